@@ -1,2 +1,22 @@
-//! Placeholder.
-fn main() {}
+//! The kernel half of mptcp-trace: it sees, stamps, and emits or counts. It never interprets.
+
+#![no_std]
+#![no_main]
+
+mod admit;
+mod emit;
+mod kernel;
+mod maps;
+mod sensors;
+
+/// Licence of the object: the kernel hands its helpers only to GPL-compatible programs.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    // The verifier proves that this is never reached.
+    loop {}
+}

@@ -1,0 +1,22 @@
+//! The counters of a sensor: one slot each in a per-CPU array.
+//!
+//! Whatever a probe does not turn into a record is counted where it is dropped, so that at the end
+//! `seen = emitted + filtered + ring full + faulted + table full + unfinished` can be checked.
+
+/// Questions seen by the outermost probe.
+pub const SEEN: u32 = 0;
+/// Records put into the ring.
+pub const EMITTED: u32 = 1;
+/// Left out: the filter asked for others.
+pub const FILTERED: u32 = 2;
+/// Lost: no room in the ring.
+pub const RING_FULL: u32 = 3;
+/// Lost: a read of kernel memory failed.
+pub const FAULTED: u32 = 4;
+/// Lost: no room in the table of questions in flight.
+pub const TABLE_FULL: u32 = 5;
+/// Lost: the return of the question was never seen (its slot was taken by the thread's next one).
+pub const UNFINISHED: u32 = 6;
+
+/// Number of slots.
+pub const COUNT: u32 = 7;

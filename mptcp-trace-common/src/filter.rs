@@ -1,0 +1,40 @@
+//! Whose questions are wanted: constants that are frozen before the programs are loaded, so that the
+//! verifier removes whatever is switched off.
+
+/// Admit only the processes in the map `PIDS`.
+pub const BY_PID: u32 = 1 << 0;
+/// Admit only the thread names in the map `COMMS`.
+pub const BY_COMM: u32 = 1 << 1;
+/// Admit only sockets of the network namespaces in the map `NETNS`.
+pub const BY_NETNS: u32 = 1 << 2;
+/// Children of an admitted process are admitted too.
+pub const FOLLOW: u32 = 1 << 3;
+
+/// What the filter asks for; the values stand in maps.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct FilterConfig {
+    /// `BY_*` and [`FOLLOW`] bits.
+    pub flags: u32,
+    /// The tracer's own process, always admitted: its canary must be seen whatever the filter says.
+    pub own_tgid: u32,
+    /// Device of the PID namespace in which processes are named; 0 for the initial one.
+    pub pidns_dev: u64,
+    /// Inode of that PID namespace.
+    pub pidns_ino: u64,
+}
+
+const _: () = assert!(size_of::<FilterConfig>() == 24);
+
+impl FilterConfig {
+    /// The bytes of the global that the BPF side reads.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; size_of::<Self>()] {
+        let mut bytes = [0; size_of::<Self>()];
+        bytes[0..4].copy_from_slice(&self.flags.to_ne_bytes());
+        bytes[4..8].copy_from_slice(&self.own_tgid.to_ne_bytes());
+        bytes[8..16].copy_from_slice(&self.pidns_dev.to_ne_bytes());
+        bytes[16..24].copy_from_slice(&self.pidns_ino.to_ne_bytes());
+        bytes
+    }
+}

@@ -1,0 +1,69 @@
+//! Does the filter admit this task, this thread name, this network namespace?
+
+use aya_ebpf::{
+    bindings::bpf_pidns_info,
+    helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_ns_current_pid_tgid},
+};
+use mptcp_trace_common::filter::{BY_COMM, BY_NETNS, BY_PID, FOLLOW};
+
+use crate::maps::{COMMS, FILTER, NETNS, PIDS};
+
+macro_rules! filter {
+    ($field:ident) => {{
+        // SAFETY: FILTER is a static of this program. The read is volatile because the loader writes the
+        // value between compilation and loading.
+        unsafe { core::ptr::read_volatile(&raw const FILTER.$field) }
+    }};
+}
+
+/// Process id of the current task as the tracer's PID namespace has it, or 0 if it is not in there.
+#[inline(always)]
+pub(crate) fn current_pid_in_namespace() -> u32 {
+    let (dev, ino) = (filter!(pidns_dev), filter!(pidns_ino));
+    if ino == 0 {
+        return (bpf_get_current_pid_tgid() >> 32) as u32;
+    }
+    let mut info = bpf_pidns_info { pid: 0, tgid: 0 };
+    // SAFETY: the helper writes at most `size` bytes to `info`.
+    let failed = unsafe {
+        bpf_get_ns_current_pid_tgid(dev, ino, &raw mut info, size_of::<bpf_pidns_info>() as u32)
+    };
+    if failed == 0 { info.tgid } else { 0 }
+}
+
+/// True if the current task is one whose questions are wanted.
+#[inline(always)]
+pub(crate) fn admit_task() -> bool {
+    let flags = filter!(flags);
+    if flags & (BY_PID | BY_COMM) == 0 || is_own_task() {
+        return true;
+    }
+    if flags & BY_PID != 0 && PIDS.get_ptr(current_pid_in_namespace()).is_none() {
+        return false;
+    }
+    if flags & BY_COMM != 0 {
+        return match bpf_get_current_comm() {
+            Ok(comm) => COMMS.get_ptr(comm).is_some(),
+            Err(_errno) => false,
+        };
+    }
+    true
+}
+
+/// True if sockets of this network namespace are wanted.
+#[inline(always)]
+pub(crate) fn admit_netns(inum: u32) -> bool {
+    filter!(flags) & BY_NETNS == 0 || is_own_task() || NETNS.get_ptr(inum).is_some()
+}
+
+/// True if the children of a wanted process are wanted too.
+#[inline(always)]
+pub(crate) fn follow() -> bool {
+    filter!(flags) & FOLLOW != 0
+}
+
+/// The tracer asks itself, to prove that its probes fire: its canary passes every filter.
+#[inline(always)]
+fn is_own_task() -> bool {
+    (bpf_get_current_pid_tgid() >> 32) as u32 == filter!(own_tgid)
+}

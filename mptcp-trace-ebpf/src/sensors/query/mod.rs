@@ -1,0 +1,190 @@
+//! Who asks the kernel "is this still MPTCP?", about which connection, and what was the answer?
+//!
+//! One query is one record, although a connection that fell back is answered by three functions with
+//! two different sockets: the outermost function opens the question, its return closes it, and what is
+//! entered in between only adds to the path. The path and the return value tell the answer; the
+//! caller's memory is not asked.
+
+mod fexit;
+mod kprobe;
+mod tracepoint;
+
+use aya_ebpf::{
+    EbpfContext,
+    helpers::{
+        bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid,
+        bpf_get_current_uid_gid, bpf_ktime_get_boot_ns,
+    },
+};
+use aya_log_ebpf::debug;
+use mptcp_trace_common::{
+    counter,
+    record::{InFlight, KIND_QUERY, PATH_MPTCP, PATH_TCP, QueryRecord, VALID_INODE},
+};
+
+use crate::{
+    admit::{admit_netns, admit_task},
+    emit,
+    kernel::{Fault, Sock},
+    maps::{IN_FLIGHT, OUTERMOST_PROBED},
+};
+
+const SOL_TCP: u32 = 6;
+const TCP_IS_MPTCP: u32 = 43;
+
+/// True for the option this sensor is about. Asked first: everything else is not ours to slow down.
+#[inline(always)]
+fn is_query(level: u32, option: u32) -> bool {
+    level == SOL_TCP && option == TCP_IS_MPTCP
+}
+
+/// A function that answers queries was entered; `step` says which kind (`PATH_*`).
+#[inline(always)]
+fn enter(ctx: &impl EbpfContext, step: u8, sk: Sock) {
+    let thread = bpf_get_current_pid_tgid();
+    if let Some(open) = IN_FLIGHT.get_ptr_mut(thread) {
+        // SAFETY: the slot belongs to this thread, which is here and nowhere else.
+        let open = unsafe { &mut *open };
+        if step == PATH_TCP && open.path == PATH_MPTCP {
+            open.path |= PATH_TCP;
+            return;
+        }
+        // The return of the previous question was never seen.
+        emit::count(counter::UNFINISHED);
+        let _gone = IN_FLIGHT.remove(thread);
+    }
+    if step == PATH_TCP && OUTERMOST_PROBED.load() != 0 && sk.msk_of_subflow().is_some() {
+        // The inner half of a question that was left out (and counted) at its outer half.
+        return;
+    }
+    emit::count(counter::SEEN);
+    if !admit_task() {
+        emit::count(counter::FILTERED);
+        return;
+    }
+    let open = InFlight {
+        boottime_ns: now_ns(),
+        socket: sk.0,
+        path: step,
+        reserved: [0; 7],
+    };
+    if IN_FLIGHT.insert(thread, open, 0).is_err() {
+        emit::count(counter::TABLE_FULL);
+        debug!(ctx, "thread {}: no room for its question", ctx.pid());
+    }
+}
+
+/// The function of kind `step` returned `ret`.
+#[inline(always)]
+fn leave(ctx: &impl EbpfContext, step: u8, rung: u8, ret: i32) {
+    let thread = bpf_get_current_pid_tgid();
+    let Some(open) = IN_FLIGHT.get_ptr(thread) else {
+        return;
+    };
+    // SAFETY: the slot belongs to this thread, which is here and nowhere else.
+    let open = unsafe { *open };
+    if step == PATH_TCP && open.path & PATH_MPTCP != 0 {
+        // The outermost function is still to return.
+        return;
+    }
+    let _gone = IN_FLIGHT.remove(thread);
+
+    let mut record = blank(rung, open.boottime_ns);
+    record.latency_ns = now_ns() - open.boottime_ns;
+    record.ret = ret;
+    record.path = open.path;
+    let mut sk = Sock(open.socket);
+    if open.path == PATH_TCP
+        && let Some(msk) = sk.msk_of_subflow()
+    {
+        // Only inner functions are probed: the TCP code was asked on behalf of a connection.
+        record.path |= PATH_MPTCP;
+        sk = msk;
+    }
+    finish(ctx, &mut record, sk);
+}
+
+/// Describes the socket and sends the record off, or counts why not.
+#[inline(always)]
+fn finish(ctx: &impl EbpfContext, record: &mut QueryRecord, sk: Sock) {
+    match describe(record, sk) {
+        Ok(()) if !admit_netns(record.netns) => emit::count(counter::FILTERED),
+        Ok(()) => {
+            emit::query(record);
+            debug!(
+                ctx,
+                "thread {}: path {} returned {} after {} ns",
+                record.tid,
+                record.path,
+                record.ret,
+                record.latency_ns
+            );
+        }
+        Err(Fault) => {
+            emit::count(counter::FAULTED);
+            debug!(ctx, "thread {}: socket 0x{:x} could not be read", record.tid, sk.0);
+        }
+    }
+}
+
+/// A record that knows who asks and when, and nothing else.
+#[inline(always)]
+fn blank(rung: u8, boottime_ns: u64) -> QueryRecord {
+    let pid_tgid = bpf_get_current_pid_tgid();
+    QueryRecord {
+        kind: KIND_QUERY,
+        valid: 0,
+        boottime_ns,
+        latency_ns: 0,
+        socket: 0,
+        msk_flags_enter: 0,
+        msk_flags_exit: 0,
+        inode: 0,
+        // SAFETY: the helper has no precondition.
+        cgroup_id: unsafe { bpf_get_current_cgroup_id() },
+        tgid: (pid_tgid >> 32) as u32,
+        tid: pid_tgid as u32,
+        uid: bpf_get_current_uid_gid() as u32,
+        netns: 0,
+        ret: 0,
+        user_value: 0,
+        user_len: 0,
+        protocol: 0,
+        family: 0,
+        local_port: 0,
+        remote_port_be: 0,
+        state: 0,
+        rung,
+        path: 0,
+        reserved: 0,
+        local_addr: [0; 16],
+        remote_addr: [0; 16],
+        comm: bpf_get_current_comm().unwrap_or([0; 16]),
+    }
+}
+
+/// Writes down what the socket is.
+#[inline(always)]
+fn describe(record: &mut QueryRecord, sk: Sock) -> Result<(), Fault> {
+    record.socket = sk.0;
+    record.family = sk.family()?;
+    record.protocol = sk.protocol()?;
+    record.state = sk.state()?;
+    record.netns = sk.netns()?;
+    let ends = sk.endpoints(record.family)?;
+    record.local_addr = ends.local_addr;
+    record.remote_addr = ends.remote_addr;
+    record.local_port = ends.local_port;
+    record.remote_port_be = ends.remote_port_be;
+    if let Ok(inode) = sk.inode() {
+        record.inode = inode;
+        record.valid |= VALID_INODE;
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn now_ns() -> u64 {
+    // SAFETY: the helper has no precondition.
+    unsafe { bpf_ktime_get_boot_ns() }
+}

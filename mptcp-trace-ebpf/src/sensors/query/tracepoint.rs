@@ -1,0 +1,150 @@
+//! Rung tracepoint: the syscall itself, for kernels where no function can be probed.
+//!
+//! The path of the answer is not seen from here. What is written down instead: the state bits of the
+//! connection before and after, and what the caller found in its buffer. The socket is looked up and
+//! described when the syscall is entered, since another thread may have closed it when it returns.
+
+use aya_ebpf::{
+    EbpfContext as _, helpers::bpf_get_current_pid_tgid, macros::tracepoint,
+    programs::TracePointContext,
+};
+use aya_log_ebpf::debug;
+use mptcp_trace_common::{
+    counter,
+    layout::SYSCALL_CONTEXT_OFFSET,
+    record::{
+        PATH_UNSEEN, QueryRecord, RUNG_TRACEPOINT, SyscallInFlight, VALID_FLAGS_ENTER,
+        VALID_FLAGS_EXIT, VALID_USER_VALUE,
+    },
+};
+
+use super::{blank, describe, is_query, now_ns};
+use crate::{
+    admit::{admit_netns, admit_task},
+    emit,
+    kernel::{
+        Sock, current_file, is_mptcp, is_tcp_or_mptcp, read_user_u8, read_user_u32, socket_of_file,
+    },
+    maps::SYSCALL_IN_FLIGHT,
+};
+
+/// The `n`-th 64-bit word behind the header of a syscall tracepoint.
+#[inline(always)]
+fn word(ctx: &TracePointContext, n: usize) -> u64 {
+    // SAFETY: the context of these programs is the header and six words; the loader has compared the
+    // offset with the kernel's BTF, and the verifier checks the bounds.
+    unsafe { *ctx.as_ptr().byte_add(SYSCALL_CONTEXT_OFFSET + n * 8).cast::<u64>() }
+}
+
+/// `getsockopt(fd, level, optname, optval, optlen)` is entered.
+#[tracepoint]
+pub(crate) fn query_enter_getsockopt(ctx: TracePointContext) -> u32 {
+    if is_query(word(&ctx, 1) as u32, word(&ctx, 2) as u32) {
+        enter(&ctx);
+    }
+    0
+}
+
+#[inline(always)]
+fn enter(ctx: &TracePointContext) {
+    let thread = bpf_get_current_pid_tgid();
+    if SYSCALL_IN_FLIGHT.remove(thread).is_ok() {
+        emit::count(counter::UNFINISHED);
+    }
+    let fd = word(ctx, 0) as u32;
+    // A bad descriptor or another kind of socket never reaches the TCP code: not a query.
+    let Ok(file) = current_file(fd) else { return };
+    let Some(sk) = socket_of_file(file) else { return };
+    let (Ok(family), Ok(protocol)) = (sk.family(), sk.protocol()) else { return };
+    if !is_tcp_or_mptcp(family, protocol) {
+        return;
+    }
+    emit::count(counter::SEEN);
+    if !admit_task() {
+        emit::count(counter::FILTERED);
+        return;
+    }
+    let mut record = blank(RUNG_TRACEPOINT, now_ns());
+    record.path = PATH_UNSEEN;
+    if describe(&mut record, sk).is_err() {
+        emit::count(counter::FAULTED);
+        return;
+    }
+    if !admit_netns(record.netns) {
+        emit::count(counter::FILTERED);
+        return;
+    }
+    if is_mptcp(protocol)
+        && let Ok(flags) = sk.msk_flags()
+    {
+        record.msk_flags_enter = flags;
+        record.valid |= VALID_FLAGS_ENTER;
+    }
+    let open = SyscallInFlight {
+        record,
+        file,
+        optval: word(ctx, 3),
+        optlen: word(ctx, 4),
+        fd,
+        reserved: 0,
+    };
+    if SYSCALL_IN_FLIGHT.insert(thread, open, 0).is_err() {
+        emit::count(counter::TABLE_FULL);
+        debug!(ctx, "thread {}: no room for its question", ctx.pid());
+    }
+}
+
+/// `getsockopt` returns.
+#[tracepoint]
+pub(crate) fn query_exit_getsockopt(ctx: TracePointContext) -> u32 {
+    let thread = bpf_get_current_pid_tgid();
+    if let Some(open) = SYSCALL_IN_FLIGHT.get_ptr_mut(thread) {
+        // SAFETY: the slot belongs to this thread, which is here and nowhere else.
+        let open = unsafe { &mut *open };
+        complete(open, word(&ctx, 0) as i32);
+        emit::query(&open.record);
+        debug!(
+            &ctx,
+            "thread {}: syscall returned {} after {} ns",
+            open.record.tid,
+            open.record.ret,
+            open.record.latency_ns
+        );
+        let _gone = SYSCALL_IN_FLIGHT.remove(thread);
+    }
+    0
+}
+
+/// Adds what is known only after the call.
+#[inline(always)]
+fn complete(open: &mut SyscallInFlight, ret: i32) {
+    let (file, fd, optval, optlen) = (open.file, open.fd, open.optval, open.optlen);
+    let record: &mut QueryRecord = &mut open.record;
+    record.ret = ret;
+    record.latency_ns = now_ns() - record.boottime_ns;
+    let sk = Sock(record.socket);
+    if is_mptcp(record.protocol)
+        && current_file(fd).is_ok_and(|now| now == file)
+        && socket_of_file(file).is_some_and(|now| now.0 == sk.0)
+        && let Ok(flags) = sk.msk_flags()
+    {
+        record.msk_flags_exit = flags;
+        record.valid |= VALID_FLAGS_EXIT;
+    }
+    if ret == 0
+        && let Ok(len) = read_user_u32(optlen)
+        && len > 0
+    {
+        let value = if len >= 4 {
+            read_user_u32(optval)
+        } else {
+            // The kernel shortens the answer to the caller's buffer; its first byte tells all.
+            read_user_u8(optval).map(u32::from)
+        };
+        if let Ok(value) = value {
+            record.user_value = value;
+            record.user_len = len as i32;
+            record.valid |= VALID_USER_VALUE;
+        }
+    }
+}
