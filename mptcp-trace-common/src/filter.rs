@@ -16,7 +16,8 @@ pub const FOLLOW: u32 = 1 << 3;
 pub struct FilterConfig {
     /// `BY_*` and [`FOLLOW`] bits.
     pub flags: u32,
-    /// The tracer's own process, always admitted: its canary must be seen whatever the filter says.
+    /// The tracer's own process as its PID namespace has it, always admitted: its canary must be seen
+    /// whatever the filter says.
     pub own_tgid: u32,
     /// Device of the PID namespace in which processes are named; 0 for the initial one.
     pub pidns_dev: u64,

@@ -37,6 +37,8 @@ pub const VALID_FLAGS_ENTER: u32 = 1 << 1;
 pub const VALID_FLAGS_EXIT: u32 = 1 << 2;
 /// [`QueryRecord::user_value`] was read from the caller's memory after the call.
 pub const VALID_USER_VALUE: u32 = 1 << 3;
+/// The tracer itself asked: its canary, not a finding.
+pub const BY_TRACER: u32 = 1 << 4;
 
 /// One question of an application about its socket, with the kernel's answer.
 ///

@@ -64,6 +64,6 @@ pub(crate) fn follow() -> bool {
 
 /// The tracer asks itself, to prove that its probes fire: its canary passes every filter.
 #[inline(always)]
-fn is_own_task() -> bool {
-    (bpf_get_current_pid_tgid() >> 32) as u32 == filter!(own_tgid)
+pub(crate) fn is_own_task() -> bool {
+    current_pid_in_namespace() == filter!(own_tgid)
 }

@@ -1,1 +1,19 @@
-//! Placeholder.
+//! mptcp-trace shows which Multipath TCP connections silently became plain TCP, and what their
+//! applications were told.
+//!
+//! The modules stand in the order in which the data travels: facts about the host ([`host`]) become a plan
+//! ([`plan`]), the plan becomes attached probes ([`kernel`]); their records are decoded ([`decode`]) into the
+//! words of the [`model`], put on the wall clock ([`enrich`]) and printed ([`sink`]). `ARCHITECTURE.md` tells
+//! the rest.
+
+pub mod canary;
+pub mod capture;
+pub mod cli;
+pub mod decode;
+pub mod enrich;
+pub mod host;
+pub mod kernel;
+pub mod model;
+pub mod pipeline;
+pub mod plan;
+pub mod sink;

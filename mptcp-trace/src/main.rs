@@ -1,2 +1,7 @@
-//! Placeholder.
-fn main() {}
+//! The program: everything is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    mptcp_trace::cli::main()
+}

@@ -19,11 +19,11 @@ use aya_ebpf::{
 use aya_log_ebpf::debug;
 use mptcp_trace_common::{
     counter,
-    record::{InFlight, KIND_QUERY, PATH_MPTCP, PATH_TCP, QueryRecord, VALID_INODE},
+    record::{BY_TRACER, InFlight, KIND_QUERY, PATH_MPTCP, PATH_TCP, QueryRecord, VALID_INODE},
 };
 
 use crate::{
-    admit::{admit_netns, admit_task},
+    admit::{admit_netns, admit_task, is_own_task},
     emit,
     kernel::{Fault, Sock},
     maps::{IN_FLIGHT, OUTERMOST_PROBED},
@@ -133,7 +133,7 @@ fn blank(rung: u8, boottime_ns: u64) -> QueryRecord {
     let pid_tgid = bpf_get_current_pid_tgid();
     QueryRecord {
         kind: KIND_QUERY,
-        valid: 0,
+        valid: if is_own_task() { BY_TRACER } else { 0 },
         boottime_ns,
         latency_ns: 0,
         socket: 0,

@@ -1,0 +1,441 @@
+//! Capture files: the facts and the raw records of a run, to be replayed without privileges.
+//!
+//! Layout: 8 bytes of magic, then frames of `kind: u32, length: u32, length bytes`, little endian. The first
+//! frame holds the facts (JSON), then one frame a record (the bytes of the ring), and last the losses
+//! (JSON): a capture without that last frame was cut off, and its reader says so.
+
+use std::{
+    fmt,
+    io::{self, Read, Write},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Facts, Loss, LossReport, Rung, SensorState};
+
+/// First bytes of a capture; the last is the version of this layout.
+const MAGIC: [u8; 8] = *b"MPTCPTR\x01";
+
+const FRAME_FACTS: u32 = 1;
+const FRAME_RECORD: u32 = 2;
+const FRAME_LOSSES: u32 = 3;
+
+/// No frame is longer than this, bytes: a longer one means that the file is damaged.
+const FRAME_BYTES_MAX: u32 = 1 << 20;
+
+/// Writes a capture.
+pub struct Writer<W: Write> {
+    out: W,
+}
+
+impl<W: Write> Writer<W> {
+    /// Begins a capture with the facts.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file cannot be written.
+    pub fn new(mut out: W, facts: &Facts) -> io::Result<Self> {
+        out.write_all(&MAGIC)?;
+        let mut writer = Self { out };
+        let facts = serde_json::to_vec(&FactsTwin::from(facts))?;
+        writer.frame(FRAME_FACTS, &facts)?;
+        Ok(writer)
+    }
+
+    /// Adds one record, as it came from the ring.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file cannot be written.
+    pub fn record(&mut self, record: &[u8]) -> io::Result<()> {
+        self.frame(FRAME_RECORD, record)
+    }
+
+    /// Hands what is buffered to the file.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file cannot be written.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+
+    /// Ends the capture with the losses.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file cannot be written.
+    pub fn finish(mut self, losses: &LossReport) -> io::Result<()> {
+        let losses = serde_json::to_vec(&LossesTwin::from(losses))?;
+        self.frame(FRAME_LOSSES, &losses)?;
+        self.out.flush()
+    }
+
+    fn frame(&mut self, kind: u32, bytes: &[u8]) -> io::Result<()> {
+        let length = u32::try_from(bytes.len())
+            .ok()
+            .filter(|length| *length <= FRAME_BYTES_MAX)
+            .ok_or_else(|| io::Error::other("frame is too long for a capture"))?;
+        self.out.write_all(&kind.to_le_bytes())?;
+        self.out.write_all(&length.to_le_bytes())?;
+        self.out.write_all(bytes)
+    }
+}
+
+/// What comes next in a capture.
+#[derive(Debug)]
+pub enum Frame {
+    /// One record.
+    Record(Vec<u8>),
+    /// The orderly end.
+    End(LossReport),
+    /// The file stops in the middle of things: cut off, or still being written.
+    CutOff,
+}
+
+/// Why a file cannot be read as a capture.
+#[derive(Debug)]
+pub enum OpenError {
+    /// Nothing in it.
+    Empty,
+    /// Something else.
+    Foreign,
+    /// A capture of another layout.
+    Version(u8),
+    /// It stops before its facts are complete.
+    CutOff,
+    /// Its facts make no sense.
+    Facts(anyhow::Error),
+    /// Reading failed.
+    Io(io::Error),
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("the file is empty: the run that wrote it did not get far"),
+            Self::Foreign => f.write_str("this is not a capture of mptcp-trace"),
+            Self::Version(version) => {
+                let ours = MAGIC[7];
+                write!(f, "capture of layout {version}, this program reads layout {ours}")
+            }
+            Self::CutOff => f.write_str("the file ends before its first record"),
+            Self::Facts(why) => write!(f, "its facts cannot be read: {why:#}"),
+            Self::Io(why) => write!(f, "{why}"),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+/// Reads a capture.
+pub struct Reader<R: Read> {
+    input: R,
+}
+
+impl<R: Read> Reader<R> {
+    /// Opens a capture and returns its facts.
+    ///
+    /// # Errors
+    ///
+    /// Says what is wrong with a file that is no capture.
+    pub fn open(mut input: R) -> Result<(Self, Facts), OpenError> {
+        let mut magic = [0; MAGIC.len()];
+        match read_up_to(&mut input, &mut magic).map_err(OpenError::Io)? {
+            0 => return Err(OpenError::Empty),
+            n if n < MAGIC.len() && MAGIC.starts_with(&magic[..n]) => {
+                return Err(OpenError::CutOff);
+            }
+            _ => {}
+        }
+        if magic[..7] != MAGIC[..7] {
+            return Err(OpenError::Foreign);
+        }
+        if magic[7] != MAGIC[7] {
+            return Err(OpenError::Version(magic[7]));
+        }
+        let mut reader = Self { input };
+        let facts = match reader.frame().map_err(OpenError::Facts)? {
+            Some((FRAME_FACTS, bytes)) => serde_json::from_slice::<FactsTwin>(&bytes)
+                .context("facts are not what this version writes")
+                .and_then(Facts::try_from)
+                .map_err(OpenError::Facts)?,
+            Some((kind, _)) => {
+                return Err(OpenError::Facts(anyhow::anyhow!(
+                    "first frame is of kind {kind}"
+                )));
+            }
+            None => return Err(OpenError::CutOff),
+        };
+        Ok((reader, facts))
+    }
+
+    /// The next frame.
+    ///
+    /// # Errors
+    ///
+    /// Fails on a frame that no version of this program writes, and on reading errors.
+    pub fn next_frame(&mut self) -> anyhow::Result<Frame> {
+        match self.frame()? {
+            None => Ok(Frame::CutOff),
+            Some((FRAME_RECORD, bytes)) => Ok(Frame::Record(bytes)),
+            Some((FRAME_LOSSES, bytes)) => {
+                let losses: LossesTwin = serde_json::from_slice(&bytes)
+                    .context("losses are not what this version writes")?;
+                Ok(Frame::End(losses.into()))
+            }
+            Some((kind, _)) => anyhow::bail!("frame of unknown kind {kind}: the file is damaged"),
+        }
+    }
+
+    /// One frame, or nothing if the file ends before it is complete.
+    fn frame(&mut self) -> anyhow::Result<Option<(u32, Vec<u8>)>> {
+        let mut head = [0; 8];
+        if read_up_to(&mut self.input, &mut head)? < head.len() {
+            return Ok(None);
+        }
+        let [k0, k1, k2, k3, l0, l1, l2, l3] = head;
+        let kind = u32::from_le_bytes([k0, k1, k2, k3]);
+        let length = u32::from_le_bytes([l0, l1, l2, l3]);
+        anyhow::ensure!(
+            length <= FRAME_BYTES_MAX,
+            "frame of {length} bytes: the file is damaged"
+        );
+        let mut bytes = vec![0; usize::try_from(length)?];
+        if read_up_to(&mut self.input, &mut bytes)? < bytes.len() {
+            return Ok(None);
+        }
+        Ok(Some((kind, bytes)))
+    }
+}
+
+/// Fills the buffer as far as the input goes.
+fn read_up_to(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match input.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
+            Err(why) => return Err(why),
+        }
+    }
+    Ok(filled)
+}
+
+/// [`Facts`] as they stand in a file.
+#[derive(Serialize, Deserialize)]
+struct FactsTwin {
+    version: String,
+    kernel: String,
+    boot_epoch_ns: u64,
+    fallback_bit: Option<u8>,
+    sensors: Vec<SensorTwin>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SensorTwin {
+    name: String,
+    rung: String,
+    limits: Vec<String>,
+}
+
+impl From<&Facts> for FactsTwin {
+    fn from(facts: &Facts) -> Self {
+        let Facts { version, kernel, boot_epoch, fallback_bit, sensors } = facts;
+        Self {
+            version: version.clone(),
+            kernel: kernel.clone(),
+            boot_epoch_ns: u64::try_from(boot_epoch.as_nanos()).unwrap_or(u64::MAX),
+            fallback_bit: *fallback_bit,
+            sensors: sensors
+                .iter()
+                .map(|SensorState { name, rung, limits }| SensorTwin {
+                    name: name.clone(),
+                    rung: rung.name().to_owned(),
+                    limits: limits.clone(),
+                })
+                .collect(),
+        }
+    }
+}
+
+impl TryFrom<FactsTwin> for Facts {
+    type Error = anyhow::Error;
+
+    fn try_from(twin: FactsTwin) -> anyhow::Result<Self> {
+        let FactsTwin { version, kernel, boot_epoch_ns, fallback_bit, sensors } = twin;
+        let sensors = sensors
+            .into_iter()
+            .map(|SensorTwin { name, rung, limits }| {
+                let rung: Rung = rung.parse().map_err(anyhow::Error::msg)?;
+                Ok(SensorState { name, rung, limits })
+            })
+            .collect::<anyhow::Result<_>>()?;
+        anyhow::ensure!(
+            fallback_bit.is_none_or(|bit| bit < 64),
+            "fallback bit is not a bit of a 64-bit word"
+        );
+        let boot_epoch = Duration::from_nanos(boot_epoch_ns);
+        Ok(Self { version, kernel, boot_epoch, fallback_bit, sensors })
+    }
+}
+
+/// [`LossReport`] as it stands in a file.
+#[derive(Serialize, Deserialize)]
+struct LossesTwin {
+    sensors: Vec<LossTwin>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct LossTwin {
+    sensor: String,
+    seen: u64,
+    emitted: u64,
+    filtered: u64,
+    ring_full: u64,
+    faulted: u64,
+    table_full: u64,
+    unfinished: u64,
+    missed: u64,
+}
+
+impl From<&LossReport> for LossesTwin {
+    fn from(report: &LossReport) -> Self {
+        let twin = |loss: &Loss| {
+            let Loss {
+                sensor,
+                seen,
+                emitted,
+                filtered,
+                ring_full,
+                faulted,
+                table_full,
+                unfinished,
+                missed,
+            } = loss.clone();
+            LossTwin {
+                sensor,
+                seen,
+                emitted,
+                filtered,
+                ring_full,
+                faulted,
+                table_full,
+                unfinished,
+                missed,
+            }
+        };
+        Self { sensors: report.sensors.iter().map(twin).collect() }
+    }
+}
+
+impl From<LossesTwin> for LossReport {
+    fn from(twin: LossesTwin) -> Self {
+        let loss = |twin: LossTwin| {
+            let LossTwin {
+                sensor,
+                seen,
+                emitted,
+                filtered,
+                ring_full,
+                faulted,
+                table_full,
+                unfinished,
+                missed,
+            } = twin;
+            Loss {
+                sensor,
+                seen,
+                emitted,
+                filtered,
+                ring_full,
+                faulted,
+                table_full,
+                unfinished,
+                missed,
+            }
+        };
+        Self { sensors: twin.sensors.into_iter().map(loss).collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts() -> Facts {
+        Facts {
+            version: "0.1.0".into(),
+            kernel: "6.18.44".into(),
+            boot_epoch: Duration::from_secs(1_700_000_000),
+            fallback_bit: Some(2),
+            sensors: vec![SensorState {
+                name: "query".into(),
+                rung: Rung::Kprobe,
+                limits: vec!["none".into()],
+            }],
+        }
+    }
+
+    fn losses() -> LossReport {
+        LossReport {
+            sensors: vec![Loss { sensor: "query".into(), seen: 2, emitted: 2, ..Loss::default() }],
+        }
+    }
+
+    fn capture() -> Vec<u8> {
+        let mut file = Vec::new();
+        let mut writer = Writer::new(&mut file, &facts()).unwrap();
+        writer.record(b"one").unwrap();
+        writer.record(b"two").unwrap();
+        writer.finish(&losses()).unwrap();
+        file
+    }
+
+    #[test]
+    fn what_was_written_is_read_back() {
+        let file = capture();
+        let (mut reader, read) = Reader::open(&file[..]).unwrap();
+        assert_eq!(read, facts());
+        assert!(matches!(reader.next_frame().unwrap(), Frame::Record(bytes) if bytes == b"one"));
+        assert!(matches!(reader.next_frame().unwrap(), Frame::Record(bytes) if bytes == b"two"));
+        assert!(matches!(reader.next_frame().unwrap(), Frame::End(end) if end == losses()));
+    }
+
+    #[test]
+    fn a_capture_cut_anywhere_says_so_and_never_invents_an_end() {
+        let file = capture();
+        for length in 0..file.len() {
+            let (mut reader, _) = match Reader::open(&file[..length]) {
+                Err(OpenError::Empty) => {
+                    assert_eq!(length, 0);
+                    continue;
+                }
+                Err(OpenError::CutOff) => continue,
+                Err(other) => panic!("{length} bytes: {other}"),
+                Ok(opened) => opened,
+            };
+            let mut records = 0;
+            loop {
+                match reader.next_frame().unwrap() {
+                    Frame::Record(_) => records += 1,
+                    Frame::CutOff => break,
+                    Frame::End(_) => panic!("{length} bytes of {} have an end", file.len()),
+                }
+            }
+            assert!(records <= 2);
+        }
+    }
+
+    #[test]
+    fn foreign_and_damaged_files_are_refused() {
+        assert!(matches!(Reader::open(&b"\x7fELF and more"[..]), Err(OpenError::Foreign)));
+        assert!(matches!(Reader::open(&b"MPTCPTR\x09....."[..]), Err(OpenError::Version(9))));
+        let mut file = capture();
+        file[12..16].copy_from_slice(&u32::MAX.to_le_bytes());
+        assert!(matches!(Reader::open(&file[..]), Err(OpenError::Facts(_))));
+    }
+}

@@ -1,0 +1,239 @@
+//! The command line, as typed.
+
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::model::Rung;
+
+const EXAMPLES: &str = "\
+Examples:
+  Who asks, and what are they told? Everyone, until Ctrl-C:
+      mptcp-trace
+  One process and its children, as JSON lines:
+      mptcp-trace --pid 4312 --follow --json
+  A program from its first instruction:
+      mptcp-trace -- curl https://multipath-tcp.org
+  Keep what was seen, look at it later and elsewhere:
+      mptcp-trace --capture run.mpt --duration 30s
+      mptcp-trace replay run.mpt
+  Does it work on this kernel, and how?
+      mptcp-trace doctor
+
+Findings go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage,
+3 this kernel or these privileges cannot answer; with a COMMAND, its own.";
+
+/// Shows which process asks the kernel whether its connection is still MPTCP, and what it is told.
+#[derive(Parser, Debug)]
+#[command(
+    name = "mptcp-trace",
+    version,
+    after_help = EXAMPLES,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
+pub struct Cli {
+    /// What to do; `live` if nothing is said.
+    #[command(subcommand)]
+    pub verb: Option<Verb>,
+    /// Without a verb: trace.
+    #[command(flatten)]
+    pub live: LiveArgs,
+    /// Say what is decided and why; twice: also what the kernel half does
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub verbose: u8,
+}
+
+/// The verbs.
+#[derive(Subcommand, Debug)]
+pub enum Verb {
+    /// Trace the running kernel (the default)
+    #[command(after_help = EXAMPLES)]
+    Live(LiveArgs),
+    /// Print a capture as it would have been printed live; needs no privileges
+    Replay(ReplayArgs),
+    /// Say what works on this host, how, and prove it with questions of our own
+    Doctor(DoctorArgs),
+}
+
+/// How to trace.
+#[derive(Args, Debug)]
+pub struct LiveArgs {
+    /// Only this process, all its threads included (repeatable)
+    #[arg(short, long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    pub pid: Vec<u32>,
+    /// With --pid: its children too, and theirs
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only threads of this name, at most 15 bytes, as in /proc/PID/comm (repeatable)
+    #[arg(long, value_name = "NAME")]
+    pub comm: Vec<String>,
+    /// Only sockets of this network namespace: a name of `ip netns`, a path, or an inode number
+    /// (repeatable)
+    #[arg(long, value_name = "NETNS")]
+    pub netns: Vec<String>,
+    /// Print JSON lines (docs/output.md) instead of text
+    #[arg(long)]
+    pub json: bool,
+    /// Print findings to FILE instead of stdout
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Also keep the raw records in FILE, for `mptcp-trace replay`
+    #[arg(long, value_name = "FILE")]
+    pub capture: Option<PathBuf>,
+    /// Stop after this time: 10s, 5m, 1h30m
+    #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
+    pub duration: Option<Duration>,
+    /// Stop after this many findings
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub stop_after: Option<u64>,
+    /// Create FILE (holding our process id) as soon as tracing is live, for scripts
+    #[arg(long, value_name = "FILE")]
+    pub ready_file: Option<PathBuf>,
+    /// How to attach, and how much memory that may take
+    #[command(flatten)]
+    pub attach: AttachArgs,
+    /// Trace this program (and its children) from its first instruction, and exit with its code
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+/// How to attach.
+#[derive(Args, Debug)]
+pub struct AttachArgs {
+    /// Way of attaching to the kernel; auto takes the best that works
+    #[arg(long, value_enum, default_value_t = Attach::Auto)]
+    pub attach: Attach,
+    /// Type information of the running kernel, where it has none of its own
+    #[arg(long, value_name = "FILE")]
+    pub btf: Option<PathBuf>,
+    /// Size of the ring between kernel and tracer: a power of two, at least 4K
+    #[arg(long, value_name = "BYTES", default_value = "4M", value_parser = parse_ring_size)]
+    pub ring_size: u32,
+}
+
+/// Choices of `--attach`.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Attach {
+    /// The best that works
+    Auto,
+    /// Trampolines at entry and return of kernel functions
+    Fexit,
+    /// Breakpoints at entry and return of kernel functions
+    Kprobe,
+    /// The tracepoints of the system call
+    Tracepoint,
+}
+
+impl Attach {
+    /// The one rung that was asked for.
+    #[must_use]
+    pub fn only(self) -> Option<Rung> {
+        match self {
+            Self::Auto => None,
+            Self::Fexit => Some(Rung::Fexit),
+            Self::Kprobe => Some(Rung::Kprobe),
+            Self::Tracepoint => Some(Rung::Tracepoint),
+        }
+    }
+}
+
+/// What to replay.
+#[derive(Args, Debug)]
+pub struct ReplayArgs {
+    /// A capture, as written by --capture
+    pub file: PathBuf,
+    /// Print JSON lines (docs/output.md) instead of text
+    #[arg(long)]
+    pub json: bool,
+    /// Stop after this many findings
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub stop_after: Option<u64>,
+    /// Print times in UTC, not in local time
+    #[arg(long)]
+    pub utc: bool,
+}
+
+/// What to examine.
+#[derive(Args, Debug)]
+pub struct DoctorArgs {
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    pub json: bool,
+    /// How to attach
+    #[command(flatten)]
+    pub attach: AttachArgs,
+    /// Attach to the wrong functions, to see that this page notices (for tests)
+    #[arg(long, hide = true)]
+    pub break_sensor: bool,
+}
+
+/// A time like `10s` or `1h30m`; a bare number is seconds.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let bare = text.parse::<u32>().map(|seconds| Duration::from_secs(seconds.into()));
+    let duration = match bare {
+        Ok(duration) => duration,
+        Err(_not_a_number) => text
+            .parse::<jiff::SignedDuration>()
+            .ok()
+            .and_then(|duration| Duration::try_from(duration).ok())
+            .ok_or("write it like 10s, 5m or 1h30m")?,
+    };
+    if duration.is_zero() {
+        return Err("it must be longer than nothing".into());
+    }
+    Ok(duration)
+}
+
+/// A size like `64K` or `4M`, as the kernel takes it for a ring.
+fn parse_ring_size(text: &str) -> Result<u32, String> {
+    let (digits, shift) = match text.as_bytes().last() {
+        Some(b'k' | b'K') => (&text[..text.len() - 1], 10),
+        Some(b'm' | b'M') => (&text[..text.len() - 1], 20),
+        _ => (text, 0),
+    };
+    digits
+        .parse::<u32>()
+        .ok()
+        .and_then(|number| number.checked_mul(1 << shift))
+        .filter(|bytes| bytes.is_power_of_two() && (4096..=1 << 30).contains(bytes))
+        .ok_or_else(|| "write a power of two from 4K to 1024M, like 4M".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_and_sizes_are_read_as_people_write_them() {
+        for (text, seconds) in [("10s", 10), ("5m", 300), ("1h30m", 5400), ("7", 7)] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in ["", "0", "0s", "-5s", "soon", "10x"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+        for (text, bytes) in [("4K", 4096), ("4096", 4096), ("4M", 4 << 20)] {
+            assert_eq!(parse_ring_size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "K", "3K", "4G", "5M", "99999999999M"] {
+            assert!(parse_ring_size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_headline_works_as_typed() {
+        let cli = Cli::try_parse_from(["mptcp-trace", "--pid", "4312"]).unwrap();
+        assert!(cli.verb.is_none());
+        assert_eq!(cli.live.pid, [4312]);
+        let cli = Cli::try_parse_from(["mptcp-trace", "live", "--", "curl", "-s", "x"]).unwrap();
+        assert!(matches!(cli.verb, Some(Verb::Live(args)) if args.command.len() == 3));
+        assert!(Cli::try_parse_from(["mptcp-trace", "--pid", "0"]).is_err());
+        assert!(Cli::try_parse_from(["mptcp-trace", "curl"]).is_err());
+    }
+}

@@ -1,0 +1,329 @@
+//! `mptcp-trace doctor`: what works on this host, how, and the proof.
+
+use std::fmt::Write as _;
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+use super::{
+    CANNOT_ANSWER, DONE, Exit,
+    args::{AttachArgs, DoctorArgs},
+};
+use crate::{
+    host::{self, Fact, HostSupport},
+    kernel::TracerConfig,
+    model::Rung,
+    pipeline::{self, CanaryReport, Session, StartError},
+    plan::{Plan, Refusal, Target, plan},
+};
+
+/// Runs it; the exit code.
+pub(super) fn run(args: DoctorArgs, verbose: u8) -> Result<u8, Exit> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")?;
+    let host = host::inspect(args.attach.btf.as_ref());
+    let examined = runtime.block_on(examine(&host, &args, verbose))?;
+    let report = Report::new(&host, &examined);
+    if args.json {
+        let json = serde_json::to_string(&report).context("cannot write the report")?;
+        print(&format!("{json}\n"))?;
+    } else {
+        print(&report.text())?;
+    }
+    Ok(if report.works { DONE } else { CANNOT_ANSWER })
+}
+
+/// Prints to a reader that may have gone away.
+fn print(text: &str) -> anyhow::Result<()> {
+    use std::io::Write as _;
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(why) if why.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(why).context("cannot write the report")
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// What came of trying.
+enum Examined {
+    Refused { plan: Option<Plan>, refusal: Refusal },
+    Works { plan: Plan, session: Box<Session> },
+}
+
+async fn examine(
+    host: &HostSupport,
+    args: &DoctorArgs,
+    verbose: u8,
+) -> Result<Examined, Exit> {
+    let mut plan = match plan(host, args.attach.attach.only()) {
+        Ok(plan) => plan,
+        Err(refusal) => return Ok(Examined::Refused { plan: None, refusal }),
+    };
+    if args.break_sensor {
+        break_query(&mut plan);
+    }
+    match pipeline::start(host, &plan, &config(host, &args.attach, verbose), args.attach.attach.only())
+        .await
+    {
+        Ok(session) => Ok(Examined::Works { plan, session: Box::new(session) }),
+        Err(StartError::Refused(refusal)) => {
+            Ok(Examined::Refused { plan: Some(plan), refusal })
+        }
+        Err(StartError::Failed(why)) => Err(why.into()),
+    }
+}
+
+/// Nothing but our own questions: the filter admits a process that cannot exist.
+fn config(host: &HostSupport, args: &AttachArgs, verbose: u8) -> TracerConfig {
+    TracerConfig {
+        layout: host.layout,
+        by_pid: true,
+        follow: false,
+        comms: Vec::new(),
+        netns: Vec::new(),
+        pid_namespace: host.pid_namespace,
+        ring_bytes: args.ring_size,
+        debug: verbose >= 2,
+    }
+}
+
+/// Points every probe at the function that sets what it should see asked.
+fn break_query(plan: &mut Plan) {
+    for rung in &mut plan.query.rungs {
+        for probe in &mut rung.probes {
+            match &mut probe.target {
+                Target::Fentry(name)
+                | Target::Fexit(name)
+                | Target::Kprobe(name)
+                | Target::Kretprobe(name) => *name = name.replace("getsockopt", "setsockopt"),
+                Target::Tracepoint(_, name) => {
+                    *name = if name.starts_with("sys_enter") {
+                        "sys_enter_setsockopt"
+                    } else {
+                        "sys_exit_setsockopt"
+                    };
+                }
+            }
+        }
+    }
+}
+
+/// The page, as data.
+#[derive(Serialize)]
+struct Report {
+    works: bool,
+    kernel: String,
+    facts: Vec<FactLine>,
+    sensors: Vec<SensorLine>,
+    notes: Vec<String>,
+    refusal: Option<String>,
+}
+
+#[derive(Serialize)]
+struct FactLine {
+    fact: &'static str,
+    value: &'static str,
+    why: Option<String>,
+}
+
+#[derive(Serialize)]
+struct SensorLine {
+    name: String,
+    rung: Option<&'static str>,
+    rungs: Vec<RungLine>,
+    limits: Vec<String>,
+    canary: Option<CanaryLine>,
+    fallback_bit: Option<u8>,
+}
+
+#[derive(Serialize)]
+struct RungLine {
+    rung: &'static str,
+    /// `in use`, `possible` (a better one is in use), `no`.
+    state: &'static str,
+    why: Option<String>,
+    probes: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct CanaryLine {
+    asked: usize,
+    seen: usize,
+    complaints: Vec<String>,
+    skipped: Vec<String>,
+}
+
+impl Report {
+    fn new(host: &HostSupport, examined: &Examined) -> Self {
+        let (plan, session, refusal) = match examined {
+            Examined::Refused { plan, refusal } => (plan.as_ref(), None, Some(refusal.to_string())),
+            Examined::Works { plan, session } => (Some(plan), Some(session.as_ref()), None),
+        };
+        Self {
+            works: session.is_some(),
+            kernel: host.kernel.clone(),
+            facts: facts(host),
+            sensors: plan.map(|plan| sensor(plan, session)).into_iter().collect(),
+            notes: plan.map(|plan| plan.notes.clone()).unwrap_or_default(),
+            refusal,
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        let mut line = |label: &str, value: &str| {
+            // Writing to memory does not fail.
+            let _infallible = writeln!(text, "{label:<14} {value}");
+        };
+        line("kernel", &self.kernel);
+        for FactLine { fact, value, why } in &self.facts {
+            match why {
+                Some(why) => line(fact, &format!("{value}: {why}")),
+                None => line(fact, value),
+            }
+        }
+        for note in &self.notes {
+            line("note", note);
+        }
+        for sensor in &self.sensors {
+            line("", "");
+            line(&format!("sensor {}", sensor.name), sensor.rung.unwrap_or("NOT RUNNING"));
+            for RungLine { rung, state, why, probes } in &sensor.rungs {
+                let detail = match why {
+                    Some(why) => format!("{state}: {why}"),
+                    None => format!("{state} ({})", probes.join(", ")),
+                };
+                line(&format!("  {rung}"), &detail);
+            }
+            for limit in &sensor.limits {
+                line("  costs", limit);
+            }
+            if let Some(CanaryLine { asked, seen, complaints, skipped }) = &sensor.canary {
+                let right = if complaints.is_empty() { "all as the kernel told us" } else { "WRONG" };
+                line("  canary", &format!("{asked} questions of our own, {seen} seen, {right}"));
+                for complaint in complaints {
+                    line("", complaint);
+                }
+                for skip in skipped {
+                    line("  not asked", skip);
+                }
+            }
+            match sensor.fallback_bit {
+                Some(bit) => line("  fallback bit", &format!("{bit}, calibrated")),
+                None => line("  fallback bit", "not calibrated"),
+            }
+        }
+        line("", "");
+        match &self.refusal {
+            None => line("verdict", "works"),
+            Some(why) => line("verdict", &format!("DOES NOT WORK: {why}")),
+        }
+        text.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+    }
+}
+
+fn facts(host: &HostSupport) -> Vec<FactLine> {
+    let HostSupport {
+        kernel: _,
+        privileges,
+        btf,
+        own_btf,
+        mptcp,
+        mptcp_enabled,
+        option,
+        kprobes,
+        tracefs,
+        symbols: _,
+        btf_functions: _,
+        layout: _,
+        missing_members,
+        syscall_context,
+        pid_namespace,
+    } = host;
+    let members = match missing_members.first() {
+        None if *btf == Fact::Yes => Fact::Yes,
+        None => Fact::Unknown("no type information".into()),
+        Some((path, why)) => Fact::No(format!(
+            "{} of the members that are read are missing, among them {path}: {why}",
+            missing_members.len()
+        )),
+    };
+    let initial = Fact::from_bool(
+        pid_namespace.is_none(),
+        "processes are named as our own PID namespace has them; those outside of it cannot be named",
+    );
+    [
+        ("MPTCP", mptcp),
+        ("MPTCP on", mptcp_enabled),
+        ("TCP_IS_MPTCP", option),
+        ("privileges", privileges),
+        ("type info", btf),
+        ("kernel's own", own_btf),
+        ("members", &members),
+        ("kprobes", kprobes),
+        ("tracefs", tracefs),
+        ("sys context", syscall_context),
+        ("initial pidns", &initial),
+    ]
+    .into_iter()
+    .map(|(name, fact)| {
+        let (value, why) = match fact {
+            Fact::Yes => ("yes", None),
+            Fact::No(why) => ("no", Some(why.clone())),
+            Fact::Unknown(why) => ("unknown", Some(why.clone())),
+        };
+        FactLine { fact: name, value, why }
+    })
+    .collect()
+}
+
+fn sensor(plan: &Plan, session: Option<&Session>) -> SensorLine {
+    let in_use = session.map(|session| session.tracer.rung());
+    let reason = |rung: Rung| {
+        let tried = session.map(|session| session.passed_over.as_slice()).unwrap_or_default();
+        tried
+            .iter()
+            .chain(&plan.query.ruled_out)
+            .find(|(passed, _)| *passed == rung)
+            .map(|(_, why)| why.clone())
+    };
+    let rungs = Rung::LADDER
+        .into_iter()
+        .map(|rung| {
+            let planned = plan.query.rungs.iter().find(|planned| planned.rung == rung);
+            let probes = planned
+                .map(|planned| planned.probes.iter().map(|probe| probe.target.to_string()).collect())
+                .unwrap_or_default();
+            let (state, why) = match (in_use, reason(rung)) {
+                (Some(used), _) if used == rung => ("in use", None),
+                (_, Some(why)) => ("no", Some(why)),
+                (Some(_), None) => ("possible", None),
+                (None, None) => ("no", Some("see the verdict".to_owned())),
+            };
+            RungLine { rung: rung.name(), state, why, probes }
+        })
+        .collect();
+    let limits = session
+        .and_then(|session| session.facts.sensors.first())
+        .map(|sensor| sensor.limits.clone())
+        .unwrap_or_default();
+    SensorLine {
+        name: plan.query.name.to_owned(),
+        rung: in_use.map(Rung::name),
+        rungs,
+        limits,
+        canary: session.map(|session| canary(&session.canary)),
+        fallback_bit: session.and_then(|session| session.facts.fallback_bit),
+    }
+}
+
+fn canary(report: &CanaryReport) -> CanaryLine {
+    CanaryLine {
+        asked: report.asked,
+        seen: report.seen,
+        complaints: report.complaints.iter().map(ToString::to_string).collect(),
+        skipped: report.skipped.clone(),
+    }
+}

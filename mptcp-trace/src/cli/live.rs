@@ -1,0 +1,262 @@
+//! `mptcp-trace live`: trace the running kernel.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, BufWriter, IsTerminal as _, Write},
+    path::Path,
+};
+
+use anyhow::Context as _;
+
+use super::{
+    CANNOT_ANSWER, DONE, Exit, FAILED, USAGE,
+    args::{AttachArgs, LiveArgs},
+    select,
+};
+use crate::{
+    capture,
+    host,
+    kernel::TracerConfig,
+    pipeline::{
+        self, Command, Held, Outcome, Session, Stages, StartError, Stop, Until,
+        run as run_pipeline,
+    },
+    plan::{Plan, plan},
+    sink::{Format, Source, summary},
+};
+
+/// Runs it; the exit code.
+pub(super) fn run(args: LiveArgs, verbose: u8) -> Result<u8, Exit> {
+    check(&args)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")?;
+    runtime.block_on(trace(args, verbose))
+}
+
+/// Combinations that make no sense.
+fn check(args: &LiveArgs) -> Result<(), Exit> {
+    let usage = |why: &str| Err(Exit::Because(USAGE, format!("{why}; see mptcp-trace --help")));
+    if args.follow && args.pid.is_empty() && args.command.is_empty() {
+        return usage("--follow needs a --pid to follow");
+    }
+    if !args.command.is_empty() && !args.pid.is_empty() {
+        return usage("--pid and a COMMAND cannot be traced together");
+    }
+    Ok(())
+}
+
+async fn trace(args: LiveArgs, verbose: u8) -> Result<u8, Exit> {
+    let follow = args.follow || !args.command.is_empty();
+    let processes = args.pid.iter().copied().map(select::watch).collect::<anyhow::Result<Vec<_>>>()?;
+    let config = |layout, pid_namespace| {
+        anyhow::Ok(TracerConfig {
+            layout,
+            by_pid: !args.pid.is_empty() || !args.command.is_empty(),
+            follow,
+            comms: args.comm.iter().map(|name| select::comm(name)).collect::<anyhow::Result<_>>()?,
+            netns: args.netns.iter().map(|name| select::netns(name)).collect::<anyhow::Result<_>>()?,
+            pid_namespace,
+            ring_bytes: args.attach.ring_size,
+            debug: verbose >= 2,
+        })
+    };
+    let host = host::inspect(args.attach.btf.as_ref());
+    let config = config(host.layout, host.pid_namespace)?;
+    let plan = decide(&host, &args.attach)?;
+    let mut session = pipeline::start(&host, &plan, &config, args.attach.attach.only())
+        .await
+        .map_err(refused)?;
+    for process in &processes {
+        session.tracer.admit(process.pid)?;
+    }
+    say(&plan, &session);
+
+    let (format, out) = output(&args)?;
+    let capture = match &args.capture {
+        Some(path) => Some(begin_capture(path, &session)?),
+        None => None,
+    };
+    let mut stages =
+        Stages::new(session.facts.clone(), format, Source::Live, out, capture, args.stop_after);
+    let begun = stages.begin();
+    if let Some(path) = &args.ready_file {
+        fs::write(path, format!("{}\n", std::process::id()))
+            .with_context(|| format!("cannot write --ready-file {}", path.display()))?;
+    }
+    let until = Until { duration: args.duration, processes, follow };
+    let ended = match begun {
+        Ok(()) => match start_command(&args, &mut session)? {
+            Started::None => run_pipeline(&mut session, &mut stages, until, None).await,
+            Started::Running(command) => {
+                run_pipeline(&mut session, &mut stages, until, Some(command)).await
+            }
+            Started::CannotRun(why) => {
+                let ended = finish(&mut session, &mut stages);
+                report_end(ended, &session, &stages.outcome());
+                return Err(why);
+            }
+        },
+        Err(stop) => Err(stop),
+    };
+    conclude(ended, &mut session, &mut stages)
+}
+
+/// The plan, or exit 3 with the reason.
+pub(super) fn decide(host: &host::HostSupport, args: &AttachArgs) -> Result<Plan, Exit> {
+    plan(host, args.attach.only())
+        .map_err(|refusal| Exit::Because(CANNOT_ANSWER, refusal.to_string()))
+}
+
+/// The exit for a tracer that did not start.
+pub(super) fn refused(why: StartError) -> Exit {
+    match why {
+        StartError::Refused(refusal) => Exit::Because(CANNOT_ANSWER, refusal.to_string()),
+        StartError::Failed(why) => Exit::Because(FAILED, format!("{why:#}")),
+    }
+}
+
+/// Where findings go, and how they look there.
+fn output(args: &LiveArgs) -> anyhow::Result<(Format, Box<dyn Write>)> {
+    let terminal = args.output.is_none() && io::stdout().is_terminal();
+    let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let format = if args.json {
+        Format::Json
+    } else {
+        Format::Text { header: terminal, colour: terminal && !no_colour, utc: false }
+    };
+    let out: Box<dyn Write> = match &args.output {
+        Some(path) => Box::new(
+            File::create(path).with_context(|| format!("cannot write to {}", path.display()))?,
+        ),
+        // Lines are gathered and flushed by the pipeline; a second buffer would only delay them.
+        None => Box::new(File::from(
+            rustix::io::dup(rustix::stdio::stdout()).context("stdout is closed")?,
+        )),
+    };
+    Ok((format, out))
+}
+
+fn begin_capture(
+    path: &Path,
+    session: &Session,
+) -> anyhow::Result<capture::Writer<BufWriter<File>>> {
+    let what = || format!("cannot write the capture {}", path.display());
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(path)
+        .with_context(what)?;
+    capture::Writer::new(BufWriter::new(file), &session.facts).with_context(what)
+}
+
+enum Started {
+    None,
+    Running(Command),
+    CannotRun(Exit),
+}
+
+/// Starts the command, held until its process id is in the filter.
+fn start_command(args: &LiveArgs, session: &mut Session) -> anyhow::Result<Started> {
+    if args.command.is_empty() {
+        return Ok(Started::None);
+    }
+    let held = Held::new(&args.command)?;
+    session.tracer.admit(held.pid())?;
+    Ok(match held.release()? {
+        Ok(command) => Started::Running(command),
+        Err(cannot) => Started::CannotRun(Exit::Because(cannot.code, cannot.why)),
+    })
+}
+
+/// What the reader should know before the first line.
+fn say(plan: &Plan, session: &Session) {
+    for note in &plan.notes {
+        eprintln!("mptcp-trace: note: {note}");
+    }
+    for (rung, why) in &session.passed_over {
+        log::info!("not {rung}: {why}");
+    }
+    for sensor in &session.facts.sensors {
+        log::info!("sensor {} runs on rung {}", sensor.name, sensor.rung);
+        for limit in &sensor.limits {
+            log::info!("{}: {limit}", sensor.rung);
+        }
+    }
+}
+
+/// Detaches, takes what is left in the ring, and closes the books.
+fn finish<W: Write>(
+    session: &mut Session,
+    stages: &mut Stages<W>,
+) -> Result<crate::model::LossReport, Stop> {
+    session.tracer.stop().map_err(Stop::Failed)?;
+    let drained = session.records.drain(|bytes| stages.take(bytes));
+    if let Some(log) = &mut session.log {
+        log.drain();
+    }
+    match drained {
+        Ok(()) | Err(Stop::Enough) => {}
+        Err(other) => return Err(other),
+    }
+    let losses = session.losses().map_err(Stop::Failed)?;
+    stages.finish(&losses)?;
+    Ok(losses)
+}
+
+fn report_end(
+    ended: Result<crate::model::LossReport, Stop>,
+    session: &Session,
+    outcome: &Outcome,
+) -> Option<Stop> {
+    let (losses, stop) = match ended {
+        Ok(losses) => (Some(losses), None),
+        Err(stop) => (session.losses().ok(), Some(stop)),
+    };
+    if let Some(losses) = losses {
+        eprint!("mptcp-trace: {}", summary(outcome.findings, &losses));
+    }
+    stop
+}
+
+/// The end of the run: an ordered one unless something failed.
+fn conclude<W: Write>(
+    ended: Result<Option<i32>, Stop>,
+    session: &mut Session,
+    stages: &mut Stages<W>,
+) -> Result<u8, Exit> {
+    let (code, stop) = match ended {
+        Ok(code) => (code, None),
+        Err(stop) => (None, Some(stop)),
+    };
+    // After enough findings, what is still in the ring is not wanted any more.
+    let closed = match stop {
+        Some(Stop::Enough) => close_early(session, stages),
+        Some(Stop::ReaderGone | Stop::Failed(_)) => {
+            session.tracer.stop()?;
+            session.losses().map_err(Stop::Failed)
+        }
+        None => finish(session, stages),
+    };
+    let later = report_end(closed, session, &stages.outcome());
+    match stop.or(later) {
+        Some(Stop::Failed(why)) => return Err(why.into()),
+        Some(Stop::Enough | Stop::ReaderGone) | None => {}
+    }
+    if stages.outcome().undecodable > 0 {
+        return Err(Exit::Code(FAILED));
+    }
+    Ok(code.map_or(DONE, |code| u8::try_from(code).unwrap_or(FAILED)))
+}
+
+fn close_early<W: Write>(
+    session: &mut Session,
+    stages: &mut Stages<W>,
+) -> Result<crate::model::LossReport, Stop> {
+    session.tracer.stop().map_err(Stop::Failed)?;
+    let losses = session.losses().map_err(Stop::Failed)?;
+    stages.finish(&losses)?;
+    Ok(losses)
+}

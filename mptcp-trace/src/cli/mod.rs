@@ -1,0 +1,76 @@
+//! What was typed, and what the program needs. The one owner of the exit code.
+
+mod args;
+mod doctor;
+mod live;
+mod replay;
+mod select;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+pub use args::Cli;
+use args::Verb;
+
+/// Done.
+const DONE: u8 = 0;
+/// Failed.
+const FAILED: u8 = 1;
+/// Wrong usage.
+const USAGE: u8 = 2;
+/// This kernel, or these privileges, cannot answer.
+const CANNOT_ANSWER: u8 = 3;
+
+/// Why a verb ends early.
+#[derive(Debug)]
+enum Exit {
+    /// With a sentence and a code.
+    Because(u8, String),
+    /// With a code that needs no words.
+    Code(u8),
+}
+
+impl From<anyhow::Error> for Exit {
+    fn from(why: anyhow::Error) -> Self {
+        Self::Because(FAILED, format!("{why:#}"))
+    }
+}
+
+/// Runs the program as it was typed.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let Cli { verb, live, verbose } = cli;
+    start_log(verbose);
+    let done = match verb {
+        None => live::run(live, verbose),
+        Some(Verb::Live(args)) => live::run(args, verbose),
+        Some(Verb::Replay(args)) => replay::run(args),
+        Some(Verb::Doctor(args)) => doctor::run(args, verbose),
+    };
+    match done {
+        Ok(code) => ExitCode::from(code),
+        Err(Exit::Code(code)) => ExitCode::from(code),
+        Err(Exit::Because(code, why)) => {
+            eprintln!("mptcp-trace: {why}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// Messages go to stderr: warnings always, what is decided with `-v`, the kernel half's own with `-vv`.
+fn start_log(verbose: u8) {
+    let level = match verbose {
+        0 => log::LevelFilter::Warn,
+        1 => log::LevelFilter::Info,
+        _ => log::LevelFilter::Debug,
+    };
+    env_logger::Builder::new()
+        .filter_level(level)
+        .format(|out, record| {
+            use std::io::Write as _;
+            writeln!(out, "mptcp-trace: {}: {}", record.level().as_str().to_lowercase(), record.args())
+        })
+        .init();
+}

@@ -1,0 +1,82 @@
+//! `mptcp-trace replay`: the stages right of the ring, fed from a capture.
+
+use std::{
+    fs::File,
+    io::{self, BufReader, IsTerminal as _},
+};
+
+use anyhow::Context as _;
+
+use super::{DONE, Exit, FAILED, args::ReplayArgs};
+use crate::{
+    capture::{Frame, Reader},
+    model::LossReport,
+    pipeline::{Stages, Stop},
+    sink::{Format, Source, summary},
+};
+
+/// Runs it; the exit code.
+pub(super) fn run(args: ReplayArgs) -> Result<u8, Exit> {
+    let name = args.file.display().to_string();
+    let file = File::open(&args.file).with_context(|| format!("cannot open the capture {name}"))?;
+    let (mut reader, facts) = Reader::open(BufReader::new(file))
+        .map_err(|why| Exit::Because(FAILED, format!("cannot replay {name}: {why}")))?;
+    let terminal = io::stdout().is_terminal();
+    let format = if args.json {
+        Format::Json
+    } else {
+        Format::Text { header: terminal, colour: terminal, utc: args.utc }
+    };
+    let out = io::stdout().lock();
+    let mut stages = Stages::new(facts, format, Source::Replay, out, None, args.stop_after);
+    let played = play(&mut stages, &mut reader);
+    match played {
+        Ok(Some(losses)) => {
+            let finished = stages.finish(&losses);
+            eprint!("mptcp-trace: {}", summary(stages.outcome().findings, &losses));
+            stop_to_exit(finished.err())?;
+        }
+        Ok(None) => {
+            stop_to_exit(stages.flush().err())?;
+            let findings = stages.outcome().findings;
+            return Err(Exit::Because(
+                FAILED,
+                format!(
+                    "{name} is cut off after {findings} findings: what was lost while it was recorded \
+                     is not known"
+                ),
+            ));
+        }
+        Err(stop) => {
+            let flushed = stages.flush();
+            stop_to_exit(Some(stop))?;
+            stop_to_exit(flushed.err())?;
+        }
+    }
+    if stages.outcome().undecodable > 0 {
+        return Err(Exit::Code(FAILED));
+    }
+    Ok(DONE)
+}
+
+/// Plays to the end; the losses that stand there, or nothing if the capture is cut off.
+fn play<W: io::Write, R: io::Read>(
+    stages: &mut Stages<W>,
+    reader: &mut Reader<R>,
+) -> Result<Option<LossReport>, Stop> {
+    stages.begin()?;
+    loop {
+        match reader.next_frame().map_err(Stop::Failed)? {
+            Frame::Record(bytes) => stages.take(&bytes)?,
+            Frame::End(losses) => return Ok(Some(losses)),
+            Frame::CutOff => return Ok(None),
+        }
+    }
+}
+
+fn stop_to_exit(stop: Option<Stop>) -> Result<(), Exit> {
+    match stop {
+        Some(Stop::Failed(why)) => Err(why.into()),
+        Some(Stop::Enough | Stop::ReaderGone) | None => Ok(()),
+    }
+}

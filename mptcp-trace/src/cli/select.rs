@@ -1,0 +1,104 @@
+//! Whom the user named: processes, thread names, network namespaces, checked against what is there.
+
+use std::{fs, io::ErrorKind, os::unix::fs::MetadataExt as _, path::Path};
+
+use anyhow::{Context as _, bail, ensure};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use crate::{kernel::readable, pipeline::Watched};
+
+/// Opens a process to be told of its end.
+///
+/// # Errors
+///
+/// Says that there is no such process, or that it is a thread of another.
+pub(super) fn watch(pid: u32) -> anyhow::Result<Watched> {
+    let gone = || format!("no process {pid}: it has ended, or never was (ps -p {pid})");
+    let status = match fs::read_to_string(format!("/proc/{pid}/status")) {
+        Ok(status) => status,
+        Err(why) if why.kind() == ErrorKind::NotFound => bail!(gone()),
+        Err(why) => return Err(why).with_context(|| format!("cannot look at process {pid}")),
+    };
+    let tgid = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Tgid:"))
+        .and_then(|tgid| tgid.trim().parse::<u32>().ok());
+    if let Some(tgid) = tgid
+        && tgid != pid
+    {
+        bail!("{pid} is a thread of process {tgid}: use --pid {tgid}");
+    }
+    let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).with_context(gone)?;
+    let pidfd = match pidfd_open(raw, PidfdFlags::empty()) {
+        Ok(pidfd) => pidfd,
+        Err(rustix::io::Errno::SRCH) => bail!(gone()),
+        Err(why) => return Err(why).with_context(|| format!("cannot watch process {pid}")),
+    };
+    let pidfd = readable(pidfd)
+        .with_context(|| format!("cannot watch process {pid}"))?;
+    Ok(Watched { pid, pidfd })
+}
+
+/// A thread name as the kernel keeps it: at most 15 bytes and a NUL.
+///
+/// # Errors
+///
+/// Says that no thread can have that name.
+pub(super) fn comm(name: &str) -> anyhow::Result<[u8; 16]> {
+    let mut comm = [0; 16];
+    ensure!(!name.is_empty(), "--comm needs a name");
+    ensure!(
+        name.len() < comm.len(),
+        "no thread has the name {name:?}: the kernel keeps 15 bytes of it, use --comm {:?}",
+        String::from_utf8_lossy(&name.as_bytes()[..15])
+    );
+    comm[..name.len()].copy_from_slice(name.as_bytes());
+    Ok(comm)
+}
+
+/// Inode number of a network namespace, by name, path or number.
+///
+/// # Errors
+///
+/// Says that there is no such namespace.
+pub(super) fn netns(what: &str) -> anyhow::Result<u32> {
+    if let Ok(inum) = what.parse::<u32>() {
+        return Ok(inum);
+    }
+    let path = if what.contains('/') {
+        Path::new(what).to_owned()
+    } else {
+        Path::new("/run/netns").join(what)
+    };
+    let found = fs::metadata(&path).with_context(|| {
+        format!("no network namespace {what}: cannot look at {} (ip netns list)", path.display())
+    })?;
+    // A network namespace is no ordinary file: its inode number is only unique on its own filesystem.
+    let nsfs = fs::metadata("/proc/self/ns/net").context("cannot look at our own namespace")?;
+    ensure!(
+        found.dev() == nsfs.dev(),
+        "{} is not a network namespace",
+        path.display()
+    );
+    u32::try_from(found.ino()).with_context(|| format!("{} is not a network namespace", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_no_thread_can_have_are_refused_with_the_one_it_can() {
+        assert_eq!(&comm("curl").unwrap(), b"curl\0\0\0\0\0\0\0\0\0\0\0\0");
+        let why = comm("a-name-that-is-too-long").unwrap_err().to_string();
+        assert!(why.contains("\"a-name-that-is-\""), "{why}");
+        assert!(comm("").is_err());
+    }
+
+    #[test]
+    fn a_namespace_is_found_by_path_and_number_and_nothing_else_is_one() {
+        let ours = netns("/proc/self/ns/net").unwrap();
+        assert_eq!(netns(&ours.to_string()).unwrap(), ours);
+        assert!(netns("/etc/passwd").is_err());
+        assert!(netns("no-such-namespace").is_err());
+    }
+}

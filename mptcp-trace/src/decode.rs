@@ -1,0 +1,233 @@
+//! Bytes from the ring or a capture -> observation. The only file that knows both the wire and the model.
+//!
+//! Here it is decided what the raw numbers of a record mean, and what they do not tell.
+
+use std::{
+    fmt,
+    mem::offset_of,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use mptcp_trace_common::record::{
+    BY_TRACER, KIND_QUERY, PATH_MPTCP, PATH_TCP, PATH_UNSEEN, QueryRecord, RUNG_FEXIT, RUNG_KPROBE,
+    RUNG_TRACEPOINT, VALID_FLAGS_ENTER, VALID_FLAGS_EXIT, VALID_INODE, VALID_USER_VALUE,
+};
+
+use crate::model::{
+    Answer, Api, Errno, Facts, Family, Process, Protocol, Query, Rung, Socket, SocketId, TcpState,
+};
+
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+const IPPROTO_TCP: u16 = 6;
+const IPPROTO_MPTCP: u16 = 262;
+
+/// Why a record could not be understood.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum DecodeError {
+    /// Shorter or longer than its kind is.
+    Length {
+        /// Bytes it has.
+        got: usize,
+        /// Bytes it should have.
+        want: usize,
+    },
+    /// A kind that this version does not know.
+    Kind(u32),
+    /// A field with a value that no kernel half writes.
+    Field(&'static str, u64),
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Length { got, want } => {
+                write!(f, "record of {got} bytes where {want} were expected")
+            }
+            Self::Kind(kind) => write!(f, "record of unknown kind {kind}"),
+            Self::Field(name, value) => write!(f, "record with impossible {name} {value}"),
+        }
+    }
+}
+
+impl std::error::Error for DecodeError {}
+
+/// What one record says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Observation {
+    /// An application asked.
+    Query(Query),
+    /// The tracer itself asked, to prove that its probes fire.
+    Canary(Query),
+}
+
+macro_rules! field {
+    ($bytes:expr, $ty:ty, $field:ident) => {{
+        let mut value = [0; size_of::<$ty>()];
+        let start = offset_of!(QueryRecord, $field);
+        value.copy_from_slice(&$bytes[start..start + size_of::<$ty>()]);
+        <$ty>::from_ne_bytes(value)
+    }};
+}
+
+/// Decodes one record.
+///
+/// # Errors
+///
+/// A record of unknown kind, wrong length or impossible content is an error, never skipped in silence.
+pub fn decode(bytes: &[u8], facts: &Facts) -> Result<Observation, DecodeError> {
+    let Some(kind) = bytes.first_chunk::<4>() else {
+        return Err(DecodeError::Length { got: bytes.len(), want: size_of::<QueryRecord>() });
+    };
+    match u32::from_ne_bytes(*kind) {
+        KIND_QUERY => query(bytes, facts),
+        other => Err(DecodeError::Kind(other)),
+    }
+}
+
+fn query(bytes: &[u8], facts: &Facts) -> Result<Observation, DecodeError> {
+    if bytes.len() != size_of::<QueryRecord>() {
+        return Err(DecodeError::Length { got: bytes.len(), want: size_of::<QueryRecord>() });
+    }
+    let valid = field!(bytes, u32, valid);
+    let has = |bit: u32| valid & bit == bit;
+    let protocol = match field!(bytes, u16, protocol) {
+        IPPROTO_TCP => Protocol::Tcp,
+        IPPROTO_MPTCP => Protocol::Mptcp,
+        other => return Err(DecodeError::Field("protocol", other.into())),
+    };
+    let family = match field!(bytes, u16, family) {
+        AF_INET => Family::Ipv4,
+        AF_INET6 => Family::Ipv6,
+        other => return Err(DecodeError::Field("address family", other.into())),
+    };
+    let rung = match bytes[offset_of!(QueryRecord, rung)] {
+        RUNG_FEXIT => Rung::Fexit,
+        RUNG_KPROBE => Rung::Kprobe,
+        RUNG_TRACEPOINT => Rung::Tracepoint,
+        other => return Err(DecodeError::Field("rung", other.into())),
+    };
+    let before = has(VALID_FLAGS_ENTER).then(|| field!(bytes, u64, msk_flags_enter));
+    let after = has(VALID_FLAGS_EXIT).then(|| field!(bytes, u64, msk_flags_exit));
+    let (answer, fell_back) = conclude(&Evidence {
+        ret: field!(bytes, i32, ret),
+        path: bytes[offset_of!(QueryRecord, path)],
+        protocol,
+        before: before.and_then(|flags| fallen(flags, facts)),
+        after: after.and_then(|flags| fallen(flags, facts)),
+        told: has(VALID_USER_VALUE).then(|| field!(bytes, u32, user_value)),
+    })?;
+    let local_port = field!(bytes, u16, local_port);
+    let remote_port = u16::from_be(field!(bytes, u16, remote_port_be));
+    let query = Query {
+        asked_at: Duration::from_nanos(field!(bytes, u64, boottime_ns)),
+        latency: Duration::from_nanos(field!(bytes, u64, latency_ns)),
+        process: Process {
+            pid: field!(bytes, u32, tgid),
+            tid: field!(bytes, u32, tid),
+            uid: field!(bytes, u32, uid),
+            cgroup_id: field!(bytes, u64, cgroup_id),
+            comm: comm(sixteen(bytes, offset_of!(QueryRecord, comm))),
+        },
+        socket: Socket {
+            id: SocketId(field!(bytes, u64, socket)),
+            inode: has(VALID_INODE).then(|| field!(bytes, u64, inode)),
+            netns: field!(bytes, u32, netns),
+            protocol,
+            family,
+            state: TcpState(bytes[offset_of!(QueryRecord, state)]),
+            local: address(family, sixteen(bytes, offset_of!(QueryRecord, local_addr)), local_port),
+            remote: address(
+                family,
+                sixteen(bytes, offset_of!(QueryRecord, remote_addr)),
+                remote_port,
+            ),
+        },
+        api: Api::TcpIsMptcp,
+        answer,
+        fell_back,
+        rung,
+        state_bits: before.zip(after),
+    };
+    Ok(if has(BY_TRACER) { Observation::Canary(query) } else { Observation::Query(query) })
+}
+
+/// What a record has to say about its answer.
+struct Evidence {
+    ret: i32,
+    path: u8,
+    protocol: Protocol,
+    /// Fallen back when it was asked, if that is known.
+    before: Option<bool>,
+    /// Fallen back when it was answered, if that is known.
+    after: Option<bool>,
+    /// What stood in the caller's buffer afterwards.
+    told: Option<u32>,
+}
+
+/// What the kernel answered, and whether the connection of an MPTCP socket has fallen back.
+///
+/// Where the path was seen, it decides: the MPTCP code answers 1 itself and passes what fell back on to
+/// the TCP code, which answers 0 (`mptcp_getsockopt`, `do_tcp_getsockopt`). Where it was not, the state
+/// bits before and after the call decide if they agree; if the connection fell back in between, only the
+/// caller's buffer can tell.
+fn conclude(evidence: &Evidence) -> Result<(Answer, Option<bool>), DecodeError> {
+    let Evidence { ret, path, protocol, before, after, told } = *evidence;
+    let errno = (ret < 0).then(|| Errno(-ret));
+    let fell_back = match (path, protocol) {
+        (PATH_MPTCP, Protocol::Mptcp) => Some(false),
+        (PATH_TCP, Protocol::Tcp) | (PATH_UNSEEN, Protocol::Tcp) => Some(false),
+        (both, Protocol::Mptcp) if both == PATH_MPTCP | PATH_TCP => Some(true),
+        // A kernel without the option tells by its errno which code refused.
+        (PATH_UNSEEN, Protocol::Mptcp) if errno == Some(Errno::EOPNOTSUPP) => Some(false),
+        (PATH_UNSEEN, Protocol::Mptcp) if errno == Some(Errno::ENOPROTOOPT) => Some(true),
+        (PATH_UNSEEN, Protocol::Mptcp) => match (before, after) {
+            (Some(before), Some(after)) if before == after => Some(before),
+            _ => match (ret, told) {
+                (0, Some(0)) => Some(true),
+                // An answer shorter than an int is its first byte: 1 is MPTCP here too.
+                (0, Some(1)) => Some(false),
+                _ => None,
+            },
+        },
+        (path, _) => return Err(DecodeError::Field("path", path.into())),
+    };
+    let answer = match (errno, protocol, fell_back) {
+        (Some(errno @ (Errno::EOPNOTSUPP | Errno::ENOPROTOOPT)), _, _) => {
+            Answer::Unsupported(errno)
+        }
+        (Some(errno), _, _) => Answer::Failed(errno),
+        (None, Protocol::Tcp, _) | (None, Protocol::Mptcp, Some(true)) => Answer::Tcp,
+        (None, Protocol::Mptcp, Some(false)) => Answer::Mptcp,
+        (None, Protocol::Mptcp, None) => Answer::Unknown,
+    };
+    Ok((answer, fell_back))
+}
+
+/// Whether the calibrated fallback bit is set.
+fn fallen(flags: u64, facts: &Facts) -> Option<bool> {
+    facts.fallback_bit.map(|bit| flags >> bit & 1 == 1)
+}
+
+fn sixteen(bytes: &[u8], start: usize) -> [u8; 16] {
+    let mut out = [0; 16];
+    out.copy_from_slice(&bytes[start..start + 16]);
+    out
+}
+
+fn address(family: Family, bytes: [u8; 16], port: u16) -> SocketAddr {
+    let ip = match family {
+        Family::Ipv4 => IpAddr::V4(Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3])),
+        Family::Ipv6 => IpAddr::V6(Ipv6Addr::from(bytes)),
+    };
+    SocketAddr::new(ip, port)
+}
+
+fn comm(bytes: [u8; 16]) -> String {
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
+
+#[cfg(test)]
+mod tests;

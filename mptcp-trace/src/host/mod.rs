@@ -1,0 +1,130 @@
+//! Facts about the host, each Yes, No(why) or Unknown(why). Knows nothing of how they are used.
+
+pub mod btf;
+pub mod privileges;
+pub mod symbols;
+pub mod system;
+
+use std::path::PathBuf;
+
+use mptcp_trace_common::layout::KernelLayout;
+
+use self::{btf::BtfFacts, symbols::Symbols};
+
+/// One thing that we wanted to know.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Fact {
+    /// It is so.
+    Yes,
+    /// It is not so; the sentence says how we know.
+    No(String),
+    /// It could not be found out; the sentence says why. Not the same as no.
+    Unknown(String),
+}
+
+impl Fact {
+    /// Yes if `so`, else no because of `why`.
+    #[must_use]
+    pub fn from_bool(so: bool, why: impl Into<String>) -> Self {
+        if so { Self::Yes } else { Self::No(why.into()) }
+    }
+
+    /// The reason, if this fact rules something out.
+    #[must_use]
+    pub fn objection(&self) -> Option<&str> {
+        match self {
+            Self::No(why) => Some(why),
+            Self::Yes | Self::Unknown(_) => None,
+        }
+    }
+}
+
+/// Where a process lives when it is not in the initial PID namespace.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PidNamespace {
+    /// Device of the namespace file.
+    pub dev: u64,
+    /// Inode of the namespace file.
+    pub ino: u64,
+}
+
+/// Everything the plan is made from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HostSupport {
+    /// `uname -r`.
+    pub kernel: String,
+    /// May this process load and attach BPF programs?
+    pub privileges: Fact,
+    /// Is there a description of this kernel's types?
+    pub btf: Fact,
+    /// Does the kernel's own description exist (needed by fexit, whatever `--btf` says)?
+    pub own_btf: Fact,
+    /// Was the kernel built with MPTCP?
+    pub mptcp: Fact,
+    /// Does `net.mptcp.enabled` allow new MPTCP sockets in our network namespace?
+    pub mptcp_enabled: Fact,
+    /// Does this kernel know `TCP_IS_MPTCP`?
+    pub option: Fact,
+    /// Can functions be probed with breakpoints?
+    pub kprobes: Fact,
+    /// Is tracefs mounted, or may we mount it for ourselves?
+    pub tracefs: Fact,
+    /// Symbols of the kernel that the rungs ask for.
+    pub symbols: Symbols,
+    /// Functions of the kernel that its BTF describes.
+    pub btf_functions: Vec<String>,
+    /// Where the kernel keeps what the probes read.
+    pub layout: KernelLayout,
+    /// Members that could not be resolved, with the reason.
+    pub missing_members: Vec<(String, String)>,
+    /// Does the context of syscall tracepoints look as the probes expect?
+    pub syscall_context: Fact,
+    /// Our PID namespace, if it is not the initial one.
+    pub pid_namespace: Option<PidNamespace>,
+}
+
+/// Looks at the host.
+///
+/// Nothing in here fails: what cannot be found out is a fact of its own. `btf_file` replaces the kernel's
+/// own type information.
+#[must_use]
+pub fn inspect(btf_file: Option<&PathBuf>) -> HostSupport {
+    let own_btf = system::own_btf();
+    let (btf, facts) = match btf::read(btf_file.map(PathBuf::as_path)) {
+        Ok(facts) => (Fact::Yes, facts),
+        Err(why) => (Fact::No(format!("{why:#}")), BtfFacts::default()),
+    };
+    let symbols = symbols::read();
+    HostSupport {
+        kernel: system::kernel_release(),
+        privileges: privileges::may_trace(),
+        mptcp: mptcp(&symbols, &btf, &facts),
+        mptcp_enabled: system::mptcp_enabled(),
+        option: system::option_known(),
+        kprobes: system::kprobes(),
+        tracefs: system::tracefs(),
+        btf,
+        own_btf,
+        symbols,
+        btf_functions: facts.functions,
+        layout: facts.layout,
+        missing_members: facts.missing,
+        syscall_context: facts.syscall_context,
+        pid_namespace: system::pid_namespace(),
+    }
+}
+
+/// The kernel's symbols know best; its types are the second witness.
+fn mptcp(symbols: &Symbols, btf: &Fact, facts: &BtfFacts) -> Fact {
+    match symbols.find("mptcp_getsockopt") {
+        Ok(Some(_)) => Fact::Yes,
+        Ok(None) => Fact::No("the kernel has no function mptcp_getsockopt (CONFIG_MPTCP)".into()),
+        Err(why) => match btf {
+            Fact::Yes => Fact::from_bool(
+                facts.has_mptcp,
+                "the kernel's type information has no struct mptcp_sock (CONFIG_MPTCP)",
+            ),
+            Fact::No(_) | Fact::Unknown(_) => Fact::Unknown(why.to_owned()),
+        },
+    }
+}

@@ -1,0 +1,135 @@
+//! The kernel's symbol table: does a function exist, and under which name?
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{BufRead as _, BufReader},
+};
+
+/// Functions we look for.
+const WANTED: [&str; 4] = [
+    "mptcp_getsockopt",
+    "mptcp_getsockopt_sol_tcp",
+    "tcp_getsockopt",
+    "do_tcp_getsockopt",
+];
+
+/// The symbols that we look for, as far as they exist.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Symbols {
+    /// Base name to full names, or why the table could not be read.
+    found: Result<BTreeMap<String, Vec<String>>, String>,
+}
+
+impl Symbols {
+    /// The full name of a function, with the compiler's suffix if it has one.
+    ///
+    /// # Errors
+    ///
+    /// Why the symbol table could not be read.
+    pub fn find(&self, base: &str) -> Result<Option<&str>, &str> {
+        match &self.found {
+            Err(why) => Err(why),
+            Ok(found) => {
+                let names = found.get(base).map(Vec::as_slice).unwrap_or_default();
+                // The plain name is the function as written; a suffix means a changed copy.
+                Ok(names
+                    .iter()
+                    .find(|name| *name == base)
+                    .or(names.first())
+                    .map(String::as_str))
+            }
+        }
+    }
+
+    /// A table made from names, for tests and fixtures.
+    pub fn from_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for name in names {
+            if let Some(base) = base_name(name) {
+                found.entry(base.to_owned()).or_default().push(name.to_owned());
+            }
+        }
+        Self { found: Ok(found) }
+    }
+
+    /// A table that could not be read.
+    #[must_use]
+    pub fn unreadable(why: &str) -> Self {
+        Self { found: Err(why.to_owned()) }
+    }
+}
+
+/// The wanted function that a symbol stands for: itself, or a variant made by the compiler.
+///
+/// `.isra.N`, `.constprop.N` and `.part.N` are functions with an entry of their own; `.cold` is only a
+/// rarely used part of one and has none.
+fn base_name(symbol: &str) -> Option<&'static str> {
+    WANTED.into_iter().find(|base| {
+        symbol.strip_prefix(base).is_some_and(|rest| {
+            rest.is_empty()
+                || (rest.starts_with(".isra.")
+                    || rest.starts_with(".constprop.")
+                    || rest.starts_with(".part."))
+                    && !rest.ends_with(".cold")
+        })
+    })
+}
+
+/// Reads the running kernel's table.
+#[must_use]
+pub fn read() -> Symbols {
+    const TABLE: &str = "/proc/kallsyms";
+    let lines = match File::open(TABLE) {
+        Ok(file) => BufReader::new(file).split(b'\n'),
+        Err(why) => return Symbols::unreadable(&format!("cannot read {TABLE}: {why}")),
+    };
+    let mut names = Vec::new();
+    for line in lines {
+        match line {
+            Ok(line) => {
+                // ADDRESS TYPE NAME [MODULE]
+                let mut words = line.split(|byte| byte.is_ascii_whitespace());
+                let kind = words.nth(1).and_then(|kind| kind.first()).copied();
+                let name = words.next().and_then(|name| std::str::from_utf8(name).ok());
+                if let (Some(b't' | b'T'), Some(name)) = (kind, name)
+                    && base_name(name).is_some()
+                {
+                    names.push(name.to_owned());
+                }
+            }
+            Err(why) => return Symbols::unreadable(&format!("cannot read {TABLE}: {why}")),
+        }
+    }
+    Symbols::from_names(names.iter().map(String::as_str))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variants_of_the_compiler_are_found_and_cold_parts_are_not() {
+        for (name, base) in [
+            ("mptcp_getsockopt", Some("mptcp_getsockopt")),
+            ("mptcp_getsockopt.isra.0", Some("mptcp_getsockopt")),
+            ("do_tcp_getsockopt.constprop.0", Some("do_tcp_getsockopt")),
+            ("mptcp_getsockopt.part.0", Some("mptcp_getsockopt")),
+            ("mptcp_getsockopt.cold", None),
+            ("mptcp_getsockopt.isra.0.cold", None),
+            ("mptcp_getsockopt_info", None),
+            ("mptcp_getsockopt_sol_tcp", Some("mptcp_getsockopt_sol_tcp")),
+            ("__tcp_getsockopt", None),
+        ] {
+            assert_eq!(base_name(name), base, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_plain_name_wins_over_its_variants() {
+        let symbols = Symbols::from_names(["tcp_getsockopt.isra.0", "tcp_getsockopt"]);
+        assert_eq!(symbols.find("tcp_getsockopt"), Ok(Some("tcp_getsockopt")));
+        assert_eq!(symbols.find("mptcp_getsockopt"), Ok(None));
+        assert_eq!(Symbols::unreadable("why").find("tcp_getsockopt"), Err("why"));
+    }
+}

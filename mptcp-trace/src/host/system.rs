@@ -1,0 +1,107 @@
+//! Facts that one look at a file or one harmless system call tells.
+
+use std::{fs, io::ErrorKind, os::fd::AsRawFd as _, os::unix::fs::MetadataExt as _, path::Path};
+
+use socket2::{Domain, Socket, Type};
+
+use super::{Fact, PidNamespace, btf::KERNEL_BTF, privileges};
+
+/// `uname -r`.
+#[must_use]
+pub fn kernel_release() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
+}
+
+/// Does the kernel describe its own types?
+#[must_use]
+pub fn own_btf() -> Fact {
+    exists(KERNEL_BTF, "CONFIG_DEBUG_INFO_BTF")
+}
+
+/// Can functions be probed with breakpoints?
+#[must_use]
+pub fn kprobes() -> Fact {
+    exists("/sys/bus/event_source/devices/kprobe/type", "CONFIG_KPROBE_EVENTS")
+}
+
+fn exists(path: &str, option: &str) -> Fact {
+    match fs::metadata(path) {
+        Ok(_) => Fact::Yes,
+        Err(why) if why.kind() == ErrorKind::NotFound => {
+            Fact::No(format!("{path} is missing ({option})"))
+        }
+        Err(why) => Fact::Unknown(format!("cannot look at {path}: {why}")),
+    }
+}
+
+/// Where tracefs is mounted on most systems.
+pub const TRACEFS: &str = "/sys/kernel/tracing";
+
+/// Is tracefs mounted, or may we mount it for ourselves?
+#[must_use]
+pub fn tracefs() -> Fact {
+    if Path::new(TRACEFS).join("events").is_dir() || privileges::may_make_namespaces() {
+        return Fact::Yes;
+    }
+    Fact::No(format!(
+        "{TRACEFS} is not mounted or not readable, and this process may not mount it for itself"
+    ))
+}
+
+/// Does `net.mptcp.enabled` allow new MPTCP sockets in our network namespace?
+#[must_use]
+pub fn mptcp_enabled() -> Fact {
+    const SYSCTL: &str = "/proc/sys/net/mptcp/enabled";
+    match fs::read_to_string(SYSCTL) {
+        Ok(value) => Fact::from_bool(
+            value.trim() != "0",
+            "net.mptcp.enabled is 0: new MPTCP sockets are refused in this network namespace",
+        ),
+        Err(why) => Fact::Unknown(format!("cannot read {SYSCTL}: {why}")),
+    }
+}
+
+/// Asks a socket, as an application would: `getsockopt(fd, SOL_TCP, TCP_IS_MPTCP)`.
+///
+/// # Errors
+///
+/// What the kernel refused with.
+pub fn ask_is_mptcp(socket: &Socket) -> std::io::Result<i32> {
+    const SOL_TCP: libc::c_int = 6;
+    const TCP_IS_MPTCP: libc::c_int = 43;
+    let mut value: libc::c_int = -1;
+    let mut length: libc::socklen_t = 4;
+    // SAFETY: both pointers are to live variables of the sizes that the call is told.
+    let failed = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            SOL_TCP,
+            TCP_IS_MPTCP,
+            (&raw mut value).cast(),
+            &raw mut length,
+        )
+    };
+    if failed == 0 { Ok(value) } else { Err(std::io::Error::last_os_error()) }
+}
+
+/// Does this kernel know `TCP_IS_MPTCP`? Asked of a fresh TCP socket, which it must answer with 0.
+#[must_use]
+pub fn option_known() -> Fact {
+    let asked = Socket::new(Domain::IPV4, Type::STREAM, None).and_then(|it| ask_is_mptcp(&it));
+    match asked {
+        Ok(_) => Fact::Yes,
+        Err(why) if why.raw_os_error() == Some(libc::ENOPROTOOPT) => {
+            Fact::No("this kernel does not know TCP_IS_MPTCP (Linux 6.10 and later do)".into())
+        }
+        Err(why) => Fact::Unknown(format!("asking a TCP socket for TCP_IS_MPTCP failed: {why}")),
+    }
+}
+
+/// Our PID namespace, if it is not the initial one.
+#[must_use]
+pub fn pid_namespace() -> Option<PidNamespace> {
+    // The inode of the initial PID namespace is part of the ABI (PROC_PID_INIT_INO).
+    const INITIAL_INO: u64 = 0xeffffffc;
+    let ours = fs::metadata("/proc/self/ns/pid").ok()?;
+    (ours.ino() != INITIAL_INO).then_some(PidNamespace { dev: ours.dev(), ino: ours.ino() })
+}

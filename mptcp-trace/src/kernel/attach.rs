@@ -1,0 +1,255 @@
+//! Carries out one rung of the plan: programs verified, attached, and taken down again.
+
+use std::fmt;
+
+use anyhow::Context as _;
+use aya::{
+    Btf, Ebpf,
+    maps::HashMap,
+    programs::{FEntry, FExit, KProbe, Program, RawTracePoint, TracePoint},
+};
+
+use super::{
+    counters,
+    load::{TracerConfig, load},
+    ring::{LogRing, RecordRing},
+    tracefs::with_tracefs,
+};
+use crate::{
+    model::{LossReport, Rung},
+    plan::{Probe, RungPlan, Target},
+};
+
+/// Why a rung could not be climbed: the next one may do.
+#[derive(Debug)]
+pub struct AttachError {
+    /// Which rung.
+    pub rung: Rung,
+    /// Why.
+    pub why: anyhow::Error,
+}
+
+impl fmt::Display for AttachError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The whole chain in one line; a verifier log would fill pages.
+        let why = format!("{:#}", self.why);
+        let line = why.lines().next().unwrap_or_default();
+        f.write_str(line)
+    }
+}
+
+impl std::error::Error for AttachError {}
+
+/// The programs of a rung, live in the kernel until dropped.
+pub struct Tracer {
+    ebpf: Ebpf,
+    rung: Rung,
+    /// Names of the attached programs, in the order in which they were attached.
+    attached: Vec<&'static str>,
+    /// Misses of programs that are taken down already.
+    missed: u64,
+}
+
+impl Tracer {
+    /// Loads and attaches the probes of one rung.
+    ///
+    /// # Errors
+    ///
+    /// Says which probe the kernel refused and why; nothing stays behind then.
+    pub fn start(config: &TracerConfig, plan: &RungPlan) -> Result<Self, AttachError> {
+        let wrap = |why| AttachError { rung: plan.rung, why };
+        let ebpf = load(config, plan).map_err(wrap)?;
+        let mut tracer = Self { ebpf, rung: plan.rung, attached: Vec::new(), missed: 0 };
+        tracer.fill_filters(config).map_err(wrap)?;
+        if config.follow {
+            for (program, tracepoint) in [
+                ("family_free", "sched_process_free"),
+                ("family_fork", "sched_process_fork"),
+            ] {
+                tracer.attach_raw(program, tracepoint).map_err(wrap)?;
+            }
+        }
+        tracer.attach_all(&plan.probes).map_err(wrap)?;
+        Ok(tracer)
+    }
+
+    /// The rung in use.
+    #[must_use]
+    pub fn rung(&self) -> Rung {
+        self.rung
+    }
+
+    /// The ring of records; there is one.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it was taken already.
+    pub fn take_records(&mut self) -> anyhow::Result<RecordRing> {
+        RecordRing::new(&mut self.ebpf)
+    }
+
+    /// The ring of debug messages; there is one.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it was taken already.
+    pub fn take_log(&mut self) -> anyhow::Result<LogRing> {
+        LogRing::new(&mut self.ebpf)
+    }
+
+    /// Adds a process to those whose questions are wanted.
+    ///
+    /// # Errors
+    ///
+    /// Fails if there is no room for more.
+    pub fn admit(&mut self, pid: u32) -> anyhow::Result<()> {
+        self.pids()?
+            .insert(pid, 1, 0)
+            .with_context(|| format!("cannot add process {pid} to the filter"))
+    }
+
+    /// Takes a process out of those whose questions are wanted.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the filter cannot be changed; a process that is not in it is no error.
+    pub fn dismiss(&mut self, pid: u32) -> anyhow::Result<()> {
+        match self.pids()?.remove(&pid) {
+            Ok(()) | Err(aya::maps::MapError::KeyNotFound) => Ok(()),
+            Err(why) => {
+                Err(why).with_context(|| format!("cannot take process {pid} out of the filter"))
+            }
+        }
+    }
+
+    /// True if some process is still wanted (they leave when they end).
+    ///
+    /// # Errors
+    ///
+    /// Fails if the filter cannot be read.
+    pub fn anyone_left(&mut self) -> anyhow::Result<bool> {
+        Ok(self.pids()?.keys().next().is_some())
+    }
+
+    /// Detaches everything, what opens a question first. Records stay in the ring, counters readable.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the kernel does not let go of a probe.
+    pub fn stop(&mut self) -> anyhow::Result<()> {
+        while let Some(name) = self.attached.pop() {
+            let program = self
+                .ebpf
+                .program_mut(name)
+                .with_context(|| format!("the BPF object has no program {name}"))?;
+            self.missed += counters::recursion_misses(program).unwrap_or(0);
+            let done = match program {
+                Program::FEntry(program) => program.unload(),
+                Program::FExit(program) => program.unload(),
+                Program::KProbe(program) => program.unload(),
+                Program::TracePoint(program) => program.unload(),
+                Program::RawTracePoint(program) => program.unload(),
+                _ => Ok(()),
+            };
+            done.with_context(|| format!("cannot detach {name}"))?;
+        }
+        Ok(())
+    }
+
+    /// What was seen and what was lost so far.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the counters cannot be read.
+    pub fn losses(&self) -> anyhow::Result<LossReport> {
+        let mut query = counters::query(&self.ebpf)?;
+        query.missed = self.missed;
+        for name in &self.attached {
+            if let Some(program) = self.ebpf.program(name) {
+                query.missed += counters::recursion_misses(program).unwrap_or(0);
+            }
+        }
+        Ok(LossReport { sensors: vec![query] })
+    }
+
+    fn pids(&mut self) -> anyhow::Result<HashMap<&mut aya::maps::MapData, u32, u8>> {
+        let map = self.ebpf.map_mut("PIDS").context("the BPF object has no map PIDS")?;
+        HashMap::try_from(map).context("map PIDS has another type")
+    }
+
+    fn fill_filters(&mut self, config: &TracerConfig) -> anyhow::Result<()> {
+        let map = self.ebpf.map_mut("COMMS").context("the BPF object has no map COMMS")?;
+        let mut comms: HashMap<_, [u8; 16], u8> = HashMap::try_from(map)?;
+        for comm in &config.comms {
+            comms.insert(comm, 1, 0).context("too many names for --comm")?;
+        }
+        let map = self.ebpf.map_mut("NETNS").context("the BPF object has no map NETNS")?;
+        let mut netns: HashMap<_, u32, u8> = HashMap::try_from(map)?;
+        for inum in &config.netns {
+            netns.insert(inum, 1, 0).context("too many namespaces for --netns")?;
+        }
+        Ok(())
+    }
+
+    fn attach_raw(&mut self, name: &'static str, tracepoint: &str) -> anyhow::Result<()> {
+        let program: &mut RawTracePoint = self
+            .ebpf
+            .program_mut(name)
+            .with_context(|| format!("the BPF object has no program {name}"))?
+            .try_into()?;
+        let what = || format!("cannot attach to raw tracepoint {tracepoint}");
+        program.load().with_context(what)?;
+        program.attach(tracepoint).with_context(what)?;
+        self.attached.push(name);
+        Ok(())
+    }
+
+    fn attach_all(&mut self, probes: &[Probe]) -> anyhow::Result<()> {
+        // Reading the types is the slow part of starting: only for the rung that needs them.
+        let btf = match probes.first().map(|probe| &probe.target) {
+            Some(Target::Fentry(_) | Target::Fexit(_)) => {
+                Some(Btf::from_sys_fs().context("cannot read the kernel's type information")?)
+            }
+            Some(Target::Kprobe(_) | Target::Kretprobe(_) | Target::Tracepoint(..)) | None => None,
+        };
+        for probe in probes {
+            let program = self
+                .ebpf
+                .program_mut(probe.program)
+                .with_context(|| format!("the BPF object has no program {}", probe.program))?;
+            attach(program, &probe.target, btf.as_ref())
+                .with_context(|| format!("cannot attach {}", probe.target))?;
+            self.attached.push(probe.program);
+        }
+        Ok(())
+    }
+}
+
+fn attach(program: &mut Program, target: &Target, btf: Option<&Btf>) -> anyhow::Result<()> {
+    match target {
+        Target::Fentry(function) => {
+            let program: &mut FEntry = program.try_into()?;
+            program.load(function, btf.context("no type information")?)?;
+            program.attach()?;
+        }
+        Target::Fexit(function) => {
+            let program: &mut FExit = program.try_into()?;
+            program.load(function, btf.context("no type information")?)?;
+            program.attach()?;
+        }
+        Target::Kprobe(function) | Target::Kretprobe(function) => {
+            let program: &mut KProbe = program.try_into()?;
+            program.load()?;
+            program.attach(function, 0)?;
+        }
+        Target::Tracepoint(category, name) => {
+            let program: &mut TracePoint = program.try_into()?;
+            program.load()?;
+            with_tracefs(|| {
+                program.attach(category, name)?;
+                Ok(())
+            })?;
+        }
+    }
+    Ok(())
+}

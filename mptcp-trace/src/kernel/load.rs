@@ -1,0 +1,79 @@
+//! The object with its constants filled in, ready to be attached.
+
+use anyhow::Context as _;
+use aya::{Ebpf, EbpfLoader};
+use mptcp_trace_common::{
+    filter::{BY_COMM, BY_NETNS, BY_PID, FOLLOW, FilterConfig},
+    layout::KernelLayout,
+    record::{ABI_SYMBOL, ABI_VERSION},
+};
+
+use crate::{host::PidNamespace, plan::RungPlan};
+
+/// Everything that is frozen into the programs before the kernel verifies them.
+#[derive(Clone, Debug)]
+pub struct TracerConfig {
+    /// Where the kernel keeps what is read.
+    pub layout: KernelLayout,
+    /// Only these processes are wanted (the set can grow later).
+    pub by_pid: bool,
+    /// Children of wanted processes are wanted.
+    pub follow: bool,
+    /// Only these thread names are wanted; empty: all.
+    pub comms: Vec<[u8; 16]>,
+    /// Only these network namespaces are wanted; empty: all.
+    pub netns: Vec<u32>,
+    /// The PID namespace in which processes are named, if it is not the initial one.
+    pub pid_namespace: Option<PidNamespace>,
+    /// Size of the ring, bytes: a power of two, at least a page.
+    pub ring_bytes: u32,
+    /// Let the programs log what they do.
+    pub debug: bool,
+}
+
+/// Loads the object: maps are made, constants frozen; programs wait for [`super::attach`].
+pub(super) fn load(config: &TracerConfig, rung: &RungPlan) -> anyhow::Result<Ebpf> {
+    raise_memlock_limit();
+    let layout = config.layout.to_bytes();
+    let flag = |on: bool, bit: u32| if on { bit } else { 0 };
+    let filter = FilterConfig {
+        flags: flag(config.by_pid, BY_PID)
+            | flag(config.follow, FOLLOW)
+            | flag(!config.comms.is_empty(), BY_COMM)
+            | flag(!config.netns.is_empty(), BY_NETNS),
+        own_tgid: std::process::id(),
+        pidns_dev: config.pid_namespace.map_or(0, |ns| ns.dev),
+        pidns_ino: config.pid_namespace.map_or(0, |ns| ns.ino),
+    }
+    .to_bytes();
+    let outermost_probed = u32::from(rung.outermost_probed);
+    let level: u8 = if config.debug { aya_log::Level::Debug as u8 } else { 0 };
+    let mut loader = EbpfLoader::new();
+    loader
+        .override_global(ABI_SYMBOL, &ABI_VERSION, true)
+        .override_global("LAYOUT", &layout[..], true)
+        .override_global("FILTER", &filter[..], true)
+        .override_global("OUTERMOST_PROBED", &outermost_probed, true)
+        .override_global(aya_log::LEVEL, &level, true)
+        .map_max_entries("RECORDS", config.ring_bytes);
+    // Memory only for the way that is in use.
+    match rung.rung {
+        crate::model::Rung::Tracepoint => loader.map_max_entries("IN_FLIGHT", 1),
+        crate::model::Rung::Fexit | crate::model::Rung::Kprobe => {
+            loader.map_max_entries("SYSCALL_IN_FLIGHT", 1)
+        }
+    };
+    loader
+        .load(super::OBJECT)
+        .context("cannot load the BPF object into this kernel")
+}
+
+/// Kernels before 5.11 charge maps to RLIMIT_MEMLOCK. Failing to raise it is no reason to stop: where it
+/// matters, creating the map says so.
+fn raise_memlock_limit() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let unlimited = Rlimit { current: None, maximum: None };
+    if let Err(why) = setrlimit(Resource::Memlock, unlimited) {
+        log::debug!("RLIMIT_MEMLOCK stays as it is: {why}");
+    }
+}

@@ -1,0 +1,102 @@
+//! The ring of records, and the one of debug messages, as the event loop waits for them.
+
+use std::{io, os::fd::AsRawFd};
+
+use anyhow::Context as _;
+use aya::{
+    Ebpf,
+    maps::{MapData, RingBuf},
+};
+use aya_log::EbpfLogger;
+use tokio::io::{Interest, unix::AsyncFd};
+
+/// Records taken from the ring before signals and timers get a turn.
+const RECORDS_PER_TURN: usize = 1024;
+
+/// Something of ours that becomes readable, for the event loop to wait for.
+///
+/// # Errors
+///
+/// Fails if the kernel cannot watch it.
+pub fn readable<T: AsRawFd>(inner: T) -> io::Result<AsyncFd<T>> {
+    // SAFETY: only this function's callers make an `AsyncFd`, and each gives it the owner of one descriptor,
+    // which stays open and the same until that owner is dropped with it.
+    let registered = unsafe { AsyncFd::register_with_interest(inner, Interest::READABLE) };
+    registered.map_err(io::Error::from)
+}
+
+/// Records in the order in which the kernel half wrote them.
+pub struct RecordRing {
+    ring: AsyncFd<RingBuf<MapData>>,
+}
+
+impl RecordRing {
+    pub(super) fn new(ebpf: &mut Ebpf) -> anyhow::Result<Self> {
+        let map = ebpf.take_map("RECORDS").context("the BPF object has no map RECORDS")?;
+        let ring = RingBuf::try_from(map).context("map RECORDS is no ring")?;
+        let ring = readable(ring).context("cannot wait for the ring")?;
+        Ok(Self { ring })
+    }
+
+    /// Waits for records and hands at most a turn's worth of them to `each`.
+    ///
+    /// # Errors
+    ///
+    /// Whatever `each` fails with, and failures of the event loop.
+    pub async fn next_turn<E: From<io::Error>>(
+        &mut self,
+        mut each: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut guard = self.ring.readable_mut().await?;
+        for _ in 0..RECORDS_PER_TURN {
+            let Some(record) = guard.get_inner_mut().next() else {
+                guard.clear_ready();
+                break;
+            };
+            each(&record)?;
+        }
+        Ok(())
+    }
+
+    /// Hands everything that is left to `each`, without waiting.
+    ///
+    /// # Errors
+    ///
+    /// Whatever `each` fails with.
+    pub fn drain<E>(&mut self, mut each: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+        while let Some(record) = self.ring.get_mut().next() {
+            each(&record)?;
+        }
+        Ok(())
+    }
+}
+
+/// Debug messages of the kernel half (`-vv`).
+pub struct LogRing {
+    ring: AsyncFd<EbpfLogger<&'static dyn log::Log>>,
+}
+
+impl LogRing {
+    pub(super) fn new(ebpf: &mut Ebpf) -> anyhow::Result<Self> {
+        let logger = EbpfLogger::init(ebpf).context("cannot read the log of the BPF programs")?;
+        let ring = readable(logger).context("cannot wait for the log of the BPF programs")?;
+        Ok(Self { ring })
+    }
+
+    /// Waits for messages and logs them.
+    ///
+    /// # Errors
+    ///
+    /// Failures of the event loop.
+    pub async fn next_turn(&mut self) -> io::Result<()> {
+        let mut guard = self.ring.readable_mut().await?;
+        guard.get_inner_mut().flush();
+        guard.clear_ready();
+        Ok(())
+    }
+
+    /// Logs what is left, without waiting.
+    pub fn drain(&mut self) {
+        self.ring.get_mut().flush();
+    }
+}

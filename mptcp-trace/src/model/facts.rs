@@ -1,0 +1,72 @@
+//! What is known before the first record, and never changes after.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+/// A way of asking the kernel, best first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Rung {
+    /// Trampolines at entry and return of kernel functions.
+    Fexit,
+    /// Breakpoints at entry and return of kernel functions.
+    Kprobe,
+    /// The tracepoints of the system call.
+    Tracepoint,
+}
+
+impl Rung {
+    /// All of them, best first.
+    pub const LADDER: [Self; 3] = [Self::Fexit, Self::Kprobe, Self::Tracepoint];
+
+    /// The word for it, as typed and as printed.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fexit => "fexit",
+            Self::Kprobe => "kprobe",
+            Self::Tracepoint => "tracepoint",
+        }
+    }
+}
+
+impl fmt::Display for Rung {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Rung {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        Self::LADDER
+            .into_iter()
+            .find(|rung| rung.name() == word)
+            .ok_or_else(|| format!("unknown rung: {word}"))
+    }
+}
+
+/// How one sensor runs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SensorState {
+    /// Its name.
+    pub name: String,
+    /// The rung in use.
+    pub rung: Rung,
+    /// What this rung cannot tell, a sentence each.
+    pub limits: Vec<String>,
+}
+
+/// Everything a reader of records has to know beside the records: immutable, and part of every capture.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Facts {
+    /// Version of mptcp-trace that made the records.
+    pub version: String,
+    /// `uname -r` of the traced kernel.
+    pub kernel: String,
+    /// Wall clock minus `CLOCK_BOOTTIME` when tracing began (since the Unix epoch).
+    pub boot_epoch: Duration,
+    /// Number of the bit in `mptcp_sock.flags` that says "fell back", if it was calibrated.
+    pub fallback_bit: Option<u8>,
+    /// The sensors that ran.
+    pub sensors: Vec<SensorState>,
+}

@@ -1,0 +1,16 @@
+//! The language of mptcp-trace: what its stages say to each other.
+//!
+//! Standard library only. One word, one meaning: a *query* is a question of an application about its
+//! socket, an *answer* is what the kernel said, a *rung* is a way of asking the kernel, a *finding* is
+//! what reaches the reader.
+
+mod facts;
+mod loss;
+mod query;
+
+pub use facts::{Facts, Rung, SensorState};
+pub use loss::{Loss, LossReport};
+pub use query::{
+    Answer, Api, Errno, Family, Finding, Process, Protocol, Query, QueryEvent, Socket, SocketId,
+    TcpState,
+};

@@ -1,0 +1,139 @@
+//! The one loop: records in, lines out, until something says stop.
+
+mod command;
+mod session;
+mod stages;
+mod stop;
+
+use std::{io::Write, time::Duration};
+
+use tokio::signal::unix::{SignalKind, signal};
+
+pub use self::{
+    command::{CannotRun, Command, Held},
+    session::{CanaryReport, Session, StartError, start},
+    stages::{Outcome, Stages},
+    stop::Stop,
+};
+use crate::kernel::{LogRing, RecordRing};
+
+/// How often it is looked whether followed processes are still there, once the named ones are gone.
+const FAMILY_POLL: Duration = Duration::from_millis(100);
+
+/// When a live run ends by itself.
+#[derive(Debug, Default)]
+pub struct Until {
+    /// After this time.
+    pub duration: Option<Duration>,
+    /// When all of these processes have ended.
+    pub processes: Vec<Watched>,
+    /// Their children count too.
+    pub follow: bool,
+}
+
+/// A process whose end is waited for.
+#[derive(Debug)]
+pub struct Watched {
+    /// Its id.
+    pub pid: u32,
+    /// Readable when it has ended.
+    pub pidfd: tokio::io::unix::AsyncFd<rustix::fd::OwnedFd>,
+}
+
+/// Runs until something says stop; returns the command's exit code if there was a command.
+///
+/// # Errors
+///
+/// Fails when the tracer cannot go on.
+pub async fn run<W: Write>(
+    session: &mut Session,
+    stages: &mut Stages<W>,
+    mut until: Until,
+    mut command: Option<Command>,
+) -> Result<Option<i32>, Stop> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let deadline = tokio::time::sleep(until.duration.unwrap_or(Duration::MAX / 4));
+    tokio::pin!(deadline);
+    let mut family = tokio::time::interval(FAMILY_POLL);
+    let mut asked_to_stop = false;
+    let watching = !until.processes.is_empty();
+    for bytes in std::mem::take(&mut session.backlog) {
+        stages.take(&bytes)?;
+    }
+    stages.flush()?;
+    let code = loop {
+        let Session { tracer, records, log, .. } = session;
+        tokio::select! {
+            turn = turn(records, stages) => turn?,
+            logged = log_turn(log.as_mut()) => logged?,
+            () = &mut deadline => break None,
+            ended = ended(&until.processes) => {
+                let gone = until.processes.swap_remove(ended?);
+                if !until.follow {
+                    tracer.dismiss(gone.pid).map_err(Stop::Failed)?;
+                }
+                if until.processes.is_empty() && !until.follow {
+                    break None;
+                }
+            }
+            _tick = family.tick(), if watching && until.follow && until.processes.is_empty() => {
+                if !tracer.anyone_left().map_err(Stop::Failed)? {
+                    break None;
+                }
+            }
+            code = command_end(command.as_mut()) => break Some(code.map_err(Stop::Failed)?),
+            _ = interrupt.recv() => {
+                // The terminal has told the command too: its end is the end. Asked twice, we go.
+                if command.is_none() || asked_to_stop {
+                    break None;
+                }
+                asked_to_stop = true;
+            }
+            _ = terminate.recv() => {
+                match &command {
+                    Some(command) if !asked_to_stop => command.terminate(),
+                    _ => break None,
+                }
+                asked_to_stop = true;
+            }
+            _ = hangup.recv() => break None,
+        }
+    };
+    Ok(code)
+}
+
+/// One turn of records, then the lines they made.
+async fn turn<W: Write>(records: &mut RecordRing, stages: &mut Stages<W>) -> Result<(), Stop> {
+    records.next_turn(|bytes| stages.take(bytes)).await?;
+    stages.flush()
+}
+
+async fn log_turn(log: Option<&mut LogRing>) -> std::io::Result<()> {
+    match log {
+        Some(log) => log.next_turn().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Index of a process that has ended.
+async fn ended(processes: &[Watched]) -> std::io::Result<usize> {
+    use std::{future::poll_fn, task::Poll};
+    poll_fn(|context| {
+        for (index, process) in processes.iter().enumerate() {
+            if let Poll::Ready(ready) = process.pidfd.poll_read_ready(context) {
+                return Poll::Ready(ready.map(|_guard| index));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+async fn command_end(command: Option<&mut Command>) -> anyhow::Result<i32> {
+    match command {
+        Some(command) => command.wait().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,337 @@
+//! What we decide from the facts: which probes each sensor gets, and what is lost where it gets less.
+//!
+//! Pure: no file, no system call, no aya. The plan is a value; `doctor` prints it, [`crate::kernel`]
+//! carries it out. Whether the kernel really takes a probe is only known by trying, so the plan is a
+//! ladder: the rungs that nothing rules out, best first, and for the others the reason.
+
+use std::fmt;
+
+use mptcp_trace_common::layout::{ABSENT, KernelLayout};
+
+use crate::{
+    host::{Fact, HostSupport},
+    model::Rung,
+};
+
+/// Name of the sensor that sees applications ask.
+pub const QUERY: &str = "query";
+
+/// Where a probe is attached.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Target {
+    /// Trampoline at the entry of a function.
+    Fentry(String),
+    /// Trampoline at the return of a function.
+    Fexit(String),
+    /// Breakpoint at the entry of a function.
+    Kprobe(String),
+    /// Breakpoint at the return of a function.
+    Kretprobe(String),
+    /// Tracepoint of a category and a name.
+    Tracepoint(&'static str, &'static str),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fentry(function) => write!(f, "fentry {function}"),
+            Self::Fexit(function) => write!(f, "fexit {function}"),
+            Self::Kprobe(function) => write!(f, "kprobe {function}"),
+            Self::Kretprobe(function) => write!(f, "kretprobe {function}"),
+            Self::Tracepoint(category, name) => write!(f, "tracepoint {category}:{name}"),
+        }
+    }
+}
+
+/// One program of the BPF object and its place.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Probe {
+    /// Name of the program in the object.
+    pub program: &'static str,
+    /// Where it goes.
+    pub target: Target,
+}
+
+/// A rung that nothing rules out.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RungPlan {
+    /// Which one.
+    pub rung: Rung,
+    /// Its probes in the order in which they are attached: what closes a question before what opens
+    /// one, so that none is opened that nobody closes.
+    pub probes: Vec<Probe>,
+    /// True if the outermost function that answers is probed, not only an inner one.
+    pub outermost_probed: bool,
+    /// What this rung cannot tell, a sentence each.
+    pub limits: Vec<String>,
+}
+
+/// The ladder of one sensor.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SensorPlan {
+    /// Its name.
+    pub name: &'static str,
+    /// The rungs to try, best first; never empty.
+    pub rungs: Vec<RungPlan>,
+    /// The rungs that are out, and why.
+    pub ruled_out: Vec<(Rung, String)>,
+}
+
+/// What is going to be done on this host.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Plan {
+    /// The query sensor; it is mandatory.
+    pub query: SensorPlan,
+    /// What the reader should know about this host, a sentence each.
+    pub notes: Vec<String>,
+}
+
+/// Why this host cannot answer at all, and what to do about it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Refusal(pub String);
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// Decides from the facts; `only` restricts the ladder to one rung.
+///
+/// # Errors
+///
+/// The reason why nothing can be traced on this host.
+pub fn plan(host: &HostSupport, only: Option<Rung>) -> Result<Plan, Refusal> {
+    if let Fact::No(why) = &host.mptcp {
+        return Err(Refusal(format!(
+            "this kernel ({}) is built without MPTCP, so there is nothing to trace: {why}; \
+             run a kernel with CONFIG_MPTCP=y",
+            host.kernel
+        )));
+    }
+    if let Fact::No(why) = &host.privileges {
+        return Err(Refusal(format!(
+            "not enough privileges to load BPF programs: {why}; run it as root (sudo mptcp-trace ...)"
+        )));
+    }
+    if let Fact::No(why) = &host.btf {
+        return Err(Refusal(why.clone()));
+    }
+    let mut rungs = Vec::new();
+    let mut ruled_out = Vec::new();
+    for rung in Rung::LADDER {
+        let candidate = match rung {
+            Rung::Fexit => fexit(host),
+            Rung::Kprobe => kprobe(host),
+            Rung::Tracepoint => tracepoint(host),
+        };
+        match candidate {
+            Ok(_) if only.is_some_and(|only| only != rung) => {
+                ruled_out.push((rung, "another rung was asked for with --attach".into()));
+            }
+            Ok(candidate) => rungs.push(candidate),
+            Err(why) => ruled_out.push((rung, why)),
+        }
+    }
+    if rungs.is_empty() {
+        return Err(no_rung(only, &ruled_out));
+    }
+    let query = SensorPlan { name: QUERY, rungs, ruled_out };
+    Ok(Plan { query, notes: notes(host) })
+}
+
+/// The sentence for a ladder without rungs.
+#[must_use]
+pub fn no_rung(only: Option<Rung>, reasons: &[(Rung, String)]) -> Refusal {
+    let relevant: Vec<String> = reasons
+        .iter()
+        .filter(|(rung, _)| only.is_none_or(|only| only == *rung))
+        .map(|(rung, why)| format!("{rung}: {why}"))
+        .collect();
+    let advice = match only {
+        Some(_) => "try --attach auto",
+        None => "mptcp-trace doctor tells more",
+    };
+    Refusal(format!(
+        "no way to see queries on this kernel: {}; {advice}",
+        relevant.join("; ")
+    ))
+}
+
+fn fexit(host: &HostSupport) -> Result<RungPlan, String> {
+    if let Some(why) = host.own_btf.objection() {
+        return Err(format!("trampolines need the kernel's own type information: {why}"));
+    }
+    require(host, COMMON_MEMBERS)?;
+    require(host, SUBFLOW_MEMBERS)?;
+    for function in ["mptcp_getsockopt", "tcp_getsockopt"] {
+        if !host.btf_functions.iter().any(|known| known == function) {
+            return Err(format!("the kernel's type information has no function {function}"));
+        }
+    }
+    let probe = |program, target: fn(String) -> Target, function: &str| Probe {
+        program,
+        target: target(function.to_owned()),
+    };
+    Ok(RungPlan {
+        rung: Rung::Fexit,
+        probes: vec![
+            probe("query_fexit_tcp", Target::Fexit, "tcp_getsockopt"),
+            probe("query_fexit_mptcp", Target::Fexit, "mptcp_getsockopt"),
+            probe("query_fentry_tcp", Target::Fentry, "tcp_getsockopt"),
+            probe("query_fentry_mptcp", Target::Fentry, "mptcp_getsockopt"),
+        ],
+        outermost_probed: true,
+        limits: optional_limits(host),
+    })
+}
+
+fn kprobe(host: &HostSupport) -> Result<RungPlan, String> {
+    if let Some(why) = host.kprobes.objection() {
+        return Err(format!("this kernel has no kprobes: {why}"));
+    }
+    require(host, COMMON_MEMBERS)?;
+    require(host, SUBFLOW_MEMBERS)?;
+    // Only the plain name has its arguments where the source says; a variant of the compiler may have
+    // dropped some.
+    let exact = |name: &str| {
+        host.symbols
+            .find(name)
+            .is_ok_and(|found| found == Some(name))
+    };
+    let pick = |names: [&'static str; 2]| names.into_iter().find(|name| exact(name));
+    let missing = |names: [&str; 2]| match host.symbols.find(names[1]) {
+        Err(why) => why.to_owned(),
+        Ok(_) => format!("the kernel has no function {} or {}", names[0], names[1]),
+    };
+    let outer = ["mptcp_getsockopt_sol_tcp", "mptcp_getsockopt"];
+    let inner = ["do_tcp_getsockopt", "tcp_getsockopt"];
+    let outer = pick(outer).ok_or_else(|| missing(outer))?;
+    let inner = pick(inner).ok_or_else(|| missing(inner))?;
+    let outermost_probed = outer == "mptcp_getsockopt";
+    let outer_program = if outermost_probed { "query_kprobe_mptcp" } else { "query_kprobe_sol_tcp" };
+    let probe = |program, target: fn(String) -> Target, function: &str| Probe {
+        program,
+        target: target(function.to_owned()),
+    };
+    Ok(RungPlan {
+        rung: Rung::Kprobe,
+        probes: vec![
+            probe("query_kretprobe_tcp", Target::Kretprobe, inner),
+            probe("query_kretprobe_mptcp", Target::Kretprobe, outer),
+            probe("query_kprobe_tcp", Target::Kprobe, inner),
+            probe(outer_program, Target::Kprobe, outer),
+        ],
+        outermost_probed,
+        limits: optional_limits(host),
+    })
+}
+
+fn tracepoint(host: &HostSupport) -> Result<RungPlan, String> {
+    if let Some(why) = host.tracefs.objection() {
+        return Err(why.to_owned());
+    }
+    if let Some(why) = host.syscall_context.objection() {
+        return Err(format!("the context of syscall tracepoints has another shape: {why}"));
+    }
+    require(host, COMMON_MEMBERS)?;
+    require(host, FILE_MEMBERS)?;
+    let probe = |program, name| Probe {
+        program,
+        target: Target::Tracepoint("syscalls", name),
+    };
+    let mut limits = vec![
+        "queries of 32-bit programs are not seen: their system calls have no tracepoint".to_owned(),
+        "the function that answered is not seen: the answer is told from the state bits of the \
+         connection before and after the call"
+            .to_owned(),
+    ];
+    limits.extend(optional_limits(host));
+    Ok(RungPlan {
+        rung: Rung::Tracepoint,
+        probes: vec![
+            probe("query_exit_getsockopt", "sys_exit_getsockopt"),
+            probe("query_enter_getsockopt", "sys_enter_getsockopt"),
+        ],
+        outermost_probed: true,
+        limits,
+    })
+}
+
+/// Members without which no record can be written.
+const COMMON_MEMBERS: &[&str] = &[
+    "sock_family",
+    "sock_state",
+    "sock_num",
+    "sock_dport",
+    "sock_daddr",
+    "sock_rcv_saddr",
+    "sock_net",
+    "sock_protocol",
+    "net_inum",
+];
+/// Members that lead from a subflow to its connection.
+const SUBFLOW_MEMBERS: &[&str] = &["tcp_is_mptcp", "icsk_ulp_data", "subflow_conn"];
+/// Members that lead from a descriptor to its socket, and to the state bits.
+const FILE_MEMBERS: &[&str] = &[
+    "task_files",
+    "files_fdt",
+    "fdt_max_fds",
+    "fdt_fd",
+    "file_private_data",
+    "socket_file",
+    "socket_sk",
+    "msk_flags",
+];
+
+fn require(host: &HostSupport, fields: &[&str]) -> Result<(), String> {
+    for (member, offset) in KernelLayout::MEMBERS.iter().zip(host.layout.offsets()) {
+        if fields.contains(&member.field) && offset == ABSENT {
+            let why = reason(host, member.path);
+            return Err(format!("{} is not where it can be read: {why}", member.path));
+        }
+    }
+    Ok(())
+}
+
+/// What is lost without the members that a record can do without.
+fn optional_limits(host: &HostSupport) -> Vec<String> {
+    let mut limits = Vec::new();
+    let KernelLayout {
+        sock_socket,
+        socket_alloc_inode_number,
+        sock_v6_daddr,
+        sock_v6_rcv_saddr,
+        ..
+    } = host.layout;
+    if sock_socket == ABSENT || socket_alloc_inode_number == ABSENT {
+        limits.push("the inode of a socket is not known on this kernel".into());
+    }
+    if sock_v6_daddr == ABSENT || sock_v6_rcv_saddr == ABSENT {
+        limits.push("queries about IPv6 sockets are lost (and counted): CONFIG_IPV6 is off".into());
+    }
+    limits
+}
+
+fn reason(host: &HostSupport, path: &str) -> String {
+    host.missing_members
+        .iter()
+        .find(|(missing, _)| missing == path)
+        .map_or_else(|| "unknown".to_owned(), |(_, why)| why.clone())
+}
+
+fn notes(host: &HostSupport) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let Fact::No(why) = &host.mptcp_enabled {
+        notes.push(format!("MPTCP is switched off here: {why}"));
+    }
+    if let Fact::No(why) = &host.option {
+        notes.push(format!("{why}: every answer will be `unsupported`"));
+    }
+    notes
+}
+
+#[cfg(test)]
+mod tests;

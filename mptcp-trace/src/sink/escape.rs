@@ -1,0 +1,40 @@
+//! Text from outside, made fit for a terminal.
+
+/// Shows control characters (an escape sequence, a line break) instead of obeying them.
+#[must_use]
+pub fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() || is_bidi_control(character) {
+            out.extend(character.escape_default());
+        } else {
+            out.push(character);
+        }
+    }
+    out
+}
+
+/// Characters that reorder the rest of the line.
+fn is_bidi_control(character: char) -> bool {
+    matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_cannot_drive_the_terminal() {
+        for (name, shown) in [
+            ("curl", "curl"),
+            ("a b", "a b"),
+            ("\u{1b}[31mred", "\\u{1b}[31mred"),
+            ("two\nlines", "two\\nlines"),
+            ("\u{202e}evil", "\\u{202e}evil"),
+            ("żółw", "żółw"),
+            ("\u{9b}1m", "\\u{9b}1m"),
+        ] {
+            assert_eq!(escape(name), shown);
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Findings -> bytes. Formatting happens here, writing elsewhere.
+
+mod escape;
+mod jsonl;
+mod summary;
+mod text;
+
+pub use escape::escape;
+pub use summary::summary;
+
+use crate::model::{Facts, Finding, LossReport};
+
+/// Where the records come from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Source {
+    /// The kernel, now.
+    Live,
+    /// A capture file.
+    Replay,
+}
+
+/// How findings are printed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Format {
+    /// Fixed columns for people.
+    Text {
+        /// With a line of column names.
+        header: bool,
+        /// With colours.
+        colour: bool,
+        /// In UTC instead of local time.
+        utc: bool,
+    },
+    /// One JSON object a line (`docs/output.md`).
+    Json,
+}
+
+impl Format {
+    /// What comes before the first finding.
+    pub fn start(self, facts: &Facts, source: Source, out: &mut Vec<u8>) {
+        match self {
+            Self::Text { header: true, .. } => text::header(out),
+            Self::Text { header: false, .. } => {}
+            Self::Json => jsonl::start(facts, source, out),
+        }
+    }
+
+    /// One finding: one line.
+    pub fn finding(self, finding: &Finding, out: &mut Vec<u8>) {
+        match self {
+            Self::Text { header: _, colour, utc } => text::finding(finding, colour, utc, out),
+            Self::Json => jsonl::finding(finding, out),
+        }
+    }
+
+    /// What comes after the last finding.
+    pub fn end(self, findings: u64, losses: &LossReport, out: &mut Vec<u8>) {
+        match self {
+            Self::Text { .. } => {}
+            Self::Json => jsonl::end(findings, losses, out),
+        }
+    }
+}

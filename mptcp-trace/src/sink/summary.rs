@@ -1,0 +1,79 @@
+//! The last words on stderr: how much was seen, and what was not.
+
+use std::fmt::Write as _;
+
+use crate::model::{Loss, LossReport};
+
+/// One line a sensor; printed also when nothing was lost, so that its absence means something.
+#[must_use]
+pub fn summary(findings: u64, losses: &LossReport) -> String {
+    let mut text = String::new();
+    for loss in &losses.sensors {
+        let Loss {
+            sensor,
+            seen,
+            emitted,
+            filtered,
+            ring_full,
+            faulted,
+            table_full,
+            unfinished,
+            missed,
+        } = loss;
+        // Writing to memory does not fail.
+        let _infallible = write!(
+            text,
+            "{sensor}: {findings} printed; {seen} seen = {emitted} recorded + {filtered} filtered + {} lost",
+            loss.lost()
+        );
+        let reasons: Vec<String> = [
+            (ring_full, "ring full"),
+            (faulted, "not readable"),
+            (table_full, "too many at once"),
+            (unfinished, "return not seen"),
+        ]
+        .into_iter()
+        .filter(|(count, _)| **count > 0)
+        .map(|(count, reason)| format!("{count} {reason}"))
+        .collect();
+        if !reasons.is_empty() {
+            let _infallible = write!(text, " ({})", reasons.join(", "));
+        }
+        if *missed > 0 {
+            let _infallible = write!(text, "; {missed} runs of a probe skipped by the kernel");
+        }
+        if !loss.balances() {
+            text.push_str("; THE COUNTS DO NOT ADD UP: please report this");
+        }
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_loss_line_is_there_when_nothing_was_lost_and_says_what_was() {
+        let clean = Loss { sensor: "query".into(), seen: 3, emitted: 2, filtered: 1, ..Loss::default() };
+        let report = LossReport { sensors: vec![clean.clone()] };
+        assert_eq!(
+            summary(2, &report),
+            "query: 2 printed; 3 seen = 2 recorded + 1 filtered + 0 lost\n"
+        );
+        let lossy = Loss { seen: 9, ring_full: 5, unfinished: 1, missed: 2, ..clean };
+        let report = LossReport { sensors: vec![lossy] };
+        assert_eq!(
+            summary(2, &report),
+            "query: 2 printed; 9 seen = 2 recorded + 1 filtered + 6 lost (5 ring full, 1 return not \
+             seen); 2 runs of a probe skipped by the kernel\n"
+        );
+    }
+
+    #[test]
+    fn counts_that_do_not_add_up_are_never_passed_over() {
+        let wrong = Loss { sensor: "query".into(), seen: 3, emitted: 2, ..Loss::default() };
+        assert!(summary(2, &LossReport { sensors: vec![wrong] }).contains("DO NOT ADD UP"));
+    }
+}

@@ -1,0 +1,107 @@
+//! Fixed columns, one line a finding.
+
+use std::{io::Write as _, time::Duration};
+
+use jiff::{Timestamp, tz::TimeZone};
+
+use super::escape;
+use crate::model::{Answer, Finding, Protocol, QueryEvent};
+
+const GREEN: &str = "\x1b[32m";
+const YELLOW: &str = "\x1b[33m";
+const RED: &str = "\x1b[31m";
+const DIM: &str = "\x1b[2m";
+const PLAIN: &str = "\x1b[0m";
+
+/// The names of the columns.
+pub(super) fn header(out: &mut Vec<u8>) {
+    push(
+        out,
+        &format!(
+            "{:<15} {:>7} {:<15} {:<11} {:>8} {:<11} {}\n",
+            "TIME", "PID", "COMM", "ANSWER", "TOOK", "STATE", "LOCAL -> REMOTE"
+        ),
+    );
+}
+
+/// One line.
+pub(super) fn finding(finding: &Finding, colour: bool, utc: bool, out: &mut Vec<u8>) {
+    match finding {
+        Finding::Query(event) => query(event, colour, utc, out),
+    }
+}
+
+fn query(event: &QueryEvent, colour: bool, utc: bool, out: &mut Vec<u8>) {
+    let QueryEvent { query, time } = event;
+    let (word, paint) = match query.answer {
+        Answer::Mptcp => ("mptcp", GREEN),
+        Answer::Tcp => ("tcp", YELLOW),
+        Answer::Unsupported(_) => ("unsupported", DIM),
+        Answer::Failed(_) => ("failed", RED),
+        Answer::Unknown => ("?", RED),
+    };
+    let (paint, plain) = if colour { (paint, PLAIN) } else { ("", "") };
+    let socket = &query.socket;
+    let mut line = format!(
+        "{:<15} {:>7} {:<15} {paint}{word:<11}{plain} {:>8} {:<11} {} -> {}",
+        clock(*time, utc),
+        query.process.pid,
+        escape(&query.process.comm),
+        short(query.latency),
+        socket.state,
+        socket.local,
+        socket.remote,
+    );
+    if let Some(note) = note(query.answer, socket.protocol, query.fell_back) {
+        line.push_str("  ");
+        line.push_str(&note);
+    }
+    line.push('\n');
+    push(out, &line);
+}
+
+/// What the columns do not say.
+fn note(answer: Answer, protocol: Protocol, fell_back: Option<bool>) -> Option<String> {
+    let connection = match (protocol, fell_back) {
+        (Protocol::Mptcp, Some(true)) => Some("fell back"),
+        (Protocol::Tcp, _) => Some("TCP socket"),
+        (Protocol::Mptcp, Some(false) | None) => None,
+    };
+    match (answer.errno(), connection) {
+        (Some(errno), Some(connection)) => Some(format!("{errno}, {connection}")),
+        (Some(errno), None) => Some(errno.to_string()),
+        (None, connection) => connection.map(str::to_owned),
+    }
+}
+
+/// Time of day with microseconds.
+fn clock(time: std::time::SystemTime, utc: bool) -> String {
+    let Ok(timestamp) = Timestamp::try_from(time) else {
+        return "?".to_owned();
+    };
+    let zone = if utc { TimeZone::UTC } else { TimeZone::system() };
+    let zoned = timestamp.to_zoned_datetime(zone);
+    format!(
+        "{:02}:{:02}:{:02}.{:06}",
+        zoned.hour(),
+        zoned.minute(),
+        zoned.second(),
+        zoned.subsec_nanosecond() / 1000
+    )
+}
+
+/// A duration in at most eight characters.
+fn short(duration: Duration) -> String {
+    let ns = duration.as_nanos();
+    match ns {
+        0..10_000 => format!("{ns} ns"),
+        10_000..10_000_000 => format!("{} us", ns / 1000),
+        10_000_000..10_000_000_000 => format!("{} ms", ns / 1_000_000),
+        _ => format!("{} s", ns / 1_000_000_000),
+    }
+}
+
+fn push(out: &mut Vec<u8>, text: &str) {
+    // Writing to memory does not fail.
+    let _infallible = out.write_all(text.as_bytes());
+}
