@@ -1,0 +1,336 @@
+//! Debian packages without touching the machine: a private apt state in the cache directory, with
+//! its own list of sources. The mirror is the one that the machine itself uses.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+
+use crate::{
+    command::{self, say},
+    places::Places,
+};
+
+/// Suites that hold the kernels and compilers' sources we need; security first for each release.
+const SUITES: [(Archive, &str); 8] = [
+    (Archive::Main, "bullseye"),
+    (Archive::Security, "bullseye-security"),
+    (Archive::Main, "bookworm"),
+    (Archive::Security, "bookworm-security"),
+    (Archive::Main, "bookworm-backports"),
+    (Archive::Main, "trixie"),
+    (Archive::Security, "trixie-security"),
+    (Archive::Main, "trixie-backports"),
+];
+/// Package lists older than this are fetched again: point releases come and go.
+const LISTS_AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+/// Where Debian is when the machine's own configuration names no Debian mirror.
+const DEFAULT_MIRROR: &str = "http://deb.debian.org/debian";
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Archive {
+    Main,
+    Security,
+}
+
+/// One version of one package, as the lists describe it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Package {
+    pub(crate) name: String,
+    pub(crate) version: String,
+    /// Names in `Depends`, without versions and alternatives.
+    pub(crate) depends: Vec<String>,
+}
+
+/// A private apt state.
+pub(crate) struct Apt {
+    directory: PathBuf,
+}
+
+impl Apt {
+    /// Makes the private state, and fetches the package lists unless they are fresh.
+    pub(crate) fn open(places: &Places) -> Result<Self> {
+        let apt = Self {
+            directory: places.cache.join("apt"),
+        };
+        if command::find_program("apt-get").is_none() {
+            bail!(
+                "cannot fetch Debian packages: there is no apt-get; run this on Debian, or in a \
+                 Debian container"
+            );
+        }
+        for directory in ["lists/partial", "cache/archives/partial", "debs"] {
+            let directory = apt.directory.join(directory);
+            fs::create_dir_all(&directory)
+                .with_context(|| format!("cannot create {}", directory.display()))?;
+        }
+        fs::write(apt.directory.join("status"), "").context("cannot write apt's empty status")?;
+        fs::write(apt.directory.join("apt.conf"), apt.configuration())
+            .context("cannot write the private apt configuration")?;
+        let sources = sources(&mirrors_of_this_machine());
+        let sources_path = apt.directory.join("sources.list");
+        let unchanged = fs::read_to_string(&sources_path).is_ok_and(|old| old == sources);
+        fs::write(&sources_path, sources).context("cannot write the private apt sources")?;
+        if !(unchanged && apt.lists_are_fresh()) {
+            apt.update()?;
+        }
+        Ok(apt)
+    }
+
+    /// Every version of every package whose name matches this regular expression.
+    pub(crate) fn find(&self, name_pattern: &str) -> Result<Vec<Package>> {
+        let found = command::text(
+            self.command("apt-cache")
+                .args(["search", "--names-only", name_pattern]),
+            "cannot search the package lists",
+        )?;
+        let names: Vec<&str> = found
+            .lines()
+            .filter_map(|line| line.split(' ').next())
+            .collect();
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let stanzas = command::text(
+            self.command("apt-cache").arg("show").args(names),
+            "cannot read the package lists",
+        )?;
+        Ok(packages(&stanzas))
+    }
+
+    /// Downloads one package (apt checks its hash against the signed lists) and returns the file.
+    pub(crate) fn download(&self, package: &str, version: &str) -> Result<PathBuf> {
+        say(format_args!(
+            "fetching {package} {version} from the Debian archive"
+        ));
+        let directory = self
+            .directory
+            .join("debs")
+            .join(format!("{package}={version}"));
+        crate::places::make_empty(&directory)?;
+        command::output(
+            self.command("apt-get")
+                .args(["download", &format!("{package}={version}")])
+                .current_dir(&directory),
+            &format!("cannot fetch the package {package} {version}"),
+        )?;
+        fs::read_dir(&directory)
+            .with_context(|| format!("cannot list {}", directory.display()))?
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
+            .ok_or_else(|| anyhow!("apt-get fetched no file for {package} {version}"))
+    }
+
+    fn update(&self) -> Result<()> {
+        say("fetching the package lists of Debian (private apt state, the machine's is untouched)");
+        let updated = command::output(
+            self.command("apt-get").arg("update"),
+            "cannot fetch Debian's package lists",
+        );
+        match updated {
+            Ok(_) => fs::write(self.stamp(), "").context("cannot stamp the package lists"),
+            Err(error) if self.stamp().exists() => {
+                say(format_args!("{error:#}"));
+                say("going on with the package lists of last time");
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn stamp(&self) -> PathBuf {
+        self.directory.join("updated")
+    }
+
+    fn lists_are_fresh(&self) -> bool {
+        fs::metadata(self.stamp())
+            .and_then(|metadata| metadata.modified())
+            .is_ok_and(|at| {
+                SystemTime::now()
+                    .duration_since(at)
+                    .is_ok_and(|age| age < LISTS_AGE_MAX)
+            })
+    }
+
+    /// The machine's own apt.conf.d is still read first: it holds proxies and credentials.
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command
+            .arg("-q")
+            .arg("-c")
+            .arg(self.directory.join("apt.conf"))
+            .env("LC_ALL", "C");
+        command
+    }
+
+    fn configuration(&self) -> String {
+        let directory = self.directory.display();
+        format!(
+            "Dir::State \"{directory}\";\n\
+             Dir::State::status \"{directory}/status\";\n\
+             Dir::State::lists \"{directory}/lists\";\n\
+             Dir::Cache \"{directory}/cache\";\n\
+             Dir::Etc::sourcelist \"{directory}/sources.list\";\n\
+             Dir::Etc::sourceparts \"/dev/null\";\n\
+             Dir::Etc::preferences \"/dev/null\";\n\
+             Dir::Etc::preferencesparts \"/dev/null\";\n\
+             APT::Architecture \"amd64\";\n\
+             APT::Sandbox::User \"root\";\n\
+             Acquire::Retries \"3\";\n\
+             #clear APT::Update::Post-Invoke;\n\
+             #clear APT::Update::Post-Invoke-Success;\n"
+        )
+    }
+}
+
+/// Where one file of a package goes when the package is unpacked, without installing it.
+pub(crate) fn unpack(deb: &Path, into: &Path) -> Result<()> {
+    command::output(
+        Command::new("dpkg-deb").arg("-x").arg(deb).arg(into),
+        &format!("cannot unpack {}", deb.display()),
+    )?;
+    Ok(())
+}
+
+fn sources((main, security): &(String, String)) -> String {
+    SUITES
+        .iter()
+        .map(|(archive, suite)| {
+            let mirror = match archive {
+                Archive::Main => main,
+                Archive::Security => security,
+            };
+            format!("deb [signed-by={KEYRING} arch=amd64 lang=none targets=Packages] {mirror} {suite} main\n")
+        })
+        .collect()
+}
+
+/// The Debian archive and its security sibling that the machine's apt configuration names.
+fn mirrors_of_this_machine() -> (String, String) {
+    let mut texts = Vec::new();
+    let mut files = vec![PathBuf::from("/etc/apt/sources.list")];
+    if let Ok(entries) = fs::read_dir("/etc/apt/sources.list.d") {
+        files.extend(entries.filter_map(|entry| Some(entry.ok()?.path())));
+    }
+    files.sort();
+    for file in files {
+        texts.push(fs::read_to_string(file).unwrap_or_default());
+    }
+    mirrors(&texts.join("\n"), |list| {
+        fs::read_to_string(list).unwrap_or_default()
+    })
+}
+
+fn mirrors(sources: &str, read: impl Fn(&str) -> String) -> (String, String) {
+    let mut words: Vec<String> = Vec::new();
+    for word in sources
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .flat_map(str::split_whitespace)
+    {
+        // Cloud images name a file that lists the mirrors.
+        match word.strip_prefix("mirror+file:") {
+            Some(list) => words.extend(read(list).lines().map(|line| line.trim().to_owned())),
+            None => words.push(word.to_owned()),
+        }
+    }
+    let archive = |name: &str| {
+        let suffix = format!("/{name}");
+        words
+            .iter()
+            .map(|word| word.trim_end_matches('/'))
+            .find(|word| word.contains("://") && word.ends_with(&suffix))
+            .map(str::to_owned)
+    };
+    let main = archive("debian").unwrap_or_else(|| DEFAULT_MIRROR.to_owned());
+    let security = archive("debian-security").unwrap_or_else(|| format!("{main}-security"));
+    (main, security)
+}
+
+fn packages(stanzas: &str) -> Vec<Package> {
+    stanzas
+        .split("\n\n")
+        .map(|stanza| {
+            let mut package = Package::default();
+            for line in stanza.lines() {
+                match line.split_once(": ") {
+                    Some(("Package", value)) => package.name = value.to_owned(),
+                    Some(("Version", value)) => package.version = value.to_owned(),
+                    Some(("Depends", value)) => {
+                        package.depends = value
+                            .split(',')
+                            .filter_map(|one| one.split_whitespace().next())
+                            .map(str::to_owned)
+                            .collect();
+                    }
+                    Some(_) | None => {}
+                }
+            }
+            package
+        })
+        .filter(|package| !package.name.is_empty())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(sources: &str, main: &str, security: &str) {
+        let list = |_: &str| "http://a.example/debian\n".to_owned();
+        assert_eq!(
+            mirrors(sources, list),
+            (main.to_owned(), security.to_owned())
+        );
+    }
+
+    #[test]
+    fn the_mirror_is_the_machines_own() {
+        check(
+            "deb http://m.example/debian/ bookworm main\ndeb http://m.example/debian-security x main",
+            "http://m.example/debian",
+            "http://m.example/debian-security",
+        );
+        check(
+            "# http://no.example/debian\nTypes: deb\nURIs: http://m.example/debian\nSuites: bookworm",
+            "http://m.example/debian",
+            "http://m.example/debian-security",
+        );
+        check(
+            "URIs: mirror+file:/etc/apt/mirrors/debian.list",
+            "http://a.example/debian",
+            "http://a.example/debian-security",
+        );
+        check(
+            "deb http://m.example/ubuntu noble main",
+            DEFAULT_MIRROR,
+            "http://deb.debian.org/debian-security",
+        );
+    }
+
+    #[test]
+    fn a_stanza_becomes_a_package() {
+        let got = packages(
+            "Package: linux-image-7.3.4\nVersion: 7.3.4-1\nDepends: dracut | initramfs-tools, \
+             linux-modules-7.3.4 (= 7.3.4-1)\nDescription: x\n y: z\n\nPackage: b\nVersion: 2\n",
+        );
+        let want = [
+            (
+                "linux-image-7.3.4",
+                "7.3.4-1",
+                vec!["dracut", "linux-modules-7.3.4"],
+            ),
+            ("b", "2", vec![]),
+        ];
+        assert_eq!(got.len(), want.len());
+        for (got, (name, version, depends)) in got.iter().zip(want) {
+            assert_eq!((got.name.as_str(), got.version.as_str()), (name, version));
+            assert_eq!(got.depends, depends);
+        }
+    }
+}

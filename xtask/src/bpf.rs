@@ -1,0 +1,223 @@
+//! `cargo xtask bpf`: the committed BPF object, rebuilt, or proven to be what the source gives.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
+
+use anyhow::{Context as _, Result, bail};
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    command::{self, say},
+    places::{self, Places},
+    provision::BPF_LINKER,
+    rust_src,
+    rustc_wrapper::{BPF_TARGET, REMAP_VARIABLE},
+};
+
+/// Builds the BPF object and puts it where it is committed: mptcp-trace/bpf/mptcp-trace.o.
+///
+/// Provisions what is missing: the source of core, and the pinned bpf-linker.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  cargo xtask bpf\n  cargo xtask bpf --check")]
+pub(crate) struct Args {
+    /// Change nothing; fail if the committed object is not what the source gives
+    #[arg(long)]
+    check: bool,
+}
+
+/// The compiler of the committed object: another one gives other machine code.
+const RUSTC_VERSION: &str = "1.95.0";
+const CRATE: &str = "mptcp-trace-ebpf";
+const BINARY: &str = "mptcp-trace";
+
+/// Builds or checks, and prints the object's SHA-256.
+pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
+    let places = Places::find()?;
+    if args.check {
+        check(&places)
+    } else {
+        rebuild(&places)
+    }?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Fails, saying what to type, if the committed object is not what the source gives.
+pub(crate) fn check(places: &Places) -> Result<()> {
+    // An empty directory: nothing that an older build left behind can pass for the source's result.
+    let target = places.target.join("bpf-check");
+    places::make_empty(&target)?;
+    let built = build(places, &target)?;
+    fs::remove_dir_all(&target).with_context(|| format!("cannot remove {}", target.display()))?;
+    let path = places.bpf_object();
+    let committed = fs::read(&path).with_context(|| {
+        format!(
+            "cannot read the committed object {}; type: cargo xtask bpf",
+            path.display()
+        )
+    })?;
+    if committed != built {
+        bail!(
+            "the committed object {} (sha256 {}) is not what the source gives (sha256 {}); type: \
+             cargo xtask bpf, and commit the object",
+            path.display(),
+            sha256(&committed),
+            sha256(&built)
+        );
+    }
+    println!("{}  {}", sha256(&built), path.display());
+    Ok(())
+}
+
+fn rebuild(places: &Places) -> Result<()> {
+    let object = build(places, &places.target.join("bpf"))?;
+    let path = places.bpf_object();
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory)
+            .with_context(|| format!("cannot create {}", directory.display()))?;
+    }
+    // Untouched if it is the same, so that the loader is not rebuilt for nothing.
+    if !fs::read(&path).is_ok_and(|old| old == object) {
+        fs::write(&path, &object).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    println!("{}  {}", sha256(&object), path.display());
+    Ok(())
+}
+
+/// Runs clippy on the BPF crate for its own target, warnings denied.
+pub(crate) fn clippy(places: &Places) -> Result<()> {
+    let toolchain = Toolchain::provide(places)?;
+    let mut cargo = toolchain.cargo(places, "clippy", &places.target.join("bpf-clippy"));
+    cargo.args(["--", "-D", "warnings"]);
+    command::run(&mut cargo, "clippy on the BPF crate")
+}
+
+fn build(places: &Places, target: &Path) -> Result<Vec<u8>> {
+    let toolchain = Toolchain::provide(places)?;
+    say(format_args!(
+        "building the BPF object with rustc {RUSTC_VERSION}"
+    ));
+    let mut cargo = toolchain.cargo(places, "build", target);
+    let own_path = env::current_exe().context("cannot find xtask's own program file")?;
+    cargo
+        .env("RUSTC_WRAPPER", own_path)
+        .env(REMAP_VARIABLE, toolchain.remap(places));
+    command::run(&mut cargo, "cannot build the BPF object")?;
+    let path = target.join(BPF_TARGET).join("release").join(BINARY);
+    let object = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    reject_paths(
+        &object,
+        &[&places.root, &places.cache, &toolchain.core_source],
+    )?;
+    Ok(object)
+}
+
+/// What a BPF build needs, provisioned.
+struct Toolchain {
+    linker: PathBuf,
+    core_source: PathBuf,
+}
+
+impl Toolchain {
+    fn provide(places: &Places) -> Result<Self> {
+        let mut rustc = Command::new("rustc");
+        rustc.arg("-vV").current_dir(&places.root);
+        let said = command::text(&mut rustc, "cannot ask rustc for its version")?;
+        let version = said
+            .lines()
+            .find_map(|line| line.strip_prefix("release: "))
+            .unwrap_or("unknown");
+        if version != RUSTC_VERSION {
+            bail!(
+                "cannot build the BPF object with rustc {version}: the committed object is built \
+                 by {RUSTC_VERSION}, and another compiler gives another object; type: rustup \
+                 toolchain install {RUSTC_VERSION} && cargo +{RUSTC_VERSION} xtask bpf"
+            );
+        }
+        let core_source = rust_src::provide(places, version)?;
+        Ok(Self {
+            linker: BPF_LINKER.provide(places)?,
+            core_source,
+        })
+    }
+
+    /// A cargo that knows the target, core's source, the linker - and nothing of the user's own
+    /// build settings, which would change the object.
+    fn cargo(&self, places: &Places, verb: &str, target: &Path) -> Command {
+        let mut cargo = command::cargo(&places.root);
+        for (name, _) in env::vars_os() {
+            let name_bytes = name.as_encoded_bytes();
+            if [&b"CARGO_PROFILE_"[..], b"CARGO_BUILD_", b"CARGO_TARGET_"]
+                .iter()
+                .any(|prefix| name_bytes.starts_with(prefix))
+            {
+                cargo.env_remove(&name);
+            }
+        }
+        for name in [
+            "RUSTC",
+            "RUSTC_WRAPPER",
+            "RUSTC_WORKSPACE_WRAPPER",
+            "RUSTFLAGS",
+        ] {
+            cargo.env_remove(name);
+        }
+        let flags = [
+            "--cfg=bpf_target_arch=\"x86_64\"".to_owned(),
+            "-Cdebuginfo=0".to_owned(),
+            format!("-Clinker={}", self.linker.display()),
+        ];
+        cargo
+            .args([
+                verb,
+                "--release",
+                "-Zbuild-std=core",
+                "--target",
+                BPF_TARGET,
+            ])
+            .args(["--package", CRATE, "--bin", BINARY])
+            .arg("--target-dir")
+            .arg(target)
+            // build-std is not stable, and the toolchain is: this is how a stable compiler is told.
+            .env("RUSTC_BOOTSTRAP", "1")
+            // The only way to have core's source outside of the sysroot, which stays untouched.
+            .env("__CARGO_TESTS_ONLY_SRC_ROOT", &self.core_source)
+            .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
+        cargo
+    }
+
+    /// Replacements for the machine's paths, which panic messages and debug information would name.
+    fn remap(&self, places: &Places) -> String {
+        let mut pairs = vec![
+            format!("{}=/mptcp-trace", places.root.display()),
+            format!("{}=/rust-src", self.core_source.display()),
+        ];
+        if let Some(home) = places::cargo_home() {
+            pairs.push(format!("{}=/cargo", home.display()));
+        }
+        pairs.join("\n")
+    }
+}
+
+/// Fails if the object names a place on this machine: the next machine would build another object.
+fn reject_paths(object: &[u8], places: &[&Path]) -> Result<()> {
+    for place in places {
+        let bytes = place.as_os_str().as_encoded_bytes();
+        if object.windows(bytes.len()).any(|window| window == bytes) {
+            bail!(
+                "the BPF object names {}, so no other machine could reproduce it",
+                place.display()
+            );
+        }
+    }
+    Ok(())
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}

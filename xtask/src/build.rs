@@ -1,0 +1,78 @@
+//! `cargo xtask build`: the loader, with stable Rust alone.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+
+use crate::{command, places::Places};
+
+/// Builds mptcp-trace (the committed BPF object is built into it; no BPF toolchain is needed).
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  cargo xtask build\n  cargo xtask build --release")]
+pub(crate) struct Args {
+    /// Build optimised
+    #[arg(long)]
+    release: bool,
+}
+
+/// Triple of the static builds that go into virtual machines.
+pub(crate) const STATIC_TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Builds, and says where the program is.
+pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
+    let program = loader(&Places::find()?, args.release)?;
+    println!("{}", program.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds the loader for this machine and returns its path.
+pub(crate) fn loader(places: &Places, release: bool) -> Result<PathBuf> {
+    let mut cargo = command::cargo(&places.root);
+    cargo.args(["build", "--package", "mptcp-trace"]);
+    if release {
+        cargo.arg("--release");
+    }
+    command::run(&mut cargo, "cannot build mptcp-trace")?;
+    Ok(places
+        .target
+        .join(if release { "release" } else { "debug" })
+        .join("mptcp-trace"))
+}
+
+/// The programs that run inside a virtual machine: one static file each.
+pub(crate) struct StaticPrograms {
+    /// The tracer.
+    pub(crate) tracer: PathBuf,
+    /// The lab: init, and the matrix.
+    pub(crate) lab: PathBuf,
+}
+
+/// Builds tracer and lab without a dynamic loader, since the initramfs holds no library.
+pub(crate) fn static_programs(places: &Places) -> Result<StaticPrograms> {
+    command::say("building static mptcp-trace and mptcp-lab");
+    // Its own directory: other RUSTFLAGS would throw away the ordinary build's artifacts.
+    let target = places.target.join("static");
+    let mut cargo = command::cargo(&places.root);
+    cargo
+        .args(["build", "--quiet", "--release", "--target", STATIC_TARGET])
+        .args([
+            "--package",
+            "mptcp-trace",
+            "--package",
+            "mptcp-trace-lab",
+            "--bins",
+        ])
+        .arg("--target-dir")
+        .arg(&target)
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .env("RUSTFLAGS", "-C target-feature=+crt-static");
+    command::run(
+        &mut cargo,
+        "cannot build the static programs for virtual machines",
+    )?;
+    let programs = target.join(STATIC_TARGET).join("release");
+    Ok(StaticPrograms {
+        tracer: programs.join("mptcp-trace"),
+        lab: programs.join("mptcp-lab"),
+    })
+}

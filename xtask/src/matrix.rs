@@ -1,0 +1,263 @@
+//! What `mptcp-lab matrix` reports, and the judgement over it: passed, failed, or skipped for a
+//! reason that is good on this kernel.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::{
+    shapes::{Must, NO_MPTCP_CASE},
+    tally::Tally,
+};
+
+/// One case on one rung: what the asking program was told, and what the tracer says it was told.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Cell {
+    pub(crate) case: String,
+    pub(crate) rung: String,
+    pub(crate) outcome: Outcome,
+    #[serde(default)]
+    pub(crate) caller: Option<String>,
+    #[serde(default)]
+    pub(crate) traced: Option<String>,
+    #[serde(default)]
+    pub(crate) why: String,
+}
+
+/// The lab's own judgement of a cell.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Outcome {
+    /// Caller and tracer agree.
+    Ok,
+    /// They do not.
+    Mismatch,
+    /// The rung does not attach on this kernel.
+    Unavailable,
+    /// The case cannot be made here.
+    Skipped,
+}
+
+/// All that one kernel said.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    /// Its `uname -r`.
+    pub(crate) kernel: Option<String>,
+    pub(crate) cells: Vec<Cell>,
+    /// Why the run as a whole is no success although no cell may say so.
+    pub(crate) failures: Vec<String>,
+}
+
+/// What we make of a cell.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Passed,
+    Failed(String),
+    Skipped(String),
+}
+
+impl Report {
+    /// Takes one line of the lab's stdout. Lines of types that are not known here are for others.
+    pub(crate) fn read_line(&mut self, line: &str) {
+        if line.trim().is_empty() {
+            return;
+        }
+        let Ok(value) = serde_json::from_str::<Value>(line) else {
+            self.failures
+                .push(format!("a line of the matrix is no JSON: {line:?}"));
+            return;
+        };
+        let data = value.get("data").cloned().unwrap_or_default();
+        match value.get("type").and_then(Value::as_str) {
+            Some("host") => {
+                self.kernel = data
+                    .get("kernel")
+                    .and_then(Value::as_str)
+                    .map(str::to_owned);
+            }
+            Some("cell") => self.read_cell(data),
+            Some("flood") => self.read_cell(flood_as_cell(data)),
+            Some(_) => {}
+            None => self
+                .failures
+                .push(format!("a line of the matrix has no type: {line:?}")),
+        }
+    }
+
+    /// Takes the code with which the lab ended. It is 1 when a cell failed, which the cell says.
+    pub(crate) fn read_exit_code(&mut self, code: i64) {
+        let told = self.cells.iter().any(|cell| cell.outcome != Outcome::Ok);
+        if code != 0 && !(told && code == 1) {
+            self.failures
+                .push(format!("the lab exited with code {code}"));
+        }
+        if self.cells.is_empty() {
+            self.failures.push("the lab reported no case".to_owned());
+        }
+    }
+
+    /// Adds a failure for each asked rung that no cell speaks of, where the kernel must have it.
+    pub(crate) fn require(&mut self, must: Must, rungs: &[String]) {
+        match must {
+            Must::Nothing => {}
+            Must::Refuse => {
+                if !self.cells.iter().any(|cell| cell.case == NO_MPTCP_CASE) {
+                    self.failures
+                        .push(format!("no case {NO_MPTCP_CASE} was reported"));
+                }
+            }
+            Must::EveryRung => {
+                for rung in rungs {
+                    if !self.cells.iter().any(|cell| cell.rung == *rung) {
+                        self.failures
+                            .push(format!("no case was reported on the rung {rung}"));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Counts over the cells and the failures of the run.
+    pub(crate) fn tally(&self, must: Must) -> Tally {
+        let mut tally = Tally::default();
+        for cell in &self.cells {
+            tally.add(match verdict(cell, must) {
+                Verdict::Passed => Tally::of(true),
+                Verdict::Failed(_) => Tally::of(false),
+                Verdict::Skipped(_) => Tally::one_skipped(),
+            });
+        }
+        for _ in &self.failures {
+            tally.add(Tally::of(false));
+        }
+        tally
+    }
+
+    /// A sentence for each thing that failed.
+    pub(crate) fn failure_sentences(&self, must: Must) -> Vec<String> {
+        self.cells
+            .iter()
+            .filter_map(|cell| match verdict(cell, must) {
+                Verdict::Failed(why) => Some(format!("{} on {}: {why}", cell.case, cell.rung)),
+                Verdict::Passed | Verdict::Skipped(_) => None,
+            })
+            .chain(self.failures.iter().cloned())
+            .collect()
+    }
+
+    /// A sentence for each reason to skip, with the number of cases it took away.
+    pub(crate) fn skip_sentences(&self, must: Must) -> Vec<String> {
+        let mut reasons: Vec<(String, u32)> = Vec::new();
+        for cell in &self.cells {
+            let Verdict::Skipped(why) = verdict(cell, must) else {
+                continue;
+            };
+            let reason = format!("{}: {why}", cell.rung);
+            match reasons.iter_mut().find(|(known, _)| *known == reason) {
+                Some((_, count)) => *count += 1,
+                None => reasons.push((reason, 1)),
+            }
+        }
+        reasons
+            .into_iter()
+            .map(|(reason, count)| format!("{count} skipped on {reason}"))
+            .collect()
+    }
+
+    fn read_cell(&mut self, data: Value) {
+        match serde_json::from_value(data) {
+            Ok(cell) => self.cells.push(cell),
+            Err(error) => {
+                self.failures
+                    .push(format!("a cell of the matrix cannot be read: {error}"));
+            }
+        }
+    }
+}
+
+/// Judges one cell. What a kernel of this shape must have may not be missing.
+pub(crate) fn verdict(cell: &Cell, must: Must) -> Verdict {
+    match (cell.outcome, must) {
+        (Outcome::Ok, _) => Verdict::Passed,
+        (Outcome::Mismatch, _) => Verdict::Failed(format!(
+            "the caller was told {}, the trace says {}{}",
+            cell.caller.as_deref().unwrap_or("nothing"),
+            cell.traced.as_deref().unwrap_or("nothing"),
+            if cell.why.is_empty() {
+                String::new()
+            } else {
+                format!(" ({})", cell.why)
+            }
+        )),
+        (Outcome::Unavailable, Must::EveryRung) => {
+            Verdict::Failed(format!("this kernel must have the rung: {}", cell.why))
+        }
+        (Outcome::Unavailable, Must::Refuse | Must::Nothing) | (Outcome::Skipped, _) => {
+            Verdict::Skipped(cell.why.clone())
+        }
+    }
+}
+
+/// A flood is one more case: its caller's number of questions against the trace's lines and losses.
+fn flood_as_cell(mut data: Value) -> Value {
+    if let Some(fields) = data.as_object_mut() {
+        fields.entry("case").or_insert_with(|| "flood".into());
+    }
+    data
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(lines: &[&str]) -> Report {
+        let mut report = Report::default();
+        for line in lines {
+            report.read_line(line);
+        }
+        report
+    }
+
+    const OK: &str = r#"{"type":"cell","data":{"case":"fresh","rung":"fexit","outcome":"ok","caller":"mptcp","traced":"mptcp","why":""}}"#;
+    const MISMATCH: &str = r#"{"type":"cell","data":{"case":"fresh","rung":"fexit","outcome":"mismatch","caller":"mptcp","traced":"tcp","why":""}}"#;
+    const UNAVAILABLE: &str = r#"{"type":"cell","data":{"case":"fresh","rung":"fexit","outcome":"unavailable","caller":null,"traced":null,"why":"no trampoline"}}"#;
+    const SKIPPED: &str = r#"{"type":"cell","data":{"case":"compat","rung":"fexit","outcome":"skipped","why":"no 32-bit"}}"#;
+
+    #[test]
+    fn a_missing_rung_fails_only_where_the_kernel_must_have_it() {
+        let check = |line: &str, must: Must, passed, failed, skipped| {
+            assert_eq!(
+                report(&[line]).tally(must),
+                Tally {
+                    passed,
+                    failed,
+                    skipped
+                },
+                "{line}"
+            );
+        };
+        check(OK, Must::EveryRung, 1, 0, 0);
+        check(MISMATCH, Must::Nothing, 0, 1, 0);
+        check(UNAVAILABLE, Must::EveryRung, 0, 1, 0);
+        check(UNAVAILABLE, Must::Nothing, 0, 0, 1);
+        check(SKIPPED, Must::EveryRung, 0, 0, 1);
+        check("no json", Must::Nothing, 0, 1, 0);
+    }
+
+    #[test]
+    fn silence_is_no_success() {
+        let rungs = ["fexit".to_owned(), "kprobe".to_owned()];
+        let check = |lines: &[&str], must: Must, code, failed| {
+            let mut report = report(lines);
+            report.require(must, &rungs);
+            report.read_exit_code(code);
+            assert_eq!(report.tally(must).failed, failed, "{:?}", report.failures);
+        };
+        check(&[OK], Must::Nothing, 0, 0);
+        check(&[OK], Must::EveryRung, 0, 1);
+        check(&[OK], Must::Nothing, 101, 1);
+        check(&[OK], Must::Nothing, 1, 1);
+        check(&[MISMATCH], Must::Nothing, 1, 1);
+        check(&[], Must::Nothing, 0, 1);
+        check(&[OK], Must::Refuse, 0, 1);
+    }
+}

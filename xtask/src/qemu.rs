@@ -1,0 +1,189 @@
+//! One boot of one virtual machine: two serial ports, a deadline, and how it ended.
+//!
+//! The first port is the console and goes to a log file; the second carries the results, line by
+//! line, and ends with a line that says with which code the job ended.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, anyhow};
+use serde_json::Value;
+
+use crate::command;
+
+/// Lines of the console that are shown when a machine ends badly.
+const CONSOLE_TAIL_LINES_MAX: usize = 40;
+/// What a machine may take beyond its job: booting and powering off, in software emulation.
+const BOOT_TIME_MAX: Duration = Duration::from_secs(60);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A machine to boot.
+pub(crate) struct Machine<'a> {
+    pub(crate) image: &'a Path,
+    pub(crate) initramfs: &'a Path,
+    pub(crate) console_log: PathBuf,
+    /// How long the job inside may take; init enforces it, and QEMU is killed a little later.
+    pub(crate) job_time_max: Duration,
+}
+
+/// How a machine ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// The job ended with this code and the machine powered off.
+    Job(i64),
+    /// The machine stopped without telling how the job ended: a panic, or a reset.
+    Silent,
+    /// It was killed at the deadline.
+    TimedOut,
+}
+
+impl Machine<'_> {
+    /// Boots, hands every line of results to `on_line`, and waits for the end.
+    pub(crate) fn boot(&self, mut on_line: impl FnMut(&str)) -> Result<Ended> {
+        let mut qemu = Command::new("qemu-system-x86_64");
+        qemu.args([
+            "-nodefaults",
+            "-no-user-config",
+            "-no-reboot",
+            "-display",
+            "none",
+        ])
+        .args(["-m", "1G", "-smp", "2", "-cpu", "max"])
+        .args(accelerator())
+        .arg("-kernel")
+        .arg(self.image)
+        .arg("-initrd")
+        .arg(self.initramfs)
+        // A panic resets the machine, and -no-reboot ends it: never a hang.
+        .args(["-append", "console=ttyS0 quiet panic=-1"])
+        .arg("-serial")
+        .arg(format!("file:{}", self.console_log.display()))
+        .args(["-serial", "stdio"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+        let mut child = qemu.spawn().context("cannot start qemu-system-x86_64")?;
+        let results = child
+            .stdout
+            .take()
+            .ok_or_else(|| anyhow!("qemu has no stdout"))?;
+        let complaints = child
+            .stderr
+            .take()
+            .ok_or_else(|| anyhow!("qemu has no stderr"))?;
+        let complaints = thread::spawn(move || std::io::read_to_string(complaints));
+
+        let deadline = Instant::now() + self.job_time_max + BOOT_TIME_MAX;
+        let (watchdog, timed_out) = watch(child, deadline);
+        let mut exit_code = None;
+        let mut reader = BufReader::new(results);
+        let mut line = Vec::new();
+        while reader
+            .read_until(b'\n', &mut line)
+            .context("cannot read what the machine says")?
+            > 0
+        {
+            let text = String::from_utf8_lossy(&line);
+            let text = text.trim_end_matches(['\r', '\n']);
+            match exit_line(text) {
+                Some(code) => exit_code = Some(code),
+                None => on_line(text),
+            }
+            line.clear();
+        }
+        let status = watchdog
+            .join()
+            .map_err(|_| anyhow!("the thread that watches qemu panicked"))?
+            .context("cannot wait for qemu")?;
+        if !status.success() && !timed_out.load(Ordering::Acquire) {
+            let said = complaints
+                .join()
+                .ok()
+                .and_then(Result::ok)
+                .unwrap_or_default();
+            return Err(anyhow!(
+                "qemu {} while booting {}: {}",
+                command::describe(status),
+                self.image.display(),
+                said.trim()
+            ));
+        }
+        Ok(match exit_code {
+            Some(code) => Ended::Job(code),
+            None if timed_out.load(Ordering::Acquire) => Ended::TimedOut,
+            None => Ended::Silent,
+        })
+    }
+
+    /// The last lines that the kernel and the job's stderr left on the console.
+    pub(crate) fn console_tail(&self) -> String {
+        let log = fs::read(&self.console_log).unwrap_or_default();
+        command::last_lines(&String::from_utf8_lossy(&log), CONSOLE_TAIL_LINES_MAX)
+    }
+}
+
+type Watchdog = thread::JoinHandle<std::io::Result<std::process::ExitStatus>>;
+
+/// Waits for QEMU in a thread, kills it at the deadline, and says which of the two it was.
+fn watch(mut child: Child, deadline: Instant) -> (Watchdog, Arc<AtomicBool>) {
+    let timed_out = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&timed_out);
+    let watchdog = thread::spawn(move || {
+        loop {
+            if let Some(status) = child.try_wait()? {
+                return Ok(status);
+            }
+            if Instant::now() >= deadline {
+                flag.store(true, Ordering::Release);
+                child.kill()?;
+                return child.wait();
+            }
+            thread::sleep(POLL_INTERVAL);
+        }
+    });
+    (watchdog, timed_out)
+}
+
+/// Hardware virtualisation where this user may have it, else software emulation on all processors.
+fn accelerator() -> [&'static str; 2] {
+    let kvm = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm");
+    [
+        "-accel",
+        if kvm.is_ok() {
+            "kvm"
+        } else {
+            "tcg,thread=multi"
+        },
+    ]
+}
+
+/// The code in the line that init writes last.
+fn exit_line(line: &str) -> Option<i64> {
+    let value: Value = serde_json::from_str(line).ok()?;
+    (value.get("type")? == "exit").then(|| value.get("data")?.get("code")?.as_i64())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_exit_line_tells_a_code() {
+        assert_eq!(exit_line(r#"{"type":"exit","data":{"code":3}}"#), Some(3));
+        assert_eq!(exit_line(r#"{"type":"cell","data":{"code":3}}"#), None);
+        assert_eq!(exit_line("exit 3"), None);
+    }
+}

@@ -1,0 +1,53 @@
+//! `cargo xtask run -- ARGS`: builds as whoever types it, runs with the privileges tracing needs.
+
+use std::{
+    ffi::OsString,
+    os::unix::process::CommandExt as _,
+    process::{Command, ExitCode},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    build,
+    command::{self, is_root},
+    places::Places,
+};
+
+/// Builds mptcp-trace, then runs it with privileges (through sudo unless root).
+///
+/// The exit code is mptcp-trace's own.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  \
+    cargo xtask run -- --pid 4312\n  \
+    cargo xtask run -- --json --duration 10s\n  \
+    cargo xtask run --release -- doctor")]
+pub(crate) struct Args {
+    /// Build optimised
+    #[arg(long)]
+    release: bool,
+    /// Arguments for mptcp-trace
+    #[arg(last = true, value_name = "ARGS")]
+    arguments: Vec<OsString>,
+}
+
+/// Becomes mptcp-trace, so that signals and the exit code are its own.
+pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
+    let program = build::loader(&Places::find()?, args.release)?;
+    let mut tracer = if is_root() {
+        Command::new(&program)
+    } else if let Some(sudo) = command::find_program("sudo") {
+        command::say("tracing needs privileges: running mptcp-trace through sudo");
+        let mut tracer = Command::new(sudo);
+        tracer.arg("--").arg(&program);
+        tracer
+    } else {
+        bail!(
+            "cannot run mptcp-trace with privileges: this is not root and there is no sudo; \
+             as root, type: {} ARGS",
+            program.display()
+        );
+    };
+    let error = tracer.args(&args.arguments).exec();
+    Err(error).with_context(|| format!("cannot start {}", program.display()))
+}

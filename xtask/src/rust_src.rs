@@ -1,0 +1,130 @@
+//! The source of `core`, which every BPF program is compiled with and which rustup does not install
+//! by default. It must be of exactly the compiler's version.
+//!
+//! The toolchain stays as it is except where rustup itself can add the component. Other copies go
+//! into the cache, and cargo is told where they are.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+
+use crate::{
+    apt::{self, Apt},
+    command::{self, say},
+    places::{Places, make_empty},
+};
+
+/// An archive of the source that wins over the network: a tar file that holds `library/core`.
+pub(crate) const ARCHIVE_VARIABLE: &str = "MPTCP_TRACE_RUST_SRC";
+
+/// The directory `library` of the compiler's source, provisioned if need be.
+pub(crate) fn provide(places: &Places, rustc_version: &str) -> Result<PathBuf> {
+    let sysroot = sysroot(places)?;
+    if let Some(library) = library_in(&sysroot.join("lib/rustlib/src/rust")) {
+        return Ok(library);
+    }
+    let cached = places.cache.join("rust-src").join(rustc_version);
+    if let Some(library) = library_in(&cached) {
+        return Ok(library);
+    }
+    say(format_args!(
+        "the source of core {rustc_version} is not installed: looking for it"
+    ));
+    let mut failures = Vec::new();
+    for (name, way) in WAYS {
+        match way(places, rustc_version, &cached) {
+            Ok(()) => {
+                let library = library_in(&sysroot.join("lib/rustlib/src/rust"))
+                    .or_else(|| library_in(&cached));
+                if let Some(library) = library {
+                    say(format_args!(
+                        "core's source: {} ({name})",
+                        library.display()
+                    ));
+                    return Ok(library);
+                }
+                failures.push(format!("{name}: brought no library/core/Cargo.toml"));
+            }
+            Err(error) => failures.push(format!("{name}: {error:#}")),
+        }
+    }
+    bail!(
+        "cannot find the source of core {rustc_version}, which BPF programs are compiled with; \
+         tried\n  {}\nset {ARCHIVE_VARIABLE} to a tar file of the compiler's source that holds \
+         library/core",
+        failures.join("\n  ")
+    )
+}
+
+type Way = fn(&Places, &str, &Path) -> Result<()>;
+
+/// The ways to get the source, in order.
+const WAYS: [(&str, Way); 3] = [
+    ("archive named by MPTCP_TRACE_RUST_SRC", from_archive),
+    ("rustup component rust-src", from_rustup),
+    ("Debian package rust-src", from_debian),
+];
+
+fn from_archive(_places: &Places, _version: &str, cached: &Path) -> Result<()> {
+    let archive = env::var_os(ARCHIVE_VARIABLE).ok_or_else(|| anyhow!("not set"))?;
+    make_empty(cached)?;
+    command::output(
+        Command::new("tar")
+            .arg("-xf")
+            .arg(&archive)
+            .arg("-C")
+            .arg(cached),
+        &format!("cannot unpack {}", archive.display()),
+    )?;
+    Ok(())
+}
+
+fn from_rustup(places: &Places, _version: &str, _cached: &Path) -> Result<()> {
+    command::output(
+        Command::new("rustup")
+            .args(["component", "add", "rust-src"])
+            .current_dir(&places.root),
+        "cannot add the component",
+    )?;
+    Ok(())
+}
+
+fn from_debian(places: &Places, version: &str, cached: &Path) -> Result<()> {
+    let apt = Apt::open(places)?;
+    let found = apt.find("^rust-src$")?;
+    let package = found
+        .iter()
+        .find(|package| package.version.starts_with(&format!("{version}+")))
+        .ok_or_else(|| anyhow!("the archive has no rust-src {version}"))?;
+    let deb = apt.download(&package.name, &package.version)?;
+    let unpacked = places.cache.join("rust-src/unpacked");
+    make_empty(&unpacked)?;
+    apt::unpack(&deb, &unpacked)?;
+    make_empty(cached)?;
+    let library = unpacked.join(format!("usr/src/rustc-{version}/library"));
+    fs::rename(&library, cached.join("library"))
+        .with_context(|| format!("the package holds no {}", library.display()))?;
+    // Debian vendors std's dependencies; core has none, and cargo must not see a second workspace.
+    fs::remove_dir_all(&unpacked).context("cannot remove the unpacked package")?;
+    if let Some(directory) = deb.parent() {
+        fs::remove_dir_all(directory).context("cannot remove the package file")?;
+    }
+    Ok(())
+}
+
+fn library_in(directory: &Path) -> Option<PathBuf> {
+    let library = directory.join("library");
+    library.join("core/Cargo.toml").is_file().then_some(library)
+}
+
+fn sysroot(places: &Places) -> Result<PathBuf> {
+    let mut rustc = Command::new("rustc");
+    rustc.args(["--print", "sysroot"]).current_dir(&places.root);
+    Ok(PathBuf::from(
+        command::text(&mut rustc, "cannot ask rustc for its sysroot")?.trim(),
+    ))
+}

@@ -1,0 +1,260 @@
+//! `cargo xtask test`: everything that can be tested on this machine, by whoever runs it.
+
+use std::{
+    process::{Command, ExitCode, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::{
+    bpf,
+    build::StaticPrograms,
+    command::{self, is_root, say},
+    docs_table,
+    matrix::Report,
+    places::Places,
+    shapes::RUNNING,
+    tally::Tally,
+    vm::{self, Fleet, JOB_TIME_MAX_S, MatrixOptions, MatrixResult},
+};
+
+/// Tests everything: the committed BPF object, the crates, this kernel, and kernels in QEMU.
+///
+/// Ends with the line `N passed, N failed, N skipped`: tests, steps and cells of the matrix.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  \
+    cargo xtask test\n  \
+    cargo xtask test --no-vm\n  \
+    cargo xtask test --kernel 6.12 7.3\n  \
+    cargo xtask test --update-docs")]
+pub(crate) struct Args {
+    /// Boot no virtual machines
+    #[arg(long)]
+    no_vm: bool,
+    /// Boot only these series (default: 5.10 6.1 6.12 6.16 6.18 7.3)
+    #[arg(long, num_args = 1.., value_name = "SERIES", conflicts_with = "no_vm")]
+    kernel: Vec<String>,
+    /// Write the results into docs/kernels.md
+    #[arg(long)]
+    update_docs: bool,
+}
+
+/// Start of a line with which a test says that it could not be tried, and why.
+const SKIP_MARK: &str = "skipped: ";
+
+/// One line of the summary.
+struct Row {
+    name: String,
+    tally: Tally,
+}
+
+/// Runs all steps, also after one that failed, and prints the summary.
+pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
+    let places = Places::find()?;
+    let mut rows = vec![
+        step("committed BPF object", || {
+            bpf::check(&places)?;
+            Ok(Tally::of(true))
+        }),
+        step("cargo test", || crates(&places)),
+    ];
+    let mut results = Vec::new();
+    match Fleet::prepare(places, false, JOB_TIME_MAX_S) {
+        Ok(fleet) => machines(&fleet, args, &mut rows, &mut results),
+        Err(error) => rows.push(step("static programs and QEMU", || Err(error))),
+    }
+    if args.update_docs {
+        docs_table::update(&Places::find()?.root.join("docs/kernels.md"), &results)?;
+    }
+    println!(
+        "\n{:<44} {:>6} {:>6} {:>7}",
+        "summary", "passed", "failed", "skipped"
+    );
+    let mut total = Tally::default();
+    for Row { name, tally } in rows {
+        println!(
+            "{name:<44} {:>6} {:>6} {:>7}",
+            tally.passed, tally.failed, tally.skipped
+        );
+        total.add(tally);
+    }
+    println!("\n{total}");
+    Ok(total.exit_code())
+}
+
+fn machines(fleet: &Fleet, args: &Args, rows: &mut Vec<Row>, results: &mut Vec<(String, Report)>) {
+    let options = MatrixOptions::default();
+    let mut take = |result: MatrixResult| {
+        rows.push(Row {
+            name: format!("matrix on {}", result.label()),
+            tally: result.show(),
+        });
+        results.extend(result.for_docs());
+    };
+    if is_root() {
+        // The flood is for a real processor; in emulation it measures the emulator.
+        let options = MatrixOptions {
+            flood: true,
+            ..MatrixOptions::default()
+        };
+        take(on_running_kernel(&fleet.programs, &options));
+    }
+    let series = match (args.no_vm, args.kernel.is_empty()) {
+        (true, _) => Vec::new(),
+        (false, true) => vm::default_series(),
+        (false, false) => args.kernel.clone(),
+    };
+    for series in series {
+        take(fleet.matrix(&series, &options));
+    }
+    if !is_root() {
+        say("matrix on the running kernel skipped: it needs root; type: sudo cargo xtask test");
+        rows.push(Row {
+            name: format!("matrix on {RUNNING}"),
+            tally: Tally::one_skipped(),
+        });
+    }
+}
+
+fn step(name: &str, act: impl FnOnce() -> Result<Tally>) -> Row {
+    say(format_args!("test: {name}"));
+    let tally = act().unwrap_or_else(|error| {
+        command::report(&error);
+        Tally::of(false)
+    });
+    Row {
+        name: name.to_owned(),
+        tally,
+    }
+}
+
+fn crates(places: &Places) -> Result<Tally> {
+    let mut cargo = command::cargo(&places.root);
+    // A test that cannot be tried says so on its output, which is hidden unless asked for.
+    cargo
+        .args(["test", "--no-fail-fast", "--", "--show-output"])
+        .stderr(Stdio::inherit());
+    let output = cargo.output().context("cannot start cargo test")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    for line in text.lines().filter(|line| is_worth_showing(line)) {
+        println!("{line}");
+    }
+    let mut tally = count(&text);
+    if output.status.success() {
+        return Ok(tally);
+    }
+    if tally.failed == 0 {
+        // It did not compile, or a test program crashed: no line counts that.
+        tally.failed = 1;
+    }
+    println!("{text}");
+    Ok(tally)
+}
+
+fn is_worth_showing(line: &str) -> bool {
+    line.starts_with("test result: ") || line.starts_with(SKIP_MARK) || line.contains("... FAILED")
+}
+
+/// Adds up the result lines of all test programs; a test that says that it was skipped did not pass.
+fn count(output: &str) -> Tally {
+    let mut tally = Tally::default();
+    let mut said_skipped = 0;
+    for line in output.lines() {
+        if let Some(result) = line.strip_prefix("test result: ") {
+            let number = |what: &str| {
+                result
+                    .split(['.', ';'])
+                    .find_map(|part| part.trim().strip_suffix(what)?.trim().parse().ok())
+                    .unwrap_or(0)
+            };
+            tally.add(Tally {
+                passed: number("passed"),
+                failed: number("failed"),
+                skipped: number("ignored"),
+            });
+        } else if line.starts_with(SKIP_MARK) {
+            said_skipped += 1;
+        }
+    }
+    tally.passed = tally.passed.saturating_sub(said_skipped);
+    tally.skipped += said_skipped;
+    tally
+}
+
+fn on_running_kernel(programs: &StaticPrograms, options: &MatrixOptions) -> MatrixResult {
+    let started = Instant::now();
+    let mut report = Report::default();
+    say("running the matrix on this machine's own kernel");
+    if let Err(error) = fill(programs, options, &mut report) {
+        report.failures.push(format!("{error:#}"));
+    }
+    MatrixResult::of_report(RUNNING, report, started.elapsed())
+}
+
+fn fill(programs: &StaticPrograms, options: &MatrixOptions, report: &mut Report) -> Result<()> {
+    let argv = options.argv(
+        &programs.lab.to_string_lossy(),
+        &programs.tracer.to_string_lossy(),
+    );
+    let (program, arguments) = argv.split_first().context("the matrix has no program")?;
+    // The limit is coreutils' own: a matrix that hangs must not hang the tests.
+    let mut lab = Command::new("timeout");
+    lab.arg(Duration::from_secs(JOB_TIME_MAX_S).as_secs().to_string())
+        .arg(program)
+        .args(arguments);
+    let output = lab
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot start mptcp-lab")?;
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        report.read_line(line);
+    }
+    report.read_exit_code(i64::from(command::shell_code(output.status)));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_of_test_programs_add_up() {
+        let check = |output: &str, passed, failed, skipped| {
+            assert_eq!(
+                count(output),
+                Tally {
+                    passed,
+                    failed,
+                    skipped
+                }
+            );
+        };
+        check(
+            "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out",
+            3,
+            0,
+            1,
+        );
+        check(
+            "test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured",
+            1,
+            2,
+            0,
+        );
+        check(
+            "skipped: live: needs root\ntest result: ok. 3 passed; 0 failed; 0 ignored",
+            2,
+            0,
+            1,
+        );
+        check(
+            "test result: ok. 3 passed; 0 failed\nskipped: live: needs root\n",
+            2,
+            0,
+            1,
+        );
+        check("", 0, 0, 0);
+    }
+}
