@@ -17,6 +17,8 @@ pub const FAULTED: u32 = 4;
 pub const TABLE_FULL: u32 = 5;
 /// Lost: the return of the question was never seen (its slot was taken by the thread's next one).
 pub const UNFINISHED: u32 = 6;
+/// Children of wanted processes that could not be followed; what they ask counts as filtered.
+pub const UNFOLLOWED: u32 = 7;
 
 /// Number of slots.
-pub const COUNT: u32 = 7;
+pub const COUNT: u32 = 8;

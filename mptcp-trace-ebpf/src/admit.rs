@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use mptcp_trace_common::filter::{BY_COMM, BY_NETNS, BY_PID, FOLLOW};
 
-use crate::maps::{COMMS, FILTER, NETNS, PIDS};
+use crate::maps::{COMMS, FAMILY, FILTER, NETNS, PIDS};
 
 macro_rules! filter {
     ($field:ident) => {{
@@ -18,7 +18,7 @@ macro_rules! filter {
 
 /// Process id of the current task as the tracer's PID namespace has it, or 0 if it is not in there.
 #[inline(always)]
-pub(crate) fn current_pid_in_namespace() -> u32 {
+fn current_pid_in_namespace() -> u32 {
     let (dev, ino) = (filter!(pidns_dev), filter!(pidns_ino));
     if ino == 0 {
         return (bpf_get_current_pid_tgid() >> 32) as u32;
@@ -38,7 +38,7 @@ pub(crate) fn admit_task() -> bool {
     if flags & (BY_PID | BY_COMM) == 0 || is_own_task() {
         return true;
     }
-    if flags & BY_PID != 0 && PIDS.get_ptr(current_pid_in_namespace()).is_none() {
+    if flags & BY_PID != 0 && !is_wanted_process() {
         return false;
     }
     if flags & BY_COMM != 0 {
@@ -56,10 +56,14 @@ pub(crate) fn admit_netns(inum: u32) -> bool {
     filter!(flags) & BY_NETNS == 0 || is_own_task() || NETNS.get_ptr(inum).is_some()
 }
 
-/// True if the children of a wanted process are wanted too.
+/// True if the current process was named by the user, or descends from one that was.
 #[inline(always)]
-pub(crate) fn follow() -> bool {
-    filter!(flags) & FOLLOW != 0
+pub(crate) fn is_wanted_process() -> bool {
+    PIDS.get_ptr(current_pid_in_namespace()).is_some()
+        || filter!(flags) & FOLLOW != 0
+            && FAMILY
+                .get_ptr((bpf_get_current_pid_tgid() >> 32) as u32)
+                .is_some()
 }
 
 /// The tracer asks itself, to prove that its probes fire: its canary passes every filter.

@@ -2,6 +2,7 @@
 
 use aya_ebpf::{
     Global,
+    bindings::BPF_F_NO_PREALLOC,
     macros::map,
     maps::{HashMap, PerCpuArray, RingBuf},
 };
@@ -40,7 +41,8 @@ pub(crate) static RECORDS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 
 /// Counters of the query sensor, one slot each.
 #[map]
-pub(crate) static QUERY_COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counter::COUNT, 0);
+pub(crate) static QUERY_COUNTERS: PerCpuArray<u64> =
+    PerCpuArray::with_max_entries(counter::COUNT, 0);
 
 /// Questions in flight by `pid_tgid`: probes on functions.
 #[map]
@@ -51,9 +53,13 @@ pub(crate) static IN_FLIGHT: HashMap<u64, InFlight> = HashMap::with_max_entries(
 pub(crate) static SYSCALL_IN_FLIGHT: HashMap<u64, SyscallInFlight> =
     HashMap::with_max_entries(8192, 0);
 
-/// Processes whose questions are wanted, as the tracer's PID namespace names them.
+/// Processes that were named by the user, as the tracer's PID namespace numbers them.
 #[map]
-pub(crate) static PIDS: HashMap<u32, u8> = HashMap::with_max_entries(65536, 1 /* BPF_F_NO_PREALLOC */);
+pub(crate) static PIDS: HashMap<u32, u8> = HashMap::with_max_entries(1024, 0);
+
+/// Their descendants, as the initial PID namespace numbers them (`--follow`).
+#[map]
+pub(crate) static FAMILY: HashMap<u32, u8> = HashMap::with_max_entries(65536, BPF_F_NO_PREALLOC);
 
 /// Thread names whose questions are wanted.
 #[map]

@@ -66,7 +66,9 @@ fn ask_here() -> anyhow::Result<Questions> {
     let tcp = open(None).context("cannot open a TCP socket to ask about")?;
     questions.ask("a fresh TCP socket", Protocol::Tcp, false, &tcp)?;
     if let Err(why) = private {
-        questions.skipped.push(format!("MPTCP connections of our own: {why:#}"));
+        questions
+            .skipped
+            .push(format!("MPTCP connections of our own: {why:#}"));
         if let Ok(mptcp) = open(Some(SocketProtocol::MPTCP)) {
             questions.ask("a fresh MPTCP socket", Protocol::Mptcp, false, &mptcp)?;
         }
@@ -74,7 +76,9 @@ fn ask_here() -> anyhow::Result<Questions> {
     }
     match ask_mptcp(&mut questions) {
         Ok(()) => {}
-        Err(why) => questions.skipped.push(format!("MPTCP connections of our own: {why:#}")),
+        Err(why) => questions
+            .skipped
+            .push(format!("MPTCP connections of our own: {why:#}")),
     }
     Ok(questions)
 }
@@ -91,7 +95,12 @@ fn ask_mptcp(questions: &mut Questions) -> anyhow::Result<()> {
     // RFC 8684 section 3.7: a peer that answers the SYN without MP_CAPABLE makes it plain TCP.
     let listener = listen(None)?;
     let (client, _server) = connect(&listener)?;
-    questions.ask("an MPTCP socket that fell back", Protocol::Mptcp, true, &client)
+    questions.ask(
+        "an MPTCP socket that fell back",
+        Protocol::Mptcp,
+        true,
+        &client,
+    )
 }
 
 impl Questions {
@@ -104,11 +113,23 @@ impl Questions {
     ) -> anyhow::Result<()> {
         // SAFETY: the descriptor is open as long as `socket` is borrowed.
         let fd = unsafe { rustix::fd::BorrowedFd::borrow_raw(socket.as_raw_fd()) };
-        let inode = rustix::fs::fstat(fd).context("cannot look at our own socket")?.st_ino;
-        let told = ask_is_mptcp(socket)
-            .map_err(|why| Errno(why.raw_os_error().unwrap_or_default()));
-        let local = socket.local_addr().ok().and_then(|address| address.as_socket());
-        self.asked.push(Asked { what, protocol, fell_back, told, inode, local });
+        let inode = rustix::fs::fstat(fd)
+            .context("cannot look at our own socket")?
+            .st_ino;
+        let told =
+            ask_is_mptcp(socket).map_err(|why| Errno(why.raw_os_error().unwrap_or_default()));
+        let local = socket
+            .local_addr()
+            .ok()
+            .and_then(|address| address.as_socket());
+        self.asked.push(Asked {
+            what,
+            protocol,
+            fell_back,
+            told,
+            inode,
+            local,
+        });
         Ok(())
     }
 
@@ -134,7 +155,10 @@ impl Questions {
             );
         }
         complaints.extend(rest.iter().map(|query| {
-            Complaint::Wrong("a question that we did not ask", format!("about {}", query.socket.local))
+            Complaint::Wrong(
+                "a question that we did not ask",
+                format!("about {}", query.socket.local),
+            )
         }));
         complaints
     }
@@ -147,14 +171,20 @@ impl Questions {
         let bits = |fell_back: bool| {
             self.asked
                 .iter()
-                .filter(move |asked| asked.protocol == Protocol::Mptcp && asked.fell_back == fell_back)
+                .filter(move |asked| {
+                    asked.protocol == Protocol::Mptcp && asked.fell_back == fell_back
+                })
                 .filter_map(|asked| {
                     let same = |query: &&Query| query.socket.inode == Some(asked.inode);
                     seen.iter().find(same)?.state_bits
                 })
         };
-        let always = bits(true).map(|(before, after)| before & after).reduce(|a, b| a & b)?;
-        let never = bits(false).map(|(before, after)| before | after).reduce(|a, b| a | b)?;
+        let always = bits(true)
+            .map(|(before, after)| before & after)
+            .reduce(|a, b| a & b)?;
+        let never = bits(false)
+            .map(|(before, after)| before | after)
+            .reduce(|a, b| a | b)?;
         let candidates = always & !never;
         (candidates.count_ones() == 1).then(|| candidates.trailing_zeros() as u8)
     }
@@ -192,13 +222,29 @@ fn differences(asked: &Asked, query: &Query) -> Vec<String> {
         Err(errno @ (Errno::EOPNOTSUPP | Errno::ENOPROTOOPT)) => Some(Answer::Unsupported(errno)),
         Err(errno) => Some(Answer::Failed(errno)),
     };
-    expect("answer", format!("{:?}", Some(query.answer)), format!("{told:?}"));
-    expect("protocol", format!("{:?}", query.socket.protocol), format!("{:?}", asked.protocol));
+    expect(
+        "answer",
+        format!("{:?}", Some(query.answer)),
+        format!("{told:?}"),
+    );
+    expect(
+        "protocol",
+        format!("{:?}", query.socket.protocol),
+        format!("{:?}", asked.protocol),
+    );
     if let Some(fell_back) = query.fell_back {
-        expect("fallback", fell_back.to_string(), asked.fell_back.to_string());
+        expect(
+            "fallback",
+            fell_back.to_string(),
+            asked.fell_back.to_string(),
+        );
     }
     if let Some(local) = asked.local {
-        expect("local address", query.socket.local.to_string(), local.to_string());
+        expect(
+            "local address",
+            query.socket.local.to_string(),
+            local.to_string(),
+        );
     }
     differences
 }
@@ -224,7 +270,11 @@ fn bring_loopback_up() -> io::Result<()> {
     request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
     // SAFETY: the request is a valid ifreq that lives until after the call.
     let failed = unsafe { libc::ioctl(control.as_raw_fd(), libc::SIOCSIFFLAGS, &raw mut request) };
-    if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if failed == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 fn open(protocol: Option<SocketProtocol>) -> io::Result<Socket> {
@@ -234,7 +284,9 @@ fn open(protocol: Option<SocketProtocol>) -> io::Result<Socket> {
 fn listen(protocol: Option<SocketProtocol>) -> anyhow::Result<Socket> {
     let listener = open(protocol).context("cannot open a listening socket")?;
     let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    listener.bind(&loopback.into()).context("cannot bind to loopback")?;
+    listener
+        .bind(&loopback.into())
+        .context("cannot bind to loopback")?;
     listener.listen(8).context("cannot listen on loopback")?;
     Ok(listener)
 }
@@ -243,7 +295,11 @@ fn listen(protocol: Option<SocketProtocol>) -> anyhow::Result<Socket> {
 fn connect(listener: &Socket) -> anyhow::Result<(Socket, Socket)> {
     let client = open(Some(SocketProtocol::MPTCP)).context("cannot open an MPTCP socket")?;
     client
-        .connect(&listener.local_addr().context("cannot tell where we listen")?)
+        .connect(
+            &listener
+                .local_addr()
+                .context("cannot tell where we listen")?,
+        )
         .context("cannot connect over loopback")?;
     let (server, _peer) = listener.accept().context("cannot accept over loopback")?;
     Ok((client, server))

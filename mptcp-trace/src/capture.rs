@@ -119,7 +119,10 @@ impl fmt::Display for OpenError {
             Self::Foreign => f.write_str("this is not a capture of mptcp-trace"),
             Self::Version(version) => {
                 let ours = MAGIC[7];
-                write!(f, "capture of layout {version}, this program reads layout {ours}")
+                write!(
+                    f,
+                    "capture of layout {version}, this program reads layout {ours}"
+                )
             }
             Self::CutOff => f.write_str("the file ends before its first record"),
             Self::Facts(why) => write!(f, "its facts cannot be read: {why:#}"),
@@ -244,7 +247,13 @@ struct SensorTwin {
 
 impl From<&Facts> for FactsTwin {
     fn from(facts: &Facts) -> Self {
-        let Facts { version, kernel, boot_epoch, fallback_bit, sensors } = facts;
+        let Facts {
+            version,
+            kernel,
+            boot_epoch,
+            fallback_bit,
+            sensors,
+        } = facts;
         Self {
             version: version.clone(),
             kernel: kernel.clone(),
@@ -266,7 +275,13 @@ impl TryFrom<FactsTwin> for Facts {
     type Error = anyhow::Error;
 
     fn try_from(twin: FactsTwin) -> anyhow::Result<Self> {
-        let FactsTwin { version, kernel, boot_epoch_ns, fallback_bit, sensors } = twin;
+        let FactsTwin {
+            version,
+            kernel,
+            boot_epoch_ns,
+            fallback_bit,
+            sensors,
+        } = twin;
         let sensors = sensors
             .into_iter()
             .map(|SensorTwin { name, rung, limits }| {
@@ -279,7 +294,13 @@ impl TryFrom<FactsTwin> for Facts {
             "fallback bit is not a bit of a 64-bit word"
         );
         let boot_epoch = Duration::from_nanos(boot_epoch_ns);
-        Ok(Self { version, kernel, boot_epoch, fallback_bit, sensors })
+        Ok(Self {
+            version,
+            kernel,
+            boot_epoch,
+            fallback_bit,
+            sensors,
+        })
     }
 }
 
@@ -300,6 +321,7 @@ struct LossTwin {
     table_full: u64,
     unfinished: u64,
     missed: u64,
+    unfollowed: u64,
 }
 
 impl From<&LossReport> for LossesTwin {
@@ -315,6 +337,7 @@ impl From<&LossReport> for LossesTwin {
                 table_full,
                 unfinished,
                 missed,
+                unfollowed,
             } = loss.clone();
             LossTwin {
                 sensor,
@@ -326,9 +349,12 @@ impl From<&LossReport> for LossesTwin {
                 table_full,
                 unfinished,
                 missed,
+                unfollowed,
             }
         };
-        Self { sensors: report.sensors.iter().map(twin).collect() }
+        Self {
+            sensors: report.sensors.iter().map(twin).collect(),
+        }
     }
 }
 
@@ -345,6 +371,7 @@ impl From<LossesTwin> for LossReport {
                 table_full,
                 unfinished,
                 missed,
+                unfollowed,
             } = twin;
             Loss {
                 sensor,
@@ -356,9 +383,12 @@ impl From<LossesTwin> for LossReport {
                 table_full,
                 unfinished,
                 missed,
+                unfollowed,
             }
         };
-        Self { sensors: twin.sensors.into_iter().map(loss).collect() }
+        Self {
+            sensors: twin.sensors.into_iter().map(loss).collect(),
+        }
     }
 }
 
@@ -382,7 +412,12 @@ mod tests {
 
     fn losses() -> LossReport {
         LossReport {
-            sensors: vec![Loss { sensor: "query".into(), seen: 2, emitted: 2, ..Loss::default() }],
+            sensors: vec![Loss {
+                sensor: "query".into(),
+                seen: 2,
+                emitted: 2,
+                ..Loss::default()
+            }],
         }
     }
 
@@ -432,8 +467,14 @@ mod tests {
 
     #[test]
     fn foreign_and_damaged_files_are_refused() {
-        assert!(matches!(Reader::open(&b"\x7fELF and more"[..]), Err(OpenError::Foreign)));
-        assert!(matches!(Reader::open(&b"MPTCPTR\x09....."[..]), Err(OpenError::Version(9))));
+        assert!(matches!(
+            Reader::open(&b"\x7fELF and more"[..]),
+            Err(OpenError::Foreign)
+        ));
+        assert!(matches!(
+            Reader::open(&b"MPTCPTR\x09....."[..]),
+            Err(OpenError::Version(9))
+        ));
         let mut file = capture();
         file[12..16].copy_from_slice(&u32::MAX.to_le_bytes());
         assert!(matches!(Reader::open(&file[..]), Err(OpenError::Facts(_))));

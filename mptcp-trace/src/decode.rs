@@ -78,7 +78,10 @@ macro_rules! field {
 /// A record of unknown kind, wrong length or impossible content is an error, never skipped in silence.
 pub fn decode(bytes: &[u8], facts: &Facts) -> Result<Observation, DecodeError> {
     let Some(kind) = bytes.first_chunk::<4>() else {
-        return Err(DecodeError::Length { got: bytes.len(), want: size_of::<QueryRecord>() });
+        return Err(DecodeError::Length {
+            got: bytes.len(),
+            want: size_of::<QueryRecord>(),
+        });
     };
     match u32::from_ne_bytes(*kind) {
         KIND_QUERY => query(bytes, facts),
@@ -88,7 +91,10 @@ pub fn decode(bytes: &[u8], facts: &Facts) -> Result<Observation, DecodeError> {
 
 fn query(bytes: &[u8], facts: &Facts) -> Result<Observation, DecodeError> {
     if bytes.len() != size_of::<QueryRecord>() {
-        return Err(DecodeError::Length { got: bytes.len(), want: size_of::<QueryRecord>() });
+        return Err(DecodeError::Length {
+            got: bytes.len(),
+            want: size_of::<QueryRecord>(),
+        });
     }
     let valid = field!(bytes, u32, valid);
     let has = |bit: u32| valid & bit == bit;
@@ -137,7 +143,11 @@ fn query(bytes: &[u8], facts: &Facts) -> Result<Observation, DecodeError> {
             protocol,
             family,
             state: TcpState(bytes[offset_of!(QueryRecord, state)]),
-            local: address(family, sixteen(bytes, offset_of!(QueryRecord, local_addr)), local_port),
+            local: address(
+                family,
+                sixteen(bytes, offset_of!(QueryRecord, local_addr)),
+                local_port,
+            ),
             remote: address(
                 family,
                 sixteen(bytes, offset_of!(QueryRecord, remote_addr)),
@@ -150,7 +160,11 @@ fn query(bytes: &[u8], facts: &Facts) -> Result<Observation, DecodeError> {
         rung,
         state_bits: before.zip(after),
     };
-    Ok(if has(BY_TRACER) { Observation::Canary(query) } else { Observation::Query(query) })
+    Ok(if has(BY_TRACER) {
+        Observation::Canary(query)
+    } else {
+        Observation::Query(query)
+    })
 }
 
 /// What a record has to say about its answer.
@@ -173,7 +187,14 @@ struct Evidence {
 /// bits before and after the call decide if they agree; if the connection fell back in between, only the
 /// caller's buffer can tell.
 fn conclude(evidence: &Evidence) -> Result<(Answer, Option<bool>), DecodeError> {
-    let Evidence { ret, path, protocol, before, after, told } = *evidence;
+    let Evidence {
+        ret,
+        path,
+        protocol,
+        before,
+        after,
+        told,
+    } = *evidence;
     let errno = (ret < 0).then(|| Errno(-ret));
     let fell_back = match (path, protocol) {
         (PATH_MPTCP, Protocol::Mptcp) => Some(false),
@@ -225,7 +246,10 @@ fn address(family: Family, bytes: [u8; 16], port: u16) -> SocketAddr {
 }
 
 fn comm(bytes: [u8; 16]) -> String {
-    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    let end = bytes
+        .iter()
+        .position(|byte| *byte == 0)
+        .unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).into_owned()
 }
 

@@ -138,8 +138,15 @@ pub fn plan(host: &HostSupport, only: Option<Rung>) -> Result<Plan, Refusal> {
     if rungs.is_empty() {
         return Err(no_rung(only, &ruled_out));
     }
-    let query = SensorPlan { name: QUERY, rungs, ruled_out };
-    Ok(Plan { query, notes: notes(host) })
+    let query = SensorPlan {
+        name: QUERY,
+        rungs,
+        ruled_out,
+    };
+    Ok(Plan {
+        query,
+        notes: notes(host),
+    })
 }
 
 /// The sentence for a ladder without rungs.
@@ -162,13 +169,17 @@ pub fn no_rung(only: Option<Rung>, reasons: &[(Rung, String)]) -> Refusal {
 
 fn fexit(host: &HostSupport) -> Result<RungPlan, String> {
     if let Some(why) = host.own_btf.objection() {
-        return Err(format!("trampolines need the kernel's own type information: {why}"));
+        return Err(format!(
+            "trampolines need the kernel's own type information: {why}"
+        ));
     }
     require(host, COMMON_MEMBERS)?;
     require(host, SUBFLOW_MEMBERS)?;
     for function in ["mptcp_getsockopt", "tcp_getsockopt"] {
         if !host.btf_functions.iter().any(|known| known == function) {
-            return Err(format!("the kernel's type information has no function {function}"));
+            return Err(format!(
+                "the kernel's type information has no function {function}"
+            ));
         }
     }
     let probe = |program, target: fn(String) -> Target, function: &str| Probe {
@@ -211,7 +222,11 @@ fn kprobe(host: &HostSupport) -> Result<RungPlan, String> {
     let outer = pick(outer).ok_or_else(|| missing(outer))?;
     let inner = pick(inner).ok_or_else(|| missing(inner))?;
     let outermost_probed = outer == "mptcp_getsockopt";
-    let outer_program = if outermost_probed { "query_kprobe_mptcp" } else { "query_kprobe_sol_tcp" };
+    let outer_program = if outermost_probed {
+        "query_kprobe_mptcp"
+    } else {
+        "query_kprobe_sol_tcp"
+    };
     let probe = |program, target: fn(String) -> Target, function: &str| Probe {
         program,
         target: target(function.to_owned()),
@@ -234,7 +249,9 @@ fn tracepoint(host: &HostSupport) -> Result<RungPlan, String> {
         return Err(why.to_owned());
     }
     if let Some(why) = host.syscall_context.objection() {
-        return Err(format!("the context of syscall tracepoints has another shape: {why}"));
+        return Err(format!(
+            "the context of syscall tracepoints has another shape: {why}"
+        ));
     }
     require(host, COMMON_MEMBERS)?;
     require(host, FILE_MEMBERS)?;
@@ -290,7 +307,10 @@ fn require(host: &HostSupport, fields: &[&str]) -> Result<(), String> {
     for (member, offset) in KernelLayout::MEMBERS.iter().zip(host.layout.offsets()) {
         if fields.contains(&member.field) && offset == ABSENT {
             let why = reason(host, member.path);
-            return Err(format!("{} is not where it can be read: {why}", member.path));
+            return Err(format!(
+                "{} is not where it can be read: {why}",
+                member.path
+            ));
         }
     }
     Ok(())

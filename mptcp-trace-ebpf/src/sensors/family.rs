@@ -3,23 +3,30 @@
 use aya_ebpf::{EbpfContext as _, macros::raw_tracepoint, programs::RawTracePointContext};
 use aya_log_ebpf::debug;
 
-use crate::{
-    admit::{current_pid_in_namespace, follow},
-    kernel::task_ids,
-    maps::PIDS,
-};
+use mptcp_trace_common::counter;
+
+use crate::{admit::is_wanted_process, emit, kernel::task_ids, maps::FAMILY};
 
 /// A wanted process had a child: the child is wanted too.
 #[raw_tracepoint(tracepoint = "sched_process_fork")]
 pub(crate) fn family_fork(ctx: RawTracePointContext) -> i32 {
-    if follow() && PIDS.get_ptr(current_pid_in_namespace()).is_some() {
+    if is_wanted_process() {
         let child: u64 = ctx.arg(1);
         // A new thread has the process id of its siblings, which is known already.
         if let Ok((tgid, pid)) = task_ids(child)
             && tgid == pid
         {
-            let stored = PIDS.insert(tgid, 1, 0).is_ok();
-            debug!(&ctx, "process {} has a child {}: followed {}", ctx.tgid(), tgid, stored as u8);
+            let stored = FAMILY.insert(tgid, 1, 0).is_ok();
+            if !stored {
+                emit::count(counter::UNFOLLOWED);
+            }
+            debug!(
+                &ctx,
+                "process {} has a child {}: followed {}",
+                ctx.tgid(),
+                tgid,
+                stored as u8
+            );
         }
     }
     0
@@ -31,10 +38,9 @@ pub(crate) fn family_free(ctx: RawTracePointContext) -> i32 {
     let task: u64 = ctx.arg(0);
     if let Ok((tgid, pid)) = task_ids(task)
         && tgid == pid
-        && PIDS.get_ptr(tgid).is_some()
     {
-        // Absent by now means that userspace took it out first.
-        let _absent = PIDS.remove(tgid);
+        // Most processes that end were none of ours.
+        let _absent = FAMILY.remove(tgid);
     }
     0
 }

@@ -170,7 +170,9 @@ pub struct DoctorArgs {
 
 /// A time like `10s` or `1h30m`; a bare number is seconds.
 fn parse_duration(text: &str) -> Result<Duration, String> {
-    let bare = text.parse::<u32>().map(|seconds| Duration::from_secs(seconds.into()));
+    let bare = text
+        .parse::<u32>()
+        .map(|seconds| Duration::from_secs(seconds.into()));
     let duration = match bare {
         Ok(duration) => duration,
         Err(_not_a_number) => text
@@ -213,7 +215,11 @@ mod tests {
     #[test]
     fn times_and_sizes_are_read_as_people_write_them() {
         for (text, seconds) in [("10s", 10), ("5m", 300), ("1h30m", 5400), ("7", 7)] {
-            assert_eq!(parse_duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+            assert_eq!(
+                parse_duration(text),
+                Ok(Duration::from_secs(seconds)),
+                "{text}"
+            );
         }
         for text in ["", "0", "0s", "-5s", "soon", "10x"] {
             assert!(parse_duration(text).is_err(), "{text}");

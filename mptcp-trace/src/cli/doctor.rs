@@ -48,29 +48,51 @@ fn print(text: &str) -> anyhow::Result<()> {
 
 /// What came of trying.
 enum Examined {
-    Refused { plan: Option<Plan>, refusal: Refusal },
-    Works { plan: Plan, session: Box<Session> },
+    Refused {
+        plan: Option<Plan>,
+        refusal: Refusal,
+        passed_over: Vec<(Rung, String)>,
+    },
+    Works {
+        plan: Plan,
+        session: Box<Session>,
+    },
 }
 
-async fn examine(
-    host: &HostSupport,
-    args: &DoctorArgs,
-    verbose: u8,
-) -> Result<Examined, Exit> {
+async fn examine(host: &HostSupport, args: &DoctorArgs, verbose: u8) -> Result<Examined, Exit> {
     let mut plan = match plan(host, args.attach.attach.only()) {
         Ok(plan) => plan,
-        Err(refusal) => return Ok(Examined::Refused { plan: None, refusal }),
+        Err(refusal) => {
+            return Ok(Examined::Refused {
+                plan: None,
+                refusal,
+                passed_over: Vec::new(),
+            });
+        }
     };
     if args.break_sensor {
         break_query(&mut plan);
     }
-    match pipeline::start(host, &plan, &config(host, &args.attach, verbose), args.attach.attach.only())
-        .await
+    match pipeline::start(
+        host,
+        &plan,
+        &config(host, &args.attach, verbose),
+        args.attach.attach.only(),
+    )
+    .await
     {
-        Ok(session) => Ok(Examined::Works { plan, session: Box::new(session) }),
-        Err(StartError::Refused(refusal)) => {
-            Ok(Examined::Refused { plan: Some(plan), refusal })
-        }
+        Ok(session) => Ok(Examined::Works {
+            plan,
+            session: Box::new(session),
+        }),
+        Err(StartError::Refused {
+            refusal,
+            passed_over,
+        }) => Ok(Examined::Refused {
+            plan: Some(plan),
+            refusal,
+            passed_over,
+        }),
         Err(StartError::Failed(why)) => Err(why.into()),
     }
 }
@@ -157,15 +179,27 @@ struct CanaryLine {
 
 impl Report {
     fn new(host: &HostSupport, examined: &Examined) -> Self {
-        let (plan, session, refusal) = match examined {
-            Examined::Refused { plan, refusal } => (plan.as_ref(), None, Some(refusal.to_string())),
-            Examined::Works { plan, session } => (Some(plan), Some(session.as_ref()), None),
+        let (plan, session, reasons, refusal) = match examined {
+            Examined::Refused {
+                plan,
+                refusal,
+                passed_over,
+            } => (plan.as_ref(), None, passed_over, Some(refusal.to_string())),
+            Examined::Works { plan, session } => (
+                Some(plan),
+                Some(session.as_ref()),
+                &session.passed_over,
+                None,
+            ),
         };
         Self {
             works: session.is_some(),
             kernel: host.kernel.clone(),
             facts: facts(host),
-            sensors: plan.map(|plan| sensor(plan, session)).into_iter().collect(),
+            sensors: plan
+                .map(|plan| sensor(plan, session, reasons))
+                .into_iter()
+                .collect(),
             notes: plan.map(|plan| plan.notes.clone()).unwrap_or_default(),
             refusal,
         }
@@ -189,8 +223,17 @@ impl Report {
         }
         for sensor in &self.sensors {
             line("", "");
-            line(&format!("sensor {}", sensor.name), sensor.rung.unwrap_or("NOT RUNNING"));
-            for RungLine { rung, state, why, probes } in &sensor.rungs {
+            line(
+                &format!("sensor {}", sensor.name),
+                sensor.rung.unwrap_or("NOT RUNNING"),
+            );
+            for RungLine {
+                rung,
+                state,
+                why,
+                probes,
+            } in &sensor.rungs
+            {
                 let detail = match why {
                     Some(why) => format!("{state}: {why}"),
                     None => format!("{state} ({})", probes.join(", ")),
@@ -200,9 +243,22 @@ impl Report {
             for limit in &sensor.limits {
                 line("  costs", limit);
             }
-            if let Some(CanaryLine { asked, seen, complaints, skipped }) = &sensor.canary {
-                let right = if complaints.is_empty() { "all as the kernel told us" } else { "WRONG" };
-                line("  canary", &format!("{asked} questions of our own, {seen} seen, {right}"));
+            if let Some(CanaryLine {
+                asked,
+                seen,
+                complaints,
+                skipped,
+            }) = &sensor.canary
+            {
+                let right = if complaints.is_empty() {
+                    "all as the kernel told us"
+                } else {
+                    "WRONG"
+                };
+                line(
+                    "  canary",
+                    &format!("{asked} questions of our own, {seen} seen, {right}"),
+                );
                 for complaint in complaints {
                     line("", complaint);
                 }
@@ -210,17 +266,27 @@ impl Report {
                     line("  not asked", skip);
                 }
             }
-            match sensor.fallback_bit {
-                Some(bit) => line("  fallback bit", &format!("{bit}, calibrated")),
-                None => line("  fallback bit", "not calibrated"),
+            if let Some(bit) = sensor.fallback_bit {
+                line(
+                    "  fallback bit",
+                    &format!("{bit}, calibrated with connections of our own"),
+                );
             }
         }
         line("", "");
         match &self.refusal {
             None => line("verdict", "works"),
+            Some(_) if !self.sensors.is_empty() => {
+                line(
+                    "verdict",
+                    "DOES NOT WORK: no rung of a mandatory sensor is usable, see above",
+                );
+            }
             Some(why) => line("verdict", &format!("DOES NOT WORK: {why}")),
         }
-        text.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+        text.lines()
+            .map(|line| format!("{}\n", line.trim_end()))
+            .collect()
     }
 }
 
@@ -274,18 +340,20 @@ fn facts(host: &HostSupport) -> Vec<FactLine> {
             Fact::No(why) => ("no", Some(why.clone())),
             Fact::Unknown(why) => ("unknown", Some(why.clone())),
         };
-        FactLine { fact: name, value, why }
+        FactLine {
+            fact: name,
+            value,
+            why,
+        }
     })
     .collect()
 }
 
-fn sensor(plan: &Plan, session: Option<&Session>) -> SensorLine {
+fn sensor(plan: &Plan, session: Option<&Session>, reasons: &[(Rung, String)]) -> SensorLine {
     let in_use = session.map(|session| session.tracer.rung());
     let reason = |rung: Rung| {
-        let tried = session.map(|session| session.passed_over.as_slice()).unwrap_or_default();
-        tried
+        reasons
             .iter()
-            .chain(&plan.query.ruled_out)
             .find(|(passed, _)| *passed == rung)
             .map(|(_, why)| why.clone())
     };
@@ -294,15 +362,25 @@ fn sensor(plan: &Plan, session: Option<&Session>) -> SensorLine {
         .map(|rung| {
             let planned = plan.query.rungs.iter().find(|planned| planned.rung == rung);
             let probes = planned
-                .map(|planned| planned.probes.iter().map(|probe| probe.target.to_string()).collect())
+                .map(|planned| {
+                    planned
+                        .probes
+                        .iter()
+                        .map(|probe| probe.target.to_string())
+                        .collect()
+                })
                 .unwrap_or_default();
             let (state, why) = match (in_use, reason(rung)) {
                 (Some(used), _) if used == rung => ("in use", None),
                 (_, Some(why)) => ("no", Some(why)),
-                (Some(_), None) => ("possible", None),
-                (None, None) => ("no", Some("see the verdict".to_owned())),
+                (_, None) => ("possible", None),
             };
-            RungLine { rung: rung.name(), state, why, probes }
+            RungLine {
+                rung: rung.name(),
+                state,
+                why,
+                probes,
+            }
         })
         .collect();
     let limits = session

@@ -14,12 +14,10 @@ use super::{
     select,
 };
 use crate::{
-    capture,
-    host,
+    capture, host,
     kernel::TracerConfig,
     pipeline::{
-        self, Command, Held, Outcome, Session, Stages, StartError, Stop, Until,
-        run as run_pipeline,
+        self, Command, Held, Outcome, Session, Stages, StartError, Stop, Until, run as run_pipeline,
     },
     plan::{Plan, plan},
     sink::{Format, Source, summary},
@@ -37,7 +35,12 @@ pub(super) fn run(args: LiveArgs, verbose: u8) -> Result<u8, Exit> {
 
 /// Combinations that make no sense.
 fn check(args: &LiveArgs) -> Result<(), Exit> {
-    let usage = |why: &str| Err(Exit::Because(USAGE, format!("{why}; see mptcp-trace --help")));
+    let usage = |why: &str| {
+        Err(Exit::Because(
+            USAGE,
+            format!("{why}; see mptcp-trace --help"),
+        ))
+    };
     if args.follow && args.pid.is_empty() && args.command.is_empty() {
         return usage("--follow needs a --pid to follow");
     }
@@ -49,14 +52,27 @@ fn check(args: &LiveArgs) -> Result<(), Exit> {
 
 async fn trace(args: LiveArgs, verbose: u8) -> Result<u8, Exit> {
     let follow = args.follow || !args.command.is_empty();
-    let processes = args.pid.iter().copied().map(select::watch).collect::<anyhow::Result<Vec<_>>>()?;
+    let processes = args
+        .pid
+        .iter()
+        .copied()
+        .map(select::watch)
+        .collect::<anyhow::Result<Vec<_>>>()?;
     let config = |layout, pid_namespace| {
         anyhow::Ok(TracerConfig {
             layout,
             by_pid: !args.pid.is_empty() || !args.command.is_empty(),
             follow,
-            comms: args.comm.iter().map(|name| select::comm(name)).collect::<anyhow::Result<_>>()?,
-            netns: args.netns.iter().map(|name| select::netns(name)).collect::<anyhow::Result<_>>()?,
+            comms: args
+                .comm
+                .iter()
+                .map(|name| select::comm(name))
+                .collect::<anyhow::Result<_>>()?,
+            netns: args
+                .netns
+                .iter()
+                .map(|name| select::netns(name))
+                .collect::<anyhow::Result<_>>()?,
             pid_namespace,
             ring_bytes: args.attach.ring_size,
             debug: verbose >= 2,
@@ -78,14 +94,24 @@ async fn trace(args: LiveArgs, verbose: u8) -> Result<u8, Exit> {
         Some(path) => Some(begin_capture(path, &session)?),
         None => None,
     };
-    let mut stages =
-        Stages::new(session.facts.clone(), format, Source::Live, out, capture, args.stop_after);
+    let mut stages = Stages::new(
+        session.facts.clone(),
+        format,
+        Source::Live,
+        out,
+        capture,
+        args.stop_after,
+    );
     let begun = stages.begin();
     if let Some(path) = &args.ready_file {
         fs::write(path, format!("{}\n", std::process::id()))
             .with_context(|| format!("cannot write --ready-file {}", path.display()))?;
     }
-    let until = Until { duration: args.duration, processes, follow };
+    let until = Until {
+        duration: args.duration,
+        processes,
+        follow,
+    };
     let ended = match begun {
         Ok(()) => match start_command(&args, &mut session)? {
             Started::None => run_pipeline(&mut session, &mut stages, until, None).await,
@@ -112,7 +138,7 @@ pub(super) fn decide(host: &host::HostSupport, args: &AttachArgs) -> Result<Plan
 /// The exit for a tracer that did not start.
 pub(super) fn refused(why: StartError) -> Exit {
     match why {
-        StartError::Refused(refusal) => Exit::Because(CANNOT_ANSWER, refusal.to_string()),
+        StartError::Refused { refusal, .. } => Exit::Because(CANNOT_ANSWER, refusal.to_string()),
         StartError::Failed(why) => Exit::Because(FAILED, format!("{why:#}")),
     }
 }
@@ -124,7 +150,11 @@ fn output(args: &LiveArgs) -> anyhow::Result<(Format, Box<dyn Write>)> {
     let format = if args.json {
         Format::Json
     } else {
-        Format::Text { header: terminal, colour: terminal && !no_colour, utc: false }
+        Format::Text {
+            header: terminal,
+            colour: terminal && !no_colour,
+            utc: false,
+        }
     };
     let out: Box<dyn Write> = match &args.output {
         Some(path) => Box::new(

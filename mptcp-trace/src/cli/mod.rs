@@ -41,7 +41,11 @@ impl From<anyhow::Error> for Exit {
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let Cli { verb, live, verbose } = cli;
+    let Cli {
+        verb,
+        live,
+        verbose,
+    } = cli;
     start_log(verbose);
     let done = match verb {
         None => live::run(live, verbose),
@@ -70,7 +74,12 @@ fn start_log(verbose: u8) {
         .filter_level(level)
         .format(|out, record| {
             use std::io::Write as _;
-            writeln!(out, "mptcp-trace: {}: {}", record.level().as_str().to_lowercase(), record.args())
+            writeln!(
+                out,
+                "mptcp-trace: {}: {}",
+                record.level().as_str().to_lowercase(),
+                record.args()
+            )
         })
         .init();
 }

@@ -25,7 +25,11 @@ pub(super) fn run(args: ReplayArgs) -> Result<u8, Exit> {
     let format = if args.json {
         Format::Json
     } else {
-        Format::Text { header: terminal, colour: terminal, utc: args.utc }
+        Format::Text {
+            header: terminal,
+            colour: terminal,
+            utc: args.utc,
+        }
     };
     let out = io::stdout().lock();
     let mut stages = Stages::new(facts, format, Source::Replay, out, None, args.stop_after);
@@ -33,7 +37,10 @@ pub(super) fn run(args: ReplayArgs) -> Result<u8, Exit> {
     match played {
         Ok(Some(losses)) => {
             let finished = stages.finish(&losses);
-            eprint!("mptcp-trace: {}", summary(stages.outcome().findings, &losses));
+            eprint!(
+                "mptcp-trace: {}",
+                summary(stages.outcome().findings, &losses)
+            );
             stop_to_exit(finished.err())?;
         }
         Ok(None) => {

@@ -2,9 +2,9 @@
 
 use std::{fs, io::ErrorKind, os::unix::fs::MetadataExt as _, path::Path};
 
+use crate::{kernel::readable, pipeline::Watched};
 use anyhow::{Context as _, bail, ensure};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use crate::{kernel::readable, pipeline::Watched};
 
 /// Opens a process to be told of its end.
 ///
@@ -27,14 +27,16 @@ pub(super) fn watch(pid: u32) -> anyhow::Result<Watched> {
     {
         bail!("{pid} is a thread of process {tgid}: use --pid {tgid}");
     }
-    let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).with_context(gone)?;
+    let raw = i32::try_from(pid)
+        .ok()
+        .and_then(Pid::from_raw)
+        .with_context(gone)?;
     let pidfd = match pidfd_open(raw, PidfdFlags::empty()) {
         Ok(pidfd) => pidfd,
         Err(rustix::io::Errno::SRCH) => bail!(gone()),
         Err(why) => return Err(why).with_context(|| format!("cannot watch process {pid}")),
     };
-    let pidfd = readable(pidfd)
-        .with_context(|| format!("cannot watch process {pid}"))?;
+    let pidfd = readable(pidfd).with_context(|| format!("cannot watch process {pid}"))?;
     Ok(Watched { pid, pidfd })
 }
 
@@ -70,7 +72,10 @@ pub(super) fn netns(what: &str) -> anyhow::Result<u32> {
         Path::new("/run/netns").join(what)
     };
     let found = fs::metadata(&path).with_context(|| {
-        format!("no network namespace {what}: cannot look at {} (ip netns list)", path.display())
+        format!(
+            "no network namespace {what}: cannot look at {} (ip netns list)",
+            path.display()
+        )
     })?;
     // A network namespace is no ordinary file: its inode number is only unique on its own filesystem.
     let nsfs = fs::metadata("/proc/self/ns/net").context("cannot look at our own namespace")?;
@@ -79,7 +84,8 @@ pub(super) fn netns(what: &str) -> anyhow::Result<u32> {
         "{} is not a network namespace",
         path.display()
     );
-    u32::try_from(found.ino()).with_context(|| format!("{} is not a network namespace", path.display()))
+    u32::try_from(found.ino())
+        .with_context(|| format!("{} is not a network namespace", path.display()))
 }
 
 #[cfg(test)]

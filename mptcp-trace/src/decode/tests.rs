@@ -1,1 +1,310 @@
+//! What the raw numbers mean: a row a case.
 
+use super::*;
+
+macro_rules! put {
+    ($bytes:expr, $field:ident, $value:expr) => {{
+        let value = $value.to_ne_bytes();
+        let start = offset_of!(QueryRecord, $field);
+        $bytes[start..start + value.len()].copy_from_slice(&value);
+    }};
+}
+
+fn facts(fallback_bit: Option<u8>) -> Facts {
+    Facts {
+        version: "0.1.0".into(),
+        kernel: "6.12".into(),
+        boot_epoch: Duration::ZERO,
+        fallback_bit,
+        sensors: Vec::new(),
+    }
+}
+
+/// A record as the kernel half writes it: an IPv4 MPTCP socket, answered by the MPTCP code.
+fn record() -> Vec<u8> {
+    let mut bytes = vec![0; size_of::<QueryRecord>()];
+    put!(bytes, kind, KIND_QUERY);
+    put!(bytes, protocol, IPPROTO_MPTCP);
+    put!(bytes, family, AF_INET);
+    bytes[offset_of!(QueryRecord, rung)] = RUNG_FEXIT;
+    bytes[offset_of!(QueryRecord, path)] = PATH_MPTCP;
+    bytes
+}
+
+fn decoded(bytes: &[u8], facts: &Facts) -> Query {
+    match decode(bytes, facts) {
+        Ok(Observation::Query(query)) => query,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_path_decides_where_it_was_seen() {
+    const BOTH: u8 = PATH_MPTCP | PATH_TCP;
+    let eopnotsupp = Answer::Unsupported(Errno::EOPNOTSUPP);
+    let enoprotoopt = Answer::Unsupported(Errno::ENOPROTOOPT);
+    let einval = Answer::Failed(Errno(22));
+    for (protocol, path, ret, answer, fell_back) in [
+        (IPPROTO_MPTCP, PATH_MPTCP, 0, Answer::Mptcp, false),
+        (IPPROTO_MPTCP, BOTH, 0, Answer::Tcp, true),
+        (IPPROTO_TCP, PATH_TCP, 0, Answer::Tcp, false),
+        (IPPROTO_MPTCP, PATH_MPTCP, -95, eopnotsupp, false),
+        (IPPROTO_MPTCP, BOTH, -92, enoprotoopt, true),
+        (IPPROTO_TCP, PATH_TCP, -92, enoprotoopt, false),
+        (IPPROTO_MPTCP, PATH_MPTCP, -22, einval, false),
+        (IPPROTO_MPTCP, BOTH, -22, einval, true),
+    ] {
+        let mut bytes = record();
+        put!(bytes, protocol, protocol);
+        put!(bytes, ret, i32::from(ret as i16));
+        bytes[offset_of!(QueryRecord, path)] = path;
+        let query = decoded(&bytes, &facts(None));
+        assert_eq!(
+            (query.answer, query.fell_back),
+            (answer, Some(fell_back)),
+            "protocol {protocol} path {path} returned {ret}"
+        );
+    }
+}
+
+#[test]
+fn a_path_that_no_kernel_has_is_an_error() {
+    for (protocol, path) in [
+        (IPPROTO_TCP, PATH_MPTCP),
+        (IPPROTO_MPTCP, PATH_TCP),
+        (IPPROTO_MPTCP, 0),
+        (IPPROTO_TCP, 0x80),
+    ] {
+        let mut bytes = record();
+        put!(bytes, protocol, protocol);
+        bytes[offset_of!(QueryRecord, path)] = path;
+        assert_eq!(
+            decode(&bytes, &facts(None)),
+            Err(DecodeError::Field("path", path.into()))
+        );
+    }
+}
+
+/// Without the path: (bits before, bits after, caller's buffer, ret) -> (answer, fell back).
+#[test]
+fn the_state_bits_decide_where_they_agree_and_the_callers_buffer_where_not() {
+    const FELL: u64 = 1 << 2;
+    const OTHER: u64 = 1 << 4;
+    let known = Some(2);
+    let unknown = (Answer::Unknown, None);
+    for (bit, before, after, told, ret, want) in [
+        (
+            known,
+            Some(OTHER),
+            Some(OTHER),
+            Some(1),
+            0,
+            (Answer::Mptcp, Some(false)),
+        ),
+        (
+            known,
+            Some(FELL),
+            Some(FELL | OTHER),
+            Some(0),
+            0,
+            (Answer::Tcp, Some(true)),
+        ),
+        // Nothing was written (optlen 0), or the buffer is gone: the bits are enough.
+        (
+            known,
+            Some(FELL),
+            Some(FELL),
+            None,
+            0,
+            (Answer::Tcp, Some(true)),
+        ),
+        (
+            known,
+            Some(0),
+            Some(0),
+            None,
+            0,
+            (Answer::Mptcp, Some(false)),
+        ),
+        // It fell back in the middle of the call: only the buffer knows which side was answered.
+        (
+            known,
+            Some(0),
+            Some(FELL),
+            Some(1),
+            0,
+            (Answer::Mptcp, Some(false)),
+        ),
+        (
+            known,
+            Some(0),
+            Some(FELL),
+            Some(0),
+            0,
+            (Answer::Tcp, Some(true)),
+        ),
+        (known, Some(0), Some(FELL), None, 0, unknown),
+        // Closed by another thread: no bits afterwards.
+        (
+            known,
+            Some(0),
+            None,
+            Some(1),
+            0,
+            (Answer::Mptcp, Some(false)),
+        ),
+        (known, None, None, None, 0, unknown),
+        // Not calibrated: bits say nothing.
+        (
+            None,
+            Some(FELL),
+            Some(FELL),
+            Some(0),
+            0,
+            (Answer::Tcp, Some(true)),
+        ),
+        (None, Some(FELL), Some(FELL), None, 0, unknown),
+        // A buffer with a third value was changed by somebody else.
+        (None, None, None, Some(7), 0, unknown),
+        // Errors of a kernel without the option tell by themselves.
+        (
+            None,
+            None,
+            None,
+            None,
+            -95,
+            (Answer::Unsupported(Errno::EOPNOTSUPP), Some(false)),
+        ),
+        (
+            None,
+            None,
+            None,
+            None,
+            -92,
+            (Answer::Unsupported(Errno::ENOPROTOOPT), Some(true)),
+        ),
+        (
+            known,
+            Some(FELL),
+            Some(FELL),
+            None,
+            -14,
+            (Answer::Failed(Errno(14)), Some(true)),
+        ),
+        (
+            None,
+            None,
+            None,
+            Some(1),
+            -14,
+            (Answer::Failed(Errno(14)), None),
+        ),
+    ] {
+        let mut bytes = record();
+        bytes[offset_of!(QueryRecord, rung)] = RUNG_TRACEPOINT;
+        bytes[offset_of!(QueryRecord, path)] = PATH_UNSEEN;
+        let mut valid = 0;
+        if let Some(before) = before {
+            valid |= VALID_FLAGS_ENTER;
+            put!(bytes, msk_flags_enter, before);
+        }
+        if let Some(after) = after {
+            valid |= VALID_FLAGS_EXIT;
+            put!(bytes, msk_flags_exit, after);
+        }
+        if let Some(told) = told {
+            valid |= VALID_USER_VALUE;
+            put!(bytes, user_value, told as u32);
+        }
+        put!(bytes, valid, valid);
+        put!(bytes, ret, ret as i32);
+        let query = decoded(&bytes, &facts(bit));
+        assert_eq!(
+            (query.answer, query.fell_back),
+            want,
+            "bit {bit:?} before {before:?} after {after:?} told {told:?} ret {ret}"
+        );
+    }
+}
+
+#[test]
+fn a_plain_tcp_socket_needs_no_path() {
+    let mut bytes = record();
+    put!(bytes, protocol, IPPROTO_TCP);
+    bytes[offset_of!(QueryRecord, path)] = PATH_UNSEEN;
+    let query = decoded(&bytes, &facts(None));
+    assert_eq!((query.answer, query.fell_back), (Answer::Tcp, Some(false)));
+}
+
+#[test]
+fn addresses_ports_and_names_come_out_as_they_went_in() {
+    let mut bytes = record();
+    put!(bytes, family, AF_INET6);
+    put!(bytes, local_port, 443_u16);
+    put!(bytes, remote_port_be, 51_324_u16.to_be());
+    let mapped: Ipv6Addr = "::ffff:10.0.0.1".parse().unwrap();
+    let start = offset_of!(QueryRecord, local_addr);
+    bytes[start..start + 16].copy_from_slice(&mapped.octets());
+    let start = offset_of!(QueryRecord, comm);
+    bytes[start..start + 6].copy_from_slice(b"a\xffb\x1b[\0");
+    put!(bytes, valid, VALID_INODE);
+    put!(bytes, inode, 4711_u64);
+    put!(bytes, tgid, 7_u32);
+    put!(bytes, tid, 8_u32);
+    let query = decoded(&bytes, &facts(None));
+    assert_eq!(query.socket.local.to_string(), "[::ffff:10.0.0.1]:443");
+    assert_eq!(query.socket.remote.to_string(), "[::]:51324");
+    assert_eq!(query.process.comm, "a\u{fffd}b\u{1b}[");
+    assert_eq!((query.process.pid, query.process.tid), (7, 8));
+    assert_eq!(query.socket.inode, Some(4711));
+    put!(bytes, valid, 0_u32);
+    assert_eq!(decoded(&bytes, &facts(None)).socket.inode, None);
+}
+
+#[test]
+fn the_tracers_own_questions_are_no_findings() {
+    let mut bytes = record();
+    put!(bytes, valid, BY_TRACER);
+    assert!(matches!(
+        decode(&bytes, &facts(None)),
+        Ok(Observation::Canary(_))
+    ));
+}
+
+#[test]
+fn no_damaged_record_is_taken_for_a_whole_one() {
+    let bytes = record();
+    let want = size_of::<QueryRecord>();
+    for got in 0..bytes.len() {
+        assert_eq!(
+            decode(&bytes[..got], &facts(None)),
+            Err(DecodeError::Length { got, want }),
+            "{got} bytes"
+        );
+    }
+    let mut long = bytes.clone();
+    long.push(0);
+    assert_eq!(
+        decode(&long, &facts(None)),
+        Err(DecodeError::Length {
+            got: want + 1,
+            want
+        })
+    );
+    let mut unknown = bytes.clone();
+    put!(unknown, kind, 99_u32);
+    assert_eq!(decode(&unknown, &facts(None)), Err(DecodeError::Kind(99)));
+    for (name, damage) in [
+        ("protocol", offset_of!(QueryRecord, protocol)),
+        ("address family", offset_of!(QueryRecord, family)),
+        ("rung", offset_of!(QueryRecord, rung)),
+    ] {
+        let mut damaged = bytes.clone();
+        damaged[damage] = 200;
+        let error = decode(&damaged, &facts(None)).unwrap_err();
+        assert!(
+            matches!(error, DecodeError::Field(field, _) if field == name),
+            "{error}"
+        );
+    }
+}

@@ -53,7 +53,10 @@ impl Readable for Bytes {
     fn read(&self, offset: u64, buffer: &mut [u8]) -> btfparse::Result<()> {
         let start = usize::try_from(offset).ok();
         let end = start.and_then(|start| start.checked_add(buffer.len()));
-        match start.zip(end).and_then(|(start, end)| self.0.get(start..end)) {
+        match start
+            .zip(end)
+            .and_then(|(start, end)| self.0.get(start..end))
+        {
             Some(bytes) => {
                 buffer.copy_from_slice(bytes);
                 Ok(())
@@ -80,12 +83,12 @@ pub fn read(file: Option<&Path>) -> anyhow::Result<BtfFacts> {
              give its description with --btf FILE (pahole --btf_encode_detached FILE vmlinux)"
         ),
         Err(why) => {
-            return Err(why).with_context(|| {
-                format!("cannot read type information from {}", path.display())
-            });
+            return Err(why)
+                .with_context(|| format!("cannot read type information from {}", path.display()));
         }
     };
-    parse(bytes).with_context(|| format!("{} is not the type information of a kernel", path.display()))
+    parse(bytes)
+        .with_context(|| format!("{} is not the type information of a kernel", path.display()))
 }
 
 /// Resolves what the probes need in a BTF blob.
@@ -95,9 +98,12 @@ pub fn read(file: Option<&Path>) -> anyhow::Result<BtfFacts> {
 /// Fails if the bytes are not BTF.
 pub fn parse(bytes: Vec<u8>) -> anyhow::Result<BtfFacts> {
     const MAGIC: [u8; 2] = 0xeb9f_u16.to_le_bytes();
-    ensure!(bytes.starts_with(&MAGIC), "it does not begin with the magic number of BTF");
-    let types = TypeInformation::new(&Bytes(bytes))
-        .map_err(|why| anyhow::anyhow!("{}", why.message()))?;
+    ensure!(
+        bytes.starts_with(&MAGIC),
+        "it does not begin with the magic number of BTF"
+    );
+    let types =
+        TypeInformation::new(&Bytes(bytes)).map_err(|why| anyhow::anyhow!("{}", why.message()))?;
     let index = Index::new(&types);
     ensure!(
         index.structs.contains_key("task_struct"),
@@ -154,12 +160,19 @@ impl<'a> Index<'a> {
                 functions.push(name);
             }
         }
-        Self { types, structs, functions }
+        Self {
+            types,
+            structs,
+            functions,
+        }
     }
 
     /// Offset of a member, if it is there, byte-aligned, and as wide as the probes read.
     fn resolve(&self, member: &MemberSpec) -> anyhow::Result<u16> {
-        let (name, path) = member.path.split_once('.').context("path without a member")?;
+        let (name, path) = member
+            .path
+            .split_once('.')
+            .context("path without a member")?;
         let (offset, size) = self.locate(name, path)?;
         ensure!(
             size == usize::from(member.width),
@@ -218,7 +231,12 @@ mod tests {
 
     #[test]
     fn garbage_is_refused_with_a_reason() {
-        for garbage in [&b""[..], b"garbage", b"\x7fELF", &[0x9f, 0xeb, 1, 0, 24, 0, 0, 0]] {
+        for garbage in [
+            &b""[..],
+            b"garbage",
+            b"\x7fELF",
+            &[0x9f, 0xeb, 1, 0, 24, 0, 0, 0],
+        ] {
             let why = format!("{:#}", parse(garbage.to_vec()).unwrap_err());
             assert!(!why.is_empty());
         }
@@ -233,7 +251,10 @@ mod tests {
         for length in [1, 8, 24, 25, 1000, whole.len() / 2, whole.len() - 1] {
             // Cutting only the tail of the string section may leave all types readable.
             if parse(whole[..length].to_vec()).is_ok() {
-                assert!(length > whole.len() / 2, "{length} bytes were taken for a whole file");
+                assert!(
+                    length > whole.len() / 2,
+                    "{length} bytes were taken for a whole file"
+                );
             }
         }
     }

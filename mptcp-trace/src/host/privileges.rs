@@ -10,7 +10,11 @@ use super::Fact;
 pub fn may_trace() -> Fact {
     let held = match capabilities(None) {
         Ok(sets) => sets.effective,
-        Err(why) => return Fact::Unknown(format!("capabilities of this process cannot be read: {why}")),
+        Err(why) => {
+            return Fact::Unknown(format!(
+                "capabilities of this process cannot be read: {why}"
+            ));
+        }
     };
     judge(held)
 }
@@ -49,7 +53,10 @@ mod tests {
         let both = CapabilitySet::BPF | CapabilitySet::PERFMON;
         assert_eq!(judge(both), Fact::Yes);
         assert_eq!(judge(CapabilitySet::SYS_ADMIN), Fact::Yes);
-        assert_eq!(judge(none), Fact::No("this process lacks CAP_BPF and CAP_PERFMON".into()));
+        assert_eq!(
+            judge(none),
+            Fact::No("this process lacks CAP_BPF and CAP_PERFMON".into())
+        );
         assert_eq!(
             judge(CapabilitySet::BPF | CapabilitySet::NET_ADMIN),
             Fact::No("this process lacks CAP_PERFMON".into())

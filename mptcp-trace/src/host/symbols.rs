@@ -47,7 +47,10 @@ impl Symbols {
         let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for name in names {
             if let Some(base) = base_name(name) {
-                found.entry(base.to_owned()).or_default().push(name.to_owned());
+                found
+                    .entry(base.to_owned())
+                    .or_default()
+                    .push(name.to_owned());
             }
         }
         Self { found: Ok(found) }
@@ -56,7 +59,9 @@ impl Symbols {
     /// A table that could not be read.
     #[must_use]
     pub fn unreadable(why: &str) -> Self {
-        Self { found: Err(why.to_owned()) }
+        Self {
+            found: Err(why.to_owned()),
+        }
     }
 }
 
@@ -130,6 +135,9 @@ mod tests {
         let symbols = Symbols::from_names(["tcp_getsockopt.isra.0", "tcp_getsockopt"]);
         assert_eq!(symbols.find("tcp_getsockopt"), Ok(Some("tcp_getsockopt")));
         assert_eq!(symbols.find("mptcp_getsockopt"), Ok(None));
-        assert_eq!(Symbols::unreadable("why").find("tcp_getsockopt"), Err("why"));
+        assert_eq!(
+            Symbols::unreadable("why").find("tcp_getsockopt"),
+            Err("why")
+        );
     }
 }

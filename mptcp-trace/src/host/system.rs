@@ -9,7 +9,10 @@ use super::{Fact, PidNamespace, btf::KERNEL_BTF, privileges};
 /// `uname -r`.
 #[must_use]
 pub fn kernel_release() -> String {
-    rustix::system::uname().release().to_string_lossy().into_owned()
+    rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned()
 }
 
 /// Does the kernel describe its own types?
@@ -21,7 +24,10 @@ pub fn own_btf() -> Fact {
 /// Can functions be probed with breakpoints?
 #[must_use]
 pub fn kprobes() -> Fact {
-    exists("/sys/bus/event_source/devices/kprobe/type", "CONFIG_KPROBE_EVENTS")
+    exists(
+        "/sys/bus/event_source/devices/kprobe/type",
+        "CONFIG_KPROBE_EVENTS",
+    )
 }
 
 fn exists(path: &str, option: &str) -> Fact {
@@ -81,7 +87,11 @@ pub fn ask_is_mptcp(socket: &Socket) -> std::io::Result<i32> {
             &raw mut length,
         )
     };
-    if failed == 0 { Ok(value) } else { Err(std::io::Error::last_os_error()) }
+    if failed == 0 {
+        Ok(value)
+    } else {
+        Err(std::io::Error::last_os_error())
+    }
 }
 
 /// Does this kernel know `TCP_IS_MPTCP`? Asked of a fresh TCP socket, which it must answer with 0.
@@ -93,7 +103,9 @@ pub fn option_known() -> Fact {
         Err(why) if why.raw_os_error() == Some(libc::ENOPROTOOPT) => {
             Fact::No("this kernel does not know TCP_IS_MPTCP (Linux 6.10 and later do)".into())
         }
-        Err(why) => Fact::Unknown(format!("asking a TCP socket for TCP_IS_MPTCP failed: {why}")),
+        Err(why) => Fact::Unknown(format!(
+            "asking a TCP socket for TCP_IS_MPTCP failed: {why}"
+        )),
     }
 }
 
@@ -103,5 +115,8 @@ pub fn pid_namespace() -> Option<PidNamespace> {
     // The inode of the initial PID namespace is part of the ABI (PROC_PID_INIT_INO).
     const INITIAL_INO: u64 = 0xeffffffc;
     let ours = fs::metadata("/proc/self/ns/pid").ok()?;
-    (ours.ino() != INITIAL_INO).then_some(PidNamespace { dev: ours.dev(), ino: ours.ino() })
+    (ours.ino() != INITIAL_INO).then_some(PidNamespace {
+        dev: ours.dev(),
+        ino: ours.ino(),
+    })
 }

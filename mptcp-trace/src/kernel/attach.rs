@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use aya::{
     Btf, Ebpf,
     maps::HashMap,
-    programs::{FEntry, FExit, KProbe, Program, RawTracePoint, TracePoint},
+    programs::{FEntry, FExit, KProbe, Program, ProgramError, RawTracePoint, TracePoint},
 };
 
 use super::{
@@ -31,10 +31,22 @@ pub struct AttachError {
 
 impl fmt::Display for AttachError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The whole chain in one line; a verifier log would fill pages.
-        let why = format!("{:#}", self.why);
-        let line = why.lines().next().unwrap_or_default();
-        f.write_str(line)
+        let refused = self.why.chain().find_map(|why| match why.downcast_ref() {
+            Some(ProgramError::LoadError { io_error, .. }) => Some(io_error),
+            Some(_) | None => None,
+        });
+        match refused {
+            // The verifier's log would fill pages; -vv shows it.
+            Some(why) => write!(
+                f,
+                "{}: the kernel refuses to load the program: {why}",
+                self.why
+            ),
+            None => {
+                let why = format!("{:#}", self.why);
+                f.write_str(why.lines().next().unwrap_or_default())
+            }
+        }
     }
 }
 
@@ -57,9 +69,17 @@ impl Tracer {
     ///
     /// Says which probe the kernel refused and why; nothing stays behind then.
     pub fn start(config: &TracerConfig, plan: &RungPlan) -> Result<Self, AttachError> {
-        let wrap = |why| AttachError { rung: plan.rung, why };
+        let wrap = |why| AttachError {
+            rung: plan.rung,
+            why,
+        };
         let ebpf = load(config, plan).map_err(wrap)?;
-        let mut tracer = Self { ebpf, rung: plan.rung, attached: Vec::new(), missed: 0 };
+        let mut tracer = Self {
+            ebpf,
+            rung: plan.rung,
+            attached: Vec::new(),
+            missed: 0,
+        };
         tracer.fill_filters(config).map_err(wrap)?;
         if config.follow {
             for (program, tracepoint) in [
@@ -122,13 +142,19 @@ impl Tracer {
         }
     }
 
-    /// True if some process is still wanted (they leave when they end).
+    /// True if a followed child is still there (they leave when they end).
     ///
     /// # Errors
     ///
     /// Fails if the filter cannot be read.
-    pub fn anyone_left(&mut self) -> anyhow::Result<bool> {
-        Ok(self.pids()?.keys().next().is_some())
+    pub fn has_children(&self) -> anyhow::Result<bool> {
+        let map = self
+            .ebpf
+            .map("FAMILY")
+            .context("the BPF object has no map FAMILY")?;
+        let family: HashMap<_, u32, u8> =
+            HashMap::try_from(map).context("map FAMILY has another type")?;
+        Ok(family.keys().next().is_some())
     }
 
     /// Detaches everything, what opens a question first. Records stay in the ring, counters readable.
@@ -169,24 +195,39 @@ impl Tracer {
                 query.missed += counters::recursion_misses(program).unwrap_or(0);
             }
         }
-        Ok(LossReport { sensors: vec![query] })
+        Ok(LossReport {
+            sensors: vec![query],
+        })
     }
 
     fn pids(&mut self) -> anyhow::Result<HashMap<&mut aya::maps::MapData, u32, u8>> {
-        let map = self.ebpf.map_mut("PIDS").context("the BPF object has no map PIDS")?;
+        let map = self
+            .ebpf
+            .map_mut("PIDS")
+            .context("the BPF object has no map PIDS")?;
         HashMap::try_from(map).context("map PIDS has another type")
     }
 
     fn fill_filters(&mut self, config: &TracerConfig) -> anyhow::Result<()> {
-        let map = self.ebpf.map_mut("COMMS").context("the BPF object has no map COMMS")?;
+        let map = self
+            .ebpf
+            .map_mut("COMMS")
+            .context("the BPF object has no map COMMS")?;
         let mut comms: HashMap<_, [u8; 16], u8> = HashMap::try_from(map)?;
         for comm in &config.comms {
-            comms.insert(comm, 1, 0).context("too many names for --comm")?;
+            comms
+                .insert(comm, 1, 0)
+                .context("too many names for --comm")?;
         }
-        let map = self.ebpf.map_mut("NETNS").context("the BPF object has no map NETNS")?;
+        let map = self
+            .ebpf
+            .map_mut("NETNS")
+            .context("the BPF object has no map NETNS")?;
         let mut netns: HashMap<_, u32, u8> = HashMap::try_from(map)?;
         for inum in &config.netns {
-            netns.insert(inum, 1, 0).context("too many namespaces for --netns")?;
+            netns
+                .insert(inum, 1, 0)
+                .context("too many namespaces for --netns")?;
         }
         Ok(())
     }

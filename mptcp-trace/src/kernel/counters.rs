@@ -24,7 +24,8 @@ pub(super) fn query(ebpf: &Ebpf) -> anyhow::Result<Loss> {
         let values = map.get(&slot, 0).context("cannot read the counters")?;
         Ok(values.iter().sum())
     };
-    let still_open = open_questions(ebpf, "IN_FLIGHT")? + open_questions(ebpf, "SYSCALL_IN_FLIGHT")?;
+    let still_open =
+        open_questions(ebpf, "IN_FLIGHT")? + open_questions(ebpf, "SYSCALL_IN_FLIGHT")?;
     Ok(Loss {
         sensor: QUERY.to_owned(),
         seen: sum(counter::SEEN)?,
@@ -35,12 +36,15 @@ pub(super) fn query(ebpf: &Ebpf) -> anyhow::Result<Loss> {
         table_full: sum(counter::TABLE_FULL)?,
         unfinished: sum(counter::UNFINISHED)? + still_open,
         missed: 0,
+        unfollowed: sum(counter::UNFOLLOWED)?,
     })
 }
 
 /// Questions whose return was not seen yet.
 fn open_questions(ebpf: &Ebpf, name: &str) -> anyhow::Result<u64> {
-    let map = ebpf.map(name).with_context(|| format!("the BPF object has no map {name}"))?;
+    let map = ebpf
+        .map(name)
+        .with_context(|| format!("the BPF object has no map {name}"))?;
     // Only the keys are read; the type of the values has to fit all the same.
     let count = match name {
         "IN_FLIGHT" => HashMap::<&MapData, u64, [u8; 24]>::try_from(map)

@@ -47,7 +47,11 @@ pub(super) fn load(config: &TracerConfig, rung: &RungPlan) -> anyhow::Result<Ebp
     }
     .to_bytes();
     let outermost_probed = u32::from(rung.outermost_probed);
-    let level: u8 = if config.debug { aya_log::Level::Debug as u8 } else { 0 };
+    let level: u8 = if config.debug {
+        aya_log::Level::Debug as u8
+    } else {
+        0
+    };
     let mut loader = EbpfLoader::new();
     loader
         .override_global(ABI_SYMBOL, &ABI_VERSION, true)
@@ -72,7 +76,10 @@ pub(super) fn load(config: &TracerConfig, rung: &RungPlan) -> anyhow::Result<Ebp
 /// matters, creating the map says so.
 fn raise_memlock_limit() {
     use rustix::process::{Resource, Rlimit, setrlimit};
-    let unlimited = Rlimit { current: None, maximum: None };
+    let unlimited = Rlimit {
+        current: None,
+        maximum: None,
+    };
     if let Err(why) = setrlimit(Resource::Memlock, unlimited) {
         log::debug!("RLIMIT_MEMLOCK stays as it is: {why}");
     }

@@ -11,7 +11,5 @@ pub use load::TracerConfig;
 pub use ring::{LogRing, RecordRing, readable};
 
 /// The compiled BPF object; `cargo xtask bpf --check` proves that it is what the source gives.
-pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/bpf/mptcp-trace.o"
-));
+pub static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/bpf/mptcp-trace.o"));

@@ -32,7 +32,9 @@ pub struct RecordRing {
 
 impl RecordRing {
     pub(super) fn new(ebpf: &mut Ebpf) -> anyhow::Result<Self> {
-        let map = ebpf.take_map("RECORDS").context("the BPF object has no map RECORDS")?;
+        let map = ebpf
+            .take_map("RECORDS")
+            .context("the BPF object has no map RECORDS")?;
         let ring = RingBuf::try_from(map).context("map RECORDS is no ring")?;
         let ring = readable(ring).context("cannot wait for the ring")?;
         Ok(Self { ring })

@@ -37,7 +37,10 @@ fn mount_privately() -> anyhow::Result<()> {
     // and memory stay shared, so nothing that other threads rely on is taken away.
     unsafe { unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::FS) }.with_context(what)?;
     // Without this the mount would travel back to the host where / is shared, as systemd makes it.
-    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
-        .with_context(what)?;
+    mount_change(
+        "/",
+        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+    )
+    .with_context(what)?;
     mount("tracefs", TRACEFS, "tracefs", MountFlags::empty(), None).with_context(what)
 }

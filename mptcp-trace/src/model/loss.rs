@@ -21,6 +21,8 @@ pub struct Loss {
     pub unfinished: u64,
     /// Runs of a probe that the kernel skipped; not part of `seen`.
     pub missed: u64,
+    /// Children of wanted processes that could not be followed; their questions count as filtered.
+    pub unfollowed: u64,
 }
 
 impl Loss {
@@ -48,8 +50,8 @@ impl LossReport {
     /// True if nothing was lost.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.sensors
-            .iter()
-            .all(|loss| loss.lost() == 0 && loss.missed == 0 && loss.balances())
+        self.sensors.iter().all(|loss| {
+            loss.lost() == 0 && loss.missed == 0 && loss.unfollowed == 0 && loss.balances()
+        })
     }
 }

@@ -59,7 +59,10 @@ impl TcpState {
             "CLOSING",
             "NEW_SYN_RECV",
         ];
-        NAMES.get(usize::from(self.0)).copied().filter(|_| self.0 != 0)
+        NAMES
+            .get(usize::from(self.0))
+            .copied()
+            .filter(|_| self.0 != 0)
     }
 }
 

@@ -56,12 +56,16 @@ impl Held {
     /// Fails if no process can be made.
     pub fn new(command: &[OsString]) -> anyhow::Result<Self> {
         let (name, args) = command.split_first().context("no command to run")?;
-        let (ready_read, ready_write) = pipe_with(PipeFlags::CLOEXEC).context("cannot make a pipe")?;
+        let (ready_read, ready_write) =
+            pipe_with(PipeFlags::CLOEXEC).context("cannot make a pipe")?;
         let (go_read, go_write) = pipe_with(PipeFlags::CLOEXEC).context("cannot make a pipe")?;
         let mut builder = process::Command::new(name);
         builder.args(args);
-        let (ready_fd, go_fd, parents_end) =
-            (ready_write.as_raw_fd(), go_read.as_raw_fd(), go_write.as_raw_fd());
+        let (ready_fd, go_fd, parents_end) = (
+            ready_write.as_raw_fd(),
+            go_read.as_raw_fd(),
+            go_write.as_raw_fd(),
+        );
         let hold = move || {
             let pid = process::id().to_ne_bytes();
             let mut byte = [0_u8; 1];
@@ -73,7 +77,11 @@ impl Held {
                 libc::write(ready_fd, pid.as_ptr().cast(), pid.len()) == pid.len().cast_signed()
                     && libc::read(go_fd, byte.as_mut_ptr().cast(), 1) == 1
             };
-            if released { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::ECANCELED)) }
+            if released {
+                Ok(())
+            } else {
+                Err(io::Error::from_raw_os_error(libc::ECANCELED))
+            }
         };
         // SAFETY: `hold` allocates nothing and takes no lock.
         unsafe { builder.pre_exec(hold) };
@@ -95,7 +103,13 @@ impl Held {
         }
         let pid = Pid::from_raw(i32::from_ne_bytes(pid)).context("the child has no process id")?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).context("cannot watch the child")?;
-        Ok(Self { pid, pidfd, go: go_write, spawning, name: name.clone() })
+        Ok(Self {
+            pid,
+            pidfd,
+            go: go_write,
+            spawning,
+            name: name.clone(),
+        })
     }
 
     /// Process id of the child, and of the program that it becomes.
@@ -110,7 +124,13 @@ impl Held {
     ///
     /// [`CannotRun`] if there is no such program.
     pub fn release(self) -> anyhow::Result<Result<Command, CannotRun>> {
-        let Self { pid, pidfd, go, spawning, name } = self;
+        let Self {
+            pid,
+            pidfd,
+            go,
+            spawning,
+            name,
+        } = self;
         rustix::io::write(&go, &[1]).context("cannot release the child")?;
         let child = spawning
             .join()
@@ -121,7 +141,11 @@ impl Held {
                 Ok(Ok(Command { pid, pidfd, child }))
             }
             Err(why) => {
-                let code = if why.kind() == io::ErrorKind::NotFound { 127 } else { 126 };
+                let code = if why.kind() == io::ErrorKind::NotFound {
+                    127
+                } else {
+                    126
+                };
                 let why = format!("cannot run {}: {why}", name.display());
                 Ok(Err(CannotRun { code, why }))
             }
@@ -136,9 +160,18 @@ impl Command {
     ///
     /// Fails if the kernel does not tell how it ended.
     pub async fn wait(&mut self) -> anyhow::Result<i32> {
-        let _ended = self.pidfd.readable().await.context("cannot wait for the command")?;
-        let status = self.child.wait().context("cannot tell how the command ended")?;
-        Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default()))
+        let _ended = self
+            .pidfd
+            .readable()
+            .await
+            .context("cannot wait for the command")?;
+        let status = self
+            .child
+            .wait()
+            .context("cannot tell how the command ended")?;
+        Ok(status
+            .code()
+            .unwrap_or_else(|| 128 + status.signal().unwrap_or_default()))
     }
 
     /// Passes a request to end on.

@@ -64,22 +64,26 @@ pub async fn run<W: Write>(
     }
     stages.flush()?;
     let code = loop {
-        let Session { tracer, records, log, .. } = session;
+        let Session {
+            tracer,
+            records,
+            log,
+            ..
+        } = session;
         tokio::select! {
             turn = turn(records, stages) => turn?,
             logged = log_turn(log.as_mut()) => logged?,
             () = &mut deadline => break None,
             ended = ended(&until.processes) => {
                 let gone = until.processes.swap_remove(ended?);
-                if !until.follow {
-                    tracer.dismiss(gone.pid).map_err(Stop::Failed)?;
-                }
+                // Its number may be given to a stranger.
+                tracer.dismiss(gone.pid).map_err(Stop::Failed)?;
                 if until.processes.is_empty() && !until.follow {
                     break None;
                 }
             }
             _tick = family.tick(), if watching && until.follow && until.processes.is_empty() => {
-                if !tracer.anyone_left().map_err(Stop::Failed)? {
+                if !tracer.has_children().map_err(Stop::Failed)? {
                     break None;
                 }
             }

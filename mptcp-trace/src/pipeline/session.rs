@@ -60,6 +60,12 @@ impl CanaryReport {
     /// The faults in one sentence.
     #[must_use]
     pub fn verdict(&self) -> String {
+        if self.seen == 0 {
+            return format!(
+                "we asked {} questions of our own, and no probe saw one",
+                self.asked
+            );
+        }
         let complaints: Vec<String> = self.complaints.iter().map(ToString::to_string).collect();
         complaints.join("; ")
     }
@@ -69,7 +75,12 @@ impl CanaryReport {
 #[derive(Debug)]
 pub enum StartError {
     /// This kernel or these privileges cannot answer.
-    Refused(Refusal),
+    Refused {
+        /// In one sentence.
+        refusal: Refusal,
+        /// Each rung, and why it is not in use.
+        passed_over: Vec<(Rung, String)>,
+    },
     /// Something else went wrong.
     Failed(anyhow::Error),
 }
@@ -77,7 +88,7 @@ pub enum StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Refused(refusal) => refusal.fmt(f),
+            Self::Refused { refusal, .. } => refusal.fmt(f),
             Self::Failed(why) => write!(f, "{why:#}"),
         }
     }
@@ -105,7 +116,10 @@ pub async fn start(
                 return Ok(session);
             }
             Ok(session) => {
-                let why = format!("attached, but it does not work: {}", session.canary.verdict());
+                let why = format!(
+                    "attached, but it does not work: {}",
+                    session.canary.verdict()
+                );
                 log::info!("{}: {why}", rung.rung);
                 passed_over.push((rung.rung, why));
             }
@@ -118,7 +132,11 @@ pub async fn start(
         }
     }
     passed_over.sort();
-    Err(StartError::Refused(no_rung(only, &passed_over)))
+    let refusal = no_rung(only, &passed_over);
+    Err(StartError::Refused {
+        refusal,
+        passed_over,
+    })
 }
 
 enum TryError {
@@ -139,7 +157,11 @@ async fn try_rung(
 ) -> Result<Session, TryError> {
     let mut tracer = Tracer::start(config, plan).map_err(TryError::Attach)?;
     let mut records = tracer.take_records()?;
-    let log = if config.debug { Some(tracer.take_log()?) } else { None };
+    let log = if config.debug {
+        Some(tracer.take_log()?)
+    } else {
+        None
+    };
     let facts = Facts {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         kernel: host.kernel.clone(),
@@ -152,7 +174,11 @@ async fn try_rung(
         }],
     };
     let questions = canary::ask()?;
-    let mut flight = Flight { facts: &facts, own: Vec::new(), backlog: Vec::new() };
+    let mut flight = Flight {
+        facts: &facts,
+        own: Vec::new(),
+        backlog: Vec::new(),
+    };
     let home = async {
         while flight.own.len() < questions.asked.len() && flight.has_room() {
             records.next_turn(|bytes| flight.take(bytes)).await?;
@@ -164,7 +190,11 @@ async fn try_rung(
         // Silence is a finding, not an error: the complaints below say who was not seen.
         Err(_elapsed) => {}
     }
-    let Flight { facts: _, own, backlog } = flight;
+    let Flight {
+        facts: _,
+        own,
+        backlog,
+    } = flight;
     let (facts, canary) = judge(facts, &questions, &own);
     let canary_queries = own.len() as u64;
     Ok(Session {
@@ -254,6 +284,8 @@ fn boot_epoch() -> Duration {
         u64::try_from(since_boot.tv_sec).unwrap_or_default(),
         u32::try_from(since_boot.tv_nsec).unwrap_or_default(),
     );
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let wall = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     wall.saturating_sub(since_boot)
 }

@@ -77,7 +77,10 @@ impl<W: Write> Stages<W> {
     /// [`Stop`] when it was the last that is wanted, or nothing can be written any more.
     pub fn take(&mut self, bytes: &[u8]) -> Result<(), Stop> {
         if let Some(capture) = &mut self.capture {
-            capture.record(bytes).context("cannot write the capture").map_err(Stop::Failed)?;
+            capture
+                .record(bytes)
+                .context("cannot write the capture")
+                .map_err(Stop::Failed)?;
         }
         let query = match decode(bytes, &self.facts) {
             Ok(Observation::Query(query)) => query,
@@ -109,9 +112,10 @@ impl<W: Write> Stages<W> {
         self.write_lines()?;
         self.out.flush().map_err(Stop::from_output)?;
         match &mut self.capture {
-            Some(capture) => {
-                capture.flush().context("cannot write the capture").map_err(Stop::Failed)
-            }
+            Some(capture) => capture
+                .flush()
+                .context("cannot write the capture")
+                .map_err(Stop::Failed),
             None => Ok(()),
         }
     }
@@ -123,7 +127,10 @@ impl<W: Write> Stages<W> {
     /// [`Stop`] if it cannot be written.
     pub fn finish(&mut self, losses: &LossReport) -> Result<(), Stop> {
         if let Some(capture) = self.capture.take() {
-            capture.finish(losses).context("cannot write the capture").map_err(Stop::Failed)?;
+            capture
+                .finish(losses)
+                .context("cannot write the capture")
+                .map_err(Stop::Failed)?;
         }
         self.format.end(self.findings, losses, &mut self.lines);
         self.flush()
@@ -132,7 +139,10 @@ impl<W: Write> Stages<W> {
     /// What was done.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
-        Outcome { findings: self.findings, undecodable: self.undecodable }
+        Outcome {
+            findings: self.findings,
+            undecodable: self.undecodable,
+        }
     }
 
     fn write_lines(&mut self) -> Result<(), Stop> {

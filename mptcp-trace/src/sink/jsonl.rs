@@ -87,19 +87,39 @@ struct LossData<'a> {
     table_full: u64,
     unfinished: u64,
     missed: u64,
+    unfollowed: u64,
 }
 
 pub(super) fn start(facts: &Facts, source: Source, out: &mut Vec<u8>) {
-    let Facts { version, kernel, boot_epoch: _, fallback_bit: _, sensors } = facts;
+    let Facts {
+        version,
+        kernel,
+        boot_epoch: _,
+        fallback_bit: _,
+        sensors,
+    } = facts;
     let sensors = sensors
         .iter()
-        .map(|SensorState { name, rung, limits }| Sensor { name, rung: rung.name(), limits })
+        .map(|SensorState { name, rung, limits }| Sensor {
+            name,
+            rung: rung.name(),
+            limits,
+        })
         .collect();
     let source = match source {
         Source::Live => "live",
         Source::Replay => "replay",
     };
-    push(out, &Message::Start(Start { schema: SCHEMA, version, kernel, source, sensors }));
+    push(
+        out,
+        &Message::Start(Start {
+            schema: SCHEMA,
+            version,
+            kernel,
+            source,
+            sensors,
+        }),
+    );
 }
 
 pub(super) fn finding(finding: &Finding, out: &mut Vec<u8>) {
@@ -124,6 +144,7 @@ pub(super) fn end(findings: u64, losses: &LossReport, out: &mut Vec<u8>) {
                 table_full,
                 unfinished,
                 missed,
+                unfollowed,
             } = loss;
             LossData {
                 sensor,
@@ -135,10 +156,18 @@ pub(super) fn end(findings: u64, losses: &LossReport, out: &mut Vec<u8>) {
                 table_full: *table_full,
                 unfinished: *unfinished,
                 missed: *missed,
+                unfollowed: *unfollowed,
             }
         })
         .collect();
-    push(out, &Message::End(End { findings, losses, complete }));
+    push(
+        out,
+        &Message::End(End {
+            findings,
+            losses,
+            complete,
+        }),
+    );
 }
 
 fn query(event: &QueryEvent) -> QueryData<'_> {
@@ -154,7 +183,16 @@ fn query(event: &QueryEvent) -> QueryData<'_> {
         rung,
         state_bits: _,
     } = query;
-    let Socket { id, inode, netns, protocol, family, state, local, remote } = socket;
+    let Socket {
+        id,
+        inode,
+        netns,
+        protocol,
+        family,
+        state,
+        local,
+        remote,
+    } = socket;
     let id = id.to_string();
     let (protocol, msk) = match protocol {
         Protocol::Mptcp => ("mptcp", Some(id.clone())),
@@ -190,7 +228,10 @@ fn query(event: &QueryEvent) -> QueryData<'_> {
 }
 
 fn endpoint(address: SocketAddr) -> Endpoint {
-    Endpoint { addr: address.ip().to_string(), port: address.port() }
+    Endpoint {
+        addr: address.ip().to_string(),
+        port: address.port(),
+    }
 }
 
 /// UTC with all nine digits, so that lines sort as text.

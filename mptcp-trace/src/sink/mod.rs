@@ -48,7 +48,11 @@ impl Format {
     /// One finding: one line.
     pub fn finding(self, finding: &Finding, out: &mut Vec<u8>) {
         match self {
-            Self::Text { header: _, colour, utc } => text::finding(finding, colour, utc, out),
+            Self::Text {
+                header: _,
+                colour,
+                utc,
+            } => text::finding(finding, colour, utc, out),
             Self::Json => jsonl::finding(finding, out),
         }
     }

@@ -19,6 +19,7 @@ pub fn summary(findings: u64, losses: &LossReport) -> String {
             table_full,
             unfinished,
             missed,
+            unfollowed,
         } = loss;
         // Writing to memory does not fail.
         let _infallible = write!(
@@ -42,6 +43,12 @@ pub fn summary(findings: u64, losses: &LossReport) -> String {
         if *missed > 0 {
             let _infallible = write!(text, "; {missed} runs of a probe skipped by the kernel");
         }
+        if *unfollowed > 0 {
+            let _infallible = write!(
+                text,
+                "; {unfollowed} children not followed: too many at once"
+            );
+        }
         if !loss.balances() {
             text.push_str("; THE COUNTS DO NOT ADD UP: please report this");
         }
@@ -56,14 +63,30 @@ mod tests {
 
     #[test]
     fn the_loss_line_is_there_when_nothing_was_lost_and_says_what_was() {
-        let clean = Loss { sensor: "query".into(), seen: 3, emitted: 2, filtered: 1, ..Loss::default() };
-        let report = LossReport { sensors: vec![clean.clone()] };
+        let clean = Loss {
+            sensor: "query".into(),
+            seen: 3,
+            emitted: 2,
+            filtered: 1,
+            ..Loss::default()
+        };
+        let report = LossReport {
+            sensors: vec![clean.clone()],
+        };
         assert_eq!(
             summary(2, &report),
             "query: 2 printed; 3 seen = 2 recorded + 1 filtered + 0 lost\n"
         );
-        let lossy = Loss { seen: 9, ring_full: 5, unfinished: 1, missed: 2, ..clean };
-        let report = LossReport { sensors: vec![lossy] };
+        let lossy = Loss {
+            seen: 9,
+            ring_full: 5,
+            unfinished: 1,
+            missed: 2,
+            ..clean
+        };
+        let report = LossReport {
+            sensors: vec![lossy],
+        };
         assert_eq!(
             summary(2, &report),
             "query: 2 printed; 9 seen = 2 recorded + 1 filtered + 6 lost (5 ring full, 1 return not \
@@ -73,7 +96,20 @@ mod tests {
 
     #[test]
     fn counts_that_do_not_add_up_are_never_passed_over() {
-        let wrong = Loss { sensor: "query".into(), seen: 3, emitted: 2, ..Loss::default() };
-        assert!(summary(2, &LossReport { sensors: vec![wrong] }).contains("DO NOT ADD UP"));
+        let wrong = Loss {
+            sensor: "query".into(),
+            seen: 3,
+            emitted: 2,
+            ..Loss::default()
+        };
+        assert!(
+            summary(
+                2,
+                &LossReport {
+                    sensors: vec![wrong]
+                }
+            )
+            .contains("DO NOT ADD UP")
+        );
     }
 }

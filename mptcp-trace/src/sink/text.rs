@@ -79,7 +79,11 @@ fn clock(time: std::time::SystemTime, utc: bool) -> String {
     let Ok(timestamp) = Timestamp::try_from(time) else {
         return "?".to_owned();
     };
-    let zone = if utc { TimeZone::UTC } else { TimeZone::system() };
+    let zone = if utc {
+        TimeZone::UTC
+    } else {
+        TimeZone::system()
+    };
     let zoned = timestamp.to_zoned_datetime(zone);
     format!(
         "{:02}:{:02}:{:02}.{:06}",

@@ -122,7 +122,10 @@ fn finish(ctx: &impl EbpfContext, record: &mut QueryRecord, sk: Sock) {
         }
         Err(Fault) => {
             emit::count(counter::FAULTED);
-            debug!(ctx, "thread {}: socket 0x{:x} could not be read", record.tid, sk.0);
+            debug!(
+                ctx,
+                "thread {}: socket 0x{:x} could not be read", record.tid, sk.0
+            );
         }
     }
 }

@@ -33,7 +33,11 @@ use crate::{
 fn word(ctx: &TracePointContext, n: usize) -> u64 {
     // SAFETY: the context of these programs is the header and six words; the loader has compared the
     // offset with the kernel's BTF, and the verifier checks the bounds.
-    unsafe { *ctx.as_ptr().byte_add(SYSCALL_CONTEXT_OFFSET + n * 8).cast::<u64>() }
+    unsafe {
+        *ctx.as_ptr()
+            .byte_add(SYSCALL_CONTEXT_OFFSET + n * 8)
+            .cast::<u64>()
+    }
 }
 
 /// `getsockopt(fd, level, optname, optval, optlen)` is entered.
@@ -54,8 +58,12 @@ fn enter(ctx: &TracePointContext) {
     let fd = word(ctx, 0) as u32;
     // A bad descriptor or another kind of socket never reaches the TCP code: not a query.
     let Ok(file) = current_file(fd) else { return };
-    let Some(sk) = socket_of_file(file) else { return };
-    let (Ok(family), Ok(protocol)) = (sk.family(), sk.protocol()) else { return };
+    let Some(sk) = socket_of_file(file) else {
+        return;
+    };
+    let (Ok(family), Ok(protocol)) = (sk.family(), sk.protocol()) else {
+        return;
+    };
     if !is_tcp_or_mptcp(family, protocol) {
         return;
     }
