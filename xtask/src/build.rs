@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::{command, places::Places};
 
@@ -49,6 +49,11 @@ pub(crate) struct StaticPrograms {
 
 /// Builds tracer and lab without a dynamic loader, since the initramfs holds no library.
 pub(crate) fn static_programs(places: &Places) -> Result<StaticPrograms> {
+    if !cfg!(target_arch = "x86_64") {
+        bail!(
+            "cannot build for the kernels of the matrix: they are for x86-64, this machine is not"
+        );
+    }
     command::say("building static mptcp-trace and mptcp-lab");
     // Its own directory: other RUSTFLAGS would throw away the ordinary build's artifacts.
     let target = places.target.join("static");

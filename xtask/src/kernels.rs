@@ -170,23 +170,37 @@ fn unpacked(apt: &Apt, package: &Package, kernels: &Path) -> Result<Kernel> {
     }
     fs::rename(&partial, &directory)
         .with_context(|| format!("cannot move the kernel to {}", directory.display()))?;
-    Kernel::open(&directory)
+    let kernel = Kernel::open(&directory)?;
+    remove_older(kernels, &directory, &series_of(release)?)?;
+    Ok(kernel)
+}
+
+/// A series keeps one kernel in the cache: the newest that could be fetched.
+fn remove_older(kernels: &Path, keep: &Path, series: &str) -> Result<()> {
+    for (_, path) in cached(kernels, series).filter(|(_, path)| path != keep) {
+        fs::remove_dir_all(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Unpacked kernels of a series, with the versions of their packages.
+fn cached(kernels: &Path, series: &str) -> impl Iterator<Item = (String, PathBuf)> {
+    let prefix = format!("{series}.");
+    fs::read_dir(kernels)
+        .ok()
+        .into_iter()
+        .flatten()
+        .filter_map(move |entry| {
+            let path = entry.ok()?.path();
+            let (release, version) = path.file_name()?.to_str()?.split_once('=')?;
+            release
+                .starts_with(&prefix)
+                .then(|| (version.to_owned(), path.clone()))
+        })
 }
 
 fn newest_cached(kernels: &Path, series: &str) -> Option<PathBuf> {
-    let version = |path: &Path| {
-        let name = path.file_name()?.to_str()?;
-        let (release, version) = name.split_once('=')?;
-        release
-            .starts_with(&format!("{series}."))
-            .then(|| version.to_owned())
-    };
-    fs::read_dir(kernels)
-        .ok()?
-        .filter_map(|entry| {
-            let path = entry.ok()?.path();
-            Some((version(&path)?, path))
-        })
+    cached(kernels, series)
         .max_by(|(a, _), (b, _)| compare_versions(a, b))
         .map(|(_, path)| path)
 }

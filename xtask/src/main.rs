@@ -4,6 +4,7 @@ mod apt;
 mod bpf;
 mod build;
 mod check;
+mod cli;
 mod command;
 mod docs_table;
 mod host_packages;
@@ -24,39 +25,9 @@ mod vm;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-
-/// Chores of mptcp-trace: build, run, check, test, boot kernels.
-#[derive(Parser)]
-#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
-struct Cli {
-    #[command(subcommand)]
-    verb: Verb,
-}
-
-#[derive(Subcommand)]
-enum Verb {
-    Bpf(bpf::Args),
-    Build(build::Args),
-    Run(run::Args),
-    Check(check::Args),
-    Test(test::Args),
-    Vm(vm::Args),
-    Kernel(sol_tcp::Args),
-}
-
 fn main() -> ExitCode {
     if rustc_wrapper::is_requested() {
         return rustc_wrapper::exec();
     }
-    let outcome = match Cli::parse().verb {
-        Verb::Bpf(args) => bpf::verb(&args),
-        Verb::Build(args) => build::verb(&args),
-        Verb::Run(args) => run::verb(&args),
-        Verb::Check(args) => check::verb(&args),
-        Verb::Test(args) => test::verb(&args),
-        Verb::Vm(args) => vm::verb(&args),
-        Verb::Kernel(args) => sol_tcp::verb(&args),
-    };
-    outcome.unwrap_or_else(|error| command::report(&error))
+    cli::dispatch().unwrap_or_else(|error| command::report(&error))
 }

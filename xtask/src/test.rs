@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     bpf,
-    build::StaticPrograms,
+    build::{self, StaticPrograms},
     command::{self, is_root, say},
     docs_table,
     matrix::Report,
@@ -49,83 +49,100 @@ struct Row {
     tally: Tally,
 }
 
+/// What all steps gave.
+#[derive(Default)]
+struct Summary {
+    rows: Vec<Row>,
+    /// For docs/kernels.md.
+    results: Vec<(String, Report)>,
+}
+
 /// Runs all steps, also after one that failed, and prints the summary.
 pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
     let places = Places::find()?;
-    let mut rows = vec![
-        step("committed BPF object", || {
-            bpf::check(&places)?;
-            Ok(Tally::of(true))
-        }),
-        step("cargo test", || crates(&places)),
-    ];
-    let mut results = Vec::new();
-    match Fleet::prepare(places, false, JOB_TIME_MAX_S) {
-        Ok(fleet) => machines(&fleet, args, &mut rows, &mut results),
-        Err(error) => rows.push(step("static programs and QEMU", || Err(error))),
+    let page = places.root.join("docs/kernels.md");
+    let mut summary = Summary::default();
+    summary.step("committed BPF object", || {
+        bpf::check(&places)?;
+        Ok(Tally::of(true))
+    });
+    summary.step("cargo test", || crates(&places));
+    if let Err(error) = matrices(places, args, &mut summary) {
+        summary.step("matrix", || Err(error));
     }
     if args.update_docs {
-        docs_table::update(&Places::find()?.root.join("docs/kernels.md"), &results)?;
+        docs_table::update(&page, &summary.results)?;
     }
-    println!(
-        "\n{:<44} {:>6} {:>6} {:>7}",
-        "summary", "passed", "failed", "skipped"
-    );
-    let mut total = Tally::default();
-    for Row { name, tally } in rows {
-        println!(
-            "{name:<44} {:>6} {:>6} {:>7}",
-            tally.passed, tally.failed, tally.skipped
-        );
-        total.add(tally);
-    }
-    println!("\n{total}");
-    Ok(total.exit_code())
+    Ok(summary.close())
 }
 
-fn machines(fleet: &Fleet, args: &Args, rows: &mut Vec<Row>, results: &mut Vec<(String, Report)>) {
-    let options = MatrixOptions::default();
-    let mut take = |result: MatrixResult| {
-        rows.push(Row {
+impl Summary {
+    fn step(&mut self, name: &str, act: impl FnOnce() -> Result<Tally>) {
+        say(format_args!("test: {name}"));
+        let tally = act().unwrap_or_else(|error| {
+            command::report(&error);
+            Tally::of(false)
+        });
+        self.rows.push(Row {
+            name: name.to_owned(),
+            tally,
+        });
+    }
+
+    fn matrix(&mut self, result: MatrixResult) {
+        self.rows.push(Row {
             name: format!("matrix on {}", result.label()),
             tally: result.show(),
         });
-        results.extend(result.for_docs());
-    };
-    if is_root() {
-        // The flood is for a real processor; in emulation it measures the emulator.
-        let options = MatrixOptions {
-            flood: true,
-            ..MatrixOptions::default()
-        };
-        take(on_running_kernel(&fleet.programs, &options));
+        self.results.extend(result.for_docs());
     }
-    let series = match (args.no_vm, args.kernel.is_empty()) {
-        (true, _) => Vec::new(),
-        (false, true) => vm::default_series(),
-        (false, false) => args.kernel.clone(),
-    };
-    for series in series {
-        take(fleet.matrix(&series, &options));
-    }
-    if !is_root() {
-        say("matrix on the running kernel skipped: it needs root; type: sudo cargo xtask test");
-        rows.push(Row {
-            name: format!("matrix on {RUNNING}"),
-            tally: Tally::one_skipped(),
-        });
+
+    fn close(self) -> ExitCode {
+        println!(
+            "\n{:<44} {:>6} {:>6} {:>7}",
+            "summary", "passed", "failed", "skipped"
+        );
+        let mut total = Tally::default();
+        for Row { name, tally } in self.rows {
+            println!(
+                "{name:<44} {:>6} {:>6} {:>7}",
+                tally.passed, tally.failed, tally.skipped
+            );
+            total.add(tally);
+        }
+        println!("\n{total}");
+        total.exit_code()
     }
 }
 
-fn step(name: &str, act: impl FnOnce() -> Result<Tally>) -> Row {
-    say(format_args!("test: {name}"));
-    let tally = act().unwrap_or_else(|error| {
-        command::report(&error);
-        Tally::of(false)
-    });
-    Row {
-        name: name.to_owned(),
-        tally,
+fn matrices(places: Places, args: &Args, summary: &mut Summary) -> Result<()> {
+    let programs = build::static_programs(&places)?;
+    if is_root() {
+        summary.matrix(on_running_kernel(&programs));
+    } else {
+        say("matrix on the running kernel skipped: it needs root; type: sudo cargo xtask test");
+        let name = format!("matrix on {RUNNING}");
+        summary.rows.push(Row {
+            name,
+            tally: Tally::one_skipped(),
+        });
+    }
+    let series = series(args);
+    if series.is_empty() {
+        return Ok(());
+    }
+    let fleet = Fleet::prepare(places, programs, false, JOB_TIME_MAX_S)?;
+    for series in series {
+        summary.matrix(fleet.matrix(&series, &MatrixOptions::default()));
+    }
+    Ok(())
+}
+
+fn series(args: &Args) -> Vec<String> {
+    match (args.no_vm, args.kernel.is_empty()) {
+        (true, _) => Vec::new(),
+        (false, true) => vm::default_series(),
+        (false, false) => args.kernel.clone(),
     }
 }
 
@@ -182,11 +199,16 @@ fn count(output: &str) -> Tally {
     tally
 }
 
-fn on_running_kernel(programs: &StaticPrograms, options: &MatrixOptions) -> MatrixResult {
+fn on_running_kernel(programs: &StaticPrograms) -> MatrixResult {
+    // The flood is for a real processor; in emulation it measures the emulator.
+    let options = MatrixOptions {
+        flood: true,
+        ..MatrixOptions::default()
+    };
     let started = Instant::now();
     let mut report = Report::default();
     say("running the matrix on this machine's own kernel");
-    if let Err(error) = fill(programs, options, &mut report) {
+    if let Err(error) = fill(programs, &options, &mut report) {
         report.failures.push(format!("{error:#}"));
     }
     MatrixResult::of_report(RUNNING, report, started.elapsed())

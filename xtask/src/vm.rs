@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
 use crate::{
     build::{self, StaticPrograms},
@@ -41,7 +41,7 @@ pub(crate) struct Args {
     #[arg(long, required = true, num_args = 1.., value_name = "SERIES")]
     kernel: Vec<String>,
     #[command(flatten)]
-    pub(crate) matrix: MatrixOptions,
+    matrix: MatrixOptions,
     /// Keep the console's log and say where it is
     #[arg(long)]
     keep_log: bool,
@@ -110,7 +110,8 @@ impl MatrixOptions {
 /// Runs the matrix or a command on every kernel, and goes on when one fails.
 pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
     let places = Places::find()?;
-    let fleet = Fleet::prepare(places, args.keep_log, args.timeout_s)?;
+    let programs = build::static_programs(&places)?;
+    let fleet = Fleet::prepare(places, programs, args.keep_log, args.timeout_s)?;
     if !args.command.is_empty() {
         return command_on_all(&fleet, args);
     }
@@ -147,8 +148,8 @@ fn command_on_all(fleet: &Fleet, args: &Args) -> Result<ExitCode> {
 
 /// Everything that all virtual machines share.
 pub(crate) struct Fleet {
-    pub(crate) places: Places,
-    pub(crate) programs: StaticPrograms,
+    places: Places,
+    programs: StaticPrograms,
     keep_log: bool,
     job_time_max: Duration,
 }
@@ -183,15 +184,14 @@ pub(crate) struct MatrixResult {
 }
 
 impl Fleet {
-    /// Provides QEMU and the programs.
-    pub(crate) fn prepare(places: Places, keep_log: bool, timeout_s: u64) -> Result<Self> {
-        if !cfg!(target_arch = "x86_64") {
-            bail!(
-                "cannot boot the kernels of the matrix: they are for x86-64 and so are our programs"
-            );
-        }
+    /// Provides QEMU.
+    pub(crate) fn prepare(
+        places: Places,
+        programs: StaticPrograms,
+        keep_log: bool,
+        timeout_s: u64,
+    ) -> Result<Self> {
         host_packages::provide(&VM_NEEDS, "booting kernels")?;
-        let programs = build::static_programs(&places)?;
         Ok(Self {
             places,
             programs,

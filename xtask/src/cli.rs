@@ -1,0 +1,40 @@
+//! The verbs, and what was typed. Each verb's own options stand in its own file.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::{bpf, build, check, run, sol_tcp, test, vm};
+
+/// Chores of mptcp-trace: build, run, check, test, boot kernels.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    Bpf(bpf::Args),
+    Build(build::Args),
+    Run(run::Args),
+    Check(check::Args),
+    Test(test::Args),
+    Vm(vm::Args),
+    Kernel(sol_tcp::Args),
+}
+
+/// Does what was typed.
+pub(crate) fn dispatch() -> Result<ExitCode> {
+    match Cli::parse().verb {
+        Verb::Bpf(args) => bpf::verb(&args),
+        Verb::Build(args) => build::verb(&args),
+        Verb::Run(args) => run::verb(&args),
+        Verb::Check(args) => check::verb(&args),
+        Verb::Test(args) => test::verb(&args),
+        Verb::Vm(args) => vm::verb(&args),
+        Verb::Kernel(args) => sol_tcp::verb(&args),
+    }
+}
