@@ -128,19 +128,34 @@ impl Apt {
 
     fn update(&self) -> Result<()> {
         say("fetching the package lists of Debian (private apt state, the machine's is untouched)");
-        let updated = command::output(
-            self.command("apt-get").arg("update"),
-            "cannot fetch Debian's package lists",
-        );
-        match updated {
-            Ok(_) => fs::write(self.stamp(), "").context("cannot stamp the package lists"),
-            Err(error) if self.stamp().exists() => {
-                say(format_args!("{error:#}"));
-                say("going on with the package lists of last time");
-                Ok(())
-            }
-            Err(error) => Err(error),
+        let output = self
+            .command("apt-get")
+            .arg("update")
+            .output()
+            .context("cannot start apt-get to fetch Debian's package lists")?;
+        // A suite that cannot be fetched is a warning to apt: the others are good enough to go on,
+        // and next time it is tried again.
+        let said = String::from_utf8_lossy(&output.stderr);
+        let complaints: Vec<&str> = said
+            .lines()
+            .filter(|line| line.contains("Failed to fetch") || line.starts_with("E: "))
+            .collect();
+        if output.status.success() && complaints.is_empty() {
+            return fs::write(self.stamp(), "").context("cannot stamp the package lists");
         }
+        for complaint in &complaints {
+            say(format_args!("apt-get update: {complaint}"));
+        }
+        let lists = fs::read_dir(self.directory.join("lists"))
+            .ok()
+            .into_iter()
+            .flatten();
+        let mut names = lists.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        if names.any(|name| name.contains("_Packages")) {
+            say("going on with the package lists that there are");
+            return Ok(());
+        }
+        bail!("cannot fetch Debian's package lists: see above; is there a network?")
     }
 
     fn stamp(&self) -> PathBuf {
