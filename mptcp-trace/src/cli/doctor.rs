@@ -18,13 +18,13 @@ use crate::{
 };
 
 /// Runs it; the exit code.
-pub(super) fn run(args: DoctorArgs, verbose: u8) -> Result<u8, Exit> {
+pub(super) fn run(args: &DoctorArgs, verbose: u8) -> Result<u8, Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the event loop")?;
     let host = host::inspect(args.attach.btf.as_ref());
-    let examined = runtime.block_on(examine(&host, &args, verbose))?;
+    let examined = runtime.block_on(examine(&host, args, verbose))?;
     let report = Report::new(&host, &examined);
     if args.json {
         let json = serde_json::to_string(&report).context("cannot write the report")?;

@@ -50,8 +50,8 @@ pub fn main() -> ExitCode {
     let done = match verb {
         None => live::run(live, verbose),
         Some(Verb::Live(args)) => live::run(args, verbose),
-        Some(Verb::Replay(args)) => replay::run(args),
-        Some(Verb::Doctor(args)) => doctor::run(args, verbose),
+        Some(Verb::Replay(args)) => replay::run(&args),
+        Some(Verb::Doctor(args)) => doctor::run(&args, verbose),
     };
     match done {
         Ok(code) => ExitCode::from(code),

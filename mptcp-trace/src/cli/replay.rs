@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Runs it; the exit code.
-pub(super) fn run(args: ReplayArgs) -> Result<u8, Exit> {
+pub(super) fn run(args: &ReplayArgs) -> Result<u8, Exit> {
     let name = args.file.display().to_string();
     let file = File::open(&args.file).with_context(|| format!("cannot open the capture {name}"))?;
     let (mut reader, facts) = Reader::open(BufReader::new(file))

@@ -217,7 +217,7 @@ fn the_state_bits_decide_where_they_agree_and_the_callers_buffer_where_not() {
             put!(bytes, user_value, told as u32);
         }
         put!(bytes, valid, valid);
-        put!(bytes, ret, ret as i32);
+        put!(bytes, ret, ret);
         let query = decoded(&bytes, &facts(bit));
         assert_eq!(
             (query.answer, query.fell_back),

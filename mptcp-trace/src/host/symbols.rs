@@ -94,7 +94,7 @@ pub fn read() -> Symbols {
         match line {
             Ok(line) => {
                 // ADDRESS TYPE NAME [MODULE]
-                let mut words = line.split(|byte| byte.is_ascii_whitespace());
+                let mut words = line.split(u8::is_ascii_whitespace);
                 let kind = words.nth(1).and_then(|kind| kind.first()).copied();
                 let name = words.next().and_then(|name| std::str::from_utf8(name).ok());
                 if let (Some(b't' | b'T'), Some(name)) = (kind, name)

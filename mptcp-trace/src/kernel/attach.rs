@@ -169,13 +169,17 @@ impl Tracer {
                 .program_mut(name)
                 .with_context(|| format!("the BPF object has no program {name}"))?;
             self.missed += counters::recursion_misses(program).unwrap_or(0);
-            let done = match program {
-                Program::FEntry(program) => program.unload(),
-                Program::FExit(program) => program.unload(),
-                Program::KProbe(program) => program.unload(),
-                Program::TracePoint(program) => program.unload(),
-                Program::RawTracePoint(program) => program.unload(),
-                _ => Ok(()),
+            // Every kind that `attach` and `attach_raw` know.
+            let done = if let Ok(program) = <&mut FEntry>::try_from(&mut *program) {
+                program.unload()
+            } else if let Ok(program) = <&mut FExit>::try_from(&mut *program) {
+                program.unload()
+            } else if let Ok(program) = <&mut KProbe>::try_from(&mut *program) {
+                program.unload()
+            } else if let Ok(program) = <&mut TracePoint>::try_from(&mut *program) {
+                program.unload()
+            } else {
+                <&mut RawTracePoint>::try_from(program).and_then(RawTracePoint::unload)
             };
             done.with_context(|| format!("cannot detach {name}"))?;
         }

@@ -72,7 +72,7 @@ pub(super) fn load(config: &TracerConfig, rung: &RungPlan) -> anyhow::Result<Ebp
         .context("cannot load the BPF object into this kernel")
 }
 
-/// Kernels before 5.11 charge maps to RLIMIT_MEMLOCK. Failing to raise it is no reason to stop: where it
+/// Kernels before 5.11 charge maps to `RLIMIT_MEMLOCK`. Failing to raise it is no reason to stop: where it
 /// matters, creating the map says so.
 fn raise_memlock_limit() {
     use rustix::process::{Resource, Rlimit, setrlimit};

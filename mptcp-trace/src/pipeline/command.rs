@@ -98,7 +98,7 @@ impl Held {
         let got = rustix::io::read(&ready_read, &mut pid).context("cannot hear from the child")?;
         if got != pid.len() {
             // fork itself failed: spawn() knows why.
-            let why = spawning.join().map(|child| child.err());
+            let why = spawning.join().map(Result::err);
             anyhow::bail!("cannot make a process for {}: {why:?}", name.display());
         }
         let pid = Pid::from_raw(i32::from_ne_bytes(pid)).context("the child has no process id")?;

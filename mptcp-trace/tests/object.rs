@@ -1,0 +1,77 @@
+//! The committed BPF object holds what the plan and the loader ask of it.
+
+use std::collections::BTreeSet;
+
+use aya_obj::{EbpfSectionKind, Object};
+use mptcp_trace::kernel::OBJECT;
+use mptcp_trace_common::record::ABI_SYMBOL;
+
+fn object() -> Object {
+    Object::parse(OBJECT).unwrap()
+}
+
+/// Every program that a plan can name, as far as the source says it.
+fn programs_of_the_plan() -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for source in [
+        include_str!("../src/plan.rs"),
+        include_str!("../src/kernel/attach.rs"),
+    ] {
+        for word in source.split('"') {
+            if word.starts_with("query_") || word.starts_with("family_") {
+                names.insert(word.to_owned());
+            }
+        }
+    }
+    names
+}
+
+#[test]
+fn every_probe_of_the_plan_is_in_the_object_and_nothing_else() {
+    let object = object();
+    let there: BTreeSet<String> = object.programs.keys().cloned().collect();
+    assert_eq!(programs_of_the_plan(), there);
+}
+
+#[test]
+fn the_object_carries_the_abi_it_was_built_for() {
+    let object = object();
+    assert!(
+        object.symbols_by_name(ABI_SYMBOL),
+        "{ABI_SYMBOL} is missing: run cargo xtask bpf"
+    );
+}
+
+#[test]
+fn the_object_has_the_maps_the_loader_fills_and_reads() {
+    let object = object();
+    for name in [
+        "RECORDS",
+        "QUERY_COUNTERS",
+        "IN_FLIGHT",
+        "SYSCALL_IN_FLIGHT",
+        "PIDS",
+        "FAMILY",
+        "COMMS",
+        "NETNS",
+        "AYA_LOGS",
+    ] {
+        let map = object
+            .maps
+            .get(name)
+            .unwrap_or_else(|| panic!("{name} is missing"));
+        assert_eq!(map.section_kind(), EbpfSectionKind::Maps, "{name}");
+    }
+}
+
+/// Reading symbols by name is private in aya-obj: look at the string table.
+trait Symbols {
+    fn symbols_by_name(&self, name: &str) -> bool;
+}
+
+impl Symbols for Object {
+    fn symbols_by_name(&self, name: &str) -> bool {
+        let needle = [&[0], name.as_bytes(), &[0]].concat();
+        OBJECT.windows(needle.len()).any(|window| window == needle)
+    }
+}

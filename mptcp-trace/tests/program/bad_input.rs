@@ -1,0 +1,281 @@
+//! Bad input gets a sentence and the right exit code, never a panic.
+
+use std::{
+    fs,
+    os::unix::process::CommandExt as _,
+    process::{Output, Stdio},
+};
+
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+
+use crate::common::{assert_orderly, may_trace, run, scratch, spawn_asker, stderr, tracer};
+
+fn check(output: &Output, code: i32, says: &str) {
+    let text = stderr(output);
+    assert_orderly(output);
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    assert!(text.contains(says), "{says:?} is not in {text:?}");
+}
+
+#[test]
+fn a_process_that_is_not_there() {
+    check(&run(["--pid", "0"]), 2, "0 is not in 1..");
+    check(&run(["--pid", "-1"]), 2, "");
+    check(&run(["--pid", "curl"]), 2, "invalid value 'curl'");
+    check(&run(["--pid", "4294967295"]), 1, "no process 4294967295");
+    let mut dead = std::process::Command::new("true").spawn().unwrap();
+    dead.wait().unwrap();
+    let pid = dead.id().to_string();
+    check(
+        &run(["--pid", &pid]),
+        1,
+        &format!("no process {pid}: it has ended"),
+    );
+}
+
+#[test]
+fn a_thread_is_not_a_process() {
+    let (send, receive) = std::sync::mpsc::channel();
+    let (end, wait) = std::sync::mpsc::channel::<()>();
+    let thread = std::thread::spawn(move || {
+        send.send(rustix::thread::gettid().as_raw_nonzero().get())
+            .unwrap();
+        let _ended = wait.recv();
+    });
+    let tid = receive.recv().unwrap();
+    let says = format!(
+        "{tid} is a thread of process {0}: use --pid {0}",
+        std::process::id()
+    );
+    check(&run(["--pid", &tid.to_string()]), 1, &says);
+    drop(end);
+    thread.join().unwrap();
+}
+
+#[test]
+fn options_that_make_no_sense() {
+    check(&run(["--follow"]), 2, "--follow needs a --pid");
+    check(
+        &run(["--pid", "1", "--", "true"]),
+        2,
+        "cannot be traced together",
+    );
+    check(&run(["--duration", "soon"]), 2, "write it like 10s");
+    check(&run(["--ring-size", "5"]), 2, "power of two");
+    check(&run(["--stop-after", "0"]), 2, "0 is not in 1..");
+    check(
+        &run(["--attach", "magic"]),
+        2,
+        "possible values: auto, fexit, kprobe, tracepoint",
+    );
+    check(
+        &run(["--comm", "a-name-that-is-too-long"]),
+        1,
+        "the kernel keeps 15 bytes",
+    );
+    check(
+        &run(["--netns", "no-such-namespace"]),
+        1,
+        "no network namespace no-such-namespace",
+    );
+    check(
+        &run(["--netns", "/etc/passwd"]),
+        1,
+        "/etc/passwd is not a network namespace",
+    );
+    check(&run(["no-such-verb"]), 2, "");
+}
+
+#[test]
+fn an_ordinary_user_is_told_what_is_missing() {
+    if !may_trace("an_ordinary_user_is_told_what_is_missing (becomes one from root)") {
+        return;
+    }
+    // The build directory may be closed to others: run a copy.
+    let (dir, copy) = scratch("mptcp-trace");
+    fs::copy(env!("CARGO_BIN_EXE_mptcp-trace"), &copy).unwrap();
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(dir.path(), open).unwrap();
+    for args in [&["--json"][..], &["doctor"], &["--", "true"]] {
+        let output = std::process::Command::new(&copy)
+            .args(args)
+            .uid(65534)
+            .gid(65534)
+            .output()
+            .unwrap();
+        assert_orderly(&output);
+        assert_eq!(
+            output.status.code(),
+            Some(3),
+            "{args:?}: {}",
+            stderr(&output)
+        );
+        let all = format!(
+            "{}{}",
+            stderr(&output),
+            String::from_utf8_lossy(&output.stdout)
+        );
+        assert!(all.contains("lacks CAP_BPF and CAP_PERFMON"), "{all}");
+    }
+}
+
+#[test]
+fn type_information_that_is_none() {
+    let name = "type_information_that_is_none";
+    let (_dir, file) = scratch("vmlinux.btf");
+    for (bytes, says) in [
+        (&b""[..], "is not the type information of a kernel"),
+        (b"garbage", "it does not begin with the magic number of BTF"),
+        (
+            &[0x9f, 0xeb, 1, 0, 24, 0, 0, 0],
+            "is not the type information of a kernel",
+        ),
+    ] {
+        fs::write(&file, bytes).unwrap();
+        if may_trace(name) {
+            check(&run(["--btf", file.to_str().unwrap()]), 3, says);
+        }
+    }
+    if may_trace(name) {
+        check(
+            &run(["--btf", "/no/such/file"]),
+            3,
+            "cannot read type information from /no/such/file",
+        );
+    }
+}
+
+#[test]
+fn mptcp_switched_off_is_said_and_traced_all_the_same() {
+    if !may_trace("mptcp_switched_off_is_said_and_traced_all_the_same") {
+        return;
+    }
+    let mut command = tracer();
+    let in_a_namespace_without = || {
+        // SAFETY: only the network namespace of the forked child changes.
+        unsafe { unshare_unsafe(UnshareFlags::NEWNET) }?;
+        fs::write("/proc/sys/net/mptcp/enabled", "0")
+    };
+    // SAFETY: the closure only makes system calls; it takes no lock that the parent could hold.
+    unsafe { command.pre_exec(in_a_namespace_without) };
+    let output = command.args(["--duration", "100ms"]).output().unwrap();
+    check(
+        &output,
+        0,
+        "MPTCP is switched off here: net.mptcp.enabled is 0",
+    );
+}
+
+#[test]
+fn a_file_that_is_no_capture() {
+    let (_dir, file) = scratch("capture");
+    let path = file.to_str().unwrap();
+    check(&run(["replay", path]), 1, "cannot open the capture");
+    for (bytes, says) in [
+        (&b""[..], "the file is empty"),
+        (b"MPT", "ends before its first record"),
+        (b"#!/bin/sh\n", "this is not a capture of mptcp-trace"),
+        (
+            b"MPTCPTR\x63",
+            "capture of layout 99, this program reads layout 1",
+        ),
+    ] {
+        fs::write(&file, bytes).unwrap();
+        check(&run(["replay", path]), 1, says);
+    }
+    check(&run(["replay", "/"]), 1, "cannot replay /");
+}
+
+#[test]
+fn a_capture_that_is_cut_off_gives_what_it_has() {
+    if !may_trace("a_capture_that_is_cut_off_gives_what_it_has") {
+        return;
+    }
+    let (_dir, file) = scratch("capture");
+    let path = file.to_str().unwrap();
+    let mut words = vec!["--capture".to_owned(), path.to_owned(), "--".to_owned()];
+    words.extend(crate::common::asker("flood 5"));
+    assert_eq!(run(words).status.code(), Some(0));
+    let whole = fs::read(&file).unwrap();
+    let count = |output: &Output| String::from_utf8_lossy(&output.stdout).lines().count();
+    assert_eq!(count(&run(["replay", path])), 5);
+    let mut best = 0;
+    for cut in (0..whole.len()).step_by(97) {
+        fs::write(&file, &whole[..cut]).unwrap();
+        let output = run(["replay", path]);
+        assert_orderly(&output);
+        assert_eq!(output.status.code(), Some(1), "{cut} bytes");
+        best = best.max(count(&output));
+    }
+    assert_eq!(best, 5, "whole records before the cut are printed");
+    // One that is damaged in the middle says so too.
+    let mut damaged = whole;
+    let at = damaged.len() - 400;
+    damaged[at..at + 200].fill(0xff);
+    fs::write(&file, &damaged).unwrap();
+    let output = run(["replay", path]);
+    assert_orderly(&output);
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn a_full_disk_ends_the_run_with_the_reason() {
+    if !may_trace("a_full_disk_ends_the_run_with_the_reason") {
+        return;
+    }
+    let mut asking = spawn_asker("forever");
+    let pid = asking.id().to_string();
+    let output = run(["--pid", &pid, "--capture", "/dev/full", "--duration", "5s"]);
+    check(&output, 1, "cannot write the capture");
+    assert!(
+        stderr(&output).contains("No space left on device"),
+        "{}",
+        stderr(&output)
+    );
+    let full = fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let output = tracer()
+        .args(["--pid", &pid, "--duration", "5s"])
+        .stdout(full)
+        .stderr(Stdio::piped())
+        .output()
+        .unwrap();
+    check(
+        &output,
+        1,
+        "cannot write the findings: No space left on device",
+    );
+    check(
+        &run(["--capture", "/no/such/dir/x", "--duration", "1s"]),
+        1,
+        "cannot write the capture",
+    );
+    check(
+        &run(["--ready-file", "/no/such/dir/x", "--duration", "1s"]),
+        1,
+        "cannot write --ready-file",
+    );
+    asking.kill().unwrap();
+    asking.wait().unwrap();
+}
+
+#[test]
+fn a_closed_stdout() {
+    if !may_trace("a_closed_stdout") {
+        return;
+    }
+    let bin = env!("CARGO_BIN_EXE_mptcp-trace");
+    let output = std::process::Command::new("sh")
+        .args(["-c", &format!("exec {bin} --duration 200ms >&-")])
+        .output()
+        .unwrap();
+    assert_orderly(&output);
+    let code = output.status.code();
+    assert!(
+        code == Some(0) || code == Some(1),
+        "{code:?}: {}",
+        stderr(&output)
+    );
+}

@@ -1,0 +1,260 @@
+//! What the live tests share: the program under test, and an application that asks.
+
+use std::{
+    ffi::OsStr,
+    io::{self, Read as _},
+    net::{Ipv4Addr, SocketAddr},
+    os::fd::AsRawFd as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// What the asker is to do, in the environment of the test binary that plays it.
+const ROLE: &str = "MPTCP_TRACE_TEST_ASKER";
+
+/// Longest that anything here may take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The program under test.
+pub(crate) fn tracer() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mptcp-trace"));
+    command
+        .env_remove("NO_COLOR")
+        .env("RUST_BACKTRACE", "0")
+        .stdin(Stdio::null());
+    command
+}
+
+/// Runs it to its end.
+pub(crate) fn run<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Output {
+    tracer().args(args).output().unwrap()
+}
+
+/// True if this process may trace; says why not otherwise.
+pub(crate) fn may_trace(test: &str) -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        println!("skipped: {test} needs root to load BPF programs");
+    }
+    root
+}
+
+/// Standard error as text.
+pub(crate) fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Standard output as JSON lines.
+pub(crate) fn json_lines(output: &Output) -> Vec<Value> {
+    parse_lines(&output.stdout)
+}
+
+/// JSON lines.
+pub(crate) fn parse_lines(bytes: &[u8]) -> Vec<Value> {
+    String::from_utf8_lossy(bytes)
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|why| panic!("{why}: {line}")))
+        .collect()
+}
+
+/// The data of all lines of a type.
+pub(crate) fn of_type(lines: &[Value], name: &str) -> Vec<Value> {
+    lines
+        .iter()
+        .filter(|line| line["type"] == name)
+        .map(|line| line["data"].clone())
+        .collect()
+}
+
+/// Nothing that a user sees looks like a crash.
+pub(crate) fn assert_orderly(output: &Output) {
+    let text = stderr(output);
+    for word in ["panicked", "RUST_BACKTRACE", "stack backtrace"] {
+        assert!(!text.contains(word), "{text}");
+    }
+}
+
+/// The command line of an application that asks as `role` says.
+pub(crate) fn asker(role: &str) -> [String; 6] {
+    let me = std::env::current_exe().unwrap().display().to_string();
+    let words = [
+        "env",
+        &format!("{ROLE}={role}"),
+        &me,
+        "--exact",
+        "asker_in_disguise",
+        "--nocapture",
+    ];
+    words.map(str::to_owned)
+}
+
+/// Starts an application that asks, without a tracer.
+pub(crate) fn spawn_asker(role: &str) -> Child {
+    let words = asker(role);
+    Command::new(&words[0])
+        .args(&words[1..])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// The body of the test that is no test: plays the application if it was started as one.
+///
+/// Roles: `basic` asks about a fresh MPTCP socket, one that fell back and a TCP one; `flood N` asks N times;
+/// `wait` asks once a line of stdin; `threads` asks from a second thread; `child` from a child; `exit N` asks
+/// and exits with N; `name NAME` from a thread of that name; `forever` until killed.
+pub(crate) fn play() {
+    let Ok(role) = std::env::var(ROLE) else {
+        return;
+    };
+    let mut words = role.split(' ');
+    let (verb, word) = (
+        words.next().unwrap(),
+        words.next().unwrap_or_default().to_owned(),
+    );
+    match verb {
+        "basic" => {
+            let mptcp = open(true);
+            ask(&mptcp);
+            let listener = open(false);
+            listener
+                .bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())
+                .unwrap();
+            listener.listen(1).unwrap();
+            mptcp.connect(&listener.local_addr().unwrap()).unwrap();
+            ask(&mptcp);
+            ask(&listener);
+        }
+        "flood" => {
+            let socket = open(true);
+            for _ in 0..word.parse().unwrap() {
+                ask(&socket);
+            }
+        }
+        "wait" => {
+            let socket = open(true);
+            let mut byte = [0];
+            while io::stdin().read(&mut byte).unwrap() == 1 {
+                ask(&socket);
+            }
+        }
+        "threads" => std::thread::spawn(|| ask(&open(true))).join().unwrap(),
+        "child" => {
+            let words = asker("flood 1");
+            assert!(
+                Command::new(&words[0])
+                    .args(&words[1..])
+                    .status()
+                    .unwrap()
+                    .success()
+            );
+        }
+        "exit" => {
+            ask(&open(true));
+            std::process::exit(word.parse().unwrap());
+        }
+        "name" => {
+            let asking = || ask(&open(true));
+            std::thread::Builder::new()
+                .name(word)
+                .spawn(asking)
+                .unwrap()
+                .join()
+                .unwrap();
+        }
+        "forever" => {
+            let socket = open(true);
+            loop {
+                ask(&socket);
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+        other => panic!("no role {other}"),
+    }
+}
+
+fn open(mptcp: bool) -> Socket {
+    Socket::new(Domain::IPV4, Type::STREAM, mptcp.then_some(Protocol::MPTCP)).unwrap()
+}
+
+fn ask(socket: &Socket) {
+    let mut value = -1_i32;
+    let mut length = 4_u32;
+    // SAFETY: both pointers are to live variables of the sizes that the call is told.
+    unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            6,
+            43,
+            (&raw mut value).cast(),
+            &raw mut length,
+        );
+    }
+}
+
+/// Waits until a file is there and not empty.
+pub(crate) fn wait_for(path: &Path) {
+    let start = Instant::now();
+    while !std::fs::read(path).is_ok_and(|bytes| !bytes.is_empty()) {
+        assert!(
+            start.elapsed() < PATIENCE,
+            "{} does not appear",
+            path.display()
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A tracer in the background, live.
+pub(crate) struct Background {
+    child: Child,
+    _scratch: tempfile::TempDir,
+}
+
+impl Background {
+    /// Starts it and waits until it is live.
+    pub(crate) fn start(args: &[&str]) -> Self {
+        let scratch = tempfile::tempdir().unwrap();
+        let ready = scratch.path().join("ready");
+        let child = tracer()
+            .args(args)
+            .arg("--ready-file")
+            .arg(&ready)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        wait_for(&ready);
+        assert_eq!(
+            std::fs::read_to_string(&ready).unwrap().trim(),
+            child.id().to_string()
+        );
+        Self {
+            child,
+            _scratch: scratch,
+        }
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits for its end.
+    pub(crate) fn output(self) -> Output {
+        self.child.wait_with_output().unwrap()
+    }
+}
+
+/// A path in a fresh directory.
+pub(crate) fn scratch(name: &str) -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(name);
+    (dir, path)
+}

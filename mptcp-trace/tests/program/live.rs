@@ -1,0 +1,442 @@
+//! The program on the running kernel, with whatever rung it offers.
+
+use std::{fs, io::Write as _, process::Command, process::Stdio};
+
+use crate::common::{
+    Background, asker, assert_orderly, json_lines, may_trace, of_type, run, scratch, spawn_asker,
+    stderr, tracer,
+};
+use rustix::process::Signal;
+use serde_json::Value;
+
+fn traced(options: &[&str], role: &str) -> std::process::Output {
+    let mut words: Vec<String> = options.iter().map(|&word| word.to_owned()).collect();
+    words.push("--".into());
+    words.extend(asker(role));
+    run(words)
+}
+
+fn identity_holds(lines: &[Value]) {
+    let end = of_type(lines, "end").pop().expect("no end line");
+    for loss in end["losses"].as_array().unwrap() {
+        let count = |name: &str| loss[name].as_u64().unwrap();
+        let lost =
+            count("ring_full") + count("faulted") + count("table_full") + count("unfinished");
+        assert_eq!(
+            count("seen"),
+            count("emitted") + count("filtered") + lost,
+            "{loss}"
+        );
+        assert_eq!(
+            end["complete"],
+            lost + count("missed") + count("unfollowed") == 0,
+            "{end}"
+        );
+    }
+}
+
+#[test]
+fn a_program_is_traced_from_its_first_instruction() {
+    if !may_trace("a_program_is_traced_from_its_first_instruction") {
+        return;
+    }
+    let output = traced(&["--json"], "basic");
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let lines = json_lines(&output_without_harness(&output));
+    assert_eq!(lines[0]["type"], "start");
+    let queries = of_type(&lines, "query");
+    let told: Vec<(&str, &str, bool, &str)> = queries
+        .iter()
+        .map(|query| {
+            (
+                query["protocol"].as_str().unwrap(),
+                query["answer"].as_str().unwrap_or("null"),
+                query["fell_back"].as_bool().unwrap(),
+                query["state"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    let knows = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    assert_eq!(
+        told,
+        [
+            ("mptcp", "mptcp", false, "CLOSE"),
+            ("mptcp", "tcp", true, "ESTABLISHED"),
+            ("tcp", "tcp", false, "LISTEN")
+        ],
+        "on {knows}"
+    );
+    assert_eq!(queries[1]["remote"], queries[2]["local"]);
+    assert_ne!(queries[1]["socket"], queries[2]["socket"]);
+    identity_holds(&lines);
+}
+
+/// The asker is a test binary: what its harness prints stands between our lines.
+fn output_without_harness(output: &std::process::Output) -> std::process::Output {
+    let text = String::from_utf8_lossy(&output.stdout);
+    let lines: String = text
+        .lines()
+        .filter(|line| line.starts_with('{'))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    std::process::Output {
+        stdout: lines.into_bytes(),
+        ..output.clone()
+    }
+}
+
+#[test]
+fn a_program_not_written_here_is_seen_right() {
+    let name = "a_program_not_written_here_is_seen_right";
+    if !may_trace(name) {
+        return;
+    }
+    let script = "import socket\n\
+        m = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)\n\
+        print(m.getsockopt(6, 43), m.fileno())\n\
+        t = socket.socket(socket.AF_INET6)\n\
+        print(t.getsockopt(6, 43), t.fileno())\n";
+    if Command::new("python3").arg("-c").arg("0").output().is_err() {
+        println!("skipped: {name} needs python3");
+        return;
+    }
+    let (_dir, file) = scratch("lines");
+    let output = run([
+        "--json",
+        "-o",
+        file.to_str().unwrap(),
+        "--",
+        "python3",
+        "-c",
+        script,
+    ]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "1 3\n0 4\n",
+        "what python3 was told"
+    );
+    let lines = crate::common::parse_lines(&fs::read(&file).unwrap());
+    let queries = of_type(&lines, "query");
+    assert_eq!(queries.len(), 2);
+    for (query, (answer, family)) in queries.iter().zip([("mptcp", "ipv4"), ("tcp", "ipv6")]) {
+        assert_eq!(query["answer"], answer);
+        assert_eq!(query["family"], family);
+        assert_eq!(query["comm"], "python3");
+        assert_eq!(query["uid"], 0);
+        assert_eq!(query["pid"], query["tid"]);
+    }
+}
+
+#[test]
+fn the_commands_exit_code_is_ours() {
+    if !may_trace("the_commands_exit_code_is_ours") {
+        return;
+    }
+    assert_eq!(traced(&[], "exit 42").status.code(), Some(42));
+    assert_eq!(
+        run(["--", "sh", "-c", "kill -TERM $$"]).status.code(),
+        Some(128 + 15)
+    );
+    let output = run(["--", "no-such-program"]);
+    assert_eq!(output.status.code(), Some(127));
+    assert!(
+        stderr(&output).contains("cannot run no-such-program"),
+        "{}",
+        stderr(&output)
+    );
+    assert_eq!(run(["--", "/etc/passwd"]).status.code(), Some(126));
+}
+
+#[test]
+fn one_process_is_picked_out_of_many_with_all_its_threads() {
+    if !may_trace("one_process_is_picked_out_of_many_with_all_its_threads") {
+        return;
+    }
+    let mut wanted = spawn_asker("wait");
+    let mut other = spawn_asker("wait");
+    let pid = wanted.id().to_string();
+    let tracer = Background::start(&["--json", "--pid", &pid]);
+    for _ in 0..2 {
+        for asker in [&mut other, &mut wanted] {
+            asker.stdin.as_mut().unwrap().write_all(b"12").unwrap();
+        }
+    }
+    drop((wanted.stdin.take(), other.stdin.take()));
+    wanted.wait().unwrap();
+    other.wait().unwrap();
+    // Its only process has ended: so does the tracer.
+    let output = tracer.output();
+    assert_eq!(output.status.code(), Some(0));
+    let lines = json_lines(&output);
+    let queries = of_type(&lines, "query");
+    assert_eq!(queries.len(), 4);
+    assert!(
+        queries.iter().all(|query| query["pid"] == wanted.id()),
+        "{queries:?}"
+    );
+    identity_holds(&lines);
+
+    let lines = json_lines(&output_without_harness(&traced(&["--json"], "threads")));
+    let queries = of_type(&lines, "query");
+    assert_eq!(queries.len(), 1);
+    assert_ne!(queries[0]["pid"], queries[0]["tid"]);
+}
+
+#[test]
+fn children_are_followed_when_asked_and_only_then() {
+    if !may_trace("children_are_followed_when_asked_and_only_then") {
+        return;
+    }
+    for (options, want) in [(&["--json"][..], 0), (&["--json", "--follow"], 1)] {
+        // A shell that waits for us, so that the tracer is live before the child is born.
+        let words = asker("flood 1").map(|word| format!("'{word}'")).join(" ");
+        let mut shell = Command::new("sh")
+            .args(["-c", &format!("read go; {words}; true")])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let pid = shell.id().to_string();
+        let tracer = Background::start(&[options, &["--pid", &pid]].concat());
+        shell.stdin.take().unwrap().write_all(b"go\n").unwrap();
+        shell.wait().unwrap();
+        let output = tracer.output();
+        assert_eq!(
+            of_type(&json_lines(&output), "query").len(),
+            want,
+            "{options:?}"
+        );
+    }
+    // A command's children are always followed.
+    let lines = json_lines(&output_without_harness(&traced(&["--json"], "child")));
+    assert_eq!(of_type(&lines, "query").len(), 1);
+}
+
+#[test]
+fn thread_names_and_namespaces_are_filtered_in_the_kernel() {
+    if !may_trace("thread_names_and_namespaces_are_filtered_in_the_kernel") {
+        return;
+    }
+    let count = |options: &[&str], role: &str| {
+        let lines = json_lines(&output_without_harness(&traced(options, role)));
+        identity_holds(&lines);
+        let end = of_type(&lines, "end").pop().unwrap();
+        (
+            of_type(&lines, "query").len(),
+            end["losses"][0]["filtered"].as_u64().unwrap(),
+        )
+    };
+    assert_eq!(count(&["--json", "--comm", "alice"], "name alice"), (1, 0));
+    assert_eq!(
+        count(&["--json", "--comm", "alice", "--comm", "bob"], "name bob"),
+        (1, 0)
+    );
+    let (printed, filtered) = count(&["--json", "--comm", "alice"], "name bob");
+    assert_eq!(printed, 0);
+    assert!(filtered >= 1);
+    assert_eq!(
+        count(&["--json", "--netns", "/proc/self/ns/net"], "flood 3"),
+        (3, 0)
+    );
+    let (printed, filtered) = count(&["--json", "--netns", "1"], "flood 3");
+    assert_eq!(printed, 0);
+    assert!(filtered >= 3);
+}
+
+#[test]
+fn it_stops_by_time_by_count_and_by_signal_and_closes_the_books() {
+    if !may_trace("it_stops_by_time_by_count_and_by_signal_and_closes_the_books") {
+        return;
+    }
+    let output = run(["--duration", "0.2s", "--comm", "nobody-at-all"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(
+        stderr(&output).contains("query: 0 printed"),
+        "{}",
+        stderr(&output)
+    );
+
+    let mut asking = spawn_asker("forever");
+    let pid = asking.id().to_string();
+    let output = run(["--json", "--pid", &pid, "--stop-after", "3"]);
+    assert_eq!(output.status.code(), Some(0));
+    let lines = json_lines(&output);
+    assert_eq!(of_type(&lines, "query").len(), 3);
+    assert_eq!(of_type(&lines, "end")[0]["findings"], 3);
+
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        let tracer = Background::start(&["--json", "--pid", &pid]);
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        tracer.signal(signal);
+        let output = tracer.output();
+        assert_eq!(
+            output.status.code(),
+            Some(0),
+            "{signal:?}: {}",
+            stderr(&output)
+        );
+        let lines = json_lines(&output);
+        assert!(!of_type(&lines, "query").is_empty());
+        identity_holds(&lines);
+        assert!(stderr(&output).contains(" lost"), "{}", stderr(&output));
+    }
+    asking.kill().unwrap();
+    asking.wait().unwrap();
+}
+
+#[test]
+fn a_replay_prints_what_the_live_run_printed() {
+    if !may_trace("a_replay_prints_what_the_live_run_printed") {
+        return;
+    }
+    let (dir, capture) = scratch("run.mpt");
+    let lines = dir.path().join("lines");
+    let options = [
+        "--json",
+        "--capture",
+        capture.to_str().unwrap(),
+        "-o",
+        lines.to_str().unwrap(),
+    ];
+    assert_eq!(traced(&options, "basic").status.code(), Some(0));
+    let live = fs::read_to_string(&lines).unwrap();
+    let replayed = run(["replay", "--json", capture.to_str().unwrap()]);
+    assert_eq!(replayed.status.code(), Some(0));
+    let replayed = String::from_utf8_lossy(&replayed.stdout).into_owned();
+    assert_eq!(
+        replayed,
+        live.replace("\"source\":\"live\"", "\"source\":\"replay\"")
+    );
+}
+
+#[test]
+fn a_full_ring_is_counted_to_the_last_query() {
+    if !may_trace("a_full_ring_is_counted_to_the_last_query") {
+        return;
+    }
+    const QUERIES: u64 = 100_000;
+    let (_dir, file) = scratch("lines");
+    let options = ["--json", "--ring-size", "4K", "-o", file.to_str().unwrap()];
+    assert_eq!(
+        traced(&options, &format!("flood {QUERIES}")).status.code(),
+        Some(0)
+    );
+    let lines = crate::common::parse_lines(&fs::read(&file).unwrap());
+    identity_holds(&lines);
+    let end = of_type(&lines, "end").pop().unwrap();
+    let loss = &end["losses"][0];
+    let printed = of_type(&lines, "query").len() as u64;
+    assert_eq!(loss["emitted"], printed);
+    assert_eq!(
+        printed + loss["ring_full"].as_u64().unwrap(),
+        QUERIES,
+        "{loss}"
+    );
+    assert!(
+        loss["ring_full"].as_u64().unwrap() > 0,
+        "the ring was never full: {loss}"
+    );
+}
+
+#[test]
+fn the_doctor_proves_a_working_sensor_and_notices_a_silent_one() {
+    if !may_trace("the_doctor_proves_a_working_sensor_and_notices_a_silent_one") {
+        return;
+    }
+    let output = run(["doctor", "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["works"], true);
+    let sensor = &report["sensors"][0];
+    assert_eq!(sensor["canary"]["asked"], sensor["canary"]["seen"]);
+    assert!(sensor["rung"].is_string());
+
+    let rung = sensor["rung"].as_str().unwrap();
+    let broken = run(["doctor", "--json", "--break-sensor", "--attach", rung]);
+    assert_eq!(broken.status.code(), Some(3));
+    let report: Value = serde_json::from_slice(&broken.stdout).unwrap();
+    assert_eq!(report["works"], false);
+    let why = report["refusal"].as_str().unwrap();
+    assert!(why.contains("attached, but it does not work"), "{why}");
+    let text = run(["doctor", "--break-sensor", "--attach", rung]);
+    assert!(String::from_utf8_lossy(&text.stdout).contains("NOT RUNNING"));
+}
+
+#[test]
+fn the_kernel_half_talks_only_when_asked_twice() {
+    if !may_trace("the_kernel_half_talks_only_when_asked_twice") {
+        return;
+    }
+    for (options, talks) in [(&["-vv"][..], true), (&["-v"], false), (&[], false)] {
+        let output = traced(options, "flood 1");
+        assert_eq!(
+            stderr(&output).contains("returned 0 after"),
+            talks,
+            "{}",
+            stderr(&output)
+        );
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_it_quietly() {
+    if !may_trace("a_reader_that_goes_away_ends_it_quietly") {
+        return;
+    }
+    let mut asking = spawn_asker("forever");
+    let pid = asking.id().to_string();
+    let mut tracing = tracer()
+        .args(["--pid", &pid])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut head = Command::new("head")
+        .arg("-1")
+        .stdin(tracing.stdout.take().unwrap())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    assert!(head.wait().unwrap().success());
+    let output = tracing.wait_with_output().unwrap();
+    asking.kill().unwrap();
+    asking.wait().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_orderly(&output);
+}
+
+#[test]
+fn the_host_is_left_as_found() {
+    if !may_trace("the_host_is_left_as_found") {
+        return;
+    }
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mine = || -> usize {
+        aya::programs::loaded_programs()
+            .filter_map(Result::ok)
+            .filter(|info| {
+                info.name_as_str()
+                    .is_some_and(|name| name.starts_with("query_"))
+            })
+            .count()
+    };
+    let mut killed = tracer()
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(800));
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    assert_eq!(fs::read_to_string("/proc/self/mountinfo").unwrap(), mounts);
+    // Other tests trace at the same time; a program that stays behind stays for ever.
+    let start = std::time::Instant::now();
+    while mine() > 0 {
+        assert!(
+            start.elapsed() < crate::common::PATIENCE * 3,
+            "BPF programs stay behind"
+        );
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+}

@@ -1,0 +1,11 @@
+//! The program as a user meets it: started, fed, signalled, and read.
+
+mod bad_input;
+mod common;
+mod live;
+
+/// Not a test: the application that the others trace.
+#[test]
+fn asker_in_disguise() {
+    common::play();
+}
