@@ -54,6 +54,8 @@ pub(super) fn load(config: &TracerConfig, rung: &RungPlan) -> anyhow::Result<Ebp
     };
     let mut loader = EbpfLoader::new();
     loader
+        // The object has no CO-RE relocations: reading the kernel's types once more would be in vain.
+        .btf(None)
         .override_global(ABI_SYMBOL, &ABI_VERSION, true)
         .override_global("LAYOUT", &layout[..], true)
         .override_global("FILTER", &filter[..], true)
