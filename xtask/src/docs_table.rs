@@ -62,11 +62,13 @@ pub(crate) fn update(path: &Path, results: &[(String, Report)]) -> Result<()> {
 }
 
 fn merge(tables: &mut Vec<Table>, label: &str, report: &Report) {
-    // What this kernel said last time is gone, also on rungs that it no longer speaks of.
+    // What this kernel said last time is gone, on the rungs that were asked this time.
     for table in tables.iter_mut() {
-        table
-            .columns
-            .retain(|column| key(&column.kernel) != key(label));
+        if report.cells.iter().any(|cell| cell.rung == table.rung) {
+            table
+                .columns
+                .retain(|column| key(&column.kernel) != key(label));
+        }
     }
     for cell in &report.cells {
         let index = tables

@@ -43,6 +43,8 @@ pub(crate) struct Report {
     /// Its `uname -r`.
     pub(crate) kernel: Option<String>,
     pub(crate) cells: Vec<Cell>,
+    /// The lab wrote its last line: no case is missing.
+    complete: bool,
     /// Why the run as a whole is no success although no cell may say so.
     pub(crate) failures: Vec<String>,
 }
@@ -92,6 +94,9 @@ impl Report {
         }
         if self.cells.is_empty() {
             self.failures.push("the lab reported no case".to_owned());
+        } else if !self.complete {
+            self.failures
+                .push("the lab ended before its summary: cases are missing".to_owned());
         }
     }
 
@@ -248,6 +253,7 @@ mod tests {
         let rungs = ["fexit".to_owned(), "kprobe".to_owned()];
         let check = |lines: &[&str], must: Must, code, failed| {
             let mut report = report(lines);
+            report.read_line(r#"{"type":"summary","data":{"ok":1}}"#);
             report.require(must, &rungs);
             report.read_exit_code(code);
             assert_eq!(report.tally(must).failed, failed, "{:?}", report.failures);
@@ -259,5 +265,8 @@ mod tests {
         check(&[MISMATCH], Must::Nothing, 1, 1);
         check(&[], Must::Nothing, 0, 1);
         check(&[OK], Must::Refuse, 0, 1);
+        let mut broken_off = report(&[OK]);
+        broken_off.read_exit_code(0);
+        assert_eq!(broken_off.failures.len(), 1);
     }
 }

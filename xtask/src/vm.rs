@@ -208,8 +208,6 @@ impl Fleet {
         let mut report = Report::default();
         if let Err(error) = self.fill(series, options, &mut report) {
             report.failures.push(format!("{error:#}"));
-        } else {
-            report.require(must, &options.rungs());
         }
         MatrixResult {
             series: series.to_owned(),
@@ -229,7 +227,10 @@ impl Fleet {
             report.read_line(line);
         })?;
         match job.ended {
-            Ended::Job(code @ (0 | 1)) => report.read_exit_code(code),
+            Ended::Job(code @ (0 | 1)) => {
+                report.read_exit_code(code);
+                report.require(shapes::must(series), &options.rungs());
+            }
             Ended::Job(_) | Ended::Silent | Ended::TimedOut => {
                 report.failures.extend(job.failure());
             }
