@@ -1,2 +1,50 @@
-//! Placeholder.
-fn main() {}
+//! The lab's program: everything is in the library.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use mptcp_trace_lab::{ask, bench, flood, init, matrix};
+
+/// Programs that ask the kernel about MPTCP, and the comparison of what they were told with what
+/// mptcp-trace says that they were told. Needs root: everything happens in network namespaces of its own.
+#[derive(Parser)]
+#[command(name = "mptcp-lab", version)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Ask about sockets of every kind, and write down what the kernel said
+    Ask(ask::Args),
+    /// Run `ask` under the tracer on each rung and compare
+    Matrix(matrix::Args),
+    /// Many threads that ask as fast as they can, under the tracer: nothing lost, doubled or mixed up
+    Flood(flood::Args),
+    /// The application of `flood`
+    FloodAsker(flood::AskerArgs),
+    /// Nanoseconds that one getsockopt takes
+    BenchAsker(bench::Args),
+}
+
+fn main() -> ExitCode {
+    if std::process::id() == 1 {
+        init::run(&PathBuf::from("/job.json"));
+    }
+    let done = match Cli::parse().verb {
+        Verb::Ask(args) => ask::run(&args).map(|()| true),
+        Verb::Matrix(args) => matrix::run(&args),
+        Verb::Flood(args) => flood::run(&args),
+        Verb::FloodAsker(args) => flood::ask(&args).map(|()| true),
+        Verb::BenchAsker(args) => bench::run(&args).map(|()| true),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(why) => {
+            eprintln!("mptcp-lab: {why:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

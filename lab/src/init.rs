@@ -1,0 +1,139 @@
+//! The first process of a virtual machine: mounts what is needed, runs one job, powers off.
+
+use std::{
+    fs::{self, File},
+    io::Write as _,
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use rustix::{
+    mount::{MountFlags, mount},
+    process::{WaitOptions, wait},
+    termios::{OptionalActions, tcdrain, tcgetattr, tcsetattr},
+};
+use serde::Deserialize;
+
+use crate::sys;
+
+/// Where results go; messages go to the console.
+const RESULTS: &str = "/dev/ttyS1";
+/// Exit code of a job that took too long.
+const TIMED_OUT: i32 = 124;
+
+/// What to do.
+#[derive(Deserialize)]
+struct Job {
+    /// Modules to load, in order.
+    modules: Vec<String>,
+    /// Program and arguments.
+    argv: Vec<String>,
+    /// Longest that it may take, seconds.
+    timeout_s: u64,
+}
+
+/// Does the job and powers off. Never returns.
+pub fn run(job: &Path) -> ! {
+    let code = match work(job) {
+        Ok(code) => code,
+        Err(why) => {
+            eprintln!("mptcp-lab: {why:#}");
+            1
+        }
+    };
+    let told = File::options()
+        .write(true)
+        .open(RESULTS)
+        .and_then(|mut results| {
+            writeln!(
+                results,
+                "{{\"type\":\"exit\",\"data\":{{\"code\":{code}}}}}"
+            )?;
+            results.flush()?;
+            tcdrain(&results)?;
+            Ok(())
+        });
+    if let Err(why) = told {
+        eprintln!("mptcp-lab: cannot write to {RESULTS}: {why}");
+    }
+    sys::power_off();
+    // Not reached on a machine that can switch itself off.
+    loop {
+        std::thread::sleep(Duration::from_secs(60));
+    }
+}
+
+fn work(job: &Path) -> anyhow::Result<i32> {
+    for (what, place) in [
+        ("proc", "/proc"),
+        ("sysfs", "/sys"),
+        ("devtmpfs", "/dev"),
+        ("tmpfs", "/tmp"),
+        ("tmpfs", "/run"),
+    ] {
+        fs::create_dir_all(place)?;
+        mount(what, place, what, MountFlags::empty(), None)
+            .with_context(|| format!("cannot mount {place}"))?;
+    }
+    // Kernels without it have no cgroups to tell of.
+    let _absent = mount(
+        "cgroup2",
+        "/sys/fs/cgroup",
+        "cgroup2",
+        MountFlags::empty(),
+        None,
+    );
+    sys::bring_up("lo").context("cannot bring loopback up")?;
+    let text = fs::read(job).with_context(|| format!("cannot read {}", job.display()))?;
+    let job: Job = serde_json::from_slice(&text).context("the job makes no sense")?;
+    for module in &job.modules {
+        let file = File::open(module).with_context(|| format!("cannot open {module}"))?;
+        if let Err(why) = sys::load_module(&file) {
+            eprintln!("mptcp-lab: cannot load {module}: {why}");
+        }
+    }
+    let results = File::options()
+        .write(true)
+        .open(RESULTS)
+        .with_context(|| format!("cannot open {RESULTS}"))?;
+    let mut terminal = tcgetattr(&results).context("no serial port for the results")?;
+    terminal.make_raw();
+    tcsetattr(&results, OptionalActions::Now, &terminal)?;
+    let (program, args) = job.argv.split_first().context("the job has no program")?;
+    let mut child = Command::new(program)
+        .args(args)
+        .env("PATH", "/bin")
+        .stdin(Stdio::null())
+        .stdout(results)
+        .spawn()
+        .with_context(|| format!("cannot run {program}"))?;
+    wait_for(&mut child, Duration::from_secs(job.timeout_s))
+}
+
+/// Waits for the job, and buries whoever else dies.
+fn wait_for(child: &mut std::process::Child, patience: Duration) -> anyhow::Result<i32> {
+    let start = Instant::now();
+    let pid = rustix::process::Pid::from_child(child);
+    loop {
+        match wait(WaitOptions::NOHANG) {
+            Ok(Some((dead, status))) if dead == pid => {
+                let code = status.exit_status();
+                return Ok(code.unwrap_or_else(|| 128 + status.terminating_signal().unwrap_or(0)));
+            }
+            Ok(Some(_orphan)) => continue,
+            Ok(None) => {}
+            Err(why) => return Err(why).context("cannot wait for the job"),
+        }
+        if start.elapsed() > patience {
+            eprintln!(
+                "mptcp-lab: the job takes longer than {} s",
+                patience.as_secs()
+            );
+            child.kill().context("cannot stop the job")?;
+            return Ok(TIMED_OUT);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
