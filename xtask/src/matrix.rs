@@ -78,6 +78,7 @@ impl Report {
             }
             Some("cell") => self.read_cell(data),
             Some("flood") => self.read_cell(flood_as_cell(data)),
+            Some("summary") => self.complete = true,
             Some(_) => {}
             None => self
                 .failures

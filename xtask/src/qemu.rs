@@ -50,31 +50,10 @@ pub(crate) enum Ended {
 impl Machine<'_> {
     /// Boots, hands every line of results to `on_line`, and waits for the end.
     pub(crate) fn boot(&self, mut on_line: impl FnMut(&str)) -> Result<Ended> {
-        let mut qemu = Command::new("qemu-system-x86_64");
-        qemu.args([
-            "-nodefaults",
-            "-no-user-config",
-            "-no-reboot",
-            "-display",
-            "none",
-        ])
-        .args(["-m", "1G", "-smp", "2", "-cpu", "max"])
-        // Software emulation, also where there is /dev/kvm: it is the same machine for everyone,
-        // and nested virtualisation, which CI machines have, breaks in many ways.
-        .args(["-accel", "tcg,thread=multi"])
-        .arg("-kernel")
-        .arg(self.image)
-        .arg("-initrd")
-        .arg(self.initramfs)
-        // A panic resets the machine, and -no-reboot ends it: never a hang.
-        .args(["-append", "console=ttyS0 quiet panic=-1"])
-        .arg("-serial")
-        .arg(format!("file:{}", self.console_log.display()))
-        .args(["-serial", "stdio"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-        let mut child = qemu.spawn().context("cannot start qemu-system-x86_64")?;
+        let mut child = self
+            .qemu()
+            .spawn()
+            .context("cannot start qemu-system-x86_64")?;
         let results = child
             .stdout
             .take()
@@ -125,6 +104,34 @@ impl Machine<'_> {
             None if timed_out.load(Ordering::Acquire) => Ended::TimedOut,
             None => Ended::Silent,
         })
+    }
+
+    fn qemu(&self) -> Command {
+        let mut qemu = Command::new("qemu-system-x86_64");
+        qemu.args([
+            "-nodefaults",
+            "-no-user-config",
+            "-no-reboot",
+            "-display",
+            "none",
+        ])
+        .args(["-m", "1G", "-smp", "2", "-cpu", "max"])
+        // Software emulation, also where there is /dev/kvm: it is the same machine for everyone,
+        // and nested virtualisation, which CI machines have, breaks in many ways.
+        .args(["-accel", "tcg,thread=multi"])
+        .arg("-kernel")
+        .arg(self.image)
+        .arg("-initrd")
+        .arg(self.initramfs)
+        // A panic resets the machine, and -no-reboot ends it: never a hang.
+        .args(["-append", "console=ttyS0 quiet panic=-1"])
+        .arg("-serial")
+        .arg(format!("file:{}", self.console_log.display()))
+        .args(["-serial", "stdio"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+        qemu
     }
 
     /// The last lines that the kernel and the job's stderr left on the console.
