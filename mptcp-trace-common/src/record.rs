@@ -139,7 +139,7 @@ pub struct SyscallInFlight {
 
 const _: () = {
     assert!(size_of::<QueryRecord>() == 152);
-    assert!(size_of::<QueryRecord>() % 8 == 0);
+    assert!(size_of::<QueryRecord>().is_multiple_of(8));
     assert!(size_of::<InFlight>() == 24);
     assert!(size_of::<SyscallInFlight>() == size_of::<QueryRecord>() + 32);
 };
