@@ -85,3 +85,7 @@ pub(crate) fn why(series: &str) -> Option<&'static str> {
         .find(|shape| shape.series == series)
         .map(|shape| shape.why)
 }
+
+/// The series whose matrix is flooded by `cargo xtask test`: the flood takes minutes in emulation, and
+/// one kernel with every rung is enough to prove the counters of each.
+pub(crate) const FLOODED: &str = "6.12";

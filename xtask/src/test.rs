@@ -14,7 +14,7 @@ use crate::{
     docs_table,
     matrix::Report,
     places::Places,
-    shapes::RUNNING,
+    shapes::{FLOODED, RUNNING},
     tally::Tally,
     vm::{self, Fleet, JOB_TIME_MAX_S, MatrixOptions, MatrixResult},
 };
@@ -133,7 +133,11 @@ fn matrices(places: Places, args: &Args, summary: &mut Summary) -> Result<()> {
     }
     let fleet = Fleet::prepare(places, programs, false, JOB_TIME_MAX_S)?;
     for series in series {
-        summary.matrix(fleet.matrix(&series, &MatrixOptions::default()));
+        let options = MatrixOptions {
+            flood: series == FLOODED,
+            ..MatrixOptions::default()
+        };
+        summary.matrix(fleet.matrix(&series, &options));
     }
     Ok(())
 }
@@ -200,7 +204,6 @@ fn count(output: &str) -> Tally {
 }
 
 fn on_running_kernel(programs: &StaticPrograms) -> MatrixResult {
-    // The flood is for a real processor; in emulation it measures the emulator.
     let options = MatrixOptions {
         flood: true,
         ..MatrixOptions::default()
