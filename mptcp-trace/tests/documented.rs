@@ -1,0 +1,107 @@
+//! docs/output.md names every field of every JSON line, and no other.
+
+use std::{collections::BTreeSet, path::Path, process::Command};
+
+use serde_json::Value;
+
+const PAGE: &str = include_str!("../../docs/output.md");
+
+/// Names in the first column of the tables between two headings; one cell may hold several.
+fn documented(from: &str, to: &str) -> BTreeSet<String> {
+    let start = PAGE
+        .find(from)
+        .unwrap_or_else(|| panic!("{from} is not in the page"));
+    let rest = &PAGE[start..];
+    let section = &rest[..rest
+        .find(to)
+        .unwrap_or_else(|| panic!("{to} is not in the page"))];
+    section
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .filter_map(|line| line.split('|').nth(1))
+        .flat_map(|cell| cell.split(','))
+        .map(|name| name.trim().trim_matches('`').to_owned())
+        .collect()
+}
+
+fn printed() -> Vec<Value> {
+    let capture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../captures/6.12-fexit/queries.mpt");
+    let output = Command::new(env!("CARGO_BIN_EXE_mptcp-trace"))
+        .args(["replay", "--json"])
+        .arg(capture)
+        .output()
+        .unwrap();
+    String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+fn keys(object: &Value) -> BTreeSet<String> {
+    object.as_object().unwrap().keys().cloned().collect()
+}
+
+#[test]
+fn every_field_is_documented_and_every_documented_field_is_there() {
+    let lines = printed();
+    let line = |name: &str| lines.iter().find(|line| line["type"] == name).unwrap()["data"].clone();
+    let sections = [
+        ("### `start`", "### `query`", line("start")),
+        ("### `query`", "### `end`", line("query")),
+        ("### `end`", "Counters of a sensor", line("end")),
+        (
+            "Counters of a sensor",
+            "## Exit codes",
+            line("end")["losses"][0].clone(),
+        ),
+    ];
+    for (from, to, data) in sections {
+        assert_eq!(documented(from, to), keys(&data), "{from}");
+    }
+    let kinds: BTreeSet<&str> = lines
+        .iter()
+        .map(|line| line["type"].as_str().unwrap())
+        .collect();
+    assert_eq!(kinds, BTreeSet::from(["start", "query", "end"]));
+    assert_eq!(lines.first().unwrap()["type"], "start");
+    assert_eq!(lines.last().unwrap()["type"], "end");
+}
+
+#[test]
+fn a_reader_in_another_language_understands_the_lines() {
+    let script = "import json, sys\n\
+        count = {}\n\
+        for line in sys.stdin:\n\
+        \x20   message = json.loads(line)\n\
+        \x20   if message['type'] == 'query':\n\
+        \x20       key = (message['data']['protocol'], message['data']['answer'])\n\
+        \x20       count[key] = count.get(key, 0) + 1\n\
+        \x20   elif message['type'] == 'end':\n\
+        \x20       assert message['data']['complete'] and message['data']['findings'] == sum(count.values())\n\
+        print(sorted(count.items()))\n";
+    if Command::new("python3").arg("--version").output().is_err() {
+        println!("skipped: no python3");
+        return;
+    }
+    let capture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../captures/6.12-fexit/queries.mpt");
+    let pipe = format!(
+        "{} replay --json {} | python3 -c \"$SCRIPT\"",
+        env!("CARGO_BIN_EXE_mptcp-trace"),
+        capture.display()
+    );
+    let output = Command::new("sh")
+        .args(["-c", &pipe])
+        .env("SCRIPT", script)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "[(('mptcp', 'failed'), 2), (('mptcp', 'mptcp'), 13), (('mptcp', 'tcp'), 10), (('tcp', 'failed'), 1), (('tcp', 'tcp'), 12)]\n"
+    );
+}
