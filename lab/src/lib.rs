@@ -8,6 +8,7 @@ pub mod ask;
 pub mod bench;
 pub mod cases;
 pub mod compare;
+pub mod figures;
 pub mod flood;
 pub mod init;
 pub mod matrix;

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use mptcp_trace_lab::{ask, bench, flood, init, matrix};
+use mptcp_trace_lab::{ask, bench, figures, flood, init, matrix};
 
 /// Programs that ask the kernel about MPTCP, and the comparison of what they were told with what
 /// mptcp-trace says that they were told. Needs root: everything happens in network namespaces of its own.
@@ -26,6 +26,8 @@ enum Verb {
     FloodAsker(flood::AskerArgs),
     /// Nanoseconds that one getsockopt takes
     BenchAsker(bench::Args),
+    /// What tracing costs a caller, next to bpftrace
+    Figures(figures::Args),
 }
 
 fn main() -> ExitCode {
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         Verb::Flood(args) => flood::run(&args),
         Verb::FloodAsker(args) => flood::ask(&args).map(|()| true),
         Verb::BenchAsker(args) => bench::run(&args).map(|()| true),
+        Verb::Figures(args) => figures::run(&args).map(|()| true),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
