@@ -146,7 +146,7 @@ impl Asker {
             remote: net::remote(socket),
             inode: net::inode(socket),
         };
-        self.put(case, socket.as_raw_fd(), holding, form, names)
+        self.put(case, socket.as_raw_fd(), holding, form, &names)
     }
 
     /// Asks about a descriptor that may be anything.
@@ -155,7 +155,7 @@ impl Asker {
     ///
     /// Fails if the line cannot be written.
     pub fn ask_fd(&mut self, case: &str, fd: RawFd, holding: Holding) -> anyhow::Result<()> {
-        self.put(case, fd, holding, Form::default(), Names::default())
+        self.put(case, fd, holding, Form::default(), &Names::default())
     }
 
     fn put(
@@ -164,7 +164,7 @@ impl Asker {
         fd: RawFd,
         holding: Holding,
         form: Form,
-        names: Names,
+        names: &Names,
     ) -> anyhow::Result<()> {
         let (returned, told) = question(fd, form)?;
         let asked = Asked {
