@@ -87,7 +87,7 @@ async fn trace(args: LiveArgs, verbose: u8) -> Result<u8, Exit> {
     for process in &processes {
         session.tracer.admit(process.pid)?;
     }
-    say(&plan, &session);
+    say(&plan, &session, args.command.is_empty());
 
     let (format, out) = output(&args)?;
     let capture = match &args.capture {
@@ -202,7 +202,7 @@ fn start_command(args: &LiveArgs, session: &mut Session) -> anyhow::Result<Start
 }
 
 /// What the reader should know before the first line.
-fn say(plan: &Plan, session: &Session) {
+fn say(plan: &Plan, session: &Session, with_invitation: bool) {
     for note in &plan.notes {
         eprintln!("mptcp-trace: note: {note}");
     }
@@ -214,6 +214,22 @@ fn say(plan: &Plan, session: &Session) {
         for limit in &sensor.limits {
             log::info!("{}: {limit}", sensor.rung);
         }
+    }
+    if with_invitation && io::stderr().is_terminal() {
+        let limits: usize = session
+            .facts
+            .sensors
+            .iter()
+            .map(|sensor| sensor.limits.len())
+            .sum();
+        let limits = match limits {
+            0 => String::new(),
+            n => format!(" ({n} limits: see mptcp-trace doctor)"),
+        };
+        eprintln!(
+            "mptcp-trace: tracing on rung {}{limits}; Ctrl-C ends it",
+            session.tracer.rung()
+        );
     }
 }
 
