@@ -2,6 +2,10 @@
 
 #![no_std]
 #![no_main]
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "aya's macros hand the context over by value"
+)]
 
 mod admit;
 mod emit;

@@ -1,5 +1,7 @@
 //! The arrows of ARCHITECTURE.md: who may know whom. A `use` against an arrow fails here.
 
+#![expect(clippy::unwrap_used, reason = "a test")]
+
 use std::{
     fs,
     path::{Path, PathBuf},

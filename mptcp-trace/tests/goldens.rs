@@ -3,6 +3,8 @@
 //! `UPDATE_GOLDENS=1 cargo test -p mptcp-trace --test goldens` writes the expected output anew; read the
 //! difference before you commit it.
 
+#![expect(clippy::unwrap_used, reason = "a test")]
+
 use std::{
     fs,
     path::{Path, PathBuf},

@@ -1,5 +1,7 @@
 //! The committed BPF object holds what the plan and the loader ask of it.
 
+#![expect(clippy::unwrap_used, reason = "a test")]
+
 use std::collections::BTreeSet;
 
 use aya_obj::{EbpfSectionKind, Object};

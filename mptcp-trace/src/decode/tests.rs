@@ -45,7 +45,7 @@ fn the_path_decides_where_it_was_seen() {
     let enoprotoopt = Answer::Unsupported(Errno::ENOPROTOOPT);
     let einval = Answer::Failed(Errno(22));
     for (protocol, path, ret, answer, fell_back) in [
-        (IPPROTO_MPTCP, PATH_MPTCP, 0, Answer::Mptcp, false),
+        (IPPROTO_MPTCP, PATH_MPTCP, 0_i32, Answer::Mptcp, false),
         (IPPROTO_MPTCP, BOTH, 0, Answer::Tcp, true),
         (IPPROTO_TCP, PATH_TCP, 0, Answer::Tcp, false),
         (IPPROTO_MPTCP, PATH_MPTCP, -95, eopnotsupp, false),
@@ -56,7 +56,7 @@ fn the_path_decides_where_it_was_seen() {
     ] {
         let mut bytes = record();
         put!(bytes, protocol, protocol);
-        put!(bytes, ret, i32::from(ret as i16));
+        put!(bytes, ret, ret);
         bytes[offset_of!(QueryRecord, path)] = path;
         let query = decoded(&bytes, &facts(None));
         assert_eq!(
@@ -98,7 +98,7 @@ fn the_state_bits_decide_where_they_agree_and_the_callers_buffer_where_not() {
             Some(OTHER),
             Some(OTHER),
             Some(1),
-            0,
+            0_i32,
             (Answer::Mptcp, Some(false)),
         ),
         (

@@ -17,7 +17,7 @@ fn traced(options: &[&str], role: &str) -> std::process::Output {
 }
 
 fn identity_holds(lines: &[Value]) {
-    let end = of_type(lines, "end").pop().expect("no end line");
+    let end = of_type(lines, "end").pop().unwrap();
     for loss in end["losses"].as_array().unwrap() {
         let count = |name: &str| loss[name].as_u64().unwrap();
         let lost =

@@ -1,5 +1,7 @@
 //! The program as a user meets it: started, fed, signalled, and read.
 
+#![expect(clippy::panic, clippy::unwrap_used, reason = "a test")]
+
 mod bad_input;
 mod common;
 mod live;
