@@ -83,7 +83,7 @@ async fn trace(args: LiveArgs, verbose: u8) -> Result<u8, Exit> {
     let plan = decide(&host, &args.attach)?;
     let mut session = pipeline::start(&host, &plan, &config, args.attach.attach.only())
         .await
-        .map_err(refused)?;
+        .map_err(|why| refused(why, &args.attach))?;
     for process in &processes {
         session.tracer.admit(process.pid)?;
     }
@@ -136,9 +136,14 @@ pub(super) fn decide(host: &host::HostSupport, args: &AttachArgs) -> Result<Plan
 }
 
 /// The exit for a tracer that did not start.
-pub(super) fn refused(why: StartError) -> Exit {
+fn refused(why: StartError, args: &AttachArgs) -> Exit {
     match why {
-        StartError::Refused { refusal, .. } => Exit::Because(CANNOT_ANSWER, refusal.to_string()),
+        StartError::Refused { refusal, .. } => {
+            let doubt = args.btf.as_ref().map_or_else(String::new, |file| {
+                format!("; is {} the description of the running kernel?", file.display())
+            });
+            Exit::Because(CANNOT_ANSWER, format!("{refusal}{doubt}"))
+        }
         StartError::Failed(why) => Exit::Because(FAILED, format!("{why:#}")),
     }
 }
