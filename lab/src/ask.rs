@@ -3,30 +3,25 @@
 use std::{
     fs::File,
     io::Write,
-    net::SocketAddr,
     os::fd::{AsRawFd as _, RawFd},
     path::PathBuf,
 };
 
-use anyhow::Context as _;
-use socket2::Socket;
+use anyhow::{Context as _, ensure};
+use socket2::{Domain, SockAddr, Socket};
 
 use crate::{
-    cases::CASES,
-    net::{self, Kind},
+    cases::{CASES, Case},
+    link,
+    net::{self, Family, Kind},
+    question::{Door, Form, Holding, question, truth},
     report::{Asked, AskerLine, Endpoint, errno_name, write_line},
-    sys::{self, LowBuffer, Returned},
 };
-
-/// `SOL_TCP`.
-pub const SOL_TCP: i32 = 6;
-/// `TCP_IS_MPTCP`, Linux 6.10 and later.
-pub const TCP_IS_MPTCP: i32 = 43;
 
 /// What to ask about.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Only this case (repeatable)
+    /// Only this case, or the cases whose names begin with it (repeatable)
     #[arg(long, value_name = "NAME")]
     pub case: Vec<String>,
     /// Write the lines to FILE instead of stdout
@@ -37,42 +32,12 @@ pub struct Args {
     pub here: bool,
 }
 
-/// What the application holds, by how it was made.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Holding {
-    /// TCP, MPTCP, or none of both.
-    pub kind: Option<Kind>,
-    /// An MPTCP socket whose connection fell back.
-    pub fell_back: bool,
-}
-
-/// How the question is put.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Form {
-    /// What stands in `*optlen`.
-    pub optlen: i32,
-    /// `optval` points nowhere.
-    pub bad_optval: bool,
-    /// `optlen` points nowhere.
-    pub bad_optlen: bool,
-    /// Through the 32-bit entry of the kernel.
-    pub compat: bool,
-}
-
-impl Default for Form {
-    fn default() -> Self {
-        Self {
-            optlen: 4,
-            bad_optval: false,
-            bad_optlen: false,
-            compat: false,
-        }
-    }
-}
-
 /// Asks and writes down.
 pub struct Asker {
     out: Box<dyn Write + Send>,
+    asked: u64,
+    /// The kernel has MPTCP.
+    pub has_mptcp: bool,
 }
 
 /// Runs the cases.
@@ -82,6 +47,24 @@ pub struct Asker {
 /// Fails if the lines cannot be written, or there is no network namespace to be had. A case that cannot be
 /// made is a line of its own.
 pub fn run(args: &Args) -> anyhow::Result<()> {
+    let wanted = |case: &Case, name: &str| {
+        case.name == name
+            || case
+                .name
+                .strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with('-'))
+    };
+    for name in &args.case {
+        ensure!(
+            CASES.iter().any(|case| wanted(case, name)),
+            "cannot run the case {name}: there is none of that name; the cases are {}",
+            CASES
+                .iter()
+                .map(|case| case.name)
+                .collect::<Vec<_>>()
+                .join(", ")
+        );
+    }
     let out: Box<dyn Write + Send> = match &args.out {
         Some(path) => Box::new(
             File::create(path).with_context(|| format!("cannot write to {}", path.display()))?,
@@ -89,31 +72,31 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         None => Box::new(std::io::stdout()),
     };
     if !args.here {
-        sys::enter_network_namespace()
+        link::enter_network_namespace()
             .context("cannot make a network namespace; run it as root, or with --here")?;
     }
-    let mut asker = Asker { out };
-    let unknown: Vec<&String> = args
-        .case
-        .iter()
-        .filter(|name| CASES.iter().all(|case| case.name != name.as_str()))
-        .collect();
-    anyhow::ensure!(unknown.is_empty(), "no case {unknown:?}");
-    let mptcp = net::open(Kind::Mptcp, net::Family::V4);
+    let mptcp = net::open(Kind::Mptcp, Family::V4);
+    let mut asker = Asker {
+        out,
+        asked: 0,
+        has_mptcp: mptcp.is_ok(),
+    };
     for case in CASES {
-        if !args.case.is_empty() && !args.case.iter().any(|name| name == case.name) {
+        if !args.case.is_empty() && !args.case.iter().any(|name| wanted(case, name)) {
             continue;
         }
-        let made = match &mptcp {
-            Err(why) if case.needs_mptcp => Err(anyhow::anyhow!("no MPTCP socket: {why}")),
-            Ok(_) | Err(_) => (case.run)(&mut asker),
-        };
-        if let Err(why) = made {
-            let skipped = AskerLine::Skipped {
-                case: case.name.into(),
-                why: format!("{why:#}"),
+        for &family in case.families {
+            let made = match &mptcp {
+                Err(why) if case.needs_mptcp => Err(anyhow::anyhow!("no MPTCP socket: {why}")),
+                Ok(_) | Err(_) => (case.run)(&mut asker, family),
             };
-            write_line(&mut asker.out, &skipped)?;
+            if let Err(why) = made {
+                let skipped = AskerLine::Skipped {
+                    case: format!("{}-{}", case.name, family.suffix()),
+                    why: format!("{why:#}"),
+                };
+                write_line(&mut asker.out, &skipped)?;
+            }
         }
     }
     Ok(())
@@ -133,7 +116,7 @@ impl Asker {
     ///
     /// # Errors
     ///
-    /// Fails if the line cannot be written.
+    /// Fails if the line cannot be written, or the socket is not what the case says.
     pub fn ask_as(
         &mut self,
         case: &str,
@@ -141,12 +124,23 @@ impl Asker {
         holding: Holding,
         form: Form,
     ) -> anyhow::Result<()> {
-        let names = Names {
-            local: net::local(socket),
-            remote: net::remote(socket),
-            inode: net::inode(socket),
-        };
-        self.put(case, socket.as_raw_fd(), holding, form, &names)
+        self.put(case, Subject::Socket(socket), holding, form, None)
+    }
+
+    /// Asks about a socket that is connecting to `address`.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the line cannot be written.
+    pub fn ask_connecting(
+        &mut self,
+        case: &str,
+        socket: &Socket,
+        holding: Holding,
+        address: &SockAddr,
+    ) -> anyhow::Result<()> {
+        let subject = Subject::Socket(socket);
+        self.put(case, subject, holding, Form::default(), Some(address))
     }
 
     /// Asks about a descriptor that may be anything.
@@ -155,79 +149,120 @@ impl Asker {
     ///
     /// Fails if the line cannot be written.
     pub fn ask_fd(&mut self, case: &str, fd: RawFd, holding: Holding) -> anyhow::Result<()> {
-        self.put(case, fd, holding, Form::default(), &Names::default())
+        self.put(case, Subject::Fd(fd), holding, Form::default(), None)
     }
 
     fn put(
         &mut self,
         case: &str,
-        fd: RawFd,
+        subject: Subject,
         holding: Holding,
         form: Form,
-        names: &Names,
+        connecting_to: Option<&SockAddr>,
     ) -> anyhow::Result<()> {
-        let (returned, told) = question(fd, form)?;
+        let fd = match subject {
+            Subject::Socket(socket) => socket.as_raw_fd(),
+            Subject::Fd(fd) => fd,
+        };
+        // Another system call between the question and its names would be another chance to be wrong.
+        let before = Names::of(subject);
+        let reply = question(fd, form)?;
+        let names = Names::of(subject);
+        ensure!(
+            names == before,
+            "the socket of {case} changed while it was asked about: {before:?}, then {names:?}"
+        );
+        ensure!(
+            names.protocol.filter(|number| is_tcp(*number)) == holding.protocol(),
+            "the socket of {case} is not what the case says: SO_PROTOCOL {:?}",
+            names.protocol
+        );
+        let state = match (names.listening, &connecting_to) {
+            (true, _) => "LISTEN",
+            (false, Some(_)) => "SYN_SENT",
+            (false, None) if names.connected => "ESTABLISHED",
+            (false, None) => "CLOSE",
+        };
         let asked = Asked {
             case: case.into(),
             pid: std::process::id(),
-            tid: rustix::thread::gettid()
-                .as_raw_nonzero()
-                .get()
-                .cast_unsigned(),
-            errno: (returned.errno != 0).then(|| errno_name(returned.errno)),
-            answer: answer(returned, told, holding).into(),
-            protocol: holding.kind.map(|kind| match kind {
-                Kind::Tcp => 6,
-                Kind::Mptcp => 262,
-            }),
+            tid: thread_id(),
+            seq: self.asked,
+            rc: reply.returned.rc(),
+            errno: (reply.returned.errno != 0).then(|| errno_name(reply.returned.errno)),
+            truth: truth(&reply, form, holding),
+            value_bytes: reply.value,
+            optlen_in: reply.optlen.map(|_known| form.optlen),
+            optlen_out: reply.optlen,
+            so_protocol: names.protocol,
+            family: names.family.map(str::to_owned),
+            state: names.family.map(|_ip| state.to_owned()),
             fell_back: holding.fell_back,
-            local: names.local.map(Endpoint::from),
-            remote: names.remote.map(Endpoint::from),
+            local: names.local,
+            remote: names.remote,
+            connecting_to: connecting_to.and_then(net::endpoint),
             inode: names.inode,
-            compat: form.compat,
+            compat: form.door != Door::Native,
         };
-        write_line(&mut self.out, &AskerLine::Asked(asked))
+        self.asked += 1;
+        write_line(&mut self.out, &AskerLine::Asked(Box::new(asked)))
     }
 }
 
-/// What the application knows of its socket.
-#[derive(Default)]
+/// What is asked about.
+#[derive(Clone, Copy)]
+enum Subject<'a> {
+    /// A socket.
+    Socket(&'a Socket),
+    /// Whatever stands there.
+    Fd(RawFd),
+}
+
+/// What the application can learn of its socket without asking about MPTCP.
+#[derive(Default, PartialEq, Eq, Debug)]
 struct Names {
-    local: Option<SocketAddr>,
-    remote: Option<SocketAddr>,
+    local: Option<Endpoint>,
+    remote: Option<Endpoint>,
+    connected: bool,
+    listening: bool,
+    protocol: Option<i32>,
+    family: Option<&'static str>,
     inode: Option<u64>,
 }
 
-/// A byte that no answer has: where it stands, nothing was written.
-const UNTOUCHED: u8 = 0xaa;
-
-/// One question: what it returned, and the first byte of the answer if there is one.
-fn question(fd: RawFd, form: Form) -> anyhow::Result<(Returned, Option<u8>)> {
-    // Both entries of the kernel are given the same buffers, so that nothing but the entry differs.
-    let buffer = LowBuffer::new().context("cannot map memory below 4 GiB")?;
-    buffer.set(0, i32::from_ne_bytes([UNTOUCHED; 4]));
-    buffer.set(1, i32::from_ne_bytes([UNTOUCHED; 4]));
-    buffer.set(2, form.optlen);
-    let optval = if form.bad_optval { 1 } else { buffer.word(0) };
-    let optlen = if form.bad_optlen { 1 } else { buffer.word(2) };
-    let returned = if form.compat {
-        sys::getsockopt_32(fd, SOL_TCP, TCP_IS_MPTCP, optval, optlen)
-    } else {
-        sys::getsockopt(fd, SOL_TCP, TCP_IS_MPTCP, optval as usize, optlen as usize)
-    };
-    let first = buffer.get(0).to_ne_bytes()[0];
-    Ok((returned, (first != UNTOUCHED).then_some(first)))
+impl Names {
+    fn of(subject: Subject) -> Self {
+        let Subject::Socket(socket) = subject else {
+            return Self::default();
+        };
+        let peer = socket.peer_addr().ok();
+        let domain = socket.domain().ok();
+        let nowhere = || domain.and_then(net::nowhere);
+        Self {
+            local: socket.local_addr().ok().as_ref().and_then(net::endpoint),
+            remote: peer.as_ref().map_or_else(nowhere, net::endpoint),
+            connected: peer.is_some(),
+            listening: socket.is_listener().unwrap_or(false),
+            protocol: socket.protocol().ok().flatten().map(i32::from),
+            family: domain.and_then(|domain| match domain {
+                Domain::IPV4 => Some("ipv4"),
+                Domain::IPV6 => Some("ipv6"),
+                _ => None,
+            }),
+            inode: rustix::fs::fstat(socket).ok().map(|stat| stat.st_ino),
+        }
+    }
 }
 
-/// What the caller was told, in the tracer's words.
-fn answer(returned: Returned, told: Option<u8>, holding: Holding) -> &'static str {
-    match (returned.errno, told) {
-        (libc::EOPNOTSUPP | libc::ENOPROTOOPT, _) => "unsupported",
-        (0, Some(1)) => "mptcp",
-        (0, Some(0)) => "tcp",
-        // Success without a written answer (optlen 0): how the socket was made tells what it is.
-        (0, None) if holding.kind == Some(Kind::Mptcp) && !holding.fell_back => "mptcp",
-        (0, None) => "tcp",
-        _ => "failed",
-    }
+fn is_tcp(protocol: i32) -> bool {
+    matches!(protocol, libc::IPPROTO_TCP | libc::IPPROTO_MPTCP)
+}
+
+/// This thread, as the kernel numbers it.
+#[must_use]
+pub fn thread_id() -> u32 {
+    rustix::thread::gettid()
+        .as_raw_nonzero()
+        .get()
+        .cast_unsigned()
 }

@@ -6,8 +6,8 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 use crate::{
-    ask::{SOL_TCP, TCP_IS_MPTCP},
     net::{Family, Kind, open},
+    question::{SOL_TCP, TCP_IS_MPTCP},
     report::write_line,
     sys,
 };
@@ -34,6 +34,8 @@ pub enum What {
     IsMptcp,
     /// `SO_TYPE`: another option
     Other,
+    /// `TCP_NODELAY`: another option that passes the same functions of the kernel
+    OtherTcp,
 }
 
 #[derive(Serialize)]
@@ -55,6 +57,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let (level, option) = match args.opt {
         What::IsMptcp => (SOL_TCP, TCP_IS_MPTCP),
         What::Other => (libc::SOL_SOCKET, libc::SO_TYPE),
+        What::OtherTcp => (SOL_TCP, libc::TCP_NODELAY),
     };
     let fd = socket.as_raw_fd();
     let mut batches: Vec<f64> = (0..args.batches)

@@ -16,10 +16,12 @@ use rustix::{
 };
 use serde::Deserialize;
 
-use crate::sys;
+use crate::{link, sys};
 
-/// Where results go; messages go to the console.
+/// Where results go.
 const RESULTS: &str = "/dev/ttyS1";
+/// Where messages go.
+const CONSOLE: &str = "/dev/console";
 /// Exit code of a job that took too long.
 const TIMED_OUT: i32 = 124;
 
@@ -32,6 +34,9 @@ struct Job {
     argv: Vec<String>,
     /// Longest that it may take, seconds.
     timeout_s: u64,
+    /// Mount tracefs too. A tracer must do without: nobody promises that it is mounted.
+    #[serde(default)]
+    tracefs: bool,
 }
 
 /// Does the job and powers off. Never returns.
@@ -85,9 +90,14 @@ fn work(job: &Path) -> anyhow::Result<i32> {
         MountFlags::empty(),
         None,
     );
-    sys::bring_up("lo").context("cannot bring loopback up")?;
+    link::bring_up("lo").context("cannot bring loopback up")?;
     let text = fs::read(job).with_context(|| format!("cannot read {}", job.display()))?;
     let job: Job = serde_json::from_slice(&text).context("the job makes no sense")?;
+    if job.tracefs {
+        let place = "/sys/kernel/tracing";
+        mount("tracefs", place, "tracefs", MountFlags::empty(), None)
+            .with_context(|| format!("cannot mount {place}"))?;
+    }
     for module in &job.modules {
         let file = File::open(module).with_context(|| format!("cannot open {module}"))?;
         if let Err(why) = sys::load_module(&file) {
@@ -101,12 +111,17 @@ fn work(job: &Path) -> anyhow::Result<i32> {
     let mut terminal = tcgetattr(&results).context("no serial port for the results")?;
     terminal.make_raw();
     tcsetattr(&results, OptionalActions::Now, &terminal)?;
+    let console = File::options()
+        .write(true)
+        .open(CONSOLE)
+        .with_context(|| format!("cannot open {CONSOLE}"))?;
     let (program, args) = job.argv.split_first().context("the job has no program")?;
     let mut child = Command::new(program)
         .args(args)
         .env("PATH", "/bin")
         .stdin(Stdio::null())
         .stdout(results)
+        .stderr(console)
         .spawn()
         .with_context(|| format!("cannot run {program}"))?;
     wait_for(&mut child, Duration::from_secs(job.timeout_s))
@@ -131,7 +146,8 @@ fn wait_for(child: &mut std::process::Child, patience: Duration) -> anyhow::Resu
                 "mptcp-lab: the job takes longer than {} s",
                 patience.as_secs()
             );
-            child.kill().context("cannot stop the job")?;
+            // Its children too, lest they write behind the last line.
+            sys::kill_all();
             return Ok(TIMED_OUT);
         }
         std::thread::sleep(Duration::from_millis(2));

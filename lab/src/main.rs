@@ -23,7 +23,7 @@ enum Verb {
     /// Many threads that ask as fast as they can, under the tracer: nothing lost, doubled or mixed up
     Flood(flood::Args),
     /// The application of `flood`
-    FloodAsker(flood::AskerArgs),
+    FloodAsker(flood::asker::Args),
     /// Nanoseconds that one getsockopt takes
     BenchAsker(bench::Args),
     /// What tracing costs a caller, next to bpftrace
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
         Verb::Ask(args) => ask::run(&args).map(|()| true),
         Verb::Matrix(args) => matrix::run(&args),
         Verb::Flood(args) => flood::run(&args),
-        Verb::FloodAsker(args) => flood::ask(&args).map(|()| true),
+        Verb::FloodAsker(args) => flood::asker::run(&args).map(|()| true),
         Verb::BenchAsker(args) => bench::run(&args).map(|()| true),
         Verb::Figures(args) => figures::run(&args).map(|()| true),
     };

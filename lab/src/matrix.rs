@@ -1,10 +1,11 @@
 //! `mptcp-lab matrix`: every case on every rung.
 
 use std::{
-    fs,
+    fs::{self, File},
     io::Write as _,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -20,6 +21,10 @@ use crate::{
 
 /// Exit code of the tracer on a kernel that cannot answer.
 const CANNOT_ANSWER: i32 = 3;
+/// Longest that one run of the tracer may take: an emulated machine is slow.
+const RUN_MAX: Duration = Duration::from_secs(300);
+/// Longest that a tracer may take to end once it is told to.
+const END_MAX: Duration = Duration::from_secs(5);
 
 /// What to run.
 #[derive(clap::Args)]
@@ -121,85 +126,167 @@ fn no_mptcp(args: &Args) -> anyhow::Result<Option<Cell>> {
         Err(why) if why.raw_os_error() == Some(libc::EPROTONOSUPPORT) => {}
         Ok(_) | Err(_) => return Ok(None),
     }
-    let output = tracer(args, "auto", &["--duration", "1s"])?;
-    let sentence = last_words(&output);
+    let run = tracer(args, "auto", &["--json", "--duration", "1s"])?;
     let wanted = format!("exit {CANNOT_ANSWER}, a sentence about MPTCP");
-    let got = format!("exit {:?}, {sentence}", output.status.code());
-    let right = output.status.code() == Some(CANNOT_ANSWER)
-        && sentence.contains("built without MPTCP")
-        && !sentence.contains("panicked");
-    Ok(Some(if right {
-        Cell {
-            why: sentence,
+    let right =
+        run.code() == Some(CANNOT_ANSWER) && run.last_words().contains("built without MPTCP");
+    Ok(Some(match run.broken() {
+        None if right => Cell {
+            why: run.last_words(),
             ..ok("no-mptcp", "auto", &wanted, "exit 3")
+        },
+        broken => {
+            let got = broken.unwrap_or_else(|| run.ending());
+            mismatch("no-mptcp", "auto", &wanted, "otherwise", got)
         }
-    } else {
-        mismatch("no-mptcp", "auto", &wanted, "otherwise", got)
     }))
 }
 
 fn one_rung(args: &Args, rung: &str) -> anyhow::Result<Vec<Cell>> {
-    let asked_file = scratch("asked");
-    let traced_file = scratch("traced");
+    let asked_file = Scratch::new("asked");
     let me = std::env::current_exe().context("cannot find myself")?;
-    let mut words = vec![
-        "--json".into(),
-        "--output".into(),
-        traced_file.display().to_string(),
-    ];
-    words.extend(["--".into(), me.display().to_string(), "ask".into()]);
-    words.extend(["--out".into(), asked_file.display().to_string()]);
+    let mut words = vec!["--json".into(), "--".into(), me.display().to_string()];
+    words.extend(["ask".into(), "--out".into()]);
+    words.push(asked_file.0.display().to_string());
     for case in &args.case {
         words.extend(["--case".into(), case.clone()]);
     }
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let output = tracer(args, rung, &words)?;
-    let unavailable = Cell {
-        case: "rung".into(),
-        rung: rung.into(),
-        outcome: Outcome::Unavailable,
-        caller: String::new(),
-        traced: String::new(),
-        why: last_words(&output),
-    };
-    match output.status.code() {
-        Some(CANNOT_ANSWER) => return Ok(vec![unavailable]),
+    let run = tracer(args, rung, &words)?;
+    if let Some(why) = run.broken() {
+        return Ok(vec![mismatch("run", rung, "exit 0", "otherwise", why)]);
+    }
+    match run.code() {
+        Some(CANNOT_ANSWER) => {
+            return Ok(vec![Cell {
+                outcome: Outcome::Unavailable,
+                why: run.last_words(),
+                ..ok("rung", rung, "", "")
+            }]);
+        }
         Some(0) => {}
-        code => {
-            let why = format!("exit {code:?}: {}", last_words(&output));
+        Some(_) | None => {
+            let why = run.ending();
             return Ok(vec![mismatch("run", rung, "exit 0", "otherwise", why)]);
         }
     }
-    let asked: Vec<AskerLine> = read_lines(&asked_file)?;
-    let traced: Vec<TracedLine> = read_lines(&traced_file)?;
-    for file in [&asked_file, &traced_file] {
-        fs::remove_file(file).with_context(|| format!("cannot remove {}", file.display()))?;
-    }
+    let asked: Vec<AskerLine> = read_lines(&asked_file.0)?;
+    let traced = run.stdout.lines().map(TracedLine::parse);
+    let traced: Vec<TracedLine> = traced
+        .filter_map(Result::transpose)
+        .collect::<anyhow::Result<_>>()?;
     Ok(compare(rung, &asked, &traced))
 }
 
-/// Runs the tracer to its end.
-pub(crate) fn tracer(args: &Args, rung: &str, words: &[&str]) -> anyhow::Result<Output> {
-    Command::new(&args.tracer)
+/// What came of one run of the tracer.
+struct Run {
+    /// None if it had to be killed.
+    status: Option<ExitStatus>,
+    stdout: String,
+    stderr: String,
+}
+
+impl Run {
+    fn code(&self) -> Option<i32> {
+        self.status?.code()
+    }
+
+    /// Why it is wrong whatever the exit code says.
+    fn broken(&self) -> Option<String> {
+        if self.status.is_none() {
+            let limit = RUN_MAX.as_secs();
+            return Some(format!("the tracer did not end within {limit} s"));
+        }
+        // With `panic = "unwind"` a thread may panic and the program go on.
+        let panic = self.stderr.lines().find(|line| line.contains("panicked"));
+        panic.map(|line| format!("the tracer panicked: {line}"))
+    }
+
+    fn ending(&self) -> String {
+        let status = self.status.map(|status| status.to_string());
+        format!("{}: {}", status.unwrap_or_default(), self.last_words())
+    }
+
+    /// The last line that the tracer said.
+    fn last_words(&self) -> String {
+        let line = self.stderr.lines().last();
+        line.unwrap_or("it said nothing").to_owned()
+    }
+}
+
+/// Runs the tracer to its end. Its output goes to files: a pipe that nobody reads in time would hold it up.
+fn tracer(args: &Args, rung: &str, words: &[&str]) -> anyhow::Result<Run> {
+    let stdout = Scratch::new("stdout");
+    let stderr = Scratch::new("stderr");
+    let open = |file: &Scratch| {
+        File::create(&file.0).with_context(|| format!("cannot write to {}", file.0.display()))
+    };
+    let mut child = Command::new(&args.tracer)
         .args(["live", "--attach", rung])
         .args(&args.tracer_arg)
         .args(words)
-        .output()
-        .with_context(|| format!("cannot run {}", args.tracer.display()))
+        .stdin(Stdio::null())
+        .stdout(open(&stdout)?)
+        .stderr(open(&stderr)?)
+        .spawn()
+        .with_context(|| format!("cannot run {}", args.tracer.display()))?;
+    let mut status = wait(&mut child, RUN_MAX)?;
+    if status.is_none() {
+        // Politely first: it has a child to end, and a kernel to leave as it was.
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        if wait(&mut child, END_MAX)?.is_none() {
+            child.kill().context("cannot end the tracer")?;
+            child.wait().context("cannot wait for the tracer")?;
+        }
+        status = None;
+    }
+    let read = |file: &Scratch| {
+        let bytes =
+            fs::read(&file.0).with_context(|| format!("cannot read back {}", file.0.display()))?;
+        anyhow::Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    Ok(Run {
+        status,
+        stdout: read(&stdout)?,
+        stderr: read(&stderr)?,
+    })
 }
 
-/// The last line that the tracer said.
-fn last_words(output: &Output) -> String {
-    let text = String::from_utf8_lossy(&output.stderr);
-    text.lines().last().unwrap_or("it said nothing").to_owned()
+/// None if it does not end in time.
+fn wait(child: &mut Child, patience: Duration) -> anyhow::Result<Option<ExitStatus>> {
+    let start = Instant::now();
+    loop {
+        let status = child.try_wait().context("cannot wait for the tracer")?;
+        if status.is_some() || start.elapsed() > patience {
+            return Ok(status);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
-/// A file of ours that nobody else has.
+/// Path of a file of ours that nobody else has.
 pub(crate) fn scratch(name: &str) -> PathBuf {
     std::env::temp_dir().join(format!("mptcp-lab-{}-{name}", std::process::id()))
 }
 
-fn read_lines<T: DeserializeOwned>(file: &Path) -> anyhow::Result<Vec<T>> {
+/// A file that is gone when we are done with it, whatever came in between.
+pub(crate) struct Scratch(pub(crate) PathBuf);
+
+impl Scratch {
+    pub(crate) fn new(name: &str) -> Self {
+        Self(scratch(name))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _never_made = fs::remove_file(&self.0);
+    }
+}
+
+/// The lines of a file of ours.
+pub(crate) fn read_lines<T: DeserializeOwned>(file: &Path) -> anyhow::Result<Vec<T>> {
     let text =
         fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
     text.lines()

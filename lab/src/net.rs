@@ -1,13 +1,19 @@
 //! Sockets as the cases need them.
 
 use std::{
-    io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::fd::AsRawFd as _,
+    io::{self, Read as _, Write as _},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
 };
 
-use anyhow::Context as _;
-use socket2::{Domain, Protocol, Socket, Type};
+use anyhow::{Context as _, ensure};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use crate::report::Endpoint;
+
+/// Longest that a packet may take: an emulated machine is slow.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a case's sockets are made of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,6 +27,9 @@ pub enum Family {
 }
 
 impl Family {
+    /// One of each address length.
+    pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
+
     /// All of them.
     pub const ALL: [Self; 3] = [Self::V4, Self::V6, Self::Mapped];
 
@@ -34,7 +43,9 @@ impl Family {
         }
     }
 
-    fn domain(self) -> Domain {
+    /// The domain of its sockets.
+    #[must_use]
+    pub fn domain(self) -> Domain {
         match self {
             Self::V4 => Domain::IPV4,
             Self::V6 | Self::Mapped => Domain::IPV6,
@@ -53,7 +64,10 @@ impl Family {
 }
 
 /// TCP or MPTCP.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// A plain TCP socket.
     Tcp,
@@ -101,29 +115,60 @@ pub fn pair(client: Kind, listener: &Socket, family: Family) -> anyhow::Result<(
     client
         .connect(&address)
         .context("cannot connect over loopback")?;
-    let (server, _peer) = listener.accept().context("cannot accept over loopback")?;
+    let (server, _peer) = accept(listener)?;
     Ok((client, server))
 }
 
-/// Our own address of a socket; unspecified where it has none.
-#[must_use]
-pub fn local(socket: &Socket) -> Option<SocketAddr> {
-    socket.local_addr().ok()?.as_socket()
+/// Accepts, but does not wait for ever.
+///
+/// # Errors
+///
+/// Says that nobody connected.
+pub fn accept(listener: &Socket) -> anyhow::Result<(Socket, SockAddr)> {
+    wait_readable(listener).context("nobody connected")?;
+    listener.accept().context("cannot accept")
 }
 
-/// The address of the other end, if there is one.
-#[must_use]
-pub fn remote(socket: &Socket) -> Option<SocketAddr> {
-    socket.peer_addr().ok()?.as_socket()
+/// Sends something from one end to the other, and waits until it is there.
+///
+/// # Errors
+///
+/// Fails if something else arrives, or nothing.
+pub fn say(mut from: &Socket, mut to: &Socket) -> anyhow::Result<()> {
+    const WORDS: &[u8] = b"data of the lab";
+    from.write_all(WORDS).context("cannot send")?;
+    let mut heard = [0; WORDS.len()];
+    let mut length = 0;
+    while length < WORDS.len() {
+        wait_readable(to).context("what was sent does not arrive")?;
+        let read = to.read(&mut heard[length..]).context("cannot receive")?;
+        ensure!(read > 0, "the connection ended");
+        length += read;
+    }
+    ensure!(heard == WORDS, "something else arrives than was sent");
+    Ok(())
 }
 
-/// Inode number of an open file.
+fn wait_readable(socket: &Socket) -> anyhow::Result<()> {
+    let timeout = Timespec::try_from(PATIENCE)?;
+    let ready = poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&timeout))?;
+    ensure!(ready == 1, "nothing within {} s", PATIENCE.as_secs());
+    Ok(())
+}
+
+/// The address as the tracer writes it; none if it is no IP address.
 #[must_use]
-pub fn inode(socket: &Socket) -> Option<u64> {
-    let link = std::fs::read_link(format!("/proc/self/fd/{}", socket.as_raw_fd())).ok()?;
-    link.to_str()?
-        .strip_prefix("socket:[")?
-        .strip_suffix(']')?
-        .parse()
-        .ok()
+pub fn endpoint(address: &SockAddr) -> Option<Endpoint> {
+    address.as_socket().map(Endpoint::from)
+}
+
+/// The endpoint of what has no address yet.
+#[must_use]
+pub fn nowhere(domain: Domain) -> Option<Endpoint> {
+    let address: IpAddr = match domain {
+        Domain::IPV4 => Ipv4Addr::UNSPECIFIED.into(),
+        Domain::IPV6 => Ipv6Addr::UNSPECIFIED.into(),
+        _ => return None,
+    };
+    Some(SocketAddr::new(address, 0).into())
 }

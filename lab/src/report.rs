@@ -22,6 +22,24 @@ impl From<std::net::SocketAddr> for Endpoint {
     }
 }
 
+/// What the caller was told, in one word.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Truth {
+    /// It is MPTCP.
+    Mptcp,
+    /// It is TCP.
+    Tcp,
+    /// This kernel does not know the option.
+    Unsupported,
+    /// The call failed otherwise.
+    Failed,
+    /// The question was about something that is no TCP socket: no query.
+    OtherSocket,
+    /// The question was another one: no query.
+    OtherOption,
+}
+
 /// What one question got, as its caller saw it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Asked {
@@ -31,19 +49,34 @@ pub struct Asked {
     pub pid: u32,
     /// Thread that asked.
     pub tid: u32,
+    /// Number of the question in this run: the order in which they were asked.
+    pub seq: u64,
+    /// What the call returned.
+    pub rc: i32,
     /// Errno, or none if the call succeeded.
     pub errno: Option<String>,
-    /// What the kernel must have said, by the buffer where something was written, by how the socket was made
-    /// where not: `mptcp`, `tcp`, `unsupported`, `failed`.
-    pub answer: String,
+    /// The bytes that the kernel wrote as its answer.
+    pub value_bytes: Vec<u8>,
+    /// Length that the caller offered; none where that pointer points nowhere.
+    pub optlen_in: Option<i32>,
+    /// Length that the kernel gave back; none where that pointer points nowhere.
+    pub optlen_out: Option<i32>,
+    /// By the buffer where something was written, by how the socket was made where not.
+    pub truth: Truth,
     /// `SO_PROTOCOL` of the socket: 6, 262, or something else.
-    pub protocol: Option<i32>,
+    pub so_protocol: Option<i32>,
+    /// `ipv4`, `ipv6`, or none of both.
+    pub family: Option<String>,
+    /// In the words of RFC 9293.
+    pub state: Option<String>,
     /// The case made an MPTCP socket whose connection fell back.
     pub fell_back: bool,
-    /// Own address.
+    /// `getsockname`.
     pub local: Option<Endpoint>,
-    /// The other end's address.
+    /// `getpeername`; the unspecified address and port 0 if the socket has no peer.
     pub remote: Option<Endpoint>,
+    /// Where the socket is connecting to: it has no peer yet, but the kernel knows this one.
+    pub connecting_to: Option<Endpoint>,
     /// Inode number of the socket.
     pub inode: Option<u64>,
     /// The call came through the kernel's 32-bit entry.
@@ -55,7 +88,7 @@ pub struct Asked {
 #[serde(tag = "type", content = "data", rename_all = "snake_case")]
 pub enum AskerLine {
     /// A question.
-    Asked(Asked),
+    Asked(Box<Asked>),
     /// A case that cannot be made here.
     Skipped {
         /// Its name.

@@ -1,19 +1,26 @@
-//! The system calls that no library offers as we need them. All unsafe code of the lab.
+//! The system calls that no library offers as we need them. Unsafe code is here
+//! and in `link`.
 
 use std::{
     ffi::CString,
     fs::File,
     io,
-    os::fd::{AsRawFd, FromRawFd as _, OwnedFd, RawFd},
+    os::fd::{AsRawFd as _, RawFd},
 };
-
-use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 /// What one raw `getsockopt` gave back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Returned {
     /// 0, or the errno, positive.
     pub errno: i32,
+}
+
+impl Returned {
+    /// What a C program sees.
+    #[must_use]
+    pub fn rc(self) -> i32 {
+        if self.errno == 0 { 0 } else { -1 }
+    }
 }
 
 /// `getsockopt(fd, level, option, optval, optlen)` with whatever pointers the caller likes.
@@ -34,30 +41,75 @@ pub fn getsockopt(fd: RawFd, level: i32, option: i32, optval: usize, optlen: usi
 
 /// The same through the 32-bit entry of the kernel, as a 32-bit program calls it. Pointers must lie below
 /// 4 GiB ([`LowBuffer`]).
-#[cfg(target_arch = "x86_64")]
 #[must_use]
 pub fn getsockopt_32(fd: RawFd, level: i32, option: i32, optval: u32, optlen: u32) -> Returned {
-    const NR_GETSOCKOPT_I386: u64 = 365;
-    let mut rax: u64 = NR_GETSOCKOPT_I386;
+    const NR_GETSOCKOPT_I386: u32 = 365;
+    let [fd, level, option] = [fd, level, option].map(i32::cast_unsigned);
+    syscall_32(NR_GETSOCKOPT_I386, [fd, level, option, optval, optlen])
+}
+
+/// The same through `socketcall`, the only way that 32-bit programs had before Linux 4.3: `arguments` is the
+/// address of fd, level, option, optval and optlen, one 32-bit word each.
+#[must_use]
+pub fn getsockopt_socketcall(arguments: u32) -> Returned {
+    const NR_SOCKETCALL_I386: u32 = 102;
+    const SYS_GETSOCKOPT: u32 = 15;
+    syscall_32(NR_SOCKETCALL_I386, [SYS_GETSOCKOPT, arguments, 0, 0, 0])
+}
+
+/// Whether this kernel serves 32-bit programs.
+///
+/// Where it does not, the entry kills its caller instead of failing: a child of ours tries it.
+#[must_use]
+pub fn serves_32bit() -> bool {
+    const NR_GETPID_I386: u32 = 20;
+    // SAFETY: the child makes two system calls, touches no memory that another thread may have locked, and
+    // leaves without running any destructor.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let code = i32::from(syscall_32(NR_GETPID_I386, [0; 5]).errno != 0);
+        // SAFETY: ends this process at once.
+        unsafe { libc::_exit(code) };
+    }
+    let mut status = 0;
+    // SAFETY: the status is ours; where there is no child the call fails.
+    let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };
+    child > 0 && waited == child && libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0
+}
+
+#[cfg(target_arch = "x86_64")]
+fn syscall_32(number: u32, arguments: [u32; 5]) -> Returned {
+    let [first, second, third, fourth, fifth] = arguments.map(u64::from);
+    let mut rax = u64::from(number);
     // SAFETY: the 32-bit system call takes its arguments in ebx, ecx, edx, esi, edi and returns in eax. rbx
-    // belongs to the compiler and is exchanged before and after. The kernel clobbers r8 to r11 here.
+    // belongs to the compiler and is exchanged before and after. The kernel clobbers r8 to r11 here. What it
+    // writes to are the buffers that the callers in this crate own for the length of the call.
     unsafe {
         std::arch::asm!(
-            "xchg {fd}, rbx",
+            "xchg {first}, rbx",
             "int 0x80",
-            "xchg {fd}, rbx",
-            fd = inout(reg) i64::from(fd) => _,
+            "xchg {first}, rbx",
+            first = inout(reg) first => _,
             inout("rax") rax,
-            in("rcx") i64::from(level),
-            in("rdx") i64::from(option),
-            in("rsi") u64::from(optval),
-            in("rdi") u64::from(optlen),
+            in("rcx") second,
+            in("rdx") third,
+            in("rsi") fourth,
+            in("rdi") fifth,
             out("r8") _, out("r9") _, out("r10") _, out("r11") _,
         );
     }
-    let rc = (rax & 0xffff_ffff) as u32;
+    // -1 to -4095 are errors; a process id or a socket option's 0 is none.
+    let rc = (rax as u32).cast_signed();
     Returned {
-        errno: rc.cast_signed().wrapping_neg().max(0),
+        errno: rc.wrapping_neg().max(0),
+    }
+}
+
+/// No 32-bit entry of this shape is known here.
+#[cfg(not(target_arch = "x86_64"))]
+fn syscall_32(_number: u32, _arguments: [u32; 5]) -> Returned {
+    Returned {
+        errno: libc::ENOSYS,
     }
 }
 
@@ -121,99 +173,6 @@ impl Drop for LowBuffer {
     }
 }
 
-/// A network namespace of this thread's own, with loopback up.
-///
-/// # Errors
-///
-/// Fails without `CAP_SYS_ADMIN`.
-pub fn enter_network_namespace() -> io::Result<()> {
-    // SAFETY: only the network namespace of this thread changes.
-    unsafe { unshare_unsafe(UnshareFlags::NEWNET) }?;
-    bring_up("lo")
-}
-
-/// Brings an interface up.
-///
-/// # Errors
-///
-/// Fails if there is none of that name.
-pub fn bring_up(name: &str) -> io::Result<()> {
-    let mut request = interface(name);
-    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
-    ioctl_interface(libc::SIOCSIFFLAGS, &mut request)
-}
-
-/// Gives an interface an IPv4 address with a netmask of 24 bits.
-///
-/// # Errors
-///
-/// Fails if there is no interface of that name.
-pub fn set_address(name: &str, address: [u8; 4]) -> io::Result<()> {
-    for (command, bytes) in [
-        (libc::SIOCSIFADDR, address),
-        (libc::SIOCSIFNETMASK, [255, 255, 255, 0]),
-    ] {
-        let mut request = interface(name);
-        let mut data = [0; 14];
-        for (slot, byte) in data[2..6].iter_mut().zip(bytes) {
-            *slot = byte.cast_signed();
-        }
-        request.ifr_ifru.ifru_addr = libc::sockaddr {
-            sa_family: libc::AF_INET as libc::sa_family_t,
-            sa_data: data,
-        };
-        ioctl_interface(command, &mut request)?;
-    }
-    Ok(())
-}
-
-/// A TUN device: what the kernel sends to it can be read, what is written to it the kernel receives.
-///
-/// # Errors
-///
-/// Fails if the kernel has no TUN driver.
-pub fn open_tun(name: &str) -> io::Result<File> {
-    let tun = File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/net/tun")?;
-    let mut request = interface(name);
-    request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
-    // SAFETY: the request is a valid ifreq that lives until after the call.
-    let rc = unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
-    if rc == 0 {
-        Ok(tun)
-    } else {
-        Err(io::Error::last_os_error())
-    }
-}
-
-fn interface(name: &str) -> libc::ifreq {
-    // SAFETY: an all-zero ifreq is valid.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (slot, byte) in request.ifr_name.iter_mut().zip(name.bytes()) {
-        *slot = byte.cast_signed();
-    }
-    request
-}
-
-fn ioctl_interface(command: libc::Ioctl, request: &mut libc::ifreq) -> io::Result<()> {
-    // SAFETY: plain socket(2); the descriptor is owned right away.
-    let control = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
-    if control < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor is open and nobody else's.
-    let control = unsafe { OwnedFd::from_raw_fd(control) };
-    // SAFETY: the request is a valid ifreq that lives until after the call.
-    let rc = unsafe { libc::ioctl(control.as_raw_fd(), command, std::ptr::from_mut(request)) };
-    if rc == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
-}
-
 /// `connect(AF_UNSPEC)`: takes the connection away from a socket.
 ///
 /// # Errors
@@ -256,4 +215,10 @@ pub fn power_off() {
         libc::sync();
         libc::reboot(libc::RB_POWER_OFF);
     }
+}
+
+/// Ends every other process: only for the first process of a machine.
+pub fn kill_all() {
+    // SAFETY: no memory is involved.
+    unsafe { libc::kill(-1, libc::SIGKILL) };
 }

@@ -1,5 +1,6 @@
 //! The tracer's JSON lines, as far as the lab reads them (docs/output.md).
 
+use anyhow::Context as _;
 use serde::Deserialize;
 
 use crate::report::Endpoint;
@@ -14,6 +15,28 @@ pub enum TracedLine {
     Query(Box<Traced>),
     /// The last.
     End(End),
+}
+
+impl TracedLine {
+    /// Reads a line; none if it is of a type that is not for us, as the contract wants it.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it is no JSON, or lacks what its type must have.
+    pub fn parse(line: &str) -> anyhow::Result<Option<Self>> {
+        #[derive(Deserialize)]
+        struct Any {
+            r#type: String,
+        }
+        let why = match serde_json::from_str(line) {
+            Ok(known) => return Ok(Some(known)),
+            Err(why) => why,
+        };
+        match serde_json::from_str::<Any>(line) {
+            Ok(any) if !["start", "query", "end"].contains(&any.r#type.as_str()) => Ok(None),
+            Ok(_) | Err(_) => Err(why).with_context(|| format!("cannot read {line:?}")),
+        }
+    }
 }
 
 /// What the tracer says of itself.
@@ -102,5 +125,28 @@ impl Losses {
     #[must_use]
     pub fn balances(&self) -> bool {
         self.seen == self.emitted + self.filtered + self.lost()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_other_types_are_for_others_and_broken_ones_are_not_overlooked() {
+        let end = r#"{"type":"end","data":{"findings":0,"losses":[],"new":1}}"#;
+        let expected = End {
+            findings: 0,
+            losses: Vec::new(),
+        };
+        assert_eq!(
+            TracedLine::parse(end).unwrap(),
+            Some(TracedLine::End(expected))
+        );
+        let other = r#"{"type":"fallback","data":{}}"#;
+        assert_eq!(TracedLine::parse(other).unwrap(), None);
+        for broken in [r#"{"type":"query","data":{}}"#, "{}", "", "fallback"] {
+            assert!(TracedLine::parse(broken).is_err(), "{broken}");
+        }
     }
 }

@@ -1,0 +1,131 @@
+//! Connections that fall back: at once over loopback, later through the middlebox.
+
+use std::os::fd::AsRawFd as _;
+
+use anyhow::Context as _;
+
+use crate::{
+    ask::Asker,
+    middlebox::{Middlebox, Strip},
+    net::{self, Family, Kind, say},
+    sys,
+};
+
+use super::{FALLEN, MPTCP, TCP};
+
+/// The listener does not speak MPTCP: fallen back before connect returns.
+pub(super) fn client(asker: &mut Asker, family: Family) -> anyhow::Result<()> {
+    let listener = net::listen(Kind::Tcp, family)?;
+    let (client, server) = net::pair(Kind::Mptcp, &listener, family)?;
+    let suffix = family.suffix();
+    asker.ask(&format!("fallen-client-{suffix}"), &client, FALLEN)?;
+    asker.ask(&format!("tcp-peer-of-fallen-{suffix}"), &server, TCP)
+}
+
+/// A socket that connects to itself: simultaneous open, which MPTCP does not do.
+pub(super) fn to_itself(asker: &mut Asker, family: Family) -> anyhow::Result<()> {
+    let socket = net::open(Kind::Mptcp, family)?;
+    socket.bind(&family.loopback().into())?;
+    let address = socket.local_addr()?;
+    socket
+        .connect(&address)
+        .context("cannot connect to itself")?;
+    asker.ask(&format!("fallen-self-{}", family.suffix()), &socket, FALLEN)
+}
+
+/// Speaks MPTCP for a while; then the path strips it from both directions, and both ends fall back.
+pub(super) fn midway(asker: &mut Asker, family: Family) -> anyhow::Result<()> {
+    let middlebox = Middlebox::new()?;
+    let listener = middlebox.listen(Kind::Mptcp, family)?;
+    let (client, server) = middlebox.pair(Kind::Mptcp, &listener, family)?;
+    say(&client, &server)?;
+    say(&server, &client)?;
+    let suffix = family.suffix();
+    let name = |end: &str, when: &str| format!("fallen-midway-{end}-{when}-{suffix}");
+    asker.ask(&name("client", "before"), &client, MPTCP)?;
+    asker.ask(&name("server", "before"), &server, MPTCP)?;
+    middlebox.strip(Strip {
+        from_client: true,
+        from_server: true,
+        ..Strip::default()
+    });
+    say(&client, &server)?;
+    say(&server, &client)?;
+    asker.ask(&name("client", "after"), &client, FALLEN)?;
+    asker.ask(&name("server", "after"), &server, FALLEN)
+}
+
+/// What the server sends after the handshake is stripped: the client falls back on it, stops speaking MPTCP,
+/// and the server's socket, accepted as MPTCP, falls back on that.
+pub(super) fn server(asker: &mut Asker, family: Family) -> anyhow::Result<()> {
+    let middlebox = Middlebox::new()?;
+    middlebox.strip(Strip {
+        from_server: true,
+        ..Strip::default()
+    });
+    let listener = middlebox.listen(Kind::Mptcp, family)?;
+    let (client, server) = middlebox.pair(Kind::Mptcp, &listener, family)?;
+    let suffix = family.suffix();
+    asker.ask(&format!("fallen-server-before-{suffix}"), &server, MPTCP)?;
+    say(&server, &client)?;
+    say(&client, &server)?;
+    asker.ask(&format!("fallen-server-after-{suffix}"), &server, FALLEN)?;
+    let name = format!("fallen-server-its-client-{suffix}");
+    asker.ask(&name, &client, FALLEN)
+}
+
+/// The SYN arrives stripped: the server never learns that the client asked for MPTCP.
+pub(super) fn stripped_syn(asker: &mut Asker, family: Family) -> anyhow::Result<()> {
+    let strip = Strip {
+        syn: true,
+        ..Strip::default()
+    };
+    in_handshake(asker, family, strip, "syn")
+}
+
+/// The SYN/ACK arrives stripped: the client takes the server for one without MPTCP.
+pub(super) fn stripped_syn_ack(asker: &mut Asker, family: Family) -> anyhow::Result<()> {
+    let strip = Strip {
+        syn_ack: true,
+        ..Strip::default()
+    };
+    in_handshake(asker, family, strip, "syn-ack")
+}
+
+fn in_handshake(asker: &mut Asker, family: Family, strip: Strip, what: &str) -> anyhow::Result<()> {
+    let middlebox = Middlebox::new()?;
+    middlebox.strip(strip);
+    let listener = middlebox.listen(Kind::Mptcp, family)?;
+    let (client, server) = middlebox.pair(Kind::Mptcp, &listener, family)?;
+    let suffix = family.suffix();
+    asker.ask(&format!("stripped-{what}-client-{suffix}"), &client, FALLEN)?;
+    asker.ask(&format!("stripped-{what}-server-{suffix}"), &server, TCP)
+}
+
+/// The third packet of the handshake arrives stripped: the server accepts TCP, and the client believes in
+/// MPTCP until the server's first data.
+pub(super) fn stripped_ack(asker: &mut Asker, family: Family) -> anyhow::Result<()> {
+    let middlebox = Middlebox::new()?;
+    middlebox.strip(Strip {
+        from_client: true,
+        ..Strip::default()
+    });
+    let listener = middlebox.listen(Kind::Mptcp, family)?;
+    let (client, server) = middlebox.pair(Kind::Mptcp, &listener, family)?;
+    let suffix = family.suffix();
+    let name = |end: &str| format!("stripped-ack-{end}-{suffix}");
+    asker.ask(&name("client-before"), &client, MPTCP)?;
+    asker.ask(&name("server"), &server, TCP)?;
+    say(&server, &client)?;
+    asker.ask(&name("client-after"), &client, FALLEN)
+}
+
+/// `connect(AF_UNSPEC)` after a fallback makes it a fresh MPTCP socket again.
+pub(super) fn disconnected(asker: &mut Asker, family: Family) -> anyhow::Result<()> {
+    let listener = net::listen(Kind::Tcp, family)?;
+    let (client, _server) = net::pair(Kind::Mptcp, &listener, family)?;
+    let suffix = family.suffix();
+    asker.ask(&format!("disconnected-before-{suffix}"), &client, FALLEN)?;
+    sys::disconnect(client.as_raw_fd()).context("cannot disconnect")?;
+    asker.ask(&format!("disconnected-{suffix}"), &client, MPTCP)
+}

@@ -1,0 +1,248 @@
+//! The application of the flood: threads that ask as fast as they can, each question about a socket of its
+//! own.
+//!
+//! Each socket is bound to an address of its own in 127.0.0.0/8, so that a line tells which question it is
+//! about: thread, number, and the answer that it must have got.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
+    os::fd::AsRawFd as _,
+    path::PathBuf,
+    sync::Barrier,
+};
+
+use anyhow::{Context as _, anyhow, ensure};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    ask::thread_id,
+    link,
+    net::{Family, Kind, open},
+    question::{SOL_TCP, TCP_IS_MPTCP},
+    report::{errno_name, write_line},
+    sys,
+};
+
+/// Questions of one thread at most: as many as there are addresses for it.
+const QUERIES_MAX: u32 = 1 << 16;
+/// Threads at most: the second byte of the address.
+const THREADS_MAX: u32 = 200;
+/// Ports differ too, lest a tracer that mixes them up goes unnoticed.
+const PORT_FIRST: u16 = 10_000;
+const PORT_COUNT: u16 = 50_000;
+/// Different answers that a thread keeps count of; a kernel gives one to each kind of socket.
+const ANSWERS_MAX: usize = 16;
+
+/// What to ask.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Threads that ask
+    #[arg(long, default_value_t = 8)]
+    pub threads: u32,
+    /// Questions of each thread
+    #[arg(long, default_value_t = 50_000)]
+    pub queries: u32,
+    /// Write what was asked and told to FILE
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// One socket a thread instead of one a question: the highest rate
+    #[arg(long)]
+    pub same_socket: bool,
+}
+
+/// What was asked, and what the kernel said.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Told {
+    /// Process that asked.
+    pub pid: u32,
+    /// Its threads, in order.
+    pub tids: Vec<u32>,
+    /// Each answer that the kernel gave.
+    pub answers: Vec<Answer>,
+}
+
+/// How often a kind of socket got an answer.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Answer {
+    /// The socket.
+    pub kind: Kind,
+    /// Errno, or none if the call succeeded.
+    pub errno: Option<String>,
+    /// What was written.
+    pub value: i32,
+    /// How often.
+    pub count: u64,
+}
+
+/// Answers of one thread: kind of socket, errno, value, and how often.
+type Answers = BTreeMap<(Kind, i32, i32), u64>;
+
+/// The address that question `number` of thread `thread` is about.
+pub(super) fn address(thread: u32, number: u32) -> SocketAddrV4 {
+    let [_, _, high, low] = number.to_be_bytes();
+    let port = PORT_FIRST + (number % u32::from(PORT_COUNT)) as u16;
+    SocketAddrV4::new(Ipv4Addr::new(127, thread as u8 + 1, high, low), port)
+}
+
+/// Which question an address is about.
+pub(super) fn question(address: SocketAddr) -> Option<(u32, u32)> {
+    let IpAddr::V4(v4) = address.ip().to_canonical() else {
+        return None;
+    };
+    let [127, thread, high, low] = v4.octets() else {
+        return None;
+    };
+    let thread = u32::from(thread).checked_sub(1)?;
+    let number = u32::from(high) << 8 | u32::from(low);
+    let is_its_port = self::address(thread, number).port() == address.port();
+    (thread < THREADS_MAX && is_its_port).then_some((thread, number))
+}
+
+/// The socket that question `number` is about.
+pub(super) fn kind(number: u32) -> (Kind, Family) {
+    let kind = if number.is_multiple_of(2) {
+        Kind::Mptcp
+    } else {
+        Kind::Tcp
+    };
+    let family = if number.is_multiple_of(3) {
+        Family::Mapped
+    } else {
+        Family::V4
+    };
+    (kind, family)
+}
+
+/// Runs the application.
+///
+/// # Errors
+///
+/// Fails if a socket cannot be made, or the report cannot be written.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    ensure!(
+        (1..=THREADS_MAX).contains(&args.threads),
+        "cannot ask with {} threads: between 1 and {THREADS_MAX} have addresses",
+        args.threads
+    );
+    ensure!(
+        args.same_socket || args.queries <= QUERIES_MAX,
+        "cannot ask {} questions a thread: only {QUERIES_MAX} have addresses; ask fewer, or with --same-socket",
+        args.queries
+    );
+    link::enter_network_namespace().context("cannot make a network namespace; run it as root")?;
+    let start = Barrier::new(args.threads as usize);
+    let threads: Vec<(u32, Answers)> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..args.threads)
+            .map(|thread| {
+                let start = &start;
+                scope.spawn(move || {
+                    start.wait();
+                    let answers = if args.same_socket {
+                        one_socket(args.queries)
+                    } else {
+                        many_sockets(thread, args.queries)
+                    };
+                    answers.map(|answers| (thread_id(), answers))
+                })
+            })
+            .collect();
+        let answers = threads.into_iter().map(|thread| {
+            thread
+                .join()
+                .map_err(|_panic| anyhow!("an asking thread panicked"))?
+        });
+        answers.collect::<anyhow::Result<_>>()
+    })?;
+    let mut all = Answers::new();
+    for (_tid, answers) in &threads {
+        for (answer, count) in answers {
+            *all.entry(*answer).or_default() += count;
+        }
+    }
+    let told = Told {
+        pid: std::process::id(),
+        tids: threads.iter().map(|(tid, _answers)| *tid).collect(),
+        answers: all
+            .into_iter()
+            .map(|((kind, errno, value), count)| Answer {
+                kind,
+                errno: (errno != 0).then(|| errno_name(errno)),
+                value,
+                count,
+            })
+            .collect(),
+    };
+    let Some(path) = &args.out else { return Ok(()) };
+    let mut file =
+        File::create(path).with_context(|| format!("cannot write to {}", path.display()))?;
+    write_line(&mut file, &told)
+}
+
+fn many_sockets(thread: u32, queries: u32) -> anyhow::Result<Answers> {
+    let mut answers = Answers::new();
+    for number in 0..queries {
+        let (kind, family) = kind(number);
+        let socket = open(kind, family).context("cannot open a socket")?;
+        let v4 = address(thread, number);
+        let address: SocketAddr = match family {
+            Family::V4 => v4.into(),
+            Family::V6 | Family::Mapped => (v4.ip().to_ipv6_mapped(), v4.port()).into(),
+        };
+        socket
+            .bind(&address.into())
+            .with_context(|| format!("cannot bind a socket to {address}"))?;
+        let (errno, value) = query(socket.as_raw_fd());
+        count(&mut answers, (kind, errno, value))?;
+    }
+    Ok(answers)
+}
+
+fn one_socket(queries: u32) -> anyhow::Result<Answers> {
+    let socket = open(Kind::Mptcp, Family::V4).context("cannot open a socket")?;
+    let mut answers = Answers::new();
+    for _ in 0..queries {
+        let (errno, value) = query(socket.as_raw_fd());
+        count(&mut answers, (Kind::Mptcp, errno, value))?;
+    }
+    Ok(answers)
+}
+
+fn count(answers: &mut Answers, answer: (Kind, i32, i32)) -> anyhow::Result<()> {
+    *answers.entry(answer).or_default() += 1;
+    ensure!(answers.len() <= ANSWERS_MAX, "the kernel answers at random");
+    Ok(())
+}
+
+/// What the kernel returned, and what it wrote.
+fn query(fd: i32) -> (i32, i32) {
+    let mut value = -1_i32;
+    let mut length = 4_i32;
+    let (optval, optlen) = (&raw mut value as usize, &raw mut length as usize);
+    let returned = sys::getsockopt(fd, SOL_TCP, TCP_IS_MPTCP, optval, optlen);
+    // Written behind the compiler's back.
+    std::hint::black_box(&raw const value);
+    (returned.errno, value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_tells_its_question_and_another_port_does_not() {
+        for (thread, number) in [(0, 0), (7, 49_999), (7, 50_000), (199, 65_535)] {
+            let v4 = address(thread, number);
+            let mapped = SocketAddr::from((v4.ip().to_ipv6_mapped(), v4.port()));
+            for address in [SocketAddr::V4(v4), mapped] {
+                assert_eq!(question(address), Some((thread, number)));
+                let other = SocketAddr::new(address.ip(), address.port() + 1);
+                assert_eq!(question(other), None);
+            }
+        }
+        for foreign in ["127.0.0.1:10000", "10.1.0.0:10000", "[::1]:10000"] {
+            assert_eq!(question(foreign.parse().unwrap()), None, "{foreign}");
+        }
+    }
+}

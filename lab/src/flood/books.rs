@@ -1,0 +1,221 @@
+//! The books of a flood: which questions were printed. Memory is bounded by the questions, one byte each.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use super::asker::{Told, kind, question};
+use crate::{
+    net::{Family, Kind},
+    report::{Flooded, Outcome},
+    traced::{End, Losses, Traced, TracedLine},
+};
+
+#[cfg(test)]
+mod tests;
+
+/// Lines that are shown where something is wrong.
+const EXAMPLES_MAX: usize = 3;
+/// Different answers that are kept apart; more are wrong in any case.
+const ANSWERS_MAX: usize = 64;
+
+/// An answer as printed: kind of socket asked about, the word, the errno.
+type Printed = (Kind, Option<String>, Option<String>);
+
+/// Which questions were printed.
+pub(super) struct Books {
+    rung: String,
+    threads: u32,
+    queries: u32,
+    /// How often each question was printed.
+    printed: Vec<u8>,
+    /// Process, thread, and how many lines, of each thread.
+    tids: Vec<BTreeMap<(u32, u32), u64>>,
+    answers: BTreeMap<Printed, u64>,
+    lines: u64,
+    duplicates: u64,
+    mixed_up: u64,
+    /// Lines whose answer did not fit into `answers`.
+    strange_answers: u64,
+    examples: Vec<String>,
+    end: Option<End>,
+}
+
+impl Books {
+    /// Of a flood of so many questions on a rung; `auto` stands for any.
+    pub(super) fn new(rung: &str, threads: u32, queries: u32) -> Self {
+        Self {
+            rung: rung.to_owned(),
+            threads,
+            queries,
+            printed: vec![0; threads as usize * queries as usize],
+            tids: vec![BTreeMap::new(); threads as usize],
+            answers: BTreeMap::new(),
+            lines: 0,
+            duplicates: 0,
+            mixed_up: 0,
+            strange_answers: 0,
+            examples: Vec::new(),
+            end: None,
+        }
+    }
+
+    /// Takes one line of the tracer.
+    pub(super) fn take(&mut self, line: TracedLine) {
+        match line {
+            TracedLine::Start(_) => {}
+            TracedLine::End(end) => self.end = Some(end),
+            TracedLine::Query(query) => self.take_query(*query),
+        }
+    }
+
+    fn take_query(&mut self, query: Traced) {
+        self.lines += 1;
+        let about = query.local.addr.parse().ok().and_then(|address| {
+            question(SocketAddr::new(address, query.local.port))
+                .filter(|(thread, number)| *thread < self.threads && *number < self.queries)
+        });
+        let Some((thread, number)) = about else {
+            self.mixed_up += 1;
+            self.example(&query);
+            return;
+        };
+        let (kind, family) = kind(number);
+        if !self.fits(&query, kind, family) {
+            self.mixed_up += 1;
+            self.example(&query);
+        }
+        let slot = &mut self.printed[thread as usize * self.queries as usize + number as usize];
+        *slot = slot.saturating_add(1);
+        if *slot > 1 {
+            self.duplicates += 1;
+            self.example(&query);
+        }
+        let tids = &mut self.tids[thread as usize];
+        *tids.entry((query.pid, query.tid)).or_default() += 1;
+        let answer = (kind, query.answer, query.errno);
+        if self.answers.len() < ANSWERS_MAX || self.answers.contains_key(&answer) {
+            *self.answers.entry(answer).or_default() += 1;
+        } else {
+            self.strange_answers += 1;
+        }
+    }
+
+    /// Everything but thread and answer, which only the asker knows, is that of the question.
+    fn fits(&self, query: &Traced, kind: Kind, family: Family) -> bool {
+        let Traced {
+            pid: _,
+            tid: _,
+            inode: _,
+            protocol,
+            family: traced_family,
+            state,
+            local: _,
+            remote,
+            answer: _,
+            errno: _,
+            fell_back,
+            rung,
+        } = query;
+        let (of_family, nowhere) = match family {
+            Family::V4 => ("ipv4", "0.0.0.0"),
+            Family::V6 | Family::Mapped => ("ipv6", "::"),
+        };
+        protocol == protocol_word(kind)
+            && traced_family == of_family
+            && state == "CLOSE"
+            && (remote.addr.as_str(), remote.port) == (nowhere, 0)
+            && *fell_back != Some(true)
+            && (self.rung == "auto" || *rung == self.rung)
+    }
+
+    fn example(&mut self, query: &Traced) {
+        if self.examples.len() < EXAMPLES_MAX {
+            self.examples.push(format!("{query:?}"));
+        }
+    }
+
+    /// Compares with what the asker was told.
+    pub(super) fn close(self, told: &Told, seconds: f64) -> Flooded {
+        let queries = u64::from(self.threads) * u64::from(self.queries);
+        let of_strangers: u64 = (0..)
+            .zip(&self.tids)
+            .flat_map(|(thread, tids)| {
+                let own = told.tids.get::<usize>(thread).map(|&tid| (told.pid, tid));
+                tids.iter()
+                    .filter(move |(printed, _)| Some(**printed) != own)
+                    .map(|(_, count)| count)
+            })
+            .sum();
+        let mixed_up = self.mixed_up + of_strangers;
+        let wrong: u64 = self
+            .answers
+            .iter()
+            .filter(|(answer, _)| Some(*answer) != expected(told, answer.0).as_ref())
+            .map(|(_, count)| count)
+            .sum();
+        let wrong_answer = wrong + self.strange_answers;
+        let losses: &[Losses] = self.end.as_ref().map_or(&[], |end| &end.losses);
+        let lost: u64 = losses
+            .iter()
+            .map(|losses| losses.lost() + losses.missed)
+            .sum();
+        let unaccounted = queries.cast_signed() - (self.lines + lost).cast_signed();
+        let balanced = !losses.is_empty() && losses.iter().all(Losses::balances);
+        let right = self.duplicates == 0
+            && mixed_up == 0
+            && wrong_answer == 0
+            && unaccounted == 0
+            && balanced;
+        let why = if right {
+            String::new()
+        } else {
+            let answers = &self.answers;
+            format!(
+                "counters {losses:?}; told {told:?}; printed {answers:?}; for example {}",
+                self.examples.join(" ")
+            )
+        };
+        Flooded {
+            rung: self.rung,
+            outcome: if right {
+                Outcome::Ok
+            } else {
+                Outcome::Mismatch
+            },
+            threads: u64::from(self.threads),
+            queries,
+            lines: self.lines,
+            lost,
+            duplicates: self.duplicates,
+            mixed_up,
+            wrong_answer,
+            unaccounted,
+            seconds,
+            caller: format!("{queries} queries"),
+            traced: format!("{} lines + {lost} lost", self.lines),
+            why,
+        }
+    }
+}
+
+fn protocol_word(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Mptcp => "mptcp",
+        Kind::Tcp => "tcp",
+    }
+}
+
+/// The line that this kind of socket must have; none if the kernel gave it more than one answer.
+fn expected(told: &Told, kind: Kind) -> Option<Printed> {
+    let mut answers = told.answers.iter().filter(|answer| answer.kind == kind);
+    let answer = answers.next()?;
+    if answers.next().is_some() {
+        return None;
+    }
+    let word = match (answer.errno.as_deref(), answer.value) {
+        (Some("EOPNOTSUPP" | "ENOPROTOOPT"), _) => "unsupported",
+        (Some(_), _) => "failed",
+        (None, 0) => "tcp",
+        (None, _) => "mptcp",
+    };
+    Some((kind, Some(word.to_owned()), answer.errno.clone()))
+}

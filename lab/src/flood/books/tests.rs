@@ -1,0 +1,200 @@
+use super::super::asker::{Answer, address};
+use super::*;
+use crate::report::Endpoint;
+
+fn told(mptcp: (Option<&str>, i32), tcp: (Option<&str>, i32)) -> Told {
+    let answer = |kind, (errno, value): (Option<&str>, i32)| Answer {
+        kind,
+        errno: errno.map(str::to_owned),
+        value,
+        count: 10,
+    };
+    Told {
+        pid: 1,
+        tids: vec![100, 101],
+        answers: vec![answer(Kind::Mptcp, mptcp), answer(Kind::Tcp, tcp)],
+    }
+}
+
+fn modern() -> Told {
+    told((None, 1), (None, 0))
+}
+
+fn line(thread: u32, number: u32) -> Traced {
+    let (kind, family) = kind(number);
+    let v4 = address(thread, number);
+    let (family, addr, nowhere) = match family {
+        Family::V4 => ("ipv4", v4.ip().to_string(), "0.0.0.0"),
+        Family::V6 | Family::Mapped => ("ipv6", v4.ip().to_ipv6_mapped().to_string(), "::"),
+    };
+    Traced {
+        pid: 1,
+        tid: 100 + thread,
+        inode: None,
+        protocol: protocol_word(kind).into(),
+        family: family.into(),
+        state: "CLOSE".into(),
+        local: Endpoint {
+            addr,
+            port: v4.port(),
+        },
+        remote: Endpoint {
+            addr: nowhere.into(),
+            port: 0,
+        },
+        answer: Some(protocol_word(kind).into()),
+        errno: None,
+        fell_back: Some(false),
+        rung: "fexit".into(),
+    }
+}
+
+fn flooded(lines: Vec<Traced>, ring_full: u64, told: &Told) -> Flooded {
+    let mut books = Books::new("fexit", 2, 10);
+    let emitted = lines.len() as u64;
+    for line in lines {
+        books.take(TracedLine::Query(Box::new(line)));
+    }
+    let losses = Losses {
+        seen: emitted + ring_full,
+        emitted,
+        filtered: 0,
+        ring_full,
+        faulted: 0,
+        table_full: 0,
+        unfinished: 0,
+        missed: 0,
+    };
+    books.take(TracedLine::End(End {
+        findings: emitted,
+        losses: vec![losses],
+    }));
+    books.close(told, 0.0)
+}
+
+fn all() -> Vec<Traced> {
+    (0..2)
+        .flat_map(|thread| (0..10).map(move |number| line(thread, number)))
+        .collect()
+}
+
+#[test]
+fn every_question_once_or_counted_as_lost() {
+    assert_eq!(flooded(all(), 0, &modern()).outcome, Outcome::Ok);
+    assert_eq!(
+        flooded(all().split_off(3), 3, &modern()).outcome,
+        Outcome::Ok
+    );
+    assert_eq!(flooded(all().split_off(3), 0, &modern()).unaccounted, 3);
+    assert_eq!(flooded(all(), 1, &modern()).unaccounted, -1);
+}
+
+#[test]
+fn without_an_end_line_nothing_is_right() {
+    let mut books = Books::new("fexit", 2, 10);
+    for line in all() {
+        books.take(TracedLine::Query(Box::new(line)));
+    }
+    assert_eq!(books.close(&modern(), 0.0).outcome, Outcome::Mismatch);
+}
+
+#[test]
+fn doubled_mixed_up_and_wrong_lines_are_counted() {
+    let with = |line: Traced| {
+        let mut lines = all();
+        lines[4] = line;
+        let flooded = flooded(lines, 0, &modern());
+        assert_eq!(flooded.outcome, Outcome::Mismatch);
+        (flooded.duplicates, flooded.mixed_up, flooded.wrong_answer)
+    };
+    let endpoint = |addr: &str, port| Endpoint {
+        addr: addr.into(),
+        port,
+    };
+    let own = || line(0, 4);
+    assert_eq!(with(line(0, 3)), (1, 0, 0));
+    let mixed_up = [
+        Traced { tid: 7, ..own() },
+        // Another thread of the same flood.
+        Traced { tid: 101, ..own() },
+        Traced { pid: 7, ..own() },
+        Traced {
+            family: "ipv6".into(),
+            ..own()
+        },
+        Traced {
+            protocol: "tcp".into(),
+            ..own()
+        },
+        Traced {
+            state: "LISTEN".into(),
+            ..own()
+        },
+        Traced {
+            rung: "kprobe".into(),
+            ..own()
+        },
+        Traced {
+            fell_back: Some(true),
+            ..own()
+        },
+        Traced {
+            local: endpoint("10.0.0.1", 10_004),
+            ..own()
+        },
+        Traced {
+            local: endpoint(&own().local.addr, 10_005),
+            ..own()
+        },
+        Traced {
+            remote: endpoint("127.1.0.4", 10_004),
+            ..own()
+        },
+    ];
+    for line in mixed_up {
+        let shown = format!("{line:?}");
+        assert_eq!(with(line), (0, 1, 0), "{shown}");
+    }
+    let wrong = [
+        Traced {
+            answer: Some("tcp".into()),
+            ..own()
+        },
+        Traced {
+            answer: None,
+            ..own()
+        },
+        Traced {
+            answer: Some("unsupported".into()),
+            errno: Some("EOPNOTSUPP".into()),
+            ..own()
+        },
+    ];
+    for line in wrong {
+        let shown = format!("{line:?}");
+        assert_eq!(with(line), (0, 0, 1), "{shown}");
+    }
+}
+
+#[test]
+fn unsupported_is_right_exactly_where_the_asker_was_told_so() {
+    let old = told((Some("EOPNOTSUPP"), -1), (Some("ENOPROTOOPT"), -1));
+    let unsupported = || -> Vec<Traced> {
+        let lines = all().into_iter().map(|line| {
+            let errno = if line.protocol == "mptcp" {
+                "EOPNOTSUPP"
+            } else {
+                "ENOPROTOOPT"
+            };
+            Traced {
+                answer: Some("unsupported".into()),
+                errno: Some(errno.into()),
+                ..line
+            }
+        });
+        lines.collect()
+    };
+    assert_eq!(flooded(unsupported(), 0, &old).outcome, Outcome::Ok);
+    assert_eq!(flooded(unsupported(), 0, &modern()).wrong_answer, 20);
+    assert_eq!(flooded(all(), 0, &old).wrong_answer, 20);
+}

@@ -1,0 +1,150 @@
+//! The question itself: one raw system call, and what its caller can conclude from what comes back.
+
+use std::os::fd::RawFd;
+
+use anyhow::Context as _;
+
+use crate::{
+    net::Kind,
+    report::Truth,
+    sys::{self, LowBuffer, Returned},
+};
+
+/// `SOL_TCP`.
+pub const SOL_TCP: i32 = 6;
+/// `TCP_IS_MPTCP`, Linux 6.10 and later.
+pub const TCP_IS_MPTCP: i32 = 43;
+
+/// What the application holds, by how it was made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Holding {
+    /// TCP, MPTCP, or none of both.
+    pub kind: Option<Kind>,
+    /// An MPTCP socket whose connection fell back.
+    pub fell_back: bool,
+}
+
+impl Holding {
+    /// `SO_PROTOCOL` of such a socket.
+    #[must_use]
+    pub fn protocol(self) -> Option<i32> {
+        self.kind.map(|kind| match kind {
+            Kind::Tcp => libc::IPPROTO_TCP,
+            Kind::Mptcp => libc::IPPROTO_MPTCP,
+        })
+    }
+}
+
+/// Through which door of the kernel the question goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Door {
+    /// `getsockopt`.
+    Native,
+    /// `getsockopt` of a 32-bit program.
+    Compat,
+    /// `socketcall` of a 32-bit program.
+    Socketcall,
+}
+
+/// How the question is put.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Form {
+    /// Level of the option.
+    pub level: i32,
+    /// The option.
+    pub option: i32,
+    /// What stands in `*optlen`.
+    pub optlen: i32,
+    /// `optval` points nowhere.
+    pub bad_optval: bool,
+    /// `optlen` points nowhere.
+    pub bad_optlen: bool,
+    /// Which entry of the kernel.
+    pub door: Door,
+}
+
+impl Default for Form {
+    fn default() -> Self {
+        Self {
+            level: SOL_TCP,
+            option: TCP_IS_MPTCP,
+            optlen: 4,
+            bad_optval: false,
+            bad_optlen: false,
+            door: Door::Native,
+        }
+    }
+}
+
+/// What came of one question.
+pub(crate) struct Reply {
+    pub(crate) returned: Returned,
+    pub(crate) value: Vec<u8>,
+    pub(crate) optlen: Option<i32>,
+}
+
+/// A byte that no answer has: where it stands, nothing was written.
+const UNTOUCHED: u8 = 0xaa;
+/// An address that no process has anything at.
+const NOWHERE: u32 = 1;
+
+/// The one raw call.
+pub(crate) fn question(fd: RawFd, form: Form) -> anyhow::Result<Reply> {
+    // Every door is given the same buffers, so that nothing but the door differs.
+    let buffer = LowBuffer::new().context("cannot map memory below 4 GiB")?;
+    const VALUE: [u32; 2] = [0, 1];
+    const LENGTH: u32 = 2;
+    const ARGUMENTS: u32 = 4;
+    for word in VALUE {
+        buffer.set(word, i32::from_ne_bytes([UNTOUCHED; 4]));
+    }
+    buffer.set(LENGTH, form.optlen);
+    let pointer = |bad: bool, word: u32| if bad { NOWHERE } else { buffer.word(word) };
+    let optval = pointer(form.bad_optval, VALUE[0]);
+    let optlen = pointer(form.bad_optlen, LENGTH);
+    let returned = match form.door {
+        Door::Native => sys::getsockopt(
+            fd,
+            form.level,
+            form.option,
+            optval as usize,
+            optlen as usize,
+        ),
+        Door::Compat => sys::getsockopt_32(fd, form.level, form.option, optval, optlen),
+        Door::Socketcall => {
+            let pointers = [optval, optlen].map(u32::cast_signed);
+            let arguments = [fd, form.level, form.option, pointers[0], pointers[1]];
+            for (word, argument) in (ARGUMENTS..).zip(arguments) {
+                buffer.set(word, argument);
+            }
+            sys::getsockopt_socketcall(buffer.word(ARGUMENTS))
+        }
+    };
+    let mut value = VALUE.map(|word| buffer.get(word).to_ne_bytes()).concat();
+    let written = value.iter().rposition(|&byte| byte != UNTOUCHED);
+    value.truncate(written.map_or(0, |last| last + 1));
+    Ok(Reply {
+        returned,
+        value,
+        optlen: (!form.bad_optlen).then(|| buffer.get(LENGTH)),
+    })
+}
+
+/// What the caller was told.
+pub(crate) fn truth(reply: &Reply, form: Form, holding: Holding) -> Truth {
+    if (form.level, form.option) != (SOL_TCP, TCP_IS_MPTCP) {
+        return Truth::OtherOption;
+    }
+    if holding.kind.is_none() {
+        return Truth::OtherSocket;
+    }
+    match (reply.returned.errno, reply.value.first()) {
+        (libc::EOPNOTSUPP | libc::ENOPROTOOPT, _) => Truth::Unsupported,
+        (0, Some(0)) => Truth::Tcp,
+        (0, Some(1)) => Truth::Mptcp,
+        // Success without a written answer (optlen 0): how the socket was made tells what it is.
+        (0, None) if holding.kind == Some(Kind::Mptcp) && !holding.fell_back => Truth::Mptcp,
+        (0, None) => Truth::Tcp,
+        _ => Truth::Failed,
+    }
+}
