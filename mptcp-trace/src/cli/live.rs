@@ -140,7 +140,10 @@ fn refused(why: StartError, args: &AttachArgs) -> Exit {
     match why {
         StartError::Refused { refusal, .. } => {
             let doubt = args.btf.as_ref().map_or_else(String::new, |file| {
-                format!("; is {} the description of the running kernel?", file.display())
+                format!(
+                    "; is {} the description of the running kernel?",
+                    file.display()
+                )
             });
             Exit::Because(CANNOT_ANSWER, format!("{refusal}{doubt}"))
         }

@@ -71,7 +71,9 @@ fn start_log(verbose: u8) {
         _ => log::LevelFilter::Debug,
     };
     env_logger::Builder::new()
-        .filter_level(level)
+        .filter_level(log::LevelFilter::Warn)
+        // Ours and the kernel half's, which has the same name; not those of the libraries.
+        .filter_module("mptcp_trace", level)
         .format(|out, record| {
             use std::io::Write as _;
             writeln!(

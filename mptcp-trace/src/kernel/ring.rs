@@ -40,7 +40,7 @@ impl RecordRing {
         Ok(Self { ring })
     }
 
-    /// Waits for records and hands at most a turn's worth of them to `each`.
+    /// Waits for records and hands at most a turn's worth of them to `each`; true if none are left.
     ///
     /// # Errors
     ///
@@ -48,16 +48,16 @@ impl RecordRing {
     pub async fn next_turn<E: From<io::Error>>(
         &mut self,
         mut each: impl FnMut(&[u8]) -> Result<(), E>,
-    ) -> Result<(), E> {
+    ) -> Result<bool, E> {
         let mut guard = self.ring.readable_mut().await?;
         for _ in 0..RECORDS_PER_TURN {
             let Some(record) = guard.get_inner_mut().next() else {
                 guard.clear_ready();
-                break;
+                return Ok(true);
             };
             each(&record)?;
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Hands everything that is left to `each`, without waiting.

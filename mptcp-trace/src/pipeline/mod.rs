@@ -17,6 +17,9 @@ pub use self::{
 };
 use crate::kernel::{LogRing, RecordRing};
 
+/// How long the ring may fill before we look again. At a million records a second it holds 25 ms of them.
+const PAUSE: Duration = Duration::from_millis(5);
+
 /// How often it is looked whether followed processes are still there, once the named ones are gone.
 const FAMILY_POLL: Duration = Duration::from_millis(100);
 
@@ -108,10 +111,18 @@ pub async fn run<W: Write>(
     Ok(code)
 }
 
-/// One turn of records, then the lines they made.
+/// One turn of records, then the lines they made, then a pause if there were no more.
+///
+/// The kernel wakes us for a record that finds the ring empty, and only for that one. Without the pause a
+/// busy program would pay for a wake-up with each of its questions; with it, the first line of a burst is
+/// printed at once and the others a moment later, together.
 async fn turn<W: Write>(records: &mut RecordRing, stages: &mut Stages<W>) -> Result<(), Stop> {
-    records.next_turn(|bytes| stages.take(bytes)).await?;
-    stages.flush()
+    let drained = records.next_turn(|bytes| stages.take(bytes)).await?;
+    stages.flush()?;
+    if drained {
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(())
 }
 
 async fn log_turn(log: Option<&mut LogRing>) -> std::io::Result<()> {

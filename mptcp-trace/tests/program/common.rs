@@ -240,6 +240,20 @@ impl Background {
         }
     }
 
+    /// The BPF programs that it holds.
+    pub(crate) fn program_ids(&self) -> Vec<u32> {
+        std::fs::read_dir(format!("/proc/{}/fdinfo", self.child.id()))
+            .unwrap()
+            .filter_map(|entry| std::fs::read_to_string(entry.unwrap().path()).ok())
+            .filter_map(|info| {
+                let id = info
+                    .lines()
+                    .find_map(|line| line.strip_prefix("prog_id:"))?;
+                id.trim().parse().ok()
+            })
+            .collect()
+    }
+
     /// Sends it a signal.
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);

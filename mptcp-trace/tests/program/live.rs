@@ -412,15 +412,6 @@ fn the_host_is_left_as_found() {
         return;
     }
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let mine = || -> usize {
-        aya::programs::loaded_programs()
-            .filter_map(Result::ok)
-            .filter(|info| {
-                info.name_as_str()
-                    .is_some_and(|name| name.starts_with("query_"))
-            })
-            .count()
-    };
     let mut killed = tracer()
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -432,11 +423,67 @@ fn the_host_is_left_as_found() {
     assert_eq!(fs::read_to_string("/proc/self/mountinfo").unwrap(), mounts);
     // Other tests trace at the same time; a program that stays behind stays for ever.
     let start = std::time::Instant::now();
-    while mine() > 0 {
+    while loaded().count() > 0 {
         assert!(
             start.elapsed() < crate::common::PATIENCE * 3,
             "BPF programs stay behind"
         );
         std::thread::sleep(std::time::Duration::from_millis(200));
     }
+}
+
+#[test]
+fn debug_messages_cost_nothing_when_nobody_wants_them() {
+    if !may_trace("debug_messages_cost_nothing_when_nobody_wants_them") {
+        return;
+    }
+    // Instructions that the verifier left standing, by program.
+    let sizes = |option: &[&str]| -> u32 {
+        let tracer = Background::start(&[option, &["--comm", "nobody-at-all"]].concat());
+        let ids = tracer.program_ids();
+        let mine = loaded().filter(|info| ids.contains(&info.id()));
+        let size = mine
+            .map(|info| info.size_translated().unwrap_or(0))
+            .max()
+            .unwrap();
+        tracer.signal(Signal::INT);
+        assert_eq!(tracer.output().status.code(), Some(0));
+        size
+    };
+    let (quiet, talking) = (sizes(&[]), sizes(&["-vv"]));
+    assert!(
+        quiet > 0 && quiet < talking,
+        "{quiet} bytes without, {talking} with messages"
+    );
+}
+
+/// Our programs that are in the kernel now, also those of other tests.
+fn loaded() -> impl Iterator<Item = aya::programs::ProgramInfo> {
+    let ours = |info: &aya::programs::ProgramInfo| {
+        info.name_as_str()
+            .is_some_and(|name| name.starts_with("query_"))
+    };
+    aya::programs::loaded_programs()
+        .filter_map(Result::ok)
+        .filter(ours)
+}
+
+#[test]
+fn it_works_from_inside_a_pid_namespace() {
+    if !may_trace("it_works_from_inside_a_pid_namespace") {
+        return;
+    }
+    let trace = |words: &[String]| {
+        let output = Command::new("unshare")
+            .args(["--pid", "--fork", "--mount-proc"])
+            .arg(env!("CARGO_BIN_EXE_mptcp-trace"))
+            .args(["--json", "--"])
+            .args(words)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        of_type(&json_lines(&output_without_harness(&output)), "query").len()
+    };
+    assert_eq!(trace(&asker("flood 2")), 2);
+    assert_eq!(trace(&asker("child")), 1);
 }
