@@ -9,11 +9,23 @@ use crate::common::{
 use rustix::process::Signal;
 use serde_json::Value;
 
+/// Traces an asker; its findings stand in `stdout`, without what the asker itself prints there.
 fn traced(options: &[&str], role: &str) -> std::process::Output {
-    let mut words: Vec<String> = options.iter().map(|&word| word.to_owned()).collect();
-    words.push("--".into());
-    words.extend(asker(role));
-    run(words)
+    traced_by(tracer(), options, role)
+}
+
+fn traced_by(mut tracer: Command, options: &[&str], role: &str) -> std::process::Output {
+    let (_dir, findings) = scratch("findings");
+    let mut output = tracer
+        .args(options)
+        .arg("--output")
+        .arg(&findings)
+        .arg("--")
+        .args(asker(role))
+        .output()
+        .unwrap();
+    output.stdout = fs::read(&findings).unwrap_or_default();
+    output
 }
 
 fn identity_holds(lines: &[Value]) {
@@ -42,7 +54,7 @@ fn a_program_is_traced_from_its_first_instruction() {
     }
     let output = traced(&["--json"], "basic");
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    let lines = json_lines(&output_without_harness(&output));
+    let lines = json_lines(&output);
     assert_eq!(lines[0]["type"], "start");
     let queries = of_type(&lines, "query");
     let told: Vec<(&str, &str, bool, &str)> = queries
@@ -69,20 +81,6 @@ fn a_program_is_traced_from_its_first_instruction() {
     assert_eq!(queries[1]["remote"], queries[2]["local"]);
     assert_ne!(queries[1]["socket"], queries[2]["socket"]);
     identity_holds(&lines);
-}
-
-/// The asker is a test binary: what its harness prints stands between our lines.
-fn output_without_harness(output: &std::process::Output) -> std::process::Output {
-    let text = String::from_utf8_lossy(&output.stdout);
-    let lines: String = text
-        .lines()
-        .filter(|line| line.starts_with('{'))
-        .map(|line| format!("{line}\n"))
-        .collect();
-    std::process::Output {
-        stdout: lines.into_bytes(),
-        ..output.clone()
-    }
 }
 
 #[test]
@@ -177,7 +175,7 @@ fn one_process_is_picked_out_of_many_with_all_its_threads() {
     );
     identity_holds(&lines);
 
-    let lines = json_lines(&output_without_harness(&traced(&["--json"], "threads")));
+    let lines = json_lines(&traced(&["--json"], "threads"));
     let queries = of_type(&lines, "query");
     assert_eq!(queries.len(), 1);
     assert_ne!(queries[0]["pid"], queries[0]["tid"]);
@@ -209,7 +207,7 @@ fn children_are_followed_when_asked_and_only_then() {
         );
     }
     // A command's children are always followed.
-    let lines = json_lines(&output_without_harness(&traced(&["--json"], "child")));
+    let lines = json_lines(&traced(&["--json"], "child"));
     assert_eq!(of_type(&lines, "query").len(), 1);
 }
 
@@ -219,7 +217,7 @@ fn thread_names_and_namespaces_are_filtered_in_the_kernel() {
         return;
     }
     let count = |options: &[&str], role: &str| {
-        let lines = json_lines(&output_without_harness(&traced(options, role)));
+        let lines = json_lines(&traced(options, role));
         identity_holds(&lines);
         let end = of_type(&lines, "end").pop().unwrap();
         (
@@ -290,17 +288,10 @@ fn a_replay_prints_what_the_live_run_printed() {
     if !may_trace("a_replay_prints_what_the_live_run_printed") {
         return;
     }
-    let (dir, capture) = scratch("run.mpt");
-    let lines = dir.path().join("lines");
-    let options = [
-        "--json",
-        "--capture",
-        capture.to_str().unwrap(),
-        "-o",
-        lines.to_str().unwrap(),
-    ];
-    assert_eq!(traced(&options, "basic").status.code(), Some(0));
-    let live = fs::read_to_string(&lines).unwrap();
+    let (_dir, capture) = scratch("run.mpt");
+    let output = traced(&["--json", "--capture", capture.to_str().unwrap()], "basic");
+    assert_eq!(output.status.code(), Some(0));
+    let live = String::from_utf8(output.stdout).unwrap();
     let replayed = run(["replay", "--json", capture.to_str().unwrap()]);
     assert_eq!(replayed.status.code(), Some(0));
     let replayed = String::from_utf8_lossy(&replayed.stdout).into_owned();
@@ -316,13 +307,12 @@ fn a_full_ring_is_counted_to_the_last_query() {
         return;
     }
     const QUERIES: u64 = 100_000;
-    let (_dir, file) = scratch("lines");
-    let options = ["--json", "--ring-size", "4K", "-o", file.to_str().unwrap()];
-    assert_eq!(
-        traced(&options, &format!("flood {QUERIES}")).status.code(),
-        Some(0)
+    let output = traced(
+        &["--json", "--ring-size", "4K"],
+        &format!("flood {QUERIES}"),
     );
-    let lines = crate::common::parse_lines(&fs::read(&file).unwrap());
+    assert_eq!(output.status.code(), Some(0));
+    let lines = json_lines(&output);
     identity_holds(&lines);
     let end = of_type(&lines, "end").pop().unwrap();
     let loss = &end["losses"][0];
@@ -473,17 +463,18 @@ fn it_works_from_inside_a_pid_namespace() {
     if !may_trace("it_works_from_inside_a_pid_namespace") {
         return;
     }
-    let trace = |words: &[String]| {
-        let output = Command::new("unshare")
-            .args(["--pid", "--fork", "--mount-proc"])
-            .arg(env!("CARGO_BIN_EXE_mptcp-trace"))
-            .args(["--json", "--"])
-            .args(words)
-            .output()
-            .unwrap();
+    let trace = |role: &str| {
+        let mut inside = Command::new("unshare");
+        inside.args([
+            "--pid",
+            "--fork",
+            "--mount-proc",
+            env!("CARGO_BIN_EXE_mptcp-trace"),
+        ]);
+        let output = traced_by(inside, &["--json"], role);
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-        of_type(&json_lines(&output_without_harness(&output)), "query").len()
+        of_type(&json_lines(&output), "query").len()
     };
-    assert_eq!(trace(&asker("flood 2")), 2);
-    assert_eq!(trace(&asker("child")), 1);
+    assert_eq!(trace("flood 2"), 2);
+    assert_eq!(trace("child"), 1);
 }
