@@ -125,7 +125,17 @@ fn query(bytes: &[u8], facts: &Facts) -> Result<Observation, DecodeError> {
         told: has(VALID_USER_VALUE).then(|| field!(bytes, u32, user_value)),
     })?;
     let local_port = field!(bytes, u16, local_port);
-    let remote_port = u16::from_be(field!(bytes, u16, remote_port_be));
+    let state = TcpState(bytes[offset_of!(QueryRecord, state)]);
+    // connect(AF_UNSPEC) and a reset leave the old peer in the socket; getpeername goes by the state, and so
+    // do we.
+    let (remote_addr, remote_port) = if state == TcpState::CLOSE {
+        ([0; 16], 0)
+    } else {
+        (
+            sixteen(bytes, offset_of!(QueryRecord, remote_addr)),
+            u16::from_be(field!(bytes, u16, remote_port_be)),
+        )
+    };
     let query = Query {
         asked_at: Duration::from_nanos(field!(bytes, u64, boottime_ns)),
         latency: Duration::from_nanos(field!(bytes, u64, latency_ns)),
@@ -142,17 +152,13 @@ fn query(bytes: &[u8], facts: &Facts) -> Result<Observation, DecodeError> {
             netns: field!(bytes, u32, netns),
             protocol,
             family,
-            state: TcpState(bytes[offset_of!(QueryRecord, state)]),
+            state,
             local: address(
                 family,
                 sixteen(bytes, offset_of!(QueryRecord, local_addr)),
                 local_port,
             ),
-            remote: address(
-                family,
-                sixteen(bytes, offset_of!(QueryRecord, remote_addr)),
-                remote_port,
-            ),
+            remote: address(family, remote_addr, remote_port),
         },
         api: Api::TcpIsMptcp,
         answer,

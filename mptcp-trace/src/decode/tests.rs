@@ -262,6 +262,23 @@ fn addresses_ports_and_names_come_out_as_they_went_in() {
 }
 
 #[test]
+fn a_socket_whose_connection_is_gone_has_no_peer() {
+    let mut bytes = record();
+    put!(bytes, remote_port_be, 443_u16.to_be());
+    bytes[offset_of!(QueryRecord, remote_addr)] = 10;
+    for (state, remote) in [(1, "10.0.0.0:443"), (7, "0.0.0.0:0"), (8, "10.0.0.0:443")] {
+        bytes[offset_of!(QueryRecord, state)] = state;
+        let query = decoded(&bytes, &facts(None));
+        assert_eq!(
+            query.socket.remote.to_string(),
+            remote,
+            "{}",
+            query.socket.state
+        );
+    }
+}
+
+#[test]
 fn the_tracers_own_questions_are_no_findings() {
     let mut bytes = record();
     put!(bytes, valid, BY_TRACER);

@@ -41,6 +41,9 @@ pub enum Family {
 pub struct TcpState(pub u8);
 
 impl TcpState {
+    /// No connection: not yet, or not any more.
+    pub const CLOSE: Self = Self(7);
+
     /// The name in RFC 9293's words (the kernel's CLOSE is CLOSED there, and is kept as tools print it).
     #[must_use]
     pub fn name(self) -> Option<&'static str> {
