@@ -42,10 +42,14 @@ pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
         tracer.arg("--").arg(&program);
         tracer
     } else {
+        let words = std::iter::once(program.as_os_str())
+            .chain(args.arguments.iter().map(OsString::as_os_str))
+            .map(|word| word.to_string_lossy())
+            .collect::<Vec<_>>()
+            .join(" ");
         bail!(
             "cannot run mptcp-trace with privileges: this is not root and there is no sudo; \
-             as root, type: {} ARGS",
-            program.display()
+             as root, type: {words}"
         );
     };
     let error = tracer.args(&args.arguments).exec();

@@ -340,7 +340,17 @@ impl MatrixResult {
 
     /// What goes into the documentation: nothing for a kernel that gave no result.
     pub(crate) fn for_docs(self) -> Option<(String, Report)> {
-        (!self.report.cells.is_empty()).then(|| (self.label(), self.report))
+        if self.report.cells.is_empty() {
+            return None;
+        }
+        // What stands behind the version names a machine; its page is read on others.
+        let label = if self.series == shapes::RUNNING {
+            let label = self.label();
+            label.split('-').next().unwrap_or_default().to_owned()
+        } else {
+            self.label()
+        };
+        Some((label, self.report))
     }
 }
 
