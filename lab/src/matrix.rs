@@ -175,7 +175,42 @@ fn one_rung(args: &Args, rung: &str) -> anyhow::Result<Vec<Cell>> {
     let traced: Vec<TracedLine> = traced
         .filter_map(Result::transpose)
         .collect::<anyhow::Result<_>>()?;
-    Ok(compare(rung, &asked, &traced))
+    let mut cells = compare(rung, &asked, &traced);
+    cells.extend(named_function(rung, &traced)?);
+    Ok(cells)
+}
+
+/// The function that answers for MPTCP sockets, inlined on most kernels.
+const NAMED_FUNCTION: &str = "mptcp_getsockopt_sol_tcp";
+
+/// Where the kernel has the function by name, the kprobe rung must have probed it and no other.
+fn named_function(rung: &str, traced: &[TracedLine]) -> anyhow::Result<Option<Cell>> {
+    let symbols = fs::read_to_string("/proc/kallsyms").context("cannot read /proc/kallsyms")?;
+    let is_there = symbols
+        .lines()
+        .any(|line| line.split_whitespace().nth(2) == Some(NAMED_FUNCTION));
+    if rung != "kprobe" || !is_there {
+        return Ok(None);
+    }
+    let wanted = format!("kprobe {NAMED_FUNCTION}");
+    let probed = traced.iter().any(|line| match line {
+        TracedLine::Start(start) => start
+            .sensors
+            .iter()
+            .any(|sensor| sensor.probes.contains(&wanted)),
+        TracedLine::Query(_) | TracedLine::End(_) => false,
+    });
+    Ok(Some(if probed {
+        ok("named-function", rung, &wanted, &wanted)
+    } else {
+        mismatch(
+            "named-function",
+            rung,
+            &wanted,
+            "other probes",
+            format!("{traced:?}"),
+        )
+    }))
 }
 
 /// What came of one run of the tracer.

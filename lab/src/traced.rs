@@ -53,6 +53,9 @@ pub struct Sensor {
     pub rung: String,
     /// What it cannot tell.
     pub limits: Vec<String>,
+    /// What is attached where.
+    #[serde(default)]
+    pub probes: Vec<String>,
 }
 
 /// One query.

@@ -242,6 +242,7 @@ struct FactsTwin {
 struct SensorTwin {
     name: String,
     rung: String,
+    probes: Vec<String>,
     limits: Vec<String>,
 }
 
@@ -261,11 +262,19 @@ impl From<&Facts> for FactsTwin {
             fallback_bit: *fallback_bit,
             sensors: sensors
                 .iter()
-                .map(|SensorState { name, rung, limits }| SensorTwin {
-                    name: name.clone(),
-                    rung: rung.name().to_owned(),
-                    limits: limits.clone(),
-                })
+                .map(
+                    |SensorState {
+                         name,
+                         rung,
+                         probes,
+                         limits,
+                     }| SensorTwin {
+                        name: name.clone(),
+                        rung: rung.name().to_owned(),
+                        probes: probes.clone(),
+                        limits: limits.clone(),
+                    },
+                )
                 .collect(),
         }
     }
@@ -284,10 +293,22 @@ impl TryFrom<FactsTwin> for Facts {
         } = twin;
         let sensors = sensors
             .into_iter()
-            .map(|SensorTwin { name, rung, limits }| {
-                let rung: Rung = rung.parse().map_err(anyhow::Error::msg)?;
-                Ok(SensorState { name, rung, limits })
-            })
+            .map(
+                |SensorTwin {
+                     name,
+                     rung,
+                     probes,
+                     limits,
+                 }| {
+                    let rung: Rung = rung.parse().map_err(anyhow::Error::msg)?;
+                    Ok(SensorState {
+                        name,
+                        rung,
+                        probes,
+                        limits,
+                    })
+                },
+            )
             .collect::<anyhow::Result<_>>()?;
         anyhow::ensure!(
             fallback_bit.is_none_or(|bit| bit < 64),
@@ -405,6 +426,7 @@ mod tests {
             sensors: vec![SensorState {
                 name: "query".into(),
                 rung: Rung::Kprobe,
+                probes: vec!["kprobe f".into()],
                 limits: vec!["none".into()],
             }],
         }

@@ -104,6 +104,6 @@ fn a_reader_in_another_language_understands_the_lines() {
     );
     assert_eq!(
         String::from_utf8_lossy(&output.stdout),
-        "[(('mptcp', 'failed'), 2), (('mptcp', 'mptcp'), 13), (('mptcp', 'tcp'), 10), (('tcp', 'failed'), 1), (('tcp', 'tcp'), 12)]\n"
+        "[(('mptcp', 'failed'), 2), (('mptcp', 'mptcp'), 16), (('mptcp', 'tcp'), 13), (('tcp', 'failed'), 1), (('tcp', 'tcp'), 12)]\n"
     );
 }

@@ -18,6 +18,7 @@ fn captures() -> Vec<PathBuf> {
     let mut captures: Vec<PathBuf> = fs::read_dir(root)
         .unwrap()
         .map(|entry| entry.unwrap().path().join("queries.mpt"))
+        .filter(|capture| capture.exists())
         .collect();
     captures.sort();
     assert!(captures.len() >= 7, "where are the captures?");
@@ -83,7 +84,7 @@ fn the_rungs_of_one_kernel_saw_the_same() {
             told(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder))
         };
         let fexit = of("fexit");
-        assert_eq!(fexit.len(), 38);
+        assert_eq!(fexit.len(), 44);
         assert_eq!(fexit, of("kprobe"), "{kernel}");
         assert_eq!(fexit, of("tracepoint"), "{kernel}");
     }

@@ -72,7 +72,11 @@ fn wrong(asked: Vec<Asked>, traced: Vec<Traced>, limits: &[&str]) -> Vec<String>
     let count = traced.len() as u64;
     let limits = limits.iter().map(|&limit| limit.to_owned()).collect();
     let rung = "fexit".into();
-    let sensors = vec![Sensor { rung, limits }];
+    let sensors = vec![Sensor {
+        rung,
+        limits,
+        probes: Vec::new(),
+    }];
     let losses = Losses {
         seen: count,
         emitted: count,

@@ -52,6 +52,8 @@ pub struct SensorState {
     pub name: String,
     /// The rung in use.
     pub rung: Rung,
+    /// Its probes, each with the place where it is attached.
+    pub probes: Vec<String>,
     /// What this rung cannot tell, a sentence each.
     pub limits: Vec<String>,
 }

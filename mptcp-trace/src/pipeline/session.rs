@@ -170,6 +170,11 @@ async fn try_rung(
         sensors: vec![SensorState {
             name: crate::plan::QUERY.to_owned(),
             rung: plan.rung,
+            probes: plan
+                .probes
+                .iter()
+                .map(|probe| probe.target.to_string())
+                .collect(),
             limits: plan.limits.clone(),
         }],
     };

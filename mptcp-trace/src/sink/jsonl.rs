@@ -34,6 +34,7 @@ struct Start<'a> {
 struct Sensor<'a> {
     name: &'a str,
     rung: &'static str,
+    probes: &'a [String],
     limits: &'a [String],
 }
 
@@ -100,11 +101,19 @@ pub(super) fn start(facts: &Facts, source: Source, out: &mut Vec<u8>) {
     } = facts;
     let sensors = sensors
         .iter()
-        .map(|SensorState { name, rung, limits }| Sensor {
-            name,
-            rung: rung.name(),
-            limits,
-        })
+        .map(
+            |SensorState {
+                 name,
+                 rung,
+                 probes,
+                 limits,
+             }| Sensor {
+                name,
+                rung: rung.name(),
+                probes,
+                limits,
+            },
+        )
         .collect();
     let source = match source {
         Source::Live => "live",
