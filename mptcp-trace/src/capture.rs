@@ -5,6 +5,7 @@
 //! (JSON): a capture without that last frame was cut off, and its reader says so.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     io::{self, Read, Write},
     time::Duration,
@@ -334,43 +335,20 @@ struct LossesTwin {
 #[derive(Serialize, Deserialize)]
 struct LossTwin {
     sensor: String,
-    seen: u64,
-    emitted: u64,
-    filtered: u64,
-    ring_full: u64,
-    faulted: u64,
-    table_full: u64,
-    unfinished: u64,
-    missed: u64,
-    unfollowed: u64,
+    #[serde(flatten)]
+    counters: BTreeMap<String, u64>,
 }
 
 impl From<&LossReport> for LossesTwin {
     fn from(report: &LossReport) -> Self {
         let twin = |loss: &Loss| {
-            let Loss {
-                sensor,
-                seen,
-                emitted,
-                filtered,
-                ring_full,
-                faulted,
-                table_full,
-                unfinished,
-                missed,
-                unfollowed,
-            } = loss.clone();
+            let counters = loss.counters();
             LossTwin {
-                sensor,
-                seen,
-                emitted,
-                filtered,
-                ring_full,
-                faulted,
-                table_full,
-                unfinished,
-                missed,
-                unfollowed,
+                sensor: loss.sensor.clone(),
+                counters: counters
+                    .into_iter()
+                    .map(|(name, value)| (name.to_owned(), value))
+                    .collect(),
             }
         };
         Self {
@@ -381,31 +359,9 @@ impl From<&LossReport> for LossesTwin {
 
 impl From<LossesTwin> for LossReport {
     fn from(twin: LossesTwin) -> Self {
-        let loss = |twin: LossTwin| {
-            let LossTwin {
-                sensor,
-                seen,
-                emitted,
-                filtered,
-                ring_full,
-                faulted,
-                table_full,
-                unfinished,
-                missed,
-                unfollowed,
-            } = twin;
-            Loss {
-                sensor,
-                seen,
-                emitted,
-                filtered,
-                ring_full,
-                faulted,
-                table_full,
-                unfinished,
-                missed,
-                unfollowed,
-            }
+        let loss = |LossTwin { sensor, counters }| {
+            // A counter that an older version did not have counted nothing.
+            Loss::from_counters(sensor, |name| counters.get(name).copied().unwrap_or(0))
         };
         Self {
             sensors: twin.sensors.into_iter().map(loss).collect(),

@@ -26,6 +26,55 @@ pub struct Loss {
 }
 
 impl Loss {
+    /// Number of counters.
+    pub const COUNTERS: usize = 9;
+
+    /// Every counter with its name, in the order in which they are told.
+    #[must_use]
+    pub fn counters(&self) -> [(&'static str, u64); Self::COUNTERS] {
+        // Destructured, so that a new counter breaks the build here and nowhere else.
+        let Self {
+            sensor: _,
+            seen,
+            emitted,
+            filtered,
+            ring_full,
+            faulted,
+            table_full,
+            unfinished,
+            missed,
+            unfollowed,
+        } = self;
+        [
+            ("seen", *seen),
+            ("emitted", *emitted),
+            ("filtered", *filtered),
+            ("ring_full", *ring_full),
+            ("faulted", *faulted),
+            ("table_full", *table_full),
+            ("unfinished", *unfinished),
+            ("missed", *missed),
+            ("unfollowed", *unfollowed),
+        ]
+    }
+
+    /// The counters of a sensor, by their names.
+    #[must_use]
+    pub fn from_counters(sensor: String, value: impl Fn(&str) -> u64) -> Self {
+        Self {
+            sensor,
+            seen: value("seen"),
+            emitted: value("emitted"),
+            filtered: value("filtered"),
+            ring_full: value("ring_full"),
+            faulted: value("faulted"),
+            table_full: value("table_full"),
+            unfinished: value("unfinished"),
+            missed: value("missed"),
+            unfollowed: value("unfollowed"),
+        }
+    }
+
     /// Questions that were seen and wanted, but did not become records.
     #[must_use]
     pub fn lost(&self) -> u64 {
@@ -53,5 +102,29 @@ impl LossReport {
         self.sensors.iter().all(|loss| {
             loss.lost() == 0 && loss.missed == 0 && loss.unfollowed == 0 && loss.balances()
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_counter_survives_the_way_through_its_name() {
+        let mut next = 0;
+        let mut names = Vec::new();
+        let loss = Loss::default();
+        for (name, _) in loss.counters() {
+            next += 1;
+            names.push((name, next));
+        }
+        let of = |name: &str| {
+            names
+                .iter()
+                .find(|(known, _)| *known == name)
+                .map_or(0, |it| it.1)
+        };
+        let loss = Loss::from_counters("query".into(), of);
+        assert_eq!(loss.counters().to_vec(), names);
     }
 }

@@ -80,15 +80,17 @@ struct End<'a> {
 #[derive(Serialize)]
 struct LossData<'a> {
     sensor: &'a str,
-    seen: u64,
-    emitted: u64,
-    filtered: u64,
-    ring_full: u64,
-    faulted: u64,
-    table_full: u64,
-    unfinished: u64,
-    missed: u64,
-    unfollowed: u64,
+    #[serde(flatten)]
+    counters: Counters,
+}
+
+/// The counters of a sensor as fields of its object, in their order.
+struct Counters([(&'static str, u64); Loss::COUNTERS]);
+
+impl Serialize for Counters {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0)
+    }
 }
 
 pub(super) fn start(facts: &Facts, source: Source, out: &mut Vec<u8>) {
@@ -142,31 +144,9 @@ pub(super) fn end(findings: u64, losses: &LossReport, out: &mut Vec<u8>) {
     let losses = losses
         .sensors
         .iter()
-        .map(|loss| {
-            let Loss {
-                sensor,
-                seen,
-                emitted,
-                filtered,
-                ring_full,
-                faulted,
-                table_full,
-                unfinished,
-                missed,
-                unfollowed,
-            } = loss;
-            LossData {
-                sensor,
-                seen: *seen,
-                emitted: *emitted,
-                filtered: *filtered,
-                ring_full: *ring_full,
-                faulted: *faulted,
-                table_full: *table_full,
-                unfinished: *unfinished,
-                missed: *missed,
-                unfollowed: *unfollowed,
-            }
+        .map(|loss| LossData {
+            sensor: &loss.sensor,
+            counters: Counters(loss.counters()),
         })
         .collect();
     push(

@@ -14,12 +14,9 @@ pub fn summary(findings: u64, losses: &LossReport) -> String {
             seen,
             emitted,
             filtered,
-            ring_full,
-            faulted,
-            table_full,
-            unfinished,
             missed,
             unfollowed,
+            ..
         } = loss;
         // Writing to memory does not fail.
         let _infallible = write!(
@@ -28,13 +25,13 @@ pub fn summary(findings: u64, losses: &LossReport) -> String {
             loss.lost()
         );
         let reasons: Vec<String> = [
-            (ring_full, "ring full"),
-            (faulted, "not readable"),
-            (table_full, "too many at once"),
-            (unfinished, "return not seen"),
+            (loss.ring_full, "ring full"),
+            (loss.faulted, "not readable"),
+            (loss.table_full, "too many at once"),
+            (loss.unfinished, "return not seen"),
         ]
         .into_iter()
-        .filter(|(count, _)| **count > 0)
+        .filter(|(count, _)| *count > 0)
         .map(|(count, reason)| format!("{count} {reason}"))
         .collect();
         if !reasons.is_empty() {
