@@ -146,6 +146,33 @@ fn type_information_that_is_none() {
 }
 
 #[test]
+fn a_kernel_that_does_not_describe_itself() {
+    if !may_trace("a_kernel_that_does_not_describe_itself") {
+        return;
+    }
+    let (_dir, copy) = scratch("vmlinux.btf");
+    fs::copy("/sys/kernel/btf/vmlinux", &copy).unwrap();
+    let hidden = |options: &str| {
+        let bin = env!("CARGO_BIN_EXE_mptcp-trace");
+        let script =
+            format!("mount -t tmpfs none /sys/kernel/btf && exec {bin} --duration 100ms {options}");
+        std::process::Command::new("unshare")
+            .args(["--mount", "sh", "-c", &script])
+            .output()
+            .unwrap()
+    };
+    check(&hidden(""), 3, "give its description with --btf FILE");
+    // With a description from elsewhere everything but trampolines can work.
+    let output = hidden(&format!("--btf {} --attach fexit", copy.display()));
+    check(
+        &output,
+        3,
+        "trampolines need the kernel's own type information",
+    );
+    check(&hidden(&format!("--btf {}", copy.display())), 0, "0 lost");
+}
+
+#[test]
 fn mptcp_switched_off_is_said_and_traced_all_the_same() {
     if !may_trace("mptcp_switched_off_is_said_and_traced_all_the_same") {
         return;
