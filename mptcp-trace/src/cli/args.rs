@@ -54,6 +54,8 @@ pub enum Verb {
     Replay(ReplayArgs),
     /// Say what works on this host, how, and prove it with questions of our own
     Doctor(DoctorArgs),
+    /// Say what a fallback counter of the kernel means, who is to blame, and what to type next
+    Explain(ExplainArgs),
 }
 
 /// How to trace.
@@ -166,6 +168,16 @@ pub struct DoctorArgs {
     /// Attach to the wrong functions, to see that this page notices (for tests)
     #[arg(long, hide = true)]
     pub break_sensor: bool,
+}
+
+/// What to explain.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  mptcp-trace explain\n  mptcp-trace explain MPCapableFallbackSYNACK"
+)]
+pub struct ExplainArgs {
+    /// Name of a counter, as nstat prints it (`MPTcpExt` in front or not); all of them if none is named
+    pub cause: Option<String>,
 }
 
 /// A time like `10s` or `1h30m`; a bare number is seconds.

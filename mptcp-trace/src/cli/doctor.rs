@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{
     CANNOT_ANSWER, DONE, Exit,
     args::{AttachArgs, DoctorArgs},
+    print,
 };
 use crate::{
     host::{self, Fact, HostSupport},
@@ -33,17 +34,6 @@ pub(super) fn run(args: &DoctorArgs, verbose: u8) -> Result<u8, Exit> {
         print(&report.text())?;
     }
     Ok(if report.works { DONE } else { CANNOT_ANSWER })
-}
-
-/// Prints to a reader that may have gone away.
-fn print(text: &str) -> anyhow::Result<()> {
-    use std::io::Write as _;
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Err(why) if why.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(why).context("cannot write the report")
-        }
-        Ok(()) | Err(_) => Ok(()),
-    }
 }
 
 /// What came of trying.

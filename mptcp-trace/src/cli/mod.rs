@@ -2,12 +2,14 @@
 
 mod args;
 mod doctor;
+mod explain;
 mod live;
 mod replay;
 mod select;
 
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::Parser as _;
 
 pub use args::Cli;
@@ -52,6 +54,7 @@ pub fn main() -> ExitCode {
         Some(Verb::Live(args)) => live::run(args, verbose),
         Some(Verb::Replay(args)) => replay::run(&args),
         Some(Verb::Doctor(args)) => doctor::run(&args, verbose),
+        Some(Verb::Explain(args)) => explain::run(&args),
     };
     match done {
         Ok(code) => ExitCode::from(code),
@@ -60,6 +63,17 @@ pub fn main() -> ExitCode {
             eprintln!("mptcp-trace: {why}");
             ExitCode::from(code)
         }
+    }
+}
+
+/// Prints a page to a reader that may have gone away.
+fn print(text: &str) -> anyhow::Result<()> {
+    use std::io::Write as _;
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(why) if why.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(why).context("cannot write to stdout")
+        }
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 

@@ -4,10 +4,12 @@
 //! socket, an *answer* is what the kernel said, a *rung* is a way of asking the kernel, a *finding* is
 //! what reaches the reader.
 
+mod cause;
 mod facts;
 mod loss;
 mod query;
 
+pub use cause::{CAUSES, Cause, Culprit, find as find_cause};
 pub use facts::{Facts, Rung, SensorState};
 pub use loss::{Loss, LossReport};
 pub use query::{

@@ -478,3 +478,30 @@ fn it_works_from_inside_a_pid_namespace() {
     assert_eq!(trace("flood 2"), 2);
     assert_eq!(trace("child"), 1);
 }
+
+#[test]
+fn every_cause_is_a_counter_of_the_kernel_or_of_a_newer_one() {
+    let Ok(netstat) = fs::read_to_string("/proc/net/netstat") else {
+        println!("skipped: every_cause_is_a_counter needs /proc/net/netstat");
+        return;
+    };
+    let listed = run(["explain"]);
+    assert_eq!(listed.status.code(), Some(0));
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    let names: Vec<&str> = netstat
+        .lines()
+        .find_map(|line| line.strip_prefix("MPTcpExt: "))
+        .map(|line| line.split(' ').collect())
+        .unwrap_or_default();
+    // What this kernel calls a fallback must be explained.
+    for name in names.iter().filter(|name| name.contains("Fallback")) {
+        assert!(listed.contains(name), "{name} is not explained");
+        let page = run(["explain", name]);
+        assert!(
+            String::from_utf8_lossy(&page.stdout).starts_with(name),
+            "{name}"
+        );
+    }
+    let unknown = run(["explain", "NoSuchCause"]);
+    assert_eq!(unknown.status.code(), Some(2));
+}

@@ -1,0 +1,170 @@
+//! `mptcp-trace explain`: what a fallback counter of the kernel means, and what to do next.
+
+use std::{fmt::Write as _, fs};
+
+use super::{DONE, Exit, USAGE, args::ExplainArgs, print};
+use crate::model::{CAUSES, Cause, find_cause};
+
+/// Columns of a paragraph.
+const WIDTH: usize = 88;
+
+/// Runs it; the exit code.
+pub(super) fn run(args: &ExplainArgs) -> Result<u8, Exit> {
+    let text = match &args.cause {
+        None => list(&counters()),
+        Some(name) => match find_cause(name) {
+            Some(cause) => page(cause),
+            None => {
+                let why = format!("no cause {name:?}; mptcp-trace explain lists them");
+                return Err(Exit::Because(USAGE, why));
+            }
+        },
+    };
+    print(&text)?;
+    Ok(DONE)
+}
+
+/// Every cause in one line, with how often this host has counted it.
+fn list(counters: &[(String, u64)]) -> String {
+    let mut text = format!(
+        "{:<26} {:>8}  {:<18} {}\n",
+        "CAUSE", "COUNTED", "CULPRITS", "WHEN"
+    );
+    for cause in CAUSES {
+        let counted = counters
+            .iter()
+            .find(|(name, _)| name == cause.name)
+            .map_or_else(|| "-".to_owned(), |(_, count)| count.to_string());
+        // Writing to memory does not fail.
+        let _infallible = writeln!(
+            text,
+            "{:<26} {counted:>8}  {:<18} {}",
+            cause.name,
+            culprits(cause),
+            cause.when
+        );
+    }
+    text.push_str("\nCounted: by the kernel, in this network namespace, since it was made; - where this kernel ");
+    text.push_str("has no such counter.\n`mptcp-trace explain CAUSE` tells more.\n");
+    text
+}
+
+fn page(cause: &Cause) -> String {
+    let kind = if cause.is_fallback {
+        "a connection fell back to TCP"
+    } else {
+        "not a fallback itself"
+    };
+    let mut text = format!("{}: {kind}\n\n{}\n\n", cause.name, wrap(cause.meaning, ""));
+    let mut line = |label: &str, value: &str| {
+        let _infallible = writeln!(text, "{label:<10} {value}");
+    };
+    line("when", cause.when);
+    line("decided by", cause.function);
+    line("RFC 8684", &format!("section {}", cause.rfc_section));
+    line("culprits", &culprits(cause));
+    for (index, next) in cause.next.iter().enumerate() {
+        line(if index == 0 { "next" } else { "" }, next);
+    }
+    text
+}
+
+fn culprits(cause: &Cause) -> String {
+    let names: Vec<&str> = cause
+        .culprits
+        .iter()
+        .map(|culprit| culprit.name())
+        .collect();
+    names.join(", ")
+}
+
+/// The `MPTcpExt` counters of this network namespace; none where the kernel has none.
+fn counters() -> Vec<(String, u64)> {
+    fs::read_to_string("/proc/net/netstat").map_or_else(|_| Vec::new(), |text| parse(&text))
+}
+
+/// Lines come in pairs, `MPTcpExt: NAME ...` and `MPTcpExt: VALUE ...`.
+fn parse(netstat: &str) -> Vec<(String, u64)> {
+    let mut lines = netstat
+        .lines()
+        .filter_map(|line| line.strip_prefix("MPTcpExt: "));
+    let (Some(names), Some(values)) = (lines.next(), lines.next()) else {
+        return Vec::new();
+    };
+    names
+        .split_whitespace()
+        .zip(values.split_whitespace())
+        .filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?)))
+        .collect()
+}
+
+/// Breaks a paragraph into lines.
+fn wrap(text: &str, indent: &str) -> String {
+    let mut lines = vec![indent.to_owned()];
+    for word in text.split_whitespace() {
+        let line = lines
+            .last_mut()
+            .filter(|line| line.len() + 1 + word.len() <= WIDTH);
+        match line {
+            Some(line) if line.len() > indent.len() => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            Some(line) => line.push_str(word),
+            None => lines.push(format!("{indent}{word}")),
+        }
+    }
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_read_by_name() {
+        let netstat =
+            "TcpExt: A B\nTcpExt: 1 2\nMPTcpExt: MPCapableSYNRX DssFallback\nMPTcpExt: 5 7\n";
+        assert_eq!(
+            parse(netstat),
+            [
+                ("MPCapableSYNRX".to_owned(), 5),
+                ("DssFallback".to_owned(), 7)
+            ]
+        );
+        assert_eq!(parse("TcpExt: A\nTcpExt: 1\n"), []);
+        assert_eq!(parse("MPTcpExt: A\n"), []);
+    }
+
+    #[test]
+    fn paragraphs_are_broken_and_nothing_is_lost() {
+        for cause in CAUSES {
+            let wrapped = wrap(cause.meaning, "");
+            assert!(wrapped.lines().all(|line| line.len() <= WIDTH), "{wrapped}");
+            let words = |text: &str| {
+                text.split_whitespace()
+                    .map(str::to_owned)
+                    .collect::<Vec<_>>()
+            };
+            assert_eq!(words(&wrapped), words(cause.meaning));
+            assert!(page(cause).contains(cause.function));
+        }
+    }
+
+    #[test]
+    fn the_list_has_a_line_for_each_cause_and_its_count() {
+        let text = list(&[("DssFallback".to_owned(), 7)]);
+        for cause in CAUSES {
+            assert!(
+                text.lines().any(|line| line.starts_with(cause.name)),
+                "{}",
+                cause.name
+            );
+        }
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("DssFallback"))
+            .unwrap_or_default();
+        assert_eq!(line.split_whitespace().nth(1), Some("7"));
+    }
+}

@@ -1,0 +1,291 @@
+//! Why a connection fell back: the kernel's own names for it, and what they mean to a person.
+//!
+//! The names are those of the kernel's `MPTcpExt` counters (`/proc/net/netstat`, `nstat`), which stay the
+//! same while the numbers behind them move from release to release (`enum linux_mptcp_mib_field`).
+
+/// Who can do something about it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Culprit {
+    /// The other end.
+    Peer,
+    /// Something between the two: a firewall, a load balancer, a provider's box.
+    Path,
+    /// This host: its settings, its memory of earlier failures.
+    Host,
+    /// The program itself.
+    Application,
+}
+
+impl Culprit {
+    /// The word for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Peer => "peer",
+            Self::Path => "path",
+            Self::Host => "host",
+            Self::Application => "application",
+        }
+    }
+}
+
+/// A counter of the kernel, explained.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cause {
+    /// Name of the counter, without `MPTcpExt`.
+    pub name: &'static str,
+    /// Does it count fallbacks? Others count what leads to one, or refuses one.
+    pub is_fallback: bool,
+    /// Which side counts it, and when.
+    pub when: &'static str,
+    /// What happened.
+    pub meaning: &'static str,
+    /// Kernel function that decides it.
+    pub function: &'static str,
+    /// Section of RFC 8684.
+    pub rfc_section: &'static str,
+    /// Usual culprits, likeliest first.
+    pub culprits: &'static [Culprit],
+    /// What to type next.
+    pub next: &'static [&'static str],
+}
+
+/// Looks a cause up by its name, however it is written; the `MPTcpExt` in front may be there or not.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Cause> {
+    let name = name.trim();
+    let bare = match name.get(..8) {
+        Some(prefix) if prefix.eq_ignore_ascii_case("MPTcpExt") => &name[8..],
+        Some(_) | None => name,
+    };
+    CAUSES
+        .iter()
+        .find(|cause| cause.name.eq_ignore_ascii_case(bare))
+}
+
+/// All of them, in the order of a connection's life.
+pub const CAUSES: &[Cause] = &[
+    Cause {
+        name: "MPCapableFallbackSYNACK",
+        is_fallback: true,
+        when: "client, when the SYN/ACK arrives",
+        meaning: "We asked for MPTCP, and the answer did not speak of it: the server has no MPTCP, the program \
+                  there listens with a TCP socket, or something on the way took the option out of the SYN or \
+                  the SYN/ACK. From here the three look the same.",
+        function: "subflow_finish_connect",
+        rfc_section: "3.1, 3.7",
+        culprits: &[Culprit::Peer, Culprit::Path],
+        next: &[
+            "on the server: ss -M -l (is the listener in the list?), sysctl net.mptcp.enabled",
+            "on both ends: tcpdump -v 'tcp[tcpflags] & tcp-syn != 0' (does `mptcp capable` arrive as it was sent?)",
+        ],
+    },
+    Cause {
+        name: "MPCapableFallbackACK",
+        is_fallback: true,
+        when: "server, when the third packet of the handshake arrives",
+        meaning: "The client asked for MPTCP, but the packet that completes the handshake came without the \
+                  option. A client that speaks MPTCP always sends it: something on the way takes it out of \
+                  packets that are no SYN, or the client fell back itself because the SYN/ACK reached it \
+                  without the option.",
+        function: "subflow_syn_recv_sock",
+        rfc_section: "3.1, 3.7",
+        culprits: &[Culprit::Path, Culprit::Peer],
+        next: &["on both ends: tcpdump -v tcp port PORT (is `mptcp` in the third packet?)"],
+    },
+    Cause {
+        name: "MPCapableSYNTXDrop",
+        is_fallback: true,
+        when: "client, when a SYN has to be sent again",
+        meaning: "SYNs that ask for MPTCP are not answered, so the next one goes without. Either the server \
+                  does not answer at all, or something on the way drops SYNs with an option it does not know. \
+                  If the plain SYN is then answered, the kernel takes it for the latter, counts a Blackhole, \
+                  and stops asking for a while.",
+        function: "mptcp_active_detect_blackhole",
+        rfc_section: "3.7",
+        culprits: &[Culprit::Path, Culprit::Peer],
+        next: &[
+            "sysctl net.mptcp.syn_retrans_before_tcp_fallback (how many SYNs are tried with the option)",
+            "nstat -asz MPTcpExtBlackhole (did the plain SYN get through?)",
+        ],
+    },
+    Cause {
+        name: "Blackhole",
+        is_fallback: false,
+        when: "client, when the plain SYN is answered after those for MPTCP were not",
+        meaning: "MPTCP is now switched off for new connections of this network namespace, for \
+                  net.mptcp.blackhole_timeout seconds, doubled each time it happens again. One bad path is \
+                  enough: connections to everywhere else are plain TCP too until then \
+                  (MPCapableSYNTXDisabled).",
+        function: "mptcp_active_disable",
+        rfc_section: "3.7",
+        culprits: &[Culprit::Path],
+        next: &[
+            "sysctl net.mptcp.blackhole_timeout (0 switches this off; writing it ends the period)",
+        ],
+    },
+    Cause {
+        name: "MPCapableSYNTXDisabled",
+        is_fallback: true,
+        when: "client, in connect()",
+        meaning: "The kernel did not even ask: an earlier connection of this network namespace, to whatever \
+                  destination, was taken for blackholed, and the period that followed is not over.",
+        function: "mptcp_connect (mptcp_active_should_disable)",
+        rfc_section: "3.7",
+        culprits: &[Culprit::Host, Culprit::Path],
+        next: &[
+            "nstat -asz MPTcpExtBlackhole (how often it happened since boot)",
+            "sysctl net.mptcp.blackhole_timeout (writing it ends the period)",
+        ],
+    },
+    Cause {
+        name: "MPFallbackTokenInit",
+        is_fallback: true,
+        when: "client, in connect(); server, when the SYN arrives",
+        meaning: "No unique token could be made for the connection, after several tries.",
+        function: "mptcp_connect (mptcp_token_new_connect), subflow_check_req",
+        rfc_section: "3.1",
+        culprits: &[Culprit::Host],
+        next: &["ss -M | wc -l (are there very many connections?)"],
+    },
+    Cause {
+        name: "MD5SigFallback",
+        is_fallback: true,
+        when: "client, in connect()",
+        meaning: "The socket signs its segments (TCP_MD5SIG), which leaves no room for MPTCP's options.",
+        function: "mptcp_connect",
+        rfc_section: "3.7",
+        culprits: &[Culprit::Application],
+        next: &["use a plain TCP socket where segments have to be signed"],
+    },
+    Cause {
+        name: "SimultConnectFallback",
+        is_fallback: true,
+        when: "client, when a SYN arrives while it waits for the SYN/ACK",
+        meaning: "Both ends connected to each other at once, or the socket connected to itself (a client whose \
+                  port the kernel chose happens to be the one it connects to). MPTCP has no simultaneous open.",
+        function: "mptcp_syn_options, subflow_state_change",
+        rfc_section: "3.1, 3.7",
+        culprits: &[Culprit::Application],
+        next: &[
+            "is the destination a port of the local range? sysctl net.ipv4.ip_local_port_range",
+        ],
+    },
+    Cause {
+        name: "MPCapableDataFallback",
+        is_fallback: true,
+        when: "either side, at the first packet after the handshake",
+        meaning: "The handshake went through with MPTCP, and the first packet behind it came without: something \
+                  lets the option pass on SYNs only, or takes it out of packets with data.",
+        function: "mptcp_incoming_options (check_fully_established)",
+        rfc_section: "3.7",
+        culprits: &[Culprit::Path],
+        next: &["on both ends: tcpdump -v tcp port PORT (where does `mptcp dss` end?)"],
+    },
+    Cause {
+        name: "DssFallback",
+        is_fallback: true,
+        when: "either side, when data arrives",
+        meaning: "Data came that cannot be placed: without a mapping, with one that does not fit, with a bad \
+                  checksum before a good one was ever seen, or with the mapping that announces a fallback \
+                  of the sender. Counters of the same moment say which: DSSNotMatching, DSSNoMatchTCP, \
+                  DataCsumErr, InfiniteMapRx.",
+        function: "mptcp_subflow_data_available (subflow_check_data_avail)",
+        rfc_section: "3.3.1, 3.7",
+        culprits: &[Culprit::Path],
+        next: &[
+            "nstat -asz 'MPTcpExtDSS*' 'MPTcpExtDataCsum*' 'MPTcpExtInfiniteMap*'",
+            "on both ends: tcpdump -v tcp port PORT (who changes or splits segments?)",
+        ],
+    },
+    Cause {
+        name: "DSSCorruptionFallback",
+        is_fallback: true,
+        when: "either side, when data is handed to the connection",
+        meaning: "The mapping of data that was accepted does not cover it: something on the way joined, split or \
+                  rewrote segments without knowing of MPTCP.",
+        function: "mptcp_dss_corruption",
+        rfc_section: "3.3.1, 3.7",
+        culprits: &[Culprit::Path, Culprit::Peer],
+        next: &[
+            "on both ends: tcpdump -v tcp port PORT (compare the lengths in `dss` with those of the data)",
+        ],
+    },
+    Cause {
+        name: "InfiniteMapTx",
+        is_fallback: true,
+        when: "sender, with its next data",
+        meaning: "The peer said that our data arrived with a wrong checksum (MP_FAIL). There is only one subflow, \
+                  so the connection goes on as TCP from the next byte, and says so with an infinite mapping. \
+                  Something on the way changes payload: an application gateway, a rewriting proxy.",
+        function: "mptcp_sendmsg_frag (mptcp_update_infinite_map)",
+        rfc_section: "3.7",
+        culprits: &[Culprit::Path],
+        next: &["nstat -asz 'MPTcpExtMPFail*' (who complained first?)"],
+    },
+    Cause {
+        name: "FallbackFailed",
+        is_fallback: false,
+        when: "either side",
+        meaning: "The connection should have fallen back and could not: there are or were other subflows, or data \
+                  was sent again on the level of MPTCP. The subflow was reset instead.",
+        function: "callers of __mptcp_try_fallback",
+        rfc_section: "3.6, 3.7",
+        culprits: &[Culprit::Path],
+        next: &[
+            "nstat -asz 'MPTcpExtMPRst*'",
+            "ip mptcp monitor (which subflows close?)",
+        ],
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_found_as_the_counters_print_it() {
+        for name in [
+            "DssFallback",
+            "dssfallback",
+            "MPTcpExtDssFallback",
+            " DSSFALLBACK ",
+        ] {
+            assert_eq!(
+                find(name).map(|cause| cause.name),
+                Some("DssFallback"),
+                "{name}"
+            );
+        }
+        for name in ["", "MPTcpExt", "Dss", "żółw-żółw", "MPTcpExtżółw"] {
+            assert_eq!(find(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn every_cause_says_everything_and_its_name_is_its_own() {
+        for (index, cause) in CAUSES.iter().enumerate() {
+            let Cause {
+                name,
+                is_fallback: _,
+                when,
+                meaning,
+                function,
+                rfc_section,
+                culprits,
+                next,
+            } = cause;
+            for text in [name, when, meaning, function, rfc_section] {
+                assert!(!text.is_empty(), "{name}");
+            }
+            assert!(
+                meaning.ends_with('.') && !culprits.is_empty() && !next.is_empty(),
+                "{name}"
+            );
+            assert!(
+                CAUSES[..index].iter().all(|other| other.name != *name),
+                "{name} stands there twice"
+            );
+        }
+    }
+}
