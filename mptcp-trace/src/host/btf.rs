@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail, ensure};
 use btfparse::{Offset, Readable, TypeInformation, TypeVariant};
 use mptcp_trace_common::layout::{ABSENT, KernelLayout, MemberSpec, SYSCALL_CONTEXT_OFFSET};
 
-use super::Fact;
+use super::{Fact, system};
 
 /// The running kernel's own description.
 pub const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -117,7 +117,7 @@ pub fn parse(bytes: Vec<u8>) -> anyhow::Result<BtfFacts> {
             Err(why) => missing.push((member.path.to_owned(), format!("{why:#}"))),
         }
     }
-    Ok(BtfFacts {
+    let facts = BtfFacts {
         layout: KernelLayout::from_offsets(&offsets),
         missing,
         functions: FUNCTIONS
@@ -127,7 +127,14 @@ pub fn parse(bytes: Vec<u8>) -> anyhow::Result<BtfFacts> {
             .collect(),
         has_mptcp: index.structs.contains_key("mptcp_sock"),
         syscall_context: index.syscall_context(),
-    })
+    };
+    // More than a hundred thousand types: giving them back takes nearly as long as reading them, and nobody
+    // has to wait for it.
+    std::thread::spawn(move || {
+        drop(types);
+        system::return_free_memory();
+    });
+    Ok(facts)
 }
 
 /// The types by kind and name: one name can be a structure, a function and a typedef at once.
