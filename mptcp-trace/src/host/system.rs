@@ -109,6 +109,18 @@ pub fn option_known() -> Fact {
     }
 }
 
+/// Was this process started so that it survives its terminal (`nohup`, `trap '' HUP`)?
+#[must_use]
+pub fn hangup_is_ignored() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0);
+    ignored >> (libc::SIGHUP - 1) & 1 == 1
+}
+
 /// Our PID namespace, if it is not the initial one.
 #[must_use]
 pub fn pid_namespace() -> Option<PidNamespace> {

@@ -7,7 +7,7 @@ mod stop;
 
 use std::{io::Write, time::Duration};
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub use self::{
     command::{CannotRun, Command, Held},
@@ -15,7 +15,10 @@ pub use self::{
     stages::{Outcome, Stages},
     stop::Stop,
 };
-use crate::kernel::{LogRing, RecordRing};
+use crate::{
+    host::system::hangup_is_ignored,
+    kernel::{LogRing, RecordRing},
+};
 
 /// How long the ring may fill before we look again. At a million records a second it holds 25 ms of them.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -56,7 +59,11 @@ pub async fn run<W: Write>(
 ) -> Result<Option<i32>, Stop> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let mut hangup = signal(SignalKind::hangup())?;
+    // Taking the signal would undo what nohup did.
+    let mut hangup = match hangup_is_ignored() {
+        true => None,
+        false => Some(signal(SignalKind::hangup())?),
+    };
     let deadline = tokio::time::sleep(until.duration.unwrap_or(Duration::MAX / 4));
     tokio::pin!(deadline);
     let mut family = tokio::time::interval(FAMILY_POLL);
@@ -105,7 +112,7 @@ pub async fn run<W: Write>(
                 }
                 asked_to_stop = true;
             }
-            _ = hangup.recv() => break None,
+            () = received(hangup.as_mut()) => break None,
         }
     };
     Ok(code)
@@ -128,6 +135,16 @@ async fn turn<W: Write>(records: &mut RecordRing, stages: &mut Stages<W>) -> Res
 async fn log_turn(log: Option<&mut LogRing>) -> std::io::Result<()> {
     match log {
         Some(log) => log.next_turn().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for a signal, or for ever where it is not ours to take.
+async fn received(signal: Option<&mut Signal>) {
+    match signal {
+        Some(signal) => {
+            signal.recv().await;
+        }
         None => std::future::pending().await,
     }
 }
