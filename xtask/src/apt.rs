@@ -29,8 +29,8 @@ const SUITES: [(Archive, &str); 8] = [
 /// Package lists older than this are fetched again: point releases come and go.
 const LISTS_AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-/// Where Debian is when the machine's own configuration names no Debian mirror.
-const DEFAULT_MIRROR: &str = "http://deb.debian.org/debian";
+/// Names a Debian archive where the machine's own configuration names none.
+const MIRROR_VARIABLE: &str = "MPTCP_TRACE_DEBIAN_MIRROR";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Archive {
@@ -72,7 +72,7 @@ impl Apt {
         fs::write(apt.directory.join("status"), "").context("cannot write apt's empty status")?;
         fs::write(apt.directory.join("apt.conf"), apt.configuration())
             .context("cannot write the private apt configuration")?;
-        let sources = sources(&mirrors_of_this_machine());
+        let sources = sources(&mirrors_of_this_machine()?);
         let sources_path = apt.directory.join("sources.list");
         let unchanged = fs::read_to_string(&sources_path).is_ok_and(|old| old == sources);
         fs::write(&sources_path, sources).context("cannot write the private apt sources")?;
@@ -226,7 +226,11 @@ fn sources((main, security): &(String, String)) -> String {
 }
 
 /// The Debian archive and its security sibling that the machine's apt configuration names.
-fn mirrors_of_this_machine() -> (String, String) {
+fn mirrors_of_this_machine() -> Result<(String, String)> {
+    if let Ok(main) = std::env::var(MIRROR_VARIABLE) {
+        let main = main.trim_end_matches('/');
+        return Ok((main.to_owned(), format!("{main}-security")));
+    }
     let mut texts = Vec::new();
     let mut files = vec![PathBuf::from("/etc/apt/sources.list")];
     if let Ok(entries) = fs::read_dir("/etc/apt/sources.list.d") {
@@ -239,9 +243,15 @@ fn mirrors_of_this_machine() -> (String, String) {
     mirrors(&texts.join("\n"), |list| {
         fs::read_to_string(list).unwrap_or_default()
     })
+    .with_context(|| {
+        format!(
+            "the apt configuration of this machine names no Debian archive; name one with \
+             {MIRROR_VARIABLE}=http://HOST/debian"
+        )
+    })
 }
 
-fn mirrors(sources: &str, read: impl Fn(&str) -> String) -> (String, String) {
+fn mirrors(sources: &str, read: impl Fn(&str) -> String) -> Option<(String, String)> {
     let mut words: Vec<String> = Vec::new();
     for word in sources
         .lines()
@@ -262,9 +272,9 @@ fn mirrors(sources: &str, read: impl Fn(&str) -> String) -> (String, String) {
             .find(|word| word.contains("://") && word.ends_with(&suffix))
             .map(str::to_owned)
     };
-    let main = archive("debian").unwrap_or_else(|| DEFAULT_MIRROR.to_owned());
+    let main = archive("debian")?;
     let security = archive("debian-security").unwrap_or_else(|| format!("{main}-security"));
-    (main, security)
+    Some((main, security))
 }
 
 fn packages(stanzas: &str) -> Vec<Package> {
@@ -300,7 +310,7 @@ mod tests {
         let list = |_: &str| "http://a.example/debian\n".to_owned();
         assert_eq!(
             mirrors(sources, list),
-            (main.to_owned(), security.to_owned())
+            Some((main.to_owned(), security.to_owned()))
         );
     }
 
@@ -321,11 +331,8 @@ mod tests {
             "http://a.example/debian",
             "http://a.example/debian-security",
         );
-        check(
-            "deb http://m.example/ubuntu noble main",
-            DEFAULT_MIRROR,
-            "http://deb.debian.org/debian-security",
-        );
+        let none = mirrors("deb http://m.example/ubuntu noble main", |_| String::new());
+        assert_eq!(none, None);
     }
 
     #[test]
