@@ -13,9 +13,12 @@ pub const ABSENT: u16 = u16::MAX;
 /// `trace_event_raw_sys_exit.ret` of the running kernel and refuses the rung where it differs.
 pub const SYSCALL_CONTEXT_OFFSET: usize = 16;
 
+/// [`MemberSpec::width`] of what is one bit or a `bool`: its offset is counted in bits.
+pub const BIT: u8 = 0;
+
 macro_rules! kernel_layout {
-    ($($(#[$doc:meta])* $field:ident: $path:literal, $width:literal;)*) => {
-        /// Byte offsets of kernel structure members, [`ABSENT`] where there is none.
+    ($($(#[$doc:meta])* $field:ident: $path:literal, $width:expr;)*) => {
+        /// Offsets of kernel structure members, in bytes (of single bits: in bits), [`ABSENT`] where there is none.
         #[repr(C)]
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         pub struct KernelLayout {
@@ -29,7 +32,8 @@ macro_rules! kernel_layout {
             pub field: &'static str,
             /// `struct.member.member`, as the kernel names it.
             pub path: &'static str,
-            /// Bytes that the probes read there; another width must not be read.
+            /// Bytes that the probes read there; another width must not be read. [`BIT`]: a bit field of
+            /// one bit, or a `bool`; its offset is in bits.
             pub width: u8,
         }
 
@@ -107,6 +111,68 @@ kernel_layout! {
     subflow_conn: "mptcp_subflow_context.conn", 8;
     /// State bits of an MPTCP connection.
     msk_flags: "mptcp_sock.flags", 8;
+    /// First subflow of an MPTCP connection.
+    msk_first: "mptcp_sock.first", 8;
+    /// Whether the other end opened the connection.
+    msk_server_side: "mptcp_sock.pm.server_side", BIT;
+    /// Whether the connection may still fall back.
+    msk_allow_fallback: "mptcp_sock.allow_infinite_fallback", BIT;
+    /// Root of the tree of segments that came out of order.
+    msk_out_of_order: "mptcp_sock.out_of_order_queue.rb_node", 8;
+    /// Payload sent over MPTCP.
+    msk_bytes_sent: "mptcp_sock.bytes_sent", 8;
+    /// Payload received over MPTCP.
+    msk_bytes_received: "mptcp_sock.bytes_received", 8;
+    /// TCP socket of a subflow context.
+    subflow_tcp_sock: "mptcp_subflow_context.tcp_sock", 8;
+    /// See `SUBFLOW_REQUEST_MPTCP`.
+    subflow_request_mptcp: "mptcp_subflow_context.request_mptcp", BIT;
+    /// See `SUBFLOW_MP_CAPABLE`.
+    subflow_mp_capable: "mptcp_subflow_context.mp_capable", BIT;
+    /// See `SUBFLOW_MP_JOIN`.
+    subflow_mp_join: "mptcp_subflow_context.mp_join", BIT;
+    /// See `SUBFLOW_CONN_FINISHED`.
+    subflow_conn_finished: "mptcp_subflow_context.conn_finished", BIT;
+    /// See `SUBFLOW_FULLY_ESTABLISHED`.
+    subflow_fully_established: "mptcp_subflow_context.fully_established", BIT;
+    /// See `SUBFLOW_VALID_CSUM_SEEN`.
+    subflow_valid_csum_seen: "mptcp_subflow_context.valid_csum_seen", BIT;
+    /// See `SUBFLOW_MPC_DROP`.
+    subflow_mpc_drop: "mptcp_subflow_context.mpc_drop", BIT;
+    /// See `SUBFLOW_REMOTE_KEY`; kernels before 6.12 call it otherwise.
+    subflow_remote_key_valid: "mptcp_subflow_context.remote_key_valid", BIT;
+    /// The older name of the same.
+    subflow_can_ack: "mptcp_subflow_context.can_ack", BIT;
+    /// See `SUBFLOW_SEND_INFINITE`.
+    subflow_send_infinite_map: "mptcp_subflow_context.send_infinite_map", BIT;
+    /// See `SUBFLOW_SEND_MP_FAIL`.
+    subflow_send_mp_fail: "mptcp_subflow_context.send_mp_fail", BIT;
+    /// Socket that a packet belongs to.
+    skb_sk: "sk_buff.sk", 8;
+    /// Length of a mapping.
+    ext_data_len: "mptcp_ext.data_len", 2;
+    /// Per-module data of a network namespace.
+    net_gen: "net.gen", 8;
+    /// How long MPTCP is switched off after a blackhole, seconds.
+    pernet_blackhole_timeout: "mptcp_pernet.blackhole_timeout", 4;
+    /// How often in a row it was.
+    pernet_disable_times: "mptcp_pernet.active_disable_times", 4;
+    /// Name of a task.
+    task_comm: "task_struct.comm", 16;
+    /// First thread of a task's process.
+    task_group_leader: "task_struct.group_leader", 8;
+    /// Credentials of a task.
+    task_cred: "task_struct.cred", 8;
+    /// Real user id.
+    cred_uid: "cred.uid", 4;
+    /// Control groups of a task.
+    task_cgroups: "task_struct.cgroups", 8;
+    /// Control group (v2).
+    cgroups_default: "css_set.dfl_cgrp", 8;
+    /// Node of a control group.
+    cgroup_node: "cgroup.kn", 8;
+    /// Its id.
+    node_id: "kernfs_node.id", 8;
     /// Open files of a task.
     task_files: "task_struct.files", 8;
     /// Descriptor table of a task.
@@ -124,3 +190,69 @@ kernel_layout! {
 }
 
 const _: () = assert!(size_of::<KernelLayout>() == KernelLayout::MEMBERS.len() * 2);
+
+/// A number that this kernel does not have.
+pub const NO_NUMBER: u8 = u8::MAX;
+
+/// Numbers of enumerators, as the running kernel's BTF has them.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct KernelNumbers {
+    /// `MAPPING_INVALID` of `enum mapping_status`.
+    pub mapping_invalid: u8,
+    /// `MAPPING_DUMMY`: the connection has fallen back.
+    pub mapping_dummy: u8,
+    /// `MAPPING_BAD_CSUM`.
+    pub mapping_bad_csum: u8,
+    /// `MAPPING_NODSS`; older kernels say `MAPPING_INVALID` then.
+    pub mapping_nodss: u8,
+}
+
+impl KernelNumbers {
+    /// None of them.
+    pub const NONE: Self = Self {
+        mapping_invalid: NO_NUMBER,
+        mapping_dummy: NO_NUMBER,
+        mapping_bad_csum: NO_NUMBER,
+        mapping_nodss: NO_NUMBER,
+    };
+
+    /// The enumerators, in the order of the fields.
+    pub const NAMES: [&'static str; 4] = [
+        "MAPPING_INVALID",
+        "MAPPING_DUMMY",
+        "MAPPING_BAD_CSUM",
+        "MAPPING_NODSS",
+    ];
+
+    /// Numbers in the order of [`Self::NAMES`].
+    #[must_use]
+    pub fn from_numbers(numbers: [u8; 4]) -> Self {
+        let [mapping_invalid, mapping_dummy, mapping_bad_csum, mapping_nodss] = numbers;
+        Self {
+            mapping_invalid,
+            mapping_dummy,
+            mapping_bad_csum,
+            mapping_nodss,
+        }
+    }
+
+    /// The bytes of the global that the BPF side reads.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; size_of::<Self>()] {
+        let Self {
+            mapping_invalid,
+            mapping_dummy,
+            mapping_bad_csum,
+            mapping_nodss,
+        } = *self;
+        [
+            mapping_invalid,
+            mapping_dummy,
+            mapping_bad_csum,
+            mapping_nodss,
+        ]
+    }
+}
+
+const _: () = assert!(size_of::<KernelNumbers>() == 4);

@@ -7,13 +7,23 @@
 ///
 /// The BPF object carries a global of the name [`ABI_SYMBOL`], which holds the version: a loader that
 /// was built against another version does not find it and refuses the object.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Name of the global by which the loader recognises an object of its own [`ABI_VERSION`].
-pub const ABI_SYMBOL: &str = "MPTCP_TRACE_ABI_1";
+pub const ABI_SYMBOL: &str = "MPTCP_TRACE_ABI_2";
 
 /// `kind` of a [`QueryRecord`].
 pub const KIND_QUERY: u32 = 1;
+/// `kind` of a [`ConnRecord`]: a connection fell back, or was not allowed to ([`REFUSED`]).
+pub const KIND_FALLBACK: u32 = 2;
+/// `kind` of a [`ConnRecord`]: a listener of MPTCP got a child that is plain TCP.
+pub const KIND_TCP_CHILD: u32 = 3;
+/// `kind` of a [`ConnRecord`]: a connection that was told of before has been accepted; its owner is known.
+pub const KIND_ACCEPTED: u32 = 4;
+/// `kind` of a [`ConnRecord`]: an MPTCP socket that was there before tracing began.
+pub const KIND_EXISTING: u32 = 5;
+/// `kind` of a [`ConnRecord`]: the kernel switches MPTCP off for a while in this network namespace.
+pub const KIND_BLACKHOLE: u32 = 6;
 
 /// The query went through `mptcp_getsockopt` (or was found to be about an MPTCP socket).
 pub const PATH_MPTCP: u8 = 1 << 0;
@@ -64,6 +74,8 @@ pub struct QueryRecord {
     pub inode: u64,
     /// Id of the caller's cgroup (v2).
     pub cgroup_id: u64,
+    /// When the socket was first seen, `CLOCK_BOOTTIME`, nanoseconds; 0 if it was never noted down.
+    pub born_ns: u64,
     /// Process that asked (`task_struct.tgid`, initial PID namespace).
     pub tgid: u32,
     /// Thread that asked (`task_struct.pid`, initial PID namespace).
@@ -137,9 +149,270 @@ pub struct SyscallInFlight {
     pub reserved: u32,
 }
 
+/// How an owner came to be known: it made the socket.
+pub const VIA_SOCKET: u8 = 1;
+/// It connected the socket.
+pub const VIA_CONNECT: u8 = 2;
+/// It listens with the socket.
+pub const VIA_LISTEN: u8 = 3;
+/// It accepted the socket.
+pub const VIA_ACCEPT: u8 = 4;
+/// It sent or received.
+pub const VIA_IO: u8 = 5;
+/// It asked about the socket.
+pub const VIA_QUERY: u8 = 6;
+/// It owns the listener of the socket, which nobody has accepted yet.
+pub const VIA_LISTENER: u8 = 7;
+/// It had the socket open when tracing began.
+pub const VIA_EXISTING: u8 = 8;
+
+/// The process that holds a socket, learnt where it was the current one; never the task of a softirq.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Owner {
+    /// Id of its cgroup (v2).
+    pub cgroup_id: u64,
+    /// Process (`task_struct.tgid`, initial PID namespace); 0 if no owner is known.
+    pub tgid: u32,
+    /// Thread that was seen (`task_struct.pid`, initial PID namespace).
+    pub tid: u32,
+    /// The process as the tracer's PID namespace numbers it; 0 if it is not in there.
+    pub ns_tgid: u32,
+    /// Real user id, initial user namespace.
+    pub uid: u32,
+    /// `VIA_*`.
+    pub via: u8,
+    /// Keeps what follows aligned.
+    pub reserved: [u8; 7],
+    /// Name of the process (of its first thread), NUL-padded.
+    pub comm: [u8; 16],
+}
+
+impl Owner {
+    /// Nobody.
+    pub const NONE: Self = Self {
+        cgroup_id: 0,
+        tgid: 0,
+        tid: 0,
+        ns_tgid: 0,
+        uid: 0,
+        via: 0,
+        reserved: [0; 7],
+        comm: [0; 16],
+    };
+}
+
+/// The socket was there before tracing began.
+pub const CONN_EXISTING: u32 = 1 << 0;
+/// A child of a listener that nobody has accepted yet.
+pub const CONN_UNACCEPTED: u32 = 1 << 1;
+/// Something was told of it while it was unaccepted: its acceptance is told too.
+pub const CONN_TOLD: u32 = 1 << 2;
+/// A fallback is noted down and to be told when the connection has its addresses.
+pub const CONN_PENDING: u32 = 1 << 3;
+/// The connection was opened from this side.
+pub const CONN_ACTIVE: u32 = 1 << 4;
+/// A TCP socket that a listener of MPTCP gave birth to.
+pub const CONN_TCP: u32 = 1 << 5;
+/// It began before the probes did: an edge was perhaps missed.
+pub const CONN_UNSEEN_BIRTH: u32 = 1 << 6;
+
+/// What is known of a socket while it lives; lives in a map of the BPF side only.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Conn {
+    /// When it was first seen, `CLOCK_BOOTTIME`, nanoseconds. With its address: its identity.
+    pub born_ns: u64,
+    /// When it began to connect (active), or was born of a listener (passive); 0 before.
+    pub connect_ns: u64,
+    /// Inode number of the socket; 0 before it is accepted.
+    pub inode: u64,
+    /// When the fallback that waits to be told happened ([`CONN_PENDING`]).
+    pub pending_ns: u64,
+    /// Who holds it.
+    pub owner: Owner,
+    /// `EVIDENCE_*` bits so far.
+    pub evidence: u32,
+    /// `CONN_*` bits.
+    pub state: u32,
+    /// Cause of the fallback that waits.
+    pub pending_mib: i32,
+    /// `SITE_*` of the fallback that waits.
+    pub pending_site: u32,
+}
+
+/// A data packet with a bad MPTCP checksum (`MAPPING_BAD_CSUM`).
+pub const EVIDENCE_BAD_CHECKSUM: u32 = 1 << 0;
+/// A data packet without a data sequence signal (`MAPPING_NODSS`).
+pub const EVIDENCE_NO_DSS: u32 = 1 << 1;
+/// A mapping that is none (`MAPPING_INVALID`); older kernels say this of a packet without one too.
+pub const EVIDENCE_INVALID_MAPPING: u32 = 1 << 2;
+/// The other end complained of a checksum (`mptcp_pm_mp_fail_received`).
+pub const EVIDENCE_MP_FAIL_RECEIVED: u32 = 1 << 3;
+/// We complained of a checksum (`mptcp_subflow_fail`).
+pub const EVIDENCE_MP_FAIL_SENT: u32 = 1 << 4;
+/// An infinite mapping arrived (`get_mapping_status`).
+pub const EVIDENCE_INFINITE_RECEIVED: u32 = 1 << 5;
+/// An infinite mapping is about to be sent (`mptcp_subflow_context.send_infinite_map`).
+pub const EVIDENCE_INFINITE_SENT: u32 = 1 << 6;
+/// Both ends opened at the same time: the client went through `SYN_RECV`.
+pub const EVIDENCE_SIMULTANEOUS: u32 = 1 << 7;
+/// The data path was watched from the birth of the connection on.
+pub const EVIDENCE_WATCHED: u32 = 1 << 31;
+
+/// Where a fallback was seen: `__mptcp_try_fallback`, which is told the cause.
+pub const SITE_TRY_FALLBACK: u8 = 1;
+/// `mptcp_connect`.
+pub const SITE_CONNECT: u8 = 2;
+/// `subflow_finish_connect`.
+pub const SITE_FINISH_CONNECT: u8 = 3;
+/// `mptcp_syn_options` or `subflow_state_change`: simultaneous open.
+pub const SITE_SIMULTANEOUS: u8 = 4;
+/// `mptcp_incoming_options`.
+pub const SITE_INCOMING_OPTIONS: u8 = 5;
+/// `mptcp_subflow_data_available`, or its tracepoint.
+pub const SITE_DATA_AVAILABLE: u8 = 6;
+/// `mptcp_dss_corruption`, or the function that it was inlined into.
+pub const SITE_DSS_CORRUPTION: u8 = 7;
+/// `mptcp_sendmsg_frag`.
+pub const SITE_SENDMSG_FRAG: u8 = 8;
+/// `mptcp_active_detect_blackhole`.
+pub const SITE_DETECT_BLACKHOLE: u8 = 9;
+/// A state change of the connection: the handshake has just ended.
+pub const SITE_HANDSHAKE: u8 = 10;
+/// Not at the time: the state bit was found set later.
+pub const SITE_LATER: u8 = 11;
+/// `mptcp_subflow_drop_ctx` of a child whose request spoke MPTCP.
+pub const SITE_DROPPED_CONTEXT: u8 = 12;
+/// `mptcp_subflow_drop_ctx` of a child whose request did not.
+pub const SITE_NO_CONTEXT: u8 = 13;
+/// A state change of a child: which of the two it was cannot be seen.
+pub const SITE_TCP_CHILD: u8 = 14;
+/// The list of sockets that were there when tracing began.
+pub const SITE_LISTED: u8 = 15;
+/// `mptcp_active_disable`.
+pub const SITE_ACTIVE_DISABLE: u8 = 16;
+
+/// [`ConnRecord::msk_flags`] was read.
+pub const CONN_VALID_FLAGS: u32 = 1 << 8;
+/// [`ConnRecord::bytes_sent`] and [`ConnRecord::bytes_received`] were read.
+pub const CONN_VALID_BYTES: u32 = 1 << 9;
+/// [`ConnRecord::subflow_flags`] was read from the first subflow.
+pub const CONN_VALID_SUBFLOW: u32 = 1 << 10;
+/// [`ConnRecord::off_ms`] was read.
+pub const CONN_VALID_OFF: u32 = 1 << 11;
+/// The filter admits the owner and the network namespace.
+pub const ADMITTED: u32 = 1 << 12;
+/// The kernel wanted to fall back, was not allowed to, and resets the subflow.
+pub const REFUSED: u32 = 1 << 13;
+
+/// Bits of [`ConnRecord::subflow_flags`], whatever bits the kernel has them in.
+/// We send a SYN that asks for MPTCP.
+pub const SUBFLOW_REQUEST_MPTCP: u32 = 1 << 0;
+/// MPTCP was agreed on.
+pub const SUBFLOW_MP_CAPABLE: u32 = 1 << 1;
+/// It joined a connection.
+pub const SUBFLOW_MP_JOIN: u32 = 1 << 2;
+/// The SYN/ACK was processed.
+pub const SUBFLOW_CONN_FINISHED: u32 = 1 << 3;
+/// The other end has proven that it has our key.
+pub const SUBFLOW_FULLY_ESTABLISHED: u32 = 1 << 4;
+/// A good checksum was seen.
+pub const SUBFLOW_VALID_CSUM_SEEN: u32 = 1 << 5;
+/// SYNs that ask for MPTCP got lost.
+pub const SUBFLOW_MPC_DROP: u32 = 1 << 6;
+/// The other end's key is known.
+pub const SUBFLOW_REMOTE_KEY: u32 = 1 << 7;
+/// An infinite mapping is about to be sent.
+pub const SUBFLOW_SEND_INFINITE: u32 = 1 << 8;
+/// MP_FAIL is about to be sent.
+pub const SUBFLOW_SEND_MP_FAIL: u32 = 1 << 9;
+/// The connection was opened by the other end (`mptcp_sock.pm.server_side`).
+pub const SUBFLOW_SERVER_SIDE: u32 = 1 << 16;
+/// [`SUBFLOW_SERVER_SIDE`] was read.
+pub const SUBFLOW_SIDE_KNOWN: u32 = 1 << 17;
+
+/// [`ConnRecord::mib`] where the kernel named no cause.
+pub const NO_MIB: i32 = -1;
+
+/// Something about a connection: it fell back, was accepted, was there already.
+///
+/// Addresses are in network byte order; an IPv4 address fills the first four bytes.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct ConnRecord {
+    /// [`KIND_FALLBACK`] and the others that name this record.
+    pub kind: u32,
+    /// `VALID_INODE`, `BY_TRACER`, `CONN_VALID_*`, [`ADMITTED`], [`REFUSED`].
+    pub valid: u32,
+    /// When it happened, `CLOCK_BOOTTIME`, nanoseconds.
+    pub boottime_ns: u64,
+    /// When it was written down; later than `boottime_ns` where it had to wait.
+    pub noticed_ns: u64,
+    /// Address of the socket (`struct sock`): the MPTCP connection, or the TCP child.
+    pub socket: u64,
+    /// When it was first seen; with the address its identity.
+    pub born_ns: u64,
+    /// When it began to connect, or was born of a listener; 0 if unknown.
+    pub connect_ns: u64,
+    /// Inode number of the socket.
+    pub inode: u64,
+    /// `mptcp_sock.flags`.
+    pub msk_flags: u64,
+    /// Payload sent over MPTCP so far, bytes.
+    pub bytes_sent: u64,
+    /// Payload received over MPTCP so far, bytes.
+    pub bytes_received: u64,
+    /// Who holds it.
+    pub owner: Owner,
+    /// Process that happened to run.
+    pub current_tgid: u32,
+    /// Thread that happened to run.
+    pub current_tid: u32,
+    /// Its name.
+    pub current_comm: [u8; 16],
+    /// Inode number of the socket's network namespace.
+    pub netns: u32,
+    /// Number of the cause in `enum linux_mptcp_mib_field`, or [`NO_MIB`].
+    pub mib: i32,
+    /// `EVIDENCE_*` bits.
+    pub evidence: u32,
+    /// `SUBFLOW_*` bits of the first subflow.
+    pub subflow_flags: u32,
+    /// `CONN_*` bits.
+    pub conn_state: u32,
+    /// For how long MPTCP is off, milliseconds.
+    pub off_ms: u32,
+    /// `sk_protocol`.
+    pub protocol: u16,
+    /// `skc_family`.
+    pub family: u16,
+    /// Local port, host byte order.
+    pub local_port: u16,
+    /// Remote port, network byte order.
+    pub remote_port_be: u16,
+    /// `skc_state` of the socket.
+    pub state: u8,
+    /// `skc_state` of the first subflow; 0 if there is none.
+    pub subflow_state: u8,
+    /// `RUNG_*`.
+    pub rung: u8,
+    /// `SITE_*`.
+    pub site: u8,
+    /// Keeps what follows aligned.
+    pub reserved: u32,
+    /// Local address.
+    pub local_addr: [u8; 16],
+    /// Remote address.
+    pub remote_addr: [u8; 16],
+}
+
 const _: () = {
-    assert!(size_of::<QueryRecord>() == 152);
+    assert!(size_of::<QueryRecord>() == 160);
     assert!(size_of::<QueryRecord>().is_multiple_of(8));
+    assert!(size_of::<Owner>() == 48);
+    assert!(size_of::<Conn>() == 96);
+    assert!(size_of::<ConnRecord>() == 224);
     assert!(size_of::<InFlight>() == 24);
     assert!(size_of::<SyscallInFlight>() == size_of::<QueryRecord>() + 32);
 };

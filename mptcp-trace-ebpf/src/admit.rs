@@ -4,7 +4,10 @@ use aya_ebpf::{
     bindings::bpf_pidns_info,
     helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_ns_current_pid_tgid},
 };
-use mptcp_trace_common::filter::{BY_COMM, BY_NETNS, BY_PID, FOLLOW};
+use mptcp_trace_common::{
+    filter::{BY_COMM, BY_NETNS, BY_PID, FOLLOW},
+    record::Owner,
+};
 
 use crate::maps::{COMMS, FAMILY, FILTER, NETNS, PIDS};
 
@@ -18,7 +21,7 @@ macro_rules! filter {
 
 /// Process id of the current task as the tracer's PID namespace has it, or 0 if it is not in there.
 #[inline(always)]
-fn current_pid_in_namespace() -> u32 {
+pub(crate) fn current_pid_in_namespace() -> u32 {
     let (dev, ino) = (filter!(pidns_dev), filter!(pidns_ino));
     if ino == 0 {
         return (bpf_get_current_pid_tgid() >> 32) as u32;
@@ -70,4 +73,32 @@ pub(crate) fn is_wanted_process() -> bool {
 #[inline(always)]
 pub(crate) fn is_own_task() -> bool {
     current_pid_in_namespace() == filter!(own_tgid)
+}
+
+/// True if what belongs to this process is wanted.
+#[inline(always)]
+pub(crate) fn admit_owner(owner: &Owner) -> bool {
+    let flags = filter!(flags);
+    if flags & (BY_PID | BY_COMM) == 0 || is_tracer(owner) {
+        return true;
+    }
+    if flags & BY_PID != 0
+        && !(PIDS.get_ptr(owner.ns_tgid).is_some()
+            || flags & FOLLOW != 0 && FAMILY.get_ptr(owner.tgid).is_some())
+    {
+        return false;
+    }
+    flags & BY_COMM == 0 || COMMS.get_ptr(owner.comm).is_some()
+}
+
+/// True if sockets of this network namespace are wanted, whoever runs.
+#[inline(always)]
+pub(crate) fn admit_socket_netns(inum: u32) -> bool {
+    filter!(flags) & BY_NETNS == 0 || NETNS.get_ptr(inum).is_some()
+}
+
+/// The tracer's own sockets: its canary.
+#[inline(always)]
+pub(crate) fn is_tracer(owner: &Owner) -> bool {
+    owner.ns_tgid != 0 && owner.ns_tgid == filter!(own_tgid)
 }

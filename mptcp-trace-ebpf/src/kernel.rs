@@ -3,9 +3,16 @@
 //! Every function here answers "could not be read" with [`Fault`]; its caller counts it.
 
 use aya_ebpf::helpers::{bpf_get_current_task, bpf_probe_read_kernel, bpf_probe_read_user};
-use mptcp_trace_common::layout::ABSENT;
+use mptcp_trace_common::{
+    layout::ABSENT,
+    record::{
+        SUBFLOW_CONN_FINISHED, SUBFLOW_FULLY_ESTABLISHED, SUBFLOW_MP_CAPABLE, SUBFLOW_MP_JOIN,
+        SUBFLOW_MPC_DROP, SUBFLOW_REMOTE_KEY, SUBFLOW_REQUEST_MPTCP, SUBFLOW_SEND_INFINITE,
+        SUBFLOW_SEND_MP_FAIL, SUBFLOW_VALID_CSUM_SEEN,
+    },
+};
 
-use crate::maps::LAYOUT;
+use crate::maps::{LAYOUT, PERNET_ID_AT};
 
 /// A read of kernel or user memory that failed.
 pub(crate) struct Fault;
@@ -40,8 +47,24 @@ fn read_at<T>(base: u64, offset: u16) -> Result<T, Fault> {
     unsafe { bpf_probe_read_kernel((base + u64::from(offset)) as *const T) }.map_err(|_errno| Fault)
 }
 
+/// Reads one bit, or a `bool`; none if this kernel does not have it.
+macro_rules! bit {
+    ($base:expr, $field:ident) => {
+        bit_at($base, offset!($field))
+    };
+}
+
+#[inline(always)]
+fn bit_at(base: u64, offset_bits: u16) -> Option<bool> {
+    if offset_bits == ABSENT {
+        return None;
+    }
+    let byte: u8 = read_at(base, offset_bits / 8).ok()?;
+    Some(byte >> (offset_bits % 8) & 1 == 1)
+}
+
 /// A `struct sock` of the kernel, by address.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Sock(pub(crate) u64);
 
 /// Where a connection goes from and to; addresses in network byte order.
@@ -66,6 +89,12 @@ impl Sock {
     #[inline(always)]
     pub(crate) fn protocol(self) -> Result<u16, Fault> {
         read!(self.0, sock_protocol)
+    }
+
+    /// Local port, host byte order; 0 while it has none.
+    #[inline(always)]
+    pub(crate) fn local_port(self) -> Result<u16, Fault> {
+        read!(self.0, sock_num)
     }
 
     /// Inode number of the network namespace.
@@ -109,15 +138,177 @@ impl Sock {
     /// The MPTCP connection of a TCP socket that is its subflow.
     #[inline(always)]
     pub(crate) fn msk_of_subflow(self) -> Option<Sock> {
+        let msk: u64 = read!(self.subflow_context()?, subflow_conn).ok()?;
+        (msk != 0).then_some(Sock(msk))
+    }
+
+    /// The `mptcp_subflow_context` of a TCP socket that is a subflow.
+    #[inline(always)]
+    pub(crate) fn subflow_context(self) -> Option<u64> {
         // Other upper layer protocols (tls) use icsk_ulp_data too: is_mptcp decides whose it is.
         let is_mptcp: u8 = read!(self.0, tcp_is_mptcp).ok()?;
         if is_mptcp == 0 {
             return None;
         }
         let context: u64 = read!(self.0, icsk_ulp_data).ok()?;
-        let msk: u64 = read!(context, subflow_conn).ok()?;
-        (msk != 0).then_some(Sock(msk))
+        (context != 0).then_some(context)
     }
+
+    /// True for a subflow; what is checked is that its context points back.
+    #[inline(always)]
+    pub(crate) fn is_subflow(self) -> bool {
+        self.subflow_context()
+            .and_then(|context| read!(context, subflow_tcp_sock).ok())
+            .is_some_and(|back: u64| back == self.0)
+    }
+
+    /// True for a TCP socket that speaks MPTCP.
+    #[inline(always)]
+    pub(crate) fn tcp_is_mptcp(self) -> Result<bool, Fault> {
+        let is_mptcp: u8 = read!(self.0, tcp_is_mptcp)?;
+        Ok(is_mptcp != 0)
+    }
+
+    /// What the upper layer protocol of a TCP socket keeps; 0 for none.
+    #[inline(always)]
+    pub(crate) fn ulp_data(self) -> Result<u64, Fault> {
+        read!(self.0, icsk_ulp_data)
+    }
+
+    /// First subflow of an MPTCP connection; none before it connects or listens.
+    #[inline(always)]
+    pub(crate) fn first_subflow(self) -> Option<Sock> {
+        let first: u64 = read!(self.0, msk_first).ok()?;
+        (first != 0).then_some(Sock(first))
+    }
+
+    /// Payload sent and received over MPTCP.
+    #[inline(always)]
+    pub(crate) fn msk_bytes(self) -> Result<(u64, u64), Fault> {
+        Ok((
+            read!(self.0, msk_bytes_sent)?,
+            read!(self.0, msk_bytes_received)?,
+        ))
+    }
+
+    /// True if the kernel would let this connection fall back (`__mptcp_try_fallback`).
+    #[inline(always)]
+    pub(crate) fn msk_may_fall_back(self) -> bool {
+        let in_order = read!(self.0, msk_out_of_order).map_or(true, |root: u64| root == 0);
+        bit!(self.0, msk_allow_fallback).unwrap_or(true) && in_order
+    }
+
+    /// Whether the other end opened the connection.
+    #[inline(always)]
+    pub(crate) fn msk_server_side(self) -> Option<bool> {
+        bit!(self.0, msk_server_side)
+    }
+
+    /// For how long MPTCP is switched off in this socket's network namespace, milliseconds
+    /// (`mptcp_active_should_disable`): the set time, doubled with each time in a row, at most six times.
+    #[inline(always)]
+    pub(crate) fn mptcp_off_ms(self) -> Option<u32> {
+        let at = PERNET_ID_AT.load();
+        let id: u32 = read_at(at, 0).ok()?;
+        let net: u64 = read!(self.0, sock_net).ok()?;
+        let generic: u64 = read!(net, net_gen).ok()?;
+        let pernet: u64 = read_at(generic + u64::from(id) * 8, 0).ok()?;
+        let timeout_s: u32 = read!(pernet, pernet_blackhole_timeout).ok()?;
+        let times: u32 = read!(pernet, pernet_disable_times).ok()?;
+        let doublings = times.saturating_sub(1);
+        let doublings = if doublings > 6 { 6 } else { doublings };
+        Some((timeout_s << doublings).wrapping_mul(1000))
+    }
+}
+
+/// The bits of a subflow context that tell why a connection fell back, as `SUBFLOW_*`.
+#[inline(always)]
+pub(crate) fn subflow_flags(context: u64) -> u32 {
+    let mut flags = 0;
+    let mut add = |is_set: Option<bool>, flag: u32| {
+        if is_set == Some(true) {
+            flags |= flag;
+        }
+    };
+    add(bit!(context, subflow_request_mptcp), SUBFLOW_REQUEST_MPTCP);
+    add(bit!(context, subflow_mp_capable), SUBFLOW_MP_CAPABLE);
+    add(bit!(context, subflow_mp_join), SUBFLOW_MP_JOIN);
+    add(bit!(context, subflow_conn_finished), SUBFLOW_CONN_FINISHED);
+    add(
+        bit!(context, subflow_fully_established),
+        SUBFLOW_FULLY_ESTABLISHED,
+    );
+    add(
+        bit!(context, subflow_valid_csum_seen),
+        SUBFLOW_VALID_CSUM_SEEN,
+    );
+    add(bit!(context, subflow_mpc_drop), SUBFLOW_MPC_DROP);
+    add(bit!(context, subflow_remote_key_valid), SUBFLOW_REMOTE_KEY);
+    add(bit!(context, subflow_can_ack), SUBFLOW_REMOTE_KEY);
+    add(
+        bit!(context, subflow_send_infinite_map),
+        SUBFLOW_SEND_INFINITE,
+    );
+    add(bit!(context, subflow_send_mp_fail), SUBFLOW_SEND_MP_FAIL);
+    flags
+}
+
+/// True if the next data of this subflow goes out with an infinite mapping.
+#[inline(always)]
+pub(crate) fn sends_infinite_map(context: u64) -> bool {
+    bit!(context, subflow_send_infinite_map) == Some(true)
+}
+
+/// The connection of a subflow context.
+#[inline(always)]
+pub(crate) fn msk_of_context(context: u64) -> Option<Sock> {
+    let msk: u64 = read!(context, subflow_conn).ok()?;
+    (msk != 0).then_some(Sock(msk))
+}
+
+/// The socket that a packet was queued to.
+#[inline(always)]
+pub(crate) fn sock_of_skb(skb: u64) -> Option<Sock> {
+    let sk: u64 = read!(skb, skb_sk).ok()?;
+    (sk != 0).then_some(Sock(sk))
+}
+
+/// True for a mapping without an end (RFC 8684 section 3.7): its length is 0.
+#[inline(always)]
+pub(crate) fn is_infinite_mapping(ext: u64) -> bool {
+    read!(ext, ext_data_len).is_ok_and(|length: u16| length == 0)
+}
+
+/// The socket that a `struct socket` stands for.
+#[inline(always)]
+pub(crate) fn sock_of_socket(socket: u64) -> Option<Sock> {
+    let sk: u64 = read!(socket, socket_sk).ok()?;
+    (sk != 0).then_some(Sock(sk))
+}
+
+/// The name of the current process: that of its first thread.
+#[inline(always)]
+pub(crate) fn process_comm(task: u64) -> [u8; 16] {
+    let leader: Result<u64, Fault> = read!(task, task_group_leader);
+    leader
+        .and_then(|leader| read!(leader, task_comm))
+        .unwrap_or([0; 16])
+}
+
+/// Real user id of a task that is not the current one.
+#[inline(always)]
+pub(crate) fn task_uid(task: u64) -> Result<u32, Fault> {
+    let cred: u64 = read!(task, task_cred)?;
+    read!(cred, cred_uid)
+}
+
+/// Control group (v2) of a task that is not the current one.
+#[inline(always)]
+pub(crate) fn task_cgroup(task: u64) -> Result<u64, Fault> {
+    let set: u64 = read!(task, task_cgroups)?;
+    let group: u64 = read!(set, cgroups_default)?;
+    let node: u64 = read!(group, cgroup_node)?;
+    read!(node, node_id)
 }
 
 /// True for the sockets that a query can be about.

@@ -2,6 +2,11 @@
 
 #![no_std]
 #![no_main]
+#![feature(core_intrinsics)]
+#![expect(
+    internal_features,
+    reason = "core's atomic integers need compare-and-swap for their addition; BPF can add atomically without"
+)]
 #![expect(
     clippy::needless_pass_by_value,
     reason = "aya's macros hand the context over by value"

@@ -4,18 +4,18 @@ use aya_ebpf::{
     Global,
     bindings::BPF_F_NO_PREALLOC,
     macros::map,
-    maps::{HashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
 use mptcp_trace_common::{
     counter,
     filter::FilterConfig,
-    layout::KernelLayout,
-    record::{ABI_VERSION, InFlight, SyscallInFlight},
+    layout::{KernelLayout, KernelNumbers},
+    record::{ABI_VERSION, Conn, InFlight, SyscallInFlight},
 };
 
 /// Marks the object as speaking this version of the wire; its name is `record::ABI_SYMBOL`.
 #[unsafe(no_mangle)]
-static MPTCP_TRACE_ABI_1: Global<u32> = Global::new(ABI_VERSION);
+static MPTCP_TRACE_ABI_2: Global<u32> = Global::new(ABI_VERSION);
 
 /// Where this kernel keeps what the probes read. Written by the loader, then frozen.
 #[unsafe(no_mangle)]
@@ -34,6 +34,27 @@ pub(crate) static FILTER: FilterConfig = FilterConfig {
 /// question in flight belongs to one that was left out; 0 where only inner functions are.
 #[unsafe(no_mangle)]
 pub(crate) static OUTERMOST_PROBED: Global<u32> = Global::new(1);
+
+/// Which of `RUNG_*` the probes of this object are attached as.
+#[unsafe(no_mangle)]
+pub(crate) static RUNG: Global<u32> = Global::new(0);
+
+/// 1 where the function that decides fallbacks is probed, so that nothing has to be foretold.
+#[unsafe(no_mangle)]
+pub(crate) static DECISION_PROBED: Global<u32> = Global::new(0);
+
+/// 1 where the function that takes a child out of MPTCP is probed, and the one that frees connections.
+#[unsafe(no_mangle)]
+pub(crate) static CHILDREN_PROBED: Global<u32> = Global::new(0);
+
+/// Numbers that the kernel gives to what it says of a mapping. Written by the loader, then frozen.
+#[unsafe(no_mangle)]
+pub(crate) static NUMBERS: KernelNumbers = KernelNumbers::NONE;
+
+/// Where the kernel keeps the number of MPTCP's own data among those of a network namespace
+/// (`mptcp_pernet_id`); 0 if unknown.
+#[unsafe(no_mangle)]
+pub(crate) static PERNET_ID_AT: Global<u64> = Global::new(0);
 
 /// Records on their way to userspace, in order. The loader sets the size.
 #[map]
@@ -68,3 +89,41 @@ pub(crate) static COMMS: HashMap<[u8; 16], u8> = HashMap::with_max_entries(64, 0
 /// Network namespaces whose sockets are wanted.
 #[map]
 pub(crate) static NETNS: HashMap<u32, u8> = HashMap::with_max_entries(64, 0);
+
+/// Slots of [`CALIBRATED`].
+/// 0 if the fallback bit is not known, else its number plus one.
+pub(crate) const FALLBACK_BIT: u32 = 0;
+/// What the iterator over files does: 0 lists, 1 looks for fallbacks that nobody saw.
+pub(crate) const SWEEP: u32 = 1;
+
+/// What is found out only when the probes run already.
+#[map]
+pub(crate) static CALIBRATED: Array<u32> = Array::with_max_entries(2, 0);
+
+/// Counters of the fallback sensor, one slot each.
+#[map]
+pub(crate) static FALLBACK_COUNTERS: PerCpuArray<u64> =
+    PerCpuArray::with_max_entries(counter::COUNT, 0);
+
+/// What is known of each MPTCP socket, and of the TCP children of MPTCP listeners, by address.
+#[map]
+pub(crate) static CONNS: HashMap<u64, Conn> = HashMap::with_max_entries(65536, BPF_F_NO_PREALLOC);
+
+/// Connections of which it is known that they fell back. A map of its own, since only inserting into one
+/// is a test and a set at once.
+#[map]
+pub(crate) static FALLEN: HashMap<u64, u64> = HashMap::with_max_entries(65536, BPF_F_NO_PREALLOC);
+
+/// MPTCP listeners by network namespace and port.
+#[map]
+pub(crate) static LISTENERS: HashMap<u64, u64> =
+    HashMap::with_max_entries(8192, BPF_F_NO_PREALLOC);
+
+/// Arguments of functions that are to return, by thread (kprobes do not keep them).
+#[map]
+pub(crate) static ARGUMENTS: HashMap<u64, [u64; 2]> =
+    HashMap::with_max_entries(8192, BPF_F_NO_PREALLOC);
+
+/// 1 on a CPU on which an infinite mapping was just seen.
+#[map]
+pub(crate) static INFINITE_MAPPING: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);

@@ -17,7 +17,7 @@ use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
 
 use crate::{
     host::{privileges::may_make_namespaces, system::ask_is_mptcp},
-    model::{Answer, Errno, Protocol, Query},
+    model::{Answer, Connection, Errno, Protocol, Query},
 };
 
 /// One question that we asked, and what we know about its socket from the outside.
@@ -101,6 +101,67 @@ fn ask_mptcp(questions: &mut Questions) -> anyhow::Result<()> {
         true,
         &client,
     )
+}
+
+/// A connection of ours that fell back.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fallen {
+    /// What `getsockname` says.
+    pub local: SocketAddr,
+    /// What `getpeername` says.
+    pub remote: SocketAddr,
+}
+
+/// Falls back, on a thread of its own in a namespace of its own.
+///
+/// # Errors
+///
+/// Fails if no thread can be started; inside, why there is no connection of our own.
+pub fn fall_back() -> anyhow::Result<anyhow::Result<Fallen>> {
+    thread::Builder::new()
+        .name("canary".into())
+        .spawn(fall_back_here)
+        .context("cannot start the canary's thread")?
+        .join()
+        .map_err(|_panic| anyhow::anyhow!("the canary's thread panicked"))
+}
+
+fn fall_back_here() -> anyhow::Result<Fallen> {
+    enter_private_namespace()?;
+    // RFC 8684 section 3.7: a peer that answers the SYN without MP_CAPABLE makes it plain TCP.
+    let listener = listen(None)?;
+    let (client, _server) = connect(&listener)?;
+    let address = |of: io::Result<socket2::SockAddr>| of.ok().and_then(|it| it.as_socket());
+    Ok(Fallen {
+        local: address(client.local_addr()).context("our own socket has no address")?,
+        remote: address(client.peer_addr()).context("our own socket has no peer")?,
+    })
+}
+
+impl Fallen {
+    /// What is wrong with what was seen of it; nothing if all is well.
+    #[must_use]
+    pub fn complaint(&self, seen: &[&Connection]) -> Option<String> {
+        const CAUSE: &str = "MPCapableFallbackSYNACK";
+        let [seen] = seen else {
+            return Some(format!(
+                "a connection of our own fell back, and it was seen {} times",
+                seen.len()
+            ));
+        };
+        if seen.cause.as_deref() != Some(CAUSE) {
+            return Some(format!(
+                "a connection of our own fell back because of {CAUSE}, and {:?} was seen",
+                seen.cause
+            ));
+        }
+        (seen.socket.remote != self.remote).then(|| {
+            format!(
+                "a connection of our own to {} fell back, and one to {} was seen",
+                self.remote, seen.socket.remote
+            )
+        })
+    }
 }
 
 impl Questions {

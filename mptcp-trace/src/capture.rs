@@ -14,7 +14,7 @@ use std::{
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Facts, Loss, LossReport, Rung, SensorState};
+use crate::model::{Counted, Facts, Loss, LossReport, Rung, SensorState};
 
 /// First bytes of a capture; the last is the version of this layout.
 const MAGIC: [u8; 8] = *b"MPTCPTR\x01";
@@ -22,6 +22,7 @@ const MAGIC: [u8; 8] = *b"MPTCPTR\x01";
 const FRAME_FACTS: u32 = 1;
 const FRAME_RECORD: u32 = 2;
 const FRAME_LOSSES: u32 = 3;
+const FRAME_PLACE: u32 = 4;
 
 /// No frame is longer than this, bytes: a longer one means that the file is damaged.
 const FRAME_BYTES_MAX: u32 = 1 << 20;
@@ -52,6 +53,17 @@ impl<W: Write> Writer<W> {
     /// Fails if the file cannot be written.
     pub fn record(&mut self, record: &[u8]) -> io::Result<()> {
         self.frame(FRAME_RECORD, record)
+    }
+
+    /// Adds where a process lives: `/proc` is not there any more when the capture is replayed.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file cannot be written.
+    pub fn place(&mut self, cgroup_id: u64, path: &str) -> io::Result<()> {
+        let mut bytes = cgroup_id.to_le_bytes().to_vec();
+        bytes.extend(path.bytes());
+        self.frame(FRAME_PLACE, &bytes)
     }
 
     /// Hands what is buffered to the file.
@@ -90,6 +102,8 @@ impl<W: Write> Writer<W> {
 pub enum Frame {
     /// One record.
     Record(Vec<u8>),
+    /// Path of a control group, by its id.
+    Place(u64, String),
     /// The orderly end.
     End(LossReport),
     /// The file stops in the middle of things: cut off, or still being written.
@@ -185,6 +199,13 @@ impl<R: Read> Reader<R> {
         match self.frame()? {
             None => Ok(Frame::CutOff),
             Some((FRAME_RECORD, bytes)) => Ok(Frame::Record(bytes)),
+            Some((FRAME_PLACE, bytes)) => {
+                let (id, path) = bytes
+                    .split_first_chunk::<8>()
+                    .context("a place without a control group: the file is damaged")?;
+                let path = String::from_utf8_lossy(path).into_owned();
+                Ok(Frame::Place(u64::from_le_bytes(*id), path))
+            }
             Some((FRAME_LOSSES, bytes)) => {
                 let losses: LossesTwin = serde_json::from_slice(&bytes)
                     .context("losses are not what this version writes")?;
@@ -236,6 +257,11 @@ struct FactsTwin {
     kernel: String,
     boot_epoch_ns: u64,
     fallback_bit: Option<u8>,
+    /// Captures of before the fallback sensor have none.
+    #[serde(default)]
+    causes: Vec<(i32, String)>,
+    #[serde(default)]
+    counters_read_at_ns: BTreeMap<u32, u64>,
     sensors: Vec<SensorTwin>,
 }
 
@@ -254,6 +280,8 @@ impl From<&Facts> for FactsTwin {
             kernel,
             boot_epoch,
             fallback_bit,
+            causes,
+            counters_read_at,
             sensors,
         } = facts;
         Self {
@@ -261,6 +289,11 @@ impl From<&Facts> for FactsTwin {
             kernel: kernel.clone(),
             boot_epoch_ns: u64::try_from(boot_epoch.as_nanos()).unwrap_or(u64::MAX),
             fallback_bit: *fallback_bit,
+            causes: causes.clone(),
+            counters_read_at_ns: counters_read_at
+                .iter()
+                .map(|(netns, at)| (*netns, u64::try_from(at.as_nanos()).unwrap_or(u64::MAX)))
+                .collect(),
             sensors: sensors
                 .iter()
                 .map(
@@ -290,6 +323,8 @@ impl TryFrom<FactsTwin> for Facts {
             kernel,
             boot_epoch_ns,
             fallback_bit,
+            causes,
+            counters_read_at_ns,
             sensors,
         } = twin;
         let sensors = sensors
@@ -321,6 +356,11 @@ impl TryFrom<FactsTwin> for Facts {
             kernel,
             boot_epoch,
             fallback_bit,
+            causes,
+            counters_read_at: counters_read_at_ns
+                .into_iter()
+                .map(|(netns, ns)| (netns, Duration::from_nanos(ns)))
+                .collect(),
             sensors,
         })
     }
@@ -330,6 +370,16 @@ impl TryFrom<FactsTwin> for Facts {
 #[derive(Serialize, Deserialize)]
 struct LossesTwin {
     sensors: Vec<LossTwin>,
+    #[serde(default)]
+    counted: Vec<CountedTwin>,
+}
+
+/// [`Counted`] as it stands in a file.
+#[derive(Serialize, Deserialize)]
+struct CountedTwin {
+    netns: u32,
+    counters: BTreeMap<String, u64>,
+    doubt: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -351,8 +401,21 @@ impl From<&LossReport> for LossesTwin {
                     .collect(),
             }
         };
+        let counted = |it: &Counted| {
+            let Counted {
+                netns,
+                counters,
+                doubt,
+            } = it.clone();
+            CountedTwin {
+                netns,
+                counters,
+                doubt,
+            }
+        };
         Self {
             sensors: report.sensors.iter().map(twin).collect(),
+            counted: report.counted.iter().map(counted).collect(),
         }
     }
 }
@@ -363,8 +426,21 @@ impl From<LossesTwin> for LossReport {
             // A counter that an older version did not have counted nothing.
             Loss::from_counters(sensor, |name| counters.get(name).copied().unwrap_or(0))
         };
+        let counted = |twin: CountedTwin| {
+            let CountedTwin {
+                netns,
+                counters,
+                doubt,
+            } = twin;
+            Counted {
+                netns,
+                counters,
+                doubt,
+            }
+        };
         Self {
             sensors: twin.sensors.into_iter().map(loss).collect(),
+            counted: twin.counted.into_iter().map(counted).collect(),
         }
     }
 }
@@ -379,6 +455,8 @@ mod tests {
             kernel: "6.18.44".into(),
             boot_epoch: Duration::from_secs(1_700_000_000),
             fallback_bit: Some(2),
+            causes: vec![(6, "MPTCP_MIB_MPCAPABLEACTIVEFALLBACK".into())],
+            counters_read_at: BTreeMap::from([(7, Duration::from_nanos(9))]),
             sensors: vec![SensorState {
                 name: "query".into(),
                 rung: Rung::Kprobe,
@@ -396,6 +474,11 @@ mod tests {
                 emitted: 2,
                 ..Loss::default()
             }],
+            counted: vec![Counted {
+                netns: 7,
+                counters: BTreeMap::from([("DssFallback".to_owned(), 3)]),
+                doubt: Some("why".into()),
+            }],
         }
     }
 
@@ -403,6 +486,7 @@ mod tests {
         let mut file = Vec::new();
         let mut writer = Writer::new(&mut file, &facts()).unwrap();
         writer.record(b"one").unwrap();
+        writer.place(5, "/a.service").unwrap();
         writer.record(b"two").unwrap();
         writer.finish(&losses()).unwrap();
         file
@@ -414,6 +498,9 @@ mod tests {
         let (mut reader, read) = Reader::open(&file[..]).unwrap();
         assert_eq!(read, facts());
         assert!(matches!(reader.next_frame().unwrap(), Frame::Record(bytes) if bytes == b"one"));
+        assert!(
+            matches!(reader.next_frame().unwrap(), Frame::Place(5, path) if path == "/a.service")
+        );
         assert!(matches!(reader.next_frame().unwrap(), Frame::Record(bytes) if bytes == b"two"));
         assert!(matches!(reader.next_frame().unwrap(), Frame::End(end) if end == losses()));
     }
@@ -435,6 +522,7 @@ mod tests {
             loop {
                 match reader.next_frame().unwrap() {
                     Frame::Record(_) => records += 1,
+                    Frame::Place(..) => {}
                     Frame::CutOff => break,
                     Frame::End(_) => panic!("{length} bytes of {} have an end", file.len()),
                 }

@@ -10,13 +10,17 @@ use std::{
 };
 
 use mptcp_trace_common::record::{
-    BY_TRACER, KIND_QUERY, PATH_MPTCP, PATH_TCP, PATH_UNSEEN, QueryRecord, RUNG_FEXIT, RUNG_KPROBE,
+    BY_TRACER, KIND_ACCEPTED, KIND_BLACKHOLE, KIND_EXISTING, KIND_FALLBACK, KIND_QUERY,
+    KIND_TCP_CHILD, PATH_MPTCP, PATH_TCP, PATH_UNSEEN, QueryRecord, RUNG_FEXIT, RUNG_KPROBE,
     RUNG_TRACEPOINT, VALID_FLAGS_ENTER, VALID_FLAGS_EXIT, VALID_INODE, VALID_USER_VALUE,
 };
 
 use crate::model::{
-    Answer, Api, Errno, Facts, Family, Process, Protocol, Query, Rung, Socket, SocketId, TcpState,
+    Answer, Api, Connection, ConnectionId, Errno, Facts, Family, Process, Protocol, Query, Rung,
+    Socket, SocketId, TcpState,
 };
+
+mod connection;
 
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
@@ -60,6 +64,10 @@ pub enum Observation {
     Query(Query),
     /// The tracer itself asked, to prove that its probes fire.
     Canary(Query),
+    /// Something about a connection.
+    Connection(Box<Connection>),
+    /// The same about one of the tracer's own.
+    CanaryConnection(Box<Connection>),
 }
 
 macro_rules! field {
@@ -85,6 +93,9 @@ pub fn decode(bytes: &[u8], facts: &Facts) -> Result<Observation, DecodeError> {
     };
     match u32::from_ne_bytes(*kind) {
         KIND_QUERY => query(bytes, facts),
+        KIND_FALLBACK | KIND_TCP_CHILD | KIND_ACCEPTED | KIND_EXISTING | KIND_BLACKHOLE => {
+            connection::connection(bytes, facts)
+        }
         other => Err(DecodeError::Kind(other)),
     }
 }
@@ -98,22 +109,9 @@ fn query(bytes: &[u8], facts: &Facts) -> Result<Observation, DecodeError> {
     }
     let valid = field!(bytes, u32, valid);
     let has = |bit: u32| valid & bit == bit;
-    let protocol = match field!(bytes, u16, protocol) {
-        IPPROTO_TCP => Protocol::Tcp,
-        IPPROTO_MPTCP => Protocol::Mptcp,
-        other => return Err(DecodeError::Field("protocol", other.into())),
-    };
-    let family = match field!(bytes, u16, family) {
-        AF_INET => Family::Ipv4,
-        AF_INET6 => Family::Ipv6,
-        other => return Err(DecodeError::Field("address family", other.into())),
-    };
-    let rung = match bytes[offset_of!(QueryRecord, rung)] {
-        RUNG_FEXIT => Rung::Fexit,
-        RUNG_KPROBE => Rung::Kprobe,
-        RUNG_TRACEPOINT => Rung::Tracepoint,
-        other => return Err(DecodeError::Field("rung", other.into())),
-    };
+    let protocol = protocol_of(field!(bytes, u16, protocol))?;
+    let family = family_of(field!(bytes, u16, family))?;
+    let rung = rung_of(bytes[offset_of!(QueryRecord, rung)])?;
     let before = has(VALID_FLAGS_ENTER).then(|| field!(bytes, u64, msk_flags_enter));
     let after = has(VALID_FLAGS_EXIT).then(|| field!(bytes, u64, msk_flags_exit));
     let (answer, fell_back) = conclude(&Evidence {
@@ -160,6 +158,12 @@ fn query(bytes: &[u8], facts: &Facts) -> Result<Observation, DecodeError> {
             ),
             remote: address(family, remote_addr, remote_port),
         },
+        id: Some(field!(bytes, u64, born_ns))
+            .filter(|born_ns| *born_ns != 0)
+            .map(|born_ns| ConnectionId {
+                socket: SocketId(field!(bytes, u64, socket)),
+                born_at: Duration::from_nanos(born_ns),
+            }),
         api: Api::TcpIsMptcp,
         answer,
         fell_back,
@@ -171,6 +175,31 @@ fn query(bytes: &[u8], facts: &Facts) -> Result<Observation, DecodeError> {
     } else {
         Observation::Query(query)
     })
+}
+
+fn protocol_of(number: u16) -> Result<Protocol, DecodeError> {
+    match number {
+        IPPROTO_TCP => Ok(Protocol::Tcp),
+        IPPROTO_MPTCP => Ok(Protocol::Mptcp),
+        other => Err(DecodeError::Field("protocol", other.into())),
+    }
+}
+
+fn family_of(number: u16) -> Result<Family, DecodeError> {
+    match number {
+        AF_INET => Ok(Family::Ipv4),
+        AF_INET6 => Ok(Family::Ipv6),
+        other => Err(DecodeError::Field("address family", other.into())),
+    }
+}
+
+fn rung_of(number: u8) -> Result<Rung, DecodeError> {
+    match number {
+        RUNG_FEXIT => Ok(Rung::Fexit),
+        RUNG_KPROBE => Ok(Rung::Kprobe),
+        RUNG_TRACEPOINT => Ok(Rung::Tracepoint),
+        other => Err(DecodeError::Field("rung", other.into())),
+    }
 }
 
 /// What a record has to say about its answer.

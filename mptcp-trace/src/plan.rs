@@ -13,8 +13,12 @@ use crate::{
     model::Rung,
 };
 
+mod fallback;
+
 /// Name of the sensor that sees applications ask.
 pub const QUERY: &str = "query";
+/// Name of the sensor that sees connections fall back.
+pub const FALLBACK: &str = "fallback";
 
 /// Where a probe is attached.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -29,6 +33,8 @@ pub enum Target {
     Kretprobe(String),
     /// Tracepoint of a category and a name.
     Tracepoint(&'static str, &'static str),
+    /// Tracepoint by its name alone, with the kernel's own arguments.
+    RawTracepoint(&'static str),
 }
 
 impl fmt::Display for Target {
@@ -39,6 +45,7 @@ impl fmt::Display for Target {
             Self::Kprobe(function) => write!(f, "kprobe {function}"),
             Self::Kretprobe(function) => write!(f, "kretprobe {function}"),
             Self::Tracepoint(category, name) => write!(f, "tracepoint {category}:{name}"),
+            Self::RawTracepoint(name) => write!(f, "raw tracepoint {name}"),
         }
     }
 }
@@ -77,11 +84,44 @@ pub struct SensorPlan {
     pub ruled_out: Vec<(Rung, String)>,
 }
 
+/// One way of seeing fallbacks, and the births, owners and deaths of connections.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FallbackPlan {
+    /// Which rung.
+    pub rung: Rung,
+    /// Its probes in the order in which they are attached.
+    pub probes: Vec<Probe>,
+    /// True if the function that decides is probed, so that nothing has to be foretold.
+    pub decision_probed: bool,
+    /// True if births and deaths are seen at the functions that do them.
+    pub children_probed: bool,
+    /// What this rung cannot tell, a sentence each.
+    pub limits: Vec<String>,
+}
+
+/// The rungs of the fallback sensor.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct FallbackLadder {
+    /// The rungs to try, best first; may be empty.
+    pub rungs: Vec<FallbackPlan>,
+    /// The rungs that are out, and why.
+    pub ruled_out: Vec<(Rung, String)>,
+}
+
+impl FallbackLadder {
+    /// The rungs to try beside a query sensor on `rung`: that one first, then those below.
+    pub fn beside(&self, rung: Rung) -> impl Iterator<Item = &FallbackPlan> {
+        self.rungs.iter().filter(move |plan| plan.rung >= rung)
+    }
+}
+
 /// What is going to be done on this host.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Plan {
     /// The query sensor; it is mandatory.
     pub query: SensorPlan,
+    /// The fallback sensor; without a rung for it there are queries only.
+    pub fallback: FallbackLadder,
     /// What the reader should know about this host, a sentence each.
     pub notes: Vec<String>,
 }
@@ -145,6 +185,7 @@ pub fn plan(host: &HostSupport, only: Option<Rung>) -> Result<Plan, Refusal> {
     };
     Ok(Plan {
         query,
+        fallback: fallback::ladder(host, only),
         notes: notes(host),
     })
 }

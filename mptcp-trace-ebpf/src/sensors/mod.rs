@@ -1,4 +1,7 @@
 //! The sensors: one folder a question, one file a way of asking it.
 
+mod fallback;
 mod family;
+mod owner;
 mod query;
+mod tell;

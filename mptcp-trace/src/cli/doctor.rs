@@ -15,7 +15,7 @@ use crate::{
     kernel::TracerConfig,
     model::Rung,
     pipeline::{self, CanaryReport, Session, StartError},
-    plan::{Plan, Refusal, Target, plan},
+    plan::{FALLBACK, Plan, Probe, QUERY, Refusal, Target, plan},
 };
 
 /// Runs it; the exit code.
@@ -91,6 +91,8 @@ async fn examine(host: &HostSupport, args: &DoctorArgs, verbose: u8) -> Result<E
 fn config(host: &HostSupport, args: &AttachArgs, verbose: u8) -> TracerConfig {
     TracerConfig {
         layout: host.layout,
+        numbers: host.numbers,
+        pernet_id_at: host.symbols.pernet_id_at,
         by_pid: true,
         follow: false,
         comms: Vec::new(),
@@ -117,6 +119,7 @@ fn break_query(plan: &mut Plan) {
                         "sys_exit_setsockopt"
                     };
                 }
+                Target::RawTracepoint(_) => {}
             }
         }
     }
@@ -187,9 +190,8 @@ impl Report {
             kernel: host.kernel.clone(),
             facts: facts(host),
             sensors: plan
-                .map(|plan| sensor(plan, session, reasons))
-                .into_iter()
-                .collect(),
+                .map(|plan| vec![query(plan, session, reasons), fallback(plan, session)])
+                .unwrap_or_default(),
             notes: plan.map(|plan| plan.notes.clone()).unwrap_or_default(),
             refusal,
         }
@@ -245,9 +247,14 @@ impl Report {
                 } else {
                     "WRONG"
                 };
+                let what = if sensor.name == QUERY {
+                    "questions"
+                } else {
+                    "fallback"
+                };
                 line(
                     "  canary",
-                    &format!("{asked} questions of our own, {seen} seen, {right}"),
+                    &format!("{asked} {what} of our own, {seen} seen, {right}"),
                 );
                 for complaint in complaints {
                     line("", complaint);
@@ -296,8 +303,25 @@ fn facts(host: &HostSupport) -> Vec<FactLine> {
         layout: _,
         missing_members,
         syscall_context,
+        raw_tracepoints: _,
+        cause_is_told,
+        counters: _,
+        numbers: _,
         pid_namespace,
     } = host;
+    // Of this one a kernel has the older name or the newer, never both.
+    const TWO_NAMES: [&str; 2] = [
+        "mptcp_subflow_context.can_ack",
+        "mptcp_subflow_context.remote_key_valid",
+    ];
+    let missing_members: Vec<_> = missing_members
+        .iter()
+        .filter(|(path, _)| !TWO_NAMES.contains(&path.as_str()))
+        .collect();
+    let told = Fact::from_bool(
+        *cause_is_told,
+        "this kernel has no function __mptcp_try_fallback with a parameter fb_mib",
+    );
     let members = match missing_members.first() {
         None if *btf == Fact::Yes => Fact::Yes,
         None => Fact::Unknown("no type information".into()),
@@ -319,6 +343,7 @@ fn facts(host: &HostSupport) -> Vec<FactLine> {
         ("kernel's own", own_btf),
         ("members", &members),
         ("kprobes", kprobes),
+        ("cause told", &told),
         ("tracefs", tracefs),
         ("sys context", syscall_context),
         ("initial pidns", &initial),
@@ -339,52 +364,104 @@ fn facts(host: &HostSupport) -> Vec<FactLine> {
     .collect()
 }
 
-fn sensor(plan: &Plan, session: Option<&Session>, reasons: &[(Rung, String)]) -> SensorLine {
+/// The query sensor.
+fn query(plan: &Plan, session: Option<&Session>, reasons: &[(Rung, String)]) -> SensorLine {
+    let planned: Vec<(Rung, &[Probe])> = plan
+        .query
+        .rungs
+        .iter()
+        .map(|planned| (planned.rung, &planned.probes[..]))
+        .collect();
     let in_use = session.map(|session| session.tracer.rung());
+    SensorLine {
+        name: QUERY.to_owned(),
+        rung: in_use.map(Rung::name),
+        rungs: rungs(&planned, in_use, reasons),
+        limits: limits(session, QUERY),
+        canary: session.map(|session| canary(&session.canary)),
+        fallback_bit: session.and_then(|session| session.facts.fallback_bit),
+    }
+}
+
+/// The fallback sensor.
+fn fallback(plan: &Plan, session: Option<&Session>) -> SensorLine {
+    let planned: Vec<(Rung, &[Probe])> = plan
+        .fallback
+        .rungs
+        .iter()
+        .map(|planned| (planned.rung, &planned.probes[..]))
+        .collect();
+    let in_use = session
+        .and_then(|session| {
+            session
+                .facts
+                .sensors
+                .iter()
+                .find(|sensor| sensor.name == FALLBACK)
+        })
+        .map(|sensor| sensor.rung);
+    let reasons = match session {
+        Some(session) => &session.fallback_passed_over,
+        None => &plan.fallback.ruled_out,
+    };
+    SensorLine {
+        name: FALLBACK.to_owned(),
+        rung: in_use.map(Rung::name),
+        rungs: rungs(&planned, in_use, reasons),
+        limits: limits(session, FALLBACK),
+        canary: session.and_then(|session| fallback_canary(&session.canary, in_use)),
+        fallback_bit: None,
+    }
+}
+
+fn rungs(
+    planned: &[(Rung, &[Probe])],
+    in_use: Option<Rung>,
+    reasons: &[(Rung, String)],
+) -> Vec<RungLine> {
     let reason = |rung: Rung| {
         reasons
             .iter()
             .find(|(passed, _)| *passed == rung)
             .map(|(_, why)| why.clone())
     };
-    let rungs = Rung::LADDER
-        .into_iter()
-        .map(|rung| {
-            let planned = plan.query.rungs.iter().find(|planned| planned.rung == rung);
-            let probes = planned
-                .map(|planned| {
-                    planned
-                        .probes
-                        .iter()
-                        .map(|probe| probe.target.to_string())
-                        .collect()
-                })
-                .unwrap_or_default();
-            let (state, why) = match (in_use, reason(rung)) {
-                (Some(used), _) if used == rung => ("in use", None),
-                (_, Some(why)) => ("no", Some(why)),
-                (_, None) => ("possible", None),
-            };
-            RungLine {
-                rung: rung.name(),
-                state,
-                why,
-                probes,
-            }
-        })
-        .collect();
-    let limits = session
-        .and_then(|session| session.facts.sensors.first())
+    let line = |rung: Rung| {
+        let probes = planned
+            .iter()
+            .find(|(it, _)| *it == rung)
+            .map(|(_, probes)| probes.iter().map(|it| it.target.to_string()).collect())
+            .unwrap_or_default();
+        let (state, why) = match (in_use, reason(rung)) {
+            (Some(used), _) if used == rung => ("in use", None),
+            (_, Some(why)) => ("no", Some(why)),
+            (_, None) => ("possible", None),
+        };
+        RungLine {
+            rung: rung.name(),
+            state,
+            why,
+            probes,
+        }
+    };
+    Rung::LADDER.into_iter().map(line).collect()
+}
+
+fn limits(session: Option<&Session>, sensor: &str) -> Vec<String> {
+    session
+        .and_then(|session| session.facts.sensors.iter().find(|it| it.name == sensor))
         .map(|sensor| sensor.limits.clone())
-        .unwrap_or_default();
-    SensorLine {
-        name: plan.query.name.to_owned(),
-        rung: in_use.map(Rung::name),
-        rungs,
-        limits,
-        canary: session.map(|session| canary(&session.canary)),
-        fallback_bit: session.and_then(|session| session.facts.fallback_bit),
-    }
+        .unwrap_or_default()
+}
+
+/// One connection of our own fell back, if there was one: a sensor that did not see it is not in use.
+fn fallback_canary(report: &CanaryReport, in_use: Option<Rung>) -> Option<CanaryLine> {
+    in_use?;
+    Some(CanaryLine {
+        asked: usize::from(report.fell_back),
+        seen: usize::from(report.fell_back),
+        complaints: Vec::new(),
+        skipped: report.skipped.clone(),
+    })
 }
 
 fn canary(report: &CanaryReport) -> CanaryLine {

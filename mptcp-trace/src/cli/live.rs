@@ -17,10 +17,10 @@ use crate::{
     capture, host,
     kernel::TracerConfig,
     pipeline::{
-        self, Command, Held, Outcome, Session, Stages, StartError, Stop, Until, run as run_pipeline,
+        self, Command, Held, Session, Stages, StartError, Stop, Until, prefixed, run as run_pipeline,
     },
     plan::{Plan, plan},
-    sink::{Format, Source, summary},
+    sink::{Format, Source, reconciled, summary},
 };
 
 /// Runs it; the exit code.
@@ -58,9 +58,11 @@ async fn trace(args: LiveArgs, verbose: u8) -> Result<u8, Exit> {
         .copied()
         .map(select::watch)
         .collect::<anyhow::Result<Vec<_>>>()?;
-    let config = |layout, pid_namespace| {
+    let config = |host: &host::HostSupport| {
         anyhow::Ok(TracerConfig {
-            layout,
+            layout: host.layout,
+            numbers: host.numbers,
+            pernet_id_at: host.symbols.pernet_id_at,
             by_pid: !args.pid.is_empty() || !args.command.is_empty(),
             follow,
             comms: args
@@ -73,13 +75,13 @@ async fn trace(args: LiveArgs, verbose: u8) -> Result<u8, Exit> {
                 .iter()
                 .map(|name| select::netns(name))
                 .collect::<anyhow::Result<_>>()?,
-            pid_namespace,
+            pid_namespace: host.pid_namespace,
             ring_bytes: args.attach.ring_size,
             debug: verbose >= 2,
         })
     };
     let host = host::inspect(args.attach.btf.as_ref());
-    let config = config(host.layout, host.pid_namespace)?;
+    let config = config(&host)?;
     let plan = decide(&host, &args.attach)?;
     let mut session = pipeline::start(&host, &plan, &config, args.attach.attach.only())
         .await
@@ -120,7 +122,7 @@ async fn trace(args: LiveArgs, verbose: u8) -> Result<u8, Exit> {
             }
             Started::CannotRun(why) => {
                 let ended = finish(&mut session, &mut stages);
-                report_end(ended, &session, &stages.outcome());
+                report_end(ended, &session, &stages);
                 return Err(why);
             }
         },
@@ -217,6 +219,15 @@ fn say(plan: &Plan, session: &Session, with_invitation: bool) {
     for (rung, why) in &session.passed_over {
         log::info!("not {rung}: {why}");
     }
+    for (rung, why) in &session.fallback_passed_over {
+        log::info!("fallbacks not on {rung}: {why}");
+    }
+    if !session.has_fallbacks() {
+        eprintln!(
+            "mptcp-trace: note: fallbacks are not seen on this kernel, only what applications ask; \
+             mptcp-trace doctor tells why"
+        );
+    }
     for sensor in &session.facts.sensors {
         log::info!("sensor {} runs on rung {}", sensor.name, sensor.rung);
         for limit in &sensor.limits {
@@ -246,7 +257,7 @@ fn finish<W: Write>(
     session: &mut Session,
     stages: &mut Stages<W>,
 ) -> Result<crate::model::LossReport, Stop> {
-    session.tracer.stop().map_err(Stop::Failed)?;
+    session.stop().map_err(Stop::Failed)?;
     let drained = session.records.drain(|bytes| stages.take(bytes));
     if let Some(log) = &mut session.log {
         log.drain();
@@ -260,17 +271,25 @@ fn finish<W: Write>(
     Ok(losses)
 }
 
-fn report_end(
+fn report_end<W: Write>(
     ended: Result<crate::model::LossReport, Stop>,
     session: &Session,
-    outcome: &Outcome,
+    stages: &Stages<W>,
 ) -> Option<Stop> {
     let (losses, stop) = match ended {
         Ok(losses) => (Some(losses), None),
         Err(stop) => (session.losses().ok(), Some(stop)),
     };
     if let Some(losses) = losses {
-        eprint!("mptcp-trace: {}", summary(outcome.findings, &losses));
+        let outcome = stages.outcome();
+        let losses = stages.with_filtered(&losses);
+        eprint!(
+            "{}",
+            prefixed(&summary(|sensor| outcome.of(sensor), &losses))
+        );
+        if session.has_fallbacks() {
+            eprint!("{}", prefixed(&reconciled(&outcome.reconciled)));
+        }
     }
     stop
 }
@@ -294,7 +313,7 @@ fn conclude<W: Write>(
         }
         None => finish(session, stages),
     };
-    let later = report_end(closed, session, &stages.outcome());
+    let later = report_end(closed, session, stages);
     match stop.or(later) {
         Some(Stop::Failed(why)) => return Err(why.into()),
         Some(Stop::Enough | Stop::ReaderGone) | None => {}
@@ -309,7 +328,7 @@ fn close_early<W: Write>(
     session: &mut Session,
     stages: &mut Stages<W>,
 ) -> Result<crate::model::LossReport, Stop> {
-    session.tracer.stop().map_err(Stop::Failed)?;
+    session.stop().map_err(Stop::Failed)?;
     let losses = session.losses().map_err(Stop::Failed)?;
     stages.finish(&losses)?;
     Ok(losses)

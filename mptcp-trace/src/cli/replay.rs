@@ -11,8 +11,9 @@ use super::{DONE, Exit, FAILED, args::ReplayArgs};
 use crate::{
     capture::{Frame, Reader},
     model::LossReport,
-    pipeline::{Stages, Stop},
-    sink::{Format, Source, summary},
+    pipeline::{Stages, Stop, prefixed},
+    plan::FALLBACK,
+    sink::{Format, Source, reconciled, summary},
 };
 
 /// Runs it; the exit code.
@@ -37,10 +38,16 @@ pub(super) fn run(args: &ReplayArgs) -> Result<u8, Exit> {
     match played {
         Ok(Some(losses)) => {
             let finished = stages.finish(&losses);
+            let outcome = stages.outcome();
+            let has_fallbacks = losses.sensors.iter().any(|loss| loss.sensor == FALLBACK);
+            let losses = stages.with_filtered(&losses);
             eprint!(
-                "mptcp-trace: {}",
-                summary(stages.outcome().findings, &losses)
+                "{}",
+                prefixed(&summary(|sensor| outcome.of(sensor), &losses))
             );
+            if has_fallbacks {
+                eprint!("{}", prefixed(&reconciled(&outcome.reconciled)));
+            }
             stop_to_exit(finished.err())?;
         }
         Ok(None) => {
@@ -75,6 +82,7 @@ fn play<W: io::Write, R: io::Read>(
     loop {
         match reader.next_frame().map_err(Stop::Failed)? {
             Frame::Record(bytes) => stages.take(&bytes)?,
+            Frame::Place(cgroup_id, path) => stages.tell_place(cgroup_id, &path),
             Frame::End(losses) => return Ok(Some(losses)),
             Frame::CutOff => return Ok(None),
         }

@@ -1,8 +1,12 @@
-//! Observation -> event: adds what the record itself cannot know, the wall clock.
+//! Observation -> event: adds what the record itself cannot know: the wall clock, and where a process lives.
+
+mod places;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::model::{Facts, Query, QueryEvent};
+pub use places::Places;
+
+use crate::model::{Connection, ConnectionEvent, Facts, Place, Query, QueryEvent};
 
 /// Puts a query on the wall clock.
 ///
@@ -12,4 +16,19 @@ use crate::model::{Facts, Query, QueryEvent};
 pub fn query(facts: &Facts, query: Query) -> QueryEvent {
     let time: SystemTime = UNIX_EPOCH + facts.boot_epoch + query.asked_at;
     QueryEvent { query, time }
+}
+
+/// Puts a connection on the wall clock, and says where its owner lives.
+#[must_use]
+pub fn connection(facts: &Facts, places: &mut Places, connection: Connection) -> ConnectionEvent {
+    let time: SystemTime = UNIX_EPOCH + facts.boot_epoch + connection.at;
+    let place = match &connection.owner {
+        Some(owner) => places.of(owner.process.pid, owner.process.cgroup_id),
+        None => Place::default(),
+    };
+    ConnectionEvent {
+        connection,
+        time,
+        place,
+    }
 }

@@ -4,7 +4,9 @@ use std::{collections::HashMap, fs, path::Path};
 
 use anyhow::{Context as _, bail, ensure};
 use btfparse::{Offset, Readable, TypeInformation, TypeVariant};
-use mptcp_trace_common::layout::{ABSENT, KernelLayout, MemberSpec, SYSCALL_CONTEXT_OFFSET};
+use mptcp_trace_common::layout::{
+    ABSENT, BIT, KernelLayout, KernelNumbers, MemberSpec, NO_NUMBER, SYSCALL_CONTEXT_OFFSET,
+};
 
 use super::{Fact, system};
 
@@ -12,12 +14,47 @@ use super::{Fact, system};
 pub const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 
 /// Functions whose description decides about a rung.
-const FUNCTIONS: [&str; 4] = [
+const FUNCTIONS: [&str; 23] = [
     "mptcp_getsockopt",
     "tcp_getsockopt",
     "do_tcp_getsockopt",
     "mptcp_getsockopt_sol_tcp",
+    "__mptcp_try_fallback",
+    "mptcp_connect",
+    "subflow_finish_connect",
+    "subflow_state_change",
+    "mptcp_syn_options",
+    "mptcp_incoming_options",
+    "mptcp_subflow_data_available",
+    "__mptcp_move_skbs_from_subflow",
+    "mptcp_sendmsg_frag",
+    "mptcp_active_detect_blackhole",
+    "mptcp_active_disable",
+    "mptcp_pm_mp_fail_received",
+    "mptcp_subflow_drop_ctx",
+    "mptcp_init_sock",
+    "mptcp_destroy",
+    "mptcp_stream_accept",
+    "mptcp_sendmsg",
+    "mptcp_recvmsg",
+    "mptcp_dss_corruption",
 ];
+
+/// Tracepoints that a probe may hang on; the kernel has a type of this name with `btf_trace_` before it.
+const TRACEPOINTS: [&str; 7] = [
+    "inet_sock_set_state",
+    "tcp_destroy_sock",
+    "subflow_check_data_avail",
+    "get_mapping_status",
+    "mptcp_subflow_get_send",
+    "sock_send_length",
+    "sock_recv_length",
+];
+
+/// The enumeration of MPTCP's counters, which also names the causes of fallbacks.
+const COUNTERS: &str = "linux_mptcp_mib_field";
+/// What the kernel says of a mapping.
+const STATUS: &str = "mapping_status";
 
 /// What the type information says.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -30,6 +67,14 @@ pub struct BtfFacts {
     pub functions: Vec<String>,
     /// Is there a `struct mptcp_sock`?
     pub has_mptcp: bool,
+    /// The tracepoints that the probes ask for, as far as they are there.
+    pub tracepoints: Vec<String>,
+    /// Is `__mptcp_try_fallback` told the cause?
+    pub cause_is_told: bool,
+    /// Counters of MPTCP by number, with the names of their enumerators.
+    pub counters: Vec<(i32, String)>,
+    /// Numbers of what the kernel says of a mapping.
+    pub numbers: KernelNumbers,
     /// Does the context of syscall tracepoints look as the probes expect?
     pub syscall_context: Fact,
 }
@@ -41,6 +86,10 @@ impl Default for BtfFacts {
             missing: Vec::new(),
             functions: Vec::new(),
             has_mptcp: false,
+            tracepoints: Vec::new(),
+            cause_is_told: false,
+            counters: Vec::new(),
+            numbers: KernelNumbers::NONE,
             syscall_context: Fact::Unknown("no type information".into()),
         }
     }
@@ -122,9 +171,13 @@ pub fn parse(bytes: Vec<u8>) -> anyhow::Result<BtfFacts> {
         missing,
         functions: FUNCTIONS
             .into_iter()
-            .filter(|name| index.functions.contains(name))
+            .filter(|name| index.functions.contains_key(name))
             .map(str::to_owned)
             .collect(),
+        tracepoints: index.tracepoints.iter().map(|&it| it.to_owned()).collect(),
+        cause_is_told: index.has_parameter("__mptcp_try_fallback", "fb_mib"),
+        counters: index.counters.clone(),
+        numbers: index.numbers,
         has_mptcp: index.structs.contains_key("mptcp_sock"),
         syscall_context: index.syscall_context(),
     };
@@ -141,7 +194,11 @@ pub fn parse(bytes: Vec<u8>) -> anyhow::Result<BtfFacts> {
 struct Index<'a> {
     types: &'a TypeInformation,
     structs: HashMap<String, u32>,
-    functions: Vec<&'static str>,
+    /// With the type of its prototype.
+    functions: HashMap<&'static str, u32>,
+    tracepoints: Vec<&'static str>,
+    counters: Vec<(i32, String)>,
+    numbers: KernelNumbers,
 }
 
 impl<'a> Index<'a> {
@@ -153,7 +210,10 @@ impl<'a> Index<'a> {
             .chain(["trace_event_raw_sys_enter", "trace_event_raw_sys_exit"])
             .collect();
         let mut structs = HashMap::new();
-        let mut functions = Vec::new();
+        let mut functions = HashMap::new();
+        let mut tracepoints = Vec::new();
+        let mut counters = Vec::new();
+        let mut numbers = KernelNumbers::NONE;
         for (id, variant) in types.get() {
             if let TypeVariant::Struct(it) = variant
                 && let Some(name) = it.name().as_deref()
@@ -164,14 +224,44 @@ impl<'a> Index<'a> {
                 && let Some(name) = it.name().as_deref()
                 && let Some(name) = FUNCTIONS.into_iter().find(|known| *known == name)
             {
-                functions.push(name);
+                functions.insert(name, *it.prototype_tid());
+            } else if let TypeVariant::Typedef(it) = variant
+                && let Some(name) = it.name().as_deref()
+                && let Some(name) = name.strip_prefix("btf_trace_")
+                && let Some(name) = TRACEPOINTS.into_iter().find(|known| *known == name)
+            {
+                tracepoints.push(name);
+            } else if let TypeVariant::Enum(it) = variant {
+                match it.name().as_deref() {
+                    Some(COUNTERS) => counters = enumerators(it),
+                    Some(STATUS) => numbers = status_numbers(&enumerators(it)),
+                    Some(_) | None => {}
+                }
             }
         }
         Self {
             types,
             structs,
             functions,
+            tracepoints,
+            counters,
+            numbers,
         }
+    }
+
+    /// True if the function is described and has a parameter of this name.
+    fn has_parameter(&self, function: &str, parameter: &str) -> bool {
+        let prototype = self
+            .functions
+            .get(function)
+            .and_then(|id| self.types.from_id(*id));
+        let Some(TypeVariant::FuncProto(prototype)) = prototype else {
+            return false;
+        };
+        prototype
+            .parameter_list()
+            .iter()
+            .any(|it| it.name().as_deref() == Some(parameter))
     }
 
     /// Offset of a member, if it is there, byte-aligned, and as wide as the probes read.
@@ -180,6 +270,9 @@ impl<'a> Index<'a> {
             .path
             .split_once('.')
             .context("path without a member")?;
+        if member.width == BIT {
+            return self.locate_bit(name, path);
+        }
         let (offset, size) = self.locate(name, path)?;
         ensure!(
             size == usize::from(member.width),
@@ -189,6 +282,35 @@ impl<'a> Index<'a> {
         let offset = u16::try_from(offset).context("its offset is too large")?;
         ensure!(offset != ABSENT, "its offset is too large");
         Ok(offset)
+    }
+
+    /// Offset in bits of a bit field of one bit, or of a `bool` (of which the lowest bit counts).
+    fn locate_bit(&self, name: &str, path: &str) -> anyhow::Result<u16> {
+        let id = self
+            .structs
+            .get(name)
+            .with_context(|| format!("this kernel has no struct {name}"))?;
+        let (member_type, offset) = self
+            .types
+            .offset_of(*id, path)
+            .map_err(|why| anyhow::anyhow!("{}", why.message()))?;
+        let bits = match offset {
+            Offset::ByteOffset(offset) => {
+                let size = self
+                    .types
+                    .size_of(member_type)
+                    .map_err(|why| anyhow::anyhow!("{}", why.message()))?;
+                ensure!(size == 1, "it is {size} bytes wide where a bool is read");
+                offset * 8
+            }
+            Offset::BitOffsetAndSize(offset, size) => {
+                ensure!(size == 1, "it is {size} bits wide where one is read");
+                offset
+            }
+        };
+        let bits = u16::try_from(bits).context("its offset is too large")?;
+        ensure!(bits != ABSENT, "its offset is too large");
+        Ok(bits)
     }
 
     /// Byte offset and size of `path` in structure `name`.
@@ -230,6 +352,30 @@ impl<'a> Index<'a> {
         }
         Fact::Yes
     }
+}
+
+/// Numbers and names of an enumeration.
+fn enumerators(it: &btfparse::Enum) -> Vec<(i32, String)> {
+    it.named_value_list()
+        .iter()
+        .filter_map(|named| {
+            let value = match named.value {
+                btfparse::Integer32Value::Signed(value) => value,
+                btfparse::Integer32Value::Unsigned(value) => i32::try_from(value).ok()?,
+            };
+            Some((value, named.name.clone()))
+        })
+        .collect()
+}
+
+fn status_numbers(enumerators: &[(i32, String)]) -> KernelNumbers {
+    KernelNumbers::from_numbers(KernelNumbers::NAMES.map(|name| {
+        enumerators
+            .iter()
+            .find(|(_, known)| known == name)
+            .and_then(|(number, _)| u8::try_from(*number).ok())
+            .unwrap_or(NO_NUMBER)
+    }))
 }
 
 #[cfg(test)]
@@ -277,7 +423,21 @@ mod tests {
             println!("skipped: this kernel is built without MPTCP");
             return;
         }
-        assert_eq!(facts.missing, []);
+        // Kernels have one of the two names of this.
+        let missing: Vec<_> = facts
+            .missing
+            .iter()
+            .filter(|(path, _)| !path.ends_with(".can_ack") && !path.ends_with(".remote_key_valid"))
+            .collect();
+        assert_eq!(missing, Vec::<&(String, String)>::new());
+        assert_eq!(facts.tracepoints.len(), TRACEPOINTS.len());
+        assert!(
+            facts
+                .counters
+                .iter()
+                .any(|(_, name)| name == "MPTCP_MIB_MPCAPABLEACTIVEFALLBACK")
+        );
+        assert_ne!(facts.numbers, KernelNumbers::NONE);
         assert_eq!(facts.syscall_context, Fact::Yes);
     }
 }

@@ -1,13 +1,14 @@
 //! Facts about the host, each Yes, No(why) or Unknown(why). Knows nothing of how they are used.
 
 pub mod btf;
+pub mod netstat;
 pub mod privileges;
 pub mod symbols;
 pub mod system;
 
 use std::path::PathBuf;
 
-use mptcp_trace_common::layout::KernelLayout;
+use mptcp_trace_common::layout::{KernelLayout, KernelNumbers};
 
 use self::{btf::BtfFacts, symbols::Symbols};
 
@@ -79,6 +80,14 @@ pub struct HostSupport {
     pub missing_members: Vec<(String, String)>,
     /// Does the context of syscall tracepoints look as the probes expect?
     pub syscall_context: Fact,
+    /// Tracepoints of the kernel that its BTF describes.
+    pub raw_tracepoints: Vec<String>,
+    /// Is the function that decides fallbacks told their cause?
+    pub cause_is_told: bool,
+    /// Counters of MPTCP by number, with the names of their enumerators.
+    pub counters: Vec<(i32, String)>,
+    /// Numbers of what the kernel says of a mapping.
+    pub numbers: KernelNumbers,
     /// Our PID namespace, if it is not the initial one.
     pub pid_namespace: Option<PidNamespace>,
 }
@@ -118,6 +127,10 @@ pub fn inspect(btf_file: Option<&PathBuf>) -> HostSupport {
         layout: facts.layout,
         missing_members: facts.missing,
         syscall_context: facts.syscall_context,
+        raw_tracepoints: facts.tracepoints,
+        cause_is_told: facts.cause_is_told,
+        counters: facts.counters,
+        numbers: facts.numbers,
         pid_namespace: system::pid_namespace(),
     }
 }

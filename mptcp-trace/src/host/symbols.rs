@@ -7,18 +7,36 @@ use std::{
 };
 
 /// Functions we look for.
-const WANTED: [&str; 4] = [
+const WANTED: [&str; 17] = [
     "mptcp_getsockopt",
     "mptcp_getsockopt_sol_tcp",
     "tcp_getsockopt",
     "do_tcp_getsockopt",
+    "__mptcp_try_fallback",
+    "mptcp_dss_corruption",
+    "subflow_finish_connect",
+    "mptcp_active_detect_blackhole",
+    "mptcp_active_disable",
+    "mptcp_pm_mp_fail_received",
+    "mptcp_subflow_drop_ctx",
+    "mptcp_init_sock",
+    "mptcp_destroy",
+    "mptcp_stream_accept",
+    "mptcp_sendmsg",
+    "mptcp_recvmsg",
+    "mptcp_connect",
 ];
+
+/// The variable that holds the number of MPTCP's data among those of a network namespace.
+const PERNET_ID: &str = "mptcp_pernet_id";
 
 /// The symbols that we look for, as far as they exist.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Symbols {
     /// Base name to full names, or why the table could not be read.
     found: Result<BTreeMap<String, Vec<String>>, String>,
+    /// Address of `mptcp_pernet_id`, where the table has variables.
+    pub pernet_id_at: Option<u64>,
 }
 
 impl Symbols {
@@ -53,7 +71,10 @@ impl Symbols {
                     .push(name.to_owned());
             }
         }
-        Self { found: Ok(found) }
+        Self {
+            found: Ok(found),
+            pernet_id_at: None,
+        }
     }
 
     /// A table that could not be read.
@@ -61,6 +82,7 @@ impl Symbols {
     pub fn unreadable(why: &str) -> Self {
         Self {
             found: Err(why.to_owned()),
+            pernet_id_at: None,
         }
     }
 }
@@ -90,13 +112,22 @@ pub fn read() -> Symbols {
         Err(why) => return Symbols::unreadable(&format!("cannot read {TABLE}: {why}")),
     };
     let mut names = Vec::new();
+    let mut pernet_id_at = None;
     for line in lines {
         match line {
             Ok(line) => {
                 // ADDRESS TYPE NAME [MODULE]
                 let mut words = line.split(u8::is_ascii_whitespace);
-                let kind = words.nth(1).and_then(|kind| kind.first()).copied();
+                let address = words.next();
+                let kind = words.next().and_then(|kind| kind.first()).copied();
                 let name = words.next().and_then(|name| std::str::from_utf8(name).ok());
+                if name == Some(PERNET_ID) {
+                    // All addresses are 0 for whoever may not know them.
+                    pernet_id_at = address
+                        .and_then(|hex| std::str::from_utf8(hex).ok())
+                        .and_then(|hex| u64::from_str_radix(hex, 16).ok())
+                        .filter(|address| *address != 0);
+                }
                 if let (Some(b't' | b'T'), Some(name)) = (kind, name)
                     && base_name(name).is_some()
                 {
@@ -106,7 +137,10 @@ pub fn read() -> Symbols {
             Err(why) => return Symbols::unreadable(&format!("cannot read {TABLE}: {why}")),
         }
     }
-    Symbols::from_names(names.iter().map(String::as_str))
+    Symbols {
+        pernet_id_at,
+        ..Symbols::from_names(names.iter().map(String::as_str))
+    }
 }
 
 #[cfg(test)]

@@ -1,12 +1,14 @@
 //! Carries out one rung of the plan: programs verified, attached, and taken down again.
 
-use std::fmt;
+use std::{fmt, io::Read as _};
 
 use anyhow::Context as _;
 use aya::{
     Btf, Ebpf,
-    maps::HashMap,
-    programs::{FEntry, FExit, KProbe, Program, ProgramError, RawTracePoint, TracePoint},
+    maps::{Array, HashMap},
+    programs::{
+        FEntry, FExit, Iter, KProbe, Program, ProgramError, RawTracePoint, TracePoint,
+    },
 };
 
 use super::{
@@ -17,12 +19,14 @@ use super::{
 };
 use crate::{
     model::{LossReport, Rung},
-    plan::{Probe, RungPlan, Target},
+    plan::{FALLBACK, FallbackPlan, Probe, QUERY, RungPlan, Target},
 };
 
 /// Why a rung could not be climbed: the next one may do.
 #[derive(Debug)]
 pub struct AttachError {
+    /// Of which sensor.
+    pub sensor: &'static str,
     /// Which rung.
     pub rung: Rung,
     /// Why.
@@ -58,9 +62,36 @@ pub struct Tracer {
     rung: Rung,
     /// Names of the attached programs, in the order in which they were attached.
     attached: Vec<&'static str>,
-    /// Misses of programs that are taken down already.
-    missed: u64,
+    /// Misses of programs that are taken down already, by sensor.
+    missed: Misses,
+    /// The program that goes through every file of every task, once it is loaded.
+    lists: bool,
+    /// A fallback may happen where no probe sees it.
+    may_miss: bool,
 }
+
+/// Runs of programs that the kernel skipped.
+#[derive(Clone, Copy, Default)]
+struct Misses {
+    query: u64,
+    fallback: u64,
+}
+
+impl Misses {
+    fn add(&mut self, program: &str, missed: u64) {
+        if program.starts_with("query_") || program.starts_with("family_") {
+            self.query += missed;
+        } else {
+            self.fallback += missed;
+        }
+    }
+}
+
+/// Slots of the map `CALIBRATED`.
+const FALLBACK_BIT: u32 = 0;
+const SWEEP: u32 = 1;
+/// The program behind [`Tracer::list`] and [`Tracer::sweep`].
+const LISTER: &str = "listed_task_file";
 
 impl Tracer {
     /// Loads and attaches the probes of one rung.
@@ -68,17 +99,24 @@ impl Tracer {
     /// # Errors
     ///
     /// Says which probe the kernel refused and why; nothing stays behind then.
-    pub fn start(config: &TracerConfig, plan: &RungPlan) -> Result<Self, AttachError> {
+    pub fn start(
+        config: &TracerConfig,
+        plan: &RungPlan,
+        fallback: Option<&FallbackPlan>,
+    ) -> Result<Self, AttachError> {
         let wrap = |why| AttachError {
+            sensor: QUERY,
             rung: plan.rung,
             why,
         };
-        let ebpf = load(config, plan).map_err(wrap)?;
+        let ebpf = load(config, plan, fallback).map_err(wrap)?;
         let mut tracer = Self {
             ebpf,
             rung: plan.rung,
             attached: Vec::new(),
-            missed: 0,
+            missed: Misses::default(),
+            lists: false,
+            may_miss: fallback.is_some_and(|plan| !plan.decision_probed),
         };
         tracer.fill_filters(config).map_err(wrap)?;
         if config.follow {
@@ -89,8 +127,87 @@ impl Tracer {
                 tracer.attach_raw(program, tracepoint).map_err(wrap)?;
             }
         }
+        // Connections are noted down before anything is asked about them.
+        if let Some(fallback) = fallback {
+            tracer
+                .attach_all(&fallback.probes)
+                .map_err(|why| AttachError {
+                    sensor: FALLBACK,
+                    rung: fallback.rung,
+                    why,
+                })?;
+        }
         tracer.attach_all(&plan.probes).map_err(wrap)?;
         Ok(tracer)
+    }
+
+    /// True if a fallback may happen where no probe sees it at once.
+    #[must_use]
+    pub fn may_miss(&self) -> bool {
+        self.may_miss
+    }
+
+    /// Tells the programs the number of the fallback bit.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the map cannot be written.
+    pub fn calibrate(&mut self, bit: Option<u8>) -> anyhow::Result<()> {
+        self.set_calibrated(FALLBACK_BIT, bit.map_or(0, |bit| u32::from(bit) + 1))
+    }
+
+    /// Notes down, and puts into the ring, every MPTCP socket that is open in any process.
+    ///
+    /// # Errors
+    ///
+    /// Fails if this kernel does not let programs go through its files.
+    pub fn list(&mut self) -> anyhow::Result<()> {
+        self.set_calibrated(SWEEP, 0)?;
+        self.go_through_files()
+    }
+
+    /// Looks at every open MPTCP socket for a fallback that no probe saw; [`Self::list`] has been called.
+    ///
+    /// # Errors
+    ///
+    /// Fails if this kernel does not let programs go through its files.
+    pub fn sweep(&mut self) -> anyhow::Result<()> {
+        if !self.lists {
+            return Ok(());
+        }
+        self.set_calibrated(SWEEP, 1)?;
+        self.go_through_files()
+    }
+
+    fn go_through_files(&mut self) -> anyhow::Result<()> {
+        let program: &mut Iter = self
+            .ebpf
+            .program_mut(LISTER)
+            .with_context(|| format!("the BPF object has no program {LISTER}"))?
+            .try_into()?;
+        let what = "cannot go through the files of all tasks";
+        if !self.lists {
+            let btf = Btf::from_sys_fs().context("cannot read the kernel's type information")?;
+            program.load("task_file", &btf).context(what)?;
+            self.lists = true;
+        }
+        let link = program.attach().context(what)?;
+        let mut file = program.take_link(link)?.into_file().context(what)?;
+        // It has nothing to say in here: reading makes it run, and what it finds is in the ring.
+        let mut nothing = [0; 4096];
+        while file.read(&mut nothing).context(what)? > 0 {}
+        Ok(())
+    }
+
+    fn set_calibrated(&mut self, slot: u32, value: u32) -> anyhow::Result<()> {
+        let map = self
+            .ebpf
+            .map_mut("CALIBRATED")
+            .context("the BPF object has no map CALIBRATED")?;
+        let mut map: Array<_, u32> =
+            Array::try_from(map).context("map CALIBRATED has another type")?;
+        map.set(slot, value, 0)
+            .context("cannot tell the BPF programs what was calibrated")
     }
 
     /// The rung in use.
@@ -168,7 +285,8 @@ impl Tracer {
                 .ebpf
                 .program_mut(name)
                 .with_context(|| format!("the BPF object has no program {name}"))?;
-            self.missed += counters::recursion_misses(program).unwrap_or(0);
+            self.missed
+                .add(name, counters::recursion_misses(program).unwrap_or(0));
             // Every kind that `attach` and `attach_raw` know.
             let done = if let Ok(program) = <&mut FEntry>::try_from(&mut *program) {
                 program.unload()
@@ -192,15 +310,19 @@ impl Tracer {
     ///
     /// Fails if the counters cannot be read.
     pub fn losses(&self) -> anyhow::Result<LossReport> {
-        let mut query = counters::query(&self.ebpf)?;
-        query.missed = self.missed;
+        let mut missed = self.missed;
         for name in &self.attached {
             if let Some(program) = self.ebpf.program(name) {
-                query.missed += counters::recursion_misses(program).unwrap_or(0);
+                missed.add(name, counters::recursion_misses(program).unwrap_or(0));
             }
         }
+        let mut query = counters::query(&self.ebpf)?;
+        query.missed = missed.query;
+        let mut fallback = counters::fallback(&self.ebpf)?;
+        fallback.missed = missed.fallback;
         Ok(LossReport {
-            sensors: vec![query],
+            sensors: vec![query, fallback],
+            counted: Vec::new(),
         })
     }
 
@@ -251,11 +373,13 @@ impl Tracer {
 
     fn attach_all(&mut self, probes: &[Probe]) -> anyhow::Result<()> {
         // Reading the types is the slow part of starting: only for the rung that needs them.
-        let btf = match probes.first().map(|probe| &probe.target) {
-            Some(Target::Fentry(_) | Target::Fexit(_)) => {
-                Some(Btf::from_sys_fs().context("cannot read the kernel's type information")?)
-            }
-            Some(Target::Kprobe(_) | Target::Kretprobe(_) | Target::Tracepoint(..)) | None => None,
+        let needs_types = probes
+            .iter()
+            .any(|probe| matches!(probe.target, Target::Fentry(_) | Target::Fexit(_)));
+        let btf = if needs_types {
+            Some(Btf::from_sys_fs().context("cannot read the kernel's type information")?)
+        } else {
+            None
         };
         for probe in probes {
             let program = self
@@ -264,7 +388,10 @@ impl Tracer {
                 .with_context(|| format!("the BPF object has no program {}", probe.program))?;
             attach(program, &probe.target, btf.as_ref())
                 .with_context(|| format!("cannot attach {}", probe.target))?;
-            self.attached.push(probe.program);
+            // One program can hang in several places.
+            if !self.attached.contains(&probe.program) {
+                self.attached.push(probe.program);
+            }
         }
         Ok(())
     }
@@ -284,16 +411,27 @@ fn attach(program: &mut Program, target: &Target, btf: Option<&Btf>) -> anyhow::
         }
         Target::Kprobe(function) | Target::Kretprobe(function) => {
             let program: &mut KProbe = program.try_into()?;
-            program.load()?;
+            if program.fd().is_err() {
+                program.load()?;
+            }
             program.attach(function, 0)?;
         }
         Target::Tracepoint(category, name) => {
             let program: &mut TracePoint = program.try_into()?;
-            program.load()?;
+            if program.fd().is_err() {
+                program.load()?;
+            }
             with_tracefs(|| {
                 program.attach(category, name)?;
                 Ok(())
             })?;
+        }
+        Target::RawTracepoint(name) => {
+            let program: &mut RawTracePoint = program.try_into()?;
+            if program.fd().is_err() {
+                program.load()?;
+            }
+            program.attach(name)?;
         }
     }
     Ok(())

@@ -11,30 +11,43 @@ use aya::{
 use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_prog_info};
 use mptcp_trace_common::counter;
 
-use crate::{model::Loss, plan::QUERY};
+use crate::{
+    model::Loss,
+    plan::{FALLBACK, QUERY},
+};
 
 /// Counters of the query sensor, summed over the CPUs.
 pub(super) fn query(ebpf: &Ebpf) -> anyhow::Result<Loss> {
+    let mut loss = sums(ebpf, "QUERY_COUNTERS", QUERY)?;
+    loss.unfinished += open_questions(ebpf, "IN_FLIGHT")?;
+    loss.unfinished += open_questions(ebpf, "SYSCALL_IN_FLIGHT")?;
+    Ok(loss)
+}
+
+/// Counters of the fallback sensor, summed over the CPUs.
+pub(super) fn fallback(ebpf: &Ebpf) -> anyhow::Result<Loss> {
+    sums(ebpf, "FALLBACK_COUNTERS", FALLBACK)
+}
+
+fn sums(ebpf: &Ebpf, name: &str, sensor: &str) -> anyhow::Result<Loss> {
     let map = ebpf
-        .map("QUERY_COUNTERS")
-        .context("the BPF object has no map QUERY_COUNTERS")?;
+        .map(name)
+        .with_context(|| format!("the BPF object has no map {name}"))?;
     let map: PerCpuArray<&MapData, u64> =
-        PerCpuArray::try_from(map).context("map QUERY_COUNTERS has another type")?;
+        PerCpuArray::try_from(map).with_context(|| format!("map {name} has another type"))?;
     let sum = |slot: u32| -> anyhow::Result<u64> {
         let values = map.get(&slot, 0).context("cannot read the counters")?;
         Ok(values.iter().sum())
     };
-    let still_open =
-        open_questions(ebpf, "IN_FLIGHT")? + open_questions(ebpf, "SYSCALL_IN_FLIGHT")?;
     Ok(Loss {
-        sensor: QUERY.to_owned(),
+        sensor: sensor.to_owned(),
         seen: sum(counter::SEEN)?,
         emitted: sum(counter::EMITTED)?,
         filtered: sum(counter::FILTERED)?,
         ring_full: sum(counter::RING_FULL)?,
         faulted: sum(counter::FAULTED)?,
         table_full: sum(counter::TABLE_FULL)?,
-        unfinished: sum(counter::UNFINISHED)? + still_open,
+        unfinished: sum(counter::UNFINISHED)?,
         missed: 0,
         unfollowed: sum(counter::UNFOLLOWED)?,
     })
@@ -49,7 +62,7 @@ fn open_questions(ebpf: &Ebpf, name: &str) -> anyhow::Result<u64> {
     let count = match name {
         "IN_FLIGHT" => HashMap::<&MapData, u64, [u8; 24]>::try_from(map)
             .map(|map| map.keys().filter(Result::is_ok).count()),
-        _ => HashMap::<&MapData, u64, [u8; 184]>::try_from(map)
+        _ => HashMap::<&MapData, u64, [u8; 192]>::try_from(map)
             .map(|map| map.keys().filter(Result::is_ok).count()),
     };
     Ok(count.with_context(|| format!("map {name} has another type"))? as u64)

@@ -4,17 +4,25 @@ use anyhow::Context as _;
 use aya::{Ebpf, EbpfLoader};
 use mptcp_trace_common::{
     filter::{BY_COMM, BY_NETNS, BY_PID, FOLLOW, FilterConfig},
-    layout::KernelLayout,
-    record::{ABI_SYMBOL, ABI_VERSION},
+    layout::{KernelLayout, KernelNumbers},
+    record::{ABI_SYMBOL, ABI_VERSION, RUNG_FEXIT, RUNG_KPROBE, RUNG_TRACEPOINT},
 };
 
-use crate::{host::PidNamespace, plan::RungPlan};
+use crate::{
+    host::PidNamespace,
+    model::Rung,
+    plan::{FallbackPlan, RungPlan},
+};
 
 /// Everything that is frozen into the programs before the kernel verifies them.
 #[derive(Clone, Debug)]
 pub struct TracerConfig {
     /// Where the kernel keeps what is read.
     pub layout: KernelLayout,
+    /// Numbers of what the kernel says of a mapping.
+    pub numbers: KernelNumbers,
+    /// Where the kernel keeps the number of MPTCP's per-namespace data, if that is known.
+    pub pernet_id_at: Option<u64>,
     /// Only these processes are wanted (the set can grow later).
     pub by_pid: bool,
     /// Children of wanted processes are wanted.
@@ -32,7 +40,11 @@ pub struct TracerConfig {
 }
 
 /// Loads the object: maps are made, constants frozen; programs wait for [`super::attach`].
-pub(super) fn load(config: &TracerConfig, rung: &RungPlan) -> anyhow::Result<Ebpf> {
+pub(super) fn load(
+    config: &TracerConfig,
+    rung: &RungPlan,
+    fallback: Option<&FallbackPlan>,
+) -> anyhow::Result<Ebpf> {
     raise_memlock_limit();
     let layout = config.layout.to_bytes();
     let flag = |on: bool, bit: u32| if on { bit } else { 0 };
@@ -47,6 +59,15 @@ pub(super) fn load(config: &TracerConfig, rung: &RungPlan) -> anyhow::Result<Ebp
     }
     .to_bytes();
     let outermost_probed = u32::from(rung.outermost_probed);
+    let numbers = config.numbers.to_bytes();
+    let pernet_id_at = config.pernet_id_at.unwrap_or(0);
+    let rung_number = match fallback.map_or(rung.rung, |plan| plan.rung) {
+        Rung::Fexit => u32::from(RUNG_FEXIT),
+        Rung::Kprobe => u32::from(RUNG_KPROBE),
+        Rung::Tracepoint => u32::from(RUNG_TRACEPOINT),
+    };
+    let decision_probed = u32::from(fallback.is_some_and(|plan| plan.decision_probed));
+    let children_probed = u32::from(fallback.is_some_and(|plan| plan.children_probed));
     let level: u8 = if config.debug {
         aya_log::Level::Debug as u8
     } else {
@@ -60,12 +81,17 @@ pub(super) fn load(config: &TracerConfig, rung: &RungPlan) -> anyhow::Result<Ebp
         .override_global("LAYOUT", &layout[..], true)
         .override_global("FILTER", &filter[..], true)
         .override_global("OUTERMOST_PROBED", &outermost_probed, true)
+        .override_global("NUMBERS", &numbers[..], true)
+        .override_global("PERNET_ID_AT", &pernet_id_at, true)
+        .override_global("RUNG", &rung_number, true)
+        .override_global("DECISION_PROBED", &decision_probed, true)
+        .override_global("CHILDREN_PROBED", &children_probed, true)
         .override_global(aya_log::LEVEL, &level, true)
         .map_max_entries("RECORDS", config.ring_bytes);
     // Memory only for the way that is in use.
     match rung.rung {
-        crate::model::Rung::Tracepoint => loader.map_max_entries("IN_FLIGHT", 1),
-        crate::model::Rung::Fexit | crate::model::Rung::Kprobe => {
+        Rung::Tracepoint => loader.map_max_entries("IN_FLIGHT", 1),
+        Rung::Fexit | Rung::Kprobe => {
             loader.map_max_entries("SYSCALL_IN_FLIGHT", 1)
         }
     };

@@ -63,6 +63,30 @@ pub fn find(name: &str) -> Option<&'static Cause> {
         .find(|cause| cause.name.eq_ignore_ascii_case(bare))
 }
 
+/// Name of the counter behind an enumerator of `enum linux_mptcp_mib_field`, for those that stand for a cause.
+#[must_use]
+pub fn name_of_enumerator(enumerator: &str) -> Option<&'static str> {
+    const NAMES: [(&str, &str); 13] = [
+        ("MPTCP_MIB_MPCAPABLEACTIVEFALLBACK", "MPCapableFallbackSYNACK"),
+        ("MPTCP_MIB_MPCAPABLEPASSIVEFALLBACK", "MPCapableFallbackACK"),
+        ("MPTCP_MIB_MPCAPABLEACTIVEDROP", "MPCapableSYNTXDrop"),
+        ("MPTCP_MIB_MPCAPABLEACTIVEDISABLED", "MPCapableSYNTXDisabled"),
+        ("MPTCP_MIB_BLACKHOLE", "Blackhole"),
+        ("MPTCP_MIB_TOKENFALLBACKINIT", "MPFallbackTokenInit"),
+        ("MPTCP_MIB_MD5SIGFALLBACK", "MD5SigFallback"),
+        ("MPTCP_MIB_SIMULTCONNFALLBACK", "SimultConnectFallback"),
+        ("MPTCP_MIB_MPCAPABLEDATAFALLBACK", "MPCapableDataFallback"),
+        ("MPTCP_MIB_DSSFALLBACK", "DssFallback"),
+        ("MPTCP_MIB_DSSCORRUPTIONFALLBACK", "DSSCorruptionFallback"),
+        ("MPTCP_MIB_INFINITEMAPTX", "InfiniteMapTx"),
+        ("MPTCP_MIB_FALLBACKFAILED", "FallbackFailed"),
+    ];
+    NAMES
+        .iter()
+        .find(|(known, _)| *known == enumerator)
+        .map(|(_, name)| *name)
+}
+
 /// All of them, in the order of a connection's life.
 pub const CAUSES: &[Cause] = &[
     Cause {
@@ -242,6 +266,25 @@ pub const CAUSES: &[Cause] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_cause_has_an_enumerator() {
+        let known = |name: &str| {
+            ["MPCAPABLEACTIVEFALLBACK", "MPCAPABLEPASSIVEFALLBACK", "MPCAPABLEACTIVEDROP"]
+                .into_iter()
+                .chain(["MPCAPABLEACTIVEDISABLED", "BLACKHOLE", "TOKENFALLBACKINIT"])
+                .chain(["MD5SIGFALLBACK", "SIMULTCONNFALLBACK", "MPCAPABLEDATAFALLBACK"])
+                .chain(["DSSFALLBACK", "DSSCORRUPTIONFALLBACK", "INFINITEMAPTX"])
+                .chain(["FALLBACKFAILED"])
+                .filter_map(|it| name_of_enumerator(&format!("MPTCP_MIB_{it}")))
+                .filter(|it| *it == name)
+                .count()
+        };
+        for cause in CAUSES {
+            assert_eq!(known(cause.name), 1, "{}", cause.name);
+        }
+        assert_eq!(name_of_enumerator("MPTCP_MIB_NUM"), None);
+    }
 
     #[test]
     fn a_cause_is_found_as_the_counters_print_it() {

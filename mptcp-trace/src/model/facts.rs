@@ -1,6 +1,8 @@
 //! What is known before the first record, and never changes after.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
+
+use super::name_of_enumerator;
 
 /// A way of asking the kernel, best first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -58,6 +60,16 @@ pub struct SensorState {
     pub limits: Vec<String>,
 }
 
+impl Facts {
+    /// True if this kernel counts that cause.
+    #[must_use]
+    pub fn counts(&self, cause: &str) -> bool {
+        self.causes
+            .iter()
+            .any(|(_, enumerator)| name_of_enumerator(enumerator) == Some(cause))
+    }
+}
+
 /// Everything a reader of records has to know beside the records: immutable, and part of every capture.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Facts {
@@ -69,6 +81,12 @@ pub struct Facts {
     pub boot_epoch: Duration,
     /// Number of the bit in `mptcp_sock.flags` that says "fell back", if it was calibrated.
     pub fallback_bit: Option<u8>,
+    /// Causes by the kernel's number for them, with the names of their enumerators
+    /// (`enum linux_mptcp_mib_field`).
+    pub causes: Vec<(i32, String)>,
+    /// When the kernel's own counters were first read, by network namespace, on `CLOCK_BOOTTIME`: what
+    /// happened before is in them already.
+    pub counters_read_at: BTreeMap<u32, Duration>,
     /// The sensors that ran.
     pub sensors: Vec<SensorState>,
 }

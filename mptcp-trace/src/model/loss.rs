@@ -1,5 +1,7 @@
 //! What we know that we did not see.
 
+use std::collections::BTreeMap;
+
 /// Counters of one sensor.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Loss {
@@ -88,11 +90,45 @@ impl Loss {
     }
 }
 
+/// What the kernel itself counted in one network namespace while it was watched (`MPTcpExt`).
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Counted {
+    /// Inode number of the namespace.
+    pub netns: u32,
+    /// By how much each counter of a fallback grew.
+    pub counters: BTreeMap<String, u64>,
+    /// Why these numbers may not be those of the time that was watched.
+    pub doubt: Option<String>,
+}
+
+/// What the kernel counted against what was traced.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Reconciliation {
+    /// Inode number of the network namespace.
+    pub netns: u32,
+    /// Fallbacks by cause, as the kernel counted them; only causes that it counts.
+    pub counted: BTreeMap<String, u64>,
+    /// The same as they were traced.
+    pub traced: BTreeMap<String, u64>,
+    /// What does not agree, and what is known of the reason.
+    pub why: Option<String>,
+}
+
+impl Reconciliation {
+    /// True if the kernel counted what was traced, no more and no less.
+    #[must_use]
+    pub fn agrees(&self) -> bool {
+        self.why.is_none()
+    }
+}
+
 /// The counters of all sensors.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct LossReport {
     /// One entry a sensor.
     pub sensors: Vec<Loss>,
+    /// What the kernel counted, one entry a network namespace.
+    pub counted: Vec<Counted>,
 }
 
 impl LossReport {

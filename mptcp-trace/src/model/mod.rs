@@ -5,13 +5,18 @@
 //! what reaches the reader.
 
 mod cause;
+mod connection;
 mod facts;
 mod loss;
 mod query;
 
-pub use cause::{CAUSES, Cause, Culprit, find as find_cause};
+pub use cause::{CAUSES, Cause, Culprit, find as find_cause, name_of_enumerator};
+pub use connection::{
+    Connection, ConnectionEvent, ConnectionId, ConnectionKind, Evidence, Known, Owner, Place, Side,
+    Stage, Via,
+};
 pub use facts::{Facts, Rung, SensorState};
-pub use loss::{Loss, LossReport};
+pub use loss::{Counted, Loss, LossReport, Reconciliation};
 pub use query::{
     Answer, Api, Errno, Family, Finding, Process, Protocol, Query, QueryEvent, Socket, SocketId,
     TcpState,

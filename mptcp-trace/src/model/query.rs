@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::Rung;
+use super::{ConnectionEvent, ConnectionId, Rung};
 
 /// A socket as long as it lives: the kernel's address of it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -219,6 +219,8 @@ pub struct Query {
     pub process: Process,
     /// About what.
     pub socket: Socket,
+    /// The identity of the socket, if it was noted down when it was made.
+    pub id: Option<ConnectionId>,
     /// How.
     pub api: Api,
     /// What the kernel said.
@@ -246,4 +248,6 @@ pub struct QueryEvent {
 pub enum Finding {
     /// An application asked.
     Query(QueryEvent),
+    /// Something about a connection.
+    Connection(Box<ConnectionEvent>),
 }

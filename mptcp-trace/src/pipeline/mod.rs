@@ -5,7 +5,10 @@ mod session;
 mod stages;
 mod stop;
 
-use std::{io::Write, time::Duration};
+use std::{
+    io::Write,
+    time::{Duration, Instant},
+};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -16,8 +19,9 @@ pub use self::{
     stop::Stop,
 };
 use crate::{
-    host::system::hangup_is_ignored,
+    host::{netstat::boottime, system::hangup_is_ignored},
     kernel::{LogRing, RecordRing},
+    sink::{reconciled, summary},
 };
 
 /// How long the ring may fill before we look again. At a million records a second it holds 25 ms of them.
@@ -25,6 +29,14 @@ const PAUSE: Duration = Duration::from_millis(5);
 
 /// How often it is looked whether followed processes are still there, once the named ones are gone.
 const FAMILY_POLL: Duration = Duration::from_millis(100);
+
+/// How often it is looked whether something has waited long enough.
+const CLOCK: Duration = Duration::from_millis(200);
+
+/// How often, at most, all open sockets are looked at where fallbacks may go unseen. Looking takes a hundredth of
+/// the time at most.
+const SWEEP_EVERY_MIN: Duration = Duration::from_secs(1);
+const SWEEP_SHARE: u32 = 100;
 
 /// When a live run ends by itself.
 #[derive(Debug, Default)]
@@ -67,6 +79,11 @@ pub async fn run<W: Write>(
     let deadline = tokio::time::sleep(until.duration.unwrap_or(Duration::MAX / 4));
     tokio::pin!(deadline);
     let mut family = tokio::time::interval(FAMILY_POLL);
+    let mut ask = signal(SignalKind::user_defined1())?;
+    let mut clock = tokio::time::interval(CLOCK);
+    clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    let mut next_sweep = Instant::now() + SWEEP_EVERY_MIN;
+    let sweeps = session.has_fallbacks() && session.tracer.may_miss();
     let mut asked_to_stop = false;
     let watching = !until.processes.is_empty();
     for bytes in std::mem::take(&mut session.backlog) {
@@ -98,6 +115,16 @@ pub async fn run<W: Write>(
                 }
             }
             code = command_end(command.as_mut()) => break Some(code.map_err(Stop::Failed)?),
+            _tick = clock.tick() => {
+                stages.clock(boottime())?;
+                stages.flush()?;
+                if sweeps && Instant::now() >= next_sweep {
+                    let began = Instant::now();
+                    tracer.sweep().map_err(Stop::Failed)?;
+                    next_sweep = Instant::now() + SWEEP_EVERY_MIN.max(began.elapsed() * SWEEP_SHARE);
+                }
+            }
+            _ = ask.recv() => tell_state(session, stages)?,
             _ = interrupt.recv() => {
                 // The terminal has told the command too: its end is the end. Asked twice, we go.
                 if command.is_none() || asked_to_stop {
@@ -116,6 +143,30 @@ pub async fn run<W: Write>(
         }
     };
     Ok(code)
+}
+
+/// What was seen, lost and counted so far, on stderr: somebody has asked (SIGUSR1).
+fn tell_state<W: Write>(session: &mut Session, stages: &mut Stages<W>) -> Result<(), Stop> {
+    let losses = session.losses_now().map_err(Stop::Failed)?;
+    session.records.drain(|bytes| stages.take(bytes))?;
+    stages.flush()?;
+    let outcome = stages.outcome();
+    eprint!(
+        "{}",
+        prefixed(&summary(|sensor| outcome.of(sensor), &stages.with_filtered(&losses)))
+    );
+    if session.has_fallbacks() {
+        eprint!("{}", prefixed(&reconciled(&stages.reconcile(&losses))));
+    }
+    Ok(())
+}
+
+/// Each line with our name before it.
+#[must_use]
+pub fn prefixed(text: &str) -> String {
+    text.lines()
+        .map(|line| format!("mptcp-trace: {line}\n"))
+        .collect()
 }
 
 /// One turn of records, then the lines they made, then a pause if there were no more.

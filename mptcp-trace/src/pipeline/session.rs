@@ -1,6 +1,7 @@
 //! From the plan to a running tracer: climbs the ladder until a rung holds and is seen to fire.
 
 use std::{
+    collections::BTreeMap,
     fmt, io,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -10,11 +11,14 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::{
     canary::{self, Complaint, Questions},
+    correlate::growth,
     decode::{Observation, decode},
-    host::HostSupport,
+    host::{HostSupport, netstat},
     kernel::{LogRing, RecordRing, Tracer, TracerConfig},
-    model::{Facts, LossReport, Query, Rung, SensorState},
-    plan::{Plan, Refusal, RungPlan, no_rung},
+    model::{
+        Connection, ConnectionKind, Counted, Facts, LossReport, Query, Rung, SensorState,
+    },
+    plan::{FALLBACK, FallbackPlan, Plan, QUERY, Refusal, RungPlan, no_rung},
 };
 
 /// How long our own questions may take to come out of the ring.
@@ -39,8 +43,15 @@ pub struct Session {
     pub canary: CanaryReport,
     /// Better rungs, and why they are not in use.
     pub passed_over: Vec<(Rung, String)>,
-    /// Counters before anyone but the canary was looked at.
+    /// The same for the fallback sensor.
+    pub fallback_passed_over: Vec<(Rung, String)>,
+    /// Our own questions, and what was told of our own connections: nobody else's business.
     canary_queries: u64,
+    canary_connections: u64,
+    /// The kernel's counters when tracing began, by network namespace.
+    baseline: BTreeMap<u32, netstat::Snapshot>,
+    /// By how much they have grown, once that was looked at.
+    counted: Vec<Counted>,
 }
 
 /// How our own questions fared.
@@ -54,6 +65,10 @@ pub struct CanaryReport {
     pub complaints: Vec<Complaint>,
     /// What we could not ask, and why.
     pub skipped: Vec<String>,
+    /// A connection of our own fell back, to see whether our probes see it.
+    pub fell_back: bool,
+    /// What is wrong with what was seen of our own fallback.
+    pub fallback_complaint: Option<String>,
 }
 
 impl CanaryReport {
@@ -109,7 +124,7 @@ pub async fn start(
 ) -> Result<Session, StartError> {
     let mut passed_over = plan.query.ruled_out.clone();
     for rung in &plan.query.rungs {
-        match try_rung(host, rung, config).await {
+        match try_with_fallbacks(host, plan, rung, config).await {
             Ok(mut session) if session.canary.complaints.is_empty() => {
                 passed_over.sort();
                 session.passed_over = passed_over;
@@ -139,6 +154,42 @@ pub async fn start(
     })
 }
 
+/// One rung of the query sensor with the best rung of the fallback sensor that works beside it, or with none.
+async fn try_with_fallbacks(
+    host: &HostSupport,
+    plan: &Plan,
+    query: &RungPlan,
+    config: &TracerConfig,
+) -> Result<Session, TryError> {
+    let mut passed_over = plan.fallback.ruled_out.clone();
+    let candidates = plan.fallback.beside(query.rung).map(Some).chain([None]);
+    for fallback in candidates {
+        match try_rung(host, query, fallback, config).await {
+            Ok(mut session) => match (fallback, session.canary.fallback_complaint.take()) {
+                (Some(fallback), Some(why)) if session.canary.complaints.is_empty() => {
+                    log::info!("fallbacks on {}: {why}", fallback.rung);
+                    passed_over.push((fallback.rung, why));
+                }
+                (Some(_) | None, _) => {
+                    passed_over.sort();
+                    session.fallback_passed_over = passed_over;
+                    return Ok(session);
+                }
+            },
+            Err(TryError::Attach(why)) if why.sensor == FALLBACK => {
+                log::info!("fallbacks on {}: {why}", why.rung);
+                log::debug!("fallbacks on {}: {:#}", why.rung, why.why);
+                passed_over.push((why.rung, why.to_string()));
+            }
+            Err(other) => return Err(other),
+        }
+    }
+    Err(TryError::Other(anyhow::anyhow!(
+        "the query sensor was not tried on {}",
+        query.rung
+    )))
+}
+
 enum TryError {
     Attach(crate::kernel::AttachError),
     Other(anyhow::Error),
@@ -153,121 +204,202 @@ impl From<anyhow::Error> for TryError {
 async fn try_rung(
     host: &HostSupport,
     plan: &RungPlan,
+    fallback: Option<&FallbackPlan>,
     config: &TracerConfig,
 ) -> Result<Session, TryError> {
-    let mut tracer = Tracer::start(config, plan).map_err(TryError::Attach)?;
+    let mut tracer = Tracer::start(config, plan, fallback).map_err(TryError::Attach)?;
     let mut records = tracer.take_records()?;
     let log = if config.debug {
         Some(tracer.take_log()?)
     } else {
         None
     };
-    let facts = Facts {
+    let mut facts = Facts {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         kernel: host.kernel.clone(),
         boot_epoch: boot_epoch(),
         fallback_bit: None,
-        sensors: vec![SensorState {
-            name: crate::plan::QUERY.to_owned(),
-            rung: plan.rung,
-            probes: plan
-                .probes
-                .iter()
-                .map(|probe| probe.target.to_string())
-                .collect(),
-            limits: plan.limits.clone(),
-        }],
+        causes: host.counters.clone(),
+        counters_read_at: BTreeMap::new(),
+        sensors: sensors(plan, fallback),
     };
     let questions = canary::ask()?;
-    let mut flight = Flight {
-        facts: &facts,
-        own: Vec::new(),
-        backlog: Vec::new(),
-    };
-    let home = async {
-        while flight.own.len() < questions.asked.len() && flight.has_room() {
-            records.next_turn(|bytes| flight.take(bytes)).await?;
+    let mut flight = Flight::default();
+    flight
+        .until(&mut records, &facts, |flight| {
+            flight.own.len() >= questions.asked.len()
+        })
+        .await?;
+    let mut canary = judge(&mut facts, &questions, &flight.own);
+    tracer.calibrate(facts.fallback_bit)?;
+    if fallback.is_some() && canary.complaints.is_empty() {
+        let proof = prove_fallback(&mut flight, &mut records, &facts).await?;
+        canary.fell_back = proof.is_some();
+        canary.fallback_complaint = proof.flatten();
+        if let Err(why) = tracer.list() {
+            log::warn!("sockets that were there before are not known: {why:#}");
         }
-        anyhow::Ok(())
-    };
-    match tokio::time::timeout(CANARY_WAIT_MAX, home).await {
-        Ok(done) => done.context("cannot read our own records back")?,
-        // Silence is a finding, not an error: the complaints below say who was not seen.
-        Err(_elapsed) => {}
     }
-    let Flight {
-        facts: _,
-        own,
-        backlog,
-    } = flight;
-    let (facts, canary) = judge(facts, &questions, &own);
-    let canary_queries = own.len() as u64;
+    let baseline = netstat::all();
+    facts.counters_read_at = baseline
+        .iter()
+        .map(|(netns, snapshot)| (*netns, snapshot.at))
+        .collect();
     Ok(Session {
         tracer,
         records,
         log,
         facts,
-        backlog,
+        backlog: flight.backlog,
         canary,
         passed_over: Vec::new(),
-        canary_queries,
+        fallback_passed_over: Vec::new(),
+        canary_queries: flight.own.len() as u64,
+        canary_connections: flight.own_connections.len() as u64,
+        baseline,
+        counted: Vec::new(),
     })
 }
 
+fn sensors(plan: &RungPlan, fallback: Option<&FallbackPlan>) -> Vec<SensorState> {
+    let places = |probes: &[crate::plan::Probe]| {
+        probes
+            .iter()
+            .map(|probe| probe.target.to_string())
+            .collect()
+    };
+    let mut sensors = vec![SensorState {
+        name: QUERY.to_owned(),
+        rung: plan.rung,
+        probes: places(&plan.probes),
+        limits: plan.limits.clone(),
+    }];
+    sensors.extend(fallback.map(|fallback| SensorState {
+        name: FALLBACK.to_owned(),
+        rung: fallback.rung,
+        probes: places(&fallback.probes),
+        limits: fallback.limits.clone(),
+    }));
+    sensors
+}
+
+/// Falls back ourselves, now that the state bit is known; what is wrong with what the probes saw of it, or
+/// nothing if there can be no connection of our own.
+async fn prove_fallback(
+    flight: &mut Flight,
+    records: &mut RecordRing,
+    facts: &Facts,
+) -> anyhow::Result<Option<Option<String>>> {
+    let fallen = match canary::fall_back()? {
+        Ok(fallen) => fallen,
+        // It was said already why there are no connections of our own.
+        Err(_why) => return Ok(None),
+    };
+    let ours = |connection: &Connection| {
+        connection.kind == ConnectionKind::Fallback && connection.socket.local == fallen.local
+    };
+    flight
+        .until(records, facts, |flight| {
+            flight.own_connections.iter().any(ours)
+        })
+        .await?;
+    let seen: Vec<&Connection> = flight
+        .own_connections
+        .iter()
+        .filter(|it| ours(it))
+        .collect();
+    Ok(Some(fallen.complaint(&seen)))
+}
+
 /// Records that come out of the ring while the canary is out.
-struct Flight<'a> {
-    facts: &'a Facts,
+#[derive(Default)]
+struct Flight {
     own: Vec<Vec<u8>>,
+    own_connections: Vec<Connection>,
     backlog: Vec<Vec<u8>>,
 }
 
-impl Flight<'_> {
-    fn has_room(&self) -> bool {
-        self.backlog.len() < BACKLOG_RECORDS_MAX
+impl Flight {
+    /// Reads until `enough`, or for [`CANARY_WAIT_MAX`], or until there is no room for what others do.
+    async fn until(
+        &mut self,
+        records: &mut RecordRing,
+        facts: &Facts,
+        enough: impl Fn(&Self) -> bool,
+    ) -> anyhow::Result<()> {
+        let home = async {
+            while !enough(self) && self.backlog.len() < BACKLOG_RECORDS_MAX {
+                records.next_turn(|bytes| self.take(bytes, facts)).await?;
+            }
+            anyhow::Ok(())
+        };
+        match tokio::time::timeout(CANARY_WAIT_MAX, home).await {
+            Ok(done) => done.context("cannot read our own records back"),
+            // Silence is a finding, not an error: whoever compares says who was not seen.
+            Err(_elapsed) => Ok(()),
+        }
     }
 
-    fn take(&mut self, bytes: &[u8]) -> Result<(), io::Error> {
-        match decode(bytes, self.facts) {
+    fn take(&mut self, bytes: &[u8], facts: &Facts) -> Result<(), io::Error> {
+        match decode(bytes, facts) {
             Ok(Observation::Canary(_)) => self.own.push(bytes.to_vec()),
+            Ok(Observation::CanaryConnection(connection)) => self.own_connections.push(*connection),
             // What cannot be decoded is complained about where all the others are.
-            Ok(Observation::Query(_)) | Err(_) => self.backlog.push(bytes.to_vec()),
+            Ok(Observation::Query(_) | Observation::Connection(_)) | Err(_) => {
+                self.backlog.push(bytes.to_vec());
+            }
         }
         Ok(())
     }
 }
 
 /// Calibrates what no kernel publishes, then compares what was seen with what is so.
-fn judge(mut facts: Facts, questions: &Questions, own: &[Vec<u8>]) -> (Facts, CanaryReport) {
+fn judge(facts: &mut Facts, questions: &Questions, own: &[Vec<u8>]) -> CanaryReport {
     let read = |facts: &Facts| -> Vec<Query> {
         own.iter()
             .filter_map(|bytes| match decode(bytes, facts) {
                 Ok(Observation::Canary(query)) => Some(query),
-                Ok(Observation::Query(_)) | Err(_) => None,
+                Ok(
+                    Observation::Query(_)
+                    | Observation::Connection(_)
+                    | Observation::CanaryConnection(_),
+                )
+                | Err(_) => None,
             })
             .collect()
     };
-    facts.fallback_bit = questions.calibrate(&read(&facts));
-    let seen = read(&facts);
+    facts.fallback_bit = questions.calibrate(&read(facts));
+    let seen = read(facts);
     let complaints = questions.compare(&seen);
     let report = CanaryReport {
         asked: questions.asked.len(),
         seen: seen.len(),
         complaints,
         skipped: questions.skipped.clone(),
+        fell_back: false,
+        fallback_complaint: None,
     };
-    for sensor in &mut facts.sensors {
-        if sensor.rung == Rung::Tracepoint && facts.fallback_bit.is_none() {
-            sensor.limits.push(
-                "the fallback bit could not be calibrated: the answer is read from the caller's memory"
-                    .to_owned(),
-            );
+    if facts.fallback_bit.is_none() {
+        for sensor in &mut facts.sensors {
+            let limit = match (sensor.name.as_str(), sensor.rung) {
+                (QUERY, Rung::Tracepoint) => {
+                    "the fallback bit could not be calibrated: the answer is read from the caller's \
+                     memory"
+                }
+                (QUERY, Rung::Fexit | Rung::Kprobe) => continue,
+                (_fallback, _any) => {
+                    "the fallback bit could not be calibrated: fallbacks are only seen where a function \
+                     tells of them"
+                }
+            };
+            sensor.limits.push(limit.to_owned());
         }
     }
-    (facts, report)
+    report
 }
 
 impl Session {
-    /// What was seen and lost, without our own questions.
+    /// What was seen and lost, without our own questions, and what the kernel counted meanwhile.
     ///
     /// # Errors
     ///
@@ -275,10 +407,81 @@ impl Session {
     pub fn losses(&self) -> anyhow::Result<LossReport> {
         let mut report = self.tracer.losses()?;
         for sensor in &mut report.sensors {
-            sensor.seen = sensor.seen.saturating_sub(self.canary_queries);
-            sensor.emitted = sensor.emitted.saturating_sub(self.canary_queries);
+            let own = match sensor.sensor.as_str() {
+                QUERY => self.canary_queries,
+                _fallback => self.canary_connections,
+            };
+            sensor.seen = sensor.seen.saturating_sub(own);
+            sensor.emitted = sensor.emitted.saturating_sub(own);
         }
+        report.counted = self.counted.clone();
         Ok(report)
+    }
+
+    /// The same in the middle of a run: the kernel's counters are read now.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the counters cannot be read.
+    pub fn losses_now(&mut self) -> anyhow::Result<LossReport> {
+        if self.has_fallbacks() {
+            self.tracer.sweep()?;
+            self.counted = self.growth(&netstat::all());
+        }
+        self.losses()
+    }
+
+    /// True if fallbacks are traced.
+    #[must_use]
+    pub fn has_fallbacks(&self) -> bool {
+        self.facts.sensors.iter().any(|it| it.name == FALLBACK)
+    }
+
+    /// Looks for what nobody saw, reads the kernel's counters, and detaches.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the kernel does not let go of a probe.
+    pub fn stop(&mut self) -> anyhow::Result<()> {
+        if !self.has_fallbacks() {
+            return self.tracer.stop();
+        }
+        if let Err(why) = self.tracer.sweep() {
+            log::warn!("cannot look for fallbacks that nobody saw: {why:#}");
+        }
+        let before = netstat::all();
+        self.tracer.stop()?;
+        let after = netstat::all();
+        self.counted = self.growth(&before);
+        for counted in &mut self.counted {
+            let changed = after
+                .get(&counted.netns)
+                .zip(before.get(&counted.netns))
+                .is_some_and(|(after, before)| {
+                    !growth(Some(&before.counters), &after.counters).is_empty()
+                });
+            if changed {
+                counted.doubt = Some("connections were falling back while tracing ended".into());
+            }
+        }
+        Ok(())
+    }
+
+    /// By how much the counters of each namespace have grown since tracing began. One that was not there then
+    /// has counted from nothing.
+    fn growth(&self, now: &BTreeMap<u32, netstat::Snapshot>) -> Vec<Counted> {
+        now.iter()
+            .map(|(netns, snapshot)| {
+                let before = self.baseline.get(netns).map(|it| &it.counters);
+                Counted {
+                    netns: *netns,
+                    counters: growth(before, &snapshot.counters),
+                    doubt: before.is_none().then(|| {
+                        "this namespace is new, or was out of reach when tracing began".to_owned()
+                    }),
+                }
+            })
+            .collect()
     }
 }
 

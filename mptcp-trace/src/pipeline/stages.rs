@@ -1,15 +1,17 @@
 //! The stages right of the ring, the same for live records and for those of a capture.
 
-use std::{fs::File, io::BufWriter, io::Write};
+use std::{fs::File, io::BufWriter, io::Write, time::Duration};
 
 use anyhow::Context as _;
 
 use super::Stop;
 use crate::{
     capture,
+    correlate::{Books, Correlator, reconcile},
     decode::{Observation, decode},
-    enrich,
-    model::{Facts, Finding, LossReport},
+    enrich::{self, Places},
+    model::{Facts, Finding, LossReport, Reconciliation},
+    plan::{FALLBACK, QUERY},
     sink::{Format, Source},
 };
 
@@ -22,18 +24,37 @@ pub struct Stages<W: Write> {
     /// Bytes of lines that were not handed to `out` yet.
     lines: Vec<u8>,
     capture: Option<capture::Writer<BufWriter<File>>>,
-    findings: u64,
+    places: Places,
+    correlator: Correlator,
+    /// Findings that are ready, between two stages.
+    ready: Vec<Finding>,
+    outcome: Outcome,
     stop_after: Option<u64>,
-    undecodable: u64,
 }
 
 /// What is left when a run is over.
-#[derive(Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Outcome {
     /// Findings printed.
     pub findings: u64,
+    /// Of these, what applications asked.
+    pub queries: u64,
     /// Records that could not be decoded; each was complained about.
     pub undecodable: u64,
+    /// What the kernel counted against what was traced.
+    pub reconciled: Vec<Reconciliation>,
+}
+
+impl Outcome {
+    /// How many findings a sensor made.
+    #[must_use]
+    pub fn of(&self, sensor: &str) -> u64 {
+        match sensor {
+            QUERY => self.queries,
+            FALLBACK => self.findings - self.queries,
+            _other => 0,
+        }
+    }
 }
 
 impl<W: Write> Stages<W> {
@@ -47,6 +68,10 @@ impl<W: Write> Stages<W> {
         stop_after: Option<u64>,
     ) -> Self {
         let lines = Vec::with_capacity(64 * 1024);
+        let places = match source {
+            Source::Live => Places::live(),
+            Source::Replay => Places::told(),
+        };
         Self {
             facts,
             format,
@@ -54,9 +79,11 @@ impl<W: Write> Stages<W> {
             out,
             lines,
             capture,
-            findings: 0,
+            places,
+            correlator: Correlator::default(),
+            ready: Vec::new(),
+            outcome: Outcome::default(),
             stop_after,
-            undecodable: 0,
         }
     }
 
@@ -76,29 +103,75 @@ impl<W: Write> Stages<W> {
     ///
     /// [`Stop`] when it was the last that is wanted, or nothing can be written any more.
     pub fn take(&mut self, bytes: &[u8]) -> Result<(), Stop> {
-        if let Some(capture) = &mut self.capture {
-            capture
-                .record(bytes)
-                .context("cannot write the capture")
-                .map_err(Stop::Failed)?;
-        }
-        let query = match decode(bytes, &self.facts) {
-            Ok(Observation::Query(query)) => query,
-            Ok(Observation::Canary(_)) => return Ok(()),
+        let observation = decode(bytes, &self.facts);
+        let event = match observation {
+            Ok(Observation::Query(query)) => Some(Finding::Query(enrich::query(&self.facts, query))),
+            Ok(Observation::Connection(connection)) => {
+                let event = enrich::connection(&self.facts, &mut self.places, *connection);
+                Some(Finding::Connection(Box::new(event)))
+            }
+            Ok(Observation::Canary(_) | Observation::CanaryConnection(_)) => None,
             Err(why) => {
-                self.undecodable += 1;
+                self.outcome.undecodable += 1;
                 log::error!("cannot understand a record: {why}");
-                return Ok(());
+                None
             }
         };
-        let finding = Finding::Query(enrich::query(&self.facts, query));
-        self.format.finding(&finding, &mut self.lines);
-        self.findings += 1;
-        if self.lines.len() >= 64 * 1024 {
-            self.write_lines()?;
+        self.keep(bytes)?;
+        if let Some(event) = event {
+            self.correlator.take(event, &self.facts, &mut self.ready);
         }
-        if self.stop_after.is_some_and(|limit| self.findings >= limit) {
-            return Err(Stop::Enough);
+        self.print_ready()
+    }
+
+    /// The clock says that it is `now`, on `CLOCK_BOOTTIME`: nobody waits longer than that.
+    ///
+    /// # Errors
+    ///
+    /// [`Stop`] when it was the last that is wanted, or nothing can be written any more.
+    pub fn clock(&mut self, now: Duration) -> Result<(), Stop> {
+        self.correlator.clock(now, &mut self.ready);
+        self.print_ready()
+    }
+
+    /// Where processes of a capture lived.
+    pub fn tell_place(&mut self, cgroup_id: u64, path: &str) {
+        self.places.tell(cgroup_id, path);
+    }
+
+    /// Puts a record into the capture, after what is needed to understand it.
+    fn keep(&mut self, bytes: &[u8]) -> Result<(), Stop> {
+        let places = self.places.take_new();
+        let Some(capture) = &mut self.capture else {
+            return Ok(());
+        };
+        let mut keep = || {
+            for (cgroup_id, path) in &places {
+                capture.place(*cgroup_id, path)?;
+            }
+            capture.record(bytes)
+        };
+        keep()
+            .context("cannot write the capture")
+            .map_err(Stop::Failed)
+    }
+
+    fn print_ready(&mut self) -> Result<(), Stop> {
+        for finding in std::mem::take(&mut self.ready) {
+            self.format.finding(&finding, &mut self.lines);
+            self.outcome.findings += 1;
+            if matches!(finding, Finding::Query(_)) {
+                self.outcome.queries += 1;
+            }
+            if self.lines.len() >= 64 * 1024 {
+                self.write_lines()?;
+            }
+            if self
+                .stop_after
+                .is_some_and(|limit| self.outcome.findings >= limit)
+            {
+                return Err(Stop::Enough);
+            }
         }
         Ok(())
     }
@@ -120,29 +193,64 @@ impl<W: Write> Stages<W> {
         }
     }
 
-    /// Prints what comes after the last finding and ends the capture.
+    /// Prints what waits, unless enough was printed, then what comes after the last finding; ends the capture.
     ///
     /// # Errors
     ///
     /// [`Stop`] if it cannot be written.
     pub fn finish(&mut self, losses: &LossReport) -> Result<(), Stop> {
+        self.correlator.finish(&mut self.ready);
+        match self.print_ready() {
+            Ok(()) | Err(Stop::Enough) => {}
+            Err(other) => return Err(other),
+        }
         if let Some(capture) = self.capture.take() {
             capture
                 .finish(losses)
                 .context("cannot write the capture")
                 .map_err(Stop::Failed)?;
         }
-        self.format.end(self.findings, losses, &mut self.lines);
+        self.outcome.reconciled = reconcile(self.books(), losses, &self.facts);
+        let losses = self.with_filtered(losses);
+        self.format.end(
+            self.outcome.findings,
+            &losses,
+            &self.outcome.reconciled,
+            &mut self.lines,
+        );
         self.flush()
+    }
+
+    /// What was traced so far, for the comparison with the kernel's counters.
+    #[must_use]
+    pub fn books(&self) -> &Books {
+        self.correlator.books()
+    }
+
+    /// Compares what was traced so far with what the kernel counted.
+    #[must_use]
+    pub fn reconcile(&self, losses: &LossReport) -> Vec<Reconciliation> {
+        reconcile(self.books(), losses, &self.facts)
+    }
+
+    /// The losses as they are told: what was sorted out on this side of the ring counts as filtered.
+    #[must_use]
+    pub fn with_filtered(&self, losses: &LossReport) -> LossReport {
+        let mut losses = losses.clone();
+        for loss in &mut losses.sensors {
+            if loss.sensor == FALLBACK {
+                let filtered = self.correlator.filtered().min(loss.emitted);
+                loss.emitted -= filtered;
+                loss.filtered += filtered;
+            }
+        }
+        losses
     }
 
     /// What was done.
     #[must_use]
-    pub fn outcome(&self) -> Outcome {
-        Outcome {
-            findings: self.findings,
-            undecodable: self.undecodable,
-        }
+    pub fn outcome(&self) -> &Outcome {
+        &self.outcome
     }
 
     fn write_lines(&mut self) -> Result<(), Stop> {

@@ -1,13 +1,18 @@
 //! JSON lines, as `docs/output.md` promises them field by field.
 
-use std::{net::SocketAddr, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    time::{Duration, SystemTime},
+};
 
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::Source;
 use crate::model::{
-    Facts, Family, Finding, Loss, LossReport, Protocol, Query, QueryEvent, SensorState, Socket,
+    Connection, ConnectionEvent, ConnectionKind, Facts, Family, Finding, Loss, LossReport, Owner,
+    Place, Protocol, Query, QueryEvent, Reconciliation, SensorState, Socket,
 };
 
 /// Version of `docs/output.md`.
@@ -18,6 +23,11 @@ const SCHEMA: u32 = 1;
 enum Message<'a> {
     Start(Start<'a>),
     Query(Box<QueryData<'a>>),
+    Fallback(Box<ConnectionData<'a>>),
+    Refused(Box<ConnectionData<'a>>),
+    Plain(Box<ConnectionData<'a>>),
+    Existing(Box<ConnectionData<'a>>),
+    Blackhole(Box<ConnectionData<'a>>),
     End(End<'a>),
 }
 
@@ -49,6 +59,7 @@ struct QueryData<'a> {
     uid: u32,
     cgroup_id: u64,
     netns: u32,
+    id: Option<String>,
     socket: String,
     msk: Option<String>,
     inode: Option<u64>,
@@ -65,6 +76,64 @@ struct QueryData<'a> {
 }
 
 #[derive(Serialize)]
+struct ConnectionData<'a> {
+    time: String,
+    boottime_ns: u64,
+    id: String,
+    cause: Option<&'a str>,
+    known: &'static str,
+    side: Option<&'static str>,
+    stage: Option<&'static str>,
+    since_connect_ns: Option<u64>,
+    bytes_sent: Option<u64>,
+    bytes_received: Option<u64>,
+    evidence: Vec<&'static str>,
+    existing: bool,
+    fell_back: Option<bool>,
+    late: bool,
+    off_ms: Option<u64>,
+    owner: Option<OwnerData<'a>>,
+    current: Current<'a>,
+    netns: u32,
+    socket: String,
+    inode: Option<u64>,
+    protocol: &'static str,
+    family: &'static str,
+    state: String,
+    local: Endpoint,
+    remote: Endpoint,
+    rung: &'static str,
+}
+
+#[derive(Serialize)]
+struct OwnerData<'a> {
+    pid: u32,
+    tid: u32,
+    comm: &'a str,
+    uid: u32,
+    cgroup_id: u64,
+    cgroup: Option<&'a str>,
+    container: Option<&'a str>,
+    unit: Option<&'a str>,
+    via: &'static str,
+}
+
+#[derive(Serialize)]
+struct Current<'a> {
+    pid: u32,
+    comm: &'a str,
+}
+
+#[derive(Serialize)]
+struct ReconciliationData<'a> {
+    netns: u32,
+    counted: &'a BTreeMap<String, u64>,
+    traced: &'a BTreeMap<String, u64>,
+    agrees: bool,
+    why: Option<&'a str>,
+}
+
+#[derive(Serialize)]
 struct Endpoint {
     addr: String,
     port: u16,
@@ -75,6 +144,7 @@ struct End<'a> {
     findings: u64,
     losses: Vec<LossData<'a>>,
     complete: bool,
+    reconciliation: Vec<ReconciliationData<'a>>,
 }
 
 #[derive(Serialize)]
@@ -99,6 +169,8 @@ pub(super) fn start(facts: &Facts, source: Source, out: &mut Vec<u8>) {
         kernel,
         boot_epoch: _,
         fallback_bit: _,
+        causes: _,
+        counters_read_at: _,
         sensors,
     } = facts;
     let sensors = sensors
@@ -136,10 +208,28 @@ pub(super) fn start(facts: &Facts, source: Source, out: &mut Vec<u8>) {
 pub(super) fn finding(finding: &Finding, out: &mut Vec<u8>) {
     match finding {
         Finding::Query(event) => push(out, &Message::Query(Box::new(query(event)))),
+        Finding::Connection(event) => {
+            let data = Box::new(connection(event));
+            let message = match event.connection.kind {
+                ConnectionKind::Fallback => Message::Fallback(data),
+                ConnectionKind::Refused => Message::Refused(data),
+                ConnectionKind::Plain => Message::Plain(data),
+                ConnectionKind::Existing => Message::Existing(data),
+                ConnectionKind::Blackhole => Message::Blackhole(data),
+                // Only tells whose an earlier event is; never a finding of its own.
+                ConnectionKind::Accepted => return,
+            };
+            push(out, &message);
+        }
     }
 }
 
-pub(super) fn end(findings: u64, losses: &LossReport, out: &mut Vec<u8>) {
+pub(super) fn end(
+    findings: u64,
+    losses: &LossReport,
+    reconciled: &[Reconciliation],
+    out: &mut Vec<u8>,
+) {
     let complete = losses.is_complete();
     let losses = losses
         .sensors
@@ -155,6 +245,16 @@ pub(super) fn end(findings: u64, losses: &LossReport, out: &mut Vec<u8>) {
             findings,
             losses,
             complete,
+            reconciliation: reconciled
+                .iter()
+                .map(|it| ReconciliationData {
+                    netns: it.netns,
+                    counted: &it.counted,
+                    traced: &it.traced,
+                    agrees: it.agrees(),
+                    why: it.why.as_deref(),
+                })
+                .collect(),
         }),
     );
 }
@@ -166,6 +266,7 @@ fn query(event: &QueryEvent) -> QueryData<'_> {
         latency,
         process,
         socket,
+        id: connection_id,
         api,
         answer,
         fell_back,
@@ -189,22 +290,20 @@ fn query(event: &QueryEvent) -> QueryData<'_> {
     };
     QueryData {
         time: rfc3339(*time),
-        boottime_ns: u64::try_from(asked_at.as_nanos()).unwrap_or(u64::MAX),
-        latency_ns: u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX),
+        boottime_ns: ns(*asked_at),
+        latency_ns: ns(*latency),
         pid: process.pid,
         tid: process.tid,
         comm: &process.comm,
         uid: process.uid,
         cgroup_id: process.cgroup_id,
         netns: *netns,
+        id: connection_id.map(|id| id.to_string()),
         socket: id,
         msk,
         inode: *inode,
         protocol,
-        family: match family {
-            Family::Ipv4 => "ipv4",
-            Family::Ipv6 => "ipv6",
-        },
+        family: family_name(*family),
         state: state.to_string(),
         local: endpoint(*local),
         remote: endpoint(*remote),
@@ -214,6 +313,111 @@ fn query(event: &QueryEvent) -> QueryData<'_> {
         fell_back: *fell_back,
         rung: rung.name(),
     }
+}
+
+fn connection(event: &ConnectionEvent) -> ConnectionData<'_> {
+    let ConnectionEvent {
+        connection,
+        time,
+        place,
+    } = event;
+    let Connection {
+        kind: _,
+        at,
+        id,
+        socket,
+        owner,
+        unaccepted: _,
+        admitted: _,
+        cause,
+        known,
+        side,
+        stage,
+        since_connect,
+        bytes,
+        evidence,
+        existing,
+        fell_back,
+        late,
+        current: (current_pid, current_comm),
+        off_for,
+        rung,
+    } = connection;
+    let Socket {
+        id: address,
+        inode,
+        netns,
+        protocol,
+        family,
+        state,
+        local,
+        remote,
+    } = socket;
+    ConnectionData {
+        time: rfc3339(*time),
+        boottime_ns: ns(*at),
+        id: id.to_string(),
+        cause: cause.as_deref(),
+        known: known.name(),
+        side: side.map(|side| side.name()),
+        stage: stage.map(|stage| stage.name()),
+        since_connect_ns: since_connect.map(ns),
+        bytes_sent: bytes.map(|(sent, _)| sent),
+        bytes_received: bytes.map(|(_, received)| received),
+        evidence: evidence.iter().map(|it| it.name()).collect(),
+        existing: *existing,
+        fell_back: *fell_back,
+        late: *late,
+        off_ms: off_for.and_then(|it| u64::try_from(it.as_millis()).ok()),
+        owner: owner.as_ref().map(|owner| owner_data(owner, place)),
+        current: Current {
+            pid: *current_pid,
+            comm: current_comm,
+        },
+        netns: *netns,
+        socket: address.to_string(),
+        inode: *inode,
+        protocol: match protocol {
+            Protocol::Mptcp => "mptcp",
+            Protocol::Tcp => "tcp",
+        },
+        family: family_name(*family),
+        state: state.to_string(),
+        local: endpoint(*local),
+        remote: endpoint(*remote),
+        rung: rung.name(),
+    }
+}
+
+fn owner_data<'a>(owner: &'a Owner, place: &'a Place) -> OwnerData<'a> {
+    let Owner { process, via } = owner;
+    let Place {
+        cgroup,
+        container,
+        unit,
+    } = place;
+    OwnerData {
+        pid: process.pid,
+        tid: process.tid,
+        comm: &process.comm,
+        uid: process.uid,
+        cgroup_id: process.cgroup_id,
+        cgroup: cgroup.as_deref(),
+        container: container.as_deref(),
+        unit: unit.as_deref(),
+        via: via.name(),
+    }
+}
+
+fn family_name(family: Family) -> &'static str {
+    match family {
+        Family::Ipv4 => "ipv4",
+        Family::Ipv6 => "ipv6",
+    }
+}
+
+fn ns(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn endpoint(address: SocketAddr) -> Endpoint {

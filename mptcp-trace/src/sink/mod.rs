@@ -6,9 +6,9 @@ mod summary;
 mod text;
 
 pub use escape::escape;
-pub use summary::summary;
+pub use summary::{reconciled, summary};
 
-use crate::model::{Facts, Finding, LossReport};
+use crate::model::{Facts, Finding, LossReport, Reconciliation};
 
 /// Where the records come from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,10 +58,16 @@ impl Format {
     }
 
     /// What comes after the last finding.
-    pub fn end(self, findings: u64, losses: &LossReport, out: &mut Vec<u8>) {
+    pub fn end(
+        self,
+        findings: u64,
+        losses: &LossReport,
+        reconciled: &[Reconciliation],
+        out: &mut Vec<u8>,
+    ) {
         match self {
             Self::Text { .. } => {}
-            Self::Json => jsonl::end(findings, losses, out),
+            Self::Json => jsonl::end(findings, losses, reconciled, out),
         }
     }
 }

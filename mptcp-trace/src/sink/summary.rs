@@ -2,11 +2,33 @@
 
 use std::fmt::Write as _;
 
-use crate::model::{Loss, LossReport};
+use crate::model::{Loss, LossReport, Reconciliation};
 
-/// One line a sensor; printed also when nothing was lost, so that its absence means something.
+/// What the kernel counted and what was traced, in a sentence; a line more for each namespace in which the
+/// two do not agree.
 #[must_use]
-pub fn summary(findings: u64, losses: &LossReport) -> String {
+pub fn reconciled(all: &[Reconciliation]) -> String {
+    let sum = |of: fn(&Reconciliation) -> u64| all.iter().map(of).sum::<u64>();
+    let counted = sum(|it| it.counted.values().sum());
+    let traced = sum(|it| it.traced.values().sum());
+    let mut text = format!("counters: kernel counted {counted}, traced {traced}");
+    if all.len() > 1 {
+        // Writing to memory does not fail.
+        let _infallible = write!(text, ", in {} network namespaces", all.len());
+    }
+    text.push('\n');
+    for it in all {
+        if let Some(why) = &it.why {
+            let _infallible = writeln!(text, "counters: network namespace {}: {why}", it.netns);
+        }
+    }
+    text
+}
+
+/// One line a sensor; printed also when nothing was lost, so that its absence means something. `printed`
+/// says how many lines that sensor made.
+#[must_use]
+pub fn summary(printed: impl Fn(&str) -> u64, losses: &LossReport) -> String {
     let mut text = String::new();
     for loss in &losses.sensors {
         let Loss {
@@ -21,7 +43,8 @@ pub fn summary(findings: u64, losses: &LossReport) -> String {
         // Writing to memory does not fail.
         let _infallible = write!(
             text,
-            "{sensor}: {findings} printed; {seen} seen = {emitted} recorded + {filtered} filtered + {} lost",
+            "{sensor}: {} printed; {seen} seen = {emitted} recorded + {filtered} filtered + {} lost",
+            printed(sensor),
             loss.lost()
         );
         let reasons: Vec<String> = [
@@ -43,7 +66,12 @@ pub fn summary(findings: u64, losses: &LossReport) -> String {
         if *unfollowed > 0 {
             let _infallible = write!(
                 text,
-                "; {unfollowed} children not followed: too many at once"
+                "; {unfollowed} {}: too many at once",
+                if sensor == "query" {
+                    "children not followed"
+                } else {
+                    "sockets not noted down"
+                }
             );
         }
         if !loss.balances() {
@@ -69,9 +97,10 @@ mod tests {
         };
         let report = LossReport {
             sensors: vec![clean.clone()],
+            counted: Vec::new(),
         };
         assert_eq!(
-            summary(2, &report),
+            summary(|_| 2, &report),
             "query: 2 printed; 3 seen = 2 recorded + 1 filtered + 0 lost\n"
         );
         let lossy = Loss {
@@ -83,9 +112,10 @@ mod tests {
         };
         let report = LossReport {
             sensors: vec![lossy],
+            counted: Vec::new(),
         };
         assert_eq!(
-            summary(2, &report),
+            summary(|_| 2, &report),
             "query: 2 printed; 9 seen = 2 recorded + 1 filtered + 6 lost (5 ring full, 1 return not \
              seen); 2 runs of a probe skipped by the kernel\n"
         );
@@ -101,9 +131,10 @@ mod tests {
         };
         assert!(
             summary(
-                2,
+                |_| 2,
                 &LossReport {
-                    sensors: vec![wrong]
+                    sensors: vec![wrong],
+                    counted: Vec::new(),
                 }
             )
             .contains("DO NOT ADD UP")

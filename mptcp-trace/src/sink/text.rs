@@ -5,7 +5,9 @@ use std::{io::Write as _, time::Duration};
 use jiff::{Timestamp, tz::TimeZone};
 
 use super::escape;
-use crate::model::{Answer, Finding, Protocol, QueryEvent};
+use crate::model::{
+    Answer, Connection, ConnectionEvent, ConnectionKind, Finding, Known, Protocol, QueryEvent, Side,
+};
 
 const GREEN: &str = "\x1b[32m";
 const YELLOW: &str = "\x1b[33m";
@@ -19,7 +21,7 @@ pub(super) fn header(out: &mut Vec<u8>) {
         out,
         &format!(
             "{:<15} {:>7} {:<15} {:<11} {:>8} {:<11} {}\n",
-            "TIME", "PID", "COMM", "ANSWER", "TOOK", "STATE", "LOCAL -> REMOTE"
+            "TIME", "PID", "COMM", "WHAT", "AFTER", "STATE", "LOCAL -> REMOTE"
         ),
     );
 }
@@ -28,6 +30,93 @@ pub(super) fn header(out: &mut Vec<u8>) {
 pub(super) fn finding(finding: &Finding, colour: bool, utc: bool, out: &mut Vec<u8>) {
     match finding {
         Finding::Query(event) => query(event, colour, utc, out),
+        Finding::Connection(event) => connection(event, colour, utc, out),
+    }
+}
+
+fn connection(event: &ConnectionEvent, colour: bool, utc: bool, out: &mut Vec<u8>) {
+    let ConnectionEvent {
+        connection,
+        time,
+        place: _,
+    } = event;
+    let (word, paint) = match connection.kind {
+        ConnectionKind::Fallback => ("FALLBACK", RED),
+        ConnectionKind::Refused => ("REFUSED", RED),
+        ConnectionKind::Plain => ("plain", DIM),
+        ConnectionKind::Existing => ("existing", DIM),
+        ConnectionKind::Blackhole => ("BLACKHOLE", RED),
+        // Only tells whose an earlier event is; never a finding of its own.
+        ConnectionKind::Accepted => return,
+    };
+    let (paint, plain) = if colour { (paint, PLAIN) } else { ("", "") };
+    let (pid, comm) = match &connection.owner {
+        Some(owner) => (owner.process.pid.to_string(), escape(&owner.process.comm)),
+        None => ("?".to_owned(), "?".to_owned()),
+    };
+    let socket = &connection.socket;
+    let after = connection.since_connect.map(short).unwrap_or_default();
+    let line = format!(
+        "{:<15} {pid:>7} {comm:<15} {paint}{word:<11}{plain} {after:>8} {:<11} {} -> {}  {}\n",
+        clock(*time, utc),
+        socket.state,
+        socket.local,
+        socket.remote,
+        story(connection),
+    );
+    push(out, &line);
+}
+
+/// What happened, in a few words.
+fn story(connection: &Connection) -> String {
+    let mut words: Vec<String> = Vec::new();
+    match connection.kind {
+        ConnectionKind::Fallback | ConnectionKind::Refused => words.push(cause(connection)),
+        ConnectionKind::Plain => words.push(
+            match connection.known {
+                Known::Inferred | Known::Reported => "the client did not ask for MPTCP",
+                Known::Unknown => "the client did not ask for MPTCP, or lost it in its third packet",
+            }
+            .to_owned(),
+        ),
+        ConnectionKind::Existing => words.push(match connection.fell_back {
+            Some(true) => format!("fell back before tracing began: {}", cause(connection)),
+            Some(false) => "MPTCP".to_owned(),
+            None => "it is not known whether it fell back".to_owned(),
+        }),
+        ConnectionKind::Blackhole => words.push(match connection.off_for {
+            Some(off) => format!("MPTCP is off in this network namespace for {}", short(off)),
+            None => "MPTCP is off in this network namespace for a while".to_owned(),
+        }),
+        ConnectionKind::Accepted => {}
+    }
+    if connection.kind == ConnectionKind::Refused {
+        words.push("not allowed any more: the subflow is reset".into());
+    }
+    if let ConnectionKind::Fallback | ConnectionKind::Refused = connection.kind {
+        words.extend(connection.side.map(|side| {
+            match side {
+                Side::Active => "client",
+                Side::Passive => "server",
+            }
+            .to_owned()
+        }));
+        words.extend(connection.evidence.iter().map(|it| it.name().to_owned()));
+        if let Some((sent, received)) = connection.bytes.filter(|both| *both != (0, 0)) {
+            words.push(format!("{sent} B sent, {received} B received before"));
+        }
+        if connection.late {
+            words.push("noticed late".into());
+        }
+    }
+    words.join(", ")
+}
+
+fn cause(connection: &Connection) -> String {
+    match (&connection.cause, connection.known) {
+        (Some(cause), Known::Reported) => escape(cause),
+        (Some(cause), Known::Inferred | Known::Unknown) => format!("{} (inferred)", escape(cause)),
+        (None, _) => "cause unknown".to_owned(),
     }
 }
 

@@ -13,20 +13,27 @@ use aya_ebpf::{
     EbpfContext,
     helpers::{
         bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid,
-        bpf_get_current_uid_gid, bpf_ktime_get_boot_ns,
+        bpf_get_current_uid_gid,
     },
 };
 use aya_log_ebpf::debug;
 use mptcp_trace_common::{
     counter,
-    record::{BY_TRACER, InFlight, KIND_QUERY, PATH_MPTCP, PATH_TCP, QueryRecord, VALID_INODE},
+    record::{
+        BY_TRACER, InFlight, KIND_QUERY, PATH_MPTCP, PATH_TCP, QueryRecord, VALID_FLAGS_ENTER,
+        VALID_FLAGS_EXIT, VALID_INODE, VIA_QUERY,
+    },
 };
 
 use crate::{
     admit::{admit_netns, admit_task, is_own_task},
     emit,
-    kernel::{Fault, Sock},
-    maps::{IN_FLIGHT, OUTERMOST_PROBED},
+    kernel::{Fault, Sock, is_mptcp},
+    maps::{CONNS, IN_FLIGHT, OUTERMOST_PROBED},
+    sensors::{
+        fallback::look_later,
+        owner::{now_ns, used},
+    },
 };
 
 const SOL_TCP: u32 = 6;
@@ -107,7 +114,16 @@ fn leave(ctx: &impl EbpfContext, step: u8, rung: u8, ret: i32) {
 /// Describes the socket and sends the record off, or counts why not.
 #[inline(always)]
 fn finish(ctx: &impl EbpfContext, record: &mut QueryRecord, sk: Sock) {
-    match describe(record, sk) {
+    let described = describe(record, sk);
+    // The path has told the answer; the bits are read to learn which of them says "fell back".
+    if is_mptcp(record.protocol)
+        && let Ok(flags) = sk.msk_flags()
+    {
+        record.msk_flags_enter = flags;
+        record.msk_flags_exit = flags;
+        record.valid |= VALID_FLAGS_ENTER | VALID_FLAGS_EXIT;
+    }
+    match described {
         Ok(()) if !admit_netns(record.netns) => emit::count(counter::FILTERED),
         Ok(()) => {
             emit::query(record);
@@ -145,6 +161,7 @@ fn blank(rung: u8, boottime_ns: u64) -> QueryRecord {
         inode: 0,
         // SAFETY: the helper has no precondition.
         cgroup_id: unsafe { bpf_get_current_cgroup_id() },
+        born_ns: 0,
         tgid: (pid_tgid >> 32) as u32,
         tid: pid_tgid as u32,
         uid: bpf_get_current_uid_gid() as u32,
@@ -183,11 +200,13 @@ fn describe(record: &mut QueryRecord, sk: Sock) -> Result<(), Fault> {
         record.inode = inode;
         record.valid |= VALID_INODE;
     }
+    if is_mptcp(record.protocol) {
+        used(sk, VIA_QUERY);
+        look_later(sk);
+    }
+    if let Some(conn) = CONNS.get_ptr(sk.0) {
+        // SAFETY: the value lives in the map.
+        record.born_ns = unsafe { (*conn).born_ns };
+    }
     Ok(())
-}
-
-#[inline(always)]
-fn now_ns() -> u64 {
-    // SAFETY: the helper has no precondition.
-    unsafe { bpf_ktime_get_boot_ns() }
 }

@@ -1,0 +1,212 @@
+//! The function that decides: `__mptcp_try_fallback(msk, fb_mib)`, and `mptcp_dss_corruption`, into which some
+//! compilers inline a copy of it.
+
+use aya_ebpf::{
+    helpers::{bpf_get_current_pid_tgid, bpf_get_smp_processor_id},
+    macros::{fentry, fexit, kprobe, kretprobe},
+    programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext},
+};
+use mptcp_trace_common::record::{
+    EVIDENCE_MP_FAIL_RECEIVED, KIND_BLACKHOLE, NO_MIB, SITE_ACTIVE_DISABLE, SITE_DSS_CORRUPTION,
+    SITE_TRY_FALLBACK,
+};
+
+use super::{add_evidence, fell_back, report, report_refused};
+use crate::{
+    emit,
+    kernel::{Sock, is_mptcp},
+    maps::{ARGUMENTS, FALLEN},
+    sensors::{
+        owner::now_ns,
+        tell::{self, where_and_why},
+    },
+};
+
+/// It succeeds for what has fallen back before, too: only the edge is news.
+#[inline(always)]
+fn try_entered(msk: Sock) {
+    match fell_back(msk) {
+        Some(true) => {
+            let _known = FALLEN.insert(
+                msk.0,
+                now_ns(),
+                u64::from(aya_ebpf::bindings::BPF_NOEXIST),
+            );
+        }
+        // The kernel takes the bit back where connect() fails at once, and in connect(AF_UNSPEC).
+        Some(false) => {
+            let _none = FALLEN.remove(msk.0);
+        }
+        None => {}
+    }
+}
+
+#[inline(always)]
+fn try_left(msk: Sock, mib: i32, allowed: bool) {
+    if allowed {
+        report(msk.0, u32::from(SITE_TRY_FALLBACK), mib);
+    } else {
+        report_refused(msk, SITE_TRY_FALLBACK, mib);
+    }
+}
+
+/// `__mptcp_try_fallback` is entered.
+#[fentry(function = "__mptcp_try_fallback")]
+pub(crate) fn fallback_fentry_try(ctx: FEntryContext) -> i32 {
+    try_entered(Sock(ctx.arg(0)));
+    0
+}
+
+/// `__mptcp_try_fallback` returns.
+#[fexit(function = "__mptcp_try_fallback")]
+pub(crate) fn fallback_fexit_try(ctx: FExitContext) -> i32 {
+    const RETURN_VALUE: usize = 2;
+    let allowed: u64 = ctx.arg(RETURN_VALUE);
+    // A C bool: the upper bits of the register are not part of it.
+    try_left(Sock(ctx.arg(0)), ctx.arg(1), allowed & 0xff != 0);
+    0
+}
+
+/// Whose arguments are kept: a packet may be processed in the middle of another function's call.
+#[derive(Clone, Copy)]
+pub(super) enum Keeper {
+    Try = 1,
+    Disable = 2,
+    Edge = 3,
+    Accept = 4,
+}
+
+/// Where the arguments of a function are kept until it returns. The idle task has one number on all CPUs.
+/// Process ids have 22 bits at most, so that the upper bits of the word are free.
+#[inline(always)]
+fn slot(keeper: Keeper) -> u64 {
+    let thread = bpf_get_current_pid_tgid();
+    let who = if thread == 0 {
+        // SAFETY: the helper has no precondition.
+        u64::from(unsafe { bpf_get_smp_processor_id() })
+    } else {
+        thread
+    };
+    who | (keeper as u64) << 56
+}
+
+/// Keeps two arguments until the function returns.
+#[inline(always)]
+pub(super) fn keep(keeper: Keeper, first: u64, second: u64) {
+    let _full = ARGUMENTS.insert(slot(keeper), [first, second], 0);
+}
+
+/// Gives them back.
+#[inline(always)]
+pub(super) fn kept(keeper: Keeper) -> Option<[u64; 2]> {
+    let slot = slot(keeper);
+    let arguments = ARGUMENTS.get_ptr(slot)?;
+    // SAFETY: the value lives in the map, and its slot is this thread's.
+    let arguments = unsafe { *arguments };
+    let _gone = ARGUMENTS.remove(slot);
+    Some(arguments)
+}
+
+#[inline(always)]
+pub(super) fn argument(ctx: &ProbeContext, n: usize) -> u64 {
+    ctx.arg(n).unwrap_or(0)
+}
+
+/// `__mptcp_try_fallback` is entered.
+#[kprobe]
+pub(crate) fn fallback_kprobe_try(ctx: ProbeContext) -> u32 {
+    let msk = argument(&ctx, 0);
+    try_entered(Sock(msk));
+    keep(Keeper::Try, msk, argument(&ctx, 1));
+    0
+}
+
+/// `__mptcp_try_fallback` returns.
+#[kretprobe]
+pub(crate) fn fallback_kretprobe_try(ctx: RetProbeContext) -> u32 {
+    if let Some([msk, mib]) = kept(Keeper::Try) {
+        let allowed: u64 = ctx.ret();
+        try_left(Sock(msk), mib as i32, allowed & 0xff != 0);
+    }
+    0
+}
+
+/// `mptcp_dss_corruption(msk, ssk)` is entered, or a copy of it that lost an argument: which of them is the
+/// subflow is seen by looking. What it is going to decide is the same that `__mptcp_try_fallback` would.
+#[kprobe]
+pub(crate) fn fallback_kprobe_dss(ctx: ProbeContext) -> u32 {
+    let (first, second) = (Sock(argument(&ctx, 0)), Sock(argument(&ctx, 1)));
+    let subflow = if second.is_subflow() { second } else { first };
+    let Some(msk) = subflow.msk_of_subflow() else {
+        return 0;
+    };
+    if fell_back(msk) == Some(true) {
+        return 0;
+    }
+    if msk.msk_may_fall_back() {
+        report(msk.0, u32::from(SITE_DSS_CORRUPTION), NO_MIB);
+    } else {
+        report_refused(msk, SITE_DSS_CORRUPTION, NO_MIB);
+    }
+    0
+}
+
+#[inline(always)]
+fn mp_fail(subflow: Sock) {
+    if let Some(msk) = subflow.msk_of_subflow() {
+        add_evidence(msk, EVIDENCE_MP_FAIL_RECEIVED);
+    }
+}
+
+/// `mptcp_pm_mp_fail_received(subflow, sequence)` is entered.
+#[fentry(function = "mptcp_pm_mp_fail_received")]
+pub(crate) fn fallback_fentry_mp_fail(ctx: FEntryContext) -> i32 {
+    mp_fail(Sock(ctx.arg(0)));
+    0
+}
+
+/// The same, by breakpoint.
+#[kprobe]
+pub(crate) fn fallback_kprobe_mp_fail(ctx: ProbeContext) -> u32 {
+    mp_fail(Sock(argument(&ctx, 0)));
+    0
+}
+
+/// MPTCP is switched off for a while, because a SYN without it was answered.
+#[inline(always)]
+pub(super) fn blackhole(sk: Sock) {
+    let Ok(protocol) = sk.protocol() else { return };
+    let msk = if is_mptcp(protocol) {
+        Some(sk)
+    } else {
+        sk.msk_of_subflow()
+    };
+    if let Some(msk) = msk {
+        emit::count_fallback(mptcp_trace_common::counter::SEEN);
+        let what = where_and_why(SITE_ACTIVE_DISABLE, NO_MIB, false);
+        tell::connection(KIND_BLACKHOLE, msk.0, what, 0);
+    }
+}
+
+/// `mptcp_active_disable(sk)` returns: from now on MPTCP is off.
+#[fexit(function = "mptcp_active_disable")]
+pub(crate) fn fallback_fexit_disable(ctx: FExitContext) -> i32 {
+    blackhole(Sock(ctx.arg(0)));
+    0
+}
+
+/// The same, by breakpoint.
+#[kprobe]
+pub(crate) fn fallback_kprobe_disable(ctx: ProbeContext) -> u32 {
+    keep(Keeper::Disable, argument(&ctx, 0), 0);
+    0
+}
+
+/// The same, by breakpoint.
+#[kretprobe]
+pub(crate) fn fallback_kretprobe_disable(_ctx: RetProbeContext) -> u32 {
+    if let Some([sk, _none]) = kept(Keeper::Disable) {
+        blackhole(Sock(sk));
+    }
+    0
+}

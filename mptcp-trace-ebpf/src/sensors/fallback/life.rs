@@ -1,0 +1,321 @@
+//! Birth, handshake, acceptance and death of connections.
+//!
+//! The state tracepoint is in every kernel and on every rung; what it does not see (who makes a socket, who
+//! accepts one, when it is freed) is asked of functions where they can be probed, else of system calls.
+
+use aya_ebpf::{
+    EbpfContext as _,
+    macros::{fentry, fexit, kprobe, kretprobe, raw_tracepoint, tracepoint},
+    programs::{
+        FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext,
+        TracePointContext,
+    },
+};
+use mptcp_trace_common::{
+    counter,
+    layout::SYSCALL_CONTEXT_OFFSET,
+    record::{
+        CONN_ACTIVE, CONN_EXISTING, CONN_TCP, CONN_TOLD, EVIDENCE_SIMULTANEOUS,
+        KIND_FALLBACK, KIND_TCP_CHILD, NO_MIB, SITE_DROPPED_CONTEXT, SITE_HANDSHAKE, SITE_LATER,
+        SITE_NO_CONTEXT, SITE_TCP_CHILD, SUBFLOW_MP_JOIN, SUBFLOW_MPC_DROP, VIA_CONNECT, VIA_IO,
+        VIA_LISTEN, VIA_SOCKET,
+    },
+};
+
+use super::{
+    CLOSE, ESTABLISHED, LISTEN, SYN_RECV, SYN_SENT, add_evidence,
+    decision::{Keeper, argument, blackhole, keep, kept},
+    flush_pending, look,
+};
+use crate::{
+    emit,
+    kernel::{
+        Sock, current_file, is_mptcp, msk_of_context, sock_of_socket, socket_of_file, subflow_flags,
+    },
+    maps::{CHILDREN_PROBED, CONNS, FALLEN},
+    sensors::{
+        owner::{
+            accepted, child, gone, has_mptcp_listener, listens, listens_no_more, made, note_down,
+            now_ns, touched, used,
+        },
+        tell::{self, where_and_why},
+    },
+};
+
+/// `inet_sock_set_state(const struct sock *sk, int oldstate, int newstate)`.
+#[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+pub(crate) fn life_tp_state(ctx: RawTracePointContext) -> i32 {
+    let sk = Sock(ctx.arg(0));
+    let (old, new) = (ctx.arg::<u64>(1) as u32, ctx.arg::<u64>(2) as u32);
+    let Ok(protocol) = sk.protocol() else {
+        return 0;
+    };
+    if is_mptcp(protocol) {
+        connection_state(sk, old, new);
+    } else if new == SYN_RECV && old == SYN_SENT {
+        // Both ends opened at once: a client that is asked in turn.
+        if let Some(msk) = sk.msk_of_subflow() {
+            add_evidence(msk, EVIDENCE_SIMULTANEOUS);
+        }
+    } else if new == ESTABLISHED && old == SYN_RECV && CHILDREN_PROBED.load() == 0 {
+        if sk.tcp_is_mptcp().is_ok_and(|is| !is) && has_mptcp_listener(sk) {
+            tcp_child(sk, SITE_TCP_CHILD);
+        }
+    }
+    0
+}
+
+#[inline(always)]
+fn connection_state(msk: Sock, old: u32, new: u32) {
+    match (old, new) {
+        (CLOSE, SYN_SENT) => {
+            touched(msk.0, u32::from(VIA_CONNECT));
+            let _none = FALLEN.remove(msk.0);
+            if let Some(conn) = CONNS.get_ptr_mut(msk.0) {
+                // SAFETY: the value lives in the map.
+                let conn = unsafe { &mut *conn };
+                conn.connect_ns = now_ns();
+                conn.evidence = 0;
+                conn.state = CONN_ACTIVE | conn.state & CONN_EXISTING;
+            }
+        }
+        (CLOSE | LISTEN, LISTEN) => {
+            touched(msk.0, u32::from(VIA_LISTEN));
+            listens(msk);
+        }
+        (LISTEN, ESTABLISHED) => {
+            let conn = child(msk, 0);
+            note_down(msk, &conn);
+        }
+        (LISTEN, CLOSE) => listens_no_more(msk),
+        (SYN_SENT, ESTABLISHED) => {
+            flush_pending(msk);
+            look(msk, SITE_HANDSHAKE);
+            if CHILDREN_PROBED.load() == 0 {
+                blackhole_after_handshake(msk);
+            }
+        }
+        _ => {
+            flush_pending(msk);
+            look(msk, SITE_LATER);
+        }
+    }
+}
+
+/// A SYN without MPTCP was answered after those with it were not: MPTCP is off from now on
+/// (`mptcp_active_disable`, which has just been called).
+#[inline(always)]
+fn blackhole_after_handshake(msk: Sock) {
+    if let Some(context) = msk.first_subflow().and_then(Sock::subflow_context)
+        && subflow_flags(context) & SUBFLOW_MPC_DROP != 0
+    {
+        blackhole(msk);
+    }
+}
+
+/// A listener of MPTCP got a child that is TCP.
+#[inline(always)]
+fn tcp_child(sk: Sock, site: u8) {
+    let mut conn = child(sk, CONN_TCP);
+    conn.state |= CONN_TOLD;
+    note_down(sk, &conn);
+    let kind = if site == SITE_DROPPED_CONTEXT {
+        KIND_FALLBACK
+    } else {
+        KIND_TCP_CHILD
+    };
+    emit::count_fallback(counter::SEEN);
+    tell::connection(kind, sk.0, where_and_why(site, NO_MIB, false), 0);
+}
+
+/// `mptcp_subflow_drop_ctx(child)`: of a child that is not to be a subflow. Those that join are refused
+/// another way, and those that belong to a connection already are being closed.
+#[inline(always)]
+fn context_dropped(sk: Sock) {
+    if sk.0 == 0 {
+        return;
+    }
+    match sk.ulp_data() {
+        Ok(0) => tcp_child(sk, SITE_NO_CONTEXT),
+        Ok(context) => {
+            if msk_of_context(context).is_none() && subflow_flags(context) & SUBFLOW_MP_JOIN == 0 {
+                tcp_child(sk, SITE_DROPPED_CONTEXT);
+            }
+        }
+        Err(_fault) => {
+            emit::count_fallback(counter::SEEN);
+            emit::count_fallback(counter::FAULTED);
+        }
+    }
+}
+
+/// `mptcp_subflow_drop_ctx` is entered.
+#[fentry(function = "mptcp_subflow_drop_ctx")]
+pub(crate) fn life_fentry_drop(ctx: FEntryContext) -> i32 {
+    context_dropped(Sock(ctx.arg(0)));
+    0
+}
+
+/// The same, by breakpoint.
+#[kprobe]
+pub(crate) fn life_kprobe_drop(ctx: ProbeContext) -> u32 {
+    context_dropped(Sock(argument(&ctx, 0)));
+    0
+}
+
+/// `mptcp_init_sock(sk)` is entered: by whoever makes the socket.
+#[fentry(function = "mptcp_init_sock")]
+pub(crate) fn life_fentry_init(ctx: FEntryContext) -> i32 {
+    made(ctx.arg(0), u32::from(VIA_SOCKET));
+    0
+}
+
+/// The same, by breakpoint.
+#[kprobe]
+pub(crate) fn life_kprobe_init(ctx: ProbeContext) -> u32 {
+    made(argument(&ctx, 0), u32::from(VIA_SOCKET));
+    0
+}
+
+/// A connection is about to be freed.
+#[inline(always)]
+fn destroyed(msk: Sock) {
+    flush_pending(msk);
+    look(msk, SITE_LATER);
+    gone(msk);
+}
+
+/// `mptcp_destroy(msk)` is entered.
+#[fentry(function = "mptcp_destroy")]
+pub(crate) fn life_fentry_destroy(ctx: FEntryContext) -> i32 {
+    destroyed(Sock(ctx.arg(0)));
+    0
+}
+
+/// The same, by breakpoint.
+#[kprobe]
+pub(crate) fn life_kprobe_destroy(ctx: ProbeContext) -> u32 {
+    destroyed(Sock(argument(&ctx, 0)));
+    0
+}
+
+/// `mptcp_stream_accept(sock, newsock, ...)` returns.
+#[fexit(function = "mptcp_stream_accept")]
+pub(crate) fn life_fexit_accept(ctx: FExitContext) -> i32 {
+    if let Some(sk) = sock_of_socket(ctx.arg(1)) {
+        accepted(sk);
+    }
+    0
+}
+
+/// `mptcp_stream_accept` is entered.
+#[kprobe]
+pub(crate) fn life_kprobe_accept(ctx: ProbeContext) -> u32 {
+    keep(Keeper::Accept, argument(&ctx, 1), 0);
+    0
+}
+
+/// `mptcp_stream_accept` returns.
+#[kretprobe]
+pub(crate) fn life_kretprobe_accept(_ctx: RetProbeContext) -> u32 {
+    if let Some([socket, _none]) = kept(Keeper::Accept)
+        && let Some(sk) = sock_of_socket(socket)
+    {
+        accepted(sk);
+    }
+    0
+}
+
+/// `mptcp_sendmsg(sk, ...)` is entered.
+#[fentry(function = "mptcp_sendmsg")]
+pub(crate) fn life_fentry_send(ctx: FEntryContext) -> i32 {
+    used(Sock(ctx.arg(0)), VIA_IO);
+    0
+}
+
+/// `mptcp_recvmsg(sk, ...)` is entered.
+#[fentry(function = "mptcp_recvmsg")]
+pub(crate) fn life_fentry_receive(ctx: FEntryContext) -> i32 {
+    used(Sock(ctx.arg(0)), VIA_IO);
+    0
+}
+
+/// Either of the two, by breakpoint.
+#[kprobe]
+pub(crate) fn life_kprobe_io(ctx: ProbeContext) -> u32 {
+    used(Sock(argument(&ctx, 0)), VIA_IO);
+    0
+}
+
+/// `sock_send_length(struct sock *sk, int ret, int flags)`, and `sock_recv_length`.
+#[raw_tracepoint(tracepoint = "sock_send_length")]
+pub(crate) fn life_tp_io(ctx: RawTracePointContext) -> i32 {
+    let sk = Sock(ctx.arg(0));
+    if sk.protocol().is_ok_and(is_mptcp) {
+        used(sk, VIA_IO);
+    }
+    0
+}
+
+/// `tcp_destroy_sock(struct sock *sk)`: of TCP sockets, subflows among them.
+#[raw_tracepoint(tracepoint = "tcp_destroy_sock")]
+pub(crate) fn life_tp_destroy(ctx: RawTracePointContext) -> i32 {
+    let sk = Sock(ctx.arg(0));
+    if CONNS.get_ptr(sk.0).is_some() {
+        gone(sk);
+        return 0;
+    }
+    // Where the end of connections is not probed, that of their first subflow has to do: for one that is
+    // closed and that no file stands for any more, there is no way back.
+    if CHILDREN_PROBED.load() == 0
+        && let Some(msk) = sk.msk_of_subflow()
+        && msk.first_subflow() == Some(sk)
+        && msk.state().is_ok_and(|state| u32::from(state) == CLOSE)
+        && msk.inode().is_err()
+    {
+        destroyed(msk);
+    }
+    0
+}
+
+/// The value that a system call returns, as its exit tracepoint has it.
+#[inline(always)]
+fn returned(ctx: &TracePointContext) -> i64 {
+    // SAFETY: the context of these programs is the header and the value; the loader has compared the offset
+    // with the kernel's BTF, and the verifier checks the bounds.
+    unsafe {
+        *ctx.as_ptr()
+            .byte_add(SYSCALL_CONTEXT_OFFSET)
+            .cast::<i64>()
+    }
+}
+
+/// The socket behind the descriptor that a system call returns.
+#[inline(always)]
+fn returned_socket(ctx: &TracePointContext) -> Option<Sock> {
+    let fd = u32::try_from(returned(ctx)).ok()?;
+    socket_of_file(current_file(fd).ok()?)
+}
+
+/// `socket` returns.
+#[tracepoint]
+pub(crate) fn life_exit_socket(ctx: TracePointContext) -> u32 {
+    if let Some(sk) = returned_socket(&ctx)
+        && sk.protocol().is_ok_and(is_mptcp)
+    {
+        made(sk.0, u32::from(VIA_SOCKET));
+    }
+    0
+}
+
+/// `accept` or `accept4` returns.
+#[tracepoint]
+pub(crate) fn life_exit_accept(ctx: TracePointContext) -> u32 {
+    if let Some(sk) = returned_socket(&ctx)
+        && (CONNS.get_ptr(sk.0).is_some() || sk.protocol().is_ok_and(is_mptcp))
+    {
+        accepted(sk);
+    }
+    0
+}
+

@@ -1,0 +1,138 @@
+//! Which connection fell back to TCP, when, and what was seen of the reason?
+//!
+//! Where the kernel has `__mptcp_try_fallback`, that function is told the cause. Where it has not, the edge of
+//! the fallback bit is looked for at the functions that can set it, and the innermost of them tells. Where no
+//! function can be probed, tracepoints next to the decisions foretell or notice it.
+//!
+//! Each connection is told of once: whoever enters it into `FALLEN` first.
+
+mod decision;
+mod edge;
+mod life;
+mod listed;
+mod path;
+
+use aya_ebpf::bindings::BPF_NOEXIST;
+use mptcp_trace_common::{
+    counter,
+    record::{
+        CONN_PENDING, CONN_UNSEEN_BIRTH, KIND_EXISTING, KIND_FALLBACK, NO_MIB, SITE_LATER,
+    },
+};
+
+use super::{
+    owner::now_ns,
+    tell::{self, where_and_why},
+};
+use crate::{
+    emit,
+    kernel::Sock,
+    maps::{CALIBRATED, CONNS, FALLBACK_BIT, FALLEN},
+};
+
+/// `TCP_*` of `include/net/tcp_states.h`, part of the kernel's interface.
+const ESTABLISHED: u32 = 1;
+const SYN_SENT: u32 = 2;
+const SYN_RECV: u32 = 3;
+const CLOSE: u32 = 7;
+const LISTEN: u32 = 10;
+
+const EEXIST: i32 = -17;
+
+/// Whether the state bit of a connection says that it fell back; none if that bit is not known (yet).
+#[inline(always)]
+fn fell_back(msk: Sock) -> Option<bool> {
+    let number = *CALIBRATED.get(FALLBACK_BIT)?;
+    if number == 0 || number > 64 {
+        return None;
+    }
+    let flags = msk.msk_flags().ok()?;
+    Some(flags >> (number - 1) & 1 == 1)
+}
+
+/// Tells of a fallback that was just seen, unless it was told before.
+#[inline(never)]
+fn report(msk: u64, site: u32, mib: i32) -> u32 {
+    let now = now_ns();
+    match FALLEN.insert(msk, now, u64::from(BPF_NOEXIST)) {
+        Ok(()) => {}
+        Err(EEXIST) => return 0,
+        Err(_errno) => {
+            emit::count_fallback(counter::SEEN);
+            emit::count_fallback(counter::TABLE_FULL);
+            return 0;
+        }
+    }
+    emit::count_fallback(counter::SEEN);
+    let sk = Sock(msk);
+    let mut kind = KIND_FALLBACK;
+    match CONNS.get_ptr_mut(msk) {
+        Some(conn) => {
+            // SAFETY: the value lives in the map.
+            let conn = unsafe { &mut *conn };
+            // In the middle of connect() the connection has no addresses yet: it is told when it has.
+            if sk.state().is_ok_and(|state| u32::from(state) == SYN_SENT)
+                && sk
+                    .first_subflow()
+                    .is_some_and(|it| it.state().is_ok_and(|state| u32::from(state) == CLOSE))
+            {
+                conn.pending_ns = now;
+                conn.pending_site = site;
+                conn.pending_mib = mib;
+                conn.state |= CONN_PENDING;
+                return 0;
+            }
+            if site == u32::from(SITE_LATER) && conn.state & CONN_UNSEEN_BIRTH != 0 {
+                kind = KIND_EXISTING;
+            }
+        }
+        None if site == u32::from(SITE_LATER) => kind = KIND_EXISTING,
+        None => {}
+    }
+    tell::connection(kind, msk, where_and_why(site as u8, mib, false), now);
+    0
+}
+
+/// Tells of a fallback that the kernel did not allow: the subflow is reset.
+#[inline(always)]
+fn report_refused(msk: Sock, site: u8, mib: i32) {
+    emit::count_fallback(counter::SEEN);
+    tell::connection(KIND_FALLBACK, msk.0, where_and_why(site, mib, true), 0);
+}
+
+/// Tells of a fallback that had to wait.
+#[inline(always)]
+fn flush_pending(msk: Sock) {
+    if let Some(conn) = CONNS.get_ptr_mut(msk.0) {
+        // SAFETY: the value lives in the map.
+        let conn = unsafe { &mut *conn };
+        if conn.state & CONN_PENDING != 0 {
+            conn.state &= !CONN_PENDING;
+            let what = where_and_why(conn.pending_site as u8, conn.pending_mib, false);
+            tell::connection(KIND_FALLBACK, msk.0, what, conn.pending_ns);
+        }
+    }
+}
+
+/// Looks whether a connection has fallen back and nobody saw it.
+#[inline(always)]
+pub(crate) fn look(msk: Sock, site: u8) {
+    if fell_back(msk) == Some(true) && FALLEN.get_ptr(msk.0).is_none() {
+        report(msk.0, u32::from(site), NO_MIB);
+    }
+}
+
+/// The same when the connection is asked about: what had to wait is told, too.
+#[inline(always)]
+pub(crate) fn look_later(msk: Sock) {
+    look(msk, SITE_LATER);
+}
+
+/// Adds to what was seen around a connection.
+#[inline(always)]
+fn add_evidence(msk: Sock, evidence: u32) {
+    if let Some(conn) = CONNS.get_ptr_mut(msk.0) {
+        // SAFETY: the value lives in the map.
+        unsafe { (*conn).evidence |= evidence };
+    }
+}

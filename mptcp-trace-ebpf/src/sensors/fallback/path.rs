@@ -1,0 +1,129 @@
+//! What the data path says about itself: tracepoints of MPTCP, which every kernel has.
+//!
+//! `subflow_check_data_avail` fires with the status of a mapping right before the kernel decides over it, in
+//! the same context and under the same lock. Where the decision itself cannot be probed it is foretold from
+//! there, from the same facts that the kernel looks at next.
+
+use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
+use mptcp_trace_common::{
+    layout::NO_NUMBER,
+    record::{
+        EVIDENCE_BAD_CHECKSUM, EVIDENCE_INFINITE_RECEIVED, EVIDENCE_INFINITE_SENT,
+        EVIDENCE_INVALID_MAPPING, EVIDENCE_MP_FAIL_SENT, EVIDENCE_NO_DSS, NO_MIB,
+        SITE_DATA_AVAILABLE, SITE_LATER, SUBFLOW_MP_JOIN, SUBFLOW_VALID_CSUM_SEEN,
+    },
+};
+
+use super::{add_evidence, fell_back, look, report, report_refused};
+use crate::{
+    kernel::{Sock, is_infinite_mapping, msk_of_context, sends_infinite_map, sock_of_skb, subflow_flags},
+    maps::{DECISION_PROBED, INFINITE_MAPPING, NUMBERS},
+};
+
+macro_rules! number {
+    ($field:ident) => {{
+        // SAFETY: NUMBERS is a static of this program. The read is volatile because the loader writes the
+        // value between compilation and loading.
+        unsafe { core::ptr::read_volatile(&raw const NUMBERS.$field) }
+    }};
+}
+
+/// True if `status` is the number that this kernel has for it.
+#[inline(always)]
+fn is(status: u8, number: u8) -> bool {
+    number != NO_NUMBER && status == number
+}
+
+/// `subflow_check_data_avail(u8 status, struct sk_buff *skb)`.
+#[raw_tracepoint(tracepoint = "subflow_check_data_avail")]
+pub(crate) fn fallback_tp_data(ctx: RawTracePointContext) -> i32 {
+    let status = ctx.arg::<u64>(0) as u8;
+    let evidence = if is(status, number!(mapping_invalid)) {
+        EVIDENCE_INVALID_MAPPING
+    } else if is(status, number!(mapping_nodss)) {
+        EVIDENCE_NO_DSS
+    } else if is(status, number!(mapping_bad_csum)) {
+        EVIDENCE_BAD_CHECKSUM
+    } else if is(status, number!(mapping_dummy)) && DECISION_PROBED.load() == 0 {
+        0
+    } else {
+        return 0;
+    };
+    let Some(subflow) = sock_of_skb(ctx.arg(1)) else {
+        return 0;
+    };
+    let Some(context) = subflow.subflow_context() else {
+        return 0;
+    };
+    let Some(msk) = msk_of_context(context) else {
+        return 0;
+    };
+    if evidence == 0 {
+        // It has fallen back, this packet or an earlier one.
+        look(msk, SITE_LATER);
+    } else {
+        bad_data(msk, context, evidence);
+    }
+    0
+}
+
+#[inline(always)]
+fn bad_data(msk: Sock, context: u64, mut evidence: u32) {
+    if evidence == EVIDENCE_INVALID_MAPPING && take_infinite_mapping() {
+        evidence |= EVIDENCE_INFINITE_RECEIVED;
+    }
+    // Behind a good checksum a bad one is complained of first (MP_FAIL); the fallback comes later.
+    let complains = evidence & EVIDENCE_BAD_CHECKSUM != 0
+        && subflow_flags(context) & (SUBFLOW_MP_JOIN | SUBFLOW_VALID_CSUM_SEEN) != 0;
+    if complains {
+        evidence |= EVIDENCE_MP_FAIL_SENT;
+    }
+    let fallen = fell_back(msk);
+    if fallen == Some(false) || fallen.is_none() {
+        add_evidence(msk, evidence);
+    }
+    if DECISION_PROBED.load() != 0 || complains || fallen != Some(false) {
+        return;
+    }
+    if msk.msk_may_fall_back() {
+        report(msk.0, u32::from(SITE_DATA_AVAILABLE), NO_MIB);
+    } else {
+        report_refused(msk, SITE_DATA_AVAILABLE, NO_MIB);
+    }
+}
+
+#[inline(always)]
+fn take_infinite_mapping() -> bool {
+    let Some(seen) = INFINITE_MAPPING.get_ptr_mut(0) else {
+        return false;
+    };
+    // SAFETY: this CPU's slot of the array.
+    let seen = unsafe { &mut *seen };
+    let was = *seen != 0;
+    *seen = 0;
+    was
+}
+
+/// `get_mapping_status(struct mptcp_ext *mpext)`: fires right before the other one, on the same CPU.
+#[raw_tracepoint(tracepoint = "get_mapping_status")]
+pub(crate) fn fallback_tp_mapping(ctx: RawTracePointContext) -> i32 {
+    if is_infinite_mapping(ctx.arg(0))
+        && let Some(seen) = INFINITE_MAPPING.get_ptr_mut(0)
+    {
+        // SAFETY: this CPU's slot of the array.
+        unsafe { *seen = 1 };
+    }
+    0
+}
+
+/// `mptcp_subflow_get_send(struct mptcp_subflow_context *context)`: what is sent next goes through it.
+#[raw_tracepoint(tracepoint = "mptcp_subflow_get_send")]
+pub(crate) fn fallback_tp_send(ctx: RawTracePointContext) -> i32 {
+    let context: u64 = ctx.arg(0);
+    if sends_infinite_map(context)
+        && let Some(msk) = msk_of_context(context)
+    {
+        add_evidence(msk, EVIDENCE_INFINITE_SENT);
+    }
+    0
+}

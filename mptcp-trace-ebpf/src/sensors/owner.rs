@@ -1,0 +1,215 @@
+//! Who holds a socket, and since when does it live?
+//!
+//! A fallback is decided wherever the packet happens to be processed: under the idle task, a worker, or the
+//! other end's process. So whoever holds a socket is noted down where it is the current process: when it
+//! makes the socket, connects it, listens, accepts, sends or receives, and asks.
+
+use aya_ebpf::{
+    bindings::BPF_NOEXIST,
+    helpers::{
+        bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_current_task,
+        bpf_get_current_uid_gid, bpf_ktime_get_boot_ns,
+    },
+};
+use mptcp_trace_common::{
+    counter,
+    record::{
+        CONN_TCP, CONN_TOLD, CONN_UNACCEPTED, CONN_UNSEEN_BIRTH, Conn, KIND_ACCEPTED, NO_MIB, Owner,
+        VIA_ACCEPT, VIA_LISTENER,
+    },
+};
+
+use super::tell;
+use crate::{
+    admit::current_pid_in_namespace,
+    emit,
+    kernel::{Sock, is_mptcp, process_comm},
+    maps::{CONNS, FALLEN, LISTENERS},
+};
+
+#[inline(always)]
+pub(crate) fn now_ns() -> u64 {
+    // SAFETY: the helper has no precondition.
+    unsafe { bpf_ktime_get_boot_ns() }
+}
+
+/// The current process, as an owner.
+#[inline(always)]
+fn current(via: u8) -> Owner {
+    let pid_tgid = bpf_get_current_pid_tgid();
+    // SAFETY: the helper has no precondition.
+    let task = unsafe { bpf_get_current_task() };
+    Owner {
+        // SAFETY: the helper has no precondition.
+        cgroup_id: unsafe { bpf_get_current_cgroup_id() },
+        tgid: (pid_tgid >> 32) as u32,
+        tid: pid_tgid as u32,
+        ns_tgid: current_pid_in_namespace(),
+        uid: bpf_get_current_uid_gid() as u32,
+        via,
+        reserved: [0; 7],
+        comm: process_comm(task),
+    }
+}
+
+/// A socket that nothing is known of yet.
+#[inline(always)]
+pub(crate) fn newborn(state: u32, owner: Owner, inode: u64) -> Conn {
+    Conn {
+        born_ns: now_ns(),
+        connect_ns: 0,
+        inode,
+        pending_ns: 0,
+        owner,
+        evidence: 0,
+        state,
+        pending_mib: NO_MIB,
+        pending_site: 0,
+    }
+}
+
+/// Notes a socket down, whatever stood at its address before.
+#[inline(always)]
+pub(crate) fn note_down(sk: Sock, conn: &Conn) {
+    let _none = FALLEN.remove(sk.0);
+    if CONNS.insert(sk.0, conn, 0).is_err() {
+        emit::count_fallback(counter::UNFOLLOWED);
+    }
+}
+
+/// Notes a socket down unless it is known already; true if it was not.
+#[inline(always)]
+pub(crate) fn note_down_new(sk: Sock, conn: &Conn) -> bool {
+    CONNS.insert(sk.0, conn, u64::from(BPF_NOEXIST)).is_ok()
+}
+
+/// The current process has made this socket.
+#[inline(never)]
+pub(crate) fn made(sk: u64, via: u32) -> u32 {
+    let sk = Sock(sk);
+    let conn = newborn(0, current(via as u8), sk.inode().unwrap_or(0));
+    note_down(sk, &conn);
+    0
+}
+
+/// The current process does something with this MPTCP socket.
+#[inline(never)]
+pub(crate) fn touched(sk: u64, via: u32) -> u32 {
+    let sk = Sock(sk);
+    let inode = sk.inode().unwrap_or(0);
+    if let Some(conn) = CONNS.get_ptr_mut(sk.0) {
+        // SAFETY: the value lives in the map; several CPUs may write to it, each of them plain data.
+        let conn = unsafe { &mut *conn };
+        if conn.inode == 0 || inode == 0 || conn.inode == inode {
+            conn.inode = inode;
+            conn.owner = current(via as u8);
+            return 0;
+        }
+        // Another socket lives at this address now, and we have not seen it being made.
+    }
+    let conn = newborn(CONN_UNSEEN_BIRTH, current(via as u8), inode);
+    note_down(sk, &conn);
+    0
+}
+
+/// The same for what is done often: nothing to do if the owner is known.
+#[inline(always)]
+pub(crate) fn used(sk: Sock, via: u8) {
+    if let Some(conn) = CONNS.get_ptr(sk.0) {
+        // SAFETY: the value lives in the map.
+        let (tgid, inode) = unsafe { ((*conn).owner.tgid, (*conn).inode) };
+        if tgid == (bpf_get_current_pid_tgid() >> 32) as u32
+            && (inode == 0 || sk.inode().is_ok_and(|now| now == inode))
+        {
+            return;
+        }
+    }
+    touched(sk.0, u32::from(via));
+}
+
+/// The current process has accepted this socket.
+#[inline(always)]
+pub(crate) fn accepted(sk: Sock) {
+    let Ok(protocol) = sk.protocol() else { return };
+    if let Some(conn) = CONNS.get_ptr_mut(sk.0) {
+        // SAFETY: the value lives in the map.
+        let conn = unsafe { &mut *conn };
+        if conn.state & CONN_UNACCEPTED != 0 {
+            conn.owner = current(VIA_ACCEPT);
+            conn.inode = sk.inode().unwrap_or(0);
+            let told = conn.state & CONN_TOLD != 0;
+            conn.state &= !(CONN_UNACCEPTED | CONN_TOLD);
+            if told {
+                emit::count_fallback(counter::SEEN);
+                tell::connection(KIND_ACCEPTED, sk.0, 0, 0);
+            }
+            return;
+        }
+        if conn.state & CONN_TCP != 0 {
+            return;
+        }
+    }
+    if is_mptcp(protocol) {
+        used(sk, VIA_ACCEPT);
+    }
+}
+
+/// A socket that a listener gave birth to belongs to the listener's owner until it is accepted.
+#[inline(always)]
+pub(crate) fn child(sk: Sock, state: u32) -> Conn {
+    let mut owner = Owner::NONE;
+    if let Some(listener) = listener_key(sk).and_then(|key| LISTENERS.get_ptr(key))
+        // SAFETY: the value lives in the map.
+        && let Some(conn) = CONNS.get_ptr(unsafe { *listener })
+    {
+        // SAFETY: the value lives in the map.
+        owner = unsafe { (*conn).owner };
+        owner.via = VIA_LISTENER;
+    }
+    let mut conn = newborn(state | CONN_UNACCEPTED, owner, 0);
+    conn.connect_ns = conn.born_ns;
+    conn
+}
+
+/// Network namespace and local port in one word.
+#[inline(always)]
+fn listener_key(sk: Sock) -> Option<u64> {
+    let netns = sk.netns().ok()?;
+    let port = sk.local_port().ok()?;
+    (port != 0).then_some(u64::from(netns) << 16 | u64::from(port))
+}
+
+/// Remembers a listener.
+#[inline(always)]
+pub(crate) fn listens(sk: Sock) {
+    if let Some(key) = listener_key(sk)
+        && LISTENERS.insert(key, sk.0, 0).is_err()
+    {
+        emit::count_fallback(counter::UNFOLLOWED);
+    }
+}
+
+/// True if this TCP socket was born of a listener of MPTCP.
+#[inline(always)]
+pub(crate) fn has_mptcp_listener(sk: Sock) -> bool {
+    listener_key(sk).is_some_and(|key| LISTENERS.get_ptr(key).is_some())
+}
+
+/// Forgets a listener that listens no more.
+#[inline(always)]
+pub(crate) fn listens_no_more(sk: Sock) {
+    if let Some(key) = listener_key(sk)
+        && let Some(listener) = LISTENERS.get_ptr(key)
+        // SAFETY: the value lives in the map.
+        && unsafe { *listener } == sk.0
+    {
+        let _gone = LISTENERS.remove(key);
+    }
+}
+
+/// The socket is no more: its address may be given to another.
+#[inline(always)]
+pub(crate) fn gone(sk: Sock) {
+    let _unknown = CONNS.remove(sk.0);
+    let _unknown = FALLEN.remove(sk.0);
+}

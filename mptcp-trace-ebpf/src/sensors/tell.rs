@@ -1,0 +1,128 @@
+//! Writes down what is to be said of a connection.
+
+use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid};
+use mptcp_trace_common::record::{
+    ADMITTED, BY_TRACER, CONN_TOLD, CONN_UNACCEPTED, CONN_VALID_BYTES, CONN_VALID_FLAGS,
+    CONN_VALID_OFF, CONN_VALID_SUBFLOW, ConnRecord, KIND_BLACKHOLE, REFUSED, SUBFLOW_SERVER_SIDE,
+    SUBFLOW_SIDE_KNOWN, VALID_INODE,
+};
+
+use super::owner::now_ns;
+use crate::{
+    admit::{admit_owner, admit_socket_netns, is_tracer},
+    emit,
+    kernel::{Fault, Sock, is_mptcp, subflow_flags},
+    maps::{CONNS, RUNG},
+};
+
+/// Where something was seen and what the kernel named as its cause, in one word.
+#[inline(always)]
+pub(crate) fn where_and_why(site: u8, mib: i32, refused: bool) -> u64 {
+    u64::from(mib as u32) << 32 | u64::from(refused) << 8 | u64::from(site)
+}
+
+/// Sends a record of this kind about a socket, or counts why not. `happened_ns` is 0 for now.
+///
+/// A function of its own, called by many programs: inlined, it would be most of each.
+#[inline(never)]
+pub(crate) fn connection(kind: u32, sk: u64, where_and_why: u64, happened_ns: u64) -> u32 {
+    let Some(mut entry) = emit::reserve_connection() else {
+        return 0;
+    };
+    // SAFETY: a record of nothing but zeroes is valid: integers and arrays of integers.
+    let record = unsafe {
+        core::ptr::write_bytes(entry.as_mut_ptr(), 0, 1);
+        entry.assume_init_mut()
+    };
+    let now = now_ns();
+    record.kind = kind;
+    record.noticed_ns = now;
+    record.boottime_ns = if happened_ns == 0 { now } else { happened_ns };
+    record.site = where_and_why as u8;
+    record.mib = (where_and_why >> 32) as i32;
+    if where_and_why & 1 << 8 != 0 {
+        record.valid |= REFUSED;
+    }
+    record.rung = RUNG.load() as u8;
+    let pid_tgid = bpf_get_current_pid_tgid();
+    record.current_tgid = (pid_tgid >> 32) as u32;
+    record.current_tid = pid_tgid as u32;
+    record.current_comm = bpf_get_current_comm().unwrap_or([0; 16]);
+    match describe(record, Sock(sk)) {
+        Ok(()) => emit::submit_connection(entry),
+        Err(Fault) => emit::discard_connection(entry),
+    }
+    0
+}
+
+#[inline(always)]
+fn describe(record: &mut ConnRecord, sk: Sock) -> Result<(), Fault> {
+    record.socket = sk.0;
+    record.family = sk.family()?;
+    record.protocol = sk.protocol()?;
+    record.state = sk.state()?;
+    record.netns = sk.netns()?;
+    // The connection itself learns its addresses only when the handshake is over.
+    let mut named = sk;
+    if is_mptcp(record.protocol) {
+        if let Some(subflow) = sk.first_subflow() {
+            record.subflow_state = subflow.state()?;
+            if subflow.local_port()? != 0 {
+                named = subflow;
+            }
+            if let Some(context) = subflow.subflow_context() {
+                record.subflow_flags = subflow_flags(context);
+                record.valid |= CONN_VALID_SUBFLOW;
+            }
+        }
+        if let Some(server_side) = sk.msk_server_side() {
+            record.subflow_flags |= SUBFLOW_SIDE_KNOWN;
+            if server_side {
+                record.subflow_flags |= SUBFLOW_SERVER_SIDE;
+            }
+        }
+        if let Ok(flags) = sk.msk_flags() {
+            record.msk_flags = flags;
+            record.valid |= CONN_VALID_FLAGS;
+        }
+        if let Ok((sent, received)) = sk.msk_bytes() {
+            record.bytes_sent = sent;
+            record.bytes_received = received;
+            record.valid |= CONN_VALID_BYTES;
+        }
+    }
+    if record.kind == KIND_BLACKHOLE
+        && let Some(off_ms) = sk.mptcp_off_ms()
+    {
+        record.off_ms = off_ms;
+        record.valid |= CONN_VALID_OFF;
+    }
+    let ends = named.endpoints(record.family)?;
+    record.local_addr = ends.local_addr;
+    record.remote_addr = ends.remote_addr;
+    record.local_port = ends.local_port;
+    record.remote_port_be = ends.remote_port_be;
+    if let Ok(inode) = sk.inode() {
+        record.inode = inode;
+        record.valid |= VALID_INODE;
+    }
+    if let Some(conn) = CONNS.get_ptr_mut(sk.0) {
+        // SAFETY: the value lives in the map.
+        let conn = unsafe { &mut *conn };
+        record.born_ns = conn.born_ns;
+        record.connect_ns = conn.connect_ns;
+        record.owner = conn.owner;
+        record.evidence = conn.evidence;
+        record.conn_state = conn.state;
+        if conn.state & CONN_UNACCEPTED != 0 {
+            conn.state |= CONN_TOLD;
+        }
+    }
+    if admit_socket_netns(record.netns) && admit_owner(&record.owner) {
+        record.valid |= ADMITTED;
+    }
+    if is_tracer(&record.owner) {
+        record.valid |= BY_TRACER;
+    }
+    Ok(())
+}

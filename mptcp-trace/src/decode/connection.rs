@@ -1,0 +1,345 @@
+//! Records about connections -> what is said of them, and the conclusion about the cause.
+
+use std::{borrow::Cow, mem::offset_of, time::Duration};
+
+use mptcp_trace_common::record::{
+    ADMITTED, BY_TRACER, CONN_ACTIVE, CONN_EXISTING, CONN_TCP, CONN_UNACCEPTED, CONN_UNSEEN_BIRTH,
+    CONN_VALID_BYTES, CONN_VALID_FLAGS, CONN_VALID_OFF, CONN_VALID_SUBFLOW, ConnRecord,
+    EVIDENCE_BAD_CHECKSUM, EVIDENCE_INFINITE_RECEIVED, EVIDENCE_INFINITE_SENT,
+    EVIDENCE_INVALID_MAPPING, EVIDENCE_MP_FAIL_RECEIVED, EVIDENCE_MP_FAIL_SENT, EVIDENCE_NO_DSS,
+    EVIDENCE_SIMULTANEOUS, KIND_ACCEPTED, KIND_BLACKHOLE, KIND_EXISTING, KIND_FALLBACK,
+    KIND_TCP_CHILD, NO_MIB, Owner as OwnerRecord, REFUSED, SITE_ACTIVE_DISABLE, SITE_CONNECT,
+    SITE_DATA_AVAILABLE, SITE_DETECT_BLACKHOLE, SITE_DROPPED_CONTEXT, SITE_DSS_CORRUPTION,
+    SITE_FINISH_CONNECT, SITE_HANDSHAKE, SITE_INCOMING_OPTIONS, SITE_LATER, SITE_LISTED,
+    SITE_NO_CONTEXT, SITE_SENDMSG_FRAG, SITE_SIMULTANEOUS, SITE_TCP_CHILD, SITE_TRY_FALLBACK,
+    SUBFLOW_MP_CAPABLE, SUBFLOW_MPC_DROP, SUBFLOW_REMOTE_KEY, SUBFLOW_REQUEST_MPTCP,
+    SUBFLOW_SERVER_SIDE, SUBFLOW_SIDE_KNOWN, VALID_INODE, VIA_ACCEPT, VIA_CONNECT, VIA_EXISTING,
+    VIA_IO, VIA_LISTEN, VIA_LISTENER, VIA_QUERY, VIA_SOCKET,
+};
+
+use super::{DecodeError, Observation, address, comm, fallen, family_of, protocol_of, rung_of, sixteen};
+use crate::model::{
+    Connection, ConnectionId, ConnectionKind, Evidence, Facts, Known, Owner, Process, Side, Socket,
+    SocketId, Stage, TcpState, Via, name_of_enumerator,
+};
+
+macro_rules! field {
+    ($bytes:expr, $ty:ty, $field:ident) => {{
+        let mut value = [0; size_of::<$ty>()];
+        let start = offset_of!(ConnRecord, $field);
+        value.copy_from_slice(&$bytes[start..start + size_of::<$ty>()]);
+        <$ty>::from_ne_bytes(value)
+    }};
+}
+
+macro_rules! owner_field {
+    ($bytes:expr, $ty:ty, $field:ident) => {{
+        let mut value = [0; size_of::<$ty>()];
+        let start = offset_of!(ConnRecord, owner) + offset_of!(OwnerRecord, $field);
+        value.copy_from_slice(&$bytes[start..start + size_of::<$ty>()]);
+        <$ty>::from_ne_bytes(value)
+    }};
+}
+
+/// Decodes a [`ConnRecord`].
+pub(super) fn connection(bytes: &[u8], facts: &Facts) -> Result<Observation, DecodeError> {
+    if bytes.len() != size_of::<ConnRecord>() {
+        return Err(DecodeError::Length {
+            got: bytes.len(),
+            want: size_of::<ConnRecord>(),
+        });
+    }
+    let valid = field!(bytes, u32, valid);
+    let has = |bit: u32| valid & bit == bit;
+    let conn_state = field!(bytes, u32, conn_state);
+    let is = |bit: u32| conn_state & bit == bit;
+    let kind = match field!(bytes, u32, kind) {
+        KIND_FALLBACK if has(REFUSED) => ConnectionKind::Refused,
+        KIND_FALLBACK => ConnectionKind::Fallback,
+        KIND_TCP_CHILD => ConnectionKind::Plain,
+        KIND_ACCEPTED => ConnectionKind::Accepted,
+        KIND_EXISTING => ConnectionKind::Existing,
+        KIND_BLACKHOLE => ConnectionKind::Blackhole,
+        other => return Err(DecodeError::Kind(other)),
+    };
+    let fell_back = has(CONN_VALID_FLAGS)
+        .then(|| fallen(field!(bytes, u64, msk_flags), facts))
+        .flatten();
+    let flags = has(CONN_VALID_SUBFLOW).then(|| field!(bytes, u32, subflow_flags));
+    let side = side(field!(bytes, u32, subflow_flags), conn_state);
+    let sighting = Sighting {
+        site: bytes[offset_of!(ConnRecord, site)],
+        mib: field!(bytes, i32, mib),
+        flags,
+        side,
+        evidence: field!(bytes, u32, evidence),
+        watched: !is(CONN_EXISTING) && !is(CONN_UNSEEN_BIRTH),
+    };
+    let (cause, known) = match kind {
+        ConnectionKind::Fallback | ConnectionKind::Refused => conclude(&sighting, facts)?,
+        ConnectionKind::Existing if fell_back == Some(true) => conclude(&sighting, facts)?,
+        ConnectionKind::Plain => (None, plain_known(sighting.site)?),
+        ConnectionKind::Existing | ConnectionKind::Accepted | ConnectionKind::Blackhole => {
+            (None, Known::Unknown)
+        }
+    };
+    let at = Duration::from_nanos(field!(bytes, u64, boottime_ns));
+    let connect_ns = field!(bytes, u64, connect_ns);
+    let connection = Connection {
+        kind,
+        at,
+        id: ConnectionId {
+            socket: SocketId(field!(bytes, u64, socket)),
+            born_at: Duration::from_nanos(field!(bytes, u64, born_ns)),
+        },
+        socket: socket(bytes, has(VALID_INODE))?,
+        owner: owner(bytes)?,
+        unaccepted: is(CONN_UNACCEPTED),
+        admitted: has(ADMITTED),
+        stage: cause.as_deref().and_then(stage).or_else(|| plain_stage(sighting.site)),
+        cause,
+        known,
+        side,
+        since_connect: (connect_ns != 0)
+            .then(|| at.saturating_sub(Duration::from_nanos(connect_ns))),
+        bytes: has(CONN_VALID_BYTES)
+            .then(|| (field!(bytes, u64, bytes_sent), field!(bytes, u64, bytes_received))),
+        evidence: evidence(sighting.evidence),
+        existing: is(CONN_EXISTING) || is(CONN_UNSEEN_BIRTH),
+        fell_back,
+        late: sighting.site == SITE_LATER,
+        current: (
+            field!(bytes, u32, current_tgid),
+            comm(sixteen(bytes, offset_of!(ConnRecord, current_comm))),
+        ),
+        off_for: has(CONN_VALID_OFF)
+            .then(|| Duration::from_millis(field!(bytes, u32, off_ms).into())),
+        rung: rung_of(bytes[offset_of!(ConnRecord, rung)])?,
+    };
+    Ok(if has(BY_TRACER) {
+        Observation::CanaryConnection(Box::new(connection))
+    } else {
+        Observation::Connection(Box::new(connection))
+    })
+}
+
+fn socket(bytes: &[u8], has_inode: bool) -> Result<Socket, DecodeError> {
+    let family = family_of(field!(bytes, u16, family))?;
+    Ok(Socket {
+        id: SocketId(field!(bytes, u64, socket)),
+        inode: has_inode.then(|| field!(bytes, u64, inode)),
+        netns: field!(bytes, u32, netns),
+        protocol: protocol_of(field!(bytes, u16, protocol))?,
+        family,
+        state: TcpState(bytes[offset_of!(ConnRecord, state)]),
+        local: address(
+            family,
+            sixteen(bytes, offset_of!(ConnRecord, local_addr)),
+            field!(bytes, u16, local_port),
+        ),
+        remote: address(
+            family,
+            sixteen(bytes, offset_of!(ConnRecord, remote_addr)),
+            u16::from_be(field!(bytes, u16, remote_port_be)),
+        ),
+    })
+}
+
+fn owner(bytes: &[u8]) -> Result<Option<Owner>, DecodeError> {
+    let pid = owner_field!(bytes, u32, tgid);
+    if pid == 0 {
+        return Ok(None);
+    }
+    let owner = offset_of!(ConnRecord, owner);
+    let via = match bytes[owner + offset_of!(OwnerRecord, via)] {
+        VIA_SOCKET => Via::Socket,
+        VIA_CONNECT => Via::Connect,
+        VIA_LISTEN => Via::Listen,
+        VIA_ACCEPT => Via::Accept,
+        VIA_IO => Via::Io,
+        VIA_QUERY => Via::Query,
+        VIA_LISTENER => Via::Listener,
+        VIA_EXISTING => Via::Existing,
+        other => return Err(DecodeError::Field("way to the owner", other.into())),
+    };
+    Ok(Some(Owner {
+        process: Process {
+            pid,
+            tid: owner_field!(bytes, u32, tid),
+            uid: owner_field!(bytes, u32, uid),
+            cgroup_id: owner_field!(bytes, u64, cgroup_id),
+            comm: comm(sixteen(bytes, owner + offset_of!(OwnerRecord, comm))),
+        },
+        via,
+    }))
+}
+
+/// What the connection itself says, else what we saw of its beginning.
+fn side(flags: u32, conn_state: u32) -> Option<Side> {
+    if flags & SUBFLOW_SIDE_KNOWN != 0 {
+        return Some(if flags & SUBFLOW_SERVER_SIDE != 0 {
+            Side::Passive
+        } else {
+            Side::Active
+        });
+    }
+    match (conn_state & CONN_ACTIVE != 0, conn_state & CONN_TCP != 0) {
+        (true, _) => Some(Side::Active),
+        (false, true) => Some(Side::Passive),
+        (false, false) => None,
+    }
+}
+
+fn evidence(bits: u32) -> Vec<Evidence> {
+    [
+        (EVIDENCE_BAD_CHECKSUM, Evidence::BadChecksum),
+        (EVIDENCE_NO_DSS, Evidence::NoDss),
+        (EVIDENCE_INVALID_MAPPING, Evidence::InvalidMapping),
+        (EVIDENCE_MP_FAIL_RECEIVED, Evidence::MpFailReceived),
+        (EVIDENCE_MP_FAIL_SENT, Evidence::MpFailSent),
+        (EVIDENCE_INFINITE_RECEIVED, Evidence::InfiniteMappingReceived),
+        (EVIDENCE_INFINITE_SENT, Evidence::InfiniteMappingSent),
+        (EVIDENCE_SIMULTANEOUS, Evidence::SimultaneousOpen),
+    ]
+    .into_iter()
+    .filter(|(bit, _)| bits & bit != 0)
+    .map(|(_, evidence)| evidence)
+    .collect()
+}
+
+/// What a record has to say about the cause.
+pub(super) struct Sighting {
+    pub(super) site: u8,
+    pub(super) mib: i32,
+    /// `SUBFLOW_*` bits of the first subflow, where there was one.
+    pub(super) flags: Option<u32>,
+    pub(super) side: Option<Side>,
+    pub(super) evidence: u32,
+    /// The connection was watched from its birth on.
+    pub(super) watched: bool,
+}
+
+type Conclusion = (Option<Cow<'static, str>>, Known);
+
+const SYN_ACK: &str = "MPCapableFallbackSYNACK";
+const THIRD_ACK: &str = "MPCapableFallbackACK";
+const SYN_DROP: &str = "MPCapableSYNTXDrop";
+const SYN_DISABLED: &str = "MPCapableSYNTXDisabled";
+const TOKEN: &str = "MPFallbackTokenInit";
+const SIMULTANEOUS: &str = "SimultConnectFallback";
+const FIRST_DATA: &str = "MPCapableDataFallback";
+const DSS: &str = "DssFallback";
+const CORRUPTION: &str = "DSSCorruptionFallback";
+const INFINITE: &str = "InfiniteMapTx";
+
+/// The cause. Where the kernel named it, that is it; where it did not, the function that fell back tells, and
+/// where none was seen, the bits of the first subflow and what the data was like.
+pub(super) fn conclude(sighting: &Sighting, facts: &Facts) -> Result<Conclusion, DecodeError> {
+    let inferred = |name: &'static str| Ok((Some(Cow::Borrowed(name)), Known::Inferred));
+    if sighting.mib != NO_MIB {
+        return Ok(named_by_kernel(sighting.mib, facts));
+    }
+    match sighting.site {
+        SITE_TRY_FALLBACK | SITE_ACTIVE_DISABLE => Ok((None, Known::Unknown)),
+        // The handshake has not begun: nothing but its own memory and the token can be the reason.
+        SITE_CONNECT => inferred(refused_to_ask(facts)),
+        SITE_FINISH_CONNECT => inferred(SYN_ACK),
+        SITE_SIMULTANEOUS => inferred(SIMULTANEOUS),
+        SITE_INCOMING_OPTIONS => inferred(FIRST_DATA),
+        SITE_DATA_AVAILABLE => inferred(DSS),
+        SITE_DSS_CORRUPTION => inferred(CORRUPTION),
+        SITE_SENDMSG_FRAG => inferred(INFINITE),
+        SITE_DETECT_BLACKHOLE => inferred(SYN_DROP),
+        SITE_DROPPED_CONTEXT => inferred(THIRD_ACK),
+        SITE_HANDSHAKE | SITE_LATER | SITE_LISTED => Ok(match from_traces(sighting, facts) {
+            Some(name) => (Some(Cow::Borrowed(name)), Known::Inferred),
+            None => (None, Known::Unknown),
+        }),
+        other => Err(DecodeError::Field("site", other.into())),
+    }
+}
+
+fn named_by_kernel(mib: i32, facts: &Facts) -> Conclusion {
+    let enumerator = facts
+        .causes
+        .iter()
+        .find(|(number, _)| *number == mib)
+        .map(|(_, enumerator)| enumerator);
+    match enumerator {
+        Some(enumerator) => {
+            // A cause that is newer than this program keeps the kernel's own word for it.
+            let name = name_of_enumerator(enumerator)
+                .map_or_else(|| Cow::Owned(enumerator.clone()), Cow::Borrowed);
+            (Some(name), Known::Reported)
+        }
+        None => (None, Known::Unknown),
+    }
+}
+
+/// Why a connection did not even ask for MPTCP: the kernel remembers that SYNs with it got lost, or, where
+/// it has no such memory, it could make no token.
+fn refused_to_ask(facts: &Facts) -> &'static str {
+    if facts.counts(SYN_DISABLED) {
+        SYN_DISABLED
+    } else {
+        TOKEN
+    }
+}
+
+/// The order of a connection's life: what happened first is the cause, since a fallback happens once.
+fn from_traces(sighting: &Sighting, facts: &Facts) -> Option<&'static str> {
+    let flags = sighting.flags?;
+    let has = |bit: u32| flags & bit != 0;
+    let seen = |bits: u32| sighting.evidence & bits != 0;
+    if sighting.side == Some(Side::Active) {
+        if !has(SUBFLOW_REQUEST_MPTCP) {
+            return Some(if has(SUBFLOW_MPC_DROP) {
+                SYN_DROP
+            } else {
+                refused_to_ask(facts)
+            });
+        }
+        if seen(EVIDENCE_SIMULTANEOUS) {
+            return Some(SIMULTANEOUS);
+        }
+        if !has(SUBFLOW_MP_CAPABLE) && !has(SUBFLOW_REMOTE_KEY) {
+            return Some(SYN_ACK);
+        }
+    }
+    if !has(SUBFLOW_MP_CAPABLE) {
+        return Some(FIRST_DATA);
+    }
+    if seen(EVIDENCE_INFINITE_SENT) {
+        return Some(INFINITE);
+    }
+    if seen(EVIDENCE_NO_DSS | EVIDENCE_INVALID_MAPPING | EVIDENCE_BAD_CHECKSUM) {
+        return Some(DSS);
+    }
+    // Its data was watched, and each packet of it had a mapping: what is left is that a mapping and its data
+    // did not fit together (mptcp_dss_corruption).
+    sighting.watched.then_some(CORRUPTION)
+}
+
+/// How far the connection had come when that happened.
+fn stage(cause: &str) -> Option<Stage> {
+    match cause {
+        SYN_DROP | SYN_DISABLED | TOKEN | "MD5SigFallback" => Some(Stage::Syn),
+        SYN_ACK | SIMULTANEOUS => Some(Stage::SynAck),
+        THIRD_ACK => Some(Stage::ThirdAck),
+        FIRST_DATA | DSS | CORRUPTION | INFINITE => Some(Stage::Data),
+        _newer_than_us => None,
+    }
+}
+
+/// Is it known that the client never asked?
+fn plain_known(site: u8) -> Result<Known, DecodeError> {
+    match site {
+        SITE_NO_CONTEXT => Ok(Known::Inferred),
+        SITE_TCP_CHILD => Ok(Known::Unknown),
+        other => Err(DecodeError::Field("site", other.into())),
+    }
+}
+
+fn plain_stage(site: u8) -> Option<Stage> {
+    (site == SITE_NO_CONTEXT).then_some(Stage::Syn)
+}

@@ -1,0 +1,158 @@
+//! Where a process lives: path of its control group, container, systemd unit. The one place that reads
+//! `/proc` for what is printed; bounded, and asked once a control group.
+
+use std::{collections::HashMap, fs};
+
+use crate::model::Place;
+
+/// Control groups that are remembered; beyond that all are forgotten and asked anew.
+const KNOWN_MAX: usize = 4096;
+
+/// Paths of control groups by their ids.
+#[derive(Debug)]
+pub struct Places {
+    known: HashMap<u64, Place>,
+    /// False where a capture is replayed: its processes are not those of this machine.
+    live: bool,
+    /// Learnt since [`Self::take_new`] was called.
+    new: Vec<(u64, String)>,
+}
+
+impl Places {
+    /// Asks this machine.
+    #[must_use]
+    pub fn live() -> Self {
+        Self {
+            known: HashMap::new(),
+            live: true,
+            new: Vec::new(),
+        }
+    }
+
+    /// Knows only what it is told.
+    #[must_use]
+    pub fn told() -> Self {
+        Self {
+            live: false,
+            ..Self::live()
+        }
+    }
+
+    /// Remembers the path of a control group.
+    pub fn tell(&mut self, cgroup_id: u64, path: &str) {
+        if self.known.len() >= KNOWN_MAX {
+            self.known.clear();
+        }
+        self.known.insert(cgroup_id, place(path));
+    }
+
+    /// What was learnt since this was last called: for the capture.
+    pub fn take_new(&mut self) -> Vec<(u64, String)> {
+        std::mem::take(&mut self.new)
+    }
+
+    /// Where the process lives, if it can still be found out.
+    pub fn of(&mut self, pid: u32, cgroup_id: u64) -> Place {
+        if let Some(place) = self.known.get(&cgroup_id) {
+            return place.clone();
+        }
+        if !self.live || cgroup_id == 0 {
+            return Place::default();
+        }
+        let Some(path) = ask(pid) else {
+            // It has ended; another process of the same group may tell later.
+            return Place::default();
+        };
+        self.tell(cgroup_id, &path);
+        self.new.push((cgroup_id, path));
+        self.known.get(&cgroup_id).cloned().unwrap_or_default()
+    }
+}
+
+/// The line of the unified hierarchy, `0::PATH` (man 7 cgroups); where that says nothing, the longest of the
+/// others, which is where containers of the first version stand.
+fn ask(pid: u32) -> Option<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    path_in(&text)
+}
+
+fn path_in(text: &str) -> Option<String> {
+    let paths = text.lines().filter_map(|line| {
+        let (_, rest) = line.split_once(':')?;
+        let (controllers, path) = rest.split_once(':')?;
+        Some((controllers.is_empty(), path))
+    });
+    let mut paths: Vec<(bool, &str)> = paths.collect();
+    paths.sort_by_key(|(unified, path)| (path.len() > 1, *unified, path.len()));
+    paths.last().map(|(_, path)| (*path).to_owned())
+}
+
+fn place(path: &str) -> Place {
+    let components = || path.split('/').filter(|part| !part.is_empty()).rev();
+    Place {
+        cgroup: Some(path.to_owned()),
+        container: components().find_map(container),
+        unit: components()
+            .find(|part| part.ends_with(".service"))
+            .map(str::to_owned),
+    }
+}
+
+/// A container's id in a component such as `docker-ID.scope`, `cri-containerd-ID.scope`, or `ID`.
+fn container(component: &str) -> Option<String> {
+    const ID_LENGTH: usize = 64;
+    let name = component.strip_suffix(".scope").unwrap_or(component);
+    let id = name.rsplit('-').next()?;
+    let is_id = id.len() == ID_LENGTH && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_id.then(|| id.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_tells_its_container_and_its_unit() {
+        let id = "0123456789abcdef".repeat(4);
+        for (path, has_container, unit) in [
+            ("/system.slice/nginx.service".to_owned(), false, Some("nginx.service")),
+            (format!("/system.slice/docker-{id}.scope"), true, None),
+            (
+                format!("/kubepods.slice/kubepods-pod1.slice/cri-containerd-{id}.scope"),
+                true,
+                None,
+            ),
+            (format!("/docker/{id}"), true, None),
+            ("/user.slice/user-0.slice/session-1.scope".to_owned(), false, None),
+            ("/".to_owned(), false, None),
+        ] {
+            let place = place(&path);
+            assert_eq!(place.container, has_container.then(|| id.clone()), "{path}");
+            assert_eq!(place.unit.as_deref(), unit, "{path}");
+            assert_eq!(place.cgroup.as_deref(), Some(path.as_str()));
+        }
+    }
+
+    #[test]
+    fn the_unified_hierarchy_is_preferred_unless_it_says_nothing() {
+        for (text, path) in [
+            ("0::/a.service\n", Some("/a.service")),
+            ("1:cpu:/docker/x\n0::/\n", Some("/docker/x")),
+            ("1:cpu:/longer/path\n0::/u\n", Some("/u")),
+            ("0::/\n", Some("/")),
+            ("", None),
+        ] {
+            assert_eq!(path_in(text).as_deref(), path, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_told_is_known_and_a_replay_asks_nobody() {
+        let mut places = Places::told();
+        let me = std::process::id();
+        assert_eq!(places.of(me, 7), Place::default());
+        places.tell(7, "/a.service");
+        assert_eq!(places.of(me, 7).unit.as_deref(), Some("a.service"));
+        assert_eq!(places.take_new(), []);
+    }
+}

@@ -1,0 +1,137 @@
+//! The kernel's own counters of MPTCP, namespace by namespace (`/proc/PID/net/netstat`).
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
+    thread,
+    time::Duration,
+};
+
+use rustix::{
+    thread::{LinkNameSpaceType, move_into_link_name_space},
+    time::{ClockId, clock_gettime},
+};
+
+/// `MPTcpExt` counters by name.
+pub type Counters = BTreeMap<String, u64>;
+
+/// The counters of a network namespace at one moment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Snapshot {
+    /// When they were read, on `CLOCK_BOOTTIME`.
+    pub at: Duration,
+    /// What they were.
+    pub counters: Counters,
+}
+
+/// Now, on `CLOCK_BOOTTIME`.
+#[must_use]
+pub fn boottime() -> Duration {
+    let now = clock_gettime(ClockId::Boottime);
+    Duration::new(
+        u64::try_from(now.tv_sec).unwrap_or_default(),
+        u32::try_from(now.tv_nsec).unwrap_or_default(),
+    )
+}
+
+/// Reads the counters of every network namespace that a process lives in or that has a name, by inode
+/// number. What cannot be read is left out.
+#[must_use]
+pub fn all() -> BTreeMap<u32, Snapshot> {
+    let mut found = BTreeMap::new();
+    for process in processes() {
+        let Some(netns) = inode(&format!("{process}/ns/net")) else {
+            continue;
+        };
+        if !found.contains_key(&netns)
+            && let Some(snapshot) = read(&format!("{process}/net/netstat"))
+        {
+            found.insert(netns, snapshot);
+        }
+    }
+    for name in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
+        let path = name.path();
+        if let Some(netns) = inode(&path.to_string_lossy())
+            && !found.contains_key(&netns)
+            && let Some(snapshot) = inside(&path)
+        {
+            found.insert(netns, snapshot);
+        }
+    }
+    found
+}
+
+/// Our own first: its namespace is there in any case.
+fn processes() -> impl Iterator<Item = String> {
+    let others = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let others = others.filter_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        name.bytes()
+            .all(|byte| byte.is_ascii_digit())
+            .then(|| format!("/proc/{name}"))
+    });
+    std::iter::once("/proc/self".to_owned()).chain(others)
+}
+
+fn inode(path: &str) -> Option<u32> {
+    let namespace = fs::metadata(path).ok()?;
+    u32::try_from(namespace.ino()).ok()
+}
+
+fn read(path: &str) -> Option<Snapshot> {
+    let at = boottime();
+    let text = fs::read_to_string(path).ok()?;
+    Some(Snapshot {
+        at,
+        counters: parse(&text),
+    })
+}
+
+/// Enters a namespace that no process lives in, on a thread that ends right after.
+fn inside(path: &std::path::Path) -> Option<Snapshot> {
+    let namespace = File::open(path).ok()?;
+    thread::scope(|scope| {
+        let reading = scope.spawn(|| {
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).ok()?;
+            read("/proc/thread-self/net/netstat")
+        });
+        reading.join().ok().flatten()
+    })
+}
+
+/// Lines come in pairs, `MPTcpExt: NAME ...` and `MPTcpExt: VALUE ...`.
+#[must_use]
+pub fn parse(netstat: &str) -> Counters {
+    let mut lines = netstat
+        .lines()
+        .filter_map(|line| line.strip_prefix("MPTcpExt: "));
+    let (Some(names), Some(values)) = (lines.next(), lines.next()) else {
+        return Counters::new();
+    };
+    names
+        .split_whitespace()
+        .zip(values.split_whitespace())
+        .filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pair_of_lines_is_names_and_values() {
+        let text = "TcpExt: A B\nTcpExt: 1 2\nMPTcpExt: A DssFallback\nMPTcpExt: 5 7\n";
+        let expected = [("A".to_owned(), 5), ("DssFallback".to_owned(), 7)];
+        assert_eq!(parse(text), Counters::from(expected));
+        assert_eq!(parse("MPTcpExt: A\n"), Counters::new());
+        assert_eq!(parse(""), Counters::new());
+    }
+
+    #[test]
+    fn our_own_namespace_is_among_them() {
+        let ours = inode("/proc/self/ns/net").unwrap();
+        assert!(all().contains_key(&ours));
+    }
+}
