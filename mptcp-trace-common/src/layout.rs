@@ -228,7 +228,12 @@ impl KernelNumbers {
     /// Numbers in the order of [`Self::NAMES`].
     #[must_use]
     pub fn from_numbers(numbers: [u8; 4]) -> Self {
-        let [mapping_invalid, mapping_dummy, mapping_bad_csum, mapping_nodss] = numbers;
+        let [
+            mapping_invalid,
+            mapping_dummy,
+            mapping_bad_csum,
+            mapping_nodss,
+        ] = numbers;
         Self {
             mapping_invalid,
             mapping_dummy,

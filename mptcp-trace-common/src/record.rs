@@ -9,6 +9,9 @@
 /// was built against another version does not find it and refuses the object.
 pub const ABI_VERSION: u32 = 2;
 
+/// Length of a [`QueryRecord`] in captures of version 1, which had no `born_ns`, bytes.
+pub const QUERY_RECORD_BYTES_V1: usize = 152;
+
 /// Name of the global by which the loader recognises an object of its own [`ABI_VERSION`].
 pub const ABI_SYMBOL: &str = "MPTCP_TRACE_ABI_2";
 
@@ -74,8 +77,6 @@ pub struct QueryRecord {
     pub inode: u64,
     /// Id of the caller's cgroup (v2).
     pub cgroup_id: u64,
-    /// When the socket was first seen, `CLOCK_BOOTTIME`, nanoseconds; 0 if it was never noted down.
-    pub born_ns: u64,
     /// Process that asked (`task_struct.tgid`, initial PID namespace).
     pub tgid: u32,
     /// Thread that asked (`task_struct.pid`, initial PID namespace).
@@ -112,6 +113,9 @@ pub struct QueryRecord {
     pub remote_addr: [u8; 16],
     /// Name of the thread that asked, NUL-padded.
     pub comm: [u8; 16],
+    /// When the socket was first seen, `CLOCK_BOOTTIME`, nanoseconds; 0 if it was never noted down.
+    /// Records of before version 2 end here.
+    pub born_ns: u64,
 }
 
 /// A question in flight, between the entry and the return of the function that answers it.

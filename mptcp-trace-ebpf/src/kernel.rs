@@ -2,7 +2,10 @@
 //!
 //! Every function here answers "could not be read" with [`Fault`]; its caller counts it.
 
-use aya_ebpf::helpers::{bpf_get_current_task, bpf_probe_read_kernel, bpf_probe_read_user};
+use aya_ebpf::helpers::{
+    bpf_get_current_cgroup_id, bpf_get_current_task, bpf_get_smp_processor_id,
+    bpf_ktime_get_boot_ns, bpf_probe_read_kernel, bpf_probe_read_user,
+};
 use mptcp_trace_common::{
     layout::ABSENT,
     record::{
@@ -286,6 +289,34 @@ pub(crate) fn sock_of_socket(socket: u64) -> Option<Sock> {
     (sk != 0).then_some(Sock(sk))
 }
 
+/// Now, `CLOCK_BOOTTIME`, nanoseconds.
+#[inline(always)]
+pub(crate) fn now_ns() -> u64 {
+    // SAFETY: the helper has no precondition.
+    unsafe { bpf_ktime_get_boot_ns() }
+}
+
+/// The current task, as an address.
+#[inline(always)]
+pub(crate) fn current_task() -> u64 {
+    // SAFETY: the helper has no precondition.
+    unsafe { bpf_get_current_task() }
+}
+
+/// Control group (v2) of the current task.
+#[inline(always)]
+pub(crate) fn current_cgroup() -> u64 {
+    // SAFETY: the helper has no precondition.
+    unsafe { bpf_get_current_cgroup_id() }
+}
+
+/// Number of this CPU.
+#[inline(always)]
+pub(crate) fn current_cpu() -> u32 {
+    // SAFETY: the helper has no precondition.
+    unsafe { bpf_get_smp_processor_id() }
+}
+
 /// The name of the current process: that of its first thread.
 #[inline(always)]
 pub(crate) fn process_comm(task: u64) -> [u8; 16] {
@@ -327,8 +358,7 @@ pub(crate) fn is_mptcp(protocol: u16) -> bool {
 /// The file behind a descriptor of the current task, as an address.
 #[inline(always)]
 pub(crate) fn current_file(fd: u32) -> Result<u64, Fault> {
-    // SAFETY: the helper has no precondition.
-    let task = unsafe { bpf_get_current_task() };
+    let task = current_task();
     let files: u64 = read!(task, task_files)?;
     let table: u64 = read!(files, files_fdt)?;
     let size: u32 = read!(table, fdt_max_fds)?;

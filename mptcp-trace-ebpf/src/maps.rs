@@ -116,8 +116,7 @@ pub(crate) static FALLEN: HashMap<u64, u64> = HashMap::with_max_entries(65536, B
 
 /// MPTCP listeners by network namespace and port.
 #[map]
-pub(crate) static LISTENERS: HashMap<u64, u64> =
-    HashMap::with_max_entries(8192, BPF_F_NO_PREALLOC);
+pub(crate) static LISTENERS: HashMap<u64, u64> = HashMap::with_max_entries(8192, BPF_F_NO_PREALLOC);
 
 /// Arguments of functions that are to return, by thread (kprobes do not keep them).
 #[map]
@@ -127,3 +126,39 @@ pub(crate) static ARGUMENTS: HashMap<u64, [u64; 2]> =
 /// 1 on a CPU on which an infinite mapping was just seen.
 #[map]
 pub(crate) static INFINITE_MAPPING: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// What is known of a socket. Several CPUs may write to it, each of them plain data.
+#[inline(always)]
+pub(crate) fn conn(sk: u64) -> Option<&'static mut Conn> {
+    // SAFETY: the pointer is to a value in the map, which stays mapped as long as a program runs.
+    CONNS.get_ptr_mut(sk).map(|conn| unsafe { &mut *conn })
+}
+
+/// The listener of a network namespace and a port.
+#[inline(always)]
+pub(crate) fn listener(key: u64) -> Option<u64> {
+    // SAFETY: as above.
+    LISTENERS.get_ptr(key).map(|listener| unsafe { *listener })
+}
+
+/// Arguments that were kept.
+#[inline(always)]
+pub(crate) fn arguments(slot: u64) -> Option<[u64; 2]> {
+    // SAFETY: as above.
+    ARGUMENTS.get_ptr(slot).map(|arguments| unsafe { *arguments })
+}
+
+/// This CPU's mark of an infinite mapping.
+#[inline(always)]
+pub(crate) fn infinite_mapping() -> Option<&'static mut u64> {
+    // SAFETY: as above; the slot is this CPU's.
+    INFINITE_MAPPING.get_ptr_mut(0).map(|seen| unsafe { &mut *seen })
+}
+
+/// Numbers that the kernel gives to what it says of a mapping.
+#[inline(always)]
+pub(crate) fn numbers() -> KernelNumbers {
+    // SAFETY: NUMBERS is a static of this program. The read is volatile because the loader writes the value
+    // between compilation and loading.
+    unsafe { core::ptr::read_volatile(&raw const NUMBERS) }
+}

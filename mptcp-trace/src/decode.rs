@@ -11,8 +11,9 @@ use std::{
 
 use mptcp_trace_common::record::{
     BY_TRACER, KIND_ACCEPTED, KIND_BLACKHOLE, KIND_EXISTING, KIND_FALLBACK, KIND_QUERY,
-    KIND_TCP_CHILD, PATH_MPTCP, PATH_TCP, PATH_UNSEEN, QueryRecord, RUNG_FEXIT, RUNG_KPROBE,
-    RUNG_TRACEPOINT, VALID_FLAGS_ENTER, VALID_FLAGS_EXIT, VALID_INODE, VALID_USER_VALUE,
+    KIND_TCP_CHILD, PATH_MPTCP, PATH_TCP, PATH_UNSEEN, QUERY_RECORD_BYTES_V1, QueryRecord,
+    RUNG_FEXIT, RUNG_KPROBE, RUNG_TRACEPOINT, VALID_FLAGS_ENTER, VALID_FLAGS_EXIT, VALID_INODE,
+    VALID_USER_VALUE,
 };
 
 use crate::model::{
@@ -101,12 +102,18 @@ pub fn decode(bytes: &[u8], facts: &Facts) -> Result<Observation, DecodeError> {
 }
 
 fn query(bytes: &[u8], facts: &Facts) -> Result<Observation, DecodeError> {
-    if bytes.len() != size_of::<QueryRecord>() {
-        return Err(DecodeError::Length {
-            got: bytes.len(),
-            want: size_of::<QueryRecord>(),
-        });
+    let mut whole = [0; size_of::<QueryRecord>()];
+    match bytes.len() {
+        QUERY_RECORD_BYTES_V1 => whole[..QUERY_RECORD_BYTES_V1].copy_from_slice(bytes),
+        length if length == whole.len() => whole.copy_from_slice(bytes),
+        got => {
+            return Err(DecodeError::Length {
+                got,
+                want: whole.len(),
+            });
+        }
     }
+    let bytes = &whole[..];
     let valid = field!(bytes, u32, valid);
     let has = |bit: u32| valid & bit == bit;
     let protocol = protocol_of(field!(bytes, u16, protocol))?;

@@ -27,7 +27,7 @@ fn documented(from: &str, to: &str) -> BTreeSet<String> {
 }
 
 fn printed() -> Vec<Value> {
-    let capture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../captures/6.12-fexit/queries.mpt");
+    let capture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../captures/6.12-fexit/fallbacks.mpt");
     let output = Command::new(env!("CARGO_BIN_EXE_mptcp-trace"))
         .args(["replay", "--json"])
         .arg(capture)
@@ -50,11 +50,17 @@ fn every_field_is_documented_and_every_documented_field_is_there() {
     let line = |name: &str| lines.iter().find(|line| line["type"] == name).unwrap()["data"].clone();
     let sections = [
         ("### `start`", "### `query`", line("start")),
-        ("### `query`", "### `end`", line("query")),
+        ("### `query`", "### `fallback`", line("query")),
+        ("### `fallback`", "The `owner` is", line("fallback")),
+        (
+            "The `owner` is",
+            "### `end`",
+            line("fallback")["owner"].clone(),
+        ),
         ("### `end`", "Counters of a sensor", line("end")),
         (
             "Counters of a sensor",
-            "## Exit codes",
+            "## Signals",
             line("end")["losses"][0].clone(),
         ),
     ];
@@ -65,7 +71,7 @@ fn every_field_is_documented_and_every_documented_field_is_there() {
         .iter()
         .map(|line| line["type"].as_str().unwrap())
         .collect();
-    assert_eq!(kinds, BTreeSet::from(["start", "query", "end"]));
+    assert_eq!(kinds, BTreeSet::from(["start", "query", "fallback", "plain", "end"]));
     assert_eq!(lines.first().unwrap()["type"], "start");
     assert_eq!(lines.last().unwrap()["type"], "end");
 }

@@ -17,10 +17,14 @@ fn programs_of_the_plan() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for source in [
         include_str!("../src/plan.rs"),
+        include_str!("../src/plan/fallback.rs"),
         include_str!("../src/kernel/attach.rs"),
     ] {
         for word in source.split('"') {
-            if word.starts_with("query_") || word.starts_with("family_") {
+            let prefixes = ["query_", "family_", "fallback_", "life_", "listed_"];
+            if prefixes
+                .iter()
+                .any(|prefix| word.len() > prefix.len() && word.starts_with(prefix)) {
                 names.insert(word.to_owned());
             }
         }
@@ -57,6 +61,8 @@ fn the_object_has_the_maps_the_loader_fills_and_reads() {
         "COMMS",
         "NETNS",
         "AYA_LOGS",
+        "FALLBACK_COUNTERS",
+        "CALIBRATED",
     ] {
         let map = object
             .maps

@@ -6,16 +6,13 @@
 
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
-    helpers::{
-        bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_current_task,
-        bpf_get_current_uid_gid, bpf_ktime_get_boot_ns,
-    },
+    helpers::{bpf_get_current_pid_tgid, bpf_get_current_uid_gid},
 };
 use mptcp_trace_common::{
     counter,
     record::{
-        CONN_TCP, CONN_TOLD, CONN_UNACCEPTED, CONN_UNSEEN_BIRTH, Conn, KIND_ACCEPTED, NO_MIB, Owner,
-        VIA_ACCEPT, VIA_LISTENER,
+        CONN_TCP, CONN_TOLD, CONN_UNACCEPTED, CONN_UNSEEN_BIRTH, Conn, KIND_ACCEPTED, NO_MIB,
+        Owner, VIA_ACCEPT, VIA_LISTENER,
     },
 };
 
@@ -23,32 +20,23 @@ use super::tell;
 use crate::{
     admit::current_pid_in_namespace,
     emit,
-    kernel::{Sock, is_mptcp, process_comm},
-    maps::{CONNS, FALLEN, LISTENERS},
+    kernel::{Sock, current_cgroup, current_task, is_mptcp, now_ns, process_comm},
+    maps::{CONNS, FALLEN, LISTENERS, conn, listener},
 };
-
-#[inline(always)]
-pub(crate) fn now_ns() -> u64 {
-    // SAFETY: the helper has no precondition.
-    unsafe { bpf_ktime_get_boot_ns() }
-}
 
 /// The current process, as an owner.
 #[inline(always)]
 fn current(via: u8) -> Owner {
     let pid_tgid = bpf_get_current_pid_tgid();
-    // SAFETY: the helper has no precondition.
-    let task = unsafe { bpf_get_current_task() };
     Owner {
-        // SAFETY: the helper has no precondition.
-        cgroup_id: unsafe { bpf_get_current_cgroup_id() },
+        cgroup_id: current_cgroup(),
         tgid: (pid_tgid >> 32) as u32,
         tid: pid_tgid as u32,
         ns_tgid: current_pid_in_namespace(),
         uid: bpf_get_current_uid_gid() as u32,
         via,
         reserved: [0; 7],
-        comm: process_comm(task),
+        comm: process_comm(current_task()),
     }
 }
 
@@ -97,9 +85,7 @@ pub(crate) fn made(sk: u64, via: u32) -> u32 {
 pub(crate) fn touched(sk: u64, via: u32) -> u32 {
     let sk = Sock(sk);
     let inode = sk.inode().unwrap_or(0);
-    if let Some(conn) = CONNS.get_ptr_mut(sk.0) {
-        // SAFETY: the value lives in the map; several CPUs may write to it, each of them plain data.
-        let conn = unsafe { &mut *conn };
+    if let Some(conn) = conn(sk.0) {
         if conn.inode == 0 || inode == 0 || conn.inode == inode {
             conn.inode = inode;
             conn.owner = current(via as u8);
@@ -115,10 +101,9 @@ pub(crate) fn touched(sk: u64, via: u32) -> u32 {
 /// The same for what is done often: nothing to do if the owner is known.
 #[inline(always)]
 pub(crate) fn used(sk: Sock, via: u8) {
-    if let Some(conn) = CONNS.get_ptr(sk.0) {
-        // SAFETY: the value lives in the map.
-        let (tgid, inode) = unsafe { ((*conn).owner.tgid, (*conn).inode) };
-        if tgid == (bpf_get_current_pid_tgid() >> 32) as u32
+    if let Some(conn) = conn(sk.0) {
+        let inode = conn.inode;
+        if conn.owner.tgid == (bpf_get_current_pid_tgid() >> 32) as u32
             && (inode == 0 || sk.inode().is_ok_and(|now| now == inode))
         {
             return;
@@ -131,9 +116,7 @@ pub(crate) fn used(sk: Sock, via: u8) {
 #[inline(always)]
 pub(crate) fn accepted(sk: Sock) {
     let Ok(protocol) = sk.protocol() else { return };
-    if let Some(conn) = CONNS.get_ptr_mut(sk.0) {
-        // SAFETY: the value lives in the map.
-        let conn = unsafe { &mut *conn };
+    if let Some(conn) = conn(sk.0) {
         if conn.state & CONN_UNACCEPTED != 0 {
             conn.owner = current(VIA_ACCEPT);
             conn.inode = sk.inode().unwrap_or(0);
@@ -158,12 +141,8 @@ pub(crate) fn accepted(sk: Sock) {
 #[inline(always)]
 pub(crate) fn child(sk: Sock, state: u32) -> Conn {
     let mut owner = Owner::NONE;
-    if let Some(listener) = listener_key(sk).and_then(|key| LISTENERS.get_ptr(key))
-        // SAFETY: the value lives in the map.
-        && let Some(conn) = CONNS.get_ptr(unsafe { *listener })
-    {
-        // SAFETY: the value lives in the map.
-        owner = unsafe { (*conn).owner };
+    if let Some(known) = listener_key(sk).and_then(listener).and_then(conn) {
+        owner = known.owner;
         owner.via = VIA_LISTENER;
     }
     let mut conn = newborn(state | CONN_UNACCEPTED, owner, 0);
@@ -192,16 +171,14 @@ pub(crate) fn listens(sk: Sock) {
 /// True if this TCP socket was born of a listener of MPTCP.
 #[inline(always)]
 pub(crate) fn has_mptcp_listener(sk: Sock) -> bool {
-    listener_key(sk).is_some_and(|key| LISTENERS.get_ptr(key).is_some())
+    listener_key(sk).and_then(listener).is_some()
 }
 
 /// Forgets a listener that listens no more.
 #[inline(always)]
 pub(crate) fn listens_no_more(sk: Sock) {
     if let Some(key) = listener_key(sk)
-        && let Some(listener) = LISTENERS.get_ptr(key)
-        // SAFETY: the value lives in the map.
-        && unsafe { *listener } == sk.0
+        && listener(key) == Some(sk.0)
     {
         let _gone = LISTENERS.remove(key);
     }

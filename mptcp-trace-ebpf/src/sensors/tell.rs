@@ -7,12 +7,11 @@ use mptcp_trace_common::record::{
     SUBFLOW_SIDE_KNOWN, VALID_INODE,
 };
 
-use super::owner::now_ns;
 use crate::{
     admit::{admit_owner, admit_socket_netns, is_tracer},
     emit,
-    kernel::{Fault, Sock, is_mptcp, subflow_flags},
-    maps::{CONNS, RUNG},
+    kernel::{Fault, Sock, is_mptcp, now_ns, subflow_flags},
+    maps::{RUNG, conn},
 };
 
 /// Where something was seen and what the kernel named as its cause, in one word.
@@ -106,9 +105,7 @@ fn describe(record: &mut ConnRecord, sk: Sock) -> Result<(), Fault> {
         record.inode = inode;
         record.valid |= VALID_INODE;
     }
-    if let Some(conn) = CONNS.get_ptr_mut(sk.0) {
-        // SAFETY: the value lives in the map.
-        let conn = unsafe { &mut *conn };
+    if let Some(conn) = conn(sk.0) {
         record.born_ns = conn.born_ns;
         record.connect_ns = conn.connect_ns;
         record.owner = conn.owner;

@@ -17,7 +17,8 @@ use crate::{
     capture, host,
     kernel::TracerConfig,
     pipeline::{
-        self, Command, Held, Session, Stages, StartError, Stop, Until, prefixed, run as run_pipeline,
+        self, Command, Held, Session, Stages, StartError, Stop, Until, prefixed,
+        run as run_pipeline,
     },
     plan::{Plan, plan},
     sink::{Format, Source, reconciled, summary},

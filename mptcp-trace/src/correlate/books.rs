@@ -26,13 +26,16 @@ struct Page {
     unknown: u64,
     /// Children of which it is not known whether the client asked for MPTCP.
     children: u64,
+    /// Something in here is wanted by the filter.
+    wanted: bool,
 }
 
 impl Books {
     /// Enters what was observed.
     pub fn enter(&mut self, connection: &Connection, facts: &Facts) {
         let is_fallback = connection.kind == ConnectionKind::Fallback;
-        let is_child = connection.kind == ConnectionKind::Plain && connection.known == Known::Unknown;
+        let is_child =
+            connection.kind == ConnectionKind::Plain && connection.known == Known::Unknown;
         if !(is_fallback || is_child) {
             return;
         }
@@ -50,6 +53,7 @@ impl Books {
             return;
         }
         let page = self.namespaces.entry(netns).or_default();
+        page.wanted |= connection.admitted;
         match &connection.cause {
             _ if is_child => page.children += 1,
             Some(cause) => *page.causes.entry(cause.clone().into_owned()).or_default() += 1,
@@ -81,6 +85,10 @@ pub fn reconcile(books: &Books, report: &LossReport, facts: &Facts) -> Vec<Recon
         all.insert(counted.netns, Some(counted));
     }
     all.into_iter()
+        // Where only others did something that nobody wants to know of, silence is no loss.
+        .filter(|(netns, counted)| {
+            counted.is_some() || books.namespaces.get(netns).is_some_and(|page| page.wanted)
+        })
         .map(|(netns, counted)| {
             let page = books.namespaces.get(&netns).unwrap_or(&empty);
             one(netns, page, counted, report, facts)
@@ -111,7 +119,7 @@ fn one(
     }
     let Some(counted) = counted else {
         result.why = Some(
-            "its counters could not be read: the namespace is gone, or no process in it can be seen"
+            "counters could not be read: the namespace is gone, or no process in it can be seen"
                 .into(),
         );
         return result;
@@ -177,4 +185,3 @@ pub fn growth(
         })
         .collect()
 }
-

@@ -17,7 +17,9 @@ use mptcp_trace_common::record::{
     VIA_IO, VIA_LISTEN, VIA_LISTENER, VIA_QUERY, VIA_SOCKET,
 };
 
-use super::{DecodeError, Observation, address, comm, fallen, family_of, protocol_of, rung_of, sixteen};
+use super::{
+    DecodeError, Observation, address, comm, fallen, family_of, protocol_of, rung_of, sixteen,
+};
 use crate::model::{
     Connection, ConnectionId, ConnectionKind, Evidence, Facts, Known, Owner, Process, Side, Socket,
     SocketId, Stage, TcpState, Via, name_of_enumerator,
@@ -96,14 +98,21 @@ pub(super) fn connection(bytes: &[u8], facts: &Facts) -> Result<Observation, Dec
         owner: owner(bytes)?,
         unaccepted: is(CONN_UNACCEPTED),
         admitted: has(ADMITTED),
-        stage: cause.as_deref().and_then(stage).or_else(|| plain_stage(sighting.site)),
+        stage: cause
+            .as_deref()
+            .and_then(stage)
+            .or_else(|| plain_stage(sighting.site)),
         cause,
         known,
         side,
         since_connect: (connect_ns != 0)
             .then(|| at.saturating_sub(Duration::from_nanos(connect_ns))),
-        bytes: has(CONN_VALID_BYTES)
-            .then(|| (field!(bytes, u64, bytes_sent), field!(bytes, u64, bytes_received))),
+        bytes: has(CONN_VALID_BYTES).then(|| {
+            (
+                field!(bytes, u64, bytes_sent),
+                field!(bytes, u64, bytes_received),
+            )
+        }),
         evidence: evidence(sighting.evidence),
         existing: is(CONN_EXISTING) || is(CONN_UNSEEN_BIRTH),
         fell_back,
@@ -197,7 +206,10 @@ fn evidence(bits: u32) -> Vec<Evidence> {
         (EVIDENCE_INVALID_MAPPING, Evidence::InvalidMapping),
         (EVIDENCE_MP_FAIL_RECEIVED, Evidence::MpFailReceived),
         (EVIDENCE_MP_FAIL_SENT, Evidence::MpFailSent),
-        (EVIDENCE_INFINITE_RECEIVED, Evidence::InfiniteMappingReceived),
+        (
+            EVIDENCE_INFINITE_RECEIVED,
+            Evidence::InfiniteMappingReceived,
+        ),
         (EVIDENCE_INFINITE_SENT, Evidence::InfiniteMappingSent),
         (EVIDENCE_SIMULTANEOUS, Evidence::SimultaneousOpen),
     ]
@@ -243,6 +255,10 @@ pub(super) fn conclude(sighting: &Sighting, facts: &Facts) -> Result<Conclusion,
         SITE_TRY_FALLBACK | SITE_ACTIVE_DISABLE => Ok((None, Known::Unknown)),
         // The handshake has not begun: nothing but its own memory and the token can be the reason.
         SITE_CONNECT => inferred(refused_to_ask(facts)),
+        // Where a simultaneous open is not seen when it happens, it is found here.
+        SITE_FINISH_CONNECT if sighting.evidence & EVIDENCE_SIMULTANEOUS != 0 => {
+            inferred(SIMULTANEOUS)
+        }
         SITE_FINISH_CONNECT => inferred(SYN_ACK),
         SITE_SIMULTANEOUS => inferred(SIMULTANEOUS),
         SITE_INCOMING_OPTIONS => inferred(FIRST_DATA),
@@ -292,15 +308,16 @@ fn from_traces(sighting: &Sighting, facts: &Facts) -> Option<&'static str> {
     let has = |bit: u32| flags & bit != 0;
     let seen = |bits: u32| sighting.evidence & bits != 0;
     if sighting.side == Some(Side::Active) {
+        // The kernel takes its request back in this case: look here before there.
+        if seen(EVIDENCE_SIMULTANEOUS) {
+            return Some(SIMULTANEOUS);
+        }
         if !has(SUBFLOW_REQUEST_MPTCP) {
             return Some(if has(SUBFLOW_MPC_DROP) {
                 SYN_DROP
             } else {
                 refused_to_ask(facts)
             });
-        }
-        if seen(EVIDENCE_SIMULTANEOUS) {
-            return Some(SIMULTANEOUS);
         }
         if !has(SUBFLOW_MP_CAPABLE) && !has(SUBFLOW_REMOTE_KEY) {
             return Some(SYN_ACK);
@@ -343,3 +360,6 @@ fn plain_known(site: u8) -> Result<Known, DecodeError> {
 fn plain_stage(site: u8) -> Option<Stage> {
     (site == SITE_NO_CONTEXT).then_some(Stage::Syn)
 }
+
+#[cfg(test)]
+mod tests;

@@ -115,7 +115,11 @@ mod tests {
     fn a_path_tells_its_container_and_its_unit() {
         let id = "0123456789abcdef".repeat(4);
         for (path, has_container, unit) in [
-            ("/system.slice/nginx.service".to_owned(), false, Some("nginx.service")),
+            (
+                "/system.slice/nginx.service".to_owned(),
+                false,
+                Some("nginx.service"),
+            ),
             (format!("/system.slice/docker-{id}.scope"), true, None),
             (
                 format!("/kubepods.slice/kubepods-pod1.slice/cri-containerd-{id}.scope"),
@@ -123,7 +127,11 @@ mod tests {
                 None,
             ),
             (format!("/docker/{id}"), true, None),
-            ("/user.slice/user-0.slice/session-1.scope".to_owned(), false, None),
+            (
+                "/user.slice/user-0.slice/session-1.scope".to_owned(),
+                false,
+                None,
+            ),
             ("/".to_owned(), false, None),
         ] {
             let place = place(&path);

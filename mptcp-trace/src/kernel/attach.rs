@@ -6,9 +6,7 @@ use anyhow::Context as _;
 use aya::{
     Btf, Ebpf,
     maps::{Array, HashMap},
-    programs::{
-        FEntry, FExit, Iter, KProbe, Program, ProgramError, RawTracePoint, TracePoint,
-    },
+    programs::{FEntry, FExit, Iter, KProbe, Program, ProgramError, RawTracePoint, TracePoint},
 };
 
 use super::{

@@ -91,9 +91,7 @@ pub(super) fn load(
     // Memory only for the way that is in use.
     match rung.rung {
         Rung::Tracepoint => loader.map_max_entries("IN_FLIGHT", 1),
-        Rung::Fexit | Rung::Kprobe => {
-            loader.map_max_entries("SYSCALL_IN_FLIGHT", 1)
-        }
+        Rung::Fexit | Rung::Kprobe => loader.map_max_entries("SYSCALL_IN_FLIGHT", 1),
     };
     loader
         .load(super::OBJECT)

@@ -67,10 +67,16 @@ pub fn find(name: &str) -> Option<&'static Cause> {
 #[must_use]
 pub fn name_of_enumerator(enumerator: &str) -> Option<&'static str> {
     const NAMES: [(&str, &str); 13] = [
-        ("MPTCP_MIB_MPCAPABLEACTIVEFALLBACK", "MPCapableFallbackSYNACK"),
+        (
+            "MPTCP_MIB_MPCAPABLEACTIVEFALLBACK",
+            "MPCapableFallbackSYNACK",
+        ),
         ("MPTCP_MIB_MPCAPABLEPASSIVEFALLBACK", "MPCapableFallbackACK"),
         ("MPTCP_MIB_MPCAPABLEACTIVEDROP", "MPCapableSYNTXDrop"),
-        ("MPTCP_MIB_MPCAPABLEACTIVEDISABLED", "MPCapableSYNTXDisabled"),
+        (
+            "MPTCP_MIB_MPCAPABLEACTIVEDISABLED",
+            "MPCapableSYNTXDisabled",
+        ),
         ("MPTCP_MIB_BLACKHOLE", "Blackhole"),
         ("MPTCP_MIB_TOKENFALLBACKINIT", "MPFallbackTokenInit"),
         ("MPTCP_MIB_MD5SIGFALLBACK", "MD5SigFallback"),
@@ -270,15 +276,23 @@ mod tests {
     #[test]
     fn every_cause_has_an_enumerator() {
         let known = |name: &str| {
-            ["MPCAPABLEACTIVEFALLBACK", "MPCAPABLEPASSIVEFALLBACK", "MPCAPABLEACTIVEDROP"]
-                .into_iter()
-                .chain(["MPCAPABLEACTIVEDISABLED", "BLACKHOLE", "TOKENFALLBACKINIT"])
-                .chain(["MD5SIGFALLBACK", "SIMULTCONNFALLBACK", "MPCAPABLEDATAFALLBACK"])
-                .chain(["DSSFALLBACK", "DSSCORRUPTIONFALLBACK", "INFINITEMAPTX"])
-                .chain(["FALLBACKFAILED"])
-                .filter_map(|it| name_of_enumerator(&format!("MPTCP_MIB_{it}")))
-                .filter(|it| *it == name)
-                .count()
+            [
+                "MPCAPABLEACTIVEFALLBACK",
+                "MPCAPABLEPASSIVEFALLBACK",
+                "MPCAPABLEACTIVEDROP",
+            ]
+            .into_iter()
+            .chain(["MPCAPABLEACTIVEDISABLED", "BLACKHOLE", "TOKENFALLBACKINIT"])
+            .chain([
+                "MD5SIGFALLBACK",
+                "SIMULTCONNFALLBACK",
+                "MPCAPABLEDATAFALLBACK",
+            ])
+            .chain(["DSSFALLBACK", "DSSCORRUPTIONFALLBACK", "INFINITEMAPTX"])
+            .chain(["FALLBACKFAILED"])
+            .filter_map(|it| name_of_enumerator(&format!("MPTCP_MIB_{it}")))
+            .filter(|it| *it == name)
+            .count()
         };
         for cause in CAUSES {
             assert_eq!(known(cause.name), 1, "{}", cause.name);

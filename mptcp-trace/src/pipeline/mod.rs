@@ -153,7 +153,10 @@ fn tell_state<W: Write>(session: &mut Session, stages: &mut Stages<W>) -> Result
     let outcome = stages.outcome();
     eprint!(
         "{}",
-        prefixed(&summary(|sensor| outcome.of(sensor), &stages.with_filtered(&losses)))
+        prefixed(&summary(
+            |sensor| outcome.of(sensor),
+            &stages.with_filtered(&losses)
+        ))
     );
     if session.has_fallbacks() {
         eprint!("{}", prefixed(&reconciled(&stages.reconcile(&losses))));

@@ -15,9 +15,7 @@ use crate::{
     decode::{Observation, decode},
     host::{HostSupport, netstat},
     kernel::{LogRing, RecordRing, Tracer, TracerConfig},
-    model::{
-        Connection, ConnectionKind, Counted, Facts, LossReport, Query, Rung, SensorState,
-    },
+    model::{Connection, ConnectionKind, Counted, Facts, LossReport, Query, Rung, SensorState},
     plan::{FALLBACK, FallbackPlan, Plan, QUERY, Refusal, RungPlan, no_rung},
 };
 

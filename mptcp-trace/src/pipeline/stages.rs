@@ -105,7 +105,9 @@ impl<W: Write> Stages<W> {
     pub fn take(&mut self, bytes: &[u8]) -> Result<(), Stop> {
         let observation = decode(bytes, &self.facts);
         let event = match observation {
-            Ok(Observation::Query(query)) => Some(Finding::Query(enrich::query(&self.facts, query))),
+            Ok(Observation::Query(query)) => {
+                Some(Finding::Query(enrich::query(&self.facts, query)))
+            }
             Ok(Observation::Connection(connection)) => {
                 let event = enrich::connection(&self.facts, &mut self.places, *connection);
                 Some(Finding::Connection(Box::new(event)))

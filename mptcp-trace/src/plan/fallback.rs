@@ -78,7 +78,12 @@ impl Gathered {
     }
 
     /// A tracepoint; true if the kernel has it.
-    fn tracepoint(&mut self, host: &HostSupport, program: &'static str, name: &'static str) -> bool {
+    fn tracepoint(
+        &mut self,
+        host: &HostSupport,
+        program: &'static str,
+        name: &'static str,
+    ) -> bool {
         let is_there = host.raw_tracepoints.iter().any(|known| known == name);
         if is_there {
             self.probe(program, Target::RawTracepoint(name));
@@ -149,15 +154,26 @@ fn fexit(host: &HostSupport) -> Result<FallbackPlan, String> {
         let target = if exit { Target::Fexit } else { Target::Fentry };
         gathered.probe(program, target(function.to_owned()));
     }
-    let optional = |gathered: &mut Gathered, program, target: fn(String) -> Target, function: &str| {
-        let is_there = has_type(host, function);
-        if is_there {
-            gathered.probe(program, target(function.to_owned()));
-        }
-        is_there
-    };
-    optional(&mut gathered, "fallback_fentry_mp_fail", Target::Fentry, "mptcp_pm_mp_fail_received");
-    optional(&mut gathered, "fallback_fexit_disable", Target::Fexit, "mptcp_active_disable");
+    let optional =
+        |gathered: &mut Gathered, program, target: fn(String) -> Target, function: &str| {
+            let is_there = has_type(host, function);
+            if is_there {
+                gathered.probe(program, target(function.to_owned()));
+            }
+            is_there
+        };
+    optional(
+        &mut gathered,
+        "fallback_fentry_mp_fail",
+        Target::Fentry,
+        "mptcp_pm_mp_fail_received",
+    );
+    optional(
+        &mut gathered,
+        "fallback_fexit_disable",
+        Target::Fexit,
+        "mptcp_active_disable",
+    );
     let decision_probed = has_type(host, DECISION) && host.cause_is_told;
     if decision_probed {
         gathered.probe("fallback_fexit_try", Target::Fexit(DECISION.into()));
@@ -231,7 +247,11 @@ fn kprobe(host: &HostSupport) -> Result<FallbackPlan, String> {
                 Ok(_) => format!("the kernel has no function {function}"),
             });
         }
-        let target = if at_return { Target::Kretprobe } else { Target::Kprobe };
+        let target = if at_return {
+            Target::Kretprobe
+        } else {
+            Target::Kprobe
+        };
         gathered.probe(program, target(function.to_owned()));
     }
     if has_symbol(host, "mptcp_pm_mp_fail_received") {
@@ -240,7 +260,10 @@ fn kprobe(host: &HostSupport) -> Result<FallbackPlan, String> {
     }
     if has_symbol(host, "mptcp_active_disable") {
         let function = "mptcp_active_disable";
-        gathered.probe("fallback_kretprobe_disable", Target::Kretprobe(function.into()));
+        gathered.probe(
+            "fallback_kretprobe_disable",
+            Target::Kretprobe(function.into()),
+        );
         gathered.probe("fallback_kprobe_disable", Target::Kprobe(function.into()));
     }
     let decision_probed = has_symbol(host, DECISION) && host.cause_is_told;
@@ -329,11 +352,24 @@ const CHILDREN: &str = "a TCP child of an MPTCP listener is seen, but not whethe
 fn optional_limits(host: &HostSupport) -> Vec<String> {
     let mut limits = Vec::new();
     for (path, what) in [
-        ("mptcp_sock.bytes_sent", "how much went over MPTCP before is not known"),
-        ("mptcp_sock.pm.server_side", "which end opened a connection is not known"),
+        (
+            "mptcp_sock.bytes_sent",
+            "how much went over MPTCP before is not known",
+        ),
+        (
+            "mptcp_sock.pm.server_side",
+            "which end opened a connection is not known",
+        ),
     ] {
-        if host.missing_members.iter().any(|(missing, _)| missing == path) {
-            limits.push(format!("{what} on this kernel: {path}: {}", reason(host, path)));
+        if host
+            .missing_members
+            .iter()
+            .any(|(missing, _)| missing == path)
+        {
+            limits.push(format!(
+                "{what} on this kernel: {path}: {}",
+                reason(host, path)
+            ));
         }
     }
     limits

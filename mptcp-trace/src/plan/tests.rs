@@ -1,5 +1,7 @@
 //! Kernel shapes -> plans, compared as text.
 
+use mptcp_trace_common::layout::KernelNumbers;
+
 use super::*;
 use crate::host::symbols::Symbols;
 
@@ -21,6 +23,20 @@ fn whole() -> HostSupport {
         layout: KernelLayout::from_offsets(&offsets),
         missing_members: Vec::new(),
         syscall_context: Fact::Yes,
+        raw_tracepoints: [
+            "inet_sock_set_state",
+            "tcp_destroy_sock",
+            "subflow_check_data_avail",
+            "get_mapping_status",
+            "mptcp_subflow_get_send",
+            "sock_send_length",
+            "sock_recv_length",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
+        cause_is_told: true,
+        counters: Vec::new(),
+        numbers: KernelNumbers::NONE,
         pid_namespace: None,
     }
 }
@@ -45,7 +61,11 @@ fn without(mut host: HostSupport, path: &str) -> HostSupport {
 fn told(host: &HostSupport, only: Option<Rung>) -> String {
     match plan(host, only) {
         Err(refusal) => format!("refused: {refusal}"),
-        Ok(Plan { query, notes }) => {
+        Ok(Plan {
+            query,
+            fallback: _,
+            notes,
+        }) => {
             let mut lines = Vec::new();
             for rung in &query.rungs {
                 let probes: Vec<String> = rung
@@ -238,6 +258,7 @@ fn what_closes_a_question_is_attached_before_what_opens_one() {
             Target::Fexit(_) | Target::Kretprobe(_) => true,
             Target::Fentry(_) | Target::Kprobe(_) => false,
             Target::Tracepoint(_, name) => name.starts_with("sys_exit"),
+            Target::RawTracepoint(_) => panic!("queries hang on no raw tracepoint"),
         };
         let first_opener = rung.probes.iter().position(|probe| !closes(probe)).unwrap();
         assert!(
@@ -255,4 +276,166 @@ fn what_closes_a_question_is_attached_before_what_opens_one() {
             "{last}"
         );
     }
+}
+
+const LIFE_FEXIT: &str = "fentry mptcp_destroy, fexit mptcp_stream_accept, fentry mptcp_subflow_drop_ctx, \
+                          fentry mptcp_sendmsg, fentry mptcp_recvmsg, fentry mptcp_init_sock";
+const LIFE_KPROBE: &str = "kprobe mptcp_destroy, kretprobe mptcp_stream_accept, kprobe mptcp_stream_accept, \
+                           kprobe mptcp_subflow_drop_ctx, kprobe mptcp_sendmsg, kprobe mptcp_recvmsg, \
+                           kprobe mptcp_init_sock";
+const SHARED: &str = "raw tracepoint tcp_destroy_sock, raw tracepoint inet_sock_set_state, \
+                      raw tracepoint subflow_check_data_avail, raw tracepoint get_mapping_status";
+const LIFE: [&str; 6] = [
+    "mptcp_destroy",
+    "mptcp_stream_accept",
+    "mptcp_subflow_drop_ctx",
+    "mptcp_sendmsg",
+    "mptcp_recvmsg",
+    "mptcp_init_sock",
+];
+
+/// A kernel with these functions beside those that every one has.
+fn with_functions(typed: &[&str], symbols: &[&str]) -> HostSupport {
+    let mut host = whole();
+    let more = LIFE.iter().chain(typed).map(|it| (*it).to_owned());
+    host.btf_functions.extend(more);
+    let queries = ["mptcp_getsockopt", "tcp_getsockopt", "do_tcp_getsockopt"];
+    let names = queries.iter().chain(&LIFE).chain(symbols);
+    host.symbols = Symbols::from_names(names.copied());
+    host
+}
+
+/// The fallback sensor on one rung, as `doctor` would tell it.
+fn fallback_told(host: &HostSupport, rung: Rung) -> String {
+    let ladder = plan(host, None).unwrap().fallback;
+    let planned = ladder.rungs.iter().find(|plan| plan.rung == rung);
+    let Some(planned) = planned else {
+        let (_, why) = ladder.ruled_out.iter().find(|(it, _)| *it == rung).unwrap();
+        return format!("no: {why}");
+    };
+    let probes: Vec<String> = planned
+        .probes
+        .iter()
+        .map(|probe| probe.target.to_string())
+        .collect();
+    probes.join(", ")
+}
+
+#[test]
+fn where_a_function_is_told_the_cause_it_is_probed_and_nothing_is_guessed() {
+    let function = ["__mptcp_try_fallback"];
+    let host = with_functions(&function, &function);
+    assert_eq!(
+        fallback_told(&host, Rung::Fexit),
+        format!("{LIFE_FEXIT}, fexit __mptcp_try_fallback, fentry __mptcp_try_fallback, {SHARED}")
+    );
+    assert_eq!(
+        fallback_told(&host, Rung::Kprobe),
+        format!(
+            "{LIFE_KPROBE}, kretprobe __mptcp_try_fallback, kprobe __mptcp_try_fallback, {SHARED}"
+        )
+    );
+    let ladder = plan(&host, None).unwrap().fallback;
+    assert!(
+        ladder.rungs[..2]
+            .iter()
+            .all(|it| it.decision_probed && it.limits.is_empty())
+    );
+}
+
+#[test]
+fn the_copy_that_the_compiler_made_of_the_decision_gets_a_breakpoint() {
+    let host = with_functions(
+        &["__mptcp_try_fallback"],
+        &["__mptcp_try_fallback", "mptcp_dss_corruption.isra.0"],
+    );
+    for rung in [Rung::Fexit, Rung::Kprobe] {
+        let told = fallback_told(&host, rung);
+        assert!(
+            told.contains("kprobe mptcp_dss_corruption.isra.0"),
+            "{told}"
+        );
+    }
+    let host = HostSupport {
+        kprobes: no("CONFIG_KPROBE_EVENTS"),
+        ..host
+    };
+    let ladder = plan(&host, None).unwrap().fallback;
+    let [limit] = &ladder.rungs[0].limits[..] else {
+        panic!("{ladder:?}")
+    };
+    assert!(
+        limit.starts_with("DSSCorruptionFallback is noticed late"),
+        "{limit}"
+    );
+}
+
+#[test]
+fn where_no_function_is_told_the_cause_the_edge_is_looked_for_where_it_can_be() {
+    let edges = ["subflow_finish_connect", "mptcp_incoming_options"];
+    let host = HostSupport {
+        cause_is_told: false,
+        ..with_functions(
+            &edges,
+            &["subflow_finish_connect", "mptcp_dss_corruption.constprop.0"],
+        )
+    };
+    assert_eq!(
+        fallback_told(&host, Rung::Fexit),
+        format!(
+            "{LIFE_FEXIT}, fexit subflow_finish_connect, fexit mptcp_incoming_options, {SHARED}"
+        )
+    );
+    assert_eq!(
+        fallback_told(&host, Rung::Kprobe),
+        format!(
+            "{LIFE_KPROBE}, kretprobe subflow_finish_connect, kprobe subflow_finish_connect, \
+             raw tracepoint mptcp_subflow_get_send, kprobe mptcp_dss_corruption.constprop.0, {SHARED}"
+        )
+    );
+    // The function alone is not enough: an older one of the same name is told nothing.
+    let function = ["__mptcp_try_fallback"];
+    let host = HostSupport {
+        cause_is_told: false,
+        ..with_functions(&function, &function)
+    };
+    assert_eq!(
+        fallback_told(&host, Rung::Fexit),
+        "no: the kernel's type information has no function that can fall back"
+    );
+}
+
+#[test]
+fn where_no_function_can_be_probed_tracepoints_do_and_say_what_they_cannot() {
+    let host = with_functions(&[], &[]);
+    let told = fallback_told(&host, Rung::Tracepoint);
+    assert!(
+        told.starts_with("tracepoint syscalls:sys_exit_accept, "),
+        "{told}"
+    );
+    let ladder = plan(&host, Some(Rung::Tracepoint)).unwrap().fallback;
+    let [plan] = &ladder.rungs[..] else {
+        panic!("{ladder:?}")
+    };
+    assert!(!plan.decision_probed && !plan.children_probed && plan.limits.len() == 3);
+    let host = HostSupport {
+        raw_tracepoints: vec!["subflow_check_data_avail".into()],
+        ..host
+    };
+    assert_eq!(
+        fallback_told(&host, Rung::Tracepoint),
+        "no: this kernel has no tracepoint inet_sock_set_state"
+    );
+}
+
+#[test]
+fn beside_a_query_sensor_on_a_lower_rung_no_better_one_is_tried() {
+    let function = ["__mptcp_try_fallback"];
+    let ladder = plan(&with_functions(&function, &function), None)
+        .unwrap()
+        .fallback;
+    let beside = |rung| -> Vec<Rung> { ladder.beside(rung).map(|plan| plan.rung).collect() };
+    assert_eq!(beside(Rung::Fexit), Rung::LADDER);
+    assert_eq!(beside(Rung::Kprobe), [Rung::Kprobe, Rung::Tracepoint]);
+    assert_eq!(beside(Rung::Tracepoint), [Rung::Tracepoint]);
 }

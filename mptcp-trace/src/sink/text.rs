@@ -75,7 +75,9 @@ fn story(connection: &Connection) -> String {
         ConnectionKind::Plain => words.push(
             match connection.known {
                 Known::Inferred | Known::Reported => "the client did not ask for MPTCP",
-                Known::Unknown => "the client did not ask for MPTCP, or lost it in its third packet",
+                Known::Unknown => {
+                    "the client did not ask for MPTCP, or lost it in its third packet"
+                }
             }
             .to_owned(),
         ),

@@ -2,7 +2,7 @@
 //! compilers inline a copy of it.
 
 use aya_ebpf::{
-    helpers::{bpf_get_current_pid_tgid, bpf_get_smp_processor_id},
+    helpers::bpf_get_current_pid_tgid,
     macros::{fentry, fexit, kprobe, kretprobe},
     programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext},
 };
@@ -14,12 +14,9 @@ use mptcp_trace_common::record::{
 use super::{add_evidence, fell_back, report, report_refused};
 use crate::{
     emit,
-    kernel::{Sock, is_mptcp},
-    maps::{ARGUMENTS, FALLEN},
-    sensors::{
-        owner::now_ns,
-        tell::{self, where_and_why},
-    },
+    kernel::{Sock, current_cpu, is_mptcp, now_ns},
+    maps::{ARGUMENTS, FALLEN, arguments},
+    sensors::tell::{self, where_and_why},
 };
 
 /// It succeeds for what has fallen back before, too: only the edge is news.
@@ -27,11 +24,7 @@ use crate::{
 fn try_entered(msk: Sock) {
     match fell_back(msk) {
         Some(true) => {
-            let _known = FALLEN.insert(
-                msk.0,
-                now_ns(),
-                u64::from(aya_ebpf::bindings::BPF_NOEXIST),
-            );
+            let _known = FALLEN.insert(msk.0, now_ns(), u64::from(aya_ebpf::bindings::BPF_NOEXIST));
         }
         // The kernel takes the bit back where connect() fails at once, and in connect(AF_UNSPEC).
         Some(false) => {
@@ -82,8 +75,7 @@ pub(super) enum Keeper {
 fn slot(keeper: Keeper) -> u64 {
     let thread = bpf_get_current_pid_tgid();
     let who = if thread == 0 {
-        // SAFETY: the helper has no precondition.
-        u64::from(unsafe { bpf_get_smp_processor_id() })
+        u64::from(current_cpu())
     } else {
         thread
     };
@@ -100,9 +92,7 @@ pub(super) fn keep(keeper: Keeper, first: u64, second: u64) {
 #[inline(always)]
 pub(super) fn kept(keeper: Keeper) -> Option<[u64; 2]> {
     let slot = slot(keeper);
-    let arguments = ARGUMENTS.get_ptr(slot)?;
-    // SAFETY: the value lives in the map, and its slot is this thread's.
-    let arguments = unsafe { *arguments };
+    let arguments = arguments(slot)?;
     let _gone = ARGUMENTS.remove(slot);
     Some(arguments)
 }

@@ -15,10 +15,10 @@ use mptcp_trace_common::{
     counter,
     layout::SYSCALL_CONTEXT_OFFSET,
     record::{
-        CONN_ACTIVE, CONN_EXISTING, CONN_TCP, CONN_TOLD, EVIDENCE_SIMULTANEOUS,
-        KIND_FALLBACK, KIND_TCP_CHILD, NO_MIB, SITE_DROPPED_CONTEXT, SITE_HANDSHAKE, SITE_LATER,
-        SITE_NO_CONTEXT, SITE_TCP_CHILD, SUBFLOW_MP_JOIN, SUBFLOW_MPC_DROP, VIA_CONNECT, VIA_IO,
-        VIA_LISTEN, VIA_SOCKET,
+        CONN_ACTIVE, CONN_EXISTING, CONN_TCP, CONN_TOLD, EVIDENCE_SIMULTANEOUS, KIND_FALLBACK,
+        KIND_TCP_CHILD, NO_MIB, SITE_DROPPED_CONTEXT, SITE_HANDSHAKE, SITE_LATER, SITE_NO_CONTEXT,
+        SITE_TCP_CHILD, SUBFLOW_MP_JOIN, SUBFLOW_MPC_DROP, VIA_CONNECT, VIA_IO, VIA_LISTEN,
+        VIA_SOCKET,
     },
 };
 
@@ -30,13 +30,13 @@ use super::{
 use crate::{
     emit,
     kernel::{
-        Sock, current_file, is_mptcp, msk_of_context, sock_of_socket, socket_of_file, subflow_flags,
+        Sock, current_file, is_mptcp, msk_of_context, now_ns, sock_of_socket, socket_of_file, subflow_flags,
     },
-    maps::{CHILDREN_PROBED, CONNS, FALLEN},
+    maps::{CHILDREN_PROBED, FALLEN, conn},
     sensors::{
         owner::{
             accepted, child, gone, has_mptcp_listener, listens, listens_no_more, made, note_down,
-            now_ns, touched, used,
+            touched, used,
         },
         tell::{self, where_and_why},
     },
@@ -71,9 +71,7 @@ fn connection_state(msk: Sock, old: u32, new: u32) {
         (CLOSE, SYN_SENT) => {
             touched(msk.0, u32::from(VIA_CONNECT));
             let _none = FALLEN.remove(msk.0);
-            if let Some(conn) = CONNS.get_ptr_mut(msk.0) {
-                // SAFETY: the value lives in the map.
-                let conn = unsafe { &mut *conn };
+            if let Some(conn) = conn(msk.0) {
                 conn.connect_ns = now_ns();
                 conn.evidence = 0;
                 conn.state = CONN_ACTIVE | conn.state & CONN_EXISTING;
@@ -84,8 +82,7 @@ fn connection_state(msk: Sock, old: u32, new: u32) {
             listens(msk);
         }
         (LISTEN, ESTABLISHED) => {
-            let conn = child(msk, 0);
-            note_down(msk, &conn);
+            note_down(msk, &child(msk, 0));
         }
         (LISTEN, CLOSE) => listens_no_more(msk),
         (SYN_SENT, ESTABLISHED) => {
@@ -116,9 +113,7 @@ fn blackhole_after_handshake(msk: Sock) {
 /// A listener of MPTCP got a child that is TCP.
 #[inline(always)]
 fn tcp_child(sk: Sock, site: u8) {
-    let mut conn = child(sk, CONN_TCP);
-    conn.state |= CONN_TOLD;
-    note_down(sk, &conn);
+    note_down(sk, &child(sk, CONN_TCP | CONN_TOLD));
     let kind = if site == SITE_DROPPED_CONTEXT {
         KIND_FALLBACK
     } else {
@@ -261,7 +256,7 @@ pub(crate) fn life_tp_io(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "tcp_destroy_sock")]
 pub(crate) fn life_tp_destroy(ctx: RawTracePointContext) -> i32 {
     let sk = Sock(ctx.arg(0));
-    if CONNS.get_ptr(sk.0).is_some() {
+    if conn(sk.0).is_some() {
         gone(sk);
         return 0;
     }
@@ -283,11 +278,7 @@ pub(crate) fn life_tp_destroy(ctx: RawTracePointContext) -> i32 {
 fn returned(ctx: &TracePointContext) -> i64 {
     // SAFETY: the context of these programs is the header and the value; the loader has compared the offset
     // with the kernel's BTF, and the verifier checks the bounds.
-    unsafe {
-        *ctx.as_ptr()
-            .byte_add(SYSCALL_CONTEXT_OFFSET)
-            .cast::<i64>()
-    }
+    unsafe { *ctx.as_ptr().byte_add(SYSCALL_CONTEXT_OFFSET).cast::<i64>() }
 }
 
 /// The socket behind the descriptor that a system call returns.
@@ -312,10 +303,9 @@ pub(crate) fn life_exit_socket(ctx: TracePointContext) -> u32 {
 #[tracepoint]
 pub(crate) fn life_exit_accept(ctx: TracePointContext) -> u32 {
     if let Some(sk) = returned_socket(&ctx)
-        && (CONNS.get_ptr(sk.0).is_some() || sk.protocol().is_ok_and(is_mptcp))
+        && (conn(sk.0).is_some() || sk.protocol().is_ok_and(is_mptcp))
     {
         accepted(sk);
     }
     0
 }
-

@@ -13,10 +13,10 @@ use mptcp_trace_common::{
 use super::{LISTEN, fell_back, flush_pending, look};
 use crate::{
     emit,
-    kernel::{is_mptcp, process_comm, socket_of_file, task_cgroup, task_ids, task_uid},
+    kernel::{is_mptcp, now_ns, process_comm, socket_of_file, task_cgroup, task_ids, task_uid},
     maps::{CALIBRATED, FALLEN, SWEEP},
     sensors::{
-        owner::{listens, newborn, note_down_new, now_ns},
+        owner::{listens, newborn, note_down_new},
         tell::{self, where_and_why},
     },
 };

@@ -15,19 +15,14 @@ mod path;
 use aya_ebpf::bindings::BPF_NOEXIST;
 use mptcp_trace_common::{
     counter,
-    record::{
-        CONN_PENDING, CONN_UNSEEN_BIRTH, KIND_EXISTING, KIND_FALLBACK, NO_MIB, SITE_LATER,
-    },
+    record::{CONN_PENDING, CONN_UNSEEN_BIRTH, KIND_EXISTING, KIND_FALLBACK, NO_MIB, SITE_LATER},
 };
 
-use super::{
-    owner::now_ns,
-    tell::{self, where_and_why},
-};
+use super::tell::{self, where_and_why};
 use crate::{
     emit,
-    kernel::Sock,
-    maps::{CALIBRATED, CONNS, FALLBACK_BIT, FALLEN},
+    kernel::{Sock, now_ns},
+    maps::{CALIBRATED, FALLBACK_BIT, FALLEN, conn},
 };
 
 /// `TCP_*` of `include/net/tcp_states.h`, part of the kernel's interface.
@@ -66,10 +61,8 @@ fn report(msk: u64, site: u32, mib: i32) -> u32 {
     emit::count_fallback(counter::SEEN);
     let sk = Sock(msk);
     let mut kind = KIND_FALLBACK;
-    match CONNS.get_ptr_mut(msk) {
+    match conn(msk) {
         Some(conn) => {
-            // SAFETY: the value lives in the map.
-            let conn = unsafe { &mut *conn };
             // In the middle of connect() the connection has no addresses yet: it is told when it has.
             if sk.state().is_ok_and(|state| u32::from(state) == SYN_SENT)
                 && sk
@@ -103,9 +96,7 @@ fn report_refused(msk: Sock, site: u8, mib: i32) {
 /// Tells of a fallback that had to wait.
 #[inline(always)]
 fn flush_pending(msk: Sock) {
-    if let Some(conn) = CONNS.get_ptr_mut(msk.0) {
-        // SAFETY: the value lives in the map.
-        let conn = unsafe { &mut *conn };
+    if let Some(conn) = conn(msk.0) {
         if conn.state & CONN_PENDING != 0 {
             conn.state &= !CONN_PENDING;
             let what = where_and_why(conn.pending_site as u8, conn.pending_mib, false);
@@ -118,6 +109,14 @@ fn flush_pending(msk: Sock) {
 #[inline(always)]
 pub(crate) fn look(msk: Sock, site: u8) {
     if fell_back(msk) == Some(true) && FALLEN.get_ptr(msk.0).is_none() {
+        let mut site = site;
+        if conn(msk.0).is_none() {
+            // Not known any more, or never was: when it fell back cannot be told from here.
+            if msk.state().is_ok_and(|state| u32::from(state) == CLOSE) {
+                return;
+            }
+            site = SITE_LATER;
+        }
         report(msk.0, u32::from(site), NO_MIB);
     }
 }
@@ -131,8 +130,7 @@ pub(crate) fn look_later(msk: Sock) {
 /// Adds to what was seen around a connection.
 #[inline(always)]
 fn add_evidence(msk: Sock, evidence: u32) {
-    if let Some(conn) = CONNS.get_ptr_mut(msk.0) {
-        // SAFETY: the value lives in the map.
-        unsafe { (*conn).evidence |= evidence };
+    if let Some(conn) = conn(msk.0) {
+        conn.evidence |= evidence;
     }
 }

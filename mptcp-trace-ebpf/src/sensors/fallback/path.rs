@@ -16,17 +16,11 @@ use mptcp_trace_common::{
 
 use super::{add_evidence, fell_back, look, report, report_refused};
 use crate::{
-    kernel::{Sock, is_infinite_mapping, msk_of_context, sends_infinite_map, sock_of_skb, subflow_flags},
-    maps::{DECISION_PROBED, INFINITE_MAPPING, NUMBERS},
+    kernel::{
+        Sock, is_infinite_mapping, msk_of_context, sends_infinite_map, sock_of_skb, subflow_flags,
+    },
+    maps::{DECISION_PROBED, infinite_mapping, numbers},
 };
-
-macro_rules! number {
-    ($field:ident) => {{
-        // SAFETY: NUMBERS is a static of this program. The read is volatile because the loader writes the
-        // value between compilation and loading.
-        unsafe { core::ptr::read_volatile(&raw const NUMBERS.$field) }
-    }};
-}
 
 /// True if `status` is the number that this kernel has for it.
 #[inline(always)]
@@ -38,13 +32,14 @@ fn is(status: u8, number: u8) -> bool {
 #[raw_tracepoint(tracepoint = "subflow_check_data_avail")]
 pub(crate) fn fallback_tp_data(ctx: RawTracePointContext) -> i32 {
     let status = ctx.arg::<u64>(0) as u8;
-    let evidence = if is(status, number!(mapping_invalid)) {
+    let numbers = numbers();
+    let evidence = if is(status, numbers.mapping_invalid) {
         EVIDENCE_INVALID_MAPPING
-    } else if is(status, number!(mapping_nodss)) {
+    } else if is(status, numbers.mapping_nodss) {
         EVIDENCE_NO_DSS
-    } else if is(status, number!(mapping_bad_csum)) {
+    } else if is(status, numbers.mapping_bad_csum) {
         EVIDENCE_BAD_CHECKSUM
-    } else if is(status, number!(mapping_dummy)) && DECISION_PROBED.load() == 0 {
+    } else if is(status, numbers.mapping_dummy) && DECISION_PROBED.load() == 0 {
         0
     } else {
         return 0;
@@ -94,11 +89,9 @@ fn bad_data(msk: Sock, context: u64, mut evidence: u32) {
 
 #[inline(always)]
 fn take_infinite_mapping() -> bool {
-    let Some(seen) = INFINITE_MAPPING.get_ptr_mut(0) else {
+    let Some(seen) = infinite_mapping() else {
         return false;
     };
-    // SAFETY: this CPU's slot of the array.
-    let seen = unsafe { &mut *seen };
     let was = *seen != 0;
     *seen = 0;
     was
@@ -108,10 +101,9 @@ fn take_infinite_mapping() -> bool {
 #[raw_tracepoint(tracepoint = "get_mapping_status")]
 pub(crate) fn fallback_tp_mapping(ctx: RawTracePointContext) -> i32 {
     if is_infinite_mapping(ctx.arg(0))
-        && let Some(seen) = INFINITE_MAPPING.get_ptr_mut(0)
+        && let Some(seen) = infinite_mapping()
     {
-        // SAFETY: this CPU's slot of the array.
-        unsafe { *seen = 1 };
+        *seen = 1;
     }
     0
 }

@@ -12,7 +12,7 @@ mod tracepoint;
 use aya_ebpf::{
     EbpfContext,
     helpers::{
-        bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid,
+        bpf_get_current_comm, bpf_get_current_pid_tgid,
         bpf_get_current_uid_gid,
     },
 };
@@ -28,11 +28,11 @@ use mptcp_trace_common::{
 use crate::{
     admit::{admit_netns, admit_task, is_own_task},
     emit,
-    kernel::{Fault, Sock, is_mptcp},
-    maps::{CONNS, IN_FLIGHT, OUTERMOST_PROBED},
+    kernel::{Fault, Sock, current_cgroup, is_mptcp, now_ns},
+    maps::{IN_FLIGHT, OUTERMOST_PROBED, conn},
     sensors::{
         fallback::look_later,
-        owner::{now_ns, used},
+        owner::used,
     },
 };
 
@@ -96,7 +96,8 @@ fn leave(ctx: &impl EbpfContext, step: u8, rung: u8, ret: i32) {
     }
     let _gone = IN_FLIGHT.remove(thread);
 
-    let mut record = blank(rung, open.boottime_ns);
+    let mut record = NOTHING;
+    begin(&mut record, rung, open.boottime_ns);
     record.latency_ns = now_ns() - open.boottime_ns;
     record.ret = ret;
     record.path = open.path;
@@ -146,41 +147,51 @@ fn finish(ctx: &impl EbpfContext, record: &mut QueryRecord, sk: Sock) {
     }
 }
 
-/// A record that knows who asks and when, and nothing else.
+/// A record that says nothing yet.
+pub(super) const NOTHING: QueryRecord = QueryRecord {
+    kind: KIND_QUERY,
+    valid: 0,
+    boottime_ns: 0,
+    latency_ns: 0,
+    socket: 0,
+    msk_flags_enter: 0,
+    msk_flags_exit: 0,
+    inode: 0,
+    cgroup_id: 0,
+    born_ns: 0,
+    tgid: 0,
+    tid: 0,
+    uid: 0,
+    netns: 0,
+    ret: 0,
+    user_value: 0,
+    user_len: 0,
+    protocol: 0,
+    family: 0,
+    local_port: 0,
+    remote_port_be: 0,
+    state: 0,
+    rung: 0,
+    path: 0,
+    reserved: 0,
+    local_addr: [0; 16],
+    remote_addr: [0; 16],
+    comm: [0; 16],
+};
+
+/// Writes down who asks, and when. In place: two records are more than fits on the stack of a program that
+/// calls others.
 #[inline(always)]
-fn blank(rung: u8, boottime_ns: u64) -> QueryRecord {
+fn begin(record: &mut QueryRecord, rung: u8, boottime_ns: u64) {
     let pid_tgid = bpf_get_current_pid_tgid();
-    QueryRecord {
-        kind: KIND_QUERY,
-        valid: if is_own_task() { BY_TRACER } else { 0 },
-        boottime_ns,
-        latency_ns: 0,
-        socket: 0,
-        msk_flags_enter: 0,
-        msk_flags_exit: 0,
-        inode: 0,
-        // SAFETY: the helper has no precondition.
-        cgroup_id: unsafe { bpf_get_current_cgroup_id() },
-        born_ns: 0,
-        tgid: (pid_tgid >> 32) as u32,
-        tid: pid_tgid as u32,
-        uid: bpf_get_current_uid_gid() as u32,
-        netns: 0,
-        ret: 0,
-        user_value: 0,
-        user_len: 0,
-        protocol: 0,
-        family: 0,
-        local_port: 0,
-        remote_port_be: 0,
-        state: 0,
-        rung,
-        path: 0,
-        reserved: 0,
-        local_addr: [0; 16],
-        remote_addr: [0; 16],
-        comm: bpf_get_current_comm().unwrap_or([0; 16]),
-    }
+    record.valid = if is_own_task() { BY_TRACER } else { 0 };
+    record.boottime_ns = boottime_ns;
+    record.cgroup_id = current_cgroup();
+    record.tgid = (pid_tgid >> 32) as u32;
+    record.tid = pid_tgid as u32;
+    record.uid = bpf_get_current_uid_gid() as u32;
+    record.rung = rung;
+    record.comm = bpf_get_current_comm().unwrap_or([0; 16]);
 }
 
 /// Writes down what the socket is.
@@ -204,9 +215,8 @@ fn describe(record: &mut QueryRecord, sk: Sock) -> Result<(), Fault> {
         used(sk, VIA_QUERY);
         look_later(sk);
     }
-    if let Some(conn) = CONNS.get_ptr(sk.0) {
-        // SAFETY: the value lives in the map.
-        record.born_ns = unsafe { (*conn).born_ns };
+    if let Some(conn) = conn(sk.0) {
+        record.born_ns = conn.born_ns;
     }
     Ok(())
 }

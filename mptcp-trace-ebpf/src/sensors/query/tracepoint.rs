@@ -18,12 +18,12 @@ use mptcp_trace_common::{
     },
 };
 
-use super::{blank, describe, is_query, now_ns};
+use super::{NOTHING, begin, describe, is_query};
 use crate::{
     admit::{admit_netns, admit_task},
     emit,
     kernel::{
-        Sock, current_file, is_mptcp, is_tcp_or_mptcp, read_user_u8, read_user_u32, socket_of_file,
+        Sock, current_file, is_mptcp, is_tcp_or_mptcp, now_ns, read_user_u8, read_user_u32, socket_of_file,
     },
     maps::SYSCALL_IN_FLIGHT,
 };
@@ -72,35 +72,54 @@ fn enter(ctx: &TracePointContext) {
         emit::count(counter::FILTERED);
         return;
     }
-    let mut record = blank(RUNG_TRACEPOINT, now_ns());
+    if SYSCALL_IN_FLIGHT.insert(thread, &UNASKED, 0).is_err() {
+        emit::count(counter::TABLE_FULL);
+        debug!(ctx, "thread {}: no room for its question", ctx.pid());
+        return;
+    }
+    let Some(open) = SYSCALL_IN_FLIGHT.get_ptr_mut(thread) else {
+        emit::count(counter::TABLE_FULL);
+        return;
+    };
+    // SAFETY: the slot belongs to this thread, which is here and nowhere else.
+    let open = unsafe { &mut *open };
+    open.file = file;
+    open.fd = fd;
+    open.optval = word(ctx, 3);
+    open.optlen = word(ctx, 4);
+    if let Err(why_not) = write_down(&mut open.record, sk) {
+        emit::count(why_not);
+        let _gone = SYSCALL_IN_FLIGHT.remove(thread);
+    }
+}
+
+/// Everything that is known before the call, or the counter of why there is no record.
+#[inline(always)]
+fn write_down(record: &mut QueryRecord, sk: Sock) -> Result<(), u32> {
+    begin(record, RUNG_TRACEPOINT, now_ns());
     record.path = PATH_UNSEEN;
-    if describe(&mut record, sk).is_err() {
-        emit::count(counter::FAULTED);
-        return;
-    }
+    describe(record, sk).map_err(|_fault| counter::FAULTED)?;
     if !admit_netns(record.netns) {
-        emit::count(counter::FILTERED);
-        return;
+        return Err(counter::FILTERED);
     }
-    if is_mptcp(protocol)
+    if is_mptcp(record.protocol)
         && let Ok(flags) = sk.msk_flags()
     {
         record.msk_flags_enter = flags;
         record.valid |= VALID_FLAGS_ENTER;
     }
-    let open = SyscallInFlight {
-        record,
-        file,
-        optval: word(ctx, 3),
-        optlen: word(ctx, 4),
-        fd,
-        reserved: 0,
-    };
-    if SYSCALL_IN_FLIGHT.insert(thread, open, 0).is_err() {
-        emit::count(counter::TABLE_FULL);
-        debug!(ctx, "thread {}: no room for its question", ctx.pid());
-    }
+    Ok(())
 }
+
+/// A slot before anything is written into it.
+static UNASKED: SyscallInFlight = SyscallInFlight {
+    record: NOTHING,
+    file: 0,
+    optval: 0,
+    optlen: 0,
+    fd: 0,
+    reserved: 0,
+};
 
 /// `getsockopt` returns.
 #[tracepoint]

@@ -1,0 +1,305 @@
+//! Waiting, sorting out, and the account: rows of events.
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+    time::SystemTime,
+};
+
+use super::*;
+use crate::model::{
+    Connection, ConnectionId, Counted, Family, Known, Loss, LossReport, Owner, Place, Process,
+    Protocol, Rung, Side, Socket, SocketId, TcpState, Via,
+};
+
+const NETNS: u32 = 7;
+
+fn owner(pid: u32, via: Via) -> Owner {
+    Owner {
+        process: Process {
+            pid,
+            tid: pid,
+            uid: 0,
+            cgroup_id: 1,
+            comm: format!("p{pid}"),
+        },
+        via,
+    }
+}
+
+fn connection(kind: ConnectionKind, at_ms: u64, address: u64) -> Connection {
+    let nowhere: SocketAddr = (Ipv4Addr::UNSPECIFIED, 0).into();
+    Connection {
+        kind,
+        at: Duration::from_millis(at_ms),
+        id: ConnectionId {
+            socket: SocketId(address),
+            born_at: Duration::from_nanos(1),
+        },
+        socket: Socket {
+            id: SocketId(address),
+            inode: None,
+            netns: NETNS,
+            protocol: Protocol::Mptcp,
+            family: Family::Ipv4,
+            state: TcpState(1),
+            local: nowhere,
+            remote: nowhere,
+        },
+        owner: Some(owner(1, Via::Listener)),
+        unaccepted: false,
+        admitted: true,
+        cause: Some("DssFallback".into()),
+        known: Known::Reported,
+        side: Some(Side::Passive),
+        stage: None,
+        since_connect: None,
+        bytes: None,
+        evidence: Vec::new(),
+        existing: false,
+        fell_back: Some(true),
+        late: false,
+        current: (0, String::new()),
+        off_for: None,
+        rung: Rung::Fexit,
+    }
+}
+
+fn facts() -> Facts {
+    let causes = [
+        "MPTCP_MIB_DSSFALLBACK",
+        "MPTCP_MIB_MPCAPABLEPASSIVEFALLBACK",
+    ];
+    Facts {
+        version: String::new(),
+        kernel: String::new(),
+        boot_epoch: Duration::ZERO,
+        fallback_bit: None,
+        causes: (0..).zip(causes.map(str::to_owned)).collect(),
+        counters_read_at: BTreeMap::from([(NETNS, Duration::from_millis(1))]),
+        sensors: Vec::new(),
+    }
+}
+
+fn event(connection: Connection) -> Finding {
+    Finding::Connection(Box::new(ConnectionEvent {
+        connection,
+        time: SystemTime::UNIX_EPOCH,
+        place: Place::default(),
+    }))
+}
+
+/// Address and owner of what is told.
+fn told(ready: &mut Vec<Finding>) -> Vec<(u64, Option<u32>)> {
+    ready
+        .drain(..)
+        .map(|finding| match finding {
+            Finding::Connection(event) => (
+                event.connection.id.socket.0,
+                event.connection.owner.map(|owner| owner.process.pid),
+            ),
+            Finding::Query(_) => panic!("nobody asked"),
+        })
+        .collect()
+}
+
+fn unaccepted(at_ms: u64, address: u64) -> Finding {
+    event(Connection {
+        unaccepted: true,
+        ..connection(ConnectionKind::Fallback, at_ms, address)
+    })
+}
+
+fn accepted(at_ms: u64, address: u64, pid: u32, admitted: bool) -> Finding {
+    event(Connection {
+        owner: Some(owner(pid, Via::Accept)),
+        admitted,
+        ..connection(ConnectionKind::Accepted, at_ms, address)
+    })
+}
+
+#[test]
+fn what_is_accepted_in_time_is_told_under_the_name_of_who_accepted_it() {
+    let (mut correlator, mut ready, facts) = (Correlator::default(), Vec::new(), facts());
+    correlator.take(unaccepted(10, 0xa), &facts, &mut ready);
+    correlator.take(unaccepted(11, 0xb), &facts, &mut ready);
+    assert_eq!(told(&mut ready), []);
+    correlator.take(accepted(900, 0xa, 5, true), &facts, &mut ready);
+    assert_eq!(told(&mut ready), [(0xa, Some(5))]);
+    // One second after it fell back, the listener's owner is all there is.
+    correlator.take(accepted(1_011, 0xb, 6, true), &facts, &mut ready);
+    assert_eq!(told(&mut ready), [(0xb, Some(1))]);
+}
+
+#[test]
+fn a_clock_ends_the_wait_too_but_leaves_records_time_to_arrive() {
+    let (mut correlator, mut ready, facts) = (Correlator::default(), Vec::new(), facts());
+    correlator.take(unaccepted(0, 0xa), &facts, &mut ready);
+    correlator.clock(Duration::from_millis(1_299), &mut ready);
+    assert_eq!(told(&mut ready), []);
+    correlator.clock(Duration::from_millis(1_300), &mut ready);
+    assert_eq!(told(&mut ready), [(0xa, Some(1))]);
+    correlator.take(unaccepted(2_000, 0xb), &facts, &mut ready);
+    correlator.finish(&mut ready);
+    assert_eq!(told(&mut ready), [(0xb, Some(1))]);
+}
+
+#[test]
+fn whoever_accepts_decides_whether_it_is_wanted() {
+    let (mut correlator, mut ready, facts) = (Correlator::default(), Vec::new(), facts());
+    let unwanted = |at_ms, address| {
+        event(Connection {
+            unaccepted: true,
+            admitted: false,
+            ..connection(ConnectionKind::Fallback, at_ms, address)
+        })
+    };
+    correlator.take(unwanted(10, 0xa), &facts, &mut ready);
+    correlator.take(accepted(20, 0xa, 5, true), &facts, &mut ready);
+    assert_eq!(told(&mut ready), [(0xa, Some(5))]);
+    correlator.take(unaccepted(30, 0xb), &facts, &mut ready);
+    correlator.take(accepted(40, 0xb, 6, false), &facts, &mut ready);
+    correlator.take(unwanted(50, 0xc), &facts, &mut ready);
+    correlator.finish(&mut ready);
+    assert_eq!(told(&mut ready), []);
+    assert_eq!(correlator.filtered(), 2);
+}
+
+#[test]
+fn what_waits_is_bounded_and_the_oldest_is_told_first() {
+    let (mut correlator, mut ready, facts) = (Correlator::default(), Vec::new(), facts());
+    for address in 0..=WAITING_MAX as u64 {
+        correlator.take(unaccepted(10, address), &facts, &mut ready);
+    }
+    assert_eq!(told(&mut ready), [(0, Some(1))]);
+}
+
+fn report(netns: u32, counters: &[(&str, u64)]) -> LossReport {
+    let counters = counters
+        .iter()
+        .map(|(name, count)| ((*name).to_owned(), *count));
+    LossReport {
+        sensors: vec![Loss {
+            sensor: "fallback".into(),
+            ..Loss::default()
+        }],
+        counted: vec![Counted {
+            netns,
+            counters: counters.collect(),
+            doubt: None,
+        }],
+    }
+}
+
+fn books(events: &[Connection]) -> Books {
+    let mut books = Books::default();
+    for event in events {
+        books.enter(event, &facts());
+    }
+    books
+}
+
+/// What is said of the one namespace in which something happened.
+fn said(events: &[Connection], report: &LossReport) -> Option<String> {
+    let all = reconcile(&books(events), report, &facts());
+    match &all[..] {
+        [] => None,
+        [one] => Some(one.why.clone().unwrap_or_else(|| "agrees".into())),
+        more => panic!("{more:?}"),
+    }
+}
+
+#[test]
+fn the_account_holds_only_if_every_cause_does() {
+    let fallback = || connection(ConnectionKind::Fallback, 10, 0xa);
+    let unknown = || Connection {
+        cause: None,
+        known: Known::Unknown,
+        ..fallback()
+    };
+    let child = |known| Connection {
+        cause: None,
+        known,
+        ..connection(ConnectionKind::Plain, 10, 0xa)
+    };
+    let early = || connection(ConnectionKind::Fallback, 0, 0xa);
+    let dss = |count| report(NETNS, &[("DssFallback", count)]);
+    let ack = |count| report(NETNS, &[("MPCapableFallbackACK", count)]);
+    let check = |events: &[Connection], report: &LossReport, says: Option<&str>| {
+        assert_eq!(said(events, report).as_deref(), says, "{events:?}");
+    };
+    check(&[], &dss(0), None);
+    check(&[fallback()], &dss(1), Some("agrees"));
+    check(
+        &[fallback()],
+        &dss(2),
+        Some("DssFallback: kernel counted 2, traced 1"),
+    );
+    check(
+        &[fallback(), fallback()],
+        &dss(1),
+        Some("DssFallback: kernel counted 1, traced 2"),
+    );
+    check(
+        &[unknown()],
+        &dss(1),
+        Some("DssFallback: kernel counted 1, traced 0; 1 traced with an unknown cause"),
+    );
+    // It was in the counters already when they were first read.
+    check(&[early()], &dss(0), None);
+    // Of a child it may be unknown which of the two it is, but not of more children than there are.
+    check(&[child(Known::Unknown)], &ack(1), Some("agrees"));
+    check(&[child(Known::Inferred)], &ack(0), None);
+    check(
+        &[child(Known::Unknown)],
+        &ack(2),
+        Some(
+            "MPCapableFallbackACK: kernel counted 2, traced 0; 1 TCP children of MPTCP listeners, \
+             which may count as MPCapableFallbackACK",
+        ),
+    );
+    // A refused one is none.
+    check(
+        &[connection(ConnectionKind::Refused, 10, 0xa)],
+        &dss(1),
+        Some("DssFallback: kernel counted 1, traced 0"),
+    );
+}
+
+#[test]
+fn what_is_known_of_the_reason_for_a_difference_is_said() {
+    let mut lossy = report(NETNS, &[("DssFallback", 3)]);
+    lossy.sensors[0].ring_full = 2;
+    lossy.counted[0].doubt = Some("this namespace is new".into());
+    assert_eq!(
+        said(&[connection(ConnectionKind::Fallback, 10, 0xa)], &lossy).as_deref(),
+        Some("DssFallback: kernel counted 3, traced 1; 2 were lost; this namespace is new")
+    );
+    // A namespace whose counters cannot be read is never passed over.
+    let elsewhere = LossReport::default();
+    assert_eq!(
+        said(&[connection(ConnectionKind::Fallback, 10, 0xa)], &elsewhere).as_deref(),
+        Some("counters could not be read: the namespace is gone, or no process in it can be seen")
+    );
+}
+
+#[test]
+fn growth_is_what_was_added_and_only_of_fallbacks() {
+    let counters = |pairs: &[(&str, u64)]| -> BTreeMap<String, u64> {
+        pairs
+            .iter()
+            .map(|(name, count)| ((*name).to_owned(), *count))
+            .collect()
+    };
+    let before = counters(&[("DssFallback", 2), ("MPCapableSYNRX", 1)]);
+    let after = counters(&[
+        ("DssFallback", 5),
+        ("MPCapableSYNRX", 9),
+        ("InfiniteMapTx", 0),
+    ]);
+    assert_eq!(
+        growth(Some(&before), &after),
+        counters(&[("DssFallback", 3)])
+    );
+    assert_eq!(growth(None, &after), counters(&[("DssFallback", 5)]));
+}

@@ -1,0 +1,247 @@
+//! The conclusion about the cause: a row a case.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::decode::decode;
+
+fn facts(enumerators: &[(i32, &str)]) -> Facts {
+    Facts {
+        version: String::new(),
+        kernel: String::new(),
+        boot_epoch: Duration::ZERO,
+        fallback_bit: Some(2),
+        causes: enumerators
+            .iter()
+            .map(|(number, name)| (*number, format!("MPTCP_MIB_{name}")))
+            .collect(),
+        counters_read_at: BTreeMap::new(),
+        sensors: Vec::new(),
+    }
+}
+
+const NEWER: &[(i32, &str)] = &[
+    (6, "MPCAPABLEACTIVEFALLBACK"),
+    (8, "MPCAPABLEACTIVEDISABLED"),
+    (74, "DSSFALLBACK"),
+    (90, "SOMETHINGNEW"),
+];
+const OLDER: &[(i32, &str)] = &[(6, "MPCAPABLEACTIVEFALLBACK"), (8, "TOKENFALLBACKINIT")];
+
+fn sighting(site: u8) -> Sighting {
+    Sighting {
+        site,
+        mib: NO_MIB,
+        flags: Some(SUBFLOW_REQUEST_MPTCP | SUBFLOW_MP_CAPABLE | SUBFLOW_REMOTE_KEY),
+        side: Some(Side::Active),
+        evidence: 0,
+        watched: true,
+    }
+}
+
+fn check(sighting: &Sighting, facts: &Facts, cause: Option<&str>, known: Known) {
+    let (concluded, how) = conclude(sighting, facts).unwrap();
+    assert_eq!(
+        (concluded.as_deref(), how),
+        (cause, known),
+        "site {}",
+        sighting.site
+    );
+}
+
+#[test]
+fn what_the_kernel_names_is_the_cause_by_the_number_that_it_has_here() {
+    let named = |mib, facts: &[(i32, &str)], cause, known| {
+        let sighting = Sighting {
+            mib,
+            ..sighting(SITE_TRY_FALLBACK)
+        };
+        check(&sighting, &self::facts(facts), cause, known);
+    };
+    named(74, NEWER, Some("DssFallback"), Known::Reported);
+    named(8, NEWER, Some("MPCapableSYNTXDisabled"), Known::Reported);
+    named(8, OLDER, Some("MPFallbackTokenInit"), Known::Reported);
+    // A cause that this program has never heard of keeps the kernel's word for it.
+    named(90, NEWER, Some("MPTCP_MIB_SOMETHINGNEW"), Known::Reported);
+    named(77, OLDER, None, Known::Unknown);
+}
+
+#[test]
+fn the_function_that_fell_back_tells_where_the_kernel_names_nothing() {
+    let (newer, older) = (facts(NEWER), facts(OLDER));
+    for (site, cause) in [
+        (SITE_CONNECT, "MPCapableSYNTXDisabled"),
+        (SITE_FINISH_CONNECT, "MPCapableFallbackSYNACK"),
+        (SITE_SIMULTANEOUS, "SimultConnectFallback"),
+        (SITE_INCOMING_OPTIONS, "MPCapableDataFallback"),
+        (SITE_DATA_AVAILABLE, "DssFallback"),
+        (SITE_DSS_CORRUPTION, "DSSCorruptionFallback"),
+        (SITE_SENDMSG_FRAG, "InfiniteMapTx"),
+        (SITE_DETECT_BLACKHOLE, "MPCapableSYNTXDrop"),
+        (SITE_DROPPED_CONTEXT, "MPCapableFallbackACK"),
+    ] {
+        check(&sighting(site), &newer, Some(cause), Known::Inferred);
+    }
+    check(
+        &sighting(SITE_CONNECT),
+        &older,
+        Some("MPFallbackTokenInit"),
+        Known::Inferred,
+    );
+    assert_eq!(
+        conclude(&sighting(99), &newer),
+        Err(DecodeError::Field("site", 99))
+    );
+}
+
+#[test]
+fn without_a_function_the_first_thing_that_went_wrong_is_the_cause() {
+    const ASKED: u32 = SUBFLOW_REQUEST_MPTCP;
+    const AGREED: u32 = SUBFLOW_REQUEST_MPTCP | SUBFLOW_MP_CAPABLE | SUBFLOW_REMOTE_KEY;
+    let newer = facts(NEWER);
+    for (side, flags, evidence, cause) in [
+        (Side::Active, 0, 0, Some("MPCapableSYNTXDisabled")),
+        (
+            Side::Active,
+            SUBFLOW_MPC_DROP,
+            0,
+            Some("MPCapableSYNTXDrop"),
+        ),
+        (
+            Side::Active,
+            0,
+            EVIDENCE_SIMULTANEOUS,
+            Some("SimultConnectFallback"),
+        ),
+        (Side::Active, ASKED, 0, Some("MPCapableFallbackSYNACK")),
+        (
+            Side::Active,
+            ASKED | SUBFLOW_REMOTE_KEY,
+            0,
+            Some("MPCapableDataFallback"),
+        ),
+        (
+            Side::Passive,
+            SUBFLOW_REMOTE_KEY,
+            0,
+            Some("MPCapableDataFallback"),
+        ),
+        (Side::Active, AGREED, EVIDENCE_NO_DSS, Some("DssFallback")),
+        (
+            Side::Passive,
+            AGREED,
+            EVIDENCE_INVALID_MAPPING,
+            Some("DssFallback"),
+        ),
+        (
+            Side::Passive,
+            AGREED,
+            EVIDENCE_BAD_CHECKSUM,
+            Some("DssFallback"),
+        ),
+        (
+            Side::Active,
+            AGREED,
+            EVIDENCE_INFINITE_SENT | EVIDENCE_BAD_CHECKSUM,
+            Some("InfiniteMapTx"),
+        ),
+        (Side::Passive, AGREED, 0, Some("DSSCorruptionFallback")),
+    ] {
+        for site in [SITE_HANDSHAKE, SITE_LATER, SITE_LISTED] {
+            let seen = Sighting {
+                flags: Some(flags),
+                side: Some(side),
+                evidence,
+                ..sighting(site)
+            };
+            check(&seen, &newer, cause, Known::Inferred);
+        }
+    }
+    // What was not watched from its birth on, or cannot be read, is not guessed at.
+    let unwatched = Sighting {
+        watched: false,
+        ..sighting(SITE_LATER)
+    };
+    check(&unwatched, &newer, None, Known::Unknown);
+    let unread = Sighting {
+        flags: None,
+        ..sighting(SITE_LATER)
+    };
+    check(&unread, &newer, None, Known::Unknown);
+}
+
+#[test]
+fn a_record_of_another_length_or_with_impossible_fields_is_an_error() {
+    let facts = facts(NEWER);
+    let mut bytes = vec![0; size_of::<ConnRecord>()];
+    bytes[..4].copy_from_slice(&KIND_FALLBACK.to_ne_bytes());
+    for length in [4, 8, bytes.len() - 1] {
+        assert_eq!(
+            decode(&bytes[..length], &facts),
+            Err(DecodeError::Length {
+                got: length,
+                want: size_of::<ConnRecord>()
+            })
+        );
+    }
+    // A record of nothing but zeroes has site 0.
+    assert!(matches!(
+        decode(&bytes, &facts),
+        Err(DecodeError::Field(..))
+    ));
+}
+
+#[test]
+fn a_whole_record_says_everything() {
+    let mut bytes = vec![0; size_of::<ConnRecord>()];
+    let mut put =
+        |offset: usize, value: &[u8]| bytes[offset..offset + value.len()].copy_from_slice(value);
+    put(0, &KIND_FALLBACK.to_ne_bytes());
+    let valid = ADMITTED | CONN_VALID_SUBFLOW | CONN_VALID_BYTES | CONN_VALID_FLAGS;
+    put(offset_of!(ConnRecord, valid), &valid.to_ne_bytes());
+    put(
+        offset_of!(ConnRecord, boottime_ns),
+        &1_000_u64.to_ne_bytes(),
+    );
+    put(offset_of!(ConnRecord, born_ns), &300_u64.to_ne_bytes());
+    put(offset_of!(ConnRecord, connect_ns), &400_u64.to_ne_bytes());
+    put(offset_of!(ConnRecord, socket), &0xabc_u64.to_ne_bytes());
+    put(offset_of!(ConnRecord, msk_flags), &4_u64.to_ne_bytes());
+    put(offset_of!(ConnRecord, bytes_sent), &11_u64.to_ne_bytes());
+    put(offset_of!(ConnRecord, mib), &74_i32.to_ne_bytes());
+    let evidence = EVIDENCE_NO_DSS | EVIDENCE_MP_FAIL_RECEIVED;
+    put(offset_of!(ConnRecord, evidence), &evidence.to_ne_bytes());
+    let flags = SUBFLOW_SIDE_KNOWN | SUBFLOW_SERVER_SIDE;
+    put(offset_of!(ConnRecord, subflow_flags), &flags.to_ne_bytes());
+    put(offset_of!(ConnRecord, protocol), &262_u16.to_ne_bytes());
+    put(offset_of!(ConnRecord, family), &2_u16.to_ne_bytes());
+    put(offset_of!(ConnRecord, rung), &[1]);
+    put(offset_of!(ConnRecord, site), &[SITE_TRY_FALLBACK]);
+    let owner = offset_of!(ConnRecord, owner);
+    put(owner + offset_of!(OwnerRecord, tgid), &42_u32.to_ne_bytes());
+    put(owner + offset_of!(OwnerRecord, via), &[VIA_ACCEPT]);
+    put(owner + offset_of!(OwnerRecord, comm), b"server");
+    let decoded = decode(&bytes, &facts(NEWER));
+    let Ok(Observation::Connection(it)) = decoded else {
+        panic!("{decoded:?}")
+    };
+    assert_eq!(it.kind, ConnectionKind::Fallback);
+    assert_eq!(it.id.to_string(), "0x0000000000000abc@300");
+    assert_eq!(
+        (it.cause.as_deref(), it.known),
+        (Some("DssFallback"), Known::Reported)
+    );
+    assert_eq!(
+        (it.side, it.stage),
+        (Some(Side::Passive), Some(Stage::Data))
+    );
+    assert_eq!(it.since_connect, Some(Duration::from_nanos(600)));
+    assert_eq!((it.bytes, it.fell_back), (Some((11, 0)), Some(true)));
+    assert_eq!(it.evidence, [Evidence::NoDss, Evidence::MpFailReceived]);
+    let owner = it.owner.unwrap();
+    assert_eq!(
+        (owner.process.pid, owner.process.comm.as_str(), owner.via),
+        (42, "server", Via::Accept)
+    );
+    assert!(it.admitted && !it.unaccepted && !it.existing && !it.late);
+}
