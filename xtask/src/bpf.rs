@@ -1,4 +1,4 @@
-//! `cargo xtask bpf`: the committed BPF object, rebuilt, or proven to be what the source gives.
+//! `cargo xtask bpf`: the committed BPF objects, rebuilt, or proven to be what the source gives.
 
 use std::{
     env, fs,
@@ -17,23 +17,43 @@ use crate::{
     rustc_wrapper::{BPF_TARGET, REMAP_VARIABLE},
 };
 
-/// Builds the BPF object and puts it where it is committed: mptcp-trace/bpf/mptcp-trace.o.
+/// Builds the BPF objects and puts them where they are committed: mptcp-trace/bpf/mptcp-trace.o, the tracer's, and
+/// lab/bpf/mptcp-middlebox.o, the lab's.
 ///
 /// Provisions what is missing: the source of core, and the pinned bpf-linker.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  cargo xtask bpf\n  cargo xtask bpf --check")]
 pub(crate) struct Args {
-    /// Change nothing; fail if the committed object is not what the source gives
+    /// Change nothing; fail if a committed object is not what the source gives
     #[arg(long)]
     check: bool,
 }
 
-/// The compiler of the committed object: another one gives other machine code.
+/// The compiler of the committed objects: another one gives other machine code.
 const RUSTC_VERSION: &str = "1.95.0";
-const CRATE: &str = "mptcp-trace-ebpf";
-const BINARY: &str = "mptcp-trace";
 
-/// Builds or checks, and prints the object's SHA-256.
+/// A BPF object, and what it is made of.
+struct Object {
+    package: &'static str,
+    binary: &'static str,
+    /// Where it is committed, from the workspace's directory.
+    path: &'static str,
+}
+
+const OBJECTS: [Object; 2] = [
+    Object {
+        package: "mptcp-trace-ebpf",
+        binary: "mptcp-trace",
+        path: "mptcp-trace/bpf/mptcp-trace.o",
+    },
+    Object {
+        package: "mptcp-lab-ebpf",
+        binary: "mptcp-middlebox",
+        path: "lab/bpf/mptcp-middlebox.o",
+    },
+];
+
+/// Builds or checks, and prints the objects' SHA-256.
 pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
     let places = Places::find()?;
     if args.check {
@@ -44,15 +64,21 @@ pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Fails, saying what to type, if the committed object is not what the source gives.
+/// Fails, saying what to type, if a committed object is not what the source gives.
 pub(crate) fn check(places: &Places) -> Result<()> {
+    let toolchain = Toolchain::provide(places)?;
     // An empty directory: nothing that an older build left behind can pass for the source's result.
     let target = places.target.join("bpf-check");
     places::make_empty(&target)?;
-    let built = build(places, &target)?;
-    fs::remove_dir_all(&target).with_context(|| format!("cannot remove {}", target.display()))?;
-    let path = places.bpf_object();
-    let committed = fs::read(&path).with_context(|| {
+    for object in &OBJECTS {
+        let built = build(places, &toolchain, object, &target)?;
+        compare(&places.root.join(object.path), &built)?;
+    }
+    fs::remove_dir_all(&target).with_context(|| format!("cannot remove {}", target.display()))
+}
+
+fn compare(path: &Path, built: &[u8]) -> Result<()> {
+    let committed = fs::read(path).with_context(|| {
         format!(
             "cannot read the committed object {}; type: cargo xtask bpf",
             path.display()
@@ -64,54 +90,66 @@ pub(crate) fn check(places: &Places) -> Result<()> {
              cargo xtask bpf, and commit the object",
             path.display(),
             sha256(&committed),
-            sha256(&built)
+            sha256(built)
         );
     }
-    println!("{}  {}", sha256(&built), path.display());
+    println!("{}  {}", sha256(built), path.display());
     Ok(())
 }
 
 fn rebuild(places: &Places) -> Result<()> {
-    let object = build(places, &places.target.join("bpf"))?;
-    let path = places.bpf_object();
-    if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory)
-            .with_context(|| format!("cannot create {}", directory.display()))?;
+    let toolchain = Toolchain::provide(places)?;
+    for object in &OBJECTS {
+        let built = build(places, &toolchain, object, &places.target.join("bpf"))?;
+        let path = places.root.join(object.path);
+        if let Some(directory) = path.parent() {
+            fs::create_dir_all(directory)
+                .with_context(|| format!("cannot create {}", directory.display()))?;
+        }
+        // Untouched if it is the same, so that the loader is not rebuilt for nothing.
+        if !fs::read(&path).is_ok_and(|old| old == built) {
+            fs::write(&path, &built).with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        println!("{}  {}", sha256(&built), path.display());
     }
-    // Untouched if it is the same, so that the loader is not rebuilt for nothing.
-    if !fs::read(&path).is_ok_and(|old| old == object) {
-        fs::write(&path, &object).with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    println!("{}  {}", sha256(&object), path.display());
     Ok(())
 }
 
-/// Runs clippy on the BPF crate for its own target, warnings denied.
+/// Runs clippy on the BPF crates for their own target, warnings denied.
 pub(crate) fn clippy(places: &Places) -> Result<()> {
     let toolchain = Toolchain::provide(places)?;
-    let mut cargo = toolchain.cargo(places, "clippy", &places.target.join("bpf-clippy"));
-    cargo.args(["--", "-D", "warnings"]);
-    command::run(&mut cargo, "clippy on the BPF crate")
+    for object in &OBJECTS {
+        let mut cargo =
+            toolchain.cargo(places, "clippy", object, &places.target.join("bpf-clippy"));
+        cargo.args(["--", "-D", "warnings"]);
+        command::run(&mut cargo, &format!("clippy on {}", object.package))?;
+    }
+    Ok(())
 }
 
-fn build(places: &Places, target: &Path) -> Result<Vec<u8>> {
-    let toolchain = Toolchain::provide(places)?;
+fn build(
+    places: &Places,
+    toolchain: &Toolchain,
+    object: &Object,
+    target: &Path,
+) -> Result<Vec<u8>> {
     say(format_args!(
-        "building the BPF object with rustc {RUSTC_VERSION}"
+        "building {} with rustc {RUSTC_VERSION}",
+        object.path
     ));
-    let mut cargo = toolchain.cargo(places, "build", target);
+    let mut cargo = toolchain.cargo(places, "build", object, target);
     let own_path = env::current_exe().context("cannot find xtask's own program file")?;
     cargo
         .env("RUSTC_WRAPPER", own_path)
         .env(REMAP_VARIABLE, toolchain.remap(places));
-    command::run(&mut cargo, "cannot build the BPF object")?;
-    let path = target.join(BPF_TARGET).join("release").join(BINARY);
-    let object = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    command::run(&mut cargo, &format!("cannot build {}", object.path))?;
+    let path = target.join(BPF_TARGET).join("release").join(object.binary);
+    let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
     reject_paths(
-        &object,
+        &bytes,
         &[&places.root, &places.cache, &toolchain.core_source],
     )?;
-    Ok(object)
+    Ok(bytes)
 }
 
 /// What a BPF build needs, provisioned.
@@ -131,8 +169,8 @@ impl Toolchain {
             .unwrap_or("unknown");
         if version != RUSTC_VERSION {
             bail!(
-                "cannot build the BPF object with rustc {version}: the committed object is built \
-                 by {RUSTC_VERSION}, and another compiler gives another object; type: rustup \
+                "cannot build BPF objects with rustc {version}: the committed ones are built by \
+                 {RUSTC_VERSION}, and another compiler gives other objects; type: rustup \
                  toolchain install {RUSTC_VERSION} && cargo +{RUSTC_VERSION} xtask bpf"
             );
         }
@@ -144,8 +182,8 @@ impl Toolchain {
     }
 
     /// A cargo that knows the target, core's source, the linker - and nothing of the user's own
-    /// build settings, which would change the object.
-    fn cargo(&self, places: &Places, verb: &str, target: &Path) -> Command {
+    /// build settings, which would change the objects.
+    fn cargo(&self, places: &Places, verb: &str, object: &Object, target: &Path) -> Command {
         let mut cargo = command::cargo(&places.root);
         for (name, _) in env::vars_os() {
             let name_bytes = name.as_encoded_bytes();
@@ -177,7 +215,7 @@ impl Toolchain {
                 "--target",
                 BPF_TARGET,
             ])
-            .args(["--package", CRATE, "--bin", BINARY])
+            .args(["--package", object.package, "--bin", object.binary])
             .arg("--target-dir")
             .arg(target)
             // build-std is not stable, and the toolchain is: this is how a stable compiler is told.

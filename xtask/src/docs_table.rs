@@ -1,5 +1,6 @@
-//! The tables of docs/kernels.md: case x kernel x rung, written by the tests and never by hand.
-//! A run on some kernels replaces their columns and keeps the others.
+//! The tables of docs/kernels.md: case x kernel x rung, written by the tests and never by hand. There
+//! is one block of them for each suite that has its place on the page. A run on some kernels replaces
+//! their columns and keeps the others.
 
 use std::{fmt::Write as _, fs, path::Path};
 
@@ -8,11 +9,12 @@ use anyhow::{Context as _, Result, anyhow};
 use crate::{
     kernels,
     matrix::{self, Outcome, Report, Verdict},
-    shapes::{Must, RUNGS, RUNNING, SOL_TCP},
+    shapes::{Must, OLDEST, RUNGS, RUNNING, SOL_TCP},
+    suite::Suite,
 };
 
-const BEGIN: &str = "<!-- matrix:begin -->";
-const END: &str = "<!-- matrix:end -->";
+/// Behind the release of a kernel that is the oldest of its series.
+pub(crate) const OLDEST_MARK: &str = " (oldest)";
 const MISMATCH: &str = "**MISMATCH**";
 const ABSENT: &str = "-";
 
@@ -36,32 +38,85 @@ struct Table {
     columns: Vec<Column>,
 }
 
-/// Puts the results of these kernels into the page, which is made if it is not there.
-pub(crate) fn update(path: &Path, results: &[(String, Report)]) -> Result<()> {
-    let page = if path.exists() {
+/// What one suite gave on one kernel.
+pub(crate) struct Outcomes {
+    pub(crate) suite: Suite,
+    /// The kernel's name in the tables.
+    pub(crate) label: String,
+    pub(crate) report: Report,
+}
+
+/// The place of one suite on the page.
+struct Block {
+    suite: Suite,
+    begin: &'static str,
+    end: &'static str,
+    /// Over the first column.
+    head: &'static str,
+    /// What a cell shows where all is well: both sides say the same, so the shorter one.
+    word: Word,
+}
+
+const BLOCKS: [Block; 2] = [
+    Block {
+        suite: Suite::Queries,
+        begin: "<!-- matrix:begin -->",
+        end: "<!-- matrix:end -->",
+        head: "case",
+        word: |cell| cell.caller.as_ref(),
+    },
+    Block {
+        suite: Suite::Fallbacks,
+        begin: "<!-- fallbacks:begin -->",
+        end: "<!-- fallbacks:end -->",
+        head: "recipe",
+        word: |cell| cell.traced.as_ref(),
+    },
+];
+
+/// Puts the results into the page, which is made if it is not there.
+pub(crate) fn update(path: &Path, results: &[Outcomes]) -> Result<()> {
+    let mut page = if path.exists() {
         fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?
     } else {
-        format!("# Kernels\n\nWritten by `cargo xtask test --update-docs`.\n\n{BEGIN}\n{END}\n")
+        let mut page = "# Kernels\n\nWritten by `cargo xtask test --update-docs`.\n".to_owned();
+        for Block { begin, end, .. } in BLOCKS {
+            page.push_str(&format!("\n{begin}\n{end}\n"));
+        }
+        page
     };
-    let parts = page.split_once(BEGIN).and_then(|(before, rest)| {
-        rest.split_once(END)
-            .map(|(tables, after)| (before, tables, after))
-    });
-    let (before, old, after) = parts.ok_or_else(|| {
-        anyhow!(
-            "{} has no place for the tables: add a line {BEGIN} and a line {END}",
-            path.display()
-        )
-    })?;
-    let mut tables = parse(old);
-    for (label, report) in results {
-        merge(&mut tables, label, report);
+    for block in &BLOCKS {
+        if results.iter().any(|result| result.suite == block.suite) {
+            page = block
+                .updated(&page, results)
+                .with_context(|| format!("cannot write the tables of {}", path.display()))?;
+        }
     }
-    let page = format!("{before}{BEGIN}\n{}{END}{after}", render(&tables));
     fs::write(path, page).with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn merge(tables: &mut Vec<Table>, label: &str, report: &Report) {
+impl Block {
+    fn updated(&self, page: &str, results: &[Outcomes]) -> Result<String> {
+        let Self { begin, end, .. } = self;
+        let parts = page.split_once(begin).and_then(|(before, rest)| {
+            rest.split_once(end)
+                .map(|(tables, after)| (before, tables, after))
+        });
+        let (before, old, after) = parts.ok_or_else(|| {
+            anyhow!("there is no place for them: add a line {begin} and a line {end}")
+        })?;
+        let mut tables = parse(old);
+        for result in results.iter().filter(|result| result.suite == self.suite) {
+            merge(&mut tables, &result.label, &result.report, self.word);
+        }
+        let tables = render(&tables, self.head);
+        Ok(format!("{before}{begin}\n{tables}{end}{after}"))
+    }
+}
+
+type Word = fn(&matrix::Cell) -> Option<&String>;
+
+fn merge(tables: &mut Vec<Table>, label: &str, report: &Report, word: Word) {
     // What this kernel said last time is gone, on the rungs that were asked this time.
     for table in tables.iter_mut() {
         if report.cells.iter().any(|cell| cell.rung == table.rung) {
@@ -98,7 +153,7 @@ fn merge(tables: &mut Vec<Table>, label: &str, report: &Report) {
         let Some(column) = table.columns.get_mut(index) else {
             continue;
         };
-        column.entries.push((cell.case.clone(), entry(cell)));
+        column.entries.push((cell.case.clone(), entry(cell, word)));
     }
     tables.retain(|table| !table.columns.is_empty());
     tables.sort_by_key(|table| {
@@ -116,13 +171,13 @@ fn merge(tables: &mut Vec<Table>, label: &str, report: &Report) {
     }
 }
 
-fn entry(cell: &matrix::Cell) -> Entry {
+fn entry(cell: &matrix::Cell, word: Word) -> Entry {
     let why = match matrix::verdict(cell, Must::Nothing) {
         Verdict::Passed => None,
         Verdict::Failed(why) | Verdict::Skipped(why) => Some(why),
     };
     let word = match cell.outcome {
-        Outcome::Ok => cell.caller.clone().unwrap_or_else(|| "ok".to_owned()),
+        Outcome::Ok => word(cell).cloned().unwrap_or_else(|| "ok".to_owned()),
         Outcome::Mismatch => MISMATCH.to_owned(),
         Outcome::Unavailable | Outcome::Skipped => ABSENT.to_owned(),
     };
@@ -147,7 +202,12 @@ fn key(kernel: &str) -> String {
     if kernel.contains(SOL_TCP) {
         return SOL_TCP.to_owned();
     }
-    kernels::series_of(kernel).unwrap_or_else(|_| kernel.to_owned())
+    let series = kernels::series_of(kernel).unwrap_or_else(|_| kernel.to_owned());
+    if kernel.ends_with(OLDEST_MARK) {
+        series + OLDEST
+    } else {
+        series
+    }
 }
 
 fn rank(kernel: &str) -> u8 {
@@ -158,7 +218,7 @@ fn rank(kernel: &str) -> u8 {
     }
 }
 
-fn render(tables: &[Table]) -> String {
+fn render(tables: &[Table], head: &str) -> String {
     let mut text = String::new();
     let mut notes: Vec<&str> = Vec::new();
     for table in tables {
@@ -176,7 +236,7 @@ fn render(tables: &[Table]) -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,
-            "\n### {}\n\n| case | {} |",
+            "\n### {}\n\n| {head} | {} |",
             table.rung,
             header.join(" | ")
         );
@@ -292,6 +352,8 @@ mod tests {
         report
     }
 
+    const CALLER: Word = |cell| cell.caller.as_ref();
+
     #[test]
     fn the_tables_read_back_as_they_were_written() {
         let mut tables = Vec::new();
@@ -299,44 +361,122 @@ mod tests {
             ("fresh", "fexit", "ok", ""),
             ("compat", "fexit", "skipped", "no 32-bit (here)"),
         ];
-        merge(&mut tables, "6.12.1-cloud", &report(&cells));
-        merge(
-            &mut tables,
-            "running: 6.18.44",
-            &report(&[("fresh", "kprobe", "unavailable", "no kprobes")]),
-        );
-        merge(
-            &mut tables,
-            "6.2.1-cloud",
-            &report(&[("fresh", "fexit", "mismatch", "x | y")]),
-        );
-        assert_eq!(parse(&render(&tables)), tables);
+        for (label, report) in [
+            ("6.12.1-cloud", report(&cells)),
+            (
+                "running: 6.18.44",
+                report(&[("fresh", "kprobe", "unavailable", "no kprobes")]),
+            ),
+            (
+                "6.2.1-cloud",
+                report(&[("fresh", "fexit", "mismatch", "x | y")]),
+            ),
+        ] {
+            merge(&mut tables, label, &report, CALLER);
+        }
+        assert_eq!(parse(&render(&tables, "case")), tables);
     }
+
+    fn outcomes(suite: Suite, label: &str, cells: &[(&str, &str, &str, &str)]) -> Outcomes {
+        Outcomes {
+            suite,
+            label: label.to_owned(),
+            report: report(cells),
+        }
+    }
+
+    /// What is left of a page after some updates, one after the other.
+    fn updated(page: &str, updates: &[&[Outcomes]]) -> String {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("kernels.md");
+        fs::write(&path, page).unwrap();
+        for results in updates {
+            update(&path, results).unwrap();
+        }
+        fs::read_to_string(&path).unwrap()
+    }
+
+    const PAGE: &str = "before\n<!-- matrix:begin -->\n<!-- matrix:end -->\nbetween\n\
+                        <!-- fallbacks:begin -->\n<!-- fallbacks:end -->\nafter\n";
 
     #[test]
     fn a_new_run_replaces_its_own_column_and_no_other() {
-        let path = tempfile::tempdir().unwrap();
-        let page = path.path().join("kernels.md");
-        fs::write(&page, format!("before\n{BEGIN}\n{END}\nafter\n")).unwrap();
-        let ok = || report(&[("fresh", "fexit", "ok", "")]);
-        update(
-            &page,
-            &[("6.12.1-cloud".into(), ok()), ("6.2.9-cloud".into(), ok())],
-        )
-        .unwrap();
-        update(
-            &page,
-            &[(
-                "6.12.2-cloud".into(),
-                report(&[("fresh", "fexit", "mismatch", "")]),
-            )],
-        )
-        .unwrap();
-        let want = format!(
-            "before\n{BEGIN}\n\n### fexit\n\n| case | 6.2.9-cloud | 6.12.2-cloud |\n|---|---|---|\n\
-             | fresh | mptcp | **MISMATCH** (1) |\n\n\
-             - (1) the caller was told mptcp, the trace says tcp\n\n{END}\nafter\n"
+        let ok = [("fresh", "fexit", "ok", "")];
+        let got = updated(
+            PAGE,
+            &[
+                &[
+                    outcomes(Suite::Queries, "6.12.1-cloud", &ok),
+                    outcomes(Suite::Queries, "6.2.9-cloud", &ok),
+                    outcomes(Suite::Queries, "6.12.0-cloud (oldest)", &ok),
+                ],
+                &[outcomes(
+                    Suite::Queries,
+                    "6.12.2-cloud",
+                    &[("fresh", "fexit", "mismatch", "")],
+                )],
+            ],
         );
-        assert_eq!(fs::read_to_string(&page).unwrap(), want);
+        let tables = "\n### fexit\n\n\
+             | case | 6.2.9-cloud | 6.12.0-cloud (oldest) | 6.12.2-cloud |\n|---|---|---|---|\n\
+             | fresh | mptcp | mptcp | **MISMATCH** (1) |\n\n\
+             - (1) the program saw mptcp, the trace says tcp\n\n";
+        let want = PAGE.replacen(
+            "<!-- matrix:end -->",
+            &format!("{tables}<!-- matrix:end -->"),
+            1,
+        );
+        assert_eq!(got, want);
+    }
+
+    #[test]
+    fn fallbacks_have_their_own_block_and_show_the_trace() {
+        let cells = [
+            ("strip-syn", "fexit", "ok", ""),
+            ("md5", "fexit", "skipped", "no MD5 here"),
+            ("strip-syn", "kprobe", "unavailable", "no kprobes"),
+        ];
+        let got = updated(
+            PAGE,
+            &[
+                &[outcomes(Suite::Fallbacks, "6.12.43-cloud (oldest)", &cells)],
+                &[outcomes(Suite::Fallbacks, "6.12.118-cloud", &cells[..2])],
+            ],
+        );
+        let tables = "\n### fexit\n\n\
+             | recipe | 6.12.43-cloud (oldest) | 6.12.118-cloud |\n|---|---|---|\n\
+             | strip-syn | tcp | tcp |\n| md5 | - (1) | - (1) |\n\n\
+             ### kprobe\n\n| recipe | 6.12.43-cloud (oldest) |\n|---|---|\n\
+             | strip-syn | - (2) |\n\n- (1) no MD5 here\n- (2) no kprobes\n\n";
+        let want = PAGE.replacen(
+            "<!-- fallbacks:end -->",
+            &format!("{tables}<!-- fallbacks:end -->"),
+            1,
+        );
+        assert_eq!(got, want);
+    }
+
+    #[test]
+    fn a_page_without_a_place_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("kernels.md");
+        fs::write(&path, "<!-- matrix:begin -->\n<!-- matrix:end -->\n").unwrap();
+        let results = [outcomes(
+            Suite::Fallbacks,
+            "6.12.1",
+            &[("a", "fexit", "ok", "")],
+        )];
+        let error = format!("{:#}", update(&path, &results).unwrap_err());
+        assert!(
+            error.contains("add a line <!-- fallbacks:begin -->"),
+            "{error}"
+        );
+        assert!(
+            fs::read_to_string(&path)
+                .unwrap()
+                .starts_with("<!-- matrix:begin -->\n<!-- m")
+        );
+        fs::remove_file(&path).unwrap();
+        update(&path, &results).unwrap();
     }
 }

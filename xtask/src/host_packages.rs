@@ -1,9 +1,14 @@
 //! Programs that come from the machine's own distribution: installed when we are root, named when
 //! we are not.
 
-use std::process::Command;
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::command::{self, say};
 
@@ -90,6 +95,25 @@ pub(crate) const LINK_NEEDS: [Need; 2] = [
     },
 ];
 
+/// Real programs that speak MPTCP with each other: tests start them.
+pub(crate) const PAIR_NEEDS: [Need; 3] = [
+    Need {
+        what: "curl",
+        package: "curl",
+    },
+    Need {
+        what: "mptcpize",
+        package: "mptcpize",
+    },
+    Need {
+        what: "nginx",
+        package: "nginx-light",
+    },
+];
+
+/// Packages that come with a daemon of this name, which nobody asked for.
+const DAEMONS: [(&str, &str); 1] = [("nginx-light", "nginx")];
+
 /// Installs what is missing as root; as anyone else says which command does it.
 pub(crate) fn provide(needs: &[Need], purpose: &str) -> Result<()> {
     let missing: Vec<&str> = needs
@@ -112,6 +136,8 @@ pub(crate) fn provide(needs: &[Need], purpose: &str) -> Result<()> {
     say(format_args!(
         "{purpose} needs {packages}: installing with apt-get"
     ));
+    let _quiet =
+        NoDaemons::enforce(Path::new(POLICY)).context("cannot keep daemons from being started")?;
     let install = || {
         let mut apt = Command::new("apt-get");
         apt.args(["-q", "-y", "install", "--no-install-recommends"])
@@ -127,20 +153,102 @@ pub(crate) fn provide(needs: &[Need], purpose: &str) -> Result<()> {
         )?;
         install()?;
     }
+    disable_daemons(&missing)
+}
+
+/// What every package asks before it starts a daemon.
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+/// While this lives, installing a package starts nothing.
+struct NoDaemons {
+    /// Our policy, unless the machine has its own, which knows better than we.
+    ours: Option<PathBuf>,
+}
+
+impl NoDaemons {
+    fn enforce(policy: &Path) -> Result<Self> {
+        if policy.exists() {
+            return Ok(Self { ours: None });
+        }
+        // 101: the action is not allowed.
+        fs::write(policy, "#!/bin/sh\nexit 101\n")
+            .with_context(|| format!("cannot write {}", policy.display()))?;
+        let enforced = Self {
+            ours: Some(policy.to_owned()),
+        };
+        fs::set_permissions(policy, fs::Permissions::from_mode(0o755))
+            .with_context(|| format!("cannot make {} a program", policy.display()))?;
+        Ok(enforced)
+    }
+}
+
+impl Drop for NoDaemons {
+    fn drop(&mut self) {
+        let Some(policy) = &self.ours else {
+            return;
+        };
+        if let Err(error) = fs::remove_file(policy) {
+            let policy = policy.display();
+            say(format_args!(
+                "cannot remove {policy}: {error}; remove it, or no daemon will be started on installation"
+            ));
+        }
+    }
+}
+
+/// They must not start with the machine either.
+fn disable_daemons(packages: &[&str]) -> Result<()> {
+    if command::find_program("systemctl").is_none() {
+        return Ok(());
+    }
+    for (_, daemon) in DAEMONS
+        .iter()
+        .filter(|(package, _)| packages.contains(package))
+    {
+        command::output(
+            Command::new("systemctl").args(["--quiet", "disable", daemon]),
+            &format!("cannot keep {daemon} from starting with the machine"),
+        )?;
+    }
     Ok(())
 }
 
 fn is_there(what: &str) -> bool {
     if what.starts_with('/') {
-        std::path::Path::new(what).exists() || multiarch(what).exists()
+        Path::new(what).exists() || multiarch(what).exists()
     } else {
         command::find_program(what).is_some()
     }
 }
 
 /// Debian keeps architecture-dependent headers one directory deeper.
-fn multiarch(header: &str) -> std::path::PathBuf {
+fn multiarch(header: &str) -> PathBuf {
     header
         .replacen("/usr/include/", "/usr/include/x86_64-linux-gnu/", 1)
         .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn daemons_are_kept_quiet_only_while_packages_are_installed() {
+        let directory = tempfile::tempdir().unwrap();
+        let policy = directory.path().join("policy-rc.d");
+        let quiet = NoDaemons::enforce(&policy).unwrap();
+        let said = Command::new(&policy).status().unwrap();
+        assert_eq!(said.code(), Some(101));
+        drop(quiet);
+        assert!(!policy.exists());
+    }
+
+    #[test]
+    fn the_machines_own_policy_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let policy = directory.path().join("policy-rc.d");
+        fs::write(&policy, "its own").unwrap();
+        drop(NoDaemons::enforce(&policy).unwrap());
+        assert_eq!(fs::read_to_string(&policy).unwrap(), "its own");
+    }
 }

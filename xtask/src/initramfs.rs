@@ -18,9 +18,10 @@ use crate::{build::StaticPrograms, kernels::Module};
 pub(crate) struct Job {
     /// Paths of modules, in load order.
     pub(crate) modules: Vec<String>,
-    /// The program to run and its arguments; its stdout goes to the second serial port.
-    pub(crate) argv: Vec<String>,
-    /// After this long init ends the program by itself.
+    /// Programs with their arguments, run one after the other; their stdout goes to the second
+    /// serial port.
+    pub(crate) commands: Vec<Vec<String>>,
+    /// After this long init ends a program by itself.
     pub(crate) timeout_s: u64,
 }
 
@@ -34,7 +35,7 @@ pub(crate) fn write(
     path: &Path,
     programs: &StaticPrograms,
     modules: &[Module],
-    argv: Vec<String>,
+    commands: Vec<Vec<String>>,
     timeout_s: u64,
 ) -> Result<()> {
     let job = Job {
@@ -42,7 +43,7 @@ pub(crate) fn write(
             .iter()
             .map(|module| module_path(&module.name))
             .collect(),
-        argv,
+        commands,
         timeout_s,
     };
     let mut archive = Archive {

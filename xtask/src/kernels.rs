@@ -1,5 +1,5 @@
-//! Debian's own kernels: the newest package of a series, found at run time, unpacked into the cache
-//! and never installed.
+//! Debian's own kernels: the newest package of a series, or the oldest, found at run time, unpacked
+//! into the cache and never installed.
 
 use std::{
     cmp::Ordering,
@@ -15,11 +15,12 @@ use crate::{
     apt::{self, Apt, Package},
     command::{self, say},
     places::{Places, make_empty},
+    shapes::OLDEST,
 };
 
 /// Releases of a series that are tried before giving up: the lists may name packages that a mirror
 /// no longer has.
-const CANDIDATES_MAX: usize = 3;
+const CANDIDATES_MAX: usize = 4;
 const NAME_PREFIX: &str = "linux-image-";
 const NAME_SUFFIX: &str = "-cloud-amd64";
 
@@ -38,39 +39,134 @@ pub(crate) struct Module {
     pub(crate) content: Vec<u8>,
 }
 
-/// The newest kernel of a Debian series such as `6.12`.
-pub(crate) fn provide(places: &Places, series: &str) -> Result<Kernel> {
+/// What the archive has of a series.
+pub(crate) enum Found {
+    Kernel(Kernel),
+    /// Nothing that can be fetched, and why, in one line.
+    Gone(String),
+}
+
+/// What `--kernel` asks for: a series such as `6.12`, or `6.12-oldest`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Wanted<'a> {
+    series: &'a str,
+    oldest: bool,
+}
+
+/// The newest kernel of a Debian series such as `6.12`, or for `6.12-oldest` the oldest.
+pub(crate) fn provide(places: &Places, wanted: &str) -> Result<Found> {
+    let wanted = Wanted::parse(wanted);
     let kernels = places.cache.join("kernels");
-    let failure = match candidates(places, series) {
-        Ok((apt, candidates)) => {
-            let mut failure = anyhow!(
-                "Debian has no kernel of the series {series}; its series are those of \
-                 linux-image-VERSION-cloud-amd64, such as 6.12"
-            );
-            for package in &candidates {
-                match unpacked(&apt, package, &kernels) {
-                    Ok(kernel) => return Ok(kernel),
-                    Err(error) => {
-                        say(format_args!(
-                            "{error:#}; trying an older release of {series}"
-                        ));
-                        failure = error;
-                    }
-                }
-            }
-            failure
-        }
-        Err(error) => error,
+    let fetched = fetch(places, wanted, &kernels);
+    let why = match &fetched {
+        Ok(Found::Kernel(_)) => return fetched,
+        Ok(Found::Gone(why)) => why.clone(),
+        Err(error) => format!("{error:#}"),
     };
     // Without a network, yesterday's kernel is better than none.
-    let Some(directory) = newest_cached(&kernels, series) else {
-        return Err(failure);
+    let Some(directory) = best_cached(&kernels, wanted) else {
+        return fetched;
     };
     say(format_args!(
-        "{failure:#}; using the cached {}",
+        "{why}; using the cached {}",
         directory.display()
     ));
-    Kernel::open(&directory)
+    Kernel::open(&directory).map(Found::Kernel)
+}
+
+fn fetch(places: &Places, wanted: Wanted, kernels: &Path) -> Result<Found> {
+    let apt = Apt::open(places)?;
+    // From 6.19 on the image package is empty and depends on the two others.
+    let listed = apt.find(&format!(
+        "^linux-(image|binary|modules)-{}\\..*{NAME_SUFFIX}$",
+        wanted.series.replace('.', "\\.")
+    ))?;
+    let (complete, incomplete) = wanted.candidates(&listed);
+    let mut why = incomplete;
+    for package in complete.iter().take(CANDIDATES_MAX) {
+        let directory = kernels.join(wanted.directory_name(package));
+        if directory.is_dir() {
+            return Kernel::open(&directory).map(Found::Kernel);
+        }
+        match download(&apt, package) {
+            Ok(debs) => return unpack(&debs, wanted, kernels, &directory).map(Found::Kernel),
+            Err(error) => {
+                let words = one_line(&format!("{error:#}"));
+                say(format_args!(
+                    "{words}; trying another release of {}",
+                    wanted.series
+                ));
+                why.get_or_insert(words);
+            }
+        }
+    }
+    Ok(Found::Gone(why.unwrap_or_else(|| {
+        format!(
+            "Debian has no kernel of the series {}; its series are those of \
+             linux-image-VERSION-cloud-amd64, such as 6.12",
+            wanted.series
+        )
+    })))
+}
+
+impl<'a> Wanted<'a> {
+    fn parse(text: &'a str) -> Self {
+        let series = text.strip_suffix(OLDEST);
+        Self {
+            series: series.unwrap_or(text),
+            oldest: series.is_some(),
+        }
+    }
+
+    /// The image packages of which the lists have every part, best first, and what is wrong with the
+    /// best of the others.
+    fn candidates(self, listed: &[Package]) -> (Vec<&Package>, Option<String>) {
+        let mut images: Vec<&Package> = listed
+            .iter()
+            .filter(|package| package.name.starts_with(NAME_PREFIX))
+            .collect();
+        images.sort_by(|a, b| self.order(&a.version, &b.version));
+        images.dedup_by_key(|package| (&package.name, &package.version));
+        let missing = |image: &Package| {
+            parts(image)
+                .find(|part| {
+                    let is_it = |one: &Package| one.name == **part && one.version == image.version;
+                    !listed.iter().any(is_it)
+                })
+                .map(|part| {
+                    format!(
+                        "the archive lists {} {}, but not {part}, which it depends on",
+                        image.name, image.version
+                    )
+                })
+        };
+        let why = images.iter().find_map(|image| missing(image));
+        images.retain(|image| missing(image).is_none());
+        (images, why)
+    }
+
+    /// Best first.
+    fn order(self, a: &str, b: &str) -> Ordering {
+        if self.oldest {
+            compare_versions(a, b)
+        } else {
+            compare_versions(b, a)
+        }
+    }
+
+    /// Newest and oldest have names of their own, so that neither takes the other's place.
+    fn directory_name(self, package: &Package) -> String {
+        format!(
+            "{}={}{}",
+            release(package),
+            package.version,
+            self.cache_suffix()
+        )
+    }
+
+    fn cache_suffix(self) -> &'static str {
+        if self.oldest { "=oldest" } else { "" }
+    }
 }
 
 impl Kernel {
@@ -135,57 +231,68 @@ impl Kernel {
     }
 }
 
-fn candidates(places: &Places, series: &str) -> Result<(Apt, Vec<Package>)> {
-    let apt = Apt::open(places)?;
-    let pattern = format!(
-        "^{NAME_PREFIX}{}\\..*{NAME_SUFFIX}$",
-        series.replace('.', "\\.")
-    );
-    let mut packages = apt.find(&pattern)?;
-    packages.sort_by(|a, b| compare_versions(&b.version, &a.version));
-    packages.truncate(CANDIDATES_MAX);
-    Ok((apt, packages))
-}
-
-fn unpacked(apt: &Apt, package: &Package, kernels: &Path) -> Result<Kernel> {
-    let release = package.name.trim_start_matches(NAME_PREFIX);
-    let directory = kernels.join(format!("{release}={}", package.version));
-    if directory.is_dir() {
-        return Kernel::open(&directory);
-    }
-    // From 6.19 on the image package is empty and depends on these two.
-    let parts = package
+/// The packages that hold what the image package does not.
+fn parts(image: &Package) -> impl Iterator<Item = &String> {
+    image
         .depends
         .iter()
-        .filter(|name| name.starts_with("linux-binary-") || name.starts_with("linux-modules-"));
-    let partial = kernels.join(format!("partial-{release}"));
-    make_empty(&partial)?;
-    for name in std::iter::once(&package.name).chain(parts) {
-        let deb = apt.download(name, &package.version)?;
-        apt::unpack(&deb, &partial)?;
-        if let Some(download) = deb.parent() {
-            fs::remove_dir_all(download)
-                .with_context(|| format!("cannot remove {}", download.display()))?;
+        .filter(|name| name.starts_with("linux-binary-") || name.starts_with("linux-modules-"))
+}
+
+fn release(image: &Package) -> &str {
+    image.name.trim_start_matches(NAME_PREFIX)
+}
+
+fn download(apt: &Apt, image: &Package) -> Result<Vec<PathBuf>> {
+    let mut debs = Vec::new();
+    for name in std::iter::once(&image.name).chain(parts(image)) {
+        match apt.download(name, &image.version) {
+            Ok(deb) => debs.push(deb),
+            Err(error) => {
+                remove_downloads(&debs)?;
+                return Err(error);
+            }
         }
     }
-    fs::rename(&partial, &directory)
+    Ok(debs)
+}
+
+fn unpack(debs: &[PathBuf], wanted: Wanted, kernels: &Path, directory: &Path) -> Result<Kernel> {
+    let name = directory.file_name().unwrap_or_default().to_string_lossy();
+    let partial = kernels.join(format!("partial-{}", name.replace('=', "-")));
+    make_empty(&partial)?;
+    for deb in debs {
+        apt::unpack(deb, &partial)?;
+    }
+    remove_downloads(debs)?;
+    fs::rename(&partial, directory)
         .with_context(|| format!("cannot move the kernel to {}", directory.display()))?;
-    let kernel = Kernel::open(&directory)?;
-    remove_older(kernels, &directory, &series_of(release)?)?;
+    let kernel = Kernel::open(directory)?;
+    remove_others(kernels, directory, wanted)?;
     Ok(kernel)
 }
 
-/// A series keeps one kernel in the cache: the newest that could be fetched.
-fn remove_older(kernels: &Path, keep: &Path, series: &str) -> Result<()> {
-    for (_, path) in cached(kernels, series).filter(|(_, path)| path != keep) {
+fn remove_downloads(debs: &[PathBuf]) -> Result<()> {
+    for download in debs.iter().filter_map(|deb| deb.parent()) {
+        fs::remove_dir_all(download)
+            .with_context(|| format!("cannot remove {}", download.display()))?;
+    }
+    Ok(())
+}
+
+/// What is wanted is in the cache once: as the best that could be fetched.
+fn remove_others(kernels: &Path, keep: &Path, wanted: Wanted) -> Result<()> {
+    for (_, path) in cached(kernels, wanted).filter(|(_, path)| path != keep) {
         fs::remove_dir_all(&path).with_context(|| format!("cannot remove {}", path.display()))?;
     }
     Ok(())
 }
 
-/// Unpacked kernels of a series, with the versions of their packages.
-fn cached(kernels: &Path, series: &str) -> impl Iterator<Item = (String, PathBuf)> {
-    let prefix = format!("{series}.");
+/// Unpacked kernels that were fetched for this, with the versions of their packages.
+fn cached<'a>(
+    kernels: &Path,
+    wanted: Wanted<'a>,
+) -> impl Iterator<Item = (String, PathBuf)> + use<'a> {
     fs::read_dir(kernels)
         .ok()
         .into_iter()
@@ -193,16 +300,21 @@ fn cached(kernels: &Path, series: &str) -> impl Iterator<Item = (String, PathBuf
         .filter_map(move |entry| {
             let path = entry.ok()?.path();
             let (release, version) = path.file_name()?.to_str()?.split_once('=')?;
-            release
-                .starts_with(&prefix)
+            let version = version.strip_suffix(wanted.cache_suffix())?;
+            (series_of(release).ok()? == wanted.series && !version.contains('='))
                 .then(|| (version.to_owned(), path.clone()))
         })
 }
 
-fn newest_cached(kernels: &Path, series: &str) -> Option<PathBuf> {
-    cached(kernels, series)
-        .max_by(|(a, _), (b, _)| compare_versions(a, b))
+fn best_cached(kernels: &Path, wanted: Wanted) -> Option<PathBuf> {
+    cached(kernels, wanted)
+        .min_by(|(a, _), (b, _)| wanted.order(a, b))
         .map(|(_, path)| path)
+}
+
+/// Apt speaks in several lines; a reason to skip is one.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn index_modules(directory: &Path, modules: &mut BTreeMap<String, PathBuf>) -> Result<()> {
@@ -335,6 +447,99 @@ mod tests {
                 );
             }
         }
+    }
+
+    fn package(name: &str, version: &str, depends: &[&str]) -> Package {
+        Package {
+            name: name.to_owned(),
+            version: version.to_owned(),
+            depends: depends.iter().map(|&name| name.to_owned()).collect(),
+        }
+    }
+
+    #[test]
+    fn a_series_is_its_newest_kernel_or_its_oldest() {
+        let listed = [
+            package(
+                "linux-image-6.12.43-cloud-amd64",
+                "6.12.43-1~bpo12+1",
+                &["kmod"],
+            ),
+            package("linux-image-6.12.118-cloud-amd64", "6.12.118-1", &[]),
+            package("linux-image-6.12.118-cloud-amd64", "6.12.118-1", &[]),
+            package("linux-image-6.12.90-cloud-amd64", "6.12.90-1", &[]),
+        ];
+        for (wanted, want) in [
+            (
+                "6.12",
+                [
+                    "6.12.118-cloud-amd64=6.12.118-1",
+                    "6.12.90-cloud-amd64=6.12.90-1",
+                    "6.12.43-cloud-amd64=6.12.43-1~bpo12+1",
+                ],
+            ),
+            (
+                "6.12-oldest",
+                [
+                    "6.12.43-cloud-amd64=6.12.43-1~bpo12+1=oldest",
+                    "6.12.90-cloud-amd64=6.12.90-1=oldest",
+                    "6.12.118-cloud-amd64=6.12.118-1=oldest",
+                ],
+            ),
+        ] {
+            let wanted = Wanted::parse(wanted);
+            let (images, why) = wanted.candidates(&listed);
+            let got: Vec<String> = images
+                .iter()
+                .map(|image| wanted.directory_name(image))
+                .collect();
+            assert_eq!(got, want);
+            assert_eq!(why, None);
+        }
+    }
+
+    #[test]
+    fn an_image_without_its_modules_is_no_kernel() {
+        let image = |patch: &str| {
+            package(
+                &format!("linux-image-7.1.{patch}"),
+                patch,
+                &["dracut", &format!("linux-modules-7.1.{patch}")],
+            )
+        };
+        let listed = [
+            image("3"),
+            image("7"),
+            package("linux-modules-7.1.3", "3", &[]),
+        ];
+        let (images, why) = Wanted::parse("7.1").candidates(&listed);
+        assert_eq!(images, [&image("3")]);
+        assert_eq!(
+            why.unwrap(),
+            "the archive lists linux-image-7.1.7 7, but not linux-modules-7.1.7, which it depends on"
+        );
+    }
+
+    #[test]
+    fn the_newest_and_the_oldest_of_a_series_do_not_evict_each_other() {
+        let kernels = tempfile::tempdir().unwrap();
+        let all = [
+            "6.1.9-cloud=6.1.9-1",
+            "6.12.43-cloud=6.12.43-1=oldest",
+            "6.12.57-cloud=6.12.57-1=oldest",
+            "6.12.117-cloud=6.12.117-1",
+            "6.12.118-cloud=6.12.118-1",
+            "partial-6.12.9",
+        ];
+        for name in all {
+            fs::create_dir(kernels.path().join(name)).unwrap();
+        }
+        let best = |wanted: &str| best_cached(kernels.path(), Wanted::parse(wanted)).unwrap();
+        assert!(best("6.12").ends_with(all[4]));
+        assert!(best("6.12-oldest").ends_with(all[1]));
+        remove_others(kernels.path(), &best("6.12"), Wanted::parse("6.12")).unwrap();
+        let left = all.map(|name| kernels.path().join(name).is_dir());
+        assert_eq!(left, [true, true, true, false, true, true]);
     }
 
     #[test]

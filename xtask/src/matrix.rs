@@ -1,5 +1,5 @@
-//! What `mptcp-lab matrix` reports, and the judgement over it: passed, failed, or skipped for a
-//! reason that is good on this kernel.
+//! What a verb of the lab reports, and the judgement over it: passed, failed, or skipped for a reason
+//! that is good on this kernel.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -9,7 +9,7 @@ use crate::{
     tally::Tally,
 };
 
-/// One case on one rung: what the asking program was told, and what the tracer says it was told.
+/// One case on one rung: what a program saw happen, and what the tracer says.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Cell {
     pub(crate) case: String,
@@ -37,7 +37,7 @@ pub(crate) enum Outcome {
     Skipped,
 }
 
-/// All that one kernel said.
+/// All that one verb said on one kernel.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     /// Its `uname -r`.
@@ -45,6 +45,8 @@ pub(crate) struct Report {
     pub(crate) cells: Vec<Cell>,
     /// The lab wrote its last line: no case is missing.
     complete: bool,
+    /// Why nothing was run at all, if that is no failure.
+    pub(crate) skipped: Option<String>,
     /// Why the run as a whole is no success although no cell may say so.
     pub(crate) failures: Vec<String>,
 }
@@ -65,7 +67,7 @@ impl Report {
         }
         let Ok(value) = serde_json::from_str::<Value>(line) else {
             self.failures
-                .push(format!("a line of the matrix is no JSON: {line:?}"));
+                .push(format!("a line of the lab is no JSON: {line:?}"));
             return;
         };
         let data = value.get("data").cloned().unwrap_or_default();
@@ -82,7 +84,7 @@ impl Report {
             Some(_) => {}
             None => self
                 .failures
-                .push(format!("a line of the matrix has no type: {line:?}")),
+                .push(format!("a line of the lab has no type: {line:?}")),
         }
     }
 
@@ -135,6 +137,9 @@ impl Report {
         for _ in &self.failures {
             tally.add(Tally::of(false));
         }
+        if self.skipped.is_some() {
+            tally.add(Tally::one_skipped());
+        }
         tally
     }
 
@@ -166,6 +171,7 @@ impl Report {
         reasons
             .into_iter()
             .map(|(reason, count)| format!("{count} skipped on {reason}"))
+            .chain(self.skipped.iter().map(|why| format!("skipped: {why}")))
             .collect()
     }
 
@@ -174,7 +180,7 @@ impl Report {
             Ok(cell) => self.cells.push(cell),
             Err(error) => {
                 self.failures
-                    .push(format!("a cell of the matrix cannot be read: {error}"));
+                    .push(format!("a cell of the lab cannot be read: {error}"));
             }
         }
     }
@@ -185,7 +191,7 @@ pub(crate) fn verdict(cell: &Cell, must: Must) -> Verdict {
     match (cell.outcome, must) {
         (Outcome::Ok, _) => Verdict::Passed,
         (Outcome::Mismatch, _) => Verdict::Failed(format!(
-            "the caller was told {}, the trace says {}{}",
+            "the program saw {}, the trace says {}{}",
             cell.caller.as_deref().unwrap_or("nothing"),
             cell.traced.as_deref().unwrap_or("nothing"),
             if cell.why.is_empty() {
@@ -247,6 +253,19 @@ mod tests {
         check(UNAVAILABLE, Must::Nothing, 0, 0, 1);
         check(SKIPPED, Must::EveryRung, 0, 0, 1);
         check("no json", Must::Nothing, 0, 1, 0);
+    }
+
+    #[test]
+    fn a_kernel_that_is_gone_is_one_skip() {
+        let gone = Report {
+            skipped: Some("the archive has it no more".into()),
+            ..Report::default()
+        };
+        assert_eq!(gone.tally(Must::EveryRung), Tally::one_skipped());
+        assert_eq!(
+            gone.skip_sentences(Must::EveryRung),
+            ["skipped: the archive has it no more"]
+        );
     }
 
     #[test]

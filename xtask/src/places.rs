@@ -39,11 +39,6 @@ impl Places {
             cache,
         })
     }
-
-    /// The committed BPF object.
-    pub(crate) fn bpf_object(&self) -> PathBuf {
-        self.root.join("mptcp-trace/bpf/mptcp-trace.o")
-    }
 }
 
 /// Cargo's home, as cargo itself finds it.

@@ -1,7 +1,8 @@
 //! One boot of one virtual machine: two serial ports, a deadline, and how it ended.
 //!
 //! The first port is the console and goes to a log file; the second carries the results, line by
-//! line, and ends with a line that says with which code the job ended.
+//! line. Init puts a line of its own behind each command of the job, and one behind the job, that say
+//! with which code it ended.
 
 use std::{
     fs,
@@ -36,6 +37,17 @@ pub(crate) struct Machine<'a> {
     pub(crate) job_time_max: Duration,
 }
 
+/// What a machine says while it runs.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Said<'a> {
+    /// A line of the command that runs.
+    Line(&'a str),
+    /// That command ended with this code; the next lines are of the next one.
+    Ended(i64),
+    /// The job as a whole ended with this code.
+    Exit(i64),
+}
+
 /// How a machine ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
@@ -48,8 +60,8 @@ pub(crate) enum Ended {
 }
 
 impl Machine<'_> {
-    /// Boots, hands every line of results to `on_line`, and waits for the end.
-    pub(crate) fn boot(&self, mut on_line: impl FnMut(&str)) -> Result<Ended> {
+    /// Boots, hands over all that the machine says, and waits for the end.
+    pub(crate) fn boot(&self, mut on_said: impl FnMut(&Said)) -> Result<Ended> {
         let mut child = self
             .qemu()
             .spawn()
@@ -76,9 +88,9 @@ impl Machine<'_> {
         {
             let text = String::from_utf8_lossy(&line);
             let text = text.trim_end_matches(['\r', '\n']);
-            match exit_line(text) {
-                Some(code) => exit_code = Some(code),
-                None => on_line(text),
+            match said(text) {
+                Said::Exit(code) => exit_code = Some(code),
+                said @ (Said::Line(_) | Said::Ended(_)) => on_said(&said),
             }
             line.clear();
         }
@@ -166,10 +178,17 @@ fn watch(mut child: Child, deadline: Instant) -> (Watchdog, Arc<AtomicBool>) {
     (watchdog, timed_out)
 }
 
-/// The code in the line that init writes last.
-fn exit_line(line: &str) -> Option<i64> {
+/// Tells init's own lines from those of the job.
+fn said(line: &str) -> Said<'_> {
+    code(line, "exit")
+        .map(Said::Exit)
+        .or_else(|| code(line, "ended").map(Said::Ended))
+        .unwrap_or(Said::Line(line))
+}
+
+fn code(line: &str, kind: &str) -> Option<i64> {
     let value: Value = serde_json::from_str(line).ok()?;
-    (value.get("type")? == "exit").then(|| value.get("data")?.get("code")?.as_i64())?
+    (value.get("type")? == kind).then(|| value.get("data")?.get("code")?.as_i64())?
 }
 
 #[cfg(test)]
@@ -177,9 +196,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_exit_line_tells_a_code() {
-        assert_eq!(exit_line(r#"{"type":"exit","data":{"code":3}}"#), Some(3));
-        assert_eq!(exit_line(r#"{"type":"cell","data":{"code":3}}"#), None);
-        assert_eq!(exit_line("exit 3"), None);
+    fn only_inits_own_lines_tell_a_code() {
+        for (line, want) in [
+            (r#"{"type":"exit","data":{"code":3}}"#, Some(Said::Exit(3))),
+            (
+                r#"{"type":"ended","data":{"code":1}}"#,
+                Some(Said::Ended(1)),
+            ),
+            (r#"{"type":"cell","data":{"code":3}}"#, None),
+            ("exit 3", None),
+        ] {
+            assert_eq!(said(line), want.unwrap_or(Said::Line(line)));
+        }
     }
 }

@@ -11,17 +11,20 @@ use crate::{
     bpf,
     build::{self, StaticPrograms},
     command::{self, is_root, say},
-    docs_table,
+    docs_table::{self, Outcomes},
+    fleet::{Fleet, JOB_TIME_MAX_S},
+    host_packages::{self, PAIR_NEEDS},
     matrix::Report,
     places::Places,
-    shapes::{FLOODED, RUNNING},
+    result::SuiteResult,
+    shapes::{self, RUNNING},
+    suite::{Suite, Task},
     tally::Tally,
-    vm::{self, Fleet, JOB_TIME_MAX_S, MatrixOptions, MatrixResult},
 };
 
 /// Tests everything: the committed BPF object, the crates, this kernel, and kernels in QEMU.
 ///
-/// Ends with the line `N passed, N failed, N skipped`: tests, steps and cells of the matrix.
+/// Ends with the line `N passed, N failed, N skipped`: tests, steps and cells of the lab's suites.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
     cargo xtask test\n  \
@@ -32,7 +35,7 @@ pub(crate) struct Args {
     /// Boot no virtual machines
     #[arg(long)]
     no_vm: bool,
-    /// Boot only these series (default: 5.10 6.1 6.12 6.16 6.18 7.3)
+    /// Boot only these series (default: 5.10 6.1 6.12-oldest 6.12 6.16 6.17 6.18 6.19 7.1 7.2 7.3)
     #[arg(long, num_args = 1.., value_name = "SERIES", conflicts_with = "no_vm")]
     kernel: Vec<String>,
     /// Write the results into docs/kernels.md
@@ -54,7 +57,7 @@ struct Row {
 struct Summary {
     rows: Vec<Row>,
     /// For docs/kernels.md.
-    results: Vec<(String, Report)>,
+    results: Vec<Outcomes>,
 }
 
 /// Runs all steps, also after one that failed, and prints the summary.
@@ -62,13 +65,14 @@ pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
     let places = Places::find()?;
     let page = places.root.join("docs/kernels.md");
     let mut summary = Summary::default();
+    provide_pairs();
     summary.step("committed BPF object", || {
         bpf::check(&places)?;
         Ok(Tally::of(true))
     });
     summary.step("cargo test", || crates(&places));
-    if let Err(error) = matrices(places, args, &mut summary) {
-        summary.step("matrix", || Err(error));
+    if let Err(error) = suites(places, args, &mut summary) {
+        summary.step("suites of the lab", || Err(error));
     }
     if args.update_docs {
         docs_table::update(&page, &summary.results)?;
@@ -89,23 +93,23 @@ impl Summary {
         });
     }
 
-    fn matrix(&mut self, result: MatrixResult) {
+    fn suite(&mut self, result: SuiteResult) {
         self.rows.push(Row {
-            name: format!("matrix on {}", result.label()),
-            tally: result.show(),
+            name: result.name(),
+            tally: result.tally(),
         });
         self.results.extend(result.for_docs());
     }
 
     fn close(self) -> ExitCode {
         println!(
-            "\n{:<44} {:>6} {:>6} {:>7}",
+            "\n{:<54} {:>6} {:>6} {:>7}",
             "summary", "passed", "failed", "skipped"
         );
         let mut total = Tally::default();
         for Row { name, tally } in self.rows {
             println!(
-                "{name:<44} {:>6} {:>6} {:>7}",
+                "{name:<54} {:>6} {:>6} {:>7}",
                 tally.passed, tally.failed, tally.skipped
             );
             total.add(tally);
@@ -115,13 +119,27 @@ impl Summary {
     }
 }
 
-fn matrices(places: Places, args: &Args, summary: &mut Summary) -> Result<()> {
+/// Real programs for the tests that start them. A test that misses one says so and is skipped.
+fn provide_pairs() {
+    if !is_root() {
+        return;
+    }
+    if let Err(error) = host_packages::provide(&PAIR_NEEDS, "tracing real programs") {
+        say(format_args!("{error:#}; going on without"));
+    }
+}
+
+fn suites(places: Places, args: &Args, summary: &mut Summary) -> Result<()> {
     let programs = build::static_programs(&places)?;
     if is_root() {
-        summary.matrix(on_running_kernel(&programs));
+        for task in tasks_of_running_kernel() {
+            let result = on_running_kernel(&programs, &task);
+            result.show();
+            summary.suite(result);
+        }
     } else {
-        say("matrix on the running kernel skipped: it needs root; type: sudo cargo xtask test");
-        let name = format!("matrix on {RUNNING}");
+        say("the running kernel is skipped: it needs root; type: sudo cargo xtask test");
+        let name = format!("suites on {RUNNING}");
         summary.rows.push(Row {
             name,
             tally: Tally::one_skipped(),
@@ -132,12 +150,15 @@ fn matrices(places: Places, args: &Args, summary: &mut Summary) -> Result<()> {
         return Ok(());
     }
     let fleet = Fleet::prepare(places, programs, false, JOB_TIME_MAX_S)?;
-    for series in series {
-        let options = MatrixOptions {
-            flood: series == FLOODED,
-            ..MatrixOptions::default()
-        };
-        summary.matrix(fleet.matrix(&series, &options));
+    let work: Vec<(String, Vec<Task>)> = series
+        .into_iter()
+        .map(|series| {
+            let tasks = shapes::default_tasks(&series);
+            (series, tasks)
+        })
+        .collect();
+    for result in fleet.run(&work).into_iter().flatten() {
+        summary.suite(result);
     }
     Ok(())
 }
@@ -145,7 +166,7 @@ fn matrices(places: Places, args: &Args, summary: &mut Summary) -> Result<()> {
 fn series(args: &Args) -> Vec<String> {
     match (args.no_vm, args.kernel.is_empty()) {
         (true, _) => Vec::new(),
-        (false, true) => vm::default_series(),
+        (false, true) => shapes::default_series(),
         (false, false) => args.kernel.clone(),
     }
 }
@@ -203,27 +224,37 @@ fn count(output: &str) -> Tally {
     tally
 }
 
-fn on_running_kernel(programs: &StaticPrograms) -> MatrixResult {
-    let options = MatrixOptions {
-        flood: true,
-        ..MatrixOptions::default()
-    };
-    let started = Instant::now();
-    let mut report = Report::default();
-    say("running the matrix on this machine's own kernel");
-    if let Err(error) = fill(programs, &options, &mut report) {
-        report.failures.push(format!("{error:#}"));
-    }
-    MatrixResult::of_report(RUNNING, report, started.elapsed())
+/// The last two on the one rung that every kernel with MPTCP has.
+fn tasks_of_running_kernel() -> [Task; 4] {
+    [
+        Task::new(Suite::Queries, &[]).flooded(),
+        Task::new(Suite::Fallbacks, &[]),
+        Task::on(Suite::Mix, "tracepoint"),
+        Task::on(Suite::Reuse, "tracepoint"),
+    ]
 }
 
-fn fill(programs: &StaticPrograms, options: &MatrixOptions, report: &mut Report) -> Result<()> {
-    let argv = options.argv(
+fn on_running_kernel(programs: &StaticPrograms, task: &Task) -> SuiteResult {
+    let started = Instant::now();
+    let mut result = SuiteResult::empty(RUNNING, task.suite);
+    say(format_args!(
+        "running {} on this machine's own kernel",
+        task.suite.name()
+    ));
+    if let Err(error) = fill(programs, task, &mut result.report) {
+        result.report.failures.push(format!("{error:#}"));
+    }
+    result.took = started.elapsed();
+    result
+}
+
+fn fill(programs: &StaticPrograms, task: &Task, report: &mut Report) -> Result<()> {
+    let argv = task.argv(
         &programs.lab.to_string_lossy(),
         &programs.tracer.to_string_lossy(),
     );
-    let (program, arguments) = argv.split_first().context("the matrix has no program")?;
-    // The limit is coreutils' own: a matrix that hangs must not hang the tests.
+    let (program, arguments) = argv.split_first().context("the task has no program")?;
+    // The limit is coreutils' own: a suite that hangs must not hang the tests.
     let mut lab = Command::new("timeout");
     lab.arg(Duration::from_secs(JOB_TIME_MAX_S).as_secs().to_string())
         .arg(program)

@@ -8,7 +8,7 @@ use crate::model::Rung;
 
 const EXAMPLES: &str = "\
 Examples:
-  Who asks, and what are they told? Everyone, until Ctrl-C:
+  Who falls back to TCP and why, who asks, and what are they told? Everyone, until Ctrl-C:
       mptcp-trace
   One process and its children, as JSON lines:
       mptcp-trace --pid 4312 --follow --json
@@ -17,13 +17,16 @@ Examples:
   Keep what was seen, look at it later and elsewhere:
       mptcp-trace --capture run.mpt --duration 30s
       mptcp-trace replay run.mpt
+  What does a fallback look like? One for real, on this kernel:
+      mptcp-trace demo
   Does it work on this kernel, and how?
       mptcp-trace doctor
 
 Findings go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage,
 3 this kernel or these privileges cannot answer; with a COMMAND, its own.";
 
-/// Shows which process asks the kernel whether its connection is still MPTCP, and what it is told.
+/// Shows which Multipath TCP connections fall back to TCP, when, why, and whose they are; which program asks
+/// whether its connection is still MPTCP, and what it is told.
 #[derive(Parser, Debug)]
 #[command(
     name = "mptcp-trace",
@@ -54,6 +57,8 @@ pub enum Verb {
     Replay(ReplayArgs),
     /// Say what works on this host, how, and prove it with questions of our own
     Doctor(DoctorArgs),
+    /// Provoke a fallback on this kernel, in network namespaces of its own, and print the trace of it
+    Demo(DemoArgs),
     /// Say what a fallback counter of the kernel means, who is to blame, and what to type next
     Explain(ExplainArgs),
 }
@@ -92,6 +97,9 @@ pub struct LiveArgs {
     /// Create FILE (holding our process id) as soon as tracing is live, for scripts
     #[arg(long, value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
+    /// Print the names of the columns although nobody looks at them on a terminal
+    #[arg(long, hide = true)]
+    pub header: bool,
     /// How to attach, and how much memory that may take
     #[command(flatten)]
     pub attach: AttachArgs,
@@ -101,7 +109,7 @@ pub struct LiveArgs {
 }
 
 /// How to attach.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct AttachArgs {
     /// Way of attaching to the kernel; auto takes the best that works
     #[arg(long, value_enum, default_value_t = Attach::Auto)]
@@ -154,6 +162,24 @@ pub struct ReplayArgs {
     /// Print times in UTC, not in local time
     #[arg(long)]
     pub utc: bool,
+}
+
+/// How to show a fallback.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Leaves nothing behind, also when it is killed: its namespaces end with its process.\n\n\
+                  Examples:\n  mptcp-trace demo\n  mptcp-trace demo --json | jq -c .data.cause"
+)]
+pub struct DemoArgs {
+    /// Print JSON lines (docs/output.md) instead of text
+    #[arg(long)]
+    pub json: bool,
+    /// How to attach
+    #[command(flatten)]
+    pub attach: AttachArgs,
+    /// Be the two programs that talk
+    #[arg(long, hide = true)]
+    pub scene: bool,
 }
 
 /// What to examine.

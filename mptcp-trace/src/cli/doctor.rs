@@ -400,14 +400,21 @@ fn fallback(plan: &Plan, session: Option<&Session>) -> SensorLine {
                 .find(|sensor| sensor.name == FALLBACK)
         })
         .map(|sensor| sensor.rung);
-    let reasons = match session {
-        Some(session) => &session.fallback_passed_over,
-        None => &plan.fallback.ruled_out,
+    let mut reasons = match session {
+        Some(session) => session.fallback_passed_over.clone(),
+        None => plan.fallback.ruled_out.clone(),
     };
+    // It never runs on a better rung than the other sensor: what that one cannot use was not tried.
+    if let Some(session) = session {
+        let better = Rung::LADDER
+            .into_iter()
+            .filter(|rung| *rung < session.tracer.rung());
+        reasons.extend(better.map(|rung| (rung, format!("not tried: the sensor {QUERY} cannot use it"))));
+    }
     SensorLine {
         name: FALLBACK.to_owned(),
         rung: in_use.map(Rung::name),
-        rungs: rungs(&planned, in_use, reasons),
+        rungs: rungs(&planned, in_use, &reasons),
         limits: limits(session, FALLBACK),
         canary: session.and_then(|session| fallback_canary(&session.canary, in_use)),
         fallback_bit: None,

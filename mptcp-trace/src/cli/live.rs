@@ -162,7 +162,7 @@ fn output(args: &LiveArgs) -> anyhow::Result<(Format, Box<dyn Write>)> {
         Format::Json
     } else {
         Format::Text {
-            header: terminal,
+            header: terminal || args.header,
             colour: terminal && !no_colour,
             utc: false,
         }

@@ -1,6 +1,7 @@
 //! What was typed, and what the program needs. The one owner of the exit code.
 
 mod args;
+mod demo;
 mod doctor;
 mod explain;
 mod live;
@@ -54,6 +55,7 @@ pub fn main() -> ExitCode {
         Some(Verb::Live(args)) => live::run(args, verbose),
         Some(Verb::Replay(args)) => replay::run(&args),
         Some(Verb::Doctor(args)) => doctor::run(&args, verbose),
+        Some(Verb::Demo(args)) => demo::run(&args, verbose),
         Some(Verb::Explain(args)) => explain::run(&args),
     };
     match done {

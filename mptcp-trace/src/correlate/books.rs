@@ -85,15 +85,17 @@ pub fn reconcile(books: &Books, report: &LossReport, facts: &Facts) -> Vec<Recon
         all.insert(counted.netns, Some(counted));
     }
     all.into_iter()
-        // Where only others did something that nobody wants to know of, silence is no loss.
-        .filter(|(netns, counted)| {
-            counted.is_some() || books.namespaces.get(netns).is_some_and(|page| page.wanted)
-        })
-        .map(|(netns, counted)| {
+        .filter_map(|(netns, counted)| {
             let page = books.namespaces.get(&netns).unwrap_or(&empty);
-            one(netns, page, counted, report, facts)
+            // Where only others did something that nobody wants to know of, silence is no loss, and an account
+            // that holds is no news.
+            let is_news = match counted {
+                None => page.wanted,
+                Some(_) => true,
+            };
+            let result = is_news.then(|| one(netns, page, counted, report, facts))?;
+            (page.wanted || !result.agrees()).then_some(result)
         })
-        .filter(|it| !(it.agrees() && it.counted.is_empty() && it.traced.is_empty()))
         .collect()
 }
 
@@ -118,6 +120,7 @@ fn one(
         }
     }
     let Some(counted) = counted else {
+        result.unread = true;
         result.why = Some(
             "counters could not be read: the namespace is gone, or no process in it can be seen"
                 .into(),

@@ -27,6 +27,7 @@ pub struct Correlator {
     waiting: VecDeque<Box<ConnectionEvent>>,
     books: Books,
     filtered: u64,
+    acceptances: u64,
 }
 
 impl Correlator {
@@ -43,7 +44,10 @@ impl Correlator {
         self.books.enter(&event.connection, facts);
         self.waited_until(event.connection.at, ready);
         match event.connection.kind {
-            ConnectionKind::Accepted => self.accepted(*event, ready),
+            ConnectionKind::Accepted => {
+                self.acceptances += 1;
+                self.accepted(*event, ready);
+            }
             ConnectionKind::Fallback | ConnectionKind::Plain | ConnectionKind::Refused
                 if event.connection.unaccepted =>
             {
@@ -76,6 +80,12 @@ impl Correlator {
     #[must_use]
     pub fn filtered(&self) -> u64 {
         self.filtered
+    }
+
+    /// Events that only tell whose an earlier one is.
+    #[must_use]
+    pub fn acceptances(&self) -> u64 {
+        self.acceptances
     }
 
     /// What was traced, wanted or not.

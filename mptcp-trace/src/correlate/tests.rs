@@ -247,9 +247,21 @@ fn the_account_holds_only_if_every_cause_does() {
     );
     // It was in the counters already when they were first read.
     check(&[early()], &dss(0), None);
+    // Others are no news as long as their account holds.
+    let others = || Connection {
+        admitted: false,
+        ..fallback()
+    };
+    check(&[others()], &dss(1), None);
+    check(
+        &[others()],
+        &dss(2),
+        Some("DssFallback: kernel counted 2, traced 1"),
+    );
     // Of a child it may be unknown which of the two it is, but not of more children than there are.
     check(&[child(Known::Unknown)], &ack(1), Some("agrees"));
     check(&[child(Known::Inferred)], &ack(0), None);
+    check(&[child(Known::Unknown)], &ack(0), Some("agrees"));
     check(
         &[child(Known::Unknown)],
         &ack(2),

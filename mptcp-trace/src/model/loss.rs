@@ -112,6 +112,8 @@ pub struct Reconciliation {
     pub traced: BTreeMap<String, u64>,
     /// What does not agree, and what is known of the reason.
     pub why: Option<String>,
+    /// The kernel's counters could not be read: there is nothing to compare with.
+    pub unread: bool,
 }
 
 impl Reconciliation {

@@ -235,12 +235,16 @@ impl<W: Write> Stages<W> {
         reconcile(self.books(), losses, &self.facts)
     }
 
-    /// The losses as they are told: what was sorted out on this side of the ring counts as filtered.
+    /// The losses as they are told: what was sorted out on this side of the ring counts as filtered, and what
+    /// only tells whose something else is does not count.
     #[must_use]
     pub fn with_filtered(&self, losses: &LossReport) -> LossReport {
         let mut losses = losses.clone();
         for loss in &mut losses.sensors {
             if loss.sensor == FALLBACK {
+                let acceptances = self.correlator.acceptances().min(loss.emitted);
+                loss.seen = loss.seen.saturating_sub(acceptances);
+                loss.emitted -= acceptances;
                 let filtered = self.correlator.filtered().min(loss.emitted);
                 loss.emitted -= filtered;
                 loss.filtered += filtered;

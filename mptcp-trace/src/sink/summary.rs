@@ -8,15 +8,19 @@ use crate::model::{Loss, LossReport, Reconciliation};
 /// two do not agree.
 #[must_use]
 pub fn reconciled(all: &[Reconciliation]) -> String {
-    let sum = |of: fn(&Reconciliation) -> u64| all.iter().map(of).sum::<u64>();
-    let counted = sum(|it| it.counted.values().sum());
-    let traced = sum(|it| it.traced.values().sum());
-    let mut text = format!("counters: kernel counted {counted}, traced {traced}");
-    if all.len() > 1 {
+    let read = || all.iter().filter(|it| !it.unread);
+    let counted: u64 = read().flat_map(|it| it.counted.values()).sum();
+    let traced: u64 = read().flat_map(|it| it.traced.values()).sum();
+    let mut text = String::new();
+    // Where there is nothing to compare with, the lines below say so.
+    if all.is_empty() || read().count() > 0 {
         // Writing to memory does not fail.
-        let _infallible = write!(text, ", in {} network namespaces", all.len());
+        let _infallible = write!(text, "counters: kernel counted {counted}, traced {traced}");
+        if read().count() > 1 {
+            let _infallible = write!(text, ", in {} network namespaces", read().count());
+        }
+        text.push('\n');
     }
-    text.push('\n');
     // Namespaces that are gone are many where tests run, and all for the same reason.
     let mut told: Vec<(&str, Vec<u32>)> = Vec::new();
     for it in all {
@@ -136,6 +140,41 @@ mod tests {
             "query: 2 printed; 9 seen = 2 recorded + 1 filtered + 6 lost (5 ring full, 1 return not \
              seen); 2 runs of a probe skipped by the kernel\n"
         );
+    }
+
+    #[test]
+    fn what_the_kernel_counted_stands_beside_what_was_traced() {
+        let of = |netns, counted, traced, why: Option<&str>, unread| Reconciliation {
+            netns,
+            counted: [("A".to_owned(), counted)].into(),
+            traced: [("A".to_owned(), traced)].into(),
+            why: why.map(str::to_owned),
+            unread,
+        };
+        for (all, text) in [
+            (vec![], "counters: kernel counted 0, traced 0\n"),
+            (
+                vec![of(1, 2, 2, None, false)],
+                "counters: kernel counted 2, traced 2\n",
+            ),
+            (
+                vec![
+                    of(1, 2, 2, None, false),
+                    of(2, 3, 1, Some("A: kernel counted 3, traced 1"), false),
+                    of(3, 0, 5, Some("gone"), true),
+                    of(4, 0, 5, Some("gone"), true),
+                ],
+                "counters: kernel counted 5, traced 3, in 2 network namespaces\n\
+                 counters: network namespace 2: A: kernel counted 3, traced 1\n\
+                 counters: 2 network namespaces, the first of them 3: gone\n",
+            ),
+            (
+                vec![of(3, 0, 5, Some("gone"), true)],
+                "counters: network namespace 3: gone\n",
+            ),
+        ] {
+            assert_eq!(reconciled(&all), text);
+        }
     }
 
     #[test]

@@ -105,7 +105,7 @@ fn story(connection: &Connection) -> String {
         }));
         words.extend(connection.evidence.iter().map(|it| it.name().to_owned()));
         if let Some((sent, received)) = connection.bytes.filter(|both| *both != (0, 0)) {
-            words.push(format!("{sent} B sent, {received} B received before"));
+            words.push(format!("{sent} B sent and {received} B received by then"));
         }
         if connection.late {
             words.push("noticed late".into());

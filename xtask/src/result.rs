@@ -1,0 +1,112 @@
+//! What one suite gave on one kernel, how it is shown, and what it is called.
+
+use std::time::Duration;
+
+use crate::{
+    command::say,
+    docs_table::{OLDEST_MARK, Outcomes},
+    matrix::Report,
+    shapes::{self, Must, OLDEST, RUNNING},
+    suite::Suite,
+    tally::Tally,
+};
+
+/// What one suite gave on one kernel.
+pub(crate) struct SuiteResult {
+    series: String,
+    suite: Suite,
+    pub(crate) report: Report,
+    pub(crate) took: Duration,
+}
+
+impl SuiteResult {
+    /// Before anything was run.
+    pub(crate) fn empty(series: &str, suite: Suite) -> Self {
+        Self {
+            series: series.to_owned(),
+            suite,
+            report: Report::default(),
+            took: Duration::ZERO,
+        }
+    }
+
+    /// Prints what failed and what was skipped, and one line of counts.
+    pub(crate) fn show(&self) {
+        let what = format!("{}, {}", self.series, self.suite.name());
+        for sentence in self.report.skip_sentences(self.must()) {
+            say(format_args!("{what}: {sentence}"));
+        }
+        for sentence in self.report.failure_sentences(self.must()) {
+            println!("FAILED {what}: {sentence}");
+        }
+        let took = self.took.as_secs();
+        println!("{}: {} ({took} s)", self.name(), self.tally());
+    }
+
+    /// Its counts.
+    pub(crate) fn tally(&self) -> Tally {
+        self.report.tally(self.must())
+    }
+
+    /// Its name in the summary.
+    pub(crate) fn name(&self) -> String {
+        format!("{} on {}", self.suite.name(), self.label())
+    }
+
+    /// Name of the kernel in tables.
+    fn label(&self) -> String {
+        let Some(release) = &self.report.kernel else {
+            return format!("{} (not booted)", self.series);
+        };
+        if self.series == RUNNING {
+            format!("{RUNNING}: {release}")
+        } else if self.series.ends_with(OLDEST) {
+            format!("{release}{OLDEST_MARK}")
+        } else {
+            release.clone()
+        }
+    }
+
+    /// What goes into the documentation: nothing for a kernel that gave no result.
+    pub(crate) fn for_docs(self) -> Option<Outcomes> {
+        if self.report.cells.is_empty() {
+            return None;
+        }
+        // What stands behind the version names a machine; its page is read on others.
+        let mut label = self.label();
+        if self.series == RUNNING {
+            label = label.split('-').next().unwrap_or_default().to_owned();
+        }
+        Some(Outcomes {
+            suite: self.suite,
+            label,
+            report: self.report,
+        })
+    }
+
+    fn must(&self) -> Must {
+        shapes::must(&self.series)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_is_named_by_its_suite_and_its_kernel() {
+        let check = |series: &str, kernel: Option<&str>, want: &str| {
+            let mut result = SuiteResult::empty(series, Suite::Fallbacks);
+            result.report.kernel = kernel.map(str::to_owned);
+            assert_eq!(result.name(), want);
+        };
+        check("6.12", Some("6.12.118-x"), "fallbacks on 6.12.118-x");
+        check(
+            "6.12-oldest",
+            Some("6.12.43-x"),
+            "fallbacks on 6.12.43-x (oldest)",
+        );
+        check("6.19", None, "fallbacks on 6.19 (not booted)");
+        check(RUNNING, Some("6.18.1"), "fallbacks on running: 6.18.1");
+    }
+}

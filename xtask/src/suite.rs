@@ -1,0 +1,120 @@
+//! What can be run on a kernel: the verbs of the lab, and the command lines for them.
+
+use crate::shapes::RUNGS;
+
+/// One verb of the lab. All of them report in the same lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Suite {
+    /// Sockets of every kind are asked `TCP_IS_MPTCP`.
+    Queries,
+    /// Connections fall back to TCP in every way there is.
+    Fallbacks,
+    /// Many connections at once, of which some fall back.
+    Mix,
+    /// Sockets that come and go, so that the kernel reuses their addresses.
+    Reuse,
+}
+
+/// One command line of the lab.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Task {
+    pub(crate) suite: Suite,
+    /// The rungs that are tried, and that a kernel of a known shape must have.
+    pub(crate) rungs: Vec<String>,
+    /// Options that only this suite has.
+    extra: Vec<String>,
+}
+
+/// How many connections the mix makes in a virtual machine: its default takes too long in emulation.
+const MIX_CONNECTIONS: u32 = 400;
+
+impl Suite {
+    /// Its name in what is printed.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Queries => "queries",
+            Self::Fallbacks => "fallbacks",
+            Self::Mix => "mix",
+            Self::Reuse => "reuse",
+        }
+    }
+
+    fn verb(self) -> &'static str {
+        match self {
+            Self::Queries => "matrix",
+            Self::Fallbacks | Self::Mix | Self::Reuse => self.name(),
+        }
+    }
+}
+
+impl Task {
+    /// This suite on these rungs, or on all of them.
+    pub(crate) fn new(suite: Suite, rungs: &[String]) -> Self {
+        let rungs = if rungs.is_empty() {
+            RUNGS.map(str::to_owned).to_vec()
+        } else {
+            rungs.to_vec()
+        };
+        Self {
+            suite,
+            rungs,
+            extra: Vec::new(),
+        }
+    }
+
+    /// This suite on one rung: for those that would take too long on all.
+    pub(crate) fn on(suite: Suite, rung: &str) -> Self {
+        Self::new(suite, &[rung.to_owned()])
+    }
+
+    /// With 8 threads that ask as fast as they can.
+    pub(crate) fn flooded(mut self) -> Self {
+        self.extra.push("--flood".into());
+        self
+    }
+
+    /// With fewer connections than the lab makes by itself.
+    pub(crate) fn small(mut self) -> Self {
+        self.extra
+            .extend(["--connections".into(), MIX_CONNECTIONS.to_string()]);
+        self
+    }
+
+    /// The lab's command line.
+    pub(crate) fn argv(&self, lab: &str, tracer: &str) -> Vec<String> {
+        let mut argv: Vec<String> = [lab, self.suite.verb(), "--tracer", tracer]
+            .map(str::to_owned)
+            .to_vec();
+        for rung in &self.rungs {
+            argv.extend(["--attach".into(), rung.clone()]);
+        }
+        argv.extend(self.extra.iter().cloned());
+        argv
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_is_one_command_line() {
+        let check = |task: Task, want: &str| assert_eq!(task.argv("lab", "T").join(" "), want);
+        check(
+            Task::new(Suite::Queries, &[]).flooded(),
+            "lab matrix --tracer T --attach fexit --attach kprobe --attach tracepoint --flood",
+        );
+        check(
+            Task::new(Suite::Fallbacks, &["kprobe".to_owned()]),
+            "lab fallbacks --tracer T --attach kprobe",
+        );
+        check(
+            Task::on(Suite::Mix, "fexit").small(),
+            "lab mix --tracer T --attach fexit --connections 400",
+        );
+        check(
+            Task::on(Suite::Reuse, "tracepoint"),
+            "lab reuse --tracer T --attach tracepoint",
+        );
+    }
+}
