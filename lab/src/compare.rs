@@ -28,6 +28,11 @@ pub fn compare(rung: &str, asked: &[AskerLine], traced: &[TracedLine]) -> Vec<Ce
                 limits.extend(of_sensors);
             }
             TracedLine::End(end) => ends.push(end),
+            // Those of the other sensor, which `findings` compares.
+            TracedLine::Fallback(_)
+            | TracedLine::Refused(_)
+            | TracedLine::Plain(_)
+            | TracedLine::Existing(_) => {}
         }
     }
     // In the order of time, oldest last, to be popped.

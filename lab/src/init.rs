@@ -1,4 +1,4 @@
-//! The first process of a virtual machine: mounts what is needed, runs one job, powers off.
+//! The first process of a virtual machine: mounts what is needed, runs its job, powers off.
 
 use std::{
     fs::{self, File},
@@ -30,9 +30,9 @@ const TIMED_OUT: i32 = 124;
 struct Job {
     /// Modules to load, in order.
     modules: Vec<String>,
-    /// Program and arguments.
-    argv: Vec<String>,
-    /// Longest that it may take, seconds.
+    /// Programs and their arguments, run one after the other.
+    commands: Vec<Vec<String>>,
+    /// Longest that each of them may take, seconds.
     timeout_s: u64,
     /// Mount tracefs too. A tracer must do without: nobody promises that it is mounted.
     #[serde(default)]
@@ -104,27 +104,42 @@ fn work(job: &Path) -> anyhow::Result<i32> {
             eprintln!("mptcp-lab: cannot load {module}: {why}");
         }
     }
-    let results = File::options()
+    let mut results = File::options()
         .write(true)
         .open(RESULTS)
         .with_context(|| format!("cannot open {RESULTS}"))?;
     let mut terminal = tcgetattr(&results).context("no serial port for the results")?;
     terminal.make_raw();
     tcsetattr(&results, OptionalActions::Now, &terminal)?;
+    let mut worst = 0;
+    for command in &job.commands {
+        let code = execute(command, &results, Duration::from_secs(job.timeout_s))?;
+        // Tells whose lines were whose.
+        writeln!(
+            results,
+            "{{\"type\":\"ended\",\"data\":{{\"code\":{code}}}}}"
+        )
+        .with_context(|| format!("cannot write to {RESULTS}"))?;
+        worst = worst.max(code);
+    }
+    Ok(worst)
+}
+
+fn execute(command: &[String], results: &File, patience: Duration) -> anyhow::Result<i32> {
     let console = File::options()
         .write(true)
         .open(CONSOLE)
         .with_context(|| format!("cannot open {CONSOLE}"))?;
-    let (program, args) = job.argv.split_first().context("the job has no program")?;
+    let (program, args) = command.split_first().context("the job has no program")?;
     let mut child = Command::new(program)
         .args(args)
         .env("PATH", "/bin")
         .stdin(Stdio::null())
-        .stdout(results)
+        .stdout(results.try_clone().context("cannot share the results")?)
         .stderr(console)
         .spawn()
         .with_context(|| format!("cannot run {program}"))?;
-    wait_for(&mut child, Duration::from_secs(job.timeout_s))
+    wait_for(&mut child, patience)
 }
 
 /// Waits for the job, and buries whoever else dies.

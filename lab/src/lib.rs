@@ -1,22 +1,36 @@
 //! Scenarios that provoke for real what mptcp-trace traces, and the comparison of what an application was
 //! told with what the tracer says that it was told.
 //!
-//! `ask` plays the applications, `matrix` and `flood` compare, `init` is the first process of a virtual
-//! machine that does either.
+//! `ask` plays applications that ask, `matrix` and `flood` compare; `provoke` makes connections fall back,
+//! `fallbacks`, `mix` and `reuse` compare; `init` is the first process of a virtual machine that does either.
 
+pub mod actor;
 pub mod ask;
 pub mod bench;
+pub mod bulk;
 pub mod cases;
 pub mod compare;
+pub mod demo;
+pub mod fallbacks;
 pub mod figures;
+pub mod findings;
 pub mod flood;
 pub mod init;
 pub mod link;
 pub mod matrix;
 pub mod middlebox;
+pub mod mix;
 pub mod net;
+pub mod netns;
 pub mod packet;
+pub mod provoke;
 pub mod question;
+pub mod recipes;
 pub mod report;
+pub mod reuse;
+pub mod rules;
 pub mod sys;
 pub mod traced;
+mod tracer;
+pub mod veth;
+pub mod xdp;

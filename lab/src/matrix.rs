@@ -198,7 +198,12 @@ fn named_function(rung: &str, traced: &[TracedLine]) -> anyhow::Result<Option<Ce
             .sensors
             .iter()
             .any(|sensor| sensor.probes.contains(&wanted)),
-        TracedLine::Query(_) | TracedLine::End(_) => false,
+        TracedLine::Query(_)
+        | TracedLine::Fallback(_)
+        | TracedLine::Refused(_)
+        | TracedLine::Plain(_)
+        | TracedLine::Existing(_)
+        | TracedLine::End(_) => false,
     });
     Ok(Some(if probed {
         ok("named-function", rung, &wanted, &wanted)

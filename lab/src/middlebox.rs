@@ -1,33 +1,33 @@
-//! A middlebox that strips MPTCP, between a client in this network namespace and a server in another.
+//! A middlebox that meddles with MPTCP, between a client in this network namespace and a server in another.
 //!
 //! Each namespace has a TUN device, and one thread carries packets from one to the other. On the way it may
-//! replace MPTCP options by padding, as middleboxes do in the field. Loopback would be no substitute: there
+//! replace MPTCP options by padding, as middleboxes do in the field, or worse ([`Rules`]). Loopback would be no substitute: there
 //! the kernel hands the parsed option along with the packet, and does not miss what the header has lost.
 
 use std::{
+    collections::HashMap,
     fs::File,
-    io::{self, Read as _, Write as _},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::fd::AsFd as _,
+    io::{Read as _, Write as _},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::{AsFd as _, BorrowedFd},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use anyhow::{Context as _, anyhow, ensure};
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    thread::{LinkNameSpaceType, move_into_link_name_space},
-};
+use anyhow::{Context as _, ensure};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::Socket;
 
 use crate::{
     link,
     net::{self, Family, Kind, open},
-    packet,
+    netns,
+    packet::{self, Place, Verdict},
+    rules::Rules,
 };
 
 /// Name of the device in both namespaces.
@@ -41,21 +41,9 @@ const SERVER_V6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 2);
 const PACKET_BYTES_MAX: usize = 65_536;
 /// How long the thread sleeps before it looks whether it shall end.
 const NAP: Duration = Duration::from_millis(20);
-/// Longest that a fresh IPv6 address may take to become usable.
-const ADDRESS_DELAY_MAX: Duration = Duration::from_secs(5);
 
-/// Which packets lose their MPTCP options.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub struct Strip {
-    /// The client's SYN.
-    pub syn: bool,
-    /// The server's SYN/ACK.
-    pub syn_ack: bool,
-    /// What the client sends after its SYN.
-    pub from_client: bool,
-    /// What the server sends after its SYN/ACK.
-    pub from_server: bool,
-}
+/// Connections that are counted at a time; beyond, all of them are forgotten.
+const CONNECTIONS_MAX: usize = 100_000;
 
 /// Which way a packet goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,22 +52,39 @@ enum Direction {
     ToClient,
 }
 
-impl Strip {
-    fn applies(self, direction: Direction, is_syn: bool) -> bool {
-        match (direction, is_syn) {
-            (Direction::ToServer, true) => self.syn,
-            (Direction::ToServer, false) => self.from_client,
-            (Direction::ToClient, true) => self.syn_ack,
-            (Direction::ToClient, false) => self.from_server,
+/// How many data packets of each connection have gone each way.
+#[derive(Default)]
+struct Counts(HashMap<(Place, Place), [u32; 2]>);
+
+impl Counts {
+    /// Counts a packet and treats it.
+    fn treat(&mut self, packet: &mut [u8], direction: Direction, rules: Rules) -> Verdict {
+        let (Some(kind), Some((from, to))) = (packet::kind(packet), packet::places(packet)) else {
+            return Verdict::Pass;
+        };
+        let (connection, way, treatment) = match direction {
+            Direction::ToServer => ((from, to), 0, rules.to_server),
+            Direction::ToClient => ((to, from), 1, rules.to_client),
+        };
+        if self.0.len() >= CONNECTIONS_MAX && !self.0.contains_key(&connection) {
+            self.0.clear();
         }
+        let counts = self.0.entry(connection).or_default();
+        if kind.is_first && direction == Direction::ToServer {
+            *counts = [0; 2];
+        }
+        counts[way] += u32::from(kind.is_data);
+        packet::treat(packet, treatment, counts[way])
     }
 }
 
 /// Two network namespaces and what is between them. Dropping it ends the thread and takes the devices away.
 pub struct Middlebox {
-    strip: Arc<Mutex<Strip>>,
+    rules: Arc<Mutex<Rules>>,
     over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
+    /// The client's network namespace.
+    near: File,
     /// The server's network namespace.
     far: File,
 }
@@ -91,37 +96,49 @@ impl Middlebox {
     ///
     /// Fails if there is no TUN driver, or this is not root.
     pub fn new() -> anyhow::Result<Self> {
-        let near = device(CLIENT_V4, CLIENT_V6)?;
-        let (far, far_device) = elsewhere(|| {
+        let near = netns::current()?;
+        let near_device = device(CLIENT_V4, CLIENT_V6)?;
+        let (far, far_device) = netns::elsewhere(|| {
             link::enter_network_namespace().context("cannot make a network namespace")?;
-            let namespace = File::open("/proc/thread-self/ns/net")
-                .context("cannot open the network namespace")?;
-            Ok((namespace, device(SERVER_V4, SERVER_V6)?))
+            Ok((netns::current()?, device(SERVER_V4, SERVER_V6)?))
         })?;
-        let strip = Arc::new(Mutex::new(Strip::default()));
+        let rules = Arc::new(Mutex::new(Rules::NONE));
         let over = Arc::new(AtomicBool::new(false));
         let thread = {
-            let (strip, over) = (Arc::clone(&strip), Arc::clone(&over));
+            let (rules, over) = (Arc::clone(&rules), Arc::clone(&over));
             std::thread::Builder::new()
                 .name("middlebox".into())
                 .spawn(move || {
-                    if let Err(why) = carry(&near, &far_device, &strip, &over) {
+                    if let Err(why) = carry(&near_device, &far_device, &rules, &over) {
                         eprintln!("mptcp-lab: the middlebox ended: {why}");
                     }
                 })
                 .context("cannot start the middlebox")?
         };
         Ok(Self {
-            strip,
+            rules,
             over,
             thread: Some(thread),
+            near,
             far,
         })
     }
 
-    /// From now on, strip these.
-    pub fn strip(&self, strip: Strip) {
-        *self.strip.lock().unwrap_or_else(PoisonError::into_inner) = strip;
+    /// From now on, do this.
+    pub fn set(&self, rules: Rules) {
+        *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = rules;
+    }
+
+    /// The client's network namespace.
+    #[must_use]
+    pub fn near(&self) -> BorrowedFd<'_> {
+        self.near.as_fd()
+    }
+
+    /// The server's network namespace.
+    #[must_use]
+    pub fn far(&self) -> BorrowedFd<'_> {
+        self.far.as_fd()
     }
 
     /// A socket that listens in the server's namespace.
@@ -130,11 +147,10 @@ impl Middlebox {
     ///
     /// Says which step failed.
     pub fn listen(&self, kind: Kind, family: Family) -> anyhow::Result<Socket> {
-        elsewhere(|| {
-            move_into_link_name_space(self.far.as_fd(), Some(LinkNameSpaceType::Network))
-                .context("cannot enter the server's network namespace")?;
+        netns::within(self.far(), || {
             let socket = open(kind, family).context("cannot open a socket to listen with")?;
-            bind(&socket, server_address(family)).context("cannot bind to the TUN device")?;
+            net::bind(&socket, (server_address(family), 0).into())
+                .context("cannot bind to the TUN device")?;
             socket.listen(16).context("cannot listen")?;
             Ok(socket)
         })
@@ -152,7 +168,8 @@ impl Middlebox {
         family: Family,
     ) -> anyhow::Result<(Socket, Socket)> {
         let client = open(kind, family).context("cannot open a socket to connect with")?;
-        bind(&client, client_address(family)).context("cannot bind to the TUN device")?;
+        net::bind(&client, (client_address(family), 0).into())
+            .context("cannot bind to the TUN device")?;
         let address = listener
             .local_addr()
             .context("cannot tell where it listens")?;
@@ -174,7 +191,9 @@ impl Drop for Middlebox {
     }
 }
 
-fn client_address(family: Family) -> IpAddr {
+/// Where clients are.
+#[must_use]
+pub fn client_address(family: Family) -> IpAddr {
     match family {
         Family::V4 => CLIENT_V4.into(),
         Family::V6 => CLIENT_V6.into(),
@@ -182,34 +201,14 @@ fn client_address(family: Family) -> IpAddr {
     }
 }
 
-fn server_address(family: Family) -> IpAddr {
+/// Where servers are.
+#[must_use]
+pub fn server_address(family: Family) -> IpAddr {
     match family {
         Family::V4 => SERVER_V4.into(),
         Family::V6 => SERVER_V6.into(),
         Family::Mapped => SERVER_V4.to_ipv6_mapped().into(),
     }
-}
-
-/// The kernel may still be setting a fresh IPv6 address up.
-fn bind(socket: &Socket, address: IpAddr) -> io::Result<()> {
-    let start = Instant::now();
-    loop {
-        match socket.bind(&SocketAddr::new(address, 0).into()) {
-            Err(why)
-                if why.kind() == io::ErrorKind::AddrNotAvailable
-                    && start.elapsed() < ADDRESS_DELAY_MAX =>
-            {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            done => return done,
-        }
-    }
-}
-
-/// Does something on a thread of its own, which may change its network namespace.
-fn elsewhere<T: Send>(act: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
-    std::thread::scope(|scope| scope.spawn(act).join())
-        .map_err(|_panic| anyhow!("a thread of the middlebox panicked"))?
 }
 
 fn device(v4: Ipv4Addr, v6: Ipv6Addr) -> anyhow::Result<File> {
@@ -221,8 +220,9 @@ fn device(v4: Ipv4Addr, v6: Ipv6Addr) -> anyhow::Result<File> {
 }
 
 /// Carries packets until it is over.
-fn carry(near: &File, far: &File, strip: &Mutex<Strip>, over: &AtomicBool) -> anyhow::Result<()> {
+fn carry(near: &File, far: &File, rules: &Mutex<Rules>, over: &AtomicBool) -> anyhow::Result<()> {
     let nap = Timespec::try_from(NAP)?;
+    let mut counts = Counts::default();
     let mut packet = vec![0; PACKET_BYTES_MAX];
     while !over.load(Ordering::Relaxed) {
         let mut ready = [near, far].map(|device| PollFd::new(device, PollFlags::IN));
@@ -242,9 +242,10 @@ fn carry(near: &File, far: &File, strip: &Mutex<Strip>, over: &AtomicBool) -> an
                 .read(&mut packet)
                 .context("cannot read from a TUN device")?;
             let packet = &mut packet[..length];
-            let strip = *strip.lock().unwrap_or_else(PoisonError::into_inner);
-            if packet::is_syn(packet).is_some_and(|is_syn| strip.applies(direction, is_syn)) {
-                packet::strip_mptcp(packet);
+            let rules = *rules.lock().unwrap_or_else(PoisonError::into_inner);
+            match counts.treat(packet, direction, rules) {
+                Verdict::Pass => {}
+                Verdict::Drop => continue,
             }
             let written = to.write(packet).context("cannot write to a TUN device")?;
             ensure!(written == length, "a TUN device took half a packet");
@@ -256,49 +257,108 @@ fn carry(near: &File, far: &File, strip: &Mutex<Strip>, over: &AtomicBool) -> an
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rules::Treatment;
+
+    const SYN: u8 = 0x02;
+    const ACK: u8 = 0x10;
+
+    /// A packet from 10.77.0.1:PORT to 10.77.0.2:80, or back, with an MPTCP option.
+    fn packet(direction: Direction, port: u16, flags: u8, data: &[u8]) -> Vec<u8> {
+        let ports = match direction {
+            Direction::ToServer => [port, 80],
+            Direction::ToClient => [80, port],
+        };
+        let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 6, 0, 0];
+        let (from, to) = match direction {
+            Direction::ToServer => (CLIENT_V4, SERVER_V4),
+            Direction::ToClient => (SERVER_V4, CLIENT_V4),
+        };
+        packet.extend([from, to].map(|address| address.octets()).concat());
+        packet.extend(ports.map(u16::to_be_bytes).concat());
+        packet.extend([0, 0, 0, 0, 0, 0, 0, 0, 6 << 4, flags, 0, 0, 0, 0, 0, 0]);
+        packet.extend([30, 4, 0, 0]);
+        packet.extend(data);
+        packet
+    }
+
+    /// Whether the rules change this packet.
+    fn changes(
+        counts: &mut Counts,
+        rules: Rules,
+        way: Direction,
+        port: u16,
+        flags: u8,
+        data: &[u8],
+    ) -> bool {
+        let before = packet(way, port, flags, data);
+        let mut after = before.clone();
+        counts.treat(&mut after, way, rules) == Verdict::Drop || before != after
+    }
 
     #[test]
     fn each_rule_means_its_own_packets_only() {
-        let none = Strip::default();
+        use Direction::{ToClient, ToServer};
+        let syn = Treatment {
+            strip_syn: true,
+            ..Treatment::NONE
+        };
+        let rest = Treatment {
+            strip_from: Some(0),
+            ..Treatment::NONE
+        };
+        let none = Rules::NONE;
+        let of = |to_server, to_client| Rules {
+            to_server,
+            to_client,
+        };
         let rows = [
-            (Strip { syn: true, ..none }, Direction::ToServer, true),
-            (
-                Strip {
-                    syn_ack: true,
-                    ..none
-                },
-                Direction::ToClient,
-                true,
-            ),
-            (
-                Strip {
-                    from_client: true,
-                    ..none
-                },
-                Direction::ToServer,
-                false,
-            ),
-            (
-                Strip {
-                    from_server: true,
-                    ..none
-                },
-                Direction::ToClient,
-                false,
-            ),
+            (of(syn, none.to_client), ToServer, SYN),
+            (of(none.to_server, syn), ToClient, SYN | ACK),
+            (of(rest, none.to_client), ToServer, ACK),
+            (of(none.to_server, rest), ToClient, ACK),
         ];
-        for (strip, direction, is_syn) in rows {
-            for other in [Direction::ToServer, Direction::ToClient] {
-                for syn in [true, false] {
-                    let meant = (other, syn) == (direction, is_syn);
-                    assert_eq!(
-                        strip.applies(other, syn),
-                        meant,
-                        "{strip:?} {other:?} {syn}"
-                    );
-                    assert!(!none.applies(other, syn));
-                }
+        for (rules, direction, flags) in rows {
+            for (other, other_flags) in [
+                (ToServer, SYN),
+                (ToClient, SYN | ACK),
+                (ToServer, ACK),
+                (ToClient, ACK),
+            ] {
+                let mut counts = Counts::default();
+                let changed = changes(&mut counts, rules, other, 1, other_flags, b"");
+                let meant = (other, other_flags) == (direction, flags);
+                assert_eq!(changed, meant, "{rules:?} {other:?} {other_flags}");
+                assert!(!changes(&mut counts, none, other, 1, other_flags, b""));
             }
         }
+    }
+
+    #[test]
+    fn each_connection_and_each_way_is_counted_by_itself_from_its_syn_on() {
+        use Direction::{ToClient, ToServer};
+        let second = Treatment {
+            strip_from: Some(2),
+            ..Treatment::NONE
+        };
+        let rules = Rules {
+            to_server: second,
+            to_client: second,
+        };
+        let mut counts = Counts::default();
+        let mut data = |way, port| changes(&mut counts, rules, way, port, ACK, b"data");
+        assert!(!data(ToServer, 1));
+        assert!(!data(ToServer, 2), "another connection");
+        assert!(!data(ToClient, 1), "another way");
+        assert!(data(ToServer, 1));
+        assert!(data(ToClient, 1));
+        assert!(!changes(&mut counts, rules, ToServer, 1, SYN, b""));
+        for way in [ToServer, ToClient] {
+            assert!(!changes(&mut counts, rules, way, 1, ACK, b""), "a pure ACK");
+            assert!(
+                !changes(&mut counts, rules, way, 1, ACK, b"data"),
+                "a new one"
+            );
+        }
+        assert!(changes(&mut counts, rules, ToServer, 2, ACK, b"data"));
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     io::{self, Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, ensure};
@@ -14,9 +14,12 @@ use crate::report::Endpoint;
 
 /// Longest that a packet may take: an emulated machine is slow.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Longest that a fresh IPv6 address may take to become usable.
+const ADDRESS_DELAY_MAX: Duration = Duration::from_secs(5);
 
 /// What a case's sockets are made of.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Family {
     /// `AF_INET`.
     V4,
@@ -86,6 +89,26 @@ pub fn open(kind: Kind, family: Family) -> io::Result<Socket> {
         Kind::Mptcp => Protocol::MPTCP,
     };
     Socket::new(family.domain(), Type::STREAM, Some(protocol))
+}
+
+/// Binds to an address that the kernel may still be setting up, as it does with IPv6.
+///
+/// # Errors
+///
+/// What the kernel refuses with.
+pub fn bind(socket: &Socket, address: SocketAddr) -> io::Result<()> {
+    let start = Instant::now();
+    loop {
+        match socket.bind(&address.into()) {
+            Err(why)
+                if why.kind() == io::ErrorKind::AddrNotAvailable
+                    && start.elapsed() < ADDRESS_DELAY_MAX =>
+            {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            done => return done,
+        }
+    }
 }
 
 /// A socket that listens on loopback.

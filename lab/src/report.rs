@@ -5,7 +5,7 @@ use std::io::Write;
 use serde::{Deserialize, Serialize};
 
 /// An address and a port.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Endpoint {
     /// The address.
     pub addr: String,
@@ -186,6 +186,62 @@ pub enum MatrixLine {
         /// Cases that cannot be made.
         skipped: u64,
     },
+}
+
+/// Writes cells as they come, and the summary at the end.
+pub struct Cells<W: Write> {
+    out: W,
+    outcomes: Vec<Outcome>,
+}
+
+impl<W: Write> Cells<W> {
+    /// Begins with the line about the host.
+    ///
+    /// # Errors
+    ///
+    /// Fails if nobody reads it.
+    pub fn new(mut out: W) -> anyhow::Result<Self> {
+        let kernel = rustix::system::uname()
+            .release()
+            .to_string_lossy()
+            .into_owned();
+        write_line(&mut out, &MatrixLine::Host { kernel })?;
+        Ok(Self {
+            out,
+            outcomes: Vec::new(),
+        })
+    }
+
+    /// Writes a cell.
+    ///
+    /// # Errors
+    ///
+    /// Fails if nobody reads it any more.
+    pub fn put(&mut self, cell: Cell) -> anyhow::Result<()> {
+        self.outcomes.push(cell.outcome);
+        write_line(&mut self.out, &MatrixLine::Cell(cell))
+    }
+
+    /// Writes the summary; true if nothing is wrong.
+    ///
+    /// # Errors
+    ///
+    /// Fails if nobody reads it any more.
+    pub fn close(mut self) -> anyhow::Result<bool> {
+        let count = |wanted: Outcome| {
+            let of_it = self.outcomes.iter().filter(|outcome| **outcome == wanted);
+            of_it.count() as u64
+        };
+        let summary = MatrixLine::Summary {
+            ok: count(Outcome::Ok),
+            mismatch: count(Outcome::Mismatch),
+            unavailable: count(Outcome::Unavailable),
+            skipped: count(Outcome::Skipped),
+        };
+        let right = count(Outcome::Mismatch) == 0;
+        write_line(&mut self.out, &summary)?;
+        Ok(right)
+    }
 }
 
 /// Writes one JSON line and flushes.

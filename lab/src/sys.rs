@@ -222,3 +222,28 @@ pub fn kill_all() {
     // SAFETY: no memory is involved.
     unsafe { libc::kill(-1, libc::SIGKILL) };
 }
+
+/// Forks this process, which must have one thread: the child goes on with everything that its parent had open.
+/// None in the child, its number in the parent.
+///
+/// # Errors
+///
+/// What the kernel refuses with.
+pub fn fork() -> io::Result<Option<u32>> {
+    // SAFETY: the one thread of the caller is also the one of the child, so that no lock stays locked for ever.
+    match unsafe { libc::fork() } {
+        0 => Ok(None),
+        child if child > 0 => Ok(Some(child.cast_unsigned())),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Gives this process, its first thread that is, a name.
+///
+/// # Errors
+///
+/// Fails if the name has a NUL in it.
+pub fn set_process_name(name: &str) -> io::Result<()> {
+    rustix::thread::set_name(&CString::new(name)?)?;
+    Ok(())
+}

@@ -3,7 +3,12 @@
 use anyhow::Context as _;
 use serde::Deserialize;
 
-use crate::report::Endpoint;
+use crate::{netns::Counters, report::Endpoint};
+
+/// The types that [`TracedLine`] knows.
+const KNOWN_TYPES: [&str; 7] = [
+    "start", "query", "fallback", "refused", "plain", "existing", "end",
+];
 
 /// A line of `mptcp-trace --json`.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
@@ -13,6 +18,14 @@ pub enum TracedLine {
     Start(Start),
     /// An application asked.
     Query(Box<Traced>),
+    /// A connection fell back.
+    Fallback(Box<Found>),
+    /// A fallback was refused, and the subflow reset.
+    Refused(Box<Found>),
+    /// A plain TCP connection at an MPTCP listener.
+    Plain(Box<Found>),
+    /// A socket that was there before.
+    Existing(Box<Found>),
     /// The last.
     End(End),
 }
@@ -33,7 +46,7 @@ impl TracedLine {
             Err(why) => why,
         };
         match serde_json::from_str::<Any>(line) {
-            Ok(any) if !["start", "query", "end"].contains(&any.r#type.as_str()) => Ok(None),
+            Ok(any) if !KNOWN_TYPES.contains(&any.r#type.as_str()) => Ok(None),
             Ok(_) | Err(_) => Err(why).with_context(|| format!("cannot read {line:?}")),
         }
     }
@@ -87,6 +100,46 @@ pub struct Traced {
     pub rung: String,
 }
 
+/// What was found out about a connection.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+pub struct Found {
+    /// The connection, for ever.
+    pub id: String,
+    /// Name of the counter that tells why; none if there is none, or nobody knows.
+    pub cause: Option<String>,
+    /// How the cause is known: `reported`, `inferred` or `unknown`.
+    pub known: String,
+    /// `active` or `passive`.
+    pub side: Option<String>,
+    /// What else speaks for it.
+    pub evidence: Vec<String>,
+    /// The socket was there before.
+    pub existing: bool,
+    /// Whose it is.
+    pub owner: Option<Owner>,
+    /// Number of its network namespace.
+    pub netns: u64,
+    /// `ipv4` or `ipv6`.
+    pub family: String,
+    /// Own address.
+    pub local: Endpoint,
+    /// The other end's address.
+    pub remote: Endpoint,
+    /// How it was seen.
+    pub rung: String,
+}
+
+/// Whose a connection is.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+pub struct Owner {
+    /// The process.
+    pub pid: u32,
+    /// Its name.
+    pub comm: String,
+    /// How that is known.
+    pub via: String,
+}
+
 /// The counters at the end.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct End {
@@ -94,6 +147,24 @@ pub struct End {
     pub findings: u64,
     /// One entry a sensor.
     pub losses: Vec<Losses>,
+    /// One entry a network namespace.
+    #[serde(default)]
+    pub reconciliation: Vec<Reconciled>,
+}
+
+/// The kernel's own counters against what was traced, in one network namespace.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+pub struct Reconciled {
+    /// Its number.
+    pub netns: u64,
+    /// What the kernel counted.
+    pub counted: Counters,
+    /// What was traced.
+    pub traced: Counters,
+    /// Both are the same.
+    pub agrees: bool,
+    /// Why they are not, or why nobody knows.
+    pub why: Option<String>,
 }
 
 /// Counters of a sensor.
@@ -141,14 +212,21 @@ mod tests {
         let expected = End {
             findings: 0,
             losses: Vec::new(),
+            reconciliation: Vec::new(),
         };
         assert_eq!(
             TracedLine::parse(end).unwrap(),
             Some(TracedLine::End(expected))
         );
-        let other = r#"{"type":"fallback","data":{}}"#;
+        let other = r#"{"type":"verdict","data":{}}"#;
         assert_eq!(TracedLine::parse(other).unwrap(), None);
-        for broken in [r#"{"type":"query","data":{}}"#, "{}", "", "fallback"] {
+        for broken in [
+            r#"{"type":"query","data":{}}"#,
+            r#"{"type":"fallback","data":{}}"#,
+            "{}",
+            "",
+            "fallback",
+        ] {
             assert!(TracedLine::parse(broken).is_err(), "{broken}");
         }
     }

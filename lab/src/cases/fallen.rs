@@ -6,12 +6,24 @@ use anyhow::Context as _;
 
 use crate::{
     ask::Asker,
-    middlebox::{Middlebox, Strip},
+    middlebox::Middlebox,
     net::{self, Family, Kind, say},
+    rules::{Rules, Treatment},
     sys,
 };
 
 use super::{FALLEN, MPTCP, TCP};
+
+/// A SYN or SYN/ACK loses its MPTCP option.
+const NO_SYN: Treatment = Treatment {
+    strip_syn: true,
+    ..Treatment::NONE
+};
+/// Everything behind it does.
+const NO_MORE: Treatment = Treatment {
+    strip_from: Some(0),
+    ..Treatment::NONE
+};
 
 /// The listener does not speak MPTCP: fallen back before connect returns.
 pub(super) fn client(asker: &mut Asker, family: Family) -> anyhow::Result<()> {
@@ -44,10 +56,9 @@ pub(super) fn midway(asker: &mut Asker, family: Family) -> anyhow::Result<()> {
     let name = |end: &str, when: &str| format!("fallen-midway-{end}-{when}-{suffix}");
     asker.ask(&name("client", "before"), &client, MPTCP)?;
     asker.ask(&name("server", "before"), &server, MPTCP)?;
-    middlebox.strip(Strip {
-        from_client: true,
-        from_server: true,
-        ..Strip::default()
+    middlebox.set(Rules {
+        to_server: NO_MORE,
+        to_client: NO_MORE,
     });
     say(&client, &server)?;
     say(&server, &client)?;
@@ -59,9 +70,9 @@ pub(super) fn midway(asker: &mut Asker, family: Family) -> anyhow::Result<()> {
 /// and the server's socket, accepted as MPTCP, falls back on that.
 pub(super) fn server(asker: &mut Asker, family: Family) -> anyhow::Result<()> {
     let middlebox = Middlebox::new()?;
-    middlebox.strip(Strip {
-        from_server: true,
-        ..Strip::default()
+    middlebox.set(Rules {
+        to_client: NO_MORE,
+        ..Rules::NONE
     });
     let listener = middlebox.listen(Kind::Mptcp, family)?;
     let (client, server) = middlebox.pair(Kind::Mptcp, &listener, family)?;
@@ -76,25 +87,25 @@ pub(super) fn server(asker: &mut Asker, family: Family) -> anyhow::Result<()> {
 
 /// The SYN arrives stripped: the server never learns that the client asked for MPTCP.
 pub(super) fn stripped_syn(asker: &mut Asker, family: Family) -> anyhow::Result<()> {
-    let strip = Strip {
-        syn: true,
-        ..Strip::default()
+    let rules = Rules {
+        to_server: NO_SYN,
+        ..Rules::NONE
     };
-    in_handshake(asker, family, strip, "syn")
+    in_handshake(asker, family, rules, "syn")
 }
 
 /// The SYN/ACK arrives stripped: the client takes the server for one without MPTCP.
 pub(super) fn stripped_syn_ack(asker: &mut Asker, family: Family) -> anyhow::Result<()> {
-    let strip = Strip {
-        syn_ack: true,
-        ..Strip::default()
+    let rules = Rules {
+        to_client: NO_SYN,
+        ..Rules::NONE
     };
-    in_handshake(asker, family, strip, "syn-ack")
+    in_handshake(asker, family, rules, "syn-ack")
 }
 
-fn in_handshake(asker: &mut Asker, family: Family, strip: Strip, what: &str) -> anyhow::Result<()> {
+fn in_handshake(asker: &mut Asker, family: Family, rules: Rules, what: &str) -> anyhow::Result<()> {
     let middlebox = Middlebox::new()?;
-    middlebox.strip(strip);
+    middlebox.set(rules);
     let listener = middlebox.listen(Kind::Mptcp, family)?;
     let (client, server) = middlebox.pair(Kind::Mptcp, &listener, family)?;
     let suffix = family.suffix();
@@ -106,9 +117,9 @@ fn in_handshake(asker: &mut Asker, family: Family, strip: Strip, what: &str) -> 
 /// MPTCP until the server's first data.
 pub(super) fn stripped_ack(asker: &mut Asker, family: Family) -> anyhow::Result<()> {
     let middlebox = Middlebox::new()?;
-    middlebox.strip(Strip {
-        from_client: true,
-        ..Strip::default()
+    middlebox.set(Rules {
+        to_server: NO_MORE,
+        ..Rules::NONE
     });
     let listener = middlebox.listen(Kind::Mptcp, family)?;
     let (client, server) = middlebox.pair(Kind::Mptcp, &listener, family)?;

@@ -88,6 +88,7 @@ fn wrong(asked: Vec<Asked>, traced: Vec<Traced>, limits: &[&str]) -> Vec<String>
     lines.push(TracedLine::End(End {
         findings: count,
         losses: vec![losses],
+        reconciliation: Vec::new(),
     }));
     compare("fexit", &asked, &lines)
         .into_iter()
@@ -304,6 +305,7 @@ fn counters_that_do_not_add_up_or_tell_of_losses_are_a_mismatch() {
         let end = End {
             findings: 0,
             losses,
+            reconciliation: Vec::new(),
         };
         identity("fexit", &[&end]).outcome
     };

@@ -61,7 +61,12 @@ impl Books {
     /// Takes one line of the tracer.
     pub(super) fn take(&mut self, line: TracedLine) {
         match line {
-            TracedLine::Start(_) => {}
+            // No connection falls back in a flood of questions; `fallbacks` looks at the others.
+            TracedLine::Start(_)
+            | TracedLine::Fallback(_)
+            | TracedLine::Refused(_)
+            | TracedLine::Plain(_)
+            | TracedLine::Existing(_) => {}
             TracedLine::End(end) => self.end = Some(end),
             TracedLine::Query(query) => self.take_query(*query),
         }

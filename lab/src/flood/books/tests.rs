@@ -68,6 +68,7 @@ fn flooded(lines: Vec<Traced>, ring_full: u64, told: &Told) -> Flooded {
     books.take(TracedLine::End(End {
         findings: emitted,
         losses: vec![losses],
+        reconciliation: Vec::new(),
     }));
     books.close(told, 0.0)
 }

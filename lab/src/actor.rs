@@ -1,0 +1,466 @@
+//! `mptcp-lab actor`: a process that does with sockets what it is told, one order a line on stdin, one reply a
+//! line on stdout. Clients and servers are actors, so that each is a process of its own, with a name of its own.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, BufRead, BufReader, Read as _, Write},
+    net::SocketAddr,
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::net::UnixDatagram,
+    },
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, anyhow, bail, ensure};
+use serde::{Deserialize, Serialize};
+use socket2::Socket;
+
+use crate::{
+    net::{self, Family, Kind},
+    question::{Form, question},
+    report::{Endpoint, errno_name, write_line},
+    sys,
+};
+
+mod handle;
+mod pass;
+
+pub use handle::Actor;
+
+/// Bytes that one `recv` may ask for.
+const RECEIVED_BYTES_MAX: usize = 1 << 20;
+
+/// How to play.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Name of the process
+    #[arg(long, value_name = "NAME")]
+    pub name: String,
+}
+
+/// What an actor can be told to do. Sockets have names, given by the order that makes them.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub enum Order {
+    /// Make a socket, and bind it.
+    Open {
+        /// Its name from now on.
+        socket: String,
+        /// TCP or MPTCP.
+        kind: Kind,
+        /// The address to bind to.
+        at: SocketAddr,
+    },
+    /// Make a socket that listens.
+    Listen {
+        /// Its name from now on.
+        socket: String,
+        /// TCP or MPTCP.
+        kind: Kind,
+        /// Where.
+        at: SocketAddr,
+    },
+    /// Accept a connection.
+    Accept {
+        /// What listens.
+        listener: String,
+        /// Name of what is accepted.
+        socket: String,
+    },
+    /// Connect a socket that was opened.
+    Connect {
+        /// Which.
+        socket: String,
+        /// To where.
+        to: SocketAddr,
+        /// How long to wait, milliseconds; not to have succeeded by then is no failure.
+        patience_ms: Option<u64>,
+    },
+    /// The same, but called by a thread of this name.
+    ThreadConnect {
+        /// Which.
+        socket: String,
+        /// To where.
+        to: SocketAddr,
+        /// Name of the thread.
+        name: String,
+    },
+    /// Connect a socket to its own address.
+    SelfConnect {
+        /// Which.
+        socket: String,
+    },
+    /// Take the connection away: `connect(AF_UNSPEC)`.
+    Disconnect {
+        /// Whose.
+        socket: String,
+    },
+    /// Send so many bytes at once.
+    Send {
+        /// Through which.
+        socket: String,
+        /// How many.
+        bytes: usize,
+    },
+    /// Receive so many bytes, or as many as come in time.
+    Recv {
+        /// Through which.
+        socket: String,
+        /// How many.
+        bytes: usize,
+        /// How long to wait, milliseconds.
+        patience_ms: u64,
+    },
+    /// Ask the kernel `TCP_IS_MPTCP`.
+    Ask {
+        /// About which.
+        socket: String,
+    },
+    /// Close a socket.
+    Close {
+        /// Which.
+        socket: String,
+    },
+    /// Close every socket, the child's too.
+    CloseAll,
+    /// Be ready to be sent sockets at this path.
+    AwaitSocket {
+        /// The path.
+        at: PathBuf,
+    },
+    /// Send a socket to who waits there, and close it here.
+    PassSocket {
+        /// Which.
+        socket: String,
+        /// To whom.
+        to: PathBuf,
+    },
+    /// Take a socket that was sent here.
+    TakeSocket {
+        /// Its name from now on.
+        socket: String,
+    },
+    /// Make a child that has everything that is open here; there is one at most.
+    Fork {
+        /// Name of the child.
+        name: String,
+    },
+    /// Have the child do it.
+    InChild {
+        /// What.
+        order: Box<Order>,
+    },
+}
+
+/// What came of an order.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// It is done.
+    Done(Done),
+    /// It is not.
+    Failed {
+        /// Why.
+        why: String,
+        /// The errno, where the kernel refused.
+        errno: Option<i32>,
+    },
+}
+
+/// What an actor tells when it has done something; what the order does not ask for is left out.
+#[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Done {
+    /// Who did it, or who was made by it.
+    pub pid: u32,
+    /// `getsockname` of the socket.
+    pub local: Option<Endpoint>,
+    /// `getpeername` of the socket.
+    pub remote: Option<Endpoint>,
+    /// Inode of the socket.
+    pub inode: Option<u64>,
+    /// How many bytes were moved.
+    pub bytes: Option<usize>,
+    /// What `TCP_IS_MPTCP` said: `1`, `0`, or the name of an errno.
+    pub answer: Option<String>,
+}
+
+/// Plays until nobody gives orders any more.
+///
+/// # Errors
+///
+/// Fails if the orders make no sense.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    sys::set_process_name(&args.name).context("cannot change the name of the process")?;
+    // Standard output of the library has a lock and a buffer, which a child would inherit.
+    let replies = rustix::io::dup(rustix::stdio::stdout()).context("cannot use stdout")?;
+    let orders = rustix::io::dup(rustix::stdio::stdin()).context("cannot use stdin")?;
+    serve(orders, replies, Company::default())
+}
+
+/// What an actor has at hand.
+#[derive(Default)]
+struct Company {
+    sockets: BTreeMap<String, Socket>,
+    mailbox: Option<UnixDatagram>,
+    child: Option<Child>,
+}
+
+/// The other ends of a child's orders and replies.
+struct Child {
+    orders: File,
+    replies: BufReader<File>,
+}
+
+fn serve(orders: OwnedFd, replies: OwnedFd, mut company: Company) -> anyhow::Result<()> {
+    let mut replies = File::from(replies);
+    for line in BufReader::new(File::from(orders)).lines() {
+        let line = line.context("cannot read an order")?;
+        let order: Order =
+            serde_json::from_str(&line).with_context(|| format!("cannot understand {line:?}"))?;
+        let reply = company.obey(order).unwrap_or_else(|why| Reply::Failed {
+            errno: why
+                .chain()
+                .find_map(|cause| cause.downcast_ref::<io::Error>()?.raw_os_error()),
+            why: format!("{why:#}"),
+        });
+        write_line(&mut replies, &reply)?;
+    }
+    Ok(())
+}
+
+impl Company {
+    fn obey(&mut self, order: Order) -> anyhow::Result<Reply> {
+        let done = match order {
+            Order::Open { socket, kind, at } => {
+                let opened = open(kind, at)?;
+                self.add(socket, opened)
+            }
+            Order::Listen { socket, kind, at } => {
+                let listener = open(kind, at)?;
+                listener.listen(1024).context("cannot listen")?;
+                self.add(socket, listener)
+            }
+            Order::Accept { listener, socket } => {
+                let (accepted, _peer) = net::accept(self.get(&listener)?)?;
+                self.add(socket, accepted)
+            }
+            Order::Connect {
+                socket,
+                to,
+                patience_ms,
+            } => connect(self.get(&socket)?, to, patience_ms)?,
+            Order::ThreadConnect { socket, to, name } => {
+                connect_in_thread(self.get(&socket)?, to, name)?
+            }
+            Order::SelfConnect { socket } => connect_to_itself(self.get(&socket)?)?,
+            Order::Disconnect { socket } => {
+                let socket = self.get(&socket)?;
+                sys::disconnect(socket.as_raw_fd()).context("cannot disconnect")?;
+                told(socket)
+            }
+            Order::Send { socket, bytes } => send(self.get(&socket)?, bytes)?,
+            Order::Recv {
+                socket,
+                bytes,
+                patience_ms,
+            } => receive(
+                self.get(&socket)?,
+                bytes,
+                Duration::from_millis(patience_ms),
+            )?,
+            Order::Ask { socket } => ask(self.get(&socket)?)?,
+            Order::Close { socket } => {
+                let closed = self.sockets.remove(&socket);
+                ensure!(closed.is_some(), "there is no socket {socket}");
+                me()
+            }
+            Order::CloseAll => {
+                self.sockets.clear();
+                if self.child.is_some() {
+                    return self.in_child(&Order::CloseAll);
+                }
+                me()
+            }
+            Order::AwaitSocket { at } => self.await_socket(&at)?,
+            Order::PassSocket { socket, to } => self.pass(&socket, &to)?,
+            Order::TakeSocket { socket } => self.take(socket)?,
+            Order::Fork { name } => self.fork(&name)?,
+            Order::InChild { order } => return self.in_child(&order),
+        };
+        Ok(Reply::Done(done))
+    }
+
+    fn get(&self, name: &str) -> anyhow::Result<&Socket> {
+        let socket = self.sockets.get(name);
+        socket.with_context(|| format!("there is no socket {name}"))
+    }
+
+    fn add(&mut self, name: String, socket: Socket) -> Done {
+        let done = told(&socket);
+        self.sockets.insert(name, socket);
+        done
+    }
+
+    fn await_socket(&mut self, at: &Path) -> anyhow::Result<Done> {
+        let mailbox = UnixDatagram::bind(at);
+        self.mailbox = Some(mailbox.with_context(|| format!("cannot wait at {}", at.display()))?);
+        Ok(me())
+    }
+
+    fn pass(&mut self, name: &str, to: &Path) -> anyhow::Result<Done> {
+        pass::pass(self.get(name)?, to).context("cannot pass a socket on")?;
+        self.sockets.remove(name);
+        Ok(me())
+    }
+
+    fn take(&mut self, name: String) -> anyhow::Result<Done> {
+        let mailbox = self.mailbox.as_ref().context("nobody waits for sockets")?;
+        let taken = pass::take(mailbox).context("cannot take a socket")?;
+        Ok(self.add(name, taken))
+    }
+
+    fn fork(&mut self, name: &str) -> anyhow::Result<Done> {
+        let (orders, orders_end) = rustix::pipe::pipe().context("cannot make a pipe")?;
+        let (replies_end, replies) = rustix::pipe::pipe().context("cannot make a pipe")?;
+        let Some(child) = sys::fork().context("cannot fork")? else {
+            drop((orders_end, replies_end));
+            // Nothing of the parent's stack may run twice: its replies are its own.
+            let played = sys::set_process_name(name)
+                .map_err(Into::into)
+                .and_then(|()| serve(orders, replies, std::mem::take(self)));
+            std::process::exit(i32::from(played.is_err()));
+        };
+        self.child = Some(Child {
+            orders: orders_end.into(),
+            replies: BufReader::new(replies_end.into()),
+        });
+        Ok(Done {
+            pid: child,
+            ..Done::default()
+        })
+    }
+
+    fn in_child(&mut self, order: &Order) -> anyhow::Result<Reply> {
+        let child = self.child.as_mut().context("there is no child")?;
+        write_line(&mut child.orders, order)?;
+        let mut line = String::new();
+        child
+            .replies
+            .read_line(&mut line)
+            .context("cannot hear the child")?;
+        serde_json::from_str(&line).with_context(|| format!("the child says {line:?}"))
+    }
+}
+
+fn open(kind: Kind, at: SocketAddr) -> anyhow::Result<Socket> {
+    let family = match at {
+        SocketAddr::V4(_) => Family::V4,
+        SocketAddr::V6(_) => Family::V6,
+    };
+    let socket = net::open(kind, family).context("cannot open a socket")?;
+    net::bind(&socket, at).with_context(|| format!("cannot bind to {at}"))?;
+    Ok(socket)
+}
+
+fn me() -> Done {
+    Done {
+        pid: std::process::id(),
+        ..Done::default()
+    }
+}
+
+fn told(socket: &Socket) -> Done {
+    Done {
+        local: socket.local_addr().ok().as_ref().and_then(net::endpoint),
+        remote: socket.peer_addr().ok().as_ref().and_then(net::endpoint),
+        inode: rustix::fs::fstat(socket).ok().map(|stat| stat.st_ino),
+        ..me()
+    }
+}
+
+/// Not to have succeeded within the patience is no failure.
+fn connect(socket: &Socket, to: SocketAddr, patience_ms: Option<u64>) -> anyhow::Result<Done> {
+    let connected = match patience_ms {
+        None => socket.connect(&to.into()),
+        Some(patience) => socket.connect_timeout(&to.into(), Duration::from_millis(patience)),
+    };
+    let may_time_out = patience_ms.is_some();
+    match connected {
+        Err(why) if may_time_out && why.kind() == io::ErrorKind::TimedOut => {}
+        done => done.with_context(|| format!("cannot connect to {to}"))?,
+    }
+    Ok(told(socket))
+}
+
+fn connect_in_thread(socket: &Socket, to: SocketAddr, name: String) -> anyhow::Result<Done> {
+    thread::scope(|scope| {
+        let thread = thread::Builder::new()
+            .name(name)
+            .spawn_scoped(scope, || socket.connect(&to.into()))
+            .context("cannot start a thread")?;
+        let connected = thread
+            .join()
+            .map_err(|_panic| anyhow!("the thread panicked"))?;
+        connected.with_context(|| format!("cannot connect to {to}"))
+    })?;
+    Ok(told(socket))
+}
+
+fn connect_to_itself(socket: &Socket) -> anyhow::Result<Done> {
+    let own = socket.local_addr().context("it has no address")?;
+    socket.connect(&own).context("cannot connect to itself")?;
+    Ok(told(socket))
+}
+
+fn send(mut socket: &Socket, bytes: usize) -> anyhow::Result<Done> {
+    let data: Vec<u8> = (0..bytes).map(|index| b'a' + (index % 26) as u8).collect();
+    socket.write_all(&data).context("cannot send")?;
+    Ok(Done {
+        bytes: Some(bytes),
+        ..me()
+    })
+}
+
+/// The end of the connection ends it too, and so does an error: what came is what counts.
+fn receive(mut socket: &Socket, bytes: usize, patience: Duration) -> anyhow::Result<Done> {
+    ensure!(bytes <= RECEIVED_BYTES_MAX, "{bytes} bytes are too many");
+    let start = Instant::now();
+    let mut buffer = vec![0; bytes];
+    let mut length = 0;
+    while length < bytes {
+        let left = patience.saturating_sub(start.elapsed());
+        if left.is_zero() {
+            break;
+        }
+        // A timeout of zero would be none.
+        let left = left.max(Duration::from_millis(1));
+        socket
+            .set_read_timeout(Some(left))
+            .context("cannot set a timeout")?;
+        match socket.read(&mut buffer[length..]) {
+            Ok(0) | Err(_) => break,
+            Ok(read) => length += read,
+        }
+    }
+    Ok(Done {
+        bytes: Some(length),
+        ..me()
+    })
+}
+
+fn ask(socket: &Socket) -> anyhow::Result<Done> {
+    let reply = question(socket.as_raw_fd(), Form::default())?;
+    let answer = match (reply.returned.errno, reply.value.first()) {
+        (0, Some(value)) => value.to_string(),
+        (0, None) => bail!("the kernel answered nothing"),
+        (errno, _) => errno_name(errno),
+    };
+    Ok(Done {
+        answer: Some(answer),
+        ..told(socket)
+    })
+}

@@ -1,0 +1,611 @@
+//! What there was to be found out about connections against what was traced, and both against the kernel's own
+//! counters. Pure.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    compare::{mismatch, ok},
+    net::Family,
+    netns::Counters,
+    recipes::{End, Expected, FALLBACK_COUNTERS, Finding, REFUSED_COUNTERS, Who},
+    report::{Cell, Endpoint, Outcome},
+    traced::{self, Found, Losses, TracedLine},
+};
+
+#[cfg(test)]
+mod tests;
+
+/// Differences that are shown of a cell; the rest is counted.
+const SHOWN_MAX: usize = 12;
+
+/// Numbers of the client's and the server's network namespace; over loopback they are one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Namespaces {
+    /// The client's.
+    pub near: u64,
+    /// The server's.
+    pub far: u64,
+}
+
+/// One line that must be found.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Wanted {
+    /// `active` or `passive`.
+    pub side: String,
+    /// What.
+    pub finding: Finding,
+    /// Which causes are right.
+    pub causes: Vec<String>,
+    /// Who may be named its owner, and the process's name.
+    pub owners: BTreeMap<u32, String>,
+    /// Number of the network namespace.
+    pub netns: u64,
+    /// Own address.
+    pub local: Endpoint,
+    /// The other end's.
+    pub remote: Endpoint,
+    /// It fell back before it had its addresses.
+    pub early: bool,
+    /// One of these must be among the evidence, if there are any.
+    pub evidence: Vec<String>,
+}
+
+impl Wanted {
+    /// What a row of the table means for one connection.
+    #[must_use]
+    pub fn new(
+        expected: &Expected,
+        (client, server): &(Endpoint, Endpoint),
+        namespaces: Namespaces,
+        cast: &[(Who, u32)],
+    ) -> Self {
+        let owned = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
+        let (side, netns, local, remote) = match expected.at {
+            End::Client => ("active", namespaces.near, client, server),
+            End::Server => ("passive", namespaces.far, server, client),
+        };
+        Self {
+            side: side.into(),
+            finding: expected.finding,
+            causes: owned(expected.causes),
+            owners: cast
+                .iter()
+                .filter(|(who, _pid)| expected.owner.contains(who))
+                .map(|(who, pid)| (*pid, who.comm().to_owned()))
+                .collect(),
+            netns,
+            local: local.clone(),
+            remote: remote.clone(),
+            early: expected.early,
+            evidence: owned(expected.evidence),
+        }
+    }
+
+    fn said(&self) -> String {
+        let end = end_word(Some(&self.side));
+        match self.finding {
+            Finding::Fallback => format!("{end} {}", self.causes.join(" or ")),
+            Finding::Plain => format!("{end} plain"),
+        }
+    }
+}
+
+/// A recipe that was played, and what the kernel itself has to say about it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Played {
+    /// Its name.
+    pub recipe: String,
+    /// With which addresses.
+    pub family: Family,
+    /// Where.
+    pub namespaces: Namespaces,
+    /// Who took part: process and name.
+    pub cast: BTreeMap<u32, String>,
+    /// What there is to be found.
+    pub wanted: Vec<Wanted>,
+    /// What the kernel counted, in each namespace.
+    pub moved: BTreeMap<u64, Counters>,
+    /// The counters of fallbacks that this kernel has.
+    pub counters: BTreeSet<String>,
+    /// What applications were told.
+    pub answers: BTreeMap<String, String>,
+    /// What did not happen as it was meant to.
+    pub wrong: Vec<String>,
+    /// Why it cannot be played here.
+    pub skipped: Option<String>,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+impl Played {
+    /// Name of its cell.
+    #[must_use]
+    pub fn case(&self) -> String {
+        format!("{}-{}", self.recipe, self.family.suffix())
+    }
+
+    /// Where the kernel did not count what the table says.
+    #[must_use]
+    pub fn unlike_the_table(&self) -> Vec<String> {
+        let mut unlike = Vec::new();
+        for (netns, moved) in &self.moved {
+            let count = |name: &str| moved.get(name).copied().unwrap_or(0);
+            let wanted = || {
+                self.wanted
+                    .iter()
+                    .filter(|wanted| wanted.netns == *netns && wanted.finding == Finding::Fallback)
+            };
+            for name in &self.counters {
+                let may = wanted().filter(|wanted| wanted.causes.contains(name));
+                let must = may.clone().filter(|wanted| wanted.causes.len() == 1);
+                let (must, may) = (must.count() as u64, may.count() as u64);
+                if !(must..=may).contains(&count(name)) {
+                    unlike.push(format!(
+                        "network namespace {netns}: the kernel counts {} {name}, the table {must}",
+                        count(name)
+                    ));
+                }
+            }
+            for name in REFUSED_COUNTERS {
+                if count(name) > 0 {
+                    unlike.push(format!(
+                        "network namespace {netns}: the kernel counts {} {name}",
+                        count(name)
+                    ));
+                }
+            }
+        }
+        unlike
+    }
+
+    /// What there is to be found, in short.
+    #[must_use]
+    pub fn said(&self) -> String {
+        in_short(self.wanted.iter().map(Wanted::said).collect())
+    }
+}
+
+/// A line of the tracer about a connection.
+#[derive(Clone, Copy, Debug)]
+struct Line<'a> {
+    /// None: of a type that no recipe provokes.
+    finding: Option<Finding>,
+    found: &'a Found,
+}
+
+impl Line<'_> {
+    fn said(&self) -> String {
+        let end = end_word(self.found.side.as_deref());
+        let what = match (self.finding, &self.found.cause) {
+            (Some(Finding::Plain), _) => "plain",
+            (_, Some(cause)) => cause,
+            (Some(Finding::Fallback), None) => "?",
+            (None, None) => "refused or existing",
+        };
+        format!("{end} {what} ({})", self.found.known)
+    }
+}
+
+/// Something that is not as it should be.
+struct Difference {
+    what: String,
+    /// A limit of the sensor that names one of these excuses it; nothing excuses it if there are none.
+    excuses: Vec<String>,
+}
+
+impl Difference {
+    fn new(what: String, excuses: Vec<String>) -> Self {
+        Self { what, excuses }
+    }
+}
+
+/// Compares all recipes that were played under one tracer: a cell for each, one for the tracer's own
+/// reconciliation, and one for the identity of its counters.
+#[must_use]
+pub fn compare(rung: &str, played: &[Played], traced: &[TracedLine]) -> Vec<Cell> {
+    let lines = lines(traced);
+    let limits: Vec<&String> = traced
+        .iter()
+        .filter_map(|line| match line {
+            TracedLine::Start(start) => Some(start),
+            TracedLine::Query(_)
+            | TracedLine::Fallback(_)
+            | TracedLine::Refused(_)
+            | TracedLine::Plain(_)
+            | TracedLine::Existing(_)
+            | TracedLine::End(_) => None,
+        })
+        .flat_map(|start| &start.sensors)
+        .flat_map(|sensor| &sensor.limits)
+        .collect();
+    let grounds: BTreeSet<u64> = played
+        .iter()
+        .flat_map(|played| [played.namespaces.near, played.namespaces.far])
+        .collect();
+    let mut cells: Vec<Cell> = played
+        .iter()
+        .map(|played| {
+            // A line in a namespace that nobody plays in is about somebody else, unless it names one of us.
+            let own: Vec<Line> = lines
+                .iter()
+                .filter(|line| {
+                    let netns = line.found.netns;
+                    let owner = line.found.owner.as_ref();
+                    netns == played.namespaces.near
+                        || netns == played.namespaces.far
+                        || (!grounds.contains(&netns)
+                            && owner.is_some_and(|owner| played.cast.contains_key(&owner.pid)))
+                })
+                .copied()
+                .collect();
+            cell(rung, played, &own, &limits)
+        })
+        .collect();
+    cells.push(reconciliation(rung, played, &ends(traced)));
+    cells.push(balanced(rung, traced));
+    cells
+}
+
+/// The cell for the identity of the tracer's counters.
+#[must_use]
+pub fn balanced(rung: &str, traced: &[TracedLine]) -> Cell {
+    let printed = lines(traced).len() + queries(traced);
+    identity(rung, printed, &ends(traced))
+}
+
+fn lines(traced: &[TracedLine]) -> Vec<Line<'_>> {
+    let with = |finding, found| Some(Line { finding, found });
+    traced
+        .iter()
+        .filter_map(|line| match line {
+            TracedLine::Fallback(found) => with(Some(Finding::Fallback), found),
+            TracedLine::Plain(found) => with(Some(Finding::Plain), found),
+            TracedLine::Refused(found) | TracedLine::Existing(found) => with(None, found),
+            TracedLine::Start(_) | TracedLine::Query(_) | TracedLine::End(_) => None,
+        })
+        .collect()
+}
+
+fn ends(traced: &[TracedLine]) -> Vec<&traced::End> {
+    traced
+        .iter()
+        .filter_map(|line| match line {
+            TracedLine::End(end) => Some(end),
+            TracedLine::Start(_)
+            | TracedLine::Query(_)
+            | TracedLine::Fallback(_)
+            | TracedLine::Refused(_)
+            | TracedLine::Plain(_)
+            | TracedLine::Existing(_) => None,
+        })
+        .collect()
+}
+
+fn queries(traced: &[TracedLine]) -> usize {
+    let is_query = |line: &&TracedLine| matches!(line, TracedLine::Query(_));
+    traced.iter().filter(is_query).count()
+}
+
+/// One recipe against the lines about it.
+fn cell(rung: &str, played: &Played, lines: &[Line], limits: &[&String]) -> Cell {
+    let case = played.case();
+    if let Some(why) = &played.skipped {
+        return Cell {
+            outcome: Outcome::Skipped,
+            why: why.clone(),
+            ..ok(&case, rung, "", "")
+        };
+    }
+    let caller = played.said();
+    let traced = in_short(lines.iter().map(Line::said).collect());
+    let wrong: Vec<String> = played
+        .wrong
+        .iter()
+        .cloned()
+        .chain(played.unlike_the_table())
+        .collect();
+    if !wrong.is_empty() {
+        let why = format!("not as the recipe means it: {}", shown(wrong));
+        return mismatch(&case, rung, &caller, &traced, why);
+    }
+    let mut differences = matched(rung, played, lines);
+    differences.extend(miscounted(played, lines));
+    if differences.is_empty() {
+        return ok(&case, rung, &caller, &traced);
+    }
+    let excuse = |difference: &Difference| {
+        limits.iter().find(|limit| {
+            let limit = limit.to_lowercase();
+            difference
+                .excuses
+                .iter()
+                .any(|word| limit.contains(&word.to_lowercase()))
+        })
+    };
+    let excuses: Option<BTreeSet<&&String>> = differences.iter().map(excuse).collect();
+    if let Some(excuses) = excuses {
+        let excuses: Vec<&str> = excuses.into_iter().map(|limit| limit.as_str()).collect();
+        return Cell {
+            outcome: Outcome::Skipped,
+            why: excuses.join("; "),
+            ..ok(&case, rung, &caller, &traced)
+        };
+    }
+    let why = differences.into_iter().map(|difference| difference.what);
+    mismatch(&case, rung, &caller, &traced, shown(why.collect()))
+}
+
+/// Each line that must be there finds its own; the rest is too much.
+fn matched(rung: &str, played: &Played, lines: &[Line]) -> Vec<Difference> {
+    let mut left: Vec<Line> = lines.to_vec();
+    let mut differences = Vec::new();
+    for wanted in &played.wanted {
+        let best = left
+            .iter()
+            .enumerate()
+            .map(|(index, line)| (likeness(wanted, line), index))
+            .filter(|(likeness, _index)| *likeness > 0)
+            .max_by_key(|&(likeness, index)| (likeness, usize::MAX - index));
+        match best {
+            Some((_likeness, index)) => {
+                let line = left.remove(index);
+                differences.extend(different(rung, wanted, &line));
+            }
+            None => {
+                let mut excuses = wanted.causes.clone();
+                if wanted.finding == Finding::Plain {
+                    excuses.push("plain".into());
+                }
+                let what = format!(
+                    "there is no line for {} at {:?}",
+                    wanted.said(),
+                    wanted.local
+                );
+                differences.push(Difference::new(what, excuses));
+            }
+        }
+    }
+    differences.extend(left.iter().map(|line| {
+        let what = format!("a line too much: {} {:?}", line.said(), line.found);
+        Difference::new(what, Vec::new())
+    }));
+    differences
+}
+
+/// How much a line looks as if it was about this; 0 if it is about something else.
+fn likeness(wanted: &Wanted, line: &Line) -> u32 {
+    let Some(finding) = line.finding else {
+        return 0;
+    };
+    let found = line.found;
+    let same_ports = found.local.port == wanted.local.port
+        && (found.remote.port == wanted.remote.port || wanted.early);
+    let same_side = found.side.as_deref() == Some(&wanted.side);
+    let same_netns = found.netns == wanted.netns;
+    let same_cause = found
+        .cause
+        .as_ref()
+        .is_some_and(|cause| wanted.causes.contains(cause));
+    if finding != wanted.finding || !(same_ports || (same_side && same_netns)) {
+        return 0;
+    }
+    let same_ends = found.local == wanted.local && found.remote == wanted.remote;
+    1 + 16 * u32::from(same_ends)
+        + 8 * u32::from(same_ports)
+        + 4 * u32::from(same_side)
+        + 2 * u32::from(same_netns)
+        + u32::from(same_cause)
+}
+
+/// What a line says wrongly.
+fn different(rung: &str, wanted: &Wanted, line: &Line) -> Vec<Difference> {
+    let Found {
+        id: _,
+        cause,
+        known,
+        side,
+        evidence,
+        existing,
+        owner,
+        netns,
+        family,
+        local,
+        remote,
+        rung: traced_rung,
+    } = line.found;
+    let mut differences = Vec::new();
+    let mut expect = |what: &str, right: &dyn Debug, traced: &dyn Debug, excuses: &[&str]| {
+        let (right, traced) = (format!("{right:?}"), format!("{traced:?}"));
+        if right != traced {
+            differences.push(Difference::new(
+                format!("{}: {what}: {right}, traced {traced}", wanted.said()),
+                excuses.iter().map(|&word| word.to_owned()).collect(),
+            ));
+        }
+    };
+    let is_known = ["reported", "inferred"].contains(&known.as_str());
+    match wanted.finding {
+        Finding::Fallback if cause.as_ref().is_some_and(|c| wanted.causes.contains(c)) => {
+            expect("the cause is known", &true, &is_known, &[]);
+        }
+        Finding::Fallback => {
+            let mut excuses: Vec<&str> = wanted.causes.iter().map(String::as_str).collect();
+            excuses.push("cause");
+            // A wrong cause is worse than none: only the latter may be a limit.
+            let excuses: &[&str] = if cause.is_none() { &excuses } else { &[] };
+            expect("cause", &Some(wanted.causes.join(" or ")), cause, excuses);
+        }
+        Finding::Plain => expect("cause", &None::<String>, cause, &[]),
+    }
+    expect("side", &Some(&wanted.side), &side.as_ref(), &["side"]);
+    expect("netns", &wanted.netns, netns, &[]);
+    let is_v6 = wanted.local.addr.contains(':');
+    expect("family", &if is_v6 { "ipv6" } else { "ipv4" }, family, &[]);
+    expect("rung", &rung, traced_rung, &[]);
+    expect("existing", &false, existing, &[]);
+    if !(wanted.early && is_unset(local, &wanted.local)) {
+        expect("local", &wanted.local, local, &["address"]);
+    }
+    if !(wanted.early && is_unset(remote, &wanted.remote)) {
+        expect("remote", &wanted.remote, remote, &["address"]);
+    }
+    match owner {
+        None => expect("owner", &wanted.owners, &"none", &["owner"]),
+        Some(owner) if !wanted.owners.contains_key(&owner.pid) => {
+            expect("owner", &wanted.owners, owner, &[]);
+        }
+        // A thread may have a name of its own; it is still one of ours.
+        Some(owner) if !owner.comm.starts_with("lab-") => {
+            expect("comm of the owner", &wanted.owners, owner, &[]);
+        }
+        Some(_right) => {}
+    }
+    let speaks = |word: &String| evidence.contains(word);
+    if !wanted.evidence.is_empty() && !wanted.evidence.iter().any(speaks) {
+        expect("evidence", &wanted.evidence, evidence, &["evidence"]);
+    }
+    differences
+}
+
+/// Nothing stands there yet, of an address or of a port.
+fn is_unset(traced: &Endpoint, right: &Endpoint) -> bool {
+    let nowhere = ["0.0.0.0", "::"].contains(&traced.addr.as_str());
+    (nowhere || traced.addr == right.addr) && (traced.port == 0 || traced.port == right.port)
+}
+
+/// For every counter that the kernel has: as many lines as it counted.
+fn miscounted(played: &Played, lines: &[Line]) -> Vec<Difference> {
+    let mut differences = Vec::new();
+    for (netns, moved) in &played.moved {
+        for name in &played.counters {
+            let counted = moved.get(name).copied().unwrap_or(0);
+            let traced = lines.iter().filter(|line| {
+                line.finding == Some(Finding::Fallback)
+                    && line.found.netns == *netns
+                    && line.found.cause.as_ref() == Some(name)
+            });
+            let traced = traced.count() as u64;
+            if traced != counted {
+                let what = format!(
+                    "network namespace {netns}: the kernel counted {counted} {name}, traced {traced}"
+                );
+                // Lines too many are never excused.
+                let excuses = if traced < counted {
+                    vec![name.clone(), "cause".into()]
+                } else {
+                    Vec::new()
+                };
+                differences.push(Difference::new(what, excuses));
+            }
+        }
+    }
+    differences
+}
+
+/// The tracer's own comparison with the kernel's counters is right, and says so.
+fn reconciliation(rung: &str, played: &[Played], ends: &[&traced::End]) -> Cell {
+    let mut wrong = Vec::new();
+    let mut namespaces = BTreeMap::new();
+    for played in played {
+        namespaces.extend(played.moved.iter().map(|(netns, moved)| {
+            let fallbacks: Counters = moved
+                .iter()
+                .filter(|(name, _)| FALLBACK_COUNTERS.contains(&name.as_str()))
+                .map(|(name, count)| (name.clone(), *count))
+                .collect();
+            (*netns, (played.case(), fallbacks))
+        }));
+    }
+    let entries: BTreeMap<u64, _> = ends
+        .iter()
+        .flat_map(|end| &end.reconciliation)
+        .map(|entry| (entry.netns, entry))
+        .collect();
+    for (netns, (case, counted)) in &namespaces {
+        let Some(entry) = entries.get(netns) else {
+            if !counted.is_empty() {
+                wrong.push(format!("{case}: nothing about network namespace {netns}"));
+            }
+            continue;
+        };
+        let told: Counters = entry
+            .counted
+            .iter()
+            .filter(|(name, count)| FALLBACK_COUNTERS.contains(&name.as_str()) && **count > 0)
+            .map(|(name, count)| (name.clone(), *count))
+            .collect();
+        if told != *counted {
+            wrong.push(format!("{case}: the kernel counted {counted:?}: {entry:?}"));
+        } else if !entry.agrees {
+            wrong.push(format!("{case}: it does not agree: {entry:?}"));
+        }
+    }
+    let caller = format!("{} network namespaces", namespaces.len());
+    let of_ours = entries
+        .keys()
+        .filter(|netns| namespaces.contains_key(netns));
+    let traced = format!("{} network namespaces", of_ours.count());
+    if wrong.is_empty() {
+        ok("reconciliation", rung, &caller, &traced)
+    } else {
+        mismatch("reconciliation", rung, &caller, &traced, shown(wrong))
+    }
+}
+
+/// The counters add up, nothing was lost, and every line was counted.
+fn identity(rung: &str, lines: usize, ends: &[&traced::End]) -> Cell {
+    let wrong = |why: String| mismatch("identity", rung, "nothing lost", "otherwise", why);
+    let [end] = ends else {
+        return wrong(format!("{} end lines", ends.len()));
+    };
+    let lost = |losses: &Losses| !losses.balances() || losses.lost() + losses.missed > 0;
+    if end.losses.is_empty() || end.losses.iter().any(lost) {
+        return wrong(format!("{:?}", end.losses));
+    }
+    if end.findings != lines as u64 {
+        return wrong(format!("{lines} lines, the end says {}", end.findings));
+    }
+    ok("identity", rung, "nothing lost", "nothing lost")
+}
+
+fn end_word(side: Option<&str>) -> &str {
+    match side {
+        Some("active") => "client",
+        Some("passive") => "server",
+        Some(_) | None => "?",
+    }
+}
+
+/// Each thing once, with how often.
+fn in_short(said: Vec<String>) -> String {
+    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+    for what in said {
+        *counts.entry(what).or_default() += 1;
+    }
+    let words: Vec<String> = counts
+        .into_iter()
+        .map(|(what, count)| match count {
+            1 => what,
+            _ => format!("{count} x {what}"),
+        })
+        .collect();
+    if words.is_empty() {
+        "nothing".into()
+    } else {
+        words.join("; ")
+    }
+}
+
+fn shown(mut sentences: Vec<String>) -> String {
+    let more = sentences.len().saturating_sub(SHOWN_MAX);
+    sentences.truncate(SHOWN_MAX);
+    if more > 0 {
+        sentences.push(format!("and {more} more"));
+    }
+    sentences.join("; ")
+}

@@ -1,0 +1,255 @@
+//! `mptcp-lab mix`: many connections from several clients at once, half of which fall back, each for a cause of
+//! its own: every fallback is found once, with its owner and its addresses.
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, thread, time::Instant};
+
+use anyhow::{anyhow, ensure};
+
+use crate::{
+    fallbacks::under_tracer,
+    findings::{Namespaces, Played, Wanted, compare},
+    net::{
+        Family,
+        Kind::{Mptcp, Tcp},
+    },
+    provoke::recount,
+    recipes::{
+        Cleared, Expected, FALLBACK_COUNTERS, Ground, Means, Place, STRIP_BOTH_AFTER_3,
+        STRIP_SYN_ACK, Stage, Who, client, server,
+    },
+    report::{Cell, Cells},
+    rules::Rules,
+};
+
+/// What to run.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The mptcp-trace to test
+    #[arg(long, value_name = "PATH")]
+    pub tracer: PathBuf,
+    /// The rung
+    #[arg(long, value_name = "RUNG")]
+    pub attach: String,
+    /// How many connections
+    #[arg(long, default_value_t = 2_000)]
+    pub connections: u32,
+    /// How many at a time, each with a client and a server of its own
+    #[arg(long, default_value_t = 8)]
+    pub parallel: u32,
+    /// More arguments for the tracer (repeatable)
+    #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
+    pub tracer_arg: Vec<String>,
+    /// How the middleboxes are made
+    #[arg(long, value_enum, default_value_t = Means::Tun)]
+    pub middlebox: Means,
+}
+
+/// A middlebox, and what becomes of the connections through it.
+struct Ward {
+    name: &'static str,
+    rules: Rules,
+    rounds: u32,
+    /// What there is to be found of a connection between two MPTCP sockets.
+    expected: &'static [Expected],
+}
+
+/// A connection from MPTCP to TCP: in this ward every third one is.
+const TO_TCP: &[Expected] = &[client(&["MPCapableFallbackSYNACK"])];
+const WARDS: [Ward; 3] = [
+    Ward {
+        name: "mix-clean",
+        rules: Rules::NONE,
+        rounds: 1,
+        expected: &[],
+    },
+    Ward {
+        name: "mix-strip-synack",
+        rules: STRIP_SYN_ACK,
+        rounds: 1,
+        expected: &[
+            client(&["MPCapableFallbackSYNACK"]),
+            server(&["MPCapableFallbackACK"]),
+        ],
+    },
+    Ward {
+        name: "mix-strip-both-after-3",
+        rules: STRIP_BOTH_AFTER_3,
+        rounds: 5,
+        expected: &[client(&["DssFallback"]), server(&["DssFallback"])],
+    },
+];
+
+/// Of so many lanes, one goes through each of the wards that strip, and the rest through the clean one, of whose
+/// connections every third falls back: half of all.
+fn ward_of(lane: u32) -> usize {
+    match lane % 8 {
+        3 => 1,
+        7 => 2,
+        _ => 0,
+    }
+}
+
+/// Runs it; true if nothing is wrong.
+///
+/// # Errors
+///
+/// Fails if the tracer cannot be run or what it prints cannot be read.
+pub fn run(args: &Args) -> anyhow::Result<bool> {
+    ensure!(args.parallel > 0, "nothing to do");
+    let mut cells = Cells::new(std::io::stdout())?;
+    let perform = || perform(args);
+    let rung = &args.attach;
+    let found = under_tracer(
+        &args.tracer,
+        rung,
+        &args.tracer_arg,
+        perform,
+        |all, lines| {
+            let (mut played, left): (Vec<Played>, Vec<Vec<Cleared>>) = all;
+            for (played, left) in played.iter_mut().zip(&left) {
+                // All of a ward are in the same namespaces, and the first was there before any connection.
+                let recounted = left.first().map(|left| recount(played, left));
+                if let Some(Err(why)) = recounted {
+                    played.wrong.push(format!("{why:#}"));
+                }
+            }
+            compare(rung, &played, lines)
+        },
+    )?;
+    for cell in found {
+        cells.put(Cell {
+            case: cell.case.trim_end_matches("-v4").to_owned(),
+            ..cell
+        })?;
+    }
+    cells.close()
+}
+
+/// What one lane did.
+struct Lane {
+    cast: BTreeMap<u32, String>,
+    wanted: Vec<Wanted>,
+    left: Cleared,
+}
+
+fn perform(args: &Args) -> anyhow::Result<(Vec<Played>, Vec<Vec<Cleared>>)> {
+    let start = Instant::now();
+    let grounds: Vec<Arc<Ground>> = WARDS
+        .iter()
+        .map(|ward| Ground::new(Place::Middlebox, ward.rules, args.middlebox).map(Arc::new))
+        .collect::<anyhow::Result<_>>()?;
+    // All of them before the first connection, so that each has seen the counters at rest.
+    let stages: Vec<Stage> = (0..args.parallel)
+        .map(|lane| Stage::on(Arc::clone(&grounds[ward_of(lane)]), Family::V4))
+        .collect::<anyhow::Result<_>>()?;
+    let lanes: Vec<(usize, Lane)> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..)
+            .zip(stages)
+            .map(|(lane, stage)| {
+                let of_this = (lane..args.connections).step_by(args.parallel as usize);
+                let ward = ward_of(lane);
+                scope.spawn(move || {
+                    let done = play_lane(stage, &WARDS[ward], of_this.count() as u32);
+                    done.map(|done| (ward, done))
+                })
+            })
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| {
+                let done = thread.join();
+                done.map_err(|_panic| anyhow!("a lane panicked"))?
+            })
+            .collect::<anyhow::Result<_>>()
+    })?;
+    let mut all: Vec<(Played, Vec<Cleared>)> = WARDS.iter().map(empty).collect();
+    for (ward, lane) in lanes {
+        let (played, left) = &mut all[ward];
+        played.namespaces = lane.left.numbers()?;
+        let names = lane.left.counter_names();
+        played.counters.retain(|name| names.contains(name));
+        played.cast.extend(lane.cast);
+        played.wanted.extend(lane.wanted);
+        played.seconds = start.elapsed().as_secs_f64();
+        left.push(lane.left);
+    }
+    // A ward without a lane has nothing to say.
+    all.retain(|(_played, left)| !left.is_empty());
+    Ok(all.into_iter().unzip())
+}
+
+fn empty(ward: &Ward) -> (Played, Vec<Cleared>) {
+    let played = Played {
+        recipe: ward.name.into(),
+        family: Family::V4,
+        namespaces: Namespaces { near: 0, far: 0 },
+        cast: BTreeMap::new(),
+        wanted: Vec::new(),
+        moved: BTreeMap::new(),
+        counters: FALLBACK_COUNTERS.map(str::to_owned).into(),
+        answers: BTreeMap::new(),
+        wrong: Vec::new(),
+        skipped: None,
+        seconds: 0.0,
+    };
+    (played, Vec::new())
+}
+
+fn play_lane(mut stage: Stage, ward: &Ward, connections: u32) -> anyhow::Result<Lane> {
+    let mut expected = Vec::new();
+    for number in 0..connections {
+        stage.set_family(Family::BOTH[number as usize / 3 % 2]);
+        let is_to_tcp = ward.expected.is_empty() && number % 3 == 2;
+        stage.pair(Mptcp, if is_to_tcp { Tcp } else { Mptcp })?;
+        stage.talk(Who::Client, Who::Server, ward.rounds)?;
+        stage.close_pair()?;
+        expected.push(if is_to_tcp { TO_TCP } else { ward.expected });
+    }
+    let cast = stage.cast();
+    let connections = stage.connections.clone();
+    let left = stage.clear()?;
+    let namespaces = left.numbers()?;
+    let wanted = connections
+        .iter()
+        .zip(expected)
+        .flat_map(|(ends, rows)| rows.iter().map(move |row| (ends, row)))
+        .map(|(ends, row)| Wanted::new(row, ends, namespaces, &cast))
+        .collect();
+    Ok(Lane {
+        cast: cast
+            .iter()
+            .map(|(who, pid)| (*pid, who.comm().to_owned()))
+            .collect(),
+        wanted,
+        left,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_of_the_connections_fall_back_and_every_ward_has_some() {
+        let parallel = 8;
+        let each = 250;
+        let mut fallen = 0;
+        let mut wards = [0; WARDS.len()];
+        for lane in 0..parallel {
+            let ward = ward_of(lane);
+            wards[ward] += 1;
+            fallen += match ward {
+                0 => (0..each).filter(|number| number % 3 == 2).count(),
+                _ => each,
+            };
+        }
+        assert!(wards.iter().all(|&lanes| lanes > 0));
+        assert_eq!(fallen, 998);
+        let passive = WARDS.iter().flat_map(|ward| ward.expected);
+        assert!(
+            passive
+                .clone()
+                .any(|row| row.at == crate::recipes::End::Server)
+        );
+    }
+}

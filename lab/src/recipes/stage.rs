@@ -1,0 +1,675 @@
+//! Where a recipe is played: two network namespaces with a middlebox between them, or one alone, and actors.
+
+use std::{
+    fs::File,
+    net::{IpAddr, SocketAddr},
+    os::fd::{AsFd as _, BorrowedFd},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail, ensure};
+
+use super::{Place, Recipe, Sysctl};
+use crate::{
+    actor::{Actor, Done, Order, Reply},
+    findings::Namespaces,
+    link,
+    matrix::Scratch,
+    middlebox::{self, Middlebox},
+    net::{Family, Kind},
+    netns::{self, Counters},
+    report::errno_name,
+    rules::Rules,
+    xdp,
+};
+
+/// Bytes of one message: a packet.
+const MESSAGE_BYTES: usize = 20;
+/// Longest that a message which must arrive may take: an emulated machine is slow.
+const ARRIVE_MS_MAX: u64 = 20_000;
+/// Longest that is waited for a message which the middlebox may have spoilt.
+const SPOILT_MS_MAX: u64 = 600;
+/// Until what is on its way has arrived.
+const SETTLE: Duration = Duration::from_millis(60);
+
+/// Where sockets have their names.
+const CLIENT: &str = "client";
+const SERVER: &str = "server";
+const LISTENER: &str = "listener";
+
+/// How the middlebox is made.
+#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Means {
+    /// A thread between two TUN devices.
+    Tun,
+    /// XDP programs on a veth pair.
+    Xdp,
+}
+
+/// A middlebox, however it is made.
+enum Between {
+    Tun(Middlebox),
+    Xdp(Box<xdp::Middlebox>),
+}
+
+impl Between {
+    fn new(means: Means) -> anyhow::Result<Self> {
+        Ok(match means {
+            Means::Tun => Self::Tun(netns::elsewhere(|| {
+                link::enter_network_namespace().context("cannot make a network namespace")?;
+                Middlebox::new()
+            })?),
+            Means::Xdp => Self::Xdp(Box::new(xdp::Middlebox::new()?)),
+        })
+    }
+
+    fn set(&self, rules: Rules) -> anyhow::Result<()> {
+        match self {
+            Self::Tun(middlebox) => {
+                middlebox.set(rules);
+                Ok(())
+            }
+            Self::Xdp(middlebox) => middlebox.set(rules),
+        }
+    }
+
+    fn near(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tun(middlebox) => middlebox.near(),
+            Self::Xdp(middlebox) => middlebox.near(),
+        }
+    }
+
+    fn far(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tun(middlebox) => middlebox.far(),
+            Self::Xdp(middlebox) => middlebox.far(),
+        }
+    }
+}
+
+/// Who acts.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Who {
+    /// The client.
+    Client,
+    /// A child of the client's process.
+    ClientChild,
+    /// Another process beside the client.
+    Other,
+    /// The server.
+    Server,
+    /// A child of the server's process.
+    ServerChild,
+}
+
+impl Who {
+    /// Name of the process.
+    #[must_use]
+    pub fn comm(self) -> &'static str {
+        match self {
+            Self::Client => "lab-client",
+            Self::ClientChild => "lab-c-child",
+            Self::Other => "lab-other",
+            Self::Server => "lab-server",
+            Self::ServerChild => "lab-s-child",
+        }
+    }
+}
+
+/// The network namespaces and what is between them.
+pub struct Ground {
+    between: Option<Between>,
+    near: File,
+    far: File,
+}
+
+impl Ground {
+    /// Makes them.
+    ///
+    /// # Errors
+    ///
+    /// Fails if this is not root, or the kernel cannot.
+    pub fn new(place: Place, rules: Rules, means: Means) -> anyhow::Result<Self> {
+        match place {
+            Place::Loopback => {
+                let near = netns::elsewhere(|| {
+                    link::enter_network_namespace().context("cannot make a network namespace")?;
+                    netns::current()
+                })?;
+                let far = near.try_clone().context("cannot share the namespace")?;
+                Ok(Self {
+                    between: None,
+                    near,
+                    far,
+                })
+            }
+            Place::Middlebox => {
+                let between = Between::new(means)?;
+                between.set(rules)?;
+                let own = |fd: BorrowedFd<'_>| anyhow::Ok(File::from(fd.try_clone_to_owned()?));
+                Ok(Self {
+                    near: own(between.near())?,
+                    far: own(between.far())?,
+                    between: Some(between),
+                })
+            }
+        }
+    }
+
+    /// The client's network namespace.
+    #[must_use]
+    pub fn near(&self) -> BorrowedFd<'_> {
+        self.near.as_fd()
+    }
+
+    /// The server's network namespace.
+    #[must_use]
+    pub fn far(&self) -> BorrowedFd<'_> {
+        self.far.as_fd()
+    }
+
+    /// Where the client and the server are.
+    #[must_use]
+    pub fn addresses(&self, family: Family) -> (IpAddr, IpAddr) {
+        match self.between {
+            None => (family.loopback().ip(), family.loopback().ip()),
+            Some(_) => (
+                middlebox::client_address(family),
+                middlebox::server_address(family),
+            ),
+        }
+    }
+}
+
+/// Two namespaces, and who is in them.
+pub struct Stage {
+    ground: Arc<Ground>,
+    family: Family,
+    client: Actor,
+    server: Actor,
+    other: Option<Actor>,
+    children: Vec<(Who, u32)>,
+    /// Where the server listens.
+    target: Option<SocketAddr>,
+    /// The client's and the server's address of every connection so far.
+    pub connections: Vec<(crate::report::Endpoint, crate::report::Endpoint)>,
+    /// What was asked, and what the kernel said.
+    pub answers: Vec<(String, String)>,
+    before: [Counters; 2],
+}
+
+impl Stage {
+    /// Makes everything that a recipe needs.
+    ///
+    /// # Errors
+    ///
+    /// Says what is not to be had.
+    pub fn new(recipe: &Recipe, family: Family, means: Means) -> anyhow::Result<Self> {
+        let ground = Ground::new(recipe.place, recipe.rules, means)?;
+        for namespace in [ground.near(), ground.far()] {
+            for Sysctl { name, value, must } in recipe.sysctls {
+                let is_there = netns::set_sysctl(namespace, name, value)?;
+                ensure!(is_there || !must, "this kernel has no {name}");
+            }
+        }
+        Self::on(Arc::new(ground), family)
+    }
+
+    /// Puts actors on ground that is there, and that others may be on too.
+    ///
+    /// # Errors
+    ///
+    /// Says what is not to be had.
+    pub fn on(ground: Arc<Ground>, family: Family) -> anyhow::Result<Self> {
+        let client = Actor::start(Who::Client.comm(), ground.near())?;
+        let server = Actor::start(Who::Server.comm(), ground.far())?;
+        let before = [
+            netns::counters(ground.near())?,
+            netns::counters(ground.far())?,
+        ];
+        Ok(Self {
+            ground,
+            family,
+            client,
+            server,
+            other: None,
+            children: Vec::new(),
+            target: None,
+            connections: Vec::new(),
+            answers: Vec::new(),
+            before,
+        })
+    }
+
+    /// This kernel has a counter of this name.
+    #[must_use]
+    pub fn counts(&self, counter: &str) -> bool {
+        self.before[0].contains_key(counter)
+    }
+
+    /// Who is here, by process number.
+    #[must_use]
+    pub fn cast(&self) -> Vec<(Who, u32)> {
+        let mut cast = vec![
+            (Who::Client, self.client.pid()),
+            (Who::Server, self.server.pid()),
+        ];
+        cast.extend(self.other.iter().map(|other| (Who::Other, other.pid())));
+        cast.extend(&self.children);
+        cast
+    }
+
+    fn try_order(&mut self, who: Who, order: Order) -> anyhow::Result<Reply> {
+        let in_child = |order| Order::InChild {
+            order: Box::new(order),
+        };
+        match who {
+            Who::Client => self.client.try_order(&order),
+            Who::ClientChild => self.client.try_order(&in_child(order)),
+            Who::Server => self.server.try_order(&order),
+            Who::ServerChild => self.server.try_order(&in_child(order)),
+            Who::Other => {
+                let other = self.other.as_mut().context("there is nobody else")?;
+                other.try_order(&order)
+            }
+        }
+    }
+
+    fn order(&mut self, who: Who, order: Order) -> anyhow::Result<Done> {
+        match self.try_order(who, order)? {
+            Reply::Done(done) => Ok(done),
+            Reply::Failed { why, errno: _ } => bail!("{}: {why}", who.comm()),
+        }
+    }
+
+    /// The next connections have addresses of this kind.
+    pub fn set_family(&mut self, family: Family) {
+        self.family = family;
+    }
+
+    /// The server listens, and the next connections go there.
+    ///
+    /// # Errors
+    ///
+    /// Says why it cannot.
+    pub fn listen(&mut self, kind: Kind) -> anyhow::Result<()> {
+        let at = SocketAddr::new(self.ground.addresses(self.family).1, 0);
+        let socket = LISTENER.into();
+        // One listener at a time has the name; what it accepted stays.
+        if self.target.is_some() {
+            self.order(
+                Who::Server,
+                Order::Close {
+                    socket: LISTENER.into(),
+                },
+            )?;
+        }
+        let done = self.order(Who::Server, Order::Listen { socket, kind, at })?;
+        let local = done.local.context("a listener without an address")?;
+        self.target = Some(SocketAddr::new(local.addr.parse()?, local.port));
+        Ok(())
+    }
+
+    /// The client makes a socket, bound to its address.
+    ///
+    /// # Errors
+    ///
+    /// Says why it cannot.
+    pub fn open(&mut self, kind: Kind) -> anyhow::Result<()> {
+        let order = self.opening(kind);
+        self.order(Who::Client, order)?;
+        Ok(())
+    }
+
+    /// The client tries to make a socket and must be refused: the name of the errno is an answer.
+    ///
+    /// # Errors
+    ///
+    /// Says that it was not.
+    pub fn open_refused(&mut self, kind: Kind) -> anyhow::Result<()> {
+        let order = self.opening(kind);
+        match self.try_order(Who::Client, order)? {
+            Reply::Failed {
+                errno: Some(errno), ..
+            } => {
+                self.answers.push(("socket".into(), errno_name(errno)));
+                Ok(())
+            }
+            reply @ (Reply::Done(_) | Reply::Failed { errno: None, .. }) => {
+                bail!("the socket was not refused: {reply:?}")
+            }
+        }
+    }
+
+    fn opening(&self, kind: Kind) -> Order {
+        Order::Open {
+            socket: CLIENT.into(),
+            kind,
+            at: SocketAddr::new(self.ground.addresses(self.family).0, 0),
+        }
+    }
+
+    /// Somebody on the client's side connects its socket.
+    ///
+    /// # Errors
+    ///
+    /// Says why it cannot.
+    pub fn connect(&mut self, who: Who) -> anyhow::Result<()> {
+        self.connect_with(who, |socket, to| Order::Connect {
+            socket,
+            to,
+            patience_ms: None,
+        })
+    }
+
+    /// A thread of the client connects.
+    ///
+    /// # Errors
+    ///
+    /// Says why it cannot.
+    pub fn connect_in_thread(&mut self, name: &str) -> anyhow::Result<()> {
+        self.connect_with(Who::Client, |socket, to| Order::ThreadConnect {
+            socket,
+            to,
+            name: name.to_owned(),
+        })
+    }
+
+    /// The client tries to connect for a while; no success is no failure.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it is refused.
+    pub fn try_to_connect(&mut self, patience: Duration) -> anyhow::Result<()> {
+        let to = self.target.context("nobody listens")?;
+        let order = Order::Connect {
+            socket: CLIENT.into(),
+            to,
+            patience_ms: Some(patience.as_millis() as u64),
+        };
+        self.order(Who::Client, order)?;
+        Ok(())
+    }
+
+    fn connect_with(
+        &mut self,
+        who: Who,
+        order: impl FnOnce(String, SocketAddr) -> Order,
+    ) -> anyhow::Result<()> {
+        let to = self.target.context("nobody listens")?;
+        let done = self.order(who, order(CLIENT.into(), to))?;
+        self.note(done)
+    }
+
+    fn note(&mut self, done: Done) -> anyhow::Result<()> {
+        let ends = done.local.zip(done.remote);
+        self.connections.push(ends.context("it has no peer")?);
+        Ok(())
+    }
+
+    /// The client's socket connects to its own address on loopback.
+    ///
+    /// # Errors
+    ///
+    /// Says why it cannot.
+    pub fn connect_to_itself(&mut self, kind: Kind) -> anyhow::Result<()> {
+        self.open(kind)?;
+        let socket = CLIENT.into();
+        let done = self.order(Who::Client, Order::SelfConnect { socket })?;
+        self.note(done)
+    }
+
+    /// The client takes the connection away from its socket.
+    ///
+    /// # Errors
+    ///
+    /// Says why it cannot.
+    pub fn disconnect(&mut self) -> anyhow::Result<()> {
+        let socket = CLIENT.into();
+        self.order(Who::Client, Order::Disconnect { socket })?;
+        Ok(())
+    }
+
+    /// Somebody on the server's side accepts.
+    ///
+    /// # Errors
+    ///
+    /// Says that nobody connected.
+    pub fn accept(&mut self, who: Who) -> anyhow::Result<()> {
+        self.order(
+            who,
+            Order::Accept {
+                listener: LISTENER.into(),
+                socket: SERVER.into(),
+            },
+        )?;
+        Ok(())
+    }
+
+    /// The usual beginning: a listener, a client, a connection that is accepted.
+    ///
+    /// # Errors
+    ///
+    /// Says which step failed.
+    pub fn pair(&mut self, client: Kind, listener: Kind) -> anyhow::Result<()> {
+        self.listen(listener)?;
+        self.open(client)?;
+        self.connect(Who::Client)?;
+        self.accept(Who::Server)
+    }
+
+    /// Closes the client's socket and what was accepted.
+    ///
+    /// # Errors
+    ///
+    /// Fails if they are not there.
+    pub fn close_pair(&mut self) -> anyhow::Result<()> {
+        for (who, socket) in [(Who::Client, CLIENT), (Who::Server, SERVER)] {
+            let socket = socket.into();
+            self.order(who, Order::Close { socket })?;
+        }
+        Ok(())
+    }
+
+    /// One message, which must arrive.
+    ///
+    /// # Errors
+    ///
+    /// Says that it did not.
+    pub fn say(&mut self, from: Who, to: Who) -> anyhow::Result<()> {
+        let bytes = self.send(from, to, ARRIVE_MS_MAX)?;
+        ensure!(
+            bytes == MESSAGE_BYTES,
+            "{} bytes of {MESSAGE_BYTES} arrived at {}",
+            bytes,
+            to.comm()
+        );
+        Ok(())
+    }
+
+    fn send(&mut self, from: Who, to: Who, patience_ms: u64) -> anyhow::Result<usize> {
+        let socket = |who: Who| match who {
+            Who::Client | Who::ClientChild | Who::Other => CLIENT.to_owned(),
+            Who::Server | Who::ServerChild => SERVER.to_owned(),
+        };
+        let bytes = MESSAGE_BYTES;
+        self.order(
+            from,
+            Order::Send {
+                socket: socket(from),
+                bytes,
+            },
+        )?;
+        let order = Order::Recv {
+            socket: socket(to),
+            bytes,
+            patience_ms,
+        };
+        let received = self.order(to, order)?;
+        received.bytes.context("no word of how much was received")
+    }
+
+    /// So many times a message there and one back.
+    ///
+    /// # Errors
+    ///
+    /// Says that one did not arrive.
+    pub fn talk(&mut self, client: Who, server: Who, rounds: u32) -> anyhow::Result<()> {
+        for _ in 0..rounds {
+            self.say(client, server)?;
+            self.say(server, client)?;
+        }
+        Ok(())
+    }
+
+    /// The same between client and server where the middlebox may have spoilt a message.
+    ///
+    /// # Errors
+    ///
+    /// Fails if one cannot be sent.
+    pub fn talk_spoilt(&mut self, rounds: u32) -> anyhow::Result<()> {
+        for _ in 0..rounds {
+            self.send(Who::Client, Who::Server, SPOILT_MS_MAX)?;
+            self.send(Who::Server, Who::Client, SPOILT_MS_MAX)?;
+        }
+        Ok(())
+    }
+
+    /// Asks `TCP_IS_MPTCP` at one end.
+    ///
+    /// # Errors
+    ///
+    /// Fails if there is no answer at all.
+    pub fn ask(&mut self, name: &str, who: Who) -> anyhow::Result<()> {
+        let socket = match who {
+            Who::Client | Who::ClientChild | Who::Other => CLIENT,
+            Who::Server | Who::ServerChild => SERVER,
+        };
+        let done = self.order(
+            who,
+            Order::Ask {
+                socket: socket.into(),
+            },
+        )?;
+        let answer = done.answer.context("no answer")?;
+        self.answers.push((name.to_owned(), answer));
+        Ok(())
+    }
+
+    /// Asks at both ends.
+    ///
+    /// # Errors
+    ///
+    /// Fails if there is no answer at all.
+    pub fn ask_both(&mut self, when: &str) -> anyhow::Result<()> {
+        self.ask(&format!("client-{when}"), Who::Client)?;
+        self.ask(&format!("server-{when}"), Who::Server)
+    }
+
+    /// The client, or the server, forks.
+    ///
+    /// # Errors
+    ///
+    /// Says why it cannot.
+    pub fn fork(&mut self, child: Who) -> anyhow::Result<()> {
+        let parent = match child {
+            Who::ClientChild => Who::Client,
+            Who::ServerChild => Who::Server,
+            Who::Client | Who::Server | Who::Other => bail!("{} is no child", child.comm()),
+        };
+        let name = child.comm().into();
+        let done = self.order(parent, Order::Fork { name })?;
+        self.children.push((child, done.pid));
+        Ok(())
+    }
+
+    /// The client hands its socket to another process.
+    ///
+    /// # Errors
+    ///
+    /// Says why it cannot.
+    pub fn pass_on(&mut self) -> anyhow::Result<()> {
+        let other = Actor::start(Who::Other.comm(), self.ground.near())?;
+        let mailbox = Scratch::new(&format!("mailbox-{}", other.pid()));
+        self.other = Some(other);
+        let path = || mailbox.0.clone();
+        self.order(Who::Other, Order::AwaitSocket { at: path() })?;
+        let socket = || CLIENT.to_owned();
+        self.order(
+            Who::Client,
+            Order::PassSocket {
+                socket: socket(),
+                to: path(),
+            },
+        )?;
+        self.order(Who::Other, Order::TakeSocket { socket: socket() })?;
+        Ok(())
+    }
+
+    /// Closes everything; what is left are the namespaces, and actors with nothing to do.
+    ///
+    /// # Errors
+    ///
+    /// Fails if an actor is gone.
+    pub fn clear(mut self) -> anyhow::Result<Cleared> {
+        let everybody: Vec<Who> = self.cast().into_iter().map(|(who, _pid)| who).collect();
+        for who in everybody {
+            match who {
+                Who::Client | Who::Server | Who::Other => self.order(who, Order::CloseAll)?,
+                // Their parents tell them.
+                Who::ClientChild | Who::ServerChild => continue,
+            };
+        }
+        std::thread::sleep(SETTLE);
+        let own = |fd: BorrowedFd<'_>| anyhow::Ok(File::from(fd.try_clone_to_owned()?));
+        Ok(Cleared {
+            near: own(self.ground.near())?,
+            far: own(self.ground.far())?,
+            before: self.before,
+            _actors: (self.client, self.server, self.other),
+        })
+    }
+}
+
+/// What is left of a stage. The actors live on: whoever looks for the processes of the namespaces finds them.
+pub struct Cleared {
+    near: File,
+    far: File,
+    before: [Counters; 2],
+    _actors: (Actor, Actor, Option<Actor>),
+}
+
+impl Cleared {
+    /// Numbers of the namespaces, the client's and the server's.
+    ///
+    /// # Errors
+    ///
+    /// Fails if they are gone.
+    pub fn numbers(&self) -> anyhow::Result<Namespaces> {
+        Ok(Namespaces {
+            near: netns::number(self.near.as_fd())?,
+            far: netns::number(self.far.as_fd())?,
+        })
+    }
+
+    /// What has been counted in each of them up to now.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it cannot be read.
+    pub fn moved(&self) -> anyhow::Result<[Counters; 2]> {
+        let [near, far] = &self.before;
+        Ok([
+            netns::moved(near, &netns::counters(self.near.as_fd())?),
+            netns::moved(far, &netns::counters(self.far.as_fd())?),
+        ])
+    }
+
+    /// Which counters this kernel has.
+    #[must_use]
+    pub fn counter_names(&self) -> Vec<String> {
+        self.before[0].keys().cloned().collect()
+    }
+}

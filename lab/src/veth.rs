@@ -1,0 +1,266 @@
+//! Two network namespaces, and the pair of virtual Ethernet devices that joins them.
+//!
+//! Nothing of it has a name outside: the namespaces live as long as somebody holds them or is inside, and the
+//! devices go with them, also if this program is killed.
+
+use std::{
+    fs::File,
+    io,
+    net::{Ipv4Addr, Ipv6Addr},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, ensure};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netdevice, recv, send,
+    socket_with,
+};
+
+use crate::{link, netns};
+
+/// Name of the device in both namespaces.
+pub const DEVICE: &str = "lab0";
+/// Longest that the kernel may take to notice that both ends are up.
+const CARRIER_DELAY_MAX: Duration = Duration::from_secs(10);
+
+/// A network namespace with loopback up.
+///
+/// # Errors
+///
+/// Fails without `CAP_SYS_ADMIN`.
+pub fn namespace() -> anyhow::Result<File> {
+    netns::elsewhere(|| {
+        link::enter_network_namespace().context("cannot make a network namespace")?;
+        netns::current()
+    })
+}
+
+/// One end of the pair.
+#[derive(Clone, Copy)]
+pub struct End<'a> {
+    /// Where it is.
+    pub namespace: BorrowedFd<'a>,
+    /// Its address, with a netmask of 24 bits.
+    pub v4: Ipv4Addr,
+    /// Its address, with a netmask of 64 bits.
+    pub v6: Ipv6Addr,
+}
+
+/// Joins two network namespaces. Packets arrive whole and with a complete checksum, and can be sent right away.
+///
+/// # Errors
+///
+/// Says which step failed.
+pub fn join(ends: [End<'_>; 2]) -> anyhow::Result<()> {
+    let [near, far] = ends;
+    netns::within(near.namespace, || {
+        Route::open()?
+            .ask(&new_pair(far.namespace))
+            .context("cannot make a veth pair (CONFIG_VETH)")
+    })?;
+    for end in ends {
+        netns::within(end.namespace, || set_up(end))?;
+    }
+    for end in ends {
+        netns::within(end.namespace, wait_for_carrier)?;
+    }
+    Ok(())
+}
+
+fn set_up(end: End<'_>) -> anyhow::Result<()> {
+    switch_offloads_off().context("cannot switch the offloads of a veth off")?;
+    let route = Route::open()?;
+    let index = netdevice::name_to_index(&route.socket, DEVICE).context("cannot find a veth")?;
+    link::bring_up(DEVICE).context("cannot bring a veth up")?;
+    route
+        .ask(&new_address(index, libc::AF_INET, &end.v4.octets(), 24))
+        .context("cannot give a veth an address")?;
+    route
+        .ask(&new_address(index, libc::AF_INET6, &end.v6.octets(), 64))
+        .context("cannot give a veth an IPv6 address")
+}
+
+/// Leaves the sender to compute checksums and to cut segments.
+///
+/// Else neither would happen between two namespaces: the checksum field would hold a part of the sum only, and
+/// whoever changes a packet on the way could not make it right again.
+fn switch_offloads_off() -> io::Result<()> {
+    const ETHTOOL_STXCSUM: u32 = 0x17;
+    // A struct ethtool_value: what to set, and the value. What needs checksums to be offloaded goes too.
+    let mut value = [ETHTOOL_STXCSUM, 0];
+    let mut request = request();
+    request.ifr_ifru.ifru_data = value.as_mut_ptr().cast();
+    // SAFETY: the ioctl reads and writes the two words behind the pointer, which live until after the call.
+    unsafe { ioctl(libc::SIOCETHTOOL, &mut request) }
+}
+
+/// Waits until packets can be sent: before, the kernel throws them away.
+fn wait_for_carrier() -> anyhow::Result<()> {
+    let start = Instant::now();
+    loop {
+        let mut request = request();
+        // SAFETY: this ioctl writes into the request only.
+        unsafe { ioctl(libc::SIOCGIFFLAGS, &mut request) }.context("cannot ask for flags")?;
+        // SAFETY: the ioctl has just written this member of the union.
+        let flags = unsafe { request.ifr_ifru.ifru_flags };
+        if i32::from(flags) & libc::IFF_RUNNING != 0 {
+            return Ok(());
+        }
+        ensure!(
+            start.elapsed() < CARRIER_DELAY_MAX,
+            "a veth has no carrier after {} s",
+            CARRIER_DELAY_MAX.as_secs()
+        );
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// A request about the device.
+fn request() -> libc::ifreq {
+    // SAFETY: an all-zero ifreq is valid.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (slot, byte) in request.ifr_name.iter_mut().zip(DEVICE.bytes()) {
+        *slot = byte.cast_signed();
+    }
+    request
+}
+
+/// # Safety
+///
+/// If the command follows a pointer in the request, what it points to must be what the command expects.
+unsafe fn ioctl(command: libc::Ioctl, request: &mut libc::ifreq) -> io::Result<()> {
+    let control = socket_with(
+        AddressFamily::INET,
+        SocketType::DGRAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    // SAFETY: the request is a valid ifreq that lives until after the call; the caller answers for its pointer.
+    let rc = unsafe { libc::ioctl(control.as_raw_fd(), command, std::ptr::from_mut(request)) };
+    if rc == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// The kernel's configuration of networks, in this thread's namespace.
+struct Route {
+    socket: OwnedFd,
+}
+
+impl Route {
+    fn open() -> anyhow::Result<Self> {
+        let socket = socket_with(
+            AddressFamily::NETLINK,
+            SocketType::RAW,
+            SocketFlags::CLOEXEC,
+            // NETLINK_ROUTE is protocol 0.
+            None,
+        )
+        .context("cannot open a route netlink socket")?;
+        Ok(Self { socket })
+    }
+
+    fn ask(&self, message: &Message) -> anyhow::Result<()> {
+        const ERROR_BYTES: usize = HEADER_BYTES + 4;
+        send(self.socket.as_fd(), &message.finished(), SendFlags::empty())?;
+        let mut answer = [0; 1024];
+        let (_, length) = recv(self.socket.as_fd(), &mut answer, RecvFlags::empty())?;
+        // The only answer to what asks for an acknowledgement: an error, which may be 0.
+        ensure!(
+            length >= ERROR_BYTES,
+            "the kernel's answer has {length} bytes"
+        );
+        let [.., a, b, c, d] = *answer
+            .first_chunk::<ERROR_BYTES>()
+            .context("the kernel's answer is short")?;
+        match i32::from_ne_bytes([a, b, c, d]) {
+            0 => Ok(()),
+            error => Err(io::Error::from_raw_os_error(error.wrapping_neg()).into()),
+        }
+    }
+}
+
+/// Length of a struct nlmsghdr.
+const HEADER_BYTES: usize = 16;
+/// All-zero, a struct ifinfomsg says nothing about the device.
+const ANY_DEVICE: [u8; 16] = [0; 16];
+
+/// A message to the kernel, without its header.
+struct Message {
+    kind: u16,
+    body: Vec<u8>,
+}
+
+impl Message {
+    /// With its header: make this, and tell me.
+    fn finished(&self) -> Vec<u8> {
+        const FLAGS: u16 =
+            (libc::NLM_F_REQUEST | libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
+        let length = (HEADER_BYTES + self.body.len()) as u32;
+        let mut message = length.to_ne_bytes().to_vec();
+        message.extend(self.kind.to_ne_bytes());
+        message.extend(FLAGS.to_ne_bytes());
+        // Sequence number and sender: nobody else speaks on this socket.
+        message.extend([0; 8]);
+        message.extend(&self.body);
+        message
+    }
+}
+
+fn new_pair(far: BorrowedFd<'_>) -> Message {
+    const VETH_INFO_PEER: u16 = 1;
+    const IFLA_INFO_DATA: u16 = 2;
+    let name = attribute(libc::IFLA_IFNAME, &[DEVICE.as_bytes(), b"\0"]);
+    let place = attribute(libc::IFLA_NET_NS_FD, &[&far.as_raw_fd().to_ne_bytes()]);
+    let peer = attribute(VETH_INFO_PEER, &[&ANY_DEVICE, &name, &place]);
+    let kind = attribute(libc::IFLA_INFO_KIND, &[b"veth"]);
+    let data = attribute(IFLA_INFO_DATA, &[&peer]);
+    let link = attribute(libc::IFLA_LINKINFO, &[&kind, &data]);
+    Message {
+        kind: libc::RTM_NEWLINK,
+        body: [&ANY_DEVICE[..], &name, &link].concat(),
+    }
+}
+
+fn new_address(index: u32, family: libc::c_int, address: &[u8], prefix_bits: u8) -> Message {
+    // A struct ifaddrmsg. Nobody else is on this link, and the address is wanted at once: no duplicate detection.
+    let mut body = vec![family as u8, prefix_bits, libc::IFA_F_NODAD as u8, 0];
+    body.extend(index.to_ne_bytes());
+    body.extend(attribute(libc::IFA_LOCAL, &[address]));
+    body.extend(attribute(libc::IFA_ADDRESS, &[address]));
+    Message {
+        kind: libc::RTM_NEWADDR,
+        body,
+    }
+}
+
+/// An attribute, padded so that another one may follow.
+fn attribute(kind: u16, parts: &[&[u8]]) -> Vec<u8> {
+    let value = parts.concat();
+    let length = (4 + value.len()) as u16;
+    let mut attribute = length.to_ne_bytes().to_vec();
+    attribute.extend(kind.to_ne_bytes());
+    attribute.extend(value);
+    attribute.resize(attribute.len().next_multiple_of(4), 0);
+    attribute
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attribute_tells_its_length_without_the_padding() {
+        let rows: [(&[&[u8]], &[u8]); 3] = [
+            (&[], &[4, 0, 3, 0]),
+            (&[b"ab", b"c"], &[7, 0, 3, 0, b'a', b'b', b'c', 0]),
+            (&[b"abcd"], &[8, 0, 3, 0, b'a', b'b', b'c', b'd']),
+        ];
+        for (parts, bytes) in rows {
+            assert_eq!(attribute(3, parts), bytes);
+        }
+    }
+}
