@@ -149,8 +149,14 @@ kernel_layout! {
     subflow_send_mp_fail: "mptcp_subflow_context.send_mp_fail", BIT;
     /// Socket that a packet belongs to.
     skb_sk: "sk_buff.sk", 8;
+    /// Which extensions a packet has, a bit each.
+    skb_active_extensions: "sk_buff.active_extensions", 1;
+    /// Extensions of a packet.
+    skb_extensions: "sk_buff.extensions", 8;
+    /// Where the first of them stands, in units of eight bytes; one byte for each extension.
+    ext_offsets: "skb_ext.offset[0]", 1;
     /// Length of a mapping.
-    ext_data_len: "mptcp_ext.data_len", 2;
+    mapping_data_len: "mptcp_ext.data_len", 2;
     /// Per-module data of a network namespace.
     net_gen: "net.gen", 8;
     /// How long MPTCP is switched off after a blackhole, seconds.
@@ -206,6 +212,8 @@ pub struct KernelNumbers {
     pub mapping_bad_csum: u8,
     /// `MAPPING_NODSS`; older kernels say `MAPPING_INVALID` then.
     pub mapping_nodss: u8,
+    /// `SKB_EXT_MPTCP` of `enum skb_ext_id`.
+    pub skb_ext_mptcp: u8,
 }
 
 impl KernelNumbers {
@@ -215,30 +223,34 @@ impl KernelNumbers {
         mapping_dummy: NO_NUMBER,
         mapping_bad_csum: NO_NUMBER,
         mapping_nodss: NO_NUMBER,
+        skb_ext_mptcp: NO_NUMBER,
     };
 
     /// The enumerators, in the order of the fields.
-    pub const NAMES: [&'static str; 4] = [
+    pub const NAMES: [&'static str; 5] = [
         "MAPPING_INVALID",
         "MAPPING_DUMMY",
         "MAPPING_BAD_CSUM",
         "MAPPING_NODSS",
+        "SKB_EXT_MPTCP",
     ];
 
     /// Numbers in the order of [`Self::NAMES`].
     #[must_use]
-    pub fn from_numbers(numbers: [u8; 4]) -> Self {
+    pub fn from_numbers(numbers: [u8; 5]) -> Self {
         let [
             mapping_invalid,
             mapping_dummy,
             mapping_bad_csum,
             mapping_nodss,
+            skb_ext_mptcp,
         ] = numbers;
         Self {
             mapping_invalid,
             mapping_dummy,
             mapping_bad_csum,
             mapping_nodss,
+            skb_ext_mptcp,
         }
     }
 
@@ -250,14 +262,16 @@ impl KernelNumbers {
             mapping_dummy,
             mapping_bad_csum,
             mapping_nodss,
+            skb_ext_mptcp,
         } = *self;
         [
             mapping_invalid,
             mapping_dummy,
             mapping_bad_csum,
             mapping_nodss,
+            skb_ext_mptcp,
         ]
     }
 }
 
-const _: () = assert!(size_of::<KernelNumbers>() == 4);
+const _: () = assert!(size_of::<KernelNumbers>() == 5);

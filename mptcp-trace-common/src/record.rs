@@ -272,14 +272,10 @@ pub const SITE_CONNECT: u8 = 2;
 pub const SITE_FINISH_CONNECT: u8 = 3;
 /// `mptcp_syn_options` or `subflow_state_change`: simultaneous open.
 pub const SITE_SIMULTANEOUS: u8 = 4;
-/// `mptcp_incoming_options`.
-pub const SITE_INCOMING_OPTIONS: u8 = 5;
-/// `mptcp_subflow_data_available`, or its tracepoint.
+/// The tracepoint in `mptcp_subflow_data_available`.
 pub const SITE_DATA_AVAILABLE: u8 = 6;
-/// `mptcp_dss_corruption`, or the function that it was inlined into.
+/// `mptcp_dss_corruption`.
 pub const SITE_DSS_CORRUPTION: u8 = 7;
-/// `mptcp_sendmsg_frag`.
-pub const SITE_SENDMSG_FRAG: u8 = 8;
 /// `mptcp_active_detect_blackhole`.
 pub const SITE_DETECT_BLACKHOLE: u8 = 9;
 /// A state change of the connection: the handshake has just ended.

@@ -276,10 +276,21 @@ pub(crate) fn sock_of_skb(skb: u64) -> Option<Sock> {
     (sk != 0).then_some(Sock(sk))
 }
 
-/// True for a mapping without an end (RFC 8684 section 3.7): its length is 0.
+/// True if a packet carries a mapping without an end (RFC 8684 section 3.7): its length is 0. Found as
+/// `skb_ext_find` finds it; `number` is that of the extension of MPTCP.
 #[inline(always)]
-pub(crate) fn is_infinite_mapping(ext: u64) -> bool {
-    read!(ext, ext_data_len).is_ok_and(|length: u16| length == 0)
+pub(crate) fn has_infinite_mapping(skb: u64, number: u8) -> bool {
+    let find = || -> Result<bool, Fault> {
+        let active: u8 = read!(skb, skb_active_extensions)?;
+        if number >= 8 || active >> number & 1 == 0 {
+            return Ok(false);
+        }
+        let extensions: u64 = read!(skb, skb_extensions)?;
+        let eighths: u8 = read!(extensions + u64::from(number), ext_offsets)?;
+        let length: u16 = read!(extensions + u64::from(eighths) * 8, mapping_data_len)?;
+        Ok(length == 0)
+    };
+    find().unwrap_or(false)
 }
 
 /// The socket that a `struct socket` stands for.

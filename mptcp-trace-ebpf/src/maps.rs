@@ -123,10 +123,6 @@ pub(crate) static LISTENERS: HashMap<u64, u64> = HashMap::with_max_entries(8192,
 pub(crate) static ARGUMENTS: HashMap<u64, [u64; 2]> =
     HashMap::with_max_entries(8192, BPF_F_NO_PREALLOC);
 
-/// 1 on a CPU on which an infinite mapping was just seen.
-#[map]
-pub(crate) static INFINITE_MAPPING: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
-
 /// What is known of a socket. Several CPUs may write to it, each of them plain data.
 #[inline(always)]
 pub(crate) fn conn(sk: u64) -> Option<&'static mut Conn> {
@@ -145,14 +141,9 @@ pub(crate) fn listener(key: u64) -> Option<u64> {
 #[inline(always)]
 pub(crate) fn arguments(slot: u64) -> Option<[u64; 2]> {
     // SAFETY: as above.
-    ARGUMENTS.get_ptr(slot).map(|arguments| unsafe { *arguments })
-}
-
-/// This CPU's mark of an infinite mapping.
-#[inline(always)]
-pub(crate) fn infinite_mapping() -> Option<&'static mut u64> {
-    // SAFETY: as above; the slot is this CPU's.
-    INFINITE_MAPPING.get_ptr_mut(0).map(|seen| unsafe { &mut *seen })
+    ARGUMENTS
+        .get_ptr(slot)
+        .map(|arguments| unsafe { *arguments })
 }
 
 /// Numbers that the kernel gives to what it says of a mapping.

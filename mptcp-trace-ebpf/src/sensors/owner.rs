@@ -12,7 +12,7 @@ use mptcp_trace_common::{
     counter,
     record::{
         CONN_TCP, CONN_TOLD, CONN_UNACCEPTED, CONN_UNSEEN_BIRTH, Conn, KIND_ACCEPTED, NO_MIB,
-        Owner, VIA_ACCEPT, VIA_LISTENER,
+        Owner, VIA_ACCEPT, VIA_LISTENER, VIA_QUERY,
     },
 };
 
@@ -98,18 +98,24 @@ pub(crate) fn touched(sk: u64, via: u32) -> u32 {
     0
 }
 
-/// The same for what is done often: nothing to do if the owner is known.
+/// The same for what is done with every packet: nothing to do if the owner is known.
 #[inline(always)]
 pub(crate) fn used(sk: Sock, via: u8) {
-    if let Some(conn) = conn(sk.0) {
-        let inode = conn.inode;
-        if conn.owner.tgid == (bpf_get_current_pid_tgid() >> 32) as u32
-            && (inode == 0 || sk.inode().is_ok_and(|now| now == inode))
-        {
-            return;
-        }
+    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    if conn(sk.0).is_none_or(|conn| conn.owner.tgid != tgid) {
+        touched(sk.0, u32::from(via));
     }
-    touched(sk.0, u32::from(via));
+}
+
+/// The same where it matters whether the socket is the one that was noted down: another may live at its address
+/// now, if nobody saw it being made.
+#[inline(always)]
+pub(crate) fn asked(sk: Sock) {
+    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    let inode = sk.inode().unwrap_or(0);
+    if conn(sk.0).is_none_or(|conn| conn.owner.tgid != tgid || conn.inode != inode) {
+        touched(sk.0, u32::from(VIA_QUERY));
+    }
 }
 
 /// The current process has accepted this socket.

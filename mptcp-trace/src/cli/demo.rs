@@ -39,7 +39,12 @@ fn traced(args: &DemoArgs) -> anyhow::Result<LiveArgs> {
     if args.json {
         words.push("--json".into());
     }
-    words.extend(["--".into(), me.into_os_string(), "demo".into(), "--scene".into()]);
+    words.extend([
+        "--".into(),
+        me.into_os_string(),
+        "demo".into(),
+        "--scene".into(),
+    ]);
     let cli = Cli::try_parse_from(words).context("cannot trace the demo")?;
     let Some(Verb::Live(mut live)) = cli.verb else {
         anyhow::bail!("cannot trace the demo");

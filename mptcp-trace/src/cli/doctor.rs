@@ -409,7 +409,9 @@ fn fallback(plan: &Plan, session: Option<&Session>) -> SensorLine {
         let better = Rung::LADDER
             .into_iter()
             .filter(|rung| *rung < session.tracer.rung());
-        reasons.extend(better.map(|rung| (rung, format!("not tried: the sensor {QUERY} cannot use it"))));
+        reasons.extend(
+            better.map(|rung| (rung, format!("not tried: the sensor {QUERY} cannot use it"))),
+        );
     }
     SensorLine {
         name: FALLBACK.to_owned(),

@@ -14,7 +14,7 @@ use super::{Fact, system};
 pub const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 
 /// Functions whose description decides about a rung.
-const FUNCTIONS: [&str; 23] = [
+const FUNCTIONS: [&str; 18] = [
     "mptcp_getsockopt",
     "tcp_getsockopt",
     "do_tcp_getsockopt",
@@ -24,10 +24,6 @@ const FUNCTIONS: [&str; 23] = [
     "subflow_finish_connect",
     "subflow_state_change",
     "mptcp_syn_options",
-    "mptcp_incoming_options",
-    "mptcp_subflow_data_available",
-    "__mptcp_move_skbs_from_subflow",
-    "mptcp_sendmsg_frag",
     "mptcp_active_detect_blackhole",
     "mptcp_active_disable",
     "mptcp_pm_mp_fail_received",
@@ -37,15 +33,13 @@ const FUNCTIONS: [&str; 23] = [
     "mptcp_stream_accept",
     "mptcp_sendmsg",
     "mptcp_recvmsg",
-    "mptcp_dss_corruption",
 ];
 
 /// Tracepoints that a probe may hang on; the kernel has a type of this name with `btf_trace_` before it.
-const TRACEPOINTS: [&str; 7] = [
+const TRACEPOINTS: [&str; 6] = [
     "inet_sock_set_state",
     "tcp_destroy_sock",
     "subflow_check_data_avail",
-    "get_mapping_status",
     "mptcp_subflow_get_send",
     "sock_send_length",
     "sock_recv_length",
@@ -53,8 +47,8 @@ const TRACEPOINTS: [&str; 7] = [
 
 /// The enumeration of MPTCP's counters, which also names the causes of fallbacks.
 const COUNTERS: &str = "linux_mptcp_mib_field";
-/// What the kernel says of a mapping.
-const STATUS: &str = "mapping_status";
+/// What the kernel says of a mapping, and what a packet can carry along.
+const NUMBERED: [&str; 2] = ["mapping_status", "skb_ext_id"];
 
 /// What the type information says.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -213,7 +207,7 @@ impl<'a> Index<'a> {
         let mut functions = HashMap::new();
         let mut tracepoints = Vec::new();
         let mut counters = Vec::new();
-        let mut numbers = KernelNumbers::NONE;
+        let mut numbered = Vec::new();
         for (id, variant) in types.get() {
             if let TypeVariant::Struct(it) = variant
                 && let Some(name) = it.name().as_deref()
@@ -234,7 +228,7 @@ impl<'a> Index<'a> {
             } else if let TypeVariant::Enum(it) = variant {
                 match it.name().as_deref() {
                     Some(COUNTERS) => counters = enumerators(it),
-                    Some(STATUS) => numbers = status_numbers(&enumerators(it)),
+                    Some(name) if NUMBERED.contains(&name) => numbered.extend(enumerators(it)),
                     Some(_) | None => {}
                 }
             }
@@ -245,7 +239,7 @@ impl<'a> Index<'a> {
             functions,
             tracepoints,
             counters,
-            numbers,
+            numbers: numbers_among(&numbered),
         }
     }
 
@@ -368,7 +362,7 @@ fn enumerators(it: &btfparse::Enum) -> Vec<(i32, String)> {
         .collect()
 }
 
-fn status_numbers(enumerators: &[(i32, String)]) -> KernelNumbers {
+fn numbers_among(enumerators: &[(i32, String)]) -> KernelNumbers {
     KernelNumbers::from_numbers(KernelNumbers::NAMES.map(|name| {
         enumerators
             .iter()

@@ -27,7 +27,6 @@ fn whole() -> HostSupport {
             "inet_sock_set_state",
             "tcp_destroy_sock",
             "subflow_check_data_avail",
-            "get_mapping_status",
             "mptcp_subflow_get_send",
             "sock_send_length",
             "sock_recv_length",
@@ -284,7 +283,7 @@ const LIFE_KPROBE: &str = "kprobe mptcp_destroy, kretprobe mptcp_stream_accept, 
                            kprobe mptcp_subflow_drop_ctx, kprobe mptcp_sendmsg, kprobe mptcp_recvmsg, \
                            kprobe mptcp_init_sock";
 const SHARED: &str = "raw tracepoint tcp_destroy_sock, raw tracepoint inet_sock_set_state, \
-                      raw tracepoint subflow_check_data_avail, raw tracepoint get_mapping_status";
+                      raw tracepoint subflow_check_data_avail";
 const LIFE: [&str; 6] = [
     "mptcp_destroy",
     "mptcp_stream_accept",
@@ -372,7 +371,7 @@ fn the_copy_that_the_compiler_made_of_the_decision_gets_a_breakpoint() {
 
 #[test]
 fn where_no_function_is_told_the_cause_the_edge_is_looked_for_where_it_can_be() {
-    let edges = ["subflow_finish_connect", "mptcp_incoming_options"];
+    let edges = ["subflow_finish_connect", "mptcp_connect"];
     let host = HostSupport {
         cause_is_told: false,
         ..with_functions(
@@ -383,7 +382,8 @@ fn where_no_function_is_told_the_cause_the_edge_is_looked_for_where_it_can_be() 
     assert_eq!(
         fallback_told(&host, Rung::Fexit),
         format!(
-            "{LIFE_FEXIT}, fexit subflow_finish_connect, fexit mptcp_incoming_options, {SHARED}"
+            "{LIFE_FEXIT}, fexit mptcp_connect, fexit subflow_finish_connect, \
+             raw tracepoint mptcp_subflow_get_send, kprobe mptcp_dss_corruption.constprop.0, {SHARED}"
         )
     );
     assert_eq!(

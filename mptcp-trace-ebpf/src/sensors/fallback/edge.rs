@@ -1,13 +1,14 @@
 //! Kernels on which no function is told the cause: the fallback bit is looked at when a function returns that
 //! can set it. Of functions that call each other the innermost returns first, and is the one that tells.
+//!
+//! Only functions of the handshake: those of the data path run with every packet (see `path`).
 
 use aya_ebpf::{
     macros::{fexit, kprobe, kretprobe},
     programs::{FExitContext, ProbeContext, RetProbeContext},
 };
 use mptcp_trace_common::record::{
-    SITE_CONNECT, SITE_DATA_AVAILABLE, SITE_DETECT_BLACKHOLE, SITE_DSS_CORRUPTION,
-    SITE_FINISH_CONNECT, SITE_INCOMING_OPTIONS, SITE_SENDMSG_FRAG, SITE_SIMULTANEOUS,
+    SITE_CONNECT, SITE_DETECT_BLACKHOLE, SITE_FINISH_CONNECT, SITE_SIMULTANEOUS,
 };
 
 use super::{
@@ -55,34 +56,6 @@ pub(crate) fn fallback_fexit_simultaneous(ctx: FExitContext) -> i32 {
 #[fexit(function = "mptcp_active_detect_blackhole")]
 pub(crate) fn fallback_fexit_detect(ctx: FExitContext) -> i32 {
     look_at_subflow(Sock(ctx.arg(0)), SITE_DETECT_BLACKHOLE);
-    0
-}
-
-/// `mptcp_incoming_options(ssk, skb)` returns.
-#[fexit(function = "mptcp_incoming_options")]
-pub(crate) fn fallback_fexit_options(ctx: FExitContext) -> i32 {
-    look_at_subflow(Sock(ctx.arg(0)), SITE_INCOMING_OPTIONS);
-    0
-}
-
-/// `mptcp_subflow_data_available(ssk)` returns.
-#[fexit(function = "mptcp_subflow_data_available")]
-pub(crate) fn fallback_fexit_data(ctx: FExitContext) -> i32 {
-    look_at_subflow(Sock(ctx.arg(0)), SITE_DATA_AVAILABLE);
-    0
-}
-
-/// `__mptcp_move_skbs_from_subflow(msk, ssk, ...)` returns, which calls `mptcp_dss_corruption`.
-#[fexit(function = "__mptcp_move_skbs_from_subflow")]
-pub(crate) fn fallback_fexit_move(ctx: FExitContext) -> i32 {
-    look(Sock(ctx.arg(0)), SITE_DSS_CORRUPTION);
-    0
-}
-
-/// `mptcp_sendmsg_frag(msk, ssk, ...)` returns.
-#[fexit(function = "mptcp_sendmsg_frag")]
-pub(crate) fn fallback_fexit_frag(ctx: FExitContext) -> i32 {
-    look(Sock(ctx.arg(0)), SITE_SENDMSG_FRAG);
     0
 }
 

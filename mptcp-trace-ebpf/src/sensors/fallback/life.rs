@@ -30,7 +30,8 @@ use super::{
 use crate::{
     emit,
     kernel::{
-        Sock, current_file, is_mptcp, msk_of_context, now_ns, sock_of_socket, socket_of_file, subflow_flags,
+        Sock, current_file, is_mptcp, msk_of_context, now_ns, sock_of_socket, socket_of_file,
+        subflow_flags,
     },
     maps::{CHILDREN_PROBED, FALLEN, conn},
     sensors::{

@@ -17,9 +17,9 @@ use mptcp_trace_common::{
 use super::{add_evidence, fell_back, look, report, report_refused};
 use crate::{
     kernel::{
-        Sock, is_infinite_mapping, msk_of_context, sends_infinite_map, sock_of_skb, subflow_flags,
+        Sock, has_infinite_mapping, msk_of_context, sends_infinite_map, sock_of_skb, subflow_flags,
     },
-    maps::{DECISION_PROBED, infinite_mapping, numbers},
+    maps::{DECISION_PROBED, numbers},
 };
 
 /// True if `status` is the number that this kernel has for it.
@@ -57,14 +57,14 @@ pub(crate) fn fallback_tp_data(ctx: RawTracePointContext) -> i32 {
         // It has fallen back, this packet or an earlier one.
         look(msk, SITE_LATER);
     } else {
-        bad_data(msk, context, evidence);
+        bad_data(ctx.arg(1), msk, context, evidence);
     }
     0
 }
 
 #[inline(always)]
-fn bad_data(msk: Sock, context: u64, mut evidence: u32) {
-    if evidence == EVIDENCE_INVALID_MAPPING && take_infinite_mapping() {
+fn bad_data(skb: u64, msk: Sock, context: u64, mut evidence: u32) {
+    if evidence == EVIDENCE_INVALID_MAPPING && has_infinite_mapping(skb, numbers().skb_ext_mptcp) {
         evidence |= EVIDENCE_INFINITE_RECEIVED;
     }
     // Behind a good checksum a bad one is complained of first (MP_FAIL); the fallback comes later.
@@ -85,27 +85,6 @@ fn bad_data(msk: Sock, context: u64, mut evidence: u32) {
     } else {
         report_refused(msk, SITE_DATA_AVAILABLE, NO_MIB);
     }
-}
-
-#[inline(always)]
-fn take_infinite_mapping() -> bool {
-    let Some(seen) = infinite_mapping() else {
-        return false;
-    };
-    let was = *seen != 0;
-    *seen = 0;
-    was
-}
-
-/// `get_mapping_status(struct mptcp_ext *mpext)`: fires right before the other one, on the same CPU.
-#[raw_tracepoint(tracepoint = "get_mapping_status")]
-pub(crate) fn fallback_tp_mapping(ctx: RawTracePointContext) -> i32 {
-    if is_infinite_mapping(ctx.arg(0))
-        && let Some(seen) = infinite_mapping()
-    {
-        *seen = 1;
-    }
-    0
 }
 
 /// `mptcp_subflow_get_send(struct mptcp_subflow_context *context)`: what is sent next goes through it.

@@ -11,17 +11,14 @@ mod tracepoint;
 
 use aya_ebpf::{
     EbpfContext,
-    helpers::{
-        bpf_get_current_comm, bpf_get_current_pid_tgid,
-        bpf_get_current_uid_gid,
-    },
+    helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid},
 };
 use aya_log_ebpf::debug;
 use mptcp_trace_common::{
     counter,
     record::{
         BY_TRACER, InFlight, KIND_QUERY, PATH_MPTCP, PATH_TCP, QueryRecord, VALID_FLAGS_ENTER,
-        VALID_FLAGS_EXIT, VALID_INODE, VIA_QUERY,
+        VALID_FLAGS_EXIT, VALID_INODE,
     },
 };
 
@@ -30,10 +27,7 @@ use crate::{
     emit,
     kernel::{Fault, Sock, current_cgroup, is_mptcp, now_ns},
     maps::{IN_FLIGHT, OUTERMOST_PROBED, conn},
-    sensors::{
-        fallback::look_later,
-        owner::used,
-    },
+    sensors::{fallback::look_later, owner::asked},
 };
 
 const SOL_TCP: u32 = 6;
@@ -212,7 +206,7 @@ fn describe(record: &mut QueryRecord, sk: Sock) -> Result<(), Fault> {
         record.valid |= VALID_INODE;
     }
     if is_mptcp(record.protocol) {
-        used(sk, VIA_QUERY);
+        asked(sk);
         look_later(sk);
     }
     if let Some(conn) = conn(sk.0) {

@@ -23,7 +23,8 @@ use crate::{
     admit::{admit_netns, admit_task},
     emit,
     kernel::{
-        Sock, current_file, is_mptcp, is_tcp_or_mptcp, now_ns, read_user_u8, read_user_u32, socket_of_file,
+        Sock, current_file, is_mptcp, is_tcp_or_mptcp, now_ns, read_user_u8, read_user_u32,
+        socket_of_file,
     },
     maps::SYSCALL_IN_FLIGHT,
 };

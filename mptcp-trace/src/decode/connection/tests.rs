@@ -73,10 +73,8 @@ fn the_function_that_fell_back_tells_where_the_kernel_names_nothing() {
         (SITE_CONNECT, "MPCapableSYNTXDisabled"),
         (SITE_FINISH_CONNECT, "MPCapableFallbackSYNACK"),
         (SITE_SIMULTANEOUS, "SimultConnectFallback"),
-        (SITE_INCOMING_OPTIONS, "MPCapableDataFallback"),
         (SITE_DATA_AVAILABLE, "DssFallback"),
         (SITE_DSS_CORRUPTION, "DSSCorruptionFallback"),
-        (SITE_SENDMSG_FRAG, "InfiniteMapTx"),
         (SITE_DETECT_BLACKHOLE, "MPCapableSYNTXDrop"),
         (SITE_DROPPED_CONTEXT, "MPCapableFallbackACK"),
     ] {
