@@ -1,8 +1,10 @@
 //! `mptcp-lab bulk`: a bulk transfer over MPTCP between two network namespaces, for what tracing costs it.
 
 use std::{
+    collections::BTreeMap,
     io::{Read as _, Write as _},
     os::fd::{AsFd as _, BorrowedFd},
+    path::PathBuf,
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
@@ -14,6 +16,7 @@ use socket2::Socket;
 use crate::{
     net::{Family, Kind, open},
     netns, report,
+    tracer::{Started, Tracer},
     veth::{self, End},
     xdp::{CLIENT_V4, CLIENT_V6, SERVER_V4, SERVER_V6},
 };
@@ -44,6 +47,78 @@ impl Transfer {
     pub fn megabytes_per_second(self) -> f64 {
         self.bytes as f64 / 1e6 / self.seconds
     }
+}
+
+/// What to compare.
+#[derive(clap::Args)]
+pub struct CostArgs {
+    /// The mptcp-trace to measure
+    #[arg(long, value_name = "PATH")]
+    pub tracer: PathBuf,
+    /// Only this rung (repeatable); all three if none is named
+    #[arg(long, value_name = "RUNG")]
+    pub attach: Vec<String>,
+    /// Rounds: each transfers once without a tracer and once beside a tracer on each rung
+    #[arg(long, default_value_t = 5)]
+    pub rounds: u32,
+    /// How to transfer
+    #[command(flatten)]
+    pub transfer: Args,
+}
+
+/// Transfers in turn without a tracer and beside one on each rung, and prints the medians as a table.
+///
+/// # Errors
+///
+/// Says which step failed.
+pub fn cost(args: &CostArgs) -> anyhow::Result<()> {
+    let mut rungs = if args.attach.is_empty() {
+        ["fexit", "kprobe", "tracepoint"]
+            .map(str::to_owned)
+            .to_vec()
+    } else {
+        args.attach.clone()
+    };
+    let mut rates: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    for _ in 0..args.rounds {
+        let alone = transfer(&args.transfer)?.megabytes_per_second();
+        rates.entry(String::new()).or_default().push(alone);
+        let mut there = Vec::new();
+        for rung in rungs {
+            match Tracer::start(&args.tracer, &rung, &[])? {
+                Started::Live(tracer) => {
+                    let beside = transfer(&args.transfer)?.megabytes_per_second();
+                    if let Some(why) = tracer.finish()?.broken {
+                        anyhow::bail!("the tracer on rung {rung}: {why}");
+                    }
+                    rates.entry(rung.clone()).or_default().push(beside);
+                    there.push(rung);
+                }
+                Started::Unavailable(why) => eprintln!("mptcp-lab: no rung {rung}: {why}"),
+                Started::Broken(why) => anyhow::bail!("the tracer on rung {rung}: {why}"),
+            }
+        }
+        rungs = there;
+    }
+    println!("| beside the transfer | MB/s | of the untraced |");
+    println!("|---|---|---|");
+    let alone = rates.get("").map_or(f64::NAN, |rates| median(rates));
+    for (rung, rates) in &rates {
+        let name = if rung.is_empty() {
+            "nothing".to_owned()
+        } else {
+            format!("mptcp-trace, {rung}")
+        };
+        let rate = median(rates);
+        println!("| {name} | {rate:.1} | {:.1} % |", 100.0 * rate / alone);
+    }
+    Ok(())
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// Transfers once, and prints what came of it as a line of JSON.
@@ -77,7 +152,9 @@ pub fn transfer(args: &Args) -> anyhow::Result<Transfer> {
     ])?;
     let listener = at(far.as_fd(), SERVER_V4)?;
     listener.listen(1).context("cannot listen")?;
-    let address = listener.local_addr().context("cannot tell where it listens")?;
+    let address = listener
+        .local_addr()
+        .context("cannot tell where it listens")?;
     let client = at(near.as_fd(), CLIENT_V4)?;
     client.connect(&address).context("cannot connect")?;
     let (server, _peer) = listener.accept().context("cannot accept")?;
@@ -92,7 +169,9 @@ fn pump(mut client: &Socket, mut server: &Socket, args: &Args) -> anyhow::Result
             while !over.load(Ordering::Relaxed) {
                 client.write_all(&chunk).context("cannot send")?;
             }
-            client.shutdown(std::net::Shutdown::Write).context("cannot end")
+            client
+                .shutdown(std::net::Shutdown::Write)
+                .context("cannot end")
         });
         let mut buffer = vec![0_u8; args.chunk];
         // The first packets find everything cold.

@@ -32,7 +32,8 @@ pub fn compare(rung: &str, asked: &[AskerLine], traced: &[TracedLine]) -> Vec<Ce
             TracedLine::Fallback(_)
             | TracedLine::Refused(_)
             | TracedLine::Plain(_)
-            | TracedLine::Existing(_) => {}
+            | TracedLine::Existing(_)
+            | TracedLine::Blackhole(_) => {}
         }
     }
     // In the order of time, oldest last, to be popped.

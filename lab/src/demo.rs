@@ -83,7 +83,9 @@ impl Scene {
         let middlebox = Middlebox::new().context("cannot build a path to break")?;
         let listener = at(middlebox.far(), (SERVER_V4, 0).into())?;
         listener.listen(1).context("cannot listen")?;
-        let address = listener.local_addr().context("cannot tell where the server listens")?;
+        let address = listener
+            .local_addr()
+            .context("cannot tell where the server listens")?;
         let client = at(middlebox.near(), (CLIENT_V4, 0).into())?;
         client.connect(&address).context("cannot connect")?;
         let (server, _peer) = listener.accept().context("cannot accept")?;

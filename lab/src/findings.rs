@@ -20,6 +20,9 @@ use crate::{
 #[cfg(test)]
 mod tests;
 
+/// The cause of a child that is TCP although its client asked for MPTCP.
+const THIRD_ACK: &str = "MPCapableFallbackACK";
+
 /// Differences that are shown of a cell; the rest is counted.
 const SHOWN_MAX: usize = 12;
 
@@ -209,6 +212,7 @@ impl Difference {
 #[must_use]
 pub fn compare(rung: &str, played: &[Played], traced: &[TracedLine]) -> Vec<Cell> {
     let lines = lines(traced);
+    let blackholes = blackholes(traced);
     let limits: Vec<&String> = traced
         .iter()
         .filter_map(|line| match line {
@@ -218,6 +222,7 @@ pub fn compare(rung: &str, played: &[Played], traced: &[TracedLine]) -> Vec<Cell
             | TracedLine::Refused(_)
             | TracedLine::Plain(_)
             | TracedLine::Existing(_)
+            | TracedLine::Blackhole(_)
             | TracedLine::End(_) => None,
         })
         .flat_map(|start| &start.sensors)
@@ -243,7 +248,7 @@ pub fn compare(rung: &str, played: &[Played], traced: &[TracedLine]) -> Vec<Cell
                 })
                 .copied()
                 .collect();
-            cell(rung, played, &own, &limits)
+            cell(rung, played, &own, &blackholes, &limits)
         })
         .collect();
     cells.push(reconciliation(rung, played, &ends(traced)));
@@ -254,7 +259,7 @@ pub fn compare(rung: &str, played: &[Played], traced: &[TracedLine]) -> Vec<Cell
 /// The cell for the identity of the tracer's counters.
 #[must_use]
 pub fn balanced(rung: &str, traced: &[TracedLine]) -> Cell {
-    let printed = lines(traced).len() + queries(traced);
+    let printed = lines(traced).len() + blackholes(traced).len() + queries(traced);
     identity(rung, printed, &ends(traced))
 }
 
@@ -266,7 +271,27 @@ fn lines(traced: &[TracedLine]) -> Vec<Line<'_>> {
             TracedLine::Fallback(found) => with(Some(Finding::Fallback), found),
             TracedLine::Plain(found) => with(Some(Finding::Plain), found),
             TracedLine::Refused(found) | TracedLine::Existing(found) => with(None, found),
-            TracedLine::Start(_) | TracedLine::Query(_) | TracedLine::End(_) => None,
+            TracedLine::Start(_)
+            | TracedLine::Query(_)
+            | TracedLine::Blackhole(_)
+            | TracedLine::End(_) => None,
+        })
+        .collect()
+}
+
+/// Network namespaces in which MPTCP was switched off for a while, one entry each time.
+fn blackholes(traced: &[TracedLine]) -> Vec<u64> {
+    traced
+        .iter()
+        .filter_map(|line| match line {
+            TracedLine::Blackhole(found) => Some(found.netns),
+            TracedLine::Start(_)
+            | TracedLine::Query(_)
+            | TracedLine::Fallback(_)
+            | TracedLine::Refused(_)
+            | TracedLine::Plain(_)
+            | TracedLine::Existing(_)
+            | TracedLine::End(_) => None,
         })
         .collect()
 }
@@ -281,7 +306,8 @@ fn ends(traced: &[TracedLine]) -> Vec<&traced::End> {
             | TracedLine::Fallback(_)
             | TracedLine::Refused(_)
             | TracedLine::Plain(_)
-            | TracedLine::Existing(_) => None,
+            | TracedLine::Existing(_)
+            | TracedLine::Blackhole(_) => None,
         })
         .collect()
 }
@@ -292,7 +318,13 @@ fn queries(traced: &[TracedLine]) -> usize {
 }
 
 /// One recipe against the lines about it.
-fn cell(rung: &str, played: &Played, lines: &[Line], limits: &[&String]) -> Cell {
+fn cell(
+    rung: &str,
+    played: &Played,
+    lines: &[Line],
+    blackholes: &[u64],
+    limits: &[&String],
+) -> Cell {
     let case = played.case();
     if let Some(why) = &played.skipped {
         return Cell {
@@ -315,16 +347,17 @@ fn cell(rung: &str, played: &Played, lines: &[Line], limits: &[&String]) -> Cell
     }
     let mut differences = matched(rung, played, lines);
     differences.extend(miscounted(played, lines));
+    differences.extend(unseen_blackholes(played, blackholes));
     if differences.is_empty() {
         return ok(&case, rung, &caller, &traced);
     }
+    // The first word is the one that fits best.
     let excuse = |difference: &Difference| {
-        limits.iter().find(|limit| {
-            let limit = limit.to_lowercase();
-            difference
-                .excuses
+        difference.excuses.iter().find_map(|word| {
+            let word = word.to_lowercase();
+            limits
                 .iter()
-                .any(|word| limit.contains(&word.to_lowercase()))
+                .find(|limit| limit.to_lowercase().contains(&word))
         })
     };
     let excuses: Option<BTreeSet<&&String>> = differences.iter().map(excuse).collect();
@@ -391,7 +424,11 @@ fn likeness(wanted: &Wanted, line: &Line) -> u32 {
         .cause
         .as_ref()
         .is_some_and(|cause| wanted.causes.contains(cause));
-    if finding != wanted.finding || !(same_ports || (same_side && same_netns)) {
+    // A rung that does not see why a child is TCP says so; which of the two it was is then a limit of it.
+    let may_be = finding == Finding::Plain
+        && found.known == "unknown"
+        && wanted.causes.iter().any(|cause| cause == THIRD_ACK);
+    if !(finding == wanted.finding || may_be) || !(same_ports || (same_side && same_netns)) {
         return 0;
     }
     let same_ends = found.local == wanted.local && found.remote == wanted.remote;
@@ -505,6 +542,25 @@ fn miscounted(played: &Played, lines: &[Line]) -> Vec<Difference> {
         }
     }
     differences
+}
+
+/// As many lines about a blackhole as the kernel counted, namespace by namespace.
+fn unseen_blackholes(played: &Played, blackholes: &[u64]) -> Vec<Difference> {
+    const COUNTER: &str = "Blackhole";
+    played
+        .moved
+        .iter()
+        .filter_map(|(netns, moved)| {
+            let counted = moved.get(COUNTER).copied().unwrap_or(0);
+            let traced = blackholes.iter().filter(|it| *it == netns).count() as u64;
+            (traced != counted).then(|| {
+                let what = format!(
+                    "network namespace {netns}: the kernel counted {counted} {COUNTER}, traced {traced}"
+                );
+                Difference::new(what, Vec::new())
+            })
+        })
+        .collect()
 }
 
 /// The tracer's own comparison with the kernel's counters is right, and says so.

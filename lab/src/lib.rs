@@ -9,6 +9,7 @@ pub mod ask;
 pub mod bench;
 pub mod bulk;
 pub mod cases;
+pub mod cli;
 pub mod compare;
 pub mod demo;
 pub mod fallbacks;

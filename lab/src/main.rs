@@ -1,75 +1,7 @@
 //! The lab's program: everything is in the library.
 
-use std::{path::PathBuf, process::ExitCode};
-
-use clap::{Parser, Subcommand};
-use mptcp_trace_lab::{
-    actor, ask, bench, fallbacks, figures, flood, init, matrix, mix, provoke, reuse,
-};
-
-/// Programs that ask the kernel about MPTCP, and the comparison of what they were told with what
-/// mptcp-trace says that they were told. Needs root: everything happens in network namespaces of its own.
-#[derive(Parser)]
-#[command(name = "mptcp-lab", version)]
-struct Cli {
-    #[command(subcommand)]
-    verb: Verb,
-}
-
-#[derive(Subcommand)]
-enum Verb {
-    /// One end of a connection, told what to do by `provoke`, `fallbacks` and `mix`
-    #[command(hide = true)]
-    Actor(actor::Args),
-    /// Ask about sockets of every kind, and write down what the kernel said
-    Ask(ask::Args),
-    /// Run `ask` under the tracer on each rung and compare
-    Matrix(matrix::Args),
-    /// Make connections fall back in every known way, and write down what the kernel counted
-    Provoke(provoke::Args),
-    /// Run `provoke` under the tracer on each rung and compare
-    Fallbacks(fallbacks::Args),
-    /// Many connections at once under the tracer, half of which fall back: each is found once
-    Mix(mix::Args),
-    /// Very many short connections under the tracer: none is taken for another one
-    Reuse(reuse::Args),
-    /// The application of `reuse`
-    #[command(hide = true)]
-    ReuseMaker(reuse::MakerArgs),
-    /// Many threads that ask as fast as they can, under the tracer: nothing lost, doubled or mixed up
-    Flood(flood::Args),
-    /// The application of `flood`
-    FloodAsker(flood::asker::Args),
-    /// Nanoseconds that one getsockopt takes
-    BenchAsker(bench::Args),
-    /// What tracing costs a caller, next to bpftrace
-    Figures(figures::Args),
-}
+use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    if std::process::id() == 1 {
-        init::run(&PathBuf::from("/job.json"));
-    }
-    let done = match Cli::parse().verb {
-        Verb::Actor(args) => actor::run(&args).map(|()| true),
-        Verb::Ask(args) => ask::run(&args).map(|()| true),
-        Verb::Matrix(args) => matrix::run(&args),
-        Verb::Provoke(args) => provoke::run(&args),
-        Verb::Fallbacks(args) => fallbacks::run(&args),
-        Verb::Mix(args) => mix::run(&args),
-        Verb::Reuse(args) => reuse::run(&args),
-        Verb::ReuseMaker(args) => reuse::make_connections(&args).map(|()| true),
-        Verb::Flood(args) => flood::run(&args),
-        Verb::FloodAsker(args) => flood::asker::run(&args).map(|()| true),
-        Verb::BenchAsker(args) => bench::run(&args).map(|()| true),
-        Verb::Figures(args) => figures::run(&args).map(|()| true),
-    };
-    match done {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(why) => {
-            eprintln!("mptcp-lab: {why:#}");
-            ExitCode::FAILURE
-        }
-    }
+    mptcp_trace_lab::cli::main()
 }

@@ -203,6 +203,7 @@ fn named_function(rung: &str, traced: &[TracedLine]) -> anyhow::Result<Option<Ce
         | TracedLine::Refused(_)
         | TracedLine::Plain(_)
         | TracedLine::Existing(_)
+        | TracedLine::Blackhole(_)
         | TracedLine::End(_) => false,
     });
     Ok(Some(if probed {

@@ -399,7 +399,6 @@ pub const RECIPES: &[Recipe] = &[
                 only_with: Some("MPCapableSYNTXDrop"),
                 connection: 1,
                 early: true,
-                evidence: &["blackhole"],
                 ..client(&["MPCapableSYNTXDisabled"])
             },
             Expected {

@@ -224,6 +224,7 @@ fn compare(rung: &str, made: &Made, lines: &[TracedLine]) -> Cell {
             TracedLine::Start(_)
             | TracedLine::Query(_)
             | TracedLine::Existing(_)
+            | TracedLine::Blackhole(_)
             | TracedLine::End(_) => continue,
         };
         if found.netns != made.netns {

@@ -6,8 +6,15 @@ use serde::Deserialize;
 use crate::{netns::Counters, report::Endpoint};
 
 /// The types that [`TracedLine`] knows.
-const KNOWN_TYPES: [&str; 7] = [
-    "start", "query", "fallback", "refused", "plain", "existing", "end",
+const KNOWN_TYPES: [&str; 8] = [
+    "start",
+    "query",
+    "fallback",
+    "refused",
+    "plain",
+    "existing",
+    "blackhole",
+    "end",
 ];
 
 /// A line of `mptcp-trace --json`.
@@ -26,6 +33,8 @@ pub enum TracedLine {
     Plain(Box<Found>),
     /// A socket that was there before.
     Existing(Box<Found>),
+    /// MPTCP is off for a while in a network namespace.
+    Blackhole(Box<Found>),
     /// The last.
     End(End),
 }

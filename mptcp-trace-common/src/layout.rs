@@ -115,6 +115,8 @@ kernel_layout! {
     msk_first: "mptcp_sock.first", 8;
     /// Whether the other end opened the connection.
     msk_server_side: "mptcp_sock.pm.server_side", BIT;
+    /// Whether the connection uses checksums.
+    msk_csum_enabled: "mptcp_sock.csum_enabled", BIT;
     /// Whether the connection may still fall back.
     msk_allow_fallback: "mptcp_sock.allow_infinite_fallback", BIT;
     /// Root of the tree of segments that came out of order.

@@ -332,6 +332,9 @@ pub const SUBFLOW_SERVER_SIDE: u32 = 1 << 16;
 /// [`SUBFLOW_SERVER_SIDE`] was read.
 pub const SUBFLOW_SIDE_KNOWN: u32 = 1 << 17;
 
+/// The connection uses checksums (`mptcp_sock.csum_enabled`).
+pub const SUBFLOW_CHECKSUMS: u32 = 1 << 18;
+
 /// [`ConnRecord::mib`] where the kernel named no cause.
 pub const NO_MIB: i32 = -1;
 

@@ -207,6 +207,12 @@ impl Sock {
         bit!(self.0, msk_server_side)
     }
 
+    /// Whether the connection uses checksums.
+    #[inline(always)]
+    pub(crate) fn msk_has_checksums(self) -> bool {
+        bit!(self.0, msk_csum_enabled) == Some(true)
+    }
+
     /// For how long MPTCP is switched off in this socket's network namespace, milliseconds
     /// (`mptcp_active_should_disable`): the set time, doubled with each time in a row, at most six times.
     #[inline(always)]

@@ -66,7 +66,8 @@ impl Books {
             | TracedLine::Fallback(_)
             | TracedLine::Refused(_)
             | TracedLine::Plain(_)
-            | TracedLine::Existing(_) => {}
+            | TracedLine::Existing(_)
+            | TracedLine::Blackhole(_) => {}
             TracedLine::End(end) => self.end = Some(end),
             TracedLine::Query(query) => self.take_query(*query),
         }

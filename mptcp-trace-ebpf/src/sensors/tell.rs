@@ -3,8 +3,8 @@
 use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid};
 use mptcp_trace_common::record::{
     ADMITTED, BY_TRACER, CONN_TOLD, CONN_UNACCEPTED, CONN_VALID_BYTES, CONN_VALID_FLAGS,
-    CONN_VALID_OFF, CONN_VALID_SUBFLOW, ConnRecord, KIND_BLACKHOLE, REFUSED, SUBFLOW_SERVER_SIDE,
-    SUBFLOW_SIDE_KNOWN, VALID_INODE,
+    CONN_VALID_OFF, CONN_VALID_SUBFLOW, ConnRecord, KIND_BLACKHOLE, REFUSED, SUBFLOW_CHECKSUMS,
+    SUBFLOW_SERVER_SIDE, SUBFLOW_SIDE_KNOWN, VALID_INODE,
 };
 
 use crate::{
@@ -79,6 +79,9 @@ fn describe(record: &mut ConnRecord, sk: Sock) -> Result<(), Fault> {
             if server_side {
                 record.subflow_flags |= SUBFLOW_SERVER_SIDE;
             }
+        }
+        if sk.msk_has_checksums() {
+            record.subflow_flags |= SUBFLOW_CHECKSUMS;
         }
         if let Ok(flags) = sk.msk_flags() {
             record.msk_flags = flags;

@@ -11,10 +11,10 @@ use mptcp_trace_common::record::{
     KIND_TCP_CHILD, NO_MIB, Owner as OwnerRecord, REFUSED, SITE_ACTIVE_DISABLE, SITE_CONNECT,
     SITE_DATA_AVAILABLE, SITE_DETECT_BLACKHOLE, SITE_DROPPED_CONTEXT, SITE_DSS_CORRUPTION,
     SITE_FINISH_CONNECT, SITE_HANDSHAKE, SITE_LATER, SITE_LISTED, SITE_NO_CONTEXT,
-    SITE_SIMULTANEOUS, SITE_TCP_CHILD, SITE_TRY_FALLBACK, SUBFLOW_MP_CAPABLE, SUBFLOW_MPC_DROP,
-    SUBFLOW_REMOTE_KEY, SUBFLOW_REQUEST_MPTCP, SUBFLOW_SERVER_SIDE, SUBFLOW_SIDE_KNOWN,
-    VALID_INODE, VIA_ACCEPT, VIA_CONNECT, VIA_EXISTING, VIA_IO, VIA_LISTEN, VIA_LISTENER,
-    VIA_QUERY, VIA_SOCKET,
+    SITE_SIMULTANEOUS, SITE_TCP_CHILD, SITE_TRY_FALLBACK, SUBFLOW_CHECKSUMS, SUBFLOW_MP_CAPABLE,
+    SUBFLOW_MPC_DROP, SUBFLOW_REMOTE_KEY, SUBFLOW_REQUEST_MPTCP, SUBFLOW_SERVER_SIDE,
+    SUBFLOW_SIDE_KNOWN, VALID_INODE, VIA_ACCEPT, VIA_CONNECT, VIA_EXISTING, VIA_IO, VIA_LISTEN,
+    VIA_LISTENER, VIA_QUERY, VIA_SOCKET,
 };
 
 use super::{
@@ -244,8 +244,8 @@ const DSS: &str = "DssFallback";
 const CORRUPTION: &str = "DSSCorruptionFallback";
 const INFINITE: &str = "InfiniteMapTx";
 
-/// The cause. Where the kernel named it, that is it; where it did not, the function that fell back tells, and
-/// where none was seen, the bits of the first subflow and what the data was like.
+/// The cause. Where the kernel named it, that is it; where it did not, the bits of the first
+/// subflow and what its data was like tell.
 pub(super) fn conclude(sighting: &Sighting, facts: &Facts) -> Result<Conclusion, DecodeError> {
     let inferred = |name: &'static str| Ok((Some(Cow::Borrowed(name)), Known::Inferred));
     if sighting.mib != NO_MIB {
@@ -253,19 +253,18 @@ pub(super) fn conclude(sighting: &Sighting, facts: &Facts) -> Result<Conclusion,
     }
     match sighting.site {
         SITE_TRY_FALLBACK | SITE_ACTIVE_DISABLE => Ok((None, Known::Unknown)),
-        // The handshake has not begun: nothing but its own memory and the token can be the reason.
-        SITE_CONNECT => inferred(refused_to_ask(facts)),
-        // Where a simultaneous open is not seen when it happens, it is found here.
-        SITE_FINISH_CONNECT if sighting.evidence & EVIDENCE_SIMULTANEOUS != 0 => {
-            inferred(SIMULTANEOUS)
-        }
-        SITE_FINISH_CONNECT => inferred(SYN_ACK),
-        SITE_SIMULTANEOUS => inferred(SIMULTANEOUS),
         SITE_DATA_AVAILABLE => inferred(DSS),
         SITE_DSS_CORRUPTION => inferred(CORRUPTION),
-        SITE_DETECT_BLACKHOLE => inferred(SYN_DROP),
         SITE_DROPPED_CONTEXT => inferred(THIRD_ACK),
-        SITE_HANDSHAKE | SITE_LATER | SITE_LISTED => Ok(match from_traces(sighting, facts) {
+        // Here the state bit was found set. The functions of the handshake run at other times too
+        // (subflow_finish_connect with any packet after the route has changed): they tell when, not why.
+        SITE_CONNECT
+        | SITE_FINISH_CONNECT
+        | SITE_SIMULTANEOUS
+        | SITE_DETECT_BLACKHOLE
+        | SITE_HANDSHAKE
+        | SITE_LATER
+        | SITE_LISTED => Ok(match from_traces(sighting, facts) {
             Some(name) => (Some(Cow::Borrowed(name)), Known::Inferred),
             None => (None, Known::Unknown),
         }),
@@ -324,15 +323,22 @@ fn from_traces(sighting: &Sighting, facts: &Facts) -> Option<&'static str> {
     if !has(SUBFLOW_MP_CAPABLE) {
         return Some(FIRST_DATA);
     }
-    if seen(EVIDENCE_INFINITE_SENT) {
+    // Whoever is complained to answers with a mapping without an end (mptcp_pm_mp_fail_received).
+    let complained_to = seen(EVIDENCE_MP_FAIL_RECEIVED) && !seen(EVIDENCE_MP_FAIL_SENT);
+    if seen(EVIDENCE_INFINITE_SENT) || complained_to {
         return Some(INFINITE);
     }
     if seen(EVIDENCE_NO_DSS | EVIDENCE_INVALID_MAPPING | EVIDENCE_BAD_CHECKSUM) {
         return Some(DSS);
     }
-    // Its data was watched, and each packet of it had a mapping: what is left is that a mapping and its data
-    // did not fit together (mptcp_dss_corruption).
-    sighting.watched.then_some(CORRUPTION)
+    // Its data was watched, and each packet of it had a mapping. What is left is that a mapping and its data did
+    // not fit together (mptcp_dss_corruption); where there are checksums, these notice it first, and what is
+    // left is that the other end complained of one.
+    sighting.watched.then_some(if has(SUBFLOW_CHECKSUMS) {
+        INFINITE
+    } else {
+        CORRUPTION
+    })
 }
 
 /// How far the connection had come when that happened.

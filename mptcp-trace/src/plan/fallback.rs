@@ -192,7 +192,6 @@ fn fexit(host: &HostSupport) -> Result<FallbackPlan, String> {
         }
         // The functions that fall back in the data path run with every packet: trampolines on them cost a bulk
         // transfer a fifth of its speed. The tracepoints beside them cost next to nothing.
-        gathered.tracepoint(host, "fallback_tp_send", "mptcp_subflow_get_send");
         gathered.limits.push(INFERRED.into());
         gathered.limits.push(LATE.into());
     }
@@ -277,7 +276,6 @@ fn kprobe(host: &HostSupport) -> Result<FallbackPlan, String> {
                 gathered.probe("fallback_kprobe_edge", Target::Kprobe(function.into()));
             }
         }
-        gathered.tracepoint(host, "fallback_tp_send", "mptcp_subflow_get_send");
         gathered.limits.push(INFERRED.into());
         gathered.limits.push(LATE.into());
     }
@@ -323,6 +321,7 @@ fn tracepoint(host: &HostSupport) -> Result<FallbackPlan, String> {
             .to_owned(),
         LATE.to_owned(),
         CHILDREN.to_owned(),
+        COMPLAINTS.to_owned(),
     ]);
     if !(sent && received) {
         gathered.limits.push(
@@ -344,6 +343,9 @@ fn tracepoint(host: &HostSupport) -> Result<FallbackPlan, String> {
 /// Why a TCP child of an MPTCP listener has no cause on the tracepoint rung.
 const CHILDREN: &str = "a TCP child of an MPTCP listener is seen, but not whether its client never asked \
                         for MPTCP or lost it in the third packet of the handshake (MPCapableFallbackACK)";
+
+const COMPLAINTS: &str = "that the other end complained of a checksum is no evidence here (mp-fail-received): no \
+                          tracepoint tells of it";
 
 /// What is lost without the members that a record can do without.
 fn optional_limits(host: &HostSupport) -> Vec<String> {

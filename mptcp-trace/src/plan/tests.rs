@@ -383,14 +383,14 @@ fn where_no_function_is_told_the_cause_the_edge_is_looked_for_where_it_can_be() 
         fallback_told(&host, Rung::Fexit),
         format!(
             "{LIFE_FEXIT}, fexit mptcp_connect, fexit subflow_finish_connect, \
-             raw tracepoint mptcp_subflow_get_send, kprobe mptcp_dss_corruption.constprop.0, {SHARED}"
+             kprobe mptcp_dss_corruption.constprop.0, {SHARED}"
         )
     );
     assert_eq!(
         fallback_told(&host, Rung::Kprobe),
         format!(
             "{LIFE_KPROBE}, kretprobe subflow_finish_connect, kprobe subflow_finish_connect, \
-             raw tracepoint mptcp_subflow_get_send, kprobe mptcp_dss_corruption.constprop.0, {SHARED}"
+             kprobe mptcp_dss_corruption.constprop.0, {SHARED}"
         )
     );
     // The function alone is not enough: an older one of the same name is told nothing.
@@ -417,7 +417,7 @@ fn where_no_function_can_be_probed_tracepoints_do_and_say_what_they_cannot() {
     let [plan] = &ladder.rungs[..] else {
         panic!("{ladder:?}")
     };
-    assert!(!plan.decision_probed && !plan.children_probed && plan.limits.len() == 3);
+    assert!(!plan.decision_probed && !plan.children_probed && plan.limits.len() == 4);
     let host = HostSupport {
         raw_tracepoints: vec!["subflow_check_data_avail".into()],
         ..host

@@ -67,25 +67,15 @@ fn what_the_kernel_names_is_the_cause_by_the_number_that_it_has_here() {
 }
 
 #[test]
-fn the_function_that_fell_back_tells_where_the_kernel_names_nothing() {
-    let (newer, older) = (facts(NEWER), facts(OLDER));
+fn where_the_decision_itself_was_seen_it_is_the_cause() {
+    let newer = facts(NEWER);
     for (site, cause) in [
-        (SITE_CONNECT, "MPCapableSYNTXDisabled"),
-        (SITE_FINISH_CONNECT, "MPCapableFallbackSYNACK"),
-        (SITE_SIMULTANEOUS, "SimultConnectFallback"),
         (SITE_DATA_AVAILABLE, "DssFallback"),
         (SITE_DSS_CORRUPTION, "DSSCorruptionFallback"),
-        (SITE_DETECT_BLACKHOLE, "MPCapableSYNTXDrop"),
         (SITE_DROPPED_CONTEXT, "MPCapableFallbackACK"),
     ] {
         check(&sighting(site), &newer, Some(cause), Known::Inferred);
     }
-    check(
-        &sighting(SITE_CONNECT),
-        &older,
-        Some("MPFallbackTokenInit"),
-        Known::Inferred,
-    );
     assert_eq!(
         conclude(&sighting(99), &newer),
         Err(DecodeError::Field("site", 99))
@@ -93,7 +83,7 @@ fn the_function_that_fell_back_tells_where_the_kernel_names_nothing() {
 }
 
 #[test]
-fn without_a_function_the_first_thing_that_went_wrong_is_the_cause() {
+fn where_it_was_not_the_first_thing_that_went_wrong_is_the_cause() {
     const ASKED: u32 = SUBFLOW_REQUEST_MPTCP;
     const AGREED: u32 = SUBFLOW_REQUEST_MPTCP | SUBFLOW_MP_CAPABLE | SUBFLOW_REMOTE_KEY;
     let newer = facts(NEWER);
@@ -143,9 +133,35 @@ fn without_a_function_the_first_thing_that_went_wrong_is_the_cause() {
             EVIDENCE_INFINITE_SENT | EVIDENCE_BAD_CHECKSUM,
             Some("InfiniteMapTx"),
         ),
+        (
+            Side::Active,
+            AGREED,
+            EVIDENCE_MP_FAIL_RECEIVED,
+            Some("InfiniteMapTx"),
+        ),
+        (
+            Side::Passive,
+            AGREED,
+            EVIDENCE_MP_FAIL_RECEIVED | EVIDENCE_MP_FAIL_SENT | EVIDENCE_BAD_CHECKSUM,
+            Some("DssFallback"),
+        ),
         (Side::Passive, AGREED, 0, Some("DSSCorruptionFallback")),
+        (
+            Side::Active,
+            AGREED | SUBFLOW_CHECKSUMS,
+            0,
+            Some("InfiniteMapTx"),
+        ),
     ] {
-        for site in [SITE_HANDSHAKE, SITE_LATER, SITE_LISTED] {
+        for site in [
+            SITE_CONNECT,
+            SITE_FINISH_CONNECT,
+            SITE_SIMULTANEOUS,
+            SITE_DETECT_BLACKHOLE,
+            SITE_HANDSHAKE,
+            SITE_LATER,
+            SITE_LISTED,
+        ] {
             let seen = Sighting {
                 flags: Some(flags),
                 side: Some(side),
@@ -155,6 +171,17 @@ fn without_a_function_the_first_thing_that_went_wrong_is_the_cause() {
             check(&seen, &newer, cause, Known::Inferred);
         }
     }
+    // A kernel without a memory of lost SYNs has only the token to fail with.
+    let unasked = Sighting {
+        flags: Some(0),
+        ..sighting(SITE_CONNECT)
+    };
+    check(
+        &unasked,
+        &facts(OLDER),
+        Some("MPFallbackTokenInit"),
+        Known::Inferred,
+    );
     // What was not watched from its birth on, or cannot be read, is not guessed at.
     let unwatched = Sighting {
         watched: false,
