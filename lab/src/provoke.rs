@@ -36,7 +36,7 @@ pub struct Choice {
     #[arg(long, value_name = "v4|v6", value_parser = family)]
     pub family: Option<Family>,
     /// How the middlebox is made
-    #[arg(long, value_enum, default_value_t = Means::Tun)]
+    #[arg(long, value_enum, default_value_t = Means::Xdp)]
     pub middlebox: Means,
 }
 

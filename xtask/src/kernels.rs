@@ -82,13 +82,21 @@ fn fetch(places: &Places, wanted: Wanted, kernels: &Path) -> Result<Found> {
         wanted.series.replace('.', "\\.")
     ))?;
     let (complete, incomplete) = wanted.candidates(&listed);
+    // Archives keep the signed image longer than its modules: it boots without them, and what needs one says so.
+    let bare = wanted.without_modules(&listed);
     let mut why = incomplete;
-    for package in complete.iter().take(CANDIDATES_MAX) {
+    let whole = complete.iter().map(|package| (package, Parts::All));
+    let bare = bare.iter().map(|package| (package, Parts::Binary));
+    for (package, which) in whole.chain(bare).take(CANDIDATES_MAX) {
         let directory = kernels.join(wanted.directory_name(package));
         if directory.is_dir() {
             return Kernel::open(&directory).map(Found::Kernel);
         }
-        match download(&apt, package) {
+        if which == Parts::Binary {
+            let words = why.clone().unwrap_or_default();
+            say(format_args!("{words}; booting it without modules"));
+        }
+        match download(&apt, package, which) {
             Ok(debs) => return unpack(&debs, wanted, kernels, &directory).map(Found::Kernel),
             Err(error) => {
                 let words = one_line(&format!("{error:#}"));
@@ -128,7 +136,7 @@ impl<'a> Wanted<'a> {
         images.sort_by(|a, b| self.order(&a.version, &b.version));
         images.dedup_by_key(|package| (&package.name, &package.version));
         let missing = |image: &Package| {
-            parts(image)
+            parts(image, Parts::All)
                 .find(|part| {
                     let is_it = |one: &Package| one.name == **part && one.version == image.version;
                     !listed.iter().any(is_it)
@@ -143,6 +151,28 @@ impl<'a> Wanted<'a> {
         let why = images.iter().find_map(|image| missing(image));
         images.retain(|image| missing(image).is_none());
         (images, why)
+    }
+
+    /// The image packages of which the lists have all but the modules, best first.
+    fn without_modules(self, listed: &[Package]) -> Vec<&Package> {
+        let is_listed = |name: &str, version: &str| {
+            listed
+                .iter()
+                .any(|one| one.name == name && one.version == version)
+        };
+        let mut images: Vec<&Package> = listed
+            .iter()
+            .filter(|package| package.name.starts_with(NAME_PREFIX))
+            .filter(|image| {
+                let mut binaries = parts(image, Parts::Binary).peekable();
+                binaries.peek().is_some()
+                    && binaries.all(|part| is_listed(part, &image.version))
+                    && !parts(image, Parts::All).all(|part| is_listed(part, &image.version))
+            })
+            .collect();
+        images.sort_by(|a, b| self.order(&a.version, &b.version));
+        images.dedup_by_key(|package| (&package.name, &package.version));
+        images
     }
 
     /// Best first.
@@ -231,21 +261,30 @@ impl Kernel {
     }
 }
 
+/// Which of the packages that an image package depends on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Parts {
+    /// What it is made of.
+    All,
+    /// What boots.
+    Binary,
+}
+
 /// The packages that hold what the image package does not.
-fn parts(image: &Package) -> impl Iterator<Item = &String> {
-    image
-        .depends
-        .iter()
-        .filter(|name| name.starts_with("linux-binary-") || name.starts_with("linux-modules-"))
+fn parts(image: &Package, which: Parts) -> impl Iterator<Item = &String> {
+    image.depends.iter().filter(move |name| {
+        name.starts_with("linux-binary-")
+            || which == Parts::All && name.starts_with("linux-modules-")
+    })
 }
 
 fn release(image: &Package) -> &str {
     image.name.trim_start_matches(NAME_PREFIX)
 }
 
-fn download(apt: &Apt, image: &Package) -> Result<Vec<PathBuf>> {
+fn download(apt: &Apt, image: &Package, which: Parts) -> Result<Vec<PathBuf>> {
     let mut debs = Vec::new();
-    for name in std::iter::once(&image.name).chain(parts(image)) {
+    for name in std::iter::once(&image.name).chain(parts(image, which)) {
         match apt.download(name, &image.version) {
             Ok(deb) => debs.push(deb),
             Err(error) => {
@@ -518,6 +557,15 @@ mod tests {
             why.unwrap(),
             "the archive lists linux-image-7.1.7 7, but not linux-modules-7.1.7, which it depends on"
         );
+        // Older ones have the kernel in the image package itself: without modules there is nothing.
+        assert!(Wanted::parse("7.1").without_modules(&listed).is_empty());
+        let depends = ["linux-binary-7.1.9", "linux-modules-7.1.9"];
+        let split = package("linux-image-7.1.9", "9", &depends);
+        let listed = [split.clone(), package("linux-binary-7.1.9", "9", &[])];
+        let wanted = Wanted::parse("7.1");
+        assert_eq!(wanted.without_modules(&listed), [&split]);
+        let whole = [&listed[..], &[package("linux-modules-7.1.9", "9", &[])]].concat();
+        assert!(wanted.without_modules(&whole).is_empty());
     }
 
     #[test]
