@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 
 use crate::{
-    actor, ask, bench, bulk, fallbacks, figures, flood, init, matrix, mix, provoke, reuse,
+    actor, ask, bench, bulk, fallbacks, figures, flood, init, matrix, mix, pair, provoke, reuse,
 };
 
 /// Programs that ask the kernel about MPTCP, and the comparison of what they were told with what
@@ -34,6 +34,8 @@ enum Verb {
     Mix(mix::Args),
     /// Very many short connections under the tracer: none is taken for another one
     Reuse(reuse::Args),
+    /// curl and nginx under `mptcpize`, with and without a middlebox, under the tracer
+    Pair(pair::Args),
     /// The application of `reuse`
     #[command(hide = true)]
     ReuseMaker(reuse::MakerArgs),
@@ -65,6 +67,7 @@ pub fn main() -> ExitCode {
         Verb::Fallbacks(args) => fallbacks::run(&args),
         Verb::Mix(args) => mix::run(&args),
         Verb::Reuse(args) => reuse::run(&args),
+        Verb::Pair(args) => pair::run(&args),
         Verb::ReuseMaker(args) => reuse::make_connections(&args).map(|()| true),
         Verb::Flood(args) => flood::run(&args),
         Verb::FloodAsker(args) => flood::asker::run(&args).map(|()| true),

@@ -24,6 +24,7 @@ pub mod mix;
 pub mod net;
 pub mod netns;
 pub mod packet;
+pub mod pair;
 pub mod provoke;
 pub mod question;
 pub mod recipes;

@@ -179,6 +179,9 @@ pub struct Reconciled {
 /// Counters of a sensor.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct Losses {
+    /// Name of the sensor.
+    #[serde(default)]
+    pub sensor: String,
     /// Questions that the probes saw.
     pub seen: u64,
     /// Put into the ring.
