@@ -150,7 +150,7 @@ pub(crate) fn default_tasks(series: &str) -> Vec<Task> {
             Queries if series == FLOODED => Task::new(suite, &[]).flooded(),
             Queries | Fallbacks => Task::new(suite, &[]),
             Mix => Task::on(suite, MIXED_ON).small(),
-            Suite::Reuse => Task::on(suite, MIXED_ON),
+            Suite::Reuse | Suite::Pair => Task::on(suite, MIXED_ON),
         })
         .collect()
 }

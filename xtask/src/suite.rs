@@ -13,6 +13,8 @@ pub(crate) enum Suite {
     Mix,
     /// Sockets that come and go, so that the kernel reuses their addresses.
     Reuse,
+    /// curl and nginx, made to speak MPTCP.
+    Pair,
 }
 
 /// One command line of the lab.
@@ -36,13 +38,14 @@ impl Suite {
             Self::Fallbacks => "fallbacks",
             Self::Mix => "mix",
             Self::Reuse => "reuse",
+            Self::Pair => "pair",
         }
     }
 
     fn verb(self) -> &'static str {
         match self {
             Self::Queries => "matrix",
-            Self::Fallbacks | Self::Mix | Self::Reuse => self.name(),
+            Self::Fallbacks | Self::Mix | Self::Reuse | Self::Pair => self.name(),
         }
     }
 }

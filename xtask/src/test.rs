@@ -225,12 +225,13 @@ fn count(output: &str) -> Tally {
 }
 
 /// The last two on the one rung that every kernel with MPTCP has.
-fn tasks_of_running_kernel() -> [Task; 4] {
+fn tasks_of_running_kernel() -> [Task; 5] {
     [
         Task::new(Suite::Queries, &[]).flooded(),
         Task::new(Suite::Fallbacks, &[]),
         Task::on(Suite::Mix, "tracepoint"),
         Task::on(Suite::Reuse, "tracepoint"),
+        Task::on(Suite::Pair, "tracepoint"),
     ]
 }
 

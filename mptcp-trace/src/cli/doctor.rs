@@ -94,6 +94,7 @@ fn config(host: &HostSupport, args: &AttachArgs, verbose: u8) -> TracerConfig {
         numbers: host.numbers,
         pernet_id_at: host.symbols.pernet_id_at,
         by_pid: true,
+        pids: Vec::new(),
         follow: false,
         comms: Vec::new(),
         netns: Vec::new(),

@@ -64,6 +64,7 @@ async fn trace(args: LiveArgs, verbose: u8) -> Result<u8, Exit> {
             layout: host.layout,
             numbers: host.numbers,
             pernet_id_at: host.symbols.pernet_id_at,
+            pids: args.pid.clone(),
             by_pid: !args.pid.is_empty() || !args.command.is_empty(),
             follow,
             comms: args
@@ -87,9 +88,6 @@ async fn trace(args: LiveArgs, verbose: u8) -> Result<u8, Exit> {
     let mut session = pipeline::start(&host, &plan, &config, args.attach.attach.only())
         .await
         .map_err(|why| refused(why, &args.attach))?;
-    for process in &processes {
-        session.tracer.admit(process.pid)?;
-    }
     say(&plan, &session, args.command.is_empty());
 
     let (format, out) = output(&args)?;

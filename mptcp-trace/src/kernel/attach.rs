@@ -333,6 +333,9 @@ impl Tracer {
     }
 
     fn fill_filters(&mut self, config: &TracerConfig) -> anyhow::Result<()> {
+        for pid in &config.pids {
+            self.admit(*pid)?;
+        }
         let map = self
             .ebpf
             .map_mut("COMMS")

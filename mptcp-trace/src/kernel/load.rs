@@ -23,8 +23,10 @@ pub struct TracerConfig {
     pub numbers: KernelNumbers,
     /// Where the kernel keeps the number of MPTCP's per-namespace data, if that is known.
     pub pernet_id_at: Option<u64>,
-    /// Only these processes are wanted (the set can grow later).
+    /// Only named processes are wanted (the set can grow later).
     pub by_pid: bool,
+    /// Those that are named from the beginning: what they hold already is told at the start.
+    pub pids: Vec<u32>,
     /// Children of wanted processes are wanted.
     pub follow: bool,
     /// Only these thread names are wanted; empty: all.

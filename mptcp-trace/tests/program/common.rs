@@ -106,7 +106,8 @@ pub(crate) fn spawn_asker(role: &str) -> Child {
 /// The body of the test that is no test: plays the application if it was started as one.
 ///
 /// Roles: `basic` asks about a fresh MPTCP socket, one that fell back and a TCP one; `flood N` asks N times;
-/// `wait` asks once a line of stdin; `threads` asks from a second thread; `child` from a child; `exit N` asks
+/// `wait` asks once a byte of stdin; `falls` has a connection fall back instead; `fallen` has one fall back, then
+/// asks about it once a byte; `threads` asks from a second thread; `child` from a child; `exit N` asks
 /// and exits with N; `name NAME` from a thread of that name; `forever` until killed.
 pub(crate) fn play() {
     let Ok(role) = std::env::var(ROLE) else {
@@ -121,14 +122,23 @@ pub(crate) fn play() {
         "basic" => {
             let mptcp = open(true);
             ask(&mptcp);
-            let listener = open(false);
-            listener
-                .bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())
-                .unwrap();
-            listener.listen(1).unwrap();
-            mptcp.connect(&listener.local_addr().unwrap()).unwrap();
+            let listener = connect_to_tcp(&mptcp);
             ask(&mptcp);
             ask(&listener);
+        }
+        "falls" => {
+            let mut byte = [0];
+            while io::stdin().read(&mut byte).unwrap() == 1 {
+                connect_to_tcp(&open(true));
+            }
+        }
+        "fallen" => {
+            let mptcp = open(true);
+            let _listener = connect_to_tcp(&mptcp);
+            let mut byte = [0];
+            while io::stdin().read(&mut byte).unwrap() == 1 {
+                ask(&mptcp);
+            }
         }
         "flood" => {
             let socket = open(true);
@@ -176,6 +186,17 @@ pub(crate) fn play() {
         }
         other => panic!("no role {other}"),
     }
+}
+
+/// Connects to a listener that does not speak MPTCP: the connection falls back.
+fn connect_to_tcp(socket: &Socket) -> Socket {
+    let listener = open(false);
+    listener
+        .bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())
+        .unwrap();
+    listener.listen(1).unwrap();
+    socket.connect(&listener.local_addr().unwrap()).unwrap();
+    listener
 }
 
 fn open(mptcp: bool) -> Socket {

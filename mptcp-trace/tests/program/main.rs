@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod common;
+mod fallbacks;
 mod live;
 
 /// Not a test: the application that the others trace.
