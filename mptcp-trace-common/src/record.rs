@@ -325,7 +325,7 @@ pub const SUBFLOW_MPC_DROP: u32 = 1 << 6;
 pub const SUBFLOW_REMOTE_KEY: u32 = 1 << 7;
 /// An infinite mapping is about to be sent.
 pub const SUBFLOW_SEND_INFINITE: u32 = 1 << 8;
-/// MP_FAIL is about to be sent.
+/// An `MP_FAIL` is about to be sent.
 pub const SUBFLOW_SEND_MP_FAIL: u32 = 1 << 9;
 /// The connection was opened by the other end (`mptcp_sock.pm.server_side`).
 pub const SUBFLOW_SERVER_SIDE: u32 = 1 << 16;

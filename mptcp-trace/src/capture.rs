@@ -261,7 +261,7 @@ struct FactsTwin {
     #[serde(default)]
     causes: Vec<(i32, String)>,
     #[serde(default)]
-    counters_read_at_ns: BTreeMap<u32, u64>,
+    counters_read_at_ns: BTreeMap<u32, (u64, u64)>,
     sensors: Vec<SensorTwin>,
 }
 
@@ -292,7 +292,7 @@ impl From<&Facts> for FactsTwin {
             causes: causes.clone(),
             counters_read_at_ns: counters_read_at
                 .iter()
-                .map(|(netns, at)| (*netns, u64::try_from(at.as_nanos()).unwrap_or(u64::MAX)))
+                .map(|(netns, (from, to))| (*netns, (ns(*from), ns(*to))))
                 .collect(),
             sensors: sensors
                 .iter()
@@ -359,11 +359,20 @@ impl TryFrom<FactsTwin> for Facts {
             causes,
             counters_read_at: counters_read_at_ns
                 .into_iter()
-                .map(|(netns, ns)| (netns, Duration::from_nanos(ns)))
+                .map(|(netns, (from, to))| {
+                    (
+                        netns,
+                        (Duration::from_nanos(from), Duration::from_nanos(to)),
+                    )
+                })
                 .collect(),
             sensors,
         })
     }
+}
+
+fn ns(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// [`LossReport`] as it stands in a file.
@@ -379,6 +388,7 @@ struct LossesTwin {
 struct CountedTwin {
     netns: u32,
     counters: BTreeMap<String, u64>,
+    counters_after: BTreeMap<String, u64>,
     doubt: Option<String>,
 }
 
@@ -405,11 +415,13 @@ impl From<&LossReport> for LossesTwin {
             let Counted {
                 netns,
                 counters,
+                counters_after,
                 doubt,
             } = it.clone();
             CountedTwin {
                 netns,
                 counters,
+                counters_after,
                 doubt,
             }
         };
@@ -430,11 +442,13 @@ impl From<LossesTwin> for LossReport {
             let CountedTwin {
                 netns,
                 counters,
+                counters_after,
                 doubt,
             } = twin;
             Counted {
                 netns,
                 counters,
+                counters_after,
                 doubt,
             }
         };
@@ -456,7 +470,10 @@ mod tests {
             boot_epoch: Duration::from_secs(1_700_000_000),
             fallback_bit: Some(2),
             causes: vec![(6, "MPTCP_MIB_MPCAPABLEACTIVEFALLBACK".into())],
-            counters_read_at: BTreeMap::from([(7, Duration::from_nanos(9))]),
+            counters_read_at: BTreeMap::from([(
+                7,
+                (Duration::from_nanos(9), Duration::from_nanos(10)),
+            )]),
             sensors: vec![SensorState {
                 name: "query".into(),
                 rung: Rung::Kprobe,
@@ -477,6 +494,7 @@ mod tests {
             counted: vec![Counted {
                 netns: 7,
                 counters: BTreeMap::from([("DssFallback".to_owned(), 3)]),
+                counters_after: BTreeMap::from([("DssFallback".to_owned(), 4)]),
                 doubt: Some("why".into()),
             }],
         }

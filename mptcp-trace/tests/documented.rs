@@ -27,7 +27,8 @@ fn documented(from: &str, to: &str) -> BTreeSet<String> {
 }
 
 fn printed() -> Vec<Value> {
-    let capture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../captures/6.12-fexit/fallbacks.mpt");
+    let capture =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../captures/6.12-fexit/fallbacks.mpt");
     let output = Command::new(env!("CARGO_BIN_EXE_mptcp-trace"))
         .args(["replay", "--json"])
         .arg(capture)
@@ -71,7 +72,10 @@ fn every_field_is_documented_and_every_documented_field_is_there() {
         .iter()
         .map(|line| line["type"].as_str().unwrap())
         .collect();
-    assert_eq!(kinds, BTreeSet::from(["start", "query", "fallback", "plain", "end"]));
+    assert_eq!(
+        kinds,
+        BTreeSet::from(["start", "query", "fallback", "plain", "end"])
+    );
     assert_eq!(lines.first().unwrap()["type"], "start");
     assert_eq!(lines.last().unwrap()["type"], "end");
 }

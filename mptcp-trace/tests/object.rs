@@ -24,7 +24,8 @@ fn programs_of_the_plan() -> BTreeSet<String> {
             let prefixes = ["query_", "family_", "fallback_", "life_", "listed_"];
             if prefixes
                 .iter()
-                .any(|prefix| word.len() > prefix.len() && word.starts_with(prefix)) {
+                .any(|prefix| word.len() > prefix.len() && word.starts_with(prefix))
+            {
                 names.insert(word.to_owned());
             }
         }

@@ -3,6 +3,7 @@ use crate::traced::{Losses, Sensor, Start};
 
 const NONE: [&str; 0] = [];
 const ZERO: Losses = Losses {
+    sensor: String::new(),
     seen: 0,
     emitted: 0,
     filtered: 0,

@@ -129,6 +129,7 @@ fn right_lines(played: &Played) -> Vec<TracedLine> {
 }
 
 const ZERO: Losses = Losses {
+    sensor: String::new(),
     seen: 0,
     emitted: 0,
     filtered: 0,

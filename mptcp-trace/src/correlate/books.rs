@@ -23,6 +23,8 @@ pub struct Books {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 struct Page {
     causes: BTreeMap<String, u64>,
+    /// Of these, those that may have been in the counters already when they were first read.
+    maybe_before: BTreeMap<String, u64>,
     unknown: u64,
     /// Children of which it is not known whether the client asked for MPTCP.
     children: u64,
@@ -41,13 +43,11 @@ impl Books {
         }
         let netns = connection.socket.netns;
         // The kernel had counted it before its counters were first read.
-        if facts
-            .counters_read_at
-            .get(&netns)
-            .is_some_and(|read_at| connection.at < *read_at)
-        {
+        let read_at = facts.counters_read_at.get(&netns);
+        if read_at.is_some_and(|(from, _)| connection.at < *from) {
             return;
         }
+        let maybe_before = read_at.is_some_and(|(_, to)| connection.at <= *to);
         if self.namespaces.len() >= NAMESPACES_MAX && !self.namespaces.contains_key(&netns) {
             self.beyond += 1;
             return;
@@ -56,7 +56,13 @@ impl Books {
         page.wanted |= connection.admitted;
         match &connection.cause {
             _ if is_child => page.children += 1,
-            Some(cause) => *page.causes.entry(cause.clone().into_owned()).or_default() += 1,
+            Some(cause) => {
+                let cause = cause.clone().into_owned();
+                if maybe_before {
+                    *page.maybe_before.entry(cause.clone()).or_default() += 1;
+                }
+                *page.causes.entry(cause).or_default() += 1;
+            }
             None => page.unknown += 1,
         }
     }
@@ -114,9 +120,9 @@ fn one(
         if let Some(count) = page.causes.get(name) {
             result.traced.insert(name.to_owned(), *count);
         }
-        let kernel = counted.and_then(|it| it.counters.get(name)).copied();
-        if let Some(count) = kernel.filter(|count| *count > 0) {
-            result.counted.insert(name.to_owned(), count);
+        let kernel = counted.map_or(0, |it| counted_by_kernel(name, page, it));
+        if kernel > 0 {
+            result.counted.insert(name.to_owned(), kernel);
         }
     }
     let Some(counted) = counted else {
@@ -147,6 +153,15 @@ fn one(
     }
     result.why = Some(why);
     result
+}
+
+/// What the kernel counted while the probes were there. At both ends there is a moment in which it may have counted
+/// what they did not see, or the other way round: what was traced is right if it lies between.
+fn counted_by_kernel(name: &str, page: &Page, counted: &Counted) -> u64 {
+    let of = |map: &BTreeMap<String, u64>| map.get(name).copied().unwrap_or(0);
+    let (least, most) = (of(&counted.counters), of(&counted.counters_after));
+    let most = most.max(least) + of(&page.maybe_before);
+    of(&page.causes).clamp(least, most)
 }
 
 /// What is known of the reason for a difference.

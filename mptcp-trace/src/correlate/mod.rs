@@ -46,7 +46,7 @@ impl Correlator {
         match event.connection.kind {
             ConnectionKind::Accepted => {
                 self.acceptances += 1;
-                self.accepted(*event, ready);
+                self.accepted(&event, ready);
             }
             ConnectionKind::Fallback | ConnectionKind::Plain | ConnectionKind::Refused
                 if event.connection.unaccepted =>
@@ -95,7 +95,7 @@ impl Correlator {
     }
 
     /// It has an owner of its own now: whatever waits for that is told under that name.
-    fn accepted(&mut self, acceptance: ConnectionEvent, ready: &mut Vec<Finding>) {
+    fn accepted(&mut self, acceptance: &ConnectionEvent, ready: &mut Vec<Finding>) {
         let mut rest = VecDeque::with_capacity(self.waiting.len());
         for mut event in std::mem::take(&mut self.waiting) {
             if event.connection.id == acceptance.connection.id {

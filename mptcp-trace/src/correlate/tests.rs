@@ -76,7 +76,10 @@ fn facts() -> Facts {
         boot_epoch: Duration::ZERO,
         fallback_bit: None,
         causes: (0..).zip(causes.map(str::to_owned)).collect(),
-        counters_read_at: BTreeMap::from([(NETNS, Duration::from_millis(1))]),
+        counters_read_at: BTreeMap::from([(
+            NETNS,
+            (Duration::from_millis(1), Duration::from_millis(2)),
+        )]),
         sensors: Vec::new(),
     }
 }
@@ -185,7 +188,8 @@ fn report(netns: u32, counters: &[(&str, u64)]) -> LossReport {
         }],
         counted: vec![Counted {
             netns,
-            counters: counters.collect(),
+            counters: counters.clone().collect(),
+            counters_after: counters.collect(),
             doubt: None,
         }],
     }
@@ -247,6 +251,22 @@ fn the_account_holds_only_if_every_cause_does() {
     );
     // It was in the counters already when they were first read.
     check(&[early()], &dss(0), None);
+    // While they were being read, it may be either.
+    let meanwhile = || connection(ConnectionKind::Fallback, 2, 0xa);
+    check(&[meanwhile()], &dss(0), Some("agrees"));
+    check(&[meanwhile()], &dss(1), Some("agrees"));
+    // And so while the probes were taken down.
+    let mut at_the_end = dss(1);
+    at_the_end.counted[0]
+        .counters_after
+        .insert("DssFallback".into(), 2);
+    check(&[fallback()], &at_the_end, Some("agrees"));
+    check(&[fallback(), fallback()], &at_the_end, Some("agrees"));
+    check(
+        &[],
+        &at_the_end,
+        Some("DssFallback: kernel counted 1, traced 0"),
+    );
     // Others are no news as long as their account holds.
     let others = || Connection {
         admitted: false,

@@ -19,8 +19,8 @@ pub type Counters = BTreeMap<String, u64>;
 /// The counters of a network namespace at one moment.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Snapshot {
-    /// When they were read, on `CLOCK_BOOTTIME`.
-    pub at: Duration,
+    /// From when to when they were read, on `CLOCK_BOOTTIME`.
+    pub at: (Duration, Duration),
     /// What they were.
     pub counters: Counters,
 }
@@ -80,10 +80,10 @@ fn inode(path: &str) -> Option<u32> {
 }
 
 fn read(path: &str) -> Option<Snapshot> {
-    let at = boottime();
+    let began = boottime();
     let text = fs::read_to_string(path).ok()?;
     Some(Snapshot {
-        at,
+        at: (began, boottime()),
         counters: parse(&text),
     })
 }

@@ -113,7 +113,7 @@ impl Side {
     }
 }
 
-/// How far the connection had come (RFC 8684 section 3.1: MP_CAPABLE is in the first three packets).
+/// How far the connection had come (RFC 8684 section 3.1: `MP_CAPABLE` is in the first three packets).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stage {
     /// The first packet.

@@ -84,9 +84,9 @@ pub struct Facts {
     /// Causes by the kernel's number for them, with the names of their enumerators
     /// (`enum linux_mptcp_mib_field`).
     pub causes: Vec<(i32, String)>,
-    /// When the kernel's own counters were first read, by network namespace, on `CLOCK_BOOTTIME`: what
-    /// happened before is in them already.
-    pub counters_read_at: BTreeMap<u32, Duration>,
+    /// From when to when the kernel's own counters were first read, by network namespace, on
+    /// `CLOCK_BOOTTIME`: what happened before is in them already, what happened meanwhile may be.
+    pub counters_read_at: BTreeMap<u32, (Duration, Duration)>,
     /// The sensors that ran.
     pub sensors: Vec<SensorState>,
 }

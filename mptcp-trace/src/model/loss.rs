@@ -95,8 +95,10 @@ impl Loss {
 pub struct Counted {
     /// Inode number of the namespace.
     pub netns: u32,
-    /// By how much each counter of a fallback grew.
+    /// By how much each counter of a fallback had grown when the probes began to be taken down.
     pub counters: BTreeMap<String, u64>,
+    /// The same when they were gone: what happened in between may or may not have been seen.
+    pub counters_after: BTreeMap<String, u64>,
     /// Why these numbers may not be those of the time that was watched.
     pub doubt: Option<String>,
 }

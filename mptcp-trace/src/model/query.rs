@@ -245,6 +245,10 @@ pub struct QueryEvent {
 
 /// What reaches the reader.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "queries are many, and none of them shall cost an allocation"
+)]
 pub enum Finding {
     /// An application asked.
     Query(QueryEvent),

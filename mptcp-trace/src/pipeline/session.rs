@@ -424,7 +424,8 @@ impl Session {
     pub fn losses_now(&mut self) -> anyhow::Result<LossReport> {
         if self.has_fallbacks() {
             self.tracer.sweep()?;
-            self.counted = self.growth(&netstat::all());
+            let now = netstat::all();
+            self.counted = self.growth(&now, &now);
         }
         self.losses()
     }
@@ -450,36 +451,30 @@ impl Session {
         let before = netstat::all();
         self.tracer.stop()?;
         let after = netstat::all();
-        self.counted = self.growth(&before);
-        for counted in &mut self.counted {
-            let changed = after
-                .get(&counted.netns)
-                .zip(before.get(&counted.netns))
-                .is_some_and(|(after, before)| {
-                    !growth(Some(&before.counters), &after.counters).is_empty()
-                });
-            if changed {
-                counted.doubt = Some("connections were falling back while tracing ended".into());
-            }
-        }
+        self.counted = self.growth(&before, &after);
         Ok(())
     }
 
-    /// By how much the counters of each namespace have grown since tracing began. One that was not there then
-    /// has counted from nothing.
-    fn growth(&self, now: &BTreeMap<u32, netstat::Snapshot>) -> Vec<Counted> {
-        now.iter()
-            .map(|(netns, snapshot)| {
-                let before = self.baseline.get(netns).map(|it| &it.counters);
-                Counted {
-                    netns: *netns,
-                    counters: growth(before, &snapshot.counters),
-                    doubt: before.is_none().then(|| {
-                        "this namespace is new, or was out of reach when tracing began".to_owned()
-                    }),
-                }
-            })
-            .collect()
+    /// By how much the counters of each namespace had grown before the probes were taken down, and after. A
+    /// namespace that was not there when tracing began has counted from nothing.
+    fn growth(
+        &self,
+        before: &BTreeMap<u32, netstat::Snapshot>,
+        after: &BTreeMap<u32, netstat::Snapshot>,
+    ) -> Vec<Counted> {
+        let one = |(netns, snapshot): (&u32, &netstat::Snapshot)| {
+            let begin = self.baseline.get(netns).map(|it| &it.counters);
+            let last = after.get(netns).unwrap_or(snapshot);
+            Counted {
+                netns: *netns,
+                counters: growth(begin, &snapshot.counters),
+                counters_after: growth(begin, &last.counters),
+                doubt: begin.is_none().then(|| {
+                    "this namespace is new, or was out of reach when tracing began".to_owned()
+                }),
+            }
+        };
+        before.iter().map(one).collect()
     }
 }
 

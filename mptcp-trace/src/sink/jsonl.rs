@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::Source;
 use crate::model::{
     Connection, ConnectionEvent, ConnectionKind, Facts, Family, Finding, Loss, LossReport, Owner,
-    Place, Protocol, Query, QueryEvent, Reconciliation, SensorState, Socket,
+    Place, Protocol, Query, QueryEvent, Reconciliation, SensorState, Side, Socket, Stage,
 };
 
 /// Version of `docs/output.md`.
@@ -359,8 +359,8 @@ fn connection(event: &ConnectionEvent) -> ConnectionData<'_> {
         id: id.to_string(),
         cause: cause.as_deref(),
         known: known.name(),
-        side: side.map(|side| side.name()),
-        stage: stage.map(|stage| stage.name()),
+        side: side.map(Side::name),
+        stage: stage.map(Stage::name),
         since_connect_ns: since_connect.map(ns),
         bytes_sent: bytes.map(|(sent, _)| sent),
         bytes_received: bytes.map(|(_, received)| received),
