@@ -567,7 +567,8 @@ fn unseen_blackholes(played: &Played, blackholes: &[u64]) -> Vec<Difference> {
 fn reconciliation(rung: &str, played: &[Played], ends: &[&traced::End]) -> Cell {
     let mut wrong = Vec::new();
     let mut namespaces = BTreeMap::new();
-    for played in played {
+    // What broke off on this kernel left connections in states that nobody has described.
+    for played in played.iter().filter(|played| played.skipped.is_none()) {
         namespaces.extend(played.moved.iter().map(|(netns, moved)| {
             let fallbacks: Counters = moved
                 .iter()

@@ -8,7 +8,7 @@ use anyhow::{Context as _, ensure};
 use crate::{
     findings::{Namespaces, Played, Wanted},
     net::Family,
-    recipes::{Cleared, FALLBACK_COUNTERS, Means, RECIPES, Recipe, Stage},
+    recipes::{Cleared, FALLBACK_COUNTERS, Means, NotHere, RECIPES, Recipe, Stage},
     report::write_line,
 };
 
@@ -141,7 +141,10 @@ pub fn play(recipe: &Recipe, family: Family, means: Means) -> (Played, Option<Cl
 fn perform(recipe: &Recipe, mut stage: Stage, played: &mut Played) -> anyhow::Result<Cleared> {
     let done = (recipe.script)(&mut stage);
     if let Err(why) = done {
-        played.wrong.push(format!("{why:#}"));
+        match why.downcast_ref::<NotHere>() {
+            Some(not_here) => played.skipped = Some(not_here.to_string()),
+            None => played.wrong.push(format!("{why:#}")),
+        }
     }
     let cast = stage.cast();
     let (connections, answers) = (stage.connections.clone(), stage.answers.clone());

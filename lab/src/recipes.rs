@@ -8,6 +8,18 @@ mod stage;
 
 pub use stage::{Cleared, Ground, Means, Stage, Who};
 
+/// Why a recipe has no end on this kernel.
+#[derive(Clone, Copy, Debug)]
+pub struct NotHere(pub &'static str);
+
+impl std::fmt::Display for NotHere {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for NotHere {}
+
 /// Where a recipe is played.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Place {

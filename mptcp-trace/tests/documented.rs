@@ -74,7 +74,7 @@ fn every_field_is_documented_and_every_documented_field_is_there() {
         .collect();
     assert_eq!(
         kinds,
-        BTreeSet::from(["start", "query", "fallback", "plain", "end"])
+        BTreeSet::from(["start", "query", "fallback", "plain", "blackhole", "end"])
     );
     assert_eq!(lines.first().unwrap()["type"], "start");
     assert_eq!(lines.last().unwrap()["type"], "end");

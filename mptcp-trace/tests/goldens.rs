@@ -17,11 +17,12 @@ fn captures() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../captures");
     let mut captures: Vec<PathBuf> = fs::read_dir(root)
         .unwrap()
-        .map(|entry| entry.unwrap().path().join("queries.mpt"))
+        .map(|entry| entry.unwrap().path())
+        .flat_map(|folder| ["queries.mpt", "fallbacks.mpt"].map(|name| folder.join(name)))
         .filter(|capture| capture.exists())
         .collect();
     captures.sort();
-    assert!(captures.len() >= 7, "where are the captures?");
+    assert!(captures.len() >= 14, "where are the captures?");
     captures
 }
 
@@ -87,5 +88,62 @@ fn the_rungs_of_one_kernel_saw_the_same() {
         assert_eq!(fexit.len(), 44);
         assert_eq!(fexit, of("kprobe"), "{kernel}");
         assert_eq!(fexit, of("tracepoint"), "{kernel}");
+    }
+}
+
+/// Why connections fell back does not depend on how we looked, except for what a rung says that it cannot tell.
+#[test]
+fn the_rungs_of_one_kernel_saw_the_same_fallbacks() {
+    let told = |kernel: &str, rung: &str| -> Vec<String> {
+        let folder = format!("../captures/{kernel}-{rung}/fallbacks.mpt");
+        let mut told: Vec<String> = replay(
+            &Path::new(env!("CARGO_MANIFEST_DIR")).join(folder),
+            "--json",
+        )
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .filter(|line| {
+            ["fallback", "plain", "blackhole"]
+                .iter()
+                .any(|it| line["type"] == *it)
+        })
+        .map(|line| {
+            let data = &line["data"];
+            let what = match (line["type"].as_str(), data["known"].as_str()) {
+                // Which of the two it was is what this rung cannot tell.
+                (Some("plain"), Some("unknown")) => "plain or third ACK".to_owned(),
+                _ => format!("{} {}", line["type"], data["cause"]),
+            };
+            format!("{what} {} {}", data["side"], data["owner"]["comm"])
+        })
+        .collect();
+        told.sort();
+        told
+    };
+    let plain = |told: &[String]| -> Vec<String> {
+        let mut told: Vec<String> = told
+            .iter()
+            .map(|line| {
+                // Where no tracepoint tells of sending and receiving, whoever accepted is the owner.
+                line.replace("lab-s-child", "lab-server")
+                    .replace("\"plain\" null", "plain or third ACK")
+                    .replace(
+                        "\"fallback\" \"MPCapableFallbackACK\"",
+                        "plain or third ACK",
+                    )
+            })
+            .collect();
+        told.sort();
+        told
+    };
+    for kernel in ["6.1", "6.12"] {
+        let fexit = told(kernel, "fexit");
+        assert!(fexit.len() >= 10, "{fexit:?}");
+        assert_eq!(fexit, told(kernel, "kprobe"), "{kernel}");
+        assert_eq!(
+            plain(&fexit),
+            plain(&told(kernel, "tracepoint")),
+            "{kernel}"
+        );
     }
 }

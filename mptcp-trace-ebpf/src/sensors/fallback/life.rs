@@ -25,7 +25,7 @@ use mptcp_trace_common::{
 use super::{
     CLOSE, ESTABLISHED, LISTEN, SYN_RECV, SYN_SENT, add_evidence,
     decision::{Keeper, argument, blackhole, keep, kept},
-    flush_pending, look,
+    fell_back, flush_pending, look,
 };
 use crate::{
     emit,
@@ -71,7 +71,10 @@ fn connection_state(msk: Sock, old: u32, new: u32) {
     match (old, new) {
         (CLOSE, SYN_SENT) => {
             touched(msk.0, u32::from(VIA_CONNECT));
-            let _none = FALLEN.remove(msk.0);
+            // One kernel lets a socket that fell back connect again without taking the bit back.
+            if fell_back(msk) != Some(true) {
+                let _none = FALLEN.remove(msk.0);
+            }
             if let Some(conn) = conn(msk.0) {
                 conn.connect_ns = now_ns();
                 conn.evidence = 0;

@@ -108,7 +108,12 @@ fn flush_pending(msk: Sock) {
 /// Looks whether a connection has fallen back and nobody saw it.
 #[inline(always)]
 pub(crate) fn look(msk: Sock, site: u8) {
-    if fell_back(msk) == Some(true) && FALLEN.get_ptr(msk.0).is_none() {
+    let fallen = fell_back(msk);
+    if fallen == Some(false) && FALLEN.get_ptr(msk.0).is_some() {
+        // connect(AF_UNSPEC) took it back: the next time is news again.
+        let _stale = FALLEN.remove(msk.0);
+    }
+    if fallen == Some(true) && FALLEN.get_ptr(msk.0).is_none() {
         let mut site = site;
         if conn(msk.0).is_none() {
             // Not known any more, or never was: when it fell back cannot be told from here.
