@@ -268,8 +268,6 @@ pub const EVIDENCE_WATCHED: u32 = 1 << 31;
 pub const SITE_TRY_FALLBACK: u8 = 1;
 /// `mptcp_connect`.
 pub const SITE_CONNECT: u8 = 2;
-/// `subflow_finish_connect`.
-pub const SITE_FINISH_CONNECT: u8 = 3;
 /// `mptcp_syn_options` or `subflow_state_change`: simultaneous open.
 pub const SITE_SIMULTANEOUS: u8 = 4;
 /// The tracepoint in `mptcp_subflow_data_available`.

@@ -10,11 +10,10 @@ use mptcp_trace_common::record::{
     EVIDENCE_SIMULTANEOUS, KIND_ACCEPTED, KIND_BLACKHOLE, KIND_EXISTING, KIND_FALLBACK,
     KIND_TCP_CHILD, NO_MIB, Owner as OwnerRecord, REFUSED, SITE_ACTIVE_DISABLE, SITE_CONNECT,
     SITE_DATA_AVAILABLE, SITE_DETECT_BLACKHOLE, SITE_DROPPED_CONTEXT, SITE_DSS_CORRUPTION,
-    SITE_FINISH_CONNECT, SITE_HANDSHAKE, SITE_LATER, SITE_LISTED, SITE_NO_CONTEXT,
-    SITE_SIMULTANEOUS, SITE_TCP_CHILD, SITE_TRY_FALLBACK, SUBFLOW_CHECKSUMS, SUBFLOW_MP_CAPABLE,
-    SUBFLOW_MPC_DROP, SUBFLOW_REMOTE_KEY, SUBFLOW_REQUEST_MPTCP, SUBFLOW_SERVER_SIDE,
-    SUBFLOW_SIDE_KNOWN, VALID_INODE, VIA_ACCEPT, VIA_CONNECT, VIA_EXISTING, VIA_IO, VIA_LISTEN,
-    VIA_LISTENER, VIA_QUERY, VIA_SOCKET,
+    SITE_HANDSHAKE, SITE_LATER, SITE_LISTED, SITE_NO_CONTEXT, SITE_SIMULTANEOUS, SITE_TCP_CHILD,
+    SITE_TRY_FALLBACK, SUBFLOW_CHECKSUMS, SUBFLOW_MP_CAPABLE, SUBFLOW_MPC_DROP, SUBFLOW_REMOTE_KEY,
+    SUBFLOW_REQUEST_MPTCP, SUBFLOW_SERVER_SIDE, SUBFLOW_SIDE_KNOWN, VALID_INODE, VIA_ACCEPT,
+    VIA_CONNECT, VIA_EXISTING, VIA_IO, VIA_LISTEN, VIA_LISTENER, VIA_QUERY, VIA_SOCKET,
 };
 
 use super::{
@@ -114,7 +113,7 @@ pub(super) fn connection(bytes: &[u8], facts: &Facts) -> Result<Observation, Dec
             )
         }),
         evidence: evidence(sighting.evidence),
-        existing: is(CONN_EXISTING) || is(CONN_UNSEEN_BIRTH),
+        existing: kind == ConnectionKind::Existing || is(CONN_EXISTING) || is(CONN_UNSEEN_BIRTH),
         fell_back,
         late: sighting.site == SITE_LATER,
         current: (
@@ -256,10 +255,9 @@ pub(super) fn conclude(sighting: &Sighting, facts: &Facts) -> Result<Conclusion,
         SITE_DATA_AVAILABLE => inferred(DSS),
         SITE_DSS_CORRUPTION => inferred(CORRUPTION),
         SITE_DROPPED_CONTEXT => inferred(THIRD_ACK),
-        // Here the state bit was found set. The functions of the handshake run at other times too
-        // (subflow_finish_connect with any packet after the route has changed): they tell when, not why.
+        // Here the state bit was found set: that tells when, not why. Functions of the handshake run at other times
+        // too.
         SITE_CONNECT
-        | SITE_FINISH_CONNECT
         | SITE_SIMULTANEOUS
         | SITE_DETECT_BLACKHOLE
         | SITE_HANDSHAKE

@@ -14,14 +14,13 @@ use super::{Fact, system};
 pub const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 
 /// Functions whose description decides about a rung.
-const FUNCTIONS: [&str; 18] = [
+const FUNCTIONS: [&str; 17] = [
     "mptcp_getsockopt",
     "tcp_getsockopt",
     "do_tcp_getsockopt",
     "mptcp_getsockopt_sol_tcp",
     "__mptcp_try_fallback",
     "mptcp_connect",
-    "subflow_finish_connect",
     "subflow_state_change",
     "mptcp_syn_options",
     "mptcp_active_detect_blackhole",

@@ -7,14 +7,13 @@ use std::{
 };
 
 /// Functions we look for.
-const WANTED: [&str; 17] = [
+const WANTED: [&str; 16] = [
     "mptcp_getsockopt",
     "mptcp_getsockopt_sol_tcp",
     "tcp_getsockopt",
     "do_tcp_getsockopt",
     "__mptcp_try_fallback",
     "mptcp_dss_corruption",
-    "subflow_finish_connect",
     "mptcp_active_detect_blackhole",
     "mptcp_active_disable",
     "mptcp_pm_mp_fail_received",

@@ -180,7 +180,6 @@ fn fexit(host: &HostSupport) -> Result<FallbackPlan, String> {
         let mut edges = 0;
         for (program, function) in [
             ("fallback_fexit_connect", "mptcp_connect"),
-            ("fallback_fexit_finish", "subflow_finish_connect"),
             ("fallback_fexit_simultaneous", "mptcp_syn_options"),
             ("fallback_fexit_state_change", "subflow_state_change"),
             ("fallback_fexit_detect", "mptcp_active_detect_blackhole"),
@@ -190,8 +189,9 @@ fn fexit(host: &HostSupport) -> Result<FallbackPlan, String> {
         if edges == 0 {
             return Err("the kernel's type information has no function that can fall back".into());
         }
-        // The functions that fall back in the data path run with every packet: trampolines on them cost a bulk
-        // transfer a fifth of its speed. The tracepoints beside them cost next to nothing.
+        // The functions that fall back in the data path run with every packet, and so does
+        // subflow_finish_connect: trampolines on them cost a bulk transfer a fifth of its speed. The tracepoints
+        // beside them cost next to nothing.
         gathered.limits.push(INFERRED.into());
         gathered.limits.push(LATE.into());
     }
@@ -267,14 +267,13 @@ fn kprobe(host: &HostSupport) -> Result<FallbackPlan, String> {
         gathered.probe("fallback_kretprobe_try", Target::Kretprobe(DECISION.into()));
         gathered.probe("fallback_kprobe_try", Target::Kprobe(DECISION.into()));
     } else {
-        for (program, function) in [
-            ("fallback_kretprobe_finish", "subflow_finish_connect"),
-            ("fallback_kretprobe_detect", "mptcp_active_detect_blackhole"),
-        ] {
-            if has_symbol(host, function) {
-                gathered.probe(program, Target::Kretprobe(function.into()));
-                gathered.probe("fallback_kprobe_edge", Target::Kprobe(function.into()));
-            }
+        let function = "mptcp_active_detect_blackhole";
+        if has_symbol(host, function) {
+            gathered.probe(
+                "fallback_kretprobe_detect",
+                Target::Kretprobe(function.into()),
+            );
+            gathered.probe("fallback_kprobe_edge", Target::Kprobe(function.into()));
         }
         gathered.limits.push(INFERRED.into());
         gathered.limits.push(LATE.into());

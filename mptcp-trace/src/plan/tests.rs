@@ -371,25 +371,29 @@ fn the_copy_that_the_compiler_made_of_the_decision_gets_a_breakpoint() {
 
 #[test]
 fn where_no_function_is_told_the_cause_the_edge_is_looked_for_where_it_can_be() {
-    let edges = ["subflow_finish_connect", "mptcp_connect"];
+    let edges = ["mptcp_connect", "mptcp_active_detect_blackhole"];
     let host = HostSupport {
         cause_is_told: false,
         ..with_functions(
             &edges,
-            &["subflow_finish_connect", "mptcp_dss_corruption.constprop.0"],
+            &[
+                "mptcp_active_detect_blackhole",
+                "mptcp_dss_corruption.constprop.0",
+            ],
         )
     };
     assert_eq!(
         fallback_told(&host, Rung::Fexit),
         format!(
-            "{LIFE_FEXIT}, fexit mptcp_connect, fexit subflow_finish_connect, \
+            "{LIFE_FEXIT}, fexit mptcp_connect, fexit mptcp_active_detect_blackhole, \
              kprobe mptcp_dss_corruption.constprop.0, {SHARED}"
         )
     );
     assert_eq!(
         fallback_told(&host, Rung::Kprobe),
         format!(
-            "{LIFE_KPROBE}, kretprobe subflow_finish_connect, kprobe subflow_finish_connect, \
+            "{LIFE_KPROBE}, kretprobe mptcp_active_detect_blackhole, \
+             kprobe mptcp_active_detect_blackhole, \
              kprobe mptcp_dss_corruption.constprop.0, {SHARED}"
         )
     );

@@ -7,9 +7,7 @@ use aya_ebpf::{
     macros::{fexit, kprobe, kretprobe},
     programs::{FExitContext, ProbeContext, RetProbeContext},
 };
-use mptcp_trace_common::record::{
-    SITE_CONNECT, SITE_DETECT_BLACKHOLE, SITE_FINISH_CONNECT, SITE_SIMULTANEOUS,
-};
+use mptcp_trace_common::record::{SITE_CONNECT, SITE_DETECT_BLACKHOLE, SITE_SIMULTANEOUS};
 
 use super::{
     decision::{Keeper, argument, keep, kept},
@@ -28,13 +26,6 @@ fn look_at_subflow(subflow: Sock, site: u8) {
 #[fexit(function = "mptcp_connect")]
 pub(crate) fn fallback_fexit_connect(ctx: FExitContext) -> i32 {
     look(Sock(ctx.arg(0)), SITE_CONNECT);
-    0
-}
-
-/// `subflow_finish_connect(ssk, skb)` returns.
-#[fexit(function = "subflow_finish_connect")]
-pub(crate) fn fallback_fexit_finish(ctx: FExitContext) -> i32 {
-    look_at_subflow(Sock(ctx.arg(0)), SITE_FINISH_CONNECT);
     0
 }
 
@@ -63,15 +54,6 @@ pub(crate) fn fallback_fexit_detect(ctx: FExitContext) -> i32 {
 #[kprobe]
 pub(crate) fn fallback_kprobe_edge(ctx: ProbeContext) -> u32 {
     keep(Keeper::Edge, argument(&ctx, 0), 0);
-    0
-}
-
-/// `subflow_finish_connect` returns.
-#[kretprobe]
-pub(crate) fn fallback_kretprobe_finish(_ctx: RetProbeContext) -> u32 {
-    if let Some([subflow, _none]) = kept(Keeper::Edge) {
-        look_at_subflow(Sock(subflow), SITE_FINISH_CONNECT);
-    }
     0
 }
 

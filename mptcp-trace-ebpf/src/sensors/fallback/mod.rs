@@ -116,8 +116,9 @@ pub(crate) fn look(msk: Sock, site: u8) {
     if fallen == Some(true) && FALLEN.get_ptr(msk.0).is_none() {
         let mut site = site;
         if conn(msk.0).is_none() {
-            // Not known any more, or never was: when it fell back cannot be told from here.
-            if msk.state().is_ok_and(|state| u32::from(state) == CLOSE) {
+            // Not known any more, or never was: when it fell back cannot be told from here. If nobody holds it
+            // any more either, it is nobody's business.
+            if msk.state().is_ok_and(|state| u32::from(state) == CLOSE) || msk.inode().is_err() {
                 return;
             }
             site = SITE_LATER;

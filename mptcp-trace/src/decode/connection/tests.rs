@@ -155,7 +155,6 @@ fn where_it_was_not_the_first_thing_that_went_wrong_is_the_cause() {
     ] {
         for site in [
             SITE_CONNECT,
-            SITE_FINISH_CONNECT,
             SITE_SIMULTANEOUS,
             SITE_DETECT_BLACKHOLE,
             SITE_HANDSHAKE,
