@@ -66,13 +66,14 @@ pub enum Verb {
 /// How to trace.
 #[derive(Args, Debug)]
 pub struct LiveArgs {
-    /// Only this process, all its threads included (repeatable)
+    /// Only this process: the connections that it holds, and what all its threads ask (repeatable)
     #[arg(short, long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
     pub pid: Vec<u32>,
     /// With --pid: its children too, and theirs
     #[arg(short, long)]
     pub follow: bool,
-    /// Only threads of this name, at most 15 bytes, as in /proc/PID/comm (repeatable)
+    /// Only processes of this name (connections) and threads of this name (questions), at most 15 bytes, as
+    /// in /proc/PID/comm (repeatable)
     #[arg(long, value_name = "NAME")]
     pub comm: Vec<String>,
     /// Only sockets of this network namespace: a name of `ip netns`, a path, or an inode number
@@ -202,7 +203,8 @@ pub struct DoctorArgs {
     after_help = "Examples:\n  mptcp-trace explain\n  mptcp-trace explain MPCapableFallbackSYNACK"
 )]
 pub struct ExplainArgs {
-    /// Name of a counter, as nstat prints it (`MPTcpExt` in front or not); all of them if none is named
+    /// Name of a counter, as nstat prints it (`MPTcpExt` in front or not), or `plain`; all of them if none
+    /// is named
     pub cause: Option<String>,
 }
 

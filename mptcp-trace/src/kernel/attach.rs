@@ -66,6 +66,8 @@ pub struct Tracer {
     lists: bool,
     /// A fallback may happen where no probe sees it.
     may_miss: bool,
+    /// The kernel's types, while programs are being loaded: reading them takes a tenth of a second.
+    types: Option<Btf>,
 }
 
 /// Runs of programs that the kernel skipped.
@@ -115,6 +117,7 @@ impl Tracer {
             missed: Misses::default(),
             lists: false,
             may_miss: fallback.is_some_and(|plan| !plan.decision_probed),
+            types: None,
         };
         tracer.fill_filters(config).map_err(wrap)?;
         if config.follow {
@@ -178,15 +181,18 @@ impl Tracer {
     }
 
     fn go_through_files(&mut self) -> anyhow::Result<()> {
+        let what = "cannot go through the files of all tasks";
+        if !self.lists {
+            self.read_types()?;
+        }
         let program: &mut Iter = self
             .ebpf
             .program_mut(LISTER)
             .with_context(|| format!("the BPF object has no program {LISTER}"))?
             .try_into()?;
-        let what = "cannot go through the files of all tasks";
         if !self.lists {
-            let btf = Btf::from_sys_fs().context("cannot read the kernel's type information")?;
-            program.load("task_file", &btf).context(what)?;
+            let types = self.types.take().context("no type information")?;
+            program.load("task_file", &types).context(what)?;
             self.lists = true;
         }
         let link = program.attach().context(what)?;
@@ -194,6 +200,15 @@ impl Tracer {
         // It has nothing to say in here: reading makes it run, and what it finds is in the ring.
         let mut nothing = [0; 4096];
         while file.read(&mut nothing).context(what)? > 0 {}
+        Ok(())
+    }
+
+    /// Reads the kernel's types, unless that was done already.
+    fn read_types(&mut self) -> anyhow::Result<()> {
+        if self.types.is_none() {
+            let types = Btf::from_sys_fs().context("cannot read the kernel's type information")?;
+            self.types = Some(types);
+        }
         Ok(())
     }
 
@@ -377,17 +392,15 @@ impl Tracer {
         let needs_types = probes
             .iter()
             .any(|probe| matches!(probe.target, Target::Fentry(_) | Target::Fexit(_)));
-        let btf = if needs_types {
-            Some(Btf::from_sys_fs().context("cannot read the kernel's type information")?)
-        } else {
-            None
-        };
+        if needs_types {
+            self.read_types()?;
+        }
         for probe in probes {
             let program = self
                 .ebpf
                 .program_mut(probe.program)
                 .with_context(|| format!("the BPF object has no program {}", probe.program))?;
-            attach(program, &probe.target, btf.as_ref())
+            attach(program, &probe.target, self.types.as_ref())
                 .with_context(|| format!("cannot attach {}", probe.target))?;
             // One program can hang in several places.
             if !self.attached.contains(&probe.program) {

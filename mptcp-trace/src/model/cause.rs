@@ -60,8 +60,26 @@ pub fn find(name: &str) -> Option<&'static Cause> {
     };
     CAUSES
         .iter()
+        .chain([&PLAIN])
         .find(|cause| cause.name.eq_ignore_ascii_case(bare))
 }
+
+/// What a `plain` line is about: no counter of the kernel counts it.
+const PLAIN: Cause = Cause {
+    name: "plain",
+    is_fallback: false,
+    when: "server, when the handshake ends",
+    meaning: "A client without MPTCP connected to a socket that listens for both, and what is accepted is a TCP \
+              socket. That is as it should be, unless the client did ask: then something on the way took the option \
+              out of its SYN. The client counts MPCapableFallbackSYNACK in that case; the server cannot tell.",
+    function: "mptcp_subflow_drop_ctx",
+    rfc_section: "3.1, 3.7",
+    culprits: &[Culprit::Peer, Culprit::Path],
+    next: &[
+        "on the client: does the program open its socket with IPPROTO_MPTCP? (mptcpize run PROGRAM)",
+        "on both ends: tcpdump -v 'tcp[tcpflags] & tcp-syn != 0' (does `mptcp capable` arrive as it was sent?)",
+    ],
+};
 
 /// Name of the counter behind an enumerator of `enum linux_mptcp_mib_field`, for those that stand for a cause.
 #[must_use]

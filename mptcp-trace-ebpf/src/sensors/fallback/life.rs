@@ -89,6 +89,8 @@ fn connection_state(msk: Sock, old: u32, new: u32) {
             note_down(msk, &child(msk, 0));
         }
         (LISTEN, CLOSE) => listens_no_more(msk),
+        // Closed before it was anything; where ends are not probed, there will be no other sign of it.
+        (CLOSE, CLOSE) if CHILDREN_PROBED.load() == 0 && msk.first_subflow().is_none() => gone(msk),
         (SYN_SENT, ESTABLISHED) => {
             flush_pending(msk);
             look(msk, SITE_HANDSHAKE);
