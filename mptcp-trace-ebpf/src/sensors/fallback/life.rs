@@ -58,10 +58,13 @@ pub(crate) fn life_tp_state(ctx: RawTracePointContext) -> i32 {
         if let Some(msk) = sk.msk_of_subflow() {
             add_evidence(msk, EVIDENCE_SIMULTANEOUS);
         }
-    } else if new == ESTABLISHED && old == SYN_RECV && CHILDREN_PROBED.load() == 0 {
-        if sk.tcp_is_mptcp().is_ok_and(|is| !is) && has_mptcp_listener(sk) {
-            tcp_child(sk, SITE_TCP_CHILD);
-        }
+    } else if new == ESTABLISHED
+        && old == SYN_RECV
+        && CHILDREN_PROBED.load() == 0
+        && sk.tcp_is_mptcp().is_ok_and(|is| !is)
+        && has_mptcp_listener(sk)
+    {
+        tcp_child(sk, SITE_TCP_CHILD);
     }
     0
 }

@@ -96,12 +96,12 @@ fn report_refused(msk: Sock, site: u8, mib: i32) {
 /// Tells of a fallback that had to wait.
 #[inline(always)]
 fn flush_pending(msk: Sock) {
-    if let Some(conn) = conn(msk.0) {
-        if conn.state & CONN_PENDING != 0 {
-            conn.state &= !CONN_PENDING;
-            let what = where_and_why(conn.pending_site as u8, conn.pending_mib, false);
-            tell::connection(KIND_FALLBACK, msk.0, what, conn.pending_ns);
-        }
+    if let Some(conn) = conn(msk.0)
+        && conn.state & CONN_PENDING != 0
+    {
+        conn.state &= !CONN_PENDING;
+        let what = where_and_why(conn.pending_site as u8, conn.pending_mib, false);
+        tell::connection(KIND_FALLBACK, msk.0, what, conn.pending_ns);
     }
 }
 

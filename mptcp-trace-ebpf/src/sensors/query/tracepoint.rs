@@ -73,7 +73,7 @@ fn enter(ctx: &TracePointContext) {
         emit::count(counter::FILTERED);
         return;
     }
-    if SYSCALL_IN_FLIGHT.insert(thread, &UNASKED, 0).is_err() {
+    if SYSCALL_IN_FLIGHT.insert(thread, unasked(), 0).is_err() {
         emit::count(counter::TABLE_FULL);
         debug!(ctx, "thread {}: no room for its question", ctx.pid());
         return;
@@ -112,7 +112,12 @@ fn write_down(record: &mut QueryRecord, sk: Sock) -> Result<(), u32> {
     Ok(())
 }
 
-/// A slot before anything is written into it.
+/// A slot before anything is written into it: by reference, since it is too large for the stack.
+#[inline(always)]
+fn unasked() -> &'static SyscallInFlight {
+    &UNASKED
+}
+
 static UNASKED: SyscallInFlight = SyscallInFlight {
     record: NOTHING,
     file: 0,
