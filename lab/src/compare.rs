@@ -230,7 +230,7 @@ fn identity(rung: &str, ends: &[&End]) -> Cell {
         return mismatch("identity", rung, "counters", "none", why);
     }
     for losses in &end.losses {
-        if !losses.balances() || losses.lost() + losses.missed > 0 {
+        if !losses.balances() || losses.gone() > 0 {
             let why = format!("{losses:?}");
             return mismatch("identity", rung, "nothing lost", "otherwise", why);
         }

@@ -620,17 +620,7 @@ fn identity(rung: &str, lines: usize, ends: &[&traced::End]) -> Cell {
     let [end] = ends else {
         return wrong(format!("{} end lines", ends.len()));
     };
-    // A run of a probe that the kernel skipped, because a packet came in the middle of another, is no lost
-    // fallback: what it missed is found later, and the comparison with the kernel's counters proves it. A query
-    // is seen at that one place or never.
-    let lost = |losses: &Losses| {
-        let missed = if losses.sensor == "fallback" {
-            0
-        } else {
-            losses.missed
-        };
-        !losses.balances() || losses.lost() + missed > 0
-    };
+    let lost = |losses: &Losses| !losses.balances() || losses.gone() > 0;
     if end.losses.is_empty() || end.losses.iter().any(lost) {
         return wrong(format!("{:?}", end.losses));
     }

@@ -162,7 +162,8 @@ impl Books {
         let losses: &[Losses] = self.end.as_ref().map_or(&[], |end| &end.losses);
         let lost: u64 = losses
             .iter()
-            .map(|losses| losses.lost() + losses.missed)
+            .filter(|losses| losses.sensor == "query")
+            .map(Losses::gone)
             .sum();
         let unaccounted = queries.cast_signed() - (self.lines + lost).cast_signed();
         let balanced = !losses.is_empty() && losses.iter().all(Losses::balances);

@@ -56,7 +56,7 @@ fn flooded(lines: Vec<Traced>, ring_full: u64, told: &Told) -> Flooded {
         books.take(TracedLine::Query(Box::new(line)));
     }
     let losses = Losses {
-        sensor: String::new(),
+        sensor: "query".to_owned(),
         seen: emitted + ring_full,
         emitted,
         filtered: 0,
