@@ -1,7 +1,8 @@
 //! Two network namespaces, and the pair of virtual Ethernet devices that joins them.
 //!
 //! Nothing of it has a name outside: the namespaces live as long as somebody holds them or is inside, and the
-//! devices go with them, also if this program is killed.
+//! devices go with them, also if this program is killed. The pair is a veth, or, where the kernel has its module not
+//! at hand, a netkit, which is no module (Linux 6.7 and later).
 
 use std::{
     fs::File,
@@ -56,8 +57,12 @@ pub fn join(ends: [End<'_>; 2]) -> anyhow::Result<()> {
     let [near, far] = ends;
     netns::within(near.namespace, || {
         Route::open()?
-            .ask(&new_pair(far.namespace))
-            .context("cannot make a veth pair (CONFIG_VETH)")
+            .ask(&new_pair(Kind::Veth, far.namespace))
+            .or_else(|why| {
+                let ask = || Route::open()?.ask(&new_pair(Kind::Netkit, far.namespace));
+                ask().map_err(|_| why)
+            })
+            .context("cannot make a veth pair (CONFIG_VETH), nor a netkit pair (CONFIG_NETKIT)")
     })?;
     for end in ends {
         netns::within(end.namespace, || set_up(end))?;
@@ -210,14 +215,32 @@ impl Message {
     }
 }
 
-fn new_pair(far: BorrowedFd<'_>) -> Message {
-    const VETH_INFO_PEER: u16 = 1;
+/// What the pair is made of.
+#[derive(Clone, Copy)]
+enum Kind {
+    Veth,
+    Netkit,
+}
+
+fn new_pair(kind: Kind, far: BorrowedFd<'_>) -> Message {
+    /// `VETH_INFO_PEER` and `IFLA_NETKIT_PEER_INFO`.
+    const PEER_INFO: u16 = 1;
     const IFLA_INFO_DATA: u16 = 2;
+    const IFLA_NETKIT_MODE: u16 = 5;
+    /// As a veth: with Ethernet headers, and neighbours to be found.
+    const NETKIT_L2: u32 = 0;
     let name = attribute(libc::IFLA_IFNAME, &[DEVICE.as_bytes(), b"\0"]);
     let place = attribute(libc::IFLA_NET_NS_FD, &[&far.as_raw_fd().to_ne_bytes()]);
-    let peer = attribute(VETH_INFO_PEER, &[&ANY_DEVICE, &name, &place]);
-    let kind = attribute(libc::IFLA_INFO_KIND, &[b"veth"]);
-    let data = attribute(IFLA_INFO_DATA, &[&peer]);
+    let peer = attribute(PEER_INFO, &[&ANY_DEVICE, &name, &place]);
+    let (kind, mode): (&[u8], _) = match kind {
+        Kind::Veth => (b"veth", Vec::new()),
+        Kind::Netkit => (
+            b"netkit",
+            attribute(IFLA_NETKIT_MODE, &[&NETKIT_L2.to_ne_bytes()]),
+        ),
+    };
+    let kind = attribute(libc::IFLA_INFO_KIND, &[kind]);
+    let data = attribute(IFLA_INFO_DATA, &[&peer, &mode]);
     let link = attribute(libc::IFLA_LINKINFO, &[&kind, &data]);
     Message {
         kind: libc::RTM_NEWLINK,

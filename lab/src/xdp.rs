@@ -1,6 +1,6 @@
-//! A middlebox in the kernel: an XDP program at each end of a veth pair rewrites what arrives there.
+//! A middlebox in the kernel: an XDP program at each end of a veth or netkit pair rewrites what arrives there.
 //!
-//! It needs no module but veth, no daemon and no thread. Loopback would be no substitute: there the kernel hands
+//! It needs no other module, no daemon and no thread. Loopback would be no substitute: there the kernel hands
 //! the parsed option along with the packet, and does not miss what the header has lost.
 
 use std::{

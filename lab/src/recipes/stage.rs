@@ -43,7 +43,7 @@ const LISTENER: &str = "listener";
 pub enum Means {
     /// A thread between two TUN devices.
     Tun,
-    /// XDP programs on a veth pair.
+    /// XDP programs on a veth or netkit pair.
     Xdp,
 }
 
