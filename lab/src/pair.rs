@@ -28,8 +28,13 @@ use crate::{
 
 /// Where nginx listens.
 const PORT: u16 = 8080;
-/// What it has to offer, bytes: many packets.
-const FILE_BYTES: usize = 1 << 20;
+/// Many packets.
+const LARGE_BYTES: usize = 1 << 20;
+/// Several packets that fit into the first receive window. Once the client has fallen back it acknowledges no data by
+/// MPTCP any more, and a server that only sends does not notice: it waits, and sends a packet every 200 ms.
+const SMALL_BYTES: usize = 32 << 10;
+/// Longest that a download may take, seconds.
+const DOWNLOAD_MAX_S: &str = "60";
 /// Longest that nginx may take until it answers.
 const START_MAX: Duration = Duration::from_secs(20);
 
@@ -47,6 +52,8 @@ pub struct Args {
 /// One download.
 struct Try {
     case: &'static str,
+    /// What there is to download.
+    bytes: usize,
     rules: Rules,
     /// curl's connection must fall back.
     falls_back: bool,
@@ -72,6 +79,7 @@ const PASSED: Treatment = Treatment {
 const TRIES: [Try; 3] = [
     Try {
         case: "pair-healthy",
+        bytes: LARGE_BYTES,
         rules: Rules {
             to_server: PASSED,
             to_client: PASSED,
@@ -80,6 +88,7 @@ const TRIES: [Try; 3] = [
     },
     Try {
         case: "pair-strip-syn",
+        bytes: LARGE_BYTES,
         rules: Rules {
             to_server: STRIPPED_SYN,
             to_client: PASSED,
@@ -88,6 +97,7 @@ const TRIES: [Try; 3] = [
     },
     Try {
         case: "pair-strip-data",
+        bytes: SMALL_BYTES,
         rules: Rules {
             to_server: PASSED,
             to_client: STRIPPED_DATA,
@@ -157,13 +167,14 @@ fn download(of: &'static Try) -> anyhow::Result<Downloaded> {
         netns::counters(middlebox.near())?,
         netns::counters(middlebox.far())?,
     ];
-    let nginx = Nginx::start(middlebox.far())?;
+    let nginx = Nginx::start(middlebox.far(), of.bytes)?;
     middlebox.set(of.rules)?;
     let page = Scratch::new("page");
     let url = format!("http://{SERVER_V4}:{PORT}/file");
     let status = netns::within(middlebox.near(), || {
         Command::new("mptcpize")
-            .args(["run", "curl", "--silent", "--show-error", "--output"])
+            .args(["run", "curl", "--silent", "--show-error"])
+            .args(["--max-time", DOWNLOAD_MAX_S, "--output"])
             .arg(&page.0)
             .arg(&url)
             .stdin(Stdio::null())
@@ -173,9 +184,10 @@ fn download(of: &'static Try) -> anyhow::Result<Downloaded> {
     ensure!(status.success(), "{}: curl: {status}", of.case);
     let got = fs::metadata(&page.0).map_or(0, |page| page.len());
     ensure!(
-        got == FILE_BYTES as u64,
-        "{}: curl got {got} of {FILE_BYTES} bytes",
-        of.case
+        got == of.bytes as u64,
+        "{}: curl got {got} of {} bytes",
+        of.case,
+        of.bytes
     );
     drop(nginx);
     let moved = |at: usize, now: BorrowedFd<'_>| -> anyhow::Result<(u64, Counters)> {
@@ -197,10 +209,10 @@ struct Nginx {
 }
 
 impl Nginx {
-    fn start(namespace: BorrowedFd<'_>) -> anyhow::Result<Self> {
+    fn start(namespace: BorrowedFd<'_>, bytes: usize) -> anyhow::Result<Self> {
         let home = std::env::temp_dir().join(format!("mptcp-lab-nginx-{}", std::process::id()));
         fs::create_dir_all(&home).context("cannot make a directory for nginx")?;
-        fs::write(home.join("file"), vec![b'x'; FILE_BYTES]).context("cannot write a file")?;
+        fs::write(home.join("file"), vec![b'x'; bytes]).context("cannot write a file")?;
         let conf = home.join("nginx.conf");
         fs::write(&conf, configuration(&home)).context("cannot configure nginx")?;
         let child = netns::within(namespace, || {
