@@ -17,8 +17,7 @@ use crate::{
     net::{Family, Kind, open},
     netns, report,
     tracer::{Started, Tracer},
-    veth::{self, End},
-    xdp::{CLIENT_V4, CLIENT_V6, SERVER_V4, SERVER_V6},
+    veth::{self, CLIENT_V4, SERVER_V4},
 };
 
 /// How to transfer.
@@ -137,19 +136,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 ///
 /// Says which step failed.
 pub fn transfer(args: &Args) -> anyhow::Result<Transfer> {
-    let (near, far) = (veth::namespace()?, veth::namespace()?);
-    veth::join([
-        End {
-            namespace: near.as_fd(),
-            v4: CLIENT_V4,
-            v6: CLIENT_V6,
-        },
-        End {
-            namespace: far.as_fd(),
-            v4: SERVER_V4,
-            v6: SERVER_V6,
-        },
-    ])?;
+    let (near, far) = veth::joined()?;
     let listener = at(far.as_fd(), SERVER_V4)?;
     listener.listen(1).context("cannot listen")?;
     let address = listener

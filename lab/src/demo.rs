@@ -16,7 +16,8 @@ use crate::{
     netns,
     rules::{Rules, Treatment},
     sys,
-    xdp::{CLIENT_V4, Middlebox, SERVER_V4},
+    veth::{CLIENT_V4, SERVER_V4},
+    xdp::Middlebox,
 };
 
 /// Longest that one step may take.

@@ -215,16 +215,7 @@ pub fn compare(rung: &str, played: &[Played], traced: &[TracedLine]) -> Vec<Cell
     let blackholes = blackholes(traced);
     let limits: Vec<&String> = traced
         .iter()
-        .filter_map(|line| match line {
-            TracedLine::Start(start) => Some(start),
-            TracedLine::Query(_)
-            | TracedLine::Fallback(_)
-            | TracedLine::Refused(_)
-            | TracedLine::Plain(_)
-            | TracedLine::Existing(_)
-            | TracedLine::Blackhole(_)
-            | TracedLine::End(_) => None,
-        })
+        .filter_map(TracedLine::start)
         .flat_map(|start| &start.sensors)
         .flat_map(|sensor| &sensor.limits)
         .collect();
@@ -297,19 +288,7 @@ fn blackholes(traced: &[TracedLine]) -> Vec<u64> {
 }
 
 fn ends(traced: &[TracedLine]) -> Vec<&traced::End> {
-    traced
-        .iter()
-        .filter_map(|line| match line {
-            TracedLine::End(end) => Some(end),
-            TracedLine::Start(_)
-            | TracedLine::Query(_)
-            | TracedLine::Fallback(_)
-            | TracedLine::Refused(_)
-            | TracedLine::Plain(_)
-            | TracedLine::Existing(_)
-            | TracedLine::Blackhole(_) => None,
-        })
-        .collect()
+    traced.iter().filter_map(TracedLine::end).collect()
 }
 
 fn queries(traced: &[TracedLine]) -> usize {

@@ -193,19 +193,11 @@ fn named_function(rung: &str, traced: &[TracedLine]) -> anyhow::Result<Option<Ce
         return Ok(None);
     }
     let wanted = format!("kprobe {NAMED_FUNCTION}");
-    let probed = traced.iter().any(|line| match line {
-        TracedLine::Start(start) => start
-            .sensors
-            .iter()
-            .any(|sensor| sensor.probes.contains(&wanted)),
-        TracedLine::Query(_)
-        | TracedLine::Fallback(_)
-        | TracedLine::Refused(_)
-        | TracedLine::Plain(_)
-        | TracedLine::Existing(_)
-        | TracedLine::Blackhole(_)
-        | TracedLine::End(_) => false,
-    });
+    let probed = traced
+        .iter()
+        .filter_map(TracedLine::start)
+        .flat_map(|start| &start.sensors)
+        .any(|sensor| sensor.probes.contains(&wanted));
     Ok(Some(if probed {
         ok("named-function", rung, &wanted, &wanted)
     } else {

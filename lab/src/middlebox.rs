@@ -28,14 +28,11 @@ use crate::{
     netns,
     packet::{self, Place, Verdict},
     rules::Rules,
+    veth::{CLIENT_V4, CLIENT_V6, SERVER_V4, SERVER_V6},
 };
 
 /// Name of the device in both namespaces.
 const DEVICE: &str = "lab0";
-const CLIENT_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
-const SERVER_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
-const CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1);
-const SERVER_V6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 2);
 
 /// Longest packet, header included.
 const PACKET_BYTES_MAX: usize = 65_536;

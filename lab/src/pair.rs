@@ -23,7 +23,8 @@ use crate::{
     report::{Cell, Cells, Outcome},
     rules::{Rules, Treatment},
     traced::{Found, TracedLine},
-    xdp::{Middlebox, SERVER_V4},
+    veth::SERVER_V4,
+    xdp::Middlebox,
 };
 
 /// Where nginx listens.

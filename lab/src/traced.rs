@@ -40,6 +40,26 @@ pub enum TracedLine {
 }
 
 impl TracedLine {
+    /// If it is the first line.
+    #[must_use]
+    pub const fn start(&self) -> Option<&Start> {
+        if let Self::Start(start) = self {
+            Some(start)
+        } else {
+            None
+        }
+    }
+
+    /// If it is the last line.
+    #[must_use]
+    pub const fn end(&self) -> Option<&End> {
+        if let Self::End(end) = self {
+            Some(end)
+        } else {
+            None
+        }
+    }
+
     /// Reads a line; none if it is of a type that is not for us, as the contract wants it.
     ///
     /// # Errors

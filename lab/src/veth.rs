@@ -30,22 +30,53 @@ const CARRIER_DELAY_MAX: Duration = Duration::from_secs(10);
 /// # Errors
 ///
 /// Fails without `CAP_SYS_ADMIN`.
-pub fn namespace() -> anyhow::Result<File> {
+fn namespace() -> anyhow::Result<File> {
     netns::elsewhere(|| {
         link::enter_network_namespace().context("cannot make a network namespace")?;
         netns::current()
     })
 }
 
+/// Address of the lab's client.
+pub const CLIENT_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+/// Address of the lab's server.
+pub const SERVER_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+/// Address of the lab's client.
+pub const CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1);
+/// Address of the lab's server.
+pub const SERVER_V6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 2);
+
+/// Two network namespaces, joined: the client's and the server's.
+///
+/// # Errors
+///
+/// Says which step failed.
+pub fn joined() -> anyhow::Result<(File, File)> {
+    let (near, far) = (namespace()?, namespace()?);
+    join([
+        End {
+            namespace: near.as_fd(),
+            v4: CLIENT_V4,
+            v6: CLIENT_V6,
+        },
+        End {
+            namespace: far.as_fd(),
+            v4: SERVER_V4,
+            v6: SERVER_V6,
+        },
+    ])?;
+    Ok((near, far))
+}
+
 /// One end of the pair.
 #[derive(Clone, Copy)]
-pub struct End<'a> {
+struct End<'a> {
     /// Where it is.
-    pub namespace: BorrowedFd<'a>,
+    namespace: BorrowedFd<'a>,
     /// Its address, with a netmask of 24 bits.
-    pub v4: Ipv4Addr,
+    v4: Ipv4Addr,
     /// Its address, with a netmask of 64 bits.
-    pub v6: Ipv6Addr,
+    v6: Ipv6Addr,
 }
 
 /// Joins two network namespaces. Packets arrive whole and with a complete checksum, and can be sent right away.
@@ -53,7 +84,7 @@ pub struct End<'a> {
 /// # Errors
 ///
 /// Says which step failed.
-pub fn join(ends: [End<'_>; 2]) -> anyhow::Result<()> {
+fn join(ends: [End<'_>; 2]) -> anyhow::Result<()> {
     let [near, far] = ends;
     netns::within(near.namespace, || {
         Route::open()?

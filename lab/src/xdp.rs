@@ -5,7 +5,6 @@
 
 use std::{
     fs::File,
-    net::{Ipv4Addr, Ipv6Addr},
     os::fd::{AsFd as _, BorrowedFd},
     sync::{Mutex, PoisonError},
 };
@@ -20,7 +19,7 @@ use aya::{
 use crate::{
     netns,
     rules::{Rules, Treatment},
-    veth::{self, End},
+    veth,
 };
 
 #[path = "../../lab-ebpf/src/wire.rs"]
@@ -33,15 +32,6 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/bpf/mptcp-middlebox.o"
 ));
-
-/// Address in the near namespace.
-pub const CLIENT_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
-/// Address in the far namespace.
-pub const SERVER_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
-/// Address in the near namespace.
-pub const CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1);
-/// Address in the far namespace.
-pub const SERVER_V6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 2);
 
 // SAFETY: 32-bit numbers only, so there is no padding, and every pattern of bits is a value.
 unsafe impl Pod for Orders {}
@@ -79,19 +69,7 @@ impl Middlebox {
     ///
     /// Fails if this is not root, or the kernel has no veth or no BPF.
     pub fn new() -> anyhow::Result<Self> {
-        let (near, far) = (veth::namespace()?, veth::namespace()?);
-        veth::join([
-            End {
-                namespace: near.as_fd(),
-                v4: CLIENT_V4,
-                v6: CLIENT_V6,
-            },
-            End {
-                namespace: far.as_fd(),
-                v4: SERVER_V4,
-                v6: SERVER_V6,
-            },
-        ])?;
+        let (near, far) = veth::joined()?;
         let mut programs = Ebpf::load(OBJECT).context("cannot load the middlebox's BPF object")?;
         let mut orders = Array::try_from(
             programs

@@ -17,7 +17,8 @@ use mptcp_trace_lab::{
     netns,
     rules::{Rules, Treatment},
     sys,
-    xdp::{CLIENT_V4, CLIENT_V6, Done, Middlebox, SERVER_V4, SERVER_V6},
+    veth::{CLIENT_V4, CLIENT_V6, SERVER_V4, SERVER_V6},
+    xdp::{Done, Middlebox},
 };
 use socket2::Socket;
 
