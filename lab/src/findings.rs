@@ -334,9 +334,13 @@ fn cell(
     let excuse = |difference: &Difference| {
         difference.excuses.iter().find_map(|word| {
             let word = word.to_lowercase();
-            limits
-                .iter()
-                .find(|limit| limit.to_lowercase().contains(&word))
+            // Whole words: "outside" excuses no side.
+            limits.iter().find(|limit| {
+                limit
+                    .to_lowercase()
+                    .split(|c: char| !c.is_alphanumeric())
+                    .any(|of_limit| of_limit == word)
+            })
         })
     };
     let excuses: Option<BTreeSet<&&String>> = differences.iter().map(excuse).collect();
@@ -458,17 +462,17 @@ fn different(rung: &str, wanted: &Wanted, line: &Line) -> Vec<Difference> {
         }
         Finding::Plain => expect("cause", &None::<String>, cause, &[]),
     }
-    expect("side", &Some(&wanted.side), &side.as_ref(), &["side"]);
+    expect("side", &Some(&wanted.side), &side.as_ref(), &[]);
     expect("netns", &wanted.netns, netns, &[]);
     let is_v6 = wanted.local.addr.contains(':');
     expect("family", &if is_v6 { "ipv6" } else { "ipv4" }, family, &[]);
     expect("rung", &rung, traced_rung, &[]);
     expect("existing", &false, existing, &[]);
     if !(wanted.early && is_unset(local, &wanted.local)) {
-        expect("local", &wanted.local, local, &["address"]);
+        expect("local", &wanted.local, local, &[]);
     }
     if !(wanted.early && is_unset(remote, &wanted.remote)) {
-        expect("remote", &wanted.remote, remote, &["address"]);
+        expect("remote", &wanted.remote, remote, &[]);
     }
     match owner {
         None => expect("owner", &wanted.owners, &"none", &["owner"]),
