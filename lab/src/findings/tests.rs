@@ -345,6 +345,14 @@ fn a_limit_excuses_what_it_names_and_nothing_else() {
     }
     let limit = ["the cause MPCapableFallbackSYNACK is not told from others"];
     assert_eq!(outcomes(&played, &wrong, &limit), MISMATCH);
+    // Nor is a wrong side, whatever word looks like it.
+    let mut swapped = lines.clone();
+    if let TracedLine::Fallback(found) = &mut swapped[0] {
+        found.side = Some("passive".into());
+    }
+    let limit_of_time =
+        ["a fallback outside of the handshake is noticed later; each side and address"];
+    assert_eq!(outcomes(&played, &swapped, &limit_of_time), MISMATCH);
     // But not to know it is.
     let mut unknown = lines;
     if let TracedLine::Fallback(found) = &mut unknown[0] {
