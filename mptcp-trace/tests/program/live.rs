@@ -214,6 +214,7 @@ fn thread_names_and_namespaces_are_filtered_in_the_kernel() {
     if !may_trace("thread_names_and_namespaces_are_filtered_in_the_kernel") {
         return;
     }
+    // What is filtered counts the whole host, the other tests' questions among it: it has a lower bound only.
     let count = |options: &[&str], role: &str| {
         let lines = json_lines(&traced(options, role));
         identity_holds(&lines);
@@ -223,20 +224,21 @@ fn thread_names_and_namespaces_are_filtered_in_the_kernel() {
             end["losses"][0]["filtered"].as_u64().unwrap(),
         )
     };
-    assert_eq!(count(&["--json", "--comm", "alice"], "name alice"), (1, 0));
+    let printed = |options: &[&str], role: &str| count(options, role).0;
+    assert_eq!(printed(&["--json", "--comm", "alice"], "name alice"), 1);
     assert_eq!(
-        count(&["--json", "--comm", "alice", "--comm", "bob"], "name bob"),
-        (1, 0)
+        printed(&["--json", "--comm", "alice", "--comm", "bob"], "name bob"),
+        1
     );
-    let (printed, filtered) = count(&["--json", "--comm", "alice"], "name bob");
-    assert_eq!(printed, 0);
+    let (told, filtered) = count(&["--json", "--comm", "alice"], "name bob");
+    assert_eq!(told, 0);
     assert!(filtered >= 1);
     assert_eq!(
-        count(&["--json", "--netns", "/proc/self/ns/net"], "flood 3"),
-        (3, 0)
+        printed(&["--json", "--netns", "/proc/self/ns/net"], "flood 3"),
+        3
     );
-    let (printed, filtered) = count(&["--json", "--netns", "1"], "flood 3");
-    assert_eq!(printed, 0);
+    let (told, filtered) = count(&["--json", "--netns", "1"], "flood 3");
+    assert_eq!(told, 0);
     assert!(filtered >= 3);
 }
 
