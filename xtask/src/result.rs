@@ -36,11 +36,21 @@ impl SuiteResult {
         for sentence in self.report.skip_sentences(self.must()) {
             say(format_args!("{what}: {sentence}"));
         }
-        for sentence in self.report.failure_sentences(self.must()) {
-            println!("FAILED {what}: {sentence}");
+        for failure in self.failures() {
+            println!("{failure}");
         }
         let took = self.took.as_secs();
         println!("{}: {} ({took} s)", self.name(), self.tally());
+    }
+
+    /// What failed, a line each.
+    pub(crate) fn failures(&self) -> Vec<String> {
+        let what = format!("{}, {}", self.series, self.suite.name());
+        self.report
+            .failure_sentences(self.must())
+            .into_iter()
+            .map(|sentence| format!("FAILED {what}: {sentence}"))
+            .collect()
     }
 
     /// Its counts.

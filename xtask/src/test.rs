@@ -56,6 +56,8 @@ struct Row {
 #[derive(Default)]
 struct Summary {
     rows: Vec<Row>,
+    /// What failed in the suites, a line each: said again at the end, where it is looked for.
+    failures: Vec<String>,
     /// For docs/kernels.md.
     results: Vec<Outcomes>,
 }
@@ -94,6 +96,7 @@ impl Summary {
     }
 
     fn suite(&mut self, result: SuiteResult) {
+        self.failures.extend(result.failures());
         self.rows.push(Row {
             name: result.name(),
             tally: result.tally(),
@@ -113,6 +116,9 @@ impl Summary {
                 tally.passed, tally.failed, tally.skipped
             );
             total.add(tally);
+        }
+        for failure in self.failures {
+            println!("{failure}");
         }
         println!("\n{total}");
         total.exit_code()
