@@ -27,6 +27,8 @@ pub const KIND_ACCEPTED: u32 = 4;
 pub const KIND_EXISTING: u32 = 5;
 /// `kind` of a [`ConnRecord`]: the kernel switches MPTCP off for a while in this network namespace.
 pub const KIND_BLACKHOLE: u32 = 6;
+/// `kind` of a [`ConnRecord`]: a connection that fell back, or was asked about, is no more.
+pub const KIND_CLOSED: u32 = 7;
 
 /// The query went through `mptcp_getsockopt` (or was found to be about an MPTCP socket).
 pub const PATH_MPTCP: u8 = 1 << 0;

@@ -23,6 +23,7 @@ const FRAME_FACTS: u32 = 1;
 const FRAME_RECORD: u32 = 2;
 const FRAME_LOSSES: u32 = 3;
 const FRAME_PLACE: u32 = 4;
+const FRAME_CLOCK: u32 = 5;
 
 /// No frame is longer than this, bytes: a longer one means that the file is damaged.
 const FRAME_BYTES_MAX: u32 = 1 << 20;
@@ -66,6 +67,15 @@ impl<W: Write> Writer<W> {
         self.frame(FRAME_PLACE, &bytes)
     }
 
+    /// Adds what the clock said when lines waited for it, so that a replay gives the same lines in the same order.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file cannot be written.
+    pub fn clock(&mut self, now: Duration) -> io::Result<()> {
+        self.frame(FRAME_CLOCK, &ns(now).to_le_bytes())
+    }
+
     /// Hands what is buffered to the file.
     ///
     /// # Errors
@@ -104,6 +114,8 @@ pub enum Frame {
     Record(Vec<u8>),
     /// Path of a control group, by its id.
     Place(u64, String),
+    /// What the clock said, on `CLOCK_BOOTTIME`.
+    Clock(Duration),
     /// The orderly end.
     End(LossReport),
     /// The file stops in the middle of things: cut off, or still being written.
@@ -205,6 +217,12 @@ impl<R: Read> Reader<R> {
                     .context("a place without a control group: the file is damaged")?;
                 let path = String::from_utf8_lossy(path).into_owned();
                 Ok(Frame::Place(u64::from_le_bytes(*id), path))
+            }
+            Some((FRAME_CLOCK, bytes)) => {
+                let now = <[u8; 8]>::try_from(&bytes[..])
+                    .ok()
+                    .context("a clock without a time: the file is damaged")?;
+                Ok(Frame::Clock(Duration::from_nanos(u64::from_le_bytes(now))))
             }
             Some((FRAME_LOSSES, bytes)) => {
                 let losses: LossesTwin = serde_json::from_slice(&bytes)

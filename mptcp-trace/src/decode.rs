@@ -10,10 +10,10 @@ use std::{
 };
 
 use mptcp_trace_common::record::{
-    BY_TRACER, KIND_ACCEPTED, KIND_BLACKHOLE, KIND_EXISTING, KIND_FALLBACK, KIND_QUERY,
-    KIND_TCP_CHILD, PATH_MPTCP, PATH_TCP, PATH_UNSEEN, QUERY_RECORD_BYTES_V1, QueryRecord,
-    RUNG_FEXIT, RUNG_KPROBE, RUNG_TRACEPOINT, VALID_FLAGS_ENTER, VALID_FLAGS_EXIT, VALID_INODE,
-    VALID_USER_VALUE,
+    BY_TRACER, KIND_ACCEPTED, KIND_BLACKHOLE, KIND_CLOSED, KIND_EXISTING, KIND_FALLBACK,
+    KIND_QUERY, KIND_TCP_CHILD, PATH_MPTCP, PATH_TCP, PATH_UNSEEN, QUERY_RECORD_BYTES_V1,
+    QueryRecord, RUNG_FEXIT, RUNG_KPROBE, RUNG_TRACEPOINT, VALID_FLAGS_ENTER, VALID_FLAGS_EXIT,
+    VALID_INODE, VALID_USER_VALUE,
 };
 
 use crate::model::{
@@ -94,9 +94,8 @@ pub fn decode(bytes: &[u8], facts: &Facts) -> Result<Observation, DecodeError> {
     };
     match u32::from_ne_bytes(*kind) {
         KIND_QUERY => query(bytes, facts),
-        KIND_FALLBACK | KIND_TCP_CHILD | KIND_ACCEPTED | KIND_EXISTING | KIND_BLACKHOLE => {
-            connection::connection(bytes, facts)
-        }
+        KIND_FALLBACK | KIND_TCP_CHILD | KIND_ACCEPTED | KIND_EXISTING | KIND_BLACKHOLE
+        | KIND_CLOSED => connection::connection(bytes, facts),
         other => Err(DecodeError::Kind(other)),
     }
 }
@@ -171,6 +170,7 @@ fn query(bytes: &[u8], facts: &Facts) -> Result<Observation, DecodeError> {
                 socket: SocketId(field!(bytes, u64, socket)),
                 born_at: Duration::from_nanos(born_ns),
             }),
+        connected_at: None,
         api: Api::TcpIsMptcp,
         answer,
         fell_back,

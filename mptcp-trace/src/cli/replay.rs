@@ -83,6 +83,7 @@ fn play<W: io::Write, R: io::Read>(
         match reader.next_frame().map_err(Stop::Failed)? {
             Frame::Record(bytes) => stages.take(&bytes)?,
             Frame::Place(cgroup_id, path) => stages.tell_place(cgroup_id, &path),
+            Frame::Clock(now) => stages.clock(now)?,
             Frame::End(losses) => return Ok(Some(losses)),
             Frame::CutOff => return Ok(None),
         }

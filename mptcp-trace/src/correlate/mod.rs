@@ -1,15 +1,32 @@
-//! Event -> findings: waits for what is about to be known, sorts out what nobody wants, and counts causes.
+//! Event -> findings: puts events into the order in which they happened, waits for what is about to be known, sorts
+//! out what nobody wants, concludes what answers are worth, and counts causes.
 //!
 //! Pure: time is what the events say, or what the caller says it is. A fallback of a connection that nobody
 //! has accepted yet waits for its acceptance, since only then it is known whose it is.
 
 mod books;
+mod lives;
+mod verdict;
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::{Duration, UNIX_EPOCH},
+};
 
 pub use books::{Books, growth, reconcile};
 
-use crate::model::{ConnectionEvent, ConnectionKind, Facts, Finding};
+use self::lives::{Fallen, Gone, Lives, answered_at};
+use crate::model::{
+    ClosedBy, ConnectionEvent, ConnectionId, ConnectionKind, Facts, Finding, LastAsked, Owner,
+    QueryEvent, Socket, TcpState, VerdictEvent, Via,
+};
+
+/// How far records may be out of order: each CPU stamps its own before it asks for room in the ring. Later ones count
+/// as happening when they arrive.
+pub const ORDER_WINDOW: Duration = Duration::from_millis(50);
+
+/// Events that are put into order at most; beyond that the oldest goes on.
+const ARRIVING_MAX: usize = 65_536;
 
 /// How long a connection may wait to be accepted before it is told under the listener's name.
 pub const ACCEPT_WAIT: Duration = Duration::from_secs(1);
@@ -21,10 +38,16 @@ const CLOCK_SLACK: Duration = Duration::from_millis(300);
 /// Events that wait at most; beyond that the oldest is told as it is.
 const WAITING_MAX: usize = 65_536;
 
-/// Holds back, sorts out, and counts.
+/// Orders, holds back, sorts out, judges, and counts.
 #[derive(Debug, Default)]
 pub struct Correlator {
+    /// By the time at which they happened, and the order in which they came.
+    arriving: BTreeMap<(Duration, u64), Finding>,
+    arrived: u64,
+    /// The latest moment that an event tells of.
+    latest: Duration,
     waiting: VecDeque<Box<ConnectionEvent>>,
+    lives: Lives,
     books: Books,
     filtered: u64,
     acceptances: u64,
@@ -32,21 +55,153 @@ pub struct Correlator {
 
 impl Correlator {
     /// Takes one event; what is ready to be told is added to `ready`.
-    pub fn take(&mut self, finding: Finding, facts: &Facts, ready: &mut Vec<Finding>) {
-        let event = match finding {
-            Finding::Query(event) => {
-                self.waited_until(event.query.asked_at + event.query.latency, ready);
-                ready.push(Finding::Query(event));
-                return;
+    pub fn take(&mut self, event: Finding, facts: &Facts, ready: &mut Vec<Finding>) {
+        if let Finding::Connection(event) = &event {
+            self.books.enter(&event.connection, facts);
+        }
+        let at = happened_at(&event);
+        self.latest = self.latest.max(at);
+        self.arriving.insert((at, self.arrived), event);
+        self.arrived += 1;
+        self.settle(self.latest.saturating_sub(ORDER_WINDOW), facts, ready);
+        while self.arriving.len() > ARRIVING_MAX {
+            let Some((_, oldest)) = self.arriving.pop_first() else {
+                break;
+            };
+            self.happened(oldest, facts, ready);
+        }
+    }
+
+    /// The clock says that it is `now`; what has waited long enough is added to `ready`.
+    pub fn clock(&mut self, now: Duration, facts: &Facts, ready: &mut Vec<Finding>) {
+        self.settle(now.saturating_sub(ORDER_WINDOW), facts, ready);
+        self.waited_until(now.saturating_sub(CLOCK_SLACK), ready);
+    }
+
+    /// True if something waits for the clock.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        !(self.arriving.is_empty() && self.waiting.is_empty())
+    }
+
+    /// Nothing more will come.
+    pub fn finish(&mut self, facts: &Facts, ready: &mut Vec<Finding>) {
+        self.settle(Duration::MAX, facts, ready);
+        self.waited_until(Duration::MAX, ready);
+        for gone in self.lives.drain() {
+            self.close(gone, ClosedBy::Exit, self.latest, facts, ready);
+        }
+    }
+
+    /// Events that the filter does not want.
+    #[must_use]
+    pub fn filtered(&self) -> u64 {
+        self.filtered
+    }
+
+    /// Events that only tell whose an earlier one is, or that a connection is no more.
+    #[must_use]
+    pub fn acceptances(&self) -> u64 {
+        self.acceptances
+    }
+
+    /// Connections that were judged before their end, because too many were remembered.
+    #[must_use]
+    pub fn evicted(&self) -> u64 {
+        self.lives.evicted()
+    }
+
+    /// Connections that are remembered.
+    #[must_use]
+    pub fn remembered(&self) -> usize {
+        self.lives.len()
+    }
+
+    /// What was traced, wanted or not.
+    #[must_use]
+    pub fn books(&self) -> &Books {
+        &self.books
+    }
+
+    /// Everything that happened until then is heard of: one after the other.
+    fn settle(&mut self, until: Duration, facts: &Facts, ready: &mut Vec<Finding>) {
+        while let Some(entry) = self.arriving.first_entry() {
+            if entry.key().0 > until {
+                break;
             }
-            Finding::Connection(event) => event,
+            let event = entry.remove();
+            self.happened(event, facts, ready);
+        }
+    }
+
+    /// One event, in the order of time.
+    fn happened(&mut self, event: Finding, facts: &Facts, ready: &mut Vec<Finding>) {
+        self.waited_until(happened_at(&event), ready);
+        match event {
+            Finding::Query(event) => self.asked(event, facts, ready),
+            Finding::Connection(event) => self.connection(event, facts, ready),
+            // What this stage makes, no earlier one does.
+            Finding::Verdict(event) => ready.push(Finding::Verdict(event)),
+        }
+    }
+
+    fn asked(&mut self, mut event: QueryEvent, facts: &Facts, ready: &mut Vec<Finding>) {
+        let query = &event.query;
+        let Some(id) = query.id else {
+            event.judgement = verdict::of_answer(query, None, facts);
+            ready.push(Finding::Query(event));
+            return;
         };
-        self.books.enter(&event.connection, facts);
-        self.waited_until(event.connection.at, ready);
+        let (life, before, oldest) = self.lives.touch(id, &query.socket);
+        let is_new_connection = match (&life.fallen, query.connected_at) {
+            // A socket that is not connected has left its old connection behind.
+            (Some(_), _)
+                if is_unconnected(query.socket.state) && query.fell_back == Some(false) =>
+            {
+                true
+            }
+            (Some(fallen), Some(connected_at)) => connected_at > fallen.at,
+            // Where it is not known when it connected, an answer is believed.
+            (Some(_), None) => query.fell_back == Some(false),
+            (None, _) => false,
+        };
+        if is_new_connection {
+            life.starts_anew();
+        }
+        event.judgement = verdict::of_answer(query, Some(life), facts);
+        life.questions += 1;
+        life.admitted = true;
+        life.owner = Some(Owner {
+            process: query.process.clone(),
+            via: Via::Query,
+        });
+        if let Some(judgement) = &event.judgement {
+            life.told = Some(judgement.verdict);
+            life.asked = Some(LastAsked {
+                at: answered_at(query),
+                api: query.api,
+                answer: query.answer,
+            });
+        }
+        let at = answered_at(query);
+        self.close_both(before, oldest, at, facts, ready);
+        ready.push(Finding::Query(event));
+    }
+
+    fn connection(&mut self, event: Box<ConnectionEvent>, facts: &Facts, ready: &mut Vec<Finding>) {
+        self.note(&event, facts, ready);
         match event.connection.kind {
             ConnectionKind::Accepted => {
                 self.acceptances += 1;
                 self.accepted(&event, ready);
+            }
+            ConnectionKind::Closed => {
+                self.acceptances += 1;
+                let (id, at) = (event.connection.id, event.connection.at);
+                self.tell_waiting(id, ready);
+                if let Some(gone) = self.lives.remove(id) {
+                    self.close(gone, ClosedBy::Death, at, facts, ready);
+                }
             }
             ConnectionKind::Fallback | ConnectionKind::Plain | ConnectionKind::Refused
                 if event.connection.unaccepted =>
@@ -66,50 +221,102 @@ impl Correlator {
         }
     }
 
-    /// The clock says that it is `now`; what has waited long enough is added to `ready`.
-    pub fn clock(&mut self, now: Duration, ready: &mut Vec<Finding>) {
-        self.waited_until(now.saturating_sub(CLOCK_SLACK), ready);
+    /// Remembers what matters for later answers.
+    fn note(&mut self, event: &ConnectionEvent, facts: &Facts, ready: &mut Vec<Finding>) {
+        let connection = &event.connection;
+        let is_fallback = match connection.kind {
+            ConnectionKind::Fallback => true,
+            ConnectionKind::Existing => false,
+            ConnectionKind::Refused
+            | ConnectionKind::Plain
+            | ConnectionKind::Accepted
+            | ConnectionKind::Closed
+            | ConnectionKind::Blackhole => return,
+        };
+        let (life, before, oldest) = self.lives.touch(connection.id, &connection.socket);
+        life.existing |= connection.existing;
+        if is_fallback {
+            life.fallen = Some(Fallen {
+                at: connection.at,
+                cause: connection.cause.clone(),
+            });
+        }
+        self.close_both(before, oldest, connection.at, facts, ready);
     }
 
-    /// Nothing more will come.
-    pub fn finish(&mut self, ready: &mut Vec<Finding>) {
-        self.waited_until(Duration::MAX, ready);
+    fn close_both(
+        &mut self,
+        before: Option<Gone>,
+        oldest: Option<Gone>,
+        at: Duration,
+        facts: &Facts,
+        ready: &mut Vec<Finding>,
+    ) {
+        // Another socket lives at its address: it is no more, although nobody saw its end.
+        if let Some(gone) = before {
+            self.tell_waiting(gone.0, ready);
+            self.close(gone, ClosedBy::Death, at, facts, ready);
+        }
+        if let Some(gone) = oldest {
+            self.tell_waiting(gone.0, ready);
+            self.close(gone, ClosedBy::Eviction, at, facts, ready);
+        }
     }
 
-    /// Events that the filter does not want.
-    #[must_use]
-    pub fn filtered(&self) -> u64 {
-        self.filtered
-    }
-
-    /// Events that only tell whose an earlier one is.
-    #[must_use]
-    pub fn acceptances(&self) -> u64 {
-        self.acceptances
-    }
-
-    /// What was traced, wanted or not.
-    #[must_use]
-    pub fn books(&self) -> &Books {
-        &self.books
+    /// What is left to say of a connection.
+    fn close(
+        &mut self,
+        (id, life): Gone,
+        closed_by: ClosedBy,
+        at: Duration,
+        facts: &Facts,
+        ready: &mut Vec<Finding>,
+    ) {
+        let Some(judgement) = verdict::of_life(&life).filter(|_| life.admitted) else {
+            return;
+        };
+        ready.push(Finding::Verdict(Box::new(VerdictEvent {
+            judgement,
+            id,
+            at,
+            time: UNIX_EPOCH + facts.boot_epoch + at,
+            closed_by,
+            owner: life.owner,
+            place: life.place,
+            socket: Socket { ..life.socket },
+            asked: life.asked,
+            questions: life.questions,
+        })));
     }
 
     /// It has an owner of its own now: whatever waits for that is told under that name.
     fn accepted(&mut self, acceptance: &ConnectionEvent, ready: &mut Vec<Finding>) {
-        let mut rest = VecDeque::with_capacity(self.waiting.len());
-        for mut event in std::mem::take(&mut self.waiting) {
-            if event.connection.id == acceptance.connection.id {
-                event.connection.owner = acceptance.connection.owner.clone();
-                event.connection.socket.inode = acceptance.connection.socket.inode;
-                event.connection.admitted = acceptance.connection.admitted;
-                event.connection.unaccepted = false;
-                event.place = acceptance.place.clone();
-                self.tell(event, ready);
-            } else {
-                rest.push_back(event);
-            }
+        for mut event in self.take_waiting(acceptance.connection.id) {
+            event.connection.owner = acceptance.connection.owner.clone();
+            event.connection.socket.inode = acceptance.connection.socket.inode;
+            event.connection.admitted = acceptance.connection.admitted;
+            event.connection.unaccepted = false;
+            event.place = acceptance.place.clone();
+            self.tell(event, ready);
         }
+    }
+
+    /// Nobody will accept it any more.
+    fn tell_waiting(&mut self, id: ConnectionId, ready: &mut Vec<Finding>) {
+        for event in self.take_waiting(id) {
+            self.tell(event, ready);
+        }
+    }
+
+    fn take_waiting(&mut self, id: ConnectionId) -> Vec<Box<ConnectionEvent>> {
+        if self.waiting.iter().all(|event| event.connection.id != id) {
+            return Vec::new();
+        }
+        let (taken, rest): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition(|event| event.connection.id == id);
         self.waiting = rest;
+        taken.into()
     }
 
     fn waited_until(&mut self, now: Duration, ready: &mut Vec<Finding>) {
@@ -124,12 +331,28 @@ impl Correlator {
     }
 
     fn tell(&mut self, event: Box<ConnectionEvent>, ready: &mut Vec<Finding>) {
+        if let Some(life) = self.lives.get(event.connection.id) {
+            life.belongs(&event);
+        }
         if event.connection.admitted {
             ready.push(Finding::Connection(event));
         } else {
             self.filtered += 1;
         }
     }
+}
+
+/// When something happened: a question, when it was answered.
+fn happened_at(event: &Finding) -> Duration {
+    match event {
+        Finding::Query(event) => answered_at(&event.query),
+        Finding::Connection(event) => event.connection.at,
+        Finding::Verdict(event) => event.at,
+    }
+}
+
+fn is_unconnected(state: TcpState) -> bool {
+    matches!(state, TcpState::CLOSE | TcpState::SYN_SENT)
 }
 
 #[cfg(test)]

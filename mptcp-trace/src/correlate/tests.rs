@@ -138,12 +138,12 @@ fn what_is_accepted_in_time_is_told_under_the_name_of_who_accepted_it() {
 fn a_clock_ends_the_wait_too_but_leaves_records_time_to_arrive() {
     let (mut correlator, mut ready, facts) = (Correlator::default(), Vec::new(), facts());
     correlator.take(unaccepted(0, 0xa), &facts, &mut ready);
-    correlator.clock(Duration::from_millis(1_299), &mut ready);
+    correlator.clock(Duration::from_millis(1_299), &facts(), &mut ready);
     assert_eq!(told(&mut ready), []);
-    correlator.clock(Duration::from_millis(1_300), &mut ready);
+    correlator.clock(Duration::from_millis(1_300), &facts(), &mut ready);
     assert_eq!(told(&mut ready), [(0xa, Some(1))]);
     correlator.take(unaccepted(2_000, 0xb), &facts, &mut ready);
-    correlator.finish(&mut ready);
+    correlator.finish(&facts(), &mut ready);
     assert_eq!(told(&mut ready), [(0xb, Some(1))]);
 }
 
@@ -163,7 +163,7 @@ fn whoever_accepts_decides_whether_it_is_wanted() {
     correlator.take(unaccepted(30, 0xb), &facts, &mut ready);
     correlator.take(accepted(40, 0xb, 6, false), &facts, &mut ready);
     correlator.take(unwanted(50, 0xc), &facts, &mut ready);
-    correlator.finish(&mut ready);
+    correlator.finish(&facts(), &mut ready);
     assert_eq!(told(&mut ready), []);
     assert_eq!(correlator.filtered(), 2);
 }

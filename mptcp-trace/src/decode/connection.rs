@@ -7,13 +7,14 @@ use mptcp_trace_common::record::{
     CONN_VALID_BYTES, CONN_VALID_FLAGS, CONN_VALID_OFF, CONN_VALID_SUBFLOW, ConnRecord,
     EVIDENCE_BAD_CHECKSUM, EVIDENCE_INFINITE_RECEIVED, EVIDENCE_INFINITE_SENT,
     EVIDENCE_INVALID_MAPPING, EVIDENCE_MP_FAIL_RECEIVED, EVIDENCE_MP_FAIL_SENT, EVIDENCE_NO_DSS,
-    EVIDENCE_SIMULTANEOUS, KIND_ACCEPTED, KIND_BLACKHOLE, KIND_EXISTING, KIND_FALLBACK,
-    KIND_TCP_CHILD, NO_MIB, Owner as OwnerRecord, REFUSED, SITE_ACTIVE_DISABLE, SITE_CONNECT,
-    SITE_DATA_AVAILABLE, SITE_DETECT_BLACKHOLE, SITE_DROPPED_CONTEXT, SITE_DSS_CORRUPTION,
-    SITE_HANDSHAKE, SITE_LATER, SITE_LISTED, SITE_NO_CONTEXT, SITE_SIMULTANEOUS, SITE_TCP_CHILD,
-    SITE_TRY_FALLBACK, SUBFLOW_CHECKSUMS, SUBFLOW_MP_CAPABLE, SUBFLOW_MPC_DROP, SUBFLOW_REMOTE_KEY,
-    SUBFLOW_REQUEST_MPTCP, SUBFLOW_SERVER_SIDE, SUBFLOW_SIDE_KNOWN, VALID_INODE, VIA_ACCEPT,
-    VIA_CONNECT, VIA_EXISTING, VIA_IO, VIA_LISTEN, VIA_LISTENER, VIA_QUERY, VIA_SOCKET,
+    EVIDENCE_SIMULTANEOUS, KIND_ACCEPTED, KIND_BLACKHOLE, KIND_CLOSED, KIND_EXISTING,
+    KIND_FALLBACK, KIND_TCP_CHILD, NO_MIB, Owner as OwnerRecord, REFUSED, SITE_ACTIVE_DISABLE,
+    SITE_CONNECT, SITE_DATA_AVAILABLE, SITE_DETECT_BLACKHOLE, SITE_DROPPED_CONTEXT,
+    SITE_DSS_CORRUPTION, SITE_HANDSHAKE, SITE_LATER, SITE_LISTED, SITE_NO_CONTEXT,
+    SITE_SIMULTANEOUS, SITE_TCP_CHILD, SITE_TRY_FALLBACK, SUBFLOW_CHECKSUMS, SUBFLOW_MP_CAPABLE,
+    SUBFLOW_MPC_DROP, SUBFLOW_REMOTE_KEY, SUBFLOW_REQUEST_MPTCP, SUBFLOW_SERVER_SIDE,
+    SUBFLOW_SIDE_KNOWN, VALID_INODE, VIA_ACCEPT, VIA_CONNECT, VIA_EXISTING, VIA_IO, VIA_LISTEN,
+    VIA_LISTENER, VIA_QUERY, VIA_SOCKET,
 };
 
 use super::{
@@ -61,6 +62,7 @@ pub(super) fn connection(bytes: &[u8], facts: &Facts) -> Result<Observation, Dec
         KIND_ACCEPTED => ConnectionKind::Accepted,
         KIND_EXISTING => ConnectionKind::Existing,
         KIND_BLACKHOLE => ConnectionKind::Blackhole,
+        KIND_CLOSED => ConnectionKind::Closed,
         other => return Err(DecodeError::Kind(other)),
     };
     let fell_back = has(CONN_VALID_FLAGS)
@@ -80,9 +82,10 @@ pub(super) fn connection(bytes: &[u8], facts: &Facts) -> Result<Observation, Dec
         ConnectionKind::Fallback | ConnectionKind::Refused => conclude(&sighting, facts)?,
         ConnectionKind::Existing if fell_back == Some(true) => conclude(&sighting, facts)?,
         ConnectionKind::Plain => (None, plain_known(sighting.site)?),
-        ConnectionKind::Existing | ConnectionKind::Accepted | ConnectionKind::Blackhole => {
-            (None, Known::Unknown)
-        }
+        ConnectionKind::Existing
+        | ConnectionKind::Accepted
+        | ConnectionKind::Blackhole
+        | ConnectionKind::Closed => (None, Known::Unknown),
     };
     let at = Duration::from_nanos(field!(bytes, u64, boottime_ns));
     let connect_ns = field!(bytes, u64, connect_ns);

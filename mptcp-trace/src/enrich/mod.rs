@@ -15,7 +15,11 @@ use crate::model::{Connection, ConnectionEvent, Facts, Place, Query, QueryEvent}
 #[must_use]
 pub fn query(facts: &Facts, query: Query) -> QueryEvent {
     let time: SystemTime = UNIX_EPOCH + facts.boot_epoch + query.asked_at;
-    QueryEvent { query, time }
+    QueryEvent {
+        query,
+        time,
+        judgement: None,
+    }
 }
 
 /// Puts a connection on the wall clock, and says where its owner lives.

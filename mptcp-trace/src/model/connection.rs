@@ -192,6 +192,8 @@ pub enum ConnectionKind {
     Accepted,
     /// MPTCP is switched off for a while in its network namespace.
     Blackhole,
+    /// It is no more; something was said of it before.
+    Closed,
 }
 
 impl ConnectionKind {
@@ -205,6 +207,7 @@ impl ConnectionKind {
             Self::Existing => "existing",
             Self::Accepted => "accepted",
             Self::Blackhole => "blackhole",
+            Self::Closed => "closed",
         }
     }
 }

@@ -9,6 +9,8 @@ mod connection;
 mod facts;
 mod loss;
 mod query;
+mod verdict;
+mod words;
 
 pub use cause::{CAUSES, Cause, Culprit, find as find_cause, name_of_enumerator};
 pub use connection::{
@@ -21,3 +23,5 @@ pub use query::{
     Answer, Api, Errno, Family, Finding, Process, Protocol, Query, QueryEvent, Socket, SocketId,
     TcpState,
 };
+pub use verdict::{ClosedBy, Judgement, LastAsked, Verdict, VerdictEvent};
+pub use words::short;

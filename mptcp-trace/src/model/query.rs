@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{ConnectionEvent, ConnectionId, Rung};
+use super::{ConnectionEvent, ConnectionId, Judgement, Rung, VerdictEvent};
 
 /// A socket as long as it lives: the kernel's address of it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -41,8 +41,12 @@ pub enum Family {
 pub struct TcpState(pub u8);
 
 impl TcpState {
+    /// Waits for the answer to its SYN.
+    pub const SYN_SENT: Self = Self(2);
     /// No connection: not yet, or not any more.
     pub const CLOSE: Self = Self(7);
+    /// Waits for connections.
+    pub const LISTEN: Self = Self(10);
 
     /// The name in RFC 9293's words (the kernel's CLOSE is CLOSED there, and is kept as tools print it).
     #[must_use]
@@ -122,6 +126,16 @@ impl fmt::Display for Errno {
 pub enum Api {
     /// `getsockopt(fd, SOL_TCP, TCP_IS_MPTCP)`, Linux 6.10 and later.
     TcpIsMptcp,
+    /// `getsockopt(fd, SOL_MPTCP, MPTCP_INFO)`: fails where the connection fell back. What Go asks.
+    MptcpInfo,
+    /// `getsockopt(fd, SOL_MPTCP, MPTCP_TCPINFO)`: the same.
+    MptcpTcpinfo,
+    /// `getsockopt(fd, SOL_MPTCP, MPTCP_SUBFLOW_ADDRS)`: the same.
+    MptcpSubflowAddrs,
+    /// `getsockopt(fd, SOL_MPTCP, MPTCP_FULL_INFO)`: the same.
+    MptcpFullInfo,
+    /// `getsockopt(fd, SOL_SOCKET, SO_PROTOCOL)`: stays `IPPROTO_MPTCP` whatever happens.
+    SoProtocol,
 }
 
 impl Api {
@@ -130,6 +144,24 @@ impl Api {
     pub fn name(self) -> &'static str {
         match self {
             Self::TcpIsMptcp => "TCP_IS_MPTCP",
+            Self::MptcpInfo => "MPTCP_INFO",
+            Self::MptcpTcpinfo => "MPTCP_TCPINFO",
+            Self::MptcpSubflowAddrs => "MPTCP_SUBFLOW_ADDRS",
+            Self::MptcpFullInfo => "MPTCP_FULL_INFO",
+            Self::SoProtocol => "SO_PROTOCOL",
+        }
+    }
+
+    /// True if the answer can tell that a connection fell back.
+    #[must_use]
+    pub fn sees_fallbacks(self) -> bool {
+        match self {
+            Self::TcpIsMptcp
+            | Self::MptcpInfo
+            | Self::MptcpTcpinfo
+            | Self::MptcpSubflowAddrs
+            | Self::MptcpFullInfo => true,
+            Self::SoProtocol => false,
         }
     }
 }
@@ -221,6 +253,8 @@ pub struct Query {
     pub socket: Socket,
     /// The identity of the socket, if it was noted down when it was made.
     pub id: Option<ConnectionId>,
+    /// When its connection began to connect, or was born of its listener, if that is known.
+    pub connected_at: Option<Duration>,
     /// How.
     pub api: Api,
     /// What the kernel said.
@@ -234,6 +268,14 @@ pub struct Query {
     pub state_bits: Option<(u64, u64)>,
 }
 
+impl Query {
+    /// What the application holds.
+    #[must_use]
+    pub fn protocol(&self) -> Protocol {
+        self.socket.protocol
+    }
+}
+
 /// A query with its wall clock time.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct QueryEvent {
@@ -241,6 +283,8 @@ pub struct QueryEvent {
     pub query: Query,
     /// When it was asked, wall clock.
     pub time: SystemTime,
+    /// What is concluded of the answer; none before that.
+    pub judgement: Option<Judgement>,
 }
 
 /// What reaches the reader.
@@ -254,4 +298,6 @@ pub enum Finding {
     Query(QueryEvent),
     /// Something about a connection.
     Connection(Box<ConnectionEvent>),
+    /// What is left to say of a connection at its end.
+    Verdict(Box<VerdictEvent>),
 }

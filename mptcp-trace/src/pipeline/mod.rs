@@ -30,8 +30,11 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// How often it is looked whether followed processes are still there, once the named ones are gone.
 const FAMILY_POLL: Duration = Duration::from_millis(100);
 
-/// How often it is looked whether something has waited long enough.
-const CLOCK: Duration = Duration::from_millis(200);
+/// How often it is looked whether something has waited long enough, while something waits.
+const CLOCK: Duration = Duration::from_millis(50);
+
+/// How often it is looked whether it is time for a sweep.
+const SWEEP_CLOCK: Duration = Duration::from_millis(200);
 
 /// How often, at most, all open sockets are looked at where fallbacks may go unseen. Looking takes a hundredth of
 /// the time at most.
@@ -82,6 +85,8 @@ pub async fn run<W: Write>(
     let mut ask = signal(SignalKind::user_defined1())?;
     let mut clock = tokio::time::interval(CLOCK);
     clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    let mut sweep_clock = tokio::time::interval(SWEEP_CLOCK);
+    sweep_clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     let mut next_sweep = Instant::now() + SWEEP_EVERY_MIN;
     let sweeps = session.has_fallbacks() && session.tracer.may_miss();
     let mut asked_to_stop = false;
@@ -115,10 +120,12 @@ pub async fn run<W: Write>(
                 }
             }
             code = command_end(command.as_mut()) => break Some(code.map_err(Stop::Failed)?),
-            _tick = clock.tick() => {
+            _tick = clock.tick(), if stages.waits() => {
                 stages.clock(boottime())?;
                 stages.flush()?;
-                if sweeps && Instant::now() >= next_sweep {
+            }
+            _tick = sweep_clock.tick(), if sweeps => {
+                if Instant::now() >= next_sweep {
                     let began = Instant::now();
                     tracer.sweep().map_err(Stop::Failed)?;
                     next_sweep = Instant::now() + SWEEP_EVERY_MIN.max(began.elapsed() * SWEEP_SHARE);

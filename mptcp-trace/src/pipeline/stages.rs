@@ -39,6 +39,8 @@ pub struct Outcome {
     pub findings: u64,
     /// Of these, what applications asked.
     pub queries: u64,
+    /// And what was concluded when connections ended.
+    pub verdicts: u64,
     /// Records that could not be decoded; each was complained about.
     pub undecodable: u64,
     /// What the kernel counted against what was traced.
@@ -51,7 +53,7 @@ impl Outcome {
     pub fn of(&self, sensor: &str) -> u64 {
         match sensor {
             QUERY => self.queries,
-            FALLBACK => self.findings - self.queries,
+            FALLBACK => self.findings - self.queries - self.verdicts,
             _other => 0,
         }
     }
@@ -132,8 +134,24 @@ impl<W: Write> Stages<W> {
     ///
     /// [`Stop`] when it was the last that is wanted, or nothing can be written any more.
     pub fn clock(&mut self, now: Duration) -> Result<(), Stop> {
-        self.correlator.clock(now, &mut self.ready);
+        if !self.correlator.waits() {
+            return Ok(());
+        }
+        // A replay has no clock: it is told what this one said.
+        if let Some(capture) = &mut self.capture {
+            capture
+                .clock(now)
+                .context("cannot write the capture")
+                .map_err(Stop::Failed)?;
+        }
+        self.correlator.clock(now, &self.facts, &mut self.ready);
         self.print_ready()
+    }
+
+    /// True if something waits for the clock.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        self.correlator.waits()
     }
 
     /// Where processes of a capture lived.
@@ -162,8 +180,10 @@ impl<W: Write> Stages<W> {
         for finding in std::mem::take(&mut self.ready) {
             self.format.finding(&finding, &mut self.lines);
             self.outcome.findings += 1;
-            if matches!(finding, Finding::Query(_)) {
-                self.outcome.queries += 1;
+            match finding {
+                Finding::Query(_) => self.outcome.queries += 1,
+                Finding::Verdict(_) => self.outcome.verdicts += 1,
+                Finding::Connection(_) => {}
             }
             if self.lines.len() >= 64 * 1024 {
                 self.write_lines()?;
@@ -201,7 +221,7 @@ impl<W: Write> Stages<W> {
     ///
     /// [`Stop`] if it cannot be written.
     pub fn finish(&mut self, losses: &LossReport) -> Result<(), Stop> {
-        self.correlator.finish(&mut self.ready);
+        self.correlator.finish(&self.facts, &mut self.ready);
         match self.print_ready() {
             Ok(()) | Err(Stop::Enough) => {}
             Err(other) => return Err(other),

@@ -11,8 +11,9 @@ use serde::Serialize;
 
 use super::Source;
 use crate::model::{
-    Connection, ConnectionEvent, ConnectionKind, Facts, Family, Finding, Loss, LossReport, Owner,
-    Place, Protocol, Query, QueryEvent, Reconciliation, SensorState, Side, Socket, Stage,
+    Connection, ConnectionEvent, ConnectionKind, Facts, Family, Finding, Judgement, Loss,
+    LossReport, Owner, Place, Protocol, Query, QueryEvent, Reconciliation, SensorState, Side,
+    Socket, Stage, VerdictEvent,
 };
 
 /// Version of `docs/output.md`.
@@ -28,6 +29,7 @@ enum Message<'a> {
     Plain(Box<ConnectionData<'a>>),
     Existing(Box<ConnectionData<'a>>),
     Blackhole(Box<ConnectionData<'a>>),
+    Verdict(Box<VerdictData<'a>>),
     End(End<'a>),
 }
 
@@ -72,7 +74,37 @@ struct QueryData<'a> {
     answer: Option<&'static str>,
     errno: Option<String>,
     fell_back: Option<bool>,
+    verdict: Option<&'static str>,
+    why: Option<&'a str>,
+    cause: Option<&'a str>,
+    delay_ns: Option<u64>,
     rung: &'static str,
+}
+
+#[derive(Serialize)]
+struct VerdictData<'a> {
+    time: String,
+    boottime_ns: u64,
+    id: String,
+    verdict: &'static str,
+    why: &'a str,
+    cause: Option<&'a str>,
+    fell_back_at_ns: Option<u64>,
+    delay_ns: Option<u64>,
+    closed_by: &'static str,
+    questions: u64,
+    api: Option<&'static str>,
+    answer: Option<&'static str>,
+    answered_at_ns: Option<u64>,
+    owner: Option<OwnerData<'a>>,
+    netns: u32,
+    socket: String,
+    inode: Option<u64>,
+    protocol: &'static str,
+    family: &'static str,
+    state: String,
+    local: Endpoint,
+    remote: Endpoint,
 }
 
 #[derive(Serialize)]
@@ -217,10 +249,11 @@ pub(super) fn finding(finding: &Finding, out: &mut Vec<u8>) {
                 ConnectionKind::Existing => Message::Existing(data),
                 ConnectionKind::Blackhole => Message::Blackhole(data),
                 // Only tells whose an earlier event is; never a finding of its own.
-                ConnectionKind::Accepted => return,
+                ConnectionKind::Accepted | ConnectionKind::Closed => return,
             };
             push(out, &message);
         }
+        Finding::Verdict(event) => push(out, &Message::Verdict(Box::new(verdict(event)))),
     }
 }
 
@@ -260,13 +293,18 @@ pub(super) fn end(
 }
 
 fn query(event: &QueryEvent) -> QueryData<'_> {
-    let QueryEvent { query, time } = event;
+    let QueryEvent {
+        query,
+        time,
+        judgement,
+    } = event;
     let Query {
         asked_at,
         latency,
         process,
         socket,
         id: connection_id,
+        connected_at: _,
         api,
         answer,
         fell_back,
@@ -284,10 +322,7 @@ fn query(event: &QueryEvent) -> QueryData<'_> {
         remote,
     } = socket;
     let id = id.to_string();
-    let (protocol, msk) = match protocol {
-        Protocol::Mptcp => ("mptcp", Some(id.clone())),
-        Protocol::Tcp => ("tcp", None),
-    };
+    let msk = (*protocol == Protocol::Mptcp).then(|| id.clone());
     QueryData {
         time: rfc3339(*time),
         boottime_ns: ns(*asked_at),
@@ -302,7 +337,7 @@ fn query(event: &QueryEvent) -> QueryData<'_> {
         socket: id,
         msk,
         inode: *inode,
-        protocol,
+        protocol: protocol_name(*protocol),
         family: family_name(*family),
         state: state.to_string(),
         local: endpoint(*local),
@@ -311,7 +346,67 @@ fn query(event: &QueryEvent) -> QueryData<'_> {
         answer: answer.word(),
         errno: answer.errno().map(|errno| errno.to_string()),
         fell_back: *fell_back,
+        verdict: judgement.as_ref().map(|it| it.verdict.name()),
+        why: judgement.as_ref().map(|it| it.sentence.as_str()),
+        cause: judgement.as_ref().and_then(|it| it.cause.as_deref()),
+        delay_ns: judgement.as_ref().and_then(|it| it.delay).map(ns),
         rung: rung.name(),
+    }
+}
+
+fn verdict(event: &VerdictEvent) -> VerdictData<'_> {
+    let VerdictEvent {
+        judgement:
+            Judgement {
+                verdict,
+                sentence,
+                fell_back_at,
+                cause,
+                delay,
+            },
+        id,
+        at,
+        time,
+        closed_by,
+        owner,
+        place,
+        socket,
+        asked,
+        questions,
+    } = event;
+    let Socket {
+        id: address,
+        inode,
+        netns,
+        protocol,
+        family,
+        state,
+        local,
+        remote,
+    } = socket;
+    VerdictData {
+        time: rfc3339(*time),
+        boottime_ns: ns(*at),
+        id: id.to_string(),
+        verdict: verdict.name(),
+        why: sentence,
+        cause: cause.as_deref(),
+        fell_back_at_ns: fell_back_at.map(ns),
+        delay_ns: delay.map(ns),
+        closed_by: closed_by.name(),
+        questions: *questions,
+        api: asked.map(|it| it.api.name()),
+        answer: asked.and_then(|it| it.answer.word()),
+        answered_at_ns: asked.map(|it| ns(it.at)),
+        owner: owner.as_ref().map(|owner| owner_data(owner, place)),
+        netns: *netns,
+        socket: address.to_string(),
+        inode: *inode,
+        protocol: protocol_name(*protocol),
+        family: family_name(*family),
+        state: state.to_string(),
+        local: endpoint(*local),
+        remote: endpoint(*remote),
     }
 }
 
@@ -377,10 +472,7 @@ fn connection(event: &ConnectionEvent) -> ConnectionData<'_> {
         netns: *netns,
         socket: address.to_string(),
         inode: *inode,
-        protocol: match protocol {
-            Protocol::Mptcp => "mptcp",
-            Protocol::Tcp => "tcp",
-        },
+        protocol: protocol_name(*protocol),
         family: family_name(*family),
         state: state.to_string(),
         local: endpoint(*local),
@@ -406,6 +498,13 @@ fn owner_data<'a>(owner: &'a Owner, place: &'a Place) -> OwnerData<'a> {
         container: container.as_deref(),
         unit: unit.as_deref(),
         via: via.name(),
+    }
+}
+
+fn protocol_name(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Mptcp => "mptcp",
+        Protocol::Tcp => "tcp",
     }
 }
 

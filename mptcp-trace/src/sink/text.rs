@@ -1,12 +1,13 @@
 //! Fixed columns, one line a finding.
 
-use std::{io::Write as _, time::Duration};
+use std::io::Write as _;
 
 use jiff::{Timestamp, tz::TimeZone};
 
 use super::escape;
 use crate::model::{
-    Answer, Connection, ConnectionEvent, ConnectionKind, Finding, Known, Protocol, QueryEvent, Side,
+    Answer, Api, Connection, ConnectionEvent, ConnectionKind, Finding, Judgement, Known, Owner,
+    Protocol, QueryEvent, Side, Verdict, VerdictEvent, short,
 };
 
 const GREEN: &str = "\x1b[32m";
@@ -31,6 +32,7 @@ pub(super) fn finding(finding: &Finding, colour: bool, utc: bool, out: &mut Vec<
     match finding {
         Finding::Query(event) => query(event, colour, utc, out),
         Finding::Connection(event) => connection(event, colour, utc, out),
+        Finding::Verdict(event) => verdict(event, colour, utc, out),
     }
 }
 
@@ -47,13 +49,10 @@ fn connection(event: &ConnectionEvent, colour: bool, utc: bool, out: &mut Vec<u8
         ConnectionKind::Existing => ("existing", DIM),
         ConnectionKind::Blackhole => ("BLACKHOLE", RED),
         // Only tells whose an earlier event is; never a finding of its own.
-        ConnectionKind::Accepted => return,
+        ConnectionKind::Accepted | ConnectionKind::Closed => return,
     };
     let (paint, plain) = if colour { (paint, PLAIN) } else { ("", "") };
-    let (pid, comm) = match &connection.owner {
-        Some(owner) => (owner.process.pid.to_string(), escape(&owner.process.comm)),
-        None => ("?".to_owned(), "?".to_owned()),
-    };
+    let (pid, comm) = who(connection.owner.as_ref());
     let socket = &connection.socket;
     let after = connection.since_connect.map(short).unwrap_or_default();
     let line = format!(
@@ -90,7 +89,7 @@ fn story(connection: &Connection) -> String {
             Some(off) => format!("MPTCP is off in this network namespace for {}", short(off)),
             None => "MPTCP is off in this network namespace for a while".to_owned(),
         }),
-        ConnectionKind::Accepted => {}
+        ConnectionKind::Accepted | ConnectionKind::Closed => {}
     }
     if connection.kind == ConnectionKind::Refused {
         words.push("not allowed any more: the subflow is reset".into());
@@ -123,7 +122,11 @@ fn cause(connection: &Connection) -> String {
 }
 
 fn query(event: &QueryEvent, colour: bool, utc: bool, out: &mut Vec<u8>) {
-    let QueryEvent { query, time } = event;
+    let QueryEvent {
+        query,
+        time,
+        judgement,
+    } = event;
     let (word, paint) = match query.answer {
         Answer::Mptcp => ("mptcp", GREEN),
         Answer::Tcp => ("tcp", YELLOW),
@@ -143,12 +146,70 @@ fn query(event: &QueryEvent, colour: bool, utc: bool, out: &mut Vec<u8>) {
         socket.local,
         socket.remote,
     );
-    if let Some(note) = note(query.answer, socket.protocol, query.fell_back) {
+    let how = match query.api {
+        Api::TcpIsMptcp => None,
+        Api::MptcpInfo
+        | Api::MptcpTcpinfo
+        | Api::MptcpSubflowAddrs
+        | Api::MptcpFullInfo
+        | Api::SoProtocol => Some(query.api.name().to_owned()),
+    };
+    let notes: Vec<String> = [
+        how,
+        note(query.answer, socket.protocol, query.fell_back),
+        judgement.as_ref().map(in_short),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    if !notes.is_empty() {
         line.push_str("  ");
-        line.push_str(&note);
+        line.push_str(&notes.join("; "));
     }
     line.push('\n');
     push(out, &line);
+}
+
+/// A verdict in a few words.
+fn in_short(judgement: &Judgement) -> String {
+    let word = judgement.verdict.name();
+    match (&judgement.cause, judgement.delay, judgement.verdict) {
+        (Some(cause), Some(delay), Verdict::Explained | Verdict::Contradicted) => {
+            format!("{word}: {} {} before", escape(cause), short(delay))
+        }
+        _ => word.to_owned(),
+    }
+}
+
+fn verdict(event: &VerdictEvent, colour: bool, utc: bool, out: &mut Vec<u8>) {
+    let judgement = &event.judgement;
+    let word = judgement.verdict.name();
+    let paint = match judgement.verdict {
+        Verdict::Stale | Verdict::Misled | Verdict::Contradicted => RED,
+        Verdict::TooEarly | Verdict::NeverAsked | Verdict::Unexplained => YELLOW,
+        Verdict::Explained | Verdict::PlainTcp | Verdict::StillMptcp | Verdict::Unsupported => DIM,
+    };
+    let (paint, plain) = if colour { (paint, PLAIN) } else { ("", "") };
+    let (pid, comm) = who(event.owner.as_ref());
+    let after = judgement.delay.map(short).unwrap_or_default();
+    let socket = &event.socket;
+    let line = format!(
+        "{:<15} {pid:>7} {comm:<15} {paint}{word:<11}{plain} {after:>8} {:<11} {} -> {}  {}\n",
+        clock(event.time, utc),
+        socket.state,
+        socket.local,
+        socket.remote,
+        escape(&judgement.sentence),
+    );
+    push(out, &line);
+}
+
+/// The columns of an owner.
+fn who(owner: Option<&Owner>) -> (String, String) {
+    owner.map_or_else(
+        || ("?".to_owned(), "?".to_owned()),
+        |owner| (owner.process.pid.to_string(), escape(&owner.process.comm)),
+    )
 }
 
 /// What the columns do not say.
@@ -183,17 +244,6 @@ fn clock(time: std::time::SystemTime, utc: bool) -> String {
         zoned.second(),
         zoned.subsec_nanosecond() / 1000
     )
-}
-
-/// A duration in at most eight characters.
-fn short(duration: Duration) -> String {
-    let ns = duration.as_nanos();
-    match ns {
-        0..10_000 => format!("{ns} ns"),
-        10_000..10_000_000 => format!("{} us", ns / 1000),
-        10_000_000..10_000_000_000 => format!("{} ms", ns / 1_000_000),
-        _ => format!("{} s", ns / 1_000_000_000),
-    }
 }
 
 fn push(out: &mut Vec<u8>, text: &str) {

@@ -1,0 +1,171 @@
+//! What is remembered of a connection while it lives: whether it fell back, and what its application was told.
+
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
+
+use crate::model::{
+    Connection, ConnectionEvent, ConnectionId, LastAsked, Owner, Place, Query, Socket, SocketId,
+    Verdict,
+};
+
+/// A fallback that was seen.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Fallen {
+    /// When it happened, or when it was found.
+    pub(super) at: Duration,
+    /// Why, if that is known.
+    pub(super) cause: Option<Cow<'static, str>>,
+}
+
+/// One connection.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Life {
+    pub(super) socket: Socket,
+    pub(super) owner: Option<Owner>,
+    pub(super) place: Place,
+    pub(super) fallen: Option<Fallen>,
+    /// It was there before tracing began; and why it had fallen back by then, if it had.
+    pub(super) existing: bool,
+    pub(super) questions: u64,
+    pub(super) asked: Option<LastAsked>,
+    /// What was concluded of the last answer.
+    pub(super) told: Option<Verdict>,
+    /// The filter wants it.
+    pub(super) admitted: bool,
+    /// Number of its last use; the smallest is the oldest.
+    used: u64,
+}
+
+impl Life {
+    fn new(socket: Socket) -> Self {
+        Self {
+            socket,
+            owner: None,
+            place: Place::default(),
+            fallen: None,
+            existing: false,
+            questions: 0,
+            asked: None,
+            told: None,
+            admitted: false,
+            used: 0,
+        }
+    }
+
+    /// The socket as it was last seen. An end that has gone by then is kept.
+    fn seen(&mut self, socket: &Socket) {
+        let remote = self.socket.remote;
+        self.socket.clone_from(socket);
+        if socket.remote.port() == 0 {
+            self.socket.remote = remote;
+        }
+    }
+
+    /// Whose it is, as it was told.
+    pub(super) fn belongs(&mut self, event: &ConnectionEvent) {
+        let Connection {
+            owner, admitted, ..
+        } = &event.connection;
+        self.owner.clone_from(owner);
+        self.place.clone_from(&event.place);
+        self.admitted |= *admitted;
+    }
+
+    /// A new connection on the same socket: what was told of the old one does not count.
+    pub(super) fn starts_anew(&mut self) {
+        self.fallen = None;
+        self.asked = None;
+        self.told = None;
+        self.questions = 0;
+    }
+}
+
+/// All connections that were asked about or fell back, at most [`Lives::MAX`] of them.
+#[derive(Debug, Default)]
+pub(super) struct Lives {
+    by_id: HashMap<ConnectionId, Life>,
+    by_socket: HashMap<SocketId, ConnectionId>,
+    by_use: BTreeMap<u64, ConnectionId>,
+    uses: u64,
+    evicted: u64,
+}
+
+/// A connection that is remembered no more.
+pub(super) type Gone = (ConnectionId, Life);
+
+impl Lives {
+    /// Connections that are remembered at most.
+    pub(super) const MAX: usize = 65_536;
+
+    /// How many are remembered.
+    pub(super) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// How many were forgotten before their time.
+    pub(super) fn evicted(&self) -> u64 {
+        self.evicted
+    }
+
+    /// What is known of a connection.
+    pub(super) fn get(&mut self, id: ConnectionId) -> Option<&mut Life> {
+        self.by_id.get_mut(&id)
+    }
+
+    /// Something happened to a connection: what is known of it; who was at its address before; and the oldest, if
+    /// there was no room.
+    pub(super) fn touch(
+        &mut self,
+        id: ConnectionId,
+        socket: &Socket,
+    ) -> (&mut Life, Option<Gone>, Option<Gone>) {
+        let before = match self.by_socket.get(&id.socket) {
+            Some(other) if *other != id => {
+                let other = *other;
+                self.remove(other)
+            }
+            Some(_) | None => None,
+        };
+        let mut oldest = None;
+        if !self.by_id.contains_key(&id) && self.by_id.len() >= Self::MAX {
+            let victim = self.by_use.first_key_value().map(|(_, id)| *id);
+            oldest = victim.and_then(|id| self.remove(id));
+            self.evicted += u64::from(oldest.is_some());
+        }
+        self.uses += 1;
+        let life = self
+            .by_id
+            .entry(id)
+            .or_insert_with(|| Life::new(socket.clone()));
+        self.by_use.remove(&life.used);
+        life.used = self.uses;
+        self.by_use.insert(self.uses, id);
+        self.by_socket.insert(id.socket, id);
+        life.seen(socket);
+        (life, before, oldest)
+    }
+
+    /// Forgets a connection.
+    pub(super) fn remove(&mut self, id: ConnectionId) -> Option<Gone> {
+        let life = self.by_id.remove(&id)?;
+        self.by_use.remove(&life.used);
+        if self.by_socket.get(&id.socket) == Some(&id) {
+            self.by_socket.remove(&id.socket);
+        }
+        Some((id, life))
+    }
+
+    /// Forgets all of them, oldest first.
+    pub(super) fn drain(&mut self) -> Vec<Gone> {
+        let ids: Vec<ConnectionId> = self.by_use.values().copied().collect();
+        ids.into_iter().filter_map(|id| self.remove(id)).collect()
+    }
+}
+
+/// When a question was answered.
+pub(super) fn answered_at(query: &Query) -> Duration {
+    query.asked_at + query.latency
+}

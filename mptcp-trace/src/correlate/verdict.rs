@@ -1,0 +1,211 @@
+//! What an answer is worth, and what is left to say of a connection at its end. Pure: a function of the answer and of
+//! what is known of the connection.
+
+use std::{borrow::Cow, time::Duration};
+
+use super::lives::{Fallen, Life, answered_at};
+use crate::model::{
+    Answer, Api, Facts, Judgement, Protocol, Query, TcpState, Verdict, find_cause, short,
+};
+
+/// Name of the sensor that sees fallbacks.
+const FALLBACK: &str = "fallback";
+
+/// What is concluded of one answer, with what is known when all that happened before it was heard of. None where the
+/// answer says nothing: the call failed for a reason of its own, or what it said could not be learnt.
+pub(super) fn of_answer(query: &Query, life: Option<&Life>, facts: &Facts) -> Option<Judgement> {
+    let fallen = life.and_then(|life| life.fallen.as_ref());
+    match query.answer {
+        Answer::Failed(_) | Answer::Unknown => None,
+        Answer::Unsupported(errno) => {
+            let connection = match (query.protocol(), query.fell_back) {
+                (Protocol::Tcp, _) => "this is a TCP socket",
+                (Protocol::Mptcp, Some(true)) => "the connection fell back",
+                (Protocol::Mptcp, Some(false)) => "the connection did not fall back",
+                (Protocol::Mptcp, None) => "what became of the connection is not known",
+            };
+            let said = format!(
+                "told {errno}: this kernel has no {} for such a socket, so the error does not mean a fallback; {connection}",
+                query.api.name()
+            );
+            Some(bare(Verdict::Unsupported, said))
+        }
+        Answer::Tcp => Some(match fallen {
+            Some(fallen) => explained(fallen, answered_at(query)),
+            None if query.protocol() == Protocol::Tcp => bare(
+                Verdict::PlainTcp,
+                "told TCP; the socket never was MPTCP".into(),
+            ),
+            None => bare(
+                Verdict::Unexplained,
+                format!("told TCP; no fallback was seen: {}", unseen(life, facts)),
+            ),
+        }),
+        Answer::Mptcp => Some(told_mptcp(query, fallen)),
+    }
+}
+
+fn told_mptcp(query: &Query, fallen: Option<&Fallen>) -> Judgement {
+    let state = query.socket.state;
+    if !query.api.sees_fallbacks() {
+        if let Some(fallen) = fallen {
+            return misled(query.api, fallen, answered_at(query));
+        }
+        if query.fell_back == Some(true) {
+            let api = query.api.name();
+            return bare(
+                Verdict::Misled,
+                format!(
+                    "asked by {api}, which says MPTCP for ever; the connection is TCP, when it fell back was not seen"
+                ),
+            );
+        }
+    } else if let Some(fallen) = fallen {
+        return about(
+            Verdict::Contradicted,
+            format!(
+                "told MPTCP although it fell back {} earlier: {}; a bug, of this program or of the kernel",
+                short(query.asked_at.saturating_sub(fallen.at)),
+                named(fallen)
+            ),
+            fallen,
+            query.asked_at.saturating_sub(fallen.at),
+        );
+    }
+    match state {
+        TcpState::LISTEN => bare(
+            Verdict::TooEarly,
+            "told MPTCP, as every listening MPTCP socket is; what it accepts may be TCP".into(),
+        ),
+        TcpState::CLOSE | TcpState::SYN_SENT => bare(
+            Verdict::TooEarly,
+            "told MPTCP before the handshake could decide".into(),
+        ),
+        _ => bare(Verdict::StillMptcp, "told MPTCP, and it is".into()),
+    }
+}
+
+/// What is left to say of a connection that is no more, or that nobody watches any more. None if the last line about it
+/// said it all.
+pub(super) fn of_life(life: &Life) -> Option<Judgement> {
+    let fallen = life.fallen.as_ref()?;
+    let Some(asked) = life.asked else {
+        return Some(about(
+            Verdict::NeverAsked,
+            format!("fell back: {}; the application never asked", named(fallen)),
+            fallen,
+            None,
+        ));
+    };
+    match (life.told?, asked.answer) {
+        (Verdict::Unexplained, _) if fallen.at <= asked.at => Some(explained(fallen, asked.at)),
+        (told @ (Verdict::TooEarly | Verdict::StillMptcp), Answer::Mptcp) => {
+            let delay = fallen.at.saturating_sub(asked.at);
+            if !asked.api.sees_fallbacks() {
+                return Some(misled(asked.api, fallen, asked.at));
+            }
+            let (verdict, then) = match told {
+                Verdict::TooEarly => (Verdict::TooEarly, "before the handshake could decide"),
+                _ => (Verdict::Stale, "while it was"),
+            };
+            Some(about(
+                verdict,
+                format!(
+                    "told MPTCP {then}; it fell back {} later: {}, and was not asked again",
+                    short(delay),
+                    named(fallen)
+                ),
+                fallen,
+                delay,
+            ))
+        }
+        _ => None,
+    }
+}
+
+fn explained(fallen: &Fallen, answered_at: Duration) -> Judgement {
+    let delay = answered_at.saturating_sub(fallen.at);
+    about(
+        Verdict::Explained,
+        format!(
+            "told TCP; it fell back {} earlier: {}",
+            short(delay),
+            named(fallen)
+        ),
+        fallen,
+        delay,
+    )
+}
+
+fn misled(api: Api, fallen: &Fallen, answered_at: Duration) -> Judgement {
+    let delay = answered_at.abs_diff(fallen.at);
+    let when = if fallen.at <= answered_at {
+        "earlier"
+    } else {
+        "later"
+    };
+    about(
+        Verdict::Misled,
+        format!(
+            "asked by {}, which says MPTCP for ever; the connection fell back {} {when}: {}",
+            api.name(),
+            short(delay),
+            named(fallen)
+        ),
+        fallen,
+        delay,
+    )
+}
+
+/// Why a fallback that must have happened was not seen.
+fn unseen(life: Option<&Life>, facts: &Facts) -> &'static str {
+    let has_sensor = facts.sensors.iter().any(|sensor| sensor.name == FALLBACK);
+    if !has_sensor {
+        return "fallbacks are not traced on this kernel (mptcp-trace doctor tells why)";
+    }
+    match life {
+        Some(life) if life.existing => "the connection was there before tracing began",
+        Some(_) => "its record was lost, or it is still to be told",
+        None => "the socket was never noted down",
+    }
+}
+
+/// The cause, and who can do something about it.
+fn named(fallen: &Fallen) -> String {
+    let Some(cause) = &fallen.cause else {
+        return "cause unknown".into();
+    };
+    let culprits = find_cause(cause).map_or_else(Vec::new, |it| {
+        it.culprits.iter().map(|culprit| culprit.name()).collect()
+    });
+    if culprits.is_empty() {
+        cause.clone().into_owned()
+    } else {
+        format!("{cause} ({})", culprits.join(" or "))
+    }
+}
+
+fn bare(verdict: Verdict, sentence: String) -> Judgement {
+    Judgement {
+        verdict,
+        sentence,
+        fell_back_at: None,
+        cause: None,
+        delay: None,
+    }
+}
+
+fn about(
+    verdict: Verdict,
+    sentence: String,
+    fallen: &Fallen,
+    delay: impl Into<Option<Duration>>,
+) -> Judgement {
+    Judgement {
+        verdict,
+        sentence,
+        fell_back_at: Some(fallen.at),
+        cause: fallen.cause.clone().map(Cow::from),
+        delay: delay.into(),
+    }
+}
