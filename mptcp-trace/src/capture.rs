@@ -558,7 +558,7 @@ mod tests {
             loop {
                 match reader.next_frame().unwrap() {
                     Frame::Record(_) => records += 1,
-                    Frame::Place(..) => {}
+                    Frame::Place(..) | Frame::Clock(_) => {}
                     Frame::CutOff => break,
                     Frame::End(_) => panic!("{length} bytes of {} have an end", file.len()),
                 }

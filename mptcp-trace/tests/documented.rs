@@ -51,7 +51,8 @@ fn every_field_is_documented_and_every_documented_field_is_there() {
     let line = |name: &str| lines.iter().find(|line| line["type"] == name).unwrap()["data"].clone();
     let sections = [
         ("### `start`", "### `query`", line("start")),
-        ("### `query`", "### `fallback`", line("query")),
+        ("### `query`", "Verdicts:", line("query")),
+        ("### `verdict`", "### `fallback`", line("verdict")),
         ("### `fallback`", "The `owner` is", line("fallback")),
         (
             "The `owner` is",
@@ -74,10 +75,35 @@ fn every_field_is_documented_and_every_documented_field_is_there() {
         .collect();
     assert_eq!(
         kinds,
-        BTreeSet::from(["start", "query", "fallback", "plain", "blackhole", "end"])
+        BTreeSet::from([
+            "start",
+            "query",
+            "fallback",
+            "plain",
+            "blackhole",
+            "verdict",
+            "end"
+        ])
     );
     assert_eq!(lines.first().unwrap()["type"], "start");
     assert_eq!(lines.last().unwrap()["type"], "end");
+}
+
+#[test]
+fn every_verdict_is_documented_and_no_other() {
+    let start = PAGE.find("Verdicts:").unwrap();
+    let section = &PAGE[start..PAGE.find("### `verdict`").unwrap()];
+    let documented: BTreeSet<&str> = section
+        .lines()
+        .filter_map(|line| line.strip_prefix("| "))
+        .filter_map(|line| line.split(" |").next())
+        .filter(|word| *word != "verdict")
+        .collect();
+    let known: BTreeSet<&str> = mptcp_trace::model::Verdict::ALL
+        .iter()
+        .map(|verdict| verdict.name())
+        .collect();
+    assert_eq!(documented, known);
 }
 
 #[test]

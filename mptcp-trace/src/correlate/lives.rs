@@ -83,9 +83,10 @@ impl Life {
     }
 }
 
-/// All connections that were asked about or fell back, at most [`Lives::MAX`] of them.
-#[derive(Debug, Default)]
+/// All connections that were asked about or fell back, up to a limit.
+#[derive(Debug)]
 pub(super) struct Lives {
+    limit: usize,
     by_id: HashMap<ConnectionId, Life>,
     by_socket: HashMap<SocketId, ConnectionId>,
     by_use: BTreeMap<u64, ConnectionId>,
@@ -97,8 +98,17 @@ pub(super) struct Lives {
 pub(super) type Gone = (ConnectionId, Life);
 
 impl Lives {
-    /// Connections that are remembered at most.
-    pub(super) const MAX: usize = 65_536;
+    /// None yet, and never more than `limit`.
+    pub(super) fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            by_id: HashMap::new(),
+            by_socket: HashMap::new(),
+            by_use: BTreeMap::new(),
+            uses: 0,
+            evicted: 0,
+        }
+    }
 
     /// How many are remembered.
     pub(super) fn len(&self) -> usize {
@@ -130,7 +140,7 @@ impl Lives {
             Some(_) | None => None,
         };
         let mut oldest = None;
-        if !self.by_id.contains_key(&id) && self.by_id.len() >= Self::MAX {
+        if !self.by_id.contains_key(&id) && self.by_id.len() >= self.limit {
             let victim = self.by_use.first_key_value().map(|(_, id)| *id);
             oldest = victim.and_then(|id| self.remove(id));
             self.evicted += u64::from(oldest.is_some());

@@ -9,7 +9,7 @@ mod lives;
 mod verdict;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque, hash_map::Entry},
     time::{Duration, UNIX_EPOCH},
 };
 
@@ -18,15 +18,12 @@ pub use books::{Books, growth, reconcile};
 use self::lives::{Fallen, Gone, Lives, answered_at};
 use crate::model::{
     ClosedBy, ConnectionEvent, ConnectionId, ConnectionKind, Facts, Finding, LastAsked, Owner,
-    QueryEvent, Socket, TcpState, VerdictEvent, Via,
+    Protocol, QueryEvent, TcpState, VerdictEvent, Via,
 };
 
 /// How far records may be out of order: each CPU stamps its own before it asks for room in the ring. Later ones count
 /// as happening when they arrive.
 pub const ORDER_WINDOW: Duration = Duration::from_millis(50);
-
-/// Events that are put into order at most; beyond that the oldest goes on.
-const ARRIVING_MAX: usize = 65_536;
 
 /// How long a connection may wait to be accepted before it is told under the listener's name.
 pub const ACCEPT_WAIT: Duration = Duration::from_secs(1);
@@ -35,25 +32,68 @@ pub const ACCEPT_WAIT: Duration = Duration::from_secs(1);
 /// their way.
 const CLOCK_SLACK: Duration = Duration::from_millis(300);
 
-/// Events that wait at most; beyond that the oldest is told as it is.
-const WAITING_MAX: usize = 65_536;
+/// How much is kept in memory at most.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Events that are put into order; beyond that the oldest goes on.
+    pub arriving: usize,
+    /// Events that wait for an acceptance; beyond that the oldest is told as it is.
+    pub waiting: usize,
+    /// Connections that are remembered; beyond that the one that was used least lately is judged and forgotten.
+    pub connections: usize,
+}
+
+impl Limits {
+    /// What a run has.
+    pub const STATED: Self = Self {
+        arriving: 65_536,
+        waiting: 65_536,
+        connections: 65_536,
+    };
+}
 
 /// Orders, holds back, sorts out, judges, and counts.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Correlator {
+    limits: Limits,
     /// By the time at which they happened, and the order in which they came.
     arriving: BTreeMap<(Duration, u64), Finding>,
     arrived: u64,
     /// The latest moment that an event tells of.
     latest: Duration,
     waiting: VecDeque<Box<ConnectionEvent>>,
+    /// How many events of a connection wait.
+    waiting_of: HashMap<ConnectionId, usize>,
     lives: Lives,
     books: Books,
     filtered: u64,
     acceptances: u64,
 }
 
+impl Default for Correlator {
+    fn default() -> Self {
+        Self::new(Limits::STATED)
+    }
+}
+
 impl Correlator {
+    /// Nothing has happened yet.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            arriving: BTreeMap::new(),
+            arrived: 0,
+            latest: Duration::ZERO,
+            waiting: VecDeque::new(),
+            waiting_of: HashMap::new(),
+            lives: Lives::new(limits.connections),
+            books: Books::default(),
+            filtered: 0,
+            acceptances: 0,
+        }
+    }
+
     /// Takes one event; what is ready to be told is added to `ready`.
     pub fn take(&mut self, event: Finding, facts: &Facts, ready: &mut Vec<Finding>) {
         if let Finding::Connection(event) = &event {
@@ -64,7 +104,7 @@ impl Correlator {
         self.arriving.insert((at, self.arrived), event);
         self.arrived += 1;
         self.settle(self.latest.saturating_sub(ORDER_WINDOW), facts, ready);
-        while self.arriving.len() > ARRIVING_MAX {
+        while self.arriving.len() > self.limits.arriving {
             let Some((_, oldest)) = self.arriving.pop_first() else {
                 break;
             };
@@ -154,6 +194,8 @@ impl Correlator {
         };
         let (life, before, oldest) = self.lives.touch(id, &query.socket);
         let is_new_connection = match (&life.fallen, query.connected_at) {
+            // What became TCP when it was accepted stays so.
+            _ if query.protocol() == Protocol::Tcp => false,
             // A socket that is not connected has left its old connection behind.
             (Some(_), _)
                 if is_unconnected(query.socket.state) && query.fell_back == Some(false) =>
@@ -206,11 +248,10 @@ impl Correlator {
             ConnectionKind::Fallback | ConnectionKind::Plain | ConnectionKind::Refused
                 if event.connection.unaccepted =>
             {
-                if self.waiting.len() >= WAITING_MAX
-                    && let Some(oldest) = self.waiting.pop_front()
-                {
-                    self.tell(oldest, ready);
+                if self.waiting.len() >= self.limits.waiting {
+                    self.tell_oldest(ready);
                 }
+                *self.waiting_of.entry(event.connection.id).or_default() += 1;
                 self.waiting.push_back(event);
             }
             ConnectionKind::Fallback
@@ -283,7 +324,7 @@ impl Correlator {
             closed_by,
             owner: life.owner,
             place: life.place,
-            socket: Socket { ..life.socket },
+            socket: life.socket,
             asked: life.asked,
             questions: life.questions,
         })));
@@ -309,7 +350,7 @@ impl Correlator {
     }
 
     fn take_waiting(&mut self, id: ConnectionId) -> Vec<Box<ConnectionEvent>> {
-        if self.waiting.iter().all(|event| event.connection.id != id) {
+        if self.waiting_of.remove(&id).is_none() {
             return Vec::new();
         }
         let (taken, rest): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.waiting)
@@ -324,10 +365,21 @@ impl Correlator {
             if oldest.connection.at.saturating_add(ACCEPT_WAIT) > now {
                 break;
             }
-            if let Some(oldest) = self.waiting.pop_front() {
-                self.tell(oldest, ready);
+            self.tell_oldest(ready);
+        }
+    }
+
+    fn tell_oldest(&mut self, ready: &mut Vec<Finding>) {
+        let Some(oldest) = self.waiting.pop_front() else {
+            return;
+        };
+        if let Entry::Occupied(mut count) = self.waiting_of.entry(oldest.connection.id) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
             }
         }
+        self.tell(oldest, ready);
     }
 
     fn tell(&mut self, event: Box<ConnectionEvent>, ready: &mut Vec<Finding>) {
@@ -357,3 +409,5 @@ fn is_unconnected(state: TcpState) -> bool {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod verdict_tests;

@@ -14,7 +14,7 @@ use crate::model::{
 
 const NETNS: u32 = 7;
 
-fn owner(pid: u32, via: Via) -> Owner {
+pub(super) fn owner(pid: u32, via: Via) -> Owner {
     Owner {
         process: Process {
             pid,
@@ -27,7 +27,7 @@ fn owner(pid: u32, via: Via) -> Owner {
     }
 }
 
-fn connection(kind: ConnectionKind, at_ms: u64, address: u64) -> Connection {
+pub(super) fn connection(kind: ConnectionKind, at_ms: u64, address: u64) -> Connection {
     let nowhere: SocketAddr = (Ipv4Addr::UNSPECIFIED, 0).into();
     Connection {
         kind,
@@ -65,7 +65,7 @@ fn connection(kind: ConnectionKind, at_ms: u64, address: u64) -> Connection {
     }
 }
 
-fn facts() -> Facts {
+pub(super) fn facts() -> Facts {
     let causes = [
         "MPTCP_MIB_DSSFALLBACK",
         "MPTCP_MIB_MPCAPABLEPASSIVEFALLBACK",
@@ -84,7 +84,7 @@ fn facts() -> Facts {
     }
 }
 
-fn event(connection: Connection) -> Finding {
+pub(super) fn event(connection: Connection) -> Finding {
     Finding::Connection(Box::new(ConnectionEvent {
         connection,
         time: SystemTime::UNIX_EPOCH,
@@ -92,15 +92,16 @@ fn event(connection: Connection) -> Finding {
     }))
 }
 
-/// Address and owner of what is told.
+/// Address and owner of what is told about connections; verdicts have tests of their own.
 fn told(ready: &mut Vec<Finding>) -> Vec<(u64, Option<u32>)> {
     ready
         .drain(..)
-        .map(|finding| match finding {
-            Finding::Connection(event) => (
+        .filter_map(|finding| match finding {
+            Finding::Connection(event) => Some((
                 event.connection.id.socket.0,
                 event.connection.owner.map(|owner| owner.process.pid),
-            ),
+            )),
+            Finding::Verdict(_) => None,
             Finding::Query(_) => panic!("nobody asked"),
         })
         .collect()
@@ -128,9 +129,19 @@ fn what_is_accepted_in_time_is_told_under_the_name_of_who_accepted_it() {
     correlator.take(unaccepted(11, 0xb), &facts, &mut ready);
     assert_eq!(told(&mut ready), []);
     correlator.take(accepted(900, 0xa, 5, true), &facts, &mut ready);
+    correlator.clock(
+        ORDER_WINDOW + Duration::from_millis(900),
+        &facts,
+        &mut ready,
+    );
     assert_eq!(told(&mut ready), [(0xa, Some(5))]);
     // One second after it fell back, the listener's owner is all there is.
     correlator.take(accepted(1_011, 0xb, 6, true), &facts, &mut ready);
+    correlator.clock(
+        ORDER_WINDOW + Duration::from_millis(1_011),
+        &facts,
+        &mut ready,
+    );
     assert_eq!(told(&mut ready), [(0xb, Some(1))]);
 }
 
@@ -138,12 +149,12 @@ fn what_is_accepted_in_time_is_told_under_the_name_of_who_accepted_it() {
 fn a_clock_ends_the_wait_too_but_leaves_records_time_to_arrive() {
     let (mut correlator, mut ready, facts) = (Correlator::default(), Vec::new(), facts());
     correlator.take(unaccepted(0, 0xa), &facts, &mut ready);
-    correlator.clock(Duration::from_millis(1_299), &facts(), &mut ready);
+    correlator.clock(Duration::from_millis(1_299), &facts, &mut ready);
     assert_eq!(told(&mut ready), []);
-    correlator.clock(Duration::from_millis(1_300), &facts(), &mut ready);
+    correlator.clock(Duration::from_millis(1_300), &facts, &mut ready);
     assert_eq!(told(&mut ready), [(0xa, Some(1))]);
     correlator.take(unaccepted(2_000, 0xb), &facts, &mut ready);
-    correlator.finish(&facts(), &mut ready);
+    correlator.finish(&facts, &mut ready);
     assert_eq!(told(&mut ready), [(0xb, Some(1))]);
 }
 
@@ -159,11 +170,12 @@ fn whoever_accepts_decides_whether_it_is_wanted() {
     };
     correlator.take(unwanted(10, 0xa), &facts, &mut ready);
     correlator.take(accepted(20, 0xa, 5, true), &facts, &mut ready);
+    correlator.clock(ORDER_WINDOW + Duration::from_millis(20), &facts, &mut ready);
     assert_eq!(told(&mut ready), [(0xa, Some(5))]);
     correlator.take(unaccepted(30, 0xb), &facts, &mut ready);
     correlator.take(accepted(40, 0xb, 6, false), &facts, &mut ready);
     correlator.take(unwanted(50, 0xc), &facts, &mut ready);
-    correlator.finish(&facts(), &mut ready);
+    correlator.finish(&facts, &mut ready);
     assert_eq!(told(&mut ready), []);
     assert_eq!(correlator.filtered(), 2);
 }
@@ -171,9 +183,10 @@ fn whoever_accepts_decides_whether_it_is_wanted() {
 #[test]
 fn what_waits_is_bounded_and_the_oldest_is_told_first() {
     let (mut correlator, mut ready, facts) = (Correlator::default(), Vec::new(), facts());
-    for address in 0..=WAITING_MAX as u64 {
+    for address in 0..=Limits::STATED.waiting as u64 {
         correlator.take(unaccepted(10, address), &facts, &mut ready);
     }
+    correlator.clock(ORDER_WINDOW + Duration::from_millis(10), &facts, &mut ready);
     assert_eq!(told(&mut ready), [(0, Some(1))]);
 }
 

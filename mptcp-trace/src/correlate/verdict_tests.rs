@@ -1,0 +1,353 @@
+//! What answers are worth: scenes as rows, and random ones for what must always hold.
+
+use std::time::SystemTime;
+
+use proptest::prelude::*;
+
+use super::{tests::*, *};
+use crate::model::{Answer, Api, Errno, Process, Protocol, Query, Rung, SensorState, Verdict};
+
+const ESTABLISHED: TcpState = TcpState(1);
+
+/// Something that happens to the connection of that number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Deed {
+    Falls,
+    Asks(Api, Answer, TcpState),
+    Dies,
+    Existed,
+}
+
+const IS_MPTCP: Deed = Deed::Asks(Api::TcpIsMptcp, Answer::Mptcp, ESTABLISHED);
+const IS_TCP: Deed = Deed::Asks(Api::TcpIsMptcp, Answer::Tcp, ESTABLISHED);
+const FRESH: Deed = Deed::Asks(Api::TcpIsMptcp, Answer::Mptcp, TcpState::CLOSE);
+const LISTENS: Deed = Deed::Asks(Api::TcpIsMptcp, Answer::Mptcp, TcpState::LISTEN);
+const PROTOCOL: Deed = Deed::Asks(Api::SoProtocol, Answer::Mptcp, ESTABLISHED);
+const INFO_FAILS: Deed = Deed::Asks(Api::MptcpInfo, Answer::Tcp, ESTABLISHED);
+const UNKNOWN_OPTION: Deed = Deed::Asks(
+    Api::TcpIsMptcp,
+    Answer::Unsupported(Errno::EOPNOTSUPP),
+    ESTABLISHED,
+);
+const BAD_POINTER: Deed = Deed::Asks(Api::TcpIsMptcp, Answer::Failed(Errno(14)), ESTABLISHED);
+
+fn traced_facts() -> Facts {
+    Facts {
+        sensors: vec![SensorState {
+            name: "fallback".into(),
+            rung: Rung::Fexit,
+            probes: Vec::new(),
+            limits: Vec::new(),
+        }],
+        ..facts()
+    }
+}
+
+fn make(deed: Deed, at_ms: u64, number: u64) -> Finding {
+    match deed {
+        Deed::Falls => event(connection(ConnectionKind::Fallback, at_ms, number)),
+        Deed::Dies => event(connection(ConnectionKind::Closed, at_ms, number)),
+        Deed::Existed => event(crate::model::Connection {
+            existing: true,
+            ..connection(ConnectionKind::Existing, at_ms, number)
+        }),
+        Deed::Asks(api, answer, state) => {
+            let like = connection(ConnectionKind::Fallback, at_ms, number);
+            Finding::Query(QueryEvent {
+                query: Query {
+                    asked_at: Duration::from_millis(at_ms),
+                    latency: Duration::ZERO,
+                    process: Process {
+                        pid: 9,
+                        tid: 9,
+                        uid: 0,
+                        cgroup_id: 1,
+                        comm: "app".into(),
+                    },
+                    socket: crate::model::Socket {
+                        state,
+                        ..like.socket
+                    },
+                    id: Some(like.id),
+                    connected_at: Some(Duration::ZERO),
+                    api,
+                    answer,
+                    fell_back: Some(answer == Answer::Tcp),
+                    rung: Rung::Fexit,
+                    state_bits: None,
+                },
+                time: SystemTime::UNIX_EPOCH,
+                judgement: None,
+            })
+        }
+    }
+}
+
+/// Verdicts in the order in which they are told; those of a connection's end in brackets.
+fn verdicts(findings: &[Finding]) -> String {
+    let words: Vec<String> = findings
+        .iter()
+        .filter_map(|finding| match finding {
+            Finding::Query(event) => Some(
+                event
+                    .judgement
+                    .as_ref()
+                    .map_or("none", |it| it.verdict.name())
+                    .to_owned(),
+            ),
+            Finding::Verdict(event) => Some(format!(
+                "[{} at {}]",
+                event.judgement.verdict.name(),
+                event.closed_by.name()
+            )),
+            Finding::Connection(_) => None,
+        })
+        .collect();
+    words.join(" ")
+}
+
+fn told_of(events: Vec<Finding>, limits: Limits) -> Vec<Finding> {
+    let (mut correlator, mut ready, facts) = (Correlator::new(limits), Vec::new(), traced_facts());
+    for event in events {
+        correlator.take(event, &facts, &mut ready);
+        assert!(correlator.remembered() <= limits.connections);
+        assert!(correlator.arriving.len() <= limits.arriving);
+        assert!(correlator.waiting.len() <= limits.waiting);
+    }
+    correlator.finish(&facts, &mut ready);
+    ready
+}
+
+#[test]
+fn every_verdict_has_a_scene() {
+    let check = |deeds: &[Deed], want: &str| {
+        let events = (1..)
+            .map(|nth| nth * 1_000)
+            .zip(deeds)
+            .map(|(at_ms, deed)| make(*deed, at_ms, 1))
+            .collect();
+        assert_eq!(
+            verdicts(&told_of(events, Limits::STATED)),
+            want,
+            "{deeds:?}"
+        );
+    };
+    check(&[IS_MPTCP], "still-mptcp");
+    check(&[IS_MPTCP, Deed::Dies], "still-mptcp");
+    check(&[Deed::Falls, IS_TCP, Deed::Dies], "explained");
+    check(&[Deed::Falls, INFO_FAILS], "explained");
+    check(
+        &[IS_MPTCP, Deed::Falls, Deed::Dies],
+        "still-mptcp [stale at death]",
+    );
+    check(&[IS_MPTCP, Deed::Falls], "still-mptcp [stale at exit]");
+    check(&[IS_MPTCP, Deed::Falls, IS_TCP], "still-mptcp explained");
+    check(&[FRESH], "too-early");
+    check(&[LISTENS], "too-early");
+    check(
+        &[FRESH, Deed::Falls, Deed::Dies],
+        "too-early [too-early at death]",
+    );
+    check(
+        &[FRESH, IS_MPTCP, Deed::Falls],
+        "too-early still-mptcp [stale at exit]",
+    );
+    check(&[Deed::Falls, Deed::Dies], "[never-asked at death]");
+    check(&[Deed::Falls], "[never-asked at exit]");
+    check(&[IS_TCP], "unexplained");
+    check(&[Deed::Existed, IS_TCP], "unexplained");
+    check(&[Deed::Falls, PROTOCOL, Deed::Dies], "misled");
+    check(&[PROTOCOL, Deed::Falls], "still-mptcp [misled at exit]");
+    check(&[UNKNOWN_OPTION, Deed::Falls], "unsupported");
+    check(&[Deed::Falls, IS_MPTCP], "contradicted");
+    // A call that failed for a reason of its own says nothing: nobody knows more than before.
+    check(&[BAD_POINTER], "none");
+    check(&[Deed::Falls, BAD_POINTER], "none [never-asked at exit]");
+    // Taken back by connect(AF_UNSPEC): not a contradiction.
+    check(
+        &[Deed::Falls, IS_TCP, FRESH, IS_MPTCP],
+        "explained too-early still-mptcp",
+    );
+}
+
+#[test]
+fn a_fallback_that_is_told_late_still_explains_the_answer() {
+    let events = vec![
+        make(IS_TCP, 1_000, 1),
+        make(IS_MPTCP, 9_000, 2),
+        make(Deed::Falls, 500, 1),
+    ];
+    assert_eq!(
+        verdicts(&told_of(events, Limits::STATED)),
+        "unexplained still-mptcp [explained at exit]"
+    );
+}
+
+#[test]
+fn a_connection_that_was_made_anew_is_not_contradicted() {
+    let mut again = make(IS_MPTCP, 3_000, 1);
+    if let Finding::Query(event) = &mut again {
+        event.query.connected_at = Some(Duration::from_millis(2_000));
+    }
+    let events = vec![make(Deed::Falls, 1_000, 1), again];
+    assert_eq!(verdicts(&told_of(events, Limits::STATED)), "still-mptcp");
+}
+
+#[test]
+fn what_was_never_mptcp_is_plain_tcp() {
+    let mut asked = make(IS_TCP, 1_000, 1);
+    if let Finding::Query(event) = &mut asked {
+        event.query.socket.protocol = Protocol::Tcp;
+        event.query.id = None;
+        event.query.fell_back = Some(false);
+    }
+    assert_eq!(
+        verdicts(&told_of(vec![asked.clone()], Limits::STATED)),
+        "plain-tcp"
+    );
+    // A child that lost MPTCP in the third packet of the handshake is a TCP socket too, but not by its client's wish.
+    if let Finding::Query(event) = &mut asked {
+        event.query.id = Some(connection(ConnectionKind::Fallback, 0, 1).id);
+        event.query.connected_at = None;
+    }
+    let events = vec![make(Deed::Falls, 500, 1), asked];
+    assert_eq!(verdicts(&told_of(events, Limits::STATED)), "explained");
+}
+
+#[test]
+fn sentences_say_when_and_why_and_who() {
+    let sentence = |events: Vec<Finding>| -> String {
+        let told = told_of(events, Limits::STATED);
+        let sentences: Vec<String> = told
+            .iter()
+            .filter_map(|finding| match finding {
+                Finding::Query(event) => event.judgement.as_ref().map(|it| it.sentence.clone()),
+                Finding::Verdict(event) => Some(event.judgement.sentence.clone()),
+                Finding::Connection(_) => None,
+            })
+            .collect();
+        sentences.join("\n")
+    };
+    assert_eq!(
+        sentence(vec![make(Deed::Falls, 1_000, 1), make(IS_TCP, 1_029, 1)]),
+        "told TCP; it fell back 29 ms earlier: DssFallback (path)"
+    );
+    assert_eq!(
+        sentence(vec![make(IS_MPTCP, 1_000, 1), make(Deed::Falls, 3_000, 1)]),
+        "told MPTCP, and it is\ntold MPTCP while it was; it fell back 2000 ms later: DssFallback (path), \
+         and was not asked again"
+    );
+}
+
+/// A fallback that was seen, a question that was asked: what the verdicts must stand on.
+fn has_evidence(event: &VerdictEvent, happened: &[(u64, u64, Deed)]) -> bool {
+    let number = event.id.socket.0;
+    let of = |wanted: fn(Deed) -> bool| {
+        happened
+            .iter()
+            .filter(move |(_, whose, deed)| *whose == number && wanted(*deed))
+            .map(|(at, _, _)| Duration::from_millis(*at))
+    };
+    let fell = event
+        .judgement
+        .fell_back_at
+        .is_some_and(|at| of(|deed| deed == Deed::Falls).any(|it| it == at));
+    let asked = event
+        .asked
+        .is_some_and(|asked| of(|deed| matches!(deed, Deed::Asks(..))).any(|at| at == asked.at));
+    fell && (asked || event.judgement.verdict == Verdict::NeverAsked)
+}
+
+fn deeds() -> impl Strategy<Value = Vec<(u64, u64, Deed)>> {
+    let deed = prop_oneof![
+        2 => Just(Deed::Falls),
+        2 => Just(IS_MPTCP),
+        2 => Just(IS_TCP),
+        1 => Just(FRESH),
+        1 => Just(PROTOCOL),
+        1 => Just(INFO_FAILS),
+        1 => Just(UNKNOWN_OPTION),
+        1 => Just(BAD_POINTER),
+        1 => Just(Deed::Dies),
+        1 => Just(Deed::Existed),
+    ];
+    prop::collection::vec((1_u64..40, 1_u64..12, deed), 0..120).prop_map(|steps| {
+        let mut now = 10;
+        steps
+            .into_iter()
+            .map(|(pause, whose, deed)| {
+                now += pause;
+                (now, whose, deed)
+            })
+            .collect()
+    })
+}
+
+fn events_of(happened: &[(u64, u64, Deed)]) -> Vec<Finding> {
+    happened
+        .iter()
+        .map(|(at, whose, deed)| make(*deed, *at, *whose))
+        .collect()
+}
+
+proptest! {
+    #[test]
+    fn no_verdict_is_without_evidence(happened in deeds()) {
+        for finding in told_of(events_of(&happened), Limits::STATED) {
+            if let Finding::Verdict(event) = finding {
+                prop_assert!(has_evidence(&event, &happened), "{event:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_stale_that_was_asked_again(happened in deeds()) {
+        for finding in told_of(events_of(&happened), Limits::STATED) {
+            let Finding::Verdict(event) = finding else { continue };
+            if event.judgement.verdict != Verdict::Stale {
+                continue;
+            }
+            let fell = event.judgement.fell_back_at.unwrap_or_default();
+            let asked_again = happened.iter().any(|(at, whose, deed)| {
+                let at = Duration::from_millis(*at);
+                let is_answer = matches!(deed, Deed::Asks(_, Answer::Mptcp | Answer::Tcp, _));
+                *whose == event.id.socket.0 && is_answer && at > fell && at <= event.at
+            });
+            prop_assert!(!asked_again, "{event:?}");
+        }
+    }
+
+    #[test]
+    fn every_question_and_every_fallback_is_told_once(happened in deeds()) {
+        let told = told_of(events_of(&happened), Limits::STATED);
+        let count = |wanted: fn(&Finding) -> bool| told.iter().filter(|it| wanted(it)).count();
+        let asked = happened.iter().filter(|it| matches!(it.2, Deed::Asks(..))).count();
+        let others = happened.iter().filter(|it| matches!(it.2, Deed::Falls | Deed::Existed)).count();
+        prop_assert_eq!(count(|it| matches!(it, Finding::Query(_))), asked);
+        prop_assert_eq!(count(|it| matches!(it, Finding::Connection(_))), others);
+    }
+
+    #[test]
+    fn the_order_within_the_window_does_not_matter(
+        happened in deeds(),
+        delays in prop::collection::vec(0_u64..50, 120),
+    ) {
+        let in_order = told_of(events_of(&happened), Limits::STATED);
+        let mut arrivals: Vec<(u64, Finding)> = events_of(&happened)
+            .into_iter()
+            .zip(&happened)
+            .zip(&delays)
+            .map(|((event, (at, _, _)), delay)| (at + delay, event))
+            .collect();
+        arrivals.sort_by_key(|(at, _)| *at);
+        let shuffled = arrivals.into_iter().map(|(_, event)| event).collect();
+        prop_assert_eq!(told_of(shuffled, Limits::STATED), in_order);
+    }
+
+    #[test]
+    fn memory_is_bounded_whatever_happens(happened in deeds()) {
+        // The limits are asserted after each event.
+        let limits = Limits { arriving: 6, waiting: 4, connections: 5 };
+        told_of(events_of(&happened), limits);
+    }
+}
