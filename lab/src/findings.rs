@@ -607,7 +607,8 @@ fn identity(rung: &str, lines: usize, ends: &[&traced::End]) -> Cell {
     if end.losses.is_empty() || end.losses.iter().any(lost) {
         return wrong(format!("{:?}", end.losses));
     }
-    if end.findings != lines as u64 {
+    // Lines of types that are not read here may be more.
+    if end.findings < lines as u64 {
         return wrong(format!("{lines} lines, the end says {}", end.findings));
     }
     ok("identity", rung, "nothing lost", "nothing lost")

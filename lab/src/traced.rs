@@ -125,6 +125,8 @@ pub struct Traced {
     pub errno: Option<String>,
     /// Whether the connection fell back.
     pub fell_back: Option<bool>,
+    /// How it was asked.
+    pub api: String,
     /// How it was seen.
     pub rung: String,
 }

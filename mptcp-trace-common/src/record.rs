@@ -222,6 +222,10 @@ pub const CONN_ACTIVE: u32 = 1 << 4;
 pub const CONN_TCP: u32 = 1 << 5;
 /// It began before the probes did: an edge was perhaps missed.
 pub const CONN_UNSEEN_BIRTH: u32 = 1 << 6;
+/// It was asked about: its end is told.
+pub const CONN_ASKED: u32 = 1 << 7;
+/// It was told of that it fell back: its end is told.
+pub const CONN_FELL: u32 = 1 << 8;
 
 /// What is known of a socket while it lives; lives in a map of the BPF side only.
 #[repr(C)]

@@ -59,6 +59,7 @@ fn traced(inode: u64, answer: &str) -> Traced {
         answer: Some(answer.into()),
         errno: None,
         fell_back: Some(answer == "tcp"),
+        api: "TCP_IS_MPTCP".into(),
         rung: "fexit".into(),
     }
 }
@@ -308,7 +309,7 @@ fn counters_that_do_not_add_up_or_tell_of_losses_are_a_mismatch() {
             losses,
             reconciliation: Vec::new(),
         };
-        identity("fexit", &[&end]).outcome
+        identity("fexit", 0, &[&end]).outcome
     };
     for losses in [
         Losses { seen: 1, ..ZERO },
@@ -360,5 +361,5 @@ fn counters_that_do_not_add_up_or_tell_of_losses_are_a_mismatch() {
         }]),
         Outcome::Ok
     );
-    assert_eq!(identity("fexit", &[]).outcome, Outcome::Mismatch);
+    assert_eq!(identity("fexit", 0, &[]).outcome, Outcome::Mismatch);
 }

@@ -119,6 +119,7 @@ impl Books {
             answer: _,
             errno: _,
             fell_back,
+            api: _,
             rung,
         } = query;
         let (of_family, nowhere) = match family {

@@ -11,14 +11,15 @@ use aya_ebpf::{
 use mptcp_trace_common::{
     counter,
     record::{
-        CONN_TCP, CONN_TOLD, CONN_UNACCEPTED, CONN_UNSEEN_BIRTH, Conn, KIND_ACCEPTED, NO_MIB,
-        Owner, VIA_ACCEPT, VIA_LISTENER, VIA_QUERY,
+        CONN_ASKED, CONN_EXISTING, CONN_FELL, CONN_TCP, CONN_TOLD, CONN_UNACCEPTED,
+        CONN_UNSEEN_BIRTH, Conn, KIND_ACCEPTED, KIND_CLOSED, NO_MIB, Owner, VIA_ACCEPT,
+        VIA_LISTENER, VIA_QUERY,
     },
 };
 
 use super::tell;
 use crate::{
-    admit::current_pid_in_namespace,
+    admit::{current_pid_in_namespace, is_tracer},
     emit,
     kernel::{Sock, current_cgroup, current_task, is_mptcp, now_ns, process_comm},
     maps::{CONNS, FALLEN, LISTENERS, conn, listener},
@@ -190,9 +191,18 @@ pub(crate) fn listens_no_more(sk: Sock) {
     }
 }
 
-/// The socket is no more: its address may be given to another.
+/// The socket is no more: its address may be given to another. If something was said of it, its end is told, so
+/// that whoever reads knows that nothing more will come.
 #[inline(always)]
 pub(crate) fn gone(sk: Sock) {
+    const SPOKEN_OF: u32 = CONN_ASKED | CONN_FELL | CONN_EXISTING;
+    if let Some(conn) = conn(sk.0)
+        && conn.state & SPOKEN_OF != 0
+        && !is_tracer(&conn.owner)
+    {
+        emit::count_fallback(counter::SEEN);
+        tell::connection(KIND_CLOSED, sk.0, 0, 0);
+    }
     let _unknown = CONNS.remove(sk.0);
     let _unknown = FALLEN.remove(sk.0);
 }

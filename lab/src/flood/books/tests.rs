@@ -45,6 +45,7 @@ fn line(thread: u32, number: u32) -> Traced {
         answer: Some(protocol_word(kind).into()),
         errno: None,
         fell_back: Some(false),
+        api: "TCP_IS_MPTCP".into(),
         rung: "fexit".into(),
     }
 }

@@ -15,10 +15,10 @@ use mptcp_trace_common::{
     counter,
     layout::SYSCALL_CONTEXT_OFFSET,
     record::{
-        CONN_ACTIVE, CONN_EXISTING, CONN_TCP, CONN_TOLD, EVIDENCE_SIMULTANEOUS, KIND_FALLBACK,
-        KIND_TCP_CHILD, NO_MIB, SITE_DROPPED_CONTEXT, SITE_HANDSHAKE, SITE_LATER, SITE_NO_CONTEXT,
-        SITE_TCP_CHILD, SUBFLOW_MP_JOIN, SUBFLOW_MPC_DROP, VIA_CONNECT, VIA_IO, VIA_LISTEN,
-        VIA_SOCKET,
+        CONN_ACTIVE, CONN_ASKED, CONN_EXISTING, CONN_FELL, CONN_TCP, CONN_TOLD,
+        EVIDENCE_SIMULTANEOUS, KIND_FALLBACK, KIND_TCP_CHILD, NO_MIB, SITE_DROPPED_CONTEXT,
+        SITE_HANDSHAKE, SITE_LATER, SITE_NO_CONTEXT, SITE_TCP_CHILD, SUBFLOW_MP_JOIN,
+        SUBFLOW_MPC_DROP, VIA_CONNECT, VIA_IO, VIA_LISTEN, VIA_SOCKET,
     },
 };
 
@@ -81,7 +81,7 @@ fn connection_state(msk: Sock, old: u32, new: u32) {
             if let Some(conn) = conn(msk.0) {
                 conn.connect_ns = now_ns();
                 conn.evidence = 0;
-                conn.state = CONN_ACTIVE | conn.state & CONN_EXISTING;
+                conn.state = CONN_ACTIVE | conn.state & (CONN_EXISTING | CONN_ASKED | CONN_FELL);
             }
         }
         (CLOSE | LISTEN, LISTEN) => {
@@ -122,12 +122,12 @@ fn blackhole_after_handshake(msk: Sock) {
 /// A listener of MPTCP got a child that is TCP.
 #[inline(always)]
 fn tcp_child(sk: Sock, site: u8) {
-    note_down(sk, &child(sk, CONN_TCP | CONN_TOLD));
-    let kind = if site == SITE_DROPPED_CONTEXT {
-        KIND_FALLBACK
+    let (kind, fell) = if site == SITE_DROPPED_CONTEXT {
+        (KIND_FALLBACK, CONN_FELL)
     } else {
-        KIND_TCP_CHILD
+        (KIND_TCP_CHILD, 0)
     };
+    note_down(sk, &child(sk, CONN_TCP | CONN_TOLD | fell));
     emit::count_fallback(counter::SEEN);
     tell::connection(kind, sk.0, where_and_why(site, NO_MIB, false), 0);
 }

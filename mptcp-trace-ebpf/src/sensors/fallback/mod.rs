@@ -15,7 +15,10 @@ mod path;
 use aya_ebpf::bindings::BPF_NOEXIST;
 use mptcp_trace_common::{
     counter,
-    record::{CONN_PENDING, CONN_UNSEEN_BIRTH, KIND_EXISTING, KIND_FALLBACK, NO_MIB, SITE_LATER},
+    record::{
+        CONN_FELL, CONN_PENDING, CONN_UNSEEN_BIRTH, KIND_EXISTING, KIND_FALLBACK, NO_MIB,
+        SITE_LATER,
+    },
 };
 
 use super::tell::{self, where_and_why};
@@ -63,6 +66,7 @@ fn report(msk: u64, site: u32, mib: i32) -> u32 {
     let mut kind = KIND_FALLBACK;
     match conn(msk) {
         Some(conn) => {
+            conn.state |= CONN_FELL;
             // In the middle of connect() the connection has no addresses yet: it is told when it has.
             if sk.state().is_ok_and(|state| u32::from(state) == SYN_SENT)
                 && sk

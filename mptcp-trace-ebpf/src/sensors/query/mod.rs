@@ -17,8 +17,8 @@ use aya_log_ebpf::debug;
 use mptcp_trace_common::{
     counter,
     record::{
-        BY_TRACER, InFlight, KIND_QUERY, PATH_MPTCP, PATH_TCP, QueryRecord, VALID_FLAGS_ENTER,
-        VALID_FLAGS_EXIT, VALID_INODE,
+        BY_TRACER, CONN_ASKED, InFlight, KIND_QUERY, PATH_MPTCP, PATH_TCP, QueryRecord,
+        VALID_FLAGS_ENTER, VALID_FLAGS_EXIT, VALID_INODE,
     },
 };
 
@@ -211,6 +211,7 @@ fn describe(record: &mut QueryRecord, sk: Sock) -> Result<(), Fault> {
     }
     if let Some(conn) = conn(sk.0) {
         record.born_ns = conn.born_ns;
+        conn.state |= CONN_ASKED;
     }
     Ok(())
 }
