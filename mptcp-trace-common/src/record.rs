@@ -7,13 +7,16 @@
 ///
 /// The BPF object carries a global of the name [`ABI_SYMBOL`], which holds the version: a loader that
 /// was built against another version does not find it and refuses the object.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Length of a [`QueryRecord`] in captures of version 1, which had no `born_ns`, bytes.
 pub const QUERY_RECORD_BYTES_V1: usize = 152;
 
+/// Length of a [`QueryRecord`] in captures of version 2, which did not say how it was asked, bytes.
+pub const QUERY_RECORD_BYTES_V2: usize = 160;
+
 /// Name of the global by which the loader recognises an object of its own [`ABI_VERSION`].
-pub const ABI_SYMBOL: &str = "MPTCP_TRACE_ABI_2";
+pub const ABI_SYMBOL: &str = "MPTCP_TRACE_ABI_3";
 
 /// `kind` of a [`QueryRecord`].
 pub const KIND_QUERY: u32 = 1;
@@ -29,6 +32,10 @@ pub const KIND_EXISTING: u32 = 5;
 pub const KIND_BLACKHOLE: u32 = 6;
 /// `kind` of a [`ConnRecord`]: a connection that fell back, or was asked about, is no more.
 pub const KIND_CLOSED: u32 = 7;
+/// `kind` of a [`QueryRecord`]: a socket option was refused to an MPTCP socket that has not fallen back.
+pub const KIND_OPTION_REFUSED: u32 = 8;
+/// `kind` of a [`QueryRecord`]: an MPTCP socket was refused. There is no socket; `family` is what was asked for.
+pub const KIND_SOCKET_REFUSED: u32 = 9;
 
 /// The query went through `mptcp_getsockopt` (or was found to be about an MPTCP socket).
 pub const PATH_MPTCP: u8 = 1 << 0;
@@ -61,7 +68,7 @@ pub const BY_TRACER: u32 = 1 << 4;
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct QueryRecord {
-    /// [`KIND_QUERY`].
+    /// [`KIND_QUERY`], [`KIND_OPTION_REFUSED`] or [`KIND_SOCKET_REFUSED`].
     pub kind: u32,
     /// `VALID_*` bits: which of the optional fields hold something.
     pub valid: u32,
@@ -116,8 +123,18 @@ pub struct QueryRecord {
     /// Name of the thread that asked, NUL-padded.
     pub comm: [u8; 16],
     /// When the socket was first seen, `CLOCK_BOOTTIME`, nanoseconds; 0 if it was never noted down.
-    /// Records of before version 2 end here.
+    /// Records of before version 2 end before this one, those of version 2 behind it.
     pub born_ns: u64,
+    /// When its connection began, as in [`Conn::connect_ns`]; 0 if it was never noted down.
+    pub connect_ns: u64,
+    /// Level of the option that was asked for.
+    pub level: u32,
+    /// Its number.
+    pub optname: u32,
+    /// 1 if it was to be set, 0 if it was asked for.
+    pub is_set: u32,
+    /// Keeps the size a multiple of eight.
+    pub reserved_2: u32,
 }
 
 /// A question in flight, between the entry and the return of the function that answers it.
@@ -130,6 +147,10 @@ pub struct InFlight {
     pub boottime_ns: u64,
     /// The outermost `sk` that was asked.
     pub socket: u64,
+    /// Level of the option.
+    pub level: u32,
+    /// Its number.
+    pub optname: u32,
     /// `PATH_*` bits so far.
     pub path: u8,
     /// Keeps the size a multiple of eight.
@@ -415,11 +436,11 @@ pub struct ConnRecord {
 }
 
 const _: () = {
-    assert!(size_of::<QueryRecord>() == 160);
+    assert!(size_of::<QueryRecord>() == 184);
     assert!(size_of::<QueryRecord>().is_multiple_of(8));
     assert!(size_of::<Owner>() == 48);
     assert!(size_of::<Conn>() == 96);
     assert!(size_of::<ConnRecord>() == 224);
-    assert!(size_of::<InFlight>() == 24);
+    assert!(size_of::<InFlight>() == 32);
     assert!(size_of::<SyscallInFlight>() == size_of::<QueryRecord>() + 32);
 };

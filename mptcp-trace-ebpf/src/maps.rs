@@ -15,7 +15,7 @@ use mptcp_trace_common::{
 
 /// Marks the object as speaking this version of the wire; its name is `record::ABI_SYMBOL`.
 #[unsafe(no_mangle)]
-static MPTCP_TRACE_ABI_2: Global<u32> = Global::new(ABI_VERSION);
+static MPTCP_TRACE_ABI_3: Global<u32> = Global::new(ABI_VERSION);
 
 /// Where this kernel keeps what the probes read. Written by the loader, then frozen.
 #[unsafe(no_mangle)]

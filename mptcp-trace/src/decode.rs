@@ -12,8 +12,8 @@ use std::{
 use mptcp_trace_common::record::{
     BY_TRACER, KIND_ACCEPTED, KIND_BLACKHOLE, KIND_CLOSED, KIND_EXISTING, KIND_FALLBACK,
     KIND_QUERY, KIND_TCP_CHILD, PATH_MPTCP, PATH_TCP, PATH_UNSEEN, QUERY_RECORD_BYTES_V1,
-    QueryRecord, RUNG_FEXIT, RUNG_KPROBE, RUNG_TRACEPOINT, VALID_FLAGS_ENTER, VALID_FLAGS_EXIT,
-    VALID_INODE, VALID_USER_VALUE,
+    QUERY_RECORD_BYTES_V2, QueryRecord, RUNG_FEXIT, RUNG_KPROBE, RUNG_TRACEPOINT,
+    VALID_FLAGS_ENTER, VALID_FLAGS_EXIT, VALID_INODE, VALID_USER_VALUE,
 };
 
 use crate::model::{
@@ -103,7 +103,9 @@ pub fn decode(bytes: &[u8], facts: &Facts) -> Result<Observation, DecodeError> {
 fn query(bytes: &[u8], facts: &Facts) -> Result<Observation, DecodeError> {
     let mut whole = [0; size_of::<QueryRecord>()];
     match bytes.len() {
-        QUERY_RECORD_BYTES_V1 => whole[..QUERY_RECORD_BYTES_V1].copy_from_slice(bytes),
+        length @ (QUERY_RECORD_BYTES_V1 | QUERY_RECORD_BYTES_V2) => {
+            whole[..length].copy_from_slice(bytes);
+        }
         length if length == whole.len() => whole.copy_from_slice(bytes),
         got => {
             return Err(DecodeError::Length {
@@ -112,6 +114,12 @@ fn query(bytes: &[u8], facts: &Facts) -> Result<Observation, DecodeError> {
             });
         }
     }
+    let api = if bytes.len() == whole.len() {
+        api_of(field!(whole, u32, level), field!(whole, u32, optname))?
+    } else {
+        // Older records are all of the one question that was traced then.
+        Api::TcpIsMptcp
+    };
     let bytes = &whole[..];
     let valid = field!(bytes, u32, valid);
     let has = |bit: u32| valid & bit == bit;
@@ -121,6 +129,7 @@ fn query(bytes: &[u8], facts: &Facts) -> Result<Observation, DecodeError> {
     let before = has(VALID_FLAGS_ENTER).then(|| field!(bytes, u64, msk_flags_enter));
     let after = has(VALID_FLAGS_EXIT).then(|| field!(bytes, u64, msk_flags_exit));
     let (answer, fell_back) = conclude(&Evidence {
+        api,
         ret: field!(bytes, i32, ret),
         path: bytes[offset_of!(QueryRecord, path)],
         protocol,
@@ -170,9 +179,12 @@ fn query(bytes: &[u8], facts: &Facts) -> Result<Observation, DecodeError> {
                 socket: SocketId(field!(bytes, u64, socket)),
                 born_at: Duration::from_nanos(born_ns),
             }),
-        connected_at: None,
-        api: Api::TcpIsMptcp,
+        connected_at: Some(field!(bytes, u64, connect_ns))
+            .filter(|connect_ns| *connect_ns != 0)
+            .map(Duration::from_nanos),
+        api,
         answer,
+        errno: errno_of(field!(bytes, i32, ret)),
         fell_back,
         rung,
         state_bits: before.zip(after),
@@ -209,8 +221,33 @@ fn rung_of(number: u8) -> Result<Rung, DecodeError> {
     }
 }
 
+/// The question behind level and number of a socket option.
+fn api_of(level: u32, optname: u32) -> Result<Api, DecodeError> {
+    const SOL_SOCKET: u32 = 1;
+    const SOL_TCP: u32 = 6;
+    const SOL_MPTCP: u32 = 284;
+    match (level, optname) {
+        (SOL_TCP, 43) => Ok(Api::TcpIsMptcp),
+        (SOL_MPTCP, 1) => Ok(Api::MptcpInfo),
+        (SOL_MPTCP, 2) => Ok(Api::MptcpTcpinfo),
+        (SOL_MPTCP, 3) => Ok(Api::MptcpSubflowAddrs),
+        (SOL_MPTCP, 4) => Ok(Api::MptcpFullInfo),
+        (SOL_SOCKET, 38) => Ok(Api::SoProtocol),
+        (level, optname) => Err(DecodeError::Field(
+            "option",
+            u64::from(level) << 32 | u64::from(optname),
+        )),
+    }
+}
+
+/// The error that a call ended with.
+fn errno_of(ret: i32) -> Option<Errno> {
+    (ret < 0).then(|| Errno(ret.wrapping_neg()))
+}
+
 /// What a record has to say about its answer.
 struct Evidence {
+    api: Api,
     ret: i32,
     path: u8,
     protocol: Protocol,
@@ -229,7 +266,62 @@ struct Evidence {
 /// bits before and after the call decide if they agree; if the connection fell back in between, only the
 /// caller's buffer can tell.
 fn conclude(evidence: &Evidence) -> Result<(Answer, Option<bool>), DecodeError> {
+    match evidence.api {
+        Api::TcpIsMptcp => conclude_asked_plainly(evidence),
+        Api::MptcpInfo | Api::MptcpTcpinfo | Api::MptcpSubflowAddrs | Api::MptcpFullInfo => {
+            conclude_asked_for_details(evidence)
+        }
+        Api::SoProtocol => conclude_asked_for_protocol(evidence),
+    }
+}
+
+/// Options that only a connection has that is MPTCP: success says so, and a refusal says that it is not - or that
+/// this kernel does not know the option, which is so if the connection has not fallen back.
+fn conclude_asked_for_details(evidence: &Evidence) -> Result<(Answer, Option<bool>), DecodeError> {
+    let errno = errno_of(evidence.ret);
+    let fell_back = match (evidence.path, evidence.protocol) {
+        (PATH_MPTCP, Protocol::Mptcp) => Some(false),
+        (PATH_TCP | PATH_UNSEEN, Protocol::Tcp) => Some(false),
+        (both, Protocol::Mptcp) if both == PATH_MPTCP | PATH_TCP => Some(true),
+        (PATH_UNSEEN, Protocol::Mptcp) => match (evidence.before, evidence.after) {
+            (Some(before), Some(after)) if before == after => Some(before),
+            // It fell back in between, or the bit is not known.
+            _ => errno.is_none().then_some(false),
+        },
+        (path, _) => return Err(DecodeError::Field("path", path.into())),
+    };
+    let answer = match (errno, evidence.protocol, fell_back) {
+        (None, _, _) => Answer::Mptcp,
+        (Some(Errno::EOPNOTSUPP | Errno::ENOPROTOOPT), Protocol::Tcp, _)
+        | (Some(Errno::EOPNOTSUPP | Errno::ENOPROTOOPT), Protocol::Mptcp, Some(true)) => {
+            Answer::Tcp
+        }
+        (Some(errno @ (Errno::EOPNOTSUPP | Errno::ENOPROTOOPT)), Protocol::Mptcp, Some(false)) => {
+            Answer::Unsupported(errno)
+        }
+        (Some(Errno::EOPNOTSUPP | Errno::ENOPROTOOPT), Protocol::Mptcp, None) => Answer::Unknown,
+        (Some(errno), _, _) => Answer::Failed(errno),
+    };
+    Ok((answer, fell_back))
+}
+
+/// The number that the socket was made with: MPTCP for ever.
+fn conclude_asked_for_protocol(evidence: &Evidence) -> Result<(Answer, Option<bool>), DecodeError> {
+    if (evidence.path, evidence.protocol) != (PATH_UNSEEN, Protocol::Mptcp) {
+        return Err(DecodeError::Field("path", evidence.path.into()));
+    }
+    let fell_back = match (evidence.before, evidence.after) {
+        (Some(before), Some(after)) if before == after => Some(before),
+        _ => None,
+    };
+    let answer = errno_of(evidence.ret).map_or(Answer::Mptcp, Answer::Failed);
+    Ok((answer, fell_back))
+}
+
+/// `TCP_IS_MPTCP`, which was made for this question.
+fn conclude_asked_plainly(evidence: &Evidence) -> Result<(Answer, Option<bool>), DecodeError> {
     let Evidence {
+        api: _,
         ret,
         path,
         protocol,
@@ -237,7 +329,7 @@ fn conclude(evidence: &Evidence) -> Result<(Answer, Option<bool>), DecodeError> 
         after,
         told,
     } = *evidence;
-    let errno = (ret < 0).then(|| Errno(-ret));
+    let errno = errno_of(ret);
     let fell_back = match (path, protocol) {
         (PATH_MPTCP, Protocol::Mptcp) => Some(false),
         (PATH_TCP, Protocol::Tcp) | (PATH_UNSEEN, Protocol::Tcp) => Some(false),

@@ -227,16 +227,31 @@ fn fexit(host: &HostSupport) -> Result<RungPlan, String> {
         program,
         target: target(function.to_owned()),
     };
+    let mut probes = vec![
+        probe("query_fexit_tcp", Target::Fexit, "tcp_getsockopt"),
+        probe("query_fexit_mptcp", Target::Fexit, "mptcp_getsockopt"),
+        probe("query_fentry_tcp", Target::Fentry, "tcp_getsockopt"),
+        probe("query_fentry_mptcp", Target::Fentry, "mptcp_getsockopt"),
+    ];
+    let mut limits = optional_limits(host);
+    let has = |name: &str| host.btf_functions.iter().any(|known| known == name);
+    match socket_level(host, has) {
+        Ok(function @ SOCKET_LEVEL) => probes.extend([
+            probe("query_fexit_socket", Target::Fexit, function),
+            probe("query_fentry_socket", Target::Fentry, function),
+        ]),
+        Ok(function) => probes.extend([
+            probe("query_fexit_sock", Target::Fexit, function),
+            probe("query_fentry_sock", Target::Fentry, function),
+        ]),
+        Err(limit) => limits.push(limit),
+    }
+    probes.sort_by_key(opens);
     Ok(RungPlan {
         rung: Rung::Fexit,
-        probes: vec![
-            probe("query_fexit_tcp", Target::Fexit, "tcp_getsockopt"),
-            probe("query_fexit_mptcp", Target::Fexit, "mptcp_getsockopt"),
-            probe("query_fentry_tcp", Target::Fentry, "tcp_getsockopt"),
-            probe("query_fentry_mptcp", Target::Fentry, "mptcp_getsockopt"),
-        ],
+        probes,
         outermost_probed: true,
-        limits: optional_limits(host),
+        limits,
     })
 }
 
@@ -272,16 +287,51 @@ fn kprobe(host: &HostSupport) -> Result<RungPlan, String> {
         program,
         target: target(function.to_owned()),
     };
+    let mut probes = vec![
+        probe("query_kretprobe_tcp", Target::Kretprobe, inner),
+        probe("query_kretprobe_mptcp", Target::Kretprobe, outer),
+        probe("query_kprobe_tcp", Target::Kprobe, inner),
+        probe(outer_program, Target::Kprobe, outer),
+    ];
+    let mut limits = optional_limits(host);
+    // What is not TCP's own is answered by the outer of the two functions, and never comes to the inner one.
+    if !outermost_probed {
+        limits.push(
+            "questions with options of SOL_MPTCP are not seen: mptcp_getsockopt is not probed"
+                .into(),
+        );
+    } else if inner != TCP_LEVEL && exact(TCP_LEVEL) {
+        probes.extend([
+            probe("query_kretprobe_tcp", Target::Kretprobe, TCP_LEVEL),
+            probe("query_kprobe_other", Target::Kprobe, TCP_LEVEL),
+        ]);
+    } else if inner != TCP_LEVEL {
+        limits.push(format!(
+            "questions with options of SOL_MPTCP about TCP sockets are not seen, and about MPTCP sockets that fell \
+             back not understood: the kernel has no function {TCP_LEVEL}"
+        ));
+    }
+    match socket_level(host, exact) {
+        Ok(function) => probes.extend([
+            probe("query_kretprobe_sock", Target::Kretprobe, function),
+            probe(
+                if function == SOCKET_LEVEL {
+                    "query_kprobe_socket"
+                } else {
+                    "query_kprobe_sock"
+                },
+                Target::Kprobe,
+                function,
+            ),
+        ]),
+        Err(limit) => limits.push(limit),
+    }
+    probes.sort_by_key(opens);
     Ok(RungPlan {
         rung: Rung::Kprobe,
-        probes: vec![
-            probe("query_kretprobe_tcp", Target::Kretprobe, inner),
-            probe("query_kretprobe_mptcp", Target::Kretprobe, outer),
-            probe("query_kprobe_tcp", Target::Kprobe, inner),
-            probe(outer_program, Target::Kprobe, outer),
-        ],
+        probes,
         outermost_probed,
-        limits: optional_limits(host),
+        limits,
     })
 }
 
@@ -316,6 +366,37 @@ fn tracepoint(host: &HostSupport) -> Result<RungPlan, String> {
         outermost_probed: true,
         limits,
     })
+}
+
+/// True for a probe that opens a question, which comes behind all that close one.
+fn opens(probe: &Probe) -> bool {
+    match &probe.target {
+        Target::Fentry(_) | Target::Kprobe(_) => true,
+        Target::Fexit(_) | Target::Kretprobe(_) | Target::RawTracepoint(_) => false,
+        Target::Tracepoint(_, name) => name.starts_with("sys_enter_"),
+    }
+}
+
+/// The function that answers a TCP socket, whatever it was asked for.
+const TCP_LEVEL: &str = "tcp_getsockopt";
+/// The function that answers for every socket, where it is told a `struct socket`.
+const SOCKET_LEVEL: &str = "sock_getsockopt";
+/// The same, where it is told a `struct sock`. It has more words of arguments than trampolines of older kernels can
+/// keep; those kernels have the other one.
+const SOCK_LEVEL: &str = "sk_getsockopt";
+
+/// The function that answers questions with options of `SOL_SOCKET`, or what cannot be seen without it.
+fn socket_level(host: &HostSupport, has: impl Fn(&str) -> bool) -> Result<&'static str, String> {
+    if has(SOCKET_LEVEL) && host.layout.socket_sk != ABSENT {
+        Ok(SOCKET_LEVEL)
+    } else if has(SOCK_LEVEL) && !has(SOCKET_LEVEL) {
+        Ok(SOCK_LEVEL)
+    } else {
+        Err(format!(
+            "questions with SO_PROTOCOL are not seen: the kernel has no function {SOCKET_LEVEL} or {SOCK_LEVEL} that \
+             can be probed"
+        ))
+    }
 }
 
 /// Members without which no record can be written.

@@ -72,6 +72,7 @@ fn make(deed: Deed, at_ms: u64, number: u64) -> Finding {
                     connected_at: Some(Duration::ZERO),
                     api,
                     answer,
+                    errno: answer.errno(),
                     fell_back: Some(answer == Answer::Tcp),
                     rung: Rung::Fexit,
                     state_bits: None,

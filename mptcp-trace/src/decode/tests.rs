@@ -32,6 +32,8 @@ fn record() -> Vec<u8> {
     put!(bytes, family, AF_INET);
     bytes[offset_of!(QueryRecord, rung)] = RUNG_FEXIT;
     bytes[offset_of!(QueryRecord, path)] = PATH_MPTCP;
+    put!(bytes, level, 6_u32);
+    put!(bytes, optname, 43_u32);
     bytes
 }
 
@@ -296,7 +298,8 @@ fn the_tracers_own_questions_are_no_findings() {
 fn no_damaged_record_is_taken_for_a_whole_one() {
     let bytes = record();
     let want = size_of::<QueryRecord>();
-    for got in (0..bytes.len()).filter(|length| *length != QUERY_RECORD_BYTES_V1) {
+    let older = [QUERY_RECORD_BYTES_V1, QUERY_RECORD_BYTES_V2];
+    for got in (0..bytes.len()).filter(|length| !older.contains(length)) {
         assert_eq!(
             decode(&bytes[..got], &facts(None)),
             Err(DecodeError::Length { got, want }),
@@ -335,8 +338,167 @@ fn a_record_of_an_older_capture_has_no_identity_and_says_all_else() {
     let mut bytes = record();
     put!(bytes, born_ns, 9_u64);
     put!(bytes, socket, 0xabc_u64);
+    put!(bytes, connect_ns, 11_u64);
     let newer = decoded(&bytes, &facts(None));
     assert_eq!(newer.id.unwrap().to_string(), "0x0000000000000abc@9");
-    let older = decoded(&bytes[..QUERY_RECORD_BYTES_V1], &facts(None));
-    assert_eq!(Query { id: None, ..newer }, older);
+    assert_eq!(newer.connected_at, Some(Duration::from_nanos(11)));
+    let older = decoded(&bytes[..QUERY_RECORD_BYTES_V2], &facts(None));
+    let newer = Query {
+        connected_at: None,
+        ..newer
+    };
+    assert_eq!(newer, older);
+    let oldest = decoded(&bytes[..QUERY_RECORD_BYTES_V1], &facts(None));
+    assert_eq!(Query { id: None, ..newer }, oldest);
+}
+
+#[test]
+fn level_and_number_name_the_question() {
+    for (level, optname, api) in [
+        (6_u32, 43_u32, Some(Api::TcpIsMptcp)),
+        (284, 1, Some(Api::MptcpInfo)),
+        (284, 2, Some(Api::MptcpTcpinfo)),
+        (284, 3, Some(Api::MptcpSubflowAddrs)),
+        (284, 4, Some(Api::MptcpFullInfo)),
+        (284, 5, None),
+        (284, 43, None),
+        (6, 1, None),
+        (0, 0, None),
+    ] {
+        let mut bytes = record();
+        put!(bytes, level, level);
+        put!(bytes, optname, optname);
+        match (decode(&bytes, &facts(None)), api) {
+            (Ok(Observation::Query(query)), Some(api)) => assert_eq!(query.api, api),
+            (Err(DecodeError::Field("option", _)), None) => {}
+            (other, _) => panic!("{level}, {optname}: {other:?}"),
+        }
+    }
+}
+
+/// Asked for what only MPTCP has: a refusal is an answer, unless this kernel has no such option.
+#[test]
+fn details_are_refused_by_tcp_and_by_kernels_that_do_not_know_them() {
+    const BOTH: u8 = PATH_MPTCP | PATH_TCP;
+    const FELL: u64 = 1 << 2;
+    let eopnotsupp = Answer::Unsupported(Errno::EOPNOTSUPP);
+    let einval = Answer::Failed(Errno(22));
+    for (protocol, path, bits, ret, answer, fell_back) in [
+        (
+            IPPROTO_MPTCP,
+            PATH_MPTCP,
+            None,
+            0_i32,
+            Answer::Mptcp,
+            Some(false),
+        ),
+        (
+            IPPROTO_MPTCP,
+            PATH_MPTCP,
+            None,
+            -95,
+            eopnotsupp,
+            Some(false),
+        ),
+        (IPPROTO_MPTCP, BOTH, None, -95, Answer::Tcp, Some(true)),
+        (IPPROTO_MPTCP, BOTH, None, -92, Answer::Tcp, Some(true)),
+        (IPPROTO_TCP, PATH_TCP, None, -95, Answer::Tcp, Some(false)),
+        (
+            IPPROTO_TCP,
+            PATH_UNSEEN,
+            None,
+            -92,
+            Answer::Tcp,
+            Some(false),
+        ),
+        (IPPROTO_MPTCP, BOTH, None, -22, einval, Some(true)),
+        (
+            IPPROTO_MPTCP,
+            PATH_UNSEEN,
+            Some((0, 0)),
+            0,
+            Answer::Mptcp,
+            Some(false),
+        ),
+        (
+            IPPROTO_MPTCP,
+            PATH_UNSEEN,
+            Some((0, 0)),
+            -95,
+            eopnotsupp,
+            Some(false),
+        ),
+        (
+            IPPROTO_MPTCP,
+            PATH_UNSEEN,
+            Some((FELL, FELL)),
+            -95,
+            Answer::Tcp,
+            Some(true),
+        ),
+        (
+            IPPROTO_MPTCP,
+            PATH_UNSEEN,
+            Some((0, FELL)),
+            -95,
+            Answer::Unknown,
+            None,
+        ),
+        (
+            IPPROTO_MPTCP,
+            PATH_UNSEEN,
+            Some((0, FELL)),
+            0,
+            Answer::Mptcp,
+            Some(false),
+        ),
+        (IPPROTO_MPTCP, PATH_UNSEEN, None, -95, Answer::Unknown, None),
+        (
+            IPPROTO_MPTCP,
+            PATH_UNSEEN,
+            None,
+            0,
+            Answer::Mptcp,
+            Some(false),
+        ),
+    ] {
+        let mut bytes = record();
+        put!(bytes, level, 284_u32);
+        put!(bytes, optname, 1_u32);
+        put!(bytes, protocol, protocol);
+        put!(bytes, ret, ret);
+        bytes[offset_of!(QueryRecord, path)] = path;
+        if let Some((before, after)) = bits {
+            put!(bytes, valid, (VALID_FLAGS_ENTER | VALID_FLAGS_EXIT));
+            put!(bytes, msk_flags_enter, before);
+            put!(bytes, msk_flags_exit, after);
+        }
+        let query = decoded(&bytes, &facts(Some(2)));
+        assert_eq!(
+            (query.answer, query.fell_back, query.errno.map(|it| it.0)),
+            (answer, fell_back, (ret < 0).then_some(-ret)),
+            "protocol {protocol} path {path} bits {bits:?} returned {ret}"
+        );
+    }
+}
+
+#[test]
+fn the_protocol_of_an_mptcp_socket_is_mptcp_for_ever() {
+    for (bit, flags, fell_back) in [
+        (Some(2), 0_u64, Some(false)),
+        (Some(2), 1 << 2, Some(true)),
+        (None, 1 << 2, None),
+    ] {
+        let mut bytes = record();
+        put!(bytes, level, 1_u32);
+        put!(bytes, optname, 38_u32);
+        put!(bytes, valid, (VALID_FLAGS_ENTER | VALID_FLAGS_EXIT));
+        put!(bytes, msk_flags_enter, flags);
+        put!(bytes, msk_flags_exit, flags);
+        bytes[offset_of!(QueryRecord, path)] = PATH_UNSEEN;
+        let query = decoded(&bytes, &facts(bit));
+        assert_eq!((query.answer, query.fell_back), (Answer::Mptcp, fell_back));
+        put!(bytes, protocol, IPPROTO_TCP);
+        assert!(decode(&bytes, &facts(bit)).is_err(), "of TCP it is no news");
+    }
 }

@@ -14,10 +14,13 @@ use super::{Fact, system};
 pub const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 
 /// Functions whose description decides about a rung.
-const FUNCTIONS: [&str; 17] = [
+const FUNCTIONS: [&str; 20] = [
     "mptcp_getsockopt",
     "tcp_getsockopt",
     "do_tcp_getsockopt",
+    "sock_getsockopt",
+    "sk_getsockopt",
+    "mptcp_setsockopt",
     "mptcp_getsockopt_sol_tcp",
     "__mptcp_try_fallback",
     "mptcp_connect",

@@ -7,11 +7,14 @@ use std::{
 };
 
 /// Functions we look for.
-const WANTED: [&str; 16] = [
+const WANTED: [&str; 19] = [
     "mptcp_getsockopt",
     "mptcp_getsockopt_sol_tcp",
     "tcp_getsockopt",
     "do_tcp_getsockopt",
+    "sock_getsockopt",
+    "sk_getsockopt",
+    "mptcp_setsockopt",
     "__mptcp_try_fallback",
     "mptcp_dss_corruption",
     "mptcp_active_detect_blackhole",

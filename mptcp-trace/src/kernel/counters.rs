@@ -9,7 +9,10 @@ use aya::{
     programs::Program,
 };
 use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_prog_info};
-use mptcp_trace_common::counter;
+use mptcp_trace_common::{
+    counter,
+    record::{InFlight, SyscallInFlight},
+};
 
 use crate::{
     model::Loss,
@@ -60,9 +63,9 @@ fn open_questions(ebpf: &Ebpf, name: &str) -> anyhow::Result<u64> {
         .with_context(|| format!("the BPF object has no map {name}"))?;
     // Only the keys are read; the type of the values has to fit all the same.
     let count = match name {
-        "IN_FLIGHT" => HashMap::<&MapData, u64, [u8; 24]>::try_from(map)
+        "IN_FLIGHT" => HashMap::<&MapData, u64, [u8; size_of::<InFlight>()]>::try_from(map)
             .map(|map| map.keys().filter(Result::is_ok).count()),
-        _ => HashMap::<&MapData, u64, [u8; 192]>::try_from(map)
+        _ => HashMap::<&MapData, u64, [u8; size_of::<SyscallInFlight>()]>::try_from(map)
             .map(|map| map.keys().filter(Result::is_ok).count()),
     };
     Ok(count.with_context(|| format!("map {name} has another type"))? as u64)

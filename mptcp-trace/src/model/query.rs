@@ -259,6 +259,8 @@ pub struct Query {
     pub api: Api,
     /// What the kernel said.
     pub answer: Answer,
+    /// The error that the caller got, whatever it means; none if the call succeeded.
+    pub errno: Option<Errno>,
     /// An MPTCP socket whose connection fell back; none where that could not be learnt.
     pub fell_back: Option<bool>,
     /// How it was seen.

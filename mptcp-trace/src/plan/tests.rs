@@ -18,8 +18,17 @@ fn whole() -> HostSupport {
         option: Fact::Yes,
         kprobes: Fact::Yes,
         tracefs: Fact::Yes,
-        symbols: Symbols::from_names(["mptcp_getsockopt", "tcp_getsockopt", "do_tcp_getsockopt"]),
-        btf_functions: vec!["mptcp_getsockopt".into(), "tcp_getsockopt".into()],
+        symbols: Symbols::from_names([
+            "mptcp_getsockopt",
+            "tcp_getsockopt",
+            "do_tcp_getsockopt",
+            "sk_getsockopt",
+        ]),
+        btf_functions: vec![
+            "mptcp_getsockopt".into(),
+            "tcp_getsockopt".into(),
+            "sk_getsockopt".into(),
+        ],
         layout: KernelLayout::from_offsets(&offsets),
         missing_members: Vec::new(),
         syscall_context: Fact::Yes,
@@ -86,10 +95,11 @@ fn told(host: &HostSupport, only: Option<Rung>) -> String {
     }
 }
 
-const FEXIT: &str = "fexit: fexit tcp_getsockopt, fexit mptcp_getsockopt, fentry tcp_getsockopt, \
-                     fentry mptcp_getsockopt";
+const FEXIT: &str = "fexit: fexit tcp_getsockopt, fexit mptcp_getsockopt, fexit sk_getsockopt, \
+                     fentry tcp_getsockopt, fentry mptcp_getsockopt, fentry sk_getsockopt";
 const KPROBE: &str = "kprobe: kretprobe do_tcp_getsockopt, kretprobe mptcp_getsockopt, \
-                      kprobe do_tcp_getsockopt, kprobe mptcp_getsockopt";
+                      kretprobe tcp_getsockopt, kretprobe sk_getsockopt, kprobe do_tcp_getsockopt, \
+                      kprobe mptcp_getsockopt, kprobe tcp_getsockopt, kprobe sk_getsockopt";
 const TRACEPOINT: &str = "tracepoint: tracepoint syscalls:sys_exit_getsockopt, \
                           tracepoint syscalls:sys_enter_getsockopt";
 
@@ -442,4 +452,54 @@ fn beside_a_query_sensor_on_a_lower_rung_no_better_one_is_tried() {
     assert_eq!(beside(Rung::Fexit), Rung::LADDER);
     assert_eq!(beside(Rung::Kprobe), [Rung::Kprobe, Rung::Tracepoint]);
     assert_eq!(beside(Rung::Tracepoint), [Rung::Tracepoint]);
+}
+
+/// The function that answers for every socket is told a file's socket on older kernels, and the kernel's own on newer
+/// ones, which trampolines of older kernels could not do.
+#[test]
+fn the_protocol_question_is_seen_where_a_function_answers_it() {
+    let names = |more: &[&str]| -> Vec<String> {
+        ["mptcp_getsockopt", "tcp_getsockopt", "do_tcp_getsockopt"]
+            .iter()
+            .chain(more)
+            .map(|name| (*name).to_owned())
+            .collect()
+    };
+    for (more, entry) in [
+        (
+            &["sock_getsockopt", "sk_getsockopt"][..],
+            Some("sock_getsockopt"),
+        ),
+        (&["sk_getsockopt"][..], Some("sk_getsockopt")),
+        (&[][..], None),
+    ] {
+        let host = HostSupport {
+            symbols: Symbols::from_names(names(more).iter().map(String::as_str)),
+            btf_functions: names(more),
+            ..whole()
+        };
+        for (rung, target) in [
+            (Rung::Fexit, Target::Fentry as fn(String) -> Target),
+            (Rung::Kprobe, Target::Kprobe),
+        ] {
+            let plan = plan(&host, Some(rung)).unwrap();
+            let [planned] = &plan.query.rungs[..] else {
+                panic!("{plan:?}")
+            };
+            let said = planned.limits.iter().any(|it| it.contains("SO_PROTOCOL"));
+            assert_eq!(
+                said,
+                entry.is_none(),
+                "{rung} {more:?}: {:?}",
+                planned.limits
+            );
+            if let Some(entry) = entry {
+                let wanted = target(entry.to_owned());
+                assert!(
+                    planned.probes.iter().any(|it| it.target == wanted),
+                    "{rung} {more:?}"
+                );
+            }
+        }
+    }
 }

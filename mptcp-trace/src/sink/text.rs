@@ -6,8 +6,8 @@ use jiff::{Timestamp, tz::TimeZone};
 
 use super::escape;
 use crate::model::{
-    Answer, Api, Connection, ConnectionEvent, ConnectionKind, Finding, Judgement, Known, Owner,
-    Protocol, QueryEvent, Side, Verdict, VerdictEvent, short,
+    Answer, Api, Connection, ConnectionEvent, ConnectionKind, Errno, Finding, Judgement, Known,
+    Owner, Protocol, QueryEvent, Side, Verdict, VerdictEvent, short,
 };
 
 const GREEN: &str = "\x1b[32m";
@@ -156,7 +156,7 @@ fn query(event: &QueryEvent, colour: bool, utc: bool, out: &mut Vec<u8>) {
     };
     let notes: Vec<String> = [
         how,
-        note(query.answer, socket.protocol, query.fell_back),
+        note(query.errno, socket.protocol, query.fell_back),
         judgement.as_ref().map(in_short),
     ]
     .into_iter()
@@ -213,13 +213,13 @@ fn who(owner: Option<&Owner>) -> (String, String) {
 }
 
 /// What the columns do not say.
-fn note(answer: Answer, protocol: Protocol, fell_back: Option<bool>) -> Option<String> {
+fn note(errno: Option<Errno>, protocol: Protocol, fell_back: Option<bool>) -> Option<String> {
     let connection = match (protocol, fell_back) {
         (Protocol::Mptcp, Some(true)) => Some("fell back"),
         (Protocol::Tcp, _) => Some("TCP socket"),
         (Protocol::Mptcp, Some(false) | None) => None,
     };
-    match (answer.errno(), connection) {
+    match (errno, connection) {
         (Some(errno), Some(connection)) => Some(format!("{errno}, {connection}")),
         (Some(errno), None) => Some(errno.to_string()),
         (None, connection) => connection.map(str::to_owned),

@@ -5,10 +5,10 @@ use aya_ebpf::{
     macros::{fentry, fexit},
     programs::{FEntryContext, FExitContext},
 };
-use mptcp_trace_common::record::{PATH_MPTCP, PATH_TCP, RUNG_FEXIT};
+use mptcp_trace_common::record::{PATH_MPTCP, PATH_TCP, PATH_UNSEEN, RUNG_FEXIT};
 
-use super::{enter, is_query, leave};
-use crate::kernel::Sock;
+use super::{enter, enter_protocol, is_protocol_query, is_query, leave, option};
+use crate::kernel::{Sock, sock_of_socket};
 
 /// Where the trampoline keeps the return value: behind the five arguments.
 const RETURN_VALUE: usize = 5;
@@ -17,7 +17,12 @@ const RETURN_VALUE: usize = 5;
 #[fentry(function = "mptcp_getsockopt")]
 pub(crate) fn query_fentry_mptcp(ctx: FEntryContext) -> i32 {
     if is_query(ctx.arg(1), ctx.arg(2)) {
-        enter(&ctx, PATH_MPTCP, Sock(ctx.arg(0)));
+        enter(
+            &ctx,
+            PATH_MPTCP,
+            Sock(ctx.arg(0)),
+            option(ctx.arg(1), ctx.arg(2)),
+        );
     }
     0
 }
@@ -35,7 +40,12 @@ pub(crate) fn query_fexit_mptcp(ctx: FExitContext) -> i32 {
 #[fentry(function = "tcp_getsockopt")]
 pub(crate) fn query_fentry_tcp(ctx: FEntryContext) -> i32 {
     if is_query(ctx.arg(1), ctx.arg(2)) {
-        enter(&ctx, PATH_TCP, Sock(ctx.arg(0)));
+        enter(
+            &ctx,
+            PATH_TCP,
+            Sock(ctx.arg(0)),
+            option(ctx.arg(1), ctx.arg(2)),
+        );
     }
     0
 }
@@ -45,6 +55,49 @@ pub(crate) fn query_fentry_tcp(ctx: FEntryContext) -> i32 {
 pub(crate) fn query_fexit_tcp(ctx: FExitContext) -> i32 {
     if is_query(ctx.arg(1), ctx.arg(2)) {
         leave(&ctx, PATH_TCP, RUNG_FEXIT, ctx.arg(RETURN_VALUE));
+    }
+    0
+}
+
+/// `sock_getsockopt(sock, level, optname, optval, optlen)` is entered.
+#[fentry(function = "sock_getsockopt")]
+pub(crate) fn query_fentry_socket(ctx: FEntryContext) -> i32 {
+    if is_protocol_query(ctx.arg(1), ctx.arg(2))
+        && let Some(sk) = sock_of_socket(ctx.arg(0))
+    {
+        enter_protocol(&ctx, sk);
+    }
+    0
+}
+
+/// `sock_getsockopt` returns.
+#[fexit(function = "sock_getsockopt")]
+pub(crate) fn query_fexit_socket(ctx: FExitContext) -> i32 {
+    if is_protocol_query(ctx.arg(1), ctx.arg(2)) {
+        leave(&ctx, PATH_UNSEEN, RUNG_FEXIT, ctx.arg(RETURN_VALUE));
+    }
+    0
+}
+
+/// Where it is for `sk_getsockopt(sk, level, optname, sockptr_t optval, sockptr_t optlen)`: two of its arguments take
+/// two words each.
+const RETURN_VALUE_OF_SK_GETSOCKOPT: usize = 7;
+
+/// `sk_getsockopt` is entered.
+#[fentry(function = "sk_getsockopt")]
+pub(crate) fn query_fentry_sock(ctx: FEntryContext) -> i32 {
+    if is_protocol_query(ctx.arg(1), ctx.arg(2)) {
+        enter_protocol(&ctx, Sock(ctx.arg(0)));
+    }
+    0
+}
+
+/// `sk_getsockopt` returns.
+#[fexit(function = "sk_getsockopt")]
+pub(crate) fn query_fexit_sock(ctx: FExitContext) -> i32 {
+    if is_protocol_query(ctx.arg(1), ctx.arg(2)) {
+        let ret = ctx.arg(RETURN_VALUE_OF_SK_GETSOCKOPT);
+        leave(&ctx, PATH_UNSEEN, RUNG_FEXIT, ret);
     }
     0
 }

@@ -17,8 +17,8 @@ use aya_log_ebpf::debug;
 use mptcp_trace_common::{
     counter,
     record::{
-        BY_TRACER, CONN_ASKED, InFlight, KIND_QUERY, PATH_MPTCP, PATH_TCP, QueryRecord,
-        VALID_FLAGS_ENTER, VALID_FLAGS_EXIT, VALID_INODE,
+        BY_TRACER, CONN_ASKED, InFlight, KIND_QUERY, PATH_MPTCP, PATH_TCP, PATH_UNSEEN,
+        QueryRecord, VALID_FLAGS_ENTER, VALID_FLAGS_EXIT, VALID_INODE,
     },
 };
 
@@ -30,18 +30,43 @@ use crate::{
     sensors::{fallback::look_later, owner::asked},
 };
 
+const SOL_SOCKET: u32 = 1;
 const SOL_TCP: u32 = 6;
+const SOL_MPTCP: u32 = 284;
+const SO_PROTOCOL: u32 = 38;
 const TCP_IS_MPTCP: u32 = 43;
+/// First and last of MPTCP's own options.
+const MPTCP_INFO: u32 = 1;
+const MPTCP_FULL_INFO: u32 = 4;
 
-/// True for the option this sensor is about. Asked first: everything else is not ours to slow down.
+/// True for the option that was made for this question, and for those whose answer, or refusal, tells the same.
+/// Asked first: everything else is not ours to slow down.
 #[inline(always)]
 fn is_query(level: u32, option: u32) -> bool {
-    level == SOL_TCP && option == TCP_IS_MPTCP
+    level == SOL_TCP && option == TCP_IS_MPTCP || is_mptcp_query(level, option)
 }
 
-/// A function that answers queries was entered; `step` says which kind (`PATH_*`).
+/// True for those of them that only MPTCP sockets answer.
 #[inline(always)]
-fn enter(ctx: &impl EbpfContext, step: u8, sk: Sock) {
+fn is_mptcp_query(level: u32, option: u32) -> bool {
+    level == SOL_MPTCP && option >= MPTCP_INFO && option <= MPTCP_FULL_INFO
+}
+
+/// True for the question of which protocol a socket was made with.
+#[inline(always)]
+fn is_protocol_query(level: u32, option: u32) -> bool {
+    level == SOL_SOCKET && option == SO_PROTOCOL
+}
+
+/// Level and number of an option in one word, so that a function takes few arguments.
+#[inline(always)]
+fn option(level: u32, number: u32) -> u64 {
+    u64::from(level) << 32 | u64::from(number)
+}
+
+/// A function that answers queries was entered; `step` says which kind (`PATH_*`), `option` what it was asked for.
+#[inline(always)]
+fn enter(ctx: &impl EbpfContext, step: u8, sk: Sock, option: u64) {
     let thread = bpf_get_current_pid_tgid();
     if let Some(open) = IN_FLIGHT.get_ptr_mut(thread) {
         // SAFETY: the slot belongs to this thread, which is here and nowhere else.
@@ -66,12 +91,22 @@ fn enter(ctx: &impl EbpfContext, step: u8, sk: Sock) {
     let open = InFlight {
         boottime_ns: now_ns(),
         socket: sk.0,
+        level: (option >> 32) as u32,
+        optname: option as u32,
         path: step,
         reserved: [0; 7],
     };
     if IN_FLIGHT.insert(thread, open, 0).is_err() {
         emit::count(counter::TABLE_FULL);
         debug!(ctx, "thread {}: no room for its question", ctx.pid());
+    }
+}
+
+/// A function that answers for whatever socket was entered: of sockets that are no MPTCP, the answer is no news.
+#[inline(always)]
+fn enter_protocol(ctx: &impl EbpfContext, sk: Sock) {
+    if sk.protocol().is_ok_and(is_mptcp) {
+        enter(ctx, PATH_UNSEEN, sk, option(SOL_SOCKET, SO_PROTOCOL));
     }
 }
 
@@ -88,6 +123,10 @@ fn leave(ctx: &impl EbpfContext, step: u8, rung: u8, ret: i32) {
         // The outermost function is still to return.
         return;
     }
+    if (step == PATH_UNSEEN) != (open.path == PATH_UNSEEN) {
+        // The return of a function that this question did not go through.
+        return;
+    }
     let _gone = IN_FLIGHT.remove(thread);
 
     let mut record = NOTHING;
@@ -95,6 +134,8 @@ fn leave(ctx: &impl EbpfContext, step: u8, rung: u8, ret: i32) {
     record.latency_ns = now_ns() - open.boottime_ns;
     record.ret = ret;
     record.path = open.path;
+    record.level = open.level;
+    record.optname = open.optname;
     let mut sk = Sock(open.socket);
     if open.path == PATH_TCP
         && let Some(msk) = sk.msk_of_subflow()
@@ -153,6 +194,11 @@ pub(super) const NOTHING: QueryRecord = QueryRecord {
     inode: 0,
     cgroup_id: 0,
     born_ns: 0,
+    connect_ns: 0,
+    level: 0,
+    optname: 0,
+    is_set: 0,
+    reserved_2: 0,
     tgid: 0,
     tid: 0,
     uid: 0,
@@ -211,6 +257,7 @@ fn describe(record: &mut QueryRecord, sk: Sock) -> Result<(), Fault> {
     }
     if let Some(conn) = conn(sk.0) {
         record.born_ns = conn.born_ns;
+        record.connect_ns = conn.connect_ns;
         conn.state |= CONN_ASKED;
     }
     Ok(())

@@ -18,7 +18,7 @@ use mptcp_trace_common::{
     },
 };
 
-use super::{NOTHING, begin, describe, is_query};
+use super::{NOTHING, begin, describe, is_protocol_query, is_query};
 use crate::{
     admit::{admit_netns, admit_task},
     emit,
@@ -44,14 +44,15 @@ fn word(ctx: &TracePointContext, n: usize) -> u64 {
 /// `getsockopt(fd, level, optname, optval, optlen)` is entered.
 #[tracepoint]
 pub(crate) fn query_enter_getsockopt(ctx: TracePointContext) -> u32 {
-    if is_query(word(&ctx, 1) as u32, word(&ctx, 2) as u32) {
-        enter(&ctx);
+    let (level, asked) = (word(&ctx, 1) as u32, word(&ctx, 2) as u32);
+    if is_query(level, asked) || is_protocol_query(level, asked) {
+        enter(&ctx, level, asked);
     }
     0
 }
 
 #[inline(always)]
-fn enter(ctx: &TracePointContext) {
+fn enter(ctx: &TracePointContext, level: u32, asked: u32) {
     let thread = bpf_get_current_pid_tgid();
     if SYSCALL_IN_FLIGHT.remove(thread).is_ok() {
         emit::count(counter::UNFINISHED);
@@ -65,7 +66,8 @@ fn enter(ctx: &TracePointContext) {
     let (Ok(family), Ok(protocol)) = (sk.family(), sk.protocol()) else {
         return;
     };
-    if !is_tcp_or_mptcp(family, protocol) {
+    if !is_tcp_or_mptcp(family, protocol) || is_protocol_query(level, asked) && !is_mptcp(protocol)
+    {
         return;
     }
     emit::count(counter::SEEN);
@@ -88,6 +90,8 @@ fn enter(ctx: &TracePointContext) {
     open.fd = fd;
     open.optval = word(ctx, 3);
     open.optlen = word(ctx, 4);
+    open.record.level = level;
+    open.record.optname = asked;
     if let Err(why_not) = write_down(&mut open.record, sk) {
         emit::count(why_not);
         let _gone = SYSCALL_IN_FLIGHT.remove(thread);
