@@ -32,6 +32,42 @@ pub(crate) fn query(record: &QueryRecord) {
     }
 }
 
+/// Room in the ring for a record that is written in place, or counts that there was none.
+#[inline(always)]
+pub(crate) fn reserve_query() -> Option<RingBufEntry<QueryRecord>> {
+    let entry = RECORDS.reserve::<QueryRecord>(0);
+    if entry.is_none() {
+        count(counter::RING_FULL);
+    }
+    entry
+}
+
+/// A record that says nothing yet, in reserved room. In place: on the stack of a program that calls others a record has
+/// no room.
+#[inline(always)]
+pub(crate) fn blank(entry: &mut RingBufEntry<QueryRecord>) -> &mut QueryRecord {
+    // SAFETY: the pointer is to the room for one record, and a record of nothing but zeroes is valid: integers and arrays
+    // of integers.
+    unsafe {
+        core::ptr::write_bytes(entry.as_mut_ptr(), 0, 1);
+        entry.assume_init_mut()
+    }
+}
+
+/// Sends off what was written into reserved room.
+#[inline(always)]
+pub(crate) fn submit_query(entry: RingBufEntry<QueryRecord>) {
+    entry.submit(0);
+    count(counter::EMITTED);
+}
+
+/// Gives reserved room back, and counts why.
+#[inline(always)]
+pub(crate) fn discard_query(entry: RingBufEntry<QueryRecord>, why_not: u32) {
+    entry.discard(0);
+    count(why_not);
+}
+
 /// Adds one to a counter of the fallback sensor.
 #[inline(always)]
 pub(crate) fn count_fallback(slot: u32) {

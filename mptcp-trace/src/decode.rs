@@ -11,14 +11,15 @@ use std::{
 
 use mptcp_trace_common::record::{
     BY_TRACER, KIND_ACCEPTED, KIND_BLACKHOLE, KIND_CLOSED, KIND_EXISTING, KIND_FALLBACK,
-    KIND_QUERY, KIND_TCP_CHILD, PATH_MPTCP, PATH_TCP, PATH_UNSEEN, QUERY_RECORD_BYTES_V1,
-    QUERY_RECORD_BYTES_V2, QueryRecord, RUNG_FEXIT, RUNG_KPROBE, RUNG_TRACEPOINT,
-    VALID_FLAGS_ENTER, VALID_FLAGS_EXIT, VALID_INODE, VALID_USER_VALUE,
+    KIND_OPTION_REFUSED, KIND_QUERY, KIND_SOCKET_REFUSED, KIND_TCP_CHILD, PATH_MPTCP, PATH_TCP,
+    PATH_UNSEEN, QUERY_RECORD_BYTES_V1, QUERY_RECORD_BYTES_V2, QueryRecord, RUNG_FEXIT,
+    RUNG_KPROBE, RUNG_TRACEPOINT, VALID_FLAGS_ENTER, VALID_FLAGS_EXIT, VALID_INODE,
+    VALID_USER_VALUE,
 };
 
 use crate::model::{
-    Answer, Api, Connection, ConnectionId, Errno, Facts, Family, Process, Protocol, Query, Rung,
-    Socket, SocketId, TcpState,
+    Answer, Api, Connection, ConnectionId, Errno, Facts, Family, Process, Protocol, Query, Refusal,
+    Refused, Rung, Socket, SocketId, TcpState,
 };
 
 mod connection;
@@ -69,6 +70,8 @@ pub enum Observation {
     Connection(Box<Connection>),
     /// The same about one of the tracer's own.
     CanaryConnection(Box<Connection>),
+    /// An application was refused something because it speaks MPTCP.
+    Refusal(Box<Refusal>),
 }
 
 macro_rules! field {
@@ -94,6 +97,7 @@ pub fn decode(bytes: &[u8], facts: &Facts) -> Result<Observation, DecodeError> {
     };
     match u32::from_ne_bytes(*kind) {
         KIND_QUERY => query(bytes, facts),
+        KIND_OPTION_REFUSED | KIND_SOCKET_REFUSED => refusal(bytes),
         KIND_FALLBACK | KIND_TCP_CHILD | KIND_ACCEPTED | KIND_EXISTING | KIND_BLACKHOLE
         | KIND_CLOSED => connection::connection(bytes, facts),
         other => Err(DecodeError::Kind(other)),
@@ -137,42 +141,11 @@ fn query(bytes: &[u8], facts: &Facts) -> Result<Observation, DecodeError> {
         after: after.and_then(|flags| fallen(flags, facts)),
         told: has(VALID_USER_VALUE).then(|| field!(bytes, u32, user_value)),
     })?;
-    let local_port = field!(bytes, u16, local_port);
-    let state = TcpState(bytes[offset_of!(QueryRecord, state)]);
-    // connect(AF_UNSPEC) and a reset leave the old peer in the socket; getpeername goes by the state, and so
-    // do we.
-    let (remote_addr, remote_port) = if state == TcpState::CLOSE {
-        ([0; 16], 0)
-    } else {
-        (
-            sixteen(bytes, offset_of!(QueryRecord, remote_addr)),
-            u16::from_be(field!(bytes, u16, remote_port_be)),
-        )
-    };
     let query = Query {
         asked_at: Duration::from_nanos(field!(bytes, u64, boottime_ns)),
         latency: Duration::from_nanos(field!(bytes, u64, latency_ns)),
-        process: Process {
-            pid: field!(bytes, u32, tgid),
-            tid: field!(bytes, u32, tid),
-            uid: field!(bytes, u32, uid),
-            cgroup_id: field!(bytes, u64, cgroup_id),
-            comm: comm(sixteen(bytes, offset_of!(QueryRecord, comm))),
-        },
-        socket: Socket {
-            id: SocketId(field!(bytes, u64, socket)),
-            inode: has(VALID_INODE).then(|| field!(bytes, u64, inode)),
-            netns: field!(bytes, u32, netns),
-            protocol,
-            family,
-            state,
-            local: address(
-                family,
-                sixteen(bytes, offset_of!(QueryRecord, local_addr)),
-                local_port,
-            ),
-            remote: address(family, remote_addr, remote_port),
-        },
+        process: process(bytes),
+        socket: socket(bytes, protocol, family),
         id: Some(field!(bytes, u64, born_ns))
             .filter(|born_ns| *born_ns != 0)
             .map(|born_ns| ConnectionId {
@@ -194,6 +167,83 @@ fn query(bytes: &[u8], facts: &Facts) -> Result<Observation, DecodeError> {
     } else {
         Observation::Query(query)
     })
+}
+
+/// Who it was.
+fn process(bytes: &[u8]) -> Process {
+    Process {
+        pid: field!(bytes, u32, tgid),
+        tid: field!(bytes, u32, tid),
+        uid: field!(bytes, u32, uid),
+        cgroup_id: field!(bytes, u64, cgroup_id),
+        comm: comm(sixteen(bytes, offset_of!(QueryRecord, comm))),
+    }
+}
+
+/// About which socket.
+fn socket(bytes: &[u8], protocol: Protocol, family: Family) -> Socket {
+    let has_inode = field!(bytes, u32, valid) & VALID_INODE != 0;
+    let local_port = field!(bytes, u16, local_port);
+    let state = TcpState(bytes[offset_of!(QueryRecord, state)]);
+    // connect(AF_UNSPEC) and a reset leave the old peer in the socket; getpeername goes by the state, and so
+    // do we.
+    let (remote_addr, remote_port) = if state == TcpState::CLOSE {
+        ([0; 16], 0)
+    } else {
+        (
+            sixteen(bytes, offset_of!(QueryRecord, remote_addr)),
+            u16::from_be(field!(bytes, u16, remote_port_be)),
+        )
+    };
+    Socket {
+        id: SocketId(field!(bytes, u64, socket)),
+        inode: has_inode.then(|| field!(bytes, u64, inode)),
+        netns: field!(bytes, u32, netns),
+        protocol,
+        family,
+        state,
+        local: address(
+            family,
+            sixteen(bytes, offset_of!(QueryRecord, local_addr)),
+            local_port,
+        ),
+        remote: address(family, remote_addr, remote_port),
+    }
+}
+
+/// A refusal: the same layout as a query.
+fn refusal(bytes: &[u8]) -> Result<Observation, DecodeError> {
+    let want = size_of::<QueryRecord>();
+    if bytes.len() != want {
+        return Err(DecodeError::Length {
+            got: bytes.len(),
+            want,
+        });
+    }
+    let ret = field!(bytes, i32, ret);
+    let errno = errno_of(ret).ok_or(DecodeError::Field(
+        "return value of a refusal",
+        u64::from(ret.unsigned_abs()),
+    ))?;
+    let family = family_of(field!(bytes, u16, family))?;
+    let protocol = protocol_of(field!(bytes, u16, protocol))?;
+    let what = if field!(bytes, u32, kind) == KIND_SOCKET_REFUSED {
+        Refused::Socket { family }
+    } else {
+        Refused::Option {
+            socket: socket(bytes, protocol, family),
+            level: field!(bytes, u32, level),
+            optname: field!(bytes, u32, optname),
+            is_set: field!(bytes, u32, is_set) != 0,
+        }
+    };
+    Ok(Observation::Refusal(Box::new(Refusal {
+        at: Duration::from_nanos(field!(bytes, u64, boottime_ns)),
+        process: process(bytes),
+        what,
+        errno,
+        rung: rung_of(bytes[offset_of!(QueryRecord, rung)])?,
+    })))
 }
 
 fn protocol_of(number: u16) -> Result<Protocol, DecodeError> {

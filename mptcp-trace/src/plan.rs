@@ -59,6 +59,27 @@ pub struct Probe {
     pub target: Target,
 }
 
+impl Probe {
+    /// True if the rung is worth climbing without it: what it sees is beside the question.
+    #[must_use]
+    pub fn is_optional(&self) -> bool {
+        [
+            "query_fexit_set",
+            "query_fexit_socket",
+            "query_fentry_socket",
+            "query_fexit_sock",
+            "query_fentry_sock",
+            "query_kretprobe_set",
+            "query_kprobe_set",
+            "query_exit_setsockopt",
+            "query_enter_setsockopt",
+            "query_exit_socket",
+            "query_enter_socket",
+        ]
+        .contains(&self.program)
+    }
+}
+
 /// A rung that nothing rules out.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RungPlan {
@@ -246,6 +267,12 @@ fn fexit(host: &HostSupport) -> Result<RungPlan, String> {
         ]),
         Err(limit) => limits.push(limit),
     }
+    if has(SET) {
+        probes.push(probe("query_fexit_set", Target::Fexit, SET));
+    } else {
+        limits.push(no_set());
+    }
+    sockets(host, &mut probes, &mut limits);
     probes.sort_by_key(opens);
     Ok(RungPlan {
         rung: Rung::Fexit,
@@ -326,6 +353,13 @@ fn kprobe(host: &HostSupport) -> Result<RungPlan, String> {
         ]),
         Err(limit) => limits.push(limit),
     }
+    if exact(SET) {
+        probes.push(probe("query_kretprobe_set", Target::Kretprobe, SET));
+        probes.push(probe("query_kprobe_set", Target::Kprobe, SET));
+    } else {
+        limits.push(no_set());
+    }
+    sockets(host, &mut probes, &mut limits);
     probes.sort_by_key(opens);
     Ok(RungPlan {
         rung: Rung::Kprobe,
@@ -357,15 +391,51 @@ fn tracepoint(host: &HostSupport) -> Result<RungPlan, String> {
             .to_owned(),
     ];
     limits.extend(optional_limits(host));
+    let mut probes = vec![
+        probe("query_exit_getsockopt", "sys_exit_getsockopt"),
+        probe("query_exit_setsockopt", "sys_exit_setsockopt"),
+        probe("query_enter_getsockopt", "sys_enter_getsockopt"),
+        probe("query_enter_setsockopt", "sys_enter_setsockopt"),
+    ];
+    sockets(host, &mut probes, &mut limits);
+    probes.sort_by_key(opens);
     Ok(RungPlan {
         rung: Rung::Tracepoint,
-        probes: vec![
-            probe("query_exit_getsockopt", "sys_exit_getsockopt"),
-            probe("query_enter_getsockopt", "sys_enter_getsockopt"),
-        ],
+        probes,
         outermost_probed: true,
         limits,
     })
+}
+
+/// The function that sets options of MPTCP sockets.
+const SET: &str = "mptcp_setsockopt";
+
+fn no_set() -> String {
+    format!(
+        "refused setsockopt calls are not seen: the kernel has no function {SET} that can be probed"
+    )
+}
+
+/// Sockets that are refused: no function of the kernel that can be probed on every kernel knows of them, but the system
+/// call does.
+fn sockets(host: &HostSupport, probes: &mut Vec<Probe>, limits: &mut Vec<String>) {
+    let objection = host
+        .tracefs
+        .objection()
+        .or_else(|| host.syscall_context.objection());
+    if let Some(why) = objection {
+        limits.push(format!("refused MPTCP sockets are not seen: {why}"));
+        return;
+    }
+    for (program, name) in [
+        ("query_exit_socket", "sys_exit_socket"),
+        ("query_enter_socket", "sys_enter_socket"),
+    ] {
+        probes.push(Probe {
+            program,
+            target: Target::Tracepoint("syscalls", name),
+        });
+    }
 }
 
 /// True for a probe that opens a question, which comes behind all that close one.

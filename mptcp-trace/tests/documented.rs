@@ -56,7 +56,7 @@ fn every_field_is_documented_and_every_documented_field_is_there() {
         ("### `fallback`", "The `owner` is", line("fallback")),
         (
             "The `owner` is",
-            "### `end`",
+            "### `option_refused`",
             line("fallback")["owner"].clone(),
         ),
         ("### `end`", "Counters of a sensor", line("end")),

@@ -180,6 +180,7 @@ impl Correlator {
         match event {
             Finding::Query(event) => self.asked(event, facts, ready),
             Finding::Connection(event) => self.connection(event, facts, ready),
+            Finding::Refusal(event) => ready.push(Finding::Refusal(event)),
             // What this stage makes, no earlier one does.
             Finding::Verdict(event) => ready.push(Finding::Verdict(event)),
         }
@@ -400,6 +401,7 @@ fn happened_at(event: &Finding) -> Duration {
         Finding::Query(event) => answered_at(&event.query),
         Finding::Connection(event) => event.connection.at,
         Finding::Verdict(event) => event.at,
+        Finding::Refusal(event) => event.refusal.at,
     }
 }
 

@@ -101,7 +101,7 @@ fn told(ready: &mut Vec<Finding>) -> Vec<(u64, Option<u32>)> {
                 event.connection.id.socket.0,
                 event.connection.owner.map(|owner| owner.process.pid),
             )),
-            Finding::Verdict(_) => None,
+            Finding::Verdict(_) | Finding::Refusal(_) => None,
             Finding::Query(_) => panic!("nobody asked"),
         })
         .collect()

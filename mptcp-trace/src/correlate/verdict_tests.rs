@@ -101,7 +101,7 @@ fn verdicts(findings: &[Finding]) -> String {
                 event.judgement.verdict.name(),
                 event.closed_by.name()
             )),
-            Finding::Connection(_) => None,
+            Finding::Connection(_) | Finding::Refusal(_) => None,
         })
         .collect();
     words.join(" ")
@@ -224,7 +224,7 @@ fn sentences_say_when_and_why_and_who() {
             .filter_map(|finding| match finding {
                 Finding::Query(event) => event.judgement.as_ref().map(|it| it.sentence.clone()),
                 Finding::Verdict(event) => Some(event.judgement.sentence.clone()),
-                Finding::Connection(_) => None,
+                Finding::Connection(_) | Finding::Refusal(_) => None,
             })
             .collect();
         sentences.join("\n")

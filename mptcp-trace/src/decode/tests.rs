@@ -502,3 +502,50 @@ fn the_protocol_of_an_mptcp_socket_is_mptcp_for_ever() {
         assert!(decode(&bytes, &facts(bit)).is_err(), "of TCP it is no news");
     }
 }
+
+#[test]
+fn a_refusal_says_who_what_and_with_which_error() {
+    let mut bytes = record();
+    put!(bytes, kind, KIND_OPTION_REFUSED);
+    put!(bytes, level, 6_u32);
+    put!(bytes, optname, 31_u32);
+    put!(bytes, is_set, 1_u32);
+    put!(bytes, ret, -95_i32);
+    put!(bytes, tgid, 7_u32);
+    let refused = |bytes: &[u8]| match decode(bytes, &facts(None)) {
+        Ok(Observation::Refusal(refusal)) => *refusal,
+        other => panic!("{other:?}"),
+    };
+    let refusal = refused(&bytes);
+    assert_eq!(
+        (
+            refusal.call(),
+            refusal.option(),
+            refusal.errno,
+            refusal.process.pid
+        ),
+        ("setsockopt", Some("TCP_ULP"), Errno::EOPNOTSUPP, 7)
+    );
+    put!(bytes, is_set, 0_u32);
+    assert_eq!(refused(&bytes).call(), "getsockopt");
+
+    put!(bytes, kind, KIND_SOCKET_REFUSED);
+    for (ret, why) in [
+        (-92_i32, "net.mptcp.enabled is 0 in this network namespace"),
+        (-93, "this kernel has no MPTCP"),
+        (-13, "a security module forbids it"),
+    ] {
+        put!(bytes, ret, ret);
+        let refusal = refused(&bytes);
+        assert_eq!((refusal.call(), refusal.why()), ("socket", why));
+        assert_eq!(
+            refusal.what,
+            Refused::Socket {
+                family: Family::Ipv4
+            }
+        );
+    }
+    // What succeeded was not refused.
+    put!(bytes, ret, 0_i32);
+    assert!(decode(&bytes, &facts(None)).is_err());
+}

@@ -6,7 +6,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use places::Places;
 
-use crate::model::{Connection, ConnectionEvent, Facts, Place, Query, QueryEvent};
+use crate::model::{
+    Connection, ConnectionEvent, Facts, Place, Query, QueryEvent, Refusal, RefusalEvent,
+};
 
 /// Puts a query on the wall clock.
 ///
@@ -35,4 +37,11 @@ pub fn connection(facts: &Facts, places: &mut Places, connection: Connection) ->
         time,
         place,
     }
+}
+
+/// Puts a refusal on the wall clock.
+#[must_use]
+pub fn refusal(facts: &Facts, refusal: Refusal) -> RefusalEvent {
+    let time: SystemTime = UNIX_EPOCH + facts.boot_epoch + refusal.at;
+    RefusalEvent { refusal, time }
 }

@@ -400,8 +400,17 @@ impl Tracer {
                 .ebpf
                 .program_mut(probe.program)
                 .with_context(|| format!("the BPF object has no program {}", probe.program))?;
-            attach(program, &probe.target, self.types.as_ref())
-                .with_context(|| format!("cannot attach {}", probe.target))?;
+            let attached = attach(program, &probe.target, self.types.as_ref())
+                .with_context(|| format!("cannot attach {}", probe.target));
+            match attached {
+                Ok(()) => {}
+                Err(why) if probe.is_optional() => {
+                    log::warn!("what {} would see is not seen: {why}", probe.target);
+                    log::debug!("{}: {why:#}", probe.target);
+                    continue;
+                }
+                Err(why) => return Err(why),
+            }
             // One program can hang in several places.
             if !self.attached.contains(&probe.program) {
                 self.attached.push(probe.program);

@@ -9,6 +9,7 @@ mod connection;
 mod facts;
 mod loss;
 mod query;
+mod refusal;
 mod verdict;
 mod words;
 
@@ -23,5 +24,6 @@ pub use query::{
     Answer, Api, Errno, Family, Finding, Process, Protocol, Query, QueryEvent, Socket, SocketId,
     TcpState,
 };
+pub use refusal::{Refusal, RefusalEvent, Refused};
 pub use verdict::{ClosedBy, Judgement, LastAsked, Verdict, VerdictEvent};
 pub use words::short;

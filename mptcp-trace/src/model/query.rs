@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{ConnectionEvent, ConnectionId, Judgement, Rung, VerdictEvent};
+use super::{ConnectionEvent, ConnectionId, Judgement, RefusalEvent, Rung, VerdictEvent};
 
 /// A socket as long as it lives: the kernel's address of it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -91,12 +91,29 @@ impl Errno {
     pub const EOPNOTSUPP: Self = Self(95);
     /// `ENOPROTOOPT`: how a TCP socket refuses an option that it does not know.
     pub const ENOPROTOOPT: Self = Self(92);
+    /// `EPERM`.
+    pub const EPERM: Self = Self(1);
+    /// `ENOMEM`.
+    pub const ENOMEM: Self = Self(12);
+    /// `EACCES`.
+    pub const EACCES: Self = Self(13);
+    /// `ENFILE`: the system has too many files open.
+    pub const ENFILE: Self = Self(23);
+    /// `EMFILE`: the process has too many files open.
+    pub const EMFILE: Self = Self(24);
+    /// `EPROTONOSUPPORT`: how a kernel without MPTCP refuses a socket.
+    pub const EPROTONOSUPPORT: Self = Self(93);
+    /// `EAFNOSUPPORT`.
+    pub const EAFNOSUPPORT: Self = Self(97);
+    /// `ENOBUFS`.
+    pub const ENOBUFS: Self = Self(105);
 }
 
 impl fmt::Display for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The errors that getsockopt can end with (man 2 getsockopt, and what security modules return).
-        const NAMES: [(i32, &str); 16] = [
+        // The errors that getsockopt, setsockopt and socket can end with (their manual pages, and what security modules
+        // return).
+        const NAMES: [(i32, &str); 21] = [
             (1, "EPERM"),
             (4, "EINTR"),
             (5, "EIO"),
@@ -106,10 +123,15 @@ impl fmt::Display for Errno {
             (13, "EACCES"),
             (14, "EFAULT"),
             (22, "EINVAL"),
+            (23, "ENFILE"),
+            (24, "EMFILE"),
             (38, "ENOSYS"),
             (88, "ENOTSOCK"),
             (92, "ENOPROTOOPT"),
+            (93, "EPROTONOSUPPORT"),
+            (94, "ESOCKTNOSUPPORT"),
             (95, "EOPNOTSUPP"),
+            (97, "EAFNOSUPPORT"),
             (105, "ENOBUFS"),
             (107, "ENOTCONN"),
             (512, "ERESTARTSYS"),
@@ -302,4 +324,6 @@ pub enum Finding {
     Connection(Box<ConnectionEvent>),
     /// What is left to say of a connection at its end.
     Verdict(Box<VerdictEvent>),
+    /// An application was refused something because it speaks MPTCP.
+    Refusal(Box<RefusalEvent>),
 }

@@ -343,7 +343,8 @@ impl Flight {
             Ok(Observation::Canary(_)) => self.own.push(bytes.to_vec()),
             Ok(Observation::CanaryConnection(connection)) => self.own_connections.push(*connection),
             // What cannot be decoded is complained about where all the others are.
-            Ok(Observation::Query(_) | Observation::Connection(_)) | Err(_) => {
+            Ok(Observation::Query(_) | Observation::Connection(_) | Observation::Refusal(_))
+            | Err(_) => {
                 self.backlog.push(bytes.to_vec());
             }
         }
@@ -360,6 +361,7 @@ fn judge(facts: &mut Facts, questions: &Questions, own: &[Vec<u8>]) -> CanaryRep
                 Ok(
                     Observation::Query(_)
                     | Observation::Connection(_)
+                    | Observation::Refusal(_)
                     | Observation::CanaryConnection(_),
                 )
                 | Err(_) => None,

@@ -37,7 +37,7 @@ pub struct Stages<W: Write> {
 pub struct Outcome {
     /// Findings printed.
     pub findings: u64,
-    /// Of these, what applications asked.
+    /// Of these, what applications asked, and what they were refused.
     pub queries: u64,
     /// And what was concluded when connections ended.
     pub verdicts: u64,
@@ -114,6 +114,10 @@ impl<W: Write> Stages<W> {
                 let event = enrich::connection(&self.facts, &mut self.places, *connection);
                 Some(Finding::Connection(Box::new(event)))
             }
+            Ok(Observation::Refusal(refusal)) => {
+                let event = enrich::refusal(&self.facts, *refusal);
+                Some(Finding::Refusal(Box::new(event)))
+            }
             Ok(Observation::Canary(_) | Observation::CanaryConnection(_)) => None,
             Err(why) => {
                 self.outcome.undecodable += 1;
@@ -181,7 +185,7 @@ impl<W: Write> Stages<W> {
             self.format.finding(&finding, &mut self.lines);
             self.outcome.findings += 1;
             match finding {
-                Finding::Query(_) => self.outcome.queries += 1,
+                Finding::Query(_) | Finding::Refusal(_) => self.outcome.queries += 1,
                 Finding::Verdict(_) => self.outcome.verdicts += 1,
                 Finding::Connection(_) => {}
             }

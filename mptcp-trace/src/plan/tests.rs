@@ -23,11 +23,13 @@ fn whole() -> HostSupport {
             "tcp_getsockopt",
             "do_tcp_getsockopt",
             "sk_getsockopt",
+            "mptcp_setsockopt",
         ]),
         btf_functions: vec![
             "mptcp_getsockopt".into(),
             "tcp_getsockopt".into(),
             "sk_getsockopt".into(),
+            "mptcp_setsockopt".into(),
         ],
         layout: KernelLayout::from_offsets(&offsets),
         missing_members: Vec::new(),
@@ -96,12 +98,21 @@ fn told(host: &HostSupport, only: Option<Rung>) -> String {
 }
 
 const FEXIT: &str = "fexit: fexit tcp_getsockopt, fexit mptcp_getsockopt, fexit sk_getsockopt, \
-                     fentry tcp_getsockopt, fentry mptcp_getsockopt, fentry sk_getsockopt";
+                     fexit mptcp_setsockopt, tracepoint syscalls:sys_exit_socket, \
+                     fentry tcp_getsockopt, fentry mptcp_getsockopt, fentry sk_getsockopt, \
+                     tracepoint syscalls:sys_enter_socket";
 const KPROBE: &str = "kprobe: kretprobe do_tcp_getsockopt, kretprobe mptcp_getsockopt, \
-                      kretprobe tcp_getsockopt, kretprobe sk_getsockopt, kprobe do_tcp_getsockopt, \
-                      kprobe mptcp_getsockopt, kprobe tcp_getsockopt, kprobe sk_getsockopt";
+                      kretprobe tcp_getsockopt, kretprobe sk_getsockopt, \
+                      kretprobe mptcp_setsockopt, tracepoint syscalls:sys_exit_socket, \
+                      kprobe do_tcp_getsockopt, kprobe mptcp_getsockopt, kprobe tcp_getsockopt, \
+                      kprobe sk_getsockopt, kprobe mptcp_setsockopt, \
+                      tracepoint syscalls:sys_enter_socket";
 const TRACEPOINT: &str = "tracepoint: tracepoint syscalls:sys_exit_getsockopt, \
-                          tracepoint syscalls:sys_enter_getsockopt";
+                          tracepoint syscalls:sys_exit_setsockopt, \
+                          tracepoint syscalls:sys_exit_socket, \
+                          tracepoint syscalls:sys_enter_getsockopt, \
+                          tracepoint syscalls:sys_enter_setsockopt, \
+                          tracepoint syscalls:sys_enter_socket";
 
 #[test]
 fn a_stock_kernel_gets_the_whole_ladder() {
@@ -154,8 +165,9 @@ fn a_variant_of_the_compiler_is_never_trusted_with_its_arguments() {
     assert_eq!(
         told(&host, Some(Rung::Kprobe)).lines().next(),
         Some(
-            "kprobe: kretprobe tcp_getsockopt, kretprobe mptcp_getsockopt, kprobe tcp_getsockopt, \
-             kprobe mptcp_getsockopt"
+            "kprobe: kretprobe tcp_getsockopt, kretprobe mptcp_getsockopt, \
+             tracepoint syscalls:sys_exit_socket, kprobe tcp_getsockopt, kprobe mptcp_getsockopt, \
+             tracepoint syscalls:sys_enter_socket"
         )
     );
 }
@@ -502,4 +514,31 @@ fn the_protocol_question_is_seen_where_a_function_answers_it() {
             }
         }
     }
+}
+
+#[test]
+fn what_is_refused_is_seen_where_it_can_be_and_said_where_it_cannot() {
+    let limits = |host: &HostSupport, rung: Rung| {
+        let plan = plan(host, Some(rung)).unwrap();
+        plan.query.rungs[0].limits.join("; ")
+    };
+    let no_tracefs = HostSupport {
+        tracefs: no("no tracefs"),
+        ..whole()
+    };
+    let no_set = HostSupport {
+        symbols: Symbols::from_names(["mptcp_getsockopt", "tcp_getsockopt", "sk_getsockopt"]),
+        btf_functions: ["mptcp_getsockopt", "tcp_getsockopt", "sk_getsockopt"]
+            .map(str::to_owned)
+            .to_vec(),
+        ..whole()
+    };
+    for rung in [Rung::Fexit, Rung::Kprobe] {
+        assert!(
+            limits(&no_tracefs, rung).contains("refused MPTCP sockets are not seen: no tracefs")
+        );
+        assert!(limits(&no_set, rung).contains("refused setsockopt calls are not seen"));
+        assert!(!limits(&whole(), rung).contains("refused"));
+    }
+    assert!(!limits(&whole(), Rung::Tracepoint).contains("refused"));
 }

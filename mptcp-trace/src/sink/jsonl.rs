@@ -12,8 +12,8 @@ use serde::Serialize;
 use super::Source;
 use crate::model::{
     Connection, ConnectionEvent, ConnectionKind, Facts, Family, Finding, Judgement, Loss,
-    LossReport, Owner, Place, Protocol, Query, QueryEvent, Reconciliation, SensorState, Side,
-    Socket, Stage, VerdictEvent,
+    LossReport, Owner, Place, Process, Protocol, Query, QueryEvent, Reconciliation, Refusal,
+    RefusalEvent, Refused, SensorState, Side, Socket, Stage, VerdictEvent,
 };
 
 /// Version of `docs/output.md`.
@@ -30,6 +30,8 @@ enum Message<'a> {
     Existing(Box<ConnectionData<'a>>),
     Blackhole(Box<ConnectionData<'a>>),
     Verdict(Box<VerdictData<'a>>),
+    OptionRefused(Box<OptionRefusedData<'a>>),
+    SocketRefused(Box<SocketRefusedData<'a>>),
     End(End<'a>),
 }
 
@@ -105,6 +107,46 @@ struct VerdictData<'a> {
     state: String,
     local: Endpoint,
     remote: Endpoint,
+}
+
+#[derive(Serialize)]
+struct OptionRefusedData<'a> {
+    time: String,
+    boottime_ns: u64,
+    pid: u32,
+    tid: u32,
+    comm: &'a str,
+    uid: u32,
+    cgroup_id: u64,
+    netns: u32,
+    socket: String,
+    inode: Option<u64>,
+    family: &'static str,
+    state: String,
+    local: Endpoint,
+    remote: Endpoint,
+    call: &'static str,
+    level: u32,
+    optname: u32,
+    option: Option<&'static str>,
+    errno: String,
+    why: &'static str,
+    rung: &'static str,
+}
+
+#[derive(Serialize)]
+struct SocketRefusedData<'a> {
+    time: String,
+    boottime_ns: u64,
+    pid: u32,
+    tid: u32,
+    comm: &'a str,
+    uid: u32,
+    cgroup_id: u64,
+    family: &'static str,
+    errno: String,
+    why: &'static str,
+    rung: &'static str,
 }
 
 #[derive(Serialize)]
@@ -254,6 +296,7 @@ pub(super) fn finding(finding: &Finding, out: &mut Vec<u8>) {
             push(out, &message);
         }
         Finding::Verdict(event) => push(out, &Message::Verdict(Box::new(verdict(event)))),
+        Finding::Refusal(event) => push(out, &refusal(event)),
     }
 }
 
@@ -408,6 +451,79 @@ fn verdict(event: &VerdictEvent) -> VerdictData<'_> {
         state: state.to_string(),
         local: endpoint(*local),
         remote: endpoint(*remote),
+    }
+}
+
+fn refusal(event: &RefusalEvent) -> Message<'_> {
+    let RefusalEvent { refusal, time } = event;
+    let Refusal {
+        at,
+        process,
+        what,
+        errno,
+        rung,
+    } = refusal;
+    let Process {
+        pid,
+        tid,
+        uid,
+        cgroup_id,
+        comm,
+    } = process;
+    match what {
+        Refused::Option {
+            socket,
+            level,
+            optname,
+            is_set: _,
+        } => {
+            let Socket {
+                id,
+                inode,
+                netns,
+                protocol: _,
+                family,
+                state,
+                local,
+                remote,
+            } = socket;
+            Message::OptionRefused(Box::new(OptionRefusedData {
+                time: rfc3339(*time),
+                boottime_ns: ns(*at),
+                pid: *pid,
+                tid: *tid,
+                comm,
+                uid: *uid,
+                cgroup_id: *cgroup_id,
+                netns: *netns,
+                socket: id.to_string(),
+                inode: *inode,
+                family: family_name(*family),
+                state: state.to_string(),
+                local: endpoint(*local),
+                remote: endpoint(*remote),
+                call: refusal.call(),
+                level: *level,
+                optname: *optname,
+                option: refusal.option(),
+                errno: errno.to_string(),
+                why: refusal.why(),
+                rung: rung.name(),
+            }))
+        }
+        Refused::Socket { family } => Message::SocketRefused(Box::new(SocketRefusedData {
+            time: rfc3339(*time),
+            boottime_ns: ns(*at),
+            pid: *pid,
+            tid: *tid,
+            comm,
+            uid: *uid,
+            cgroup_id: *cgroup_id,
+            family: family_name(*family),
+            errno: errno.to_string(),
+            why: refusal.why(),
+            rung: rung.name(),
+        })),
     }
 }
 

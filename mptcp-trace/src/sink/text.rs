@@ -6,8 +6,8 @@ use jiff::{Timestamp, tz::TimeZone};
 
 use super::escape;
 use crate::model::{
-    Answer, Api, Connection, ConnectionEvent, ConnectionKind, Errno, Finding, Judgement, Known,
-    Owner, Protocol, QueryEvent, Side, Verdict, VerdictEvent, short,
+    Answer, Api, Connection, ConnectionEvent, ConnectionKind, Errno, Family, Finding, Judgement,
+    Known, Owner, Protocol, QueryEvent, RefusalEvent, Refused, Side, Verdict, VerdictEvent, short,
 };
 
 const GREEN: &str = "\x1b[32m";
@@ -33,6 +33,7 @@ pub(super) fn finding(finding: &Finding, colour: bool, utc: bool, out: &mut Vec<
         Finding::Query(event) => query(event, colour, utc, out),
         Finding::Connection(event) => connection(event, colour, utc, out),
         Finding::Verdict(event) => verdict(event, colour, utc, out),
+        Finding::Refusal(event) => refusal(event, colour, utc, out),
     }
 }
 
@@ -200,6 +201,46 @@ fn verdict(event: &VerdictEvent, colour: bool, utc: bool, out: &mut Vec<u8>) {
         socket.local,
         socket.remote,
         escape(&judgement.sentence),
+    );
+    push(out, &line);
+}
+
+fn refusal(event: &RefusalEvent, colour: bool, utc: bool, out: &mut Vec<u8>) {
+    let refusal = &event.refusal;
+    let (word, state, ends, what) = match &refusal.what {
+        Refused::Option {
+            socket,
+            level,
+            optname,
+            is_set: _,
+        } => (
+            "NO OPTION",
+            socket.state.to_string(),
+            format!("{} -> {}", socket.local, socket.remote),
+            refusal.option().map_or_else(
+                || format!("{} level {level} option {optname}", refusal.call()),
+                |name| format!("{} {name}", refusal.call()),
+            ),
+        ),
+        Refused::Socket { family } => (
+            "NO SOCKET",
+            String::new(),
+            "-".to_owned(),
+            match family {
+                Family::Ipv4 => "socket, IPv4".to_owned(),
+                Family::Ipv6 => "socket, IPv6".to_owned(),
+            },
+        ),
+    };
+    let (paint, plain) = if colour { (YELLOW, PLAIN) } else { ("", "") };
+    let line = format!(
+        "{:<15} {:>7} {:<15} {paint}{word:<11}{plain} {:>8} {state:<11} {ends}  {what}: {}, {}\n",
+        clock(event.time, utc),
+        refusal.process.pid,
+        escape(&refusal.process.comm),
+        "",
+        refusal.errno,
+        refusal.why(),
     );
     push(out, &line);
 }

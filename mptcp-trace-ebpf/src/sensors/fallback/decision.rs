@@ -62,11 +62,14 @@ pub(crate) fn fallback_fexit_try(ctx: FExitContext) -> i32 {
 
 /// Whose arguments are kept: a packet may be processed in the middle of another function's call.
 #[derive(Clone, Copy)]
-pub(super) enum Keeper {
+pub(crate) enum Keeper {
     Try = 1,
     Disable = 2,
     Edge = 3,
     Accept = 4,
+    SetOption = 5,
+    GetOption = 6,
+    Socket = 7,
 }
 
 /// Where the arguments of a function are kept until it returns. The idle task has one number on all CPUs.
@@ -84,13 +87,13 @@ fn slot(keeper: Keeper) -> u64 {
 
 /// Keeps two arguments until the function returns.
 #[inline(always)]
-pub(super) fn keep(keeper: Keeper, first: u64, second: u64) {
+pub(crate) fn keep(keeper: Keeper, first: u64, second: u64) {
     let _full = ARGUMENTS.insert(slot(keeper), [first, second], 0);
 }
 
 /// Gives them back.
 #[inline(always)]
-pub(super) fn kept(keeper: Keeper) -> Option<[u64; 2]> {
+pub(crate) fn kept(keeper: Keeper) -> Option<[u64; 2]> {
     let slot = slot(keeper);
     let arguments = arguments(slot)?;
     let _gone = ARGUMENTS.remove(slot);

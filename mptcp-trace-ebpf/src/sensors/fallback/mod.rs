@@ -12,6 +12,8 @@ mod life;
 mod listed;
 mod path;
 
+pub(crate) use decision::{Keeper, keep, kept};
+
 use aya_ebpf::bindings::BPF_NOEXIST;
 use mptcp_trace_common::{
     counter,
@@ -39,7 +41,7 @@ const EEXIST: i32 = -17;
 
 /// Whether the state bit of a connection says that it fell back; none if that bit is not known (yet).
 #[inline(always)]
-fn fell_back(msk: Sock) -> Option<bool> {
+pub(crate) fn fell_back(msk: Sock) -> Option<bool> {
     let number = *CALIBRATED.get(FALLBACK_BIT)?;
     if number == 0 || number > 64 {
         return None;

@@ -7,7 +7,10 @@ use aya_ebpf::{
 };
 use mptcp_trace_common::record::{PATH_MPTCP, PATH_TCP, PATH_UNSEEN, RUNG_FEXIT};
 
-use super::{enter, enter_protocol, is_protocol_query, is_query, leave, option};
+use super::{
+    enter, enter_protocol, is_protocol_query, is_query, leave, option,
+    refused::{is_ordinary, is_refusal, option_refused, outcome},
+};
 use crate::kernel::{Sock, sock_of_socket};
 
 /// Where the trampoline keeps the return value: behind the five arguments.
@@ -32,7 +35,26 @@ pub(crate) fn query_fentry_mptcp(ctx: FEntryContext) -> i32 {
 pub(crate) fn query_fexit_mptcp(ctx: FExitContext) -> i32 {
     if is_query(ctx.arg(1), ctx.arg(2)) {
         leave(&ctx, PATH_MPTCP, RUNG_FEXIT, ctx.arg(RETURN_VALUE));
+    } else {
+        refused(&ctx, ctx.arg(RETURN_VALUE), false);
     }
+    0
+}
+
+/// An option of a socket was set, or asked for, and perhaps refused.
+#[inline(always)]
+fn refused(ctx: &FExitContext, ret: i32, is_set: bool) {
+    if is_refusal(ret) && is_ordinary(ctx.arg(1)) {
+        let option = option(ctx.arg(1), ctx.arg(2));
+        option_refused(ctx.arg(0), option, outcome(ret, is_set, RUNG_FEXIT));
+    }
+}
+
+/// `mptcp_setsockopt(sk, level, optname, sockptr_t optval, optlen)` returns: one of its arguments takes two words.
+#[fexit(function = "mptcp_setsockopt")]
+pub(crate) fn query_fexit_set(ctx: FExitContext) -> i32 {
+    const RETURN_VALUE: usize = 6;
+    refused(&ctx, ctx.arg(RETURN_VALUE), true);
     0
 }
 

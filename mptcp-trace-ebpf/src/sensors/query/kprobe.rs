@@ -9,8 +9,12 @@ use mptcp_trace_common::record::{PATH_MPTCP, PATH_TCP, PATH_UNSEEN, RUNG_KPROBE}
 
 use super::{
     SOL_TCP, enter, enter_protocol, is_mptcp_query, is_protocol_query, is_query, leave, option,
+    refused::{is_ordinary, is_refusal, option_refused, outcome},
 };
-use crate::kernel::{Sock, sock_of_socket};
+use crate::{
+    kernel::{Sock, sock_of_socket},
+    sensors::fallback::{Keeper, keep, kept},
+};
 
 /// Argument `n`, or 0 where the architecture has no register for it.
 #[inline(always)]
@@ -47,6 +51,8 @@ pub(crate) fn query_kprobe_mptcp(ctx: ProbeContext) -> u32 {
             Sock(argument(&ctx, 0)),
             option(level, asked),
         );
+    } else if is_ordinary(level) {
+        keep(Keeper::GetOption, argument(&ctx, 0), option(level, asked));
     }
     0
 }
@@ -55,6 +61,36 @@ pub(crate) fn query_kprobe_mptcp(ctx: ProbeContext) -> u32 {
 #[kretprobe]
 pub(crate) fn query_kretprobe_mptcp(ctx: RetProbeContext) -> u32 {
     leave(&ctx, PATH_MPTCP, RUNG_KPROBE, ctx.ret());
+    refused(&ctx, Keeper::GetOption, false);
+    0
+}
+
+/// An option of a socket was set, or asked for, and perhaps refused.
+#[inline(always)]
+fn refused(ctx: &RetProbeContext, keeper: Keeper, is_set: bool) {
+    let Some([sk, option]) = kept(keeper) else {
+        return;
+    };
+    let ret: i32 = ctx.ret();
+    if is_refusal(ret) {
+        option_refused(sk, option, outcome(ret, is_set, RUNG_KPROBE));
+    }
+}
+
+/// `mptcp_setsockopt(sk, level, optname, ...)` is entered.
+#[kprobe]
+pub(crate) fn query_kprobe_set(ctx: ProbeContext) -> u32 {
+    let (level, asked) = level_and_number(&ctx);
+    if is_ordinary(level) {
+        keep(Keeper::SetOption, argument(&ctx, 0), option(level, asked));
+    }
+    0
+}
+
+/// `mptcp_setsockopt` returns.
+#[kretprobe]
+pub(crate) fn query_kretprobe_set(ctx: RetProbeContext) -> u32 {
+    refused(&ctx, Keeper::SetOption, true);
     0
 }
 

@@ -7,6 +7,7 @@
 
 mod fexit;
 mod kprobe;
+mod refused;
 mod tracepoint;
 
 use aya_ebpf::{
@@ -129,8 +130,12 @@ fn leave(ctx: &impl EbpfContext, step: u8, rung: u8, ret: i32) {
     }
     let _gone = IN_FLIGHT.remove(thread);
 
-    let mut record = NOTHING;
-    begin(&mut record, rung, open.boottime_ns);
+    let Some(mut entry) = emit::reserve_query() else {
+        return;
+    };
+    let record = emit::blank(&mut entry);
+    record.kind = KIND_QUERY;
+    begin(record, rung, open.boottime_ns);
     record.latency_ns = now_ns() - open.boottime_ns;
     record.ret = ret;
     record.path = open.path;
@@ -144,12 +149,6 @@ fn leave(ctx: &impl EbpfContext, step: u8, rung: u8, ret: i32) {
         record.path |= PATH_MPTCP;
         sk = msk;
     }
-    finish(ctx, &mut record, sk);
-}
-
-/// Describes the socket and sends the record off, or counts why not.
-#[inline(always)]
-fn finish(ctx: &impl EbpfContext, record: &mut QueryRecord, sk: Sock) {
     let described = describe(record, sk);
     // The path has told the answer; the bits are read to learn which of them says "fell back".
     if is_mptcp(record.protocol)
@@ -160,9 +159,8 @@ fn finish(ctx: &impl EbpfContext, record: &mut QueryRecord, sk: Sock) {
         record.valid |= VALID_FLAGS_ENTER | VALID_FLAGS_EXIT;
     }
     match described {
-        Ok(()) if !admit_netns(record.netns) => emit::count(counter::FILTERED),
+        Ok(()) if !admit_netns(record.netns) => emit::discard_query(entry, counter::FILTERED),
         Ok(()) => {
-            emit::query(record);
             debug!(
                 ctx,
                 "thread {}: path {} returned {} after {} ns",
@@ -171,12 +169,15 @@ fn finish(ctx: &impl EbpfContext, record: &mut QueryRecord, sk: Sock) {
                 record.ret,
                 record.latency_ns
             );
+            emit::submit_query(entry);
         }
         Err(Fault) => {
-            emit::count(counter::FAULTED);
+            emit::discard_query(entry, counter::FAULTED);
             debug!(
                 ctx,
-                "thread {}: socket 0x{:x} could not be read", record.tid, sk.0
+                "thread {}: socket 0x{:x} could not be read",
+                ctx.pid(),
+                sk.0
             );
         }
     }
@@ -234,9 +235,23 @@ fn begin(record: &mut QueryRecord, rung: u8, boottime_ns: u64) {
     record.comm = bpf_get_current_comm().unwrap_or([0; 16]);
 }
 
-/// Writes down what the socket is.
+/// Writes down what the socket is, and that it was asked about.
 #[inline(always)]
 fn describe(record: &mut QueryRecord, sk: Sock) -> Result<(), Fault> {
+    record.protocol = sk.protocol()?;
+    if is_mptcp(record.protocol) {
+        asked(sk);
+        look_later(sk);
+    }
+    if let Some(conn) = conn(sk.0) {
+        conn.state |= CONN_ASKED;
+    }
+    describe_socket(record, sk)
+}
+
+/// Writes down what the socket is.
+#[inline(always)]
+fn describe_socket(record: &mut QueryRecord, sk: Sock) -> Result<(), Fault> {
     record.socket = sk.0;
     record.family = sk.family()?;
     record.protocol = sk.protocol()?;
@@ -251,14 +266,9 @@ fn describe(record: &mut QueryRecord, sk: Sock) -> Result<(), Fault> {
         record.inode = inode;
         record.valid |= VALID_INODE;
     }
-    if is_mptcp(record.protocol) {
-        asked(sk);
-        look_later(sk);
-    }
     if let Some(conn) = conn(sk.0) {
         record.born_ns = conn.born_ns;
         record.connect_ns = conn.connect_ns;
-        conn.state |= CONN_ASKED;
     }
     Ok(())
 }

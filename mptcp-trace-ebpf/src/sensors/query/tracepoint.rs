@@ -18,7 +18,10 @@ use mptcp_trace_common::{
     },
 };
 
-use super::{NOTHING, begin, describe, is_protocol_query, is_query};
+use super::{
+    NOTHING, begin, describe, is_protocol_query, is_query, option,
+    refused::{is_mptcp_socket, is_ordinary, is_refusal, option_refused, outcome, socket_refused},
+};
 use crate::{
     admit::{admit_netns, admit_task},
     emit,
@@ -27,6 +30,7 @@ use crate::{
         socket_of_file,
     },
     maps::SYSCALL_IN_FLIGHT,
+    sensors::fallback::{Keeper, keep, kept},
 };
 
 /// The `n`-th 64-bit word behind the header of a syscall tracepoint.
@@ -47,6 +51,8 @@ pub(crate) fn query_enter_getsockopt(ctx: TracePointContext) -> u32 {
     let (level, asked) = (word(&ctx, 1) as u32, word(&ctx, 2) as u32);
     if is_query(level, asked) || is_protocol_query(level, asked) {
         enter(&ctx, level, asked);
+    } else if is_ordinary(level) {
+        keep(Keeper::GetOption, word(&ctx, 0), option(level, asked));
     }
     0
 }
@@ -148,6 +154,67 @@ pub(crate) fn query_exit_getsockopt(ctx: TracePointContext) -> u32 {
             open.record.latency_ns
         );
         let _gone = SYSCALL_IN_FLIGHT.remove(thread);
+        return 0;
+    }
+    refused(&ctx, Keeper::GetOption, false);
+    0
+}
+
+/// An option of a socket was set, or asked for, and perhaps refused. The descriptor is looked up only then: that another
+/// thread closes it meanwhile is less likely than dear.
+#[inline(always)]
+fn refused(ctx: &TracePointContext, keeper: Keeper, is_set: bool) {
+    let Some([fd, option]) = kept(keeper) else {
+        return;
+    };
+    let ret = word(ctx, 0) as i32;
+    if is_refusal(ret)
+        && let Ok(file) = current_file(fd as u32)
+        && let Some(sk) = socket_of_file(file)
+        && sk
+            .family()
+            .is_ok_and(|family| sk.protocol().is_ok_and(|it| is_tcp_or_mptcp(family, it)))
+    {
+        option_refused(sk.0, option, outcome(ret, is_set, RUNG_TRACEPOINT));
+    }
+}
+
+/// `setsockopt(fd, level, optname, optval, optlen)` is entered.
+#[tracepoint]
+pub(crate) fn query_enter_setsockopt(ctx: TracePointContext) -> u32 {
+    let level = word(&ctx, 1) as u32;
+    if is_ordinary(level) {
+        let option = option(level, word(&ctx, 2) as u32);
+        keep(Keeper::SetOption, word(&ctx, 0), option);
+    }
+    0
+}
+
+/// `setsockopt` returns.
+#[tracepoint]
+pub(crate) fn query_exit_setsockopt(ctx: TracePointContext) -> u32 {
+    refused(&ctx, Keeper::SetOption, true);
+    0
+}
+
+/// `socket(family, type, protocol)` is entered.
+#[tracepoint]
+pub(crate) fn query_enter_socket(ctx: TracePointContext) -> u32 {
+    let family = word(&ctx, 0);
+    if is_mptcp_socket(family, word(&ctx, 1), word(&ctx, 2)) {
+        keep(Keeper::Socket, family, 0);
+    }
+    0
+}
+
+/// `socket` returns.
+#[tracepoint]
+pub(crate) fn query_exit_socket(ctx: TracePointContext) -> u32 {
+    if let Some([family, _none]) = kept(Keeper::Socket) {
+        let ret = word(&ctx, 0) as i32;
+        if ret < 0 {
+            socket_refused(family, ret);
+        }
     }
     0
 }

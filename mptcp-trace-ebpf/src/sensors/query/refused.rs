@@ -1,0 +1,109 @@
+//! What is refused to applications because they speak MPTCP: options that a TCP socket would have taken, and the socket
+//! itself.
+
+use mptcp_trace_common::{
+    counter,
+    record::{KIND_OPTION_REFUSED, KIND_SOCKET_REFUSED, RUNG_TRACEPOINT},
+};
+
+use super::{begin, describe_socket};
+use crate::{
+    admit::{admit_netns, admit_task, is_own_task},
+    emit,
+    kernel::{Fault, Sock, is_mptcp, now_ns},
+    sensors::fallback::fell_back,
+};
+
+const SOL_IP: u32 = 0;
+const SOL_TCP: u32 = 6;
+const SOL_IPV6: u32 = 41;
+
+const ENOPROTOOPT: i32 = -92;
+const EOPNOTSUPP: i32 = -95;
+
+const SOCK_STREAM: u64 = 1;
+/// Bits of the type of a socket that are its type.
+const SOCK_TYPE_MASK: u64 = 0xf;
+const IPPROTO_MPTCP: u64 = 262;
+const AF_INET: u64 = 2;
+const AF_INET6: u64 = 10;
+
+/// True for the levels of options that a TCP socket takes, and an MPTCP socket has to do something about.
+#[inline(always)]
+pub(super) fn is_ordinary(level: u32) -> bool {
+    level == SOL_TCP || level == SOL_IP || level == SOL_IPV6
+}
+
+/// True for the errors with which a socket says that it has no such option.
+#[inline(always)]
+pub(super) fn is_refusal(ret: i32) -> bool {
+    ret == ENOPROTOOPT || ret == EOPNOTSUPP
+}
+
+/// True if an MPTCP socket is asked for.
+#[inline(always)]
+pub(super) fn is_mptcp_socket(family: u64, kind: u64, protocol: u64) -> bool {
+    protocol as u32 as u64 == IPPROTO_MPTCP
+        && kind & SOCK_TYPE_MASK == SOCK_STREAM
+        && (family == AF_INET || family == AF_INET6)
+}
+
+/// What came of a call, in one word.
+#[inline(always)]
+pub(super) fn outcome(ret: i32, is_set: bool, rung: u8) -> u64 {
+    u64::from(ret as u32) << 32 | u64::from(is_set) << 8 | u64::from(rung)
+}
+
+/// An option was refused to a socket. Only what is MPTCP to this day is news: what fell back is refused by TCP.
+#[inline(never)]
+pub(super) fn option_refused(sk: u64, option: u64, outcome: u64) -> u32 {
+    let sk = Sock(sk);
+    if !sk.protocol().is_ok_and(is_mptcp) || fell_back(sk) == Some(true) || is_own_task() {
+        return 0;
+    }
+    emit::count(counter::SEEN);
+    if !admit_task() {
+        emit::count(counter::FILTERED);
+        return 0;
+    }
+    let Some(mut entry) = emit::reserve_query() else {
+        return 0;
+    };
+    let record = emit::blank(&mut entry);
+    record.kind = KIND_OPTION_REFUSED;
+    begin(record, outcome as u8, now_ns());
+    record.ret = (outcome >> 32) as i32;
+    record.is_set = (outcome >> 8) as u32 & 1;
+    record.level = (option >> 32) as u32;
+    record.optname = option as u32;
+    match describe_socket(record, sk) {
+        Ok(()) if !admit_netns(record.netns) => emit::discard_query(entry, counter::FILTERED),
+        Ok(()) => emit::submit_query(entry),
+        Err(Fault) => emit::discard_query(entry, counter::FAULTED),
+    }
+    0
+}
+
+/// A socket was refused. Of which network namespace it would have been is not looked for: `--netns` lets it pass.
+#[inline(never)]
+pub(super) fn socket_refused(family: u64, ret: i32) -> u32 {
+    if is_own_task() {
+        return 0;
+    }
+    emit::count(counter::SEEN);
+    if !admit_task() {
+        emit::count(counter::FILTERED);
+        return 0;
+    }
+    let Some(mut entry) = emit::reserve_query() else {
+        return 0;
+    };
+    let record = emit::blank(&mut entry);
+    record.kind = KIND_SOCKET_REFUSED;
+    begin(record, RUNG_TRACEPOINT, now_ns());
+    record.ret = ret;
+    record.family = family as u16;
+    record.protocol = IPPROTO_MPTCP as u16;
+    emit::submit_query(entry);
+    0
+}
