@@ -48,6 +48,10 @@ fn asked(inode: u64, truth: Truth) -> Asked {
 
 fn traced(inode: u64, answer: &str) -> Traced {
     Traced {
+        id: None,
+        socket: "0x1".into(),
+        netns: 1,
+        api: "TCP_IS_MPTCP".into(),
         pid: 1,
         tid: 1,
         inode: Some(inode),
@@ -59,7 +63,10 @@ fn traced(inode: u64, answer: &str) -> Traced {
         answer: Some(answer.into()),
         errno: None,
         fell_back: Some(answer == "tcp"),
-        api: "TCP_IS_MPTCP".into(),
+        verdict: None,
+        why: None,
+        cause: None,
+        delay_ns: None,
         rung: "fexit".into(),
     }
 }

@@ -51,7 +51,7 @@ pub(super) fn run(args: &ReplayArgs) -> Result<u8, Exit> {
             stop_to_exit(finished.err())?;
         }
         Ok(None) => {
-            stop_to_exit(stages.flush().err())?;
+            stop_to_exit(stages.cut_off().err())?;
             let findings = stages.outcome().findings;
             return Err(Exit::Because(
                 FAILED,

@@ -182,6 +182,9 @@ impl<W: Write> Stages<W> {
 
     fn print_ready(&mut self) -> Result<(), Stop> {
         for finding in std::mem::take(&mut self.ready) {
+            if self.has_enough() {
+                return Err(Stop::Enough);
+            }
             self.format.finding(&finding, &mut self.lines);
             self.outcome.findings += 1;
             match finding {
@@ -192,14 +195,27 @@ impl<W: Write> Stages<W> {
             if self.lines.len() >= 64 * 1024 {
                 self.write_lines()?;
             }
-            if self
-                .stop_after
-                .is_some_and(|limit| self.outcome.findings >= limit)
-            {
-                return Err(Stop::Enough);
-            }
+        }
+        if self.has_enough() {
+            return Err(Stop::Enough);
         }
         Ok(())
+    }
+
+    fn has_enough(&self) -> bool {
+        self.stop_after
+            .is_some_and(|limit| self.outcome.findings >= limit)
+    }
+
+    /// The records end in the middle of things: prints what waits, and concludes nothing from the silence after.
+    ///
+    /// # Errors
+    ///
+    /// [`Stop`] if it cannot be written, or enough was printed.
+    pub fn cut_off(&mut self) -> Result<(), Stop> {
+        self.correlator.cut_off(&self.facts, &mut self.ready);
+        self.print_ready()?;
+        self.flush()
     }
 
     /// Hands finished lines to the reader.
