@@ -36,7 +36,9 @@ pub fn compare(rung: &str, asked: &[AskerLine], traced: &[TracedLine]) -> Vec<Ce
             | TracedLine::Refused(_)
             | TracedLine::Plain(_)
             | TracedLine::Existing(_)
-            | TracedLine::Blackhole(_) => {}
+            | TracedLine::Blackhole(_)
+            | TracedLine::OptionRefused(_)
+            | TracedLine::SocketRefused(_) => {}
             TracedLine::Verdict(_) => verdicts += 1,
         }
     }

@@ -266,6 +266,8 @@ fn lines(traced: &[TracedLine]) -> Vec<Line<'_>> {
             | TracedLine::Query(_)
             | TracedLine::Blackhole(_)
             | TracedLine::Verdict(_)
+            | TracedLine::OptionRefused(_)
+            | TracedLine::SocketRefused(_)
             | TracedLine::End(_) => None,
         })
         .collect()
@@ -284,6 +286,8 @@ fn blackholes(traced: &[TracedLine]) -> Vec<u64> {
             | TracedLine::Plain(_)
             | TracedLine::Existing(_)
             | TracedLine::Verdict(_)
+            | TracedLine::OptionRefused(_)
+            | TracedLine::SocketRefused(_)
             | TracedLine::End(_) => None,
         })
         .collect()
@@ -294,7 +298,15 @@ fn ends(traced: &[TracedLine]) -> Vec<&traced::End> {
 }
 
 fn about_answers(traced: &[TracedLine]) -> usize {
-    let is_it = |line: &&TracedLine| matches!(line, TracedLine::Query(_) | TracedLine::Verdict(_));
+    let is_it = |line: &&TracedLine| {
+        matches!(
+            line,
+            TracedLine::Query(_)
+                | TracedLine::Verdict(_)
+                | TracedLine::OptionRefused(_)
+                | TracedLine::SocketRefused(_)
+        )
+    };
     traced.iter().filter(is_it).count()
 }
 

@@ -321,6 +321,8 @@ fn fallbacks(lines: &[TracedLine]) -> impl Iterator<Item = &Found> {
         | TracedLine::Existing(_)
         | TracedLine::Blackhole(_)
         | TracedLine::Verdict(_)
+        | TracedLine::OptionRefused(_)
+        | TracedLine::SocketRefused(_)
         | TracedLine::End(_) => None,
     })
 }

@@ -226,6 +226,8 @@ fn compare(rung: &str, made: &Made, lines: &[TracedLine]) -> Cell {
             | TracedLine::Existing(_)
             | TracedLine::Blackhole(_)
             | TracedLine::Verdict(_)
+            | TracedLine::OptionRefused(_)
+            | TracedLine::SocketRefused(_)
             | TracedLine::End(_) => continue,
         };
         if found.netns != made.netns {

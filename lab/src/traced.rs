@@ -6,7 +6,7 @@ use serde::Deserialize;
 use crate::{netns::Counters, report::Endpoint};
 
 /// The types that [`TracedLine`] knows.
-const KNOWN_TYPES: [&str; 9] = [
+const KNOWN_TYPES: [&str; 11] = [
     "start",
     "query",
     "fallback",
@@ -15,6 +15,8 @@ const KNOWN_TYPES: [&str; 9] = [
     "existing",
     "blackhole",
     "verdict",
+    "option_refused",
+    "socket_refused",
     "end",
 ];
 
@@ -44,6 +46,10 @@ pub enum TracedLine {
     Blackhole(Box<Found>),
     /// What was left to say of a connection at its end.
     Verdict(Box<Concluded>),
+    /// A socket option was refused to an MPTCP socket.
+    OptionRefused(Denied),
+    /// An MPTCP socket was refused.
+    SocketRefused(Denied),
     /// The last.
     End(End),
 }
@@ -88,6 +94,15 @@ impl TracedLine {
             Ok(_) | Err(_) => Err(why).with_context(|| format!("cannot read {line:?}")),
         }
     }
+}
+
+/// Something that was refused because of MPTCP.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+pub struct Denied {
+    /// Process that was refused.
+    pub pid: u32,
+    /// The error that it got.
+    pub errno: String,
 }
 
 /// What the tracer says of itself.

@@ -68,7 +68,9 @@ impl Books {
             | TracedLine::Plain(_)
             | TracedLine::Existing(_)
             | TracedLine::Blackhole(_)
-            | TracedLine::Verdict(_) => {}
+            | TracedLine::Verdict(_)
+            | TracedLine::OptionRefused(_)
+            | TracedLine::SocketRefused(_) => {}
             TracedLine::End(end) => self.end = Some(end),
             TracedLine::Query(query) => self.take_query(*query),
         }

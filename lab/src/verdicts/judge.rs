@@ -221,6 +221,8 @@ fn by_socket<'a>(acted: &Acted, lines: &'a [TracedLine]) -> Vec<About<'a>> {
             }
             TracedLine::Query(_)
             | TracedLine::Verdict(_)
+            | TracedLine::OptionRefused(_)
+            | TracedLine::SocketRefused(_)
             | TracedLine::Start(_)
             | TracedLine::Fallback(_)
             | TracedLine::Refused(_)
