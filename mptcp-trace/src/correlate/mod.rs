@@ -355,6 +355,10 @@ impl Correlator {
         }
     }
 
+    #[expect(
+        clippy::vec_box,
+        reason = "they go from one queue into another as they are"
+    )]
     fn take_waiting(&mut self, id: ConnectionId) -> Vec<Box<ConnectionEvent>> {
         if self.waiting_of.remove(&id).is_none() {
             return Vec::new();

@@ -1,7 +1,7 @@
 //! What an answer is worth, and what is left to say of a connection at its end. Pure: a function of the answer and of
 //! what is known of the connection.
 
-use std::{borrow::Cow, time::Duration};
+use std::time::Duration;
 
 use super::lives::{Fallen, Life, answered_at};
 use crate::model::{
@@ -104,9 +104,10 @@ pub(super) fn of_life(life: &Life) -> Option<Judgement> {
             if !asked.api.sees_fallbacks() {
                 return Some(misled(asked.api, fallen, asked.at));
             }
-            let (verdict, then) = match told {
-                Verdict::TooEarly => (Verdict::TooEarly, "before the handshake could decide"),
-                _ => (Verdict::Stale, "while it was"),
+            let (verdict, then) = if told == Verdict::TooEarly {
+                (Verdict::TooEarly, "before the handshake could decide")
+            } else {
+                (Verdict::Stale, "while it was")
             };
             Some(about(
                 verdict,
@@ -205,7 +206,7 @@ fn about(
         verdict,
         sentence,
         fell_back_at: Some(fallen.at),
-        cause: fallen.cause.clone().map(Cow::from),
+        cause: fallen.cause.clone(),
         delay: delay.into(),
     }
 }
