@@ -175,6 +175,10 @@ kernel_layout! {
     cred_uid: "cred.uid", 4;
     /// Control groups of a task.
     task_cgroups: "task_struct.cgroups", 8;
+    /// Namespaces of a task.
+    task_nsproxy: "task_struct.nsproxy", 8;
+    /// Its network namespace.
+    nsproxy_net: "nsproxy.net_ns", 8;
     /// Control group (v2).
     cgroups_default: "css_set.dfl_cgrp", 8;
     /// Node of a control group.

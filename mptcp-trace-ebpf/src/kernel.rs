@@ -327,6 +327,13 @@ pub(crate) fn current_cgroup() -> u64 {
     unsafe { bpf_get_current_cgroup_id() }
 }
 
+/// Network namespace of the current task, by inode number.
+#[inline(always)]
+pub(crate) fn current_netns() -> Result<u32, Fault> {
+    let proxy: u64 = read!(current_task(), task_nsproxy)?;
+    read!(read!(proxy, nsproxy_net)?, net_inum)
+}
+
 /// Number of this CPU.
 #[inline(always)]
 pub(crate) fn current_cpu() -> u32 {

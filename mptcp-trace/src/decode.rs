@@ -228,7 +228,10 @@ fn refusal(bytes: &[u8]) -> Result<Observation, DecodeError> {
     let family = family_of(field!(bytes, u16, family))?;
     let protocol = protocol_of(field!(bytes, u16, protocol))?;
     let what = if field!(bytes, u32, kind) == KIND_SOCKET_REFUSED {
-        Refused::Socket { family }
+        Refused::Socket {
+            family,
+            netns: field!(bytes, u32, netns),
+        }
     } else {
         Refused::Option {
             socket: socket(bytes, protocol, family),

@@ -422,7 +422,9 @@ fn sockets(host: &HostSupport, probes: &mut Vec<Probe>, limits: &mut Vec<String>
     let objection = host
         .tracefs
         .objection()
-        .or_else(|| host.syscall_context.objection());
+        .or_else(|| host.syscall_context.objection())
+        .map(str::to_owned)
+        .or_else(|| require(host, CALLER_MEMBERS).err());
     if let Some(why) = objection {
         limits.push(format!("refused MPTCP sockets are not seen: {why}"));
         return;
@@ -481,6 +483,8 @@ const COMMON_MEMBERS: &[&str] = &[
     "sock_protocol",
     "net_inum",
 ];
+/// Members that lead from a task to its network namespace.
+const CALLER_MEMBERS: &[&str] = &["task_nsproxy", "nsproxy_net"];
 /// Members that lead from a subflow to its connection.
 const SUBFLOW_MEMBERS: &[&str] = &["tcp_is_mptcp", "icsk_ulp_data", "subflow_conn"];
 /// Members that lead from a descriptor to its socket, and to the state bits.

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// The tracer traces questions other than `TCP_IS_MPTCP`, and refusals of sockets.
-pub(super) const HAS_OTHER_QUESTIONS: bool = false;
+pub(super) const HAS_OTHER_QUESTIONS: bool = true;
 /// The tracer sees the end of a connection, so that what is left to say is said then.
 pub(super) const SEES_DEATHS: bool = false;
 

@@ -512,6 +512,7 @@ fn a_refusal_says_who_what_and_with_which_error() {
     put!(bytes, is_set, 1_u32);
     put!(bytes, ret, -95_i32);
     put!(bytes, tgid, 7_u32);
+    put!(bytes, netns, 8_u32);
     let refused = |bytes: &[u8]| match decode(bytes, &facts(None)) {
         Ok(Observation::Refusal(refusal)) => *refusal,
         other => panic!("{other:?}"),
@@ -541,7 +542,8 @@ fn a_refusal_says_who_what_and_with_which_error() {
         assert_eq!(
             refusal.what,
             Refused::Socket {
-                family: Family::Ipv4
+                family: Family::Ipv4,
+                netns: 8,
             }
         );
     }

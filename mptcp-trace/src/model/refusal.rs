@@ -22,6 +22,8 @@ pub enum Refused {
     Socket {
         /// Of which family.
         family: Family,
+        /// In which network namespace, by inode number.
+        netns: u32,
     },
 }
 

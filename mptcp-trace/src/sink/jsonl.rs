@@ -143,6 +143,7 @@ struct SocketRefusedData<'a> {
     comm: &'a str,
     uid: u32,
     cgroup_id: u64,
+    netns: u32,
     family: &'static str,
     errno: String,
     why: &'static str,
@@ -511,7 +512,7 @@ fn refusal(event: &RefusalEvent) -> Message<'_> {
                 rung: rung.name(),
             }))
         }
-        Refused::Socket { family } => Message::SocketRefused(Box::new(SocketRefusedData {
+        Refused::Socket { family, netns } => Message::SocketRefused(Box::new(SocketRefusedData {
             time: rfc3339(*time),
             boottime_ns: ns(*at),
             pid: *pid,
@@ -519,6 +520,7 @@ fn refusal(event: &RefusalEvent) -> Message<'_> {
             comm,
             uid: *uid,
             cgroup_id: *cgroup_id,
+            netns: *netns,
             family: family_name(*family),
             errno: errno.to_string(),
             why: refusal.why(),

@@ -222,7 +222,7 @@ fn refusal(event: &RefusalEvent, colour: bool, utc: bool, out: &mut Vec<u8>) {
                 |name| format!("{} {name}", refusal.call()),
             ),
         ),
-        Refused::Socket { family } => (
+        Refused::Socket { family, netns: _ } => (
             "NO SOCKET",
             String::new(),
             "-".to_owned(),

@@ -10,7 +10,7 @@ use super::{begin, describe_socket};
 use crate::{
     admit::{admit_netns, admit_task, is_own_task},
     emit,
-    kernel::{Fault, Sock, is_mptcp, now_ns},
+    kernel::{Fault, Sock, current_netns, is_mptcp, now_ns},
     sensors::fallback::fell_back,
 };
 
@@ -84,7 +84,7 @@ pub(super) fn option_refused(sk: u64, option: u64, outcome: u64) -> u32 {
     0
 }
 
-/// A socket was refused. Of which network namespace it would have been is not looked for: `--netns` lets it pass.
+/// A socket was refused. It would have been of the network namespace of whoever asked for it.
 #[inline(never)]
 pub(super) fn socket_refused(family: u64, ret: i32) -> u32 {
     if is_own_task() {
@@ -104,6 +104,16 @@ pub(super) fn socket_refused(family: u64, ret: i32) -> u32 {
     record.ret = ret;
     record.family = family as u16;
     record.protocol = IPPROTO_MPTCP as u16;
-    emit::submit_query(entry);
+    match current_netns() {
+        Ok(netns) => {
+            record.netns = netns;
+            if admit_netns(netns) {
+                emit::submit_query(entry);
+            } else {
+                emit::discard_query(entry, counter::FILTERED);
+            }
+        }
+        Err(Fault) => emit::discard_query(entry, counter::FAULTED),
+    }
     0
 }
