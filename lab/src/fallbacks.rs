@@ -78,30 +78,32 @@ pub(crate) fn on_rungs(
     cells.close()
 }
 
-/// The cells of the first run, but what was wrong there and is right in the second one is right, and says so.
+/// The cells of the first run. What was wrong there is right if all is right in the second one, and says so; if
+/// anything is wrong in the second one too, whatever was wrong in either is wrong.
 fn second_try(first: Vec<Cell>, second: &[Cell]) -> Vec<Cell> {
-    first
-        .into_iter()
-        .map(|cell| {
-            let again = second
-                .iter()
-                .find(|it| it.case == cell.case && it.outcome == Outcome::Ok);
-            match (cell.outcome, again) {
-                (Outcome::Mismatch, Some(again)) => {
-                    let why = format!(
-                        "right at the second try; at the first: {}, not {}: {}",
-                        cell.traced, cell.caller, cell.why
-                    );
-                    eprintln!("mptcp-lab: {} on {}: {why}", cell.case, cell.rung);
-                    Cell {
-                        why,
-                        ..again.clone()
-                    }
-                }
-                _ => cell,
-            }
-        })
-        .collect()
+    let wrong = |cell: &Cell| cell.outcome == Outcome::Mismatch;
+    let stumbled = !second.iter().any(wrong);
+    let judge = |cell: Cell| {
+        let Some(again) = second.iter().find(|again| again.case == cell.case) else {
+            return cell;
+        };
+        if !wrong(&cell) {
+            return if wrong(again) { again.clone() } else { cell };
+        }
+        if !stumbled {
+            return cell;
+        }
+        let why = format!(
+            "right at the second try; at the first: {}, not {}: {}",
+            cell.traced, cell.caller, cell.why
+        );
+        eprintln!("mptcp-lab: {} on {}: {why}", cell.case, cell.rung);
+        Cell {
+            why,
+            ..again.clone()
+        }
+    };
+    first.into_iter().map(judge).collect()
 }
 
 /// Why no connection can fall back here, if none can.
@@ -198,13 +200,24 @@ mod tests {
     #[test]
     fn what_is_wrong_twice_is_wrong_and_what_is_right_then_says_so() {
         let wrong = |case: &str| mismatch(case, "fexit", "a", "b", "c".into());
-        let first = vec![ok("one", "fexit", "a", "a"), wrong("two"), wrong("three")];
-        let second = [wrong("one"), ok("two", "fexit", "a", "a"), wrong("three")];
-        let judged = second_try(first, &second);
-        let outcomes: Vec<Outcome> = judged.iter().map(|cell| cell.outcome).collect();
-        assert_eq!(outcomes, [Outcome::Ok, Outcome::Ok, Outcome::Mismatch]);
+        let right = |case: &str| ok(case, "fexit", "a", "a");
+        let outcomes = |second: &[Cell]| -> Vec<Outcome> {
+            second_try(vec![right("one"), wrong("two"), wrong("three")], second)
+                .iter()
+                .map(|cell| cell.outcome)
+                .collect()
+        };
+        use Outcome::{Mismatch, Ok};
+        let all_right = [right("one"), right("two"), right("three")];
+        assert_eq!(outcomes(&all_right), [Ok, Ok, Ok]);
+        let one_wrong_again = [right("one"), right("two"), wrong("three")];
+        assert_eq!(outcomes(&one_wrong_again), [Ok, Mismatch, Mismatch]);
+        let another_wrong = [wrong("one"), right("two"), right("three")];
+        assert_eq!(outcomes(&another_wrong), [Mismatch, Mismatch, Mismatch]);
+        let not_played_again = [right("one"), right("two")];
+        assert_eq!(outcomes(&not_played_again), [Ok, Ok, Mismatch]);
         assert_eq!(
-            judged[1].why,
+            second_try(vec![wrong("two")], &all_right)[0].why,
             "right at the second try; at the first: b, not a: c"
         );
     }

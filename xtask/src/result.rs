@@ -32,7 +32,7 @@ impl SuiteResult {
 
     /// Prints what failed and what was skipped, and one line of counts.
     pub(crate) fn show(&self) {
-        let what = format!("{}, {}", self.series, self.suite.name());
+        let what = self.what();
         for sentence in self.report.skip_sentences(self.must()) {
             say(format_args!("{what}: {sentence}"));
         }
@@ -45,12 +45,17 @@ impl SuiteResult {
 
     /// What failed, a line each.
     pub(crate) fn failures(&self) -> Vec<String> {
-        let what = format!("{}, {}", self.series, self.suite.name());
+        let what = self.what();
         self.report
             .failure_sentences(self.must())
             .into_iter()
             .map(|sentence| format!("FAILED {what}: {sentence}"))
             .collect()
+    }
+
+    /// What was tried, before a sentence about it.
+    fn what(&self) -> String {
+        format!("{}, {}", self.series, self.suite.name())
     }
 
     /// Its counts.

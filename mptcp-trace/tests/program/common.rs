@@ -242,7 +242,10 @@ impl Background {
     pub(crate) fn start(args: &[&str]) -> Self {
         let scratch = tempfile::tempdir().unwrap();
         let ready = scratch.path().join("ready");
-        let child = tracer()
+        // Where the tests run under nohup, their tracers shall die of SIGHUP all the same.
+        let child = Command::new("env")
+            .arg("--default-signal=HUP")
+            .arg(tracer().get_program())
             .args(args)
             .arg("--ready-file")
             .arg(&ready)
