@@ -18,3 +18,4 @@ pub mod model;
 pub mod pipeline;
 pub mod plan;
 pub mod sink;
+pub mod wanted;

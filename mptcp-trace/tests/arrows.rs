@@ -91,6 +91,24 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
         "correlate imports model and no other stage",
     ),
     (
+        "mptcp-trace/src/wanted.rs",
+        &[
+            "aya", "tokio", "clap", "serde", "rustix", "std::fs", "mptcp_trace_common",
+            "crate::decode", "crate::enrich", "crate::sink", "crate::kernel", "crate::host",
+            "crate::plan", "crate::cli", "crate::pipeline", "crate::capture",
+        ],
+        "what is wanted is decided by the model alone",
+    ),
+    (
+        "mptcp-trace/src/tally.rs",
+        &[
+            "aya", "tokio", "clap", "serde", "rustix", "std::fs", "mptcp_trace_common",
+            "crate::decode", "crate::enrich", "crate::sink", "crate::kernel", "crate::host",
+            "crate::plan", "crate::cli", "crate::pipeline", "crate::capture",
+        ],
+        "sums are made of the model alone",
+    ),
+    (
         "mptcp-trace/src/sink",
         &[
             "aya",

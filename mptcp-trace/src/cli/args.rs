@@ -4,7 +4,10 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::model::Rung;
+use crate::{
+    model::{Prefix, Rung, Verdict},
+    wanted::{self, Cgroup},
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -101,12 +104,52 @@ pub struct LiveArgs {
     /// Print the names of the columns although nobody looks at them on a terminal
     #[arg(long, hide = true)]
     pub header: bool,
+    /// Which findings to show, and how
+    #[command(flatten)]
+    pub view: ViewArgs,
     /// How to attach, and how much memory that may take
     #[command(flatten)]
     pub attach: AttachArgs,
     /// Trace this program (and its children) from its first instruction, and exit with its code
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
+}
+
+/// Which findings to show: the same live and in a replay.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ViewArgs {
+    /// Only findings that carry this cause: fallbacks, and verdicts that stand on one (repeatable; mptcp-trace
+    /// explain lists them)
+    #[arg(long, value_name = "NAME", value_parser = wanted::cause)]
+    pub cause: Vec<&'static str>,
+    /// Only questions and last words with this verdict (repeatable)
+    #[arg(long, value_name = "NAME", value_parser = wanted::verdict)]
+    pub verdict: Vec<Verdict>,
+    /// Only connections with this address, or one of this network, at either end: 192.0.2.7, 2001:db8::/32
+    /// (repeatable)
+    #[arg(long, value_name = "ADDR", value_parser = <Prefix as std::str::FromStr>::from_str)]
+    pub addr: Vec<Prefix>,
+    /// Only connections with this port at either end (repeatable)
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Vec<u16>,
+    /// Only what belongs to this control group or to one below it: a path as in /proc/PID/cgroup, or an inode
+    /// number (repeatable)
+    #[arg(long, value_name = "CGROUP", value_parser = Cgroup::parse)]
+    pub cgroup: Vec<Cgroup>,
+}
+
+/// Whose findings to show, where that was not decided in the kernel.
+#[derive(Args, Clone, Debug, Default)]
+pub struct WhoseArgs {
+    /// Only what this process holds or asked (repeatable)
+    #[arg(short, long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    pub pid: Vec<u32>,
+    /// Only processes of this name (connections) and threads of this name (questions) (repeatable)
+    #[arg(long, value_name = "NAME")]
+    pub comm: Vec<String>,
+    /// Only sockets of this network namespace: an inode number, or a name or path on this machine (repeatable)
+    #[arg(long, value_name = "NETNS")]
+    pub netns: Vec<String>,
 }
 
 /// How to attach.
@@ -163,6 +206,12 @@ pub struct ReplayArgs {
     /// Print times in UTC, not in local time
     #[arg(long)]
     pub utc: bool,
+    /// Whose findings to show
+    #[command(flatten)]
+    pub whose: WhoseArgs,
+    /// Which findings to show, and how
+    #[command(flatten)]
+    pub view: ViewArgs,
 }
 
 /// How to show a fallback.

@@ -10,18 +10,18 @@ use anyhow::Context as _;
 
 use super::{
     CANNOT_ANSWER, DONE, Exit, FAILED, USAGE,
-    args::{AttachArgs, LiveArgs},
+    args::{AttachArgs, LiveArgs, WhoseArgs},
     select,
 };
 use crate::{
     capture, host,
     kernel::TracerConfig,
     pipeline::{
-        self, Command, Held, Session, Stages, StartError, Stop, Until, prefixed,
+        self, Command, Held, Session, Stages, StartError, Stop, Until, View, prefixed,
         run as run_pipeline,
     },
     plan::{Plan, plan},
-    sink::{Format, Source, reconciled, summary},
+    sink::{Format, Source},
 };
 
 /// Runs it; the exit code.
@@ -91,6 +91,10 @@ async fn trace(args: LiveArgs, verbose: u8) -> Result<u8, Exit> {
     say(&plan, &session, args.command.is_empty());
 
     let (format, out) = output(&args)?;
+    let view = View {
+        // Whose findings they are was decided in the kernel.
+        wanted: select::wanted(&args.view, &WhoseArgs::default())?,
+    };
     let capture = match &args.capture {
         Some(path) => Some(begin_capture(path, &session)?),
         None => None,
@@ -101,6 +105,7 @@ async fn trace(args: LiveArgs, verbose: u8) -> Result<u8, Exit> {
         Source::Live,
         out,
         capture,
+        view,
         args.stop_after,
     );
     let begun = stages.begin();
@@ -280,15 +285,8 @@ fn report_end<W: Write>(
         Err(stop) => (session.losses().ok(), Some(stop)),
     };
     if let Some(losses) = losses {
-        let outcome = stages.outcome();
-        let losses = stages.with_filtered(&losses);
-        eprint!(
-            "{}",
-            prefixed(&summary(|sensor| outcome.of(sensor), &losses))
-        );
-        if session.has_fallbacks() {
-            eprint!("{}", prefixed(&reconciled(&outcome.reconciled)));
-        }
+        let reconciliation = &stages.outcome().reconciled;
+        eprint!("{}", prefixed(&stages.account(&losses, reconciliation)));
     }
     stop
 }

@@ -7,17 +7,17 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::{DONE, Exit, FAILED, args::ReplayArgs};
+use super::{DONE, Exit, FAILED, args::ReplayArgs, select};
 use crate::{
     capture::{Frame, Reader},
     model::LossReport,
-    pipeline::{Stages, Stop, prefixed},
-    plan::FALLBACK,
-    sink::{Format, Source, reconciled, summary},
+    pipeline::{Stages, Stop, View, prefixed},
+    sink::{Format, Source},
 };
 
 /// Runs it; the exit code.
 pub(super) fn run(args: &ReplayArgs) -> Result<u8, Exit> {
+    let wanted = select::wanted(&args.view, &args.whose)?;
     let name = args.file.display().to_string();
     let file = File::open(&args.file).with_context(|| format!("cannot open the capture {name}"))?;
     let (mut reader, facts) = Reader::open(BufReader::new(file))
@@ -33,21 +33,22 @@ pub(super) fn run(args: &ReplayArgs) -> Result<u8, Exit> {
         }
     };
     let out = io::stdout().lock();
-    let mut stages = Stages::new(facts, format, Source::Replay, out, None, args.stop_after);
+    let view = View { wanted };
+    let mut stages = Stages::new(
+        facts,
+        format,
+        Source::Replay,
+        out,
+        None,
+        view,
+        args.stop_after,
+    );
     let played = play(&mut stages, &mut reader);
     match played {
         Ok(Some(losses)) => {
             let finished = stages.finish(&losses);
-            let outcome = stages.outcome();
-            let has_fallbacks = losses.sensors.iter().any(|loss| loss.sensor == FALLBACK);
-            let losses = stages.with_filtered(&losses);
-            eprint!(
-                "{}",
-                prefixed(&summary(|sensor| outcome.of(sensor), &losses))
-            );
-            if has_fallbacks {
-                eprint!("{}", prefixed(&reconciled(&outcome.reconciled)));
-            }
+            let reconciliation = &stages.outcome().reconciled;
+            eprint!("{}", prefixed(&stages.account(&losses, reconciliation)));
             stop_to_exit(finished.err())?;
         }
         Ok(None) => {

@@ -2,7 +2,8 @@
 
 use std::{fs, io::ErrorKind, os::unix::fs::MetadataExt as _, path::Path};
 
-use crate::{kernel::readable, pipeline::Watched};
+use super::args::{ViewArgs, WhoseArgs};
+use crate::{kernel::readable, pipeline::Watched, wanted::Wanted};
 use anyhow::{Context as _, bail, ensure};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -38,6 +39,31 @@ pub(super) fn watch(pid: u32) -> anyhow::Result<Watched> {
     };
     let pidfd = readable(pidfd).with_context(|| format!("cannot watch process {pid}"))?;
     Ok(Watched { pid, pidfd })
+}
+
+/// What the options ask for.
+///
+/// # Errors
+///
+/// Says that no process can have that name, or that there is no such namespace.
+pub(super) fn wanted(view: &ViewArgs, whose: &WhoseArgs) -> anyhow::Result<Wanted> {
+    for name in &whose.comm {
+        let _bytes = comm(name)?;
+    }
+    Ok(Wanted {
+        causes: view.cause.clone(),
+        verdicts: view.verdict.clone(),
+        addrs: view.addr.clone(),
+        ports: view.port.clone(),
+        pids: whose.pid.clone(),
+        comms: whose.comm.clone(),
+        netns: whose
+            .netns
+            .iter()
+            .map(|name| netns(name))
+            .collect::<anyhow::Result<_>>()?,
+        cgroups: view.cgroup.clone(),
+    })
 }
 
 /// A thread name as the kernel keeps it: at most 15 bytes and a NUL.

@@ -7,8 +7,11 @@
 mod cause;
 mod connection;
 mod facts;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod loss;
 mod query;
+mod subject;
 mod verdict;
 mod words;
 
@@ -23,5 +26,6 @@ pub use query::{
     Answer, Api, Errno, Family, Finding, Process, Protocol, Query, QueryEvent, Socket, SocketId,
     TcpState,
 };
+pub use subject::{Prefix, Subject};
 pub use verdict::{ClosedBy, Judgement, LastAsked, Verdict, VerdictEvent};
 pub use words::short;

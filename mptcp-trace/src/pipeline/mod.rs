@@ -15,13 +15,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub use self::{
     command::{CannotRun, Command, Held},
     session::{CanaryReport, Session, StartError, start},
-    stages::{Outcome, Stages},
+    stages::{Outcome, Stages, View},
     stop::Stop,
 };
 use crate::{
     host::{netstat::boottime, system::hangup_is_ignored},
     kernel::{LogRing, RecordRing},
-    sink::{reconciled, summary},
 };
 
 /// How long the ring may fill before we look again. At a million records a second it holds 25 ms of them.
@@ -157,17 +156,8 @@ fn tell_state<W: Write>(session: &mut Session, stages: &mut Stages<W>) -> Result
     let losses = session.losses_now().map_err(Stop::Failed)?;
     session.records.drain(|bytes| stages.take(bytes))?;
     stages.flush()?;
-    let outcome = stages.outcome();
-    eprint!(
-        "{}",
-        prefixed(&summary(
-            |sensor| outcome.of(sensor),
-            &stages.with_filtered(&losses)
-        ))
-    );
-    if session.has_fallbacks() {
-        eprint!("{}", prefixed(&reconciled(&stages.reconcile(&losses))));
-    }
+    let reconciliation = stages.reconcile(&losses);
+    eprint!("{}", prefixed(&stages.account(&losses, &reconciliation)));
     Ok(())
 }
 

@@ -12,7 +12,8 @@ use crate::{
     enrich::{self, Places},
     model::{Facts, Finding, LossReport, Reconciliation},
     plan::{FALLBACK, QUERY},
-    sink::{Format, Source},
+    sink::{Format, Source, not_shown, reconciled, summary},
+    wanted::Wanted,
 };
 
 /// The stages right of the ring, the same for live records and for those of a capture.
@@ -29,7 +30,15 @@ pub struct Stages<W: Write> {
     /// Findings that are ready, between two stages.
     ready: Vec<Finding>,
     outcome: Outcome,
+    view: View,
     stop_after: Option<u64>,
+}
+
+/// What is done with findings.
+#[derive(Debug, Default)]
+pub struct View {
+    /// Which of them are shown.
+    pub wanted: Wanted,
 }
 
 /// What is left when a run is over.
@@ -41,6 +50,8 @@ pub struct Outcome {
     pub queries: u64,
     /// And what was concluded when connections ended.
     pub verdicts: u64,
+    /// Findings that the reader does not want to see.
+    pub not_shown: u64,
     /// Records that could not be decoded; each was complained about.
     pub undecodable: u64,
     /// What the kernel counted against what was traced.
@@ -67,6 +78,7 @@ impl<W: Write> Stages<W> {
         source: Source,
         out: W,
         capture: Option<capture::Writer<BufWriter<File>>>,
+        view: View,
         stop_after: Option<u64>,
     ) -> Self {
         let lines = Vec::with_capacity(64 * 1024);
@@ -85,6 +97,7 @@ impl<W: Write> Stages<W> {
             correlator: Correlator::default(),
             ready: Vec::new(),
             outcome: Outcome::default(),
+            view,
             stop_after,
         }
     }
@@ -108,6 +121,8 @@ impl<W: Write> Stages<W> {
         let observation = decode(bytes, &self.facts);
         let event = match observation {
             Ok(Observation::Query(query)) => {
+                self.places
+                    .learn(query.process.pid, query.process.cgroup_id);
                 Some(Finding::Query(enrich::query(&self.facts, query)))
             }
             Ok(Observation::Connection(connection)) => {
@@ -178,6 +193,11 @@ impl<W: Write> Stages<W> {
 
     fn print_ready(&mut self) -> Result<(), Stop> {
         for finding in std::mem::take(&mut self.ready) {
+            let places = &self.places;
+            if !self.view.wanted.wants(&finding, |id| places.path(id)) {
+                self.outcome.not_shown += 1;
+                continue;
+            }
             self.format.finding(&finding, &mut self.lines);
             self.outcome.findings += 1;
             match finding {
@@ -236,6 +256,7 @@ impl<W: Write> Stages<W> {
         let losses = self.with_filtered(losses);
         self.format.end(
             self.outcome.findings,
+            self.outcome.not_shown,
             &losses,
             &self.outcome.reconciled,
             &mut self.lines,
@@ -271,6 +292,21 @@ impl<W: Write> Stages<W> {
             }
         }
         losses
+    }
+
+    /// The last words on stderr: how much was seen and shown, what was not, and whether the kernel's counters
+    /// agree.
+    #[must_use]
+    pub fn account(&self, losses: &LossReport, reconciliation: &[Reconciliation]) -> String {
+        let losses = self.with_filtered(losses);
+        let mut text = summary(|sensor| self.outcome.of(sensor), &losses);
+        if self.view.wanted != Wanted::default() {
+            text.push_str(&not_shown(self.outcome.not_shown));
+        }
+        if losses.sensors.iter().any(|loss| loss.sensor == FALLBACK) {
+            text.push_str(&reconciled(reconciliation));
+        }
+        text
     }
 
     /// What was done.

@@ -174,6 +174,7 @@ struct Endpoint {
 #[derive(Serialize)]
 struct End<'a> {
     findings: u64,
+    not_shown: u64,
     losses: Vec<LossData<'a>>,
     complete: bool,
     reconciliation: Vec<ReconciliationData<'a>>,
@@ -259,6 +260,7 @@ pub(super) fn finding(finding: &Finding, out: &mut Vec<u8>) {
 
 pub(super) fn end(
     findings: u64,
+    not_shown: u64,
     losses: &LossReport,
     reconciled: &[Reconciliation],
     out: &mut Vec<u8>,
@@ -276,6 +278,7 @@ pub(super) fn end(
         out,
         &Message::End(End {
             findings,
+            not_shown,
             losses,
             complete,
             reconciliation: reconciled

@@ -6,7 +6,7 @@ mod summary;
 mod text;
 
 pub use escape::escape;
-pub use summary::{reconciled, summary};
+pub use summary::{not_shown, reconciled, summary};
 
 use crate::model::{Facts, Finding, LossReport, Reconciliation};
 
@@ -61,13 +61,14 @@ impl Format {
     pub fn end(
         self,
         findings: u64,
+        not_shown: u64,
         losses: &LossReport,
         reconciled: &[Reconciliation],
         out: &mut Vec<u8>,
     ) {
         match self {
             Self::Text { .. } => {}
-            Self::Json => jsonl::end(findings, losses, reconciled, out),
+            Self::Json => jsonl::end(findings, not_shown, losses, reconciled, out),
         }
     }
 }

@@ -46,6 +46,13 @@ pub fn reconciled(all: &[Reconciliation]) -> String {
     text
 }
 
+/// How much the reader did not want to see; said also when that is nothing.
+#[must_use]
+pub fn not_shown(findings: u64) -> String {
+    let word = if findings == 1 { "finding" } else { "findings" };
+    format!("not shown: {findings} {word}\n")
+}
+
 /// One line a sensor; printed also when nothing was lost, so that its absence means something. `printed`
 /// says how many lines that sensor made.
 #[must_use]

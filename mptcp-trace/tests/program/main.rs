@@ -6,6 +6,7 @@ mod bad_input;
 mod common;
 mod fallbacks;
 mod live;
+mod views;
 
 /// Not a test: the application that the others trace.
 #[test]
