@@ -18,4 +18,5 @@ pub mod model;
 pub mod pipeline;
 pub mod plan;
 pub mod sink;
+pub mod tally;
 pub mod wanted;

@@ -145,5 +145,52 @@ fn any<T>(wanted: &[T], holds: impl Fn(&T) -> bool) -> bool {
     wanted.is_empty() || wanted.iter().any(holds)
 }
 
+/// What makes a run fail.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FailOn {
+    /// Any fallback.
+    Fallback,
+    /// A question or last words with this verdict.
+    Verdict(Verdict),
+    /// A finding that carries this cause.
+    Cause(&'static str),
+}
+
+impl FailOn {
+    /// As it is typed: `fallback`, a verdict, or a cause.
+    ///
+    /// # Errors
+    ///
+    /// Lists what there is.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if text.eq_ignore_ascii_case("fallback") {
+            return Ok(Self::Fallback);
+        }
+        if let Some(verdict) = Verdict::find(text) {
+            return Ok(Self::Verdict(verdict));
+        }
+        find_cause(text)
+            .map(|cause| Self::Cause(cause.name))
+            .ok_or_else(|| {
+                format!(
+                    "neither fallback nor a verdict ({}) nor a cause ({})",
+                    verdict_names(),
+                    cause_names()
+                )
+            })
+    }
+
+    /// True if the finding is such a one.
+    #[must_use]
+    pub fn matches(self, finding: &Finding) -> bool {
+        let subject = Subject::of(finding);
+        match self {
+            Self::Fallback => subject.falls_at.is_some(),
+            Self::Verdict(verdict) => subject.verdict == Some(verdict),
+            Self::Cause(cause) => subject.cause == Some(cause),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests;

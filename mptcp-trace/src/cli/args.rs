@@ -5,8 +5,8 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
-    model::{Prefix, Rung, Verdict},
-    wanted::{self, Cgroup},
+    model::{By, Prefix, Rung, Verdict},
+    wanted::{self, Cgroup, FailOn},
 };
 
 const EXAMPLES: &str = "\
@@ -20,13 +20,17 @@ Examples:
   Keep what was seen, look at it later and elsewhere:
       mptcp-trace --capture run.mpt --duration 30s
       mptcp-trace replay run.mpt
+  Which destinations lose MPTCP, and how often? And a test that fails if the program ever does:
+      mptcp-trace --by dest --duration 10m
+      mptcp-trace --fail-on fallback -- ./my-test
   What does a fallback look like? One for real, on this kernel:
       mptcp-trace demo
   Does it work on this kernel, and how?
       mptcp-trace doctor
 
 Findings go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage,
-3 this kernel or these privileges cannot answer; with a COMMAND, its own.";
+3 this kernel or these privileges cannot answer, 4 a finding that --fail-on names; with a COMMAND, its own unless
+that is 0.";
 
 /// Shows which Multipath TCP connections fall back to TCP, when, why, and whose they are; which program asks
 /// whether its connection is still MPTCP, and what it is told.
@@ -136,6 +140,53 @@ pub struct ViewArgs {
     /// number (repeatable)
     #[arg(long, value_name = "CGROUP", value_parser = Cgroup::parse)]
     pub cgroup: Vec<Cgroup>,
+    /// Exit with 4 if any finding, shown or not, is `fallback` (any of them), has this verdict or carries this
+    /// cause (repeatable)
+    #[arg(long, value_name = "VERDICT|CAUSE", value_parser = FailOn::parse)]
+    pub fail_on: Vec<FailOn>,
+    /// Instead of lines print tables at the end (and on SIGUSR1): connections, fallbacks, questions and verdicts
+    /// of each process, cause, and destination
+    #[arg(long)]
+    pub summary: bool,
+    /// With one table, of this: implies --summary
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub by: Option<GroupBy>,
+}
+
+/// Choices of `--by`.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum GroupBy {
+    /// Network of the other end: /24 of IPv4, /48 of IPv6
+    Dest,
+    /// Who asked, or who holds the connection
+    Process,
+    /// Why connections fell back
+    Cause,
+    /// Network namespace
+    Netns,
+    /// Control group of the process
+    Cgroup,
+    /// What was concluded
+    Verdict,
+}
+
+impl ViewArgs {
+    /// What findings are summed up by, if they are.
+    #[must_use]
+    pub fn sums(&self) -> Vec<By> {
+        match (self.by, self.summary) {
+            (Some(by), _) => vec![match by {
+                GroupBy::Dest => By::Dest,
+                GroupBy::Process => By::Process,
+                GroupBy::Cause => By::Cause,
+                GroupBy::Netns => By::Netns,
+                GroupBy::Cgroup => By::Cgroup,
+                GroupBy::Verdict => By::Verdict,
+            }],
+            (None, true) => By::USUAL.to_vec(),
+            (None, false) => Vec::new(),
+        }
+    }
 }
 
 /// Whose findings to show, where that was not decided in the kernel.

@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context as _;
 
 use super::{
-    CANNOT_ANSWER, DONE, Exit, FAILED, USAGE,
+    CANNOT_ANSWER, DONE, Exit, FAILED, FOUND, USAGE,
     args::{AttachArgs, LiveArgs, WhoseArgs},
     select,
 };
@@ -17,7 +17,7 @@ use crate::{
     capture, host,
     kernel::TracerConfig,
     pipeline::{
-        self, Command, Held, Session, Stages, StartError, Stop, Until, View, prefixed,
+        self, Command, Held, Session, Stages, StartError, Stop, Until, prefixed,
         run as run_pipeline,
     },
     plan::{Plan, plan},
@@ -91,10 +91,8 @@ async fn trace(args: LiveArgs, verbose: u8) -> Result<u8, Exit> {
     say(&plan, &session, args.command.is_empty());
 
     let (format, out) = output(&args)?;
-    let view = View {
-        // Whose findings they are was decided in the kernel.
-        wanted: select::wanted(&args.view, &WhoseArgs::default())?,
-    };
+    // Whose findings they are was decided in the kernel.
+    let view = select::view(&args.view, &WhoseArgs::default())?;
     let capture = match &args.capture {
         Some(path) => Some(begin_capture(path, &session)?),
         None => None,
@@ -318,7 +316,12 @@ fn conclude<W: Write>(
     if stages.outcome().undecodable > 0 {
         return Err(Exit::Code(FAILED));
     }
-    Ok(code.map_or(DONE, |code| u8::try_from(code).unwrap_or(FAILED)))
+    let code = code.map_or(DONE, |code| u8::try_from(code).unwrap_or(FAILED));
+    // What the command says of itself goes first.
+    if code == DONE && stages.outcome().failing > 0 {
+        return Ok(FOUND);
+    }
+    Ok(code)
 }
 
 fn close_early<W: Write>(

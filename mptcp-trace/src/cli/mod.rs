@@ -24,6 +24,8 @@ const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 /// This kernel, or these privileges, cannot answer.
 const CANNOT_ANSWER: u8 = 3;
+/// There is a finding that shall fail the run.
+const FOUND: u8 = 4;
 
 /// Why a verb ends early.
 #[derive(Debug)]

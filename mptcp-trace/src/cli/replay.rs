@@ -7,17 +7,17 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::{DONE, Exit, FAILED, args::ReplayArgs, select};
+use super::{DONE, Exit, FAILED, FOUND, args::ReplayArgs, select};
 use crate::{
     capture::{Frame, Reader},
     model::LossReport,
-    pipeline::{Stages, Stop, View, prefixed},
+    pipeline::{Stages, Stop, prefixed},
     sink::{Format, Source},
 };
 
 /// Runs it; the exit code.
 pub(super) fn run(args: &ReplayArgs) -> Result<u8, Exit> {
-    let wanted = select::wanted(&args.view, &args.whose)?;
+    let view = select::view(&args.view, &args.whose)?;
     let name = args.file.display().to_string();
     let file = File::open(&args.file).with_context(|| format!("cannot open the capture {name}"))?;
     let (mut reader, facts) = Reader::open(BufReader::new(file))
@@ -33,7 +33,6 @@ pub(super) fn run(args: &ReplayArgs) -> Result<u8, Exit> {
         }
     };
     let out = io::stdout().lock();
-    let view = View { wanted };
     let mut stages = Stages::new(
         facts,
         format,
@@ -70,6 +69,9 @@ pub(super) fn run(args: &ReplayArgs) -> Result<u8, Exit> {
     }
     if stages.outcome().undecodable > 0 {
         return Err(Exit::Code(FAILED));
+    }
+    if stages.outcome().failing > 0 {
+        return Ok(FOUND);
     }
     Ok(DONE)
 }

@@ -3,7 +3,12 @@
 use std::{fs, io::ErrorKind, os::unix::fs::MetadataExt as _, path::Path};
 
 use super::args::{ViewArgs, WhoseArgs};
-use crate::{kernel::readable, pipeline::Watched, wanted::Wanted};
+use crate::{
+    kernel::readable,
+    pipeline::{View, Watched},
+    tally::tallies,
+    wanted::Wanted,
+};
 use anyhow::{Context as _, bail, ensure};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -41,7 +46,20 @@ pub(super) fn watch(pid: u32) -> anyhow::Result<Watched> {
     Ok(Watched { pid, pidfd })
 }
 
-/// What the options ask for.
+/// What is done with findings, as the options ask for.
+///
+/// # Errors
+///
+/// Says that no process can have that name, or that there is no such namespace.
+pub(super) fn view(view: &ViewArgs, whose: &WhoseArgs) -> anyhow::Result<View> {
+    Ok(View {
+        wanted: wanted(view, whose)?,
+        fail_on: view.fail_on.clone(),
+        summary: tallies(&view.sums()),
+    })
+}
+
+/// Which findings are to be shown.
 ///
 /// # Errors
 ///

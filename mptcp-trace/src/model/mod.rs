@@ -12,6 +12,7 @@ pub(crate) mod fixture;
 mod loss;
 mod query;
 mod subject;
+mod sum;
 mod verdict;
 mod words;
 
@@ -27,5 +28,6 @@ pub use query::{
     TcpState,
 };
 pub use subject::{Prefix, Subject};
+pub use sum::{By, Sum, SumRow, SumTable};
 pub use verdict::{ClosedBy, Judgement, LastAsked, Verdict, VerdictEvent};
 pub use words::short;

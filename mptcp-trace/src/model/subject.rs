@@ -96,7 +96,9 @@ impl<'a> Subject<'a> {
             born_at: Some(id.born_at),
             cause,
             verdict: None,
-            has_fallen: is_fallback || *fell_back == Some(true),
+            // What a blackhole says of its connection, the line of the fallback has said.
+            has_fallen: is_fallback
+                || *kind == ConnectionKind::Existing && *fell_back == Some(true),
             falls_at: is_fallback.then_some(*at),
             is_question: false,
         }

@@ -155,6 +155,7 @@ pub async fn run<W: Write>(
 fn tell_state<W: Write>(session: &mut Session, stages: &mut Stages<W>) -> Result<(), Stop> {
     let losses = session.losses_now().map_err(Stop::Failed)?;
     session.records.drain(|bytes| stages.take(bytes))?;
+    stages.sum_up();
     stages.flush()?;
     let reconciliation = stages.reconcile(&losses);
     eprint!("{}", prefixed(&stages.account(&losses, &reconciliation)));

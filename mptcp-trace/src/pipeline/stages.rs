@@ -12,8 +12,9 @@ use crate::{
     enrich::{self, Places},
     model::{Facts, Finding, LossReport, Reconciliation},
     plan::{FALLBACK, QUERY},
-    sink::{Format, Source, not_shown, reconciled, summary},
-    wanted::Wanted,
+    sink::{Format, Source, failing, not_shown, reconciled, summary},
+    tally::Tally,
+    wanted::{FailOn, Wanted},
 };
 
 /// The stages right of the ring, the same for live records and for those of a capture.
@@ -39,6 +40,10 @@ pub struct Stages<W: Write> {
 pub struct View {
     /// Which of them are shown.
     pub wanted: Wanted,
+    /// Which of them fail the run, shown or not.
+    pub fail_on: Vec<FailOn>,
+    /// Instead of showing them: what they are summed up by.
+    pub summary: Vec<Tally>,
 }
 
 /// What is left when a run is over.
@@ -52,6 +57,10 @@ pub struct Outcome {
     pub verdicts: u64,
     /// Findings that the reader does not want to see.
     pub not_shown: u64,
+    /// Findings that fail the run.
+    pub failing: u64,
+    /// The first of them, as a line of text.
+    pub first_failing: Option<String>,
     /// Records that could not be decoded; each was complained about.
     pub undecodable: u64,
     /// What the kernel counted against what was traced.
@@ -193,12 +202,18 @@ impl<W: Write> Stages<W> {
 
     fn print_ready(&mut self) -> Result<(), Stop> {
         for finding in std::mem::take(&mut self.ready) {
+            self.mark_failing(&finding);
             let places = &self.places;
             if !self.view.wanted.wants(&finding, |id| places.path(id)) {
                 self.outcome.not_shown += 1;
                 continue;
             }
-            self.format.finding(&finding, &mut self.lines);
+            if self.view.summary.is_empty() {
+                self.format.finding(&finding, &mut self.lines);
+            }
+            for tally in &mut self.view.summary {
+                tally.add(&finding, |id| places.path(id));
+            }
             self.outcome.findings += 1;
             match finding {
                 Finding::Query(_) => self.outcome.queries += 1,
@@ -216,6 +231,34 @@ impl<W: Write> Stages<W> {
             }
         }
         Ok(())
+    }
+
+    fn mark_failing(&mut self, finding: &Finding) {
+        if !self.view.fail_on.iter().any(|it| it.matches(finding)) {
+            return;
+        }
+        self.outcome.failing += 1;
+        if self.outcome.first_failing.is_none() {
+            let format = Format::Text {
+                header: false,
+                colour: false,
+                utc: matches!(self.format, Format::Text { utc: true, .. } | Format::Json),
+            };
+            let mut line = Vec::new();
+            format.finding(finding, &mut line);
+            let words: Vec<String> = String::from_utf8_lossy(&line)
+                .split_whitespace()
+                .map(str::to_owned)
+                .collect();
+            self.outcome.first_failing = Some(words.join(" "));
+        }
+    }
+
+    /// Prints the sums so far, if there are to be some.
+    pub fn sum_up(&mut self) {
+        for tally in &self.view.summary {
+            self.format.sums(&tally.table(), &mut self.lines);
+        }
     }
 
     /// Hands finished lines to the reader.
@@ -252,6 +295,7 @@ impl<W: Write> Stages<W> {
                 .context("cannot write the capture")
                 .map_err(Stop::Failed)?;
         }
+        self.sum_up();
         self.outcome.reconciled = reconcile(self.books(), losses, &self.facts);
         let losses = self.with_filtered(losses);
         self.format.end(
@@ -299,9 +343,16 @@ impl<W: Write> Stages<W> {
     #[must_use]
     pub fn account(&self, losses: &LossReport, reconciliation: &[Reconciliation]) -> String {
         let losses = self.with_filtered(losses);
-        let mut text = summary(|sensor| self.outcome.of(sensor), &losses);
+        let done = match self.view.summary.is_empty() {
+            true => "printed",
+            false => "summed up",
+        };
+        let mut text = summary(done, |sensor| self.outcome.of(sensor), &losses);
         if self.view.wanted != Wanted::default() {
             text.push_str(&not_shown(self.outcome.not_shown));
+        }
+        if let Some(first) = &self.outcome.first_failing {
+            text.push_str(&failing(self.outcome.failing, first));
         }
         if losses.sensors.iter().any(|loss| loss.sensor == FALLBACK) {
             text.push_str(&reconciled(reconciliation));

@@ -13,7 +13,7 @@ use super::Source;
 use crate::model::{
     Connection, ConnectionEvent, ConnectionKind, Facts, Family, Finding, Judgement, Loss,
     LossReport, Owner, Place, Protocol, Query, QueryEvent, Reconciliation, SensorState, Side,
-    Socket, Stage, VerdictEvent,
+    Socket, Stage, Sum, SumRow, SumTable, VerdictEvent,
 };
 
 /// Version of `docs/output.md`.
@@ -30,6 +30,7 @@ enum Message<'a> {
     Existing(Box<ConnectionData<'a>>),
     Blackhole(Box<ConnectionData<'a>>),
     Verdict(Box<VerdictData<'a>>),
+    Summary(SummaryData<'a>),
     End(End<'a>),
 }
 
@@ -187,6 +188,30 @@ struct LossData<'a> {
     counters: Counters,
 }
 
+#[derive(Serialize)]
+struct SummaryData<'a> {
+    by: &'static str,
+    rows: Vec<SumRowData<'a>>,
+    others: Option<SumData>,
+    forgotten: u64,
+}
+
+#[derive(Serialize)]
+struct SumRowData<'a> {
+    key: &'a str,
+    #[serde(flatten)]
+    sum: SumData,
+}
+
+#[derive(Serialize)]
+struct SumData {
+    connections: u64,
+    fallbacks: u64,
+    questions: u64,
+    verdicts: BTreeMap<&'static str, u64>,
+    share: Option<f64>,
+}
+
 /// The counters of a sensor as fields of its object, in their order.
 struct Counters([(&'static str, u64); Loss::COUNTERS]);
 
@@ -255,6 +280,49 @@ pub(super) fn finding(finding: &Finding, out: &mut Vec<u8>) {
             push(out, &message);
         }
         Finding::Verdict(event) => push(out, &Message::Verdict(Box::new(verdict(event)))),
+    }
+}
+
+pub(super) fn sums(table: &SumTable, out: &mut Vec<u8>) {
+    let SumTable {
+        by,
+        rows,
+        others,
+        forgotten,
+    } = table;
+    push(
+        out,
+        &Message::Summary(SummaryData {
+            by: by.name(),
+            rows: rows
+                .iter()
+                .map(|SumRow { key, sum }| SumRowData {
+                    key,
+                    sum: sum_data(sum),
+                })
+                .collect(),
+            others: others.as_ref().map(sum_data),
+            forgotten: *forgotten,
+        }),
+    );
+}
+
+fn sum_data(sum: &Sum) -> SumData {
+    let Sum {
+        connections,
+        fallbacks,
+        questions,
+        verdicts,
+    } = sum;
+    SumData {
+        connections: *connections,
+        fallbacks: *fallbacks,
+        questions: *questions,
+        verdicts: verdicts
+            .iter()
+            .map(|(verdict, count)| (verdict.name(), *count))
+            .collect(),
+        share: sum.share(),
     }
 }
 

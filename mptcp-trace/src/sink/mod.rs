@@ -3,12 +3,13 @@
 mod escape;
 mod jsonl;
 mod summary;
+mod sums;
 mod text;
 
 pub use escape::escape;
-pub use summary::{not_shown, reconciled, summary};
+pub use summary::{failing, not_shown, reconciled, summary};
 
-use crate::model::{Facts, Finding, LossReport, Reconciliation};
+use crate::model::{Facts, Finding, LossReport, Reconciliation, SumTable};
 
 /// Where the records come from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,6 +55,14 @@ impl Format {
                 utc,
             } => text::finding(finding, colour, utc, out),
             Self::Json => jsonl::finding(finding, out),
+        }
+    }
+
+    /// Sums of findings.
+    pub fn sums(self, table: &SumTable, out: &mut Vec<u8>) {
+        match self {
+            Self::Text { .. } => sums::text(table, out),
+            Self::Json => jsonl::sums(table, out),
         }
     }
 

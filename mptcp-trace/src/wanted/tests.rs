@@ -183,3 +183,34 @@ fn an_unknown_name_is_answered_with_the_list() {
     assert!(Cgroup::parse("nginx.service").is_err());
     assert!(Cgroup::parse("").is_err());
 }
+
+#[test]
+fn a_run_fails_on_what_was_named_and_on_nothing_else() {
+    let row = Row {
+        verdict: Some(Verdict::Stale),
+        ..Row::default()
+    };
+    let existing = Row {
+        kind: ConnectionKind::Existing,
+        ..row
+    };
+    for (word, fallback, question, last_words) in [
+        ("fallback", true, false, false),
+        ("Fallback", true, false, false),
+        ("stale", false, true, true),
+        ("explained", false, false, false),
+        ("DssFallback", true, true, true),
+        ("MPTcpExtInfiniteMapTx", false, false, false),
+    ] {
+        let on = FailOn::parse(word).unwrap();
+        assert_eq!(on.matches(&row.connection()), fallback, "{word}");
+        assert_eq!(on.matches(&row.query()), question, "{word}");
+        assert_eq!(on.matches(&row.last_words()), last_words, "{word}");
+    }
+    assert!(!FailOn::Fallback.matches(&existing.connection()));
+    let why = FailOn::parse("fallbak").unwrap_err();
+    assert!(
+        why.contains("stale") && why.contains("DssFallback"),
+        "{why}"
+    );
+}

@@ -163,3 +163,136 @@ fn a_live_filter_shows_what_a_replay_of_the_same_run_shows() {
     assert_eq!(types, ["fallback", "query", "end"]);
     assert_eq!(replayed[2]["data"]["not_shown"], 2);
 }
+
+#[test]
+fn a_run_fails_on_what_was_named_shown_or_not() {
+    for (words, code, says) in [
+        (
+            &["--fail-on", "fallback"][..],
+            4,
+            "13 findings fail the run, the first of them: 12:43:04.499056 158 lab-client FALLBACK",
+        ),
+        (
+            &["--fail-on", "never-asked", "--cause", "plain"],
+            4,
+            "6 findings fail the run",
+        ),
+        (
+            &["--fail-on", "InfiniteMapTx", "--summary"],
+            4,
+            "2 findings fail the run",
+        ),
+        (
+            &["--fail-on", "Blackhole"],
+            4,
+            "1 finding fails the run: 12:43:10.606338",
+        ),
+        (
+            &["--fail-on", "contradicted", "--fail-on", "MD5SigFallback"],
+            0,
+            "",
+        ),
+    ] {
+        let (_, said, exit) = replay(words);
+        assert_eq!(exit, Some(code), "{words:?}: {said}");
+        assert!(said.contains(says), "{words:?}: {said}");
+        assert_eq!(said.contains("--fail-on"), code == 4, "{said}");
+    }
+    let output = run(["--fail-on", "fallbak"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("never-asked"));
+}
+
+#[test]
+fn a_command_that_fails_says_so_itself_and_one_that_does_not_is_failed_by_what_was_seen() {
+    if !may_trace(
+        "a_command_that_fails_says_so_itself_and_one_that_does_not_is_failed_by_what_was_seen",
+    ) {
+        return;
+    }
+    for (role, on, code) in [
+        ("basic", "fallback", 4),
+        ("basic", "contradicted", 0),
+        ("exit 7", "too-early", 7),
+        ("exit 0", "too-early", 4),
+    ] {
+        let mut words = ["--fail-on", on, "--"].map(str::to_owned).to_vec();
+        words.extend(asker(role));
+        let output = run(words);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(code), "{role} {on}: {said}");
+    }
+}
+
+#[test]
+fn sums_stand_in_place_of_lines_and_add_up() {
+    let (all, _, _) = replay(&[]);
+    let all = findings(&all);
+    let count = |name: &str| all.iter().filter(|line| line["type"] == name).count();
+    for by in ["dest", "process", "cause", "netns", "cgroup", "verdict"] {
+        let (lines, said, code) = replay(&["--by", by]);
+        assert_eq!(code, Some(0));
+        let [summary] = findings(&lines) else {
+            panic!("{lines:?}")
+        };
+        assert_eq!(summary["type"], "summary");
+        let data = &summary["data"];
+        assert_eq!(data["by"], by);
+        assert_eq!(data["others"], Value::Null);
+        let rows = data["rows"].as_array().unwrap();
+        let total =
+            |field: &str| -> u64 { rows.iter().map(|row| row[field].as_u64().unwrap()).sum() };
+        let verdicts: u64 = rows
+            .iter()
+            .flat_map(|row| row["verdicts"].as_object().unwrap().values())
+            .map(|count| count.as_u64().unwrap())
+            .sum();
+        assert_eq!(total("questions"), count("query") as u64, "{by}");
+        assert_eq!(total("fallbacks"), count("fallback") as u64, "{by}");
+        assert_eq!(verdicts, (count("query") + count("verdict")) as u64, "{by}");
+        assert_eq!(lines.last().unwrap()["data"]["findings"], all.len());
+        assert!(said.contains("query: 14 summed up; 14 seen"), "{said}");
+    }
+    let capture = fixture("6.12-fexit");
+    let output = run(["replay", "--summary", capture.to_str().unwrap()]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let heads: Vec<&str> = text
+        .split("\n\n")
+        .filter_map(|table| table.split_whitespace().next())
+        .collect();
+    assert_eq!(heads, ["PROCESS", "CAUSE", "DEST"], "{text}");
+    assert!(
+        text.contains("10.77.0.0/24           18         13    72%         14  "),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_signal_asks_for_the_sums_so_far() {
+    if !may_trace("a_signal_asks_for_the_sums_so_far") {
+        return;
+    }
+    use std::{io::Write as _, time::Duration};
+    let mut child = crate::common::spawn_asker("falls");
+    let tracer = crate::common::Background::start(&[
+        "--json",
+        "--by",
+        "cause",
+        "--pid",
+        &child.id().to_string(),
+    ]);
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b".").unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    tracer.signal(rustix::process::Signal::USR1);
+    std::thread::sleep(Duration::from_millis(300));
+    stdin.write_all(b".").unwrap();
+    drop(stdin);
+    child.wait().unwrap();
+    let lines = json_lines(&tracer.output());
+    let counts: Vec<&Value> = findings(&lines)
+        .iter()
+        .map(|line| &line["data"]["rows"][0]["fallbacks"])
+        .collect();
+    assert_eq!(counts, [1, 2], "{lines:?}");
+}
