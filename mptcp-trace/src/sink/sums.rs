@@ -96,10 +96,10 @@ mod tests {
         text(&table, &mut out);
         assert_eq!(
             String::from_utf8(out).unwrap(),
-            "PROCESS         CONNECTIONS  FALLBACKS  SHARE  QUESTIONS  VERDICTS\n\
-             curl 7                 1000        500    50%          3  1 explained, 2 stale\n\
+            "PROCESS       CONNECTIONS  FALLBACKS  SHARE  QUESTIONS  VERDICTS\n\
+             curl 7               1000        500    50%          3  1 explained, 2 stale\n\
              \\u{1b}[31m 8            0          0      -          3  1 explained, 2 stale\n\
-             (others)                  0          0      -          0\n\
+             (others)                0          0      -          0\n\
              (2 connections were forgotten: some may count twice)\n\n"
         );
     }
