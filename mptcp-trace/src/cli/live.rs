@@ -140,7 +140,7 @@ pub(super) fn decide(host: &host::HostSupport, args: &AttachArgs) -> Result<Plan
 }
 
 /// The exit for a tracer that did not start.
-fn refused(why: StartError, args: &AttachArgs) -> Exit {
+pub(super) fn refused(why: StartError, args: &AttachArgs) -> Exit {
     match why {
         StartError::Refused { refusal, .. } => {
             let doubt = args.btf.as_ref().map_or_else(String::new, |file| {

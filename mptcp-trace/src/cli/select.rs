@@ -2,9 +2,10 @@
 
 use std::{fs, io::ErrorKind, os::unix::fs::MetadataExt as _, path::Path};
 
-use super::args::{ViewArgs, WhoseArgs};
+use super::args::{ViewArgs, WhichArgs, WhoseArgs};
 use crate::{
     kernel::readable,
+    model::Verdict,
     pipeline::{View, Watched},
     tally::tallies,
     wanted::Wanted,
@@ -53,7 +54,7 @@ pub(super) fn watch(pid: u32) -> anyhow::Result<Watched> {
 /// Says that no process can have that name, or that there is no such namespace.
 pub(super) fn view(view: &ViewArgs, whose: &WhoseArgs) -> anyhow::Result<View> {
     Ok(View {
-        wanted: wanted(view, whose)?,
+        wanted: wanted(&view.which, &view.verdict, whose)?,
         fail_on: view.fail_on.clone(),
         summary: tallies(&view.sums()),
     })
@@ -64,15 +65,19 @@ pub(super) fn view(view: &ViewArgs, whose: &WhoseArgs) -> anyhow::Result<View> {
 /// # Errors
 ///
 /// Says that no process can have that name, or that there is no such namespace.
-pub(super) fn wanted(view: &ViewArgs, whose: &WhoseArgs) -> anyhow::Result<Wanted> {
+pub(super) fn wanted(
+    which: &WhichArgs,
+    verdicts: &[Verdict],
+    whose: &WhoseArgs,
+) -> anyhow::Result<Wanted> {
     for name in &whose.comm {
         let _bytes = comm(name)?;
     }
     Ok(Wanted {
-        causes: view.cause.clone(),
-        verdicts: view.verdict.clone(),
-        addrs: view.addr.clone(),
-        ports: view.port.clone(),
+        causes: which.cause.clone(),
+        verdicts: verdicts.to_vec(),
+        addrs: which.addr.clone(),
+        ports: which.port.clone(),
         pids: whose.pid.clone(),
         comms: whose.comm.clone(),
         netns: whose
@@ -80,7 +85,7 @@ pub(super) fn wanted(view: &ViewArgs, whose: &WhoseArgs) -> anyhow::Result<Wante
             .iter()
             .map(|name| netns(name))
             .collect::<anyhow::Result<_>>()?,
-        cgroups: view.cgroup.clone(),
+        cgroups: which.cgroup.clone(),
     })
 }
 

@@ -1,6 +1,7 @@
 //! The one loop: records in, lines out, until something says stop.
 
 mod command;
+mod inventory;
 mod session;
 mod stages;
 mod stop;
@@ -14,6 +15,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub use self::{
     command::{CannotRun, Command, Held},
+    inventory::Inventory,
     session::{CanaryReport, Session, StartError, start},
     stages::{Outcome, Stages, View},
     stop::Stop,

@@ -31,6 +31,7 @@ enum Message<'a> {
     Blackhole(Box<ConnectionData<'a>>),
     Verdict(Box<VerdictData<'a>>),
     Summary(SummaryData<'a>),
+    Socket(Box<SocketData<'a>>),
     End(End<'a>),
 }
 
@@ -189,6 +190,27 @@ struct LossData<'a> {
 }
 
 #[derive(Serialize)]
+struct SocketData<'a> {
+    id: String,
+    state: String,
+    fell_back: Option<bool>,
+    cause: Option<&'a str>,
+    known: &'static str,
+    side: Option<&'static str>,
+    bytes_sent: Option<u64>,
+    bytes_received: Option<u64>,
+    /// Nothing of what is traced tells how many there are.
+    subflows: Option<u64>,
+    owner: Option<OwnerData<'a>>,
+    netns: u32,
+    socket: String,
+    inode: Option<u64>,
+    family: &'static str,
+    local: Endpoint,
+    remote: Endpoint,
+}
+
+#[derive(Serialize)]
 struct SummaryData<'a> {
     by: &'static str,
     rows: Vec<SumRowData<'a>>,
@@ -281,6 +303,48 @@ pub(super) fn finding(finding: &Finding, out: &mut Vec<u8>) {
         }
         Finding::Verdict(event) => push(out, &Message::Verdict(Box::new(verdict(event)))),
     }
+}
+
+pub(super) fn socket(event: &ConnectionEvent, out: &mut Vec<u8>) {
+    let ConnectionData {
+        id,
+        cause,
+        known,
+        side,
+        bytes_sent,
+        bytes_received,
+        fell_back,
+        owner,
+        netns,
+        socket,
+        inode,
+        family,
+        state,
+        local,
+        remote,
+        ..
+    } = connection(event);
+    push(
+        out,
+        &Message::Socket(Box::new(SocketData {
+            id,
+            state,
+            fell_back,
+            cause,
+            known,
+            side,
+            bytes_sent,
+            bytes_received,
+            subflows: None,
+            owner,
+            netns,
+            socket,
+            inode,
+            family,
+            local,
+            remote,
+        })),
+    );
 }
 
 pub(super) fn sums(table: &SumTable, out: &mut Vec<u8>) {

@@ -2,6 +2,7 @@
 
 mod escape;
 mod jsonl;
+mod sockets;
 mod summary;
 mod sums;
 mod text;
@@ -9,7 +10,7 @@ mod text;
 pub use escape::escape;
 pub use summary::{failing, not_shown, reconciled, summary};
 
-use crate::model::{Facts, Finding, LossReport, Reconciliation, SumTable};
+use crate::model::{ConnectionEvent, Facts, Finding, LossReport, Reconciliation, SumTable};
 
 /// Where the records come from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,6 +56,22 @@ impl Format {
                 utc,
             } => text::finding(finding, colour, utc, out),
             Self::Json => jsonl::finding(finding, out),
+        }
+    }
+
+    /// The names of the columns of [`Self::socket`].
+    pub fn sockets(self, out: &mut Vec<u8>) {
+        match self {
+            Self::Text { header: true, .. } => sockets::header(out),
+            Self::Text { header: false, .. } | Self::Json => {}
+        }
+    }
+
+    /// A socket that is there.
+    pub fn socket(self, event: &ConnectionEvent, out: &mut Vec<u8>) {
+        match self {
+            Self::Text { .. } => sockets::socket(event, out),
+            Self::Json => jsonl::socket(event, out),
         }
     }
 
