@@ -64,7 +64,7 @@ pub fn pack(names: &[&str], folder: &Path, mut out: File) -> anyhow::Result<()> 
     let mut tar = tar.into_inner().with_context(what)?;
     tar.rewind().with_context(what)?;
     // The compressor does not survive an output that fails: it gets one that cannot.
-    let packed = compress_to_vec(BufReader::new(tar), CompressionLevel::Default);
+    let packed = compress_to_vec(BufReader::new(tar), CompressionLevel::Fastest);
     out.write_all(&packed)
         .and_then(|()| out.sync_all())
         .context("cannot write the bundle")

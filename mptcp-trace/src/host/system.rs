@@ -9,9 +9,7 @@ use super::{Fact, PidNamespace, btf::KERNEL_BTF, privileges};
 /// The settings of MPTCP in our own network namespace (`sysctl net.mptcp`), by name.
 #[must_use]
 pub fn mptcp_sysctls() -> std::collections::BTreeMap<String, String> {
-    let files = fs::read_dir("/proc/sys/net/mptcp")
-        .into_iter()
-        .flatten();
+    let files = fs::read_dir("/proc/sys/net/mptcp").into_iter().flatten();
     files
         .flatten()
         .filter_map(|file| {

@@ -3,6 +3,7 @@
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a test")]
 
 mod bad_input;
+mod bundle;
 mod common;
 mod fallbacks;
 mod live;
