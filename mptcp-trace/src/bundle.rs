@@ -120,8 +120,8 @@ mod tests {
         assert!(with_capture(&packed[..], read).unwrap() == bytes);
         // Part of it is no bundle, and never a panic.
         for length in [0, 3, 4, 20, packed.len() / 2] {
-            let mut sink = |input: &mut dyn Read| io::copy(input, &mut io::sink()).map(|_| ());
-            let cut = with_capture(&packed[..length], &mut sink);
+            let sink = |input: &mut dyn Read| io::copy(input, &mut io::sink()).map(|_| ());
+            let cut = with_capture(&packed[..length], sink);
             assert!(!matches!(cut, Ok(Ok(()))), "{length}");
         }
         let empty = folder.path().join("empty.tar.zst");

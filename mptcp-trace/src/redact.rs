@@ -20,7 +20,7 @@ const COMM_BYTES: usize = 16;
 /// IPv4 pseudonyms: 198.18.0.0/15, which is for benchmarks (RFC 2544) and belongs to nobody.
 const V4_FIRST: u32 = 0xc612_0001;
 const V4_LAST: u32 = 0xc613_ffff;
-/// IPv6 pseudonyms: 2001:db8::/32, which is for documentation (RFC 3849).
+/// IPv6 pseudonyms: `2001:db8::/32`, which is for documentation (RFC 3849).
 const V6_FIRST: u128 = 0x2001_0db8 << 96;
 
 /// A record of a kind that this program does not know how to redact.

@@ -152,7 +152,7 @@ pub struct WhichArgs {
     /// explain lists them)
     #[arg(long, value_name = "NAME", value_parser = wanted::cause)]
     pub cause: Vec<&'static str>,
-    /// Only connections with this address, or one of this network, at either end: 192.0.2.7, 2001:db8::/32
+    /// Only connections with this address, or one of this network, at either end: 192.0.2.7, `2001:db8::/32`
     /// (repeatable)
     #[arg(long, value_name = "ADDR", value_parser = <Prefix as std::str::FromStr>::from_str)]
     pub addr: Vec<Prefix>,

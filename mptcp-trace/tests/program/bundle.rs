@@ -260,6 +260,15 @@ fn what_is_there_is_listed_and_said_to_have_fallen_back_or_not() {
         let [socket] = &sockets[..] else {
             panic!("{lines:?}")
         };
+        let page = include_str!("../../../docs/output.md");
+        let start = page.find("### `socket`").unwrap();
+        let section = &page[start..start + page[start..].find("### `end`").unwrap()];
+        for name in socket.as_object().unwrap().keys() {
+            assert!(
+                section.contains(&format!("`{name}`")),
+                "{name} is not documented"
+            );
+        }
         assert_eq!(socket["fell_back"], fell_back);
         assert_eq!(socket["cause"], cause);
         assert_eq!(socket["state"], state);
