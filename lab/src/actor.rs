@@ -11,18 +11,22 @@ use std::{
         unix::net::UnixDatagram,
     },
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, anyhow, bail, ensure};
+use anyhow::{Context as _, anyhow, ensure};
 use serde::{Deserialize, Serialize};
 use socket2::Socket;
 
 use crate::{
     net::{self, Family, Kind},
-    question::{Form, question},
-    report::{Endpoint, errno_name, write_line},
+    question::{Api, ask},
+    report::{Endpoint, write_line},
     sys,
 };
 
@@ -115,11 +119,22 @@ pub enum Order {
         /// How long to wait, milliseconds.
         patience_ms: u64,
     },
-    /// Ask the kernel `TCP_IS_MPTCP`.
+    /// Ask the kernel whether it is MPTCP.
     Ask {
         /// About which.
         socket: String,
+        /// In which way.
+        api: Api,
     },
+    /// Have a thread ask `TCP_IS_MPTCP` again and again.
+    Poll {
+        /// About which.
+        socket: String,
+        /// How long it rests in between, milliseconds.
+        every_ms: u64,
+    },
+    /// End that.
+    Polled,
     /// Close a socket.
     Close {
         /// Which.
@@ -184,7 +199,7 @@ pub struct Done {
     pub inode: Option<u64>,
     /// How many bytes were moved.
     pub bytes: Option<usize>,
-    /// What `TCP_IS_MPTCP` said: `1`, `0`, or the name of an errno.
+    /// What `TCP_IS_MPTCP` said: `1`, `0`, or the name of an errno; of a poller, each that was not the one before.
     pub answer: Option<String>,
 }
 
@@ -207,6 +222,38 @@ struct Company {
     sockets: BTreeMap<String, Socket>,
     mailbox: Option<UnixDatagram>,
     child: Option<Child>,
+    poller: Option<Poller>,
+}
+
+/// A thread that asks again and again.
+struct Poller {
+    is_enough: Arc<AtomicBool>,
+    thread: thread::JoinHandle<anyhow::Result<Vec<String>>>,
+}
+
+impl Poller {
+    fn start(socket: Socket, rest: Duration) -> Self {
+        let is_enough = Arc::new(AtomicBool::new(false));
+        let ends = Arc::clone(&is_enough);
+        let thread = thread::spawn(move || {
+            let mut answers = Vec::new();
+            while !ends.load(Ordering::Relaxed) {
+                answers.push(ask(socket.as_raw_fd(), Api::TcpIsMptcp)?);
+                answers.dedup();
+                thread::sleep(rest);
+            }
+            Ok(answers)
+        });
+        Self { is_enough, thread }
+    }
+
+    fn end(self) -> anyhow::Result<String> {
+        self.is_enough.store(true, Ordering::Relaxed);
+        let answers = self.thread.join();
+        Ok(answers
+            .map_err(|_panic| anyhow!("the poller panicked"))??
+            .join(" "))
+    }
 }
 
 /// The other ends of a child's orders and replies.
@@ -272,7 +319,26 @@ impl Company {
                 bytes,
                 Duration::from_millis(patience_ms),
             )?,
-            Order::Ask { socket } => ask(self.get(&socket)?)?,
+            Order::Ask { socket, api } => {
+                let socket = self.get(&socket)?;
+                Done {
+                    answer: Some(ask(socket.as_raw_fd(), api)?),
+                    ..told(socket)
+                }
+            }
+            Order::Poll { socket, every_ms } => {
+                let socket = self.get(&socket)?.try_clone();
+                let socket = socket.context("cannot share a socket with a thread")?;
+                self.poller = Some(Poller::start(socket, Duration::from_millis(every_ms)));
+                me()
+            }
+            Order::Polled => {
+                let poller = self.poller.take().context("nobody polls")?;
+                Done {
+                    answer: Some(poller.end()?),
+                    ..me()
+                }
+            }
             Order::Close { socket } => {
                 let closed = self.sockets.remove(&socket);
                 ensure!(closed.is_some(), "there is no socket {socket}");
@@ -449,18 +515,5 @@ fn receive(mut socket: &Socket, bytes: usize, patience: Duration) -> anyhow::Res
     Ok(Done {
         bytes: Some(length),
         ..me()
-    })
-}
-
-fn ask(socket: &Socket) -> anyhow::Result<Done> {
-    let reply = question(socket.as_raw_fd(), Form::default())?;
-    let answer = match (reply.returned.errno, reply.value.first()) {
-        (0, Some(value)) => value.to_string(),
-        (0, None) => bail!("the kernel answered nothing"),
-        (errno, _) => errno_name(errno),
-    };
-    Ok(Done {
-        answer: Some(answer),
-        ..told(socket)
     })
 }

@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     actor, ask, bench, bulk, fallbacks, figures, flood, init, matrix, mix, pair, provoke, reuse,
+    verdicts,
 };
 
 /// Programs that ask the kernel about MPTCP, and the comparison of what they were told with what
@@ -19,7 +20,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// One end of a connection, told what to do by `provoke`, `fallbacks` and `mix`
+    /// One end of a connection, told what to do by `provoke`, `fallbacks`, `verdicts` and `mix`
     #[command(hide = true)]
     Actor(actor::Args),
     /// Ask about sockets of every kind, and write down what the kernel said
@@ -30,6 +31,8 @@ enum Verb {
     Provoke(provoke::Args),
     /// Run `provoke` under the tracer on each rung and compare
     Fallbacks(fallbacks::Args),
+    /// Applications that ask too early, too late, never or right, under the tracer: what it concludes of each
+    Verdicts(verdicts::Args),
     /// Many connections at once under the tracer, half of which fall back: each is found once
     Mix(mix::Args),
     /// Very many short connections under the tracer: none is taken for another one
@@ -65,6 +68,7 @@ pub fn main() -> ExitCode {
         Verb::Matrix(args) => matrix::run(&args),
         Verb::Provoke(args) => provoke::run(&args),
         Verb::Fallbacks(args) => fallbacks::run(&args),
+        Verb::Verdicts(args) => verdicts::run(&args),
         Verb::Mix(args) => mix::run(&args),
         Verb::Reuse(args) => reuse::run(&args),
         Verb::Pair(args) => pair::run(&args),

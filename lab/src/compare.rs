@@ -17,6 +17,7 @@ pub fn compare(rung: &str, asked: &[AskerLine], traced: &[TracedLine]) -> Vec<Ce
     let mut threads: BTreeMap<(u32, u32), Vec<&Traced>> = BTreeMap::new();
     let mut limits = Vec::new();
     let mut ends = Vec::new();
+    let mut verdicts = 0;
     for line in traced {
         match line {
             TracedLine::Query(query) => {
@@ -34,6 +35,7 @@ pub fn compare(rung: &str, asked: &[AskerLine], traced: &[TracedLine]) -> Vec<Ce
             | TracedLine::Plain(_)
             | TracedLine::Existing(_)
             | TracedLine::Blackhole(_) => {}
+            TracedLine::Verdict(_) => verdicts += 1,
         }
     }
     // In the order of time, oldest last, to be popped.
@@ -70,7 +72,7 @@ pub fn compare(rung: &str, asked: &[AskerLine], traced: &[TracedLine]) -> Vec<Ce
         .into_values()
         .flat_map(|lines| lines.into_iter().rev());
     cells.extend(left_over.map(|line| extra(rung, line)));
-    cells.push(identity(rung, &ends));
+    cells.push(identity(rung, verdicts, &ends));
     cells
 }
 
@@ -175,6 +177,14 @@ fn same_socket(asked: &Asked, line: &Traced) -> bool {
 
 fn differences(rung: &str, asked: &Asked, line: &Traced) -> Vec<String> {
     let Traced {
+        id: _,
+        socket: _,
+        netns: _,
+        api: _,
+        verdict: _,
+        why: _,
+        cause: _,
+        delay_ns: _,
         pid: _,
         tid: _,
         inode,
@@ -219,8 +229,8 @@ fn differences(rung: &str, asked: &Asked, line: &Traced) -> Vec<String> {
     differences
 }
 
-/// The counters add up, and nothing was lost.
-fn identity(rung: &str, ends: &[&End]) -> Cell {
+/// The counters add up, nothing was lost, and every record is a line; verdicts are lines without one.
+fn identity(rung: &str, verdicts: u64, ends: &[&End]) -> Cell {
     let [end] = ends else {
         let why = format!("{} end lines", ends.len());
         return mismatch("identity", rung, "one end line", "otherwise", why);
@@ -236,7 +246,7 @@ fn identity(rung: &str, ends: &[&End]) -> Cell {
         }
     }
     let emitted: u64 = end.losses.iter().map(|losses| losses.emitted).sum();
-    if emitted != end.findings {
+    if emitted + verdicts != end.findings {
         let why = format!("{} findings of {:?}", end.findings, end.losses);
         return mismatch("identity", rung, "every record a line", "otherwise", why);
     }

@@ -9,7 +9,7 @@ use crate::{
     provoke::{Choice, play, recount},
     recipes::Cleared,
     report::{Cell, Cells, Outcome},
-    tracer::{Started, Tracer},
+    tracer::{Said, Started, Tracer},
 };
 
 /// Longer than a tracer may keep a line back.
@@ -42,24 +42,32 @@ pub struct Args {
 ///
 /// Fails if the tracer cannot be run or what it prints cannot be read.
 pub fn run(args: &Args) -> anyhow::Result<bool> {
+    on_rungs(&args.attach, |rung| one_rung(args, rung))
+}
+
+/// Runs something on these rungs, or on all three, and reports the cells; true if nothing is wrong.
+pub(crate) fn on_rungs(
+    attach: &[String],
+    one_rung: impl Fn(&str) -> anyhow::Result<Vec<Cell>>,
+) -> anyhow::Result<bool> {
     let mut cells = Cells::new(std::io::stdout())?;
-    let rungs = if args.attach.is_empty() {
+    let rungs = if attach.is_empty() {
         ["fexit", "kprobe", "tracepoint"]
             .map(str::to_owned)
             .to_vec()
     } else {
-        args.attach.clone()
+        attach.to_vec()
     };
     for rung in &rungs {
         eprintln!("mptcp-lab: rung {rung}");
-        let first = one_rung(args, rung)?;
+        let first = one_rung(rung)?;
         let wrong = first
             .iter()
             .filter(|cell| cell.outcome == Outcome::Mismatch)
             .count();
         let judged = if (1..=STUMBLES_MAX).contains(&wrong) {
             eprintln!("mptcp-lab: rung {rung}: {wrong} wrong, all once more");
-            second_try(first, &one_rung(args, rung)?)
+            second_try(first, &one_rung(rung)?)
         } else {
             first
         };
@@ -114,6 +122,18 @@ pub(crate) fn under_tracer<T>(
     perform: impl FnOnce() -> anyhow::Result<T>,
     judge: impl FnOnce(T, &[crate::traced::TracedLine]) -> Vec<Cell>,
 ) -> anyhow::Result<Vec<Cell>> {
+    let judge = |performed, said: &Said| judge(performed, &said.lines);
+    under_tracer_as_said(tracer, rung, more, perform, judge)
+}
+
+/// The same, and `judge` has the lines also as they were written.
+pub(crate) fn under_tracer_as_said<T>(
+    tracer: &std::path::Path,
+    rung: &str,
+    more: &[String],
+    perform: impl FnOnce() -> anyhow::Result<T>,
+    judge: impl FnOnce(T, &Said) -> Vec<Cell>,
+) -> anyhow::Result<Vec<Cell>> {
     if let Some(why) = no_mptcp() {
         return Ok(vec![Cell {
             outcome: Outcome::Skipped,
@@ -137,7 +157,7 @@ pub(crate) fn under_tracer<T>(
     let performed = perform()?;
     std::thread::sleep(KEPT_BACK);
     let said = tracer.finish()?;
-    let mut cells = judge(performed, &said.lines);
+    let mut cells = judge(performed, &said);
     if let Some(why) = said.broken {
         cells.push(mismatch("run", rung, "exit 0", "otherwise", why));
     }

@@ -250,7 +250,7 @@ pub fn compare(rung: &str, played: &[Played], traced: &[TracedLine]) -> Vec<Cell
 /// The cell for the identity of the tracer's counters.
 #[must_use]
 pub fn balanced(rung: &str, traced: &[TracedLine]) -> Cell {
-    let printed = lines(traced).len() + blackholes(traced).len() + queries(traced);
+    let printed = lines(traced).len() + blackholes(traced).len() + about_answers(traced);
     identity(rung, printed, &ends(traced))
 }
 
@@ -265,6 +265,7 @@ fn lines(traced: &[TracedLine]) -> Vec<Line<'_>> {
             TracedLine::Start(_)
             | TracedLine::Query(_)
             | TracedLine::Blackhole(_)
+            | TracedLine::Verdict(_)
             | TracedLine::End(_) => None,
         })
         .collect()
@@ -282,6 +283,7 @@ fn blackholes(traced: &[TracedLine]) -> Vec<u64> {
             | TracedLine::Refused(_)
             | TracedLine::Plain(_)
             | TracedLine::Existing(_)
+            | TracedLine::Verdict(_)
             | TracedLine::End(_) => None,
         })
         .collect()
@@ -291,9 +293,9 @@ fn ends(traced: &[TracedLine]) -> Vec<&traced::End> {
     traced.iter().filter_map(TracedLine::end).collect()
 }
 
-fn queries(traced: &[TracedLine]) -> usize {
-    let is_query = |line: &&TracedLine| matches!(line, TracedLine::Query(_));
-    traced.iter().filter(is_query).count()
+fn about_answers(traced: &[TracedLine]) -> usize {
+    let is_it = |line: &&TracedLine| matches!(line, TracedLine::Query(_) | TracedLine::Verdict(_));
+    traced.iter().filter(is_it).count()
 }
 
 /// One recipe against the lines about it.

@@ -2,7 +2,7 @@
 //! told with what the tracer says that it was told.
 //!
 //! `ask` plays applications that ask, `matrix` and `flood` compare; `provoke` makes connections fall back,
-//! `fallbacks`, `mix` and `reuse` compare; `init` is the first process of a virtual machine that does either.
+//! `fallbacks`, `mix` and `reuse` compare; `verdicts` compares what both together mean; `init` is the first process of a virtual machine that does either.
 
 pub mod actor;
 pub mod ask;
@@ -34,5 +34,6 @@ pub mod rules;
 pub mod sys;
 pub mod traced;
 mod tracer;
+pub mod verdicts;
 pub mod veth;
 pub mod xdp;

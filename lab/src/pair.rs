@@ -320,6 +320,7 @@ fn fallbacks(lines: &[TracedLine]) -> impl Iterator<Item = &Found> {
         | TracedLine::Plain(_)
         | TracedLine::Existing(_)
         | TracedLine::Blackhole(_)
+        | TracedLine::Verdict(_)
         | TracedLine::End(_) => None,
     })
 }

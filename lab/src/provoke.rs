@@ -197,7 +197,7 @@ pub fn recount(played: &mut Played, left: &Cleared) -> anyhow::Result<()> {
 }
 
 /// Kernels without `TCP_IS_MPTCP` tell the two kinds of socket apart by the errno.
-fn is_answer(right: &str, told: Option<&str>) -> bool {
+pub(crate) fn is_answer(right: &str, told: Option<&str>) -> bool {
     told == Some(right)
         || matches!(
             (right, told),

@@ -2,11 +2,11 @@
 
 use std::os::fd::RawFd;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 
 use crate::{
     net::Kind,
-    report::Truth,
+    report::{Truth, errno_name},
     sys::{self, LowBuffer, Returned},
 };
 
@@ -44,6 +44,78 @@ pub enum Door {
     Compat,
     /// `socketcall` of a 32-bit program.
     Socketcall,
+}
+
+/// What an application can ask to learn whether its connection is MPTCP.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Api {
+    /// `TCP_IS_MPTCP`.
+    #[default]
+    TcpIsMptcp,
+    /// `MPTCP_INFO`.
+    MptcpInfo,
+    /// `MPTCP_TCPINFO`.
+    MptcpTcpinfo,
+    /// `MPTCP_SUBFLOW_ADDRS`.
+    MptcpSubflowAddrs,
+    /// `MPTCP_FULL_INFO`.
+    MptcpFullInfo,
+    /// `SO_PROTOCOL`.
+    SoProtocol,
+}
+
+/// `SOL_MPTCP`.
+const SOL_MPTCP: i32 = 284;
+/// Bytes of `struct mptcp_subflow_data`.
+const SUBFLOW_DATA_BYTES: i32 = 16;
+/// Bytes of `struct mptcp_full_info` up to `mptcp_info`, which may be left out.
+const FULL_INFO_BYTES: i32 = 40;
+
+/// Asks in one of these ways, as simply as it can be done: a word for what came back.
+///
+/// # Errors
+///
+/// Fails if the kernel says that all is well, and writes nothing.
+pub(crate) fn ask(fd: RawFd, api: Api) -> anyhow::Result<String> {
+    let (level, option, length) = match api {
+        Api::TcpIsMptcp => (SOL_TCP, TCP_IS_MPTCP, 4),
+        // What Go does.
+        Api::MptcpInfo => (SOL_MPTCP, 1, 4),
+        Api::MptcpTcpinfo => (SOL_MPTCP, 2, SUBFLOW_DATA_BYTES),
+        Api::MptcpSubflowAddrs => (SOL_MPTCP, 3, SUBFLOW_DATA_BYTES),
+        Api::MptcpFullInfo => (SOL_MPTCP, 4, FULL_INFO_BYTES),
+        Api::SoProtocol => (libc::SOL_SOCKET, libc::SO_PROTOCOL, 4),
+    };
+    let buffer = LowBuffer::new().context("cannot map memory below 4 GiB")?;
+    const LENGTH: u32 = 0;
+    const VALUE: u32 = 2;
+    buffer.set(LENGTH, length);
+    const UNTOUCHED: i32 = -1;
+    match api {
+        Api::TcpIsMptcp | Api::SoProtocol => buffer.set(VALUE, UNTOUCHED),
+        // Its own size stands at the beginning; everything else is zero: no room for any subflow.
+        Api::MptcpTcpinfo | Api::MptcpSubflowAddrs => buffer.set(VALUE, SUBFLOW_DATA_BYTES),
+        Api::MptcpInfo | Api::MptcpFullInfo => {}
+    }
+    let returned = sys::getsockopt(
+        fd,
+        level,
+        option,
+        buffer.word(VALUE) as usize,
+        buffer.word(LENGTH) as usize,
+    );
+    Ok(match (returned.errno, api) {
+        (0, Api::TcpIsMptcp | Api::SoProtocol) => {
+            let value = buffer.get(VALUE);
+            ensure!(value != UNTOUCHED, "the kernel answered nothing");
+            value.to_string()
+        }
+        (0, Api::MptcpInfo | Api::MptcpTcpinfo | Api::MptcpSubflowAddrs | Api::MptcpFullInfo) => {
+            "ok".to_owned()
+        }
+        (errno, _) => errno_name(errno),
+    })
 }
 
 /// How the question is put.

@@ -225,6 +225,7 @@ fn compare(rung: &str, made: &Made, lines: &[TracedLine]) -> Cell {
             | TracedLine::Query(_)
             | TracedLine::Existing(_)
             | TracedLine::Blackhole(_)
+            | TracedLine::Verdict(_)
             | TracedLine::End(_) => continue,
         };
         if found.netns != made.netns {

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use crate::{netns::Counters, report::Endpoint};
 
 /// The types that [`TracedLine`] knows.
-const KNOWN_TYPES: [&str; 8] = [
+const KNOWN_TYPES: [&str; 9] = [
     "start",
     "query",
     "fallback",
@@ -14,8 +14,15 @@ const KNOWN_TYPES: [&str; 8] = [
     "plain",
     "existing",
     "blackhole",
+    "verdict",
     "end",
 ];
+
+/// [`TracedLine`] has lines of this type.
+#[must_use]
+pub fn is_known(kind: &str) -> bool {
+    KNOWN_TYPES.contains(&kind)
+}
 
 /// A line of `mptcp-trace --json`.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
@@ -35,6 +42,8 @@ pub enum TracedLine {
     Existing(Box<Found>),
     /// MPTCP is off for a while in a network namespace.
     Blackhole(Box<Found>),
+    /// What was left to say of a connection at its end.
+    Verdict(Box<Concluded>),
     /// The last.
     End(End),
 }
@@ -75,7 +84,7 @@ impl TracedLine {
             Err(why) => why,
         };
         match serde_json::from_str::<Any>(line) {
-            Ok(any) if !KNOWN_TYPES.contains(&any.r#type.as_str()) => Ok(None),
+            Ok(any) if !is_known(&any.r#type) => Ok(None),
             Ok(_) | Err(_) => Err(why).with_context(|| format!("cannot read {line:?}")),
         }
     }
@@ -103,6 +112,14 @@ pub struct Sensor {
 /// One query.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct Traced {
+    /// The connection, for ever; none of a socket whose birth was not seen.
+    pub id: Option<String>,
+    /// Where the socket is in the kernel.
+    pub socket: String,
+    /// Number of its network namespace.
+    pub netns: u64,
+    /// How it was asked.
+    pub api: String,
     /// Process that asked.
     pub pid: u32,
     /// Thread that asked.
@@ -125,8 +142,49 @@ pub struct Traced {
     pub errno: Option<String>,
     /// Whether the connection fell back.
     pub fell_back: Option<bool>,
+    /// What is concluded of the answer.
+    pub verdict: Option<String>,
+    /// The same as a sentence.
+    pub why: Option<String>,
+    /// Name of the counter that tells why it fell back.
+    pub cause: Option<String>,
+    /// Between the fallback and the answer.
+    pub delay_ns: Option<u64>,
     /// How it was seen.
     pub rung: String,
+}
+
+/// What was left to say of a connection at its end.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+pub struct Concluded {
+    /// The connection, for ever.
+    pub id: String,
+    /// What is concluded.
+    pub verdict: String,
+    /// The same as a sentence.
+    pub why: String,
+    /// Name of the counter that tells why it fell back.
+    pub cause: Option<String>,
+    /// When it fell back.
+    pub fell_back_at_ns: Option<u64>,
+    /// Between the fallback and the last answer.
+    pub delay_ns: Option<u64>,
+    /// What closed it: `death`, `eviction` or `exit`.
+    pub closed_by: String,
+    /// How often it was asked about.
+    pub questions: u64,
+    /// When the last question was answered.
+    pub answered_at_ns: Option<u64>,
+    /// Whose it is.
+    pub owner: Option<Owner>,
+    /// Number of its network namespace.
+    pub netns: u64,
+    /// Where the socket was in the kernel.
+    pub socket: String,
+    /// Own address.
+    pub local: Endpoint,
+    /// The other end's address.
+    pub remote: Endpoint,
 }
 
 /// What was found out about a connection.
@@ -265,11 +323,12 @@ mod tests {
             TracedLine::parse(end).unwrap(),
             Some(TracedLine::End(expected))
         );
-        let other = r#"{"type":"verdict","data":{}}"#;
+        let other = r#"{"type":"whatever","data":{}}"#;
         assert_eq!(TracedLine::parse(other).unwrap(), None);
         for broken in [
             r#"{"type":"query","data":{}}"#,
             r#"{"type":"fallback","data":{}}"#,
+            r#"{"type":"verdict","data":{}}"#,
             "{}",
             "",
             "fallback",

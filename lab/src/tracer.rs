@@ -42,6 +42,8 @@ pub(crate) enum Started {
 pub(crate) struct Said {
     /// Its lines.
     pub(crate) lines: Vec<TracedLine>,
+    /// The same as they were written.
+    pub(crate) text: String,
     /// What is wrong with how it ended.
     pub(crate) broken: Option<String>,
 }
@@ -129,7 +131,11 @@ impl Tracer {
             .lines()
             .filter_map(|line| TracedLine::parse(line).transpose())
             .collect::<anyhow::Result<_>>()?;
-        Ok(Said { lines, broken })
+        Ok(Said {
+            lines,
+            text,
+            broken,
+        })
     }
 
     fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {

@@ -40,6 +40,10 @@ for line in asked:
     answer = data["truth"]
     lines.append(
         {
+            "id": None,
+            "socket": "0x1",
+            "netns": 1,
+            "api": "TCP_IS_MPTCP",
             "pid": data["pid"],
             "tid": data["tid"],
             "inode": data["inode"],

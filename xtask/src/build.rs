@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Result, bail};
 
-use crate::{command, places::Places};
+use crate::{command, golang, places::Places};
 
 /// Builds mptcp-trace (the committed BPF object is built into it; no BPF toolchain is needed).
 #[derive(clap::Args)]
@@ -45,6 +45,19 @@ pub(crate) struct StaticPrograms {
     pub(crate) tracer: PathBuf,
     /// The lab: init, and the matrix.
     pub(crate) lab: PathBuf,
+    /// The lab's program in Go, where it could be built.
+    pub(crate) go: Option<PathBuf>,
+}
+
+impl StaticPrograms {
+    /// With the lab's program in Go too. What needs it is skipped where it cannot be built.
+    pub(crate) fn with_go(mut self, places: &Places) -> Self {
+        match golang::program(places) {
+            Ok(program) => self.go = Some(program),
+            Err(error) => command::say(format_args!("{error:#}; going on without")),
+        }
+        self
+    }
 }
 
 /// Builds tracer and lab without a dynamic loader, since the initramfs holds no library.
@@ -79,5 +92,6 @@ pub(crate) fn static_programs(places: &Places) -> Result<StaticPrograms> {
     Ok(StaticPrograms {
         tracer: programs.join("mptcp-trace"),
         lab: programs.join("mptcp-lab"),
+        go: None,
     })
 }

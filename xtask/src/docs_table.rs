@@ -57,7 +57,7 @@ struct Block {
     word: Word,
 }
 
-const BLOCKS: [Block; 2] = [
+const BLOCKS: [Block; 3] = [
     Block {
         suite: Suite::Queries,
         begin: "<!-- matrix:begin -->",
@@ -70,6 +70,13 @@ const BLOCKS: [Block; 2] = [
         begin: "<!-- fallbacks:begin -->",
         end: "<!-- fallbacks:end -->",
         head: "recipe",
+        word: |cell| cell.traced.as_ref(),
+    },
+    Block {
+        suite: Suite::Verdicts,
+        begin: "<!-- verdicts:begin -->",
+        end: "<!-- verdicts:end -->",
+        head: "scenario",
         word: |cell| cell.traced.as_ref(),
     },
 ];
@@ -451,6 +458,23 @@ mod tests {
         let want = PAGE.replacen(
             "<!-- fallbacks:end -->",
             &format!("{tables}<!-- fallbacks:end -->"),
+            1,
+        );
+        assert_eq!(got, want);
+    }
+
+    #[test]
+    fn verdicts_have_their_own_block() {
+        let page = format!("{PAGE}<!-- verdicts:begin -->\n<!-- verdicts:end -->\n");
+        let cells = [("stale", "fexit", "ok", "")];
+        let got = updated(
+            &page,
+            &[&[outcomes(Suite::Verdicts, "6.12.1-cloud", &cells)]],
+        );
+        let table = "\n### fexit\n\n| scenario | 6.12.1-cloud |\n|---|---|\n| stale | tcp |\n\n";
+        let want = page.replacen(
+            "<!-- verdicts:end -->",
+            &format!("{table}<!-- verdicts:end -->"),
             1,
         );
         assert_eq!(got, want);

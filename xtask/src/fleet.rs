@@ -19,7 +19,7 @@ use crate::{
     build::StaticPrograms,
     command::say,
     host_packages::{self, VM_NEEDS},
-    initramfs::{self, LAB, TRACER},
+    initramfs::{self, GO, LAB, TRACER},
     kernels::{self, Found, Kernel},
     matrix::Report,
     places::Places,
@@ -165,7 +165,11 @@ impl Fleet {
             Some(why) => say(format_args!("booting {} ({why})", kernel.release)),
             None => say(format_args!("booting {}", kernel.release)),
         }
-        let commands = tasks.iter().map(|task| task.argv(LAB, TRACER)).collect();
+        let go = self.programs.go.as_ref().map(|_built| GO);
+        let commands = tasks
+            .iter()
+            .map(|task| task.argv(LAB, TRACER, go))
+            .collect();
         let mut codes = Vec::new();
         let mut started = Instant::now();
         let job = self.boot(&kernel, commands, |said| {

@@ -30,6 +30,9 @@ pub(crate) const LAB: &str = "/bin/mptcp-lab";
 /// Path of the tracer inside of the virtual machine.
 pub(crate) const TRACER: &str = "/bin/mptcp-trace";
 
+/// Path of the lab's program in Go inside of the virtual machine, if it is there.
+pub(crate) const GO: &str = "/bin/lab-go";
+
 /// Writes the archive. It is not compressed: QEMU loads it in no time, and every kernel reads it.
 pub(crate) fn write(
     path: &Path,
@@ -53,6 +56,7 @@ pub(crate) fn write(
     let written = archive.fill(
         &read(&programs.lab)?,
         &read(&programs.tracer)?,
+        programs.go.as_deref().map(read).transpose()?.as_deref(),
         modules,
         &serde_json::to_vec(&job).context("cannot write the job")?,
     );
@@ -78,6 +82,7 @@ impl Archive {
         &mut self,
         lab: &[u8],
         tracer: &[u8],
+        go: Option<&[u8]>,
         modules: &[Module],
         job: &[u8],
     ) -> io::Result<()> {
@@ -89,6 +94,9 @@ impl Archive {
         self.put(console.rdev_major(5).rdev_minor(1), b"")?;
         self.entry(LAB, ModeFileType::Regular, 0o755, lab)?;
         self.entry(TRACER, ModeFileType::Regular, 0o755, tracer)?;
+        if let Some(go) = go {
+            self.entry(GO, ModeFileType::Regular, 0o755, go)?;
+        }
         self.entry("init", ModeFileType::Symlink, 0o777, LAB.as_bytes())?;
         self.entry("job.json", ModeFileType::Regular, 0o644, job)?;
         for module in modules {
@@ -147,7 +155,9 @@ mod tests {
             name: "veth".to_owned(),
             content: b"ko".to_vec(),
         };
-        archive.fill(b"lab", b"tracer", &[module], b"{}").unwrap();
+        archive
+            .fill(b"lab", b"tracer", Some(b"go"), &[module], b"{}")
+            .unwrap();
         let mut rest = archive.bytes.as_slice();
         let mut got = Vec::new();
         loop {
@@ -163,6 +173,7 @@ mod tests {
             ("dev/console", 0o020_600),
             ("bin/mptcp-lab", 0o100_755),
             ("bin/mptcp-trace", 0o100_755),
+            ("bin/lab-go", 0o100_755),
             ("init", 0o120_777),
             ("job.json", 0o100_644),
             ("modules/veth.ko", 0o100_644),

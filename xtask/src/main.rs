@@ -8,6 +8,7 @@ mod cli;
 mod command;
 mod docs_table;
 mod fleet;
+mod golang;
 mod host_packages;
 mod initramfs;
 mod kernels;

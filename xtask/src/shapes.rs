@@ -2,7 +2,7 @@
 //! failure. A kernel's number names a package to boot here; nothing in the product looks at it.
 
 use crate::suite::{
-    Suite::{self, Fallbacks, Mix, Queries},
+    Suite::{self, Fallbacks, Mix, Queries, Verdicts},
     Task,
 };
 
@@ -57,7 +57,7 @@ const SHAPES: [Shape; 12] = [
     shape(
         "6.1",
         "MPTCP without TCP_IS_MPTCP",
-        &[Queries, Fallbacks, Mix],
+        &[Queries, Fallbacks, Verdicts, Mix],
     ),
     shape(
         "6.12-oldest",
@@ -67,7 +67,7 @@ const SHAPES: [Shape; 12] = [
     shape(
         "6.12",
         "the option, socket lookups as of Debian 13",
-        &[Queries, Fallbacks, Mix],
+        &[Queries, Fallbacks, Verdicts, Mix],
     ),
     shape(
         "6.16",
@@ -79,7 +79,11 @@ const SHAPES: [Shape; 12] = [
     shape("6.19", "between two long-term series", &[Fallbacks]).may_be_gone(),
     shape("7.1", "between two long-term series", &[Fallbacks]).may_be_gone(),
     shape("7.2", "last before the newest", &[Fallbacks]).may_be_gone(),
-    shape("7.3", "newest that Debian has", &[Queries, Fallbacks]),
+    shape(
+        "7.3",
+        "newest that Debian has",
+        &[Queries, Fallbacks, Verdicts],
+    ),
     shape(
         SOL_TCP,
         "mptcp_getsockopt_sol_tcp is a symbol",
@@ -148,7 +152,7 @@ pub(crate) fn default_tasks(series: &str) -> Vec<Task> {
         .iter()
         .map(|&suite| match suite {
             Queries if series == FLOODED => Task::new(suite, &[]).flooded(),
-            Queries | Fallbacks => Task::new(suite, &[]),
+            Queries | Fallbacks | Verdicts => Task::new(suite, &[]),
             Mix => Task::on(suite, MIXED_ON).small(),
             Suite::Reuse | Suite::Pair => Task::on(suite, MIXED_ON),
         })
@@ -175,7 +179,7 @@ mod tests {
             assert_eq!(suites, want, "{series}");
         };
         check("5.10", &[Queries]);
-        check("6.12", &[Queries, Fallbacks, Mix]);
+        check("6.12", &[Queries, Fallbacks, Verdicts, Mix]);
         check("6.12-oldest", &[Fallbacks]);
         check("not in the list", &[Queries, Fallbacks]);
     }

@@ -9,6 +9,8 @@ pub(crate) enum Suite {
     Queries,
     /// Connections fall back to TCP in every way there is.
     Fallbacks,
+    /// Applications ask at every moment of a connection's life, or never.
+    Verdicts,
     /// Many connections at once, of which some fall back.
     Mix,
     /// Sockets that come and go, so that the kernel reuses their addresses.
@@ -36,6 +38,7 @@ impl Suite {
         match self {
             Self::Queries => "queries",
             Self::Fallbacks => "fallbacks",
+            Self::Verdicts => "verdicts",
             Self::Mix => "mix",
             Self::Reuse => "reuse",
             Self::Pair => "pair",
@@ -45,7 +48,7 @@ impl Suite {
     fn verb(self) -> &'static str {
         match self {
             Self::Queries => "matrix",
-            Self::Fallbacks | Self::Mix | Self::Reuse | Self::Pair => self.name(),
+            Self::Fallbacks | Self::Verdicts | Self::Mix | Self::Reuse | Self::Pair => self.name(),
         }
     }
 }
@@ -84,7 +87,7 @@ impl Task {
     }
 
     /// The lab's command line.
-    pub(crate) fn argv(&self, lab: &str, tracer: &str) -> Vec<String> {
+    pub(crate) fn argv(&self, lab: &str, tracer: &str, go: Option<&str>) -> Vec<String> {
         let mut argv: Vec<String> = [lab, self.suite.verb(), "--tracer", tracer]
             .map(str::to_owned)
             .to_vec();
@@ -92,6 +95,9 @@ impl Task {
             argv.extend(["--attach".into(), rung.clone()]);
         }
         argv.extend(self.extra.iter().cloned());
+        if let (Suite::Verdicts, Some(go)) = (self.suite, go) {
+            argv.extend(["--go".into(), go.into()]);
+        }
         argv
     }
 }
@@ -102,7 +108,8 @@ mod tests {
 
     #[test]
     fn a_task_is_one_command_line() {
-        let check = |task: Task, want: &str| assert_eq!(task.argv("lab", "T").join(" "), want);
+        let check =
+            |task: Task, want: &str| assert_eq!(task.argv("lab", "T", Some("G")).join(" "), want);
         check(
             Task::new(Suite::Queries, &[]).flooded(),
             "lab matrix --tracer T --attach fexit --attach kprobe --attach tracepoint --flood",
@@ -110,6 +117,10 @@ mod tests {
         check(
             Task::new(Suite::Fallbacks, &["kprobe".to_owned()]),
             "lab fallbacks --tracer T --attach kprobe",
+        );
+        check(
+            Task::on(Suite::Verdicts, "tracepoint"),
+            "lab verdicts --tracer T --attach tracepoint --go G",
         );
         check(
             Task::on(Suite::Mix, "fexit").small(),

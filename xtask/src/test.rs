@@ -136,7 +136,7 @@ fn provide_pairs() {
 }
 
 fn suites(places: Places, args: &Args, summary: &mut Summary) -> Result<()> {
-    let programs = build::static_programs(&places)?;
+    let programs = build::static_programs(&places)?.with_go(&places);
     if is_root() {
         for task in tasks_of_running_kernel() {
             let result = on_running_kernel(&programs, &task);
@@ -230,11 +230,12 @@ fn count(output: &str) -> Tally {
     tally
 }
 
-/// The last two on the one rung that every kernel with MPTCP has.
-fn tasks_of_running_kernel() -> [Task; 5] {
+/// The last three on the one rung that every kernel with MPTCP has.
+fn tasks_of_running_kernel() -> [Task; 6] {
     [
         Task::new(Suite::Queries, &[]).flooded(),
         Task::new(Suite::Fallbacks, &[]),
+        Task::new(Suite::Verdicts, &[]),
         Task::on(Suite::Mix, "tracepoint"),
         Task::on(Suite::Reuse, "tracepoint"),
         Task::on(Suite::Pair, "tracepoint"),
@@ -259,6 +260,11 @@ fn fill(programs: &StaticPrograms, task: &Task, report: &mut Report) -> Result<(
     let argv = task.argv(
         &programs.lab.to_string_lossy(),
         &programs.tracer.to_string_lossy(),
+        programs
+            .go
+            .as_ref()
+            .map(|go| go.to_string_lossy())
+            .as_deref(),
     );
     let (program, arguments) = argv.split_first().context("the task has no program")?;
     // The limit is coreutils' own: a suite that hangs must not hang the tests.

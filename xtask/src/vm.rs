@@ -25,6 +25,7 @@ use crate::{
 #[command(after_help = "Examples:\n  \
     cargo xtask vm --kernel 6.12\n  \
     cargo xtask vm --kernel 6.12 6.12-oldest --fallbacks\n  \
+    cargo xtask vm --kernel 6.1 --verdicts --attach fexit\n  \
     cargo xtask vm --kernel 6.1 6.12 7.3 --queries --attach kprobe\n  \
     cargo xtask vm --kernel sol-tcp --update-docs\n  \
     cargo xtask vm --kernel 6.12 -- /bin/mptcp-trace doctor\n\n\
@@ -35,12 +36,15 @@ pub(crate) struct Args {
     /// Series of kernels to boot, such as 6.12 or 6.12-oldest
     #[arg(long, required = true, num_args = 1.., value_name = "SERIES")]
     kernel: Vec<String>,
-    /// Only the queries: sockets of every kind are asked TCP_IS_MPTCP (default: both)
+    /// Only the queries: sockets of every kind are asked TCP_IS_MPTCP (default: all three)
     #[arg(long)]
     queries: bool,
-    /// Only the fallbacks: connections fall back to TCP in every way there is (default: both)
+    /// Only the fallbacks: connections fall back to TCP in every way there is (default: all three)
     #[arg(long)]
     fallbacks: bool,
+    /// Only the verdicts: applications ask too early, too late, never or right (default: all three)
+    #[arg(long)]
+    verdicts: bool,
     /// Only these rungs (default: all)
     #[arg(long, num_args = 1.., value_name = "RUNG", value_parser = RUNGS)]
     attach: Vec<String>,
@@ -65,7 +69,7 @@ pub(crate) struct Args {
 pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
     let places = Places::find()?;
     let page = places.root.join("docs/kernels.md");
-    let programs = build::static_programs(&places)?;
+    let programs = build::static_programs(&places)?.with_go(&places);
     let fleet = Fleet::prepare(places, programs, args.keep_log, args.timeout_s)?;
     if !args.command.is_empty() {
         return command_on_all(&fleet, args);
@@ -90,13 +94,19 @@ pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
 
 impl Args {
     fn tasks(&self, series: &str) -> Vec<Task> {
-        let suites: &[Suite] = match (self.queries, self.fallbacks) {
-            (true, true) => &[Suite::Queries, Suite::Fallbacks],
-            (true, false) => &[Suite::Queries],
-            (false, true) => &[Suite::Fallbacks],
+        let named: Vec<Suite> = [
+            (self.queries, Suite::Queries),
+            (self.fallbacks, Suite::Fallbacks),
+            (self.verdicts, Suite::Verdicts),
+        ]
+        .into_iter()
+        .filter_map(|(is_named, suite)| is_named.then_some(suite))
+        .collect();
+        let suites = match named.as_slice() {
             // Nothing falls back where there is no MPTCP.
-            (false, false) if shapes::must(series) == Must::Refuse => &[Suite::Queries],
-            (false, false) => &[Suite::Queries, Suite::Fallbacks],
+            [] if shapes::must(series) == Must::Refuse => &[Suite::Queries][..],
+            [] => &[Suite::Queries, Suite::Fallbacks, Suite::Verdicts],
+            named => named,
         };
         let task = |&suite: &Suite| match Task::new(suite, &self.attach) {
             task if self.flood && suite == Suite::Queries => task.flooded(),

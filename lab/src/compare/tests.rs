@@ -48,6 +48,10 @@ fn asked(inode: u64, truth: Truth) -> Asked {
 
 fn traced(inode: u64, answer: &str) -> Traced {
     Traced {
+        id: None,
+        socket: "0x1".into(),
+        netns: 1,
+        api: "TCP_IS_MPTCP".into(),
         pid: 1,
         tid: 1,
         inode: Some(inode),
@@ -59,6 +63,10 @@ fn traced(inode: u64, answer: &str) -> Traced {
         answer: Some(answer.into()),
         errno: None,
         fell_back: Some(answer == "tcp"),
+        verdict: None,
+        why: None,
+        cause: None,
+        delay_ns: None,
         rung: "fexit".into(),
     }
 }
@@ -308,7 +316,7 @@ fn counters_that_do_not_add_up_or_tell_of_losses_are_a_mismatch() {
             losses,
             reconciliation: Vec::new(),
         };
-        identity("fexit", &[&end]).outcome
+        identity("fexit", 0, &[&end]).outcome
     };
     for losses in [
         Losses { seen: 1, ..ZERO },
@@ -360,5 +368,5 @@ fn counters_that_do_not_add_up_or_tell_of_losses_are_a_mismatch() {
         }]),
         Outcome::Ok
     );
-    assert_eq!(identity("fexit", &[]).outcome, Outcome::Mismatch);
+    assert_eq!(identity("fexit", 0, &[]).outcome, Outcome::Mismatch);
 }

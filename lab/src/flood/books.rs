@@ -67,7 +67,8 @@ impl Books {
             | TracedLine::Refused(_)
             | TracedLine::Plain(_)
             | TracedLine::Existing(_)
-            | TracedLine::Blackhole(_) => {}
+            | TracedLine::Blackhole(_)
+            | TracedLine::Verdict(_) => {}
             TracedLine::End(end) => self.end = Some(end),
             TracedLine::Query(query) => self.take_query(*query),
         }
@@ -108,6 +109,14 @@ impl Books {
     /// Everything but thread and answer, which only the asker knows, is that of the question.
     fn fits(&self, query: &Traced, kind: Kind, family: Family) -> bool {
         let Traced {
+            id: _,
+            socket: _,
+            netns: _,
+            api: _,
+            verdict: _,
+            why: _,
+            cause: _,
+            delay_ns: _,
             pid: _,
             tid: _,
             inode: _,

@@ -2,8 +2,11 @@
 
 use std::{
     fs::File,
+    io::{BufRead as _, BufReader},
     net::{IpAddr, SocketAddr},
     os::fd::{AsFd as _, BorrowedFd},
+    path::Path,
+    process::{Child, Command, Stdio},
     sync::Arc,
     time::Duration,
 };
@@ -19,6 +22,7 @@ use crate::{
     middlebox::{self, Middlebox},
     net::{Family, Kind},
     netns::{self, Counters},
+    question::Api,
     report::errno_name,
     rules::Rules,
     xdp,
@@ -32,6 +36,14 @@ const ARRIVE_MS_MAX: u64 = 20_000;
 const SPOILT_MS_MAX: u64 = 600;
 /// Until what is on its way has arrived.
 const SETTLE: Duration = Duration::from_millis(60);
+
+/// The name of the socket with which one talks.
+fn own_socket(who: Who) -> &'static str {
+    match who {
+        Who::Client | Who::ClientChild | Who::Other | Who::Program => CLIENT,
+        Who::Server | Who::ServerChild => SERVER,
+    }
+}
 
 /// Where sockets have their names.
 const CLIENT: &str = "client";
@@ -102,6 +114,8 @@ pub enum Who {
     Server,
     /// A child of the server's process.
     ServerChild,
+    /// A program beside the client that is none of the lab's.
+    Program,
 }
 
 impl Who {
@@ -114,6 +128,7 @@ impl Who {
             Self::Other => "lab-other",
             Self::Server => "lab-server",
             Self::ServerChild => "lab-s-child",
+            Self::Program => "program",
         }
     }
 }
@@ -190,6 +205,7 @@ pub struct Stage {
     client: Actor,
     server: Actor,
     other: Option<Actor>,
+    program: Option<Child>,
     children: Vec<(Who, u32)>,
     /// Where the server listens.
     target: Option<SocketAddr>,
@@ -235,6 +251,7 @@ impl Stage {
             client,
             server,
             other: None,
+            program: None,
             children: Vec::new(),
             target: None,
             connections: Vec::new(),
@@ -274,6 +291,7 @@ impl Stage {
                 let other = self.other.as_mut().context("there is nobody else")?;
                 other.try_order(&order)
             }
+            Who::Program => bail!("a program does as it likes"),
         }
     }
 
@@ -490,10 +508,7 @@ impl Stage {
     }
 
     fn send(&mut self, from: Who, to: Who, patience_ms: u64) -> anyhow::Result<usize> {
-        let socket = |who: Who| match who {
-            Who::Client | Who::ClientChild | Who::Other => CLIENT.to_owned(),
-            Who::Server | Who::ServerChild => SERVER.to_owned(),
-        };
+        let socket = |who: Who| own_socket(who).to_owned();
         let bytes = MESSAGE_BYTES;
         self.order(
             from,
@@ -543,18 +558,122 @@ impl Stage {
     ///
     /// Fails if there is no answer at all.
     pub fn ask(&mut self, name: &str, who: Who) -> anyhow::Result<()> {
-        let socket = match who {
-            Who::Client | Who::ClientChild | Who::Other => CLIENT,
-            Who::Server | Who::ServerChild => SERVER,
-        };
-        let done = self.order(
-            who,
-            Order::Ask {
-                socket: socket.into(),
-            },
-        )?;
+        self.ask_by(name, who, Api::TcpIsMptcp)
+    }
+
+    /// Asks at one end in one of several ways.
+    ///
+    /// # Errors
+    ///
+    /// Fails if there is no answer at all.
+    pub fn ask_by(&mut self, name: &str, who: Who, api: Api) -> anyhow::Result<()> {
+        self.ask_about(name, who, own_socket(who), api)
+    }
+
+    /// Asks `TCP_IS_MPTCP` about what listens.
+    ///
+    /// # Errors
+    ///
+    /// Fails if there is no answer at all.
+    pub fn ask_listener(&mut self, name: &str) -> anyhow::Result<()> {
+        self.ask_about(name, Who::Server, LISTENER, Api::TcpIsMptcp)
+    }
+
+    fn ask_about(&mut self, name: &str, who: Who, socket: &str, api: Api) -> anyhow::Result<()> {
+        let socket = socket.into();
+        let done = self.order(who, Order::Ask { socket, api })?;
         let answer = done.answer.context("no answer")?;
         self.answers.push((name.to_owned(), answer));
+        Ok(())
+    }
+
+    /// Has both ends ask `TCP_IS_MPTCP` again and again from now on.
+    ///
+    /// # Errors
+    ///
+    /// Fails if an end is not there.
+    pub fn poll_both(&mut self, every: Duration) -> anyhow::Result<()> {
+        for who in [Who::Client, Who::Server] {
+            let order = Order::Poll {
+                socket: own_socket(who).into(),
+                every_ms: every.as_millis() as u64,
+            };
+            self.order(who, order)?;
+        }
+        Ok(())
+    }
+
+    /// Ends that; the answers are what the kernel said, each that was not the one before.
+    ///
+    /// # Errors
+    ///
+    /// Fails if nobody polls.
+    pub fn polled_both(&mut self) -> anyhow::Result<()> {
+        for (who, name) in [
+            (Who::Client, "client-polled"),
+            (Who::Server, "server-polled"),
+        ] {
+            let done = self.order(who, Order::Polled)?;
+            let answer = done.answer.context("no answer")?;
+            self.answers.push((name.to_owned(), answer));
+        }
+        Ok(())
+    }
+
+    /// A program connects to the listener, sends a message, gets one back, and says on a line which port it has and
+    /// what it was told. It is given the address and the port as its last arguments, and ends when nobody holds its
+    /// stdin any more.
+    ///
+    /// # Errors
+    ///
+    /// Says what it did not do.
+    pub fn run_program(&mut self, program: &Path, arguments: &[&str]) -> anyhow::Result<()> {
+        let to = self.target.context("nobody listens")?;
+        let name = program.display();
+        let mut child = netns::within(self.ground.near(), || {
+            Command::new(program)
+                .args(arguments)
+                .args([to.ip().to_string(), to.port().to_string()])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .with_context(|| format!("cannot run {name}"))
+        })?;
+        self.children.push((Who::Program, child.id()));
+        let said = child.stdout.take().context("it has no stdout")?;
+        self.program = Some(child);
+        self.accept(Who::Server)?;
+        let bytes = MESSAGE_BYTES;
+        let socket = || SERVER.to_owned();
+        let heard = self.order(
+            Who::Server,
+            Order::Recv {
+                socket: socket(),
+                bytes,
+                patience_ms: ARRIVE_MS_MAX,
+            },
+        )?;
+        ensure!(
+            heard.bytes == Some(bytes),
+            "{name} sent {:?} bytes",
+            heard.bytes
+        );
+        let socket = socket();
+        self.order(Who::Server, Order::Send { socket, bytes })?;
+        let mut line = String::new();
+        BufReader::new(said)
+            .read_line(&mut line)
+            .with_context(|| format!("cannot hear {name}"))?;
+        let (port, answer) = line
+            .trim()
+            .split_once(' ')
+            .with_context(|| format!("{name} says {line:?}"))?;
+        let port = port
+            .parse()
+            .with_context(|| format!("{name} says {line:?}"))?;
+        let own = SocketAddr::new(self.ground.addresses(self.family).0, port);
+        self.connections.push((own.into(), to.into()));
+        self.answers.push(("client-after".into(), answer.into()));
         Ok(())
     }
 
@@ -577,7 +696,9 @@ impl Stage {
         let parent = match child {
             Who::ClientChild => Who::Client,
             Who::ServerChild => Who::Server,
-            Who::Client | Who::Server | Who::Other => bail!("{} is no child", child.comm()),
+            Who::Client | Who::Server | Who::Other | Who::Program => {
+                bail!("{} is no child", child.comm())
+            }
         };
         let name = child.comm().into();
         let done = self.order(parent, Order::Fork { name })?;
@@ -620,6 +741,13 @@ impl Stage {
                 Who::Client | Who::Server | Who::Other => self.order(who, Order::CloseAll)?,
                 // Their parents tell them.
                 Who::ClientChild | Who::ServerChild => continue,
+                Who::Program => {
+                    if let Some(mut program) = self.program.take() {
+                        drop(program.stdin.take());
+                        program.wait().context("cannot wait for a program")?;
+                    }
+                    continue;
+                }
             };
         }
         std::thread::sleep(SETTLE);

@@ -223,7 +223,7 @@ fn retell(folder: &Path) -> anyhow::Result<()> {
     );
     let told = match replay::play(&mut stages, &mut reader) {
         Ok(Some(losses)) => stages.finish(&losses),
-        Ok(None) => stages.flush(),
+        Ok(None) => stages.cut_off(),
         Err(stop) => Err(stop),
     };
     match told {

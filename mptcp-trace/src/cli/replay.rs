@@ -56,7 +56,7 @@ fn replay(args: &ReplayArgs, view: View, input: &mut dyn io::Read) -> Result<u8,
             stop_to_exit(finished.err())?;
         }
         Ok(None) => {
-            stop_to_exit(stages.flush().err())?;
+            stop_to_exit(stages.cut_off().err())?;
             let findings = stages.outcome().findings;
             return Err(Exit::Because(
                 FAILED,

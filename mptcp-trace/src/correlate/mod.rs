@@ -124,10 +124,15 @@ impl Correlator {
         !(self.arriving.is_empty() && self.waiting.is_empty())
     }
 
-    /// Nothing more will come.
-    pub fn finish(&mut self, facts: &Facts, ready: &mut Vec<Finding>) {
+    /// Nothing more will be heard, although more may have happened: what waits is told, open verdicts stay open.
+    pub fn cut_off(&mut self, facts: &Facts, ready: &mut Vec<Finding>) {
         self.settle(Duration::MAX, facts, ready);
         self.waited_until(Duration::MAX, ready);
+    }
+
+    /// Nothing more will come.
+    pub fn finish(&mut self, facts: &Facts, ready: &mut Vec<Finding>) {
+        self.cut_off(facts, ready);
         for gone in self.lives.drain() {
             self.close(gone, ClosedBy::Exit, self.latest, facts, ready);
         }

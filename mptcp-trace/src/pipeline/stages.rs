@@ -202,6 +202,9 @@ impl<W: Write> Stages<W> {
 
     fn print_ready(&mut self) -> Result<(), Stop> {
         for finding in std::mem::take(&mut self.ready) {
+            if self.has_enough() {
+                return Err(Stop::Enough);
+            }
             self.mark_failing(&finding);
             let places = &self.places;
             if !self.view.wanted.wants(&finding, |id| places.path(id)) {
@@ -223,12 +226,9 @@ impl<W: Write> Stages<W> {
             if self.lines.len() >= 64 * 1024 {
                 self.write_lines()?;
             }
-            if self
-                .stop_after
-                .is_some_and(|limit| self.outcome.findings >= limit)
-            {
-                return Err(Stop::Enough);
-            }
+        }
+        if self.has_enough() {
+            return Err(Stop::Enough);
         }
         Ok(())
     }
@@ -259,6 +259,26 @@ impl<W: Write> Stages<W> {
         for tally in &self.view.summary {
             self.format.sums(&tally.table(), &mut self.lines);
         }
+    }
+
+    fn has_enough(&self) -> bool {
+        self.stop_after
+            .is_some_and(|limit| self.outcome.findings >= limit)
+    }
+
+    /// The records end in the middle of things: prints what waits, and concludes nothing from the silence after.
+    ///
+    /// # Errors
+    ///
+    /// [`Stop`] if it cannot be written.
+    pub fn cut_off(&mut self) -> Result<(), Stop> {
+        self.correlator.cut_off(&self.facts, &mut self.ready);
+        match self.print_ready() {
+            Ok(()) | Err(Stop::Enough) => {}
+            Err(other) => return Err(other),
+        }
+        self.sum_up();
+        self.flush()
     }
 
     /// Hands finished lines to the reader.

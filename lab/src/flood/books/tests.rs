@@ -28,6 +28,10 @@ fn line(thread: u32, number: u32) -> Traced {
         Family::V6 | Family::Mapped => ("ipv6", v4.ip().to_ipv6_mapped().to_string(), "::"),
     };
     Traced {
+        id: None,
+        socket: "0x1".into(),
+        netns: 1,
+        api: "TCP_IS_MPTCP".into(),
         pid: 1,
         tid: 100 + thread,
         inode: None,
@@ -45,6 +49,10 @@ fn line(thread: u32, number: u32) -> Traced {
         answer: Some(protocol_word(kind).into()),
         errno: None,
         fell_back: Some(false),
+        verdict: None,
+        why: None,
+        cause: None,
+        delay_ns: None,
         rung: "fexit".into(),
     }
 }

@@ -1,0 +1,342 @@
+//! `mptcp-lab verdicts`: applications that ask at every moment of a connection's life, or never, and what the tracer
+//! concludes of each answer and of each connection.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+};
+
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+
+use crate::{
+    compare::{mismatch, ok},
+    fallbacks::{no_mptcp, on_rungs, under_tracer_as_said},
+    findings::{Namespaces, balanced},
+    matrix::Scratch,
+    net::{self, Family, Kind},
+    netns,
+    provoke::is_answer,
+    question::{Api, ask},
+    recipes::{Cleared, Ground, Means, NotHere, Place, Stage, Sysctl},
+    report::Cell,
+    traced::is_known,
+    tracer::Said,
+};
+
+mod judge;
+mod scenarios;
+
+use judge::{Acted, Other, judge};
+use scenarios::{HAS_OTHER_QUESTIONS, Need, Programs, SCENARIOS, Scenario};
+
+/// What to run.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The mptcp-trace to test
+    #[arg(long, value_name = "PATH")]
+    pub tracer: PathBuf,
+    /// Only this rung (repeatable); all three if none is named
+    #[arg(long, value_name = "RUNG")]
+    pub attach: Vec<String>,
+    /// More arguments for the tracer (repeatable)
+    #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
+    pub tracer_arg: Vec<String>,
+    /// Only this scenario (repeatable)
+    #[arg(long, value_name = "NAME")]
+    pub scenario: Vec<String>,
+    /// How the middlebox is made
+    #[arg(long, value_enum, default_value_t = Means::Xdp)]
+    pub middlebox: Means,
+    /// The program in Go (lab/go)
+    #[arg(long, value_name = "PATH")]
+    pub go: Option<PathBuf>,
+}
+
+/// Runs all; true if nothing is wrong.
+///
+/// # Errors
+///
+/// Fails if there is no scenario of a name, the tracer cannot be run, or what it prints cannot be read.
+pub fn run(args: &Args) -> anyhow::Result<bool> {
+    for name in &args.scenario {
+        let names: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
+        ensure!(
+            names.contains(&name.as_str()),
+            "there is no scenario {name}; the scenarios are {}",
+            names.join(", ")
+        );
+    }
+    on_rungs(&args.attach, |rung| one_rung(args, rung))
+}
+
+fn one_rung(args: &Args, rung: &str) -> anyhow::Result<Vec<Cell>> {
+    let capture = Scratch::new("capture");
+    let path = capture
+        .0
+        .to_str()
+        .context("the capture has a strange name")?;
+    let mut more = args.tracer_arg.clone();
+    more.extend(["--capture".to_owned(), path.to_owned()]);
+    let is_possible = no_mptcp().is_none();
+    let has_option = is_possible && has_option()?;
+    let programs = Programs {
+        go: args.go.as_deref(),
+    };
+    let plays: Vec<Play> = SCENARIOS
+        .iter()
+        .filter(|_| is_possible)
+        .filter(|scenario| {
+            args.scenario.is_empty() || args.scenario.iter().any(|name| name == scenario.name)
+        })
+        .flat_map(|scenario| Family::BOTH.map(|family| (scenario, family)))
+        .map(|(scenario, family)| Play::new(scenario, family, args.middlebox, programs))
+        .collect();
+    let perform = || {
+        let played: (Vec<Acted>, Vec<Option<Cleared>>) =
+            plays.into_iter().map(|play| play.act(programs)).unzip();
+        Ok(played)
+    };
+    let judge = |(acted, _left): (Vec<Acted>, Vec<Option<Cleared>>), said: &Said| {
+        let others = others(&said.text);
+        let mut cells = judge(rung, has_option, &acted, &said.lines, &others);
+        cells.push(balanced(rung, &said.lines));
+        cells.push(replayed(&args.tracer, rung, &capture.0, &said.text));
+        cells
+    };
+    under_tracer_as_said(&args.tracer, rung, &more, perform, judge)
+}
+
+/// This kernel knows `TCP_IS_MPTCP`.
+fn has_option() -> anyhow::Result<bool> {
+    use std::os::fd::AsRawFd as _;
+    let socket = net::open(Kind::Mptcp, Family::V4).context("cannot open a socket")?;
+    Ok(ask(socket.as_raw_fd(), Api::TcpIsMptcp)? == "1")
+}
+
+/// A scenario that waits to be played.
+struct Play {
+    scenario: &'static Scenario,
+    acted: Acted,
+    means: Means,
+    /// What must happen before the tracer is there has happened on this one.
+    stage: Option<Stage>,
+}
+
+impl Play {
+    /// Does what must be done before the tracer is there.
+    fn new(
+        scenario: &'static Scenario,
+        family: Family,
+        means: Means,
+        programs: Programs<'_>,
+    ) -> Self {
+        let mut play = Self {
+            scenario,
+            acted: Acted {
+                name: scenario.name.to_owned(),
+                family,
+                namespaces: Namespaces { near: 0, far: 0 },
+                cast: Vec::new(),
+                connections: Vec::new(),
+                expected: scenario.expected.to_vec(),
+                others: scenario.others.iter().map(|&it| it.to_owned()).collect(),
+                answers: Default::default(),
+                wrong: Vec::new(),
+                skipped: scenario
+                    .needs
+                    .iter()
+                    .find_map(|need| missing(*need, programs)),
+            },
+            means,
+            stage: None,
+        };
+        if let (Some(before), None) = (scenario.before, &play.acted.skipped)
+            && let Some(mut stage) = play.set_up()
+        {
+            let done = before(&mut stage, programs);
+            play.note(done);
+            play.stage = Some(stage);
+        }
+        play
+    }
+
+    fn set_up(&mut self) -> Option<Stage> {
+        let made = stage(self.scenario, self.acted.family, self.means);
+        made.map_err(|why| self.acted.skipped = Some(format!("{why:#}")))
+            .ok()
+    }
+
+    fn note(&mut self, done: anyhow::Result<()>) {
+        if let Err(why) = done {
+            match why.downcast_ref::<NotHere>() {
+                Some(not_here) => self.acted.skipped = Some(not_here.to_string()),
+                None => self.acted.wrong.push(format!("{why:#}")),
+            }
+        }
+    }
+
+    /// Plays it. The namespaces live as long as what is left of the stage.
+    fn act(mut self, programs: Programs<'_>) -> (Acted, Option<Cleared>) {
+        if self.acted.skipped.is_some() {
+            return (self.acted, None);
+        }
+        let Some(mut stage) = self.stage.take().or_else(|| self.set_up()) else {
+            return (self.acted, None);
+        };
+        if self.acted.wrong.is_empty() {
+            let done = (self.scenario.script)(&mut stage, programs);
+            self.note(done);
+        }
+        let mut acted = self.acted;
+        acted.cast = stage.cast();
+        acted.connections = stage.connections.clone();
+        acted.answers = stage.answers.iter().cloned().collect();
+        if acted.skipped.is_none() {
+            for (name, right) in self.scenario.answers {
+                let told = acted.answers.get(*name).map(String::as_str);
+                if !is_answer(right, told) {
+                    let what = format!("{name}: the kernel says {told:?}, not {right}");
+                    acted.wrong.push(what);
+                }
+            }
+        }
+        let left = stage.clear().and_then(|left| {
+            acted.namespaces = left.numbers()?;
+            Ok(left)
+        });
+        match left {
+            Ok(left) => (acted, Some(left)),
+            Err(why) => {
+                acted.wrong.push(format!("{why:#}"));
+                (acted, None)
+            }
+        }
+    }
+}
+
+fn missing(need: Need, programs: Programs<'_>) -> Option<String> {
+    let why = match need {
+        Need::OtherQuestions if !HAS_OTHER_QUESTIONS => {
+            "the tracer traces no other question than TCP_IS_MPTCP, and no refusals"
+        }
+        Need::Python if !is_in_path("python3") => "there is no python3 here",
+        Need::Go if programs.go.is_none() => {
+            "there is no program in Go: --go names one, which cargo xtask test builds"
+        }
+        Need::OtherQuestions | Need::Python | Need::Go => return None,
+    };
+    Some(why.to_owned())
+}
+
+fn is_in_path(program: &str) -> bool {
+    std::env::var_os("PATH").is_some_and(|path| {
+        std::env::split_paths(&path).any(|directory| directory.join(program).exists())
+    })
+}
+
+fn stage(scenario: &Scenario, family: Family, means: Means) -> anyhow::Result<Stage> {
+    let ground = Ground::new(Place::Middlebox, scenario.rules, means)?;
+    for namespace in [ground.near(), ground.far()] {
+        for Sysctl { name, value, must } in scenario.sysctls {
+            let is_there = netns::set_sysctl(namespace, name, value)?;
+            ensure!(is_there || !must, "this kernel has no {name}");
+        }
+    }
+    Stage::on(Arc::new(ground), family)
+}
+
+/// The lines of types that nobody else here reads.
+fn others(text: &str) -> Vec<Other> {
+    text.lines()
+        .filter_map(|line| {
+            let value: Value = serde_json::from_str(line).ok()?;
+            let kind = value.get("type")?.as_str()?;
+            let netns = value.get("data")?.get("netns")?.as_u64()?;
+            (!is_known(kind)).then(|| Other {
+                kind: kind.to_owned(),
+                netns,
+            })
+        })
+        .collect()
+}
+
+/// A replay of what was captured prints the same lines.
+fn replayed(tracer: &Path, rung: &str, capture: &Path, live: &str) -> Cell {
+    let played = Command::new(tracer)
+        .args(["replay", "--json"])
+        .arg(capture)
+        .output();
+    let wrong = |why: String| mismatch("replay", rung, "the same lines", "otherwise", why);
+    match played {
+        Err(why) => wrong(format!("cannot run it: {why}")),
+        Ok(played) if !played.status.success() => wrong(format!(
+            "{}: {}",
+            played.status,
+            String::from_utf8_lossy(&played.stderr).trim()
+        )),
+        Ok(played) => match unlike(live, &String::from_utf8_lossy(&played.stdout)) {
+            None => ok("replay", rung, "the same lines", "the same lines"),
+            Some(why) => wrong(why),
+        },
+    }
+}
+
+/// The first line in which a replay differs from what was said live, apart from where it comes from.
+fn unlike(live: &str, replay: &str) -> Option<String> {
+    let live: Vec<String> = live
+        .lines()
+        .enumerate()
+        .map(|(index, line)| match index {
+            0 => line.replacen("\"source\":\"live\"", "\"source\":\"replay\"", 1),
+            _ => line.to_owned(),
+        })
+        .collect();
+    let replay: Vec<&str> = replay.lines().collect();
+    let longest = live.len().max(replay.len());
+    (0..longest).find_map(|index| {
+        let (live, replay) = (live.get(index).map(String::as_str), replay.get(index));
+        (live != replay.copied()).then(|| {
+            format!(
+                "line {}: live {}, replay {}",
+                index + 1,
+                live.unwrap_or("nothing"),
+                replay.unwrap_or(&"nothing")
+            )
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replay_may_differ_in_nothing_but_where_it_comes_from() {
+        let live = "{\"source\":\"live\"}\n{\"a\":1}\n{\"b\":2}\n";
+        let same = "{\"source\":\"replay\"}\n{\"a\":1}\n{\"b\":2}\n";
+        assert_eq!(unlike(live, same), None);
+        for other in [
+            live,
+            "{\"source\":\"replay\"}\n{\"a\":1}\n",
+            "{\"source\":\"replay\"}\n{\"b\":2}\n{\"a\":1}\n",
+            "{\"source\":\"replay\"}\n{\"a\":1}\n{\"b\":2}\n{\"c\":3}\n",
+            "",
+        ] {
+            assert!(unlike(live, other).is_some(), "{other}");
+        }
+    }
+
+    #[test]
+    fn only_lines_of_other_types_are_counted_here() {
+        let text = "{\"type\":\"query\",\"data\":{\"netns\":1}}\n\
+                    {\"type\":\"socket_refused\",\"data\":{\"netns\":2}}\n\
+                    {\"type\":\"news\",\"data\":{}}\nbroken\n";
+        let expected = [Other {
+            kind: "socket_refused".to_owned(),
+            netns: 2,
+        }];
+        assert_eq!(others(text), expected);
+    }
+}

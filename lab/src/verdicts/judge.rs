@@ -1,0 +1,428 @@
+//! What there was to be concluded against what the tracer concluded. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::scenarios::{At, Expected, SEES_DEATHS};
+use crate::{
+    compare::{mismatch, ok},
+    findings::Namespaces,
+    net::Family,
+    recipes::Who,
+    report::{Cell, Endpoint, Outcome},
+    traced::{Concluded, Traced, TracedLine},
+};
+
+#[cfg(test)]
+mod tests;
+
+/// Differences that are shown of a cell; the rest is counted.
+const SHOWN_MAX: usize = 8;
+
+/// A scenario that was played.
+#[derive(Clone, Debug)]
+pub(super) struct Acted {
+    pub(super) name: String,
+    pub(super) family: Family,
+    pub(super) namespaces: Namespaces,
+    /// Who took part, by process.
+    pub(super) cast: Vec<(Who, u32)>,
+    /// The client's and the server's address of each connection.
+    pub(super) connections: Vec<(Endpoint, Endpoint)>,
+    pub(super) expected: Vec<Expected>,
+    /// Lines of other types that there must be about the client's namespace.
+    pub(super) others: Vec<String>,
+    /// What applications were told.
+    pub(super) answers: BTreeMap<String, String>,
+    /// What did not happen as it was meant to.
+    pub(super) wrong: Vec<String>,
+    pub(super) skipped: Option<String>,
+}
+
+impl Acted {
+    /// Name of its cell.
+    pub(super) fn case(&self) -> String {
+        format!("{}-{}", self.name, self.family.suffix())
+    }
+
+    fn has(&self, netns: u64) -> bool {
+        netns == self.namespaces.near || netns == self.namespaces.far
+    }
+}
+
+/// A line of a type that only this comparison counts.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Other {
+    pub(super) kind: String,
+    pub(super) netns: u64,
+}
+
+/// All lines about one socket.
+#[derive(Default)]
+struct About<'a> {
+    netns: u64,
+    queries: Vec<&'a Traced>,
+    closing: Vec<&'a Concluded>,
+}
+
+impl About<'_> {
+    fn ends(&self) -> impl Iterator<Item = (&Endpoint, &Endpoint)> {
+        let of_queries = self.queries.iter().map(|line| (&line.local, &line.remote));
+        let of_closing = self.closing.iter().map(|line| (&line.local, &line.remote));
+        of_queries.chain(of_closing)
+    }
+
+    /// The verdicts in order, each that was not the one before.
+    fn told(&self) -> Vec<&str> {
+        let mut told: Vec<&str> = self
+            .queries
+            .iter()
+            .map(|line| line.verdict.as_deref().unwrap_or("none"))
+            .collect();
+        told.dedup();
+        told
+    }
+
+    fn said(&self) -> String {
+        let closing = self.closing.iter().map(|line| line.verdict.as_str());
+        said(&self.told(), closing)
+    }
+}
+
+/// Compares all scenarios that were played under one tracer: a cell for each.
+pub(super) fn judge(
+    rung: &str,
+    has_option: bool,
+    acted: &[Acted],
+    lines: &[TracedLine],
+    others: &[Other],
+) -> Vec<Cell> {
+    acted
+        .iter()
+        .map(|acted| cell(rung, has_option, acted, lines, others))
+        .collect()
+}
+
+fn cell(
+    rung: &str,
+    has_option: bool,
+    acted: &Acted,
+    lines: &[TracedLine],
+    others: &[Other],
+) -> Cell {
+    let case = acted.case();
+    if let Some(why) = &acted.skipped {
+        return Cell {
+            outcome: Outcome::Skipped,
+            why: why.clone(),
+            ..ok(&case, rung, "", "")
+        };
+    }
+    let mut left = by_socket(acted, lines);
+    let mut differences = Vec::new();
+    let mut excuses = Vec::new();
+    let (mut caller, mut traced) = (Vec::new(), Vec::new());
+    for row in &acted.expected {
+        let (told, at_end) = (row.told_here(has_option), row.at_end_here(has_option));
+        let end = end_word(row.at);
+        let is_silent = told.is_empty() && at_end.is_none();
+        if !is_silent {
+            caller.push(format!("{end} {}", said(told, at_end)));
+        }
+        match left.iter().position(|about| is_about(about, row, acted)) {
+            Some(index) => {
+                let about = left.remove(index);
+                traced.push(format!("{end} {}", about.said()));
+                if let Some(limit) = excuse(row, &about, lines) {
+                    excuses.push(limit);
+                    continue;
+                }
+                different(row, told, at_end, &about, acted, &mut differences);
+            }
+            None if is_silent => {}
+            None => differences.push(format!("{end}: no line")),
+        }
+    }
+    for about in &left {
+        traced.push(about.said());
+        differences.push(format!(
+            "lines too many: {}: {:?} {:?}",
+            about.said(),
+            about.queries,
+            about.closing
+        ));
+    }
+    differences.extend(miscounted(acted, others));
+    let (caller, traced) = (in_short(&caller), in_short(&traced));
+    if !acted.wrong.is_empty() {
+        let why = format!("not as it is meant: {}", acted.wrong.join("; "));
+        return mismatch(&case, rung, &caller, &traced, why);
+    }
+    if differences.is_empty() {
+        return match excuses.as_slice() {
+            [] => ok(&case, rung, &caller, &traced),
+            excuses => Cell {
+                outcome: Outcome::Skipped,
+                why: excuses.join("; "),
+                ..ok(&case, rung, &caller, &traced)
+            },
+        };
+    }
+    let more = differences.len().saturating_sub(SHOWN_MAX);
+    differences.truncate(SHOWN_MAX);
+    if more > 0 {
+        differences.push(format!("and {more} more"));
+    }
+    mismatch(&case, rung, &caller, &traced, differences.join("; "))
+}
+
+/// The limit of the tracer that a socket's lines are explained by, if they are not as they should be and say exactly
+/// what they may say then.
+fn excuse<'a>(row: &Expected, about: &About, lines: &'a [TracedLine]) -> Option<&'a str> {
+    let (word, instead) = row.limited?;
+    if about.told() != instead || !about.closing.is_empty() {
+        return None;
+    }
+    lines
+        .iter()
+        .filter_map(TracedLine::start)
+        .flat_map(|start| &start.sensors)
+        .flat_map(|sensor| &sensor.limits)
+        .find(|limit| limit.contains(word))
+        .map(String::as_str)
+}
+
+/// The lines of the scenario's namespaces, socket by socket.
+fn by_socket<'a>(acted: &Acted, lines: &'a [TracedLine]) -> Vec<About<'a>> {
+    let mut all: Vec<(String, About<'a>)> = Vec::new();
+    let mut of = |key: &str, netns: u64, add: &mut dyn FnMut(&mut About<'a>)| {
+        let known = all
+            .iter()
+            .position(|(other, about)| other == key && about.netns == netns);
+        let index = known.unwrap_or_else(|| {
+            let about = About {
+                netns,
+                ..About::default()
+            };
+            all.push((key.to_owned(), about));
+            all.len() - 1
+        });
+        if let Some((_, about)) = all.get_mut(index) {
+            add(about);
+        }
+    };
+    for line in lines {
+        match line {
+            TracedLine::Query(line) if acted.has(line.netns) => {
+                let key = line.id.as_ref().unwrap_or(&line.socket);
+                of(key, line.netns, &mut |about| about.queries.push(line));
+            }
+            TracedLine::Verdict(line) if acted.has(line.netns) => {
+                of(&line.id, line.netns, &mut |about| about.closing.push(line));
+            }
+            TracedLine::Query(_)
+            | TracedLine::Verdict(_)
+            | TracedLine::Start(_)
+            | TracedLine::Fallback(_)
+            | TracedLine::Refused(_)
+            | TracedLine::Plain(_)
+            | TracedLine::Existing(_)
+            | TracedLine::Blackhole(_)
+            | TracedLine::End(_) => {}
+        }
+    }
+    all.into_iter().map(|(_, about)| about).collect()
+}
+
+fn is_about(about: &About, row: &Expected, acted: &Acted) -> bool {
+    let Some((client, server)) = acted.connections.get(row.connection) else {
+        return false;
+    };
+    let Namespaces { near, far } = acted.namespaces;
+    match row.at {
+        At::Client => {
+            about.netns == near && about.ends().any(|(local, _)| local.port == client.port)
+        }
+        At::Server => {
+            about.netns == far
+                && about
+                    .ends()
+                    .any(|(local, remote)| local == server && remote == client)
+        }
+        At::Listener => {
+            about.netns == far
+                && about
+                    .ends()
+                    .any(|(local, remote)| local == server && remote.port == 0)
+        }
+    }
+}
+
+fn different(
+    row: &Expected,
+    told: &[&str],
+    at_end: Option<&str>,
+    about: &About,
+    acted: &Acted,
+    differences: &mut Vec<String>,
+) {
+    let end = end_word(row.at);
+    let mut wrong = |what: String| differences.push(format!("{end}: {what}"));
+    let traced = about.told();
+    if traced != told {
+        wrong(format!(
+            "told {told:?}, traced {traced:?}: {:?}",
+            whys(about)
+        ));
+    }
+    let closing: Vec<&str> = about
+        .closing
+        .iter()
+        .map(|line| line.verdict.as_str())
+        .collect();
+    if closing != at_end.into_iter().collect::<Vec<_>>() {
+        wrong(format!("at the end {at_end:?}, traced {closing:?}"));
+    }
+    for line in &about.queries {
+        of_query(row, line, &mut wrong);
+    }
+    for line in &about.closing {
+        of_closing(row, line, about, acted, &mut wrong);
+    }
+}
+
+/// What a verdict says besides its word.
+fn of_query(row: &Expected, line: &Traced, wrong: &mut impl FnMut(String)) {
+    let has_sentence = line.why.as_ref().is_some_and(|why| !why.is_empty());
+    if line.verdict.is_some() != has_sentence {
+        wrong(format!("{:?} and why {:?}", line.verdict, line.why));
+    }
+    let speaks_of_fallback = ["explained", "misled"].map(Some);
+    if speaks_of_fallback.contains(&line.verdict.as_deref()) {
+        if line.delay_ns.is_none() {
+            wrong(format!("{:?} without a delay", line.verdict));
+        }
+        of_cause(row, line.cause.as_deref(), wrong);
+    } else if line.cause.is_some() || line.delay_ns.is_some() {
+        wrong(format!("{:?} with a cause or a delay", line.verdict));
+    }
+}
+
+fn of_cause(row: &Expected, cause: Option<&str>, wrong: &mut impl FnMut(String)) {
+    if !cause.is_some_and(|cause| row.causes.contains(&cause)) {
+        wrong(format!("cause {:?}, traced {cause:?}", row.causes));
+    }
+}
+
+fn of_closing(
+    row: &Expected,
+    line: &Concluded,
+    about: &About,
+    acted: &Acted,
+    wrong: &mut impl FnMut(String),
+) {
+    if line.why.is_empty() {
+        wrong("a verdict without a sentence".to_owned());
+    }
+    of_cause(row, line.cause.as_deref(), wrong);
+    let asked = about.queries.len() as u64;
+    if line.questions != asked {
+        wrong(format!("{} questions of {asked}", line.questions));
+    }
+    let Some(fell_back_at) = line.fell_back_at_ns else {
+        wrong("it does not say when it fell back".to_owned());
+        return;
+    };
+    let delay = line.answered_at_ns.map(|at| fell_back_at.abs_diff(at));
+    if line.delay_ns != delay || line.answered_at_ns.is_some() != (asked > 0) {
+        wrong(format!(
+            "answered at {:?}, fell back at {fell_back_at}, {:?} in between",
+            line.answered_at_ns, line.delay_ns
+        ));
+    }
+    if line.answered_at_ns.is_some_and(|at| at > fell_back_at) {
+        wrong("it was answered after the fallback".to_owned());
+    }
+    let closes = if SEES_DEATHS {
+        &["death"][..]
+    } else {
+        &["death", "exit"]
+    };
+    if !closes.contains(&line.closed_by.as_str()) {
+        wrong(format!("closed by {}", line.closed_by));
+    }
+    let owners: Vec<u32> = acted
+        .cast
+        .iter()
+        .filter(|(who, _)| match row.at {
+            At::Client => matches!(who, Who::Client | Who::Program),
+            At::Server | At::Listener => matches!(who, Who::Server),
+        })
+        .map(|(_, pid)| *pid)
+        .collect();
+    let owner = line.owner.as_ref().map(|owner| owner.pid);
+    if !owner.is_some_and(|pid| owners.contains(&pid)) {
+        wrong(format!("owner {owners:?}, traced {owner:?}"));
+    }
+}
+
+fn miscounted(acted: &Acted, others: &[Other]) -> Vec<String> {
+    let mut wanted: BTreeMap<&str, usize> = BTreeMap::new();
+    for kind in &acted.others {
+        *wanted.entry(kind).or_default() += 1;
+    }
+    let own: Vec<&Other> = others
+        .iter()
+        .filter(|other| acted.has(other.netns))
+        .collect();
+    let kinds: BTreeSet<&str> = wanted
+        .keys()
+        .copied()
+        .chain(own.iter().map(|other| other.kind.as_str()))
+        .collect();
+    kinds
+        .into_iter()
+        .filter_map(|kind| {
+            let wanted = wanted.get(kind).copied().unwrap_or(0);
+            let traced = own.iter().filter(|other| other.kind == kind).count();
+            (wanted != traced).then(|| format!("{wanted} lines {kind}, traced {traced}"))
+        })
+        .collect()
+}
+
+fn whys<'a>(about: &About<'a>) -> Vec<&'a str> {
+    let mut whys: Vec<&str> = about
+        .queries
+        .iter()
+        .filter_map(|line| line.why.as_deref())
+        .collect();
+    whys.dedup();
+    whys.truncate(SHOWN_MAX);
+    whys
+}
+
+fn end_word(at: At) -> &'static str {
+    match at {
+        At::Client => "client",
+        At::Server => "server",
+        At::Listener => "listener",
+    }
+}
+
+/// Verdicts of answers, and in the end what was left to say.
+fn said<'a>(told: &[&str], at_end: impl IntoIterator<Item = &'a str>) -> String {
+    let at_end = at_end.into_iter().map(|word| format!("end {word}"));
+    let words: Vec<String> = told
+        .iter()
+        .map(|&word| word.to_owned())
+        .chain(at_end)
+        .collect();
+    words.join(", ")
+}
+
+fn in_short(said: &[String]) -> String {
+    if said.is_empty() {
+        "nothing".to_owned()
+    } else {
+        said.join("; ")
+    }
+}

@@ -1,0 +1,322 @@
+use super::*;
+use crate::traced::{Owner, Sensor, Start};
+
+const NEAR: u64 = 101;
+const FAR: u64 = 102;
+const CLIENT_PID: u32 = 11;
+const SERVER_PID: u32 = 12;
+const SYN_ACK: &str = "MPCapableFallbackSYNACK";
+
+fn endpoint(host: u8, port: u16) -> Endpoint {
+    Endpoint {
+        addr: format!("10.77.0.{host}"),
+        port,
+    }
+}
+
+fn row(told: &'static [&'static str], at_end: Option<&'static str>) -> Expected {
+    Expected {
+        at: At::Client,
+        connection: 0,
+        told,
+        at_end,
+        causes: &[SYN_ACK],
+        everywhere: false,
+        limited: None,
+    }
+}
+
+fn acted(expected: &[Expected]) -> Acted {
+    Acted {
+        name: "scenario".into(),
+        family: Family::V4,
+        namespaces: Namespaces {
+            near: NEAR,
+            far: FAR,
+        },
+        cast: vec![(Who::Client, CLIENT_PID), (Who::Server, SERVER_PID)],
+        connections: vec![(endpoint(1, 40_000), endpoint(2, 80))],
+        expected: expected.to_vec(),
+        others: Vec::new(),
+        answers: BTreeMap::new(),
+        wrong: Vec::new(),
+        skipped: None,
+    }
+}
+
+fn query(verdict: &str) -> Traced {
+    let speaks_of_fallback = ["explained", "misled"].contains(&verdict);
+    Traced {
+        id: Some("client".into()),
+        socket: "0x1".into(),
+        netns: NEAR,
+        api: "TCP_IS_MPTCP".into(),
+        pid: CLIENT_PID,
+        tid: CLIENT_PID,
+        inode: Some(1),
+        protocol: "mptcp".into(),
+        family: "ipv4".into(),
+        state: "ESTABLISHED".into(),
+        local: endpoint(1, 40_000),
+        remote: endpoint(2, 80),
+        answer: None,
+        errno: None,
+        fell_back: None,
+        verdict: Some(verdict.into()),
+        why: Some("because".into()),
+        cause: speaks_of_fallback.then(|| SYN_ACK.into()),
+        delay_ns: speaks_of_fallback.then_some(5),
+        rung: "fexit".into(),
+    }
+}
+
+fn closing(verdict: &str, questions: u64) -> Concluded {
+    let was_asked = questions > 0;
+    Concluded {
+        id: "client".into(),
+        verdict: verdict.into(),
+        why: "because".into(),
+        cause: Some(SYN_ACK.into()),
+        fell_back_at_ns: Some(100),
+        delay_ns: was_asked.then_some(40),
+        closed_by: "death".into(),
+        questions,
+        answered_at_ns: was_asked.then_some(60),
+        owner: Some(Owner {
+            pid: CLIENT_PID,
+            comm: "lab-client".into(),
+            via: "query".into(),
+        }),
+        netns: NEAR,
+        socket: "0x1".into(),
+        local: endpoint(1, 40_000),
+        remote: endpoint(2, 80),
+    }
+}
+
+fn asked(lines: &[Traced]) -> Vec<TracedLine> {
+    let line = |line: &Traced| TracedLine::Query(Box::new(line.clone()));
+    lines.iter().map(line).collect()
+}
+
+fn closed(line: Concluded) -> TracedLine {
+    TracedLine::Verdict(Box::new(line))
+}
+
+fn outcome(acted: &Acted, lines: &[TracedLine]) -> Outcome {
+    let cells = judge("fexit", true, std::slice::from_ref(acted), lines, &[]);
+    assert_eq!(cells.len(), 1);
+    cells[0].outcome
+}
+
+/// The lines of a connection that was asked about while it was MPTCP and fell back later.
+fn stale() -> Vec<TracedLine> {
+    let mut lines = asked(&[query("still-mptcp"), query("still-mptcp")]);
+    lines.push(closed(closing("stale", 2)));
+    lines
+}
+
+#[test]
+fn the_right_verdicts_are_right() {
+    let check = |row: Expected, lines: &[TracedLine]| {
+        assert_eq!(outcome(&acted(&[row]), lines), Outcome::Ok, "{row:?}");
+    };
+    check(row(&["still-mptcp"], Some("stale")), &stale());
+    check(
+        row(&["still-mptcp", "explained"], None),
+        &asked(&[
+            query("still-mptcp"),
+            query("still-mptcp"),
+            query("explained"),
+        ]),
+    );
+    check(
+        row(&[], Some("never-asked")),
+        &[closed(closing("never-asked", 0))],
+    );
+    check(row(&[], None), &[]);
+}
+
+#[test]
+fn a_wrong_verdict_one_too_many_and_one_that_is_missing_are_found() {
+    let check = |row: Expected, lines: &[TracedLine]| {
+        assert_eq!(
+            outcome(&acted(&[row]), lines),
+            Outcome::Mismatch,
+            "{lines:?}"
+        );
+    };
+    let expected = row(&["still-mptcp"], Some("stale"));
+    check(expected, &[]);
+    // Nothing at the end; nothing but the end; another word at the end, or twice.
+    check(expected, &stale()[..2]);
+    check(expected, &[closed(closing("stale", 0))]);
+    let mut lines = stale();
+    lines[2] = closed(closing("still-mptcp", 2));
+    check(expected, &lines);
+    let mut lines = stale();
+    lines.push(closed(closing("stale", 2)));
+    check(expected, &lines);
+    // One answer judged wrongly, in the middle or at the end.
+    let mut lines = stale();
+    lines.insert(1, TracedLine::Query(Box::new(query("contradicted"))));
+    check(expected, &lines);
+    check(row(&["still-mptcp"], None), &asked(&[query("too-early")]));
+    check(row(&["still-mptcp"], None), &stale());
+    check(
+        row(&["still-mptcp", "explained"], None),
+        &asked(&[query("explained"), query("still-mptcp")]),
+    );
+    // An answer without a verdict.
+    let unjudged = Traced {
+        verdict: None,
+        why: None,
+        ..query("still-mptcp")
+    };
+    check(row(&["still-mptcp"], None), &asked(&[unjudged]));
+}
+
+#[test]
+fn a_line_about_a_socket_that_nobody_asked_about_is_one_too_many_where_the_scenario_is_played() {
+    let elsewhere = |netns: u64| Traced {
+        id: Some("another".into()),
+        netns,
+        local: endpoint(1, 9),
+        ..query("plain-tcp")
+    };
+    let check = |netns: u64, want: Outcome| {
+        let mut lines = stale();
+        lines.extend(asked(&[elsewhere(netns)]));
+        let expected = row(&["still-mptcp"], Some("stale"));
+        assert_eq!(outcome(&acted(&[expected]), &lines), want, "{netns}");
+    };
+    check(NEAR, Outcome::Mismatch);
+    check(FAR, Outcome::Mismatch);
+    check(103, Outcome::Ok);
+}
+
+#[test]
+fn what_stands_beside_the_word_is_compared_too() {
+    let expected = row(&["still-mptcp"], Some("stale"));
+    let check = |change: &dyn Fn(&mut Concluded)| {
+        let mut line = closing("stale", 2);
+        change(&mut line);
+        let mut lines = stale();
+        lines[2] = closed(line.clone());
+        let got = outcome(&acted(&[expected]), &lines);
+        assert_eq!(got, Outcome::Mismatch, "{line:?}");
+    };
+    check(&|line| line.cause = None);
+    check(&|line| line.cause = Some("DssFallback".into()));
+    check(&|line| line.why.clear());
+    check(&|line| line.questions = 1);
+    check(&|line| line.delay_ns = Some(41));
+    check(&|line| line.delay_ns = None);
+    check(&|line| line.fell_back_at_ns = None);
+    check(&|line| line.closed_by = "eviction".into());
+    check(&|line| line.owner = None);
+    check(&|line| line.owner.as_mut().unwrap().pid = SERVER_PID);
+    check(&|line| {
+        // It was asked when it had fallen back already.
+        line.answered_at_ns = Some(140);
+    });
+
+    let check = |line: Traced| {
+        let told: &'static [&'static str] = match line.verdict.as_deref() {
+            Some("explained") => &["explained"],
+            _ => &["still-mptcp"],
+        };
+        let expected = row(told, None);
+        let got = outcome(&acted(&[expected]), &asked(std::slice::from_ref(&line)));
+        assert_eq!(got, Outcome::Mismatch, "{line:?}");
+    };
+    check(Traced {
+        cause: Some("DssFallback".into()),
+        ..query("explained")
+    });
+    check(Traced {
+        delay_ns: None,
+        ..query("explained")
+    });
+    check(Traced {
+        why: None,
+        ..query("explained")
+    });
+    check(Traced {
+        cause: Some(SYN_ACK.into()),
+        ..query("still-mptcp")
+    });
+}
+
+#[test]
+fn a_kernel_without_the_option_must_say_so_each_time() {
+    let acted = acted(&[row(&["still-mptcp"], Some("stale"))]);
+    let check = |lines: &[TracedLine], want: Outcome| {
+        let cells = judge("fexit", false, std::slice::from_ref(&acted), lines, &[]);
+        assert_eq!(cells[0].outcome, want, "{lines:?}");
+    };
+    check(&asked(&[query("unsupported")]), Outcome::Ok);
+    check(&asked(&[query("still-mptcp")]), Outcome::Mismatch);
+    check(&stale(), Outcome::Mismatch);
+    check(&[], Outcome::Mismatch);
+}
+
+#[test]
+fn a_limit_excuses_the_one_thing_that_may_be_said_instead() {
+    let limited = Expected {
+        limited: Some(("MPCapableFallbackACK", &["plain-tcp"])),
+        ..row(&["explained"], None)
+    };
+    let start = |limit: &str| {
+        TracedLine::Start(Start {
+            sensors: vec![Sensor {
+                rung: "tracepoint".into(),
+                limits: vec![limit.to_owned()],
+                probes: Vec::new(),
+            }],
+        })
+    };
+    let check = |limit: &str, verdict: &str, want: Outcome| {
+        let mut lines = vec![start(limit)];
+        lines.extend(asked(&[query(verdict)]));
+        assert_eq!(
+            outcome(&acted(&[limited]), &lines),
+            want,
+            "{limit} {verdict}"
+        );
+    };
+    let limit = "it is not seen whether it was (MPCapableFallbackACK)";
+    check(limit, "plain-tcp", Outcome::Skipped);
+    check(limit, "explained", Outcome::Ok);
+    check(limit, "unexplained", Outcome::Mismatch);
+    check("another one", "plain-tcp", Outcome::Mismatch);
+}
+
+#[test]
+fn what_the_kernel_did_not_say_as_it_should_have_and_what_cannot_be_played_is_no_success() {
+    let expected = row(&["still-mptcp"], Some("stale"));
+    let mut wrong = acted(&[expected]);
+    wrong.wrong.push("the kernel says 0".into());
+    assert_eq!(outcome(&wrong, &stale()), Outcome::Mismatch);
+    let mut skipped = acted(&[expected]);
+    skipped.skipped = Some("no veth".into());
+    assert_eq!(outcome(&skipped, &[]), Outcome::Skipped);
+}
+
+#[test]
+fn lines_of_other_types_are_counted() {
+    let mut acted = acted(&[]);
+    acted.others.push("socket_refused".into());
+    let other = |netns: u64| Other {
+        kind: "socket_refused".into(),
+        netns,
+    };
+    let check = |others: &[Other], want: Outcome| {
+        let cells = judge("fexit", true, std::slice::from_ref(&acted), &[], others);
+        assert_eq!(cells[0].outcome, want, "{others:?}");
+    };
+    check(&[other(NEAR)], Outcome::Ok);
+    check(&[], Outcome::Mismatch);
+    check(&[other(NEAR), other(NEAR)], Outcome::Mismatch);
+    check(&[other(103)], Outcome::Mismatch);
+}

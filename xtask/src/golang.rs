@@ -1,0 +1,126 @@
+//! The one program of the lab that is in Go, since Go has a question of its own. The compiler is Debian's, unpacked
+//! into the cache and never installed; nothing but its standard library is used.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, anyhow};
+
+use crate::{
+    apt::{self, Apt, Package},
+    command::{self, say},
+    places::{Places, make_empty},
+};
+
+/// The first release of Go 1 that speaks MPTCP.
+const MINOR_MIN: u32 = 21;
+
+/// Builds the program, static, and returns its path. The compiler is fetched if the cache does not have it.
+pub(crate) fn program(places: &Places) -> Result<PathBuf> {
+    let goroot = compiler(places)?;
+    let program = places.target.join("lab-go");
+    let mut go = Command::new(goroot.join("bin/go"));
+    go.args(["build", "-trimpath", "-o"])
+        .arg(&program)
+        .arg("main.go")
+        .current_dir(places.root.join("lab/go"))
+        .env("GOROOT", &goroot)
+        .env("GOCACHE", places.target.join("go-cache"))
+        .env("GOFLAGS", "-mod=mod")
+        .env("GOPROXY", "off")
+        .env("GOTOOLCHAIN", "local")
+        .env("GO111MODULE", "off")
+        .env("CGO_ENABLED", "0");
+    command::output(&mut go, "cannot build the lab's program in Go")?;
+    Ok(program)
+}
+
+/// Where Go is.
+fn compiler(places: &Places) -> Result<PathBuf> {
+    let directory = places.cache.join("go");
+    if let Some(goroot) = goroot_in(&directory) {
+        return Ok(goroot);
+    }
+    let apt = Apt::open(places)?;
+    let found = apt.find("^golang-1[.][0-9]+-(go|src)$")?;
+    let minor = newest(&found).ok_or_else(|| {
+        anyhow!("the archive has no Go that speaks MPTCP: 1.{MINOR_MIN} or later is needed")
+    })?;
+    say(format_args!(
+        "Go 1.{minor} is needed for a program of the lab: fetching it into the cache"
+    ));
+    make_empty(&directory)?;
+    for part in ["go", "src"] {
+        let name = format!("golang-1.{minor}-{part}");
+        let package = found
+            .iter()
+            .find(|package| package.name == name)
+            .with_context(|| format!("the archive has no {name}"))?;
+        let deb = apt.download(&package.name, &package.version)?;
+        apt::unpack(&deb, &directory)?;
+        if let Some(directory) = deb.parent() {
+            fs::remove_dir_all(directory).context("cannot remove the package file")?;
+        }
+    }
+    goroot_in(&directory).ok_or_else(|| anyhow!("Debian's packages of Go hold no compiler"))
+}
+
+/// A whole Go: the compiler and the source of its library.
+fn goroot_in(directory: &Path) -> Option<PathBuf> {
+    fs::read_dir(directory.join("usr/lib"))
+        .ok()?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|goroot| goroot.join("bin/go").is_file() && goroot.join("src/net").is_dir())
+}
+
+/// The newest release that has both parts.
+fn newest(packages: &[Package]) -> Option<u32> {
+    let has = |minor: u32, part: &str| {
+        let name = format!("golang-1.{minor}-{part}");
+        packages.iter().any(|package| package.name == name)
+    };
+    packages
+        .iter()
+        .filter_map(|package| {
+            let minor = package.name.strip_prefix("golang-1.")?;
+            minor.split('-').next()?.parse().ok()
+        })
+        .filter(|&minor| minor >= MINOR_MIN && has(minor, "go") && has(minor, "src"))
+        .max()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_whole_go_that_speaks_mptcp_is_taken() {
+        let check = |names: &[&str], want: Option<u32>| {
+            let packages: Vec<Package> = names
+                .iter()
+                .map(|&name| Package {
+                    name: name.to_owned(),
+                    ..Package::default()
+                })
+                .collect();
+            assert_eq!(newest(&packages), want, "{names:?}");
+        };
+        check(&["golang-1.19-go", "golang-1.19-src"], None);
+        check(
+            &[
+                "golang-1.19-go",
+                "golang-1.19-src",
+                "golang-1.22-src",
+                "golang-1.22-go",
+                "golang-1.24-go",
+                "golang-1.23-go",
+                "golang-1.23-src",
+            ],
+            Some(23),
+        );
+        check(&[], None);
+    }
+}
