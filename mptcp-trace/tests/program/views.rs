@@ -35,12 +35,15 @@ fn a_filter_shows_what_it_says_and_counts_the_rest() {
     let all = findings(&all);
     let of = |line: &Value, name: &str| line["data"][name].clone();
     let pid = |line: &Value| match &line["data"]["owner"]["pid"] {
-        Value::Null => of(line, "pid"),
-        pid => pid.clone(),
+        owner if owner.is_null() => of(line, "pid"),
+        owner => owner.clone(),
     };
     type Holds<'a> = Box<dyn Fn(&Value) -> bool + 'a>;
-    let port = all[0]["data"]["remote"]["port"].to_string();
-    let netns = all[0]["data"]["netns"].to_string();
+    let (number, namespace) = (
+        all[0]["data"]["remote"]["port"].clone(),
+        all[0]["data"]["netns"].clone(),
+    );
+    let (port, netns) = (number.to_string(), namespace.to_string());
     let rows: Vec<(Vec<&str>, Holds<'_>)> = vec![
         (
             vec!["--cause", "DssFallback"],
@@ -72,12 +75,12 @@ fn a_filter_shows_what_it_says_and_counts_the_rest() {
             Box::new(|it| {
                 ["local", "remote"]
                     .iter()
-                    .any(|end| it["data"][end]["port"].to_string() == port)
+                    .any(|end| it["data"][end]["port"] == number)
             }),
         ),
         (
             vec!["--netns", &netns],
-            Box::new(|it| of(it, "netns").to_string() == netns),
+            Box::new(|it| it["data"]["netns"] == namespace),
         ),
         (vec!["--addr", "10.77.0.0/24"], Box::new(|_| true)),
         (vec!["--addr", "10.78.0.0/16"], Box::new(|_| false)),
