@@ -107,6 +107,15 @@ impl<W: Write> Writer<W> {
     }
 }
 
+/// Losses as they stand at the end of a capture.
+///
+/// # Errors
+///
+/// None that is known.
+pub fn losses_json(losses: &LossReport) -> serde_json::Result<Vec<u8>> {
+    serde_json::to_vec_pretty(&LossesTwin::from(losses))
+}
+
 /// What comes next in a capture.
 #[derive(Debug)]
 pub enum Frame {

@@ -6,6 +6,7 @@
 //! words of the [`model`], put on the wall clock ([`enrich`]) and printed ([`sink`]). `ARCHITECTURE.md` tells
 //! the rest.
 
+pub mod bundle;
 pub mod canary;
 pub mod capture;
 pub mod cli;
@@ -17,4 +18,7 @@ pub mod kernel;
 pub mod model;
 pub mod pipeline;
 pub mod plan;
+pub mod redact;
 pub mod sink;
+pub mod tally;
+pub mod wanted;

@@ -26,11 +26,12 @@ fn documented(from: &str, to: &str) -> BTreeSet<String> {
         .collect()
 }
 
-fn printed() -> Vec<Value> {
+fn printed(words: &[&str]) -> Vec<Value> {
     let capture =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../captures/6.12-fexit/fallbacks.mpt");
     let output = Command::new(env!("CARGO_BIN_EXE_mptcp-trace"))
         .args(["replay", "--json"])
+        .args(words)
         .arg(capture)
         .output()
         .unwrap();
@@ -47,8 +48,9 @@ fn keys(object: &Value) -> BTreeSet<String> {
 
 #[test]
 fn every_field_is_documented_and_every_documented_field_is_there() {
-    let lines = printed();
+    let lines = printed(&[]);
     let line = |name: &str| lines.iter().find(|line| line["type"] == name).unwrap()["data"].clone();
+    let summary = printed(&["--by", "process"])[1]["data"].clone();
     let sections = [
         ("### `start`", "### `query`", line("start")),
         ("### `query`", "Verdicts:", line("query")),
@@ -58,6 +60,12 @@ fn every_field_is_documented_and_every_documented_field_is_there() {
             "The `owner` is",
             "### `option_refused`",
             line("fallback")["owner"].clone(),
+        ),
+        ("### `summary`", "Fields of a row:", summary.clone()),
+        (
+            "Fields of a row:",
+            "### `socket`",
+            summary["rows"][0].clone(),
         ),
         ("### `end`", "Counters of a sensor", line("end")),
         (

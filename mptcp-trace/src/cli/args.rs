@@ -4,7 +4,10 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::model::Rung;
+use crate::{
+    model::{By, Prefix, Rung, Verdict},
+    wanted::{self, Cgroup, FailOn},
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -17,13 +20,17 @@ Examples:
   Keep what was seen, look at it later and elsewhere:
       mptcp-trace --capture run.mpt --duration 30s
       mptcp-trace replay run.mpt
+  Which destinations lose MPTCP, and how often? And a test that fails if the program ever does:
+      mptcp-trace --by dest --duration 10m
+      mptcp-trace --fail-on fallback -- ./my-test
   What does a fallback look like? One for real, on this kernel:
       mptcp-trace demo
   Does it work on this kernel, and how?
       mptcp-trace doctor
 
 Findings go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage,
-3 this kernel or these privileges cannot answer; with a COMMAND, its own.";
+3 this kernel or these privileges cannot answer, 4 a finding that --fail-on names; with a COMMAND, its own unless
+that is 0.";
 
 /// Shows which Multipath TCP connections fall back to TCP, when, why, and whose they are; which program asks
 /// whether its connection is still MPTCP, and what it is told.
@@ -57,6 +64,10 @@ pub enum Verb {
     Replay(ReplayArgs),
     /// Say what works on this host, how, and prove it with questions of our own
     Doctor(DoctorArgs),
+    /// Print every MPTCP socket that is there now, in all network namespaces, and whether it has fallen back
+    List(ListArgs),
+    /// Pack what a maintainer asks for first into one file: a trace, the kernel's counters, what works here
+    Bundle(BundleArgs),
     /// Provoke a fallback on this kernel, in network namespaces of its own, and print the trace of it
     Demo(DemoArgs),
     /// Say what a fallback counter of the kernel means, who is to blame, and what to type next
@@ -101,12 +112,107 @@ pub struct LiveArgs {
     /// Print the names of the columns although nobody looks at them on a terminal
     #[arg(long, hide = true)]
     pub header: bool,
+    /// Which findings to show, and how
+    #[command(flatten)]
+    pub view: ViewArgs,
     /// How to attach, and how much memory that may take
     #[command(flatten)]
     pub attach: AttachArgs,
     /// Trace this program (and its children) from its first instruction, and exit with its code
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
+}
+
+/// Which findings to show: the same live and in a replay.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ViewArgs {
+    /// About which connections
+    #[command(flatten)]
+    pub which: WhichArgs,
+    /// Only questions and last words with this verdict (repeatable)
+    #[arg(long, value_name = "NAME", value_parser = wanted::verdict)]
+    pub verdict: Vec<Verdict>,
+    /// Exit with 4 if any finding, shown or not, is `fallback` (any of them), has this verdict or carries this
+    /// cause (repeatable)
+    #[arg(long, value_name = "VERDICT|CAUSE", value_parser = FailOn::parse)]
+    pub fail_on: Vec<FailOn>,
+    /// Instead of lines print tables at the end (and on SIGUSR1): connections, fallbacks, questions and verdicts
+    /// of each process, cause, and destination
+    #[arg(long)]
+    pub summary: bool,
+    /// With one table, of this: implies --summary
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub by: Option<GroupBy>,
+}
+
+/// About which connections.
+#[derive(Args, Clone, Debug, Default)]
+pub struct WhichArgs {
+    /// Only findings that carry this cause: fallbacks, and verdicts that stand on one (repeatable; mptcp-trace
+    /// explain lists them)
+    #[arg(long, value_name = "NAME", value_parser = wanted::cause)]
+    pub cause: Vec<&'static str>,
+    /// Only connections with this address, or one of this network, at either end: 192.0.2.7, `2001:db8::/32`
+    /// (repeatable)
+    #[arg(long, value_name = "ADDR", value_parser = <Prefix as std::str::FromStr>::from_str)]
+    pub addr: Vec<Prefix>,
+    /// Only connections with this port at either end (repeatable)
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Vec<u16>,
+    /// Only what belongs to this control group or to one below it: a path as in /proc/PID/cgroup, or an inode
+    /// number (repeatable)
+    #[arg(long, value_name = "CGROUP", value_parser = Cgroup::parse)]
+    pub cgroup: Vec<Cgroup>,
+}
+
+/// Choices of `--by`.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum GroupBy {
+    /// Network of the other end: /24 of IPv4, /48 of IPv6
+    Dest,
+    /// Who asked, or who holds the connection
+    Process,
+    /// Why connections fell back
+    Cause,
+    /// Network namespace
+    Netns,
+    /// Control group of the process
+    Cgroup,
+    /// What was concluded
+    Verdict,
+}
+
+impl ViewArgs {
+    /// What findings are summed up by, if they are.
+    #[must_use]
+    pub fn sums(&self) -> Vec<By> {
+        match (self.by, self.summary) {
+            (Some(by), _) => vec![match by {
+                GroupBy::Dest => By::Dest,
+                GroupBy::Process => By::Process,
+                GroupBy::Cause => By::Cause,
+                GroupBy::Netns => By::Netns,
+                GroupBy::Cgroup => By::Cgroup,
+                GroupBy::Verdict => By::Verdict,
+            }],
+            (None, true) => By::USUAL.to_vec(),
+            (None, false) => Vec::new(),
+        }
+    }
+}
+
+/// Whose findings to show, where that was not decided in the kernel.
+#[derive(Args, Clone, Debug, Default)]
+pub struct WhoseArgs {
+    /// Only what this process holds or asked (repeatable)
+    #[arg(short, long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    pub pid: Vec<u32>,
+    /// Only processes of this name (connections) and threads of this name (questions) (repeatable)
+    #[arg(long, value_name = "NAME")]
+    pub comm: Vec<String>,
+    /// Only sockets of this network namespace: an inode number, or a name or path on this machine (repeatable)
+    #[arg(long, value_name = "NETNS")]
+    pub netns: Vec<String>,
 }
 
 /// How to attach.
@@ -152,7 +258,7 @@ impl Attach {
 /// What to replay.
 #[derive(Args, Debug)]
 pub struct ReplayArgs {
-    /// A capture, as written by --capture
+    /// A capture, as written by --capture, or a bundle
     pub file: PathBuf,
     /// Print JSON lines (docs/output.md) instead of text
     #[arg(long)]
@@ -163,6 +269,62 @@ pub struct ReplayArgs {
     /// Print times in UTC, not in local time
     #[arg(long)]
     pub utc: bool,
+    /// Whose findings to show
+    #[command(flatten)]
+    pub whose: WhoseArgs,
+    /// Which findings to show, and how
+    #[command(flatten)]
+    pub view: ViewArgs,
+}
+
+/// What to list.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  mptcp-trace list\n  mptcp-trace list --comm nginx --port 443\n  \
+                  mptcp-trace list --json | jq -c 'select(.data.fell_back) | .data.remote'"
+)]
+pub struct ListArgs {
+    /// Print JSON lines (docs/output.md) instead of text
+    #[arg(long)]
+    pub json: bool,
+    /// Whose sockets to list
+    #[command(flatten)]
+    pub whose: WhoseArgs,
+    /// Which sockets to list
+    #[command(flatten)]
+    pub which: WhichArgs,
+    /// How to attach
+    #[command(flatten)]
+    pub attach: AttachArgs,
+}
+
+/// What to pack.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  mptcp-trace bundle problem.tar.zst --duration 1m\n  \
+                  mptcp-trace bundle problem.tar.zst --redact -- curl https://multipath-tcp.org\n  \
+                  mptcp-trace bundle problem.tar.zst --redact --from run.mpt\n  \
+                  mptcp-trace replay problem.tar.zst"
+)]
+pub struct BundleArgs {
+    /// The file to write; only its owner may read it
+    pub file: PathBuf,
+    /// Trace for this long: 10s, 5m; without a COMMAND 30s if nothing is said. Ctrl-C ends it earlier
+    #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
+    pub duration: Option<Duration>,
+    /// Replace addresses, names of processes and paths of control groups by others, the same one by the same, in
+    /// the raw records too
+    #[arg(long)]
+    pub redact: bool,
+    /// Do not trace: pack this capture
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["duration", "command"])]
+    pub from: Option<PathBuf>,
+    /// How to attach
+    #[command(flatten)]
+    pub attach: AttachArgs,
+    /// Trace this program (and its children) from its first instruction, and exit with its code
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
 }
 
 /// How to show a fallback.

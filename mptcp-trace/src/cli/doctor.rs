@@ -20,13 +20,7 @@ use crate::{
 
 /// Runs it; the exit code.
 pub(super) fn run(args: &DoctorArgs, verbose: u8) -> Result<u8, Exit> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the event loop")?;
-    let host = host::inspect(args.attach.btf.as_ref());
-    let examined = runtime.block_on(examine(&host, args, verbose))?;
-    let report = Report::new(&host, &examined);
+    let report = report(args, verbose)?;
     if args.json {
         let json = serde_json::to_string(&report).context("cannot write the report")?;
         print(&format!("{json}\n"))?;
@@ -34,6 +28,27 @@ pub(super) fn run(args: &DoctorArgs, verbose: u8) -> Result<u8, Exit> {
         print(&report.text())?;
     }
     Ok(if report.works { DONE } else { CANNOT_ANSWER })
+}
+
+/// The same as one JSON object.
+pub(super) fn json(attach: &AttachArgs, verbose: u8) -> Result<String, Exit> {
+    let args = DoctorArgs {
+        json: true,
+        attach: attach.clone(),
+        break_sensor: false,
+    };
+    let report = report(&args, verbose)?;
+    Ok(serde_json::to_string(&report).context("cannot write the report")?)
+}
+
+fn report(args: &DoctorArgs, verbose: u8) -> Result<Report, Exit> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")?;
+    let host = host::inspect(args.attach.btf.as_ref());
+    let examined = runtime.block_on(examine(&host, args, verbose))?;
+    Ok(Report::new(&host, &examined))
 }
 
 /// What came of trying.
@@ -88,7 +103,7 @@ async fn examine(host: &HostSupport, args: &DoctorArgs, verbose: u8) -> Result<E
 }
 
 /// Nothing but our own questions: the filter admits a process that cannot exist.
-fn config(host: &HostSupport, args: &AttachArgs, verbose: u8) -> TracerConfig {
+pub(super) fn config(host: &HostSupport, args: &AttachArgs, verbose: u8) -> TracerConfig {
     TracerConfig {
         layout: host.layout,
         numbers: host.numbers,

@@ -9,8 +9,8 @@ use std::{
 use anyhow::Context as _;
 
 use super::{
-    CANNOT_ANSWER, DONE, Exit, FAILED, USAGE,
-    args::{AttachArgs, LiveArgs},
+    CANNOT_ANSWER, DONE, Exit, FAILED, FOUND, USAGE,
+    args::{AttachArgs, LiveArgs, WhoseArgs},
     select,
 };
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
         run as run_pipeline,
     },
     plan::{Plan, plan},
-    sink::{Format, Source, reconciled, summary},
+    sink::{Format, Source},
 };
 
 /// Runs it; the exit code.
@@ -91,6 +91,8 @@ async fn trace(args: LiveArgs, verbose: u8) -> Result<u8, Exit> {
     say(&plan, &session, args.command.is_empty());
 
     let (format, out) = output(&args)?;
+    // Whose findings they are was decided in the kernel.
+    let view = select::view(&args.view, &WhoseArgs::default())?;
     let capture = match &args.capture {
         Some(path) => Some(begin_capture(path, &session)?),
         None => None,
@@ -101,6 +103,7 @@ async fn trace(args: LiveArgs, verbose: u8) -> Result<u8, Exit> {
         Source::Live,
         out,
         capture,
+        view,
         args.stop_after,
     );
     let begun = stages.begin();
@@ -137,7 +140,7 @@ pub(super) fn decide(host: &host::HostSupport, args: &AttachArgs) -> Result<Plan
 }
 
 /// The exit for a tracer that did not start.
-fn refused(why: StartError, args: &AttachArgs) -> Exit {
+pub(super) fn refused(why: StartError, args: &AttachArgs) -> Exit {
     match why {
         StartError::Refused { refusal, .. } => {
             let doubt = args.btf.as_ref().map_or_else(String::new, |file| {
@@ -280,15 +283,8 @@ fn report_end<W: Write>(
         Err(stop) => (session.losses().ok(), Some(stop)),
     };
     if let Some(losses) = losses {
-        let outcome = stages.outcome();
-        let losses = stages.with_filtered(&losses);
-        eprint!(
-            "{}",
-            prefixed(&summary(|sensor| outcome.of(sensor), &losses))
-        );
-        if session.has_fallbacks() {
-            eprint!("{}", prefixed(&reconciled(&outcome.reconciled)));
-        }
+        let reconciliation = &stages.outcome().reconciled;
+        eprint!("{}", prefixed(&stages.account(&losses, reconciliation)));
     }
     stop
 }
@@ -320,7 +316,12 @@ fn conclude<W: Write>(
     if stages.outcome().undecodable > 0 {
         return Err(Exit::Code(FAILED));
     }
-    Ok(code.map_or(DONE, |code| u8::try_from(code).unwrap_or(FAILED)))
+    let code = code.map_or(DONE, |code| u8::try_from(code).unwrap_or(FAILED));
+    // What the command says of itself goes first.
+    if code == DONE && stages.outcome().failing > 0 {
+        return Ok(FOUND);
+    }
+    Ok(code)
 }
 
 fn close_early<W: Write>(

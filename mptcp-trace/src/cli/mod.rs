@@ -1,9 +1,11 @@
 //! What was typed, and what the program needs. The one owner of the exit code.
 
 mod args;
+mod bundle;
 mod demo;
 mod doctor;
 mod explain;
+mod list;
 mod live;
 mod replay;
 mod select;
@@ -24,6 +26,8 @@ const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 /// This kernel, or these privileges, cannot answer.
 const CANNOT_ANSWER: u8 = 3;
+/// There is a finding that shall fail the run.
+const FOUND: u8 = 4;
 
 /// Why a verb ends early.
 #[derive(Debug)]
@@ -55,6 +59,8 @@ pub fn main() -> ExitCode {
         Some(Verb::Live(args)) => live::run(args, verbose),
         Some(Verb::Replay(args)) => replay::run(&args),
         Some(Verb::Doctor(args)) => doctor::run(&args, verbose),
+        Some(Verb::List(args)) => list::run(&args, verbose),
+        Some(Verb::Bundle(args)) => bundle::run(&args, verbose),
         Some(Verb::Demo(args)) => demo::run(&args, verbose),
         Some(Verb::Explain(args)) => explain::run(&args),
     };

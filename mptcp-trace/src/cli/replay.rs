@@ -2,25 +2,30 @@
 
 use std::{
     fs::File,
-    io::{self, BufReader, IsTerminal as _},
+    io::{self, BufReader, IsTerminal as _, Read as _},
+    path::Path,
 };
 
 use anyhow::Context as _;
 
-use super::{DONE, Exit, FAILED, args::ReplayArgs};
+use super::{DONE, Exit, FAILED, FOUND, args::ReplayArgs, select};
 use crate::{
+    bundle,
     capture::{Frame, Reader},
     model::LossReport,
-    pipeline::{Stages, Stop, prefixed},
-    plan::FALLBACK,
-    sink::{Format, Source, reconciled, summary},
+    pipeline::{Stages, Stop, View, prefixed},
+    sink::{Format, Source},
 };
 
 /// Runs it; the exit code.
 pub(super) fn run(args: &ReplayArgs) -> Result<u8, Exit> {
+    let view = select::view(&args.view, &args.whose)?;
+    with_capture(&args.file, |input| replay(args, view, input))
+}
+
+fn replay(args: &ReplayArgs, view: View, input: &mut dyn io::Read) -> Result<u8, Exit> {
     let name = args.file.display().to_string();
-    let file = File::open(&args.file).with_context(|| format!("cannot open the capture {name}"))?;
-    let (mut reader, facts) = Reader::open(BufReader::new(file))
+    let (mut reader, facts) = Reader::open(BufReader::new(input))
         .map_err(|why| Exit::Because(FAILED, format!("cannot replay {name}: {why}")))?;
     let terminal = io::stdout().is_terminal();
     let format = if args.json {
@@ -33,21 +38,21 @@ pub(super) fn run(args: &ReplayArgs) -> Result<u8, Exit> {
         }
     };
     let out = io::stdout().lock();
-    let mut stages = Stages::new(facts, format, Source::Replay, out, None, args.stop_after);
+    let mut stages = Stages::new(
+        facts,
+        format,
+        Source::Replay,
+        out,
+        None,
+        view,
+        args.stop_after,
+    );
     let played = play(&mut stages, &mut reader);
     match played {
         Ok(Some(losses)) => {
             let finished = stages.finish(&losses);
-            let outcome = stages.outcome();
-            let has_fallbacks = losses.sensors.iter().any(|loss| loss.sensor == FALLBACK);
-            let losses = stages.with_filtered(&losses);
-            eprint!(
-                "{}",
-                prefixed(&summary(|sensor| outcome.of(sensor), &losses))
-            );
-            if has_fallbacks {
-                eprint!("{}", prefixed(&reconciled(&outcome.reconciled)));
-            }
+            let reconciliation = &stages.outcome().reconciled;
+            eprint!("{}", prefixed(&stages.account(&losses, reconciliation)));
             stop_to_exit(finished.err())?;
         }
         Ok(None) => {
@@ -70,11 +75,32 @@ pub(super) fn run(args: &ReplayArgs) -> Result<u8, Exit> {
     if stages.outcome().undecodable > 0 {
         return Err(Exit::Code(FAILED));
     }
+    if stages.outcome().failing > 0 {
+        return Ok(FOUND);
+    }
     Ok(DONE)
 }
 
+/// Runs `play` on a capture, or on the one inside of a bundle.
+pub(super) fn with_capture<T>(
+    path: &Path,
+    play: impl FnOnce(&mut dyn io::Read) -> Result<T, Exit>,
+) -> Result<T, Exit> {
+    let name = path.display();
+    let mut file = File::open(path).with_context(|| format!("cannot open the capture {name}"))?;
+    let mut head = [0; bundle::MAGIC.len()];
+    // What cannot be read is complained about by whoever wants to read on.
+    let got = file.read(&mut head).unwrap_or(0);
+    let mut whole = io::Cursor::new(head).take(got as u64).chain(file);
+    if head[..got] == bundle::MAGIC {
+        return bundle::with_capture(whole, play)
+            .with_context(|| format!("cannot replay {name}"))?;
+    }
+    play(&mut whole)
+}
+
 /// Plays to the end; the losses that stand there, or nothing if the capture is cut off.
-fn play<W: io::Write, R: io::Read>(
+pub(super) fn play<W: io::Write, R: io::Read>(
     stages: &mut Stages<W>,
     reader: &mut Reader<R>,
 ) -> Result<Option<LossReport>, Stop> {

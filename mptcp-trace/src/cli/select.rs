@@ -2,7 +2,14 @@
 
 use std::{fs, io::ErrorKind, os::unix::fs::MetadataExt as _, path::Path};
 
-use crate::{kernel::readable, pipeline::Watched};
+use super::args::{ViewArgs, WhichArgs, WhoseArgs};
+use crate::{
+    kernel::readable,
+    model::Verdict,
+    pipeline::{View, Watched},
+    tally::tallies,
+    wanted::Wanted,
+};
 use anyhow::{Context as _, bail, ensure};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -38,6 +45,48 @@ pub(super) fn watch(pid: u32) -> anyhow::Result<Watched> {
     };
     let pidfd = readable(pidfd).with_context(|| format!("cannot watch process {pid}"))?;
     Ok(Watched { pid, pidfd })
+}
+
+/// What is done with findings, as the options ask for.
+///
+/// # Errors
+///
+/// Says that no process can have that name, or that there is no such namespace.
+pub(super) fn view(view: &ViewArgs, whose: &WhoseArgs) -> anyhow::Result<View> {
+    Ok(View {
+        wanted: wanted(&view.which, &view.verdict, whose)?,
+        fail_on: view.fail_on.clone(),
+        summary: tallies(&view.sums()),
+    })
+}
+
+/// Which findings are to be shown.
+///
+/// # Errors
+///
+/// Says that no process can have that name, or that there is no such namespace.
+pub(super) fn wanted(
+    which: &WhichArgs,
+    verdicts: &[Verdict],
+    whose: &WhoseArgs,
+) -> anyhow::Result<Wanted> {
+    for name in &whose.comm {
+        let _bytes = comm(name)?;
+    }
+    Ok(Wanted {
+        causes: which.cause.clone(),
+        verdicts: verdicts.to_vec(),
+        addrs: which.addr.clone(),
+        ports: which.port.clone(),
+        pids: whose.pid.clone(),
+        comms: whose.comm.clone(),
+        netns: whose
+            .netns
+            .iter()
+            .map(|name| netns(name))
+            .collect::<anyhow::Result<_>>()?,
+        cgroups: which.cgroup.clone(),
+    })
 }
 
 /// A thread name as the kernel keeps it: at most 15 bytes and a NUL.

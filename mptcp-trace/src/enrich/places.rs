@@ -53,19 +53,26 @@ impl Places {
 
     /// Where the process lives, if it can still be found out.
     pub fn of(&mut self, pid: u32, cgroup_id: u64) -> Place {
-        if let Some(place) = self.known.get(&cgroup_id) {
-            return place.clone();
-        }
-        if !self.live || cgroup_id == 0 {
-            return Place::default();
-        }
-        let Some(path) = ask(pid) else {
-            // It has ended; another process of the same group may tell later.
-            return Place::default();
-        };
-        self.tell(cgroup_id, &path);
-        self.new.push((cgroup_id, path));
+        self.learn(pid, cgroup_id);
         self.known.get(&cgroup_id).cloned().unwrap_or_default()
+    }
+
+    /// Finds out where the process lives, for later.
+    pub fn learn(&mut self, pid: u32, cgroup_id: u64) {
+        if !self.live || cgroup_id == 0 || self.known.contains_key(&cgroup_id) {
+            return;
+        }
+        // If it has ended, another process of the same group may tell later.
+        if let Some(path) = ask(pid) {
+            self.tell(cgroup_id, &path);
+            self.new.push((cgroup_id, path));
+        }
+    }
+
+    /// Path of a control group, if it is known.
+    #[must_use]
+    pub fn path(&self, cgroup_id: u64) -> Option<&str> {
+        self.known.get(&cgroup_id)?.cgroup.as_deref()
     }
 }
 

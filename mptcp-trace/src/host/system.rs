@@ -6,6 +6,20 @@ use socket2::{Domain, Socket, Type};
 
 use super::{Fact, PidNamespace, btf::KERNEL_BTF, privileges};
 
+/// The settings of MPTCP in our own network namespace (`sysctl net.mptcp`), by name.
+#[must_use]
+pub fn mptcp_sysctls() -> std::collections::BTreeMap<String, String> {
+    let files = fs::read_dir("/proc/sys/net/mptcp").into_iter().flatten();
+    files
+        .flatten()
+        .filter_map(|file| {
+            let value = fs::read_to_string(file.path()).ok()?;
+            let name = file.file_name().into_string().ok()?;
+            Some((format!("net.mptcp.{name}"), value.trim().to_owned()))
+        })
+        .collect()
+}
+
 /// `uname -r`.
 #[must_use]
 pub fn kernel_release() -> String {

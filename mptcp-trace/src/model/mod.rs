@@ -7,9 +7,13 @@
 mod cause;
 mod connection;
 mod facts;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod loss;
 mod query;
 mod refusal;
+mod subject;
+mod sum;
 mod verdict;
 mod words;
 
@@ -25,5 +29,7 @@ pub use query::{
     TcpState,
 };
 pub use refusal::{Refusal, RefusalEvent, Refused};
+pub use subject::{Prefix, Subject};
+pub use sum::{By, Sum, SumRow, SumTable};
 pub use verdict::{ClosedBy, Judgement, LastAsked, Verdict, VerdictEvent};
 pub use words::short;

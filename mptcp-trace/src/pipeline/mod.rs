@@ -1,6 +1,7 @@
 //! The one loop: records in, lines out, until something says stop.
 
 mod command;
+mod inventory;
 mod session;
 mod stages;
 mod stop;
@@ -14,14 +15,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub use self::{
     command::{CannotRun, Command, Held},
+    inventory::Inventory,
     session::{CanaryReport, Session, StartError, start},
-    stages::{Outcome, Stages},
+    stages::{Outcome, Stages, View},
     stop::Stop,
 };
 use crate::{
     host::{netstat::boottime, system::hangup_is_ignored},
     kernel::{LogRing, RecordRing},
-    sink::{reconciled, summary},
 };
 
 /// How long the ring may fill before we look again. At a million records a second it holds 25 ms of them.
@@ -156,18 +157,10 @@ pub async fn run<W: Write>(
 fn tell_state<W: Write>(session: &mut Session, stages: &mut Stages<W>) -> Result<(), Stop> {
     let losses = session.losses_now().map_err(Stop::Failed)?;
     session.records.drain(|bytes| stages.take(bytes))?;
+    stages.sum_up();
     stages.flush()?;
-    let outcome = stages.outcome();
-    eprint!(
-        "{}",
-        prefixed(&summary(
-            |sensor| outcome.of(sensor),
-            &stages.with_filtered(&losses)
-        ))
-    );
-    if session.has_fallbacks() {
-        eprint!("{}", prefixed(&reconciled(&stages.reconcile(&losses))));
-    }
+    let reconciliation = stages.reconcile(&losses);
+    eprint!("{}", prefixed(&stages.account(&losses, &reconciliation)));
     Ok(())
 }
 

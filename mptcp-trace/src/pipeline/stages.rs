@@ -12,7 +12,9 @@ use crate::{
     enrich::{self, Places},
     model::{Facts, Finding, LossReport, Reconciliation},
     plan::{FALLBACK, QUERY},
-    sink::{Format, Source},
+    sink::{Format, Source, failing, not_shown, reconciled, summary},
+    tally::Tally,
+    wanted::{FailOn, Wanted},
 };
 
 /// The stages right of the ring, the same for live records and for those of a capture.
@@ -29,7 +31,19 @@ pub struct Stages<W: Write> {
     /// Findings that are ready, between two stages.
     ready: Vec<Finding>,
     outcome: Outcome,
+    view: View,
     stop_after: Option<u64>,
+}
+
+/// What is done with findings.
+#[derive(Debug, Default)]
+pub struct View {
+    /// Which of them are shown.
+    pub wanted: Wanted,
+    /// Which of them fail the run, shown or not.
+    pub fail_on: Vec<FailOn>,
+    /// Instead of showing them: what they are summed up by.
+    pub summary: Vec<Tally>,
 }
 
 /// What is left when a run is over.
@@ -41,6 +55,12 @@ pub struct Outcome {
     pub queries: u64,
     /// And what was concluded when connections ended.
     pub verdicts: u64,
+    /// Findings that the reader does not want to see.
+    pub not_shown: u64,
+    /// Findings that fail the run.
+    pub failing: u64,
+    /// The first of them, as a line of text.
+    pub first_failing: Option<String>,
     /// Records that could not be decoded; each was complained about.
     pub undecodable: u64,
     /// What the kernel counted against what was traced.
@@ -67,6 +87,7 @@ impl<W: Write> Stages<W> {
         source: Source,
         out: W,
         capture: Option<capture::Writer<BufWriter<File>>>,
+        view: View,
         stop_after: Option<u64>,
     ) -> Self {
         let lines = Vec::with_capacity(64 * 1024);
@@ -85,6 +106,7 @@ impl<W: Write> Stages<W> {
             correlator: Correlator::default(),
             ready: Vec::new(),
             outcome: Outcome::default(),
+            view,
             stop_after,
         }
     }
@@ -108,6 +130,8 @@ impl<W: Write> Stages<W> {
         let observation = decode(bytes, &self.facts);
         let event = match observation {
             Ok(Observation::Query(query)) => {
+                self.places
+                    .learn(query.process.pid, query.process.cgroup_id);
                 Some(Finding::Query(enrich::query(&self.facts, query)))
             }
             Ok(Observation::Connection(connection)) => {
@@ -115,6 +139,8 @@ impl<W: Write> Stages<W> {
                 Some(Finding::Connection(Box::new(event)))
             }
             Ok(Observation::Refusal(refusal)) => {
+                self.places
+                    .learn(refusal.process.pid, refusal.process.cgroup_id);
                 let event = enrich::refusal(&self.facts, *refusal);
                 Some(Finding::Refusal(Box::new(event)))
             }
@@ -185,7 +211,18 @@ impl<W: Write> Stages<W> {
             if self.has_enough() {
                 return Err(Stop::Enough);
             }
-            self.format.finding(&finding, &mut self.lines);
+            self.mark_failing(&finding);
+            let places = &self.places;
+            if !self.view.wanted.wants(&finding, |id| places.path(id)) {
+                self.outcome.not_shown += 1;
+                continue;
+            }
+            if self.view.summary.is_empty() {
+                self.format.finding(&finding, &mut self.lines);
+            }
+            for tally in &mut self.view.summary {
+                tally.add(&finding, |id| places.path(id));
+            }
             self.outcome.findings += 1;
             match finding {
                 Finding::Query(_) | Finding::Refusal(_) => self.outcome.queries += 1,
@@ -202,6 +239,34 @@ impl<W: Write> Stages<W> {
         Ok(())
     }
 
+    fn mark_failing(&mut self, finding: &Finding) {
+        if !self.view.fail_on.iter().any(|it| it.matches(finding)) {
+            return;
+        }
+        self.outcome.failing += 1;
+        if self.outcome.first_failing.is_none() {
+            let format = Format::Text {
+                header: false,
+                colour: false,
+                utc: matches!(self.format, Format::Text { utc: true, .. } | Format::Json),
+            };
+            let mut line = Vec::new();
+            format.finding(finding, &mut line);
+            let words: Vec<String> = String::from_utf8_lossy(&line)
+                .split_whitespace()
+                .map(str::to_owned)
+                .collect();
+            self.outcome.first_failing = Some(words.join(" "));
+        }
+    }
+
+    /// Prints the sums so far, if there are to be some.
+    pub fn sum_up(&mut self) {
+        for tally in &self.view.summary {
+            self.format.sums(&tally.table(), &mut self.lines);
+        }
+    }
+
     fn has_enough(&self) -> bool {
         self.stop_after
             .is_some_and(|limit| self.outcome.findings >= limit)
@@ -211,10 +276,14 @@ impl<W: Write> Stages<W> {
     ///
     /// # Errors
     ///
-    /// [`Stop`] if it cannot be written, or enough was printed.
+    /// [`Stop`] if it cannot be written.
     pub fn cut_off(&mut self) -> Result<(), Stop> {
         self.correlator.cut_off(&self.facts, &mut self.ready);
-        self.print_ready()?;
+        match self.print_ready() {
+            Ok(()) | Err(Stop::Enough) => {}
+            Err(other) => return Err(other),
+        }
+        self.sum_up();
         self.flush()
     }
 
@@ -252,10 +321,12 @@ impl<W: Write> Stages<W> {
                 .context("cannot write the capture")
                 .map_err(Stop::Failed)?;
         }
+        self.sum_up();
         self.outcome.reconciled = reconcile(self.books(), losses, &self.facts);
         let losses = self.with_filtered(losses);
         self.format.end(
             self.outcome.findings,
+            self.outcome.not_shown,
             &losses,
             &self.outcome.reconciled,
             &mut self.lines,
@@ -291,6 +362,28 @@ impl<W: Write> Stages<W> {
             }
         }
         losses
+    }
+
+    /// The last words on stderr: how much was seen and shown, what was not, and whether the kernel's counters
+    /// agree.
+    #[must_use]
+    pub fn account(&self, losses: &LossReport, reconciliation: &[Reconciliation]) -> String {
+        let losses = self.with_filtered(losses);
+        let done = match self.view.summary.is_empty() {
+            true => "printed",
+            false => "summed up",
+        };
+        let mut text = summary(done, |sensor| self.outcome.of(sensor), &losses);
+        if self.view.wanted != Wanted::default() {
+            text.push_str(&not_shown(self.outcome.not_shown));
+        }
+        if let Some(first) = &self.outcome.first_failing {
+            text.push_str(&failing(self.outcome.failing, first));
+        }
+        if losses.sensors.iter().any(|loss| loss.sensor == FALLBACK) {
+            text.push_str(&reconciled(reconciliation));
+        }
+        text
     }
 
     /// What was done.

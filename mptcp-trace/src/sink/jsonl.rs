@@ -13,7 +13,7 @@ use super::Source;
 use crate::model::{
     Connection, ConnectionEvent, ConnectionKind, Facts, Family, Finding, Judgement, Loss,
     LossReport, Owner, Place, Process, Protocol, Query, QueryEvent, Reconciliation, Refusal,
-    RefusalEvent, Refused, SensorState, Side, Socket, Stage, VerdictEvent,
+    RefusalEvent, Refused, SensorState, Side, Socket, Stage, Sum, SumRow, SumTable, VerdictEvent,
 };
 
 /// Version of `docs/output.md`.
@@ -32,6 +32,8 @@ enum Message<'a> {
     Verdict(Box<VerdictData<'a>>),
     OptionRefused(Box<OptionRefusedData<'a>>),
     SocketRefused(Box<SocketRefusedData<'a>>),
+    Summary(SummaryData<'a>),
+    Socket(Box<SocketData<'a>>),
     End(End<'a>),
 }
 
@@ -217,6 +219,7 @@ struct Endpoint {
 #[derive(Serialize)]
 struct End<'a> {
     findings: u64,
+    not_shown: u64,
     losses: Vec<LossData<'a>>,
     complete: bool,
     reconciliation: Vec<ReconciliationData<'a>>,
@@ -227,6 +230,52 @@ struct LossData<'a> {
     sensor: &'a str,
     #[serde(flatten)]
     counters: Counters,
+}
+
+#[derive(Serialize)]
+struct SocketData<'a> {
+    id: String,
+    state: String,
+    fell_back: Option<bool>,
+    cause: Option<&'a str>,
+    known: &'static str,
+    side: Option<&'static str>,
+    bytes_sent: Option<u64>,
+    bytes_received: Option<u64>,
+    /// Nothing of what is traced tells how many there are.
+    subflows: Option<u64>,
+    owner: Option<OwnerData<'a>>,
+    netns: u32,
+    socket: String,
+    inode: Option<u64>,
+    family: &'static str,
+    local: Endpoint,
+    remote: Endpoint,
+}
+
+#[derive(Serialize)]
+struct SummaryData<'a> {
+    by: &'static str,
+    rows: Vec<SumRowData<'a>>,
+    others: Option<SumData>,
+    forgotten: u64,
+}
+
+#[derive(Serialize)]
+struct SumRowData<'a> {
+    key: &'a str,
+    #[serde(flatten)]
+    sum: SumData,
+}
+
+#[derive(Serialize)]
+struct SumData {
+    connections: u64,
+    fallbacks: u64,
+    questions: u64,
+    refusals: u64,
+    verdicts: BTreeMap<&'static str, u64>,
+    share: Option<f64>,
 }
 
 /// The counters of a sensor as fields of its object, in their order.
@@ -301,8 +350,96 @@ pub(super) fn finding(finding: &Finding, out: &mut Vec<u8>) {
     }
 }
 
+pub(super) fn socket(event: &ConnectionEvent, out: &mut Vec<u8>) {
+    let ConnectionData {
+        id,
+        cause,
+        known,
+        side,
+        bytes_sent,
+        bytes_received,
+        fell_back,
+        owner,
+        netns,
+        socket,
+        inode,
+        family,
+        state,
+        local,
+        remote,
+        ..
+    } = connection(event);
+    push(
+        out,
+        &Message::Socket(Box::new(SocketData {
+            id,
+            state,
+            fell_back,
+            cause,
+            known,
+            side,
+            bytes_sent,
+            bytes_received,
+            subflows: None,
+            owner,
+            netns,
+            socket,
+            inode,
+            family,
+            local,
+            remote,
+        })),
+    );
+}
+
+pub(super) fn sums(table: &SumTable, out: &mut Vec<u8>) {
+    let SumTable {
+        by,
+        rows,
+        others,
+        forgotten,
+    } = table;
+    push(
+        out,
+        &Message::Summary(SummaryData {
+            by: by.name(),
+            rows: rows
+                .iter()
+                .map(|SumRow { key, sum }| SumRowData {
+                    key,
+                    sum: sum_data(sum),
+                })
+                .collect(),
+            others: others.as_ref().map(sum_data),
+            forgotten: *forgotten,
+        }),
+    );
+}
+
+fn sum_data(sum: &Sum) -> SumData {
+    let Sum {
+        connections,
+        fallbacks,
+        questions,
+        refusals,
+        verdicts,
+    } = sum;
+    SumData {
+        connections: *connections,
+        fallbacks: *fallbacks,
+        questions: *questions,
+        refusals: *refusals,
+        verdicts: verdicts
+            .iter()
+            .map(|(verdict, count)| (verdict.name(), *count))
+            .collect(),
+        share: sum.share(),
+    }
+}
+
 pub(super) fn end(
     findings: u64,
+    not_shown: u64,
     losses: &LossReport,
     reconciled: &[Reconciliation],
     out: &mut Vec<u8>,
@@ -320,6 +457,7 @@ pub(super) fn end(
         out,
         &Message::End(End {
             findings,
+            not_shown,
             losses,
             complete,
             reconciliation: reconciled

@@ -2,13 +2,15 @@
 
 mod escape;
 mod jsonl;
+mod sockets;
 mod summary;
+mod sums;
 mod text;
 
 pub use escape::escape;
-pub use summary::{reconciled, summary};
+pub use summary::{failing, not_shown, reconciled, summary};
 
-use crate::model::{Facts, Finding, LossReport, Reconciliation};
+use crate::model::{ConnectionEvent, Facts, Finding, LossReport, Reconciliation, SumTable};
 
 /// Where the records come from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,17 +59,42 @@ impl Format {
         }
     }
 
+    /// The names of the columns of [`Self::socket`].
+    pub fn sockets(self, out: &mut Vec<u8>) {
+        match self {
+            Self::Text { header: true, .. } => sockets::header(out),
+            Self::Text { header: false, .. } | Self::Json => {}
+        }
+    }
+
+    /// A socket that is there.
+    pub fn socket(self, event: &ConnectionEvent, out: &mut Vec<u8>) {
+        match self {
+            Self::Text { .. } => sockets::socket(event, out),
+            Self::Json => jsonl::socket(event, out),
+        }
+    }
+
+    /// Sums of findings.
+    pub fn sums(self, table: &SumTable, out: &mut Vec<u8>) {
+        match self {
+            Self::Text { .. } => sums::text(table, out),
+            Self::Json => jsonl::sums(table, out),
+        }
+    }
+
     /// What comes after the last finding.
     pub fn end(
         self,
         findings: u64,
+        not_shown: u64,
         losses: &LossReport,
         reconciled: &[Reconciliation],
         out: &mut Vec<u8>,
     ) {
         match self {
             Self::Text { .. } => {}
-            Self::Json => jsonl::end(findings, losses, reconciled, out),
+            Self::Json => jsonl::end(findings, not_shown, losses, reconciled, out),
         }
     }
 }

@@ -46,10 +46,28 @@ pub fn reconciled(all: &[Reconciliation]) -> String {
     text
 }
 
-/// One line a sensor; printed also when nothing was lost, so that its absence means something. `printed`
-/// says how many lines that sensor made.
+/// How much the reader did not want to see; said also when that is nothing.
 #[must_use]
-pub fn summary(printed: impl Fn(&str) -> u64, losses: &LossReport) -> String {
+pub fn not_shown(findings: u64) -> String {
+    let word = if findings == 1 { "finding" } else { "findings" };
+    format!("not shown: {findings} {word}\n")
+}
+
+/// How many findings fail the run, and the first of them.
+#[must_use]
+pub fn failing(findings: u64, first: &str) -> String {
+    let words = if findings == 1 {
+        "1 finding fails the run:".to_owned()
+    } else {
+        format!("{findings} findings fail the run, the first of them:")
+    };
+    format!("--fail-on: {words} {first}\n")
+}
+
+/// One line a sensor; printed also when nothing was lost, so that its absence means something. `printed`
+/// says how many findings that sensor made, and `done` what became of them.
+#[must_use]
+pub fn summary(done: &str, printed: impl Fn(&str) -> u64, losses: &LossReport) -> String {
     let mut text = String::new();
     for loss in &losses.sensors {
         let Loss {
@@ -64,7 +82,7 @@ pub fn summary(printed: impl Fn(&str) -> u64, losses: &LossReport) -> String {
         // Writing to memory does not fail.
         let _infallible = write!(
             text,
-            "{sensor}: {} printed; {seen} seen = {emitted} recorded + {filtered} filtered + {} lost",
+            "{sensor}: {} {done}; {seen} seen = {emitted} recorded + {filtered} filtered + {} lost",
             printed(sensor),
             loss.lost()
         );
@@ -121,7 +139,7 @@ mod tests {
             counted: Vec::new(),
         };
         assert_eq!(
-            summary(|_| 2, &report),
+            summary("printed", |_| 2, &report),
             "query: 2 printed; 3 seen = 2 recorded + 1 filtered + 0 lost\n"
         );
         let lossy = Loss {
@@ -136,7 +154,7 @@ mod tests {
             counted: Vec::new(),
         };
         assert_eq!(
-            summary(|_| 2, &report),
+            summary("printed", |_| 2, &report),
             "query: 2 printed; 9 seen = 2 recorded + 1 filtered + 6 lost (5 ring full, 1 return not \
              seen); 2 runs of a probe skipped by the kernel\n"
         );
@@ -187,6 +205,7 @@ mod tests {
         };
         assert!(
             summary(
+                "printed",
                 |_| 2,
                 &LossReport {
                     sensors: vec![wrong],

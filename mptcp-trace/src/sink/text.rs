@@ -114,7 +114,7 @@ fn story(connection: &Connection) -> String {
     words.join(", ")
 }
 
-fn cause(connection: &Connection) -> String {
+pub(super) fn cause(connection: &Connection) -> String {
     match (&connection.cause, connection.known) {
         (Some(cause), Known::Reported) => escape(cause),
         (Some(cause), Known::Inferred | Known::Unknown) => format!("{} (inferred)", escape(cause)),
@@ -246,7 +246,7 @@ fn refusal(event: &RefusalEvent, colour: bool, utc: bool, out: &mut Vec<u8>) {
 }
 
 /// The columns of an owner.
-fn who(owner: Option<&Owner>) -> (String, String) {
+pub(super) fn who(owner: Option<&Owner>) -> (String, String) {
     owner.map_or_else(
         || ("?".to_owned(), "?".to_owned()),
         |owner| (owner.process.pid.to_string(), escape(&owner.process.comm)),

@@ -3,9 +3,11 @@
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a test")]
 
 mod bad_input;
+mod bundle;
 mod common;
 mod fallbacks;
 mod live;
+mod views;
 
 /// Not a test: the application that the others trace.
 #[test]

@@ -1,0 +1,97 @@
+//! `mptcp-trace list`: every MPTCP socket that is there now.
+
+use std::{convert::Infallible, io::IsTerminal as _};
+
+use anyhow::Context as _;
+
+use super::{
+    CANNOT_ANSWER, DONE, Exit,
+    args::ListArgs,
+    doctor,
+    live::{decide, refused},
+    print, select,
+};
+use crate::{
+    enrich::Places,
+    host,
+    pipeline::{self, Inventory, prefixed},
+    plan::FALLBACK,
+    sink::{Format, Source},
+};
+
+/// Runs it; the exit code.
+pub(super) fn run(args: &ListArgs, verbose: u8) -> Result<u8, Exit> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")?;
+    runtime.block_on(list(args, verbose))
+}
+
+async fn list(args: &ListArgs, verbose: u8) -> Result<u8, Exit> {
+    let wanted = select::wanted(&args.which, &[], &args.whose)?;
+    let host = host::inspect(args.attach.btf.as_ref());
+    let plan = decide(&host, &args.attach)?;
+    // Nobody's doings are wanted, only what is there.
+    let config = doctor::config(&host, &args.attach, verbose);
+    let mut session = pipeline::start(&host, &plan, &config, args.attach.attach.only())
+        .await
+        .map_err(|why| refused(why, &args.attach))?;
+    if !session.has_fallbacks() {
+        return Err(Exit::Because(
+            CANNOT_ANSWER,
+            "sockets cannot be listed on this kernel; mptcp-trace doctor tells why".into(),
+        ));
+    }
+    session.tracer.stop()?;
+    let mut places = Places::live();
+    let mut found = Inventory::default();
+    let facts = session.facts.clone();
+    for bytes in std::mem::take(&mut session.backlog) {
+        found.take(&bytes, &facts, &mut places);
+    }
+    let Ok(()) = session.records.drain(|bytes| {
+        found.take(bytes, &facts, &mut places);
+        Ok::<(), Infallible>(())
+    });
+    let format = match args.json {
+        true => Format::Json,
+        false => Format::Text {
+            header: std::io::stdout().is_terminal(),
+            colour: false,
+            utc: false,
+        },
+    };
+    let losses = session.losses()?;
+    let mut out = Vec::new();
+    if args.json {
+        format.start(&facts, Source::Live, &mut out);
+    }
+    let printed = found.print(&wanted, &places, format, &mut out);
+    format.end(
+        printed,
+        found.len() as u64 - printed,
+        &losses,
+        &[],
+        &mut out,
+    );
+    print(&String::from_utf8_lossy(&out))?;
+    let word = if printed == 1 { "socket" } else { "sockets" };
+    let mut said = format!("{printed} MPTCP {word}");
+    if found.len() as u64 > printed {
+        said.push_str(&format!("; not shown: {}", found.len() as u64 - printed));
+    }
+    let lost: u64 = losses
+        .sensors
+        .iter()
+        .filter(|loss| loss.sensor == FALLBACK)
+        .map(crate::model::Loss::lost)
+        .sum();
+    if lost > 0 {
+        said.push_str(&format!(
+            "; {lost} more were lost: there are more than the ring holds, use a larger --ring-size"
+        ));
+    }
+    eprint!("{}", prefixed(&said));
+    Ok(DONE)
+}

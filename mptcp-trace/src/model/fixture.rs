@@ -1,0 +1,167 @@
+//! Findings for tests.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, SystemTime},
+};
+
+use super::*;
+
+/// The parts that rows of a table differ in.
+#[derive(Clone, Copy)]
+pub(crate) struct Row {
+    pub(crate) kind: ConnectionKind,
+    pub(crate) at_ms: u64,
+    pub(crate) address: u64,
+    pub(crate) cause: Option<&'static str>,
+    pub(crate) verdict: Option<Verdict>,
+    pub(crate) local: &'static str,
+    pub(crate) remote: &'static str,
+    pub(crate) pid: u32,
+    pub(crate) comm: &'static str,
+    pub(crate) netns: u32,
+    pub(crate) cgroup_id: u64,
+    pub(crate) cgroup: Option<&'static str>,
+}
+
+impl Default for Row {
+    fn default() -> Self {
+        Self {
+            kind: ConnectionKind::Fallback,
+            at_ms: 1,
+            address: 1,
+            cause: Some("DssFallback"),
+            verdict: None,
+            local: "10.0.0.1:1000",
+            remote: "192.0.2.7:443",
+            pid: 7,
+            comm: "curl",
+            netns: 9,
+            cgroup_id: 5,
+            cgroup: Some("/a/b.service"),
+        }
+    }
+}
+
+impl Row {
+    fn socket(&self) -> Socket {
+        let addr = |text: &str| -> SocketAddr { text.parse().unwrap() };
+        Socket {
+            id: SocketId(self.address),
+            inode: None,
+            netns: self.netns,
+            protocol: Protocol::Mptcp,
+            family: Family::Ipv4,
+            state: TcpState(1),
+            local: addr(self.local),
+            remote: addr(self.remote),
+        }
+    }
+
+    fn id(&self) -> ConnectionId {
+        ConnectionId {
+            socket: SocketId(self.address),
+            born_at: Duration::from_nanos(1),
+        }
+    }
+
+    fn process(&self) -> Process {
+        Process {
+            pid: self.pid,
+            tid: self.pid,
+            uid: 0,
+            cgroup_id: self.cgroup_id,
+            comm: self.comm.into(),
+        }
+    }
+
+    fn judgement(&self) -> Option<Judgement> {
+        Some(Judgement {
+            verdict: self.verdict?,
+            sentence: "because".into(),
+            fell_back_at: self.cause.map(|_| Duration::from_millis(1)),
+            cause: self.cause.map(Into::into),
+            delay: None,
+        })
+    }
+
+    /// A line about a connection.
+    pub(crate) fn connection(self) -> Finding {
+        Finding::Connection(Box::new(ConnectionEvent {
+            connection: Connection {
+                kind: self.kind,
+                at: Duration::from_millis(self.at_ms),
+                id: self.id(),
+                socket: self.socket(),
+                owner: Some(Owner {
+                    process: self.process(),
+                    via: Via::Connect,
+                }),
+                unaccepted: false,
+                admitted: true,
+                cause: self.cause.map(Into::into),
+                known: Known::Reported,
+                side: Some(Side::Active),
+                stage: None,
+                since_connect: None,
+                bytes: None,
+                evidence: Vec::new(),
+                existing: false,
+                fell_back: Some(self.kind == ConnectionKind::Fallback),
+                late: false,
+                current: (0, String::new()),
+                off_for: None,
+                rung: Rung::Fexit,
+            },
+            time: SystemTime::UNIX_EPOCH,
+            place: Place {
+                cgroup: self.cgroup.map(str::to_owned),
+                ..Place::default()
+            },
+        }))
+    }
+
+    /// A question about it.
+    pub(crate) fn query(self) -> Finding {
+        Finding::Query(QueryEvent {
+            query: Query {
+                asked_at: Duration::from_millis(self.at_ms),
+                latency: Duration::ZERO,
+                process: self.process(),
+                socket: self.socket(),
+                id: Some(self.id()),
+                connected_at: None,
+                api: Api::TcpIsMptcp,
+                answer: Answer::Mptcp,
+                errno: None,
+                fell_back: Some(self.cause.is_some()),
+                rung: Rung::Fexit,
+                state_bits: None,
+            },
+            time: SystemTime::UNIX_EPOCH,
+            judgement: self.judgement(),
+        })
+    }
+
+    /// What is left to say of it.
+    pub(crate) fn last_words(self) -> Finding {
+        Finding::Verdict(Box::new(VerdictEvent {
+            judgement: self.judgement().unwrap(),
+            id: self.id(),
+            at: Duration::from_millis(self.at_ms),
+            time: SystemTime::UNIX_EPOCH,
+            closed_by: ClosedBy::Death,
+            owner: Some(Owner {
+                process: self.process(),
+                via: Via::Query,
+            }),
+            place: Place {
+                cgroup: self.cgroup.map(str::to_owned),
+                ..Place::default()
+            },
+            socket: self.socket(),
+            asked: None,
+            questions: 0,
+        }))
+    }
+}

@@ -1,0 +1,270 @@
+//! What a finding is about, whatever its kind: what views of findings (filters, sums) go by.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use super::{
+    Connection, ConnectionEvent, ConnectionKind, Finding, Process, Refused, Socket, TcpState,
+    Verdict,
+};
+
+/// The common denominator of all findings.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Subject<'a> {
+    /// Who asked, or who holds the connection, if that is known.
+    pub process: Option<&'a Process>,
+    /// Path of the control group, where the finding itself knows it.
+    pub cgroup: Option<&'a str>,
+    /// The socket; none where there was none to be had.
+    pub socket: Option<&'a Socket>,
+    /// Inode number of the network namespace.
+    pub netns: u32,
+    /// When its identity was first seen, on `CLOCK_BOOTTIME`; none where it was not noted down.
+    pub born_at: Option<Duration>,
+    /// Name of the cause, as in the catalogue: of a fallback, or of the fallback that a verdict stands on.
+    pub cause: Option<&'a str>,
+    /// What is concluded.
+    pub verdict: Option<Verdict>,
+    /// The connection has fallen back, as far as this finding knows.
+    pub has_fallen: bool,
+    /// This very finding tells of the fallback: when it happened, on `CLOCK_BOOTTIME`.
+    pub falls_at: Option<Duration>,
+    /// An application asked.
+    pub is_question: bool,
+    /// An application was refused something because it speaks MPTCP.
+    pub is_refusal: bool,
+}
+
+impl<'a> Subject<'a> {
+    /// What a finding is about.
+    #[must_use]
+    pub fn of(finding: &'a Finding) -> Self {
+        match finding {
+            Finding::Query(event) => {
+                let query = &event.query;
+                let judgement = event.judgement.as_ref();
+                Self {
+                    process: Some(&query.process),
+                    cgroup: None,
+                    socket: Some(&query.socket),
+                    netns: query.socket.netns,
+                    born_at: query.id.map(|id| id.born_at),
+                    cause: judgement.and_then(|it| it.cause.as_deref()),
+                    verdict: judgement.map(|it| it.verdict),
+                    has_fallen: query.fell_back == Some(true)
+                        || judgement.is_some_and(|it| it.fell_back_at.is_some()),
+                    falls_at: None,
+                    is_question: true,
+                    is_refusal: false,
+                }
+            }
+            Finding::Connection(event) => Self::of_connection(event),
+            Finding::Verdict(event) => Self {
+                process: event.owner.as_ref().map(|owner| &owner.process),
+                cgroup: event.place.cgroup.as_deref(),
+                socket: Some(&event.socket),
+                netns: event.socket.netns,
+                born_at: Some(event.id.born_at),
+                cause: event.judgement.cause.as_deref(),
+                verdict: Some(event.judgement.verdict),
+                has_fallen: event.judgement.fell_back_at.is_some(),
+                falls_at: None,
+                is_question: false,
+                is_refusal: false,
+            },
+            Finding::Refusal(event) => {
+                let (socket, netns) = match &event.refusal.what {
+                    Refused::Option { socket, .. } => (Some(socket), socket.netns),
+                    Refused::Socket { netns, .. } => (None, *netns),
+                };
+                Self {
+                    process: Some(&event.refusal.process),
+                    cgroup: None,
+                    socket,
+                    netns,
+                    born_at: None,
+                    cause: None,
+                    verdict: None,
+                    has_fallen: false,
+                    falls_at: None,
+                    is_question: false,
+                    is_refusal: true,
+                }
+            }
+        }
+    }
+
+    fn of_connection(event: &'a ConnectionEvent) -> Self {
+        let Connection {
+            kind,
+            at,
+            id,
+            socket,
+            owner,
+            cause,
+            fell_back,
+            ..
+        } = &event.connection;
+        let is_fallback = *kind == ConnectionKind::Fallback;
+        let cause = match kind {
+            ConnectionKind::Plain => Some("plain"),
+            ConnectionKind::Blackhole => Some("Blackhole"),
+            ConnectionKind::Fallback
+            | ConnectionKind::Refused
+            | ConnectionKind::Existing
+            | ConnectionKind::Accepted
+            | ConnectionKind::Closed => cause.as_deref(),
+        };
+        Self {
+            process: owner.as_ref().map(|owner| &owner.process),
+            cgroup: event.place.cgroup.as_deref(),
+            socket: Some(socket),
+            netns: socket.netns,
+            born_at: Some(id.born_at),
+            cause,
+            verdict: None,
+            // What a blackhole says of its connection, the line of the fallback has said.
+            has_fallen: is_fallback
+                || *kind == ConnectionKind::Existing && *fell_back == Some(true),
+            falls_at: is_fallback.then_some(*at),
+            is_question: false,
+            is_refusal: false,
+        }
+    }
+
+    /// True if the socket waits for connections and is none itself.
+    #[must_use]
+    pub fn is_listener(&self) -> bool {
+        self.socket
+            .is_some_and(|socket| socket.state == TcpState::LISTEN)
+    }
+}
+
+/// Addresses that begin with the same bits; an IPv4 address inside of an IPv6 one counts as IPv4.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Prefix {
+    /// The first address.
+    addr: IpAddr,
+    /// How many bits are fixed.
+    bits: u8,
+}
+
+impl Prefix {
+    /// The prefix of that many bits which `addr` lies in; more bits than there are stand for all.
+    #[must_use]
+    pub fn around(addr: IpAddr, bits: u8) -> Self {
+        match addr.to_canonical() {
+            IpAddr::V4(v4) => {
+                let bits = bits.min(32);
+                let mask = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
+                Self {
+                    addr: IpAddr::V4((v4.to_bits() & mask).into()),
+                    bits,
+                }
+            }
+            IpAddr::V6(v6) => {
+                let bits = bits.min(128);
+                let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
+                Self {
+                    addr: IpAddr::V6((v6.to_bits() & mask).into()),
+                    bits,
+                }
+            }
+        }
+    }
+
+    /// True if the address lies in it.
+    #[must_use]
+    pub fn contains(self, addr: SocketAddr) -> bool {
+        let addr = addr.ip().to_canonical();
+        addr.is_ipv4() == self.addr.is_ipv4() && Self::around(addr, self.bits) == self
+    }
+}
+
+impl std::fmt::Display for Prefix {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(&format!("{}/{}", self.addr, self.bits))
+    }
+}
+
+impl std::str::FromStr for Prefix {
+    type Err = String;
+
+    /// An address, or an address and a number of bits.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = || {
+            format!(
+                "{text:?} is no address: write 192.0.2.7, 192.0.2.0/24, 2001:db8::1 or 2001:db8::/32"
+            )
+        };
+        let (addr, bits) = match text.split_once('/') {
+            Some((addr, bits)) => (addr, Some(bits)),
+            None => (text, None),
+        };
+        let typed: IpAddr = addr.parse().map_err(|_no_address| wrong())?;
+        let (width, inside) = match typed {
+            IpAddr::V4(_) => (32, 0),
+            IpAddr::V6(_) if typed.to_canonical().is_ipv4() => (128, 96),
+            IpAddr::V6(_) => (128, 0),
+        };
+        let bits = match bits {
+            None => width,
+            Some(bits) => bits
+                .parse::<u8>()
+                .ok()
+                .filter(|bits| (inside..=width).contains(bits))
+                .ok_or_else(wrong)?,
+        };
+        Ok(Self::around(typed, bits - inside))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_is_read_as_people_write_it_and_holds_what_it_says() {
+        for (text, shown) in [
+            ("192.0.2.7", "192.0.2.7/32"),
+            ("192.0.2.7/24", "192.0.2.0/24"),
+            ("0.0.0.0/0", "0.0.0.0/0"),
+            ("2001:db8:1:2::3/48", "2001:db8:1::/48"),
+            ("::/0", "::/0"),
+            ("::ffff:192.0.2.7", "192.0.2.7/32"),
+            ("::ffff:192.0.2.7/120", "192.0.2.0/24"),
+        ] {
+            assert_eq!(text.parse::<Prefix>().unwrap().to_string(), shown);
+        }
+        for text in [
+            "",
+            "localhost",
+            "192.0.2.7/33",
+            "192.0.2.7/",
+            "192.0.2/24",
+            "::/129",
+            "1.2.3.4/-1",
+            "::ffff:1.2.3.4/95",
+        ] {
+            assert!(text.parse::<Prefix>().is_err(), "{text}");
+        }
+        for (prefix, addr, holds) in [
+            ("192.0.2.0/24", "192.0.2.255:1", true),
+            ("192.0.2.0/24", "192.0.3.0:1", false),
+            ("192.0.2.0/24", "[::ffff:192.0.2.9]:1", true),
+            ("2001:db8::/32", "[2001:db8:ffff::1]:1", true),
+            ("2001:db8::/32", "[2001:db9::1]:1", false),
+            ("0.0.0.0/0", "[::1]:1", false),
+            ("::/0", "127.0.0.1:1", false),
+        ] {
+            let prefix: Prefix = prefix.parse().unwrap();
+            assert_eq!(
+                prefix.contains(addr.parse().unwrap()),
+                holds,
+                "{prefix} {addr}"
+            );
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Sums of findings as a table for people: columns as wide as what stands in them.
+
+use super::escape;
+use crate::model::{Sum, SumRow, SumTable};
+
+const COLUMNS: [&str; 6] = [
+    "CONNECTIONS",
+    "FALLBACKS",
+    "SHARE",
+    "QUESTIONS",
+    "REFUSALS",
+    "VERDICTS",
+];
+
+/// One table with its header.
+pub(super) fn text(table: &SumTable, out: &mut Vec<u8>) {
+    let SumTable {
+        by,
+        rows,
+        others,
+        forgotten,
+    } = table;
+    let mut cells = vec![line(by.name().to_uppercase(), COLUMNS.map(str::to_owned))];
+    cells.extend(
+        rows.iter()
+            .map(|SumRow { key, sum }| line(escape(key), columns(sum))),
+    );
+    cells.extend(
+        others
+            .as_ref()
+            .map(|sum| line("(others)".into(), columns(sum))),
+    );
+    let width = |column: usize| {
+        let longest = cells.iter().map(|row| row[column].chars().count()).max();
+        longest.unwrap_or_default()
+    };
+    let widths: Vec<usize> = (0..=COLUMNS.len()).map(width).collect();
+    for row in &cells {
+        let mut text = String::new();
+        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            let gap = width - cell.chars().count();
+            let space = " ".repeat(gap);
+            match column {
+                0 => text.extend([cell, space.as_str()]),
+                // Numbers end below each other.
+                1..6 => text.extend(["  ", space.as_str(), cell]),
+                _ => text.extend(["  ", cell]),
+            }
+        }
+        out.extend(text.trim_end().bytes());
+        out.push(b'\n');
+    }
+    if *forgotten > 0 {
+        let note = format!("({forgotten} connections were forgotten: some may count twice)\n");
+        out.extend(note.bytes());
+    }
+    out.push(b'\n');
+}
+
+fn line(key: String, columns: [String; COLUMNS.len()]) -> Vec<String> {
+    std::iter::once(key).chain(columns).collect()
+}
+
+fn columns(sum: &Sum) -> [String; COLUMNS.len()] {
+    let share = sum.share();
+    let verdicts: Vec<String> = sum
+        .verdicts
+        .iter()
+        .map(|(verdict, count)| format!("{count} {}", verdict.name()))
+        .collect();
+    [
+        sum.connections.to_string(),
+        sum.fallbacks.to_string(),
+        share.map_or_else(|| "-".to_owned(), |share| format!("{:.0}%", share * 100.0)),
+        sum.questions.to_string(),
+        sum.refusals.to_string(),
+        verdicts.join(", "),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{By, Verdict};
+
+    #[test]
+    fn columns_are_aligned_and_names_cannot_drive_the_terminal() {
+        let row = |key: &str, connections, fallbacks| SumRow {
+            key: key.into(),
+            sum: Sum {
+                connections,
+                fallbacks,
+                questions: 3,
+                refusals: 12,
+                verdicts: [(Verdict::Stale, 2), (Verdict::Explained, 1)].into(),
+            },
+        };
+        let table = SumTable {
+            by: By::Process,
+            rows: vec![row("curl 7", 1000, 500), row("\u{1b}[31m 8", 0, 0)],
+            others: Some(Sum::default()),
+            forgotten: 2,
+        };
+        let mut out = Vec::new();
+        text(&table, &mut out);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "PROCESS       CONNECTIONS  FALLBACKS  SHARE  QUESTIONS  REFUSALS  VERDICTS\n\
+             curl 7               1000        500    50%          3        12  1 explained, 2 stale\n\
+             \\u{1b}[31m 8            0          0      -          3        12  1 explained, 2 stale\n\
+             (others)                0          0      -          0         0\n\
+             (2 connections were forgotten: some may count twice)\n\n"
+        );
+    }
+}

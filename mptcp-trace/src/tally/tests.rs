@@ -1,0 +1,190 @@
+//! Rows of findings, and what they add up to.
+
+use super::*;
+use crate::model::{ConnectionKind, TcpState, Verdict, fixture::Row};
+
+fn summed(tally: &mut Tally, findings: &[Finding]) -> Vec<(String, u64, u64, u64)> {
+    for finding in findings {
+        tally.add(finding, |id| (id == 5).then_some("/a/b.service"));
+    }
+    tally
+        .table()
+        .rows
+        .into_iter()
+        .map(|SumRow { key, sum }| (key, sum.connections, sum.fallbacks, sum.questions))
+        .collect()
+}
+
+fn row(key: &str, connections: u64, fallbacks: u64, questions: u64) -> (String, u64, u64, u64) {
+    (key.to_owned(), connections, fallbacks, questions)
+}
+
+/// Three connections of two programs: one fell back and was asked about, one is fine, one nobody asked about.
+fn scene() -> Vec<Finding> {
+    let curl = Row {
+        verdict: Some(Verdict::Explained),
+        ..Row::default()
+    };
+    let fine = Row {
+        address: 2,
+        cause: None,
+        verdict: Some(Verdict::StillMptcp),
+        remote: "192.0.2.9:443",
+        ..Row::default()
+    };
+    let ssh = Row {
+        address: 3,
+        cause: Some("InfiniteMapTx"),
+        verdict: Some(Verdict::NeverAsked),
+        pid: 8,
+        comm: "ssh",
+        remote: "[2001:db8:1:2::3]:22",
+        netns: 10,
+        cgroup_id: 6,
+        cgroup: None,
+        ..Row::default()
+    };
+    vec![
+        curl.connection(),
+        curl.query(),
+        curl.query(),
+        fine.query(),
+        ssh.connection(),
+        ssh.last_words(),
+    ]
+}
+
+#[test]
+fn each_property_makes_groups_of_its_own() {
+    for (by, expected) in [
+        (
+            By::Process,
+            vec![row("curl 7", 2, 1, 3), row("ssh 8", 1, 1, 0)],
+        ),
+        (
+            By::Cause,
+            vec![
+                row("DssFallback", 1, 1, 2),
+                row("InfiniteMapTx", 1, 1, 0),
+                row("-", 1, 0, 1),
+            ],
+        ),
+        (
+            By::Dest,
+            vec![
+                row("192.0.2.0/24", 2, 1, 3),
+                row("2001:db8:1::/48", 1, 1, 0),
+            ],
+        ),
+        (By::Netns, vec![row("10", 1, 1, 0), row("9", 2, 1, 3)]),
+        (
+            By::Cgroup,
+            vec![row("/a/b.service", 2, 1, 3), row("6", 1, 1, 0)],
+        ),
+        (
+            By::Verdict,
+            vec![
+                row("explained", 1, 1, 2),
+                row("never-asked", 1, 1, 0),
+                row("still-mptcp", 1, 0, 1),
+            ],
+        ),
+    ] {
+        assert_eq!(summed(&mut Tally::new(by), &scene()), expected, "{by:?}");
+    }
+}
+
+#[test]
+fn verdicts_are_counted_by_name_and_the_share_is_of_connections() {
+    let mut tally = Tally::new(By::Process);
+    summed(&mut tally, &scene());
+    let curl = &tally.table().rows[0].sum;
+    assert_eq!(
+        curl.verdicts,
+        BTreeMap::from([(Verdict::Explained, 2), (Verdict::StillMptcp, 1)])
+    );
+    assert_eq!(curl.share(), Some(0.5));
+    assert_eq!(Sum::default().share(), None);
+}
+
+#[test]
+fn a_connection_counts_once_and_one_that_connects_anew_counts_again() {
+    let first = Row::default();
+    let second = Row { at_ms: 9, ..first };
+    let found = summed(
+        &mut Tally::new(By::Netns),
+        &[
+            first.connection(),
+            first.connection(),
+            first.query(),
+            second.connection(),
+        ],
+    );
+    assert_eq!(found, [row("9", 2, 2, 1)]);
+}
+
+#[test]
+fn a_listener_is_no_connection() {
+    let mut question = Row {
+        cause: None,
+        ..Row::default()
+    }
+    .query();
+    let Finding::Query(event) = &mut question else {
+        unreachable!()
+    };
+    event.query.socket.state = TcpState::LISTEN;
+    let found = summed(&mut Tally::new(By::Netns), &[question]);
+    assert_eq!(found, [row("9", 0, 0, 1)]);
+}
+
+#[test]
+fn most_fallbacks_come_first_then_names() {
+    let of = |address, comm| {
+        Row {
+            address,
+            comm,
+            ..Row::default()
+        }
+        .connection()
+    };
+    let plain = Row {
+        kind: ConnectionKind::Plain,
+        address: 9,
+        comm: "a",
+        ..Row::default()
+    };
+    let found = summed(
+        &mut Tally::new(By::Process),
+        &[
+            of(1, "c"),
+            of(2, "b"),
+            of(3, "d"),
+            of(4, "d"),
+            plain.connection(),
+        ],
+    );
+    let names: Vec<&str> = found.iter().map(|(name, ..)| name.as_str()).collect();
+    assert_eq!(names, ["d 7", "b 7", "c 7", "a 7"]);
+}
+
+#[test]
+fn what_has_no_room_is_counted_with_the_others_and_nothing_grows_without_end() {
+    let mut tally = Tally::with_limits(By::Netns, 2, 3);
+    for address in 0..10 {
+        let netns = u32::try_from(address).unwrap();
+        let finding = Row {
+            address,
+            netns,
+            ..Row::default()
+        }
+        .connection();
+        tally.add(&finding, |_| None);
+        assert!(tally.seen.len() <= 3 && tally.order.len() <= 3);
+    }
+    let table = tally.table();
+    assert_eq!(table.rows.len(), 2);
+    let others = table.others.unwrap();
+    assert_eq!((others.connections, others.fallbacks), (8, 8));
+    assert_eq!(table.forgotten, 7);
+}

@@ -1,0 +1,196 @@
+//! Which findings the reader wants to see, and which ones shall fail the run. Pure: between correlate and sink, the
+//! same for a live run and for a replay.
+//!
+//! Values of one option are alternatives; options are conditions that must all hold.
+
+use std::net::SocketAddr;
+
+use crate::model::{CAUSES, Finding, Prefix, Subject, Verdict, find_cause};
+
+/// A control group as it was named.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Cgroup {
+    /// By its inode number.
+    Id(u64),
+    /// By its path; those below it are meant too.
+    Path(String),
+}
+
+impl Cgroup {
+    /// As it is typed: a number, or a path from the root of the hierarchy.
+    ///
+    /// # Errors
+    ///
+    /// Says how it is written.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if let Ok(id) = text.parse() {
+            return Ok(Self::Id(id));
+        }
+        let path = text.strip_prefix("/sys/fs/cgroup").unwrap_or(text);
+        match path.strip_prefix('/') {
+            Some(rest) => Ok(Self::Path(format!("/{}", rest.trim_matches('/')))),
+            None if path.is_empty() && !text.is_empty() => Ok(Self::Path("/".into())),
+            None => Err(
+                "write a path as in /proc/PID/cgroup, like /system.slice/nginx.service, or an inode number"
+                    .into(),
+            ),
+        }
+    }
+
+    fn is_or_holds(&self, id: Option<u64>, path: Option<&str>) -> bool {
+        match self {
+            Self::Id(wanted) => id == Some(*wanted),
+            Self::Path(wanted) => path.is_some_and(|path| {
+                let below = path.strip_prefix(wanted.trim_end_matches('/'));
+                below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            }),
+        }
+    }
+}
+
+/// The name of a cause as the catalogue has it.
+///
+/// # Errors
+///
+/// Lists all of them.
+pub fn cause(name: &str) -> Result<&'static str, String> {
+    find_cause(name).map(|cause| cause.name).ok_or_else(|| {
+        format!(
+            "unknown cause; known are {}; mptcp-trace explain tells what they mean",
+            cause_names()
+        )
+    })
+}
+
+/// A verdict by its name.
+///
+/// # Errors
+///
+/// Lists all of them.
+pub fn verdict(name: &str) -> Result<Verdict, String> {
+    Verdict::find(name).ok_or_else(|| format!("unknown verdict; known are {}", verdict_names()))
+}
+
+fn cause_names() -> String {
+    let mut names: Vec<&str> = CAUSES.iter().map(|cause| cause.name).collect();
+    names.push("plain");
+    names.join(", ")
+}
+
+fn verdict_names() -> String {
+    Verdict::ALL.map(Verdict::name).join(", ")
+}
+
+/// What is wanted; nothing in it means everything.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Wanted {
+    /// Causes, as the catalogue names them.
+    pub causes: Vec<&'static str>,
+    /// Verdicts.
+    pub verdicts: Vec<Verdict>,
+    /// Addresses, local or remote.
+    pub addrs: Vec<Prefix>,
+    /// Ports, local or remote.
+    pub ports: Vec<u16>,
+    /// Processes that asked or hold the connection.
+    pub pids: Vec<u32>,
+    /// Names of threads that asked, of processes that hold the connection.
+    pub comms: Vec<String>,
+    /// Inode numbers of network namespaces.
+    pub netns: Vec<u32>,
+    /// Control groups of who asked or holds the connection.
+    pub cgroups: Vec<Cgroup>,
+}
+
+impl Wanted {
+    /// True if the finding is to be shown. `path_of` knows paths of control groups that the finding does not.
+    pub fn wants<'a>(
+        &self,
+        finding: &'a Finding,
+        path_of: impl Fn(u64) -> Option<&'a str>,
+    ) -> bool {
+        let Self {
+            causes,
+            verdicts,
+            addrs,
+            ports,
+            pids,
+            comms,
+            netns,
+            cgroups,
+        } = self;
+        let subject = Subject::of(finding);
+        let ends = subject.socket.map(|it| [it.local, it.remote]);
+        let an_end =
+            |holds: &dyn Fn(&SocketAddr) -> bool| ends.is_some_and(|ends| ends.iter().any(holds));
+        any(causes, |cause| subject.cause == Some(*cause))
+            && any(verdicts, |verdict| subject.verdict == Some(*verdict))
+            && any(addrs, |prefix| an_end(&|end| prefix.contains(*end)))
+            && any(ports, |port| an_end(&|end| end.port() == *port))
+            && any(pids, |pid| subject.process.is_some_and(|it| it.pid == *pid))
+            && any(comms, |comm| {
+                subject.process.is_some_and(|it| it.comm == *comm)
+            })
+            && any(netns, |netns| subject.netns == *netns)
+            && any(cgroups, |cgroup| {
+                let id = subject.process.map(|it| it.cgroup_id);
+                let path = subject.cgroup.or_else(|| id.and_then(&path_of));
+                cgroup.is_or_holds(id, path)
+            })
+    }
+}
+
+/// True if nothing is asked for, or one of them holds.
+fn any<T>(wanted: &[T], holds: impl Fn(&T) -> bool) -> bool {
+    wanted.is_empty() || wanted.iter().any(holds)
+}
+
+/// What makes a run fail.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FailOn {
+    /// Any fallback.
+    Fallback,
+    /// A question or last words with this verdict.
+    Verdict(Verdict),
+    /// A finding that carries this cause.
+    Cause(&'static str),
+}
+
+impl FailOn {
+    /// As it is typed: `fallback`, a verdict, or a cause.
+    ///
+    /// # Errors
+    ///
+    /// Lists what there is.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if text.eq_ignore_ascii_case("fallback") {
+            return Ok(Self::Fallback);
+        }
+        if let Some(verdict) = Verdict::find(text) {
+            return Ok(Self::Verdict(verdict));
+        }
+        find_cause(text)
+            .map(|cause| Self::Cause(cause.name))
+            .ok_or_else(|| {
+                format!(
+                    "neither fallback nor a verdict ({}) nor a cause ({})",
+                    verdict_names(),
+                    cause_names()
+                )
+            })
+    }
+
+    /// True if the finding is such a one.
+    #[must_use]
+    pub fn matches(self, finding: &Finding) -> bool {
+        let subject = Subject::of(finding);
+        match self {
+            Self::Fallback => subject.falls_at.is_some(),
+            Self::Verdict(verdict) => subject.verdict == Some(verdict),
+            Self::Cause(cause) => subject.cause == Some(cause),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,216 @@
+//! Rows of findings, and who wants them.
+
+use super::*;
+use crate::model::{ConnectionKind, fixture::Row};
+
+fn prefix(text: &str) -> Prefix {
+    text.parse().unwrap()
+}
+
+fn everything() -> Wanted {
+    Wanted::default()
+}
+
+fn check(wanted: &Wanted, finding: &Finding, is_wanted: bool) {
+    let path_of = |id| (id == 5).then_some("/a/b.service");
+    assert_eq!(
+        wanted.wants(finding, path_of),
+        is_wanted,
+        "{wanted:?} {finding:?}"
+    );
+}
+
+#[test]
+fn who_asks_for_nothing_gets_everything() {
+    for finding in [
+        Row::default().connection(),
+        Row {
+            cause: None,
+            ..Row::default()
+        }
+        .query(),
+    ] {
+        check(&everything(), &finding, true);
+    }
+}
+
+#[test]
+fn a_cause_is_carried_by_a_fallback_and_by_every_verdict_that_stands_on_it() {
+    let of = |name| Wanted {
+        causes: vec![cause(name).unwrap()],
+        ..everything()
+    };
+    let row = Row {
+        verdict: Some(Verdict::Explained),
+        ..Row::default()
+    };
+    for finding in [row.connection(), row.query(), row.last_words()] {
+        check(&of("DssFallback"), &finding, true);
+        check(&of("mptcpextdssfallback"), &finding, true);
+        check(&of("InfiniteMapTx"), &finding, false);
+    }
+    let bare = Row { cause: None, ..row };
+    check(&of("DssFallback"), &bare.query(), false);
+    let plain = Row {
+        kind: ConnectionKind::Plain,
+        ..bare
+    };
+    check(&of("plain"), &plain.connection(), true);
+    check(&of("DssFallback"), &plain.connection(), false);
+    let blackhole = Row {
+        kind: ConnectionKind::Blackhole,
+        ..bare
+    };
+    check(&of("Blackhole"), &blackhole.connection(), true);
+    let both = Wanted {
+        causes: vec!["InfiniteMapTx", "DssFallback"],
+        ..everything()
+    };
+    check(&both, &row.connection(), true);
+}
+
+#[test]
+fn a_verdict_is_carried_by_questions_and_last_words_only() {
+    let of = |name| Wanted {
+        verdicts: vec![verdict(name).unwrap()],
+        ..everything()
+    };
+    let row = Row {
+        verdict: Some(Verdict::Stale),
+        ..Row::default()
+    };
+    for (name, holds) in [("stale", true), ("STALE", true), ("explained", false)] {
+        check(&of(name), &row.query(), holds);
+        check(&of(name), &row.last_words(), holds);
+        check(&of(name), &row.connection(), false);
+    }
+    check(
+        &of("stale"),
+        &Row {
+            verdict: None,
+            ..row
+        }
+        .query(),
+        false,
+    );
+}
+
+#[test]
+fn either_end_may_have_the_address_and_the_port() {
+    let row = Row::default();
+    for (text, holds) in [
+        ("10.0.0.1", true),
+        ("192.0.2.7", true),
+        ("192.0.2.0/24", true),
+        ("192.0.3.0/24", false),
+        ("::/0", false),
+    ] {
+        let wanted = Wanted {
+            addrs: vec![prefix(text)],
+            ..everything()
+        };
+        check(&wanted, &row.connection(), holds);
+        check(&wanted, &row.query(), holds);
+    }
+    for (port, holds) in [(1000, true), (443, true), (80, false)] {
+        let wanted = Wanted {
+            ports: vec![port],
+            ..everything()
+        };
+        check(&wanted, &row.connection(), holds);
+        check(&wanted, &row.query(), holds);
+    }
+}
+
+#[test]
+fn processes_namespaces_and_control_groups_are_those_of_the_owner_or_of_whoever_asked() {
+    let row = Row::default();
+    let with = |change: fn(&mut Wanted)| {
+        let mut wanted = everything();
+        change(&mut wanted);
+        wanted
+    };
+    let group = |text: &str| Wanted {
+        cgroups: vec![Cgroup::parse(text).unwrap()],
+        ..everything()
+    };
+    for (wanted, holds) in [
+        (with(|it| it.pids = vec![7]), true),
+        (with(|it| it.pids = vec![8]), false),
+        (with(|it| it.comms = vec!["curl".into()]), true),
+        (with(|it| it.comms = vec!["cur".into()]), false),
+        (with(|it| it.netns = vec![9]), true),
+        (with(|it| it.netns = vec![10]), false),
+        (group("5"), true),
+        (group("6"), false),
+        (group("/a/b.service"), true),
+        (group("/sys/fs/cgroup/a/b.service/"), true),
+        (group("/a"), true),
+        (group("/"), true),
+        (group("/a/b"), false),
+        (group("/a/b.service/c"), false),
+    ] {
+        check(&wanted, &row.connection(), holds);
+        check(&wanted, &row.query(), holds);
+    }
+    let stranger = Row {
+        cgroup_id: 6,
+        cgroup: None,
+        ..row
+    };
+    check(&group("/"), &stranger.query(), false);
+}
+
+#[test]
+fn options_must_all_hold() {
+    let wanted = Wanted {
+        pids: vec![7],
+        ports: vec![80],
+        ..everything()
+    };
+    check(&wanted, &Row::default().connection(), false);
+}
+
+#[test]
+fn an_unknown_name_is_answered_with_the_list() {
+    let why = cause("DssFallbak").unwrap_err();
+    assert!(
+        why.contains("DssFallback") && why.contains("plain"),
+        "{why}"
+    );
+    let why = verdict("fine").unwrap_err();
+    assert!(why.contains("never-asked"), "{why}");
+    assert!(Cgroup::parse("nginx.service").is_err());
+    assert!(Cgroup::parse("").is_err());
+}
+
+#[test]
+fn a_run_fails_on_what_was_named_and_on_nothing_else() {
+    let row = Row {
+        verdict: Some(Verdict::Stale),
+        ..Row::default()
+    };
+    let existing = Row {
+        kind: ConnectionKind::Existing,
+        ..row
+    };
+    for (word, fallback, question, last_words) in [
+        ("fallback", true, false, false),
+        ("Fallback", true, false, false),
+        ("stale", false, true, true),
+        ("explained", false, false, false),
+        ("DssFallback", true, true, true),
+        ("MPTcpExtInfiniteMapTx", false, false, false),
+    ] {
+        let on = FailOn::parse(word).unwrap();
+        assert_eq!(on.matches(&row.connection()), fallback, "{word}");
+        assert_eq!(on.matches(&row.query()), question, "{word}");
+        assert_eq!(on.matches(&row.last_words()), last_words, "{word}");
+    }
+    assert!(!FailOn::Fallback.matches(&existing.connection()));
+    let why = FailOn::parse("fallbak").unwrap_err();
+    assert!(
+        why.contains("stale") && why.contains("DssFallback"),
+        "{why}"
+    );
+}

@@ -1,0 +1,311 @@
+//! What is there now, and the file that a maintainer asks for.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{BufReader, Read as _, Write as _},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use crate::common::{
+    asker, json_lines, may_trace, of_type, parse_lines, run, scratch, spawn_asker, stderr,
+};
+
+fn captures() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../captures");
+    let mut captures: Vec<PathBuf> = std::fs::read_dir(root)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .flat_map(|folder| ["queries.mpt", "fallbacks.mpt"].map(|name| folder.join(name)))
+        .filter(|capture| capture.exists())
+        .collect();
+    captures.sort();
+    assert!(captures.len() >= 14);
+    captures
+}
+
+/// The files of a bundle by their names.
+fn unpacked(bundle: &Path) -> BTreeMap<String, Vec<u8>> {
+    let file = BufReader::new(std::fs::File::open(bundle).unwrap());
+    let mut tar = tar::Archive::new(ruzstd::decoding::StreamingDecoder::new(file).unwrap());
+    tar.entries()
+        .unwrap()
+        .map(|entry| {
+            let mut entry = entry.unwrap();
+            let name = entry.path().unwrap().file_name().unwrap().to_owned();
+            let mut bytes = Vec::new();
+            entry.read_to_end(&mut bytes).unwrap();
+            (name.into_string().unwrap(), bytes)
+        })
+        .collect()
+}
+
+fn holds(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack
+        .windows(needle.len())
+        .any(|window| window == needle)
+}
+
+/// Every string at these names, however deep.
+fn collect(value: &Value, names: &[&str], found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                if let (true, Some(text)) = (names.contains(&name.as_str()), value.as_str()) {
+                    found.insert(text.to_owned());
+                }
+                collect(value, names, found);
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|it| collect(it, names, found)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// The same without what a redaction changes.
+fn without_names(mut line: Value) -> Value {
+    fn strip(value: &mut Value) {
+        match value {
+            Value::Object(fields) => {
+                for name in ["addr", "comm", "cgroup", "container", "unit"] {
+                    fields.remove(name);
+                }
+                fields.values_mut().for_each(strip);
+            }
+            Value::Array(items) => items.iter_mut().for_each(strip),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+    strip(&mut line);
+    line
+}
+
+#[test]
+fn nothing_of_what_was_redacted_is_left_anywhere_and_what_was_concluded_stays() {
+    let mut addresses_seen = 0;
+    for capture in captures() {
+        let (_dir, bundle) = scratch("b.tar.zst");
+        let (from, to) = (capture.to_str().unwrap(), bundle.to_str().unwrap());
+        let output = run(["bundle", to, "--redact", "--from", from]);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        assert!(!stderr(&output).contains("left out"), "{}", stderr(&output));
+        let original = json_lines(&run(["replay", "--json", from]));
+        let files = unpacked(&bundle);
+        let names: Vec<&str> = files.keys().map(String::as_str).collect();
+        assert_eq!(
+            names,
+            ["capture.mpt", "findings.jsonl", "list.jsonl", "losses.json"]
+        );
+        let (mut addrs, mut words) = (BTreeSet::new(), BTreeSet::new());
+        for line in &original {
+            collect(line, &["addr"], &mut addrs);
+            collect(line, &["comm", "cgroup", "container", "unit"], &mut words);
+        }
+        words.remove("/");
+        // The task that happened to run may be a worker of the kernel: its name goes too.
+        for word in words.iter().filter(|word| word.len() > 3) {
+            for (name, bytes) in &files {
+                assert!(!holds(bytes, word.as_bytes()), "{word} is in {name}");
+            }
+        }
+        for text in &addrs {
+            let addr: std::net::IpAddr = text.parse().unwrap();
+            let canonical = addr.to_canonical();
+            if canonical.is_loopback() || canonical.is_unspecified() {
+                continue;
+            }
+            addresses_seen += 1;
+            for (name, bytes) in &files {
+                assert!(!holds(bytes, text.as_bytes()), "{text} is in {name}");
+            }
+            let raw = match canonical {
+                std::net::IpAddr::V4(v4) => v4.octets().to_vec(),
+                std::net::IpAddr::V6(v6) => v6.octets().to_vec(),
+            };
+            assert!(
+                !holds(&files["capture.mpt"], &raw),
+                "{text} is in the records"
+            );
+        }
+        let strip =
+            |lines: &[Value]| -> Vec<Value> { lines.iter().cloned().map(without_names).collect() };
+        let told = parse_lines(&files["findings.jsonl"]);
+        assert_eq!(strip(&told), strip(&original), "{from}");
+        // What a maintainer replays is what lies beside it.
+        let replayed = run(["replay", "--json", to]);
+        assert_eq!(replayed.status.code(), Some(0), "{}", stderr(&replayed));
+        assert_eq!(json_lines(&replayed), told);
+    }
+    assert!(addresses_seen > 10, "{addresses_seen}");
+}
+
+#[test]
+fn without_redaction_a_bundle_replays_what_the_capture_does() {
+    let capture = &captures()[0];
+    let (_dir, bundle) = scratch("b.tar.zst");
+    let (from, to) = (capture.to_str().unwrap(), bundle.to_str().unwrap());
+    let output = run(["bundle", to, "--from", from]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(
+        run(["replay", "--json", to]).stdout,
+        run(["replay", "--json", from]).stdout
+    );
+    // A bundle is a capture too: it can be redacted later.
+    let (_dir, second) = scratch("c.tar.zst");
+    let output = run(["bundle", second.to_str().unwrap(), "--redact", "--from", to]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    // One that is cut off says so.
+    let whole = std::fs::read(&bundle).unwrap();
+    std::fs::write(&bundle, &whole[..whole.len() / 2]).unwrap();
+    let output = run(["replay", to]);
+    crate::common::assert_orderly(&output);
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn a_bundle_of_a_live_run_holds_what_is_asked_for_first() {
+    if !may_trace("a_bundle_of_a_live_run_holds_what_is_asked_for_first") {
+        return;
+    }
+    let (_dir, bundle) = scratch("b.tar.zst");
+    let mut words = ["bundle", bundle.to_str().unwrap(), "--redact", "--"]
+        .map(str::to_owned)
+        .to_vec();
+    words.extend(asker("basic"));
+    let output = run(words);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let files = unpacked(&bundle);
+    let names: Vec<&str> = files.keys().map(String::as_str).collect();
+    assert_eq!(
+        names,
+        [
+            "capture.mpt",
+            "counters-after.json",
+            "counters-before.json",
+            "findings.jsonl",
+            "host.json",
+            "list.jsonl",
+            "losses.json",
+            "sysctls.json"
+        ]
+    );
+    let json = |name: &str| -> Value { serde_json::from_slice(&files[name]).unwrap() };
+    assert_eq!(json("host.json")["works"], true);
+    assert_eq!(json("sysctls.json")["net.mptcp.enabled"], "1");
+    let netns = std::fs::metadata("/proc/self/ns/net").unwrap();
+    let netns = std::os::unix::fs::MetadataExt::ino(&netns).to_string();
+    let counted = |name: &str| {
+        json(name)[&netns]["MPCapableFallbackSYNACK"]
+            .as_u64()
+            .unwrap()
+    };
+    assert!(counted("counters-after.json") > counted("counters-before.json"));
+    let findings = parse_lines(&files["findings.jsonl"]);
+    assert_eq!(of_type(&findings, "query").len(), 3);
+    assert_eq!(of_type(&findings, "fallback").len(), 1);
+    let test = std::env::current_exe().unwrap();
+    let comm = test.file_name().unwrap().to_str().unwrap();
+    let comm = &comm[..comm.len().min(15)];
+    for (name, bytes) in &files {
+        assert!(!holds(bytes, comm.as_bytes()), "{comm} is in {name}");
+    }
+    // The command's own code.
+    let mut words = ["bundle", bundle.to_str().unwrap(), "--"]
+        .map(str::to_owned)
+        .to_vec();
+    words.extend(asker("exit 7"));
+    assert_eq!(run(words).status.code(), Some(7));
+}
+
+#[test]
+fn a_bundle_that_cannot_be_written_says_so_before_anything_is_traced() {
+    let output = run(["bundle", "/no/such/dir/b.tar.zst"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("cannot write the bundle"));
+    let output = run([
+        "bundle",
+        "/dev/full",
+        "--from",
+        captures()[0].to_str().unwrap(),
+    ]);
+    crate::common::assert_orderly(&output);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+}
+
+#[test]
+fn what_is_there_is_listed_and_said_to_have_fallen_back_or_not() {
+    if !may_trace("what_is_there_is_listed_and_said_to_have_fallen_back_or_not") {
+        return;
+    }
+    let mut fresh = spawn_asker("wait");
+    let mut fallen = spawn_asker("fallen");
+    // Both have their sockets when they read.
+    std::thread::sleep(Duration::from_millis(500));
+    let pids = [fresh.id(), fallen.id()];
+    for (pid, fell_back, cause, state) in [
+        (pids[0], false, Value::Null, "CLOSE"),
+        (
+            pids[1],
+            true,
+            "MPCapableFallbackSYNACK".into(),
+            "ESTABLISHED",
+        ),
+    ] {
+        let output = run(["list", "--json", "--pid", &pid.to_string()]);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let lines = json_lines(&output);
+        let sockets = of_type(&lines, "socket");
+        let [socket] = &sockets[..] else {
+            panic!("{lines:?}")
+        };
+        let page = include_str!("../../../docs/output.md");
+        let start = page.find("### `socket`").unwrap();
+        let section = &page[start..start + page[start..].find("### `end`").unwrap()];
+        for name in socket.as_object().unwrap().keys() {
+            assert!(
+                section.contains(&format!("`{name}`")),
+                "{name} is not documented"
+            );
+        }
+        assert_eq!(socket["fell_back"], fell_back);
+        assert_eq!(socket["cause"], cause);
+        assert_eq!(socket["state"], state);
+        assert_eq!(socket["owner"]["pid"], pid);
+        assert_eq!(socket["subflows"], Value::Null);
+        let end = &lines.last().unwrap()["data"];
+        assert_eq!(end["findings"], 1);
+        assert!(end["not_shown"].as_u64().unwrap() >= 1, "{end}");
+    }
+    let text = run(["list", "--pid", &pids[1].to_string()]);
+    let text = String::from_utf8(text.stdout).unwrap();
+    assert!(
+        text.starts_with("ESTABLISHED FELL BACK")
+            && text.ends_with("MPCapableFallbackSYNACK (inferred)\n"),
+        "{text}"
+    );
+    for child in [&mut fresh, &mut fallen] {
+        child.stdin.take().unwrap().write_all(b".").unwrap();
+        child.wait().unwrap();
+    }
+}
+
+#[test]
+fn who_may_not_trace_cannot_list() {
+    use std::os::unix::process::CommandExt as _;
+    if !may_trace("who_may_not_trace_cannot_list") {
+        return;
+    }
+    let (dir, program) = scratch("mptcp-trace");
+    std::fs::copy(env!("CARGO_BIN_EXE_mptcp-trace"), &program).unwrap();
+    let everyone = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(dir.path(), everyone).unwrap();
+    let output = std::process::Command::new(&program)
+        .arg("list")
+        .uid(65534)
+        .gid(65534)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+}

@@ -1,0 +1,301 @@
+//! Views of findings: what is left out, summed up, and what fails a run. On captures of real kernels, which need no
+//! privileges, and live where a view must be the same there.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::common::{asker, json_lines, may_trace, run, stderr};
+
+/// A capture that is part of the repository.
+fn fixture(kernel: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../captures")
+        .join(kernel)
+        .join("fallbacks.mpt")
+}
+
+/// A replay of a capture of Linux 6.12: its lines, what it said, and its exit code.
+fn replay(words: &[&str]) -> (Vec<Value>, String, Option<i32>) {
+    let capture = fixture("6.12-fexit");
+    let output = run([&["replay", "--json"], words, &[capture.to_str().unwrap()]].concat());
+    (json_lines(&output), stderr(&output), output.status.code())
+}
+
+/// Lines between the first and the last.
+fn findings(lines: &[Value]) -> &[Value] {
+    assert_eq!(lines.first().unwrap()["type"], "start");
+    assert_eq!(lines.last().unwrap()["type"], "end");
+    &lines[1..lines.len() - 1]
+}
+
+#[test]
+fn a_filter_shows_what_it_says_and_counts_the_rest() {
+    let (all, _, _) = replay(&[]);
+    let all = findings(&all);
+    let of = |line: &Value, name: &str| line["data"][name].clone();
+    let pid = |line: &Value| match &line["data"]["owner"]["pid"] {
+        owner if owner.is_null() => of(line, "pid"),
+        owner => owner.clone(),
+    };
+    type Holds<'a> = Box<dyn Fn(&Value) -> bool + 'a>;
+    let (number, namespace) = (
+        all[0]["data"]["remote"]["port"].clone(),
+        all[0]["data"]["netns"].clone(),
+    );
+    let (port, netns) = (number.to_string(), namespace.to_string());
+    let rows: Vec<(Vec<&str>, Holds<'_>)> = vec![
+        (
+            vec!["--cause", "DssFallback"],
+            Box::new(|it| of(it, "cause") == "DssFallback"),
+        ),
+        (
+            vec!["--cause", "mptcpextdssfallback", "--cause", "InfiniteMapTx"],
+            Box::new(|it| {
+                ["DssFallback", "InfiniteMapTx"]
+                    .iter()
+                    .any(|name| of(it, "cause") == *name)
+            }),
+        ),
+        (
+            vec!["--verdict", "never-asked"],
+            Box::new(|it| of(it, "verdict") == "never-asked"),
+        ),
+        (
+            vec!["--cause", "plain"],
+            Box::new(|it| it["type"] == "plain"),
+        ),
+        (vec!["--pid", "247"], Box::new(|it| pid(it) == 247)),
+        (
+            vec!["--comm", "lab-client", "--verdict", "explained"],
+            Box::new(|it| of(it, "comm") == "lab-client" && of(it, "verdict") == "explained"),
+        ),
+        (
+            vec!["--port", &port],
+            Box::new(|it| {
+                ["local", "remote"]
+                    .iter()
+                    .any(|end| it["data"][end]["port"] == number)
+            }),
+        ),
+        (
+            vec!["--netns", &netns],
+            Box::new(|it| it["data"]["netns"] == namespace),
+        ),
+        (vec!["--addr", "10.77.0.0/24"], Box::new(|_| true)),
+        (vec!["--addr", "10.78.0.0/16"], Box::new(|_| false)),
+        (vec!["--cgroup", "/"], Box::new(|_| true)),
+        (vec!["--cgroup", "1"], Box::new(|_| true)),
+        (vec!["--cgroup", "/nowhere"], Box::new(|_| false)),
+    ];
+    for (words, holds) in rows {
+        let (lines, said, code) = replay(&words);
+        let expected: Vec<&Value> = all.iter().filter(|line| holds(line)).collect();
+        let shown: Vec<&Value> = findings(&lines).iter().collect();
+        assert_eq!(shown, expected, "{words:?}");
+        assert_eq!(code, Some(0));
+        let left_out = all.len() - shown.len();
+        let end = &lines.last().unwrap()["data"];
+        assert_eq!(end["findings"], shown.len(), "{words:?}");
+        assert_eq!(end["not_shown"], left_out, "{words:?}");
+        let sentence = match left_out {
+            1 => "not shown: 1 finding\n".to_owned(),
+            n => format!("not shown: {n} findings\n"),
+        };
+        assert!(said.contains(&sentence), "{words:?}: {said}");
+        // What the kernel half did stays as it was.
+        assert!(
+            said.contains("14 seen = 14 recorded + 0 filtered + 0 lost")
+                && said.contains("17 seen = 17 recorded + 0 filtered + 0 lost"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn a_name_that_nobody_knows_is_wrong_usage_and_answered_with_the_list() {
+    for (words, says) in [
+        (["--cause", "DssFallbak"], "MPCapableFallbackSYNACK"),
+        (["--verdict", "fine"], "never-asked"),
+        (["--addr", "localhost"], "is no address"),
+        (["--port", "0"], "0 is not in 1.."),
+        (["--cgroup", "nginx"], "write a path"),
+    ] {
+        let (_, said, code) = {
+            let output = run([&["replay"], &words[..], &["x"]].concat());
+            ((), stderr(&output), output.status.code())
+        };
+        assert_eq!(code, Some(2), "{said}");
+        assert!(said.contains(says), "{said}");
+        // The same for a live run.
+        assert_eq!(run(words).status.code(), Some(2));
+    }
+}
+
+#[test]
+fn a_live_filter_shows_what_a_replay_of_the_same_run_shows() {
+    if !may_trace("a_live_filter_shows_what_a_replay_of_the_same_run_shows") {
+        return;
+    }
+    let (_dir, capture) = crate::common::scratch("run.mpt");
+    let path = capture.to_str().unwrap().to_owned();
+    let cause = ["--cause", "MPCapableFallbackSYNACK"].map(str::to_owned);
+    let mut words = vec!["--json".to_owned(), "--capture".to_owned(), path.clone()];
+    words.extend(cause.clone());
+    words.push("--".to_owned());
+    words.extend(asker("basic"));
+    let live = run(words);
+    assert_eq!(live.status.code(), Some(0), "{}", stderr(&live));
+    // What the asker prints as a test is no finding.
+    let shown = |output: &std::process::Output| -> Vec<Value> {
+        String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .filter(|line| line.starts_with("{\"type\""))
+            .map(|line| serde_json::from_str(line).unwrap())
+            .filter(|line: &Value| line["type"] != "start")
+            .collect()
+    };
+    let mut words = vec!["replay".to_owned(), "--json".to_owned(), path];
+    words.extend(cause);
+    let replayed = shown(&run(words));
+    assert_eq!(shown(&live), replayed);
+    let types: Vec<&str> = replayed
+        .iter()
+        .map(|it| it["type"].as_str().unwrap())
+        .collect();
+    assert_eq!(types, ["fallback", "query", "end"]);
+    assert_eq!(replayed[2]["data"]["not_shown"], 2);
+}
+
+#[test]
+fn a_run_fails_on_what_was_named_shown_or_not() {
+    for (words, code, says) in [
+        (
+            &["--fail-on", "fallback"][..],
+            4,
+            "13 findings fail the run, the first of them: 12:43:04.499056 158 lab-client FALLBACK",
+        ),
+        (
+            &["--fail-on", "never-asked", "--cause", "plain"],
+            4,
+            "6 findings fail the run",
+        ),
+        (
+            &["--fail-on", "InfiniteMapTx", "--summary"],
+            4,
+            "2 findings fail the run",
+        ),
+        (
+            &["--fail-on", "Blackhole"],
+            4,
+            "1 finding fails the run: 12:43:10.606338",
+        ),
+        (
+            &["--fail-on", "contradicted", "--fail-on", "MD5SigFallback"],
+            0,
+            "",
+        ),
+    ] {
+        let (_, said, exit) = replay(words);
+        assert_eq!(exit, Some(code), "{words:?}: {said}");
+        assert!(said.contains(says), "{words:?}: {said}");
+        assert_eq!(said.contains("--fail-on"), code == 4, "{said}");
+    }
+    let output = run(["--fail-on", "fallbak"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("never-asked"));
+}
+
+#[test]
+fn a_command_that_fails_says_so_itself_and_one_that_does_not_is_failed_by_what_was_seen() {
+    if !may_trace(
+        "a_command_that_fails_says_so_itself_and_one_that_does_not_is_failed_by_what_was_seen",
+    ) {
+        return;
+    }
+    for (role, on, code) in [
+        ("basic", "fallback", 4),
+        ("basic", "contradicted", 0),
+        ("exit 7", "too-early", 7),
+        ("exit 0", "too-early", 4),
+    ] {
+        let mut words = ["--fail-on", on, "--"].map(str::to_owned).to_vec();
+        words.extend(asker(role));
+        let output = run(words);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(code), "{role} {on}: {said}");
+    }
+}
+
+#[test]
+fn sums_stand_in_place_of_lines_and_add_up() {
+    let (all, _, _) = replay(&[]);
+    let all = findings(&all);
+    let count = |name: &str| all.iter().filter(|line| line["type"] == name).count();
+    for by in ["dest", "process", "cause", "netns", "cgroup", "verdict"] {
+        let (lines, said, code) = replay(&["--by", by]);
+        assert_eq!(code, Some(0));
+        let [summary] = findings(&lines) else {
+            panic!("{lines:?}")
+        };
+        assert_eq!(summary["type"], "summary");
+        let data = &summary["data"];
+        assert_eq!(data["by"], by);
+        assert_eq!(data["others"], Value::Null);
+        let rows = data["rows"].as_array().unwrap();
+        let total =
+            |field: &str| -> u64 { rows.iter().map(|row| row[field].as_u64().unwrap()).sum() };
+        let verdicts: u64 = rows
+            .iter()
+            .flat_map(|row| row["verdicts"].as_object().unwrap().values())
+            .map(|count| count.as_u64().unwrap())
+            .sum();
+        assert_eq!(total("questions"), count("query") as u64, "{by}");
+        assert_eq!(total("fallbacks"), count("fallback") as u64, "{by}");
+        assert_eq!(verdicts, (count("query") + count("verdict")) as u64, "{by}");
+        assert_eq!(lines.last().unwrap()["data"]["findings"], all.len());
+        assert!(said.contains("query: 14 summed up; 14 seen"), "{said}");
+    }
+    let capture = fixture("6.12-fexit");
+    let output = run(["replay", "--summary", capture.to_str().unwrap()]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let heads: Vec<&str> = text
+        .split("\n\n")
+        .filter_map(|table| table.split_whitespace().next())
+        .collect();
+    assert_eq!(heads, ["PROCESS", "CAUSE", "DEST"], "{text}");
+    assert!(
+        text.contains("10.77.0.0/24           18         13    72%         14  "),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_signal_asks_for_the_sums_so_far() {
+    if !may_trace("a_signal_asks_for_the_sums_so_far") {
+        return;
+    }
+    use std::{io::Write as _, time::Duration};
+    let mut child = crate::common::spawn_asker("falls");
+    let tracer = crate::common::Background::start(&[
+        "--json",
+        "--by",
+        "cause",
+        "--pid",
+        &child.id().to_string(),
+    ]);
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b".").unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    tracer.signal(rustix::process::Signal::USR1);
+    std::thread::sleep(Duration::from_millis(300));
+    stdin.write_all(b".").unwrap();
+    drop(stdin);
+    child.wait().unwrap();
+    let lines = json_lines(&tracer.output());
+    let counts: Vec<&Value> = findings(&lines)
+        .iter()
+        .map(|line| &line["data"]["rows"][0]["fallbacks"])
+        .collect();
+    assert_eq!(counts, [1, 2], "{lines:?}");
+}
