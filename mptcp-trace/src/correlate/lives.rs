@@ -74,6 +74,12 @@ impl Life {
         self.admitted |= *admitted;
     }
 
+    /// Its application was told by a way that sees fallbacks, and this kernel has that way.
+    pub(super) fn knows(&self) -> bool {
+        self.asked.is_some_and(|it| it.api.sees_fallbacks())
+            && self.told != Some(Verdict::Unsupported)
+    }
+
     /// A new connection on the same socket: what was told of the old one does not count.
     pub(super) fn starts_anew(&mut self) {
         self.fallen = None;

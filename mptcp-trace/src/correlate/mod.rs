@@ -223,7 +223,9 @@ impl Correlator {
             process: query.process.clone(),
             via: Via::Query,
         });
-        if let Some(judgement) = &event.judgement {
+        // Who asks by a way that sees no fallback, before there is one, does not unlearn what a better one told.
+        let is_news = query.api.sees_fallbacks() || !life.knows() || life.fallen.is_some();
+        if let Some(judgement) = event.judgement.as_ref().filter(|_| is_news) {
             life.told = Some(judgement.verdict);
             life.asked = Some(LastAsked {
                 at: answered_at(query),

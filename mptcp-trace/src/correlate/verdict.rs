@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::lives::{Fallen, Life, answered_at};
 use crate::model::{
-    Answer, Api, Facts, Judgement, Protocol, Query, TcpState, Verdict, find_cause, short,
+    Answer, Api, Facts, Judgement, Protocol, Query, Rung, TcpState, Verdict, find_cause, short,
 };
 
 /// Name of the sensor that sees fallbacks.
@@ -32,10 +32,9 @@ pub(super) fn of_answer(query: &Query, life: Option<&Life>, facts: &Facts) -> Op
         }
         Answer::Tcp => Some(match fallen {
             Some(fallen) => explained(fallen, answered_at(query)),
-            None if query.protocol() == Protocol::Tcp => bare(
-                Verdict::PlainTcp,
-                "told TCP; the socket never was MPTCP".into(),
-            ),
+            None if query.protocol() == Protocol::Tcp => {
+                bare(Verdict::PlainTcp, never_mptcp(facts).into())
+            }
             None => bare(
                 Verdict::Unexplained,
                 format!("told TCP; no fallback was seen: {}", unseen(life, facts)),
@@ -156,6 +155,18 @@ fn misled(api: Api, fallen: &Fallen, answered_at: Duration) -> Judgement {
         fallen,
         delay,
     )
+}
+
+/// What is known of a TCP socket that no fallback of was seen.
+fn never_mptcp(facts: &Facts) -> &'static str {
+    let rung = facts.sensors.iter().find(|sensor| sensor.name == FALLBACK);
+    match rung.map(|sensor| sensor.rung) {
+        Some(Rung::Fexit | Rung::Kprobe) => "told TCP; the socket never was MPTCP",
+        // What becomes of an accepted connection in its third packet, these do not see.
+        Some(Rung::Tracepoint) | None => {
+            "told TCP; the socket never was MPTCP, or its client lost it in its third packet, which cannot be told apart here"
+        }
+    }
 }
 
 /// Why a fallback that must have happened was not seen.

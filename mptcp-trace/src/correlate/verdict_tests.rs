@@ -159,6 +159,16 @@ fn every_verdict_has_a_scene() {
     check(&[Deed::Existed, IS_TCP], "unexplained");
     check(&[Deed::Falls, PROTOCOL, Deed::Dies], "misled");
     check(&[PROTOCOL, Deed::Falls], "still-mptcp [misled at exit]");
+    // Who was told by a better way does not forget it; whose better way this kernel lacks has only that one.
+    check(
+        &[IS_MPTCP, PROTOCOL, Deed::Falls],
+        "still-mptcp still-mptcp [stale at exit]",
+    );
+    check(
+        &[UNKNOWN_OPTION, PROTOCOL, Deed::Falls],
+        "unsupported still-mptcp [misled at exit]",
+    );
+    check(&[IS_MPTCP, Deed::Falls, PROTOCOL], "still-mptcp misled");
     check(&[UNKNOWN_OPTION, Deed::Falls], "unsupported");
     check(&[Deed::Falls, IS_MPTCP], "contradicted");
     // A call that failed for a reason of its own says nothing: nobody knows more than before.
@@ -206,6 +216,21 @@ fn what_was_never_mptcp_is_plain_tcp() {
         verdicts(&told_of(vec![asked.clone()], Limits::STATED)),
         "plain-tcp"
     );
+    for (rung, said) in [
+        (Rung::Fexit, "told TCP; the socket never was MPTCP"),
+        (
+            Rung::Tracepoint,
+            "told TCP; the socket never was MPTCP, or its client lost it in its third packet, which cannot be told apart here",
+        ),
+    ] {
+        let mut facts = traced_facts();
+        facts.sensors[0].rung = rung;
+        let Finding::Query(event) = &asked else {
+            unreachable!()
+        };
+        let judgement = verdict::of_answer(&event.query, None, &facts).unwrap();
+        assert_eq!(judgement.sentence, said);
+    }
     // A child that lost MPTCP in the third packet of the handshake is a TCP socket too, but not by its client's wish.
     if let Finding::Query(event) = &mut asked {
         event.query.id = Some(connection(ConnectionKind::Fallback, 0, 1).id);
