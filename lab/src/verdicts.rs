@@ -29,7 +29,7 @@ mod judge;
 mod scenarios;
 
 use judge::{Acted, Other, judge};
-use scenarios::{HAS_OTHER_QUESTIONS, Need, Programs, SCENARIOS, Scenario};
+use scenarios::{Need, Programs, SCENARIOS, Scenario};
 
 /// What to run.
 #[derive(clap::Args)]
@@ -218,14 +218,11 @@ impl Play {
 
 fn missing(need: Need, programs: Programs<'_>) -> Option<String> {
     let why = match need {
-        Need::OtherQuestions if !HAS_OTHER_QUESTIONS => {
-            "the tracer traces no other question than TCP_IS_MPTCP, and no refusals"
-        }
         Need::Python if !is_in_path("python3") => "there is no python3 here",
         Need::Go if programs.go.is_none() => {
             "there is no program in Go: --go names one, which cargo xtask test builds"
         }
-        Need::OtherQuestions | Need::Python | Need::Go => return None,
+        Need::Python | Need::Go => return None,
     };
     Some(why.to_owned())
 }

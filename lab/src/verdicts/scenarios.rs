@@ -9,11 +9,6 @@ use crate::{
     rules::Rules,
 };
 
-/// The tracer traces questions other than `TCP_IS_MPTCP`, and refusals of sockets.
-pub(super) const HAS_OTHER_QUESTIONS: bool = true;
-/// The tracer sees the end of a connection, so that what is left to say is said then.
-pub(super) const SEES_DEATHS: bool = false;
-
 /// Which socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum At {
@@ -66,8 +61,6 @@ impl Expected {
 /// What a scenario needs that may be missing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Need {
-    /// A tracer that traces other questions.
-    OtherQuestions,
     /// A Python interpreter.
     Python,
     /// The program in Go.
@@ -359,7 +352,6 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         script: misled_after,
         expected: &[everywhere(client(&["misled"], SYN_ACK))],
         answers: &[("client-after", "262")],
-        needs: &[Need::OtherQuestions],
         ..EMPTY
     },
     Scenario {
@@ -371,7 +363,6 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             then(everywhere(server(STILL, DSS)), "misled"),
         ],
         answers: &[("client-before", "262"), ("server-before", "262")],
-        needs: &[Need::OtherQuestions],
         ..EMPTY
     },
     Scenario {
@@ -379,7 +370,6 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         rules: STRIP_BOTH_AFTER_3,
         script: asked_otherwise,
         expected: &[everywhere(client(FELL, DSS)), everywhere(server(FELL, DSS))],
-        needs: &[Need::OtherQuestions],
         ..EMPTY
     },
     Scenario {
@@ -387,7 +377,6 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         rules: STRIP_BOTH_AFTER_3,
         script: asked_full_info,
         expected: &[everywhere(client(FELL, DSS)), everywhere(server(FELL, DSS))],
-        needs: &[Need::OtherQuestions],
         ..EMPTY
     },
     Scenario {
@@ -396,7 +385,6 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         script: refused,
         others: &["socket_refused"],
         answers: &[("socket", "ENOPROTOOPT")],
-        needs: &[Need::OtherQuestions],
         ..EMPTY
     },
     Scenario {
@@ -410,12 +398,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "go-to-tcp",
         script: go_to_tcp,
-        // What Go asks is another question: where that is not traced, nobody asked.
-        expected: &[if HAS_OTHER_QUESTIONS {
-            everywhere(client(EXPLAINED, SYN_ACK))
-        } else {
-            then(client(&[], SYN_ACK), "never-asked")
-        }],
+        expected: &[everywhere(client(EXPLAINED, SYN_ACK))],
         answers: &[("client-after", "false")],
         needs: &[Need::Go],
         ..EMPTY
@@ -423,14 +406,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "go-to-mptcp",
         script: go_to_mptcp,
-        expected: &[
-            if HAS_OTHER_QUESTIONS {
-                everywhere(client(STILL, &[]))
-            } else {
-                NOTHING
-            },
-            server(STILL, &[]),
-        ],
+        expected: &[everywhere(client(STILL, &[])), server(STILL, &[])],
         answers: &[("client-after", "true"), ("server-after", "1")],
         needs: &[Need::Go],
         ..EMPTY
