@@ -5,8 +5,8 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 
 use crate::{
-    actor, ask, bench, bulk, fallbacks, figures, flood, init, matrix, mix, pair, provoke, reuse,
-    verdicts,
+    actor, ask, bench, bulk, fallbacks, figures, flood, init, matrix, mix, pair, play, provoke,
+    reuse, verdicts,
 };
 
 /// Programs that ask the kernel about MPTCP, and the comparison of what they were told with what
@@ -29,6 +29,8 @@ enum Verb {
     Matrix(matrix::Args),
     /// Make connections fall back in every known way, and write down what the kernel counted
     Provoke(provoke::Args),
+    /// Play one of them, or one of `verdicts`, by its name: to be looked at with a tool of your own
+    Play(play::Args),
     /// Run `provoke` under the tracer on each rung and compare
     Fallbacks(fallbacks::Args),
     /// Applications that ask too early, too late, never or right, under the tracer: what it concludes of each
@@ -67,6 +69,7 @@ pub fn main() -> ExitCode {
         Verb::Ask(args) => ask::run(&args).map(|()| true),
         Verb::Matrix(args) => matrix::run(&args),
         Verb::Provoke(args) => provoke::run(&args),
+        Verb::Play(args) => play::run(&args),
         Verb::Fallbacks(args) => fallbacks::run(&args),
         Verb::Verdicts(args) => verdicts::run(&args),
         Verb::Mix(args) => mix::run(&args),

@@ -25,6 +25,7 @@ pub mod net;
 pub mod netns;
 pub mod packet;
 pub mod pair;
+pub mod play;
 pub mod provoke;
 pub mod question;
 pub mod recipes;

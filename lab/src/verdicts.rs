@@ -17,6 +17,7 @@ use crate::{
     matrix::Scratch,
     net::{self, Family, Kind},
     netns,
+    play::Played,
     provoke::is_answer,
     question::{Api, ask},
     recipes::{Cleared, Ground, Means, NotHere, Place, Stage, Sysctl},
@@ -61,14 +62,31 @@ pub struct Args {
 /// Fails if there is no scenario of a name, the tracer cannot be run, or what it prints cannot be read.
 pub fn run(args: &Args) -> anyhow::Result<bool> {
     for name in &args.scenario {
-        let names: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
         ensure!(
-            names.contains(&name.as_str()),
+            names().contains(&name.as_str()),
             "there is no scenario {name}; the scenarios are {}",
-            names.join(", ")
+            names().join(", ")
         );
     }
     on_rungs(&args.attach, |rung| one_rung(args, rung))
+}
+
+/// The names of all scenarios.
+pub(crate) fn names() -> Vec<&'static str> {
+    SCENARIOS.iter().map(|scenario| scenario.name).collect()
+}
+
+/// Plays the scenario of that name, if there is one, and judges nothing.
+pub(crate) fn play(name: &str, family: Family, means: Means) -> Option<Played> {
+    let scenario = SCENARIOS.iter().find(|scenario| scenario.name == name)?;
+    let programs = Programs { go: None };
+    let (acted, _left) = Play::new(scenario, family, means, programs).act(programs);
+    Some(Played {
+        answers: acted.answers,
+        counted: Vec::new(),
+        wrong: acted.wrong,
+        skipped: acted.skipped,
+    })
 }
 
 fn one_rung(args: &Args, rung: &str) -> anyhow::Result<Vec<Cell>> {

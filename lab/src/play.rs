@@ -1,0 +1,134 @@
+//! `mptcp-lab play`: one recipe or scenario by its name, for whoever wants to look at it with a tool of their own. What
+//! the applications were told, in the order of the names, and what the kernel counted.
+
+use std::collections::BTreeMap;
+
+use anyhow::bail;
+
+use crate::{
+    net::Family,
+    provoke,
+    recipes::{Means, RECIPES},
+    verdicts,
+};
+
+/// What to play.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Names of recipes and scenarios; without any they are listed
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+    /// With which addresses
+    #[arg(long, value_name = "v4|v6", value_parser = provoke::family, default_value = "v4")]
+    pub family: Family,
+    /// How the middlebox is made
+    #[arg(long, value_enum, default_value_t = Means::Xdp)]
+    pub middlebox: Means,
+}
+
+/// What came of it.
+pub(crate) struct Played {
+    /// What the applications were told: when, and what the kernel said.
+    pub(crate) answers: BTreeMap<String, String>,
+    /// What the kernel counted, a namespace each.
+    pub(crate) counted: Vec<String>,
+    /// What did not happen as it was meant to.
+    pub(crate) wrong: Vec<String>,
+    /// Why it cannot be played here.
+    pub(crate) skipped: Option<String>,
+}
+
+/// Plays them, one after the other; true if everything happened as it is meant to.
+///
+/// # Errors
+///
+/// Fails if there is none of a name.
+pub fn run(args: &Args) -> anyhow::Result<bool> {
+    if args.names.is_empty() {
+        println!("recipes: {}", recipes().join(", "));
+        println!("scenarios: {}", verdicts::names().join(", "));
+        return Ok(true);
+    }
+    let mut right = true;
+    for name in &args.names {
+        let Some(played) = play(name, args.family, args.middlebox) else {
+            bail!(
+                "there is neither a recipe nor a scenario {name}; the recipes are {}; the scenarios are {}",
+                recipes().join(", "),
+                verdicts::names().join(", ")
+            );
+        };
+        right &= played.wrong.is_empty() && played.skipped.is_none();
+        // What is printed may be that of a tracer which this runs under.
+        for line in played.lines(name) {
+            eprintln!("{line}");
+        }
+    }
+    Ok(right)
+}
+
+fn play(name: &str, family: Family, means: Means) -> Option<Played> {
+    let Some(recipe) = RECIPES.iter().find(|recipe| recipe.name == name) else {
+        return verdicts::play(name, family, means);
+    };
+    let (played, _left) = provoke::play(recipe, family, means);
+    let counted = played.moved.values().map(|moved| {
+        let moved: Vec<String> = moved
+            .iter()
+            .filter(|(_, count)| **count != 0)
+            .map(|(name, count)| format!("{name} +{count}"))
+            .collect();
+        moved.join(", ")
+    });
+    Some(Played {
+        counted: counted.filter(|it| !it.is_empty()).collect(),
+        answers: played.answers,
+        wrong: played.wrong,
+        skipped: played.skipped,
+    })
+}
+
+fn recipes() -> Vec<&'static str> {
+    RECIPES.iter().map(|recipe| recipe.name).collect()
+}
+
+impl Played {
+    fn lines(&self, name: &str) -> Vec<String> {
+        let Self {
+            answers,
+            counted,
+            wrong,
+            skipped,
+        } = self;
+        let answers = answers
+            .iter()
+            .map(|(when, answer)| format!("{name}: {when} was told {answer}"));
+        let counted = counted
+            .iter()
+            .map(|what| format!("{name}: the kernel counted {what}"));
+        let wrong = wrong.iter().map(|why| format!("{name}: went wrong: {why}"));
+        let skipped = skipped
+            .iter()
+            .map(|why| format!("{name}: cannot be played here: {why}"));
+        answers.chain(counted).chain(wrong).chain(skipped).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn a_name_means_one_thing() {
+        let all: Vec<&str> = recipes().into_iter().chain(verdicts::names()).collect();
+        let different: BTreeSet<&str> = all.iter().copied().collect();
+        assert_eq!(all.len(), different.len(), "{all:?}");
+    }
+
+    #[test]
+    fn what_nobody_knows_is_not_played() {
+        assert!(play("no-such-thing", Family::V4, Means::Xdp).is_none());
+    }
+}
