@@ -106,7 +106,7 @@ pub(super) fn of_life(life: &Life) -> Option<Judgement> {
             let (verdict, then) = if told == Verdict::TooEarly {
                 (Verdict::TooEarly, "before the handshake could decide")
             } else {
-                (Verdict::Stale, "while it was")
+                (Verdict::Stale, "while it still was MPTCP")
             };
             Some(about(
                 verdict,

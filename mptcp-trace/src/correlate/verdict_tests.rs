@@ -260,7 +260,7 @@ fn sentences_say_when_and_why_and_who() {
     );
     assert_eq!(
         sentence(vec![make(IS_MPTCP, 1_000, 1), make(Deed::Falls, 3_000, 1)]),
-        "told MPTCP, and it is\ntold MPTCP while it was; it fell back 2000 ms later: DssFallback (path), \
+        "told MPTCP, and it is\ntold MPTCP while it still was MPTCP; it fell back 2000 ms later: DssFallback (path), \
          and was not asked again"
     );
 }

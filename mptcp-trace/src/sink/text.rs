@@ -135,6 +135,21 @@ fn query(event: &QueryEvent, colour: bool, utc: bool, out: &mut Vec<u8>) {
         Answer::Failed(_) => ("failed", RED),
         Answer::Unknown => ("?", RED),
     };
+    let paint = match judgement.as_ref().map(|it| it.verdict) {
+        // Right as the answer sounds, what it makes believe is wrong.
+        Some(Verdict::Misled | Verdict::Contradicted) => RED,
+        Some(Verdict::TooEarly) => YELLOW,
+        Some(
+            Verdict::Explained
+            | Verdict::PlainTcp
+            | Verdict::StillMptcp
+            | Verdict::Stale
+            | Verdict::NeverAsked
+            | Verdict::Unexplained
+            | Verdict::Unsupported,
+        )
+        | None => paint,
+    };
     let (paint, plain) = if colour { (paint, PLAIN) } else { ("", "") };
     let socket = &query.socket;
     let mut line = format!(
@@ -175,7 +190,11 @@ fn query(event: &QueryEvent, colour: bool, utc: bool, out: &mut Vec<u8>) {
 fn in_short(judgement: &Judgement) -> String {
     let word = judgement.verdict.name();
     match (&judgement.cause, judgement.delay, judgement.verdict) {
-        (Some(cause), Some(delay), Verdict::Explained | Verdict::Contradicted) => {
+        (
+            Some(cause),
+            Some(delay),
+            Verdict::Explained | Verdict::Misled | Verdict::Contradicted,
+        ) => {
             format!("{word}: {} {} before", escape(cause), short(delay))
         }
         _ => word.to_owned(),
@@ -197,7 +216,8 @@ fn verdict(event: &VerdictEvent, colour: bool, utc: bool, out: &mut Vec<u8>) {
     let line = format!(
         "{:<15} {pid:>7} {comm:<15} {paint}{word:<11}{plain} {after:>8} {:<11} {} -> {}  {}\n",
         clock(event.time, utc),
-        socket.state,
+        // The state that was seen last is that of another time.
+        event.closed_by.name(),
         socket.local,
         socket.remote,
         escape(&judgement.sentence),
