@@ -23,7 +23,7 @@ use crate::{
     host::{netstat, system::mptcp_sysctls},
     pipeline::{Inventory, Stages, Stop, View},
     redact::Redactor,
-    sink::{Format, Source},
+    sink::{Format, Source, Told},
     wanted::Wanted,
 };
 
@@ -203,7 +203,11 @@ fn retell(folder: &Path) -> anyhow::Result<()> {
     Format::Json.start(&facts, Source::Replay, &mut lines);
     let printed = found.print(&Wanted::default(), &places, Format::Json, &mut lines);
     if let Some(losses) = &losses {
-        Format::Json.end(printed, 0, losses, &[], &mut lines);
+        let told = Told {
+            findings: printed,
+            ..Told::default()
+        };
+        Format::Json.end(told, losses, &[], &mut lines);
         let losses = losses_json(losses).context("cannot write JSON")?;
         write("losses.json", &losses)?;
     }

@@ -16,7 +16,7 @@ use crate::{
     host,
     pipeline::{self, Inventory, prefixed},
     plan::FALLBACK,
-    sink::{Format, Source},
+    sink::{Format, Source, Told},
 };
 
 /// Runs it; the exit code.
@@ -69,8 +69,11 @@ async fn list(args: &ListArgs, verbose: u8) -> Result<u8, Exit> {
     }
     let printed = found.print(&wanted, &places, format, &mut out);
     format.end(
-        printed,
-        found.len() as u64 - printed,
+        Told {
+            findings: printed,
+            not_shown: found.len() as u64 - printed,
+            evicted: 0,
+        },
         &losses,
         &[],
         &mut out,

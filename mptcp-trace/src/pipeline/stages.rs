@@ -12,7 +12,7 @@ use crate::{
     enrich::{self, Places},
     model::{Facts, Finding, LossReport, Reconciliation},
     plan::{FALLBACK, QUERY},
-    sink::{Format, Source, failing, not_shown, reconciled, summary},
+    sink::{Format, Source, Told, evicted, failing, not_shown, reconciled, summary},
     tally::Tally,
     wanted::{FailOn, Wanted},
 };
@@ -117,7 +117,16 @@ impl<W: Write> Stages<W> {
     ///
     /// [`Stop`] if it cannot be written.
     pub fn begin(&mut self) -> Result<(), Stop> {
-        self.format.start(&self.facts, self.source, &mut self.lines);
+        // Sums come with column names of their own.
+        let format = match (self.format, self.view.summary.is_empty()) {
+            (Format::Text { colour, utc, .. }, false) => Format::Text {
+                header: false,
+                colour,
+                utc,
+            },
+            (format, _) => format,
+        };
+        format.start(&self.facts, self.source, &mut self.lines);
         self.flush()
     }
 
@@ -325,8 +334,11 @@ impl<W: Write> Stages<W> {
         self.outcome.reconciled = reconcile(self.books(), losses, &self.facts);
         let losses = self.with_filtered(losses);
         self.format.end(
-            self.outcome.findings,
-            self.outcome.not_shown,
+            Told {
+                findings: self.outcome.findings,
+                not_shown: self.outcome.not_shown,
+                evicted: self.correlator.evicted(),
+            },
             &losses,
             &self.outcome.reconciled,
             &mut self.lines,
@@ -376,6 +388,9 @@ impl<W: Write> Stages<W> {
         let mut text = summary(done, |sensor| self.outcome.of(sensor), &losses);
         if self.view.wanted != Wanted::default() {
             text.push_str(&not_shown(self.outcome.not_shown));
+        }
+        if self.correlator.evicted() > 0 {
+            text.push_str(&evicted(self.correlator.evicted()));
         }
         if let Some(first) = &self.outcome.first_failing {
             text.push_str(&failing(self.outcome.failing, first));

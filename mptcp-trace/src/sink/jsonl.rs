@@ -9,7 +9,7 @@ use std::{
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::Source;
+use super::{Source, Told};
 use crate::model::{
     Connection, ConnectionEvent, ConnectionKind, Facts, Family, Finding, Judgement, Loss,
     LossReport, Owner, Place, Process, Protocol, Query, QueryEvent, Reconciliation, Refusal,
@@ -220,6 +220,7 @@ struct Endpoint {
 struct End<'a> {
     findings: u64,
     not_shown: u64,
+    evicted: u64,
     losses: Vec<LossData<'a>>,
     complete: bool,
     reconciliation: Vec<ReconciliationData<'a>>,
@@ -438,13 +439,18 @@ fn sum_data(sum: &Sum) -> SumData {
 }
 
 pub(super) fn end(
-    findings: u64,
-    not_shown: u64,
+    told: Told,
     losses: &LossReport,
     reconciled: &[Reconciliation],
     out: &mut Vec<u8>,
 ) {
-    let complete = losses.is_complete();
+    let Told {
+        findings,
+        not_shown,
+        evicted,
+    } = told;
+    // What nobody remembers to its end may be stale without a line.
+    let complete = losses.is_complete() && evicted == 0;
     let losses = losses
         .sensors
         .iter()
@@ -458,6 +464,7 @@ pub(super) fn end(
         &Message::End(End {
             findings,
             not_shown,
+            evicted,
             losses,
             complete,
             reconciliation: reconciled
@@ -792,4 +799,24 @@ fn push(out: &mut Vec<u8>, message: &Message<'_>) {
     // Plain structures of strings and numbers, written to memory: neither half can fail.
     let _infallible = serde_json::to_writer(&mut *out, message);
     out.push(b'\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_forgot_a_connection_is_not_complete() {
+        for (evicted, complete) in [(0, true), (1, false)] {
+            let told = Told {
+                evicted,
+                ..Told::default()
+            };
+            let mut out = Vec::new();
+            end(told, &LossReport::default(), &[], &mut out);
+            let line: serde_json::Value = serde_json::from_slice(&out).unwrap();
+            assert_eq!(line["data"]["evicted"], evicted);
+            assert_eq!(line["data"]["complete"], complete);
+        }
+    }
 }

@@ -8,7 +8,7 @@ mod sums;
 mod text;
 
 pub use escape::escape;
-pub use summary::{failing, not_shown, reconciled, summary};
+pub use summary::{evicted, failing, not_shown, reconciled, summary};
 
 use crate::model::{ConnectionEvent, Facts, Finding, LossReport, Reconciliation, SumTable};
 
@@ -35,6 +35,17 @@ pub enum Format {
     },
     /// One JSON object a line (`docs/output.md`).
     Json,
+}
+
+/// What became of the findings.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Told {
+    /// Those that were shown.
+    pub findings: u64,
+    /// Those that the reader did not want to see.
+    pub not_shown: u64,
+    /// Connections that were judged before their end, because too many were remembered.
+    pub evicted: u64,
 }
 
 impl Format {
@@ -86,15 +97,14 @@ impl Format {
     /// What comes after the last finding.
     pub fn end(
         self,
-        findings: u64,
-        not_shown: u64,
+        told: Told,
         losses: &LossReport,
         reconciled: &[Reconciliation],
         out: &mut Vec<u8>,
     ) {
         match self {
             Self::Text { .. } => {}
-            Self::Json => jsonl::end(findings, not_shown, losses, reconciled, out),
+            Self::Json => jsonl::end(told, losses, reconciled, out),
         }
     }
 }

@@ -53,6 +53,14 @@ pub fn not_shown(findings: u64) -> String {
     format!("not shown: {findings} {word}\n")
 }
 
+/// How many connections were judged too early.
+#[must_use]
+pub fn evicted(connections: u64) -> String {
+    format!(
+        "verdicts: {connections} connections were judged before their end: more than there is room for at once\n"
+    )
+}
+
 /// How many findings fail the run, and the first of them.
 #[must_use]
 pub fn failing(findings: u64, first: &str) -> String {
