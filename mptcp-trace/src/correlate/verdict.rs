@@ -33,7 +33,7 @@ pub(super) fn of_answer(query: &Query, life: Option<&Life>, facts: &Facts) -> Op
         Answer::Tcp => Some(match fallen {
             Some(fallen) => explained(fallen, answered_at(query)),
             None if query.protocol() == Protocol::Tcp => {
-                bare(Verdict::PlainTcp, never_mptcp(facts).into())
+                bare(Verdict::PlainTcp, never_mptcp(query, facts).into())
             }
             None => bare(
                 Verdict::Unexplained,
@@ -157,14 +157,17 @@ fn misled(api: Api, fallen: &Fallen, answered_at: Duration) -> Judgement {
     )
 }
 
-/// What is known of a TCP socket that no fallback of was seen.
-fn never_mptcp(facts: &Facts) -> &'static str {
+/// What is known of a TCP socket that no fallback of was seen. Only children of MPTCP listeners have an identity.
+fn never_mptcp(query: &Query, facts: &Facts) -> &'static str {
+    if query.id.is_none() {
+        return "told TCP; the socket was made as TCP, or accepted by a TCP listener or before tracing began";
+    }
     let rung = facts.sensors.iter().find(|sensor| sensor.name == FALLBACK);
     match rung.map(|sensor| sensor.rung) {
-        Some(Rung::Fexit | Rung::Kprobe) => "told TCP; the socket never was MPTCP",
+        Some(Rung::Fexit | Rung::Kprobe) => "told TCP; its client did not ask for MPTCP",
         // What becomes of an accepted connection in its third packet, these do not see.
         Some(Rung::Tracepoint) | None => {
-            "told TCP; the socket never was MPTCP, or its client lost it in its third packet, which cannot be told apart here"
+            "told TCP; its client did not ask for MPTCP, or lost it in its third packet, which cannot be told apart here"
         }
     }
 }

@@ -216,18 +216,35 @@ fn what_was_never_mptcp_is_plain_tcp() {
         verdicts(&told_of(vec![asked.clone()], Limits::STATED)),
         "plain-tcp"
     );
-    for (rung, said) in [
-        (Rung::Fexit, "told TCP; the socket never was MPTCP"),
+    let child = Some(connection(ConnectionKind::Plain, 0, 1).id);
+    for (id, rung, said) in [
         (
+            None,
+            Rung::Fexit,
+            "told TCP; the socket was made as TCP, or accepted by a TCP listener or before tracing began",
+        ),
+        (
+            child,
+            Rung::Fexit,
+            "told TCP; its client did not ask for MPTCP",
+        ),
+        (
+            child,
+            Rung::Kprobe,
+            "told TCP; its client did not ask for MPTCP",
+        ),
+        (
+            child,
             Rung::Tracepoint,
-            "told TCP; the socket never was MPTCP, or its client lost it in its third packet, which cannot be told apart here",
+            "told TCP; its client did not ask for MPTCP, or lost it in its third packet, which cannot be told apart here",
         ),
     ] {
         let mut facts = traced_facts();
         facts.sensors[0].rung = rung;
-        let Finding::Query(event) = &asked else {
+        let Finding::Query(event) = &mut asked else {
             unreachable!()
         };
+        event.query.id = id;
         let judgement = verdict::of_answer(&event.query, None, &facts).unwrap();
         assert_eq!(judgement.sentence, said);
     }
