@@ -27,16 +27,25 @@ pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
 
 /// Builds the loader for this machine and returns its path.
 pub(crate) fn loader(places: &Places, release: bool) -> Result<PathBuf> {
+    program(places, release, "mptcp-trace", "mptcp-trace")
+}
+
+/// Builds the lab for this machine and returns its path.
+pub(crate) fn lab(places: &Places, release: bool) -> Result<PathBuf> {
+    program(places, release, "mptcp-trace-lab", "mptcp-lab")
+}
+
+fn program(places: &Places, release: bool, package: &str, name: &str) -> Result<PathBuf> {
     let mut cargo = command::cargo(&places.root);
-    cargo.args(["build", "--package", "mptcp-trace"]);
+    cargo.args(["build", "--package", package]);
     if release {
         cargo.arg("--release");
     }
-    command::run(&mut cargo, "cannot build mptcp-trace")?;
+    command::run(&mut cargo, &format!("cannot build {name}"))?;
     Ok(places
         .target
         .join(if release { "release" } else { "debug" })
-        .join("mptcp-trace"))
+        .join(name))
 }
 
 /// The programs that run inside a virtual machine: one static file each.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::{bpf, build, check, run, sol_tcp, test, vm};
+use crate::{bpf, build, check, play, run, sol_tcp, test, vm};
 
 /// Chores of mptcp-trace: build, run, check, test, boot kernels.
 #[derive(Parser)]
@@ -20,6 +20,7 @@ enum Verb {
     Bpf(bpf::Args),
     Build(build::Args),
     Run(run::Args),
+    Play(play::Args),
     Check(check::Args),
     Test(test::Args),
     Vm(vm::Args),
@@ -32,6 +33,7 @@ pub(crate) fn dispatch() -> Result<ExitCode> {
         Verb::Bpf(args) => bpf::verb(&args),
         Verb::Build(args) => build::verb(&args),
         Verb::Run(args) => run::verb(&args),
+        Verb::Play(args) => play::verb(&args),
         Verb::Check(args) => check::verb(&args),
         Verb::Test(args) => test::verb(&args),
         Verb::Vm(args) => vm::verb(&args),

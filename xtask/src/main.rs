@@ -14,6 +14,7 @@ mod initramfs;
 mod kernels;
 mod matrix;
 mod places;
+mod play;
 mod provision;
 mod qemu;
 mod result;

@@ -3,6 +3,7 @@
 use std::{
     ffi::OsString,
     os::unix::process::CommandExt as _,
+    path::Path,
     process::{Command, ExitCode},
 };
 
@@ -31,19 +32,24 @@ pub(crate) struct Args {
     arguments: Vec<OsString>,
 }
 
-/// Becomes mptcp-trace, so that signals and the exit code are its own.
+/// Becomes mptcp-trace.
 pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
     let program = build::loader(&Places::find()?, args.release)?;
+    become_tracer(&program, &args.arguments)
+}
+
+/// Becomes that mptcp-trace, with the privileges it needs: signals and the exit code are its own.
+pub(crate) fn become_tracer(program: &Path, arguments: &[OsString]) -> Result<ExitCode> {
     let mut tracer = if is_root() {
-        Command::new(&program)
+        Command::new(program)
     } else if let Some(sudo) = command::find_program("sudo") {
         command::say("tracing needs privileges: running mptcp-trace through sudo");
         let mut tracer = Command::new(sudo);
-        tracer.arg("--").arg(&program);
+        tracer.arg("--").arg(program);
         tracer
     } else {
         let words = std::iter::once(program.as_os_str())
-            .chain(args.arguments.iter().map(OsString::as_os_str))
+            .chain(arguments.iter().map(OsString::as_os_str))
             .map(|word| word.to_string_lossy())
             .collect::<Vec<_>>()
             .join(" ");
@@ -52,6 +58,6 @@ pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
              as root, type: {words}"
         );
     };
-    let error = tracer.args(&args.arguments).exec();
+    let error = tracer.args(arguments).exec();
     Err(error).with_context(|| format!("cannot start {}", program.display()))
 }
