@@ -36,6 +36,7 @@ pub fn connection(facts: &Facts, places: &mut Places, connection: Connection) ->
         connection,
         time,
         place,
+        off_since: None,
     }
 }
 

@@ -118,6 +118,7 @@ impl Row {
                 cgroup: self.cgroup.map(str::to_owned),
                 ..Place::default()
             },
+            off_since: None,
         }))
     }
 
