@@ -17,8 +17,8 @@ pub use books::{Books, growth, reconcile};
 
 use self::lives::{Fallen, Gone, Lives, answered_at};
 use crate::model::{
-    Blackhole, ClosedBy, ConnectionEvent, ConnectionId, ConnectionKind, Facts, Finding, LastAsked,
-    Owner, Protocol, QueryEvent, TcpState, VerdictEvent, Via,
+    ClosedBy, ConnectionEvent, ConnectionId, ConnectionKind, Facts, Finding, LastAsked, Owner,
+    Protocol, QueryEvent, TcpState, VerdictEvent, Via,
 };
 
 /// How far records may be out of order: each CPU stamps its own before it asks for room in the ring. Later ones count
@@ -32,9 +32,6 @@ pub const ACCEPT_WAIT: Duration = Duration::from_secs(1);
 /// their way.
 const CLOCK_SLACK: Duration = Duration::from_millis(300);
 
-/// The cause of a fallback that a blackhole of another connection brought about.
-const SWITCHED_OFF: &str = "MPCapableSYNTXDisabled";
-
 /// How much is kept in memory at most.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
@@ -44,8 +41,6 @@ pub struct Limits {
     pub waiting: usize,
     /// Connections that are remembered; beyond that the one that was used least lately is judged and forgotten.
     pub connections: usize,
-    /// Network namespaces whose last blackhole is remembered; beyond that the one of the longest ago is forgotten.
-    pub namespaces: usize,
 }
 
 impl Limits {
@@ -54,7 +49,6 @@ impl Limits {
         arriving: 65_536,
         waiting: 65_536,
         connections: 65_536,
-        namespaces: 4_096,
     };
 }
 
@@ -71,8 +65,6 @@ pub struct Correlator {
     /// How many events of a connection wait.
     waiting_of: HashMap<ConnectionId, usize>,
     lives: Lives,
-    /// The last blackhole of each network namespace.
-    blackholes: HashMap<u32, Blackhole>,
     books: Books,
     filtered: u64,
     acceptances: u64,
@@ -96,7 +88,6 @@ impl Correlator {
             waiting: VecDeque::new(),
             waiting_of: HashMap::new(),
             lives: Lives::new(limits.connections),
-            blackholes: HashMap::new(),
             books: Books::default(),
             filtered: 0,
             acceptances: 0,
@@ -271,34 +262,12 @@ impl Correlator {
                 *self.waiting_of.entry(event.connection.id).or_default() += 1;
                 self.waiting.push_back(event);
             }
-            ConnectionKind::Blackhole => {
-                self.switched_off(&event);
-                self.tell(event, ready);
-            }
             ConnectionKind::Fallback
             | ConnectionKind::Plain
             | ConnectionKind::Refused
-            | ConnectionKind::Existing => self.tell(event, ready),
+            | ConnectionKind::Existing
+            | ConnectionKind::Blackhole => self.tell(event, ready),
         }
-    }
-
-    /// From now on this network namespace does not ask for MPTCP.
-    fn switched_off(&mut self, event: &ConnectionEvent) {
-        let connection = &event.connection;
-        let netns = connection.socket.netns;
-        let is_full = self.blackholes.len() >= self.limits.namespaces;
-        if is_full && !self.blackholes.contains_key(&netns) {
-            let oldest = self.blackholes.iter().min_by_key(|(_, it)| it.at);
-            if let Some(oldest) = oldest.map(|(netns, _)| *netns) {
-                self.blackholes.remove(&oldest);
-            }
-        }
-        let blackhole = Blackhole {
-            at: connection.at,
-            owner: connection.owner.clone(),
-            remote: connection.socket.remote,
-        };
-        self.blackholes.insert(netns, blackhole);
     }
 
     /// Remembers what matters for later answers.
@@ -425,11 +394,7 @@ impl Correlator {
         self.tell(oldest, ready);
     }
 
-    fn tell(&mut self, mut event: Box<ConnectionEvent>, ready: &mut Vec<Finding>) {
-        if event.connection.cause.as_deref() == Some(SWITCHED_OFF) {
-            let netns = event.connection.socket.netns;
-            event.off_since = self.blackholes.get(&netns).cloned();
-        }
+    fn tell(&mut self, event: Box<ConnectionEvent>, ready: &mut Vec<Finding>) {
         if let Some(life) = self.lives.get(event.connection.id) {
             life.belongs(&event);
         }

@@ -89,7 +89,6 @@ pub(super) fn event(connection: Connection) -> Finding {
         connection,
         time: SystemTime::UNIX_EPOCH,
         place: Place::default(),
-        off_since: None,
     }))
 }
 
@@ -348,66 +347,4 @@ fn growth_is_what_was_added_and_only_of_fallbacks() {
         counters(&[("DssFallback", 3)])
     );
     assert_eq!(growth(None, &after), counters(&[("DssFallback", 5)]));
-}
-
-#[test]
-fn who_switched_mptcp_off_is_told_with_what_fell_back_because_of_it() {
-    let disabled = |at_ms, address, netns| {
-        let mut connection = connection(ConnectionKind::Fallback, at_ms, address);
-        connection.cause = Some("MPCapableSYNTXDisabled".into());
-        connection.socket.netns = netns;
-        event(connection)
-    };
-    let blackhole = |at_ms, netns, pid| {
-        let mut connection = connection(ConnectionKind::Blackhole, at_ms, 7);
-        connection.owner = Some(owner(pid, Via::Connect));
-        connection.socket.netns = netns;
-        event(connection)
-    };
-    let limits = Limits {
-        namespaces: 2,
-        ..Limits::STATED
-    };
-    let (mut correlator, mut ready) = (Correlator::new(limits), Vec::new());
-    for event in [
-        disabled(10, 1, 1),
-        blackhole(20, 1, 5),
-        disabled(30, 2, 1),
-        disabled(31, 3, 2),
-        blackhole(40, 1, 6),
-        blackhole(50, 2, 7),
-        disabled(60, 4, 1),
-        // One more than is remembered: the first is forgotten.
-        blackhole(70, 3, 8),
-        disabled(80, 5, 1),
-        disabled(81, 6, 2),
-        disabled(82, 7, 3),
-    ] {
-        correlator.take(event, &facts(), &mut ready);
-    }
-    correlator.finish(&facts(), &mut ready);
-    let blamed: Vec<(u64, Option<u32>)> = ready
-        .iter()
-        .filter_map(|finding| match finding {
-            Finding::Connection(event) if event.connection.kind == ConnectionKind::Fallback => {
-                let owner = event.off_since.as_ref().and_then(|it| it.owner.as_ref());
-                let at = u64::try_from(event.connection.at.as_millis()).unwrap();
-                Some((at, owner.map(|it| it.process.pid)))
-            }
-            Finding::Connection(_)
-            | Finding::Query(_)
-            | Finding::Verdict(_)
-            | Finding::Refusal(_) => None,
-        })
-        .collect();
-    let expected = [
-        (10, None),
-        (30, Some(5)),
-        (31, None),
-        (60, Some(6)),
-        (80, None),
-        (81, Some(7)),
-        (82, Some(8)),
-    ];
-    assert_eq!(blamed, expected);
 }

@@ -390,7 +390,7 @@ proptest! {
     #[test]
     fn memory_is_bounded_whatever_happens(happened in deeds()) {
         // The limits are asserted after each event.
-        let limits = Limits { arriving: 6, waiting: 4, connections: 5, namespaces: 3 };
+        let limits = Limits { arriving: 6, waiting: 4, connections: 5 };
         told_of(events_of(&happened), limits);
     }
 }

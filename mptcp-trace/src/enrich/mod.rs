@@ -36,7 +36,6 @@ pub fn connection(facts: &Facts, places: &mut Places, connection: Connection) ->
         connection,
         time,
         place,
-        off_since: None,
     }
 }
 

@@ -3,7 +3,6 @@
 use std::{
     borrow::Cow,
     fmt,
-    net::SocketAddr,
     time::{Duration, SystemTime},
 };
 
@@ -267,19 +266,6 @@ pub struct ConnectionEvent {
     pub time: SystemTime,
     /// Where the owner lives.
     pub place: Place,
-    /// Of a fallback because MPTCP is off in its network namespace: the blackhole that switched it off, if it was seen.
-    pub off_since: Option<Blackhole>,
-}
-
-/// A connection that was taken for blackholed: since then its network namespace does not ask for MPTCP, for a while.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Blackhole {
-    /// When, on `CLOCK_BOOTTIME`.
-    pub at: Duration,
-    /// Whose connection it was, if that is known.
-    pub owner: Option<Owner>,
-    /// Where it went.
-    pub remote: SocketAddr,
 }
 
 /// Where a process lives: its control group in words.

@@ -118,7 +118,6 @@ impl Row {
                 cgroup: self.cgroup.map(str::to_owned),
                 ..Place::default()
             },
-            off_since: None,
         }))
     }
 

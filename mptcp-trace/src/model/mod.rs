@@ -19,8 +19,8 @@ mod words;
 
 pub use cause::{CAUSES, Cause, Culprit, find as find_cause, name_of_enumerator};
 pub use connection::{
-    Blackhole, Connection, ConnectionEvent, ConnectionId, ConnectionKind, Evidence, Known, Owner,
-    Place, Side, Stage, Via,
+    Connection, ConnectionEvent, ConnectionId, ConnectionKind, Evidence, Known, Owner, Place, Side,
+    Stage, Via,
 };
 pub use facts::{Facts, Rung, SensorState};
 pub use loss::{Counted, Loss, LossReport, Reconciliation};

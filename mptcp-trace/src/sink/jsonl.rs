@@ -11,8 +11,8 @@ use serde::Serialize;
 
 use super::{Source, Told};
 use crate::model::{
-    Blackhole, Connection, ConnectionEvent, ConnectionKind, Facts, Family, Finding, Judgement,
-    Loss, LossReport, Owner, Place, Process, Protocol, Query, QueryEvent, Reconciliation, Refusal,
+    Connection, ConnectionEvent, ConnectionKind, Facts, Family, Finding, Judgement, Loss,
+    LossReport, Owner, Place, Process, Protocol, Query, QueryEvent, Reconciliation, Refusal,
     RefusalEvent, Refused, SensorState, Side, Socket, Stage, Sum, SumRow, SumTable, VerdictEvent,
 };
 
@@ -169,7 +169,6 @@ struct ConnectionData<'a> {
     fell_back: Option<bool>,
     late: bool,
     off_ms: Option<u64>,
-    off_since: Option<OffSinceData<'a>>,
     owner: Option<OwnerData<'a>>,
     current: Current<'a>,
     netns: u32,
@@ -181,14 +180,6 @@ struct ConnectionData<'a> {
     local: Endpoint,
     remote: Endpoint,
     rung: &'static str,
-}
-
-#[derive(Serialize)]
-struct OffSinceData<'a> {
-    boottime_ns: u64,
-    pid: Option<u32>,
-    comm: Option<&'a str>,
-    remote: Endpoint,
 }
 
 #[derive(Serialize)]
@@ -688,7 +679,6 @@ fn connection(event: &ConnectionEvent) -> ConnectionData<'_> {
         connection,
         time,
         place,
-        off_since,
     } = event;
     let Connection {
         kind: _,
@@ -738,7 +728,6 @@ fn connection(event: &ConnectionEvent) -> ConnectionData<'_> {
         fell_back: *fell_back,
         late: *late,
         off_ms: off_for.and_then(|it| u64::try_from(it.as_millis()).ok()),
-        off_since: off_since.as_ref().map(off_since_data),
         owner: owner.as_ref().map(|owner| owner_data(owner, place)),
         current: Current {
             pid: *current_pid,
@@ -753,17 +742,6 @@ fn connection(event: &ConnectionEvent) -> ConnectionData<'_> {
         local: endpoint(*local),
         remote: endpoint(*remote),
         rung: rung.name(),
-    }
-}
-
-fn off_since_data(blackhole: &Blackhole) -> OffSinceData<'_> {
-    let Blackhole { at, owner, remote } = blackhole;
-    let process = owner.as_ref().map(|owner| &owner.process);
-    OffSinceData {
-        boottime_ns: ns(*at),
-        pid: process.map(|it| it.pid),
-        comm: process.map(|it| it.comm.as_str()),
-        remote: endpoint(*remote),
     }
 }
 

@@ -6,9 +6,8 @@ use jiff::{Timestamp, tz::TimeZone};
 
 use super::escape;
 use crate::model::{
-    Answer, Api, Blackhole, Connection, ConnectionEvent, ConnectionKind, Errno, Family, Finding,
-    Judgement, Known, Owner, Protocol, QueryEvent, RefusalEvent, Refused, Side, Verdict,
-    VerdictEvent, short,
+    Answer, Api, Connection, ConnectionEvent, ConnectionKind, Errno, Family, Finding, Judgement,
+    Known, Owner, Protocol, QueryEvent, RefusalEvent, Refused, Side, Verdict, VerdictEvent, short,
 };
 
 const GREEN: &str = "\x1b[32m";
@@ -43,7 +42,6 @@ fn connection(event: &ConnectionEvent, colour: bool, utc: bool, out: &mut Vec<u8
         connection,
         time,
         place: _,
-        off_since,
     } = event;
     let (word, paint) = match connection.kind {
         ConnectionKind::Fallback => ("FALLBACK", RED),
@@ -64,13 +62,13 @@ fn connection(event: &ConnectionEvent, colour: bool, utc: bool, out: &mut Vec<u8
         socket.state,
         socket.local,
         socket.remote,
-        story(connection, off_since.as_ref()),
+        story(connection),
     );
     push(out, &line);
 }
 
 /// What happened, in a few words.
-fn story(connection: &Connection, off_since: Option<&Blackhole>) -> String {
+fn story(connection: &Connection) -> String {
     let mut words: Vec<String> = Vec::new();
     match connection.kind {
         ConnectionKind::Fallback | ConnectionKind::Refused => words.push(cause(connection)),
@@ -89,12 +87,8 @@ fn story(connection: &Connection, off_since: Option<&Blackhole>) -> String {
             None => "it is not known whether it fell back".to_owned(),
         }),
         ConnectionKind::Blackhole => words.push(match connection.off_for {
-            Some(off) => format!(
-                "MPTCP is off in this network namespace for {}, to everywhere (net.mptcp.blackhole_timeout)",
-                short(off)
-            ),
-            None => "MPTCP is off in this network namespace for a while, to everywhere (net.mptcp.blackhole_timeout)"
-                .to_owned(),
+            Some(off) => format!("MPTCP is off in this network namespace for {}", short(off)),
+            None => "MPTCP is off in this network namespace for a while".to_owned(),
         }),
         ConnectionKind::Accepted | ConnectionKind::Closed => {}
     }
@@ -113,14 +107,6 @@ fn story(connection: &Connection, off_since: Option<&Blackhole>) -> String {
         if let Some((sent, received)) = connection.bytes.filter(|both| *both != (0, 0)) {
             words.push(format!("{sent} B sent and {received} B received by then"));
         }
-        words.extend(off_since.map(|it| {
-            let (pid, comm) = who(it.owner.as_ref());
-            let ago = short(connection.at.saturating_sub(it.at));
-            format!(
-                "off since {comm} {pid} met a blackhole at {} {ago} before",
-                it.remote
-            )
-        }));
         if connection.late {
             words.push("noticed late".into());
         }
