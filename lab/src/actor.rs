@@ -25,6 +25,7 @@ use socket2::Socket;
 
 use crate::{
     net::{self, Family, Kind},
+    option::Attempt,
     question::{Api, ask},
     report::{Endpoint, write_line},
     sys,
@@ -126,6 +127,13 @@ pub enum Order {
         /// In which way.
         api: Api,
     },
+    /// Set an option, or ask for one.
+    Try {
+        /// Of which.
+        socket: String,
+        /// What.
+        attempt: Attempt,
+    },
     /// Have a thread ask `TCP_IS_MPTCP` again and again.
     Poll {
         /// About which.
@@ -199,7 +207,8 @@ pub struct Done {
     pub inode: Option<u64>,
     /// How many bytes were moved.
     pub bytes: Option<usize>,
-    /// What `TCP_IS_MPTCP` said: `1`, `0`, or the name of an errno; of a poller, each that was not the one before.
+    /// What `TCP_IS_MPTCP` said: `1`, `0`, or the name of an errno; of a poller, each that was not the one before. Of an
+    /// option: `ok`, or the name of an errno.
     pub answer: Option<String>,
 }
 
@@ -323,6 +332,13 @@ impl Company {
                 let socket = self.get(&socket)?;
                 Done {
                     answer: Some(ask(socket.as_raw_fd(), api)?),
+                    ..told(socket)
+                }
+            }
+            Order::Try { socket, attempt } => {
+                let socket = self.get(&socket)?;
+                Done {
+                    answer: Some(attempt.on(socket.as_raw_fd())?),
                     ..told(socket)
                 }
             }

@@ -450,6 +450,8 @@ fn different(rung: &str, wanted: &Wanted, line: &Line) -> Vec<Difference> {
         family,
         local,
         remote,
+        // Of blackholes only, which are counted elsewhere.
+        off_ms: _,
         rung: traced_rung,
     } = line.found;
     let mut differences = Vec::new();

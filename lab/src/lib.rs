@@ -23,6 +23,7 @@ pub mod middlebox;
 pub mod mix;
 pub mod net;
 pub mod netns;
+pub mod option;
 pub mod packet;
 pub mod pair;
 pub mod play;

@@ -6,7 +6,7 @@ use crate::rules::{Rules, Treatment};
 mod scripts;
 mod stage;
 
-pub use stage::{Cleared, Ground, Means, Stage, Who};
+pub use stage::{Aim, Cleared, Ground, Held, Means, Stage, Tried, Who};
 
 /// Why a recipe has no end on this kernel.
 #[derive(Clone, Copy, Debug)]
@@ -192,6 +192,11 @@ const fn to_client(to_client: Treatment) -> Rules {
 
 /// The SYN/ACK is stripped.
 pub const STRIP_SYN_ACK: Rules = to_client(NO_SYN);
+/// SYNs that ask for MPTCP never arrive.
+pub const DROP_CAPABLE_SYNS: Rules = to_server(Treatment {
+    drop_capable_syn: true,
+    ..Treatment::NONE
+});
 /// Both directions are stripped from the fourth data packet on.
 pub const STRIP_BOTH_AFTER_3: Rules = Rules {
     to_server: NONE_AFTER_3,
@@ -387,10 +392,7 @@ pub const RECIPES: &[Recipe] = &[
     },
     Recipe {
         name: "drop-capable-syns",
-        rules: to_server(Treatment {
-            drop_capable_syn: true,
-            ..Treatment::NONE
-        }),
+        rules: DROP_CAPABLE_SYNS,
         // The first SYN that is sent again is the one without MPTCP.
         sysctls: &[Sysctl {
             name: "net.mptcp.syn_retrans_before_tcp_fallback",

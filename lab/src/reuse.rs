@@ -302,6 +302,7 @@ mod tests {
                 side: Some("active".into()),
                 evidence: Vec::new(),
                 existing: false,
+                off_ms: None,
                 owner: Some(Owner {
                     pid: PID,
                     comm: "lab-reuse".into(),

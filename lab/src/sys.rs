@@ -39,7 +39,23 @@ pub fn getsockopt(fd: RawFd, level: i32, option: i32, optval: usize, optlen: usi
     Returned { errno }
 }
 
-/// The same through the 32-bit entry of the kernel, as a 32-bit program calls it. Pointers must lie below
+/// `setsockopt(fd, level, option, value, its length)`.
+#[must_use]
+pub fn setsockopt(fd: RawFd, level: i32, option: i32, value: &[u8]) -> Returned {
+    let (pointer, length) = (value.as_ptr(), value.len());
+    // SAFETY: the kernel reads the value, which is as long as it is said to be, and writes nothing.
+    let rc = unsafe { libc::syscall(libc::SYS_setsockopt, fd, level, option, pointer, length) };
+    let errno = if rc == 0 {
+        0
+    } else {
+        io::Error::last_os_error()
+            .raw_os_error()
+            .unwrap_or(libc::EIO)
+    };
+    Returned { errno }
+}
+
+/// [`getsockopt`] through the 32-bit entry of the kernel, as a 32-bit program calls it. Pointers must lie below
 /// 4 GiB ([`LowBuffer`]).
 #[must_use]
 pub fn getsockopt_32(fd: RawFd, level: i32, option: i32, optval: u32, optlen: u32) -> Returned {

@@ -75,6 +75,16 @@ impl TracedLine {
         }
     }
 
+    /// If MPTCP was switched off for a while.
+    #[must_use]
+    pub fn blackhole(&self) -> Option<&Found> {
+        if let Self::Blackhole(found) = self {
+            Some(found)
+        } else {
+            None
+        }
+    }
+
     /// Reads a line; none if it is of a type that is not for us, as the contract wants it.
     ///
     /// # Errors
@@ -101,8 +111,40 @@ impl TracedLine {
 pub struct Denied {
     /// Process that was refused.
     pub pid: u32,
+    /// Thread that was refused.
+    pub tid: u32,
+    /// Its name.
+    pub comm: String,
+    /// Number of the network namespace.
+    pub netns: u64,
+    /// `ipv4` or `ipv6`.
+    pub family: String,
     /// The error that it got.
     pub errno: String,
+    /// What that means.
+    pub why: String,
+    /// How it was seen.
+    pub rung: String,
+    /// What was refused, if it is an option.
+    #[serde(flatten)]
+    pub option: Option<DeniedOption>,
+}
+
+/// An option that was refused.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+pub struct DeniedOption {
+    /// `setsockopt` or `getsockopt`.
+    pub call: String,
+    /// Its level.
+    pub level: i32,
+    /// Its number.
+    pub optname: i32,
+    /// Its name, if it is one of TCP's.
+    pub option: Option<String>,
+    /// Own address of the socket.
+    pub local: Endpoint,
+    /// The other end's address.
+    pub remote: Endpoint,
 }
 
 /// What the tracer says of itself.
@@ -217,6 +259,8 @@ pub struct Found {
     pub evidence: Vec<String>,
     /// The socket was there before.
     pub existing: bool,
+    /// For how long MPTCP is off, of a blackhole.
+    pub off_ms: Option<u64>,
     /// Whose it is.
     pub owner: Option<Owner>,
     /// Number of its network namespace.

@@ -159,7 +159,8 @@ impl Play {
                 cast: Vec::new(),
                 connections: Vec::new(),
                 expected: scenario.expected.to_vec(),
-                others: scenario.others.iter().map(|&it| it.to_owned()).collect(),
+                tried: Vec::new(),
+                off_ms: scenario.off_ms,
                 answers: Default::default(),
                 wrong: Vec::new(),
                 skipped: scenario
@@ -211,6 +212,7 @@ impl Play {
         acted.cast = stage.cast();
         acted.connections = stage.connections.clone();
         acted.answers = stage.answers.iter().cloned().collect();
+        acted.tried = stage.tried.clone();
         if acted.skipped.is_none() {
             for (name, right) in self.scenario.answers {
                 let told = acted.answers.get(*name).map(String::as_str);
@@ -262,14 +264,14 @@ fn stage(scenario: &Scenario, family: Family, means: Means) -> anyhow::Result<St
     Stage::on(Arc::new(ground), family)
 }
 
-/// The lines of types that nobody else here reads, or only counts.
+/// The lines of types that nobody else here reads.
 fn others(text: &str) -> Vec<Other> {
     text.lines()
         .filter_map(|line| {
             let value: Value = serde_json::from_str(line).ok()?;
             let kind = value.get("type")?.as_str()?;
             let netns = value.get("data")?.get("netns")?.as_u64()?;
-            (!is_known(kind) || kind.ends_with("_refused")).then(|| Other {
+            (!is_known(kind)).then(|| Other {
                 kind: kind.to_owned(),
                 netns,
             })
@@ -346,10 +348,10 @@ mod tests {
     #[test]
     fn only_lines_of_other_types_are_counted_here() {
         let text = "{\"type\":\"query\",\"data\":{\"netns\":1}}\n\
-                    {\"type\":\"socket_refused\",\"data\":{\"netns\":2}}\n\
+                    {\"type\":\"news\",\"data\":{\"netns\":2}}\n\
                     {\"type\":\"news\",\"data\":{}}\nbroken\n";
         let expected = [Other {
-            kind: "socket_refused".to_owned(),
+            kind: "news".to_owned(),
             netns: 2,
         }];
         assert_eq!(others(text), expected);

@@ -104,6 +104,7 @@ fn found(wanted: &Wanted) -> Found {
         side: Some(wanted.side.clone()),
         evidence: wanted.evidence.iter().take(1).cloned().collect(),
         existing: false,
+        off_ms: None,
         owner: Some(Owner {
             pid: *pid,
             comm: comm.clone(),

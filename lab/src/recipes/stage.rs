@@ -22,8 +22,9 @@ use crate::{
     middlebox::{self, Middlebox},
     net::{Family, Kind},
     netns::{self, Counters},
+    option::{CHOICES, Choice},
     question::Api,
-    report::errno_name,
+    report::{Endpoint, errno_name},
     rules::Rules,
     xdp,
 };
@@ -198,6 +199,46 @@ impl Ground {
     }
 }
 
+/// What an application holds when it tries something.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Held {
+    /// A socket that is MPTCP to this moment.
+    Mptcp,
+    /// One that is TCP, from the beginning or because it fell back.
+    Tcp,
+}
+
+/// What an application tried, and was told.
+#[derive(Clone, Debug)]
+pub struct Tried {
+    /// Who.
+    pub who: Who,
+    /// In which process.
+    pub pid: u32,
+    /// What.
+    pub what: Aim,
+    /// `ok`, or the name of the errno.
+    pub told: String,
+}
+
+/// What was tried.
+#[derive(Clone, Debug)]
+pub enum Aim {
+    /// To have an MPTCP socket.
+    Socket,
+    /// To set an option, or to ask for it.
+    Option {
+        /// Which.
+        choice: Choice,
+        /// On what.
+        held: Held,
+        /// The socket's own address.
+        local: Endpoint,
+        /// That of the other end, if there is one.
+        remote: Option<Endpoint>,
+    },
+}
+
 /// Two namespaces, and who is in them.
 pub struct Stage {
     ground: Arc<Ground>,
@@ -210,9 +251,11 @@ pub struct Stage {
     /// Where the server listens.
     target: Option<SocketAddr>,
     /// The client's and the server's address of every connection so far.
-    pub connections: Vec<(crate::report::Endpoint, crate::report::Endpoint)>,
+    pub connections: Vec<(Endpoint, Endpoint)>,
     /// What was asked, and what the kernel said.
     pub answers: Vec<(String, String)>,
+    /// What was tried, and may have been refused.
+    pub tried: Vec<Tried>,
     before: [Counters; 2],
 }
 
@@ -256,6 +299,7 @@ impl Stage {
             target: None,
             connections: Vec::new(),
             answers: Vec::new(),
+            tried: Vec::new(),
             before,
         })
     }
@@ -352,7 +396,14 @@ impl Stage {
             Reply::Failed {
                 errno: Some(errno), ..
             } => {
-                self.answers.push(("socket".into(), errno_name(errno)));
+                let told = errno_name(errno);
+                self.answers.push(("socket".into(), told.clone()));
+                self.tried.push(Tried {
+                    who: Who::Client,
+                    pid: self.client.pid(),
+                    what: Aim::Socket,
+                    told,
+                });
                 Ok(())
             }
             reply @ (Reply::Done(_) | Reply::Failed { errno: None, .. }) => {
@@ -584,6 +635,37 @@ impl Stage {
         let done = self.order(who, Order::Ask { socket, api })?;
         let answer = done.answer.context("no answer")?;
         self.answers.push((name.to_owned(), answer));
+        Ok(())
+    }
+
+    /// Tries every option at one end; what the kernel said of those with a name are answers.
+    ///
+    /// # Errors
+    ///
+    /// Fails if an end is not there.
+    pub fn try_options(&mut self, when: &str, who: Who, held: Held) -> anyhow::Result<()> {
+        for &choice in CHOICES {
+            let order = Order::Try {
+                socket: own_socket(who).into(),
+                attempt: choice.into(),
+            };
+            let done = self.order(who, order)?;
+            let told = done.answer.context("no answer")?;
+            if let Some(name) = choice.name {
+                self.answers.push((format!("{name} {when}"), told.clone()));
+            }
+            self.tried.push(Tried {
+                who,
+                pid: done.pid,
+                what: Aim::Option {
+                    choice,
+                    held,
+                    local: done.local.context("a socket without an address")?,
+                    remote: done.remote,
+                },
+                told,
+            });
+        }
         Ok(())
     }
 

@@ -1,16 +1,18 @@
 //! What there was to be concluded against what the tracer concluded. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::scenarios::{At, Expected};
 use crate::{
     compare::{mismatch, ok},
     findings::Namespaces,
     net::Family,
-    recipes::Who,
+    recipes::{Tried, Who},
     report::{Cell, Endpoint, Outcome},
     traced::{Concluded, Traced, TracedLine},
 };
+
+mod refusals;
 
 #[cfg(test)]
 mod tests;
@@ -29,8 +31,10 @@ pub(super) struct Acted {
     /// The client's and the server's address of each connection.
     pub(super) connections: Vec<(Endpoint, Endpoint)>,
     pub(super) expected: Vec<Expected>,
-    /// Lines of other types that there must be about the client's namespace.
-    pub(super) others: Vec<String>,
+    /// What was tried, and may have been refused.
+    pub(super) tried: Vec<Tried>,
+    /// For how long MPTCP must be switched off in the client's namespace, each time, milliseconds.
+    pub(super) off_ms: &'static [u64],
     /// What applications were told.
     pub(super) answers: BTreeMap<String, String>,
     /// What did not happen as it was meant to.
@@ -47,9 +51,16 @@ impl Acted {
     fn has(&self, netns: u64) -> bool {
         netns == self.namespaces.near || netns == self.namespaces.far
     }
+
+    fn netns_of(&self, who: Who) -> u64 {
+        match who {
+            Who::Client | Who::ClientChild | Who::Other | Who::Program => self.namespaces.near,
+            Who::Server | Who::ServerChild => self.namespaces.far,
+        }
+    }
 }
 
-/// A line of a type that only this comparison counts.
+/// A line of a type that nobody here knows.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Other {
     pub(super) kind: String,
@@ -151,7 +162,15 @@ fn cell(
             about.closing
         ));
     }
-    differences.extend(miscounted(acted, others));
+    let refused = refusals::compare(rung, acted, lines);
+    if refused.told + refused.traced > 0 {
+        caller.push(format!("{} refused", refused.told));
+        traced.push(format!("{} refused", refused.traced));
+    }
+    differences.extend(refused.differences);
+    differences.extend(switched_off(acted, lines));
+    let strange = others.iter().filter(|other| acted.has(other.netns));
+    differences.extend(strange.map(|other| format!("a line of type {}", other.kind)));
     let (caller, traced) = (in_short(&caller), in_short(&traced));
     if !acted.wrong.is_empty() {
         let why = format!("not as it is meant: {}", acted.wrong.join("; "));
@@ -363,28 +382,23 @@ fn of_closing(
     }
 }
 
-fn miscounted(acted: &Acted, others: &[Other]) -> Vec<String> {
-    let mut wanted: BTreeMap<&str, usize> = BTreeMap::new();
-    for kind in &acted.others {
-        *wanted.entry(kind).or_default() += 1;
-    }
-    let own: Vec<&Other> = others
+/// A line for each time that MPTCP was switched off in the client's namespace, and for how long, where that can be read.
+fn switched_off(acted: &Acted, lines: &[TracedLine]) -> Option<String> {
+    let traced: Vec<(u64, Option<u64>)> = lines
         .iter()
-        .filter(|other| acted.has(other.netns))
+        .filter_map(TracedLine::blackhole)
+        .filter(|line| acted.has(line.netns))
+        .map(|line| (line.netns, line.off_ms))
         .collect();
-    let kinds: BTreeSet<&str> = wanted
-        .keys()
-        .copied()
-        .chain(own.iter().map(|other| other.kind.as_str()))
-        .collect();
-    kinds
-        .into_iter()
-        .filter_map(|kind| {
-            let wanted = wanted.get(kind).copied().unwrap_or(0);
-            let traced = own.iter().filter(|other| other.kind == kind).count();
-            (wanted != traced).then(|| format!("{wanted} lines {kind}, traced {traced}"))
-        })
-        .collect()
+    let is_right = |(netns, off_ms): (u64, Option<u64>), wanted: u64| {
+        netns == acted.namespaces.near && off_ms.is_none_or(|off_ms| off_ms == wanted)
+    };
+    let are_right = traced.len() == acted.off_ms.len()
+        && traced
+            .iter()
+            .zip(acted.off_ms)
+            .all(|(&traced, &wanted)| is_right(traced, wanted));
+    (!are_right).then(|| format!("MPTCP was off for {:?} ms, traced {traced:?}", acted.off_ms))
 }
 
 fn whys<'a>(about: &About<'a>) -> Vec<&'a str> {

@@ -5,7 +5,9 @@ use std::{thread::sleep, time::Duration};
 use crate::{
     net::Kind::{Mptcp, Tcp},
     question::Api,
-    recipes::{NotHere, STRIP_BOTH_AFTER_3, STRIP_SYN_ACK, Stage, Sysctl, Who},
+    recipes::{
+        DROP_CAPABLE_SYNS, Held, NotHere, STRIP_BOTH_AFTER_3, STRIP_SYN_ACK, Stage, Sysctl, Who,
+    },
     rules::Rules,
 };
 
@@ -89,8 +91,8 @@ pub(super) struct Scenario {
     pub(super) expected: &'static [Expected],
     /// What the kernel must have said when asked.
     pub(super) answers: &'static [(&'static str, &'static str)],
-    /// Lines of other types that there must be about the client's namespace.
-    pub(super) others: &'static [&'static str],
+    /// For how long MPTCP must be switched off in the client's namespace, each time, milliseconds.
+    pub(super) off_ms: &'static [u64],
     pub(super) needs: &'static [Need],
 }
 
@@ -158,7 +160,7 @@ const EMPTY: Scenario = Scenario {
     script: healthy,
     expected: &[],
     answers: &[],
-    others: &[],
+    off_ms: &[],
     needs: &[],
 };
 const BOTH_TCP: &[(&str, &str)] = &[("client-after", "0"), ("server-after", "0")];
@@ -169,6 +171,20 @@ const OFF: &[Sysctl] = &[Sysctl {
     value: "0",
     must: true,
 }];
+
+const OFF_FOR_A_MINUTE: &[Sysctl] = &[
+    Sysctl {
+        name: "net.mptcp.blackhole_timeout",
+        value: "60",
+        must: true,
+    },
+    // The first SYN that is sent again is the one without MPTCP.
+    Sysctl {
+        name: "net.mptcp.syn_retrans_before_tcp_fallback",
+        value: "0",
+        must: false,
+    },
+];
 
 /// Every scenario, in the order in which they are played.
 pub(super) const SCENARIOS: &[Scenario] = &[
@@ -383,8 +399,55 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         name: "socket-refused",
         sysctls: OFF,
         script: refused,
-        others: &["socket_refused"],
         answers: &[("socket", "ENOPROTOOPT")],
+        ..EMPTY
+    },
+    Scenario {
+        name: "option-refused",
+        script: options_of_mptcp,
+        answers: &[
+            ("TCP_MD5SIG before", "ENOPROTOOPT"),
+            ("TCP_ULP before", "ENOPROTOOPT"),
+            ("TCP_MD5SIG after", "ENOPROTOOPT"),
+            ("TCP_ULP after", "ENOPROTOOPT"),
+        ],
+        ..EMPTY
+    },
+    Scenario {
+        name: "option-refused-by-tcp",
+        script: options_of_tcp,
+        expected: &[then(client(&[], SYN_ACK), "never-asked")],
+        ..EMPTY
+    },
+    Scenario {
+        name: "option-refused-midway",
+        rules: STRIP_BOTH_AFTER_3,
+        script: options_midway,
+        expected: &[
+            then(client(&[], DSS), "never-asked"),
+            then(server(&[], DSS), "never-asked"),
+        ],
+        ..EMPTY
+    },
+    Scenario {
+        name: "switched-off",
+        rules: DROP_CAPABLE_SYNS,
+        sysctls: OFF_FOR_A_MINUTE,
+        script: switched_off,
+        expected: &[
+            client(EXPLAINED, &["MPCapableSYNTXDrop"]),
+            server(PLAIN, &[]),
+            Expected {
+                connection: 1,
+                ..client(EXPLAINED, &["MPCapableSYNTXDisabled"])
+            },
+            Expected {
+                connection: 1,
+                ..server(PLAIN, &[])
+            },
+        ],
+        answers: BOTH_TCP,
+        off_ms: &[60_000],
         ..EMPTY
     },
     Scenario {
@@ -615,6 +678,50 @@ fn before_and_after(
 
 fn refused(stage: &mut Stage, _: Programs<'_>) -> anyhow::Result<()> {
     stage.open_refused(Mptcp)
+}
+
+fn options_of_mptcp(stage: &mut Stage, _: Programs<'_>) -> anyhow::Result<()> {
+    stage.listen(Mptcp)?;
+    stage.open(Mptcp)?;
+    stage.try_options("before", Who::Client, Held::Mptcp)?;
+    stage.connect(Who::Client)?;
+    stage.accept(Who::Server)?;
+    stage.talk(Who::Client, Who::Server, 1)?;
+    stage.try_options("after", Who::Client, Held::Mptcp)?;
+    stage.try_options("after", Who::Server, Held::Mptcp)?;
+    stage.talk(Who::Client, Who::Server, 1)
+}
+
+/// TCP refuses some of them with the same errors: a socket that is TCP, and one that fell back to it.
+fn options_of_tcp(stage: &mut Stage, programs: Programs<'_>) -> anyhow::Result<()> {
+    never_asked(stage, programs)?;
+    stage.try_options("after", Who::Client, Held::Tcp)?;
+    stage.try_options("after", Who::Server, Held::Tcp)
+}
+
+fn options_midway(stage: &mut Stage, programs: Programs<'_>) -> anyhow::Result<()> {
+    begun(stage, programs)?;
+    stage.try_options("before", Who::Client, Held::Mptcp)?;
+    stage.try_options("before", Who::Server, Held::Mptcp)?;
+    stage.talk(Who::Client, Who::Server, ROUNDS_AFTER)?;
+    stage.try_options("after", Who::Client, Held::Tcp)?;
+    stage.try_options("after", Who::Server, Held::Tcp)
+}
+
+/// The first connection finds out that SYNs for MPTCP are lost, the second one suffers from it.
+fn switched_off(stage: &mut Stage, _: Programs<'_>) -> anyhow::Result<()> {
+    if !stage.counts("MPCapableSYNTXDrop") {
+        return Err(NotHere("this kernel does not switch MPTCP off for a while").into());
+    }
+    stage.pair(Mptcp, Mptcp)?;
+    stage.talk(Who::Client, Who::Server, 1)?;
+    stage.ask_both("after")?;
+    stage.close_pair()?;
+    stage.open(Mptcp)?;
+    stage.connect(Who::Client)?;
+    stage.accept(Who::Server)?;
+    stage.talk(Who::Client, Who::Server, 1)?;
+    stage.ask_both("after")
 }
 
 const PYTHON: &str = r#"

@@ -18,7 +18,7 @@ pub use books::{Books, growth, reconcile};
 use self::lives::{Fallen, Gone, Lives, answered_at};
 use crate::model::{
     ClosedBy, ConnectionEvent, ConnectionId, ConnectionKind, Facts, Finding, LastAsked, Owner,
-    Protocol, QueryEvent, TcpState, VerdictEvent, Via,
+    Protocol, QueryEvent, SwitchedOff, TcpState, VerdictEvent, Via,
 };
 
 /// How far records may be out of order: each CPU stamps its own before it asks for room in the ring. Later ones count
@@ -31,6 +31,12 @@ pub const ACCEPT_WAIT: Duration = Duration::from_secs(1);
 /// How much later than that a clock outside of the records may end the wait: records may still be on
 /// their way.
 const CLOCK_SLACK: Duration = Duration::from_millis(300);
+
+/// The cause of a fallback that happens because MPTCP is switched off for a while.
+const SWITCHED_OFF: &str = "MPCapableSYNTXDisabled";
+
+/// Of so many network namespaces it is remembered who had MPTCP switched off; beyond that the longest ago is forgotten.
+const SWITCHED_OFF_MAX: usize = 1024;
 
 /// How much is kept in memory at most.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,6 +71,8 @@ pub struct Correlator {
     /// How many events of a connection wait.
     waiting_of: HashMap<ConnectionId, usize>,
     lives: Lives,
+    /// The last time that MPTCP was switched off, network namespace by network namespace.
+    switched_off: BTreeMap<u32, SwitchedOff>,
     books: Books,
     filtered: u64,
     acceptances: u64,
@@ -88,6 +96,7 @@ impl Correlator {
             waiting: VecDeque::new(),
             waiting_of: HashMap::new(),
             lives: Lives::new(limits.connections),
+            switched_off: BTreeMap::new(),
             books: Books::default(),
             filtered: 0,
             acceptances: 0,
@@ -238,8 +247,14 @@ impl Correlator {
         ready.push(Finding::Query(event));
     }
 
-    fn connection(&mut self, event: Box<ConnectionEvent>, facts: &Facts, ready: &mut Vec<Finding>) {
+    fn connection(
+        &mut self,
+        mut event: Box<ConnectionEvent>,
+        facts: &Facts,
+        ready: &mut Vec<Finding>,
+    ) {
         self.note(&event, facts, ready);
+        self.blame(&mut event);
         match event.connection.kind {
             ConnectionKind::Accepted => {
                 self.acceptances += 1;
@@ -291,6 +306,31 @@ impl Correlator {
             });
         }
         self.close_both(before, oldest, connection.at, facts, ready);
+    }
+
+    /// Remembers who has MPTCP switched off, and tells whom that hits.
+    fn blame(&mut self, event: &mut ConnectionEvent) {
+        let connection = &event.connection;
+        let netns = connection.socket.netns;
+        if connection.kind == ConnectionKind::Blackhole {
+            let is_new = !self.switched_off.contains_key(&netns);
+            if is_new && self.switched_off.len() >= SWITCHED_OFF_MAX {
+                let oldest = self.switched_off.iter().min_by_key(|(_, it)| it.at);
+                if let Some(oldest) = oldest.map(|(netns, _)| *netns) {
+                    self.switched_off.remove(&oldest);
+                }
+            }
+            let switched_off = SwitchedOff {
+                at: connection.at,
+                off_for: connection.off_for,
+                id: connection.id,
+                remote: connection.socket.remote,
+                owner: connection.owner.clone(),
+            };
+            self.switched_off.insert(netns, switched_off);
+        } else if connection.cause.as_deref() == Some(SWITCHED_OFF) {
+            event.switched_off = self.switched_off.get(&netns).cloned();
+        }
     }
 
     fn close_both(

@@ -89,6 +89,7 @@ pub(super) fn event(connection: Connection) -> Finding {
         connection,
         time: SystemTime::UNIX_EPOCH,
         place: Place::default(),
+        switched_off: None,
     }))
 }
 
@@ -347,4 +348,59 @@ fn growth_is_what_was_added_and_only_of_fallbacks() {
         counters(&[("DssFallback", 3)])
     );
     assert_eq!(growth(None, &after), counters(&[("DssFallback", 5)]));
+}
+
+#[test]
+fn a_connection_that_is_tcp_because_mptcp_is_off_tells_who_had_it_switched_off() {
+    let blackhole = |at_ms: u64, address: u64, netns: u32| {
+        let mut connection = connection(ConnectionKind::Blackhole, at_ms, address);
+        connection.socket.netns = netns;
+        connection.cause = None;
+        connection.off_for = Some(Duration::from_secs(60));
+        connection.admitted = false;
+        event(connection)
+    };
+    let fallback = |at_ms: u64, cause: &'static str| {
+        event(Connection {
+            cause: Some(cause.into()),
+            ..connection(ConnectionKind::Fallback, at_ms, 0xf)
+        })
+    };
+    // What is told of it: the socket that had MPTCP switched off, and when.
+    let check = |events: Vec<Finding>, want: Option<(u64, u64)>| {
+        let mut correlator = Correlator::default();
+        let mut ready = Vec::new();
+        for event in events {
+            correlator.take(event, &facts(), &mut ready);
+        }
+        correlator.cut_off(&facts(), &mut ready);
+        let Some(Finding::Connection(last)) = ready.pop() else {
+            panic!("there is no line");
+        };
+        let got = last.switched_off;
+        assert_eq!(
+            got.map(|it| (it.id.socket.0, it.at)),
+            want.map(|(socket, at_ms)| (socket, Duration::from_millis(at_ms)))
+        );
+    };
+    let off = || blackhole(10, 0xa, NETNS);
+    check(vec![off(), fallback(20, SWITCHED_OFF)], Some((0xa, 10)));
+    check(vec![fallback(20, SWITCHED_OFF), off()], Some((0xa, 10)));
+    check(
+        vec![off(), blackhole(15, 0xb, NETNS), fallback(20, SWITCHED_OFF)],
+        Some((0xb, 15)),
+    );
+    check(vec![fallback(20, SWITCHED_OFF)], None);
+    check(
+        vec![blackhole(30, 0xa, NETNS), fallback(20, SWITCHED_OFF)],
+        None,
+    );
+    check(
+        vec![blackhole(10, 0xa, NETNS + 1), fallback(20, SWITCHED_OFF)],
+        None,
+    );
+    check(vec![off(), fallback(20, "DssFallback")], None);
+    let many = (0..2 * SWITCHED_OFF_MAX as u32)
+        .map(|number| blackhole(10 + u64::from(number), 0xa, NETNS + number));
+    check(many.chain([fallback(10_000, SWITCHED_OFF)]).collect(), None);
 }

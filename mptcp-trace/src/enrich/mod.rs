@@ -36,6 +36,8 @@ pub fn connection(facts: &Facts, places: &mut Places, connection: Connection) ->
         connection,
         time,
         place,
+        // What came before is for correlate to remember.
+        switched_off: None,
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{
     borrow::Cow,
     fmt,
+    net::SocketAddr,
     time::{Duration, SystemTime},
 };
 
@@ -266,6 +267,24 @@ pub struct ConnectionEvent {
     pub time: SystemTime,
     /// Where the owner lives.
     pub place: Place,
+    /// Why MPTCP was off, if that is the cause and was seen.
+    pub switched_off: Option<SwitchedOff>,
+}
+
+/// That MPTCP was switched off for a while in a network namespace ([`ConnectionKind::Blackhole`]), and by which
+/// connection.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SwitchedOff {
+    /// When, on `CLOCK_BOOTTIME`.
+    pub at: Duration,
+    /// For how long, where the kernel lets that be read.
+    pub off_for: Option<Duration>,
+    /// The connection whose SYNs were answered only without MPTCP.
+    pub id: ConnectionId,
+    /// Where that wanted to.
+    pub remote: SocketAddr,
+    /// Who held it, if that is known.
+    pub owner: Option<Owner>,
 }
 
 /// Where a process lives: its control group in words.

@@ -118,6 +118,7 @@ impl Row {
                 cgroup: self.cgroup.map(str::to_owned),
                 ..Place::default()
             },
+            switched_off: None,
         }))
     }
 

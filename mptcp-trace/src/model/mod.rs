@@ -20,7 +20,7 @@ mod words;
 pub use cause::{CAUSES, Cause, Culprit, find as find_cause, name_of_enumerator};
 pub use connection::{
     Connection, ConnectionEvent, ConnectionId, ConnectionKind, Evidence, Known, Owner, Place, Side,
-    Stage, Via,
+    Stage, SwitchedOff, Via,
 };
 pub use facts::{Facts, Rung, SensorState};
 pub use loss::{Counted, Loss, LossReport, Reconciliation};

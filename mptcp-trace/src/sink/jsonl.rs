@@ -13,7 +13,8 @@ use super::{Source, Told};
 use crate::model::{
     Connection, ConnectionEvent, ConnectionKind, Facts, Family, Finding, Judgement, Loss,
     LossReport, Owner, Place, Process, Protocol, Query, QueryEvent, Reconciliation, Refusal,
-    RefusalEvent, Refused, SensorState, Side, Socket, Stage, Sum, SumRow, SumTable, VerdictEvent,
+    RefusalEvent, Refused, SensorState, Side, Socket, Stage, Sum, SumRow, SumTable, SwitchedOff,
+    VerdictEvent,
 };
 
 /// Version of `docs/output.md`.
@@ -169,6 +170,7 @@ struct ConnectionData<'a> {
     fell_back: Option<bool>,
     late: bool,
     off_ms: Option<u64>,
+    switched_off: Option<SwitchedOffData<'a>>,
     owner: Option<OwnerData<'a>>,
     current: Current<'a>,
     netns: u32,
@@ -193,6 +195,16 @@ struct OwnerData<'a> {
     container: Option<&'a str>,
     unit: Option<&'a str>,
     via: &'static str,
+}
+
+#[derive(Serialize)]
+struct SwitchedOffData<'a> {
+    boottime_ns: u64,
+    off_ms: Option<u64>,
+    id: String,
+    remote: Endpoint,
+    pid: Option<u32>,
+    comm: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -679,6 +691,7 @@ fn connection(event: &ConnectionEvent) -> ConnectionData<'_> {
         connection,
         time,
         place,
+        switched_off,
     } = event;
     let Connection {
         kind: _,
@@ -727,7 +740,8 @@ fn connection(event: &ConnectionEvent) -> ConnectionData<'_> {
         existing: *existing,
         fell_back: *fell_back,
         late: *late,
-        off_ms: off_for.and_then(|it| u64::try_from(it.as_millis()).ok()),
+        off_ms: off_for.and_then(millis),
+        switched_off: switched_off.as_ref().map(switched_off_data),
         owner: owner.as_ref().map(|owner| owner_data(owner, place)),
         current: Current {
             pid: *current_pid,
@@ -743,6 +757,29 @@ fn connection(event: &ConnectionEvent) -> ConnectionData<'_> {
         remote: endpoint(*remote),
         rung: rung.name(),
     }
+}
+
+fn switched_off_data(switched_off: &SwitchedOff) -> SwitchedOffData<'_> {
+    let SwitchedOff {
+        at,
+        off_for,
+        id,
+        remote,
+        owner,
+    } = switched_off;
+    let process = owner.as_ref().map(|owner| &owner.process);
+    SwitchedOffData {
+        boottime_ns: ns(*at),
+        off_ms: off_for.and_then(millis),
+        id: id.to_string(),
+        remote: endpoint(*remote),
+        pid: process.map(|process| process.pid),
+        comm: process.map(|process| process.comm.as_str()),
+    }
+}
+
+fn millis(duration: Duration) -> Option<u64> {
+    u64::try_from(duration.as_millis()).ok()
 }
 
 fn owner_data<'a>(owner: &'a Owner, place: &'a Place) -> OwnerData<'a> {

@@ -7,8 +7,12 @@ use jiff::{Timestamp, tz::TimeZone};
 use super::escape;
 use crate::model::{
     Answer, Api, Connection, ConnectionEvent, ConnectionKind, Errno, Family, Finding, Judgement,
-    Known, Owner, Protocol, QueryEvent, RefusalEvent, Refused, Side, Verdict, VerdictEvent, short,
+    Known, Owner, Protocol, QueryEvent, RefusalEvent, Refused, Side, SwitchedOff, Verdict,
+    VerdictEvent, short,
 };
+
+/// What sets for how long MPTCP is off.
+const OFF_SYSCTL: &str = "net.mptcp.blackhole_timeout";
 
 const GREEN: &str = "\x1b[32m";
 const YELLOW: &str = "\x1b[33m";
@@ -42,6 +46,7 @@ fn connection(event: &ConnectionEvent, colour: bool, utc: bool, out: &mut Vec<u8
         connection,
         time,
         place: _,
+        switched_off,
     } = event;
     let (word, paint) = match connection.kind {
         ConnectionKind::Fallback => ("FALLBACK", RED),
@@ -62,13 +67,13 @@ fn connection(event: &ConnectionEvent, colour: bool, utc: bool, out: &mut Vec<u8
         socket.state,
         socket.local,
         socket.remote,
-        story(connection),
+        story(connection, switched_off.as_ref()),
     );
     push(out, &line);
 }
 
 /// What happened, in a few words.
-fn story(connection: &Connection) -> String {
+fn story(connection: &Connection, switched_off: Option<&SwitchedOff>) -> String {
     let mut words: Vec<String> = Vec::new();
     match connection.kind {
         ConnectionKind::Fallback | ConnectionKind::Refused => words.push(cause(connection)),
@@ -87,8 +92,11 @@ fn story(connection: &Connection) -> String {
             None => "it is not known whether it fell back".to_owned(),
         }),
         ConnectionKind::Blackhole => words.push(match connection.off_for {
-            Some(off) => format!("MPTCP is off in this network namespace for {}", short(off)),
-            None => "MPTCP is off in this network namespace for a while".to_owned(),
+            Some(off) => format!(
+                "MPTCP is off in this network namespace for {} ({OFF_SYSCTL})",
+                short(off)
+            ),
+            None => format!("MPTCP is off in this network namespace for a while ({OFF_SYSCTL})"),
         }),
         ConnectionKind::Accepted | ConnectionKind::Closed => {}
     }
@@ -110,8 +118,26 @@ fn story(connection: &Connection) -> String {
         if connection.late {
             words.push("noticed late".into());
         }
+        words.extend(switched_off.map(|it| blame(it, connection)));
     }
     words.join(", ")
+}
+
+/// Since when MPTCP is off, for how long, and who did that.
+fn blame(switched_off: &SwitchedOff, connection: &Connection) -> String {
+    let SwitchedOff {
+        at,
+        off_for,
+        id: _,
+        remote,
+        owner,
+    } = switched_off;
+    let since = short(connection.at.saturating_sub(*at));
+    let off_for = off_for.map_or_else(|| "a while".to_owned(), short);
+    let (pid, comm) = who(owner.as_ref());
+    format!(
+        "off for {off_for} ({OFF_SYSCTL}) since {since} before, when {comm} {pid} got through to {remote} only without MPTCP"
+    )
 }
 
 pub(super) fn cause(connection: &Connection) -> String {

@@ -1,5 +1,9 @@
 use super::*;
-use crate::traced::{Owner, Sensor, Start};
+use crate::{
+    option::{CHOICES, Choice},
+    recipes::{Aim, Held},
+    traced::{Denied, DeniedOption, Found, Owner, Sensor, Start},
+};
 
 const NEAR: u64 = 101;
 const FAR: u64 = 102;
@@ -37,7 +41,8 @@ fn acted(expected: &[Expected]) -> Acted {
         cast: vec![(Who::Client, CLIENT_PID), (Who::Server, SERVER_PID)],
         connections: vec![(endpoint(1, 40_000), endpoint(2, 80))],
         expected: expected.to_vec(),
-        others: Vec::new(),
+        tried: Vec::new(),
+        off_ms: &[],
         answers: BTreeMap::new(),
         wrong: Vec::new(),
         skipped: None,
@@ -304,19 +309,184 @@ fn what_the_kernel_did_not_say_as_it_should_have_and_what_cannot_be_played_is_no
 }
 
 #[test]
-fn lines_of_other_types_are_counted() {
-    let mut acted = acted(&[]);
-    acted.others.push("socket_refused".into());
-    let other = |netns: u64| Other {
-        kind: "socket_refused".into(),
-        netns,
+fn a_line_of_a_type_that_nobody_knows_is_wrong_where_the_scenario_is_played() {
+    let check = |netns: u64, want: Outcome| {
+        let other = Other {
+            kind: "news".into(),
+            netns,
+        };
+        let cells = judge("fexit", true, &[acted(&[])], &[], &[other]);
+        assert_eq!(cells[0].outcome, want, "{netns}");
     };
-    let check = |others: &[Other], want: Outcome| {
-        let cells = judge("fexit", true, std::slice::from_ref(&acted), &[], others);
-        assert_eq!(cells[0].outcome, want, "{others:?}");
+    check(NEAR, Outcome::Mismatch);
+    check(103, Outcome::Ok);
+}
+
+const MD5SIG: Choice = CHOICES[0];
+
+fn tried(held: Held, told: &str) -> Tried {
+    Tried {
+        who: Who::Client,
+        pid: CLIENT_PID,
+        what: Aim::Option {
+            choice: MD5SIG,
+            held,
+            local: endpoint(1, 40_000),
+            remote: Some(endpoint(2, 80)),
+        },
+        told: told.into(),
+    }
+}
+
+fn denied() -> Denied {
+    Denied {
+        pid: CLIENT_PID,
+        tid: CLIENT_PID,
+        comm: "lab-client".into(),
+        netns: NEAR,
+        family: "ipv4".into(),
+        errno: "EOPNOTSUPP".into(),
+        why: "because".into(),
+        rung: "fexit".into(),
+        option: Some(DeniedOption {
+            call: "setsockopt".into(),
+            level: 6,
+            optname: 14,
+            option: Some("TCP_MD5SIG".into()),
+            local: endpoint(1, 40_000),
+            remote: endpoint(2, 80),
+        }),
+    }
+}
+
+fn refusals(tried: &[Tried], lines: &[Denied]) -> Outcome {
+    let acted = Acted {
+        tried: tried.to_vec(),
+        ..acted(&[])
     };
-    check(&[other(NEAR)], Outcome::Ok);
+    let line = |line: &Denied| match line.option {
+        Some(_) => TracedLine::OptionRefused(line.clone()),
+        None => TracedLine::SocketRefused(line.clone()),
+    };
+    outcome(&acted, &lines.iter().map(line).collect::<Vec<_>>())
+}
+
+#[test]
+fn a_refusal_is_one_line_and_what_is_no_refusal_is_none() {
+    let check = |tried: &[Tried], lines: &[Denied], want: Outcome| {
+        assert_eq!(refusals(tried, lines), want, "{tried:?} {lines:?}");
+    };
+    let one = std::slice::from_ref::<Tried>;
+    let refused = tried(Held::Mptcp, "EOPNOTSUPP");
+    check(one(&refused), &[denied()], Outcome::Ok);
+    check(one(&refused), &[], Outcome::Mismatch);
+    check(one(&refused), &[denied(), denied()], Outcome::Mismatch);
+    let twice = [refused.clone(), refused];
+    check(&twice, &[denied(), denied()], Outcome::Ok);
+    check(&twice, &[denied()], Outcome::Mismatch);
+    for no_news in [
+        tried(Held::Mptcp, "ok"),
+        tried(Held::Mptcp, "EINVAL"),
+        tried(Held::Tcp, "EOPNOTSUPP"),
+        tried(Held::Tcp, "ENOPROTOOPT"),
+    ] {
+        check(one(&no_news), &[], Outcome::Ok);
+        check(one(&no_news), &[denied()], Outcome::Mismatch);
+    }
+    let elsewhere = Denied {
+        netns: 103,
+        ..denied()
+    };
+    check(&[], &[elsewhere], Outcome::Ok);
+}
+
+#[test]
+fn every_field_of_a_refusal_is_compared_with_what_the_application_knows() {
+    let check = |change: &dyn Fn(&mut Denied)| {
+        let mut line = denied();
+        change(&mut line);
+        let got = refusals(&[tried(Held::Mptcp, "EOPNOTSUPP")], &[line.clone()]);
+        assert_eq!(got, Outcome::Mismatch, "{line:?}");
+    };
+    check(&|line| line.pid = SERVER_PID);
+    check(&|line| line.tid = 1);
+    check(&|line| line.comm = "lab-server".into());
+    check(&|line| line.netns = FAR);
+    check(&|line| line.family = "ipv6".into());
+    check(&|line| line.errno = "ENOPROTOOPT".into());
+    check(&|line| line.why.clear());
+    check(&|line| line.rung = "kprobe".into());
+    check(&|line| line.option = None);
+    let of_option = |change: &dyn Fn(&mut DeniedOption)| {
+        check(&|line| change(line.option.as_mut().unwrap()));
+    };
+    of_option(&|option| option.call = "getsockopt".into());
+    of_option(&|option| option.level = 0);
+    of_option(&|option| option.optname = 31);
+    of_option(&|option| option.option = None);
+    of_option(&|option| option.local = endpoint(1, 9));
+    of_option(&|option| option.remote = endpoint(2, 9));
+}
+
+#[test]
+fn a_socket_that_was_refused_is_one_line_too() {
+    let no_socket = Tried {
+        what: Aim::Socket,
+        ..tried(Held::Mptcp, "ENOPROTOOPT")
+    };
+    let line = Denied {
+        errno: "ENOPROTOOPT".into(),
+        rung: "tracepoint".into(),
+        option: None,
+        ..denied()
+    };
+    let check = |lines: &[Denied], want: Outcome| {
+        assert_eq!(refusals(std::slice::from_ref(&no_socket), lines), want);
+    };
+    check(std::slice::from_ref(&line), Outcome::Ok);
     check(&[], Outcome::Mismatch);
-    check(&[other(NEAR), other(NEAR)], Outcome::Mismatch);
-    check(&[other(103)], Outcome::Mismatch);
+    check(&[line.clone(), line.clone()], Outcome::Mismatch);
+    check(&[denied()], Outcome::Mismatch);
+    let another_errno = Denied {
+        errno: "EPERM".into(),
+        ..line
+    };
+    check(&[another_errno], Outcome::Mismatch);
+}
+
+#[test]
+fn mptcp_is_off_as_often_and_for_as_long_as_it_must_be() {
+    let off = Acted {
+        off_ms: &[60_000],
+        ..acted(&[])
+    };
+    let line = |netns: u64, off_ms: Option<u64>| {
+        let query = query("still-mptcp");
+        TracedLine::Blackhole(Box::new(Found {
+            id: "client".into(),
+            cause: None,
+            known: "unknown".into(),
+            side: None,
+            evidence: Vec::new(),
+            existing: false,
+            off_ms,
+            owner: None,
+            netns,
+            family: query.family,
+            local: query.local,
+            remote: query.remote,
+            rung: query.rung,
+        }))
+    };
+    let check = |lines: &[TracedLine], want: Outcome| {
+        assert_eq!(outcome(&off, lines), want, "{lines:?}");
+    };
+    check(&[line(NEAR, Some(60_000))], Outcome::Ok);
+    check(&[line(NEAR, None)], Outcome::Ok);
+    check(&[line(NEAR, Some(3_600_000))], Outcome::Mismatch);
+    check(&[line(FAR, Some(60_000))], Outcome::Mismatch);
+    check(&[line(103, Some(60_000))], Outcome::Mismatch);
+    check(&[], Outcome::Mismatch);
+    check(&[line(NEAR, None), line(NEAR, None)], Outcome::Mismatch);
+    assert_eq!(outcome(&acted(&[]), &[line(NEAR, None)]), Outcome::Mismatch);
 }
