@@ -125,6 +125,10 @@ kernel_layout! {
     msk_bytes_sent: "mptcp_sock.bytes_sent", 8;
     /// Payload received over MPTCP.
     msk_bytes_received: "mptcp_sock.bytes_received", 8;
+    /// Subflows beside the first one; kernels before 6.18 call it otherwise.
+    msk_extra_subflows: "mptcp_sock.pm.extra_subflows", 1;
+    /// The older name of the same.
+    msk_subflows: "mptcp_sock.pm.subflows", 1;
     /// TCP socket of a subflow context.
     subflow_tcp_sock: "mptcp_subflow_context.tcp_sock", 8;
     /// See `SUBFLOW_REQUEST_MPTCP`.
@@ -200,6 +204,15 @@ kernel_layout! {
     /// Thread id of a task.
     task_pid: "task_struct.pid", 4;
 }
+
+/// Members that some kernels have under the one name, some under the other.
+pub const RENAMED: [[&str; 2]; 2] = [
+    [
+        "mptcp_subflow_context.can_ack",
+        "mptcp_subflow_context.remote_key_valid",
+    ],
+    ["mptcp_sock.pm.subflows", "mptcp_sock.pm.extra_subflows"],
+];
 
 const _: () = assert!(size_of::<KernelLayout>() == KernelLayout::MEMBERS.len() * 2);
 

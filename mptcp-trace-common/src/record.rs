@@ -326,6 +326,8 @@ pub const CONN_VALID_BYTES: u32 = 1 << 9;
 pub const CONN_VALID_SUBFLOW: u32 = 1 << 10;
 /// [`ConnRecord::off_ms`] was read.
 pub const CONN_VALID_OFF: u32 = 1 << 11;
+/// [`ConnRecord::extra_subflows`] was read.
+pub const CONN_VALID_SUBFLOWS: u32 = 1 << 14;
 /// The filter admits the owner and the network namespace.
 pub const ADMITTED: u32 = 1 << 12;
 /// The kernel wanted to fall back, was not allowed to, and resets the subflow.
@@ -427,8 +429,11 @@ pub struct ConnRecord {
     pub rung: u8,
     /// `SITE_*`.
     pub site: u8,
+    /// Subflows beside the first one (`mptcp_sock.pm.extra_subflows`). Was 0 and meant nothing in records without
+    /// [`CONN_VALID_SUBFLOWS`].
+    pub extra_subflows: u8,
     /// Keeps what follows aligned.
-    pub reserved: u32,
+    pub reserved: [u8; 3],
     /// Local address.
     pub local_addr: [u8; 16],
     /// Remote address.

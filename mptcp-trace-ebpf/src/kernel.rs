@@ -194,6 +194,14 @@ impl Sock {
         ))
     }
 
+    /// Subflows beside the first one.
+    #[inline(always)]
+    pub(crate) fn msk_extra_subflows(self) -> Result<u8, Fault> {
+        let newer = offset!(msk_extra_subflows);
+        let older = offset!(msk_subflows);
+        read_at(self.0, if newer == ABSENT { older } else { newer })
+    }
+
     /// True if the kernel would let this connection fall back (`__mptcp_try_fallback`).
     #[inline(always)]
     pub(crate) fn msk_may_fall_back(self) -> bool {

@@ -3,8 +3,8 @@
 use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid};
 use mptcp_trace_common::record::{
     ADMITTED, BY_TRACER, CONN_TOLD, CONN_UNACCEPTED, CONN_VALID_BYTES, CONN_VALID_FLAGS,
-    CONN_VALID_OFF, CONN_VALID_SUBFLOW, ConnRecord, KIND_BLACKHOLE, REFUSED, SUBFLOW_CHECKSUMS,
-    SUBFLOW_SERVER_SIDE, SUBFLOW_SIDE_KNOWN, VALID_INODE,
+    CONN_VALID_OFF, CONN_VALID_SUBFLOW, CONN_VALID_SUBFLOWS, ConnRecord, KIND_BLACKHOLE, REFUSED,
+    SUBFLOW_CHECKSUMS, SUBFLOW_SERVER_SIDE, SUBFLOW_SIDE_KNOWN, VALID_INODE,
 };
 
 use crate::{
@@ -91,6 +91,10 @@ fn describe(record: &mut ConnRecord, sk: Sock) -> Result<(), Fault> {
             record.bytes_sent = sent;
             record.bytes_received = received;
             record.valid |= CONN_VALID_BYTES;
+        }
+        if let Ok(extra) = sk.msk_extra_subflows() {
+            record.extra_subflows = extra;
+            record.valid |= CONN_VALID_SUBFLOWS;
         }
     }
     if record.kind == KIND_BLACKHOLE

@@ -64,7 +64,8 @@ pub enum Verb {
     Replay(ReplayArgs),
     /// Say what works on this host, how, and prove it with questions of our own
     Doctor(DoctorArgs),
-    /// Print every MPTCP socket that is there now, in all network namespaces, and whether it has fallen back
+    /// Print every MPTCP socket that is there now, in all network namespaces: has it fallen back, how many subflows
+    /// are there, whose is it
     List(ListArgs),
     /// Pack what a maintainer asks for first into one file: a trace, the kernel's counters, what works here
     Bundle(BundleArgs),
@@ -280,7 +281,8 @@ pub struct ReplayArgs {
 /// What to list.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  mptcp-trace list\n  mptcp-trace list --comm nginx --port 443\n  \
+    after_help = "What an application was told is known only where somebody watched: mptcp-trace live and bundle do.\n\n\
+                  Examples:\n  mptcp-trace list\n  mptcp-trace list --comm nginx --port 443\n  \
                   mptcp-trace list --json | jq -c 'select(.data.fell_back) | .data.remote'"
 )]
 pub struct ListArgs {

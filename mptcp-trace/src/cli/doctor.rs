@@ -325,15 +325,6 @@ fn facts(host: &HostSupport) -> Vec<FactLine> {
         numbers: _,
         pid_namespace,
     } = host;
-    // Of this one a kernel has the older name or the newer, never both.
-    const TWO_NAMES: [&str; 2] = [
-        "mptcp_subflow_context.can_ack",
-        "mptcp_subflow_context.remote_key_valid",
-    ];
-    let missing_members: Vec<_> = missing_members
-        .iter()
-        .filter(|(path, _)| !TWO_NAMES.contains(&path.as_str()))
-        .collect();
     let told = Fact::from_bool(
         *cause_is_told,
         "this kernel has no function __mptcp_try_fallback with a parameter fb_mib",

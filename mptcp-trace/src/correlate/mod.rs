@@ -236,11 +236,7 @@ impl Correlator {
         let is_news = query.api.sees_fallbacks() || !life.knows() || life.fallen.is_some();
         if let Some(judgement) = event.judgement.as_ref().filter(|_| is_news) {
             life.told = Some(judgement.verdict);
-            life.asked = Some(LastAsked {
-                at: answered_at(query),
-                api: query.api,
-                answer: query.answer,
-            });
+            life.asked = Some(LastAsked::of(query));
         }
         let at = answered_at(query);
         self.close_both(before, oldest, at, facts, ready);

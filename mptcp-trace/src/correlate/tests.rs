@@ -55,6 +55,7 @@ pub(super) fn connection(kind: ConnectionKind, at_ms: u64, address: u64) -> Conn
         stage: None,
         since_connect: None,
         bytes: None,
+        subflows: None,
         evidence: Vec::new(),
         existing: false,
         fell_back: Some(true),

@@ -4,8 +4,8 @@ use std::{borrow::Cow, mem::offset_of, time::Duration};
 
 use mptcp_trace_common::record::{
     ADMITTED, BY_TRACER, CONN_ACTIVE, CONN_EXISTING, CONN_TCP, CONN_UNACCEPTED, CONN_UNSEEN_BIRTH,
-    CONN_VALID_BYTES, CONN_VALID_FLAGS, CONN_VALID_OFF, CONN_VALID_SUBFLOW, ConnRecord,
-    EVIDENCE_BAD_CHECKSUM, EVIDENCE_INFINITE_RECEIVED, EVIDENCE_INFINITE_SENT,
+    CONN_VALID_BYTES, CONN_VALID_FLAGS, CONN_VALID_OFF, CONN_VALID_SUBFLOW, CONN_VALID_SUBFLOWS,
+    ConnRecord, EVIDENCE_BAD_CHECKSUM, EVIDENCE_INFINITE_RECEIVED, EVIDENCE_INFINITE_SENT,
     EVIDENCE_INVALID_MAPPING, EVIDENCE_MP_FAIL_RECEIVED, EVIDENCE_MP_FAIL_SENT, EVIDENCE_NO_DSS,
     EVIDENCE_SIMULTANEOUS, KIND_ACCEPTED, KIND_BLACKHOLE, KIND_CLOSED, KIND_EXISTING,
     KIND_FALLBACK, KIND_TCP_CHILD, NO_MIB, Owner as OwnerRecord, REFUSED, SITE_ACTIVE_DISABLE,
@@ -115,6 +115,7 @@ pub(super) fn connection(bytes: &[u8], facts: &Facts) -> Result<Observation, Dec
                 field!(bytes, u64, bytes_received),
             )
         }),
+        subflows: subflows(bytes, valid),
         evidence: evidence(sighting.evidence),
         existing: kind == ConnectionKind::Existing || is(CONN_EXISTING) || is(CONN_UNSEEN_BIRTH),
         fell_back,
@@ -132,6 +133,17 @@ pub(super) fn connection(bytes: &[u8], facts: &Facts) -> Result<Observation, Dec
     } else {
         Observation::Connection(Box::new(connection))
     })
+}
+
+/// The kernel counts the first subflow apart from the others.
+fn subflows(bytes: &[u8], valid: u32) -> Option<u16> {
+    if valid & CONN_VALID_SUBFLOWS == 0 {
+        return None;
+    }
+    let extra = u16::from(bytes[offset_of!(ConnRecord, extra_subflows)]);
+    let first = TcpState(bytes[offset_of!(ConnRecord, subflow_state)]);
+    let has_first = first != TcpState(0) && first != TcpState::CLOSE;
+    Some(extra + u16::from(has_first))
 }
 
 fn socket(bytes: &[u8], has_inode: bool) -> Result<Socket, DecodeError> {

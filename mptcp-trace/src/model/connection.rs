@@ -242,6 +242,8 @@ pub struct Connection {
     pub since_connect: Option<Duration>,
     /// Payload that went over MPTCP before, sent and received, bytes.
     pub bytes: Option<(u64, u64)>,
+    /// How many subflows it has: the first one, unless that is closed, and those that the kernel counts beside it.
+    pub subflows: Option<u16>,
     /// What was seen before.
     pub evidence: Vec<Evidence>,
     /// It was there before tracing began.

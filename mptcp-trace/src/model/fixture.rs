@@ -105,6 +105,7 @@ impl Row {
                 stage: None,
                 since_connect: None,
                 bytes: None,
+                subflows: None,
                 evidence: Vec::new(),
                 existing: false,
                 fell_back: Some(self.kind == ConnectionKind::Fallback),

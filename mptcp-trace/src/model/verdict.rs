@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Answer, Api, ConnectionId, Owner, Place, Socket};
+use super::{Answer, Api, ConnectionId, Owner, Place, Query, Socket};
 
 /// What is concluded of an answer, or of a connection when it ends.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -120,6 +120,18 @@ pub struct LastAsked {
     pub api: Api,
     /// What the kernel said.
     pub answer: Answer,
+}
+
+impl LastAsked {
+    /// What stands in a question.
+    #[must_use]
+    pub fn of(query: &Query) -> Self {
+        Self {
+            at: query.asked_at + query.latency,
+            api: query.api,
+            answer: query.answer,
+        }
+    }
 }
 
 /// What is left to say of a connection at its end.

@@ -1,9 +1,12 @@
-//! What was there when tracing began: the records of existing sockets, and no others.
+//! What was there when tracing began, and what was said of it since: the records of existing sockets, and the answers
+//! about them.
+
+use std::collections::HashMap;
 
 use crate::{
     decode::{Observation, decode},
     enrich::{self, Places},
-    model::{ConnectionKind, Facts, Finding},
+    model::{ConnectionEvent, ConnectionId, ConnectionKind, Facts, Finding, LastAsked},
     sink::Format,
     wanted::Wanted,
 };
@@ -12,17 +15,38 @@ use crate::{
 #[derive(Default)]
 pub struct Inventory {
     found: Vec<Finding>,
+    /// The last answer about each of them, if there was one.
+    asked: HashMap<ConnectionId, Option<LastAsked>>,
 }
 
 impl Inventory {
     /// Looks at one record.
     pub fn take(&mut self, bytes: &[u8], facts: &Facts, places: &mut Places) {
         // What cannot be decoded is none of them, and is complained about where findings are made.
-        if let Ok(Observation::Connection(connection)) = decode(bytes, facts)
-            && connection.kind == ConnectionKind::Existing
-        {
-            let event = enrich::connection(facts, places, *connection);
-            self.found.push(Finding::Connection(Box::new(event)));
+        match decode(bytes, facts) {
+            Ok(Observation::Connection(connection))
+                if connection.kind == ConnectionKind::Existing =>
+            {
+                self.asked.entry(connection.id).or_default();
+                let event = enrich::connection(facts, places, *connection);
+                self.found.push(Finding::Connection(Box::new(event)));
+            }
+            Ok(Observation::Query(query)) => {
+                if let Some(last) = query.id.and_then(|id| self.asked.get_mut(&id)) {
+                    let answered = LastAsked::of(&query);
+                    // CPUs overtake each other on the way into the ring.
+                    if last.is_none_or(|last| last.at <= answered.at) {
+                        *last = Some(answered);
+                    }
+                }
+            }
+            Ok(
+                Observation::Connection(_)
+                | Observation::Canary(_)
+                | Observation::CanaryConnection(_)
+                | Observation::Refusal(_),
+            )
+            | Err(_) => {}
         }
     }
 
@@ -40,11 +64,15 @@ impl Inventory {
             if let Finding::Connection(event) = finding
                 && wanted.wants(finding, |id| places.path(id))
             {
-                format.socket(event, out);
+                format.socket(event, self.asked(event), out);
                 printed += 1;
             }
         }
         printed
+    }
+
+    fn asked(&self, event: &ConnectionEvent) -> Option<LastAsked> {
+        self.asked.get(&event.connection.id).copied().flatten()
     }
 
     /// How many there are.

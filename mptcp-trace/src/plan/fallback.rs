@@ -358,6 +358,10 @@ fn optional_limits(host: &HostSupport) -> Vec<String> {
             "mptcp_sock.pm.server_side",
             "which end opened a connection is not known",
         ),
+        (
+            "mptcp_sock.pm.extra_subflows",
+            "how many subflows a connection has is not known",
+        ),
     ] {
         if host
             .missing_members

@@ -455,6 +455,21 @@ fn where_no_function_can_be_probed_tracepoints_do_and_say_what_they_cannot() {
 }
 
 #[test]
+fn what_this_kernel_does_not_let_be_read_is_a_sentence() {
+    for (path, says) in [
+        ("mptcp_sock.bytes_sent", "how much went over MPTCP before"),
+        ("mptcp_sock.pm.server_side", "which end opened a connection"),
+        ("mptcp_sock.pm.extra_subflows", "how many subflows"),
+    ] {
+        let ladder = plan(&without(whole(), path), None).unwrap().fallback;
+        for rung in &ladder.rungs {
+            let said = |it: &String| it.starts_with(says) && it.contains(path);
+            assert!(rung.limits.iter().any(said), "{:?}", rung.limits);
+        }
+    }
+}
+
+#[test]
 fn beside_a_query_sensor_on_a_lower_rung_no_better_one_is_tried() {
     let function = ["__mptcp_try_fallback"];
     let ladder = plan(&with_functions(&function, &function), None)

@@ -11,8 +11,8 @@ use serde::Serialize;
 
 use super::{Source, Told};
 use crate::model::{
-    Connection, ConnectionEvent, ConnectionKind, Facts, Family, Finding, Judgement, Loss,
-    LossReport, Owner, Place, Process, Protocol, Query, QueryEvent, Reconciliation, Refusal,
+    Connection, ConnectionEvent, ConnectionKind, Facts, Family, Finding, Judgement, LastAsked,
+    Loss, LossReport, Owner, Place, Process, Protocol, Query, QueryEvent, Reconciliation, Refusal,
     RefusalEvent, Refused, SensorState, Side, Socket, Stage, Sum, SumRow, SumTable, SwitchedOff,
     VerdictEvent,
 };
@@ -255,8 +255,8 @@ struct SocketData<'a> {
     side: Option<&'static str>,
     bytes_sent: Option<u64>,
     bytes_received: Option<u64>,
-    /// Nothing of what is traced tells how many there are.
-    subflows: Option<u64>,
+    subflows: Option<u16>,
+    asked: Option<AskedData>,
     owner: Option<OwnerData<'a>>,
     netns: u32,
     socket: String,
@@ -264,6 +264,13 @@ struct SocketData<'a> {
     family: &'static str,
     local: Endpoint,
     remote: Endpoint,
+}
+
+#[derive(Serialize)]
+struct AskedData {
+    api: &'static str,
+    answer: Option<&'static str>,
+    answered_at_ns: u64,
 }
 
 #[derive(Serialize)]
@@ -363,7 +370,7 @@ pub(super) fn finding(finding: &Finding, out: &mut Vec<u8>) {
     }
 }
 
-pub(super) fn socket(event: &ConnectionEvent, out: &mut Vec<u8>) {
+pub(super) fn socket(event: &ConnectionEvent, asked: Option<LastAsked>, out: &mut Vec<u8>) {
     let ConnectionData {
         id,
         cause,
@@ -393,7 +400,8 @@ pub(super) fn socket(event: &ConnectionEvent, out: &mut Vec<u8>) {
             side,
             bytes_sent,
             bytes_received,
-            subflows: None,
+            subflows: event.connection.subflows,
+            asked: asked.map(asked_data),
             owner,
             netns,
             socket,
@@ -403,6 +411,14 @@ pub(super) fn socket(event: &ConnectionEvent, out: &mut Vec<u8>) {
             remote,
         })),
     );
+}
+
+fn asked_data(LastAsked { at, api, answer }: LastAsked) -> AskedData {
+    AskedData {
+        api: api.name(),
+        answer: answer.word(),
+        answered_at_ns: ns(at),
+    }
 }
 
 pub(super) fn sums(table: &SumTable, out: &mut Vec<u8>) {
@@ -707,6 +723,8 @@ fn connection(event: &ConnectionEvent) -> ConnectionData<'_> {
         stage,
         since_connect,
         bytes,
+        // Said of sockets that are there, not of what happened: only the last subflow can fall back.
+        subflows: _,
         evidence,
         existing,
         fell_back,

@@ -10,7 +10,9 @@ mod text;
 pub use escape::escape;
 pub use summary::{evicted, failing, not_shown, reconciled, summary};
 
-use crate::model::{ConnectionEvent, Facts, Finding, LossReport, Reconciliation, SumTable};
+use crate::model::{
+    ConnectionEvent, Facts, Finding, LastAsked, LossReport, Reconciliation, SumTable,
+};
 
 /// Where the records come from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,11 +80,11 @@ impl Format {
         }
     }
 
-    /// A socket that is there.
-    pub fn socket(self, event: &ConnectionEvent, out: &mut Vec<u8>) {
+    /// A socket that is there, and what was answered last about it.
+    pub fn socket(self, event: &ConnectionEvent, asked: Option<LastAsked>, out: &mut Vec<u8>) {
         match self {
-            Self::Text { .. } => sockets::socket(event, out),
-            Self::Json => jsonl::socket(event, out),
+            Self::Text { .. } => sockets::socket(event, asked, out),
+            Self::Json => jsonl::socket(event, asked, out),
         }
     }
 

@@ -10,7 +10,8 @@ use std::{
 use serde_json::Value;
 
 use crate::common::{
-    asker, json_lines, may_trace, of_type, parse_lines, run, scratch, spawn_asker, stderr,
+    asker, json_lines, may_trace, of_type, parse_lines, run, scratch, spawn_asker, spawn_asker_in,
+    stderr, tracer,
 };
 
 fn captures() -> Vec<PathBuf> {
@@ -244,13 +245,14 @@ fn what_is_there_is_listed_and_said_to_have_fallen_back_or_not() {
     // Both have their sockets when they read.
     std::thread::sleep(Duration::from_millis(500));
     let pids = [fresh.id(), fallen.id()];
-    for (pid, fell_back, cause, state) in [
-        (pids[0], false, Value::Null, "CLOSE"),
+    for (pid, fell_back, cause, state, subflows) in [
+        (pids[0], false, Value::Null, "CLOSE", 0),
         (
             pids[1],
             true,
             "MPCapableFallbackSYNACK".into(),
             "ESTABLISHED",
+            1,
         ),
     ] {
         let output = run(["list", "--json", "--pid", &pid.to_string()]);
@@ -273,7 +275,8 @@ fn what_is_there_is_listed_and_said_to_have_fallen_back_or_not() {
         assert_eq!(socket["cause"], cause);
         assert_eq!(socket["state"], state);
         assert_eq!(socket["owner"]["pid"], pid);
-        assert_eq!(socket["subflows"], Value::Null);
+        assert_eq!(socket["subflows"], subflows);
+        assert_eq!(socket["asked"], Value::Null);
         let end = &lines.last().unwrap()["data"];
         assert_eq!(end["findings"], 1);
         assert!(end["not_shown"].as_u64().unwrap() >= 1, "{end}");
@@ -287,6 +290,83 @@ fn what_is_there_is_listed_and_said_to_have_fallen_back_or_not() {
     );
     for child in [&mut fresh, &mut fallen] {
         child.stdin.take().unwrap().write_all(b".").unwrap();
+        child.wait().unwrap();
+    }
+}
+
+#[test]
+fn every_subflow_of_a_connection_counts() {
+    if !may_trace("every_subflow_of_a_connection_counts") {
+        return;
+    }
+    let script = "ip link set lo up && ip mptcp limits set subflow 2 add_addr_accepted 2 && \
+                  ip mptcp endpoint add 127.0.0.2 dev lo subflow && \
+                  ip mptcp endpoint add 127.0.0.3 dev lo subflow";
+    let possible = std::process::Command::new("unshare")
+        .args(["--net", "sh", "-c", script])
+        .output();
+    if !possible.is_ok_and(|output| output.status.success()) {
+        println!("skipped: every_subflow_of_a_connection_counts needs unshare and ip mptcp");
+        return;
+    }
+    let script = format!("{script} && exec \"$@\"");
+    let mut joined = spawn_asker_in(&["unshare", "--net", "sh", "-c", &script, "sh"], "joined");
+    let pid = joined.id().to_string();
+    let mut counts = Vec::new();
+    // Joining takes a moment.
+    for _ in 0..50 {
+        let lines = json_lines(&run(["list", "--json", "--pid", &pid]));
+        counts = of_type(&lines, "socket")
+            .iter()
+            .map(|it| (it["state"].to_string(), it["subflows"].to_string()))
+            .collect();
+        counts.sort();
+        if counts.iter().any(|(_, subflows)| subflows == "3") {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let connected = ("\"ESTABLISHED\"".to_owned(), "3".to_owned());
+    let listens = ("\"LISTEN\"".to_owned(), "1".to_owned());
+    assert_eq!(counts, [connected.clone(), connected, listens]);
+    drop(joined.stdin.take());
+    joined.wait().unwrap();
+}
+
+#[test]
+fn a_bundle_knows_what_was_answered_last_about_what_was_there() {
+    if !may_trace("a_bundle_knows_what_was_answered_last_about_what_was_there") {
+        return;
+    }
+    let mut silent = spawn_asker("wait");
+    let mut asks = spawn_asker("fallen");
+    std::thread::sleep(Duration::from_millis(500));
+    let (_dir, bundle) = scratch("b.tar.zst");
+    let mut bundling = tracer()
+        .args(["bundle", bundle.to_str().unwrap(), "--duration", "2s"])
+        .spawn()
+        .unwrap();
+    let mut stdin = asks.stdin.take().unwrap();
+    while bundling.try_wait().unwrap().is_none() {
+        stdin.write_all(b".").unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let files = unpacked(&bundle);
+    let sockets = of_type(&parse_lines(&files["list.jsonl"]), "socket");
+    let queries = of_type(&parse_lines(&files["findings.jsonl"]), "query");
+    let of = |pid: u32| sockets.iter().find(|it| it["owner"]["pid"] == pid).unwrap();
+    assert_eq!(of(silent.id())["asked"], Value::Null);
+    let asked = &of(asks.id())["asked"];
+    assert_eq!(asked["api"], "TCP_IS_MPTCP");
+    assert_eq!(asked["answer"], "tcp");
+    let last = queries
+        .iter()
+        .rfind(|it| it["id"] == of(asks.id())["id"])
+        .unwrap();
+    let answered_at = ["boottime_ns", "latency_ns"].map(|name| last[name].as_u64().unwrap());
+    assert_eq!(asked["answered_at_ns"], answered_at[0] + answered_at[1]);
+    drop((stdin, silent.stdin.take()));
+    for child in [&mut silent, &mut asks] {
         child.wait().unwrap();
     }
 }

@@ -94,9 +94,18 @@ pub(crate) fn asker(role: &str) -> [String; 6] {
 
 /// Starts an application that asks, without a tracer.
 pub(crate) fn spawn_asker(role: &str) -> Child {
+    spawn_asker_in(&[], role)
+}
+
+/// Starts one with these words before its own.
+pub(crate) fn spawn_asker_in(before: &[&str], role: &str) -> Child {
     let words = asker(role);
-    Command::new(&words[0])
-        .args(&words[1..])
+    let mut words = before
+        .iter()
+        .copied()
+        .chain(words.iter().map(String::as_str));
+    Command::new(words.next().unwrap())
+        .args(words)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .spawn()
@@ -107,7 +116,7 @@ pub(crate) fn spawn_asker(role: &str) -> Child {
 ///
 /// Roles: `basic` asks about a fresh MPTCP socket, one that fell back and a TCP one; `flood N` asks N times;
 /// `wait` asks once a byte of stdin; `falls` has a connection fall back instead; `fallen` has one fall back, then
-/// asks about it once a byte; `threads` asks from a second thread; `child` from a child; `exit N` asks
+/// asks about it once a byte; `joined` has a connection with as many subflows as its network namespace is set up for; `threads` asks from a second thread; `child` from a child; `exit N` asks
 /// and exits with N; `name NAME` from a thread of that name; `forever` until killed.
 pub(crate) fn play() {
     let Ok(role) = std::env::var(ROLE) else {
@@ -139,6 +148,22 @@ pub(crate) fn play() {
             while io::stdin().read(&mut byte).unwrap() == 1 {
                 ask(&mptcp);
             }
+        }
+        "joined" => {
+            let listener = open(true);
+            listener
+                .bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())
+                .unwrap();
+            listener.listen(1).unwrap();
+            let client = open(true);
+            client.connect(&listener.local_addr().unwrap()).unwrap();
+            let (server, _) = listener.accept().unwrap();
+            // Others may join when both ends have heard of each other.
+            for (from, to) in [(&client, &server), (&server, &client)] {
+                from.send(b".").unwrap();
+                (&mut { to }).read_exact(&mut [0]).unwrap();
+            }
+            let _end = io::stdin().read(&mut [0]).unwrap();
         }
         "flood" => {
             let socket = open(true);

@@ -216,6 +216,30 @@ fn a_record_of_another_length_or_with_impossible_fields_is_an_error() {
 }
 
 #[test]
+fn subflows_are_the_first_one_unless_it_is_closed_and_those_beside_it() {
+    const ESTABLISHED: u8 = 1;
+    const CLOSE_WAIT: u8 = 8;
+    const LISTEN: u8 = TcpState::LISTEN.0;
+    for (valid, state, extra, subflows) in [
+        (CONN_VALID_SUBFLOWS, ESTABLISHED, 0, Some(1)),
+        (CONN_VALID_SUBFLOWS, ESTABLISHED, 2, Some(3)),
+        (CONN_VALID_SUBFLOWS, CLOSE_WAIT, 0, Some(1)),
+        (CONN_VALID_SUBFLOWS, LISTEN, 0, Some(1)),
+        (CONN_VALID_SUBFLOWS, TcpState::CLOSE.0, 0, Some(0)),
+        (CONN_VALID_SUBFLOWS, 0, 0, Some(0)),
+        (CONN_VALID_SUBFLOWS, 0, 1, Some(1)),
+        (CONN_VALID_SUBFLOWS, ESTABLISHED, 255, Some(256)),
+        // Captures of before hold zeroes there.
+        (0, ESTABLISHED, 0, None),
+    ] {
+        let mut bytes = [0; size_of::<ConnRecord>()];
+        bytes[offset_of!(ConnRecord, subflow_state)] = state;
+        bytes[offset_of!(ConnRecord, extra_subflows)] = extra;
+        assert_eq!(super::subflows(&bytes, valid), subflows, "{state} {extra}");
+    }
+}
+
+#[test]
 fn a_whole_record_says_everything() {
     let mut bytes = vec![0; size_of::<ConnRecord>()];
     let mut put =
