@@ -88,6 +88,12 @@ fn play(name: &str, family: Family, means: Means) -> Option<Played> {
     })
 }
 
+/// Everything that can be played.
+#[must_use]
+pub fn names() -> Vec<&'static str> {
+    recipes().into_iter().chain(verdicts::names()).collect()
+}
+
 fn recipes() -> Vec<&'static str> {
     RECIPES.iter().map(|recipe| recipe.name).collect()
 }
@@ -122,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_name_means_one_thing() {
-        let all: Vec<&str> = recipes().into_iter().chain(verdicts::names()).collect();
+        let all = names();
         let different: BTreeSet<&str> = all.iter().copied().collect();
         assert_eq!(all.len(), different.len(), "{all:?}");
     }
