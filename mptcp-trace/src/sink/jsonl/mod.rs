@@ -1,0 +1,245 @@
+//! JSON lines, as `docs/output.md` promises them field by field.
+
+mod connection;
+mod parts;
+mod query;
+mod sums;
+mod verdict;
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use self::{
+    connection::{ConnectionData, SocketData},
+    query::{QueryData, RefusalData},
+    sums::SummaryData,
+    verdict::VerdictData,
+};
+use super::{Source, Told};
+use crate::model::{
+    ConnectionEvent, ConnectionKind, Facts, Finding, LastAsked, Loss, LossReport, Reconciliation,
+    Refused, SensorState, SumTable,
+};
+
+/// Version of `docs/output.md`.
+const SCHEMA: u32 = 1;
+
+#[derive(Serialize)]
+#[serde(tag = "type", content = "data", rename_all = "snake_case")]
+enum Message<'a> {
+    Start(Start<'a>),
+    Query(Box<QueryData<'a>>),
+    Fallback(Box<ConnectionData<'a>>),
+    Refused(Box<ConnectionData<'a>>),
+    Plain(Box<ConnectionData<'a>>),
+    Existing(Box<ConnectionData<'a>>),
+    Blackhole(Box<ConnectionData<'a>>),
+    Verdict(Box<VerdictData<'a>>),
+    OptionRefused(Box<RefusalData<'a>>),
+    SocketRefused(Box<RefusalData<'a>>),
+    Summary(SummaryData<'a>),
+    Socket(Box<SocketData<'a>>),
+    End(End<'a>),
+}
+
+#[derive(Serialize)]
+struct Start<'a> {
+    schema: u32,
+    version: &'a str,
+    kernel: &'a str,
+    source: &'static str,
+    sensors: Vec<Sensor<'a>>,
+}
+
+#[derive(Serialize)]
+struct Sensor<'a> {
+    name: &'a str,
+    rung: &'static str,
+    probes: &'a [String],
+    limits: &'a [String],
+}
+
+#[derive(Serialize)]
+struct ReconciliationData<'a> {
+    netns: u32,
+    counted: &'a BTreeMap<String, u64>,
+    traced: &'a BTreeMap<String, u64>,
+    agrees: bool,
+    why: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct End<'a> {
+    findings: u64,
+    not_shown: u64,
+    evicted: u64,
+    losses: Vec<LossData<'a>>,
+    complete: bool,
+    reconciliation: Vec<ReconciliationData<'a>>,
+}
+
+#[derive(Serialize)]
+struct LossData<'a> {
+    sensor: &'a str,
+    #[serde(flatten)]
+    counters: Counters,
+}
+
+/// The counters of a sensor as fields of its object, in their order.
+struct Counters([(&'static str, u64); Loss::COUNTERS]);
+
+impl Serialize for Counters {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0)
+    }
+}
+
+pub(super) fn start(facts: &Facts, source: Source, out: &mut Vec<u8>) {
+    let Facts {
+        version,
+        kernel,
+        boot_epoch: _,
+        fallback_bit: _,
+        causes: _,
+        counters_read_at: _,
+        sensors,
+    } = facts;
+    let sensors = sensors
+        .iter()
+        .map(
+            |SensorState {
+                 name,
+                 rung,
+                 probes,
+                 limits,
+             }| Sensor {
+                name,
+                rung: rung.name(),
+                probes,
+                limits,
+            },
+        )
+        .collect();
+    let source = match source {
+        Source::Live => "live",
+        Source::Replay => "replay",
+    };
+    push(
+        out,
+        &Message::Start(Start {
+            schema: SCHEMA,
+            version,
+            kernel,
+            source,
+            sensors,
+        }),
+    );
+}
+
+pub(super) fn finding(finding: &Finding, out: &mut Vec<u8>) {
+    let message = match finding {
+        Finding::Query(event) => Message::Query(Box::new(QueryData::of(event))),
+        Finding::Connection(event) => {
+            let data = Box::new(ConnectionData::of(event));
+            match event.connection.kind {
+                ConnectionKind::Fallback => Message::Fallback(data),
+                ConnectionKind::Refused => Message::Refused(data),
+                ConnectionKind::Plain => Message::Plain(data),
+                ConnectionKind::Existing => Message::Existing(data),
+                ConnectionKind::Blackhole => Message::Blackhole(data),
+                // Only tells whose an earlier event is; never a finding of its own.
+                ConnectionKind::Accepted | ConnectionKind::Closed => return,
+            }
+        }
+        Finding::Verdict(event) => Message::Verdict(Box::new(VerdictData::of(event))),
+        Finding::Refusal(event) => {
+            let data = Box::new(RefusalData::of(event));
+            match event.refusal.what {
+                Refused::Option { .. } => Message::OptionRefused(data),
+                Refused::Socket { .. } => Message::SocketRefused(data),
+            }
+        }
+    };
+    push(out, &message);
+}
+
+pub(super) fn socket(event: &ConnectionEvent, asked: Option<LastAsked>, out: &mut Vec<u8>) {
+    push(
+        out,
+        &Message::Socket(Box::new(SocketData::of(event, asked))),
+    );
+}
+
+pub(super) fn sums(table: &SumTable, out: &mut Vec<u8>) {
+    push(out, &Message::Summary(SummaryData::of(table)));
+}
+
+pub(super) fn end(
+    told: Told,
+    losses: &LossReport,
+    reconciled: &[Reconciliation],
+    out: &mut Vec<u8>,
+) {
+    let Told {
+        findings,
+        not_shown,
+        evicted,
+    } = told;
+    // What nobody remembers to its end may be stale without a line.
+    let complete = losses.is_complete() && evicted == 0;
+    let losses = losses
+        .sensors
+        .iter()
+        .map(|loss| LossData {
+            sensor: &loss.sensor,
+            counters: Counters(loss.counters()),
+        })
+        .collect();
+    push(
+        out,
+        &Message::End(End {
+            findings,
+            not_shown,
+            evicted,
+            losses,
+            complete,
+            reconciliation: reconciled
+                .iter()
+                .map(|it| ReconciliationData {
+                    netns: it.netns,
+                    counted: &it.counted,
+                    traced: &it.traced,
+                    agrees: it.agrees(),
+                    why: it.why.as_deref(),
+                })
+                .collect(),
+        }),
+    );
+}
+
+fn push(out: &mut Vec<u8>, message: &Message<'_>) {
+    // Plain structures of strings and numbers, written to memory: neither half can fail.
+    let _infallible = serde_json::to_writer(&mut *out, message);
+    out.push(b'\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_forgot_a_connection_is_not_complete() {
+        for (evicted, complete) in [(0, true), (1, false)] {
+            let told = Told {
+                evicted,
+                ..Told::default()
+            };
+            let mut out = Vec::new();
+            end(told, &LossReport::default(), &[], &mut out);
+            let line: serde_json::Value = serde_json::from_slice(&out).unwrap();
+            assert_eq!(line["data"]["evicted"], evicted);
+            assert_eq!(line["data"]["complete"], complete);
+        }
+    }
+}
