@@ -1,11 +1,15 @@
 //! Bundles: what a maintainer asks for first, in one file (tar, zstd). Knows files and their names, not what is in
 //! them, except that one of them is a capture.
+//!
+//! However a program ends, no half of a bundle is left: the parts are files without names, and the bundle takes its
+//! place when it is complete.
 
 use std::{
-    fs::File,
-    io::{self, BufReader, Read, Seek as _, Write},
-    os::unix::fs::OpenOptionsExt as _,
-    path::Path,
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, BufReader, ErrorKind, Read, Seek as _, Write as _},
+    os::fd::AsRawFd as _,
+    path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -14,6 +18,7 @@ use ruzstd::{
     decoding::StreamingDecoder,
     encoding::{CompressionLevel, compress_to_vec},
 };
+use tempfile::NamedTempFile;
 
 /// First bytes of a bundle (RFC 8878).
 pub const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
@@ -24,36 +29,162 @@ const FOLDER: &str = "mptcp-trace-bundle";
 /// Name of the capture in it.
 pub const CAPTURE: &str = "capture.mpt";
 
-/// Makes the file that [`pack`] will fill; only its owner may read it.
-///
-/// # Errors
-///
-/// Fails if it cannot be written.
-pub fn create(path: &Path) -> anyhow::Result<File> {
-    File::options()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)
-        .with_context(|| format!("cannot write the bundle {}", path.display()))
+/// Where a bundle goes.
+#[derive(Debug)]
+pub enum Destination {
+    /// To this path, of which it takes the place.
+    Path(PathBuf),
+    /// Into this: a pipe, a device.
+    Stream(File),
 }
 
-/// Packs the files of a folder that are there, in the order of their names.
+impl Destination {
+    /// Looks whether a bundle could be written there, and changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// Says why it could not.
+    pub fn new(path: &Path) -> anyhow::Result<Self> {
+        let what = || format!("cannot write the bundle {}", path.display());
+        let there = match fs::metadata(path) {
+            Err(why) if why.kind() == ErrorKind::NotFound => None,
+            there => Some(there.with_context(what)?),
+        };
+        let destination = match there {
+            Some(there) if there.is_dir() => {
+                return Err(anyhow::anyhow!("it is a directory: name a file in it").context(what()));
+            }
+            Some(there) if !there.is_file() => {
+                Self::Stream(File::options().write(true).open(path).with_context(what)?)
+            }
+            // What a link leads to is what is replaced.
+            Some(_) => Self::Path(path.canonicalize().with_context(what)?),
+            None => Self::Path(path.to_owned()),
+        };
+        if let Self::Path(path) = &destination {
+            beside(path).with_context(what)?;
+        }
+        Ok(destination)
+    }
+
+    /// Puts a bundle there, all of it or nothing; only its owner may read it.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it cannot be written.
+    pub fn put(self, bundle: &[u8]) -> anyhow::Result<()> {
+        let put = match self {
+            Self::Stream(mut out) => out.write_all(bundle),
+            Self::Path(path) => beside(&path).and_then(|mut file| {
+                file.write_all(bundle)?;
+                file.as_file().sync_all()?;
+                file.persist(path).map_err(|why| why.error)?;
+                Ok(())
+            }),
+        };
+        put.context("cannot write the bundle")
+    }
+}
+
+/// A file in the same directory, from where a rename is one step; gone when it is dropped.
+fn beside(path: &Path) -> io::Result<NamedTempFile> {
+    let directory = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        Some(_) | None => Path::new("."),
+    };
+    tempfile::Builder::new()
+        .prefix(".mptcp-trace-bundle-")
+        .tempfile_in(directory)
+}
+
+/// Parts of a bundle, as far as there are any.
+#[derive(Debug, Default)]
+pub struct Parts(BTreeMap<&'static str, File>);
+
+impl Parts {
+    /// Makes a new part, empty so far, in place of one of that name.
+    ///
+    /// # Errors
+    ///
+    /// Fails if there is no room for it.
+    pub fn make(&mut self, name: &'static str) -> anyhow::Result<&mut File> {
+        let file = tempfile::tempfile().with_context(|| format!("cannot write {name}"))?;
+        Ok(self.0.entry(name).insert_entry(file).into_mut())
+    }
+
+    /// Makes a part of bytes.
+    ///
+    /// # Errors
+    ///
+    /// Fails if there is no room for it.
+    pub fn write(&mut self, name: &'static str, bytes: &[u8]) -> anyhow::Result<()> {
+        self.make(name)?
+            .write_all(bytes)
+            .with_context(|| format!("cannot write {name}"))
+    }
+
+    /// Replaces a part by another one.
+    pub fn replace(&mut self, name: &'static str, file: File) {
+        self.0.insert(name, file);
+    }
+
+    /// Is there such a part?
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
+    /// Gives up a part that nothing came of.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it cannot be looked at.
+    pub fn remove_if_empty(&mut self, name: &str) -> anyhow::Result<()> {
+        if let Some(file) = self.0.get(name)
+            && file
+                .metadata()
+                .with_context(|| format!("cannot look at {name}"))?
+                .len()
+                == 0
+        {
+            self.0.remove(name);
+        }
+        Ok(())
+    }
+
+    /// Where this process can open a part, at its beginning.
+    #[must_use]
+    pub fn path(&self, name: &str) -> Option<PathBuf> {
+        let file = self.0.get(name)?;
+        Some(format!("/proc/self/fd/{}", file.as_raw_fd()).into())
+    }
+
+    /// Opens a part, at its beginning.
+    ///
+    /// # Errors
+    ///
+    /// Fails if there is none.
+    pub fn open(&self, name: &str) -> anyhow::Result<File> {
+        let path = self
+            .path(name)
+            .with_context(|| format!("there is no {name}"))?;
+        File::open(path).with_context(|| format!("cannot read {name}"))
+    }
+}
+
+/// Packs the parts that are there, in the order of these names.
 ///
 /// # Errors
 ///
-/// Fails if something cannot be read or written.
-pub fn pack(names: &[&str], folder: &Path, mut out: File) -> anyhow::Result<()> {
+/// Fails if something cannot be read, or if there is no room.
+pub fn pack(names: &[&str], parts: &Parts) -> anyhow::Result<Vec<u8>> {
     let what = || "cannot pack the bundle";
     let modified = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs());
     let mut tar = tar::Builder::new(tempfile::tempfile().with_context(what)?);
-    for name in names {
-        let Ok(mut file) = File::open(folder.join(name)) else {
-            continue;
-        };
+    for name in names.iter().filter(|name| parts.has(name)) {
+        let mut file = parts.open(name)?;
         let mut header = tar::Header::new_gnu();
         header.set_size(file.metadata().with_context(what)?.len());
         header.set_mode(0o600);
@@ -64,10 +195,10 @@ pub fn pack(names: &[&str], folder: &Path, mut out: File) -> anyhow::Result<()> 
     let mut tar = tar.into_inner().with_context(what)?;
     tar.rewind().with_context(what)?;
     // The compressor does not survive an output that fails: it gets one that cannot.
-    let packed = compress_to_vec(BufReader::new(tar), CompressionLevel::Fastest);
-    out.write_all(&packed)
-        .and_then(|()| out.sync_all())
-        .context("cannot write the bundle")
+    Ok(compress_to_vec(
+        BufReader::new(tar),
+        CompressionLevel::Fastest,
+    ))
 }
 
 /// Runs `play` on the capture in a bundle.
@@ -104,19 +235,17 @@ mod tests {
 
     #[test]
     fn the_capture_comes_out_as_it_went_in() {
-        let folder = tempfile::tempdir().unwrap();
         let bytes: Vec<u8> = (0..1_000_000_u32).flat_map(u32::to_le_bytes).collect();
-        std::fs::write(folder.path().join(CAPTURE), &bytes).unwrap();
-        std::fs::write(folder.path().join("host.json"), "{}").unwrap();
-        let path = folder.path().join("b.tar.zst");
-        let names = ["host.json", "missing", CAPTURE];
-        pack(&names, folder.path(), create(&path).unwrap()).unwrap();
+        let mut parts = Parts::default();
+        parts.write(CAPTURE, b"of before").unwrap();
+        parts.write(CAPTURE, &bytes).unwrap();
+        parts.write("host.json", b"{}").unwrap();
+        let packed = pack(&["host.json", "missing", CAPTURE], &parts).unwrap();
         let read = |input: &mut dyn Read| {
             let mut all = Vec::new();
             input.read_to_end(&mut all).unwrap();
             all
         };
-        let packed = std::fs::read(&path).unwrap();
         assert!(with_capture(&packed[..], read).unwrap() == bytes);
         // Part of it is no bundle, and never a panic.
         for length in [0, 3, 4, 20, packed.len() / 2] {
@@ -124,9 +253,60 @@ mod tests {
             let cut = with_capture(&packed[..length], sink);
             assert!(!matches!(cut, Ok(Ok(()))), "{length}");
         }
-        let empty = folder.path().join("empty.tar.zst");
-        pack(&["missing"], folder.path(), create(&empty).unwrap()).unwrap();
-        let why = with_capture(File::open(&empty).unwrap(), read).unwrap_err();
+        let empty = pack(&["missing"], &parts).unwrap();
+        let why = with_capture(&empty[..], read).unwrap_err();
         assert!(why.to_string().contains("no capture"), "{why}");
+    }
+
+    /// Names in a directory.
+    fn names(directory: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(directory)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_bundle_takes_its_place_when_it_is_complete_and_leaves_nothing_else() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("b");
+        let destination = Destination::new(&path).unwrap();
+        assert_eq!(names(folder.path()), [""; 0]);
+        destination.put(b"first").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"first");
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        // A link stays one, and leads to the new one.
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink("b", &link).unwrap();
+        let destination = Destination::new(&link).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"first");
+        destination.put(b"second").unwrap();
+        assert!(link.is_symlink());
+        assert_eq!(fs::read(&path).unwrap(), b"second");
+        assert_eq!(names(folder.path()), ["b", "link"]);
+        // What is no file is written to, and stays what it is.
+        Destination::new(Path::new("/dev/null"))
+            .unwrap()
+            .put(b"third")
+            .unwrap();
+        assert!(!Path::new("/dev/null").is_file());
+    }
+
+    #[test]
+    fn where_no_bundle_can_be_is_known_before_there_is_one() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("file"), "").unwrap();
+        for (path, says) in [
+            ("", "is a directory"),
+            ("no/such/b", "cannot write the bundle"),
+            ("file/b", "cannot write the bundle"),
+        ] {
+            let why = Destination::new(&folder.path().join(path)).unwrap_err();
+            assert!(format!("{why:#}").contains(says), "{why:#}");
+        }
     }
 }

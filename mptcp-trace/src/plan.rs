@@ -159,6 +159,14 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
+/// What to tell a process that may not trace.
+#[must_use]
+pub fn unprivileged(why: &str) -> String {
+    format!(
+        "not enough privileges to load BPF programs: {why}; run it as root (sudo mptcp-trace ...)"
+    )
+}
+
 /// Decides from the facts; `only` restricts the ladder to one rung.
 ///
 /// # Errors
@@ -173,9 +181,7 @@ pub fn plan(host: &HostSupport, only: Option<Rung>) -> Result<Plan, Refusal> {
         )));
     }
     if let Fact::No(why) = &host.privileges {
-        return Err(Refusal(format!(
-            "not enough privileges to load BPF programs: {why}; run it as root (sudo mptcp-trace ...)"
-        )));
+        return Err(Refusal(unprivileged(why)));
     }
     if let Fact::No(why) = &host.btf {
         return Err(Refusal(why.clone()));

@@ -3,25 +3,26 @@
 use std::{
     collections::BTreeMap,
     ffi::OsString,
-    fs::{self, File},
-    io::{BufReader, BufWriter},
+    io::{self, BufReader, BufWriter},
     path::Path,
 };
 
 use anyhow::Context as _;
 use clap::Parser as _;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
-    Cli, DONE, Exit,
+    CANNOT_ANSWER, Cli, DONE, Exit, FAILED,
     args::{BundleArgs, LiveArgs, Verb},
     doctor, live, replay,
 };
 use crate::{
-    bundle::{self, CAPTURE},
+    bundle::{self, CAPTURE, Destination, Parts},
     capture::{Frame, Reader, Writer, losses_json},
     enrich::Places,
-    host::{netstat, system::mptcp_sysctls},
+    host::{Fact, netstat, privileges, system::mptcp_sysctls},
     pipeline::{Inventory, Stages, Stop, View},
+    plan::unprivileged,
     redact::Redactor,
     sink::{Format, Source, Told},
     wanted::Wanted,
@@ -45,63 +46,98 @@ const DURATION: &str = "30s";
 /// Runs it; the exit code.
 pub(super) fn run(args: &BundleArgs, verbose: u8) -> Result<u8, Exit> {
     // Where it cannot be written, nobody shall wait for half a minute to hear that.
-    let out = bundle::create(&args.file)?;
-    let scratch = tempfile::tempdir().context("cannot make a directory for the parts")?;
-    let folder = scratch.path();
+    let destination = Destination::new(&args.file)?;
+    let mut parts = Parts::default();
     let traced = match &args.from {
-        Some(capture) => take_over(capture, folder).map(|()| DONE),
-        None => trace(args, folder, verbose),
+        Some(capture) => take_over(capture, &mut parts).map(|()| Ok(DONE))?,
+        None => trace(args, &mut parts, verbose)?,
     };
-    if args.redact && folder.join(CAPTURE).exists() {
-        redact(folder)?;
+    if parts.has(CAPTURE) {
+        if args.redact {
+            redact(&mut parts)?;
+        }
+        retell(&mut parts)?;
     }
-    if folder.join(CAPTURE).exists() {
-        retell(folder)?;
-    }
-    // Without a trace the rest tells why there is none.
-    bundle::pack(&NAMES, folder, out)?;
-    let missing: Vec<&str> = NAMES
-        .into_iter()
-        .filter(|name| !folder.join(name).exists())
-        .collect();
-    eprintln!(
-        "mptcp-trace: wrote {}{}; look into it with: mptcp-trace replay {}",
-        args.file.display(),
-        match missing[..] {
-            [] => String::new(),
-            _ => format!(" without {}", missing.join(", ")),
-        },
-        args.file.display()
-    );
+    let packed = bundle::pack(&NAMES, &parts)?;
+    deaf()?;
+    destination.put(&packed)?;
+    eprintln!("mptcp-trace: {}", wrote(args, &parts));
     traced
 }
 
+/// From here on it takes a moment, and is not to be left half done. Signals that were taken once never kill again,
+/// whether or not somebody still listens to them.
+fn deaf() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")?;
+    let _inside = runtime.enter();
+    for kind in [
+        SignalKind::interrupt(),
+        SignalKind::terminate(),
+        SignalKind::hangup(),
+    ] {
+        let _unheard = signal(kind).context("cannot take signals")?;
+    }
+    Ok(())
+}
+
+/// What there is now.
+fn wrote(args: &BundleArgs, parts: &Parts) -> String {
+    let file = args.file.display();
+    if !parts.has(CAPTURE) {
+        return format!("wrote {file}: no trace, only what is known of this host");
+    }
+    let missing: Vec<&str> = NAMES.into_iter().filter(|it| !parts.has(it)).collect();
+    let without = match missing[..] {
+        [] => String::new(),
+        _ => format!(" without {}", missing.join(", ")),
+    };
+    format!("wrote {file}{without}; look into it with: mptcp-trace replay {file}")
+}
+
 /// A capture of before instead of a trace of now.
-fn take_over(capture: &Path, folder: &Path) -> Result<(), Exit> {
+fn take_over(capture: &Path, parts: &mut Parts) -> Result<(), Exit> {
     replay::with_capture(capture, |input| {
-        let path = folder.join(CAPTURE);
-        let mut file = File::create(&path).context("cannot keep the capture")?;
-        std::io::copy(input, &mut file)
-            .with_context(|| format!("cannot read {}", capture.display()))?;
+        let file = parts.make(CAPTURE)?;
+        io::copy(input, file).with_context(|| format!("cannot read {}", capture.display()))?;
         Ok(())
     })
 }
 
-/// Traces, and notes down what there is before and after.
-fn trace(args: &BundleArgs, folder: &Path, verbose: u8) -> Result<u8, Exit> {
+/// Traces, and notes down what there is before and after; the exit of the trace, or why there is nothing to be packed.
+fn trace(args: &BundleArgs, parts: &mut Parts, verbose: u8) -> Result<Result<u8, Exit>, Exit> {
+    // A host that cannot be traced is worth a bundle that tells why; a forgotten sudo is not.
+    if let Fact::No(why) = privileges::may_trace() {
+        return Err(Exit::Because(
+            CANNOT_ANSWER,
+            format!(
+                "{}; nothing was written; a capture of before is packed without them: mptcp-trace bundle FILE \
+                 --from CAPTURE",
+                unprivileged(&why)
+            ),
+        ));
+    }
     let mut host = doctor::json(&args.attach, verbose)?;
     if let (true, Some(btf)) = (args.redact, &args.attach.btf) {
         host = host.replace(&btf.display().to_string(), "FILE");
     }
-    let write = |name: &str, bytes: &[u8]| {
-        fs::write(folder.join(name), bytes).with_context(|| format!("cannot write {name}"))
-    };
-    write("host.json", host.as_bytes())?;
-    write("sysctls.json", &json(&mptcp_sysctls())?)?;
-    write("counters-before.json", &json(&counters())?)?;
-    let traced = live::run(words(args, folder)?, verbose);
-    write("counters-after.json", &json(&counters())?)?;
-    traced
+    parts.write("host.json", host.as_bytes())?;
+    parts.write("sysctls.json", &json(&mptcp_sysctls())?)?;
+    parts.write("counters-before.json", &json(&counters())?)?;
+    parts.make(CAPTURE)?;
+    let capture = parts.path(CAPTURE).context("there is no capture")?;
+    let traced = live::run(words(args, &capture)?, verbose);
+    parts.write("counters-after.json", &json(&counters())?)?;
+    parts.remove_if_empty(CAPTURE)?;
+    match traced {
+        // It was not the tracer that failed.
+        Err(Exit::Because(code, why)) if ![FAILED, CANNOT_ANSWER].contains(&code) => {
+            Err(Exit::Because(code, why))
+        }
+        traced => Ok(traced),
+    }
 }
 
 fn counters() -> BTreeMap<u32, netstat::Counters> {
@@ -116,14 +152,14 @@ fn json(value: &impl serde::Serialize) -> anyhow::Result<Vec<u8>> {
 }
 
 /// How to trace, as a user would type it.
-fn words(args: &BundleArgs, folder: &Path) -> anyhow::Result<LiveArgs> {
+fn words(args: &BundleArgs, capture: &Path) -> anyhow::Result<LiveArgs> {
     let mut words: Vec<OsString> = ["mptcp-trace", "live", "--json", "--output"]
         .map(Into::into)
         .to_vec();
     // The lines are told anew from the capture; these are in the way of nobody.
     words.push("/dev/null".into());
     words.push("--capture".into());
-    words.push(folder.join(CAPTURE).into());
+    words.push(capture.into());
     if args.command.is_empty() && args.duration.is_none() {
         words.extend(["--duration", DURATION].map(Into::into));
     }
@@ -139,13 +175,12 @@ fn words(args: &BundleArgs, folder: &Path) -> anyhow::Result<LiveArgs> {
 }
 
 /// Rewrites the capture.
-fn redact(folder: &Path) -> anyhow::Result<()> {
+fn redact(parts: &mut Parts) -> anyhow::Result<()> {
     let what = || "cannot redact the capture";
-    let path = folder.join(CAPTURE);
-    let redacted = folder.join("redacted.mpt");
     let (mut reader, facts) =
-        Reader::open(BufReader::new(File::open(&path).with_context(what)?)).with_context(what)?;
-    let out = BufWriter::new(File::create(&redacted).with_context(what)?);
+        Reader::open(BufReader::new(parts.open(CAPTURE)?)).with_context(what)?;
+    let redacted = tempfile::tempfile().with_context(what)?;
+    let out = BufWriter::new(redacted.try_clone().with_context(what)?);
     let mut writer = Writer::new(out, &facts).with_context(what)?;
     let mut redactor = Redactor::default();
     let mut dropped = 0_u64;
@@ -174,17 +209,16 @@ fn redact(folder: &Path) -> anyhow::Result<()> {
             "mptcp-trace: {dropped} records were left out: it is not known how to redact them"
         );
     }
-    fs::rename(&redacted, &path).with_context(what)
+    parts.replace(CAPTURE, redacted);
+    Ok(())
 }
 
 /// Tells from the capture what it says: sockets, findings, losses.
-fn retell(folder: &Path) -> anyhow::Result<()> {
-    let path = folder.join(CAPTURE);
-    let open = || -> anyhow::Result<_> {
-        let file = File::open(&path).context("cannot read the capture")?;
-        Reader::open(BufReader::new(file)).context("cannot read the capture")
+fn retell(parts: &mut Parts) -> anyhow::Result<()> {
+    let open = |parts: &Parts| -> anyhow::Result<_> {
+        Reader::open(BufReader::new(parts.open(CAPTURE)?)).context("cannot read the capture")
     };
-    let (mut reader, facts) = open()?;
+    let (mut reader, facts) = open(parts)?;
     let mut places = Places::told();
     let mut found = Inventory::default();
     let losses = loop {
@@ -196,9 +230,6 @@ fn retell(folder: &Path) -> anyhow::Result<()> {
             Frame::CutOff => break None,
         }
     };
-    let write = |name: &str, bytes: &[u8]| {
-        fs::write(folder.join(name), bytes).with_context(|| format!("cannot write {name}"))
-    };
     let mut lines = Vec::new();
     Format::Json.start(&facts, Source::Replay, &mut lines);
     let printed = found.print(&Wanted::default(), &places, Format::Json, &mut lines);
@@ -209,13 +240,11 @@ fn retell(folder: &Path) -> anyhow::Result<()> {
         };
         Format::Json.end(told, losses, &[], &mut lines);
         let losses = losses_json(losses).context("cannot write JSON")?;
-        write("losses.json", &losses)?;
+        parts.write("losses.json", &losses)?;
     }
-    write("list.jsonl", &lines)?;
-    let (mut reader, facts) = open()?;
-    let out = BufWriter::new(
-        File::create(folder.join("findings.jsonl")).context("cannot write findings.jsonl")?,
-    );
+    parts.write("list.jsonl", &lines)?;
+    let (mut reader, facts) = open(parts)?;
+    let out = BufWriter::new(parts.make("findings.jsonl")?);
     let mut stages = Stages::new(
         facts,
         Format::Json,

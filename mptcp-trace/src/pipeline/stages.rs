@@ -12,7 +12,7 @@ use crate::{
     enrich::{self, Places},
     model::{Facts, Finding, LossReport, Reconciliation},
     plan::{FALLBACK, QUERY},
-    sink::{Format, Source, Told, evicted, failing, not_shown, reconciled, summary},
+    sink::{Format, Source, Told, evicted, failing, last_words, not_shown, reconciled, summary},
     tally::Tally,
     wanted::{FailOn, Wanted},
 };
@@ -386,6 +386,7 @@ impl<W: Write> Stages<W> {
             false => "summed up",
         };
         let mut text = summary(done, |sensor| self.outcome.of(sensor), &losses);
+        text.push_str(&last_words(done, self.outcome.verdicts));
         if self.view.wanted != Wanted::default() {
             text.push_str(&not_shown(self.outcome.not_shown));
         }

@@ -8,7 +8,7 @@ mod sums;
 mod text;
 
 pub use escape::escape;
-pub use summary::{evicted, failing, not_shown, reconciled, summary};
+pub use summary::{evicted, failing, last_words, not_shown, reconciled, summary};
 
 use crate::model::{
     ConnectionEvent, Facts, Finding, LastAsked, LossReport, Reconciliation, SumTable,

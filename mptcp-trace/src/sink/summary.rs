@@ -61,6 +61,15 @@ pub fn evicted(connections: u64) -> String {
     )
 }
 
+/// How much was said of connections at their end, which no sensor counts; nothing if nothing was.
+#[must_use]
+pub fn last_words(done: &str, verdicts: u64) -> String {
+    match verdicts {
+        0 => String::new(),
+        _ => format!("last words: {verdicts} {done}\n"),
+    }
+}
+
 /// How many findings fail the run, and the first of them.
 #[must_use]
 pub fn failing(findings: u64, first: &str) -> String {

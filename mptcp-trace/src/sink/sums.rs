@@ -50,6 +50,9 @@ pub(super) fn text(table: &SumTable, out: &mut Vec<u8>) {
         out.extend(text.trim_end().bytes());
         out.push(b'\n');
     }
+    if rows.is_empty() && others.is_none() {
+        out.extend(b"(nothing)\n");
+    }
     if *forgotten > 0 {
         let note = format!("({forgotten} connections were forgotten: some may count twice)\n");
         out.extend(note.bytes());
@@ -110,6 +113,22 @@ mod tests {
              \\u{1b}[31m 8            0          0      -          3        12  1 explained, 2 stale\n\
              (others)                0          0      -          0         0\n\
              (2 connections were forgotten: some may count twice)\n\n"
+        );
+    }
+
+    #[test]
+    fn a_table_without_rows_says_so() {
+        let mut out = Vec::new();
+        let table = SumTable {
+            by: By::Dest,
+            rows: Vec::new(),
+            others: None,
+            forgotten: 0,
+        };
+        text(&table, &mut out);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "DEST  CONNECTIONS  FALLBACKS  SHARE  QUESTIONS  REFUSALS  VERDICTS\n(nothing)\n\n"
         );
     }
 }

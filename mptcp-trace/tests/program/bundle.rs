@@ -371,16 +371,142 @@ fn a_bundle_knows_what_was_answered_last_about_what_was_there() {
     }
 }
 
+/// What is in a directory.
+fn names(directory: &Path) -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_bundle_that_fails_leaves_nothing_and_what_was_there_as_it_was() {
+    let (dir, bundle) = scratch("b.tar.zst");
+    let to = bundle.to_str().unwrap();
+    let garbage = dir.path().join("garbage");
+    std::fs::write(&garbage, "no capture at all").unwrap();
+    let mut rows = vec![
+        (vec!["--from", garbage.to_str().unwrap()], 1),
+        (vec!["--from", "/no/such/capture"], 1),
+        (vec!["--no-such-option"], 2),
+    ];
+    if may_trace("half of a_bundle_that_fails_leaves_nothing_and_what_was_there_as_it_was") {
+        rows.push((vec!["--", "/no/such/command"], 127));
+        rows.push((
+            vec!["--btf", garbage.to_str().unwrap(), "--", "/bin/true"],
+            3,
+        ));
+    }
+    for is_there in [false, true] {
+        for (words, code) in &rows {
+            if is_there {
+                std::fs::write(&bundle, "of before").unwrap();
+            }
+            let output = run([&["bundle", to], &words[..]].concat());
+            crate::common::assert_orderly(&output);
+            assert_eq!(output.status.code(), Some(*code), "{}", stderr(&output));
+            if *code == 3 {
+                // Why this host cannot be traced is what a maintainer wants to know.
+                let names: Vec<String> = unpacked(&bundle).into_keys().collect();
+                let known = ["counters-after", "counters-before", "host", "sysctls"];
+                assert_eq!(names, known.map(|name| format!("{name}.json")));
+                assert!(stderr(&output).contains("no trace"), "{}", stderr(&output));
+                std::fs::remove_file(&bundle).unwrap();
+                continue;
+            }
+            let there = std::fs::read(&bundle).ok();
+            assert_eq!(there, is_there.then(|| b"of before".to_vec()), "{words:?}");
+            let others = names(dir.path());
+            assert!(others.iter().all(|it| it == "garbage" || it == "b.tar.zst"));
+        }
+    }
+}
+
+#[test]
+fn whoever_ends_it_whenever_finds_a_whole_bundle_or_none() {
+    if !may_trace("whoever_ends_it_whenever_finds_a_whole_bundle_or_none") {
+        return;
+    }
+    use rustix::process::{Pid, Signal, kill_process};
+    let mut kept = 0;
+    for (signal, after_ms) in [
+        (Signal::INT, 30),
+        (Signal::INT, 600),
+        (Signal::INT, 3000),
+        (Signal::TERM, 3000),
+        (Signal::KILL, 900),
+        (Signal::KILL, 2000),
+    ] {
+        let (dir, bundle) = scratch("b.tar.zst");
+        let parts = tempfile::tempdir().unwrap();
+        std::fs::write(&bundle, "of before").unwrap();
+        let mut bundling = tracer()
+            .args(["bundle", bundle.to_str().unwrap()])
+            .env("TMPDIR", parts.path())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(after_ms));
+        kill_process(Pid::from_child(&bundling), signal).unwrap();
+        bundling.wait().unwrap();
+        assert_eq!(names(dir.path()), ["b.tar.zst"], "{signal:?} {after_ms}");
+        assert_eq!(names(parts.path()), [""; 0], "{signal:?} {after_ms}");
+        if std::fs::read(&bundle).unwrap() == b"of before" {
+            kept += 1;
+        } else {
+            assert!(unpacked(&bundle).contains_key("findings.jsonl"));
+        }
+    }
+    assert!(kept >= 2, "{kept}");
+}
+
+/// A copy of the program that everyone may run, and a directory in which everyone may write.
+fn for_everyone() -> (tempfile::TempDir, PathBuf) {
+    let (dir, program) = scratch("mptcp-trace");
+    std::fs::copy(env!("CARGO_BIN_EXE_mptcp-trace"), &program).unwrap();
+    let everyone = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    std::fs::set_permissions(dir.path(), everyone).unwrap();
+    (dir, program)
+}
+
+#[test]
+fn who_may_not_trace_is_told_so_and_packs_what_was_traced_before() {
+    use std::os::unix::process::CommandExt as _;
+    if !may_trace("who_may_not_trace_is_told_so_and_packs_what_was_traced_before") {
+        return;
+    }
+    let (dir, program) = for_everyone();
+    let capture = dir.path().join("run.mpt");
+    std::fs::copy(&captures()[0], &capture).unwrap();
+    for (words, code, says) in [
+        (&[][..], 3, "lacks CAP_BPF and CAP_PERFMON"),
+        (&["--", "/no/such/command"], 3, "--from CAPTURE"),
+        (&["--from", "run.mpt"], 0, "wrote b.tar.zst"),
+    ] {
+        let output = std::process::Command::new(&program)
+            .args(["bundle", "b.tar.zst"])
+            .args(words)
+            .current_dir(dir.path())
+            .uid(65534)
+            .gid(65534)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(code), "{}", stderr(&output));
+        assert!(stderr(&output).contains(says), "{}", stderr(&output));
+        let is_there = names(dir.path()).contains(&"b.tar.zst".to_owned());
+        assert_eq!(is_there, code == 0, "{words:?}");
+    }
+}
+
 #[test]
 fn who_may_not_trace_cannot_list() {
     use std::os::unix::process::CommandExt as _;
     if !may_trace("who_may_not_trace_cannot_list") {
         return;
     }
-    let (dir, program) = scratch("mptcp-trace");
-    std::fs::copy(env!("CARGO_BIN_EXE_mptcp-trace"), &program).unwrap();
-    let everyone = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(dir.path(), everyone).unwrap();
+    let (_dir, program) = for_everyone();
     let output = std::process::Command::new(&program)
         .arg("list")
         .uid(65534)

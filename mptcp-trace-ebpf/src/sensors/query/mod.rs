@@ -50,7 +50,7 @@ fn is_query(level: u32, option: u32) -> bool {
 /// True for those of them that only MPTCP sockets answer.
 #[inline(always)]
 fn is_mptcp_query(level: u32, option: u32) -> bool {
-    level == SOL_MPTCP && option >= MPTCP_INFO && option <= MPTCP_FULL_INFO
+    level == SOL_MPTCP && (MPTCP_INFO..=MPTCP_FULL_INFO).contains(&option)
 }
 
 /// True for the question of which protocol a socket was made with.

@@ -1,9 +1,10 @@
 //! What is refused to applications because they speak MPTCP: options that a TCP socket would have taken, and the socket
 //! itself.
 
+use aya_ebpf::maps::ring_buf::RingBufEntry;
 use mptcp_trace_common::{
     counter,
-    record::{KIND_OPTION_REFUSED, KIND_SOCKET_REFUSED, RUNG_TRACEPOINT},
+    record::{KIND_OPTION_REFUSED, KIND_SOCKET_REFUSED, QueryRecord, RUNG_TRACEPOINT},
 };
 
 use super::{begin, describe_socket};
@@ -54,6 +55,17 @@ pub(super) fn outcome(ret: i32, is_set: bool, rung: u8) -> u64 {
     u64::from(ret as u32) << 32 | u64::from(is_set) << 8 | u64::from(rung)
 }
 
+/// Room for a record of a refusal, if the filter wants whoever was refused; counts why not.
+#[inline(always)]
+fn room_if_wanted() -> Option<RingBufEntry<QueryRecord>> {
+    emit::count(counter::SEEN);
+    if !admit_task() {
+        emit::count(counter::FILTERED);
+        return None;
+    }
+    emit::reserve_query()
+}
+
 /// An option was refused to a socket. Only what is MPTCP to this day is news: what fell back is refused by TCP.
 #[inline(never)]
 pub(super) fn option_refused(sk: u64, option: u64, outcome: u64) -> u32 {
@@ -61,12 +73,7 @@ pub(super) fn option_refused(sk: u64, option: u64, outcome: u64) -> u32 {
     if !sk.protocol().is_ok_and(is_mptcp) || fell_back(sk) == Some(true) || is_own_task() {
         return 0;
     }
-    emit::count(counter::SEEN);
-    if !admit_task() {
-        emit::count(counter::FILTERED);
-        return 0;
-    }
-    let Some(mut entry) = emit::reserve_query() else {
+    let Some(mut entry) = room_if_wanted() else {
         return 0;
     };
     let record = emit::blank(&mut entry);
@@ -90,12 +97,7 @@ pub(super) fn socket_refused(family: u64, ret: i32) -> u32 {
     if is_own_task() {
         return 0;
     }
-    emit::count(counter::SEEN);
-    if !admit_task() {
-        emit::count(counter::FILTERED);
-        return 0;
-    }
-    let Some(mut entry) = emit::reserve_query() else {
+    let Some(mut entry) = room_if_wanted() else {
         return 0;
     };
     let record = emit::blank(&mut entry);
