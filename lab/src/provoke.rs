@@ -40,7 +40,8 @@ pub struct Choice {
     pub middlebox: Means,
 }
 
-fn family(word: &str) -> Result<Family, String> {
+/// What was typed.
+pub(crate) fn family(word: &str) -> Result<Family, String> {
     let named = Family::BOTH
         .into_iter()
         .find(|family| family.suffix() == word);

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
+    captures::Kept,
     shapes::{Must, NO_MPTCP_CASE},
     tally::Tally,
 };
@@ -43,6 +44,8 @@ pub(crate) struct Report {
     /// Its `uname -r`.
     pub(crate) kernel: Option<String>,
     pub(crate) cells: Vec<Cell>,
+    /// What was recorded. Of what was done twice, only the second time counts.
+    pub(crate) kept: Vec<Kept>,
     /// The lab wrote its last line: no case is missing.
     complete: bool,
     /// Why nothing was run at all, if that is no failure.
@@ -79,6 +82,7 @@ impl Report {
                     .map(str::to_owned);
             }
             Some("cell") => self.read_cell(data),
+            Some("capture") => self.read_capture(data),
             Some("flood") => self.read_cell(flood_as_cell(data)),
             Some("summary") => self.complete = true,
             Some(_) => {}
@@ -173,6 +177,19 @@ impl Report {
             .map(|(reason, count)| format!("{count} skipped on {reason}"))
             .chain(self.skipped.iter().map(|why| format!("skipped: {why}")))
             .collect()
+    }
+
+    fn read_capture(&mut self, data: Value) {
+        match serde_json::from_value::<Kept>(data) {
+            Ok(kept) => {
+                self.kept.retain(|other| !other.is_like(&kept));
+                self.kept.push(kept);
+            }
+            Err(error) => {
+                self.failures
+                    .push(format!("a capture of the lab cannot be read: {error}"));
+            }
+        }
     }
 
     fn read_cell(&mut self, data: Value) {
