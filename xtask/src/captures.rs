@@ -63,7 +63,7 @@ pub(crate) struct Kept {
     /// The capture, two hexadecimal digits a byte.
     capture: String,
     /// What was printed live.
-    lines: String,
+    pub(crate) lines: String,
 }
 
 /// Records on every kernel, and goes on when one fails.

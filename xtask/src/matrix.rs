@@ -273,6 +273,22 @@ mod tests {
     }
 
     #[test]
+    fn of_what_was_recorded_twice_only_the_second_time_counts() {
+        let line = |rung: &str, lines: &str| {
+            format!(
+                r#"{{"type":"capture","data":{{"name":"fallbacks","rung":"{rung}","capture":"00","lines":"{lines}"}}}}"#
+            )
+        };
+        let (first, other, second) = (line("fexit", "a"), line("kprobe", "b"), line("fexit", "c"));
+        let got = report(&[&first, &other, &second]);
+        assert_eq!(got.failures, [""; 0]);
+        let kept: Vec<&str> = got.kept.iter().map(|kept| kept.lines.as_str()).collect();
+        assert_eq!(kept, ["b", "c"]);
+        let broken = report(&[r#"{"type":"capture","data":{}}"#]);
+        assert_eq!(broken.failures.len(), 1);
+    }
+
+    #[test]
     fn a_kernel_that_is_gone_is_one_skip() {
         let gone = Report {
             skipped: Some("the archive has it no more".into()),
