@@ -5,6 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use crate::{
     compare::{mismatch, ok},
     findings::{Played, compare},
+    keep::Capture,
     net::{self, Family, Kind},
     provoke::{Choice, play, recount},
     recipes::Cleared,
@@ -34,6 +35,9 @@ pub struct Args {
     /// Which recipes
     #[command(flatten)]
     pub choice: Choice,
+    /// Print the capture and the live lines too, as a line of the report
+    #[arg(long)]
+    pub keep: bool,
 }
 
 /// Runs all; true if nothing is wrong.
@@ -168,6 +172,11 @@ pub(crate) fn under_tracer_as_said<T>(
 
 fn one_rung(args: &Args, rung: &str) -> anyhow::Result<Vec<Cell>> {
     let chosen = args.choice.chosen()?;
+    let capture = args.keep.then(Capture::new);
+    let mut more = args.tracer_arg.clone();
+    if let Some(capture) = &capture {
+        more.extend(capture.arguments()?);
+    }
     let perform = || {
         let (played, left): Performed = chosen
             .iter()
@@ -175,22 +184,24 @@ fn one_rung(args: &Args, rung: &str) -> anyhow::Result<Vec<Cell>> {
             .unzip();
         Ok((played, left))
     };
-    under_tracer(
-        &args.tracer,
-        rung,
-        &args.tracer_arg,
-        perform,
-        |(mut played, left): Performed, lines| {
-            for (played, left) in played.iter_mut().zip(&left) {
-                let Some(left) = left else { continue };
-                // What fell back while the sockets were closed was traced too.
-                if let Err(why) = recount(played, left) {
-                    played.wrong.push(format!("{why:#}"));
-                }
+    let judge = |(mut played, left): Performed, said: &Said| {
+        for (played, left) in played.iter_mut().zip(&left) {
+            let Some(left) = left else { continue };
+            // What fell back while the sockets were closed was traced too.
+            if let Err(why) = recount(played, left) {
+                played.wrong.push(format!("{why:#}"));
             }
-            compare(rung, &played, lines)
-        },
-    )
+        }
+        let mut cells = compare(rung, &played, &said.lines);
+        if let Some(capture) = &capture {
+            cells.push(capture.replayed(&args.tracer, rung, &said.text));
+            if let Err(why) = capture.keep("fallbacks", rung, said) {
+                cells.push(mismatch("keep", rung, "kept", "not", format!("{why:#}")));
+            }
+        }
+        cells
+    };
+    under_tracer_as_said(&args.tracer, rung, &more, perform, judge)
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ pub mod figures;
 pub mod findings;
 pub mod flood;
 pub mod init;
+mod keep;
 pub mod link;
 pub mod matrix;
 pub mod middlebox;

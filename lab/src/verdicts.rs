@@ -1,24 +1,20 @@
 //! `mptcp-lab verdicts`: applications that ask at every moment of a connection's life, or never, and what the tracer
 //! concludes of each answer and of each connection.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-    sync::Arc,
-};
+use std::{path::PathBuf, sync::Arc};
 
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
 use crate::{
-    compare::{mismatch, ok},
+    compare::mismatch,
     fallbacks::{no_mptcp, on_rungs, under_tracer_as_said},
     findings::{Namespaces, balanced},
-    matrix::Scratch,
+    keep::Capture,
     net::{self, Family, Kind},
     netns,
     play::Played,
-    provoke::is_answer,
+    provoke::{family, is_answer},
     question::{Api, ask},
     recipes::{Cleared, Ground, Means, NotHere, Place, Stage, Sysctl},
     report::Cell,
@@ -47,6 +43,15 @@ pub struct Args {
     /// Only this scenario (repeatable)
     #[arg(long, value_name = "NAME")]
     pub scenario: Vec<String>,
+    /// Not this scenario (repeatable)
+    #[arg(long, value_name = "NAME")]
+    pub without: Vec<String>,
+    /// Only with these addresses
+    #[arg(long, value_name = "v4|v6", value_parser = family)]
+    pub family: Option<Family>,
+    /// Print the capture and the live lines too, as a line of the report
+    #[arg(long)]
+    pub keep: bool,
     /// How the middlebox is made
     #[arg(long, value_enum, default_value_t = Means::Xdp)]
     pub middlebox: Means,
@@ -61,7 +66,7 @@ pub struct Args {
 ///
 /// Fails if there is no scenario of a name, the tracer cannot be run, or what it prints cannot be read.
 pub fn run(args: &Args) -> anyhow::Result<bool> {
-    for name in &args.scenario {
+    for name in args.scenario.iter().chain(&args.without) {
         ensure!(
             names().contains(&name.as_str()),
             "there is no scenario {name}; the scenarios are {}",
@@ -89,14 +94,17 @@ pub(crate) fn play(name: &str, family: Family, means: Means) -> Option<Played> {
     })
 }
 
+impl Args {
+    fn wants(&self, scenario: &Scenario) -> bool {
+        let is_among = |names: &[String]| names.iter().any(|name| name == scenario.name);
+        (self.scenario.is_empty() || is_among(&self.scenario)) && !is_among(&self.without)
+    }
+}
+
 fn one_rung(args: &Args, rung: &str) -> anyhow::Result<Vec<Cell>> {
-    let capture = Scratch::new("capture");
-    let path = capture
-        .0
-        .to_str()
-        .context("the capture has a strange name")?;
+    let capture = Capture::new();
     let mut more = args.tracer_arg.clone();
-    more.extend(["--capture".to_owned(), path.to_owned()]);
+    more.extend(capture.arguments()?);
     let is_possible = no_mptcp().is_none();
     let has_option = is_possible && has_option()?;
     let programs = Programs {
@@ -105,10 +113,9 @@ fn one_rung(args: &Args, rung: &str) -> anyhow::Result<Vec<Cell>> {
     let plays: Vec<Play> = SCENARIOS
         .iter()
         .filter(|_| is_possible)
-        .filter(|scenario| {
-            args.scenario.is_empty() || args.scenario.iter().any(|name| name == scenario.name)
-        })
+        .filter(|scenario| args.wants(scenario))
         .flat_map(|scenario| Family::BOTH.map(|family| (scenario, family)))
+        .filter(|(_, family)| args.family.is_none_or(|wanted| wanted == *family))
         .map(|(scenario, family)| Play::new(scenario, family, args.middlebox, programs))
         .collect();
     let perform = || {
@@ -120,7 +127,12 @@ fn one_rung(args: &Args, rung: &str) -> anyhow::Result<Vec<Cell>> {
         let others = others(&said.text);
         let mut cells = judge(rung, has_option, &acted, &said.lines, &others);
         cells.push(balanced(rung, &said.lines));
-        cells.push(replayed(&args.tracer, rung, &capture.0, &said.text));
+        cells.push(capture.replayed(&args.tracer, rung, &said.text));
+        if args.keep
+            && let Err(why) = capture.keep("verdicts", rung, said)
+        {
+            cells.push(mismatch("keep", rung, "kept", "not", format!("{why:#}")));
+        }
         cells
     };
     under_tracer_as_said(&args.tracer, rung, &more, perform, judge)
@@ -279,71 +291,9 @@ fn others(text: &str) -> Vec<Other> {
         .collect()
 }
 
-/// A replay of what was captured prints the same lines.
-fn replayed(tracer: &Path, rung: &str, capture: &Path, live: &str) -> Cell {
-    let played = Command::new(tracer)
-        .args(["replay", "--json"])
-        .arg(capture)
-        .output();
-    let wrong = |why: String| mismatch("replay", rung, "the same lines", "otherwise", why);
-    match played {
-        Err(why) => wrong(format!("cannot run it: {why}")),
-        Ok(played) if !played.status.success() => wrong(format!(
-            "{}: {}",
-            played.status,
-            String::from_utf8_lossy(&played.stderr).trim()
-        )),
-        Ok(played) => match unlike(live, &String::from_utf8_lossy(&played.stdout)) {
-            None => ok("replay", rung, "the same lines", "the same lines"),
-            Some(why) => wrong(why),
-        },
-    }
-}
-
-/// The first line in which a replay differs from what was said live, apart from where it comes from.
-fn unlike(live: &str, replay: &str) -> Option<String> {
-    let live: Vec<String> = live
-        .lines()
-        .enumerate()
-        .map(|(index, line)| match index {
-            0 => line.replacen("\"source\":\"live\"", "\"source\":\"replay\"", 1),
-            _ => line.to_owned(),
-        })
-        .collect();
-    let replay: Vec<&str> = replay.lines().collect();
-    let longest = live.len().max(replay.len());
-    (0..longest).find_map(|index| {
-        let (live, replay) = (live.get(index).map(String::as_str), replay.get(index));
-        (live != replay.copied()).then(|| {
-            format!(
-                "line {}: live {}, replay {}",
-                index + 1,
-                live.unwrap_or("nothing"),
-                replay.unwrap_or(&"nothing")
-            )
-        })
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_replay_may_differ_in_nothing_but_where_it_comes_from() {
-        let live = "{\"source\":\"live\"}\n{\"a\":1}\n{\"b\":2}\n";
-        let same = "{\"source\":\"replay\"}\n{\"a\":1}\n{\"b\":2}\n";
-        assert_eq!(unlike(live, same), None);
-        for other in [
-            live,
-            "{\"source\":\"replay\"}\n{\"a\":1}\n",
-            "{\"source\":\"replay\"}\n{\"b\":2}\n{\"a\":1}\n",
-            "{\"source\":\"replay\"}\n{\"a\":1}\n{\"b\":2}\n{\"c\":3}\n",
-            "",
-        ] {
-            assert!(unlike(live, other).is_some(), "{other}");
-        }
-    }
 
     #[test]
     fn only_lines_of_other_types_are_counted_here() {

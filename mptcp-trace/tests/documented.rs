@@ -30,9 +30,10 @@ fn documented(from: &str, to: &str) -> BTreeSet<String> {
         .collect()
 }
 
-fn printed(words: &[&str]) -> Vec<Value> {
-    let capture =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../captures/6.12-fexit/fallbacks.mpt");
+fn printed(name: &str, words: &[&str]) -> Vec<Value> {
+    let capture = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../captures/6.12-fexit")
+        .join(name);
     let output = Command::new(env!("CARGO_BIN_EXE_mptcp-trace"))
         .args(["replay", "--json"])
         .args(words)
@@ -52,9 +53,9 @@ fn keys(object: &Value) -> BTreeSet<String> {
 
 #[test]
 fn every_field_is_documented_and_every_documented_field_is_there() {
-    let lines = printed(&[]);
+    let lines = [printed("fallbacks.mpt", &[]), printed("verdicts.mpt", &[])].concat();
     let line = |name: &str| lines.iter().find(|line| line["type"] == name).unwrap()["data"].clone();
-    let summary = printed(&["--by", "process"])[1]["data"].clone();
+    let summary = printed("fallbacks.mpt", &["--by", "process"])[1]["data"].clone();
     let sections = [
         ("### `start`", "### `query`", line("start")),
         ("### `query`", "Verdicts:", line("query")),
@@ -64,6 +65,16 @@ fn every_field_is_documented_and_every_documented_field_is_there() {
             "The `owner` is",
             "### `option_refused`",
             line("fallback")["owner"].clone(),
+        ),
+        (
+            "### `option_refused`",
+            "### `socket_refused`",
+            line("option_refused"),
+        ),
+        (
+            "### `socket_refused`",
+            "### `summary`",
+            line("socket_refused"),
         ),
         ("### `summary`", "Fields of a row:", summary.clone()),
         (
@@ -81,6 +92,10 @@ fn every_field_is_documented_and_every_documented_field_is_there() {
     for (from, to, data) in sections {
         assert_eq!(documented(from, to), keys(&data), "{from}");
     }
+    for like_a_fallback in ["plain", "existing", "blackhole"] {
+        let fields = keys(&line(like_a_fallback));
+        assert_eq!(fields, keys(&line("fallback")), "{like_a_fallback}");
+    }
     let kinds: BTreeSet<&str> = lines
         .iter()
         .map(|line| line["type"].as_str().unwrap())
@@ -92,8 +107,11 @@ fn every_field_is_documented_and_every_documented_field_is_there() {
             "query",
             "fallback",
             "plain",
+            "existing",
             "blackhole",
             "verdict",
+            "option_refused",
+            "socket_refused",
             "end"
         ])
     );

@@ -1,7 +1,12 @@
 //! Captures of real kernels, replayed: the same lines for ever, without privileges.
 //!
-//! `UPDATE_GOLDENS=1 cargo test -p mptcp-trace --test goldens` writes the expected output anew; read the
-//! difference before you commit it.
+//! What stands beside `fallbacks.mpt` and `verdicts.mpt` as JSON lines is what the live run printed: `cargo xtask
+//! captures` wrote it, and refuses a capture whose replay prints anything else. So a replay that prints these lines
+//! prints what was printed live.
+//!
+//! `UPDATE_GOLDENS=1 cargo test -p mptcp-trace --test goldens` writes the expected output anew, with what a replay
+//! prints: after a change of what is printed there is no live run to compare with until the captures are recorded
+//! again. Read the difference before you commit it.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -13,16 +18,22 @@ use std::{
 
 use serde_json::Value;
 
+/// Seven with queries, ten with fallbacks, ten with verdicts.
+const CAPTURES_MIN: usize = 27;
+
 fn captures() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../captures");
-    let mut captures: Vec<PathBuf> = fs::read_dir(root)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .flat_map(|folder| ["queries.mpt", "fallbacks.mpt"].map(|name| folder.join(name)))
-        .filter(|capture| capture.exists())
+    let within = |folder: PathBuf| {
+        let entries = fs::read_dir(folder).unwrap();
+        entries.map(|entry| entry.unwrap().path())
+    };
+    let mut captures: Vec<PathBuf> = within(root)
+        .filter(|path| path.is_dir())
+        .flat_map(within)
+        .filter(|path| path.extension().is_some_and(|it| it == "mpt"))
         .collect();
     captures.sort();
-    assert!(captures.len() >= 14, "where are the captures?");
+    assert!(captures.len() >= CAPTURES_MIN, "where are the captures?");
     captures
 }
 
@@ -53,6 +64,74 @@ fn replays_print_what_they_always_printed() {
             }
             let expected = fs::read_to_string(&golden).unwrap();
             assert_eq!(printed, expected, "{}", golden.display());
+        }
+    }
+}
+
+/// Every object in a line, whatever it stands in.
+fn objects(value: &Value) -> Vec<&serde_json::Map<String, Value>> {
+    match value {
+        Value::Object(object) => std::iter::once(object)
+            .chain(object.values().flat_map(objects))
+            .collect(),
+        Value::Array(values) => values.iter().flat_map(objects).collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Vec::new(),
+    }
+}
+
+/// A capture is of the lab, and of nobody else who happened to be there.
+#[test]
+fn captures_name_nobody_but_the_lab() {
+    let is_of_lab = |comm: &str| {
+        ["lab-", "mptcp-lab", "python3"]
+            .iter()
+            .any(|name| comm.starts_with(name))
+    };
+    // The task that happens to run when a packet arrives may also be one of the kernel's, or the tracer.
+    let may_run = |comm: &str| {
+        [
+            "swapper/",
+            "ksoftirqd/",
+            "kworker/",
+            "rcu_",
+            "migration/",
+            "mptcp-trace",
+        ]
+        .iter()
+        .any(|name| comm.starts_with(name))
+    };
+    let is_address_of_lab = |addr: &str| {
+        let v4 = addr.strip_prefix("::ffff:").unwrap_or(addr);
+        [
+            "10.77.0.1",
+            "10.77.0.2",
+            "fd77::1",
+            "fd77::2",
+            "127.0.0.1",
+            "0.0.0.0",
+            "::",
+            "::1",
+        ]
+        .contains(&v4)
+    };
+    for capture in captures() {
+        for line in replay(&capture, "--json").lines() {
+            let line: Value = serde_json::from_str(line).unwrap();
+            let current = line["data"]["current"]["comm"].as_str();
+            for object in objects(&line) {
+                if let Some(comm) = object.get("comm").and_then(Value::as_str) {
+                    let is_known = is_of_lab(comm) || (Some(comm) == current && may_run(comm));
+                    assert!(is_known, "{comm} in {}: {line}", capture.display());
+                }
+                if let Some(addr) = object.get("addr").and_then(Value::as_str) {
+                    let file = capture.display();
+                    assert!(is_address_of_lab(addr), "{addr} in {file}: {line}");
+                }
+                if let Some(cgroup) = object.get("cgroup").and_then(Value::as_str) {
+                    let is_nobodys = cgroup == "/" || cgroup.starts_with("/lab");
+                    assert!(is_nobodys, "{cgroup} in {}: {line}", capture.display());
+                }
+            }
         }
     }
 }
@@ -91,6 +170,41 @@ fn the_rungs_of_one_kernel_saw_the_same() {
     }
 }
 
+/// What an answer is worth, what is left to say and what is refused do not depend on how we looked.
+#[test]
+fn the_rungs_of_one_kernel_concluded_the_same() {
+    let told = |kernel: &str, rung: &str| -> Vec<String> {
+        let capture = format!("../captures/{kernel}-{rung}/verdicts.mpt");
+        let capture = Path::new(env!("CARGO_MANIFEST_DIR")).join(capture);
+        let is_conclusion = |line: &Value| {
+            ["query", "verdict", "option_refused", "socket_refused"]
+                .iter()
+                .any(|it| line["type"] == *it)
+        };
+        let mut told: Vec<String> = replay(&capture, "--json")
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap())
+            .filter(is_conclusion)
+            .map(|line| {
+                let field = |name: &str| line["data"][name].to_string();
+                let fields = [
+                    "comm", "api", "answer", "errno", "verdict", "cause", "call", "level",
+                    "optname",
+                ];
+                format!("{} {}", line["type"], fields.map(field).join(" "))
+            })
+            .collect();
+        told.sort();
+        told
+    };
+    for kernel in ["6.1", "6.12", "7.3"] {
+        let fexit = told(kernel, "fexit");
+        assert!(fexit.len() >= 50, "{fexit:?}");
+        assert_eq!(fexit, told(kernel, "kprobe"), "{kernel}");
+        assert_eq!(fexit, told(kernel, "tracepoint"), "{kernel}");
+    }
+}
+
 /// Why connections fell back does not depend on how we looked, except for what a rung says that it cannot tell.
 #[test]
 fn the_rungs_of_one_kernel_saw_the_same_fallbacks() {
@@ -124,8 +238,9 @@ fn the_rungs_of_one_kernel_saw_the_same_fallbacks() {
         let mut told: Vec<String> = told
             .iter()
             .map(|line| {
-                // Where no tracepoint tells of sending and receiving, whoever accepted is the owner.
+                // Where no tracepoint tells of sending and receiving, whoever accepted or connected is the owner.
                 line.replace("lab-s-child", "lab-server")
+                    .replace("lab-other", "lab-client")
                     .replace("\"plain\" null", "plain or third ACK")
                     .replace(
                         "\"fallback\" \"MPCapableFallbackACK\"",
@@ -136,9 +251,9 @@ fn the_rungs_of_one_kernel_saw_the_same_fallbacks() {
         told.sort();
         told
     };
-    for kernel in ["6.1", "6.12"] {
+    for kernel in ["6.1", "6.12", "7.3"] {
         let fexit = told(kernel, "fexit");
-        assert!(fexit.len() >= 10, "{fexit:?}");
+        assert!(fexit.len() >= 30, "{fexit:?}");
         assert_eq!(fexit, told(kernel, "kprobe"), "{kernel}");
         assert_eq!(
             plain(&fexit),

@@ -3,6 +3,7 @@
 mod apt;
 mod bpf;
 mod build;
+mod captures;
 mod check;
 mod cli;
 mod command;

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
+    captures::Kept,
     shapes::{Must, NO_MPTCP_CASE},
     tally::Tally,
 };
@@ -43,6 +44,8 @@ pub(crate) struct Report {
     /// Its `uname -r`.
     pub(crate) kernel: Option<String>,
     pub(crate) cells: Vec<Cell>,
+    /// What was recorded. Of what was done twice, only the second time counts.
+    pub(crate) kept: Vec<Kept>,
     /// The lab wrote its last line: no case is missing.
     complete: bool,
     /// Why nothing was run at all, if that is no failure.
@@ -79,6 +82,7 @@ impl Report {
                     .map(str::to_owned);
             }
             Some("cell") => self.read_cell(data),
+            Some("capture") => self.read_capture(data),
             Some("flood") => self.read_cell(flood_as_cell(data)),
             Some("summary") => self.complete = true,
             Some(_) => {}
@@ -175,6 +179,19 @@ impl Report {
             .collect()
     }
 
+    fn read_capture(&mut self, data: Value) {
+        match serde_json::from_value::<Kept>(data) {
+            Ok(kept) => {
+                self.kept.retain(|other| !other.is_like(&kept));
+                self.kept.push(kept);
+            }
+            Err(error) => {
+                self.failures
+                    .push(format!("a capture of the lab cannot be read: {error}"));
+            }
+        }
+    }
+
     fn read_cell(&mut self, data: Value) {
         match serde_json::from_value(data) {
             Ok(cell) => self.cells.push(cell),
@@ -253,6 +270,22 @@ mod tests {
         check(UNAVAILABLE, Must::Nothing, 0, 0, 1);
         check(SKIPPED, Must::EveryRung, 0, 0, 1);
         check("no json", Must::Nothing, 0, 1, 0);
+    }
+
+    #[test]
+    fn of_what_was_recorded_twice_only_the_second_time_counts() {
+        let line = |rung: &str, lines: &str| {
+            format!(
+                r#"{{"type":"capture","data":{{"name":"fallbacks","rung":"{rung}","capture":"00","lines":"{lines}"}}}}"#
+            )
+        };
+        let (first, other, second) = (line("fexit", "a"), line("kprobe", "b"), line("fexit", "c"));
+        let got = report(&[&first, &other, &second]);
+        assert_eq!(got.failures, [""; 0]);
+        let kept: Vec<&str> = got.kept.iter().map(|kept| kept.lines.as_str()).collect();
+        assert_eq!(kept, ["b", "c"]);
+        let broken = report(&[r#"{"type":"capture","data":{}}"#]);
+        assert_eq!(broken.failures.len(), 1);
     }
 
     #[test]

@@ -58,6 +58,11 @@ impl SuiteResult {
         format!("{}, {}", self.series, self.suite.name())
     }
 
+    /// It was run on the machine's own kernel.
+    pub(crate) fn is_of_running_kernel(&self) -> bool {
+        self.series == RUNNING
+    }
+
     /// Its counts.
     pub(crate) fn tally(&self) -> Tally {
         self.report.tally(self.must())

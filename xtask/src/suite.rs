@@ -86,6 +86,14 @@ impl Task {
         self
     }
 
+    /// With IPv4 alone, and what it traced as a capture in its report.
+    pub(crate) fn kept(mut self, more: &[&str]) -> Self {
+        let words = ["--family", "v4", "--keep"];
+        self.extra
+            .extend(words.iter().chain(more).map(|&word| word.to_owned()));
+        self
+    }
+
     /// The lab's command line.
     pub(crate) fn argv(&self, lab: &str, tracer: &str, go: Option<&str>) -> Vec<String> {
         let mut argv: Vec<String> = [lab, self.suite.verb(), "--tracer", tracer]
@@ -125,6 +133,10 @@ mod tests {
         check(
             Task::on(Suite::Mix, "fexit").small(),
             "lab mix --tracer T --attach fexit --connections 400",
+        );
+        check(
+            Task::on(Suite::Fallbacks, "fexit").kept(&["--more"]),
+            "lab fallbacks --tracer T --attach fexit --family v4 --keep --more",
         );
         check(
             Task::on(Suite::Reuse, "tracepoint"),

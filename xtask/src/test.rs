@@ -242,7 +242,8 @@ fn tasks_of_running_kernel() -> [Task; 6] {
     ]
 }
 
-fn on_running_kernel(programs: &StaticPrograms, task: &Task) -> SuiteResult {
+/// Runs a suite here, as root.
+pub(crate) fn on_running_kernel(programs: &StaticPrograms, task: &Task) -> SuiteResult {
     let started = Instant::now();
     let mut result = SuiteResult::empty(RUNNING, task.suite);
     say(format_args!(

@@ -1,0 +1,313 @@
+//! `cargo xtask captures`: records what kernels say, for the tests that replay it without privileges.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde::Deserialize;
+
+use crate::{
+    build::{self, StaticPrograms},
+    command::{self, say},
+    fleet::{Fleet, JOB_TIME_MAX_S},
+    kernels,
+    places::Places,
+    result::SuiteResult,
+    shapes::{RUNGS, RUNNING},
+    suite::{Suite, Task},
+    tally::Tally,
+    test::on_running_kernel,
+};
+
+/// Records captures/KERNEL-RUNG/{fallbacks,verdicts}.mpt on each kernel and rung, with the lines that were printed live.
+///
+/// Nothing is written of a rung on which the lab finds anything wrong, nor if a replay prints other lines than the
+/// live run did. Needs root for the running kernel; the others boot in QEMU.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  \
+    cargo xtask captures\n  \
+    cargo xtask captures --kernel 6.12 running")]
+pub(crate) struct Args {
+    /// Series of kernels, or `running`
+    #[arg(long, num_args = 1.., value_name = "SERIES", default_values = KERNELS)]
+    kernel: Vec<String>,
+}
+
+/// One kernel of each shape, and the machine's own.
+const KERNELS: [&str; 4] = ["6.1", "6.12", "7.3", RUNNING];
+/// Scenarios whose lines would be like those of others, so that the captures stay small.
+const LEFT_OUT: [&str; 9] = [
+    "asked-full-info",
+    "explained-at-once",
+    "explained-handshake",
+    "never-asked-midway",
+    "option-refused-midway",
+    "poller",
+    "reconnect",
+    "stale-of-old",
+    "unexplained-midway",
+];
+/// What stands in the captures of the running kernel for the part of its release that names a machine.
+const NO_NAME: &str = "nokprobes";
+/// And for a control group that does.
+const NO_GROUP: &str = "/lab";
+
+/// What a run of the lab left behind.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Kept {
+    name: String,
+    rung: String,
+    /// The capture, two hexadecimal digits a byte.
+    capture: String,
+    /// What was printed live.
+    pub(crate) lines: String,
+}
+
+/// Records on every kernel, and goes on when one fails.
+pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
+    let places = Places::find()?;
+    let root = places.root.clone();
+    let programs = build::static_programs(&places)?;
+    let tracer = programs.tracer.clone();
+    let (running, series): (Vec<&String>, Vec<&String>) =
+        args.kernel.iter().partition(|kernel| *kernel == RUNNING);
+    let mut results: Vec<SuiteResult> = Vec::new();
+    if !running.is_empty() {
+        ensure!(
+            command::is_root(),
+            "cannot record on the running kernel: it needs root; type: sudo cargo xtask captures"
+        );
+        results.extend(on_this_machine(&programs));
+    }
+    if !series.is_empty() {
+        let work: Vec<(String, Vec<Task>)> = series
+            .into_iter()
+            .map(|series| (series.clone(), tasks().into()))
+            .collect();
+        let fleet = Fleet::prepare(places, programs, false, JOB_TIME_MAX_S)?;
+        results.extend(fleet.run(&work).into_iter().flatten());
+    }
+    let mut tally = Tally::default();
+    for result in results {
+        tally.add(result.tally());
+        write(&root, &tracer, &result)?;
+    }
+    println!("{tally}");
+    say("now type: cargo test -p mptcp-trace --test goldens");
+    Ok(tally.exit_code())
+}
+
+fn tasks() -> [Task; 2] {
+    let left_out = LEFT_OUT.map(|name| ["--without", name]).concat();
+    [
+        Task::new(Suite::Fallbacks, &[]).kept(&[]),
+        Task::new(Suite::Verdicts, &[]).kept(&left_out),
+    ]
+}
+
+fn on_this_machine(programs: &StaticPrograms) -> Vec<SuiteResult> {
+    tasks()
+        .iter()
+        .map(|task| {
+            let result = on_running_kernel(programs, task);
+            result.show();
+            result
+        })
+        .collect()
+}
+
+/// Writes what a suite left behind on one kernel.
+fn write(root: &Path, tracer: &Path, result: &SuiteResult) -> Result<()> {
+    let Some(release) = &result.report.kernel else {
+        return Ok(());
+    };
+    if result.tally().failed > 0 {
+        say(format_args!(
+            "{}: nothing is recorded: something is wrong",
+            result.name()
+        ));
+        return Ok(());
+    }
+    let disguise = if result.is_of_running_kernel() {
+        Disguise::of_this_machine(release)?
+    } else {
+        Disguise::default()
+    };
+    let kernel = folder_stem(release, &result.report.kept)?;
+    for kept in &result.report.kept {
+        let folder = root
+            .join("captures")
+            .join(format!("{kernel}-{}", kept.rung));
+        fs::create_dir_all(&folder)
+            .with_context(|| format!("cannot create {}", folder.display()))?;
+        kept.write(&folder, tracer, &disguise)
+            .with_context(|| format!("cannot record {} in {}", kept.name, folder.display()))?;
+    }
+    Ok(())
+}
+
+/// What the kernel is called in captures/: its series, and what it lacks.
+fn folder_stem(release: &str, kept: &[Kept]) -> Result<String> {
+    let series = kernels::series_of(release)?;
+    let has_more = kept.iter().any(|kept| kept.rung != RUNGS[2]);
+    Ok(if has_more {
+        series
+    } else {
+        format!("{series}-no-kprobes")
+    })
+}
+
+impl Kept {
+    /// The same suite on the same rung.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        (&self.name, &self.rung) == (&other.name, &other.rung)
+    }
+
+    fn write(&self, folder: &Path, tracer: &Path, disguise: &Disguise) -> Result<()> {
+        let live = self
+            .lines
+            .replacen("\"source\":\"live\"", "\"source\":\"replay\"", 1);
+        let bytes = bytes(&self.capture)?;
+        let replayed = replay(tracer, &bytes, "--json")?;
+        if let Some((number, (live, replayed))) = (1..)
+            .zip(live.lines().zip(replayed.lines()))
+            .find(|(_, (live, replayed))| live != replayed)
+        {
+            bail!("line {number} was printed otherwise live: {live}, replayed: {replayed}");
+        }
+        ensure!(
+            live == replayed,
+            "the live run printed {} lines, a replay of it {}",
+            live.lines().count(),
+            replayed.lines().count()
+        );
+        let bytes = disguise.over(bytes);
+        let file = |extension: &str| folder.join(&self.name).with_extension(extension);
+        put(&file("jsonl"), replay(tracer, &bytes, "--json")?.as_bytes())?;
+        put(&file("txt"), replay(tracer, &bytes, "--utc")?.as_bytes())?;
+        put(&file("mpt"), &bytes)
+    }
+}
+
+fn put(path: &PathBuf, bytes: &[u8]) -> Result<()> {
+    fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn replay(tracer: &Path, capture: &[u8], how: &str) -> Result<String> {
+    let directory = tempfile::tempdir().context("cannot make a directory for a capture")?;
+    let file = directory.path().join("capture.mpt");
+    put(&file, capture)?;
+    let mut replay = Command::new(tracer);
+    replay.args(["replay", how]).arg(&file);
+    command::text(&mut replay, "cannot replay a capture")
+}
+
+fn bytes(digits: &str) -> Result<Vec<u8>> {
+    let pair = |at: usize| {
+        let pair = digits.get(at..at + 2);
+        pair.and_then(|pair| u8::from_str_radix(pair, 16).ok())
+    };
+    (0..digits.len())
+        .step_by(2)
+        .map(pair)
+        .collect::<Option<_>>()
+        .context("the lab wrote a capture that is not in hexadecimal digits")
+}
+
+/// What names a machine, and what stands in its place: as long, so that the frames of a capture stay as they are.
+#[derive(Default)]
+struct Disguise(Vec<(String, String)>);
+
+impl Disguise {
+    fn of_this_machine(release: &str) -> Result<Self> {
+        let groups = fs::read_to_string("/proc/self/cgroup")
+            .context("cannot tell which control groups this runs in")?;
+        Ok(Self::new(release, &groups))
+    }
+
+    /// The release as `uname -r` gives it, and the control groups as in /proc/PID/cgroup.
+    fn new(release: &str, groups: &str) -> Self {
+        let mut pairs: Vec<(String, String)> = groups
+            .lines()
+            .filter_map(|line| line.splitn(3, ':').nth(2))
+            .filter(|path| path.len() > NO_GROUP.len())
+            .map(|path| (path.to_owned(), filled(NO_GROUP, path.len())))
+            .collect();
+        if let Some((version, name)) = release.split_once('-') {
+            let disguised = format!("{version}-{}", filled(NO_NAME, name.len()));
+            pairs.push((release.to_owned(), disguised));
+        }
+        Self(pairs)
+    }
+
+    fn over(&self, mut bytes: Vec<u8>) -> Vec<u8> {
+        for (named, disguised) in &self.0 {
+            let mut at = 0;
+            while let Some(rest) = bytes.get_mut(at..).filter(|rest| rest.len() >= named.len()) {
+                if rest.starts_with(named.as_bytes()) {
+                    rest.iter_mut()
+                        .zip(disguised.bytes())
+                        .for_each(|(byte, other)| *byte = other);
+                }
+                at += 1;
+            }
+        }
+        bytes
+    }
+}
+
+/// The word, cut off or made longer.
+fn filled(word: &str, length: usize) -> String {
+    word.chars()
+        .chain(std::iter::repeat('x'))
+        .take(length)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(rung: &str) -> Kept {
+        Kept {
+            name: "fallbacks".to_owned(),
+            rung: rung.to_owned(),
+            capture: String::new(),
+            lines: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_kernel_is_called_by_its_series_and_what_it_lacks() {
+        let check = |release: &str, rungs: &[&str], want: &str| {
+            let kept: Vec<Kept> = rungs.iter().map(|rung| kept(rung)).collect();
+            assert_eq!(folder_stem(release, &kept).unwrap(), want);
+        };
+        check("6.12.1-x", &["fexit", "kprobe", "tracepoint"], "6.12");
+        check("6.18.1-x", &["tracepoint"], "6.18-no-kprobes");
+    }
+
+    #[test]
+    fn nothing_of_a_disguised_capture_names_a_machine_and_it_is_as_long_as_before() {
+        let groups = "9:memory:/some/group\n8:cpu:/\n0::/\n";
+        let disguise = Disguise::new("6.18.1-box", groups);
+        let check = |text: &str, want: &str| {
+            let got = disguise.over(text.as_bytes().to_vec());
+            assert_eq!(String::from_utf8(got).unwrap(), want);
+        };
+        check("on 6.18.1-box: /some/group", "on 6.18.1-nok: /labxxxxxxx");
+        check("/ 6.18.1", "/ 6.18.1");
+        check("6.18.1-box6.18.1-box", "6.18.1-nok6.18.1-nok");
+        check("", "");
+    }
+
+    #[test]
+    fn a_capture_comes_back_from_its_digits() {
+        assert_eq!(bytes("000aff").unwrap(), [0, 10, 255]);
+        assert!(bytes("0").is_err());
+        assert!(bytes("0g").is_err());
+    }
+}
