@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, ExitCode},
 };
 
@@ -93,7 +93,10 @@ pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
     let mut tally = Tally::default();
     for result in results {
         tally.add(result.tally());
-        write(&root, &tracer, &result)?;
+        if let Err(error) = write(&root, &tracer, &result) {
+            command::report(&error);
+            tally.add(Tally::of(false));
+        }
     }
     println!("{tally}");
     say("now type: cargo test -p mptcp-trace --test goldens");
@@ -192,7 +195,7 @@ impl Kept {
     }
 }
 
-fn put(path: &PathBuf, bytes: &[u8]) -> Result<()> {
+fn put(path: &Path, bytes: &[u8]) -> Result<()> {
     fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
 }
 
