@@ -3,7 +3,7 @@
 //! A block of the page that follows `<!-- replay FILE WORDS... -->` is compared with that replay; `UPDATE_GOLDENS=1`
 //! writes them anew.
 
-#![expect(clippy::panic, clippy::unwrap_used, reason = "a test")]
+#![expect(clippy::unwrap_used, reason = "a test")]
 
 use std::{fs, path::PathBuf, process::Command};
 
