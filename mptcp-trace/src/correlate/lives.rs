@@ -7,8 +7,8 @@ use std::{
 };
 
 use crate::model::{
-    Connection, ConnectionEvent, ConnectionId, LastAsked, Owner, Place, Query, Socket, SocketId,
-    Verdict,
+    Connection, ConnectionEvent, ConnectionId, LastAsked, Owner, Place, Process, Query, Socket,
+    SocketId, Verdict, Via,
 };
 
 /// A fallback that was seen.
@@ -72,6 +72,21 @@ impl Life {
         self.owner.clone_from(owner);
         self.place.clone_from(&event.place);
         self.admitted |= *admitted;
+    }
+
+    /// Whoever asks holds it.
+    pub(super) fn asked_by(&mut self, process: &Process) {
+        // Mostly it is the same as before, and nothing is to be copied.
+        let is_known = self
+            .owner
+            .as_ref()
+            .is_some_and(|it| it.via == Via::Query && it.process == *process);
+        if !is_known {
+            self.owner = Some(Owner {
+                process: process.clone(),
+                via: Via::Query,
+            });
+        }
     }
 
     /// Its application was told by a way that sees fallbacks, and this kernel has that way.

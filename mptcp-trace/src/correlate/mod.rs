@@ -6,6 +6,7 @@
 
 mod books;
 mod lives;
+mod order;
 mod verdict;
 
 use std::{
@@ -15,10 +16,13 @@ use std::{
 
 pub use books::{Books, growth, reconcile};
 
-use self::lives::{Fallen, Gone, Lives, answered_at};
+use self::{
+    lives::{Fallen, Gone, Lives, answered_at},
+    order::Arriving,
+};
 use crate::model::{
-    ClosedBy, ConnectionEvent, ConnectionId, ConnectionKind, Facts, Finding, LastAsked, Owner,
-    Protocol, QueryEvent, SwitchedOff, TcpState, VerdictEvent, Via,
+    ClosedBy, ConnectionEvent, ConnectionId, ConnectionKind, Facts, Finding, LastAsked, Protocol,
+    QueryEvent, SwitchedOff, TcpState, VerdictEvent,
 };
 
 /// How far records may be out of order: each CPU stamps its own before it asks for room in the ring. Later ones count
@@ -62,9 +66,7 @@ impl Limits {
 #[derive(Debug)]
 pub struct Correlator {
     limits: Limits,
-    /// By the time at which they happened, and the order in which they came.
-    arriving: BTreeMap<(Duration, u64), Finding>,
-    arrived: u64,
+    arriving: Arriving,
     /// The latest moment that an event tells of.
     latest: Duration,
     waiting: VecDeque<Box<ConnectionEvent>>,
@@ -90,8 +92,7 @@ impl Correlator {
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
-            arriving: BTreeMap::new(),
-            arrived: 0,
+            arriving: Arriving::default(),
             latest: Duration::ZERO,
             waiting: VecDeque::new(),
             waiting_of: HashMap::new(),
@@ -110,11 +111,10 @@ impl Correlator {
         }
         let at = happened_at(&event);
         self.latest = self.latest.max(at);
-        self.arriving.insert((at, self.arrived), event);
-        self.arrived += 1;
+        self.arriving.insert(at, event);
         self.settle(self.latest.saturating_sub(ORDER_WINDOW), facts, ready);
         while self.arriving.len() > self.limits.arriving {
-            let Some((_, oldest)) = self.arriving.pop_first() else {
+            let Some(oldest) = self.arriving.pop_until(Duration::MAX) else {
                 break;
             };
             self.happened(oldest, facts, ready);
@@ -179,11 +179,7 @@ impl Correlator {
 
     /// Everything that happened until then is heard of: one after the other.
     fn settle(&mut self, until: Duration, facts: &Facts, ready: &mut Vec<Finding>) {
-        while let Some(entry) = self.arriving.first_entry() {
-            if entry.key().0 > until {
-                break;
-            }
-            let event = entry.remove();
+        while let Some(event) = self.arriving.pop_until(until) {
             self.happened(event, facts, ready);
         }
     }
@@ -228,10 +224,7 @@ impl Correlator {
         event.judgement = verdict::of_answer(query, Some(life), facts);
         life.questions += 1;
         life.admitted = true;
-        life.owner = Some(Owner {
-            process: query.process.clone(),
-            via: Via::Query,
-        });
+        life.asked_by(&query.process);
         // Who asks by a way that sees no fallback, before there is one, does not unlearn what a better one told.
         let is_news = query.api.sees_fallbacks() || !life.knows() || life.fallen.is_some();
         if let Some(judgement) = event.judgement.as_ref().filter(|_| is_news) {

@@ -1,7 +1,7 @@
 //! What an answer is worth, and what is left to say of a connection at its end. Pure: a function of the answer and of
 //! what is known of the connection.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use super::lives::{Fallen, Life, answered_at};
 use crate::model::{
@@ -33,7 +33,7 @@ pub(super) fn of_answer(query: &Query, life: Option<&Life>, facts: &Facts) -> Op
         Answer::Tcp => Some(match fallen {
             Some(fallen) => explained(fallen, answered_at(query)),
             None if query.protocol() == Protocol::Tcp => {
-                bare(Verdict::PlainTcp, never_mptcp(query, facts).into())
+                bare(Verdict::PlainTcp, never_mptcp(query, facts))
             }
             None => bare(
                 Verdict::Unexplained,
@@ -74,13 +74,13 @@ fn told_mptcp(query: &Query, fallen: Option<&Fallen>) -> Judgement {
     match state {
         TcpState::LISTEN => bare(
             Verdict::TooEarly,
-            "told MPTCP, as every listening MPTCP socket is; what it accepts may be TCP".into(),
+            "told MPTCP, as every listening MPTCP socket is; what it accepts may be TCP",
         ),
         TcpState::CLOSE | TcpState::SYN_SENT => bare(
             Verdict::TooEarly,
-            "told MPTCP before the handshake could decide".into(),
+            "told MPTCP before the handshake could decide",
         ),
-        _ => bare(Verdict::StillMptcp, "told MPTCP, and it is".into()),
+        _ => bare(Verdict::StillMptcp, "told MPTCP, and it is"),
     }
 }
 
@@ -200,10 +200,10 @@ fn named(fallen: &Fallen) -> String {
     }
 }
 
-fn bare(verdict: Verdict, sentence: String) -> Judgement {
+fn bare(verdict: Verdict, sentence: impl Into<Cow<'static, str>>) -> Judgement {
     Judgement {
         verdict,
-        sentence,
+        sentence: sentence.into(),
         fell_back_at: None,
         cause: None,
         delay: None,
@@ -212,13 +212,13 @@ fn bare(verdict: Verdict, sentence: String) -> Judgement {
 
 fn about(
     verdict: Verdict,
-    sentence: String,
+    sentence: impl Into<Cow<'static, str>>,
     fallen: &Fallen,
     delay: impl Into<Option<Duration>>,
 ) -> Judgement {
     Judgement {
         verdict,
-        sentence,
+        sentence: sentence.into(),
         fell_back_at: Some(fallen.at),
         cause: fallen.cause.clone(),
         delay: delay.into(),

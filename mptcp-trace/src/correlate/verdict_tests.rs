@@ -264,8 +264,8 @@ fn sentences_say_when_and_why_and_who() {
         let sentences: Vec<String> = told
             .iter()
             .filter_map(|finding| match finding {
-                Finding::Query(event) => event.judgement.as_ref().map(|it| it.sentence.clone()),
-                Finding::Verdict(event) => Some(event.judgement.sentence.clone()),
+                Finding::Query(event) => event.judgement.as_ref().map(|it| it.sentence.to_string()),
+                Finding::Verdict(event) => Some(event.judgement.sentence.to_string()),
                 Finding::Connection(_) | Finding::Refusal(_) => None,
             })
             .collect();

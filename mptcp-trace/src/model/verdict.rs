@@ -79,7 +79,7 @@ pub struct Judgement {
     /// The verdict.
     pub verdict: Verdict,
     /// The same as one full sentence, evidence included.
-    pub sentence: String,
+    pub sentence: Cow<'static, str>,
     /// When the connection fell back, on `CLOCK_BOOTTIME`, if that was seen.
     pub fell_back_at: Option<Duration>,
     /// Why, as the name of the kernel's counter, if that is known.

@@ -216,34 +216,41 @@ impl<W: Write> Stages<W> {
     }
 
     fn print_ready(&mut self) -> Result<(), Stop> {
-        for finding in std::mem::take(&mut self.ready) {
-            if self.has_enough() {
-                return Err(Stop::Enough);
-            }
-            self.mark_failing(&finding);
-            let places = &self.places;
-            if !self.view.wanted.wants(&finding, |id| places.path(id)) {
-                self.outcome.not_shown += 1;
-                continue;
-            }
-            if self.view.summary.is_empty() {
-                self.format.finding(&finding, &mut self.lines);
-            }
-            for tally in &mut self.view.summary {
-                tally.add(&finding, |id| places.path(id));
-            }
-            self.outcome.findings += 1;
-            match finding {
-                Finding::Query(_) | Finding::Refusal(_) => self.outcome.queries += 1,
-                Finding::Verdict(_) => self.outcome.verdicts += 1,
-                Finding::Connection(_) => {}
-            }
-            if self.lines.len() >= 64 * 1024 {
-                self.write_lines()?;
-            }
-        }
+        // The room that they took is used again.
+        let mut ready = std::mem::take(&mut self.ready);
+        let printed = ready.drain(..).try_for_each(|finding| self.print(&finding));
+        self.ready = ready;
+        printed?;
         if self.has_enough() {
             return Err(Stop::Enough);
+        }
+        Ok(())
+    }
+
+    fn print(&mut self, finding: &Finding) -> Result<(), Stop> {
+        if self.has_enough() {
+            return Err(Stop::Enough);
+        }
+        self.mark_failing(finding);
+        let places = &self.places;
+        if !self.view.wanted.wants(finding, |id| places.path(id)) {
+            self.outcome.not_shown += 1;
+            return Ok(());
+        }
+        if self.view.summary.is_empty() {
+            self.format.finding(finding, &mut self.lines);
+        }
+        for tally in &mut self.view.summary {
+            tally.add(finding, |id| places.path(id));
+        }
+        self.outcome.findings += 1;
+        match finding {
+            Finding::Query(_) | Finding::Refusal(_) => self.outcome.queries += 1,
+            Finding::Verdict(_) => self.outcome.verdicts += 1,
+            Finding::Connection(_) => {}
+        }
+        if self.lines.len() >= 64 * 1024 {
+            self.write_lines()?;
         }
         Ok(())
     }

@@ -2,14 +2,16 @@
 
 use serde::Serialize;
 
-use super::parts::{Endpoint, OwnerData, SocketFields, millis, ns, rfc3339};
-use crate::model::{Connection, ConnectionEvent, LastAsked, Side, Stage, SwitchedOff};
+use super::parts::{Endpoint, OwnerData, Rfc3339, SocketFields, Text, millis, ns};
+use crate::model::{
+    Connection, ConnectionEvent, ConnectionId, LastAsked, Side, Stage, SwitchedOff,
+};
 
 #[derive(Serialize)]
 pub(super) struct ConnectionData<'a> {
-    time: String,
+    time: Text<Rfc3339>,
     boottime_ns: u64,
-    id: String,
+    id: Text<ConnectionId>,
     cause: Option<&'a str>,
     known: &'static str,
     side: Option<&'static str>,
@@ -34,7 +36,7 @@ pub(super) struct ConnectionData<'a> {
 struct SwitchedOffData<'a> {
     boottime_ns: u64,
     off_ms: Option<u64>,
-    id: String,
+    id: Text<ConnectionId>,
     remote: Endpoint,
     pid: Option<u32>,
     comm: Option<&'a str>,
@@ -79,9 +81,9 @@ impl<'a> ConnectionData<'a> {
             rung,
         } = connection;
         Self {
-            time: rfc3339(*time),
+            time: Text(Rfc3339(*time)),
             boottime_ns: ns(*at),
-            id: id.to_string(),
+            id: Text(*id),
             cause: cause.as_deref(),
             known: known.name(),
             side: side.map(Side::name),
@@ -119,7 +121,7 @@ impl<'a> SwitchedOffData<'a> {
         Self {
             boottime_ns: ns(*at),
             off_ms: off_for.and_then(millis),
-            id: id.to_string(),
+            id: Text(*id),
             remote: Endpoint::of(*remote),
             pid: process.map(|process| process.pid),
             comm: process.map(|process| process.comm.as_str()),
@@ -129,7 +131,7 @@ impl<'a> SwitchedOffData<'a> {
 
 #[derive(Serialize)]
 pub(super) struct SocketData<'a> {
-    id: String,
+    id: Text<ConnectionId>,
     fell_back: Option<bool>,
     cause: Option<&'a str>,
     known: &'static str,

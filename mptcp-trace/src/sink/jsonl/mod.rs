@@ -25,22 +25,12 @@ use crate::model::{
 /// Version of `docs/output.md`.
 const SCHEMA: u32 = 1;
 
+/// One line.
 #[derive(Serialize)]
-#[serde(tag = "type", content = "data", rename_all = "snake_case")]
-enum Message<'a> {
-    Start(Start<'a>),
-    Query(Box<QueryData<'a>>),
-    Fallback(Box<ConnectionData<'a>>),
-    Refused(Box<ConnectionData<'a>>),
-    Plain(Box<ConnectionData<'a>>),
-    Existing(Box<ConnectionData<'a>>),
-    Blackhole(Box<ConnectionData<'a>>),
-    Verdict(Box<VerdictData<'a>>),
-    OptionRefused(Box<RefusalData<'a>>),
-    SocketRefused(Box<RefusalData<'a>>),
-    Summary(SummaryData<'a>),
-    Socket(Box<SocketData<'a>>),
-    End(End<'a>),
+struct Message<'a, T> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    data: &'a T,
 }
 
 #[derive(Serialize)]
@@ -127,52 +117,49 @@ pub(super) fn start(facts: &Facts, source: Source, out: &mut Vec<u8>) {
     };
     push(
         out,
-        &Message::Start(Start {
+        "start",
+        &Start {
             schema: SCHEMA,
             version,
             kernel,
             source,
             sensors,
-        }),
+        },
     );
 }
 
 pub(super) fn finding(finding: &Finding, out: &mut Vec<u8>) {
-    let message = match finding {
-        Finding::Query(event) => Message::Query(Box::new(QueryData::of(event))),
+    match finding {
+        Finding::Query(event) => push(out, "query", &QueryData::of(event)),
         Finding::Connection(event) => {
-            let data = Box::new(ConnectionData::of(event));
-            match event.connection.kind {
-                ConnectionKind::Fallback => Message::Fallback(data),
-                ConnectionKind::Refused => Message::Refused(data),
-                ConnectionKind::Plain => Message::Plain(data),
-                ConnectionKind::Existing => Message::Existing(data),
-                ConnectionKind::Blackhole => Message::Blackhole(data),
+            let kind = match event.connection.kind {
+                ConnectionKind::Fallback => "fallback",
+                ConnectionKind::Refused => "refused",
+                ConnectionKind::Plain => "plain",
+                ConnectionKind::Existing => "existing",
+                ConnectionKind::Blackhole => "blackhole",
                 // Only tells whose an earlier event is; never a finding of its own.
                 ConnectionKind::Accepted | ConnectionKind::Closed => return,
-            }
+            };
+            push(out, kind, &ConnectionData::of(event));
         }
-        Finding::Verdict(event) => Message::Verdict(Box::new(VerdictData::of(event))),
+        Finding::Verdict(event) => push(out, "verdict", &VerdictData::of(event)),
         Finding::Refusal(event) => {
-            let data = Box::new(RefusalData::of(event));
-            match event.refusal.what {
-                Refused::Option { .. } => Message::OptionRefused(data),
-                Refused::Socket { .. } => Message::SocketRefused(data),
-            }
+            let kind = match event.refusal.what {
+                Refused::Option { .. } => "option_refused",
+                Refused::Socket { .. } => "socket_refused",
+            };
+            push(out, kind, &RefusalData::of(event));
         }
-    };
-    push(out, &message);
+    }
 }
 
 pub(super) fn socket(event: &ConnectionEvent, asked: Option<LastAsked>, out: &mut Vec<u8>) {
-    push(
-        out,
-        &Message::Socket(Box::new(SocketData::of(event, asked))),
-    );
+    push(out, "socket", &SocketData::of(event, asked));
 }
 
 pub(super) fn sums(table: &SumTable, out: &mut Vec<u8>) {
-    push(out, &Message::Summary(SummaryData::of(table)));
+    push(out, "summary", &SummaryData::of(table));
 }
 
 pub(super) fn end(
@@ -198,7 +185,8 @@ pub(super) fn end(
         .collect();
     push(
         out,
-        &Message::End(End {
+        "end",
+        &End {
             findings,
             not_shown,
             evicted,
@@ -214,13 +202,13 @@ pub(super) fn end(
                     why: it.why.as_deref(),
                 })
                 .collect(),
-        }),
+        },
     );
 }
 
-fn push(out: &mut Vec<u8>, message: &Message<'_>) {
+fn push(out: &mut Vec<u8>, kind: &'static str, data: &impl Serialize) {
     // Plain structures of strings and numbers, written to memory: neither half can fail.
-    let _infallible = serde_json::to_writer(&mut *out, message);
+    let _infallible = serde_json::to_writer(&mut *out, &Message { kind, data });
     out.push(b'\n');
 }
 

@@ -1,14 +1,24 @@
 //! What several messages have in common.
 
 use std::{
-    net::SocketAddr,
+    fmt,
+    net::{IpAddr, SocketAddr},
     time::{Duration, SystemTime},
 };
 
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::model::{Family, Owner, Place, Process, Protocol, Socket};
+use crate::model::{Family, Owner, Place, Process, Protocol, Socket, SocketId, TcpState};
+
+/// A string of the message, written where it goes, without another string in between.
+pub(super) struct Text<T>(pub(super) T);
+
+impl<T: fmt::Display> Serialize for Text<T> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
 
 /// Who asked, as fields of the message itself.
 #[derive(Serialize)]
@@ -43,11 +53,11 @@ impl<'a> CallerFields<'a> {
 #[derive(Serialize)]
 pub(super) struct SocketFields {
     netns: u32,
-    socket: String,
+    socket: Text<SocketId>,
     inode: Option<u64>,
     protocol: &'static str,
     family: &'static str,
-    state: String,
+    state: Text<TcpState>,
     local: Endpoint,
     remote: Endpoint,
 }
@@ -66,14 +76,14 @@ impl SocketFields {
         } = socket;
         Self {
             netns: *netns,
-            socket: id.to_string(),
+            socket: Text(*id),
             inode: *inode,
             protocol: match protocol {
                 Protocol::Mptcp => "mptcp",
                 Protocol::Tcp => "tcp",
             },
             family: family_name(*family),
-            state: state.to_string(),
+            state: Text(*state),
             local: Endpoint::of(*local),
             remote: Endpoint::of(*remote),
         }
@@ -112,14 +122,14 @@ impl<'a> OwnerData<'a> {
 /// One end of a connection.
 #[derive(Serialize)]
 pub(super) struct Endpoint {
-    addr: String,
+    addr: Text<IpAddr>,
     port: u16,
 }
 
 impl Endpoint {
     pub(super) fn of(address: SocketAddr) -> Self {
         Self {
-            addr: address.ip().to_string(),
+            addr: Text(address.ip()),
             port: address.port(),
         }
     }
@@ -141,6 +151,13 @@ pub(super) fn millis(duration: Duration) -> Option<u64> {
 }
 
 /// UTC with all nine digits, so that lines sort as text.
-pub(super) fn rfc3339(time: SystemTime) -> String {
-    Timestamp::try_from(time).map_or_else(|_| "?".to_owned(), |stamp| format!("{stamp:.9}"))
+pub(super) struct Rfc3339(pub(super) SystemTime);
+
+impl fmt::Display for Rfc3339 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match Timestamp::try_from(self.0) {
+            Ok(stamp) => write!(f, "{stamp:.9}"),
+            Err(_out_of_range) => f.write_str("?"),
+        }
+    }
 }

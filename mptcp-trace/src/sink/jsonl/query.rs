@@ -2,23 +2,25 @@
 
 use serde::Serialize;
 
-use super::parts::{CallerFields, SocketFields, family_name, ns, rfc3339};
-use crate::model::{Protocol, Query, QueryEvent, Refusal, RefusalEvent, Refused};
+use super::parts::{CallerFields, Rfc3339, SocketFields, Text, family_name, ns};
+use crate::model::{
+    ConnectionId, Errno, Protocol, Query, QueryEvent, Refusal, RefusalEvent, Refused, SocketId,
+};
 
 #[derive(Serialize)]
 pub(super) struct QueryData<'a> {
-    time: String,
+    time: Text<Rfc3339>,
     boottime_ns: u64,
     latency_ns: u64,
     #[serde(flatten)]
     caller: CallerFields<'a>,
-    id: Option<String>,
-    msk: Option<String>,
+    id: Option<Text<ConnectionId>>,
+    msk: Option<Text<SocketId>>,
     #[serde(flatten)]
     socket: SocketFields,
     api: &'static str,
     answer: Option<&'static str>,
-    errno: Option<String>,
+    errno: Option<Text<Errno>>,
     fell_back: Option<bool>,
     verdict: Option<&'static str>,
     why: Option<&'a str>,
@@ -49,19 +51,19 @@ impl<'a> QueryData<'a> {
             state_bits: _,
         } = query;
         Self {
-            time: rfc3339(*time),
+            time: Text(Rfc3339(*time)),
             boottime_ns: ns(*asked_at),
             latency_ns: ns(*latency),
             caller: CallerFields::of(process),
-            id: id.map(|id| id.to_string()),
-            msk: (socket.protocol == Protocol::Mptcp).then(|| socket.id.to_string()),
+            id: id.map(Text),
+            msk: (socket.protocol == Protocol::Mptcp).then_some(Text(socket.id)),
             socket: SocketFields::of(socket),
             api: api.name(),
             answer: answer.word(),
-            errno: errno.map(|errno| errno.to_string()),
+            errno: errno.map(Text),
             fell_back: *fell_back,
             verdict: judgement.as_ref().map(|it| it.verdict.name()),
-            why: judgement.as_ref().map(|it| it.sentence.as_str()),
+            why: judgement.as_ref().map(|it| &*it.sentence),
             cause: judgement.as_ref().and_then(|it| it.cause.as_deref()),
             delay_ns: judgement.as_ref().and_then(|it| it.delay).map(ns),
             rung: rung.name(),
@@ -71,13 +73,13 @@ impl<'a> QueryData<'a> {
 
 #[derive(Serialize)]
 pub(super) struct RefusalData<'a> {
-    time: String,
+    time: Text<Rfc3339>,
     boottime_ns: u64,
     #[serde(flatten)]
     caller: CallerFields<'a>,
     #[serde(flatten)]
     what: RefusedData,
-    errno: String,
+    errno: Text<Errno>,
     why: &'static str,
     rung: &'static str,
 }
@@ -128,11 +130,11 @@ impl<'a> RefusalData<'a> {
             },
         };
         Self {
-            time: rfc3339(*time),
+            time: Text(Rfc3339(*time)),
             boottime_ns: ns(*at),
             caller: CallerFields::of(process),
             what,
-            errno: errno.to_string(),
+            errno: Text(*errno),
             why: refusal.why(),
             rung: rung.name(),
         }

@@ -2,14 +2,14 @@
 
 use serde::Serialize;
 
-use super::parts::{OwnerData, SocketFields, ns, rfc3339};
-use crate::model::{Judgement, VerdictEvent};
+use super::parts::{OwnerData, Rfc3339, SocketFields, Text, ns};
+use crate::model::{ConnectionId, Judgement, VerdictEvent};
 
 #[derive(Serialize)]
 pub(super) struct VerdictData<'a> {
-    time: String,
+    time: Text<Rfc3339>,
     boottime_ns: u64,
-    id: String,
+    id: Text<ConnectionId>,
     verdict: &'static str,
     why: &'a str,
     cause: Option<&'a str>,
@@ -47,9 +47,9 @@ impl<'a> VerdictData<'a> {
             questions,
         } = event;
         Self {
-            time: rfc3339(*time),
+            time: Text(Rfc3339(*time)),
             boottime_ns: ns(*at),
-            id: id.to_string(),
+            id: Text(*id),
             verdict: verdict.name(),
             why: sentence,
             cause: cause.as_deref(),

@@ -1,0 +1,119 @@
+//! How many records a second the stages behind the ring take on one core: `cargo bench -p mptcp-trace`.
+//!
+//! The records are those of a capture, again and again, each time later. What is measured ends in memory: reading the
+//! capture and writing the lines is not part of it.
+
+#![expect(clippy::panic, clippy::unwrap_used, reason = "a benchmark")]
+#![expect(missing_docs, reason = "criterion's macro makes a public function")]
+
+use std::{fs::File, hint::black_box, io, mem::offset_of, path::Path, time::Duration};
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use mptcp_trace::{
+    capture::{Frame, Reader},
+    correlate::Correlator,
+    decode::{Observation, decode},
+    enrich,
+    model::{Facts, Finding},
+    pipeline::{Stages, View},
+    sink::{Format, Source},
+};
+use mptcp_trace_common::record::{KIND_QUERY, QueryRecord};
+
+/// Records in one round.
+const RECORDS: u64 = 100_000;
+/// From one to the next, nanoseconds.
+const PAUSE_NS: u64 = 10_000;
+
+/// The questions of a connection that fell back between them.
+fn records() -> (Facts, Vec<Vec<u8>>) {
+    let capture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../captures/sessions/program.mpt");
+    let (mut reader, facts) = Reader::open(File::open(capture).unwrap()).unwrap();
+    let mut questions = Vec::new();
+    loop {
+        match reader.next_frame().unwrap() {
+            Frame::Record(bytes) if bytes.starts_with(&KIND_QUERY.to_ne_bytes()) => {
+                questions.push(bytes);
+            }
+            Frame::Record(_) | Frame::Place(..) | Frame::Clock(_) => {}
+            Frame::End(_) | Frame::CutOff => break,
+        }
+    }
+    let at = offset_of!(QueryRecord, boottime_ns);
+    let first = u64::from_ne_bytes(questions[0][at..at + 8].try_into().unwrap());
+    let later = (0..RECORDS)
+        .zip(questions.iter().cycle())
+        .map(|(number, question)| {
+            let mut record = question.clone();
+            let time = first + number * PAUSE_NS;
+            record[at..at + 8].copy_from_slice(&time.to_ne_bytes());
+            record
+        });
+    (facts, later.collect())
+}
+
+fn decoded(facts: &Facts, records: &[Vec<u8>]) -> Vec<Finding> {
+    let event = |record: &Vec<u8>| match decode(record, facts).unwrap() {
+        Observation::Query(query) => Finding::Query(enrich::query(facts, query)),
+        other @ (Observation::Connection(_)
+        | Observation::Refusal(_)
+        | Observation::Canary(_)
+        | Observation::CanaryConnection(_)) => panic!("{other:?} is no question"),
+    };
+    records.iter().map(event).collect()
+}
+
+fn stages(criterion: &mut Criterion) {
+    let (facts, records) = records();
+    let mut group = criterion.benchmark_group("records");
+    group.throughput(Throughput::Elements(RECORDS));
+    group
+        .sample_size(10)
+        .measurement_time(Duration::from_secs(3));
+    group.bench_function("decode", |bencher| {
+        bencher.iter(|| {
+            for record in &records {
+                let _observation = black_box(decode(record, &facts));
+            }
+        });
+    });
+    group.bench_function("correlate", |bencher| {
+        bencher.iter_batched(
+            || decoded(&facts, &records),
+            |events| {
+                let (mut correlator, mut ready) = (Correlator::default(), Vec::new());
+                for event in events {
+                    correlator.take(event, &facts, &mut ready);
+                    ready.clear();
+                }
+            },
+            criterion::BatchSize::LargeInput,
+        );
+    });
+    for (name, format) in [
+        ("all, JSON", Format::Json),
+        (
+            "all, text",
+            Format::Text {
+                header: false,
+                colour: false,
+                utc: true,
+            },
+        ),
+    ] {
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let (source, view) = (Source::Replay, View::default());
+                let facts = facts.clone();
+                let mut stages = Stages::new(facts, format, source, io::sink(), None, view, None);
+                for record in &records {
+                    assert!(stages.take(record).is_ok(), "it cannot be written");
+                }
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, stages);
+criterion_main!(benches);
