@@ -16,6 +16,20 @@ pub struct Returned {
 }
 
 impl Returned {
+    /// What the system call that has just returned `rc` left in `errno`.
+    fn of(rc: libc::c_long) -> Self {
+        let errno = if rc == 0 {
+            0
+        } else {
+            io::Error::last_os_error()
+                .raw_os_error()
+                .unwrap_or(libc::EIO)
+        };
+        Self { errno }
+    }
+}
+
+impl Returned {
     /// What a C program sees.
     #[must_use]
     pub fn rc(self) -> i32 {
@@ -29,14 +43,7 @@ pub fn getsockopt(fd: RawFd, level: i32, option: i32, optval: usize, optlen: usi
     // SAFETY: the kernel checks both pointers and fails with EFAULT; what it writes to are the buffers
     // that the callers in this crate own for the length of the call.
     let rc = unsafe { libc::syscall(libc::SYS_getsockopt, fd, level, option, optval, optlen) };
-    let errno = if rc == 0 {
-        0
-    } else {
-        io::Error::last_os_error()
-            .raw_os_error()
-            .unwrap_or(libc::EIO)
-    };
-    Returned { errno }
+    Returned::of(rc)
 }
 
 /// `setsockopt(fd, level, option, value, its length)`.
@@ -45,14 +52,7 @@ pub fn setsockopt(fd: RawFd, level: i32, option: i32, value: &[u8]) -> Returned 
     let (pointer, length) = (value.as_ptr(), value.len());
     // SAFETY: the kernel reads the value, which is as long as it is said to be, and writes nothing.
     let rc = unsafe { libc::syscall(libc::SYS_setsockopt, fd, level, option, pointer, length) };
-    let errno = if rc == 0 {
-        0
-    } else {
-        io::Error::last_os_error()
-            .raw_os_error()
-            .unwrap_or(libc::EIO)
-    };
-    Returned { errno }
+    Returned::of(rc)
 }
 
 /// [`getsockopt`] through the 32-bit entry of the kernel, as a 32-bit program calls it. Pointers must lie below

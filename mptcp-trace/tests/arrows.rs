@@ -7,6 +7,26 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// What a pure stage that is decided by the model alone must not name.
+const MODEL_ALONE: &[&str] = &[
+    "aya",
+    "tokio",
+    "clap",
+    "serde",
+    "rustix",
+    "std::fs",
+    "mptcp_trace_common",
+    "crate::decode",
+    "crate::enrich",
+    "crate::sink",
+    "crate::kernel",
+    "crate::host",
+    "crate::plan",
+    "crate::cli",
+    "crate::pipeline",
+    "crate::capture",
+];
+
 /// (files, words that must not stand in them, why).
 const FORBIDDEN: &[(&str, &[&str], &str)] = &[
     (
@@ -92,46 +112,12 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
     ),
     (
         "mptcp-trace/src/wanted.rs",
-        &[
-            "aya",
-            "tokio",
-            "clap",
-            "serde",
-            "rustix",
-            "std::fs",
-            "mptcp_trace_common",
-            "crate::decode",
-            "crate::enrich",
-            "crate::sink",
-            "crate::kernel",
-            "crate::host",
-            "crate::plan",
-            "crate::cli",
-            "crate::pipeline",
-            "crate::capture",
-        ],
+        MODEL_ALONE,
         "what is wanted is decided by the model alone",
     ),
     (
         "mptcp-trace/src/tally.rs",
-        &[
-            "aya",
-            "tokio",
-            "clap",
-            "serde",
-            "rustix",
-            "std::fs",
-            "mptcp_trace_common",
-            "crate::decode",
-            "crate::enrich",
-            "crate::sink",
-            "crate::kernel",
-            "crate::host",
-            "crate::plan",
-            "crate::cli",
-            "crate::pipeline",
-            "crate::capture",
-        ],
+        MODEL_ALONE,
         "sums are made of the model alone",
     ),
     (
