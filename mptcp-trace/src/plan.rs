@@ -60,6 +60,16 @@ pub struct Probe {
 }
 
 impl Probe {
+    /// True for a probe that opens a question, which comes behind all that close one.
+    #[must_use]
+    pub fn opens(&self) -> bool {
+        match &self.target {
+            Target::Fentry(_) | Target::Kprobe(_) => true,
+            Target::Fexit(_) | Target::Kretprobe(_) | Target::RawTracepoint(_) => false,
+            Target::Tracepoint(_, name) => name.starts_with("sys_enter_"),
+        }
+    }
+
     /// True if the rung is worth climbing without it: what it sees is beside the question.
     #[must_use]
     pub fn is_optional(&self) -> bool {
@@ -279,7 +289,7 @@ fn fexit(host: &HostSupport) -> Result<RungPlan, String> {
         limits.push(no_set());
     }
     sockets(host, &mut probes, &mut limits);
-    probes.sort_by_key(opens);
+    probes.sort_by_key(Probe::opens);
     Ok(RungPlan {
         rung: Rung::Fexit,
         probes,
@@ -366,7 +376,7 @@ fn kprobe(host: &HostSupport) -> Result<RungPlan, String> {
         limits.push(no_set());
     }
     sockets(host, &mut probes, &mut limits);
-    probes.sort_by_key(opens);
+    probes.sort_by_key(Probe::opens);
     Ok(RungPlan {
         rung: Rung::Kprobe,
         probes,
@@ -404,7 +414,7 @@ fn tracepoint(host: &HostSupport) -> Result<RungPlan, String> {
         probe("query_enter_setsockopt", "sys_enter_setsockopt"),
     ];
     sockets(host, &mut probes, &mut limits);
-    probes.sort_by_key(opens);
+    probes.sort_by_key(Probe::opens);
     Ok(RungPlan {
         rung: Rung::Tracepoint,
         probes,
@@ -443,15 +453,6 @@ fn sockets(host: &HostSupport, probes: &mut Vec<Probe>, limits: &mut Vec<String>
             program,
             target: Target::Tracepoint("syscalls", name),
         });
-    }
-}
-
-/// True for a probe that opens a question, which comes behind all that close one.
-fn opens(probe: &Probe) -> bool {
-    match &probe.target {
-        Target::Fentry(_) | Target::Kprobe(_) => true,
-        Target::Fexit(_) | Target::Kretprobe(_) | Target::RawTracepoint(_) => false,
-        Target::Tracepoint(_, name) => name.starts_with("sys_enter_"),
     }
 }
 

@@ -235,6 +235,7 @@ const UNSAFE_ONLY_IN: &[&str] = &[
     "mptcp-trace/src/canary.rs",
     "mptcp-trace/src/host/system.rs",
     "mptcp-trace/src/kernel/counters.rs",
+    "mptcp-trace/src/kernel/load.rs",
     "mptcp-trace/src/kernel/ring.rs",
     "mptcp-trace/src/kernel/tracefs.rs",
     "mptcp-trace/src/pipeline/command.rs",

@@ -107,6 +107,7 @@ pub(super) fn config(host: &HostSupport, args: &AttachArgs, verbose: u8) -> Trac
     TracerConfig {
         layout: host.layout,
         numbers: host.numbers,
+        functions: host.function_numbers.clone(),
         pernet_id_at: host.symbols.pernet_id_at,
         by_pid: true,
         pids: Vec::new(),
@@ -316,6 +317,7 @@ fn facts(host: &HostSupport) -> Vec<FactLine> {
         tracefs,
         symbols: _,
         btf_functions: _,
+        function_numbers: _,
         layout: _,
         missing_members,
         syscall_context,

@@ -63,6 +63,7 @@ async fn trace(args: LiveArgs, verbose: u8) -> Result<u8, Exit> {
         anyhow::Ok(TracerConfig {
             layout: host.layout,
             numbers: host.numbers,
+            functions: host.function_numbers.clone(),
             pernet_id_at: host.symbols.pernet_id_at,
             pids: args.pid.clone(),
             by_pid: !args.pid.is_empty() || !args.command.is_empty(),

@@ -1,15 +1,21 @@
 //! The kernel's type information: offsets, widths and functions, by name.
 
-use std::{collections::HashMap, fs, path::Path};
+mod raw;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    path::Path,
+};
 
 use anyhow::{Context as _, bail, ensure};
-use btfparse::{Offset, Readable, TypeInformation, TypeVariant};
 use mptcp_trace_common::layout::{
     ABSENT, BIT, KernelLayout, KernelNumbers, MemberSpec, NO_NUMBER, RENAMED,
     SYSCALL_CONTEXT_OFFSET,
 };
 
-use super::{Fact, system};
+use self::raw::{Kind, Place, Types};
+use super::Fact;
 
 /// The running kernel's own description.
 pub const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -36,6 +42,16 @@ const FUNCTIONS: [&str; 20] = [
     "mptcp_stream_accept",
     "mptcp_sendmsg",
     "mptcp_recvmsg",
+];
+
+/// More functions of which the number is wanted: the one that stands for going through the files of all tasks, and those
+/// on which `doctor` hangs probes that must see nothing.
+const NUMBERED_TOO: [&str; 5] = [
+    "bpf_iter_task_file",
+    "tcp_setsockopt",
+    "do_tcp_setsockopt",
+    "sock_setsockopt",
+    "sk_setsockopt",
 ];
 
 /// Tracepoints that a probe may hang on; the kernel has a type of this name with `btf_trace_` before it.
@@ -74,6 +90,8 @@ pub struct BtfFacts {
     pub numbers: KernelNumbers,
     /// Does the context of syscall tracepoints look as the probes expect?
     pub syscall_context: Fact,
+    /// The functions with their numbers among the types.
+    pub function_numbers: BTreeMap<&'static str, u32>,
 }
 
 impl Default for BtfFacts {
@@ -88,29 +106,7 @@ impl Default for BtfFacts {
             counters: Vec::new(),
             numbers: KernelNumbers::NONE,
             syscall_context: Fact::Unknown("no type information".into()),
-        }
-    }
-}
-
-/// A whole file in memory, as the parser wants it.
-struct Bytes(Vec<u8>);
-
-impl Readable for Bytes {
-    fn read(&self, offset: u64, buffer: &mut [u8]) -> btfparse::Result<()> {
-        let start = usize::try_from(offset).ok();
-        let end = start.and_then(|start| start.checked_add(buffer.len()));
-        match start
-            .zip(end)
-            .and_then(|(start, end)| self.0.get(start..end))
-        {
-            Some(bytes) => {
-                buffer.copy_from_slice(bytes);
-                Ok(())
-            }
-            None => Err(btfparse::Error::new(
-                btfparse::ErrorKind::IOError,
-                "the file ends in the middle of its types",
-            )),
+            function_numbers: BTreeMap::new(),
         }
     }
 }
@@ -137,22 +133,26 @@ pub fn read(file: Option<&Path>) -> anyhow::Result<BtfFacts> {
         .with_context(|| format!("{} is not the type information of a kernel", path.display()))
 }
 
+/// Numbers of the running kernel's functions, whatever other file describes its types; none if it does not tell.
+#[must_use]
+pub fn function_numbers() -> BTreeMap<&'static str, u32> {
+    let types = fs::read(KERNEL_BTF).ok().map(Types::new);
+    match types {
+        Some(Ok(types)) => Index::new(&types).numbered_functions(),
+        Some(Err(_)) | None => BTreeMap::new(),
+    }
+}
+
 /// Resolves what the probes need in a BTF blob.
 ///
 /// # Errors
 ///
 /// Fails if the bytes are not BTF.
 pub fn parse(bytes: Vec<u8>) -> anyhow::Result<BtfFacts> {
-    const MAGIC: [u8; 2] = 0xeb9f_u16.to_le_bytes();
-    ensure!(
-        bytes.starts_with(&MAGIC),
-        "it does not begin with the magic number of BTF"
-    );
-    let types =
-        TypeInformation::new(&Bytes(bytes)).map_err(|why| anyhow::anyhow!("{}", why.message()))?;
+    let types = Types::new(bytes)?;
     let index = Index::new(&types);
     ensure!(
-        index.structs.contains_key("task_struct"),
+        index.structs.contains_key(&b"task_struct"[..]),
         "it has no struct task_struct"
     );
     let mut offsets = [ABSENT; KernelLayout::MEMBERS.len()];
@@ -165,7 +165,7 @@ pub fn parse(bytes: Vec<u8>) -> anyhow::Result<BtfFacts> {
     }
     let layout = KernelLayout::from_offsets(&offsets);
     missing.retain(|(path, _)| !has_other_name(&layout, path));
-    let facts = BtfFacts {
+    Ok(BtfFacts {
         layout,
         missing,
         functions: FUNCTIONS
@@ -177,90 +177,88 @@ pub fn parse(bytes: Vec<u8>) -> anyhow::Result<BtfFacts> {
         cause_is_told: index.has_parameter("__mptcp_try_fallback", "fb_mib"),
         counters: index.counters.clone(),
         numbers: index.numbers,
-        has_mptcp: index.structs.contains_key("mptcp_sock"),
+        has_mptcp: index.structs.contains_key(&b"mptcp_sock"[..]),
         syscall_context: index.syscall_context(),
-    };
-    // More than a hundred thousand types: giving them back takes nearly as long as reading them, and nobody
-    // has to wait for it.
-    std::thread::spawn(move || {
-        drop(types);
-        system::return_free_memory();
-    });
-    Ok(facts)
+        function_numbers: index.numbered_functions(),
+    })
 }
 
 /// The types by kind and name: one name can be a structure, a function and a typedef at once.
 struct Index<'a> {
-    types: &'a TypeInformation,
-    structs: HashMap<String, u32>,
-    /// With the type of its prototype.
-    functions: HashMap<&'static str, u32>,
+    types: &'a Types,
+    structs: HashMap<&'static [u8], u32>,
+    /// Number of the function, and of its prototype.
+    functions: BTreeMap<&'static str, (u32, u32)>,
     tracepoints: Vec<&'static str>,
     counters: Vec<(i32, String)>,
     numbers: KernelNumbers,
 }
 
 impl<'a> Index<'a> {
-    fn new(types: &'a TypeInformation) -> Self {
-        let wanted: Vec<&str> = KernelLayout::MEMBERS
-            .iter()
-            .filter_map(|member| member.path.split('.').next())
-            .chain(["mptcp_sock", "task_struct"])
-            .chain(["trace_event_raw_sys_enter", "trace_event_raw_sys_exit"])
-            .collect();
-        let mut structs = HashMap::new();
-        let mut functions = HashMap::new();
-        let mut tracepoints = Vec::new();
-        let mut counters = Vec::new();
+    fn new(types: &'a Types) -> Self {
+        let wanted = Wanted::new();
+        let mut index = Self {
+            types,
+            structs: HashMap::new(),
+            functions: BTreeMap::new(),
+            tracepoints: Vec::new(),
+            counters: Vec::new(),
+            numbers: KernelNumbers::NONE,
+        };
         let mut numbered = Vec::new();
-        for (id, variant) in types.get() {
-            if let TypeVariant::Struct(it) = variant
-                && let Some(name) = it.name().as_deref()
-                && wanted.contains(&name)
-            {
-                structs.entry(name.to_owned()).or_insert(*id);
-            } else if let TypeVariant::Func(it) = variant
-                && let Some(name) = it.name().as_deref()
-                && let Some(name) = FUNCTIONS.into_iter().find(|known| *known == name)
-            {
-                functions.insert(name, *it.prototype_tid());
-            } else if let TypeVariant::Typedef(it) = variant
-                && let Some(name) = it.name().as_deref()
-                && let Some(name) = name.strip_prefix("btf_trace_")
-                && let Some(name) = TRACEPOINTS.into_iter().find(|known| *known == name)
-            {
-                tracepoints.push(name);
-            } else if let TypeVariant::Enum(it) = variant {
-                match it.name().as_deref() {
-                    Some(COUNTERS) => counters = enumerators(it),
-                    Some(name) if NUMBERED.contains(&name) => numbered.extend(enumerators(it)),
-                    Some(_) | None => {}
+        for (number, it) in types.iter() {
+            match it.kind {
+                Kind::Struct => {
+                    if let Some(name) = wanted.structs.get(types.name(&it)) {
+                        index.structs.entry(name.as_bytes()).or_insert(number);
+                    }
                 }
+                Kind::Func => {
+                    if let Some(name) = wanted.functions.get(types.name(&it)) {
+                        index.functions.insert(name, (number, it.size_or_type));
+                    }
+                }
+                Kind::Typedef => {
+                    if let Some(name) = types.name(&it).strip_prefix(b"btf_trace_")
+                        && let Some(name) = wanted.tracepoints.get(name)
+                    {
+                        index.tracepoints.push(name);
+                    }
+                }
+                Kind::Enum => match types.name(&it) {
+                    name if name == COUNTERS.as_bytes() => index.counters = types.enumerators(&it),
+                    name if NUMBERED.iter().any(|known| known.as_bytes() == name) => {
+                        numbered.extend(types.enumerators(&it));
+                    }
+                    _other => {}
+                },
+                Kind::Int
+                | Kind::Ptr
+                | Kind::Array
+                | Kind::Union
+                | Kind::Enum64
+                | Kind::Float
+                | Kind::FuncProto
+                | Kind::Qualifier
+                | Kind::Other => {}
             }
         }
-        Self {
-            types,
-            structs,
-            functions,
-            tracepoints,
-            counters,
-            numbers: numbers_among(&numbered),
-        }
+        index.numbers = numbers_among(&numbered);
+        index
     }
 
     /// True if the function is described and has a parameter of this name.
     fn has_parameter(&self, function: &str, parameter: &str) -> bool {
-        let prototype = self
-            .functions
-            .get(function)
-            .and_then(|id| self.types.from_id(*id));
-        let Some(TypeVariant::FuncProto(prototype)) = prototype else {
-            return false;
-        };
-        prototype
-            .parameter_list()
-            .iter()
-            .any(|it| it.name().as_deref() == Some(parameter))
+        self.functions.get(function).is_some_and(|(_, prototype)| {
+            self.types
+                .parameters(*prototype)
+                .any(|name| name == parameter.as_bytes())
+        })
+    }
+
+    fn numbered_functions(&self) -> BTreeMap<&'static str, u32> {
+        let number = |(name, (number, _)): (&&'static str, &(u32, u32))| (*name, *number);
+        self.functions.iter().map(number).collect()
     }
 
     /// Offset of a member, if it is there, byte-aligned, and as wide as the probes read.
@@ -274,7 +272,7 @@ impl<'a> Index<'a> {
         }
         let (offset, size) = self.locate(name, path)?;
         ensure!(
-            size == usize::from(member.width),
+            size == u64::from(member.width),
             "it is {size} bytes wide where {} are read",
             member.width
         );
@@ -285,24 +283,13 @@ impl<'a> Index<'a> {
 
     /// Offset in bits of a bit field of one bit, or of a `bool` (of which the lowest bit counts).
     fn locate_bit(&self, name: &str, path: &str) -> anyhow::Result<u16> {
-        let id = self
-            .structs
-            .get(name)
-            .with_context(|| format!("this kernel has no struct {name}"))?;
-        let (member_type, offset) = self
-            .types
-            .offset_of(*id, path)
-            .map_err(|why| anyhow::anyhow!("{}", why.message()))?;
-        let bits = match offset {
-            Offset::ByteOffset(offset) => {
-                let size = self
-                    .types
-                    .size_of(member_type)
-                    .map_err(|why| anyhow::anyhow!("{}", why.message()))?;
+        let bits = match self.find(name, path)? {
+            (number, Place::Byte(offset)) => {
+                let size = self.types.size(number)?;
                 ensure!(size == 1, "it is {size} bytes wide where a bool is read");
-                offset * 8
+                offset.checked_mul(8).context("its offset is too large")?
             }
-            Offset::BitOffsetAndSize(offset, size) => {
+            (_, Place::Bits(offset, size)) => {
                 ensure!(size == 1, "it is {size} bits wide where one is read");
                 offset
             }
@@ -313,23 +300,20 @@ impl<'a> Index<'a> {
     }
 
     /// Byte offset and size of `path` in structure `name`.
-    fn locate(&self, name: &str, path: &str) -> anyhow::Result<(u32, usize)> {
-        let id = self
-            .structs
-            .get(name)
-            .with_context(|| format!("this kernel has no struct {name}"))?;
-        let (member_type, offset) = self
-            .types
-            .offset_of(*id, path)
-            .map_err(|why| anyhow::anyhow!("{}", why.message()))?;
-        let Offset::ByteOffset(offset) = offset else {
+    fn locate(&self, name: &str, path: &str) -> anyhow::Result<(u32, u64)> {
+        let (number, place) = self.find(name, path)?;
+        let Place::Byte(offset) = place else {
             bail!("it is a bit field");
         };
-        let size = self
-            .types
-            .size_of(member_type)
-            .map_err(|why| anyhow::anyhow!("{}", why.message()))?;
-        Ok((offset, size))
+        Ok((offset, self.types.size(number)?))
+    }
+
+    fn find(&self, name: &str, path: &str) -> anyhow::Result<(u32, Place)> {
+        let number = self
+            .structs
+            .get(name.as_bytes())
+            .with_context(|| format!("this kernel has no struct {name}"))?;
+        self.types.locate(*number, path)
     }
 
     /// The verifier wants literal offsets into the context: compare them with this kernel's.
@@ -353,6 +337,46 @@ impl<'a> Index<'a> {
     }
 }
 
+/// The names that are looked for: a hundred thousand types are compared with them.
+struct Wanted {
+    structs: Names,
+    functions: Names,
+    tracepoints: Names,
+}
+
+/// Names by their bytes.
+struct Names(HashMap<&'static [u8], &'static str>);
+
+impl Names {
+    fn new(names: impl IntoIterator<Item = &'static str>) -> Self {
+        Self(
+            names
+                .into_iter()
+                .map(|name| (name.as_bytes(), name))
+                .collect(),
+        )
+    }
+
+    fn get(&self, name: &[u8]) -> Option<&'static str> {
+        self.0.get(name).copied()
+    }
+}
+
+impl Wanted {
+    fn new() -> Self {
+        let members = KernelLayout::MEMBERS.iter();
+        let structs = members
+            .filter_map(|member| member.path.split('.').next())
+            .chain(["mptcp_sock", "task_struct"])
+            .chain(["trace_event_raw_sys_enter", "trace_event_raw_sys_exit"]);
+        Self {
+            structs: Names::new(structs),
+            functions: Names::new(FUNCTIONS.into_iter().chain(NUMBERED_TOO)),
+            tracepoints: Names::new(TRACEPOINTS),
+        }
+    }
+}
+
 /// True for a member that this kernel has under its other name.
 fn has_other_name(layout: &KernelLayout, path: &str) -> bool {
     let is_there = |name: &&str| {
@@ -362,20 +386,6 @@ fn has_other_name(layout: &KernelLayout, path: &str) -> bool {
     RENAMED
         .iter()
         .any(|names| names.contains(&path) && names.iter().any(is_there))
-}
-
-/// Numbers and names of an enumeration.
-fn enumerators(it: &btfparse::Enum) -> Vec<(i32, String)> {
-    it.named_value_list()
-        .iter()
-        .filter_map(|named| {
-            let value = match named.value {
-                btfparse::Integer32Value::Signed(value) => value,
-                btfparse::Integer32Value::Unsigned(value) => i32::try_from(value).ok()?,
-            };
-            Some((value, named.name.clone()))
-        })
-        .collect()
 }
 
 fn numbers_among(enumerators: &[(i32, String)]) -> KernelNumbers {

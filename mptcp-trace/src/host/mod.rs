@@ -6,7 +6,7 @@ pub mod privileges;
 pub mod symbols;
 pub mod system;
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use mptcp_trace_common::layout::{KernelLayout, KernelNumbers};
 
@@ -74,6 +74,8 @@ pub struct HostSupport {
     pub symbols: Symbols,
     /// Functions of the kernel that its BTF describes.
     pub btf_functions: Vec<String>,
+    /// Numbers of functions among the kernel's own types.
+    pub function_numbers: BTreeMap<&'static str, u32>,
     /// Where the kernel keeps what the probes read.
     pub layout: KernelLayout,
     /// Members that could not be resolved, with the reason.
@@ -99,14 +101,15 @@ pub struct HostSupport {
 #[must_use]
 pub fn inspect(btf_file: Option<&PathBuf>) -> HostSupport {
     let own_btf = system::own_btf();
-    // The two slow ones, side by side: each takes about a tenth of a second.
-    let (symbols, btf) = std::thread::scope(|scope| {
+    // The two slow ones, side by side.
+    let (symbols, (btf, numbers)) = std::thread::scope(|scope| {
         let symbols = scope.spawn(symbols::read);
         let btf = btf::read(btf_file.map(PathBuf::as_path));
+        let numbers = btf_file.map(|_| btf::function_numbers());
         let symbols = symbols.join().unwrap_or_else(|_panic| {
             Symbols::unreadable("the thread that reads the symbols panicked")
         });
-        (symbols, btf)
+        (symbols, (btf, numbers))
     });
     let (btf, facts) = match btf {
         Ok(facts) => (Fact::Yes, facts),
@@ -124,6 +127,8 @@ pub fn inspect(btf_file: Option<&PathBuf>) -> HostSupport {
         own_btf,
         symbols,
         btf_functions: facts.functions,
+        // Another file has other numbers, whatever it says of members.
+        function_numbers: numbers.unwrap_or(facts.function_numbers),
         layout: facts.layout,
         missing_members: facts.missing,
         syscall_context: facts.syscall_context,

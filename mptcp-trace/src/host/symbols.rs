@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::{BufRead as _, BufReader},
+    io::{self, BufRead, BufReader},
 };
 
 /// Functions we look for.
@@ -109,40 +109,49 @@ fn base_name(symbol: &str) -> Option<&'static str> {
 #[must_use]
 pub fn read() -> Symbols {
     const TABLE: &str = "/proc/kallsyms";
-    let lines = match File::open(TABLE) {
-        Ok(file) => BufReader::new(file).split(b'\n'),
-        Err(why) => return Symbols::unreadable(&format!("cannot read {TABLE}: {why}")),
-    };
+    let table = File::open(TABLE).map(BufReader::new);
+    match table.and_then(among) {
+        Ok(symbols) => symbols,
+        Err(why) => Symbols::unreadable(&format!("cannot read {TABLE}: {why}")),
+    }
+}
+
+/// Those of a table's symbols that are wanted.
+fn among(mut table: impl BufRead) -> io::Result<Symbols> {
     let mut names = Vec::new();
     let mut pernet_id_at = None;
-    for line in lines {
-        match line {
-            Ok(line) => {
-                // ADDRESS TYPE NAME [MODULE]
-                let mut words = line.split(u8::is_ascii_whitespace);
-                let address = words.next();
-                let kind = words.next().and_then(|kind| kind.first()).copied();
-                let name = words.next().and_then(|name| std::str::from_utf8(name).ok());
-                if name == Some(PERNET_ID) {
-                    // All addresses are 0 for whoever may not know them.
-                    pernet_id_at = address
-                        .and_then(|hex| std::str::from_utf8(hex).ok())
-                        .and_then(|hex| u64::from_str_radix(hex, 16).ok())
-                        .filter(|address| *address != 0);
-                }
-                if let (Some(b't' | b'T'), Some(name)) = (kind, name)
-                    && base_name(name).is_some()
-                {
-                    names.push(name.to_owned());
-                }
+    // A hundred thousand lines: one buffer for all of them.
+    let mut line = Vec::new();
+    while table.read_until(b'\n', &mut line)? > 0 {
+        if let Some((address, kind, name)) = symbol(&line) {
+            if name == PERNET_ID.as_bytes() {
+                // All addresses are 0 for whoever may not know them.
+                pernet_id_at = std::str::from_utf8(address)
+                    .ok()
+                    .and_then(|hex| u64::from_str_radix(hex, 16).ok())
+                    .filter(|address| *address != 0);
             }
-            Err(why) => return Symbols::unreadable(&format!("cannot read {TABLE}: {why}")),
+            if matches!(kind, b"t" | b"T") && may_be_wanted(name) {
+                names.extend(std::str::from_utf8(name).map(str::to_owned));
+            }
         }
+        line.clear();
     }
-    Symbols {
+    Ok(Symbols {
         pernet_id_at,
         ..Symbols::from_names(names.iter().map(String::as_str))
-    }
+    })
+}
+
+/// Address, kind and name of a line `ADDRESS KIND NAME [MODULE]`.
+fn symbol(line: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let mut words = line.split(u8::is_ascii_whitespace);
+    Some((words.next()?, words.next()?, words.next()?))
+}
+
+/// The quick look: most names end here.
+fn may_be_wanted(name: &[u8]) -> bool {
+    WANTED.iter().any(|base| name.starts_with(base.as_bytes()))
 }
 
 #[cfg(test)]
@@ -164,6 +173,28 @@ mod tests {
         ] {
             assert_eq!(base_name(name), base, "{name}");
         }
+    }
+
+    #[test]
+    fn functions_and_the_variable_are_found_in_a_table() {
+        let table = "ffffffff81000000 T mptcp_getsockopt\n\
+                     ffffffff81000010 d tcp_getsockopt\n\
+                     ffffffff81000020 t mptcp_sendmsg.isra.0\t[mptcp]\n\
+                     ffffffff82000000 d mptcp_pernet_id\n\
+                     \n\
+                     ffffffff81000030 t mptcp_recvmsg";
+        let symbols = among(table.as_bytes()).unwrap();
+        assert_eq!(symbols.pernet_id_at, Some(0xffff_ffff_8200_0000));
+        for (name, found) in [
+            ("mptcp_getsockopt", Some("mptcp_getsockopt")),
+            ("tcp_getsockopt", None),
+            ("mptcp_sendmsg", Some("mptcp_sendmsg.isra.0")),
+            ("mptcp_recvmsg", Some("mptcp_recvmsg")),
+        ] {
+            assert_eq!(symbols.find(name), Ok(found), "{name}");
+        }
+        let hidden = among(&b"0000000000000000 d mptcp_pernet_id\n"[..]).unwrap();
+        assert_eq!(hidden.pernet_id_at, None);
     }
 
     #[test]

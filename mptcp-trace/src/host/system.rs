@@ -148,7 +148,7 @@ pub fn pid_namespace() -> Option<PidNamespace> {
 }
 
 /// Hands memory that was freed back to the system, where the C library keeps it for itself.
-pub(super) fn return_free_memory() {
+pub fn return_free_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: the call has no precondition and touches free memory only.
     unsafe {

@@ -1,10 +1,10 @@
 //! Carries out one rung of the plan: programs verified, attached, and taken down again.
 
-use std::{fmt, io::Read as _};
+use std::{collections::BTreeMap, fmt, io::Read as _, thread};
 
 use anyhow::Context as _;
 use aya::{
-    Btf, Ebpf,
+    Ebpf,
     maps::{Array, HashMap},
     programs::{FEntry, FExit, Iter, KProbe, Program, ProgramError, RawTracePoint, TracePoint},
 };
@@ -14,6 +14,8 @@ use super::{
     load::{TracerConfig, load},
     ring::{LogRing, RecordRing},
     tracefs::with_tracefs,
+    types,
+    verify::{self, Load, Refusals},
 };
 use crate::{
     model::{LossReport, Rung},
@@ -58,16 +60,15 @@ impl std::error::Error for AttachError {}
 pub struct Tracer {
     ebpf: Ebpf,
     rung: Rung,
-    /// Names of the attached programs, in the order in which they were attached.
-    attached: Vec<&'static str>,
+    /// Names of the attached programs, in the order in which they were attached. Those of one list are taken down at
+    /// once.
+    attached: Vec<Vec<&'static str>>,
     /// Misses of programs that are taken down already, by sensor.
     missed: Misses,
-    /// The program that goes through every file of every task, once it is loaded.
-    lists: bool,
     /// A fallback may happen where no probe sees it.
     may_miss: bool,
-    /// The kernel's types, while programs are being loaded: reading them takes a tenth of a second.
-    types: Option<Btf>,
+    /// Numbers of functions among the kernel's types.
+    functions: BTreeMap<&'static str, u32>,
 }
 
 /// Runs of programs that the kernel skipped.
@@ -90,8 +91,9 @@ impl Misses {
 /// Slots of the map `CALIBRATED`.
 const FALLBACK_BIT: u32 = 0;
 const SWEEP: u32 = 1;
-/// The program behind [`Tracer::list`] and [`Tracer::sweep`].
+/// The program behind [`Tracer::list`] and [`Tracer::sweep`], and what it goes through.
 const LISTER: &str = "listed_task_file";
+const FILES: &str = "task_file";
 
 impl Tracer {
     /// Loads and attaches the probes of one rung.
@@ -115,11 +117,11 @@ impl Tracer {
             rung: plan.rung,
             attached: Vec::new(),
             missed: Misses::default(),
-            lists: false,
             may_miss: fallback.is_some_and(|plan| !plan.decision_probed),
-            types: None,
+            functions: config.functions.clone(),
         };
         tracer.fill_filters(config).map_err(wrap)?;
+        let refused = tracer.load_all(plan, fallback)?;
         if config.follow {
             for (program, tracepoint) in [
                 ("family_free", "sched_process_free"),
@@ -128,18 +130,55 @@ impl Tracer {
                 tracer.attach_raw(program, tracepoint).map_err(wrap)?;
             }
         }
-        // Connections are noted down before anything is asked about them.
-        if let Some(fallback) = fallback {
-            tracer
-                .attach_all(&fallback.probes)
-                .map_err(|why| AttachError {
-                    sensor: FALLBACK,
-                    rung: fallback.rung,
-                    why,
-                })?;
-        }
-        tracer.attach_all(&plan.probes).map_err(wrap)?;
+        let of_fallback = fallback.iter().flat_map(|it| &it.probes);
+        let needs_tracefs = of_fallback
+            .chain(&plan.probes)
+            .any(|probe| matches!(probe.target, Target::Tracepoint(..)));
+        with_tracefs(needs_tracefs, || {
+            // Connections are noted down before anything is asked about them.
+            if let Some(fallback) = fallback {
+                tracer
+                    .attach_all(&fallback.probes, &refused)
+                    .map_err(|why| AttachError {
+                        sensor: FALLBACK,
+                        rung: fallback.rung,
+                        why,
+                    })?;
+            }
+            tracer.attach_all(&plan.probes, &refused).map_err(wrap)
+        })?;
         Ok(tracer)
+    }
+
+    /// Has everything verified that is going to be attached; what was refused although a rung can do without it.
+    fn load_all(
+        &mut self,
+        plan: &RungPlan,
+        fallback: Option<&FallbackPlan>,
+    ) -> Result<Refusals, AttachError> {
+        // Those of the query sensor first: without them there is no rung.
+        let mut loads: Vec<Load> = plan.probes.iter().map(Load::of).collect();
+        if let Some(fallback) = fallback {
+            // The dearest stand at the end of the plan, and are begun first: else they would be waited for in the end.
+            loads.extend(fallback.probes.iter().rev().map(Load::of));
+            loads.push(Load::through(LISTER, FILES));
+        }
+        let mut refused = verify::load(&mut self.ebpf, &loads, &self.functions);
+        let of_query = plan.probes.iter().map(|probe| (QUERY, plan.rung, probe));
+        let of_fallback = fallback.into_iter().flat_map(|it| {
+            let probes = it.probes.iter();
+            probes.map(|probe| (FALLBACK, it.rung, probe))
+        });
+        for (sensor, rung, probe) in of_query.chain(of_fallback) {
+            if probe.is_optional() {
+                continue;
+            }
+            if let Some(why) = refused.remove(probe.program) {
+                let why = why.context(format!("cannot attach {}", probe.target));
+                return Err(AttachError { sensor, rung, why });
+            }
+        }
+        Ok(refused)
     }
 
     /// True if a fallback may happen where no probe sees it at once.
@@ -173,7 +212,7 @@ impl Tracer {
     ///
     /// Fails if this kernel does not let programs go through its files.
     pub fn sweep(&mut self) -> anyhow::Result<()> {
-        if !self.lists {
+        if self.lister()?.fd().is_err() {
             return Ok(());
         }
         self.set_calibrated(SWEEP, 1)?;
@@ -182,19 +221,11 @@ impl Tracer {
 
     fn go_through_files(&mut self) -> anyhow::Result<()> {
         let what = "cannot go through the files of all tasks";
-        if !self.lists {
-            self.read_types()?;
+        if self.lister()?.fd().is_err() {
+            let types = types::of_functions(&self.functions)?;
+            self.lister()?.load(FILES, &types).context(what)?;
         }
-        let program: &mut Iter = self
-            .ebpf
-            .program_mut(LISTER)
-            .with_context(|| format!("the BPF object has no program {LISTER}"))?
-            .try_into()?;
-        if !self.lists {
-            let types = self.types.take().context("no type information")?;
-            program.load("task_file", &types).context(what)?;
-            self.lists = true;
-        }
+        let program = self.lister()?;
         let link = program.attach().context(what)?;
         let mut file = program.take_link(link)?.into_file().context(what)?;
         // It has nothing to say in here: reading makes it run, and what it finds is in the ring.
@@ -203,13 +234,10 @@ impl Tracer {
         Ok(())
     }
 
-    /// Reads the kernel's types, unless that was done already.
-    fn read_types(&mut self) -> anyhow::Result<()> {
-        if self.types.is_none() {
-            let types = Btf::from_sys_fs().context("cannot read the kernel's type information")?;
-            self.types = Some(types);
-        }
-        Ok(())
+    fn lister(&mut self) -> anyhow::Result<&mut Iter> {
+        let program = self.ebpf.program_mut(LISTER);
+        let program = program.with_context(|| format!("the BPF object has no program {LISTER}"))?;
+        Ok(program.try_into()?)
     }
 
     fn set_calibrated(&mut self, slot: u32, value: u32) -> anyhow::Result<()> {
@@ -293,26 +321,28 @@ impl Tracer {
     ///
     /// Fails if the kernel does not let go of a probe.
     pub fn stop(&mut self) -> anyhow::Result<()> {
-        while let Some(name) = self.attached.pop() {
-            let program = self
-                .ebpf
-                .program_mut(name)
-                .with_context(|| format!("the BPF object has no program {name}"))?;
-            self.missed
-                .add(name, counters::recursion_misses(program).unwrap_or(0));
-            // Every kind that `attach` and `attach_raw` know.
-            let done = if let Ok(program) = <&mut FEntry>::try_from(&mut *program) {
-                program.unload()
-            } else if let Ok(program) = <&mut FExit>::try_from(&mut *program) {
-                program.unload()
-            } else if let Ok(program) = <&mut KProbe>::try_from(&mut *program) {
-                program.unload()
-            } else if let Ok(program) = <&mut TracePoint>::try_from(&mut *program) {
-                program.unload()
-            } else {
-                <&mut RawTracePoint>::try_from(program).and_then(RawTracePoint::unload)
-            };
-            done.with_context(|| format!("cannot detach {name}"))?;
+        while let Some(together) = self.attached.pop() {
+            for name in &together {
+                if let Some(program) = self.ebpf.program(name) {
+                    let missed = counters::recursion_misses(program).unwrap_or(0);
+                    self.missed.add(name, missed);
+                }
+            }
+            let programs = self.ebpf.programs_mut();
+            let programs = programs.filter(|(name, _)| together.contains(name));
+            // The kernel waits until no CPU runs a program any more, for each of them: it does so for all at once.
+            thread::scope(|scope| {
+                let waiting: Vec<_> = programs
+                    .map(|(name, program)| (name, scope.spawn(|| detach(program))))
+                    .collect();
+                waiting.into_iter().try_for_each(|(name, detached)| {
+                    let what = || format!("cannot detach {name}");
+                    let detached = detached.join();
+                    detached
+                        .map_err(|_panic| anyhow::anyhow!(what()))?
+                        .with_context(what)
+                })
+            })?;
         }
         Ok(())
     }
@@ -324,7 +354,7 @@ impl Tracer {
     /// Fails if the counters cannot be read.
     pub fn losses(&self) -> anyhow::Result<LossReport> {
         let mut missed = self.missed;
-        for name in &self.attached {
+        for name in self.attached.iter().flatten() {
             if let Some(program) = self.ebpf.program(name) {
                 missed.add(name, counters::recursion_misses(program).unwrap_or(0));
             }
@@ -383,79 +413,90 @@ impl Tracer {
         let what = || format!("cannot attach to raw tracepoint {tracepoint}");
         program.load().with_context(what)?;
         program.attach(tracepoint).with_context(what)?;
-        self.attached.push(name);
+        self.attached.push(vec![name]);
         Ok(())
     }
 
-    fn attach_all(&mut self, probes: &[Probe]) -> anyhow::Result<()> {
-        // Reading the types is the slow part of starting: only for the rung that needs them.
-        let needs_types = probes
-            .iter()
-            .any(|probe| matches!(probe.target, Target::Fentry(_) | Target::Fexit(_)));
-        if needs_types {
-            self.read_types()?;
+    fn attach_all(&mut self, probes: &[Probe], refused: &Refusals) -> anyhow::Result<()> {
+        for alike in probes.chunk_by(|one, other| one.opens() == other.opens()) {
+            self.attached.push(Vec::new());
+            for probe in alike {
+                self.attach(probe, refused)?;
+            }
         }
-        for probe in probes {
-            let program = self
-                .ebpf
-                .program_mut(probe.program)
-                .with_context(|| format!("the BPF object has no program {}", probe.program))?;
-            let attached = attach(program, &probe.target, self.types.as_ref())
-                .with_context(|| format!("cannot attach {}", probe.target));
-            match attached {
-                Ok(()) => {}
-                Err(why) if probe.is_optional() => {
-                    log::warn!("what {} would see is not seen: {why}", probe.target);
-                    log::debug!("{}: {why:#}", probe.target);
-                    continue;
-                }
-                Err(why) => return Err(why),
+        Ok(())
+    }
+
+    fn attach(&mut self, probe: &Probe, refused: &Refusals) -> anyhow::Result<()> {
+        let unseen = |why: &anyhow::Error| {
+            log::warn!("what {} would see is not seen: {why}", probe.target);
+            log::debug!("{}: {why:#}", probe.target);
+        };
+        if let Some(why) = refused.get(probe.program) {
+            unseen(why);
+            return Ok(());
+        }
+        let program = self
+            .ebpf
+            .program_mut(probe.program)
+            .with_context(|| format!("the BPF object has no program {}", probe.program))?;
+        let attached = attach(program, &probe.target)
+            .with_context(|| format!("cannot attach {}", probe.target));
+        match attached {
+            Ok(()) => {}
+            Err(why) if probe.is_optional() => {
+                unseen(&why);
+                return Ok(());
             }
-            // One program can hang in several places.
-            if !self.attached.contains(&probe.program) {
-                self.attached.push(probe.program);
-            }
+            Err(why) => return Err(why),
+        }
+        // One program can hang in several places.
+        if !self
+            .attached
+            .iter()
+            .flatten()
+            .any(|name| *name == probe.program)
+            && let Some(together) = self.attached.last_mut()
+        {
+            together.push(probe.program);
         }
         Ok(())
     }
 }
 
-fn attach(program: &mut Program, target: &Target, btf: Option<&Btf>) -> anyhow::Result<()> {
+/// Attaches a program that was verified.
+fn attach(program: &mut Program, target: &Target) -> anyhow::Result<()> {
     match target {
-        Target::Fentry(function) => {
-            let program: &mut FEntry = program.try_into()?;
-            program.load(function, btf.context("no type information")?)?;
-            program.attach()?;
+        Target::Fentry(_) => {
+            <&mut FEntry>::try_from(program)?.attach()?;
         }
-        Target::Fexit(function) => {
-            let program: &mut FExit = program.try_into()?;
-            program.load(function, btf.context("no type information")?)?;
-            program.attach()?;
+        Target::Fexit(_) => {
+            <&mut FExit>::try_from(program)?.attach()?;
         }
         Target::Kprobe(function) | Target::Kretprobe(function) => {
-            let program: &mut KProbe = program.try_into()?;
-            if program.fd().is_err() {
-                program.load()?;
-            }
-            program.attach(function, 0)?;
+            <&mut KProbe>::try_from(program)?.attach(function, 0)?;
         }
         Target::Tracepoint(category, name) => {
-            let program: &mut TracePoint = program.try_into()?;
-            if program.fd().is_err() {
-                program.load()?;
-            }
-            with_tracefs(|| {
-                program.attach(category, name)?;
-                Ok(())
-            })?;
+            <&mut TracePoint>::try_from(program)?.attach(category, name)?;
         }
         Target::RawTracepoint(name) => {
-            let program: &mut RawTracePoint = program.try_into()?;
-            if program.fd().is_err() {
-                program.load()?;
-            }
-            program.attach(name)?;
+            <&mut RawTracePoint>::try_from(program)?.attach(name)?;
         }
     }
     Ok(())
+}
+
+/// Takes down a program of any kind that is attached.
+fn detach(program: &mut Program) -> Result<(), ProgramError> {
+    if let Ok(program) = <&mut FEntry>::try_from(&mut *program) {
+        program.unload()
+    } else if let Ok(program) = <&mut FExit>::try_from(&mut *program) {
+        program.unload()
+    } else if let Ok(program) = <&mut KProbe>::try_from(&mut *program) {
+        program.unload()
+    } else if let Ok(program) = <&mut TracePoint>::try_from(&mut *program) {
+        program.unload()
+    } else {
+        <&mut RawTracePoint>::try_from(program).and_then(RawTracePoint::unload)
+    }
 }

@@ -1,11 +1,17 @@
 //! The object with its constants filled in, ready to be attached.
 
+use std::{collections::BTreeMap, io, thread};
+
 use anyhow::Context as _;
 use aya::{Ebpf, EbpfLoader};
 use mptcp_trace_common::{
     filter::{BY_COMM, BY_NETNS, BY_PID, FOLLOW, FilterConfig},
     layout::{KernelLayout, KernelNumbers},
     record::{ABI_SYMBOL, ABI_VERSION, RUNG_FEXIT, RUNG_KPROBE, RUNG_TRACEPOINT},
+};
+use rustix::{
+    process::chroot,
+    thread::{UnshareFlags, unshare_unsafe},
 };
 
 use crate::{
@@ -21,6 +27,8 @@ pub struct TracerConfig {
     pub layout: KernelLayout,
     /// Numbers of what the kernel says of a mapping.
     pub numbers: KernelNumbers,
+    /// Numbers of functions among the kernel's types.
+    pub functions: BTreeMap<&'static str, u32>,
     /// Where the kernel keeps the number of MPTCP's per-namespace data, if that is known.
     pub pernet_id_at: Option<u64>,
     /// Only named processes are wanted (the set can grow later).
@@ -75,9 +83,9 @@ pub(super) fn load(
     } else {
         0
     };
-    let mut loader = EbpfLoader::new();
+    let mut loader = loader()?;
     loader
-        // The object has no CO-RE relocations: reading the kernel's types once more would be in vain.
+        // The object has no CO-RE relocations.
         .btf(None)
         .override_global(ABI_SYMBOL, &ABI_VERSION, true)
         .override_global("LAYOUT", &layout[..], true)
@@ -98,6 +106,37 @@ pub(super) fn load(
     loader
         .load(super::OBJECT)
         .context("cannot load the BPF object into this kernel")
+}
+
+/// A loader that has not read the kernel's types.
+///
+/// aya reads all of them whenever it makes one, before it can be told that none are wanted: 20 ms and as many megabytes,
+/// for each rung that is tried. So it is made on a thread for which there are none at the place where it looks.
+fn loader() -> anyhow::Result<EbpfLoader<'static>> {
+    let making = || {
+        if let Err(why) = look_from(NOTHING) {
+            log::debug!("the kernel's types are read in vain: {why}");
+        }
+        EbpfLoader::new()
+    };
+    thread::Builder::new()
+        .name("loader".into())
+        .spawn(making)
+        .context("cannot start a thread")?
+        .join()
+        .map_err(|_panic| anyhow::anyhow!("the thread that makes the loader panicked"))
+}
+
+/// A directory that is there wherever `/proc` is, and holds no other.
+const NOTHING: &str = "/proc/self/fdinfo";
+
+/// For this thread alone, `/` is that directory from now on.
+fn look_from(directory: &str) -> io::Result<()> {
+    // SAFETY: a root directory of this thread's own; descriptors and memory stay shared, so nothing that other threads
+    // rely on is taken away.
+    unsafe { unshare_unsafe(UnshareFlags::FS) }?;
+    chroot(directory)?;
+    Ok(())
 }
 
 /// Kernels before 5.11 charge maps to `RLIMIT_MEMLOCK`. Failing to raise it is no reason to stop: where it

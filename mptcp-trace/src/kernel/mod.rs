@@ -5,6 +5,8 @@ mod counters;
 mod load;
 mod ring;
 mod tracefs;
+mod types;
+mod verify;
 
 pub use attach::{AttachError, Tracer};
 pub use load::TracerConfig;

@@ -3,7 +3,7 @@
 //! The number of a tracepoint stands in tracefs, and nowhere else. On a host that never mounted it we do
 //! so in a mount namespace that lives as long as one thread: the host is left as found.
 
-use std::{path::Path, thread};
+use std::{panic::resume_unwind, path::Path, thread};
 
 use anyhow::Context as _;
 use rustix::{
@@ -13,22 +13,21 @@ use rustix::{
 
 use crate::host::system::TRACEFS;
 
-/// Runs `act` where tracefs is mounted.
-pub(super) fn with_tracefs<T: Send>(
-    act: impl FnOnce() -> anyhow::Result<T> + Send,
-) -> anyhow::Result<T> {
-    if Path::new(TRACEFS).join("events").is_dir() {
+/// Runs `act` where tracefs is mounted, if that is needed. Where it cannot be mounted, `act` will not find what it wants.
+pub(super) fn with_tracefs<T: Send>(is_needed: bool, act: impl FnOnce() -> T + Send) -> T {
+    if !is_needed || Path::new(TRACEFS).join("events").is_dir() {
         return act();
     }
-    thread::scope(|scope| {
-        scope
-            .spawn(|| {
-                mount_privately()?;
-                act()
-            })
-            .join()
-            .map_err(|_panic| anyhow::anyhow!("the thread that attaches tracepoints panicked"))?
-    })
+    let acted = thread::scope(|scope| {
+        let acting = scope.spawn(|| {
+            if let Err(why) = mount_privately() {
+                log::warn!("{why:#}");
+            }
+            act()
+        });
+        acting.join()
+    });
+    acted.unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 fn mount_privately() -> anyhow::Result<()> {

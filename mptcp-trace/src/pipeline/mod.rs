@@ -21,7 +21,10 @@ pub use self::{
     stop::Stop,
 };
 use crate::{
-    host::{netstat::boottime, system::hangup_is_ignored},
+    host::{
+        netstat::boottime,
+        system::{hangup_is_ignored, return_free_memory},
+    },
     kernel::{LogRing, RecordRing},
 };
 
@@ -96,6 +99,8 @@ pub async fn run<W: Write>(
         stages.take(&bytes)?;
     }
     stages.flush()?;
+    // What starting took is not needed again.
+    return_free_memory();
     let code = loop {
         let Session {
             tracer,

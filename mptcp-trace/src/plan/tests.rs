@@ -31,6 +31,7 @@ fn whole() -> HostSupport {
             "sk_getsockopt".into(),
             "mptcp_setsockopt".into(),
         ],
+        function_numbers: std::collections::BTreeMap::new(),
         layout: KernelLayout::from_offsets(&offsets),
         missing_members: Vec::new(),
         syscall_context: Fact::Yes,
