@@ -125,7 +125,7 @@ pub struct LiveArgs {
 }
 
 /// Which findings to show: the same live and in a replay.
-#[derive(Args, Clone, Debug, Default)]
+#[derive(Args, Clone, Debug)]
 pub struct ViewArgs {
     /// About which connections
     #[command(flatten)]
@@ -144,7 +144,14 @@ pub struct ViewArgs {
     /// With one table, of this: implies --summary
     #[arg(long, value_enum, value_name = "WHAT")]
     pub by: Option<GroupBy>,
+    /// Remember at most so many connections, at about a kilobyte each: beyond that the one that nothing was heard of for
+    /// longest is judged and forgotten (and counted); a replay with another number may print other verdicts
+    #[arg(long, value_name = "N", default_value_t = CONNECTIONS, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_connections: u32,
 }
+
+/// See [`Limits::STATED`](crate::correlate::Limits::STATED).
+const CONNECTIONS: u32 = 65_536;
 
 /// About which connections.
 #[derive(Args, Clone, Debug, Default)]

@@ -108,7 +108,8 @@ impl Life {
 #[derive(Debug)]
 pub(super) struct Lives {
     limit: usize,
-    by_id: HashMap<ConnectionId, Life>,
+    /// Each in a place of its own: half of the table is empty, and it moves when it grows.
+    by_id: HashMap<ConnectionId, Box<Life>>,
     by_socket: HashMap<SocketId, ConnectionId>,
     by_use: BTreeMap<u64, ConnectionId>,
     uses: u64,
@@ -143,7 +144,7 @@ impl Lives {
 
     /// What is known of a connection.
     pub(super) fn get(&mut self, id: ConnectionId) -> Option<&mut Life> {
-        self.by_id.get_mut(&id)
+        self.by_id.get_mut(&id).map(AsMut::as_mut)
     }
 
     /// Something happened to a connection: what is known of it; who was at its address before; and the oldest, if
@@ -170,7 +171,7 @@ impl Lives {
         let life = self
             .by_id
             .entry(id)
-            .or_insert_with(|| Life::new(socket.clone()));
+            .or_insert_with(|| Box::new(Life::new(socket.clone())));
         self.by_use.remove(&life.used);
         life.used = self.uses;
         self.by_use.insert(self.uses, id);
@@ -186,7 +187,7 @@ impl Lives {
         if self.by_socket.get(&id.socket) == Some(&id) {
             self.by_socket.remove(&id.socket);
         }
-        Some((id, life))
+        Some((id, *life))
     }
 
     /// Forgets all of them, oldest first.

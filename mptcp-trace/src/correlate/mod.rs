@@ -62,6 +62,12 @@ impl Limits {
     };
 }
 
+impl Default for Limits {
+    fn default() -> Self {
+        Self::STATED
+    }
+}
+
 /// Orders, holds back, sorts out, judges, and counts.
 #[derive(Debug)]
 pub struct Correlator {

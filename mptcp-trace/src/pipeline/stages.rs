@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use super::Stop;
 use crate::{
     capture,
-    correlate::{Books, Correlator, reconcile},
+    correlate::{Books, Correlator, Limits, reconcile},
     decode::{Observation, decode},
     enrich::{self, Places},
     model::{Facts, Finding, LossReport, Reconciliation},
@@ -44,6 +44,8 @@ pub struct View {
     pub fail_on: Vec<FailOn>,
     /// Instead of showing them: what they are summed up by.
     pub summary: Vec<Tally>,
+    /// How much is remembered for that.
+    pub limits: Limits,
 }
 
 /// What is left when a run is over.
@@ -103,7 +105,7 @@ impl<W: Write> Stages<W> {
             lines,
             capture,
             places,
-            correlator: Correlator::default(),
+            correlator: Correlator::new(view.limits),
             ready: Vec::new(),
             outcome: Outcome::default(),
             view,
