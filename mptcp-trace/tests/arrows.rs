@@ -238,6 +238,7 @@ const UNSAFE_ONLY_IN: &[&str] = &[
     "mptcp-trace/src/kernel/load.rs",
     "mptcp-trace/src/kernel/ring.rs",
     "mptcp-trace/src/kernel/tracefs.rs",
+    "mptcp-trace/src/kernel/trial.rs",
     "mptcp-trace/src/pipeline/command.rs",
 ];
 

@@ -18,6 +18,8 @@ use clap::Parser as _;
 pub use args::Cli;
 use args::Verb;
 
+use crate::host::system::keep_little_free_memory;
+
 /// Done.
 const DONE: u8 = 0;
 /// Failed.
@@ -54,6 +56,7 @@ pub fn main() -> ExitCode {
         verbose,
     } = cli;
     start_log(verbose);
+    keep_little_free_memory();
     let done = match verb {
         None => live::run(live, verbose),
         Some(Verb::Live(args)) => live::run(args, verbose),

@@ -4,6 +4,9 @@ use std::{collections::VecDeque, time::Duration};
 
 use crate::model::Finding;
 
+/// Room for so many is kept when none wait: a burst is over then.
+const ROOM_KEPT: usize = 1024;
+
 /// Events that wait for others that happened before them. Most come in order: those cost nothing but their place.
 #[derive(Debug, Default)]
 pub(super) struct Arriving(VecDeque<(Duration, Finding)>);
@@ -20,7 +23,10 @@ impl Arriving {
 
     /// The first of all, if it happened until then.
     pub(super) fn pop_until(&mut self, until: Duration) -> Option<Finding> {
-        let (at, _) = self.0.front()?;
+        let Some((at, _)) = self.0.front() else {
+            self.0.shrink_to(ROOM_KEPT);
+            return None;
+        };
         if *at > until {
             return None;
         }

@@ -147,6 +147,23 @@ pub fn pid_namespace() -> Option<PidNamespace> {
     })
 }
 
+/// Has the C library hand memory back to the system soon after it was freed. On its own it would keep as much as the
+/// largest piece that was ever freed, and more.
+pub fn keep_little_free_memory() {
+    #[cfg(target_env = "gnu")]
+    {
+        /// What is larger than this is asked for, and given back, by itself.
+        const PIECE_BYTES: libc::c_int = 256 * 1024;
+        /// So much may stay free at the end of what all the others share.
+        const FREE_BYTES: libc::c_int = 1024 * 1024;
+        // SAFETY: the call sets numbers of the allocator, which may be set at any time.
+        unsafe {
+            libc::mallopt(libc::M_MMAP_THRESHOLD, PIECE_BYTES);
+            libc::mallopt(libc::M_TRIM_THRESHOLD, FREE_BYTES);
+        }
+    }
+}
+
 /// Hands memory that was freed back to the system, where the C library keeps it for itself.
 pub fn return_free_memory() {
     #[cfg(target_env = "gnu")]

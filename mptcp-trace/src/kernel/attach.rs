@@ -14,7 +14,7 @@ use super::{
     load::{TracerConfig, load},
     ring::{LogRing, RecordRing},
     tracefs::with_tracefs,
-    types,
+    trial, types,
     verify::{self, Load, Refusals},
 };
 use crate::{
@@ -60,15 +60,20 @@ impl std::error::Error for AttachError {}
 pub struct Tracer {
     ebpf: Ebpf,
     rung: Rung,
-    /// Names of the attached programs, in the order in which they were attached. Those of one list are taken down at
-    /// once.
-    attached: Vec<Vec<&'static str>>,
+    /// The attached programs, in the order in which they were attached.
+    attached: Vec<Together>,
     /// Misses of programs that are taken down already, by sensor.
     missed: Misses,
     /// A fallback may happen where no probe sees it.
     may_miss: bool,
     /// Numbers of functions among the kernel's types.
     functions: BTreeMap<&'static str, u32>,
+}
+
+/// Programs that were attached one after the other and are taken down at once: all of them open something, or none does.
+struct Together {
+    opens: bool,
+    programs: Vec<&'static str>,
 }
 
 /// Runs of programs that the kernel skipped.
@@ -111,6 +116,7 @@ impl Tracer {
             rung: plan.rung,
             why,
         };
+        try_trampoline(plan, &config.functions).map_err(wrap)?;
         let ebpf = load(config, plan, fallback).map_err(wrap)?;
         let mut tracer = Self {
             ebpf,
@@ -123,11 +129,12 @@ impl Tracer {
         tracer.fill_filters(config).map_err(wrap)?;
         let refused = tracer.load_all(plan, fallback)?;
         if config.follow {
-            for (program, tracepoint) in [
-                ("family_free", "sched_process_free"),
-                ("family_fork", "sched_process_fork"),
+            for (program, tracepoint, opens) in [
+                ("family_free", "sched_process_free", false),
+                ("family_fork", "sched_process_fork", true),
             ] {
                 tracer.attach_raw(program, tracepoint).map_err(wrap)?;
+                tracer.note(program, opens);
             }
         }
         let of_fallback = fallback.iter().flat_map(|it| &it.probes);
@@ -321,18 +328,18 @@ impl Tracer {
     ///
     /// Fails if the kernel does not let go of a probe.
     pub fn stop(&mut self) -> anyhow::Result<()> {
-        while let Some(together) = self.attached.pop() {
-            for name in &together {
+        while let Some(Together { programs, .. }) = self.attached.pop() {
+            for name in &programs {
                 if let Some(program) = self.ebpf.program(name) {
                     let missed = counters::recursion_misses(program).unwrap_or(0);
                     self.missed.add(name, missed);
                 }
             }
-            let programs = self.ebpf.programs_mut();
-            let programs = programs.filter(|(name, _)| together.contains(name));
+            let attached = self.ebpf.programs_mut();
+            let attached = attached.filter(|(name, _)| programs.contains(name));
             // The kernel waits until no CPU runs a program any more, for each of them: it does so for all at once.
             thread::scope(|scope| {
-                let waiting: Vec<_> = programs
+                let waiting: Vec<_> = attached
                     .map(|(name, program)| (name, scope.spawn(|| detach(program))))
                     .collect();
                 waiting.into_iter().try_for_each(|(name, detached)| {
@@ -354,7 +361,7 @@ impl Tracer {
     /// Fails if the counters cannot be read.
     pub fn losses(&self) -> anyhow::Result<LossReport> {
         let mut missed = self.missed;
-        for name in self.attached.iter().flatten() {
+        for name in self.attached() {
             if let Some(program) = self.ebpf.program(name) {
                 missed.add(name, counters::recursion_misses(program).unwrap_or(0));
             }
@@ -413,18 +420,34 @@ impl Tracer {
         let what = || format!("cannot attach to raw tracepoint {tracepoint}");
         program.load().with_context(what)?;
         program.attach(tracepoint).with_context(what)?;
-        self.attached.push(vec![name]);
         Ok(())
     }
 
     fn attach_all(&mut self, probes: &[Probe], refused: &Refusals) -> anyhow::Result<()> {
-        for alike in probes.chunk_by(|one, other| one.opens() == other.opens()) {
-            self.attached.push(Vec::new());
-            for probe in alike {
-                self.attach(probe, refused)?;
-            }
+        probes
+            .iter()
+            .try_for_each(|probe| self.attach(probe, refused))
+    }
+
+    /// Notes down that a program is attached.
+    fn note(&mut self, program: &'static str, opens: bool) {
+        // One program can hang in several places.
+        if self.attached().any(|name| name == program) {
+            return;
         }
-        Ok(())
+        match self.attached.last_mut() {
+            Some(together) if together.opens == opens => together.programs.push(program),
+            Some(_) | None => self.attached.push(Together {
+                opens,
+                programs: vec![program],
+            }),
+        }
+    }
+
+    fn attached(&self) -> impl Iterator<Item = &'static str> {
+        self.attached
+            .iter()
+            .flat_map(|it| it.programs.iter().copied())
     }
 
     fn attach(&mut self, probe: &Probe, refused: &Refusals) -> anyhow::Result<()> {
@@ -450,18 +473,26 @@ impl Tracer {
             }
             Err(why) => return Err(why),
         }
-        // One program can hang in several places.
-        if !self
-            .attached
-            .iter()
-            .flatten()
-            .any(|name| *name == probe.program)
-            && let Some(together) = self.attached.last_mut()
-        {
-            together.push(probe.program);
-        }
+        self.note(probe.program, probe.opens());
         Ok(())
     }
+}
+
+/// Where a rung hangs on trampolines: does the kernel let us have one?
+fn try_trampoline(plan: &RungPlan, functions: &BTreeMap<&'static str, u32>) -> anyhow::Result<()> {
+    for probe in &plan.probes {
+        if let Target::Fexit(function) = &probe.target
+            && let Some(number) = functions.get(function.as_str())
+            && !probe.is_optional()
+        {
+            let what = || {
+                let target = &probe.target;
+                format!("cannot attach {target}: the kernel refuses to load the program")
+            };
+            return trial::trampoline(*number).with_context(what);
+        }
+    }
+    Ok(())
 }
 
 /// Attaches a program that was verified.

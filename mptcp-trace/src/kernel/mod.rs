@@ -5,6 +5,7 @@ mod counters;
 mod load;
 mod ring;
 mod tracefs;
+mod trial;
 mod types;
 mod verify;
 

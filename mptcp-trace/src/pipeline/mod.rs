@@ -37,6 +37,9 @@ const FAMILY_POLL: Duration = Duration::from_millis(100);
 /// How often it is looked whether something has waited long enough, while something waits.
 const CLOCK: Duration = Duration::from_millis(50);
 
+/// How often, at most, memory that a burst took is handed back when nothing waits any more.
+const TIDY_EVERY: Duration = Duration::from_secs(10);
+
 /// How often it is looked whether it is time for a sweep.
 const SWEEP_CLOCK: Duration = Duration::from_millis(200);
 
@@ -101,6 +104,7 @@ pub async fn run<W: Write>(
     stages.flush()?;
     // What starting took is not needed again.
     return_free_memory();
+    let mut next_tidy = Instant::now();
     let code = loop {
         let Session {
             tracer,
@@ -129,6 +133,10 @@ pub async fn run<W: Write>(
             _tick = clock.tick(), if stages.waits() => {
                 stages.clock(boottime())?;
                 stages.flush()?;
+                if !stages.waits() && Instant::now() >= next_tidy {
+                    return_free_memory();
+                    next_tidy = Instant::now() + TIDY_EVERY;
+                }
             }
             _tick = sweep_clock.tick(), if sweeps => {
                 if Instant::now() >= next_sweep {

@@ -17,6 +17,9 @@ use crate::{
     wanted::{FailOn, Wanted},
 };
 
+/// Room for so many findings is kept between two records.
+const READY_KEPT: usize = 1024;
+
 /// The stages right of the ring, the same for live records and for those of a capture.
 pub struct Stages<W: Write> {
     facts: Facts,
@@ -218,9 +221,10 @@ impl<W: Write> Stages<W> {
     }
 
     fn print_ready(&mut self) -> Result<(), Stop> {
-        // The room that they took is used again.
+        // The room that they took is used again, unless it was for many at once.
         let mut ready = std::mem::take(&mut self.ready);
         let printed = ready.drain(..).try_for_each(|finding| self.print(&finding));
+        ready.shrink_to(READY_KEPT);
         self.ready = ready;
         printed?;
         if self.has_enough() {

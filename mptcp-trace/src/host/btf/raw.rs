@@ -19,8 +19,8 @@ const PARAMETER_BYTES: usize = 8;
 /// One value of an enumeration: name, number.
 const ENUMERATOR_BYTES: usize = 8;
 
-/// So many types are looked at for one question: no kernel needs a hundredth of that.
-const STEPS_MAX: u32 = 100_000;
+/// So many members are looked at for one question: no kernel needs a tenth of that.
+const STEPS_MAX: u32 = 10_000;
 /// So deep are structures within structures, and names for names.
 const DEPTH_MAX: u32 = 64;
 
