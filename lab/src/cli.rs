@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 
 use crate::{
-    actor, ask, bench, bulk, fallbacks, figures, flood, init, matrix, mix, pair, play, provoke,
+    actor, ask, bench, bulk, call_cost, fallbacks, figures, flood, init, matrix, mix, pair, play, provoke,
     reuse, verdicts,
 };
 
@@ -50,6 +50,8 @@ enum Verb {
     FloodAsker(flood::asker::Args),
     /// Nanoseconds that one getsockopt takes
     BenchAsker(bench::Args),
+    /// What a system call costs beside the tracer, rung by rung: for a machine that counts instructions
+    CallCost(call_cost::Args),
     /// What tracing costs a caller, next to bpftrace
     Figures(figures::Args),
     /// A bulk transfer over MPTCP: how fast it is
@@ -79,6 +81,7 @@ pub fn main() -> ExitCode {
         Verb::Flood(args) => flood::run(&args),
         Verb::FloodAsker(args) => flood::asker::run(&args).map(|()| true),
         Verb::BenchAsker(args) => bench::run(&args).map(|()| true),
+        Verb::CallCost(args) => call_cost::run(&args).map(|()| true),
         Verb::Figures(args) => figures::run(&args).map(|()| true),
         Verb::Bulk(args) => bulk::run(&args).map(|()| true),
         Verb::BulkCost(args) => bulk::cost(&args).map(|()| true),

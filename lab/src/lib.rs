@@ -7,11 +7,14 @@
 pub mod actor;
 pub mod ask;
 pub mod bench;
+mod beside;
 pub mod bulk;
+pub mod call_cost;
 pub mod cases;
 pub mod cli;
 pub mod compare;
 pub mod demo;
+mod events;
 pub mod fallbacks;
 pub mod figures;
 pub mod findings;
