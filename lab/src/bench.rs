@@ -57,6 +57,18 @@ impl Call {
         Self::PlainTcp,
         Self::Unrelated,
     ];
+
+    /// Its name on the command line.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::IsMptcp => "is-mptcp",
+            Self::Other => "other",
+            Self::OtherTcp => "other-tcp",
+            Self::PlainTcp => "plain-tcp",
+            Self::Unrelated => "unrelated",
+        }
+    }
 }
 
 /// What a call takes, nanoseconds.

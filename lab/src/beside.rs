@@ -95,7 +95,9 @@ impl Counted {
                 .iter()
                 .filter_map(|line| fallback(line).transpose())
                 .collect::<anyhow::Result<_>>()?,
-            end: end.context("the tracer's last line is not its end")?.clone(),
+            end: end
+                .context("the tracer's last line is not its end")?
+                .clone(),
         })
     }
 }
@@ -185,7 +187,12 @@ impl Beside {
             .stdout
             .take()
             .map(|stdout| std::thread::spawn(move || count(stdout)));
-        let mut beside = Self { child, stderr, counting, start: Duration::ZERO };
+        let mut beside = Self {
+            child,
+            stderr,
+            counting,
+            start: Duration::ZERO,
+        };
         while !fs::read(&ready.0).is_ok_and(|text| text.ends_with(b"\n")) {
             if let Some(status) = beside.child.try_wait()? {
                 let words = beside.last_words();
@@ -225,7 +232,11 @@ impl Beside {
     pub(crate) fn end(mut self) -> anyhow::Result<Option<Ended>> {
         self.signal(Signal::INT)?;
         let status = self.wait()?;
-        ensure!(status.success(), "the tracer ended with {status}: {}", self.last_words());
+        ensure!(
+            status.success(),
+            "the tracer ended with {status}: {}",
+            self.last_words()
+        );
         let Some(counting) = self.counting.take() else {
             return Ok(None);
         };
@@ -239,7 +250,11 @@ impl Beside {
     fn wait(&mut self) -> anyhow::Result<ExitStatus> {
         let start = Instant::now();
         loop {
-            if let Some(status) = self.child.try_wait().context("cannot wait for the tracer")? {
+            if let Some(status) = self
+                .child
+                .try_wait()
+                .context("cannot wait for the tracer")?
+            {
                 return Ok(status);
             }
             ensure!(start.elapsed() < END_MAX, "the tracer does not end");

@@ -68,12 +68,17 @@ enum Line<'a> {
 ///
 /// Says which step failed.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+    let kernel = rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned();
     say(&Line::Host { kernel })?;
     std::thread::sleep(SETTLE);
     measure(args, "nothing", None)?;
     let rungs = if args.attach.is_empty() {
-        ["fexit", "kprobe", "tracepoint"].map(str::to_owned).to_vec()
+        ["fexit", "kprobe", "tracepoint"]
+            .map(str::to_owned)
+            .to_vec()
     } else {
         args.attach.clone()
     };

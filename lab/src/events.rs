@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use rustix::mount::{MountFlags, mount, unmount, UnmountFlags};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 /// Where tracefs is, or is to be.
 const TRACEFS: &str = "/sys/kernel/tracing";

@@ -1,0 +1,124 @@
+//! A bulk transfer by iperf3 under `mptcpize run`, between two network namespaces: as people measure it.
+
+use std::{
+    os::fd::{AsFd as _, BorrowedFd},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, ensure};
+use serde::Deserialize;
+
+use crate::{
+    netns,
+    veth::{self, Offloads, SERVER_V4},
+};
+
+/// How often the client asks whether the server is there.
+const RETRY: Duration = Duration::from_millis(50);
+/// Longest that the server may take to be there.
+const SERVER_MAX: Duration = Duration::from_secs(10);
+
+/// What iperf3 reports, as far as it is read.
+#[derive(Deserialize)]
+struct Report {
+    end: End,
+}
+
+#[derive(Deserialize)]
+struct End {
+    sum_received: Sum,
+}
+
+#[derive(Deserialize)]
+struct Sum {
+    bits_per_second: f64,
+}
+
+/// Transfers once for so long; megabytes (10^6 bytes) a second.
+pub(crate) fn transfer(seconds: f64) -> anyhow::Result<f64> {
+    let (near, far) = veth::joined_with(Offloads::Default)?;
+    let _server = Server::start(far.as_fd())?;
+    let before = netns::counters(near.as_fd())?;
+    let address = SERVER_V4.to_string();
+    let duration = format!("{:.0}", seconds.ceil().max(1.0));
+    let output = client(near.as_fd(), &["-c", &address, "-t", &duration, "-J"])?;
+    let moved = netns::moved(&before, &netns::counters(near.as_fd())?);
+    // Two connections: control and data.
+    ensure!(
+        moved.get("MPCapableSYNACKRX") == Some(&2),
+        "iperf3 did not speak MPTCP: the kernel counted {moved:?}"
+    );
+    rate(&output)
+}
+
+fn rate(report: &[u8]) -> anyhow::Result<f64> {
+    let report: Report = serde_json::from_slice(report).context("iperf3 reports nothing")?;
+    Ok(report.end.sum_received.bits_per_second / 8e6)
+}
+
+/// Its end is the end of iperf3's server.
+struct Server(Child);
+
+impl Server {
+    fn start(namespace: BorrowedFd<'_>) -> anyhow::Result<Self> {
+        let child = netns::within(namespace, || {
+            iperf(&["-s", "-1"])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .context("cannot run mptcpize and iperf3")
+        })?;
+        Ok(Self(child))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ended = self.0.kill();
+        let _ended = self.0.wait();
+    }
+}
+
+/// Runs the client, again as long as the server is not there yet; what it printed.
+fn client(namespace: BorrowedFd<'_>, words: &[&str]) -> anyhow::Result<Vec<u8>> {
+    let start = Instant::now();
+    loop {
+        let output = netns::within(namespace, || {
+            iperf(words)
+                .output()
+                .context("cannot run mptcpize and iperf3")
+        })?;
+        if output.status.success() {
+            return Ok(output.stdout);
+        }
+        ensure!(
+            start.elapsed() < SERVER_MAX,
+            "iperf3 ended with {}: {}",
+            output.status,
+            String::from_utf8_lossy(&output.stdout)
+        );
+        std::thread::sleep(RETRY);
+    }
+}
+
+fn iperf(words: &[&str]) -> Command {
+    let mut command = Command::new("mptcpize");
+    command
+        .args(["run", "iperf3"])
+        .args(words)
+        .stdin(Stdio::null());
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_is_what_arrived_in_megabytes() {
+        let report = br#"{"start":{},"end":{"sum_sent":{"bits_per_second":9e9},"sum_received":{"bits_per_second":8e9}}}"#;
+        assert_eq!(rate(report).unwrap(), 1000.0);
+        assert!(rate(b"{}").is_err());
+    }
+}
