@@ -23,7 +23,7 @@ const WARM_CALLS: u32 = 100;
 /// Time for a machine that has just booted to come to rest.
 const SETTLE: Duration = Duration::from_secs(2);
 /// Time for the reader to empty the ring between two batches, and to hold lines back.
-const DRAIN: Duration = Duration::from_millis(500);
+const DRAIN: Duration = Duration::from_millis(300);
 
 /// What to measure.
 #[derive(clap::Args)]
