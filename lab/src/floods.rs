@@ -21,7 +21,7 @@ use crate::{
     net::{Family, Kind, open},
     netns,
     report::{Cell, Cells, Outcome},
-    traced::Losses,
+    traced::{Found, Losses},
 };
 
 /// Threads that ask.
@@ -160,7 +160,13 @@ impl<'a> Place<'a> {
             && losses.emitted == ended.queries;
         let caller = format!("{queries} queries");
         let traced = format!("{} lines + {} lost", ended.queries, losses.lost());
-        Ok(Some(self.cell(case, right, &caller, &traced, losses)))
+        Ok(Some(self.cell(
+            case,
+            right,
+            &caller,
+            &traced,
+            &ended.end.losses,
+        )))
     }
 
     /// A rate that must lose nothing.
@@ -187,7 +193,7 @@ impl<'a> Place<'a> {
             });
         }
         let right = losses.lost() == 0 && losses.balances() && ended.queries == asked.asked;
-        Ok(self.cell(case, right, &caller, &traced, losses))
+        Ok(self.cell(case, right, &caller, &traced, &ended.end.losses))
     }
 
     /// Connections that fall back while others ask as fast as they can.
@@ -203,11 +209,12 @@ impl<'a> Place<'a> {
         drop(flood);
         let ended = ended(tracer)?;
         let losses = of_queries(&ended)?;
-        let told = told(&ended, &fell);
+        let told = told(&ended.fallbacks, std::process::id(), &fell);
+        // With a small ring the flood must have lost questions, or nothing was proven.
         let right = told == fell.len() && (ring.is_none() || losses.ring_full > 0);
         let caller = format!("{} fallbacks", fell.len());
         let traced = format!("{told} fallbacks");
-        Ok(self.cell(case, right, &caller, &traced, losses))
+        Ok(self.cell(case, right, &caller, &traced, &ended.end.losses))
     }
 
     fn live(&self, more: &[&str]) -> anyhow::Result<Beside> {
@@ -219,7 +226,7 @@ impl<'a> Place<'a> {
         netns::within(self.namespace.as_fd(), || load::ask(args))
     }
 
-    fn cell(&self, case: &str, right: bool, caller: &str, traced: &str, losses: &Losses) -> Cell {
+    fn cell(&self, case: &str, right: bool, caller: &str, traced: &str, losses: &[Losses]) -> Cell {
         eprintln!("mptcp-lab: {case}: {caller}, {traced}; {losses:?}");
         if right {
             ok(case, self.rung, caller, traced)
@@ -302,17 +309,46 @@ fn fall_back(times: u32, pause: Duration) -> anyhow::Result<Vec<SocketAddr>> {
 }
 
 /// How many of these connections have exactly one line that tells of their fallback, and of their owner.
-fn told(ended: &Ended, fell: &[SocketAddr]) -> usize {
-    let mut lines: BTreeMap<(String, u16), u32> = BTreeMap::new();
-    let of_ours = |found: &&crate::traced::Found| {
-        let owner = found.owner.as_ref().map(|owner| owner.pid);
-        owner == Some(std::process::id()) && found.side.as_deref() == Some("active")
-    };
-    for found in ended.fallbacks.iter().filter(of_ours) {
-        let at = (found.local.addr.clone(), found.local.port);
-        *lines.entry(at).or_default() += 1;
+fn told(found: &[Found], owner: u32, fell: &[SocketAddr]) -> usize {
+    let mut lines: BTreeMap<(&str, u16), u32> = BTreeMap::new();
+    for found in found {
+        let is_its = found.owner.as_ref().map(|owner| owner.pid) == Some(owner);
+        if is_its && found.side.as_deref() == Some("active") {
+            let at = (found.local.addr.as_str(), found.local.port);
+            *lines.entry(at).or_default() += 1;
+        }
     }
     fell.iter()
-        .filter(|at| lines.get(&(at.ip().to_string(), at.port())) == Some(&1))
+        .filter(|at| {
+            let address = at.ip().to_string();
+            lines.get(&(address.as_str(), at.port())) == Some(&1)
+        })
         .count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fallback_counts_if_it_has_one_line_that_names_its_owner() {
+        let found = |port: u16, pid: u32| -> Found {
+            serde_json::from_value(serde_json::json!({
+                "id": "0x1@2", "cause": null, "known": "unknown", "side": "active", "evidence": [],
+                "existing": false, "off_ms": null, "netns": 1, "family": "ipv4", "rung": "fexit",
+                "owner": {"pid": pid, "comm": "x", "via": "connect"},
+                "local": {"addr": "127.0.0.1", "port": port},
+                "remote": {"addr": "127.0.0.1", "port": 80},
+            }))
+            .unwrap()
+        };
+        let fell: Vec<SocketAddr> = ["127.0.0.1:1", "127.0.0.1:2"]
+            .map(|at| at.parse().unwrap())
+            .to_vec();
+        let check = |lines: &[Found], want: usize| assert_eq!(told(lines, 7, &fell), want);
+        check(&[found(1, 7), found(2, 7)], 2);
+        check(&[found(1, 7), found(2, 8)], 1);
+        check(&[found(1, 7), found(2, 7), found(2, 7)], 1);
+        check(&[found(3, 7)], 0);
+    }
 }
