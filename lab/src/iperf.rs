@@ -46,7 +46,7 @@ pub(crate) fn transfer(seconds: f64) -> anyhow::Result<f64> {
     let address = SERVER_V4.to_string();
     let duration = format!("{:.0}", seconds.ceil().max(1.0));
     let words = [
-        "-c", &address, "-O", WARM_S, "-t", &duration, "-C", CONGESTION, "-J",
+        "-c", &address, "-O", WARM_S, "-t", &duration, "-C", CONGESTION, "-l", CHUNK, "-J",
     ];
     let output = client(near.as_fd(), &words)?;
     let moved = netns::moved(&before, &netns::counters(near.as_fd())?);

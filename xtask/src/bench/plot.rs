@@ -151,6 +151,7 @@ fn draw_panel(area: &DrawingArea<SVGBackend<'_>, Shift>, panel: &Panel) -> Resul
         .disable_y_mesh()
         .disable_y_axis()
         .y_labels(0)
+        .max_light_lines(0)
         .x_label_formatter(&|ns| format!("{ns:.0}"))
         .x_desc(panel.unit)
         .label_style((FONT, 12))
