@@ -88,6 +88,19 @@ impl Table {
     }
 }
 
+/// A number without decimals, with commas between its thousands.
+fn grouped(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let mut text = String::new();
+    for (index, digit) in digits.char_indices() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 fn machine(machine: &Machine, quick: bool) -> String {
     let Machine {
         cpu,
@@ -197,12 +210,12 @@ fn rates(native: &Native) -> String {
         table.row(&[
             match rate.offered {
                 0 => "as fast as 2 threads can".to_owned(),
-                offered => offered.to_string(),
+                offered => grouped(offered as f64),
             },
-            format!("{:.0}", rate.asked as f64 / rate.seconds),
+            grouped(rate.asked as f64 / rate.seconds),
             format!("{:.0}", rate.seconds),
-            rate.ring_full.to_string(),
-            rate.otherwise_lost.to_string(),
+            grouped(rate.ring_full as f64),
+            grouped(rate.otherwise_lost as f64),
             format!("{:.1} %", 100.0 * rate.reader_share()),
             format!("{:.0}", per_line * 1e8),
         ]);
@@ -247,8 +260,9 @@ fn bulk(all: &[Bulk]) -> String {
 fn stages(native: &Native) -> String {
     let mut table = Table::new(&["stages", "records a second"]);
     for stage in &native.stages {
-        let thousands = (stage.records_per_second / 1e4).round() * 10.0;
-        table.row(&[stage.name.clone(), format!("{thousands:.0},000")]);
+        // More digits would not repeat.
+        let rounded = (stage.records_per_second / 1e4).round() * 1e4;
+        table.row(&[stage.name.clone(), grouped(rounded)]);
     }
     table.text
 }

@@ -141,3 +141,10 @@ fn a_limit_that_is_missed_is_said_aloud() {
     assert!(text.contains("| < 8000 ns | 900 ns | kept |"), "{text}");
     assert!(text.contains("| < 5 % | 6.0 % | **missed** |"), "{text}");
 }
+
+#[test]
+fn thousands_are_told_apart() {
+    for (number, want) in [(0.0, "0"), (999.6, "1,000"), (28_500_000.0, "28,500,000")] {
+        assert_eq!(grouped(number), want);
+    }
+}
