@@ -1,9 +1,13 @@
-//! `mptcp-lab bench-asker`: what one getsockopt costs its caller.
+//! `mptcp-lab bench-asker`: what one system call costs its caller.
 
-use std::{os::fd::AsRawFd as _, time::Instant};
+use std::{
+    os::fd::AsRawFd as _,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use socket2::Socket;
 
 use crate::{
     net::{Family, Kind, open},
@@ -18,66 +22,141 @@ pub struct Args {
     /// Calls in a batch
     #[arg(long, default_value_t = 20_000)]
     pub queries: u32,
-    /// Batches; the median is reported
+    /// Batches; median and minimum are reported
     #[arg(long, default_value_t = 15)]
     pub batches: u32,
-    /// Which option
-    #[arg(long, value_enum, default_value_t = What::IsMptcp)]
-    pub opt: What,
+    /// Which call (repeatable); a line each
+    #[arg(long, value_enum, default_value = "is-mptcp")]
+    pub opt: Vec<Call>,
 }
 
-/// Which option to ask for.
-#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+/// A system call to measure.
+#[derive(
+    clap::ValueEnum, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize,
+)]
 #[serde(rename_all = "kebab-case")]
-pub enum What {
-    /// `TCP_IS_MPTCP`
+pub enum Call {
+    /// `TCP_IS_MPTCP` of an MPTCP socket: what is traced
     IsMptcp,
-    /// `SO_TYPE`: another option
+    /// `SO_TYPE` of an MPTCP socket: another option
     Other,
-    /// `TCP_NODELAY`: another option that passes the same functions of the kernel
+    /// `TCP_NODELAY` of an MPTCP socket: another option that passes the same functions of the kernel
     OtherTcp,
+    /// `TCP_NODELAY` of a TCP socket: what has nothing to do with MPTCP but passes a probe
+    PlainTcp,
+    /// `getppid`: another system call
+    Unrelated,
 }
 
-#[derive(Serialize)]
-struct Measured {
-    opt: What,
-    ns_median: f64,
-    ns_min: f64,
-    ns_max: f64,
+impl Call {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::IsMptcp,
+        Self::OtherTcp,
+        Self::Other,
+        Self::PlainTcp,
+        Self::Unrelated,
+    ];
+
+    /// Its name on the command line.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::IsMptcp => "is-mptcp",
+            Self::Other => "other",
+            Self::OtherTcp => "other-tcp",
+            Self::PlainTcp => "plain-tcp",
+            Self::Unrelated => "unrelated",
+        }
+    }
 }
 
-/// Measures, and prints one JSON line.
+/// What a call takes, nanoseconds.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Measured {
+    /// The call.
+    pub opt: Call,
+    /// The batch in the middle.
+    pub ns_median: f64,
+    /// The fastest batch.
+    pub ns_min: f64,
+    /// The slowest batch.
+    pub ns_max: f64,
+}
+
+/// Who calls.
+pub struct Caller {
+    call: Call,
+    socket: Socket,
+}
+
+impl Caller {
+    /// With a fresh socket.
+    ///
+    /// # Errors
+    ///
+    /// Fails if there is no socket to ask about.
+    pub fn new(call: Call) -> anyhow::Result<Self> {
+        let kind = match call {
+            Call::IsMptcp | Call::Other | Call::OtherTcp | Call::Unrelated => Kind::Mptcp,
+            Call::PlainTcp => Kind::Tcp,
+        };
+        let socket = open(kind, Family::V4).with_context(|| format!("cannot open {kind:?}"))?;
+        Ok(Self { call, socket })
+    }
+
+    /// Calls so often, and tells how long that took.
+    #[must_use]
+    pub fn batch(&self, calls: u32) -> Duration {
+        let fd = self.socket.as_raw_fd();
+        let (level, option) = match self.call {
+            Call::IsMptcp => (SOL_TCP, TCP_IS_MPTCP),
+            Call::Other => (libc::SOL_SOCKET, libc::SO_TYPE),
+            Call::OtherTcp | Call::PlainTcp => (SOL_TCP, libc::TCP_NODELAY),
+            Call::Unrelated => return unrelated(calls),
+        };
+        let start = Instant::now();
+        for _ in 0..calls {
+            let mut value = -1_i32;
+            let mut length = 4_i32;
+            let (optval, optlen) = (&raw mut value as usize, &raw mut length as usize);
+            let _what_it_says = sys::getsockopt(fd, level, option, optval, optlen);
+        }
+        start.elapsed()
+    }
+}
+
+fn unrelated(calls: u32) -> Duration {
+    let start = Instant::now();
+    for _ in 0..calls {
+        let _parent = rustix::process::getppid();
+    }
+    start.elapsed()
+}
+
+/// Measures, and prints a JSON line for each call.
 ///
 /// # Errors
 ///
 /// Fails if there is no socket to ask about.
 pub fn run(args: &Args) -> anyhow::Result<()> {
+    for &call in &args.opt {
+        write_line(&mut std::io::stdout(), &measure(call, args)?)?;
+    }
+    Ok(())
+}
+
+fn measure(call: Call, args: &Args) -> anyhow::Result<Measured> {
     anyhow::ensure!(args.queries > 0 && args.batches > 0, "nothing to measure");
-    let socket = open(Kind::Mptcp, Family::V4).context("cannot open an MPTCP socket")?;
-    let (level, option) = match args.opt {
-        What::IsMptcp => (SOL_TCP, TCP_IS_MPTCP),
-        What::Other => (libc::SOL_SOCKET, libc::SO_TYPE),
-        What::OtherTcp => (SOL_TCP, libc::TCP_NODELAY),
-    };
-    let fd = socket.as_raw_fd();
+    let caller = Caller::new(call)?;
     let mut batches: Vec<f64> = (0..args.batches)
-        .map(|_| {
-            let start = Instant::now();
-            for _ in 0..args.queries {
-                let mut value = -1_i32;
-                let mut length = 4_i32;
-                let (optval, optlen) = (&raw mut value as usize, &raw mut length as usize);
-                let _what_it_says = sys::getsockopt(fd, level, option, optval, optlen);
-            }
-            start.elapsed().as_nanos() as f64 / f64::from(args.queries)
-        })
+        .map(|_| caller.batch(args.queries).as_nanos() as f64 / f64::from(args.queries))
         .collect();
     batches.sort_by(f64::total_cmp);
-    let measured = Measured {
-        opt: args.opt,
+    Ok(Measured {
+        opt: call,
         ns_median: batches[batches.len() / 2],
         ns_min: batches[0],
         ns_max: batches[batches.len() - 1],
-    };
-    write_line(&mut std::io::stdout(), &measured)
+    })
 }

@@ -14,9 +14,11 @@ use serde::{Deserialize, Serialize};
 use socket2::Socket;
 
 use crate::{
+    beside::{Beside, Lines},
+    figures::median,
+    iperf,
     net::{Family, Kind, open},
     netns, report,
-    tracer::{Started, Tracer},
     veth::{self, CLIENT_V4, SERVER_V4},
 };
 
@@ -60,64 +62,134 @@ pub struct CostArgs {
     /// Rounds: each transfers once without a tracer and once beside a tracer on each rung
     #[arg(long, default_value_t = 5)]
     pub rounds: u32,
+    /// Let iperf3 transfer, under `mptcpize run`, over devices with the offloads that they have by default
+    #[arg(long)]
+    pub iperf: bool,
+    /// Print JSON lines instead of a table
+    #[arg(long)]
+    pub json: bool,
     /// How to transfer
     #[command(flatten)]
     pub transfer: Args,
 }
 
-/// Transfers in turn without a tracer and beside one on each rung, and prints the medians as a table.
+/// A line of the report.
+#[derive(Serialize)]
+#[serde(tag = "type", content = "data", rename_all = "snake_case")]
+enum Line<'a> {
+    /// Transfers beside a tracer on one rung.
+    Bulk {
+        /// Who transferred: `iperf3` or `lab`.
+        sender: &'a str,
+        beside: &'a str,
+        rounds: usize,
+        /// Medians.
+        alone_mb_s: f64,
+        beside_mb_s: f64,
+        /// Median of the rounds' ratios.
+        left: f64,
+    },
+}
+
+/// One round: without a tracer, and beside it.
+#[derive(Clone, Copy, PartialEq, Debug)]
+struct Round {
+    alone: f64,
+    beside: f64,
+}
+
+/// Transfers in turn without a tracer and beside one on each rung, and prints the medians.
 ///
 /// # Errors
 ///
 /// Says which step failed.
 pub fn cost(args: &CostArgs) -> anyhow::Result<()> {
-    let mut rungs = if args.attach.is_empty() {
+    let rungs = if args.attach.is_empty() {
         ["fexit", "kprobe", "tracepoint"]
             .map(str::to_owned)
             .to_vec()
     } else {
         args.attach.clone()
     };
-    let mut rates: BTreeMap<String, Vec<f64>> = BTreeMap::new();
-    for _ in 0..args.rounds {
-        let alone = transfer(&args.transfer)?.megabytes_per_second();
-        rates.entry(String::new()).or_default().push(alone);
-        let mut there = Vec::new();
-        for rung in rungs {
-            match Tracer::start(&args.tracer, &rung, &[])? {
-                Started::Live(tracer) => {
-                    let beside = transfer(&args.transfer)?.megabytes_per_second();
-                    if let Some(why) = tracer.finish()?.broken {
-                        anyhow::bail!("the tracer on rung {rung}: {why}");
-                    }
-                    rates.entry(rung.clone()).or_default().push(beside);
-                    there.push(rung);
-                }
-                Started::Unavailable(why) => eprintln!("mptcp-lab: no rung {rung}: {why}"),
-                Started::Broken(why) => anyhow::bail!("the tracer on rung {rung}: {why}"),
+    let mut rounds: BTreeMap<&str, Vec<Round>> = BTreeMap::new();
+    let mut there: Vec<&str> = rungs.iter().map(String::as_str).collect();
+    for round in 0..args.rounds {
+        eprintln!("mptcp-lab: round {} of {}", round + 1, args.rounds);
+        let mut still_there = Vec::new();
+        for rung in there {
+            // Whoever is second finds the machine warmer.
+            let is_first = round.is_multiple_of(2);
+            if let Some(round) = one_round(args, rung, is_first)? {
+                rounds.entry(rung).or_default().push(round);
+                still_there.push(rung);
             }
         }
-        rungs = there;
+        there = still_there;
     }
-    println!("| beside the transfer | MB/s | of the untraced |");
-    println!("|---|---|---|");
-    let alone = rates.get("").map_or(f64::NAN, |rates| median(rates));
-    for (rung, rates) in &rates {
-        let name = if rung.is_empty() {
-            "nothing".to_owned()
-        } else {
-            format!("mptcp-trace, {rung}")
-        };
-        let rate = median(rates);
-        println!("| {name} | {rate:.1} | {:.1} % |", 100.0 * rate / alone);
+    let sender = if args.iperf { "iperf3" } else { "lab" };
+    if !args.json {
+        println!("| beside {sender} | alone, MB/s | beside, MB/s | left |");
+        println!("|---|---|---|---|");
+    }
+    for (rung, rounds) in &rounds {
+        show(args.json, &summed_up(sender, rung, rounds))?;
     }
     Ok(())
 }
 
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+/// None if this kernel does not have the rung.
+fn one_round(args: &CostArgs, rung: &str, alone_first: bool) -> anyhow::Result<Option<Round>> {
+    let once = || -> anyhow::Result<f64> {
+        if args.iperf {
+            iperf::transfer(args.transfer.seconds)
+        } else {
+            Ok(transfer(&args.transfer)?.megabytes_per_second())
+        }
+    };
+    let before = alone_first.then(once).transpose()?;
+    let words = ["--attach".to_owned(), rung.to_owned()];
+    let tracer = match Beside::start(&args.tracer, &words, Lines::Dropped)? {
+        Ok(tracer) => tracer,
+        Err(why) => {
+            eprintln!("mptcp-lab: no rung {rung}: {why}");
+            return Ok(None);
+        }
+    };
+    let beside = once()?;
+    tracer.end()?;
+    let alone = before.map_or_else(once, Ok)?;
+    Ok(Some(Round { alone, beside }))
+}
+
+fn summed_up<'a>(sender: &'a str, beside: &'a str, rounds: &[Round]) -> Line<'a> {
+    let of = |what: fn(&Round) -> f64| median(&rounds.iter().map(what).collect::<Vec<_>>());
+    Line::Bulk {
+        sender,
+        beside,
+        rounds: rounds.len(),
+        alone_mb_s: of(|round| round.alone),
+        beside_mb_s: of(|round| round.beside),
+        left: of(|round| round.beside / round.alone),
+    }
+}
+
+fn show(json: bool, line: &Line<'_>) -> anyhow::Result<()> {
+    if json {
+        return report::write_line(&mut std::io::stdout(), line);
+    }
+    let Line::Bulk {
+        sender: _,
+        beside: rung,
+        rounds: _,
+        alone_mb_s: alone,
+        beside_mb_s: beside,
+        left,
+    } = line;
+    println!(
+        "| {rung} | {alone:.1} | {beside:.1} | {:.1} % |",
+        100.0 * left
+    );
+    Ok(())
 }
 
 /// Transfers once, and prints what came of it as a line of JSON.
@@ -189,4 +261,22 @@ fn at(namespace: BorrowedFd<'_>, address: std::net::Ipv4Addr) -> anyhow::Result<
             .with_context(|| format!("cannot bind to {address}"))?;
         Ok(socket)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_is_the_median_of_the_ratios_not_the_ratio_of_the_medians() {
+        let round = |alone, beside| Round { alone, beside };
+        let rounds = [round(100.0, 90.0), round(200.0, 100.0), round(50.0, 49.0)];
+        let Line::Bulk {
+            left,
+            alone_mb_s,
+            beside_mb_s,
+            ..
+        } = summed_up("lab", "fexit", &rounds);
+        assert_eq!((alone_mb_s, beside_mb_s, left), (100.0, 90.0, 0.9));
+    }
 }

@@ -5,8 +5,8 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 
 use crate::{
-    actor, ask, bench, bulk, fallbacks, figures, flood, init, matrix, mix, pair, play, provoke,
-    reuse, verdicts,
+    actor, ask, bench, bulk, call_cost, fallbacks, figures, flood, floods, init, load, matrix, mix,
+    pair, play, provoke, reuse, verdicts,
 };
 
 /// Programs that ask the kernel about MPTCP, and the comparison of what they were told with what
@@ -48,10 +48,26 @@ enum Verb {
     Flood(flood::Args),
     /// The application of `flood`
     FloodAsker(flood::asker::Args),
+    /// Two threads that ask as fast as they can, or at a rate, under the tracer: what must hold then
+    Floods(floods::Args),
+    /// The application of `floods` and `rates`
+    #[command(hide = true)]
+    LoadAsker(load::Args),
     /// Nanoseconds that one getsockopt takes
     BenchAsker(bench::Args),
+    /// What a system call costs beside the tracer, rung by rung: for a machine that counts instructions
+    CallCost(call_cost::Args),
     /// What tracing costs a caller, next to bpftrace
     Figures(figures::Args),
+    /// From exec until the tracer is live
+    StartTime(figures::start::Args),
+    /// How many questions a second until one is lost
+    Rates(figures::rates::Args),
+    /// The tracer's memory with very many open connections
+    Resident(figures::resident::Args),
+    /// The application of `resident`
+    #[command(hide = true)]
+    Holder(figures::resident::HolderArgs),
     /// A bulk transfer over MPTCP: how fast it is
     Bulk(bulk::Args),
     /// What tracing costs a bulk transfer, rung by rung
@@ -79,7 +95,14 @@ pub fn main() -> ExitCode {
         Verb::Flood(args) => flood::run(&args),
         Verb::FloodAsker(args) => flood::asker::run(&args).map(|()| true),
         Verb::BenchAsker(args) => bench::run(&args).map(|()| true),
+        Verb::CallCost(args) => call_cost::run(&args).map(|()| true),
         Verb::Figures(args) => figures::run(&args).map(|()| true),
+        Verb::Floods(args) => floods::run(&args),
+        Verb::LoadAsker(args) => load::run(&args).map(|()| true),
+        Verb::StartTime(args) => figures::start::run(&args).map(|()| true),
+        Verb::Rates(args) => figures::rates::run(&args).map(|()| true),
+        Verb::Holder(args) => figures::resident::hold(&args).map(|()| true),
+        Verb::Resident(args) => figures::resident::run(&args).map(|()| true),
         Verb::Bulk(args) => bulk::run(&args).map(|()| true),
         Verb::BulkCost(args) => bulk::cost(&args).map(|()| true),
     };

@@ -6,6 +6,7 @@ use std::{
     fs::File,
     io,
     os::fd::{AsRawFd as _, RawFd},
+    time::Duration,
 };
 
 /// What one raw `getsockopt` gave back.
@@ -222,6 +223,28 @@ pub fn load_module(file: &File) -> io::Result<()> {
     } else {
         Err(why)
     }
+}
+
+/// Processor time that a process has used, in user space and in the kernel.
+///
+/// # Errors
+///
+/// Fails if there is no such process.
+pub fn cpu_time(pid: u32) -> io::Result<Duration> {
+    let mut clock: libc::clockid_t = 0;
+    // SAFETY: writes the number of a clock into ours.
+    let error = unsafe { libc::clock_getcpuclockid(pid.cast_signed(), &raw mut clock) };
+    if error != 0 {
+        return Err(io::Error::from_raw_os_error(error));
+    }
+    // SAFETY: an all-zero timespec is valid.
+    let mut time: libc::timespec = unsafe { std::mem::zeroed() };
+    // SAFETY: writes into ours.
+    if unsafe { libc::clock_gettime(clock, &raw mut time) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let seconds = Duration::from_secs(time.tv_sec.unsigned_abs());
+    Ok(seconds + Duration::from_nanos(time.tv_nsec.unsigned_abs()))
 }
 
 /// Switches the machine off; returns only if that fails.

@@ -75,6 +75,16 @@ impl TracedLine {
         }
     }
 
+    /// If a connection fell back.
+    #[must_use]
+    pub fn into_fallback(self) -> Option<Found> {
+        if let Self::Fallback(found) = self {
+            Some(*found)
+        } else {
+            None
+        }
+    }
+
     /// If MPTCP was switched off for a while.
     #[must_use]
     pub fn blackhole(&self) -> Option<&Found> {
@@ -325,6 +335,9 @@ pub struct Losses {
     pub emitted: u64,
     /// Left out by the filter.
     pub filtered: u64,
+    /// Left out because their process asked too much at once; a tracer without a cap does not tell.
+    #[serde(default)]
+    pub capped: u64,
     /// Lost: ring full.
     pub ring_full: u64,
     /// Lost: not readable.
@@ -362,7 +375,7 @@ impl Losses {
     /// Everything seen is accounted for.
     #[must_use]
     pub fn balances(&self) -> bool {
-        self.seen == self.emitted + self.filtered + self.lost()
+        self.seen == self.emitted + self.filtered + self.capped + self.lost()
     }
 }
 

@@ -46,14 +46,32 @@ pub const CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1);
 /// Address of the lab's server.
 pub const SERVER_V6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 2);
 
-/// Two network namespaces, joined: the client's and the server's.
+/// What the sender leaves to the device, between two namespaces for nobody to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Offloads {
+    /// Nothing: packets arrive whole and with a complete checksum, as a middlebox needs them.
+    Off,
+    /// As the kernel makes a pair by default: checksums and segments are left out.
+    Default,
+}
+
+/// Two network namespaces, joined: the client's and the server's. Packets arrive whole and with a complete checksum.
 ///
 /// # Errors
 ///
 /// Says which step failed.
 pub fn joined() -> anyhow::Result<(File, File)> {
+    joined_with(Offloads::Off)
+}
+
+/// Two network namespaces, joined: the client's and the server's.
+///
+/// # Errors
+///
+/// Says which step failed.
+pub fn joined_with(offloads: Offloads) -> anyhow::Result<(File, File)> {
     let (near, far) = (namespace()?, namespace()?);
-    join([
+    let ends = [
         End {
             namespace: near.as_fd(),
             v4: CLIENT_V4,
@@ -64,7 +82,8 @@ pub fn joined() -> anyhow::Result<(File, File)> {
             v4: SERVER_V4,
             v6: SERVER_V6,
         },
-    ])?;
+    ];
+    join(ends, offloads)?;
     Ok((near, far))
 }
 
@@ -79,12 +98,12 @@ struct End<'a> {
     v6: Ipv6Addr,
 }
 
-/// Joins two network namespaces. Packets arrive whole and with a complete checksum, and can be sent right away.
+/// Joins two network namespaces. Packets can be sent right away.
 ///
 /// # Errors
 ///
 /// Says which step failed.
-fn join(ends: [End<'_>; 2]) -> anyhow::Result<()> {
+fn join(ends: [End<'_>; 2], offloads: Offloads) -> anyhow::Result<()> {
     let [near, far] = ends;
     netns::within(near.namespace, || {
         Route::open()?
@@ -96,7 +115,7 @@ fn join(ends: [End<'_>; 2]) -> anyhow::Result<()> {
             .context("cannot make a veth pair (CONFIG_VETH), nor a netkit pair (CONFIG_NETKIT)")
     })?;
     for end in ends {
-        netns::within(end.namespace, || set_up(end))?;
+        netns::within(end.namespace, || set_up(end, offloads))?;
     }
     for end in ends {
         netns::within(end.namespace, wait_for_carrier)?;
@@ -104,8 +123,13 @@ fn join(ends: [End<'_>; 2]) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn set_up(end: End<'_>) -> anyhow::Result<()> {
-    switch_offloads_off().context("cannot switch the offloads of a veth off")?;
+fn set_up(end: End<'_>, offloads: Offloads) -> anyhow::Result<()> {
+    match offloads {
+        Offloads::Off => {
+            switch_offloads_off().context("cannot switch the offloads of a veth off")?;
+        }
+        Offloads::Default => {}
+    }
     let route = Route::open()?;
     let index = netdevice::name_to_index(&route.socket, DEVICE).context("cannot find a veth")?;
     link::bring_up(DEVICE).context("cannot bring a veth up")?;

@@ -1,6 +1,9 @@
 //! `cargo xtask build`: the loader, with stable Rust alone.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::{Result, bail};
 
@@ -59,6 +62,15 @@ pub(crate) struct StaticPrograms {
 }
 
 impl StaticPrograms {
+    /// Those that somebody else has built.
+    pub(crate) fn given(tracer: &Path, lab: &Path) -> Self {
+        Self {
+            tracer: tracer.to_owned(),
+            lab: lab.to_owned(),
+            go: None,
+        }
+    }
+
     /// With the lab's program in Go too. What needs it is skipped where it cannot be built.
     pub(crate) fn with_go(mut self, places: &Places) -> Self {
         match golang::program(places) {

@@ -4,10 +4,10 @@
 
 use std::{fmt::Write as _, fs, path::Path};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 
 use crate::{
-    kernels,
+    kernels, markers,
     matrix::{self, Outcome, Report, Verdict},
     shapes::{Must, OLDEST, RUNGS, RUNNING, SOL_TCP},
     suite::Suite,
@@ -105,19 +105,13 @@ pub(crate) fn update(path: &Path, results: &[Outcomes]) -> Result<()> {
 impl Block {
     fn updated(&self, page: &str, results: &[Outcomes]) -> Result<String> {
         let Self { begin, end, .. } = self;
-        let parts = page.split_once(begin).and_then(|(before, rest)| {
-            rest.split_once(end)
-                .map(|(tables, after)| (before, tables, after))
-        });
-        let (before, old, after) = parts.ok_or_else(|| {
-            anyhow!("there is no place for them: add a line {begin} and a line {end}")
-        })?;
+        let [_before, old, _after] = markers::split(page, begin, end)?;
         let mut tables = parse(old);
         for result in results.iter().filter(|result| result.suite == self.suite) {
             merge(&mut tables, &result.label, &result.report, self.word);
         }
         let tables = render(&tables, self.head);
-        Ok(format!("{before}{begin}\n{tables}{end}{after}"))
+        markers::replaced(page, begin, end, &tables)
     }
 }
 

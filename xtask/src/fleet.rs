@@ -23,7 +23,7 @@ use crate::{
     kernels::{self, Found, Kernel},
     matrix::Report,
     places::Places,
-    qemu::{Ended, Machine, Said},
+    qemu::{Clock, Ended, Machine, Said},
     result::SuiteResult,
     shapes::{self, SOL_TCP},
     sol_tcp,
@@ -51,6 +51,7 @@ pub(crate) struct Fleet {
     programs: StaticPrograms,
     keep_log: bool,
     job_time_max: Duration,
+    clock: Clock,
     /// Held while a kernel is fetched: there is one apt state.
     fetching: Mutex<()>,
 }
@@ -93,8 +94,15 @@ impl Fleet {
             programs,
             keep_log,
             job_time_max: Duration::from_secs(timeout_s),
+            clock: Clock::Real,
             fetching: Mutex::new(()),
         })
+    }
+
+    /// The same, but inside one instruction takes a nanosecond.
+    pub(crate) fn counting_instructions(mut self) -> Self {
+        self.clock = Clock::Instructions;
+        self
     }
 
     /// Runs all the work, each series in a machine of its own, and shows what a machine gave when
@@ -228,6 +236,7 @@ impl Fleet {
             initramfs: &initramfs,
             console_log: directory.path().join("console.log"),
             job_time_max: self.job_time_max.saturating_mul(all),
+            clock: self.clock,
         };
         let ended = machine.boot(on_said);
         if self.keep_log {

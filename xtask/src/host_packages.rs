@@ -111,8 +111,24 @@ pub(crate) const PAIR_NEEDS: [Need; 3] = [
     },
 ];
 
+/// What is measured beside the tracer.
+pub(crate) const BENCH_NEEDS: [Need; 3] = [
+    Need {
+        what: "bpftrace",
+        package: "bpftrace",
+    },
+    Need {
+        what: "iperf3",
+        package: "iperf3",
+    },
+    Need {
+        what: "mptcpize",
+        package: "mptcpize",
+    },
+];
+
 /// Packages that come with a daemon of this name, which nobody asked for.
-const DAEMONS: [(&str, &str); 1] = [("nginx-light", "nginx")];
+const DAEMONS: [(&str, &str); 2] = [("nginx-light", "nginx"), ("iperf3", "iperf3")];
 
 /// Installs what is missing as root; as anyone else says which command does it.
 pub(crate) fn provide(needs: &[Need], purpose: &str) -> Result<()> {

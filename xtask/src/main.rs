@@ -1,6 +1,7 @@
 //! The only door for chores. Run `cargo xtask --help` for the list of verbs.
 
 mod apt;
+mod bench;
 mod bpf;
 mod build;
 mod captures;
@@ -13,6 +14,7 @@ mod golang;
 mod host_packages;
 mod initramfs;
 mod kernels;
+mod markers;
 mod matrix;
 mod places;
 mod play;

@@ -35,6 +35,26 @@ pub(crate) struct Machine<'a> {
     pub(crate) console_log: PathBuf,
     /// How long the job inside may take; init enforces it, and QEMU is killed a little later.
     pub(crate) job_time_max: Duration,
+    pub(crate) clock: Clock,
+}
+
+/// What passes for time inside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Clock {
+    /// Time.
+    #[default]
+    Real,
+    /// One nanosecond is one instruction of the one processor, and sleeping takes none: what is measured repeats.
+    Instructions,
+}
+
+impl Clock {
+    fn options(self) -> &'static [&'static str] {
+        match self {
+            Self::Real => &["-smp", "2"],
+            Self::Instructions => &["-smp", "1", "-icount", "shift=0,sleep=off"],
+        }
+    }
 }
 
 /// What a machine says while it runs.
@@ -127,7 +147,8 @@ impl Machine<'_> {
             "-display",
             "none",
         ])
-        .args(["-m", "1G", "-smp", "2", "-cpu", "max"])
+        .args(["-m", "1G", "-cpu", "max"])
+        .args(self.clock.options())
         // Software emulation, also where there is /dev/kvm: it is the same machine for everyone,
         // and nested virtualisation, which CI machines have, breaks in many ways.
         // One thread for both processors. With one each, a kernel that patches its own code (a static key,

@@ -17,6 +17,8 @@ pub(crate) enum Suite {
     Reuse,
     /// curl and nginx, made to speak MPTCP.
     Pair,
+    /// More questions than there is room for.
+    Floods,
 }
 
 /// One command line of the lab.
@@ -42,13 +44,19 @@ impl Suite {
             Self::Mix => "mix",
             Self::Reuse => "reuse",
             Self::Pair => "pair",
+            Self::Floods => "floods",
         }
     }
 
     fn verb(self) -> &'static str {
         match self {
             Self::Queries => "matrix",
-            Self::Fallbacks | Self::Verdicts | Self::Mix | Self::Reuse | Self::Pair => self.name(),
+            Self::Fallbacks
+            | Self::Verdicts
+            | Self::Mix
+            | Self::Reuse
+            | Self::Pair
+            | Self::Floods => self.name(),
         }
     }
 }
@@ -76,6 +84,12 @@ impl Task {
     /// With 8 threads that ask as fast as they can.
     pub(crate) fn flooded(mut self) -> Self {
         self.extra.push("--flood".into());
+        self
+    }
+
+    /// With smaller floods than the lab makes by itself.
+    pub(crate) fn short(mut self) -> Self {
+        self.extra.push("--short".into());
         self
     }
 
@@ -137,6 +151,10 @@ mod tests {
         check(
             Task::on(Suite::Fallbacks, "fexit").kept(&["--more"]),
             "lab fallbacks --tracer T --attach fexit --family v4 --keep --more",
+        );
+        check(
+            Task::on(Suite::Floods, "tracepoint").short(),
+            "lab floods --tracer T --attach tracepoint --short",
         );
         check(
             Task::on(Suite::Reuse, "tracepoint"),

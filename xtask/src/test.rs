@@ -230,8 +230,8 @@ fn count(output: &str) -> Tally {
     tally
 }
 
-/// The last three on the one rung that every kernel with MPTCP has.
-fn tasks_of_running_kernel() -> [Task; 6] {
+/// The last four on the one rung that every kernel with MPTCP has.
+fn tasks_of_running_kernel() -> [Task; 7] {
     [
         Task::new(Suite::Queries, &[]).flooded(),
         Task::new(Suite::Fallbacks, &[]),
@@ -239,6 +239,7 @@ fn tasks_of_running_kernel() -> [Task; 6] {
         Task::on(Suite::Mix, "tracepoint"),
         Task::on(Suite::Reuse, "tracepoint"),
         Task::on(Suite::Pair, "tracepoint"),
+        Task::on(Suite::Floods, "tracepoint").short(),
     ]
 }
 

@@ -1,11 +1,11 @@
 //! `cargo xtask vm`: boots kernels and runs the lab's suites, or a command, in each.
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Result, bail};
 
 use crate::{
-    build,
+    build::{self, StaticPrograms},
     command::say,
     docs_table,
     fleet::{Fleet, JOB_TIME_MAX_S},
@@ -60,6 +60,15 @@ pub(crate) struct Args {
     /// Seconds that a suite, or COMMAND, may take in one virtual machine
     #[arg(long, default_value_t = JOB_TIME_MAX_S, value_name = "SECONDS")]
     timeout_s: u64,
+    /// One processor, of which an instruction takes one nanosecond: what is measured inside repeats
+    #[arg(long)]
+    icount: bool,
+    /// A static mptcp-trace to put into it, instead of building one
+    #[arg(long, value_name = "PATH", requires = "lab")]
+    tracer: Option<PathBuf>,
+    /// A static mptcp-lab to put into it, instead of building one
+    #[arg(long, value_name = "PATH", requires = "tracer")]
+    lab: Option<PathBuf>,
     /// Run this in the virtual machine instead of the suites
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
@@ -69,8 +78,14 @@ pub(crate) struct Args {
 pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
     let places = Places::find()?;
     let page = places.root.join("docs/kernels.md");
-    let programs = build::static_programs(&places)?.with_go(&places);
-    let fleet = Fleet::prepare(places, programs, args.keep_log, args.timeout_s)?;
+    let programs = match (&args.tracer, &args.lab) {
+        (Some(tracer), Some(lab)) => StaticPrograms::given(tracer, lab),
+        (None, _) | (_, None) => build::static_programs(&places)?.with_go(&places),
+    };
+    let mut fleet = Fleet::prepare(places, programs, args.keep_log, args.timeout_s)?;
+    if args.icount {
+        fleet = fleet.counting_instructions();
+    }
     if !args.command.is_empty() {
         return command_on_all(&fleet, args);
     }

@@ -7,6 +7,7 @@ const ZERO: Losses = Losses {
     seen: 0,
     emitted: 0,
     filtered: 0,
+    capped: 0,
     ring_full: 0,
     faulted: 0,
     table_full: 0,
@@ -322,6 +323,7 @@ fn counters_that_do_not_add_up_or_tell_of_losses_are_a_mismatch() {
         Losses { seen: 1, ..ZERO },
         Losses {
             seen: 1,
+            capped: 0,
             ring_full: 1,
             ..ZERO
         },

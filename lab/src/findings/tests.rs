@@ -134,6 +134,7 @@ const ZERO: Losses = Losses {
     seen: 0,
     emitted: 0,
     filtered: 0,
+    capped: 0,
     ring_full: 0,
     faulted: 0,
     table_full: 0,

@@ -68,6 +68,7 @@ fn flooded(lines: Vec<Traced>, ring_full: u64, told: &Told) -> Flooded {
         seen: emitted + ring_full,
         emitted,
         filtered: 0,
+        capped: 0,
         ring_full,
         faulted: 0,
         table_full: 0,

@@ -1,0 +1,120 @@
+//! `mptcp-lab rates`: how many questions a second a tracer takes until it loses one, and what its reader needs for them.
+
+use std::{os::fd::AsFd as _, path::PathBuf, time::Duration};
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+use crate::{
+    beside::{Beside, Lines},
+    link, load, netns,
+    report::write_line,
+};
+
+/// Time for the reader to take what is left, before its processor time is read.
+const DRAIN: Duration = Duration::from_millis(500);
+
+/// What to measure.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The mptcp-trace to measure
+    #[arg(long, value_name = "PATH")]
+    pub tracer: PathBuf,
+    /// Questions a second (repeatable); 0: as fast as they can be asked
+    #[arg(long, value_name = "RATE", required = true)]
+    pub rate: Vec<u64>,
+    /// For how long each, seconds
+    #[arg(long, default_value_t = 3.0)]
+    pub seconds: f64,
+    /// Threads that ask
+    #[arg(long, default_value_t = 2)]
+    pub threads: u32,
+}
+
+/// The report.
+#[derive(Serialize)]
+#[serde(tag = "type", content = "data", rename_all = "snake_case")]
+enum Line {
+    /// Of one rate.
+    Rate {
+        /// Questions a second that were meant; 0: as many as possible.
+        offered: u64,
+        seconds: f64,
+        /// Questions.
+        asked: u64,
+        /// Lines about them.
+        lines: u64,
+        ring_full: u64,
+        /// Whatever else is between the two.
+        otherwise_lost: u64,
+        /// Every question is accounted for.
+        balances: bool,
+        /// Processor time of the tracer meanwhile.
+        reader_cpu_s: f64,
+        peak_kb: u64,
+    },
+}
+
+/// Measures, and prints a JSON line for each rate.
+///
+/// # Errors
+///
+/// Fails if the tracer cannot be run or what it prints cannot be read.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    for &rate in &args.rate {
+        let word = if rate == 0 {
+            "all that can be".to_owned()
+        } else {
+            rate.to_string()
+        };
+        eprintln!(
+            "mptcp-lab: {word} questions a second for {} s",
+            args.seconds
+        );
+        write_line(&mut std::io::stdout(), &measure(args, rate)?)?;
+    }
+    Ok(())
+}
+
+fn measure(args: &Args, rate: u64) -> anyhow::Result<Line> {
+    let namespace = netns::elsewhere(|| {
+        link::enter_network_namespace().context("cannot make a network namespace")?;
+        netns::current()
+    })?;
+    let number = netns::number(namespace.as_fd())?.to_string();
+    let words = ["--netns".to_owned(), number];
+    let beside = Beside::start(&args.tracer, &words, Lines::Counted)?
+        .map_err(|why| anyhow::anyhow!("this kernel cannot be traced: {why}"))?;
+    let before = beside.cpu_time()?;
+    let load = load::Args {
+        threads: args.threads,
+        rate,
+        seconds: args.seconds,
+        queries: u64::MAX,
+        begun: None,
+    };
+    let asked = netns::within(namespace.as_fd(), || load::ask(&load))?;
+    std::thread::sleep(DRAIN);
+    let cpu = beside.cpu_time()?.saturating_sub(before);
+    let peak_kb = beside.memory()?.peak_kb;
+    let ended = beside.end()?.context("the lines were not counted")?;
+    let losses = ended
+        .end
+        .losses
+        .iter()
+        .find(|losses| losses.sensor == "query");
+    let losses = losses.context("the tracer does not tell what was lost")?;
+    Ok(Line::Rate {
+        offered: rate,
+        seconds: asked.seconds,
+        asked: asked.asked,
+        lines: ended.queries,
+        ring_full: losses.ring_full,
+        otherwise_lost: losses.lost() - losses.ring_full + losses.capped,
+        balances: losses.balances()
+            && losses.seen - losses.filtered == asked.asked
+            && losses.emitted == ended.queries,
+        reader_cpu_s: cpu.as_secs_f64(),
+        peak_kb,
+    })
+}

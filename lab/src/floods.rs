@@ -1,0 +1,354 @@
+//! `mptcp-lab floods`: what must hold when questions come faster than lines can be written. Every question is accounted
+//! for, a rate that a host can have loses none, and no flood of questions takes a fallback with it.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    net::SocketAddr,
+    os::fd::AsFd as _,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, ensure};
+
+use crate::{
+    beside::{Beside, Ended, Lines},
+    compare::{mismatch, ok},
+    link, load,
+    matrix::Scratch,
+    net::{Family, Kind, open},
+    netns,
+    report::{Cell, Cells, Outcome},
+    traced::{Found, Losses},
+};
+
+/// Threads that ask.
+const THREADS: u32 = 2;
+/// Questions a second that must not lose one.
+const RATE: u64 = 200_000;
+/// Less than this of the rate is a machine that cannot ask so fast, and proves nothing.
+const RATE_SHARE_MIN: f64 = 0.95;
+/// Fallbacks in the middle of a flood.
+const FALLBACKS: u32 = 100;
+/// A ring that a flood fills at once.
+const SMALL_RING: &str = "64K";
+/// Longest that the asking program may take to begin.
+const BEGIN_MAX: Duration = Duration::from_secs(20);
+
+/// What to run.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The mptcp-trace to test
+    #[arg(long, value_name = "PATH")]
+    pub tracer: PathBuf,
+    /// Only this rung (repeatable)
+    #[arg(long, value_name = "RUNG", default_value = "auto")]
+    pub attach: Vec<String>,
+    /// Smaller floods
+    #[arg(long)]
+    pub short: bool,
+}
+
+/// How much.
+struct Size {
+    queries: u64,
+    steady_seconds: f64,
+    between_fallbacks: Duration,
+}
+
+impl Size {
+    fn of(args: &Args) -> Self {
+        if args.short {
+            Self {
+                queries: 200_000,
+                steady_seconds: 2.0,
+                between_fallbacks: Duration::from_millis(5),
+            }
+        } else {
+            Self {
+                queries: 1_000_000,
+                steady_seconds: 10.0,
+                between_fallbacks: Duration::from_millis(30),
+            }
+        }
+    }
+}
+
+/// Runs all on each rung; true if nothing is wrong.
+///
+/// # Errors
+///
+/// Fails if the tracer cannot be run or what it prints cannot be read.
+pub fn run(args: &Args) -> anyhow::Result<bool> {
+    let mut cells = Cells::new(std::io::stdout())?;
+    let size = Size::of(args);
+    for rung in &args.attach {
+        let place = Place::new(args, rung)?;
+        let Some(cell) = place.accounted(size.queries)? else {
+            cells.put(Cell {
+                outcome: Outcome::Unavailable,
+                why: format!("this kernel has no rung {rung}"),
+                ..ok("flood-accounted", rung, "", "")
+            })?;
+            continue;
+        };
+        cells.put(cell)?;
+        cells.put(place.steady(size.steady_seconds)?)?;
+        cells.put(place.fallbacks("flood-fallbacks", None, size.between_fallbacks)?)?;
+        let ring = Some(SMALL_RING);
+        cells.put(place.fallbacks(
+            "flood-fallbacks-small-ring",
+            ring,
+            size.between_fallbacks,
+        )?)?;
+    }
+    cells.close()
+}
+
+/// Where it happens: a network namespace of its own, which is all that the tracer looks at.
+struct Place<'a> {
+    args: &'a Args,
+    rung: &'a str,
+    namespace: File,
+}
+
+impl<'a> Place<'a> {
+    fn new(args: &'a Args, rung: &'a str) -> anyhow::Result<Self> {
+        let namespace = netns::elsewhere(|| {
+            link::enter_network_namespace().context("cannot make a network namespace")?;
+            netns::current()
+        })?;
+        Ok(Self {
+            args,
+            rung,
+            namespace,
+        })
+    }
+
+    fn tracer(&self, more: &[&str]) -> anyhow::Result<Result<Beside, String>> {
+        let number = netns::number(self.namespace.as_fd())?.to_string();
+        let words: Vec<String> = ["--attach", self.rung, "--netns", &number]
+            .iter()
+            .chain(more)
+            .map(|&word| word.to_owned())
+            .collect();
+        Beside::start(&self.args.tracer, &words, Lines::Counted)
+    }
+
+    /// As many questions as fast as they can be asked: each is printed, or counted as lost; none if there is no such rung.
+    fn accounted(&self, queries: u64) -> anyhow::Result<Option<Cell>> {
+        let case = "flood-accounted";
+        eprintln!("mptcp-lab: {case} on rung {}", self.rung);
+        let Ok(tracer) = self.tracer(&[])? else {
+            return Ok(None);
+        };
+        let asked = self.ask(&load::Args {
+            threads: THREADS,
+            rate: 0,
+            seconds: f64::from(u16::MAX),
+            queries: queries / u64::from(THREADS),
+            begun: None,
+        })?;
+        let ended = ended(tracer)?;
+        let losses = of_queries(&ended)?;
+        let right = asked.asked == queries
+            && losses.seen - losses.filtered == queries
+            && losses.balances()
+            && losses.missed == 0
+            && losses.emitted == ended.queries;
+        let caller = format!("{queries} queries");
+        let traced = format!("{} lines + {} lost", ended.queries, losses.lost());
+        Ok(Some(self.cell(
+            case,
+            right,
+            &caller,
+            &traced,
+            &ended.end.losses,
+        )))
+    }
+
+    /// A rate that must lose nothing.
+    fn steady(&self, seconds: f64) -> anyhow::Result<Cell> {
+        let case = "flood-steady";
+        eprintln!("mptcp-lab: {case} on rung {}", self.rung);
+        let tracer = self.live(&[])?;
+        let asked = self.ask(&load::Args {
+            threads: THREADS,
+            rate: RATE,
+            seconds,
+            queries: u64::MAX,
+            begun: None,
+        })?;
+        let ended = ended(tracer)?;
+        let losses = of_queries(&ended)?;
+        let caller = format!("{RATE}/s for {seconds} s");
+        let traced = format!("{} lines + {} lost", ended.queries, losses.lost());
+        if asked.rate() < RATE as f64 * RATE_SHARE_MIN {
+            return Ok(Cell {
+                outcome: Outcome::Skipped,
+                why: format!("this machine asks {:.0} questions a second", asked.rate()),
+                ..ok(case, self.rung, &caller, &traced)
+            });
+        }
+        let right = losses.lost() == 0 && losses.balances() && ended.queries == asked.asked;
+        Ok(self.cell(case, right, &caller, &traced, &ended.end.losses))
+    }
+
+    /// Connections that fall back while others ask as fast as they can.
+    fn fallbacks(&self, case: &str, ring: Option<&str>, pause: Duration) -> anyhow::Result<Cell> {
+        eprintln!("mptcp-lab: {case} on rung {}", self.rung);
+        let more: Vec<&str> = ring
+            .iter()
+            .flat_map(|&ring| ["--ring-size", ring])
+            .collect();
+        let tracer = self.live(&more)?;
+        let flood = Flood::begin(&self.namespace)?;
+        let fell = netns::within(self.namespace.as_fd(), || fall_back(FALLBACKS, pause))?;
+        drop(flood);
+        let ended = ended(tracer)?;
+        let losses = of_queries(&ended)?;
+        let told = told(&ended.fallbacks, std::process::id(), &fell);
+        // With a small ring the flood must have lost questions, or nothing was proven.
+        let right = told == fell.len() && (ring.is_none() || losses.ring_full > 0);
+        let caller = format!("{} fallbacks", fell.len());
+        let traced = format!("{told} fallbacks");
+        Ok(self.cell(case, right, &caller, &traced, &ended.end.losses))
+    }
+
+    fn live(&self, more: &[&str]) -> anyhow::Result<Beside> {
+        self.tracer(more)?
+            .map_err(|why| anyhow::anyhow!("the rung {} is gone: {why}", self.rung))
+    }
+
+    fn ask(&self, args: &load::Args) -> anyhow::Result<load::Asked> {
+        netns::within(self.namespace.as_fd(), || load::ask(args))
+    }
+
+    fn cell(&self, case: &str, right: bool, caller: &str, traced: &str, losses: &[Losses]) -> Cell {
+        eprintln!("mptcp-lab: {case}: {caller}, {traced}; {losses:?}");
+        if right {
+            ok(case, self.rung, caller, traced)
+        } else {
+            mismatch(
+                case,
+                self.rung,
+                caller,
+                traced,
+                format!("counters {losses:?}"),
+            )
+        }
+    }
+}
+
+fn ended(tracer: Beside) -> anyhow::Result<Ended> {
+    tracer.end()?.context("the tracer's lines were not counted")
+}
+
+fn of_queries(ended: &Ended) -> anyhow::Result<&Losses> {
+    let mut all = ended.end.losses.iter();
+    all.find(|losses| losses.sensor == "query")
+        .context("the tracer does not tell what was lost of the queries")
+}
+
+/// Another process that asks as fast as it can, as long as this lives.
+struct Flood(Child);
+
+impl Flood {
+    fn begin(namespace: &File) -> anyhow::Result<Self> {
+        let begun = Scratch::new("flood-begun");
+        let me = std::env::current_exe().context("cannot find myself")?;
+        let mut command = Command::new(me);
+        command
+            .args(["load-asker", "--seconds", "3600", "--threads"])
+            .arg(THREADS.to_string())
+            .arg("--begun")
+            .arg(&begun.0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        let child = netns::within(namespace.as_fd(), || {
+            command.spawn().context("cannot run the asker")
+        })?;
+        let flood = Self(child);
+        let start = Instant::now();
+        while !begun.0.exists() {
+            ensure!(start.elapsed() < BEGIN_MAX, "the asker does not begin");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(flood)
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        let _ended = self.0.kill();
+        let _ended = self.0.wait();
+    }
+}
+
+/// Connects to a listener that knows no MPTCP, so often; the addresses of the connections.
+fn fall_back(times: u32, pause: Duration) -> anyhow::Result<Vec<SocketAddr>> {
+    let listener = open(Kind::Tcp, Family::V4).context("cannot open a listener")?;
+    listener.bind(&Family::V4.loopback().into())?;
+    listener.listen(128)?;
+    let address = listener.local_addr()?;
+    let mut fell = Vec::new();
+    // As long as all are open, no port is used twice.
+    let mut open_ends = Vec::new();
+    for _ in 0..times {
+        let client = open(Kind::Mptcp, Family::V4).context("cannot open a client")?;
+        client.connect(&address).context("cannot connect")?;
+        let (server, _peer) = listener.accept().context("cannot accept")?;
+        let local = client.local_addr()?.as_socket();
+        fell.push(local.context("a socket without an address")?);
+        open_ends.push((client, server));
+        std::thread::sleep(pause);
+    }
+    Ok(fell)
+}
+
+/// How many of these connections have exactly one line that tells of their fallback, and of their owner.
+fn told(found: &[Found], owner: u32, fell: &[SocketAddr]) -> usize {
+    let mut lines: BTreeMap<(&str, u16), u32> = BTreeMap::new();
+    for found in found {
+        let is_its = found.owner.as_ref().map(|owner| owner.pid) == Some(owner);
+        if is_its && found.side.as_deref() == Some("active") {
+            let at = (found.local.addr.as_str(), found.local.port);
+            *lines.entry(at).or_default() += 1;
+        }
+    }
+    fell.iter()
+        .filter(|at| {
+            let address = at.ip().to_string();
+            lines.get(&(address.as_str(), at.port())) == Some(&1)
+        })
+        .count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fallback_counts_if_it_has_one_line_that_names_its_owner() {
+        let found = |port: u16, pid: u32| -> Found {
+            serde_json::from_value(serde_json::json!({
+                "id": "0x1@2", "cause": null, "known": "unknown", "side": "active", "evidence": [],
+                "existing": false, "off_ms": null, "netns": 1, "family": "ipv4", "rung": "fexit",
+                "owner": {"pid": pid, "comm": "x", "via": "connect"},
+                "local": {"addr": "127.0.0.1", "port": port},
+                "remote": {"addr": "127.0.0.1", "port": 80},
+            }))
+            .unwrap()
+        };
+        let fell: Vec<SocketAddr> = ["127.0.0.1:1", "127.0.0.1:2"]
+            .map(|at| at.parse().unwrap())
+            .to_vec();
+        let check = |lines: &[Found], want: usize| assert_eq!(told(lines, 7, &fell), want);
+        check(&[found(1, 7), found(2, 7)], 2);
+        check(&[found(1, 7), found(2, 8)], 1);
+        check(&[found(1, 7), found(2, 7), found(2, 7)], 1);
+        check(&[found(3, 7)], 0);
+    }
+}

@@ -1,0 +1,136 @@
+//! An application that asks at a rate: threads that ask in bursts a millisecond apart, or as fast as they can.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, anyhow, ensure};
+
+use crate::{
+    bench::{Call, Caller},
+    report::write_line,
+};
+
+/// From one burst to the next.
+const BURST: Duration = Duration::from_millis(1);
+/// Questions between two looks at the clock, where there is no rate.
+const BETWEEN_LOOKS: u64 = 256;
+
+/// How to ask.
+#[derive(clap::Args, Clone)]
+pub struct Args {
+    /// Threads that ask
+    #[arg(long, default_value_t = 2)]
+    pub threads: u32,
+    /// Questions of all threads a second; 0: as fast as they can
+    #[arg(long, default_value_t = 0)]
+    pub rate: u64,
+    /// For how long, seconds
+    #[arg(long, default_value_t = 10.0)]
+    pub seconds: f64,
+    /// At most so many questions of each thread
+    #[arg(long, default_value_t = u64::MAX, hide_default_value = true)]
+    pub queries: u64,
+    /// Make FILE when asking begins
+    #[arg(long, value_name = "FILE")]
+    pub begun: Option<PathBuf>,
+}
+
+/// What was asked.
+#[derive(Clone, Copy, PartialEq, Debug, serde::Serialize)]
+pub struct Asked {
+    /// Questions.
+    pub asked: u64,
+    /// How long that took.
+    pub seconds: f64,
+}
+
+impl Asked {
+    /// Questions a second.
+    #[must_use]
+    pub fn rate(self) -> f64 {
+        self.asked as f64 / self.seconds
+    }
+}
+
+/// Runs the application, and prints what was asked as a line of JSON.
+///
+/// # Errors
+///
+/// Says which step failed.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    if let Some(file) = &args.begun {
+        std::fs::write(file, "").with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    write_line(&mut std::io::stdout(), &ask(args)?)
+}
+
+/// Asks in threads of this process.
+///
+/// # Errors
+///
+/// Fails if there is no socket to ask about.
+pub fn ask(args: &Args) -> anyhow::Result<Asked> {
+    ensure!(args.threads > 0, "nobody asks");
+    let start = Instant::now();
+    let asked = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..args.threads)
+            .map(|_| scope.spawn(|| one_thread(args)))
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| {
+                thread
+                    .join()
+                    .map_err(|_panic| anyhow!("an asking thread panicked"))?
+            })
+            .sum::<anyhow::Result<u64>>()
+    })?;
+    Ok(Asked {
+        asked,
+        seconds: start.elapsed().as_secs_f64(),
+    })
+}
+
+fn one_thread(args: &Args) -> anyhow::Result<u64> {
+    let caller = Caller::new(Call::IsMptcp)?;
+    let start = Instant::now();
+    let limit = Duration::from_secs_f64(args.seconds);
+    let mut asked = 0;
+    loop {
+        let elapsed = start.elapsed().min(limit);
+        let is_over = elapsed == limit;
+        let burst = match args.rate {
+            0 if is_over => 0,
+            0 => BETWEEN_LOOKS,
+            rate => due(rate, args.threads, elapsed) - asked,
+        };
+        let burst = burst.min(args.queries - asked);
+        let _time = caller.batch(u32::try_from(burst).unwrap_or(u32::MAX));
+        asked += burst;
+        if is_over || asked == args.queries {
+            return Ok(asked);
+        }
+        if args.rate > 0 {
+            std::thread::sleep(BURST);
+        }
+    }
+}
+
+/// How many questions one thread has asked by then, if it keeps up.
+fn due(rate: u64, threads: u32, elapsed: Duration) -> u64 {
+    (rate as f64 / f64::from(threads) * elapsed.as_secs_f64()) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_share_a_rate() {
+        assert_eq!(due(200_000, 2, Duration::from_millis(10)), 1_000);
+        assert_eq!(due(10_000, 1, Duration::from_secs(10)), 100_000);
+        assert_eq!(due(10_000, 3, Duration::ZERO), 0);
+    }
+}
