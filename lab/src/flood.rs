@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 
 use crate::{
+    beside::uncapped,
     matrix::{Scratch, read_lines},
     report::{Flooded, MatrixLine, Outcome, write_line},
     traced::TracedLine,
@@ -65,6 +66,7 @@ pub(crate) fn flood(args: &Args) -> anyhow::Result<Flooded> {
     let start = Instant::now();
     let mut tracer = Command::new(&args.tracer)
         .args(["live", "--json", "--attach", &args.attach])
+        .args(uncapped(&args.tracer)?)
         .args(&args.tracer_arg)
         .arg("--")
         .arg(me)

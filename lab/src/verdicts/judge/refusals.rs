@@ -57,8 +57,7 @@ impl<'a> Expected<'a> {
             && line.errno == *told
             && !line.why.is_empty();
         let about_option = match (self.option, &line.option) {
-            // Only the system call knows that.
-            (None, None) => line.rung == "tracepoint",
+            (None, None) => line.rung == rung,
             (Some((choice, local, remote)), Some(option)) => {
                 line.rung == rung
                     && option.call == choice.call()

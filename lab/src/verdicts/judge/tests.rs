@@ -436,7 +436,6 @@ fn a_socket_that_was_refused_is_one_line_too() {
     };
     let line = Denied {
         errno: "ENOPROTOOPT".into(),
-        rung: "tracepoint".into(),
         option: None,
         ..denied()
     };
@@ -447,6 +446,11 @@ fn a_socket_that_was_refused_is_one_line_too() {
     check(&[], Outcome::Mismatch);
     check(&[line.clone(), line.clone()], Outcome::Mismatch);
     check(&[denied()], Outcome::Mismatch);
+    let another_rung = Denied {
+        rung: "another".into(),
+        ..line.clone()
+    };
+    check(&[another_rung], Outcome::Mismatch);
     let another_errno = Denied {
         errno: "EPERM".into(),
         ..line
