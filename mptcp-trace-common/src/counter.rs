@@ -1,7 +1,7 @@
 //! The counters of a sensor: one slot each in a per-CPU array.
 //!
 //! Whatever a probe does not turn into a record is counted where it is dropped, so that at the end
-//! `seen = emitted + filtered + ring full + faulted + table full + unfinished` can be checked.
+//! `seen = emitted + filtered + capped + ring full + faulted + table full + unfinished` can be checked.
 
 /// Questions seen by the outermost probe.
 pub const SEEN: u32 = 0;
@@ -20,5 +20,8 @@ pub const UNFINISHED: u32 = 6;
 /// Children of wanted processes that could not be followed; what they ask counts as filtered.
 pub const UNFOLLOWED: u32 = 7;
 
+/// Left out: the process has asked more often in this second than is traced (`--cap`).
+pub const CAPPED: u32 = 8;
+
 /// Number of slots.
-pub const COUNT: u32 = 8;
+pub const COUNT: u32 = 9;

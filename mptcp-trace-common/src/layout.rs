@@ -6,18 +6,41 @@
 /// An offset that the kernel's BTF does not have; what needs it is switched off.
 pub const ABSENT: u16 = u16::MAX;
 
-/// Offset of the arguments in the context of a `syscalls:sys_enter_*` program, and of the return value
-/// in that of a `sys_exit_*` one, bytes.
-///
-/// The verifier wants a literal here. Userspace compares it with `trace_event_raw_sys_enter.args` and
-/// `trace_event_raw_sys_exit.ret` of the running kernel and refuses the rung where it differs.
-pub const SYSCALL_CONTEXT_OFFSET: usize = 16;
+/// Bit of [`KernelLayout::task_syscall_status`] (`TS_COMPAT`): the numbers of 32-bit programs are in use. A `#define`, in
+/// no BTF, and the same since it exists; where it is wrong, 32-bit calls are taken for others.
+pub const SYSCALL_OF_32_BITS: u32 = 2;
 
 /// [`MemberSpec::width`] of what is one bit or a `bool`: its offset is counted in bits.
 pub const BIT: u8 = 0;
 
+/// Where an architecture keeps what a system call was called with.
+#[cfg(not(target_arch = "aarch64"))]
+mod regs {
+    pub(super) const NUMBER: (&str, u8) = ("pt_regs.orig_ax", 8);
+    pub(super) const ARGUMENTS: [&str; 5] = [
+        "pt_regs.di",
+        "pt_regs.si",
+        "pt_regs.dx",
+        "pt_regs.r10",
+        "pt_regs.r8",
+    ];
+}
+
+/// Where an architecture keeps what a system call was called with.
+#[cfg(target_arch = "aarch64")]
+mod regs {
+    pub(super) const NUMBER: (&str, u8) = ("pt_regs.syscallno", 4);
+    pub(super) const ARGUMENTS: [&str; 5] = [
+        "pt_regs.orig_x0",
+        "pt_regs.regs[1]",
+        "pt_regs.regs[2]",
+        "pt_regs.regs[3]",
+        "pt_regs.regs[4]",
+    ];
+}
+
 macro_rules! kernel_layout {
-    ($($(#[$doc:meta])* $field:ident: $path:literal, $width:expr;)*) => {
+    ($($(#[$doc:meta])* $field:ident: $path:expr, $width:expr;)*) => {
         /// Offsets of kernel structure members, in bytes (of single bits: in bits), [`ABSENT`] where there is none.
         #[repr(C)]
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -203,6 +226,20 @@ kernel_layout! {
     task_tgid: "task_struct.tgid", 4;
     /// Thread id of a task.
     task_pid: "task_struct.pid", 4;
+    /// How the current system call came in ([`SYSCALL_OF_32_BITS`]); only x86 has it, and only x86 needs it.
+    task_syscall_status: "task_struct.thread_info.status", 4;
+    /// Number of a system call.
+    regs_number: regs::NUMBER.0, regs::NUMBER.1;
+    /// What it was called with: first argument.
+    regs_argument_0: regs::ARGUMENTS[0], 8;
+    /// Second argument.
+    regs_argument_1: regs::ARGUMENTS[1], 8;
+    /// Third argument.
+    regs_argument_2: regs::ARGUMENTS[2], 8;
+    /// Fourth argument.
+    regs_argument_3: regs::ARGUMENTS[3], 8;
+    /// Fifth argument.
+    regs_argument_4: regs::ARGUMENTS[4], 8;
 }
 
 /// Members that some kernels have under the one name, some under the other.
@@ -294,3 +331,53 @@ impl KernelNumbers {
 }
 
 const _: () = assert!(size_of::<KernelNumbers>() == 5);
+
+/// A system call that an architecture does not have.
+pub const NO_SYSCALL: u32 = u32::MAX;
+
+/// The numbers by which an architecture knows the system calls that are looked at where they return.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SyscallNumbers {
+    /// `getsockopt`.
+    pub getsockopt: u32,
+    /// `setsockopt`.
+    pub setsockopt: u32,
+    /// `socket`.
+    pub socket: u32,
+    /// `accept`.
+    pub accept: u32,
+    /// `accept4`.
+    pub accept4: u32,
+}
+
+impl SyscallNumbers {
+    /// None of them.
+    pub const NONE: Self = Self {
+        getsockopt: NO_SYSCALL,
+        setsockopt: NO_SYSCALL,
+        socket: NO_SYSCALL,
+        accept: NO_SYSCALL,
+        accept4: NO_SYSCALL,
+    };
+
+    /// The bytes of the global that the BPF side reads.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; size_of::<Self>()] {
+        let Self {
+            getsockopt,
+            setsockopt,
+            socket,
+            accept,
+            accept4,
+        } = *self;
+        let mut bytes = [0; size_of::<Self>()];
+        let numbers = [getsockopt, setsockopt, socket, accept, accept4];
+        for (four, number) in bytes.chunks_exact_mut(4).zip(numbers) {
+            four.copy_from_slice(&number.to_ne_bytes());
+        }
+        bytes
+    }
+}
+
+const _: () = assert!(size_of::<SyscallNumbers>() == 20);

@@ -3,11 +3,13 @@
 //! A record is a witness statement: raw numbers as the kernel had them, and bits that say which of them
 //! could be read. What they mean is decided by whoever decodes them.
 
+use core::mem::offset_of;
+
 /// Version of every layout in this crate; goes up with any change of one.
 ///
 /// The BPF object carries a global of the name [`ABI_SYMBOL`], which holds the version: a loader that
 /// was built against another version does not find it and refuses the object.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Length of a [`QueryRecord`] in captures of version 1, which had no `born_ns`, bytes.
 pub const QUERY_RECORD_BYTES_V1: usize = 152;
@@ -16,7 +18,7 @@ pub const QUERY_RECORD_BYTES_V1: usize = 152;
 pub const QUERY_RECORD_BYTES_V2: usize = 160;
 
 /// Name of the global by which the loader recognises an object of its own [`ABI_VERSION`].
-pub const ABI_SYMBOL: &str = "MPTCP_TRACE_ABI_3";
+pub const ABI_SYMBOL: &str = "MPTCP_TRACE_ABI_4";
 
 /// `kind` of a [`QueryRecord`].
 pub const KIND_QUERY: u32 = 1;
@@ -72,9 +74,9 @@ pub struct QueryRecord {
     pub kind: u32,
     /// `VALID_*` bits: which of the optional fields hold something.
     pub valid: u32,
-    /// When the question was asked, `CLOCK_BOOTTIME`, nanoseconds.
+    /// When the question was asked (answered, where only that is seen), `CLOCK_BOOTTIME`, nanoseconds.
     pub boottime_ns: u64,
-    /// From question to answer, nanoseconds.
+    /// From question to answer, nanoseconds; 0 where only the answer is seen ([`RUNG_TRACEPOINT`]).
     pub latency_ns: u64,
     /// Address of the socket that the application holds (`struct sock`).
     pub socket: u64,
@@ -157,25 +159,6 @@ pub struct InFlight {
     pub reserved: [u8; 7],
 }
 
-/// A question in flight on the tracepoint rung: the record as far as it is known when the syscall is
-/// entered. The socket may be gone when it returns.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct SyscallInFlight {
-    /// The record, complete but for the answer.
-    pub record: QueryRecord,
-    /// The file behind the descriptor, to be compared at the return.
-    pub file: u64,
-    /// The caller's `optval`.
-    pub optval: u64,
-    /// The caller's `optlen`.
-    pub optlen: u64,
-    /// The descriptor.
-    pub fd: u32,
-    /// Keeps the size a multiple of eight.
-    pub reserved: u32,
-}
-
 /// How an owner came to be known: it made the socket.
 pub const VIA_SOCKET: u8 = 1;
 /// It connected the socket.
@@ -247,6 +230,21 @@ pub const CONN_UNSEEN_BIRTH: u32 = 1 << 6;
 pub const CONN_ASKED: u32 = 1 << 7;
 /// It was told of that it fell back: its end is told.
 pub const CONN_FELL: u32 = 1 << 8;
+/// It was asked about since the last record of a question, and that was not traced: capped, or lost.
+pub const CONN_UNTOLD: u32 = 1 << 9;
+
+/// How many questions of a process were traced in the second that begins at `since_ns`; lives in a map of the BPF side
+/// only.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Quota {
+    /// Beginning of the second, `CLOCK_BOOTTIME`, nanoseconds.
+    pub since_ns: u64,
+    /// Process (`task_struct.tgid`); 0 if the slot is free.
+    pub tgid: u32,
+    /// Its questions in that second.
+    pub questions: u32,
+}
 
 /// What is known of a socket while it lives; lives in a map of the BPF side only.
 #[repr(C)]
@@ -443,9 +441,12 @@ pub struct ConnRecord {
 const _: () = {
     assert!(size_of::<QueryRecord>() == 184);
     assert!(size_of::<QueryRecord>().is_multiple_of(8));
+    // The kernel half writes addresses in words.
+    assert!(offset_of!(QueryRecord, local_addr).is_multiple_of(4));
+    assert!(offset_of!(ConnRecord, local_addr).is_multiple_of(4));
     assert!(size_of::<Owner>() == 48);
     assert!(size_of::<Conn>() == 96);
     assert!(size_of::<ConnRecord>() == 224);
     assert!(size_of::<InFlight>() == 32);
-    assert!(size_of::<SyscallInFlight>() == size_of::<QueryRecord>() + 32);
+    assert!(size_of::<Quota>() == 16);
 };

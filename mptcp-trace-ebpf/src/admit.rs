@@ -9,7 +9,7 @@ use mptcp_trace_common::{
     record::Owner,
 };
 
-use crate::maps::{COMMS, FAMILY, FILTER, NETNS, PIDS};
+use crate::maps::{CAP, COMMS, FAMILY, FILTER, NETNS, PIDS, QUOTA_SLOTS, QUOTAS};
 
 macro_rules! filter {
     ($field:ident) => {{
@@ -22,9 +22,15 @@ macro_rules! filter {
 /// Process id of the current task as the tracer's PID namespace has it, or 0 if it is not in there.
 #[inline(always)]
 pub(crate) fn current_pid_in_namespace() -> u32 {
+    pid_in_namespace(bpf_get_current_pid_tgid())
+}
+
+/// The same where `pid_tgid` of the current task is known already.
+#[inline(always)]
+fn pid_in_namespace(thread: u64) -> u32 {
     let (dev, ino) = (filter!(pidns_dev), filter!(pidns_ino));
     if ino == 0 {
-        return (bpf_get_current_pid_tgid() >> 32) as u32;
+        return (thread >> 32) as u32;
     }
     let mut info = bpf_pidns_info { pid: 0, tgid: 0 };
     // SAFETY: the helper writes at most `size` bytes to `info`.
@@ -69,10 +75,51 @@ pub(crate) fn is_wanted_process() -> bool {
                 .is_some()
 }
 
+/// The time in which questions are counted for the cap.
+const SECOND_NS: u64 = 1_000_000_000;
+/// Slots that are looked at for a process. Where all of them are taken by others, it is not capped.
+const QUOTA_STEPS: u32 = 4;
+
+/// Counts a question of process `tgid`; true if it has asked as often in this second as is traced. Threads on several
+/// CPUs count without a lock, so that a few more may slip through; what is left out is counted exactly, by whoever asks
+/// here.
+#[inline(always)]
+pub(crate) fn is_over_cap(tgid: u32, now_ns: u64) -> bool {
+    let cap = CAP.load();
+    if cap == 0 {
+        return false;
+    }
+    for step in 0..QUOTA_STEPS {
+        let Some(quota) = QUOTAS.get_ptr_mut(tgid.wrapping_add(step) % QUOTA_SLOTS) else {
+            return false;
+        };
+        // SAFETY: the pointer is to a value in the map, plain data that several CPUs may write to.
+        let quota = unsafe { &mut *quota };
+        let is_over = now_ns.wrapping_sub(quota.since_ns) >= SECOND_NS;
+        if quota.tgid == tgid && !is_over {
+            quota.questions += 1;
+            return quota.questions > cap;
+        }
+        if quota.tgid == tgid || is_over {
+            quota.tgid = tgid;
+            quota.since_ns = now_ns;
+            quota.questions = 1;
+            return false;
+        }
+    }
+    false
+}
+
 /// The tracer asks itself, to prove that its probes fire: its canary passes every filter.
 #[inline(always)]
 pub(crate) fn is_own_task() -> bool {
-    current_pid_in_namespace() == filter!(own_tgid)
+    is_own(bpf_get_current_pid_tgid())
+}
+
+/// The same where `pid_tgid` of the current task is known already.
+#[inline(always)]
+pub(crate) fn is_own(thread: u64) -> bool {
+    pid_in_namespace(thread) == filter!(own_tgid)
 }
 
 /// True if what belongs to this process is wanted.

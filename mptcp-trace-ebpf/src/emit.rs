@@ -2,13 +2,13 @@
 
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
-use aya_ebpf::maps::ring_buf::RingBufEntry;
+use aya_ebpf::{Global, bindings::BPF_RB_AVAIL_DATA, maps::ring_buf::RingBufEntry};
 use mptcp_trace_common::{
     counter,
-    record::{ConnRecord, QueryRecord},
+    record::{ConnRecord, KIND_BLACKHOLE, KIND_FALLBACK, QueryRecord},
 };
 
-use crate::maps::{FALLBACK_COUNTERS, QUERY_COUNTERS, RECORDS};
+use crate::maps::{FALLBACK_COUNTERS, QUERY_COUNTERS, RECORDS, ROOM_FOR_LIVES, ROOM_FOR_QUESTIONS};
 
 /// Adds one to a counter of the query sensor.
 #[inline(always)]
@@ -20,22 +20,21 @@ pub(crate) fn count(slot: u32) {
     }
 }
 
-/// Puts a query into the ring, or counts that there was no room.
+/// True while there is room for whatever may fill the ring only up to `limit`.
 #[inline(always)]
-pub(crate) fn query(record: &QueryRecord) {
-    if let Some(mut entry) = RECORDS.reserve::<QueryRecord>(0) {
-        entry.write(*record);
-        entry.submit(0);
-        count(counter::EMITTED);
-    } else {
-        count(counter::RING_FULL);
-    }
+fn is_room(limit: &Global<u64>) -> bool {
+    RECORDS.query(u64::from(BPF_RB_AVAIL_DATA)) < limit.load()
 }
 
-/// Room in the ring for a record that is written in place, or counts that there was none.
+/// Room in the ring for a record that is written in place, or counts that there was none. The last part of the ring is not
+/// for questions: however many there are, a fallback finds room.
 #[inline(always)]
 pub(crate) fn reserve_query() -> Option<RingBufEntry<QueryRecord>> {
-    let entry = RECORDS.reserve::<QueryRecord>(0);
+    let entry = if is_room(&ROOM_FOR_QUESTIONS) {
+        RECORDS.reserve::<QueryRecord>(0)
+    } else {
+        None
+    };
     if entry.is_none() {
         count(counter::RING_FULL);
     }
@@ -46,12 +45,14 @@ pub(crate) fn reserve_query() -> Option<RingBufEntry<QueryRecord>> {
 /// no room.
 #[inline(always)]
 pub(crate) fn blank(entry: &mut RingBufEntry<QueryRecord>) -> &mut QueryRecord {
-    // SAFETY: the pointer is to the room for one record, and a record of nothing but zeroes is valid: integers and arrays
-    // of integers.
-    unsafe {
-        core::ptr::write_bytes(entry.as_mut_ptr(), 0, 1);
-        entry.assume_init_mut()
+    let words = entry.as_mut_ptr().cast::<u64>();
+    for word in 0..size_of::<QueryRecord>() / 8 {
+        // SAFETY: the pointer is to the room for one record, which is a whole number of words. The write is volatile lest
+        // the compiler makes one call of it to a function that writes byte by byte.
+        unsafe { words.add(word).write_volatile(0) };
     }
+    // SAFETY: a record of nothing but zeroes is valid: integers and arrays of integers.
+    unsafe { entry.assume_init_mut() }
 }
 
 /// Sends off what was written into reserved room.
@@ -78,10 +79,16 @@ pub(crate) fn count_fallback(slot: u32) {
     }
 }
 
-/// Room in the ring for what is said about a connection, or counts that there was none.
+/// Room in the ring for what is said about a connection, or counts that there was none. Fallbacks may have all of it; what
+/// is said beside them, which whoever makes sockets in a loop causes too, may not.
 #[inline(always)]
-pub(crate) fn reserve_connection() -> Option<RingBufEntry<ConnRecord>> {
-    let entry = RECORDS.reserve::<ConnRecord>(0);
+pub(crate) fn reserve_connection(kind: u32) -> Option<RingBufEntry<ConnRecord>> {
+    let is_fallback = kind == KIND_FALLBACK || kind == KIND_BLACKHOLE;
+    let entry = if is_fallback || is_room(&ROOM_FOR_LIVES) {
+        RECORDS.reserve::<ConnRecord>(0)
+    } else {
+        None
+    };
     if entry.is_none() {
         count_fallback(counter::RING_FULL);
     }

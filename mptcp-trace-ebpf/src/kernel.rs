@@ -2,12 +2,18 @@
 //!
 //! Every function here answers "could not be read" with [`Fault`]; its caller counts it.
 
-use aya_ebpf::helpers::{
-    bpf_get_current_cgroup_id, bpf_get_current_task, bpf_get_smp_processor_id,
-    bpf_ktime_get_boot_ns, bpf_probe_read_kernel, bpf_probe_read_user,
+use core::{ffi::c_void, mem::MaybeUninit};
+
+use aya_ebpf::{
+    EbpfContext,
+    helpers::{
+        bpf_get_current_cgroup_id, bpf_get_current_task, bpf_get_smp_processor_id,
+        bpf_ktime_get_boot_ns, bpf_probe_read_kernel, bpf_probe_read_user, generated,
+    },
+    programs::{BtfTracePointContext, RawTracePointContext},
 };
 use mptcp_trace_common::{
-    layout::ABSENT,
+    layout::{ABSENT, SYSCALL_OF_32_BITS},
     record::{
         SUBFLOW_CONN_FINISHED, SUBFLOW_FULLY_ESTABLISHED, SUBFLOW_MP_CAPABLE, SUBFLOW_MP_JOIN,
         SUBFLOW_MPC_DROP, SUBFLOW_REMOTE_KEY, SUBFLOW_REQUEST_MPTCP, SUBFLOW_SEND_INFINITE,
@@ -66,14 +72,168 @@ fn bit_at(base: u64, offset_bits: u16) -> Option<bool> {
     Some(byte >> (offset_bits % 8) & 1 == 1)
 }
 
+/// The first bytes of a structure, read at once: a read costs the same for one member as for many.
+pub(crate) struct Head<const WORDS: usize> {
+    base: MaybeUninit<u64>,
+    words: MaybeUninit<[u64; WORDS]>,
+}
+
+impl<const WORDS: usize> Head<WORDS> {
+    /// Nothing yet. The caller has the place: returned by value it would be twice on the stack, of which there is little.
+    /// Not a byte is written: the compiler would call a function that writes them one by one.
+    #[inline(always)]
+    pub(crate) fn unread() -> Self {
+        Self {
+            base: MaybeUninit::uninit(),
+            words: MaybeUninit::uninit(),
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn read(&mut self, base: u64) -> Result<(), Fault> {
+        self.base.write(base);
+        let bytes = (WORDS * 8) as u32;
+        // SAFETY: the helper writes as many bytes as it is told, to where there are so many; it copes with any address.
+        let failed = unsafe {
+            generated::bpf_probe_read_kernel(
+                self.words.as_mut_ptr().cast(),
+                bytes,
+                base as *const c_void,
+            )
+        };
+        if failed == 0 { Ok(()) } else { Err(Fault) }
+    }
+
+    /// The member at `offset`, from what was read already if it is in there.
+    #[inline(always)]
+    fn get<T: Copy>(&self, offset: u16) -> Result<T, Fault> {
+        if usize::from(offset) + size_of::<T>() > WORDS * 8 {
+            // SAFETY: written by `read`; the verifier refuses a program that asks before.
+            return read_at(unsafe { self.base.assume_init() }, offset);
+        }
+        // SAFETY: the offset is inside, as was just checked, and a member of a structure is aligned as its type; every
+        // type that is asked for is an integer or an array of integers. The verifier refuses a program that asks before
+        // the words were read.
+        Ok(unsafe {
+            self.words
+                .as_ptr()
+                .byte_add(usize::from(offset))
+                .cast::<T>()
+                .read()
+        })
+    }
+}
+
+/// As much of a `struct sock` as holds its addresses.
+pub(crate) type Common = Head<11>;
+
+impl<const WORDS: usize> Members for Head<WORDS> {
+    #[inline(always)]
+    fn member<T: Copy>(&self, offset: u16) -> Result<T, Fault> {
+        self.get(offset)
+    }
+}
+
+impl Members for Sock {
+    #[inline(always)]
+    fn member<T: Copy>(&self, offset: u16) -> Result<T, Fault> {
+        read_at(self.0, offset)
+    }
+}
+
+/// A structure whose members can be read, each by itself or many at once: the second is faster, and takes room on the stack.
+pub(crate) trait Members {
+    /// The member at `offset`.
+    fn member<T: Copy>(&self, offset: u16) -> Result<T, Fault>;
+
+    /// The member at `offset` of what the member at `pointer` points to.
+    #[inline(always)]
+    fn behind<T: Copy>(&self, pointer: u16, offset: u16) -> Result<T, Fault> {
+        read_at(self.member(pointer)?, offset)
+    }
+}
+
+/// A `struct sock` that a program is told by its type: members are loaded, not read by a helper.
+pub(crate) struct TypedSock(pub(crate) *const u8);
+
+impl Members for TypedSock {
+    #[inline(always)]
+    fn member<T: Copy>(&self, offset: u16) -> Result<T, Fault> {
+        if offset == ABSENT {
+            return Err(Fault);
+        }
+        // SAFETY: the verifier checks the offset against the type; at a wrong one the program is not loaded.
+        Ok(unsafe { core::ptr::read_volatile(self.0.byte_add(usize::from(offset)).cast::<T>()) })
+    }
+
+    /// The verifier knows the type of the pointer, too.
+    #[inline(always)]
+    fn behind<T: Copy>(&self, pointer: u16, offset: u16) -> Result<T, Fault> {
+        Self(self.member(pointer)?).member(offset)
+    }
+}
+
+/// Address family of a socket.
+#[inline(always)]
+pub(crate) fn family_of(sock: &impl Members) -> Result<u16, Fault> {
+    sock.member(offset!(sock_family))
+}
+
+/// State of a socket.
+#[inline(always)]
+pub(crate) fn state_of(sock: &impl Members) -> Result<u8, Fault> {
+    sock.member(offset!(sock_state))
+}
+
+/// Protocol of a socket.
+#[inline(always)]
+pub(crate) fn protocol_of(sock: &impl Members) -> Result<u16, Fault> {
+    sock.member(offset!(sock_protocol))
+}
+
+/// Inode number of a socket's network namespace.
+#[inline(always)]
+pub(crate) fn netns_of(sock: &impl Members) -> Result<u32, Fault> {
+    sock.behind(offset!(sock_net), offset!(net_inum))
+}
+
+/// Inode number of a socket; none before it is accepted. Through an address: the inode stands behind what the type of
+/// the pointer describes.
+#[inline(always)]
+pub(crate) fn inode_of(sock: &impl Members) -> Result<u64, Fault> {
+    read!(
+        sock.member(offset!(sock_socket))?,
+        socket_alloc_inode_number
+    )
+}
+
+/// Both ends of a `struct sock_common`.
+#[inline(always)]
+pub(crate) fn endpoints(sock: &impl Members, family: u16) -> Result<Endpoints, Fault> {
+    let mut ends = Endpoints {
+        local_addr: [0; 4],
+        remote_addr: [0; 4],
+        local_port: sock.member(offset!(sock_num))?,
+        remote_port_be: sock.member(offset!(sock_dport))?,
+    };
+    if family == AF_INET6 {
+        ends.local_addr = sock.member(offset!(sock_v6_rcv_saddr))?;
+        ends.remote_addr = sock.member(offset!(sock_v6_daddr))?;
+    } else {
+        ends.local_addr[0] = sock.member(offset!(sock_rcv_saddr))?;
+        ends.remote_addr[0] = sock.member(offset!(sock_daddr))?;
+    }
+    Ok(ends)
+}
+
 /// A `struct sock` of the kernel, by address.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Sock(pub(crate) u64);
 
-/// Where a connection goes from and to; addresses in network byte order.
+/// Where a connection goes from and to; addresses in network byte order, in words as the kernel aligns them.
 pub(crate) struct Endpoints {
-    pub(crate) local_addr: [u8; 16],
-    pub(crate) remote_addr: [u8; 16],
+    pub(crate) local_addr: [u32; 4],
+    pub(crate) remote_addr: [u32; 4],
     pub(crate) local_port: u16,
     pub(crate) remote_port_be: u16,
 }
@@ -81,17 +241,17 @@ pub(crate) struct Endpoints {
 impl Sock {
     #[inline(always)]
     pub(crate) fn family(self) -> Result<u16, Fault> {
-        read!(self.0, sock_family)
+        family_of(&self)
     }
 
     #[inline(always)]
     pub(crate) fn state(self) -> Result<u8, Fault> {
-        read!(self.0, sock_state)
+        state_of(&self)
     }
 
     #[inline(always)]
     pub(crate) fn protocol(self) -> Result<u16, Fault> {
-        read!(self.0, sock_protocol)
+        protocol_of(&self)
     }
 
     /// Local port, host byte order; 0 while it has none.
@@ -103,33 +263,13 @@ impl Sock {
     /// Inode number of the network namespace.
     #[inline(always)]
     pub(crate) fn netns(self) -> Result<u32, Fault> {
-        read!(read!(self.0, sock_net)?, net_inum)
+        netns_of(&self)
     }
 
     /// Inode number of the socket; none before it is accepted.
     #[inline(always)]
     pub(crate) fn inode(self) -> Result<u64, Fault> {
-        read!(read!(self.0, sock_socket)?, socket_alloc_inode_number)
-    }
-
-    #[inline(always)]
-    pub(crate) fn endpoints(self, family: u16) -> Result<Endpoints, Fault> {
-        let mut ends = Endpoints {
-            local_addr: [0; 16],
-            remote_addr: [0; 16],
-            local_port: read!(self.0, sock_num)?,
-            remote_port_be: read!(self.0, sock_dport)?,
-        };
-        if family == AF_INET6 {
-            ends.local_addr = read!(self.0, sock_v6_rcv_saddr)?;
-            ends.remote_addr = read!(self.0, sock_v6_daddr)?;
-        } else {
-            let local: [u8; 4] = read!(self.0, sock_rcv_saddr)?;
-            let remote: [u8; 4] = read!(self.0, sock_daddr)?;
-            ends.local_addr[..4].copy_from_slice(&local);
-            ends.remote_addr[..4].copy_from_slice(&remote);
-        }
-        Ok(ends)
+        inode_of(&self)
     }
 
     /// State bits of an MPTCP connection.
@@ -314,6 +454,21 @@ pub(crate) fn sock_of_socket(socket: u64) -> Option<Sock> {
     (sk != 0).then_some(Sock(sk))
 }
 
+/// Writes an address into a record, in words: where the compiler does not know that there is room for one, it writes bytes.
+#[inline(always)]
+pub(crate) fn put_address(place: &mut [u8; 16], words: [u32; 4]) {
+    // SAFETY: the place is 16 bytes, and in each record at a multiple of four, as is asserted where they are declared.
+    unsafe { place.as_mut_ptr().cast::<[u32; 4]>().write(words) };
+}
+
+/// Writes the name of the current thread into a record.
+#[inline(always)]
+pub(crate) fn put_comm(place: &mut [u8; 16]) {
+    // SAFETY: the helper writes as many bytes as it is told, to where there are so many. It cannot fail: it is told room
+    // for a whole name.
+    unsafe { generated::bpf_get_current_comm(place.as_mut_ptr().cast(), 16) };
+}
+
 /// Now, `CLOCK_BOOTTIME`, nanoseconds.
 #[inline(always)]
 pub(crate) fn now_ns() -> u64 {
@@ -326,6 +481,104 @@ pub(crate) fn now_ns() -> u64 {
 pub(crate) fn current_task() -> u64 {
     // SAFETY: the helper has no precondition.
     unsafe { bpf_get_current_task() }
+}
+
+/// A program at the return of a system call, `sys_exit(struct pt_regs *regs, long ret)`.
+pub(crate) trait AtReturn: EbpfContext {
+    /// The register that stands at this offset.
+    fn register(&self, offset: u16) -> u64;
+
+    /// What the call returns.
+    fn returned(&self) -> i32;
+}
+
+impl AtReturn for BtfTracePointContext {
+    /// The verifier knows the type of what the pointer points at: a load, no helper.
+    #[inline(always)]
+    fn register(&self, offset: u16) -> u64 {
+        let regs = self.arg::<*const u8>(0);
+        // SAFETY: the verifier checks the offset against the type; at a wrong one the program is not loaded.
+        unsafe { core::ptr::read_volatile(regs.byte_add(usize::from(offset)).cast::<u64>()) }
+    }
+
+    #[inline(always)]
+    fn returned(&self) -> i32 {
+        self.arg::<i64>(1) as i32
+    }
+}
+
+impl AtReturn for RawTracePointContext {
+    #[inline(always)]
+    fn register(&self, offset: u16) -> u64 {
+        read_at(self.arg(0), offset).unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn returned(&self) -> i32 {
+        self.arg::<i64>(1) as i32
+    }
+}
+
+/// Number of the system call.
+#[inline(always)]
+pub(crate) fn syscall_number(ctx: &impl AtReturn) -> u32 {
+    ctx.register(offset!(regs_number)) as u32
+}
+
+/// What a system call was called with, each when it is asked for.
+pub(crate) struct Called<'a, C>(pub(crate) &'a C);
+
+impl<C: AtReturn> Called<'_, C> {
+    #[inline(always)]
+    pub(crate) fn fd(&self) -> u32 {
+        self.0.register(offset!(regs_argument_0)) as u32
+    }
+
+    #[inline(always)]
+    pub(crate) fn level(&self) -> u32 {
+        self.0.register(offset!(regs_argument_1)) as u32
+    }
+
+    #[inline(always)]
+    pub(crate) fn optname(&self) -> u32 {
+        self.0.register(offset!(regs_argument_2)) as u32
+    }
+
+    /// First argument of `socket`.
+    #[inline(always)]
+    pub(crate) fn family(&self) -> u64 {
+        self.0.register(offset!(regs_argument_0))
+    }
+
+    /// Second argument of `socket`.
+    #[inline(always)]
+    pub(crate) fn kind(&self) -> u64 {
+        self.0.register(offset!(regs_argument_1))
+    }
+
+    /// Third argument of `socket`.
+    #[inline(always)]
+    pub(crate) fn protocol(&self) -> u64 {
+        self.0.register(offset!(regs_argument_2))
+    }
+
+    #[inline(always)]
+    pub(crate) fn optval(&self) -> u64 {
+        self.0.register(offset!(regs_argument_3))
+    }
+
+    #[inline(always)]
+    pub(crate) fn optlen(&self) -> u64 {
+        self.0.register(offset!(regs_argument_4))
+    }
+}
+
+/// True if the current system call has the number that 32-bit programs know it by. Where the kernel has no such word, what
+/// those have in their registers cannot be taken for a question.
+#[inline(always)]
+pub(crate) fn is_syscall_of_32_bits() -> bool {
+    read!(current_task(), task_syscall_status)
+        .is_ok_and(|status: u32| status & SYSCALL_OF_32_BITS != 0)
 }
 
 /// Control group (v2) of the current task.
@@ -392,12 +645,13 @@ pub(crate) fn is_mptcp(protocol: u16) -> bool {
 pub(crate) fn current_file(fd: u32) -> Result<u64, Fault> {
     let task = current_task();
     let files: u64 = read!(task, task_files)?;
-    let table: u64 = read!(files, files_fdt)?;
-    let size: u32 = read!(table, fdt_max_fds)?;
+    let mut table = Head::<2>::unread();
+    table.read(read!(files, files_fdt)?)?;
+    let size: u32 = table.get(offset!(fdt_max_fds))?;
     if fd >= size {
         return Err(Fault);
     }
-    let array: u64 = read!(table, fdt_fd)?;
+    let array: u64 = table.get(offset!(fdt_fd))?;
     let file: u64 = read_at(array + u64::from(fd) * 8, 0)?;
     if file == 0 { Err(Fault) } else { Ok(file) }
 }
@@ -405,13 +659,14 @@ pub(crate) fn current_file(fd: u32) -> Result<u64, Fault> {
 /// The socket behind a file, or nothing if it is no socket.
 #[inline(always)]
 pub(crate) fn socket_of_file(file: u64) -> Option<Sock> {
-    let socket: u64 = read!(file, file_private_data).ok()?;
+    let mut socket = Head::<5>::unread();
+    socket.read(read!(file, file_private_data).ok()?).ok()?;
     // What stands behind a file of another kind is not a `struct socket`: only a socket points back.
-    let back: u64 = read!(socket, socket_file).ok()?;
+    let back: u64 = socket.get(offset!(socket_file)).ok()?;
     if back != file {
         return None;
     }
-    let sk: u64 = read!(socket, socket_sk).ok()?;
+    let sk: u64 = socket.get(offset!(socket_sk)).ok()?;
     (sk != 0).then_some(Sock(sk))
 }
 

@@ -9,13 +9,13 @@ use aya_ebpf::{
 use mptcp_trace_common::{
     counter,
     filter::FilterConfig,
-    layout::{KernelLayout, KernelNumbers},
-    record::{ABI_VERSION, Conn, InFlight, SyscallInFlight},
+    layout::{KernelLayout, KernelNumbers, SyscallNumbers},
+    record::{ABI_VERSION, Conn, InFlight, Quota},
 };
 
 /// Marks the object as speaking this version of the wire; its name is `record::ABI_SYMBOL`.
 #[unsafe(no_mangle)]
-static MPTCP_TRACE_ABI_3: Global<u32> = Global::new(ABI_VERSION);
+static MPTCP_TRACE_ABI_4: Global<u32> = Global::new(ABI_VERSION);
 
 /// Where this kernel keeps what the probes read. Written by the loader, then frozen.
 #[unsafe(no_mangle)]
@@ -56,6 +56,26 @@ pub(crate) static NUMBERS: KernelNumbers = KernelNumbers::NONE;
 #[unsafe(no_mangle)]
 pub(crate) static PERNET_ID_AT: Global<u64> = Global::new(0);
 
+/// How many questions of one process are traced in a second; 0 for all of them.
+#[unsafe(no_mangle)]
+pub(crate) static CAP: Global<u32> = Global::new(10_000);
+
+/// The numbers by which this architecture knows some system calls. Written by the loader, then frozen.
+#[unsafe(no_mangle)]
+pub(crate) static SYSCALLS: SyscallNumbers = SyscallNumbers::NONE;
+
+/// 1 where the program at the return of system calls sees sockets made and accepted, too: one place, one program.
+#[unsafe(no_mangle)]
+pub(crate) static LIFE_AT_RETURN: Global<u32> = Global::new(0);
+
+/// Bytes in the ring up to which there is room for questions; what is left is for what happens to connections.
+#[unsafe(no_mangle)]
+pub(crate) static ROOM_FOR_QUESTIONS: Global<u64> = Global::new(0);
+
+/// Bytes in the ring up to which there is room for what can be said later; what is left is for fallbacks.
+#[unsafe(no_mangle)]
+pub(crate) static ROOM_FOR_LIVES: Global<u64> = Global::new(0);
+
 /// Records on their way to userspace, in order. The loader sets the size.
 #[map]
 pub(crate) static RECORDS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
@@ -65,14 +85,17 @@ pub(crate) static RECORDS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 pub(crate) static QUERY_COUNTERS: PerCpuArray<u64> =
     PerCpuArray::with_max_entries(counter::COUNT, 0);
 
-/// Questions in flight by `pid_tgid`: probes on functions.
+/// Questions in flight by `pid_tgid`.
 #[map]
 pub(crate) static IN_FLIGHT: HashMap<u64, InFlight> = HashMap::with_max_entries(8192, 0);
 
-/// Questions in flight by `pid_tgid`: syscall tracepoints.
+/// Slots of [`QUOTAS`].
+pub(crate) const QUOTA_SLOTS: u32 = 4096;
+
+/// How often processes have asked in this second. Process ids are given out in turn, so that the lower bits of one are
+/// a good place for it.
 #[map]
-pub(crate) static SYSCALL_IN_FLIGHT: HashMap<u64, SyscallInFlight> =
-    HashMap::with_max_entries(8192, 0);
+pub(crate) static QUOTAS: Array<Quota> = Array::with_max_entries(QUOTA_SLOTS, 0);
 
 /// Processes that were named by the user, as the tracer's PID namespace numbers them.
 #[map]
@@ -153,3 +176,13 @@ pub(crate) fn numbers() -> KernelNumbers {
     // between compilation and loading.
     unsafe { core::ptr::read_volatile(&raw const NUMBERS) }
 }
+
+/// The number of a system call that is looked for.
+macro_rules! syscall {
+    ($field:ident) => {{
+        // SAFETY: SYSCALLS is a static of this program. The read is volatile because the loader writes the value
+        // between compilation and loading.
+        unsafe { core::ptr::read_volatile(&raw const $crate::maps::SYSCALLS.$field) }
+    }};
+}
+pub(crate) use syscall;

@@ -240,12 +240,8 @@ impl Questions {
                     seen.iter().find(same)?.state_bits
                 })
         };
-        let always = bits(true)
-            .map(|(before, after)| before & after)
-            .reduce(|a, b| a & b)?;
-        let never = bits(false)
-            .map(|(before, after)| before | after)
-            .reduce(|a, b| a | b)?;
+        let always = bits(true).reduce(|a, b| a & b)?;
+        let never = bits(false).reduce(|a, b| a | b)?;
         let candidates = always & !never;
         (candidates.count_ones() == 1).then(|| candidates.trailing_zeros() as u8)
     }

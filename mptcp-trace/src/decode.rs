@@ -132,9 +132,17 @@ fn query(bytes: &[u8], facts: &Facts) -> Result<Observation, DecodeError> {
     let rung = rung_of(bytes[offset_of!(QueryRecord, rung)])?;
     let before = has(VALID_FLAGS_ENTER).then(|| field!(bytes, u64, msk_flags_enter));
     let after = has(VALID_FLAGS_EXIT).then(|| field!(bytes, u64, msk_flags_exit));
+    let ret = field!(bytes, i32, ret);
+    if ret > 0 {
+        // No answer ends so: the probe is not where answers return.
+        return Err(DecodeError::Field(
+            "return value",
+            u64::from(ret.unsigned_abs()),
+        ));
+    }
     let (answer, fell_back) = conclude(&Evidence {
         api,
-        ret: field!(bytes, i32, ret),
+        ret,
         path: bytes[offset_of!(QueryRecord, path)],
         protocol,
         before: before.and_then(|flags| fallen(flags, facts)),
@@ -143,7 +151,9 @@ fn query(bytes: &[u8], facts: &Facts) -> Result<Observation, DecodeError> {
     })?;
     let query = Query {
         asked_at: Duration::from_nanos(field!(bytes, u64, boottime_ns)),
-        latency: Duration::from_nanos(field!(bytes, u64, latency_ns)),
+        latency: Some(field!(bytes, u64, latency_ns))
+            .filter(|latency_ns| *latency_ns != 0)
+            .map(Duration::from_nanos),
         process: process(bytes),
         socket: socket(bytes, protocol, family),
         id: Some(field!(bytes, u64, born_ns))
@@ -160,7 +170,7 @@ fn query(bytes: &[u8], facts: &Facts) -> Result<Observation, DecodeError> {
         errno: errno_of(field!(bytes, i32, ret)),
         fell_back,
         rung,
-        state_bits: before.zip(after),
+        state_bits: after,
     };
     Ok(if has(BY_TRACER) {
         Observation::Canary(query)
@@ -312,12 +322,29 @@ struct Evidence {
     told: Option<u32>,
 }
 
+impl Evidence {
+    /// Whether it had fallen back, where the bits leave no doubt: nothing takes a fallback back while a question is being
+    /// answered, so that what has not fallen back afterwards had not before.
+    fn by_bits(&self) -> Option<bool> {
+        match (self.before, self.after) {
+            (Some(before), Some(after)) if before == after => Some(before),
+            (None, Some(false)) => Some(false),
+            (Some(_) | None, Some(_) | None) => None,
+        }
+    }
+
+    /// The best guess where only the bit after the call is known: falling back right then is rare.
+    fn by_last_bit(&self) -> Option<bool> {
+        self.after.filter(|_| self.before.is_none())
+    }
+}
+
 /// What the kernel answered, and whether the connection of an MPTCP socket has fallen back.
 ///
 /// Where the path was seen, it decides: the MPTCP code answers 1 itself and passes what fell back on to
 /// the TCP code, which answers 0 (`mptcp_getsockopt`, `do_tcp_getsockopt`). Where it was not, the state
-/// bits before and after the call decide if they agree; if the connection fell back in between, only the
-/// caller's buffer can tell.
+/// bits decide if they leave no doubt; if the connection may have fallen back in between, only the caller's
+/// buffer can tell.
 fn conclude(evidence: &Evidence) -> Result<(Answer, Option<bool>), DecodeError> {
     match evidence.api {
         Api::TcpIsMptcp => conclude_asked_plainly(evidence),
@@ -336,11 +363,11 @@ fn conclude_asked_for_details(evidence: &Evidence) -> Result<(Answer, Option<boo
         (PATH_MPTCP, Protocol::Mptcp) => Some(false),
         (PATH_TCP | PATH_UNSEEN, Protocol::Tcp) => Some(false),
         (both, Protocol::Mptcp) if both == PATH_MPTCP | PATH_TCP => Some(true),
-        (PATH_UNSEEN, Protocol::Mptcp) => match (evidence.before, evidence.after) {
-            (Some(before), Some(after)) if before == after => Some(before),
-            // It fell back in between, or the bit is not known.
-            _ => errno.is_none().then_some(false),
-        },
+        // Where the bits leave a doubt, it fell back in between, or the bit is not known.
+        (PATH_UNSEEN, Protocol::Mptcp) => evidence.by_bits().or_else(|| match errno {
+            None => Some(false),
+            Some(_) => evidence.by_last_bit(),
+        }),
         (path, _) => return Err(DecodeError::Field("path", path.into())),
     };
     let answer = match (errno, evidence.protocol, fell_back) {
@@ -363,10 +390,7 @@ fn conclude_asked_for_protocol(evidence: &Evidence) -> Result<(Answer, Option<bo
     if (evidence.path, evidence.protocol) != (PATH_UNSEEN, Protocol::Mptcp) {
         return Err(DecodeError::Field("path", evidence.path.into()));
     }
-    let fell_back = match (evidence.before, evidence.after) {
-        (Some(before), Some(after)) if before == after => Some(before),
-        _ => None,
-    };
+    let fell_back = evidence.by_bits().or_else(|| evidence.by_last_bit());
     let answer = errno_of(evidence.ret).map_or(Answer::Mptcp, Answer::Failed);
     Ok((answer, fell_back))
 }
@@ -378,8 +402,8 @@ fn conclude_asked_plainly(evidence: &Evidence) -> Result<(Answer, Option<bool>),
         ret,
         path,
         protocol,
-        before,
-        after,
+        before: _,
+        after: _,
         told,
     } = *evidence;
     let errno = errno_of(ret);
@@ -390,15 +414,12 @@ fn conclude_asked_plainly(evidence: &Evidence) -> Result<(Answer, Option<bool>),
         // A kernel without the option tells by its errno which code refused.
         (PATH_UNSEEN, Protocol::Mptcp) if errno == Some(Errno::EOPNOTSUPP) => Some(false),
         (PATH_UNSEEN, Protocol::Mptcp) if errno == Some(Errno::ENOPROTOOPT) => Some(true),
-        (PATH_UNSEEN, Protocol::Mptcp) => match (before, after) {
-            (Some(before), Some(after)) if before == after => Some(before),
-            _ => match (ret, told) {
-                (0, Some(0)) => Some(true),
-                // An answer shorter than an int is its first byte: 1 is MPTCP here too.
-                (0, Some(1)) => Some(false),
-                _ => None,
-            },
-        },
+        (PATH_UNSEEN, Protocol::Mptcp) => evidence.by_bits().or_else(|| match (ret, told) {
+            (0, Some(0)) => Some(true),
+            // An answer shorter than an int is its first byte: 1 is MPTCP here too.
+            (0, Some(1)) => Some(false),
+            _ => evidence.by_last_bit(),
+        }),
         (path, _) => return Err(DecodeError::Field("path", path.into())),
     };
     let answer = match (errno, protocol, fell_back) {

@@ -10,6 +10,7 @@ pub mod bundle;
 pub mod canary;
 pub mod capture;
 pub mod cli;
+pub mod coalesce;
 pub mod correlate;
 pub mod decode;
 pub mod enrich;

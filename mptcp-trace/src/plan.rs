@@ -31,10 +31,10 @@ pub enum Target {
     Kprobe(String),
     /// Breakpoint at the return of a function.
     Kretprobe(String),
-    /// Tracepoint of a category and a name.
-    Tracepoint(&'static str, &'static str),
     /// Tracepoint by its name alone, with the kernel's own arguments.
     RawTracepoint(&'static str),
+    /// The same, with arguments whose types the kernel describes.
+    TypedTracepoint(&'static str),
 }
 
 impl fmt::Display for Target {
@@ -44,8 +44,8 @@ impl fmt::Display for Target {
             Self::Fexit(function) => write!(f, "fexit {function}"),
             Self::Kprobe(function) => write!(f, "kprobe {function}"),
             Self::Kretprobe(function) => write!(f, "kretprobe {function}"),
-            Self::Tracepoint(category, name) => write!(f, "tracepoint {category}:{name}"),
             Self::RawTracepoint(name) => write!(f, "raw tracepoint {name}"),
+            Self::TypedTracepoint(name) => write!(f, "typed tracepoint {name}"),
         }
     }
 }
@@ -65,8 +65,9 @@ impl Probe {
     pub fn opens(&self) -> bool {
         match &self.target {
             Target::Fentry(_) | Target::Kprobe(_) => true,
-            Target::Fexit(_) | Target::Kretprobe(_) | Target::RawTracepoint(_) => false,
-            Target::Tracepoint(_, name) => name.starts_with("sys_enter_"),
+            // What the inner function answers is understood where the outer one returns.
+            Target::Fexit(_) => self.program == "query_fexit_mptcp",
+            Target::Kretprobe(_) | Target::RawTracepoint(_) | Target::TypedTracepoint(_) => false,
         }
     }
 
@@ -76,15 +77,12 @@ impl Probe {
         [
             "query_fexit_set",
             "query_fexit_socket",
-            "query_fentry_socket",
             "query_fexit_sock",
-            "query_fentry_sock",
+            "query_fexit_create",
             "query_kretprobe_set",
             "query_kprobe_set",
-            "query_exit_setsockopt",
-            "query_enter_setsockopt",
-            "query_exit_socket",
-            "query_enter_socket",
+            "query_kretprobe_create",
+            "query_kprobe_create",
         ]
         .contains(&self.program)
     }
@@ -128,6 +126,23 @@ pub struct FallbackPlan {
     pub children_probed: bool,
     /// What this rung cannot tell, a sentence each.
     pub limits: Vec<String>,
+}
+
+impl FallbackPlan {
+    /// True if the query sensor has a program where this one wants one: that one does both.
+    #[must_use]
+    pub fn shares_with(&self, query: &RungPlan) -> bool {
+        self.probes_beside(query).len() < self.probes.len()
+    }
+
+    /// The probes that are needed beside those of the query sensor, in the order in which they are attached.
+    #[must_use]
+    pub fn probes_beside(&self, query: &RungPlan) -> Vec<Probe> {
+        let is_taken = |probe: &&Probe| query.probes.iter().any(|it| it.target == probe.target);
+        let mut probes = self.probes.clone();
+        probes.retain(|probe| !is_taken(&probe));
+        probes
+    }
 }
 
 /// The rungs of the fallback sensor.
@@ -267,20 +282,15 @@ fn fexit(host: &HostSupport) -> Result<RungPlan, String> {
     let mut probes = vec![
         probe("query_fexit_tcp", Target::Fexit, "tcp_getsockopt"),
         probe("query_fexit_mptcp", Target::Fexit, "mptcp_getsockopt"),
-        probe("query_fentry_tcp", Target::Fentry, "tcp_getsockopt"),
-        probe("query_fentry_mptcp", Target::Fentry, "mptcp_getsockopt"),
     ];
-    let mut limits = optional_limits(host);
+    let mut limits = vec![LATENCY.to_owned()];
+    limits.extend(optional_limits(host));
     let has = |name: &str| host.btf_functions.iter().any(|known| known == name);
     match socket_level(host, has) {
-        Ok(function @ SOCKET_LEVEL) => probes.extend([
-            probe("query_fexit_socket", Target::Fexit, function),
-            probe("query_fentry_socket", Target::Fentry, function),
-        ]),
-        Ok(function) => probes.extend([
-            probe("query_fexit_sock", Target::Fexit, function),
-            probe("query_fentry_sock", Target::Fentry, function),
-        ]),
+        Ok(function @ SOCKET_LEVEL) => {
+            probes.push(probe("query_fexit_socket", Target::Fexit, function));
+        }
+        Ok(function) => probes.push(probe("query_fexit_sock", Target::Fexit, function)),
         Err(limit) => limits.push(limit),
     }
     if has(SET) {
@@ -288,7 +298,11 @@ fn fexit(host: &HostSupport) -> Result<RungPlan, String> {
     } else {
         limits.push(no_set());
     }
-    sockets(host, &mut probes, &mut limits);
+    if has(CREATE) && require(host, CALLER_MEMBERS).is_ok() {
+        probes.push(probe("query_fexit_create", Target::Fexit, CREATE));
+    } else {
+        limits.push(no_create());
+    }
     probes.sort_by_key(Probe::opens);
     Ok(RungPlan {
         rung: Rung::Fexit,
@@ -375,7 +389,14 @@ fn kprobe(host: &HostSupport) -> Result<RungPlan, String> {
     } else {
         limits.push(no_set());
     }
-    sockets(host, &mut probes, &mut limits);
+    if exact(CREATE) && require(host, CALLER_MEMBERS).is_ok() {
+        probes.extend([
+            probe("query_kretprobe_create", Target::Kretprobe, CREATE),
+            probe("query_kprobe_create", Target::Kprobe, CREATE),
+        ]);
+    } else {
+        limits.push(no_create());
+    }
     probes.sort_by_key(Probe::opens);
     Ok(RungPlan {
         rung: Rung::Kprobe,
@@ -386,42 +407,50 @@ fn kprobe(host: &HostSupport) -> Result<RungPlan, String> {
 }
 
 fn tracepoint(host: &HostSupport) -> Result<RungPlan, String> {
-    if let Some(why) = host.tracefs.objection() {
-        return Err(why.to_owned());
-    }
-    if let Some(why) = host.syscall_context.objection() {
-        return Err(format!(
-            "the context of syscall tracepoints has another shape: {why}"
-        ));
-    }
     require(host, COMMON_MEMBERS)?;
     require(host, FILE_MEMBERS)?;
-    let probe = |program, name| Probe {
-        program,
-        target: Target::Tracepoint("syscalls", name),
-    };
+    require(host, REGISTER_MEMBERS)?;
     let mut limits = vec![
-        "queries of 32-bit programs are not seen: their system calls have no tracepoint".to_owned(),
-        "the function that answered is not seen: the answer is told from the state bits of the \
-         connection before and after the call"
+        "queries of 32-bit programs are not seen: their system calls have numbers of their own"
             .to_owned(),
+        "the function that answered is not seen: the answer is told from the state bits of the \
+         connection"
+            .to_owned(),
+        LATENCY.to_owned(),
     ];
     limits.extend(optional_limits(host));
-    let mut probes = vec![
-        probe("query_exit_getsockopt", "sys_exit_getsockopt"),
-        probe("query_exit_setsockopt", "sys_exit_setsockopt"),
-        probe("query_enter_getsockopt", "sys_enter_getsockopt"),
-        probe("query_enter_setsockopt", "sys_enter_setsockopt"),
-    ];
-    sockets(host, &mut probes, &mut limits);
-    probes.sort_by_key(Probe::opens);
+    if let Err(why) = require(host, CALLER_MEMBERS) {
+        limits.push(format!("refused MPTCP sockets are not seen: {why}"));
+    }
+    let (typed, raw) = ("query_tp_return", "query_raw_return");
     Ok(RungPlan {
         rung: Rung::Tracepoint,
-        probes,
+        probes: vec![at_return(host, typed, raw)?],
         outermost_probed: true,
         limits,
     })
 }
+
+/// The program where system calls return: the one that is told the types of its arguments, if the kernel describes them.
+fn at_return(host: &HostSupport, typed: &'static str, raw: &'static str) -> Result<Probe, String> {
+    /// The tracepoint where every system call returns.
+    const RETURN: &str = "sys_exit";
+    if !host.raw_tracepoints.iter().any(|known| known == RETURN) {
+        return Err(format!("this kernel has no tracepoint {RETURN}"));
+    }
+    Ok(match host.own_btf.objection() {
+        None => Probe {
+            program: typed,
+            target: Target::TypedTracepoint(RETURN),
+        },
+        Some(_why) => Probe {
+            program: raw,
+            target: Target::RawTracepoint(RETURN),
+        },
+    })
+}
+
+const LATENCY: &str = "how long an answer took is not known: only its end is seen";
 
 /// The function that sets options of MPTCP sockets.
 const SET: &str = "mptcp_setsockopt";
@@ -432,28 +461,13 @@ fn no_set() -> String {
     )
 }
 
-/// Sockets that are refused: no function of the kernel that can be probed on every kernel knows of them, but the system
-/// call does.
-fn sockets(host: &HostSupport, probes: &mut Vec<Probe>, limits: &mut Vec<String>) {
-    let objection = host
-        .tracefs
-        .objection()
-        .or_else(|| host.syscall_context.objection())
-        .map(str::to_owned)
-        .or_else(|| require(host, CALLER_MEMBERS).err());
-    if let Some(why) = objection {
-        limits.push(format!("refused MPTCP sockets are not seen: {why}"));
-        return;
-    }
-    for (program, name) in [
-        ("query_exit_socket", "sys_exit_socket"),
-        ("query_enter_socket", "sys_enter_socket"),
-    ] {
-        probes.push(Probe {
-            program,
-            target: Target::Tracepoint("syscalls", name),
-        });
-    }
+/// The function that makes sockets.
+const CREATE: &str = "__sock_create";
+
+fn no_create() -> String {
+    format!(
+        "refused MPTCP sockets are not seen: the kernel has no function {CREATE} that can be probed"
+    )
 }
 
 /// The function that answers a TCP socket, whatever it was asked for.
@@ -504,6 +518,16 @@ const FILE_MEMBERS: &[&str] = &[
     "socket_file",
     "socket_sk",
     "msk_flags",
+];
+
+/// What a system call was called with.
+const REGISTER_MEMBERS: &[&str] = &[
+    "regs_number",
+    "regs_argument_0",
+    "regs_argument_1",
+    "regs_argument_2",
+    "regs_argument_3",
+    "regs_argument_4",
 ];
 
 fn require(host: &HostSupport, fields: &[&str]) -> Result<(), String> {

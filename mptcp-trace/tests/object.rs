@@ -56,7 +56,7 @@ fn the_object_has_the_maps_the_loader_fills_and_reads() {
         "RECORDS",
         "QUERY_COUNTERS",
         "IN_FLIGHT",
-        "SYSCALL_IN_FLIGHT",
+        "QUOTAS",
         "PIDS",
         "FAMILY",
         "COMMS",

@@ -12,8 +12,8 @@ use mptcp_trace_common::{
     counter,
     record::{
         CONN_ASKED, CONN_EXISTING, CONN_FELL, CONN_TCP, CONN_TOLD, CONN_UNACCEPTED,
-        CONN_UNSEEN_BIRTH, Conn, KIND_ACCEPTED, KIND_CLOSED, NO_MIB, Owner, VIA_ACCEPT,
-        VIA_LISTENER, VIA_QUERY,
+        CONN_UNSEEN_BIRTH, CONN_UNTOLD, Conn, KIND_ACCEPTED, KIND_CLOSED, NO_MIB, Owner,
+        VIA_ACCEPT, VIA_LISTENER, VIA_QUERY,
     },
 };
 
@@ -22,7 +22,7 @@ use crate::{
     admit::{current_pid_in_namespace, is_tracer},
     emit,
     kernel::{Sock, current_cgroup, current_task, is_mptcp, now_ns, process_comm},
-    maps::{CONNS, FALLEN, LISTENERS, conn, listener},
+    maps::{CONNS, FALLEN, LISTENERS, OUTERMOST_PROBED, conn, listener},
 };
 
 /// The current process, as an owner.
@@ -109,13 +109,28 @@ pub(crate) fn used(sk: Sock, via: u8) {
 }
 
 /// The same where it matters whether the socket is the one that was noted down: another may live at its address
-/// now, if nobody saw it being made.
+/// now, if nobody saw it being made. `tgid` is the current process; what is known of the socket then.
 #[inline(always)]
-pub(crate) fn asked(sk: Sock) {
-    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
-    let inode = sk.inode().unwrap_or(0);
-    if conn(sk.0).is_none_or(|conn| conn.owner.tgid != tgid || conn.inode != inode) {
-        touched(sk.0, u32::from(VIA_QUERY));
+pub(crate) fn asked(sk: Sock, inode: u64, tgid: u32) -> Option<&'static mut Conn> {
+    match conn(sk.0) {
+        Some(conn) if conn.owner.tgid == tgid && conn.inode == inode => Some(conn),
+        Some(_) | None => {
+            touched(sk.0, u32::from(VIA_QUERY));
+            conn(sk.0)
+        }
+    }
+}
+
+/// A question about this socket was not traced: whoever judges the connection must know.
+#[inline(always)]
+pub(crate) fn untold(sk: Sock) {
+    // Where only inner functions are probed, it is a subflow that was asked.
+    let known = match conn(sk.0) {
+        None if OUTERMOST_PROBED.load() == 0 => sk.msk_of_subflow().and_then(|msk| conn(msk.0)),
+        known => known,
+    };
+    if let Some(conn) = known {
+        conn.state |= CONN_UNTOLD;
     }
 }
 

@@ -1,6 +1,6 @@
 //! Writes down what is to be said of a connection.
 
-use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid};
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use mptcp_trace_common::record::{
     ADMITTED, BY_TRACER, CONN_TOLD, CONN_UNACCEPTED, CONN_VALID_BYTES, CONN_VALID_FLAGS,
     CONN_VALID_OFF, CONN_VALID_SUBFLOW, CONN_VALID_SUBFLOWS, ConnRecord, KIND_BLACKHOLE, REFUSED,
@@ -10,7 +10,7 @@ use mptcp_trace_common::record::{
 use crate::{
     admit::{admit_owner, admit_socket_netns, is_tracer},
     emit,
-    kernel::{Fault, Sock, is_mptcp, now_ns, subflow_flags},
+    kernel::{Fault, Sock, endpoints, is_mptcp, now_ns, put_address, put_comm, subflow_flags},
     maps::{RUNG, conn},
 };
 
@@ -20,12 +20,12 @@ pub(crate) fn where_and_why(site: u8, mib: i32, refused: bool) -> u64 {
     u64::from(mib as u32) << 32 | u64::from(refused) << 8 | u64::from(site)
 }
 
-/// Sends a record of this kind about a socket, or counts why not. `happened_ns` is 0 for now.
+/// Sends a record of this kind about a socket, or counts why not and returns 0. `happened_ns` is 0 for now.
 ///
 /// A function of its own, called by many programs: inlined, it would be most of each.
 #[inline(never)]
 pub(crate) fn connection(kind: u32, sk: u64, where_and_why: u64, happened_ns: u64) -> u32 {
-    let Some(mut entry) = emit::reserve_connection() else {
+    let Some(mut entry) = emit::reserve_connection(kind) else {
         return 0;
     };
     // SAFETY: a record of nothing but zeroes is valid: integers and arrays of integers.
@@ -46,12 +46,17 @@ pub(crate) fn connection(kind: u32, sk: u64, where_and_why: u64, happened_ns: u6
     let pid_tgid = bpf_get_current_pid_tgid();
     record.current_tgid = (pid_tgid >> 32) as u32;
     record.current_tid = pid_tgid as u32;
-    record.current_comm = bpf_get_current_comm().unwrap_or([0; 16]);
+    put_comm(&mut record.current_comm);
     match describe(record, Sock(sk)) {
-        Ok(()) => emit::submit_connection(entry),
-        Err(Fault) => emit::discard_connection(entry),
+        Ok(()) => {
+            emit::submit_connection(entry);
+            1
+        }
+        Err(Fault) => {
+            emit::discard_connection(entry);
+            0
+        }
     }
-    0
 }
 
 #[inline(always)]
@@ -103,9 +108,9 @@ fn describe(record: &mut ConnRecord, sk: Sock) -> Result<(), Fault> {
         record.off_ms = off_ms;
         record.valid |= CONN_VALID_OFF;
     }
-    let ends = named.endpoints(record.family)?;
-    record.local_addr = ends.local_addr;
-    record.remote_addr = ends.remote_addr;
+    let ends = endpoints(&named, record.family)?;
+    put_address(&mut record.local_addr, ends.local_addr);
+    put_address(&mut record.remote_addr, ends.remote_addr);
     record.local_port = ends.local_port;
     record.remote_port_be = ends.remote_port_be;
     if let Ok(inode) = sk.inode() {

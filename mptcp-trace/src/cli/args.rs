@@ -137,6 +137,9 @@ pub struct ViewArgs {
     /// cause (repeatable)
     #[arg(long, value_name = "VERDICT|CAUSE", value_parser = FailOn::parse)]
     pub fail_on: Vec<FailOn>,
+    /// Of the same answers about a connection show the first, and with the next other one how often it was repeated
+    #[arg(long, conflicts_with_all = ["summary", "by"])]
+    pub coalesce: bool,
     /// Instead of lines print tables at the end (and on SIGUSR1): connections, fallbacks, questions and verdicts
     /// of each process, cause, and destination
     #[arg(long)]
@@ -235,6 +238,9 @@ pub struct AttachArgs {
     /// Size of the ring between kernel and tracer: a power of two, at least 4K
     #[arg(long, value_name = "BYTES", default_value = "4M", value_parser = parse_ring_size)]
     pub ring_size: u32,
+    /// Trace at most N questions of one process in a second, and count the others; 0: all of them
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    pub cap: u32,
 }
 
 /// Choices of `--attach`.

@@ -116,6 +116,7 @@ pub(super) fn config(host: &HostSupport, args: &AttachArgs, verbose: u8) -> Trac
         netns: Vec::new(),
         pid_namespace: host.pid_namespace,
         ring_bytes: args.ring_size,
+        cap: args.cap,
         debug: verbose >= 2,
     }
 }
@@ -129,14 +130,13 @@ fn break_query(plan: &mut Plan) {
                 | Target::Fexit(name)
                 | Target::Kprobe(name)
                 | Target::Kretprobe(name) => *name = name.replace("getsockopt", "setsockopt"),
-                Target::Tracepoint(_, name) => {
-                    *name = if name.starts_with("sys_enter") {
-                        "sys_enter_setsockopt"
+                Target::RawTracepoint(name) | Target::TypedTracepoint(name) => {
+                    *name = if *name == "sys_exit" {
+                        "sys_enter"
                     } else {
-                        "sys_exit_setsockopt"
+                        *name
                     };
                 }
-                Target::RawTracepoint(_) => {}
             }
         }
     }
@@ -314,13 +314,11 @@ fn facts(host: &HostSupport) -> Vec<FactLine> {
         mptcp_enabled,
         option,
         kprobes,
-        tracefs,
         symbols: _,
         btf_functions: _,
         function_numbers: _,
         layout: _,
         missing_members,
-        syscall_context,
         raw_tracepoints: _,
         cause_is_told,
         counters: _,
@@ -353,8 +351,6 @@ fn facts(host: &HostSupport) -> Vec<FactLine> {
         ("members", &members),
         ("kprobes", kprobes),
         ("cause told", &told),
-        ("tracefs", tracefs),
-        ("sys context", syscall_context),
         ("initial pidns", &initial),
     ]
     .into_iter()

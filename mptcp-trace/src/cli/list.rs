@@ -72,6 +72,7 @@ async fn list(args: &ListArgs, verbose: u8) -> Result<u8, Exit> {
         Told {
             findings: printed,
             not_shown: found.len() as u64 - printed,
+            coalesced: 0,
             evicted: 0,
         },
         &losses,

@@ -80,6 +80,7 @@ async fn trace(args: LiveArgs, verbose: u8) -> Result<u8, Exit> {
                 .collect::<anyhow::Result<_>>()?,
             pid_namespace: host.pid_namespace,
             ring_bytes: args.attach.ring_size,
+            cap: args.attach.cap,
             debug: verbose >= 2,
         })
     };

@@ -4,6 +4,7 @@ use std::{fs, io::ErrorKind, os::unix::fs::MetadataExt as _, path::Path};
 
 use super::args::{ViewArgs, WhichArgs, WhoseArgs};
 use crate::{
+    coalesce::Repeats,
     correlate::Limits,
     kernel::readable,
     model::Verdict,
@@ -58,6 +59,7 @@ pub(super) fn view(view: &ViewArgs, whose: &WhoseArgs) -> anyhow::Result<View> {
         wanted: wanted(&view.which, &view.verdict, whose)?,
         fail_on: view.fail_on.clone(),
         summary: tallies(&view.sums()),
+        repeats: view.coalesce.then(Repeats::default),
         limits: Limits {
             connections: usize::try_from(view.max_connections)?,
             ..Limits::STATED

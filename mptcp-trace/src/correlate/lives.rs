@@ -7,8 +7,8 @@ use std::{
 };
 
 use crate::model::{
-    Connection, ConnectionEvent, ConnectionId, LastAsked, Owner, Place, Process, Query, Socket,
-    SocketId, Verdict, Via,
+    Connection, ConnectionEvent, ConnectionId, LastAsked, Owner, Place, Process, Socket, SocketId,
+    Verdict, Via,
 };
 
 /// A fallback that was seen.
@@ -30,6 +30,8 @@ pub(super) struct Life {
     /// It was there before tracing began; and why it had fallen back by then, if it had.
     pub(super) existing: bool,
     pub(super) questions: u64,
+    /// It was asked again, and that was not traced.
+    pub(super) untold: bool,
     pub(super) asked: Option<LastAsked>,
     /// What was concluded of the last answer.
     pub(super) told: Option<Verdict>,
@@ -48,6 +50,7 @@ impl Life {
             fallen: None,
             existing: false,
             questions: 0,
+            untold: false,
             asked: None,
             told: None,
             admitted: false,
@@ -195,9 +198,4 @@ impl Lives {
         let ids: Vec<ConnectionId> = self.by_use.values().copied().collect();
         ids.into_iter().filter_map(|id| self.remove(id)).collect()
     }
-}
-
-/// When a question was answered.
-pub(super) fn answered_at(query: &Query) -> Duration {
-    query.asked_at + query.latency
 }

@@ -17,7 +17,7 @@ use std::{
 pub use books::{Books, growth, reconcile};
 
 use self::{
-    lives::{Fallen, Gone, Lives, answered_at},
+    lives::{Fallen, Gone, Lives},
     order::Arriving,
 };
 use crate::model::{
@@ -145,10 +145,11 @@ impl Correlator {
         self.waited_until(Duration::MAX, ready);
     }
 
-    /// Nothing more will come.
-    pub fn finish(&mut self, facts: &Facts, ready: &mut Vec<Finding>) {
+    /// Nothing more will come. `untold` questions were not traced; whether about those that live is not known.
+    pub fn finish(&mut self, untold: u64, facts: &Facts, ready: &mut Vec<Finding>) {
         self.cut_off(facts, ready);
-        for gone in self.lives.drain() {
+        for mut gone in self.lives.drain() {
+            gone.1.untold = untold > 0;
             self.close(gone, ClosedBy::Exit, self.latest, facts, ready);
         }
     }
@@ -237,7 +238,7 @@ impl Correlator {
             life.told = Some(judgement.verdict);
             life.asked = Some(LastAsked::of(query));
         }
-        let at = answered_at(query);
+        let at = query.answered_at();
         self.close_both(before, oldest, at, facts, ready);
         ready.push(Finding::Query(event));
     }
@@ -259,7 +260,8 @@ impl Correlator {
                 self.acceptances += 1;
                 let (id, at) = (event.connection.id, event.connection.at);
                 self.tell_waiting(id, ready);
-                if let Some(gone) = self.lives.remove(id) {
+                if let Some(mut gone) = self.lives.remove(id) {
+                    gone.1.untold = event.connection.untold;
                     self.close(gone, ClosedBy::Death, at, facts, ready);
                 }
             }
@@ -370,6 +372,7 @@ impl Correlator {
             socket: life.socket,
             asked: life.asked,
             questions: life.questions,
+            doubt: life.untold.then(|| doubt(closed_by).into()),
         })));
     }
 
@@ -441,10 +444,22 @@ impl Correlator {
     }
 }
 
+/// Why a verdict may be wrong where questions are missing.
+fn doubt(closed_by: ClosedBy) -> &'static str {
+    match closed_by {
+        ClosedBy::Death | ClosedBy::Eviction => {
+            "it was asked about since, and that was not traced (capped, or lost)"
+        }
+        ClosedBy::Exit => {
+            "questions were not traced (capped, or lost), perhaps about this connection"
+        }
+    }
+}
+
 /// When something happened: a question, when it was answered.
 fn happened_at(event: &Finding) -> Duration {
     match event {
-        Finding::Query(event) => answered_at(&event.query),
+        Finding::Query(event) => event.query.answered_at(),
         Finding::Connection(event) => event.connection.at,
         Finding::Verdict(event) => event.at,
         Finding::Refusal(event) => event.refusal.at,

@@ -58,6 +58,7 @@ pub(super) fn connection(kind: ConnectionKind, at_ms: u64, address: u64) -> Conn
         subflows: None,
         evidence: Vec::new(),
         existing: false,
+        untold: false,
         fell_back: Some(true),
         late: false,
         current: (0, String::new()),
@@ -156,7 +157,7 @@ fn a_clock_ends_the_wait_too_but_leaves_records_time_to_arrive() {
     correlator.clock(Duration::from_millis(1_300), &facts, &mut ready);
     assert_eq!(told(&mut ready), [(0xa, Some(1))]);
     correlator.take(unaccepted(2_000, 0xb), &facts, &mut ready);
-    correlator.finish(&facts, &mut ready);
+    correlator.finish(0, &facts, &mut ready);
     assert_eq!(told(&mut ready), [(0xb, Some(1))]);
 }
 
@@ -177,7 +178,7 @@ fn whoever_accepts_decides_whether_it_is_wanted() {
     correlator.take(unaccepted(30, 0xb), &facts, &mut ready);
     correlator.take(accepted(40, 0xb, 6, false), &facts, &mut ready);
     correlator.take(unwanted(50, 0xc), &facts, &mut ready);
-    correlator.finish(&facts, &mut ready);
+    correlator.finish(0, &facts, &mut ready);
     assert_eq!(told(&mut ready), []);
     assert_eq!(correlator.filtered(), 2);
 }

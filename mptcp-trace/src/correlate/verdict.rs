@@ -3,7 +3,7 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use super::lives::{Fallen, Life, answered_at};
+use super::lives::{Fallen, Life};
 use crate::model::{
     Answer, Api, Facts, Judgement, Protocol, Query, Rung, TcpState, Verdict, find_cause, short,
 };
@@ -31,7 +31,7 @@ pub(super) fn of_answer(query: &Query, life: Option<&Life>, facts: &Facts) -> Op
             Some(bare(Verdict::Unsupported, said))
         }
         Answer::Tcp => Some(match fallen {
-            Some(fallen) => explained(fallen, answered_at(query)),
+            Some(fallen) => explained(fallen, query.answered_at()),
             None if query.protocol() == Protocol::Tcp => {
                 bare(Verdict::PlainTcp, never_mptcp(query, facts))
             }
@@ -48,7 +48,7 @@ fn told_mptcp(query: &Query, fallen: Option<&Fallen>) -> Judgement {
     let state = query.socket.state;
     if !query.api.sees_fallbacks() {
         if let Some(fallen) = fallen {
-            return misled(query.api, fallen, answered_at(query));
+            return misled(query.api, fallen, query.answered_at());
         }
         if query.fell_back == Some(true) {
             let api = query.api.name();

@@ -56,7 +56,7 @@ fn make(deed: Deed, at_ms: u64, number: u64) -> Finding {
             Finding::Query(QueryEvent {
                 query: Query {
                     asked_at: Duration::from_millis(at_ms),
-                    latency: Duration::ZERO,
+                    latency: None,
                     process: Process {
                         pid: 9,
                         tid: 9,
@@ -79,6 +79,7 @@ fn make(deed: Deed, at_ms: u64, number: u64) -> Finding {
                 },
                 time: SystemTime::UNIX_EPOCH,
                 judgement: None,
+                repeats: 0,
             })
         }
     }
@@ -115,7 +116,7 @@ fn told_of(events: Vec<Finding>, limits: Limits) -> Vec<Finding> {
         assert!(correlator.arriving.len() <= limits.arriving);
         assert!(correlator.waiting.len() <= limits.waiting);
     }
-    correlator.finish(&facts, &mut ready);
+    correlator.finish(0, &facts, &mut ready);
     ready
 }
 
@@ -392,5 +393,48 @@ proptest! {
         // The limits are asserted after each event.
         let limits = Limits { arriving: 6, waiting: 4, connections: 5 };
         told_of(events_of(&happened), limits);
+    }
+}
+
+#[test]
+fn a_verdict_that_a_missing_question_can_have_spoiled_says_so() {
+    let facts = facts();
+    let doubts = |untold_of_it: bool, dies: bool, untold: u64| {
+        let mut correlator = Correlator::default();
+        let mut ready = Vec::new();
+        let mut deeds = vec![make(IS_MPTCP, 1, 1), make(Deed::Falls, 2, 1)];
+        if dies {
+            deeds.push(event(crate::model::Connection {
+                untold: untold_of_it,
+                ..connection(ConnectionKind::Closed, 3, 1)
+            }));
+        }
+        for deed in deeds {
+            correlator.take(deed, &facts, &mut ready);
+        }
+        correlator.finish(untold, &facts, &mut ready);
+        let doubts: Vec<_> = ready
+            .iter()
+            .filter_map(|finding| match finding {
+                Finding::Verdict(event) => Some(event.doubt.as_deref()),
+                Finding::Query(_) | Finding::Connection(_) | Finding::Refusal(_) => None,
+            })
+            .collect();
+        let [doubt] = doubts[..] else {
+            panic!("{ready:?}")
+        };
+        doubt.map(|it| it.split(',').next().unwrap().to_owned())
+    };
+    let of_it = Some("it was asked about since".to_owned());
+    let perhaps = Some("questions were not traced (capped".to_owned());
+    for (untold_of_it, dies, untold, says) in [
+        (false, true, 0, &None),
+        // Others' questions do not matter where the kernel half knows which connection they were about.
+        (false, true, 7, &None),
+        (true, true, 1, &of_it),
+        (false, false, 0, &None),
+        (false, false, 7, &perhaps),
+    ] {
+        assert_eq!(&doubts(untold_of_it, dies, untold), says);
     }
 }

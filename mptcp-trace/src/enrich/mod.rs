@@ -21,6 +21,7 @@ pub fn query(facts: &Facts, query: Query) -> QueryEvent {
         query,
         time,
         judgement: None,
+        repeats: 0,
     }
 }
 

@@ -11,17 +11,16 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use mptcp_trace_common::layout::{
     ABSENT, BIT, KernelLayout, KernelNumbers, MemberSpec, NO_NUMBER, RENAMED,
-    SYSCALL_CONTEXT_OFFSET,
 };
 
 use self::raw::{Kind, Place, Types};
-use super::Fact;
 
 /// The running kernel's own description.
 pub const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 
 /// Functions whose description decides about a rung.
-const FUNCTIONS: [&str; 20] = [
+const FUNCTIONS: [&str; 21] = [
+    "__sock_create",
     "mptcp_getsockopt",
     "tcp_getsockopt",
     "do_tcp_getsockopt",
@@ -55,7 +54,8 @@ const NUMBERED_TOO: [&str; 5] = [
 ];
 
 /// Tracepoints that a probe may hang on; the kernel has a type of this name with `btf_trace_` before it.
-const TRACEPOINTS: [&str; 6] = [
+const TRACEPOINTS: [&str; 7] = [
+    "sys_exit",
     "inet_sock_set_state",
     "tcp_destroy_sock",
     "subflow_check_data_avail",
@@ -63,6 +63,10 @@ const TRACEPOINTS: [&str; 6] = [
     "sock_send_length",
     "sock_recv_length",
 ];
+
+/// Types of tracepoints of which the number is wanted: the one that a program is told the arguments of, and the one on which
+/// `doctor` hangs it to see that it is found out.
+const TYPED: [&str; 2] = ["btf_trace_sys_exit", "btf_trace_sys_enter"];
 
 /// The enumeration of MPTCP's counters, which also names the causes of fallbacks.
 const COUNTERS: &str = "linux_mptcp_mib_field";
@@ -88,9 +92,7 @@ pub struct BtfFacts {
     pub counters: Vec<(i32, String)>,
     /// Numbers of what the kernel says of a mapping.
     pub numbers: KernelNumbers,
-    /// Does the context of syscall tracepoints look as the probes expect?
-    pub syscall_context: Fact,
-    /// The functions with their numbers among the types.
+    /// The functions, and the typed tracepoints, with their numbers among the types.
     pub function_numbers: BTreeMap<&'static str, u32>,
 }
 
@@ -105,7 +107,6 @@ impl Default for BtfFacts {
             cause_is_told: false,
             counters: Vec::new(),
             numbers: KernelNumbers::NONE,
-            syscall_context: Fact::Unknown("no type information".into()),
             function_numbers: BTreeMap::new(),
         }
     }
@@ -178,7 +179,6 @@ pub fn parse(bytes: Vec<u8>) -> anyhow::Result<BtfFacts> {
         counters: index.counters.clone(),
         numbers: index.numbers,
         has_mptcp: index.structs.contains_key(&b"mptcp_sock"[..]),
-        syscall_context: index.syscall_context(),
         function_numbers: index.numbered_functions(),
     })
 }
@@ -219,6 +219,9 @@ impl<'a> Index<'a> {
                     }
                 }
                 Kind::Typedef => {
+                    if let Some(name) = wanted.typed.get(types.name(&it)) {
+                        index.functions.insert(name, (number, it.size_or_type));
+                    }
                     if let Some(name) = types.name(&it).strip_prefix(b"btf_trace_")
                         && let Some(name) = wanted.tracepoints.get(name)
                     {
@@ -315,26 +318,6 @@ impl<'a> Index<'a> {
             .with_context(|| format!("this kernel has no struct {name}"))?;
         self.types.locate(*number, path)
     }
-
-    /// The verifier wants literal offsets into the context: compare them with this kernel's.
-    fn syscall_context(&self) -> Fact {
-        let places = [
-            ("trace_event_raw_sys_enter", "args"),
-            ("trace_event_raw_sys_exit", "ret"),
-        ];
-        for (name, member) in places {
-            match self.locate(name, member) {
-                Ok((offset, _)) if offset as usize == SYSCALL_CONTEXT_OFFSET => {}
-                Ok((offset, _)) => {
-                    return Fact::No(format!(
-                        "{name}.{member} is at {offset} where {SYSCALL_CONTEXT_OFFSET} is expected"
-                    ));
-                }
-                Err(why) => return Fact::No(format!("{name}.{member}: {why:#}")),
-            }
-        }
-        Fact::Yes
-    }
 }
 
 /// The names that are looked for: a hundred thousand types are compared with them.
@@ -342,6 +325,7 @@ struct Wanted {
     structs: Names,
     functions: Names,
     tracepoints: Names,
+    typed: Names,
 }
 
 /// Names by their bytes.
@@ -367,12 +351,12 @@ impl Wanted {
         let members = KernelLayout::MEMBERS.iter();
         let structs = members
             .filter_map(|member| member.path.split('.').next())
-            .chain(["mptcp_sock", "task_struct"])
-            .chain(["trace_event_raw_sys_enter", "trace_event_raw_sys_exit"]);
+            .chain(["mptcp_sock", "task_struct"]);
         Self {
             structs: Names::new(structs),
             functions: Names::new(FUNCTIONS.into_iter().chain(NUMBERED_TOO)),
             tracepoints: Names::new(TRACEPOINTS),
+            typed: Names::new(TYPED),
         }
     }
 }
@@ -452,6 +436,5 @@ mod tests {
                 .any(|(_, name)| name == "MPTCP_MIB_MPCAPABLEACTIVEFALLBACK")
         );
         assert_ne!(facts.numbers, KernelNumbers::NONE);
-        assert_eq!(facts.syscall_context, Fact::Yes);
     }
 }

@@ -68,8 +68,6 @@ pub struct HostSupport {
     pub option: Fact,
     /// Can functions be probed with breakpoints?
     pub kprobes: Fact,
-    /// Is tracefs mounted, or may we mount it for ourselves?
-    pub tracefs: Fact,
     /// Symbols of the kernel that the rungs ask for.
     pub symbols: Symbols,
     /// Functions of the kernel that its BTF describes.
@@ -80,8 +78,6 @@ pub struct HostSupport {
     pub layout: KernelLayout,
     /// Members that could not be resolved, with the reason.
     pub missing_members: Vec<(String, String)>,
-    /// Does the context of syscall tracepoints look as the probes expect?
-    pub syscall_context: Fact,
     /// Tracepoints of the kernel that its BTF describes.
     pub raw_tracepoints: Vec<String>,
     /// Is the function that decides fallbacks told their cause?
@@ -122,7 +118,6 @@ pub fn inspect(btf_file: Option<&PathBuf>) -> HostSupport {
         mptcp_enabled: system::mptcp_enabled(),
         option: system::option_known(),
         kprobes: system::kprobes(),
-        tracefs: system::tracefs(),
         btf,
         own_btf,
         symbols,
@@ -131,7 +126,6 @@ pub fn inspect(btf_file: Option<&PathBuf>) -> HostSupport {
         function_numbers: numbers.unwrap_or(facts.function_numbers),
         layout: facts.layout,
         missing_members: facts.missing,
-        syscall_context: facts.syscall_context,
         raw_tracepoints: facts.tracepoints,
         cause_is_told: facts.cause_is_told,
         counters: facts.counters,

@@ -7,7 +7,8 @@ use std::{
 };
 
 /// Functions we look for.
-const WANTED: [&str; 19] = [
+const WANTED: [&str; 20] = [
+    "__sock_create",
     "mptcp_getsockopt",
     "mptcp_getsockopt_sol_tcp",
     "tcp_getsockopt",

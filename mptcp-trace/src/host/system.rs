@@ -1,10 +1,10 @@
 //! Facts that one look at a file or one harmless system call tells.
 
-use std::{fs, io::ErrorKind, os::fd::AsRawFd as _, os::unix::fs::MetadataExt as _, path::Path};
+use std::{fs, io::ErrorKind, os::fd::AsRawFd as _, os::unix::fs::MetadataExt as _};
 
 use socket2::{Domain, Socket, Type};
 
-use super::{Fact, PidNamespace, btf::KERNEL_BTF, privileges};
+use super::{Fact, PidNamespace, btf::KERNEL_BTF};
 
 /// The settings of MPTCP in our own network namespace (`sysctl net.mptcp`), by name.
 #[must_use]
@@ -52,20 +52,6 @@ fn exists(path: &str, option: &str) -> Fact {
         }
         Err(why) => Fact::Unknown(format!("cannot look at {path}: {why}")),
     }
-}
-
-/// Where tracefs is mounted on most systems.
-pub const TRACEFS: &str = "/sys/kernel/tracing";
-
-/// Is tracefs mounted, or may we mount it for ourselves?
-#[must_use]
-pub fn tracefs() -> Fact {
-    if Path::new(TRACEFS).join("events").is_dir() || privileges::may_make_namespaces() {
-        return Fact::Yes;
-    }
-    Fact::No(format!(
-        "{TRACEFS} is not mounted or not readable, and this process may not mount it for itself"
-    ))
 }
 
 /// Does `net.mptcp.enabled` allow new MPTCP sockets in our network namespace?

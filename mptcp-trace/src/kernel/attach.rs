@@ -6,14 +6,13 @@ use anyhow::Context as _;
 use aya::{
     Ebpf,
     maps::{Array, HashMap},
-    programs::{FEntry, FExit, Iter, KProbe, Program, ProgramError, RawTracePoint, TracePoint},
+    programs::{BtfTracePoint, FEntry, FExit, Iter, KProbe, Program, ProgramError, RawTracePoint},
 };
 
 use super::{
     counters,
     load::{TracerConfig, load},
     ring::{LogRing, RecordRing},
-    tracefs::with_tracefs,
     trial, types,
     verify::{self, Load, Refusals},
 };
@@ -137,23 +136,17 @@ impl Tracer {
                 tracer.note(program, opens);
             }
         }
-        let of_fallback = fallback.iter().flat_map(|it| &it.probes);
-        let needs_tracefs = of_fallback
-            .chain(&plan.probes)
-            .any(|probe| matches!(probe.target, Target::Tracepoint(..)));
-        with_tracefs(needs_tracefs, || {
-            // Connections are noted down before anything is asked about them.
-            if let Some(fallback) = fallback {
-                tracer
-                    .attach_all(&fallback.probes, &refused)
-                    .map_err(|why| AttachError {
-                        sensor: FALLBACK,
-                        rung: fallback.rung,
-                        why,
-                    })?;
-            }
-            tracer.attach_all(&plan.probes, &refused).map_err(wrap)
-        })?;
+        // Connections are noted down before anything is asked about them.
+        if let Some(fallback) = fallback {
+            tracer
+                .attach_all(&fallback.probes_beside(plan), &refused)
+                .map_err(|why| AttachError {
+                    sensor: FALLBACK,
+                    rung: fallback.rung,
+                    why,
+                })?;
+        }
+        tracer.attach_all(&plan.probes, &refused).map_err(wrap)?;
         Ok(tracer)
     }
 
@@ -167,7 +160,7 @@ impl Tracer {
         let mut loads: Vec<Load> = plan.probes.iter().map(Load::of).collect();
         if let Some(fallback) = fallback {
             // The dearest stand at the end of the plan, and are begun first: else they would be waited for in the end.
-            loads.extend(fallback.probes.iter().rev().map(Load::of));
+            loads.extend(fallback.probes_beside(plan).iter().rev().map(Load::of));
             loads.push(Load::through(LISTER, FILES));
         }
         let mut refused = verify::load(&mut self.ebpf, &loads, &self.functions);
@@ -507,8 +500,8 @@ fn attach(program: &mut Program, target: &Target) -> anyhow::Result<()> {
         Target::Kprobe(function) | Target::Kretprobe(function) => {
             <&mut KProbe>::try_from(program)?.attach(function, 0)?;
         }
-        Target::Tracepoint(category, name) => {
-            <&mut TracePoint>::try_from(program)?.attach(category, name)?;
+        Target::TypedTracepoint(_) => {
+            <&mut BtfTracePoint>::try_from(program)?.attach()?;
         }
         Target::RawTracepoint(name) => {
             <&mut RawTracePoint>::try_from(program)?.attach(name)?;
@@ -525,7 +518,7 @@ fn detach(program: &mut Program) -> Result<(), ProgramError> {
         program.unload()
     } else if let Ok(program) = <&mut KProbe>::try_from(&mut *program) {
         program.unload()
-    } else if let Ok(program) = <&mut TracePoint>::try_from(&mut *program) {
+    } else if let Ok(program) = <&mut BtfTracePoint>::try_from(&mut *program) {
         program.unload()
     } else {
         <&mut RawTracePoint>::try_from(program).and_then(RawTracePoint::unload)

@@ -9,10 +9,7 @@ use aya::{
     programs::Program,
 };
 use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_prog_info};
-use mptcp_trace_common::{
-    counter,
-    record::{InFlight, SyscallInFlight},
-};
+use mptcp_trace_common::{counter, record::InFlight};
 
 use crate::{
     model::Loss,
@@ -22,8 +19,7 @@ use crate::{
 /// Counters of the query sensor, summed over the CPUs.
 pub(super) fn query(ebpf: &Ebpf) -> anyhow::Result<Loss> {
     let mut loss = sums(ebpf, "QUERY_COUNTERS", QUERY)?;
-    loss.unfinished += open_questions(ebpf, "IN_FLIGHT")?;
-    loss.unfinished += open_questions(ebpf, "SYSCALL_IN_FLIGHT")?;
+    loss.unfinished += open_questions(ebpf)?;
     Ok(loss)
 }
 
@@ -47,6 +43,7 @@ fn sums(ebpf: &Ebpf, name: &str, sensor: &str) -> anyhow::Result<Loss> {
         seen: sum(counter::SEEN)?,
         emitted: sum(counter::EMITTED)?,
         filtered: sum(counter::FILTERED)?,
+        capped: sum(counter::CAPPED)?,
         ring_full: sum(counter::RING_FULL)?,
         faulted: sum(counter::FAULTED)?,
         table_full: sum(counter::TABLE_FULL)?,
@@ -57,18 +54,14 @@ fn sums(ebpf: &Ebpf, name: &str, sensor: &str) -> anyhow::Result<Loss> {
 }
 
 /// Questions whose return was not seen yet.
-fn open_questions(ebpf: &Ebpf, name: &str) -> anyhow::Result<u64> {
+fn open_questions(ebpf: &Ebpf) -> anyhow::Result<u64> {
     let map = ebpf
-        .map(name)
-        .with_context(|| format!("the BPF object has no map {name}"))?;
+        .map("IN_FLIGHT")
+        .context("the BPF object has no map IN_FLIGHT")?;
     // Only the keys are read; the type of the values has to fit all the same.
-    let count = match name {
-        "IN_FLIGHT" => HashMap::<&MapData, u64, [u8; size_of::<InFlight>()]>::try_from(map)
-            .map(|map| map.keys().filter(Result::is_ok).count()),
-        _ => HashMap::<&MapData, u64, [u8; size_of::<SyscallInFlight>()]>::try_from(map)
-            .map(|map| map.keys().filter(Result::is_ok).count()),
-    };
-    Ok(count.with_context(|| format!("map {name} has another type"))? as u64)
+    let map = HashMap::<&MapData, u64, [u8; size_of::<InFlight>()]>::try_from(map)
+        .context("map IN_FLIGHT has another type")?;
+    Ok(map.keys().filter(Result::is_ok).count() as u64)
 }
 
 /// How often the kernel skipped a program because one was running on that CPU already.

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use aya::{Ebpf, EbpfLoader};
 use mptcp_trace_common::{
     filter::{BY_COMM, BY_NETNS, BY_PID, FOLLOW, FilterConfig},
-    layout::{KernelLayout, KernelNumbers},
+    layout::{KernelLayout, KernelNumbers, NO_SYSCALL, SyscallNumbers},
     record::{ABI_SYMBOL, ABI_VERSION, RUNG_FEXIT, RUNG_KPROBE, RUNG_TRACEPOINT},
 };
 use rustix::{
@@ -45,6 +45,8 @@ pub struct TracerConfig {
     pub pid_namespace: Option<PidNamespace>,
     /// Size of the ring, bytes: a power of two, at least a page.
     pub ring_bytes: u32,
+    /// How many questions of one process are traced in a second; 0: all.
+    pub cap: u32,
     /// Let the programs log what they do.
     pub debug: bool,
 }
@@ -78,6 +80,10 @@ pub(super) fn load(
     };
     let decision_probed = u32::from(fallback.is_some_and(|plan| plan.decision_probed));
     let children_probed = u32::from(fallback.is_some_and(|plan| plan.children_probed));
+    let syscalls = syscall_numbers().to_bytes();
+    let life_at_return = u32::from(fallback.is_some_and(|it| it.shares_with(rung)));
+    let room_for_questions = u64::from(config.ring_bytes) / 4 * 3;
+    let room_for_lives = u64::from(config.ring_bytes) / 8 * 7;
     let level: u8 = if config.debug {
         aya_log::Level::Debug as u8
     } else {
@@ -96,16 +102,32 @@ pub(super) fn load(
         .override_global("RUNG", &rung_number, true)
         .override_global("DECISION_PROBED", &decision_probed, true)
         .override_global("CHILDREN_PROBED", &children_probed, true)
+        .override_global("CAP", &config.cap, true)
+        .override_global("SYSCALLS", &syscalls[..], true)
+        .override_global("LIFE_AT_RETURN", &life_at_return, true)
+        .override_global("ROOM_FOR_QUESTIONS", &room_for_questions, true)
+        .override_global("ROOM_FOR_LIVES", &room_for_lives, true)
         .override_global(aya_log::LEVEL, &level, true)
         .map_max_entries("RECORDS", config.ring_bytes);
     // Memory only for the way that is in use.
-    match rung.rung {
-        Rung::Tracepoint => loader.map_max_entries("IN_FLIGHT", 1),
-        Rung::Fexit | Rung::Kprobe => loader.map_max_entries("SYSCALL_IN_FLIGHT", 1),
-    };
+    if rung.rung == Rung::Tracepoint {
+        loader.map_max_entries("IN_FLIGHT", 1);
+    }
     loader
         .load(super::OBJECT)
         .context("cannot load the BPF object into this kernel")
+}
+
+/// The numbers of system calls on the architecture that this program was built for, which is that of the kernel.
+fn syscall_numbers() -> SyscallNumbers {
+    let number = |number: libc::c_long| u32::try_from(number).unwrap_or(NO_SYSCALL);
+    SyscallNumbers {
+        getsockopt: number(libc::SYS_getsockopt),
+        setsockopt: number(libc::SYS_setsockopt),
+        socket: number(libc::SYS_socket),
+        accept: number(libc::SYS_accept),
+        accept4: number(libc::SYS_accept4),
+    }
 }
 
 /// A loader that has not read the kernel's types.

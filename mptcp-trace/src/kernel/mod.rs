@@ -4,7 +4,6 @@ mod attach;
 mod counters;
 mod load;
 mod ring;
-mod tracefs;
 mod trial;
 mod types;
 mod verify;

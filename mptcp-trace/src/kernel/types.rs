@@ -1,7 +1,7 @@
 //! The kernel's types as aya wants to be told them.
 //!
 //! aya asks them for the number of a function, and for nothing else. To tell it that, a description is made in which
-//! the functions that are probed have the numbers that they have in the kernel, and nothing else is told: it is read in
+//! the functions and tracepoints that are probed have the numbers that they have in the kernel, and nothing else is told: it is read in
 //! a tenth of the time that the whole would take, and needs a tenth of the memory.
 
 use std::collections::BTreeMap;
@@ -12,8 +12,10 @@ use aya::{Btf, Endianness};
 /// Bytes of a header, and of a type without anything behind it.
 const HEADER_BYTES: u32 = 24;
 const TYPE_BYTES: u32 = 12;
-/// A type that is declared only (`BTF_KIND_FWD`), and a function (`BTF_KIND_FUNC`).
+/// A type that is declared only (`BTF_KIND_FWD`), another name for one (`BTF_KIND_TYPEDEF`), and a function
+/// (`BTF_KIND_FUNC`).
 const DECLARED: u32 = 7 << 24;
+const NAMED: u32 = 8 << 24;
 const FUNCTION: u32 = 12 << 24;
 
 /// More types than any kernel has: beyond that the numbers are wrong.
@@ -42,7 +44,8 @@ fn bytes(numbers: &BTreeMap<&str, u32>) -> anyhow::Result<Vec<u8>> {
                 let at = u32::try_from(strings.len())?;
                 strings.extend(name.as_bytes());
                 strings.push(0);
-                (at, FUNCTION)
+                let is_tracepoint = name.starts_with("btf_trace_");
+                (at, if is_tracepoint { NAMED } else { FUNCTION })
             }
         };
         types.extend([name, kind, 0].into_iter().flat_map(u32::to_le_bytes));
@@ -73,6 +76,9 @@ mod tests {
             assert_eq!(found.unwrap(), number, "{name}");
         }
         assert!(types.id_by_type_name_kind("other", BtfKind::Func).is_err());
+        let types = of_functions(&BTreeMap::from([("btf_trace_sys_exit", 9)])).unwrap();
+        let found = types.id_by_type_name_kind("btf_trace_sys_exit", BtfKind::Typedef);
+        assert_eq!(found.unwrap(), 9);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::{
 use anyhow::Context as _;
 use aya::{
     Btf, Ebpf,
-    programs::{FEntry, FExit, Iter, KProbe, Program, RawTracePoint, TracePoint},
+    programs::{BtfTracePoint, FEntry, FExit, Iter, KProbe, Program, RawTracePoint},
 };
 
 use super::types;
@@ -35,6 +35,8 @@ enum How {
     /// It is verified against the function that it hangs on.
     Fentry(String),
     Fexit(String),
+    /// This one against the arguments of a tracepoint.
+    Typed(&'static str),
     /// And this one against what it goes through.
     Iter(&'static str),
     /// It can hang anywhere.
@@ -47,10 +49,8 @@ impl Load {
         let how = match &probe.target {
             Target::Fentry(function) => How::Fentry(function.clone()),
             Target::Fexit(function) => How::Fexit(function.clone()),
-            Target::Kprobe(_)
-            | Target::Kretprobe(_)
-            | Target::Tracepoint(..)
-            | Target::RawTracepoint(_) => How::Alone,
+            Target::TypedTracepoint(name) => How::Typed(name),
+            Target::Kprobe(_) | Target::Kretprobe(_) | Target::RawTracepoint(_) => How::Alone,
         };
         Self {
             program: probe.program,
@@ -59,10 +59,11 @@ impl Load {
         }
     }
 
-    /// The function whose number has to be known.
+    /// The function, or the type of a tracepoint, whose number has to be known.
     fn function(&self) -> Option<Cow<'_, str>> {
         match &self.how {
             How::Fentry(function) | How::Fexit(function) => Some(function.into()),
+            How::Typed(tracepoint) => Some(format!("btf_trace_{tracepoint}").into()),
             How::Iter(what) => Some(format!("bpf_iter_{what}").into()),
             How::Alone => None,
         }
@@ -168,11 +169,12 @@ fn verify(
     match how {
         How::Fentry(function) => <&mut FEntry>::try_from(program)?.load(function, types()?)?,
         How::Fexit(function) => <&mut FExit>::try_from(program)?.load(function, types()?)?,
+        How::Typed(tracepoint) => {
+            <&mut BtfTracePoint>::try_from(program)?.load(tracepoint, types()?)?;
+        }
         How::Iter(what) => <&mut Iter>::try_from(program)?.load(what, types()?)?,
         How::Alone => {
             if let Ok(program) = <&mut KProbe>::try_from(&mut *program) {
-                program.load()?;
-            } else if let Ok(program) = <&mut TracePoint>::try_from(&mut *program) {
                 program.load()?;
             } else {
                 <&mut RawTracePoint>::try_from(program)

@@ -248,6 +248,8 @@ pub struct Connection {
     pub evidence: Vec<Evidence>,
     /// It was there before tracing began.
     pub existing: bool,
+    /// It was asked about since the last question that was traced, and that one was not: capped, or lost.
+    pub untold: bool,
     /// Whether it has fallen back by now, if that is known.
     pub fell_back: Option<bool>,
     /// It was not seen when it happened, but found later.

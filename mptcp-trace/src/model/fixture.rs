@@ -108,6 +108,7 @@ impl Row {
                 subflows: None,
                 evidence: Vec::new(),
                 existing: false,
+                untold: false,
                 fell_back: Some(self.kind == ConnectionKind::Fallback),
                 late: false,
                 current: (0, String::new()),
@@ -128,7 +129,7 @@ impl Row {
         Finding::Query(QueryEvent {
             query: Query {
                 asked_at: Duration::from_millis(self.at_ms),
-                latency: Duration::ZERO,
+                latency: None,
                 process: self.process(),
                 socket: self.socket(),
                 id: Some(self.id()),
@@ -142,6 +143,7 @@ impl Row {
             },
             time: SystemTime::UNIX_EPOCH,
             judgement: self.judgement(),
+            repeats: 0,
         })
     }
 
@@ -164,6 +166,7 @@ impl Row {
             socket: self.socket(),
             asked: None,
             questions: 0,
+            doubt: None,
         }))
     }
 }

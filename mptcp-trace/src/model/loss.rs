@@ -13,6 +13,8 @@ pub struct Loss {
     pub emitted: u64,
     /// Left out: the filter asked for others.
     pub filtered: u64,
+    /// Left out: the process had asked more often in that second than is traced (`--cap`).
+    pub capped: u64,
     /// Lost: the ring was full.
     pub ring_full: u64,
     /// Lost: kernel memory could not be read.
@@ -29,7 +31,7 @@ pub struct Loss {
 
 impl Loss {
     /// Number of counters.
-    pub const COUNTERS: usize = 9;
+    pub const COUNTERS: usize = 10;
 
     /// Every counter with its name, in the order in which they are told.
     #[must_use]
@@ -40,6 +42,7 @@ impl Loss {
             seen,
             emitted,
             filtered,
+            capped,
             ring_full,
             faulted,
             table_full,
@@ -51,6 +54,7 @@ impl Loss {
             ("seen", *seen),
             ("emitted", *emitted),
             ("filtered", *filtered),
+            ("capped", *capped),
             ("ring_full", *ring_full),
             ("faulted", *faulted),
             ("table_full", *table_full),
@@ -68,6 +72,7 @@ impl Loss {
             seen: value("seen"),
             emitted: value("emitted"),
             filtered: value("filtered"),
+            capped: value("capped"),
             ring_full: value("ring_full"),
             faulted: value("faulted"),
             table_full: value("table_full"),
@@ -75,6 +80,12 @@ impl Loss {
             missed: value("missed"),
             unfollowed: value("unfollowed"),
         }
+    }
+
+    /// What was seen and wanted but did not become a record, for whatever reason.
+    #[must_use]
+    pub fn untold(&self) -> u64 {
+        self.capped + self.lost() + self.missed
     }
 
     /// Questions that were seen and wanted, but did not become records.
@@ -86,7 +97,7 @@ impl Loss {
     /// The identity that must hold: everything seen is accounted for.
     #[must_use]
     pub fn balances(&self) -> bool {
-        self.seen == self.emitted + self.filtered + self.lost()
+        self.seen == self.emitted + self.filtered + self.capped + self.lost()
     }
 }
 
@@ -136,12 +147,19 @@ pub struct LossReport {
 }
 
 impl LossReport {
-    /// True if nothing was lost.
+    /// True if nothing that was wanted is missing.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.sensors.iter().all(|loss| {
-            loss.lost() == 0 && loss.missed == 0 && loss.unfollowed == 0 && loss.balances()
-        })
+        self.sensors
+            .iter()
+            .all(|loss| loss.untold() == 0 && loss.unfollowed == 0 && loss.balances())
+    }
+
+    /// What a sensor could not tell.
+    #[must_use]
+    pub fn untold(&self, sensor: &str) -> u64 {
+        let of_it = self.sensors.iter().filter(|loss| loss.sensor == sensor);
+        of_it.map(Loss::untold).sum()
     }
 }
 

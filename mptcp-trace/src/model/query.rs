@@ -144,7 +144,7 @@ impl fmt::Display for Errno {
 }
 
 /// How the application asked.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Api {
     /// `getsockopt(fd, SOL_TCP, TCP_IS_MPTCP)`, Linux 6.10 and later.
     TcpIsMptcp,
@@ -265,10 +265,10 @@ pub struct Socket {
 /// One question with its answer, as observed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Query {
-    /// When it was asked, on `CLOCK_BOOTTIME`.
+    /// When it was asked, on `CLOCK_BOOTTIME`; when it was answered, where only that is seen.
     pub asked_at: Duration,
-    /// From question to answer.
-    pub latency: Duration,
+    /// From question to answer; none where only the answer is seen.
+    pub latency: Option<Duration>,
     /// Who asked.
     pub process: Process,
     /// About what.
@@ -287,12 +287,18 @@ pub struct Query {
     pub fell_back: Option<bool>,
     /// How it was seen.
     pub rung: Rung,
-    /// State bits of the MPTCP connection before and after, where they were read. What they mean is
+    /// State bits of the MPTCP connection when it was answered, where they were read. What they mean is
     /// calibrated, never assumed.
-    pub state_bits: Option<(u64, u64)>,
+    pub state_bits: Option<u64>,
 }
 
 impl Query {
+    /// When it was answered, on `CLOCK_BOOTTIME`.
+    #[must_use]
+    pub fn answered_at(&self) -> Duration {
+        self.asked_at + self.latency.unwrap_or_default()
+    }
+
     /// What the application holds.
     #[must_use]
     pub fn protocol(&self) -> Protocol {
@@ -309,6 +315,8 @@ pub struct QueryEvent {
     pub time: SystemTime,
     /// What is concluded of the answer; none before that.
     pub judgement: Option<Judgement>,
+    /// How often the answer before this one was repeated, without a line of its own (`--coalesce`).
+    pub repeats: u64,
 }
 
 /// What reaches the reader.

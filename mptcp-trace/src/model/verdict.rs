@@ -127,7 +127,7 @@ impl LastAsked {
     #[must_use]
     pub fn of(query: &Query) -> Self {
         Self {
-            at: query.asked_at + query.latency,
+            at: query.answered_at(),
             api: query.api,
             answer: query.answer,
         }
@@ -157,4 +157,6 @@ pub struct VerdictEvent {
     pub asked: Option<LastAsked>,
     /// How often it was asked about.
     pub questions: u64,
+    /// Why the verdict may be wrong, if questions are known to be missing.
+    pub doubt: Option<Cow<'static, str>>,
 }

@@ -7,12 +7,16 @@ use anyhow::Context as _;
 use super::Stop;
 use crate::{
     capture,
+    coalesce::Repeats,
     correlate::{Books, Correlator, Limits, reconcile},
     decode::{Observation, decode},
     enrich::{self, Places},
     model::{Facts, Finding, LossReport, Reconciliation},
     plan::{FALLBACK, QUERY},
-    sink::{Format, Source, Told, evicted, failing, last_words, not_shown, reconciled, summary},
+    sink::{
+        Format, Source, Told, coalesced, evicted, failing, last_words, not_shown, reconciled,
+        summary,
+    },
     tally::Tally,
     wanted::{FailOn, Wanted},
 };
@@ -47,6 +51,8 @@ pub struct View {
     pub fail_on: Vec<FailOn>,
     /// Instead of showing them: what they are summed up by.
     pub summary: Vec<Tally>,
+    /// What was said last, where answers that repeat it are not shown.
+    pub repeats: Option<Repeats>,
     /// How much is remembered for that.
     pub limits: Limits,
 }
@@ -62,6 +68,8 @@ pub struct Outcome {
     pub verdicts: u64,
     /// Findings that the reader does not want to see.
     pub not_shown: u64,
+    /// Answers that only repeated the one before, and are not shown for that.
+    pub coalesced: u64,
     /// Findings that fail the run.
     pub failing: u64,
     /// The first of them, as a line of text.
@@ -223,7 +231,7 @@ impl<W: Write> Stages<W> {
     fn print_ready(&mut self) -> Result<(), Stop> {
         // The room that they took is used again, unless it was for many at once.
         let mut ready = std::mem::take(&mut self.ready);
-        let printed = ready.drain(..).try_for_each(|finding| self.print(&finding));
+        let printed = ready.drain(..).try_for_each(|finding| self.print(finding));
         ready.shrink_to(READY_KEPT);
         self.ready = ready;
         printed?;
@@ -233,16 +241,26 @@ impl<W: Write> Stages<W> {
         Ok(())
     }
 
-    fn print(&mut self, finding: &Finding) -> Result<(), Stop> {
+    fn print(&mut self, mut finding: Finding) -> Result<(), Stop> {
         if self.has_enough() {
             return Err(Stop::Enough);
         }
-        self.mark_failing(finding);
+        self.mark_failing(&finding);
         let places = &self.places;
-        if !self.view.wanted.wants(finding, |id| places.path(id)) {
+        if !self.view.wanted.wants(&finding, |id| places.path(id)) {
             self.outcome.not_shown += 1;
             return Ok(());
         }
+        if let (Finding::Query(event), Some(repeats)) = (&mut finding, &mut self.view.repeats) {
+            match repeats.take(event) {
+                Some(repeats) => event.repeats = repeats,
+                None => {
+                    self.outcome.coalesced += 1;
+                    return Ok(());
+                }
+            }
+        }
+        let finding = &finding;
         if self.view.summary.is_empty() {
             self.format.finding(finding, &mut self.lines);
         }
@@ -332,7 +350,8 @@ impl<W: Write> Stages<W> {
     ///
     /// [`Stop`] if it cannot be written.
     pub fn finish(&mut self, losses: &LossReport) -> Result<(), Stop> {
-        self.correlator.finish(&self.facts, &mut self.ready);
+        let untold = losses.untold(QUERY);
+        self.correlator.finish(untold, &self.facts, &mut self.ready);
         match self.print_ready() {
             Ok(()) | Err(Stop::Enough) => {}
             Err(other) => return Err(other),
@@ -350,6 +369,7 @@ impl<W: Write> Stages<W> {
             Told {
                 findings: self.outcome.findings,
                 not_shown: self.outcome.not_shown,
+                coalesced: self.outcome.coalesced,
                 evicted: self.correlator.evicted(),
             },
             &losses,
@@ -402,6 +422,9 @@ impl<W: Write> Stages<W> {
         text.push_str(&last_words(done, self.outcome.verdicts));
         if self.view.wanted != Wanted::default() {
             text.push_str(&not_shown(self.outcome.not_shown));
+        }
+        if self.view.repeats.is_some() {
+            text.push_str(&coalesced(self.outcome.coalesced));
         }
         if self.correlator.evicted() > 0 {
             text.push_str(&evicted(self.correlator.evicted()));

@@ -3,7 +3,9 @@
 //! What decides is the shape of the kernel: is there a function that is told the cause, is there a second
 //! copy of it that the compiler made, which tracepoints exist.
 
-use super::{FallbackLadder, FallbackPlan, Probe, Target, reason, require};
+use super::{
+    FallbackLadder, FallbackPlan, Probe, REGISTER_MEMBERS, Target, at_return, reason, require,
+};
 use crate::{
     host::{Fact, HostSupport},
     model::Rung,
@@ -295,22 +297,10 @@ const LATE: &str = "a fallback outside of the handshake and of bad data is notic
 fn tracepoint(host: &HostSupport) -> Result<FallbackPlan, String> {
     require(host, CONNECTION_MEMBERS)?;
     require(host, FILE_MEMBERS)?;
-    if let Some(why) = host.tracefs.objection() {
-        return Err(why.to_owned());
-    }
-    if let Some(why) = host.syscall_context.objection() {
-        return Err(format!(
-            "the context of syscall tracepoints has another shape: {why}"
-        ));
-    }
+    require(host, REGISTER_MEMBERS)?;
     let mut gathered = Gathered::default();
-    for (program, call) in [
-        ("life_exit_accept", "sys_exit_accept"),
-        ("life_exit_accept", "sys_exit_accept4"),
-        ("life_exit_socket", "sys_exit_socket"),
-    ] {
-        gathered.probe(program, Target::Tracepoint("syscalls", call));
-    }
+    let (typed, raw) = ("life_tp_return", "life_raw_return");
+    gathered.probes.push(at_return(host, typed, raw)?);
     let sent = gathered.tracepoint(host, "life_tp_io", "sock_send_length");
     let received = gathered.tracepoint(host, "life_tp_io", "sock_recv_length");
     gathered.tracepoint(host, "fallback_tp_send", "mptcp_subflow_get_send");

@@ -17,25 +17,26 @@ fn whole() -> HostSupport {
         mptcp_enabled: Fact::Yes,
         option: Fact::Yes,
         kprobes: Fact::Yes,
-        tracefs: Fact::Yes,
         symbols: Symbols::from_names([
             "mptcp_getsockopt",
             "tcp_getsockopt",
             "do_tcp_getsockopt",
             "sk_getsockopt",
             "mptcp_setsockopt",
+            "__sock_create",
         ]),
         btf_functions: vec![
             "mptcp_getsockopt".into(),
             "tcp_getsockopt".into(),
             "sk_getsockopt".into(),
             "mptcp_setsockopt".into(),
+            "__sock_create".into(),
         ],
         function_numbers: std::collections::BTreeMap::new(),
         layout: KernelLayout::from_offsets(&offsets),
         missing_members: Vec::new(),
-        syscall_context: Fact::Yes,
         raw_tracepoints: [
+            "sys_exit",
             "inet_sock_set_state",
             "tcp_destroy_sock",
             "subflow_check_data_avail",
@@ -98,22 +99,14 @@ fn told(host: &HostSupport, only: Option<Rung>) -> String {
     }
 }
 
-const FEXIT: &str = "fexit: fexit tcp_getsockopt, fexit mptcp_getsockopt, fexit sk_getsockopt, \
-                     fexit mptcp_setsockopt, tracepoint syscalls:sys_exit_socket, \
-                     fentry tcp_getsockopt, fentry mptcp_getsockopt, fentry sk_getsockopt, \
-                     tracepoint syscalls:sys_enter_socket";
+const FEXIT: &str = "fexit: fexit tcp_getsockopt, fexit sk_getsockopt, fexit mptcp_setsockopt, \
+                     fexit __sock_create, fexit mptcp_getsockopt";
 const KPROBE: &str = "kprobe: kretprobe do_tcp_getsockopt, kretprobe mptcp_getsockopt, \
                       kretprobe tcp_getsockopt, kretprobe sk_getsockopt, \
-                      kretprobe mptcp_setsockopt, tracepoint syscalls:sys_exit_socket, \
+                      kretprobe mptcp_setsockopt, kretprobe __sock_create, \
                       kprobe do_tcp_getsockopt, kprobe mptcp_getsockopt, kprobe tcp_getsockopt, \
-                      kprobe sk_getsockopt, kprobe mptcp_setsockopt, \
-                      tracepoint syscalls:sys_enter_socket";
-const TRACEPOINT: &str = "tracepoint: tracepoint syscalls:sys_exit_getsockopt, \
-                          tracepoint syscalls:sys_exit_setsockopt, \
-                          tracepoint syscalls:sys_exit_socket, \
-                          tracepoint syscalls:sys_enter_getsockopt, \
-                          tracepoint syscalls:sys_enter_setsockopt, \
-                          tracepoint syscalls:sys_enter_socket";
+                      kprobe sk_getsockopt, kprobe mptcp_setsockopt, kprobe __sock_create";
+const TRACEPOINT: &str = "tracepoint: typed tracepoint sys_exit";
 
 #[test]
 fn a_stock_kernel_gets_the_whole_ladder() {
@@ -166,9 +159,8 @@ fn a_variant_of_the_compiler_is_never_trusted_with_its_arguments() {
     assert_eq!(
         told(&host, Some(Rung::Kprobe)).lines().next(),
         Some(
-            "kprobe: kretprobe tcp_getsockopt, kretprobe mptcp_getsockopt, \
-             tracepoint syscalls:sys_exit_socket, kprobe tcp_getsockopt, kprobe mptcp_getsockopt, \
-             tracepoint syscalls:sys_enter_socket"
+            "kprobe: kretprobe tcp_getsockopt, kretprobe mptcp_getsockopt, kprobe tcp_getsockopt, \
+             kprobe mptcp_getsockopt"
         )
     );
 }
@@ -183,7 +175,7 @@ fn a_kernel_without_kprobes_and_types_of_its_own_keeps_the_tracepoints() {
     assert_eq!(
         told(&host, None),
         format!(
-            "{TRACEPOINT}\nnot fexit: trampolines need the kernel's own type information: \
+            "tracepoint: raw tracepoint sys_exit\nnot fexit: trampolines need the kernel's own type information: \
              CONFIG_DEBUG_INFO_BTF\nnot kprobe: this kernel has no kprobes: CONFIG_KPROBE_EVENTS"
         )
     );
@@ -197,7 +189,6 @@ fn what_cannot_be_found_out_does_not_rule_a_rung_out() {
         mptcp: unknown(),
         own_btf: unknown(),
         kprobes: unknown(),
-        tracefs: unknown(),
         ..whole()
     };
     assert_eq!(
@@ -223,7 +214,10 @@ fn a_missing_member_disables_what_reads_it_and_nothing_else() {
     let plan = plan(&host, Some(Rung::Fexit)).unwrap();
     assert_eq!(
         plan.query.rungs[0].limits,
-        ["the inode of a socket is not known on this kernel"]
+        [
+            "how long an answer took is not known: only its end is seen",
+            "the inode of a socket is not known on this kernel"
+        ]
     );
 }
 
@@ -276,20 +270,10 @@ fn a_kernel_without_the_option_is_traced_with_a_note() {
 fn what_closes_a_question_is_attached_before_what_opens_one() {
     let plan = plan(&whole(), None).unwrap();
     for rung in &plan.query.rungs {
-        let closes = |probe: &Probe| match &probe.target {
-            Target::Fexit(_) | Target::Kretprobe(_) => true,
-            Target::Fentry(_) | Target::Kprobe(_) => false,
-            Target::Tracepoint(_, name) => name.starts_with("sys_exit"),
-            Target::RawTracepoint(_) => panic!("queries hang on no raw tracepoint"),
-        };
-        let first_opener = rung.probes.iter().position(|probe| !closes(probe)).unwrap();
-        assert!(
-            rung.probes[first_opener..]
-                .iter()
-                .all(|probe| !closes(probe)),
-            "{}",
-            rung.rung
-        );
+        let closes = |probe: &Probe| !probe.opens();
+        let openers = rung.probes.iter().skip_while(|probe| closes(probe));
+        assert!(openers.clone().all(Probe::opens), "{}", rung.rung);
+        assert_eq!(openers.count() == 0, rung.rung == Rung::Tracepoint);
         // A connection that fell back is answered by the inner function: if the outer one were attached
         // first, a query in that moment would look as if MPTCP had answered it.
         let last = rung.probes.last().unwrap().target.to_string();
@@ -436,17 +420,28 @@ fn where_no_function_is_told_the_cause_the_edge_is_looked_for_where_it_can_be() 
 fn where_no_function_can_be_probed_tracepoints_do_and_say_what_they_cannot() {
     let host = with_functions(&[], &[]);
     let told = fallback_told(&host, Rung::Tracepoint);
-    assert!(
-        told.starts_with("tracepoint syscalls:sys_exit_accept, "),
-        "{told}"
-    );
+    assert!(told.starts_with("typed tracepoint sys_exit, "), "{told}");
     let ladder = plan(&host, Some(Rung::Tracepoint)).unwrap().fallback;
     let [plan] = &ladder.rungs[..] else {
         panic!("{ladder:?}")
     };
     assert!(!plan.decision_probed && !plan.children_probed && plan.limits.len() == 4);
+    // Beside a query sensor of that rung, one program at the return of system calls does both.
+    let query = |rung| super::plan(&host, Some(rung)).unwrap().query.rungs[0].clone();
+    assert!(plan.shares_with(&query(Rung::Tracepoint)));
+    let beside = plan.probes_beside(&query(Rung::Tracepoint));
+    assert_eq!(beside.len(), plan.probes.len() - 1);
+    assert!(!plan.shares_with(&query(Rung::Fexit)));
+    let no_returns = HostSupport {
+        raw_tracepoints: vec!["inet_sock_set_state".into()],
+        ..host.clone()
+    };
+    assert_eq!(
+        fallback_told(&no_returns, Rung::Tracepoint),
+        "no: this kernel has no tracepoint sys_exit"
+    );
     let host = HostSupport {
-        raw_tracepoints: vec!["subflow_check_data_avail".into()],
+        raw_tracepoints: vec!["sys_exit".into(), "subflow_check_data_avail".into()],
         ..host
     };
     assert_eq!(
@@ -507,7 +502,7 @@ fn the_protocol_question_is_seen_where_a_function_answers_it() {
             ..whole()
         };
         for (rung, target) in [
-            (Rung::Fexit, Target::Fentry as fn(String) -> Target),
+            (Rung::Fexit, Target::Fexit as fn(String) -> Target),
             (Rung::Kprobe, Target::Kprobe),
         ] {
             let plan = plan(&host, Some(rung)).unwrap();
@@ -538,10 +533,6 @@ fn what_is_refused_is_seen_where_it_can_be_and_said_where_it_cannot() {
         let plan = plan(host, Some(rung)).unwrap();
         plan.query.rungs[0].limits.join("; ")
     };
-    let no_tracefs = HostSupport {
-        tracefs: no("no tracefs"),
-        ..whole()
-    };
     let no_set = HostSupport {
         symbols: Symbols::from_names(["mptcp_getsockopt", "tcp_getsockopt", "sk_getsockopt"]),
         btf_functions: ["mptcp_getsockopt", "tcp_getsockopt", "sk_getsockopt"]
@@ -551,7 +542,7 @@ fn what_is_refused_is_seen_where_it_can_be_and_said_where_it_cannot() {
     };
     for rung in [Rung::Fexit, Rung::Kprobe] {
         assert!(
-            limits(&no_tracefs, rung).contains("refused MPTCP sockets are not seen: no tracefs")
+            limits(&no_set, rung).contains("refused MPTCP sockets are not seen: the kernel has")
         );
         assert!(limits(&no_set, rung).contains("refused setsockopt calls are not seen"));
         assert!(!limits(&whole(), rung).contains("refused"));

@@ -8,7 +8,7 @@ mod sums;
 mod text;
 
 pub use escape::escape;
-pub use summary::{evicted, failing, last_words, not_shown, reconciled, summary};
+pub use summary::{coalesced, evicted, failing, last_words, not_shown, reconciled, summary};
 
 use crate::model::{
     ConnectionEvent, Facts, Finding, LastAsked, LossReport, Reconciliation, SumTable,
@@ -46,6 +46,8 @@ pub struct Told {
     pub findings: u64,
     /// Those that the reader did not want to see.
     pub not_shown: u64,
+    /// Answers that only repeated the one before.
+    pub coalesced: u64,
     /// Connections that were judged before their end, because too many were remembered.
     pub evicted: u64,
 }

@@ -53,6 +53,13 @@ pub fn not_shown(findings: u64) -> String {
     format!("not shown: {findings} {word}\n")
 }
 
+/// How many answers only repeated the one before; said also when that is nothing.
+#[must_use]
+pub fn coalesced(answers: u64) -> String {
+    let word = if answers == 1 { "answer" } else { "answers" };
+    format!("coalesced: {answers} {word} like the one before\n")
+}
+
 /// How many connections were judged too early.
 #[must_use]
 pub fn evicted(connections: u64) -> String {
@@ -92,6 +99,7 @@ pub fn summary(done: &str, printed: impl Fn(&str) -> u64, losses: &LossReport) -
             seen,
             emitted,
             filtered,
+            capped,
             missed,
             unfollowed,
             ..
@@ -99,10 +107,13 @@ pub fn summary(done: &str, printed: impl Fn(&str) -> u64, losses: &LossReport) -
         // Writing to memory does not fail.
         let _infallible = write!(
             text,
-            "{sensor}: {} {done}; {seen} seen = {emitted} recorded + {filtered} filtered + {} lost",
+            "{sensor}: {} {done}; {seen} seen = {emitted} recorded + {filtered} filtered",
             printed(sensor),
-            loss.lost()
         );
+        if *capped > 0 {
+            let _infallible = write!(text, " + {capped} capped (--cap)");
+        }
+        let _infallible = write!(text, " + {} lost", loss.lost());
         let reasons: Vec<String> = [
             (loss.ring_full, "ring full"),
             (loss.faulted, "not readable"),

@@ -153,6 +153,7 @@ fn query(event: &QueryEvent, colour: bool, utc: bool, out: &mut Vec<u8>) {
         query,
         time,
         judgement,
+        repeats,
     } = event;
     let (word, paint) = match query.answer {
         Answer::Mptcp => ("mptcp", GREEN),
@@ -183,7 +184,7 @@ fn query(event: &QueryEvent, colour: bool, utc: bool, out: &mut Vec<u8>) {
         clock(*time, utc),
         query.process.pid,
         escape(&query.process.comm),
-        short(query.latency),
+        query.latency.map_or_else(|| "-".into(), short),
         socket.state,
         socket.local,
         socket.remote,
@@ -200,6 +201,7 @@ fn query(event: &QueryEvent, colour: bool, utc: bool, out: &mut Vec<u8>) {
         how,
         note(query.errno, socket.protocol, query.fell_back),
         judgement.as_ref().map(in_short),
+        (*repeats > 0).then(|| format!("the answer before {repeats} times more")),
     ]
     .into_iter()
     .flatten()
@@ -239,14 +241,19 @@ fn verdict(event: &VerdictEvent, colour: bool, utc: bool, out: &mut Vec<u8>) {
     let (pid, comm) = who(event.owner.as_ref());
     let after = judgement.delay.map(short).unwrap_or_default();
     let socket = &event.socket;
+    let doubt = event
+        .doubt
+        .as_ref()
+        .map(|doubt| format!("; in doubt: {doubt}"));
     let line = format!(
-        "{:<15} {pid:>7} {comm:<15} {paint}{word:<11}{plain} {after:>8} {:<11} {} -> {}  {}\n",
+        "{:<15} {pid:>7} {comm:<15} {paint}{word:<11}{plain} {after:>8} {:<11} {} -> {}  {}{}\n",
         clock(event.time, utc),
         // The state that was seen last is that of another time.
         event.closed_by.name(),
         socket.local,
         socket.remote,
         escape(&judgement.sentence),
+        doubt.unwrap_or_default(),
     );
     push(out, &line);
 }

@@ -74,7 +74,8 @@ fn a_process_is_picked_by_what_belongs_to_it() {
     let mut other = spawn_asker("falls");
     let (ours, theirs) = (wanted.id(), other.id());
     let tracer = Background::start(&["--json", "--pid", &ours.to_string()]);
-    for child in [&mut wanted, &mut other] {
+    // The wanted one last: with it the run ends.
+    for child in [&mut other, &mut wanted] {
         child.stdin.take().unwrap().write_all(b"...").unwrap();
         assert!(child.wait().unwrap().success());
     }

@@ -4,16 +4,14 @@
 //! accepts one, when it is freed) is asked of functions where they can be probed, else of system calls.
 
 use aya_ebpf::{
-    EbpfContext as _,
-    macros::{fentry, fexit, kprobe, kretprobe, raw_tracepoint, tracepoint},
+    macros::{btf_tracepoint, fentry, fexit, kprobe, kretprobe, raw_tracepoint},
     programs::{
-        FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext,
-        TracePointContext,
+        BtfTracePointContext, FEntryContext, FExitContext, ProbeContext, RawTracePointContext,
+        RetProbeContext,
     },
 };
 use mptcp_trace_common::{
     counter,
-    layout::SYSCALL_CONTEXT_OFFSET,
     record::{
         CONN_ACTIVE, CONN_ASKED, CONN_EXISTING, CONN_FELL, CONN_TCP, CONN_TOLD,
         EVIDENCE_SIMULTANEOUS, KIND_FALLBACK, KIND_TCP_CHILD, NO_MIB, SITE_DROPPED_CONTEXT,
@@ -30,10 +28,10 @@ use super::{
 use crate::{
     emit,
     kernel::{
-        Sock, current_file, is_mptcp, msk_of_context, now_ns, sock_of_socket, socket_of_file,
-        subflow_flags,
+        AtReturn, Sock, current_file, is_mptcp, is_syscall_of_32_bits, msk_of_context, now_ns,
+        sock_of_socket, socket_of_file, subflow_flags, syscall_number,
     },
-    maps::{CHILDREN_PROBED, FALLEN, conn},
+    maps::{CHILDREN_PROBED, FALLEN, conn, syscall},
     sensors::{
         owner::{
             accepted, child, gone, has_mptcp_listener, listens, listens_no_more, made, note_down,
@@ -282,39 +280,45 @@ pub(crate) fn life_tp_destroy(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// The value that a system call returns, as its exit tracepoint has it.
+/// `sys_exit(struct pt_regs *regs, long ret)`: a system call returns.
+#[btf_tracepoint(function = "sys_exit")]
+pub(crate) fn life_tp_return(ctx: BtfTracePointContext) -> i32 {
+    life_returns(&ctx, syscall_number(&ctx));
+    0
+}
+
+/// The same for kernels that do not describe their types.
+#[raw_tracepoint(tracepoint = "sys_exit")]
+pub(crate) fn life_raw_return(ctx: RawTracePointContext) -> i32 {
+    life_returns(&ctx, syscall_number(&ctx));
+    0
+}
+
+/// A socket was made, or accepted, if it was that system call.
 #[inline(always)]
-fn returned(ctx: &TracePointContext) -> i64 {
-    // SAFETY: the context of these programs is the header and the value; the loader has compared the offset
-    // with the kernel's BTF, and the verifier checks the bounds.
-    unsafe { *ctx.as_ptr().byte_add(SYSCALL_CONTEXT_OFFSET).cast::<i64>() }
+pub(crate) fn life_returns(ctx: &impl AtReturn, number: u32) {
+    let is_made = number == syscall!(socket);
+    if !is_made && number != syscall!(accept) && number != syscall!(accept4)
+        || is_syscall_of_32_bits()
+    {
+        return;
+    }
+    let Some(sk) = returned_socket(ctx) else {
+        return;
+    };
+    let is_ours = sk.protocol().is_ok_and(is_mptcp);
+    if is_made {
+        if is_ours {
+            made(sk.0, u32::from(VIA_SOCKET));
+        }
+    } else if is_ours || conn(sk.0).is_some() {
+        accepted(sk);
+    }
 }
 
 /// The socket behind the descriptor that a system call returns.
 #[inline(always)]
-fn returned_socket(ctx: &TracePointContext) -> Option<Sock> {
-    let fd = u32::try_from(returned(ctx)).ok()?;
+fn returned_socket(ctx: &impl AtReturn) -> Option<Sock> {
+    let fd = u32::try_from(ctx.returned()).ok()?;
     socket_of_file(current_file(fd).ok()?)
-}
-
-/// `socket` returns.
-#[tracepoint]
-pub(crate) fn life_exit_socket(ctx: TracePointContext) -> u32 {
-    if let Some(sk) = returned_socket(&ctx)
-        && sk.protocol().is_ok_and(is_mptcp)
-    {
-        made(sk.0, u32::from(VIA_SOCKET));
-    }
-    0
-}
-
-/// `accept` or `accept4` returns.
-#[tracepoint]
-pub(crate) fn life_exit_accept(ctx: TracePointContext) -> u32 {
-    if let Some(sk) = returned_socket(&ctx)
-        && (conn(sk.0).is_some() || sk.protocol().is_ok_and(is_mptcp))
-    {
-        accepted(sk);
-    }
-    0
 }

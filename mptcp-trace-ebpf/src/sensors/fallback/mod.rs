@@ -13,12 +13,13 @@ mod listed;
 mod path;
 
 pub(crate) use decision::{Keeper, keep, kept};
+pub(crate) use life::life_returns;
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use mptcp_trace_common::{
     counter,
     record::{
-        CONN_FELL, CONN_PENDING, CONN_UNSEEN_BIRTH, KIND_EXISTING, KIND_FALLBACK, NO_MIB,
+        CONN_FELL, CONN_PENDING, CONN_UNSEEN_BIRTH, Conn, KIND_EXISTING, KIND_FALLBACK, NO_MIB,
         SITE_LATER,
     },
 };
@@ -42,11 +43,16 @@ const EEXIST: i32 = -17;
 /// Whether the state bit of a connection says that it fell back; none if that bit is not known (yet).
 #[inline(always)]
 pub(crate) fn fell_back(msk: Sock) -> Option<bool> {
+    says_fallen(msk.msk_flags().ok()?)
+}
+
+/// The same of state bits that were read already.
+#[inline(always)]
+pub(crate) fn says_fallen(flags: u64) -> Option<bool> {
     let number = *CALIBRATED.get(FALLBACK_BIT)?;
     if number == 0 || number > 64 {
         return None;
     }
-    let flags = msk.msk_flags().ok()?;
     Some(flags >> (number - 1) & 1 == 1)
 }
 
@@ -88,7 +94,10 @@ fn report(msk: u64, site: u32, mib: i32) -> u32 {
         None if site == u32::from(SITE_LATER) => kind = KIND_EXISTING,
         None => {}
     }
-    tell::connection(kind, msk, where_and_why(site as u8, mib, false), now);
+    if tell::connection(kind, msk, where_and_why(site as u8, mib, false), now) == 0 {
+        // It was counted as lost, and whoever looks at the connection next tells of it again.
+        let _untold = FALLEN.remove(msk);
+    }
     0
 }
 
@@ -133,10 +142,13 @@ pub(crate) fn look(msk: Sock, site: u8) {
     }
 }
 
-/// The same when the connection is asked about: what had to wait is told, too.
+/// The same when the connection is asked about. One that never fell back is not looked up among those that did.
 #[inline(always)]
-pub(crate) fn look_later(msk: Sock) {
-    look(msk, SITE_LATER);
+pub(crate) fn look_when_asked(msk: Sock, flags: u64, known: Option<&Conn>) {
+    let is_told = known.is_none_or(|conn| conn.state & CONN_FELL != 0);
+    if is_told || says_fallen(flags) == Some(true) {
+        look(msk, SITE_LATER);
+    }
 }
 
 /// Adds to what was seen around a connection.

@@ -1,42 +1,86 @@
 //! Rung fexit: trampolines on `mptcp_getsockopt` and `tcp_getsockopt`, whose signature never changed:
 //! `int f(struct sock *sk, int level, int optname, char *optval, int *option)`.
+//!
+//! Only their return is looked at: with that of the outermost function all is known but how long it took, and a
+//! trampoline at the entry, and the memory that it would have to keep, cost more than the rest.
 
-use aya_ebpf::{
-    macros::{fentry, fexit},
-    programs::{FEntryContext, FExitContext},
-};
-use mptcp_trace_common::record::{PATH_MPTCP, PATH_TCP, PATH_UNSEEN, RUNG_FEXIT};
+use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::fexit, programs::FExitContext};
+use mptcp_trace_common::record::{PATH_MPTCP, PATH_TCP, PATH_UNSEEN, QueryRecord, RUNG_FEXIT};
 
 use super::{
-    enter, enter_protocol, is_protocol_query, is_query, leave, option,
-    refused::{is_ordinary, is_refusal, option_refused, outcome},
+    Answered, answer, is_protocol_query, is_query, is_wanted, option,
+    refused::{is_mptcp_socket, is_ordinary, is_refusal, option_refused, outcome, socket_refused},
 };
-use crate::kernel::{Sock, sock_of_socket};
+use crate::{
+    kernel::{Members, Sock, TypedSock, is_mptcp, now_ns, sock_of_socket},
+    sensors::fallback::{Keeper, keep, kept, says_fallen},
+};
 
 /// Where the trampoline keeps the return value: behind the five arguments.
 const RETURN_VALUE: usize = 5;
 
-/// `mptcp_getsockopt` is entered.
-#[fentry(function = "mptcp_getsockopt")]
-pub(crate) fn query_fentry_mptcp(ctx: FEntryContext) -> i32 {
-    if is_query(ctx.arg(1), ctx.arg(2)) {
-        enter(
-            &ctx,
-            PATH_MPTCP,
-            Sock(ctx.arg(0)),
-            option(ctx.arg(1), ctx.arg(2)),
-        );
+/// A question was answered by the outermost function; `more` adds what only the caller knows.
+#[inline(always)]
+fn answered(
+    ctx: &FExitContext,
+    (sk, sock): (Sock, &impl Members),
+    (path, ret): (u8, i32),
+    more: impl FnOnce(&mut QueryRecord),
+) {
+    let (now, thread) = (now_ns(), bpf_get_current_pid_tgid());
+    if is_wanted(sk, thread, now) {
+        let answered = Answered {
+            thread,
+            sk,
+            option: option(ctx.arg(1), ctx.arg(2)),
+            path,
+            rung: RUNG_FEXIT,
+            ret,
+            at_ns: now,
+            latency_ns: 0,
+        };
+        answer(ctx, sock, &answered, more);
     }
-    0
 }
 
 /// `mptcp_getsockopt` returns.
 #[fexit(function = "mptcp_getsockopt")]
 pub(crate) fn query_fexit_mptcp(ctx: FExitContext) -> i32 {
+    let ret = ctx.arg(RETURN_VALUE);
+    if !is_query(ctx.arg(1), ctx.arg(2)) {
+        refused(&ctx, ret, false);
+        return 0;
+    }
+    let sock = TypedSock(ctx.arg(0));
+    answered(
+        &ctx,
+        (Sock(ctx.arg(0)), &sock),
+        (PATH_MPTCP, ret),
+        |record| {
+            // What has not fallen back was not passed on to the TCP code.
+            if says_fallen(record.msk_flags_exit) != Some(false)
+                && let Some([msk, _none]) = kept(Keeper::Answered)
+                && msk == record.socket
+            {
+                record.path |= PATH_TCP;
+            }
+        },
+    );
+    0
+}
+
+/// `tcp_getsockopt` returns: for a TCP socket, or for a connection that fell back and whose function is still to return.
+#[fexit(function = "tcp_getsockopt")]
+pub(crate) fn query_fexit_tcp(ctx: FExitContext) -> i32 {
     if is_query(ctx.arg(1), ctx.arg(2)) {
-        leave(&ctx, PATH_MPTCP, RUNG_FEXIT, ctx.arg(RETURN_VALUE));
-    } else {
-        refused(&ctx, ctx.arg(RETURN_VALUE), false);
+        let sk = Sock(ctx.arg(0));
+        if let Some(msk) = sk.msk_of_subflow() {
+            keep(Keeper::Answered, msk.0, 0);
+        } else {
+            let sock = TypedSock(ctx.arg(0));
+            let ret = ctx.arg(RETURN_VALUE);
+            answered(&ctx, (sk, &sock), (PATH_TCP, ret), |_record| ());
+        }
     }
     0
 }
@@ -58,68 +102,45 @@ pub(crate) fn query_fexit_set(ctx: FExitContext) -> i32 {
     0
 }
 
-/// `tcp_getsockopt` is entered.
-#[fentry(function = "tcp_getsockopt")]
-pub(crate) fn query_fentry_tcp(ctx: FEntryContext) -> i32 {
-    if is_query(ctx.arg(1), ctx.arg(2)) {
-        enter(
-            &ctx,
-            PATH_TCP,
-            Sock(ctx.arg(0)),
-            option(ctx.arg(1), ctx.arg(2)),
-        );
+/// The protocol was asked for, of whatever socket: of those that are no MPTCP, the answer is no news.
+#[inline(always)]
+fn protocol(ctx: &FExitContext, sk: Sock, ret: i32) {
+    if sk.protocol().is_ok_and(is_mptcp) {
+        answered(ctx, (sk, &sk), (PATH_UNSEEN, ret), |_record| ());
     }
-    0
 }
 
-/// `tcp_getsockopt` returns.
-#[fexit(function = "tcp_getsockopt")]
-pub(crate) fn query_fexit_tcp(ctx: FExitContext) -> i32 {
-    if is_query(ctx.arg(1), ctx.arg(2)) {
-        leave(&ctx, PATH_TCP, RUNG_FEXIT, ctx.arg(RETURN_VALUE));
-    }
-    0
-}
-
-/// `sock_getsockopt(sock, level, optname, optval, optlen)` is entered.
-#[fentry(function = "sock_getsockopt")]
-pub(crate) fn query_fentry_socket(ctx: FEntryContext) -> i32 {
+/// `sock_getsockopt(sock, level, optname, optval, optlen)` returns.
+#[fexit(function = "sock_getsockopt")]
+pub(crate) fn query_fexit_socket(ctx: FExitContext) -> i32 {
     if is_protocol_query(ctx.arg(1), ctx.arg(2))
         && let Some(sk) = sock_of_socket(ctx.arg(0))
     {
-        enter_protocol(&ctx, sk);
+        protocol(&ctx, sk, ctx.arg(RETURN_VALUE));
     }
     0
 }
 
-/// `sock_getsockopt` returns.
-#[fexit(function = "sock_getsockopt")]
-pub(crate) fn query_fexit_socket(ctx: FExitContext) -> i32 {
-    if is_protocol_query(ctx.arg(1), ctx.arg(2)) {
-        leave(&ctx, PATH_UNSEEN, RUNG_FEXIT, ctx.arg(RETURN_VALUE));
-    }
-    0
-}
-
-/// Where it is for `sk_getsockopt(sk, level, optname, sockptr_t optval, sockptr_t optlen)`: two of its arguments take
-/// two words each.
-const RETURN_VALUE_OF_SK_GETSOCKOPT: usize = 7;
-
-/// `sk_getsockopt` is entered.
-#[fentry(function = "sk_getsockopt")]
-pub(crate) fn query_fentry_sock(ctx: FEntryContext) -> i32 {
-    if is_protocol_query(ctx.arg(1), ctx.arg(2)) {
-        enter_protocol(&ctx, Sock(ctx.arg(0)));
-    }
-    0
-}
-
-/// `sk_getsockopt` returns.
+/// `sk_getsockopt(sk, level, optname, sockptr_t optval, sockptr_t optlen)` returns: two of its arguments take two words
+/// each.
 #[fexit(function = "sk_getsockopt")]
 pub(crate) fn query_fexit_sock(ctx: FExitContext) -> i32 {
+    const RETURN_VALUE: usize = 7;
     if is_protocol_query(ctx.arg(1), ctx.arg(2)) {
-        let ret = ctx.arg(RETURN_VALUE_OF_SK_GETSOCKOPT);
-        leave(&ctx, PATH_UNSEEN, RUNG_FEXIT, ret);
+        protocol(&ctx, Sock(ctx.arg(0)), ctx.arg(RETURN_VALUE));
+    }
+    0
+}
+
+/// `__sock_create(net, family, type, protocol, res, kern)` returns.
+#[fexit(function = "__sock_create")]
+pub(crate) fn query_fexit_create(ctx: FExitContext) -> i32 {
+    const RETURN_VALUE: usize = 6;
+    let ret: i32 = ctx.arg(RETURN_VALUE);
+    let by_kernel: i32 = ctx.arg(5);
+    let (family, kind, protocol): (i32, i32, i32) = (ctx.arg(1), ctx.arg(2), ctx.arg(3));
+    if ret < 0 && by_kernel == 0 && is_mptcp_socket(family as u64, kind as u64, protocol as u64) {
+        socket_refused(family as u64, outcome(ret, false, RUNG_FEXIT));
     }
     0
 }

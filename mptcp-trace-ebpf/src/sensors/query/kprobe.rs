@@ -2,24 +2,122 @@
 //! `mptcp_getsockopt`, and on `do_tcp_getsockopt`.
 
 use aya_ebpf::{
+    EbpfContext as _,
+    helpers::bpf_get_current_pid_tgid,
     macros::{kprobe, kretprobe},
     programs::{ProbeContext, RetProbeContext},
 };
-use mptcp_trace_common::record::{PATH_MPTCP, PATH_TCP, PATH_UNSEEN, RUNG_KPROBE};
+use aya_log_ebpf::debug;
+use mptcp_trace_common::{
+    counter,
+    record::{InFlight, PATH_MPTCP, PATH_TCP, PATH_UNSEEN, RUNG_KPROBE},
+};
 
 use super::{
-    SOL_TCP, enter, enter_protocol, is_mptcp_query, is_protocol_query, is_query, leave, option,
-    refused::{is_ordinary, is_refusal, option_refused, outcome},
+    Answered, SO_PROTOCOL, SOL_SOCKET, SOL_TCP, answer, is_mptcp_query, is_protocol_query,
+    is_query, is_wanted, option,
+    refused::{is_mptcp_socket, is_ordinary, is_refusal, option_refused, outcome, socket_refused},
 };
 use crate::{
-    kernel::{Sock, sock_of_socket},
-    sensors::fallback::{Keeper, keep, kept},
+    emit,
+    kernel::{Sock, is_mptcp, now_ns, sock_of_socket},
+    maps::{IN_FLIGHT, OUTERMOST_PROBED},
+    sensors::{
+        fallback::{Keeper, keep, kept},
+        owner::untold,
+    },
 };
 
 /// Argument `n`, or 0 where the architecture has no register for it.
 #[inline(always)]
 fn argument(ctx: &ProbeContext, n: usize) -> u64 {
     ctx.arg(n).unwrap_or(0)
+}
+
+/// A function that answers queries was entered; `step` says which kind (`PATH_*`), `option` what it was asked for.
+#[inline(always)]
+fn enter(ctx: &ProbeContext, step: u8, sk: Sock, option: u64) {
+    let thread = bpf_get_current_pid_tgid();
+    if let Some(open) = IN_FLIGHT.get_ptr_mut(thread) {
+        // SAFETY: the slot belongs to this thread, which is here and nowhere else.
+        let open = unsafe { &mut *open };
+        if step == PATH_TCP && open.path == PATH_MPTCP {
+            open.path |= PATH_TCP;
+            return;
+        }
+        // The return of the previous question was never seen.
+        emit::count(counter::UNFINISHED);
+        untold(Sock(open.socket));
+        let _gone = IN_FLIGHT.remove(thread);
+    }
+    if step == PATH_TCP && OUTERMOST_PROBED.load() != 0 && sk.msk_of_subflow().is_some() {
+        // The inner half of a question that was left out (and counted) at its outer half.
+        return;
+    }
+    let now = now_ns();
+    if !is_wanted(sk, thread, now) {
+        return;
+    }
+    let open = InFlight {
+        boottime_ns: now,
+        socket: sk.0,
+        level: (option >> 32) as u32,
+        optname: option as u32,
+        path: step,
+        reserved: [0; 7],
+    };
+    if IN_FLIGHT.insert(thread, open, 0).is_err() {
+        emit::count(counter::TABLE_FULL);
+        untold(sk);
+        debug!(ctx, "thread {}: no room for its question", ctx.pid());
+    }
+}
+
+/// A function that answers for whatever socket was entered: of sockets that are no MPTCP, the answer is no news.
+#[inline(always)]
+fn enter_protocol(ctx: &ProbeContext, sk: Sock) {
+    if sk.protocol().is_ok_and(is_mptcp) {
+        enter(ctx, PATH_UNSEEN, sk, option(SOL_SOCKET, SO_PROTOCOL));
+    }
+}
+
+/// The function of kind `step` returned.
+#[inline(always)]
+fn leave(ctx: &RetProbeContext, step: u8) {
+    let thread = bpf_get_current_pid_tgid();
+    let Some(open) = IN_FLIGHT.get_ptr(thread) else {
+        return;
+    };
+    // SAFETY: the slot belongs to this thread, which is here and nowhere else.
+    let open = unsafe { *open };
+    if step == PATH_TCP && open.path & PATH_MPTCP != 0 {
+        // The outermost function is still to return.
+        return;
+    }
+    if (step == PATH_UNSEEN) != (open.path == PATH_UNSEEN) {
+        // The return of a function that this question did not go through.
+        return;
+    }
+    let _gone = IN_FLIGHT.remove(thread);
+    let mut answered = Answered {
+        thread,
+        sk: Sock(open.socket),
+        option: option(open.level, open.optname),
+        path: open.path,
+        rung: RUNG_KPROBE,
+        ret: ctx.ret(),
+        at_ns: open.boottime_ns,
+        latency_ns: now_ns() - open.boottime_ns,
+    };
+    if open.path == PATH_TCP
+        && let Some(msk) = answered.sk.msk_of_subflow()
+    {
+        // Only inner functions are probed: the TCP code was asked on behalf of a connection.
+        answered.path |= PATH_MPTCP;
+        answered.sk = msk;
+    }
+    let sk = answered.sk;
+    answer(ctx, &sk, &answered, |_record| ());
 }
 
 /// What a function was asked for: `f(sk, level, optname, ...)`.
@@ -60,7 +158,7 @@ pub(crate) fn query_kprobe_mptcp(ctx: ProbeContext) -> u32 {
 /// Either of the two returns.
 #[kretprobe]
 pub(crate) fn query_kretprobe_mptcp(ctx: RetProbeContext) -> u32 {
-    leave(&ctx, PATH_MPTCP, RUNG_KPROBE, ctx.ret());
+    leave(&ctx, PATH_MPTCP);
     refused(&ctx, Keeper::GetOption, false);
     0
 }
@@ -124,7 +222,7 @@ pub(crate) fn query_kprobe_other(ctx: ProbeContext) -> u32 {
 /// Either of the two returns.
 #[kretprobe]
 pub(crate) fn query_kretprobe_tcp(ctx: RetProbeContext) -> u32 {
-    leave(&ctx, PATH_TCP, RUNG_KPROBE, ctx.ret());
+    leave(&ctx, PATH_TCP);
     0
 }
 
@@ -153,6 +251,29 @@ pub(crate) fn query_kprobe_sock(ctx: ProbeContext) -> u32 {
 /// Either of the two returns.
 #[kretprobe]
 pub(crate) fn query_kretprobe_sock(ctx: RetProbeContext) -> u32 {
-    leave(&ctx, PATH_UNSEEN, RUNG_KPROBE, ctx.ret());
+    leave(&ctx, PATH_UNSEEN);
+    0
+}
+
+/// `__sock_create(net, family, type, protocol, res, kern)` is entered.
+#[kprobe]
+pub(crate) fn query_kprobe_create(ctx: ProbeContext) -> u32 {
+    let family = u64::from(argument(&ctx, 1) as u32);
+    let (kind, protocol) = (argument(&ctx, 2), argument(&ctx, 3));
+    if argument(&ctx, 5) as u32 == 0 && is_mptcp_socket(family, kind, protocol) {
+        keep(Keeper::Socket, family, 0);
+    }
+    0
+}
+
+/// `__sock_create` returns.
+#[kretprobe]
+pub(crate) fn query_kretprobe_create(ctx: RetProbeContext) -> u32 {
+    if let Some([family, _none]) = kept(Keeper::Socket) {
+        let ret: i32 = ctx.ret();
+        if ret < 0 {
+            socket_refused(family, outcome(ret, false, RUNG_KPROBE));
+        }
+    }
     0
 }

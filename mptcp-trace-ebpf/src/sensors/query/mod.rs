@@ -1,34 +1,36 @@
 //! Who asks the kernel "is this still MPTCP?", about which connection, and what was the answer?
 //!
 //! One query is one record, although a connection that fell back is answered by three functions with
-//! two different sockets: the outermost function opens the question, its return closes it, and what is
-//! entered in between only adds to the path. The path and the return value tell the answer; the
-//! caller's memory is not asked.
+//! two different sockets: the return of the outermost one is the answer, and what returned before it only adds to the
+//! path. The path and the return value tell the answer; the caller's memory is not asked where the path is seen.
 
 mod fexit;
 mod kprobe;
 mod refused;
 mod tracepoint;
 
-use aya_ebpf::{
-    EbpfContext,
-    helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid},
-};
+use aya_ebpf::{EbpfContext, helpers::bpf_get_current_uid_gid};
 use aya_log_ebpf::debug;
 use mptcp_trace_common::{
     counter,
     record::{
-        BY_TRACER, CONN_ASKED, InFlight, KIND_QUERY, PATH_MPTCP, PATH_TCP, PATH_UNSEEN,
-        QueryRecord, VALID_FLAGS_ENTER, VALID_FLAGS_EXIT, VALID_INODE,
+        BY_TRACER, CONN_ASKED, CONN_UNTOLD, Conn, KIND_QUERY, QueryRecord, VALID_FLAGS_EXIT,
+        VALID_INODE,
     },
 };
 
 use crate::{
-    admit::{admit_netns, admit_task, is_own_task},
+    admit::{admit_netns, admit_task, is_over_cap, is_own},
     emit,
-    kernel::{Fault, Sock, current_cgroup, is_mptcp, now_ns},
-    maps::{IN_FLIGHT, OUTERMOST_PROBED, conn},
-    sensors::{fallback::look_later, owner::asked},
+    kernel::{
+        Fault, Members, Sock, current_cgroup, endpoints, family_of, inode_of, is_mptcp, netns_of,
+        protocol_of, put_address, put_comm, state_of,
+    },
+    maps::conn,
+    sensors::{
+        fallback::look_when_asked,
+        owner::{asked, untold},
+    },
 };
 
 const SOL_SOCKET: u32 = 1;
@@ -65,114 +67,74 @@ fn option(level: u32, number: u32) -> u64 {
     u64::from(level) << 32 | u64::from(number)
 }
 
-/// A function that answers queries was entered; `step` says which kind (`PATH_*`), `option` what it was asked for.
+/// Counts a question of `thread` (`pid_tgid`); true if it is to be traced.
 #[inline(always)]
-fn enter(ctx: &impl EbpfContext, step: u8, sk: Sock, option: u64) {
-    let thread = bpf_get_current_pid_tgid();
-    if let Some(open) = IN_FLIGHT.get_ptr_mut(thread) {
-        // SAFETY: the slot belongs to this thread, which is here and nowhere else.
-        let open = unsafe { &mut *open };
-        if step == PATH_TCP && open.path == PATH_MPTCP {
-            open.path |= PATH_TCP;
-            return;
-        }
-        // The return of the previous question was never seen.
-        emit::count(counter::UNFINISHED);
-        let _gone = IN_FLIGHT.remove(thread);
-    }
-    if step == PATH_TCP && OUTERMOST_PROBED.load() != 0 && sk.msk_of_subflow().is_some() {
-        // The inner half of a question that was left out (and counted) at its outer half.
-        return;
-    }
+fn is_wanted(sk: Sock, thread: u64, now_ns: u64) -> bool {
     emit::count(counter::SEEN);
     if !admit_task() {
         emit::count(counter::FILTERED);
-        return;
+        return false;
     }
-    let open = InFlight {
-        boottime_ns: now_ns(),
-        socket: sk.0,
-        level: (option >> 32) as u32,
-        optname: option as u32,
-        path: step,
-        reserved: [0; 7],
-    };
-    if IN_FLIGHT.insert(thread, open, 0).is_err() {
-        emit::count(counter::TABLE_FULL);
-        debug!(ctx, "thread {}: no room for its question", ctx.pid());
+    if is_over_cap((thread >> 32) as u32, now_ns) {
+        emit::count(counter::CAPPED);
+        untold(sk);
+        return false;
     }
+    true
 }
 
-/// A function that answers for whatever socket was entered: of sockets that are no MPTCP, the answer is no news.
-#[inline(always)]
-fn enter_protocol(ctx: &impl EbpfContext, sk: Sock) {
-    if sk.protocol().is_ok_and(is_mptcp) {
-        enter(ctx, PATH_UNSEEN, sk, option(SOL_SOCKET, SO_PROTOCOL));
-    }
+/// A question that has been answered.
+struct Answered {
+    /// Who asked (`pid_tgid`).
+    thread: u64,
+    /// About which socket.
+    sk: Sock,
+    /// Level and number.
+    option: u64,
+    /// `PATH_*` bits.
+    path: u8,
+    rung: u8,
+    ret: i32,
+    /// When it was asked; when it was answered, where only that is seen.
+    at_ns: u64,
+    /// 0 where it is not known.
+    latency_ns: u64,
 }
 
-/// The function of kind `step` returned `ret`.
+/// Writes down a question that is wanted; `sock` reads its socket, `more` adds what only the caller knows.
 #[inline(always)]
-fn leave(ctx: &impl EbpfContext, step: u8, rung: u8, ret: i32) {
-    let thread = bpf_get_current_pid_tgid();
-    let Some(open) = IN_FLIGHT.get_ptr(thread) else {
-        return;
-    };
-    // SAFETY: the slot belongs to this thread, which is here and nowhere else.
-    let open = unsafe { *open };
-    if step == PATH_TCP && open.path & PATH_MPTCP != 0 {
-        // The outermost function is still to return.
-        return;
-    }
-    if (step == PATH_UNSEEN) != (open.path == PATH_UNSEEN) {
-        // The return of a function that this question did not go through.
-        return;
-    }
-    let _gone = IN_FLIGHT.remove(thread);
-
+fn answer(
+    ctx: &impl EbpfContext,
+    sock: &impl Members,
+    answered: &Answered,
+    more: impl FnOnce(&mut QueryRecord),
+) {
+    let sk = answered.sk;
     let Some(mut entry) = emit::reserve_query() else {
+        untold(sk);
         return;
     };
     let record = emit::blank(&mut entry);
     record.kind = KIND_QUERY;
-    begin(record, rung, open.boottime_ns);
-    record.latency_ns = now_ns() - open.boottime_ns;
-    record.ret = ret;
-    record.path = open.path;
-    record.level = open.level;
-    record.optname = open.optname;
-    let mut sk = Sock(open.socket);
-    if open.path == PATH_TCP
-        && let Some(msk) = sk.msk_of_subflow()
-    {
-        // Only inner functions are probed: the TCP code was asked on behalf of a connection.
-        record.path |= PATH_MPTCP;
-        sk = msk;
-    }
-    let described = describe(record, sk);
-    // The path has told the answer; the bits are read to learn which of them says "fell back".
-    if is_mptcp(record.protocol)
-        && let Ok(flags) = sk.msk_flags()
-    {
-        record.msk_flags_enter = flags;
-        record.msk_flags_exit = flags;
-        record.valid |= VALID_FLAGS_ENTER | VALID_FLAGS_EXIT;
-    }
-    match described {
+    begin(record, answered.thread, answered.rung, answered.at_ns);
+    record.latency_ns = answered.latency_ns;
+    record.ret = answered.ret;
+    record.path = answered.path;
+    record.level = (answered.option >> 32) as u32;
+    record.optname = answered.option as u32;
+    match describe(record, sk, sock) {
         Ok(()) if !admit_netns(record.netns) => emit::discard_query(entry, counter::FILTERED),
         Ok(()) => {
+            more(record);
             debug!(
                 ctx,
-                "thread {}: path {} returned {} after {} ns",
-                record.tid,
-                record.path,
-                record.ret,
-                record.latency_ns
+                "thread {}: path {} returned {}", record.tid, record.path, record.ret
             );
             emit::submit_query(entry);
         }
         Err(Fault) => {
             emit::discard_query(entry, counter::FAULTED);
+            untold(sk);
             debug!(
                 ctx,
                 "thread {}: socket 0x{:x} could not be read",
@@ -183,92 +145,70 @@ fn leave(ctx: &impl EbpfContext, step: u8, rung: u8, ret: i32) {
     }
 }
 
-/// A record that says nothing yet.
-pub(super) const NOTHING: QueryRecord = QueryRecord {
-    kind: KIND_QUERY,
-    valid: 0,
-    boottime_ns: 0,
-    latency_ns: 0,
-    socket: 0,
-    msk_flags_enter: 0,
-    msk_flags_exit: 0,
-    inode: 0,
-    cgroup_id: 0,
-    born_ns: 0,
-    connect_ns: 0,
-    level: 0,
-    optname: 0,
-    is_set: 0,
-    reserved_2: 0,
-    tgid: 0,
-    tid: 0,
-    uid: 0,
-    netns: 0,
-    ret: 0,
-    user_value: 0,
-    user_len: 0,
-    protocol: 0,
-    family: 0,
-    local_port: 0,
-    remote_port_be: 0,
-    state: 0,
-    rung: 0,
-    path: 0,
-    reserved: 0,
-    local_addr: [0; 16],
-    remote_addr: [0; 16],
-    comm: [0; 16],
-};
-
 /// Writes down who asks, and when. In place: two records are more than fits on the stack of a program that
 /// calls others.
 #[inline(always)]
-fn begin(record: &mut QueryRecord, rung: u8, boottime_ns: u64) {
-    let pid_tgid = bpf_get_current_pid_tgid();
-    record.valid = if is_own_task() { BY_TRACER } else { 0 };
+fn begin(record: &mut QueryRecord, thread: u64, rung: u8, boottime_ns: u64) {
+    record.valid = if is_own(thread) { BY_TRACER } else { 0 };
     record.boottime_ns = boottime_ns;
     record.cgroup_id = current_cgroup();
-    record.tgid = (pid_tgid >> 32) as u32;
-    record.tid = pid_tgid as u32;
+    record.tgid = (thread >> 32) as u32;
+    record.tid = thread as u32;
     record.uid = bpf_get_current_uid_gid() as u32;
     record.rung = rung;
-    record.comm = bpf_get_current_comm().unwrap_or([0; 16]);
+    put_comm(&mut record.comm);
 }
 
 /// Writes down what the socket is, and that it was asked about.
 #[inline(always)]
-fn describe(record: &mut QueryRecord, sk: Sock) -> Result<(), Fault> {
-    record.protocol = sk.protocol()?;
+fn describe(record: &mut QueryRecord, sk: Sock, sock: &impl Members) -> Result<(), Fault> {
+    let inode = inode_of(sock);
+    record.protocol = protocol_of(sock)?;
     if is_mptcp(record.protocol) {
-        asked(sk);
-        look_later(sk);
+        let known = asked(sk, inode.as_ref().map_or(0, |inode| *inode), record.tgid);
+        // Read once: the path has told the answer, or these bits do.
+        if let Ok(flags) = sk.msk_flags() {
+            record.msk_flags_exit = flags;
+            record.valid |= VALID_FLAGS_EXIT;
+            look_when_asked(sk, flags, known.as_deref());
+        }
+        note(record, known);
+    } else {
+        note(record, conn(sk.0));
     }
-    if let Some(conn) = conn(sk.0) {
-        conn.state |= CONN_ASKED;
-    }
-    describe_socket(record, sk)
+    describe_socket(record, sk, sock, inode)
 }
 
-/// Writes down what the socket is.
+/// Writes down since when it lives, and that its application knows.
 #[inline(always)]
-fn describe_socket(record: &mut QueryRecord, sk: Sock) -> Result<(), Fault> {
-    record.socket = sk.0;
-    record.family = sk.family()?;
-    record.protocol = sk.protocol()?;
-    record.state = sk.state()?;
-    record.netns = sk.netns()?;
-    let ends = sk.endpoints(record.family)?;
-    record.local_addr = ends.local_addr;
-    record.remote_addr = ends.remote_addr;
-    record.local_port = ends.local_port;
-    record.remote_port_be = ends.remote_port_be;
-    if let Ok(inode) = sk.inode() {
-        record.inode = inode;
-        record.valid |= VALID_INODE;
-    }
-    if let Some(conn) = conn(sk.0) {
+fn note(record: &mut QueryRecord, known: Option<&'static mut Conn>) {
+    if let Some(conn) = known {
+        conn.state = conn.state & !CONN_UNTOLD | CONN_ASKED;
         record.born_ns = conn.born_ns;
         record.connect_ns = conn.connect_ns;
+    }
+}
+
+/// Writes down what the socket is, but for its protocol.
+#[inline(always)]
+fn describe_socket(
+    record: &mut QueryRecord,
+    sk: Sock,
+    sock: &impl Members,
+    inode: Result<u64, Fault>,
+) -> Result<(), Fault> {
+    record.socket = sk.0;
+    record.family = family_of(sock)?;
+    record.state = state_of(sock)?;
+    record.netns = netns_of(sock)?;
+    let ends = endpoints(sock, record.family)?;
+    put_address(&mut record.local_addr, ends.local_addr);
+    put_address(&mut record.remote_addr, ends.remote_addr);
+    record.local_port = ends.local_port;
+    record.remote_port_be = ends.remote_port_be;
+    if let Ok(inode) = inode {
+        record.inode = inode;
+        record.valid |= VALID_INODE;
     }
     Ok(())
 }

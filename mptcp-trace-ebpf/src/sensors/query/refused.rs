@@ -1,17 +1,18 @@
 //! What is refused to applications because they speak MPTCP: options that a TCP socket would have taken, and the socket
 //! itself.
 
-use aya_ebpf::maps::ring_buf::RingBufEntry;
+use aya_ebpf::{helpers::bpf_get_current_pid_tgid, maps::ring_buf::RingBufEntry};
 use mptcp_trace_common::{
     counter,
-    record::{KIND_OPTION_REFUSED, KIND_SOCKET_REFUSED, QueryRecord, RUNG_TRACEPOINT},
+    record::{KIND_OPTION_REFUSED, KIND_SOCKET_REFUSED, QueryRecord},
 };
 
 use super::{begin, describe_socket};
 use crate::{
-    admit::{admit_netns, admit_task, is_own_task},
+    admit::{admit_netns, admit_task, is_over_cap, is_own_task},
     emit,
     kernel::{Fault, Sock, current_netns, is_mptcp, now_ns},
+    maps::conn,
     sensors::fallback::fell_back,
 };
 
@@ -57,10 +58,14 @@ pub(super) fn outcome(ret: i32, is_set: bool, rung: u8) -> u64 {
 
 /// Room for a record of a refusal, if the filter wants whoever was refused; counts why not.
 #[inline(always)]
-fn room_if_wanted() -> Option<RingBufEntry<QueryRecord>> {
+fn room_if_wanted(thread: u64) -> Option<RingBufEntry<QueryRecord>> {
     emit::count(counter::SEEN);
     if !admit_task() {
         emit::count(counter::FILTERED);
+        return None;
+    }
+    if is_over_cap((thread >> 32) as u32, now_ns()) {
+        emit::count(counter::CAPPED);
         return None;
     }
     emit::reserve_query()
@@ -70,20 +75,29 @@ fn room_if_wanted() -> Option<RingBufEntry<QueryRecord>> {
 #[inline(never)]
 pub(super) fn option_refused(sk: u64, option: u64, outcome: u64) -> u32 {
     let sk = Sock(sk);
-    if !sk.protocol().is_ok_and(is_mptcp) || fell_back(sk) == Some(true) || is_own_task() {
+    let Ok(protocol) = sk.protocol() else {
+        return 0;
+    };
+    if !is_mptcp(protocol) || fell_back(sk) == Some(true) || is_own_task() {
         return 0;
     }
-    let Some(mut entry) = room_if_wanted() else {
+    let thread = bpf_get_current_pid_tgid();
+    let Some(mut entry) = room_if_wanted(thread) else {
         return 0;
     };
     let record = emit::blank(&mut entry);
     record.kind = KIND_OPTION_REFUSED;
-    begin(record, outcome as u8, now_ns());
+    record.protocol = protocol;
+    begin(record, thread, outcome as u8, now_ns());
     record.ret = (outcome >> 32) as i32;
     record.is_set = (outcome >> 8) as u32 & 1;
     record.level = (option >> 32) as u32;
     record.optname = option as u32;
-    match describe_socket(record, sk) {
+    if let Some(conn) = conn(sk.0) {
+        record.born_ns = conn.born_ns;
+        record.connect_ns = conn.connect_ns;
+    }
+    match describe_socket(record, sk, &sk, sk.inode()) {
         Ok(()) if !admit_netns(record.netns) => emit::discard_query(entry, counter::FILTERED),
         Ok(()) => emit::submit_query(entry),
         Err(Fault) => emit::discard_query(entry, counter::FAULTED),
@@ -93,17 +107,18 @@ pub(super) fn option_refused(sk: u64, option: u64, outcome: u64) -> u32 {
 
 /// A socket was refused. It would have been of the network namespace of whoever asked for it.
 #[inline(never)]
-pub(super) fn socket_refused(family: u64, ret: i32) -> u32 {
+pub(super) fn socket_refused(family: u64, outcome: u64) -> u32 {
     if is_own_task() {
         return 0;
     }
-    let Some(mut entry) = room_if_wanted() else {
+    let thread = bpf_get_current_pid_tgid();
+    let Some(mut entry) = room_if_wanted(thread) else {
         return 0;
     };
     let record = emit::blank(&mut entry);
     record.kind = KIND_SOCKET_REFUSED;
-    begin(record, RUNG_TRACEPOINT, now_ns());
-    record.ret = ret;
+    begin(record, thread, outcome as u8, now_ns());
+    record.ret = (outcome >> 32) as i32;
     record.family = family as u16;
     record.protocol = IPPROTO_MPTCP as u16;
     match current_netns() {

@@ -1,244 +1,132 @@
-//! Rung tracepoint: the syscall itself, for kernels where no function can be probed.
+//! Rung tracepoint: the system call itself, for kernels where no function can be probed.
 //!
-//! The path of the answer is not seen from here. What is written down instead: the state bits of the
-//! connection before and after, and what the caller found in its buffer. The socket is looked up and
-//! described when the syscall is entered, since another thread may have closed it when it returns.
+//! One program, where system calls return. What it costs the calls that are not ours is a comparison: a pair of tracepoints
+//! on `getsockopt` alone costs each `getsockopt` three times as much. The path of the answer is not seen from here.
+//! What is written down instead: the state bits of the connection, and what the caller found in its buffer where the
+//! bits leave a doubt. A descriptor that another thread closes in the middle of the call cannot be followed any more.
 
 use aya_ebpf::{
-    EbpfContext as _, helpers::bpf_get_current_pid_tgid, macros::tracepoint,
-    programs::TracePointContext,
+    helpers::bpf_get_current_pid_tgid,
+    macros::{btf_tracepoint, raw_tracepoint},
+    programs::{BtfTracePointContext, RawTracePointContext},
 };
-use aya_log_ebpf::debug;
 use mptcp_trace_common::{
     counter,
-    layout::SYSCALL_CONTEXT_OFFSET,
-    record::{
-        PATH_UNSEEN, QueryRecord, RUNG_TRACEPOINT, SyscallInFlight, VALID_FLAGS_ENTER,
-        VALID_FLAGS_EXIT, VALID_USER_VALUE,
-    },
+    record::{PATH_UNSEEN, QueryRecord, RUNG_TRACEPOINT, VALID_USER_VALUE},
 };
 
 use super::{
-    NOTHING, begin, describe, is_protocol_query, is_query, option,
+    Answered, answer, is_protocol_query, is_query, is_wanted, option,
     refused::{is_mptcp_socket, is_ordinary, is_refusal, option_refused, outcome, socket_refused},
 };
 use crate::{
-    admit::{admit_netns, admit_task},
     emit,
     kernel::{
-        Sock, current_file, is_mptcp, is_tcp_or_mptcp, now_ns, read_user_u8, read_user_u32,
-        socket_of_file,
+        AtReturn, Called, Common, Sock, current_file, family_of, is_mptcp, is_syscall_of_32_bits,
+        is_tcp_or_mptcp, now_ns, read_user_u8, read_user_u32, socket_of_file, syscall_number,
     },
-    maps::SYSCALL_IN_FLIGHT,
-    sensors::fallback::{Keeper, keep, kept},
+    maps::{LIFE_AT_RETURN, syscall},
+    sensors::fallback::{life_returns, says_fallen},
 };
 
-/// The `n`-th 64-bit word behind the header of a syscall tracepoint.
-#[inline(always)]
-fn word(ctx: &TracePointContext, n: usize) -> u64 {
-    // SAFETY: the context of these programs is the header and six words; the loader has compared the
-    // offset with the kernel's BTF, and the verifier checks the bounds.
-    unsafe {
-        *ctx.as_ptr()
-            .byte_add(SYSCALL_CONTEXT_OFFSET + n * 8)
-            .cast::<u64>()
-    }
+/// `sys_exit(struct pt_regs *regs, long ret)`: a system call returns.
+#[btf_tracepoint(function = "sys_exit")]
+pub(crate) fn query_tp_return(ctx: BtfTracePointContext) -> i32 {
+    system_call(&ctx)
 }
 
-/// `getsockopt(fd, level, optname, optval, optlen)` is entered.
-#[tracepoint]
-pub(crate) fn query_enter_getsockopt(ctx: TracePointContext) -> u32 {
-    let (level, asked) = (word(&ctx, 1) as u32, word(&ctx, 2) as u32);
-    if is_query(level, asked) || is_protocol_query(level, asked) {
-        enter(&ctx, level, asked);
-    } else if is_ordinary(level) {
-        keep(Keeper::GetOption, word(&ctx, 0), option(level, asked));
-    }
-    0
+/// The same for kernels that do not describe their types: what it was called with is read by a helper.
+#[raw_tracepoint(tracepoint = "sys_exit")]
+pub(crate) fn query_raw_return(ctx: RawTracePointContext) -> i32 {
+    system_call(&ctx)
 }
 
 #[inline(always)]
-fn enter(ctx: &TracePointContext, level: u32, asked: u32) {
-    let thread = bpf_get_current_pid_tgid();
-    if SYSCALL_IN_FLIGHT.remove(thread).is_ok() {
-        emit::count(counter::UNFINISHED);
-    }
-    let fd = word(ctx, 0) as u32;
-    // A bad descriptor or another kind of socket never reaches the TCP code: not a query.
-    let Ok(file) = current_file(fd) else { return };
-    let Some(sk) = socket_of_file(file) else {
-        return;
-    };
-    let (Ok(family), Ok(protocol)) = (sk.family(), sk.protocol()) else {
-        return;
-    };
-    if !is_tcp_or_mptcp(family, protocol) || is_protocol_query(level, asked) && !is_mptcp(protocol)
-    {
-        return;
-    }
-    emit::count(counter::SEEN);
-    if !admit_task() {
-        emit::count(counter::FILTERED);
-        return;
-    }
-    if SYSCALL_IN_FLIGHT.insert(thread, unasked(), 0).is_err() {
-        emit::count(counter::TABLE_FULL);
-        debug!(ctx, "thread {}: no room for its question", ctx.pid());
-        return;
-    }
-    let Some(open) = SYSCALL_IN_FLIGHT.get_ptr_mut(thread) else {
-        emit::count(counter::TABLE_FULL);
-        return;
-    };
-    // SAFETY: the slot belongs to this thread, which is here and nowhere else.
-    let open = unsafe { &mut *open };
-    open.file = file;
-    open.fd = fd;
-    open.optval = word(ctx, 3);
-    open.optlen = word(ctx, 4);
-    open.record.level = level;
-    open.record.optname = asked;
-    if let Err(why_not) = write_down(&mut open.record, sk) {
-        emit::count(why_not);
-        let _gone = SYSCALL_IN_FLIGHT.remove(thread);
-    }
-}
-
-/// Everything that is known before the call, or the counter of why there is no record.
-#[inline(always)]
-fn write_down(record: &mut QueryRecord, sk: Sock) -> Result<(), u32> {
-    begin(record, RUNG_TRACEPOINT, now_ns());
-    record.path = PATH_UNSEEN;
-    describe(record, sk).map_err(|_fault| counter::FAULTED)?;
-    if !admit_netns(record.netns) {
-        return Err(counter::FILTERED);
-    }
-    if is_mptcp(record.protocol)
-        && let Ok(flags) = sk.msk_flags()
-    {
-        record.msk_flags_enter = flags;
-        record.valid |= VALID_FLAGS_ENTER;
-    }
-    Ok(())
-}
-
-/// A slot before anything is written into it: by reference, since it is too large for the stack.
-#[inline(always)]
-fn unasked() -> &'static SyscallInFlight {
-    &UNASKED
-}
-
-static UNASKED: SyscallInFlight = SyscallInFlight {
-    record: NOTHING,
-    file: 0,
-    optval: 0,
-    optlen: 0,
-    fd: 0,
-    reserved: 0,
-};
-
-/// `getsockopt` returns.
-#[tracepoint]
-pub(crate) fn query_exit_getsockopt(ctx: TracePointContext) -> u32 {
-    let thread = bpf_get_current_pid_tgid();
-    if let Some(open) = SYSCALL_IN_FLIGHT.get_ptr_mut(thread) {
-        // SAFETY: the slot belongs to this thread, which is here and nowhere else.
-        let open = unsafe { &mut *open };
-        complete(open, word(&ctx, 0) as i32);
-        emit::query(&open.record);
-        debug!(
-            &ctx,
-            "thread {}: syscall returned {} after {} ns",
-            open.record.tid,
-            open.record.ret,
-            open.record.latency_ns
-        );
-        let _gone = SYSCALL_IN_FLIGHT.remove(thread);
-        return 0;
-    }
-    refused(&ctx, Keeper::GetOption, false);
-    0
-}
-
-/// An option of a socket was set, or asked for, and perhaps refused. The descriptor is looked up only then: that another
-/// thread closes it meanwhile is less likely than dear.
-#[inline(always)]
-fn refused(ctx: &TracePointContext, keeper: Keeper, is_set: bool) {
-    let Some([fd, option]) = kept(keeper) else {
-        return;
-    };
-    let ret = word(ctx, 0) as i32;
-    if is_refusal(ret)
-        && let Ok(file) = current_file(fd as u32)
-        && let Some(sk) = socket_of_file(file)
-        && sk
-            .family()
-            .is_ok_and(|family| sk.protocol().is_ok_and(|it| is_tcp_or_mptcp(family, it)))
-    {
-        option_refused(sk.0, option, outcome(ret, is_set, RUNG_TRACEPOINT));
-    }
-}
-
-/// `setsockopt(fd, level, optname, optval, optlen)` is entered.
-#[tracepoint]
-pub(crate) fn query_enter_setsockopt(ctx: TracePointContext) -> u32 {
-    let level = word(&ctx, 1) as u32;
-    if is_ordinary(level) {
-        let option = option(level, word(&ctx, 2) as u32);
-        keep(Keeper::SetOption, word(&ctx, 0), option);
-    }
-    0
-}
-
-/// `setsockopt` returns.
-#[tracepoint]
-pub(crate) fn query_exit_setsockopt(ctx: TracePointContext) -> u32 {
-    refused(&ctx, Keeper::SetOption, true);
-    0
-}
-
-/// `socket(family, type, protocol)` is entered.
-#[tracepoint]
-pub(crate) fn query_enter_socket(ctx: TracePointContext) -> u32 {
-    let family = word(&ctx, 0);
-    if is_mptcp_socket(family, word(&ctx, 1), word(&ctx, 2)) {
-        keep(Keeper::Socket, family, 0);
-    }
-    0
-}
-
-/// `socket` returns.
-#[tracepoint]
-pub(crate) fn query_exit_socket(ctx: TracePointContext) -> u32 {
-    if let Some([family, _none]) = kept(Keeper::Socket) {
-        let ret = word(&ctx, 0) as i32;
-        if ret < 0 {
-            socket_refused(family, ret);
+fn system_call(ctx: &impl AtReturn) -> i32 {
+    let number = syscall_number(ctx);
+    if number == syscall!(getsockopt) {
+        got(ctx);
+    } else if number == syscall!(setsockopt) {
+        refused(ctx, true);
+    } else if number == syscall!(socket) && !is_syscall_of_32_bits() {
+        let called = Called(ctx);
+        let ret = ctx.returned();
+        if ret < 0 && is_mptcp_socket(called.family(), called.kind(), called.protocol()) {
+            socket_refused(called.family(), outcome(ret, false, RUNG_TRACEPOINT));
         }
     }
+    if LIFE_AT_RETURN.load() != 0 {
+        life_returns(ctx, number);
+    }
     0
 }
 
-/// Adds what is known only after the call.
+/// `getsockopt(fd, level, optname, optval, optlen)` returns.
 #[inline(always)]
-fn complete(open: &mut SyscallInFlight, ret: i32) {
-    let (file, fd, optval, optlen) = (open.file, open.fd, open.optval, open.optlen);
-    let record: &mut QueryRecord = &mut open.record;
-    record.ret = ret;
-    record.latency_ns = now_ns() - record.boottime_ns;
-    let sk = Sock(record.socket);
-    if is_mptcp(record.protocol)
-        && current_file(fd).is_ok_and(|now| now == file)
-        && socket_of_file(file).is_some_and(|now| now.0 == sk.0)
-        && let Ok(flags) = sk.msk_flags()
-    {
-        record.msk_flags_exit = flags;
-        record.valid |= VALID_FLAGS_EXIT;
+fn got(ctx: &impl AtReturn) {
+    let called = Called(ctx);
+    let (level, number) = (called.level(), called.optname());
+    if !is_query(level, number) && !is_protocol_query(level, number) {
+        refused(ctx, false);
+        return;
     }
-    if ret == 0
-        && let Ok(len) = read_user_u32(optlen)
+    if is_syscall_of_32_bits() {
+        return;
+    }
+    let ret = ctx.returned();
+    // A bad descriptor or another kind of socket never reaches the TCP code: not a query.
+    let mut sock = Common::unread();
+    let Some((sk, protocol)) = socket_of(&called, &mut sock) else {
+        if ret == 0 && is_query(level, number) {
+            // It was answered: the descriptor has been closed since.
+            emit::count(counter::SEEN);
+            emit::count(counter::FAULTED);
+        }
+        return;
+    };
+    if is_protocol_query(level, number) && !is_mptcp(protocol) {
+        return;
+    }
+    let (now, thread) = (now_ns(), bpf_get_current_pid_tgid());
+    if !is_wanted(sk, thread, now) {
+        return;
+    }
+    let answered = Answered {
+        thread,
+        sk,
+        option: option(level, number),
+        path: PATH_UNSEEN,
+        rung: RUNG_TRACEPOINT,
+        ret,
+        at_ns: now,
+        latency_ns: 0,
+    };
+    answer(ctx, &sock, &answered, |record| told(record, &called));
+}
+
+/// The TCP or MPTCP socket behind the descriptor that a system call was called with, and its protocol; the first part of
+/// it is read into `sock`.
+#[inline(always)]
+fn socket_of(called: &Called<'_, impl AtReturn>, sock: &mut Common) -> Option<(Sock, u16)> {
+    let sk = socket_of_file(current_file(called.fd()).ok()?)?;
+    sock.read(sk.0).ok()?;
+    let protocol = sk.protocol().ok()?;
+    is_tcp_or_mptcp(family_of(sock).ok()?, protocol).then_some((sk, protocol))
+}
+
+/// Adds what the caller was told, unless the state bits say that there was no fallback.
+#[inline(always)]
+fn told(record: &mut QueryRecord, called: &Called<'_, impl AtReturn>) {
+    if !is_mptcp(record.protocol)
+        || record.ret != 0
+        || says_fallen(record.msk_flags_exit) == Some(false)
+    {
+        return;
+    }
+    if let Ok(len) = read_user_u32(called.optlen())
         && len > 0
     {
+        let optval = called.optval();
         let value = if len >= 4 {
             read_user_u32(optval)
         } else {
@@ -250,5 +138,21 @@ fn complete(open: &mut SyscallInFlight, ret: i32) {
             record.user_len = len as i32;
             record.valid |= VALID_USER_VALUE;
         }
+    }
+}
+
+/// An option of a socket was set, or asked for, and perhaps refused.
+#[inline(always)]
+fn refused(ctx: &impl AtReturn, is_set: bool) {
+    let called = Called(ctx);
+    let ret = ctx.returned();
+    let level = called.level();
+    if !is_refusal(ret) || !is_ordinary(level) || is_syscall_of_32_bits() {
+        return;
+    }
+    let mut sock = Common::unread();
+    if let Some((sk, _protocol)) = socket_of(&called, &mut sock) {
+        let outcome = outcome(ret, is_set, RUNG_TRACEPOINT);
+        option_refused(sk.0, option(level, called.optname()), outcome);
     }
 }

@@ -74,6 +74,7 @@ impl<'a> ConnectionData<'a> {
             subflows: _,
             evidence,
             existing,
+            untold: _,
             fell_back,
             late,
             current: (current_pid, current_comm),

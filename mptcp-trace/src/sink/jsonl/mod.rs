@@ -63,6 +63,7 @@ struct ReconciliationData<'a> {
 struct End<'a> {
     findings: u64,
     not_shown: u64,
+    coalesced: u64,
     evicted: u64,
     losses: Vec<LossData<'a>>,
     complete: bool,
@@ -171,6 +172,7 @@ pub(super) fn end(
     let Told {
         findings,
         not_shown,
+        coalesced,
         evicted,
     } = told;
     // What nobody remembers to its end may be stale without a line.
@@ -189,6 +191,7 @@ pub(super) fn end(
         &End {
             findings,
             not_shown,
+            coalesced,
             evicted,
             losses,
             complete,

@@ -11,7 +11,7 @@ use crate::model::{
 pub(super) struct QueryData<'a> {
     time: Text<Rfc3339>,
     boottime_ns: u64,
-    latency_ns: u64,
+    latency_ns: Option<u64>,
     #[serde(flatten)]
     caller: CallerFields<'a>,
     id: Option<Text<ConnectionId>>,
@@ -26,6 +26,7 @@ pub(super) struct QueryData<'a> {
     why: Option<&'a str>,
     cause: Option<&'a str>,
     delay_ns: Option<u64>,
+    repeats: u64,
     rung: &'static str,
 }
 
@@ -35,6 +36,7 @@ impl<'a> QueryData<'a> {
             query,
             time,
             judgement,
+            repeats,
         } = event;
         let Query {
             asked_at,
@@ -53,7 +55,7 @@ impl<'a> QueryData<'a> {
         Self {
             time: Text(Rfc3339(*time)),
             boottime_ns: ns(*asked_at),
-            latency_ns: ns(*latency),
+            latency_ns: latency.map(ns),
             caller: CallerFields::of(process),
             id: id.map(Text),
             msk: (socket.protocol == Protocol::Mptcp).then_some(Text(socket.id)),
@@ -66,6 +68,7 @@ impl<'a> QueryData<'a> {
             why: judgement.as_ref().map(|it| &*it.sentence),
             cause: judgement.as_ref().and_then(|it| it.cause.as_deref()),
             delay_ns: judgement.as_ref().and_then(|it| it.delay).map(ns),
+            repeats: *repeats,
             rung: rung.name(),
         }
     }

@@ -17,6 +17,7 @@ pub(super) struct VerdictData<'a> {
     delay_ns: Option<u64>,
     closed_by: &'static str,
     questions: u64,
+    doubt: Option<&'a str>,
     api: Option<&'static str>,
     answer: Option<&'static str>,
     answered_at_ns: Option<u64>,
@@ -45,6 +46,7 @@ impl<'a> VerdictData<'a> {
             socket,
             asked,
             questions,
+            doubt,
         } = event;
         Self {
             time: Text(Rfc3339(*time)),
@@ -57,6 +59,7 @@ impl<'a> VerdictData<'a> {
             delay_ns: delay.map(ns),
             closed_by: closed_by.name(),
             questions: *questions,
+            doubt: doubt.as_deref(),
             api: asked.map(|it| it.api.name()),
             answer: asked.and_then(|it| it.answer.word()),
             answered_at_ns: asked.map(|it| ns(it.at)),
