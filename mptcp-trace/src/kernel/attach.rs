@@ -324,7 +324,7 @@ impl Tracer {
         while let Some(Together { programs, .. }) = self.attached.pop() {
             for name in &programs {
                 if let Some(program) = self.ebpf.program(name) {
-                    let missed = counters::recursion_misses(program).unwrap_or(0);
+                    let missed = counters::misses(program).unwrap_or(0);
                     self.missed.add(name, missed);
                 }
             }
@@ -356,7 +356,7 @@ impl Tracer {
         let mut missed = self.missed;
         for name in self.attached() {
             if let Some(program) = self.ebpf.program(name) {
-                missed.add(name, counters::recursion_misses(program).unwrap_or(0));
+                missed.add(name, counters::misses(program).unwrap_or(0));
             }
         }
         let mut query = counters::query(&self.ebpf)?;

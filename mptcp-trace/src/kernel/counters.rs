@@ -1,6 +1,9 @@
 //! What the kernel half counted, and what the kernel itself counted about it.
 
-use std::os::fd::{AsFd, AsRawFd as _};
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+};
 
 use anyhow::Context as _;
 use aya::{
@@ -8,7 +11,9 @@ use aya::{
     maps::{HashMap, MapData, PerCpuArray},
     programs::Program,
 };
-use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_prog_info};
+use aya_obj::generated::{
+    bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type, bpf_perf_event_type, bpf_prog_info,
+};
 use mptcp_trace_common::{counter, record::InFlight};
 
 use crate::{
@@ -64,27 +69,97 @@ fn open_questions(ebpf: &Ebpf) -> anyhow::Result<u64> {
     Ok(map.keys().filter(Result::is_ok).count() as u64)
 }
 
-/// How often the kernel skipped a program because one was running on that CPU already.
-pub(super) fn recursion_misses(program: &Program) -> anyhow::Result<u64> {
+/// How often the kernel skipped a program: because one was running on that CPU already, or, of a breakpoint, because too many
+/// calls of its function were under way (`struct kretprobe.nmissed`; kernels before 6.7 do not tell).
+pub(super) fn misses(program: &Program) -> anyhow::Result<u64> {
+    let skipped_calls = match program {
+        Program::KProbe(probe) => missed_by_links(probe.info()?.id())?,
+        // Only breakpoints have a limit on calls under way.
+        _other => 0,
+    };
+    Ok(recursion_misses(program)? + skipped_calls)
+}
+
+fn recursion_misses(program: &Program) -> anyhow::Result<u64> {
     let fd = program.fd().context("the program is not loaded")?;
     // SAFETY: an all-zero bpf_prog_info is valid: integers and integers that hold addresses.
     let mut info: bpf_prog_info = unsafe { std::mem::zeroed() };
+    info_of(fd.as_fd(), &mut info).context("cannot ask about a BPF program")?;
+    Ok(info.recursion_misses)
+}
+
+/// What the links of a program by which it hangs on breakpoints have missed. aya keeps these links to itself, so that all
+/// of the host are gone through.
+fn missed_by_links(program_id: u32) -> anyhow::Result<u64> {
+    let mut missed = 0;
+    let mut last = 0;
+    while let Some(id) = link_after(last)? {
+        last = id;
+        // Another program's link may be gone by now.
+        let Ok(link) = link_by_id(id) else { continue };
+        // SAFETY: an all-zero bpf_link_info is valid: integers and integers that hold addresses.
+        let mut info: bpf_link_info = unsafe { std::mem::zeroed() };
+        info_of(link.as_fd(), &mut info).context("cannot ask about a link of a BPF program")?;
+        if info.type_ != bpf_link_type::BPF_LINK_TYPE_PERF_EVENT as u32
+            || info.prog_id != program_id
+        {
+            continue;
+        }
+        // SAFETY: the type says which member of the union was written; what the kernel did not write is 0.
+        missed += unsafe {
+            let event = info.__bindgen_anon_1.perf_event;
+            let is_breakpoint = event.type_ == bpf_perf_event_type::BPF_PERF_EVENT_KPROBE as u32
+                || event.type_ == bpf_perf_event_type::BPF_PERF_EVENT_KRETPROBE as u32;
+            match is_breakpoint {
+                true => event.__bindgen_anon_1.kprobe.missed,
+                false => 0,
+            }
+        };
+    }
+    Ok(missed)
+}
+
+/// The link that comes after that one; none if it was the last.
+fn link_after(id: u32) -> anyhow::Result<Option<u32>> {
     // SAFETY: an all-zero bpf_attr is what the kernel wants of what is not set.
     let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
-    attr.info.bpf_fd = fd.as_fd().as_raw_fd().cast_unsigned();
-    attr.info.info_len = u32::try_from(size_of_val(&info))?;
-    attr.info.info = (&raw mut info) as u64;
-    // SAFETY: the command fills `info`, which is as long as `attr` says and lives until after the call.
-    let failed = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            bpf_cmd::BPF_OBJ_GET_INFO_BY_FD,
-            &raw mut attr,
-            size_of_val(&attr),
-        )
-    };
-    if failed < 0 {
-        return Err(std::io::Error::last_os_error()).context("cannot ask about a BPF program");
+    attr.__bindgen_anon_6.__bindgen_anon_1.start_id = id;
+    match bpf(bpf_cmd::BPF_LINK_GET_NEXT_ID, &mut attr) {
+        // SAFETY: the command has written the number of the next one.
+        Ok(_zero) => Ok(Some(unsafe { attr.__bindgen_anon_6.next_id })),
+        Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(why) => Err(why).context("cannot go through the links of BPF programs"),
     }
-    Ok(info.recursion_misses)
+}
+
+fn link_by_id(id: u32) -> io::Result<OwnedFd> {
+    // SAFETY: an all-zero bpf_attr is what the kernel wants of what is not set.
+    let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
+    attr.__bindgen_anon_6.__bindgen_anon_1.link_id = id;
+    let fd = bpf(bpf_cmd::BPF_LINK_GET_FD_BY_ID, &mut attr)?;
+    // SAFETY: the command returns a descriptor of ours, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// What the kernel says about a program or a link; `info` is what it has for that, all zeroes.
+fn info_of<T>(fd: BorrowedFd<'_>, info: &mut T) -> anyhow::Result<()> {
+    // SAFETY: an all-zero bpf_attr is what the kernel wants of what is not set.
+    let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
+    attr.info.bpf_fd = fd.as_raw_fd().cast_unsigned();
+    attr.info.info_len = u32::try_from(size_of::<T>())?;
+    attr.info.info = (&raw mut *info) as u64;
+    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    Ok(())
+}
+
+/// A command that reads and writes `attr`, and the memory that it names.
+fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i32> {
+    // SAFETY: `attr` is as long as the kernel is told; this file's callers name memory of theirs only, which lives until
+    // after the call.
+    let returned =
+        unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attr, size_of_val(&*attr)) };
+    if returned < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    i32::try_from(returned).map_err(io::Error::other)
 }
