@@ -5,7 +5,7 @@
 //! repeat. The reader is stopped while calls are measured, which leaves what happens in the call alone; what the reader
 //! takes for what they left in the ring is measured by itself.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use rustix::process::Signal;
@@ -16,6 +16,7 @@ use crate::{
     beside::{Beside, Lines},
     events::Events,
     report::write_line,
+    tracer::TracerArgs,
 };
 
 /// Calls before those that count: they find everything cold.
@@ -28,12 +29,9 @@ const DRAIN: Duration = Duration::from_millis(300);
 /// What to measure.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The mptcp-trace to measure
-    #[arg(long, value_name = "PATH")]
-    pub tracer: PathBuf,
-    /// Only this rung (repeatable); all three if none is named
-    #[arg(long, value_name = "RUNG")]
-    pub attach: Vec<String>,
+    /// The tracer
+    #[command(flatten)]
+    pub tried: TracerArgs,
     /// Calls in a batch; those of one batch must fit into the ring
     #[arg(long, default_value_t = 1000)]
     pub calls: u32,
@@ -75,16 +73,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     say(&Line::Host { kernel })?;
     std::thread::sleep(SETTLE);
     measure(args, "nothing", None)?;
-    let rungs = if args.attach.is_empty() {
-        ["fexit", "kprobe", "tracepoint"]
-            .map(str::to_owned)
-            .to_vec()
-    } else {
-        args.attach.clone()
-    };
+    let rungs = args.tried.rungs();
     for rung in &rungs {
         let words = ["--attach".to_owned(), rung.clone()];
-        match Beside::start(&args.tracer, &words, Lines::Dropped)? {
+        match Beside::start(&args.tried.tracer, &words, Lines::Dropped)? {
             Ok(beside) => {
                 measure(args, rung, Some(&beside))
                     .with_context(|| format!("cannot measure beside rung {rung}"))?;

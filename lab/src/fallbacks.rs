@@ -1,6 +1,6 @@
 //! `mptcp-lab fallbacks`: every recipe on every rung, and what is traced against what the kernel counted.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use crate::{
     compare::{mismatch, ok},
@@ -10,7 +10,7 @@ use crate::{
     provoke::{Choice, play, recount},
     recipes::Cleared,
     report::{Cell, Cells, Outcome},
-    tracer::{Said, Started, Tracer},
+    tracer::{Said, Started, Tracer, TracerArgs},
 };
 
 /// Longer than a tracer may keep a line back.
@@ -23,15 +23,9 @@ const STUMBLES_MAX: usize = 2;
 /// What to run.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The mptcp-trace to test
-    #[arg(long, value_name = "PATH")]
-    pub tracer: PathBuf,
-    /// Only this rung (repeatable); all three if none is named
-    #[arg(long, value_name = "RUNG")]
-    pub attach: Vec<String>,
-    /// More arguments for the tracer (repeatable)
-    #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
-    pub tracer_arg: Vec<String>,
+    /// The tracer
+    #[command(flatten)]
+    pub tried: TracerArgs,
     /// Which recipes
     #[command(flatten)]
     pub choice: Choice,
@@ -46,22 +40,16 @@ pub struct Args {
 ///
 /// Fails if the tracer cannot be run or what it prints cannot be read.
 pub fn run(args: &Args) -> anyhow::Result<bool> {
-    on_rungs(&args.attach, |rung| one_rung(args, rung))
+    on_rungs(&args.tried, |rung| one_rung(args, rung))
 }
 
 /// Runs something on these rungs, or on all three, and reports the cells; true if nothing is wrong.
 pub(crate) fn on_rungs(
-    attach: &[String],
+    tried: &TracerArgs,
     one_rung: impl Fn(&str) -> anyhow::Result<Vec<Cell>>,
 ) -> anyhow::Result<bool> {
     let mut cells = Cells::new(std::io::stdout())?;
-    let rungs = if attach.is_empty() {
-        ["fexit", "kprobe", "tracepoint"]
-            .map(str::to_owned)
-            .to_vec()
-    } else {
-        attach.to_vec()
-    };
+    let rungs = tried.rungs();
     for rung in &rungs {
         eprintln!("mptcp-lab: rung {rung}");
         let first = one_rung(rung)?;
@@ -173,7 +161,7 @@ pub(crate) fn under_tracer_as_said<T>(
 fn one_rung(args: &Args, rung: &str) -> anyhow::Result<Vec<Cell>> {
     let chosen = args.choice.chosen()?;
     let capture = args.keep.then(Capture::new);
-    let mut more = args.tracer_arg.clone();
+    let mut more = args.tried.tracer_arg.clone();
     if let Some(capture) = &capture {
         more.extend(capture.arguments()?);
     }
@@ -194,14 +182,14 @@ fn one_rung(args: &Args, rung: &str) -> anyhow::Result<Vec<Cell>> {
         }
         let mut cells = compare(rung, &played, &said.lines);
         if let Some(capture) = &capture {
-            cells.push(capture.replayed(&args.tracer, rung, &said.text));
+            cells.push(capture.replayed(&args.tried.tracer, rung, &said.text));
             if let Err(why) = capture.keep("fallbacks", rung, said) {
                 cells.push(mismatch("keep", rung, "kept", "not", format!("{why:#}")));
             }
         }
         cells
     };
-    under_tracer_as_said(&args.tracer, rung, &more, perform, judge)
+    under_tracer_as_said(&args.tried.tracer, rung, &more, perform, judge)
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use crate::{
     net::{self, Family, Kind},
     report::{AskerLine, Cell, MatrixLine, Outcome, write_line},
     traced::TracedLine,
+    tracer::TracerArgs,
 };
 
 /// Exit code of the tracer on a kernel that cannot answer.
@@ -29,18 +30,12 @@ const END_MAX: Duration = Duration::from_secs(5);
 /// What to run.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The mptcp-trace to test
-    #[arg(long, value_name = "PATH")]
-    pub tracer: PathBuf,
-    /// Only this rung (repeatable); all three if none is named
-    #[arg(long, value_name = "RUNG")]
-    pub attach: Vec<String>,
+    /// The tracer
+    #[command(flatten)]
+    pub tried: TracerArgs,
     /// Only this case of `ask` (repeatable)
     #[arg(long, value_name = "NAME")]
     pub case: Vec<String>,
-    /// More arguments for the tracer (repeatable)
-    #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
-    pub tracer_arg: Vec<String>,
     /// Also flood each rung
     #[arg(long)]
     pub flood: bool,
@@ -64,13 +59,7 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
         .to_string_lossy()
         .into_owned();
     write_line(&mut out, &MatrixLine::Host { kernel })?;
-    let rungs = if args.attach.is_empty() {
-        ["fexit", "kprobe", "tracepoint"]
-            .map(str::to_owned)
-            .to_vec()
-    } else {
-        args.attach.clone()
-    };
+    let rungs = args.tried.rungs();
     let mut outcomes = Vec::new();
     if let Some(cell) = no_mptcp(args)? {
         outcomes.push(cell.outcome);
@@ -88,11 +77,11 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
             }
             if args.flood && available {
                 let flooded = flood::flood(&flood::Args {
-                    tracer: args.tracer.clone(),
+                    tracer: args.tried.tracer.clone(),
                     attach: rung.clone(),
                     threads: args.threads,
                     queries: args.queries,
-                    tracer_arg: args.tracer_arg.clone(),
+                    tracer_arg: args.tried.tracer_arg.clone(),
                 })?;
                 outcomes.push(flooded.outcome);
                 write_line(&mut out, &MatrixLine::Flood(flooded))?;
@@ -254,15 +243,15 @@ fn tracer(args: &Args, rung: &str, words: &[&str]) -> anyhow::Result<Run> {
     let open = |file: &Scratch| {
         File::create(&file.0).with_context(|| format!("cannot write to {}", file.0.display()))
     };
-    let mut child = Command::new(&args.tracer)
+    let mut child = Command::new(&args.tried.tracer)
         .args(["live", "--attach", rung])
-        .args(&args.tracer_arg)
+        .args(&args.tried.tracer_arg)
         .args(words)
         .stdin(Stdio::null())
         .stdout(open(&stdout)?)
         .stderr(open(&stderr)?)
         .spawn()
-        .with_context(|| format!("cannot run {}", args.tracer.display()))?;
+        .with_context(|| format!("cannot run {}", args.tried.tracer.display()))?;
     let mut status = wait(&mut child, RUN_MAX)?;
     if status.is_none() {
         // Politely first: it has a child to end, and a kernel to leave as it was.

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
@@ -11,6 +11,32 @@ use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{matrix::Scratch, traced::TracedLine};
+
+/// Which tracer is tried, and how.
+#[derive(clap::Args, Debug)]
+pub struct TracerArgs {
+    /// The mptcp-trace to try
+    #[arg(long, value_name = "PATH")]
+    pub tracer: PathBuf,
+    /// Only this rung (repeatable); all three if none is named
+    #[arg(long, value_name = "RUNG")]
+    pub attach: Vec<String>,
+    /// More arguments for the tracer (repeatable)
+    #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
+    pub tracer_arg: Vec<String>,
+}
+
+impl TracerArgs {
+    /// The rungs, best first unless they were named.
+    pub(crate) fn rungs(&self) -> Vec<String> {
+        match self.attach[..] {
+            [] => ["fexit", "kprobe", "tracepoint"]
+                .map(str::to_owned)
+                .to_vec(),
+            [..] => self.attach.clone(),
+        }
+    }
+}
 
 /// Exit code of the tracer on a kernel that cannot answer.
 const CANNOT_ANSWER: i32 = 3;

@@ -19,7 +19,7 @@ use crate::{
     recipes::{Cleared, Ground, Means, NotHere, Place, Stage, Sysctl},
     report::Cell,
     traced::is_known,
-    tracer::Said,
+    tracer::{Said, TracerArgs},
 };
 
 mod judge;
@@ -31,15 +31,9 @@ use scenarios::{Need, Programs, SCENARIOS, Scenario};
 /// What to run.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The mptcp-trace to test
-    #[arg(long, value_name = "PATH")]
-    pub tracer: PathBuf,
-    /// Only this rung (repeatable); all three if none is named
-    #[arg(long, value_name = "RUNG")]
-    pub attach: Vec<String>,
-    /// More arguments for the tracer (repeatable)
-    #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
-    pub tracer_arg: Vec<String>,
+    /// The tracer
+    #[command(flatten)]
+    pub tried: TracerArgs,
     /// Only this scenario (repeatable)
     #[arg(long, value_name = "NAME")]
     pub scenario: Vec<String>,
@@ -73,7 +67,7 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
             names().join(", ")
         );
     }
-    on_rungs(&args.attach, |rung| one_rung(args, rung))
+    on_rungs(&args.tried, |rung| one_rung(args, rung))
 }
 
 /// The names of all scenarios.
@@ -103,7 +97,7 @@ impl Args {
 
 fn one_rung(args: &Args, rung: &str) -> anyhow::Result<Vec<Cell>> {
     let capture = Capture::new();
-    let mut more = args.tracer_arg.clone();
+    let mut more = args.tried.tracer_arg.clone();
     more.extend(capture.arguments()?);
     let is_possible = no_mptcp().is_none();
     let has_option = is_possible && has_option()?;
@@ -127,7 +121,7 @@ fn one_rung(args: &Args, rung: &str) -> anyhow::Result<Vec<Cell>> {
         let others = others(&said.text);
         let mut cells = judge(rung, has_option, &acted, &said.lines, &others);
         cells.push(balanced(rung, &said.lines));
-        cells.push(capture.replayed(&args.tracer, rung, &said.text));
+        cells.push(capture.replayed(&args.tried.tracer, rung, &said.text));
         if args.keep
             && let Err(why) = capture.keep("verdicts", rung, said)
         {
@@ -135,7 +129,7 @@ fn one_rung(args: &Args, rung: &str) -> anyhow::Result<Vec<Cell>> {
         }
         cells
     };
-    under_tracer_as_said(&args.tracer, rung, &more, perform, judge)
+    under_tracer_as_said(&args.tried.tracer, rung, &more, perform, judge)
 }
 
 /// This kernel knows `TCP_IS_MPTCP`.

@@ -138,7 +138,10 @@ fn a_limit_that_is_missed_is_said_aloud() {
         guests: None,
     };
     let text = budget(&all);
-    assert!(text.contains("| <= 0.25 x 8000 ns | 900 ns | kept |"), "{text}");
+    assert!(
+        text.contains("| <= 0.25 x 8000 ns | 900 ns | kept |"),
+        "{text}"
+    );
     assert!(text.contains("| < 5 % | 6.0 % | **missed** |"), "{text}");
 }
 
