@@ -4,7 +4,7 @@ use aya_ebpf::{
     Global,
     bindings::BPF_F_NO_PREALLOC,
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use mptcp_trace_common::{
     counter,
@@ -146,6 +146,11 @@ pub(crate) static LISTENERS: HashMap<u64, u64> = HashMap::with_max_entries(8192,
 pub(crate) static ARGUMENTS: HashMap<u64, [u64; 2]> =
     HashMap::with_max_entries(8192, BPF_F_NO_PREALLOC);
 
+/// Connections about which TCP has just answered, by thread: a note of the inner function for the outer one. What nobody
+/// collects, because the question was not wanted, makes room for others.
+#[map]
+pub(crate) static ANSWERED: LruHashMap<u64, u64> = LruHashMap::with_max_entries(8192, 0);
+
 /// What is known of a socket. Several CPUs may write to it, each of them plain data.
 #[inline(always)]
 pub(crate) fn conn(sk: u64) -> Option<&'static mut Conn> {
@@ -167,6 +172,19 @@ pub(crate) fn arguments(slot: u64) -> Option<[u64; 2]> {
     ARGUMENTS
         .get_ptr(slot)
         .map(|arguments| unsafe { *arguments })
+}
+
+/// Collects the note that TCP has answered this thread about this connection; true if there was one.
+#[inline(always)]
+pub(crate) fn answered_by_tcp(thread: u64, msk: u64) -> bool {
+    // SAFETY: as above.
+    let is_noted = ANSWERED
+        .get_ptr(thread)
+        .is_some_and(|noted| unsafe { *noted } == msk);
+    if is_noted {
+        let _gone = ANSWERED.remove(thread);
+    }
+    is_noted
 }
 
 /// Numbers that the kernel gives to what it says of a mapping.

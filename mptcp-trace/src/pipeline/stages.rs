@@ -231,7 +231,8 @@ impl<W: Write> Stages<W> {
     fn print_ready(&mut self) -> Result<(), Stop> {
         // The room that they took is used again, unless it was for many at once.
         let mut ready = std::mem::take(&mut self.ready);
-        let printed = ready.drain(..).try_for_each(|finding| self.print(finding));
+        let printed = ready.iter_mut().try_for_each(|finding| self.print(finding));
+        ready.clear();
         ready.shrink_to(READY_KEPT);
         self.ready = ready;
         printed?;
@@ -241,17 +242,17 @@ impl<W: Write> Stages<W> {
         Ok(())
     }
 
-    fn print(&mut self, mut finding: Finding) -> Result<(), Stop> {
+    fn print(&mut self, finding: &mut Finding) -> Result<(), Stop> {
         if self.has_enough() {
             return Err(Stop::Enough);
         }
-        self.mark_failing(&finding);
+        self.mark_failing(finding);
         let places = &self.places;
-        if !self.view.wanted.wants(&finding, |id| places.path(id)) {
+        if !self.view.wanted.wants(finding, |id| places.path(id)) {
             self.outcome.not_shown += 1;
             return Ok(());
         }
-        if let (Finding::Query(event), Some(repeats)) = (&mut finding, &mut self.view.repeats) {
+        if let (Finding::Query(event), Some(repeats)) = (&mut *finding, &mut self.view.repeats) {
             match repeats.take(event) {
                 Some(repeats) => event.repeats = repeats,
                 None => {
@@ -260,7 +261,7 @@ impl<W: Write> Stages<W> {
                 }
             }
         }
-        let finding = &finding;
+        let finding = &*finding;
         if self.view.summary.is_empty() {
             self.format.finding(finding, &mut self.lines);
         }

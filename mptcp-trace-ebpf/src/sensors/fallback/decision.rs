@@ -70,7 +70,6 @@ pub(crate) enum Keeper {
     SetOption = 5,
     GetOption = 6,
     Socket = 7,
-    Answered = 8,
 }
 
 /// Where the arguments of a function are kept until it returns. The idle task has one number on all CPUs.

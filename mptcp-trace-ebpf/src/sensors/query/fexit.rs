@@ -13,7 +13,8 @@ use super::{
 };
 use crate::{
     kernel::{Members, Sock, TypedSock, is_mptcp, now_ns, sock_of_socket},
-    sensors::fallback::{Keeper, keep, kept, says_fallen},
+    maps::{ANSWERED, answered_by_tcp},
+    sensors::fallback::says_fallen,
 };
 
 /// Where the trampoline keeps the return value: behind the five arguments.
@@ -59,8 +60,7 @@ pub(crate) fn query_fexit_mptcp(ctx: FExitContext) -> i32 {
         |record| {
             // What has not fallen back was not passed on to the TCP code.
             if says_fallen(record.msk_flags_exit) != Some(false)
-                && let Some([msk, _none]) = kept(Keeper::Answered)
-                && msk == record.socket
+                && answered_by_tcp(bpf_get_current_pid_tgid(), record.socket)
             {
                 record.path |= PATH_TCP;
             }
@@ -75,7 +75,7 @@ pub(crate) fn query_fexit_tcp(ctx: FExitContext) -> i32 {
     if is_query(ctx.arg(1), ctx.arg(2)) {
         let sk = Sock(ctx.arg(0));
         if let Some(msk) = sk.msk_of_subflow() {
-            keep(Keeper::Answered, msk.0, 0);
+            let _full = ANSWERED.insert(bpf_get_current_pid_tgid(), msk.0, 0);
         } else {
             let sock = TypedSock(ctx.arg(0));
             let ret = ctx.arg(RETURN_VALUE);
