@@ -72,10 +72,11 @@ fn open_questions(ebpf: &Ebpf) -> anyhow::Result<u64> {
 /// How often the kernel skipped a program: because one was running on that CPU already, or, of a breakpoint, because too many
 /// calls of its function were under way (`struct kretprobe.nmissed`; kernels before 6.7 do not tell).
 pub(super) fn misses(program: &Program) -> anyhow::Result<u64> {
-    let skipped_calls = match program {
-        Program::KProbe(probe) => missed_by_links(probe.info()?.id())?,
-        // Only breakpoints have a limit on calls under way.
-        _other => 0,
+    // Only breakpoints have a limit on calls under way.
+    let skipped_calls = if let Program::KProbe(probe) = program {
+        missed_by_links(probe.info()?.id())?
+    } else {
+        0
     };
     Ok(recursion_misses(program)? + skipped_calls)
 }
