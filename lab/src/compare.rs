@@ -244,7 +244,7 @@ fn identity(rung: &str, verdicts: u64, ends: &[&End]) -> Cell {
         return mismatch("identity", rung, "counters", "none", why);
     }
     for losses in &end.losses {
-        if !losses.balances() || losses.gone() > 0 {
+        if !losses.balances() || losses.gone(rung) > 0 {
             let why = format!("{losses:?}");
             return mismatch("identity", rung, "nothing lost", "otherwise", why);
         }

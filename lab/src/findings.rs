@@ -619,7 +619,7 @@ fn identity(rung: &str, lines: usize, ends: &[&traced::End]) -> Cell {
     let [end] = ends else {
         return wrong(format!("{} end lines", ends.len()));
     };
-    let lost = |losses: &Losses| !losses.balances() || losses.gone() > 0;
+    let lost = |losses: &Losses| !losses.balances() || losses.gone(rung) > 0;
     if end.losses.is_empty() || end.losses.iter().any(lost) {
         return wrong(format!("{:?}", end.losses));
     }

@@ -124,8 +124,9 @@ impl<const WORDS: usize> Head<WORDS> {
     }
 }
 
-/// As much of a `struct sock` as holds its addresses.
-pub(crate) type Common = Head<11>;
+/// As much of a `struct sock` as holds its IPv4 addresses and ports: what is beyond is read where it is asked for, since the
+/// stack of a program that calls others is short.
+pub(crate) type Common = Head<7>;
 
 impl<const WORDS: usize> Members for Head<WORDS> {
     #[inline(always)]
@@ -659,7 +660,7 @@ pub(crate) fn current_file(fd: u32) -> Result<u64, Fault> {
 /// The socket behind a file, or nothing if it is no socket.
 #[inline(always)]
 pub(crate) fn socket_of_file(file: u64) -> Option<Sock> {
-    let mut socket = Head::<5>::unread();
+    let mut socket = Head::<4>::unread();
     socket.read(read!(file, file_private_data).ok()?).ok()?;
     // What stands behind a file of another kind is not a `struct socket`: only a socket points back.
     let back: u64 = socket.get(offset!(socket_file)).ok()?;

@@ -417,6 +417,9 @@ fn tracepoint(host: &HostSupport) -> Result<RungPlan, String> {
          connection"
             .to_owned(),
         LATENCY.to_owned(),
+        "where the kernel preempts tracepoints, a task that is interrupted in the middle of one hides the questions of \
+         others on its CPU meanwhile: such runs are counted (missed)"
+            .to_owned(),
     ];
     limits.extend(optional_limits(host));
     if let Err(why) = require(host, CALLER_MEMBERS) {

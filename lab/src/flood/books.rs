@@ -174,7 +174,7 @@ impl Books {
         let lost: u64 = losses
             .iter()
             .filter(|losses| losses.sensor == "query")
-            .map(Losses::gone)
+            .map(|it| it.gone(&self.rung))
             .sum();
         let unaccounted = queries.cast_signed() - (self.lines + lost).cast_signed();
         let balanced = !losses.is_empty() && losses.iter().all(Losses::balances);

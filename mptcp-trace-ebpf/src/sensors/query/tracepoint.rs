@@ -44,16 +44,19 @@ pub(crate) fn query_raw_return(ctx: RawTracePointContext) -> i32 {
 #[inline(always)]
 fn system_call(ctx: &impl AtReturn) -> i32 {
     let number = syscall_number(ctx);
-    if number == syscall!(getsockopt) {
-        got(ctx);
-    } else if number == syscall!(setsockopt) {
-        refused(ctx, true);
-    } else if number == syscall!(socket) && !is_syscall_of_32_bits() {
+    let is_get = number == syscall!(getsockopt);
+    if is_get || number == syscall!(setsockopt) {
         let called = Called(ctx);
-        let ret = ctx.returned();
-        if ret < 0 && is_mptcp_socket(called.family(), called.kind(), called.protocol()) {
-            socket_refused(called.family(), outcome(ret, false, RUNG_TRACEPOINT));
+        if is_get && is_question(called.level(), called.optname()) {
+            got(ctx);
+        } else {
+            refused(ctx, !is_get);
         }
+        return 0;
+    }
+    if number == syscall!(socket) && ctx.returned() < 0 {
+        no_socket(ctx);
+        return 0;
     }
     if LIFE_AT_RETURN.load() != 0 {
         life_returns(ctx, number);
@@ -61,15 +64,28 @@ fn system_call(ctx: &impl AtReturn) -> i32 {
     0
 }
 
-/// `getsockopt(fd, level, optname, optval, optlen)` returns.
+#[inline(always)]
+fn is_question(level: u32, number: u32) -> bool {
+    is_query(level, number) || is_protocol_query(level, number)
+}
+
+/// `socket(family, type, protocol)` failed.
+#[inline(always)]
+fn no_socket(ctx: &impl AtReturn) {
+    let called = Called(ctx);
+    if is_mptcp_socket(called.family(), called.kind(), called.protocol())
+        && !is_syscall_of_32_bits()
+    {
+        let outcome = outcome(ctx.returned(), false, RUNG_TRACEPOINT);
+        socket_refused(called.family(), outcome);
+    }
+}
+
+/// `getsockopt(fd, level, optname, optval, optlen)` returns, and it was a question.
 #[inline(always)]
 fn got(ctx: &impl AtReturn) {
     let called = Called(ctx);
     let (level, number) = (called.level(), called.optname());
-    if !is_query(level, number) && !is_protocol_query(level, number) {
-        refused(ctx, false);
-        return;
-    }
     if is_syscall_of_32_bits() {
         return;
     }
