@@ -175,12 +175,21 @@ fn output(args: &LiveArgs) -> anyhow::Result<(Format, Box<dyn Write>)> {
             File::create(path).with_context(|| format!("cannot write to {}", path.display()))?,
         ),
         // Lines are gathered and flushed by the pipeline; a second buffer would only delay them.
-        None => Box::new(File::from(
-            rustix::io::dup(rustix::stdio::stdout()).context("stdout is closed")?,
-        )),
+        None => {
+            let stdout = rustix::io::dup(rustix::stdio::stdout()).context("stdout is closed")?;
+            // What is no pipe has no such size, and a pipe works with any.
+            if let Err(why) = rustix::pipe::fcntl_setpipe_size(&stdout, PIPE_BYTES) {
+                log::debug!("stdout keeps the room it has: {why}");
+            }
+            Box::new(File::from(stdout))
+        }
     };
     Ok((format, out))
 }
+
+/// Room in a pipe on stdout, as much as an ordinary user may ask for: in the usual 64 KB a hundred lines find room, and a
+/// reader that is late by a millisecond would hold up the ring.
+const PIPE_BYTES: usize = 1 << 20;
 
 fn begin_capture(
     path: &Path,
