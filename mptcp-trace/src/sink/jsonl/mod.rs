@@ -1,6 +1,7 @@
 //! JSON lines, as `docs/output.md` promises them field by field.
 
 mod connection;
+mod object;
 mod parts;
 mod query;
 mod sums;
@@ -11,10 +12,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use self::{
-    connection::{ConnectionData, SocketData},
-    query::{QueryData, RefusalData},
+    object::{Object, Word},
     sums::SummaryData,
-    verdict::VerdictData,
 };
 use super::{Source, Told};
 use crate::model::{
@@ -25,7 +24,7 @@ use crate::model::{
 /// Version of `docs/output.md`.
 const SCHEMA: u32 = 1;
 
-/// One line.
+/// One line that is written once.
 #[derive(Serialize)]
 struct Message<'a, T> {
     #[serde(rename = "type")]
@@ -131,7 +130,7 @@ pub(super) fn start(facts: &Facts, source: Source, out: &mut Vec<u8>) {
 
 pub(super) fn finding(finding: &Finding, out: &mut Vec<u8>) {
     match finding {
-        Finding::Query(event) => push(out, "query", &QueryData::of(event)),
+        Finding::Query(event) => line(out, "query", |data| query::query(event, data)),
         Finding::Connection(event) => {
             let kind = match event.connection.kind {
                 ConnectionKind::Fallback => "fallback",
@@ -142,21 +141,21 @@ pub(super) fn finding(finding: &Finding, out: &mut Vec<u8>) {
                 // Only tells whose an earlier event is; never a finding of its own.
                 ConnectionKind::Accepted | ConnectionKind::Closed => return,
             };
-            push(out, kind, &ConnectionData::of(event));
+            line(out, kind, |data| connection::connection(event, data));
         }
-        Finding::Verdict(event) => push(out, "verdict", &VerdictData::of(event)),
+        Finding::Verdict(event) => line(out, "verdict", |data| verdict::verdict(event, data)),
         Finding::Refusal(event) => {
             let kind = match event.refusal.what {
                 Refused::Option { .. } => "option_refused",
                 Refused::Socket { .. } => "socket_refused",
             };
-            push(out, kind, &RefusalData::of(event));
+            line(out, kind, |data| query::refusal(event, data));
         }
     }
 }
 
 pub(super) fn socket(event: &ConnectionEvent, asked: Option<LastAsked>, out: &mut Vec<u8>) {
-    push(out, "socket", &SocketData::of(event, asked));
+    line(out, "socket", |data| connection::listed(event, asked, data));
 }
 
 pub(super) fn sums(table: &SumTable, out: &mut Vec<u8>) {
@@ -209,6 +208,16 @@ pub(super) fn end(
     );
 }
 
+/// A line that is written often.
+fn line(out: &mut Vec<u8>, kind: &'static str, fields: impl FnOnce(&mut Object<'_>)) {
+    Object::write(out, |message| {
+        message.field("type", Word(kind));
+        message.object("data", fields);
+    });
+    out.push(b'\n');
+}
+
+/// A line that is written once.
 fn push(out: &mut Vec<u8>, kind: &'static str, data: &impl Serialize) {
     // Plain structures of strings and numbers, written to memory: neither half can fail.
     let _infallible = serde_json::to_writer(&mut *out, &Message { kind, data });
