@@ -17,6 +17,7 @@ pub mod enrich;
 pub mod host;
 pub mod kernel;
 pub mod model;
+pub mod observe;
 pub mod pipeline;
 pub mod plan;
 pub mod redact;

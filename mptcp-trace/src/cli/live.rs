@@ -117,6 +117,8 @@ async fn trace(args: LiveArgs, verbose: u8) -> Result<u8, Exit> {
         duration: args.duration,
         processes,
         follow,
+        asks: None,
+        survives_hangup: false,
     };
     let ended = match begun {
         Ok(()) => match start_command(&args, &mut session)? {

@@ -11,7 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{mpsc, oneshot},
+};
 
 pub use self::{
     command::{CannotRun, Command, Held},
@@ -26,6 +29,8 @@ use crate::{
         system::{hangup_is_ignored, return_free_memory},
     },
     kernel::{LogRing, RecordRing},
+    model::LossReport,
+    observe::State,
 };
 
 /// How long the ring may fill before we look again. At a million records a second it holds 25 ms of them.
@@ -57,6 +62,19 @@ pub struct Until {
     pub processes: Vec<Watched>,
     /// Their children count too.
     pub follow: bool,
+    /// What somebody beside the loop wants of it.
+    pub asks: Option<mpsc::Receiver<Ask>>,
+    /// A hangup is no end: somebody else takes it.
+    pub survives_hangup: bool,
+}
+
+/// What is wanted of a live run.
+#[derive(Debug)]
+pub enum Ask {
+    /// To know what is so now.
+    State(oneshot::Sender<State>),
+    /// That it ends, in order.
+    End,
 }
 
 /// A process whose end is waited for.
@@ -82,7 +100,7 @@ pub async fn run<W: Write>(
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     // Taking the signal would undo what nohup did.
-    let mut hangup = match hangup_is_ignored() {
+    let mut hangup = match until.survives_hangup || hangup_is_ignored() {
         true => None,
         false => Some(signal(SignalKind::hangup())?),
     };
@@ -146,6 +164,14 @@ pub async fn run<W: Write>(
                 }
             }
             _ = ask.recv() => tell_state(session, stages)?,
+            ask = asked(until.asks.as_mut()) => match ask {
+                Ask::State(to) => {
+                    let losses = losses_now(session, stages)?;
+                    // Whoever asked may have gone.
+                    let _gone = to.send(stages.state(&losses));
+                }
+                Ask::End => break None,
+            },
             _ = interrupt.recv() => {
                 // The terminal has told the command too: its end is the end. Asked twice, we go.
                 if command.is_none() || asked_to_stop {
@@ -168,13 +194,29 @@ pub async fn run<W: Write>(
 
 /// What was seen, lost and counted so far, on stderr: somebody has asked (SIGUSR1).
 fn tell_state<W: Write>(session: &mut Session, stages: &mut Stages<W>) -> Result<(), Stop> {
-    let losses = session.losses_now().map_err(Stop::Failed)?;
-    session.records.drain(|bytes| stages.take(bytes))?;
+    let losses = losses_now(session, stages)?;
     stages.sum_up();
     stages.flush()?;
     let reconciliation = stages.reconcile(&losses);
     eprint!("{}", prefixed(&stages.account(&losses, &reconciliation)));
     Ok(())
+}
+
+/// What was lost so far; what was not has been taken.
+fn losses_now<W: Write>(session: &mut Session, stages: &mut Stages<W>) -> Result<LossReport, Stop> {
+    let losses = session.losses_now().map_err(Stop::Failed)?;
+    session.records.drain(|bytes| stages.take(bytes))?;
+    Ok(losses)
+}
+
+/// Waits for somebody to ask, or for ever where nobody will.
+async fn asked(asks: Option<&mut mpsc::Receiver<Ask>>) -> Ask {
+    if let Some(asks) = asks
+        && let Some(ask) = asks.recv().await
+    {
+        return ask;
+    }
+    std::future::pending().await
 }
 
 /// Each line with our name before it.
