@@ -16,6 +16,12 @@ use crate::{
     sys,
 };
 
+/// Calls in a burst, and the pause after it: bpftrace's buffer holds some thousand lines.
+const BURST: u32 = 500;
+const BURST_PAUSE: Duration = Duration::from_millis(20);
+/// Bursts for each batch of calls that are made as fast as it goes.
+const BURSTS_PER_BATCH: u32 = 4;
+
 /// What to measure.
 #[derive(clap::Args)]
 pub struct Args {
@@ -38,6 +44,8 @@ pub struct Args {
 pub enum Call {
     /// `TCP_IS_MPTCP` of an MPTCP socket: what is traced
     IsMptcp,
+    /// The same in bursts of 500, 20 ms apart: slow enough for everybody who shall not lose any
+    InBursts,
     /// `SO_TYPE` of an MPTCP socket: another option
     Other,
     /// `TCP_NODELAY` of an MPTCP socket: another option that passes the same functions of the kernel
@@ -49,7 +57,7 @@ pub enum Call {
 }
 
 impl Call {
-    /// All of them.
+    /// All that differ for the kernel.
     pub const ALL: [Self; 5] = [
         Self::IsMptcp,
         Self::OtherTcp,
@@ -63,6 +71,7 @@ impl Call {
     pub fn word(self) -> &'static str {
         match self {
             Self::IsMptcp => "is-mptcp",
+            Self::InBursts => "in-bursts",
             Self::Other => "other",
             Self::OtherTcp => "other-tcp",
             Self::PlainTcp => "plain-tcp",
@@ -98,7 +107,9 @@ impl Caller {
     /// Fails if there is no socket to ask about.
     pub fn new(call: Call) -> anyhow::Result<Self> {
         let kind = match call {
-            Call::IsMptcp | Call::Other | Call::OtherTcp | Call::Unrelated => Kind::Mptcp,
+            Call::IsMptcp | Call::InBursts | Call::Other | Call::OtherTcp | Call::Unrelated => {
+                Kind::Mptcp
+            }
             Call::PlainTcp => Kind::Tcp,
         };
         let socket = open(kind, Family::V4).with_context(|| format!("cannot open {kind:?}"))?;
@@ -110,7 +121,7 @@ impl Caller {
     pub fn batch(&self, calls: u32) -> Duration {
         let fd = self.socket.as_raw_fd();
         let (level, option) = match self.call {
-            Call::IsMptcp => (SOL_TCP, TCP_IS_MPTCP),
+            Call::IsMptcp | Call::InBursts => (SOL_TCP, TCP_IS_MPTCP),
             Call::Other => (libc::SOL_SOCKET, libc::SO_TYPE),
             Call::OtherTcp | Call::PlainTcp => (SOL_TCP, libc::TCP_NODELAY),
             Call::Unrelated => return unrelated(calls),
@@ -149,8 +160,18 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 fn measure(call: Call, args: &Args) -> anyhow::Result<Measured> {
     anyhow::ensure!(args.queries > 0 && args.batches > 0, "nothing to measure");
     let caller = Caller::new(call)?;
-    let mut batches: Vec<f64> = (0..args.batches)
-        .map(|_| caller.batch(args.queries).as_nanos() as f64 / f64::from(args.queries))
+    let (count, queries, pause) = match call {
+        Call::InBursts => (args.batches * BURSTS_PER_BATCH, BURST, BURST_PAUSE),
+        Call::IsMptcp | Call::Other | Call::OtherTcp | Call::PlainTcp | Call::Unrelated => {
+            (args.batches, args.queries, Duration::ZERO)
+        }
+    };
+    let mut batches: Vec<f64> = (0..count)
+        .map(|_| {
+            let took = caller.batch(queries);
+            std::thread::sleep(pause);
+            took.as_nanos() as f64 / f64::from(queries)
+        })
         .collect();
     batches.sort_by(f64::total_cmp);
     Ok(Measured {

@@ -22,7 +22,7 @@ pub mod start;
 use beside::{Configuration, Ready, configurations};
 
 /// The calls that are measured.
-const CALLS: [Call; 3] = [Call::IsMptcp, Call::Other, Call::Unrelated];
+const CALLS: [Call; 4] = [Call::IsMptcp, Call::InBursts, Call::Other, Call::Unrelated];
 
 /// What to measure.
 #[derive(clap::Args)]

@@ -17,7 +17,7 @@ use crate::{
     capture, host,
     kernel::TracerConfig,
     pipeline::{
-        self, Command, Held, Session, Stages, StartError, Stop, Until, prefixed,
+        self, Command, Held, Session, Signals, Stages, StartError, Stop, Until, prefixed,
         run as run_pipeline,
     },
     plan::{Plan, plan},
@@ -90,6 +90,8 @@ async fn trace(args: LiveArgs, verbose: u8) -> Result<u8, Exit> {
     let mut session = pipeline::start(&host, &plan, &config, args.attach.attach.only())
         .await
         .map_err(|why| refused(why, &args.attach))?;
+    // Whoever sees that tracing is live may end it at once.
+    let signals = Signals::take().context("cannot take signals")?;
     say(&plan, &session, args.command.is_empty());
 
     let (format, out) = output(&args)?;
@@ -119,6 +121,7 @@ async fn trace(args: LiveArgs, verbose: u8) -> Result<u8, Exit> {
         follow,
         asks: None,
         survives_hangup: false,
+        signals: Some(signals),
     };
     let ended = match begun {
         Ok(()) => match start_command(&args, &mut session)? {

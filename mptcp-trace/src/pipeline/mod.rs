@@ -66,6 +66,8 @@ pub struct Until {
     pub asks: Option<mpsc::Receiver<Ask>>,
     /// A hangup is no end: somebody else takes it.
     pub survives_hangup: bool,
+    /// What else ends it. Whoever says that tracing is live takes them before that: who hears of it may end us at once.
+    pub signals: Option<Signals>,
 }
 
 /// What is wanted of a live run.
@@ -75,6 +77,35 @@ pub enum Ask {
     State(oneshot::Sender<State>),
     /// That it ends, in order.
     End,
+}
+
+/// The signals that a live run understands.
+#[derive(Debug)]
+pub struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    /// None where it is ignored: taking it would undo what nohup did.
+    hangup: Option<Signal>,
+    ask: Signal,
+}
+
+impl Signals {
+    /// From now on they do not kill us.
+    ///
+    /// # Errors
+    ///
+    /// Fails if they cannot be taken.
+    pub fn take() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: match hangup_is_ignored() {
+                true => None,
+                false => Some(signal(SignalKind::hangup())?),
+            },
+            ask: signal(SignalKind::user_defined1())?,
+        })
+    }
 }
 
 /// A process whose end is waited for.
@@ -97,17 +128,21 @@ pub async fn run<W: Write>(
     mut until: Until,
     mut command: Option<Command>,
 ) -> Result<Option<i32>, Stop> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    // Taking the signal would undo what nohup did.
-    let mut hangup = match until.survives_hangup || hangup_is_ignored() {
-        true => None,
-        false => Some(signal(SignalKind::hangup())?),
+    let Signals {
+        mut interrupt,
+        mut terminate,
+        mut hangup,
+        mut ask,
+    } = match until.signals.take() {
+        Some(signals) => signals,
+        None => Signals::take()?,
     };
+    if until.survives_hangup {
+        hangup = None;
+    }
     let deadline = tokio::time::sleep(until.duration.unwrap_or(Duration::MAX / 4));
     tokio::pin!(deadline);
     let mut family = tokio::time::interval(FAMILY_POLL);
-    let mut ask = signal(SignalKind::user_defined1())?;
     let mut clock = tokio::time::interval(CLOCK);
     clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     let mut sweep_clock = tokio::time::interval(SWEEP_CLOCK);

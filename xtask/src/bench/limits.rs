@@ -27,7 +27,8 @@ pub(crate) struct Limit {
 pub(crate) fn limits(all: &Benchmarks) -> Vec<Limit> {
     let native = all.native.as_ref().map_or_else(Vec::new, |native| {
         [
-            beside_script(native, "is-mptcp", PRINTING, 0.25),
+            beside_script(native, "in-bursts", PRINTING, 0.25),
+            beside_script(native, "in-bursts", COUNTING, 1.0),
             beside_script(native, "is-mptcp", COUNTING, 1.0),
             beside_script(native, "other", COUNTING, 0.5),
             bulk(native),
@@ -73,7 +74,8 @@ fn beside_script(native: &Native, call: &str, script: &str, share: f64) -> Optio
     };
     let (theirs, ours) = (added(script)?, added("mptcp-trace, text")?);
     let what = match (call, script) {
-        ("is-mptcp", PRINTING) => "a traced query, beside the printing script",
+        ("in-bursts", PRINTING) => "a traced query in bursts, beside the printing script",
+        ("in-bursts", _) => "a traced query in bursts, beside the counting script",
         ("is-mptcp", _) => "a traced query, beside the counting script",
         _ => "another option, beside a script",
     };

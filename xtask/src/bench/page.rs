@@ -129,10 +129,11 @@ fn machine(machine: &Machine, quick: bool) -> String {
 }
 
 fn calls(native: &Native) -> String {
-    const CALLS: [&str; 3] = ["is-mptcp", "other", "unrelated"];
+    const CALLS: [&str; 4] = ["in-bursts", "is-mptcp", "other", "unrelated"];
     let mut table = Table::new(&[
         "beside the caller",
-        "traced query, ns",
+        "traced query in bursts, ns",
+        "traced query, as fast as it goes, ns",
         "other option, ns",
         "unrelated call, ns",
     ]);
