@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::{bench, bpf, build, captures, check, play, run, sol_tcp, test, vm};
+use crate::{bench, bpf, build, captures, check, picture, play, run, sol_tcp, test, vm};
 
 /// Chores of mptcp-trace: build, run, check, test, boot kernels.
 #[derive(Parser)]
@@ -21,6 +21,7 @@ enum Verb {
     Build(build::Args),
     Run(run::Args),
     Play(play::Args),
+    Picture(picture::Args),
     Check(check::Args),
     Test(test::Args),
     Vm(vm::Args),
@@ -36,6 +37,7 @@ pub(crate) fn dispatch() -> Result<ExitCode> {
         Verb::Build(args) => build::verb(&args),
         Verb::Run(args) => run::verb(&args),
         Verb::Play(args) => play::verb(&args),
+        Verb::Picture(args) => picture::verb(&args),
         Verb::Check(args) => check::verb(&args),
         Verb::Test(args) => test::verb(&args),
         Verb::Vm(args) => vm::verb(&args),

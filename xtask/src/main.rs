@@ -16,6 +16,7 @@ mod initramfs;
 mod kernels;
 mod markers;
 mod matrix;
+mod picture;
 mod places;
 mod play;
 mod provision;
