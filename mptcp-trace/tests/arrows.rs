@@ -126,6 +126,21 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
         "sums are made of the model alone",
     ),
     (
+        "mptcp-trace/src/serve/counters.rs",
+        MODEL_ALONE,
+        "what is counted is decided by the model alone",
+    ),
+    (
+        "mptcp-trace/src/serve/exposition.rs",
+        MODEL_ALONE,
+        "how it is written knows no stage",
+    ),
+    (
+        "mptcp-trace/src/serve/page.rs",
+        MODEL_ALONE,
+        "which metrics there are is decided by the model alone",
+    ),
+    (
         "mptcp-trace/src/sink",
         &[
             "aya",
@@ -223,6 +238,7 @@ const TOKIO_ONLY_IN: &[&str] = &[
     "mptcp-trace/src/kernel/ring.rs",
     "mptcp-trace/src/pipeline",
     "mptcp-trace/src/cli",
+    "mptcp-trace/src/serve/http.rs",
 ];
 
 /// Unsafe code lives in few named files.

@@ -230,7 +230,7 @@ fn start_command(args: &LiveArgs, session: &mut Session) -> anyhow::Result<Start
 }
 
 /// What the reader should know before the first line.
-fn say(plan: &Plan, session: &Session, with_invitation: bool) {
+pub(super) fn say(plan: &Plan, session: &Session, with_invitation: bool) {
     for note in &plan.notes {
         eprintln!("mptcp-trace: note: {note}");
     }
@@ -306,7 +306,7 @@ fn report_end<W: Write>(
 }
 
 /// The end of the run: an ordered one unless something failed.
-fn conclude<W: Write>(
+pub(super) fn conclude<W: Write>(
     ended: Result<Option<i32>, Stop>,
     session: &mut Session,
     stages: &mut Stages<W>,

@@ -9,6 +9,7 @@ mod list;
 mod live;
 mod replay;
 mod select;
+mod serve;
 
 use std::process::ExitCode;
 
@@ -61,6 +62,7 @@ pub fn main() -> ExitCode {
         None => live::run(live, verbose),
         Some(Verb::Live(args)) => live::run(args, verbose),
         Some(Verb::Replay(args)) => replay::run(&args),
+        Some(Verb::Serve(args)) => serve::run(&args, verbose),
         Some(Verb::Doctor(args)) => doctor::run(&args, verbose),
         Some(Verb::List(args)) => list::run(&args, verbose),
         Some(Verb::Bundle(args)) => bundle::run(&args, verbose),

@@ -438,9 +438,10 @@ impl<W: Write> Stages<W> {
     #[must_use]
     pub fn account(&self, losses: &LossReport, reconciliation: &[Reconciliation]) -> String {
         let losses = self.with_filtered(losses);
-        let done = match self.view.summary.is_empty() {
-            true => "printed",
-            false => "summed up",
+        let done = match (self.format, self.view.summary.is_empty()) {
+            (Format::Nothing, _) => "counted",
+            (Format::Text { .. } | Format::Json, true) => "printed",
+            (Format::Text { .. } | Format::Json, false) => "summed up",
         };
         let mut text = summary(done, |sensor| self.outcome.of(sensor), &losses);
         text.push_str(&last_words(done, self.outcome.verdicts));
