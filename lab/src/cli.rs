@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     actor, ask, bench, bulk, call_cost, fallbacks, figures, flood, floods, init, load, matrix, mix,
-    pair, play, provoke, reuse, verdicts,
+    pair, play, provoke, reuse, served, verdicts,
 };
 
 /// Programs that ask the kernel about MPTCP, and the comparison of what they were told with what
@@ -50,6 +50,8 @@ enum Verb {
     FloodAsker(flood::asker::Args),
     /// Two threads that ask as fast as they can, or at a rate, under the tracer: what must hold then
     Floods(floods::Args),
+    /// `mptcp-trace serve` while connections fall back: what it exports, also to a Prometheus, is what the kernel counted
+    Served(served::Args),
     /// The application of `floods` and `rates`
     #[command(hide = true)]
     LoadAsker(load::Args),
@@ -98,6 +100,7 @@ pub fn main() -> ExitCode {
         Verb::CallCost(args) => call_cost::run(&args).map(|()| true),
         Verb::Figures(args) => figures::run(&args).map(|()| true),
         Verb::Floods(args) => floods::run(&args),
+        Verb::Served(args) => served::run(&args),
         Verb::LoadAsker(args) => load::run(&args).map(|()| true),
         Verb::StartTime(args) => figures::start::run(&args).map(|()| true),
         Verb::Rates(args) => figures::rates::run(&args).map(|()| true),

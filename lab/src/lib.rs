@@ -40,6 +40,7 @@ pub mod recipes;
 pub mod report;
 pub mod reuse;
 pub mod rules;
+pub mod served;
 pub mod sys;
 pub mod traced;
 mod tracer;
