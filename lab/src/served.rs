@@ -48,6 +48,9 @@ pub struct Args {
     /// The mptcp-trace to test
     #[arg(long, value_name = "PATH")]
     pub tracer: PathBuf,
+    /// The rung
+    #[arg(long, value_name = "RUNG", default_value = "auto")]
+    pub attach: String,
     /// A Grafana dashboard, whose queries Prometheus must be able to answer
     #[arg(long, value_name = "FILE")]
     pub dashboard: Option<PathBuf>,
@@ -63,7 +66,7 @@ type Counts = BTreeMap<String, u64>;
 /// Fails if the tracer cannot be run, or what it says cannot be read.
 pub fn run(args: &Args) -> anyhow::Result<bool> {
     let mut cells = Cells::new(std::io::stdout())?;
-    let served = Served::start(&args.tracer)?;
+    let served = Served::start(args)?;
     let prometheus = Prometheus::start(&served.address)?;
     if let Some(prometheus) = &prometheus {
         // What grew before it came for the first time has no rate.
@@ -73,33 +76,33 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
     let truth = play()?;
     let want = plus(&before, &truth);
     let got = until_equal(&want, || fallbacks(&served.page()?))?;
-    cells.put(cell("served-page", &want, &got))?;
+    cells.put(cell("served-page", &args.attach, &want, &got))?;
     match &prometheus {
         None => cells.put(Cell {
             outcome: Outcome::Skipped,
             why: "there is no prometheus; Debian: apt-get install prometheus".into(),
-            ..ok("served-prometheus", "auto", "", "")
+            ..ok("served-prometheus", &args.attach, "", "")
         })?,
         Some(prometheus) => {
             let query = "sum by (cause) (mptcp_trace_fallbacks_total)";
             let got = until_equal(&want, || prometheus.by_cause(query))?;
-            cells.put(cell("served-prometheus", &want, &got))?;
+            cells.put(cell("served-prometheus", &args.attach, &want, &got))?;
             if let Some(dashboard) = &args.dashboard {
-                cells.put(prometheus.draws(dashboard)?)?;
+                cells.put(prometheus.draws(dashboard, &args.attach)?)?;
             }
         }
     }
     drop(prometheus);
     served.reload()?;
     let after = until_equal(&want, || fallbacks(&served.page()?))?;
-    cells.put(cell("served-reload", &want, &after))?;
+    cells.put(cell("served-reload", &args.attach, &want, &after))?;
     served.end()?;
     cells.close()
 }
 
-fn cell(case: &str, want: &Counts, got: &Counts) -> Cell {
+fn cell(case: &str, rung: &str, want: &Counts, got: &Counts) -> Cell {
     let (caller, traced) = (format!("{want:?}"), format!("{got:?}"));
-    let mut cell = ok(case, "auto", &caller, &traced);
+    let mut cell = ok(case, rung, &caller, &traced);
     if want != got {
         cell.outcome = Outcome::Mismatch;
         cell.why = "the kernel counted otherwise".into();
@@ -199,10 +202,11 @@ struct Served {
 }
 
 impl Served {
-    fn start(tracer: &Path) -> anyhow::Result<Self> {
+    fn start(args: &Args) -> anyhow::Result<Self> {
+        let tracer = &args.tracer;
         let output = Scratch::new("served.err");
         let mut child = Command::new(tracer)
-            .args(["serve", "--listen", "127.0.0.1:0"])
+            .args(["serve", "--listen", "127.0.0.1:0", "--attach", &args.attach])
             .stdin(Stdio::null())
             .stderr(File::create(&output.0)?)
             .spawn()
@@ -337,7 +341,7 @@ impl Prometheus {
     }
 
     /// Every query of the dashboard has an answer; those that must not be empty have a number.
-    fn draws(&self, dashboard: &Path) -> anyhow::Result<Cell> {
+    fn draws(&self, dashboard: &Path, rung: &str) -> anyhow::Result<Cell> {
         let text = fs::read_to_string(dashboard)
             .with_context(|| format!("cannot read {}", dashboard.display()))?;
         let dashboard: Value = serde_json::from_str(&text)?;
@@ -359,7 +363,7 @@ impl Prometheus {
         }
         let mut cell = ok(
             "served-dashboard",
-            "auto",
+            rung,
             &format!("{asked} queries"),
             &format!("{} answered", asked - empty.len()),
         );

@@ -96,7 +96,7 @@ pub(crate) const LINK_NEEDS: [Need; 2] = [
 ];
 
 /// Real programs that speak MPTCP with each other: tests start them.
-pub(crate) const PAIR_NEEDS: [Need; 3] = [
+pub(crate) const PAIR_NEEDS: [Need; 4] = [
     Need {
         what: "curl",
         package: "curl",
@@ -108,6 +108,10 @@ pub(crate) const PAIR_NEEDS: [Need; 3] = [
     Need {
         what: "nginx",
         package: "nginx-light",
+    },
+    Need {
+        what: "promtool",
+        package: "prometheus",
     },
 ];
 

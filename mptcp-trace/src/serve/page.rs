@@ -322,6 +322,31 @@ mod tests {
     }
 
     #[test]
+    fn every_metric_is_documented_with_its_type_and_no_other_is() {
+        let families = families(&Counters::default(), &State::default(), &about(), None);
+        let exported: Vec<String> = families
+            .iter()
+            .map(|family| {
+                let (suffix, kind) = match family.kind {
+                    Kind::Counter => ("_total", "counter"),
+                    Kind::Gauge => ("", "gauge"),
+                    Kind::Info => ("_info", "info"),
+                };
+                format!("| `{}{suffix}` | {kind} |", family.name)
+            })
+            .collect();
+        let page = include_str!("../../../docs/metrics.md");
+        let documented: Vec<&str> = page
+            .lines()
+            .filter(|line| line.starts_with("| `mptcp_trace_"))
+            .collect();
+        assert_eq!(documented.len(), exported.len());
+        for (line, start) in documented.iter().zip(&exported) {
+            assert!(line.starts_with(start.as_str()), "{line:?} is no {start:?}");
+        }
+    }
+
+    #[test]
     fn what_was_seen_is_the_sum_of_its_outcomes() {
         let loss = Loss {
             sensor: "query".into(),
