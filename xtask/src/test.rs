@@ -11,6 +11,7 @@ use crate::{
     bpf,
     build::{self, StaticPrograms},
     command::{self, is_root, say},
+    dist,
     docs_table::{self, Outcomes},
     fleet::{Fleet, JOB_TIME_MAX_S},
     host_packages::{self, PAIR_NEEDS},
@@ -73,6 +74,9 @@ pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
         Ok(Tally::of(true))
     });
     summary.step("cargo test", || crates(&places));
+    if is_root() {
+        summary.step("release", || dist::step(&places));
+    }
     if let Err(error) = suites(places, args, &mut summary) {
         summary.step("suites of the lab", || Err(error));
     }
