@@ -1,6 +1,6 @@
 //! Every verb has a man page with all that a reader looks for, whose examples can be typed, and is completed.
 
-#![expect(clippy::panic, clippy::unwrap_used, reason = "a test")]
+#![expect(clippy::unwrap_used, reason = "a test")]
 
 #[path = "../examples/pages/man.rs"]
 mod man;

@@ -27,7 +27,7 @@ use crate::{
 /// Builds a release: static program, .deb, .rpm, tarball, SBOM, SHA256SUMS.
 ///
 /// Into target/dist. The same source gives the same bytes: times are those of the last commit, or
-/// SOURCE_DATE_EPOCH.
+/// `SOURCE_DATE_EPOCH`.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
     cargo xtask dist\n  \

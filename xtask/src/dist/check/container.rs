@@ -1,4 +1,4 @@
-//! Dockerfile and DaemonSet: what can be said of them without a cluster.
+//! The Dockerfile and the `DaemonSet`: what can be said of them without a cluster.
 
 use std::{
     collections::BTreeSet,
