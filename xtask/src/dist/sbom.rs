@@ -1,4 +1,4 @@
-//! The bill of materials: what is in the static program, in `CycloneDX` 1.5.
+//! The bill of materials: what is linked into the static program, and the macros that wrote parts of it, in `CycloneDX` 1.5.
 //!
 //! From what cargo says of itself (`cargo metadata`) rather than by cargo-cyclonedx, which writes a file beside every
 //! Cargo.toml, names the folder that it ran in, and knows nothing of the C library that is linked in.
