@@ -52,14 +52,6 @@ pub(crate) const CARGO_DEB: Tool = Tool {
     build_time: "about a minute",
 };
 
-/// Packs the .rpm.
-pub(crate) const CARGO_GENERATE_RPM: Tool = Tool {
-    name: "cargo-generate-rpm",
-    version: "0.21.1",
-    options: &[],
-    build_time: "about two minutes",
-};
-
 impl Tool {
     /// Path of the tool, built now if the cache does not have this very version.
     pub(crate) fn provide(&self, places: &Places) -> Result<PathBuf> {
