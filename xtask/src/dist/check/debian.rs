@@ -15,8 +15,15 @@ use crate::{apt, command, places};
 
 /// The oldest Debian that is supported.
 const SUITE: &str = "bookworm";
-/// What apt and dpkg write about themselves; whether they still know of the package is asked separately.
-const NOT_COMPARED: [&str; 4] = ["var/lib/dpkg", "var/lib/apt", "var/cache", "var/log"];
+/// What apt, dpkg and rpm write about themselves; whether they still know of the package is asked separately.
+const NOT_COMPARED: [&str; 6] = [
+    "var/lib/dpkg",
+    "var/lib/apt",
+    "var/lib/rpm",
+    "root/.rpmdb",
+    "var/cache",
+    "var/log",
+];
 
 /// A tree with a Debian in it.
 pub(super) struct Tree {

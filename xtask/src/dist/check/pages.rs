@@ -49,8 +49,9 @@ pub(super) fn completions(looked: &Looked<'_>) -> Result<()> {
     }
     // And bash completes a verb with it.
     let ask = format!(
-        "source '{}'; COMP_WORDS=(mptcp-trace doc); COMP_CWORD=1; \
-         _mptcp-trace mptcp-trace doc mptcp-trace; echo \"${{COMPREPLY[*]}}\"",
+        "source '{}'; [[ $(complete -p mptcp-trace) =~ -F\\ ([^ ]+) ]] || exit 1; \
+         COMP_WORDS=(mptcp-trace doc); COMP_CWORD=1; \
+         ${{BASH_REMATCH[1]}} mptcp-trace doc mptcp-trace; echo \"${{COMPREPLY[*]}}\"",
         folder.join("mptcp-trace.bash").display()
     );
     let said = crate::command::text(

@@ -62,5 +62,8 @@ pub(super) fn step(looked: &Looked<'_>) -> Result<()> {
         "doctor does not work from the .rpm",
     )?;
     rpm_in(&["--erase", "mptcp-trace"], "cannot remove the .rpm")?;
+    if rpm_in(&["--query", "mptcp-trace"], "").is_ok() {
+        bail!("rpm still knows of the package after it was erased");
+    }
     tree.is_as_it_was(&before)
 }
