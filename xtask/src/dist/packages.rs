@@ -1,7 +1,7 @@
 //! .deb and .rpm. What goes where is said in mptcp-trace/Cargo.toml, under `package.metadata.deb`, and in
 //! contrib/rpm/mptcp-trace.spec.
 //!
-//! The .rpm is made by rpmbuild, since cargo-generate-rpm is 274 crates, among them all of OpenPGP, which take ten
+//! The .rpm is made by rpmbuild, since cargo-generate-rpm is 274 crates, among them all of `OpenPGP`, which take ten
 //! minutes to build on two cores.
 
 use std::{fs, process::Command};
