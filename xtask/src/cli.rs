@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::{bench, bpf, build, captures, check, picture, play, run, sol_tcp, test, vm};
+use crate::{bench, bpf, build, captures, check, dist, picture, play, run, sol_tcp, test, vm};
 
 /// Chores of mptcp-trace: build, run, check, test, boot kernels.
 #[derive(Parser)]
@@ -26,6 +26,7 @@ enum Verb {
     Test(test::Args),
     Vm(vm::Args),
     Bench(bench::Args),
+    Dist(dist::Args),
     Captures(captures::Args),
     Kernel(sol_tcp::Args),
 }
@@ -42,6 +43,7 @@ pub(crate) fn dispatch() -> Result<ExitCode> {
         Verb::Test(args) => test::verb(&args),
         Verb::Vm(args) => vm::verb(&args),
         Verb::Bench(args) => bench::verb(&args),
+        Verb::Dist(args) => dist::verb(&args),
         Verb::Captures(args) => captures::verb(&args),
         Verb::Kernel(args) => sol_tcp::verb(&args),
     }

@@ -8,6 +8,7 @@ mod captures;
 mod check;
 mod cli;
 mod command;
+mod dist;
 mod docs_table;
 mod fleet;
 mod golang;

@@ -44,6 +44,14 @@ pub(crate) const CARGO_DENY: Tool = Tool {
     build_time: "about three minutes",
 };
 
+/// Packs the .deb.
+pub(crate) const CARGO_DEB: Tool = Tool {
+    name: "cargo-deb",
+    version: "3.8.0",
+    options: &[],
+    build_time: "about a minute",
+};
+
 impl Tool {
     /// Path of the tool, built now if the cache does not have this very version.
     pub(crate) fn provide(&self, places: &Places) -> Result<PathBuf> {

@@ -12,6 +12,7 @@ use crate::{
     bpf,
     build::{self, StaticPrograms},
     command::{self, is_root, say},
+    dist,
     docs_table::{self, Outcomes},
     fleet::{Fleet, JOB_TIME_MAX_S},
     host_packages::{self, PAIR_NEEDS},
@@ -75,6 +76,9 @@ pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
     });
     summary.step("cargo test", || crates(&places));
     summary.step("alert rules", || alert_rules(&places));
+    if is_root() {
+        summary.step("release", || dist::step(&places));
+    }
     if let Err(error) = suites(places, args, &mut summary) {
         summary.step("suites of the lab", || Err(error));
     }

@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    Exit,
+    Exit, USAGE,
     args::{LabelBy, ServeArgs},
     doctor,
     live::{conclude, decide, refused, say},
@@ -63,7 +63,7 @@ pub(super) fn run(args: &ServeArgs, verbose: u8) -> Result<u8, Exit> {
 
 async fn serve(args: &ServeArgs, verbose: u8) -> Result<u8, Exit> {
     // Whoever has a wrong address or file hears of it before anything is attached.
-    let config = read_config(args)?;
+    let config = read_config(args).map_err(|why| Exit::Because(USAGE, format!("{why:#}")))?;
     let listener = TcpListener::bind(args.listen)
         .await
         .with_context(|| format!("cannot listen on {}; see --listen", args.listen))?;
