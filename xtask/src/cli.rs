@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::{bench, bpf, build, captures, check, play, run, sol_tcp, test, vm};
+use crate::{bench, bpf, build, captures, check, fuzz, play, run, sol_tcp, test, vm};
 
 /// Chores of mptcp-trace: build, run, check, test, boot kernels.
 #[derive(Parser)]
@@ -24,6 +24,7 @@ enum Verb {
     Check(check::Args),
     Test(test::Args),
     Vm(vm::Args),
+    Fuzz(fuzz::Args),
     Bench(bench::Args),
     Captures(captures::Args),
     Kernel(sol_tcp::Args),
@@ -39,6 +40,7 @@ pub(crate) fn dispatch() -> Result<ExitCode> {
         Verb::Check(args) => check::verb(&args),
         Verb::Test(args) => test::verb(&args),
         Verb::Vm(args) => vm::verb(&args),
+        Verb::Fuzz(args) => fuzz::verb(&args),
         Verb::Bench(args) => bench::verb(&args),
         Verb::Captures(args) => captures::verb(&args),
         Verb::Kernel(args) => sol_tcp::verb(&args),

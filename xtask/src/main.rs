@@ -10,6 +10,7 @@ mod cli;
 mod command;
 mod docs_table;
 mod fleet;
+mod fuzz;
 mod golang;
 mod host_packages;
 mod initramfs;
