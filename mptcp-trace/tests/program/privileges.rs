@@ -91,26 +91,40 @@ fn set_of(path: &Path, name: &str) -> u64 {
     u64::from_str_radix(&status_of(path, name), 16).unwrap()
 }
 
-/// Waits until it has given up what it does not need, and makes sure that each of its threads has, and has nothing else.
+/// Waits until each of its threads has given up what it does not need, and has nothing else. That which forks for a command
+/// ends when the command begins.
 fn assert_lean(pid: u32, kept: u64) {
     let process = PathBuf::from(format!("/proc/{pid}"));
     let start = Instant::now();
-    while status_of(&process, "NoNewPrivs") != "1" {
-        assert!(start.elapsed() < PATIENCE, "it gives nothing up");
+    while let Some(fault) = not_lean(&process, kept) {
+        assert!(start.elapsed() < PATIENCE, "{fault}");
         std::thread::sleep(Duration::from_millis(5));
     }
-    for thread in fs::read_dir(process.join("task")).unwrap() {
-        let thread = thread.unwrap().path();
+}
+
+/// What a thread of the process still has, or lacks; nothing if all is as it should be.
+fn not_lean(process: &Path, kept: u64) -> Option<String> {
+    let threads = fs::read_dir(process.join("task")).unwrap();
+    for thread in threads.map(|it| it.unwrap().path()) {
+        // It may have ended by now.
+        let Ok(status) = fs::read_to_string(thread.join("status")) else {
+            continue;
+        };
         for (name, set) in [
             ("CapEff", kept),
             ("CapPrm", kept),
             ("CapInh", 0),
             ("CapAmb", 0),
         ] {
-            assert_eq!(set_of(&thread, name), set, "{name} of {}", thread.display());
+            if !status.contains(&format!("{name}:\t{set:016x}\n")) {
+                return Some(format!("{name} is not {set:016x}: {status}"));
+            }
         }
-        assert_eq!(status_of(&thread, "NoNewPrivs"), "1");
+        if !status.contains("NoNewPrivs:\t1\n") {
+            return Some(format!("it may gain privileges: {status}"));
+        }
     }
+    None
 }
 
 fn end(child: Child) -> Output {
