@@ -112,7 +112,11 @@ impl Fuzzed {
             self.executions = count.trim().parse().ok();
             return false;
         }
-        if line.starts_with("stat::") {
+        // Figures, functions that were reached, and words that it has learnt.
+        if ["stat::", "\t", "\"", "#####"]
+            .iter()
+            .any(|of_no_use| line.starts_with(of_no_use))
+        {
             return false;
         }
         if line.starts_with('#') && line.contains("cov:") {
@@ -286,6 +290,8 @@ mod tests {
             ),
             ("stat::number_of_executed_units: 900", false),
             ("stat::peak_rss_mb:              31", false),
+            ("\tNEW_FUNC[1/1]: 0x5642a04b4091", false),
+            ("\"cgroup\" # Uses: 851", false),
         ] {
             assert_eq!(fuzzed.read(line), is_shown, "{line}");
         }

@@ -65,8 +65,9 @@ pub const TABLE: [Capability; 9] = [
         name: "CAP_SYS_ADMIN",
         bit: CapabilitySet::SYS_ADMIN,
         mandatory: false,
-        purpose: "enters named network namespaces (ip netns) that no process is in, to read the kernel's counters there",
-        cost: "the kernel's counters are not compared where no process is",
+        purpose: "enters named network namespaces (ip netns) that no process is in, to read the kernel's counters there; \
+                  sets breakpoints (rung kprobe) where kernel.perf_event_paranoid is above 2 on kernels of Debian",
+        cost: "the kernel's counters are not compared where no process is; on such kernels the rung kprobe is not to be had",
     },
     Capability {
         name: "CAP_NET_ADMIN",
@@ -81,7 +82,7 @@ pub const TABLE: [Capability; 9] = [
         bit: CapabilitySet::SYS_RESOURCE,
         mandatory: false,
         purpose: "raises RLIMIT_MEMLOCK, to which kernels before 5.11 charge maps",
-        cost: "on those kernels the limit has to be raised before the start (ulimit -l unlimited, LimitMEMLOCK=infinity)",
+        cost: "before 5.11 the limit has to be raised before the start (ulimit -l unlimited, LimitMEMLOCK=infinity)",
     },
     Capability {
         name: "CAP_SYS_CHROOT",
@@ -95,7 +96,7 @@ pub const TABLE: [Capability; 9] = [
         bit: CapabilitySet::KILL,
         mandatory: false,
         purpose: "passes SIGTERM on to a COMMAND that has become another user",
-        cost: "such a COMMAND has to be ended by hand",
+        cost: "a COMMAND that has become another user has to be ended by hand",
     },
 ];
 
