@@ -94,4 +94,22 @@ mod tests {
         assert_eq!(until(100), [6, 2, 5]);
         assert_eq!((arriving.len(), arriving.is_empty()), (0, true));
     }
+
+    /// Whoever writes a capture chooses the order of its records.
+    #[test]
+    fn many_that_come_late_take_no_quadratic_time() {
+        const THIRD: u64 = 20_000;
+        const PATIENCE: Duration = Duration::from_secs(5);
+        let start = std::time::Instant::now();
+        let mut arriving = Arriving::default();
+        // Early ones, late ones, and then backwards all that lie between them.
+        let in_order = (0..THIRD).chain(2 * THIRD..3 * THIRD);
+        for at in in_order.chain((THIRD..2 * THIRD).rev()) {
+            let event = event(connection(ConnectionKind::Fallback, 1, at));
+            arriving.insert(Duration::from_nanos(at), event);
+        }
+        assert_eq!(arriving.len() as u64, 3 * THIRD);
+        while arriving.pop_until(Duration::MAX).is_some() {}
+        assert!(start.elapsed() < PATIENCE, "{:?}", start.elapsed());
+    }
 }
