@@ -23,6 +23,7 @@ pub mod floods;
 pub mod init;
 mod iperf;
 mod keep;
+pub mod lean;
 pub mod link;
 pub mod load;
 pub mod matrix;

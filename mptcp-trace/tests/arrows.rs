@@ -214,6 +214,18 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
         "the canary asks like any application",
     ),
     (
+        "mptcp-trace/src/canary",
+        &[
+            "aya::",
+            "tokio",
+            "clap",
+            "crate::kernel",
+            "crate::cli",
+            "crate::pipeline",
+        ],
+        "the canary asks like any application",
+    ),
+    (
         "mptcp-trace/src/kernel",
         &[
             "clap",
@@ -252,6 +264,7 @@ const UNSAFE_ONLY_IN: &[&str] = &[
     "mptcp-trace-ebpf/src/sensors/tell.rs",
     "mptcp-trace-ebpf/src/sensors/fallback/listed.rs",
     "mptcp-trace/src/canary.rs",
+    "mptcp-trace/src/canary/lent.rs",
     "mptcp-trace/src/host/system.rs",
     "mptcp-trace/src/kernel/counters.rs",
     "mptcp-trace/src/kernel/load.rs",

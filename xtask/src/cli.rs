@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::{bench, bpf, build, captures, check, dist, picture, play, run, sol_tcp, test, vm};
+use crate::{
+    bench, bpf, build, captures, check, dist, fuzz, picture, play, run, sol_tcp, test, vm,
+};
 
 /// Chores of mptcp-trace: build, run, check, test, boot kernels.
 #[derive(Parser)]
@@ -25,6 +27,7 @@ enum Verb {
     Check(check::Args),
     Test(test::Args),
     Vm(vm::Args),
+    Fuzz(fuzz::Args),
     Bench(bench::Args),
     Dist(dist::Args),
     Captures(captures::Args),
@@ -42,6 +45,7 @@ pub(crate) fn dispatch() -> Result<ExitCode> {
         Verb::Check(args) => check::verb(&args),
         Verb::Test(args) => test::verb(&args),
         Verb::Vm(args) => vm::verb(&args),
+        Verb::Fuzz(args) => fuzz::verb(&args),
         Verb::Bench(args) => bench::verb(&args),
         Verb::Dist(args) => dist::verb(&args),
         Verb::Captures(args) => captures::verb(&args),

@@ -83,6 +83,12 @@ pub(crate) const KERNEL_NEEDS: [Need; 10] = [
     },
 ];
 
+/// What fuzzing needs: libFuzzer is C++.
+pub(crate) const FUZZ_NEEDS: [Need; 1] = [Need {
+    what: "c++",
+    package: "g++",
+}];
+
 /// What compiling Rust programs needs besides Rust.
 pub(crate) const LINK_NEEDS: [Need; 2] = [
     Need {

@@ -11,6 +11,7 @@ mod command;
 mod dist;
 mod docs_table;
 mod fleet;
+mod fuzz;
 mod golang;
 mod host_packages;
 mod initramfs;

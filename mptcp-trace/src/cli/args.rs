@@ -115,6 +115,9 @@ pub struct LiveArgs {
     /// Print the names of the columns although nobody looks at them on a terminal
     #[arg(long, hide = true)]
     pub header: bool,
+    /// Who traces so makes files of its own afterwards
+    #[arg(skip)]
+    pub writes_later: bool,
     /// Which findings to show, and how
     #[command(flatten)]
     pub view: ViewArgs,

@@ -2,6 +2,7 @@
 
 mod command;
 mod inventory;
+mod play;
 mod session;
 mod stages;
 mod stop;
@@ -19,6 +20,7 @@ use tokio::{
 pub use self::{
     command::{CannotRun, Command, Held},
     inventory::Inventory,
+    play::play,
     session::{CanaryReport, Session, StartError, start},
     stages::{Outcome, Stages, View},
     stop::Stop,
@@ -26,11 +28,13 @@ pub use self::{
 use crate::{
     host::{
         netstat::boottime,
+        privileges::Later,
         system::{hangup_is_ignored, return_free_memory},
     },
     kernel::{LogRing, RecordRing},
     model::LossReport,
     observe::State,
+    sink::escape,
 };
 
 /// How long the ring may fill before we look again. At a million records a second it holds 25 ms of them.
@@ -128,6 +132,11 @@ pub async fn run<W: Write>(
     mut until: Until,
     mut command: Option<Command>,
 ) -> Result<Option<i32>, Stop> {
+    let later = Later {
+        signals_a_command: command.is_some(),
+        ..Later::default()
+    };
+    session.give_up_privileges(later).map_err(Stop::Failed)?;
     let Signals {
         mut interrupt,
         mut terminate,
@@ -254,11 +263,11 @@ async fn asked(asks: Option<&mut mpsc::Receiver<Ask>>) -> Ask {
     std::future::pending().await
 }
 
-/// Each line with our name before it.
+/// Each line with our name before it, made fit for a terminal: parts of it may come from a capture.
 #[must_use]
 pub fn prefixed(text: &str) -> String {
     text.lines()
-        .map(|line| format!("mptcp-trace: {line}\n"))
+        .map(|line| format!("mptcp-trace: {}\n", escape(line)))
         .collect()
 }
 

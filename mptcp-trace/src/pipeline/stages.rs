@@ -427,7 +427,7 @@ impl<W: Write> Stages<W> {
                 loss.emitted -= acceptances;
                 let filtered = self.correlator.filtered().min(loss.emitted);
                 loss.emitted -= filtered;
-                loss.filtered += filtered;
+                loss.filtered = loss.filtered.saturating_add(filtered);
             }
         }
         losses
