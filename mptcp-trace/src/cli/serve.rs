@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     correlate::Limits,
-    host,
+    host::{self, privileges::Later},
     observe::State,
     pipeline::{self, Ask, Signals, Stages, Stop, Until, View, run as run_pipeline},
     serve::{
@@ -112,6 +112,8 @@ async fn serve(args: &ServeArgs, verbose: u8) -> Result<u8, Exit> {
         signals: Some(signals),
         ..Until::default()
     };
+    // Settings are opened again for a reload, as whoever we are by then may.
+    session.give_up_privileges(Later::default())?;
     is_live(args, address)?;
     let ended = tokio::select! {
         ended = run_pipeline(&mut session, &mut stages, until, None) => ended,
