@@ -5,8 +5,8 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 
 use crate::{
-    actor, ask, bench, bulk, call_cost, fallbacks, figures, flood, floods, init, load, matrix, mix,
-    pair, play, provoke, reuse, verdicts,
+    actor, ask, bench, bulk, call_cost, fallbacks, figures, flood, floods, init, lean, load,
+    matrix, mix, pair, play, provoke, reuse, served, verdicts,
 };
 
 /// Programs that ask the kernel about MPTCP, and the comparison of what they were told with what
@@ -50,9 +50,14 @@ enum Verb {
     FloodAsker(flood::asker::Args),
     /// Two threads that ask as fast as they can, or at a rate, under the tracer: what must hold then
     Floods(floods::Args),
+    /// `mptcp-trace serve` while connections fall back: what it exports, also to a Prometheus, is what the kernel counted
+    Served(served::Args),
     /// The application of `floods` and `rates`
     #[command(hide = true)]
     LoadAsker(load::Args),
+    /// Run a program as an ordinary user with few capabilities
+    #[command(hide = true)]
+    Lean(lean::Args),
     /// Nanoseconds that one getsockopt takes
     BenchAsker(bench::Args),
     /// What a system call costs beside the tracer, rung by rung: for a machine that counts instructions
@@ -94,10 +99,12 @@ pub fn main() -> ExitCode {
         Verb::ReuseMaker(args) => reuse::make_connections(&args).map(|()| true),
         Verb::Flood(args) => flood::run(&args),
         Verb::FloodAsker(args) => flood::asker::run(&args).map(|()| true),
+        Verb::Lean(args) => lean::run(&args).map(|()| true),
         Verb::BenchAsker(args) => bench::run(&args).map(|()| true),
         Verb::CallCost(args) => call_cost::run(&args).map(|()| true),
         Verb::Figures(args) => figures::run(&args).map(|()| true),
         Verb::Floods(args) => floods::run(&args),
+        Verb::Served(args) => served::run(&args),
         Verb::LoadAsker(args) => load::run(&args).map(|()| true),
         Verb::StartTime(args) => figures::start::run(&args).map(|()| true),
         Verb::Rates(args) => figures::rates::run(&args).map(|()| true),

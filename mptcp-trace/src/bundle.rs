@@ -214,7 +214,8 @@ pub fn with_capture<T>(
         .map_err(|why| anyhow::anyhow!("this is no bundle of mptcp-trace: {why}"))?;
     let mut tar = tar::Archive::new(unpacked);
     let wrong = "this is no bundle of mptcp-trace";
-    for entry in tar.entries().context(wrong)? {
+    // As they stand: what says that a name is long may be of any length, and would be kept in memory. Ours are short.
+    for entry in tar.entries().context(wrong)?.raw(true) {
         let mut entry = entry.context(wrong)?;
         let is_capture = entry
             .path()

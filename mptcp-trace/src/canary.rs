@@ -1,8 +1,10 @@
 //! "Attached" is not "firing": we ask the kernel about sockets of our own, and our own probes must see it.
 //!
 //! The sockets live in a throwaway network namespace, so that neither the host's counters nor its
-//! sysctls have a part in it. One of them has fallen back: what differs between its state bits and those
+//! sysctls have a part in it: one of ours, or, for want of privileges, one that an ordinary user may make. One of them has fallen back: what differs between its state bits and those
 //! of the others is the fallback bit, whose number no kernel publishes.
+
+mod lent;
 
 use std::{
     fmt, io,
@@ -15,6 +17,7 @@ use anyhow::Context as _;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
 
+use self::lent::Lent;
 use crate::{
     host::{privileges::may_make_namespaces, system::ask_is_mptcp},
     model::{Answer, Connection, Errno, Protocol, Query},
@@ -62,19 +65,18 @@ pub fn ask() -> anyhow::Result<Questions> {
 
 fn ask_here() -> anyhow::Result<Questions> {
     let mut questions = Questions::default();
-    let private = enter_private_namespace();
-    let tcp = open(None).context("cannot open a TCP socket to ask about")?;
-    questions.ask("a fresh TCP socket", Protocol::Tcp, false, &tcp)?;
-    if let Err(why) = private {
-        questions
-            .skipped
-            .push(format!("MPTCP connections of our own: {why:#}"));
-        if let Ok(mptcp) = open(Some(SocketProtocol::MPTCP)) {
-            questions.ask("a fresh MPTCP socket", Protocol::Mptcp, false, &mptcp)?;
+    let mut ground = match Ground::of_our_own() {
+        Ok(ground) => ground,
+        Err(why) => {
+            questions
+                .skipped
+                .push(format!("MPTCP connections of our own: {why:#}"));
+            ask_fresh(&mut questions, &mut Ground::Here)?;
+            return Ok(questions);
         }
-        return Ok(questions);
-    }
-    match ask_mptcp(&mut questions) {
+    };
+    questions.ask_tcp(&mut ground)?;
+    match ask_mptcp(&mut questions, &mut ground) {
         Ok(()) => {}
         Err(why) => questions
             .skipped
@@ -83,18 +85,29 @@ fn ask_here() -> anyhow::Result<Questions> {
     Ok(questions)
 }
 
-fn ask_mptcp(questions: &mut Questions) -> anyhow::Result<()> {
-    let fresh = open(Some(SocketProtocol::MPTCP)).context("cannot open an MPTCP socket")?;
+/// All that can be asked where the host's connections are.
+fn ask_fresh(questions: &mut Questions, ground: &mut Ground) -> anyhow::Result<()> {
+    questions.ask_tcp(ground)?;
+    if let Ok(mptcp) = ground.open(Some(SocketProtocol::MPTCP)) {
+        questions.ask("a fresh MPTCP socket", Protocol::Mptcp, false, &mptcp)?;
+    }
+    Ok(())
+}
+
+fn ask_mptcp(questions: &mut Questions, ground: &mut Ground) -> anyhow::Result<()> {
+    let fresh = ground
+        .open(Some(SocketProtocol::MPTCP))
+        .context("cannot open an MPTCP socket")?;
     questions.ask("a fresh MPTCP socket", Protocol::Mptcp, false, &fresh)?;
 
-    let listener = listen(Some(SocketProtocol::MPTCP))?;
-    let (client, server) = connect(&listener)?;
+    let listener = listen(Some(SocketProtocol::MPTCP), ground)?;
+    let (client, server) = connect(&listener, ground)?;
     questions.ask("a connected MPTCP socket", Protocol::Mptcp, false, &client)?;
     questions.ask("an accepted MPTCP socket", Protocol::Mptcp, false, &server)?;
 
     // RFC 8684 section 3.7: a peer that answers the SYN without MP_CAPABLE makes it plain TCP.
-    let listener = listen(None)?;
-    let (client, _server) = connect(&listener)?;
+    let listener = listen(None, ground)?;
+    let (client, _server) = connect(&listener, ground)?;
     questions.ask(
         "an MPTCP socket that fell back",
         Protocol::Mptcp,
@@ -127,10 +140,10 @@ pub fn fall_back() -> anyhow::Result<anyhow::Result<Fallen>> {
 }
 
 fn fall_back_here() -> anyhow::Result<Fallen> {
-    enter_private_namespace()?;
+    let mut ground = Ground::of_our_own()?;
     // RFC 8684 section 3.7: a peer that answers the SYN without MP_CAPABLE makes it plain TCP.
-    let listener = listen(None)?;
-    let (client, _server) = connect(&listener)?;
+    let listener = listen(None, &mut ground)?;
+    let (client, _server) = connect(&listener, &mut ground)?;
     let address = |of: io::Result<socket2::SockAddr>| of.ok().and_then(|it| it.as_socket());
     Ok(Fallen {
         local: address(client.local_addr()).context("our own socket has no address")?,
@@ -165,6 +178,13 @@ impl Fallen {
 }
 
 impl Questions {
+    fn ask_tcp(&mut self, ground: &mut Ground) -> anyhow::Result<()> {
+        let tcp = ground
+            .open(None)
+            .context("cannot open a TCP socket to ask about")?;
+        self.ask("a fresh TCP socket", Protocol::Tcp, false, &tcp)
+    }
+
     fn ask(
         &mut self,
         what: &'static str,
@@ -306,15 +326,33 @@ fn differences(asked: &Asked, query: &Query) -> Vec<String> {
     differences
 }
 
-/// A network namespace for this thread, gone when the thread and its sockets are.
-fn enter_private_namespace() -> anyhow::Result<()> {
-    if !may_make_namespaces() {
-        anyhow::bail!("a network namespace of our own needs CAP_SYS_ADMIN");
+/// Where our sockets come from.
+enum Ground {
+    /// From the network namespace of this thread: one of its own, or the host's.
+    Here,
+    /// From one that somebody else has made.
+    Lent(Lent),
+}
+
+impl Ground {
+    /// A network namespace of our own, gone when the thread and its sockets are.
+    fn of_our_own() -> anyhow::Result<Self> {
+        if !may_make_namespaces() {
+            return Lent::new().map(Self::Lent);
+        }
+        // SAFETY: only this thread's network namespace changes; it has opened no socket yet.
+        unsafe { unshare_unsafe(UnshareFlags::NEWNET) }
+            .context("cannot make a network namespace of our own")?;
+        bring_loopback_up().context("cannot bring loopback up in our own network namespace")?;
+        Ok(Self::Here)
     }
-    // SAFETY: only this thread's network namespace changes; it has opened no socket yet.
-    unsafe { unshare_unsafe(UnshareFlags::NEWNET) }
-        .context("cannot make a network namespace of our own")?;
-    bring_loopback_up().context("cannot bring loopback up in our own network namespace")
+
+    fn open(&mut self, protocol: Option<SocketProtocol>) -> io::Result<Socket> {
+        match self {
+            Self::Here => open(protocol),
+            Self::Lent(lent) => lent.open(protocol),
+        }
+    }
 }
 
 fn bring_loopback_up() -> io::Result<()> {
@@ -338,8 +376,10 @@ fn open(protocol: Option<SocketProtocol>) -> io::Result<Socket> {
     Socket::new(Domain::IPV4, Type::STREAM, protocol)
 }
 
-fn listen(protocol: Option<SocketProtocol>) -> anyhow::Result<Socket> {
-    let listener = open(protocol).context("cannot open a listening socket")?;
+fn listen(protocol: Option<SocketProtocol>, ground: &mut Ground) -> anyhow::Result<Socket> {
+    let listener = ground
+        .open(protocol)
+        .context("cannot open a listening socket")?;
     let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     listener
         .bind(&loopback.into())
@@ -349,8 +389,10 @@ fn listen(protocol: Option<SocketProtocol>) -> anyhow::Result<Socket> {
 }
 
 /// An MPTCP client of ours, and what the listener accepted.
-fn connect(listener: &Socket) -> anyhow::Result<(Socket, Socket)> {
-    let client = open(Some(SocketProtocol::MPTCP)).context("cannot open an MPTCP socket")?;
+fn connect(listener: &Socket, ground: &mut Ground) -> anyhow::Result<(Socket, Socket)> {
+    let client = ground
+        .open(Some(SocketProtocol::MPTCP))
+        .context("cannot open an MPTCP socket")?;
     client
         .connect(
             &listener

@@ -28,6 +28,15 @@ const FRAME_CLOCK: u32 = 5;
 /// No frame is longer than this, bytes: a longer one means that the file is damaged.
 const FRAME_BYTES_MAX: u32 = 1 << 20;
 
+/// No kernel has more counters of MPTCP, none has a longer name (bytes), and no run has more sensors: each record is
+/// compared with all of them.
+const CAUSES_MAX: usize = 512;
+const CAUSE_BYTES_MAX: usize = 128;
+const SENSORS_MAX: usize = 64;
+
+/// Nearly all frames are shorter, bytes.
+const FRAME_BYTES_USUAL: usize = 1024;
+
 /// Writes a capture.
 pub struct Writer<W: Write> {
     out: W,
@@ -255,11 +264,12 @@ impl<R: Read> Reader<R> {
             length <= FRAME_BYTES_MAX,
             "frame of {length} bytes: the file is damaged"
         );
-        let mut bytes = vec![0; usize::try_from(length)?];
-        if read_up_to(&mut self.input, &mut bytes)? < bytes.len() {
-            return Ok(None);
-        }
-        Ok(Some((kind, bytes)))
+        // Memory is taken as far as the file goes, whatever it says of itself.
+        let mut bytes = Vec::with_capacity(usize::try_from(length)?.min(FRAME_BYTES_USUAL));
+        let whole = (&mut self.input)
+            .take(length.into())
+            .read_to_end(&mut bytes)?;
+        Ok((whole == usize::try_from(length)?).then_some((kind, bytes)))
     }
 }
 
@@ -372,10 +382,19 @@ impl TryFrom<FactsTwin> for Facts {
                     })
                 },
             )
-            .collect::<anyhow::Result<_>>()?;
+            .collect::<anyhow::Result<Vec<_>>>()?;
         anyhow::ensure!(
             fallback_bit.is_none_or(|bit| bit < 64),
             "fallback bit is not a bit of a 64-bit word"
+        );
+        anyhow::ensure!(
+            sensors.len() <= SENSORS_MAX,
+            "more than {SENSORS_MAX} sensors"
+        );
+        anyhow::ensure!(
+            causes.len() <= CAUSES_MAX
+                && causes.iter().all(|(_, name)| name.len() <= CAUSE_BYTES_MAX),
+            "more than {CAUSES_MAX} causes, or one with a name of more than {CAUSE_BYTES_MAX} bytes"
         );
         let boot_epoch = Duration::from_nanos(boot_epoch_ns);
         Ok(Self {
@@ -573,6 +592,30 @@ mod tests {
                 }
             }
             assert!(records <= 2);
+        }
+    }
+
+    #[test]
+    fn facts_that_no_kernel_has_are_refused() {
+        let written = |facts: &Facts| {
+            let mut file = Vec::new();
+            Writer::new(&mut file, facts).unwrap();
+            file
+        };
+        let cause = |name: &str| (1, name.to_owned());
+        for (causes, sensors, is_refused) in [
+            (vec![cause("A"); CAUSES_MAX], 1, false),
+            (vec![cause("A"); CAUSES_MAX + 1], 1, true),
+            (vec![cause(&"A".repeat(CAUSE_BYTES_MAX + 1))], 1, true),
+            (vec![], SENSORS_MAX + 1, true),
+        ] {
+            let file = written(&Facts {
+                causes,
+                sensors: vec![facts().sensors[0].clone(); sensors],
+                ..facts()
+            });
+            let opened = Reader::open(&file[..]);
+            assert_eq!(matches!(opened, Err(OpenError::Facts(_))), is_refused);
         }
     }
 

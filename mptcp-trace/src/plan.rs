@@ -9,7 +9,7 @@ use std::fmt;
 use mptcp_trace_common::layout::{ABSENT, KernelLayout};
 
 use crate::{
-    host::{Fact, HostSupport},
+    host::{Fact, HostSupport, privileges::how_to_give},
     model::Rung,
 };
 
@@ -188,7 +188,8 @@ impl std::error::Error for Refusal {}
 #[must_use]
 pub fn unprivileged(why: &str) -> String {
     format!(
-        "not enough privileges to load BPF programs: {why}; run it as root (sudo mptcp-trace ...)"
+        "not enough privileges to load BPF programs: {why}; {}",
+        how_to_give()
     )
 }
 

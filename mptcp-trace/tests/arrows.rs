@@ -126,6 +126,21 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
         "sums are made of the model alone",
     ),
     (
+        "mptcp-trace/src/serve/counters.rs",
+        MODEL_ALONE,
+        "what is counted is decided by the model alone",
+    ),
+    (
+        "mptcp-trace/src/serve/exposition.rs",
+        MODEL_ALONE,
+        "how it is written knows no stage",
+    ),
+    (
+        "mptcp-trace/src/serve/page.rs",
+        MODEL_ALONE,
+        "which metrics there are is decided by the model alone",
+    ),
+    (
         "mptcp-trace/src/sink",
         &[
             "aya",
@@ -199,6 +214,18 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
         "the canary asks like any application",
     ),
     (
+        "mptcp-trace/src/canary",
+        &[
+            "aya::",
+            "tokio",
+            "clap",
+            "crate::kernel",
+            "crate::cli",
+            "crate::pipeline",
+        ],
+        "the canary asks like any application",
+    ),
+    (
         "mptcp-trace/src/kernel",
         &[
             "clap",
@@ -223,6 +250,7 @@ const TOKIO_ONLY_IN: &[&str] = &[
     "mptcp-trace/src/kernel/ring.rs",
     "mptcp-trace/src/pipeline",
     "mptcp-trace/src/cli",
+    "mptcp-trace/src/serve/http.rs",
 ];
 
 /// Unsafe code lives in few named files.
@@ -236,6 +264,7 @@ const UNSAFE_ONLY_IN: &[&str] = &[
     "mptcp-trace-ebpf/src/sensors/tell.rs",
     "mptcp-trace-ebpf/src/sensors/fallback/listed.rs",
     "mptcp-trace/src/canary.rs",
+    "mptcp-trace/src/canary/lent.rs",
     "mptcp-trace/src/host/system.rs",
     "mptcp-trace/src/kernel/counters.rs",
     "mptcp-trace/src/kernel/load.rs",

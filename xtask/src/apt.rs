@@ -226,7 +226,7 @@ fn sources((main, security): &(String, String)) -> String {
 }
 
 /// The Debian archive and its security sibling that the machine's apt configuration names.
-fn mirrors_of_this_machine() -> Result<(String, String)> {
+pub(crate) fn mirrors_of_this_machine() -> Result<(String, String)> {
     if let Ok(main) = std::env::var(MIRROR_VARIABLE) {
         let main = main.trim_end_matches('/');
         return Ok((main.to_owned(), format!("{main}-security")));

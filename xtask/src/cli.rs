@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::{bench, bpf, build, captures, check, play, run, sol_tcp, test, vm};
+use crate::{
+    bench, bpf, build, captures, check, dist, fuzz, picture, play, run, sol_tcp, test, vm,
+};
 
 /// Chores of mptcp-trace: build, run, check, test, boot kernels.
 #[derive(Parser)]
@@ -21,10 +23,13 @@ enum Verb {
     Build(build::Args),
     Run(run::Args),
     Play(play::Args),
+    Picture(picture::Args),
     Check(check::Args),
     Test(test::Args),
     Vm(vm::Args),
+    Fuzz(fuzz::Args),
     Bench(bench::Args),
+    Dist(dist::Args),
     Captures(captures::Args),
     Kernel(sol_tcp::Args),
 }
@@ -36,10 +41,13 @@ pub(crate) fn dispatch() -> Result<ExitCode> {
         Verb::Build(args) => build::verb(&args),
         Verb::Run(args) => run::verb(&args),
         Verb::Play(args) => play::verb(&args),
+        Verb::Picture(args) => picture::verb(&args),
         Verb::Check(args) => check::verb(&args),
         Verb::Test(args) => test::verb(&args),
         Verb::Vm(args) => vm::verb(&args),
+        Verb::Fuzz(args) => fuzz::verb(&args),
         Verb::Bench(args) => bench::verb(&args),
+        Verb::Dist(args) => dist::verb(&args),
         Verb::Captures(args) => captures::verb(&args),
         Verb::Kernel(args) => sol_tcp::verb(&args),
     }

@@ -83,6 +83,12 @@ pub(crate) const KERNEL_NEEDS: [Need; 10] = [
     },
 ];
 
+/// What fuzzing needs: libFuzzer is C++.
+pub(crate) const FUZZ_NEEDS: [Need; 1] = [Need {
+    what: "c++",
+    package: "g++",
+}];
+
 /// What compiling Rust programs needs besides Rust.
 pub(crate) const LINK_NEEDS: [Need; 2] = [
     Need {
@@ -96,7 +102,7 @@ pub(crate) const LINK_NEEDS: [Need; 2] = [
 ];
 
 /// Real programs that speak MPTCP with each other: tests start them.
-pub(crate) const PAIR_NEEDS: [Need; 3] = [
+pub(crate) const PAIR_NEEDS: [Need; 4] = [
     Need {
         what: "curl",
         package: "curl",
@@ -108,6 +114,10 @@ pub(crate) const PAIR_NEEDS: [Need; 3] = [
     Need {
         what: "nginx",
         package: "nginx-light",
+    },
+    Need {
+        what: "promtool",
+        package: "prometheus",
     },
 ];
 

@@ -44,6 +44,22 @@ pub(crate) const CARGO_DENY: Tool = Tool {
     build_time: "about three minutes",
 };
 
+/// Packs the .deb.
+pub(crate) const CARGO_DEB: Tool = Tool {
+    name: "cargo-deb",
+    version: "3.8.0",
+    options: &[],
+    build_time: "about a minute",
+};
+
+/// Builds and runs the fuzz targets.
+pub(crate) const CARGO_FUZZ: Tool = Tool {
+    name: "cargo-fuzz",
+    version: "0.13.2",
+    options: &[],
+    build_time: "about a minute",
+};
+
 impl Tool {
     /// Path of the tool, built now if the cache does not have this very version.
     pub(crate) fn provide(&self, places: &Places) -> Result<PathBuf> {

@@ -1,5 +1,7 @@
 //! What can be run on a kernel: the verbs of the lab, and the command lines for them.
 
+use std::path::Path;
+
 use crate::shapes::RUNGS;
 
 /// One verb of the lab. All of them report in the same lines.
@@ -19,6 +21,8 @@ pub(crate) enum Suite {
     Pair,
     /// More questions than there is room for.
     Floods,
+    /// What is exported to Prometheus.
+    Served,
 }
 
 /// One command line of the lab.
@@ -45,6 +49,7 @@ impl Suite {
             Self::Reuse => "reuse",
             Self::Pair => "pair",
             Self::Floods => "floods",
+            Self::Served => "served",
         }
     }
 
@@ -56,7 +61,8 @@ impl Suite {
             | Self::Mix
             | Self::Reuse
             | Self::Pair
-            | Self::Floods => self.name(),
+            | Self::Floods
+            | Self::Served => self.name(),
         }
     }
 }
@@ -84,6 +90,13 @@ impl Task {
     /// With 8 threads that ask as fast as they can.
     pub(crate) fn flooded(mut self) -> Self {
         self.extra.push("--flood".into());
+        self
+    }
+
+    /// With the queries of a dashboard.
+    pub(crate) fn drawn(mut self, dashboard: &Path) -> Self {
+        self.extra
+            .extend(["--dashboard".into(), dashboard.display().to_string()]);
         self
     }
 
@@ -155,6 +168,10 @@ mod tests {
         check(
             Task::on(Suite::Floods, "tracepoint").short(),
             "lab floods --tracer T --attach tracepoint --short",
+        );
+        check(
+            Task::on(Suite::Served, "tracepoint").drawn(Path::new("d.json")),
+            "lab served --tracer T --attach tracepoint --dashboard d.json",
         );
         check(
             Task::on(Suite::Reuse, "tracepoint"),

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: everything that can be tested on this machine, by whoever runs it.
 
 use std::{
+    path::Path,
     process::{Command, ExitCode, Stdio},
     time::{Duration, Instant},
 };
@@ -11,6 +12,7 @@ use crate::{
     bpf,
     build::{self, StaticPrograms},
     command::{self, is_root, say},
+    dist,
     docs_table::{self, Outcomes},
     fleet::{Fleet, JOB_TIME_MAX_S},
     host_packages::{self, PAIR_NEEDS},
@@ -73,6 +75,10 @@ pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
         Ok(Tally::of(true))
     });
     summary.step("cargo test", || crates(&places));
+    summary.step("alert rules", || alert_rules(&places));
+    if is_root() {
+        summary.step("release", || dist::step(&places));
+    }
     if let Err(error) = suites(places, args, &mut summary) {
         summary.step("suites of the lab", || Err(error));
     }
@@ -135,10 +141,28 @@ fn provide_pairs() {
     }
 }
 
+/// Whether the alerts of contrib/ fire and clear, as Prometheus' own tool sees it.
+fn alert_rules(places: &Places) -> Result<Tally> {
+    let folder = places.root.join("contrib/prometheus");
+    let rules = Command::new("promtool")
+        .args(["test", "rules", "mptcp-trace.rules.test.yml"])
+        .current_dir(folder)
+        .status();
+    match rules {
+        Ok(status) => Ok(Tally::of(status.success())),
+        Err(why) if why.kind() == std::io::ErrorKind::NotFound => {
+            say("skipped: there is no promtool; Debian: apt-get install prometheus");
+            Ok(Tally::one_skipped())
+        }
+        Err(why) => Err(why).context("cannot run promtool"),
+    }
+}
+
 fn suites(places: Places, args: &Args, summary: &mut Summary) -> Result<()> {
     let programs = build::static_programs(&places)?.with_go(&places);
     if is_root() {
-        for task in tasks_of_running_kernel() {
+        let dashboard = places.root.join("contrib/grafana/mptcp-trace.json");
+        for task in tasks_of_running_kernel(&dashboard) {
             let result = on_running_kernel(&programs, &task);
             result.show();
             summary.suite(result);
@@ -230,8 +254,8 @@ fn count(output: &str) -> Tally {
     tally
 }
 
-/// The last four on the one rung that every kernel with MPTCP has.
-fn tasks_of_running_kernel() -> [Task; 7] {
+/// The last five on the one rung that every kernel with MPTCP has.
+fn tasks_of_running_kernel(dashboard: &Path) -> [Task; 8] {
     [
         Task::new(Suite::Queries, &[]).flooded(),
         Task::new(Suite::Fallbacks, &[]),
@@ -240,6 +264,7 @@ fn tasks_of_running_kernel() -> [Task; 7] {
         Task::on(Suite::Reuse, "tracepoint"),
         Task::on(Suite::Pair, "tracepoint"),
         Task::on(Suite::Floods, "tracepoint").short(),
+        Task::on(Suite::Served, "tracepoint").drawn(dashboard),
     ]
 }
 

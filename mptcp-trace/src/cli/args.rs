@@ -62,6 +62,8 @@ pub enum Verb {
     Live(LiveArgs),
     /// Print a capture as it would have been printed live; needs no privileges
     Replay(ReplayArgs),
+    /// Trace the whole host and export counters over HTTP, for Prometheus and its kin; stays until it is told to end
+    Serve(ServeArgs),
     /// Say what works on this host, how, and prove it with questions of our own
     Doctor(DoctorArgs),
     /// Print every MPTCP socket that is there now, in all network namespaces: has it fallen back, how many subflows
@@ -113,6 +115,9 @@ pub struct LiveArgs {
     /// Print the names of the columns although nobody looks at them on a terminal
     #[arg(long, hide = true)]
     pub header: bool,
+    /// Who traces so makes files of its own afterwards
+    #[arg(skip)]
+    pub writes_later: bool,
     /// Which findings to show, and how
     #[command(flatten)]
     pub view: ViewArgs,
@@ -241,6 +246,50 @@ pub struct AttachArgs {
     /// Trace at most N questions of one process in a second, and count the others; 0: all of them
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     pub cap: u32,
+}
+
+/// What `serve` needs to know.
+#[derive(Args, Debug)]
+#[command(after_help = SERVE_EXAMPLES)]
+pub struct ServeArgs {
+    /// Where to listen; port 0 takes a free one
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9944")]
+    pub listen: std::net::SocketAddr,
+    /// Tell fallbacks apart by their owners too: a time series for each, of the first thousand names
+    #[arg(long, value_enum)]
+    pub label: Option<LabelBy>,
+    /// Settings, read at the start and on SIGHUP (docs/metrics.md); they go before the options
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Create FILE (holding our process id) as soon as tracing is live, for scripts
+    #[arg(long, value_name = "FILE")]
+    pub ready_file: Option<PathBuf>,
+    /// Remember at most so many connections, as `live` does
+    #[arg(long, value_name = "N", default_value_t = CONNECTIONS, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_connections: u32,
+    /// How to attach
+    #[command(flatten)]
+    pub attach: AttachArgs,
+}
+
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  mptcp-trace serve
+  curl http://127.0.0.1:9944/metrics
+  mptcp-trace serve --listen 192.0.2.7:9944 --label process
+  mptcp-trace serve --config /etc/mptcp-trace/serve.toml     # kill -HUP reads it again
+
+There are /metrics (Prometheus and OpenMetrics, by the Accept header), /healthz and /readyz. Counters live as long as the
+process: a reload keeps them. Ends in order on SIGTERM and SIGINT.";
+
+/// Choices of `--label`.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LabelBy {
+    /// By the name of the process
+    Process,
+    /// By the path of its control group
+    Cgroup,
 }
 
 /// Choices of `--attach`.

@@ -21,7 +21,7 @@ use crate::{
     capture::{Frame, Reader, Writer, losses_json},
     enrich::Places,
     host::{Fact, netstat, privileges, system::mptcp_sysctls},
-    pipeline::{Inventory, Stages, Stop, View},
+    pipeline::{Inventory, Stages, Stop, View, play},
     plan::unprivileged,
     redact::Redactor,
     sink::{Format, Source, Told},
@@ -125,11 +125,12 @@ fn trace(args: &BundleArgs, parts: &mut Parts, verbose: u8) -> Result<Result<u8,
     }
     parts.write("host.json", host.as_bytes())?;
     parts.write("sysctls.json", &json(&mptcp_sysctls())?)?;
-    parts.write("counters-before.json", &json(&counters())?)?;
+    let mut reach = netstat::Reach::new();
+    parts.write("counters-before.json", &json(&counters(&mut reach))?)?;
     parts.make(CAPTURE)?;
     let capture = parts.path(CAPTURE).context("there is no capture")?;
     let traced = live::run(words(args, &capture)?, verbose);
-    parts.write("counters-after.json", &json(&counters())?)?;
+    parts.write("counters-after.json", &json(&counters(&mut reach))?)?;
     parts.remove_if_empty(CAPTURE)?;
     match traced {
         // It was not the tracer that failed.
@@ -140,8 +141,9 @@ fn trace(args: &BundleArgs, parts: &mut Parts, verbose: u8) -> Result<Result<u8,
     }
 }
 
-fn counters() -> BTreeMap<u32, netstat::Counters> {
-    netstat::all()
+fn counters(reach: &mut netstat::Reach) -> BTreeMap<u32, netstat::Counters> {
+    reach
+        .all()
         .into_iter()
         .map(|(netns, snapshot)| (netns, snapshot.counters))
         .collect()
@@ -171,6 +173,7 @@ fn words(args: &BundleArgs, capture: &Path) -> anyhow::Result<LiveArgs> {
     };
     live.duration = args.duration.or(live.duration);
     live.attach = args.attach.clone();
+    live.writes_later = true;
     Ok(live)
 }
 
@@ -254,7 +257,7 @@ fn retell(parts: &mut Parts) -> anyhow::Result<()> {
         View::default(),
         None,
     );
-    let told = match replay::play(&mut stages, &mut reader) {
+    let told = match play(&mut stages, &mut reader) {
         Ok(Some(losses)) => stages.finish(&losses),
         Ok(None) => stages.cut_off(),
         Err(stop) => Err(stop),

@@ -11,7 +11,10 @@ use super::{
     print,
 };
 use crate::{
-    host::{self, Fact, HostSupport},
+    host::{
+        self, Fact, HostSupport,
+        privileges::{self, Capability, Held},
+    },
     kernel::TracerConfig,
     model::Rung,
     pipeline::{self, CanaryReport, Session, StartError},
@@ -148,6 +151,7 @@ struct Report {
     works: bool,
     kernel: String,
     facts: Vec<FactLine>,
+    capabilities: Vec<CapabilityLine>,
     sensors: Vec<SensorLine>,
     notes: Vec<String>,
     refusal: Option<String>,
@@ -158,6 +162,16 @@ struct FactLine {
     fact: &'static str,
     value: &'static str,
     why: Option<String>,
+}
+
+/// A capability that is of use.
+#[derive(Serialize)]
+struct CapabilityLine {
+    name: &'static str,
+    held: bool,
+    mandatory: bool,
+    purpose: &'static str,
+    cost: &'static str,
 }
 
 #[derive(Serialize)]
@@ -206,6 +220,7 @@ impl Report {
             works: session.is_some(),
             kernel: host.kernel.clone(),
             facts: facts(host),
+            capabilities: capabilities(),
             sensors: plan
                 .map(|plan| vec![query(plan, session, reasons), fallback(plan, session)])
                 .unwrap_or_default(),
@@ -226,6 +241,21 @@ impl Report {
                 Some(why) => line(fact, &format!("{value}: {why}")),
                 None => line(fact, value),
             }
+        }
+        for CapabilityLine {
+            name,
+            held,
+            mandatory,
+            purpose,
+            cost,
+        } in &self.capabilities
+        {
+            let detail = match (held, mandatory) {
+                (true, _) => format!("there: {purpose}"),
+                (false, true) => format!("MISSING: {purpose}"),
+                (false, false) => format!("not there: {cost}"),
+            };
+            line("capability", &format!("{name:<16} {detail}"));
         }
         for note in &self.notes {
             line("note", note);
@@ -302,6 +332,26 @@ impl Report {
             .map(|line| format!("{}\n", line.trim_end()))
             .collect()
     }
+}
+
+fn capabilities() -> Vec<CapabilityLine> {
+    let line = |Held { capability, held }| {
+        let Capability {
+            name,
+            bit: _,
+            mandatory,
+            purpose,
+            cost,
+        } = capability;
+        CapabilityLine {
+            name,
+            held,
+            mandatory,
+            purpose,
+            cost,
+        }
+    };
+    privileges::held().into_iter().map(line).collect()
 }
 
 fn facts(host: &HostSupport) -> Vec<FactLine> {

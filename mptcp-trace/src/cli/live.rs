@@ -14,7 +14,11 @@ use super::{
     select,
 };
 use crate::{
-    capture, host,
+    capture,
+    host::{
+        self,
+        privileges::{self, Later},
+    },
     kernel::TracerConfig,
     pipeline::{
         self, Command, Held, Session, Signals, Stages, StartError, Stop, Until, prefixed,
@@ -110,19 +114,28 @@ async fn trace(args: LiveArgs, verbose: u8) -> Result<u8, Exit> {
         view,
         args.stop_after,
     );
-    let begun = stages.begin();
+    // A command has the privileges that its user has; what is opened is open; the rest we have no need of.
+    let held = hold_command(&args, &mut session)?;
     if let Some(path) = &args.ready_file {
         fs::write(path, format!("{}\n", std::process::id()))
             .with_context(|| format!("cannot write --ready-file {}", path.display()))?;
     }
+    session.give_up_privileges(Later {
+        signals_a_command: held.is_some(),
+        writes_files: args.writes_later,
+        ..Later::default()
+    })?;
+    let begun = stages.begin();
     let until = Until {
         duration: args.duration,
         processes,
         follow,
+        asks: None,
+        survives_hangup: false,
         signals: Some(signals),
     };
     let ended = match begun {
-        Ok(()) => match start_command(&args, &mut session)? {
+        Ok(()) => match start_command(held)? {
             Started::None => run_pipeline(&mut session, &mut stages, until, None).await,
             Started::Running(command) => {
                 run_pipeline(&mut session, &mut stages, until, Some(command)).await
@@ -214,13 +227,21 @@ enum Started {
     CannotRun(Exit),
 }
 
-/// Starts the command, held until its process id is in the filter.
-fn start_command(args: &LiveArgs, session: &mut Session) -> anyhow::Result<Started> {
+/// Forks for the command, and holds it until its process id is in the filter.
+fn hold_command(args: &LiveArgs, session: &mut Session) -> anyhow::Result<Option<Held>> {
     if args.command.is_empty() {
-        return Ok(Started::None);
+        return Ok(None);
     }
     let held = Held::new(&args.command)?;
     session.tracer.admit(held.pid())?;
+    Ok(Some(held))
+}
+
+/// Starts the command, if there is one.
+fn start_command(held: Option<Held>) -> anyhow::Result<Started> {
+    let Some(held) = held else {
+        return Ok(Started::None);
+    };
     Ok(match held.release()? {
         Ok(command) => Started::Running(command),
         Err(cannot) => Started::CannotRun(Exit::Because(cannot.code, cannot.why)),
@@ -228,8 +249,8 @@ fn start_command(args: &LiveArgs, session: &mut Session) -> anyhow::Result<Start
 }
 
 /// What the reader should know before the first line.
-fn say(plan: &Plan, session: &Session, with_invitation: bool) {
-    for note in &plan.notes {
+pub(super) fn say(plan: &Plan, session: &Session, with_invitation: bool) {
+    for note in plan.notes.iter().chain(&privileges::costs()) {
         eprintln!("mptcp-trace: note: {note}");
     }
     for (rung, why) in &session.passed_over {
@@ -304,7 +325,7 @@ fn report_end<W: Write>(
 }
 
 /// The end of the run: an ordered one unless something failed.
-fn conclude<W: Write>(
+pub(super) fn conclude<W: Write>(
     ended: Result<Option<i32>, Stop>,
     session: &mut Session,
     stages: &mut Stages<W>,

@@ -9,6 +9,7 @@ mod list;
 mod live;
 mod replay;
 mod select;
+mod serve;
 
 use std::process::ExitCode;
 
@@ -18,7 +19,7 @@ use clap::Parser as _;
 pub use args::Cli;
 use args::Verb;
 
-use crate::host::system::keep_little_free_memory;
+use crate::{host::system::keep_little_free_memory, sink::escape};
 
 /// Done.
 const DONE: u8 = 0;
@@ -61,6 +62,7 @@ pub fn main() -> ExitCode {
         None => live::run(live, verbose),
         Some(Verb::Live(args)) => live::run(args, verbose),
         Some(Verb::Replay(args)) => replay::run(&args),
+        Some(Verb::Serve(args)) => serve::run(&args, verbose),
         Some(Verb::Doctor(args)) => doctor::run(&args, verbose),
         Some(Verb::List(args)) => list::run(&args, verbose),
         Some(Verb::Bundle(args)) => bundle::run(&args, verbose),
@@ -71,7 +73,8 @@ pub fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(Exit::Code(code)) => ExitCode::from(code),
         Err(Exit::Because(code, why)) => {
-            eprintln!("mptcp-trace: {why}");
+            // It may speak of a file's name, or of what is in the file.
+            eprintln!("mptcp-trace: {}", escape_lines(&why));
             ExitCode::from(code)
         }
     }
@@ -86,6 +89,12 @@ fn print(text: &str) -> anyhow::Result<()> {
         }
         Ok(()) | Err(_) => Ok(()),
     }
+}
+
+/// Text of several lines (the verifier's), made fit for a terminal.
+fn escape_lines(text: &str) -> String {
+    let lines: Vec<String> = text.lines().map(escape).collect();
+    lines.join("\n")
 }
 
 /// Messages go to stderr: warnings always, what is decided with `-v`, the kernel half's own with `-vv`.
@@ -105,7 +114,7 @@ fn start_log(verbose: u8) {
                 out,
                 "mptcp-trace: {}: {}",
                 record.level().as_str().to_lowercase(),
-                record.args()
+                escape_lines(&record.args().to_string())
             )
         })
         .init();

@@ -11,9 +11,8 @@ use anyhow::Context as _;
 use super::{DONE, Exit, FAILED, FOUND, args::ReplayArgs, select};
 use crate::{
     bundle,
-    capture::{Frame, Reader},
-    model::LossReport,
-    pipeline::{Stages, Stop, View, prefixed},
+    capture::Reader,
+    pipeline::{Stages, Stop, View, play, prefixed},
     sink::{Format, Source},
 };
 
@@ -97,23 +96,6 @@ pub(super) fn with_capture<T>(
             .with_context(|| format!("cannot replay {name}"))?;
     }
     play(&mut whole)
-}
-
-/// Plays to the end; the losses that stand there, or nothing if the capture is cut off.
-pub(super) fn play<W: io::Write, R: io::Read>(
-    stages: &mut Stages<W>,
-    reader: &mut Reader<R>,
-) -> Result<Option<LossReport>, Stop> {
-    stages.begin()?;
-    loop {
-        match reader.next_frame().map_err(Stop::Failed)? {
-            Frame::Record(bytes) => stages.take(&bytes)?,
-            Frame::Place(cgroup_id, path) => stages.tell_place(cgroup_id, &path),
-            Frame::Clock(now) => stages.clock(now)?,
-            Frame::End(losses) => return Ok(Some(losses)),
-            Frame::CutOff => return Ok(None),
-        }
-    }
 }
 
 fn stop_to_exit(stop: Option<Stop>) -> Result<(), Exit> {

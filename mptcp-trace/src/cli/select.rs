@@ -64,6 +64,7 @@ pub(super) fn view(view: &ViewArgs, whose: &WhoseArgs) -> anyhow::Result<View> {
             connections: usize::try_from(view.max_connections)?,
             ..Limits::STATED
         },
+        observers: Vec::new(),
     })
 }
 

@@ -160,7 +160,7 @@ fn one(
 fn counted_by_kernel(name: &str, page: &Page, counted: &Counted) -> u64 {
     let of = |map: &BTreeMap<String, u64>| map.get(name).copied().unwrap_or(0);
     let (least, most) = (of(&counted.counters), of(&counted.counters_after));
-    let most = most.max(least) + of(&page.maybe_before);
+    let most = most.max(least).saturating_add(of(&page.maybe_before));
     of(&page.causes).clamp(least, most)
 }
 
@@ -177,9 +177,9 @@ fn reasons(page: &Page, counted: &Counted, report: &LossReport) -> Vec<String> {
         ));
     }
     if let Some(loss) = report.sensors.iter().find(|loss| loss.sensor == "fallback") {
-        let (lost, missed) = (loss.lost(), loss.missed);
-        if lost + missed > 0 {
-            reasons.push(format!("{} were lost", lost + missed));
+        let lost = loss.lost().saturating_add(loss.missed);
+        if lost > 0 {
+            reasons.push(format!("{lost} were lost"));
         }
     }
     reasons.extend(counted.doubt.clone());

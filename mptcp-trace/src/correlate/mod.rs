@@ -75,9 +75,12 @@ pub struct Correlator {
     arriving: Arriving,
     /// The latest moment that an event tells of.
     latest: Duration,
-    waiting: VecDeque<Box<ConnectionEvent>>,
-    /// How many events of a connection wait.
-    waiting_of: HashMap<ConnectionId, usize>,
+    /// In the order in which they came.
+    waiting: BTreeMap<u64, Box<ConnectionEvent>>,
+    /// Which of them are of a connection, in the same order.
+    waiting_of: HashMap<ConnectionId, VecDeque<u64>>,
+    /// How many have waited so far.
+    waited: u64,
     lives: Lives,
     /// The last time that MPTCP was switched off, network namespace by network namespace.
     switched_off: BTreeMap<u32, SwitchedOff>,
@@ -100,8 +103,9 @@ impl Correlator {
             limits,
             arriving: Arriving::default(),
             latest: Duration::ZERO,
-            waiting: VecDeque::new(),
+            waiting: BTreeMap::new(),
             waiting_of: HashMap::new(),
+            waited: 0,
             lives: Lives::new(limits.connections),
             switched_off: BTreeMap::new(),
             books: Books::default(),
@@ -271,8 +275,10 @@ impl Correlator {
                 if self.waiting.len() >= self.limits.waiting {
                     self.tell_oldest(ready);
                 }
-                *self.waiting_of.entry(event.connection.id).or_default() += 1;
-                self.waiting.push_back(event);
+                let of = self.waiting_of.entry(event.connection.id).or_default();
+                of.push_back(self.waited);
+                self.waiting.insert(self.waited, event);
+                self.waited += 1;
             }
             ConnectionKind::Fallback
             | ConnectionKind::Plain
@@ -400,18 +406,15 @@ impl Correlator {
         reason = "they go from one queue into another as they are"
     )]
     fn take_waiting(&mut self, id: ConnectionId) -> Vec<Box<ConnectionEvent>> {
-        if self.waiting_of.remove(&id).is_none() {
-            return Vec::new();
-        }
-        let (taken, rest): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.waiting)
-            .into_iter()
-            .partition(|event| event.connection.id == id);
-        self.waiting = rest;
-        taken.into()
+        let numbers = self.waiting_of.remove(&id).unwrap_or_default();
+        numbers
+            .iter()
+            .filter_map(|number| self.waiting.remove(number))
+            .collect()
     }
 
     fn waited_until(&mut self, now: Duration, ready: &mut Vec<Finding>) {
-        while let Some(oldest) = self.waiting.front() {
+        while let Some((_, oldest)) = self.waiting.first_key_value() {
             if oldest.connection.at.saturating_add(ACCEPT_WAIT) > now {
                 break;
             }
@@ -420,13 +423,13 @@ impl Correlator {
     }
 
     fn tell_oldest(&mut self, ready: &mut Vec<Finding>) {
-        let Some(oldest) = self.waiting.pop_front() else {
+        let Some((_, oldest)) = self.waiting.pop_first() else {
             return;
         };
-        if let Entry::Occupied(mut count) = self.waiting_of.entry(oldest.connection.id) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
+        if let Entry::Occupied(mut numbers) = self.waiting_of.entry(oldest.connection.id) {
+            numbers.get_mut().pop_front();
+            if numbers.get().is_empty() {
+                numbers.remove();
             }
         }
         self.tell(oldest, ready);

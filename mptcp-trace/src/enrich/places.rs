@@ -1,12 +1,22 @@
 //! Where a process lives: path of its control group, container, systemd unit. The one place that reads
 //! `/proc` for what is printed; bounded, and asked once a control group.
 
-use std::{collections::HashMap, fs};
+use std::{collections::HashMap, fs::File, io::Read as _};
 
 use crate::model::Place;
 
 /// Control groups that are remembered; beyond that all are forgotten and asked anew.
 const KNOWN_MAX: usize = 4096;
+
+/// No path of the kernel is longer, bytes (`PATH_MAX`): what a capture says beyond that is cut off, since each finding
+/// repeats it.
+const PATH_BYTES_MAX: usize = 4096;
+
+/// No directory's name is longer, bytes (`NAME_MAX`).
+const UNIT_BYTES_MAX: usize = 255;
+
+/// So much of a process's `/proc/PID/cgroup` is read, bytes: a line for each hierarchy.
+const CGROUP_BYTES_MAX: u64 = 64 * 1024;
 
 /// Paths of control groups by their ids.
 #[derive(Debug)]
@@ -43,7 +53,8 @@ impl Places {
         if self.known.len() >= KNOWN_MAX {
             self.known.clear();
         }
-        self.known.insert(cgroup_id, place(path));
+        let end = path.floor_char_boundary(PATH_BYTES_MAX);
+        self.known.insert(cgroup_id, place(&path[..end]));
     }
 
     /// What was learnt since this was last called: for the capture.
@@ -79,8 +90,10 @@ impl Places {
 /// The line of the unified hierarchy, `0::PATH` (man 7 cgroups); where that says nothing, the longest of the
 /// others, which is where containers of the first version stand.
 fn ask(pid: u32) -> Option<String> {
-    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-    path_in(&text)
+    let file = File::open(format!("/proc/{pid}/cgroup")).ok()?;
+    let mut text = Vec::new();
+    file.take(CGROUP_BYTES_MAX).read_to_end(&mut text).ok()?;
+    path_in(&String::from_utf8_lossy(&text))
 }
 
 fn path_in(text: &str) -> Option<String> {
@@ -100,7 +113,7 @@ fn place(path: &str) -> Place {
         cgroup: Some(path.to_owned()),
         container: components().find_map(container),
         unit: components()
-            .find(|part| part.ends_with(".service"))
+            .find(|part| part.len() <= UNIT_BYTES_MAX && part.ends_with(".service"))
             .map(str::to_owned),
     }
 }
@@ -159,6 +172,15 @@ mod tests {
         ] {
             assert_eq!(path_in(text).as_deref(), path, "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_path_that_no_kernel_has_is_cut_off() {
+        let mut places = Places::told();
+        places.tell(7, &"ż".repeat(PATH_BYTES_MAX));
+        let kept = places.path(7).unwrap();
+        assert_eq!(kept.len(), PATH_BYTES_MAX);
+        assert!(kept.chars().all(|it| it == 'ż'));
     }
 
     #[test]

@@ -4,7 +4,8 @@ mod raw;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs,
+    fs::{self, File},
+    io::{self, ErrorKind, Read as _},
     path::Path,
 };
 
@@ -17,6 +18,9 @@ use self::raw::{Kind, Place, Types};
 
 /// The running kernel's own description.
 pub const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
+
+/// No kernel's types take a quarter of that, bytes.
+const FILE_BYTES_MAX: u64 = 128 * 1024 * 1024;
 
 /// Functions whose description decides about a rung.
 const FUNCTIONS: [&str; 21] = [
@@ -119,9 +123,9 @@ impl Default for BtfFacts {
 /// Fails if the file cannot be read or is not BTF.
 pub fn read(file: Option<&Path>) -> anyhow::Result<BtfFacts> {
     let path = file.unwrap_or(Path::new(KERNEL_BTF));
-    let bytes = match fs::read(path) {
+    let bytes = match read_bounded(path) {
         Ok(bytes) => bytes,
-        Err(why) if file.is_none() && why.kind() == std::io::ErrorKind::NotFound => bail!(
+        Err(why) if file.is_none() && why.kind() == ErrorKind::NotFound => bail!(
             "this kernel does not describe its types ({KERNEL_BTF} is missing, CONFIG_DEBUG_INFO_BTF); \
              give its description with --btf FILE (pahole --btf_encode_detached FILE vmlinux)"
         ),
@@ -132,6 +136,19 @@ pub fn read(file: Option<&Path>) -> anyhow::Result<BtfFacts> {
     };
     parse(bytes)
         .with_context(|| format!("{} is not the type information of a kernel", path.display()))
+}
+
+fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    let file = File::open(path)?;
+    // The kernel's own file says how long it is.
+    let length = file.metadata().map_or(0, |it| it.len()).min(FILE_BYTES_MAX);
+    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        let why = format!("it is longer than {FILE_BYTES_MAX} bytes, as no kernel's is");
+        return Err(io::Error::new(ErrorKind::FileTooLarge, why));
+    }
+    Ok(bytes)
 }
 
 /// Numbers of the running kernel's functions, whatever other file describes its types; none if it does not tell.
@@ -385,6 +402,12 @@ fn numbers_among(enumerators: &[(i32, String)]) -> KernelNumbers {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_without_end_is_refused() {
+        let why = read(Some(Path::new("/dev/zero"))).unwrap_err();
+        assert!(format!("{why:#}").contains("it is longer than"), "{why:#}");
+    }
 
     #[test]
     fn garbage_is_refused_with_a_reason() {

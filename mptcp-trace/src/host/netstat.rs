@@ -3,7 +3,9 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
+    io::{Read as _, Seek as _, SeekFrom},
     os::{fd::AsFd as _, unix::fs::MetadataExt as _},
+    path::{Path, PathBuf},
     thread,
     time::Duration,
 };
@@ -35,31 +37,70 @@ pub fn boottime() -> Duration {
     )
 }
 
-/// Reads the counters of every network namespace that a process lives in or that has a name, by inode
-/// number. What cannot be read is left out.
-#[must_use]
-pub fn all() -> BTreeMap<u32, Snapshot> {
-    let mut found = BTreeMap::new();
-    for process in processes() {
-        let Some(netns) = inode(&format!("{process}/ns/net")) else {
-            continue;
-        };
-        if !found.contains_key(&netns)
-            && let Some(snapshot) = read(&format!("{process}/net/netstat"))
-        {
-            found.insert(netns, snapshot);
+/// Where namespaces have names (`ip netns`).
+const NAMES: &str = "/run/netns";
+/// Of so many named namespaces the counters are held open: each takes a descriptor.
+const NAMED_MAX: usize = 256;
+
+/// The namespaces whose counters can be read: those of all processes, and those with a name, which were entered once and
+/// need not be entered again. A namespace that is held open so lives on until its name is seen to be gone.
+#[derive(Debug, Default)]
+pub struct Reach {
+    named: BTreeMap<u32, Named>,
+}
+
+/// The counters of a namespace that has a name.
+#[derive(Debug)]
+struct Named {
+    path: PathBuf,
+    netstat: File,
+}
+
+impl Reach {
+    /// Enters every named namespace; those that this process may not enter are left out, and those of which there are too
+    /// many.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut named = BTreeMap::new();
+        for name in fs::read_dir(NAMES).into_iter().flatten().flatten() {
+            let path = name.path();
+            if named.len() >= NAMED_MAX {
+                break;
+            }
+            if let Some(netns) = inode(&path)
+                && let Some(netstat) = inside(&path)
+            {
+                named.insert(netns, Named { path, netstat });
+            }
         }
+        Self { named }
     }
-    for name in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
-        let path = name.path();
-        if let Some(netns) = inode(&path.to_string_lossy())
-            && !found.contains_key(&netns)
-            && let Some(snapshot) = inside(&path)
-        {
-            found.insert(netns, snapshot);
+
+    /// Reads the counters of every network namespace that a process lives in or that has a name, by inode
+    /// number. What cannot be read is left out.
+    pub fn all(&mut self) -> BTreeMap<u32, Snapshot> {
+        let mut found = BTreeMap::new();
+        for process in processes() {
+            let Some(netns) = inode(Path::new(&format!("{process}/ns/net"))) else {
+                continue;
+            };
+            if !found.contains_key(&netns)
+                && let Some(snapshot) = read(&format!("{process}/net/netstat"))
+            {
+                found.insert(netns, snapshot);
+            }
         }
+        self.named
+            .retain(|netns, it| inode(&it.path) == Some(*netns));
+        for (netns, it) in &mut self.named {
+            if !found.contains_key(netns)
+                && let Some(snapshot) = read_again(&mut it.netstat)
+            {
+                found.insert(*netns, snapshot);
+            }
+        }
+        found
     }
-    found
 }
 
 /// Our own first: its namespace is there in any case.
@@ -74,7 +115,7 @@ fn processes() -> impl Iterator<Item = String> {
     std::iter::once("/proc/self".to_owned()).chain(others)
 }
 
-fn inode(path: &str) -> Option<u32> {
+fn inode(path: &Path) -> Option<u32> {
     let namespace = fs::metadata(path).ok()?;
     u32::try_from(namespace.ino()).ok()
 }
@@ -88,15 +129,26 @@ fn read(path: &str) -> Option<Snapshot> {
     })
 }
 
-/// Enters a namespace that no process lives in, on a thread that ends right after.
-fn inside(path: &std::path::Path) -> Option<Snapshot> {
+fn read_again(netstat: &mut File) -> Option<Snapshot> {
+    let began = boottime();
+    let mut text = String::new();
+    netstat.seek(SeekFrom::Start(0)).ok()?;
+    netstat.read_to_string(&mut text).ok()?;
+    Some(Snapshot {
+        at: (began, boottime()),
+        counters: parse(&text),
+    })
+}
+
+/// Enters a namespace on a thread that ends right after, and opens its counters.
+fn inside(path: &Path) -> Option<File> {
     let namespace = File::open(path).ok()?;
     thread::scope(|scope| {
-        let reading = scope.spawn(|| {
+        let opening = scope.spawn(|| {
             move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).ok()?;
-            read("/proc/thread-self/net/netstat")
+            File::open("/proc/thread-self/net/netstat").ok()
         });
-        reading.join().ok().flatten()
+        opening.join().ok().flatten()
     })
 }
 
@@ -131,7 +183,7 @@ mod tests {
 
     #[test]
     fn our_own_namespace_is_among_them() {
-        let ours = inode("/proc/self/ns/net").unwrap();
-        assert!(all().contains_key(&ours));
+        let ours = inode(Path::new("/proc/self/ns/net")).unwrap();
+        assert!(Reach::new().all().contains_key(&ours));
     }
 }

@@ -1,8 +1,135 @@
-//! May this process load and attach BPF programs?
+//! What this process may do: which capabilities tracing needs, what each of the others is good for, and how all that is
+//! not needed any more is given up.
+
+mod give_up;
+
+pub use give_up::{GivenUp, Later, give_up, lower_to, with};
+
+use std::{fs, os::unix::fs::MetadataExt as _};
 
 use rustix::thread::{CapabilitySet, capabilities};
 
 use super::Fact;
+
+/// Where the kernel says which capability is the last that it knows.
+const LAST_CAP: &str = "/proc/sys/kernel/cap_last_cap";
+/// The number of `CAP_BPF`: kernels that know fewer have `CAP_SYS_ADMIN` for that.
+const BPF_NUMBER: u32 = 39;
+
+/// A capability that is of use here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Capability {
+    /// As `man 7 capabilities` spells it.
+    pub name: &'static str,
+    /// Its bit.
+    pub bit: CapabilitySet,
+    /// Nothing is traced without it.
+    pub mandatory: bool,
+    /// What it is used for.
+    pub purpose: &'static str,
+    /// What is lost without it.
+    pub cost: &'static str,
+}
+
+/// All of them: those that must be there first. Printed by `doctor`, and in docs/security.md.
+pub const TABLE: [Capability; 9] = [
+    Capability {
+        name: "CAP_BPF",
+        bit: CapabilitySet::BPF,
+        mandatory: true,
+        purpose: "makes maps and loads programs",
+        cost: "nothing is traced",
+    },
+    Capability {
+        name: "CAP_PERFMON",
+        bit: CapabilitySet::PERFMON,
+        mandatory: true,
+        purpose: "attaches programs to the kernel's functions and lets them read its memory",
+        cost: "nothing is traced",
+    },
+    Capability {
+        name: "CAP_SYS_PTRACE",
+        bit: CapabilitySet::SYS_PTRACE,
+        mandatory: false,
+        purpose: "tells in which network namespace processes of others are, to read the kernel's counters there",
+        cost: "the kernel's counters are compared only where processes of this user are",
+    },
+    Capability {
+        name: "CAP_SYSLOG",
+        bit: CapabilitySet::SYSLOG,
+        mandatory: false,
+        purpose: "is told the address of mptcp_pernet_id (/proc/kallsyms)",
+        cost: "a BLACKHOLE line does not say for how long MPTCP is switched off",
+    },
+    Capability {
+        name: "CAP_SYS_ADMIN",
+        bit: CapabilitySet::SYS_ADMIN,
+        mandatory: false,
+        purpose: "enters named network namespaces (ip netns) that no process is in, to read the kernel's counters there; \
+                  sets breakpoints (rung kprobe) where kernel.perf_event_paranoid is above 2 on kernels of Debian",
+        cost: "the kernel's counters are not compared where no process is; on such kernels the rung kprobe is not to be had",
+    },
+    Capability {
+        name: "CAP_NET_ADMIN",
+        bit: CapabilitySet::NET_ADMIN,
+        mandatory: false,
+        purpose: "with CAP_SYS_ADMIN: makes the network namespace for connections of our own where ordinary users may \
+                  make none (user.max_user_namespaces, AppArmor)",
+        cost: "where ordinary users may make no namespaces the fallback bit is not calibrated, see canary",
+    },
+    Capability {
+        name: "CAP_SYS_RESOURCE",
+        bit: CapabilitySet::SYS_RESOURCE,
+        mandatory: false,
+        purpose: "raises RLIMIT_MEMLOCK, to which kernels before 5.11 charge maps",
+        cost: "before 5.11 the limit has to be raised before the start (ulimit -l unlimited, LimitMEMLOCK=infinity)",
+    },
+    Capability {
+        name: "CAP_SYS_CHROOT",
+        bit: CapabilitySet::SYS_CHROOT,
+        mandatory: false,
+        purpose: "keeps a library from reading all of the kernel's types in vain",
+        cost: "a start takes some 20 ms longer",
+    },
+    Capability {
+        name: "CAP_KILL",
+        bit: CapabilitySet::KILL,
+        mandatory: false,
+        purpose: "passes SIGTERM on to a COMMAND that has become another user",
+        cost: "a COMMAND that has become another user has to be ended by hand",
+    },
+];
+
+/// One capability, and whether this process has it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Held {
+    /// Which.
+    pub capability: Capability,
+    /// It is in effect.
+    pub held: bool,
+}
+
+/// The table with what this process has; nothing if that cannot be read.
+#[must_use]
+pub fn held() -> Vec<Held> {
+    let Ok(sets) = capabilities(None) else {
+        return Vec::new();
+    };
+    TABLE
+        .map(|capability| Held {
+            capability,
+            held: counts_as(sets.effective).contains(capability.bit),
+        })
+        .to_vec()
+}
+
+/// `CAP_SYS_ADMIN` holds what was cut out of it later.
+fn counts_as(held: CapabilitySet) -> CapabilitySet {
+    match held.contains(CapabilitySet::SYS_ADMIN) {
+        true => held | CapabilitySet::BPF | CapabilitySet::PERFMON | CapabilitySet::SYSLOG,
+        false => held,
+    }
+}
 
 /// What the kernel asks for (`man 7 capabilities`): `CAP_BPF` and `CAP_PERFMON`, or the older
 /// `CAP_SYS_ADMIN` that holds both.
@@ -16,50 +143,171 @@ pub fn may_trace() -> Fact {
             ));
         }
     };
-    judge(held)
+    let last = fs::read_to_string(LAST_CAP)
+        .ok()
+        .and_then(|text| text.trim().parse().ok());
+    judge(held, last, is_of_the_host())
 }
 
-fn judge(held: CapabilitySet) -> Fact {
-    if held.contains(CapabilitySet::SYS_ADMIN) {
-        return Fact::Yes;
+/// `last`: the last capability that the kernel knows, if it tells. `of_the_host`: we are in the initial user namespace.
+fn judge(held: CapabilitySet, last: Option<u32>, of_the_host: bool) -> Fact {
+    if last.is_some_and(|last| last < BPF_NUMBER) {
+        return match held.contains(CapabilitySet::SYS_ADMIN) {
+            true => whose(of_the_host),
+            false => Fact::No(
+                "this process lacks CAP_SYS_ADMIN (this kernel has no CAP_BPF and CAP_PERFMON yet)"
+                    .into(),
+            ),
+        };
     }
-    let missing: Vec<&str> = [
-        (CapabilitySet::BPF, "CAP_BPF"),
-        (CapabilitySet::PERFMON, "CAP_PERFMON"),
-    ]
-    .into_iter()
-    .filter(|(capability, _)| !held.contains(*capability))
-    .map(|(_, name)| name)
-    .collect();
+    let missing: Vec<&str> = TABLE
+        .iter()
+        .filter(|it| it.mandatory && !counts_as(held).contains(it.bit))
+        .map(|it| it.name)
+        .collect();
+    match missing.is_empty() {
+        true => whose(of_the_host),
+        false => Fact::No(format!("this process lacks {}", missing.join(" and "))),
+    }
+}
+
+fn whose(of_the_host: bool) -> Fact {
     Fact::from_bool(
-        missing.is_empty(),
-        format!("this process lacks {}", missing.join(" and ")),
+        of_the_host,
+        "this process has its capabilities in a user namespace only (a container without root), and the kernel asks for \
+         those of the host",
     )
 }
 
-/// True if this process may make namespaces and mounts of its own.
+/// True in the initial user namespace, the only one whose capabilities count for BPF.
+fn is_of_the_host() -> bool {
+    // Part of the ABI (PROC_USER_INIT_INO).
+    const INITIAL_INO: u64 = 0xefff_fffd;
+    // Where it cannot be told, the kernel will say so.
+    fs::metadata("/proc/self/ns/user").map_or(true, |ours| ours.ino() == INITIAL_INO)
+}
+
+/// How to give a process what it lacks.
+#[must_use]
+pub fn how_to_give() -> String {
+    let names: Vec<String> = TABLE
+        .iter()
+        .filter(|it| it.mandatory)
+        .map(|it| it.name.to_lowercase())
+        .collect();
+    format!(
+        "run it as root (sudo mptcp-trace ...), or give it both of {} and nothing else: sudo setcap {}+ep FILE, \
+         AmbientCapabilities={} in a systemd unit, or sudo setpriv --reuid USER --regid GROUP --init-groups \
+         --inh-caps {caps} --ambient-caps {caps} mptcp-trace ...",
+        names.join(" and ").to_uppercase(),
+        names.join(","),
+        names.join(" ").to_uppercase(),
+        caps = "+bpf,+perfmon",
+    )
+}
+
+/// What is lost for want of capabilities that this process could do with, a sentence each.
+#[must_use]
+pub fn costs() -> Vec<String> {
+    /// Of these somebody who only reads lines has to know; `doctor` tells of all.
+    const TOLD: CapabilitySet = CapabilitySet::SYS_PTRACE.union(CapabilitySet::SYSLOG);
+    held()
+        .iter()
+        .filter(|it| !it.held && TOLD.contains(it.capability.bit))
+        .map(|it| format!("without {}: {}", it.capability.name, it.capability.cost))
+        .collect()
+}
+
+/// True if this process may make a network namespace, and bring up loopback in it.
 #[must_use]
 pub fn may_make_namespaces() -> bool {
-    capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
+    let needed = CapabilitySet::SYS_ADMIN | CapabilitySet::NET_ADMIN;
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(needed))
+}
+
+/// Names of the capabilities in a set, by number where they are none of ours.
+fn names(set: CapabilitySet) -> Vec<String> {
+    set.iter_names()
+        .map(|(name, _)| format!("CAP_{name}"))
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const NONE: CapabilitySet = CapabilitySet::empty();
+    const BOTH: CapabilitySet = CapabilitySet::BPF.union(CapabilitySet::PERFMON);
+
     #[test]
     fn both_new_capabilities_or_the_old_one_are_enough() {
-        let none = CapabilitySet::empty();
-        let both = CapabilitySet::BPF | CapabilitySet::PERFMON;
-        assert_eq!(judge(both), Fact::Yes);
-        assert_eq!(judge(CapabilitySet::SYS_ADMIN), Fact::Yes);
+        let no = |why: &str| Fact::No(why.into());
+        for (held, last, fact) in [
+            (BOTH, Some(40), Fact::Yes),
+            (CapabilitySet::SYS_ADMIN, Some(40), Fact::Yes),
+            (CapabilitySet::SYS_ADMIN, Some(37), Fact::Yes),
+            (BOTH, None, Fact::Yes),
+            (
+                NONE,
+                Some(40),
+                no("this process lacks CAP_BPF and CAP_PERFMON"),
+            ),
+            (
+                CapabilitySet::BPF | CapabilitySet::NET_ADMIN,
+                Some(40),
+                no("this process lacks CAP_PERFMON"),
+            ),
+            (
+                CapabilitySet::PERFMON,
+                Some(40),
+                no("this process lacks CAP_BPF"),
+            ),
+            (
+                BOTH,
+                Some(37),
+                no(
+                    "this process lacks CAP_SYS_ADMIN (this kernel has no CAP_BPF and CAP_PERFMON yet)",
+                ),
+            ),
+        ] {
+            assert_eq!(judge(held, last, true), fact, "{held:?} {last:?}");
+        }
+    }
+
+    #[test]
+    fn capabilities_of_a_user_namespace_do_not_count() {
+        let Fact::No(why) = judge(BOTH, Some(40), false) else {
+            panic!("they counted");
+        };
+        assert!(why.contains("user namespace"), "{why}");
+    }
+
+    #[test]
+    fn what_must_be_there_stands_first_and_can_be_given() {
+        let mandatory: Vec<&str> = TABLE
+            .iter()
+            .take_while(|it| it.mandatory)
+            .map(|it| it.name)
+            .collect();
+        assert_eq!(mandatory, ["CAP_BPF", "CAP_PERFMON"]);
         assert_eq!(
-            judge(none),
-            Fact::No("this process lacks CAP_BPF and CAP_PERFMON".into())
+            TABLE.iter().filter(|it| it.mandatory).count(),
+            mandatory.len()
         );
-        assert_eq!(
-            judge(CapabilitySet::BPF | CapabilitySet::NET_ADMIN),
-            Fact::No("this process lacks CAP_PERFMON".into())
-        );
+        let how = how_to_give();
+        for words in [
+            "setcap cap_bpf,cap_perfmon+ep",
+            "AmbientCapabilities=CAP_BPF CAP_PERFMON",
+            "--ambient-caps +bpf,+perfmon",
+        ] {
+            assert!(how.contains(words), "{how}");
+        }
+    }
+
+    #[test]
+    fn names_are_those_of_the_manual() {
+        for it in TABLE {
+            assert_eq!(names(it.bit), [it.name]);
+        }
     }
 }

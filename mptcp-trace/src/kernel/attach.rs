@@ -47,13 +47,25 @@ impl fmt::Display for AttachError {
             ),
             None => {
                 let why = format!("{:#}", self.why);
-                f.write_str(why.lines().next().unwrap_or_default())
+                f.write_str(why.lines().next().unwrap_or_default())?;
+                f.write_str(perf_hint(&why))
             }
         }
     }
 }
 
 impl std::error::Error for AttachError {}
+
+/// What some distributions ask for beside `CAP_PERFMON`, where a refusal looks like that.
+fn perf_hint(why: &str) -> &'static str {
+    match why.contains("perf_event_open") && why.contains("Permission denied") {
+        true => {
+            "; where kernel.perf_event_paranoid is above 2, some kernels (Debian's) ask for CAP_SYS_ADMIN here: give that \
+             too, or set it to 2"
+        }
+        false => "",
+    }
+}
 
 /// The programs of a rung, live in the kernel until dropped.
 pub struct Tracer {

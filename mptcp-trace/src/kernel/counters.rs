@@ -1,8 +1,8 @@
 //! What the kernel half counted, and what the kernel itself counted about it.
 
 use std::{
-    io,
-    os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+    fs, io,
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd, RawFd},
 };
 
 use anyhow::Context as _;
@@ -90,17 +90,16 @@ fn recursion_misses(program: &Program) -> anyhow::Result<u64> {
 }
 
 /// What the links of a program by which it hangs on breakpoints have missed. aya keeps these links to itself, so that all
-/// of the host are gone through.
+/// links among our own descriptors are gone through: to go through those of the host would take `CAP_SYS_ADMIN`.
 fn missed_by_links(program_id: u32) -> anyhow::Result<u64> {
     let mut missed = 0;
-    let mut last = 0;
-    while let Some(id) = link_after(last)? {
-        last = id;
-        // Another program's link may be gone by now.
-        let Ok(link) = link_by_id(id) else { continue };
+    for fd in our_links().context("cannot go through our own descriptors")? {
+        // SAFETY: a descriptor of ours; where it was closed since, or is another's by now, the kernel says so, or what it
+        // tells is of another program.
+        let link = unsafe { BorrowedFd::borrow_raw(fd) };
         // SAFETY: an all-zero bpf_link_info is valid: integers and integers that hold addresses.
         let mut info: bpf_link_info = unsafe { std::mem::zeroed() };
-        info_of(link.as_fd(), &mut info).context("cannot ask about a link of a BPF program")?;
+        info_of(link, &mut info).context("cannot ask about a link of a BPF program")?;
         if info.type_ != bpf_link_type::BPF_LINK_TYPE_PERF_EVENT as u32
             || info.prog_id != program_id
         {
@@ -120,26 +119,21 @@ fn missed_by_links(program_id: u32) -> anyhow::Result<u64> {
     Ok(missed)
 }
 
-/// The link that comes after that one; none if it was the last.
-fn link_after(id: u32) -> anyhow::Result<Option<u32>> {
-    // SAFETY: an all-zero bpf_attr is what the kernel wants of what is not set.
-    let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
-    attr.__bindgen_anon_6.__bindgen_anon_1.start_id = id;
-    match bpf(bpf_cmd::BPF_LINK_GET_NEXT_ID, &mut attr) {
-        // SAFETY: the command has written the number of the next one.
-        Ok(_zero) => Ok(Some(unsafe { attr.__bindgen_anon_6.next_id })),
-        Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(why) => Err(why).context("cannot go through the links of BPF programs"),
+/// Our descriptors that are links of BPF programs.
+fn our_links() -> io::Result<Vec<RawFd>> {
+    /// What such a descriptor is called.
+    const LINK: &str = "anon_inode:bpf_link";
+    let mut links = Vec::new();
+    for entry in fs::read_dir("/proc/self/fd")? {
+        let entry = entry?;
+        let is_link = fs::read_link(entry.path()).is_ok_and(|it| it.as_os_str() == LINK);
+        if let Some(fd) = entry.file_name().to_str().and_then(|it| it.parse().ok())
+            && is_link
+        {
+            links.push(fd);
+        }
     }
-}
-
-fn link_by_id(id: u32) -> io::Result<OwnedFd> {
-    // SAFETY: an all-zero bpf_attr is what the kernel wants of what is not set.
-    let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
-    attr.__bindgen_anon_6.__bindgen_anon_1.link_id = id;
-    let fd = bpf(bpf_cmd::BPF_LINK_GET_FD_BY_ID, &mut attr)?;
-    // SAFETY: the command returns a descriptor of ours, and nobody else has it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    Ok(links)
 }
 
 /// What the kernel says about a program or a link; `info` is what it has for that, all zeroes.

@@ -85,20 +85,30 @@ impl Loss {
     /// What was seen and wanted but did not become a record, for whatever reason.
     #[must_use]
     pub fn untold(&self) -> u64 {
-        self.capped + self.lost() + self.missed
+        sum([self.capped, self.lost(), self.missed])
     }
 
     /// Questions that were seen and wanted, but did not become records.
     #[must_use]
     pub fn lost(&self) -> u64 {
-        self.ring_full + self.faulted + self.table_full + self.unfinished
+        sum([
+            self.ring_full,
+            self.faulted,
+            self.table_full,
+            self.unfinished,
+        ])
     }
 
     /// The identity that must hold: everything seen is accounted for.
     #[must_use]
     pub fn balances(&self) -> bool {
-        self.seen == self.emitted + self.filtered + self.capped + self.lost()
+        self.seen == sum([self.emitted, self.filtered, self.capped, self.lost()])
     }
+}
+
+/// A capture may say anything: what is more than a number holds is the largest.
+fn sum(counts: impl IntoIterator<Item = u64>) -> u64 {
+    counts.into_iter().fold(0, u64::saturating_add)
 }
 
 /// What the kernel itself counted in one network namespace while it was watched (`MPTcpExt`).
@@ -159,7 +169,7 @@ impl LossReport {
     #[must_use]
     pub fn untold(&self, sensor: &str) -> u64 {
         let of_it = self.sensors.iter().filter(|loss| loss.sensor == sensor);
-        of_it.map(Loss::untold).sum()
+        sum(of_it.map(Loss::untold))
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod command;
 mod inventory;
+mod play;
 mod session;
 mod stages;
 mod stop;
@@ -11,11 +12,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{mpsc, oneshot},
+};
 
 pub use self::{
     command::{CannotRun, Command, Held},
     inventory::Inventory,
+    play::play,
     session::{CanaryReport, Session, StartError, start},
     stages::{Outcome, Stages, View},
     stop::Stop,
@@ -23,9 +28,13 @@ pub use self::{
 use crate::{
     host::{
         netstat::boottime,
+        privileges::Later,
         system::{hangup_is_ignored, return_free_memory},
     },
     kernel::{LogRing, RecordRing},
+    model::LossReport,
+    observe::State,
+    sink::escape,
 };
 
 /// How long the ring may fill before we look again. At a million records a second it holds 25 ms of them.
@@ -57,8 +66,21 @@ pub struct Until {
     pub processes: Vec<Watched>,
     /// Their children count too.
     pub follow: bool,
+    /// What somebody beside the loop wants of it.
+    pub asks: Option<mpsc::Receiver<Ask>>,
+    /// A hangup is no end: somebody else takes it.
+    pub survives_hangup: bool,
     /// What else ends it. Whoever says that tracing is live takes them before that: who hears of it may end us at once.
     pub signals: Option<Signals>,
+}
+
+/// What is wanted of a live run.
+#[derive(Debug)]
+pub enum Ask {
+    /// To know what is so now.
+    State(oneshot::Sender<State>),
+    /// That it ends, in order.
+    End,
 }
 
 /// The signals that a live run understands.
@@ -110,6 +132,11 @@ pub async fn run<W: Write>(
     mut until: Until,
     mut command: Option<Command>,
 ) -> Result<Option<i32>, Stop> {
+    let later = Later {
+        signals_a_command: command.is_some(),
+        ..Later::default()
+    };
+    session.give_up_privileges(later).map_err(Stop::Failed)?;
     let Signals {
         mut interrupt,
         mut terminate,
@@ -119,6 +146,9 @@ pub async fn run<W: Write>(
         Some(signals) => signals,
         None => Signals::take()?,
     };
+    if until.survives_hangup {
+        hangup = None;
+    }
     let deadline = tokio::time::sleep(until.duration.unwrap_or(Duration::MAX / 4));
     tokio::pin!(deadline);
     let mut family = tokio::time::interval(FAMILY_POLL);
@@ -178,6 +208,14 @@ pub async fn run<W: Write>(
                 }
             }
             _ = ask.recv() => tell_state(session, stages)?,
+            ask = asked(until.asks.as_mut()) => match ask {
+                Ask::State(to) => {
+                    let losses = losses_now(session, stages)?;
+                    // Whoever asked may have gone.
+                    let _gone = to.send(stages.state(&losses));
+                }
+                Ask::End => break None,
+            },
             _ = interrupt.recv() => {
                 // The terminal has told the command too: its end is the end. Asked twice, we go.
                 if command.is_none() || asked_to_stop {
@@ -200,8 +238,7 @@ pub async fn run<W: Write>(
 
 /// What was seen, lost and counted so far, on stderr: somebody has asked (SIGUSR1).
 fn tell_state<W: Write>(session: &mut Session, stages: &mut Stages<W>) -> Result<(), Stop> {
-    let losses = session.losses_now().map_err(Stop::Failed)?;
-    session.records.drain(|bytes| stages.take(bytes))?;
+    let losses = losses_now(session, stages)?;
     stages.sum_up();
     stages.flush()?;
     let reconciliation = stages.reconcile(&losses);
@@ -209,11 +246,28 @@ fn tell_state<W: Write>(session: &mut Session, stages: &mut Stages<W>) -> Result
     Ok(())
 }
 
-/// Each line with our name before it.
+/// What was lost so far; what was not has been taken.
+fn losses_now<W: Write>(session: &mut Session, stages: &mut Stages<W>) -> Result<LossReport, Stop> {
+    let losses = session.losses_now().map_err(Stop::Failed)?;
+    session.records.drain(|bytes| stages.take(bytes))?;
+    Ok(losses)
+}
+
+/// Waits for somebody to ask, or for ever where nobody will.
+async fn asked(asks: Option<&mut mpsc::Receiver<Ask>>) -> Ask {
+    if let Some(asks) = asks
+        && let Some(ask) = asks.recv().await
+    {
+        return ask;
+    }
+    std::future::pending().await
+}
+
+/// Each line with our name before it, made fit for a terminal: parts of it may come from a capture.
 #[must_use]
 pub fn prefixed(text: &str) -> String {
     text.lines()
-        .map(|line| format!("mptcp-trace: {line}\n"))
+        .map(|line| format!("mptcp-trace: {}\n", escape(line)))
         .collect()
 }
 

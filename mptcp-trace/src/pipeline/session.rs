@@ -13,7 +13,10 @@ use crate::{
     canary::{self, Complaint, Questions},
     correlate::growth,
     decode::{Observation, decode},
-    host::{HostSupport, netstat},
+    host::{
+        HostSupport, netstat,
+        privileges::{self, Later},
+    },
     kernel::{LogRing, RecordRing, Tracer, TracerConfig},
     model::{Connection, ConnectionKind, Counted, Facts, LossReport, Query, Rung, SensorState},
     plan::{FALLBACK, FallbackPlan, Plan, QUERY, Refusal, RungPlan, no_rung},
@@ -50,6 +53,10 @@ pub struct Session {
     baseline: BTreeMap<u32, netstat::Snapshot>,
     /// By how much they have grown, once that was looked at.
     counted: Vec<Counted>,
+    /// Where counters can be read.
+    reach: netstat::Reach,
+    /// Privileges that are not needed any more are gone.
+    is_lean: bool,
 }
 
 /// How our own questions fared.
@@ -238,7 +245,8 @@ async fn try_rung(
             log::warn!("sockets that were there before are not known: {why:#}");
         }
     }
-    let baseline = netstat::all();
+    let mut reach = netstat::Reach::new();
+    let baseline = reach.all();
     facts.counters_read_at = baseline
         .iter()
         .map(|(netns, snapshot)| (*netns, snapshot.at))
@@ -256,6 +264,8 @@ async fn try_rung(
         canary_connections: flight.own_connections.len() as u64,
         baseline,
         counted: Vec::new(),
+        reach,
+        is_lean: false,
     })
 }
 
@@ -426,10 +436,49 @@ impl Session {
     pub fn losses_now(&mut self) -> anyhow::Result<LossReport> {
         if self.has_fallbacks() {
             self.tracer.sweep()?;
-            let now = netstat::all();
+            let now = self.reach.all();
             self.counted = self.growth(&now, &now);
         }
         self.losses()
+    }
+
+    /// Gives up the privileges that are not needed once everything is attached, and what is written to is open: of this
+    /// process, not of a command that was forked before. Asked again, it does nothing.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the kernel lets this process keep one of them.
+    pub fn give_up_privileges(&mut self, later: Later) -> anyhow::Result<()> {
+        if self.is_lean {
+            return Ok(());
+        }
+        let needs = Later {
+            reads_counters: self.has_fallbacks(),
+            ..later
+        }
+        .needs();
+        privileges::lower_to(needs)?;
+        // Whether the kernel asks for privileges whenever a map is looked at, it tells best itself.
+        let looked = match self.has_fallbacks() {
+            true => self.tracer.sweep().and_then(|()| self.tracer.losses()),
+            false => self.tracer.losses(),
+        };
+        let keep = privileges::with(needs, looked.is_err());
+        let given_up = privileges::give_up(keep)?;
+        let list = |names: &[String]| match names {
+            [] => "nothing".to_owned(),
+            _ => names.join(", "),
+        };
+        if let Err(why) = looked {
+            log::info!("this kernel does not let maps be looked at without CAP_BPF: {why:#}");
+        }
+        log::info!("privileges kept: {}", list(&given_up.kept));
+        log::info!("privileges given up: {}", list(&given_up.dropped));
+        if !given_up.bounded {
+            log::debug!("the bounding set stays as it is: CAP_SETPCAP is missing");
+        }
+        self.is_lean = true;
+        Ok(())
     }
 
     /// True if fallbacks are traced.
@@ -450,9 +499,9 @@ impl Session {
         if let Err(why) = self.tracer.sweep() {
             log::warn!("cannot look for fallbacks that nobody saw: {why:#}");
         }
-        let before = netstat::all();
+        let before = self.reach.all();
         self.tracer.stop()?;
-        let after = netstat::all();
+        let after = self.reach.all();
         self.counted = self.growth(&before, &after);
         Ok(())
     }

@@ -12,6 +12,7 @@ use crate::{
     decode::{Observation, decode},
     enrich::{self, Places},
     model::{Facts, Finding, LossReport, Reconciliation},
+    observe::{Observer, State},
     plan::{FALLBACK, QUERY},
     sink::{
         Format, Source, Told, coalesced, evicted, failing, last_words, not_shown, reconciled,
@@ -53,6 +54,8 @@ pub struct View {
     pub summary: Vec<Tally>,
     /// What was said last, where answers that repeat it are not shown.
     pub repeats: Option<Repeats>,
+    /// Who is told of each finding that is shown, beside the lines or in place of them.
+    pub observers: Vec<Box<dyn Observer>>,
     /// How much is remembered for that.
     pub limits: Limits,
 }
@@ -268,6 +271,9 @@ impl<W: Write> Stages<W> {
         for tally in &mut self.view.summary {
             tally.add(finding, |id| places.path(id));
         }
+        for observer in &mut self.view.observers {
+            observer.finding(finding, &|id| places.path(id));
+        }
         self.outcome.findings += 1;
         match finding {
             Finding::Query(_) | Finding::Refusal(_) => self.outcome.queries += 1,
@@ -289,7 +295,10 @@ impl<W: Write> Stages<W> {
             let format = Format::Text {
                 header: false,
                 colour: false,
-                utc: matches!(self.format, Format::Text { utc: true, .. } | Format::Json),
+                utc: matches!(
+                    self.format,
+                    Format::Text { utc: true, .. } | Format::Json | Format::Nothing
+                ),
             };
             let mut line = Vec::new();
             format.finding(finding, &mut line);
@@ -386,6 +395,20 @@ impl<W: Write> Stages<W> {
         self.correlator.books()
     }
 
+    /// What is so now: what was lost, and whether the kernel's counters agree.
+    #[must_use]
+    pub fn state(&self, losses: &LossReport) -> State {
+        State {
+            losses: self.with_filtered(losses),
+            reconciled: self.reconcile(losses),
+            findings: self.outcome.findings,
+            not_shown: self.outcome.not_shown,
+            undecodable: self.outcome.undecodable,
+            evicted: self.correlator.evicted(),
+            remembered: self.correlator.remembered(),
+        }
+    }
+
     /// Compares what was traced so far with what the kernel counted.
     #[must_use]
     pub fn reconcile(&self, losses: &LossReport) -> Vec<Reconciliation> {
@@ -404,7 +427,7 @@ impl<W: Write> Stages<W> {
                 loss.emitted -= acceptances;
                 let filtered = self.correlator.filtered().min(loss.emitted);
                 loss.emitted -= filtered;
-                loss.filtered += filtered;
+                loss.filtered = loss.filtered.saturating_add(filtered);
             }
         }
         losses
@@ -415,9 +438,10 @@ impl<W: Write> Stages<W> {
     #[must_use]
     pub fn account(&self, losses: &LossReport, reconciliation: &[Reconciliation]) -> String {
         let losses = self.with_filtered(losses);
-        let done = match self.view.summary.is_empty() {
-            true => "printed",
-            false => "summed up",
+        let done = match (self.format, self.view.summary.is_empty()) {
+            (Format::Nothing, _) => "counted",
+            (Format::Text { .. } | Format::Json, true) => "printed",
+            (Format::Text { .. } | Format::Json, false) => "summed up",
         };
         let mut text = summary(done, |sensor| self.outcome.of(sensor), &losses);
         text.push_str(&last_words(done, self.outcome.verdicts));

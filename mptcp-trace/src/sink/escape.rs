@@ -5,13 +5,18 @@
 pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {
-        if character.is_control() || is_bidi_control(character) {
+        if drives_a_terminal(character) {
             out.extend(character.escape_default());
         } else {
             out.push(character);
         }
     }
     out
+}
+
+/// Characters that are obeyed, not shown.
+pub(super) fn drives_a_terminal(character: char) -> bool {
+    character.is_control() || is_bidi_control(character)
 }
 
 /// Characters that reorder the rest of the line.

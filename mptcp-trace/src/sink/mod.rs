@@ -37,6 +37,8 @@ pub enum Format {
     },
     /// One JSON object a line (`docs/output.md`).
     Json,
+    /// Not at all: somebody else is told of them.
+    Nothing,
 }
 
 /// What became of the findings.
@@ -57,7 +59,7 @@ impl Format {
     pub fn start(self, facts: &Facts, source: Source, out: &mut Vec<u8>) {
         match self {
             Self::Text { header: true, .. } => text::header(out),
-            Self::Text { header: false, .. } => {}
+            Self::Text { header: false, .. } | Self::Nothing => {}
             Self::Json => jsonl::start(facts, source, out),
         }
     }
@@ -71,6 +73,7 @@ impl Format {
                 utc,
             } => text::finding(finding, colour, utc, out),
             Self::Json => jsonl::finding(finding, out),
+            Self::Nothing => {}
         }
     }
 
@@ -78,7 +81,7 @@ impl Format {
     pub fn sockets(self, out: &mut Vec<u8>) {
         match self {
             Self::Text { header: true, .. } => sockets::header(out),
-            Self::Text { header: false, .. } | Self::Json => {}
+            Self::Text { header: false, .. } | Self::Json | Self::Nothing => {}
         }
     }
 
@@ -87,6 +90,7 @@ impl Format {
         match self {
             Self::Text { .. } => sockets::socket(event, asked, out),
             Self::Json => jsonl::socket(event, asked, out),
+            Self::Nothing => {}
         }
     }
 
@@ -95,6 +99,7 @@ impl Format {
         match self {
             Self::Text { .. } => sums::text(table, out),
             Self::Json => jsonl::sums(table, out),
+            Self::Nothing => {}
         }
     }
 
@@ -107,7 +112,7 @@ impl Format {
         out: &mut Vec<u8>,
     ) {
         match self {
-            Self::Text { .. } => {}
+            Self::Text { .. } | Self::Nothing => {}
             Self::Json => jsonl::end(told, losses, reconciled, out),
         }
     }

@@ -9,8 +9,10 @@ use crate::model::{Loss, LossReport, Reconciliation};
 #[must_use]
 pub fn reconciled(all: &[Reconciliation]) -> String {
     let read = || all.iter().filter(|it| !it.unread);
-    let counted: u64 = read().flat_map(|it| it.counted.values()).sum();
-    let traced: u64 = read().flat_map(|it| it.traced.values()).sum();
+    // A capture may say anything.
+    let add = |sum: u64, count: &u64| sum.saturating_add(*count);
+    let counted = read().flat_map(|it| it.counted.values()).fold(0, add);
+    let traced = read().flat_map(|it| it.traced.values()).fold(0, add);
     let mut text = String::new();
     // Where there is nothing to compare with, the lines below say so.
     if all.is_empty() || read().count() > 0 {

@@ -289,6 +289,11 @@ impl Background {
         }
     }
 
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The BPF programs that it holds.
     pub(crate) fn program_ids(&self) -> Vec<u32> {
         std::fs::read_dir(format!("/proc/{}/fdinfo", self.child.id()))

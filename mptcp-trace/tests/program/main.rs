@@ -7,6 +7,7 @@ mod bundle;
 mod common;
 mod fallbacks;
 mod live;
+mod privileges;
 mod views;
 
 /// Not a test: the application that the others trace.

@@ -19,6 +19,9 @@ const PARAMETER_BYTES: usize = 8;
 /// One value of an enumeration: name, number.
 const ENUMERATOR_BYTES: usize = 8;
 
+/// No name is longer, bytes (`KSYM_NAME_LEN`); a longer one is none.
+const NAME_BYTES_MAX: usize = 512;
+
 /// So many members are looked at for one question: no kernel needs a tenth of that.
 const STEPS_MAX: u32 = 10_000;
 /// So deep are structures within structures, and names for names.
@@ -178,6 +181,7 @@ impl Types {
         let strings = &self.bytes[self.strings.clone()];
         strings
             .get(offset as usize..)
+            .map(|from| &from[..from.len().min(NAME_BYTES_MAX)])
             .and_then(|from| CStr::from_bytes_until_nul(from).ok())
             .map(CStr::to_bytes)
             .unwrap_or_default()

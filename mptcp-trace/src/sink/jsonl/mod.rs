@@ -1,6 +1,7 @@
 //! JSON lines, as `docs/output.md` promises them field by field.
 
 mod connection;
+mod fit;
 mod object;
 mod parts;
 mod query;
@@ -219,8 +220,7 @@ fn line(out: &mut Vec<u8>, kind: &'static str, fields: impl FnOnce(&mut Object<'
 
 /// A line that is written once.
 fn push(out: &mut Vec<u8>, kind: &'static str, data: &impl Serialize) {
-    // Plain structures of strings and numbers, written to memory: neither half can fail.
-    let _infallible = serde_json::to_writer(&mut *out, &Message { kind, data });
+    fit::write(out, &Message { kind, data });
     out.push(b'\n');
 }
 

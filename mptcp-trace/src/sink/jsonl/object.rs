@@ -12,6 +12,7 @@ use std::{
 
 use jiff::{Timestamp, tz::Offset};
 
+use super::fit;
 use crate::model::{ConnectionId, Errno, SocketId, TcpState};
 
 /// An object that is being written.
@@ -149,8 +150,7 @@ impl Value for &str {
             out.extend_from_slice(self.as_bytes());
             out.push(b'"');
         } else {
-            // A string written to memory: neither half can fail.
-            let _infallible = serde_json::to_writer(out, self);
+            fit::write(out, self);
         }
     }
 }
@@ -250,7 +250,7 @@ pub(super) fn ns(duration: Duration) -> u64 {
 fn is_plain(text: &str) -> bool {
     // Without a way out of the loop it is done many bytes at once.
     text.bytes().fold(true, |plain, byte| {
-        plain & (byte >= b' ') & (byte != b'"') & (byte != b'\\')
+        plain & matches!(byte, b' '..=b'~') & (byte != b'"') & (byte != b'\\')
     })
 }
 

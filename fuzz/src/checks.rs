@@ -1,0 +1,221 @@
+//! What must hold of any bytes: no panic, bounded output, lines that are lines. Run by the fuzz targets, and over the
+//! committed seeds by mptcp-trace/tests/corpora.rs, which includes this file.
+
+use std::time::Duration;
+
+use mptcp_trace::{
+    capture::Reader,
+    coalesce::Repeats,
+    correlate::Limits,
+    decode::{Observation, decode as decode_record},
+    enrich::{self, Places},
+    host::btf as types,
+    model::{By, ConnectionKind, Facts, Finding, Rung, SensorState},
+    pipeline::{Stages, Stop, View, play, prefixed},
+    redact::Redactor,
+    sink::{Format, Source},
+    tally::tallies,
+};
+use mptcp_trace_common::layout::KernelLayout;
+
+/// No line is longer than what its strings can be, escaped: a name of 15 bytes, paths of 4096.
+const LINE_BYTES_MAX: usize = 128 * 1024;
+/// What is printed around the findings.
+const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// No frame that makes a finding is shorter: head and the shortest record.
+const FINDING_BYTES_MIN: usize = 64;
+
+/// Names as the kernel spells them, one that is newer than we are, and one that no kernel has.
+const ENUMERATORS: [&str; 6] = [
+    "MPTCP_MIB_MPCAPABLEACTIVEFALLBACK",
+    "MPTCP_MIB_DSSFALLBACK",
+    "MPTCP_MIB_BLACKHOLE",
+    "MPTCP_MIB_MPCAPABLEACTIVEDISABLED",
+    "MPTCP_MIB_OFTOMORROW",
+    "\u{1b}[31m\n\u{202e}",
+];
+
+const TEXT: Format = Format::Text {
+    header: true,
+    colour: false,
+    utc: true,
+};
+
+/// Facts from the first bytes, and the rest: fallback bit, how many causes, and for each its number and its name.
+fn facts(bytes: &[u8]) -> Option<(Facts, &[u8])> {
+    let (&[bit, count], mut rest) = bytes.split_first_chunk()?;
+    let mut causes = Vec::new();
+    for _ in 0..count % 8 {
+        let (&[number, name], more) = rest.split_first_chunk()?;
+        let name = ENUMERATORS[usize::from(name) % ENUMERATORS.len()];
+        causes.push((i32::from(number), name.to_owned()));
+        rest = more;
+    }
+    let facts = Facts {
+        version: "0.0.0".into(),
+        kernel: "0.0.0".into(),
+        boot_epoch: Duration::from_secs(1_700_000_000),
+        fallback_bit: (bit < 64).then_some(bit),
+        causes,
+        counters_read_at: [(1, (Duration::ZERO, Duration::from_secs(1)))].into(),
+        sensors: vec![SensorState {
+            name: "query".into(),
+            rung: Rung::Tracepoint,
+            probes: Vec::new(),
+            limits: Vec::new(),
+        }],
+    };
+    Some((facts, rest))
+}
+
+/// One record, from bytes to lines.
+pub fn decode(bytes: &[u8]) {
+    let Some((facts, record)) = facts(bytes) else {
+        return;
+    };
+    let mut redacted = record.to_vec();
+    let is_redacted = Redactor::default().record(&mut redacted).is_ok();
+    let mut places = Places::told();
+    let decoded = decode_record(record, &facts);
+    // What is understood is understood when it was redacted, too.
+    if decoded.is_ok() {
+        assert!(is_redacted && decode_record(&redacted, &facts).is_ok());
+    }
+    let finding = match decoded {
+        Ok(Observation::Query(query) | Observation::Canary(query)) => {
+            Finding::Query(enrich::query(&facts, query))
+        }
+        Ok(Observation::Connection(it) | Observation::CanaryConnection(it)) => {
+            let event = enrich::connection(&facts, &mut places, *it);
+            Finding::Connection(Box::new(event))
+        }
+        Ok(Observation::Refusal(refusal)) => {
+            Finding::Refusal(Box::new(enrich::refusal(&facts, *refusal)))
+        }
+        Err(why) => {
+            assert_fit_for_a_terminal(why.to_string().as_bytes());
+            return;
+        }
+    };
+    for format in [TEXT, Format::Json] {
+        let mut line = Vec::new();
+        format.finding(&finding, &mut line);
+        match &finding {
+            // What only tells whose something else is has no line.
+            Finding::Connection(event)
+                if matches!(
+                    event.connection.kind,
+                    ConnectionKind::Accepted | ConnectionKind::Closed
+                ) =>
+            {
+                assert!(line.is_empty());
+            }
+            Finding::Connection(_)
+            | Finding::Query(_)
+            | Finding::Verdict(_)
+            | Finding::Refusal(_) => assert_line(format, &line),
+        }
+        if let Finding::Connection(event) = &finding {
+            let mut line = Vec::new();
+            format.socket(event, None, &mut line);
+            assert_line(format, &line);
+        }
+    }
+}
+
+/// A capture, from bytes to lines: as it is replayed, and with all views and little room.
+pub fn capture(bytes: &[u8]) {
+    let narrow = View {
+        summary: tallies(&[
+            By::Process,
+            By::Cause,
+            By::Dest,
+            By::Netns,
+            By::Cgroup,
+            By::Verdict,
+        ]),
+        repeats: Some(Repeats::default()),
+        limits: Limits {
+            arriving: 4,
+            waiting: 2,
+            connections: 3,
+        },
+        ..View::default()
+    };
+    replay(bytes, Format::Json, View::default());
+    replay(bytes, TEXT, View::default());
+    replay(bytes, Format::Json, narrow);
+}
+
+fn replay(bytes: &[u8], format: Format, view: View) {
+    let (mut reader, facts) = match Reader::open(bytes) {
+        Ok(opened) => opened,
+        Err(why) => {
+            assert_fit_for_a_terminal(prefixed(&why.to_string()).as_bytes());
+            return;
+        }
+    };
+    let mut out = Vec::new();
+    let mut stages = Stages::new(facts, format, Source::Replay, &mut out, None, view, None);
+    let played = play(&mut stages, &mut reader);
+    let said = match played {
+        Ok(Some(losses)) => {
+            let finished = stages.finish(&losses);
+            assert!(finished.is_ok(), "memory is always there");
+            prefixed(&stages.account(&losses, &stages.outcome().reconciled))
+        }
+        Ok(None) => {
+            assert!(stages.cut_off().is_ok(), "memory is always there");
+            String::new()
+        }
+        Err(Stop::Failed(why)) => prefixed(&format!("{why:#}")),
+        Err(Stop::Enough | Stop::ReaderGone) => unreachable!("nobody said enough"),
+    };
+    let findings = bytes.len() / FINDING_BYTES_MIN + 1;
+    // Each record makes at most a line of its own and the last word of a connection.
+    let most = FRAME_BYTES_MAX + findings * 2 * LINE_BYTES_MAX;
+    assert!(out.len() <= most, "{} bytes of {}", out.len(), bytes.len());
+    assert_fit_for_a_terminal(said.as_bytes());
+    for line in out.split_inclusive(|byte| *byte == b'\n') {
+        assert_fit_for_a_terminal(line);
+        if format == Format::Json {
+            let value: Result<serde_json::Value, _> = serde_json::from_slice(line);
+            assert!(value.is_ok(), "{}", String::from_utf8_lossy(line));
+        }
+    }
+}
+
+/// Type information, as `--btf FILE` reads it.
+pub fn btf(bytes: &[u8]) {
+    let facts = match types::parse(bytes.to_vec()) {
+        Ok(facts) => facts,
+        Err(why) => {
+            assert!(!why.to_string().is_empty());
+            return;
+        }
+    };
+    assert!(facts.missing.len() <= KernelLayout::MEMBERS.len());
+    // What is kept is no more than what there was, whatever refers to it how often.
+    let names: usize = facts.counters.iter().map(|(_, name)| name.len()).sum();
+    assert!(names <= bytes.len() / 8 * 512, "{names} of {}", bytes.len());
+}
+
+fn assert_line(format: Format, line: &[u8]) {
+    assert!(line.len() <= LINE_BYTES_MAX, "{} bytes", line.len());
+    assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
+    assert_eq!(line.last(), Some(&b'\n'));
+    assert_fit_for_a_terminal(line);
+    if format == Format::Json {
+        let value: Result<serde_json::Value, _> = serde_json::from_slice(line);
+        assert!(value.is_ok(), "{}", String::from_utf8_lossy(line));
+    }
+}
+
+/// Nothing that drives a terminal, and nothing that is no text.
+fn assert_fit_for_a_terminal(bytes: &[u8]) {
+    let text = std::str::from_utf8(bytes);
+    assert!(text.is_ok(), "{bytes:?}");
+    let drives = |it: &char| it.is_control() && *it != '\n';
+    let found = text.unwrap_or_default().chars().find(drives);
+    assert_eq!(found, None, "{}", String::from_utf8_lossy(bytes));
+}

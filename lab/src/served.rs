@@ -1,0 +1,415 @@
+//! `mptcp-lab served`: what `mptcp-trace serve` exports is what the kernel counted, on its page and in a real Prometheus.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::{
+    compare::ok,
+    matrix::Scratch,
+    net::Family,
+    provoke,
+    recipes::{Means, RECIPES},
+    report::{Cell, Cells, Outcome},
+};
+
+/// What happens while it is looked at: every cause that middleboxes make, and connections that do not fall back.
+const PLAYED: [&str; 6] = [
+    "healthy",
+    "strip-synack",
+    "strip-client-after-3",
+    "mptcp-to-tcp-listener",
+    "tcp-to-mptcp-listener",
+    "strip-both-after-3",
+];
+/// Where no function can be probed, a connection that falls back for this cause looks like one of a TCP client, and counts
+/// as plain: not compared.
+const THIRD_ACK: &str = "MPCapableFallbackACK";
+/// Longest that anything may take to be there.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+/// Between two looks at it.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How often Prometheus comes.
+const SCRAPE_EVERY: &str = "1s";
+
+/// What to run.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The mptcp-trace to test
+    #[arg(long, value_name = "PATH")]
+    pub tracer: PathBuf,
+    /// The rung
+    #[arg(long, value_name = "RUNG", default_value = "auto")]
+    pub attach: String,
+    /// A Grafana dashboard, whose queries Prometheus must be able to answer
+    #[arg(long, value_name = "FILE")]
+    pub dashboard: Option<PathBuf>,
+}
+
+/// Fallbacks by cause.
+type Counts = BTreeMap<String, u64>;
+
+/// Serves, plays, asks; true if all that is told agrees with the kernel.
+///
+/// # Errors
+///
+/// Fails if the tracer cannot be run, or what it says cannot be read.
+pub fn run(args: &Args) -> anyhow::Result<bool> {
+    let mut cells = Cells::new(std::io::stdout())?;
+    let served = Served::start(args)?;
+    let prometheus = Prometheus::start(&served.address)?;
+    if let Some(prometheus) = &prometheus {
+        // What grew before it came for the first time has no rate.
+        prometheus.until("up == 1", |values| values.len() == 1)?;
+    }
+    let before = fallbacks(&served.page()?)?;
+    let truth = play()?;
+    let want = plus(&before, &truth);
+    let got = until_equal(&want, || fallbacks(&served.page()?))?;
+    cells.put(cell("served-page", &args.attach, &want, &got))?;
+    match &prometheus {
+        None => cells.put(Cell {
+            outcome: Outcome::Skipped,
+            why: "there is no prometheus; Debian: apt-get install prometheus".into(),
+            ..ok("served-prometheus", &args.attach, "", "")
+        })?,
+        Some(prometheus) => {
+            let query = "sum by (cause) (mptcp_trace_fallbacks_total)";
+            let got = until_equal(&want, || prometheus.by_cause(query))?;
+            cells.put(cell("served-prometheus", &args.attach, &want, &got))?;
+            if let Some(dashboard) = &args.dashboard {
+                cells.put(prometheus.draws(dashboard, &args.attach)?)?;
+            }
+        }
+    }
+    drop(prometheus);
+    served.reload()?;
+    let after = until_equal(&want, || fallbacks(&served.page()?))?;
+    cells.put(cell("served-reload", &args.attach, &want, &after))?;
+    served.end()?;
+    cells.close()
+}
+
+fn cell(case: &str, rung: &str, want: &Counts, got: &Counts) -> Cell {
+    let (caller, traced) = (format!("{want:?}"), format!("{got:?}"));
+    let mut cell = ok(case, rung, &caller, &traced);
+    if want != got {
+        cell.outcome = Outcome::Mismatch;
+        cell.why = "the kernel counted otherwise".into();
+    }
+    cell
+}
+
+/// Plays everything; what the kernel counted, over all namespaces.
+fn play() -> anyhow::Result<Counts> {
+    let mut truth = Counts::new();
+    for name in PLAYED {
+        let recipe = RECIPES.iter().find(|recipe| recipe.name == name);
+        let recipe = recipe.with_context(|| format!("there is no recipe {name}"))?;
+        let (played, _left) = provoke::play(recipe, Family::V4, Means::Xdp);
+        ensure!(
+            played.wrong.is_empty() && played.skipped.is_none(),
+            "{name} cannot be played: {:?} {:?}",
+            played.wrong,
+            played.skipped
+        );
+        for moved in played.moved.values() {
+            for (cause, count) in moved {
+                if played.counters.contains(cause) && cause != THIRD_ACK && *count > 0 {
+                    *truth.entry(cause.clone()).or_default() += *count;
+                }
+            }
+        }
+    }
+    Ok(truth)
+}
+
+fn plus(one: &Counts, other: &Counts) -> Counts {
+    let mut sum = one.clone();
+    for (cause, count) in other {
+        *sum.entry(cause.clone()).or_default() += count;
+    }
+    sum
+}
+
+/// Looks until it is as wanted, or for the last time.
+fn until_equal(want: &Counts, look: impl Fn() -> anyhow::Result<Counts>) -> anyhow::Result<Counts> {
+    let start = Instant::now();
+    loop {
+        let got = look()?;
+        if got == *want || start.elapsed() > WAIT_MAX / 4 {
+            return Ok(got);
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// Fallbacks by cause, from a page in Prometheus' text format.
+fn fallbacks(page: &str) -> anyhow::Result<Counts> {
+    let mut counts = Counts::new();
+    for line in page.lines() {
+        let Some(labels) = line.strip_prefix("mptcp_trace_fallbacks_total{") else {
+            continue;
+        };
+        let cause = labels
+            .split_once("cause=\"")
+            .and_then(|(_, rest)| rest.split_once('"'));
+        let value = labels.rsplit_once(' ').and_then(|(_, it)| it.parse().ok());
+        let ((cause, _), count): (_, u64) = cause
+            .zip(value)
+            .with_context(|| format!("cannot read {line:?}"))?;
+        if cause == THIRD_ACK {
+            continue;
+        }
+        *counts.entry(cause.to_owned()).or_default() += count;
+    }
+    Ok(counts)
+}
+
+/// The body of what is there.
+fn get(address: &str, path: &str) -> anyhow::Result<String> {
+    let mut stream = TcpStream::connect(address).with_context(|| format!("nobody at {address}"))?;
+    stream.set_read_timeout(Some(WAIT_MAX))?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .context("the answer has no end of its head")?;
+    let status = head.split(' ').nth(1).unwrap_or("");
+    ensure!(status == "200", "{path}: {head}");
+    Ok(body.to_owned())
+}
+
+/// A tracer that serves.
+struct Served {
+    child: Child,
+    address: String,
+    _output: Scratch,
+}
+
+impl Served {
+    fn start(args: &Args) -> anyhow::Result<Self> {
+        let tracer = &args.tracer;
+        let output = Scratch::new("served.err");
+        let mut child = Command::new(tracer)
+            .args(["serve", "--listen", "127.0.0.1:0", "--attach", &args.attach])
+            .stdin(Stdio::null())
+            .stderr(File::create(&output.0)?)
+            .spawn()
+            .with_context(|| format!("cannot run {}", tracer.display()))?;
+        let start = Instant::now();
+        loop {
+            let said = fs::read_to_string(&output.0)?;
+            if let Some((_, rest)) = said.split_once("http://")
+                && let Some((address, _)) = rest.split_once("/metrics")
+            {
+                return Ok(Self {
+                    child,
+                    address: address.to_owned(),
+                    _output: output,
+                });
+            }
+            if let Some(status) = child.try_wait()? {
+                bail!("the tracer ended with {status}: {said}");
+            }
+            ensure!(
+                start.elapsed() < WAIT_MAX,
+                "the tracer does not serve: {said}"
+            );
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    fn page(&self) -> anyhow::Result<String> {
+        get(&self.address, "/metrics")
+    }
+
+    fn reload(&self) -> anyhow::Result<()> {
+        kill_process(Pid::from_child(&self.child), Signal::HUP)?;
+        for path in ["/healthz", "/readyz"] {
+            get(&self.address, path)?;
+        }
+        Ok(())
+    }
+
+    fn end(mut self) -> anyhow::Result<()> {
+        kill_process(Pid::from_child(&self.child), Signal::TERM)?;
+        let status = self.child.wait()?;
+        ensure!(status.success(), "the tracer ended with {status}");
+        Ok(())
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ended = self.child.kill();
+        let _ended = self.child.wait();
+    }
+}
+
+/// A Prometheus of our own that scrapes it.
+struct Prometheus {
+    child: Child,
+    address: String,
+    _files: tempfile::TempDir,
+}
+
+impl Prometheus {
+    /// None where it is not installed.
+    fn start(target: &str) -> anyhow::Result<Option<Self>> {
+        let files = tempfile::tempdir()?;
+        let config = files.path().join("prometheus.yml");
+        fs::write(
+            &config,
+            format!(
+                "global: {{scrape_interval: {SCRAPE_EVERY}, scrape_timeout: {SCRAPE_EVERY}}}\n\
+                 scrape_configs: [{{job_name: mptcp-trace, static_configs: [{{targets: ['{target}']}}]}}]\n"
+            ),
+        )?;
+        // Free a moment ago, and nobody else takes it that soon.
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
+        let spawned = Command::new("prometheus")
+            .arg(format!("--config.file={}", config.display()))
+            .arg(format!(
+                "--storage.tsdb.path={}",
+                files.path().join("data").display()
+            ))
+            .arg(format!("--web.listen-address={address}"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        match spawned {
+            Ok(child) => Ok(Some(Self {
+                child,
+                address,
+                _files: files,
+            })),
+            Err(why) if why.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(why) => Err(why).context("cannot run prometheus"),
+        }
+    }
+
+    /// The samples that a query gives now.
+    fn query(&self, query: &str) -> anyhow::Result<Vec<Value>> {
+        let path = format!("/api/v1/query?query={}", escaped(query));
+        let answer: Value = serde_json::from_str(&get(&self.address, &path)?)?;
+        ensure!(answer["status"] == "success", "{query}: {answer}");
+        Ok(answer["data"]["result"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default())
+    }
+
+    fn until(&self, query: &str, is_right: impl Fn(&[Value]) -> bool) -> anyhow::Result<()> {
+        let start = Instant::now();
+        loop {
+            match self.query(query) {
+                Ok(values) if is_right(&values) => return Ok(()),
+                Ok(_) | Err(_) if start.elapsed() < WAIT_MAX => std::thread::sleep(LOOK_EVERY),
+                Ok(values) => bail!("prometheus says {values:?} to {query}"),
+                Err(why) => return Err(why),
+            }
+        }
+    }
+
+    fn by_cause(&self, query: &str) -> anyhow::Result<Counts> {
+        let samples = self.query(query)?;
+        let count = |sample: &Value| {
+            let cause = sample["metric"]["cause"].as_str()?;
+            if cause == THIRD_ACK {
+                return None;
+            }
+            let value: f64 = sample["value"][1].as_str()?.parse().ok()?;
+            Some((cause.to_owned(), value.round() as u64))
+        };
+        Ok(samples.iter().filter_map(count).collect())
+    }
+
+    /// Every query of the dashboard has an answer; those that must not be empty have a number.
+    fn draws(&self, dashboard: &Path, rung: &str) -> anyhow::Result<Cell> {
+        let text = fs::read_to_string(dashboard)
+            .with_context(|| format!("cannot read {}", dashboard.display()))?;
+        let dashboard: Value = serde_json::from_str(&text)?;
+        let (mut asked, mut empty) = (0, Vec::new());
+        let panels = dashboard["panels"].as_array().cloned().unwrap_or_default();
+        for panel in panels {
+            for target in panel["targets"].as_array().into_iter().flatten() {
+                let Some(expr) = target["expr"].as_str() else {
+                    continue;
+                };
+                asked += 1;
+                let query = expr
+                    .replace("$__rate_interval", "1m")
+                    .replace("$instance", ".*");
+                if self.query(&query)?.is_empty() {
+                    empty.push(format!("{}: {query}", panel["title"]));
+                }
+            }
+        }
+        let mut cell = ok(
+            "served-dashboard",
+            rung,
+            &format!("{asked} queries"),
+            &format!("{} answered", asked - empty.len()),
+        );
+        if asked == 0 || !empty.is_empty() {
+            cell.outcome = Outcome::Mismatch;
+            cell.why = empty.join("; ");
+        }
+        Ok(cell)
+    }
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        let _ended = self.child.kill();
+        let _ended = self.child.wait();
+    }
+}
+
+/// For a query of a URL (RFC 3986, section 2.1).
+fn escaped(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' => char::from(byte).to_string(),
+            other => format!("%{other:02X}"),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fallbacks_are_summed_by_cause_whatever_other_labels_there_are() {
+        let page = "# TYPE mptcp_trace_fallbacks_total counter\n\
+            mptcp_trace_fallbacks_total{cause=\"A\",side=\"active\"} 2\n\
+            mptcp_trace_fallbacks_total{side=\"passive\",cause=\"A\"} 3\n\
+            mptcp_trace_fallbacks_total{cause=\"B\"} 1\n\
+            mptcp_trace_other_total{cause=\"A\"} 9\n";
+        let want = Counts::from([("A".to_owned(), 5), ("B".to_owned(), 1)]);
+        assert_eq!(fallbacks(page).unwrap(), want);
+        assert!(fallbacks("mptcp_trace_fallbacks_total{side=\"x\"} 1").is_err());
+    }
+
+    #[test]
+    fn a_query_survives_in_a_url() {
+        assert_eq!(escaped("sum(a_1) > 2"), "sum%28a_1%29%20%3E%202");
+    }
+}

@@ -1,0 +1,46 @@
+//! Writes the man page of every verb and the completions of three shells, as clap knows the verbs:
+//! `cargo run --package mptcp-trace --example pages -- DIRECTORY [DATE]`.
+//!
+//! An example, so that the crates for it are no part of the program; `cargo xtask dist` runs it.
+
+mod man;
+
+use std::{
+    env, fs, io,
+    path::{Path, PathBuf},
+};
+
+use clap::CommandFactory as _;
+use clap_complete::Shell;
+use mptcp_trace::cli::Cli;
+
+/// Shells that people type the program in.
+const SHELLS: [Shell; 3] = [Shell::Bash, Shell::Zsh, Shell::Fish];
+
+fn main() -> io::Result<()> {
+    let mut arguments = env::args_os().skip(1);
+    let Some(directory) = arguments.next().map(PathBuf::from) else {
+        return Err(io::Error::other(
+            "say where to write: cargo run --example pages -- DIRECTORY [DATE]",
+        ));
+    };
+    let date = arguments
+        .next()
+        .and_then(|date| date.into_string().ok())
+        .unwrap_or_default();
+    write_pages(&directory.join("man"), &date)?;
+    let completions = directory.join("completions");
+    fs::create_dir_all(&completions)?;
+    for shell in SHELLS {
+        clap_complete::generate_to(shell, &mut Cli::command(), man::PROGRAM, &completions)?;
+    }
+    Ok(())
+}
+
+fn write_pages(directory: &Path, date: &str) -> io::Result<()> {
+    fs::create_dir_all(directory)?;
+    for page in man::pages(Cli::command(), date)? {
+        fs::write(directory.join(page.file), page.roff)?;
+    }
+    Ok(())
+}

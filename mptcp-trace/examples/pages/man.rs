@@ -1,0 +1,90 @@
+//! Man pages: what clap knows of a verb, and behind it what is written by hand beside its source
+//! (`src/cli/VERB.man`).
+
+use std::{fs, io, path::Path};
+
+use clap::Command;
+use clap_mangen::{
+    Man,
+    roff::{Roff, bold, roman},
+};
+
+/// Its name, and that of its own page.
+pub(crate) const PROGRAM: &str = "mptcp-trace";
+
+/// One page.
+pub(crate) struct Page {
+    /// The verb; none is the program's own page.
+    #[cfg_attr(not(test), expect(dead_code, reason = "tests ask for it"))]
+    pub(crate) verb: Option<String>,
+    /// Name of its file.
+    pub(crate) file: String,
+    /// What is in it.
+    pub(crate) roff: Vec<u8>,
+}
+
+/// The page of the program and of every verb that its help shows.
+pub(crate) fn pages(program: Command, date: &str) -> io::Result<Vec<Page>> {
+    let mut program = program.disable_help_subcommand(true);
+    program.build();
+    let verbs: Vec<Command> = program
+        .get_subcommands()
+        .filter(|verb| !verb.is_hide_set())
+        .cloned()
+        .collect();
+    let mut pages = vec![page(None, program, date)?];
+    for verb in verbs {
+        pages.push(page(Some(verb.get_name().to_owned()), verb, date)?);
+    }
+    Ok(pages)
+}
+
+fn page(verb: Option<String>, command: Command, date: &str) -> io::Result<Page> {
+    let by_hand = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("src/cli")
+        .join(format!("{}.man", verb.as_deref().unwrap_or(PROGRAM)));
+    let by_hand = fs::read(&by_hand).map_err(|why| {
+        io::Error::other(format!(
+            "cannot read the hand-written part of a man page, {}: {why}; write one, as those beside it",
+            by_hand.display()
+        ))
+    })?;
+    let synopsis = synopsis(command.clone());
+    let has_verbs = command.has_subcommands();
+    let man = Man::new(command)
+        .date(date)
+        .source(format!("{PROGRAM} {}", env!("CARGO_PKG_VERSION")))
+        .manual("Multipath TCP");
+    let mut roff = Vec::new();
+    man.render_title(&mut roff)?;
+    man.render_name_section(&mut roff)?;
+    synopsis.to_writer(&mut roff)?;
+    man.render_description_section(&mut roff)?;
+    if has_verbs {
+        man.render_subcommands_section(&mut roff)?;
+    }
+    man.render_options_section(&mut roff)?;
+    roff.extend(by_hand);
+    Ok(Page {
+        verb,
+        file: man.get_filename(),
+        roff,
+    })
+}
+
+/// As the help says it: clap's own page would list all options a second time.
+fn synopsis(mut command: Command) -> Roff {
+    let usage = command.render_usage().to_string();
+    let mut roff = Roff::new();
+    roff.control("SH", ["SYNOPSIS"]);
+    for (nth, line) in usage.trim_start_matches("Usage:").lines().enumerate() {
+        if nth > 0 {
+            roff.control("br", []);
+        }
+        let line = line.trim();
+        let name = line.find(" [").unwrap_or(line.len());
+        let (name, rest) = line.split_at(name);
+        roff.text([bold(name), roman(rest)]);
+    }
+    roff
+}

@@ -1,0 +1,176 @@
+//! Sockets of a network namespace that an ordinary user may make.
+//!
+//! A process with several threads may make no user namespace for one of them. So a child makes one, and a network namespace
+//! in it, opens sockets there, and hands them over: wherever a socket was opened is where it lives, and whoever connects
+//! it, or asks about it, is us.
+
+use std::{
+    io,
+    mem::MaybeUninit,
+    os::fd::{AsFd, OwnedFd},
+};
+
+use anyhow::{Context as _, bail};
+use rustix::{
+    io::{IoSlice, IoSliceMut},
+    net::{
+        AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+        SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    },
+    thread::{UnshareFlags, unshare_unsafe},
+};
+use socket2::{Protocol, Socket};
+
+use super::{bring_loopback_up, open};
+
+/// Enough for all connections of ours.
+const TCP_SOCKETS: usize = 2;
+const MPTCP_SOCKETS: usize = 4;
+
+/// Sockets that wait to be used.
+pub(super) struct Lent {
+    tcp: Vec<Socket>,
+    mptcp: Vec<Socket>,
+}
+
+impl Lent {
+    /// Has them made.
+    ///
+    /// # Errors
+    ///
+    /// Says why an ordinary user may not.
+    pub(super) fn new() -> anyhow::Result<Self> {
+        let (ours, theirs) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .context("cannot make a pair of sockets")?;
+        // SAFETY: the child makes system calls on descriptors and memory that it has at the fork, and ends by _exit: it
+        // allocates nothing, takes no lock, and returns to nobody.
+        let child = unsafe { libc::fork() };
+        match child {
+            -1 => Err(io::Error::last_os_error()).context("cannot make a process"),
+            0 => {
+                let code = match lend(&theirs) {
+                    Ok(()) => 0,
+                    Err(why) => why.raw_os_error().unwrap_or(libc::EIO),
+                };
+                // SAFETY: ends this process at once; nothing of the parent's is flushed or undone.
+                unsafe { libc::_exit(code) }
+            }
+            child => {
+                drop(theirs);
+                let taken = Self::take(&ours);
+                let code = wait_for(child)?;
+                if code != 0 {
+                    bail!(
+                        "an ordinary user may make no network namespace here ({}; user.max_user_namespaces, \
+                         kernel.unprivileged_userns_clone, AppArmor), and CAP_SYS_ADMIN with CAP_NET_ADMIN is missing",
+                        io::Error::from_raw_os_error(code)
+                    );
+                }
+                taken
+            }
+        }
+    }
+
+    fn take(from: &OwnedFd) -> anyhow::Result<Self> {
+        let take = |count: usize| -> anyhow::Result<Vec<Socket>> {
+            (0..count).map(|_| receive(from)).collect()
+        };
+        Ok(Self {
+            tcp: take(TCP_SOCKETS)?,
+            mptcp: take(MPTCP_SOCKETS)?,
+        })
+    }
+
+    /// One of them.
+    pub(super) fn open(&mut self, protocol: Option<Protocol>) -> io::Result<Socket> {
+        let lent = match protocol {
+            None => &mut self.tcp,
+            Some(_) => &mut self.mptcp,
+        };
+        lent.pop()
+            .ok_or_else(|| io::Error::other("no more sockets were made for us"))
+    }
+}
+
+/// What the child does.
+fn lend(to: &OwnedFd) -> io::Result<()> {
+    // SAFETY: this process has one thread, shares nothing with the parent, and ends soon.
+    unsafe { unshare_unsafe(UnshareFlags::NEWUSER | UnshareFlags::NEWNET) }?;
+    bring_loopback_up()?;
+    for number in 0..TCP_SOCKETS + MPTCP_SOCKETS {
+        let protocol = (number >= TCP_SOCKETS).then_some(Protocol::MPTCP);
+        send(to, &open(protocol)?)?;
+    }
+    Ok(())
+}
+
+fn send(to: &OwnedFd, socket: &Socket) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let descriptors = [socket.as_fd()];
+    control.push(SendAncillaryMessage::ScmRights(&descriptors));
+    sendmsg(to, &[IoSlice::new(b".")], &mut control, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+fn receive(from: &OwnedFd) -> anyhow::Result<Socket> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    let what = "cannot take over a socket";
+    recvmsg(
+        from,
+        &mut [IoSliceMut::new(&mut byte)],
+        &mut control,
+        RecvFlags::CMSG_CLOEXEC,
+    )
+    .context(what)?;
+    let rights = control.drain().find_map(|message| {
+        let RecvAncillaryMessage::ScmRights(mut descriptors) = message else {
+            return None;
+        };
+        descriptors.next()
+    });
+    rights.map(Socket::from).context(what)
+}
+
+/// The exit code of a child, which ends in any case.
+fn wait_for(child: libc::pid_t) -> anyhow::Result<i32> {
+    let pid = rustix::process::Pid::from_raw(child).context("a child without a process id")?;
+    loop {
+        match rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()) {
+            Ok(Some((_, status))) => return Ok(status.exit_status().unwrap_or(libc::EINTR)),
+            Ok(None) | Err(rustix::io::Errno::INTR) => {}
+            Err(why) => return Err(why).context("cannot wait for a child"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether an ordinary user may is not ours to decide: either they come, or it is said why not.
+    #[test]
+    fn sockets_are_lent_or_it_is_said_why_not() {
+        match Lent::new() {
+            Ok(mut lent) => {
+                for _ in 0..MPTCP_SOCKETS {
+                    let socket = lent.open(Some(Protocol::MPTCP)).unwrap();
+                    assert_eq!(socket.protocol().unwrap(), Some(Protocol::MPTCP));
+                }
+                assert!(lent.open(Some(Protocol::MPTCP)).is_err());
+                assert_eq!(
+                    lent.open(None).unwrap().protocol().unwrap(),
+                    Some(Protocol::TCP)
+                );
+            }
+            Err(why) => assert!(format!("{why:#}").contains("ordinary user"), "{why:#}"),
+        }
+    }
+}

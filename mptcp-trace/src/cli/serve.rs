@@ -1,0 +1,269 @@
+//! `mptcp-trace serve`: traces until it is told to end, and answers who asks for metrics.
+
+use std::{
+    fs, io,
+    path::Path,
+    rc::Rc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use anyhow::Context as _;
+use sd_notify::NotifyState;
+use serde::Deserialize;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::{Mutex, mpsc, oneshot},
+    task::LocalSet,
+};
+
+use super::{
+    Exit, USAGE,
+    args::{LabelBy, ServeArgs},
+    doctor,
+    live::{conclude, decide, refused, say},
+};
+use crate::{
+    correlate::Limits,
+    host::{self, privileges::Later},
+    observe::State,
+    pipeline::{self, Ask, Signals, Stages, Stop, Until, View, run as run_pipeline},
+    serve::{
+        counters::{Shared, Whose},
+        exposition::Flavour,
+        http::{self, Answers},
+        page::{About, families},
+    },
+    sink::{Format, Source},
+};
+
+/// Questions to the loop that may wait.
+const ASKS_MAX: usize = 8;
+/// How old an answer of the loop may be: to answer costs it a look at all sockets, and anybody may ask.
+const STATE_AGE_MAX: Duration = Duration::from_secs(1);
+/// How long the loop may take to answer.
+const STATE_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// What stands in `--config`; what does not is as the options say.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Config {
+    /// As `--label`.
+    label: Option<LabelBy>,
+}
+
+/// Runs it; the exit code.
+pub(super) fn run(args: &ServeArgs, verbose: u8) -> Result<u8, Exit> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")?;
+    LocalSet::new().block_on(&runtime, serve(args, verbose))
+}
+
+async fn serve(args: &ServeArgs, verbose: u8) -> Result<u8, Exit> {
+    // Whoever has a wrong address or file hears of it before anything is attached.
+    let config = read_config(args).map_err(|why| Exit::Because(USAGE, format!("{why:#}")))?;
+    let listener = TcpListener::bind(args.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}; see --listen", args.listen))?;
+    let address = listener.local_addr().context("cannot tell the port")?;
+    let host = host::inspect(args.attach.btf.as_ref());
+    let mut tracing = doctor::config(&host, &args.attach, verbose);
+    tracing.by_pid = false;
+    let plan = decide(&host, &args.attach)?;
+    let mut session = pipeline::start(&host, &plan, &tracing, args.attach.attach.only())
+        .await
+        .map_err(|why| refused(why, &args.attach))?;
+    let signals = Signals::take().context("cannot take signals")?;
+    say(&plan, &session, false);
+    let counters = Shared::new(config.whose(args));
+    let view = View {
+        observers: vec![Box::new(counters.clone())],
+        limits: Limits {
+            connections: usize::try_from(args.max_connections).unwrap_or(usize::MAX),
+            ..Limits::STATED
+        },
+        ..View::default()
+    };
+    let facts = session.facts.clone();
+    let mut stages = Stages::new(
+        facts.clone(),
+        Format::Nothing,
+        Source::Live,
+        io::sink(),
+        None,
+        view,
+        None,
+    );
+    let (asks, asked) = mpsc::channel(ASKS_MAX);
+    let tracer = Tracer {
+        asks,
+        counters,
+        about: Rc::new(About {
+            facts,
+            since: SystemTime::now(),
+        }),
+        last: Rc::new(Mutex::new(None)),
+    };
+    let until = Until {
+        asks: Some(asked),
+        survives_hangup: true,
+        signals: Some(signals),
+        ..Until::default()
+    };
+    // Settings are opened again for a reload, as whoever we are by then may.
+    session.give_up_privileges(Later::default())?;
+    is_live(args, address)?;
+    let ended = tokio::select! {
+        ended = run_pipeline(&mut session, &mut stages, until, None) => ended,
+        never = http::serve(listener, tracer.clone()) => match never {},
+        failed = reloads(args, &tracer) => Err(Stop::Failed(failed)),
+        () = watchdog(&tracer) => Ok(None),
+    };
+    notify(&[NotifyState::Stopping]);
+    conclude(ended, &mut session, &mut stages)
+}
+
+/// Says so to everybody who waits for it.
+fn is_live(args: &ServeArgs, address: std::net::SocketAddr) -> anyhow::Result<()> {
+    eprintln!("mptcp-trace: serving http://{address}/metrics");
+    if !address.ip().is_loopback() {
+        eprintln!(
+            "mptcp-trace: note: whoever reaches {address} can read it; it has names of causes and counts, {}",
+            match args.label {
+                None => "and none of processes or addresses",
+                Some(LabelBy::Process) => "and names of processes",
+                Some(LabelBy::Cgroup) => "and paths of control groups",
+            }
+        );
+    }
+    if let Some(path) = &args.ready_file {
+        fs::write(path, format!("{}\n", std::process::id()))
+            .with_context(|| format!("cannot write --ready-file {}", path.display()))?;
+    }
+    notify(&[NotifyState::Ready]);
+    Ok(())
+}
+
+/// To systemd, where it listens. Nobody is helped by an end because it does not.
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(why) = sd_notify::notify(false, state) {
+        log::warn!("cannot tell systemd: {why}");
+    }
+}
+
+impl Config {
+    fn whose(&self, args: &ServeArgs) -> Option<Whose> {
+        self.label.or(args.label).map(|label| match label {
+            LabelBy::Process => Whose::Process,
+            LabelBy::Cgroup => Whose::Cgroup,
+        })
+    }
+}
+
+fn read_config(args: &ServeArgs) -> anyhow::Result<Config> {
+    let Some(path) = &args.config else {
+        return Ok(Config::default());
+    };
+    let text = read(path).with_context(|| format!("cannot read --config {}", path.display()))?;
+    toml::from_str(&text)
+        .with_context(|| format!("--config {} cannot be understood", path.display()))
+}
+
+/// Largest file of settings, bytes.
+const CONFIG_BYTES_MAX: u64 = 64 * 1024;
+
+fn read(path: &Path) -> anyhow::Result<String> {
+    use io::Read as _;
+    let mut text = String::new();
+    let file = fs::File::open(path)?;
+    file.take(CONFIG_BYTES_MAX + 1).read_to_string(&mut text)?;
+    anyhow::ensure!(
+        text.len() as u64 <= CONFIG_BYTES_MAX,
+        "it is larger than {CONFIG_BYTES_MAX} bytes"
+    );
+    Ok(text)
+}
+
+/// Reads the settings anew whenever a hangup comes; those that cannot be understood change nothing. Ends only if hangups
+/// cannot be taken.
+async fn reloads(args: &ServeArgs, tracer: &Tracer) -> anyhow::Error {
+    let mut hangups = match signal(SignalKind::hangup()) {
+        Ok(hangups) => hangups,
+        Err(why) => return anyhow::Error::new(why).context("cannot take SIGHUP"),
+    };
+    loop {
+        hangups.recv().await;
+        let mut states = vec![NotifyState::Reloading];
+        states.extend(NotifyState::monotonic_usec_now().ok());
+        notify(&states);
+        match read_config(args) {
+            Ok(config) => {
+                tracer.counters.tell_apart(config.whose(args));
+                eprintln!("mptcp-trace: settings were read again; counters go on");
+            }
+            Err(why) => log::error!("settings stay as they are: {why:#}"),
+        }
+        notify(&[NotifyState::Ready]);
+    }
+}
+
+/// Tells systemd that the loop answers, as often as it wants to hear that. Never ends.
+async fn watchdog(tracer: &Tracer) {
+    let mut usec = 0;
+    if !sd_notify::watchdog_enabled(false, &mut usec) {
+        return std::future::pending().await;
+    }
+    let mut clock = tokio::time::interval(Duration::from_micros(usec) / 2);
+    loop {
+        clock.tick().await;
+        if tracer.is_alive().await {
+            notify(&[NotifyState::Watchdog]);
+        }
+    }
+}
+
+/// The loop, as those see it who ask.
+#[derive(Clone)]
+struct Tracer {
+    asks: mpsc::Sender<Ask>,
+    counters: Shared,
+    about: Rc<About>,
+    /// What it answered last, and when.
+    last: Rc<Mutex<Option<(Instant, State)>>>,
+}
+
+impl Tracer {
+    /// What is so now, or a moment ago.
+    async fn state(&self) -> Option<State> {
+        // Whoever waits here is served with the answer to whoever asks.
+        let mut last = self.last.lock().await;
+        if let Some((at, state)) = &*last
+            && at.elapsed() < STATE_AGE_MAX
+        {
+            return Some(state.clone());
+        }
+        let (to, answer) = oneshot::channel();
+        let asked = async {
+            self.asks.send(Ask::State(to)).await.ok()?;
+            answer.await.ok()
+        };
+        let state = tokio::time::timeout(STATE_WAIT_MAX, asked).await.ok()??;
+        *last = Some((Instant::now(), state.clone()));
+        Some(state)
+    }
+}
+
+impl Answers for Tracer {
+    async fn metrics(&self, flavour: Flavour) -> Option<String> {
+        let state = self.state().await?;
+        Some(self.counters.with(|counters| {
+            flavour.render(&families(counters, &state, &self.about, counters.whose()))
+        }))
+    }
+
+    async fn is_alive(&self) -> bool {
+        self.state().await.is_some()
+    }
+}

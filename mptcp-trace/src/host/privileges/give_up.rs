@@ -1,0 +1,195 @@
+//! Gives up, for good, what is not needed once everything is attached and opened.
+//!
+//! Capabilities belong to threads: this is for the moment in which there is one only. A process that was forked before
+//! keeps what it has.
+
+use anyhow::{Context as _, ensure};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set,
+    clear_ambient_capability_set, remove_capability_from_bounding_set, set_capabilities,
+    set_no_new_privs,
+};
+
+use super::names;
+
+/// More capabilities than any kernel has.
+const NUMBER_MAX: u32 = 63;
+
+/// What is still to be done after everything is attached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Later {
+    /// The kernel's counters are read in all network namespaces.
+    pub reads_counters: bool,
+    /// A command is told to end, whoever it is by then.
+    pub signals_a_command: bool,
+    /// Files are made where the user may have no business of his own.
+    pub writes_files: bool,
+}
+
+impl Later {
+    /// The capabilities that all that needs.
+    #[must_use]
+    pub fn needs(self) -> CapabilitySet {
+        let Self {
+            reads_counters,
+            signals_a_command,
+            writes_files,
+        } = self;
+        [
+            (reads_counters, CapabilitySet::SYS_PTRACE),
+            (signals_a_command, CapabilitySet::KILL),
+            (writes_files, CapabilitySet::DAC_OVERRIDE),
+        ]
+        .into_iter()
+        .filter_map(|(is_needed, capability)| is_needed.then_some(capability))
+        .collect()
+    }
+}
+
+/// What came of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GivenUp {
+    /// Names of the capabilities that are still there.
+    pub kept: Vec<String>,
+    /// Of those that are gone.
+    pub dropped: Vec<String>,
+    /// No program can be given any of them again: else only because none can gain privileges.
+    pub bounded: bool,
+}
+
+/// This set, and `CAP_BPF`: some kernels ask for that whenever a map is looked at.
+#[must_use]
+pub fn with(needs: CapabilitySet, bpf: bool) -> CapabilitySet {
+    match bpf {
+        true => needs | CapabilitySet::BPF | CapabilitySet::SYS_ADMIN & held_instead_of_bpf(),
+        false => needs,
+    }
+}
+
+/// `CAP_SYS_ADMIN`, where there is no `CAP_BPF`.
+fn held_instead_of_bpf() -> CapabilitySet {
+    match capabilities(None) {
+        Ok(sets) if !sets.permitted.contains(CapabilitySet::BPF) => CapabilitySet::SYS_ADMIN,
+        Ok(_) | Err(_) => CapabilitySet::empty(),
+    }
+}
+
+/// Puts all others out of effect, for a try: they can still be taken up again.
+///
+/// # Errors
+///
+/// Fails if the kernel does not let it.
+pub fn lower_to(keep: CapabilitySet) -> anyhow::Result<()> {
+    let sets = capabilities(None).context("cannot read the capabilities of this process")?;
+    set_capabilities(
+        None,
+        CapabilitySets {
+            effective: sets.permitted & keep,
+            ..sets
+        },
+    )
+    .context("cannot put capabilities out of effect")
+}
+
+/// Gives up all others, for good: in effect, permitted, inheritable, ambient, and, where it is allowed, what a program
+/// could be given at most. No program that is started from here on gains any.
+///
+/// # Errors
+///
+/// Fails if one is still there afterwards.
+pub fn give_up(keep: CapabilitySet) -> anyhow::Result<GivenUp> {
+    let before = capabilities(None).context("cannot read the capabilities of this process")?;
+    let kept = before.permitted & keep;
+    // That of making the bounding set smaller may have been put out of effect for a try.
+    if before.permitted.contains(CapabilitySet::SETPCAP) {
+        let effective = before.effective | CapabilitySet::SETPCAP;
+        let raised = CapabilitySets {
+            effective,
+            ..before
+        };
+        set_capabilities(None, raised).context("cannot take up CAP_SETPCAP")?;
+    }
+    let bounded = empty_bounding_set();
+    // Kernels before 4.3 have none.
+    if let Err(why) = clear_ambient_capability_set() {
+        log::debug!("the ambient set stays as it is: {why}");
+    }
+    let sets = CapabilitySets {
+        effective: kept,
+        permitted: kept,
+        inheritable: CapabilitySet::empty(),
+    };
+    set_capabilities(None, sets).context("cannot give up capabilities")?;
+    set_no_new_privs(true).context("cannot forswear new privileges")?;
+    let now = capabilities(None).context("cannot read the capabilities of this process")?;
+    ensure!(
+        now == sets,
+        "the kernel has let this process keep {}",
+        names(now.permitted).join(", ")
+    );
+    Ok(GivenUp {
+        kept: names(kept),
+        dropped: names(before.permitted - kept),
+        bounded,
+    })
+}
+
+/// True if nothing is left in it.
+fn empty_bounding_set() -> bool {
+    let mut is_empty = true;
+    for number in 0..NUMBER_MAX {
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        match capability_is_in_bounding_set(capability) {
+            Ok(true) => is_empty &= remove_capability_from_bounding_set(capability).is_ok(),
+            Ok(false) => {}
+            // The kernel knows no more of them.
+            Err(_invalid) => break,
+        }
+    }
+    is_empty
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_to_be_done_later_says_what_is_kept() {
+        assert_eq!(Later::default().needs(), CapabilitySet::empty());
+        let all = Later {
+            reads_counters: true,
+            signals_a_command: true,
+            writes_files: true,
+        };
+        assert_eq!(
+            all.needs(),
+            CapabilitySet::SYS_PTRACE | CapabilitySet::KILL | CapabilitySet::DAC_OVERRIDE
+        );
+    }
+
+    /// Capabilities are a thread's own: this one ends right after.
+    #[test]
+    fn a_thread_that_gives_up_has_nothing_left() {
+        let thread = std::thread::spawn(|| {
+            let before = capabilities(None).unwrap();
+            lower_to(CapabilitySet::empty()).unwrap();
+            assert_eq!(
+                capabilities(None).unwrap().effective,
+                CapabilitySet::empty()
+            );
+            let given = give_up(CapabilitySet::KILL).unwrap();
+            let after = capabilities(None).unwrap();
+            assert_eq!(after.permitted, before.permitted & CapabilitySet::KILL);
+            assert_eq!(after.effective, after.permitted);
+            assert_eq!(after.inheritable, CapabilitySet::empty());
+            assert_eq!(given.kept, names(after.permitted));
+            assert_eq!(
+                given.bounded,
+                before.permitted.contains(CapabilitySet::SETPCAP)
+                    || !capability_is_in_bounding_set(CapabilitySet::CHOWN).unwrap()
+            );
+            assert!(rustix::thread::no_new_privs().unwrap());
+        });
+        thread.join().unwrap();
+    }
+}

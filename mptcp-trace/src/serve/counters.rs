@@ -1,0 +1,211 @@
+//! Finding -> counters that only grow. Pure, and bounded.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
+
+use crate::{
+    model::{Connection, ConnectionEvent, ConnectionKind, Finding, QueryEvent, Refused, Side},
+    observe::Observer,
+};
+
+/// So many names of processes or control groups are told apart; all others are one, called [`OTHERS`].
+pub const NAMES_MAX: usize = 1000;
+/// Whose name is beyond the limit.
+pub const OTHERS: &str = "(others)";
+/// Whose name is not known.
+const NOBODY: &str = "(unknown)";
+/// Longest name that becomes a label, bytes: paths of control groups may be as long as somebody wants.
+const NAME_BYTES_MAX: usize = 256;
+/// No word for it.
+const NONE: &str = "none";
+
+/// By whom fallbacks are told apart, beside their cause.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Whose {
+    /// Name of the process that holds the connection.
+    Process,
+    /// Path of its control group.
+    Cgroup,
+}
+
+impl Whose {
+    /// Name of the label.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Process => "process",
+            Self::Cgroup => "cgroup",
+        }
+    }
+}
+
+/// A fallback as it is counted: cause, side, how the cause is known, whose it is.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Fallback {
+    /// Name of the kernel's counter, or `unknown`.
+    pub cause: String,
+    /// `client`, `server`, or `unknown`.
+    pub side: &'static str,
+    /// `reported`, `inferred`, or `unknown`.
+    pub known: &'static str,
+    /// By whom they are told apart, if they are.
+    pub whose: Option<String>,
+}
+
+/// A question as it is counted: api, answer, verdict; `none` where there is none.
+pub type Question = (&'static str, &'static str, &'static str);
+
+/// What was found since the start.
+#[derive(Debug, Default)]
+pub struct Counters {
+    whose: Option<Whose>,
+    names: BTreeSet<String>,
+    /// Fallbacks.
+    pub fallbacks: BTreeMap<Fallback, u64>,
+    /// Fallbacks that the kernel wanted and was not allowed, by cause.
+    pub refused: BTreeMap<String, u64>,
+    /// TCP clients of MPTCP listeners.
+    pub plain: u64,
+    /// Times that MPTCP was switched off for a while.
+    pub blackholes: u64,
+    /// Connections that were there before, and of these those that had fallen back.
+    pub existing: (u64, u64),
+    /// Questions.
+    pub questions: BTreeMap<Question, u64>,
+    /// Last words on connections, by verdict.
+    pub verdicts: BTreeMap<&'static str, u64>,
+    /// Options that were refused, and sockets.
+    pub refusals: (u64, u64),
+}
+
+/// Counters that several look at.
+#[derive(Clone, Debug, Default)]
+pub struct Shared(Rc<RefCell<Counters>>);
+
+impl Shared {
+    /// Nothing yet; fallbacks are told apart by `whose`.
+    #[must_use]
+    pub fn new(whose: Option<Whose>) -> Self {
+        let shared = Self::default();
+        shared.tell_apart(whose);
+        shared
+    }
+
+    /// From now on fallbacks are told apart by `whose`; what was counted stays as it is.
+    pub fn tell_apart(&self, whose: Option<Whose>) {
+        self.0.borrow_mut().whose = whose;
+    }
+
+    /// Looks at them.
+    pub fn with<T>(&self, look: impl FnOnce(&Counters) -> T) -> T {
+        look(&self.0.borrow())
+    }
+}
+
+impl Observer for Shared {
+    fn finding<'a>(&mut self, finding: &'a Finding, path_of: &dyn Fn(u64) -> Option<&'a str>) {
+        self.0.borrow_mut().count(finding, path_of);
+    }
+}
+
+impl Counters {
+    /// By whom fallbacks are told apart.
+    #[must_use]
+    pub fn whose(&self) -> Option<Whose> {
+        self.whose
+    }
+
+    fn count<'a>(&mut self, finding: &'a Finding, path_of: &dyn Fn(u64) -> Option<&'a str>) {
+        match finding {
+            Finding::Query(event) => self.question(event),
+            Finding::Connection(event) => self.connection(event, path_of),
+            Finding::Verdict(event) => {
+                *self
+                    .verdicts
+                    .entry(event.judgement.verdict.name())
+                    .or_default() += 1;
+            }
+            Finding::Refusal(event) => match event.refusal.what {
+                Refused::Option { .. } => self.refusals.0 += 1,
+                Refused::Socket { .. } => self.refusals.1 += 1,
+            },
+        }
+    }
+
+    fn question(&mut self, event: &QueryEvent) {
+        let verdict = event.judgement.as_ref().map(|it| it.verdict.name());
+        let key = (
+            event.query.api.name(),
+            event.query.answer.word().unwrap_or(NONE),
+            verdict.unwrap_or(NONE),
+        );
+        *self.questions.entry(key).or_default() += 1;
+    }
+
+    fn connection<'a>(
+        &mut self,
+        event: &'a ConnectionEvent,
+        path_of: &dyn Fn(u64) -> Option<&'a str>,
+    ) {
+        let Connection {
+            kind,
+            cause,
+            side,
+            known,
+            fell_back,
+            ..
+        } = &event.connection;
+        let cause = || cause.as_deref().unwrap_or("unknown").to_owned();
+        match kind {
+            ConnectionKind::Fallback => {
+                let whose = self.whose.map(|whose| self.name(whose, event, path_of));
+                let fallback = Fallback {
+                    cause: cause(),
+                    side: side.map_or("unknown", Side::name),
+                    known: known.name(),
+                    whose,
+                };
+                *self.fallbacks.entry(fallback).or_default() += 1;
+            }
+            ConnectionKind::Refused => *self.refused.entry(cause()).or_default() += 1,
+            ConnectionKind::Plain => self.plain += 1,
+            ConnectionKind::Blackhole => self.blackholes += 1,
+            ConnectionKind::Existing => {
+                self.existing.0 += 1;
+                self.existing.1 += u64::from(*fell_back == Some(true));
+            }
+            // Only tell whose an earlier one is, or that it is no more.
+            ConnectionKind::Accepted | ConnectionKind::Closed => {}
+        }
+    }
+
+    fn name<'a>(
+        &mut self,
+        whose: Whose,
+        event: &'a ConnectionEvent,
+        path_of: &dyn Fn(u64) -> Option<&'a str>,
+    ) -> String {
+        let process = event.connection.owner.as_ref().map(|owner| &owner.process);
+        let name = match whose {
+            Whose::Process => process.map(|it| it.comm.as_str()),
+            Whose::Cgroup => event
+                .place
+                .cgroup
+                .as_deref()
+                .or_else(|| process.and_then(|it| path_of(it.cgroup_id))),
+        };
+        let name = name.unwrap_or(NOBODY);
+        let name = &name[..name.floor_char_boundary(NAME_BYTES_MAX)];
+        if self.names.contains(name) {
+            return name.to_owned();
+        }
+        if self.names.len() >= NAMES_MAX {
+            return OTHERS.to_owned();
+        }
+        self.names.insert(name.to_owned());
+        name.to_owned()
+    }
+}

@@ -1,0 +1,195 @@
+//! Metrics -> text, as Prometheus (text format 0.0.4) and OpenMetrics 1.0 want it. Names and units follow both.
+
+use std::fmt::Write as _;
+
+/// In which format.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Flavour {
+    /// Prometheus' text format, version 0.0.4.
+    Prometheus,
+    /// OpenMetrics, version 1.0.0.
+    OpenMetrics,
+}
+
+/// What kind of number it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Only grows, from zero at the start. Its samples have the suffix `_total`.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Always 1; its labels tell. Its samples have the suffix `_info`.
+    Info,
+}
+
+/// Labels of a sample: names and values.
+pub type Labels = Vec<(&'static str, String)>;
+
+/// A metric with all its samples.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Family {
+    /// Name without suffix.
+    pub name: &'static str,
+    /// What kind of number it is.
+    pub kind: Kind,
+    /// One sentence.
+    pub help: &'static str,
+    /// One value for each set of labels.
+    pub samples: Vec<(Labels, f64)>,
+}
+
+impl Flavour {
+    /// What to answer to a client that accepts these types, in the words of its `Accept` header.
+    #[must_use]
+    pub fn accepted(accept: &str) -> Self {
+        if accept.contains("application/openmetrics-text") {
+            Self::OpenMetrics
+        } else {
+            Self::Prometheus
+        }
+    }
+
+    /// The type of the content.
+    #[must_use]
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+
+    /// The whole page.
+    #[must_use]
+    pub fn render(self, families: &[Family]) -> String {
+        let mut text = String::new();
+        for family in families {
+            self.family(family, &mut text);
+        }
+        if self == Self::OpenMetrics {
+            text.push_str("# EOF\n");
+        }
+        text
+    }
+
+    fn family(self, family: &Family, text: &mut String) {
+        let Family {
+            name,
+            kind,
+            help,
+            samples,
+        } = family;
+        let (suffix, kind) = match (kind, self) {
+            (Kind::Counter, _) => ("_total", "counter"),
+            (Kind::Gauge, _) => ("", "gauge"),
+            (Kind::Info, Self::OpenMetrics) => ("_info", "info"),
+            (Kind::Info, Self::Prometheus) => ("_info", "gauge"),
+        };
+        // Prometheus describes the sample, OpenMetrics the family.
+        let described = match self {
+            Self::Prometheus => suffix,
+            Self::OpenMetrics => "",
+        };
+        // Strings take whatever is written.
+        let _infallible = writeln!(text, "# HELP {name}{described} {help}");
+        let _infallible = writeln!(text, "# TYPE {name}{described} {kind}");
+        for (labels, value) in samples {
+            text.push_str(name);
+            text.push_str(suffix);
+            put_labels(labels, text);
+            let _infallible = writeln!(text, " {value}");
+        }
+    }
+}
+
+fn put_labels(labels: &Labels, text: &mut String) {
+    if labels.is_empty() {
+        return;
+    }
+    text.push('{');
+    for (number, (name, value)) in labels.iter().enumerate() {
+        if number > 0 {
+            text.push(',');
+        }
+        text.push_str(name);
+        text.push_str("=\"");
+        for char in value.chars() {
+            match char {
+                '\\' => text.push_str("\\\\"),
+                '"' => text.push_str("\\\""),
+                '\n' => text.push_str("\\n"),
+                other => text.push(other),
+            }
+        }
+        text.push('"');
+    }
+    text.push('}');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn families() -> Vec<Family> {
+        vec![
+            Family {
+                name: "x_fallbacks",
+                kind: Kind::Counter,
+                help: "Fallbacks.",
+                samples: vec![(vec![("cause", "a\"b\\c\nd".to_owned())], 3.0)],
+            },
+            Family {
+                name: "x_build",
+                kind: Kind::Info,
+                help: "What runs.",
+                samples: vec![(
+                    vec![("version", "1".to_owned()), ("kernel", "6".to_owned())],
+                    1.0,
+                )],
+            },
+            Family {
+                name: "x_up",
+                kind: Kind::Gauge,
+                help: "Up.",
+                samples: vec![(Vec::new(), 0.5)],
+            },
+        ]
+    }
+
+    #[test]
+    fn each_flavour_describes_what_it_calls_a_metric() {
+        let prometheus = "\
+# HELP x_fallbacks_total Fallbacks.
+# TYPE x_fallbacks_total counter
+x_fallbacks_total{cause=\"a\\\"b\\\\c\\nd\"} 3
+# HELP x_build_info What runs.
+# TYPE x_build_info gauge
+x_build_info{version=\"1\",kernel=\"6\"} 1
+# HELP x_up Up.
+# TYPE x_up gauge
+x_up 0.5
+";
+        assert_eq!(Flavour::Prometheus.render(&families()), prometheus);
+        let open = prometheus
+            .replace(" x_fallbacks_total Fallbacks", " x_fallbacks Fallbacks")
+            .replace("TYPE x_fallbacks_total", "TYPE x_fallbacks")
+            .replace("HELP x_build_info", "HELP x_build")
+            .replace("TYPE x_build_info gauge", "TYPE x_build info")
+            + "# EOF\n";
+        assert_eq!(Flavour::OpenMetrics.render(&families()), open);
+    }
+
+    #[test]
+    fn a_client_gets_what_it_asks_for() {
+        for (accept, flavour) in [
+            ("", Flavour::Prometheus),
+            ("*/*", Flavour::Prometheus),
+            ("text/plain;version=0.0.4", Flavour::Prometheus),
+            (
+                "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3",
+                Flavour::OpenMetrics,
+            ),
+        ] {
+            assert_eq!(Flavour::accepted(accept), flavour, "{accept}");
+        }
+    }
+}

@@ -1,0 +1,423 @@
+//! What is exported: the one list of metrics. `docs/metrics.md` documents each; a test compares the two.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::{
+    counters::{Counters, Whose},
+    exposition::{Family, Kind, Labels},
+};
+use crate::{
+    model::{Facts, Loss, SensorState},
+    observe::State,
+};
+
+/// What does not change while it runs.
+#[derive(Clone, Debug)]
+pub struct About {
+    /// Facts about the host and how it is traced.
+    pub facts: Facts,
+    /// When tracing began, wall clock.
+    pub since: SystemTime,
+}
+
+/// Outcomes of what a sensor saw: they add up to what was seen.
+const OUTCOMES: [&str; 7] = [
+    "emitted",
+    "filtered",
+    "capped",
+    "ring_full",
+    "faulted",
+    "table_full",
+    "unfinished",
+];
+
+/// All metrics. `whose` names the label of owners, if there is one.
+#[must_use]
+pub fn families(
+    counters: &Counters,
+    state: &State,
+    about: &About,
+    whose: Option<Whose>,
+) -> Vec<Family> {
+    let mut families = found(counters, whose);
+    families.extend(lost(state));
+    families.extend(compared(state));
+    families.extend(told(state, about));
+    families
+}
+
+fn counter(name: &'static str, help: &'static str, samples: Vec<(Labels, f64)>) -> Family {
+    Family {
+        name,
+        kind: Kind::Counter,
+        help,
+        samples,
+    }
+}
+
+fn gauge(name: &'static str, help: &'static str, samples: Vec<(Labels, f64)>) -> Family {
+    Family {
+        name,
+        kind: Kind::Gauge,
+        help,
+        samples,
+    }
+}
+
+/// A sample without labels.
+fn one(count: u64) -> Vec<(Labels, f64)> {
+    vec![(Vec::new(), number(count))]
+}
+
+/// Prometheus has no other numbers; exact up to 2^53.
+#[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
+fn number(count: u64) -> f64 {
+    count as f64
+}
+
+fn label(name: &'static str, value: &str) -> (&'static str, String) {
+    (name, value.to_owned())
+}
+
+/// What was found.
+fn found(counters: &Counters, whose: Option<Whose>) -> Vec<Family> {
+    let fallbacks = counters.fallbacks.iter().map(|(key, count)| {
+        let mut labels = vec![
+            label("cause", &key.cause),
+            label("side", key.side),
+            label("known", key.known),
+        ];
+        // Those of before they were told apart have no name, as the others have none without the label.
+        if let (Some(whose), Some(name)) = (whose, &key.whose) {
+            labels.push(label(whose.label(), name));
+        }
+        (labels, number(*count))
+    });
+    let mut summed: Vec<(Labels, f64)> = Vec::new();
+    for (labels, count) in fallbacks {
+        match summed.iter_mut().find(|(known, _)| *known == labels) {
+            Some((_, sum)) => *sum += count,
+            None => summed.push((labels, count)),
+        }
+    }
+    let refused = counters
+        .refused
+        .iter()
+        .map(|(cause, count)| (vec![label("cause", cause)], number(*count)));
+    let questions = counters.questions.iter().map(|(key, count)| {
+        let (api, answer, verdict) = key;
+        let labels = vec![
+            label("api", api),
+            label("answer", answer),
+            label("verdict", verdict),
+        ];
+        (labels, number(*count))
+    });
+    let verdicts = counters
+        .verdicts
+        .iter()
+        .map(|(verdict, count)| (vec![label("verdict", verdict)], number(*count)));
+    let (existing, fallen) = counters.existing;
+    let (options, sockets) = counters.refusals;
+    let kind = |kind, count| (vec![label("kind", kind)], number(count));
+    vec![
+        counter(
+            "mptcp_trace_fallbacks",
+            "Connections that fell back to TCP.",
+            summed,
+        ),
+        counter(
+            "mptcp_trace_refused_fallbacks",
+            "Fallbacks that the kernel wanted and was not allowed: the subflow was reset.",
+            refused.collect(),
+        ),
+        counter(
+            "mptcp_trace_plain_connections",
+            "TCP clients that connected to MPTCP listeners; no fallbacks.",
+            one(counters.plain),
+        ),
+        counter(
+            "mptcp_trace_blackholes",
+            "Times that MPTCP was switched off for a while in a network namespace.",
+            one(counters.blackholes),
+        ),
+        counter(
+            "mptcp_trace_existing_connections",
+            "MPTCP sockets that were there when tracing began.",
+            vec![
+                (vec![label("fell_back", "false")], number(existing - fallen)),
+                (vec![label("fell_back", "true")], number(fallen)),
+            ],
+        ),
+        counter(
+            "mptcp_trace_questions",
+            "Times that applications asked about MPTCP, by what they were told and what that is worth.",
+            questions.collect(),
+        ),
+        counter(
+            "mptcp_trace_closed_verdicts",
+            "Connections whose application believed something else at the end than was so, by verdict.",
+            verdicts.collect(),
+        ),
+        counter(
+            "mptcp_trace_refusals",
+            "Options and sockets that applications were refused because of MPTCP.",
+            vec![kind("option", options), kind("socket", sockets)],
+        ),
+    ]
+}
+
+/// What was seen, and what became of it.
+fn lost(state: &State) -> Vec<Family> {
+    let sensors = &state.losses.sensors;
+    let of = |loss: &Loss, wanted: &str| {
+        let mut all = loss.counters().into_iter();
+        all.find(|(name, _)| *name == wanted)
+            .map_or(0.0, |(_, count)| number(count))
+    };
+    let each = |wanted: &'static str| {
+        sensors
+            .iter()
+            .map(|loss| (vec![label("sensor", &loss.sensor)], of(loss, wanted)))
+            .collect()
+    };
+    let outcomes = sensors.iter().flat_map(|loss| {
+        OUTCOMES.map(|outcome| {
+            let labels = vec![label("sensor", &loss.sensor), label("outcome", outcome)];
+            (labels, of(loss, outcome))
+        })
+    });
+    vec![
+        counter(
+            "mptcp_trace_seen",
+            "What the probes of a sensor saw; the sum of its outcomes.",
+            each("seen"),
+        ),
+        counter(
+            "mptcp_trace_outcomes",
+            "What became of what was seen. All but emitted, filtered and capped are losses.",
+            outcomes.collect(),
+        ),
+        counter(
+            "mptcp_trace_missed_runs",
+            "Runs of a probe that the kernel skipped; not part of what was seen.",
+            each("missed"),
+        ),
+        counter(
+            "mptcp_trace_undecodable_records",
+            "Records that could not be understood: a bug.",
+            one(state.undecodable),
+        ),
+        counter(
+            "mptcp_trace_evicted_connections",
+            "Connections that were forgotten before their end, because too many were remembered.",
+            one(state.evicted),
+        ),
+    ]
+}
+
+/// What was traced against what the kernel counted.
+fn compared(state: &State) -> Vec<Family> {
+    let [mut agree, mut differ, mut unread] = [0_u64; 3];
+    for namespace in &state.reconciled {
+        match (namespace.unread, namespace.agrees()) {
+            (true, _) => unread += 1,
+            (false, true) => agree += 1,
+            (false, false) => differ += 1,
+        }
+    }
+    let samples = [("agree", agree), ("differ", differ), ("unread", unread)]
+        .map(|(word, count)| (vec![label("counters", word)], number(count)));
+    vec![gauge(
+        "mptcp_trace_namespaces",
+        "Network namespaces with fallbacks, by whether the kernel's own counters agree with what was traced.",
+        samples.into(),
+    )]
+}
+
+fn told(state: &State, about: &About) -> Vec<Family> {
+    let remembered = u64::try_from(state.remembered).unwrap_or(u64::MAX);
+    let since = about.since.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let sensor = |sensor: &SensorState| {
+        let labels = vec![
+            label("sensor", &sensor.name),
+            label("rung", sensor.rung.name()),
+        ];
+        (labels, 1.0)
+    };
+    let limits = |sensor: &SensorState| {
+        let count = u64::try_from(sensor.limits.len()).unwrap_or(u64::MAX);
+        (vec![label("sensor", &sensor.name)], number(count))
+    };
+    let sensors = &about.facts.sensors;
+    vec![
+        gauge(
+            "mptcp_trace_remembered_connections",
+            "Connections that are remembered now.",
+            one(remembered),
+        ),
+        Family {
+            name: "mptcp_trace_sensor",
+            kind: Kind::Info,
+            help: "How each sensor is attached to the kernel.",
+            samples: sensors.iter().map(sensor).collect(),
+        },
+        gauge(
+            "mptcp_trace_sensor_limits",
+            "What a sensor cannot tell on this kernel, a sentence of doctor each.",
+            sensors.iter().map(limits).collect(),
+        ),
+        Family {
+            name: "mptcp_trace_build",
+            kind: Kind::Info,
+            help: "Version of mptcp-trace, and of the kernel that it traces.",
+            samples: vec![(
+                vec![
+                    label("version", &about.facts.version),
+                    label("kernel", &about.facts.kernel),
+                ],
+                1.0,
+            )],
+        },
+        gauge(
+            "mptcp_trace_start_time_seconds",
+            "When tracing began, since the epoch.",
+            vec![(Vec::new(), since.as_secs_f64())],
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::{
+        model::{LossReport, Reconciliation, Rung},
+        serve::{counters::Fallback, exposition::Flavour},
+    };
+
+    fn about() -> About {
+        About {
+            facts: Facts {
+                version: "1.2.3".into(),
+                kernel: "6.12".into(),
+                boot_epoch: std::time::Duration::ZERO,
+                fallback_bit: None,
+                causes: Vec::new(),
+                counters_read_at: BTreeMap::new(),
+                sensors: vec![SensorState {
+                    name: "query".into(),
+                    rung: Rung::Fexit,
+                    probes: Vec::new(),
+                    limits: vec!["cannot tell".into()],
+                }],
+            },
+            since: UNIX_EPOCH + std::time::Duration::from_millis(1500),
+        }
+    }
+
+    fn text(counters: &Counters, state: &State, whose: Option<Whose>) -> String {
+        Flavour::Prometheus.render(&families(counters, state, &about(), whose))
+    }
+
+    #[test]
+    fn every_metric_is_documented_with_its_type_and_no_other_is() {
+        let families = families(&Counters::default(), &State::default(), &about(), None);
+        let exported: Vec<String> = families
+            .iter()
+            .map(|family| {
+                let (suffix, kind) = match family.kind {
+                    Kind::Counter => ("_total", "counter"),
+                    Kind::Gauge => ("", "gauge"),
+                    Kind::Info => ("_info", "info"),
+                };
+                format!("| `{}{suffix}` | {kind} |", family.name)
+            })
+            .collect();
+        let page = include_str!("../../../docs/metrics.md");
+        let documented: Vec<&str> = page
+            .lines()
+            .filter(|line| line.starts_with("| `mptcp_trace_"))
+            .collect();
+        assert_eq!(documented.len(), exported.len());
+        for (line, start) in documented.iter().zip(&exported) {
+            assert!(line.starts_with(start.as_str()), "{line:?} is no {start:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_seen_is_the_sum_of_its_outcomes() {
+        let loss = Loss {
+            sensor: "query".into(),
+            seen: 28,
+            emitted: 1,
+            filtered: 2,
+            capped: 3,
+            ring_full: 4,
+            faulted: 5,
+            table_full: 6,
+            unfinished: 7,
+            missed: 8,
+            unfollowed: 0,
+        };
+        assert!(loss.balances());
+        let state = State {
+            losses: LossReport {
+                sensors: vec![loss],
+                counted: Vec::new(),
+            },
+            ..State::default()
+        };
+        let text = text(&Counters::default(), &state, None);
+        let sum: f64 = text
+            .lines()
+            .filter(|line| line.starts_with("mptcp_trace_outcomes_total{"))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum();
+        assert!((sum - 28.0).abs() < 0.5, "{text}");
+        assert!(text.contains("mptcp_trace_seen_total{sensor=\"query\"} 28\n"));
+        assert!(text.contains("mptcp_trace_missed_runs_total{sensor=\"query\"} 8\n"));
+    }
+
+    #[test]
+    fn fallbacks_have_an_owner_only_where_that_is_asked_for() {
+        let of = |whose: &str| Fallback {
+            cause: "DssFallback".into(),
+            side: "client",
+            known: "reported",
+            whose: Some(whose.into()),
+        };
+        let mut counters = Counters::default();
+        counters.fallbacks = BTreeMap::from([(of("nginx"), 2), (of("curl"), 3)]);
+        let line =
+            "mptcp_trace_fallbacks_total{cause=\"DssFallback\",side=\"client\",known=\"reported\"";
+        let with = text(&counters, &State::default(), Some(Whose::Process));
+        assert!(with.contains(&format!("{line},process=\"nginx\"}} 2\n")));
+        let without = text(&counters, &State::default(), None);
+        assert!(without.contains(&format!("{line}}} 5\n")), "{without}");
+    }
+
+    #[test]
+    fn namespaces_are_counted_by_whether_the_kernel_agrees() {
+        let namespace = |why: Option<&str>, unread| Reconciliation {
+            why: why.map(str::to_owned),
+            unread,
+            ..Reconciliation::default()
+        };
+        let state = State {
+            reconciled: vec![
+                namespace(None, false),
+                namespace(Some("x"), false),
+                namespace(Some("gone"), true),
+            ],
+            ..State::default()
+        };
+        let text = text(&Counters::default(), &state, None);
+        for word in ["agree", "differ", "unread"] {
+            assert!(text.contains(&format!(
+                "mptcp_trace_namespaces{{counters=\"{word}\"}} 1\n"
+            )));
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! JSON that is fit for a terminal: what drives one is written as an escape, although JSON would not ask for that.
+
+use std::io;
+
+use serde::Serialize;
+use serde_json::ser::{Formatter, Serializer};
+
+use super::super::escape::drives_a_terminal;
+
+/// Compact, with more escapes than JSON needs: whoever parses it reads the same strings.
+struct Fit;
+
+impl Formatter for Fit {
+    fn write_string_fragment<W: ?Sized + io::Write>(
+        &mut self,
+        writer: &mut W,
+        fragment: &str,
+    ) -> io::Result<()> {
+        let mut rest = fragment;
+        while let Some((at, found)) = rest.char_indices().find(|(_, it)| drives_a_terminal(*it)) {
+            let (before, from) = rest.split_at(at);
+            // All of them have four hexadecimal digits at most.
+            write!(writer, "{before}\\u{:04x}", u32::from(found))?;
+            rest = &from[found.len_utf8()..];
+        }
+        writer.write_all(rest.as_bytes())
+    }
+}
+
+/// Writes what is plain data into memory: neither half can fail.
+pub(super) fn write(out: &mut Vec<u8>, data: &(impl Serialize + ?Sized)) {
+    let _infallible = data.serialize(&mut Serializer::with_formatter(out, Fit));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_drives_a_terminal_is_escaped_and_reads_the_same() {
+        for (text, written) in [
+            ("plain", r#""plain""#),
+            ("żółw \"x\"\n", r#""żółw \"x\"\n""#),
+            ("a\u{7f}b", r#""a\u007fb""#),
+            ("\u{9b}31m", r#""\u009b31m""#),
+            ("\u{202e}\u{202e}evil", r#""\u202e\u202eevil""#),
+            ("\u{1b}[", r#""\u001b[""#),
+        ] {
+            let mut out = Vec::new();
+            write(&mut out, text);
+            assert_eq!(String::from_utf8_lossy(&out), written);
+            let read: String = serde_json::from_slice(&out).unwrap();
+            assert_eq!(read, text);
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! With how little it traces, what it says when that is not there, and what it has left once it traces.
+
+use std::{
+    fs,
+    io::Write as _,
+    os::unix::{fs::PermissionsExt, process::CommandExt as _},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::common::{
+    Background, PATIENCE, assert_orderly, json_lines, may_trace, of_type, run, spawn_asker_in,
+    stderr, wait_for,
+};
+
+/// What docs/security.md states: nothing is traced with less.
+const STATED: [&str; 2] = ["bpf", "perfmon"];
+const SYS_PTRACE: u64 = 1 << 19;
+const KILL: u64 = 1 << 5;
+/// An ordinary user, whoever that is.
+const NOBODY: &str = "65534";
+
+/// A place where an ordinary user finds the program, and can write.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::copy(
+            env!("CARGO_BIN_EXE_mptcp-trace"),
+            dir.path().join("mptcp-trace"),
+        )
+        .unwrap();
+        fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o777)).unwrap();
+        Self(dir)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// The program, as an ordinary user with these capabilities and no way to more.
+    fn tracer(&self, capabilities: &[&str]) -> Command {
+        let mut set = "-all".to_owned();
+        for capability in capabilities {
+            set.push_str(",+");
+            set.push_str(capability);
+        }
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"])
+            .arg(format!("--inh-caps={set}"))
+            .arg(format!("--ambient-caps={set}"))
+            .arg(format!("--bounding-set={set}"))
+            .arg(self.path("mptcp-trace"))
+            .env("RUST_BACKTRACE", "0")
+            .current_dir(self.0.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// The same, tracing, once it is live.
+    fn live(&self, capabilities: &[&str], args: &[&str]) -> Child {
+        let ready = self.path("ready");
+        let _none = fs::remove_file(&ready);
+        let child = self
+            .tracer(capabilities)
+            .args(["--json", "--ready-file", "ready"])
+            .args(args)
+            .spawn()
+            .unwrap();
+        wait_for(&ready);
+        child
+    }
+}
+
+/// A line of `/proc/PID/status` of one of its threads.
+fn status_of(path: &Path, name: &str) -> String {
+    let status = fs::read_to_string(path.join("status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    line.unwrap().trim_start_matches(':').trim().to_owned()
+}
+
+fn set_of(path: &Path, name: &str) -> u64 {
+    u64::from_str_radix(&status_of(path, name), 16).unwrap()
+}
+
+/// Waits until each of its threads has given up what it does not need, and has nothing else. That which forks for a command
+/// ends when the command begins.
+fn assert_lean(pid: u32, kept: u64) {
+    let process = PathBuf::from(format!("/proc/{pid}"));
+    let start = Instant::now();
+    while let Some(fault) = not_lean(&process, kept) {
+        assert!(start.elapsed() < PATIENCE, "{fault}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// What a thread of the process still has, or lacks; nothing if all is as it should be.
+fn not_lean(process: &Path, kept: u64) -> Option<String> {
+    let threads = fs::read_dir(process.join("task")).unwrap();
+    for thread in threads.map(|it| it.unwrap().path()) {
+        // It may have ended by now.
+        let Ok(status) = fs::read_to_string(thread.join("status")) else {
+            continue;
+        };
+        for (name, set) in [
+            ("CapEff", kept),
+            ("CapPrm", kept),
+            ("CapInh", 0),
+            ("CapAmb", 0),
+        ] {
+            if !status.contains(&format!("{name}:\t{set:016x}\n")) {
+                return Some(format!("{name} is not {set:016x}: {status}"));
+            }
+        }
+        if !status.contains("NoNewPrivs:\t1\n") {
+            return Some(format!("it may gain privileges: {status}"));
+        }
+    }
+    None
+}
+
+fn end(child: Child) -> Output {
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+/// The scene of the lab: a process that is held until a byte comes, and then plays it as root.
+fn held_scene() -> Child {
+    Command::new("sh")
+        .args(["-c", "read go && exec \"$0\" demo --scene"])
+        .arg(env!("CARGO_BIN_EXE_mptcp-trace"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+#[test]
+fn with_the_stated_capabilities_alone_an_ordinary_user_sees_real_fallbacks() {
+    if !may_trace("with_the_stated_capabilities_alone_an_ordinary_user_sees_real_fallbacks") {
+        return;
+    }
+    let place = Place::new();
+    let mut scene = held_scene();
+    let tracer = place.live(&STATED, &["--pid", &scene.id().to_string(), "-v"]);
+    assert_lean(tracer.id(), 0);
+    scene.stdin.take().unwrap().write_all(b"go\n").unwrap();
+    let played = scene.wait_with_output().unwrap();
+    assert!(played.status.success(), "{}", stderr(&played));
+    // The process that was to be traced has ended, and with it the run.
+    let output = tracer.wait_with_output().unwrap();
+    assert_orderly(&output);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let mut sides: Vec<String> = of_type(&json_lines(&output), "fallback")
+        .into_iter()
+        .map(|it| format!("{} {}", it["side"], it["cause"]).replace('"', ""))
+        .collect();
+    sides.sort_unstable();
+    assert_eq!(sides, ["active DssFallback", "passive DssFallback"]);
+    let said = stderr(&output);
+    for sentence in [
+        "without CAP_SYS_PTRACE: the kernel's counters are compared only",
+        "privileges kept: nothing",
+        "privileges given up: CAP_PERFMON, CAP_BPF",
+    ] {
+        assert!(said.contains(sentence), "{sentence}: {said}");
+    }
+}
+
+#[test]
+fn with_one_of_the_stated_capabilities_less_it_says_which() {
+    if !may_trace("with_one_of_the_stated_capabilities_less_it_says_which") {
+        return;
+    }
+    let place = Place::new();
+    for (there, missing) in [("bpf", "CAP_PERFMON"), ("perfmon", "CAP_BPF")] {
+        for args in [&["--json"][..], &["list"], &["doctor"]] {
+            let output = place.tracer(&[there]).args(args).output().unwrap();
+            assert_orderly(&output);
+            assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+            let said = stderr(&output) + &String::from_utf8_lossy(&output.stdout);
+            assert!(
+                said.contains(&format!("this process lacks {missing};")),
+                "{said}"
+            );
+            assert!(
+                said.contains("setcap cap_bpf,cap_perfmon+ep"),
+                "how to give it: {said}"
+            );
+        }
+    }
+}
+
+#[test]
+fn doctor_tells_an_ordinary_user_what_is_there_and_what_the_rest_would_be_good_for() {
+    let name = "doctor_tells_an_ordinary_user_what_is_there_and_what_the_rest_would_be_good_for";
+    if !may_trace(name) {
+        return;
+    }
+    let place = Place::new();
+    let output = place
+        .tracer(&STATED)
+        .args(["doctor", "--json"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let capabilities = report["capabilities"].as_array().unwrap();
+    let held: Vec<&str> = capabilities
+        .iter()
+        .filter(|it| it["held"] == true)
+        .map(|it| it["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(held, ["CAP_BPF", "CAP_PERFMON"]);
+    // The table is as it is documented.
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/security.md");
+    let page = fs::read_to_string(page).unwrap();
+    for capability in capabilities {
+        let row = format!(
+            "| `{}` | {} | {} |",
+            capability["name"].as_str().unwrap(),
+            capability["purpose"].as_str().unwrap(),
+            match capability["mandatory"].as_bool().unwrap() {
+                true => "**nothing is traced**",
+                false => capability["cost"].as_str().unwrap(),
+            }
+        );
+        assert!(
+            page.contains(&row),
+            "docs/security.md lacks the row:\n{row}"
+        );
+    }
+    // Proven as root proves it, where an ordinary user may make a namespace.
+    let canary = &report["sensors"][1]["canary"];
+    if canary["skipped"] == Value::Array(Vec::new()) {
+        assert_eq!(canary["seen"], 1, "{report}");
+    } else {
+        println!("skipped: {name}: {}", canary["skipped"]);
+    }
+}
+
+#[test]
+fn counters_of_other_users_are_compared_with_one_capability_more_and_else_it_is_said() {
+    let name = "counters_of_other_users_are_compared_with_one_capability_more_and_else_it_is_said";
+    if !may_trace(name) {
+        return;
+    }
+    let place = Place::new();
+    for (capabilities, kept, is_read) in [
+        (&["bpf", "perfmon", "sys_ptrace"][..], SYS_PTRACE, true),
+        (&STATED, 0, false),
+    ] {
+        let script = "ip link set lo up && exec \"$@\"";
+        let mut asker = spawn_asker_in(&["unshare", "--net", "sh", "-c", script, "sh"], "falls");
+        let pid = asker.id();
+        // It is in its own namespace when it has become the asker.
+        let start = Instant::now();
+        while !fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|words| {
+            words.contains("asker_in_disguise\0--nocapture") && !words.starts_with("sh")
+        }) {
+            assert!(start.elapsed() < PATIENCE);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let tracer = place.live(capabilities, &["--pid", &pid.to_string()]);
+        assert_lean(tracer.id(), kept);
+        let mut stdin = asker.stdin.take().unwrap();
+        stdin.write_all(b"..").unwrap();
+        std::thread::sleep(Duration::from_millis(500));
+        let output = end(tracer);
+        drop(stdin);
+        asker.wait().unwrap();
+        let lines = json_lines(&output);
+        assert_eq!(of_type(&lines, "fallback").len(), 2, "{}", stderr(&output));
+        let netns = &of_type(&lines, "fallback")[0]["netns"];
+        let end = of_type(&lines, "end").pop().unwrap();
+        let accounts = end["reconciliation"].as_array().unwrap();
+        let account = accounts.iter().find(|it| it["netns"] == *netns).unwrap();
+        match is_read {
+            true => assert_eq!(account["agrees"], true, "{account}"),
+            false => assert!(
+                account["why"]
+                    .as_str()
+                    .unwrap()
+                    .contains("could not be read"),
+                "{account}"
+            ),
+        }
+    }
+}
+
+#[test]
+fn root_keeps_what_it_needs_later_and_its_command_keeps_everything() {
+    if !may_trace("root_keeps_what_it_needs_later_and_its_command_keeps_everything") {
+        return;
+    }
+    let own = PathBuf::from("/proc/self");
+    let tracer = Background::start(&["--json", "--comm", "nobody-has-it"]);
+    assert_lean(tracer.pid(), SYS_PTRACE);
+    let process = PathBuf::from(format!("/proc/{}", tracer.pid()));
+    assert_eq!(set_of(&process, "CapBnd"), 0);
+    tracer.signal(Signal::INT);
+    assert_eq!(tracer.output().status.code(), Some(0));
+
+    // The command waits until its tracer is lean, then shows both.
+    let script = "until grep -q '^NoNewPrivs:.1' /proc/$PPID/status; do sleep 0.01; done; \
+                  grep -E '^(CapEff|NoNewPrivs)' /proc/self/status /proc/$PPID/status | sed 's/.*://'";
+    let output = run(["--output", "/dev/null", "--", "sh", "-c", script]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let said = String::from_utf8_lossy(&output.stdout);
+    let words: Vec<&str> = said.split_whitespace().collect();
+    let [command, command_nnp, tracer, tracer_nnp] = words[..] else {
+        panic!("{said}");
+    };
+    let set = |hex: &str| u64::from_str_radix(hex, 16).unwrap();
+    assert_eq!(set(command), set_of(&own, "CapEff"));
+    assert_eq!(set(tracer), (SYS_PTRACE | KILL) & set_of(&own, "CapPrm"));
+    assert_eq!((command_nnp, tracer_nnp), ("0", "1"));
+}
+
+#[test]
+fn a_command_that_became_another_user_is_still_told_to_end() {
+    if !may_trace("a_command_that_became_another_user_is_still_told_to_end") {
+        return;
+    }
+    let place = Place::new();
+    let ready = place.path("ready");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mptcp-trace"));
+    command.args(["--ready-file", ready.to_str().unwrap(), "--"]);
+    command.args(["setpriv", "--reuid", NOBODY, "--regid", NOBODY]);
+    command.args(["--clear-groups", "sleep", "60"]);
+    let tracer = command
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .unwrap();
+    wait_for(&ready);
+    assert_lean(tracer.id(), SYS_PTRACE | KILL);
+    // It takes a moment to become who it is to be.
+    std::thread::sleep(Duration::from_millis(300));
+    let start = Instant::now();
+    kill_process(Pid::from_child(&tracer), Signal::TERM).unwrap();
+    let status = tracer.wait_with_output().unwrap().status;
+    assert_eq!(status.code(), Some(128 + Signal::TERM.as_raw()));
+    assert!(start.elapsed() < PATIENCE);
+}

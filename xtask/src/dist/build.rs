@@ -1,0 +1,110 @@
+//! The static program of a release, and its pages.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::Release;
+use crate::{
+    build::STATIC_TARGET,
+    command::{self, say},
+    places::{self, Places},
+};
+
+/// What the program may weigh, in bytes.
+const PROGRAM_BYTES_MAX: u64 = 6_000_000;
+
+/// Builds the program without a dynamic loader, and without the names of this machine's folders.
+pub(super) fn program(places: &Places, target: &Path) -> Result<PathBuf> {
+    if !cfg!(target_arch = "x86_64") {
+        bail!("cannot make a release here: it is for x86-64, this machine is not");
+    }
+    say("building the static mptcp-trace of the release");
+    let mut flags = vec!["-Ctarget-feature=+crt-static".to_owned()];
+    let mut names = vec![(places.root.clone(), "/mptcp-trace")];
+    if let Some(home) = places::cargo_home() {
+        names.push((home, "/cargo"));
+    }
+    for (path, name) in &names {
+        flags.push(format!("--remap-path-prefix={}={name}", path.display()));
+    }
+    let mut cargo = command::cargo(&places.root);
+    cargo
+        .args(["build", "--quiet", "--locked", "--release"])
+        .args(["--package", "mptcp-trace", "--bin", "mptcp-trace"])
+        .args(["--target", STATIC_TARGET, "--target-dir"])
+        .arg(target)
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
+    command::run(&mut cargo, "cannot build the program of the release")?;
+    let program = target.join(STATIC_TARGET).join("release/mptcp-trace");
+    look_at(&program, &names)?;
+    Ok(program)
+}
+
+/// It is small enough, and says nothing of where it was built.
+fn look_at(program: &Path, names: &[(PathBuf, &str)]) -> Result<()> {
+    let bytes = fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
+    let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+    if length > PROGRAM_BYTES_MAX {
+        bail!(
+            "{} has {length} bytes, of at most {PROGRAM_BYTES_MAX}",
+            program.display()
+        );
+    }
+    for (path, _) in names {
+        let path = path.as_os_str().as_encoded_bytes();
+        if bytes.windows(path.len()).any(|window| window == path) {
+            bail!(
+                "{} names {}: no other machine could build the same",
+                program.display(),
+                String::from_utf8_lossy(path)
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Writes man pages and completions, as the source says them, into the stage.
+pub(super) fn pages(places: &Places, release: &Release) -> Result<()> {
+    say("writing man pages and completions");
+    let mut cargo = command::cargo(&places.root);
+    cargo
+        .args(["run", "--quiet", "--locked", "--package", "mptcp-trace"])
+        .args(["--example", "pages", "--"])
+        .arg(&release.stage)
+        .arg(date(release.epoch)?);
+    command::run(&mut cargo, "cannot write the man pages and completions")
+}
+
+/// Day of a time, in UTC.
+fn date(epoch: i64) -> Result<String> {
+    let time = jiff::Timestamp::from_second(epoch)
+        .with_context(|| format!("SOURCE_DATE_EPOCH={epoch} is no time"))?;
+    Ok(time.strftime("%Y-%m-%d").to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_dated_by_the_day_in_utc() {
+        assert_eq!(date(0).unwrap(), "1970-01-01");
+        assert_eq!(date(1_795_731_504).unwrap(), "2026-11-26");
+        assert!(date(i64::MAX).is_err());
+    }
+
+    #[test]
+    fn a_program_that_names_its_birthplace_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("program");
+        let names = [(PathBuf::from("/home/somebody"), "/x")];
+        fs::write(&program, "\u{7f}ELF at /cargo/registry/x.rs").unwrap();
+        assert!(look_at(&program, &names).is_ok());
+        fs::write(&program, "\u{7f}ELF at /home/somebody/x.rs").unwrap();
+        assert!(look_at(&program, &names).is_err());
+    }
+}

@@ -1,0 +1,147 @@
+//! Does the release do what it is for? Every step runs, also after one that failed.
+
+mod container;
+mod debian;
+mod pages;
+mod rpm;
+mod same;
+mod tarball;
+mod unit;
+
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use super::Release;
+use crate::{
+    command::{self, is_root, say},
+    host_packages::{self, Need},
+    places::Places,
+    tally::Tally,
+};
+
+/// What looks at a release.
+const NEEDS: [Need; 9] = [
+    Need {
+        what: "man",
+        package: "man-db",
+    },
+    Need {
+        what: "mmdebstrap",
+        package: "mmdebstrap",
+    },
+    Need {
+        what: "rpm",
+        package: "rpm",
+    },
+    Need {
+        what: "systemd-analyze",
+        package: "systemd",
+    },
+    Need {
+        what: "zsh",
+        package: "zsh",
+    },
+    Need {
+        what: "fish",
+        package: "fish",
+    },
+    Need {
+        what: "bash",
+        package: "bash",
+    },
+    Need {
+        what: "python3",
+        package: "python3",
+    },
+    Need {
+        what: "/usr/lib/python3/dist-packages/yaml/__init__.py",
+        package: "python3-yaml",
+    },
+];
+
+/// What a step looks at.
+struct Looked<'a> {
+    places: &'a Places,
+    release: &'a Release,
+    /// Compile a second time.
+    rebuild: bool,
+}
+
+type Step = fn(&Looked<'_>) -> Result<()>;
+
+/// Steps by name; those of a fresh Debian tree last, since they take longest.
+const STEPS: [(&str, Step); 8] = [
+    ("SHA256SUMS", sums),
+    ("the same bytes a second time", same::step),
+    ("man pages without a warning", pages::manual),
+    ("completions that shells can read", pages::completions),
+    ("Dockerfile and DaemonSet", container::step),
+    ("the tarball runs where it is unpacked", tarball::step),
+    (
+        "the .deb installs, runs doctor and is removed without a trace in a fresh Debian; the unit is right",
+        debian::step,
+    ),
+    ("the .rpm is whole, installs and is removed", rpm::step),
+];
+
+/// Looks at a release.
+pub(super) fn verb(places: &Places, release: &Release, rebuild: bool) -> Result<Tally> {
+    if !is_root() {
+        bail!(
+            "checking a release needs root: it is installed in a tree of its own; type: sudo cargo xtask dist --check"
+        );
+    }
+    host_packages::provide(&NEEDS, "checking a release")?;
+    let looked = Looked {
+        places,
+        release,
+        rebuild,
+    };
+    debian::clean(&looked)?;
+    let mut tally = Tally::default();
+    let mut lines = Vec::new();
+    for (name, step) in STEPS {
+        say(format_args!("dist: {name}"));
+        let outcome = step(&looked);
+        tally.add(Tally::of(outcome.is_ok()));
+        lines.push(match outcome {
+            Ok(()) => format!("ok      {name}"),
+            Err(error) => {
+                command::report(&error);
+                format!("FAILED  {name}")
+            }
+        });
+    }
+    debian::clean(&looked)?;
+    println!("{}", lines.join("\n"));
+    Ok(tally)
+}
+
+fn sums(looked: &Looked<'_>) -> Result<()> {
+    let mut check = Command::new("sha256sum");
+    check
+        .args(["--check", "--strict", "SHA256SUMS"])
+        .current_dir(&looked.release.out);
+    let said = command::text(&mut check, "a file is not what SHA256SUMS says")?;
+    // Program, tarball, .deb, .rpm and bill of materials.
+    const FILES: usize = 5;
+    if said.lines().count() != FILES {
+        bail!("SHA256SUMS speaks of other files than the {FILES} of a release:\n{said}");
+    }
+    Ok(())
+}
+
+/// Fails, with all that was said, unless a program says nothing at all and ends well.
+fn silent(command: &mut Command, purpose: &str) -> Result<()> {
+    let output = command.stdin(std::process::Stdio::null()).output()?;
+    let said = [output.stdout, output.stderr].concat();
+    if output.status.success() && said.is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "{purpose}: it {} and said:\n{}",
+        command::describe(output.status),
+        String::from_utf8_lossy(&said)
+    )
+}

@@ -1,0 +1,169 @@
+//! `cargo xtask dist`: everything that a release consists of, from one static program; and the proof that it
+//! installs, runs and goes away again.
+
+mod build;
+mod check;
+mod packages;
+mod sbom;
+mod stage;
+mod sums;
+mod tarball;
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::{
+    build::STATIC_TARGET,
+    command::{self, say},
+    places::{self, Places},
+    tally::Tally,
+};
+
+/// Builds a release: static program, .deb, .rpm, tarball, SBOM, SHA256SUMS.
+///
+/// Into target/dist. The same source gives the same bytes: times are those of the last commit, or
+/// `SOURCE_DATE_EPOCH`.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  \
+    cargo xtask dist\n  \
+    cargo xtask dist --check\n  \
+    cargo xtask dist --check --rebuild")]
+pub(crate) struct Args {
+    /// Also look at what was made: install it in a fresh Debian tree, run it there, remove it (root; installs the
+    /// programs that look)
+    #[arg(long)]
+    check: bool,
+    /// With --check: compile a second time too, elsewhere, to see that the program is the same byte by byte
+    #[arg(long, requires = "check")]
+    rebuild: bool,
+}
+
+/// A release that is being made.
+pub(crate) struct Release {
+    /// As in Cargo.toml.
+    version: String,
+    /// Seconds since 1970 that everything is dated.
+    epoch: i64,
+    /// The static program.
+    program: PathBuf,
+    /// Where files lie before they are packed.
+    stage: PathBuf,
+    /// What the tools of cargo take for the target directory: the stage is below it.
+    target: PathBuf,
+    /// Where the release's files go.
+    out: PathBuf,
+}
+
+/// Names of the release's files.
+impl Release {
+    /// Start of names: program and version.
+    fn stem(&self) -> String {
+        format!("mptcp-trace-{}", self.version)
+    }
+
+    /// The program alone.
+    fn program_name(&self) -> String {
+        format!("{}-x86_64-linux", self.stem())
+    }
+
+    fn deb(&self) -> PathBuf {
+        self.out
+            .join(format!("mptcp-trace_{}-1_amd64.deb", self.version))
+    }
+
+    fn rpm(&self) -> PathBuf {
+        self.out.join(format!("{}-1.x86_64.rpm", self.stem()))
+    }
+
+    fn tarball(&self) -> PathBuf {
+        self.out.join(format!("{}.tar.gz", self.program_name()))
+    }
+
+    fn sbom(&self) -> PathBuf {
+        self.out.join(format!("{}.cdx.json", self.stem()))
+    }
+
+    fn sums(&self) -> PathBuf {
+        self.out.join("SHA256SUMS")
+    }
+}
+
+/// Makes the release, and looks at it.
+pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
+    let places = Places::find()?;
+    let release = make(&places, &places.target.join("dist"))?;
+    print!(
+        "{}",
+        fs::read_to_string(release.sums()).context("cannot read SHA256SUMS")?
+    );
+    say(format_args!("the release is in {}", release.out.display()));
+    if !args.check {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let tally = check::verb(&places, &release, args.rebuild)?;
+    println!("{tally}");
+    Ok(tally.exit_code())
+}
+
+/// Makes and checks a release, as a step of `cargo xtask test`.
+pub(crate) fn step(places: &Places) -> Result<Tally> {
+    let release = make(places, &places.target.join("dist"))?;
+    check::verb(places, &release, false)
+}
+
+/// Makes the release below this directory.
+fn make(places: &Places, base: &Path) -> Result<Release> {
+    let epoch = epoch(places)?;
+    let target = base.join("build");
+    let program = build::program(places, &target)?;
+    let release = Release {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        epoch,
+        program,
+        stage: target.join(STATIC_TARGET).join("release/dist"),
+        target,
+        out: base.join("out"),
+    };
+    pack(places, &release)?;
+    Ok(release)
+}
+
+/// Makes the release's files from the program that is there.
+fn pack(places: &Places, release: &Release) -> Result<()> {
+    places::make_empty(&release.out)?;
+    places::make_empty(&release.stage)?;
+    let sbom = sbom::of(places, release)?;
+    fs::write(release.sbom(), &sbom).context("cannot write the bill of materials")?;
+    stage::fill(places, release)?;
+    let program = release.out.join(release.program_name());
+    fs::copy(&release.program, &program)
+        .with_context(|| format!("cannot copy the program to {}", program.display()))?;
+    tarball::make(release)?;
+    packages::deb(places, release)?;
+    packages::rpm(places, release)?;
+    sums::write(release)
+}
+
+/// What everything is dated: `SOURCE_DATE_EPOCH`, or when the last commit was made.
+fn epoch(places: &Places) -> Result<i64> {
+    let said = match env::var("SOURCE_DATE_EPOCH") {
+        Ok(said) => said,
+        Err(_unset) => {
+            let mut git = Command::new("git");
+            git.args(["log", "-1", "--format=%ct"])
+                .current_dir(&places.root);
+            command::text(
+                &mut git,
+                "cannot ask git for the date of the last commit; set SOURCE_DATE_EPOCH",
+            )?
+        }
+    };
+    let said = said.trim();
+    said.parse()
+        .with_context(|| format!("SOURCE_DATE_EPOCH={said:?} is no number of seconds"))
+}

@@ -1,0 +1,88 @@
+//! The files of a release in the folders that the tarball shows and the packages take them from.
+
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+use flate2::{Compression, GzBuilder};
+
+use super::{Release, build};
+use crate::places::Places;
+
+/// Where it comes from in the workspace, and where it goes in the stage.
+const FILES: [(&str, &str); 13] = [
+    ("README.md", "README.md"),
+    ("CHANGELOG.md", "CHANGELOG.md"),
+    ("LICENSE-MIT", "LICENSE-MIT"),
+    ("LICENSE-APACHE", "LICENSE-APACHE"),
+    ("docs/install.md", "docs/install.md"),
+    ("docs/output.md", "docs/output.md"),
+    ("docs/debugging.md", "docs/debugging.md"),
+    ("docs/kernels.md", "docs/kernels.md"),
+    (
+        "contrib/systemd/mptcp-trace.service",
+        "contrib/systemd/mptcp-trace.service",
+    ),
+    ("contrib/serve.toml", "contrib/serve.toml"),
+    ("contrib/docker/Dockerfile", "contrib/docker/Dockerfile"),
+    (
+        "contrib/kubernetes/daemonset.yaml",
+        "contrib/kubernetes/daemonset.yaml",
+    ),
+    ("contrib/debian/copyright", "contrib/copyright"),
+];
+
+/// Fills the stage: program, pages, completions, documents, and what runs it.
+pub(super) fn fill(places: &Places, release: &Release) -> Result<()> {
+    let stage = &release.stage;
+    copy(&release.program, &stage.join("bin/mptcp-trace"))?;
+    copy(&release.sbom(), &stage.join("sbom.cdx.json"))?;
+    for (from, to) in FILES {
+        copy(&places.root.join(from), &stage.join(to))?;
+    }
+    build::pages(places, release)?;
+    // Debian and Fedora both want these compressed; the tarball has the readable ones beside them.
+    let compressed = stage.join("compressed");
+    for page in files_in(&stage.join("man"))? {
+        compress(&page, &compressed.join("man"))?;
+    }
+    compress(&stage.join("CHANGELOG.md"), &compressed)
+}
+
+/// The files of a folder, by name.
+pub(super) fn files_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries =
+        fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
+    let mut files: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .collect();
+    files.sort();
+    Ok(files)
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    if let Some(folder) = to.parent() {
+        fs::create_dir_all(folder)
+            .with_context(|| format!("cannot create {}", folder.display()))?;
+    }
+    fs::copy(from, to)
+        .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
+    Ok(())
+}
+
+/// With neither name nor time in it, so that the same text gives the same bytes.
+fn compress(file: &Path, folder: &Path) -> Result<()> {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let to = folder.join(format!("{name}.gz"));
+    let text = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let write = || -> std::io::Result<()> {
+        fs::create_dir_all(folder)?;
+        let mut gz = GzBuilder::new().write(fs::File::create(&to)?, Compression::best());
+        gz.write_all(&text)?;
+        gz.finish()?.flush()
+    };
+    write().with_context(|| format!("cannot write {}", to.display()))
+}
