@@ -16,7 +16,7 @@ use crate::{
 /// Longer than a tracer may keep a line back.
 pub(crate) const KEPT_BACK: Duration = Duration::from_millis(1_500);
 
-/// How many cells of a rung may be wrong for all to be played once more: packets and clocks of a busy machine
+/// How many cells of a rung may be wrong for them to be played once more: packets and clocks of a busy machine
 /// are not the lab's to command, and what is wrong twice, or in more places, is wrong.
 const STUMBLES_MAX: usize = 2;
 
@@ -40,26 +40,27 @@ pub struct Args {
 ///
 /// Fails if the tracer cannot be run or what it prints cannot be read.
 pub fn run(args: &Args) -> anyhow::Result<bool> {
-    on_rungs(&args.tried, |rung| one_rung(args, rung))
+    on_rungs(&args.tried, |rung, only| one_rung(args, rung, only))
 }
 
 /// Runs something on these rungs, or on all three, and reports the cells; true if nothing is wrong.
 pub(crate) fn on_rungs(
     tried: &TracerArgs,
-    one_rung: impl Fn(&str) -> anyhow::Result<Vec<Cell>>,
+    one_rung: impl Fn(&str, Only) -> anyhow::Result<Vec<Cell>>,
 ) -> anyhow::Result<bool> {
     let mut cells = Cells::new(std::io::stdout())?;
     let rungs = tried.rungs();
     for rung in &rungs {
         eprintln!("mptcp-lab: rung {rung}");
-        let first = one_rung(rung)?;
-        let wrong = first
+        let first = one_rung(rung, Only(&[]))?;
+        let wrong: Vec<String> = first
             .iter()
             .filter(|cell| cell.outcome == Outcome::Mismatch)
-            .count();
-        let judged = if (1..=STUMBLES_MAX).contains(&wrong) {
-            eprintln!("mptcp-lab: rung {rung}: {wrong} wrong, all once more");
-            second_try(first, &one_rung(rung)?)
+            .map(|cell| cell.case.clone())
+            .collect();
+        let judged = if (1..=STUMBLES_MAX).contains(&wrong.len()) {
+            eprintln!("mptcp-lab: rung {rung}: {} once more", wrong.join(", "));
+            second_try(first, &one_rung(rung, once_more(&wrong))?)
         } else {
             first
         };
@@ -68,6 +69,28 @@ pub(crate) fn on_rungs(
         }
     }
     cells.close()
+}
+
+/// The cases that are played; all of them if none is named.
+#[derive(Clone, Copy)]
+pub(crate) struct Only<'a>(&'a [String]);
+
+impl Only<'_> {
+    pub(crate) fn has(self, case: &str) -> bool {
+        self.0.is_empty() || self.0.iter().any(|named| named == case)
+    }
+}
+
+/// What is played once more if these cells were wrong: their cases, or all if one is about all of them.
+fn once_more(wrong: &[String]) -> Only<'_> {
+    let is_case = |cell: &String| {
+        let with = |family: &Family| cell.ends_with(&format!("-{}", family.suffix()));
+        Family::BOTH.iter().any(with)
+    };
+    match wrong.iter().all(is_case) {
+        true => Only(wrong),
+        false => Only(&[]),
+    }
 }
 
 /// The cells of the first run. What was wrong there is right if all is right in the second one, and says so; if
@@ -158,8 +181,9 @@ pub(crate) fn under_tracer_as_said<T>(
     Ok(cells)
 }
 
-fn one_rung(args: &Args, rung: &str) -> anyhow::Result<Vec<Cell>> {
-    let chosen = args.choice.chosen()?;
+fn one_rung(args: &Args, rung: &str, only: Only<'_>) -> anyhow::Result<Vec<Cell>> {
+    let mut chosen = args.choice.chosen()?;
+    chosen.retain(|(recipe, family)| only.has(&format!("{}-{}", recipe.name, family.suffix())));
     let capture = args.keep.then(Capture::new);
     let mut more = args.tried.tracer_arg.clone();
     if let Some(capture) = &capture {
@@ -195,6 +219,16 @@ fn one_rung(args: &Args, rung: &str) -> anyhow::Result<Vec<Cell>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_wrong_is_played_once_more_and_all_if_it_was_about_all() {
+        let wrong = ["early-v4".to_owned()];
+        let only = once_more(&wrong);
+        assert!(only.has("early-v4") && !only.has("early-v6"));
+        let wrong = ["early-v4".to_owned(), "identity".to_owned()];
+        assert!(once_more(&wrong).has("early-v6"));
+        assert!(Only(&[]).has("early-v6"));
+    }
 
     #[test]
     fn what_is_wrong_twice_is_wrong_and_what_is_right_then_says_so() {

@@ -613,20 +613,36 @@ fn reconciliation(rung: &str, played: &[Played], ends: &[&traced::End]) -> Cell 
     }
 }
 
+/// Of so many queries one may be skipped by the kernel: a trampoline does not run where it runs already, for a thread
+/// that was put aside in the middle of it. It is counted, and the cases prove that what they need was told.
+const QUERIES_PER_MISSED_MIN: u64 = 50;
+
 /// The counters add up, nothing was lost, and every line was counted.
 fn identity(rung: &str, lines: usize, ends: &[&traced::End]) -> Cell {
     let wrong = |why: String| mismatch("identity", rung, "nothing lost", "otherwise", why);
     let [end] = ends else {
         return wrong(format!("{} end lines", ends.len()));
     };
-    let lost = |losses: &Losses| !losses.balances() || losses.gone(rung) > 0;
+    let missed = |losses: &Losses| losses.gone(rung) - losses.lost();
+    let lost = |losses: &Losses| {
+        let is_often = missed(losses) * QUERIES_PER_MISSED_MIN > losses.seen;
+        !losses.balances() || losses.lost() > 0 || is_often
+    };
     if end.losses.is_empty() || end.losses.iter().any(lost) {
         return wrong(format!("{:?}", end.losses));
     }
     if end.findings != lines as u64 {
         return wrong(format!("{lines} lines, the end says {}", end.findings));
     }
-    ok("identity", rung, "nothing lost", "nothing lost")
+    let skipped: u64 = end.losses.iter().map(missed).sum();
+    let why = match skipped {
+        0 => String::new(),
+        skipped => format!("{skipped} runs of a probe skipped by the kernel, and counted"),
+    };
+    Cell {
+        why,
+        ..ok("identity", rung, "nothing lost", "nothing lost")
+    }
 }
 
 fn end_word(side: Option<&str>) -> &str {

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::{
     compare::mismatch,
-    fallbacks::{no_mptcp, on_rungs, under_tracer_as_said},
+    fallbacks::{Only, no_mptcp, on_rungs, under_tracer_as_said},
     findings::{Namespaces, balanced},
     keep::Capture,
     net::{self, Family, Kind},
@@ -67,7 +67,7 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
             names().join(", ")
         );
     }
-    on_rungs(&args.tried, |rung| one_rung(args, rung))
+    on_rungs(&args.tried, |rung, only| one_rung(args, rung, only))
 }
 
 /// The names of all scenarios.
@@ -95,7 +95,7 @@ impl Args {
     }
 }
 
-fn one_rung(args: &Args, rung: &str) -> anyhow::Result<Vec<Cell>> {
+fn one_rung(args: &Args, rung: &str, only: Only<'_>) -> anyhow::Result<Vec<Cell>> {
     let capture = Capture::new();
     let mut more = args.tried.tracer_arg.clone();
     more.extend(capture.arguments()?);
@@ -110,6 +110,7 @@ fn one_rung(args: &Args, rung: &str) -> anyhow::Result<Vec<Cell>> {
         .filter(|scenario| args.wants(scenario))
         .flat_map(|scenario| Family::BOTH.map(|family| (scenario, family)))
         .filter(|(_, family)| args.family.is_none_or(|wanted| wanted == *family))
+        .filter(|(scenario, family)| only.has(&format!("{}-{}", scenario.name, family.suffix())))
         .map(|(scenario, family)| Play::new(scenario, family, args.middlebox, programs))
         .collect();
     let perform = || {

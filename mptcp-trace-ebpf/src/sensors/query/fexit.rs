@@ -8,7 +8,7 @@ use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::fexit, programs::FExit
 use mptcp_trace_common::record::{PATH_MPTCP, PATH_TCP, PATH_UNSEEN, QueryRecord, RUNG_FEXIT};
 
 use super::{
-    Answered, answer, is_protocol_query, is_query, is_wanted, option,
+    Answered, SOL_TCP, answer, found_by_caller, is_protocol_query, is_query, is_wanted, option,
     refused::{is_mptcp_socket, is_ordinary, is_refusal, option_refused, outcome, socket_refused},
 };
 use crate::{
@@ -59,14 +59,27 @@ pub(crate) fn query_fexit_mptcp(ctx: FExitContext) -> i32 {
         (PATH_MPTCP, ret),
         |record| {
             // What has not fallen back was not passed on to the TCP code.
-            if says_fallen(record.msk_flags_exit) != Some(false)
-                && answered_by_tcp(bpf_get_current_pid_tgid(), record.socket)
-            {
-                record.path |= PATH_TCP;
+            if says_fallen(record.msk_flags_exit) != Some(false) {
+                if answered_by_tcp(bpf_get_current_pid_tgid(), record.socket) {
+                    record.path |= PATH_TCP;
+                } else {
+                    unsure(record, &ctx);
+                }
             }
         },
     );
     0
+}
+
+/// It fell back while it answered, or nobody looked when the TCP code returned: the kernel does not start a program
+/// that another thread, put aside in the middle of it, runs on this CPU already (it counts that as missed). The bits
+/// and what the caller was told decide.
+#[inline(always)]
+fn unsure(record: &mut QueryRecord, ctx: &FExitContext) {
+    record.path = PATH_UNSEEN;
+    if record.ret == 0 && record.level == SOL_TCP {
+        found_by_caller(record, ctx.arg(3), ctx.arg(4));
+    }
 }
 
 /// `tcp_getsockopt` returns: for a TCP socket, or for a connection that fell back and whose function is still to return.

@@ -15,7 +15,7 @@ use mptcp_trace_common::{
     counter,
     record::{
         BY_TRACER, CONN_ASKED, CONN_UNTOLD, Conn, KIND_QUERY, QueryRecord, VALID_FLAGS_EXIT,
-        VALID_INODE,
+        VALID_INODE, VALID_USER_VALUE,
     },
 };
 
@@ -24,7 +24,7 @@ use crate::{
     emit,
     kernel::{
         Fault, Members, Sock, current_cgroup, endpoints, family_of, inode_of, is_mptcp, netns_of,
-        protocol_of, put_address, put_comm, state_of,
+        protocol_of, put_address, put_comm, read_user_u8, read_user_u32, state_of,
     },
     maps::conn,
     sensors::{
@@ -186,6 +186,26 @@ fn note(record: &mut QueryRecord, known: Option<&'static mut Conn>) {
         conn.state = conn.state & !CONN_UNTOLD | CONN_ASKED;
         record.born_ns = conn.born_ns;
         record.connect_ns = conn.connect_ns;
+    }
+}
+
+/// Adds what stands in the caller's buffer: `optval` and `optlen` are addresses in its memory.
+#[inline(always)]
+fn found_by_caller(record: &mut QueryRecord, optval: u64, optlen: u64) {
+    if let Ok(len) = read_user_u32(optlen)
+        && len > 0
+    {
+        let value = if len >= 4 {
+            read_user_u32(optval)
+        } else {
+            // The kernel shortens the answer to the caller's buffer; its first byte tells all.
+            read_user_u8(optval).map(u32::from)
+        };
+        if let Ok(value) = value {
+            record.user_value = value;
+            record.user_len = len as i32;
+            record.valid |= VALID_USER_VALUE;
+        }
     }
 }
 

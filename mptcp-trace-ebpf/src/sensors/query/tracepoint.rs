@@ -12,18 +12,18 @@ use aya_ebpf::{
 };
 use mptcp_trace_common::{
     counter,
-    record::{PATH_UNSEEN, QueryRecord, RUNG_TRACEPOINT, VALID_USER_VALUE},
+    record::{PATH_UNSEEN, QueryRecord, RUNG_TRACEPOINT},
 };
 
 use super::{
-    Answered, answer, is_protocol_query, is_query, is_wanted, option,
+    Answered, answer, found_by_caller, is_protocol_query, is_query, is_wanted, option,
     refused::{is_mptcp_socket, is_ordinary, is_refusal, option_refused, outcome, socket_refused},
 };
 use crate::{
     emit,
     kernel::{
         AtReturn, Called, Common, Sock, current_file, family_of, is_mptcp, is_syscall_of_32_bits,
-        is_tcp_or_mptcp, now_ns, read_user_u8, read_user_u32, socket_of_file, syscall_number,
+        is_tcp_or_mptcp, now_ns, socket_of_file, syscall_number,
     },
     maps::{LIFE_AT_RETURN, syscall},
     sensors::fallback::{life_returns, says_fallen},
@@ -139,22 +139,7 @@ fn told(record: &mut QueryRecord, called: &Called<'_, impl AtReturn>) {
     {
         return;
     }
-    if let Ok(len) = read_user_u32(called.optlen())
-        && len > 0
-    {
-        let optval = called.optval();
-        let value = if len >= 4 {
-            read_user_u32(optval)
-        } else {
-            // The kernel shortens the answer to the caller's buffer; its first byte tells all.
-            read_user_u8(optval).map(u32::from)
-        };
-        if let Ok(value) = value {
-            record.user_value = value;
-            record.user_len = len as i32;
-            record.valid |= VALID_USER_VALUE;
-        }
-    }
+    found_by_caller(record, called.optval(), called.optlen());
 }
 
 /// An option of a socket was set, or asked for, and perhaps refused.
