@@ -24,4 +24,5 @@ pub mod redact;
 pub mod serve;
 pub mod sink;
 pub mod tally;
+pub mod top;
 pub mod wanted;

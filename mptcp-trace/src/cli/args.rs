@@ -23,6 +23,8 @@ Examples:
   Which destinations lose MPTCP, and how often? And a test that fails if the program ever does:
       mptcp-trace --by dest --duration 10m
       mptcp-trace --fail-on fallback -- ./my-test
+  Watch it, as in top:
+      mptcp-trace top
   What does a fallback look like? One for real, on this kernel:
       mptcp-trace demo
   Does it work on this kernel, and how?
@@ -64,6 +66,8 @@ pub enum Verb {
     Replay(ReplayArgs),
     /// Trace the whole host and export counters over HTTP, for Prometheus and its kin; stays until it is told to end
     Serve(ServeArgs),
+    /// Watch on a terminal: connections, processes, causes and destinations by their fallbacks, live or from a capture
+    Top(TopArgs),
     /// Say what works on this host, how, and prove it with questions of our own
     Doctor(DoctorArgs),
     /// Print every MPTCP socket that is there now, in all network namespaces: has it fallen back, how many subflows
@@ -272,6 +276,48 @@ pub struct ServeArgs {
     pub attach: AttachArgs,
 }
 
+/// What `top` needs to know.
+#[derive(Args, Debug)]
+#[command(after_help = TOP_EXAMPLES)]
+pub struct TopArgs {
+    /// Play this capture, or bundle, instead of the running kernel; needs no privileges
+    #[arg(long, value_name = "FILE")]
+    pub replay: Option<PathBuf>,
+    /// With --replay: how many times faster than it happened; + and - change it
+    #[arg(long, value_name = "N", default_value_t = 1.0, value_parser = parse_speed, requires = "replay")]
+    pub speed: f64,
+    /// Whose connections to show
+    #[command(flatten)]
+    pub whose: WhoseArgs,
+    /// With --pid: its children too, and theirs
+    #[arg(short, long, conflicts_with = "replay")]
+    pub follow: bool,
+    /// Which connections to show
+    #[command(flatten)]
+    pub which: WhichArgs,
+    /// Only questions and last words with this verdict (repeatable)
+    #[arg(long, value_name = "NAME", value_parser = wanted::verdict)]
+    pub verdict: Vec<Verdict>,
+    /// Remember at most so many connections, as `live` does
+    #[arg(long, value_name = "N", default_value_t = CONNECTIONS, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_connections: u32,
+    /// How to attach
+    #[command(flatten)]
+    pub attach: AttachArgs,
+    /// Fall over once something was drawn, to see that the terminal survives (for tests)
+    #[arg(long, hide = true)]
+    pub panic: bool,
+}
+
+const TOP_EXAMPLES: &str = "\
+Examples:
+  mptcp-trace top
+  mptcp-trace top --pid 4312 --follow
+  mptcp-trace top --replay run.mpt --speed 10
+
+Keys: ? shows them all; / filters as you type, Enter looks closer, q ends. Deceived are applications that believe something
+wrong of their connection (verdicts stale, misled, contradicted: docs/debugging.md).";
+
 const SERVE_EXAMPLES: &str = "\
 Examples:
   mptcp-trace serve
@@ -451,6 +497,14 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
         return Err("it must be longer than nothing".into());
     }
     Ok(duration)
+}
+
+/// How many times faster.
+fn parse_speed(text: &str) -> Result<f64, String> {
+    text.parse::<f64>()
+        .ok()
+        .filter(|speed| (0.0625..=4096.0).contains(speed))
+        .ok_or_else(|| "write a number from 0.0625 to 4096".to_owned())
 }
 
 /// A size like `64K` or `4M`, as the kernel takes it for a ring.

@@ -10,6 +10,7 @@ mod live;
 mod replay;
 mod select;
 mod serve;
+mod top;
 
 use std::process::ExitCode;
 
@@ -63,6 +64,7 @@ pub fn main() -> ExitCode {
         Some(Verb::Live(args)) => live::run(args, verbose),
         Some(Verb::Replay(args)) => replay::run(&args),
         Some(Verb::Serve(args)) => serve::run(&args, verbose),
+        Some(Verb::Top(args)) => top::run(&args, verbose),
         Some(Verb::Doctor(args)) => doctor::run(&args, verbose),
         Some(Verb::List(args)) => list::run(&args, verbose),
         Some(Verb::Bundle(args)) => bundle::run(&args, verbose),

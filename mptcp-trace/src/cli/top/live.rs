@@ -1,0 +1,216 @@
+//! The running kernel on a terminal.
+
+use std::{
+    future::pending,
+    io, thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use anyhow::Context as _;
+use ratatui::crossterm::event::{self, Event};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{REFRESH, board, clock, screen::Screen, view};
+use crate::{
+    cli::{
+        Exit,
+        args::TopArgs,
+        doctor,
+        live::{conclude, decide, refused, say},
+        select,
+    },
+    host::{self, netstat::boottime, privileges::Later},
+    observe::State,
+    pipeline::{self, Ask, Signals, Stages, Stop, Until, run as run_pipeline},
+    sink::{Format, Source},
+    top::{
+        app::{App, Wish},
+        board::{Picture, Shared},
+        draw::Around,
+    },
+};
+
+/// How often it is asked what was lost: to answer costs a look at all sockets.
+const STATE_EVERY: Duration = Duration::from_secs(2);
+/// Keys that may wait.
+const KEYS_MAX: usize = 64;
+
+/// Runs it; the exit code.
+pub(super) fn run(args: &TopArgs, verbose: u8) -> Result<u8, Exit> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")?;
+    let done = runtime.block_on(trace(args, verbose));
+    // Somebody may still wait for a key that nobody will press.
+    runtime.shutdown_background();
+    done
+}
+
+async fn trace(args: &TopArgs, verbose: u8) -> Result<u8, Exit> {
+    // Whoever names what is not there hears of it; that it ends later does not end us.
+    for pid in &args.whose.pid {
+        select::watch(*pid)?;
+    }
+    let host = host::inspect(args.attach.btf.as_ref());
+    let mut config = doctor::config(&host, &args.attach, verbose);
+    config.by_pid = !args.whose.pid.is_empty();
+    config.pids.clone_from(&args.whose.pid);
+    config.follow = args.follow;
+    for name in &args.whose.comm {
+        config.comms.push(select::comm(name)?);
+    }
+    for name in &args.whose.netns {
+        config.netns.push(select::netns(name)?);
+    }
+    let plan = decide(&host, &args.attach)?;
+    let mut session = pipeline::start(&host, &plan, &config, args.attach.attach.only())
+        .await
+        .map_err(|why| refused(why, &args.attach))?;
+    let signals = Signals::take().context("cannot take signals")?;
+    say(&plan, &session, false);
+    let board = board();
+    let mut stages = Stages::new(
+        session.facts.clone(),
+        Format::Nothing,
+        Source::Live,
+        io::sink(),
+        None,
+        view(args, &board, false)?,
+        None,
+    );
+    let (asks, asked) = mpsc::channel(1);
+    let until = Until {
+        asks: Some(asked),
+        signals: Some(signals),
+        ..Until::default()
+    };
+    session.give_up_privileges(Later::default())?;
+    let source = format!("{}  {}", session.facts.kernel, session.tracer.rung());
+    let screen = Screen::open(args.panic)?;
+    let mut watcher = Watcher {
+        screen,
+        app: App::new(false),
+        board,
+        asks,
+        source,
+        picture: Picture::default(),
+        state: None,
+        answer: None,
+        next_ask: Instant::now(),
+    };
+    let keys = keys();
+    let ended = tokio::select! {
+        ended = run_pipeline(&mut session, &mut stages, until, None) => ended,
+        failed = watcher.watch(keys) => Err(Stop::Failed(failed)),
+    };
+    // What is said at the end is said on the terminal as it was.
+    drop(watcher);
+    conclude(ended, &mut session, &mut stages)
+}
+
+/// Keys, and changes of size, from a thread that waits for them.
+fn keys() -> mpsc::Receiver<Event> {
+    let (sender, keys) = mpsc::channel(KEYS_MAX);
+    thread::spawn(move || {
+        while let Ok(event) = event::read() {
+            if sender.blocking_send(event).is_err() {
+                return;
+            }
+        }
+    });
+    keys
+}
+
+struct Watcher {
+    screen: Screen,
+    app: App,
+    board: Shared,
+    asks: mpsc::Sender<Ask>,
+    source: String,
+    /// What is shown.
+    picture: Picture,
+    state: Option<State>,
+    /// What was asked, and not answered yet.
+    answer: Option<oneshot::Receiver<State>>,
+    next_ask: Instant,
+}
+
+impl Watcher {
+    /// Draws until the loop has ended; ends itself only if it fails.
+    async fn watch(&mut self, mut keys: mpsc::Receiver<Event>) -> anyhow::Error {
+        match self.turns(&mut keys).await {
+            Err(why) => why,
+            // The loop has been told, and ends in order.
+            Ok(()) => pending().await,
+        }
+    }
+
+    async fn turns(&mut self, keys: &mut mpsc::Receiver<Event>) -> anyhow::Result<()> {
+        let mut refresh = tokio::time::interval(REFRESH);
+        refresh.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        loop {
+            let event = tokio::select! {
+                event = keys.recv() => Some(event.context("the terminal has gone")?),
+                _tick = refresh.tick() => None,
+            };
+            let mut next = event;
+            while let Some(event) = next {
+                if self.take(&event).await? {
+                    return Ok(());
+                }
+                // Of many keys only the last is worth a picture.
+                next = keys.try_recv().ok();
+            }
+            self.ask_for_state();
+            if !self.app.is_paused() {
+                self.picture = self.board.picture(boottime());
+            }
+            let around = Around {
+                source: self.source.clone(),
+                clock: clock(SystemTime::now()),
+                state: self.state.clone(),
+                ..Around::default()
+            };
+            self.screen.draw(&mut self.app, &self.picture, around)?;
+        }
+    }
+
+    /// Takes a key; true if that was the last one.
+    async fn take(&mut self, event: &Event) -> anyhow::Result<bool> {
+        let Event::Key(key) = event else {
+            return Ok(false);
+        };
+        match self.app.key(*key, &self.picture) {
+            Wish::Quit => {
+                self.asks.send(Ask::End).await.ok();
+                return Ok(true);
+            }
+            Wish::Suspend => self.screen.suspend()?,
+            Wish::Nothing | Wish::Seek(_) | Wish::SeekTo(_) | Wish::Speed(_) => {}
+        }
+        Ok(false)
+    }
+
+    /// Asks the loop what is so now and then; takes what it answered.
+    fn ask_for_state(&mut self) {
+        if let Some(answer) = &mut self.answer {
+            match answer.try_recv() {
+                Ok(state) => {
+                    self.state = Some(state);
+                    self.answer = None;
+                }
+                Err(oneshot::error::TryRecvError::Empty) => return,
+                Err(oneshot::error::TryRecvError::Closed) => self.answer = None,
+            }
+        }
+        if self.app.is_paused() || Instant::now() < self.next_ask {
+            return;
+        }
+        self.next_ask = Instant::now() + STATE_EVERY;
+        let (to, answer) = oneshot::channel();
+        if self.asks.try_send(Ask::State(to)).is_ok() {
+            self.answer = Some(answer);
+        }
+    }
+}

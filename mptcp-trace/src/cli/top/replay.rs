@@ -1,0 +1,306 @@
+//! A capture on a terminal, at the speed at which it happened or another. To go back is to play from the beginning: that
+//! takes a second for a million records, and no memory.
+
+use std::{
+    io::{self, BufReader, Read},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use ratatui::crossterm::event::{self, Event};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use super::{REFRESH, board, clock, screen::Screen, view};
+use crate::{
+    capture::{Frame, Reader},
+    cli::{DONE, Exit, FAILED, args::TopArgs, replay::with_capture},
+    model::Facts,
+    observe::State,
+    pipeline::{Stages, Stop},
+    sink::{Format, Source},
+    top::{
+        app::{App, Edge, Faster, Wish},
+        board::{Picture, Shared},
+        draw::{Around, Playing},
+    },
+};
+
+/// Slowest and fastest.
+const SPEEDS: (f64, f64) = (1.0 / 16.0, 4096.0);
+/// After so many frames in one go it is looked whether somebody presses a key.
+const FRAMES_PER_TURN: u32 = 20_000;
+
+/// When a capture begins and ends, on its `CLOCK_BOOTTIME`.
+#[derive(Clone, Copy, Debug)]
+struct Extent {
+    first: Duration,
+    last: Duration,
+    findings: u64,
+    /// It ends in the middle of things.
+    is_cut_off: bool,
+}
+
+/// Runs it; the exit code.
+pub(super) fn run(args: &TopArgs, capture: &Path) -> Result<u8, Exit> {
+    // Whoever names what is no capture hears of it before the terminal changes.
+    let extent = with_capture(capture, |input| measure(args, capture, input))?;
+    let name = capture.file_name().unwrap_or(capture.as_os_str());
+    let is_told_to_end = Arc::new(AtomicBool::new(false));
+    for signal in [SIGHUP, SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, is_told_to_end.clone())
+            .context("cannot take signals")?;
+    }
+    let mut player = Player {
+        is_told_to_end,
+        screen: Screen::open(args.panic)?,
+        app: App::new(true),
+        name: crate::sink::escape(&name.to_string_lossy()),
+        extent,
+        at: extent.first,
+        speed: args.speed,
+        ticked: Instant::now(),
+    };
+    while let Next::Again = with_capture(capture, |input| player.play(args, capture, input))? {}
+    drop(player);
+    if extent.is_cut_off {
+        let why = format!(
+            "{} is cut off after {} findings: what was lost while it was recorded is not known",
+            capture.display(),
+            extent.findings
+        );
+        return Err(Exit::Because(FAILED, why));
+    }
+    Ok(DONE)
+}
+
+/// A capture on its way through the stages to a board.
+struct Scene<'a> {
+    board: Shared,
+    stages: Stages<io::Sink>,
+    reader: Reader<BufReader<&'a mut dyn Read>>,
+    facts: Facts,
+    /// How it ended, if it has.
+    end: Option<End>,
+}
+
+struct End {
+    /// What was lost, unless it is cut off.
+    state: Option<State>,
+}
+
+impl<'a> Scene<'a> {
+    fn open(args: &TopArgs, capture: &Path, input: &'a mut dyn Read) -> Result<Self, Exit> {
+        let name = capture.display();
+        let (reader, facts) = Reader::open(BufReader::new(input))
+            .map_err(|why| Exit::Because(FAILED, format!("cannot replay {name}: {why}")))?;
+        let board = board();
+        let mut stages = Stages::new(
+            facts.clone(),
+            Format::Nothing,
+            Source::Replay,
+            io::sink(),
+            None,
+            view(args, &board, true)?,
+            None,
+        );
+        stages.begin().map_err(failed)?;
+        Ok(Self {
+            board,
+            stages,
+            reader,
+            facts,
+            end: None,
+        })
+    }
+
+    /// Goes on until a finding is later than `at`, or there was much; true if that is reached.
+    fn go_to(&mut self, at: Duration) -> Result<bool, Exit> {
+        for _frame in 0..FRAMES_PER_TURN {
+            if self.end.is_some() || self.board.latest() > at {
+                return Ok(true);
+            }
+            let frame = self.reader.next_frame().map_err(Exit::from)?;
+            match frame {
+                Frame::Record(bytes) => self.stages.take(&bytes).map_err(failed)?,
+                Frame::Place(cgroup_id, path) => self.stages.tell_place(cgroup_id, &path),
+                Frame::Clock(now) => self.stages.clock(now).map_err(failed)?,
+                Frame::End(losses) => {
+                    self.stages.finish(&losses).map_err(failed)?;
+                    let state = Some(self.stages.state(&losses));
+                    self.end = Some(End { state });
+                }
+                Frame::CutOff => {
+                    self.stages.cut_off().map_err(failed)?;
+                    self.end = Some(End { state: None });
+                }
+            }
+        }
+        Ok(false)
+    }
+}
+
+fn failed(stop: Stop) -> Exit {
+    match stop {
+        Stop::Failed(why) => why.into(),
+        // Nothing is printed, and nobody said how much is enough.
+        Stop::Enough | Stop::ReaderGone => Exit::Code(FAILED),
+    }
+}
+
+/// Plays all of it, to see how long it is.
+fn measure(args: &TopArgs, capture: &Path, input: &mut dyn Read) -> Result<Extent, Exit> {
+    let mut scene = Scene::open(args, capture, input)?;
+    let mut first = None;
+    while scene.end.is_none() {
+        // One finding after the other, until there is a first one.
+        let at = match first {
+            None => Duration::ZERO,
+            Some(_) => Duration::MAX,
+        };
+        scene.go_to(at)?;
+        let latest = scene.board.latest();
+        if first.is_none() && !latest.is_zero() {
+            first = Some(latest);
+        }
+    }
+    let last = scene.board.latest();
+    Ok(Extent {
+        first: first.unwrap_or(last).min(last),
+        last,
+        findings: scene.stages.outcome().findings,
+        is_cut_off: scene.end.is_some_and(|end| end.state.is_none()),
+    })
+}
+
+/// What becomes of a replay.
+enum Next {
+    /// It is over.
+    Quit,
+    /// From the beginning, quickly, to the moment that is wanted.
+    Again,
+}
+
+struct Player {
+    /// By a signal: the terminal is given back in order.
+    is_told_to_end: Arc<AtomicBool>,
+    screen: Screen,
+    app: App,
+    name: String,
+    extent: Extent,
+    /// The moment that is shown.
+    at: Duration,
+    speed: f64,
+    /// When time was looked at last.
+    ticked: Instant,
+}
+
+impl Player {
+    fn play(&mut self, args: &TopArgs, capture: &Path, input: &mut dyn Read) -> Result<Next, Exit> {
+        let mut scene = Scene::open(args, capture, input)?;
+        loop {
+            let is_there = scene.go_to(self.at)?;
+            self.draw(&scene)?;
+            let wait = match is_there {
+                true => REFRESH,
+                false => Duration::ZERO,
+            };
+            if let Some(next) = self.keys(wait, &scene)? {
+                return Ok(next);
+            }
+            if self.is_told_to_end.load(Ordering::Relaxed) {
+                return Ok(Next::Quit);
+            }
+            self.tick(is_there);
+        }
+    }
+
+    /// Time goes on, but not while what should be seen by now is still being read.
+    fn tick(&mut self, is_there: bool) {
+        let passed = self.ticked.elapsed();
+        self.ticked = Instant::now();
+        if is_there && !self.app.is_paused() {
+            let passed = passed.as_secs_f64() * self.speed;
+            let passed = Duration::try_from_secs_f64(passed).unwrap_or_default();
+            self.at = self.at.saturating_add(passed).min(self.extent.last);
+        }
+    }
+
+    fn draw(&mut self, scene: &Scene<'_>) -> Result<(), Exit> {
+        let picture = self.picture(scene);
+        let has_ended = scene.end.is_some() && self.at >= self.extent.last;
+        let is_cut_off = has_ended && self.extent.is_cut_off;
+        let around = Around {
+            source: format!("{}  {}", self.name, scene.facts.kernel),
+            clock: clock(std::time::UNIX_EPOCH + scene.facts.boot_epoch + self.at),
+            state: scene.end.as_ref().and_then(|end| end.state.clone()),
+            playing: Some(Playing {
+                at: self.at.saturating_sub(self.extent.first),
+                length: self.extent.last.saturating_sub(self.extent.first),
+                speed: self.speed,
+                has_ended,
+            }),
+            message: is_cut_off.then(|| "The capture is cut off here".to_owned()),
+            ..Around::default()
+        };
+        self.screen.draw(&mut self.app, &picture, around)?;
+        Ok(())
+    }
+
+    fn picture(&self, scene: &Scene<'_>) -> Picture {
+        scene.board.picture(self.at.max(scene.board.latest()))
+    }
+
+    /// Waits for keys, and takes those that are there.
+    fn keys(&mut self, wait: Duration, scene: &Scene<'_>) -> Result<Option<Next>, Exit> {
+        let mut wait = wait;
+        loop {
+            match event::poll(wait) {
+                Ok(true) => wait = Duration::ZERO,
+                Ok(false) => break,
+                // By a signal, which is looked for next.
+                Err(why) if why.kind() == io::ErrorKind::Interrupted => break,
+                Err(why) => return Err(anyhow::Error::new(why).context("cannot read keys").into()),
+            }
+            let Event::Key(key) = event::read().context("cannot read keys")? else {
+                continue;
+            };
+            let picture = self.picture(scene);
+            let Extent { first, last, .. } = self.extent;
+            let before = self.at;
+            match self.app.key(key, &picture) {
+                Wish::Nothing => {}
+                Wish::Quit => return Ok(Some(Next::Quit)),
+                Wish::Suspend => {
+                    self.screen.suspend()?;
+                    self.ticked = Instant::now();
+                }
+                Wish::Seek(seconds) => {
+                    let by = Duration::from_secs(seconds.unsigned_abs());
+                    let to = match seconds < 0 {
+                        true => self.at.saturating_sub(by),
+                        false => self.at.saturating_add(by),
+                    };
+                    self.at = to.clamp(first, last);
+                }
+                Wish::SeekTo(Edge::Begin) => self.at = first,
+                Wish::SeekTo(Edge::End) => self.at = last,
+                Wish::Speed(faster) => {
+                    let speed = match faster {
+                        Faster::Twice => self.speed * 2.0,
+                        Faster::Half => self.speed / 2.0,
+                    };
+                    self.speed = speed.clamp(SPEEDS.0, SPEEDS.1);
+                }
+            }
+            if self.at < before {
+                return Ok(Some(Next::Again));
+            }
+        }
+        Ok(None)
+    }
+}

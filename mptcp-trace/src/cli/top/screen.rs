@@ -1,0 +1,171 @@
+//! The terminal while `top` draws on it: taken, and given back as it was, whatever happens.
+//!
+//! What others say on stderr meanwhile would stand in the middle of the picture: it is kept, and said when the terminal is
+//! as it was.
+
+use std::{
+    fs::File,
+    io::{self, Read as _, Seek as _, SeekFrom, Stdout, Write as _},
+    panic,
+    sync::{Mutex, Once, PoisonError},
+};
+
+use anyhow::Context as _;
+use ratatui::{
+    Terminal,
+    backend::CrosstermBackend,
+    crossterm::{
+        cursor::Show,
+        execute,
+        terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode},
+    },
+};
+use rustix::{
+    fd::OwnedFd,
+    fs::{MemfdFlags, memfd_create},
+    process::{Signal, kill_current_process_group},
+    stdio::dup2_stderr,
+};
+
+use crate::{
+    sink::escape,
+    top::{
+        app::App,
+        board::Picture,
+        draw::{Around, draw},
+    },
+};
+
+/// Of what was said on stderr meanwhile, so much is said at the end, bytes.
+const SAID_MAX: u64 = 64 * 1024;
+
+/// The terminal is taken: what it takes to give it back.
+static TAKEN: Mutex<Option<Taken>> = Mutex::new(None);
+
+struct Taken {
+    /// Where stderr went, and goes again.
+    stderr: OwnedFd,
+    /// Where it goes meanwhile.
+    said: File,
+}
+
+/// The terminal, as long as it is ours.
+pub(super) struct Screen {
+    terminal: Terminal<CrosstermBackend<Stdout>>,
+    has_colour: bool,
+    falls_over: bool,
+}
+
+impl Screen {
+    /// Takes the terminal; panics once something is drawn if it `falls_over`, for tests.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it cannot be taken.
+    pub(super) fn open(falls_over: bool) -> anyhow::Result<Self> {
+        static HOOK: Once = Once::new();
+        HOOK.call_once(|| {
+            let usual = panic::take_hook();
+            panic::set_hook(Box::new(move |why| {
+                give_back();
+                usual(why);
+            }));
+        });
+        take()?;
+        let terminal = Terminal::new(CrosstermBackend::new(io::stdout()));
+        let terminal = terminal.inspect_err(|_why| give_back());
+        Ok(Self {
+            terminal: terminal.context("cannot draw on the terminal")?,
+            falls_over,
+            has_colour: std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+        })
+    }
+
+    /// Draws.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the terminal has gone.
+    pub(super) fn draw(
+        &mut self,
+        app: &mut App,
+        picture: &Picture,
+        mut around: Around,
+    ) -> anyhow::Result<()> {
+        around.has_colour = self.has_colour;
+        if has_said_something() {
+            let message = "Something was said on stderr: it is shown at the end";
+            around.message.get_or_insert_with(|| message.to_owned());
+        }
+        self.terminal
+            .draw(|frame| draw(frame, app, picture, &around, escape))
+            .context("cannot draw on the terminal")?;
+        assert!(!self.falls_over, "fell over, as --panic asks for");
+        Ok(())
+    }
+
+    /// Puts us aside, as Ctrl-Z does, and comes back with the terminal taken again.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the terminal cannot be taken again.
+    pub(super) fn suspend(&mut self) -> anyhow::Result<()> {
+        give_back();
+        kill_current_process_group(Signal::TSTP).context("cannot stop")?;
+        take()?;
+        self.terminal
+            .clear()
+            .context("cannot draw on the terminal")?;
+        Ok(())
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        give_back();
+    }
+}
+
+fn take() -> anyhow::Result<()> {
+    let stderr = rustix::io::dup(rustix::stdio::stderr()).context("stderr is closed")?;
+    let said = memfd_create("stderr", MemfdFlags::CLOEXEC).context("cannot keep stderr back")?;
+    enable_raw_mode()
+        .context("cannot take the terminal; is it one, and are we in its foreground?")?;
+    let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    if dup2_stderr(&said).is_ok() {
+        *taken = Some(Taken {
+            stderr,
+            said: said.into(),
+        });
+    }
+    drop(taken);
+    execute!(io::stdout(), EnterAlternateScreen)
+        .inspect_err(|_why| give_back())
+        .context("cannot take the terminal")
+}
+
+/// Gives the terminal back; once more does no harm. What fails here cannot be mended: the terminal has gone.
+fn give_back() {
+    let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let Some(Taken { stderr, mut said }) = taken else {
+        return;
+    };
+    let _gone = execute!(io::stdout(), LeaveAlternateScreen, Show);
+    let _gone = disable_raw_mode();
+    let _gone = dup2_stderr(&stderr);
+    let mut text = Vec::new();
+    let kept = said
+        .seek(SeekFrom::Start(0))
+        .and_then(|_start| said.take(SAID_MAX).read_to_end(&mut text));
+    if kept.is_ok() {
+        let _gone = io::stderr().write_all(&text);
+    }
+}
+
+fn has_said_something() -> bool {
+    let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    taken
+        .as_ref()
+        .and_then(|taken| taken.said.metadata().ok())
+        .is_some_and(|kept| kept.len() > 0)
+}

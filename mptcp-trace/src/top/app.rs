@@ -1,0 +1,765 @@
+//! What the reader wants to see: which table, in which order, of whom. Pure: keys in, wishes out; what is shown is a
+//! function of this and of a [`Picture`].
+
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "keys are the terminal's: those that mean nothing here mean nothing"
+)]
+
+use std::{cmp::Ordering, rc::Rc, str::FromStr as _};
+
+use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+
+use super::board::{Picture, Row, SUMS};
+use crate::model::{ConnectionId, Prefix, SumRow};
+
+/// Longest filter, characters.
+const FILTER_MAX: usize = 64;
+
+/// What a key asks of whoever holds the findings.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wish {
+    /// Nothing.
+    Nothing,
+    /// To end.
+    Quit,
+    /// To be put aside, as every program that Ctrl-Z is pressed in.
+    Suspend,
+    /// To go on from where it is, so many seconds later or earlier (a replay).
+    Seek(i64),
+    /// The beginning, or the end (a replay).
+    SeekTo(Edge),
+    /// Twice as fast, or half as fast (a replay).
+    Speed(Faster),
+}
+
+/// The ends of a capture.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Edge {
+    /// Its first finding.
+    Begin,
+    /// Its last one.
+    End,
+}
+
+/// Changes of speed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Faster {
+    /// Twice.
+    Twice,
+    /// Half.
+    Half,
+}
+
+/// Tables.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tab {
+    /// Connections.
+    Connections,
+    /// A table of [`SUMS`].
+    Sums(usize),
+}
+
+impl Tab {
+    /// All of them, in the order of their digits.
+    pub const ALL: [Self; 1 + SUMS.len()] = [
+        Self::Connections,
+        Self::Sums(0),
+        Self::Sums(1),
+        Self::Sums(2),
+    ];
+
+    /// What it is called.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Connections => "Connections",
+            Self::Sums(0) => "Processes",
+            Self::Sums(1) => "Causes",
+            Self::Sums(_) => "Destinations",
+        }
+    }
+
+    fn number(self) -> usize {
+        Self::ALL.iter().position(|tab| *tab == self).unwrap_or(0)
+    }
+
+    /// Orders that it can be in.
+    fn orders(self) -> &'static [Order] {
+        match self {
+            Self::Connections => &[
+                Order::Worst,
+                Order::Latest,
+                Order::Process,
+                Order::Remote,
+                Order::Cause,
+                Order::Questions,
+            ],
+            Self::Sums(_) => &[
+                Order::Fallbacks,
+                Order::Share,
+                Order::Connections,
+                Order::Questions,
+                Order::Name,
+            ],
+        }
+    }
+}
+
+/// Orders of a table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Order {
+    /// Applications that were deceived, then what fell back; the latest first.
+    Worst,
+    /// What was heard of last.
+    Latest,
+    /// By name of the process.
+    Process,
+    /// By the other end.
+    Remote,
+    /// By cause.
+    Cause,
+    /// Who asked most.
+    Questions,
+    /// Most fallbacks.
+    Fallbacks,
+    /// Largest part that fell back.
+    Share,
+    /// Most connections.
+    Connections,
+    /// By name.
+    Name,
+}
+
+impl Order {
+    /// What it is called.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Worst => "worst",
+            Self::Latest => "latest",
+            Self::Process => "process",
+            Self::Remote => "remote",
+            Self::Cause => "cause",
+            Self::Questions => "asked",
+            Self::Fallbacks => "fell back",
+            Self::Share => "share",
+            Self::Connections => "connections",
+            Self::Name => "name",
+        }
+    }
+}
+
+/// What is on top of the tables.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Over {
+    /// Nothing.
+    Nothing,
+    /// The keys.
+    Help,
+    /// One connection, and how far its moments are scrolled.
+    Connection(ConnectionId, usize),
+}
+
+/// How one table is looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Look {
+    /// Index into its orders.
+    order: usize,
+    is_reversed: bool,
+    /// The line that the cursor is on.
+    cursor: usize,
+    /// The first line that is shown.
+    top: usize,
+}
+
+/// What the reader wants to see.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct App {
+    tab: Tab,
+    looks: [Look; Tab::ALL.len()],
+    filter: String,
+    is_typing: bool,
+    is_paused: bool,
+    over: Over,
+    is_replay: bool,
+    /// Lines of the table when it was drawn last.
+    height: usize,
+}
+
+impl App {
+    /// What is seen at first.
+    #[must_use]
+    pub fn new(is_replay: bool) -> Self {
+        Self {
+            tab: Tab::Connections,
+            looks: [Look::default(); Tab::ALL.len()],
+            filter: String::new(),
+            is_typing: false,
+            is_paused: false,
+            over: Over::Nothing,
+            is_replay,
+            height: 1,
+        }
+    }
+
+    /// The table.
+    #[must_use]
+    pub fn tab(&self) -> Tab {
+        self.tab
+    }
+
+    /// What is on top of it.
+    #[must_use]
+    pub fn over(&self) -> Over {
+        self.over
+    }
+
+    /// What was typed to leave others out, and whether it is being typed.
+    #[must_use]
+    pub fn filter(&self) -> (&str, bool) {
+        (&self.filter, self.is_typing)
+    }
+
+    /// The picture stands still.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.is_paused
+    }
+
+    /// It plays a capture.
+    #[must_use]
+    pub fn is_replay(&self) -> bool {
+        self.is_replay
+    }
+
+    /// The order of the table, and whether it is turned round.
+    #[must_use]
+    pub fn order(&self) -> (Order, bool) {
+        let look = self.look();
+        let order = self.tab.orders().get(look.order).copied();
+        (order.unwrap_or(Order::Name), look.is_reversed)
+    }
+
+    fn look(&self) -> Look {
+        self.looks
+            .get(self.tab.number())
+            .copied()
+            .unwrap_or_default()
+    }
+
+    fn change(&mut self, change: impl FnOnce(&mut Look)) {
+        if let Some(look) = self.looks.get_mut(self.tab.number()) {
+            change(look);
+        }
+    }
+
+    /// A table of so many lines is drawn in so much room: which of them is the first, and which the cursor is on.
+    pub fn scroll(&mut self, lines: usize, height: usize) -> (usize, usize) {
+        self.height = height.max(1);
+        let height = self.height;
+        self.change(|look| {
+            look.cursor = look.cursor.min(lines.saturating_sub(1));
+            look.top = look.top.min(look.cursor);
+            if look.cursor >= look.top + height {
+                look.top = look.cursor + 1 - height;
+            }
+            look.top = look.top.min(lines.saturating_sub(height));
+        });
+        let look = self.look();
+        (look.top, look.cursor)
+    }
+
+    /// The moments of a connection are drawn, so many lines in so much room: which is the first.
+    pub fn scroll_moments(&mut self, lines: usize, height: usize) -> usize {
+        self.height = height.max(1);
+        match &mut self.over {
+            Over::Connection(_, top) => {
+                *top = (*top).min(lines.saturating_sub(height));
+                *top
+            }
+            Over::Nothing | Over::Help => 0,
+        }
+    }
+
+    /// Takes a key.
+    pub fn key(&mut self, key: KeyEvent, picture: &Picture) -> Wish {
+        if key.kind == KeyEventKind::Release {
+            return Wish::Nothing;
+        }
+        let with_control = key.modifiers.contains(KeyModifiers::CONTROL);
+        match key.code {
+            KeyCode::Char('c') if with_control => Wish::Quit,
+            KeyCode::Char('z') if with_control => Wish::Suspend,
+            KeyCode::Char(_) if with_control => Wish::Nothing,
+            code if self.is_typing => {
+                self.type_filter(code);
+                Wish::Nothing
+            }
+            code => match self.over {
+                Over::Nothing => self.command(code, picture),
+                Over::Help => {
+                    self.over = Over::Nothing;
+                    Wish::Nothing
+                }
+                Over::Connection(id, top) => self.look_closer(code, id, top),
+            },
+        }
+    }
+
+    fn type_filter(&mut self, code: KeyCode) {
+        match code {
+            KeyCode::Enter => self.is_typing = false,
+            KeyCode::Esc => {
+                self.is_typing = false;
+                self.filter.clear();
+            }
+            KeyCode::Backspace => {
+                self.filter.pop();
+            }
+            KeyCode::Char(character) if self.filter.chars().count() < FILTER_MAX => {
+                self.filter.push(character);
+            }
+            _ => {}
+        }
+        self.change(|look| look.cursor = 0);
+    }
+
+    /// A key that is understood in a table and over one connection.
+    fn anywhere(&mut self, code: KeyCode) -> Wish {
+        match code {
+            KeyCode::Char(' ' | 'p') => self.is_paused = !self.is_paused,
+            KeyCode::Char('?' | 'h') | KeyCode::F(1) => self.over = Over::Help,
+            KeyCode::Right if self.is_replay => return Wish::Seek(10),
+            KeyCode::Left if self.is_replay => return Wish::Seek(-10),
+            KeyCode::Char(']') if self.is_replay => return Wish::Seek(60),
+            KeyCode::Char('[') if self.is_replay => return Wish::Seek(-60),
+            KeyCode::Char('0') if self.is_replay => return Wish::SeekTo(Edge::Begin),
+            KeyCode::Char('$') if self.is_replay => return Wish::SeekTo(Edge::End),
+            KeyCode::Char('+' | '=') if self.is_replay => return Wish::Speed(Faster::Twice),
+            KeyCode::Char('-') if self.is_replay => return Wish::Speed(Faster::Half),
+            _ => {}
+        }
+        Wish::Nothing
+    }
+
+    fn command(&mut self, code: KeyCode, picture: &Picture) -> Wish {
+        let page = self.height;
+        match code {
+            KeyCode::Char('q') => return Wish::Quit,
+            KeyCode::Esc if !self.filter.is_empty() => self.filter.clear(),
+            KeyCode::Char('/' | 'f') => self.is_typing = true,
+            KeyCode::Char('s') => {
+                let orders = self.tab.orders().len();
+                self.change(|look| look.order = (look.order + 1) % orders);
+            }
+            KeyCode::Char('r') => self.change(|look| look.is_reversed = !look.is_reversed),
+            KeyCode::Tab => self.turn_to(self.tab.number() + 1),
+            KeyCode::BackTab => self.turn_to(self.tab.number() + Tab::ALL.len() - 1),
+            KeyCode::Char(digit @ '1'..='4') => self.turn_to(digit as usize - '1' as usize),
+            KeyCode::Down | KeyCode::Char('j') => self.change(|look| look.cursor += 1),
+            KeyCode::Up | KeyCode::Char('k') => {
+                self.change(|look| look.cursor = look.cursor.saturating_sub(1));
+            }
+            KeyCode::PageDown => self.change(|look| look.cursor += page),
+            KeyCode::PageUp => self.change(|look| look.cursor = look.cursor.saturating_sub(page)),
+            KeyCode::Home | KeyCode::Char('g') => self.change(|look| look.cursor = 0),
+            KeyCode::End | KeyCode::Char('G') => self.change(|look| look.cursor = usize::MAX / 2),
+            KeyCode::Enter => self.drill_down(picture),
+            other => return self.anywhere(other),
+        }
+        Wish::Nothing
+    }
+
+    fn turn_to(&mut self, number: usize) {
+        if let Some(tab) = Tab::ALL.get(number % Tab::ALL.len()) {
+            self.tab = *tab;
+        }
+    }
+
+    /// From a line of sums to its connections, from a connection to its life.
+    fn drill_down(&mut self, picture: &Picture) {
+        let cursor = self.look().cursor;
+        match self.tab {
+            Tab::Connections => {
+                let rows = self.connections(picture);
+                // The cursor may not have been drawn since the table became shorter.
+                if let Some(row) = rows.get(cursor).or_else(|| rows.last()) {
+                    self.over = Over::Connection(row.id, 0);
+                }
+            }
+            Tab::Sums(table) => {
+                let rows = self.sums(table, picture);
+                if let Some(row) = rows.get(cursor).or_else(|| rows.last()) {
+                    self.filter = row.key.chars().take(FILTER_MAX).collect();
+                    self.tab = Tab::Connections;
+                    self.change(|look| look.cursor = 0);
+                }
+            }
+        }
+    }
+
+    fn look_closer(&mut self, code: KeyCode, id: ConnectionId, top: usize) -> Wish {
+        let page = self.height;
+        let top = match code {
+            KeyCode::Char('q') | KeyCode::Esc | KeyCode::Backspace | KeyCode::Enter => {
+                self.over = Over::Nothing;
+                return Wish::Nothing;
+            }
+            KeyCode::Down | KeyCode::Char('j') => top + 1,
+            KeyCode::Up | KeyCode::Char('k') => top.saturating_sub(1),
+            KeyCode::PageDown => top + page,
+            KeyCode::PageUp => top.saturating_sub(page),
+            KeyCode::Home | KeyCode::Char('g') => 0,
+            KeyCode::End | KeyCode::Char('G') => usize::MAX / 2,
+            other => return self.anywhere(other),
+        };
+        self.over = Over::Connection(id, top);
+        Wish::Nothing
+    }
+
+    /// The connections that are wanted, in the order that is wanted.
+    #[must_use]
+    pub fn connections(&self, picture: &Picture) -> Vec<Rc<Row>> {
+        let words = Words::of(&self.filter);
+        let mut rows: Vec<Rc<Row>> = picture
+            .rows
+            .iter()
+            .filter(|row| words.match_row(row))
+            .cloned()
+            .collect();
+        let (order, is_reversed) = self.order();
+        rows.sort_by(|one, other| {
+            let ordered = compare_rows(order, one, other);
+            // No line jumps about only because two are equal.
+            turned(ordered, is_reversed).then_with(|| key_of(one).cmp(&key_of(other)))
+        });
+        rows
+    }
+
+    /// The lines of a table of sums that are wanted, in the order that is wanted.
+    #[must_use]
+    pub fn sums(&self, table: usize, picture: &Picture) -> Vec<SumRow> {
+        let words = Words::of(&self.filter);
+        let Some(sums) = picture.sums.get(table) else {
+            return Vec::new();
+        };
+        let mut rows: Vec<SumRow> = sums
+            .rows
+            .iter()
+            .filter(|row| words.match_text(&row.key.to_lowercase()))
+            .cloned()
+            .collect();
+        let (order, is_reversed) = self.order();
+        rows.sort_by(|one, other| {
+            let ordered = compare_sums(order, one, other);
+            turned(ordered, is_reversed).then_with(|| one.key.cmp(&other.key))
+        });
+        rows
+    }
+}
+
+fn turned(ordered: Ordering, is_reversed: bool) -> Ordering {
+    match is_reversed {
+        true => ordered.reverse(),
+        false => ordered,
+    }
+}
+
+fn key_of(row: &Row) -> (u64, u128) {
+    (row.id.socket.0, row.id.born_at.as_nanos())
+}
+
+fn compare_rows(order: Order, one: &Row, other: &Row) -> Ordering {
+    let latest = || other.heard_at.cmp(&one.heard_at);
+    let comm = |row: &Row| row.process.as_ref().map(|it| (it.comm.clone(), it.pid));
+    match order {
+        Order::Process => comm(one).cmp(&comm(other)).then_with(latest),
+        Order::Remote => one.remote.cmp(&other.remote).then_with(latest),
+        Order::Cause => {
+            // What has no cause comes last.
+            let cause = |row: &Row| (row.cause.is_none(), row.cause.clone());
+            cause(one).cmp(&cause(other)).then_with(latest)
+        }
+        Order::Questions => other.questions.cmp(&one.questions).then_with(latest),
+        Order::Worst => {
+            let badness = |row: &Row| (row.is_deceived(), row.fell_back == Some(true));
+            badness(other).cmp(&badness(one)).then_with(latest)
+        }
+        Order::Latest | Order::Fallbacks | Order::Share | Order::Connections | Order::Name => {
+            latest()
+        }
+    }
+}
+
+fn compare_sums(order: Order, one: &SumRow, other: &SumRow) -> Ordering {
+    let (one_sum, other_sum) = (&one.sum, &other.sum);
+    let fallbacks = || other_sum.fallbacks.cmp(&one_sum.fallbacks);
+    match order {
+        Order::Share => {
+            // Of the same part the larger number, which is the surer one.
+            let share = |row: &SumRow| row.sum.share().unwrap_or(-1.0);
+            share(other).total_cmp(&share(one)).then_with(fallbacks)
+        }
+        Order::Connections => other_sum.connections.cmp(&one_sum.connections),
+        Order::Questions => other_sum.questions.cmp(&one_sum.questions),
+        Order::Name => Ordering::Equal,
+        Order::Fallbacks
+        | Order::Worst
+        | Order::Latest
+        | Order::Process
+        | Order::Remote
+        | Order::Cause => fallbacks(),
+    }
+}
+
+/// The words of a filter: all of them must match, those behind a `!` must not.
+#[derive(Debug)]
+struct Words {
+    words: Vec<(bool, String, Option<Prefix>)>,
+}
+
+impl Words {
+    fn of(filter: &str) -> Self {
+        let word = |word: &str| {
+            let (is_wanted, word) = match word.strip_prefix('!') {
+                Some(word) => (false, word),
+                None => (true, word),
+            };
+            // An address alone is found as it is written; a network has to be reckoned.
+            let network = word
+                .contains('/')
+                .then(|| Prefix::from_str(word).ok())
+                .flatten();
+            (is_wanted, word.to_lowercase(), network)
+        };
+        Self {
+            words: filter
+                .split_whitespace()
+                .map(word)
+                .filter(|(_, word, _)| !word.is_empty())
+                .collect(),
+        }
+    }
+
+    fn match_text(&self, text: &str) -> bool {
+        self.words
+            .iter()
+            .all(|(is_wanted, word, _)| text.contains(word.as_str()) == *is_wanted)
+    }
+
+    fn match_row(&self, row: &Row) -> bool {
+        if self.words.is_empty() {
+            return true;
+        }
+        let text = haystack(row);
+        self.words.iter().all(|(is_wanted, word, network)| {
+            let is_in =
+                |network: &Prefix| network.contains(row.remote) || network.contains(row.local);
+            let matches = network.as_ref().is_some_and(is_in) || text.contains(word.as_str());
+            matches == *is_wanted
+        })
+    }
+}
+
+/// Everything of a connection that is shown, in small letters.
+fn haystack(row: &Row) -> String {
+    let (comm, pid) = row
+        .process
+        .as_ref()
+        .map_or(("?", 0), |process| (process.comm.as_str(), process.pid));
+    format!(
+        "{} {comm} {pid} {} {} {} {} {} {}",
+        row.state(),
+        row.local,
+        row.remote,
+        row.cause.as_deref().unwrap_or_default(),
+        row.verdict.map_or("", |verdict| verdict.name()),
+        row.cgroup.as_deref().unwrap_or_default(),
+        row.netns,
+    )
+    .to_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        model::{Verdict, fixture::Row as Fixture},
+        top::board::{Board, Limits},
+    };
+
+    fn picture() -> Picture {
+        let rows = [
+            Fixture {
+                address: 1,
+                at_ms: 10,
+                comm: "curl",
+                remote: "192.0.2.7:443",
+                ..Fixture::default()
+            },
+            Fixture {
+                address: 2,
+                at_ms: 20,
+                comm: "Nginx",
+                pid: 8,
+                remote: "198.51.100.9:80",
+                cause: Some("MPCapableFallbackSYNACK"),
+                ..Fixture::default()
+            },
+        ];
+        let mut board = Board::new(Limits::STATED);
+        for row in rows {
+            board.take(&row.connection(), &|_id| None);
+        }
+        let misled = Fixture {
+            address: 3,
+            at_ms: 5,
+            comm: "mail",
+            pid: 9,
+            verdict: Some(Verdict::Misled),
+            ..Fixture::default()
+        };
+        board.take(&misled.query(), &|_id| None);
+        board.picture(Duration::from_secs(1))
+    }
+
+    fn press(app: &mut App, picture: &Picture, keys: &str) -> Wish {
+        let mut wish = Wish::Nothing;
+        for key in keys.chars() {
+            let code = match key {
+                '\n' => KeyCode::Enter,
+                '\u{1b}' => KeyCode::Esc,
+                '\u{8}' => KeyCode::Backspace,
+                '\t' => KeyCode::Tab,
+                '^' => KeyCode::Up,
+                'v' => KeyCode::Down,
+                '<' => KeyCode::Left,
+                '>' => KeyCode::Right,
+                other => KeyCode::Char(other),
+            };
+            wish = app.key(KeyEvent::from(code), picture);
+        }
+        wish
+    }
+
+    fn shown(app: &App, picture: &Picture) -> Vec<String> {
+        app.connections(picture)
+            .iter()
+            .map(|row| row.process.as_ref().unwrap().comm.clone())
+            .collect()
+    }
+
+    #[test]
+    fn the_worst_comes_first_and_any_order_can_be_turned_round() {
+        let picture = picture();
+        let check = |keys: &str, want: [&str; 3]| {
+            let mut app = App::new(false);
+            press(&mut app, &picture, keys);
+            assert_eq!(shown(&app, &picture), want, "{keys}");
+        };
+        check("", ["mail", "Nginx", "curl"]);
+        check("r", ["curl", "Nginx", "mail"]);
+        check("s", ["Nginx", "curl", "mail"]);
+        check("ss", ["Nginx", "curl", "mail"]);
+        check("sssr", ["Nginx", "mail", "curl"]);
+        check("ssssss", ["mail", "Nginx", "curl"]);
+    }
+
+    #[test]
+    fn a_filter_works_while_it_is_typed_and_goes_with_escape() {
+        let picture = picture();
+        let check = |keys: &str, want: &[&str]| {
+            let mut app = App::new(false);
+            press(&mut app, &picture, keys);
+            assert_eq!(shown(&app, &picture), want, "{keys}");
+        };
+        check("/nginx", &["Nginx"]);
+        check("/nginx\u{8}\u{8}\u{8}\u{8}\u{8}443", &["mail", "curl"]);
+        check("/192.0.2.0/24", &["mail", "curl"]);
+        check("/!mail fell", &["Nginx", "curl"]);
+        check("/synack\n", &["Nginx"]);
+        check("/misled", &["mail"]);
+        check("/nothing at all", &[]);
+        check("/nginx\u{1b}", &["mail", "Nginx", "curl"]);
+        check("/nginx\n\u{1b}", &["mail", "Nginx", "curl"]);
+        // A letter that is typed is no command.
+        let mut app = App::new(false);
+        assert_eq!(press(&mut app, &picture, "/q"), Wish::Nothing);
+        assert_eq!(press(&mut app, &picture, "\nq"), Wish::Quit);
+    }
+
+    #[test]
+    fn enter_leads_from_sums_to_connections_to_one_life_and_back() {
+        let picture = picture();
+        let mut app = App::new(false);
+        press(&mut app, &picture, "2");
+        assert_eq!(app.tab(), Tab::Sums(0));
+        assert_eq!(app.sums(0, &picture)[0].key, "Nginx 8");
+        press(&mut app, &picture, "\n");
+        assert_eq!(
+            (app.tab(), app.filter()),
+            (Tab::Connections, ("Nginx 8", false))
+        );
+        assert_eq!(shown(&app, &picture), ["Nginx"]);
+        press(&mut app, &picture, "\n");
+        assert!(matches!(app.over(), Over::Connection(id, 0) if id.socket.0 == 2));
+        assert_eq!(press(&mut app, &picture, "vvq"), Wish::Nothing);
+        assert_eq!(app.over(), Over::Nothing);
+        assert_eq!(press(&mut app, &picture, "\u{1b}4\n"), Wish::Nothing);
+        assert_eq!(app.filter().0, "192.0.2.0/24");
+        assert_eq!(shown(&app, &picture), ["mail", "curl"]);
+    }
+
+    #[test]
+    fn the_cursor_stays_in_the_table_and_the_table_in_the_window() {
+        let picture = picture();
+        let mut app = App::new(false);
+        assert_eq!(app.scroll(3, 2), (0, 0));
+        press(&mut app, &picture, "vv");
+        assert_eq!(app.scroll(3, 2), (1, 2));
+        press(&mut app, &picture, "v");
+        assert_eq!(app.scroll(3, 2), (1, 2));
+        press(&mut app, &picture, "^^");
+        assert_eq!(app.scroll(3, 2), (0, 0));
+        press(&mut app, &picture, "G");
+        assert_eq!(app.scroll(100, 10), (90, 99));
+        // The window grows, then the table shrinks, then there is no room at all.
+        assert_eq!(app.scroll(100, 50), (50, 99));
+        assert_eq!(app.scroll(3, 10), (0, 2));
+        assert_eq!(app.scroll(0, 0), (0, 0));
+    }
+
+    #[test]
+    fn only_a_replay_has_a_time_to_travel_in() {
+        let picture = picture();
+        for (keys, want) in [
+            (">", Wish::Seek(10)),
+            ("<", Wish::Seek(-10)),
+            ("]", Wish::Seek(60)),
+            ("0", Wish::SeekTo(Edge::Begin)),
+            ("$", Wish::SeekTo(Edge::End)),
+            ("+", Wish::Speed(Faster::Twice)),
+            ("-", Wish::Speed(Faster::Half)),
+            ("\n>", Wish::Seek(10)),
+        ] {
+            assert_eq!(press(&mut App::new(true), &picture, keys), want, "{keys}");
+            let live = press(&mut App::new(false), &picture, keys);
+            assert_eq!(live, Wish::Nothing, "{keys}");
+        }
+    }
+
+    #[test]
+    fn control_keys_work_even_while_something_is_typed() {
+        let picture = picture();
+        let control = |character| KeyEvent::new(KeyCode::Char(character), KeyModifiers::CONTROL);
+        let mut app = App::new(false);
+        press(&mut app, &picture, "/");
+        assert_eq!(app.key(control('z'), &picture), Wish::Suspend);
+        assert_eq!(app.key(control('c'), &picture), Wish::Quit);
+        assert_eq!(app.key(control('x'), &picture), Wish::Nothing);
+        assert_eq!(app.filter(), ("", true));
+    }
+}

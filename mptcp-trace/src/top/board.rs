@@ -1,0 +1,742 @@
+//! Findings -> what `top` shows of them. Pure, and bounded: beyond [`Limits`] the connection that nothing was heard of for
+//! longest is forgotten, and of one connection the oldest moments but the first.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashMap, VecDeque},
+    net::SocketAddr,
+    rc::Rc,
+    time::Duration,
+};
+
+use crate::{
+    model::{
+        By, Connection, ConnectionId, ConnectionKind, Finding, Judgement, Process, Protocol, Side,
+        Socket, SocketId, Subject, SumTable, Verdict, short,
+    },
+    observe::Observer,
+    tally::Tally,
+};
+
+/// How much is remembered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Connections.
+    pub connections: usize,
+    /// Moments of one connection.
+    pub moments: usize,
+}
+
+impl Limits {
+    /// What a run has: about 20 MB if all of it is needed.
+    pub const STATED: Self = Self {
+        connections: 8192,
+        moments: 48,
+    };
+}
+
+/// Seconds of which it is remembered how many fallbacks they had.
+pub const SECONDS: usize = 600;
+
+/// What the sums are by, in the order of [`Picture::sums`].
+pub const SUMS: [By; 3] = By::USUAL;
+
+/// Something that happened to a connection.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Moment {
+    /// When, on `CLOCK_BOOTTIME`.
+    pub at: Duration,
+    /// Which kind of thing.
+    pub kind: MomentKind,
+    /// What, in words.
+    pub words: String,
+}
+
+/// Kinds of moments.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MomentKind {
+    /// The connection began.
+    Begin,
+    /// It fell back.
+    Fallback,
+    /// Its application asked, or was refused something.
+    Asked,
+    /// What was concluded when it ended.
+    End,
+    /// Something else.
+    Other,
+}
+
+/// What is known of a connection.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Row {
+    /// Which one.
+    pub id: ConnectionId,
+    /// Who holds it, or asked about it last.
+    pub process: Option<Process>,
+    /// Its control group.
+    pub cgroup: Option<String>,
+    /// Network namespace.
+    pub netns: u32,
+    /// The application's socket is MPTCP, whatever became of it.
+    pub is_mptcp: bool,
+    /// This end.
+    pub local: SocketAddr,
+    /// The other end.
+    pub remote: SocketAddr,
+    /// Which end opened it.
+    pub side: Option<Side>,
+    /// It has fallen back; none if nobody knows.
+    pub fell_back: Option<bool>,
+    /// Why.
+    pub cause: Option<String>,
+    /// The last thing that was concluded of it.
+    pub verdict: Option<Verdict>,
+    /// How often its application asked.
+    pub questions: u64,
+    /// What it was told last.
+    pub answer: Option<&'static str>,
+    /// It has ended.
+    pub is_closed: bool,
+    /// When something was heard of it last, on `CLOCK_BOOTTIME`.
+    pub heard_at: Duration,
+    /// What happened to it, in the order of time.
+    pub moments: VecDeque<Moment>,
+    /// Moments that were forgotten.
+    pub forgotten: u64,
+    /// Order of the last change among all rows.
+    turn: u64,
+}
+
+/// All that is on the screen, as it was at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Picture {
+    /// Connections, in no order.
+    pub rows: Vec<Rc<Row>>,
+    /// Sums by [`SUMS`].
+    pub sums: Vec<SumTable>,
+    /// Numbers of the head.
+    pub totals: Totals,
+    /// Fallbacks in each second up to now, the last one last.
+    pub rate: Vec<u64>,
+    /// The moment, on `CLOCK_BOOTTIME`.
+    pub now: Duration,
+}
+
+/// Numbers of the head.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Totals {
+    /// Findings.
+    pub findings: u64,
+    /// Different connections.
+    pub connections: u64,
+    /// Of these, fallen back.
+    pub fallbacks: u64,
+    /// Questions.
+    pub questions: u64,
+    /// Applications that believe something wrong: answers and last words with such a verdict.
+    pub deceived: u64,
+    /// Options and sockets that were refused.
+    pub refusals: u64,
+    /// Connections that are not among the rows any more.
+    pub forgotten: u64,
+}
+
+/// The findings so far.
+#[derive(Debug)]
+pub struct Board {
+    limits: Limits,
+    rows: HashMap<ConnectionId, Rc<Row>>,
+    /// Which of the lives of a socket is known.
+    lives: HashMap<SocketId, ConnectionId>,
+    /// The one that was heard of longest ago first.
+    order: BTreeMap<u64, ConnectionId>,
+    turn: u64,
+    tallies: [Tally; SUMS.len()],
+    rate: Rate,
+    totals: Totals,
+    latest: Duration,
+}
+
+/// A board that the stages write to and the screen reads.
+#[derive(Clone, Debug)]
+pub struct Shared(Rc<RefCell<Board>>);
+
+impl Shared {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self(Rc::new(RefCell::new(Board::new(limits))))
+    }
+
+    /// What is so at this moment.
+    #[must_use]
+    pub fn picture(&self, now: Duration) -> Picture {
+        self.0.borrow().picture(now)
+    }
+
+    /// When the last thing happened that a finding told of.
+    #[must_use]
+    pub fn latest(&self) -> Duration {
+        self.0.borrow().latest
+    }
+}
+
+impl Observer for Shared {
+    fn finding<'a>(&mut self, finding: &'a Finding, path_of: &dyn Fn(u64) -> Option<&'a str>) {
+        self.0.borrow_mut().take(finding, path_of);
+    }
+}
+
+impl Board {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            rows: HashMap::new(),
+            lives: HashMap::new(),
+            order: BTreeMap::new(),
+            turn: 0,
+            tallies: SUMS.map(Tally::new),
+            rate: Rate::default(),
+            totals: Totals::default(),
+            latest: Duration::ZERO,
+        }
+    }
+
+    /// Takes a finding. `path_of` knows paths of control groups that the finding does not.
+    pub fn take<'a>(&mut self, finding: &'a Finding, path_of: &dyn Fn(u64) -> Option<&'a str>) {
+        for tally in &mut self.tallies {
+            tally.add(finding, path_of);
+        }
+        let subject = Subject::of(finding);
+        let at = happened(finding);
+        self.latest = self.latest.max(at);
+        self.totals.findings += 1;
+        self.totals.questions += u64::from(subject.is_question);
+        self.totals.refusals += u64::from(subject.is_refusal);
+        self.totals.deceived += u64::from(subject.verdict.is_some_and(deceives));
+        if subject.falls_at.is_some() {
+            self.rate.add(at);
+        }
+        if let Some(socket) = subject.socket
+            && !subject.is_listener()
+        {
+            self.note(finding, &subject, socket, at, path_of);
+        }
+    }
+
+    fn note<'a>(
+        &mut self,
+        finding: &'a Finding,
+        subject: &Subject<'a>,
+        socket: &Socket,
+        at: Duration,
+        path_of: &dyn Fn(u64) -> Option<&'a str>,
+    ) {
+        let id = match self.lives.get(&socket.id) {
+            // What was refused does not say which life of the socket it was about.
+            Some(life) if subject.is_refusal => *life,
+            None if subject.is_refusal => return,
+            Some(_) | None => ConnectionId {
+                socket: socket.id,
+                born_at: subject.born_at.unwrap_or_default(),
+            },
+        };
+        let known = self.rows.contains_key(&id);
+        self.turn += 1;
+        let turn = self.turn;
+        if !known {
+            self.totals.connections += 1;
+            self.make_room();
+            self.rows.insert(id, Rc::new(Row::new(id, socket, at)));
+            self.lives.insert(id.socket, id);
+        }
+        let Some(row) = self.rows.get_mut(&id).map(Rc::make_mut) else {
+            return;
+        };
+        self.order.remove(&row.turn);
+        self.order.insert(turn, id);
+        row.turn = turn;
+        row.heard_at = row.heard_at.max(at);
+        let had_fallen = row.fell_back == Some(true);
+        row.learn(subject, socket, path_of);
+        row.happens(finding, at, self.limits.moments);
+        self.totals.fallbacks += u64::from(!had_fallen && row.fell_back == Some(true));
+    }
+
+    fn make_room(&mut self) {
+        while self.rows.len() >= self.limits.connections.max(1) {
+            let Some((_, oldest)) = self.order.pop_first() else {
+                return;
+            };
+            self.rows.remove(&oldest);
+            if self.lives.get(&oldest.socket) == Some(&oldest) {
+                self.lives.remove(&oldest.socket);
+            }
+            self.totals.forgotten += 1;
+        }
+    }
+
+    /// What is so at this moment.
+    #[must_use]
+    pub fn picture(&self, now: Duration) -> Picture {
+        Picture {
+            rows: self.rows.values().cloned().collect(),
+            sums: self.tallies.iter().map(Tally::table).collect(),
+            totals: self.totals,
+            rate: self.rate.until(now),
+            now,
+        }
+    }
+}
+
+/// True for verdicts of which the application is the victim: it believes something that is not so.
+#[must_use]
+pub fn deceives(verdict: Verdict) -> bool {
+    match verdict {
+        Verdict::Stale | Verdict::Misled | Verdict::Contradicted => true,
+        Verdict::Explained
+        | Verdict::PlainTcp
+        | Verdict::StillMptcp
+        | Verdict::TooEarly
+        | Verdict::NeverAsked
+        | Verdict::Unexplained
+        | Verdict::Unsupported => false,
+    }
+}
+
+/// When a finding happened, on `CLOCK_BOOTTIME`.
+fn happened(finding: &Finding) -> Duration {
+    match finding {
+        Finding::Query(event) => event.query.answered_at(),
+        Finding::Connection(event) => event.connection.at,
+        Finding::Verdict(event) => event.at,
+        Finding::Refusal(event) => event.refusal.at,
+    }
+}
+
+impl Row {
+    fn new(id: ConnectionId, socket: &Socket, at: Duration) -> Self {
+        let mut row = Self {
+            id,
+            process: None,
+            cgroup: None,
+            netns: socket.netns,
+            is_mptcp: socket.protocol == Protocol::Mptcp,
+            local: socket.local,
+            remote: socket.remote,
+            side: None,
+            fell_back: None,
+            cause: None,
+            verdict: None,
+            questions: 0,
+            answer: None,
+            is_closed: false,
+            heard_at: at,
+            moments: VecDeque::new(),
+            forgotten: 0,
+            turn: 0,
+        };
+        if !id.born_at.is_zero() {
+            row.moments.push_back(Moment {
+                at: id.born_at,
+                kind: MomentKind::Begin,
+                words: "the socket was made, or first seen".to_owned(),
+            });
+        }
+        row
+    }
+
+    fn learn<'a>(
+        &mut self,
+        subject: &Subject<'a>,
+        socket: &Socket,
+        path_of: &dyn Fn(u64) -> Option<&'a str>,
+    ) {
+        if let Some(process) = subject.process {
+            let cgroup = subject.cgroup.or_else(|| path_of(process.cgroup_id));
+            if let Some(cgroup) = cgroup
+                && self.cgroup.as_deref() != Some(cgroup)
+            {
+                self.cgroup = Some(cgroup.to_owned());
+            }
+            if self.process.as_ref() != Some(process) {
+                self.process = Some(process.clone());
+            }
+        }
+        // What has ended, or is not connected yet, has no other end.
+        if !socket.remote.ip().is_unspecified() {
+            self.remote = socket.remote;
+        }
+        if !socket.local.ip().is_unspecified() || self.local.ip().is_unspecified() {
+            self.local = socket.local;
+        }
+        self.questions += u64::from(subject.is_question);
+        if subject.has_fallen {
+            self.fell_back = Some(true);
+            if let Some(cause) = subject.cause {
+                self.cause = Some(cause.to_owned());
+            }
+        }
+        self.verdict = subject.verdict.or(self.verdict);
+    }
+
+    fn happens(&mut self, finding: &Finding, at: Duration, moments_max: usize) {
+        match finding {
+            Finding::Query(event) => {
+                let query = &event.query;
+                self.connected(query.connected_at);
+                if self.fell_back.is_none() {
+                    self.fell_back = query.fell_back;
+                }
+                self.answer = query.answer.word();
+                let answer = match (query.answer.word(), query.answer.errno()) {
+                    (Some(word), None) => word.to_owned(),
+                    (Some(word), Some(errno)) => format!("{word} ({errno})"),
+                    (None, _) => "nobody knows what".to_owned(),
+                };
+                let concluded = event.judgement.as_ref().map(concluded).unwrap_or_default();
+                let again = match event.repeats {
+                    0 => String::new(),
+                    more => format!(", the answer before {more} times more"),
+                };
+                let words = format!(
+                    "asked {}, told {answer}{concluded}{again}",
+                    query.api.name()
+                );
+                self.moment(at, MomentKind::Asked, words, moments_max);
+            }
+            Finding::Connection(event) => self.connection(&event.connection, at, moments_max),
+            Finding::Verdict(event) => {
+                self.is_closed = true;
+                let judgement = &event.judgement;
+                let doubt = event.doubt.as_deref();
+                let doubt = doubt.map(|doubt| format!("; in doubt: {doubt}"));
+                let words = format!(
+                    "ended ({}): {}, {}{}",
+                    event.closed_by.name(),
+                    judgement.verdict.name(),
+                    judgement.sentence,
+                    doubt.unwrap_or_default()
+                );
+                self.moment(at, MomentKind::End, words, moments_max);
+            }
+            Finding::Refusal(event) => {
+                let refusal = &event.refusal;
+                let words = format!(
+                    "{} {}: {}, {}",
+                    refusal.call(),
+                    refusal.option().unwrap_or("an option"),
+                    refusal.errno,
+                    refusal.why()
+                );
+                self.moment(at, MomentKind::Asked, words, moments_max);
+            }
+        }
+    }
+
+    fn connection(&mut self, connection: &Connection, at: Duration, moments_max: usize) {
+        self.side = connection.side.or(self.side);
+        let connected_at = connection
+            .since_connect
+            .map(|since| at.saturating_sub(since));
+        self.connected(connected_at);
+        let cause = connection.cause.as_deref().unwrap_or("cause unknown");
+        let (kind, words) = match connection.kind {
+            ConnectionKind::Fallback => {
+                let mut words = format!("FELL BACK: {cause} ({})", connection.known.name());
+                if let Some(stage) = connection.stage {
+                    words.push_str(", by the ");
+                    words.push_str(stage.name());
+                }
+                if let Some((sent, received)) = connection.bytes.filter(|both| *both != (0, 0)) {
+                    words.push_str(&format!(
+                        ", {sent} B sent and {received} B received by then"
+                    ));
+                }
+                (MomentKind::Fallback, words)
+            }
+            ConnectionKind::Refused => (
+                MomentKind::Fallback,
+                format!("was not allowed to fall back any more: {cause}; the subflow is reset"),
+            ),
+            ConnectionKind::Plain => {
+                self.is_mptcp = false;
+                (
+                    MomentKind::Begin,
+                    "accepted from a client that did not ask for MPTCP".to_owned(),
+                )
+            }
+            ConnectionKind::Existing => {
+                self.fell_back = connection.fell_back.or(self.fell_back);
+                (
+                    MomentKind::Begin,
+                    "was there before tracing began".to_owned(),
+                )
+            }
+            ConnectionKind::Blackhole => (
+                MomentKind::Other,
+                format!(
+                    "MPTCP is switched off in its network namespace for {}",
+                    connection
+                        .off_for
+                        .map_or_else(|| "a while".to_owned(), short)
+                ),
+            ),
+            ConnectionKind::Accepted => (MomentKind::Other, "was accepted".to_owned()),
+            ConnectionKind::Closed => {
+                self.is_closed = true;
+                (MomentKind::End, "ended".to_owned())
+            }
+        };
+        self.moment(at, kind, words, moments_max);
+    }
+
+    fn connected(&mut self, at: Option<Duration>) {
+        const WORDS: &str = "began to connect, or arrived";
+        let is_noted = |moment: &Moment| moment.kind == MomentKind::Begin && moment.words == WORDS;
+        if let Some(at) = at
+            && self.forgotten == 0
+            && !self.moments.iter().any(is_noted)
+        {
+            let place = self.moments.partition_point(|moment| moment.at <= at);
+            self.moments.insert(
+                place,
+                Moment {
+                    at,
+                    kind: MomentKind::Begin,
+                    words: WORDS.to_owned(),
+                },
+            );
+        }
+    }
+
+    /// Puts a moment where it belongs; of too many, those behind the first one go.
+    fn moment(&mut self, at: Duration, kind: MomentKind, words: String, moments_max: usize) {
+        let place = self.moments.partition_point(|moment| moment.at <= at);
+        self.moments.insert(place, Moment { at, kind, words });
+        while self.moments.len() > moments_max.max(2) {
+            // The fallback is what everybody wants to see.
+            let goes = self
+                .moments
+                .iter()
+                .skip(1)
+                .position(|moment| moment.kind != MomentKind::Fallback)
+                .map_or(1, |index| index + 1);
+            self.moments.remove(goes);
+            self.forgotten += 1;
+        }
+    }
+
+    /// What it is now, in a word.
+    #[must_use]
+    pub fn state(&self) -> &'static str {
+        match (self.is_mptcp, self.fell_back) {
+            (false, _) => "TCP",
+            (true, Some(true)) => "fell back",
+            (true, Some(false)) => "MPTCP",
+            (true, None) => "?",
+        }
+    }
+
+    /// The wrong thing to be told, or to believe, comes first.
+    #[must_use]
+    pub fn is_deceived(&self) -> bool {
+        self.verdict.is_some_and(deceives)
+    }
+}
+
+fn concluded(judgement: &Judgement) -> String {
+    let word = judgement.verdict.name();
+    match judgement.delay {
+        Some(delay) => format!(": {word}, {} after the fallback", short(delay)),
+        None => format!(": {word}"),
+    }
+}
+
+/// How many fallbacks each of the last seconds had.
+#[derive(Debug, Default)]
+struct Rate {
+    /// Seconds and counts, in order.
+    seconds: VecDeque<(u64, u64)>,
+}
+
+impl Rate {
+    fn add(&mut self, at: Duration) {
+        let second = at.as_secs();
+        let place = self.seconds.partition_point(|(known, _)| *known < second);
+        match self.seconds.get_mut(place) {
+            Some((known, count)) if *known == second => *count += 1,
+            Some(_) | None => self.seconds.insert(place, (second, 1)),
+        }
+        if self.seconds.len() > SECONDS {
+            self.seconds.pop_front();
+        }
+    }
+
+    fn until(&self, now: Duration) -> Vec<u64> {
+        let last = now.as_secs();
+        let mut all = vec![0; SECONDS];
+        for (second, count) in &self.seconds {
+            let ago = last
+                .checked_sub(*second)
+                .and_then(|ago| usize::try_from(ago).ok());
+            if let Some(ago) = ago
+                && ago < SECONDS
+                && let Some(bin) = all.get_mut(SECONDS - 1 - ago)
+            {
+                *bin = *count;
+            }
+        }
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::fixture::Row as Fixture;
+
+    fn board(limits: Limits, findings: &[Finding]) -> Board {
+        let mut board = Board::new(limits);
+        for finding in findings {
+            board.take(finding, &|_id| None);
+        }
+        board
+    }
+
+    fn fallback(at_ms: u64, address: u64) -> Finding {
+        Fixture {
+            at_ms,
+            address,
+            ..Fixture::default()
+        }
+        .connection()
+    }
+
+    fn asked(at_ms: u64, address: u64, verdict: Verdict) -> Finding {
+        Fixture {
+            at_ms,
+            address,
+            verdict: Some(verdict),
+            ..Fixture::default()
+        }
+        .query()
+    }
+
+    #[test]
+    fn a_connection_tells_its_life_in_the_order_of_time() {
+        let ended = Fixture {
+            at_ms: 90,
+            verdict: Some(Verdict::Misled),
+            ..Fixture::default()
+        };
+        let board = board(
+            Limits::STATED,
+            &[
+                fallback(50, 1),
+                asked(20, 1, Verdict::TooEarly),
+                asked(70, 1, Verdict::Explained),
+                ended.last_words(),
+            ],
+        );
+        let picture = board.picture(Duration::from_millis(100));
+        let [row] = &picture.rows[..] else {
+            panic!("{:?}", picture.rows);
+        };
+        let kinds: Vec<MomentKind> = row.moments.iter().map(|moment| moment.kind).collect();
+        use MomentKind::{Asked, Begin, End, Fallback};
+        assert_eq!(kinds, [Begin, Asked, Fallback, Asked, End]);
+        assert!(
+            row.moments[2].words.starts_with("FELL BACK: DssFallback"),
+            "{row:?}"
+        );
+        assert_eq!(row.state(), "fell back");
+        assert_eq!(row.verdict, Some(Verdict::Misled));
+        assert!(row.is_closed && row.is_deceived());
+        assert_eq!(row.questions, 2);
+        let totals = picture.totals;
+        assert_eq!(
+            (
+                totals.connections,
+                totals.fallbacks,
+                totals.questions,
+                totals.deceived
+            ),
+            (1, 1, 2, 1)
+        );
+    }
+
+    #[test]
+    fn beyond_the_limit_the_connection_that_was_quiet_longest_goes_and_is_counted() {
+        let limits = Limits {
+            connections: 2,
+            moments: 4,
+        };
+        let board = board(
+            limits,
+            &[
+                fallback(1, 1),
+                fallback(2, 2),
+                asked(3, 1, Verdict::Explained),
+                fallback(4, 3),
+            ],
+        );
+        let picture = board.picture(Duration::from_secs(1));
+        let mut left: Vec<u64> = picture.rows.iter().map(|row| row.id.socket.0).collect();
+        left.sort_unstable();
+        assert_eq!(left, [1, 3]);
+        assert_eq!(
+            (picture.totals.connections, picture.totals.forgotten),
+            (3, 1)
+        );
+        assert_eq!(board.order.len(), 2);
+    }
+
+    #[test]
+    fn of_many_moments_the_first_the_fallback_and_the_last_ones_stay() {
+        let limits = Limits {
+            connections: 2,
+            moments: 4,
+        };
+        let mut findings = vec![fallback(1, 1)];
+        findings.extend((2..30).map(|at_ms| asked(at_ms, 1, Verdict::Explained)));
+        let picture = board(limits, &findings).picture(Duration::from_secs(1));
+        let row = &picture.rows[0];
+        assert_eq!(row.moments.len(), 4);
+        assert_eq!(row.moments[0].kind, MomentKind::Begin);
+        assert_eq!(row.moments[1].kind, MomentKind::Fallback);
+        assert_eq!(row.moments[3].at, Duration::from_millis(29));
+        assert_eq!(row.forgotten, 26);
+    }
+
+    #[test]
+    fn fallbacks_are_counted_by_the_second_they_happened_in() {
+        let findings = [fallback(1_000, 1), fallback(1_900, 2), fallback(3_000, 3)];
+        let rate = board(Limits::STATED, &findings)
+            .picture(Duration::from_secs(4))
+            .rate;
+        assert_eq!(rate.len(), SECONDS);
+        assert_eq!(rate[SECONDS - 4..], [2, 0, 1, 0]);
+        assert_eq!(rate.iter().sum::<u64>(), 3);
+    }
+
+    #[test]
+    fn what_was_refused_makes_no_connection() {
+        let mut board = board(Limits::STATED, &[fallback(1, 1)]);
+        assert_eq!(board.totals.connections, 1);
+        let listener = Fixture {
+            address: 9,
+            ..Fixture::default()
+        };
+        let mut listener = listener.query();
+        if let Finding::Query(event) = &mut listener {
+            event.query.socket.state = crate::model::TcpState::LISTEN;
+        }
+        board.take(&listener, &|_id| None);
+        assert_eq!(board.totals.connections, 1);
+        assert_eq!(board.totals.questions, 1);
+    }
+}
