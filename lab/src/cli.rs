@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     actor, ask, bench, bulk, call_cost, fallbacks, figures, flood, floods, init, lean, load,
-    matrix, mix, pair, play, provoke, reuse, served, verdicts,
+    matrix, mix, pair, play, provoke, reuse, served, verdicts, watched,
 };
 
 /// Programs that ask the kernel about MPTCP, and the comparison of what they were told with what
@@ -52,6 +52,8 @@ enum Verb {
     Floods(floods::Args),
     /// `mptcp-trace serve` while connections fall back: what it exports, also to a Prometheus, is what the kernel counted
     Served(served::Args),
+    /// `mptcp-trace top` in a terminal while connections fall back: it shows what the kernel counted, and leaves the terminal as it was
+    Watched(watched::Args),
     /// The application of `floods` and `rates`
     #[command(hide = true)]
     LoadAsker(load::Args),
@@ -105,6 +107,7 @@ pub fn main() -> ExitCode {
         Verb::Figures(args) => figures::run(&args).map(|()| true),
         Verb::Floods(args) => floods::run(&args),
         Verb::Served(args) => served::run(&args),
+        Verb::Watched(args) => watched::run(&args),
         Verb::LoadAsker(args) => load::run(&args).map(|()| true),
         Verb::StartTime(args) => figures::start::run(&args).map(|()| true),
         Verb::Rates(args) => figures::rates::run(&args).map(|()| true),

@@ -47,4 +47,5 @@ pub mod traced;
 mod tracer;
 pub mod verdicts;
 pub mod veth;
+pub mod watched;
 pub mod xdp;

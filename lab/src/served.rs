@@ -111,7 +111,7 @@ fn cell(case: &str, rung: &str, want: &Counts, got: &Counts) -> Cell {
 }
 
 /// Plays everything; what the kernel counted, over all namespaces.
-fn play() -> anyhow::Result<Counts> {
+pub(crate) fn play() -> anyhow::Result<Counts> {
     let mut truth = Counts::new();
     for name in PLAYED {
         let recipe = RECIPES.iter().find(|recipe| recipe.name == name);

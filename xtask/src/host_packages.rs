@@ -102,7 +102,11 @@ pub(crate) const LINK_NEEDS: [Need; 2] = [
 ];
 
 /// Real programs that speak MPTCP with each other: tests start them.
-pub(crate) const PAIR_NEEDS: [Need; 4] = [
+pub(crate) const PAIR_NEEDS: [Need; 5] = [
+    Need {
+        what: "tmux",
+        package: "tmux",
+    },
     Need {
         what: "curl",
         package: "curl",

@@ -23,6 +23,8 @@ pub(crate) enum Suite {
     Floods,
     /// What is exported to Prometheus.
     Served,
+    /// What is shown on a terminal.
+    Watched,
 }
 
 /// One command line of the lab.
@@ -50,6 +52,7 @@ impl Suite {
             Self::Pair => "pair",
             Self::Floods => "floods",
             Self::Served => "served",
+            Self::Watched => "watched",
         }
     }
 
@@ -62,7 +65,8 @@ impl Suite {
             | Self::Reuse
             | Self::Pair
             | Self::Floods
-            | Self::Served => self.name(),
+            | Self::Served
+            | Self::Watched => self.name(),
         }
     }
 }

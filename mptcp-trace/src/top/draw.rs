@@ -16,7 +16,7 @@ use super::{
     board::{Moment, MomentKind, Picture, Row, deceives},
 };
 use crate::{
-    model::{Process, SumRow, find_cause, short},
+    model::{Loss, Process, SumRow, find_cause, short},
     observe::State,
 };
 
@@ -188,16 +188,23 @@ fn draw_head(
             style_if(totals.deceived > 0, paint.bad()),
         ),
     ];
-    let lost: Option<u64> = around.state.as_ref().map(|state| {
-        let untold = state.losses.sensors.iter().map(crate::model::Loss::untold);
-        untold.fold(state.undecodable, u64::saturating_add)
-    });
-    if let Some(lost) = lost {
+    if let Some(state) = &around.state {
+        let of_all = |of_one: fn(&Loss) -> u64| {
+            let sensors = state.losses.sensors.iter().map(of_one);
+            sensors.fold(0, u64::saturating_add)
+        };
+        let missed = of_all(|loss| loss.lost().saturating_add(loss.missed));
+        let lost = missed.saturating_add(state.undecodable);
         second.push(Span::raw(", "));
         second.push(Span::styled(
             format!("lost {lost}"),
             style_if(lost > 0, paint.bad()),
         ));
+        let capped = of_all(|loss| loss.capped);
+        if capped > 0 {
+            let text = format!(", capped {capped}");
+            second.push(Span::styled(text, paint.worth_a_look()));
+        }
     }
     if let Some(playing) = around.playing {
         second.push(Span::raw(format!(

@@ -113,9 +113,10 @@ impl Screen {
         give_back();
         kill_current_process_group(Signal::TSTP).context("cannot stop")?;
         take()?;
-        self.terminal
-            .clear()
-            .context("cannot draw on the terminal")?;
+        // A new one draws everything anew. To clear this one would ask the terminal where its cursor is, and whoever waits for
+        // keys would get the answer.
+        let terminal = Terminal::new(CrosstermBackend::new(io::stdout()));
+        self.terminal = terminal.context("cannot draw on the terminal")?;
         Ok(())
     }
 }
