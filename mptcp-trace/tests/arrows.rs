@@ -141,6 +141,31 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
         "which metrics there are is decided by the model alone",
     ),
     (
+        "mptcp-trace/src/top/board.rs",
+        MODEL_ALONE,
+        "what is gathered for the screen is decided by the model alone",
+    ),
+    (
+        "mptcp-trace/src/top",
+        &[
+            "aya",
+            "tokio",
+            "clap",
+            "rustix",
+            "mptcp_trace_common",
+            "std::fs",
+            "std::thread",
+            "crate::decode",
+            "crate::kernel",
+            "crate::host",
+            "crate::plan",
+            "crate::cli",
+            "crate::pipeline",
+            "crate::capture",
+        ],
+        "top draws what it is given, and takes keys; it opens nothing",
+    ),
+    (
         "mptcp-trace/src/sink",
         &[
             "aya",

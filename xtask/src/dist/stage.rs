@@ -13,7 +13,7 @@ use super::{Release, build};
 use crate::places::Places;
 
 /// Where it comes from in the workspace, and where it goes in the stage.
-const FILES: [(&str, &str); 13] = [
+const FILES: [(&str, &str); 18] = [
     ("README.md", "README.md"),
     ("CHANGELOG.md", "CHANGELOG.md"),
     ("LICENSE-MIT", "LICENSE-MIT"),
@@ -22,6 +22,11 @@ const FILES: [(&str, &str); 13] = [
     ("docs/output.md", "docs/output.md"),
     ("docs/debugging.md", "docs/debugging.md"),
     ("docs/kernels.md", "docs/kernels.md"),
+    ("docs/top.md", "docs/top.md"),
+    ("docs/metrics.md", "docs/metrics.md"),
+    ("docs/security.md", "docs/security.md"),
+    ("docs/comparison.md", "docs/comparison.md"),
+    ("docs/faq.md", "docs/faq.md"),
     (
         "contrib/systemd/mptcp-trace.service",
         "contrib/systemd/mptcp-trace.service",

@@ -1,0 +1,123 @@
+//! `top` without anybody who looks: where there is no terminal, and a capture on one that `script` makes.
+
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    thread::sleep,
+    time::Duration,
+};
+
+use crate::common::{run, stderr};
+
+/// Leave the second screen, show the cursor: what a terminal is told last.
+const GIVEN_BACK: [&str; 2] = ["\u{1b}[?1049l", "\u{1b}[?25h"];
+
+fn capture() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../captures/7.3-fexit/fallbacks.mpt")
+}
+
+/// Runs it on a terminal of 80 columns and presses keys; none where there is no `script`.
+fn on_terminal(arguments: &str, keys: &[&str]) -> Option<Output> {
+    let tracer = env!("CARGO_BIN_EXE_mptcp-trace");
+    let command = format!("stty rows 24 cols 80; exec {tracer} top {arguments}");
+    let child = Command::new("script")
+        .args(["-qec", &command, "/dev/null"])
+        .env("TERM", "xterm-256color")
+        .env("RUST_BACKTRACE", "0")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let Ok(mut child) = child else {
+        println!("skipped: top: there is no script; Debian: apt-get install bsdutils");
+        return None;
+    };
+    let mut stdin = child.stdin.take().unwrap();
+    for key in keys {
+        sleep(Duration::from_millis(700));
+        stdin.write_all(key.as_bytes()).unwrap();
+    }
+    let output = child.wait_with_output().unwrap();
+    drop(stdin);
+    Some(output)
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn without_a_terminal_it_says_what_to_do() {
+    let output = run(&["top"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("--summary"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_capture_is_played_to_its_end_and_the_terminal_given_back() {
+    let capture = capture();
+    let arguments = format!("--replay {} --speed 16", capture.display());
+    let Some(output) = on_terminal(&arguments, &["$", "3", "q"]) else {
+        return;
+    };
+    let text = text(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    for wanted in ["mptcp-trace top", "fallbacks.mpt", "END", "DECEIVED"] {
+        assert!(text.contains(wanted), "{wanted}: {text}");
+    }
+    for wanted in GIVEN_BACK {
+        assert!(text.contains(wanted), "{text}");
+    }
+}
+
+#[test]
+fn back_is_from_the_beginning_and_a_signal_gives_the_terminal_back() {
+    let capture = capture();
+    let arguments = format!("--replay {}", capture.display());
+    let Some(output) = on_terminal(&arguments, &["$", "0", " ", "\u{3}"]) else {
+        return;
+    };
+    let text = text(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.contains("PAUSED"), "{text}");
+    assert!(text.contains("[0:00 of 0:"), "{text}");
+    assert!(text.contains(GIVEN_BACK[0]), "{text}");
+}
+
+#[test]
+fn whoever_falls_over_gives_the_terminal_back_first() {
+    let capture = capture();
+    let arguments = format!("--replay {} --panic", capture.display());
+    let Some(output) = on_terminal(&arguments, &[]) else {
+        return;
+    };
+    let text = text(&output);
+    assert_eq!(output.status.code(), Some(101), "{text}");
+    let back = text.rfind(GIVEN_BACK[0]).unwrap();
+    let said = text.find("fell over, as --panic asks for").unwrap();
+    assert!(back < said, "{text}");
+}
+
+#[test]
+fn what_is_no_capture_is_refused_and_what_is_cut_off_is_played_and_said() {
+    let Some(output) = on_terminal("--replay /dev/null", &[]) else {
+        return;
+    };
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("cannot replay /dev/null"), "{said}");
+    assert!(!said.contains("\u{1b}[?1049h"), "{said}");
+
+    let directory = tempfile::tempdir().unwrap();
+    let short = directory.path().join("short.mpt");
+    let bytes = fs::read(capture()).unwrap();
+    fs::write(&short, &bytes[..bytes.len() / 2]).unwrap();
+    let arguments = format!("--replay {}", short.display());
+    let output = on_terminal(&arguments, &["$", "q"]).unwrap();
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("cut off here"), "{said}");
+    assert!(said.contains("is cut off after"), "{said}");
+}
