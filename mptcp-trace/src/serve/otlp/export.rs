@@ -1,0 +1,353 @@
+//! The task that sends: batches of records when there are some, metrics when it is their time.
+
+use std::{
+    cell::RefCell,
+    hash::{BuildHasher as _, Hasher as _, RandomState},
+    rc::Rc,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::Context as _;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::{
+    Method, Request,
+    body::Bytes,
+    client::conn::http1,
+    header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER, USER_AGENT},
+};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    net::TcpStream,
+    sync::{Notify, watch},
+    task::JoinSet,
+    time::MissedTickBehavior,
+};
+
+use super::{
+    Resource,
+    answer::{Outcome, pause},
+    metrics::metrics,
+    queue::{BATCH_MAX, Queue, Sums},
+    record::record,
+    target::Target,
+};
+use crate::{model::Finding, observe::Observer, serve::exposition::Family, sink::Format};
+
+/// A record waits so long for others.
+const BATCH_EVERY: Duration = Duration::from_secs(1);
+/// How long a request may take, from its connection to the end of its answer.
+const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
+/// Longest answer that is read, bytes.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// Longest head of it, bytes.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// How long the end may take: what is not taken by then is lost, and said.
+pub const FLUSH_TIME_MAX: Duration = Duration::from_secs(5);
+/// While it ends, a pause is no longer than this.
+const LAST_PAUSE_MAX: Duration = Duration::from_millis(500);
+
+/// How findings are told: one line, in UTC since whoever reads it is elsewhere.
+const LINE: Format = Format::Text {
+    header: false,
+    colour: false,
+    utc: true,
+};
+
+/// Where metrics come from.
+pub trait Measures: 'static {
+    /// All of them; none while the tracer does not answer.
+    fn families(&self) -> impl Future<Output = Option<Vec<Family>>>;
+}
+
+/// What the loop, the settings and the task share.
+#[derive(Clone, Debug)]
+pub struct Exporter(Rc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    queue: RefCell<Queue>,
+    target: RefCell<Option<Target>>,
+    /// Enough for a request.
+    enough: Notify,
+    end: watch::Sender<bool>,
+}
+
+impl Exporter {
+    /// Sends to `target`, if there is one.
+    #[must_use]
+    pub fn new(target: Option<Target>) -> Self {
+        Self(Rc::new(Inner {
+            queue: RefCell::default(),
+            target: RefCell::new(target),
+            enough: Notify::new(),
+            end: watch::Sender::new(false),
+        }))
+    }
+
+    /// From now on it goes there; to nobody: what waits is given up, and counted.
+    pub fn send_to(&self, target: Option<Target>) {
+        if target.is_none() {
+            self.0.queue.borrow_mut().switch_off();
+        }
+        *self.0.target.borrow_mut() = target;
+    }
+
+    /// What became of all records.
+    #[must_use]
+    pub fn sums(&self) -> Sums {
+        self.0.queue.borrow().sums()
+    }
+
+    /// Ends in order: `task`, which runs [`Self::run`], sends what waits. How many records were not taken.
+    pub async fn end(&self, mut task: tokio::task::JoinHandle<()>) -> u64 {
+        self.0.end.send_replace(true);
+        if tokio::time::timeout(FLUSH_TIME_MAX, &mut task)
+            .await
+            .is_err()
+        {
+            task.abort();
+        }
+        self.sums().queued
+    }
+
+    /// Sends until it is told to end, and then what is left.
+    pub async fn run(
+        self,
+        resource: Resource,
+        measures: impl Measures,
+        since: SystemTime,
+        metrics_every: Duration,
+    ) {
+        let mut sender = Sender {
+            end: self.0.end.subscribe(),
+            exporter: self,
+            resource,
+            since,
+            is_away: false,
+        };
+        let mut batches = tokio::time::interval(BATCH_EVERY);
+        let mut times = tokio::time::interval(metrics_every);
+        for clock in [&mut batches, &mut times] {
+            clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        }
+        let mut end = sender.end.clone();
+        loop {
+            let mut is_time = false;
+            tokio::select! {
+                _ended = end.wait_for(|ends| *ends) => break,
+                () = sender.exporter.0.enough.notified() => {}
+                _tick = batches.tick() => {}
+                _tick = times.tick() => is_time = true,
+            }
+            if is_time {
+                sender.metrics(&measures).await;
+            }
+            sender.logs().await;
+        }
+        sender.logs().await;
+        sender.metrics(&measures).await;
+    }
+}
+
+impl Observer for Exporter {
+    fn finding<'a>(&mut self, finding: &'a Finding, path_of: &dyn Fn(u64) -> Option<&'a str>) {
+        if self.0.target.borrow().is_none() {
+            return;
+        }
+        let is_question = matches!(finding, Finding::Query(_) | Finding::Refusal(_));
+        let mut queue = self.0.queue.borrow_mut();
+        // Before anything is written: a flood of them shall cost little.
+        if !queue.has_room(is_question) {
+            return;
+        }
+        let mut line = Vec::new();
+        LINE.finding(finding, &mut line);
+        let line = String::from_utf8_lossy(&line);
+        let line: Vec<&str> = line.split_whitespace().collect();
+        let path = match finding {
+            Finding::Query(event) => path_of(event.query.process.cgroup_id),
+            Finding::Refusal(event) => path_of(event.refusal.process.cgroup_id),
+            Finding::Connection(event) => event
+                .connection
+                .owner
+                .as_ref()
+                .and_then(|owner| path_of(owner.process.cgroup_id)),
+            Finding::Verdict(event) => event
+                .owner
+                .as_ref()
+                .and_then(|owner| path_of(owner.process.cgroup_id)),
+        };
+        if let Some(record) = record(finding, &line.join(" "), SystemTime::now(), path) {
+            queue.push(record.to_string());
+            if queue.len() >= BATCH_MAX {
+                self.0.enough.notify_one();
+            }
+        }
+    }
+}
+
+/// The sending half of the task.
+struct Sender {
+    exporter: Exporter,
+    resource: Resource,
+    since: SystemTime,
+    end: watch::Receiver<bool>,
+    /// The last request failed, and that was said.
+    is_away: bool,
+}
+
+impl Sender {
+    /// Sends what waits, until nothing does. Whatever fails is tried again; an end that comes meanwhile is left to the caller.
+    async fn logs(&mut self) {
+        let ended_before = *self.end.borrow();
+        let mut failures = 0_u32;
+        loop {
+            let Some(target) = self.target() else { return };
+            let body = {
+                let mut queue = self.exporter.0.queue.borrow_mut();
+                if queue.is_empty() {
+                    return;
+                }
+                self.resource.logs_request(&queue.batch())
+            };
+            let outcome = post(&target, "/v1/logs", body).await;
+            self.say(&target, &outcome);
+            let queue = &self.exporter.0.queue;
+            let after = match outcome {
+                Outcome::Taken { rejected, .. } => {
+                    queue.borrow_mut().taken(rejected);
+                    failures = 0;
+                    continue;
+                }
+                Outcome::Never { .. } => {
+                    queue.borrow_mut().refused();
+                    continue;
+                }
+                Outcome::Later { after, .. } => after,
+            };
+            queue.borrow_mut().failed();
+            failures = failures.saturating_add(1);
+            let wait = pause(failures, after, RandomState::new().build_hasher().finish());
+            if ended_before {
+                tokio::time::sleep(wait.min(LAST_PAUSE_MAX)).await;
+            } else if tokio::time::timeout(wait, self.end.wait_for(|ends| *ends))
+                .await
+                .is_ok()
+            {
+                return;
+            }
+        }
+    }
+
+    /// Sends the metrics as they are now. Those that are lost are in the next ones: they only grow.
+    async fn metrics(&mut self, measures: &impl Measures) {
+        let Some(target) = self.target() else { return };
+        let Some(families) = measures.families().await else {
+            return;
+        };
+        let metrics = metrics(&families, self.since, SystemTime::now());
+        let body = self.resource.metrics_request(&metrics);
+        let outcome = post(&target, "/v1/metrics", body).await;
+        self.say(&target, &outcome);
+        match outcome {
+            Outcome::Taken { .. } => {}
+            Outcome::Later { .. } | Outcome::Never { .. } => {
+                self.exporter.0.queue.borrow_mut().failed_metrics();
+            }
+        }
+    }
+
+    fn target(&self) -> Option<Target> {
+        self.exporter.0.target.borrow().clone()
+    }
+
+    /// That it does not go, once, and that it goes again.
+    fn say(&mut self, target: &Target, outcome: &Outcome) {
+        match outcome {
+            Outcome::Taken { rejected, said } => {
+                if self.is_away {
+                    eprintln!("mptcp-trace: the collector at {target} takes data again");
+                }
+                if *rejected > 0 {
+                    log::warn!("the collector at {target} rejects {rejected} records: {said}");
+                } else if !said.is_empty() {
+                    log::warn!("the collector at {target} says: {said}");
+                }
+                self.is_away = false;
+            }
+            Outcome::Later { why, .. } if !self.is_away => {
+                log::warn!(
+                    "the collector at {target} does not take data: {why}; trying on, records wait"
+                );
+                self.is_away = true;
+            }
+            Outcome::Never { why } if !self.is_away => {
+                log::error!("the collector at {target} refuses data: {why}; it is lost");
+                self.is_away = true;
+            }
+            Outcome::Later { why, .. } | Outcome::Never { why } => {
+                log::debug!("the collector at {target}: {why}");
+            }
+        }
+    }
+}
+
+/// One request over a connection of its own: one that is kept would be closed by the other end some time, and then nobody
+/// knows whether the request that met this was taken.
+async fn post(target: &Target, path: &str, body: String) -> Outcome {
+    let tried = tokio::time::timeout(REQUEST_TIME_MAX, try_post(target, path, body)).await;
+    match tried {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(why)) => Outcome::Later {
+            after: None,
+            why: format!("{why:#}"),
+        },
+        Err(_elapsed) => Outcome::Later {
+            after: None,
+            why: format!("no answer within {} s", REQUEST_TIME_MAX.as_secs()),
+        },
+    }
+}
+
+async fn try_post(target: &Target, path: &str, body: String) -> anyhow::Result<Outcome> {
+    let mut request = Request::new(Full::new(Bytes::from(body)));
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = format!("{}{path}", target.prefix)
+        .parse()
+        .context("cannot write the request")?;
+    let headers = request.headers_mut();
+    *headers = target.headers.clone();
+    headers.insert(HOST, HeaderValue::from_str(&target.authority)?);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    headers
+        .entry(USER_AGENT)
+        .or_insert(HeaderValue::from_static(concat!(
+            "mptcp-trace/",
+            env!("CARGO_PKG_VERSION")
+        )));
+    let stream = TcpStream::connect((&*target.host, target.port))
+        .await
+        .context("cannot connect")?;
+    let (mut sender, connection) = http1::Builder::new()
+        .max_buf_size(HEAD_BYTES_MAX)
+        .handshake(TokioIo::new(stream))
+        .await?;
+    // Ends with this function, whatever becomes of it.
+    let mut driver = JoinSet::new();
+    driver.spawn_local(connection);
+    let response = sender
+        .send_request(request)
+        .await
+        .context("no answer came")?;
+    let status = response.status().as_u16();
+    let after = response.headers().get(RETRY_AFTER).cloned();
+    let after = after.as_ref().and_then(|it| it.to_str().ok());
+    // The status says whether it was taken; what is said beside that may be too long, or cut off.
+    let answer = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
+        .collect()
+        .await
+        .map(http_body_util::Collected::to_bytes)
+        .unwrap_or_default();
+    Ok(Outcome::of(status, after, &answer))
+}
