@@ -5,8 +5,8 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 
 use crate::{
-    actor, ask, bench, bulk, call_cost, fallbacks, figures, flood, floods, init, lean, load,
-    matrix, mix, pair, play, provoke, reuse, served, verdicts,
+    actor, ask, bench, bulk, call_cost, exported, fallbacks, figures, flood, floods, init, lean,
+    load, matrix, mix, pair, play, provoke, reuse, served, verdicts,
 };
 
 /// Programs that ask the kernel about MPTCP, and the comparison of what they were told with what
@@ -52,6 +52,8 @@ enum Verb {
     Floods(floods::Args),
     /// `mptcp-trace serve` while connections fall back: what it exports, also to a Prometheus, is what the kernel counted
     Served(served::Args),
+    /// `mptcp-trace serve --otlp` while connections fall back: what OpenTelemetry's own schema reads is what the kernel counted
+    Exported(exported::Args),
     /// The application of `floods` and `rates`
     #[command(hide = true)]
     LoadAsker(load::Args),
@@ -105,6 +107,7 @@ pub fn main() -> ExitCode {
         Verb::Figures(args) => figures::run(&args).map(|()| true),
         Verb::Floods(args) => floods::run(&args),
         Verb::Served(args) => served::run(&args),
+        Verb::Exported(args) => exported::run(&args),
         Verb::LoadAsker(args) => load::run(&args).map(|()| true),
         Verb::StartTime(args) => figures::start::run(&args).map(|()| true),
         Verb::Rates(args) => figures::rates::run(&args).map(|()| true),

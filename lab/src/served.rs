@@ -34,7 +34,7 @@ const PLAYED: [&str; 6] = [
 ];
 /// Where no function can be probed, a connection that falls back for this cause looks like one of a TCP client, and counts
 /// as plain: not compared.
-const THIRD_ACK: &str = "MPCapableFallbackACK";
+pub(crate) const THIRD_ACK: &str = "MPCapableFallbackACK";
 /// Longest that anything may take to be there.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 /// Between two looks at it.
@@ -57,7 +57,7 @@ pub struct Args {
 }
 
 /// Fallbacks by cause.
-type Counts = BTreeMap<String, u64>;
+pub(crate) type Counts = BTreeMap<String, u64>;
 
 /// Serves, plays, asks; true if all that is told agrees with the kernel.
 ///
@@ -66,7 +66,7 @@ type Counts = BTreeMap<String, u64>;
 /// Fails if the tracer cannot be run, or what it says cannot be read.
 pub fn run(args: &Args) -> anyhow::Result<bool> {
     let mut cells = Cells::new(std::io::stdout())?;
-    let served = Served::start(args)?;
+    let served = Served::start(&args.tracer, &args.attach, &[])?;
     let prometheus = Prometheus::start(&served.address)?;
     if let Some(prometheus) = &prometheus {
         // What grew before it came for the first time has no rate.
@@ -75,7 +75,7 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
     let before = fallbacks(&served.page()?)?;
     let truth = play()?;
     let want = plus(&before, &truth);
-    let got = until_equal(&want, || fallbacks(&served.page()?))?;
+    let got = until(&want, || fallbacks(&served.page()?))?;
     cells.put(cell("served-page", &args.attach, &want, &got))?;
     match &prometheus {
         None => cells.put(Cell {
@@ -85,7 +85,7 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
         })?,
         Some(prometheus) => {
             let query = "sum by (cause) (mptcp_trace_fallbacks_total)";
-            let got = until_equal(&want, || prometheus.by_cause(query))?;
+            let got = until(&want, || prometheus.by_cause(query))?;
             cells.put(cell("served-prometheus", &args.attach, &want, &got))?;
             if let Some(dashboard) = &args.dashboard {
                 cells.put(prometheus.draws(dashboard, &args.attach)?)?;
@@ -94,9 +94,9 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
     }
     drop(prometheus);
     served.reload()?;
-    let after = until_equal(&want, || fallbacks(&served.page()?))?;
+    let after = until(&want, || fallbacks(&served.page()?))?;
     cells.put(cell("served-reload", &args.attach, &want, &after))?;
-    served.end()?;
+    let _said = served.end()?;
     cells.close()
 }
 
@@ -111,7 +111,7 @@ fn cell(case: &str, rung: &str, want: &Counts, got: &Counts) -> Cell {
 }
 
 /// Plays everything; what the kernel counted, over all namespaces.
-fn play() -> anyhow::Result<Counts> {
+pub(crate) fn play() -> anyhow::Result<Counts> {
     let mut truth = Counts::new();
     for name in PLAYED {
         let recipe = RECIPES.iter().find(|recipe| recipe.name == name);
@@ -134,7 +134,7 @@ fn play() -> anyhow::Result<Counts> {
     Ok(truth)
 }
 
-fn plus(one: &Counts, other: &Counts) -> Counts {
+pub(crate) fn plus(one: &Counts, other: &Counts) -> Counts {
     let mut sum = one.clone();
     for (cause, count) in other {
         *sum.entry(cause.clone()).or_default() += count;
@@ -143,7 +143,10 @@ fn plus(one: &Counts, other: &Counts) -> Counts {
 }
 
 /// Looks until it is as wanted, or for the last time.
-fn until_equal(want: &Counts, look: impl Fn() -> anyhow::Result<Counts>) -> anyhow::Result<Counts> {
+pub(crate) fn until(
+    want: &Counts,
+    look: impl Fn() -> anyhow::Result<Counts>,
+) -> anyhow::Result<Counts> {
     let start = Instant::now();
     loop {
         let got = look()?;
@@ -155,7 +158,7 @@ fn until_equal(want: &Counts, look: impl Fn() -> anyhow::Result<Counts>) -> anyh
 }
 
 /// Fallbacks by cause, from a page in Prometheus' text format.
-fn fallbacks(page: &str) -> anyhow::Result<Counts> {
+pub(crate) fn fallbacks(page: &str) -> anyhow::Result<Counts> {
     let mut counts = Counts::new();
     for line in page.lines() {
         let Some(labels) = line.strip_prefix("mptcp_trace_fallbacks_total{") else {
@@ -195,18 +198,19 @@ fn get(address: &str, path: &str) -> anyhow::Result<String> {
 }
 
 /// A tracer that serves.
-struct Served {
+pub(crate) struct Served {
     child: Child,
     address: String,
-    _output: Scratch,
+    output: Scratch,
 }
 
 impl Served {
-    fn start(args: &Args) -> anyhow::Result<Self> {
-        let tracer = &args.tracer;
+    /// One at a free port, with these words in addition.
+    pub(crate) fn start(tracer: &Path, attach: &str, more: &[String]) -> anyhow::Result<Self> {
         let output = Scratch::new("served.err");
         let mut child = Command::new(tracer)
-            .args(["serve", "--listen", "127.0.0.1:0", "--attach", &args.attach])
+            .args(["serve", "--listen", "127.0.0.1:0", "--attach", attach])
+            .args(more)
             .stdin(Stdio::null())
             .stderr(File::create(&output.0)?)
             .spawn()
@@ -220,7 +224,7 @@ impl Served {
                 return Ok(Self {
                     child,
                     address: address.to_owned(),
-                    _output: output,
+                    output,
                 });
             }
             if let Some(status) = child.try_wait()? {
@@ -234,7 +238,8 @@ impl Served {
         }
     }
 
-    fn page(&self) -> anyhow::Result<String> {
+    /// Its metrics.
+    pub(crate) fn page(&self) -> anyhow::Result<String> {
         get(&self.address, "/metrics")
     }
 
@@ -246,11 +251,12 @@ impl Served {
         Ok(())
     }
 
-    fn end(mut self) -> anyhow::Result<()> {
+    /// Ends it in order; what it said on stderr.
+    pub(crate) fn end(mut self) -> anyhow::Result<String> {
         kill_process(Pid::from_child(&self.child), Signal::TERM)?;
         let status = self.child.wait()?;
         ensure!(status.success(), "the tracer ended with {status}");
-        Ok(())
+        Ok(fs::read_to_string(&self.output.0)?)
     }
 }
 
