@@ -59,6 +59,15 @@ pub struct Args {
 /// Fallbacks by cause.
 pub(crate) type Counts = BTreeMap<String, u64>;
 
+/// What was played.
+#[derive(Default)]
+pub(crate) struct Played {
+    /// What the kernel counted of it.
+    pub(crate) counts: Counts,
+    /// In which network namespaces, and when: their numbers are used again.
+    windows: Vec<(u64, std::ops::RangeInclusive<u64>)>,
+}
+
 /// Serves, plays, asks; true if all that is told agrees with the kernel.
 ///
 /// # Errors
@@ -73,7 +82,7 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
         prometheus.until("up == 1", |values| values.len() == 1)?;
     }
     let before = fallbacks(&served.page()?)?;
-    let truth = play()?;
+    let truth = play()?.counts;
     let want = plus(&before, &truth);
     let got = until(&want, || fallbacks(&served.page()?))?;
     cells.put(cell("served-page", &args.attach, &want, &got))?;
@@ -111,11 +120,12 @@ fn cell(case: &str, rung: &str, want: &Counts, got: &Counts) -> Cell {
 }
 
 /// Plays everything; what the kernel counted, over all namespaces.
-pub(crate) fn play() -> anyhow::Result<Counts> {
-    let mut truth = Counts::new();
+pub(crate) fn play() -> anyhow::Result<Played> {
+    let mut all = Played::default();
     for name in PLAYED {
         let recipe = RECIPES.iter().find(|recipe| recipe.name == name);
         let recipe = recipe.with_context(|| format!("there is no recipe {name}"))?;
+        let from_ns = boottime_ns();
         let (played, _left) = provoke::play(recipe, Family::V4, Means::Xdp);
         ensure!(
             played.wrong.is_empty() && played.skipped.is_none(),
@@ -123,18 +133,40 @@ pub(crate) fn play() -> anyhow::Result<Counts> {
             played.wrong,
             played.skipped
         );
-        for moved in played.moved.values() {
+        for (netns, moved) in &played.moved {
+            all.windows.push((*netns, from_ns..=boottime_ns()));
             for (cause, count) in moved {
                 if played.counters.contains(cause) && cause != THIRD_ACK && *count > 0 {
-                    *truth.entry(cause.clone()).or_default() += *count;
+                    *all.counts.entry(cause.clone()).or_default() += *count;
                 }
             }
         }
     }
-    Ok(truth)
+    Ok(all)
 }
 
-pub(crate) fn plus(one: &Counts, other: &Counts) -> Counts {
+fn boottime_ns() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let (seconds, nanos) = (time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs());
+    seconds * 1_000_000_000 + nanos
+}
+
+impl Played {
+    /// True for what happened then and there, whatever else goes on on this host.
+    pub(crate) fn has(&self, netns: u64, at_ns: u64) -> bool {
+        let mut windows = self.windows.iter();
+        windows.any(|(of, when)| *of == netns && when.contains(&at_ns))
+    }
+
+    /// Both.
+    pub(crate) fn and(mut self, other: Self) -> Self {
+        self.counts = plus(&self.counts, &other.counts);
+        self.windows.extend(other.windows);
+        self
+    }
+}
+
+fn plus(one: &Counts, other: &Counts) -> Counts {
     let mut sum = one.clone();
     for (cause, count) in other {
         *sum.entry(cause.clone()).or_default() += count;
@@ -150,7 +182,7 @@ pub(crate) fn until(
     let start = Instant::now();
     loop {
         let got = look()?;
-        if got == *want || start.elapsed() > WAIT_MAX / 4 {
+        if got == *want || start.elapsed() > WAIT_MAX / 2 {
             return Ok(got);
         }
         std::thread::sleep(LOOK_EVERY);
@@ -158,7 +190,7 @@ pub(crate) fn until(
 }
 
 /// Fallbacks by cause, from a page in Prometheus' text format.
-pub(crate) fn fallbacks(page: &str) -> anyhow::Result<Counts> {
+fn fallbacks(page: &str) -> anyhow::Result<Counts> {
     let mut counts = Counts::new();
     for line in page.lines() {
         let Some(labels) = line.strip_prefix("mptcp_trace_fallbacks_total{") else {

@@ -23,6 +23,8 @@ pub(crate) enum Suite {
     Floods,
     /// What is exported to Prometheus.
     Served,
+    /// What is sent to an OpenTelemetry collector.
+    Exported,
 }
 
 /// One command line of the lab.
@@ -50,6 +52,7 @@ impl Suite {
             Self::Pair => "pair",
             Self::Floods => "floods",
             Self::Served => "served",
+            Self::Exported => "exported",
         }
     }
 
@@ -62,7 +65,8 @@ impl Suite {
             | Self::Reuse
             | Self::Pair
             | Self::Floods
-            | Self::Served => self.name(),
+            | Self::Served
+            | Self::Exported => self.name(),
         }
     }
 }
@@ -97,6 +101,15 @@ impl Task {
     pub(crate) fn drawn(mut self, dashboard: &Path) -> Self {
         self.extra
             .extend(["--dashboard".into(), dashboard.display().to_string()]);
+        self
+    }
+
+    /// With a Python that has the schema of OpenTelemetry.
+    pub(crate) fn judged(mut self, python: Option<&Path>) -> Self {
+        if let Some(python) = python {
+            self.extra
+                .extend(["--python".into(), python.display().to_string()]);
+        }
         self
     }
 
@@ -172,6 +185,10 @@ mod tests {
         check(
             Task::on(Suite::Served, "tracepoint").drawn(Path::new("d.json")),
             "lab served --tracer T --attach tracepoint --dashboard d.json",
+        );
+        check(
+            Task::on(Suite::Exported, "tracepoint").judged(Some(Path::new("p"))),
+            "lab exported --tracer T --attach tracepoint --python p",
         );
         check(
             Task::on(Suite::Reuse, "tracepoint"),

@@ -20,7 +20,7 @@ use tokio::{
     net::TcpStream,
     sync::{Notify, watch},
     task::JoinSet,
-    time::MissedTickBehavior,
+    time::{Instant, MissedTickBehavior},
 };
 
 use super::{
@@ -118,33 +118,35 @@ impl Exporter {
         since: SystemTime,
         metrics_every: Duration,
     ) {
+        let now = Instant::now();
         let mut sender = Sender {
-            end: self.0.end.subscribe(),
             exporter: self,
             resource,
             since,
             is_away: false,
+            failures: 0,
+            not_before: now,
+            batch_at: now + BATCH_EVERY,
         };
-        let mut batches = tokio::time::interval(BATCH_EVERY);
+        let mut end = sender.exporter.0.end.subscribe();
         let mut times = tokio::time::interval(metrics_every);
-        for clock in [&mut batches, &mut times] {
-            clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        }
-        let mut end = sender.end.clone();
+        times.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let mut is_time = false;
+            // One request at a time, so that a flood of findings holds up no metrics.
             tokio::select! {
+                biased;
                 _ended = end.wait_for(|ends| *ends) => break,
-                () = sender.exporter.0.enough.notified() => {}
-                _tick = batches.tick() => {}
-                _tick = times.tick() => is_time = true,
+                _tick = times.tick() => if sender.not_before <= Instant::now() {
+                    sender.metrics(&measures).await;
+                },
+                () = sender.due() => sender.batch().await,
             }
-            if is_time {
-                sender.metrics(&measures).await;
-            }
-            sender.logs().await;
         }
-        sender.logs().await;
+        while sender.has_records() {
+            sender.batch().await;
+            let last = Instant::now() + LAST_PAUSE_MAX;
+            tokio::time::sleep_until(sender.not_before.min(last)).await;
+        }
         sender.metrics(&measures).await;
     }
 }
@@ -191,51 +193,48 @@ struct Sender {
     exporter: Exporter,
     resource: Resource,
     since: SystemTime,
-    end: watch::Receiver<bool>,
     /// The last request failed, and that was said.
     is_away: bool,
+    /// How many have failed since one was taken.
+    failures: u32,
+    /// Before that the collector is left alone.
+    not_before: Instant,
+    /// When records go although they are few.
+    batch_at: Instant,
 }
 
 impl Sender {
-    /// Sends what waits, until nothing does. Whatever fails is tried again; an end that comes meanwhile is left to the caller.
-    async fn logs(&mut self) {
-        let ended_before = *self.end.borrow();
-        let mut failures = 0_u32;
-        loop {
-            let Some(target) = self.target() else { return };
-            let body = {
-                let mut queue = self.exporter.0.queue.borrow_mut();
-                if queue.is_empty() {
-                    return;
-                }
-                self.resource.logs_request(&queue.batch())
-            };
-            let outcome = post(&target, "/v1/logs", body).await;
-            self.say(&target, &outcome);
-            let queue = &self.exporter.0.queue;
-            let after = match outcome {
-                Outcome::Taken { rejected, .. } => {
-                    queue.borrow_mut().taken(rejected);
-                    failures = 0;
-                    continue;
-                }
-                Outcome::Never { .. } => {
-                    queue.borrow_mut().refused();
-                    continue;
-                }
-                Outcome::Later { after, .. } => after,
-            };
-            queue.borrow_mut().failed();
-            failures = failures.saturating_add(1);
-            let wait = pause(failures, after, RandomState::new().build_hasher().finish());
-            if ended_before {
-                tokio::time::sleep(wait.min(LAST_PAUSE_MAX)).await;
-            } else if tokio::time::timeout(wait, self.end.wait_for(|ends| *ends))
-                .await
-                .is_ok()
-            {
-                return;
-            }
+    /// Until a batch is to go.
+    async fn due(&self) {
+        tokio::time::sleep_until(self.not_before).await;
+        let inner = &self.exporter.0;
+        if inner.queue.borrow().len() < BATCH_MAX {
+            let _enough_or_time =
+                tokio::time::timeout_at(self.batch_at, inner.enough.notified()).await;
+        }
+    }
+
+    fn has_records(&self) -> bool {
+        self.exporter.0.target.borrow().is_some() && !self.exporter.0.queue.borrow().is_empty()
+    }
+
+    /// Sends the oldest records, if there are some.
+    async fn batch(&mut self) {
+        self.batch_at = Instant::now() + BATCH_EVERY;
+        let Some(target) = self.target().filter(|_| self.has_records()) else {
+            return;
+        };
+        let body = {
+            let mut queue = self.exporter.0.queue.borrow_mut();
+            self.resource.logs_request(&queue.batch())
+        };
+        let outcome = post(&target, "/v1/logs", body).await;
+        self.learn(&target, &outcome);
+        let mut queue = self.exporter.0.queue.borrow_mut();
+        match outcome {
+            Outcome::Taken { rejected, .. } => queue.taken(rejected),
+            Outcome::Never { .. } => queue.refused(),
+            Outcome::Later { .. } => queue.failed(),
         }
     }
 
@@ -248,13 +247,29 @@ impl Sender {
         let metrics = metrics(&families, self.since, SystemTime::now());
         let body = self.resource.metrics_request(&metrics);
         let outcome = post(&target, "/v1/metrics", body).await;
-        self.say(&target, &outcome);
+        self.learn(&target, &outcome);
         match outcome {
             Outcome::Taken { .. } => {}
             Outcome::Later { .. } | Outcome::Never { .. } => {
                 self.exporter.0.queue.borrow_mut().failed_metrics();
             }
         }
+    }
+
+    /// When to try again, and what to say.
+    fn learn(&mut self, target: &Target, outcome: &Outcome) {
+        match outcome {
+            Outcome::Taken { .. } | Outcome::Never { .. } => {
+                self.failures = 0;
+                self.not_before = Instant::now();
+            }
+            Outcome::Later { after, .. } => {
+                self.failures = self.failures.saturating_add(1);
+                let random = RandomState::new().build_hasher().finish();
+                self.not_before = Instant::now() + pause(self.failures, *after, random);
+            }
+        }
+        self.say(target, outcome);
     }
 
     fn target(&self) -> Option<Target> {

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 /// So many records wait at most.
 pub const RECORDS_MAX: usize = 8192;
-/// And so many bytes of them.
-pub const BYTES_MAX: usize = 8 * 1024 * 1024;
+/// And so many bytes of them: one has about 1,400.
+pub const BYTES_MAX: usize = 16 * 1024 * 1024;
 /// So many go into one request.
 pub const BATCH_MAX: usize = 512;
 /// Questions may take so much of it: a flood of them shall cost no fallback, here as in the ring.
