@@ -123,6 +123,7 @@ impl Exporter {
             exporter: self,
             resource,
             since,
+            started: now,
             is_away: false,
             failures: 0,
             not_before: now,
@@ -193,6 +194,8 @@ struct Sender {
     exporter: Exporter,
     resource: Resource,
     since: SystemTime,
+    /// The same on the clock that nobody sets.
+    started: Instant,
     /// The last request failed, and that was said.
     is_away: bool,
     /// How many have failed since one was taken.
@@ -244,7 +247,8 @@ impl Sender {
         let Some(families) = measures.families().await else {
             return;
         };
-        let metrics = metrics(&families, self.since, SystemTime::now());
+        let now = self.since + self.started.elapsed();
+        let metrics = metrics(&families, self.since, now);
         let body = self.resource.metrics_request(&metrics);
         let outcome = post(&target, "/v1/metrics", body).await;
         self.learn(&target, &outcome);
@@ -365,4 +369,117 @@ async fn try_post(target: &Target, path: &str, body: String) -> anyhow::Result<O
         .map(http_body_util::Collected::to_bytes)
         .unwrap_or_default();
     Ok(Outcome::of(status, after, &answer))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+    use crate::model::fixture::Row;
+
+    /// Nothing is measured.
+    struct Nothing;
+
+    impl Measures for Nothing {
+        async fn families(&self) -> Option<Vec<Family>> {
+            None
+        }
+    }
+
+    /// Takes a request for each of these answers; the requests as they came.
+    fn collector(
+        answers: Vec<&'static str>,
+    ) -> (String, std::thread::JoinHandle<Vec<(String, usize)>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/p", listener.local_addr().unwrap());
+        let requests = std::thread::spawn(move || {
+            let mut requests = Vec::new();
+            for answer in answers {
+                let (mut stream, _) = listener.accept().unwrap();
+                let (mut said, mut buffer) = (Vec::new(), [0; 4096]);
+                let (head, length, at) = loop {
+                    let count = stream.read(&mut buffer).unwrap();
+                    assert!(count > 0);
+                    said.extend_from_slice(&buffer[..count]);
+                    let text = String::from_utf8_lossy(&said).into_owned();
+                    if let Some((head, _)) = text.split_once("\r\n\r\n") {
+                        let length = head.to_lowercase();
+                        let length = length.split_once("content-length: ").unwrap().1;
+                        let length = length.lines().next().unwrap().parse::<usize>().unwrap();
+                        break (head.to_owned(), length, head.len() + 4);
+                    }
+                };
+                while said.len() < at + length {
+                    let count = stream.read(&mut buffer).unwrap();
+                    assert!(count > 0);
+                    said.extend_from_slice(&buffer[..count]);
+                }
+                stream.write_all(answer.as_bytes()).unwrap();
+                let body: serde_json::Value = serde_json::from_slice(&said[at..]).unwrap();
+                let records = &body["resourceLogs"][0]["scopeLogs"][0]["logRecords"];
+                requests.push((head, records.as_array().unwrap().len()));
+            }
+            requests
+        });
+        (url, requests)
+    }
+
+    #[test]
+    fn what_fails_for_a_while_is_sent_again_and_what_is_refused_is_not() {
+        let (url, requests) = collector(vec![
+            "HTTP/1.1 503 Later\r\ncontent-length: 0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length: 48\r\n\r\n{\"partialSuccess\": {\"rejectedLogRecords\": \"2\"}}  ",
+            "HTTP/1.1 307 Elsewhere\r\nlocation: /x\r\ncontent-length: 0\r\n\r\n",
+        ]);
+        let target = Target::parse(&url, [("x-key", "v")]).unwrap();
+        let mut exporter = Exporter::new(Some(target));
+        let find = |exporter: &mut Exporter, count| {
+            for _ in 0..count {
+                exporter.finding(&Row::default().connection(), &|_| None);
+            }
+        };
+        find(&mut exporter, 600);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let resource = Resource {
+            host: "h".into(),
+            kernel: "k".into(),
+            version: "v".into(),
+        };
+        let lost = tokio::task::LocalSet::new().block_on(&runtime, async {
+            let hour = Duration::from_secs(3600);
+            let runs = exporter
+                .clone()
+                .run(resource, Nothing, SystemTime::now(), hour);
+            let task = tokio::task::spawn_local(runs);
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            assert_eq!(exporter.sums().failed_logs, 1);
+            exporter.end(task).await
+        });
+        assert_eq!(lost, 0);
+        let requests = requests.join().unwrap();
+        let counts: Vec<usize> = requests.iter().map(|(_, count)| *count).collect();
+        assert_eq!(counts, [512, 512, 88]);
+        for (head, _) in &requests {
+            assert!(head.starts_with("POST /p/v1/logs HTTP/1.1\r\n"), "{head}");
+            assert!(head.to_lowercase().contains("\r\nx-key: v"), "{head}");
+        }
+        let want = Sums {
+            exported: 510,
+            rejected: 2,
+            refused: 88,
+            failed_logs: 2,
+            ..Sums::default()
+        };
+        assert_eq!(exporter.sums(), want);
+        exporter.send_to(None);
+        find(&mut exporter, 3);
+        assert_eq!(exporter.sums(), want);
+    }
 }

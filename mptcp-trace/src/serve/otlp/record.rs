@@ -41,7 +41,11 @@ pub fn record(
     }
     let mut record = Map::new();
     record.insert("timeUnixNano".into(), nanos(time).into());
-    record.insert("observedTimeUnixNano".into(), nanos(observed).into());
+    // The wall clock may have been set back since: what happened goes by the clock of the boot.
+    record.insert(
+        "observedTimeUnixNano".into(),
+        nanos(observed.max(time)).into(),
+    );
     record.insert("severityNumber".into(), number.into());
     record.insert("severityText".into(), text.into());
     record.insert("eventName".into(), format!("mptcp.{kind}").into());
