@@ -182,7 +182,7 @@ pub(crate) fn until(
     let start = Instant::now();
     loop {
         let got = look()?;
-        if got == *want || start.elapsed() > WAIT_MAX / 2 {
+        if got == *want || start.elapsed() > WAIT_MAX {
             return Ok(got);
         }
         std::thread::sleep(LOOK_EVERY);
