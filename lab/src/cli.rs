@@ -5,8 +5,8 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 
 use crate::{
-    actor, ask, bench, bulk, call_cost, fallbacks, figures, flood, floods, init, lean, load,
-    matrix, mix, pair, play, provoke, reuse, served, verdicts, watched,
+    actor, ask, bench, bulk, call_cost, exported, fallbacks, figures, flood, floods, init, lean,
+    load, matrix, mix, pair, play, provoke, reuse, served, verdicts, watched,
 };
 
 /// Programs that ask the kernel about MPTCP, and the comparison of what they were told with what
@@ -54,6 +54,8 @@ enum Verb {
     Served(served::Args),
     /// `mptcp-trace top` in a terminal while connections fall back: it shows what the kernel counted, and leaves the terminal as it was
     Watched(watched::Args),
+    /// `mptcp-trace serve --otlp` while connections fall back: what OpenTelemetry's own schema reads is what the kernel counted
+    Exported(exported::Args),
     /// The application of `floods` and `rates`
     #[command(hide = true)]
     LoadAsker(load::Args),
@@ -108,6 +110,7 @@ pub fn main() -> ExitCode {
         Verb::Floods(args) => floods::run(&args),
         Verb::Served(args) => served::run(&args),
         Verb::Watched(args) => watched::run(&args),
+        Verb::Exported(args) => exported::run(&args),
         Verb::LoadAsker(args) => load::run(&args).map(|()| true),
         Verb::StartTime(args) => figures::start::run(&args).map(|()| true),
         Verb::Rates(args) => figures::rates::run(&args).map(|()| true),

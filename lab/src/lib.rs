@@ -15,6 +15,7 @@ pub mod cli;
 pub mod compare;
 pub mod demo;
 mod events;
+pub mod exported;
 pub mod fallbacks;
 pub mod figures;
 pub mod findings;

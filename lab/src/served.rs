@@ -34,7 +34,7 @@ const PLAYED: [&str; 6] = [
 ];
 /// Where no function can be probed, a connection that falls back for this cause looks like one of a TCP client, and counts
 /// as plain: not compared.
-const THIRD_ACK: &str = "MPCapableFallbackACK";
+pub(crate) const THIRD_ACK: &str = "MPCapableFallbackACK";
 /// Longest that anything may take to be there.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 /// Between two looks at it.
@@ -57,7 +57,16 @@ pub struct Args {
 }
 
 /// Fallbacks by cause.
-type Counts = BTreeMap<String, u64>;
+pub(crate) type Counts = BTreeMap<String, u64>;
+
+/// What was played.
+#[derive(Default)]
+pub(crate) struct Played {
+    /// What the kernel counted of it.
+    pub(crate) counts: Counts,
+    /// In which network namespaces, and when: their numbers are used again.
+    windows: Vec<(u64, std::ops::RangeInclusive<u64>)>,
+}
 
 /// Serves, plays, asks; true if all that is told agrees with the kernel.
 ///
@@ -66,16 +75,16 @@ type Counts = BTreeMap<String, u64>;
 /// Fails if the tracer cannot be run, or what it says cannot be read.
 pub fn run(args: &Args) -> anyhow::Result<bool> {
     let mut cells = Cells::new(std::io::stdout())?;
-    let served = Served::start(args)?;
+    let served = Served::start(&args.tracer, &args.attach, &[])?;
     let prometheus = Prometheus::start(&served.address)?;
     if let Some(prometheus) = &prometheus {
         // What grew before it came for the first time has no rate.
         prometheus.until("up == 1", |values| values.len() == 1)?;
     }
     let before = fallbacks(&served.page()?)?;
-    let truth = play()?;
+    let truth = play()?.counts;
     let want = plus(&before, &truth);
-    let got = until_equal(&want, || fallbacks(&served.page()?))?;
+    let got = until(&want, || fallbacks(&served.page()?))?;
     cells.put(cell("served-page", &args.attach, &want, &got))?;
     match &prometheus {
         None => cells.put(Cell {
@@ -85,7 +94,7 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
         })?,
         Some(prometheus) => {
             let query = "sum by (cause) (mptcp_trace_fallbacks_total)";
-            let got = until_equal(&want, || prometheus.by_cause(query))?;
+            let got = until(&want, || prometheus.by_cause(query))?;
             cells.put(cell("served-prometheus", &args.attach, &want, &got))?;
             if let Some(dashboard) = &args.dashboard {
                 cells.put(prometheus.draws(dashboard, &args.attach)?)?;
@@ -94,9 +103,9 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
     }
     drop(prometheus);
     served.reload()?;
-    let after = until_equal(&want, || fallbacks(&served.page()?))?;
+    let after = until(&want, || fallbacks(&served.page()?))?;
     cells.put(cell("served-reload", &args.attach, &want, &after))?;
-    served.end()?;
+    let _said = served.end()?;
     cells.close()
 }
 
@@ -111,11 +120,12 @@ fn cell(case: &str, rung: &str, want: &Counts, got: &Counts) -> Cell {
 }
 
 /// Plays everything; what the kernel counted, over all namespaces.
-pub(crate) fn play() -> anyhow::Result<Counts> {
-    let mut truth = Counts::new();
+pub(crate) fn play() -> anyhow::Result<Played> {
+    let mut all = Played::default();
     for name in PLAYED {
         let recipe = RECIPES.iter().find(|recipe| recipe.name == name);
         let recipe = recipe.with_context(|| format!("there is no recipe {name}"))?;
+        let from_ns = boottime_ns();
         let (played, _left) = provoke::play(recipe, Family::V4, Means::Xdp);
         ensure!(
             played.wrong.is_empty() && played.skipped.is_none(),
@@ -123,15 +133,37 @@ pub(crate) fn play() -> anyhow::Result<Counts> {
             played.wrong,
             played.skipped
         );
-        for moved in played.moved.values() {
+        for (netns, moved) in &played.moved {
+            all.windows.push((*netns, from_ns..=boottime_ns()));
             for (cause, count) in moved {
                 if played.counters.contains(cause) && cause != THIRD_ACK && *count > 0 {
-                    *truth.entry(cause.clone()).or_default() += *count;
+                    *all.counts.entry(cause.clone()).or_default() += *count;
                 }
             }
         }
     }
-    Ok(truth)
+    Ok(all)
+}
+
+fn boottime_ns() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let (seconds, nanos) = (time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs());
+    seconds * 1_000_000_000 + nanos
+}
+
+impl Played {
+    /// True for what happened then and there, whatever else goes on on this host.
+    pub(crate) fn has(&self, netns: u64, at_ns: u64) -> bool {
+        let mut windows = self.windows.iter();
+        windows.any(|(of, when)| *of == netns && when.contains(&at_ns))
+    }
+
+    /// Both.
+    pub(crate) fn and(mut self, other: Self) -> Self {
+        self.counts = plus(&self.counts, &other.counts);
+        self.windows.extend(other.windows);
+        self
+    }
 }
 
 fn plus(one: &Counts, other: &Counts) -> Counts {
@@ -143,11 +175,14 @@ fn plus(one: &Counts, other: &Counts) -> Counts {
 }
 
 /// Looks until it is as wanted, or for the last time.
-fn until_equal(want: &Counts, look: impl Fn() -> anyhow::Result<Counts>) -> anyhow::Result<Counts> {
+pub(crate) fn until(
+    want: &Counts,
+    look: impl Fn() -> anyhow::Result<Counts>,
+) -> anyhow::Result<Counts> {
     let start = Instant::now();
     loop {
         let got = look()?;
-        if got == *want || start.elapsed() > WAIT_MAX / 4 {
+        if got == *want || start.elapsed() > WAIT_MAX {
             return Ok(got);
         }
         std::thread::sleep(LOOK_EVERY);
@@ -195,18 +230,19 @@ fn get(address: &str, path: &str) -> anyhow::Result<String> {
 }
 
 /// A tracer that serves.
-struct Served {
+pub(crate) struct Served {
     child: Child,
     address: String,
-    _output: Scratch,
+    output: Scratch,
 }
 
 impl Served {
-    fn start(args: &Args) -> anyhow::Result<Self> {
-        let tracer = &args.tracer;
+    /// One at a free port, with these words in addition.
+    pub(crate) fn start(tracer: &Path, attach: &str, more: &[String]) -> anyhow::Result<Self> {
         let output = Scratch::new("served.err");
         let mut child = Command::new(tracer)
-            .args(["serve", "--listen", "127.0.0.1:0", "--attach", &args.attach])
+            .args(["serve", "--listen", "127.0.0.1:0", "--attach", attach])
+            .args(more)
             .stdin(Stdio::null())
             .stderr(File::create(&output.0)?)
             .spawn()
@@ -220,7 +256,7 @@ impl Served {
                 return Ok(Self {
                     child,
                     address: address.to_owned(),
-                    _output: output,
+                    output,
                 });
             }
             if let Some(status) = child.try_wait()? {
@@ -234,7 +270,8 @@ impl Served {
         }
     }
 
-    fn page(&self) -> anyhow::Result<String> {
+    /// Its metrics.
+    pub(crate) fn page(&self) -> anyhow::Result<String> {
         get(&self.address, "/metrics")
     }
 
@@ -246,11 +283,12 @@ impl Served {
         Ok(())
     }
 
-    fn end(mut self) -> anyhow::Result<()> {
+    /// Ends it in order; what it said on stderr.
+    pub(crate) fn end(mut self) -> anyhow::Result<String> {
         kill_process(Pid::from_child(&self.child), Signal::TERM)?;
         let status = self.child.wait()?;
         ensure!(status.success(), "the tracer ended with {status}");
-        Ok(())
+        Ok(fs::read_to_string(&self.output.0)?)
     }
 }
 

@@ -89,7 +89,7 @@ fn shown(
 ) -> anyhow::Result<Cell> {
     terminal.type_line(command)?;
     terminal.until("mptcp-trace top")?;
-    let truth = served::play()?;
+    let truth = served::play()?.counts;
     terminal.keys(&["3"])?;
     terminal.until("CAUSE ")?;
     let start = Instant::now();

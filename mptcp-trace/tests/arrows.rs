@@ -166,6 +166,21 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
         "top draws what it is given, and takes keys; it opens nothing",
     ),
     (
+        "mptcp-trace/src/serve/otlp/record.rs",
+        MODEL_ALONE,
+        "how a finding is sent is decided by the model alone",
+    ),
+    (
+        "mptcp-trace/src/serve/otlp/metrics.rs",
+        MODEL_ALONE,
+        "which metrics are sent, the page decides",
+    ),
+    (
+        "mptcp-trace/src/serve/otlp/queue.rs",
+        MODEL_ALONE,
+        "what waits and what is dropped knows no stage",
+    ),
+    (
         "mptcp-trace/src/sink",
         &[
             "aya",
@@ -276,6 +291,7 @@ const TOKIO_ONLY_IN: &[&str] = &[
     "mptcp-trace/src/pipeline",
     "mptcp-trace/src/cli",
     "mptcp-trace/src/serve/http.rs",
+    "mptcp-trace/src/serve/otlp/export.rs",
 ];
 
 /// Unsafe code lives in few named files.

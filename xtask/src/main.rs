@@ -18,6 +18,7 @@ mod initramfs;
 mod kernels;
 mod markers;
 mod matrix;
+mod otlp;
 mod picture;
 mod places;
 mod play;

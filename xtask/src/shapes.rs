@@ -156,7 +156,7 @@ pub(crate) fn default_tasks(series: &str) -> Vec<Task> {
             Mix => Task::on(suite, MIXED_ON).small(),
             Suite::Reuse | Suite::Pair => Task::on(suite, MIXED_ON),
             Suite::Floods => Task::on(suite, MIXED_ON).short(),
-            Suite::Served | Suite::Watched => Task::on(suite, MIXED_ON),
+            Suite::Exported | Suite::Served | Suite::Watched => Task::on(suite, MIXED_ON),
         })
         .collect()
 }

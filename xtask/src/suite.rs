@@ -25,6 +25,8 @@ pub(crate) enum Suite {
     Served,
     /// What is shown on a terminal.
     Watched,
+    /// What is sent to an OpenTelemetry collector.
+    Exported,
 }
 
 /// One command line of the lab.
@@ -53,6 +55,7 @@ impl Suite {
             Self::Floods => "floods",
             Self::Served => "served",
             Self::Watched => "watched",
+            Self::Exported => "exported",
         }
     }
 
@@ -66,7 +69,8 @@ impl Suite {
             | Self::Pair
             | Self::Floods
             | Self::Served
-            | Self::Watched => self.name(),
+            | Self::Watched
+            | Self::Exported => self.name(),
         }
     }
 }
@@ -101,6 +105,15 @@ impl Task {
     pub(crate) fn drawn(mut self, dashboard: &Path) -> Self {
         self.extra
             .extend(["--dashboard".into(), dashboard.display().to_string()]);
+        self
+    }
+
+    /// With a Python that has the schema of OpenTelemetry.
+    pub(crate) fn judged(mut self, python: Option<&Path>) -> Self {
+        if let Some(python) = python {
+            self.extra
+                .extend(["--python".into(), python.display().to_string()]);
+        }
         self
     }
 
@@ -176,6 +189,10 @@ mod tests {
         check(
             Task::on(Suite::Served, "tracepoint").drawn(Path::new("d.json")),
             "lab served --tracer T --attach tracepoint --dashboard d.json",
+        );
+        check(
+            Task::on(Suite::Exported, "tracepoint").judged(Some(Path::new("p"))),
+            "lab exported --tracer T --attach tracepoint --python p",
         );
         check(
             Task::on(Suite::Reuse, "tracepoint"),

@@ -17,6 +17,7 @@ use crate::{
     fleet::{Fleet, JOB_TIME_MAX_S},
     host_packages::{self, PAIR_NEEDS},
     matrix::Report,
+    otlp,
     places::Places,
     result::SuiteResult,
     shapes::{self, RUNNING},
@@ -162,7 +163,10 @@ fn suites(places: Places, args: &Args, summary: &mut Summary) -> Result<()> {
     let programs = build::static_programs(&places)?.with_go(&places);
     if is_root() {
         let dashboard = places.root.join("contrib/grafana/mptcp-trace.json");
-        for task in tasks_of_running_kernel(&dashboard) {
+        let python = otlp::python(&places)
+            .inspect_err(|why| say(format_args!("{why:#}; going on without")))
+            .ok();
+        for task in tasks_of_running_kernel(&dashboard, python.as_deref()) {
             let result = on_running_kernel(&programs, &task);
             result.show();
             summary.suite(result);
@@ -254,8 +258,8 @@ fn count(output: &str) -> Tally {
     tally
 }
 
-/// The last six on the one rung that every kernel with MPTCP has.
-fn tasks_of_running_kernel(dashboard: &Path) -> [Task; 9] {
+/// The last seven on the one rung that every kernel with MPTCP has.
+fn tasks_of_running_kernel(dashboard: &Path, python: Option<&Path>) -> [Task; 10] {
     [
         Task::new(Suite::Queries, &[]).flooded(),
         Task::new(Suite::Fallbacks, &[]),
@@ -266,6 +270,7 @@ fn tasks_of_running_kernel(dashboard: &Path) -> [Task; 9] {
         Task::on(Suite::Floods, "tracepoint").short(),
         Task::on(Suite::Served, "tracepoint").drawn(dashboard),
         Task::on(Suite::Watched, "tracepoint"),
+        Task::on(Suite::Exported, "tracepoint").judged(python),
     ]
 }
 

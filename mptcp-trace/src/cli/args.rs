@@ -262,6 +262,16 @@ pub struct ServeArgs {
     /// Tell fallbacks apart by their owners too: a time series for each, of the first thousand names
     #[arg(long, value_enum)]
     pub label: Option<LabelBy>,
+    /// Also send findings as logs and counters as metrics to the OpenTelemetry collector there (OTLP/HTTP in JSON). Plain
+    /// http:// only: https is refused, let a collector on this host encrypt
+    #[arg(long, value_name = "URL")]
+    pub otlp: Option<String>,
+    /// Say this header to it (repeatable). Whoever lists processes can read it: secrets belong into --config
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_header)]
+    pub otlp_header: Vec<(String, String)>,
+    /// How often metrics are sent to it
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "15s")]
+    pub otlp_interval: Duration,
     /// Settings, read at the start and on SIGHUP (docs/metrics.md); they go before the options
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -324,6 +334,7 @@ Examples:
   curl http://127.0.0.1:9944/metrics
   mptcp-trace serve --listen 192.0.2.7:9944 --label process
   mptcp-trace serve --config /etc/mptcp-trace/serve.toml     # kill -HUP reads it again
+  mptcp-trace serve --otlp http://localhost:4318             # to an OpenTelemetry collector too
 
 There are /metrics (Prometheus and OpenMetrics, by the Accept header), /healthz and /readyz. Counters live as long as the
 process: a reload keeps them. Ends in order on SIGTERM and SIGINT.";
@@ -505,6 +516,12 @@ fn parse_speed(text: &str) -> Result<f64, String> {
         .ok()
         .filter(|speed| (0.0625..=4096.0).contains(speed))
         .ok_or_else(|| "write a number from 0.0625 to 4096".to_owned())
+}
+
+/// A header like `x-tenant=lab`.
+fn parse_header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write it like x-tenant=lab")?;
+    Ok((name.trim().to_owned(), value.to_owned()))
 }
 
 /// A size like `64K` or `4M`, as the kernel takes it for a ring.

@@ -1,6 +1,8 @@
 //! `mptcp-trace serve`: traces until it is told to end, and answers who asks for metrics.
 
 use std::{
+    cell::RefCell,
+    collections::BTreeMap,
     fs, io,
     path::Path,
     rc::Rc,
@@ -30,8 +32,13 @@ use crate::{
     pipeline::{self, Ask, Signals, Stages, Stop, Until, View, run as run_pipeline},
     serve::{
         counters::{Shared, Whose},
-        exposition::Flavour,
+        exposition::{Family, Flavour},
         http::{self, Answers},
+        otlp::{
+            Resource,
+            export::{Exporter, FLUSH_TIME_MAX, Measures},
+            target::Target,
+        },
         page::{About, families},
     },
     sink::{Format, Source},
@@ -46,10 +53,14 @@ const STATE_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// What stands in `--config`; what does not is as the options say.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 struct Config {
     /// As `--label`.
     label: Option<LabelBy>,
+    /// As `--otlp`.
+    otlp: Option<String>,
+    /// As `--otlp-header`.
+    otlp_headers: BTreeMap<String, String>,
 }
 
 /// Runs it; the exit code.
@@ -63,7 +74,9 @@ pub(super) fn run(args: &ServeArgs, verbose: u8) -> Result<u8, Exit> {
 
 async fn serve(args: &ServeArgs, verbose: u8) -> Result<u8, Exit> {
     // Whoever has a wrong address or file hears of it before anything is attached.
-    let config = read_config(args).map_err(|why| Exit::Because(USAGE, format!("{why:#}")))?;
+    let usage = |why: anyhow::Error| Exit::Because(USAGE, format!("{why:#}"));
+    let config = read_config(args).map_err(usage)?;
+    let exporter = Exporter::new(config.target(args).map_err(usage)?);
     let listener = TcpListener::bind(args.listen)
         .await
         .with_context(|| format!("cannot listen on {}; see --listen", args.listen))?;
@@ -79,7 +92,7 @@ async fn serve(args: &ServeArgs, verbose: u8) -> Result<u8, Exit> {
     say(&plan, &session, false);
     let counters = Shared::new(config.whose(args));
     let view = View {
-        observers: vec![Box::new(counters.clone())],
+        observers: vec![Box::new(counters.clone()), Box::new(exporter.clone())],
         limits: Limits {
             connections: usize::try_from(args.max_connections).unwrap_or(usize::MAX),
             ..Limits::STATED
@@ -97,14 +110,19 @@ async fn serve(args: &ServeArgs, verbose: u8) -> Result<u8, Exit> {
         None,
     );
     let (asks, asked) = mpsc::channel(ASKS_MAX);
+    let since = SystemTime::now();
+    let resource = Resource {
+        host: host::system::host_name(),
+        kernel: facts.kernel.clone(),
+        version: facts.version.clone(),
+    };
     let tracer = Tracer {
         asks,
         counters,
-        about: Rc::new(About {
-            facts,
-            since: SystemTime::now(),
-        }),
+        exporter: exporter.clone(),
+        about: Rc::new(About { facts, since }),
         last: Rc::new(Mutex::new(None)),
+        over: Rc::default(),
     };
     let until = Until {
         asks: Some(asked),
@@ -115,6 +133,11 @@ async fn serve(args: &ServeArgs, verbose: u8) -> Result<u8, Exit> {
     // Settings are opened again for a reload, as whoever we are by then may.
     session.give_up_privileges(Later::default())?;
     is_live(args, address)?;
+    // A task of its own: it goes on when the loop has ended, with what that found last.
+    let sends = exporter
+        .clone()
+        .run(resource, tracer.clone(), since, args.otlp_interval);
+    let sends = tokio::task::spawn_local(sends);
     let ended = tokio::select! {
         ended = run_pipeline(&mut session, &mut stages, until, None) => ended,
         never = http::serve(listener, tracer.clone()) => match never {},
@@ -122,7 +145,16 @@ async fn serve(args: &ServeArgs, verbose: u8) -> Result<u8, Exit> {
         () = watchdog(&tracer) => Ok(None),
     };
     notify(&[NotifyState::Stopping]);
-    conclude(ended, &mut session, &mut stages)
+    let concluded = conclude(ended, &mut session, &mut stages);
+    *tracer.over.borrow_mut() = session.losses().ok().map(|losses| stages.state(&losses));
+    match exporter.end(sends).await {
+        0 => {}
+        lost => eprintln!(
+            "mptcp-trace: {lost} findings are lost: no collector took them within {} s",
+            FLUSH_TIME_MAX.as_secs()
+        ),
+    }
+    concluded
 }
 
 /// Says so to everybody who waits for it.
@@ -162,6 +194,26 @@ impl Config {
     }
 }
 
+impl Config {
+    /// Where findings and counters go, if anywhere.
+    fn target(&self, args: &ServeArgs) -> anyhow::Result<Option<Target>> {
+        let Some(url) = self.otlp.as_ref().or(args.otlp.as_ref()) else {
+            return Ok(None);
+        };
+        let typed = args
+            .otlp_header
+            .iter()
+            .map(|(name, value)| (&**name, &**value));
+        let read = self
+            .otlp_headers
+            .iter()
+            .map(|(name, value)| (&**name, &**value));
+        // Of two with the same name the last one is said.
+        let target = Target::parse(url, typed.chain(read));
+        target.map(Some).map_err(anyhow::Error::msg)
+    }
+}
+
 fn read_config(args: &ServeArgs) -> anyhow::Result<Config> {
     let Some(path) = &args.config else {
         return Ok(Config::default());
@@ -198,8 +250,13 @@ async fn reloads(args: &ServeArgs, tracer: &Tracer) -> anyhow::Error {
         let mut states = vec![NotifyState::Reloading];
         states.extend(NotifyState::monotonic_usec_now().ok());
         notify(&states);
-        match read_config(args) {
-            Ok(config) => {
+        let read = read_config(args).and_then(|config| {
+            let target = config.target(args)?;
+            Ok((config, target))
+        });
+        match read {
+            Ok((config, target)) => {
+                tracer.exporter.send_to(target);
                 tracer.counters.tell_apart(config.whose(args));
                 eprintln!("mptcp-trace: settings were read again; counters go on");
             }
@@ -232,11 +289,17 @@ struct Tracer {
     about: Rc<About>,
     /// What it answered last, and when.
     last: Rc<Mutex<Option<(Instant, State)>>>,
+    exporter: Exporter,
+    /// What was so at its end, once it has ended.
+    over: Rc<RefCell<Option<State>>>,
 }
 
 impl Tracer {
     /// What is so now, or a moment ago.
     async fn state(&self) -> Option<State> {
+        if let Some(state) = &*self.over.borrow() {
+            return Some(state.clone());
+        }
         // Whoever waits here is served with the answer to whoever asks.
         let mut last = self.last.lock().await;
         if let Some((at, state)) = &*last
@@ -255,12 +318,20 @@ impl Tracer {
     }
 }
 
+impl Measures for Tracer {
+    async fn families(&self) -> Option<Vec<Family>> {
+        let state = self.state().await?;
+        let sent = self.exporter.sums();
+        Some(
+            self.counters
+                .with(|counters| families(counters, &state, &self.about, counters.whose(), sent)),
+        )
+    }
+}
+
 impl Answers for Tracer {
     async fn metrics(&self, flavour: Flavour) -> Option<String> {
-        let state = self.state().await?;
-        Some(self.counters.with(|counters| {
-            flavour.render(&families(counters, &state, &self.about, counters.whose()))
-        }))
+        Some(flavour.render(&self.families().await?))
     }
 
     async fn is_alive(&self) -> bool {

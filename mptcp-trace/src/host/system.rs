@@ -29,6 +29,15 @@ pub fn kernel_release() -> String {
         .into_owned()
 }
 
+/// Name of the host.
+#[must_use]
+pub fn host_name() -> String {
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
+}
+
 /// Does the kernel describe its own types?
 #[must_use]
 pub fn own_btf() -> Fact {

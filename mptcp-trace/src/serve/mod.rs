@@ -6,4 +6,5 @@
 pub mod counters;
 pub mod exposition;
 pub mod http;
+pub mod otlp;
 pub mod page;

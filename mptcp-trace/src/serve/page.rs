@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::{
     counters::{Counters, Whose},
     exposition::{Family, Kind, Labels},
+    otlp::queue::Sums,
 };
 use crate::{
     model::{Facts, Loss, SensorState},
@@ -38,11 +39,13 @@ pub fn families(
     state: &State,
     about: &About,
     whose: Option<Whose>,
+    sent: Sums,
 ) -> Vec<Family> {
     let mut families = found(counters, whose);
     families.extend(lost(state));
     families.extend(compared(state));
     families.extend(told(state, about));
+    families.extend(exported(sent));
     families
 }
 
@@ -287,6 +290,52 @@ fn told(state: &State, about: &About) -> Vec<Family> {
     ]
 }
 
+/// What became of what was to be sent to a collector; zeros where nothing is.
+fn exported(sent: Sums) -> Vec<Family> {
+    let Sums {
+        exported,
+        full,
+        refused,
+        rejected,
+        off,
+        failed_logs,
+        failed_metrics,
+        queued,
+    } = sent;
+    let reason = |word, count| (vec![label("reason", word)], number(count));
+    let signal = |word, count| (vec![label("signal", word)], number(count));
+    vec![
+        counter(
+            "mptcp_trace_otlp_exported_logs",
+            "Findings that a collector took.",
+            one(exported),
+        ),
+        counter(
+            "mptcp_trace_otlp_dropped_logs",
+            "Findings that no collector got: there was no room for them, or it did not want them.",
+            vec![
+                reason("full", full),
+                reason("refused", refused),
+                reason("rejected", rejected),
+                reason("off", off),
+            ],
+        ),
+        counter(
+            "mptcp_trace_otlp_failed_requests",
+            "Requests to a collector that failed, each try.",
+            vec![
+                signal("logs", failed_logs),
+                signal("metrics", failed_metrics),
+            ],
+        ),
+        gauge(
+            "mptcp_trace_otlp_queued_logs",
+            "Findings that wait to be sent to a collector.",
+            one(queued),
+        ),
+    ]
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -318,12 +367,18 @@ mod tests {
     }
 
     fn text(counters: &Counters, state: &State, whose: Option<Whose>) -> String {
-        Flavour::Prometheus.render(&families(counters, state, &about(), whose))
+        Flavour::Prometheus.render(&families(counters, state, &about(), whose, Sums::default()))
     }
 
     #[test]
     fn every_metric_is_documented_with_its_type_and_no_other_is() {
-        let families = families(&Counters::default(), &State::default(), &about(), None);
+        let families = families(
+            &Counters::default(),
+            &State::default(),
+            &about(),
+            None,
+            Sums::default(),
+        );
         let exported: Vec<String> = families
             .iter()
             .map(|family| {

@@ -1,0 +1,485 @@
+//! The task that sends: batches of records when there are some, metrics when it is their time.
+
+use std::{
+    cell::RefCell,
+    hash::{BuildHasher as _, Hasher as _, RandomState},
+    rc::Rc,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::Context as _;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::{
+    Method, Request,
+    body::Bytes,
+    client::conn::http1,
+    header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER, USER_AGENT},
+};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    net::TcpStream,
+    sync::{Notify, watch},
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior},
+};
+
+use super::{
+    Resource,
+    answer::{Outcome, pause},
+    metrics::metrics,
+    queue::{BATCH_MAX, Queue, Sums},
+    record::record,
+    target::Target,
+};
+use crate::{model::Finding, observe::Observer, serve::exposition::Family, sink::Format};
+
+/// A record waits so long for others.
+const BATCH_EVERY: Duration = Duration::from_secs(1);
+/// How long a request may take, from its connection to the end of its answer.
+const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
+/// Longest answer that is read, bytes.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// Longest head of it, bytes.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// How long the end may take: what is not taken by then is lost, and said.
+pub const FLUSH_TIME_MAX: Duration = Duration::from_secs(5);
+/// While it ends, a pause is no longer than this.
+const LAST_PAUSE_MAX: Duration = Duration::from_millis(500);
+
+/// How findings are told: one line, in UTC since whoever reads it is elsewhere.
+const LINE: Format = Format::Text {
+    header: false,
+    colour: false,
+    utc: true,
+};
+
+/// Where metrics come from.
+pub trait Measures: 'static {
+    /// All of them; none while the tracer does not answer.
+    fn families(&self) -> impl Future<Output = Option<Vec<Family>>>;
+}
+
+/// What the loop, the settings and the task share.
+#[derive(Clone, Debug)]
+pub struct Exporter(Rc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    queue: RefCell<Queue>,
+    target: RefCell<Option<Target>>,
+    /// Enough for a request.
+    enough: Notify,
+    end: watch::Sender<bool>,
+}
+
+impl Exporter {
+    /// Sends to `target`, if there is one.
+    #[must_use]
+    pub fn new(target: Option<Target>) -> Self {
+        Self(Rc::new(Inner {
+            queue: RefCell::default(),
+            target: RefCell::new(target),
+            enough: Notify::new(),
+            end: watch::Sender::new(false),
+        }))
+    }
+
+    /// From now on it goes there; to nobody: what waits is given up, and counted.
+    pub fn send_to(&self, target: Option<Target>) {
+        if target.is_none() {
+            self.0.queue.borrow_mut().switch_off();
+        }
+        *self.0.target.borrow_mut() = target;
+    }
+
+    /// What became of all records.
+    #[must_use]
+    pub fn sums(&self) -> Sums {
+        self.0.queue.borrow().sums()
+    }
+
+    /// Ends in order: `task`, which runs [`Self::run`], sends what waits. How many records were not taken.
+    pub async fn end(&self, mut task: tokio::task::JoinHandle<()>) -> u64 {
+        self.0.end.send_replace(true);
+        if tokio::time::timeout(FLUSH_TIME_MAX, &mut task)
+            .await
+            .is_err()
+        {
+            task.abort();
+        }
+        self.sums().queued
+    }
+
+    /// Sends until it is told to end, and then what is left.
+    pub async fn run(
+        self,
+        resource: Resource,
+        measures: impl Measures,
+        since: SystemTime,
+        metrics_every: Duration,
+    ) {
+        let now = Instant::now();
+        let mut sender = Sender {
+            exporter: self,
+            resource,
+            since,
+            started: now,
+            is_away: false,
+            failures: 0,
+            not_before: now,
+            batch_at: now + BATCH_EVERY,
+        };
+        let mut end = sender.exporter.0.end.subscribe();
+        let mut times = tokio::time::interval(metrics_every);
+        times.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            // One request at a time, so that a flood of findings holds up no metrics.
+            tokio::select! {
+                biased;
+                _ended = end.wait_for(|ends| *ends) => break,
+                _tick = times.tick() => if sender.not_before <= Instant::now() {
+                    sender.metrics(&measures).await;
+                },
+                () = sender.due() => sender.batch().await,
+            }
+        }
+        while sender.has_records() {
+            sender.batch().await;
+            let last = Instant::now() + LAST_PAUSE_MAX;
+            tokio::time::sleep_until(sender.not_before.min(last)).await;
+        }
+        sender.metrics(&measures).await;
+    }
+}
+
+impl Observer for Exporter {
+    fn finding<'a>(&mut self, finding: &'a Finding, path_of: &dyn Fn(u64) -> Option<&'a str>) {
+        if self.0.target.borrow().is_none() {
+            return;
+        }
+        let is_question = matches!(finding, Finding::Query(_) | Finding::Refusal(_));
+        let mut queue = self.0.queue.borrow_mut();
+        // Before anything is written: a flood of them shall cost little.
+        if !queue.has_room(is_question) {
+            return;
+        }
+        let mut line = Vec::new();
+        LINE.finding(finding, &mut line);
+        let line = String::from_utf8_lossy(&line);
+        let line: Vec<&str> = line.split_whitespace().collect();
+        let path = match finding {
+            Finding::Query(event) => path_of(event.query.process.cgroup_id),
+            Finding::Refusal(event) => path_of(event.refusal.process.cgroup_id),
+            Finding::Connection(event) => event
+                .connection
+                .owner
+                .as_ref()
+                .and_then(|owner| path_of(owner.process.cgroup_id)),
+            Finding::Verdict(event) => event
+                .owner
+                .as_ref()
+                .and_then(|owner| path_of(owner.process.cgroup_id)),
+        };
+        if let Some(record) = record(finding, &line.join(" "), SystemTime::now(), path) {
+            queue.push(record.to_string(), is_question);
+            if queue.len() >= BATCH_MAX {
+                self.0.enough.notify_one();
+            }
+        }
+    }
+}
+
+/// The sending half of the task.
+struct Sender {
+    exporter: Exporter,
+    resource: Resource,
+    since: SystemTime,
+    /// The same on the clock that nobody sets.
+    started: Instant,
+    /// The last request failed, and that was said.
+    is_away: bool,
+    /// How many have failed since one was taken.
+    failures: u32,
+    /// Before that the collector is left alone.
+    not_before: Instant,
+    /// When records go although they are few.
+    batch_at: Instant,
+}
+
+impl Sender {
+    /// Until a batch is to go.
+    async fn due(&self) {
+        tokio::time::sleep_until(self.not_before).await;
+        let inner = &self.exporter.0;
+        if inner.queue.borrow().len() < BATCH_MAX {
+            let _enough_or_time =
+                tokio::time::timeout_at(self.batch_at, inner.enough.notified()).await;
+        }
+    }
+
+    fn has_records(&self) -> bool {
+        self.exporter.0.target.borrow().is_some() && !self.exporter.0.queue.borrow().is_empty()
+    }
+
+    /// Sends the oldest records, if there are some.
+    async fn batch(&mut self) {
+        self.batch_at = Instant::now() + BATCH_EVERY;
+        let Some(target) = self.target().filter(|_| self.has_records()) else {
+            return;
+        };
+        let body = {
+            let mut queue = self.exporter.0.queue.borrow_mut();
+            self.resource.logs_request(&queue.batch())
+        };
+        let outcome = post(&target, "/v1/logs", body).await;
+        self.learn(&target, &outcome);
+        let mut queue = self.exporter.0.queue.borrow_mut();
+        match outcome {
+            Outcome::Taken { rejected, .. } => queue.taken(rejected),
+            Outcome::Never { .. } => queue.refused(),
+            Outcome::Later { .. } => queue.failed(),
+        }
+    }
+
+    /// Sends the metrics as they are now. Those that are lost are in the next ones: they only grow.
+    async fn metrics(&mut self, measures: &impl Measures) {
+        let Some(target) = self.target() else { return };
+        let Some(families) = measures.families().await else {
+            return;
+        };
+        let now = self.since + self.started.elapsed();
+        let metrics = metrics(&families, self.since, now);
+        let body = self.resource.metrics_request(&metrics);
+        let outcome = post(&target, "/v1/metrics", body).await;
+        self.learn(&target, &outcome);
+        match outcome {
+            Outcome::Taken { .. } => {}
+            Outcome::Later { .. } | Outcome::Never { .. } => {
+                self.exporter.0.queue.borrow_mut().failed_metrics();
+            }
+        }
+    }
+
+    /// When to try again, and what to say.
+    fn learn(&mut self, target: &Target, outcome: &Outcome) {
+        match outcome {
+            Outcome::Taken { .. } | Outcome::Never { .. } => {
+                self.failures = 0;
+                self.not_before = Instant::now();
+            }
+            Outcome::Later { after, .. } => {
+                self.failures = self.failures.saturating_add(1);
+                let random = RandomState::new().build_hasher().finish();
+                self.not_before = Instant::now() + pause(self.failures, *after, random);
+            }
+        }
+        self.say(target, outcome);
+    }
+
+    fn target(&self) -> Option<Target> {
+        self.exporter.0.target.borrow().clone()
+    }
+
+    /// That it does not go, once, and that it goes again.
+    fn say(&mut self, target: &Target, outcome: &Outcome) {
+        match outcome {
+            Outcome::Taken { rejected, said } => {
+                if self.is_away {
+                    eprintln!("mptcp-trace: the collector at {target} takes data again");
+                }
+                if *rejected > 0 {
+                    log::warn!("the collector at {target} rejects {rejected} records: {said}");
+                } else if !said.is_empty() {
+                    log::warn!("the collector at {target} says: {said}");
+                }
+                self.is_away = false;
+            }
+            Outcome::Later { why, .. } if !self.is_away => {
+                log::warn!(
+                    "the collector at {target} does not take data: {why}; trying on, records wait"
+                );
+                self.is_away = true;
+            }
+            Outcome::Never { why } if !self.is_away => {
+                log::error!("the collector at {target} refuses data: {why}; it is lost");
+                self.is_away = true;
+            }
+            Outcome::Later { why, .. } | Outcome::Never { why } => {
+                log::debug!("the collector at {target}: {why}");
+            }
+        }
+    }
+}
+
+/// One request over a connection of its own: one that is kept would be closed by the other end some time, and then nobody
+/// knows whether the request that met this was taken.
+async fn post(target: &Target, path: &str, body: String) -> Outcome {
+    let tried = tokio::time::timeout(REQUEST_TIME_MAX, try_post(target, path, body)).await;
+    match tried {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(why)) => Outcome::Later {
+            after: None,
+            why: format!("{why:#}"),
+        },
+        Err(_elapsed) => Outcome::Later {
+            after: None,
+            why: format!("no answer within {} s", REQUEST_TIME_MAX.as_secs()),
+        },
+    }
+}
+
+async fn try_post(target: &Target, path: &str, body: String) -> anyhow::Result<Outcome> {
+    let mut request = Request::new(Full::new(Bytes::from(body)));
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = format!("{}{path}", target.prefix)
+        .parse()
+        .context("cannot write the request")?;
+    let headers = request.headers_mut();
+    *headers = target.headers.clone();
+    headers.insert(HOST, HeaderValue::from_str(&target.authority)?);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    headers
+        .entry(USER_AGENT)
+        .or_insert(HeaderValue::from_static(concat!(
+            "mptcp-trace/",
+            env!("CARGO_PKG_VERSION")
+        )));
+    let stream = TcpStream::connect((&*target.host, target.port))
+        .await
+        .context("cannot connect")?;
+    let (mut sender, connection) = http1::Builder::new()
+        .max_buf_size(HEAD_BYTES_MAX)
+        .handshake(TokioIo::new(stream))
+        .await?;
+    // Ends with this function, whatever becomes of it.
+    let mut driver = JoinSet::new();
+    driver.spawn_local(connection);
+    let response = sender
+        .send_request(request)
+        .await
+        .context("no answer came")?;
+    let status = response.status().as_u16();
+    let after = response.headers().get(RETRY_AFTER).cloned();
+    let after = after.as_ref().and_then(|it| it.to_str().ok());
+    // The status says whether it was taken; what is said beside that may be too long, or cut off.
+    let answer = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
+        .collect()
+        .await
+        .map(http_body_util::Collected::to_bytes)
+        .unwrap_or_default();
+    Ok(Outcome::of(status, after, &answer))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+    use crate::model::fixture::Row;
+
+    /// Nothing is measured.
+    struct Nothing;
+
+    impl Measures for Nothing {
+        async fn families(&self) -> Option<Vec<Family>> {
+            None
+        }
+    }
+
+    /// Takes a request for each of these answers; the requests as they came.
+    fn collector(
+        answers: Vec<&'static str>,
+    ) -> (String, std::thread::JoinHandle<Vec<(String, usize)>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/p", listener.local_addr().unwrap());
+        let requests = std::thread::spawn(move || {
+            let mut requests = Vec::new();
+            for answer in answers {
+                let (mut stream, _) = listener.accept().unwrap();
+                let (mut said, mut buffer) = (Vec::new(), [0; 4096]);
+                let (head, length, at) = loop {
+                    let count = stream.read(&mut buffer).unwrap();
+                    assert!(count > 0);
+                    said.extend_from_slice(&buffer[..count]);
+                    let text = String::from_utf8_lossy(&said).into_owned();
+                    if let Some((head, _)) = text.split_once("\r\n\r\n") {
+                        let length = head.to_lowercase();
+                        let length = length.split_once("content-length: ").unwrap().1;
+                        let length = length.lines().next().unwrap().parse::<usize>().unwrap();
+                        break (head.to_owned(), length, head.len() + 4);
+                    }
+                };
+                while said.len() < at + length {
+                    let count = stream.read(&mut buffer).unwrap();
+                    assert!(count > 0);
+                    said.extend_from_slice(&buffer[..count]);
+                }
+                stream.write_all(answer.as_bytes()).unwrap();
+                let body: serde_json::Value = serde_json::from_slice(&said[at..]).unwrap();
+                let records = &body["resourceLogs"][0]["scopeLogs"][0]["logRecords"];
+                requests.push((head, records.as_array().unwrap().len()));
+            }
+            requests
+        });
+        (url, requests)
+    }
+
+    #[test]
+    fn what_fails_for_a_while_is_sent_again_and_what_is_refused_is_not() {
+        let (url, requests) = collector(vec![
+            "HTTP/1.1 503 Later\r\ncontent-length: 0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length: 48\r\n\r\n{\"partialSuccess\": {\"rejectedLogRecords\": \"2\"}}  ",
+            "HTTP/1.1 307 Elsewhere\r\nlocation: /x\r\ncontent-length: 0\r\n\r\n",
+        ]);
+        let target = Target::parse(&url, [("x-key", "v")]).unwrap();
+        let mut exporter = Exporter::new(Some(target));
+        let find = |exporter: &mut Exporter, count| {
+            for _ in 0..count {
+                exporter.finding(&Row::default().connection(), &|_| None);
+            }
+        };
+        find(&mut exporter, 600);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let resource = Resource {
+            host: "h".into(),
+            kernel: "k".into(),
+            version: "v".into(),
+        };
+        let lost = tokio::task::LocalSet::new().block_on(&runtime, async {
+            let hour = Duration::from_secs(3600);
+            let runs = exporter
+                .clone()
+                .run(resource, Nothing, SystemTime::now(), hour);
+            let task = tokio::task::spawn_local(runs);
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            assert_eq!(exporter.sums().failed_logs, 1);
+            exporter.end(task).await
+        });
+        assert_eq!(lost, 0);
+        let requests = requests.join().unwrap();
+        let counts: Vec<usize> = requests.iter().map(|(_, count)| *count).collect();
+        assert_eq!(counts, [512, 512, 88]);
+        for (head, _) in &requests {
+            assert!(head.starts_with("POST /p/v1/logs HTTP/1.1\r\n"), "{head}");
+            assert!(head.to_lowercase().contains("\r\nx-key: v"), "{head}");
+        }
+        let want = Sums {
+            exported: 510,
+            rejected: 2,
+            refused: 88,
+            failed_logs: 2,
+            ..Sums::default()
+        };
+        assert_eq!(exporter.sums(), want);
+        exporter.send_to(None);
+        find(&mut exporter, 3);
+        assert_eq!(exporter.sums(), want);
+    }
+}

@@ -1,0 +1,228 @@
+//! Records that wait to be sent: bounded in number and in bytes, and what finds no room is counted. Pure.
+
+use std::collections::VecDeque;
+
+/// So many records wait at most.
+pub const RECORDS_MAX: usize = 8192;
+/// And so many bytes of them: one has about 1,400.
+pub const BYTES_MAX: usize = 16 * 1024 * 1024;
+/// So many go into one request.
+pub const BATCH_MAX: usize = 512;
+/// Questions may take so much of it: a flood of them shall cost no fallback, here as in the ring.
+pub const QUESTIONS_MAX: usize = RECORDS_MAX / 4 * 3;
+/// And so many bytes.
+const QUESTION_BYTES_MAX: usize = BYTES_MAX / 4 * 3;
+
+/// What became of records and requests since the start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Sums {
+    /// Records that a collector has taken.
+    pub exported: u64,
+    /// Records that found no room.
+    pub full: u64,
+    /// Records of requests that the collector refused as a whole.
+    pub refused: u64,
+    /// Records that the collector rejected out of a request.
+    pub rejected: u64,
+    /// Records that waited when the export was switched off.
+    pub off: u64,
+    /// Requests with records that failed, each try.
+    pub failed_logs: u64,
+    /// Requests with metrics that failed.
+    pub failed_metrics: u64,
+    /// Records that wait now.
+    pub queued: u64,
+}
+
+/// Records that wait, oldest first: what questions tell, and the rest, which goes before them.
+#[derive(Debug, Default)]
+pub struct Queue {
+    first: VecDeque<String>,
+    questions: VecDeque<String>,
+    bytes: usize,
+    /// A request holds so many of the oldest of both.
+    on_their_way: (usize, usize),
+    sums: Sums,
+}
+
+impl Queue {
+    /// Whether there is room for one more, before it is written; counts it if not.
+    pub fn has_room(&mut self, is_question: bool) -> bool {
+        let (records, bytes) = if is_question {
+            (QUESTIONS_MAX, QUESTION_BYTES_MAX)
+        } else {
+            (RECORDS_MAX, BYTES_MAX)
+        };
+        let has_room = self.len() < records && self.bytes < bytes;
+        self.sums.full += u64::from(!has_room);
+        has_room
+    }
+
+    /// Takes one, or counts it.
+    pub fn push(&mut self, record: String, is_question: bool) {
+        if self.len() >= RECORDS_MAX || self.bytes.saturating_add(record.len()) > BYTES_MAX {
+            self.sums.full += 1;
+            return;
+        }
+        self.bytes += record.len();
+        match is_question {
+            true => self.questions.push_back(record),
+            false => self.first.push_back(record),
+        }
+    }
+
+    /// How many wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.first.len() + self.questions.len()
+    }
+
+    /// True if none waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The next request: the oldest records, which stay until [`Self::leave`].
+    pub fn batch(&mut self) -> Vec<&str> {
+        let first = self.first.len().min(BATCH_MAX);
+        let questions = self.questions.len().min(BATCH_MAX - first);
+        self.on_their_way = (first, questions);
+        self.first
+            .iter()
+            .take(first)
+            .chain(self.questions.iter().take(questions))
+            .map(String::as_str)
+            .collect()
+    }
+
+    /// The records of the last batch were taken, but for so many of them.
+    pub fn taken(&mut self, rejected: u64) {
+        let count = self.leave();
+        let rejected = rejected.min(count);
+        self.sums.exported += count - rejected;
+        self.sums.rejected += rejected;
+    }
+
+    /// The records of the last batch were refused, all of them.
+    pub fn refused(&mut self) {
+        self.sums.refused += self.leave();
+        self.sums.failed_logs += 1;
+    }
+
+    /// A request failed; its records stay.
+    pub fn failed(&mut self) {
+        self.sums.failed_logs += 1;
+    }
+
+    /// A request with metrics failed.
+    pub fn failed_metrics(&mut self) {
+        self.sums.failed_metrics += 1;
+    }
+
+    /// Nobody wants them any more.
+    pub fn switch_off(&mut self) {
+        self.sums.off += u64::try_from(self.len()).unwrap_or(u64::MAX);
+        *self = Self {
+            sums: self.sums,
+            ..Self::default()
+        };
+    }
+
+    /// What became of all.
+    #[must_use]
+    pub fn sums(&self) -> Sums {
+        Sums {
+            queued: u64::try_from(self.len()).unwrap_or(u64::MAX),
+            ..self.sums
+        }
+    }
+
+    /// The last batch goes; how many that were.
+    fn leave(&mut self) -> u64 {
+        let (first, questions) = std::mem::take(&mut self.on_their_way);
+        let gone = self.first.drain(..first);
+        for record in gone.chain(self.questions.drain(..questions)) {
+            self.bytes -= record.len();
+        }
+        u64::try_from(first + questions).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fill(queue: &mut Queue, is_question: bool, count: usize, size: usize) {
+        for _ in 0..count {
+            if queue.has_room(is_question) {
+                queue.push("x".repeat(size), is_question);
+            }
+        }
+    }
+
+    #[test]
+    fn what_finds_no_room_is_counted_and_questions_leave_some() {
+        let mut queue = Queue::default();
+        fill(&mut queue, true, RECORDS_MAX, 1);
+        assert_eq!(queue.len(), QUESTIONS_MAX);
+        assert_eq!(queue.sums().full, 2048);
+        fill(&mut queue, false, RECORDS_MAX, 1);
+        assert_eq!(queue.len(), RECORDS_MAX);
+        assert_eq!(queue.sums().full, 2048 + 6144);
+        let mut queue = Queue::default();
+        fill(&mut queue, false, 9, BYTES_MAX / 8);
+        assert_eq!((queue.len(), queue.sums().full), (8, 1));
+        queue.push("x".into(), false);
+        assert_eq!((queue.len(), queue.sums().full), (8, 2));
+    }
+
+    #[test]
+    fn a_flood_of_questions_lets_everything_else_pass() {
+        let mut queue = Queue::default();
+        fill(&mut queue, true, RECORDS_MAX, 1);
+        queue.push("fallback".into(), false);
+        let batch = queue.batch();
+        assert_eq!((batch.len(), batch[0]), (BATCH_MAX, "fallback"));
+        queue.taken(0);
+        assert_eq!(queue.len(), QUESTIONS_MAX + 1 - BATCH_MAX);
+        assert_eq!(queue.batch()[0], "x");
+    }
+
+    #[test]
+    fn every_record_is_in_one_sum_at_the_end() {
+        let mut queue = Queue::default();
+        fill(&mut queue, false, RECORDS_MAX + 5, 10);
+        assert_eq!(queue.batch().len(), BATCH_MAX);
+        queue.failed();
+        // New ones come while a request is under way.
+        assert_eq!(queue.batch().len(), BATCH_MAX);
+        queue.taken(12);
+        fill(&mut queue, false, 1, 10);
+        queue.batch();
+        queue.refused();
+        queue.batch();
+        queue.switch_off();
+        // What comes back after that concerns nobody.
+        queue.taken(0);
+        fill(&mut queue, false, 3, 10);
+        queue.failed_metrics();
+        let sums = queue.sums();
+        assert_eq!(
+            sums,
+            Sums {
+                exported: 500,
+                full: 5,
+                refused: 512,
+                rejected: 12,
+                off: 8192 - 1024 + 1,
+                failed_logs: 2,
+                failed_metrics: 1,
+                queued: 3,
+            }
+        );
+        let all = sums.exported + sums.full + sums.refused + sums.rejected + sums.off + sums.queued;
+        assert_eq!(all, 8192 + 5 + 1 + 3);
+        assert_eq!(queue.bytes, 30);
+    }
+}

@@ -1,0 +1,483 @@
+//! Finding -> log record of OTLP. Pure.
+//!
+//! Attributes have the names of OpenTelemetry's semantic conventions where those have one; what is ours begins with
+//! `mptcp.` and has the words of the JSON lines. What is not known is left out. `docs/metrics.md` documents each; a test
+//! compares the two.
+
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Map, Value, json};
+
+use super::{boolean, int, nanos, string};
+use crate::model::{
+    Connection, ConnectionEvent, ConnectionId, ConnectionKind, Errno, Family, Finding, Judgement,
+    Place, Process, Protocol, Query, QueryEvent, Refusal, RefusalEvent, Refused, Side, Socket,
+    Stage, Verdict, VerdictEvent,
+};
+
+/// `SeverityNumber` of the protocol, with the word for it.
+type Severity = (u8, &'static str);
+
+const INFO: Severity = (9, "INFO");
+const WARN: Severity = (13, "WARN");
+const ERROR: Severity = (17, "ERROR");
+
+/// A log record as JSON, or none for what is no finding of its own. `line` is the finding as one line of text.
+#[must_use]
+pub fn record(
+    finding: &Finding,
+    line: &str,
+    observed: SystemTime,
+    path: Option<&str>,
+) -> Option<Value> {
+    let (kind, time) = about(finding)?;
+    let (number, text) = severity(finding);
+    let mut attributes = vec![string("mptcp.finding", kind)];
+    match finding {
+        Finding::Query(event) => query(event, path, &mut attributes),
+        Finding::Connection(event) => connection(event, path, &mut attributes),
+        Finding::Verdict(event) => verdict(event, path, &mut attributes),
+        Finding::Refusal(event) => refusal(event, path, &mut attributes),
+    }
+    let mut record = Map::new();
+    record.insert("timeUnixNano".into(), nanos(time).into());
+    // The wall clock may have been set back since: what happened goes by the clock of the boot.
+    record.insert(
+        "observedTimeUnixNano".into(),
+        nanos(observed.max(time)).into(),
+    );
+    record.insert("severityNumber".into(), number.into());
+    record.insert("severityText".into(), text.into());
+    record.insert("eventName".into(), format!("mptcp.{kind}").into());
+    record.insert("body".into(), json!({"stringValue": line}));
+    record.insert("attributes".into(), attributes.into());
+    Some(Value::Object(record))
+}
+
+/// The type of its JSON line, and when it happened.
+fn about(finding: &Finding) -> Option<(&'static str, SystemTime)> {
+    Some(match finding {
+        Finding::Query(event) => ("query", event.time),
+        Finding::Connection(event) => match event.connection.kind {
+            ConnectionKind::Accepted | ConnectionKind::Closed => return None,
+            ConnectionKind::Fallback
+            | ConnectionKind::Refused
+            | ConnectionKind::Plain
+            | ConnectionKind::Existing
+            | ConnectionKind::Blackhole => (event.connection.kind.name(), event.time),
+        },
+        Finding::Verdict(event) => ("verdict", event.time),
+        Finding::Refusal(event) => match event.refusal.what {
+            Refused::Option { .. } => ("option_refused", event.time),
+            Refused::Socket { .. } => ("socket_refused", event.time),
+        },
+    })
+}
+
+/// INFO: nobody has to do anything. WARN: a connection is TCP, or its application does not know. ERROR: a bug, ours or the
+/// kernel's.
+fn severity(finding: &Finding) -> Severity {
+    let of_verdict = |verdict: Option<Verdict>| match verdict {
+        None
+        | Some(
+            Verdict::Explained | Verdict::PlainTcp | Verdict::StillMptcp | Verdict::Unsupported,
+        ) => INFO,
+        Some(
+            Verdict::TooEarly
+            | Verdict::Stale
+            | Verdict::NeverAsked
+            | Verdict::Unexplained
+            | Verdict::Misled,
+        ) => WARN,
+        Some(Verdict::Contradicted) => ERROR,
+    };
+    match finding {
+        Finding::Query(event) => of_verdict(event.judgement.as_ref().map(|it| it.verdict)),
+        Finding::Verdict(event) => of_verdict(Some(event.judgement.verdict)),
+        Finding::Connection(event) => match event.connection.kind {
+            ConnectionKind::Fallback | ConnectionKind::Refused | ConnectionKind::Blackhole => WARN,
+            ConnectionKind::Existing if event.connection.fell_back == Some(true) => WARN,
+            ConnectionKind::Plain
+            | ConnectionKind::Existing
+            | ConnectionKind::Accepted
+            | ConnectionKind::Closed => INFO,
+        },
+        Finding::Refusal(_) => WARN,
+    }
+}
+
+fn query(event: &QueryEvent, path: Option<&str>, to: &mut Vec<Value>) {
+    let QueryEvent {
+        query,
+        time: _,
+        judgement,
+        repeats: _,
+    } = event;
+    let Query {
+        asked_at,
+        latency: _,
+        process: asker,
+        socket: about,
+        id,
+        connected_at: _,
+        api,
+        answer,
+        errno,
+        fell_back,
+        rung,
+        state_bits: _,
+    } = query;
+    process(asker, path, to);
+    to.push(int("thread.id", asker.tid));
+    socket(about, to);
+    to.extend(id.map(connection_id));
+    to.push(string("mptcp.api", api.name()));
+    to.extend(answer.word().map(|word| string("mptcp.answer", word)));
+    to.extend(errno.map(error));
+    to.extend(fell_back.map(|it| boolean("mptcp.fell_back", it)));
+    if let Some(judgement) = judgement {
+        judged(judgement, to);
+    }
+    to.push(string("mptcp.rung", rung.name()));
+    to.push(boottime(*asked_at));
+}
+
+fn connection(event: &ConnectionEvent, path: Option<&str>, to: &mut Vec<Value>) {
+    let ConnectionEvent {
+        connection,
+        time: _,
+        place: lives,
+        switched_off: _,
+    } = event;
+    let Connection {
+        kind: _,
+        at,
+        id,
+        socket: about,
+        owner,
+        unaccepted: _,
+        admitted: _,
+        cause,
+        known,
+        side,
+        stage,
+        since_connect,
+        bytes,
+        subflows: _,
+        evidence: _,
+        existing: _,
+        untold: _,
+        fell_back,
+        late: _,
+        current: _,
+        off_for: _,
+        rung,
+    } = connection;
+    if let Some(owner) = owner {
+        process(&owner.process, lives.cgroup.as_deref().or(path), to);
+    }
+    place(lives, to);
+    socket(about, to);
+    to.push(connection_id(*id));
+    to.extend(cause.as_deref().map(|cause| string("mptcp.cause", cause)));
+    to.push(string("mptcp.known", known.name()));
+    to.extend(side.map(|side| string("mptcp.side", Side::name(side))));
+    to.extend(stage.map(|stage| string("mptcp.stage", Stage::name(stage))));
+    to.extend(since_connect.map(|since| int("mptcp.since_connect_ns", ns(since))));
+    if let Some((sent, received)) = bytes {
+        to.push(int("mptcp.bytes_sent", *sent));
+        to.push(int("mptcp.bytes_received", *received));
+    }
+    to.extend(fell_back.map(|it| boolean("mptcp.fell_back", it)));
+    to.push(string("mptcp.rung", rung.name()));
+    to.push(boottime(*at));
+}
+
+fn verdict(event: &VerdictEvent, path: Option<&str>, to: &mut Vec<Value>) {
+    let VerdictEvent {
+        judgement,
+        id,
+        at,
+        time: _,
+        closed_by,
+        owner,
+        place: lives,
+        socket: about,
+        asked,
+        questions,
+        doubt,
+    } = event;
+    if let Some(owner) = owner {
+        process(&owner.process, lives.cgroup.as_deref().or(path), to);
+    }
+    place(lives, to);
+    socket(about, to);
+    to.push(connection_id(*id));
+    judged(judgement, to);
+    if let Some(asked) = asked {
+        to.push(string("mptcp.api", asked.api.name()));
+        to.extend(asked.answer.word().map(|word| string("mptcp.answer", word)));
+    }
+    to.push(int("mptcp.questions", *questions));
+    to.push(string("mptcp.closed_by", closed_by.name()));
+    to.extend(doubt.as_deref().map(|doubt| string("mptcp.doubt", doubt)));
+    to.push(boottime(*at));
+}
+
+fn refusal(event: &RefusalEvent, path: Option<&str>, to: &mut Vec<Value>) {
+    let RefusalEvent { refusal, time: _ } = event;
+    let Refusal {
+        at,
+        process: asker,
+        what,
+        errno,
+        rung,
+    } = refusal;
+    process(asker, path, to);
+    to.push(int("thread.id", asker.tid));
+    match what {
+        Refused::Option {
+            socket: about,
+            level: _,
+            optname: _,
+            is_set: _,
+        } => {
+            socket(about, to);
+            to.extend(refusal.option().map(|name| string("mptcp.option", name)));
+        }
+        Refused::Socket { family, netns } => {
+            to.push(network_type(*family));
+            to.push(int("mptcp.netns", *netns));
+        }
+    }
+    to.push(error(*errno));
+    to.push(string("mptcp.why", refusal.why()));
+    to.push(string("mptcp.rung", rung.name()));
+    to.push(boottime(*at));
+}
+
+fn process(process: &Process, cgroup: Option<&str>, to: &mut Vec<Value>) {
+    let Process {
+        pid,
+        tid: _,
+        uid,
+        cgroup_id: _,
+        comm,
+    } = process;
+    to.push(int("process.pid", *pid));
+    // By the conventions: the name in /proc/PID/status.
+    to.push(string("process.executable.name", comm));
+    to.push(int("process.real_user.id", *uid));
+    to.extend(cgroup.map(|path| string("process.linux.cgroup", path)));
+}
+
+fn place(place: &Place, to: &mut Vec<Value>) {
+    let Place {
+        cgroup: _,
+        container,
+        unit,
+    } = place;
+    to.extend(container.as_deref().map(|id| string("container.id", id)));
+    to.extend(unit.as_deref().map(|unit| string("mptcp.unit", unit)));
+}
+
+fn socket(socket: &Socket, to: &mut Vec<Value>) {
+    let Socket {
+        id: _,
+        inode: _,
+        netns,
+        protocol,
+        family,
+        state,
+        local,
+        remote,
+    } = socket;
+    to.push(string("network.transport", "tcp"));
+    to.push(network_type(*family));
+    for (address, port, end) in [
+        ("network.local.address", "network.local.port", local),
+        ("network.peer.address", "network.peer.port", remote),
+    ] {
+        // There is none yet.
+        if end.port() != 0 || !end.ip().is_unspecified() {
+            to.push(string(address, &end.ip().to_string()));
+            to.push(int(port, end.port()));
+        }
+    }
+    let protocol = match protocol {
+        Protocol::Mptcp => "mptcp",
+        Protocol::Tcp => "tcp",
+    };
+    to.push(string("mptcp.protocol", protocol));
+    to.push(string("mptcp.state", &state.to_string()));
+    to.push(int("mptcp.netns", *netns));
+}
+
+fn judged(judgement: &Judgement, to: &mut Vec<Value>) {
+    let Judgement {
+        verdict,
+        sentence,
+        fell_back_at: _,
+        cause,
+        delay,
+    } = judgement;
+    to.push(string("mptcp.verdict", verdict.name()));
+    to.push(string("mptcp.why", sentence));
+    to.extend(cause.as_deref().map(|cause| string("mptcp.cause", cause)));
+    to.extend(delay.map(|delay| int("mptcp.delay_ns", ns(delay))));
+}
+
+fn network_type(family: Family) -> Value {
+    let family = match family {
+        Family::Ipv4 => "ipv4",
+        Family::Ipv6 => "ipv6",
+    };
+    string("network.type", family)
+}
+
+fn connection_id(id: ConnectionId) -> Value {
+    string("mptcp.connection.id", &id.to_string())
+}
+
+fn error(errno: Errno) -> Value {
+    string("mptcp.errno", &errno.to_string())
+}
+
+fn boottime(at: Duration) -> Value {
+    int("mptcp.boottime_ns", ns(at))
+}
+
+fn ns(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::fixture::Row;
+
+    fn written(finding: &Finding) -> Value {
+        let observed = SystemTime::UNIX_EPOCH + Duration::from_nanos(5);
+        record(finding, "line", observed, Some("/told")).unwrap()
+    }
+
+    fn attribute(record: &Value, key: &str) -> Option<Value> {
+        let all = record["attributes"].as_array().unwrap();
+        let mut found = all.iter().filter(|it| it["key"] == key);
+        let one = found.next().map(|it| it["value"].clone());
+        assert!(found.next().is_none(), "{key} twice in {record}");
+        one
+    }
+
+    #[test]
+    fn a_fallback_is_a_whole_record() {
+        let text = |key: &str, value: &str| json!({"key": key, "value": {"stringValue": value}});
+        let number = |key: &str, value: &str| json!({"key": key, "value": {"intValue": value}});
+        assert_eq!(
+            written(&Row::default().connection()),
+            json!({
+                "timeUnixNano": "0",
+                "observedTimeUnixNano": "5",
+                "severityNumber": 13,
+                "severityText": "WARN",
+                "eventName": "mptcp.fallback",
+                "body": {"stringValue": "line"},
+                "attributes": [
+                    text("mptcp.finding", "fallback"),
+                    number("process.pid", "7"),
+                    text("process.executable.name", "curl"),
+                    number("process.real_user.id", "0"),
+                    text("process.linux.cgroup", "/a/b.service"),
+                    text("network.transport", "tcp"),
+                    text("network.type", "ipv4"),
+                    text("network.local.address", "10.0.0.1"),
+                    number("network.local.port", "1000"),
+                    text("network.peer.address", "192.0.2.7"),
+                    number("network.peer.port", "443"),
+                    text("mptcp.protocol", "mptcp"),
+                    text("mptcp.state", "ESTABLISHED"),
+                    number("mptcp.netns", "9"),
+                    text("mptcp.connection.id", "0x0000000000000001@1"),
+                    text("mptcp.cause", "DssFallback"),
+                    text("mptcp.known", "reported"),
+                    text("mptcp.side", "active"),
+                    {"key": "mptcp.fell_back", "value": {"boolValue": true}},
+                    text("mptcp.rung", "fexit"),
+                    number("mptcp.boottime_ns", "1000000"),
+                ],
+            })
+        );
+    }
+
+    #[test]
+    fn a_verdict_decides_how_severe_it_is() {
+        for verdict in Verdict::ALL {
+            let want = match verdict {
+                Verdict::Contradicted => ERROR,
+                Verdict::Explained
+                | Verdict::PlainTcp
+                | Verdict::StillMptcp
+                | Verdict::Unsupported => INFO,
+                Verdict::TooEarly
+                | Verdict::Stale
+                | Verdict::NeverAsked
+                | Verdict::Unexplained
+                | Verdict::Misled => WARN,
+            };
+            let row = Row {
+                verdict: Some(verdict),
+                ..Row::default()
+            };
+            for finding in [row.query(), row.last_words()] {
+                let record = written(&finding);
+                assert_eq!(record["severityNumber"], want.0, "{record}");
+                assert_eq!(record["severityText"], want.1);
+                let said = attribute(&record, "mptcp.verdict").unwrap();
+                assert_eq!(said["stringValue"], verdict.name());
+                assert!(attribute(&record, "mptcp.cause").is_some());
+            }
+        }
+        let told = written(&Row::default().query());
+        let cgroup = attribute(&told, "process.linux.cgroup").unwrap();
+        assert_eq!(cgroup["stringValue"], "/told");
+        let closed = Row {
+            kind: ConnectionKind::Closed,
+            ..Row::default()
+        };
+        assert_eq!(
+            record(&closed.connection(), "", SystemTime::UNIX_EPOCH, None),
+            None
+        );
+    }
+
+    #[test]
+    fn every_attribute_is_documented_and_no_other_is() {
+        let source = include_str!("record.rs");
+        let source = &source[..source.find("#[cfg(test)]").unwrap()];
+        let is_name = |text: &&str| {
+            ["mptcp.", "network.", "process.", "thread.", "container."]
+                .iter()
+                .any(|start| text.starts_with(start))
+                && !text.contains('{')
+        };
+        let mut used: Vec<&str> = source
+            .split('"')
+            .skip(1)
+            .step_by(2)
+            .filter(is_name)
+            .collect();
+        used.sort_unstable();
+        used.dedup();
+        let page = include_str!("../../../../docs/metrics.md");
+        let mut documented: Vec<&str> = page
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `"))
+            .filter(|line| is_name(line))
+            .filter_map(|line| line.split(" |").next())
+            .flat_map(|cell| cell.split(", "))
+            .map(|name| name.trim_matches('`'))
+            .collect();
+        documented.sort_unstable();
+        assert_eq!(documented, used);
+    }
+}

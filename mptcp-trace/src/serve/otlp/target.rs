@@ -1,0 +1,171 @@
+//! Where to send it: a URL and headers, checked before anything is attached.
+
+use std::fmt;
+
+use hyper::{
+    Uri,
+    header::{HeaderMap, HeaderName, HeaderValue},
+};
+
+/// Headers at most: a file with more is a mistake.
+const HEADERS_MAX: usize = 32;
+/// Port where a URL names none (RFC 9110, section 4.2.1).
+const PORT: u16 = 80;
+
+/// A collector.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Name or address, without brackets.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// Name and port as the URL has them.
+    pub authority: String,
+    /// What comes before `/v1/logs`; no slash at its end.
+    pub prefix: String,
+    /// What is said in addition, in each request.
+    pub headers: HeaderMap,
+}
+
+/// Without headers: they may be secrets.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}{}", self.authority, self.prefix)
+    }
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self} with {} headers", self.headers.len())
+    }
+}
+
+impl Target {
+    /// Reads the URL of a collector.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that says what is wrong, and what to do.
+    pub fn parse<'h>(
+        url: &str,
+        headers: impl IntoIterator<Item = (&'h str, &'h str)>,
+    ) -> Result<Self, String> {
+        let wrong = |why: &str| format!("{url:?} is no URL of a collector: {why}");
+        let uri: Uri = url
+            .parse()
+            .map_err(|_no_uri| wrong("write it like http://localhost:4318"))?;
+        match uri.scheme_str() {
+            Some("http") => {}
+            Some("https") => {
+                return Err(wrong(
+                    "https is not spoken here; send it to a collector on this host over http, and let that encrypt",
+                ));
+            }
+            Some(_) | None => return Err(wrong("it must begin with http://")),
+        }
+        let Some(authority) = uri.authority().filter(|it| !it.host().is_empty()) else {
+            return Err(wrong("it names no host"));
+        };
+        if authority.as_str().contains('@') {
+            return Err(wrong("no password goes into a URL; there are headers"));
+        }
+        if uri.query().is_some() || url.contains('#') {
+            return Err(wrong("/v1/logs is put behind it, so it must end before ?"));
+        }
+        let bare = authority.host().trim_start_matches('[');
+        Ok(Self {
+            host: bare.trim_end_matches(']').to_owned(),
+            port: authority.port_u16().unwrap_or(PORT),
+            authority: authority.as_str().to_owned(),
+            prefix: uri.path().trim_end_matches('/').to_owned(),
+            headers: read_headers(headers)?,
+        })
+    }
+}
+
+fn read_headers<'h>(
+    headers: impl IntoIterator<Item = (&'h str, &'h str)>,
+) -> Result<HeaderMap, String> {
+    let mut map = HeaderMap::new();
+    for (name, value) in headers {
+        // The value is not said again: it may be a secret.
+        let wrong = |what| format!("the header {name:?} cannot be sent: {what}");
+        let key: HeaderName = name.parse().map_err(|_| wrong("that is no name"))?;
+        if [
+            "host",
+            "content-type",
+            "content-length",
+            "connection",
+            "transfer-encoding",
+        ]
+        .contains(&key.as_str())
+        {
+            return Err(wrong("it is said by the request itself"));
+        }
+        let mut value: HeaderValue = value
+            .parse()
+            .map_err(|_| wrong("its value is not printable"))?;
+        value.set_sensitive(true);
+        map.insert(key, value);
+        if map.len() > HEADERS_MAX {
+            return Err(format!("there are more than {HEADERS_MAX} headers"));
+        }
+    }
+    Ok(map)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_taken_apart() {
+        for (url, host, port, prefix) in [
+            ("http://localhost:4318", "localhost", 4318, ""),
+            ("http://localhost:4318/", "localhost", 4318, ""),
+            ("http://collector/otlp/x/", "collector", 80, "/otlp/x"),
+            ("http://[::1]:9", "::1", 9, ""),
+            ("HTTP://192.0.2.7:1/a", "192.0.2.7", 1, "/a"),
+        ] {
+            let target = Target::parse(url, []).unwrap();
+            let got = (&*target.host, target.port, &*target.prefix);
+            assert_eq!(got, (host, port, prefix), "{url}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_sent_to_is_refused_with_the_way_out() {
+        for (url, why) in [
+            ("https://collector:4318", "https is not spoken here"),
+            ("", "write it like"),
+            ("localhost:4318", "must begin with http://"),
+            ("collector", "must begin with http://"),
+            ("ftp://x", "must begin with http://"),
+            ("http://", "write it like"),
+            ("http:///v1", "write it like"),
+            ("http://u:p@x", "there are headers"),
+            ("http://x/?a=b", "must end before ?"),
+            ("http://a b", "write it like"),
+        ] {
+            let said = Target::parse(url, []).unwrap_err();
+            assert!(said.contains(why), "{url}: {said}");
+        }
+    }
+
+    #[test]
+    fn headers_are_checked_and_their_values_never_shown() {
+        let target = Target::parse("http://x", [("X-Key", "secret")]).unwrap();
+        assert_eq!(target.headers["x-key"], "secret");
+        assert!(!format!("{target:?} {target} {:?}", target.headers).contains("secret"));
+        for (name, value) in [
+            ("a b", "x"),
+            ("", "x"),
+            ("a", "x\ny"),
+            ("Host", "x"),
+            ("content-type", "x"),
+        ] {
+            let said = Target::parse("http://x", [(name, value)]).unwrap_err();
+            assert!(said.contains("cannot be sent"), "{said}");
+        }
+    }
+}
