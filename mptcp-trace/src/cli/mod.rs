@@ -8,6 +8,7 @@ mod explain;
 mod list;
 mod live;
 mod replay;
+mod report;
 mod select;
 mod serve;
 
@@ -62,6 +63,7 @@ pub fn main() -> ExitCode {
         None => live::run(live, verbose),
         Some(Verb::Live(args)) => live::run(args, verbose),
         Some(Verb::Replay(args)) => replay::run(&args),
+        Some(Verb::Report(args)) => report::run(&args),
         Some(Verb::Serve(args)) => serve::run(&args, verbose),
         Some(Verb::Doctor(args)) => doctor::run(&args, verbose),
         Some(Verb::List(args)) => list::run(&args, verbose),
