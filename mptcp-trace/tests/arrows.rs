@@ -141,6 +141,27 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
         "which metrics there are is decided by the model alone",
     ),
     (
+        "mptcp-trace/src/report",
+        &[
+            "aya",
+            "tokio",
+            "clap",
+            "serde",
+            "rustix",
+            "std::fs",
+            "mptcp_trace_common",
+            "crate::decode",
+            "crate::enrich",
+            "crate::kernel",
+            "crate::host",
+            "crate::plan",
+            "crate::cli",
+            "crate::pipeline",
+            "crate::capture",
+        ],
+        "a page is made of the model alone, and only escaped like a line",
+    ),
+    (
         "mptcp-trace/src/sink",
         &[
             "aya",

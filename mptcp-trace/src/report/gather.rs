@@ -428,7 +428,15 @@ impl Gathered {
         if query.socket.state == TcpState::LISTEN {
             return *time;
         }
-        let life = self.life(&query.socket, query.id.map(|id| id.born_at), *time);
+        let born_at = query.id.map(|id| id.born_at);
+        let key = key(&query.socket, born_at);
+        // A connection that fell back is not MPTCP again: the same socket has connected anew, or is about to.
+        let fell_at = self.lives.get(&key).and_then(|life| life.fell_at);
+        let is_new = matches!(verdict, Some(Verdict::TooEarly | Verdict::StillMptcp));
+        if is_new && fell_at.is_some_and(|at| at < query.asked_at) {
+            self.settle(key);
+        }
+        let life = self.life(&query.socket, born_at, *time);
         life.hear(&query.socket, None);
         if life.process.is_none() {
             life.process = Some((query.process.pid, query.process.comm.clone()));

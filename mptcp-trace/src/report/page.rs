@@ -382,7 +382,6 @@ fn untold(losses: &LossReport) -> u64 {
 fn figures(report: &Report<'_>) -> Markup {
     let gathered = report.gathered;
     let questions: u64 = gathered.answers.values().sum();
-    let judged = gathered.of(|fate| !matches!(fate, Fate::Open | Fate::Healthy | Fate::Plain));
     let refusals: u64 = gathered.refusals.values().sum();
     let figure = |class: &str, number: String, what: &str| {
         html! { div class=(class) { dt { (what) } dd { (number) } } }
@@ -395,7 +394,6 @@ fn figures(report: &Report<'_>) -> Markup {
             (figure("", digits(all), "MPTCP connections heard of"))
             (figure(if fallen > 0 { "bad" } else { "good" }, digits(fallen), "fell back to TCP"))
             (figure(if unaware > 0 { "bad" } else { "good" }, digits(unaware), "whose application does not know"))
-            (figure("", digits(judged), "fallen and judged"))
             (figure("", digits(questions), "questions of applications"))
             (figure(if refusals > 0 { "warn" } else { "" }, digits(refusals), "sockets and options refused"))
             @match report.ending {
@@ -703,7 +701,7 @@ fn cause_row(
     html! {
         tr {
             th.name scope="row" {
-                (swatch(colour)) (name(cause))
+                span.whole { (swatch(colour)) (name(cause)) }
                 @if of_cause.inferred > 0 && cause != "unknown" { " " small { "(" (digits(of_cause.inferred)) " inferred)" } }
             }
             td.n { (digits(times)) }

@@ -8,6 +8,7 @@ mod common;
 mod fallbacks;
 mod live;
 mod privileges;
+mod report;
 mod views;
 
 /// Not a test: the application that the others trace.
