@@ -18,6 +18,7 @@ use crate::{
     host_packages::{self, PAIR_NEEDS},
     matrix::Report,
     places::Places,
+    report,
     result::SuiteResult,
     shapes::{self, RUNNING},
     suite::{Suite, Task},
@@ -76,6 +77,7 @@ pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
     });
     summary.step("cargo test", || crates(&places));
     summary.step("alert rules", || alert_rules(&places));
+    summary.step("report in a browser", || report::step(&places));
     if is_root() {
         summary.step("release", || dist::step(&places));
     }

@@ -20,6 +20,7 @@ const FILES: [(&str, &str); 13] = [
     ("LICENSE-APACHE", "LICENSE-APACHE"),
     ("docs/install.md", "docs/install.md"),
     ("docs/output.md", "docs/output.md"),
+    ("docs/report.md", "docs/report.md"),
     ("docs/debugging.md", "docs/debugging.md"),
     ("docs/kernels.md", "docs/kernels.md"),
     (
