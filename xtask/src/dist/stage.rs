@@ -13,7 +13,7 @@ use super::{Release, build};
 use crate::places::Places;
 
 /// Where it comes from in the workspace, and where it goes in the stage.
-const FILES: [(&str, &str); 13] = [
+const FILES: [(&str, &str); 14] = [
     ("README.md", "README.md"),
     ("CHANGELOG.md", "CHANGELOG.md"),
     ("LICENSE-MIT", "LICENSE-MIT"),
