@@ -21,6 +21,7 @@ pub mod observe;
 pub mod pipeline;
 pub mod plan;
 pub mod redact;
+pub mod report;
 pub mod serve;
 pub mod sink;
 pub mod tally;

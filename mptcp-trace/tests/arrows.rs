@@ -181,6 +181,27 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
         "what waits and what is dropped knows no stage",
     ),
     (
+        "mptcp-trace/src/report",
+        &[
+            "aya",
+            "tokio",
+            "clap",
+            "serde",
+            "rustix",
+            "std::fs",
+            "mptcp_trace_common",
+            "crate::decode",
+            "crate::enrich",
+            "crate::kernel",
+            "crate::host",
+            "crate::plan",
+            "crate::cli",
+            "crate::pipeline",
+            "crate::capture",
+        ],
+        "a page is made of the model alone, and only escaped like a line",
+    ),
+    (
         "mptcp-trace/src/sink",
         &[
             "aya",

@@ -68,6 +68,27 @@ fn replays_print_what_they_always_printed() {
     }
 }
 
+#[test]
+fn a_report_is_the_page_that_it_always_was() {
+    let capture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../captures/sessions/program.mpt");
+    let output = Command::new(env!("CARGO_BIN_EXE_mptcp-trace"))
+        .args(["report", "--utc", "-o", "-"])
+        .arg(&capture)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let golden = capture.with_extension("html");
+    if std::env::var_os("UPDATE_GOLDENS").is_some() {
+        fs::write(&golden, &printed).unwrap();
+    }
+    assert!(
+        printed == fs::read_to_string(&golden).unwrap(),
+        "the page of {} is another: compare with `mptcp-trace report --utc`",
+        golden.display()
+    );
+}
+
 /// Every object in a line, whatever it stands in.
 fn objects(value: &Value) -> Vec<&serde_json::Map<String, Value>> {
     match value {

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::{
-    bench, bpf, build, captures, check, dist, fuzz, picture, play, run, sol_tcp, test, vm,
+    bench, bpf, build, captures, check, dist, fuzz, picture, play, report, run, sol_tcp, test, vm,
 };
 
 /// Chores of mptcp-trace: build, run, check, test, boot kernels.
@@ -24,6 +24,7 @@ enum Verb {
     Run(run::Args),
     Play(play::Args),
     Picture(picture::Args),
+    Report(report::Args),
     Check(check::Args),
     Test(test::Args),
     Vm(vm::Args),
@@ -42,6 +43,7 @@ pub(crate) fn dispatch() -> Result<ExitCode> {
         Verb::Run(args) => run::verb(&args),
         Verb::Play(args) => play::verb(&args),
         Verb::Picture(args) => picture::verb(&args),
+        Verb::Report(args) => report::verb(&args),
         Verb::Check(args) => check::verb(&args),
         Verb::Test(args) => test::verb(&args),
         Verb::Vm(args) => vm::verb(&args),

@@ -24,6 +24,7 @@ mod places;
 mod play;
 mod provision;
 mod qemu;
+mod report;
 mod result;
 mod run;
 mod rust_src;

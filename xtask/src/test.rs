@@ -19,6 +19,7 @@ use crate::{
     matrix::Report,
     otlp,
     places::Places,
+    report,
     result::SuiteResult,
     shapes::{self, RUNNING},
     suite::{Suite, Task},
@@ -77,6 +78,7 @@ pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
     });
     summary.step("cargo test", || crates(&places));
     summary.step("alert rules", || alert_rules(&places));
+    summary.step("report in a browser", || report::step(&places));
     if is_root() {
         summary.step("release", || dist::step(&places));
     }

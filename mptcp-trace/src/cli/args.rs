@@ -64,6 +64,8 @@ pub enum Verb {
     Live(LiveArgs),
     /// Print a capture as it would have been printed live; needs no privileges
     Replay(ReplayArgs),
+    /// Write a capture as one page for a browser or for paper: what fell back and why, who knows, what was lost
+    Report(ReportArgs),
     /// Trace the whole host and export counters over HTTP, for Prometheus and its kin; stays until it is told to end
     Serve(ServeArgs),
     /// Watch on a terminal: connections, processes, causes and destinations by their fallbacks, live or from a capture
@@ -395,6 +397,40 @@ pub struct ReplayArgs {
     /// Which findings to show, and how
     #[command(flatten)]
     pub view: ViewArgs,
+}
+
+/// What to report on.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "The page is one file: it loads nothing and runs nothing, and can be sent by mail.\n\n\
+                  Examples:\n  mptcp-trace report run.mpt -o run.html\n  \
+                  mptcp-trace report run.mpt --addr 192.0.2.0/24 --title 'Shop, Monday' -o shop.html\n  \
+                  mptcp-trace report problem.tar.zst --utc -o - | gzip > run.html.gz"
+)]
+pub struct ReportArgs {
+    /// A capture, as written by --capture, or a bundle
+    pub file: PathBuf,
+    /// The page to write; - writes it to stdout
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// What stands at the top of the page; else the name of the capture
+    #[arg(long, value_name = "TEXT")]
+    pub title: Option<String>,
+    /// Show times in UTC, not in local time
+    #[arg(long)]
+    pub utc: bool,
+    /// Whose findings to show
+    #[command(flatten)]
+    pub whose: WhoseArgs,
+    /// About which connections
+    #[command(flatten)]
+    pub which: WhichArgs,
+    /// Only questions and last words with this verdict (repeatable)
+    #[arg(long, value_name = "NAME", value_parser = wanted::verdict)]
+    pub verdict: Vec<Verdict>,
+    /// Remember at most so many connections, as a replay does
+    #[arg(long, value_name = "N", default_value_t = CONNECTIONS, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_connections: u32,
 }
 
 /// What to list.

@@ -8,6 +8,7 @@ mod explain;
 mod list;
 mod live;
 mod replay;
+mod report;
 mod select;
 mod serve;
 mod top;
@@ -63,6 +64,7 @@ pub fn main() -> ExitCode {
         None => live::run(live, verbose),
         Some(Verb::Live(args)) => live::run(args, verbose),
         Some(Verb::Replay(args)) => replay::run(&args),
+        Some(Verb::Report(args)) => report::run(&args),
         Some(Verb::Serve(args)) => serve::run(&args, verbose),
         Some(Verb::Top(args)) => top::run(&args, verbose),
         Some(Verb::Doctor(args)) => doctor::run(&args, verbose),

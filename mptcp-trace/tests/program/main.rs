@@ -8,6 +8,7 @@ mod common;
 mod fallbacks;
 mod live;
 mod privileges;
+mod report;
 mod top;
 mod views;
 

@@ -13,13 +13,14 @@ use super::{Release, build};
 use crate::places::Places;
 
 /// Where it comes from in the workspace, and where it goes in the stage.
-const FILES: [(&str, &str); 18] = [
+const FILES: [(&str, &str); 19] = [
     ("README.md", "README.md"),
     ("CHANGELOG.md", "CHANGELOG.md"),
     ("LICENSE-MIT", "LICENSE-MIT"),
     ("LICENSE-APACHE", "LICENSE-APACHE"),
     ("docs/install.md", "docs/install.md"),
     ("docs/output.md", "docs/output.md"),
+    ("docs/report.md", "docs/report.md"),
     ("docs/debugging.md", "docs/debugging.md"),
     ("docs/kernels.md", "docs/kernels.md"),
     ("docs/top.md", "docs/top.md"),

@@ -1,0 +1,173 @@
+//! `mptcp-trace report`: a capture as one page for people.
+
+use std::{
+    fs,
+    io::{self, BufReader, Write as _},
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+
+use super::{DONE, Exit, FAILED, USAGE, args::ReportArgs, print, replay::with_capture, select};
+use crate::{
+    capture::Reader,
+    correlate::Limits,
+    model::LossReport,
+    observe::State,
+    pipeline::{Stages, Stop, View, play, prefixed},
+    report::{Ending, Report, Shared, page},
+    sink::{Format, Source},
+    wanted::Wanted,
+};
+
+/// Where the page goes if that is no file.
+const STDOUT: &str = "-";
+
+/// Runs it; the exit code.
+pub(super) fn run(args: &ReportArgs) -> Result<u8, Exit> {
+    refuse_to_overwrite(&args.file, &args.output)?;
+    let wanted = select::wanted(&args.which, &args.verdict, &args.whose)?;
+    with_capture(&args.file, |input| report(args, wanted, input))
+}
+
+fn report(args: &ReportArgs, wanted: Wanted, input: &mut dyn io::Read) -> Result<u8, Exit> {
+    let file = args.file.display().to_string();
+    let (mut reader, facts) = Reader::open(BufReader::new(input))
+        .map_err(|why| Exit::Because(FAILED, format!("cannot report on {file}: {why}")))?;
+    let is_selection = wanted != Wanted::default();
+    let gathering = Shared::default();
+    let view = View {
+        wanted,
+        observers: vec![Box::new(gathering.clone())],
+        limits: Limits {
+            connections: usize::try_from(args.max_connections).unwrap_or(usize::MAX),
+            ..Limits::STATED
+        },
+        ..View::default()
+    };
+    let mut stages = Stages::new(
+        facts.clone(),
+        Format::Nothing,
+        Source::Replay,
+        io::sink(),
+        None,
+        view,
+        None,
+    );
+    let (ending, state) = play_to_end(&mut stages, &mut reader)?;
+    let gathered = gathering.finish();
+    let title = match &args.title {
+        Some(title) => title.clone(),
+        None => {
+            let name = args.file.file_name().unwrap_or_default().to_string_lossy();
+            format!("MPTCP fallbacks in {name}")
+        }
+    };
+    let text = page(&Report {
+        title: &title,
+        facts: &facts,
+        gathered: &gathered,
+        state: &state,
+        ending: &ending,
+        is_selection,
+        utc: args.utc,
+    });
+    let name = write(&args.output, &text)?;
+    let findings = gathered.findings;
+    let noun = if findings == 1 { "finding" } else { "findings" };
+    let size = text.len().div_ceil(1000);
+    eprint!(
+        "{}",
+        prefixed(&format!("wrote {name}: {findings} {noun}, {size} kB"))
+    );
+    match ending {
+        Ending::Orderly if state.undecodable > 0 => Err(Exit::Code(FAILED)),
+        Ending::Orderly => Ok(DONE),
+        Ending::CutOff => Err(Exit::Because(
+            FAILED,
+            format!(
+                "{file} is cut off after {findings} {noun}: what was lost while it was recorded is not known, and \
+                 the page says so"
+            ),
+        )),
+        Ending::Damaged(why) => Err(Exit::Because(
+            FAILED,
+            format!("{file} is damaged after {findings} {noun}, and the page says so: {why}"),
+        )),
+    }
+}
+
+/// Plays a capture as far as it goes.
+fn play_to_end<R: io::Read>(
+    stages: &mut Stages<io::Sink>,
+    reader: &mut Reader<R>,
+) -> Result<(Ending, State), Exit> {
+    let played = play(stages, reader);
+    let (ending, losses) = match played {
+        Ok(Some(losses)) => (Ending::Orderly, losses),
+        Ok(None) => (Ending::CutOff, LossReport::default()),
+        Err(Stop::Failed(why)) => (Ending::Damaged(format!("{why:#}")), LossReport::default()),
+        // Nobody reads, and nothing is enough.
+        Err(Stop::Enough | Stop::ReaderGone) => (Ending::CutOff, LossReport::default()),
+    };
+    let ended = match ending {
+        Ending::Orderly => stages.finish(&losses),
+        Ending::CutOff | Ending::Damaged(_) => stages.cut_off(),
+    };
+    if let Err(Stop::Failed(why)) = ended {
+        return Err(why.into());
+    }
+    let mut state = stages.state(&losses);
+    state.reconciled = stages.outcome().reconciled.clone();
+    state.undecodable = stages.outcome().undecodable;
+    Ok((ending, state))
+}
+
+/// Somebody who mixes up the two names shall not lose the capture.
+fn refuse_to_overwrite(capture: &Path, output: &Path) -> Result<(), Exit> {
+    let (Ok(one), Ok(other)) = (fs::metadata(capture), fs::metadata(output)) else {
+        return Ok(());
+    };
+    if (one.dev(), one.ino()) != (other.dev(), other.ino()) {
+        return Ok(());
+    }
+    let why = format!(
+        "{} is the capture itself: give the page another name",
+        output.display()
+    );
+    Err(Exit::Because(USAGE, why))
+}
+
+/// Puts the page where it belongs, whole or not at all; the name of that place.
+fn write(output: &Path, text: &str) -> anyhow::Result<String> {
+    if output == Path::new(STDOUT) {
+        print(text)?;
+        return Ok("standard output".to_owned());
+    }
+    let name = output.display().to_string();
+    // What a symbolic link points to is written, not the link.
+    let target = fs::canonicalize(output).unwrap_or_else(|_not_there| PathBuf::from(output));
+    let is_special = fs::metadata(&target).is_ok_and(|it| !it.is_file() && !it.is_dir());
+    if is_special {
+        // A device or a pipe is written to, and stays what it is.
+        fs::write(&target, text).with_context(|| format!("cannot write {name}"))?;
+        return Ok(name);
+    }
+    let folder = match target.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        Some(_) | None => Path::new("."),
+    };
+    let write = || -> io::Result<()> {
+        let mut file = tempfile::Builder::new()
+            .prefix(".mptcp-trace-report-")
+            .permissions(fs::Permissions::from_mode(0o666))
+            .tempfile_in(folder)?;
+        file.write_all(text.as_bytes())?;
+        file.as_file().sync_all()?;
+        file.persist(&target).map_err(|why| why.error)?;
+        Ok(())
+    };
+    write().with_context(|| format!("cannot write {name}"))?;
+    Ok(name)
+}

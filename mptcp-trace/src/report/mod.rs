@@ -1,0 +1,12 @@
+//! Findings -> one page for people: what fell back, who knows of it, what was lost. Pure, and bounded: what is written,
+//! and where, `cli/report.rs` decides.
+
+mod chart;
+mod gather;
+mod page;
+
+pub use gather::{
+    Asked, BINS_MAX, Bins, CAUSES_MAX, CONNECTIONS_MAX, Fate, GROUPS_MAX, Gathered, Group,
+    LANES_MAX, Life, OfCause, Shared,
+};
+pub use page::{Ending, Report, page};

@@ -1,0 +1,243 @@
+use super::*;
+use crate::model::{Finding, Loss, Reconciliation, Rung, SensorState, Verdict as V, fixture::Row};
+
+const HOSTILE: &str = "<script>alert(1)</script>\" onload='x'\u{202e}\u{200b}\u{1b}[31m";
+
+fn facts(sensor: &str) -> Facts {
+    Facts {
+        version: HOSTILE.into(),
+        kernel: HOSTILE.into(),
+        boot_epoch: Duration::from_secs(1_700_000_000),
+        fallback_bit: None,
+        causes: Vec::new(),
+        counters_read_at: BTreeMap::new(),
+        sensors: vec![SensorState {
+            name: sensor.into(),
+            rung: Rung::Fexit,
+            probes: vec![HOSTILE.into()],
+            limits: vec![HOSTILE.into()],
+        }],
+    }
+}
+
+fn draw(findings: &[Finding], state: &State, ending: &Ending) -> String {
+    let mut gathered = Gathered::default();
+    for finding in findings {
+        gathered.add(finding);
+    }
+    gathered.finish();
+    let text = page(&Report {
+        title: HOSTILE,
+        facts: &facts(HOSTILE),
+        gathered: &gathered,
+        state,
+        ending,
+        is_selection: true,
+        utc: true,
+    });
+    check_form(&text);
+    text
+}
+
+/// What is opened is closed, in order, and nothing is fetched or run.
+fn check_form(page: &str) {
+    const VOID: [&str; 2] = ["meta", "br"];
+    let lower = page.to_lowercase();
+    for word in [
+        "<script",
+        "http:",
+        "https:",
+        "javascript:",
+        "url(",
+        "@import",
+        "src=",
+        "\u{202e}",
+        "\u{200b}",
+        "\u{1b}",
+    ] {
+        assert!(!lower.contains(word), "{word:?} is in the page");
+    }
+    let mut open = Vec::new();
+    let body = page.split_once("</style>").unwrap();
+    let head = body.0.split_once("<style>").unwrap().0;
+    for part in format!("{head}{}", body.1).split('<').skip(2) {
+        let (tag, _) = part
+            .split_once('>')
+            .unwrap_or_else(|| panic!("no end of <{part}"));
+        if let Some(name) = tag.strip_prefix('/') {
+            assert_eq!(open.pop(), Some(name.to_owned()));
+            continue;
+        }
+        let name = tag.split_whitespace().next().unwrap();
+        assert_eq!(tag.matches('"').count() % 2, 0, "{tag}");
+        assert!(!tag.contains(" onload="), "{tag}");
+        if !VOID.contains(&name) {
+            open.push(name.to_owned());
+        }
+    }
+    assert!(open.is_empty(), "{open:?} are not closed");
+}
+
+fn hostile() -> Vec<Finding> {
+    let row = Row {
+        comm: HOSTILE,
+        cause: Some(HOSTILE),
+        ..Row::default()
+    };
+    let asked = Row {
+        verdict: Some(V::Stale),
+        ..row
+    };
+    vec![row.connection(), asked.query(), asked.last_words()]
+}
+
+#[test]
+fn nothing_from_outside_is_obeyed() {
+    let state = State {
+        reconciled: vec![Reconciliation {
+            counted: [(HOSTILE.to_owned(), 1)].into(),
+            why: Some(HOSTILE.into()),
+            ..Reconciliation::default()
+        }],
+        losses: LossReport {
+            sensors: vec![Loss {
+                sensor: HOSTILE.into(),
+                ..Loss::default()
+            }],
+            ..LossReport::default()
+        },
+        ..State::default()
+    };
+    for ending in [Ending::Orderly, Ending::Damaged(HOSTILE.into())] {
+        let page = draw(&hostile(), &state, &ending);
+        assert!(page.contains("&lt;script&gt;alert(1)&lt;/script&gt;"));
+        assert!(page.contains("\\u{202e}\\u{200b}\\u{1b}[31m"));
+    }
+}
+
+#[test]
+fn names_are_cut_and_invisible_letters_are_spelled_out() {
+    for (text, is_shown) in [
+        ("curl", "curl"),
+        ("żółw", "żółw"),
+        ("a\u{61c}b\u{feff}", "a\\u{61c}b\\u{feff}"),
+        ("two\nlines", "two\\nlines"),
+        ("0123456789x", "0123456789\u{2026}"),
+    ] {
+        assert_eq!(shown(text, 10), is_shown);
+    }
+}
+
+#[test]
+fn an_empty_capture_makes_a_page_that_says_so() {
+    let page = draw(&[], &State::default(), &Ending::Orderly);
+    assert!(page.contains("there are no findings"));
+    assert!(!page.contains("id=\"worst\"") && !page.contains("id=\"causes\""));
+    assert!(page.contains("id=\"losses\"") && page.contains("id=\"origin\""));
+}
+
+#[test]
+fn an_end_in_the_middle_of_things_is_told_at_the_top_and_no_loss_is_denied() {
+    for (ending, says) in [
+        (Ending::CutOff, "The capture is cut off."),
+        (Ending::Damaged("frame".into()), "The capture is damaged."),
+    ] {
+        let page = draw(&hostile(), &State::default(), &ending);
+        assert!(page.find(says).unwrap() < page.find("<main>").unwrap());
+        assert!(!page.contains("Nothing that was wanted was lost"));
+        assert!(page.contains("<dd>?</dd>"));
+    }
+    let page = draw(&hostile(), &State::default(), &Ending::Orderly);
+    assert!(!page.contains("cut off."));
+}
+
+#[test]
+fn what_was_lost_is_told_with_its_numbers() {
+    let loss = Loss {
+        sensor: "query".into(),
+        seen: 1234,
+        emitted: 1200,
+        ring_full: 34,
+        missed: 7,
+        ..Loss::default()
+    };
+    let mut state = State {
+        losses: LossReport {
+            sensors: vec![loss],
+            ..LossReport::default()
+        },
+        ..State::default()
+    };
+    let page = draw(&hostile(), &state, &Ending::Orderly);
+    for says in [
+        "41 events were",
+        "1\u{202f}234",
+        ">34<",
+        ">7<",
+        "Something is missing",
+    ] {
+        assert!(page.contains(says), "{says}");
+    }
+    state.losses.sensors[0].emitted = 1;
+    let page = draw(&hostile(), &state, &Ending::Orderly);
+    assert!(page.contains("no: please report this"));
+    state.losses.sensors.clear();
+    state.reconciled = vec![Reconciliation {
+        netns: 77,
+        counted: [("DssFallback".to_owned(), 3)].into(),
+        traced: [("DssFallback".to_owned(), 2)].into(),
+        why: Some("kernel counted 3, traced 2".into()),
+        unread: false,
+    }];
+    let page = draw(&hostile(), &state, &Ending::Orderly);
+    assert!(page.contains("other fallbacks than were traced"));
+    assert!(page.contains("Network namespace 77: kernel counted 3"));
+}
+
+#[test]
+fn the_headline_counts_and_says_who_does_not_know() {
+    let stale = hostile();
+    let page = draw(&stale, &State::default(), &Ending::Orderly);
+    assert!(page.contains("The one connection that was heard of fell back to TCP."));
+    let never = (2..12).map(|address| Row {
+        address,
+        verdict: Some(V::NeverAsked),
+        ..Row::default()
+    });
+    let healthy = Row {
+        address: 99,
+        cause: None,
+        verdict: Some(V::StillMptcp),
+        ..Row::default()
+    };
+    let mut findings = stale;
+    findings.extend(never.flat_map(|row| [row.connection(), row.last_words()]));
+    findings.push(healthy.query());
+    let page = draw(&findings, &State::default(), &Ending::Orderly);
+    assert!(page.contains("11 of 12 connections fell back to TCP."));
+    assert!(page.contains("Of 11 connections the application does not know: 1 was told MPTCP"));
+    assert!(page.contains("The most frequent cause is DssFallback (path), 10 times."));
+}
+
+#[test]
+fn long_lists_end_and_say_how_much_is_left_out() {
+    let findings: Vec<Finding> = (1..=60)
+        .flat_map(|address| {
+            let mut finding = Row {
+                address,
+                ..Row::default()
+            }
+            .connection();
+            if let Finding::Connection(event) = &mut finding {
+                event.connection.socket.remote.set_ip(
+                    std::net::Ipv4Addr::new(10, 0, 0, u8::try_from(address).unwrap()).into(),
+                );
+            }
+            [finding]
+        })
+        .collect();
+    let page = draw(&findings, &State::default(), &Ending::Orderly);
+    assert_eq!(page.matches("<svg class=\"lane\"").count(), LANES_MAX);
+    assert!(page.contains("30 more connections that fell back are not drawn"));
+    assert!(page.contains("40 more rows, with 40 fallbacks, are left out"));
+}

@@ -1,0 +1,102 @@
+//! `cargo xtask report`: a page of `mptcp-trace report` in a real browser.
+
+use std::{
+    io::Write as _,
+    path::Path,
+    process::{Command, ExitCode, Stdio},
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::{
+    build,
+    command::{self, find_program, say},
+    places::Places,
+    tally::Tally,
+};
+
+/// The capture that is drawn: fallbacks of several causes, and every verdict that they can have.
+const CAPTURE: &str = "captures/7.3-fexit/verdicts.mpt";
+/// The capture that is made long, and how often it is repeated for at least 50,000 findings.
+const LONG_OF: &str = "captures/7.3-fexit/fallbacks.mpt";
+const LONG_TIMES: &str = "450";
+/// What drives the browser.
+const DRIVER: &str = include_str!("report.py");
+/// Browsers that it can drive.
+const BROWSERS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
+/// Pythons, one of which may have what the driver imports.
+const PYTHONS: [&str; 2] = ["python3", "/usr/bin/python3"];
+
+/// Writes reports and opens them in headless Chromium: nothing but the page is fetched, nothing complains, it is
+/// painted within 3 s, also with 50,000 findings; draws docs/report-light.png and docs/report-dark.png.
+///
+/// Needs Chromium, and Python with websocket-client (Debian: chromium, python3-websocket).
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Draw no pictures
+    #[arg(long)]
+    no_pictures: bool,
+}
+
+/// Opens and draws.
+pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
+    let places = Places::find()?;
+    Ok(look(&places, !args.no_pictures)?.exit_code())
+}
+
+/// The same as a step of the tests, without pictures.
+pub(crate) fn step(places: &Places) -> Result<Tally> {
+    look(places, false)
+}
+
+fn look(places: &Places, draws: bool) -> Result<Tally> {
+    let Some(browser) = BROWSERS.into_iter().find_map(find_program) else {
+        say("skipped: there is no Chromium; Debian: apt-get install chromium");
+        return Ok(Tally::one_skipped());
+    };
+    let Some(python) = PYTHONS.into_iter().find(|python| can_drive(python)) else {
+        say("skipped: Python has no websocket-client; Debian: apt-get install python3-websocket");
+        return Ok(Tally::one_skipped());
+    };
+    let tracer = build::loader(places, true)?;
+    let scratch = tempfile::tempdir().context("cannot make a scratch directory")?;
+    let long = scratch.path().join("long.mpt");
+    let mut many = command::cargo(&places.root);
+    many.args(["run", "--quiet", "--release", "--package", "mptcp-trace"])
+        .args(["--example", "many", "--"])
+        .args([Path::new(LONG_OF), Path::new(LONG_TIMES), &long]);
+    command::run(&mut many, "cannot write a long capture")?;
+    let short = places.root.join(CAPTURE);
+    for (capture, page) in [(&short, "short.html"), (&long, "long.html")] {
+        let mut report = Command::new(&tracer);
+        report
+            .args(["report", "--utc", "--output"])
+            .arg(scratch.path().join(page))
+            .arg(capture);
+        command::run(&mut report, "cannot write a report")?;
+    }
+    let mut driver = Command::new(python);
+    driver.arg("-").arg(browser).arg(scratch.path());
+    if draws {
+        driver.arg(places.root.join("docs"));
+    }
+    let mut driver = driver
+        .stdin(Stdio::piped())
+        .spawn()
+        .context("cannot start python")?;
+    let mut stdin = driver.stdin.take().context("python has no stdin")?;
+    stdin
+        .write_all(DRIVER.as_bytes())
+        .context("cannot tell python what to do")?;
+    drop(stdin);
+    let status = driver.wait().context("cannot wait for python")?;
+    Ok(Tally::of(status.success()))
+}
+
+fn can_drive(python: &str) -> bool {
+    Command::new(python)
+        .args(["-c", "import websocket"])
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
