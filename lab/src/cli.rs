@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 
 use crate::{
-    actor, ask, bench, bulk, call_cost, fallbacks, figures, flood, floods, init, lean, load,
+    actor, ask, bench, bulk, call_cost, churn, fallbacks, figures, flood, floods, init, lean, load,
     matrix, mix, pair, play, provoke, reuse, served, verdicts,
 };
 
@@ -52,6 +52,11 @@ enum Verb {
     Floods(floods::Args),
     /// `mptcp-trace serve` while connections fall back: what it exports, also to a Prometheus, is what the kernel counted
     Served(served::Args),
+    /// `mptcp-trace serve`, left on while everything around it comes and goes: it does not grow, and its counters are right
+    Churn(churn::Args),
+    /// Set the clock wrong for a moment, for `churn`
+    #[command(hide = true)]
+    ClockStep(churn::clock::Args),
     /// The application of `floods` and `rates`
     #[command(hide = true)]
     LoadAsker(load::Args),
@@ -105,6 +110,8 @@ pub fn main() -> ExitCode {
         Verb::Figures(args) => figures::run(&args).map(|()| true),
         Verb::Floods(args) => floods::run(&args),
         Verb::Served(args) => served::run(&args),
+        Verb::Churn(args) => churn::run(&args),
+        Verb::ClockStep(args) => churn::clock::run(&args).map(|()| true),
         Verb::LoadAsker(args) => load::run(&args).map(|()| true),
         Verb::StartTime(args) => figures::start::run(&args).map(|()| true),
         Verb::Rates(args) => figures::rates::run(&args).map(|()| true),

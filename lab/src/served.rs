@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsStr,
     fs::{self, File},
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
@@ -34,7 +35,7 @@ const PLAYED: [&str; 6] = [
 ];
 /// Where no function can be probed, a connection that falls back for this cause looks like one of a TCP client, and counts
 /// as plain: not compared.
-const THIRD_ACK: &str = "MPCapableFallbackACK";
+pub(crate) const THIRD_ACK: &str = "MPCapableFallbackACK";
 /// Longest that anything may take to be there.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 /// Between two looks at it.
@@ -66,7 +67,7 @@ type Counts = BTreeMap<String, u64>;
 /// Fails if the tracer cannot be run, or what it says cannot be read.
 pub fn run(args: &Args) -> anyhow::Result<bool> {
     let mut cells = Cells::new(std::io::stdout())?;
-    let served = Served::start(args)?;
+    let served = Served::start(&args.tracer, &args.attach, &[])?;
     let prometheus = Prometheus::start(&served.address)?;
     if let Some(prometheus) = &prometheus {
         // What grew before it came for the first time has no rate.
@@ -177,7 +178,7 @@ fn fallbacks(page: &str) -> anyhow::Result<Counts> {
 }
 
 /// The body of what is there.
-fn get(address: &str, path: &str) -> anyhow::Result<String> {
+pub(crate) fn get(address: &str, path: &str) -> anyhow::Result<String> {
     let mut stream = TcpStream::connect(address).with_context(|| format!("nobody at {address}"))?;
     stream.set_read_timeout(Some(WAIT_MAX))?;
     write!(
@@ -195,18 +196,20 @@ fn get(address: &str, path: &str) -> anyhow::Result<String> {
 }
 
 /// A tracer that serves.
-struct Served {
+pub(crate) struct Served {
     child: Child,
-    address: String,
-    _output: Scratch,
+    /// Where it listens.
+    pub(crate) address: String,
+    output: Scratch,
 }
 
 impl Served {
-    fn start(args: &Args) -> anyhow::Result<Self> {
-        let tracer = &args.tracer;
+    /// Starts one with these arguments too, and waits until it serves.
+    pub(crate) fn start(tracer: &Path, rung: &str, more: &[&OsStr]) -> anyhow::Result<Self> {
         let output = Scratch::new("served.err");
         let mut child = Command::new(tracer)
-            .args(["serve", "--listen", "127.0.0.1:0", "--attach", &args.attach])
+            .args(["serve", "--listen", "127.0.0.1:0", "--attach", rung])
+            .args(more)
             .stdin(Stdio::null())
             .stderr(File::create(&output.0)?)
             .spawn()
@@ -220,7 +223,7 @@ impl Served {
                 return Ok(Self {
                     child,
                     address: address.to_owned(),
-                    _output: output,
+                    output,
                 });
             }
             if let Some(status) = child.try_wait()? {
@@ -234,20 +237,38 @@ impl Served {
         }
     }
 
-    fn page(&self) -> anyhow::Result<String> {
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has said so far.
+    pub(crate) fn said(&self) -> anyhow::Result<String> {
+        let said = fs::read(&self.output.0).context("cannot read what the tracer said")?;
+        Ok(String::from_utf8_lossy(&said).into_owned())
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        kill_process(Pid::from_child(&self.child), signal).context("cannot signal the tracer")
+    }
+
+    /// Its page of metrics.
+    pub(crate) fn page(&self) -> anyhow::Result<String> {
         get(&self.address, "/metrics")
     }
 
     fn reload(&self) -> anyhow::Result<()> {
-        kill_process(Pid::from_child(&self.child), Signal::HUP)?;
+        self.signal(Signal::HUP)?;
         for path in ["/healthz", "/readyz"] {
             get(&self.address, path)?;
         }
         Ok(())
     }
 
-    fn end(mut self) -> anyhow::Result<()> {
-        kill_process(Pid::from_child(&self.child), Signal::TERM)?;
+    /// Tells it to end, which it must do in order.
+    pub(crate) fn end(mut self) -> anyhow::Result<()> {
+        self.signal(Signal::TERM)?;
         let status = self.child.wait()?;
         ensure!(status.success(), "the tracer ended with {status}");
         Ok(())
