@@ -24,7 +24,7 @@ fn right() -> Ledger {
         },
         page: Page::parse(page).unwrap(),
     };
-    let samples = (0..180).map(|number| Sample {
+    let samples = (0_u32..180).map(|number| Sample {
         at_s: f64::from(number) * 10.0,
         // It breathes.
         rss_kb: 10_000 + u64::from(number % 7) * 100,
