@@ -157,6 +157,7 @@ pub(crate) fn default_tasks(series: &str) -> Vec<Task> {
             Suite::Reuse | Suite::Pair => Task::on(suite, MIXED_ON),
             Suite::Floods => Task::on(suite, MIXED_ON).short(),
             Suite::Served => Task::on(suite, MIXED_ON),
+            Suite::Churn => Task::on(suite, MIXED_ON).short(),
         })
         .collect()
 }

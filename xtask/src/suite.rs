@@ -23,6 +23,8 @@ pub(crate) enum Suite {
     Floods,
     /// What is exported to Prometheus.
     Served,
+    /// The same while everything around it comes and goes.
+    Churn,
 }
 
 /// One command line of the lab.
@@ -50,6 +52,7 @@ impl Suite {
             Self::Pair => "pair",
             Self::Floods => "floods",
             Self::Served => "served",
+            Self::Churn => "churn",
         }
     }
 
@@ -62,7 +65,8 @@ impl Suite {
             | Self::Reuse
             | Self::Pair
             | Self::Floods
-            | Self::Served => self.name(),
+            | Self::Served
+            | Self::Churn => self.name(),
         }
     }
 }
@@ -100,7 +104,7 @@ impl Task {
         self
     }
 
-    /// With smaller floods than the lab makes by itself.
+    /// With smaller floods than the lab makes by itself, or a shorter time.
     pub(crate) fn short(mut self) -> Self {
         self.extra.push("--short".into());
         self
@@ -172,6 +176,10 @@ mod tests {
         check(
             Task::on(Suite::Served, "tracepoint").drawn(Path::new("d.json")),
             "lab served --tracer T --attach tracepoint --dashboard d.json",
+        );
+        check(
+            Task::on(Suite::Churn, "tracepoint").short(),
+            "lab churn --tracer T --attach tracepoint --short",
         );
         check(
             Task::on(Suite::Reuse, "tracepoint"),

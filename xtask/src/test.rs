@@ -254,8 +254,8 @@ fn count(output: &str) -> Tally {
     tally
 }
 
-/// The last five on the one rung that every kernel with MPTCP has.
-fn tasks_of_running_kernel(dashboard: &Path) -> [Task; 8] {
+/// The last six on the one rung that every kernel with MPTCP has.
+fn tasks_of_running_kernel(dashboard: &Path) -> [Task; 9] {
     [
         Task::new(Suite::Queries, &[]).flooded(),
         Task::new(Suite::Fallbacks, &[]),
@@ -265,6 +265,7 @@ fn tasks_of_running_kernel(dashboard: &Path) -> [Task; 8] {
         Task::on(Suite::Pair, "tracepoint"),
         Task::on(Suite::Floods, "tracepoint").short(),
         Task::on(Suite::Served, "tracepoint").drawn(dashboard),
+        Task::on(Suite::Churn, "tracepoint").short(),
     ]
 }
 

@@ -109,7 +109,10 @@ fn each_fault_is_noticed_where_it_belongs() {
         ("no samples", |it| it.samples.clear(), &["churn-memory"]),
         (
             "few samples",
-            |it| it.samples.retain(|sample| sample.at_s as u64 % 50 == 0),
+            |it| {
+                it.samples
+                    .retain(|sample| (sample.at_s as u64).is_multiple_of(50))
+            },
             &["churn-memory"],
         ),
         (
