@@ -111,7 +111,7 @@ fn each_fault_is_noticed_where_it_belongs() {
             "few samples",
             |it| {
                 it.samples
-                    .retain(|sample| (sample.at_s as u64).is_multiple_of(50))
+                    .retain(|sample| (sample.at_s as u64).is_multiple_of(50));
             },
             &["churn-memory"],
         ),
