@@ -87,7 +87,7 @@ fn a_run_that_is_right_is_right() {
 #[test]
 fn each_fault_is_noticed_where_it_belongs() {
     type Spoil = fn(&mut Ledger);
-    let rows: [(&str, Spoil, &[&str]); 26] = [
+    let rows: [(&str, Spoil, &[&str]); 27] = [
         (
             "memory grows by 4 MB an hour",
             |it| {
@@ -102,6 +102,18 @@ fn each_fault_is_noticed_where_it_belongs() {
             |it| {
                 if let Some(last) = it.samples.last_mut() {
                     last.rss_kb += GROWTH_KB_MAX + 700;
+                }
+            },
+            &["churn-memory"],
+        ),
+        (
+            "memory grows below a peak",
+            |it| {
+                for sample in &mut it.samples {
+                    sample.rss_kb += (sample.at_s * 4000.0 / 3600.0) as u64;
+                }
+                if let Some(first) = it.samples.first_mut() {
+                    first.rss_kb += 5000;
                 }
             },
             &["churn-memory"],
