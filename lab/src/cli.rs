@@ -5,8 +5,8 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 
 use crate::{
-    actor, ask, bench, bulk, call_cost, exported, fallbacks, figures, flood, floods, init, lean,
-    load, matrix, mix, pair, play, provoke, reuse, served, verdicts, watched,
+    actor, ask, bench, bulk, call_cost, churn, exported, fallbacks, figures, flood, floods, init,
+    lean, load, matrix, mix, pair, play, provoke, reuse, served, verdicts, watched,
 };
 
 /// Programs that ask the kernel about MPTCP, and the comparison of what they were told with what
@@ -56,6 +56,11 @@ enum Verb {
     Watched(watched::Args),
     /// `mptcp-trace serve --otlp` while connections fall back: what OpenTelemetry's own schema reads is what the kernel counted
     Exported(exported::Args),
+    /// `mptcp-trace serve`, left on while everything around it comes and goes: it does not grow, and its counters are right
+    Churn(churn::Args),
+    /// Set the clock wrong for a moment, for `churn`
+    #[command(hide = true)]
+    ClockStep(churn::clock::Args),
     /// The application of `floods` and `rates`
     #[command(hide = true)]
     LoadAsker(load::Args),
@@ -111,6 +116,8 @@ pub fn main() -> ExitCode {
         Verb::Served(args) => served::run(&args),
         Verb::Watched(args) => watched::run(&args),
         Verb::Exported(args) => exported::run(&args),
+        Verb::Churn(args) => churn::run(&args),
+        Verb::ClockStep(args) => churn::clock::run(&args).map(|()| true),
         Verb::LoadAsker(args) => load::run(&args).map(|()| true),
         Verb::StartTime(args) => figures::start::run(&args).map(|()| true),
         Verb::Rates(args) => figures::rates::run(&args).map(|()| true),

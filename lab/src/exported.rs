@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ffi::OsStr,
     fs::{self, File},
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
@@ -81,7 +82,11 @@ fn received(
     cells: &mut Cells<std::io::Stdout>,
 ) -> anyhow::Result<()> {
     let rung = &args.attach;
-    let served = Served::start(&args.tracer, rung, &receiver.words())?;
+    let served = Served::start(
+        &args.tracer,
+        rung,
+        &receiver.words().each_ref().map(OsStr::new),
+    )?;
     let first = play()?;
     receiver.stop()?;
     let second = play()?;
@@ -146,7 +151,11 @@ fn nobody(args: &Args) -> anyhow::Result<Cell> {
     // Free a moment ago, and nobody else takes it that soon.
     let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     let url = format!("http://{address}");
-    let served = Served::start(&args.tracer, &args.attach, &["--otlp".into(), url])?;
+    let served = Served::start(
+        &args.tracer,
+        &args.attach,
+        &["--otlp", &url].map(OsStr::new),
+    )?;
     let socket = net::open(Kind::Mptcp, Family::V4).context("cannot open a socket")?;
     for _ in 0..QUESTIONS {
         socket.protocol().context("cannot ask")?;

@@ -38,7 +38,7 @@ pub struct Args {
 }
 
 /// What was asked.
-#[derive(Clone, Copy, PartialEq, Debug, serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Asked {
     /// Questions.
     pub asked: u64,

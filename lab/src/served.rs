@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsStr,
     fs::{self, File},
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
@@ -212,7 +213,7 @@ fn fallbacks(page: &str) -> anyhow::Result<Counts> {
 }
 
 /// The body of what is there.
-fn get(address: &str, path: &str) -> anyhow::Result<String> {
+pub(crate) fn get(address: &str, path: &str) -> anyhow::Result<String> {
     let mut stream = TcpStream::connect(address).with_context(|| format!("nobody at {address}"))?;
     stream.set_read_timeout(Some(WAIT_MAX))?;
     write!(
@@ -232,16 +233,17 @@ fn get(address: &str, path: &str) -> anyhow::Result<String> {
 /// A tracer that serves.
 pub(crate) struct Served {
     child: Child,
-    address: String,
+    /// Where it listens.
+    pub(crate) address: String,
     output: Scratch,
 }
 
 impl Served {
-    /// One at a free port, with these words in addition.
-    pub(crate) fn start(tracer: &Path, attach: &str, more: &[String]) -> anyhow::Result<Self> {
+    /// Starts one with these arguments too, and waits until it serves.
+    pub(crate) fn start(tracer: &Path, rung: &str, more: &[&OsStr]) -> anyhow::Result<Self> {
         let output = Scratch::new("served.err");
         let mut child = Command::new(tracer)
-            .args(["serve", "--listen", "127.0.0.1:0", "--attach", attach])
+            .args(["serve", "--listen", "127.0.0.1:0", "--attach", rung])
             .args(more)
             .stdin(Stdio::null())
             .stderr(File::create(&output.0)?)
@@ -270,22 +272,38 @@ impl Served {
         }
     }
 
-    /// Its metrics.
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has said so far.
+    pub(crate) fn said(&self) -> anyhow::Result<String> {
+        let said = fs::read(&self.output.0).context("cannot read what the tracer said")?;
+        Ok(String::from_utf8_lossy(&said).into_owned())
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        kill_process(Pid::from_child(&self.child), signal).context("cannot signal the tracer")
+    }
+
+    /// Its page of metrics.
     pub(crate) fn page(&self) -> anyhow::Result<String> {
         get(&self.address, "/metrics")
     }
 
     fn reload(&self) -> anyhow::Result<()> {
-        kill_process(Pid::from_child(&self.child), Signal::HUP)?;
+        self.signal(Signal::HUP)?;
         for path in ["/healthz", "/readyz"] {
             get(&self.address, path)?;
         }
         Ok(())
     }
 
-    /// Ends it in order; what it said on stderr.
+    /// Tells it to end, which it must do in order; what it said on stderr.
     pub(crate) fn end(mut self) -> anyhow::Result<String> {
-        kill_process(Pid::from_child(&self.child), Signal::TERM)?;
+        self.signal(Signal::TERM)?;
         let status = self.child.wait()?;
         ensure!(status.success(), "the tracer ended with {status}");
         Ok(fs::read_to_string(&self.output.0)?)

@@ -256,6 +256,14 @@ pub fn power_off() {
     }
 }
 
+/// From now on these signals do nothing to this process.
+pub fn ignore_signals(signals: &[i32]) {
+    for &signal in signals {
+        // SAFETY: to ignore a signal runs no code of ours; one that cannot be ignored stays as it is.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+}
+
 /// Ends every other process: only for the first process of a machine.
 pub fn kill_all() {
     // SAFETY: no memory is involved.

@@ -155,7 +155,7 @@ pub(crate) fn default_tasks(series: &str) -> Vec<Task> {
             Queries | Fallbacks | Verdicts => Task::new(suite, &[]),
             Mix => Task::on(suite, MIXED_ON).small(),
             Suite::Reuse | Suite::Pair => Task::on(suite, MIXED_ON),
-            Suite::Floods => Task::on(suite, MIXED_ON).short(),
+            Suite::Floods | Suite::Churn => Task::on(suite, MIXED_ON).short(),
             Suite::Exported | Suite::Served | Suite::Watched => Task::on(suite, MIXED_ON),
         })
         .collect()

@@ -27,6 +27,8 @@ pub(crate) enum Suite {
     Watched,
     /// What is sent to an OpenTelemetry collector.
     Exported,
+    /// The same while everything around it comes and goes.
+    Churn,
 }
 
 /// One command line of the lab.
@@ -56,6 +58,7 @@ impl Suite {
             Self::Served => "served",
             Self::Watched => "watched",
             Self::Exported => "exported",
+            Self::Churn => "churn",
         }
     }
 
@@ -70,7 +73,8 @@ impl Suite {
             | Self::Floods
             | Self::Served
             | Self::Watched
-            | Self::Exported => self.name(),
+            | Self::Exported
+            | Self::Churn => self.name(),
         }
     }
 }
@@ -117,7 +121,7 @@ impl Task {
         self
     }
 
-    /// With smaller floods than the lab makes by itself.
+    /// With smaller floods than the lab makes by itself, or a shorter time.
     pub(crate) fn short(mut self) -> Self {
         self.extra.push("--short".into());
         self
@@ -193,6 +197,10 @@ mod tests {
         check(
             Task::on(Suite::Exported, "tracepoint").judged(Some(Path::new("p"))),
             "lab exported --tracer T --attach tracepoint --python p",
+        );
+        check(
+            Task::on(Suite::Churn, "tracepoint").short(),
+            "lab churn --tracer T --attach tracepoint --short",
         );
         check(
             Task::on(Suite::Reuse, "tracepoint"),

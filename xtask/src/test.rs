@@ -260,8 +260,8 @@ fn count(output: &str) -> Tally {
     tally
 }
 
-/// The last seven on the one rung that every kernel with MPTCP has.
-fn tasks_of_running_kernel(dashboard: &Path, python: Option<&Path>) -> [Task; 10] {
+/// The last eight on the one rung that every kernel with MPTCP has.
+fn tasks_of_running_kernel(dashboard: &Path, python: Option<&Path>) -> [Task; 11] {
     [
         Task::new(Suite::Queries, &[]).flooded(),
         Task::new(Suite::Fallbacks, &[]),
@@ -273,6 +273,7 @@ fn tasks_of_running_kernel(dashboard: &Path, python: Option<&Path>) -> [Task; 10
         Task::on(Suite::Served, "tracepoint").drawn(dashboard),
         Task::on(Suite::Watched, "tracepoint"),
         Task::on(Suite::Exported, "tracepoint").judged(python),
+        Task::on(Suite::Churn, "tracepoint").short(),
     ]
 }
 

@@ -5,6 +5,7 @@ use std::{
     io::{self, BufReader, Write as _},
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -118,7 +119,7 @@ fn play_to_end<R: io::Read>(
     if let Err(Stop::Failed(why)) = ended {
         return Err(why.into());
     }
-    let mut state = stages.state(&losses);
+    let mut state = stages.state(&losses, Duration::ZERO);
     state.reconciled = stages.outcome().reconciled.clone();
     state.undecodable = stages.outcome().undecodable;
     Ok((ending, state))

@@ -146,7 +146,10 @@ async fn serve(args: &ServeArgs, verbose: u8) -> Result<u8, Exit> {
     };
     notify(&[NotifyState::Stopping]);
     let concluded = conclude(ended, &mut session, &mut stages);
-    *tracer.over.borrow_mut() = session.losses().ok().map(|losses| stages.state(&losses));
+    *tracer.over.borrow_mut() = session
+        .losses()
+        .ok()
+        .map(|losses| stages.state(&losses, Duration::ZERO));
     match exporter.end(sends).await {
         0 => {}
         lost => eprintln!(

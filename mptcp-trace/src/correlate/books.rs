@@ -1,6 +1,6 @@
 //! What was traced, cause by cause and namespace by namespace, against what the kernel counted.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use crate::model::{
     CAUSES, Connection, ConnectionKind, Counted, Facts, Known, LossReport, Reconciliation,
@@ -30,6 +30,8 @@ struct Page {
     children: u64,
     /// Something in here is wanted by the filter.
     wanted: bool,
+    /// When the last of it happened.
+    last_at: Duration,
 }
 
 impl Books {
@@ -54,6 +56,7 @@ impl Books {
         }
         let page = self.namespaces.entry(netns).or_default();
         page.wanted |= connection.admitted;
+        page.last_at = page.last_at.max(connection.at);
         match &connection.cause {
             _ if is_child => page.children += 1,
             Some(cause) => {
@@ -65,6 +68,14 @@ impl Books {
             }
             None => page.unknown += 1,
         }
+    }
+
+    /// Forgets namespaces that were gone when all counters were read, which began at `read_at`: the kernel gives their
+    /// numbers to new ones, whose counters begin at zero.
+    pub fn forget_gone(&mut self, counted: &[Counted], read_at: Duration) {
+        self.namespaces.retain(|netns, page| {
+            page.last_at >= read_at || counted.iter().any(|it| it.netns == *netns)
+        });
     }
 
     /// The namespaces in which something was traced.

@@ -21,8 +21,8 @@ use self::{
     order::Arriving,
 };
 use crate::model::{
-    ClosedBy, ConnectionEvent, ConnectionId, ConnectionKind, Facts, Finding, LastAsked, Protocol,
-    QueryEvent, SwitchedOff, TcpState, VerdictEvent,
+    ClosedBy, ConnectionEvent, ConnectionId, ConnectionKind, Counted, Facts, Finding, LastAsked,
+    Protocol, QueryEvent, SwitchedOff, TcpState, VerdictEvent,
 };
 
 /// How far records may be out of order: each CPU stamps its own before it asks for room in the ring. Later ones count
@@ -180,6 +180,11 @@ impl Correlator {
     #[must_use]
     pub fn remembered(&self) -> usize {
         self.lives.len()
+    }
+
+    /// Namespaces that are gone are kept account of no more.
+    pub fn forget_gone(&mut self, counted: &[Counted], read_at: Duration) {
+        self.books.forget_gone(counted, read_at);
     }
 
     /// What was traced, wanted or not.

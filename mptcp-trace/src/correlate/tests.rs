@@ -229,6 +229,26 @@ fn said(events: &[Connection], report: &LossReport) -> Option<String> {
     }
 }
 
+/// A namespace that is gone takes its account along: its number is given to others, which begin at zero.
+#[test]
+fn a_namespace_that_is_gone_is_forgotten_unless_something_has_happened_in_it_since() {
+    let fell = connection(ConnectionKind::Fallback, 10, 0xa);
+    let (netns, at) = (fell.socket.netns, fell.at);
+    let counted = |netns| Counted {
+        netns,
+        ..Counted::default()
+    };
+    for (there, read_at, left) in [
+        (netns, at + Duration::from_nanos(1), 1),
+        (netns + 1, at + Duration::from_nanos(1), 0),
+        (netns + 1, at, 1),
+    ] {
+        let mut books = books(std::slice::from_ref(&fell));
+        books.forget_gone(&[counted(there)], read_at);
+        assert_eq!(books.namespaces().count(), left, "{there} {read_at:?}");
+    }
+}
+
 #[test]
 fn the_account_holds_only_if_every_cause_does() {
     let fallback = || connection(ConnectionKind::Fallback, 10, 0xa);

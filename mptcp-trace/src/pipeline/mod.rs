@@ -210,9 +210,10 @@ pub async fn run<W: Write>(
             _ = ask.recv() => tell_state(session, stages)?,
             ask = asked(until.asks.as_mut()) => match ask {
                 Ask::State(to) => {
+                    let read_at = boottime();
                     let losses = losses_now(session, stages)?;
                     // Whoever asked may have gone.
-                    let _gone = to.send(stages.state(&losses));
+                    let _gone = to.send(stages.state(&losses, read_at));
                 }
                 Ask::End => break None,
             },

@@ -395,18 +395,23 @@ impl<W: Write> Stages<W> {
         self.correlator.books()
     }
 
-    /// What is so now: what was lost, and whether the kernel's counters agree.
-    #[must_use]
-    pub fn state(&self, losses: &LossReport) -> State {
-        State {
-            losses: self.with_filtered(losses),
+    /// What is so now: what was lost, and whether the kernel's counters agree, which were read from `read_at` on. A
+    /// namespace that is gone is told of this once more.
+    ///
+    /// Whoever asks again and again compares: here all records count, also those that only tell whose something else is.
+    /// How many these are is known once they have been read, later than the kernel has counted them.
+    pub fn state(&mut self, losses: &LossReport, read_at: Duration) -> State {
+        let state = State {
+            losses: self.with_filtered_of(losses, 0),
             reconciled: self.reconcile(losses),
             findings: self.outcome.findings,
             not_shown: self.outcome.not_shown,
             undecodable: self.outcome.undecodable,
             evicted: self.correlator.evicted(),
             remembered: self.correlator.remembered(),
-        }
+        };
+        self.correlator.forget_gone(&losses.counted, read_at);
+        state
     }
 
     /// Compares what was traced so far with what the kernel counted.
@@ -419,10 +424,14 @@ impl<W: Write> Stages<W> {
     /// only tells whose something else is does not count.
     #[must_use]
     pub fn with_filtered(&self, losses: &LossReport) -> LossReport {
+        self.with_filtered_of(losses, self.correlator.acceptances())
+    }
+
+    fn with_filtered_of(&self, losses: &LossReport, acceptances: u64) -> LossReport {
         let mut losses = losses.clone();
         for loss in &mut losses.sensors {
             if loss.sensor == FALLBACK {
-                let acceptances = self.correlator.acceptances().min(loss.emitted);
+                let acceptances = acceptances.min(loss.emitted);
                 loss.seen = loss.seen.saturating_sub(acceptances);
                 loss.emitted -= acceptances;
                 let filtered = self.correlator.filtered().min(loss.emitted);

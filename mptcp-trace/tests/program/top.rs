@@ -50,7 +50,7 @@ fn text(output: &Output) -> String {
 
 #[test]
 fn without_a_terminal_it_says_what_to_do() {
-    let output = run(&["top"]);
+    let output = run(["top"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("--summary"), "{}", stderr(&output));
 }

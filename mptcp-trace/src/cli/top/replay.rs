@@ -131,7 +131,7 @@ impl<'a> Scene<'a> {
                 Frame::Clock(now) => self.stages.clock(now).map_err(failed)?,
                 Frame::End(losses) => {
                     self.stages.finish(&losses).map_err(failed)?;
-                    let state = Some(self.stages.state(&losses));
+                    let state = Some(self.stages.state(&losses, Duration::ZERO));
                     self.end = Some(End { state });
                 }
                 Frame::CutOff => {

@@ -1,0 +1,448 @@
+//! `mptcp-lab churn`: `mptcp-trace serve` left on while everything around it comes and goes. It must not grow, must hold
+//! no descriptor more than before, and its counters must be the kernel's and those of who asked.
+
+use std::{
+    collections::BTreeSet,
+    ffi::OsStr,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, ensure};
+use rustix::process::Signal;
+
+use crate::{
+    report::{Cells, write_line},
+    served::Served,
+};
+
+pub mod clock;
+mod connections;
+mod deeds;
+mod judge;
+mod page;
+mod sample;
+mod visitors;
+
+use deeds::Churn;
+use judge::{Ledger, Rest, judge, warm_up_s};
+use page::Page;
+use sample::Sample;
+
+/// Minutes of a short run.
+const SHORT_MINUTES: u32 = 2;
+/// Between two samples, and in a short run.
+const SAMPLE_EVERY: Duration = Duration::from_secs(10);
+const SHORT_SAMPLE_EVERY: Duration = Duration::from_secs(2);
+/// Between two hangups.
+const HANGUP_EVERY: Duration = Duration::from_secs(3);
+/// Until the clock steps for the first time, and from then on.
+const FIRST_STEP: Duration = Duration::from_secs(30);
+const STEP_EVERY: Duration = Duration::from_secs(60);
+/// Between two looks at who else is on this machine.
+const OTHERS_EVERY: Duration = Duration::from_millis(500);
+/// Between two words about how it goes.
+const SAY_EVERY: Duration = Duration::from_secs(60);
+/// How long it is quiet before the tracer is at rest: longer than it has patience with a slow client.
+const QUIET: Duration = Duration::from_secs(8);
+/// Pages that are read before churn begins: what is made for the first one is there.
+const FIRST_PAGES: u32 = 5;
+
+/// What to run.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The mptcp-trace to test
+    #[arg(long, value_name = "PATH")]
+    pub tracer: PathBuf,
+    /// The rung
+    #[arg(long, value_name = "RUNG", default_value = "auto")]
+    pub attach: String,
+    /// For how long
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
+    pub minutes: u32,
+    /// Two minutes
+    #[arg(long, conflicts_with = "minutes")]
+    pub short: bool,
+    /// Write what the tracer holds to FILE, a line of JSON each 10 s
+    #[arg(long, value_name = "FILE")]
+    pub samples: Option<PathBuf>,
+    /// Set the clock wrong by so many seconds for 2 s each minute; 0: leave it alone
+    #[arg(long, value_name = "N", default_value_t = 90)]
+    pub clock_step_s: u32,
+    /// Leave this out (repeatable), to find what is to blame
+    #[arg(long, value_name = "ACTOR", value_enum)]
+    pub without: Vec<Actor>,
+}
+
+/// Who makes churn.
+#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Actor {
+    /// Plays every recipe.
+    Recipes,
+    /// Many connections through middleboxes.
+    Lanes,
+    /// Processes that are killed.
+    Killed,
+    /// Namespaces that live for a moment.
+    Namespaces,
+    /// Floods of questions.
+    Floods,
+    /// Clients with bad intentions.
+    Visitors,
+    /// Settings that are read again.
+    Hangups,
+    /// A clock that steps.
+    Clock,
+}
+
+impl Args {
+    fn duration(&self) -> Duration {
+        let minutes = if self.short {
+            SHORT_MINUTES
+        } else {
+            self.minutes
+        };
+        Duration::from_secs(60) * minutes
+    }
+
+    fn sample_every(&self) -> Duration {
+        if self.short {
+            SHORT_SAMPLE_EVERY
+        } else {
+            SAMPLE_EVERY
+        }
+    }
+
+    fn has(&self, actor: Actor) -> bool {
+        !self.without.contains(&actor)
+    }
+}
+
+/// Runs it; true if nothing is wrong.
+///
+/// # Errors
+///
+/// Fails if the tracer cannot be run, or what it says cannot be read.
+pub fn run(args: &Args) -> anyhow::Result<bool> {
+    let mut cells = Cells::new(std::io::stdout())?;
+    let folder = tempfile::tempdir().context("cannot make a folder for settings")?;
+    let settings = folder.path().join("serve.toml");
+    fs::write(&settings, "").context("cannot write settings")?;
+    let words = [OsStr::new("--config"), settings.as_os_str()];
+    let served = Served::start(&args.tracer, &args.attach, &words)?;
+    let epoch = clock::epoch();
+    for _ in 0..FIRST_PAGES {
+        served.page()?;
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    let before = rest(&served)?;
+    let churn = Churn::begin();
+    let samples = act(args, &churn, &served, &settings, &before.page)?;
+    std::thread::sleep(QUIET);
+    let after = rest(&served)?;
+    let said = served.said()?;
+    let broken = ended(served, &said);
+    let ledger = Ledger {
+        rung: args.attach.clone(),
+        duration_s: args.duration().as_secs_f64(),
+        every_s: args.sample_every().as_secs_f64(),
+        samples,
+        before,
+        after,
+        deeds: churn.deeds().clone(),
+        has_clock: args.clock_step_s > 0 && args.has(Actor::Clock),
+        clock_off_ns: clock::epoch() - epoch,
+        said_read: said.matches("settings were read again").count() as u64,
+        said_broken: said.matches("settings stay as they are").count() as u64,
+        broken,
+    };
+    summary(&ledger);
+    for cell in judge(&ledger) {
+        cells.put(cell)?;
+    }
+    cells.close()
+}
+
+/// What it holds and says while nobody does anything.
+fn rest(served: &Served) -> anyhow::Result<Rest> {
+    let page = Page::parse(&served.page()?)?;
+    // The client that has just read the page goes.
+    std::thread::sleep(Duration::from_secs(1));
+    let held = sample(served, &Churn::begin(), &page)?;
+    Ok(Rest { held, page })
+}
+
+/// What is wrong with how it ended.
+fn ended(served: Served, said: &str) -> Option<String> {
+    if let Some(line) = said.lines().find(|line| line.contains("panicked")) {
+        return Some(line.to_owned());
+    }
+    served.end().err().map(|why| format!("{why:#}"))
+}
+
+/// Everybody acts until the time is up.
+fn act(
+    args: &Args,
+    churn: &Churn,
+    served: &Served,
+    settings: &Path,
+    first: &Page,
+) -> anyhow::Result<Vec<Sample>> {
+    let address = served.address.as_str();
+    std::thread::scope(|scope| {
+        scope.spawn(|| visitors::scrapes(churn, address, first.clone()));
+        scope.spawn(|| others(churn));
+        if args.has(Actor::Recipes) {
+            scope.spawn(|| connections::recipes(churn));
+        }
+        if args.has(Actor::Lanes) {
+            scope.spawn(|| connections::lanes(churn));
+        }
+        if args.has(Actor::Killed) {
+            scope.spawn(|| connections::killed(churn));
+        }
+        if args.has(Actor::Namespaces) {
+            scope.spawn(|| connections::namespaces(churn));
+        }
+        if args.has(Actor::Floods) {
+            scope.spawn(|| connections::floods(churn));
+        }
+        if args.has(Actor::Visitors) {
+            scope.spawn(|| visitors::slow(churn, address));
+            scope.spawn(|| visitors::crowds(churn, address));
+        }
+        if args.has(Actor::Hangups) {
+            scope.spawn(|| hangups(churn, served, settings));
+        }
+        if args.has(Actor::Clock) && args.clock_step_s > 0 {
+            scope.spawn(|| steps(churn, i64::from(args.clock_step_s)));
+        }
+        let sampled = samples(args, churn, served);
+        // Also where the tracer is gone: nobody goes on then.
+        churn.end();
+        sampled
+    })
+}
+
+/// Looks at the tracer until the time is up.
+fn samples(args: &Args, churn: &Churn, served: &Served) -> anyhow::Result<Vec<Sample>> {
+    let mut file = args
+        .samples
+        .as_ref()
+        .map(|path| {
+            File::create(path).with_context(|| format!("cannot write to {}", path.display()))
+        })
+        .transpose()?;
+    let mut samples = Vec::new();
+    let mut page = Page::default();
+    let mut said = Instant::now();
+    while churn.elapsed() < args.duration() {
+        // There may be too many clients at the moment: then its memory is looked at all the same.
+        if let Ok(text) = served.page() {
+            page = Page::parse(&text)?;
+        }
+        let sample = sample(served, churn, &page).context("the tracer is gone")?;
+        if let Some(file) = &mut file {
+            write_line(file, &sample)?;
+        }
+        samples.push(sample);
+        if said.elapsed() >= SAY_EVERY {
+            said = Instant::now();
+            progress(&sample, churn);
+        }
+        let left = args.duration().saturating_sub(churn.elapsed());
+        std::thread::sleep(args.sample_every().min(left));
+    }
+    Ok(samples)
+}
+
+fn sample(served: &Served, churn: &Churn, page: &Page) -> anyhow::Result<Sample> {
+    let deeds = churn.deeds();
+    let namespaces = |word| page.sum("mptcp_trace_namespaces", &[("counters", word)]);
+    Ok(Sample {
+        at_s: churn.elapsed().as_secs_f64(),
+        series: page.len() as u64,
+        questions: page.sum("mptcp_trace_seen_total", &[("sensor", "query")]),
+        fallbacks: page.sum("mptcp_trace_fallbacks_total", &[]),
+        remembered: page.sum("mptcp_trace_remembered_connections", &[]),
+        differ: namespaces("differ"),
+        unread: namespaces("unread"),
+        scrapes: deeds.scrapes,
+        hangups: deeds.hangups + deeds.bad_hangups,
+        namespaces: deeds.namespaces,
+        clock_steps: deeds.clock_steps,
+        ..Sample::of(served.pid())?
+    })
+}
+
+fn progress(sample: &Sample, churn: &Churn) {
+    let deeds = churn.deeds();
+    eprintln!(
+        "mptcp-lab: churn: {:.0} s: {} kB, {} descriptors, {} questions, {} fallbacks, {} namespaces, \
+         {} scrapes, {} hangups, {} clock steps; {} counters went back, {} failures",
+        sample.at_s,
+        sample.rss_kb,
+        sample.fds,
+        sample.questions,
+        sample.fallbacks,
+        sample.namespaces,
+        sample.scrapes,
+        sample.hangups,
+        sample.clock_steps,
+        deeds.went_back.len(),
+        deeds.failed,
+    );
+}
+
+/// The figures of docs/metrics.md.
+fn summary(ledger: &Ledger) {
+    let warm = warm_up_s(ledger.duration_s);
+    let warmed = ledger.samples.iter().rev().find(|it| it.at_s < warm);
+    let rows = [
+        ("begin", Some(&ledger.before.held)),
+        ("warm", warmed),
+        ("last", ledger.samples.last()),
+        ("rest", Some(&ledger.after.held)),
+    ];
+    for (name, sample) in rows {
+        let Some(sample) = sample else { continue };
+        let Sample {
+            rss_kb,
+            anon_kb,
+            bpf_kb,
+            fds,
+            cpu_s,
+            series,
+            remembered,
+            ..
+        } = sample;
+        eprintln!(
+            "mptcp-lab: churn: {name}: rss {rss_kb} kB, anonymous {anon_kb} kB, bpf {bpf_kb} kB, {fds} descriptors, \
+             cpu {cpu_s:.1} s, {series} series, {remembered} remembered"
+        );
+    }
+    eprintln!("mptcp-lab: churn: {:?}", ledger.deeds);
+}
+
+/// Settings, and whether they can be understood.
+const SETTINGS: [(Option<&str>, bool); 6] = [
+    (Some("label = \"process\"\n"), true),
+    (Some("label = \"pro"), false),
+    (Some("label = \"cgroup\"\n"), true),
+    (Some(""), true),
+    (None, false),
+    (Some("port = 1\n"), false),
+];
+
+fn hangups(churn: &Churn, served: &Served, settings: &Path) {
+    for (text, is_good) in SETTINGS.iter().cycle() {
+        if churn.rest(HANGUP_EVERY) {
+            return;
+        }
+        let written = match text {
+            Some(text) => fs::write(settings, text),
+            None => fs::remove_file(settings),
+        };
+        let done = written
+            .context("cannot write settings")
+            .and_then(|()| served.signal(Signal::HUP));
+        if churn.note("hangup", done).is_some() {
+            let mut deeds = churn.deeds();
+            if *is_good {
+                deeds.hangups += 1;
+            } else {
+                deeds.bad_hangups += 1;
+            }
+        }
+    }
+}
+
+/// Forward and back in turn.
+fn steps(churn: &Churn, by_s: i64) {
+    let mut pause = FIRST_STEP;
+    for by_s in [by_s, -by_s].into_iter().cycle() {
+        if churn.rest(pause) {
+            return;
+        }
+        pause = STEP_EVERY;
+        if churn.note("clock", clock::step(by_s)).is_some() {
+            churn.deeds().clock_steps += 1;
+        }
+    }
+}
+
+/// Whoever else traces or asks here is counted by the tracer too.
+fn others(churn: &Churn) {
+    let mut known = BTreeSet::new();
+    while !churn.rest(OTHERS_EVERY) {
+        let found = processes().map(|all| strangers(&all, std::process::id()));
+        for stranger in churn.note("others", found).unwrap_or_default() {
+            if known.insert(stranger.clone()) {
+                churn.deeds().others.push(stranger);
+            }
+        }
+    }
+}
+
+/// A process: its number, its parent's, its name.
+type Process = (u32, u32, String);
+
+fn processes() -> anyhow::Result<Vec<Process>> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let stat = entry?.path().join("stat");
+        // Gone since, or none.
+        let Ok(stat) = fs::read_to_string(stat) else {
+            continue;
+        };
+        all.extend(process(&stat));
+    }
+    ensure!(!all.is_empty(), "there are no processes in /proc");
+    Ok(all)
+}
+
+/// `pid (name) state ppid ...`, where names may have parentheses in them.
+fn process(stat: &str) -> Option<Process> {
+    let (pid, rest) = stat.split_once(" (")?;
+    let (name, rest) = rest.rsplit_once(") ")?;
+    let parent = rest.split(' ').nth(1)?;
+    Some((pid.parse().ok()?, parent.parse().ok()?, name.to_owned()))
+}
+
+/// Those of this project that are neither `me`, nor my parents, nor my children.
+fn strangers(all: &[Process], me: u32) -> BTreeSet<String> {
+    const NAMES: [&str; 2] = ["mptcp-", "lab-"];
+    let parent = |pid: u32| all.iter().find(|it| it.0 == pid).map(|it| it.1);
+    let line = |pid: u32| std::iter::successors(Some(pid), |pid| parent(*pid)).take(all.len());
+    all.iter()
+        .filter(|(_, _, name)| NAMES.iter().any(|ours| name.starts_with(ours)))
+        // Whose parent is dead belongs to nobody: what we killed leaves such children.
+        .filter(|(pid, parent, _)| *parent > 1 && !line(*pid).any(|it| it == me))
+        .filter(|(pid, _, _)| !line(me).any(|it| it == *pid))
+        .map(|(pid, _, name)| format!("{name} ({pid})"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_no_relative_of_mine_is_a_stranger() {
+        assert_eq!(process("7 (a) b) S 3 1 1"), Some((7, 3, "a) b".to_owned())));
+        let all: Vec<Process> = [
+            (1, 0, "init"),
+            (2, 1, "mptcp-lab"),
+            (3, 2, "mptcp-trace"),
+            (4, 3, "lab-client"),
+            (5, 1, "sh"),
+            (6, 5, "mptcp-trace"),
+            (7, 5, "vi"),
+        ]
+        .map(|(pid, parent, name)| (pid, parent, name.to_owned()))
+        .to_vec();
+        let names: Vec<String> = strangers(&all, 2).into_iter().collect();
+        assert_eq!(names, ["mptcp-trace (6)"]);
+    }
+}

@@ -1,0 +1,91 @@
+//! Steps of the wall clock, and the way back. A process of its own makes each: it ends with the clock as it was, whatever
+//! becomes of whoever started it.
+
+use std::{
+    os::unix::process::CommandExt as _,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, ensure};
+use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
+
+use crate::sys;
+
+/// How long the clock is wrong.
+const WRONG_FOR: Duration = Duration::from_secs(2);
+/// A clock that is wrong by more than this afterwards was not set right.
+const SLACK_NS: i128 = 500_000_000;
+
+/// By how much.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Seconds, back if negative
+    #[arg(long, allow_hyphen_values = true)]
+    pub by_s: i64,
+}
+
+/// Sets the clock wrong for two seconds. It is set right by the clock that nobody can set.
+///
+/// # Errors
+///
+/// Fails without `CAP_SYS_TIME`.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    // Whoever ends the run must wait for this.
+    sys::ignore_signals(&[libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGPIPE]);
+    let right = epoch();
+    set(right + i128::from(args.by_s) * 1_000_000_000)?;
+    std::thread::sleep(WRONG_FOR);
+    set(right)
+}
+
+/// Makes one step and the way back, and makes sure of that.
+pub(super) fn step(by_s: i64) -> anyhow::Result<()> {
+    let right = epoch();
+    let me = std::env::current_exe().context("cannot find myself")?;
+    let stepped = Command::new(me)
+        .args(["clock-step", "--by-s", &by_s.to_string()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        // A terminal's interrupt goes to a group.
+        .process_group(0)
+        .status();
+    if (epoch() - right).abs() > SLACK_NS {
+        set(right)?;
+        anyhow::bail!("the clock was left wrong, and has been set right");
+    }
+    let status = stepped.context("cannot start what sets the clock")?;
+    ensure!(status.success(), "the clock cannot be set: {status}");
+    Ok(())
+}
+
+/// When the clock that nobody can set was zero, by the one that anybody can; nanoseconds.
+pub(super) fn epoch() -> i128 {
+    nanoseconds(ClockId::Realtime) - nanoseconds(ClockId::Monotonic)
+}
+
+fn nanoseconds(clock: ClockId) -> i128 {
+    let Timespec { tv_sec, tv_nsec } = clock_gettime(clock);
+    i128::from(tv_sec) * 1_000_000_000 + i128::from(tv_nsec)
+}
+
+fn set(epoch: i128) -> anyhow::Result<()> {
+    let now = epoch + nanoseconds(ClockId::Monotonic);
+    let time = Timespec {
+        tv_sec: i64::try_from(now.div_euclid(1_000_000_000)).context("no such time")?,
+        tv_nsec: i64::try_from(now.rem_euclid(1_000_000_000)).context("no such time")?,
+    };
+    clock_settime(ClockId::Realtime, time).context("cannot set the clock (CAP_SYS_TIME)")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_epoch_stays_where_it_is_while_time_passes() {
+        let before = epoch();
+        std::thread::sleep(Duration::from_millis(20));
+        assert!((epoch() - before).abs() < 10_000_000);
+    }
+}

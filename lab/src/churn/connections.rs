@@ -1,0 +1,268 @@
+//! Who opens connections, asks about them, and has them fall back: in network namespaces that come and go.
+
+use std::{
+    os::fd::{AsFd as _, AsRawFd as _},
+    process::{Command, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::deeds::{Churn, Deeds};
+use crate::{
+    load,
+    net::{
+        self, Family,
+        Kind::{self, Mptcp, Tcp},
+    },
+    netns::{self, Counters},
+    provoke,
+    question::{Api, ask},
+    recipes::{
+        Finding, Ground, Means, Place, RECIPES, STRIP_BOTH_AFTER_3, STRIP_SYN_ACK, Stage, Who,
+    },
+    rules::Rules,
+    veth::SERVER_V4,
+};
+
+/// Connections through one middlebox, before the next one is made.
+const OF_A_GROUND: u32 = 20;
+/// Between two namespaces that have one connection each.
+const NAMESPACE_EVERY: Duration = Duration::from_millis(250);
+/// Between two killed processes.
+const KILL_EVERY: Duration = Duration::from_millis(500);
+/// Until what a killed process left behind has arrived.
+const AFTER_KILL: Duration = Duration::from_millis(60);
+/// How long a flood takes, and how long it is quiet then.
+const FLOOD_S: u32 = 2;
+const FLOOD_EVERY: Duration = Duration::from_secs(10);
+/// Threads that ask in a flood.
+const FLOOD_THREADS: u32 = 2;
+
+/// One kind of connection.
+struct Ward {
+    rules: Rules,
+    client: Kind,
+    listener: Kind,
+    rounds: u32,
+}
+
+const WARDS: [Ward; 5] = [
+    Ward {
+        rules: Rules::NONE,
+        client: Mptcp,
+        listener: Mptcp,
+        rounds: 2,
+    },
+    Ward {
+        rules: Rules::NONE,
+        client: Mptcp,
+        listener: Tcp,
+        rounds: 1,
+    },
+    Ward {
+        rules: STRIP_SYN_ACK,
+        client: Mptcp,
+        listener: Mptcp,
+        rounds: 1,
+    },
+    Ward {
+        rules: STRIP_BOTH_AFTER_3,
+        client: Mptcp,
+        listener: Mptcp,
+        rounds: 5,
+    },
+    Ward {
+        rules: Rules::NONE,
+        client: Tcp,
+        listener: Mptcp,
+        rounds: 1,
+    },
+];
+
+/// Plays every recipe, one after the other, again and again.
+pub(super) fn recipes(churn: &Churn) {
+    let all = RECIPES
+        .iter()
+        .flat_map(|recipe| Family::BOTH.map(|family| (recipe, family)));
+    for (recipe, family) in all.cycle() {
+        if churn.is_over() {
+            return;
+        }
+        let (mut played, left) = provoke::play(recipe, family, Means::Xdp);
+        let counted = match &left {
+            Some(left) => provoke::recount(&mut played, left),
+            None if played.skipped.is_some() => Ok(()),
+            None => Err(anyhow::anyhow!("{:?}", played.wrong)),
+        };
+        churn.note(recipe.name, counted);
+        let mut deeds = churn.deeds();
+        deeds.recipes += 1;
+        deeds.namespaces += match recipe.place {
+            Place::Loopback => 1,
+            Place::Middlebox => 2,
+        };
+        deeds.unlike += u64::from(!played.wrong.is_empty());
+        deeds.asked += played.answers.len() as u64;
+        for moved in played.moved.values() {
+            deeds.add_counted(moved);
+        }
+        let is_plain = |wanted: &&crate::findings::Wanted| wanted.finding == Finding::Plain;
+        deeds.plain += played.wanted.iter().filter(is_plain).count() as u64;
+        deeds.connections += played.wanted.len() as u64;
+    }
+}
+
+/// Many connections through a middlebox, then through the next one.
+pub(super) fn lanes(churn: &Churn) {
+    for ward in WARDS.iter().cycle() {
+        if churn.is_over() {
+            return;
+        }
+        let done = on_ground(churn, ward, |stage| {
+            for number in 0..OF_A_GROUND {
+                stage.set_family(Family::BOTH[number as usize % 2]);
+                stage.pair(ward.client, ward.listener)?;
+                stage.ask_both("early")?;
+                stage.talk(Who::Client, Who::Server, ward.rounds)?;
+                stage.ask_both("late")?;
+                stage.close_pair()?;
+            }
+            Ok(())
+        });
+        churn.note("connections", done);
+    }
+}
+
+/// Processes that die in the middle of a connection, the client's and the server's in turn.
+pub(super) fn killed(churn: &Churn) {
+    let pairs = WARDS.iter().flat_map(|ward| [(ward, 0), (ward, 1)]);
+    for (ward, end) in pairs.cycle() {
+        if churn.rest(KILL_EVERY) {
+            return;
+        }
+        let done = on_ground(churn, ward, |stage| {
+            stage.pair(ward.client, ward.listener)?;
+            stage.talk(Who::Client, Who::Server, ward.rounds)?;
+            stage.ask_both("late")?;
+            let victim = [Who::Client, Who::Server][end];
+            let pid = stage.cast().into_iter().find(|(who, _)| *who == victim);
+            let (_, pid) = pid.context("nobody to kill")?;
+            let pid = Pid::from_raw(pid.cast_signed()).context("no such process")?;
+            kill_process(pid, Signal::KILL).context("cannot kill an actor")?;
+            std::thread::sleep(AFTER_KILL);
+            Ok(())
+        });
+        if churn.note("killed", done).is_some() {
+            churn.deeds().kills += 1;
+        }
+    }
+}
+
+/// Acts on fresh ground, and adds up what was asked and counted, also where it broke off.
+fn on_ground(
+    churn: &Churn,
+    ward: &Ward,
+    act: impl FnOnce(&mut Stage) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let ground = Arc::new(Ground::new(Place::Middlebox, ward.rules, Means::Xdp)?);
+    let mut stage = Stage::on(Arc::clone(&ground), Family::V4)?;
+    let done = act(&mut stage);
+    let (asked, connections) = (stage.answers.len() as u64, stage.connections.len() as u64);
+    // Who is left closes what it has, and what is on its way arrives: the kernel may count that too.
+    drop(stage);
+    std::thread::sleep(AFTER_KILL);
+    let counted = counted(&ground)?;
+    let mut deeds = churn.deeds();
+    deeds.namespaces += 2;
+    deeds.asked += asked;
+    deeds.connections += connections;
+    if (ward.client, ward.listener) == (Tcp, Mptcp) {
+        deeds.plain += connections;
+    }
+    for moved in counted {
+        deeds.add_counted(&moved);
+    }
+    done
+}
+
+/// All that was ever counted in namespaces that nobody else had.
+fn counted(ground: &Ground) -> anyhow::Result<[Counters; 2]> {
+    Ok([
+        netns::counters(ground.near())?,
+        netns::counters(ground.far())?,
+    ])
+}
+
+/// Namespaces that live for a moment, with a connection that falls back in each.
+pub(super) fn namespaces(churn: &Churn) {
+    while !churn.rest(NAMESPACE_EVERY) {
+        churn.note("namespaces", one_namespace(churn));
+    }
+}
+
+fn one_namespace(churn: &Churn) -> anyhow::Result<()> {
+    let (near, far) = crate::veth::joined()?;
+    let listener = netns::within(far.as_fd(), || {
+        let socket = net::open(Tcp, Family::V4)?;
+        net::bind(&socket, (SERVER_V4, 0).into())?;
+        socket.listen(1)?;
+        Ok(socket)
+    })?;
+    let target = listener.local_addr().context("it listens nowhere")?;
+    let answer = netns::within(near.as_fd(), || {
+        let client = net::open(Mptcp, Family::V4)?;
+        client.connect(&target).context("cannot connect")?;
+        let (server, _peer) = net::accept(&listener)?;
+        net::say(&client, &server)?;
+        ask(client.as_raw_fd(), Api::TcpIsMptcp)
+    });
+    let counted = [
+        netns::counters(near.as_fd())?,
+        netns::counters(far.as_fd())?,
+    ];
+    let mut deeds = churn.deeds();
+    deeds.namespaces += 2;
+    for moved in &counted {
+        deeds.add_counted(moved);
+    }
+    // It was asked last: where there is no answer there was no question.
+    deeds.asked += u64::from(answer.is_ok());
+    deeds.connections += 1;
+    answer.map(drop)
+}
+
+/// Asks as fast as it can for a moment, again and again.
+pub(super) fn floods(churn: &Churn) {
+    while !churn.rest(FLOOD_EVERY) {
+        if let Some(asked) = churn.note("flood", flood()) {
+            let Deeds {
+                asked: all,
+                flooded,
+                floods,
+                ..
+            } = &mut *churn.deeds();
+            *all += asked;
+            *flooded += asked;
+            *floods += 1;
+        }
+    }
+}
+
+/// How much was asked in a flood of a process of its own.
+fn flood() -> anyhow::Result<u64> {
+    let me = std::env::current_exe().context("cannot find myself")?;
+    let output = Command::new(me)
+        .args(["load-asker", "--rate", "0"])
+        .args(["--threads", &FLOOD_THREADS.to_string()])
+        .args(["--seconds", &FLOOD_S.to_string()])
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot start who asks")?;
+    ensure!(output.status.success(), "who asks: {}", output.status);
+    let asked: load::Asked = serde_json::from_slice(&output.stdout)?;
+    Ok(asked.asked)
+}

@@ -1,0 +1,397 @@
+//! What was done and measured -> what of it is right. Pure.
+
+use super::{deeds::Deeds, page::Page, sample::Sample};
+use crate::{
+    compare::{mismatch, ok},
+    report::{Cell, Outcome},
+    served::THIRD_ACK,
+};
+
+#[cfg(test)]
+mod tests;
+
+/// The part of a run, one of so many, that may raise what is held: every buffer has been used by then.
+pub(super) const WARM_UP_PART: f64 = 3.0;
+/// But not longer than this, seconds.
+pub(super) const WARM_UP_S_MAX: f64 = 600.0;
+/// What the last third may hold more than the warm-up did: the allocator's own ups and downs.
+pub(super) const GROWTH_KB_MAX: u64 = 1024;
+/// Differences that are shown.
+const SHOWN_MAX: usize = 5;
+/// Nanoseconds by which the clock may have moved on its own: it is slewed.
+const CLOCK_NS_MAX: i128 = 500_000_000;
+
+const SEEN: &str = "mptcp_trace_seen_total";
+const OUTCOMES: &str = "mptcp_trace_outcomes_total";
+const FALLBACKS: &str = "mptcp_trace_fallbacks_total";
+const PLAIN: &str = "mptcp_trace_plain_connections_total";
+const NAMESPACES: &str = "mptcp_trace_namespaces";
+
+/// The tracer while nothing happens.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Rest {
+    /// What it holds.
+    pub(super) held: Sample,
+    /// What it says.
+    pub(super) page: Page,
+}
+
+/// All that is judged.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ledger {
+    /// The rung.
+    pub(super) rung: String,
+    /// How long churn was meant to last, seconds.
+    pub(super) duration_s: f64,
+    /// Between two samples, seconds.
+    pub(super) every_s: f64,
+    /// While it went on.
+    pub(super) samples: Vec<Sample>,
+    /// Before it began.
+    pub(super) before: Rest,
+    /// After it ended.
+    pub(super) after: Rest,
+    /// What was done.
+    pub(super) deeds: Deeds,
+    /// The clock may be set here.
+    pub(super) has_clock: bool,
+    /// By how much it is wrong at the end.
+    pub(super) clock_off_ns: i128,
+    /// Settings that the tracer says it read, and settings that it says it did not understand.
+    pub(super) said_read: u64,
+    pub(super) said_broken: u64,
+    /// What is wrong with how it ended.
+    pub(super) broken: Option<String>,
+}
+
+/// Everything, a cell each.
+pub(super) fn judge(ledger: &Ledger) -> Vec<Cell> {
+    vec![
+        memory(ledger),
+        descriptors(ledger),
+        accounted(ledger),
+        questions(ledger),
+        fallbacks(ledger),
+        third_acks(ledger),
+        agreement(ledger),
+        only_grew(ledger),
+        reloads(ledger),
+        clock(ledger),
+        deeds(ledger),
+        end(ledger),
+    ]
+}
+
+/// When the warm-up of a run ends, seconds.
+pub(super) fn warm_up_s(duration_s: f64) -> f64 {
+    (duration_s / WARM_UP_PART).min(WARM_UP_S_MAX)
+}
+
+/// What the straight line through points with the least squares of distances rises by, for each unit of x.
+pub(super) fn slope(points: &[(f64, f64)]) -> Option<f64> {
+    let count = points.len() as f64;
+    let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / count;
+    let (x_mean, y_mean) = (mean(|it| it.0), mean(|it| it.1));
+    let (mut both, mut square) = (0.0, 0.0);
+    for (x, y) in points {
+        both += (x - x_mean) * (y - y_mean);
+        square += (x - x_mean) * (x - x_mean);
+    }
+    (square > 0.0).then(|| both / square)
+}
+
+impl Ledger {
+    fn cell(&self, case: &str, want: &str, got: &str, wrong: &[String]) -> Cell {
+        if wrong.is_empty() {
+            return ok(case, &self.rung, want, got);
+        }
+        let mut why = wrong
+            .iter()
+            .take(SHOWN_MAX)
+            .cloned()
+            .collect::<Vec<_>>()
+            .join("; ");
+        if wrong.len() > SHOWN_MAX {
+            why.push_str(&format!("; and {} more", wrong.len() - SHOWN_MAX));
+        }
+        mismatch(case, &self.rung, want, got, why)
+    }
+
+    /// Two counts that must be equal. What is too many may be of others on this machine, if there were any.
+    fn equal(&self, case: &str, rows: &[(String, u64, u64)]) -> Cell {
+        let say = |of: fn(&(String, u64, u64)) -> u64| {
+            let words = rows.iter().map(|row| format!("{} {}", row.0, of(row)));
+            words.collect::<Vec<_>>().join(", ")
+        };
+        let unequal: Vec<String> = rows
+            .iter()
+            .filter(|(_, want, got)| want != got)
+            .map(|(name, want, got)| format!("{name}: {want} happened, {got} traced"))
+            .collect();
+        let mut cell = self.cell(case, &say(|row| row.1), &say(|row| row.2), &unequal);
+        let too_many_only = rows.iter().all(|(_, want, got)| got >= want);
+        if !unequal.is_empty() && too_many_only && !self.deeds.others.is_empty() {
+            cell.outcome = Outcome::Skipped;
+            cell.why.push_str("; others on this machine were at it: ");
+            cell.why.push_str(&self.deeds.others.join(", "));
+        }
+        cell
+    }
+
+    fn grew(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
+        let (before, after) = (&self.before.page, &self.after.page);
+        after
+            .sum(name, labels)
+            .saturating_sub(before.sum(name, labels))
+    }
+}
+
+/// The most that the last third held is not more than the most that the warm-up held, and neither is what it held as a rule:
+/// a crowd of clients may hide what grows below it.
+fn memory(ledger: &Ledger) -> Cell {
+    let case = "churn-memory";
+    let (warm, last) = (
+        warm_up_s(ledger.duration_s),
+        ledger.duration_s * (1.0 - 1.0 / WARM_UP_PART),
+    );
+    let held = |from: f64, to: f64| {
+        let mut held: Vec<u64> = ledger
+            .samples
+            .iter()
+            .filter(|sample| (from..to).contains(&sample.at_s))
+            .map(|sample| sample.rss_kb)
+            .collect();
+        held.sort_unstable();
+        Some((*held.last()?, *held.get(held.len() / 2)?))
+    };
+    let (Some(warmed), Some(ended)) = (held(0.0, warm), held(last, f64::INFINITY)) else {
+        let why = "there are no samples of the warm-up, or none of the last third".to_owned();
+        return ledger.cell(case, "samples", "too few", &[why]);
+    };
+    let points: Vec<(f64, f64)> = ledger
+        .samples
+        .iter()
+        .filter(|sample| sample.at_s >= warm)
+        .map(|sample| (sample.at_s / 3600.0, sample.rss_kb as f64))
+        .collect();
+    let want = format!(
+        "{} kB as a rule, {} kB at most while it warmed up ({warm:.0} s)",
+        warmed.1, warmed.0
+    );
+    let got = format!(
+        "{} kB as a rule, {} kB at most in the last third; after the warm-up {:+.0} kB an hour",
+        ended.1,
+        ended.0,
+        slope(&points).unwrap_or(0.0)
+    );
+    let mut wrong = Vec::new();
+    for (what, before, after) in [
+        ("at most", warmed.0, ended.0),
+        ("as a rule", warmed.1, ended.1),
+    ] {
+        let limit = before + GROWTH_KB_MAX;
+        if after > limit {
+            wrong.push(format!("more than {limit} kB {what}"));
+        }
+    }
+    // A tracer that was looked at half of the time only proves nothing.
+    let expected = (ledger.duration_s / ledger.every_s / 2.0) as usize;
+    if ledger.samples.len() < expected {
+        wrong.push(format!(
+            "{} samples, at least {expected} were expected",
+            ledger.samples.len()
+        ));
+    }
+    ledger.cell(case, &want, &got, &wrong)
+}
+
+fn descriptors(ledger: &Ledger) -> Cell {
+    let say = |rest: &Rest| {
+        format!(
+            "{} descriptors, {} threads",
+            rest.held.fds, rest.held.threads
+        )
+    };
+    let (before, after) = (say(&ledger.before), say(&ledger.after));
+    let wrong = (before != after).then(|| "it does not hold what it held before".to_owned());
+    ledger.cell("churn-descriptors", &before, &after, &Vec::from_iter(wrong))
+}
+
+/// What each sensor saw is the sum of what became of it.
+fn accounted(ledger: &Ledger) -> Cell {
+    let page = &ledger.after.page;
+    let (seen, outcomes) = (page.by(SEEN, "sensor"), page.by(OUTCOMES, "sensor"));
+    let mut wrong: Vec<String> = seen
+        .iter()
+        .filter(|(sensor, seen)| outcomes.get(*sensor) != Some(seen))
+        .map(|(sensor, seen)| format!("{sensor}: {seen} seen, {:?}", outcomes.get(sensor)))
+        .collect();
+    if seen.is_empty() {
+        wrong.push("there is no sensor".to_owned());
+    }
+    let became: Vec<String> = page
+        .by(OUTCOMES, "outcome")
+        .into_iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(outcome, count)| format!("{outcome} {count}"))
+        .collect();
+    ledger.cell(
+        "churn-accounted",
+        &format!("seen: {seen:?}"),
+        &became.join(", "),
+        &wrong,
+    )
+}
+
+fn questions(ledger: &Ledger) -> Cell {
+    let seen = ledger.grew(SEEN, &[("sensor", "query")]);
+    ledger.equal(
+        "churn-questions",
+        &[("questions".into(), ledger.deeds.asked, seen)],
+    )
+}
+
+/// Cause by cause, but for the third ACK.
+fn fallbacks(ledger: &Ledger) -> Cell {
+    let traced = ledger.after.page.by(FALLBACKS, "cause");
+    let kernel = &ledger.deeds.kernel;
+    let mut causes: Vec<&String> = traced.keys().chain(kernel.keys()).collect();
+    causes.sort();
+    causes.dedup();
+    let rows: Vec<(String, u64, u64)> = causes
+        .into_iter()
+        .filter(|cause| {
+            let cause = cause.as_str();
+            cause != THIRD_ACK && !crate::recipes::REFUSED_COUNTERS.contains(&cause)
+        })
+        .map(|cause| {
+            let counted = kernel.get(cause).copied().unwrap_or(0);
+            let grew = ledger.grew(FALLBACKS, &[("cause", cause)]);
+            (cause.clone(), counted, grew)
+        })
+        .collect();
+    ledger.equal("churn-fallbacks", &rows)
+}
+
+/// Where no function can be probed, these two look the same: their sum is known everywhere.
+fn third_acks(ledger: &Ledger) -> Cell {
+    let counted = ledger.deeds.kernel.get(THIRD_ACK).copied().unwrap_or(0);
+    let happened = counted + ledger.deeds.plain;
+    let traced = ledger.grew(FALLBACKS, &[("cause", THIRD_ACK)]) + ledger.grew(PLAIN, &[]);
+    let row = (format!("{THIRD_ACK} and TCP clients"), happened, traced);
+    ledger.equal("churn-third-ack", &[row])
+}
+
+/// By its own account of the kernel's counters, too.
+fn agreement(ledger: &Ledger) -> Cell {
+    let page = &ledger.after.page;
+    let of = |word| page.sum(NAMESPACES, &[("counters", word)]);
+    let differ = of("differ");
+    let undecodable = page.sum("mptcp_trace_undecodable_records_total", &[]);
+    let most = ledger.samples.iter().map(|sample| sample.differ).max();
+    let got = format!(
+        "{differ} at the end, {} at most at a time; {} agree, {} are gone; {undecodable} not understood",
+        most.unwrap_or(0),
+        of("agree"),
+        of("unread"),
+    );
+    let mut wrong = Vec::new();
+    if differ > 0 {
+        wrong.push(format!(
+            "the kernel counted otherwise in {differ} namespaces"
+        ));
+    }
+    if undecodable > 0 {
+        wrong.push("there is what it cannot understand".to_owned());
+    }
+    ledger.cell("churn-agreement", "no namespace differs", &got, &wrong)
+}
+
+fn only_grew(ledger: &Ledger) -> Cell {
+    let scrapes = ledger.deeds.scrapes;
+    let went_back = &ledger.deeds.went_back;
+    let mut wrong = went_back.clone();
+    // Sent away for a while is no fault, for half of the time it is.
+    if (scrapes as f64) < ledger.duration_s / 4.0 {
+        wrong.push("too few pages could be read".to_owned());
+    }
+    ledger.cell(
+        "churn-counters-grow",
+        &format!("{scrapes} pages, each after the one before"),
+        &format!("{} counters went back", went_back.len()),
+        &wrong,
+    )
+}
+
+/// Every settings file was read, and every broken one complained about.
+fn reloads(ledger: &Ledger) -> Cell {
+    let Deeds {
+        hangups,
+        bad_hangups,
+        ..
+    } = ledger.deeds;
+    let want = format!("{hangups} settings, {bad_hangups} broken ones");
+    let got = format!(
+        "{} read, {} complained about",
+        ledger.said_read, ledger.said_broken
+    );
+    let right = (hangups, bad_hangups) == (ledger.said_read, ledger.said_broken);
+    let wrong = (!right).then(|| "not every hangup was heard".to_owned());
+    ledger.cell("churn-reloads", &want, &got, &Vec::from_iter(wrong))
+}
+
+fn clock(ledger: &Ledger) -> Cell {
+    let case = "churn-clock";
+    let steps = ledger.deeds.clock_steps;
+    let got = format!("{steps} steps and back");
+    if !ledger.has_clock {
+        return Cell {
+            outcome: Outcome::Skipped,
+            why: "the clock cannot be set here".into(),
+            ..ok(case, &ledger.rung, "", "")
+        };
+    }
+    let off = ledger.clock_off_ns;
+    let wrong = (off.abs() > CLOCK_NS_MAX)
+        .then(|| format!("the clock is {} ms off at the end", off / 1_000_000));
+    ledger.cell(case, "the clock steps", &got, &Vec::from_iter(wrong))
+}
+
+/// A run in which nothing happened would be right in everything else.
+fn deeds(ledger: &Ledger) -> Cell {
+    let deeds = &ledger.deeds;
+    let capped = ledger.grew(OUTCOMES, &[("outcome", "capped")]);
+    let done = [
+        ("connections", deeds.connections),
+        ("recipes", deeds.recipes),
+        ("namespaces", deeds.namespaces),
+        ("kills", deeds.kills),
+        ("floods", deeds.floods),
+        ("flooded", deeds.flooded),
+        ("capped", capped),
+        ("visitors", deeds.visitors),
+        ("sent away", deeds.sent_away),
+    ];
+    let mut wrong: Vec<String> = done
+        .iter()
+        .filter(|(_, count)| *count == 0)
+        .map(|(what, _)| format!("no {what}"))
+        .collect();
+    if ledger.has_clock && deeds.clock_steps == 0 {
+        wrong.push("no clock steps".to_owned());
+    }
+    if deeds.failed > 0 {
+        wrong.push(format!("{} could not be done", deeds.failed));
+        wrong.extend(deeds.failures.iter().cloned());
+    }
+    let got: Vec<String> = done
+        .iter()
+        .map(|(what, count)| format!("{what} {count}"))
+        .collect();
+    ledger.cell("churn-deeds", "churn", &got.join(", "), &wrong)
+}
+
+fn end(ledger: &Ledger) -> Cell {
+    let wrong = Vec::from_iter(ledger.broken.clone());
+    ledger.cell("churn-end", "ends in order", "ended", &wrong)
+}

@@ -1,0 +1,178 @@
+//! A page of metrics, as numbers by series. Pure.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context as _;
+
+/// Labels that a reload may add to a series and take away: what such a series counts is compared without them.
+const OF_OWNERS: [&str; 2] = ["process", "cgroup"];
+
+/// One line: its name and its labels.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Series {
+    name: String,
+    labels: BTreeMap<String, String>,
+}
+
+/// What stood on a page.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub(crate) struct Page {
+    series: BTreeMap<Series, f64>,
+}
+
+impl Page {
+    /// Reads Prometheus' text format.
+    pub(crate) fn parse(text: &str) -> anyhow::Result<Self> {
+        let mut series = BTreeMap::new();
+        for line in text.lines() {
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let (one, value) = read(line).with_context(|| format!("cannot read {line:?}"))?;
+            series.insert(one, value);
+        }
+        Ok(Self { series })
+    }
+
+    /// How many series there are.
+    pub(crate) fn len(&self) -> usize {
+        self.series.len()
+    }
+
+    /// The sum of all series of a name that have these labels.
+    pub(crate) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
+        let is_wanted = |series: &Series| {
+            let has = |(name, value): &(&str, &str)| {
+                series.labels.get(*name).map(String::as_str) == Some(*value)
+            };
+            series.name == name && labels.iter().all(has)
+        };
+        let wanted = self.series.iter().filter(|(series, _)| is_wanted(series));
+        wanted.map(|(_, value)| whole(*value)).sum()
+    }
+
+    /// The sums of all series of a name, by one of their labels.
+    pub(crate) fn by(&self, name: &str, label: &str) -> BTreeMap<String, u64> {
+        let mut sums = BTreeMap::new();
+        for (series, value) in &self.series {
+            if series.name == name
+                && let Some(word) = series.labels.get(label)
+            {
+                *sums.entry(word.clone()).or_default() += whole(*value);
+            }
+        }
+        sums
+    }
+
+    /// The counters that are smaller than they were on an earlier page, in words.
+    pub(crate) fn went_back(&self, earlier: &Self) -> Vec<String> {
+        let now = self.counters();
+        earlier
+            .counters()
+            .into_iter()
+            .filter_map(|(series, then)| {
+                let is = now.get(&series).copied().unwrap_or(0);
+                (is < then)
+                    .then(|| format!("{} {:?}: {then}, then {is}", series.name, series.labels))
+            })
+            .collect()
+    }
+
+    /// What may only grow, without who owns it.
+    fn counters(&self) -> BTreeMap<Series, u64> {
+        let mut counters = BTreeMap::new();
+        for (series, value) in &self.series {
+            if series.name.ends_with("_total") {
+                let mut series = series.clone();
+                series
+                    .labels
+                    .retain(|name, _| !OF_OWNERS.contains(&name.as_str()));
+                *counters.entry(series).or_default() += whole(*value);
+            }
+        }
+        counters
+    }
+}
+
+/// Counts are exact in what Prometheus has for numbers.
+fn whole(value: f64) -> u64 {
+    value.round() as u64
+}
+
+/// `name{label="value",...} number`, where values may have escaped quotes in them.
+fn read(line: &str) -> Option<(Series, f64)> {
+    let end = line.find(['{', ' '])?;
+    let (name, mut rest) = line.split_at(end);
+    let mut labels = BTreeMap::new();
+    if let Some(inside) = rest.strip_prefix('{') {
+        rest = inside;
+        while !rest.starts_with('}') {
+            let (label, after) = rest.split_once("=\"")?;
+            let (value, after) = quoted(after)?;
+            labels.insert(label.to_owned(), value);
+            rest = after.strip_prefix(',').unwrap_or(after);
+        }
+        rest = rest.strip_prefix('}')?;
+    }
+    let value = rest.trim().parse().ok()?;
+    let name = name.to_owned();
+    Some((Series { name, labels }, value))
+}
+
+/// What stands before the closing quote, and what stands behind it.
+fn quoted(text: &str) -> Option<(String, &str)> {
+    let mut value = String::new();
+    let mut letters = text.char_indices();
+    while let Some((at, letter)) = letters.next() {
+        match letter {
+            '"' => return Some((value, text.get(at + 1..)?)),
+            '\\' => value.push(letters.next()?.1),
+            plain => value.push(plain),
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(text: &str) -> Page {
+        Page::parse(text).unwrap()
+    }
+
+    #[test]
+    fn series_are_summed_whatever_their_owners_are_called() {
+        let page = page(
+            "# TYPE a_total counter\n\
+             a_total{cause=\"X\",process=\"x\\\"},y\"} 2\n\
+             a_total{cause=\"X\",process=\"b\"} 3\n\
+             a_total{cause=\"Y\"} 4\n\
+             b 7\n",
+        );
+        assert_eq!(page.len(), 4);
+        assert_eq!(page.sum("a_total", &[("cause", "X")]), 5);
+        assert_eq!(page.sum("a_total", &[]), 9);
+        assert_eq!(page.sum("b", &[]), 7);
+        let want = BTreeMap::from([("X".to_owned(), 5), ("Y".to_owned(), 4)]);
+        assert_eq!(page.by("a_total", "cause"), want);
+    }
+
+    #[test]
+    fn a_page_that_breaks_off_is_none() {
+        for text in ["a{b=\"c 1\n", "a\n", "a{b} 1\n", "a x\n"] {
+            assert!(Page::parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_counter_that_goes_back_is_noticed_and_one_that_is_told_apart_is_not() {
+        let named = page("a_total{cause=\"X\",process=\"p\"} 2\na_total{cause=\"X\"} 1\ng 5\n");
+        let summed = page("a_total{cause=\"X\"} 3\ng 1\n");
+        assert!(summed.went_back(&named).is_empty());
+        assert!(named.went_back(&summed).is_empty());
+        let less = page("a_total{cause=\"X\"} 2\n");
+        assert_eq!(less.went_back(&summed).len(), 1);
+        assert_eq!(page("").went_back(&summed).len(), 1);
+    }
+}

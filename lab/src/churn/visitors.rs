@@ -1,0 +1,151 @@
+//! Who visits the page: one who reads it every second, and others who have no good intentions.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    time::{Duration, Instant},
+};
+
+use socket2::SockRef;
+
+use super::{deeds::Churn, page::Page};
+use crate::served::get;
+
+/// Between two scrapes.
+const SCRAPE_EVERY: Duration = Duration::from_secs(1);
+/// Longest that no scrape may succeed.
+const UNREAD_MAX: Duration = Duration::from_secs(30);
+/// Clients that are slow on purpose, and how long each goes on.
+const SLOW: usize = 8;
+const SLOW_BYTES: usize = 8;
+/// Clients at once: more than the tracer takes.
+const CROWD: usize = 100;
+/// Between two visits of those.
+const VISIT_EVERY: Duration = Duration::from_secs(3);
+/// Longest that one waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// More than a request may be long.
+const LARGE_BYTES: usize = 64 * 1024;
+
+/// Reads the page once a second. What counts must not go back.
+pub(super) fn scrapes(churn: &Churn, address: &str, first: Page) {
+    let (mut last, mut read_at) = (first, Instant::now());
+    while !churn.rest(SCRAPE_EVERY) {
+        // Where there are too many clients this one may be sent away: that is no fault.
+        match get(address, "/metrics").and_then(|text| Page::parse(&text)) {
+            Ok(page) => {
+                let went_back = page.went_back(&last);
+                let mut deeds = churn.deeds();
+                deeds.scrapes += 1;
+                deeds.went_back.extend(went_back);
+                (last, read_at) = (page, Instant::now());
+            }
+            Err(why) if read_at.elapsed() > UNREAD_MAX => {
+                churn.note::<()>("scrape", Err(why));
+                read_at = Instant::now();
+            }
+            Err(_sent_away) => churn.deeds().sent_away += 1,
+        }
+    }
+}
+
+/// Clients that say a letter a second, and never end.
+pub(super) fn slow(churn: &Churn, address: &str) {
+    const WORDS: &[u8] = b"GET /metrics HTTP/1.1\r\nHost: ";
+    while !churn.is_over() {
+        let mut clients: Vec<TcpStream> = (0..SLOW)
+            .filter_map(|_| TcpStream::connect(address).ok())
+            .collect();
+        churn.deeds().visitors += clients.len() as u64;
+        for letter in WORDS.iter().take(SLOW_BYTES) {
+            for client in &mut clients {
+                // It may be tired of us already.
+                let _gone = client.write_all(&[*letter]);
+            }
+            if churn.rest(Duration::from_secs(1)) {
+                return;
+            }
+        }
+    }
+}
+
+/// Clients that come in numbers, talk nonsense, or leave without a word.
+pub(super) fn crowds(churn: &Churn, address: &str) {
+    let mut round = 0_usize;
+    while !churn.rest(VISIT_EVERY) {
+        let (visitors, sent_away) = match round % 4 {
+            0 => crowd(address),
+            1 => nonsense(address),
+            2 => half_open(address, true),
+            _ => half_open(address, false),
+        };
+        round += 1;
+        let mut deeds = churn.deeds();
+        deeds.visitors += visitors;
+        deeds.sent_away += sent_away;
+    }
+}
+
+/// How many came, and how many got no answer.
+type Visits = (u64, u64);
+
+/// All are there before the first one asks.
+fn crowd(address: &str) -> Visits {
+    let clients: Vec<TcpStream> = (0..CROWD)
+        .filter_map(|_| TcpStream::connect(address).ok())
+        .collect();
+    let visitors = clients.len() as u64;
+    let sent_away = clients
+        .into_iter()
+        .filter_map(|client| {
+            let answer = talk(client, b"GET /metrics HTTP/1.0\r\n\r\n");
+            (!answer.starts_with(b"HTTP/1.")).then_some(())
+        })
+        .count();
+    (visitors, sent_away as u64)
+}
+
+/// What it answers to that; nothing if it does not.
+fn talk(mut client: TcpStream, words: &[u8]) -> Vec<u8> {
+    let mut answer = Vec::new();
+    let _may_hang_up = client.set_read_timeout(Some(PATIENCE));
+    let _may_hang_up = client.write_all(words);
+    let _may_hang_up = client.read_to_end(&mut answer);
+    answer
+}
+
+fn nonsense(address: &str) -> Visits {
+    let large = [b"GET /".as_slice(), &vec![b'x'; LARGE_BYTES]].concat();
+    let words: [&[u8]; 5] = [
+        b"\x00\xff\x16\x03\x01\x02\x00\r\n\r\n",
+        b"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999\r\nConnection: close\r\n\r\nabc",
+        b"GET /../../etc/passwd HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        b"GET /metrics HTTP/9.9\r\n\r\n",
+        &large,
+    ];
+    let mut visitors = 0;
+    for words in words {
+        if let Ok(client) = TcpStream::connect(address) {
+            visitors += 1;
+            let _answer = talk(client, words);
+        }
+    }
+    (visitors, 0)
+}
+
+/// They leave in the middle of their request: in order, or not.
+fn half_open(address: &str, in_order: bool) -> Visits {
+    let mut visitors = 0;
+    for _ in 0..CROWD / 4 {
+        let Ok(mut client) = TcpStream::connect(address) else {
+            continue;
+        };
+        visitors += 1;
+        let _may_hang_up = client.write_all(b"GET /metrics HTTP/1.1\r\nHo");
+        if !in_order {
+            // The other end gets a reset.
+            let _closed_in_order = SockRef::from(&client).set_linger(Some(Duration::ZERO));
+        }
+    }
+    (visitors, 0)
+}
