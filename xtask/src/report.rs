@@ -58,11 +58,11 @@ fn look(places: &Places, draws: bool) -> Result<Tally> {
         say("skipped: Python has no websocket-client; Debian: apt-get install python3-websocket");
         return Ok(Tally::one_skipped());
     };
-    let tracer = build::loader(places, true)?;
+    let tracer = build::loader(places, false)?;
     let scratch = tempfile::tempdir().context("cannot make a scratch directory")?;
     let long = scratch.path().join("long.mpt");
     let mut many = command::cargo(&places.root);
-    many.args(["run", "--quiet", "--release", "--package", "mptcp-trace"])
+    many.args(["run", "--quiet", "--package", "mptcp-trace"])
         .args(["--example", "many", "--"])
         .args([Path::new(LONG_OF), Path::new(LONG_TIMES), &long]);
     command::run(&mut many, "cannot write a long capture")?;

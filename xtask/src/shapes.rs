@@ -29,6 +29,8 @@ pub(crate) struct Shape {
     presence: Presence,
     /// What `cargo xtask test` runs on it.
     suites: &'static [Suite],
+    /// On the best rung only.
+    is_brief: bool,
 }
 
 /// What a kernel must offer; what is missing beyond it is a skip.
@@ -76,8 +78,12 @@ const SHAPES: [Shape; 12] = [
     ),
     shape("6.17", "first with the new counters", &[Fallbacks]).may_be_gone(),
     shape("6.18", "long-term series after 6.12", &[Queries, Fallbacks]),
-    shape("6.19", "between two long-term series", &[Fallbacks]).may_be_gone(),
-    shape("7.1", "between two long-term series", &[Fallbacks]).may_be_gone(),
+    shape("6.19", "between two long-term series", &[Fallbacks])
+        .may_be_gone()
+        .briefly(),
+    shape("7.1", "between two long-term series", &[Fallbacks])
+        .may_be_gone()
+        .briefly(),
     shape("7.2", "last before the newest", &[Fallbacks]).may_be_gone(),
     shape(
         "7.3",
@@ -98,6 +104,7 @@ const fn shape(series: &'static str, why: &'static str, suites: &'static [Suite]
         must: Must::EveryRung,
         presence: Presence::Needed,
         suites,
+        is_brief: false,
     }
 }
 
@@ -105,6 +112,14 @@ impl Shape {
     const fn refusing(self) -> Self {
         Self {
             must: Must::Refuse,
+            ..self
+        }
+    }
+
+    /// Its neighbours in the list have the same shape: `cargo xtask vm` runs all of it.
+    const fn briefly(self) -> Self {
+        Self {
+            is_brief: true,
             ..self
         }
     }
@@ -148,10 +163,12 @@ pub(crate) fn default_series() -> Vec<String> {
 /// What `cargo xtask test` runs on a series.
 pub(crate) fn default_tasks(series: &str) -> Vec<Task> {
     let suites = find(series).map_or(&[Queries, Fallbacks][..], |shape| shape.suites);
+    let is_brief = find(series).is_some_and(|shape| shape.is_brief);
     suites
         .iter()
         .map(|&suite| match suite {
             Queries if series == FLOODED => Task::new(suite, &[]).flooded(),
+            Queries | Fallbacks | Verdicts if is_brief => Task::on(suite, BEST),
             Queries | Fallbacks | Verdicts => Task::new(suite, &[]),
             Mix => Task::on(suite, MIXED_ON).small(),
             Suite::Reuse | Suite::Pair => Task::on(suite, MIXED_ON),
@@ -164,8 +181,10 @@ pub(crate) fn default_tasks(series: &str) -> Vec<Task> {
 /// The series whose matrix is flooded by `cargo xtask test`: the flood takes minutes in emulation, and
 /// one kernel with every rung is enough to prove the counters of each.
 const FLOODED: &str = "6.12";
+/// The best rung.
+const BEST: &str = "fexit";
 /// The rung of the mix in a virtual machine: the machine's own kernel does the cheap one.
-const MIXED_ON: &str = "fexit";
+const MIXED_ON: &str = BEST;
 
 #[cfg(test)]
 mod tests {
