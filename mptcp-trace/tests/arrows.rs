@@ -403,7 +403,8 @@ fn tokio_is_only_in_the_event_loop() {
 fn unsafe_code_is_only_in_named_files() {
     let faults: Vec<String> = only_in("unsafe", UNSAFE_ONLY_IN)
         .into_iter()
-        .filter(|fault| !fault.contains("#[unsafe("))
+        // An attribute, and a word of HTML.
+        .filter(|fault| !fault.contains("#[unsafe(") && !fault.contains("'unsafe-inline'"))
         .collect();
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
 }
