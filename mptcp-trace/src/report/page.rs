@@ -397,12 +397,12 @@ fn figures(report: &Report<'_>) -> Markup {
             (figure("", digits(questions), "questions of applications"))
             (figure(if refusals > 0 { "warn" } else { "" }, digits(refusals), "sockets and options refused"))
             @match report.ending {
-                Ending::Orderly => (figure(
+                Ending::Orderly if !report.state.losses.sensors.is_empty() => (figure(
                     if untold(&report.state.losses) > 0 { "bad" } else { "good" },
                     digits(untold(&report.state.losses)),
                     "events lost",
                 )),
-                Ending::CutOff | Ending::Damaged(_) => (figure("bad", "?".to_owned(), "events lost")),
+                Ending::Orderly | Ending::CutOff | Ending::Damaged(_) => (figure("bad", "?".to_owned(), "events lost")),
             }
         }
     }
