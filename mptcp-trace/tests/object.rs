@@ -5,11 +5,18 @@
 use std::collections::BTreeSet;
 
 use aya_obj::{EbpfSectionKind, Object};
-use mptcp_trace::kernel::OBJECT;
+use mptcp_trace::kernel;
 use mptcp_trace_common::record::ABI_SYMBOL;
 
 fn object() -> Object {
-    Object::parse(OBJECT).unwrap()
+    Object::parse(&kernel::Object::unpack().unwrap()).unwrap()
+}
+
+#[test]
+fn what_is_packed_comes_out_as_it_went_in() {
+    let object = kernel::Object::unpack().unwrap();
+    assert!(*object == include_bytes!("../bpf/mptcp-trace.o")[..]);
+    assert_eq!(object.as_ptr().align_offset(8), 0);
 }
 
 /// Every program that a plan can name, as far as the source says it.
@@ -81,6 +88,7 @@ trait Symbols {
 impl Symbols for Object {
     fn symbols_by_name(&self, name: &str) -> bool {
         let needle = [&[0], name.as_bytes(), &[0]].concat();
-        OBJECT.windows(needle.len()).any(|window| window == needle)
+        let object = kernel::Object::unpack().unwrap();
+        object.windows(needle.len()).any(|window| window == needle)
     }
 }

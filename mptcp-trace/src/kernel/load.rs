@@ -114,7 +114,7 @@ pub(super) fn load(
         loader.map_max_entries("IN_FLIGHT", 1);
     }
     loader
-        .load(super::OBJECT)
+        .load(&super::Object::unpack()?)
         .context("cannot load the BPF object into this kernel")
 }
 

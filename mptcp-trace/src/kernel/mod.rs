@@ -3,6 +3,7 @@
 mod attach;
 mod counters;
 mod load;
+mod object;
 mod ring;
 mod trial;
 mod types;
@@ -10,8 +11,5 @@ mod verify;
 
 pub use attach::{AttachError, Tracer};
 pub use load::TracerConfig;
+pub use object::Object;
 pub use ring::{LogRing, RecordRing, readable};
-
-/// The compiled BPF object; `cargo xtask bpf --check` proves that it is what the source gives.
-pub static OBJECT: &[u8] =
-    aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/bpf/mptcp-trace.o"));
