@@ -120,6 +120,7 @@ fn play_to_end<R: io::Read>(
         return Err(why.into());
     }
     let mut state = stages.state(&losses, Duration::ZERO);
+    state.losses = stages.with_filtered(&losses);
     state.reconciled = stages.outcome().reconciled.clone();
     state.undecodable = stages.outcome().undecodable;
     Ok((ending, state))
