@@ -410,7 +410,7 @@ fn process(stat: &str) -> Option<Process> {
     Some((pid.parse().ok()?, parent.parse().ok()?, name.to_owned()))
 }
 
-/// Those of this project that are neither `me`, nor my parents, nor my children.
+/// Names of those of this project that are neither `me`, nor my parents, nor my children.
 fn strangers(all: &[Process], me: u32) -> BTreeSet<String> {
     const NAMES: [&str; 2] = ["mptcp-", "lab-"];
     let parent = |pid: u32| all.iter().find(|it| it.0 == pid).map(|it| it.1);
@@ -420,7 +420,7 @@ fn strangers(all: &[Process], me: u32) -> BTreeSet<String> {
         // Whose parent is dead belongs to nobody: what we killed leaves such children.
         .filter(|(pid, parent, _)| *parent > 1 && !line(*pid).any(|it| it == me))
         .filter(|(pid, _, _)| !line(me).any(|it| it == *pid))
-        .map(|(pid, _, name)| format!("{name} ({pid})"))
+        .map(|(_, _, name)| name.clone())
         .collect()
 }
 
@@ -443,6 +443,6 @@ mod tests {
         .map(|(pid, parent, name)| (pid, parent, name.to_owned()))
         .to_vec();
         let names: Vec<String> = strangers(&all, 2).into_iter().collect();
-        assert_eq!(names, ["mptcp-trace (6)"]);
+        assert_eq!(names, ["mptcp-trace"]);
     }
 }
