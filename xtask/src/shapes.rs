@@ -84,7 +84,9 @@ const SHAPES: [Shape; 12] = [
     shape("7.1", "between two long-term series", &[Fallbacks])
         .may_be_gone()
         .briefly(),
-    shape("7.2", "last before the newest", &[Fallbacks]).may_be_gone(),
+    shape("7.2", "last before the newest", &[Fallbacks])
+        .may_be_gone()
+        .briefly(),
     shape(
         "7.3",
         "newest that Debian has",
