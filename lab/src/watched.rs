@@ -23,6 +23,8 @@ use crate::{
 const WAIT_MAX: Duration = Duration::from_secs(30);
 /// Between two looks at it.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// What only the screen says, and no command line: tracing is live.
+const TABS: &str = "1 Connections";
 /// What the terminal is asked for before and after.
 const PROMPT: &str = "lab$";
 
@@ -67,7 +69,7 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
     terminal.keys(&["q"])?;
     cells.put(intact(args, "watched-quit", &terminal, &before)?)?;
     terminal.type_line(&command)?;
-    terminal.until("mptcp-trace top")?;
+    terminal.until(TABS)?;
     kill_tracer(&args.tracer)?;
     cells.put(intact(args, "watched-killed", &terminal, &before)?)?;
     terminal.type_line(&format!("{command} --panic"))?;
@@ -88,7 +90,7 @@ fn shown(
     screens: &mut Screens,
 ) -> anyhow::Result<Cell> {
     terminal.type_line(command)?;
-    terminal.until("mptcp-trace top")?;
+    terminal.until(TABS)?;
     let truth = served::play()?.counts;
     terminal.keys(&["3"])?;
     terminal.until("CAUSE ")?;
