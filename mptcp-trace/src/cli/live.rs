@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use super::{
     CANNOT_ANSWER, DONE, Exit, FAILED, FOUND, USAGE,
     args::{AttachArgs, LiveArgs, WhoseArgs},
-    select,
+    doctor, select,
 };
 use crate::{
     capture,
@@ -63,33 +63,11 @@ async fn trace(args: LiveArgs, verbose: u8) -> Result<u8, Exit> {
         .copied()
         .map(select::watch)
         .collect::<anyhow::Result<Vec<_>>>()?;
-    let config = |host: &host::HostSupport| {
-        anyhow::Ok(TracerConfig {
-            layout: host.layout,
-            numbers: host.numbers,
-            functions: host.function_numbers.clone(),
-            pernet_id_at: host.symbols.pernet_id_at,
-            pids: args.pid.clone(),
-            by_pid: !args.pid.is_empty() || !args.command.is_empty(),
-            follow,
-            comms: args
-                .comm
-                .iter()
-                .map(|name| select::comm(name))
-                .collect::<anyhow::Result<_>>()?,
-            netns: args
-                .netns
-                .iter()
-                .map(|name| select::netns(name))
-                .collect::<anyhow::Result<_>>()?,
-            pid_namespace: host.pid_namespace,
-            ring_bytes: args.attach.ring_size,
-            cap: args.attach.cap,
-            debug: verbose >= 2,
-        })
-    };
     let host = host::inspect(args.attach.btf.as_ref());
-    let config = config(&host)?;
+    let mut config = doctor::config(&host, &args.attach, verbose);
+    narrow(&mut config, &args.pid, &args.comm, &args.netns)?;
+    config.by_pid |= !args.command.is_empty();
+    config.follow = follow;
     let plan = decide(&host, &args.attach)?;
     let mut session = pipeline::start(&host, &plan, &config, args.attach.attach.only())
         .await
@@ -149,6 +127,30 @@ async fn trace(args: LiveArgs, verbose: u8) -> Result<u8, Exit> {
         Err(stop) => Err(stop),
     };
     conclude(ended, &mut session, &mut stages)
+}
+
+/// Whose findings the kernel half lets through: everybody's, unless somebody is named.
+///
+/// # Errors
+///
+/// Says that no process can have that name, or that there is no such namespace.
+pub(super) fn narrow(
+    config: &mut TracerConfig,
+    pids: &[u32],
+    comms: &[String],
+    netns: &[String],
+) -> anyhow::Result<()> {
+    config.by_pid = !pids.is_empty();
+    config.pids = pids.to_vec();
+    config.comms = comms
+        .iter()
+        .map(|name| select::comm(name))
+        .collect::<anyhow::Result<_>>()?;
+    config.netns = netns
+        .iter()
+        .map(|name| select::netns(name))
+        .collect::<anyhow::Result<_>>()?;
+    Ok(())
 }
 
 /// The plan, or exit 3 with the reason.

@@ -195,9 +195,7 @@ impl Config {
             LabelBy::Cgroup => Whose::Cgroup,
         })
     }
-}
 
-impl Config {
     /// Where findings and counters go, if anywhere.
     fn target(&self, args: &ServeArgs) -> anyhow::Result<Option<Target>> {
         let Some(url) = self.otlp.as_ref().or(args.otlp.as_ref()) else {

@@ -16,7 +16,7 @@ use crate::{
         Exit,
         args::TopArgs,
         doctor,
-        live::{conclude, decide, refused, say},
+        live::{conclude, decide, narrow, refused, say},
         select,
     },
     host::{self, netstat::boottime, privileges::Later},
@@ -54,15 +54,9 @@ async fn trace(args: &TopArgs, verbose: u8) -> Result<u8, Exit> {
     }
     let host = host::inspect(args.attach.btf.as_ref());
     let mut config = doctor::config(&host, &args.attach, verbose);
-    config.by_pid = !args.whose.pid.is_empty();
-    config.pids.clone_from(&args.whose.pid);
+    let whose = &args.whose;
+    narrow(&mut config, &whose.pid, &whose.comm, &whose.netns)?;
     config.follow = args.follow;
-    for name in &args.whose.comm {
-        config.comms.push(select::comm(name)?);
-    }
-    for name in &args.whose.netns {
-        config.netns.push(select::netns(name)?);
-    }
     let plan = decide(&host, &args.attach)?;
     let mut session = pipeline::start(&host, &plan, &config, args.attach.attach.only())
         .await
