@@ -16,16 +16,11 @@ mod wire;
 
 use aya_ebpf::{macros::xdp, programs::XdpContext};
 
-/// What arrives at the server's end.
+/// Treats every packet that arrives at a device of a middlebox. The device's index selects the orders, so that one
+/// loaded program serves any number of middleboxes at the same time.
 #[xdp]
-fn to_server(context: XdpContext) -> u32 {
-    treat::treat(&context, wire::TO_SERVER)
-}
-
-/// What arrives at the client's end.
-#[xdp]
-fn to_client(context: XdpContext) -> u32 {
-    treat::treat(&context, wire::TO_CLIENT)
+fn middlebox(context: XdpContext) -> u32 {
+    treat::treat(&context)
 }
 
 /// Licence of the object, as that of the tracer's.

@@ -5,26 +5,34 @@ use core::cell::UnsafeCell;
 use aya_ebpf::{
     bindings::xdp_action::{XDP_DROP, XDP_PASS},
     macros::map,
-    maps::{Array, LruHashMap, PerCpuArray},
+    maps::{HashMap, LruHashMap, PerCpuArray, PerCpuHashMap},
     programs::XdpContext,
 };
 
 use crate::{
     segment::{Flow, OPTIONS_BYTES_MAX, Segment, TCP_BYTES_MIN},
-    wire::{DEEDS, DROPPED, FLIPPED, Orders, SHORTENED, SKEWED, STRIPPED, TO_CLIENT, TO_SERVER},
+    wire::{DEEDS, DEVICES_MAX, DROPPED, FLIPPED, Orders, SHORTENED, SKEWED, STRIPPED},
 };
 
-/// What to do, by direction.
+/// What to do, by index of the device where packets arrive.
 #[map]
-static ORDERS: Array<Orders> = Array::with_max_entries(TO_CLIENT + 1, 0);
+static ORDERS: HashMap<u32, Orders> = HashMap::with_max_entries(DEVICES_MAX, 0);
 
-/// What was done.
+/// What was done, by index of the device.
 #[map]
-static DONE: PerCpuArray<u64> = PerCpuArray::with_max_entries(DEEDS, 0);
+static DONE: PerCpuHashMap<u32, [u64; DEEDS]> = PerCpuHashMap::with_max_entries(DEVICES_MAX, 0);
 
 /// Data packets so far, of each connection and direction.
 #[map]
-static COUNTS: LruHashMap<Flow, u32> = LruHashMap::with_max_entries(16_384, 0);
+static COUNTS: LruHashMap<At, u32> = LruHashMap::with_max_entries(16_384, 0);
+
+/// A connection and direction at one device: middleboxes have the same addresses.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct At {
+    flow: Flow,
+    device: u32,
+}
 
 /// TCP option of MPTCP.
 const MPTCP: u8 = 30;
@@ -90,18 +98,22 @@ static NOTES: PerCpuArray<Notes> = PerCpuArray::with_max_entries(1, 0);
 
 /// Handles one packet, and says what shall become of it.
 #[inline(always)]
-pub(crate) fn treat(context: &XdpContext, direction: u32) -> u32 {
-    let (Some(notes), Some(orders)) = (NOTES.get(0), ORDERS.get(direction)) else {
+pub(crate) fn treat(context: &XdpContext) -> u32 {
+    // SAFETY: the context is the one that the kernel has called the program with.
+    let device = unsafe { (*context.ctx).ingress_ifindex };
+    let (Some(notes), Some(orders)) = (NOTES.get(0), ORDERS.get_ptr(device)) else {
         return XDP_PASS;
     };
+    // SAFETY: the pointer is into the map's value. An order that changes in the middle of a packet is obeyed in part.
+    let orders = unsafe { &*orders };
     let Some(mut segment) = Segment::parse(context) else {
         return XDP_PASS;
     };
     walk(context, &segment, notes);
-    let count = count(&segment);
-    let is_first = segment.is_syn && direction == TO_SERVER;
+    let count = count(&segment, device);
+    let is_first = segment.is_syn && orders.is_to_server != 0;
     if notes.capable.get() != 0 && is_first && orders.drop_capable_syn != 0 {
-        done(DROPPED);
+        done(device, DROPPED);
         return XDP_DROP;
     }
     let strips = if segment.is_syn {
@@ -112,12 +124,12 @@ pub(crate) fn treat(context: &XdpContext, direction: u32) -> u32 {
     // The mask changes nothing, but the verifier believes it: a header ends before its 64th byte.
     let dss = (notes.dss.get() & 0x3f) as usize;
     if strips {
-        strip(&mut segment, notes.mptcp.get());
+        strip(&mut segment, notes.mptcp.get(), device);
     } else if dss != 0 {
-        spoil(&mut segment, dss, count, orders);
+        spoil(&mut segment, dss, count, orders, device);
     }
     if segment.has_payload && !segment.is_syn && count == orders.flip_at {
-        flip(&mut segment);
+        flip(&mut segment, device);
     }
     segment.correct_checksum();
     XDP_PASS
@@ -125,10 +137,14 @@ pub(crate) fn treat(context: &XdpContext, direction: u32) -> u32 {
 
 /// The number of this data packet, or how many there were before a packet without data.
 #[inline(always)]
-fn count(segment: &Segment) -> u32 {
+fn count(segment: &Segment, device: u32) -> u32 {
+    let at = At {
+        flow: segment.flow,
+        device,
+    };
     let is_data = segment.has_payload && !segment.is_syn;
     if !segment.is_syn
-        && let Some(count) = COUNTS.get_ptr_mut(segment.flow)
+        && let Some(count) = COUNTS.get_ptr_mut(at)
     {
         // SAFETY: the pointer is into the map's value. Two packets of one connection and direction at the
         // same time could be counted as one; the sender's lock on its socket keeps them apart.
@@ -138,7 +154,7 @@ fn count(segment: &Segment) -> u32 {
     }
     let count = u32::from(is_data);
     // There is always room: the map forgets whom it has not seen for longest.
-    let _full = COUNTS.insert(segment.flow, count, 0);
+    let _full = COUNTS.insert(at, count, 0);
     count
 }
 
@@ -195,7 +211,7 @@ fn begin(options: &[u8; OPTIONS_BYTES_MAX + 2], index: usize, notes: &Notes) -> 
 
 /// Replaces MPTCP by padding.
 #[inline(always)]
-fn strip(segment: &mut Segment, mptcp: u64) {
+fn strip(segment: &mut Segment, mptcp: u64, device: u32) {
     if mptcp == 0 {
         return;
     }
@@ -208,12 +224,12 @@ fn strip(segment: &mut Segment, mptcp: u64) {
             segment.put(TCP_BYTES_MIN + index, PADDING);
         }
     }
-    done(STRIPPED);
+    done(device, STRIPPED);
 }
 
 /// Makes a DSS option wrong, as ordered. One that maps nothing stays as it is.
 #[inline(always)]
-fn spoil(segment: &mut Segment, dss: usize, count: u32, orders: &Orders) {
+fn spoil(segment: &mut Segment, dss: usize, count: u32, orders: &Orders, device: u32) {
     let Some(flags) = segment.get(dss + 3) else {
         return;
     };
@@ -232,16 +248,16 @@ fn spoil(segment: &mut Segment, dss: usize, count: u32, orders: &Orders) {
     {
         // So far away that it cannot fall into any mapping.
         segment.put(subflow_sequence, high ^ 0x40);
-        done(SKEWED);
+        done(device, SKEWED);
     }
     if count >= orders.shorten_from {
-        shorten(segment, subflow_sequence + 4);
+        shorten(segment, subflow_sequence + 4, device);
     }
 }
 
 /// Makes a data-level length smaller by one, but not 0: that would mean an endless mapping.
 #[inline(always)]
-fn shorten(segment: &mut Segment, offset: usize) {
+fn shorten(segment: &mut Segment, offset: usize, device: u32) {
     let (Some(high), Some(low)) = (segment.get(offset), segment.get(offset + 1)) else {
         return;
     };
@@ -250,26 +266,26 @@ fn shorten(segment: &mut Segment, offset: usize) {
         let [high, low] = (length - 1).to_be_bytes();
         segment.put(offset, high);
         segment.put(offset + 1, low);
-        done(SHORTENED);
+        done(device, SHORTENED);
     }
 }
 
 /// Flips the first byte of the payload.
 #[inline(always)]
-fn flip(segment: &mut Segment) {
+fn flip(segment: &mut Segment, device: u32) {
     let offset = segment.payload();
     if let Some(byte) = segment.get(offset) {
         segment.put(offset, !byte);
-        done(FLIPPED);
+        done(device, FLIPPED);
     }
 }
 
-/// Adds one to a counter.
+/// Adds one to a counter of the device.
 #[inline(always)]
-fn done(deed: u32) {
-    if let Some(value) = DONE.get_ptr_mut(deed) {
-        // SAFETY: the pointer is into this CPU's slot of the array, and nothing interrupts this program on its
+fn done(device: u32, deed: usize) {
+    if let Some(counters) = DONE.get_ptr_mut(device) {
+        // SAFETY: the pointer is into this CPU's value of the map, and nothing interrupts this program on its
         // CPU that would count as well.
-        unsafe { *value += 1 };
+        unsafe { (*counters)[deed] += 1 };
     }
 }

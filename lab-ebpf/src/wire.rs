@@ -1,15 +1,12 @@
 //! What the middlebox's two halves share: both compile this very file.
 
-/// Slot of `ORDERS` for packets to the server.
-pub(crate) const TO_SERVER: u32 = 0;
-/// Slot of `ORDERS` for packets to the client.
-pub(crate) const TO_CLIENT: u32 = 1;
-
-/// What to do with the packets of one direction. Data packets are counted from 1;
+/// What to do with the packets that arrive at one device. Data packets are counted from 1;
 /// the last number there is means never.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(crate) struct Orders {
+    /// Not 0: this device is at the server's end, so its packets come from the client.
+    pub(crate) is_to_server: u32,
     /// Not 0: take MPTCP out of packets with SYN.
     pub(crate) strip_syn: u32,
     /// Not 0: drop SYNs that carry `MP_CAPABLE`.
@@ -24,15 +21,22 @@ pub(crate) struct Orders {
     pub(crate) skew_from: u32,
 }
 
-/// Slot of `DONE`: packets that MPTCP was taken out of.
-pub(crate) const STRIPPED: u32 = 0;
-/// Slot of `DONE`: packets dropped.
-pub(crate) const DROPPED: u32 = 1;
-/// Slot of `DONE`: packets with a flipped byte.
-pub(crate) const FLIPPED: u32 = 2;
-/// Slot of `DONE`: packets with a shorter data-level length.
-pub(crate) const SHORTENED: u32 = 3;
-/// Slot of `DONE`: packets with a wrong subflow sequence number.
-pub(crate) const SKEWED: u32 = 4;
-/// Slots of `DONE`.
-pub(crate) const DEEDS: u32 = 5;
+/// Devices of one loaded object at the same time: two for each middlebox.
+#[cfg_attr(
+    not(target_arch = "bpf"),
+    expect(dead_code, reason = "the size of the maps is in the object")
+)]
+pub(crate) const DEVICES_MAX: u32 = 256;
+
+/// Index into a value of `DONE`: packets that MPTCP was taken out of.
+pub(crate) const STRIPPED: usize = 0;
+/// Index into a value of `DONE`: packets dropped.
+pub(crate) const DROPPED: usize = 1;
+/// Index into a value of `DONE`: packets with a flipped byte.
+pub(crate) const FLIPPED: usize = 2;
+/// Index into a value of `DONE`: packets with a shorter data-level length.
+pub(crate) const SHORTENED: usize = 3;
+/// Index into a value of `DONE`: packets with a wrong subflow sequence number.
+pub(crate) const SKEWED: usize = 4;
+/// Numbers in a value of `DONE`.
+pub(crate) const DEEDS: usize = 5;

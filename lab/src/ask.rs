@@ -14,6 +14,7 @@ use crate::{
     cases::{CASES, Case},
     link,
     net::{self, Family, Kind},
+    provoke::family,
     question::{Door, Form, Holding, question, truth},
     report::{Asked, AskerLine, Endpoint, errno_name, write_line},
 };
@@ -24,6 +25,9 @@ pub struct Args {
     /// Only this case, or the cases whose names begin with it (repeatable)
     #[arg(long, value_name = "NAME")]
     pub case: Vec<String>,
+    /// Only with these addresses, where a case is about any
+    #[arg(long, value_name = "v4|v6", value_parser = family)]
+    pub family: Option<Family>,
     /// Write the lines to FILE instead of stdout
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
@@ -85,7 +89,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         if !args.case.is_empty() && !args.case.iter().any(|name| wanted(case, name)) {
             continue;
         }
-        for &family in case.families {
+        let is_wanted =
+            |it: &&Family| case.families.len() == 1 || args.family.is_none_or(|only| only == **it);
+        for &family in case.families.iter().filter(is_wanted) {
             let made = match &mptcp {
                 Err(why) if case.needs_mptcp => Err(anyhow::anyhow!("no MPTCP socket: {why}")),
                 Ok(_) | Err(_) => (case.run)(&mut asker, family),

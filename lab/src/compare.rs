@@ -297,6 +297,7 @@ pub fn ok(case: &str, rung: &str, caller: &str, traced: &str) -> Cell {
         caller: caller.into(),
         traced: traced.into(),
         why: String::new(),
+        first_try: None,
     }
 }
 

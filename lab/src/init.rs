@@ -2,13 +2,13 @@
 
 use std::{
     fs::{self, File},
-    io::Write as _,
+    io::{BufRead, BufReader, Write as _},
     path::Path,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use rustix::{
     mount::{MountFlags, mount},
     process::{WaitOptions, wait},
@@ -25,14 +25,12 @@ const CONSOLE: &str = "/dev/console";
 /// Exit code of a job that took too long.
 const TIMED_OUT: i32 = 124;
 
-/// What to do.
+/// What to do before the first command.
 #[derive(Deserialize)]
 struct Job {
     /// Modules to load, in order.
     modules: Vec<String>,
-    /// Programs and their arguments, run one after the other.
-    commands: Vec<Vec<String>>,
-    /// Longest that each of them may take, seconds.
+    /// Longest that each command may take, seconds.
     timeout_s: u64,
     /// Mount tracefs too. A tracer must do without: nobody promises that it is mounted.
     #[serde(default)]
@@ -111,18 +109,35 @@ fn work(job: &Path) -> anyhow::Result<i32> {
     let mut terminal = tcgetattr(&results).context("no serial port for the results")?;
     terminal.make_raw();
     tcsetattr(&results, OptionalActions::Now, &terminal)?;
+    let orders = File::open(RESULTS).with_context(|| format!("cannot open {RESULTS}"))?;
+    serve(&job, BufReader::new(orders), &mut results)
+}
+
+/// Runs the commands that come over the serial port, a JSON array of words each; an empty one is the last. Every command
+/// is answered by its code, behind its lines; the worst code is the job's.
+fn serve(job: &Job, mut orders: impl BufRead, results: &mut File) -> anyhow::Result<i32> {
+    let say = |results: &mut File, line: &str| {
+        writeln!(results, "{line}").with_context(|| format!("cannot write to {RESULTS}"))
+    };
+    // What is sent before this line is lost: the driver empties the port when it starts.
+    say(results, r#"{"type":"ready","data":{}}"#)?;
     let mut worst = 0;
-    for command in &job.commands {
-        let code = execute(command, &results, Duration::from_secs(job.timeout_s))?;
-        // Tells whose lines were whose.
-        writeln!(
-            results,
-            "{{\"type\":\"ended\",\"data\":{{\"code\":{code}}}}}"
-        )
-        .with_context(|| format!("cannot write to {RESULTS}"))?;
+    loop {
+        let mut line = String::new();
+        let length = orders
+            .read_line(&mut line)
+            .with_context(|| format!("cannot read {RESULTS}"))?;
+        ensure!(length > 0, "the orders ended without a last one");
+        let command: Vec<String> =
+            serde_json::from_str(&line).with_context(|| format!("no order: {line:?}"))?;
+        if command.is_empty() {
+            return Ok(worst);
+        }
+        let code = execute(&command, results, Duration::from_secs(job.timeout_s))?;
+        let ended = format!(r#"{{"type":"ended","data":{{"code":{code}}}}}"#);
+        say(results, &ended)?;
         worst = worst.max(code);
     }
-    Ok(worst)
 }
 
 fn execute(command: &[String], results: &File, patience: Duration) -> anyhow::Result<i32> {

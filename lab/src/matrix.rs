@@ -15,6 +15,7 @@ use crate::{
     compare::{compare, mismatch, ok},
     flood,
     net::{self, Family, Kind},
+    provoke::family,
     report::{AskerLine, Cell, MatrixLine, Outcome, write_line},
     traced::TracedLine,
     tracer::TracerArgs,
@@ -36,6 +37,9 @@ pub struct Args {
     /// Only this case of `ask` (repeatable)
     #[arg(long, value_name = "NAME")]
     pub case: Vec<String>,
+    /// Only with these addresses, where a case is about any
+    #[arg(long, value_name = "v4|v6", value_parser = family)]
+    pub family: Option<Family>,
     /// Also flood each rung
     #[arg(long)]
     pub flood: bool,
@@ -139,6 +143,9 @@ fn one_rung(args: &Args, rung: &str) -> anyhow::Result<Vec<Cell>> {
     words.push(asked_file.0.display().to_string());
     for case in &args.case {
         words.extend(["--case".into(), case.clone()]);
+    }
+    if let Some(family) = args.family {
+        words.extend(["--family".into(), family.suffix().into()]);
     }
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let run = tracer(args, rung, &words)?;

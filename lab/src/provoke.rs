@@ -10,6 +10,7 @@ use crate::{
     net::Family,
     recipes::{Cleared, FALLBACK_COUNTERS, Means, NotHere, RECIPES, Recipe, Stage},
     report::write_line,
+    spread::Spread,
 };
 
 /// What to play.
@@ -32,9 +33,9 @@ pub struct Choice {
     /// Only this recipe (repeatable)
     #[arg(long, value_name = "NAME")]
     pub recipe: Vec<String>,
-    /// Only with these addresses
-    #[arg(long, value_name = "v4|v6", value_parser = family)]
-    pub family: Option<Family>,
+    /// Which addresses, and how many at a time
+    #[command(flatten)]
+    pub spread: Spread,
     /// How the middlebox is made
     #[arg(long, value_enum, default_value_t = Means::Xdp)]
     pub middlebox: Means,
@@ -49,12 +50,12 @@ pub(crate) fn family(word: &str) -> Result<Family, String> {
 }
 
 impl Choice {
-    /// The recipes, each with each kind of address.
+    /// The recipes, each with its kinds of address on a rung.
     ///
     /// # Errors
     ///
     /// Fails if there is none of a name.
-    pub fn chosen(&self) -> anyhow::Result<Vec<(&'static Recipe, Family)>> {
+    pub fn chosen(&self, rung: &str) -> anyhow::Result<Vec<(&'static Recipe, Family)>> {
         for name in &self.recipe {
             let names: Vec<&str> = RECIPES.iter().map(|recipe| recipe.name).collect();
             ensure!(
@@ -68,9 +69,12 @@ impl Choice {
         };
         Ok(RECIPES
             .iter()
-            .filter(is_wanted)
-            .flat_map(|recipe| Family::BOTH.map(|family| (recipe, family)))
-            .filter(|(_, family)| self.family.is_none_or(|wanted| wanted == *family))
+            .enumerate()
+            .filter(|(_, recipe)| is_wanted(recipe))
+            .flat_map(|(number, recipe)| {
+                let families = self.spread.families(number, rung);
+                families.into_iter().map(move |family| (recipe, family))
+            })
             .collect())
     }
 }
@@ -89,7 +93,7 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
     };
     let mut right = true;
     for _ in 0..args.repeat {
-        for (recipe, family) in args.choice.chosen()? {
+        for (recipe, family) in args.choice.chosen("")? {
             let (mut played, _left) = play(recipe, family, args.choice.middlebox);
             if played.skipped.is_none() {
                 let unlike = played.unlike_the_table();

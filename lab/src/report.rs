@@ -127,6 +127,9 @@ pub struct Cell {
     pub traced: String,
     /// Why it is not ok.
     pub why: String,
+    /// What was wrong at the first try, if this is what the second one gave.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_try: Option<String>,
 }
 
 /// Result of a flood.
@@ -162,6 +165,31 @@ pub struct Flooded {
     pub why: String,
 }
 
+/// What a suite spends time on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// From the start of the tracer until it is live.
+    Start,
+    /// What is traced.
+    Play,
+    /// Until the tracer has printed what it keeps back, and has ended.
+    End,
+    /// Comparing, replays included.
+    Judge,
+}
+
+/// How long one phase of a suite took on one rung.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct PhaseTime {
+    /// The rung.
+    pub rung: String,
+    /// Which phase.
+    pub phase: Phase,
+    /// Seconds.
+    pub seconds: f64,
+}
+
 /// A line of `matrix` and `flood`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(tag = "type", content = "data", rename_all = "snake_case")]
@@ -175,6 +203,8 @@ pub enum MatrixLine {
     Cell(Cell),
     /// One flood.
     Flood(Flooded),
+    /// How long something took.
+    Phase(PhaseTime),
     /// The end.
     Summary {
         /// Cells that are right.

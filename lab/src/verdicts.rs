@@ -14,10 +14,12 @@ use crate::{
     net::{self, Family, Kind},
     netns,
     play::Played,
-    provoke::{family, is_answer},
+    provoke::is_answer,
     question::{Api, ask},
     recipes::{Cleared, Ground, Means, NotHere, Place, Stage, Sysctl},
     report::Cell,
+    side_by_side,
+    spread::Spread,
     traced::is_known,
     tracer::{Said, TracerArgs},
 };
@@ -40,9 +42,9 @@ pub struct Args {
     /// Not this scenario (repeatable)
     #[arg(long, value_name = "NAME")]
     pub without: Vec<String>,
-    /// Only with these addresses
-    #[arg(long, value_name = "v4|v6", value_parser = family)]
-    pub family: Option<Family>,
+    /// Which addresses, and how many at a time
+    #[command(flatten)]
+    pub spread: Spread,
     /// Print the capture and the live lines too, as a line of the report
     #[arg(long)]
     pub keep: bool,
@@ -104,18 +106,23 @@ fn one_rung(args: &Args, rung: &str, only: Only<'_>) -> anyhow::Result<Vec<Cell>
     let programs = Programs {
         go: args.go.as_deref(),
     };
-    let plays: Vec<Play> = SCENARIOS
+    let chosen: Vec<(&Scenario, Family)> = SCENARIOS
         .iter()
-        .filter(|_| is_possible)
-        .filter(|scenario| args.wants(scenario))
-        .flat_map(|scenario| Family::BOTH.map(|family| (scenario, family)))
-        .filter(|(_, family)| args.family.is_none_or(|wanted| wanted == *family))
+        .enumerate()
+        .filter(|(_, scenario)| is_possible && args.wants(scenario))
+        .flat_map(|(number, scenario)| {
+            let families = args.spread.families(number, rung);
+            families.into_iter().map(move |family| (scenario, family))
+        })
         .filter(|(scenario, family)| only.has(&format!("{}-{}", scenario.name, family.suffix())))
-        .map(|(scenario, family)| Play::new(scenario, family, args.middlebox, programs))
         .collect();
+    let at_once = args.spread.at_once;
+    let plays = side_by_side::each(chosen, at_once, |(scenario, family)| {
+        Play::new(scenario, family, args.middlebox, programs)
+    });
     let perform = || {
-        let played: (Vec<Acted>, Vec<Option<Cleared>>) =
-            plays.into_iter().map(|play| play.act(programs)).unzip();
+        let acted = side_by_side::each(plays, at_once, |play| play.act(programs));
+        let played: (Vec<Acted>, Vec<Option<Cleared>>) = acted.into_iter().unzip();
         Ok(played)
     };
     let judge = |(acted, _left): (Vec<Acted>, Vec<Option<Cleared>>), said: &Said| {

@@ -9,6 +9,7 @@ use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr},
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -70,7 +71,22 @@ pub fn joined() -> anyhow::Result<(File, File)> {
 ///
 /// Says which step failed.
 pub fn joined_with(offloads: Offloads) -> anyhow::Result<(File, File)> {
+    let (near, far, _devices) = joined_as(offloads)?;
+    Ok((near, far))
+}
+
+/// The same without offloads, and the indices of the two devices: no other pair that this process makes has them.
+///
+/// # Errors
+///
+/// Says which step failed.
+pub(crate) fn joined_apart() -> anyhow::Result<(File, File, [u32; 2])> {
+    joined_as(Offloads::Off)
+}
+
+fn joined_as(offloads: Offloads) -> anyhow::Result<(File, File, [u32; 2])> {
     let (near, far) = (namespace()?, namespace()?);
+    let devices = [next_index(), next_index()];
     let ends = [
         End {
             namespace: near.as_fd(),
@@ -83,8 +99,14 @@ pub fn joined_with(offloads: Offloads) -> anyhow::Result<(File, File)> {
             v6: SERVER_V6,
         },
     ];
-    join(ends, offloads)?;
-    Ok((near, far))
+    join(ends, devices, offloads)?;
+    Ok((near, far, devices))
+}
+
+/// An index that no device has which the kernel numbers by itself in a fresh namespace, nor another one of ours.
+fn next_index() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(1_000);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// One end of the pair.
@@ -103,13 +125,13 @@ struct End<'a> {
 /// # Errors
 ///
 /// Says which step failed.
-fn join(ends: [End<'_>; 2], offloads: Offloads) -> anyhow::Result<()> {
+fn join(ends: [End<'_>; 2], devices: [u32; 2], offloads: Offloads) -> anyhow::Result<()> {
     let [near, far] = ends;
     netns::within(near.namespace, || {
         Route::open()?
-            .ask(&new_pair(Kind::Veth, far.namespace))
+            .ask(&new_pair(Kind::Veth, devices, far.namespace))
             .or_else(|why| {
-                let ask = || Route::open()?.ask(&new_pair(Kind::Netkit, far.namespace));
+                let ask = || Route::open()?.ask(&new_pair(Kind::Netkit, devices, far.namespace));
                 ask().map_err(|_| why)
             })
             .context("cannot make a veth pair (CONFIG_VETH), nor a netkit pair (CONFIG_NETKIT)")
@@ -245,8 +267,12 @@ impl Route {
 
 /// Length of a struct nlmsghdr.
 const HEADER_BYTES: usize = 16;
-/// All-zero, a struct ifinfomsg says nothing about the device.
-const ANY_DEVICE: [u8; 16] = [0; 16];
+/// A struct ifinfomsg that says nothing about the device but its index.
+fn device(index: u32) -> [u8; 16] {
+    let mut device = [0; 16];
+    device[4..8].copy_from_slice(&index.to_ne_bytes());
+    device
+}
 
 /// A message to the kernel, without its header.
 struct Message {
@@ -277,7 +303,7 @@ enum Kind {
     Netkit,
 }
 
-fn new_pair(kind: Kind, far: BorrowedFd<'_>) -> Message {
+fn new_pair(kind: Kind, [near_index, far_index]: [u32; 2], far: BorrowedFd<'_>) -> Message {
     /// `VETH_INFO_PEER` and `IFLA_NETKIT_PEER_INFO`.
     const PEER_INFO: u16 = 1;
     const IFLA_INFO_DATA: u16 = 2;
@@ -286,7 +312,7 @@ fn new_pair(kind: Kind, far: BorrowedFd<'_>) -> Message {
     const NETKIT_L2: u32 = 0;
     let name = attribute(libc::IFLA_IFNAME, &[DEVICE.as_bytes(), b"\0"]);
     let place = attribute(libc::IFLA_NET_NS_FD, &[&far.as_raw_fd().to_ne_bytes()]);
-    let peer = attribute(PEER_INFO, &[&ANY_DEVICE, &name, &place]);
+    let peer = attribute(PEER_INFO, &[&device(far_index), &name, &place]);
     let (kind, mode): (&[u8], _) = match kind {
         Kind::Veth => (b"veth", Vec::new()),
         Kind::Netkit => (
@@ -299,7 +325,7 @@ fn new_pair(kind: Kind, far: BorrowedFd<'_>) -> Message {
     let link = attribute(libc::IFLA_LINKINFO, &[&kind, &data]);
     Message {
         kind: libc::RTM_NEWLINK,
-        body: [&ANY_DEVICE[..], &name, &link].concat(),
+        body: [&device(near_index)[..], &name, &link].concat(),
     }
 }
 

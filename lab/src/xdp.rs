@@ -6,14 +6,18 @@
 use std::{
     fs::File,
     os::fd::{AsFd as _, BorrowedFd},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use anyhow::Context as _;
 use aya::{
-    Ebpf, Pod,
-    maps::{Array, MapData, PerCpuArray},
-    programs::{Xdp, XdpMode},
+    Ebpf, EbpfLoader, Pod,
+    maps::{HashMap, MapData, PerCpuHashMap, PerCpuValues},
+    programs::{
+        Xdp, XdpMode,
+        xdp::{XdpLink, XdpLinkId},
+    },
+    util::nr_cpus,
 };
 
 use crate::{
@@ -25,7 +29,7 @@ use crate::{
 #[path = "../../lab-ebpf/src/wire.rs"]
 mod wire;
 
-use wire::{DEEDS, DROPPED, FLIPPED, Orders, SHORTENED, SKEWED, STRIPPED, TO_CLIENT, TO_SERVER};
+use wire::{DEEDS, DROPPED, FLIPPED, Orders, SHORTENED, SKEWED, STRIPPED};
 
 /// The compiled XDP programs; `cargo xtask bpf --check` proves that they are what the source gives.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
@@ -56,10 +60,107 @@ pub struct Done {
 pub struct Middlebox {
     near: File,
     far: File,
-    orders: Mutex<Array<MapData, Orders>>,
-    done: PerCpuArray<MapData, u64>,
-    /// The programs stay where they are as long as this lives.
-    _programs: Ebpf,
+    /// Index of the device at the client's end and of the one at the server's: no other middlebox has them.
+    devices: [u32; 2],
+    /// The program stays attached as long as these live.
+    _links: [XdpLink; 2],
+}
+
+/// The loaded program and its maps. The kernel verifies it once for all middleboxes of a process: in an emulated
+/// machine that takes longer than a connection.
+struct Loaded {
+    programs: Ebpf,
+    orders: HashMap<MapData, u32, Orders>,
+    done: PerCpuHashMap<MapData, u32, [u64; DEEDS]>,
+}
+
+static LOADED: Mutex<Option<Loaded>> = Mutex::new(None);
+
+/// Name of the program in the object.
+const PROGRAM: &str = "middlebox";
+
+impl Loaded {
+    fn new() -> anyhow::Result<Self> {
+        // Without the kernel's type information: nothing here is relocated, and reading it takes a while.
+        let mut programs = EbpfLoader::new()
+            .btf(None)
+            .load(OBJECT)
+            .context("cannot load the middlebox's BPF object")?;
+        let orders = programs
+            .take_map("ORDERS")
+            .context("the middlebox's BPF object has no map ORDERS")?;
+        let done = programs
+            .take_map("DONE")
+            .context("the middlebox's BPF object has no map DONE")?;
+        let mut loaded = Self {
+            programs,
+            orders: HashMap::try_from(orders)?,
+            done: PerCpuHashMap::try_from(done)?,
+        };
+        loaded
+            .program()?
+            .load()
+            .context("cannot load the XDP program of the middlebox")?;
+        Ok(loaded)
+    }
+
+    fn program(&mut self) -> anyhow::Result<&mut Xdp> {
+        let program = self
+            .programs
+            .program_mut(PROGRAM)
+            .context("the middlebox's BPF object has no program of its name")?;
+        Ok(program.try_into()?)
+    }
+
+    /// Attaches the program in this thread's network namespace.
+    fn attach(&mut self) -> anyhow::Result<XdpLink> {
+        let program = self.program()?;
+        // Generic mode: the driver's own would want a program at both ends and a queue for each processor.
+        let link: XdpLinkId = program
+            .attach(veth::DEVICE, XdpMode::Skb)
+            .context("cannot attach the XDP program of the middlebox")?;
+        Ok(program.take_link(link)?)
+    }
+
+    fn order(&mut self, [near, far]: [u32; 2], rules: Rules) -> anyhow::Result<()> {
+        let ends = [
+            (near, Orders::new(false, rules.to_client)),
+            (far, Orders::new(true, rules.to_server)),
+        ];
+        for (device, orders) in ends {
+            self.orders
+                .insert(device, orders, 0)
+                .context("cannot give the middlebox its orders")?;
+        }
+        Ok(())
+    }
+
+    fn begin_counting(&mut self, devices: [u32; 2]) -> anyhow::Result<()> {
+        let processors = nr_cpus().map_err(|(file, why)| anyhow::anyhow!("{file}: {why}"))?;
+        for device in devices {
+            let zeros = PerCpuValues::try_from(vec![[0; DEEDS]; processors])?;
+            self.done
+                .insert(device, zeros, 0)
+                .context("cannot make counters for the middlebox")?;
+        }
+        Ok(())
+    }
+}
+
+/// The loaded program of this process; it is loaded now if it is not yet.
+fn loaded() -> anyhow::Result<MutexGuard<'static, Option<Loaded>>> {
+    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+    if loaded.is_none() {
+        *loaded = Some(Loaded::new()?);
+    }
+    Ok(loaded)
+}
+
+/// Does something with the loaded program.
+fn with_loaded<T>(act: impl FnOnce(&mut Loaded) -> anyhow::Result<T>) -> anyhow::Result<T> {
+    act(loaded()?
+        .as_mut()
+        .context("the middlebox's program is not loaded")?)
 }
 
 impl Middlebox {
@@ -67,30 +168,20 @@ impl Middlebox {
     ///
     /// # Errors
     ///
-    /// Fails if this is not root, or the kernel has no veth or no BPF.
+    /// Fails if this is not root, the kernel has no veth or no BPF, or there are more than 128 at a time.
     pub fn new() -> anyhow::Result<Self> {
-        let (near, far) = veth::joined()?;
-        let mut programs = Ebpf::load(OBJECT).context("cannot load the middlebox's BPF object")?;
-        let mut orders = Array::try_from(
-            programs
-                .take_map("ORDERS")
-                .context("the middlebox's BPF object has no map ORDERS")?,
-        )?;
-        let done = PerCpuArray::try_from(
-            programs
-                .take_map("DONE")
-                .context("the middlebox's BPF object has no map DONE")?,
-        )?;
-        order(&mut orders, Rules::default())?;
-        for (name, namespace) in [("to_server", far.as_fd()), ("to_client", near.as_fd())] {
-            netns::within(namespace, || attach(&mut programs, name))?;
-        }
+        let (near, far, devices) = veth::joined_apart()?;
+        let links = with_loaded(|loaded| {
+            loaded.begin_counting(devices)?;
+            loaded.order(devices, Rules::default())?;
+            let mut attach = |end: &File| netns::within(end.as_fd(), || loaded.attach());
+            Ok([attach(&near)?, attach(&far)?])
+        })?;
         Ok(Self {
             near,
             far,
-            orders: Mutex::new(orders),
-            done,
-            _programs: programs,
+            devices,
+            _links: links,
         })
     }
 
@@ -100,10 +191,7 @@ impl Middlebox {
     ///
     /// What the kernel refuses with.
     pub fn set(&self, rules: Rules) -> anyhow::Result<()> {
-        order(
-            &mut self.orders.lock().unwrap_or_else(PoisonError::into_inner),
-            rules,
-        )
+        with_loaded(|loaded| loaded.order(self.devices, rules))
     }
 
     /// What was done so far.
@@ -112,21 +200,24 @@ impl Middlebox {
     ///
     /// What the kernel refuses with.
     pub fn done(&self) -> anyhow::Result<Done> {
-        let mut sums = [0; DEEDS as usize];
-        for (slot, sum) in (0..).zip(&mut sums) {
-            let by_cpu = self
-                .done
-                .get(&slot, 0)
-                .context("cannot ask what the middlebox has done")?;
-            *sum = by_cpu.iter().sum();
+        let mut sums = [0; DEEDS];
+        for device in self.devices {
+            let by_processor = with_loaded(|loaded| {
+                let counted = loaded.done.get(&device, 0);
+                counted.context("cannot read what the middlebox has done")
+            })?;
+            for counted in by_processor.iter() {
+                for (sum, more) in sums.iter_mut().zip(counted) {
+                    *sum += more;
+                }
+            }
         }
-        let of = |slot: u32| sums[slot as usize];
         Ok(Done {
-            stripped: of(STRIPPED),
-            dropped: of(DROPPED),
-            flipped: of(FLIPPED),
-            shortened: of(SHORTENED),
-            skewed: of(SKEWED),
+            stripped: sums[STRIPPED],
+            dropped: sums[DROPPED],
+            flipped: sums[FLIPPED],
+            shortened: sums[SHORTENED],
+            skewed: sums[SKEWED],
         })
     }
 
@@ -143,36 +234,25 @@ impl Middlebox {
     }
 }
 
-/// Attaches one of the programs in this thread's network namespace.
-fn attach(programs: &mut Ebpf, name: &str) -> anyhow::Result<()> {
-    let program: &mut Xdp = programs
-        .program_mut(name)
-        .with_context(|| format!("the middlebox's BPF object has no program {name}"))?
-        .try_into()?;
-    program
-        .load()
-        .with_context(|| format!("cannot load the XDP program {name}"))?;
-    // Generic mode: the driver's own would want a program at both ends and a queue for each processor.
-    program
-        .attach(veth::DEVICE, XdpMode::Skb)
-        .with_context(|| format!("cannot attach the XDP program {name}"))?;
-    Ok(())
-}
-
-fn order(orders: &mut Array<MapData, Orders>, rules: Rules) -> anyhow::Result<()> {
-    for (direction, treatment) in [(TO_SERVER, rules.to_server), (TO_CLIENT, rules.to_client)] {
-        orders
-            .set(direction, Orders::from(treatment), 0)
-            .context("cannot tell the middlebox what to do")?;
+impl Drop for Middlebox {
+    fn drop(&mut self) {
+        // Room for the next one. What cannot be removed costs room, and nothing else.
+        let _failed = with_loaded(|loaded| {
+            for device in self.devices {
+                loaded.orders.remove(&device)?;
+                loaded.done.remove(&device)?;
+            }
+            Ok(())
+        });
     }
-    Ok(())
 }
 
-impl From<Treatment> for Orders {
-    fn from(treatment: Treatment) -> Self {
+impl Orders {
+    fn new(is_to_server: bool, treatment: Treatment) -> Self {
         /// The number of a data packet that never comes.
         const NEVER: u32 = u32::MAX;
         Self {
+            is_to_server: is_to_server.into(),
             strip_syn: treatment.strip_syn.into(),
             drop_capable_syn: treatment.drop_capable_syn.into(),
             strip_from: treatment.strip_from.unwrap_or(NEVER),
@@ -191,22 +271,18 @@ mod tests {
     const VERIFIED_MAX: u32 = 60_000;
 
     #[test]
-    fn the_verifier_is_through_with_the_programs_soon() {
+    fn the_verifier_is_through_with_the_program_soon() {
         if !rustix::process::geteuid().is_root() {
             println!("skipped: needs root to load BPF programs");
             return;
         }
-        let mut programs = Ebpf::load(OBJECT).unwrap();
-        for name in ["to_server", "to_client"] {
-            let program: &mut Xdp = programs.program_mut(name).unwrap().try_into().unwrap();
-            program.load().unwrap();
-            let verified = program
-                .info()
-                .unwrap()
-                .verified_instruction_count()
-                .unwrap();
-            println!("{name}: {verified}");
-            assert!(verified < VERIFIED_MAX, "{name}: {verified}");
-        }
+        let verified = with_loaded(|loaded| {
+            let info = loaded.program()?.info()?;
+            info.verified_instruction_count()
+                .context("this kernel does not count them")
+        })
+        .unwrap();
+        println!("{PROGRAM}: {verified}");
+        assert!(verified < VERIFIED_MAX, "{verified}");
     }
 }

@@ -44,7 +44,10 @@ fn matrix(mode: &str) -> Option<(i32, Vec<String>, u64)> {
                 cells.push(format!("{} {:?}", cell.case, cell.outcome));
             }
             MatrixLine::Summary { ok, .. } => summary = Some(ok),
-            MatrixLine::Cell(_) | MatrixLine::Flood(_) | MatrixLine::Host { .. } => {}
+            MatrixLine::Cell(_)
+            | MatrixLine::Flood(_)
+            | MatrixLine::Phase(_)
+            | MatrixLine::Host { .. } => {}
         }
     }
     if cells.iter().any(|cell| cell.starts_with("no-mptcp")) {

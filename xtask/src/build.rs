@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Result, bail};
 
-use crate::{command, golang, places::Places};
+use crate::{command, dist, golang, places::Places};
 
 /// Builds mptcp-trace (the committed BPF object is built into it; no BPF toolchain is needed).
 #[derive(clap::Args)]
@@ -52,6 +52,7 @@ fn program(places: &Places, release: bool, package: &str, name: &str) -> Result<
 }
 
 /// The programs that run inside a virtual machine: one static file each.
+#[derive(Clone)]
 pub(crate) struct StaticPrograms {
     /// The tracer.
     pub(crate) tracer: PathBuf,
@@ -83,36 +84,44 @@ impl StaticPrograms {
 
 /// Builds tracer and lab without a dynamic loader, since the initramfs holds no library.
 pub(crate) fn static_programs(places: &Places) -> Result<StaticPrograms> {
+    static_programs_with(places, "lab")
+}
+
+/// The same with a lab that is as fast as it can be, for measuring.
+pub(crate) fn fast_static_programs(places: &Places) -> Result<StaticPrograms> {
+    static_programs_with(places, "release")
+}
+
+fn static_programs_with(places: &Places, lab_profile: &str) -> Result<StaticPrograms> {
     if !cfg!(target_arch = "x86_64") {
         bail!(
             "cannot build for the kernels of the matrix: they are for x86-64, this machine is not"
         );
     }
-    command::say("building static mptcp-trace and mptcp-lab");
+    // The tracer is the very program of a release: it takes long to link, so it is linked once.
+    let tracer = dist::program(places)?;
+    command::say("building a static mptcp-lab");
     // Its own directory: other RUSTFLAGS would throw away the ordinary build's artifacts.
     let target = places.target.join("static");
     let mut cargo = command::cargo(&places.root);
     cargo
-        .args(["build", "--quiet", "--release", "--target", STATIC_TARGET])
-        .args([
-            "--package",
-            "mptcp-trace",
-            "--package",
-            "mptcp-trace-lab",
-            "--bins",
-        ])
+        .args(["build", "--quiet", "--profile", lab_profile])
+        .args(["--target", STATIC_TARGET])
+        .args(["--package", "mptcp-trace-lab", "--bins"])
         .arg("--target-dir")
         .arg(&target)
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env("RUSTFLAGS", "-C target-feature=+crt-static");
     command::run(
         &mut cargo,
-        "cannot build the static programs for virtual machines",
+        "cannot build the static lab for virtual machines",
     )?;
-    let programs = target.join(STATIC_TARGET).join("release");
     Ok(StaticPrograms {
-        tracer: programs.join("mptcp-trace"),
-        lab: programs.join("mptcp-lab"),
+        tracer,
+        lab: target
+            .join(STATIC_TARGET)
+            .join(lab_profile)
+            .join("mptcp-lab"),
         go: None,
     })
 }

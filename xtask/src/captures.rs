@@ -12,7 +12,7 @@ use serde::Deserialize;
 use crate::{
     build::{self, StaticPrograms},
     command::{self, say},
-    fleet::{Fleet, JOB_TIME_MAX_S},
+    fleet::{Fleet, JOB_TIME_MAX_S, Work},
     kernels,
     places::Places,
     result::SuiteResult,
@@ -83,12 +83,12 @@ pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
         results.extend(on_this_machine(&programs));
     }
     if !series.is_empty() {
-        let work: Vec<(String, Vec<Task>)> = series
+        let work: Vec<(String, Work)> = series
             .into_iter()
-            .map(|series| (series.clone(), tasks().into()))
+            .map(|series| (series.clone(), Work::Tasks(tasks().into())))
             .collect();
         let fleet = Fleet::prepare(places, programs, false, JOB_TIME_MAX_S)?;
-        results.extend(fleet.run(&work).into_iter().flatten());
+        results.extend(fleet.results(&work));
     }
     let mut tally = Tally::default();
     for result in results {

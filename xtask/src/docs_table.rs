@@ -10,6 +10,7 @@ use crate::{
     kernels, markers,
     matrix::{self, Outcome, Report, Verdict},
     shapes::{Must, OLDEST, RUNGS, RUNNING, SOL_TCP},
+    signature::Found,
     suite::Suite,
 };
 
@@ -82,7 +83,8 @@ const BLOCKS: [Block; 3] = [
 ];
 
 /// Puts the results into the page, which is made if it is not there.
-pub(crate) fn update(path: &Path, results: &[Outcomes]) -> Result<()> {
+/// The shapes replace those of before, if any were found.
+pub(crate) fn update(path: &Path, results: &[Outcomes], shapes: &[Found]) -> Result<()> {
     let mut page = if path.exists() {
         fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?
     } else {
@@ -99,7 +101,42 @@ pub(crate) fn update(path: &Path, results: &[Outcomes]) -> Result<()> {
                 .with_context(|| format!("cannot write the tables of {}", path.display()))?;
         }
     }
+    if !shapes.is_empty() {
+        page = markers::replaced(&page, SHAPES_BEGIN, SHAPES_END, &shapes_table(shapes))?;
+    }
     fs::write(path, page).with_context(|| format!("cannot write {}", path.display()))
+}
+
+const SHAPES_BEGIN: &str = "<!-- shapes:begin -->";
+const SHAPES_END: &str = "<!-- shapes:end -->";
+
+/// Kernels by shape, oldest first.
+fn shapes_table(shapes: &[Found]) -> String {
+    let mut sorted: Vec<&Found> = shapes.iter().collect();
+    sorted.sort_by(|a, b| kernels::compare_versions(&a.kernel, &b.kernel));
+    let mut rows: Vec<(&Found, Vec<&str>)> = Vec::new();
+    for found in sorted {
+        match rows
+            .iter_mut()
+            .find(|(first, _)| first.shape == found.shape)
+        {
+            Some((_, kernels)) => kernels.push(&found.kernel),
+            None => rows.push((found, vec![&found.kernel])),
+        }
+    }
+    let mut text = "\n| shape | kernels | attach methods |\n|---|---|---|\n".to_owned();
+    for (Found { shape, rungs, .. }, kernels) in rows {
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "| `{}` | {} | {} |",
+            shape.0,
+            kernels.join(", "),
+            rungs.join(", ")
+        );
+    }
+    text.push('\n');
+    text
 }
 
 impl Block {
@@ -392,7 +429,7 @@ mod tests {
         let path = directory.path().join("kernels.md");
         fs::write(&path, page).unwrap();
         for results in updates {
-            update(&path, results).unwrap();
+            update(&path, results, &[]).unwrap();
         }
         fs::read_to_string(&path).unwrap()
     }
@@ -484,7 +521,7 @@ mod tests {
             "6.12.1",
             &[("a", "fexit", "ok", "")],
         )];
-        let error = format!("{:#}", update(&path, &results).unwrap_err());
+        let error = format!("{:#}", update(&path, &results, &[]).unwrap_err());
         assert!(
             error.contains("add a line <!-- fallbacks:begin -->"),
             "{error}"
@@ -495,6 +532,6 @@ mod tests {
                 .starts_with("<!-- matrix:begin -->\n<!-- m")
         );
         fs::remove_file(&path).unwrap();
-        update(&path, &results).unwrap();
+        update(&path, &results, &[]).unwrap();
     }
 }

@@ -10,9 +10,13 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::command::{self, say};
+use crate::{
+    command::{self, say},
+    dist,
+};
 
 /// A program or file that must be there, and the Debian package that brings it.
+#[derive(Clone, Copy)]
 pub(crate) struct Need {
     /// A program in PATH, or an absolute path of a file.
     pub(crate) what: &'static str,
@@ -124,6 +128,24 @@ pub(crate) const PAIR_NEEDS: [Need; 5] = [
         package: "prometheus",
     },
 ];
+
+/// A browser, and what drives it.
+pub(crate) const BROWSER_NEEDS: [Need; 2] = [
+    Need {
+        what: "chromium",
+        package: "chromium",
+    },
+    Need {
+        what: "/usr/lib/python3/dist-packages/websocket/__init__.py",
+        package: "python3-websocket",
+    },
+];
+
+/// All that `cargo xtask test` starts, so that one run of apt-get installs it.
+pub(crate) fn test_needs() -> Vec<Need> {
+    let needs: [&[Need]; 4] = [&PAIR_NEEDS, &BROWSER_NEEDS, &VM_NEEDS, &dist::CHECK_NEEDS];
+    needs.into_iter().flatten().copied().collect()
+}
 
 /// What is measured beside the tracer.
 pub(crate) const BENCH_NEEDS: [Need; 3] = [

@@ -18,9 +18,6 @@ use crate::{build::StaticPrograms, kernels::Module};
 pub(crate) struct Job {
     /// Paths of modules, in load order.
     pub(crate) modules: Vec<String>,
-    /// Programs with their arguments, run one after the other; their stdout goes to the second
-    /// serial port.
-    pub(crate) commands: Vec<Vec<String>>,
     /// After this long init ends a program by itself.
     pub(crate) timeout_s: u64,
 }
@@ -38,7 +35,6 @@ pub(crate) fn write(
     path: &Path,
     programs: &StaticPrograms,
     modules: &[Module],
-    commands: Vec<Vec<String>>,
     timeout_s: u64,
 ) -> Result<()> {
     let job = Job {
@@ -46,7 +42,6 @@ pub(crate) fn write(
             .iter()
             .map(|module| module_path(&module.name))
             .collect(),
-        commands,
         timeout_s,
     };
     let mut archive = Archive {

@@ -22,6 +22,17 @@ pub(crate) struct Cell {
     pub(crate) traced: Option<String>,
     #[serde(default)]
     pub(crate) why: String,
+    /// What was wrong at the first try, if this is what the second one gave.
+    #[serde(default)]
+    pub(crate) first_try: Option<String>,
+}
+
+/// How long a phase of a suite took on one rung.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct PhaseTime {
+    pub(crate) rung: String,
+    pub(crate) phase: String,
+    pub(crate) seconds: f64,
 }
 
 /// The lab's own judgement of a cell.
@@ -44,6 +55,7 @@ pub(crate) struct Report {
     /// Its `uname -r`.
     pub(crate) kernel: Option<String>,
     pub(crate) cells: Vec<Cell>,
+    pub(crate) phases: Vec<PhaseTime>,
     /// What was recorded. Of what was done twice, only the second time counts.
     pub(crate) kept: Vec<Kept>,
     /// The lab wrote its last line: no case is missing.
@@ -84,6 +96,7 @@ impl Report {
             Some("cell") => self.read_cell(data),
             Some("capture") => self.read_capture(data),
             Some("flood") => self.read_cell(flood_as_cell(data)),
+            Some("phase") => self.read_phase(data),
             Some("summary") => self.complete = true,
             Some(_) => {}
             None => self
@@ -159,23 +172,43 @@ impl Report {
             .collect()
     }
 
-    /// A sentence for each reason to skip, with the number of cases it took away.
-    pub(crate) fn skip_sentences(&self, must: Must) -> Vec<String> {
-        let mut reasons: Vec<(String, u32)> = Vec::new();
+    /// Cells that were right only at the second try: case, rung, and what was wrong first.
+    pub(crate) fn second_tries(&self) -> impl Iterator<Item = (&str, &str, &str)> {
+        self.cells.iter().filter_map(|cell| {
+            let first = cell.first_try.as_deref()?;
+            Some((cell.case.as_str(), cell.rung.as_str(), first))
+        })
+    }
+
+    /// The reasons to skip, each with its rung and the number of cases it took away.
+    pub(crate) fn skips(&self, must: Must) -> Vec<(String, String, u32)> {
+        let mut reasons: Vec<(String, String, u32)> = Vec::new();
+        let mut add = |rung: &str, why: String| match reasons
+            .iter_mut()
+            .find(|(known, reason, _)| known == rung && *reason == why)
+        {
+            Some((_, _, count)) => *count += 1,
+            None => reasons.push((rung.to_owned(), why, 1)),
+        };
         for cell in &self.cells {
-            let Verdict::Skipped(why) = verdict(cell, must) else {
-                continue;
-            };
-            let reason = format!("{}: {why}", cell.rung);
-            match reasons.iter_mut().find(|(known, _)| *known == reason) {
-                Some((_, count)) => *count += 1,
-                None => reasons.push((reason, 1)),
+            if let Verdict::Skipped(why) = verdict(cell, must) {
+                add(&cell.rung, why);
             }
         }
+        if let Some(why) = &self.skipped {
+            add("", why.clone());
+        }
         reasons
+    }
+
+    /// A sentence for each reason to skip, with the number of cases it took away.
+    pub(crate) fn skip_sentences(&self, must: Must) -> Vec<String> {
+        self.skips(must)
             .into_iter()
-            .map(|(reason, count)| format!("{count} skipped on {reason}"))
-            .chain(self.skipped.iter().map(|why| format!("skipped: {why}")))
+            .map(|(rung, why, count)| match rung.as_str() {
+                "" => format!("skipped: {why}"),
+                rung => format!("{count} skipped on {rung}: {why}"),
+            })
             .collect()
     }
 
@@ -188,6 +221,16 @@ impl Report {
             Err(error) => {
                 self.failures
                     .push(format!("a capture of the lab cannot be read: {error}"));
+            }
+        }
+    }
+
+    fn read_phase(&mut self, data: Value) {
+        match serde_json::from_value(data) {
+            Ok(phase) => self.phases.push(phase),
+            Err(error) => {
+                self.failures
+                    .push(format!("a phase of the lab cannot be read: {error}"));
             }
         }
     }
@@ -270,6 +313,18 @@ mod tests {
         check(UNAVAILABLE, Must::Nothing, 0, 0, 1);
         check(SKIPPED, Must::EveryRung, 0, 0, 1);
         check("no json", Must::Nothing, 0, 1, 0);
+    }
+
+    #[test]
+    fn a_second_try_keeps_what_was_wrong_first() {
+        let again = OK.replace(
+            "\"why\":\"\"",
+            "\"why\":\"\",\"first_try\":\"a line was missing\"",
+        );
+        let report = report(&[OK, &again]);
+        let tries: Vec<_> = report.second_tries().collect();
+        assert_eq!(tries, [("fresh", "fexit", "a line was missing")]);
+        assert_eq!(report.tally(Must::EveryRung).passed, 2);
     }
 
     #[test]

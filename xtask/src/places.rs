@@ -8,6 +8,7 @@ use std::{
 use anyhow::{Context as _, Result, anyhow};
 
 /// The directories that every verb works in.
+#[derive(Clone)]
 pub(crate) struct Places {
     /// The workspace: the directory of the root Cargo.toml.
     pub(crate) root: PathBuf,

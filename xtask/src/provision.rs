@@ -91,6 +91,11 @@ impl Tool {
                 self.version,
             ])
             .args(self.options)
+            // A tool runs for seconds: what it costs is its own build.
+            .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
+            .env("CARGO_PROFILE_RELEASE_LTO", "off")
+            .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
+            .env("CARGO_PROFILE_RELEASE_DEBUG", "0")
             .arg("--root")
             .arg(&root)
             .arg("--target-dir")

@@ -1,16 +1,16 @@
 //! One boot of one virtual machine: two serial ports, a deadline, and how it ended.
 //!
-//! The first port is the console and goes to a log file; the second carries the results, line by
-//! line. Init puts a line of its own behind each command of the job, and one behind the job, that say
-//! with which code it ended.
+//! The first port is the console and goes to a log file; the second carries commands in and results out, line by
+//! line. Init says when it is ready for the first command, and ends each command, and the whole job, with a line that
+//! holds its exit code.
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -33,8 +33,8 @@ pub(crate) struct Machine<'a> {
     pub(crate) image: &'a Path,
     pub(crate) initramfs: &'a Path,
     pub(crate) console_log: PathBuf,
-    /// How long the job inside may take; init enforces it, and QEMU is killed a little later.
-    pub(crate) job_time_max: Duration,
+    /// How long a command inside may take; init enforces it, and QEMU is killed a little later.
+    pub(crate) command_time_max: Duration,
     pub(crate) clock: Clock,
 }
 
@@ -60,9 +60,11 @@ impl Clock {
 /// What a machine says while it runs.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Said<'a> {
+    /// It has booted, and waits for the first command.
+    Ready,
     /// A line of the command that runs.
     Line(&'a str),
-    /// That command ended with this code; the next lines are of the next one.
+    /// That command ended with this code; the machine waits for the next one.
     Ended(i64),
     /// The job as a whole ended with this code.
     Exit(i64),
@@ -80,8 +82,13 @@ pub(crate) enum Ended {
 }
 
 impl Machine<'_> {
-    /// Boots, hands over all that the machine says, and waits for the end.
-    pub(crate) fn boot(&self, mut on_said: impl FnMut(&Said)) -> Result<Ended> {
+    /// Boots, hands over all that the machine says, and waits for the end. Where the machine waits for a command,
+    /// `on_said` returns it: a program with its arguments, or none, which switches the machine off. Elsewhere what it
+    /// returns is ignored.
+    pub(crate) fn boot(
+        &self,
+        mut on_said: impl FnMut(&Said) -> Option<Vec<String>>,
+    ) -> Result<Ended> {
         let mut child = self
             .qemu()
             .spawn()
@@ -90,14 +97,18 @@ impl Machine<'_> {
             .stdout
             .take()
             .ok_or_else(|| anyhow!("qemu has no stdout"))?;
+        let mut orders = child
+            .stdin
+            .take()
+            .ok_or_else(|| anyhow!("qemu has no stdin"))?;
         let complaints = child
             .stderr
             .take()
             .ok_or_else(|| anyhow!("qemu has no stderr"))?;
         let complaints = thread::spawn(move || std::io::read_to_string(complaints));
 
-        let deadline = Instant::now() + self.job_time_max + BOOT_TIME_MAX;
-        let (watchdog, timed_out) = watch(child, deadline);
+        let deadline = Arc::new(Mutex::new(Instant::now() + BOOT_TIME_MAX));
+        let (watchdog, timed_out) = watch(child, Arc::clone(&deadline));
         let mut exit_code = None;
         let mut reader = BufReader::new(results);
         let mut line = Vec::new();
@@ -110,7 +121,17 @@ impl Machine<'_> {
             let text = text.trim_end_matches(['\r', '\n']);
             match said(text) {
                 Said::Exit(code) => exit_code = Some(code),
-                said @ (Said::Line(_) | Said::Ended(_)) => on_said(&said),
+                said @ Said::Line(_) => {
+                    on_said(&said);
+                }
+                said @ (Said::Ready | Said::Ended(_)) => {
+                    let order = on_said(&said).unwrap_or_default();
+                    let limit = Instant::now() + self.command_time_max + BOOT_TIME_MAX;
+                    *deadline.lock().unwrap_or_else(PoisonError::into_inner) = limit;
+                    let order = serde_json::to_string(&order).context("cannot write an order")?;
+                    // A machine that has gone says so itself: its output ends.
+                    let _gone = writeln!(orders, "{order}").and_then(|()| orders.flush());
+                }
             }
             line.clear();
         }
@@ -164,7 +185,7 @@ impl Machine<'_> {
         .arg("-serial")
         .arg(format!("file:{}", self.console_log.display()))
         .args(["-serial", "stdio"])
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
         qemu
@@ -180,7 +201,7 @@ impl Machine<'_> {
 type Watchdog = thread::JoinHandle<std::io::Result<std::process::ExitStatus>>;
 
 /// Waits for QEMU in a thread, kills it at the deadline, and says which of the two it was.
-fn watch(mut child: Child, deadline: Instant) -> (Watchdog, Arc<AtomicBool>) {
+fn watch(mut child: Child, deadline: Arc<Mutex<Instant>>) -> (Watchdog, Arc<AtomicBool>) {
     let timed_out = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&timed_out);
     let watchdog = thread::spawn(move || {
@@ -188,7 +209,7 @@ fn watch(mut child: Child, deadline: Instant) -> (Watchdog, Arc<AtomicBool>) {
             if let Some(status) = child.try_wait()? {
                 return Ok(status);
             }
-            if Instant::now() >= deadline {
+            if Instant::now() >= *deadline.lock().unwrap_or_else(PoisonError::into_inner) {
                 flag.store(true, Ordering::Release);
                 child.kill()?;
                 return child.wait();
@@ -201,11 +222,17 @@ fn watch(mut child: Child, deadline: Instant) -> (Watchdog, Arc<AtomicBool>) {
 
 /// Tells init's own lines from those of the job.
 fn said(line: &str) -> Said<'_> {
+    if line == READY {
+        return Said::Ready;
+    }
     code(line, "exit")
         .map(Said::Exit)
         .or_else(|| code(line, "ended").map(Said::Ended))
         .unwrap_or(Said::Line(line))
 }
+
+/// Init's first line.
+const READY: &str = r#"{"type":"ready","data":{}}"#;
 
 fn code(line: &str, kind: &str) -> Option<i64> {
     let value: Value = serde_json::from_str(line).ok()?;
@@ -220,6 +247,7 @@ mod tests {
     fn only_inits_own_lines_tell_a_code() {
         for (line, want) in [
             (r#"{"type":"exit","data":{"code":3}}"#, Some(Said::Exit(3))),
+            (r#"{"type":"ready","data":{}}"#, Some(Said::Ready)),
             (
                 r#"{"type":"ended","data":{"code":1}}"#,
                 Some(Said::Ended(1)),

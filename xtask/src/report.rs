@@ -2,17 +2,18 @@
 
 use std::{
     io::Write as _,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 
 use crate::{
     build,
-    command::{self, find_program, say},
+    command::{self, find_program},
     places::Places,
     tally::Tally,
+    test::Step,
 };
 
 /// The capture that is drawn: fallbacks of several causes, and every verdict that they can have.
@@ -41,23 +42,39 @@ pub(crate) struct Args {
 /// Opens and draws.
 pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
     let places = Places::find()?;
-    Ok(look(&places, !args.no_pictures)?.exit_code())
+    let driver = driver().map_err(|why| anyhow!(why))?;
+    Ok(look(&places, &driver, !args.no_pictures)?.exit_code())
 }
 
 /// The same as a step of the tests, without pictures.
-pub(crate) fn step(places: &Places) -> Result<Tally> {
-    look(places, false)
+pub(crate) fn step(places: &Places) -> Result<Step> {
+    match driver() {
+        Ok(driver) => Ok(look(places, &driver, false)?.into()),
+        Err(why) => Ok(Step::skipped("report in a browser", why)),
+    }
 }
 
-fn look(places: &Places, draws: bool) -> Result<Tally> {
-    let Some(browser) = BROWSERS.into_iter().find_map(find_program) else {
-        say("skipped: there is no Chromium; Debian: apt-get install chromium");
-        return Ok(Tally::one_skipped());
-    };
-    let Some(python) = PYTHONS.into_iter().find(|python| can_drive(python)) else {
-        say("skipped: Python has no websocket-client; Debian: apt-get install python3-websocket");
-        return Ok(Tally::one_skipped());
-    };
+/// What opens a page.
+struct Driver {
+    browser: PathBuf,
+    /// A Python that has what the driver imports.
+    python: &'static str,
+}
+
+/// What this machine has of it, or what is missing.
+fn driver() -> Result<Driver, &'static str> {
+    let browser = BROWSERS
+        .into_iter()
+        .find_map(find_program)
+        .ok_or("there is no Chromium; Debian: apt-get install chromium")?;
+    let python = PYTHONS
+        .into_iter()
+        .find(|python| can_drive(python))
+        .ok_or("no Python here has websocket-client; Debian: apt-get install python3-websocket")?;
+    Ok(Driver { browser, python })
+}
+
+fn look(places: &Places, driver: &Driver, draws: bool) -> Result<Tally> {
     let tracer = build::loader(places, false)?;
     let scratch = tempfile::tempdir().context("cannot make a scratch directory")?;
     let long = scratch.path().join("long.mpt");
@@ -75,6 +92,7 @@ fn look(places: &Places, draws: bool) -> Result<Tally> {
             .arg(capture);
         command::run(&mut report, "cannot write a report")?;
     }
+    let Driver { browser, python } = driver;
     let mut driver = Command::new(python);
     driver.arg("-").arg(browser).arg(scratch.path());
     if draws {

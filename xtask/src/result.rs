@@ -5,10 +5,12 @@ use std::time::Duration;
 use crate::{
     command::say,
     docs_table::{OLDEST_MARK, Outcomes},
-    matrix::Report,
+    matrix::{PhaseTime, Report},
     shapes::{self, Must, OLDEST, RUNNING},
+    skips::Skip,
     suite::Suite,
     tally::Tally,
+    times::Time,
 };
 
 /// What one suite gave on one kernel.
@@ -36,6 +38,11 @@ impl SuiteResult {
         for sentence in self.report.skip_sentences(self.must()) {
             say(format_args!("{what}: {sentence}"));
         }
+        for (case, rung, first) in self.report.second_tries() {
+            say(format_args!(
+                "{what}: {case} on {rung} was right at the second try only; at the first: {first}"
+            ));
+        }
         for failure in self.failures() {
             println!("{failure}");
         }
@@ -56,6 +63,38 @@ impl SuiteResult {
     /// What was tried, before a sentence about it.
     fn what(&self) -> String {
         format!("{}, {}", self.series, self.suite.name())
+    }
+
+    /// What took how long.
+    pub(crate) fn times(&self) -> Vec<Time> {
+        let name = self.name();
+        let mut rest = self.took;
+        let mut times = Vec::new();
+        for PhaseTime {
+            rung,
+            phase,
+            seconds,
+        } in &self.report.phases
+        {
+            let took = Duration::try_from_secs_f64(*seconds).unwrap_or_default();
+            rest = rest.saturating_sub(took);
+            times.push(Time::new(&format!("{name}, {rung}"), phase, took));
+        }
+        times.push(Time::new(&name, "other", rest));
+        times
+    }
+
+    /// The reasons to skip, a sentence and a count each.
+    pub(crate) fn skips(&self) -> Vec<Skip> {
+        self.report
+            .skips(self.must())
+            .into_iter()
+            .map(|(_rung, why, count)| Skip {
+                what: self.what(),
+                why,
+                count,
+            })
+            .collect()
     }
 
     /// It was run on the machine's own kernel.

@@ -27,10 +27,8 @@ pub(crate) struct Shape {
     pub(crate) must: Must,
     /// Whether the kernel itself may be missing.
     presence: Presence,
-    /// What `cargo xtask test` runs on it.
-    suites: &'static [Suite],
-    /// On the best rung only.
-    is_brief: bool,
+    /// What `cargo xtask test` runs on it beside the queries and the fallbacks that every shape gets.
+    more: &'static [Suite],
 }
 
 /// What a kernel must offer; what is missing beyond it is a skip.
@@ -55,58 +53,35 @@ enum Presence {
 
 /// The matrix. `cargo xtask test` boots them all except `sol-tcp`, which takes long to build.
 const SHAPES: [Shape; 12] = [
-    shape("5.10", "no MPTCP in the kernel", &[Queries]).refusing(),
-    shape(
-        "6.1",
-        "MPTCP without TCP_IS_MPTCP",
-        &[Queries, Fallbacks, Verdicts, Mix],
-    ),
+    shape("5.10", "no MPTCP in the kernel", &[]).refusing(),
+    shape("6.1", "MPTCP without TCP_IS_MPTCP", &[Verdicts]),
     shape(
         "6.12-oldest",
         "before the counters of fallbacks were backported",
-        &[Fallbacks],
+        &[],
     ),
     shape(
         "6.12",
         "the option, socket lookups as of Debian 13",
-        &[Queries, Fallbacks, Verdicts, Mix],
+        &[Mix, Suite::Floods],
     ),
-    shape(
-        "6.16",
-        "between two releases: members moved",
-        &[Queries, Fallbacks],
-    ),
-    shape("6.17", "first with the new counters", &[Fallbacks]).may_be_gone(),
-    shape("6.18", "long-term series after 6.12", &[Queries, Fallbacks]),
-    shape("6.19", "between two long-term series", &[Fallbacks])
-        .may_be_gone()
-        .briefly(),
-    shape("7.1", "between two long-term series", &[Fallbacks])
-        .may_be_gone()
-        .briefly(),
-    shape("7.2", "last before the newest", &[Fallbacks])
-        .may_be_gone()
-        .briefly(),
-    shape(
-        "7.3",
-        "newest that Debian has",
-        &[Queries, Fallbacks, Verdicts],
-    ),
-    shape(
-        SOL_TCP,
-        "mptcp_getsockopt_sol_tcp is a symbol",
-        &[Queries, Fallbacks],
-    ),
+    shape("6.16", "between two releases: members moved", &[]),
+    shape("6.17", "first with the new counters", &[]).may_be_gone(),
+    shape("6.18", "long-term series after 6.12", &[]),
+    shape("6.19", "between two long-term series", &[]).may_be_gone(),
+    shape("7.1", "between two long-term series", &[]).may_be_gone(),
+    shape("7.2", "last before the newest", &[]).may_be_gone(),
+    shape("7.3", "newest that Debian has", &[Verdicts]),
+    shape(SOL_TCP, "mptcp_getsockopt_sol_tcp is a symbol", &[]),
 ];
 
-const fn shape(series: &'static str, why: &'static str, suites: &'static [Suite]) -> Shape {
+const fn shape(series: &'static str, why: &'static str, more: &'static [Suite]) -> Shape {
     Shape {
         series,
         why,
         must: Must::EveryRung,
         presence: Presence::Needed,
-        suites,
-        is_brief: false,
+        more,
     }
 }
 
@@ -114,14 +89,6 @@ impl Shape {
     const fn refusing(self) -> Self {
         Self {
             must: Must::Refuse,
-            ..self
-        }
-    }
-
-    /// Its neighbours in the list have the same shape: `cargo xtask vm` runs all of it.
-    const fn briefly(self) -> Self {
-        Self {
-            is_brief: true,
             ..self
         }
     }
@@ -162,49 +129,96 @@ pub(crate) fn default_series() -> Vec<String> {
         .collect()
 }
 
-/// What `cargo xtask test` runs on a series.
-pub(crate) fn default_tasks(series: &str) -> Vec<Task> {
-    let suites = find(series).map_or(&[Queries, Fallbacks][..], |shape| shape.suites);
-    let is_brief = find(series).is_some_and(|shape| shape.is_brief);
-    suites
-        .iter()
-        .map(|&suite| match suite {
-            Queries if series == FLOODED => Task::new(suite, &[]).flooded(),
-            Queries | Fallbacks | Verdicts if is_brief => Task::on(suite, BEST),
-            Queries | Fallbacks | Verdicts => Task::new(suite, &[]),
-            Mix => Task::on(suite, MIXED_ON).small(),
-            Suite::Reuse | Suite::Pair => Task::on(suite, MIXED_ON),
-            Suite::Floods | Suite::Churn => Task::on(suite, MIXED_ON).short(),
-            Suite::Exported | Suite::Served | Suite::Watched => Task::on(suite, MIXED_ON),
-        })
-        .collect()
+/// What the first kernel of a shape gets: the queries, and each recipe and scenario on each rung with one kind of
+/// address, which changes from one recipe, rung and shape to the next.
+pub(crate) fn whole(series: &str, number: usize) -> Vec<Task> {
+    if must(series) == Must::Refuse {
+        return vec![Task::new(Queries, &[])];
+    }
+    let more = find(series).map_or(&[][..], |shape| shape.more);
+    let queries = match more.contains(&Suite::Floods) {
+        true => Task::new(Queries, &[]).flooded(),
+        false => Task::new(Queries, &[]),
+    };
+    let mut tasks = vec![queries, Task::new(Fallbacks, &[]).alternating(number)];
+    if more.contains(&Verdicts) {
+        tasks.push(Task::new(Verdicts, &[]).alternating(number));
+    }
+    if more.contains(&Mix) {
+        tasks.push(Task::on(Mix, BEST).small());
+    }
+    tasks
 }
 
-/// The series whose matrix is flooded by `cargo xtask test`: the flood takes minutes in emulation, and
-/// one kernel with every rung is enough to prove the counters of each.
-const FLOODED: &str = "6.12";
+/// What another kernel of a known shape gets: a few recipes on its best rung, and the queries with one kind of address.
+pub(crate) fn smoke(rungs: &[String], number: usize) -> Vec<Task> {
+    let best = rungs.first().map_or(BEST, String::as_str);
+    let family = ["v4", "v6"][number % 2];
+    vec![
+        Task::on(Queries, best).of_family(family),
+        Task::on(Fallbacks, best)
+            .alternating(number)
+            .recipes(&SMOKE_RECIPES),
+    ]
+}
+
+/// The full product: every recipe and every scenario with both kinds of address on every rung.
+pub(crate) fn everything(series: &str) -> Vec<Task> {
+    if must(series) == Must::Refuse {
+        return vec![Task::new(Queries, &[])];
+    }
+    vec![
+        Task::new(Queries, &[]).flooded(),
+        Task::new(Fallbacks, &[]),
+        Task::new(Verdicts, &[]),
+        Task::on(Mix, BEST).small(),
+    ]
+}
+
+/// No fallback, one of a handshake, one of data, and one whose cause the kernel leaves to a timer or a listener.
+const SMOKE_RECIPES: [&str; 4] = [
+    "healthy",
+    "strip-synack",
+    "strip-both-after-3",
+    "tcp-to-mptcp-listener",
+];
 /// The best rung.
 const BEST: &str = "fexit";
-/// The rung of the mix in a virtual machine: the machine's own kernel does the cheap one.
-const MIXED_ON: &str = BEST;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_series_tells_what_runs_on_it() {
-        let check = |series: &str, want: &[Suite]| {
-            let suites: Vec<Suite> = default_tasks(series)
-                .iter()
-                .map(|task| task.suite)
-                .collect();
-            assert_eq!(suites, want, "{series}");
+    fn a_new_shape_gets_every_rung_and_a_known_one_a_few_recipes() {
+        let said = |tasks: &[Task]| -> Vec<String> {
+            let argv = |task: &Task| task.argv("lab", "T", None)[1..].join(" ");
+            tasks.iter().map(argv).collect()
         };
-        check("5.10", &[Queries]);
-        check("6.12", &[Queries, Fallbacks, Verdicts, Mix]);
-        check("6.12-oldest", &[Fallbacks]);
-        check("not in the list", &[Queries, Fallbacks]);
+        let all = "--attach fexit --attach kprobe --attach tracepoint";
+        assert_eq!(
+            said(&whole("6.18", 3)),
+            [
+                format!("matrix --tracer T {all}"),
+                format!("fallbacks --tracer T {all} --alternate 3")
+            ]
+        );
+        let suites = |series| -> Vec<Suite> {
+            let tasks = whole(series, 0);
+            tasks.iter().map(|task| task.suite).collect()
+        };
+        assert_eq!(suites("5.10"), [Queries]);
+        assert_eq!(suites("6.1"), [Queries, Fallbacks, Verdicts]);
+        assert_eq!(suites("6.12"), [Queries, Fallbacks, Mix]);
+        assert_eq!(suites("not in the list"), [Queries, Fallbacks]);
+        assert_eq!(
+            said(&smoke(&["kprobe".to_owned()], 1)),
+            [
+                "matrix --tracer T --attach kprobe --family v6",
+                "fallbacks --tracer T --attach kprobe --alternate 1 --recipe healthy \
+                 --recipe strip-synack --recipe strip-both-after-3 --recipe tcp-to-mptcp-listener"
+            ]
+        );
     }
 
     #[test]

@@ -134,6 +134,35 @@ impl Task {
         self
     }
 
+    /// Each play with one kind of address: IPv4 and IPv6 in turn, which `turn` moves.
+    pub(crate) fn alternating(mut self, turn: usize) -> Self {
+        self.extra.extend(["--alternate".into(), turn.to_string()]);
+        self
+    }
+
+    /// With one kind of address alone, `v4` or `v6`.
+    pub(crate) fn of_family(mut self, family: &str) -> Self {
+        self.extra.extend(["--family".into(), family.to_owned()]);
+        self
+    }
+
+    /// Only these of the suite's recipes.
+    pub(crate) fn recipes(mut self, names: &[&str]) -> Self {
+        for name in names {
+            self.extra.extend(["--recipe".into(), (*name).to_owned()]);
+        }
+        self
+    }
+
+    /// With a tracer that plans as if the kernel had none of these functions.
+    pub(crate) fn hiding(mut self, functions: &[String]) -> Self {
+        for function in functions {
+            self.extra
+                .extend(["--tracer-arg".into(), format!("--hide-function={function}")]);
+        }
+        self
+    }
+
     /// With IPv4 alone, and what it traced as a capture in its report.
     pub(crate) fn kept(mut self, more: &[&str]) -> Self {
         let words = ["--family", "v4", "--keep"];
@@ -185,6 +214,18 @@ mod tests {
         check(
             Task::on(Suite::Fallbacks, "fexit").kept(&["--more"]),
             "lab fallbacks --tracer T --attach fexit --family v4 --keep --more",
+        );
+        check(
+            Task::on(Suite::Fallbacks, "fexit")
+                .alternating(1)
+                .recipes(&["a", "b"])
+                .hiding(&["f".to_owned()]),
+            "lab fallbacks --tracer T --attach fexit --alternate 1 --recipe a --recipe b \
+             --tracer-arg --hide-function=f",
+        );
+        check(
+            Task::on(Suite::Queries, "fexit").of_family("v6"),
+            "lab matrix --tracer T --attach fexit --family v6",
         );
         check(
             Task::on(Suite::Floods, "tracepoint").short(),

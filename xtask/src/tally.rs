@@ -3,7 +3,7 @@
 use std::{fmt, process::ExitCode};
 
 /// Outcomes of steps, tests and matrix cells alike.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct Tally {
     pub(crate) passed: u32,
     pub(crate) failed: u32,

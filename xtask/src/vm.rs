@@ -8,7 +8,7 @@ use crate::{
     build::{self, StaticPrograms},
     command::say,
     docs_table,
-    fleet::{Fleet, JOB_TIME_MAX_S},
+    fleet::{Fleet, JOB_TIME_MAX_S, Work},
     kernels::Found,
     places::Places,
     qemu::Said,
@@ -89,19 +89,19 @@ pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
     if !args.command.is_empty() {
         return command_on_all(&fleet, args);
     }
-    let work: Vec<(String, Vec<Task>)> = args
+    let work: Vec<(String, Work)> = args
         .kernel
         .iter()
-        .map(|series| (series.clone(), args.tasks(series)))
+        .map(|series| (series.clone(), Work::Tasks(args.tasks(series))))
         .collect();
     let mut tally = Tally::default();
-    let mut results = Vec::new();
-    for result in fleet.run(&work).into_iter().flatten() {
+    let mut outcomes = Vec::new();
+    for result in fleet.results(&work) {
         tally.add(result.tally());
-        results.extend(result.for_docs());
+        outcomes.extend(result.for_docs());
     }
     if args.update_docs {
-        docs_table::update(&page, &results)?;
+        docs_table::update(&page, &outcomes, &[])?;
     }
     println!("{tally}");
     Ok(tally.exit_code())
@@ -141,7 +141,7 @@ fn command_on_all(fleet: &Fleet, args: &Args) -> Result<ExitCode> {
         say(format_args!("booting {}", kernel.release));
         let ended = fleet.boot(&kernel, vec![args.command.clone()], |said| match said {
             Said::Line(line) => println!("{line}"),
-            Said::Ended(_) | Said::Exit(_) => {}
+            Said::Ready | Said::Ended(_) | Said::Exit(_) => {}
         })?;
         if let Some(failure) = ended.failure() {
             say(format_args!("{}: {failure}", kernel.release));

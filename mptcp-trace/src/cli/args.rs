@@ -5,6 +5,7 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
+    host::{self, HostSupport},
     model::{By, Prefix, Rung, Verdict},
     wanted::{self, Cgroup, FailOn},
 };
@@ -252,6 +253,21 @@ pub struct AttachArgs {
     /// Trace at most N questions of one process in a second, and count the others; 0: all of them
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     pub cap: u32,
+    /// Plan as if the kernel had no function NAME (repeatable): what a kernel of another shape gets
+    #[arg(long, value_name = "NAME", hide = true)]
+    pub hide_function: Vec<String>,
+}
+
+impl AttachArgs {
+    /// The facts about this host, less what is to be hidden.
+    #[must_use]
+    pub fn inspect_host(&self) -> HostSupport {
+        let mut host = host::inspect(self.btf.as_ref());
+        for name in &self.hide_function {
+            host.hide_function(name);
+        }
+        host
+    }
 }
 
 /// What `serve` needs to know.

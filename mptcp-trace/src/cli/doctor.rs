@@ -1,8 +1,9 @@
 //! `mptcp-trace doctor`: what works on this host, how, and the proof.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use anyhow::Context as _;
+use mptcp_trace_common::layout::{ABSENT, KernelLayout, KernelNumbers, NO_NUMBER};
 use serde::Serialize;
 
 use super::{
@@ -12,7 +13,7 @@ use super::{
 };
 use crate::{
     host::{
-        self, Fact, HostSupport,
+        Fact, HostSupport,
         privileges::{self, Capability, Held},
     },
     kernel::TracerConfig,
@@ -49,7 +50,7 @@ fn report(args: &DoctorArgs, verbose: u8) -> Result<Report, Exit> {
         .enable_all()
         .build()
         .context("cannot start the event loop")?;
-    let host = host::inspect(args.attach.btf.as_ref());
+    let host = args.attach.inspect_host();
     let examined = runtime.block_on(examine(&host, args, verbose))?;
     Ok(Report::new(&host, &examined))
 }
@@ -155,6 +156,70 @@ struct Report {
     sensors: Vec<SensorLine>,
     notes: Vec<String>,
     refusal: Option<String>,
+    shape: Option<Shape>,
+}
+
+/// What of the kernel the plan depends on, and nothing that differs between two kernels which are traced alike.
+#[derive(Serialize)]
+struct Shape {
+    /// What is attached where, best method first.
+    probes: Vec<ShapeProbe>,
+    /// Offsets of the members that are read, in bytes (of single bits: in bits).
+    members: BTreeMap<&'static str, u16>,
+    /// Numbers of the enumerators that are compared with.
+    numbers: BTreeMap<&'static str, u8>,
+    /// Numbers of the MPTCP counters, where the kernel passes them to the function that decides a fallback.
+    counters: BTreeMap<String, i32>,
+    /// Number of the bit that marks a fallback, if it was calibrated.
+    fallback_bit: Option<u8>,
+    /// The kernel answers `TCP_IS_MPTCP`.
+    answers: bool,
+}
+
+/// A program of one attach method and its place.
+#[derive(Serialize)]
+struct ShapeProbe {
+    sensor: &'static str,
+    rung: &'static str,
+    program: &'static str,
+    target: String,
+}
+
+impl Shape {
+    fn new(host: &HostSupport, plan: &Plan, fallback_bit: Option<u8>) -> Self {
+        let of = |sensor: &'static str, rung: Rung, probes: &[Probe]| -> Vec<ShapeProbe> {
+            let shape = |probe: &Probe| ShapeProbe {
+                sensor,
+                rung: rung.name(),
+                program: probe.program,
+                target: probe.target.to_string(),
+            };
+            probes.iter().map(shape).collect()
+        };
+        let query = plan.query.rungs.iter();
+        let fallback = plan.fallback.rungs.iter();
+        let members = KernelLayout::MEMBERS.iter().zip(host.layout.offsets());
+        let numbers = KernelNumbers::NAMES
+            .into_iter()
+            .zip(host.numbers.to_bytes());
+        let counters = host.counters.iter().filter(|_| host.cause_is_told);
+        Self {
+            probes: query
+                .flat_map(|planned| of(QUERY, planned.rung, &planned.probes))
+                .chain(fallback.flat_map(|planned| of(FALLBACK, planned.rung, &planned.probes)))
+                .collect(),
+            members: members
+                .filter(|(_, offset)| *offset != ABSENT)
+                .map(|(member, offset)| (member.path, offset))
+                .collect(),
+            numbers: numbers.filter(|(_, number)| *number != NO_NUMBER).collect(),
+            counters: counters
+                .map(|(number, name)| (name.clone(), *number))
+                .collect(),
+            fallback_bit,
+            answers: host.option == Fact::Yes,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -226,6 +291,10 @@ impl Report {
                 .unwrap_or_default(),
             notes: plan.map(|plan| plan.notes.clone()).unwrap_or_default(),
             refusal,
+            shape: plan.map(|plan| {
+                let bit = session.and_then(|session| session.facts.fallback_bit);
+                Shape::new(host, plan, bit)
+            }),
         }
     }
 

@@ -13,7 +13,6 @@ use super::{
 };
 use crate::{
     enrich::Places,
-    host,
     pipeline::{self, Inventory, prefixed},
     plan::FALLBACK,
     sink::{Format, Source, Told},
@@ -30,7 +29,7 @@ pub(super) fn run(args: &ListArgs, verbose: u8) -> Result<u8, Exit> {
 
 async fn list(args: &ListArgs, verbose: u8) -> Result<u8, Exit> {
     let wanted = select::wanted(&args.which, &[], &args.whose)?;
-    let host = host::inspect(args.attach.btf.as_ref());
+    let host = args.attach.inspect_host();
     let plan = decide(&host, &args.attach)?;
     // Nobody's doings are wanted, only what is there.
     let config = doctor::config(&host, &args.attach, verbose);

@@ -63,7 +63,7 @@ async fn trace(args: LiveArgs, verbose: u8) -> Result<u8, Exit> {
         .copied()
         .map(select::watch)
         .collect::<anyhow::Result<Vec<_>>>()?;
-    let host = host::inspect(args.attach.btf.as_ref());
+    let host = args.attach.inspect_host();
     let mut config = doctor::config(&host, &args.attach, verbose);
     narrow(&mut config, &args.pid, &args.comm, &args.netns)?;
     config.by_pid |= !args.command.is_empty();

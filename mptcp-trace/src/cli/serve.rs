@@ -81,7 +81,7 @@ async fn serve(args: &ServeArgs, verbose: u8) -> Result<u8, Exit> {
         .await
         .with_context(|| format!("cannot listen on {}; see --listen", args.listen))?;
     let address = listener.local_addr().context("cannot tell the port")?;
-    let host = host::inspect(args.attach.btf.as_ref());
+    let host = args.attach.inspect_host();
     let mut tracing = doctor::config(&host, &args.attach, verbose);
     tracing.by_pid = false;
     let plan = decide(&host, &args.attach)?;

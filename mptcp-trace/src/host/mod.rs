@@ -90,6 +90,15 @@ pub struct HostSupport {
     pub pid_namespace: Option<PidNamespace>,
 }
 
+impl HostSupport {
+    /// Forgets a function of the kernel, as if it had been inlined or removed.
+    pub fn hide_function(&mut self, name: &str) {
+        self.symbols.hide(name);
+        self.btf_functions.retain(|known| known != name);
+        self.function_numbers.remove(name);
+    }
+}
+
 /// Looks at the host.
 ///
 /// Nothing in here fails: what cannot be found out is a fact of its own. `btf_file` replaces the kernel's

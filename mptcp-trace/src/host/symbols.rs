@@ -63,6 +63,13 @@ impl Symbols {
         }
     }
 
+    /// Forgets a function and its variants.
+    pub fn hide(&mut self, base: &str) {
+        if let Ok(found) = &mut self.found {
+            found.remove(base);
+        }
+    }
+
     /// A table made from names, for tests and fixtures.
     pub fn from_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
         let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -196,6 +203,17 @@ mod tests {
         }
         let hidden = among(&b"0000000000000000 d mptcp_pernet_id\n"[..]).unwrap();
         assert_eq!(hidden.pernet_id_at, None);
+    }
+
+    #[test]
+    fn a_hidden_function_is_gone_with_its_variants() {
+        let mut symbols = Symbols::from_names(["mptcp_dss_corruption.isra.0", "mptcp_getsockopt"]);
+        symbols.hide("mptcp_dss_corruption");
+        assert_eq!(symbols.find("mptcp_dss_corruption"), Ok(None));
+        assert_eq!(
+            symbols.find("mptcp_getsockopt"),
+            Ok(Some("mptcp_getsockopt"))
+        );
     }
 
     #[test]

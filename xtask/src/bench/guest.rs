@@ -85,7 +85,7 @@ fn one(fleet: &Fleet, series: &str, quick: bool) -> Result<Guest> {
                 broken.get_or_insert(why);
             }
         }
-        Said::Ended(_) | Said::Exit(_) => {}
+        Said::Ready | Said::Ended(_) | Said::Exit(_) => {}
     })?;
     if let Some(failure) = ended.failure() {
         bail!("{failure}");

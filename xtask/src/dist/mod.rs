@@ -24,6 +24,8 @@ use crate::{
     tally::Tally,
 };
 
+pub(crate) use check::NEEDS as CHECK_NEEDS;
+
 /// Builds a release: static program, .deb, .rpm, tarball, SBOM, SHA256SUMS.
 ///
 /// Into target/dist. The same source gives the same bytes: times are those of the last commit, or
@@ -116,10 +118,19 @@ pub(crate) fn step(places: &Places) -> Result<Tally> {
     check::verb(places, &release, false)
 }
 
+/// Builds the static program of the release.
+pub(crate) fn program(places: &Places) -> Result<PathBuf> {
+    build::program(places, &build_directory(&places.target.join("dist")))
+}
+
+fn build_directory(base: &Path) -> PathBuf {
+    base.join("build")
+}
+
 /// Makes the release below this directory.
 fn make(places: &Places, base: &Path) -> Result<Release> {
     let epoch = epoch(places)?;
-    let target = base.join("build");
+    let target = build_directory(base);
     let program = build::program(places, &target)?;
     let release = Release {
         version: env!("CARGO_PKG_VERSION").to_owned(),

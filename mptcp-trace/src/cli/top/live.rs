@@ -19,7 +19,7 @@ use crate::{
         live::{conclude, decide, narrow, refused, say},
         select,
     },
-    host::{self, netstat::boottime, privileges::Later},
+    host::{netstat::boottime, privileges::Later},
     observe::State,
     pipeline::{self, Ask, Signals, Stages, Stop, Until, run as run_pipeline},
     sink::{Format, Source},
@@ -52,7 +52,7 @@ async fn trace(args: &TopArgs, verbose: u8) -> Result<u8, Exit> {
     for pid in &args.whose.pid {
         select::watch(*pid)?;
     }
-    let host = host::inspect(args.attach.btf.as_ref());
+    let host = args.attach.inspect_host();
     let mut config = doctor::config(&host, &args.attach, verbose);
     let whose = &args.whose;
     narrow(&mut config, &whose.pid, &whose.comm, &whose.netns)?;

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// What looks at a release.
-const NEEDS: [Need; 9] = [
+pub(crate) const NEEDS: [Need; 9] = [
     Need {
         what: "man",
         package: "man-db",

@@ -1,0 +1,85 @@
+//! How much may run at the same time: a permit is about one processor.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+/// A number of permits. Whoever waits for more than one waits until that many are free at once.
+pub(crate) struct Permits {
+    free: Mutex<usize>,
+    given_back: Condvar,
+    all: usize,
+}
+
+/// Permits that somebody holds until this is dropped.
+pub(crate) struct Held<'a> {
+    permits: &'a Permits,
+    number: usize,
+}
+
+impl Permits {
+    /// So many.
+    pub(crate) fn new(all: usize) -> Self {
+        Self {
+            free: Mutex::new(all),
+            given_back: Condvar::new(),
+            all,
+        }
+    }
+
+    /// Waits for so many permits, at most all there are.
+    pub(crate) fn take(&self, number: usize) -> Held<'_> {
+        let number = number.min(self.all);
+        let mut free = self.free();
+        while *free < number {
+            free = self
+                .given_back
+                .wait(free)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        *free -= number;
+        Held {
+            permits: self,
+            number,
+        }
+    }
+
+    fn free(&self) -> MutexGuard<'_, usize> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        *self.permits.free() += self.number;
+        self.permits.given_back.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering},
+        thread,
+        time::Duration,
+    };
+
+    use super::*;
+
+    #[test]
+    fn no_more_run_than_there_are_permits_and_who_takes_all_is_alone() {
+        let permits = Permits::new(2);
+        let running = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for wanted in [1, 2, 1, 1, 5, 1] {
+                let (permits, running) = (&permits, &running);
+                scope.spawn(move || {
+                    let held = permits.take(wanted);
+                    let before = running.fetch_add(held.number, Ordering::SeqCst);
+                    assert!(before + held.number <= 2);
+                    thread::sleep(Duration::from_millis(5));
+                    running.fetch_sub(held.number, Ordering::SeqCst);
+                });
+            }
+        });
+        assert_eq!(*permits.free(), 2);
+    }
+}

@@ -1,0 +1,155 @@
+//! The shape of a kernel: everything about it that the tracer's plan depends on, as one short hash.
+//!
+//! Two kernels of one shape are traced by the same programs at the same places, which read the same offsets and compare
+//! with the same numbers. So all tests run on the first kernel of a shape, and a few on every other one. A function, a
+//! member or an enumerator that moved makes another shape.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+};
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+/// Hexadecimal digits of a shape's hash that are shown.
+const DIGITS: usize = 8;
+
+/// Which shape.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub(crate) struct ShapeId(pub(crate) String);
+
+/// A kernel and its shape.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Found {
+    /// Its `uname -r`.
+    pub(crate) kernel: String,
+    pub(crate) shape: ShapeId,
+    /// The rungs that the plan has there.
+    pub(crate) rungs: Vec<String>,
+    /// The first of its shape in this run: it gets every test.
+    pub(crate) is_first: bool,
+    /// Number of the shape in this run, in the order in which they were found.
+    pub(crate) number: usize,
+}
+
+/// The shapes of a run. Kernels are booted side by side.
+#[derive(Default)]
+pub(crate) struct Registry {
+    numbers: Mutex<BTreeMap<ShapeId, usize>>,
+}
+
+/// What `mptcp-trace doctor --json` says of the kernel's shape; none on a kernel that cannot be traced.
+///
+/// # Errors
+///
+/// Fails if that is no report of `doctor`, or none that knows shapes.
+pub(crate) fn of_report(report: &str) -> Result<Option<Shape>> {
+    let report: Value = serde_json::from_str(report).context("doctor's report is no JSON")?;
+    let shape = report
+        .get("shape")
+        .context("doctor's report says nothing of a shape")?;
+    let Some(probes) = shape.get("probes").and_then(Value::as_array) else {
+        return Ok(None);
+    };
+    let mut rungs: Vec<String> = Vec::new();
+    for rung in probes
+        .iter()
+        .filter_map(|probe| probe.get("rung")?.as_str())
+    {
+        if !rungs.iter().any(|known| known == rung) {
+            rungs.push(rung.to_owned());
+        }
+    }
+    // The map of serde_json is sorted by name: the same report gives the same bytes.
+    let bytes = serde_json::to_vec(shape).context("cannot write a shape")?;
+    let mut id: String = Sha256::digest(&bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    id.truncate(DIGITS);
+    Ok(Some(Shape {
+        id: ShapeId(id),
+        rungs,
+    }))
+}
+
+/// A shape, before it is known whether it was seen before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Shape {
+    pub(crate) id: ShapeId,
+    pub(crate) rungs: Vec<String>,
+}
+
+impl Registry {
+    /// Notes the shape of a kernel down. Whoever comes first with a shape tests all of it.
+    pub(crate) fn claim(&self, kernel: &str, shape: Shape) -> Found {
+        let mut numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = numbers.len();
+        let is_first = !numbers.contains_key(&shape.id);
+        let number = *numbers.entry(shape.id.clone()).or_insert(next);
+        Found {
+            kernel: kernel.to_owned(),
+            shape: shape.id,
+            rungs: shape.rungs,
+            is_first,
+            number,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(target: &str, offset: u32, number: u32) -> String {
+        format!(
+            r#"{{"works":true,"kernel":"6.12","shape":{{
+            "probes":[
+                {{"sensor":"query","rung":"fexit","program":"p","target":"fexit {target}"}},
+                {{"sensor":"query","rung":"tracepoint","program":"q","target":"t"}},
+                {{"sensor":"fallback","rung":"fexit","program":"r","target":"fexit g"}}],
+            "members":{{"sock.sk_protocol":{offset}}},"numbers":{{"MAPPING_DUMMY":{number}}}}}}}"#
+        )
+    }
+
+    #[test]
+    fn a_moved_function_member_or_enumerator_is_another_shape_and_nothing_else_is() {
+        let shape = |report: &str| of_report(report).unwrap().unwrap();
+        let one = shape(&report("f", 8, 3));
+        assert_eq!(one.rungs, ["fexit", "tracepoint"]);
+        assert_eq!(one.id.0.len(), DIGITS);
+        for other in [report("h", 8, 3), report("f", 16, 3), report("f", 8, 4)] {
+            assert_ne!(shape(&other).id, one.id, "{other}");
+        }
+        let later = report("f", 8, 3).replace("6.12", "6.13");
+        assert_eq!(shape(&later).id, one.id);
+    }
+
+    #[test]
+    fn a_kernel_without_a_plan_has_no_shape_and_no_report_is_an_error() {
+        assert_eq!(of_report(r#"{"shape":null}"#).unwrap(), None);
+        for broken in ["", "{}", "not json"] {
+            assert!(of_report(broken).is_err(), "{broken:?}");
+        }
+    }
+
+    #[test]
+    fn only_the_first_kernel_of_a_shape_gets_every_test() {
+        let registry = Registry::default();
+        let claim = |kernel: &str, id: &str| {
+            let shape = Shape {
+                id: ShapeId(id.to_owned()),
+                rungs: Vec::new(),
+            };
+            let found = registry.claim(kernel, shape);
+            (found.is_first, found.number)
+        };
+        assert_eq!(claim("6.1", "a"), (true, 0));
+        assert_eq!(claim("6.12", "b"), (true, 1));
+        assert_eq!(claim("6.13", "b"), (false, 1));
+        assert_eq!(claim("6.14", "c"), (true, 2));
+    }
+}

@@ -1,0 +1,110 @@
+//! A skip is a statement: it has a reason, and the reason must be a fact about a kernel or a machine that nothing can
+//! be installed for. Any other skip fails the run where root could have made the test possible.
+
+use serde::Serialize;
+
+/// Something that was not tried.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Skip {
+    /// The step or suite.
+    pub(crate) what: String,
+    pub(crate) why: String,
+    /// How many tests or cells it took away.
+    pub(crate) count: u32,
+}
+
+/// Parts of reasons that are facts, and why nothing can be done about them.
+const FACTS: [(&str, &str); 10] = [
+    ("this kernel", "what a kernel has is not ours to install"),
+    ("the kernel", "what a kernel has is not ours to install"),
+    ("the archive lists", "kernels leave Debian's archive"),
+    ("Debian has no kernel", "kernels leave Debian's archive"),
+    ("32-bit", "32-bit programs need an entry of the kernel"),
+    ("the clock cannot be set", "a container may not set it"),
+    ("questions a second", "a machine that is too slow, or busy"),
+    ("not told apart", "a limit that the sensor states"),
+    ("cannot be told", "a limit that the sensor states"),
+    (
+        "no python3 here",
+        "a virtual machine holds our own programs only",
+    ),
+];
+
+impl Skip {
+    /// The reason is a fact that nothing can be installed for.
+    pub(crate) fn is_fact(&self) -> bool {
+        FACTS.iter().any(|(part, _)| self.why.contains(part))
+    }
+}
+
+/// All of the same reason together, the largest first: a line each.
+pub(crate) fn table(skips: &[Skip]) -> String {
+    let mut reasons: Vec<(&str, u32, Vec<&str>)> = Vec::new();
+    for Skip { what, why, count } in skips {
+        match reasons.iter_mut().find(|(known, _, _)| known == why) {
+            Some((_, sum, places)) => {
+                *sum += count;
+                if !places.contains(&what.as_str()) {
+                    places.push(what);
+                }
+            }
+            None => reasons.push((why, *count, vec![what])),
+        }
+    }
+    reasons.sort_by_key(|(_, count, _)| std::cmp::Reverse(*count));
+    let mut text = String::new();
+    for (why, count, places) in reasons {
+        let others = match places.len() {
+            0 | 1 => String::new(),
+            more => format!(" and {} more", more - 1),
+        };
+        let first = places.first().copied().unwrap_or_default();
+        text.push_str(&format!("skipped {count:>4}: {why} ({first}{others})\n"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn skip(what: &str, why: &str, count: u32) -> Skip {
+        Skip {
+            what: what.to_owned(),
+            why: why.to_owned(),
+            count,
+        }
+    }
+
+    #[test]
+    fn what_can_be_installed_is_no_fact() {
+        for (why, is_fact) in [
+            ("this kernel has no net.mptcp.checksum_enabled", true),
+            (
+                "the archive lists linux-image-7.1 1, but not its modules",
+                true,
+            ),
+            (
+                "there is no Chromium; Debian: apt-get install chromium",
+                false,
+            ),
+            ("Python has no websocket-client", false),
+            ("cannot load the XDP program of the middlebox", false),
+        ] {
+            assert_eq!(skip("x", why, 1).is_fact(), is_fact, "{why}");
+        }
+    }
+
+    #[test]
+    fn skips_of_one_reason_are_one_line() {
+        let skips = [
+            skip("a", "this kernel is old", 2),
+            skip("b", "no clock", 4),
+            skip("c", "this kernel is old", 3),
+        ];
+        assert_eq!(
+            table(&skips),
+            "skipped    5: this kernel is old (a and 1 more)\nskipped    4: no clock (b)\n"
+        );
+    }
+}

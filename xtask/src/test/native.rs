@@ -1,0 +1,138 @@
+//! The suites of the lab on this machine's own kernel, as root.
+
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+
+use super::{Skip, Step, Summary};
+use crate::{
+    build::StaticPrograms,
+    command::{self, say},
+    fleet::JOB_TIME_MAX_S,
+    matrix::Report,
+    otlp,
+    places::Places,
+    result::SuiteResult,
+    shapes::RUNNING,
+    suite::{Suite, Task},
+    tally::Tally,
+};
+
+/// The one attach method that every kernel with MPTCP has.
+const EVERYWHERE: &str = "tracepoint";
+
+/// What runs while nothing else does: it asks as fast as both processors can.
+pub(super) fn alone(programs: &StaticPrograms, summary: &Summary) {
+    say("floods: on their own, since they take all processors");
+    suite(
+        programs,
+        &Task::on(Suite::Floods, EVERYWHERE).short(),
+        summary,
+    );
+}
+
+/// What runs beside virtual machines.
+pub(super) fn tasks(places: &Places, everything: bool) -> Vec<Task> {
+    let dashboard = places.root.join("contrib/grafana/mptcp-trace.json");
+    let python = otlp::python(places)
+        .inspect_err(|why| say(format_args!("{why:#}; going on without")))
+        .ok();
+    let played = |suite| match everything {
+        true => Task::new(suite, &[]),
+        false => Task::new(suite, &[]).alternating(0),
+    };
+    vec![
+        Task::new(Suite::Queries, &[]).flooded(),
+        played(Suite::Fallbacks),
+        played(Suite::Verdicts),
+        Task::on(Suite::Mix, EVERYWHERE),
+        Task::on(Suite::Reuse, EVERYWHERE),
+        Task::on(Suite::Pair, EVERYWHERE),
+        Task::on(Suite::Served, EVERYWHERE).drawn(&dashboard),
+        Task::on(Suite::Watched, EVERYWHERE),
+        Task::on(Suite::Exported, EVERYWHERE).judged(python.as_deref()),
+        Task::on(Suite::Churn, EVERYWHERE).short(),
+    ]
+}
+
+/// What one runs while working.
+pub(super) fn quick_tasks() -> Vec<Task> {
+    vec![
+        Task::on(Suite::Queries, EVERYWHERE),
+        Task::on(Suite::Fallbacks, EVERYWHERE).alternating(0),
+        Task::on(Suite::Verdicts, EVERYWHERE).alternating(0),
+    ]
+}
+
+/// Runs one and reports it.
+pub(super) fn suite(programs: &StaticPrograms, task: &Task, summary: &Summary) {
+    let result = on_running_kernel(programs, task);
+    result.show();
+    summary.suite(result);
+}
+
+/// Says that an ordinary user cannot run them.
+pub(super) fn skip(summary: &Summary) {
+    let why = "it needs root; type: sudo cargo xtask test";
+    let name = format!("suites on {RUNNING}");
+    summary.step(&name, || Ok(Step::skipped(&name, why)));
+}
+
+impl Step {
+    /// A step that was not tried.
+    pub(crate) fn skipped(what: &str, why: &str) -> Self {
+        say(format_args!("skipped: {why}"));
+        Self {
+            tally: Tally::one_skipped(),
+            skips: vec![Skip {
+                what: what.to_owned(),
+                why: why.to_owned(),
+                count: 1,
+            }],
+        }
+    }
+}
+
+/// Runs a suite here, as root.
+pub(crate) fn on_running_kernel(programs: &StaticPrograms, task: &Task) -> SuiteResult {
+    let started = Instant::now();
+    let mut result = SuiteResult::empty(RUNNING, task.suite);
+    say(format_args!(
+        "running {} on this machine's own kernel",
+        task.suite.name()
+    ));
+    if let Err(error) = fill(programs, task, &mut result.report) {
+        result.report.failures.push(format!("{error:#}"));
+    }
+    result.took = started.elapsed();
+    result
+}
+
+fn fill(programs: &StaticPrograms, task: &Task, report: &mut Report) -> Result<()> {
+    let path = |path: &Path| path.to_string_lossy().into_owned();
+    let argv = task.argv(
+        &path(&programs.lab),
+        &path(&programs.tracer),
+        programs.go.as_deref().map(path).as_deref(),
+    );
+    let (program, arguments) = argv.split_first().context("the task has no program")?;
+    // The limit is coreutils' own: a suite that hangs must not hang the tests.
+    let mut lab = Command::new("timeout");
+    lab.arg(Duration::from_secs(JOB_TIME_MAX_S).as_secs().to_string())
+        .arg(program)
+        .args(arguments);
+    let output = lab
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot start mptcp-lab")?;
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        report.read_line(line);
+    }
+    report.read_exit_code(i64::from(command::shell_code(output.status)));
+    Ok(())
+}
