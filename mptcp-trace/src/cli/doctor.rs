@@ -367,6 +367,7 @@ fn facts(host: &HostSupport) -> Vec<FactLine> {
         symbols: _,
         btf_functions: _,
         function_numbers: _,
+        architecture: _,
         layout: _,
         missing_members,
         raw_tracepoints: _,

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 use mptcp_trace_common::layout::{
-    ABSENT, BIT, KernelLayout, KernelNumbers, MemberSpec, NO_NUMBER, RENAMED,
+    ABSENT, Architecture, BIT, KernelLayout, KernelNumbers, MemberSpec, NO_NUMBER, RENAMED,
 };
 
 use self::raw::{Kind, Place, Types};
@@ -80,6 +80,8 @@ const NUMBERED: [&str; 2] = ["mapping_status", "skb_ext_id"];
 /// What the type information says.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BtfFacts {
+    /// Which architecture's member names were looked up.
+    pub architecture: Architecture,
     /// Offsets of the members that the probes read.
     pub layout: KernelLayout,
     /// Members that are missing or of another width, with the reason.
@@ -103,6 +105,7 @@ pub struct BtfFacts {
 impl Default for BtfFacts {
     fn default() -> Self {
         Self {
+            architecture: Architecture::NATIVE,
             layout: KernelLayout::EMPTY,
             missing: Vec::new(),
             functions: Vec::new(),
@@ -161,22 +164,32 @@ pub fn function_numbers() -> BTreeMap<&'static str, u32> {
     }
 }
 
-/// Resolves what the probes need in a BTF blob.
+/// Resolves what the probes need in a BTF blob of the running kernel's architecture.
 ///
 /// # Errors
 ///
 /// Fails if the bytes are not BTF.
 pub fn parse(bytes: Vec<u8>) -> anyhow::Result<BtfFacts> {
+    parse_for(Architecture::NATIVE, bytes)
+}
+
+/// Resolves what the probes need in a BTF blob of a kernel for `architecture`.
+///
+/// # Errors
+///
+/// Fails if the bytes are not BTF.
+pub fn parse_for(architecture: Architecture, bytes: Vec<u8>) -> anyhow::Result<BtfFacts> {
     let types = Types::new(bytes)?;
     let index = Index::new(&types);
     ensure!(
         index.structs.contains_key(&b"task_struct"[..]),
         "it has no struct task_struct"
     );
+    let members = KernelLayout::members(architecture);
     let mut offsets = [ABSENT; KernelLayout::MEMBERS.len()];
     let mut missing = Vec::new();
-    for (slot, member) in offsets.iter_mut().zip(KernelLayout::MEMBERS) {
-        match index.resolve(member) {
+    for (slot, member) in offsets.iter_mut().zip(members) {
+        match index.resolve(&member) {
             Ok(offset) => *slot = offset,
             Err(why) => missing.push((member.path.to_owned(), format!("{why:#}"))),
         }
@@ -184,6 +197,7 @@ pub fn parse(bytes: Vec<u8>) -> anyhow::Result<BtfFacts> {
     let layout = KernelLayout::from_offsets(&offsets);
     missing.retain(|(path, _)| !has_other_name(&layout, path));
     Ok(BtfFacts {
+        architecture,
         layout,
         missing,
         functions: FUNCTIONS
