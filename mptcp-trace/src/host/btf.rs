@@ -88,7 +88,7 @@ pub struct BtfFacts {
     pub missing: Vec<(String, String)>,
     /// Which of the functions that we ask for are described.
     pub functions: Vec<String>,
-    /// Is there a `struct mptcp_sock`?
+    /// Is there a `struct mptcp_subflow_context`? Kernels without MPTCP have a `struct mptcp_sock` too, an empty one.
     pub has_mptcp: bool,
     /// The tracepoints that the probes ask for, as far as they are there.
     pub tracepoints: Vec<String>,
@@ -209,7 +209,7 @@ pub fn parse_for(architecture: Architecture, bytes: Vec<u8>) -> anyhow::Result<B
         cause_is_told: index.has_parameter("__mptcp_try_fallback", "fb_mib"),
         counters: index.counters.clone(),
         numbers: index.numbers,
-        has_mptcp: index.structs.contains_key(&b"mptcp_sock"[..]),
+        has_mptcp: index.structs.contains_key(&b"mptcp_subflow_context"[..]),
         function_numbers: index.numbered_functions(),
     })
 }
@@ -382,7 +382,7 @@ impl Wanted {
         let members = KernelLayout::MEMBERS.iter();
         let structs = members
             .filter_map(|member| member.path.split('.').next())
-            .chain(["mptcp_sock", "task_struct"]);
+            .chain(["mptcp_subflow_context", "task_struct"]);
         Self {
             structs: Names::new(structs),
             functions: Names::new(FUNCTIONS.into_iter().chain(NUMBERED_TOO)),

@@ -199,7 +199,7 @@ fn mptcp(symbols: &Symbols, btf: &Fact, facts: &BtfFacts) -> Fact {
         Err(why) => match btf {
             Fact::Yes => Fact::from_bool(
                 facts.has_mptcp,
-                "the kernel's type information has no struct mptcp_sock (CONFIG_MPTCP)",
+                "the kernel's type information has no struct mptcp_subflow_context (CONFIG_MPTCP)",
             ),
             Fact::No(_) | Fact::Unknown(_) => Fact::Unknown(why.to_owned()),
         },
