@@ -14,7 +14,7 @@ use mptcp_trace_common::layout::{
     ABSENT, Architecture, BIT, KernelLayout, KernelNumbers, MemberSpec, NO_NUMBER, RENAMED,
 };
 
-use self::raw::{Kind, Place, Types};
+use self::raw::{Kind, Place, Types, small::small};
 
 /// The running kernel's own description.
 pub const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -22,8 +22,8 @@ pub const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 /// No kernel's types take a quarter of that, bytes.
 const FILE_BYTES_MAX: u64 = 128 * 1024 * 1024;
 
-/// Functions whose description decides about a rung.
-const FUNCTIONS: [&str; 21] = [
+/// Functions whose description decides about a rung, or says what attaching will find out.
+const FUNCTIONS: [&str; 22] = [
     "__sock_create",
     "mptcp_getsockopt",
     "tcp_getsockopt",
@@ -45,7 +45,12 @@ const FUNCTIONS: [&str; 21] = [
     "mptcp_stream_accept",
     "mptcp_sendmsg",
     "mptcp_recvmsg",
+    DIRECT_CALLS,
 ];
+
+/// Present where trampolines can be attached to functions that ftrace patches
+/// (`CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS`). The plan does not use it: the tests check with it what they assume.
+const DIRECT_CALLS: &str = "register_ftrace_direct";
 
 /// More functions of which the number is wanted: the one that stands for going through the files of all tasks, and those
 /// on which `doctor` hangs probes that must see nothing.
@@ -214,6 +219,18 @@ pub fn parse_for(architecture: Architecture, bytes: Vec<u8>) -> anyhow::Result<B
     })
 }
 
+/// Reduces a BTF blob to the types that [`parse_for`] looks up, for every architecture: it returns the same facts for
+/// both blobs, except for the numbers of functions.
+///
+/// # Errors
+///
+/// Fails if the bytes are not the BTF of a kernel.
+pub fn reduce(bytes: Vec<u8>) -> anyhow::Result<Vec<u8>> {
+    let types = Types::new(bytes)?;
+    let wanted = Wanted::new();
+    small(&types, |kind, name| wanted.wants(kind, name))
+}
+
 /// The types by kind and name: one name can be a structure, a function and a typedef at once.
 struct Index<'a> {
     types: &'a Types,
@@ -379,6 +396,7 @@ impl Names {
 
 impl Wanted {
     fn new() -> Self {
+        // All architectures read the same structures, with other members.
         let members = KernelLayout::MEMBERS.iter();
         let structs = members
             .filter_map(|member| member.path.split('.').next())
@@ -388,6 +406,33 @@ impl Wanted {
             functions: Names::new(FUNCTIONS.into_iter().chain(NUMBERED_TOO)),
             tracepoints: Names::new(TRACEPOINTS),
             typed: Names::new(TYPED),
+        }
+    }
+
+    /// True for a type that is looked at by its name.
+    fn wants(&self, kind: Kind, name: &[u8]) -> bool {
+        match kind {
+            Kind::Struct => self.structs.get(name).is_some(),
+            Kind::Func => self.functions.get(name).is_some(),
+            Kind::Typedef => {
+                let tracepoint = name.strip_prefix(b"btf_trace_");
+                self.typed.get(name).is_some()
+                    || tracepoint.is_some_and(|it| self.tracepoints.get(it).is_some())
+            }
+            Kind::Enum => {
+                let mut enumerations = [COUNTERS].into_iter().chain(NUMBERED);
+                enumerations.any(|known| known.as_bytes() == name)
+            }
+            // The width of a pointer.
+            Kind::Int => name == b"long unsigned int",
+            Kind::Ptr
+            | Kind::Array
+            | Kind::Union
+            | Kind::Enum64
+            | Kind::Float
+            | Kind::FuncProto
+            | Kind::Qualifier
+            | Kind::Other => false,
         }
     }
 }
