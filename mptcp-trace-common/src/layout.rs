@@ -13,40 +13,68 @@ pub const SYSCALL_OF_32_BITS: u32 = 2;
 /// [`MemberSpec::width`] of what is one bit or a `bool`: its offset is counted in bits.
 pub const BIT: u8 = 0;
 
-/// Where an architecture keeps what a system call was called with.
-#[cfg(not(target_arch = "aarch64"))]
-mod regs {
-    pub(super) const NUMBER: (&str, u8) = ("pt_regs.orig_ax", 8);
-    pub(super) const ARGUMENTS: [&str; 5] = [
-        "pt_regs.di",
-        "pt_regs.si",
-        "pt_regs.dx",
-        "pt_regs.r10",
-        "pt_regs.r8",
-    ];
+/// The architecture that a kernel is built for. Its name for a member differs where registers are read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Architecture {
+    /// x86-64.
+    X86_64,
+    /// 64-bit ARM, `arm64` to the kernel.
+    Aarch64,
 }
 
-/// Where an architecture keeps what a system call was called with.
-#[cfg(target_arch = "aarch64")]
-mod regs {
-    pub(super) const NUMBER: (&str, u8) = ("pt_regs.syscallno", 4);
-    pub(super) const ARGUMENTS: [&str; 5] = [
-        "pt_regs.orig_x0",
-        "pt_regs.regs[1]",
-        "pt_regs.regs[2]",
-        "pt_regs.regs[3]",
-        "pt_regs.regs[4]",
-    ];
+impl Architecture {
+    /// The one that this code is compiled for, and with it the running kernel's.
+    pub const NATIVE: Self = if cfg!(target_arch = "aarch64") {
+        Self::Aarch64
+    } else {
+        Self::X86_64
+    };
+
+    /// Where the kernel saves the registers of a system call.
+    const fn registers(self) -> Registers {
+        match self {
+            Self::X86_64 => Registers {
+                number: ("pt_regs.orig_ax", 8),
+                arguments: [
+                    "pt_regs.di",
+                    "pt_regs.si",
+                    "pt_regs.dx",
+                    "pt_regs.r10",
+                    "pt_regs.r8",
+                ],
+            },
+            Self::Aarch64 => Registers {
+                number: ("pt_regs.syscallno", 4),
+                arguments: [
+                    "pt_regs.orig_x0",
+                    "pt_regs.regs[1]",
+                    "pt_regs.regs[2]",
+                    "pt_regs.regs[3]",
+                    "pt_regs.regs[4]",
+                ],
+            },
+        }
+    }
+}
+
+/// The members of `struct pt_regs` that a system call is read from.
+struct Registers {
+    /// Path and width of the number of the call.
+    number: (&'static str, u8),
+    /// Paths of the first five arguments.
+    arguments: [&'static str; 5],
 }
 
 macro_rules! kernel_layout {
-    ($($(#[$doc:meta])* $field:ident: $path:expr, $width:expr;)*) => {
+    ($regs:ident; $($(#[$doc:meta])* $field:ident: $path:expr, $width:expr;)*) => {
         /// Offsets of kernel structure members, in bytes (of single bits: in bits), [`ABSENT`] where there is none.
         #[repr(C)]
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         pub struct KernelLayout {
             $($(#[$doc])* pub $field: u16,)*
         }
+
+        const MEMBER_COUNT: usize = [$(stringify!($field)),*].len();
 
         /// One member to be resolved.
         #[derive(Clone, Copy, Debug)]
@@ -61,10 +89,15 @@ macro_rules! kernel_layout {
         }
 
         impl KernelLayout {
-            /// Every member, in the order of the fields.
-            pub const MEMBERS: &'static [MemberSpec] = &[
-                $(MemberSpec { field: stringify!($field), path: $path, width: $width },)*
-            ];
+            /// Every member, in the order of the fields, as the running kernel's architecture names it.
+            pub const MEMBERS: &'static [MemberSpec] = &Self::members(Architecture::NATIVE);
+
+            /// Every member, in the order of the fields, as an architecture names it.
+            #[must_use]
+            pub const fn members(architecture: Architecture) -> [MemberSpec; MEMBER_COUNT] {
+                let $regs = architecture.registers();
+                [$(MemberSpec { field: stringify!($field), path: $path, width: $width },)*]
+            }
 
             /// A layout in which everything is absent.
             pub const EMPTY: Self = Self { $($field: ABSENT,)* };
@@ -96,6 +129,7 @@ macro_rules! kernel_layout {
 }
 
 kernel_layout! {
+    registers;
     /// Address family of a socket.
     sock_family: "sock_common.skc_family", 2;
     /// State of a socket.
@@ -229,17 +263,17 @@ kernel_layout! {
     /// How the current system call came in ([`SYSCALL_OF_32_BITS`]); only x86 has it, and only x86 needs it.
     task_syscall_status: "task_struct.thread_info.status", 4;
     /// Number of a system call.
-    regs_number: regs::NUMBER.0, regs::NUMBER.1;
+    regs_number: registers.number.0, registers.number.1;
     /// What it was called with: first argument.
-    regs_argument_0: regs::ARGUMENTS[0], 8;
+    regs_argument_0: registers.arguments[0], 8;
     /// Second argument.
-    regs_argument_1: regs::ARGUMENTS[1], 8;
+    regs_argument_1: registers.arguments[1], 8;
     /// Third argument.
-    regs_argument_2: regs::ARGUMENTS[2], 8;
+    regs_argument_2: registers.arguments[2], 8;
     /// Fourth argument.
-    regs_argument_3: regs::ARGUMENTS[3], 8;
+    regs_argument_3: registers.arguments[3], 8;
     /// Fifth argument.
-    regs_argument_4: regs::ARGUMENTS[4], 8;
+    regs_argument_4: registers.arguments[4], 8;
 }
 
 /// Members that some kernels have under the one name, some under the other.

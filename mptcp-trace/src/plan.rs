@@ -535,7 +535,8 @@ const REGISTER_MEMBERS: &[&str] = &[
 ];
 
 fn require(host: &HostSupport, fields: &[&str]) -> Result<(), String> {
-    for (member, offset) in KernelLayout::MEMBERS.iter().zip(host.layout.offsets()) {
+    let members = KernelLayout::members(host.architecture);
+    for (member, offset) in members.iter().zip(host.layout.offsets()) {
         if fields.contains(&member.field) && offset == ABSENT {
             let why = reason(host, member.path);
             return Err(format!(

@@ -6,7 +6,8 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::{
-    bench, bpf, build, captures, check, dist, fuzz, picture, play, report, run, sol_tcp, test, vm,
+    bench, bpf, btf, build, captures, check, dist, fuzz, picture, play, report, run, sol_tcp, test,
+    vm,
 };
 
 /// Chores of mptcp-trace: build, run, check, test, boot kernels.
@@ -32,6 +33,7 @@ enum Verb {
     Bench(bench::Args),
     Dist(dist::Args),
     Captures(captures::Args),
+    Btf(btf::Args),
     Kernel(sol_tcp::Args),
 }
 
@@ -51,6 +53,7 @@ pub(crate) fn dispatch() -> Result<ExitCode> {
         Verb::Bench(args) => bench::verb(&args),
         Verb::Dist(args) => dist::verb(&args),
         Verb::Captures(args) => captures::verb(&args),
+        Verb::Btf(args) => btf::verb(&args),
         Verb::Kernel(args) => sol_tcp::verb(&args),
     }
 }

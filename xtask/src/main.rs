@@ -3,6 +3,7 @@
 mod apt;
 mod bench;
 mod bpf;
+mod btf;
 mod build;
 mod captures;
 mod check;

@@ -198,7 +198,9 @@ impl Shape {
         };
         let query = plan.query.rungs.iter();
         let fallback = plan.fallback.rungs.iter();
-        let members = KernelLayout::MEMBERS.iter().zip(host.layout.offsets());
+        let members = KernelLayout::members(host.architecture)
+            .iter()
+            .zip(host.layout.offsets());
         let numbers = KernelNumbers::NAMES
             .into_iter()
             .zip(host.numbers.to_bytes());
@@ -436,6 +438,7 @@ fn facts(host: &HostSupport) -> Vec<FactLine> {
         symbols: _,
         btf_functions: _,
         function_numbers: _,
+        architecture: _,
         layout: _,
         missing_members,
         raw_tracepoints: _,

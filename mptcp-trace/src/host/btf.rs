@@ -11,10 +11,10 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 use mptcp_trace_common::layout::{
-    ABSENT, BIT, KernelLayout, KernelNumbers, MemberSpec, NO_NUMBER, RENAMED,
+    ABSENT, Architecture, BIT, KernelLayout, KernelNumbers, MemberSpec, NO_NUMBER, RENAMED,
 };
 
-use self::raw::{Kind, Place, Types};
+use self::raw::{Kind, Place, Types, small::small};
 
 /// The running kernel's own description.
 pub const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -22,8 +22,8 @@ pub const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 /// No kernel's types take a quarter of that, bytes.
 const FILE_BYTES_MAX: u64 = 128 * 1024 * 1024;
 
-/// Functions whose description decides about a rung.
-const FUNCTIONS: [&str; 21] = [
+/// Functions whose description decides about a rung, or says what attaching will find out.
+const FUNCTIONS: [&str; 22] = [
     "__sock_create",
     "mptcp_getsockopt",
     "tcp_getsockopt",
@@ -45,7 +45,12 @@ const FUNCTIONS: [&str; 21] = [
     "mptcp_stream_accept",
     "mptcp_sendmsg",
     "mptcp_recvmsg",
+    DIRECT_CALLS,
 ];
+
+/// Present where trampolines can be attached to functions that ftrace patches
+/// (`CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS`). The plan does not use it: the tests check with it what they assume.
+const DIRECT_CALLS: &str = "register_ftrace_direct";
 
 /// More functions of which the number is wanted: the one that stands for going through the files of all tasks, and those
 /// on which `doctor` hangs probes that must see nothing.
@@ -80,13 +85,15 @@ const NUMBERED: [&str; 2] = ["mapping_status", "skb_ext_id"];
 /// What the type information says.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BtfFacts {
+    /// Which architecture's member names were looked up.
+    pub architecture: Architecture,
     /// Offsets of the members that the probes read.
     pub layout: KernelLayout,
     /// Members that are missing or of another width, with the reason.
     pub missing: Vec<(String, String)>,
     /// Which of the functions that we ask for are described.
     pub functions: Vec<String>,
-    /// Is there a `struct mptcp_sock`?
+    /// Is there a `struct mptcp_subflow_context`? Kernels without MPTCP have a `struct mptcp_sock` too, an empty one.
     pub has_mptcp: bool,
     /// The tracepoints that the probes ask for, as far as they are there.
     pub tracepoints: Vec<String>,
@@ -103,6 +110,7 @@ pub struct BtfFacts {
 impl Default for BtfFacts {
     fn default() -> Self {
         Self {
+            architecture: Architecture::NATIVE,
             layout: KernelLayout::EMPTY,
             missing: Vec::new(),
             functions: Vec::new(),
@@ -161,22 +169,32 @@ pub fn function_numbers() -> BTreeMap<&'static str, u32> {
     }
 }
 
-/// Resolves what the probes need in a BTF blob.
+/// Resolves what the probes need in a BTF blob of the running kernel's architecture.
 ///
 /// # Errors
 ///
 /// Fails if the bytes are not BTF.
 pub fn parse(bytes: Vec<u8>) -> anyhow::Result<BtfFacts> {
+    parse_for(Architecture::NATIVE, bytes)
+}
+
+/// Resolves what the probes need in a BTF blob of a kernel for `architecture`.
+///
+/// # Errors
+///
+/// Fails if the bytes are not BTF.
+pub fn parse_for(architecture: Architecture, bytes: Vec<u8>) -> anyhow::Result<BtfFacts> {
     let types = Types::new(bytes)?;
     let index = Index::new(&types);
     ensure!(
         index.structs.contains_key(&b"task_struct"[..]),
         "it has no struct task_struct"
     );
+    let members = KernelLayout::members(architecture);
     let mut offsets = [ABSENT; KernelLayout::MEMBERS.len()];
     let mut missing = Vec::new();
-    for (slot, member) in offsets.iter_mut().zip(KernelLayout::MEMBERS) {
-        match index.resolve(member) {
+    for (slot, member) in offsets.iter_mut().zip(members) {
+        match index.resolve(&member) {
             Ok(offset) => *slot = offset,
             Err(why) => missing.push((member.path.to_owned(), format!("{why:#}"))),
         }
@@ -184,6 +202,7 @@ pub fn parse(bytes: Vec<u8>) -> anyhow::Result<BtfFacts> {
     let layout = KernelLayout::from_offsets(&offsets);
     missing.retain(|(path, _)| !has_other_name(&layout, path));
     Ok(BtfFacts {
+        architecture,
         layout,
         missing,
         functions: FUNCTIONS
@@ -195,9 +214,21 @@ pub fn parse(bytes: Vec<u8>) -> anyhow::Result<BtfFacts> {
         cause_is_told: index.has_parameter("__mptcp_try_fallback", "fb_mib"),
         counters: index.counters.clone(),
         numbers: index.numbers,
-        has_mptcp: index.structs.contains_key(&b"mptcp_sock"[..]),
+        has_mptcp: index.structs.contains_key(&b"mptcp_subflow_context"[..]),
         function_numbers: index.numbered_functions(),
     })
+}
+
+/// Reduces a BTF blob to the types that [`parse_for`] looks up, for every architecture: it returns the same facts for
+/// both blobs, except for the numbers of functions.
+///
+/// # Errors
+///
+/// Fails if the bytes are not the BTF of a kernel.
+pub fn reduce(bytes: Vec<u8>) -> anyhow::Result<Vec<u8>> {
+    let types = Types::new(bytes)?;
+    let wanted = Wanted::new();
+    small(&types, |kind, name| wanted.wants(kind, name))
 }
 
 /// The types by kind and name: one name can be a structure, a function and a typedef at once.
@@ -365,15 +396,43 @@ impl Names {
 
 impl Wanted {
     fn new() -> Self {
+        // All architectures read the same structures, with other members.
         let members = KernelLayout::MEMBERS.iter();
         let structs = members
             .filter_map(|member| member.path.split('.').next())
-            .chain(["mptcp_sock", "task_struct"]);
+            .chain(["mptcp_subflow_context", "task_struct"]);
         Self {
             structs: Names::new(structs),
             functions: Names::new(FUNCTIONS.into_iter().chain(NUMBERED_TOO)),
             tracepoints: Names::new(TRACEPOINTS),
             typed: Names::new(TYPED),
+        }
+    }
+
+    /// True for a type that is looked at by its name.
+    fn wants(&self, kind: Kind, name: &[u8]) -> bool {
+        match kind {
+            Kind::Struct => self.structs.get(name).is_some(),
+            Kind::Func => self.functions.get(name).is_some(),
+            Kind::Typedef => {
+                let tracepoint = name.strip_prefix(b"btf_trace_");
+                self.typed.get(name).is_some()
+                    || tracepoint.is_some_and(|it| self.tracepoints.get(it).is_some())
+            }
+            Kind::Enum => {
+                let mut enumerations = [COUNTERS].into_iter().chain(NUMBERED);
+                enumerations.any(|known| known.as_bytes() == name)
+            }
+            // The width of a pointer.
+            Kind::Int => name == b"long unsigned int",
+            Kind::Ptr
+            | Kind::Array
+            | Kind::Union
+            | Kind::Enum64
+            | Kind::Float
+            | Kind::FuncProto
+            | Kind::Qualifier
+            | Kind::Other => false,
         }
     }
 }

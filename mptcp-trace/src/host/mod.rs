@@ -8,7 +8,7 @@ pub mod system;
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use mptcp_trace_common::layout::{KernelLayout, KernelNumbers};
+use mptcp_trace_common::layout::{Architecture, KernelLayout, KernelNumbers};
 
 use self::{btf::BtfFacts, symbols::Symbols};
 
@@ -74,6 +74,8 @@ pub struct HostSupport {
     pub btf_functions: Vec<String>,
     /// Numbers of functions among the kernel's own types.
     pub function_numbers: BTreeMap<&'static str, u32>,
+    /// Which architecture's member names were looked up.
+    pub architecture: Architecture,
     /// Where the kernel keeps what the probes read.
     pub layout: KernelLayout,
     /// Members that could not be resolved, with the reason.
@@ -90,7 +92,70 @@ pub struct HostSupport {
     pub pid_namespace: Option<PidNamespace>,
 }
 
+/// What is found out in other ways than from symbols and types.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Surroundings {
+    /// [`HostSupport::kernel`].
+    pub kernel: String,
+    /// [`HostSupport::privileges`].
+    pub privileges: Fact,
+    /// [`HostSupport::own_btf`].
+    pub own_btf: Fact,
+    /// [`HostSupport::mptcp_enabled`].
+    pub mptcp_enabled: Fact,
+    /// [`HostSupport::option`].
+    pub option: Fact,
+    /// [`HostSupport::kprobes`].
+    pub kprobes: Fact,
+    /// [`HostSupport::pid_namespace`].
+    pub pid_namespace: Option<PidNamespace>,
+}
+
 impl HostSupport {
+    /// Puts together what was found out about a kernel, running or not. `types` is an error where there is no type
+    /// information.
+    #[must_use]
+    pub fn new(
+        surroundings: Surroundings,
+        symbols: Symbols,
+        types: anyhow::Result<BtfFacts>,
+    ) -> Self {
+        let Surroundings {
+            kernel,
+            privileges,
+            own_btf,
+            mptcp_enabled,
+            option,
+            kprobes,
+            pid_namespace,
+        } = surroundings;
+        let (btf, facts) = match types {
+            Ok(facts) => (Fact::Yes, facts),
+            Err(why) => (Fact::No(format!("{why:#}")), BtfFacts::default()),
+        };
+        Self {
+            kernel,
+            privileges,
+            mptcp: mptcp(&symbols, &btf, &facts),
+            mptcp_enabled,
+            option,
+            kprobes,
+            btf,
+            own_btf,
+            symbols,
+            btf_functions: facts.functions,
+            function_numbers: facts.function_numbers,
+            architecture: facts.architecture,
+            layout: facts.layout,
+            missing_members: facts.missing,
+            raw_tracepoints: facts.tracepoints,
+            cause_is_told: facts.cause_is_told,
+            counters: facts.counters,
+            numbers: facts.numbers,
+            pid_namespace,
+        }
+    }
+
     /// Forgets a function of the kernel, as if it had been inlined or removed.
     pub fn hide_function(&mut self, name: &str) {
         self.symbols.hide(name);
@@ -116,31 +181,21 @@ pub fn inspect(btf_file: Option<&PathBuf>) -> HostSupport {
         });
         (symbols, (btf, numbers))
     });
-    let (btf, facts) = match btf {
-        Ok(facts) => (Fact::Yes, facts),
-        Err(why) => (Fact::No(format!("{why:#}")), BtfFacts::default()),
-    };
-    HostSupport {
+    let surroundings = Surroundings {
         kernel: system::kernel_release(),
         privileges: privileges::may_trace(),
-        mptcp: mptcp(&symbols, &btf, &facts),
+        own_btf,
         mptcp_enabled: system::mptcp_enabled(),
         option: system::option_known(),
         kprobes: system::kprobes(),
-        btf,
-        own_btf,
-        symbols,
-        btf_functions: facts.functions,
-        // Another file has other numbers, whatever it says of members.
-        function_numbers: numbers.unwrap_or(facts.function_numbers),
-        layout: facts.layout,
-        missing_members: facts.missing,
-        raw_tracepoints: facts.tracepoints,
-        cause_is_told: facts.cause_is_told,
-        counters: facts.counters,
-        numbers: facts.numbers,
         pid_namespace: system::pid_namespace(),
+    };
+    let mut host = HostSupport::new(surroundings, symbols, btf);
+    // Another file has other numbers, whatever it says of members.
+    if let Some(numbers) = numbers {
+        host.function_numbers = numbers;
     }
+    host
 }
 
 /// The kernel's symbols know best; its types are the second witness.
@@ -151,7 +206,7 @@ fn mptcp(symbols: &Symbols, btf: &Fact, facts: &BtfFacts) -> Fact {
         Err(why) => match btf {
             Fact::Yes => Fact::from_bool(
                 facts.has_mptcp,
-                "the kernel's type information has no struct mptcp_sock (CONFIG_MPTCP)",
+                "the kernel's type information has no struct mptcp_subflow_context (CONFIG_MPTCP)",
             ),
             Fact::No(_) | Fact::Unknown(_) => Fact::Unknown(why.to_owned()),
         },

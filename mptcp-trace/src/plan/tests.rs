@@ -1,6 +1,6 @@
 //! Kernel shapes -> plans, compared as text.
 
-use mptcp_trace_common::layout::KernelNumbers;
+use mptcp_trace_common::layout::{Architecture, KernelNumbers};
 
 use super::*;
 use crate::host::symbols::Symbols;
@@ -33,6 +33,7 @@ fn whole() -> HostSupport {
             "__sock_create".into(),
         ],
         function_numbers: std::collections::BTreeMap::new(),
+        architecture: Architecture::NATIVE,
         layout: KernelLayout::from_offsets(&offsets),
         missing_members: Vec::new(),
         raw_tracepoints: [

@@ -4,6 +4,8 @@
 //! What the bytes say is believed only as far as they go: every read is checked, and every walk has a limit, so
 //! that a file that was cut off or made up is an error and nothing worse.
 
+pub(super) mod small;
+
 use std::{ffi::CStr, ops::Range};
 
 use anyhow::{Context as _, bail, ensure};
@@ -78,8 +80,8 @@ impl Kind {
 pub(super) struct Type<'a> {
     pub(super) kind: Kind,
     name: u32,
-    /// The flag beside the kind: members may be bit fields.
-    flag: bool,
+    /// Kind, count and flag, as they stand there.
+    info: u32,
     /// Its size, or the type that it leads to.
     pub(super) size_or_type: u32,
     /// What follows: members, parameters, values.
@@ -203,7 +205,7 @@ impl Types {
         }
         let one = |value: &[u8]| {
             let number = word(value, 4)?;
-            let number = match of.flag {
+            let number = match of.flag() {
                 true => number.cast_signed(),
                 false => i32::try_from(number).ok()?,
             };
@@ -267,12 +269,12 @@ impl Types {
                 // Bits without a name lead nowhere.
                 let inner = self.member(number, name, depth, steps).ok().flatten();
                 if let Some((number, place)) = inner {
-                    let outer = member_place(offset, structure.flag)?;
+                    let outer = member_place(offset, structure.flag())?;
                     let place = outer.plus(place).context("its offset is too large")?;
                     return Ok(Some((number, place)));
                 }
             } else if self.string(its_name) == name {
-                return Ok(Some((number, member_place(offset, structure.flag)?)));
+                return Ok(Some((number, member_place(offset, structure.flag())?)));
             }
         }
         Ok(None)
@@ -348,6 +350,11 @@ impl Types {
 }
 
 impl Type<'_> {
+    /// The flag beside the kind: members may be bit fields, values may be negative.
+    fn flag(&self) -> bool {
+        self.info >> 31 == 1
+    }
+
     /// Type and number of an array's elements.
     fn elements(&self) -> Option<(u32, u32)> {
         Some((word(self.rest, 0)?, word(self.rest, 8)?))
@@ -367,7 +374,7 @@ fn read(bytes: &[u8], at: usize) -> Option<Type<'_>> {
     Some(Type {
         kind,
         name: word(head, 0)?,
-        flag: info >> 31 == 1,
+        info,
         size_or_type: word(head, 8)?,
         rest: rest.get(..length)?,
     })

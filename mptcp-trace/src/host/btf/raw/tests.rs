@@ -4,7 +4,7 @@ use super::*;
 
 /// A blob of types as they are told, for cases that no compiler makes.
 #[derive(Default)]
-struct Made {
+pub(super) struct Made {
     types: Vec<u8>,
     strings: Vec<u8>,
 }
@@ -57,7 +57,7 @@ impl Made {
         }
     }
 
-    fn bytes(&self) -> Vec<u8> {
+    pub(super) fn bytes(&self) -> Vec<u8> {
         let length = |section: &[u8]| u32::try_from(section.len()).unwrap();
         let (types, strings) = (length(&self.types), length(&self.strings));
         let mut bytes = vec![0x9f, 0xeb, 1, 0];
@@ -71,13 +71,13 @@ impl Made {
         bytes
     }
 
-    fn types(&self) -> Types {
+    pub(super) fn types(&self) -> Types {
         Types::new(self.bytes()).unwrap()
     }
 }
 
 /// What is in `struct outer`, number 5.
-fn made() -> Made {
+pub(super) fn made() -> Made {
     let mut made = Made::new();
     made.int("long unsigned int", 8);
     made.int("unsigned char", 1);
