@@ -198,9 +198,8 @@ impl Shape {
         };
         let query = plan.query.rungs.iter();
         let fallback = plan.fallback.rungs.iter();
-        let members = KernelLayout::members(host.architecture)
-            .iter()
-            .zip(host.layout.offsets());
+        let members = KernelLayout::members(host.architecture);
+        let members = members.iter().zip(host.layout.offsets());
         let numbers = KernelNumbers::NAMES
             .into_iter()
             .zip(host.numbers.to_bytes());
