@@ -41,7 +41,10 @@ fn under_tracer(arguments: &[&str], mode: &str) -> Option<(bool, Vec<Cell>)> {
         .lines()
         .filter_map(|line| match serde_json::from_str(line).unwrap() {
             MatrixLine::Cell(cell) => Some(cell),
-            MatrixLine::Host { .. } | MatrixLine::Flood(_) | MatrixLine::Summary { .. } => None,
+            MatrixLine::Host { .. }
+            | MatrixLine::Flood(_)
+            | MatrixLine::Phase(_)
+            | MatrixLine::Summary { .. } => None,
         })
         .collect();
     if cells

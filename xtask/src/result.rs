@@ -16,7 +16,7 @@ use crate::{
 /// What one suite gave on one kernel.
 pub(crate) struct SuiteResult {
     series: String,
-    suite: Suite,
+    pub(crate) suite: Suite,
     pub(crate) report: Report,
     pub(crate) took: Duration,
 }

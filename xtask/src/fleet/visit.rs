@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 
 use super::{Fleet, Job};
 use crate::{
+    command::say,
     matrix::Report,
     qemu::{Ended, Said},
     result::SuiteResult,
@@ -169,6 +170,9 @@ impl<'a> Visit<'a> {
             (Said::Ended(code), State::Booting | State::Tasks) => {
                 if let Some(result) = self.results.get_mut(self.codes.len()) {
                     result.took = self.since.elapsed();
+                    let (release, suite) = (&self.release, result.suite.name());
+                    let seconds = result.took.as_secs();
+                    say(format_args!("{release}: {suite} took {seconds} s"));
                 }
                 self.codes.push(*code);
                 self.next_task()

@@ -17,9 +17,10 @@ use crate::{
     command::{is_root, say},
     dist, docs_table,
     fleet::{self, Fleet, JOB_TIME_MAX_S, Work},
-    host_packages,
+    host_packages, otlp,
     permits::Permits,
     places::Places,
+    provision::CARGO_DEB,
     report, shapes,
     skips::Skip,
     tally::Tally,
@@ -108,15 +109,16 @@ fn whole(places: &Places, args: &Args, summary: &Summary) {
             if programs.set(built).is_err() {
                 say("the static programs were built twice");
             }
-            summary.step("committed BPF objects", || {
-                bpf::check(places)?;
-                Ok(Tally::of(true))
-            });
         });
         let built = summary.timed("cargo test", "build", || crates::build(places));
         if let Err(error) = built {
             summary.step::<Tally>("building the tests", || Err(error));
         }
+        // Here, since the other programs take longer to link.
+        summary.step("committed BPF objects", || {
+            bpf::check(places)?;
+            Ok(Tally::of(true))
+        });
     });
     let programs = match programs.into_inner() {
         Some(Ok(programs)) => Some(programs),
@@ -148,6 +150,9 @@ fn provide(places: &Places, series: &[String], summary: &Summary) {
         if let Err(error) = summary.timed("packages", "fetch", provided) {
             say(format_args!("{error:#}; going on without"));
         }
+        // What packs a .deb, and what reads OTLP: whoever needs them says what is missing.
+        let _later = summary.timed("cargo-deb", "build", || CARGO_DEB.provide(places));
+        let _later = summary.timed("the schema of OTLP", "fetch", || otlp::python(places));
     }
     for series in series {
         let fetched = || fleet::provide_kernel(places, series);
