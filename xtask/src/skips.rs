@@ -15,19 +15,16 @@ pub(crate) struct Skip {
 
 /// Parts of reasons that are facts, and why nothing can be done about them.
 const FACTS: [(&str, &str); 10] = [
-    ("this kernel", "what a kernel has is not ours to install"),
-    ("the kernel", "what a kernel has is not ours to install"),
+    ("this kernel", "nothing can be installed into a kernel"),
     ("the archive lists", "kernels leave Debian's archive"),
     ("Debian has no kernel", "kernels leave Debian's archive"),
     ("32-bit", "32-bit programs need an entry of the kernel"),
     ("the clock cannot be set", "a container may not set it"),
     ("questions a second", "a machine that is too slow, or busy"),
-    ("not told apart", "a limit that the sensor states"),
-    ("cannot be told", "a limit that the sensor states"),
-    (
-        "no python3 here",
-        "a virtual machine holds our own programs only",
-    ),
+    ("is seen, but not whether", "a limit that the sensor states"),
+    ("others on this machine were at it", "what others do cannot be told from what was lost"),
+    ("others flood this host", "what others do fills the queue"),
+    ("there is no python3 here", "a virtual machine holds our own programs only"),
 ];
 
 impl Skip {
