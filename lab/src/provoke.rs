@@ -10,6 +10,7 @@ use crate::{
     net::Family,
     recipes::{Cleared, FALLBACK_COUNTERS, Means, NotHere, RECIPES, Recipe, Stage},
     report::write_line,
+    sys,
 };
 
 /// What to play.
@@ -113,6 +114,7 @@ pub fn play(recipe: &Recipe, family: Family, means: Means) -> (Played, Option<Cl
         recipe: recipe.name.into(),
         family,
         namespaces: Namespaces { near: 0, far: 0 },
+        since_ns: sys::boottime_ns(),
         cast: BTreeMap::new(),
         wanted: Vec::new(),
         moved: BTreeMap::new(),

@@ -1,6 +1,7 @@
 //! A tracer that runs beside what is traced: started, waited for, told to end, read.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -10,7 +11,7 @@ use std::{
 use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{matrix::Scratch, traced::TracedLine};
+use crate::{matrix::Scratch, netns, traced::TracedLine};
 
 /// Which tracer is tried, and how.
 #[derive(clap::Args, Debug)]
@@ -52,6 +53,8 @@ pub(crate) struct Tracer {
     child: Child,
     output: Scratch,
     stderr: Scratch,
+    /// Network namespaces that existed before it was started.
+    namespaces: BTreeSet<u64>,
 }
 
 /// What became of a start.
@@ -84,6 +87,7 @@ impl Tracer {
         drop(Scratch::new("ready"));
         let said = File::create(&stderr.0)
             .with_context(|| format!("cannot write to {}", stderr.0.display()))?;
+        let namespaces = netns::of_processes()?;
         let child = Command::new(tracer)
             .args(["live", "--attach", rung, "--json", "--output"])
             .arg(&output.0)
@@ -99,6 +103,7 @@ impl Tracer {
             child,
             output,
             stderr,
+            namespaces,
         };
         let start = Instant::now();
         loop {
@@ -153,10 +158,15 @@ impl Tracer {
         let file = self.output.0.display();
         let text = fs::read_to_string(&self.output.0)
             .with_context(|| format!("cannot read the tracer's lines from {file}"))?;
-        let lines = text
+        let mut lines: Vec<TracedLine> = text
             .lines()
             .filter_map(|line| TracedLine::parse(line).transpose())
             .collect::<anyhow::Result<_>>()?;
+        for line in &mut lines {
+            if let TracedLine::Start(start) = line {
+                start.namespaces.clone_from(&self.namespaces);
+            }
+        }
         Ok(Said {
             lines,
             text,

@@ -18,6 +18,7 @@ use crate::{
     question::{Api, ask},
     recipes::{Cleared, Ground, Means, NotHere, Place, Stage, Sysctl},
     report::Cell,
+    sys,
     traced::is_known,
     tracer::{Said, TracerArgs},
 };
@@ -163,6 +164,7 @@ impl Play {
                 name: scenario.name.to_owned(),
                 family,
                 namespaces: Namespaces { near: 0, far: 0 },
+                since_ns: 0,
                 cast: Vec::new(),
                 connections: Vec::new(),
                 expected: scenario.expected.to_vec(),
@@ -189,6 +191,7 @@ impl Play {
     }
 
     fn set_up(&mut self) -> Option<Stage> {
+        self.acted.since_ns = sys::boottime_ns();
         let made = stage(self.scenario, self.acted.family, self.means);
         made.map_err(|why| self.acted.skipped = Some(format!("{why:#}")))
             .ok()
