@@ -4,13 +4,14 @@
 use std::{
     collections::BTreeMap,
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
     thread::sleep,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
     compare::{mismatch, ok},
@@ -61,7 +62,9 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
     let terminal = Terminal::start(80, 24)?;
     let before = terminal.settings()?;
     let command = format!("{} top --attach {}", args.tracer.display(), args.attach);
-    cells.put(shown(args, &terminal, &command, &mut screens)?)?;
+    // Whatever others on this host do: what this process and its children hold.
+    let ours = format!("{command} --pid {} --follow", std::process::id());
+    cells.put(shown(args, &terminal, &ours, &mut screens)?)?;
     for size in [(120, 30), (200, 60), (40, 12), (10, 3), (80, 24)] {
         cells.put(resized(args, &terminal, size, &mut screens)?)?;
     }
@@ -70,7 +73,7 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
     cells.put(intact(args, "watched-quit", &terminal, &before)?)?;
     terminal.type_line(&command)?;
     terminal.until(TABS)?;
-    kill_tracer(&args.tracer)?;
+    terminal.end_program()?;
     cells.put(intact(args, "watched-killed", &terminal, &before)?)?;
     terminal.type_line(&format!("{command} --panic"))?;
     terminal.until("fell over, as --panic asks for")?;
@@ -221,17 +224,6 @@ fn intact(args: &Args, case: &str, terminal: &Terminal, before: &str) -> anyhow:
     Ok(mismatch(case, &args.attach, &wanted, &got, why))
 }
 
-/// Ends what watches, as a system does that shuts down.
-fn kill_tracer(tracer: &Path) -> anyhow::Result<()> {
-    let pattern = format!("^{} top", tracer.display());
-    let killed = Command::new("pkill")
-        .args(["-TERM", "-f", &pattern])
-        .status();
-    let killed = killed.context("cannot start pkill; Debian: apt-get install procps")?;
-    ensure!(killed.success(), "there is no {} to kill", tracer.display());
-    Ok(())
-}
-
 /// What was on the screen, for people.
 #[derive(Default)]
 struct Screens(Vec<(&'static str, String)>);
@@ -354,6 +346,26 @@ impl Terminal {
             sleep(LOOK_EVERY);
         }
         Ok(fs::read_to_string(&self.settings.0)?.trim().to_owned())
+    }
+
+    /// Ends what its shell has started, as a system does that shuts down.
+    fn end_program(&self) -> anyhow::Result<()> {
+        let shell = self.tmux(&["display-message", "-p", "#{pane_pid}"])?;
+        let shell = shell.trim();
+        let file = format!("/proc/{shell}/task/{shell}/children");
+        let children = fs::read_to_string(&file).with_context(|| format!("cannot read {file}"))?;
+        let pids: Vec<Pid> = children
+            .split_whitespace()
+            .filter_map(|pid| Pid::from_raw(pid.parse().ok()?))
+            .collect();
+        ensure!(
+            !pids.is_empty(),
+            "the shell runs nothing that could be ended"
+        );
+        for pid in pids {
+            kill_process(pid, Signal::TERM).context("cannot end what the shell runs")?;
+        }
+        Ok(())
     }
 
     /// Its second screen is shown; its cursor is.
