@@ -581,7 +581,7 @@ struct Counted {
 /// The tracer's own comparison with the kernel's counters is right, and says so.
 ///
 /// It knows a network namespace by its number. Whose number somebody else had while the tracer ran, in that one's lines are
-/// added to the account, and are taken off here; where somebody had it when the tracer started, the tracer has counters of
+/// added to the account, and are taken off here; where somebody had it before the tracer was live, the tracer has counters of
 /// that one to compare with, and there is nothing to judge.
 fn reconciliation(rung: &str, played: &[Played], traced: &[TracedLine]) -> Cell {
     let mut wrong = Vec::new();
@@ -630,7 +630,7 @@ fn reconciliation(rung: &str, played: &[Played], traced: &[TracedLine]) -> Cell 
             wrong.push(format!(
                 "{case}: the kernel counted {fallbacks:?}: {entry:?}"
             ));
-        } else if !entry.agrees && !agrees_without(&of_others, entry) {
+        } else if !(entry.agrees || !of_others.is_empty() && agrees_without(&of_others, entry)) {
             wrong.push(format!("{case}: it does not agree: {entry:?}"));
         }
     }
@@ -651,7 +651,7 @@ fn reconciliation(rung: &str, played: &[Played], traced: &[TracedLine]) -> Cell 
     }
     if not_judged > 0 {
         why.push(format!(
-            "{not_judged} not judged: others had their numbers when the tracer started"
+            "{not_judged} not judged: others had their numbers before the tracer was live"
         ));
     }
     let outcome = match namespaces.is_empty() && not_judged > 0 {
@@ -691,17 +691,16 @@ fn earlier(traced: &[TracedLine], netns: u64, since_ns: u64) -> Counters {
     counters
 }
 
-/// What was traced agrees with what the kernel counted once the lines of others are taken off.
+/// What was traced agrees with what the kernel counted once the lines of others are taken off: all of them, or those since the
+/// tracer read the counters for the first time.
 fn agrees_without(of_others: &Counters, entry: &traced::Reconciled) -> bool {
     let count = |of: &Counters, name: &str| of.get(name).copied().unwrap_or(0);
-    !of_others.is_empty()
-        && FALLBACK_COUNTERS.iter().all(|name| {
-            let traced = count(&entry.traced, name).checked_sub(count(of_others, name));
-            let counted = count(&entry.counted, name);
-            // Where the kinds of TCP children look the same, those without a cause make up for the rest.
-            traced == Some(counted)
-                || *name == THIRD_ACK && traced.is_some_and(|traced| traced < counted)
-        })
+    FALLBACK_COUNTERS.iter().all(|name| {
+        let (counted, traced) = (count(&entry.counted, name), count(&entry.traced, name));
+        // Where the kinds of TCP children look the same, those without a cause make up for what is missing.
+        let is_enough = traced >= counted || *name == THIRD_ACK;
+        is_enough && traced <= counted + count(of_others, name)
+    })
 }
 
 /// Of so many queries one may be skipped by the kernel: a trampoline does not run where it runs already, for a thread

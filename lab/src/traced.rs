@@ -173,7 +173,7 @@ pub struct DeniedOption {
 pub struct Start {
     /// Its sensors.
     pub sensors: Vec<Sensor>,
-    /// Numbers of the network namespaces that existed before the tracer was started. The lab adds them.
+    /// Numbers of the network namespaces that existed before the tracer was live. The lab adds them.
     #[serde(skip)]
     pub namespaces: BTreeSet<u64>,
 }

@@ -46,14 +46,14 @@ const START_MAX: Duration = Duration::from_secs(300);
 /// Longest that it may take to end once it is told to.
 const END_MAX: Duration = Duration::from_secs(60);
 /// How often one looks.
-const LOOK: Duration = Duration::from_millis(5);
+const LOOK: Duration = Duration::from_millis(10);
 
 /// A tracer that is live.
 pub(crate) struct Tracer {
     child: Child,
     output: Scratch,
     stderr: Scratch,
-    /// Network namespaces that existed before it was started.
+    /// Network namespaces that existed before it was live.
     namespaces: BTreeSet<u64>,
 }
 
@@ -107,6 +107,8 @@ impl Tracer {
         };
         let start = Instant::now();
         loop {
+            // It reads the counters of all of them at some moment before it is live.
+            tracer.namespaces.extend(netns::of_processes()?);
             if ready.0.exists() {
                 return Ok(Started::Live(tracer));
             }

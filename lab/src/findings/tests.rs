@@ -175,7 +175,7 @@ fn outcomes(played: &Played, lines: &[TracedLine], limits: &[&str]) -> Vec<Strin
     outcomes_beside(played, lines, limits, &[], &end(played, lines.len()))
 }
 
-/// The same where these network namespaces existed before the tracer, and it ends like this.
+/// The same where these network namespaces existed before the tracer was live, and it ends like this.
 fn outcomes_beside(
     played: &Played,
     lines: &[TracedLine],
@@ -362,8 +362,8 @@ fn lines_of_whoever_had_the_number_before_do_not_matter_and_are_taken_off_the_ac
     };
     check(&account(2, false), &[], &RIGHT);
     check(&account(3, false), &[], &["reconciliation Mismatch"]);
-    check(&account(1, false), &[], &["reconciliation Mismatch"]);
-    // A number that was taken when the tracer started has no account that means anything.
+    check(&account(0, false), &[], &["reconciliation Mismatch"]);
+    // A number that was taken before the tracer was live has no account that means anything.
     check(&account(3, false), &[NEAR], &RIGHT);
     check(
         &account(3, false),
