@@ -85,6 +85,17 @@ pub fn counters(namespace: BorrowedFd<'_>) -> anyhow::Result<Counters> {
     parse(&text).with_context(|| format!("{file} has no MPTcpExt lines that make sense"))
 }
 
+/// The MPTCP counters of the network namespace of a process.
+///
+/// # Errors
+///
+/// Fails if they cannot be read: the process may have ended.
+pub fn counters_of(pid: u32) -> anyhow::Result<Counters> {
+    let file = format!("/proc/{pid}/net/netstat");
+    let text = fs::read_to_string(&file).with_context(|| format!("cannot read {file}"))?;
+    parse(&text).with_context(|| format!("{file} has no MPTcpExt lines that make sense"))
+}
+
 /// Sets a sysctl of a network namespace; false if this kernel does not have it.
 ///
 /// # Errors
