@@ -42,6 +42,8 @@ pub(crate) const THIRD_ACK: &str = "MPCapableFallbackACK";
 const WAIT_MAX: Duration = Duration::from_secs(60);
 /// Between two looks at it.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Longest until every query of a dashboard has an answer.
+const DRAWN_MAX: Duration = Duration::from_secs(10);
 /// How often Prometheus comes.
 const SCRAPE_EVERY: &str = "1s";
 
@@ -159,26 +161,36 @@ fn whole_host(rung: &str, at_least: &Counts, got: &Counts) -> Cell {
     cell
 }
 
-/// Plays everything; what the kernel counted, over all namespaces.
+/// Plays everything at once; what the kernel counted, over all namespaces.
 pub(crate) fn play() -> anyhow::Result<Played> {
+    let all = std::thread::scope(|scope| {
+        let plays = PLAYED.map(|name| scope.spawn(move || play_one(name)));
+        let done = plays.map(|play| {
+            play.join()
+                .map_err(|_panic| anyhow::anyhow!("a thread that plays panicked"))?
+        });
+        done.into_iter().collect::<anyhow::Result<Vec<Played>>>()
+    })?;
+    Ok(all.into_iter().fold(Played::default(), Played::and))
+}
+
+fn play_one(name: &str) -> anyhow::Result<Played> {
+    let recipe = RECIPES.iter().find(|recipe| recipe.name == name);
+    let recipe = recipe.with_context(|| format!("there is no recipe {name}"))?;
+    let from_ns = sys::boottime_ns();
+    let (played, _left) = provoke::play(recipe, Family::V4, Means::Xdp);
+    ensure!(
+        played.wrong.is_empty() && played.skipped.is_none(),
+        "{name} cannot be played: {:?} {:?}",
+        played.wrong,
+        played.skipped
+    );
     let mut all = Played::default();
-    for name in PLAYED {
-        let recipe = RECIPES.iter().find(|recipe| recipe.name == name);
-        let recipe = recipe.with_context(|| format!("there is no recipe {name}"))?;
-        let from_ns = sys::boottime_ns();
-        let (played, _left) = provoke::play(recipe, Family::V4, Means::Xdp);
-        ensure!(
-            played.wrong.is_empty() && played.skipped.is_none(),
-            "{name} cannot be played: {:?} {:?}",
-            played.wrong,
-            played.skipped
-        );
-        for (netns, moved) in &played.moved {
-            all.windows.push((*netns, from_ns..=sys::boottime_ns()));
-            for (cause, count) in moved {
-                if played.counters.contains(cause) && cause != THIRD_ACK && *count > 0 {
-                    *all.counts.entry(cause.clone()).or_default() += *count;
-                }
+    for (netns, moved) in &played.moved {
+        all.windows.push((*netns, from_ns..=sys::boottime_ns()));
+        for (cause, count) in moved {
+            if played.counters.contains(cause) && cause != THIRD_ACK && *count > 0 {
+                *all.counts.entry(cause.clone()).or_default() += *count;
             }
         }
     }
@@ -434,27 +446,26 @@ impl Prometheus {
         Ok(samples.iter().filter_map(count).collect())
     }
 
-    /// Every query of the dashboard has an answer; those that must not be empty have a number.
+    /// Every query of the dashboard has an answer.
     fn draws(&self, dashboard: &Path, rung: &str) -> anyhow::Result<Cell> {
         let text = fs::read_to_string(dashboard)
             .with_context(|| format!("cannot read {}", dashboard.display()))?;
-        let dashboard: Value = serde_json::from_str(&text)?;
-        let (mut asked, mut empty) = (0, Vec::new());
-        let panels = dashboard["panels"].as_array().cloned().unwrap_or_default();
-        for panel in panels {
-            for target in panel["targets"].as_array().into_iter().flatten() {
-                let Some(expr) = target["expr"].as_str() else {
-                    continue;
-                };
-                asked += 1;
-                let query = expr
-                    .replace("$__rate_interval", "1m")
-                    .replace("$instance", ".*");
-                if self.query(&query)?.is_empty() {
-                    empty.push(format!("{}: {query}", panel["title"]));
+        let queries = queries(&serde_json::from_str(&text)?);
+        let start = Instant::now();
+        // A rate has a value once there are two scrapes.
+        let empty = loop {
+            let mut empty = Vec::new();
+            for (panel, query) in &queries {
+                if self.query(query)?.is_empty() {
+                    empty.push(format!("{panel}: {query}"));
                 }
             }
-        }
+            if empty.is_empty() || start.elapsed() > DRAWN_MAX {
+                break empty;
+            }
+            std::thread::sleep(LOOK_EVERY);
+        };
+        let asked = queries.len();
         let mut cell = ok(
             "served-dashboard",
             rung,
@@ -467,6 +478,23 @@ impl Prometheus {
         }
         Ok(cell)
     }
+}
+
+/// The queries of a dashboard, with the titles of their panels.
+fn queries(dashboard: &Value) -> Vec<(String, String)> {
+    let panels = dashboard["panels"].as_array().into_iter().flatten();
+    panels
+        .flat_map(|panel| {
+            let targets = panel["targets"].as_array().into_iter().flatten();
+            targets.filter_map(|target| {
+                let expr = target["expr"].as_str()?;
+                let query = expr
+                    .replace("$__rate_interval", "1m")
+                    .replace("$instance", ".*");
+                Some((panel["title"].to_string(), query))
+            })
+        })
+        .collect()
 }
 
 impl Drop for Prometheus {

@@ -23,9 +23,11 @@ use crate::{
 /// Longest that anything may take to be on the screen.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 /// Between two looks at it.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// What only the screen says, and no command line: tracing is live.
 const TABS: &str = "1 Connections";
+/// What runs in the terminal while nothing else does.
+const SHELL: &str = "bash";
 /// What the terminal is asked for before and after.
 const PROMPT: &str = "lab$";
 
@@ -208,7 +210,7 @@ fn suspended(args: &Args, terminal: &Terminal) -> anyhow::Result<Cell> {
 
 /// The terminal is as it was before.
 fn intact(args: &Args, case: &str, terminal: &Terminal, before: &str) -> anyhow::Result<Cell> {
-    terminal.until(PROMPT)?;
+    terminal.until_idle()?;
     let after = terminal.settings()?;
     let (is_alternate, has_cursor) = terminal.flags()?;
     let wanted = format!("{before}, cursor");
@@ -254,8 +256,9 @@ impl Terminal {
             settings: Scratch::new("stty"),
         };
         let (width, height) = (width.to_string(), height.to_string());
-        let shell =
-            format!("PS1='{PROMPT} ' RUST_BACKTRACE=0 LC_ALL=C.UTF-8 exec bash --norc --noprofile");
+        let shell = format!(
+            "PS1='{PROMPT} ' RUST_BACKTRACE=0 LC_ALL=C.UTF-8 exec {SHELL} --norc --noprofile"
+        );
         let words = [
             "-f",
             "/dev/null",
@@ -346,6 +349,20 @@ impl Terminal {
             sleep(LOOK_EVERY);
         }
         Ok(fs::read_to_string(&self.settings.0)?.trim().to_owned())
+    }
+
+    /// Waits until what the shell has started has ended. A prompt says nothing of that: the one before is on the screen as
+    /// soon as the second screen is left.
+    fn until_idle(&self) -> anyhow::Result<()> {
+        let start = Instant::now();
+        loop {
+            let runs = self.tmux(&["display-message", "-p", "#{pane_current_command}"])?;
+            if runs.trim() == SHELL {
+                return self.until(PROMPT);
+            }
+            ensure!(start.elapsed() < WAIT_MAX, "{} does not end", runs.trim());
+            sleep(LOOK_EVERY);
+        }
     }
 
     /// Ends what its shell has started, as a system does that shuts down.
