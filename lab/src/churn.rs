@@ -2,9 +2,10 @@
 //! no descriptor more than before, and its counters must be the kernel's and those of who asked.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
     fs::{self, File},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -13,6 +14,7 @@ use anyhow::{Context as _, ensure};
 use rustix::process::Signal;
 
 use crate::{
+    netns,
     report::{Cells, write_line},
     served::Served,
 };
@@ -31,10 +33,10 @@ use page::Page;
 use sample::Sample;
 
 /// Minutes of a short run.
-const SHORT_MINUTES: u32 = 2;
+const SHORT_MINUTES: u32 = 1;
 /// Between two samples, and in a short run.
 const SAMPLE_EVERY: Duration = Duration::from_secs(10);
-const SHORT_SAMPLE_EVERY: Duration = Duration::from_secs(2);
+const SHORT_SAMPLE_EVERY: Duration = Duration::from_secs(1);
 /// Between two hangups.
 const HANGUP_EVERY: Duration = Duration::from_secs(3);
 /// Until the clock steps for the first time, and from then on.
@@ -44,10 +46,12 @@ const STEP_EVERY: Duration = Duration::from_secs(60);
 const OTHERS_EVERY: Duration = Duration::from_millis(500);
 /// Between two words about how it goes.
 const SAY_EVERY: Duration = Duration::from_secs(60);
-/// How long it is quiet before the tracer is at rest: longer than it has patience with a slow client.
-const QUIET: Duration = Duration::from_secs(8);
+/// Longest until the tracer is at rest once it is quiet: longer than it has patience with a slow client.
+const QUIET_MAX: Duration = Duration::from_secs(8);
+/// Between two looks whether it is: it looks at its sockets once a second, and may keep a line back for longer.
+const QUIET_EVERY: Duration = Duration::from_millis(1_500);
 /// Pages that are read before churn begins: what is made for the first one is there.
-const FIRST_PAGES: u32 = 5;
+const FIRST_PAGES: u32 = 3;
 
 /// What to run.
 #[derive(clap::Args)]
@@ -61,7 +65,7 @@ pub struct Args {
     /// For how long
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
     pub minutes: u32,
-    /// Two minutes
+    /// One minute
     #[arg(long, conflicts_with = "minutes")]
     pub short: bool,
     /// Write what the tracer holds to FILE, a line of JSON each 10 s
@@ -139,8 +143,7 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
     let before = rest(&served)?;
     let churn = Churn::begin();
     let samples = act(args, &churn, &served, &settings, &before.page)?;
-    std::thread::sleep(QUIET);
-    let after = rest(&served)?;
+    let after = quiet(&served, &before)?;
     let said = served.said()?;
     let broken = ended(served, &said);
     let ledger = Ledger {
@@ -171,6 +174,23 @@ fn rest(served: &Served) -> anyhow::Result<Rest> {
     std::thread::sleep(Duration::from_secs(1));
     let held = sample(served, &Churn::begin(), &page)?;
     Ok(Rest { held, page })
+}
+
+/// What it holds and says once it is at rest again: what it held before, and the same twice; or after the longest time.
+fn quiet(served: &Served, before: &Rest) -> anyhow::Result<Rest> {
+    let start = Instant::now();
+    let mut last: Option<Rest> = None;
+    loop {
+        std::thread::sleep(QUIET_EVERY);
+        let now = rest(served)?;
+        let is_as_before =
+            (now.held.fds, now.held.threads) == (before.held.fds, before.held.threads);
+        let is_same = last.is_some_and(|last| last.page.counts() == now.page.counts());
+        if is_as_before && is_same || start.elapsed() > QUIET_MAX {
+            return Ok(now);
+        }
+        last = Some(now);
+    }
 }
 
 /// What is wrong with how it ended.
@@ -372,11 +392,27 @@ fn steps(churn: &Churn, by_s: i64) {
     }
 }
 
-/// Whoever else traces or asks here is counted by the tracer too.
+/// Whoever else traces or asks here, or has connections, is counted by the tracer too.
 fn others(churn: &Churn) {
     let mut known = BTreeSet::new();
+    let mut counted = BTreeMap::new();
     while !churn.rest(OTHERS_EVERY) {
-        let found = processes().map(|all| strangers(&all, std::process::id()));
+        let me = std::process::id();
+        let found = processes().map(|all| {
+            let mut found = strangers(&all, me);
+            for (netns, process) in elsewhere(&all, me) {
+                let Ok(counters) = netns::counters_of(process.0) else {
+                    continue;
+                };
+                let before = counted.insert(netns, counters.clone());
+                let has_moved =
+                    before.is_some_and(|before| !netns::moved(&before, &counters).is_empty());
+                if has_moved {
+                    found.insert(format!("{} in network namespace {netns}", process.2));
+                }
+            }
+            found
+        });
         for stranger in churn.note("others", found).unwrap_or_default() {
             if known.insert(stranger.clone()) {
                 churn.deeds().others.push(stranger);
@@ -384,6 +420,41 @@ fn others(churn: &Churn) {
         }
     }
 }
+
+/// The network namespaces in which none of ours makes connections, and a process in each that is none of this project's: those
+/// are strangers in any case.
+fn elsewhere(all: &[Process], me: u32) -> BTreeMap<u64, &Process> {
+    let number = |pid: u32| {
+        let namespace = fs::metadata(format!("/proc/{pid}/ns/net")).ok()?;
+        Some(namespace.ino())
+    };
+    // In our own we ask, and make no connection that the kernel counts.
+    let own = number(me);
+    let of_ours: BTreeSet<u64> = all
+        .iter()
+        .filter(|process| is_ours(all, me, process))
+        .filter_map(|process| number(process.0))
+        .filter(|netns| Some(*netns) != own)
+        .collect();
+    all.iter()
+        .filter(|process| !NAMES.iter().any(|it| process.2.starts_with(it)))
+        .filter_map(|process| Some((number(process.0)?, process)))
+        .filter(|(netns, _)| !of_ours.contains(netns))
+        .collect()
+}
+
+/// Me, one that I have started, or what one of those that were killed has left behind.
+fn is_ours(all: &[Process], me: u32, process: &Process) -> bool {
+    let parent = |pid: u32| all.iter().find(|it| it.0 == pid).map(|it| it.1);
+    let is_left_behind = process.1 <= 1 && process.2.starts_with("lab-");
+    is_left_behind
+        || std::iter::successors(Some(process.0), |pid| parent(*pid))
+            .take(all.len())
+            .any(|pid| pid == me)
+}
+
+/// How the names of processes of this project begin.
+const NAMES: [&str; 2] = ["mptcp-", "lab-"];
 
 /// A process: its number, its parent's, its name.
 type Process = (u32, u32, String);
@@ -412,7 +483,6 @@ fn process(stat: &str) -> Option<Process> {
 
 /// Names of those of this project that are neither `me`, nor my parents, nor my children.
 fn strangers(all: &[Process], me: u32) -> BTreeSet<String> {
-    const NAMES: [&str; 2] = ["mptcp-", "lab-"];
     let parent = |pid: u32| all.iter().find(|it| it.0 == pid).map(|it| it.1);
     let line = |pid: u32| std::iter::successors(Some(pid), |pid| parent(*pid)).take(all.len());
     all.iter()
@@ -444,5 +514,13 @@ mod tests {
         .to_vec();
         let names: Vec<String> = strangers(&all, 2).into_iter().collect();
         assert_eq!(names, ["mptcp-trace"]);
+        let ours: Vec<u32> = all
+            .iter()
+            .filter(|process| is_ours(&all, 2, process))
+            .map(|process| process.0)
+            .collect();
+        assert_eq!(ours, [2, 3, 4]);
+        let left_behind = (8, 1, "lab-server".to_owned());
+        assert!(is_ours(&all, 2, &left_behind));
     }
 }

@@ -181,6 +181,7 @@ fn same_socket(asked: &Asked, line: &Traced) -> bool {
 
 fn differences(rung: &str, asked: &Asked, line: &Traced) -> Vec<String> {
     let Traced {
+        boottime_ns: _,
         id: _,
         socket: _,
         netns: _,

@@ -27,8 +27,8 @@ const RECEIVER: &str = include_str!("receiver.py");
 const NO_SCHEMA: i32 = 77;
 /// Longest that it may take to listen.
 const START_MAX: Duration = Duration::from_secs(20);
-/// How long it is away while findings come.
-const AWAY: Duration = Duration::from_secs(4);
+/// Between two looks at something that is waited for.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Questions that nobody takes: more than the queue lets wait.
 const QUESTIONS: u64 = 9000;
 /// Of these, so many may wait (`QUESTIONS_MAX` of the queue).
@@ -36,6 +36,8 @@ const WAITING_MAX: u64 = 6144;
 
 /// Name of a metric.
 const EXPORTED: &str = "mptcp_trace_otlp_exported_logs_total";
+/// Name of a metric.
+const FAILED: &str = "mptcp_trace_otlp_failed_requests_total";
 /// Name of a metric.
 const DROPPED: &str = "mptcp_trace_otlp_dropped_logs_total";
 
@@ -90,7 +92,11 @@ fn received(
     let first = play()?;
     receiver.stop()?;
     let second = play()?;
-    std::thread::sleep(AWAY);
+    let start = Instant::now();
+    while !sums(&served.page()?, FAILED, "signal").contains_key("logs") {
+        ensure!(start.elapsed() < START_MAX, "no request has failed");
+        std::thread::sleep(LOOK_EVERY);
+    }
     // And then it has no time yet.
     ensure!(receiver.start(1)?, "the receiver does not start again");
     let played = first.and(second);
@@ -107,8 +113,9 @@ fn received(
     ] {
         let told = || Ok(sums(&served.page()?, name, "verdict"));
         let sent = || Ok(receiver.read()?.by(finding, "mptcp.verdict"));
-        let mut between = between(case, rung, told, sent)?;
-        let dropped = sums(&served.page()?, DROPPED, "reason");
+        let dropped = || anyhow::Ok(sums(&served.page()?, DROPPED, "reason"));
+        let mut between = between(case, rung, told, sent, || Ok(!dropped()?.is_empty()))?;
+        let dropped = dropped()?;
         if between.outcome == Outcome::Mismatch && !dropped.is_empty() {
             between.outcome = Outcome::Skipped;
             between.why = format!("others flood this host, and the queue: {dropped:?}");
@@ -116,14 +123,13 @@ fn received(
         cells.put(between)?;
     }
     let told = || Ok(counters(&served.page()?));
-    cells.put(between("exported-metrics", rung, told, || {
-        Ok(receiver.read()?.metrics)
-    })?)?;
+    let sent = || Ok(receiver.read()?.metrics);
+    cells.put(between("exported-metrics", rung, told, sent, || Ok(false))?)?;
     let page = served.page()?;
     let _said = served.end()?;
     let read = receiver.read()?;
     let exported: u64 = sums(&page, EXPORTED, "").values().sum();
-    let failed = sums(&page, "mptcp_trace_otlp_failed_requests_total", "signal");
+    let failed = sums(&page, FAILED, "signal");
     let mut once = ok(
         "exported-once",
         rung,
@@ -175,7 +181,7 @@ fn nobody(args: &Args) -> anyhow::Result<Cell> {
         if seen.0 >= QUESTIONS || start.elapsed() > START_MAX {
             break seen;
         }
-        std::thread::sleep(Duration::from_millis(200));
+        std::thread::sleep(LOOK_EVERY);
     };
     let said = served.end()?;
     let lost = said.lines().find(|line| line.contains("findings are lost"));
@@ -208,18 +214,20 @@ fn cell(case: &str, rung: &str, want: &Counts, got: &Counts) -> Cell {
     cell
 }
 
-/// Whether what was sent is no less than what was told before, and no more than what is told after.
+/// Whether what was sent is no less than what was told before, and no more than what is told after. Nothing is waited for once
+/// it is `hopeless`.
 fn between(
     case: &str,
     rung: &str,
     told: impl Fn() -> anyhow::Result<Counts>,
     sent: impl Fn() -> anyhow::Result<Counts>,
+    hopeless: impl Fn() -> anyhow::Result<bool>,
 ) -> anyhow::Result<Cell> {
     let before = told()?;
     let start = Instant::now();
     let (got, after) = loop {
         let got = sent()?;
-        if is_within(&before, &got) || start.elapsed() > START_MAX {
+        if is_within(&before, &got) || hopeless()? || start.elapsed() > START_MAX {
             break (got, told()?);
         }
         std::thread::sleep(Duration::from_millis(100));

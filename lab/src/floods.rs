@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
+    fs::{self, File},
     net::SocketAddr,
     os::fd::AsFd as _,
     path::PathBuf,
@@ -21,6 +21,7 @@ use crate::{
     net::{Family, Kind, open},
     netns,
     report::{Cell, Cells, Outcome},
+    sys,
     traced::{Found, Losses},
 };
 
@@ -30,6 +31,8 @@ const THREADS: u32 = 2;
 const RATE: u64 = 200_000;
 /// Less than this of the rate is a machine that cannot ask so fast, and proves nothing.
 const RATE_SHARE_MIN: f64 = 0.95;
+/// More than this of the processors in the hands of others, and a loss is not the tracer's.
+const OTHERS_SHARE_MAX: f64 = 0.1;
 /// Fallbacks in the middle of a flood.
 const FALLBACKS: u32 = 100;
 /// A ring that a flood fills at once.
@@ -107,7 +110,8 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
     cells.close()
 }
 
-/// Where it happens: a network namespace of its own, which is all that the tracer looks at.
+/// Where it happens: a network namespace of its own. The tracer looks at this process and those that it starts: what others
+/// on this host ask is left out before it can take room in the ring.
 struct Place<'a> {
     args: &'a Args,
     rung: &'a str,
@@ -128,8 +132,8 @@ impl<'a> Place<'a> {
     }
 
     fn tracer(&self, more: &[&str]) -> anyhow::Result<Result<Beside, String>> {
-        let number = netns::number(self.namespace.as_fd())?.to_string();
-        let words: Vec<String> = ["--attach", self.rung, "--netns", &number]
+        let pid = std::process::id().to_string();
+        let words: Vec<String> = ["--attach", self.rung, "--pid", &pid, "--follow"]
             .iter()
             .chain(more)
             .map(|&word| word.to_owned())
@@ -174,6 +178,7 @@ impl<'a> Place<'a> {
         let case = "flood-steady";
         eprintln!("mptcp-lab: {case} on rung {}", self.rung);
         let tracer = self.live(&[])?;
+        let busy = Busy::now(&tracer)?;
         let asked = self.ask(&load::Args {
             threads: THREADS,
             rate: RATE,
@@ -181,6 +186,7 @@ impl<'a> Place<'a> {
             queries: u64::MAX,
             begun: None,
         })?;
+        let of_others = busy.of_others(&Busy::now(&tracer)?);
         let ended = ended(tracer)?;
         let losses = of_queries(&ended)?;
         let caller = format!("{RATE}/s for {seconds} s");
@@ -189,6 +195,18 @@ impl<'a> Place<'a> {
             return Ok(Cell {
                 outcome: Outcome::Skipped,
                 why: format!("this machine asks {:.0} questions a second", asked.rate()),
+                ..ok(case, self.rung, &caller, &traced)
+            });
+        }
+        // A reader that others keep from its work cannot keep up, however fast it is.
+        if losses.lost() > 0 && of_others > OTHERS_SHARE_MAX {
+            return Ok(Cell {
+                outcome: Outcome::Skipped,
+                why: format!(
+                    "others use {:.0} % of the processors, and {} questions were lost",
+                    of_others * 100.0,
+                    losses.lost()
+                ),
                 ..ok(case, self.rung, &caller, &traced)
             });
         }
@@ -240,6 +258,55 @@ impl<'a> Place<'a> {
             )
         }
     }
+}
+
+/// Processor time that was used so far, seconds.
+struct Busy {
+    /// By everybody, and by nobody.
+    all: f64,
+    idle: f64,
+    /// By the tracer and by this process.
+    ours: f64,
+}
+
+impl Busy {
+    fn now(tracer: &Beside) -> anyhow::Result<Self> {
+        let own = sys::cpu_time(std::process::id()).context("cannot tell our processor time")?;
+        let stat = fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
+        let (all, idle) = processors(&stat).context("/proc/stat tells no times")?;
+        Ok(Self {
+            all,
+            idle,
+            ours: (own + tracer.cpu_time()?).as_secs_f64(),
+        })
+    }
+
+    /// The share of all processors that others used until `then`.
+    fn of_others(&self, then: &Self) -> f64 {
+        let (all, idle) = (then.all - self.all, then.idle - self.idle);
+        let ours = then.ours - self.ours;
+        ((all - ours) / (all + idle).max(f64::EPSILON)).max(0.0)
+    }
+}
+
+/// What all processors did so far, and how long they had nothing to do, seconds: the first line of `/proc/stat`.
+fn processors(stat: &str) -> Option<(f64, f64)> {
+    let ticks: Vec<u64> = stat
+        .lines()
+        .next()?
+        .split_whitespace()
+        .skip(1)
+        // What guests did is in the first two already.
+        .take(8)
+        .map(str::parse)
+        .collect::<Result<_, _>>()
+        .ok()?;
+    let [_user, _nice, _system, idle, waits, ..] = ticks[..] else {
+        return None;
+    };
+    let seconds = |ticks: u64| ticks as f64 / rustix::param::clock_ticks_per_second() as f64;
+    let idle = idle + waits;
+    Some((seconds(ticks.iter().sum::<u64>() - idle), seconds(idle)))
 }
 
 fn ended(tracer: Beside) -> anyhow::Result<Ended> {
@@ -329,6 +396,19 @@ fn told(found: &[Found], owner: u32, fell: &[SocketAddr]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_others_use_is_what_is_left_of_all() {
+        let busy = |all, idle, ours| Busy { all, idle, ours };
+        let start = busy(10.0, 10.0, 1.0);
+        let share = start.of_others(&busy(13.0, 11.0, 2.0));
+        assert!((share - 0.5).abs() < 1e-9, "{share}");
+        assert!(start.of_others(&busy(11.0, 13.0, 2.5)).abs() < 1e-9);
+        let stat = "cpu  100 0 50 700 50 0 0 0 10 0\ncpu0 1 1 1 1\n";
+        let hertz = rustix::param::clock_ticks_per_second() as f64;
+        assert_eq!(processors(stat), Some((150.0 / hertz, 750.0 / hertz)));
+        assert_eq!(processors("cpu  1 2\n"), None);
+    }
 
     #[test]
     fn a_fallback_counts_if_it_has_one_line_that_names_its_owner() {

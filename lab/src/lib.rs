@@ -11,6 +11,7 @@ mod beside;
 pub mod bulk;
 pub mod call_cost;
 pub mod cases;
+mod cgroup;
 pub mod churn;
 pub mod cli;
 pub mod compare;

@@ -19,6 +19,7 @@ use crate::{
     },
     report::{Cell, Cells},
     rules::Rules,
+    sys,
 };
 
 /// What to run.
@@ -134,6 +135,7 @@ struct Lane {
 
 fn perform(args: &Args) -> anyhow::Result<(Vec<Played>, Vec<Vec<Cleared>>)> {
     let start = Instant::now();
+    let since_ns = sys::boottime_ns();
     let grounds: Vec<Arc<Ground>> = WARDS
         .iter()
         .map(|ward| Ground::new(Place::Middlebox, ward.rules, args.middlebox).map(Arc::new))
@@ -166,6 +168,7 @@ fn perform(args: &Args) -> anyhow::Result<(Vec<Played>, Vec<Vec<Cleared>>)> {
     for (ward, lane) in lanes {
         let (played, left) = &mut all[ward];
         played.namespaces = lane.left.numbers()?;
+        played.since_ns = since_ns;
         let names = lane.left.counter_names();
         played.counters.retain(|name| names.contains(name));
         played.cast.extend(lane.cast);
@@ -183,6 +186,7 @@ fn empty(ward: &Ward) -> (Played, Vec<Cleared>) {
         recipe: ward.name.into(),
         family: Family::V4,
         namespaces: Namespaces { near: 0, far: 0 },
+        since_ns: 0,
         cast: BTreeMap::new(),
         wanted: Vec::new(),
         moved: BTreeMap::new(),

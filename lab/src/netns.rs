@@ -1,9 +1,9 @@
 //! What is done in another network namespace, and what can be read and set there.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
-    os::fd::BorrowedFd,
+    os::{fd::BorrowedFd, unix::fs::MetadataExt as _},
 };
 
 use anyhow::{Context as _, anyhow};
@@ -30,6 +30,20 @@ pub fn number(namespace: BorrowedFd<'_>) -> anyhow::Result<u64> {
     Ok(rustix::fs::fstat(namespace)
         .context("cannot tell the number of the network namespace")?
         .st_ino)
+}
+
+/// The numbers of all network namespaces that a process lives in. The kernel gives a number to a new namespace as soon as
+/// the one that had it is gone.
+///
+/// # Errors
+///
+/// Fails without /proc.
+pub fn of_processes() -> anyhow::Result<BTreeSet<u64>> {
+    let processes = fs::read_dir("/proc").context("cannot read /proc")?;
+    Ok(processes
+        .filter_map(|entry| fs::metadata(entry.ok()?.path().join("ns/net")).ok())
+        .map(|namespace| namespace.ino())
+        .collect())
 }
 
 /// Does something on a thread of its own, which may change its network namespace.
@@ -68,6 +82,17 @@ pub fn counters(namespace: BorrowedFd<'_>) -> anyhow::Result<Counters> {
     let text = within(namespace, || {
         fs::read_to_string(file).with_context(|| format!("cannot read {file}"))
     })?;
+    parse(&text).with_context(|| format!("{file} has no MPTcpExt lines that make sense"))
+}
+
+/// The MPTCP counters of the network namespace of a process.
+///
+/// # Errors
+///
+/// Fails if they cannot be read: the process may have ended.
+pub fn counters_of(pid: u32) -> anyhow::Result<Counters> {
+    let file = format!("/proc/{pid}/net/netstat");
+    let text = fs::read_to_string(&file).with_context(|| format!("cannot read {file}"))?;
     parse(&text).with_context(|| format!("{file} has no MPTcpExt lines that make sense"))
 }
 
@@ -117,6 +142,12 @@ pub fn moved(before: &Counters, after: &Counters) -> Counters {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_lives_in_a_network_namespace() {
+        let own = current().unwrap().metadata().unwrap().ino();
+        assert!(of_processes().unwrap().contains(&own));
+    }
 
     #[test]
     fn counters_are_read_by_name_and_half_a_file_is_none() {

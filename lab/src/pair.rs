@@ -22,6 +22,7 @@ use crate::{
     recipes::FALLBACK_COUNTERS,
     report::{Cell, Cells, Outcome},
     rules::{Rules, Treatment},
+    sys,
     traced::{Found, TracedLine},
     veth::SERVER_V4,
     xdp::Middlebox,
@@ -110,6 +111,8 @@ const TRIES: [Try; 3] = [
 /// What came of one download.
 struct Downloaded {
     of: &'static Try,
+    /// When nobody had made the namespaces yet, on `CLOCK_BOOTTIME`.
+    since_ns: u64,
     /// Numbers of the client's and the server's network namespace, and what the kernel counted there.
     near: (u64, Counters),
     far: (u64, Counters),
@@ -163,6 +166,7 @@ fn is_there(program: &str) -> bool {
 }
 
 fn download(of: &'static Try) -> anyhow::Result<Downloaded> {
+    let since_ns = sys::boottime_ns();
     let middlebox = Middlebox::new()?;
     let before = [
         netns::counters(middlebox.near())?,
@@ -197,6 +201,7 @@ fn download(of: &'static Try) -> anyhow::Result<Downloaded> {
     };
     Ok(Downloaded {
         of,
+        since_ns,
         near: moved(0, middlebox.near())?,
         far: moved(1, middlebox.far())?,
         _middlebox: middlebox,
@@ -271,7 +276,7 @@ fn cell(rung: &str, download: &Downloaded, lines: &[TracedLine]) -> Cell {
         ("server", "nginx", &download.far),
     ] {
         let found: Vec<&Found> = fallbacks(lines)
-            .filter(|found| found.netns == *netns)
+            .filter(|found| found.netns == *netns && !found.is_before(download.since_ns))
             .collect();
         for found in &found {
             let owner = found.owner.as_ref().map(|owner| owner.comm.as_str());

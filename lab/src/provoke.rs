@@ -11,6 +11,7 @@ use crate::{
     recipes::{Cleared, FALLBACK_COUNTERS, Means, NotHere, RECIPES, Recipe, Stage},
     report::write_line,
     spread::Spread,
+    sys,
 };
 
 /// What to play.
@@ -117,6 +118,7 @@ pub fn play(recipe: &Recipe, family: Family, means: Means) -> (Played, Option<Cl
         recipe: recipe.name.into(),
         family,
         namespaces: Namespaces { near: 0, far: 0 },
+        since_ns: sys::boottime_ns(),
         cast: BTreeMap::new(),
         wanted: Vec::new(),
         moved: BTreeMap::new(),

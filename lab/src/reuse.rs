@@ -24,6 +24,7 @@ use crate::{
     recipes::{Ground, Means, Place},
     report::{Cell, Cells, Endpoint},
     rules::Rules,
+    sys,
     traced::{Found, TracedLine},
 };
 
@@ -79,8 +80,17 @@ struct Fallen {
 struct Made {
     pid: u32,
     netns: u64,
+    /// When nobody had made the namespace yet, on `CLOCK_BOOTTIME`.
+    since_ns: u64,
     fallen: Vec<Fallen>,
     moved: Counters,
+}
+
+impl Made {
+    /// The namespace's number may have been somebody else's before.
+    fn has(&self, found: &Found) -> bool {
+        found.netns == self.netns && !found.is_before(self.since_ns)
+    }
 }
 
 /// Runs it; true if nothing is wrong.
@@ -109,6 +119,7 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
 
 /// The namespace lives as long as its ground.
 fn make(connections: u32, parallel: u8) -> anyhow::Result<(Made, Ground)> {
+    let since_ns = sys::boottime_ns();
     let ground = Ground::new(Place::Loopback, Rules::NONE, Means::Tun)?;
     let before = netns::counters(ground.near())?;
     let out = Scratch::new("fallen");
@@ -129,6 +140,7 @@ fn make(connections: u32, parallel: u8) -> anyhow::Result<(Made, Ground)> {
     let made = Made {
         pid,
         netns: netns::number(ground.near())?,
+        since_ns,
         fallen: read_lines(&out.0)?,
         moved: netns::moved(&before, &after),
     };
@@ -141,7 +153,7 @@ fn make(connections: u32, parallel: u8) -> anyhow::Result<(Made, Ground)> {
 ///
 /// Says which step failed.
 pub fn make_connections(args: &MakerArgs) -> anyhow::Result<()> {
-    crate::sys::set_process_name("lab-reuse").context("cannot change the name of the process")?;
+    sys::set_process_name("lab-reuse").context("cannot change the name of the process")?;
     let fallen: Vec<Fallen> = thread::scope(|scope| {
         let threads: Vec<_> = (0..args.parallel)
             .map(|number| scope.spawn(move || one_thread(number, args.connections)))
@@ -216,7 +228,7 @@ fn compare(rung: &str, made: &Made, lines: &[TracedLine]) -> Cell {
         let found = match line {
             TracedLine::Fallback(found) => found,
             TracedLine::Refused(found) | TracedLine::Plain(found) => {
-                if found.netns == made.netns {
+                if made.has(found) {
                     note("lines of another type", format!("{line:?}"));
                 }
                 continue;
@@ -230,7 +242,7 @@ fn compare(rung: &str, made: &Made, lines: &[TracedLine]) -> Cell {
             | TracedLine::SocketRefused(_)
             | TracedLine::End(_) => continue,
         };
-        if found.netns != made.netns {
+        if !made.has(found) {
             continue;
         }
         count += 1;
@@ -282,6 +294,7 @@ mod tests {
 
     const NETNS: u64 = 7;
     const PID: u32 = 11;
+    const SINCE_NS: u64 = 100;
 
     fn fallen(port: u16) -> Fallen {
         Fallen {
@@ -293,7 +306,7 @@ mod tests {
     /// Three connections fell back, two of them with the same ports.
     fn outcome(counted: u64, spoil: impl FnOnce(&mut Vec<Found>)) -> Outcome {
         let fallen = vec![fallen(1), fallen(2), fallen(1)];
-        let mut lines: Vec<Found> = (0..)
+        let mut lines: Vec<Found> = (SINCE_NS..)
             .zip(&fallen)
             .map(|(number, fallen)| Found {
                 id: format!("0x1@{number}"),
@@ -323,6 +336,7 @@ mod tests {
         let made = Made {
             pid: PID,
             netns: NETNS,
+            since_ns: SINCE_NS,
             fallen,
             moved: Counters::from([(CAUSE.into(), counted)]),
         };
@@ -334,6 +348,13 @@ mod tests {
         assert_eq!(outcome(3, |_lines| ()), Outcome::Ok);
         assert_eq!(outcome(3, |lines| lines.reverse()), Outcome::Ok);
         assert_eq!(outcome(2, |_lines| ()), Outcome::Mismatch);
+        let of_others = |lines: &mut Vec<Found>| {
+            lines.push(Found {
+                id: format!("0x1@{}", SINCE_NS - 1),
+                ..lines[0].clone()
+            });
+        };
+        assert_eq!(outcome(3, of_others), Outcome::Ok);
         type Spoil = fn(&mut Vec<Found>);
         let rows: [(&str, Spoil); 8] = [
             ("missing", |lines| drop(lines.pop())),

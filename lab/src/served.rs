@@ -16,12 +16,14 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::{
+    cgroup::Cgroup,
     compare::ok,
     matrix::Scratch,
     net::Family,
     provoke,
     recipes::{Means, RECIPES},
     report::{Cell, Cells, Outcome},
+    sys,
 };
 
 /// What happens while it is looked at: every cause that middleboxes make, and connections that do not fall back.
@@ -40,6 +42,8 @@ pub(crate) const THIRD_ACK: &str = "MPCapableFallbackACK";
 const WAIT_MAX: Duration = Duration::from_secs(60);
 /// Between two looks at it.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Longest until every query of a dashboard has an answer.
+const DRAWN_MAX: Duration = Duration::from_secs(10);
 /// How often Prometheus comes.
 const SCRAPE_EVERY: &str = "1s";
 
@@ -76,17 +80,32 @@ pub(crate) struct Played {
 /// Fails if the tracer cannot be run, or what it says cannot be read.
 pub fn run(args: &Args) -> anyhow::Result<bool> {
     let mut cells = Cells::new(std::io::stdout())?;
-    let served = Served::start(&args.tracer, &args.attach, &[])?;
+    let served = Served::start(
+        &args.tracer,
+        &args.attach,
+        &["--label", "cgroup"].map(OsStr::new),
+    )?;
     let prometheus = Prometheus::start(&served.address)?;
     if let Some(prometheus) = &prometheus {
         // What grew before it came for the first time has no rate.
         prometheus.until("up == 1", |values| values.len() == 1)?;
     }
-    let before = fallbacks(&served.page()?)?;
+    let before = fallbacks(&served.page()?, None)?;
+    // The tracer serves the whole host: what it counts of our control group is ours alone.
+    let cgroup = Cgroup::enter()
+        .inspect_err(|why| eprintln!("mptcp-lab: the whole host is compared: {why:#}"))
+        .ok();
+    let whose = cgroup.as_ref().map(|cgroup| cgroup.path.as_str());
     let truth = play()?.counts;
-    let want = plus(&before, &truth);
-    let got = until(&want, || fallbacks(&served.page()?))?;
+    let want = match whose {
+        Some(_) => truth.clone(),
+        None => plus(&before, &truth),
+    };
+    let got = until(&want, || fallbacks(&served.page()?, whose))?;
     cells.put(cell("served-page", &args.attach, &want, &got))?;
+    let at_least = plus(&before, &truth);
+    let all = fallbacks(&served.page()?, None)?;
+    cells.put(whole_host(&args.attach, &at_least, &all))?;
     match &prometheus {
         None => cells.put(Cell {
             outcome: Outcome::Skipped,
@@ -94,8 +113,9 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
             ..ok("served-prometheus", &args.attach, "", "")
         })?,
         Some(prometheus) => {
-            let query = "sum by (cause) (mptcp_trace_fallbacks_total)";
-            let got = until(&want, || prometheus.by_cause(query))?;
+            let only = whose.map_or_else(String::new, |path| format!("{{cgroup=\"{path}\"}}"));
+            let query = format!("sum by (cause) (mptcp_trace_fallbacks_total{only})");
+            let got = until(&want, || prometheus.by_cause(&query))?;
             cells.put(cell("served-prometheus", &args.attach, &want, &got))?;
             if let Some(dashboard) = &args.dashboard {
                 cells.put(prometheus.draws(dashboard, &args.attach)?)?;
@@ -104,7 +124,7 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
     }
     drop(prometheus);
     served.reload()?;
-    let after = until(&want, || fallbacks(&served.page()?))?;
+    let after = until(&want, || fallbacks(&served.page()?, whose))?;
     cells.put(cell("served-reload", &args.attach, &want, &after))?;
     let _said = served.end()?;
     cells.close()
@@ -120,36 +140,61 @@ fn cell(case: &str, rung: &str, want: &Counts, got: &Counts) -> Cell {
     cell
 }
 
-/// Plays everything; what the kernel counted, over all namespaces.
+/// Others on this host may have connections that fall back too: of all there are no less than before, and ours.
+fn whole_host(rung: &str, at_least: &Counts, got: &Counts) -> Cell {
+    let case = "served-whole-host";
+    let mut cell = ok(case, rung, &format!("{at_least:?}"), &format!("{got:?}"));
+    let count = |of: &Counts, cause: &str| of.get(cause).copied().unwrap_or(0);
+    let of_others: u64 = got
+        .iter()
+        .map(|(cause, count_of)| count_of.saturating_sub(count(at_least, cause)))
+        .sum();
+    if at_least
+        .iter()
+        .any(|(cause, least)| count(got, cause) < *least)
+    {
+        cell.outcome = Outcome::Mismatch;
+        cell.why = "the kernel counted more".into();
+    } else if of_others > 0 {
+        cell.why = format!("{of_others} of others on this host");
+    }
+    cell
+}
+
+/// Plays everything at once; what the kernel counted, over all namespaces.
 pub(crate) fn play() -> anyhow::Result<Played> {
+    let all = std::thread::scope(|scope| {
+        let plays = PLAYED.map(|name| scope.spawn(move || play_one(name)));
+        let done = plays.map(|play| {
+            play.join()
+                .map_err(|_panic| anyhow::anyhow!("a thread that plays panicked"))?
+        });
+        done.into_iter().collect::<anyhow::Result<Vec<Played>>>()
+    })?;
+    Ok(all.into_iter().fold(Played::default(), Played::and))
+}
+
+fn play_one(name: &str) -> anyhow::Result<Played> {
+    let recipe = RECIPES.iter().find(|recipe| recipe.name == name);
+    let recipe = recipe.with_context(|| format!("there is no recipe {name}"))?;
+    let from_ns = sys::boottime_ns();
+    let (played, _left) = provoke::play(recipe, Family::V4, Means::Xdp);
+    ensure!(
+        played.wrong.is_empty() && played.skipped.is_none(),
+        "{name} cannot be played: {:?} {:?}",
+        played.wrong,
+        played.skipped
+    );
     let mut all = Played::default();
-    for name in PLAYED {
-        let recipe = RECIPES.iter().find(|recipe| recipe.name == name);
-        let recipe = recipe.with_context(|| format!("there is no recipe {name}"))?;
-        let from_ns = boottime_ns();
-        let (played, _left) = provoke::play(recipe, Family::V4, Means::Xdp);
-        ensure!(
-            played.wrong.is_empty() && played.skipped.is_none(),
-            "{name} cannot be played: {:?} {:?}",
-            played.wrong,
-            played.skipped
-        );
-        for (netns, moved) in &played.moved {
-            all.windows.push((*netns, from_ns..=boottime_ns()));
-            for (cause, count) in moved {
-                if played.counters.contains(cause) && cause != THIRD_ACK && *count > 0 {
-                    *all.counts.entry(cause.clone()).or_default() += *count;
-                }
+    for (netns, moved) in &played.moved {
+        all.windows.push((*netns, from_ns..=sys::boottime_ns()));
+        for (cause, count) in moved {
+            if played.counters.contains(cause) && cause != THIRD_ACK && *count > 0 {
+                *all.counts.entry(cause.clone()).or_default() += *count;
             }
         }
     }
     Ok(all)
-}
-
-fn boottime_ns() -> u64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    let (seconds, nanos) = (time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs());
-    seconds * 1_000_000_000 + nanos
 }
 
 impl Played {
@@ -190,18 +235,23 @@ pub(crate) fn until(
     }
 }
 
-/// Fallbacks by cause, from a page in Prometheus' text format.
-fn fallbacks(page: &str) -> anyhow::Result<Counts> {
+/// Fallbacks by cause, from a page in Prometheus' text format; only those of a control group if one is named.
+fn fallbacks(page: &str, cgroup: Option<&str>) -> anyhow::Result<Counts> {
     let mut counts = Counts::new();
     for line in page.lines() {
         let Some(labels) = line.strip_prefix("mptcp_trace_fallbacks_total{") else {
             continue;
         };
-        let cause = labels
-            .split_once("cause=\"")
-            .and_then(|(_, rest)| rest.split_once('"'));
+        let label = |name: &str| {
+            let (_, rest) = labels.split_once(&format!("{name}=\""))?;
+            Some(rest.split_once('"')?.0)
+        };
+        if cgroup.is_some() && label("cgroup") != cgroup {
+            continue;
+        }
+        let cause = label("cause");
         let value = labels.rsplit_once(' ').and_then(|(_, it)| it.parse().ok());
-        let ((cause, _), count): (_, u64) = cause
+        let (cause, count): (_, u64) = cause
             .zip(value)
             .with_context(|| format!("cannot read {line:?}"))?;
         if cause == THIRD_ACK {
@@ -396,27 +446,26 @@ impl Prometheus {
         Ok(samples.iter().filter_map(count).collect())
     }
 
-    /// Every query of the dashboard has an answer; those that must not be empty have a number.
+    /// Every query of the dashboard has an answer.
     fn draws(&self, dashboard: &Path, rung: &str) -> anyhow::Result<Cell> {
         let text = fs::read_to_string(dashboard)
             .with_context(|| format!("cannot read {}", dashboard.display()))?;
-        let dashboard: Value = serde_json::from_str(&text)?;
-        let (mut asked, mut empty) = (0, Vec::new());
-        let panels = dashboard["panels"].as_array().cloned().unwrap_or_default();
-        for panel in panels {
-            for target in panel["targets"].as_array().into_iter().flatten() {
-                let Some(expr) = target["expr"].as_str() else {
-                    continue;
-                };
-                asked += 1;
-                let query = expr
-                    .replace("$__rate_interval", "1m")
-                    .replace("$instance", ".*");
-                if self.query(&query)?.is_empty() {
-                    empty.push(format!("{}: {query}", panel["title"]));
+        let queries = queries(&serde_json::from_str(&text)?);
+        let start = Instant::now();
+        // A rate has a value once there are two scrapes.
+        let empty = loop {
+            let mut empty = Vec::new();
+            for (panel, query) in &queries {
+                if self.query(query)?.is_empty() {
+                    empty.push(format!("{panel}: {query}"));
                 }
             }
-        }
+            if empty.is_empty() || start.elapsed() > DRAWN_MAX {
+                break empty;
+            }
+            std::thread::sleep(LOOK_EVERY);
+        };
+        let asked = queries.len();
         let mut cell = ok(
             "served-dashboard",
             rung,
@@ -429,6 +478,23 @@ impl Prometheus {
         }
         Ok(cell)
     }
+}
+
+/// The queries of a dashboard, with the titles of their panels.
+fn queries(dashboard: &Value) -> Vec<(String, String)> {
+    let panels = dashboard["panels"].as_array().into_iter().flatten();
+    panels
+        .flat_map(|panel| {
+            let targets = panel["targets"].as_array().into_iter().flatten();
+            targets.filter_map(|target| {
+                let expr = target["expr"].as_str()?;
+                let query = expr
+                    .replace("$__rate_interval", "1m")
+                    .replace("$instance", ".*");
+                Some((panel["title"].to_string(), query))
+            })
+        })
+        .collect()
 }
 
 impl Drop for Prometheus {
@@ -460,8 +526,31 @@ mod tests {
             mptcp_trace_fallbacks_total{cause=\"B\"} 1\n\
             mptcp_trace_other_total{cause=\"A\"} 9\n";
         let want = Counts::from([("A".to_owned(), 5), ("B".to_owned(), 1)]);
-        assert_eq!(fallbacks(page).unwrap(), want);
-        assert!(fallbacks("mptcp_trace_fallbacks_total{side=\"x\"} 1").is_err());
+        assert_eq!(fallbacks(page, None).unwrap(), want);
+        assert!(fallbacks("mptcp_trace_fallbacks_total{side=\"x\"} 1", None).is_err());
+    }
+
+    #[test]
+    fn fallbacks_of_a_control_group_are_told_from_those_of_others() {
+        let page = "mptcp_trace_fallbacks_total{cause=\"A\",cgroup=\"/x/lab\"} 2\n\
+            mptcp_trace_fallbacks_total{cause=\"A\",cgroup=\"/x/lab2\"} 3\n\
+            mptcp_trace_fallbacks_total{cause=\"A\"} 4\n";
+        let of = |count| Counts::from([("A".to_owned(), count)]);
+        assert_eq!(fallbacks(page, Some("/x/lab")).unwrap(), of(2));
+        assert_eq!(fallbacks(page, None).unwrap(), of(9));
+    }
+
+    #[test]
+    fn of_the_whole_host_there_may_be_more_and_never_less() {
+        let of = |count| Counts::from([("A".to_owned(), count)]);
+        for (got, want) in [
+            (of(2), Outcome::Ok),
+            (of(3), Outcome::Ok),
+            (of(1), Outcome::Mismatch),
+            (Counts::new(), Outcome::Mismatch),
+        ] {
+            assert_eq!(whole_host("fexit", &of(2), &got).outcome, want, "{got:?}");
+        }
     }
 
     #[test]

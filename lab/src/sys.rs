@@ -9,6 +9,14 @@ use std::{
     time::Duration,
 };
 
+/// Now on the clock that the tracer gives times in, nanoseconds.
+#[must_use]
+pub fn boottime_ns() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let (seconds, nanos) = (time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs());
+    seconds * 1_000_000_000 + nanos
+}
+
 /// What one raw `getsockopt` gave back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Returned {

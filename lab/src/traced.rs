@@ -1,5 +1,7 @@
 //! The tracer's JSON lines, as far as the lab reads them (docs/output.md).
 
+use std::collections::BTreeSet;
+
 use anyhow::Context as _;
 use serde::Deserialize;
 
@@ -116,9 +118,18 @@ impl TracedLine {
     }
 }
 
+/// When the socket with this identity (`ADDRESS@BORN`) was first seen.
+fn born_ns(id: &str) -> Option<u64> {
+    let (_address, born) = id.rsplit_once('@')?;
+    born.parse().ok()
+}
+
 /// Something that was refused because of MPTCP.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct Denied {
+    /// When, on `CLOCK_BOOTTIME`.
+    #[serde(default)]
+    pub boottime_ns: u64,
     /// Process that was refused.
     pub pid: u32,
     /// Thread that was refused.
@@ -162,6 +173,9 @@ pub struct DeniedOption {
 pub struct Start {
     /// Its sensors.
     pub sensors: Vec<Sensor>,
+    /// Numbers of the network namespaces that existed before the tracer was live. The lab adds them.
+    #[serde(skip)]
+    pub namespaces: BTreeSet<u64>,
 }
 
 /// One sensor.
@@ -179,6 +193,9 @@ pub struct Sensor {
 /// One query.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct Traced {
+    /// When it was asked, on `CLOCK_BOOTTIME`.
+    #[serde(default)]
+    pub boottime_ns: u64,
     /// The connection, for ever; none of a socket whose birth was not seen.
     pub id: Option<String>,
     /// Where the socket is in the kernel.
@@ -285,6 +302,22 @@ pub struct Found {
     pub rung: String,
 }
 
+impl Found {
+    /// The connection is older than this moment on `CLOCK_BOOTTIME`.
+    #[must_use]
+    pub fn is_before(&self, since_ns: u64) -> bool {
+        born_ns(&self.id).is_some_and(|born| born < since_ns)
+    }
+}
+
+impl Concluded {
+    /// The connection is older than this moment on `CLOCK_BOOTTIME`.
+    #[must_use]
+    pub fn is_before(&self, since_ns: u64) -> bool {
+        born_ns(&self.id).is_some_and(|born| born < since_ns)
+    }
+}
+
 /// Whose a connection is.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct Owner {
@@ -383,6 +416,14 @@ impl Losses {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_identity_says_when_its_socket_was_first_seen() {
+        assert_eq!(born_ns("0xffff8882@762093342092"), Some(762_093_342_092));
+        for other in ["", "0xffff8882", "0xffff8882@", "0xffff8882@x"] {
+            assert_eq!(born_ns(other), None, "{other}");
+        }
+    }
 
     #[test]
     fn lines_of_other_types_are_for_others_and_broken_ones_are_not_overlooked() {

@@ -1,6 +1,7 @@
 //! A tracer that runs beside what is traced: started, waited for, told to end, read.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -10,7 +11,7 @@ use std::{
 use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{matrix::Scratch, traced::TracedLine};
+use crate::{matrix::Scratch, netns, traced::TracedLine};
 
 /// Which tracer is tried, and how.
 #[derive(clap::Args, Debug)]
@@ -45,13 +46,15 @@ const START_MAX: Duration = Duration::from_secs(300);
 /// Longest that it may take to end once it is told to.
 const END_MAX: Duration = Duration::from_secs(60);
 /// How often one looks.
-const LOOK: Duration = Duration::from_millis(5);
+const LOOK: Duration = Duration::from_millis(10);
 
 /// A tracer that is live.
 pub(crate) struct Tracer {
     child: Child,
     output: Scratch,
     stderr: Scratch,
+    /// Network namespaces that existed before it was live.
+    namespaces: BTreeSet<u64>,
 }
 
 /// What became of a start.
@@ -84,6 +87,7 @@ impl Tracer {
         drop(Scratch::new("ready"));
         let said = File::create(&stderr.0)
             .with_context(|| format!("cannot write to {}", stderr.0.display()))?;
+        let namespaces = netns::of_processes()?;
         let child = Command::new(tracer)
             .args(["live", "--attach", rung, "--json", "--output"])
             .arg(&output.0)
@@ -99,9 +103,12 @@ impl Tracer {
             child,
             output,
             stderr,
+            namespaces,
         };
         let start = Instant::now();
         loop {
+            // It reads the counters of all of them at some moment before it is live.
+            tracer.namespaces.extend(netns::of_processes()?);
             if ready.0.exists() {
                 return Ok(Started::Live(tracer));
             }
@@ -153,10 +160,15 @@ impl Tracer {
         let file = self.output.0.display();
         let text = fs::read_to_string(&self.output.0)
             .with_context(|| format!("cannot read the tracer's lines from {file}"))?;
-        let lines = text
+        let mut lines: Vec<TracedLine> = text
             .lines()
             .filter_map(|line| TracedLine::parse(line).transpose())
             .collect::<anyhow::Result<_>>()?;
+        for line in &mut lines {
+            if let TracedLine::Start(start) = line {
+                start.namespaces.clone_from(&self.namespaces);
+            }
+        }
         Ok(Said {
             lines,
             text,

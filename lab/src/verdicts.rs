@@ -20,6 +20,7 @@ use crate::{
     report::Cell,
     side_by_side,
     spread::Spread,
+    sys,
     traced::is_known,
     tracer::{Said, TracerArgs},
 };
@@ -170,6 +171,7 @@ impl Play {
                 name: scenario.name.to_owned(),
                 family,
                 namespaces: Namespaces { near: 0, far: 0 },
+                since_ns: 0,
                 cast: Vec::new(),
                 connections: Vec::new(),
                 expected: scenario.expected.to_vec(),
@@ -196,6 +198,7 @@ impl Play {
     }
 
     fn set_up(&mut self) -> Option<Stage> {
+        self.acted.since_ns = sys::boottime_ns();
         let made = stage(self.scenario, self.acted.family, self.means);
         made.map_err(|why| self.acted.skipped = Some(format!("{why:#}")))
             .ok()

@@ -4,13 +4,14 @@
 use std::{
     collections::BTreeMap,
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
     thread::sleep,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
     compare::{mismatch, ok},
@@ -22,9 +23,11 @@ use crate::{
 /// Longest that anything may take to be on the screen.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 /// Between two looks at it.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// What only the screen says, and no command line: tracing is live.
 const TABS: &str = "1 Connections";
+/// What runs in the terminal while nothing else does.
+const SHELL: &str = "bash";
 /// What the terminal is asked for before and after.
 const PROMPT: &str = "lab$";
 
@@ -61,7 +64,9 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
     let terminal = Terminal::start(80, 24)?;
     let before = terminal.settings()?;
     let command = format!("{} top --attach {}", args.tracer.display(), args.attach);
-    cells.put(shown(args, &terminal, &command, &mut screens)?)?;
+    // Whatever others on this host do: what this process and its children hold.
+    let ours = format!("{command} --pid {} --follow", std::process::id());
+    cells.put(shown(args, &terminal, &ours, &mut screens)?)?;
     for size in [(120, 30), (200, 60), (40, 12), (10, 3), (80, 24)] {
         cells.put(resized(args, &terminal, size, &mut screens)?)?;
     }
@@ -70,7 +75,7 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
     cells.put(intact(args, "watched-quit", &terminal, &before)?)?;
     terminal.type_line(&command)?;
     terminal.until(TABS)?;
-    kill_tracer(&args.tracer)?;
+    terminal.end_program()?;
     cells.put(intact(args, "watched-killed", &terminal, &before)?)?;
     terminal.type_line(&format!("{command} --panic"))?;
     terminal.until("fell over, as --panic asks for")?;
@@ -205,7 +210,7 @@ fn suspended(args: &Args, terminal: &Terminal) -> anyhow::Result<Cell> {
 
 /// The terminal is as it was before.
 fn intact(args: &Args, case: &str, terminal: &Terminal, before: &str) -> anyhow::Result<Cell> {
-    terminal.until(PROMPT)?;
+    terminal.until_idle()?;
     let after = terminal.settings()?;
     let (is_alternate, has_cursor) = terminal.flags()?;
     let wanted = format!("{before}, cursor");
@@ -219,17 +224,6 @@ fn intact(args: &Args, case: &str, terminal: &Terminal, before: &str) -> anyhow:
     }
     let why = "the terminal is not as it was".to_owned();
     Ok(mismatch(case, &args.attach, &wanted, &got, why))
-}
-
-/// Ends what watches, as a system does that shuts down.
-fn kill_tracer(tracer: &Path) -> anyhow::Result<()> {
-    let pattern = format!("^{} top", tracer.display());
-    let killed = Command::new("pkill")
-        .args(["-TERM", "-f", &pattern])
-        .status();
-    let killed = killed.context("cannot start pkill; Debian: apt-get install procps")?;
-    ensure!(killed.success(), "there is no {} to kill", tracer.display());
-    Ok(())
 }
 
 /// What was on the screen, for people.
@@ -262,8 +256,9 @@ impl Terminal {
             settings: Scratch::new("stty"),
         };
         let (width, height) = (width.to_string(), height.to_string());
-        let shell =
-            format!("PS1='{PROMPT} ' RUST_BACKTRACE=0 LC_ALL=C.UTF-8 exec bash --norc --noprofile");
+        let shell = format!(
+            "PS1='{PROMPT} ' RUST_BACKTRACE=0 LC_ALL=C.UTF-8 exec {SHELL} --norc --noprofile"
+        );
         let words = [
             "-f",
             "/dev/null",
@@ -354,6 +349,40 @@ impl Terminal {
             sleep(LOOK_EVERY);
         }
         Ok(fs::read_to_string(&self.settings.0)?.trim().to_owned())
+    }
+
+    /// Waits until what the shell has started has ended. A prompt says nothing of that: the one before is on the screen as
+    /// soon as the second screen is left.
+    fn until_idle(&self) -> anyhow::Result<()> {
+        let start = Instant::now();
+        loop {
+            let runs = self.tmux(&["display-message", "-p", "#{pane_current_command}"])?;
+            if runs.trim() == SHELL {
+                return self.until(PROMPT);
+            }
+            ensure!(start.elapsed() < WAIT_MAX, "{} does not end", runs.trim());
+            sleep(LOOK_EVERY);
+        }
+    }
+
+    /// Ends what its shell has started, as a system does that shuts down.
+    fn end_program(&self) -> anyhow::Result<()> {
+        let shell = self.tmux(&["display-message", "-p", "#{pane_pid}"])?;
+        let shell = shell.trim();
+        let file = format!("/proc/{shell}/task/{shell}/children");
+        let children = fs::read_to_string(&file).with_context(|| format!("cannot read {file}"))?;
+        let pids: Vec<Pid> = children
+            .split_whitespace()
+            .filter_map(|pid| Pid::from_raw(pid.parse().ok()?))
+            .collect();
+        ensure!(
+            !pids.is_empty(),
+            "the shell runs nothing that could be ended"
+        );
+        for pid in pids {
+            kill_process(pid, Signal::TERM).context("cannot end what the shell runs")?;
+        }
+        Ok(())
     }
 
     /// Its second screen is shown; its cursor is.

@@ -137,7 +137,7 @@ pub(crate) fn whole(series: &str, number: usize) -> Vec<Task> {
     }
     let more = find(series).map_or(&[][..], |shape| shape.more);
     let queries = match more.contains(&Suite::Floods) {
-        true => Task::new(Queries, &[]).flooded(),
+        true => Task::new(Queries, &[]).flooded_briefly(),
         false => Task::new(Queries, &[]),
     };
     let mut tasks = vec![queries, Task::new(Fallbacks, &[]).alternating(number)];
@@ -168,7 +168,7 @@ pub(crate) fn everything(series: &str) -> Vec<Task> {
         return vec![Task::new(Queries, &[])];
     }
     vec![
-        Task::new(Queries, &[]).flooded(),
+        Task::new(Queries, &[]).flooded_briefly(),
         Task::new(Fallbacks, &[]),
         Task::new(Verdicts, &[]),
         Task::on(Mix, BEST).small(),

@@ -22,9 +22,15 @@ const FACTS: [(&str, &str); 10] = [
     ("the clock cannot be set", "a container may not set it"),
     ("questions a second", "a machine that is too slow, or busy"),
     ("is seen, but not whether", "a limit that the sensor states"),
-    ("others on this machine were at it", "what others do cannot be told from what was lost"),
+    (
+        "others on this machine were at it",
+        "what others do cannot be told from what was lost",
+    ),
     ("others flood this host", "what others do fills the queue"),
-    ("there is no python3 here", "a virtual machine holds our own programs only"),
+    (
+        "there is no python3 here",
+        "a virtual machine holds our own programs only",
+    ),
 ];
 
 impl Skip {

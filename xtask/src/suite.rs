@@ -44,6 +44,9 @@ pub(crate) struct Task {
 /// How many connections the mix makes in a virtual machine: its default takes too long in emulation.
 const MIX_CONNECTIONS: u32 = 400;
 
+/// Questions of each thread of a flood in a virtual machine, where the usual 50,000 take minutes.
+const VM_FLOOD: u32 = 5_000;
+
 impl Suite {
     /// Its name in what is printed.
     pub(crate) fn name(self) -> &'static str {
@@ -103,6 +106,14 @@ impl Task {
     pub(crate) fn flooded(mut self) -> Self {
         self.extra.push("--flood".into());
         self
+    }
+
+    /// The same with fewer questions, for a virtual machine.
+    pub(crate) fn flooded_briefly(self) -> Self {
+        let mut task = self.flooded();
+        task.extra
+            .extend(["--queries".into(), VM_FLOOD.to_string()]);
+        task
     }
 
     /// With the queries of a dashboard.

@@ -16,6 +16,10 @@ pub(super) const WARM_UP_PART: f64 = 3.0;
 pub(super) const WARM_UP_S_MAX: f64 = 600.0;
 /// What the last third may hold more than the warm-up did: the allocator's own ups and downs.
 pub(super) const GROWTH_KB_MAX: u64 = 1024;
+/// So many standard errors may lie between two means that are the same in truth: more is less likely than one in 700.
+const STANDARD_ERRORS_MAX: f64 = 3.0;
+/// Where others use the machine too, one of so many connections may fail.
+const CONNECTIONS_PER_FAILURE_MIN: u64 = 50;
 /// Differences that are shown.
 const SHOWN_MAX: usize = 5;
 /// Nanoseconds by which the clock may have moved on its own: it is slewed.
@@ -130,12 +134,26 @@ impl Ledger {
             .collect();
         let mut cell = self.cell(case, &say(|row| row.1), &say(|row| row.2), &unequal);
         let too_many_only = rows.iter().all(|(_, want, got)| got >= want);
-        if !unequal.is_empty() && too_many_only && !self.deeds.others.is_empty() {
-            cell.outcome = Outcome::Skipped;
-            cell.why.push_str("; others on this machine were at it: ");
-            cell.why.push_str(&self.deeds.others.join(", "));
+        if !unequal.is_empty() && too_many_only {
+            self.excuse(&mut cell);
         }
         cell
+    }
+
+    /// What is wrong may be the doing of others on this machine, if there were any: then nothing is proven.
+    fn excuse(&self, cell: &mut Cell) {
+        let others = &self.deeds.others;
+        if cell.outcome != Outcome::Mismatch || others.is_empty() {
+            return;
+        }
+        cell.outcome = Outcome::Skipped;
+        let some: Vec<&str> = others.iter().take(SHOWN_MAX).map(String::as_str).collect();
+        cell.why.push_str("; others on this machine were at it: ");
+        cell.why.push_str(&some.join(", "));
+        if others.len() > SHOWN_MAX {
+            let more = others.len() - SHOWN_MAX;
+            cell.why.push_str(&format!(", and {more} more"));
+        }
     }
 
     fn grew(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
@@ -146,26 +164,84 @@ impl Ledger {
     }
 }
 
-/// The most that the last third held is not more than the most that the warm-up held, and neither is what it held as a rule:
-/// a crowd of clients may hide what grows below it.
+/// What was held over a part of a run.
+struct Held {
+    /// The median of the samples.
+    rule_kb: u64,
+    /// The most of each time between two samples.
+    peaks: Peaks,
+}
+
+impl Held {
+    /// None if there are too few samples.
+    fn between(samples: &[Sample], from_s: f64, to_s: f64) -> Option<Self> {
+        let samples = samples
+            .iter()
+            .filter(|sample| (from_s..to_s).contains(&sample.at_s));
+        let mut rss_kb: Vec<u64> = samples.clone().map(|sample| sample.rss_kb).collect();
+        rss_kb.sort_unstable();
+        let peaks: Vec<f64> = samples.map(|sample| sample.peak_kb as f64).collect();
+        Some(Self {
+            rule_kb: *rss_kb.get(rss_kb.len() / 2)?,
+            peaks: Peaks::of(&peaks)?,
+        })
+    }
+
+    fn said(&self) -> String {
+        let Self { rule_kb, peaks } = self;
+        format!(
+            "{rule_kb} kB as a rule, peaks of {:.0} kB on average and {:.0} kB at most",
+            peaks.mean, peaks.most
+        )
+    }
+}
+
+/// Some peaks.
+struct Peaks {
+    mean: f64,
+    most: f64,
+    /// The square of the standard error of the mean.
+    error_squared: f64,
+}
+
+impl Peaks {
+    fn of(peaks: &[f64]) -> Option<Self> {
+        let count = peaks.len() as f64;
+        if count < 2.0 {
+            return None;
+        }
+        let mean = peaks.iter().sum::<f64>() / count;
+        let squares: f64 = peaks.iter().map(|peak| (peak - mean).powi(2)).sum();
+        Some(Self {
+            mean,
+            most: peaks.iter().copied().fold(0.0, f64::max),
+            error_squared: squares / (count - 1.0) / count,
+        })
+    }
+
+    /// The most that the mean of later peaks may be, given how much these and those scatter.
+    fn limit(&self, later: &Self) -> f64 {
+        let error = (self.error_squared + later.error_squared).sqrt();
+        self.mean + GROWTH_KB_MAX as f64 + STANDARD_ERRORS_MAX * error
+    }
+}
+
+/// In the last third and at rest it holds no more, as a rule, than when it was warm, and its peaks are no higher on average.
+///
+/// One peak says nothing: a flood of questions, or a hundred clients at once, take some megabytes for a few milliseconds, and
+/// how many depends on who has the processors at that moment. The kernel keeps the most of each time between two samples,
+/// so that no peak goes unseen; the means of many are compared, and how much they scatter is allowed for.
 fn memory(ledger: &Ledger) -> Cell {
     let case = "churn-memory";
     let (warm, last) = (
         warm_up_s(ledger.duration_s),
         ledger.duration_s * (1.0 - 1.0 / WARM_UP_PART),
     );
-    let held = |from: f64, to: f64| {
-        let mut held: Vec<u64> = ledger
-            .samples
-            .iter()
-            .filter(|sample| (from..to).contains(&sample.at_s))
-            .map(|sample| sample.rss_kb)
-            .collect();
-        held.sort_unstable();
-        Some((*held.last()?, *held.get(held.len() / 2)?))
-    };
-    let (Some(warmed), Some(ended)) = (held(0.0, warm), held(last, f64::INFINITY)) else {
-        let why = "there are no samples of the warm-up, or none of the last third".to_owned();
+    // In the first half of the warm-up it fills what it keeps.
+    let warmed = Held::between(&ledger.samples, warm / 2.0, warm);
+    let ended = Held::between(&ledger.samples, last, f64::INFINITY);
+    let (Some(warmed), Some(ended)) = (warmed, ended) else {
+        let why = "there are too few samples of the warm-up, or of the last third".to_owned();
         return ledger.cell(case, "samples", "too few", &[why]);
     };
     let points: Vec<(f64, f64)> = ledger
@@ -174,25 +250,26 @@ fn memory(ledger: &Ledger) -> Cell {
         .filter(|sample| sample.at_s >= warm)
         .map(|sample| (sample.at_s / 3600.0, sample.rss_kb as f64))
         .collect();
+    let rest_kb = ledger.after.held.rss_kb;
     let want = format!(
-        "{} kB as a rule, {} kB at most while it warmed up ({warm:.0} s)",
-        warmed.1, warmed.0
+        "{} in the second half of the warm-up ({warm:.0} s)",
+        warmed.said()
     );
     let got = format!(
-        "{} kB as a rule, {} kB at most in the last third; after the warm-up {:+.0} kB an hour",
-        ended.1,
-        ended.0,
+        "{} in the last third, {rest_kb} kB at rest; after the warm-up {:+.0} kB an hour",
+        ended.said(),
         slope(&points).unwrap_or(0.0)
     );
     let mut wrong = Vec::new();
-    for (what, before, after) in [
-        ("at most", warmed.0, ended.0),
-        ("as a rule", warmed.1, ended.1),
-    ] {
-        let limit = before + GROWTH_KB_MAX;
-        if after > limit {
-            wrong.push(format!("more than {limit} kB {what}"));
+    let limit = warmed.rule_kb + GROWTH_KB_MAX;
+    for (when, held) in [("as a rule", ended.rule_kb), ("at rest", rest_kb)] {
+        if held > limit {
+            wrong.push(format!("more than {limit} kB {when}"));
         }
+    }
+    let limit = warmed.peaks.limit(&ended.peaks);
+    if ended.peaks.mean > limit {
+        wrong.push(format!("peaks of more than {limit:.0} kB on average"));
     }
     // A tracer that was looked at half of the time only proves nothing.
     let expected = (ledger.duration_s / ledger.every_s / 2.0) as usize;
@@ -301,10 +378,16 @@ fn agreement(ledger: &Ledger) -> Cell {
             "the kernel counted otherwise in {differ} namespaces"
         ));
     }
+    let case = "churn-agreement";
+    let want = "no namespace differs";
     if undecodable > 0 {
         wrong.push("there is what it cannot understand".to_owned());
+        return ledger.cell(case, want, &got, &wrong);
     }
-    ledger.cell("churn-agreement", "no namespace differs", &got, &wrong)
+    // All of ours are gone by now: a namespace that is left is somebody else's, and may have the number of one that has gone.
+    let mut cell = ledger.cell(case, want, &got, &wrong);
+    ledger.excuse(&mut cell);
+    cell
 }
 
 fn only_grew(ledger: &Ledger) -> Cell {
@@ -380,6 +463,7 @@ fn deeds(ledger: &Ledger) -> Cell {
     if ledger.has_clock && deeds.clock_steps == 0 {
         wrong.push("no clock steps".to_owned());
     }
+    let is_idle = !wrong.is_empty();
     if deeds.failed > 0 {
         wrong.push(format!("{} could not be done", deeds.failed));
         wrong.extend(deeds.failures.iter().cloned());
@@ -388,7 +472,13 @@ fn deeds(ledger: &Ledger) -> Cell {
         .iter()
         .map(|(what, count)| format!("{what} {count}"))
         .collect();
-    ledger.cell("churn-deeds", "churn", &got.join(", "), &wrong)
+    let mut cell = ledger.cell("churn-deeds", "churn", &got.join(", "), &wrong);
+    // Beside others a connection may take too long.
+    let is_rare = deeds.failed * CONNECTIONS_PER_FAILURE_MIN <= deeds.connections;
+    if deeds.failed > 0 && is_rare && !is_idle {
+        ledger.excuse(&mut cell);
+    }
+    cell
 }
 
 fn end(ledger: &Ledger) -> Cell {

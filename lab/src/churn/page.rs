@@ -78,6 +78,14 @@ impl Page {
             .collect()
     }
 
+    /// What the sensors saw, and what became of it.
+    pub(crate) fn counts(&self) -> [BTreeMap<String, u64>; 2] {
+        [
+            self.by("mptcp_trace_seen_total", "sensor"),
+            self.by("mptcp_trace_outcomes_total", "outcome"),
+        ]
+    }
+
     /// What may only grow, without who owns it.
     fn counters(&self) -> BTreeMap<Series, u64> {
         let mut counters = BTreeMap::new();

@@ -7,6 +7,9 @@ use serde::Serialize;
 
 use crate::sys;
 
+/// Has the kernel forget the most that a process had in RAM (man 5 proc).
+const RESET_PEAK: &str = "5";
+
 /// Of the tracer, at one moment of the run.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize)]
 pub(crate) struct Sample {
@@ -14,8 +17,12 @@ pub(crate) struct Sample {
     pub(crate) at_s: f64,
     /// Memory in RAM.
     pub(crate) rss_kb: u64,
-    /// Of this, what is in no file and is shared with nobody.
+    /// The most of it since the sample before.
+    pub(crate) peak_kb: u64,
+    /// Of the memory in RAM, what is in no file and is shared with nobody.
     pub(crate) anon_kb: u64,
+    /// And what is in a file: code that has run so far.
+    pub(crate) file_kb: u64,
     /// Memory of BPF maps and programs, as the kernel charges it.
     pub(crate) bpf_kb: u64,
     /// Descriptors.
@@ -58,9 +65,14 @@ impl Sample {
             number.with_context(|| format!("{file} does not tell {name}"))
         };
         let (fds, bpf_bytes) = descriptors(pid)?;
+        // From now on the most is counted anew.
+        let file = format!("/proc/{pid}/clear_refs");
+        fs::write(&file, RESET_PEAK).with_context(|| format!("cannot write to {file}"))?;
         Ok(Self {
             rss_kb: field("VmRSS:")?,
+            peak_kb: field("VmHWM:")?,
             anon_kb: field("RssAnon:")?,
+            file_kb: field("RssFile:")?,
             threads: field("Threads:")?,
             bpf_kb: bpf_bytes / 1024,
             fds,

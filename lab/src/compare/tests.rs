@@ -49,6 +49,7 @@ fn asked(inode: u64, truth: Truth) -> Asked {
 
 fn traced(inode: u64, answer: &str) -> Traced {
     Traced {
+        boottime_ns: 0,
         id: None,
         socket: "0x1".into(),
         netns: 1,
@@ -92,7 +93,10 @@ fn wrong(asked: Vec<Asked>, traced: Vec<Traced>, limits: &[&str]) -> Vec<String>
         emitted: count,
         ..ZERO
     };
-    let mut lines = vec![TracedLine::Start(Start { sensors })];
+    let mut lines = vec![TracedLine::Start(Start {
+        sensors,
+        namespaces: Default::default(),
+    })];
     let queries = traced.into_iter().map(Box::new).map(TracedLine::Query);
     lines.extend(queries);
     lines.push(TracedLine::End(End {

@@ -5,6 +5,7 @@ const NEAR: u64 = 101;
 const FAR: u64 = 102;
 const CLIENT_PID: u32 = 11;
 const SERVER_PID: u32 = 12;
+const SINCE_NS: u64 = 50;
 
 fn endpoint(host: u8, port: u16) -> Endpoint {
     Endpoint {
@@ -67,6 +68,7 @@ fn played(rows: &[Expected]) -> Played {
         recipe: "recipe".into(),
         family: Family::V4,
         namespaces,
+        since_ns: SINCE_NS,
         cast: cast.map(|(who, pid)| (pid, who.comm().to_owned())).into(),
         wanted,
         moved,
@@ -170,14 +172,28 @@ fn end(played: &Played, lines: usize) -> traced::End {
 
 /// The cells that are not ok, as `case outcome`.
 fn outcomes(played: &Played, lines: &[TracedLine], limits: &[&str]) -> Vec<String> {
+    outcomes_beside(played, lines, limits, &[], &end(played, lines.len()))
+}
+
+/// The same where these network namespaces existed before the tracer was live, and it ends like this.
+fn outcomes_beside(
+    played: &Played,
+    lines: &[TracedLine],
+    limits: &[&str],
+    namespaces: &[u64],
+    end: &traced::End,
+) -> Vec<String> {
     let sensors = vec![Sensor {
         rung: "fexit".into(),
         limits: limits.iter().map(|&limit| limit.to_owned()).collect(),
         probes: Vec::new(),
     }];
-    let mut traced = vec![TracedLine::Start(Start { sensors })];
+    let mut traced = vec![TracedLine::Start(Start {
+        sensors,
+        namespaces: namespaces.iter().copied().collect(),
+    })];
     traced.extend_from_slice(lines);
-    traced.push(TracedLine::End(end(played, lines.len())));
+    traced.push(TracedLine::End(end.clone()));
     compare("fexit", std::slice::from_ref(played), &traced)
         .into_iter()
         .inspect(|cell| println!("{cell:?}"))
@@ -322,6 +338,48 @@ fn lines_about_strangers_do_not_matter() {
 }
 
 #[test]
+fn lines_of_whoever_had_the_number_before_do_not_matter_and_are_taken_off_the_account() {
+    let played = both();
+    let mut lines = right_lines(&played);
+    let older = Found {
+        id: format!("0x2@{}", SINCE_NS - 1),
+        ..found(&played.wanted[0])
+    };
+    lines.push(TracedLine::Fallback(Box::new(older.clone())));
+    lines.push(TracedLine::Blackhole(Box::new(older)));
+    assert_eq!(outcomes(&played, &lines, &[]), RIGHT);
+    let account = |traced: u64, agrees: bool| {
+        let mut end = end(&played, lines.len());
+        let near = end.reconciliation.iter_mut().find(|it| it.netns == NEAR);
+        let near = near.unwrap();
+        near.traced = counters(&[("DssFallback", traced)]);
+        near.agrees = agrees;
+        end
+    };
+    let check = |end: &traced::End, namespaces: &[u64], want: &[&str]| {
+        let got = outcomes_beside(&played, &lines, &[], namespaces, end);
+        assert_eq!(got, want, "{end:?}");
+    };
+    check(&account(2, false), &[], &RIGHT);
+    check(&account(3, false), &[], &["reconciliation Mismatch"]);
+    check(&account(0, false), &[], &["reconciliation Mismatch"]);
+    // A number that was taken before the tracer was live has no account that means anything.
+    check(&account(3, false), &[NEAR], &RIGHT);
+    check(
+        &account(3, false),
+        &[NEAR, FAR],
+        &["reconciliation Skipped"],
+    );
+    // One that is new and in our namespace is ours.
+    let mut lines = right_lines(&played);
+    lines.push(TracedLine::Fallback(Box::new(Found {
+        id: format!("0x2@{SINCE_NS}"),
+        ..found(&played.wanted[0])
+    })));
+    assert_eq!(outcomes(&played, &lines, &[]), MISMATCH);
+}
+
+#[test]
 fn a_limit_excuses_what_it_names_and_nothing_else() {
     let played = stripped();
     let lines = right_lines(&played);
@@ -417,7 +475,7 @@ fn the_tracers_own_reconciliation_is_checked() {
     let outcome = |spoil: &dyn Fn(&mut traced::End)| {
         let mut end = end(&played[0], 2);
         spoil(&mut end);
-        reconciliation("fexit", &played, &[&end]).outcome
+        reconciliation("fexit", &played, &[TracedLine::End(end)]).outcome
     };
     assert_eq!(outcome(&|_end| ()), Outcome::Ok);
     assert_eq!(

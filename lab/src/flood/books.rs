@@ -111,6 +111,7 @@ impl Books {
     /// Everything but thread and answer, which only the asker knows, is that of the question.
     fn fits(&self, query: &Traced, kind: Kind, family: Family) -> bool {
         let Traced {
+            boottime_ns: _,
             id: _,
             socket: _,
             netns: _,

@@ -26,6 +26,8 @@ pub(super) struct Acted {
     pub(super) name: String,
     pub(super) family: Family,
     pub(super) namespaces: Namespaces,
+    /// When nobody had made these namespaces yet, on `CLOCK_BOOTTIME`: their numbers may have been somebody else's before.
+    pub(super) since_ns: u64,
     /// Who took part, by process.
     pub(super) cast: Vec<(Who, u32)>,
     /// The client's and the server's address of each connection.
@@ -50,6 +52,11 @@ impl Acted {
 
     fn has(&self, netns: u64) -> bool {
         netns == self.namespaces.near || netns == self.namespaces.far
+    }
+
+    /// A moment on `CLOCK_BOOTTIME` at which the namespaces were there.
+    fn is_time(&self, at_ns: u64) -> bool {
+        at_ns >= self.since_ns
     }
 
     fn netns_of(&self, who: Who) -> u64 {
@@ -231,11 +238,13 @@ fn by_socket<'a>(acted: &Acted, lines: &'a [TracedLine]) -> Vec<About<'a>> {
     };
     for line in lines {
         match line {
-            TracedLine::Query(line) if acted.has(line.netns) => {
+            TracedLine::Query(line) if acted.has(line.netns) && acted.is_time(line.boottime_ns) => {
                 let key = line.id.as_ref().unwrap_or(&line.socket);
                 of(key, line.netns, &mut |about| about.queries.push(line));
             }
-            TracedLine::Verdict(line) if acted.has(line.netns) => {
+            TracedLine::Verdict(line)
+                if acted.has(line.netns) && !line.is_before(acted.since_ns) =>
+            {
                 of(&line.id, line.netns, &mut |about| about.closing.push(line));
             }
             TracedLine::Query(_)
@@ -387,7 +396,7 @@ fn switched_off(acted: &Acted, lines: &[TracedLine]) -> Option<String> {
     let traced: Vec<(u64, Option<u64>)> = lines
         .iter()
         .filter_map(TracedLine::blackhole)
-        .filter(|line| acted.has(line.netns))
+        .filter(|line| acted.has(line.netns) && !line.is_before(acted.since_ns))
         .map(|line| (line.netns, line.off_ms))
         .collect();
     let is_right = |(netns, off_ms): (u64, Option<u64>), wanted: u64| {

@@ -10,8 +10,8 @@ use std::{
 use serde_json::Value;
 
 use crate::common::{
-    asker, json_lines, may_trace, of_type, parse_lines, run, scratch, spawn_asker, spawn_asker_in,
-    stderr, tracer,
+    asker, json_lines, may_trace, of_type, parse_lines, run, scratch, spawn_asker_in,
+    spawn_ready_asker, stderr, tracer,
 };
 
 fn captures() -> Vec<PathBuf> {
@@ -240,10 +240,8 @@ fn what_is_there_is_listed_and_said_to_have_fallen_back_or_not() {
     if !may_trace("what_is_there_is_listed_and_said_to_have_fallen_back_or_not") {
         return;
     }
-    let mut fresh = spawn_asker("wait");
-    let mut fallen = spawn_asker("fallen");
-    // Both have their sockets when they read.
-    std::thread::sleep(Duration::from_millis(500));
+    let mut fresh = spawn_ready_asker("wait");
+    let mut fallen = spawn_ready_asker("fallen");
     let pids = [fresh.id(), fallen.id()];
     for (pid, fell_back, cause, state, subflows) in [
         (pids[0], false, Value::Null, "CLOSE", 0),
@@ -338,9 +336,8 @@ fn a_bundle_knows_what_was_answered_last_about_what_was_there() {
     if !may_trace("a_bundle_knows_what_was_answered_last_about_what_was_there") {
         return;
     }
-    let mut silent = spawn_asker("wait");
-    let mut asks = spawn_asker("fallen");
-    std::thread::sleep(Duration::from_millis(500));
+    let mut silent = spawn_ready_asker("wait");
+    let mut asks = spawn_ready_asker("fallen");
     let (_dir, bundle) = scratch("b.tar.zst");
     let mut bundling = tracer()
         .args(["bundle", bundle.to_str().unwrap(), "--duration", "2s"])
@@ -432,15 +429,8 @@ fn whoever_ends_it_whenever_finds_a_whole_bundle_or_none() {
         return;
     }
     use rustix::process::{Pid, Signal, kill_process};
-    let mut kept = 0;
-    for (signal, after_ms) in [
-        (Signal::INT, 30),
-        (Signal::INT, 600),
-        (Signal::INT, 3000),
-        (Signal::TERM, 3000),
-        (Signal::KILL, 900),
-        (Signal::KILL, 2000),
-    ] {
+    // True if what was there before is there.
+    let end_after = |signal: Signal, after_ms: u64| {
         let (dir, bundle) = scratch("b.tar.zst");
         let parts = tempfile::tempdir().unwrap();
         std::fs::write(&bundle, "of before").unwrap();
@@ -456,11 +446,24 @@ fn whoever_ends_it_whenever_finds_a_whole_bundle_or_none() {
         assert_eq!(names(dir.path()), ["b.tar.zst"], "{signal:?} {after_ms}");
         assert_eq!(names(parts.path()), [""; 0], "{signal:?} {after_ms}");
         if std::fs::read(&bundle).unwrap() == b"of before" {
-            kept += 1;
-        } else {
-            assert!(unpacked(&bundle).contains_key("findings.jsonl"));
+            return true;
         }
-    }
+        assert!(unpacked(&bundle).contains_key("findings.jsonl"));
+        false
+    };
+    let kept = std::thread::scope(|scope| {
+        let rows = [
+            (Signal::INT, 30),
+            (Signal::INT, 600),
+            (Signal::INT, 3000),
+            (Signal::TERM, 3000),
+            (Signal::KILL, 900),
+            (Signal::KILL, 2000),
+        ];
+        let ends = rows.map(|(signal, after_ms)| scope.spawn(move || end_after(signal, after_ms)));
+        let kept = ends.map(|end| u32::from(end.join().unwrap()));
+        kept.iter().sum::<u32>()
+    });
     assert!(kept >= 2, "{kept}");
 }
 

@@ -16,6 +16,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// What the asker is to do, in the environment of the test binary that plays it.
 const ROLE: &str = "MPTCP_TRACE_TEST_ASKER";
 
+/// File that the asker makes once it has its sockets, where somebody waits for that.
+const READY: &str = "MPTCP_TRACE_TEST_READY";
+
 /// Longest that anything here may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -112,6 +115,28 @@ pub(crate) fn spawn_asker_in(before: &[&str], role: &str) -> Child {
         .unwrap()
 }
 
+/// Starts one without a tracer, and waits until it has its sockets and reads.
+pub(crate) fn spawn_ready_asker(role: &str) -> Child {
+    let (_dir, ready) = scratch("ready");
+    let words = asker(role);
+    let child = Command::new(&words[0])
+        .args(&words[1..])
+        .env(READY, &ready)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_for(&ready);
+    child
+}
+
+/// Says that all sockets are there.
+fn say_ready() {
+    if let Some(file) = std::env::var_os(READY) {
+        std::fs::write(file, "ready").unwrap();
+    }
+}
+
 /// The body of the test that is no test: plays the application if it was started as one.
 ///
 /// Roles: `basic` asks about a fresh MPTCP socket, one that fell back and a TCP one; `flood N` asks N times;
@@ -144,6 +169,7 @@ pub(crate) fn play() {
         "fallen" => {
             let mptcp = open(true);
             let _listener = connect_to_tcp(&mptcp);
+            say_ready();
             let mut byte = [0];
             while io::stdin().read(&mut byte).unwrap() == 1 {
                 ask(&mptcp);
@@ -173,6 +199,7 @@ pub(crate) fn play() {
         }
         "wait" => {
             let socket = open(true);
+            say_ready();
             let mut byte = [0];
             while io::stdin().read(&mut byte).unwrap() == 1 {
                 ask(&socket);
@@ -245,13 +272,15 @@ fn ask(socket: &Socket) {
 
 /// Waits until a file is there and not empty.
 pub(crate) fn wait_for(path: &Path) {
+    let is_there = || std::fs::read(path).is_ok_and(|bytes| !bytes.is_empty());
+    until(&format!("{} appears", path.display()), is_there);
+}
+
+/// Waits until something is so.
+pub(crate) fn until(what: &str, is_so: impl Fn() -> bool) {
     let start = Instant::now();
-    while !std::fs::read(path).is_ok_and(|bytes| !bytes.is_empty()) {
-        assert!(
-            start.elapsed() < PATIENCE,
-            "{} does not appear",
-            path.display()
-        );
+    while !is_so() {
+        assert!(start.elapsed() < PATIENCE, "waited in vain until {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -259,7 +288,7 @@ pub(crate) fn wait_for(path: &Path) {
 /// A tracer in the background, live.
 pub(crate) struct Background {
     child: Child,
-    _scratch: tempfile::TempDir,
+    scratch: tempfile::TempDir,
 }
 
 impl Background {
@@ -267,6 +296,7 @@ impl Background {
     pub(crate) fn start(args: &[&str]) -> Self {
         let scratch = tempfile::tempdir().unwrap();
         let ready = scratch.path().join("ready");
+        let file = |name: &str| std::fs::File::create(scratch.path().join(name)).unwrap();
         // Where the tests run under nohup, their tracers shall die of SIGHUP all the same.
         let child = Command::new("env")
             .arg("--default-signal=HUP")
@@ -274,8 +304,8 @@ impl Background {
             .args(args)
             .arg("--ready-file")
             .arg(&ready)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stdout(file("stdout"))
+            .stderr(file("stderr"))
             .spawn()
             .unwrap();
         wait_for(&ready);
@@ -283,10 +313,21 @@ impl Background {
             std::fs::read_to_string(&ready).unwrap().trim(),
             child.id().to_string()
         );
-        Self {
-            child,
-            _scratch: scratch,
-        }
+        Self { child, scratch }
+    }
+
+    fn read(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.scratch.path().join(name)).unwrap()
+    }
+
+    /// What it has printed so far.
+    pub(crate) fn printed(&self) -> String {
+        String::from_utf8_lossy(&self.read("stdout")).into_owned()
+    }
+
+    /// What it has said on stderr so far.
+    pub(crate) fn said(&self) -> String {
+        String::from_utf8_lossy(&self.read("stderr")).into_owned()
     }
 
     /// Its process id.
@@ -315,8 +356,14 @@ impl Background {
     }
 
     /// Waits for its end.
-    pub(crate) fn output(self) -> Output {
-        self.child.wait_with_output().unwrap()
+    pub(crate) fn output(mut self) -> Output {
+        let status = self.child.wait().unwrap();
+        let [stdout, stderr] = ["stdout", "stderr"].map(|name| self.read(name));
+        Output {
+            status,
+            stdout,
+            stderr,
+        }
     }
 }
 

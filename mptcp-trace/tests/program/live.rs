@@ -1,10 +1,10 @@
 //! The program on the running kernel, with whatever rung it offers.
 
-use std::{fs, io::Write as _, process::Command, process::Stdio};
+use std::{fs, io::Write as _, process::Command, process::Stdio, time::Instant};
 
 use crate::common::{
     Background, asker, assert_orderly, json_lines, may_trace, of_type, run, scratch, spawn_asker,
-    stderr, tracer,
+    stderr, tracer, until,
 };
 use rustix::process::Signal;
 use serde_json::Value;
@@ -267,7 +267,9 @@ fn it_stops_by_time_by_count_and_by_signal_and_closes_the_books() {
 
     for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
         let tracer = Background::start(&["--json", "--pid", &pid]);
-        std::thread::sleep(std::time::Duration::from_millis(100));
+        until("a question is printed", || {
+            tracer.printed().contains("{\"type\":\"query\"")
+        });
         tracer.signal(signal);
         let output = tracer.output();
         assert_eq!(
@@ -343,13 +345,16 @@ fn a_process_that_asks_too_often_is_capped_and_counted_and_can_be_coalesced() {
         (&["--json", "--cap", "1000"][..], false),
         (&["--json", "--cap", "1000", "--coalesce"], true),
     ] {
+        let start = Instant::now();
         let output = traced(options, &flood);
+        // A time of so many whole seconds touches one more, and may begin in another one.
+        let seconds = start.elapsed().as_secs() + 2;
         let lines = json_lines(&output);
         identity_holds(&lines);
         let end = of_type(&lines, "end").pop().unwrap();
         let count = |name: &str| end["losses"][0][name].as_u64().unwrap();
-        // It takes less than three seconds, which touch four at most.
-        assert!((CAP..=4 * CAP).contains(&count("emitted")), "{end}");
+        let emitted = CAP..=seconds * CAP;
+        assert!(emitted.contains(&count("emitted")), "{emitted:?}: {end}");
         assert_eq!(count("emitted") + count("capped"), QUERIES, "{end}");
         assert_eq!(end["complete"], false);
         let said = format!(" + {} capped (--cap) + 0 lost", count("capped"));
@@ -444,7 +449,7 @@ fn the_host_is_left_as_found() {
     // Not even killed does it leave anything behind.
     tracer.signal(Signal::KILL);
     assert_eq!(tracer.output().status.code(), None);
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     while loaded().any(|info| ids.contains(&info.id())) {
         assert!(
             start.elapsed() < crate::common::PATIENCE,

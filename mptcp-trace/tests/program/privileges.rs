@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::common::{
     Background, PATIENCE, assert_orderly, json_lines, may_trace, of_type, run, spawn_asker_in,
-    stderr, wait_for,
+    stderr, until, wait_for,
 };
 
 /// What docs/security.md states: nothing is traced with less.
@@ -130,6 +130,16 @@ fn not_lean(process: &Path, kept: u64) -> Option<String> {
 fn end(child: Child) -> Output {
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     child.wait_with_output().unwrap()
+}
+
+/// How many connections fell back in the network namespace of a process.
+fn fallen_in(pid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/net/netstat")).unwrap();
+    let mut lines = text.lines().filter_map(|it| it.strip_prefix("MPTcpExt: "));
+    let (names, counts) = (lines.next().unwrap(), lines.next().unwrap());
+    let mut pairs = names.split(' ').zip(counts.split(' '));
+    let count = pairs.find(|(name, _)| *name == "MPCapableFallbackSYNACK");
+    count.unwrap().1.parse().unwrap()
 }
 
 /// The scene of the lab: a process that is held until a byte comes, and then plays it as root.
@@ -274,7 +284,8 @@ fn counters_of_other_users_are_compared_with_one_capability_more_and_else_it_is_
         assert_lean(tracer.id(), kept);
         let mut stdin = asker.stdin.take().unwrap();
         stdin.write_all(b"..").unwrap();
-        std::thread::sleep(Duration::from_millis(500));
+        // What the kernel has counted is in the ring, and read when it ends.
+        until("both have fallen back", || fallen_in(pid) >= 2);
         let output = end(tracer);
         drop(stdin);
         asker.wait().unwrap();
@@ -344,8 +355,15 @@ fn a_command_that_became_another_user_is_still_told_to_end() {
         .unwrap();
     wait_for(&ready);
     assert_lean(tracer.id(), SYS_PTRACE | KILL);
-    // It takes a moment to become who it is to be.
-    std::thread::sleep(Duration::from_millis(300));
+    until("the command is another user", || {
+        let is_it = |status: String| {
+            status.contains(&format!("\nPPid:\t{}\n", tracer.id()))
+                && status.contains(&format!("\nUid:\t{NOBODY}\t"))
+        };
+        fs::read_dir("/proc").unwrap().any(|process| {
+            fs::read_to_string(process.unwrap().path().join("status")).is_ok_and(is_it)
+        })
+    });
     let start = Instant::now();
     kill_process(Pid::from_child(&tracer), Signal::TERM).unwrap();
     let status = tracer.wait_with_output().unwrap().status;

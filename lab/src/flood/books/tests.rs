@@ -28,6 +28,7 @@ fn line(thread: u32, number: u32) -> Traced {
         Family::V6 | Family::Mapped => ("ipv6", v4.ip().to_ipv6_mapped().to_string(), "::"),
     };
     Traced {
+        boottime_ns: 0,
         id: None,
         socket: "0x1".into(),
         netns: 1,

@@ -84,7 +84,7 @@ pub(super) struct Compared {
 pub(super) fn compare(rung: &str, acted: &Acted, lines: &[TracedLine]) -> Compared {
     let expected: Vec<Expected<'_>> = acted.tried.iter().filter_map(Expected::new).collect();
     let mut left: Vec<&Denied> = lines.iter().filter_map(denied).collect();
-    left.retain(|line| acted.has(line.netns));
+    left.retain(|line| acted.has(line.netns) && acted.is_time(line.boottime_ns));
     let traced = left.len();
     let mut differences = Vec::new();
     for row in &expected {

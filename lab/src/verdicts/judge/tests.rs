@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::{
     option::{CHOICES, Choice},
@@ -9,6 +11,7 @@ const NEAR: u64 = 101;
 const FAR: u64 = 102;
 const CLIENT_PID: u32 = 11;
 const SERVER_PID: u32 = 12;
+const SINCE_NS: u64 = 50;
 const SYN_ACK: &str = "MPCapableFallbackSYNACK";
 
 fn endpoint(host: u8, port: u16) -> Endpoint {
@@ -38,6 +41,7 @@ fn acted(expected: &[Expected]) -> Acted {
             near: NEAR,
             far: FAR,
         },
+        since_ns: SINCE_NS,
         cast: vec![(Who::Client, CLIENT_PID), (Who::Server, SERVER_PID)],
         connections: vec![(endpoint(1, 40_000), endpoint(2, 80))],
         expected: expected.to_vec(),
@@ -52,6 +56,7 @@ fn acted(expected: &[Expected]) -> Acted {
 fn query(verdict: &str) -> Traced {
     let speaks_of_fallback = ["explained", "misled"].contains(&verdict);
     Traced {
+        boottime_ns: SINCE_NS,
         id: Some("client".into()),
         socket: "0x1".into(),
         netns: NEAR,
@@ -197,6 +202,20 @@ fn a_line_about_a_socket_that_nobody_asked_about_is_one_too_many_where_the_scena
     };
     check(NEAR, Outcome::Mismatch);
     check(FAR, Outcome::Mismatch);
+    // Whoever had the number before is another one.
+    let earlier = Traced {
+        boottime_ns: SINCE_NS - 1,
+        ..elsewhere(NEAR)
+    };
+    let closed = Concluded {
+        id: format!("0x1@{}", SINCE_NS - 1),
+        ..closing("never-asked", 0)
+    };
+    let mut lines = stale();
+    lines.extend(asked(&[earlier]));
+    lines.push(TracedLine::Verdict(Box::new(closed)));
+    let expected = row(&["still-mptcp"], Some("stale"));
+    assert_eq!(outcome(&acted(&[expected]), &lines), Outcome::Ok);
     check(103, Outcome::Ok);
 }
 
@@ -279,6 +298,7 @@ fn a_limit_excuses_the_one_thing_that_may_be_said_instead() {
                 limits: vec![limit.to_owned()],
                 probes: Vec::new(),
             }],
+            namespaces: BTreeSet::new(),
         })
     };
     let check = |limit: &str, verdict: &str, want: Outcome| {
@@ -340,6 +360,7 @@ fn tried(held: Held, told: &str) -> Tried {
 
 fn denied() -> Denied {
     Denied {
+        boottime_ns: SINCE_NS,
         pid: CLIENT_PID,
         tid: CLIENT_PID,
         comm: "lab-client".into(),
@@ -398,6 +419,11 @@ fn a_refusal_is_one_line_and_what_is_no_refusal_is_none() {
         ..denied()
     };
     check(&[], &[elsewhere], Outcome::Ok);
+    let earlier = Denied {
+        boottime_ns: SINCE_NS - 1,
+        ..denied()
+    };
+    check(&[], &[earlier], Outcome::Ok);
 }
 
 #[test]
