@@ -14,6 +14,7 @@ use anyhow::{Context as _, ensure};
 use rustix::process::Signal;
 
 use crate::{
+    alone::Alone,
     netns,
     report::{Cells, write_line},
     served::Served,
@@ -130,6 +131,15 @@ impl Args {
 /// Fails if the tracer cannot be run, or what it says cannot be read.
 pub fn run(args: &Args) -> anyhow::Result<bool> {
     let mut cells = Cells::new(std::io::stdout())?;
+    let _alone = Alone::claim(
+        "churn",
+        match args.clock_step_s > 0 && args.has(Actor::Clock) {
+            true => {
+                "it sets the clock wrong for moments (--clock-step-s 0 does not), and floods the host"
+            }
+            false => "it floods the host",
+        },
+    )?;
     let folder = tempfile::tempdir().context("cannot make a folder for settings")?;
     let settings = folder.path().join("serve.toml");
     fs::write(&settings, "").context("cannot write settings")?;

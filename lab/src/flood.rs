@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 
 use crate::{
+    alone::Alone,
     beside::uncapped,
     matrix::{Scratch, read_lines},
     report::{Flooded, MatrixLine, Outcome, write_line},
@@ -62,6 +63,7 @@ pub(crate) fn flood(args: &Args) -> anyhow::Result<Flooded> {
         "mptcp-lab: flood of {} x {} on rung {}",
         args.threads, args.queries, args.attach
     );
+    let _alone = Alone::claim("flood", "very many sockets load all processors")?;
     let told_file = Scratch::new("told");
     let start = Instant::now();
     let mut tracer = Command::new(&args.tracer)

@@ -14,6 +14,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 
 use crate::{
+    alone::Alone,
     beside::{Beside, Ended, Lines},
     compare::{mismatch, ok},
     link, load,
@@ -86,6 +87,10 @@ impl Size {
 /// Fails if the tracer cannot be run or what it prints cannot be read.
 pub fn run(args: &Args) -> anyhow::Result<bool> {
     let mut cells = Cells::new(std::io::stdout())?;
+    let _alone = Alone::claim(
+        "floods",
+        "threads that ask as fast as they can load all processors",
+    )?;
     let size = Size::of(args);
     for rung in &args.attach {
         let place = Place::new(args, rung)?;

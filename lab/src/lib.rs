@@ -5,6 +5,7 @@
 //! `fallbacks`, `mix` and `reuse` compare; `verdicts` compares what both together mean; `init` is the first process of a virtual machine that does either.
 
 pub mod actor;
+mod alone;
 pub mod ask;
 pub mod bench;
 mod beside;

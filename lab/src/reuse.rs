@@ -15,6 +15,7 @@ use anyhow::{Context as _, anyhow, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    alone::Alone,
     compare::{mismatch, ok},
     fallbacks::under_tracer,
     findings::balanced,
@@ -102,6 +103,10 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
     let parallel = u8::try_from(args.parallel).context("too many at a time")?;
     ensure!(parallel > 0, "nothing to do");
     let mut cells = Cells::new(std::io::stdout())?;
+    let _alone = Alone::claim(
+        "reuse",
+        "very many connections load all processors, and every tracer of the host gets their fallbacks",
+    )?;
     let rung = &args.attach;
     let perform = || make(args.connections / args.parallel, parallel);
     let found = under_tracer(

@@ -1,0 +1,91 @@
+//! Suites that everybody on the host notices: they say so, and run one at a time.
+
+use std::{
+    fs::File,
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use rustix::fs::{FlockOperation, flock};
+
+/// The file that such a suite holds a lock on.
+const LOCK: &str = "mptcp-lab-alone.lock";
+/// Longest that a suite waits for another one. Then it begins all the same: it does not depend on being alone.
+const WAIT_MAX: Duration = Duration::from_secs(300);
+/// Between two tries.
+const TRY_EVERY: Duration = Duration::from_millis(100);
+
+/// Holds the lock as long as it lives.
+pub(crate) struct Alone {
+    _lock: File,
+}
+
+impl Alone {
+    /// Says what this suite does to everybody else, and waits until no other such suite runs.
+    ///
+    /// # Errors
+    ///
+    /// Fails if there can be no lock.
+    pub(crate) fn claim(suite: &str, disturbs: &str) -> anyhow::Result<Self> {
+        eprintln!("mptcp-lab: {suite} disturbs others on this host: {disturbs}");
+        claim(&std::env::temp_dir().join(LOCK), WAIT_MAX)
+    }
+}
+
+fn claim(path: &Path, wait_max: Duration) -> anyhow::Result<Alone> {
+    let lock = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        // Where everybody may write, a link may lead anywhere.
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path)
+        .with_context(|| format!("cannot open {}", path.display()))?;
+    let start = Instant::now();
+    let mut has_said = false;
+    loop {
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => break,
+            Err(rustix::io::Errno::WOULDBLOCK) if start.elapsed() < wait_max => {
+                if !has_said {
+                    eprintln!("mptcp-lab: another suite that disturbs others runs: waiting");
+                    has_said = true;
+                }
+                sleep(TRY_EVERY);
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                eprintln!("mptcp-lab: it still runs: beginning all the same");
+                break;
+            }
+            Err(why) => {
+                return Err(why).with_context(|| format!("cannot lock {}", path.display()));
+            }
+        }
+    }
+    Ok(Alone { _lock: lock })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_waits_for_the_first_and_not_for_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let patience = Duration::from_millis(150);
+        let waited = || {
+            let start = Instant::now();
+            let alone = claim(&path, patience).unwrap();
+            (start.elapsed() >= patience, alone)
+        };
+        let (has_waited, first) = waited();
+        assert!(!has_waited);
+        assert!(waited().0);
+        drop(first);
+        assert!(!waited().0);
+    }
+}
