@@ -64,8 +64,12 @@ pub(crate) struct Args {
     update_docs: bool,
 }
 
-/// Permits: the tests of this machine take one, each virtual machine another one.
-const PERMITS: usize = 2;
+/// Permits: the tests of this machine take one, each virtual machine another one. One more than there are processors: a
+/// machine waits for much of its time. On Linux 6.1 each trampoline that is attached waits for a grace period of RCU tasks,
+/// 80 s for one start of the tracer, of which the processor works 10.
+fn permits() -> usize {
+    thread::available_parallelism().map_or(1, usize::from) + 1
+}
 
 /// Runs all steps, also after one that failed, and prints the summary.
 pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
@@ -131,7 +135,7 @@ fn whole(places: &Places, args: &Args, summary: &Summary) {
     if let Some(programs) = programs.as_ref().filter(|_| is_root()) {
         native::alone(programs, summary);
     }
-    let permits = Permits::new(PERMITS);
+    let permits = Permits::new(permits());
     // Taken before the first machine can have it: what runs here takes longest.
     let here = permits.take(1);
     thread::scope(|scope| {
