@@ -180,6 +180,33 @@ impl FailOn {
             })
     }
 
+    /// True if it cannot be found without the fallback sensor.
+    #[must_use]
+    pub fn rests_on_fallbacks(self) -> bool {
+        match self {
+            Self::Fallback | Self::Cause(_) => true,
+            Self::Verdict(verdict) => match verdict {
+                Verdict::Explained
+                | Verdict::PlainTcp
+                | Verdict::Stale
+                | Verdict::NeverAsked
+                | Verdict::Unexplained
+                | Verdict::Misled
+                | Verdict::Contradicted => true,
+                Verdict::StillMptcp | Verdict::TooEarly | Verdict::Unsupported => false,
+            },
+        }
+    }
+
+    /// True if a query that was not traced may have been such a finding, or have led to one.
+    #[must_use]
+    pub fn rests_on_queries(self) -> bool {
+        match self {
+            Self::Fallback | Self::Cause(_) => false,
+            Self::Verdict(_) => true,
+        }
+    }
+
     /// True if the finding is such a one.
     #[must_use]
     pub fn matches(self, finding: &Finding) -> bool {

@@ -32,8 +32,8 @@ Examples:
       mptcp-trace doctor
 
 Findings go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage,
-3 this kernel or these privileges cannot answer, 4 a finding that --fail-on names; with a COMMAND, its own unless
-that is 0.";
+3 this kernel or these privileges cannot answer, 4 a finding that --fail-on names, 5 no such finding, but one may have
+been missed; with a COMMAND, its own unless that is 0.";
 
 /// Shows which Multipath TCP connections fall back to TCP, when, why, and whose they are; which program asks
 /// whether its connection is still MPTCP, and what it is told.
@@ -146,7 +146,8 @@ pub struct ViewArgs {
     #[arg(long, value_name = "NAME", value_parser = wanted::verdict)]
     pub verdict: Vec<Verdict>,
     /// Exit with 4 if any finding, shown or not, is `fallback` (any of them), has this verdict or carries this
-    /// cause (repeatable)
+    /// cause; with 5 if there is none, but one may have been missed: the fallback sensor is off, the kernel counted more
+    /// than was traced, or queries were lost (repeatable)
     #[arg(long, value_name = "VERDICT|CAUSE", value_parser = FailOn::parse)]
     pub fail_on: Vec<FailOn>,
     /// Of the same answers about a connection show the first, and with the next other one how often it was repeated

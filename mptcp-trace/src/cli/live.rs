@@ -1,6 +1,7 @@
 //! `mptcp-trace live`: trace the running kernel.
 
 use std::{
+    convert::Infallible,
     fs::{self, File, OpenOptions},
     io::{self, BufWriter, IsTerminal as _, Write},
     path::Path,
@@ -9,7 +10,7 @@ use std::{
 use anyhow::Context as _;
 
 use super::{
-    CANNOT_ANSWER, DONE, Exit, FAILED, FOUND, USAGE,
+    CANNOT_ANSWER, DONE, Exit, FAILED, FOUND, UNPROVEN, USAGE,
     args::{AttachArgs, LiveArgs, WhoseArgs},
     doctor, select,
 };
@@ -20,9 +21,10 @@ use crate::{
         privileges::{self, Later},
     },
     kernel::TracerConfig,
+    model::LossReport,
     pipeline::{
-        self, Command, Held, Session, Signals, Stages, StartError, Stop, Until, prefixed,
-        run as run_pipeline,
+        self, Command, Held, Session, Signals, Stages, StartError, Stop, Until, View, blind,
+        prefixed, run as run_pipeline,
     },
     plan::{Plan, plan},
     sink::{Format, Source},
@@ -72,13 +74,17 @@ async fn trace(args: LiveArgs, verbose: u8) -> Result<u8, Exit> {
     let mut session = pipeline::start(&host, &plan, &config, args.attach.attach.only())
         .await
         .map_err(|why| refused(why, &args.attach))?;
+    refuse_if_blind(&args, &session)?;
     // Whoever sees that tracing is live may end it at once.
     let signals = Signals::take().context("cannot take signals")?;
     say(&plan, &session, args.command.is_empty());
 
     let (format, out) = output(&args)?;
     // Whose findings they are was decided in the kernel.
-    let view = select::view(&args.view, &WhoseArgs::default())?;
+    let view = View {
+        within: config.netns.clone(),
+        ..select::view(&args.view, &WhoseArgs::default())?
+    };
     let capture = match &args.capture {
         Some(path) => Some(begin_capture(path, &session)?),
         None => None,
@@ -120,7 +126,7 @@ async fn trace(args: LiveArgs, verbose: u8) -> Result<u8, Exit> {
             }
             Started::CannotRun(why) => {
                 let ended = finish(&mut session, &mut stages);
-                report_end(ended, &session, &stages);
+                let _reported = report_end(ended, &stages);
                 return Err(why);
             }
         },
@@ -223,6 +229,18 @@ fn begin_capture(
     capture::Writer::new(BufWriter::new(file), &session.facts).with_context(what)
 }
 
+/// A run that could never find what shall fail it proves nothing: it does not begin.
+fn refuse_if_blind(args: &LiveArgs, session: &Session) -> Result<(), Exit> {
+    match blind(&args.view.fail_on, &session.facts) {
+        None => Ok(()),
+        Some(why) => {
+            let because = session.why_no_fallbacks().unwrap_or_default();
+            let why = format!("--fail-on: {why} ({because}); nothing was run or traced");
+            Err(Exit::Because(UNPROVEN, why))
+        }
+    }
+}
+
 enum Started {
     None,
     Running(Command),
@@ -261,10 +279,12 @@ pub(super) fn say(plan: &Plan, session: &Session, with_invitation: bool) {
     for (rung, why) in &session.fallback_passed_over {
         log::info!("fallbacks not on {rung}: {why}");
     }
-    if !session.has_fallbacks() {
-        eprintln!(
-            "mptcp-trace: note: fallbacks are not seen on this kernel, only what applications ask; \
-             mptcp-trace doctor tells why"
+    if let Some(why) = session.why_no_fallbacks() {
+        eprint!(
+            "{}",
+            prefixed(&format!(
+                "note: the fallback sensor is off, only what applications ask is traced: {why}"
+            ))
         );
     }
     for sensor in &session.facts.sensors {
@@ -295,35 +315,45 @@ pub(super) fn say(plan: &Plan, session: &Session, with_invitation: bool) {
 fn finish<W: Write>(
     session: &mut Session,
     stages: &mut Stages<W>,
-) -> Result<crate::model::LossReport, Stop> {
+) -> Result<(LossReport, Option<Stop>), Stop> {
     session.stop().map_err(Stop::Failed)?;
-    let drained = session.records.drain(|bytes| stages.take(bytes));
+    // What ends the output does not end the account: what is still in the ring has been traced.
+    let mut ends = None;
+    let Ok(()) = session.records.drain(|bytes| {
+        if let Err(stop) = stages.take(bytes) {
+            stages.close(&stop);
+            ends.get_or_insert(stop);
+        }
+        Ok::<(), Infallible>(())
+    });
     if let Some(log) = &mut session.log {
         log.drain();
     }
-    match drained {
-        Ok(()) | Err(Stop::Enough) => {}
-        Err(other) => return Err(other),
-    }
     let losses = session.losses().map_err(Stop::Failed)?;
-    stages.finish(&losses)?;
-    Ok(losses)
+    if let Err(stop) = stages.finish(&losses) {
+        stages.close(&stop);
+        ends.get_or_insert(stop);
+    }
+    Ok((losses, ends))
 }
 
+/// Prints the account of a run, or why there is none; the losses, and what ended the output.
 fn report_end<W: Write>(
-    ended: Result<crate::model::LossReport, Stop>,
-    session: &Session,
+    ended: Result<(LossReport, Option<Stop>), Stop>,
     stages: &Stages<W>,
-) -> Option<Stop> {
-    let (losses, stop) = match ended {
-        Ok(losses) => (Some(losses), None),
-        Err(stop) => (session.losses().ok(), Some(stop)),
-    };
-    if let Some(losses) = losses {
-        let reconciliation = &stages.outcome().reconciled;
-        eprint!("{}", prefixed(&stages.account(&losses, reconciliation)));
+) -> Result<(LossReport, Option<Stop>), Stop> {
+    match ended {
+        Ok((losses, stop)) => {
+            let reconciliation = &stages.outcome().reconciled;
+            eprint!("{}", prefixed(&stages.account(&losses, reconciliation)));
+            Ok((losses, stop))
+        }
+        Err(stop) => {
+            let why = format!("counters: no account can be drawn: {stop}");
+            eprint!("{}", prefixed(&why));
+            Err(stop)
+        }
     }
-    stop
 }
 
 /// The end of the run: an ordered one unless something failed.
@@ -336,37 +366,48 @@ pub(super) fn conclude<W: Write>(
         Ok(code) => (code, None),
         Err(stop) => (None, Some(stop)),
     };
-    // After enough findings, what is still in the ring is not wanted any more.
-    let closed = match stop {
-        Some(Stop::Enough) => close_early(session, stages),
-        Some(Stop::ReaderGone | Stop::Failed(_)) => {
-            session.tracer.stop()?;
-            session.losses().map_err(Stop::Failed)
-        }
-        None => finish(session, stages),
-    };
-    let later = report_end(closed, session, stages);
-    match stop.or(later) {
-        Some(Stop::Failed(why)) => return Err(why.into()),
-        Some(Stop::Enough | Stop::ReaderGone) | None => {}
+    if let Some(stop) = &stop {
+        stages.close(stop);
     }
+    let closed = finish(session, stages);
+    let (losses, later) = match report_end(closed, stages) {
+        Ok((losses, later)) => (losses, later),
+        // What failed first is what the exit speaks of.
+        Err(unaccounted) => match stop {
+            Some(Stop::Failed(why)) => return Err(why.into()),
+            Some(Stop::Enough | Stop::ReaderGone) | None => return Err(failed(unaccounted)),
+        },
+    };
+    let is_cut_short = match stop.or(later) {
+        Some(Stop::Failed(why)) => return Err(why.into()),
+        Some(Stop::ReaderGone) => true,
+        Some(Stop::Enough) | None => false,
+    };
     if stages.outcome().undecodable > 0 {
         return Err(Exit::Code(FAILED));
     }
     let code = code.map_or(DONE, |code| u8::try_from(code).unwrap_or(FAILED));
     // What the command says of itself goes first.
-    if code == DONE && stages.outcome().failing > 0 {
+    if code != DONE || !stages.may_fail() {
+        return Ok(code);
+    }
+    if stages.outcome().failing > 0 {
         return Ok(FOUND);
     }
-    Ok(code)
+    proven(is_cut_short, stages.gap(&losses))
 }
 
-fn close_early<W: Write>(
-    session: &mut Session,
-    stages: &mut Stages<W>,
-) -> Result<crate::model::LossReport, Stop> {
-    session.stop().map_err(Stop::Failed)?;
-    let losses = session.losses().map_err(Stop::Failed)?;
-    stages.finish(&losses)?;
-    Ok(losses)
+/// The exit of a run in which nothing was found that shall fail it.
+pub(super) fn proven(is_cut_short: bool, gap: Option<String>) -> Result<u8, Exit> {
+    let why = match (is_cut_short, gap) {
+        (false, None) => return Ok(DONE),
+        (true, _) => "the reader of the output has gone before the end".to_owned(),
+        (false, Some(why)) => why,
+    };
+    let why = format!("--fail-on: nothing was found, but that proves nothing: {why}");
+    Err(Exit::Because(UNPROVEN, why))
+}
+
+fn failed(stop: Stop) -> Exit {
+    anyhow::anyhow!("{stop}").into()
 }

@@ -34,6 +34,9 @@ const CANNOT_ANSWER: u8 = 3;
 /// There is a finding that shall fail the run.
 const FOUND: u8 = 4;
 
+/// No finding fails the run, but that proves nothing: something may have been missed.
+const UNPROVEN: u8 = 5;
+
 /// Why a verb ends early.
 #[derive(Debug)]
 enum Exit {

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::{DONE, Exit, FAILED, FOUND, args::ReplayArgs, select};
+use super::{DONE, Exit, FAILED, FOUND, args::ReplayArgs, live::proven, select};
 use crate::{
     bundle,
     capture::Reader,
@@ -47,12 +47,14 @@ fn replay(args: &ReplayArgs, view: View, input: &mut dyn io::Read) -> Result<u8,
         args.stop_after,
     );
     let played = play(&mut stages, &mut reader);
-    match played {
+    let (is_cut_short, gap) = match played {
         Ok(Some(losses)) => {
             let finished = stages.finish(&losses);
             let reconciliation = &stages.outcome().reconciled;
             eprint!("{}", prefixed(&stages.account(&losses, reconciliation)));
+            let is_cut_short = matches!(finished, Err(Stop::ReaderGone));
             stop_to_exit(finished.err())?;
+            (is_cut_short, stages.gap(&losses))
         }
         Ok(None) => {
             stop_to_exit(stages.cut_off().err())?;
@@ -67,17 +69,22 @@ fn replay(args: &ReplayArgs, view: View, input: &mut dyn io::Read) -> Result<u8,
         }
         Err(stop) => {
             let flushed = stages.flush();
+            let is_cut_short = matches!(stop, Stop::ReaderGone);
             stop_to_exit(Some(stop))?;
             stop_to_exit(flushed.err())?;
+            (is_cut_short, None)
         }
-    }
+    };
     if stages.outcome().undecodable > 0 {
         return Err(Exit::Code(FAILED));
     }
     if stages.outcome().failing > 0 {
         return Ok(FOUND);
     }
-    Ok(DONE)
+    match stages.may_fail() {
+        true => proven(is_cut_short, gap),
+        false => Ok(DONE),
+    }
 }
 
 /// Runs `play` on a capture, or on the one inside of a bundle.

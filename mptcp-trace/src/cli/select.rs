@@ -55,8 +55,10 @@ pub(super) fn watch(pid: u32) -> anyhow::Result<Watched> {
 ///
 /// Says that no process can have that name, or that there is no such namespace.
 pub(super) fn view(view: &ViewArgs, whose: &WhoseArgs) -> anyhow::Result<View> {
+    let wanted = wanted(&view.which, &view.verdict, whose)?;
     Ok(View {
-        wanted: wanted(&view.which, &view.verdict, whose)?,
+        within: wanted.netns.clone(),
+        wanted,
         fail_on: view.fail_on.clone(),
         summary: tallies(&view.sums()),
         repeats: view.coalesce.then(Repeats::default),

@@ -158,7 +158,7 @@ fn one(
         return result;
     }
     let mut why = differences.join("; ");
-    for reason in reasons(page, counted, report) {
+    for reason in reasons(page, counted, report, facts) {
         why.push_str("; ");
         why.push_str(&reason);
     }
@@ -176,8 +176,11 @@ fn counted_by_kernel(name: &str, page: &Page, counted: &Counted) -> u64 {
 }
 
 /// What is known of the reason for a difference.
-fn reasons(page: &Page, counted: &Counted, report: &LossReport) -> Vec<String> {
+fn reasons(page: &Page, counted: &Counted, report: &LossReport, facts: &Facts) -> Vec<String> {
     let mut reasons = Vec::new();
+    if !facts.has_sensor("fallback") {
+        reasons.push("the fallback sensor is off".to_owned());
+    }
     if page.unknown > 0 {
         reasons.push(format!("{} traced with an unknown cause", page.unknown));
     }

@@ -61,6 +61,12 @@ pub struct SensorState {
 }
 
 impl Facts {
+    /// True if the sensor of this name ran.
+    #[must_use]
+    pub fn has_sensor(&self, name: &str) -> bool {
+        self.sensors.iter().any(|sensor| sensor.name == name)
+    }
+
     /// True if this kernel counts that cause.
     #[must_use]
     pub fn counts(&self, cause: &str) -> bool {
@@ -89,4 +95,20 @@ pub struct Facts {
     pub counters_read_at: BTreeMap<u32, (Duration, Duration)>,
     /// The sensors that ran.
     pub sensors: Vec<SensorState>,
+}
+
+#[cfg(test)]
+impl Facts {
+    /// Facts that say nothing, for tests.
+    pub(crate) fn unknown() -> Self {
+        Self {
+            version: String::new(),
+            kernel: String::new(),
+            boot_epoch: Duration::ZERO,
+            fallback_bit: None,
+            causes: Vec::new(),
+            counters_read_at: BTreeMap::new(),
+            sensors: Vec::new(),
+        }
+    }
 }

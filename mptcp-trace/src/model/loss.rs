@@ -145,6 +145,19 @@ impl Reconciliation {
     pub fn agrees(&self) -> bool {
         self.why.is_none()
     }
+
+    /// How many fallbacks the kernel counted beyond those that were traced; 0 where the account agrees or cannot be drawn.
+    #[must_use]
+    pub fn missing(&self) -> u64 {
+        if self.agrees() || self.unread {
+            return 0;
+        }
+        let of = |(cause, counted): (&String, &u64)| {
+            let traced = self.traced.get(cause).copied().unwrap_or(0);
+            counted.saturating_sub(traced)
+        };
+        sum(self.counted.iter().map(of))
+    }
 }
 
 /// The counters of all sensors.
@@ -163,6 +176,12 @@ impl LossReport {
         self.sensors
             .iter()
             .all(|loss| loss.untold() == 0 && loss.unfollowed == 0 && loss.balances())
+    }
+
+    /// True if the sensor ran.
+    #[must_use]
+    pub fn has(&self, sensor: &str) -> bool {
+        self.sensors.iter().any(|loss| loss.sensor == sensor)
     }
 
     /// What a sensor could not tell.

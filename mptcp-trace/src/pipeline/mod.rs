@@ -3,6 +3,7 @@
 mod command;
 mod inventory;
 mod play;
+mod proof;
 mod session;
 mod stages;
 mod stop;
@@ -21,6 +22,7 @@ pub use self::{
     command::{CannotRun, Command, Held},
     inventory::Inventory,
     play::play,
+    proof::blind,
     session::{CanaryReport, Session, StartError, start},
     stages::{Outcome, Stages, View},
     stop::Stop,

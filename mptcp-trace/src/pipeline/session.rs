@@ -416,6 +416,10 @@ impl Session {
     /// Fails if the counters cannot be read.
     pub fn losses(&self) -> anyhow::Result<LossReport> {
         let mut report = self.tracer.losses()?;
+        // Counters of a sensor that does not run say nothing, least of all that nothing was lost.
+        report
+            .sensors
+            .retain(|loss| self.facts.has_sensor(&loss.sensor));
         for sensor in &mut report.sensors {
             let own = match sensor.sensor.as_str() {
                 QUERY => self.canary_queries,
@@ -436,9 +440,9 @@ impl Session {
     pub fn losses_now(&mut self) -> anyhow::Result<LossReport> {
         if self.has_fallbacks() {
             self.tracer.sweep()?;
-            let now = self.reach.all();
-            self.counted = self.growth(&now, &now);
         }
+        let now = self.reach.all();
+        self.counted = self.growth(&now, &now);
         self.losses()
     }
 
@@ -453,7 +457,7 @@ impl Session {
             return Ok(());
         }
         let needs = Later {
-            reads_counters: self.has_fallbacks(),
+            reads_counters: true,
             ..later
         }
         .needs();
@@ -484,7 +488,20 @@ impl Session {
     /// True if fallbacks are traced.
     #[must_use]
     pub fn has_fallbacks(&self) -> bool {
-        self.facts.sensors.iter().any(|it| it.name == FALLBACK)
+        self.facts.has_sensor(FALLBACK)
+    }
+
+    /// Why fallbacks are not traced; none if they are.
+    #[must_use]
+    pub fn why_no_fallbacks(&self) -> Option<String> {
+        if self.has_fallbacks() {
+            return None;
+        }
+        let last = self.fallback_passed_over.last();
+        Some(last.map_or_else(
+            || "this kernel offers no way; mptcp-trace doctor says more".to_owned(),
+            |(rung, why)| format!("{rung}: {why}"),
+        ))
     }
 
     /// Looks for what nobody saw, reads the kernel's counters, and detaches.
@@ -493,11 +510,10 @@ impl Session {
     ///
     /// Fails if the kernel does not let go of a probe.
     pub fn stop(&mut self) -> anyhow::Result<()> {
-        if !self.has_fallbacks() {
-            return self.tracer.stop();
-        }
-        if let Err(why) = self.tracer.sweep() {
-            log::warn!("cannot look for fallbacks that nobody saw: {why:#}");
+        if self.has_fallbacks()
+            && let Err(why) = self.tracer.sweep()
+        {
+            log::warn!("cannot look for fallbacks that no probe saw: {why:#}");
         }
         let before = self.reach.all();
         self.tracer.stop()?;

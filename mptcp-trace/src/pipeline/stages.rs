@@ -1,10 +1,12 @@
 //! The stages right of the ring, the same for live records and for those of a capture.
 
-use std::{fs::File, io::BufWriter, io::Write, time::Duration};
+use std::{
+    fs::File,
+    io::{self, BufWriter, Write},
+    time::Duration,
+};
 
-use anyhow::Context as _;
-
-use super::Stop;
+use super::{Stop, proof::gap};
 use crate::{
     capture,
     coalesce::Repeats,
@@ -16,7 +18,7 @@ use crate::{
     plan::{FALLBACK, QUERY},
     sink::{
         Format, Source, Told, coalesced, evicted, failing, last_words, not_shown, reconciled,
-        summary,
+        summary, unwritten,
     },
     tally::Tally,
     wanted::{FailOn, Wanted},
@@ -41,6 +43,21 @@ pub struct Stages<W: Write> {
     outcome: Outcome,
     view: View,
     stop_after: Option<u64>,
+    /// Findings go to the account only.
+    shows: Shows,
+    /// Records of connections are findings: the fallback sensor runs.
+    has_fallbacks: bool,
+}
+
+/// Whether findings are still shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Shows {
+    /// They are.
+    All,
+    /// No more of them: there were enough.
+    NoMore,
+    /// Nothing is written any more, and that is no failure: the reader has gone, or the disk is full.
+    Mute,
 }
 
 /// What is done with findings.
@@ -50,6 +67,8 @@ pub struct View {
     pub wanted: Wanted,
     /// Which of them fail the run, shown or not.
     pub fail_on: Vec<FailOn>,
+    /// The network namespaces that the run is limited to (inode numbers); empty for all of them.
+    pub within: Vec<u32>,
     /// Instead of showing them: what they are summed up by.
     pub summary: Vec<Tally>,
     /// What was said last, where answers that repeat it are not shown.
@@ -81,6 +100,8 @@ pub struct Outcome {
     pub undecodable: u64,
     /// What the kernel counted against what was traced.
     pub reconciled: Vec<Reconciliation>,
+    /// Findings that would have been shown, after nothing could be written any more.
+    pub unwritten: u64,
 }
 
 impl Outcome {
@@ -111,7 +132,10 @@ impl<W: Write> Stages<W> {
             Source::Live => Places::live(),
             Source::Replay => Places::told(),
         };
+        let has_fallbacks = facts.has_sensor(FALLBACK);
         Self {
+            has_fallbacks,
+            shows: Shows::All,
             facts,
             format,
             source,
@@ -159,6 +183,9 @@ impl<W: Write> Stages<W> {
                     .learn(query.process.pid, query.process.cgroup_id);
                 Some(Finding::Query(enrich::query(&self.facts, query)))
             }
+            // Without the fallback sensor it is not known when a connection was born or fell back: what another sensor
+            // says of it would be taken for the state before tracing began.
+            Ok(Observation::Connection(_)) if !self.has_fallbacks => None,
             Ok(Observation::Connection(connection)) => {
                 let event = enrich::connection(&self.facts, &mut self.places, *connection);
                 Some(Finding::Connection(Box::new(event)))
@@ -194,10 +221,8 @@ impl<W: Write> Stages<W> {
         }
         // A replay has no clock: it is told what this one said.
         if let Some(capture) = &mut self.capture {
-            capture
-                .clock(now)
-                .context("cannot write the capture")
-                .map_err(Stop::Failed)?;
+            let kept = capture.clock(now);
+            self.captured(kept)?;
         }
         self.correlator.clock(now, &self.facts, &mut self.ready);
         self.print_ready()
@@ -226,9 +251,31 @@ impl<W: Write> Stages<W> {
             }
             capture.record(bytes)
         };
-        keep()
-            .context("cannot write the capture")
-            .map_err(Stop::Failed)
+        let kept = keep();
+        self.captured(kept)
+    }
+
+    /// Ends the run where the capture cannot be written; at a mute end it is only given up.
+    fn captured(&mut self, written: io::Result<()>) -> Result<(), Stop> {
+        match (written, self.shows) {
+            (Ok(()), _) => Ok(()),
+            (Err(_), Shows::Mute) => {
+                self.capture = None;
+                Ok(())
+            }
+            (Err(why), Shows::All | Shows::NoMore) => Err(Stop::Failed(
+                anyhow::Error::new(why).context("cannot write the capture"),
+            )),
+        }
+    }
+
+    /// From here on records are only taken into account: enough findings were shown (`Stop::Enough`), or none can be
+    /// written any more. A capture goes on as long as it can be written.
+    pub fn close(&mut self, why: &Stop) {
+        self.shows = match why {
+            Stop::Enough => Shows::NoMore,
+            Stop::ReaderGone | Stop::Failed(_) => Shows::Mute,
+        };
     }
 
     fn print_ready(&mut self) -> Result<(), Stop> {
@@ -239,20 +286,26 @@ impl<W: Write> Stages<W> {
         ready.shrink_to(READY_KEPT);
         self.ready = ready;
         printed?;
-        if self.has_enough() {
-            return Err(Stop::Enough);
+        match self.shows {
+            Shows::All if self.has_enough() => Err(Stop::Enough),
+            Shows::All | Shows::NoMore | Shows::Mute => Ok(()),
         }
-        Ok(())
     }
 
     fn print(&mut self, finding: &mut Finding) -> Result<(), Stop> {
-        if self.has_enough() {
-            return Err(Stop::Enough);
+        match self.shows {
+            Shows::All if self.has_enough() => return Err(Stop::Enough),
+            Shows::NoMore => return Ok(()),
+            Shows::All | Shows::Mute => {}
         }
         self.mark_failing(finding);
         let places = &self.places;
         if !self.view.wanted.wants(finding, |id| places.path(id)) {
             self.outcome.not_shown += 1;
+            return Ok(());
+        }
+        if self.shows == Shows::Mute {
+            self.outcome.unwritten += 1;
             return Ok(());
         }
         if let (Finding::Query(event), Some(repeats)) = (&mut *finding, &mut self.view.repeats) {
@@ -344,12 +397,14 @@ impl<W: Write> Stages<W> {
     /// [`Stop`] if they cannot be written.
     pub fn flush(&mut self) -> Result<(), Stop> {
         self.write_lines()?;
-        self.out.flush().map_err(Stop::from_output)?;
+        if self.shows != Shows::Mute {
+            self.out.flush().map_err(Stop::from_output)?;
+        }
         match &mut self.capture {
-            Some(capture) => capture
-                .flush()
-                .context("cannot write the capture")
-                .map_err(Stop::Failed),
+            Some(capture) => {
+                let flushed = capture.flush();
+                self.captured(flushed)
+            }
             None => Ok(()),
         }
     }
@@ -367,10 +422,8 @@ impl<W: Write> Stages<W> {
             Err(other) => return Err(other),
         }
         if let Some(capture) = self.capture.take() {
-            capture
-                .finish(losses)
-                .context("cannot write the capture")
-                .map_err(Stop::Failed)?;
+            let finished = capture.finish(losses);
+            self.captured(finished)?;
         }
         self.sum_up();
         self.outcome.reconciled = reconcile(self.books(), losses, &self.facts);
@@ -453,6 +506,9 @@ impl<W: Write> Stages<W> {
             (Format::Text { .. } | Format::Json, false) => "summed up",
         };
         let mut text = summary(done, |sensor| self.outcome.of(sensor), &losses);
+        if !self.has_fallbacks {
+            text.push_str("fallback: the sensor is off: fallbacks were not traced\n");
+        }
         text.push_str(&last_words(done, self.outcome.verdicts));
         if self.view.wanted != Wanted::default() {
             text.push_str(&not_shown(self.outcome.not_shown));
@@ -466,10 +522,35 @@ impl<W: Write> Stages<W> {
         if let Some(first) = &self.outcome.first_failing {
             text.push_str(&failing(self.outcome.failing, first));
         }
-        if losses.sensors.iter().any(|loss| loss.sensor == FALLBACK) {
-            text.push_str(&reconciled(reconciliation));
+        if self.outcome.unwritten > 0 {
+            text.push_str(&unwritten(self.outcome.unwritten));
         }
+        text.push_str(&reconciled(reconciliation));
         text
+    }
+
+    /// Why the absence of a finding that `--fail-on` names proves nothing; none if it does, or if there is such a finding.
+    #[must_use]
+    pub fn gap(&self, losses: &LossReport) -> Option<String> {
+        if self.outcome.failing > 0 {
+            return None;
+        }
+        let View {
+            fail_on, within, ..
+        } = &self.view;
+        gap(
+            fail_on,
+            within,
+            losses,
+            &self.outcome.reconciled,
+            &self.facts,
+        )
+    }
+
+    /// True if some finding shall fail the run.
+    #[must_use]
+    pub fn may_fail(&self) -> bool {
+        !self.view.fail_on.is_empty()
     }
 
     /// What was done.
@@ -479,6 +560,10 @@ impl<W: Write> Stages<W> {
     }
 
     fn write_lines(&mut self) -> Result<(), Stop> {
+        if self.shows == Shows::Mute {
+            self.lines.clear();
+            return Ok(());
+        }
         let written = self.out.write_all(&self.lines);
         self.lines.clear();
         written.map_err(Stop::from_output)

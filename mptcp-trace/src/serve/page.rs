@@ -8,8 +8,9 @@ use super::{
     otlp::queue::Sums,
 };
 use crate::{
-    model::{Facts, Loss, SensorState},
+    model::{Facts, Loss, Reconciliation, SensorState},
     observe::State,
+    plan::{FALLBACK, QUERY},
 };
 
 /// What does not change while it runs.
@@ -207,6 +208,12 @@ fn lost(state: &State) -> Vec<Family> {
             each("missed"),
         ),
         counter(
+            "mptcp_trace_unfollowed",
+            "Sockets (sensor fallback) or children (sensor query) that were not noted down: too many at once. Their fallbacks \
+             have no owner.",
+            each("unfollowed"),
+        ),
+        counter(
             "mptcp_trace_undecodable_records",
             "Records that could not be understood: a bug.",
             one(state.undecodable),
@@ -231,11 +238,19 @@ fn compared(state: &State) -> Vec<Family> {
     }
     let samples = [("agree", agree), ("differ", differ), ("unread", unread)]
         .map(|(word, count)| (vec![label("counters", word)], number(count)));
-    vec![gauge(
-        "mptcp_trace_namespaces",
-        "Network namespaces with fallbacks, by whether the kernel's own counters agree with what was traced.",
-        samples.into(),
-    )]
+    let missing = state.reconciled.iter().map(Reconciliation::missing);
+    vec![
+        gauge(
+            "mptcp_trace_namespaces",
+            "Network namespaces with fallbacks, by whether the kernel's own counters agree with what was traced.",
+            samples.into(),
+        ),
+        gauge(
+            "mptcp_trace_missing_fallbacks",
+            "Fallbacks that the kernel has counted since the start and that were not traced.",
+            one(missing.fold(0, u64::saturating_add)),
+        ),
+    ]
 }
 
 fn told(state: &State, about: &About) -> Vec<Family> {
@@ -252,6 +267,10 @@ fn told(state: &State, about: &About) -> Vec<Family> {
         let count = u64::try_from(sensor.limits.len()).unwrap_or(u64::MAX);
         (vec![label("sensor", &sensor.name)], number(count))
     };
+    let runs = |name: &'static str| {
+        let runs = u64::from(about.facts.has_sensor(name));
+        (vec![label("sensor", name)], number(runs))
+    };
     let sensors = &about.facts.sensors;
     vec![
         gauge(
@@ -265,6 +284,11 @@ fn told(state: &State, about: &About) -> Vec<Family> {
             help: "How each sensor is attached to the kernel.",
             samples: sensors.iter().map(sensor).collect(),
         },
+        gauge(
+            "mptcp_trace_sensor_runs",
+            "1 if the sensor runs; 0 if it is off, and what it would see is not traced.",
+            vec![runs(QUERY), runs(FALLBACK)],
+        ),
         gauge(
             "mptcp_trace_sensor_limits",
             "What a sensor cannot tell on this kernel, a sentence of doctor each.",
@@ -463,12 +487,19 @@ mod tests {
         let state = State {
             reconciled: vec![
                 namespace(None, false),
-                namespace(Some("x"), false),
+                Reconciliation {
+                    counted: [("A".to_owned(), 3)].into(),
+                    traced: [("A".to_owned(), 1)].into(),
+                    ..namespace(Some("x"), false)
+                },
                 namespace(Some("gone"), true),
             ],
             ..State::default()
         };
         let text = text(&Counters::default(), &state, None);
+        assert!(text.contains("mptcp_trace_missing_fallbacks 2\n"), "{text}");
+        assert!(text.contains("mptcp_trace_sensor_runs{sensor=\"query\"} 1\n"));
+        assert!(text.contains("mptcp_trace_sensor_runs{sensor=\"fallback\"} 0\n"));
         for word in ["agree", "differ", "unread"] {
             assert!(text.contains(&format!(
                 "mptcp_trace_namespaces{{counters=\"{word}\"}} 1\n"

@@ -8,7 +8,9 @@ mod sums;
 mod text;
 
 pub use escape::escape;
-pub use summary::{coalesced, evicted, failing, last_words, not_shown, reconciled, summary};
+pub use summary::{
+    coalesced, evicted, failing, last_words, not_shown, reconciled, summary, unwritten,
+};
 
 use crate::model::{
     ConnectionEvent, Facts, Finding, LastAsked, LossReport, Reconciliation, SumTable,

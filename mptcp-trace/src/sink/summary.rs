@@ -55,6 +55,15 @@ pub fn not_shown(findings: u64) -> String {
     format!("not shown: {findings} {word}\n")
 }
 
+/// How many findings came after nothing could be written any more.
+#[must_use]
+pub fn unwritten(findings: u64) -> String {
+    let word = if findings == 1 { "finding" } else { "findings" };
+    format!(
+        "not written: {findings} more {word}, after the output had failed or its reader had gone\n"
+    )
+}
+
 /// How many answers only repeated the one before; said also when that is nothing.
 #[must_use]
 pub fn coalesced(answers: u64) -> String {

@@ -16,7 +16,7 @@ use super::{
     board::{Moment, MomentKind, Picture, Row, deceives},
 };
 use crate::{
-    model::{Loss, Process, SumRow, find_cause, short},
+    model::{Loss, Process, Reconciliation, SumRow, find_cause, short},
     observe::State,
 };
 
@@ -200,6 +200,12 @@ fn draw_head(
             format!("lost {lost}"),
             style_if(lost > 0, paint.bad()),
         ));
+        let unfollowed = of_all(|loss| loss.unfollowed);
+        if unfollowed > 0 {
+            let text = format!(", {unfollowed} without owner");
+            second.push(Span::styled(text, paint.worth_a_look()));
+        }
+        second.extend(disagreement(state).map(|text| Span::styled(text, paint.bad())));
         let capped = of_all(|loss| loss.capped);
         if capped > 0 {
             let text = format!(", capped {capped}");
@@ -232,6 +238,20 @@ fn draw_head(
             .data(rate)
             .style(paint.colour(Color::Red));
         frame.render_widget(bars, place);
+    }
+}
+
+/// How the account of fallbacks differs from the kernel's counters now.
+fn disagreement(state: &State) -> Option<String> {
+    let missing = state.reconciled.iter().map(Reconciliation::missing);
+    let missing = missing.fold(0, u64::saturating_add);
+    let differs = state.reconciled.iter().any(|it| !it.agrees() && !it.unread);
+    let unread = state.reconciled.iter().any(|it| it.unread);
+    match (missing, differs, unread) {
+        (0, false, false) => None,
+        (0, false, true) => Some(", counters unread".to_owned()),
+        (0, true, _) => Some(", counters differ".to_owned()),
+        (missing, _, _) => Some(format!(", kernel counted {missing} more")),
     }
 }
 
@@ -856,6 +876,27 @@ mod tests {
         let text = screen(100, 24, &[], &around);
         assert!(text.contains("[1:01 of 1:01:40]"), "{text}");
         assert!(text.contains("lost 3"), "{text}");
+        assert!(!text.contains("kernel counted"), "{text}");
+        let account = |counted: u64, traced: u64, unread| Reconciliation {
+            counted: [("A".to_owned(), counted)].into(),
+            traced: [("A".to_owned(), traced)].into(),
+            why: (unread || counted != traced).then(|| "because".to_owned()),
+            unread,
+            ..Reconciliation::default()
+        };
+        for (account, says) in [
+            (account(5, 3, false), "kernel counted 2 more"),
+            (account(3, 5, false), "counters differ"),
+            (account(0, 5, true), "counters unread"),
+        ] {
+            let mut around = around.clone();
+            around.state = Some(State {
+                reconciled: vec![account],
+                ..State::default()
+            });
+            let text = screen(130, 24, &[], &around);
+            assert!(text.contains(says), "{says}: {text}");
+        }
         assert!(text.contains("x4"), "{text}");
         let text = screen(100, 24, &[KeyCode::Char('/'), KeyCode::Char('z')], &around);
         assert!(text.contains("Nothing matches the filter"), "{text}");

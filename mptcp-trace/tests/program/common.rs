@@ -140,7 +140,7 @@ fn say_ready() {
 /// The body of the test that is no test: plays the application if it was started as one.
 ///
 /// Roles: `basic` asks about a fresh MPTCP socket, one that fell back and a TCP one; `flood N` asks N times;
-/// `wait` asks once a byte of stdin; `falls` has a connection fall back instead; `fallen` has one fall back, then
+/// `fall N` has N fall back; `wait` asks once a byte of stdin; `falls` has a connection fall back instead; `fallen` has one fall back, then
 /// asks about it once a byte; `joined` has a connection with as many subflows as its network namespace is set up for; `threads` asks from a second thread; `child` from a child; `exit N` asks
 /// and exits with N; `name NAME` from a thread of that name; `forever` until killed.
 pub(crate) fn play() {
@@ -173,6 +173,11 @@ pub(crate) fn play() {
             let mut byte = [0];
             while io::stdin().read(&mut byte).unwrap() == 1 {
                 ask(&mptcp);
+            }
+        }
+        "fall" => {
+            for _ in 0..word.parse().unwrap() {
+                connect_to_tcp(&open(true));
             }
         }
         "joined" => {

@@ -6,6 +6,7 @@ mod bad_input;
 mod bundle;
 mod common;
 mod fallbacks;
+mod honest;
 mod live;
 mod privileges;
 mod report;

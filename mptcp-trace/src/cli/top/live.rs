@@ -80,7 +80,10 @@ async fn trace(args: &TopArgs, verbose: u8) -> Result<u8, Exit> {
         ..Until::default()
     };
     session.give_up_privileges(Later::default())?;
-    let source = format!("{}  {}", session.facts.kernel, session.tracer.rung());
+    let mut source = format!("{}  {}", session.facts.kernel, session.tracer.rung());
+    if !session.has_fallbacks() {
+        source.push_str("  FALLBACKS NOT TRACED");
+    }
     let screen = Screen::open(args.panic)?;
     let mut watcher = Watcher {
         screen,

@@ -1,0 +1,163 @@
+//! Whether a run without a finding that `--fail-on` names proves that there was none. Pure.
+
+use crate::{
+    model::{Facts, LossReport, Reconciliation},
+    plan::{FALLBACK, QUERY},
+    wanted::FailOn,
+};
+
+/// Why the run may have missed what `--fail-on` names; none if it can vouch for its absence.
+///
+/// `within` are the network namespaces that the run is limited to; empty for all of them.
+#[must_use]
+pub(super) fn gap(
+    fail_on: &[FailOn],
+    within: &[u32],
+    losses: &LossReport,
+    account: &[Reconciliation],
+    facts: &Facts,
+) -> Option<String> {
+    if let Some(why) = blind(fail_on, facts) {
+        return Some(why);
+    }
+    if fail_on.iter().any(|it| it.rests_on_fallbacks()) {
+        let open = |it: &&Reconciliation| it.unread || it.missing() > 0;
+        let concerns = |it: &&Reconciliation| within.is_empty() || within.contains(&it.netns);
+        if let Some(it) = account.iter().filter(open).find(concerns) {
+            let why = it.why.as_deref().unwrap_or("the account cannot be drawn");
+            return Some(format!("network namespace {}: {why}", it.netns));
+        }
+    }
+    let untold = losses.untold(QUERY);
+    if untold > 0 && fail_on.iter().any(|it| it.rests_on_queries()) {
+        return Some(format!(
+            "{untold} queries were not traced (capped, lost, or skipped by the kernel)"
+        ));
+    }
+    None
+}
+
+/// Why nothing that `--fail-on` names can be found in this run, however it goes.
+#[must_use]
+pub fn blind(fail_on: &[FailOn], facts: &Facts) -> Option<String> {
+    let rests = fail_on.iter().any(|it| it.rests_on_fallbacks());
+    (rests && !facts.has_sensor(FALLBACK))
+        .then(|| "the fallback sensor is off: fallbacks are not traced".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Loss, Rung, SensorState, Verdict};
+
+    fn facts(sensors: &[&str]) -> Facts {
+        let sensor = |name: &&str| SensorState {
+            name: (*name).to_owned(),
+            rung: Rung::Tracepoint,
+            probes: Vec::new(),
+            limits: Vec::new(),
+        };
+        Facts {
+            sensors: sensors.iter().map(sensor).collect(),
+            ..Facts::unknown()
+        }
+    }
+
+    fn account(counted: u64, traced: u64, unread: bool) -> Reconciliation {
+        Reconciliation {
+            netns: 7,
+            counted: [("A".to_owned(), counted)].into(),
+            traced: [("A".to_owned(), traced)].into(),
+            why: (counted != traced || unread).then(|| "because".to_owned()),
+            unread,
+        }
+    }
+
+    #[test]
+    fn silence_proves_nothing_where_the_sensor_is_off_or_the_account_has_a_gap() {
+        let both = &[FALLBACK, QUERY][..];
+        for (on, sensors, account, capped, within, says) in [
+            (
+                FailOn::Fallback,
+                both,
+                account(2, 2, false),
+                0,
+                &[][..],
+                None,
+            ),
+            (
+                FailOn::Fallback,
+                &[QUERY],
+                account(0, 0, false),
+                0,
+                &[],
+                Some("sensor is off"),
+            ),
+            (
+                FailOn::Cause("X"),
+                &[QUERY],
+                account(0, 0, false),
+                0,
+                &[],
+                Some("sensor is off"),
+            ),
+            (
+                FailOn::Fallback,
+                both,
+                account(3, 2, false),
+                0,
+                &[],
+                Some("namespace 7: because"),
+            ),
+            (FailOn::Fallback, both, account(3, 2, false), 0, &[8], None),
+            (
+                FailOn::Fallback,
+                both,
+                account(0, 2, true),
+                0,
+                &[7],
+                Some("namespace 7: because"),
+            ),
+            // More was traced than counted: nothing can be missing.
+            (FailOn::Fallback, both, account(2, 3, false), 0, &[], None),
+            (FailOn::Fallback, both, account(2, 2, false), 5, &[], None),
+            (
+                FailOn::Verdict(Verdict::Stale),
+                both,
+                account(2, 2, false),
+                5,
+                &[],
+                Some("5 queries"),
+            ),
+            (
+                FailOn::Verdict(Verdict::Unsupported),
+                &[QUERY],
+                account(0, 0, false),
+                0,
+                &[],
+                None,
+            ),
+        ] {
+            let losses = LossReport {
+                sensors: vec![Loss {
+                    sensor: QUERY.to_owned(),
+                    capped,
+                    ..Loss::default()
+                }],
+                counted: Vec::new(),
+            };
+            let why = gap(&[on], within, &losses, &[account], &facts(sensors));
+            match says {
+                None => assert_eq!(why, None, "{on:?}"),
+                Some(says) => assert!(
+                    why.as_ref().is_some_and(|it| it.contains(says)),
+                    "{on:?}: {why:?}"
+                ),
+            }
+        }
+        assert_eq!(
+            gap(&[], &[], &LossReport::default(), &[], &facts(&[])),
+            None
+        );
+    }
+}
