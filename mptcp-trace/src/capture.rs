@@ -33,6 +33,7 @@ const FRAME_BYTES_MAX: u32 = 1 << 20;
 const CAUSES_MAX: usize = 512;
 const CAUSE_BYTES_MAX: usize = 128;
 const SENSORS_MAX: usize = 64;
+const SENSOR_BYTES_MAX: usize = 32;
 
 /// Nearly all frames are shorter, bytes.
 const FRAME_BYTES_USUAL: usize = 1024;
@@ -245,6 +246,13 @@ impl<R: Read> Reader<R> {
             Some((FRAME_LOSSES, bytes)) => {
                 let losses: LossesTwin = serde_json::from_slice(&bytes)
                     .context("losses are not what this version writes")?;
+                if let Some(loss) = losses.sensors.iter().find(|it| !is_name(&it.sensor)) {
+                    anyhow::bail!("losses of {:?}, which is no name of a sensor", loss.sensor);
+                }
+                anyhow::ensure!(
+                    losses.sensors.len() <= SENSORS_MAX,
+                    "losses of more than {SENSORS_MAX} sensors"
+                );
                 Ok(Frame::End(losses.into()))
             }
             Some((kind, _)) => anyhow::bail!("frame of unknown kind {kind}: the file is damaged"),
@@ -391,6 +399,9 @@ impl TryFrom<FactsTwin> for Facts {
             sensors.len() <= SENSORS_MAX,
             "more than {SENSORS_MAX} sensors"
         );
+        if let Some(sensor) = sensors.iter().find(|it| !is_name(&it.name)) {
+            anyhow::bail!("{:?} is no name of a sensor", sensor.name);
+        }
         anyhow::ensure!(
             causes.len() <= CAUSES_MAX
                 && causes.iter().all(|(_, name)| name.len() <= CAUSE_BYTES_MAX),
@@ -415,6 +426,12 @@ impl TryFrom<FactsTwin> for Facts {
             sensors,
         })
     }
+}
+
+/// Names of sensors stand at the beginning of lines on stderr: one that is no word could forge such a line.
+fn is_name(name: &str) -> bool {
+    let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    (1..=SENSOR_BYTES_MAX).contains(&name.len()) && name.bytes().all(is_letter)
 }
 
 fn ns(duration: Duration) -> u64 {

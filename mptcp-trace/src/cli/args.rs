@@ -286,8 +286,8 @@ pub struct ServeArgs {
     #[arg(long, value_name = "URL")]
     pub otlp: Option<String>,
     /// Say this header to it (repeatable). Whoever lists processes can read it: secrets belong into --config
-    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_header)]
-    pub otlp_header: Vec<(String, String)>,
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub otlp_header: Vec<String>,
     /// How often metrics are sent to it
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "15s")]
     pub otlp_interval: Duration,
@@ -569,12 +569,6 @@ fn parse_speed(text: &str) -> Result<f64, String> {
         .ok()
         .filter(|speed| (0.0625..=4096.0).contains(speed))
         .ok_or_else(|| "write a number from 0.0625 to 4096".to_owned())
-}
-
-/// A header like `x-tenant=lab`.
-fn parse_header(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("write it like x-tenant=lab")?;
-    Ok((name.trim().to_owned(), value.to_owned()))
 }
 
 /// A size like `64K` or `4M`, as the kernel takes it for a ring.

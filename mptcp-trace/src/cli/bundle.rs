@@ -24,7 +24,7 @@ use crate::{
     pipeline::{Inventory, Stages, Stop, View, play},
     plan::unprivileged,
     redact::Redactor,
-    sink::{Format, Source, Told},
+    sink::{Format, Source, Told, escape},
     wanted::Wanted,
 };
 
@@ -61,7 +61,7 @@ pub(super) fn run(args: &BundleArgs, verbose: u8) -> Result<u8, Exit> {
     let packed = bundle::pack(&NAMES, &parts)?;
     deaf()?;
     destination.put(&packed)?;
-    eprintln!("mptcp-trace: {}", wrote(args, &parts));
+    eprintln!("mptcp-trace: {}", escape(&wrote(args, &parts)));
     traced
 }
 

@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use super::{
     CANNOT_ANSWER, DONE, Exit, FAILED, FOUND, UNPROVEN, USAGE,
     args::{AttachArgs, LiveArgs, WhoseArgs},
-    doctor, select,
+    doctor, select, wants_colour,
 };
 use crate::{
     capture,
@@ -27,7 +27,7 @@ use crate::{
         prefixed, run as run_pipeline,
     },
     plan::{Plan, plan},
-    sink::{Format, Source},
+    sink::{Format, Source, escape},
 };
 
 /// Runs it; the exit code.
@@ -184,13 +184,12 @@ pub(super) fn refused(why: StartError, args: &AttachArgs) -> Exit {
 /// Where findings go, and how they look there.
 fn output(args: &LiveArgs) -> anyhow::Result<(Format, Box<dyn Write>)> {
     let terminal = args.output.is_none() && io::stdout().is_terminal();
-    let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let format = if args.json {
         Format::Json
     } else {
         Format::Text {
             header: terminal || args.header,
-            colour: terminal && !no_colour,
+            colour: terminal && wants_colour(),
             utc: false,
         }
     };
@@ -271,7 +270,7 @@ fn start_command(held: Option<Held>) -> anyhow::Result<Started> {
 /// What the reader should know before the first line.
 pub(super) fn say(plan: &Plan, session: &Session, with_invitation: bool) {
     for note in plan.notes.iter().chain(&privileges::costs()) {
-        eprintln!("mptcp-trace: note: {note}");
+        eprintln!("mptcp-trace: note: {}", escape(note));
     }
     for (rung, why) in &session.passed_over {
         log::info!("not {rung}: {why}");

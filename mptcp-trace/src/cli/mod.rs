@@ -81,7 +81,7 @@ pub fn main() -> ExitCode {
         Err(Exit::Code(code)) => ExitCode::from(code),
         Err(Exit::Because(code, why)) => {
             // It may speak of a file's name, or of what is in the file.
-            eprintln!("mptcp-trace: {}", escape_lines(&why));
+            eprintln!("mptcp-trace: {}", escape(&why));
             ExitCode::from(code)
         }
     }
@@ -98,10 +98,21 @@ fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// Text of several lines (the verifier's), made fit for a terminal.
-fn escape_lines(text: &str) -> String {
+/// A message, made fit for a terminal. Only what is for developers (`-vv`: the verifier's log) has several lines: they are
+/// indented, so that none can be taken for a line of ours.
+fn escape_message(level: log::Level, text: &str) -> String {
+    if level < log::Level::Debug {
+        return escape(text);
+    }
     let lines: Vec<String> = text.lines().map(escape).collect();
-    lines.join("\n")
+    lines.join("\n    ")
+}
+
+/// Colours are wanted: stdout is a terminal, and `NO_COLOR` does not object.
+fn wants_colour() -> bool {
+    use std::io::IsTerminal as _;
+    std::io::stdout().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Messages go to stderr: warnings always, what is decided with `-v`, the kernel half's own with `-vv`.
@@ -121,7 +132,7 @@ fn start_log(verbose: u8) {
                 out,
                 "mptcp-trace: {}: {}",
                 record.level().as_str().to_lowercase(),
-                escape_lines(&record.args().to_string())
+                escape_message(record.level(), &record.args().to_string())
             )
         })
         .init();

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::{DONE, Exit, FAILED, FOUND, args::ReplayArgs, live::proven, select};
+use super::{DONE, Exit, FAILED, FOUND, args::ReplayArgs, live::proven, select, wants_colour};
 use crate::{
     bundle,
     capture::Reader,
@@ -32,7 +32,7 @@ fn replay(args: &ReplayArgs, view: View, input: &mut dyn io::Read) -> Result<u8,
     } else {
         Format::Text {
             header: terminal,
-            colour: terminal,
+            colour: wants_colour(),
             utc: args.utc,
         }
     };

@@ -18,7 +18,7 @@ use crate::{
     observe::State,
     pipeline::{Stages, Stop, View, play, prefixed},
     report::{Ending, Report, Shared, page},
-    sink::{Format, Source},
+    sink::{Format, Source, escape},
     wanted::Wanted,
 };
 
@@ -80,7 +80,10 @@ fn report(args: &ReportArgs, wanted: Wanted, input: &mut dyn io::Read) -> Result
     let size = text.len().div_ceil(1000);
     eprint!(
         "{}",
-        prefixed(&format!("wrote {name}: {findings} {noun}, {size} kB"))
+        prefixed(&format!(
+            "wrote {}: {findings} {noun}, {size} kB",
+            escape(&name)
+        ))
     );
     match ending {
         Ending::Orderly if state.undecodable > 0 => Err(Exit::Code(FAILED)),

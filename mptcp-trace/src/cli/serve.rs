@@ -4,6 +4,7 @@ use std::{
     cell::RefCell,
     collections::BTreeMap,
     fs, io,
+    os::unix::fs::OpenOptionsExt as _,
     path::Path,
     rc::Rc,
     time::{Duration, Instant, SystemTime},
@@ -75,7 +76,7 @@ pub(super) fn run(args: &ServeArgs, verbose: u8) -> Result<u8, Exit> {
 async fn serve(args: &ServeArgs, verbose: u8) -> Result<u8, Exit> {
     // Whoever has a wrong address or file hears of it before anything is attached.
     let usage = |why: anyhow::Error| Exit::Because(USAGE, format!("{why:#}"));
-    let config = read_config(args).map_err(usage)?;
+    let config = read_config(args, false).map_err(usage)?;
     let exporter = Exporter::new(config.target(args).map_err(usage)?);
     let listener = TcpListener::bind(args.listen)
         .await
@@ -201,36 +202,69 @@ impl Config {
         let Some(url) = self.otlp.as_ref().or(args.otlp.as_ref()) else {
             return Ok(None);
         };
-        let typed = args
-            .otlp_header
-            .iter()
-            .map(|(name, value)| (&**name, &**value));
+        // Not checked where the command line is read, which would repeat what it refuses: it may be a secret.
+        let typed = (1..).zip(&args.otlp_header).map(|(number, header)| {
+            let parts = header.split_once('=');
+            let (name, value) = parts.with_context(|| {
+                format!("--otlp-header, number {number}: write it like x-tenant=lab")
+            })?;
+            Ok((name.trim(), value))
+        });
+        let typed = typed.collect::<anyhow::Result<Vec<_>>>()?;
         let read = self
             .otlp_headers
             .iter()
             .map(|(name, value)| (&**name, &**value));
         // Of two with the same name the last one is said.
-        let target = Target::parse(url, typed.chain(read));
+        let target = Target::parse(url, typed.into_iter().chain(read));
         target.map(Some).map_err(anyhow::Error::msg)
     }
 }
 
-fn read_config(args: &ServeArgs) -> anyhow::Result<Config> {
+/// `again`: the loop runs already, and must not wait for what comes out of the file.
+fn read_config(args: &ServeArgs, again: bool) -> anyhow::Result<Config> {
     let Some(path) = &args.config else {
         return Ok(Config::default());
     };
-    let text = read(path).with_context(|| format!("cannot read --config {}", path.display()))?;
-    toml::from_str(&text)
-        .with_context(|| format!("--config {} cannot be understood", path.display()))
+    let text =
+        read(path, again).with_context(|| format!("cannot read --config {}", path.display()))?;
+    understand(&text).with_context(|| format!("--config {} cannot be understood", path.display()))
+}
+
+/// Reads settings. What is complained about is not repeated, and neither are the words of the parser, which quote it: it
+/// may be a secret.
+fn understand(text: &str) -> anyhow::Result<Config> {
+    toml::from_str(text).map_err(|why| {
+        let place = match why.span() {
+            Some(span) => {
+                let before = text.get(..span.start).unwrap_or(text);
+                format!("line {}", before.matches('\n').count() + 1)
+            }
+            None => "the file as a whole".to_owned(),
+        };
+        anyhow::anyhow!(
+            "{place} is no TOML, or none of the settings (label, otlp, [otlp-headers] with a text for each name); its \
+             text is not shown, since it may be a secret"
+        )
+    })
 }
 
 /// Largest file of settings, bytes.
 const CONFIG_BYTES_MAX: u64 = 64 * 1024;
 
-fn read(path: &Path) -> anyhow::Result<String> {
+fn read(path: &Path, again: bool) -> anyhow::Result<String> {
     use io::Read as _;
     let mut text = String::new();
-    let file = fs::File::open(path)?;
+    let mut how = fs::OpenOptions::new();
+    how.read(true);
+    if again {
+        how.custom_flags(libc::O_NONBLOCK);
+    }
+    let file = how.open(path)?;
+    anyhow::ensure!(
+        !again || file.metadata()?.is_file(),
+        "it is no regular file, and reading it might stop the tracer"
+    );
     file.take(CONFIG_BYTES_MAX + 1).read_to_string(&mut text)?;
     anyhow::ensure!(
         text.len() as u64 <= CONFIG_BYTES_MAX,
@@ -251,7 +285,7 @@ async fn reloads(args: &ServeArgs, tracer: &Tracer) -> anyhow::Error {
         let mut states = vec![NotifyState::Reloading];
         states.extend(NotifyState::monotonic_usec_now().ok());
         notify(&states);
-        let read = read_config(args).and_then(|config| {
+        let read = read_config(args, true).and_then(|config| {
             let target = config.target(args)?;
             Ok((config, target))
         });
@@ -337,5 +371,44 @@ impl Answers for Tracer {
 
     async fn is_alive(&self) -> bool {
         self.state().await.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_that_cannot_be_understood_are_complained_about_without_their_text() {
+        for line in [
+            "authorization=\"Bearer hunter2\" x",
+            "authorization=hunter2",
+            "authorization=\"Bearer hunter2",
+            "authorization=[\"hunter2\"]",
+            "hunter2",
+        ] {
+            let why = understand(&format!("[otlp-headers]\n{line}\n")).unwrap_err();
+            let said = format!("{why:#} {why:?}");
+            assert!(!said.contains("hunter2"), "{said}");
+            assert!(said.contains("line 2") || said.contains("line 3"), "{said}");
+        }
+        for text in ["label = \"hunter2\"", "hunter2 = 1", "otlp = 4711"] {
+            let said = format!("{:#}", understand(text).unwrap_err());
+            assert!(
+                !said.contains("hunter2") && !said.contains("4711"),
+                "{said}"
+            );
+        }
+        assert!(understand("label = \"cgroup\"").is_ok());
+    }
+
+    #[test]
+    fn a_reload_waits_for_no_pipe() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        let mode = rustix::fs::Mode::RUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        let why = read(&pipe, true).unwrap_err();
+        assert!(why.to_string().contains("no regular file"), "{why}");
     }
 }

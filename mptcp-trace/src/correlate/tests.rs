@@ -9,7 +9,7 @@ use std::{
 use super::*;
 use crate::model::{
     Connection, ConnectionId, Counted, Family, Known, Loss, LossReport, Owner, Place, Process,
-    Protocol, Rung, Side, Socket, SocketId, TcpState, Via,
+    Protocol, Rung, SensorState, Side, Socket, SocketId, TcpState, Via,
 };
 
 const NETNS: u32 = 7;
@@ -82,7 +82,12 @@ pub(super) fn facts() -> Facts {
             NETNS,
             (Duration::from_millis(1), Duration::from_millis(2)),
         )]),
-        sensors: Vec::new(),
+        sensors: vec![SensorState {
+            name: "fallback".into(),
+            rung: Rung::Fexit,
+            probes: Vec::new(),
+            limits: Vec::new(),
+        }],
     }
 }
 

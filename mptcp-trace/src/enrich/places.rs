@@ -87,8 +87,9 @@ impl Places {
     }
 }
 
-/// The line of the unified hierarchy, `0::PATH` (man 7 cgroups); where that says nothing, the longest of the
-/// others, which is where containers of the first version stand.
+/// The line of the unified hierarchy, `0::PATH` (man 7 cgroups): that is whose id the kernel half knows. Where a process is
+/// in its root but in groups of the first version (`N:CONTROLLERS:PATH`), nothing: all such processes share that id, and
+/// what is true of one of them is not of the next.
 fn ask(pid: u32) -> Option<String> {
     let file = File::open(format!("/proc/{pid}/cgroup")).ok()?;
     let mut text = Vec::new();
@@ -98,13 +99,14 @@ fn ask(pid: u32) -> Option<String> {
 
 fn path_in(text: &str) -> Option<String> {
     let paths = text.lines().filter_map(|line| {
-        let (_, rest) = line.split_once(':')?;
-        let (controllers, path) = rest.split_once(':')?;
-        Some((controllers.is_empty(), path))
+        let (number, rest) = line.split_once(':')?;
+        let (_controllers, path) = rest.split_once(':')?;
+        Some((number == "0", path))
     });
-    let mut paths: Vec<(bool, &str)> = paths.collect();
-    paths.sort_by_key(|(unified, path)| (path.len() > 1, *unified, path.len()));
-    paths.last().map(|(_, path)| (*path).to_owned())
+    let (unified, others): (Vec<_>, Vec<_>) = paths.partition(|(is_unified, _)| *is_unified);
+    let (_, path) = unified.first()?;
+    let is_elsewhere = *path == "/" && others.iter().any(|(_, other)| *other != "/");
+    (!is_elsewhere).then(|| (*path).to_owned())
 }
 
 fn place(path: &str) -> Place {
@@ -162,11 +164,14 @@ mod tests {
     }
 
     #[test]
-    fn the_unified_hierarchy_is_preferred_unless_it_says_nothing() {
+    fn only_the_unified_hierarchy_tells_where_a_process_lives() {
         for (text, path) in [
             ("0::/a.service\n", Some("/a.service")),
-            ("1:cpu:/docker/x\n0::/\n", Some("/docker/x")),
+            // Another process has the same id and lives in another group.
+            ("1:cpu:/docker/x\n0::/\n", None),
+            ("1:cpu:/docker/x\n", None),
             ("1:cpu:/longer/path\n0::/u\n", Some("/u")),
+            ("1:name=systemd:/\n0::/\n", Some("/")),
             ("0::/\n", Some("/")),
             ("", None),
         ] {

@@ -6,6 +6,7 @@ use std::{
     io::{Read as _, Seek as _, SeekFrom},
     os::{fd::AsFd as _, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
+    sync::OnceLock,
     thread,
     time::Duration,
 };
@@ -27,14 +28,34 @@ pub struct Snapshot {
     pub counters: Counters,
 }
 
-/// Now, on `CLOCK_BOOTTIME`.
+/// Now, on `CLOCK_BOOTTIME` of the host: the kernel half stamps its records with that, whatever time namespace we are in.
 #[must_use]
 pub fn boottime() -> Duration {
+    static OFFSET_NS: OnceLock<i128> = OnceLock::new();
+    let offset = *OFFSET_NS.get_or_init(|| {
+        // A file that is not there: a kernel without time namespaces.
+        let offsets = fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default();
+        boottime_offset(&offsets)
+    });
     let now = clock_gettime(ClockId::Boottime);
-    Duration::new(
-        u64::try_from(now.tv_sec).unwrap_or_default(),
-        u32::try_from(now.tv_nsec).unwrap_or_default(),
-    )
+    let ours = i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec);
+    Duration::from_nanos(u64::try_from(ours - offset).unwrap_or_default())
+}
+
+/// By how many nanoseconds `CLOCK_BOOTTIME` of our time namespace is ahead of the host's (man 7 `time_namespaces`): a line
+/// `boottime SECONDS NANOSECONDS`.
+fn boottime_offset(offsets: &str) -> i128 {
+    let of = |line: &str| {
+        let mut words = line.split_whitespace();
+        // Kernels before 5.7 have numbers for the clocks.
+        if !matches!(words.next()?, "boottime" | "7") {
+            return None;
+        }
+        let seconds: i128 = words.next()?.parse().ok()?;
+        let nanoseconds: i128 = words.next()?.parse().ok()?;
+        Some(seconds * 1_000_000_000 + nanoseconds)
+    };
+    offsets.lines().find_map(of).unwrap_or(0)
 }
 
 /// Where namespaces have names (`ip netns`).
@@ -179,6 +200,29 @@ mod tests {
         assert_eq!(parse(text), Counters::from(expected));
         assert_eq!(parse("MPTcpExt: A\n"), Counters::new());
         assert_eq!(parse(""), Counters::new());
+    }
+
+    #[test]
+    fn a_time_namespace_is_taken_out_of_the_clock() {
+        for (offsets, ns) in [
+            ("", 0),
+            (
+                "monotonic           0         0\nboottime           0         0\n",
+                0,
+            ),
+            (
+                "monotonic      100000         0\nboottime      100000         5\n",
+                100_000_000_000_005,
+            ),
+            (
+                "monotonic       -1000         0\nboottime       -1000         0\n",
+                -1_000_000_000_000,
+            ),
+            ("1 3 0\n7 4 1\n", 4_000_000_001),
+            ("boottime x", 0),
+        ] {
+            assert_eq!(boottime_offset(offsets), ns, "{offsets:?}");
+        }
     }
 
     #[test]

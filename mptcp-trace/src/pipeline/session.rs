@@ -7,7 +7,6 @@ use std::{
 };
 
 use anyhow::Context as _;
-use rustix::time::{ClockId, clock_gettime};
 
 use crate::{
     canary::{self, Complaint, Questions},
@@ -547,13 +546,8 @@ impl Session {
 
 /// Wall clock minus `CLOCK_BOOTTIME`.
 fn boot_epoch() -> Duration {
-    let since_boot = clock_gettime(ClockId::Boottime);
-    let since_boot = Duration::new(
-        u64::try_from(since_boot.tv_sec).unwrap_or_default(),
-        u32::try_from(since_boot.tv_nsec).unwrap_or_default(),
-    );
     let wall = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
-    wall.saturating_sub(since_boot)
+    wall.saturating_sub(netstat::boottime())
 }

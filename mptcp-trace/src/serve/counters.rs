@@ -9,6 +9,7 @@ use std::{
 use crate::{
     model::{Connection, ConnectionEvent, ConnectionKind, Finding, QueryEvent, Refused, Side},
     observe::Observer,
+    sink::escape,
 };
 
 /// So many names of processes or control groups are told apart; all others are one, called [`OTHERS`].
@@ -23,7 +24,7 @@ const NAME_BYTES_MAX: usize = 256;
 const NONE: &str = "none";
 
 /// By whom fallbacks are told apart, beside their cause.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Whose {
     /// Name of the process that holds the connection.
     Process,
@@ -51,8 +52,8 @@ pub struct Fallback {
     pub side: &'static str,
     /// `reported`, `inferred`, or `unknown`.
     pub known: &'static str,
-    /// By whom they are told apart, if they are.
-    pub whose: Option<String>,
+    /// By what they were told apart when they were counted, and the name; none if they were not.
+    pub whose: Option<(Whose, String)>,
 }
 
 /// A question as it is counted: api, answer, verdict; `none` where there is none.
@@ -62,7 +63,7 @@ pub type Question = (&'static str, &'static str, &'static str);
 #[derive(Debug, Default)]
 pub struct Counters {
     whose: Option<Whose>,
-    names: BTreeSet<String>,
+    names: BTreeMap<Whose, BTreeSet<String>>,
     /// Fallbacks.
     pub fallbacks: BTreeMap<Fallback, u64>,
     /// Fallbacks that the kernel wanted and was not allowed, by cause.
@@ -161,7 +162,9 @@ impl Counters {
         let cause = || cause.as_deref().unwrap_or("unknown").to_owned();
         match kind {
             ConnectionKind::Fallback => {
-                let whose = self.whose.map(|whose| self.name(whose, event, path_of));
+                let whose = self
+                    .whose
+                    .map(|whose| (whose, self.name(whose, event, path_of)));
                 let fallback = Fallback {
                     cause: cause(),
                     side: side.map_or("unknown", Side::name),
@@ -198,14 +201,16 @@ impl Counters {
                 .or_else(|| process.and_then(|it| path_of(it.cgroup_id))),
         };
         let name = name.unwrap_or(NOBODY);
-        let name = &name[..name.floor_char_boundary(NAME_BYTES_MAX)];
-        if self.names.contains(name) {
-            return name.to_owned();
+        // Whoever reads metrics, on a terminal or elsewhere, gets no control characters out of a name.
+        let name = escape(&name[..name.floor_char_boundary(NAME_BYTES_MAX)]);
+        let known = self.names.entry(whose).or_default();
+        if known.contains(&name) {
+            return name;
         }
-        if self.names.len() >= NAMES_MAX {
+        if known.len() >= NAMES_MAX {
             return OTHERS.to_owned();
         }
-        self.names.insert(name.to_owned());
-        name.to_owned()
+        known.insert(name.clone());
+        name
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use crate::sink::escape;
+
 /// In which format.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Flavour {
@@ -117,7 +119,7 @@ fn put_labels(labels: &Labels, text: &mut String) {
                 '\\' => text.push_str("\\\\"),
                 '"' => text.push_str("\\\""),
                 '\n' => text.push_str("\\n"),
-                other => text.push(other),
+                other => text.push_str(&escape(other.encode_utf8(&mut [0; 4]))),
             }
         }
         text.push('"');
@@ -135,7 +137,7 @@ mod tests {
                 name: "x_fallbacks",
                 kind: Kind::Counter,
                 help: "Fallbacks.",
-                samples: vec![(vec![("cause", "a\"b\\c\nd".to_owned())], 3.0)],
+                samples: vec![(vec![("cause", "a\"b\\c\nd\u{9b}\u{202e}".to_owned())], 3.0)],
             },
             Family {
                 name: "x_build",
@@ -160,7 +162,7 @@ mod tests {
         let prometheus = "\
 # HELP x_fallbacks_total Fallbacks.
 # TYPE x_fallbacks_total counter
-x_fallbacks_total{cause=\"a\\\"b\\\\c\\nd\"} 3
+x_fallbacks_total{cause=\"a\\\"b\\\\c\\nd\\u{9b}\\u{202e}\"} 3
 # HELP x_build_info What runs.
 # TYPE x_build_info gauge
 x_build_info{version=\"1\",kernel=\"6\"} 1

@@ -1,7 +1,12 @@
 //! Who may ask: a small HTTP server for metrics and health, with a limit on everything that a client can take.
 
 use std::{
-    cell::Cell, convert::Infallible, future::Future, net::SocketAddr, rc::Rc, time::Duration,
+    cell::Cell,
+    convert::Infallible,
+    future::Future,
+    net::SocketAddr,
+    rc::Rc,
+    time::{Duration, Instant},
 };
 
 use http_body_util::Full;
@@ -13,12 +18,14 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, task::JoinHandle};
 
 use super::exposition::Flavour;
 
-/// Clients at a time; beyond that a connection is closed at once.
+/// Clients at a time; beyond that the one that has said nothing for longest makes room.
 pub const CLIENTS_MAX: usize = 64;
+/// How often it is said, at most, that clients were sent away.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 /// How long a client may take to say what it wants.
 const HEADER_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long a client may stay.
@@ -38,7 +45,7 @@ pub trait Answers: Clone + 'static {
 
 /// Serves until it is dropped.
 pub async fn serve(listener: TcpListener, answers: impl Answers) -> Infallible {
-    let clients = Rc::new(Cell::new(0_usize));
+    let mut clients = Clients::default();
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -48,23 +55,94 @@ pub async fn serve(listener: TcpListener, answers: impl Answers) -> Infallible {
                 continue;
             }
         };
-        if clients.get() >= CLIENTS_MAX {
-            log::warn!("{peer} is sent away: there are {CLIENTS_MAX} clients already");
+        if !clients.has_room() {
+            clients.complain(peer);
             continue;
         }
-        clients.set(clients.get() + 1);
-        let (answers, clients) = (answers.clone(), Rc::clone(&clients));
-        tokio::task::spawn_local(async move {
-            client(stream, peer, answers).await;
-            clients.set(clients.get() - 1);
-        });
+        let doing = Rc::new(Doing::default());
+        let task = tokio::task::spawn_local(client(stream, peer, answers.clone(), doing.clone()));
+        clients.known.push((task, doing));
     }
 }
 
-async fn client(stream: tokio::net::TcpStream, peer: SocketAddr, answers: impl Answers) {
+/// What a client does.
+#[derive(Debug)]
+struct Doing {
+    /// Requests that are being answered.
+    answers: Cell<usize>,
+    /// When it came, or its last answer was ready.
+    since: Cell<Instant>,
+}
+
+impl Default for Doing {
+    fn default() -> Self {
+        Self {
+            answers: Cell::new(0),
+            since: Cell::new(Instant::now()),
+        }
+    }
+}
+
+/// The clients that are connected.
+#[derive(Debug, Default)]
+struct Clients {
+    known: Vec<(JoinHandle<()>, Rc<Doing>)>,
+    /// Sent away since that was last said.
+    sent_away: u64,
+    complained: Option<Instant>,
+}
+
+impl Clients {
+    /// Makes room for one more, if need be at the cost of the one that has been idle for longest; false if all are busy.
+    fn has_room(&mut self) -> bool {
+        self.known.retain(|(task, _)| !task.is_finished());
+        if self.known.len() < CLIENTS_MAX {
+            return true;
+        }
+        let idle = self.known.iter().enumerate();
+        let idle = idle.filter(|(_, (_, doing))| doing.answers.get() == 0);
+        let longest = idle.min_by_key(|(_, (_, doing))| doing.since.get());
+        let Some(index) = longest.map(|(index, _)| index) else {
+            return false;
+        };
+        let (task, _) = self.known.swap_remove(index);
+        task.abort();
+        true
+    }
+
+    /// Says that clients are sent away, but not each time.
+    fn complain(&mut self, peer: SocketAddr) {
+        self.sent_away += 1;
+        if self
+            .complained
+            .is_some_and(|at| at.elapsed() < COMPLAIN_EVERY)
+        {
+            return;
+        }
+        log::warn!(
+            "{} clients were sent away, the last of them {peer}: {CLIENTS_MAX} others wait for answers",
+            self.sent_away
+        );
+        self.complained = Some(Instant::now());
+        self.sent_away = 0;
+    }
+}
+
+async fn client(
+    stream: tokio::net::TcpStream,
+    peer: SocketAddr,
+    answers: impl Answers,
+    doing: Rc<Doing>,
+) {
     let service = service_fn(move |request| {
-        let answers = answers.clone();
-        async move { Ok::<_, Infallible>(answer(&request, &answers).await) }
+        let (answers, doing) = (answers.clone(), doing.clone());
+        async move {
+            doing.answers.set(doing.answers.get() + 1);
+            let answer = answer(&request, &answers).await;
+            doing.answers.set(doing.answers.get() - 1);
+            doing.since.set(Instant::now());
+            Ok::<_, Infallible>(answer)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -133,4 +211,64 @@ fn typed(status: StatusCode, content_type: &'static str, body: String) -> Respon
         hyper::header::HeaderValue::from_static(content_type),
     );
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpStream,
+        task::LocalSet,
+    };
+
+    use super::*;
+
+    #[derive(Clone)]
+    struct Alive;
+
+    impl Answers for Alive {
+        async fn metrics(&self, _flavour: Flavour) -> Option<String> {
+            Some(String::new())
+        }
+
+        async fn is_alive(&self) -> bool {
+            true
+        }
+    }
+
+    async fn ask(stream: &mut TcpStream) -> String {
+        stream
+            .write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            .await
+            .unwrap();
+        let mut answer = [0; 15];
+        stream.read_exact(&mut answer).await.unwrap();
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    #[test]
+    fn idle_clients_starve_nobody() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let check = async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let served = tokio::task::spawn_local(serve(listener, Alive));
+            let mut idle = Vec::new();
+            for number in 0..CLIENTS_MAX + 10 {
+                let mut stream = TcpStream::connect(address).await.unwrap();
+                // One half have been answered and stay, the others never say anything.
+                if number % 2 == 0 {
+                    assert_eq!(ask(&mut stream).await, "HTTP/1.1 200 OK");
+                }
+                idle.push(stream);
+            }
+            let mut probe = TcpStream::connect(address).await.unwrap();
+            assert_eq!(ask(&mut probe).await, "HTTP/1.1 200 OK");
+            served.abort();
+        };
+        LocalSet::new().block_on(&runtime, check);
+    }
 }

@@ -91,9 +91,11 @@ fn found(counters: &Counters, whose: Option<Whose>) -> Vec<Family> {
             label("side", key.side),
             label("known", key.known),
         ];
-        // Those of before they were told apart have no name, as the others have none without the label.
-        if let (Some(whose), Some(name)) = (whose, &key.whose) {
-            labels.push(label(whose.label(), name));
+        // Those that were counted without a name, or with one of another kind (before a reload), have none.
+        if let Some((of, name)) = &key.whose
+            && Some(*of) == whose
+        {
+            labels.push(label(of.label(), name));
         }
         (labels, number(*count))
     });
@@ -465,7 +467,7 @@ mod tests {
             cause: "DssFallback".into(),
             side: "client",
             known: "reported",
-            whose: Some(whose.into()),
+            whose: Some((Whose::Process, whose.into())),
         };
         let mut counters = Counters::default();
         counters.fallbacks = BTreeMap::from([(of("nginx"), 2), (of("curl"), 3)]);
@@ -475,6 +477,9 @@ mod tests {
         assert!(with.contains(&format!("{line},process=\"nginx\"}} 2\n")));
         let without = text(&counters, &State::default(), None);
         assert!(without.contains(&format!("{line}}} 5\n")), "{without}");
+        // After a reload: names of processes are no control groups.
+        let other = text(&counters, &State::default(), Some(Whose::Cgroup));
+        assert!(other.contains(&format!("{line}}} 5\n")), "{other}");
     }
 
     #[test]

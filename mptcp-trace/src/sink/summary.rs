@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::escape;
 use crate::model::{Loss, LossReport, Reconciliation};
 
 /// What the kernel counted and what was traced, in a sentence; a line more for each namespace in which the
@@ -35,6 +36,8 @@ pub fn reconciled(all: &[Reconciliation]) -> String {
         }
     }
     for (why, namespaces) in told {
+        // It may quote a capture.
+        let why = escape(why);
         let _infallible = match namespaces[..] {
             [one] => writeln!(text, "counters: network namespace {one}: {why}"),
             _ => writeln!(
@@ -96,7 +99,7 @@ pub fn failing(findings: u64, first: &str) -> String {
     } else {
         format!("{findings} findings fail the run, the first of them:")
     };
-    format!("--fail-on: {words} {first}\n")
+    format!("--fail-on: {words} {}\n", escape(first))
 }
 
 /// One line a sensor; printed also when nothing was lost, so that its absence means something. `printed`
@@ -118,7 +121,8 @@ pub fn summary(done: &str, printed: impl Fn(&str) -> u64, losses: &LossReport) -
         // Writing to memory does not fail.
         let _infallible = write!(
             text,
-            "{sensor}: {} {done}; {seen} seen = {emitted} recorded + {filtered} filtered",
+            "{}: {} {done}; {seen} seen = {emitted} recorded + {filtered} filtered",
+            escape(sensor),
             printed(sensor),
         );
         if *capped > 0 {
@@ -232,6 +236,27 @@ mod tests {
         ] {
             assert_eq!(reconciled(&all), text);
         }
+    }
+
+    #[test]
+    fn what_a_capture_says_makes_no_line_of_its_own() {
+        let loss = Loss {
+            sensor: "x\ncounters: kernel counted 4711".into(),
+            ..Loss::default()
+        };
+        let report = LossReport {
+            sensors: vec![loss],
+            counted: Vec::new(),
+        };
+        let forged = Reconciliation {
+            netns: 1,
+            why: Some("y\ncounters: kernel counted 4711".into()),
+            ..Reconciliation::default()
+        };
+        let text =
+            summary("printed", |_| 0, &report) + &reconciled(&[forged]) + &failing(1, "z\nw");
+        assert_eq!(text.lines().count(), 4, "{text}");
+        assert!(!text.contains("\ncounters: kernel counted 4711"), "{text}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use ratatui::crossterm::event::{self, Event};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{REFRESH, board, clock, screen::Screen, view};
+use super::{REFRESH, board, clock, screen::Screen, tty::Tty, view};
 use crate::{
     cli::{
         Exit,
@@ -96,7 +96,7 @@ async fn trace(args: &TopArgs, verbose: u8) -> Result<u8, Exit> {
         answer: None,
         next_ask: Instant::now(),
     };
-    let keys = keys();
+    let keys = keys(Tty::open()?);
     let ended = tokio::select! {
         ended = run_pipeline(&mut session, &mut stages, until, None) => ended,
         failed = watcher.watch(keys) => Err(Stop::Failed(failed)),
@@ -107,12 +107,17 @@ async fn trace(args: &TopArgs, verbose: u8) -> Result<u8, Exit> {
 }
 
 /// Keys, and changes of size, from a thread that waits for them.
-fn keys() -> mpsc::Receiver<Event> {
+fn keys(tty: Tty) -> mpsc::Receiver<Event> {
     let (sender, keys) = mpsc::channel(KEYS_MAX);
     thread::spawn(move || {
-        while let Ok(event) = event::read() {
-            if sender.blocking_send(event).is_err() {
-                return;
+        while !tty.is_gone(REFRESH) {
+            while event::poll(Duration::ZERO).unwrap_or(false) {
+                let Ok(event) = event::read() else {
+                    return;
+                };
+                if sender.blocking_send(event).is_err() {
+                    return;
+                }
             }
         }
     });

@@ -3,6 +3,7 @@
 mod live;
 mod replay;
 mod screen;
+mod tty;
 
 use std::{
     io::{self, IsTerminal as _},

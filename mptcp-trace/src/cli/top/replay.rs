@@ -15,7 +15,7 @@ use anyhow::Context as _;
 use ratatui::crossterm::event::{self, Event};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::{REFRESH, board, clock, screen::Screen, view};
+use super::{REFRESH, board, clock, screen::Screen, tty::Tty, view};
 use crate::{
     capture::{Frame, Reader},
     cli::{DONE, Exit, FAILED, args::TopArgs, replay::with_capture},
@@ -55,8 +55,11 @@ pub(super) fn run(args: &TopArgs, capture: &Path) -> Result<u8, Exit> {
         signal_hook::flag::register(signal, is_told_to_end.clone())
             .context("cannot take signals")?;
     }
+    let tty = Tty::open()?;
+    Tty::open()?.guard(is_told_to_end.clone());
     let mut player = Player {
         is_told_to_end,
+        tty,
         screen: Screen::open(args.panic)?,
         app: App::new(true),
         name: crate::sink::escape(&name.to_string_lossy()),
@@ -188,6 +191,7 @@ enum Next {
 struct Player {
     /// By a signal: the terminal is given back in order.
     is_told_to_end: Arc<AtomicBool>,
+    tty: Tty,
     screen: Screen,
     app: App,
     name: String,
@@ -259,7 +263,10 @@ impl Player {
     fn keys(&mut self, wait: Duration, scene: &Scene<'_>) -> Result<Option<Next>, Exit> {
         let mut wait = wait;
         loop {
-            match event::poll(wait) {
+            if self.tty.is_gone(wait) {
+                return Ok(Some(Next::Quit));
+            }
+            match event::poll(Duration::ZERO) {
                 Ok(true) => wait = Duration::ZERO,
                 Ok(false) => break,
                 // By a signal, which is looked for next.

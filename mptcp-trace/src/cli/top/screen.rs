@@ -13,12 +13,14 @@ use std::{
 use anyhow::Context as _;
 use ratatui::{
     Terminal,
-    backend::CrosstermBackend,
+    backend::{Backend, ClearType, CrosstermBackend, WindowSize},
+    buffer::Cell,
     crossterm::{
         cursor::Show,
         execute,
         terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode},
     },
+    layout::{Position, Size},
 };
 use rustix::{
     fd::OwnedFd,
@@ -39,6 +41,75 @@ use crate::{
 /// Of what was said on stderr meanwhile, so much is said at the end, bytes.
 const SAID_MAX: u64 = 64 * 1024;
 
+/// No more of a terminal is drawn on, columns and lines: each cell takes memory, and a terminal may say that it has 65,535
+/// of both.
+const SIZE_MAX: Size = Size {
+    width: 1000,
+    height: 500,
+};
+
+/// A terminal of at most [`SIZE_MAX`].
+struct Bounded(CrosstermBackend<Stdout>);
+
+impl Bounded {
+    fn new() -> Self {
+        Self(CrosstermBackend::new(io::stdout()))
+    }
+}
+
+fn bounded(size: Size) -> Size {
+    Size {
+        width: size.width.min(SIZE_MAX.width),
+        height: size.height.min(SIZE_MAX.height),
+    }
+}
+
+impl Backend for Bounded {
+    type Error = io::Error;
+
+    fn draw<'a, I: Iterator<Item = (u16, u16, &'a Cell)>>(&mut self, content: I) -> io::Result<()> {
+        self.0.draw(content)
+    }
+
+    fn hide_cursor(&mut self) -> io::Result<()> {
+        self.0.hide_cursor()
+    }
+
+    fn show_cursor(&mut self) -> io::Result<()> {
+        self.0.show_cursor()
+    }
+
+    fn get_cursor_position(&mut self) -> io::Result<Position> {
+        self.0.get_cursor_position()
+    }
+
+    fn set_cursor_position<P: Into<Position>>(&mut self, position: P) -> io::Result<()> {
+        self.0.set_cursor_position(position)
+    }
+
+    fn clear(&mut self) -> io::Result<()> {
+        self.0.clear()
+    }
+
+    fn clear_region(&mut self, clear_type: ClearType) -> io::Result<()> {
+        self.0.clear_region(clear_type)
+    }
+
+    fn size(&self) -> io::Result<Size> {
+        self.0.size().map(bounded)
+    }
+
+    fn window_size(&mut self) -> io::Result<WindowSize> {
+        let mut size = self.0.window_size()?;
+        size.columns_rows = bounded(size.columns_rows);
+        Ok(size)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Backend::flush(&mut self.0)
+    }
+}
+
 /// The terminal is taken: what it takes to give it back.
 static TAKEN: Mutex<Option<Taken>> = Mutex::new(None);
 
@@ -51,7 +122,7 @@ struct Taken {
 
 /// The terminal, as long as it is ours.
 pub(super) struct Screen {
-    terminal: Terminal<CrosstermBackend<Stdout>>,
+    terminal: Terminal<Bounded>,
     has_colour: bool,
     falls_over: bool,
 }
@@ -72,7 +143,7 @@ impl Screen {
             }));
         });
         take()?;
-        let terminal = Terminal::new(CrosstermBackend::new(io::stdout()));
+        let terminal = Terminal::new(Bounded::new());
         let terminal = terminal.inspect_err(|_why| give_back());
         Ok(Self {
             terminal: terminal.context("cannot draw on the terminal")?,
@@ -115,7 +186,7 @@ impl Screen {
         take()?;
         // A new one draws everything anew. To clear this one would ask the terminal where its cursor is, and whoever waits for
         // keys would get the answer.
-        let terminal = Terminal::new(CrosstermBackend::new(io::stdout()));
+        let terminal = Terminal::new(Bounded::new());
         self.terminal = terminal.context("cannot draw on the terminal")?;
         Ok(())
     }
@@ -146,7 +217,7 @@ fn take() -> anyhow::Result<()> {
 }
 
 /// Gives the terminal back; once more does no harm. What fails here cannot be mended: the terminal has gone.
-fn give_back() {
+pub(super) fn give_back() {
     let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner).take();
     let Some(Taken { stderr, mut said }) = taken else {
         return;

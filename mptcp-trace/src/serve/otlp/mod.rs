@@ -73,9 +73,9 @@ impl Resource {
     }
 }
 
-/// An attribute that is text.
+/// An attribute that is text. What would drive a terminal is shown instead: collectors print attributes as they are.
 fn string(key: &str, value: &str) -> Value {
-    json!({"key": key, "value": {"stringValue": value}})
+    json!({"key": key, "value": {"stringValue": crate::sink::escape(value)}})
 }
 
 /// An attribute that is a number: 64 bits are written as text, JSON has no such numbers.

@@ -50,7 +50,12 @@ impl Target {
         url: &str,
         headers: impl IntoIterator<Item = (&'h str, &'h str)>,
     ) -> Result<Self, String> {
-        let wrong = |why: &str| format!("{url:?} is no URL of a collector: {why}");
+        // What stands before an @, there or in what was meant to be a URL, may be a password.
+        let shown = match url.rsplit_once('@') {
+            Some((_, rest)) => format!("...@{rest}"),
+            None => url.to_owned(),
+        };
+        let wrong = |why: &str| format!("{shown:?} is no URL of a collector: {why}");
         let uri: Uri = url
             .parse()
             .map_err(|_no_uri| wrong("write it like http://localhost:4318"))?;
@@ -87,9 +92,9 @@ fn read_headers<'h>(
     headers: impl IntoIterator<Item = (&'h str, &'h str)>,
 ) -> Result<HeaderMap, String> {
     let mut map = HeaderMap::new();
-    for (name, value) in headers {
-        // The value is not said again: it may be a secret.
-        let wrong = |what| format!("the header {name:?} cannot be sent: {what}");
+    for (number, (name, value)) in (1..).zip(headers) {
+        // Neither value nor name is said again: a secret stands in either if somebody mistypes.
+        let wrong = |what| format!("header {number} cannot be sent: {what}");
         let key: HeaderName = name.parse().map_err(|_| wrong("that is no name"))?;
         if [
             "host",
@@ -166,6 +171,15 @@ mod tests {
         ] {
             let said = Target::parse("http://x", [(name, value)]).unwrap_err();
             assert!(said.contains("cannot be sent"), "{said}");
+        }
+        for (url, header) in [
+            ("http://u:hunter2@x", "a"),
+            ("http://u:hunter2@x:y", "a"),
+            ("u:hunter2@x", "a"),
+            ("http://x", "Bearer hunter2"),
+        ] {
+            let said = Target::parse(url, [(header, "b")]).unwrap_err();
+            assert!(!said.contains("hunter2"), "{said}");
         }
     }
 }
