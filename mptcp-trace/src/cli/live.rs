@@ -374,7 +374,7 @@ pub(super) fn conclude<W: Write>(
         // What failed first is what the exit speaks of.
         Err(unaccounted) => match stop {
             Some(Stop::Failed(why)) => return Err(why.into()),
-            Some(Stop::Enough | Stop::ReaderGone) | None => return Err(failed(unaccounted)),
+            Some(Stop::Enough | Stop::ReaderGone) | None => return Err(failed(&unaccounted)),
         },
     };
     let is_cut_short = match stop.or(later) {
@@ -407,6 +407,6 @@ pub(super) fn proven(is_cut_short: bool, gap: Option<String>) -> Result<u8, Exit
     Err(Exit::Because(UNPROVEN, why))
 }
 
-fn failed(stop: Stop) -> Exit {
+fn failed(stop: &Stop) -> Exit {
     anyhow::anyhow!("{stop}").into()
 }
