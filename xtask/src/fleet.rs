@@ -255,10 +255,10 @@ impl Fleet {
     }
 }
 
-/// Machines that run side by side: one more than there are processors, since each waits for much of its time.
+/// Machines that run side by side: each emulates its processors in one thread.
 fn machines_max() -> usize {
     thread::available_parallelism()
-        .map_or(1, |processors| usize::from(processors) + 1)
+        .map_or(1, usize::from)
         .min(MACHINES_MAX)
 }
 

@@ -142,7 +142,8 @@ pub(crate) fn whole(series: &str, number: usize) -> Vec<Task> {
     };
     let mut tasks = vec![queries, Task::new(Fallbacks, &[]).alternating(number)];
     if more.contains(&Verdicts) {
-        tasks.push(Task::new(Verdicts, &[]).alternating(number));
+        let scenarios = Task::new(Verdicts, &[]).alternating(number);
+        tasks.push(scenarios.one_at_a_time());
     }
     if more.contains(&Mix) {
         tasks.push(Task::on(Mix, BEST).small());
@@ -170,7 +171,7 @@ pub(crate) fn everything(series: &str) -> Vec<Task> {
     vec![
         Task::new(Queries, &[]).flooded_briefly(),
         Task::new(Fallbacks, &[]),
-        Task::new(Verdicts, &[]),
+        Task::new(Verdicts, &[]).one_at_a_time(),
         Task::on(Mix, BEST).small(),
     ]
 }

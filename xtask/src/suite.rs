@@ -151,6 +151,13 @@ impl Task {
         self
     }
 
+    /// One play after the other. On kernels whose trampolines and tracepoints can be preempted, a probe misses a query
+    /// when another thread was preempted inside of it; a verdict depends on each query.
+    pub(crate) fn one_at_a_time(mut self) -> Self {
+        self.extra.extend(["--at-once".into(), "1".into()]);
+        self
+    }
+
     /// With one kind of address alone, `v4` or `v6`.
     pub(crate) fn of_family(mut self, family: &str) -> Self {
         self.extra.extend(["--family".into(), family.to_owned()]);
