@@ -14,6 +14,7 @@ pub mod coalesce;
 pub mod correlate;
 pub mod decode;
 pub mod enrich;
+pub mod escape;
 pub mod host;
 pub mod kernel;
 pub mod model;

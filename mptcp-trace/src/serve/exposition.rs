@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::sink::escape;
+use crate::escape::escape;
 
 /// In which format.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,13 +1,12 @@
 //! Findings -> bytes. Formatting happens here, writing elsewhere.
 
-mod escape;
 mod jsonl;
 mod sockets;
 mod summary;
 mod sums;
 mod text;
 
-pub use escape::escape;
+pub use crate::escape::escape;
 pub use summary::{
     coalesced, evicted, failing, last_words, not_shown, reconciled, summary, unwritten,
 };

@@ -38,11 +38,11 @@ use summary::Summary;
 /// the line `N passed, N failed, N skipped`.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
-    cargo xtask test                          25 minutes on two cores\n  \
-    cargo xtask test --quick                  3 minutes, after the build: no virtual machine\n  \
+    cargo xtask test\n  \
+    cargo xtask test --quick\n  \
     cargo xtask test --no-vm\n  \
     cargo xtask test --kernel 6.12 7.3\n  \
-    cargo xtask test --everything --update-docs   before a release")]
+    cargo xtask test --everything --update-docs")]
 pub(crate) struct Args {
     /// Only what one runs while working: tests of the crates, and the recipes and queries on this kernel
     #[arg(long, conflicts_with_all = ["kernel", "everything", "update_docs"])]

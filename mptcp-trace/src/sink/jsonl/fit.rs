@@ -5,7 +5,7 @@ use std::io;
 use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
 
-use super::super::escape::drives_a_terminal;
+use crate::escape::drives_a_terminal;
 
 /// Compact, with more escapes than JSON needs: whoever parses it reads the same strings.
 struct Fit;

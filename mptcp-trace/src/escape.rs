@@ -15,7 +15,7 @@ pub fn escape(text: &str) -> String {
 }
 
 /// Characters that are obeyed, not shown.
-pub(super) fn drives_a_terminal(character: char) -> bool {
+pub(crate) fn drives_a_terminal(character: char) -> bool {
     character.is_control() || is_bidi_control(character) || ends_a_line(character)
 }
 
