@@ -14,8 +14,15 @@ pub(crate) struct Skip {
 }
 
 /// Parts of reasons that are facts, and why nothing can be done about them.
-const FACTS: [(&str, &str); 10] = [
+const FACTS: [(&str, &str); 14] = [
     ("this kernel", "nothing can be installed into a kernel"),
+    ("(CONFIG_", "what a kernel was built with"),
+    ("is no evidence here", "a limit that the sensor states"),
+    ("others use", "what others do on this host"),
+    (
+        "MPTCP_TRACE_BTF_DIR",
+        "files of other projects, which are not ours to give away",
+    ),
     ("the archive lists", "kernels leave Debian's archive"),
     ("Debian has no kernel", "kernels leave Debian's archive"),
     ("32-bit", "32-bit programs need an entry of the kernel"),
