@@ -99,6 +99,12 @@ mod tests {
                 false,
             ),
             ("Python has no websocket-client", false),
+            ("cannot make a TUN device (CONFIG_TUN): No such file", true),
+            (
+                "kernels: x: no directory ../btf (MPTCP_TRACE_BTF_DIR)",
+                true,
+            ),
+            ("others use 41 % of the processors, and 3 were lost", true),
             ("cannot load the XDP program of the middlebox", false),
         ] {
             assert_eq!(skip("x", why, 1).is_fact(), is_fact, "{why}");
