@@ -1,4 +1,4 @@
-//! A control group of our own: what belongs to it is ours, whoever else uses MPTCP on this host.
+//! A control group of our own: its processes are ours, even when other programs use MPTCP on this host.
 
 use std::{
     fs,

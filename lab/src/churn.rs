@@ -402,7 +402,7 @@ fn steps(churn: &Churn, by_s: i64) {
     }
 }
 
-/// Whoever else traces or asks here, or has connections, is counted by the tracer too.
+/// The tracer also counts other tracers, other programs that ask, and their connections.
 fn others(churn: &Churn) {
     let mut known = BTreeSet::new();
     let mut counted = BTreeMap::new();

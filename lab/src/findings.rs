@@ -107,8 +107,8 @@ pub struct Played {
     pub family: Family,
     /// Where.
     pub namespaces: Namespaces,
-    /// When nobody had made these namespaces yet, on `CLOCK_BOOTTIME`: a line in them about an older connection is about
-    /// whoever had their numbers before.
+    /// When nobody had made these namespaces yet, on `CLOCK_BOOTTIME`: a line about an older connection belongs to
+    /// an earlier namespace with the same number.
     #[serde(default)]
     pub since_ns: u64,
     /// Who took part: process and name.
@@ -674,7 +674,7 @@ fn only_fallbacks(counters: &Counters) -> Counters {
         .collect()
 }
 
-/// Lines about connections of whoever had the number of a network namespace before, by cause; those without one count too.
+/// Lines about connections of an earlier namespace with the same number, by cause; those without a cause count too.
 fn earlier(traced: &[TracedLine], netns: u64, since_ns: u64) -> Counters {
     let mut counters = Counters::new();
     for line in lines(traced) {

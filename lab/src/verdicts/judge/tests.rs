@@ -202,7 +202,7 @@ fn a_line_about_a_socket_that_nobody_asked_about_is_one_too_many_where_the_scena
     };
     check(NEAR, Outcome::Mismatch);
     check(FAR, Outcome::Mismatch);
-    // Whoever had the number before is another one.
+    // The earlier namespace with this number is another one.
     let earlier = Traced {
         boottime_ns: SINCE_NS - 1,
         ..elsewhere(NEAR)

@@ -54,7 +54,7 @@ impl Tty {
         };
         let mut fds = [PollFd::new(&self.0, wanted)];
         let gone = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
-        // A signal is looked for by whoever called.
+        // The caller looks for a signal.
         poll(&mut fds, Some(&wait)).is_ok() && fds[0].revents().intersects(gone)
     }
 
