@@ -50,11 +50,15 @@ impl Places {
 
     /// Remembers the path of a control group.
     pub fn tell(&mut self, cgroup_id: u64, path: &str) {
+        let end = path.floor_char_boundary(PATH_BYTES_MAX);
+        self.keep(cgroup_id, place(&path[..end]));
+    }
+
+    fn keep(&mut self, cgroup_id: u64, place: Place) {
         if self.known.len() >= KNOWN_MAX {
             self.known.clear();
         }
-        let end = path.floor_char_boundary(PATH_BYTES_MAX);
-        self.known.insert(cgroup_id, place(&path[..end]));
+        self.known.insert(cgroup_id, place);
     }
 
     /// What was learnt since this was last called: for the capture.
@@ -74,9 +78,16 @@ impl Places {
             return;
         }
         // If it has ended, another process of the same group may tell later.
-        if let Some(path) = ask(pid) {
-            self.tell(cgroup_id, &path);
-            self.new.push((cgroup_id, path));
+        let Some(text) = read(pid) else {
+            return;
+        };
+        match path_in(&text) {
+            Some(path) => {
+                self.tell(cgroup_id, path);
+                self.new.push((cgroup_id, path.to_owned()));
+            }
+            // Remembered too: to read a file for each record would cost more than all else.
+            None => self.keep(cgroup_id, Place::default()),
         }
     }
 
@@ -87,17 +98,18 @@ impl Places {
     }
 }
 
-/// The line of the unified hierarchy, `0::PATH` (man 7 cgroups): that is whose id the kernel half knows. Where a process is
-/// in its root but in groups of the first version (`N:CONTROLLERS:PATH`), nothing: all such processes share that id, and
-/// what is true of one of them is not of the next.
-fn ask(pid: u32) -> Option<String> {
+fn read(pid: u32) -> Option<String> {
     let file = File::open(format!("/proc/{pid}/cgroup")).ok()?;
     let mut text = Vec::new();
     file.take(CGROUP_BYTES_MAX).read_to_end(&mut text).ok()?;
-    path_in(&String::from_utf8_lossy(&text))
+    // A process that has just ended has no lines.
+    (!text.is_empty()).then(|| String::from_utf8_lossy(&text).into_owned())
 }
 
-fn path_in(text: &str) -> Option<String> {
+/// The path in the unified hierarchy, `0::PATH` (man 7 cgroups), whose ids the kernel half reports. None where a process is
+/// in its root while there are hierarchies of the first version (`N:CONTROLLERS:PATH`): all such processes share one id,
+/// whatever their groups are.
+fn path_in(text: &str) -> Option<&str> {
     let paths = text.lines().filter_map(|line| {
         let (number, rest) = line.split_once(':')?;
         let (_controllers, path) = rest.split_once(':')?;
@@ -105,8 +117,7 @@ fn path_in(text: &str) -> Option<String> {
     });
     let (unified, others): (Vec<_>, Vec<_>) = paths.partition(|(is_unified, _)| *is_unified);
     let (_, path) = unified.first()?;
-    let is_elsewhere = *path == "/" && others.iter().any(|(_, other)| *other != "/");
-    (!is_elsewhere).then(|| (*path).to_owned())
+    (*path != "/" || others.is_empty()).then_some(*path)
 }
 
 fn place(path: &str) -> Place {
@@ -171,12 +182,23 @@ mod tests {
             ("1:cpu:/docker/x\n0::/\n", None),
             ("1:cpu:/docker/x\n", None),
             ("1:cpu:/longer/path\n0::/u\n", Some("/u")),
-            ("1:name=systemd:/\n0::/\n", Some("/")),
+            ("1:cpu:/\n0::/\n", None),
             ("0::/\n", Some("/")),
             ("", None),
         ] {
-            assert_eq!(path_in(text).as_deref(), path, "{text:?}");
+            assert_eq!(path_in(text), path, "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_control_group_is_asked_for_once_whatever_the_answer() {
+        let mut places = Places::live();
+        let me = std::process::id();
+        places.learn(me, 7);
+        assert!(places.known.contains_key(&7));
+        let nobody = u32::MAX;
+        places.learn(nobody, 8);
+        assert!(!places.known.contains_key(&8));
     }
 
     #[test]

@@ -2,15 +2,15 @@
 
 use std::{
     future::pending,
-    io, thread,
+    io,
     time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::Context as _;
-use ratatui::crossterm::event::{self, Event};
+use ratatui::crossterm::event::Event;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{REFRESH, board, clock, screen::Screen, tty::Tty, view};
+use super::{REFRESH, board, clock, keys, screen::Screen, view};
 use crate::{
     cli::{
         Exit,
@@ -96,7 +96,11 @@ async fn trace(args: &TopArgs, verbose: u8) -> Result<u8, Exit> {
         answer: None,
         next_ask: Instant::now(),
     };
-    let keys = keys(Tty::open()?);
+    let (heard, keys) = mpsc::channel(KEYS_MAX);
+    keys::listen(move |event| {
+        let is_last = event.is_none();
+        heard.blocking_send(event).is_ok() && !is_last
+    })?;
     let ended = tokio::select! {
         ended = run_pipeline(&mut session, &mut stages, until, None) => ended,
         failed = watcher.watch(keys) => Err(Stop::Failed(failed)),
@@ -104,24 +108,6 @@ async fn trace(args: &TopArgs, verbose: u8) -> Result<u8, Exit> {
     // What is said at the end is said on the terminal as it was.
     drop(watcher);
     conclude(ended, &mut session, &mut stages)
-}
-
-/// Keys, and changes of size, from a thread that waits for them.
-fn keys(tty: Tty) -> mpsc::Receiver<Event> {
-    let (sender, keys) = mpsc::channel(KEYS_MAX);
-    thread::spawn(move || {
-        while !tty.is_gone(REFRESH) {
-            while event::poll(Duration::ZERO).unwrap_or(false) {
-                let Ok(event) = event::read() else {
-                    return;
-                };
-                if sender.blocking_send(event).is_err() {
-                    return;
-                }
-            }
-        }
-    });
-    keys
 }
 
 struct Watcher {
@@ -140,7 +126,7 @@ struct Watcher {
 
 impl Watcher {
     /// Draws until the loop has ended; ends itself only if it fails.
-    async fn watch(&mut self, mut keys: mpsc::Receiver<Event>) -> anyhow::Error {
+    async fn watch(&mut self, mut keys: mpsc::Receiver<Option<Event>>) -> anyhow::Error {
         match self.turns(&mut keys).await {
             Err(why) => why,
             // The loop has been told, and ends in order.
@@ -148,16 +134,17 @@ impl Watcher {
         }
     }
 
-    async fn turns(&mut self, keys: &mut mpsc::Receiver<Event>) -> anyhow::Result<()> {
+    async fn turns(&mut self, keys: &mut mpsc::Receiver<Option<Event>>) -> anyhow::Result<()> {
         let mut refresh = tokio::time::interval(REFRESH);
         refresh.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
             let event = tokio::select! {
-                event = keys.recv() => Some(event.context("the terminal has gone")?),
+                event = keys.recv() => event,
                 _tick = refresh.tick() => None,
             };
             let mut next = event;
             while let Some(event) = next {
+                let event = event.context("the terminal has gone")?;
                 if self.take(&event).await? {
                     return Ok(());
                 }

@@ -1,9 +1,9 @@
 //! `mptcp-trace top`: what is so now, on a terminal, of this host or of a capture.
 
+mod keys;
 mod live;
 mod replay;
 mod screen;
-mod tty;
 
 use std::{
     io::{self, IsTerminal as _},

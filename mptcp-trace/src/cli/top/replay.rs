@@ -7,15 +7,16 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
+        mpsc::{self, RecvTimeoutError},
     },
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
-use ratatui::crossterm::event::{self, Event};
+use ratatui::crossterm::event::Event;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::{REFRESH, board, clock, screen::Screen, tty::Tty, view};
+use super::{REFRESH, board, clock, keys, screen::Screen, view};
 use crate::{
     capture::{Frame, Reader},
     cli::{DONE, Exit, FAILED, args::TopArgs, replay::with_capture},
@@ -55,12 +56,16 @@ pub(super) fn run(args: &TopArgs, capture: &Path) -> Result<u8, Exit> {
         signal_hook::flag::register(signal, is_told_to_end.clone())
             .context("cannot take signals")?;
     }
-    let tty = Tty::open()?;
-    Tty::open()?.guard(is_told_to_end.clone());
+    let screen = Screen::open(args.panic)?;
+    let (heard, keys) = mpsc::channel();
+    keys::listen(move |event| {
+        let is_last = event.is_none();
+        heard.send(event).is_ok() && !is_last
+    })?;
     let mut player = Player {
         is_told_to_end,
-        tty,
-        screen: Screen::open(args.panic)?,
+        keys,
+        screen,
         app: App::new(true),
         name: crate::sink::escape(&name.to_string_lossy()),
         extent,
@@ -191,7 +196,8 @@ enum Next {
 struct Player {
     /// By a signal: the terminal is given back in order.
     is_told_to_end: Arc<AtomicBool>,
-    tty: Tty,
+    /// None once the terminal has gone.
+    keys: mpsc::Receiver<Option<Event>>,
     screen: Screen,
     app: App,
     name: String,
@@ -263,17 +269,13 @@ impl Player {
     fn keys(&mut self, wait: Duration, scene: &Scene<'_>) -> Result<Option<Next>, Exit> {
         let mut wait = wait;
         loop {
-            if self.tty.is_gone(wait) {
-                return Ok(Some(Next::Quit));
-            }
-            match event::poll(Duration::ZERO) {
-                Ok(true) => wait = Duration::ZERO,
-                Ok(false) => break,
-                // By a signal, which is looked for next.
-                Err(why) if why.kind() == io::ErrorKind::Interrupted => break,
-                Err(why) => return Err(anyhow::Error::new(why).context("cannot read keys").into()),
-            }
-            let Event::Key(key) = event::read().context("cannot read keys")? else {
+            let event = match self.keys.recv_timeout(wait) {
+                Ok(Some(event)) => event,
+                Ok(None) | Err(RecvTimeoutError::Disconnected) => return Ok(Some(Next::Quit)),
+                Err(RecvTimeoutError::Timeout) => break,
+            };
+            wait = Duration::ZERO;
+            let Event::Key(key) = event else {
                 continue;
             };
             let picture = self.picture(scene);

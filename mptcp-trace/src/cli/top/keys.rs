@@ -1,0 +1,48 @@
+//! Keys and changes of size. A thread waits for them and does nothing else: the library that reads them loses a key that
+//! comes together with a change of size unless it is already waiting. Another thread watches whether the terminal is
+//! still there, since the library takes the end of a terminal for an incomplete key and reads for ever.
+
+use std::{fs::File, io::IsTerminal as _, thread};
+
+use anyhow::Context as _;
+use ratatui::crossterm::event::{self, Event};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    fd::OwnedFd,
+    io::Errno,
+};
+
+/// Hands every key and change of size to `take`, and `None` once the terminal has gone, until `take` returns false.
+///
+/// # Errors
+///
+/// Fails if there is no terminal to read keys from.
+pub(super) fn listen(
+    mut take: impl FnMut(Option<Event>) -> bool + Clone + Send + 'static,
+) -> anyhow::Result<()> {
+    let terminal = terminal()?;
+    let mut gone = take.clone();
+    thread::spawn(move || {
+        wait_for_hangup(&terminal);
+        gone(None);
+    });
+    thread::spawn(move || while take(event::read().ok()) {});
+    Ok(())
+}
+
+/// The terminal that keys are read from: stdin, or the one that controls this process.
+fn terminal() -> anyhow::Result<OwnedFd> {
+    let stdin = std::io::stdin();
+    Ok(match stdin.is_terminal() {
+        true => rustix::io::fcntl_dupfd_cloexec(&stdin, 3).context("stdin is closed")?,
+        false => File::open("/dev/tty")
+            .context("there is no terminal to read keys from")?
+            .into(),
+    })
+}
+
+fn wait_for_hangup(terminal: &OwnedFd) {
+    // Nothing is asked for: errors and the hangup are told anyway.
+    let mut fds = [PollFd::new(terminal, PollFlags::empty())];
+    while poll(&mut fds, None) == Err(Errno::INTR) {}
+}
