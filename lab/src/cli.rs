@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     actor, ask, bench, bulk, call_cost, churn, exported, fallbacks, figures, flood, floods, init,
-    lean, load, matrix, mix, pair, play, provoke, reuse, served, verdicts, watched,
+    lean, load, matrix, mix, pair, play, provoke, reuse, served, together, verdicts, watched,
 };
 
 /// Programs that ask the kernel about MPTCP, and the comparison of what they were told with what
@@ -35,6 +35,8 @@ enum Verb {
     Fallbacks(fallbacks::Args),
     /// Applications that ask too early, too late, never or right, under the tracer: what it concludes of each
     Verdicts(verdicts::Args),
+    /// `matrix`, `fallbacks` and `verdicts` under one start of the tracer on each rung
+    Together(together::Args),
     /// Many connections at once under the tracer, half of which fall back: each is found once
     Mix(mix::Args),
     /// Very many short connections under the tracer: none is taken for another one
@@ -102,6 +104,7 @@ pub fn main() -> ExitCode {
         Verb::Play(args) => play::run(&args),
         Verb::Fallbacks(args) => fallbacks::run(&args),
         Verb::Verdicts(args) => verdicts::run(&args),
+        Verb::Together(args) => together::run(&args),
         Verb::Mix(args) => mix::run(&args),
         Verb::Reuse(args) => reuse::run(&args),
         Verb::Pair(args) => pair::run(&args),

@@ -8,7 +8,7 @@ use crate::{
     keep::Capture,
     net::{self, Family, Kind},
     provoke::{Choice, play, recount},
-    recipes::Cleared,
+    recipes::{Cleared, Means, Recipe},
     report::{Cell, Cells, Outcome, Phase},
     side_by_side,
     stopwatch::Stopwatch,
@@ -79,8 +79,13 @@ pub(crate) fn on_rungs(
 pub(crate) struct Only<'a>(&'a [String]);
 
 impl Only<'_> {
+    /// Nothing is left out.
+    pub(crate) fn is_all(self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(crate) fn has(self, case: &str) -> bool {
-        self.0.is_empty() || self.0.iter().any(|named| named == case)
+        self.is_all() || self.0.iter().any(|named| named == case)
     }
 }
 
@@ -126,9 +131,6 @@ pub(crate) fn no_mptcp() -> Option<String> {
         .err()
         .map(|why| format!("no MPTCP socket: {why}"))
 }
-
-/// What is played under a tracer, and what of it must live until the tracer has ended.
-type Performed = (Vec<Played>, Vec<Option<Cleared>>);
 
 /// Plays something under a tracer on a rung, and gives the played and the lines to `judge`.
 pub(crate) fn under_tracer<T>(
@@ -186,32 +188,14 @@ pub(crate) fn under_tracer_as_said<T>(
 }
 
 fn one_rung(args: &Args, rung: &str, only: Only<'_>) -> anyhow::Result<Vec<Cell>> {
-    let mut chosen = args.choice.chosen(rung)?;
-    chosen.retain(|(recipe, family)| only.has(&format!("{}-{}", recipe.name, family.suffix())));
+    let waiting = Waiting::new(&args.choice, rung, only)?;
     let capture = args.keep.then(Capture::new);
     let mut more = args.tried.tracer_arg.clone();
     if let Some(capture) = &capture {
         more.extend(capture.arguments()?);
     }
-    let perform = || {
-        let at_once = args.choice.spread.at_once;
-        let middlebox = args.choice.middlebox;
-        let played: Performed = side_by_side::each(chosen, at_once, |(recipe, family)| {
-            play(recipe, family, middlebox)
-        })
-        .into_iter()
-        .unzip();
-        Ok(played)
-    };
-    let judge = |(mut played, left): Performed, said: &Said| {
-        for (played, left) in played.iter_mut().zip(&left) {
-            let Some(left) = left else { continue };
-            // What fell back while the sockets were closed was traced too.
-            if let Err(why) = recount(played, left) {
-                played.wrong.push(format!("{why:#}"));
-            }
-        }
-        let mut cells = compare(rung, &played, &said.lines);
+    let judge = |performed: Performed, said: &Said| {
+        let mut cells = performed.judge(rung, said);
         if let Some(capture) = &capture {
             cells.push(capture.replayed(&args.tried.tracer, rung, &said.text));
             if let Err(why) = capture.keep("fallbacks", rung, said) {
@@ -220,7 +204,62 @@ fn one_rung(args: &Args, rung: &str, only: Only<'_>) -> anyhow::Result<Vec<Cell>
         }
         cells
     };
-    under_tracer_as_said(&args.tried.tracer, rung, &more, perform, judge)
+    under_tracer_as_said(
+        &args.tried.tracer,
+        rung,
+        &more,
+        || Ok(waiting.play()),
+        judge,
+    )
+}
+
+/// Recipes that wait to be played.
+pub(crate) struct Waiting {
+    chosen: Vec<(&'static Recipe, Family)>,
+    at_once: u32,
+    middlebox: Means,
+}
+
+/// What was played, and what of it must live until the tracer has ended.
+pub(crate) struct Performed {
+    played: Vec<Played>,
+    left: Vec<Option<Cleared>>,
+}
+
+impl Waiting {
+    /// The chosen ones on a rung.
+    pub(crate) fn new(choice: &Choice, rung: &str, only: Only<'_>) -> anyhow::Result<Self> {
+        let mut chosen = choice.chosen(rung)?;
+        chosen.retain(|(recipe, family)| only.has(&format!("{}-{}", recipe.name, family.suffix())));
+        Ok(Self {
+            chosen,
+            at_once: choice.spread.at_once,
+            middlebox: choice.middlebox,
+        })
+    }
+
+    /// Plays them.
+    pub(crate) fn play(self) -> Performed {
+        let act = |(recipe, family)| play(recipe, family, self.middlebox);
+        let (played, left) = side_by_side::each(self.chosen, self.at_once, act)
+            .into_iter()
+            .unzip();
+        Performed { played, left }
+    }
+}
+
+impl Performed {
+    /// A cell for each, and those about the run as a whole.
+    pub(crate) fn judge(mut self, rung: &str, said: &Said) -> Vec<Cell> {
+        for (played, left) in self.played.iter_mut().zip(&self.left) {
+            let Some(left) = left else { continue };
+            // What fell back while the sockets were closed was traced too.
+            if let Err(why) = recount(played, left) {
+                played.wrong.push(format!("{why:#}"));
+            }
+        }
+        compare(rung, &self.played, &said.lines)
+    }
 }
 
 #[cfg(test)]

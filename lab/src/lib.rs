@@ -50,6 +50,7 @@ mod side_by_side;
 pub mod spread;
 mod stopwatch;
 pub mod sys;
+pub mod together;
 pub mod traced;
 mod tracer;
 pub mod verdicts;

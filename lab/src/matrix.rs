@@ -1,6 +1,7 @@
 //! `mptcp-lab matrix`: every case on every rung.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io::Write as _,
     path::{Path, PathBuf},
@@ -8,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail, ensure};
 use serde::de::DeserializeOwned;
 
 use crate::{
@@ -137,17 +138,11 @@ fn no_mptcp(args: &Args) -> anyhow::Result<Option<Cell>> {
 
 fn one_rung(args: &Args, rung: &str) -> anyhow::Result<Vec<Cell>> {
     let asked_file = Scratch::new("asked");
-    let me = std::env::current_exe().context("cannot find myself")?;
-    let mut words = vec!["--json".into(), "--".into(), me.display().to_string()];
-    words.extend(["ask".into(), "--out".into()]);
-    words.push(asked_file.0.display().to_string());
-    for case in &args.case {
-        words.extend(["--case".into(), case.clone()]);
-    }
-    if let Some(family) = args.family {
-        words.extend(["--family".into(), family.suffix().into()]);
-    }
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let asker = asker(&asked_file, &args.case, args.family)?;
+    let words: Vec<&str> = ["--json", "--"]
+        .into_iter()
+        .chain(asker.iter().map(String::as_str))
+        .collect();
     let run = tracer(args, rung, &words)?;
     if let Some(why) = run.broken() {
         return Ok(vec![mismatch("run", rung, "exit 0", "otherwise", why)]);
@@ -166,13 +161,68 @@ fn one_rung(args: &Args, rung: &str) -> anyhow::Result<Vec<Cell>> {
             return Ok(vec![mismatch("run", rung, "exit 0", "otherwise", why)]);
         }
     }
-    let asked: Vec<AskerLine> = read_lines(&asked_file.0)?;
+    let asked = read_lines(&asked_file.0)?;
     let traced = run.stdout.lines().map(TracedLine::parse);
     let traced: Vec<TracedLine> = traced
         .filter_map(Result::transpose)
         .collect::<anyhow::Result<_>>()?;
     let mut cells = compare(rung, &asked, &traced);
     cells.extend(named_function(rung, &traced)?);
+    Ok(cells)
+}
+
+/// The command line of a program that asks, and writes down what it was told.
+fn asker(out: &Scratch, cases: &[String], family: Option<Family>) -> anyhow::Result<Vec<String>> {
+    let me = std::env::current_exe().context("cannot find myself")?;
+    let mut words = vec![me.display().to_string(), "ask".into(), "--out".into()];
+    words.push(out.0.display().to_string());
+    for case in cases {
+        words.extend(["--case".into(), case.clone()]);
+    }
+    if let Some(family) = family {
+        words.extend(["--family".into(), family.suffix().into()]);
+    }
+    Ok(words)
+}
+
+/// Asks about sockets of every kind under a tracer that somebody else has started.
+pub(crate) fn ask_all(family: Option<Family>) -> anyhow::Result<Vec<AskerLine>> {
+    let out = Scratch::new("asked");
+    let words = asker(&out, &[], family)?;
+    let [program, arguments @ ..] = &words[..] else {
+        bail!("there is no program that asks");
+    };
+    let status = Command::new(program)
+        .args(arguments)
+        .status()
+        .context("cannot run the program that asks")?;
+    ensure!(
+        status.success(),
+        "the program that asks ended with {status}"
+    );
+    read_lines(&out.0)
+}
+
+/// Compares what was asked with the lines of a tracer that saw others too: only those of the processes that asked count.
+pub(crate) fn judge_all(
+    rung: &str,
+    asked: &[AskerLine],
+    traced: &[TracedLine],
+) -> anyhow::Result<Vec<Cell>> {
+    let askers: BTreeSet<u32> = asked
+        .iter()
+        .filter_map(|line| match line {
+            AskerLine::Asked(asked) => Some(asked.pid),
+            AskerLine::Skipped { .. } => None,
+        })
+        .collect();
+    let theirs: Vec<TracedLine> = traced
+        .iter()
+        .filter(|line| !matches!(line, TracedLine::Query(query) if !askers.contains(&query.pid)))
+        .cloned()
+        .collect();
+    let mut cells = compare(rung, asked, &theirs);
+    cells.extend(named_function(rung, traced)?);
     Ok(cells)
 }
 

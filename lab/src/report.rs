@@ -173,6 +173,12 @@ pub enum Phase {
     Start,
     /// What is traced.
     Play,
+    /// Of what is traced, the scenarios of `verdicts`.
+    Scenarios,
+    /// Of what is traced, the recipes of `fallbacks`.
+    Recipes,
+    /// Of what is traced, the queries of `matrix`.
+    Queries,
     /// Until the tracer has printed what it keeps back, and has ended.
     End,
     /// Comparing, replays included.

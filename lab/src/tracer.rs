@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::{matrix::Scratch, netns, traced::TracedLine};
 
 /// Which tracer is tried, and how.
-#[derive(clap::Args, Debug)]
+#[derive(clap::Args, Clone, Debug)]
 pub struct TracerArgs {
     /// The mptcp-trace to try
     #[arg(long, value_name = "PATH")]

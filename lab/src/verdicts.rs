@@ -102,34 +102,9 @@ fn one_rung(args: &Args, rung: &str, only: Only<'_>) -> anyhow::Result<Vec<Cell>
     let capture = Capture::new();
     let mut more = args.tried.tracer_arg.clone();
     more.extend(capture.arguments()?);
-    let is_possible = no_mptcp().is_none();
-    let has_option = is_possible && has_option()?;
-    let programs = Programs {
-        go: args.go.as_deref(),
-    };
-    let chosen: Vec<(&Scenario, Family)> = SCENARIOS
-        .iter()
-        .enumerate()
-        .filter(|(_, scenario)| is_possible && args.wants(scenario))
-        .flat_map(|(number, scenario)| {
-            let families = args.spread.families(number, rung);
-            families.into_iter().map(move |family| (scenario, family))
-        })
-        .filter(|(scenario, family)| only.has(&format!("{}-{}", scenario.name, family.suffix())))
-        .collect();
-    let at_once = args.spread.at_once;
-    let plays = side_by_side::each(chosen, at_once, |(scenario, family)| {
-        Play::new(scenario, family, args.middlebox, programs)
-    });
-    let perform = || {
-        let acted = side_by_side::each(plays, at_once, |play| play.act(programs));
-        let played: (Vec<Acted>, Vec<Option<Cleared>>) = acted.into_iter().unzip();
-        Ok(played)
-    };
-    let judge = |(acted, _left): (Vec<Acted>, Vec<Option<Cleared>>), said: &Said| {
-        let others = others(&said.text);
-        let mut cells = judge(rung, has_option, &acted, &said.lines, &others);
-        cells.push(balanced(rung, &said.lines));
+    let waiting = Waiting::new(args, rung, only)?;
+    let judge = |performed: Performed, said: &Said| {
+        let mut cells = performed.judge(rung, said);
         cells.push(capture.replayed(&args.tried.tracer, rung, &said.text));
         if args.keep
             && let Err(why) = capture.keep("verdicts", rung, said)
@@ -138,7 +113,84 @@ fn one_rung(args: &Args, rung: &str, only: Only<'_>) -> anyhow::Result<Vec<Cell>
         }
         cells
     };
-    under_tracer_as_said(&args.tried.tracer, rung, &more, perform, judge)
+    under_tracer_as_said(
+        &args.tried.tracer,
+        rung,
+        &more,
+        || Ok(waiting.play()),
+        judge,
+    )
+}
+
+/// Scenarios that wait to be played; what must happen before the tracer is there has happened.
+pub(crate) struct Waiting<'a> {
+    plays: Vec<Play>,
+    programs: Programs<'a>,
+    at_once: u32,
+    has_option: bool,
+}
+
+/// What was played. The namespaces of it live as long as this.
+pub(crate) struct Performed {
+    acted: Vec<Acted>,
+    _left: Vec<Option<Cleared>>,
+    has_option: bool,
+}
+
+impl<'a> Waiting<'a> {
+    /// The chosen ones on a rung.
+    pub(crate) fn new(args: &'a Args, rung: &str, only: Only<'_>) -> anyhow::Result<Self> {
+        let is_possible = no_mptcp().is_none();
+        let has_option = is_possible && has_option()?;
+        let programs = Programs {
+            go: args.go.as_deref(),
+        };
+        let chosen: Vec<(&Scenario, Family)> = SCENARIOS
+            .iter()
+            .enumerate()
+            .filter(|(_, scenario)| is_possible && args.wants(scenario))
+            .flat_map(|(number, scenario)| {
+                let families = args.spread.families(number, rung);
+                families.into_iter().map(move |family| (scenario, family))
+            })
+            .filter(|(scenario, family)| {
+                only.has(&format!("{}-{}", scenario.name, family.suffix()))
+            })
+            .collect();
+        let at_once = args.spread.at_once;
+        let plays = side_by_side::each(chosen, at_once, |(scenario, family)| {
+            Play::new(scenario, family, args.middlebox, programs)
+        });
+        Ok(Self {
+            plays,
+            programs,
+            at_once,
+            has_option,
+        })
+    }
+
+    /// Plays them.
+    pub(crate) fn play(self) -> Performed {
+        let programs = self.programs;
+        let (acted, left) = side_by_side::each(self.plays, self.at_once, |play| play.act(programs))
+            .into_iter()
+            .unzip();
+        Performed {
+            acted,
+            _left: left,
+            has_option: self.has_option,
+        }
+    }
+}
+
+impl Performed {
+    /// A cell for each, and those about the run as a whole.
+    pub(crate) fn judge(self, rung: &str, said: &Said) -> Vec<Cell> {
+        let others = others(&said.text);
+        let mut cells = judge(rung, self.has_option, &self.acted, &said.lines, &others);
+        cells.push(balanced(rung, &said.lines));
+        cells
+    }
 }
 
 /// This kernel knows `TCP_IS_MPTCP`.

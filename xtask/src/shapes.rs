@@ -2,7 +2,7 @@
 //! failure. A kernel's number names a package to boot here; nothing in the product looks at it.
 
 use crate::suite::{
-    Suite::{self, Fallbacks, Mix, Queries, Verdicts},
+    Suite::{self, Fallbacks, Floods, Mix, Queries, Together, Verdicts},
     Task,
 };
 
@@ -63,7 +63,7 @@ const SHAPES: [Shape; 12] = [
     shape(
         "6.12",
         "the option, socket lookups as of Debian 13",
-        &[Mix, Suite::Floods],
+        &[Mix, Floods],
     ),
     shape("6.16", "between two releases: members moved", &[]),
     shape("6.17", "first with the new counters", &[]).may_be_gone(),
@@ -136,15 +136,14 @@ pub(crate) fn whole(series: &str, number: usize) -> Vec<Task> {
         return vec![Task::new(Queries, &[])];
     }
     let more = find(series).map_or(&[][..], |shape| shape.more);
-    let queries = match more.contains(&Suite::Floods) {
-        true => Task::new(Queries, &[]).flooded_briefly(),
-        false => Task::new(Queries, &[]),
-    };
-    let mut tasks = vec![queries, Task::new(Fallbacks, &[]).alternating(number)];
+    let mut together = Task::new(Together, &[]).alternating(number);
     if more.contains(&Verdicts) {
-        let scenarios = Task::new(Verdicts, &[]).alternating(number);
-        tasks.push(scenarios.one_at_a_time());
+        together = together.with_verdicts();
     }
+    if more.contains(&Floods) {
+        together = together.flooded_briefly();
+    }
+    let mut tasks = vec![together];
     if more.contains(&Mix) {
         tasks.push(Task::on(Mix, BEST).small());
     }
@@ -156,9 +155,8 @@ pub(crate) fn smoke(rungs: &[String], number: usize) -> Vec<Task> {
     let best = rungs.first().map_or(BEST, String::as_str);
     let family = ["v4", "v6"][number % 2];
     vec![
-        Task::on(Queries, best).of_family(family),
-        Task::on(Fallbacks, best)
-            .alternating(number)
+        Task::on(Together, best)
+            .of_family(family)
             .recipes(&SMOKE_RECIPES),
     ]
 }
@@ -199,24 +197,25 @@ mod tests {
         let all = "--attach fexit --attach kprobe --attach tracepoint";
         assert_eq!(
             said(&whole("6.18", 3)),
-            [
-                format!("matrix --tracer T {all}"),
-                format!("fallbacks --tracer T {all} --alternate 3")
-            ]
+            [format!("together --tracer T {all} --alternate 3")]
+        );
+        assert_eq!(
+            said(&whole("7.3", 0)),
+            [format!(
+                "together --tracer T {all} --alternate 0 --verdicts"
+            )]
         );
         let suites = |series| -> Vec<Suite> {
             let tasks = whole(series, 0);
             tasks.iter().map(|task| task.suite).collect()
         };
         assert_eq!(suites("5.10"), [Queries]);
-        assert_eq!(suites("6.1"), [Queries, Fallbacks, Verdicts]);
-        assert_eq!(suites("6.12"), [Queries, Fallbacks, Mix]);
-        assert_eq!(suites("not in the list"), [Queries, Fallbacks]);
+        assert_eq!(suites("6.12"), [Together, Mix]);
+        assert_eq!(suites("not in the list"), [Together]);
         assert_eq!(
             said(&smoke(&["kprobe".to_owned()], 1)),
             [
-                "matrix --tracer T --attach kprobe --family v6",
-                "fallbacks --tracer T --attach kprobe --alternate 1 --recipe healthy \
+                "together --tracer T --attach kprobe --family v6 --recipe healthy \
                  --recipe strip-synack --recipe strip-both-after-3 --recipe tcp-to-mptcp-listener"
             ]
         );

@@ -13,6 +13,8 @@ pub(crate) enum Suite {
     Fallbacks,
     /// Applications ask at every moment of a connection's life, or never.
     Verdicts,
+    /// The three under one start of the tracer on each rung.
+    Together,
     /// Many connections at once, of which some fall back.
     Mix,
     /// Sockets that come and go, so that the kernel reuses their addresses.
@@ -47,6 +49,9 @@ const MIX_CONNECTIONS: u32 = 400;
 /// Questions of each thread of a flood in a virtual machine, where the usual 50,000 take minutes.
 const VM_FLOOD: u32 = 5_000;
 
+/// The option of `together` that plays the scenarios.
+const VERDICTS: &str = "--verdicts";
+
 impl Suite {
     /// Its name in what is printed.
     pub(crate) fn name(self) -> &'static str {
@@ -54,6 +59,7 @@ impl Suite {
             Self::Queries => "queries",
             Self::Fallbacks => "fallbacks",
             Self::Verdicts => "verdicts",
+            Self::Together => "together",
             Self::Mix => "mix",
             Self::Reuse => "reuse",
             Self::Pair => "pair",
@@ -70,6 +76,7 @@ impl Suite {
             Self::Queries => "matrix",
             Self::Fallbacks
             | Self::Verdicts
+            | Self::Together
             | Self::Mix
             | Self::Reuse
             | Self::Pair
@@ -172,6 +179,17 @@ impl Task {
         self
     }
 
+    /// With the scenarios of verdicts too, where there are those of queries and fallbacks.
+    pub(crate) fn with_verdicts(mut self) -> Self {
+        self.extra.push(VERDICTS.into());
+        self
+    }
+
+    /// Whether it plays the scenarios of verdicts.
+    pub(crate) fn has_verdicts(&self) -> bool {
+        self.suite == Suite::Verdicts || self.extra.iter().any(|word| word == VERDICTS)
+    }
+
     /// With a tracer that plans as if the kernel had none of these functions.
     pub(crate) fn hiding(mut self, functions: &[String]) -> Self {
         for function in functions {
@@ -198,7 +216,7 @@ impl Task {
             argv.extend(["--attach".into(), rung.clone()]);
         }
         argv.extend(self.extra.iter().cloned());
-        if let (Suite::Verdicts, Some(go)) = (self.suite, go) {
+        if let (true, Some(go)) = (self.has_verdicts(), go) {
             argv.extend(["--go".into(), go.into()]);
         }
         argv
@@ -224,6 +242,10 @@ mod tests {
         check(
             Task::on(Suite::Verdicts, "tracepoint"),
             "lab verdicts --tracer T --attach tracepoint --go G",
+        );
+        check(
+            Task::on(Suite::Together, "kprobe").with_verdicts(),
+            "lab together --tracer T --attach kprobe --verdicts --go G",
         );
         check(
             Task::on(Suite::Mix, "fexit").small(),

@@ -75,7 +75,8 @@ impl Work {
 /// About how long a task takes, in seconds of an emulated machine.
 fn weight_of(task: &Task) -> usize {
     let each = match task.suite {
-        Suite::Verdicts => 30,
+        Suite::Together if task.has_verdicts() => 60,
+        Suite::Together | Suite::Verdicts => 30,
         Suite::Fallbacks => 20,
         Suite::Queries => 10,
         Suite::Mix
