@@ -5,7 +5,7 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use crate::{command, dist, golang, places::Places};
 
@@ -82,46 +82,13 @@ impl StaticPrograms {
     }
 }
 
-/// Builds tracer and lab without a dynamic loader, since the initramfs holds no library.
+/// Builds tracer and lab without a dynamic loader, since the initramfs holds no library. The tracer is the very program of
+/// a release; the lab is built beside it, since the tracer holds most of it anyway (for `demo`).
 pub(crate) fn static_programs(places: &Places) -> Result<StaticPrograms> {
-    static_programs_with(places, "lab")
-}
-
-/// The same with a lab that is as fast as it can be, for measuring.
-pub(crate) fn fast_static_programs(places: &Places) -> Result<StaticPrograms> {
-    static_programs_with(places, "release")
-}
-
-fn static_programs_with(places: &Places, lab_profile: &str) -> Result<StaticPrograms> {
-    if !cfg!(target_arch = "x86_64") {
-        bail!(
-            "cannot build for the kernels of the matrix: they are for x86-64, this machine is not"
-        );
-    }
-    // The tracer is the very program of a release: it takes long to link, so it is linked once.
-    let tracer = dist::program(places)?;
-    command::say("building a static mptcp-lab");
-    // Its own directory: other RUSTFLAGS would throw away the ordinary build's artifacts.
-    let target = places.target.join("static");
-    let mut cargo = command::cargo(&places.root);
-    cargo
-        .args(["build", "--quiet", "--profile", lab_profile])
-        .args(["--target", STATIC_TARGET])
-        .args(["--package", "mptcp-trace-lab", "--bins"])
-        .arg("--target-dir")
-        .arg(&target)
-        .env_remove("CARGO_ENCODED_RUSTFLAGS")
-        .env("RUSTFLAGS", "-C target-feature=+crt-static");
-    command::run(
-        &mut cargo,
-        "cannot build the static lab for virtual machines",
-    )?;
+    let tracer = dist::program_and_lab(places)?;
     Ok(StaticPrograms {
+        lab: tracer.with_file_name("mptcp-lab"),
         tracer,
-        lab: target
-            .join(STATIC_TARGET)
-            .join(lab_profile)
-            .join("mptcp-lab"),
         go: None,
     })
 }

@@ -143,7 +143,13 @@ pub(crate) const BROWSER_NEEDS: [Need; 2] = [
 
 /// All that `cargo xtask test` starts, so that one run of apt-get installs it.
 pub(crate) fn test_needs() -> Vec<Need> {
-    let needs: [&[Need]; 4] = [&PAIR_NEEDS, &BROWSER_NEEDS, &VM_NEEDS, &dist::CHECK_NEEDS];
+    let needs: [&[Need]; 5] = [
+        &PAIR_NEEDS,
+        &BROWSER_NEEDS,
+        &VM_NEEDS,
+        &dist::PACK_NEEDS,
+        &dist::CHECK_NEEDS,
+    ];
     needs.into_iter().flatten().copied().collect()
 }
 

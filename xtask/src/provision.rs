@@ -60,15 +60,6 @@ pub(crate) const CARGO_DENY: Tool = Tool {
     }),
 };
 
-/// Packs the .deb.
-pub(crate) const CARGO_DEB: Tool = Tool {
-    name: "cargo-deb",
-    version: "3.8.0",
-    options: &[],
-    build_time: "about a minute",
-    wheel: None,
-};
-
 /// Builds and runs the fuzz targets.
 pub(crate) const CARGO_FUZZ: Tool = Tool {
     name: "cargo-fuzz",

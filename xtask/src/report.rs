@@ -43,13 +43,20 @@ pub(crate) struct Args {
 pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
     let places = Places::find()?;
     let driver = driver().map_err(|why| anyhow!(why))?;
-    Ok(look(&places, &driver, !args.no_pictures)?.exit_code())
+    let tracer = build::loader(&places, false)?;
+    Ok(look(&places, &driver, &tracer, !args.no_pictures)?.exit_code())
 }
 
-/// The same as a step of the tests, without pictures.
-pub(crate) fn step(places: &Places) -> Result<Step> {
+/// The same as a step of the tests, without pictures. `tracer` writes the reports: that of a release in a tenth of the time.
+pub(crate) fn step(places: &Places, tracer: Option<&Path>) -> Result<Step> {
     match driver() {
-        Ok(driver) => Ok(look(places, &driver, false)?.into()),
+        Ok(driver) => {
+            let tracer = match tracer {
+                Some(tracer) => tracer.to_owned(),
+                None => build::loader(places, false)?,
+            };
+            Ok(look(places, &driver, &tracer, false)?.into())
+        }
         Err(why) => Ok(Step::skipped("report in a browser", why)),
     }
 }
@@ -74,8 +81,7 @@ fn driver() -> Result<Driver, &'static str> {
     Ok(Driver { browser, python })
 }
 
-fn look(places: &Places, driver: &Driver, draws: bool) -> Result<Tally> {
-    let tracer = build::loader(places, false)?;
+fn look(places: &Places, driver: &Driver, tracer: &Path, draws: bool) -> Result<Tally> {
     let scratch = tempfile::tempdir().context("cannot make a scratch directory")?;
     let long = scratch.path().join("long.mpt");
     let mut many = command::cargo(&places.root);
@@ -85,7 +91,7 @@ fn look(places: &Places, driver: &Driver, draws: bool) -> Result<Tally> {
     command::run(&mut many, "cannot write a long capture")?;
     let short = places.root.join(CAPTURE);
     for (capture, page) in [(&short, "short.html"), (&long, "long.html")] {
-        let mut report = Command::new(&tracer);
+        let mut report = Command::new(tracer);
         report
             .args(["report", "--utc", "--output"])
             .arg(scratch.path().join(page))

@@ -75,7 +75,7 @@ pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
     } else {
         Benchmarks::read(&json)?
     };
-    let programs = build::fast_static_programs(&places)?;
+    let programs = build::static_programs(&places)?;
     if native {
         let mut measured = native::measure(&places, args.quick)?;
         let size = native::size("static", &programs.tracer)?;

@@ -17,8 +17,9 @@ use crate::{
 /// What the program may weigh, in bytes.
 const PROGRAM_BYTES_MAX: u64 = 6_000_000;
 
-/// Builds the program without a dynamic loader, and without the names of this machine's folders.
-pub(super) fn program(places: &Places, target: &Path) -> Result<PathBuf> {
+/// Builds the program without a dynamic loader, and without the names of this machine's folders; and `more` beside it,
+/// packages and their programs. Returns its path.
+pub(super) fn programs(places: &Places, target: &Path, more: &[(&str, &str)]) -> Result<PathBuf> {
     if !cfg!(target_arch = "x86_64") {
         bail!("cannot make a release here: it is for x86-64, this machine is not");
     }
@@ -38,6 +39,9 @@ pub(super) fn program(places: &Places, target: &Path) -> Result<PathBuf> {
         .args(["--target", STATIC_TARGET, "--target-dir"])
         .arg(target)
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
+    for (package, program) in more {
+        cargo.args(["--package", package, "--bin", program]);
+    }
     command::run(&mut cargo, "cannot build the program of the release")?;
     let program = target.join(STATIC_TARGET).join("release/mptcp-trace");
     look_at(&program, &names)?;

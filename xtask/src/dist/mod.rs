@@ -25,6 +25,7 @@ use crate::{
 };
 
 pub(crate) use check::NEEDS as CHECK_NEEDS;
+pub(crate) use packages::NEEDS as PACK_NEEDS;
 
 /// Builds a release: static program, .deb, .rpm, tarball, SBOM, SHA256SUMS.
 ///
@@ -118,20 +119,24 @@ pub(crate) fn step(places: &Places) -> Result<Tally> {
     check::verb(places, &release, false)
 }
 
-/// Builds the static program of the release.
-pub(crate) fn program(places: &Places) -> Result<PathBuf> {
-    build::program(places, &build_directory(&places.target.join("dist")))
+/// Builds the static program of the release, and the lab's beside it.
+pub(crate) fn program_and_lab(places: &Places) -> Result<PathBuf> {
+    let target = build_directory(&places.target.join("dist"));
+    build::programs(places, &target, &[LAB])
 }
 
 fn build_directory(base: &Path) -> PathBuf {
     base.join("build")
 }
 
+/// Package and program of the lab.
+const LAB: (&str, &str) = ("mptcp-trace-lab", "mptcp-lab");
+
 /// Makes the release below this directory.
 fn make(places: &Places, base: &Path) -> Result<Release> {
     let epoch = epoch(places)?;
     let target = build_directory(base);
-    let program = build::program(places, &target)?;
+    let program = build::programs(places, &target, &[])?;
     let release = Release {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         epoch,

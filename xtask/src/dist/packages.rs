@@ -1,45 +1,145 @@
-//! .deb and .rpm. What goes where is said in mptcp-trace/Cargo.toml, under `package.metadata.deb`, and in
-//! contrib/rpm/mptcp-trace.spec.
-//!
-//! The .rpm is made by rpmbuild, since cargo-generate-rpm is 274 crates, among them all of `OpenPGP`, which take ten
-//! minutes to build on two cores.
+//! .deb and .rpm, each made by its own distribution's tools: debhelper and rpmbuild. What they need to know is in
+//! contrib/debian/ and contrib/rpm/. The tools that cargo has for it take longer to build than all of mptcp-trace.
 
-use std::{fs, process::Command};
+use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context as _, Result};
+use jiff::Timestamp;
 
-use super::Release;
+use super::{Release, stage};
 use crate::{
-    build::STATIC_TARGET,
     command::{self, say},
     host_packages::{self, Need},
     places::{self, Places},
-    provision::CARGO_DEB,
 };
 
-/// What makes the .rpm.
-const RPM_NEEDS: [Need; 1] = [Need {
-    what: "rpmbuild",
-    package: "rpm",
-}];
+/// What makes them.
+pub(crate) const NEEDS: [Need; 2] = [
+    Need {
+        what: "dh_builddeb",
+        package: "debhelper",
+    },
+    Need {
+        what: "rpmbuild",
+        package: "rpm",
+    },
+];
+
+/// Files of the stage, and where the .deb has them.
+const DEB_FILES: [(&str, &str); 10] = [
+    ("bin/mptcp-trace", "usr/bin/mptcp-trace"),
+    (
+        "completions/mptcp-trace.bash",
+        "usr/share/bash-completion/completions/mptcp-trace",
+    ),
+    (
+        "completions/_mptcp-trace",
+        "usr/share/zsh/vendor-completions/_mptcp-trace",
+    ),
+    (
+        "completions/mptcp-trace.fish",
+        "usr/share/fish/vendor_completions.d/mptcp-trace.fish",
+    ),
+    ("contrib/serve.toml", "etc/mptcp-trace/serve.toml"),
+    (
+        "compressed/CHANGELOG.md.gz",
+        "usr/share/doc/mptcp-trace/changelog.gz",
+    ),
+    ("contrib/copyright", "usr/share/doc/mptcp-trace/copyright"),
+    ("LICENSE-MIT", "usr/share/doc/mptcp-trace/LICENSE-MIT"),
+    ("LICENSE-APACHE", "usr/share/doc/mptcp-trace/LICENSE-APACHE"),
+    ("sbom.cdx.json", "usr/share/doc/mptcp-trace/sbom.cdx.json"),
+];
+/// Folders of the stage, and where the .deb has all that is in them.
+const DEB_FOLDERS: [(&str, &str); 3] = [
+    ("compressed/man", "usr/share/man/man1"),
+    ("docs", "usr/share/doc/mptcp-trace"),
+    ("contrib/kubernetes", "usr/share/doc/mptcp-trace/examples"),
+];
+/// The steps of debhelper. Whether the service runs is the administrator's decision: it is neither enabled nor started.
+const DEB_STEPS: [&[&str]; 6] = [
+    &[
+        "dh_installsystemd",
+        "--no-enable",
+        "--no-start",
+        "--no-stop-on-upgrade",
+    ],
+    &["dh_installdeb"],
+    &["dh_fixperms"],
+    &["dh_gencontrol"],
+    &["dh_md5sums"],
+    &["dh_builddeb"],
+];
 
 /// Makes the .deb.
 pub(super) fn deb(places: &Places, release: &Release) -> Result<()> {
     say("packing the .deb");
-    let mut tool = Command::new(CARGO_DEB.provide(places)?);
-    tool.args(["--package", "mptcp-trace", "--target", STATIC_TARGET])
-        .args(["--no-build", "--no-strip", "--locked", "--output"])
-        .arg(release.deb())
-        .current_dir(&places.root)
+    host_packages::provide(&NEEDS, "packing the .deb")?;
+    let work = release.target.join("debian");
+    places::make_empty(&work)?;
+    let debian = work.join("debian");
+    let contrib = places.root.join("contrib");
+    stage::copy(&contrib.join("debian/control"), &debian.join("control"))?;
+    stage::copy(
+        &contrib.join("systemd/mptcp-trace.service"),
+        &debian.join("mptcp-trace.service"),
+    )?;
+    fs::write(debian.join("changelog"), changelog(release)?)
+        .context("cannot write debian/changelog")?;
+    let tree = debian.join("mptcp-trace");
+    for (from, to) in DEB_FILES {
+        stage::copy(&release.stage.join(from), &tree.join(to))?;
+    }
+    for (from, to) in DEB_FOLDERS {
+        for file in stage::files_in(&release.stage.join(from))? {
+            let name = file.file_name().unwrap_or_default();
+            stage::copy(&file, &tree.join(to).join(name))?;
+        }
+    }
+    for step in DEB_STEPS {
+        let [program, options @ ..] = step else {
+            continue;
+        };
+        debhelper(program, options, &work, release)?;
+    }
+    let name = release.deb();
+    let name = name.file_name().unwrap_or_default();
+    fs::copy(work.join(name), release.deb())
+        .with_context(|| format!("debhelper made no {}", name.display()))?;
+    fs::remove_dir_all(&work).with_context(|| format!("cannot remove {}", work.display()))
+}
+
+fn debhelper(program: &str, options: &[&str], work: &Path, release: &Release) -> Result<()> {
+    let mut tool = Command::new(program);
+    tool.args(options)
+        .current_dir(work)
         .env("SOURCE_DATE_EPOCH", release.epoch.to_string())
-        .env("CARGO_TARGET_DIR", &release.target);
+        // All files belong to root, whoever packs them.
+        .env("DEB_RULES_REQUIRES_ROOT", "no");
+    if program == "dh_builddeb" {
+        tool.arg("--destdir=.");
+    }
     command::output(&mut tool, "cannot pack the .deb").map(drop)
+}
+
+/// Where debhelper reads the version and the date. What changed is in the package itself.
+fn changelog(release: &Release) -> Result<String> {
+    let epoch = release.epoch;
+    let date = Timestamp::from_second(epoch)
+        .with_context(|| format!("SOURCE_DATE_EPOCH={epoch} is no time"))?
+        .strftime("%a, %d %b %Y %H:%M:%S +0000");
+    Ok(format!(
+        "mptcp-trace ({}-1) unstable; urgency=medium\n\n  \
+         * See /usr/share/doc/mptcp-trace/changelog.gz.\n\n \
+         -- the mptcp-trace authors <mptcp-trace@localhost>  {date}\n",
+        release.version
+    ))
 }
 
 /// Makes the .rpm.
 pub(super) fn rpm(places: &Places, release: &Release) -> Result<()> {
     say("packing the .rpm");
-    host_packages::provide(&RPM_NEEDS, "packing the .rpm")?;
+    host_packages::provide(&NEEDS, "packing the .rpm")?;
     let work = release.target.join("rpmbuild");
     places::make_empty(&work)?;
     let defines = [

@@ -69,7 +69,8 @@ pub(super) fn files_in(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn copy(from: &Path, to: &Path) -> Result<()> {
+/// Copies a file, and makes the folder that it goes into.
+pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
     if let Some(folder) = to.parent() {
         fs::create_dir_all(folder)
             .with_context(|| format!("cannot create {}", folder.display()))?;

@@ -20,7 +20,6 @@ use crate::{
     host_packages, otlp,
     permits::Permits,
     places::Places,
-    provision::CARGO_DEB,
     report, shapes,
     skips::Skip,
     tally::Tally,
@@ -153,8 +152,7 @@ fn provide(places: &Places, series: &[String], summary: &Summary) {
         if let Err(error) = summary.timed("packages", "fetch", provided) {
             say(format_args!("{error:#}; going on without"));
         }
-        // What packs a .deb, and what reads OTLP: whoever needs them says what is missing.
-        let _later = summary.timed("cargo-deb", "build", || CARGO_DEB.provide(places));
+        // Whoever needs it says what is missing.
         let _later = summary.timed("the schema of OTLP", "fetch", || otlp::python(places));
     }
     for series in series {
@@ -172,7 +170,8 @@ fn on_this_machine(
 ) {
     summary.step("cargo test", || crates::run(places));
     summary.step("alert rules", || crates::alert_rules(places));
-    summary.step("report in a browser", || report::step(places));
+    let tracer = programs.map(|programs| programs.tracer.as_path());
+    summary.step("report in a browser", || report::step(places, tracer));
     if !is_root() {
         return native::skip(summary);
     }

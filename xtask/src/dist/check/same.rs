@@ -21,7 +21,7 @@ pub(super) fn step(looked: &Looked<'_>) -> Result<()> {
     let elsewhere = base.join("rebuild");
     let program = if *rebuild {
         places::make_empty(&elsewhere)?;
-        build::program(places, &elsewhere)?
+        build::programs(places, &elsewhere, &[])?
     } else {
         release.program.clone()
     };
