@@ -10,6 +10,9 @@ use crate::{
 #[cfg(test)]
 mod tests;
 
+/// The case about the counters as a whole.
+pub(crate) const IDENTITY: &str = "identity";
+
 /// Compares one run of the asker with one run of the tracer: a cell for each question, one for each line that
 /// answers none, and one for the identity of the counters.
 #[must_use]
@@ -238,24 +241,24 @@ fn differences(rung: &str, asked: &Asked, line: &Traced) -> Vec<String> {
 fn identity(rung: &str, verdicts: u64, ends: &[&End]) -> Cell {
     let [end] = ends else {
         let why = format!("{} end lines", ends.len());
-        return mismatch("identity", rung, "one end line", "otherwise", why);
+        return mismatch(IDENTITY, rung, "one end line", "otherwise", why);
     };
     if end.losses.is_empty() {
         let why = "the end line has no counters".to_owned();
-        return mismatch("identity", rung, "counters", "none", why);
+        return mismatch(IDENTITY, rung, "counters", "none", why);
     }
     for losses in &end.losses {
         if !losses.balances() || losses.gone(rung) > 0 {
             let why = format!("{losses:?}");
-            return mismatch("identity", rung, "nothing lost", "otherwise", why);
+            return mismatch(IDENTITY, rung, "nothing lost", "otherwise", why);
         }
     }
     let emitted: u64 = end.losses.iter().map(|losses| losses.emitted).sum();
     if emitted + verdicts != end.findings {
         let why = format!("{} findings of {:?}", end.findings, end.losses);
-        return mismatch("identity", rung, "every record a line", "otherwise", why);
+        return mismatch(IDENTITY, rung, "every record a line", "otherwise", why);
     }
-    ok("identity", rung, "nothing lost", "nothing lost")
+    ok(IDENTITY, rung, "nothing lost", "nothing lost")
 }
 
 /// The tracer's word for what the caller was told.
@@ -299,6 +302,7 @@ pub fn ok(case: &str, rung: &str, caller: &str, traced: &str) -> Cell {
         traced: traced.into(),
         why: String::new(),
         first_try: None,
+        suite: None,
     }
 }
 

@@ -107,7 +107,8 @@ fn second_try(first: Vec<Cell>, second: &[Cell]) -> Vec<Cell> {
     let wrong = |cell: &Cell| cell.outcome == Outcome::Mismatch;
     let stumbled = !second.iter().any(wrong);
     let judge = |cell: Cell| {
-        let Some(again) = second.iter().find(|again| again.case == cell.case) else {
+        let same = |again: &&Cell| again.case == cell.case && again.suite == cell.suite;
+        let Some(again) = second.iter().find(same) else {
             return cell;
         };
         if !wrong(&cell) {

@@ -130,6 +130,9 @@ pub struct Cell {
     /// What was wrong at the first try, if this is what the second one gave.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_try: Option<String>,
+    /// Which suite it is of, where several report together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suite: Option<String>,
 }
 
 /// Result of a flood.

@@ -26,7 +26,8 @@ pub struct Args {
     /// Which recipes
     #[command(flatten)]
     pub choice: Choice,
-    /// Play the scenarios of `verdicts` too, one after the other
+    /// Play the scenarios of `verdicts` too, one after the other: a verdict depends on each query, and where trampolines and
+    /// tracepoints can be preempted, a probe misses a query while another thread was preempted inside of it
     #[arg(long)]
     pub verdicts: bool,
     /// The program in Go (lab/go)
@@ -97,20 +98,32 @@ fn one_rung(args: &Args, rung: &str, only: Only<'_>) -> anyhow::Result<Vec<Cell>
     thread::sleep(KEPT_BACK);
     let said = tracer.finish()?;
     watch.lap(Phase::End)?;
-    let mut cells = recipes.judge(rung, &said);
-    cells.extend(scenarios.into_iter().flat_map(|it| it.judge(rung, &said)));
-    if let Some(asked) = &asked {
-        cells.extend(matrix::judge_all(rung, asked, &said.lines)?);
+    let mut cells = of("fallbacks", recipes.judge(rung, &said));
+    if let Some(scenarios) = scenarios {
+        cells.extend(of("verdicts", scenarios.judge(rung, &said)));
     }
-    cells.push(capture.replayed(&args.tried.tracer, rung, &said.text));
+    if let Some(asked) = &asked {
+        let judged = matrix::judge_all(rung, asked, &said.lines)?;
+        cells.extend(of("queries", judged));
+    }
+    let replayed = capture.replayed(&args.tried.tracer, rung, &said.text);
+    cells.extend(of("verdicts", vec![replayed]));
     if let Some(why) = said.broken {
         cells.push(mismatch("run", rung, "exit 0", "otherwise", why));
     }
     watch.lap(Phase::Judge)?;
     if args.flood && only.is_all() {
-        cells.push(args.flood_on(rung)?);
+        cells.extend(of("queries", vec![args.flood_on(rung)?]));
     }
     Ok(cells)
+}
+
+/// Cells that say which suite they are of.
+fn of(suite: &str, mut cells: Vec<Cell>) -> Vec<Cell> {
+    for cell in &mut cells {
+        cell.suite = Some(suite.to_owned());
+    }
+    cells
 }
 
 impl Args {

@@ -5,6 +5,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -45,6 +46,12 @@ pub(crate) struct Package {
     pub(crate) version: String,
     /// Names in `Depends`, without versions and alternatives.
     pub(crate) depends: Vec<String>,
+}
+
+/// There is one private apt state: whoever fetches holds this meanwhile.
+pub(crate) fn one_at_a_time() -> MutexGuard<'static, ()> {
+    static FETCHING: Mutex<()> = Mutex::new(());
+    FETCHING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A private apt state.
@@ -105,25 +112,30 @@ impl Apt {
 
     /// Downloads one package (apt checks its hash against the signed lists) and returns the file.
     pub(crate) fn download(&self, package: &str, version: &str) -> Result<PathBuf> {
-        say(format_args!(
-            "fetching {package} {version} from the Debian archive"
-        ));
-        let directory = self
-            .directory
-            .join("debs")
-            .join(format!("{package}={version}"));
+        self.download_as(&format!("{package}={version}"))
+    }
+
+    /// Downloads the version of a package that a suite has.
+    pub(crate) fn download_from(&self, package: &str, suite: &str) -> Result<PathBuf> {
+        self.download_as(&format!("{package}/{suite}"))
+    }
+
+    /// Downloads what apt calls `name=version` or `name/suite`.
+    fn download_as(&self, package: &str) -> Result<PathBuf> {
+        say(format_args!("fetching {package} from the Debian archive"));
+        let directory = self.directory.join("debs").join(package.replace('/', "="));
         crate::places::make_empty(&directory)?;
         command::output(
             self.command("apt-get")
-                .args(["download", &format!("{package}={version}")])
+                .args(["download", package])
                 .current_dir(&directory),
-            &format!("cannot fetch the package {package} {version}"),
+            &format!("cannot fetch the package {package}"),
         )?;
         fs::read_dir(&directory)
             .with_context(|| format!("cannot list {}", directory.display()))?
             .filter_map(|entry| Some(entry.ok()?.path()))
             .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-            .ok_or_else(|| anyhow!("apt-get fetched no file for {package} {version}"))
+            .ok_or_else(|| anyhow!("apt-get fetched no file for {package}"))
     }
 
     fn update(&self) -> Result<()> {

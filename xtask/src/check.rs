@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::{
     bpf,
@@ -29,6 +29,7 @@ type Step = fn(&Places) -> Result<()>;
 const LANES: [&[(&str, Step)]; 2] = [
     &[
         ("rustfmt", format),
+        ("nothing is left of a merge", conflicts),
         ("clippy on the host crates", clippy),
         ("arrows between the modules", arrows),
     ],
@@ -88,6 +89,27 @@ fn format(places: &Places) -> Result<()> {
         cargo.args(["fmt", "--all", "--check"]),
         "formatting; type: cargo fmt --all",
     )
+}
+
+/// Markers that git leaves where a merge was not finished; no compiler sees them in a document.
+fn conflicts(places: &Places) -> Result<()> {
+    let mut git = Command::new("git");
+    git.current_dir(&places.root)
+        .args(["grep", "--line-number", "-E", "^(<{7}|>{7}) "]);
+    let output = git.output().context("cannot run git")?;
+    match output.status.code() {
+        // Nothing was found.
+        Some(1) => Ok(()),
+        Some(0) => bail!(
+            "a merge was not finished:\n{}",
+            String::from_utf8_lossy(&output.stdout).trim_end()
+        ),
+        _ => bail!(
+            "git grep {}: {}",
+            command::describe(output.status),
+            String::from_utf8_lossy(&output.stderr).trim_end()
+        ),
+    }
 }
 
 fn clippy(places: &Places) -> Result<()> {

@@ -15,9 +15,10 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use crate::{
+    apt,
     build::StaticPrograms,
     command::say,
-    host_packages::{self, VM_NEEDS},
+    emulator::Emulator,
     initramfs::{self, GO, LAB, TRACER},
     kernels::{self, Found, Kernel},
     permits::Permits,
@@ -53,6 +54,7 @@ const MODULES: [&str; 6] = [
 pub(crate) struct Fleet {
     places: Places,
     programs: StaticPrograms,
+    emulator: Emulator,
     keep_log: bool,
     command_time_max: Duration,
     clock: Clock,
@@ -74,8 +76,8 @@ impl Fleet {
         keep_log: bool,
         timeout_s: u64,
     ) -> Result<Self> {
-        host_packages::provide(&VM_NEEDS, "booting kernels")?;
         Ok(Self {
+            emulator: Emulator::provide(&places)?,
             places,
             programs,
             keep_log,
@@ -98,31 +100,37 @@ impl Fleet {
         self
     }
 
-    /// Runs all the work, each series in a machine of its own that holds a permit, and hands over what a machine gave
-    /// when it is done.
+    /// Runs all the work, each series in a machine of its own, and hands over what a machine gave when it is done. A machine
+    /// holds a permit, unless it is one that waits for most of its time.
     pub(crate) fn run(
         &self,
         work: &[(String, Work)],
         permits: &Permits,
         on_visited: impl Fn(Visited) + Sync,
     ) {
-        let order = longest_first(work);
+        let (waiting, busy): (Vec<usize>, Vec<usize>) = longest_first(work)
+            .into_iter()
+            .partition(|&index| work.get(index).is_some_and(|(it, _)| shapes::waits(it)));
+        let visit = |series: &str, work: &Work| {
+            let visited = self.visit(series, work);
+            visited.results.iter().for_each(SuiteResult::show);
+            on_visited(visited);
+        };
         let next = AtomicUsize::new(0);
         let take_turns = || {
             loop {
-                let permit = permits.take(1);
+                let _permit = permits.take(1);
                 let turn = next.fetch_add(1, Ordering::Relaxed);
-                let Some((series, work)) = order.get(turn).and_then(|&index| work.get(index))
-                else {
+                let Some((series, work)) = busy.get(turn).and_then(|&index| work.get(index)) else {
                     return;
                 };
-                let visited = self.visit(series, work);
-                drop(permit);
-                visited.results.iter().for_each(SuiteResult::show);
-                on_visited(visited);
+                visit(series, work);
             }
         };
         thread::scope(|scope| {
+            for (series, work) in waiting.iter().filter_map(|&index| work.get(index)) {
+                scope.spawn(|| visit(series, work));
+            }
             for _ in 0..machines_max() {
                 scope.spawn(take_turns);
             }
@@ -224,6 +232,7 @@ impl Fleet {
             self.command_time_max.as_secs(),
         )?;
         let machine = Machine {
+            emulator: &self.emulator,
             image: &kernel.image,
             initramfs: &initramfs,
             console_log: directory.path().join("console.log"),
@@ -264,9 +273,7 @@ fn machines_max() -> usize {
 
 /// The kernel of a series, fetched if the cache does not have it.
 pub(crate) fn provide_kernel(places: &Places, series: &str) -> Result<Found> {
-    /// There is one apt state.
-    static FETCHING: Mutex<()> = Mutex::new(());
-    let _one_at_a_time = FETCHING.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = apt::one_at_a_time();
     if series == SOL_TCP {
         sol_tcp::provide(places).map(Found::Kernel)
     } else {

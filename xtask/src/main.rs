@@ -11,6 +11,7 @@ mod cli;
 mod command;
 mod dist;
 mod docs_table;
+mod emulator;
 mod fleet;
 mod fuzz;
 mod golang;

@@ -25,6 +25,9 @@ pub(crate) struct Cell {
     /// What was wrong at the first try, if this is what the second one gave.
     #[serde(default)]
     pub(crate) first_try: Option<String>,
+    /// Which suite it is of, where several report together.
+    #[serde(default)]
+    pub(crate) suite: Option<String>,
 }
 
 /// How long a phase of a suite took on one rung.
@@ -75,6 +78,16 @@ pub(crate) enum Verdict {
 }
 
 impl Report {
+    /// What one of several suites that report together said; a cell about all of them is of each.
+    pub(crate) fn of(&self, suite: &str) -> Self {
+        let is_of = |cell: &&Cell| cell.suite.as_deref().is_none_or(|of| of == suite);
+        Self {
+            kernel: self.kernel.clone(),
+            cells: self.cells.iter().filter(is_of).cloned().collect(),
+            ..Self::default()
+        }
+    }
+
     /// Takes one line of the lab's stdout. Lines of types that are not known here are for others.
     pub(crate) fn read_line(&mut self, line: &str) {
         if line.trim().is_empty() {

@@ -20,7 +20,7 @@ use std::{
 use anyhow::{Context as _, Result, anyhow};
 use serde_json::Value;
 
-use crate::command;
+use crate::{command, emulator::Emulator};
 
 /// Lines of the console that are shown when a machine ends badly.
 const CONSOLE_TAIL_LINES_MAX: usize = 40;
@@ -30,6 +30,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A machine to boot.
 pub(crate) struct Machine<'a> {
+    pub(crate) emulator: &'a Emulator,
     pub(crate) image: &'a Path,
     pub(crate) initramfs: &'a Path,
     pub(crate) console_log: PathBuf,
@@ -160,7 +161,7 @@ impl Machine<'_> {
     }
 
     fn qemu(&self) -> Command {
-        let mut qemu = Command::new("qemu-system-x86_64");
+        let mut qemu = self.emulator.command();
         qemu.args([
             "-nodefaults",
             "-no-user-config",
@@ -168,7 +169,8 @@ impl Machine<'_> {
             "-display",
             "none",
         ])
-        .args(["-m", "1G", "-cpu", "max"])
+        // Without the features that make the kernel copy and clear byte by byte: one emulated step each.
+        .args(["-m", "1G", "-cpu", "max,-erms,-fsrm"])
         .args(self.clock.options())
         // Software emulation, also where there is /dev/kvm: it is the same machine for everyone,
         // and nested virtualisation, which CI machines have, breaks in many ways.

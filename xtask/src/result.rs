@@ -126,21 +126,36 @@ impl SuiteResult {
         }
     }
 
-    /// What goes into the documentation: nothing for a kernel that gave no result.
-    pub(crate) fn for_docs(self) -> Option<Outcomes> {
-        if self.report.cells.is_empty() {
-            return None;
-        }
+    /// What goes into the documentation, suite by suite: nothing for a kernel that gave no result.
+    pub(crate) fn for_docs(self) -> Vec<Outcomes> {
         // What stands behind the version names a machine; its page is read on others.
         let mut label = self.label();
         if self.series == RUNNING {
             label = label.split('-').next().unwrap_or_default().to_owned();
         }
-        Some(Outcomes {
-            suite: self.suite,
-            label,
-            report: self.report,
-        })
+        let suites = match self.suite {
+            Suite::Together => &[Suite::Queries, Suite::Fallbacks, Suite::Verdicts][..],
+            Suite::Queries
+            | Suite::Fallbacks
+            | Suite::Verdicts
+            | Suite::Mix
+            | Suite::Reuse
+            | Suite::Pair
+            | Suite::Floods
+            | Suite::Served
+            | Suite::Watched
+            | Suite::Exported
+            | Suite::Churn => std::slice::from_ref(&self.suite),
+        };
+        suites
+            .iter()
+            .map(|&suite| Outcomes {
+                suite,
+                label: label.clone(),
+                report: self.report.of(suite.name()),
+            })
+            .filter(|outcomes| !outcomes.report.cells.is_empty())
+            .collect()
     }
 
     fn must(&self) -> Must {

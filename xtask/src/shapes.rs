@@ -2,7 +2,7 @@
 //! failure. A kernel's number names a package to boot here; nothing in the product looks at it.
 
 use crate::suite::{
-    Suite::{self, Fallbacks, Floods, Mix, Queries, Together, Verdicts},
+    Suite::{self, Floods, Mix, Queries, Together, Verdicts},
     Task,
 };
 
@@ -27,6 +27,8 @@ pub(crate) struct Shape {
     pub(crate) must: Must,
     /// Whether the kernel itself may be missing.
     presence: Presence,
+    /// The machine is idle for most of its time.
+    waits: bool,
     /// What `cargo xtask test` runs on it beside the queries and the fallbacks that every shape gets.
     more: &'static [Suite],
 }
@@ -54,7 +56,7 @@ enum Presence {
 /// The matrix. `cargo xtask test` boots them all except `sol-tcp`, which takes long to build.
 const SHAPES: [Shape; 12] = [
     shape("5.10", "no MPTCP in the kernel", &[]).refusing(),
-    shape("6.1", "MPTCP without TCP_IS_MPTCP", &[Verdicts]),
+    shape("6.1", "MPTCP without TCP_IS_MPTCP", &[Verdicts]).waiting(),
     shape(
         "6.12-oldest",
         "before the counters of fallbacks were backported",
@@ -81,6 +83,7 @@ const fn shape(series: &'static str, why: &'static str, more: &'static [Suite]) 
         why,
         must: Must::EveryRung,
         presence: Presence::Needed,
+        waits: false,
         more,
     }
 }
@@ -89,6 +92,15 @@ impl Shape {
     const fn refusing(self) -> Self {
         Self {
             must: Must::Refuse,
+            ..self
+        }
+    }
+
+    /// Each program that hangs itself on a function there waits until every task has passed by (RCU tasks): attaching takes
+    /// over a minute, of which the processor works for ten seconds.
+    const fn waiting(self) -> Self {
+        Self {
+            waits: true,
             ..self
         }
     }
@@ -108,6 +120,11 @@ fn find(series: &str) -> Option<&'static Shape> {
 /// What the list says about a series.
 pub(crate) fn must(series: &str) -> Must {
     find(series).map_or(Must::Nothing, |shape| shape.must)
+}
+
+/// Whether a machine with it is idle for most of its time.
+pub(crate) fn waits(series: &str) -> bool {
+    find(series).is_some_and(|shape| shape.waits)
 }
 
 /// Why a series is in the list.
@@ -167,9 +184,7 @@ pub(crate) fn everything(series: &str) -> Vec<Task> {
         return vec![Task::new(Queries, &[])];
     }
     vec![
-        Task::new(Queries, &[]).flooded_briefly(),
-        Task::new(Fallbacks, &[]),
-        Task::new(Verdicts, &[]).one_at_a_time(),
+        Task::new(Together, &[]).with_verdicts().flooded_briefly(),
         Task::on(Mix, BEST).small(),
     ]
 }

@@ -47,7 +47,7 @@ pub(crate) struct Task {
 const MIX_CONNECTIONS: u32 = 400;
 
 /// Questions of each thread of a flood in a virtual machine, where the usual 50,000 take minutes.
-const VM_FLOOD: u32 = 5_000;
+const VM_FLOOD: u32 = 2_000;
 
 /// The option of `together` that plays the scenarios.
 const VERDICTS: &str = "--verdicts";
@@ -155,13 +155,6 @@ impl Task {
     /// Each play with one kind of address: IPv4 and IPv6 in turn, which `turn` moves.
     pub(crate) fn alternating(mut self, turn: usize) -> Self {
         self.extra.extend(["--alternate".into(), turn.to_string()]);
-        self
-    }
-
-    /// One play after the other. On kernels whose trampolines and tracepoints can be preempted, a probe misses a query
-    /// when another thread was preempted inside of it; a verdict depends on each query.
-    pub(crate) fn one_at_a_time(mut self) -> Self {
-        self.extra.extend(["--at-once".into(), "1".into()]);
         self
     }
 

@@ -23,6 +23,8 @@ pub(crate) enum Work {
     Tasks(Vec<Task>),
     /// The tasks that the list of kernels has for it, all of them if it is the first of its shape.
     ByShape,
+    /// Everything there is, whatever its shape.
+    Everything,
 }
 
 /// What came of a visit.
@@ -67,6 +69,7 @@ impl Work {
         let tasks = match self {
             Self::Tasks(tasks) => tasks,
             Self::ByShape => &shapes::whole(series, 0),
+            Self::Everything => &shapes::everything(series),
         };
         tasks.iter().map(weight_of).sum()
     }
@@ -154,7 +157,7 @@ impl<'a> Visit<'a> {
                 self.lap("boot");
                 match self.work {
                     Work::Tasks(_) => self.next_task(),
-                    Work::ByShape => {
+                    Work::ByShape | Work::Everything => {
                         self.state = State::Doctor;
                         Some(self.fleet.doctor())
                     }
@@ -190,10 +193,11 @@ impl<'a> Visit<'a> {
             None => shapes::whole(self.series, 0),
             Some(shape) => {
                 let found = self.fleet.shapes.claim(&self.release, shape);
-                let tasks = if found.is_first {
-                    shapes::whole(self.series, found.number)
-                } else {
-                    shapes::smoke(&found.rungs, found.number)
+                let tasks = match self.work {
+                    Work::Everything => shapes::everything(self.series),
+                    Work::Tasks(tasks) => tasks.clone(),
+                    Work::ByShape if found.is_first => shapes::whole(self.series, found.number),
+                    Work::ByShape => shapes::smoke(&found.rungs, found.number),
                 };
                 self.found = Some(found);
                 tasks

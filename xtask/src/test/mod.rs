@@ -16,6 +16,7 @@ use crate::{
     build::{self, StaticPrograms},
     command::{is_root, say},
     dist, docs_table,
+    emulator::Emulator,
     fleet::{self, Fleet, JOB_TIME_MAX_S, Work},
     host_packages, otlp,
     permits::Permits,
@@ -155,6 +156,9 @@ fn provide(places: &Places, series: &[String], summary: &Summary) {
         // Whoever needs it says what is missing.
         let _later = summary.timed("the schema of OTLP", "fetch", || otlp::python(places));
     }
+    if !series.is_empty() {
+        let _later = summary.timed("QEMU", "fetch", || Emulator::provide(places));
+    }
     for series in series {
         let fetched = || fleet::provide_kernel(places, series);
         // What cannot be had is reported when its turn comes.
@@ -195,7 +199,7 @@ fn machines(
         .iter()
         .map(|series| {
             let work = match args.everything {
-                true => Work::Tasks(shapes::everything(series)),
+                true => Work::Everything,
                 false => Work::ByShape,
             };
             (series.clone(), work)
