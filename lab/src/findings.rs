@@ -715,7 +715,8 @@ fn identity(rung: &str, lines: usize, ends: &[&traced::End]) -> Cell {
     };
     let missed = |losses: &Losses| losses.gone(rung) - losses.lost();
     let lost = |losses: &Losses| {
-        let is_often = missed(losses) * QUERIES_PER_MISSED_MIN > losses.seen;
+        // Where nobody asked, only runs for other options can have been skipped.
+        let is_often = losses.seen > 0 && missed(losses) * QUERIES_PER_MISSED_MIN > losses.seen;
         !losses.balances() || losses.lost() > 0 || is_often
     };
     if end.losses.is_empty() || end.losses.iter().any(lost) {
