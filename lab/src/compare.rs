@@ -10,17 +10,22 @@ use crate::{
 #[cfg(test)]
 mod tests;
 
-/// The case about the counters as a whole.
-pub(crate) const IDENTITY: &str = "identity";
-
 /// Compares one run of the asker with one run of the tracer: a cell for each question, one for each line that
 /// answers none, and one for the identity of the counters.
 #[must_use]
 pub fn compare(rung: &str, asked: &[AskerLine], traced: &[TracedLine]) -> Vec<Cell> {
+    let mut cells = questions(rung, asked, traced);
+    let is_verdict = |line: &&TracedLine| matches!(line, TracedLine::Verdict(_));
+    let verdicts = traced.iter().filter(is_verdict).count() as u64;
+    let ends: Vec<&End> = traced.iter().filter_map(TracedLine::end).collect();
+    cells.push(identity(rung, verdicts, &ends));
+    cells
+}
+
+/// A cell for each question, and one for each line that answers none.
+pub(crate) fn questions(rung: &str, asked: &[AskerLine], traced: &[TracedLine]) -> Vec<Cell> {
     let mut threads: BTreeMap<(u32, u32), Vec<&Traced>> = BTreeMap::new();
     let mut limits = Vec::new();
-    let mut ends = Vec::new();
-    let mut verdicts = 0;
     for line in traced {
         match line {
             // How the asker learns what it holds: not what is compared.
@@ -33,16 +38,16 @@ pub fn compare(rung: &str, asked: &[AskerLine], traced: &[TracedLine]) -> Vec<Ce
                 let of_sensors = start.sensors.iter().flat_map(|sensor| &sensor.limits);
                 limits.extend(of_sensors);
             }
-            TracedLine::End(end) => ends.push(end),
-            // Those of the other sensor, which `findings` compares.
-            TracedLine::Fallback(_)
+            // Those of the other sensor, which `findings` compares, and those about the run.
+            TracedLine::End(_)
+            | TracedLine::Verdict(_)
+            | TracedLine::Fallback(_)
             | TracedLine::Refused(_)
             | TracedLine::Plain(_)
             | TracedLine::Existing(_)
             | TracedLine::Blackhole(_)
             | TracedLine::OptionRefused(_)
             | TracedLine::SocketRefused(_) => {}
-            TracedLine::Verdict(_) => verdicts += 1,
         }
     }
     // In the order of time, oldest last, to be popped.
@@ -79,7 +84,6 @@ pub fn compare(rung: &str, asked: &[AskerLine], traced: &[TracedLine]) -> Vec<Ce
         .into_values()
         .flat_map(|lines| lines.into_iter().rev());
     cells.extend(left_over.map(|line| extra(rung, line)));
-    cells.push(identity(rung, verdicts, &ends));
     cells
 }
 
@@ -241,24 +245,24 @@ fn differences(rung: &str, asked: &Asked, line: &Traced) -> Vec<String> {
 fn identity(rung: &str, verdicts: u64, ends: &[&End]) -> Cell {
     let [end] = ends else {
         let why = format!("{} end lines", ends.len());
-        return mismatch(IDENTITY, rung, "one end line", "otherwise", why);
+        return mismatch("identity", rung, "one end line", "otherwise", why);
     };
     if end.losses.is_empty() {
         let why = "the end line has no counters".to_owned();
-        return mismatch(IDENTITY, rung, "counters", "none", why);
+        return mismatch("identity", rung, "counters", "none", why);
     }
     for losses in &end.losses {
         if !losses.balances() || losses.gone(rung) > 0 {
             let why = format!("{losses:?}");
-            return mismatch(IDENTITY, rung, "nothing lost", "otherwise", why);
+            return mismatch("identity", rung, "nothing lost", "otherwise", why);
         }
     }
     let emitted: u64 = end.losses.iter().map(|losses| losses.emitted).sum();
     if emitted + verdicts != end.findings {
         let why = format!("{} findings of {:?}", end.findings, end.losses);
-        return mismatch(IDENTITY, rung, "every record a line", "otherwise", why);
+        return mismatch("identity", rung, "every record a line", "otherwise", why);
     }
-    ok(IDENTITY, rung, "nothing lost", "nothing lost")
+    ok("identity", rung, "nothing lost", "nothing lost")
 }
 
 /// The tracer's word for what the caller was told.

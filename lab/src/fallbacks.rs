@@ -63,7 +63,16 @@ pub(crate) fn on_rungs(
             .collect();
         let judged = if (1..=SECOND_TRIES_MAX).contains(&wrong.len()) {
             eprintln!("mptcp-lab: rung {rung}: {} once more", wrong.join(", "));
-            second_try(first, &one_rung(rung, once_more(&wrong))?)
+            let second = one_rung(rung, once_more(&wrong))?;
+            for cell in &second {
+                if cell.outcome == Outcome::Mismatch {
+                    eprintln!(
+                        "mptcp-lab: rung {rung}: {} is wrong then: {}",
+                        cell.case, cell.why
+                    );
+                }
+            }
+            second_try(first, &second)
         } else {
             first
         };
@@ -142,15 +151,15 @@ pub(crate) fn under_tracer<T>(
     judge: impl FnOnce(T, &[crate::traced::TracedLine]) -> Vec<Cell>,
 ) -> anyhow::Result<Vec<Cell>> {
     let judge = |performed, said: &Said| judge(performed, &said.lines);
-    under_tracer_as_said(tracer, rung, more, perform, judge)
+    under_tracer_as_said(tracer, rung, more, |_watch| perform(), judge)
 }
 
-/// The same, and `judge` has the lines also as they were written.
+/// The same, and `judge` has the lines also as they were written. `perform` may report phases of its own.
 pub(crate) fn under_tracer_as_said<T>(
     tracer: &std::path::Path,
     rung: &str,
     more: &[String],
-    perform: impl FnOnce() -> anyhow::Result<T>,
+    perform: impl FnOnce(&mut Stopwatch) -> anyhow::Result<T>,
     judge: impl FnOnce(T, &Said) -> Vec<Cell>,
 ) -> anyhow::Result<Vec<Cell>> {
     if let Some(why) = no_mptcp() {
@@ -175,7 +184,7 @@ pub(crate) fn under_tracer_as_said<T>(
         }
     };
     watch.lap(Phase::Start)?;
-    let performed = perform()?;
+    let performed = perform(&mut watch)?;
     watch.lap(Phase::Play)?;
     std::thread::sleep(KEPT_BACK);
     let said = tracer.finish()?;
@@ -205,13 +214,8 @@ fn one_rung(args: &Args, rung: &str, only: Only<'_>) -> anyhow::Result<Vec<Cell>
         }
         cells
     };
-    under_tracer_as_said(
-        &args.tried.tracer,
-        rung,
-        &more,
-        || Ok(waiting.play()),
-        judge,
-    )
+    let perform = |_watch: &mut Stopwatch| Ok(waiting.play());
+    under_tracer_as_said(&args.tried.tracer, rung, &more, perform, judge)
 }
 
 /// Recipes that wait to be played.

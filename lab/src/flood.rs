@@ -16,6 +16,7 @@ use crate::{
     matrix::{Scratch, read_lines},
     report::{Flooded, MatrixLine, Outcome, write_line},
     traced::TracedLine,
+    tracer::TracerArgs,
 };
 
 pub mod asker;
@@ -33,15 +34,33 @@ pub struct Args {
     /// The rung
     #[arg(long, value_name = "RUNG", default_value = "auto")]
     pub attach: String,
-    /// Threads that ask
-    #[arg(long, default_value_t = 8)]
-    pub threads: u32,
-    /// Questions of each thread
-    #[arg(long, default_value_t = 50_000)]
-    pub queries: u32,
+    /// How much
+    #[command(flatten)]
+    pub size: Size,
     /// More arguments for the tracer (repeatable)
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
     pub tracer_arg: Vec<String>,
+}
+
+/// How much is asked.
+#[derive(clap::Args, Clone, Copy)]
+pub struct Size {
+    /// Threads of the flood
+    #[arg(long, default_value_t = 8)]
+    pub threads: u32,
+    /// Questions of each of its threads
+    #[arg(long, default_value_t = 50_000)]
+    pub queries: u32,
+}
+
+/// Runs one flood under the tracer that others are tried with.
+pub(crate) fn beside(tried: &TracerArgs, rung: &str, size: Size) -> anyhow::Result<Flooded> {
+    flood(&Args {
+        tracer: tried.tracer.clone(),
+        attach: rung.to_owned(),
+        size,
+        tracer_arg: tried.tracer_arg.clone(),
+    })
 }
 
 /// Runs one flood; true if nothing is wrong.
@@ -57,11 +76,11 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
 }
 
 /// Runs one flood.
-pub(crate) fn flood(args: &Args) -> anyhow::Result<Flooded> {
+fn flood(args: &Args) -> anyhow::Result<Flooded> {
     let me = std::env::current_exe().context("cannot find myself")?;
     eprintln!(
         "mptcp-lab: flood of {} x {} on rung {}",
-        args.threads, args.queries, args.attach
+        args.size.threads, args.size.queries, args.attach
     );
     let _alone = Alone::claim("flood", "very many sockets load all processors")?;
     let told_file = Scratch::new("told");
@@ -72,14 +91,14 @@ pub(crate) fn flood(args: &Args) -> anyhow::Result<Flooded> {
         .args(&args.tracer_arg)
         .arg("--")
         .arg(me)
-        .args(["flood-asker", "--threads", &args.threads.to_string()])
-        .args(["--queries", &args.queries.to_string(), "--out"])
+        .args(["flood-asker", "--threads", &args.size.threads.to_string()])
+        .args(["--queries", &args.size.queries.to_string(), "--out"])
         .arg(&told_file.0)
         .stdout(Stdio::piped())
         .spawn()
         .with_context(|| format!("cannot run {}", args.tracer.display()))?;
     let lines = BufReader::new(tracer.stdout.take().context("the tracer has no stdout")?).lines();
-    let mut books = Books::new(&args.attach, args.threads, args.queries);
+    let mut books = Books::new(&args.attach, args.size.threads, args.size.queries);
     for line in lines {
         let line = line.context("cannot read the tracer's lines")?;
         if let Some(line) = TracedLine::parse(&line)? {

@@ -13,7 +13,7 @@ use anyhow::{Context as _, bail, ensure};
 use serde::de::DeserializeOwned;
 
 use crate::{
-    compare::{IDENTITY, compare, mismatch, ok},
+    compare::{compare, mismatch, ok, questions},
     flood,
     net::{self, Family, Kind},
     provoke::family,
@@ -44,12 +44,9 @@ pub struct Args {
     /// Also flood each rung
     #[arg(long)]
     pub flood: bool,
-    /// Threads of the flood
-    #[arg(long, default_value_t = 8)]
-    pub threads: u32,
-    /// Questions of each of its threads
-    #[arg(long, default_value_t = 50_000)]
-    pub queries: u32,
+    /// How
+    #[command(flatten)]
+    pub size: flood::Size,
 }
 
 /// Runs the matrix; true if nothing is wrong.
@@ -81,13 +78,7 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
                 write_line(&mut out, &MatrixLine::Cell(cell))?;
             }
             if args.flood && available {
-                let flooded = flood::flood(&flood::Args {
-                    tracer: args.tried.tracer.clone(),
-                    attach: rung.clone(),
-                    threads: args.threads,
-                    queries: args.queries,
-                    tracer_arg: args.tried.tracer_arg.clone(),
-                })?;
+                let flooded = flood::beside(&args.tried, rung, args.size)?;
                 outcomes.push(flooded.outcome);
                 write_line(&mut out, &MatrixLine::Flood(flooded))?;
             }
@@ -204,11 +195,7 @@ pub(crate) fn ask_all(family: Option<Family>) -> anyhow::Result<Vec<AskerLine>> 
 }
 
 /// Compares what was asked with the lines of a tracer that saw others too: only those of the processes that asked count.
-pub(crate) fn judge_all(
-    rung: &str,
-    asked: &[AskerLine],
-    traced: &[TracedLine],
-) -> anyhow::Result<Vec<Cell>> {
+pub(crate) fn judge_all(rung: &str, asked: &[AskerLine], traced: &[TracedLine]) -> Vec<Cell> {
     let askers: BTreeSet<u32> = asked
         .iter()
         .filter_map(|line| match line {
@@ -221,12 +208,16 @@ pub(crate) fn judge_all(
         .filter(|line| !matches!(line, TracedLine::Query(query) if !askers.contains(&query.pid)))
         .cloned()
         .collect();
-    let mut cells = compare(rung, asked, &theirs);
-    // The account is about the others too, and `findings` judges it as a whole: a skipped run of a probe is none of a query
-    // here, since each of them has its line.
-    cells.retain(|cell| cell.case != IDENTITY);
-    cells.extend(named_function(rung, traced)?);
-    Ok(cells)
+    // The account is about the others too: `findings` judges it as a whole.
+    let mut cells = questions(rung, asked, &theirs);
+    match named_function(rung, traced) {
+        Ok(cell) => cells.extend(cell),
+        Err(why) => {
+            let why = format!("{why:#}");
+            cells.push(mismatch("named-function", rung, "looked for", "not", why));
+        }
+    }
+    cells
 }
 
 /// The function that answers for MPTCP sockets, inlined on most kernels.

@@ -1,19 +1,19 @@
 //! `mptcp-lab together`: queries, recipes and scenarios under one start of the tracer on each rung. A start takes seconds in
 //! an emulated machine, and more than a minute on kernels that wait for every task to pass by.
 
-use std::{path::PathBuf, thread};
+use std::path::PathBuf;
 
 use crate::{
-    compare::{mismatch, ok},
-    fallbacks::{self, KEPT_BACK, Only, no_mptcp, on_rungs},
+    compare::ok,
+    fallbacks::{self, Only, no_mptcp, on_rungs, under_tracer_as_said},
     flood,
     keep::Capture,
     matrix,
     provoke::Choice,
-    report::{Cell, Outcome, Phase},
+    report::{AskerLine, Cell, Outcome, Phase},
     spread::Spread,
     stopwatch::Stopwatch,
-    tracer::{Started, Tracer, TracerArgs},
+    tracer::{Said, TracerArgs},
     verdicts,
 };
 
@@ -36,12 +36,9 @@ pub struct Args {
     /// Also flood each rung, under a tracer of its own
     #[arg(long)]
     pub flood: bool,
-    /// Threads of the flood
-    #[arg(long, default_value_t = 8)]
-    pub threads: u32,
-    /// Questions of each of its threads
-    #[arg(long, default_value_t = 50_000)]
-    pub queries: u32,
+    /// How
+    #[command(flatten)]
+    pub size: flood::Size,
 }
 
 /// Runs all; true if nothing is wrong.
@@ -54,14 +51,6 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
 }
 
 fn one_rung(args: &Args, rung: &str, only: Only<'_>) -> anyhow::Result<Vec<Cell>> {
-    if let Some(why) = no_mptcp() {
-        return Ok(vec![Cell {
-            outcome: Outcome::Skipped,
-            why,
-            ..ok("rung", rung, "", "")
-        }]);
-    }
-    let mut watch = Stopwatch::start(rung);
     let scenarios = args.scenarios();
     let scenarios = match &scenarios {
         Some(scenarios) => Some(verdicts::Waiting::new(scenarios, rung, only)?),
@@ -71,52 +60,52 @@ fn one_rung(args: &Args, rung: &str, only: Only<'_>) -> anyhow::Result<Vec<Cell>
     let capture = Capture::new();
     let mut more = args.tried.tracer_arg.clone();
     more.extend(capture.arguments()?);
-    let tracer = match Tracer::start(&args.tried.tracer, rung, &more)? {
-        Started::Live(tracer) => tracer,
-        Started::Unavailable(why) => {
-            return Ok(vec![Cell {
-                outcome: Outcome::Unavailable,
-                why,
-                ..ok("rung", rung, "", "")
-            }]);
-        }
-        Started::Broken(why) => {
-            return Ok(vec![mismatch("run", rung, "it is live", "otherwise", why)]);
-        }
+    let perform = |watch: &mut Stopwatch| {
+        let scenarios = scenarios.map(verdicts::Waiting::play);
+        watch.lap(Phase::Scenarios)?;
+        let recipes = recipes.play();
+        watch.lap(Phase::Recipes)?;
+        // Queries are asked for by no name: what is wrong about one is wrong.
+        let asked = match only.is_all() {
+            true => Some(matrix::ask_all(args.choice.spread.family)?),
+            false => None,
+        };
+        watch.lap(Phase::Queries)?;
+        Ok((scenarios, recipes, asked))
     };
-    watch.lap(Phase::Start)?;
-    let scenarios = scenarios.map(verdicts::Waiting::play);
-    watch.lap(Phase::Scenarios)?;
-    let recipes = recipes.play();
-    watch.lap(Phase::Recipes)?;
-    // Queries are asked for by no name: what is wrong about one is wrong.
-    let asked = match only.is_all() {
-        true => Some(matrix::ask_all(args.choice.spread.family)?),
-        false => None,
+    let judge = |(scenarios, recipes, asked): Performed, said: &Said| {
+        let mut cells = of("fallbacks", recipes.judge(rung, said));
+        if let Some(scenarios) = scenarios {
+            cells.extend(of("verdicts", scenarios.judge(rung, said)));
+        }
+        if let Some(asked) = &asked {
+            cells.extend(of("queries", matrix::judge_all(rung, asked, &said.lines)));
+        }
+        let replayed = capture.replayed(&args.tried.tracer, rung, &said.text);
+        cells.extend(of("verdicts", vec![replayed]));
+        cells
     };
-    watch.lap(Phase::Queries)?;
-    thread::sleep(KEPT_BACK);
-    let said = tracer.finish()?;
-    watch.lap(Phase::End)?;
-    let mut cells = of("fallbacks", recipes.judge(rung, &said));
-    if let Some(scenarios) = scenarios {
-        cells.extend(of("verdicts", scenarios.judge(rung, &said)));
-    }
-    if let Some(asked) = &asked {
-        let judged = matrix::judge_all(rung, asked, &said.lines)?;
-        cells.extend(of("queries", judged));
-    }
-    let replayed = capture.replayed(&args.tried.tracer, rung, &said.text);
-    cells.extend(of("verdicts", vec![replayed]));
-    if let Some(why) = said.broken {
-        cells.push(mismatch("run", rung, "exit 0", "otherwise", why));
-    }
-    watch.lap(Phase::Judge)?;
-    if args.flood && only.is_all() {
-        cells.extend(of("queries", vec![args.flood_on(rung)?]));
+    let tracer = &args.tried.tracer;
+    let mut cells = under_tracer_as_said(tracer, rung, &more, perform, judge)?;
+    let is_there = |cell: &Cell| cell.outcome != Outcome::Unavailable;
+    if args.flood && only.is_all() && no_mptcp().is_none() && cells.iter().all(is_there) {
+        let flooded = flood::beside(&args.tried, rung, args.size)?;
+        let flooded = Cell {
+            outcome: flooded.outcome,
+            why: flooded.why,
+            ..ok("flood", rung, &flooded.caller, &flooded.traced)
+        };
+        cells.extend(of("queries", vec![flooded]));
     }
     Ok(cells)
 }
+
+/// What was played: scenarios, recipes, and what was asked.
+type Performed = (
+    Option<verdicts::Performed>,
+    fallbacks::Performed,
+    Option<Vec<AskerLine>>,
+);
 
 /// Cells that say which suite they are of.
 fn of(suite: &str, mut cells: Vec<Cell>) -> Vec<Cell> {
@@ -140,21 +129,6 @@ impl Args {
             keep: false,
             middlebox: self.choice.middlebox,
             go: self.go.clone(),
-        })
-    }
-
-    fn flood_on(&self, rung: &str) -> anyhow::Result<Cell> {
-        let flooded = flood::flood(&flood::Args {
-            tracer: self.tried.tracer.clone(),
-            attach: rung.to_owned(),
-            threads: self.threads,
-            queries: self.queries,
-            tracer_arg: self.tried.tracer_arg.clone(),
-        })?;
-        Ok(Cell {
-            outcome: flooded.outcome,
-            why: flooded.why,
-            ..ok("flood", rung, &flooded.caller, &flooded.traced)
         })
     }
 }

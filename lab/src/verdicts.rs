@@ -20,6 +20,7 @@ use crate::{
     report::Cell,
     side_by_side,
     spread::Spread,
+    stopwatch::Stopwatch,
     sys,
     traced::is_known,
     tracer::{Said, TracerArgs},
@@ -113,13 +114,8 @@ fn one_rung(args: &Args, rung: &str, only: Only<'_>) -> anyhow::Result<Vec<Cell>
         }
         cells
     };
-    under_tracer_as_said(
-        &args.tried.tracer,
-        rung,
-        &more,
-        || Ok(waiting.play()),
-        judge,
-    )
+    let perform = |_watch: &mut Stopwatch| Ok(waiting.play());
+    under_tracer_as_said(&args.tried.tracer, rung, &more, perform, judge)
 }
 
 /// Scenarios that wait to be played; what must happen before the tracer is there has happened.

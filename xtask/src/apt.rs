@@ -48,7 +48,7 @@ pub(crate) struct Package {
     pub(crate) depends: Vec<String>,
 }
 
-/// There is one private apt state: whoever fetches holds this meanwhile.
+/// A lock on the private apt state: two programs must not fetch into it at the same time.
 pub(crate) fn one_at_a_time() -> MutexGuard<'static, ()> {
     static FETCHING: Mutex<()> = Mutex::new(());
     FETCHING.lock().unwrap_or_else(PoisonError::into_inner)

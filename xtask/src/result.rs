@@ -133,19 +133,9 @@ impl SuiteResult {
         if self.series == RUNNING {
             label = label.split('-').next().unwrap_or_default().to_owned();
         }
-        let suites = match self.suite {
-            Suite::Together => &[Suite::Queries, Suite::Fallbacks, Suite::Verdicts][..],
-            Suite::Queries
-            | Suite::Fallbacks
-            | Suite::Verdicts
-            | Suite::Mix
-            | Suite::Reuse
-            | Suite::Pair
-            | Suite::Floods
-            | Suite::Served
-            | Suite::Watched
-            | Suite::Exported
-            | Suite::Churn => std::slice::from_ref(&self.suite),
+        let suites = match self.suite == Suite::Together {
+            true => &[Suite::Queries, Suite::Fallbacks, Suite::Verdicts][..],
+            false => std::slice::from_ref(&self.suite),
         };
         suites
             .iter()

@@ -68,7 +68,7 @@ const DEB_STEPS: [&[&str]; 6] = [
     &["dh_fixperms"],
     &["dh_gencontrol"],
     &["dh_md5sums"],
-    &["dh_builddeb"],
+    &["dh_builddeb", "--destdir=."],
 ];
 
 /// Makes the .deb.
@@ -114,11 +114,8 @@ fn debhelper(program: &str, options: &[&str], work: &Path, release: &Release) ->
     tool.args(options)
         .current_dir(work)
         .env("SOURCE_DATE_EPOCH", release.epoch.to_string())
-        // All files belong to root, whoever packs them.
+        // All files belong to root, even if an ordinary user packs them.
         .env("DEB_RULES_REQUIRES_ROOT", "no");
-    if program == "dh_builddeb" {
-        tool.arg("--destdir=.");
-    }
     command::output(&mut tool, "cannot pack the .deb").map(drop)
 }
 

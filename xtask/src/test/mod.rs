@@ -153,7 +153,7 @@ fn provide(places: &Places, series: &[String], summary: &Summary) {
         if let Err(error) = summary.timed("packages", "fetch", provided) {
             say(format_args!("{error:#}; going on without"));
         }
-        // Whoever needs it says what is missing.
+        // If this fails, the suite that needs it reports what is missing.
         let _later = summary.timed("the schema of OTLP", "fetch", || otlp::python(places));
     }
     if !series.is_empty() {

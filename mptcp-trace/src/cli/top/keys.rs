@@ -42,7 +42,7 @@ fn terminal() -> anyhow::Result<OwnedFd> {
 }
 
 fn wait_for_hangup(terminal: &OwnedFd) {
-    // Nothing is asked for: errors and the hangup are told anyway.
+    // No event is requested: poll() reports errors and the hangup in any case.
     let mut fds = [PollFd::new(terminal, PollFlags::empty())];
     while poll(&mut fds, None) == Err(Errno::INTR) {}
 }
