@@ -203,11 +203,13 @@ impl<W: Write> Stages<W> {
                 None
             }
         };
-        self.keep(bytes)?;
+        // It was traced, whether or not it can be kept.
+        let kept = self.keep(bytes);
         if let Some(event) = event {
             self.correlator.take(event, &self.facts, &mut self.ready);
         }
-        self.print_ready()
+        let printed = self.print_ready();
+        kept.and(printed)
     }
 
     /// The clock says that it is `now`, on `CLOCK_BOOTTIME`: nobody waits longer than that.
@@ -278,10 +280,17 @@ impl<W: Write> Stages<W> {
         };
     }
 
+    /// Prints what is ready. Where one of them ends the output, the others still go into the account.
     fn print_ready(&mut self) -> Result<(), Stop> {
         // The room that they took is used again, unless it was for many at once.
         let mut ready = std::mem::take(&mut self.ready);
-        let printed = ready.iter_mut().try_for_each(|finding| self.print(finding));
+        let mut printed = Ok(());
+        for finding in &mut ready {
+            if let Err(stop) = self.print(finding) {
+                self.close(&stop);
+                printed = Err(stop);
+            }
+        }
         ready.clear();
         ready.shrink_to(READY_KEPT);
         self.ready = ready;
@@ -409,22 +418,26 @@ impl<W: Write> Stages<W> {
         }
     }
 
-    /// Prints what waits, unless enough was printed, then what comes after the last finding; ends the capture.
+    /// Prints what waits, unless enough was printed, then what comes after the last finding; ends the capture. The account
+    /// is drawn whatever cannot be written.
     ///
     /// # Errors
     ///
-    /// [`Stop`] if it cannot be written.
+    /// [`Stop`] if something cannot be written: the first of it.
     pub fn finish(&mut self, losses: &LossReport) -> Result<(), Stop> {
         let untold = losses.untold(QUERY);
         self.correlator.finish(untold, &self.facts, &mut self.ready);
-        match self.print_ready() {
-            Ok(()) | Err(Stop::Enough) => {}
-            Err(other) => return Err(other),
-        }
-        if let Some(capture) = self.capture.take() {
-            let finished = capture.finish(losses);
-            self.captured(finished)?;
-        }
+        let printed = match self.print_ready() {
+            Err(Stop::Enough) => Ok(()),
+            other => other,
+        };
+        let captured = match self.capture.take() {
+            Some(capture) => {
+                let finished = capture.finish(losses);
+                self.captured(finished)
+            }
+            None => Ok(()),
+        };
         self.sum_up();
         self.outcome.reconciled = reconcile(self.books(), losses, &self.facts);
         let losses = self.with_filtered(losses);
@@ -439,7 +452,8 @@ impl<W: Write> Stages<W> {
             &self.outcome.reconciled,
             &mut self.lines,
         );
-        self.flush()
+        let flushed = self.flush();
+        printed.and(captured).and(flushed)
     }
 
     /// What was traced so far, for the comparison with the kernel's counters.
@@ -567,5 +581,57 @@ impl<W: Write> Stages<W> {
         let written = self.out.write_all(&self.lines);
         self.lines.clear();
         written.map_err(Stop::from_output)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs::File, io, path::Path};
+
+    use super::*;
+    use crate::capture::{Frame, Reader};
+
+    /// A disk without room.
+    struct Full;
+
+    impl Write for Full {
+        fn write(&mut self, _bytes: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::StorageFull.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_account_is_drawn_where_the_first_write_of_all_is_that_of_the_end() {
+        let captures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../captures");
+        let file = File::open(captures.join("6.12-fexit/verdicts.mpt")).unwrap();
+        let (mut reader, facts) = Reader::open(file).unwrap();
+        let format = Format::Text {
+            header: false,
+            colour: false,
+            utc: true,
+        };
+        let view = View::default();
+        let mut stages = Stages::new(facts, format, Source::Replay, Full, None, view, None);
+        let losses = loop {
+            match reader.next_frame().unwrap() {
+                Frame::Record(bytes) => stages.take(&bytes).unwrap(),
+                Frame::Place(..) | Frame::Clock(_) => {}
+                Frame::End(losses) => break losses,
+                Frame::CutOff => panic!("cut off"),
+            }
+        };
+        let before = stages.outcome().findings;
+        // So much waits already that the next line is written at once.
+        stages.lines.resize(64 * 1024, b'\n');
+        let ended = stages.finish(&losses);
+        assert!(matches!(ended, Err(Stop::Failed(_))), "{ended:?}");
+        let outcome = stages.outcome();
+        assert_eq!(outcome.findings, before + 1);
+        assert!(outcome.unwritten > 0, "{outcome:?}");
+        assert!(!outcome.reconciled.is_empty(), "{outcome:?}");
     }
 }

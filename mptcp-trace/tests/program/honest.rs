@@ -130,6 +130,8 @@ fn the_account_holds_when_the_reader_has_gone_and_when_the_disk_is_full() {
     command.args(["--net", "sh", "-c", "ip link set lo up && exec \"$@\"", "-"]);
     let mut words = vec![tracer().get_program().to_owned()];
     words.extend(["--capture".into(), capture.clone().into(), "--".into()]);
+    // The command says something too: not to the reader that goes away.
+    words.extend(["sh", "-c", "exec \"$@\" >&2", "-"].map(Into::into));
     words.extend(asker("fall 400").map(Into::into));
     let mut tracing = command
         .args(&words)
