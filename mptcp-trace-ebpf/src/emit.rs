@@ -41,17 +41,28 @@ pub(crate) fn reserve_query() -> Option<RingBufEntry<QueryRecord>> {
     entry
 }
 
+/// A kind of record, of which one that is nothing but zeroes is valid: integers and arrays of integers, a whole number of
+/// words long.
+pub(crate) trait Record {}
+
+impl Record for QueryRecord {}
+impl Record for ConnRecord {}
+
 /// A record that says nothing yet, in reserved room. In place: on the stack of a program that calls others a record has
 /// no room.
 #[inline(always)]
-pub(crate) fn blank(entry: &mut RingBufEntry<QueryRecord>) -> &mut QueryRecord {
+pub(crate) fn blank<T: Record>(entry: &mut RingBufEntry<T>) -> &mut T {
+    const {
+        assert!(size_of::<T>().is_multiple_of(8) && align_of::<T>() == 8);
+    }
     let words = entry.as_mut_ptr().cast::<u64>();
-    for word in 0..size_of::<QueryRecord>() / 8 {
+    for word in 0..size_of::<T>() / 8 {
         // SAFETY: the pointer is to the room for one record, which is a whole number of words. The write is volatile lest
-        // the compiler makes one call of it to a function that writes byte by byte.
+        // the compiler makes one call of it to a function that writes byte by byte: the kernel goes through such a loop
+        // byte by byte too when it looks at the program, each time that it comes there.
         unsafe { words.add(word).write_volatile(0) };
     }
-    // SAFETY: a record of nothing but zeroes is valid: integers and arrays of integers.
+    // SAFETY: a record of nothing but zeroes is valid (`Record`).
     unsafe { entry.assume_init_mut() }
 }
 

@@ -28,11 +28,7 @@ pub(crate) fn connection(kind: u32, sk: u64, where_and_why: u64, happened_ns: u6
     let Some(mut entry) = emit::reserve_connection(kind) else {
         return 0;
     };
-    // SAFETY: a record of nothing but zeroes is valid: integers and arrays of integers.
-    let record = unsafe {
-        core::ptr::write_bytes(entry.as_mut_ptr(), 0, 1);
-        entry.assume_init_mut()
-    };
+    let record = emit::blank(&mut entry);
     let now = now_ns();
     record.kind = kind;
     record.noticed_ns = now;

@@ -67,17 +67,19 @@ fn bad_data(skb: u64, msk: Sock, context: u64, mut evidence: u32) {
     if evidence == EVIDENCE_INVALID_MAPPING && has_infinite_mapping(skb, numbers().skb_ext_mptcp) {
         evidence |= EVIDENCE_INFINITE_RECEIVED;
     }
-    // Behind a good checksum a bad one is complained of first (MP_FAIL); the fallback comes later.
-    let complains = evidence & EVIDENCE_BAD_CHECKSUM != 0
-        && subflow_flags(context) & (SUBFLOW_MP_JOIN | SUBFLOW_VALID_CSUM_SEEN) != 0;
-    if complains {
-        evidence |= EVIDENCE_MP_FAIL_SENT;
-    }
     let fallen = fell_back(msk);
-    if fallen == Some(false) || fallen.is_none() {
-        add_evidence(msk, evidence);
+    if fallen == Some(true) {
+        return;
     }
-    if DECISION_PROBED.load() != 0 || complains || fallen != Some(false) {
+    // Behind a good checksum a bad one is complained of first (MP_FAIL); the fallback comes later.
+    if evidence & EVIDENCE_BAD_CHECKSUM != 0
+        && subflow_flags(context) & (SUBFLOW_MP_JOIN | SUBFLOW_VALID_CSUM_SEEN) != 0
+    {
+        note_evidence(msk.0, evidence | EVIDENCE_MP_FAIL_SENT);
+        return;
+    }
+    note_evidence(msk.0, evidence);
+    if DECISION_PROBED.load() != 0 || fallen.is_none() {
         return;
     }
     if msk.msk_may_fall_back() {
@@ -85,6 +87,14 @@ fn bad_data(skb: u64, msk: Sock, context: u64, mut evidence: u32) {
     } else {
         report_refused(msk, SITE_DATA_AVAILABLE, NO_MIB);
     }
+}
+
+/// A function of its own: behind it the evidence is forgotten, and the kernel looks at what follows once, not once for each
+/// kind of evidence.
+#[inline(never)]
+fn note_evidence(msk: u64, evidence: u32) -> u32 {
+    add_evidence(Sock(msk), evidence);
+    0
 }
 
 /// `mptcp_subflow_get_send(struct mptcp_subflow_context *context)`: what is sent next goes through it.
