@@ -1,11 +1,15 @@
 //! `mptcp-lab reuse`: very many short connections, so that the kernel uses addresses of sockets and ports again
 //! and again: no fallback is ascribed to a connection that has only the place of another one.
+//!
+//! With `--processes` and `--ask` it is a storm: many processes at once, each of which asks about every connection as soon as
+//! it stands. Where the kernel skips runs of a probe, this is what shows it.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fs::File,
     io::{BufWriter, Write as _},
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    os::fd::AsRawFd as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
@@ -22,6 +26,7 @@ use crate::{
     matrix::{Scratch, read_lines},
     net::{self, Family, Kind},
     netns::{self, Counters},
+    question::{self, Api},
     recipes::{Ground, Means, Place},
     report::{Cell, Cells, Endpoint},
     rules::Rules,
@@ -33,6 +38,8 @@ use crate::{
 const CAUSE: &str = "MPCapableFallbackSYNACK";
 /// Connections to one address: ports are not used up before they are free again.
 const OF_AN_ADDRESS: u32 = 10_000;
+/// Threads of all processes, each with an address of its own.
+const WORKERS_MAX: u32 = 200;
 /// Differences that are shown.
 const SHOWN_MAX: usize = 5;
 
@@ -48,9 +55,15 @@ pub struct Args {
     /// How many connections; every second one falls back
     #[arg(long, default_value_t = 100_000)]
     pub connections: u32,
-    /// How many at a time
+    /// How many at a time, each in a thread of its own
     #[arg(long, default_value_t = 4)]
     pub parallel: u32,
+    /// How many processes make them
+    #[arg(long, default_value_t = 1)]
+    pub processes: u32,
+    /// Ask about each connection: none is one about which nobody asked
+    #[arg(long)]
+    pub ask: bool,
     /// More arguments for the tracer (repeatable)
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
     pub tracer_arg: Vec<String>,
@@ -65,6 +78,12 @@ pub struct MakerArgs {
     /// Threads
     #[arg(long)]
     pub parallel: u8,
+    /// Of which process this is: addresses differ
+    #[arg(long)]
+    pub process: u8,
+    /// Ask about each connection
+    #[arg(long)]
+    pub ask: bool,
     /// Where to write which of them fell back
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
@@ -79,7 +98,9 @@ struct Fallen {
 
 /// What was done, and what the kernel counted.
 struct Made {
-    pid: u32,
+    pids: BTreeSet<u32>,
+    /// They asked about each of their connections.
+    asked: bool,
     netns: u64,
     /// When nobody had made the namespace yet, on `CLOCK_BOOTTIME`.
     since_ns: u64,
@@ -100,21 +121,27 @@ impl Made {
 ///
 /// Fails if the tracer cannot be run or what it prints cannot be read.
 pub fn run(args: &Args) -> anyhow::Result<bool> {
-    let parallel = u8::try_from(args.parallel).context("too many at a time")?;
-    ensure!(parallel > 0, "nothing to do");
+    let workers = args.parallel.saturating_mul(args.processes);
+    ensure!(workers > 0, "nothing to do");
+    ensure!(workers <= WORKERS_MAX, "more than {WORKERS_MAX} at a time");
     let mut cells = Cells::new(std::io::stdout())?;
     let _alone = Alone::claim(
         "reuse",
         "very many connections load all processors, and every tracer of the host gets their fallbacks",
     )?;
     let rung = &args.attach;
-    let perform = || make(args.connections / args.parallel, parallel);
+    let perform = || make(args, args.connections / workers);
     let found = under_tracer(
         &args.tracer,
         rung,
         &args.tracer_arg,
         perform,
-        |(made, _ground), lines| vec![compare(rung, &made, lines), balanced(rung, lines)],
+        |(made, _ground), lines| {
+            let told = made.asked.then(|| told(rung, &made, lines));
+            let mut found = vec![compare(rung, &made, lines), balanced(rung, lines)];
+            found.extend(told);
+            found
+        },
     )?;
     for cell in found {
         cells.put(cell)?;
@@ -123,30 +150,43 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
 }
 
 /// The namespace lives as long as its ground.
-fn make(connections: u32, parallel: u8) -> anyhow::Result<(Made, Ground)> {
+fn make(args: &Args, connections: u32) -> anyhow::Result<(Made, Ground)> {
     let since_ns = sys::boottime_ns();
     let ground = Ground::new(Place::Loopback, Rules::NONE, Means::Tun)?;
     let before = netns::counters(ground.near())?;
-    let out = Scratch::new("fallen");
     let me = std::env::current_exe().context("cannot find myself")?;
-    let mut maker = netns::within(ground.near(), || {
-        Command::new(&me)
-            .args(["reuse-maker", "--connections", &connections.to_string()])
-            .args(["--parallel", &parallel.to_string(), "--out"])
-            .arg(&out.0)
-            .stdin(Stdio::null())
-            .spawn()
-            .context("cannot start the application")
-    })?;
-    let pid = maker.id();
-    let status = maker.wait().context("cannot wait for the application")?;
-    ensure!(status.success(), "the application ended with {status}");
+    let start = |process: u32| {
+        let out = Scratch::new(&format!("fallen-{process}"));
+        let maker = netns::within(ground.near(), || {
+            Command::new(&me)
+                .args(["reuse-maker", "--connections", &connections.to_string()])
+                .args(["--parallel", &args.parallel.to_string()])
+                .args(["--process", &process.to_string()])
+                .args(args.ask.then_some("--ask"))
+                .arg("--out")
+                .arg(&out.0)
+                .stdin(Stdio::null())
+                .spawn()
+                .context("cannot start the application")
+        })?;
+        anyhow::Ok((maker, out))
+    };
+    let makers: Vec<_> = (0..args.processes).map(start).collect::<anyhow::Result<_>>()?;
+    let mut pids = BTreeSet::new();
+    let mut fallen: Vec<Fallen> = Vec::new();
+    for (mut maker, out) in makers {
+        pids.insert(maker.id());
+        let status = maker.wait().context("cannot wait for the application")?;
+        ensure!(status.success(), "the application ended with {status}");
+        fallen.extend(read_lines::<Fallen>(&out.0)?);
+    }
     let after = netns::counters(ground.near())?;
     let made = Made {
-        pid,
+        pids,
+        asked: args.ask,
         netns: netns::number(ground.near())?,
         since_ns,
-        fallen: read_lines(&out.0)?,
+        fallen,
         moved: netns::moved(&before, &after),
     };
     Ok((made, ground))
@@ -161,7 +201,10 @@ pub fn make_connections(args: &MakerArgs) -> anyhow::Result<()> {
     sys::set_process_name("lab-reuse").context("cannot change the name of the process")?;
     let fallen: Vec<Fallen> = thread::scope(|scope| {
         let threads: Vec<_> = (0..args.parallel)
-            .map(|number| scope.spawn(move || one_thread(number, args.connections)))
+            .map(|number| {
+                let worker = args.process * args.parallel + number;
+                scope.spawn(move || one_thread(worker, args))
+            })
             .collect();
         let done = threads.into_iter().map(|thread| {
             let done = thread.join();
@@ -182,7 +225,7 @@ fn write_fallen(path: &Path, fallen: &[Fallen]) -> anyhow::Result<()> {
     out.flush().context("cannot write down what fell back")
 }
 
-fn one_thread(thread: u8, connections: u32) -> anyhow::Result<Vec<Fallen>> {
+fn one_thread(worker: u8, args: &MakerArgs) -> anyhow::Result<Vec<Fallen>> {
     let listen = |kind: Kind| {
         let socket = net::open(kind, Family::V4)?;
         socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)).into())?;
@@ -193,17 +236,20 @@ fn one_thread(thread: u8, connections: u32) -> anyhow::Result<Vec<Fallen>> {
     };
     let listeners = [listen(Kind::Mptcp)?, listen(Kind::Tcp)?];
     let mut fallen = Vec::new();
-    for number in 0..connections {
+    for number in 0..args.connections {
         let is_to_tcp = number % 2 == 1;
         let (listener, port) = &listeners[usize::from(is_to_tcp)];
         // Each thread has addresses of its own, and after a while it takes the next.
-        let address = Ipv4Addr::new(127, 1 + thread, (number / OF_AN_ADDRESS) as u8, 1);
+        let address = Ipv4Addr::new(127, 1 + worker, (number / OF_AN_ADDRESS) as u8, 1);
         let client = net::open(Kind::Mptcp, Family::V4).context("cannot open a socket")?;
         let to = SocketAddr::new(IpAddr::V4(address), *port);
         client
             .connect(&to.into())
             .with_context(|| format!("cannot connect to {to}"))?;
         let (server, _peer) = net::accept(listener)?;
+        if args.ask {
+            let _whatever_the_kernel_says = question::ask(client.as_raw_fd(), Api::TcpIsMptcp)?;
+        }
         if is_to_tcp {
             let local = client.local_addr()?.as_socket();
             fallen.push(Fallen {
@@ -259,7 +305,7 @@ fn compare(rung: &str, made: &Made, lines: &[TracedLine]) -> Cell {
             Some(left) if *left > 0 => *left -= 1,
             Some(_) | None => note("lines of no connection", format!("{found:?}")),
         }
-        if !is_ours(found, made.pid) {
+        if !is_ours(found, &made.pids) {
             note("lines with a wrong owner or cause", format!("{found:?}"));
         }
     }
@@ -286,10 +332,48 @@ fn compare(rung: &str, made: &Made, lines: &[TracedLine]) -> Cell {
     mismatch("reuse", rung, &caller, &traced, why.join("; "))
 }
 
-fn is_ours(found: &Found, pid: u32) -> bool {
+/// Everybody asked about everything, and so it is told: each question once, no connection about which nobody asked unless the
+/// tracer says that it doubts it, and none that is called older than the tracer.
+fn told(rung: &str, made: &Made, lines: &[TracedLine]) -> Cell {
+    let (mut questions, mut in_doubt) = (0_u64, 0_u64);
+    let mut wrong: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut note = |what| *wrong.entry(what).or_default() += 1;
+    for line in lines {
+        match line {
+            TracedLine::Query(query) if made.pids.contains(&query.pid) => questions += 1,
+            TracedLine::Verdict(verdict) if verdict.netns == made.netns => {
+                match verdict.doubt {
+                    Some(_) => in_doubt += 1,
+                    None => note("connections about which nobody asked"),
+                }
+            }
+            TracedLine::Existing(found) if found.netns == made.netns => note("older than the tracer"),
+            _ => {}
+        }
+    }
+    let skipped: u64 = lines
+        .iter()
+        .filter_map(TracedLine::end)
+        .flat_map(|end| &end.losses)
+        .map(|losses| losses.missed)
+        .sum();
+    let asked = made.fallen.len() as u64 * 2;
+    if questions > asked || questions + skipped < asked {
+        note("too many or too few questions");
+    }
+    let caller = format!("{asked} questions");
+    let traced = format!("{questions} questions, {in_doubt} in doubt, {skipped} runs skipped");
+    if wrong.is_empty() {
+        return ok("reuse-told", rung, &caller, &traced);
+    }
+    let why: Vec<String> = wrong.into_iter().map(|(what, count)| format!("{count} {what}")).collect();
+    mismatch("reuse-told", rung, &caller, &traced, why.join("; "))
+}
+
+fn is_ours(found: &Found, pids: &BTreeSet<u32>) -> bool {
     found.cause.as_deref() == Some(CAUSE)
         && found.side.as_deref() == Some("active")
-        && found.owner.as_ref().is_some_and(|owner| owner.pid == pid)
+        && found.owner.as_ref().is_some_and(|owner| pids.contains(&owner.pid))
 }
 
 #[cfg(test)]
@@ -339,7 +423,8 @@ mod tests {
             .map(|found| TracedLine::Fallback(Box::new(found)))
             .collect();
         let made = Made {
-            pid: PID,
+            pids: BTreeSet::from([PID]),
+            asked: false,
             netns: NETNS,
             since_ns: SINCE_NS,
             fallen,

@@ -255,6 +255,9 @@ pub struct Concluded {
     pub delay_ns: Option<u64>,
     /// What closed it: `death`, `eviction` or `exit`.
     pub closed_by: String,
+    /// Why that may be wrong.
+    #[serde(default)]
+    pub doubt: Option<String>,
     /// How often it was asked about.
     pub questions: u64,
     /// When the last question was answered.

@@ -23,5 +23,8 @@ pub const UNFOLLOWED: u32 = 7;
 /// Left out: the process has asked more often in this second than is traced (`--cap`).
 pub const CAPPED: u32 = 8;
 
+/// Runs that another program took since the kernel kept the first one out of them: not missed.
+pub const TAKEN: u32 = 9;
+
 /// Number of slots.
-pub const COUNT: u32 = 9;
+pub const COUNT: u32 = 10;

@@ -2,7 +2,7 @@
 
 #![no_std]
 #![no_main]
-#![feature(core_intrinsics)]
+#![feature(asm_experimental_arch, core_intrinsics)]
 #![expect(
     internal_features,
     reason = "core's atomic integers need compare-and-swap for their addition; BPF can add atomically without"
@@ -17,6 +17,7 @@ mod emit;
 mod kernel;
 mod maps;
 mod sensors;
+mod turns;
 
 /// Licence of the object: the kernel hands its helpers only to GPL-compatible programs.
 #[unsafe(link_section = "license")]

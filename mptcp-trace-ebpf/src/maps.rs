@@ -68,6 +68,13 @@ pub(crate) static SYSCALLS: SyscallNumbers = SyscallNumbers::NONE;
 #[unsafe(no_mangle)]
 pub(crate) static LIFE_AT_RETURN: Global<u32> = Global::new(0);
 
+/// 1 where several programs take turns at a function.
+#[unsafe(no_mangle)]
+pub(crate) static TURNS_AT_FUNCTIONS: Global<u32> = Global::new(0);
+/// The same of tracepoints.
+#[unsafe(no_mangle)]
+pub(crate) static TURNS_AT_TRACEPOINTS: Global<u32> = Global::new(0);
+
 /// Bytes in the ring up to which there is room for questions; what is left is for what happens to connections.
 #[unsafe(no_mangle)]
 pub(crate) static ROOM_FOR_QUESTIONS: Global<u64> = Global::new(0);
@@ -84,6 +91,14 @@ pub(crate) static RECORDS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 #[map]
 pub(crate) static QUERY_COUNTERS: PerCpuArray<u64> =
     PerCpuArray::with_max_entries(counter::COUNT, 0);
+
+/// Pairs of notes in [`RUNS`], as a power of two.
+pub(crate) const RUN_PAIRS_BITS: u32 = 12;
+
+/// Runs that one of several programs at a place has taken, each in one of two places; see `turns`. The loader leaves one pair
+/// where no program takes turns.
+#[map]
+pub(crate) static RUNS: Array<[u64; 2]> = Array::with_max_entries(1 << RUN_PAIRS_BITS, 0);
 
 /// Questions in flight by `pid_tgid`.
 #[map]

@@ -24,6 +24,7 @@ use std::{
 
 use mptcp_trace::{
     host::{
+        PutAside,
         Fact, HostSupport, Surroundings,
         btf::{self, BtfFacts},
         symbols::Symbols,
@@ -154,6 +155,7 @@ fn surroundings(kernel: &Kernel) -> Surroundings {
         option: Fact::from_bool(kernel.has_option, "this kernel does not know TCP_IS_MPTCP"),
         kprobes: Fact::Yes,
         pid_namespace: None,
+        put_aside: PutAside::default(),
     }
 }
 

@@ -121,6 +121,7 @@ pub(super) fn config(host: &HostSupport, args: &AttachArgs, verbose: u8) -> Trac
         pid_namespace: host.pid_namespace,
         ring_bytes: args.ring_size,
         cap: args.cap,
+        put_aside: host.put_aside,
         debug: verbose >= 2,
     }
 }
@@ -174,6 +175,15 @@ struct Shape {
     fallback_bit: Option<u8>,
     /// The kernel answers `TCP_IS_MPTCP`.
     answers: bool,
+    /// Where a thread can be put aside in the middle of a program: probes take turns there.
+    put_aside: ShapePutAside,
+}
+
+/// What of `PutAside` is true, as data.
+#[derive(Serialize)]
+struct ShapePutAside {
+    functions: bool,
+    tracepoints: bool,
 }
 
 /// A program of one attach method and its place.
@@ -219,6 +229,10 @@ impl Shape {
                 .collect(),
             fallback_bit,
             answers: host.option == Fact::Yes,
+            put_aside: ShapePutAside {
+                functions: host.put_aside.functions,
+                tracepoints: host.put_aside.tracepoints,
+            },
         }
     }
 }
@@ -445,6 +459,7 @@ fn facts(host: &HostSupport) -> Vec<FactLine> {
         counters: _,
         numbers: _,
         pid_namespace,
+        put_aside: _,
     } = host;
     let told = Fact::from_bool(
         *cause_is_told,

@@ -2,6 +2,7 @@
 
 pub mod btf;
 pub mod netstat;
+mod preemption;
 pub mod privileges;
 pub mod symbols;
 pub mod system;
@@ -49,6 +50,16 @@ pub struct PidNamespace {
     pub ino: u64,
 }
 
+/// Where the kernel lets a thread be put aside in the middle of a program, so that the program is not run for others on that
+/// CPU until it goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PutAside {
+    /// On a trampoline (fentry, fexit).
+    pub functions: bool,
+    /// At a tracepoint.
+    pub tracepoints: bool,
+}
+
 /// Everything the plan is made from.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HostSupport {
@@ -90,6 +101,8 @@ pub struct HostSupport {
     pub numbers: KernelNumbers,
     /// Our PID namespace, if it is not the initial one.
     pub pid_namespace: Option<PidNamespace>,
+    /// Where a thread can be put aside in the middle of a program.
+    pub put_aside: PutAside,
 }
 
 /// What is found out in other ways than from symbols and types.
@@ -109,6 +122,8 @@ pub struct Surroundings {
     pub kprobes: Fact,
     /// [`HostSupport::pid_namespace`].
     pub pid_namespace: Option<PidNamespace>,
+    /// [`HostSupport::put_aside`].
+    pub put_aside: PutAside,
 }
 
 impl HostSupport {
@@ -128,6 +143,7 @@ impl HostSupport {
             option,
             kprobes,
             pid_namespace,
+            put_aside,
         } = surroundings;
         let (btf, facts) = match types {
             Ok(facts) => (Fact::Yes, facts),
@@ -153,6 +169,7 @@ impl HostSupport {
             counters: facts.counters,
             numbers: facts.numbers,
             pid_namespace,
+            put_aside,
         }
     }
 
@@ -189,6 +206,7 @@ pub fn inspect(btf_file: Option<&PathBuf>) -> HostSupport {
         option: system::option_known(),
         kprobes: system::kprobes(),
         pid_namespace: system::pid_namespace(),
+        put_aside: preemption::put_aside(),
     };
     let mut host = HostSupport::new(surroundings, symbols, btf);
     // Another file has other numbers, whatever it says of members.

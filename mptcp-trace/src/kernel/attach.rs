@@ -13,10 +13,11 @@ use super::{
     counters,
     load::{TracerConfig, load},
     ring::{LogRing, RecordRing},
-    trial, types,
+    trial, turns, types,
     verify::{self, Load, Refusals},
 };
 use crate::{
+    host::PutAside,
     model::{LossReport, Rung},
     plan::{FALLBACK, FallbackPlan, Probe, QUERY, RungPlan, Target},
 };
@@ -75,6 +76,10 @@ pub struct Tracer {
     attached: Vec<Together>,
     /// Misses of programs that are taken down already, by sensor.
     missed: Misses,
+    /// Where the kernel lets a thread be put aside in the middle of a program.
+    put_aside: PutAside,
+    /// Runs that others than the first program took because that did not hang there yet.
+    taken_before: Misses,
     /// A fallback may happen where no probe sees it.
     may_miss: bool,
     /// Numbers of functions among the kernel's types.
@@ -134,6 +139,8 @@ impl Tracer {
             rung: plan.rung,
             attached: Vec::new(),
             missed: Misses::default(),
+            put_aside: config.put_aside,
+            taken_before: Misses::default(),
             may_miss: fallback.is_some_and(|plan| !plan.decision_probed),
             functions: config.functions.clone(),
         };
@@ -159,6 +166,7 @@ impl Tracer {
                 })?;
         }
         tracer.attach_all(&plan.probes, &refused).map_err(wrap)?;
+        tracer.taken_before = tracer.taken().map_err(wrap)?;
         Ok(tracer)
     }
 
@@ -169,10 +177,11 @@ impl Tracer {
         fallback: Option<&FallbackPlan>,
     ) -> Result<Refusals, AttachError> {
         // Those of the query sensor first: without them there is no rung.
-        let mut loads: Vec<Load> = plan.probes.iter().map(Load::of).collect();
+        let load = |probe| Load::of(probe, self.put_aside);
+        let mut loads: Vec<Load> = plan.probes.iter().flat_map(load).collect();
         if let Some(fallback) = fallback {
             // The dearest stand at the end of the plan, and are begun first: else they would be waited for in the end.
-            loads.extend(fallback.probes_beside(plan).iter().rev().map(Load::of));
+            loads.extend(fallback.probes_beside(plan).iter().rev().flat_map(load));
             loads.push(Load::through(LISTER, FILES));
         }
         let mut refused = verify::load(&mut self.ebpf, &loads, &self.functions);
@@ -335,10 +344,7 @@ impl Tracer {
     pub fn stop(&mut self) -> anyhow::Result<()> {
         while let Some(Together { programs, .. }) = self.attached.pop() {
             for name in &programs {
-                if let Some(program) = self.ebpf.program(name) {
-                    let missed = counters::misses(program).unwrap_or(0);
-                    self.missed.add(name, missed);
-                }
+                self.missed.add(name, self.misses(name));
             }
             let attached = self.ebpf.programs_mut();
             let attached = attached.filter(|(name, _)| programs.contains(name));
@@ -367,17 +373,33 @@ impl Tracer {
     pub fn losses(&self) -> anyhow::Result<LossReport> {
         let mut missed = self.missed;
         for name in self.attached() {
-            if let Some(program) = self.ebpf.program(name) {
-                missed.add(name, counters::misses(program).unwrap_or(0));
-            }
+            missed.add(name, self.misses(name));
         }
+        let (taken, before) = (self.taken()?, self.taken_before);
+        let not_taken = |missed: u64, taken: u64, before| missed.saturating_sub(taken - before);
         let mut query = counters::query(&self.ebpf)?;
-        query.missed = missed.query;
+        query.missed = not_taken(missed.query, taken.query, before.query);
         let mut fallback = counters::fallback(&self.ebpf)?;
-        fallback.missed = missed.fallback;
+        fallback.missed = not_taken(missed.fallback, taken.fallback, before.fallback);
         Ok(LossReport {
             sensors: vec![query, fallback],
             counted: Vec::new(),
+        })
+    }
+
+    /// How many runs of a program the kernel skipped; 0 where it does not tell, and of one that takes what another misses.
+    fn misses(&self, name: &str) -> u64 {
+        match self.ebpf.program(name) {
+            Some(program) if !turns::is_other(name) => counters::misses(program).unwrap_or(0),
+            Some(_) | None => 0,
+        }
+    }
+
+    /// How many of those others took.
+    fn taken(&self) -> anyhow::Result<Misses> {
+        Ok(Misses {
+            query: counters::taken(&self.ebpf, counters::OF_QUERY)?,
+            fallback: counters::taken(&self.ebpf, counters::OF_FALLBACK)?,
         })
     }
 
@@ -464,21 +486,26 @@ impl Tracer {
             unseen(why);
             return Ok(());
         }
-        let program = self
-            .ebpf
-            .program_mut(probe.program)
-            .with_context(|| format!("the BPF object has no program {}", probe.program))?;
-        let attached = attach(program, &probe.target)
-            .with_context(|| format!("cannot attach {}", probe.target));
-        match attached {
-            Ok(()) => {}
-            Err(why) if probe.is_optional() => {
-                unseen(&why);
-                return Ok(());
-            }
-            Err(why) => return Err(why),
+        let mut programs = vec![probe.program];
+        programs.extend(turns::others(probe, self.put_aside));
+        if turns::is_stack(&probe.target) {
+            programs.reverse();
         }
-        self.note(probe.program, probe.opens());
+        for name in programs {
+            let attached = self
+                .ebpf
+                .program_mut(name)
+                .with_context(|| format!("the BPF object has no program {name}"))
+                .and_then(|program| attach(program, &probe.target))
+                .with_context(|| format!("cannot attach {}", probe.target));
+            match attached {
+                Ok(()) => self.note(name, probe.opens()),
+                // Without it more is missed, and counted.
+                Err(why) if turns::is_other(name) => log::debug!("{name}: {why:#}"),
+                Err(why) if probe.is_optional() => unseen(&why),
+                Err(why) => return Err(why),
+            }
+        }
         Ok(())
     }
 }

@@ -21,28 +21,39 @@ use crate::{
     plan::{FALLBACK, QUERY},
 };
 
+/// The maps with the counters of the sensors.
+pub(super) const OF_QUERY: &str = "QUERY_COUNTERS";
+pub(super) const OF_FALLBACK: &str = "FALLBACK_COUNTERS";
+
 /// Counters of the query sensor, summed over the CPUs.
 pub(super) fn query(ebpf: &Ebpf) -> anyhow::Result<Loss> {
-    let mut loss = sums(ebpf, "QUERY_COUNTERS", QUERY)?;
+    let mut loss = sums(ebpf, OF_QUERY, QUERY)?;
     loss.unfinished += open_questions(ebpf)?;
     Ok(loss)
 }
 
 /// Counters of the fallback sensor, summed over the CPUs.
 pub(super) fn fallback(ebpf: &Ebpf) -> anyhow::Result<Loss> {
-    sums(ebpf, "FALLBACK_COUNTERS", FALLBACK)
+    sums(ebpf, OF_FALLBACK, FALLBACK)
 }
 
-fn sums(ebpf: &Ebpf, name: &str, sensor: &str) -> anyhow::Result<Loss> {
+/// Runs of a sensor that another program took than the one that was kept from them.
+pub(super) fn taken(ebpf: &Ebpf, map: &str) -> anyhow::Result<u64> {
+    sum(ebpf, map, counter::TAKEN)
+}
+
+fn sum(ebpf: &Ebpf, name: &str, slot: u32) -> anyhow::Result<u64> {
     let map = ebpf
         .map(name)
         .with_context(|| format!("the BPF object has no map {name}"))?;
     let map: PerCpuArray<&MapData, u64> =
         PerCpuArray::try_from(map).with_context(|| format!("map {name} has another type"))?;
-    let sum = |slot: u32| -> anyhow::Result<u64> {
-        let values = map.get(&slot, 0).context("cannot read the counters")?;
-        Ok(values.iter().sum())
-    };
+    let values = map.get(&slot, 0).context("cannot read the counters")?;
+    Ok(values.iter().sum())
+}
+
+fn sums(ebpf: &Ebpf, name: &str, sensor: &str) -> anyhow::Result<Loss> {
+    let sum = |slot| sum(ebpf, name, slot);
     Ok(Loss {
         sensor: sensor.to_owned(),
         seen: sum(counter::SEEN)?,

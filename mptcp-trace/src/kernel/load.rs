@@ -15,7 +15,7 @@ use rustix::{
 };
 
 use crate::{
-    host::PidNamespace,
+    host::{PidNamespace, PutAside},
     model::Rung,
     plan::{FallbackPlan, RungPlan},
 };
@@ -47,6 +47,8 @@ pub struct TracerConfig {
     pub ring_bytes: u32,
     /// How many questions of one process are traced in a second; 0: all.
     pub cap: u32,
+    /// Where a thread can be put aside in the middle of a program.
+    pub put_aside: PutAside,
     /// Let the programs log what they do.
     pub debug: bool,
 }
@@ -82,6 +84,8 @@ pub(super) fn load(
     let children_probed = u32::from(fallback.is_some_and(|plan| plan.children_probed));
     let syscalls = syscall_numbers().to_bytes();
     let life_at_return = u32::from(fallback.is_some_and(|it| it.shares_with(rung)));
+    let turns_at_functions = u32::from(config.put_aside.functions);
+    let turns_at_tracepoints = u32::from(config.put_aside.tracepoints);
     let room_for_questions = u64::from(config.ring_bytes) / 4 * 3;
     let room_for_lives = u64::from(config.ring_bytes) / 8 * 7;
     let level: u8 = if config.debug {
@@ -105,6 +109,8 @@ pub(super) fn load(
         .override_global("CAP", &config.cap, true)
         .override_global("SYSCALLS", &syscalls[..], true)
         .override_global("LIFE_AT_RETURN", &life_at_return, true)
+        .override_global("TURNS_AT_FUNCTIONS", &turns_at_functions, true)
+        .override_global("TURNS_AT_TRACEPOINTS", &turns_at_tracepoints, true)
         .override_global("ROOM_FOR_QUESTIONS", &room_for_questions, true)
         .override_global("ROOM_FOR_LIVES", &room_for_lives, true)
         .override_global(aya_log::LEVEL, &level, true)
@@ -112,6 +118,9 @@ pub(super) fn load(
     // Memory only for the way that is in use.
     if rung.rung == Rung::Tracepoint {
         loader.map_max_entries("IN_FLIGHT", 1);
+    }
+    if config.put_aside == PutAside::default() {
+        loader.map_max_entries("RUNS", 1);
     }
     loader
         .load(&super::Object::unpack()?)

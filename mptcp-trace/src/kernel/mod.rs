@@ -6,6 +6,7 @@ mod load;
 mod object;
 mod ring;
 mod trial;
+mod turns;
 mod types;
 mod verify;
 

@@ -16,8 +16,11 @@ use aya::{
     programs::{BtfTracePoint, FEntry, FExit, Iter, KProbe, Program, RawTracePoint},
 };
 
-use super::types;
-use crate::plan::{Probe, Target};
+use super::{turns, types};
+use crate::{
+    host::PutAside,
+    plan::{Probe, Target},
+};
 
 /// So many programs are verified at once at most. Few are dear, and everybody else on the machine wants to work too.
 const AT_ONCE_MAX: usize = 4;
@@ -44,8 +47,21 @@ enum How {
 }
 
 impl Load {
-    /// What a probe needs.
-    pub(super) fn of(probe: &Probe) -> Self {
+    /// What a probe needs, and those that take turns with it.
+    pub(super) fn of(probe: &Probe, put_aside: PutAside) -> impl Iterator<Item = Self> {
+        let first = Self::alone(probe);
+        let others = turns::others(probe, put_aside).iter().map({
+            let first = first.clone();
+            move |program| Self {
+                program,
+                optional: true,
+                ..first.clone()
+            }
+        });
+        std::iter::once(first).chain(others)
+    }
+
+    fn alone(probe: &Probe) -> Self {
         let how = match &probe.target {
             Target::Fentry(function) => How::Fentry(function.clone()),
             Target::Fexit(function) => How::Fexit(function.clone()),

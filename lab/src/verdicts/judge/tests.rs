@@ -90,6 +90,7 @@ fn closing(verdict: &str, questions: u64) -> Concluded {
         fell_back_at_ns: Some(100),
         delay_ns: was_asked.then_some(40),
         closed_by: "death".into(),
+        doubt: None,
         questions,
         answered_at_ns: was_asked.then_some(60),
         owner: Some(Owner {

@@ -17,6 +17,7 @@ use crate::{
     kernel::{Sock, current_cpu, is_mptcp, now_ns},
     maps::{ARGUMENTS, FALLEN, arguments},
     sensors::tell::{self, where_and_why},
+    turns::in_turns,
 };
 
 /// It succeeds for what has fallen back before, too: only the edge is news.
@@ -43,16 +44,24 @@ fn try_left(msk: Sock, mib: i32, allowed: bool) {
     }
 }
 
+in_turns! {
+    fallback: #[fentry(function = "__mptcp_try_fallback")]
+    fallback_fentry_try(FEntryContext), fallback_fentry_try_2, fallback_fentry_try_3
+}
 /// `__mptcp_try_fallback` is entered.
-#[fentry(function = "__mptcp_try_fallback")]
-pub(crate) fn fallback_fentry_try(ctx: FEntryContext) -> i32 {
+#[inline(never)]
+fn fallback_fentry_try(ctx: FEntryContext) -> i32 {
     try_entered(Sock(ctx.arg(0)));
     0
 }
 
+in_turns! {
+    fallback: #[fexit(function = "__mptcp_try_fallback")]
+    fallback_fexit_try(FExitContext), fallback_fexit_try_2, fallback_fexit_try_3
+}
 /// `__mptcp_try_fallback` returns.
-#[fexit(function = "__mptcp_try_fallback")]
-pub(crate) fn fallback_fexit_try(ctx: FExitContext) -> i32 {
+#[inline(never)]
+fn fallback_fexit_try(ctx: FExitContext) -> i32 {
     const RETURN_VALUE: usize = 2;
     let allowed: u64 = ctx.arg(RETURN_VALUE);
     // A C bool: the upper bits of the register are not part of it.
@@ -151,9 +160,13 @@ fn mp_fail(subflow: Sock) {
     }
 }
 
+in_turns! {
+    fallback: #[fentry(function = "mptcp_pm_mp_fail_received")]
+    fallback_fentry_mp_fail(FEntryContext), fallback_fentry_mp_fail_2, fallback_fentry_mp_fail_3
+}
 /// `mptcp_pm_mp_fail_received(subflow, sequence)` is entered.
-#[fentry(function = "mptcp_pm_mp_fail_received")]
-pub(crate) fn fallback_fentry_mp_fail(ctx: FEntryContext) -> i32 {
+#[inline(never)]
+fn fallback_fentry_mp_fail(ctx: FEntryContext) -> i32 {
     mp_fail(Sock(ctx.arg(0)));
     0
 }
@@ -181,9 +194,13 @@ pub(super) fn blackhole(sk: Sock) {
     }
 }
 
+in_turns! {
+    fallback: #[fexit(function = "mptcp_active_disable")]
+    fallback_fexit_disable(FExitContext), fallback_fexit_disable_2, fallback_fexit_disable_3
+}
 /// `mptcp_active_disable(sk)` returns: from now on MPTCP is off.
-#[fexit(function = "mptcp_active_disable")]
-pub(crate) fn fallback_fexit_disable(ctx: FExitContext) -> i32 {
+#[inline(never)]
+fn fallback_fexit_disable(ctx: FExitContext) -> i32 {
     blackhole(Sock(ctx.arg(0)));
     0
 }

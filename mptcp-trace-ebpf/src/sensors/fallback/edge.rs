@@ -13,7 +13,7 @@ use super::{
     decision::{Keeper, argument, keep, kept},
     look,
 };
-use crate::kernel::Sock;
+use crate::{kernel::Sock, turns::in_turns};
 
 #[inline(always)]
 fn look_at_subflow(subflow: Sock, site: u8) {
@@ -22,30 +22,46 @@ fn look_at_subflow(subflow: Sock, site: u8) {
     }
 }
 
+in_turns! {
+    fallback: #[fexit(function = "mptcp_connect")]
+    fallback_fexit_connect(FExitContext), fallback_fexit_connect_2, fallback_fexit_connect_3
+}
 /// `mptcp_connect(msk, ...)` returns.
-#[fexit(function = "mptcp_connect")]
-pub(crate) fn fallback_fexit_connect(ctx: FExitContext) -> i32 {
+#[inline(never)]
+fn fallback_fexit_connect(ctx: FExitContext) -> i32 {
     look(Sock(ctx.arg(0)), SITE_CONNECT);
     0
 }
 
+in_turns! {
+    fallback: #[fexit(function = "subflow_state_change")]
+    fallback_fexit_state_change(FExitContext), fallback_fexit_state_change_2, fallback_fexit_state_change_3
+}
 /// `subflow_state_change(ssk)` returns: some kernels notice a simultaneous open there.
-#[fexit(function = "subflow_state_change")]
-pub(crate) fn fallback_fexit_state_change(ctx: FExitContext) -> i32 {
+#[inline(never)]
+fn fallback_fexit_state_change(ctx: FExitContext) -> i32 {
     look_at_subflow(Sock(ctx.arg(0)), SITE_SIMULTANEOUS);
     0
 }
 
+in_turns! {
+    fallback: #[fexit(function = "mptcp_syn_options")]
+    fallback_fexit_simultaneous(FExitContext), fallback_fexit_simultaneous_2, fallback_fexit_simultaneous_3
+}
 /// `mptcp_syn_options(ssk, ...)` returns: others do so there.
-#[fexit(function = "mptcp_syn_options")]
-pub(crate) fn fallback_fexit_simultaneous(ctx: FExitContext) -> i32 {
+#[inline(never)]
+fn fallback_fexit_simultaneous(ctx: FExitContext) -> i32 {
     look_at_subflow(Sock(ctx.arg(0)), SITE_SIMULTANEOUS);
     0
 }
 
+in_turns! {
+    fallback: #[fexit(function = "mptcp_active_detect_blackhole")]
+    fallback_fexit_detect(FExitContext), fallback_fexit_detect_2, fallback_fexit_detect_3
+}
 /// `mptcp_active_detect_blackhole(ssk, expired)` returns.
-#[fexit(function = "mptcp_active_detect_blackhole")]
-pub(crate) fn fallback_fexit_detect(ctx: FExitContext) -> i32 {
+#[inline(never)]
+fn fallback_fexit_detect(ctx: FExitContext) -> i32 {
     look_at_subflow(Sock(ctx.arg(0)), SITE_DETECT_BLACKHOLE);
     0
 }

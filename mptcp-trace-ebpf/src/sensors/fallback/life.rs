@@ -39,11 +39,16 @@ use crate::{
         },
         tell::{self, where_and_why},
     },
+    turns::in_turns,
 };
 
+in_turns! {
+    fallback: #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+    life_tp_state(RawTracePointContext), life_tp_state_2, life_tp_state_3
+}
 /// `inet_sock_set_state(const struct sock *sk, int oldstate, int newstate)`.
-#[raw_tracepoint(tracepoint = "inet_sock_set_state")]
-pub(crate) fn life_tp_state(ctx: RawTracePointContext) -> i32 {
+#[inline(never)]
+fn life_tp_state(ctx: RawTracePointContext) -> i32 {
     let sk = Sock(ctx.arg(0));
     let (old, new) = (ctx.arg::<u64>(1) as u32, ctx.arg::<u64>(2) as u32);
     let Ok(protocol) = sk.protocol() else {
@@ -151,9 +156,13 @@ fn context_dropped(sk: Sock) {
     }
 }
 
+in_turns! {
+    fallback: #[fentry(function = "mptcp_subflow_drop_ctx")]
+    life_fentry_drop(FEntryContext), life_fentry_drop_2, life_fentry_drop_3
+}
 /// `mptcp_subflow_drop_ctx` is entered.
-#[fentry(function = "mptcp_subflow_drop_ctx")]
-pub(crate) fn life_fentry_drop(ctx: FEntryContext) -> i32 {
+#[inline(never)]
+fn life_fentry_drop(ctx: FEntryContext) -> i32 {
     context_dropped(Sock(ctx.arg(0)));
     0
 }
@@ -165,9 +174,13 @@ pub(crate) fn life_kprobe_drop(ctx: ProbeContext) -> u32 {
     0
 }
 
+in_turns! {
+    fallback: #[fentry(function = "mptcp_init_sock")]
+    life_fentry_init(FEntryContext), life_fentry_init_2, life_fentry_init_3
+}
 /// `mptcp_init_sock(sk)` is entered: by whoever makes the socket.
-#[fentry(function = "mptcp_init_sock")]
-pub(crate) fn life_fentry_init(ctx: FEntryContext) -> i32 {
+#[inline(never)]
+fn life_fentry_init(ctx: FEntryContext) -> i32 {
     made(ctx.arg(0), u32::from(VIA_SOCKET));
     0
 }
@@ -187,9 +200,13 @@ fn destroyed(msk: Sock) {
     gone(msk);
 }
 
+in_turns! {
+    fallback: #[fentry(function = "mptcp_destroy")]
+    life_fentry_destroy(FEntryContext), life_fentry_destroy_2, life_fentry_destroy_3
+}
 /// `mptcp_destroy(msk)` is entered.
-#[fentry(function = "mptcp_destroy")]
-pub(crate) fn life_fentry_destroy(ctx: FEntryContext) -> i32 {
+#[inline(never)]
+fn life_fentry_destroy(ctx: FEntryContext) -> i32 {
     destroyed(Sock(ctx.arg(0)));
     0
 }
@@ -201,9 +218,13 @@ pub(crate) fn life_kprobe_destroy(ctx: ProbeContext) -> u32 {
     0
 }
 
+in_turns! {
+    fallback: #[fexit(function = "mptcp_stream_accept")]
+    life_fexit_accept(FExitContext), life_fexit_accept_2, life_fexit_accept_3
+}
 /// `mptcp_stream_accept(sock, newsock, ...)` returns.
-#[fexit(function = "mptcp_stream_accept")]
-pub(crate) fn life_fexit_accept(ctx: FExitContext) -> i32 {
+#[inline(never)]
+fn life_fexit_accept(ctx: FExitContext) -> i32 {
     if let Some(sk) = sock_of_socket(ctx.arg(1)) {
         accepted(sk);
     }
@@ -259,9 +280,13 @@ pub(crate) fn life_tp_io(ctx: RawTracePointContext) -> i32 {
     0
 }
 
+in_turns! {
+    fallback: #[raw_tracepoint(tracepoint = "tcp_destroy_sock")]
+    life_tp_destroy(RawTracePointContext), life_tp_destroy_2, life_tp_destroy_3
+}
 /// `tcp_destroy_sock(struct sock *sk)`: of TCP sockets, subflows among them.
-#[raw_tracepoint(tracepoint = "tcp_destroy_sock")]
-pub(crate) fn life_tp_destroy(ctx: RawTracePointContext) -> i32 {
+#[inline(never)]
+fn life_tp_destroy(ctx: RawTracePointContext) -> i32 {
     let sk = Sock(ctx.arg(0));
     if conn(sk.0).is_some() {
         gone(sk);
@@ -280,16 +305,24 @@ pub(crate) fn life_tp_destroy(ctx: RawTracePointContext) -> i32 {
     0
 }
 
+in_turns! {
+    fallback: #[btf_tracepoint(function = "sys_exit")]
+    life_tp_return(BtfTracePointContext), life_tp_return_2, life_tp_return_3
+}
 /// `sys_exit(struct pt_regs *regs, long ret)`: a system call returns.
-#[btf_tracepoint(function = "sys_exit")]
-pub(crate) fn life_tp_return(ctx: BtfTracePointContext) -> i32 {
+#[inline(never)]
+fn life_tp_return(ctx: BtfTracePointContext) -> i32 {
     life_returns(&ctx, syscall_number(&ctx));
     0
 }
 
+in_turns! {
+    fallback: #[raw_tracepoint(tracepoint = "sys_exit")]
+    life_raw_return(RawTracePointContext), life_raw_return_2, life_raw_return_3
+}
 /// The same for kernels that do not describe their types.
-#[raw_tracepoint(tracepoint = "sys_exit")]
-pub(crate) fn life_raw_return(ctx: RawTracePointContext) -> i32 {
+#[inline(never)]
+fn life_raw_return(ctx: RawTracePointContext) -> i32 {
     life_returns(&ctx, syscall_number(&ctx));
     0
 }

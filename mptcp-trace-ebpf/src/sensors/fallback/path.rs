@@ -20,6 +20,7 @@ use crate::{
         Sock, has_infinite_mapping, msk_of_context, sends_infinite_map, sock_of_skb, subflow_flags,
     },
     maps::{DECISION_PROBED, numbers},
+    turns::in_turns,
 };
 
 /// True if `status` is the number that this kernel has for it.
@@ -28,9 +29,13 @@ fn is(status: u8, number: u8) -> bool {
     number != NO_NUMBER && status == number
 }
 
+in_turns! {
+    fallback: #[raw_tracepoint(tracepoint = "subflow_check_data_avail")]
+    fallback_tp_data(RawTracePointContext), fallback_tp_data_2, fallback_tp_data_3
+}
 /// `subflow_check_data_avail(u8 status, struct sk_buff *skb)`.
-#[raw_tracepoint(tracepoint = "subflow_check_data_avail")]
-pub(crate) fn fallback_tp_data(ctx: RawTracePointContext) -> i32 {
+#[inline(never)]
+fn fallback_tp_data(ctx: RawTracePointContext) -> i32 {
     let status = ctx.arg::<u64>(0) as u8;
     let numbers = numbers();
     let evidence = if is(status, numbers.mapping_invalid) {
@@ -97,9 +102,13 @@ fn note_evidence(msk: u64, evidence: u32) -> u32 {
     0
 }
 
+in_turns! {
+    fallback: #[raw_tracepoint(tracepoint = "mptcp_subflow_get_send")]
+    fallback_tp_send(RawTracePointContext), fallback_tp_send_2, fallback_tp_send_3
+}
 /// `mptcp_subflow_get_send(struct mptcp_subflow_context *context)`: what is sent next goes through it.
-#[raw_tracepoint(tracepoint = "mptcp_subflow_get_send")]
-pub(crate) fn fallback_tp_send(ctx: RawTracePointContext) -> i32 {
+#[inline(never)]
+fn fallback_tp_send(ctx: RawTracePointContext) -> i32 {
     let context: u64 = ctx.arg(0);
     if sends_infinite_map(context)
         && let Some(msk) = msk_of_context(context)

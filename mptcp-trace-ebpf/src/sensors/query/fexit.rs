@@ -15,6 +15,7 @@ use crate::{
     kernel::{Members, Sock, TypedSock, is_mptcp, now_ns, sock_of_socket},
     maps::{ANSWERED, answered_by_tcp},
     sensors::fallback::says_fallen,
+    turns::in_turns,
 };
 
 /// Where the trampoline keeps the return value: behind the five arguments.
@@ -44,9 +45,13 @@ fn answered(
     }
 }
 
+in_turns! {
+    query: #[fexit(function = "mptcp_getsockopt")]
+    query_fexit_mptcp(FExitContext), query_fexit_mptcp_2, query_fexit_mptcp_3
+}
 /// `mptcp_getsockopt` returns.
-#[fexit(function = "mptcp_getsockopt")]
-pub(crate) fn query_fexit_mptcp(ctx: FExitContext) -> i32 {
+#[inline(never)]
+fn query_fexit_mptcp(ctx: FExitContext) -> i32 {
     let ret = ctx.arg(RETURN_VALUE);
     if !is_query(ctx.arg(1), ctx.arg(2)) {
         refused(&ctx, ret, false);
@@ -82,9 +87,13 @@ fn unsure(record: &mut QueryRecord, ctx: &FExitContext) {
     }
 }
 
+in_turns! {
+    query: #[fexit(function = "tcp_getsockopt")]
+    query_fexit_tcp(FExitContext), query_fexit_tcp_2, query_fexit_tcp_3
+}
 /// `tcp_getsockopt` returns: for a TCP socket, or for a connection that fell back and whose function is still to return.
-#[fexit(function = "tcp_getsockopt")]
-pub(crate) fn query_fexit_tcp(ctx: FExitContext) -> i32 {
+#[inline(never)]
+fn query_fexit_tcp(ctx: FExitContext) -> i32 {
     if is_query(ctx.arg(1), ctx.arg(2)) {
         let sk = Sock(ctx.arg(0));
         if let Some(msk) = sk.msk_of_subflow() {
@@ -107,9 +116,13 @@ fn refused(ctx: &FExitContext, ret: i32, is_set: bool) {
     }
 }
 
+in_turns! {
+    query: #[fexit(function = "mptcp_setsockopt")]
+    query_fexit_set(FExitContext), query_fexit_set_2, query_fexit_set_3
+}
 /// `mptcp_setsockopt(sk, level, optname, sockptr_t optval, optlen)` returns: one of its arguments takes two words.
-#[fexit(function = "mptcp_setsockopt")]
-pub(crate) fn query_fexit_set(ctx: FExitContext) -> i32 {
+#[inline(never)]
+fn query_fexit_set(ctx: FExitContext) -> i32 {
     const RETURN_VALUE: usize = 6;
     refused(&ctx, ctx.arg(RETURN_VALUE), true);
     0
@@ -123,9 +136,13 @@ fn protocol(ctx: &FExitContext, sk: Sock, ret: i32) {
     }
 }
 
+in_turns! {
+    query: #[fexit(function = "sock_getsockopt")]
+    query_fexit_socket(FExitContext), query_fexit_socket_2, query_fexit_socket_3
+}
 /// `sock_getsockopt(sock, level, optname, optval, optlen)` returns.
-#[fexit(function = "sock_getsockopt")]
-pub(crate) fn query_fexit_socket(ctx: FExitContext) -> i32 {
+#[inline(never)]
+fn query_fexit_socket(ctx: FExitContext) -> i32 {
     if is_protocol_query(ctx.arg(1), ctx.arg(2))
         && let Some(sk) = sock_of_socket(ctx.arg(0))
     {
@@ -134,10 +151,14 @@ pub(crate) fn query_fexit_socket(ctx: FExitContext) -> i32 {
     0
 }
 
+in_turns! {
+    query: #[fexit(function = "sk_getsockopt")]
+    query_fexit_sock(FExitContext), query_fexit_sock_2, query_fexit_sock_3
+}
 /// `sk_getsockopt(sk, level, optname, sockptr_t optval, sockptr_t optlen)` returns: two of its arguments take two words
 /// each.
-#[fexit(function = "sk_getsockopt")]
-pub(crate) fn query_fexit_sock(ctx: FExitContext) -> i32 {
+#[inline(never)]
+fn query_fexit_sock(ctx: FExitContext) -> i32 {
     const RETURN_VALUE: usize = 7;
     if is_protocol_query(ctx.arg(1), ctx.arg(2)) {
         protocol(&ctx, Sock(ctx.arg(0)), ctx.arg(RETURN_VALUE));
@@ -145,9 +166,13 @@ pub(crate) fn query_fexit_sock(ctx: FExitContext) -> i32 {
     0
 }
 
+in_turns! {
+    query: #[fexit(function = "__sock_create")]
+    query_fexit_create(FExitContext), query_fexit_create_2, query_fexit_create_3
+}
 /// `__sock_create(net, family, type, protocol, res, kern)` returns.
-#[fexit(function = "__sock_create")]
-pub(crate) fn query_fexit_create(ctx: FExitContext) -> i32 {
+#[inline(never)]
+fn query_fexit_create(ctx: FExitContext) -> i32 {
     const RETURN_VALUE: usize = 6;
     let ret: i32 = ctx.arg(RETURN_VALUE);
     let by_kernel: i32 = ctx.arg(5);

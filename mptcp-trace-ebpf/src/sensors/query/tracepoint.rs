@@ -27,17 +27,26 @@ use crate::{
     },
     maps::{LIFE_AT_RETURN, syscall},
     sensors::fallback::{life_returns, says_fallen},
+    turns::in_turns,
 };
 
+in_turns! {
+    query: #[btf_tracepoint(function = "sys_exit")]
+    query_tp_return(BtfTracePointContext), query_tp_return_2, query_tp_return_3
+}
 /// `sys_exit(struct pt_regs *regs, long ret)`: a system call returns.
-#[btf_tracepoint(function = "sys_exit")]
-pub(crate) fn query_tp_return(ctx: BtfTracePointContext) -> i32 {
+#[inline(never)]
+fn query_tp_return(ctx: BtfTracePointContext) -> i32 {
     system_call(&ctx)
 }
 
+in_turns! {
+    query: #[raw_tracepoint(tracepoint = "sys_exit")]
+    query_raw_return(RawTracePointContext), query_raw_return_2, query_raw_return_3
+}
 /// The same for kernels that do not describe their types: what it was called with is read by a helper.
-#[raw_tracepoint(tracepoint = "sys_exit")]
-pub(crate) fn query_raw_return(ctx: RawTracePointContext) -> i32 {
+#[inline(never)]
+fn query_raw_return(ctx: RawTracePointContext) -> i32 {
     system_call(&ctx)
 }
 
