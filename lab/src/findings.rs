@@ -703,8 +703,8 @@ fn agrees_without(of_others: &Counters, entry: &traced::Reconciled) -> bool {
     })
 }
 
-/// Of so many queries one may be skipped by the kernel: a trampoline does not run where it runs already, for a thread
-/// that was put aside in the middle of it. It is counted, and the cases prove that what they need was told.
+/// Of so many queries one may be skipped by the kernel: where as many threads were put aside in the middle of a probe as there
+/// are programs that take turns. It is counted, and the cases prove that what they need was told.
 const QUERIES_PER_MISSED_MIN: u64 = 50;
 /// So few skipped runs say nothing of how often it happens: where little is played, they are no failure.
 const MISSED_MAX: u64 = 3;

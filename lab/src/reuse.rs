@@ -171,7 +171,9 @@ fn make(args: &Args, connections: u32) -> anyhow::Result<(Made, Ground)> {
         })?;
         anyhow::Ok((maker, out))
     };
-    let makers: Vec<_> = (0..args.processes).map(start).collect::<anyhow::Result<_>>()?;
+    let makers: Vec<_> = (0..args.processes)
+        .map(start)
+        .collect::<anyhow::Result<_>>()?;
     let mut pids = BTreeSet::new();
     let mut fallen: Vec<Fallen> = Vec::new();
     for (mut maker, out) in makers {
@@ -341,14 +343,24 @@ fn told(rung: &str, made: &Made, lines: &[TracedLine]) -> Cell {
     for line in lines {
         match line {
             TracedLine::Query(query) if made.pids.contains(&query.pid) => questions += 1,
-            TracedLine::Verdict(verdict) if verdict.netns == made.netns => {
-                match verdict.doubt {
-                    Some(_) => in_doubt += 1,
-                    None => note("connections about which nobody asked"),
-                }
+            TracedLine::Verdict(verdict) if verdict.netns == made.netns => match verdict.doubt {
+                Some(_) => in_doubt += 1,
+                None => note("connections about which nobody asked"),
+            },
+            TracedLine::Existing(found) if found.netns == made.netns => {
+                note("older than the tracer");
             }
-            TracedLine::Existing(found) if found.netns == made.netns => note("older than the tracer"),
-            _ => {}
+            TracedLine::Start(_)
+            | TracedLine::Query(_)
+            | TracedLine::Fallback(_)
+            | TracedLine::Refused(_)
+            | TracedLine::Plain(_)
+            | TracedLine::Existing(_)
+            | TracedLine::Blackhole(_)
+            | TracedLine::Verdict(_)
+            | TracedLine::OptionRefused(_)
+            | TracedLine::SocketRefused(_)
+            | TracedLine::End(_) => {}
         }
     }
     let skipped: u64 = lines
@@ -366,14 +378,20 @@ fn told(rung: &str, made: &Made, lines: &[TracedLine]) -> Cell {
     if wrong.is_empty() {
         return ok("reuse-told", rung, &caller, &traced);
     }
-    let why: Vec<String> = wrong.into_iter().map(|(what, count)| format!("{count} {what}")).collect();
+    let why: Vec<String> = wrong
+        .into_iter()
+        .map(|(what, count)| format!("{count} {what}"))
+        .collect();
     mismatch("reuse-told", rung, &caller, &traced, why.join("; "))
 }
 
 fn is_ours(found: &Found, pids: &BTreeSet<u32>) -> bool {
     found.cause.as_deref() == Some(CAUSE)
         && found.side.as_deref() == Some("active")
-        && found.owner.as_ref().is_some_and(|owner| pids.contains(&owner.pid))
+        && found
+            .owner
+            .as_ref()
+            .is_some_and(|owner| pids.contains(&owner.pid))
 }
 
 #[cfg(test)]

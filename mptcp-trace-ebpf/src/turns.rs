@@ -18,7 +18,7 @@ use aya_ebpf::{
     programs::{BtfTracePointContext, FEntryContext, FExitContext, RawTracePointContext},
 };
 
-use crate::maps::{LAYOUT, RUNS, RUN_PAIRS_BITS, TURNS_AT_FUNCTIONS, TURNS_AT_TRACEPOINTS};
+use crate::maps::{LAYOUT, RUN_PAIRS_BITS, RUNS, TURNS_AT_FUNCTIONS, TURNS_AT_TRACEPOINTS};
 
 /// A place at which programs may take turns.
 pub(crate) trait Place: EbpfContext {

@@ -418,8 +418,8 @@ fn tracepoint(host: &HostSupport) -> Result<RungPlan, String> {
          connection"
             .to_owned(),
         LATENCY.to_owned(),
-        "where the kernel preempts tracepoints, a task that is interrupted in the middle of one hides the questions of \
-         others on its CPU meanwhile: such runs are counted (missed)"
+        "where the kernel preempts tracepoints, a run is missed if three tasks are interrupted in the middle of one on the same \
+         CPU: such runs are counted (missed)"
             .to_owned(),
     ];
     limits.extend(optional_limits(host));

@@ -24,8 +24,7 @@ use std::{
 
 use mptcp_trace::{
     host::{
-        PutAside,
-        Fact, HostSupport, Surroundings,
+        Fact, HostSupport, PutAside, Surroundings,
         btf::{self, BtfFacts},
         symbols::Symbols,
     },

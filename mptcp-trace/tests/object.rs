@@ -26,6 +26,7 @@ fn programs_of_the_plan() -> BTreeSet<String> {
         include_str!("../src/plan.rs"),
         include_str!("../src/plan/fallback.rs"),
         include_str!("../src/kernel/attach.rs"),
+        include_str!("../src/kernel/turns.rs"),
     ] {
         for word in source.split('"') {
             let prefixes = ["query_", "family_", "fallback_", "life_", "listed_"];

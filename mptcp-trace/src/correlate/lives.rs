@@ -18,6 +18,8 @@ pub(super) struct Fallen {
     pub(super) at: Duration,
     /// Why, if that is known.
     pub(super) cause: Option<Cow<'static, str>>,
+    /// It was told from what the kernel was going to decide, or found later: not when it happened.
+    pub(super) is_foretold: bool,
 }
 
 /// One connection.

@@ -21,8 +21,8 @@ use self::{
     order::Arriving,
 };
 use crate::model::{
-    ClosedBy, ConnectionEvent, ConnectionId, ConnectionKind, Counted, Facts, Finding, LastAsked,
-    Protocol, QueryEvent, SwitchedOff, TcpState, VerdictEvent,
+    ClosedBy, ConnectionEvent, ConnectionId, ConnectionKind, Counted, Facts, Finding, Known,
+    LastAsked, Protocol, QueryEvent, SwitchedOff, TcpState, VerdictEvent,
 };
 
 /// How far records may be out of order: each CPU stamps its own before it asks for room in the ring. Later ones count
@@ -311,6 +311,7 @@ impl Correlator {
             life.fallen = Some(Fallen {
                 at: connection.at,
                 cause: connection.cause.clone(),
+                is_foretold: connection.known != Known::Reported,
             });
         }
         self.close_both(before, oldest, connection.at, facts, ready);

@@ -44,6 +44,21 @@ pub(super) fn of_answer(query: &Query, life: Option<&Life>, facts: &Facts) -> Op
     }
 }
 
+/// A call takes microseconds, and longer only where its thread is put aside in the middle of it.
+const CALL_MAX: Duration = Duration::from_secs(10);
+
+/// True if the question was asked after the fallback.
+///
+/// Where only its end was seen, it was answered at some moment before that; and where a fallback is foretold (rung
+/// `tracepoint`, `mptcp_dss_corruption`), it comes a moment later than it is told. Between the two a thread may be put aside.
+fn is_surely_later(query: &Query, fallen: &Fallen) -> bool {
+    let (began, fell) = match query.latency {
+        Some(_) if !fallen.is_foretold => (query.asked_at, fallen.at),
+        Some(_) | None => (query.asked_at, fallen.at.saturating_add(CALL_MAX)),
+    };
+    fell <= began
+}
+
 fn told_mptcp(query: &Query, fallen: Option<&Fallen>) -> Judgement {
     let state = query.socket.state;
     if !query.api.sees_fallbacks() {
@@ -60,6 +75,12 @@ fn told_mptcp(query: &Query, fallen: Option<&Fallen>) -> Judgement {
             );
         }
     } else if let Some(fallen) = fallen {
+        if !is_surely_later(query, fallen) {
+            return bare(
+                Verdict::StillMptcp,
+                "told MPTCP, and it was: it fell back at about that moment",
+            );
+        }
         return about(
             Verdict::Contradicted,
             format!(
@@ -108,11 +129,15 @@ pub(super) fn of_life(life: &Life) -> Option<Judgement> {
             } else {
                 (Verdict::Stale, "while it still was MPTCP")
             };
+            let when = if fallen.at <= asked.at {
+                "at about that moment".to_owned()
+            } else {
+                format!("{} later", short(delay))
+            };
             Some(about(
                 verdict,
                 format!(
-                    "told MPTCP {then}; it fell back {} later: {}, and was not asked again",
-                    short(delay),
+                    "told MPTCP {then}; it fell back {when}: {}, and was not asked again",
                     named(fallen)
                 ),
                 fallen,

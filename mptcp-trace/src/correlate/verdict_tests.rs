@@ -56,7 +56,7 @@ fn make(deed: Deed, at_ms: u64, number: u64) -> Finding {
             Finding::Query(QueryEvent {
                 query: Query {
                     asked_at: Duration::from_millis(at_ms),
-                    latency: None,
+                    latency: Some(Duration::ZERO),
                     process: Process {
                         pid: 9,
                         tid: 9,
@@ -193,6 +193,33 @@ fn a_fallback_that_is_told_late_still_explains_the_answer() {
         verdicts(&told_of(events, Limits::STATED)),
         "unexplained still-mptcp [explained at exit]"
     );
+}
+
+/// Only who certainly asked afterwards was told something wrong: a thread may be put aside between its answer and the end of
+/// the call, and between what foretells a fallback and the fallback.
+#[test]
+fn a_contradiction_needs_a_question_that_was_asked_after_the_fallback() {
+    use Known::{Inferred, Reported};
+    for (latency_ms, known, asked_ms, want) in [
+        (Some(1), Reported, 1_001, "contradicted"),
+        (Some(1), Reported, 999, "still-mptcp [stale at exit]"),
+        (None, Reported, 1_001, "still-mptcp [stale at exit]"),
+        (Some(1), Inferred, 1_001, "still-mptcp [stale at exit]"),
+        (None, Inferred, 10_999, "still-mptcp [stale at exit]"),
+        (None, Reported, 11_000, "contradicted"),
+        (Some(1), Inferred, 11_000, "contradicted"),
+    ] {
+        let mut falls = make(Deed::Falls, 1_000, 1);
+        if let Finding::Connection(event) = &mut falls {
+            event.connection.known = known;
+        }
+        let mut asks = make(IS_MPTCP, asked_ms, 1);
+        if let Finding::Query(event) = &mut asks {
+            event.query.latency = latency_ms.map(Duration::from_millis);
+        }
+        let told = verdicts(&told_of(vec![falls, asks], Limits::STATED));
+        assert_eq!(told, want, "{latency_ms:?} {known:?} {asked_ms}");
+    }
 }
 
 #[test]

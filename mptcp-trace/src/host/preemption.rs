@@ -75,19 +75,53 @@ mod tests {
     fn the_model_in_use_decides_and_without_it_the_version_does() {
         let dynamic = "#1 SMP PREEMPT_DYNAMIC Debian 6.12.43-1 (2025-08-27)";
         for (release, version, model, expected) in [
-            ("6.1.0-50-cloud-amd64", "#1 SMP Debian 6.1.176-1", None, NOWHERE),
+            (
+                "6.1.0-50-cloud-amd64",
+                "#1 SMP Debian 6.1.176-1",
+                None,
+                NOWHERE,
+            ),
             ("6.12.43+deb13-amd64", dynamic, None, NOWHERE),
-            ("6.12.43+deb13-amd64", dynamic, Some("none (voluntary) full\n"), NOWHERE),
-            ("6.12.43+deb13-amd64", dynamic, Some("none voluntary (full)\n"), FUNCTIONS),
-            ("6.12.43+deb13-rt-amd64", "#1 SMP PREEMPT_RT Debian", None, FUNCTIONS),
+            (
+                "6.12.43+deb13-amd64",
+                dynamic,
+                Some("none (voluntary) full\n"),
+                NOWHERE,
+            ),
+            (
+                "6.12.43+deb13-amd64",
+                dynamic,
+                Some("none voluntary (full)\n"),
+                FUNCTIONS,
+            ),
+            (
+                "6.12.43+deb13-rt-amd64",
+                "#1 SMP PREEMPT_RT Debian",
+                None,
+                FUNCTIONS,
+            ),
             ("6.18.5", dynamic, None, FUNCTIONS),
             ("6.18.5", dynamic, Some("full (lazy)\n"), FUNCTIONS),
             ("7.3.4+deb13-cloud-amd64", dynamic, None, EVERYWHERE),
-            ("7.3.4+deb13-rt-amd64", "#1 SMP PREEMPT_RT Debian", None, EVERYWHERE),
-            ("7.3.4", dynamic, Some("(none) voluntary full lazy\n"), NOWHERE),
+            (
+                "7.3.4+deb13-rt-amd64",
+                "#1 SMP PREEMPT_RT Debian",
+                None,
+                EVERYWHERE,
+            ),
+            (
+                "7.3.4",
+                dynamic,
+                Some("(none) voluntary full lazy\n"),
+                NOWHERE,
+            ),
             ("unheard of", dynamic, None, EVERYWHERE),
         ] {
-            assert_eq!(decide(release, version, model), expected, "{release} {model:?}");
+            assert_eq!(
+                decide(release, version, model),
+                expected,
+                "{release} {model:?}"
+            );
         }
     }
 }
