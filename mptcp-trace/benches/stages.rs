@@ -35,7 +35,7 @@ fn records() -> (Facts, Vec<Vec<u8>>) {
             Frame::Record(bytes) if bytes.starts_with(&KIND_QUERY.to_ne_bytes()) => {
                 questions.push(bytes);
             }
-            Frame::Record(_) | Frame::Place(..) | Frame::Clock(_) => {}
+            Frame::Record(_) | Frame::Place(..) | Frame::Clock(_) | Frame::Missed(..) => {}
             Frame::End(_) | Frame::CutOff => break,
         }
     }

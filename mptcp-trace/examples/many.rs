@@ -60,6 +60,9 @@ fn main() -> io::Result<()> {
                     writer.record(&bytes)?;
                 }
                 Frame::Place(cgroup_id, path) => writer.place(cgroup_id, &path)?,
+                Frame::Missed(by, count) => {
+                    writer.missed(by + Duration::from_nanos(round * ROUND_NS), count)?;
+                }
                 Frame::Clock(now) => writer.clock(now + Duration::from_nanos(round * ROUND_NS))?,
                 Frame::End(_) | Frame::CutOff => break,
             }

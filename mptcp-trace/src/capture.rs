@@ -24,6 +24,7 @@ const FRAME_RECORD: u32 = 2;
 const FRAME_LOSSES: u32 = 3;
 const FRAME_PLACE: u32 = 4;
 const FRAME_CLOCK: u32 = 5;
+const FRAME_MISSED: u32 = 6;
 
 /// No frame is longer than this, bytes: a longer one means that the file is damaged.
 const FRAME_BYTES_MAX: u32 = 1 << 20;
@@ -86,6 +87,16 @@ impl<W: Write> Writer<W> {
         self.frame(FRAME_CLOCK, &ns(now).to_le_bytes())
     }
 
+    /// Adds that so many questions may have been kept from the probes by then, all in all.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file cannot be written.
+    pub fn missed(&mut self, by: Duration, count: u64) -> io::Result<()> {
+        let [by, count] = [ns(by), count].map(u64::to_le_bytes);
+        self.frame(FRAME_MISSED, &[by, count].concat())
+    }
+
     /// Hands what is buffered to the file.
     ///
     /// # Errors
@@ -135,6 +146,8 @@ pub enum Frame {
     Place(u64, String),
     /// What the clock said, on `CLOCK_BOOTTIME`.
     Clock(Duration),
+    /// Until then (`CLOCK_BOOTTIME`) so many questions may have been kept from the probes, all in all.
+    Missed(Duration, u64),
     /// The orderly end.
     End(LossReport),
     /// The file stops in the middle of things: cut off, or still being written.
@@ -242,6 +255,13 @@ impl<R: Read> Reader<R> {
                     .ok()
                     .context("a clock without a time: the file is damaged")?;
                 Ok(Frame::Clock(Duration::from_nanos(u64::from_le_bytes(now))))
+            }
+            Some((FRAME_MISSED, bytes)) => {
+                let what = "missed questions without a time or a number: the file is damaged";
+                let (by, count) = bytes.split_first_chunk::<8>().context(what)?;
+                let count = <[u8; 8]>::try_from(count).ok().context(what)?;
+                let by = Duration::from_nanos(u64::from_le_bytes(*by));
+                Ok(Frame::Missed(by, u64::from_le_bytes(count)))
             }
             Some((FRAME_LOSSES, bytes)) => {
                 let losses: LossesTwin = serde_json::from_slice(&bytes)
@@ -569,6 +589,7 @@ mod tests {
         writer.record(b"one").unwrap();
         writer.place(5, "/a.service").unwrap();
         writer.record(b"two").unwrap();
+        writer.missed(Duration::from_nanos(8), 9).unwrap();
         writer.finish(&losses()).unwrap();
         file
     }
@@ -583,6 +604,8 @@ mod tests {
             matches!(reader.next_frame().unwrap(), Frame::Place(5, path) if path == "/a.service")
         );
         assert!(matches!(reader.next_frame().unwrap(), Frame::Record(bytes) if bytes == b"two"));
+        let by = Duration::from_nanos(8);
+        assert!(matches!(reader.next_frame().unwrap(), Frame::Missed(at, 9) if at == by));
         assert!(matches!(reader.next_frame().unwrap(), Frame::End(end) if end == losses()));
     }
 
@@ -603,7 +626,7 @@ mod tests {
             loop {
                 match reader.next_frame().unwrap() {
                     Frame::Record(_) => records += 1,
-                    Frame::Place(..) | Frame::Clock(_) => {}
+                    Frame::Place(..) | Frame::Clock(_) | Frame::Missed(..) => {}
                     Frame::CutOff => break,
                     Frame::End(_) => panic!("{length} bytes of {} have an end", file.len()),
                 }

@@ -69,7 +69,7 @@ fn templates() -> (Facts, Vec<u8>, Vec<u8>) {
             Frame::Record(bytes) if bytes.starts_with(&KIND_QUERY.to_ne_bytes()) => {
                 question = Some(bytes);
             }
-            Frame::Record(_) | Frame::Place(..) | Frame::Clock(_) => {}
+            Frame::Record(_) | Frame::Place(..) | Frame::Clock(_) | Frame::Missed(..) => {}
             Frame::End(_) | Frame::CutOff => break,
         }
     }

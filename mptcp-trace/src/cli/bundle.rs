@@ -197,6 +197,7 @@ fn redact(parts: &mut Parts) -> anyhow::Result<()> {
                 .place(id, &redactor.cgroup(&path))
                 .with_context(what)?,
             Frame::Clock(now) => writer.clock(now).with_context(what)?,
+            Frame::Missed(by, count) => writer.missed(by, count).with_context(what)?,
             Frame::End(losses) => {
                 writer.finish(&losses).with_context(what)?;
                 break;
@@ -228,7 +229,7 @@ fn retell(parts: &mut Parts) -> anyhow::Result<()> {
         match reader.next_frame()? {
             Frame::Record(bytes) => found.take(&bytes, &facts, &mut places),
             Frame::Place(id, path) => places.tell(id, &path),
-            Frame::Clock(_) => {}
+            Frame::Clock(_) | Frame::Missed(..) => {}
             Frame::End(losses) => break Some(losses),
             Frame::CutOff => break None,
         }

@@ -85,6 +85,8 @@ pub struct Correlator {
     /// The last time that MPTCP was switched off, network namespace by network namespace.
     switched_off: BTreeMap<u32, SwitchedOff>,
     books: Books,
+    /// How many questions the kernel may have kept from the probes, and by when that was last seen to grow.
+    missed: Option<(Duration, u64)>,
     filtered: u64,
     acceptances: u64,
 }
@@ -109,6 +111,7 @@ impl Correlator {
             lives: Lives::new(limits.connections),
             switched_off: BTreeMap::new(),
             books: Books::default(),
+            missed: None,
             filtered: 0,
             acceptances: 0,
         }
@@ -135,6 +138,18 @@ impl Correlator {
     pub fn clock(&mut self, now: Duration, facts: &Facts, ready: &mut Vec<Finding>) {
         self.settle(now.saturating_sub(ORDER_WINDOW), facts, ready);
         self.waited_until(now.saturating_sub(CLOCK_SLACK), ready);
+    }
+
+    /// Until then the kernel may have kept `count` questions from the probes, all in all; false if that is no news. About
+    /// which connections is not known: what is concluded of those that lived then is in doubt.
+    ///
+    /// Has to be told before what happened until then is settled.
+    pub fn missed(&mut self, by: Duration, count: u64) -> bool {
+        let is_news = count > self.missed.map_or(0, |(_by, before)| before);
+        if is_news {
+            self.missed = Some((by, count));
+        }
+        is_news
     }
 
     /// True if something waits for the clock.
@@ -373,6 +388,12 @@ impl Correlator {
         let Some(judgement) = verdict::of_life(&life).filter(|_| life.admitted) else {
             return;
         };
+        let born_at = id.born_at;
+        let doubt = match self.missed {
+            _ if life.untold => Some(doubt(closed_by)),
+            Some((by, _count)) if by >= born_at => Some(MAY_BE_MISSED),
+            Some(_) | None => None,
+        };
         ready.push(Finding::Verdict(Box::new(VerdictEvent {
             judgement,
             id,
@@ -384,7 +405,7 @@ impl Correlator {
             socket: life.socket,
             asked: life.asked,
             questions: life.questions,
-            doubt: life.untold.then(|| doubt(closed_by).into()),
+            doubt: doubt.map(Into::into),
         })));
     }
 
@@ -452,6 +473,10 @@ impl Correlator {
         }
     }
 }
+
+/// Why a verdict may be wrong where the kernel did not run a probe.
+const MAY_BE_MISSED: &str =
+    "the kernel skipped runs of a probe since, perhaps for questions about this connection";
 
 /// Why a verdict may be wrong where questions are missing.
 fn doubt(closed_by: ClosedBy) -> &'static str {

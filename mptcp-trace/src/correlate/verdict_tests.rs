@@ -465,3 +465,33 @@ fn a_verdict_that_a_missing_question_can_have_spoiled_says_so() {
         assert_eq!(&doubts(untold_of_it, dies, untold), says);
     }
 }
+
+/// About which connection such a question was is not known: all that lived then are in doubt, and no later one is.
+#[test]
+fn a_verdict_is_in_doubt_if_the_kernel_may_have_skipped_a_question_while_it_lived() {
+    let facts = facts();
+    let is_in_doubt = |missed: &[(u64, u64)]| {
+        let mut correlator = Correlator::default();
+        let mut ready = Vec::new();
+        for (by_ns, count) in missed {
+            correlator.missed(Duration::from_nanos(*by_ns), *count);
+        }
+        // Born at 1 ns.
+        for deed in [make(Deed::Falls, 2, 1), make(Deed::Dies, 3, 1)] {
+            correlator.take(deed, &facts, &mut ready);
+        }
+        correlator.finish(0, &facts, &mut ready);
+        let verdict = ready.iter().find_map(|finding| match finding {
+            Finding::Verdict(event) => Some(event),
+            Finding::Query(_) | Finding::Connection(_) | Finding::Refusal(_) => None,
+        });
+        verdict.unwrap().doubt.as_deref() == Some(MAY_BE_MISSED)
+    };
+    assert!(!is_in_doubt(&[]));
+    assert!(!is_in_doubt(&[(2_000_000, 0)]));
+    assert!(!is_in_doubt(&[(0, 5)]));
+    assert!(is_in_doubt(&[(2_000_000, 1)]));
+    // Only what grows is news.
+    assert!(!is_in_doubt(&[(0, 5), (2_000_000, 5)]));
+    assert!(is_in_doubt(&[(0, 5), (2_000_000, 6)]));
+}

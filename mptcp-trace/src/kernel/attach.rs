@@ -1,6 +1,6 @@
 //! Carries out one rung of the plan: programs verified, attached, and taken down again.
 
-use std::{collections::BTreeMap, fmt, io::Read as _, thread};
+use std::{collections::BTreeMap, fmt, io::Read as _, os::fd::AsFd as _, thread};
 
 use anyhow::Context as _;
 use aya::{
@@ -101,12 +101,16 @@ struct Misses {
 
 impl Misses {
     fn add(&mut self, program: &str, missed: u64) {
-        if program.starts_with("query_") || program.starts_with("family_") {
+        if is_of_query(program) || program.starts_with("family_") {
             self.query += missed;
         } else {
             self.fallback += missed;
         }
     }
+}
+
+fn is_of_query(program: &str) -> bool {
+    program.starts_with("query_")
 }
 
 /// Slots of the map `CALIBRATED`.
@@ -401,6 +405,26 @@ impl Tracer {
             query: counters::taken(&self.ebpf, counters::OF_QUERY)?,
             fallback: counters::taken(&self.ebpf, counters::OF_FALLBACK)?,
         })
+    }
+
+    /// How many questions the kernel may have kept from the probes so far, but for what only the links of breakpoints tell
+    /// (`nmissed`): cheap enough to be asked with every few records.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the counters cannot be read.
+    pub fn missed_queries(&self) -> anyhow::Result<u64> {
+        let of_query = self.attached().filter(|name| is_of_query(name));
+        let missed: u64 = of_query
+            .filter(|name| !turns::is_other(name))
+            .filter_map(|name| self.ebpf.program(name)?.fd().ok())
+            .map(|program| counters::recursion_misses(program.as_fd()).unwrap_or(0))
+            .sum();
+        if missed == 0 {
+            return Ok(0);
+        }
+        let taken = counters::taken(&self.ebpf, counters::OF_QUERY)?;
+        Ok(missed.saturating_sub(taken - self.taken_before.query))
     }
 
     fn pids(&mut self) -> anyhow::Result<HashMap<&mut aya::maps::MapData, u32, u8>> {

@@ -89,14 +89,15 @@ pub(super) fn misses(program: &Program) -> anyhow::Result<u64> {
     } else {
         0
     };
-    Ok(recursion_misses(program)? + skipped_calls)
+    let program = program.fd().context("the program is not loaded")?;
+    Ok(recursion_misses(program.as_fd())? + skipped_calls)
 }
 
-fn recursion_misses(program: &Program) -> anyhow::Result<u64> {
-    let fd = program.fd().context("the program is not loaded")?;
+/// How often the kernel skipped a program because one was running on that CPU already.
+pub(super) fn recursion_misses(program: BorrowedFd<'_>) -> anyhow::Result<u64> {
     // SAFETY: an all-zero bpf_prog_info is valid: integers and integers that hold addresses.
     let mut info: bpf_prog_info = unsafe { std::mem::zeroed() };
-    info_of(fd.as_fd(), &mut info).context("cannot ask about a BPF program")?;
+    info_of(program, &mut info).context("cannot ask about a BPF program")?;
     Ok(info.recursion_misses)
 }
 

@@ -40,6 +40,17 @@ impl RecordRing {
         Ok(Self { ring })
     }
 
+    /// Waits for records, and takes none.
+    ///
+    /// # Errors
+    ///
+    /// Failures of the event loop.
+    pub async fn readable(&mut self) -> io::Result<()> {
+        // Not cleared: whoever takes the records sees it again.
+        let _guard = self.ring.readable_mut().await?;
+        Ok(())
+    }
+
     /// Waits for records and hands at most a turn's worth of them to `each`; true if none are left.
     ///
     /// # Errors

@@ -33,7 +33,7 @@ use crate::{
         privileges::Later,
         system::{hangup_is_ignored, return_free_memory},
     },
-    kernel::{LogRing, RecordRing},
+    kernel::{LogRing, RecordRing, Tracer},
     model::LossReport,
     observe::State,
     sink::escape,
@@ -177,7 +177,7 @@ pub async fn run<W: Write>(
             ..
         } = session;
         tokio::select! {
-            turn = turn(records, stages) => turn?,
+            turn = turn(tracer, records, stages) => turn?,
             logged = log_turn(log.as_mut()) => logged?,
             () = &mut deadline => break None,
             ended = ended(&until.processes) => {
@@ -195,6 +195,7 @@ pub async fn run<W: Write>(
             }
             code = command_end(command.as_mut()) => break Some(code.map_err(Stop::Failed)?),
             _tick = clock.tick(), if stages.waits() => {
+                note_missed(tracer, stages)?;
                 stages.clock(boottime())?;
                 stages.flush()?;
                 if !stages.waits() && Instant::now() >= next_tidy {
@@ -279,13 +280,26 @@ pub fn prefixed(text: &str) -> String {
 /// The kernel wakes us for a record that finds the ring empty, and only for that one. Without the pause a
 /// busy program would pay for a wake-up with each of its questions; with it, the first line of a burst is
 /// printed at once and the others a moment later, together.
-async fn turn<W: Write>(records: &mut RecordRing, stages: &mut Stages<W>) -> Result<(), Stop> {
+async fn turn<W: Write>(
+    tracer: &Tracer,
+    records: &mut RecordRing,
+    stages: &mut Stages<W>,
+) -> Result<(), Stop> {
+    records.readable().await?;
+    note_missed(tracer, stages)?;
     let drained = records.next_turn(|bytes| stages.take(bytes)).await?;
     stages.flush()?;
     if drained {
         tokio::time::sleep(PAUSE).await;
     }
     Ok(())
+}
+
+/// Asks how many questions the kernel may have kept from the probes, before it is concluded that nobody asked: what is
+/// concluded is older than this moment (`ORDER_WINDOW`).
+fn note_missed<W: Write>(tracer: &Tracer, stages: &mut Stages<W>) -> Result<(), Stop> {
+    let count = tracer.missed_queries().map_err(Stop::Failed)?;
+    stages.missed(boottime(), count)
 }
 
 async fn log_turn(log: Option<&mut LogRing>) -> std::io::Result<()> {

@@ -230,6 +230,24 @@ impl<W: Write> Stages<W> {
         self.print_ready()
     }
 
+    /// Until then, on `CLOCK_BOOTTIME`, the kernel may have kept `count` questions from the probes, all in all.
+    ///
+    /// # Errors
+    ///
+    /// [`Stop`] if the capture cannot be written.
+    pub fn missed(&mut self, by: Duration, count: u64) -> Result<(), Stop> {
+        if !self.correlator.missed(by, count) {
+            return Ok(());
+        }
+        match &mut self.capture {
+            Some(capture) => {
+                let kept = capture.missed(by, count);
+                self.captured(kept)
+            }
+            None => Ok(()),
+        }
+    }
+
     /// True if something waits for the clock.
     #[must_use]
     pub fn waits(&self) -> bool {
@@ -619,7 +637,7 @@ mod tests {
         let losses = loop {
             match reader.next_frame().unwrap() {
                 Frame::Record(bytes) => stages.take(&bytes).unwrap(),
-                Frame::Place(..) | Frame::Clock(_) => {}
+                Frame::Place(..) | Frame::Clock(_) | Frame::Missed(..) => {}
                 Frame::End(losses) => break losses,
                 Frame::CutOff => panic!("cut off"),
             }
