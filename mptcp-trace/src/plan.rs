@@ -187,6 +187,10 @@ impl std::error::Error for Refusal {}
 /// What to tell a process that may not trace.
 #[must_use]
 pub fn unprivileged(why: &str) -> String {
+    // No privilege helps there.
+    if why.contains("lockdown=") {
+        return why.to_owned();
+    }
     format!(
         "not enough privileges to load BPF programs: {why}; {}",
         how_to_give()

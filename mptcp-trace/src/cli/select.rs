@@ -24,7 +24,8 @@ pub(super) fn watch(pid: u32) -> anyhow::Result<Watched> {
     let gone = || format!("no process {pid}: it has ended, or never was (ps -p {pid})");
     let status = match fs::read_to_string(format!("/proc/{pid}/status")) {
         Ok(status) => status,
-        Err(why) if why.kind() == ErrorKind::NotFound => bail!(gone()),
+        // Gone, or hidden (/proc mounted with hidepid=2): the next call knows.
+        Err(why) if why.kind() == ErrorKind::NotFound => String::new(),
         Err(why) => return Err(why).with_context(|| format!("cannot look at process {pid}")),
     };
     let tgid = status
@@ -43,6 +44,11 @@ pub(super) fn watch(pid: u32) -> anyhow::Result<Watched> {
     let pidfd = match pidfd_open(raw, PidfdFlags::empty()) {
         Ok(pidfd) => pidfd,
         Err(rustix::io::Errno::SRCH) => bail!(gone()),
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => {
+            bail!(
+                "{pid} is a thread, and /proc does not say of which process: use the process's own number"
+            )
+        }
         Err(why) => return Err(why).with_context(|| format!("cannot watch process {pid}")),
     };
     let pidfd = readable(pidfd).with_context(|| format!("cannot watch process {pid}"))?;
@@ -138,13 +144,33 @@ pub(super) fn netns(what: &str) -> anyhow::Result<u32> {
     })?;
     // A network namespace is no ordinary file: its inode number is only unique on its own filesystem.
     let nsfs = fs::metadata("/proc/self/ns/net").context("cannot look at our own namespace")?;
+    // All other kinds of namespaces live there too.
+    let kind = kind_of_namespace(&path);
     ensure!(
-        found.dev() == nsfs.dev(),
+        found.dev() == nsfs.dev() && kind.is_none_or(|kind| kind.starts_with("net:[")),
         "{} is not a network namespace",
         path.display()
     );
     u32::try_from(found.ino())
         .with_context(|| format!("{} is not a network namespace", path.display()))
+}
+
+/// What the kernel calls a namespace (`net:[4026531840]`): a link in /proc leads there; of what is mounted elsewhere, as
+/// `ip netns` does, the table of mounts says it. None if neither does.
+fn kind_of_namespace(path: &Path) -> Option<String> {
+    if let Ok(name) = fs::read_link(path)
+        && path.starts_with("/proc")
+    {
+        return Some(name.to_string_lossy().into_owned());
+    }
+    let path = fs::canonicalize(path).ok()?;
+    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    // The last one lies on top of the others.
+    let mount = mounts.lines().rfind(|line| {
+        let point = line.split(' ').nth(4);
+        point.is_some_and(|point| Path::new(point) == path)
+    })?;
+    mount.split(' ').nth(3).map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -159,11 +185,19 @@ mod tests {
         assert!(comm("").is_err());
     }
 
+    #[tokio::test]
+    async fn a_process_is_watched_and_what_is_none_is_not() {
+        assert!(watch(std::process::id()).is_ok());
+        let why = watch(u32::MAX / 4).unwrap_err().to_string();
+        assert!(why.contains("it has ended, or never was"), "{why}");
+    }
+
     #[test]
     fn a_namespace_is_found_by_path_and_number_and_nothing_else_is_one() {
         let ours = netns("/proc/self/ns/net").unwrap();
         assert_eq!(netns(&ours.to_string()).unwrap(), ours);
         assert!(netns("/etc/passwd").is_err());
+        assert!(netns("/proc/self/ns/pid").is_err());
         assert!(netns("no-such-namespace").is_err());
     }
 }

@@ -86,6 +86,10 @@ impl Reach {
         for name in fs::read_dir(NAMES).into_iter().flatten().flatten() {
             let path = name.path();
             if named.len() >= NAMED_MAX {
+                log::warn!(
+                    "there are more than {NAMED_MAX} named network namespaces: where no process is, the counters of the others are \
+                     not read, and the account says that they could not be"
+                );
                 break;
             }
             if let Some(netns) = inode(&path)

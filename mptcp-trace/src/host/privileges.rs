@@ -11,7 +11,9 @@ use rustix::thread::{CapabilitySet, capabilities};
 
 use super::Fact;
 
-/// Where the kernel says which capability is the last that it knows.
+/// Where the kernel says what it lets nobody do.
+const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
+/// Where it says which capability is the last that it knows.
 const LAST_CAP: &str = "/proc/sys/kernel/cap_last_cap";
 /// The number of `CAP_BPF`: kernels that know fewer have `CAP_SYS_ADMIN` for that.
 const BPF_NUMBER: u32 = 39;
@@ -135,6 +137,12 @@ fn counts_as(held: CapabilitySet) -> CapabilitySet {
 /// `CAP_SYS_ADMIN` that holds both.
 #[must_use]
 pub fn may_trace() -> Fact {
+    if let Some(why) = fs::read_to_string(LOCKDOWN)
+        .ok()
+        .and_then(|modes| locked_down(&modes))
+    {
+        return Fact::No(why);
+    }
     let held = match capabilities(None) {
         Ok(sets) => sets.effective,
         Err(why) => {
@@ -147,6 +155,17 @@ pub fn may_trace() -> Fact {
         .ok()
         .and_then(|text| text.trim().parse().ok());
     judge(held, last, is_of_the_host())
+}
+
+/// Why no BPF program may read kernel memory, whatever capabilities its loader has; none if it may. `modes` are those of
+/// the kernel, the one in use in brackets.
+fn locked_down(modes: &str) -> Option<String> {
+    modes.contains("[confidentiality]").then(|| {
+        format!(
+            "the kernel is locked down (lockdown=confidentiality, {LOCKDOWN}), so that no BPF program may read its memory, \
+             whatever capabilities it has: boot with lockdown=integrity or without"
+        )
+    })
 }
 
 /// `last`: the last capability that the kernel knows, if it tells. `of_the_host`: we are in the initial user namespace.
@@ -301,6 +320,18 @@ mod tests {
             "--ambient-caps +bpf,+perfmon",
         ] {
             assert!(how.contains(words), "{how}");
+        }
+    }
+
+    #[test]
+    fn a_kernel_that_is_locked_down_says_so() {
+        for (modes, is_locked) in [
+            ("none integrity [confidentiality]\n", true),
+            ("none [integrity] confidentiality\n", false),
+            ("[none] integrity confidentiality\n", false),
+            ("", false),
+        ] {
+            assert_eq!(locked_down(modes).is_some(), is_locked, "{modes}");
         }
     }
 

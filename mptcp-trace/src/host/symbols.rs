@@ -130,7 +130,9 @@ fn among(mut table: impl BufRead) -> io::Result<Symbols> {
     let mut pernet_id_at = None;
     // A hundred thousand lines: one buffer for all of them.
     let mut line = Vec::new();
+    let mut is_empty = true;
     while table.read_until(b'\n', &mut line)? > 0 {
+        is_empty = false;
         if let Some((address, kind, name)) = symbol(&line) {
             if name == PERNET_ID.as_bytes() {
                 // All addresses are 0 for whoever may not know them.
@@ -144,6 +146,10 @@ fn among(mut table: impl BufRead) -> io::Result<Symbols> {
             }
         }
         line.clear();
+    }
+    // It says nothing then, least of all that there is no MPTCP: /proc may be covered, as in some containers.
+    if is_empty {
+        return Err(io::Error::other("it is empty"));
     }
     Ok(Symbols {
         pernet_id_at,
@@ -203,6 +209,11 @@ mod tests {
         }
         let hidden = among(&b"0000000000000000 d mptcp_pernet_id\n"[..]).unwrap();
         assert_eq!(hidden.pernet_id_at, None);
+    }
+
+    #[test]
+    fn an_empty_table_is_none() {
+        assert!(among(&b""[..]).is_err());
     }
 
     #[test]
