@@ -29,6 +29,9 @@ const FOLDER: &str = "mptcp-trace-bundle";
 /// Name of the capture in it.
 pub const CAPTURE: &str = "capture.mpt";
 
+/// Behind the end of a capture no more is read, bytes.
+const LEFT_BYTES_MAX: u64 = 1 << 20;
+
 /// Where a bundle goes.
 #[derive(Debug)]
 pub enum Destination {
@@ -222,8 +225,9 @@ pub fn with_capture<T>(
             .is_ok_and(|path| path.file_name().is_some_and(|name| name == CAPTURE));
         if is_capture {
             let played = play(&mut entry);
-            // Whatever is left is read, so that damage behind the end is noticed.
-            io::copy(&mut entry, &mut io::sink()).context("the bundle is damaged")?;
+            // What is left is read, so that damage behind the end is noticed; but it may be any number of bytes.
+            io::copy(&mut entry.take(LEFT_BYTES_MAX), &mut io::sink())
+                .context("the bundle is damaged")?;
             return Ok(played);
         }
     }

@@ -279,6 +279,15 @@ impl<R: Read> Reader<R> {
         }
     }
 
+    /// True if there is something behind what was read.
+    ///
+    /// # Errors
+    ///
+    /// Fails on reading errors.
+    pub fn has_more(&mut self) -> io::Result<bool> {
+        Ok(read_up_to(&mut self.input, &mut [0])? > 0)
+    }
+
     /// One frame, or nothing if the file ends before it is complete.
     fn frame(&mut self) -> anyhow::Result<Option<(u32, Vec<u8>)>> {
         let mut head = [0; 8];

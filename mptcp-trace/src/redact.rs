@@ -9,8 +9,8 @@ use std::{
 };
 
 use mptcp_trace_common::record::{
-    ConnRecord, KIND_ACCEPTED, KIND_BLACKHOLE, KIND_CLOSED, KIND_EXISTING, KIND_FALLBACK,
-    KIND_OPTION_REFUSED, KIND_QUERY, KIND_SOCKET_REFUSED, KIND_TCP_CHILD, Owner,
+    CONN_UNACCEPTED, ConnRecord, KIND_ACCEPTED, KIND_BLACKHOLE, KIND_CLOSED, KIND_EXISTING,
+    KIND_FALLBACK, KIND_OPTION_REFUSED, KIND_QUERY, KIND_SOCKET_REFUSED, KIND_TCP_CHILD, Owner,
     QUERY_RECORD_BYTES_V1, QueryRecord,
 };
 
@@ -27,6 +27,35 @@ const V6_FIRST: u128 = 0x2001_0db8 << 96;
 /// A record of a kind that this program does not know how to redact.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Unknown;
+
+/// Takes out of a record about a connection of somebody else whatever tells whose it is: processes, their control group, and
+/// addresses. What the account and verdicts need stays: identity, times, cause, namespace, state. Of one that nobody has
+/// accepted yet the addresses stay too, since whoever accepts it may be wanted.
+///
+/// # Errors
+///
+/// [`Unknown`] if it is no such record.
+pub fn forget(bytes: &mut [u8]) -> Result<(), Unknown> {
+    if bytes.len() != size_of::<ConnRecord>() {
+        return Err(Unknown);
+    }
+    let mut clear = |at: usize, length: usize| bytes[at..at + length].fill(0);
+    clear(offset_of!(ConnRecord, owner), size_of::<Owner>());
+    clear(offset_of!(ConnRecord, current_tgid), 4);
+    clear(offset_of!(ConnRecord, current_tid), 4);
+    clear(offset_of!(ConnRecord, current_comm), COMM_BYTES);
+    let mut state = [0; 4];
+    let at = offset_of!(ConnRecord, conn_state);
+    state.copy_from_slice(&bytes[at..at + 4]);
+    if u32::from_ne_bytes(state) & CONN_UNACCEPTED == 0 {
+        let mut clear = |at: usize, length: usize| bytes[at..at + length].fill(0);
+        clear(offset_of!(ConnRecord, local_addr), ADDR_BYTES);
+        clear(offset_of!(ConnRecord, remote_addr), ADDR_BYTES);
+        clear(offset_of!(ConnRecord, local_port), 2);
+        clear(offset_of!(ConnRecord, remote_port_be), 2);
+    }
+    Ok(())
+}
 
 /// Pseudonyms so far.
 #[derive(Debug, Default)]

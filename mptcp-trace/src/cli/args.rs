@@ -104,7 +104,7 @@ pub struct LiveArgs {
     /// Print JSON lines (docs/output.md) instead of text
     #[arg(long)]
     pub json: bool,
-    /// Print findings to FILE instead of stdout
+    /// Append findings to FILE, which only its owner may read if it is new, instead of printing them to stdout
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Also keep the raw records in FILE, for `mptcp-trace replay`

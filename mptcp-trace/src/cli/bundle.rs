@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     ffi::OsString,
+    fs::File,
     io::{self, BufReader, BufWriter},
     path::Path,
 };
@@ -19,6 +20,7 @@ use super::{
 use crate::{
     bundle::{self, CAPTURE, Destination, Parts},
     capture::{Frame, Reader, Writer, losses_json},
+    decode::decode,
     enrich::Places,
     host::{Fact, netstat, privileges, system::mptcp_sysctls},
     pipeline::{Inventory, Stages, Stop, View, play},
@@ -100,10 +102,59 @@ fn wrote(args: &BundleArgs, parts: &Parts) -> String {
 /// A capture of before instead of a trace of now.
 fn take_over(capture: &Path, parts: &mut Parts) -> Result<(), Exit> {
     replay::with_capture(capture, |input| {
-        let file = parts.make(CAPTURE)?;
-        io::copy(input, file).with_context(|| format!("cannot read {}", capture.display()))?;
-        Ok(())
+        let what = || format!("cannot pack {}", capture.display());
+        let file = parts.make(CAPTURE)?.try_clone().with_context(what)?;
+        Ok(take_over_frames(input, file).with_context(what)?)
     })
+}
+
+/// No larger capture is packed, bytes: a few bytes of a bundle may unpack to any number.
+const CAPTURE_BYTES_MAX: u64 = 128 << 20;
+/// No more sockets are listed of those that were there when tracing began: each is kept in memory until its last answer is
+/// known.
+const LISTED_MAX: usize = 65_536;
+
+/// Copies a capture as far as it makes sense, frame by frame; what makes none ends it.
+fn take_over_frames(input: &mut dyn io::Read, out: File) -> anyhow::Result<()> {
+    let (mut reader, facts) = Reader::open(BufReader::new(input))?;
+    let mut writer = Writer::new(BufWriter::new(out), &facts)?;
+    let (mut records, mut bytes) = (0_u64, 0_u64);
+    loop {
+        match reader.next_frame()? {
+            Frame::Record(record) => {
+                records += 1;
+                bytes += record.len() as u64;
+                if let Err(why) = decode(&record, &facts) {
+                    anyhow::bail!(
+                        "record {records} cannot be understood, it is damaged or of a newer version: {why}"
+                    );
+                }
+                writer.record(&record)?;
+            }
+            Frame::Place(id, path) => {
+                bytes += path.len() as u64;
+                writer.place(id, &path)?;
+            }
+            Frame::Clock(now) => {
+                bytes += size_of::<u64>() as u64;
+                writer.clock(now)?;
+            }
+            Frame::End(losses) => {
+                writer.finish(&losses)?;
+                anyhow::ensure!(
+                    !reader.has_more()?,
+                    "there is something behind its end: it is damaged"
+                );
+                return Ok(());
+            }
+            Frame::CutOff => return Ok(writer.flush()?),
+        }
+        anyhow::ensure!(
+            bytes <= CAPTURE_BYTES_MAX,
+            "it has more than {} MB: trace for a shorter time, or only what matters (--pid, --comm, --netns)",
+            CAPTURE_BYTES_MAX >> 20
+        );
+    }
 }
 
 /// Traces, and notes down what there is before and after; the exit of the trace, or why there is nothing to be packed.
@@ -224,7 +275,7 @@ fn retell(parts: &mut Parts) -> anyhow::Result<()> {
     };
     let (mut reader, facts) = open(parts)?;
     let mut places = Places::told();
-    let mut found = Inventory::default();
+    let mut found = Inventory::bounded(LISTED_MAX);
     let losses = loop {
         match reader.next_frame()? {
             Frame::Record(bytes) => found.take(&bytes, &facts, &mut places),
@@ -234,6 +285,12 @@ fn retell(parts: &mut Parts) -> anyhow::Result<()> {
             Frame::CutOff => break None,
         }
     };
+    if found.beyond() > 0 {
+        eprintln!(
+            "mptcp-trace: list.jsonl has the first {LISTED_MAX} sockets; {} more are left out",
+            found.beyond()
+        );
+    }
     let mut lines = Vec::new();
     Format::Json.start(&facts, Source::Replay, &mut lines);
     let printed = found.print(&Wanted::default(), &places, Format::Json, &mut lines);

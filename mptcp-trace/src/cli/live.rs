@@ -2,7 +2,7 @@
 
 use std::{
     convert::Infallible,
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{self, BufWriter, IsTerminal as _, Write},
     path::Path,
 };
@@ -12,7 +12,9 @@ use anyhow::Context as _;
 use super::{
     CANNOT_ANSWER, DONE, Exit, FAILED, FOUND, UNPROVEN, USAGE,
     args::{AttachArgs, LiveArgs, WhoseArgs},
-    doctor, select, wants_colour,
+    doctor,
+    files::{self, How},
+    select, wants_colour,
 };
 use crate::{
     capture,
@@ -79,6 +81,7 @@ async fn trace(args: LiveArgs, verbose: u8) -> Result<u8, Exit> {
     let signals = Signals::take().context("cannot take signals")?;
     say(&plan, &session, args.command.is_empty());
 
+    refuse_same_file(&args)?;
     let (format, out) = output(&args)?;
     // Whose findings they are was decided in the kernel.
     let view = View {
@@ -101,8 +104,7 @@ async fn trace(args: LiveArgs, verbose: u8) -> Result<u8, Exit> {
     // A command has the privileges that its user has; what is opened is open; the rest we have no need of.
     let held = hold_command(&args, &mut session)?;
     if let Some(path) = &args.ready_file {
-        fs::write(path, format!("{}\n", std::process::id()))
-            .with_context(|| format!("cannot write --ready-file {}", path.display()))?;
+        write_ready_file(path)?;
     }
     session.give_up_privileges(Later {
         signals_a_command: held.is_some(),
@@ -117,6 +119,7 @@ async fn trace(args: LiveArgs, verbose: u8) -> Result<u8, Exit> {
         asks: None,
         survives_hangup: false,
         signals: Some(signals),
+        watches_stdout: args.output.is_none(),
     };
     let ended = match begun {
         Ok(()) => match start_command(held)? {
@@ -194,12 +197,11 @@ fn output(args: &LiveArgs) -> anyhow::Result<(Format, Box<dyn Write>)> {
         }
     };
     let out: Box<dyn Write> = match &args.output {
-        Some(path) => Box::new(
-            File::create(path).with_context(|| format!("cannot write to {}", path.display()))?,
-        ),
+        Some(path) => Box::new(files::open(path, How::Append)?),
         // Lines are gathered and flushed by the pipeline; a second buffer would only delay them.
         None => {
-            let stdout = rustix::io::dup(rustix::stdio::stdout()).context("stdout is closed")?;
+            let stdout = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)
+                .context("stdout is closed")?;
             // What is no pipe has no such size, and a pipe works with any.
             if let Err(why) = rustix::pipe::fcntl_setpipe_size(&stdout, PIPE_BYTES) {
                 log::debug!("stdout keeps the room it has: {why}");
@@ -214,17 +216,59 @@ fn output(args: &LiveArgs) -> anyhow::Result<(Format, Box<dyn Write>)> {
 /// reader that is late by a millisecond would hold up the ring.
 const PIPE_BYTES: usize = 1 << 20;
 
+/// Says in a file that tracing is live.
+pub(super) fn write_ready_file(path: &Path) -> anyhow::Result<()> {
+    let write = || -> anyhow::Result<()> {
+        let mut file = files::open(path, How::Anew)?;
+        files::empty(&file)?;
+        Ok(file.write_all(format!("{}\n", std::process::id()).as_bytes())?)
+    };
+    write().with_context(|| format!("cannot write --ready-file {}", path.display()))
+}
+
+/// One file cannot be two, by whatever names it goes: what is written to the one would destroy the other.
+fn refuse_same_file(args: &LiveArgs) -> Result<(), Exit> {
+    let mut open: Vec<(&str, File)> = Vec::new();
+    if args.output.is_none() {
+        let stdout = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3);
+        open.extend(stdout.ok().map(|it| ("stdout", File::from(it))));
+    }
+    let named = [
+        ("--output", &args.output),
+        ("--capture", &args.capture),
+        ("--ready-file", &args.ready_file),
+    ];
+    for (option, path) in named {
+        let Some(path) = path else {
+            continue;
+        };
+        // What is no file (a pipe, a device) is opened once, where it is written to.
+        if fs::metadata(path).is_ok_and(|it| !it.is_file()) {
+            continue;
+        }
+        let what = || match option {
+            "--capture" => "cannot write the capture".to_owned(),
+            _ => format!("cannot write {option}"),
+        };
+        let file = files::open(path, How::Anew).with_context(what)?;
+        for (other, known) in &open {
+            if files::are_same(known, &file)? {
+                let why = format!("{other} and {option} are the same file, {}", path.display());
+                return Err(Exit::Because(USAGE, why));
+            }
+        }
+        open.push((option, file));
+    }
+    Ok(())
+}
+
 fn begin_capture(
     path: &Path,
     session: &Session,
 ) -> anyhow::Result<capture::Writer<BufWriter<File>>> {
     let what = || format!("cannot write the capture {}", path.display());
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(path)
-        .with_context(what)?;
+    let file = files::open(path, How::Anew).with_context(what)?;
+    files::empty(&file).with_context(what)?;
     capture::Writer::new(BufWriter::new(file), &session.facts).with_context(what)
 }
 

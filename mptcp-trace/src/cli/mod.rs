@@ -5,6 +5,7 @@ mod bundle;
 mod demo;
 mod doctor;
 mod explain;
+mod files;
 mod list;
 mod live;
 mod replay;

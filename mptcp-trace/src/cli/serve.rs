@@ -24,7 +24,7 @@ use super::{
     Exit, USAGE,
     args::{LabelBy, ServeArgs},
     doctor,
-    live::{conclude, decide, refused, say},
+    live::{conclude, decide, refused, say, write_ready_file},
 };
 use crate::{
     correlate::Limits,
@@ -175,8 +175,7 @@ fn is_live(args: &ServeArgs, address: std::net::SocketAddr) -> anyhow::Result<()
         );
     }
     if let Some(path) = &args.ready_file {
-        fs::write(path, format!("{}\n", std::process::id()))
-            .with_context(|| format!("cannot write --ready-file {}", path.display()))?;
+        write_ready_file(path)?;
     }
     notify(&[NotifyState::Ready]);
     Ok(())

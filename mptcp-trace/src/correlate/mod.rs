@@ -191,6 +191,11 @@ impl Correlator {
         self.lives.evicted()
     }
 
+    /// True if somebody whom the filter wants has asked about this connection, or held it.
+    pub fn is_wanted(&mut self, id: ConnectionId) -> bool {
+        self.lives.get(id).is_some_and(|life| life.admitted)
+    }
+
     /// Connections that are remembered.
     #[must_use]
     pub fn remembered(&self) -> usize {

@@ -74,6 +74,14 @@ impl Held {
             // death is seen as the end of the pipe.
             let released = unsafe {
                 libc::close(parents_end);
+                // Ambient capabilities were given for tracing (or there are none, or the kernel knows none of them).
+                libc::prctl(
+                    libc::PR_CAP_AMBIENT,
+                    libc::PR_CAP_AMBIENT_CLEAR_ALL,
+                    0,
+                    0,
+                    0,
+                );
                 libc::write(ready_fd, pid.as_ptr().cast(), pid.len()) == pid.len().cast_signed()
                     && libc::read(go_fd, byte.as_mut_ptr().cast(), 1) == 1
             };

@@ -12,14 +12,38 @@ use crate::{
 };
 
 /// Sockets that were there.
-#[derive(Default)]
 pub struct Inventory {
+    limit: usize,
+    beyond: u64,
     found: Vec<Finding>,
     /// The last answer about each of them, if there was one.
     asked: HashMap<ConnectionId, Option<LastAsked>>,
 }
 
+impl Default for Inventory {
+    fn default() -> Self {
+        Self::bounded(usize::MAX)
+    }
+}
+
 impl Inventory {
+    /// Empty; at most so many sockets are kept, the others are counted.
+    #[must_use]
+    pub fn bounded(limit: usize) -> Self {
+        Self {
+            limit,
+            beyond: 0,
+            found: Vec::new(),
+            asked: HashMap::new(),
+        }
+    }
+
+    /// How many there were beyond the limit.
+    #[must_use]
+    pub fn beyond(&self) -> u64 {
+        self.beyond
+    }
+
     /// Looks at one record.
     pub fn take(&mut self, bytes: &[u8], facts: &Facts, places: &mut Places) {
         // What cannot be decoded is none of them, and is complained about where findings are made.
@@ -27,6 +51,10 @@ impl Inventory {
             Ok(Observation::Connection(connection))
                 if connection.kind == ConnectionKind::Existing =>
             {
+                if self.found.len() >= self.limit {
+                    self.beyond += 1;
+                    return;
+                }
                 self.asked.entry(connection.id).or_default();
                 let event = enrich::connection(facts, places, *connection);
                 self.found.push(Finding::Connection(Box::new(event)));

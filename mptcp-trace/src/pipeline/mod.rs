@@ -51,6 +51,9 @@ const CLOCK: Duration = Duration::from_millis(50);
 /// How often, at most, memory that a burst took is handed back when nothing waits any more.
 const TIDY_EVERY: Duration = Duration::from_secs(10);
 
+/// How often it is looked whether the reader of stdout is still there.
+const READER_CLOCK: Duration = Duration::from_millis(500);
+
 /// How often it is looked whether it is time for a sweep.
 const SWEEP_CLOCK: Duration = Duration::from_millis(200);
 
@@ -74,6 +77,8 @@ pub struct Until {
     pub survives_hangup: bool,
     /// What else ends it. Whoever says that tracing is live takes them before that: who hears of it may end us at once.
     pub signals: Option<Signals>,
+    /// Findings go to stdout: it ends when nobody can read them any more, also if there are none.
+    pub watches_stdout: bool,
 }
 
 /// What is wanted of a live run.
@@ -158,6 +163,8 @@ pub async fn run<W: Write>(
     clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     let mut sweep_clock = tokio::time::interval(SWEEP_CLOCK);
     sweep_clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    let mut reader_clock = tokio::time::interval(READER_CLOCK);
+    reader_clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     let mut next_sweep = Instant::now() + SWEEP_EVERY_MIN;
     let sweeps = session.has_fallbacks() && session.tracer.may_miss();
     let mut asked_to_stop = false;
@@ -208,6 +215,11 @@ pub async fn run<W: Write>(
                     let began = Instant::now();
                     tracer.sweep().map_err(Stop::Failed)?;
                     next_sweep = Instant::now() + SWEEP_EVERY_MIN.max(began.elapsed() * SWEEP_SHARE);
+                }
+            }
+            _tick = reader_clock.tick(), if until.watches_stdout => {
+                if reader_has_gone() {
+                    return Err(Stop::ReaderGone);
                 }
             }
             _ = ask.recv() => tell_state(session, stages)?,
@@ -307,6 +319,19 @@ async fn log_turn(log: Option<&mut LogRing>) -> std::io::Result<()> {
         Some(log) => log.next_turn().await,
         None => std::future::pending().await,
     }
+}
+
+/// True if stdout is a pipe or a socket that nobody reads any more.
+fn reader_has_gone() -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let stdout = rustix::stdio::stdout();
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // Errors are reported whether or not they are asked for.
+    let mut fds = [PollFd::new(&stdout, PollFlags::empty())];
+    poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().contains(PollFlags::ERR)
 }
 
 /// Waits for a signal, or for ever where it is not ours to take.

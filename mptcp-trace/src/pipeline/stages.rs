@@ -13,9 +13,10 @@ use crate::{
     correlate::{Books, Correlator, Limits, reconcile},
     decode::{Observation, decode},
     enrich::{self, Places},
-    model::{Facts, Finding, LossReport, Reconciliation},
+    model::{Connection, ConnectionKind, Facts, Finding, LossReport, Reconciliation},
     observe::{Observer, State},
     plan::{FALLBACK, QUERY},
+    redact::forget,
     sink::{
         Format, Source, Told, coalesced, evicted, failing, last_words, not_shown, reconciled,
         summary, unwritten,
@@ -23,6 +24,9 @@ use crate::{
     tally::Tally,
     wanted::{FailOn, Wanted},
 };
+
+/// At most so many records that cannot be understood are complained about, one by one.
+const COMPLAINTS_MAX: u64 = 10;
 
 /// Room for so many findings is kept between two records.
 const READY_KEPT: usize = 1024;
@@ -176,7 +180,20 @@ impl<W: Write> Stages<W> {
     ///
     /// [`Stop`] when it was the last that is wanted, or nothing can be written any more.
     pub fn take(&mut self, bytes: &[u8]) -> Result<(), Stop> {
-        let observation = decode(bytes, &self.facts);
+        let mut observation = decode(bytes, &self.facts);
+        let mut others = Vec::new();
+        let mut bytes = bytes;
+        if let Ok(Observation::Connection(connection)) = &observation
+            && self.source == Source::Live
+            && self.is_of_others(connection)
+        {
+            // Before anything is concluded: so a replay concludes the same.
+            others.extend_from_slice(bytes);
+            if forget(&mut others).is_ok() {
+                bytes = &others;
+                observation = decode(bytes, &self.facts);
+            }
+        }
         let event = match observation {
             Ok(Observation::Query(query)) => {
                 self.places
@@ -199,7 +216,13 @@ impl<W: Write> Stages<W> {
             Ok(Observation::Canary(_) | Observation::CanaryConnection(_)) => None,
             Err(why) => {
                 self.outcome.undecodable += 1;
-                log::error!("cannot understand a record: {why}");
+                match self.outcome.undecodable {
+                    ..COMPLAINTS_MAX => log::error!("cannot understand a record: {why}"),
+                    COMPLAINTS_MAX => log::error!(
+                        "cannot understand a record: {why}; more of them are only counted"
+                    ),
+                    _more => {}
+                }
                 None
             }
         };
@@ -252,6 +275,13 @@ impl<W: Write> Stages<W> {
     #[must_use]
     pub fn waits(&self) -> bool {
         self.correlator.waits()
+    }
+
+    /// True if the account needs to know of it, and nobody needs to know whose it is. Who has MPTCP switched off in a
+    /// network namespace is named by the lines of all whom that hits.
+    fn is_of_others(&mut self, connection: &Connection) -> bool {
+        let concerns_all = connection.kind == ConnectionKind::Blackhole;
+        !connection.admitted && !concerns_all && !self.correlator.is_wanted(connection.id)
     }
 
     /// Where processes of a capture lived.

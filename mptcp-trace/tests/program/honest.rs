@@ -2,14 +2,19 @@
 
 use std::{
     fs,
+    os::unix::{ffi::OsStrExt as _, fs::PermissionsExt as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Instant,
 };
+
+use rustix::process::Signal;
 
 use serde_json::Value;
 
 use crate::common::{
-    asker, assert_orderly, json_lines, may_trace, of_type, run, scratch, stderr, tracer,
+    Background, PATIENCE, asker, assert_orderly, json_lines, may_trace, of_type, run, scratch,
+    stderr, tracer,
 };
 
 /// Kinds of frames of a capture, see `capture.rs`.
@@ -167,4 +172,173 @@ fn the_account_holds_when_the_reader_has_gone_and_when_the_disk_is_full() {
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("cannot write the findings"), "{said}");
     assert!(account(&said)[2] > 0, "{said}");
+}
+
+#[test]
+fn a_filtered_capture_names_nobody_else_and_its_replay_is_the_live_run() {
+    if !may_trace("a_filtered_capture_names_nobody_else_and_its_replay_is_the_live_run") {
+        return;
+    }
+    let (_dir, capture) = scratch("run.mpt");
+    let path = capture.to_str().unwrap();
+    let tracer = Background::start(&["--json", "--comm", "nobody-at-all", "--capture", path]);
+    let mut asking = Command::new("bash")
+        .args(["-c", "exec -a stranger-here \"$@\"", "-"])
+        .args(asker("fall 5"))
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    assert!(asking.wait().unwrap().success());
+    tracer.signal(Signal::INT);
+    let live = tracer.output();
+    assert_eq!(live.status.code(), Some(0), "{}", stderr(&live));
+    let bytes = fs::read(&capture).unwrap();
+    // The name of the test binary, as far as the kernel keeps it.
+    let me = std::env::current_exe().unwrap();
+    let me = me.file_name().unwrap().as_bytes();
+    let name = &me[..me.len().min(15)];
+    assert!(!bytes.windows(name.len()).any(|it| it == name));
+    assert_eq!(
+        fs::metadata(&capture).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    let replayed = run(["replay", "--json", path]);
+    let live = String::from_utf8(live.stdout).unwrap();
+    let replayed = String::from_utf8(replayed.stdout).unwrap();
+    assert_eq!(
+        replayed,
+        live.replace("\"source\":\"live\"", "\"source\":\"replay\"")
+    );
+}
+
+#[test]
+fn one_file_is_not_written_twice_by_whatever_names() {
+    if !may_trace("one_file_is_not_written_twice_by_whatever_names") {
+        return;
+    }
+    let (dir, file) = scratch("same");
+    fs::write(&file, "of before\n").unwrap();
+    std::os::unix::fs::symlink("same", dir.path().join("link")).unwrap();
+    fs::hard_link(&file, dir.path().join("twin")).unwrap();
+    for other in ["same", "./same", "link", "twin"] {
+        for option in ["--capture", "--ready-file"] {
+            let output = tracer()
+                .current_dir(dir.path())
+                .args(["-o", "same", option, other, "--", "true"])
+                .output()
+                .unwrap();
+            let said = stderr(&output);
+            assert_eq!(output.status.code(), Some(2), "{option} {other}: {said}");
+            assert!(said.contains("are the same file"), "{said}");
+            assert_eq!(fs::read(&file).unwrap(), b"of before\n");
+        }
+    }
+    // What was there before stays before what is written now.
+    let output = tracer()
+        .current_dir(dir.path())
+        .args(["-o", "same", "--", "true"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(fs::read(&file).unwrap().starts_with(b"of before\n"));
+}
+
+#[test]
+fn it_ends_when_the_reader_has_gone_although_nothing_is_found() {
+    if !may_trace("it_ends_when_the_reader_has_gone_although_nothing_is_found") {
+        return;
+    }
+    let mut tracing = tracer()
+        .args(["--comm", "nobody-at-all"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    drop(tracing.stdout.take());
+    let start = Instant::now();
+    while tracing.try_wait().unwrap().is_none() {
+        assert!(
+            start.elapsed() < 3 * PATIENCE,
+            "it waits for a finding that nobody would read"
+        );
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    assert_eq!(tracing.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_command_gets_no_copy_of_stdout_and_no_ambient_capabilities() {
+    if !may_trace("a_command_gets_no_copy_of_stdout_and_no_ambient_capabilities") {
+        return;
+    }
+    let output = Command::new("setpriv")
+        .args(["--inh-caps=+sys_time", "--ambient-caps=+sys_time"])
+        .arg(tracer().get_program())
+        .args([
+            "--",
+            "sh",
+            "-c",
+            "grep CapAmb /proc/self/status; ls -l /proc/self/fd",
+        ])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        said.contains("CapAmb:\t0000000000000000"),
+        "{said} {}",
+        stderr(&output)
+    );
+    let pipes = |fd: &str| -> Vec<&str> {
+        let links = said.lines().filter_map(|line| line.split_once(" -> "));
+        let links = links.filter(|(link, _)| link.ends_with(fd));
+        links.map(|(_, target)| target).collect()
+    };
+    let [stdout] = pipes(" 1")[..] else {
+        panic!("{said}");
+    };
+    assert_eq!(
+        pipes("").iter().filter(|it| **it == stdout).count(),
+        1,
+        "{said}"
+    );
+}
+
+#[test]
+fn a_capture_that_makes_no_sense_is_not_packed_and_that_takes_one_sentence() {
+    const RECORD: u32 = 2;
+    let name = "6.12-fexit/fallbacks.mpt";
+    let captures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../captures");
+    let whole = fs::read(captures.join(name)).unwrap();
+    let (_dir, behind) = scratch("behind.mpt");
+    fs::write(&behind, [&whole[..], &[0; 64]].concat()).unwrap();
+    let (_dir, nonsense) = changed(name, |kind, mut data| {
+        if kind == RECORD {
+            data.truncate(9);
+        }
+        data
+    });
+    let (_dir, bundle) = scratch("b.tar.zst");
+    for (capture, says) in [
+        (&behind, "something behind its end"),
+        (&nonsense, "record 1 cannot be understood"),
+    ] {
+        let output = run([
+            "bundle".as_ref(),
+            bundle.as_os_str(),
+            "--from".as_ref(),
+            capture.as_os_str(),
+        ]);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(says), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert!(!bundle.exists());
+    }
+    let replayed = run(["replay".as_ref(), nonsense.as_os_str()]);
+    let said = stderr(&replayed);
+    let complaints = said
+        .lines()
+        .filter(|line| line.contains("cannot understand"))
+        .count();
+    assert_eq!(complaints, 10, "{said}");
 }

@@ -1,0 +1,154 @@
+//! Files that we write: only their owner may read them, and nobody else's link leads to them.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::ErrorKind,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, bail, ensure};
+use rustix::process::geteuid;
+
+/// As many links as the kernel follows.
+const LINKS_MAX: usize = 40;
+
+/// What becomes of what is in the file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum How {
+    /// What is written comes behind it.
+    Append,
+    /// It stays until [`empty`] is called.
+    Anew,
+}
+
+/// Opens a file for writing, and makes it (mode 0600) if there is none.
+///
+/// # Errors
+///
+/// Says why it cannot be written, or whose link leads to it.
+pub(super) fn open(path: &Path, how: How) -> anyhow::Result<File> {
+    let what = || format!("cannot write to {}", path.display());
+    open_end(&end_of_links(path).with_context(what)?, how).with_context(what)
+}
+
+fn open_end(end: &End, how: How) -> anyhow::Result<File> {
+    let (path, follow) = match end {
+        End::Path(path) => (path, 0),
+        End::OfProcess(path) => (path, libc::O_NOFOLLOW),
+    };
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .append(how == How::Append)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW ^ follow)
+        .open(path)?;
+    let there = file.metadata()?;
+    let is_ours = there.uid() == geteuid().as_raw();
+    ensure!(
+        !there.is_file() || there.nlink() <= 1 || is_ours,
+        "it has other names (hard links), and belongs to user {}: name another file",
+        there.uid()
+    );
+    Ok(file)
+}
+
+/// Where a path leads to.
+enum End {
+    /// To what is no link.
+    Path(PathBuf),
+    /// To a descriptor of a process (`/dev/stdout`, `/proc/self/fd/3`): no link that anybody could have made.
+    OfProcess(PathBuf),
+}
+
+/// Follows links as long as they were made by us or by root.
+fn end_of_links(path: &Path) -> anyhow::Result<End> {
+    let mut path = path.to_owned();
+    for _link in 0..LINKS_MAX {
+        let there = match fs::symlink_metadata(&path) {
+            Ok(there) => there,
+            Err(why) if why.kind() == ErrorKind::NotFound => return Ok(End::Path(path)),
+            Err(why) => return Err(why.into()),
+        };
+        if !there.is_symlink() {
+            return Ok(End::Path(path));
+        }
+        if path.starts_with("/proc") {
+            return Ok(End::OfProcess(path));
+        }
+        let maker = there.uid();
+        if maker != geteuid().as_raw() && maker != 0 {
+            bail!(
+                "{} is a symbolic link that user {maker} made: name the file itself",
+                path.display()
+            );
+        }
+        let target = fs::read_link(&path)?;
+        path = match path.parent() {
+            Some(parent) => parent.join(target),
+            None => target,
+        };
+    }
+    bail!("there are more than {LINKS_MAX} links");
+}
+
+/// Takes out what was in a file, unless it is none (a pipe, a device); only its owner may read what comes.
+///
+/// # Errors
+///
+/// Fails if the file cannot be changed.
+pub(super) fn empty(file: &File) -> anyhow::Result<()> {
+    let there = file.metadata()?;
+    if there.is_file() {
+        file.set_len(0)?;
+        if there.uid() == geteuid().as_raw() {
+            file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        }
+    }
+    Ok(())
+}
+
+/// True if both are the same file, by whatever names.
+///
+/// # Errors
+///
+/// Fails if one cannot be looked at.
+pub(super) fn are_same(one: &File, other: &File) -> anyhow::Result<bool> {
+    let (one, other) = (one.metadata()?, other.metadata()?);
+    Ok(one.is_file() && (one.dev(), one.ino()) == (other.dev(), other.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
+
+    use super::*;
+
+    #[test]
+    fn files_are_for_their_owner_and_links_of_others_lead_nowhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let file = open(&at("new"), How::Append).unwrap();
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        symlink("new", at("ours")).unwrap();
+        assert!(are_same(&file, &open(&at("ours"), How::Anew).unwrap()).unwrap());
+        fs::hard_link(at("new"), at("twin")).unwrap();
+        assert!(are_same(&file, &open(&at("twin"), How::Anew).unwrap()).unwrap());
+        assert!(open(Path::new("/dev/null"), How::Append).is_ok());
+        symlink("loop", at("loop")).unwrap();
+        assert!(open(&at("loop"), How::Anew).is_err());
+        if !geteuid().is_root() {
+            println!("skipped: the rest of files_are_for_their_owner needs root");
+            return;
+        }
+        symlink("new", at("theirs")).unwrap();
+        std::os::unix::fs::lchown(at("theirs"), Some(65_534), None).unwrap();
+        let why = format!("{:#}", open(&at("theirs"), How::Anew).unwrap_err());
+        assert!(why.contains("symbolic link that user 65534 made"), "{why}");
+        chown(at("new"), Some(65_534), None).unwrap();
+        let why = format!("{:#}", open(&at("twin"), How::Append).unwrap_err());
+        assert!(why.contains("hard links"), "{why}");
+    }
+}
