@@ -2,7 +2,7 @@
 //! failure. A kernel's number names a package to boot here; nothing in the product looks at it.
 
 use crate::suite::{
-    Suite::{self, Floods, Mix, Queries, Together, Verdicts},
+    Suite::{self, Floods, Mix, Queries, Reuse, Together, Verdicts},
     Task,
 };
 
@@ -73,7 +73,7 @@ const SHAPES: [Shape; 12] = [
     shape("6.19", "between two long-term series", &[]).may_be_gone(),
     shape("7.1", "between two long-term series", &[]).may_be_gone(),
     shape("7.2", "last before the newest", &[]).may_be_gone(),
-    shape("7.3", "newest that Debian has", &[Verdicts]),
+    shape("7.3", "newest that Debian has", &[Verdicts, Reuse]),
     shape(SOL_TCP, "mptcp_getsockopt_sol_tcp is a symbol", &[]),
 ];
 
@@ -164,7 +164,17 @@ pub(crate) fn whole(series: &str, number: usize) -> Vec<Task> {
     if more.contains(&Mix) {
         tasks.push(Task::on(Mix, BEST).small());
     }
+    tasks.extend(storms(more));
     tasks
+}
+
+/// Where runs of probes are skipped, on the rungs on which they are.
+fn storms(more: &[Suite]) -> impl Iterator<Item = Task> {
+    let rungs: &[&str] = match more.contains(&Reuse) {
+        true => &["fexit", "tracepoint"],
+        false => &[],
+    };
+    rungs.iter().map(|rung| Task::on(Reuse, rung).stormy())
 }
 
 /// What another kernel of a known shape gets: a few recipes on its best rung, and the queries with one kind of address.
@@ -183,10 +193,12 @@ pub(crate) fn everything(series: &str) -> Vec<Task> {
     if must(series) == Must::Refuse {
         return vec![Task::new(Queries, &[])];
     }
-    vec![
+    let mut tasks = vec![
         Task::new(Together, &[]).with_verdicts().flooded_briefly(),
         Task::on(Mix, BEST).small(),
-    ]
+    ];
+    tasks.extend(storms(find(series).map_or(&[], |shape| shape.more)));
+    tasks
 }
 
 /// No fallback, one of a handshake, one of data, and one whose cause the kernel leaves to a timer or a listener.
@@ -209,6 +221,7 @@ mod tests {
             let argv = |task: &Task| task.argv("lab", "T", None)[1..].join(" ");
             tasks.iter().map(argv).collect()
         };
+        let storm = "--connections 240 --processes 8 --parallel 1 --ask";
         let all = "--attach fexit --attach kprobe --attach tracepoint";
         assert_eq!(
             said(&whole("6.18", 3)),
@@ -216,9 +229,11 @@ mod tests {
         );
         assert_eq!(
             said(&whole("7.3", 0)),
-            [format!(
-                "together --tracer T {all} --alternate 0 --verdicts"
-            )]
+            [
+                format!("together --tracer T {all} --alternate 0 --verdicts"),
+                format!("reuse --tracer T --attach fexit {storm}"),
+                format!("reuse --tracer T --attach tracepoint {storm}"),
+            ]
         );
         let suites = |series| -> Vec<Suite> {
             let tasks = whole(series, 0);

@@ -46,6 +46,10 @@ pub(crate) struct Task {
 /// How many connections the mix makes in a virtual machine: its default takes too long in emulation.
 const MIX_CONNECTIONS: u32 = 400;
 
+/// How many processes and connections a storm has.
+const STORM_PROCESSES: u32 = 8;
+const STORM_CONNECTIONS: u32 = 240;
+
 /// Questions of each thread of a flood in a virtual machine, where the usual 50,000 take minutes.
 const VM_FLOOD: u32 = 2_000;
 
@@ -121,6 +125,15 @@ impl Task {
         task.extra
             .extend(["--queries".into(), VM_FLOOD.to_string()]);
         task
+    }
+
+    /// Many processes at once that ask about each of their connections: kernels that preempt skip runs of probes then.
+    pub(crate) fn stormy(mut self) -> Self {
+        let options = format!(
+            "--connections {STORM_CONNECTIONS} --processes {STORM_PROCESSES} --parallel 1 --ask"
+        );
+        self.extra.extend(options.split(' ').map(str::to_owned));
+        self
     }
 
     /// With the queries of a dashboard.

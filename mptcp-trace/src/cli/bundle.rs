@@ -139,6 +139,10 @@ fn take_over_frames(input: &mut dyn io::Read, out: File) -> anyhow::Result<()> {
                 bytes += size_of::<u64>() as u64;
                 writer.clock(now)?;
             }
+            Frame::Missed(by, count) => {
+                bytes += 2 * size_of::<u64>() as u64;
+                writer.missed(by, count)?;
+            }
             Frame::End(losses) => {
                 writer.finish(&losses)?;
                 anyhow::ensure!(
