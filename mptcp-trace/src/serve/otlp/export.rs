@@ -458,7 +458,11 @@ mod tests {
                 .clone()
                 .run(resource, Nothing, SystemTime::now(), hour);
             let task = tokio::task::spawn_local(runs);
-            tokio::time::sleep(Duration::from_millis(300)).await;
+            // However slow the machine is: until it has failed once.
+            let begun = Instant::now();
+            while exporter.sums().failed_logs == 0 && begun.elapsed() < Duration::from_secs(30) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
             assert_eq!(exporter.sums().failed_logs, 1);
             exporter.end(task).await
         });
