@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, thread, time::Instant
 use anyhow::{anyhow, ensure};
 
 use crate::{
+    compare::ok,
     fallbacks::under_tracer,
     findings::{Namespaces, Played, Wanted, compare},
     net::{
@@ -17,7 +18,7 @@ use crate::{
         Cleared, Expected, FALLBACK_COUNTERS, Ground, Means, Place, STRIP_BOTH_AFTER_3,
         STRIP_SYN_ACK, Stage, Who, client, server,
     },
-    report::{Cell, Cells},
+    report::{Cell, Cells, Outcome},
     rules::Rules,
     sys,
 };
@@ -106,7 +107,17 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
         &args.tracer_arg,
         perform,
         |all, lines| {
-            let (mut played, left): (Vec<Played>, Vec<Vec<Cleared>>) = all;
+            let (mut played, left): (Vec<Played>, Vec<Vec<Cleared>>) = match all {
+                Ok(all) => all,
+                // As for recipes: a kernel may lack the modules for it.
+                Err(why) => {
+                    return vec![Cell {
+                        outcome: Outcome::Skipped,
+                        why: format!("{why:#}"),
+                        ..ok("mix", rung, "", "")
+                    }];
+                }
+            };
             for (played, left) in played.iter_mut().zip(&left) {
                 // All of a ward are in the same namespaces, and the first was there before any connection.
                 let recounted = left.first().map(|left| recount(played, left));
@@ -133,13 +144,20 @@ struct Lane {
     left: Cleared,
 }
 
-fn perform(args: &Args) -> anyhow::Result<(Vec<Played>, Vec<Vec<Cleared>>)> {
+/// What was done, and what is left of it; the inner error is why there is no place for it on this kernel.
+type Done = anyhow::Result<(Vec<Played>, Vec<Vec<Cleared>>)>;
+
+fn perform(args: &Args) -> anyhow::Result<Done> {
     let start = Instant::now();
     let since_ns = sys::boottime_ns();
-    let grounds: Vec<Arc<Ground>> = WARDS
+    let grounds: anyhow::Result<Vec<Arc<Ground>>> = WARDS
         .iter()
         .map(|ward| Ground::new(Place::Middlebox, ward.rules, args.middlebox).map(Arc::new))
-        .collect::<anyhow::Result<_>>()?;
+        .collect();
+    let grounds = match grounds {
+        Ok(grounds) => grounds,
+        Err(why) => return Ok(Err(why)),
+    };
     // All of them before the first connection, so that each has seen the counters at rest.
     let stages: Vec<Stage> = (0..args.parallel)
         .map(|lane| Stage::on(Arc::clone(&grounds[ward_of(lane)]), Family::V4))
@@ -178,7 +196,7 @@ fn perform(args: &Args) -> anyhow::Result<(Vec<Played>, Vec<Vec<Cleared>>)> {
     }
     // A ward without a lane has nothing to say.
     all.retain(|(_played, left)| !left.is_empty());
-    Ok(all.into_iter().unzip())
+    Ok(Ok(all.into_iter().unzip()))
 }
 
 fn empty(ward: &Ward) -> (Played, Vec<Cleared>) {

@@ -174,8 +174,9 @@ impl Books {
         let losses: &[Losses] = self.end.as_ref().map_or(&[], |end| &end.losses);
         let of_queries = || losses.iter().filter(|losses| losses.sensor == "query");
         let counted: u64 = of_queries().map(Losses::lost).sum();
-        let missed = of_queries().map(|it| it.gone(&self.rung)).sum::<u64>() - counted;
-        // A query goes through two probes, and each skipped run of one is counted: so many queries may be missing, or less.
+        let missed: u64 = of_queries().map(|it| it.missed).sum();
+        // A query goes through two probes, or other calls through the same one, and each skipped run is counted: so many
+        // queries may be missing, or less.
         let absent = queries.cast_signed() - (self.lines + counted).cast_signed();
         let skipped = absent.clamp(0, missed.cast_signed());
         let unaccounted = absent - skipped;

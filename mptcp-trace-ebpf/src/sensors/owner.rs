@@ -86,16 +86,17 @@ pub(crate) fn made(sk: u64, via: u32) -> u32 {
 pub(crate) fn touched(sk: u64, via: u32) -> u32 {
     let sk = Sock(sk);
     let inode = sk.inode().unwrap_or(0);
+    // Made in either case, in one place: there is little stack.
+    let new = newborn(CONN_UNSEEN_BIRTH, current(via as u8), inode);
     if let Some(conn) = conn(sk.0)
         && (conn.inode == 0 || inode == 0 || conn.inode == inode)
     {
         conn.inode = inode;
-        conn.owner = current(via as u8);
+        conn.owner = new.owner;
         return 0;
     }
     // Not known, or another socket lives at this address now; we have not seen it being made.
-    let conn = newborn(CONN_UNSEEN_BIRTH, current(via as u8), inode);
-    note_down(sk, &conn);
+    note_down(sk, &new);
     0
 }
 

@@ -1,12 +1,11 @@
 //! The compiled BPF object, which is packed in the program.
 
-use std::{io::Read as _, ops::Deref};
+use std::ops::Deref;
 
-use anyhow::Context as _;
-use ruzstd::decoding::StreamingDecoder;
+use miniz_oxide::inflate::decompress_to_vec_zlib;
 
 /// `build.rs` has packed it.
-static PACKED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/mptcp-trace.o.zst"));
+static PACKED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/mptcp-trace.o.z"));
 /// What reads ELF files wants their structures where the processor would put them.
 const ALIGNMENT: usize = 32;
 
@@ -24,12 +23,8 @@ impl Object {
     ///
     /// Fails if the program itself is damaged.
     pub fn unpack() -> anyhow::Result<Self> {
-        let damaged = "the BPF object in this program is damaged";
-        let mut object = Vec::new();
-        StreamingDecoder::new(PACKED)
-            .map_err(|why| anyhow::anyhow!("{damaged}: {why}"))?
-            .read_to_end(&mut object)
-            .context(damaged)?;
+        let object = decompress_to_vec_zlib(PACKED)
+            .map_err(|why| anyhow::anyhow!("the BPF object in this program is damaged: {why}"))?;
         let mut bytes = vec![0; object.len() + ALIGNMENT];
         // Where it cannot be told, which no allocator has it, the reader of ELF files says so.
         let begin = bytes.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
