@@ -164,7 +164,6 @@ pub(crate) fn whole(series: &str, number: usize) -> Vec<Task> {
     if more.contains(&Mix) {
         tasks.push(Task::on(Mix, BEST).small());
     }
-    tasks.extend(storms(more));
     tasks
 }
 
@@ -229,8 +228,13 @@ mod tests {
         );
         assert_eq!(
             said(&whole("7.3", 0)),
+            [format!(
+                "together --tracer T {all} --alternate 0 --verdicts"
+            )]
+        );
+        assert_eq!(
+            said(&everything("7.3"))[2..],
             [
-                format!("together --tracer T {all} --alternate 0 --verdicts"),
                 format!("reuse --tracer T --attach fexit {storm}"),
                 format!("reuse --tracer T --attach tracepoint {storm}"),
             ]

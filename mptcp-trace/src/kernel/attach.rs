@@ -80,6 +80,8 @@ pub struct Tracer {
     put_aside: PutAside,
     /// Runs that others than the first program took because that did not hang there yet.
     taken_before: Misses,
+    /// What others than the first program had taken when the first of all was taken down: they take everything then.
+    taken_at_stop: Option<Misses>,
     /// A fallback may happen where no probe sees it.
     may_miss: bool,
     /// Numbers of functions among the kernel's types.
@@ -145,6 +147,7 @@ impl Tracer {
             missed: Misses::default(),
             put_aside: config.put_aside,
             taken_before: Misses::default(),
+            taken_at_stop: None,
             may_miss: fallback.is_some_and(|plan| !plan.decision_probed),
             functions: config.functions.clone(),
         };
@@ -346,6 +349,7 @@ impl Tracer {
     ///
     /// Fails if the kernel does not let go of a probe.
     pub fn stop(&mut self) -> anyhow::Result<()> {
+        self.taken_at_stop = Some(self.taken()?);
         while let Some(Together { programs, .. }) = self.attached.pop() {
             for name in &programs {
                 self.missed.add(name, self.misses(name));
@@ -401,6 +405,9 @@ impl Tracer {
 
     /// How many of those others took.
     fn taken(&self) -> anyhow::Result<Misses> {
+        if let Some(taken) = self.taken_at_stop {
+            return Ok(taken);
+        }
         Ok(Misses {
             query: counters::taken(&self.ebpf, counters::OF_QUERY)?,
             fallback: counters::taken(&self.ebpf, counters::OF_FALLBACK)?,
