@@ -703,7 +703,7 @@ fn agrees_without(of_others: &Counters, entry: &traced::Reconciled) -> bool {
     })
 }
 
-/// Of so many queries one may be skipped by the kernel: where as many threads were put aside in the middle of a probe as there
+/// Of so many queries one may be skipped by the kernel: where as many threads were preempted inside a probe as there
 /// are programs that take turns. It is counted, and the cases prove that what they need was told.
 const QUERIES_PER_MISSED_MIN: u64 = 50;
 /// So few skipped runs say nothing of how often it happens: where little is played, they are no failure.

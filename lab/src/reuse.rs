@@ -451,6 +451,62 @@ mod tests {
         compare("fexit", &made, &lines).outcome
     }
 
+    /// What `told` says where everybody asked about two connections, of which one fell back.
+    fn outcome_of_told(lines: &[serde_json::Value]) -> Outcome {
+        let lines: Vec<TracedLine> = lines
+            .iter()
+            .map(|line| TracedLine::parse(&line.to_string()).unwrap().unwrap())
+            .collect();
+        let made = Made {
+            pids: BTreeSet::from([PID]),
+            asked: true,
+            netns: NETNS,
+            since_ns: SINCE_NS,
+            fallen: vec![fallen(1)],
+            moved: Counters::new(),
+        };
+        told("fexit", &made, &lines).outcome
+    }
+
+    #[test]
+    fn a_question_that_is_missing_without_a_word_and_a_verdict_without_doubt_are_noticed() {
+        use serde_json::json;
+        let end = json!({"addr": "127.0.0.1", "port": 1});
+        let asked = |pid: u32| {
+            json!({"type": "query", "data": {
+                "id": null, "socket": "0x1", "netns": NETNS, "api": "TCP_IS_MPTCP", "pid": pid, "tid": pid, "inode": null,
+                "protocol": "mptcp", "family": "ipv4", "state": "ESTABLISHED", "local": end, "remote": end, "answer": "mptcp",
+                "errno": null, "fell_back": false, "verdict": null, "why": null, "cause": null, "delay_ns": null,
+                "rung": "fexit"}})
+        };
+        let verdict = |doubt: Option<&str>| {
+            json!({"type": "verdict", "data": {
+                "id": "0x1@1", "verdict": "never-asked", "why": "", "doubt": doubt, "cause": null, "fell_back_at_ns": null,
+                "delay_ns": null, "closed_by": "death", "questions": 0, "answered_at_ns": null, "owner": null,
+                "netns": NETNS, "socket": "0x1", "local": end, "remote": end}})
+        };
+        let finished = |missed: u64| {
+            json!({"type": "end", "data": {"findings": 0, "losses": [{
+                "sensor": "query", "seen": 0, "emitted": 0, "filtered": 0, "ring_full": 0, "faulted": 0, "table_full": 0,
+                "unfinished": 0, "missed": missed}]}})
+        };
+        let of_other = asked(PID + 1);
+        let asked = asked(PID);
+        let check = |lines: &[&serde_json::Value], want: Outcome| {
+            let lines: Vec<_> = lines.iter().map(|line| (*line).clone()).collect();
+            assert_eq!(outcome_of_told(&lines), want, "{lines:?}");
+        };
+        let (none, one) = (finished(0), finished(1));
+        let (sure, unsure) = (verdict(None), verdict(Some("skipped")));
+        check(&[&asked, &asked, &none], Outcome::Ok);
+        check(&[&asked, &none], Outcome::Mismatch);
+        check(&[&asked, &one], Outcome::Ok);
+        check(&[&asked, &of_other, &none], Outcome::Mismatch);
+        check(&[&asked, &asked, &asked, &one], Outcome::Mismatch);
+        check(&[&asked, &unsure, &one], Outcome::Ok);
+        check(&[&asked, &sure, &one], Outcome::Mismatch);
+    }
+
     #[test]
     fn a_line_for_each_connection_is_right_and_everything_else_is_noticed() {
         assert_eq!(outcome(3, |_lines| ()), Outcome::Ok);

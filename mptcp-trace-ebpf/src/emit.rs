@@ -15,7 +15,7 @@ use crate::maps::{FALLBACK_COUNTERS, QUERY_COUNTERS, RECORDS, ROOM_FOR_LIVES, RO
 pub(crate) fn count(slot: u32) {
     if let Some(value) = QUERY_COUNTERS.get_ptr_mut(slot) {
         // SAFETY: the pointer is into this CPU's slot of the array, and aligned. An atomic addition, since trampolines
-        // are put aside for other threads, and those count too.
+        // are preempted, and those count too.
         unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(value, 1) };
     }
 }

@@ -1,12 +1,12 @@
 //! Several programs at one place, which take turns: a run that the kernel keeps one from is taken by the next.
 //!
 //! The kernel does not start a program on a CPU on which it runs already (`bpf_prog.active`), so that it cannot call itself
-//! without end. Where a thread can be put aside in the middle of a program, it thereby keeps all others on that CPU out of
+//! without end. Where a thread can be preempted inside a program, it thereby keeps all others on that CPU out of
 //! it until it runs again: dozens of runs are skipped in a row.
 //!
 //! So up to three programs hang at such a place, one behind the other, each of which can do the work. The first leaves a note
 //! that this run was taken; the next ones do nothing where they find it, and the last takes it away. Only as many threads as
-//! there are turns, of one CPU, all put aside at one place, keep another one out.
+//! there are turns, of one CPU, all preempted at one place, keep another one out.
 //!
 //! They are programs of their own, not small ones that call a common one by tail call: that guard is also what makes it right
 //! that a program has one stack for each CPU (`priv_stack_ptr`, Linux 6.13 and later), and a tail call goes around it.

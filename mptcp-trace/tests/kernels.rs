@@ -24,7 +24,7 @@ use std::{
 
 use mptcp_trace::{
     host::{
-        Fact, HostSupport, PutAside, Surroundings,
+        Fact, HostSupport, Preemptible, Surroundings,
         btf::{self, BtfFacts},
         symbols::Symbols,
     },
@@ -154,7 +154,7 @@ fn surroundings(kernel: &Kernel) -> Surroundings {
         option: Fact::from_bool(kernel.has_option, "this kernel does not know TCP_IS_MPTCP"),
         kprobes: Fact::Yes,
         pid_namespace: None,
-        put_aside: PutAside::default(),
+        preemptible: Preemptible::default(),
     }
 }
 

@@ -121,7 +121,7 @@ pub(super) fn config(host: &HostSupport, args: &AttachArgs, verbose: u8) -> Trac
         pid_namespace: host.pid_namespace,
         ring_bytes: args.ring_size,
         cap: args.cap,
-        put_aside: host.put_aside,
+        preemptible: host.preemptible,
         debug: verbose >= 2,
     }
 }
@@ -175,13 +175,13 @@ struct Shape {
     fallback_bit: Option<u8>,
     /// The kernel answers `TCP_IS_MPTCP`.
     answers: bool,
-    /// Where a thread can be put aside in the middle of a program: probes take turns there.
-    put_aside: ShapePutAside,
+    /// Where a thread can be preempted inside a program: probes take turns there.
+    preemptible: ShapePreemptible,
 }
 
-/// What of `PutAside` is true, as data.
+/// What of `Preemptible` is true, as data.
 #[derive(Serialize)]
-struct ShapePutAside {
+struct ShapePreemptible {
     functions: bool,
     tracepoints: bool,
 }
@@ -229,9 +229,9 @@ impl Shape {
                 .collect(),
             fallback_bit,
             answers: host.option == Fact::Yes,
-            put_aside: ShapePutAside {
-                functions: host.put_aside.functions,
-                tracepoints: host.put_aside.tracepoints,
+            preemptible: ShapePreemptible {
+                functions: host.preemptible.functions,
+                tracepoints: host.preemptible.tracepoints,
             },
         }
     }
@@ -459,7 +459,7 @@ fn facts(host: &HostSupport) -> Vec<FactLine> {
         counters: _,
         numbers: _,
         pid_namespace,
-        put_aside: _,
+        preemptible: _,
     } = host;
     let told = Fact::from_bool(
         *cause_is_told,

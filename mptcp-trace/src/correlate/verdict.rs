@@ -44,13 +44,13 @@ pub(super) fn of_answer(query: &Query, life: Option<&Life>, facts: &Facts) -> Op
     }
 }
 
-/// A call takes microseconds, and longer only where its thread is put aside in the middle of it.
+/// A call takes microseconds, and longer only where its thread is preempted inside it.
 const CALL_MAX: Duration = Duration::from_secs(10);
 
 /// True if the question was asked after the fallback.
 ///
 /// Where only its end was seen, it was answered at some moment before that; and where a fallback is foretold (rung
-/// `tracepoint`, `mptcp_dss_corruption`), it comes a moment later than it is told. Between the two a thread may be put aside.
+/// `tracepoint`, `mptcp_dss_corruption`), it comes a moment later than it is told. Between the two a thread may be preempted.
 fn is_surely_later(query: &Query, fallen: &Fallen) -> bool {
     let (began, fell) = match query.latency {
         Some(_) if !fallen.is_foretold => (query.asked_at, fallen.at),

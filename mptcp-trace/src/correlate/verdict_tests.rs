@@ -195,7 +195,7 @@ fn a_fallback_that_is_told_late_still_explains_the_answer() {
     );
 }
 
-/// Only who certainly asked afterwards was told something wrong: a thread may be put aside between its answer and the end of
+/// Only who certainly asked afterwards was told something wrong: a thread may be preempted between its answer and the end of
 /// the call, and between what foretells a fallback and the fallback.
 #[test]
 fn a_contradiction_needs_a_question_that_was_asked_after_the_fallback() {

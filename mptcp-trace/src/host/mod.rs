@@ -50,10 +50,10 @@ pub struct PidNamespace {
     pub ino: u64,
 }
 
-/// Where the kernel lets a thread be put aside in the middle of a program, so that the program is not run for others on that
+/// Where the kernel lets a thread be preempted inside a program, so that the program is not run for others on that
 /// CPU until it goes on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct PutAside {
+pub struct Preemptible {
     /// On a trampoline (fentry, fexit).
     pub functions: bool,
     /// At a tracepoint.
@@ -101,8 +101,8 @@ pub struct HostSupport {
     pub numbers: KernelNumbers,
     /// Our PID namespace, if it is not the initial one.
     pub pid_namespace: Option<PidNamespace>,
-    /// Where a thread can be put aside in the middle of a program.
-    pub put_aside: PutAside,
+    /// Where a thread can be preempted inside a program.
+    pub preemptible: Preemptible,
 }
 
 /// What is found out in other ways than from symbols and types.
@@ -122,8 +122,8 @@ pub struct Surroundings {
     pub kprobes: Fact,
     /// [`HostSupport::pid_namespace`].
     pub pid_namespace: Option<PidNamespace>,
-    /// [`HostSupport::put_aside`].
-    pub put_aside: PutAside,
+    /// [`HostSupport::preemptible`].
+    pub preemptible: Preemptible,
 }
 
 impl HostSupport {
@@ -143,7 +143,7 @@ impl HostSupport {
             option,
             kprobes,
             pid_namespace,
-            put_aside,
+            preemptible,
         } = surroundings;
         let (btf, facts) = match types {
             Ok(facts) => (Fact::Yes, facts),
@@ -169,7 +169,7 @@ impl HostSupport {
             counters: facts.counters,
             numbers: facts.numbers,
             pid_namespace,
-            put_aside,
+            preemptible,
         }
     }
 
@@ -206,7 +206,7 @@ pub fn inspect(btf_file: Option<&PathBuf>) -> HostSupport {
         option: system::option_known(),
         kprobes: system::kprobes(),
         pid_namespace: system::pid_namespace(),
-        put_aside: preemption::put_aside(),
+        preemptible: preemption::preemptible(),
     };
     let mut host = HostSupport::new(surroundings, symbols, btf);
     // Another file has other numbers, whatever it says of members.

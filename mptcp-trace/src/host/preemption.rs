@@ -1,8 +1,8 @@
-//! Can a thread be put aside while it runs in the kernel?
+//! Can a thread be preempted while it runs in the kernel?
 
 use std::fs;
 
-use super::PutAside;
+use super::Preemptible;
 
 /// What the kernel was told at its start, or later, where the file system for debugging is mounted: all models that it has,
 /// with the one in use in brackets.
@@ -17,7 +17,7 @@ const TRACEPOINTS_SINCE: Release = Release(7, 0);
 struct Release(u32, u32);
 
 /// Asks the running kernel.
-pub(super) fn put_aside() -> PutAside {
+pub(super) fn preemptible() -> Preemptible {
     let name = rustix::system::uname();
     decide(
         &name.release().to_string_lossy(),
@@ -28,7 +28,7 @@ pub(super) fn put_aside() -> PutAside {
 
 /// Decides from `uname -r`, `uname -v`, and the model if it can be read. What is not known is taken for true: taking turns in
 /// vain costs little.
-fn decide(release: &str, version: &str, model: Option<&str>) -> PutAside {
+fn decide(release: &str, version: &str, model: Option<&str>) -> Preemptible {
     let release = parse(release);
     let is_since = |since: Release| release.is_none_or(|it| it >= since);
     let words = || version.split_whitespace();
@@ -42,7 +42,7 @@ fn decide(release: &str, version: &str, model: Option<&str>) -> PutAside {
             words().any(|word| word == "PREEMPT" || word == "PREEMPT_RT") || is_since(LAZY_SINCE)
         }
     };
-    PutAside {
+    Preemptible {
         functions,
         tracepoints: functions && is_since(TRACEPOINTS_SINCE),
     }
@@ -58,15 +58,15 @@ fn parse(release: &str) -> Option<Release> {
 mod tests {
     use super::*;
 
-    const NOWHERE: PutAside = PutAside {
+    const NOWHERE: Preemptible = Preemptible {
         functions: false,
         tracepoints: false,
     };
-    const FUNCTIONS: PutAside = PutAside {
+    const FUNCTIONS: Preemptible = Preemptible {
         functions: true,
         tracepoints: false,
     };
-    const EVERYWHERE: PutAside = PutAside {
+    const EVERYWHERE: Preemptible = Preemptible {
         functions: true,
         tracepoints: true,
     };

@@ -17,7 +17,7 @@ use super::{
     verify::{self, Load, Refusals},
 };
 use crate::{
-    host::PutAside,
+    host::Preemptible,
     model::{LossReport, Rung},
     plan::{FALLBACK, FallbackPlan, Probe, QUERY, RungPlan, Target},
 };
@@ -76,8 +76,8 @@ pub struct Tracer {
     attached: Vec<Together>,
     /// Misses of programs that are taken down already, by sensor.
     missed: Misses,
-    /// Where the kernel lets a thread be put aside in the middle of a program.
-    put_aside: PutAside,
+    /// Where the kernel lets a thread be preempted inside a program.
+    preemptible: Preemptible,
     /// Runs that others than the first program took because that did not hang there yet.
     taken_before: Misses,
     /// What others than the first program had taken when the first of all was taken down: they take everything then.
@@ -107,6 +107,19 @@ impl Misses {
             self.query += missed;
         } else {
             self.fallback += missed;
+        }
+    }
+}
+
+impl Misses {
+    /// Without what other programs have taken since `before`.
+    fn less(self, taken: Self, before: Self) -> Self {
+        let less = |missed: u64, taken: u64, before: u64| {
+            missed.saturating_sub(taken.saturating_sub(before))
+        };
+        Self {
+            query: less(self.query, taken.query, before.query),
+            fallback: less(self.fallback, taken.fallback, before.fallback),
         }
     }
 }
@@ -145,7 +158,7 @@ impl Tracer {
             rung: plan.rung,
             attached: Vec::new(),
             missed: Misses::default(),
-            put_aside: config.put_aside,
+            preemptible: config.preemptible,
             taken_before: Misses::default(),
             taken_at_stop: None,
             may_miss: fallback.is_some_and(|plan| !plan.decision_probed),
@@ -184,7 +197,7 @@ impl Tracer {
         fallback: Option<&FallbackPlan>,
     ) -> Result<Refusals, AttachError> {
         // Those of the query sensor first: without them there is no rung.
-        let load = |probe| Load::of(probe, self.put_aside);
+        let load = |probe| Load::of(probe, self.preemptible);
         let mut loads: Vec<Load> = plan.probes.iter().flat_map(load).collect();
         if let Some(fallback) = fallback {
             // The dearest stand at the end of the plan, and are begun first: else they would be waited for in the end.
@@ -349,7 +362,8 @@ impl Tracer {
     ///
     /// Fails if the kernel does not let go of a probe.
     pub fn stop(&mut self) -> anyhow::Result<()> {
-        self.taken_at_stop = Some(self.taken()?);
+        // Where it cannot be read, programs are taken down all the same.
+        self.taken_at_stop = self.taken().ok();
         while let Some(Together { programs, .. }) = self.attached.pop() {
             for name in &programs {
                 self.missed.add(name, self.misses(name));
@@ -383,12 +397,11 @@ impl Tracer {
         for name in self.attached() {
             missed.add(name, self.misses(name));
         }
-        let (taken, before) = (self.taken()?, self.taken_before);
-        let not_taken = |missed: u64, taken: u64, before| missed.saturating_sub(taken - before);
+        let missed = missed.less(self.taken()?, self.taken_before);
         let mut query = counters::query(&self.ebpf)?;
-        query.missed = not_taken(missed.query, taken.query, before.query);
+        query.missed = missed.query;
         let mut fallback = counters::fallback(&self.ebpf)?;
-        fallback.missed = not_taken(missed.fallback, taken.fallback, before.fallback);
+        fallback.missed = missed.fallback;
         Ok(LossReport {
             sensors: vec![query, fallback],
             counted: Vec::new(),
@@ -428,13 +441,16 @@ impl Tracer {
             .map(|program| counters::recursion_misses(program.as_fd()).unwrap_or(0))
             .sum();
         // Reading a map by a system call keeps breakpoints from running on that CPU (`bpf_disable_instrumentation`), and a thread
-        // can be put aside in the middle of it: not without need.
+        // can be preempted in the middle of it: not without need.
         let takes_turns = |name: &str| is_of_query(name) && turns::is_other(name);
         if missed == 0 || !self.attached().any(takes_turns) {
             return Ok(missed);
         }
-        let taken = counters::taken(&self.ebpf, counters::OF_QUERY)?;
-        Ok(missed.saturating_sub(taken - self.taken_before.query))
+        let missed = Misses {
+            query: missed,
+            fallback: 0,
+        };
+        Ok(missed.less(self.taken()?, self.taken_before).query)
     }
 
     fn pids(&mut self) -> anyhow::Result<HashMap<&mut aya::maps::MapData, u32, u8>> {
@@ -521,7 +537,7 @@ impl Tracer {
             return Ok(());
         }
         let mut programs = vec![probe.program];
-        programs.extend(turns::others(probe, self.put_aside));
+        programs.extend(turns::others(probe, self.preemptible));
         if turns::is_stack(&probe.target) {
             programs.reverse();
         }

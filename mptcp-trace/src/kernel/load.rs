@@ -15,7 +15,7 @@ use rustix::{
 };
 
 use crate::{
-    host::{PidNamespace, PutAside},
+    host::{PidNamespace, Preemptible},
     model::Rung,
     plan::{FallbackPlan, RungPlan},
 };
@@ -47,8 +47,8 @@ pub struct TracerConfig {
     pub ring_bytes: u32,
     /// How many questions of one process are traced in a second; 0: all.
     pub cap: u32,
-    /// Where a thread can be put aside in the middle of a program.
-    pub put_aside: PutAside,
+    /// Where a thread can be preempted inside a program.
+    pub preemptible: Preemptible,
     /// Let the programs log what they do.
     pub debug: bool,
 }
@@ -84,8 +84,8 @@ pub(super) fn load(
     let children_probed = u32::from(fallback.is_some_and(|plan| plan.children_probed));
     let syscalls = syscall_numbers().to_bytes();
     let life_at_return = u32::from(fallback.is_some_and(|it| it.shares_with(rung)));
-    let turns_at_functions = u32::from(config.put_aside.functions);
-    let turns_at_tracepoints = u32::from(config.put_aside.tracepoints);
+    let turns_at_functions = u32::from(config.preemptible.functions);
+    let turns_at_tracepoints = u32::from(config.preemptible.tracepoints);
     let room_for_questions = u64::from(config.ring_bytes) / 4 * 3;
     let room_for_lives = u64::from(config.ring_bytes) / 8 * 7;
     let level: u8 = if config.debug {
@@ -119,7 +119,7 @@ pub(super) fn load(
     if rung.rung == Rung::Tracepoint {
         loader.map_max_entries("IN_FLIGHT", 1);
     }
-    if config.put_aside == PutAside::default() {
+    if config.preemptible == Preemptible::default() {
         loader.map_max_entries("RUNS", 1);
     }
     loader

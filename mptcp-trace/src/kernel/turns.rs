@@ -2,7 +2,7 @@
 //! says how (`turns`).
 
 use crate::{
-    host::PutAside,
+    host::Preemptible,
     plan::{Probe, Target},
 };
 
@@ -116,10 +116,10 @@ const OTHERS: [(&str, [&str; 2]); 26] = [
 ];
 
 /// The programs that hang beside that of `probe` on such a kernel, in the order in which they run behind it.
-pub(super) fn others(probe: &Probe, put_aside: PutAside) -> &'static [&'static str] {
+pub(super) fn others(probe: &Probe, preemptible: Preemptible) -> &'static [&'static str] {
     let is_of_use = match &probe.target {
-        Target::Fentry(_) | Target::Fexit(_) => put_aside.functions,
-        Target::RawTracepoint(_) | Target::TypedTracepoint(_) => put_aside.tracepoints,
+        Target::Fentry(_) | Target::Fexit(_) => preemptible.functions,
+        Target::RawTracepoint(_) | Target::TypedTracepoint(_) => preemptible.tracepoints,
         // Breakpoints are never preempted.
         Target::Kprobe(_) | Target::Kretprobe(_) => false,
     };
@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn programs_take_turns_only_where_a_thread_can_be_put_aside() {
+    fn programs_take_turns_only_where_a_thread_can_be_preemptible() {
         let probe = |target| Probe {
             program: "query_fexit_mptcp",
             target,
@@ -154,7 +154,7 @@ mod tests {
         let breakpoint = probe(Target::Kprobe("mptcp_getsockopt".into()));
         let both = ["query_fexit_mptcp_2", "query_fexit_mptcp_3"];
         for (functions, tracepoints) in [(false, false), (true, false), (true, true)] {
-            let on = PutAside {
+            let on = Preemptible {
                 functions,
                 tracepoints,
             };

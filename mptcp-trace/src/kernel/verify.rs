@@ -18,7 +18,7 @@ use aya::{
 
 use super::{turns, types};
 use crate::{
-    host::PutAside,
+    host::Preemptible,
     plan::{Probe, Target},
 };
 
@@ -48,9 +48,9 @@ enum How {
 
 impl Load {
     /// What a probe needs, and those that take turns with it.
-    pub(super) fn of(probe: &Probe, put_aside: PutAside) -> impl Iterator<Item = Self> {
+    pub(super) fn of(probe: &Probe, preemptible: Preemptible) -> impl Iterator<Item = Self> {
         let first = Self::alone(probe);
-        let others = turns::others(probe, put_aside).iter().map({
+        let others = turns::others(probe, preemptible).iter().map({
             let first = first.clone();
             move |program| Self {
                 program,

@@ -3,7 +3,7 @@
 use mptcp_trace_common::layout::{Architecture, KernelNumbers};
 
 use super::*;
-use crate::host::{PutAside, symbols::Symbols};
+use crate::host::{Preemptible, symbols::Symbols};
 
 /// A kernel that has everything, as Debian's 6.12 does.
 fn whole() -> HostSupport {
@@ -17,7 +17,7 @@ fn whole() -> HostSupport {
         mptcp_enabled: Fact::Yes,
         option: Fact::Yes,
         kprobes: Fact::Yes,
-        put_aside: PutAside::default(),
+        preemptible: Preemptible::default(),
         symbols: Symbols::from_names([
             "mptcp_getsockopt",
             "tcp_getsockopt",

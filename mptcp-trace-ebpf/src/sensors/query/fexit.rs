@@ -77,7 +77,7 @@ fn query_fexit_mptcp(ctx: FExitContext) -> i32 {
 }
 
 /// It fell back while it answered, or nobody looked when the TCP code returned: the kernel does not start a program
-/// that another thread, put aside in the middle of it, runs on this CPU already (it counts that as missed). The bits
+/// that another thread, preempted inside it, runs on this CPU already (it counts that as missed). The bits
 /// and what the caller was told decide.
 #[inline(always)]
 fn unsure(record: &mut QueryRecord, ctx: &FExitContext) {
