@@ -96,6 +96,7 @@ fn quick(places: &Places, summary: &Summary) {
     let programs = places.target.join("debug");
     let programs =
         StaticPrograms::given(&programs.join("mptcp-trace"), &programs.join("mptcp-lab"));
+    let programs = summary.timed("program in Go", "build", || programs.with_go(places));
     for task in native::quick_tasks() {
         native::suite(&programs, &task, summary);
     }
