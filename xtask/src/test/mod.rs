@@ -32,22 +32,33 @@ use summary::Summary;
 
 /// Tests everything: the committed BPF object, the crates, this kernel, and kernels in QEMU.
 ///
-/// Each kernel is asked for its shape: what the tracer's plan depends on. The first kernel of a shape gets every recipe
-/// on every attach method, IPv4 and IPv6 in turn; another one of the same shape gets a few. Ends with what was skipped
-/// and why, how many plays needed a second try, where the time went (also as JSON, in target/test/summary.json), and
-/// the line `N passed, N failed, N skipped`.
+/// A play is a test case or a recipe for a fallback, played under the tracer on one attach method. Each kernel is asked for
+/// its shape: what the tracer's plan depends on. The first kernel of a shape gets every recipe on every attach method,
+/// IPv4 and IPv6 in turn; another one of the same shape gets a few.
+///
+/// Where one or two plays of a run go wrong they are played again, once: that is a second try. More than 1 % of them fail
+/// the run. As root so does a skip, unless its reason is a fact about the kernel or the machine that nothing can be
+/// installed for.
+///
+/// Ends with the shapes, what was skipped and why, the second tries, where the time went (also as JSON, in
+/// target/test/summary.json), and the line `N passed, N failed, N skipped`. The tracers that are tested say on stderr what
+/// they saw; where others' connections or more than one cause is about, their counts differ, and the suites judge that.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  \
+#[command(
+    after_help = "On two processors, once everything is compiled: 15 minutes, --quick 2, --everything 28.\n\n\
+    Examples:\n  \
     cargo xtask test\n  \
     cargo xtask test --quick\n  \
     cargo xtask test --no-vm\n  \
     cargo xtask test --kernel 6.12 7.3\n  \
-    cargo xtask test --everything --update-docs")]
+    cargo xtask test --kernel 6.18 --hide-function=mptcp_setsockopt\n  \
+    cargo xtask test --everything --update-docs"
+)]
 pub(crate) struct Args {
-    /// Only what one runs while working: tests of the crates, and the recipes and queries on this kernel
-    #[arg(long, conflicts_with_all = ["kernel", "everything", "update_docs"])]
+    /// Only what one runs while working: tests of the crates, and queries, recipes and verdicts on this kernel
+    #[arg(long, conflicts_with_all = ["kernel", "everything", "update_docs", "hide_function"])]
     quick: bool,
-    /// Boot no virtual machines
+    /// Boot no virtual machines; all else that this machine can run: also packages, browser, floods, serve left on
     #[arg(long)]
     no_vm: bool,
     /// Boot only these series (default: 5.10 6.1 6.12-oldest 6.12 6.16 6.17 6.18 6.19 7.1 7.2 7.3)
@@ -56,10 +67,11 @@ pub(crate) struct Args {
     /// The full product: every recipe and scenario on every attach method of every kernel with IPv4 and with IPv6
     #[arg(long)]
     everything: bool,
-    /// Let the tracer plan as if no kernel in a virtual machine had the function NAME (repeatable): another shape
-    #[arg(long, value_name = "NAME")]
+    /// Let the tracer plan as if no kernel in a virtual machine had the function NAME (repeatable), as a later release may
+    /// have none: that is another shape, and gets every recipe
+    #[arg(long, value_name = "NAME", conflicts_with = "no_vm")]
     hide_function: Vec<String>,
-    /// Write the results into docs/kernels.md
+    /// Write the results into docs/kernels.md; needs --everything
     #[arg(long, requires = "everything")]
     update_docs: bool,
 }
@@ -87,6 +99,7 @@ pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
 }
 
 fn quick(places: &Places, summary: &Summary) {
+    say("building the tests");
     let built = summary.timed("cargo test", "build", || crates::build(places));
     summary.step("cargo test", || built.and_then(|()| crates::run(places)));
     if !is_root() {
