@@ -61,12 +61,20 @@ pub(crate) struct Report {
     pub(crate) phases: Vec<PhaseTime>,
     /// What was recorded. Of what was done twice, only the second time counts.
     pub(crate) kept: Vec<Kept>,
-    /// The lab wrote its last line: no case is missing.
-    complete: bool,
+    /// What the lab's last line counts: no case is missing.
+    counted: Option<Counted>,
     /// Why nothing was run at all, if that is no failure.
     pub(crate) skipped: Option<String>,
     /// Why the run as a whole is no success although no cell may say so.
     pub(crate) failures: Vec<String>,
+}
+
+/// The lab's own count of its cells.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Counted {
+    ok: usize,
+    mismatch: usize,
 }
 
 /// What we make of a cell.
@@ -110,7 +118,7 @@ impl Report {
             Some("capture") => self.read_capture(data),
             Some("flood") => self.read_cell(flood_as_cell(data)),
             Some("phase") => self.read_phase(data),
-            Some("summary") => self.complete = true,
+            Some("summary") => self.counted = serde_json::from_value(data).ok(),
             Some(_) => {}
             None => self
                 .failures
@@ -118,23 +126,41 @@ impl Report {
         }
     }
 
-    /// Takes the code with which the lab ended. It is 1 when a cell failed, which the cell says.
+    /// Takes the code with which the lab ended. It is 1 when a cell is wrong, which the cell says.
     pub(crate) fn read_exit_code(&mut self, code: i64) {
-        let told = self.cells.iter().any(|cell| cell.outcome != Outcome::Ok);
-        if code != 0 && !(told && code == 1) {
+        let of = |wanted: Outcome| {
+            self.cells
+                .iter()
+                .filter(|cell| cell.outcome == wanted)
+                .count()
+        };
+        let (ok, mismatch) = (of(Outcome::Ok), of(Outcome::Mismatch));
+        if code != 0 && !(mismatch > 0 && code == 1) {
             self.failures
                 .push(format!("the lab exited with code {code}"));
         }
         if self.cells.is_empty() {
             self.failures.push("the lab reported no case".to_owned());
-        } else if !self.complete {
-            self.failures
-                .push("the lab ended before its summary: cases are missing".to_owned());
+            return;
+        }
+        match self.counted {
+            None => self
+                .failures
+                .push("the lab ended before its summary: cases are missing".to_owned()),
+            // What it tells beside that, is in no sum.
+            Some(counted) if counted.ok > ok || counted.mismatch > mismatch => {
+                self.failures.push(format!(
+                    "the lab counted {} cases right and {} wrong, and told of {ok} and {mismatch}",
+                    counted.ok, counted.mismatch
+                ));
+            }
+            Some(_) => {}
         }
     }
 
-    /// Adds a failure for each asked rung that no cell speaks of, where the kernel must have it.
-    pub(crate) fn require(&mut self, must: Must, rungs: &[String]) {
+    /// Adds a failure for each asked rung on which nothing was right, where the kernel must have it; where a suite may have
+    /// nothing to do on a kernel (`is_certain` is false), for each that no cell speaks of.
+    pub(crate) fn require(&mut self, must: Must, rungs: &[String], is_certain: bool) {
         match must {
             Must::Nothing => {}
             Must::Refuse => {
@@ -145,12 +171,22 @@ impl Report {
             }
             Must::EveryRung => {
                 for rung in rungs {
-                    if !self.cells.iter().any(|cell| cell.rung == *rung) {
-                        self.failures
-                            .push(format!("no case was reported on the rung {rung}"));
-                    }
+                    self.require_rung(rung, is_certain);
                 }
             }
+        }
+    }
+
+    /// The same of one rung.
+    pub(crate) fn require_rung(&mut self, rung: &str, is_certain: bool) {
+        let is_it = |cell: &Cell| {
+            cell.rung == rung
+                && (!is_certain
+                    || cell.outcome != Outcome::Skipped && cell.outcome != Outcome::Unavailable)
+        };
+        if !self.cells.iter().any(is_it) {
+            self.failures
+                .push(format!("no case was played on the rung {rung}"));
         }
     }
 
@@ -374,8 +410,8 @@ mod tests {
         let rungs = ["fexit".to_owned(), "kprobe".to_owned()];
         let check = |lines: &[&str], must: Must, code, failed| {
             let mut report = report(lines);
-            report.read_line(r#"{"type":"summary","data":{"ok":1}}"#);
-            report.require(must, &rungs);
+            report.read_line(r#"{"type":"summary","data":{}}"#);
+            report.require(must, &rungs, true);
             report.read_exit_code(code);
             assert_eq!(report.tally(must).failed, failed, "{:?}", report.failures);
         };
@@ -386,6 +422,21 @@ mod tests {
         check(&[MISMATCH], Must::Nothing, 1, 1);
         check(&[], Must::Nothing, 0, 1);
         check(&[OK], Must::Refuse, 0, 1);
+        // What was skipped is no reason for a code, and nothing but skips is no success where the kernel has the rung.
+        let skipped = OK.replace("\"ok\"", "\"skipped\"");
+        check(&[&skipped], Must::Nothing, 1, 1);
+        check(&[&skipped], Must::Nothing, 0, 0);
+        check(&[&skipped], Must::EveryRung, 0, 2);
+        for (summary, failed) in [
+            (r#"{"type":"summary","data":{"ok":1,"mismatch":0}}"#, 0),
+            (r#"{"type":"summary","data":{"ok":2,"mismatch":0}}"#, 1),
+            (r#"{"type":"summary","data":{"ok":0,"mismatch":1}}"#, 1),
+        ] {
+            let mut report = report(&[OK]);
+            report.read_line(summary);
+            report.read_exit_code(0);
+            assert_eq!(report.failures.len(), failed, "{summary}");
+        }
         let mut broken_off = report(&[OK]);
         broken_off.read_exit_code(0);
         assert_eq!(broken_off.failures.len(), 1);

@@ -75,6 +75,14 @@ impl Suite {
         }
     }
 
+    /// Whether it has something to play on every kernel with MPTCP.
+    pub(crate) fn always_plays(self) -> bool {
+        matches!(
+            self,
+            Self::Queries | Self::Fallbacks | Self::Verdicts | Self::Together
+        )
+    }
+
     fn verb(self) -> &'static str {
         match self {
             Self::Queries => "matrix",

@@ -272,7 +272,7 @@ fn close(report: &mut Report, task: &Task, must: Must, code: Option<i64>, job: &
     match code {
         Some(code @ (0 | 1)) => {
             report.read_exit_code(code);
-            report.require(must, &task.rungs);
+            report.require(must, &task.rungs, task.suite.always_plays());
         }
         Some(code) => report
             .failures

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use super::{Skip, Step};
 use crate::{command, places::Places, tally::Tally};
@@ -33,6 +33,10 @@ pub(super) fn run(places: &Places) -> Result<Step> {
     }
     let mut step = count(&text);
     if output.status.success() {
+        ensure!(
+            step.tally.passed > 0,
+            "cargo test ended without a test that passed"
+        );
         return Ok(step);
     }
     if step.tally.failed == 0 {

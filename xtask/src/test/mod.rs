@@ -69,7 +69,7 @@ pub(crate) struct Args {
     everything: bool,
     /// Let the tracer plan as if no kernel in a virtual machine had the function NAME (repeatable), as a later release may
     /// have none: that is another shape, and gets every recipe
-    #[arg(long, value_name = "NAME", conflicts_with = "no_vm")]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["no_vm", "update_docs"])]
     hide_function: Vec<String>,
     /// Write the results into docs/kernels.md; needs --everything
     #[arg(long, requires = "everything")]

@@ -75,6 +75,11 @@ pub(super) fn suite(programs: &StaticPrograms, task: &Task, summary: &Summary) {
     summary.suite(result);
 }
 
+/// Whether this machine's own kernel was built with MPTCP.
+fn has_mptcp() -> bool {
+    Path::new("/proc/sys/net/mptcp").exists()
+}
+
 /// Says that an ordinary user cannot run them.
 pub(super) fn skip(summary: &Summary) {
     let why = "it needs root; type: sudo cargo xtask test";
@@ -134,5 +139,8 @@ fn fill(programs: &StaticPrograms, task: &Task, report: &mut Report) -> Result<(
         report.read_line(line);
     }
     report.read_exit_code(i64::from(command::shell_code(output.status)));
+    if has_mptcp() {
+        report.require_rung(EVERYWHERE, task.suite.always_plays());
+    }
     Ok(())
 }

@@ -153,11 +153,16 @@ impl Summary {
         book.judge(is_root());
         book.times
             .push(Time::new("the whole run", "run", self.since.elapsed()));
-        if let Err(error) = book.write_to(file) {
-            command::report(&error);
+        match book.write_to(file) {
+            Ok(()) => say(format_args!("the same as JSON: {}", file.display())),
+            Err(error) => {
+                command::report(&error);
+                // Whoever reads it would read that of another run.
+                book.failures.push(format!("FAILED summary: {error:#}"));
+                book.row("summary as JSON", Tally::of(false), Duration::ZERO);
+            }
         }
         let tally = book.print(self.since.elapsed());
-        say(format_args!("the same as JSON: {}", file.display()));
         println!("\n{tally}");
         (tally.exit_code(), book.outcomes, book.shapes)
     }
