@@ -147,10 +147,10 @@ impl Report {
             None => self
                 .failures
                 .push("the lab ended before its summary: cases are missing".to_owned()),
-            // What it tells beside that, is in no sum.
+            // Floods are reported beside the sum: more cells than it counts are right.
             Some(counted) if counted.ok > ok || counted.mismatch > mismatch => {
                 self.failures.push(format!(
-                    "the lab counted {} cases right and {} wrong, and told of {ok} and {mismatch}",
+                    "the lab counted {} right and {} wrong cells, but reported {ok} and {mismatch}",
                     counted.ok, counted.mismatch
                 ));
             }

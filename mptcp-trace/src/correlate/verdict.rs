@@ -50,7 +50,7 @@ const CALL_MAX: Duration = Duration::from_secs(10);
 /// True if the question was asked after the fallback.
 ///
 /// Where only its end was seen, it was answered at some moment before that; and where a fallback is foretold (rung
-/// `tracepoint`, `mptcp_dss_corruption`), it comes a moment later than it is told. Between the two a thread may be preempted.
+/// `tracepoint`, `mptcp_dss_corruption`), the fallback follows its record by a moment, in which a thread may be preempted.
 fn is_surely_later(query: &Query, fallen: &Fallen) -> bool {
     let (began, fell) = match query.latency {
         Some(_) if !fallen.is_foretold => (query.asked_at, fallen.at),

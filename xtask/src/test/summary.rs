@@ -157,7 +157,7 @@ impl Summary {
             Ok(()) => say(format_args!("the same as JSON: {}", file.display())),
             Err(error) => {
                 command::report(&error);
-                // Whoever reads it would read that of another run.
+                // The file that is there is of an earlier run.
                 book.failures.push(format!("FAILED summary: {error:#}"));
                 book.row("summary as JSON", Tally::of(false), Duration::ZERO);
             }
