@@ -58,6 +58,8 @@ fn facts(bytes: &[u8]) -> Option<(Facts, &[u8])> {
         fallback_bit: (bit < 64).then_some(bit),
         causes,
         counters_read_at: [(1, (Duration::ZERO, Duration::from_secs(1)))].into(),
+        counters_listed_at: None,
+        counters_at_start: std::collections::BTreeMap::new(),
         sensors: vec![SensorState {
             name: "query".into(),
             rung: Rung::Tracepoint,
@@ -92,6 +94,8 @@ pub fn decode(bytes: &[u8]) {
         Ok(Observation::Refusal(refusal)) => {
             Finding::Refusal(Box::new(enrich::refusal(&facts, *refusal)))
         }
+        // It makes no line.
+        Ok(Observation::Counters(_) | Observation::CountersAtStart(_)) => return,
         Err(why) => {
             assert_fit_for_a_terminal(why.to_string().as_bytes());
             return;

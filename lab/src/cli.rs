@@ -6,7 +6,8 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     actor, ask, bench, bulk, call_cost, churn, exported, fallbacks, figures, flood, floods, init,
-    lean, load, matrix, mix, pair, play, provoke, reuse, served, together, verdicts, watched,
+    lean, load, matrix, mix, namespaces, pair, play, provoke, reuse, served, together, verdicts,
+    watched,
 };
 
 /// Programs that ask the kernel about MPTCP, and the comparison of what they were told with what
@@ -41,6 +42,8 @@ enum Verb {
     Mix(mix::Args),
     /// Very many short connections under the tracer: none is taken for another one
     Reuse(reuse::Args),
+    /// Network namespaces that are made, used and deleted under the tracer: its account of each is the kernel's
+    Namespaces(namespaces::Args),
     /// curl and nginx under `mptcpize`, with and without a middlebox, under the tracer
     Pair(pair::Args),
     /// The application of `reuse`
@@ -107,6 +110,7 @@ pub fn main() -> ExitCode {
         Verb::Together(args) => together::run(&args),
         Verb::Mix(args) => mix::run(&args),
         Verb::Reuse(args) => reuse::run(&args),
+        Verb::Namespaces(args) => namespaces::run(&args),
         Verb::Pair(args) => pair::run(&args),
         Verb::ReuseMaker(args) => reuse::make_connections(&args).map(|()| true),
         Verb::Flood(args) => flood::run(&args),

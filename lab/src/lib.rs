@@ -33,6 +33,7 @@ pub mod load;
 pub mod matrix;
 pub mod middlebox;
 pub mod mix;
+pub mod namespaces;
 pub mod net;
 pub mod netns;
 pub mod option;

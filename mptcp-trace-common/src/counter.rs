@@ -26,5 +26,11 @@ pub const CAPPED: u32 = 8;
 /// Runs that another program took since the kernel kept the first one out of them: not missed.
 pub const TAKEN: u32 = 9;
 
+/// Part of [`SEEN`], and nobody's business: the self-test of another instance.
+pub const SELF_TEST: u32 = 10;
+/// Sockets about which nothing is noted, because their user has as many as one user may have; of these, owner and time of
+/// birth are unknown. [`UNFOLLOWED`] counts those for which the whole table had no room.
+pub const OVER_SHARE: u32 = 11;
+
 /// Number of slots.
-pub const COUNT: u32 = 10;
+pub const COUNT: u32 = 12;

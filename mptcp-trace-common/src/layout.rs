@@ -152,8 +152,30 @@ kernel_layout! {
     sock_protocol: "sock.sk_protocol", 2;
     /// The `struct socket` of a `struct sock`.
     sock_socket: "sock.sk_socket", 8;
+    /// User that owns a socket.
+    sock_uid: "sock.sk_uid", 4;
+    /// What BPF programs keep at a socket ([`crate::record::SELF_TEST_MAP`]).
+    sock_storage: "sock.sk_bpf_storage", 8;
+    /// First element of that.
+    storage_first: "bpf_local_storage.list.first", 8;
+    /// The node by which an element is linked.
+    element_node: "bpf_local_storage_elem.snode", 16;
+    /// The next node.
+    node_next: "hlist_node.next", 8;
+    /// The map that an element belongs to.
+    element_map: "bpf_local_storage_elem.sdata.smap", 8;
+    /// Its name.
+    storage_map_name: "bpf_local_storage_map.map.name", 16;
     /// Inode number of a network namespace.
     net_inum: "net.ns.inum", 4;
+    /// Number of a network namespace that no other ever gets.
+    net_cookie: "net.net_cookie", 8;
+    /// Its counters of MPTCP, for each CPU.
+    net_mptcp_counters: "net.mib.mptcp_statistics", 8;
+    /// Its neighbour in the list of all.
+    net_list_prev: "net.list.prev", 8;
+    /// Where the values of a map are that has one for each CPU, less what is particular to a CPU.
+    array_per_cpu: "bpf_array.pptrs[0]", 8;
     /// The inode that is allocated together with a `struct socket`.
     socket_alloc_inode_number: "socket_alloc.vfs_inode.i_ino", 8;
     /// The `struct file` of a `struct socket`.
@@ -365,6 +387,16 @@ impl KernelNumbers {
 }
 
 const _: () = assert!(size_of::<KernelNumbers>() == 5);
+
+/// Numbers of the counters that are read, as the running kernel has them; [`NO_NUMBER`] where there is none.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CounterNumbers(pub [u8; crate::record::COUNTERS]);
+
+impl CounterNumbers {
+    /// None of them.
+    pub const NONE: Self = Self([NO_NUMBER; crate::record::COUNTERS]);
+}
 
 /// A system call that an architecture does not have.
 pub const NO_SYSCALL: u32 = u32::MAX;

@@ -17,8 +17,15 @@ pub const QUERY_RECORD_BYTES_V1: usize = 152;
 /// Length of a [`QueryRecord`] in captures of version 2, which did not say how it was asked, bytes.
 pub const QUERY_RECORD_BYTES_V2: usize = 160;
 
+/// Length of a [`ConnRecord`] in captures of before it had `netns_cookie`, bytes.
+pub const CONN_RECORD_BYTES_V1: usize = 224;
+
 /// Name of the global by which the loader recognises an object of its own [`ABI_VERSION`].
 pub const ABI_SYMBOL: &str = "MPTCP_TRACE_ABI_4";
+
+/// Name of the map whose entries mark the sockets of a self-test, for every instance on this host. A map of this kind
+/// (socket storage) can only be made with `CAP_BPF`, and an entry only by who holds its descriptor.
+pub const SELF_TEST_MAP: [u8; 16] = *b"mptcp_self_test\0";
 
 /// `kind` of a [`QueryRecord`].
 pub const KIND_QUERY: u32 = 1;
@@ -26,7 +33,8 @@ pub const KIND_QUERY: u32 = 1;
 pub const KIND_FALLBACK: u32 = 2;
 /// `kind` of a [`ConnRecord`]: a listener of MPTCP got a child that is plain TCP.
 pub const KIND_TCP_CHILD: u32 = 3;
-/// `kind` of a [`ConnRecord`]: a connection that was told of before has been accepted; its owner is known.
+/// `kind` of a [`ConnRecord`]: a connection that was told of before has been accepted, stands now, or is closed by another owner
+/// than that of the last record; its owner is known.
 pub const KIND_ACCEPTED: u32 = 4;
 /// `kind` of a [`ConnRecord`]: an MPTCP socket that was there before tracing began.
 pub const KIND_EXISTING: u32 = 5;
@@ -38,6 +46,11 @@ pub const KIND_CLOSED: u32 = 7;
 pub const KIND_OPTION_REFUSED: u32 = 8;
 /// `kind` of a [`QueryRecord`]: an MPTCP socket was refused. There is no socket; `family` is what was asked for.
 pub const KIND_SOCKET_REFUSED: u32 = 9;
+
+/// `kind` of a [`CountedRecord`]: the kernel's own counters in a network namespace.
+pub const KIND_COUNTED: u32 = 10;
+/// `kind` of a [`CountedRecord`]: the same when tracing began. Userspace keeps it to itself.
+pub const KIND_COUNTED_AT_START: u32 = 11;
 
 /// The query went through `mptcp_getsockopt` (or was found to be about an MPTCP socket).
 pub const PATH_MPTCP: u8 = 1 << 0;
@@ -232,6 +245,10 @@ pub const CONN_ASKED: u32 = 1 << 7;
 pub const CONN_FELL: u32 = 1 << 8;
 /// It was asked about since the last record of a question, and that was not traced: capped, or lost.
 pub const CONN_UNTOLD: u32 = 1 << 9;
+/// Its birth was not observed although the probes ran already: it was skipped, or there was no room to note it.
+pub const CONN_UNWATCHED: u32 = 1 << 10;
+/// It is connecting, or that has failed: there is no connection (yet).
+pub const CONN_CONNECTING: u32 = 1 << 11;
 
 /// How many questions of a process were traced in the second that begins at `since_ns`; lives in a map of the BPF side
 /// only.
@@ -256,8 +273,9 @@ pub struct Conn {
     pub connect_ns: u64,
     /// Inode number of the socket; 0 before it is accepted.
     pub inode: u64,
-    /// When the fallback that waits to be told happened ([`CONN_PENDING`]).
-    pub pending_ns: u64,
+    /// Of a client with [`CONN_PENDING`]: when the fallback that waits to be told happened. Of a child with
+    /// [`CONN_UNACCEPTED`]: the listener that it was born of (`struct sock`). One place: there is little stack.
+    pub waits_since_or_at: u64,
     /// Who holds it.
     pub owner: Owner,
     /// `EVIDENCE_*` bits so far.
@@ -268,6 +286,27 @@ pub struct Conn {
     pub pending_mib: i32,
     /// `SITE_*` of the fallback that waits.
     pub pending_site: u32,
+    /// Whose share of the table it takes: the user that owns the socket.
+    pub share: u32,
+    /// The owner in the last record about it (`task_struct.tgid`); 0 if there was none.
+    pub told_tgid: u32,
+}
+
+impl Conn {
+    /// A socket that nothing is known of yet.
+    pub const BLANK: Self = Self {
+        born_ns: 0,
+        connect_ns: 0,
+        inode: 0,
+        waits_since_or_at: 0,
+        owner: Owner::NONE,
+        evidence: 0,
+        state: 0,
+        pending_mib: NO_MIB,
+        pending_site: 0,
+        share: 0,
+        told_tgid: 0,
+    };
 }
 
 /// A data packet with a bad MPTCP checksum (`MAPPING_BAD_CSUM`).
@@ -324,6 +363,9 @@ pub const CONN_VALID_BYTES: u32 = 1 << 9;
 pub const CONN_VALID_SUBFLOW: u32 = 1 << 10;
 /// [`ConnRecord::off_ms`] was read.
 pub const CONN_VALID_OFF: u32 = 1 << 11;
+/// [`ConnRecord::off_ms`] would tell why a client did not ask for MPTCP, and could not be read. Records of before have
+/// neither bit.
+pub const CONN_OFF_UNREAD: u32 = 1 << 15;
 /// [`ConnRecord::extra_subflows`] was read.
 pub const CONN_VALID_SUBFLOWS: u32 = 1 << 14;
 /// The filter admits the owner and the network namespace.
@@ -409,7 +451,7 @@ pub struct ConnRecord {
     pub subflow_flags: u32,
     /// `CONN_*` bits.
     pub conn_state: u32,
-    /// For how long MPTCP is off, milliseconds.
+    /// For how long MPTCP is off, milliseconds; of [`KIND_FALLBACK`], 0 if it never was, or a SYN with it got through since.
     pub off_ms: u32,
     /// `sk_protocol`.
     pub protocol: u16,
@@ -436,6 +478,44 @@ pub struct ConnRecord {
     pub local_addr: [u8; 16],
     /// Remote address.
     pub remote_addr: [u8; 16],
+    /// `net.net_cookie` of the socket's network namespace, which no other namespace ever gets; 0 if unknown.
+    pub netns_cookie: u64,
+}
+
+/// How many of the kernel's counters are read (those that count fallbacks).
+pub const COUNTERS: usize = 12;
+
+/// The user whose share holds the sockets of those users for whom there is no room in the table of shares.
+pub const SHARE_OF_OTHERS: u32 = u32::MAX;
+
+/// What the kernel has counted in a network namespace since that began (`net.mib.mptcp_statistics`).
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct CountedRecord {
+    /// [`KIND_COUNTED`] or [`KIND_COUNTED_AT_START`].
+    pub kind: u32,
+    /// Inode number of the namespace.
+    pub netns: u32,
+    /// When they had been read, `CLOCK_BOOTTIME`, nanoseconds.
+    pub boottime_ns: u64,
+    /// `net.net_cookie`.
+    pub cookie: u64,
+    /// Sums over all CPUs, in the order of the numbers that the loader chose.
+    pub counters: [u64; COUNTERS],
+}
+
+/// A network namespace in which something was told of that the kernel counts; lives in a map of the BPF side only.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct NetCounters {
+    /// Its `struct net`.
+    pub net: u64,
+    /// Beginning of the second in which `readings` are counted, `CLOCK_BOOTTIME`, nanoseconds.
+    pub since_ns: u64,
+    /// How often it was read in that second, or would have been.
+    pub readings: u32,
+    /// 1 if something was told of since the last time.
+    pub unread: u32,
 }
 
 const _: () = {
@@ -445,8 +525,10 @@ const _: () = {
     assert!(offset_of!(QueryRecord, local_addr).is_multiple_of(4));
     assert!(offset_of!(ConnRecord, local_addr).is_multiple_of(4));
     assert!(size_of::<Owner>() == 48);
-    assert!(size_of::<Conn>() == 96);
-    assert!(size_of::<ConnRecord>() == 224);
+    assert!(size_of::<Conn>() == 104);
+    assert!(size_of::<ConnRecord>() == 232);
+    assert!(offset_of!(ConnRecord, netns_cookie) == CONN_RECORD_BYTES_V1);
+    assert!(size_of::<CountedRecord>() == 24 + 8 * COUNTERS);
     assert!(size_of::<InFlight>() == 32);
     assert!(size_of::<Quota>() == 16);
 };

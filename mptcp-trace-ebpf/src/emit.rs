@@ -5,7 +5,7 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use aya_ebpf::{Global, bindings::BPF_RB_AVAIL_DATA, maps::ring_buf::RingBufEntry};
 use mptcp_trace_common::{
     counter,
-    record::{ConnRecord, KIND_BLACKHOLE, KIND_FALLBACK, QueryRecord},
+    record::{ConnRecord, CountedRecord, KIND_BLACKHOLE, KIND_FALLBACK, QueryRecord},
 };
 
 use crate::maps::{FALLBACK_COUNTERS, QUERY_COUNTERS, RECORDS, ROOM_FOR_LIVES, ROOM_FOR_QUESTIONS};
@@ -47,6 +47,7 @@ pub(crate) trait Record {}
 
 impl Record for QueryRecord {}
 impl Record for ConnRecord {}
+impl Record for CountedRecord {}
 
 /// A record that says nothing yet, in reserved room. In place: on the stack of a program that calls others a record has
 /// no room.
@@ -104,6 +105,15 @@ pub(crate) fn reserve_connection(kind: u32) -> Option<RingBufEntry<ConnRecord>> 
         count_fallback(counter::RING_FULL);
     }
     entry
+}
+
+/// Room in the ring for what the kernel has counted. That is read again, so that it counts nowhere if there is none.
+#[inline(always)]
+pub(crate) fn reserve_counted() -> Option<RingBufEntry<CountedRecord>> {
+    match is_room(&ROOM_FOR_LIVES) {
+        true => RECORDS.reserve::<CountedRecord>(0),
+        false => None,
+    }
 }
 
 /// Sends off what was written into reserved room.

@@ -13,15 +13,16 @@ use aya_ebpf::{
     programs::{BtfTracePointContext, RawTracePointContext},
 };
 use mptcp_trace_common::{
-    layout::{ABSENT, SYSCALL_OF_32_BITS},
+    layout::{ABSENT, NO_NUMBER, SYSCALL_OF_32_BITS},
     record::{
-        SUBFLOW_CONN_FINISHED, SUBFLOW_FULLY_ESTABLISHED, SUBFLOW_MP_CAPABLE, SUBFLOW_MP_JOIN,
-        SUBFLOW_MPC_DROP, SUBFLOW_REMOTE_KEY, SUBFLOW_REQUEST_MPTCP, SUBFLOW_SEND_INFINITE,
-        SUBFLOW_SEND_MP_FAIL, SUBFLOW_VALID_CSUM_SEEN,
+        SELF_TEST_MAP, SHARE_OF_OTHERS, SUBFLOW_CONN_FINISHED, SUBFLOW_FULLY_ESTABLISHED,
+        SUBFLOW_MP_CAPABLE, SUBFLOW_MP_JOIN, SUBFLOW_MPC_DROP, SUBFLOW_REMOTE_KEY,
+        SUBFLOW_REQUEST_MPTCP, SUBFLOW_SEND_INFINITE, SUBFLOW_SEND_MP_FAIL,
+        SUBFLOW_VALID_CSUM_SEEN,
     },
 };
 
-use crate::maps::{LAYOUT, PERNET_ID_AT};
+use crate::maps::{CALIBRATED, LAYOUT, PER_CPU, PERNET_ID};
 
 /// A read of kernel or user memory that failed.
 pub(crate) struct Fault;
@@ -56,6 +57,27 @@ fn read_at<T>(base: u64, offset: u16) -> Result<T, Fault> {
     unsafe { bpf_probe_read_kernel((base + u64::from(offset)) as *const T) }.map_err(|_errno| Fault)
 }
 
+/// The same, and 0 for what cannot be read: the helper writes that. The kernel looks at one way through the program then, not
+/// at two.
+macro_rules! read_or_zero {
+    ($base:expr, $field:ident) => {
+        read_or_zero_at($base, offset!($field))
+    };
+}
+
+#[inline(always)]
+fn read_or_zero_at<T>(base: u64, offset: u16) -> T {
+    let mut value = MaybeUninit::<T>::uninit();
+    let from = base.wrapping_add(u64::from(offset));
+    // SAFETY: the helper writes as many bytes as it is told, zeroes in case of a fault, and copes with any address. Every type that
+    // is asked for is an integer or an array of integers, to which zeroes are a value.
+    unsafe {
+        let to = value.as_mut_ptr().cast();
+        generated::bpf_probe_read_kernel(to, size_of::<T>() as u32, from as *const c_void);
+        value.assume_init()
+    }
+}
+
 /// Reads one bit, or a `bool`; none if this kernel does not have it.
 macro_rules! bit {
     ($base:expr, $field:ident) => {
@@ -65,11 +87,19 @@ macro_rules! bit {
 
 #[inline(always)]
 fn bit_at(base: u64, offset_bits: u16) -> Option<bool> {
-    if offset_bits == ABSENT {
-        return None;
+    match offset_bits {
+        ABSENT => None,
+        _ => Some(bit_or_zero_at(base, offset_bits) == 1),
     }
-    let byte: u8 = read_at(base, offset_bits / 8).ok()?;
-    Some(byte >> (offset_bits % 8) & 1 == 1)
+}
+
+#[inline(always)]
+fn bit_or_zero_at(base: u64, offset_bits: u16) -> u32 {
+    if offset_bits == ABSENT {
+        return 0;
+    }
+    let byte: u8 = read_or_zero_at(base, offset_bits / 8);
+    u32::from(byte) >> (offset_bits % 8) & 1
 }
 
 /// The first bytes of a structure, read at once: a read costs the same for one member as for many.
@@ -261,16 +291,33 @@ impl Sock {
         read!(self.0, sock_num)
     }
 
-    /// Inode number of the network namespace.
+    /// The network namespace.
     #[inline(always)]
-    pub(crate) fn netns(self) -> Result<u32, Fault> {
-        netns_of(&self)
+    pub(crate) fn net(self) -> Result<Net, Fault> {
+        read!(self.0, sock_net).map(Net)
     }
 
     /// Inode number of the socket; none before it is accepted.
     #[inline(always)]
     pub(crate) fn inode(self) -> Result<u64, Fault> {
         inode_of(&self)
+    }
+
+    /// The user that owns the socket; a child of a listener has its listener's.
+    #[inline(always)]
+    pub(crate) fn user(self) -> u32 {
+        match offset!(sock_uid) {
+            ABSENT => SHARE_OF_OTHERS,
+            offset => read_or_zero_at(self.0, offset),
+        }
+    }
+
+    /// True for a socket of a self-test, of this instance or another ([`SELF_TEST_MAP`]).
+    #[inline(always)]
+    pub(crate) fn is_of_self_test(self) -> bool {
+        // Almost every socket has nothing there.
+        let storage: u64 = read!(self.0, sock_storage).unwrap_or(0);
+        storage != 0 && has_mark(storage) != 0
     }
 
     /// State bits of an MPTCP connection.
@@ -322,16 +369,19 @@ impl Sock {
     /// First subflow of an MPTCP connection; none before it connects or listens.
     #[inline(always)]
     pub(crate) fn first_subflow(self) -> Option<Sock> {
-        let first: u64 = read!(self.0, msk_first).ok()?;
+        let first: u64 = read_or_zero!(self.0, msk_first);
         (first != 0).then_some(Sock(first))
     }
 
     /// Payload sent and received over MPTCP.
     #[inline(always)]
     pub(crate) fn msk_bytes(self) -> Result<(u64, u64), Fault> {
+        if offset!(msk_bytes_sent) == ABSENT || offset!(msk_bytes_received) == ABSENT {
+            return Err(Fault);
+        }
         Ok((
-            read!(self.0, msk_bytes_sent)?,
-            read!(self.0, msk_bytes_received)?,
+            read_or_zero!(self.0, msk_bytes_sent),
+            read_or_zero!(self.0, msk_bytes_received),
         ))
     }
 
@@ -340,7 +390,10 @@ impl Sock {
     pub(crate) fn msk_extra_subflows(self) -> Result<u8, Fault> {
         let newer = offset!(msk_extra_subflows);
         let older = offset!(msk_subflows);
-        read_at(self.0, if newer == ABSENT { older } else { newer })
+        match if newer == ABSENT { older } else { newer } {
+            ABSENT => Err(Fault),
+            offset => Ok(read_or_zero_at(self.0, offset)),
+        }
     }
 
     /// True if the kernel would let this connection fall back (`__mptcp_try_fallback`).
@@ -363,51 +416,194 @@ impl Sock {
     }
 
     /// For how long MPTCP is switched off in this socket's network namespace, milliseconds
-    /// (`mptcp_active_should_disable`): the set time, doubled with each time in a row, at most six times.
+    /// (`mptcp_active_should_disable`), 0 if it is not since the last SYN with it was answered: the set time, doubled with each time in a row, at most six times.
     #[inline(always)]
     pub(crate) fn mptcp_off_ms(self) -> Option<u32> {
-        let at = PERNET_ID_AT.load();
-        let id: u32 = read_at(at, 0).ok()?;
-        let net: u64 = read!(self.0, sock_net).ok()?;
-        let generic: u64 = read!(net, net_gen).ok()?;
-        let pernet: u64 = read_at(generic + u64::from(id) * 8, 0).ok()?;
+        let id = *CALIBRATED.get(PERNET_ID)?;
+        if id == 0 {
+            return None;
+        }
+        let pernet = self.net().ok()?.data(id)?;
         let timeout_s: u32 = read!(pernet, pernet_blackhole_timeout).ok()?;
         let times: u32 = read!(pernet, pernet_disable_times).ok()?;
+        if times == 0 {
+            return Some(0);
+        }
         let doublings = times.saturating_sub(1);
         let doublings = if doublings > 6 { 6 } else { doublings };
         Some((timeout_s << doublings).wrapping_mul(1000))
     }
 }
 
+/// A network namespace of the kernel (`struct net`), by address.
+#[derive(Clone, Copy)]
+pub(crate) struct Net(pub(crate) u64);
+
+impl Net {
+    /// Its inode number.
+    #[inline(always)]
+    pub(crate) fn inode(self) -> Result<u32, Fault> {
+        read!(self.0, net_inum)
+    }
+
+    /// The number that no other namespace ever gets.
+    #[inline(always)]
+    pub(crate) fn cookie(self) -> Result<u64, Fault> {
+        read!(self.0, net_cookie)
+    }
+
+    /// Where its counters of MPTCP are, less what is particular to a CPU; there are some from its first MPTCP socket on.
+    #[inline(always)]
+    pub(crate) fn counters(self) -> Result<u64, Fault> {
+        match read!(self.0, net_mptcp_counters) {
+            Ok(0) | Err(_) => Err(Fault),
+            per_cpu => per_cpu,
+        }
+    }
+
+    /// What the kernel keeps for it under this number (`net_generic`).
+    #[inline(always)]
+    fn data(self, id: u32) -> Option<u64> {
+        let generic: u64 = read!(self.0, net_gen).ok()?;
+        read_at(generic.wrapping_add(u64::from(id) * 8), 0).ok()
+    }
+
+    /// The blackhole timeout in seconds, if what it keeps under this number is the data of MPTCP; 0 if there is nothing.
+    #[inline(always)]
+    pub(crate) fn blackhole_timeout(self, id: u32) -> u32 {
+        let generic: u64 = read!(self.0, net_gen).unwrap_or(0);
+        // `struct net_generic` begins with how long it is.
+        let length: u32 = read_or_zero_at(generic, 0);
+        match self.data(id) {
+            Some(data) if id < length => read!(data, pernet_blackhole_timeout).unwrap_or(0),
+            Some(_) | None => 0,
+        }
+    }
+
+    /// The next one in the ring of all; 0 if this one has begun to end. One place in the ring is its head, and no namespace.
+    #[inline(always)]
+    pub(crate) fn next(self) -> u64 {
+        let prev_at = u64::from(offset!(net_list_prev));
+        let list_at = prev_at.wrapping_sub(8);
+        let next: u64 = read_at(self.0.wrapping_add(list_at), 0).unwrap_or(0);
+        // Does it know this one, too?
+        let back: u64 = read_at(next, 8).unwrap_or(0);
+        match back == self.0.wrapping_add(list_at) {
+            true => next.wrapping_sub(list_at),
+            false => 0,
+        }
+    }
+
+    /// True if it is in the list of all: it has not begun to end.
+    #[inline(always)]
+    pub(crate) fn is_listed(self) -> bool {
+        /// What stands in place of the neighbour of what was taken off a list (`LIST_POISON2`), whatever the architecture adds
+        /// to it.
+        const POISON: u64 = 0x122;
+        let neighbour: u64 = read!(self.0, net_list_prev).unwrap_or(POISON);
+        neighbour & 0xfff != POISON
+    }
+}
+
+/// What is at an address of the kernel that is particular to each CPU (`__percpu`), less that of [`PER_CPU`], which is known for
+/// each CPU: so the address on a CPU is this plus [`of_cpu`].
+#[inline(always)]
+pub(crate) fn less_per_cpu(address: u64) -> Result<u64, Fault> {
+    let map = address_of(&raw const PER_CPU)?;
+    let ours: u64 = read!(map, array_per_cpu)?;
+    Ok(address.wrapping_sub(ours))
+}
+
+/// The address of the value in [`PER_CPU`] of a CPU.
+#[inline(always)]
+pub(crate) fn of_cpu(cpu: u32) -> Result<u64, Fault> {
+    let key = 0_u32;
+    // SAFETY: a map with values for each CPU, and a key of its type.
+    let value = unsafe {
+        generated::bpf_map_lookup_percpu_elem(
+            (&raw const PER_CPU).cast_mut().cast(),
+            (&raw const key).cast(),
+            cpu,
+        )
+    };
+    if value.is_null() {
+        return Err(Fault);
+    }
+    address_of(value.cast_const())
+}
+
+/// An address as a number. The verifier lets nobody calculate with what it knows to be a pointer; what a program reads as
+/// memory, its own stack in this case, is a number.
+#[inline(always)]
+fn address_of<T>(pointer: *const T) -> Result<u64, Fault> {
+    let mut held = MaybeUninit::<*const T>::uninit();
+    // SAFETY: volatile, so that the pointer is on the stack and not only in a register.
+    unsafe { held.as_mut_ptr().write_volatile(pointer) };
+    // SAFETY: the helper copes with any address; this one is of eight bytes that were written.
+    unsafe { bpf_probe_read_kernel(held.as_ptr().cast::<u64>()) }.map_err(|_errno| Fault)
+}
+
+/// The same number, of which the verifier knows nothing any more: it looks once at what follows, not once for each way that led
+/// here.
+#[inline(always)]
+pub(crate) fn forgotten(value: u32) -> u32 {
+    let held = MaybeUninit::new(value);
+    read_or_zero_at(held.as_ptr() as u64, 0)
+}
+
+/// One counter of MPTCP; `counters` is where one CPU has them.
+#[inline(always)]
+pub(crate) fn counter(counters: u64, number: u8) -> u64 {
+    if number == NO_NUMBER {
+        return 0;
+    }
+    read_or_zero_at(counters, u16::from(number) * 8)
+}
+
+/// What BPF programs keep at one socket is looked through for the mark of a self-test up to this many elements.
+const ELEMENTS_MAX: u32 = 4;
+
+/// 1 if one of the elements in a `bpf_local_storage` belongs to a map of self-tests, by the map's name: its maker had to
+/// be privileged, which the maker of an element's content need not be.
+#[inline(never)]
+fn has_mark(storage: u64) -> u32 {
+    let mut node: u64 = read_or_zero!(storage, storage_first);
+    for _ in 0..ELEMENTS_MAX {
+        if node == 0 {
+            break;
+        }
+        let element = node.wrapping_sub(u64::from(offset!(element_node)));
+        let map: u64 = read_or_zero!(element, element_map);
+        let name: [u8; 16] = read_or_zero!(map, storage_map_name);
+        if u128::from_ne_bytes(name) == u128::from_ne_bytes(SELF_TEST_MAP) {
+            return 1;
+        }
+        node = read_or_zero!(node, node_next);
+    }
+    0
+}
+
 /// The bits of a subflow context that tell why a connection fell back, as `SUBFLOW_*`.
 #[inline(always)]
 pub(crate) fn subflow_flags(context: u64) -> u32 {
     let mut flags = 0;
-    let mut add = |is_set: Option<bool>, flag: u32| {
-        if is_set == Some(true) {
-            flags |= flag;
-        }
-    };
-    add(bit!(context, subflow_request_mptcp), SUBFLOW_REQUEST_MPTCP);
-    add(bit!(context, subflow_mp_capable), SUBFLOW_MP_CAPABLE);
-    add(bit!(context, subflow_mp_join), SUBFLOW_MP_JOIN);
-    add(bit!(context, subflow_conn_finished), SUBFLOW_CONN_FINISHED);
-    add(
-        bit!(context, subflow_fully_established),
-        SUBFLOW_FULLY_ESTABLISHED,
-    );
-    add(
-        bit!(context, subflow_valid_csum_seen),
-        SUBFLOW_VALID_CSUM_SEEN,
-    );
-    add(bit!(context, subflow_mpc_drop), SUBFLOW_MPC_DROP);
-    add(bit!(context, subflow_remote_key_valid), SUBFLOW_REMOTE_KEY);
-    add(bit!(context, subflow_can_ack), SUBFLOW_REMOTE_KEY);
-    add(
-        bit!(context, subflow_send_infinite_map),
-        SUBFLOW_SEND_INFINITE,
-    );
-    add(bit!(context, subflow_send_mp_fail), SUBFLOW_SEND_MP_FAIL);
+    // No branches: the kernel would look at both ways from each of them.
+    macro_rules! add {
+        ($field:ident, $flag:ident) => {
+            flags |= bit_or_zero_at(context, offset!($field)) << $flag.trailing_zeros()
+        };
+    }
+    add!(subflow_request_mptcp, SUBFLOW_REQUEST_MPTCP);
+    add!(subflow_mp_capable, SUBFLOW_MP_CAPABLE);
+    add!(subflow_mp_join, SUBFLOW_MP_JOIN);
+    add!(subflow_conn_finished, SUBFLOW_CONN_FINISHED);
+    add!(subflow_fully_established, SUBFLOW_FULLY_ESTABLISHED);
+    add!(subflow_valid_csum_seen, SUBFLOW_VALID_CSUM_SEEN);
+    add!(subflow_mpc_drop, SUBFLOW_MPC_DROP);
+    add!(subflow_remote_key_valid, SUBFLOW_REMOTE_KEY);
+    add!(subflow_can_ack, SUBFLOW_REMOTE_KEY);
+    add!(subflow_send_infinite_map, SUBFLOW_SEND_INFINITE);
+    add!(subflow_send_mp_fail, SUBFLOW_SEND_MP_FAIL);
     flags
 }
 
@@ -603,13 +799,16 @@ pub(crate) fn current_cpu() -> u32 {
     unsafe { bpf_get_smp_processor_id() }
 }
 
-/// The name of the current process: that of its first thread.
+/// Writes the name of the task's process to where it stays.
 #[inline(always)]
-pub(crate) fn process_comm(task: u64) -> [u8; 16] {
-    let leader: Result<u64, Fault> = read!(task, task_group_leader);
-    leader
-        .and_then(|leader| read!(leader, task_comm))
-        .unwrap_or([0; 16])
+pub(crate) fn put_process_comm(place: &mut [u8; 16], task: u64) {
+    let leader: u64 = read_or_zero!(task, task_group_leader);
+    let from = leader.wrapping_add(u64::from(offset!(task_comm)));
+    // SAFETY: the helper writes as many bytes as it is told, zeroes in case of a fault, to where there are so many.
+    unsafe {
+        let to = place.as_mut_ptr().cast();
+        generated::bpf_probe_read_kernel(to, 16, from as *const c_void);
+    }
 }
 
 /// Real user id of a task that is not the current one.

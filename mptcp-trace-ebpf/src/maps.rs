@@ -1,5 +1,7 @@
 //! Every map and every global on one screen.
 
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+
 use aya_ebpf::{
     Global,
     bindings::BPF_F_NO_PREALLOC,
@@ -9,8 +11,8 @@ use aya_ebpf::{
 use mptcp_trace_common::{
     counter,
     filter::FilterConfig,
-    layout::{KernelLayout, KernelNumbers, SyscallNumbers},
-    record::{ABI_VERSION, Conn, InFlight, Quota},
+    layout::{CounterNumbers, KernelLayout, KernelNumbers, SyscallNumbers},
+    record::{ABI_VERSION, Conn, InFlight, NetCounters, Quota},
 };
 
 /// Marks the object as speaking this version of the wire; its name is `record::ABI_SYMBOL`.
@@ -51,10 +53,13 @@ pub(crate) static CHILDREN_PROBED: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub(crate) static NUMBERS: KernelNumbers = KernelNumbers::NONE;
 
-/// Where the kernel keeps the number of MPTCP's own data among those of a network namespace
-/// (`mptcp_pernet_id`); 0 if unknown.
+/// Numbers of the counters that are read of a network namespace. Written by the loader, then frozen.
 #[unsafe(no_mangle)]
-pub(crate) static PERNET_ID_AT: Global<u64> = Global::new(0);
+pub(crate) static COUNTER_NUMBERS: CounterNumbers = CounterNumbers::NONE;
+
+/// How many CPUs there can be; 0 if their numbers have gaps.
+#[unsafe(no_mangle)]
+pub(crate) static CPUS: Global<u32> = Global::new(0);
 
 /// How many questions of one process are traced in a second; 0 for all of them.
 #[unsafe(no_mangle)]
@@ -133,28 +138,62 @@ pub(crate) static NETNS: HashMap<u32, u8> = HashMap::with_max_entries(64, 0);
 pub(crate) const FALLBACK_BIT: u32 = 0;
 /// What the iterator over files does: 0 lists, 1 looks for fallbacks that nobody saw.
 pub(crate) const SWEEP: u32 = 1;
+/// 1 once every socket that was open before tracing began is in [`CONNS`]: a socket that is not was born later.
+pub(crate) const LISTED: u32 = 2;
+/// The number of MPTCP's own data among those of a network namespace (`mptcp_pernet_id`); 0 if it is not known.
+pub(crate) const PERNET_ID: u32 = 3;
 
 /// What is found out only when the probes run already.
 #[map]
-pub(crate) static CALIBRATED: Array<u32> = Array::with_max_entries(2, 0);
+pub(crate) static CALIBRATED: Array<u32> = Array::with_max_entries(4, 0);
 
 /// Counters of the fallback sensor, one slot each.
 #[map]
 pub(crate) static FALLBACK_COUNTERS: PerCpuArray<u64> =
     PerCpuArray::with_max_entries(counter::COUNT, 0);
 
-/// What is known of each MPTCP socket, and of the TCP children of MPTCP listeners, by address.
+/// What is known of each MPTCP socket, and of the TCP children of MPTCP listeners, by address. The loader sets the size
+/// (`--sockets`).
 #[map]
-pub(crate) static CONNS: HashMap<u64, Conn> = HashMap::with_max_entries(65536, BPF_F_NO_PREALLOC);
+pub(crate) static CONNS: HashMap<u64, Conn> = HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC);
 
-/// Connections of which it is known that they fell back. A map of its own, since only inserting into one
-/// is a test and a set at once.
-#[map]
-pub(crate) static FALLEN: HashMap<u64, u64> = HashMap::with_max_entries(65536, BPF_F_NO_PREALLOC);
+/// How many entries of [`CONNS`] one user may have (`--sockets-per-user`).
+#[unsafe(no_mangle)]
+pub(crate) static SHARE_MAX: Global<u64> = Global::new(65_536);
 
-/// MPTCP listeners by network namespace and port.
+/// How many entries of [`CONNS`] each user has; [`SHARE_OF_OTHERS`] is always there.
 #[map]
-pub(crate) static LISTENERS: HashMap<u64, u64> = HashMap::with_max_entries(8192, BPF_F_NO_PREALLOC);
+pub(crate) static SHARES: HashMap<u32, u64> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+
+/// Connections of [`CONNS`] of which it is known that they fell back. A map of its own, since only inserting into one
+/// is a test and a set at once. The loader sets the size.
+#[map]
+pub(crate) static FALLEN: HashMap<u64, u64> = HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC);
+
+/// The same of connections for which [`CONNS`] has no room, with the time at which they were first observed: detail is
+/// missing, the fallback is not. Where this is full, the one that nobody looked at for longest makes room, and may be
+/// reported again.
+#[map]
+pub(crate) static FALLEN_UNNOTED: LruHashMap<u64, u64> = LruHashMap::with_max_entries(8192, 0);
+
+/// The MPTCP listener of TCP sockets that were just born of one, by address; and, by the number of a CPU, of the one that
+/// was born last there. Filled and read while one packet is processed, so that nobody's entries push out others' in time.
+#[map]
+pub(crate) static CHILDREN: LruHashMap<u64, u64> = LruHashMap::with_max_entries(4096, 0);
+
+/// Network namespaces in which something was told of that the kernel counts, by cookie. Where this is full, the one that was
+/// left alone for longest makes room, and is read at its next fallback again.
+#[map]
+pub(crate) static NETS: LruHashMap<u64, NetCounters> = LruHashMap::with_max_entries(4096, 0);
+
+/// What a program answers that userspace runs itself.
+#[map]
+pub(crate) static ANSWER: Array<u64> = Array::with_max_entries(1, 0);
+
+/// Has a value for each CPU whose address is known to us: by that it is found where the kernel keeps what is particular to a
+/// CPU. Nothing is in it.
+#[map]
+pub(crate) static PER_CPU: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 /// Arguments of functions that are to return, by thread (kprobes do not keep them).
 #[map]
@@ -173,11 +212,59 @@ pub(crate) fn conn(sk: u64) -> Option<&'static mut Conn> {
     CONNS.get_ptr_mut(sk).map(|conn| unsafe { &mut *conn })
 }
 
-/// The listener of a network namespace and a port.
+/// The MPTCP listener that is noted under `key`: an address, or the number of a CPU.
 #[inline(always)]
-pub(crate) fn listener(key: u64) -> Option<u64> {
+pub(crate) fn listener_of(key: u64) -> Option<u64> {
     // SAFETY: as above.
-    LISTENERS.get_ptr(key).map(|listener| unsafe { *listener })
+    CHILDREN.get_ptr(key).map(|listener| unsafe { *listener })
+}
+
+/// When a connection without an entry in [`CONNS`] was first seen to have fallen back, if it was.
+#[inline(always)]
+pub(crate) fn unnoted_since(sk: u64) -> Option<u64> {
+    // SAFETY: as above.
+    FALLEN_UNNOTED.get_ptr(sk).map(|since| unsafe { *since })
+}
+
+/// Number of the counter in a slot; `NO_NUMBER` if there is none.
+#[inline(always)]
+pub(crate) fn counter_number(slot: usize) -> u8 {
+    // SAFETY: COUNTER_NUMBERS is a static of this program. The read is volatile because the loader writes the value between
+    // compilation and loading.
+    unsafe { core::ptr::read_volatile(&raw const COUNTER_NUMBERS.0[slot]) }
+}
+
+/// A network namespace in which something was told of that the kernel counts.
+#[inline(always)]
+pub(crate) fn net_of(cookie: u64) -> Option<&'static mut NetCounters> {
+    // SAFETY: as above.
+    NETS.get_ptr_mut(cookie).map(|net| unsafe { &mut *net })
+}
+
+/// How many entries of [`CONNS`] a user has.
+#[derive(Clone, Copy)]
+pub(crate) struct Share(*mut u64);
+
+/// That of a user; none if it is not counted yet.
+#[inline(always)]
+pub(crate) fn share(user: u32) -> Option<Share> {
+    SHARES.get_ptr_mut(user).map(Share)
+}
+
+impl Share {
+    /// Whether there is no room in it.
+    #[inline(always)]
+    pub(crate) fn is_full(self) -> bool {
+        // SAFETY: the pointer is to a value in the map, from a lookup in this run.
+        (unsafe { *self.0 }) >= SHARE_MAX.load()
+    }
+
+    /// Adds to it.
+    #[inline(always)]
+    pub(crate) fn add(self, change: u64) {
+        // SAFETY: the pointer is to a value in the map; several CPUs add to it, atomically.
+        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(self.0, change) };
+    }
 }
 
 /// Arguments that were kept.

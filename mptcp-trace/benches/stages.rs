@@ -57,6 +57,8 @@ fn decoded(facts: &Facts, records: &[Vec<u8>]) -> Vec<Finding> {
         Observation::Query(query) => Finding::Query(enrich::query(facts, query)),
         other @ (Observation::Connection(_)
         | Observation::Refusal(_)
+        | Observation::Counters(_)
+        | Observation::CountersAtStart(_)
         | Observation::Canary(_)
         | Observation::CanaryConnection(_)) => panic!("{other:?} is no question"),
     };

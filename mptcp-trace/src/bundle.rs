@@ -70,6 +70,15 @@ impl Destination {
         Ok(destination)
     }
 
+    /// The directory in which it takes a place; none for a stream.
+    #[must_use]
+    pub fn folder(&self) -> Option<&Path> {
+        match self {
+            Self::Path(path) => Some(folder(path)),
+            Self::Stream(_) => None,
+        }
+    }
+
     /// Puts a bundle there, all of it or nothing; only its owner may read it.
     ///
     /// # Errors
@@ -91,13 +100,17 @@ impl Destination {
 
 /// A file in the same directory, from where a rename is one step; gone when it is dropped.
 fn beside(path: &Path) -> io::Result<NamedTempFile> {
-    let directory = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        Some(_) | None => Path::new("."),
-    };
     tempfile::Builder::new()
         .prefix(".mptcp-trace-bundle-")
-        .tempfile_in(directory)
+        .tempfile_in(folder(path))
+}
+
+/// Where a file is.
+fn folder(file: &Path) -> &Path {
+    match file.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        Some(_) | None => Path::new("."),
+    }
 }
 
 /// Parts of a bundle, as far as there are any.

@@ -7,9 +7,9 @@
 mod lent;
 
 use std::{
-    fmt, io,
+    fmt, fs, io,
     net::{Ipv4Addr, SocketAddr},
-    os::fd::AsRawFd as _,
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
     thread,
 };
 
@@ -19,9 +19,48 @@ use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
 
 use self::lent::Lent;
 use crate::{
-    host::{privileges::may_make_namespaces, system::ask_is_mptcp},
-    model::{Answer, Connection, Errno, Protocol, Query},
+    host::{
+        netstat::{self, Counters},
+        privileges::may_make_namespaces,
+        system::ask_is_mptcp,
+    },
+    model::{Answer, Connection, Errno, Known, Protocol, Query, find_cause},
 };
+
+/// Marks a socket as one of a self-test, before it is used, so that other instances leave it alone.
+pub type Mark<'a> = &'a (dyn Fn(BorrowedFd<'_>) + Sync);
+
+/// How often we connect, if connections of ours fall back for reasons of this host, until one does not.
+const CONNECT_TRIES: usize = 64;
+
+/// The counter of the fallback that we bring about.
+const CAUSE: &str = "MPCapableFallbackSYNACK";
+
+/// The blackhole timeout in the network namespace of the self-test, in seconds: a number that nobody else would choose.
+pub const BLACKHOLE_TIMEOUT: u32 = 1_597_463_007;
+/// The same as the kernel reads it.
+const BLACKHOLE_TIMEOUT_TEXT: &[u8] = b"1597463007\n";
+
+/// True if an attempt failed for a reason that may pass: no descriptors, no memory.
+#[must_use]
+pub fn is_passing(why: &anyhow::Error) -> bool {
+    const PASSING: [i32; 5] = [
+        libc::EMFILE,
+        libc::ENFILE,
+        libc::ENOMEM,
+        libc::ENOBUFS,
+        libc::EAGAIN,
+    ];
+    why.chain().any(|why| {
+        let number = match why.downcast_ref::<io::Error>() {
+            Some(why) => why.raw_os_error(),
+            None => why
+                .downcast_ref::<rustix::io::Errno>()
+                .map(|errno| errno.raw_os_error()),
+        };
+        number.is_some_and(|number| PASSING.contains(&number))
+    })
+}
 
 /// One question that we asked, and what we know about its socket from the outside.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -49,44 +88,54 @@ pub struct Questions {
     pub skipped: Vec<String>,
 }
 
-/// Asks, on a thread of its own.
+/// Asks, on a thread of its own. The socket is one in a network namespace in which the blackhole timeout is
+/// [`BLACKHOLE_TIMEOUT`], if this kernel has such a setting; none if there is no such namespace.
 ///
 /// # Errors
 ///
 /// Fails if not even a TCP socket can be asked.
-pub fn ask() -> anyhow::Result<Questions> {
-    thread::Builder::new()
-        .name("canary".into())
-        .spawn(ask_here)
-        .context("cannot start the canary's thread")?
-        .join()
-        .map_err(|_panic| anyhow::anyhow!("the canary's thread panicked"))?
+pub fn ask(mark: Mark<'_>) -> anyhow::Result<(Questions, Option<Socket>)> {
+    on_a_thread(|| ask_here(mark))?
 }
 
-fn ask_here() -> anyhow::Result<Questions> {
+/// Runs `act` on a thread of its own: its network namespace may change.
+fn on_a_thread<T: Send>(act: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
+    thread::scope(|scope| {
+        thread::Builder::new()
+            .name("canary".into())
+            .spawn_scoped(scope, act)
+            .context("cannot start the canary's thread")?
+            .join()
+            .map_err(|_panic| anyhow::anyhow!("the canary's thread panicked"))
+    })
+}
+
+fn ask_here(mark: Mark<'_>) -> anyhow::Result<(Questions, Option<Socket>)> {
     let mut questions = Questions::default();
-    let mut ground = match Ground::of_our_own() {
+    let mut ground = match Ground::of_our_own(mark) {
         Ok(ground) => ground,
+        Err(why) if is_passing(&why) => return Err(why),
         Err(why) => {
             questions
                 .skipped
                 .push(format!("MPTCP connections of our own: {why:#}"));
-            ask_fresh(&mut questions, &mut Ground::Here)?;
-            return Ok(questions);
+            ask_fresh(&mut questions, &mut Ground::here(mark))?;
+            return Ok((questions, None));
         }
     };
-    questions.ask_tcp(&mut ground)?;
+    let inside = questions.ask_tcp(&mut ground)?;
     match ask_mptcp(&mut questions, &mut ground) {
         Ok(()) => {}
+        Err(why) if is_passing(&why) => return Err(why),
         Err(why) => questions
             .skipped
             .push(format!("MPTCP connections of our own: {why:#}")),
     }
-    Ok(questions)
+    Ok((questions, Some(inside)))
 }
 
 /// All that can be asked where the host's connections are.
-fn ask_fresh(questions: &mut Questions, ground: &mut Ground) -> anyhow::Result<()> {
+fn ask_fresh(questions: &mut Questions, ground: &mut Ground<'_>) -> anyhow::Result<()> {
     questions.ask_tcp(ground)?;
     if let Ok(mptcp) = ground.open(Some(SocketProtocol::MPTCP)) {
         questions.ask("a fresh MPTCP socket", Protocol::Mptcp, false, &mptcp)?;
@@ -94,25 +143,42 @@ fn ask_fresh(questions: &mut Questions, ground: &mut Ground) -> anyhow::Result<(
     Ok(())
 }
 
-fn ask_mptcp(questions: &mut Questions, ground: &mut Ground) -> anyhow::Result<()> {
+fn ask_mptcp(questions: &mut Questions, ground: &mut Ground<'_>) -> anyhow::Result<()> {
     let fresh = ground
         .open(Some(SocketProtocol::MPTCP))
         .context("cannot open an MPTCP socket")?;
     questions.ask("a fresh MPTCP socket", Protocol::Mptcp, false, &fresh)?;
 
     let listener = listen(Some(SocketProtocol::MPTCP), ground)?;
-    let (client, server) = connect(&listener, ground)?;
-    questions.ask("a connected MPTCP socket", Protocol::Mptcp, false, &client)?;
-    questions.ask("an accepted MPTCP socket", Protocol::Mptcp, false, &server)?;
+    let made = connect_until(&listener, ground, <[String]>::is_empty)?;
+    let what = "a connected MPTCP socket";
+    if made.grown.is_empty() {
+        questions.ask(what, Protocol::Mptcp, false, &made.client)?;
+        questions.ask(
+            "an accepted MPTCP socket",
+            Protocol::Mptcp,
+            false,
+            &made.server,
+        )?;
+    } else {
+        questions.ask(what, Protocol::Mptcp, true, &made.client)?;
+        questions.skipped.push(format!(
+            "a connection of our own that stays MPTCP: each of {} fell back ({}), as those of others on this host do now; \
+             where that is MPFallbackTokenInit, the kernel's table of MPTCP tokens is full",
+            made.tries,
+            made.grown.join(", ")
+        ));
+    }
 
     // RFC 8684 section 3.7: a peer that answers the SYN without MP_CAPABLE makes it plain TCP.
     let listener = listen(None, ground)?;
-    let (client, _server) = connect(&listener, ground)?;
+    // Both ends stay open: when the other one closes, the kernel changes more state bits.
+    let made = connect_until(&listener, ground, |_any| true)?;
     questions.ask(
         "an MPTCP socket that fell back",
         Protocol::Mptcp,
         true,
-        &client,
+        &made.client,
     )
 }
 
@@ -123,6 +189,8 @@ pub struct Fallen {
     pub local: SocketAddr,
     /// What `getpeername` says.
     pub remote: SocketAddr,
+    /// The counters of fallbacks that grew meanwhile in its namespace; none where they cannot be read.
+    pub grown: Vec<String>,
 }
 
 /// Falls back, on a thread of its own in a namespace of its own.
@@ -130,24 +198,21 @@ pub struct Fallen {
 /// # Errors
 ///
 /// Fails if no thread can be started; inside, why there is no connection of our own.
-pub fn fall_back() -> anyhow::Result<anyhow::Result<Fallen>> {
-    thread::Builder::new()
-        .name("canary".into())
-        .spawn(fall_back_here)
-        .context("cannot start the canary's thread")?
-        .join()
-        .map_err(|_panic| anyhow::anyhow!("the canary's thread panicked"))
+pub fn fall_back(mark: Mark<'_>) -> anyhow::Result<anyhow::Result<Fallen>> {
+    on_a_thread(|| fall_back_here(mark))
 }
 
-fn fall_back_here() -> anyhow::Result<Fallen> {
-    let mut ground = Ground::of_our_own()?;
+fn fall_back_here(mark: Mark<'_>) -> anyhow::Result<Fallen> {
+    let mut ground = Ground::of_our_own(mark)?;
     // RFC 8684 section 3.7: a peer that answers the SYN without MP_CAPABLE makes it plain TCP.
     let listener = listen(None, &mut ground)?;
-    let (client, _server) = connect(&listener, &mut ground)?;
+    let is_usual = |grown: &[String]| grown.is_empty() || grown == [CAUSE];
+    let made = connect_until(&listener, &mut ground, is_usual)?;
     let address = |of: io::Result<socket2::SockAddr>| of.ok().and_then(|it| it.as_socket());
     Ok(Fallen {
-        local: address(client.local_addr()).context("our own socket has no address")?,
-        remote: address(client.peer_addr()).context("our own socket has no peer")?,
+        local: address(made.client.local_addr()).context("our own socket has no address")?,
+        remote: address(made.client.peer_addr()).context("our own socket has no peer")?,
+        grown: made.grown,
     })
 }
 
@@ -155,16 +220,28 @@ impl Fallen {
     /// What is wrong with what was seen of it; nothing if all is well.
     #[must_use]
     pub fn complaint(&self, seen: &[&Connection]) -> Option<String> {
-        const CAUSE: &str = "MPCapableFallbackSYNACK";
         let [seen] = seen else {
             return Some(format!(
                 "a connection of our own fell back, and it was seen {} times",
                 seen.len()
             ));
         };
-        if seen.cause.as_deref() != Some(CAUSE) {
+        // It may fall back for a reason of this host instead, and only a kernel that names causes is held to that one.
+        let is_right = match (&self.grown[..], &seen.cause) {
+            ([], cause) => cause.as_deref() == Some(CAUSE),
+            ([only], cause) if only == CAUSE => cause.as_deref() == Some(CAUSE),
+            (grown, Some(cause)) => {
+                seen.known != Known::Reported || grown.iter().any(|it| it == cause)
+            }
+            (_, None) => true,
+        };
+        if !is_right {
+            let causes = match &self.grown[..] {
+                [] => CAUSE.to_owned(),
+                grown => grown.join(" or "),
+            };
             return Some(format!(
-                "a connection of our own fell back because of {CAUSE}, and {:?} was seen",
+                "a connection of our own fell back because of {causes}, and {:?} was seen",
                 seen.cause
             ));
         }
@@ -178,11 +255,12 @@ impl Fallen {
 }
 
 impl Questions {
-    fn ask_tcp(&mut self, ground: &mut Ground) -> anyhow::Result<()> {
+    fn ask_tcp(&mut self, ground: &mut Ground<'_>) -> anyhow::Result<Socket> {
         let tcp = ground
             .open(None)
             .context("cannot open a TCP socket to ask about")?;
-        self.ask("a fresh TCP socket", Protocol::Tcp, false, &tcp)
+        self.ask("a fresh TCP socket", Protocol::Tcp, false, &tcp)?;
+        Ok(tcp)
     }
 
     fn ask(
@@ -193,7 +271,7 @@ impl Questions {
         socket: &Socket,
     ) -> anyhow::Result<()> {
         // SAFETY: the descriptor is open as long as `socket` is borrowed.
-        let fd = unsafe { rustix::fd::BorrowedFd::borrow_raw(socket.as_raw_fd()) };
+        let fd = unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) };
         let inode = rustix::fs::fstat(fd)
             .context("cannot look at our own socket")?
             .st_ino;
@@ -244,11 +322,9 @@ impl Questions {
         complaints
     }
 
-    /// The number of the bit that says "fell back": set in what fell back, clear in what did not.
-    ///
-    /// None if there is not exactly one.
+    /// The state bits that may be the one that says "fell back": set in what fell back, clear in what did not.
     #[must_use]
-    pub fn calibrate(&self, seen: &[Query]) -> Option<u8> {
+    pub fn fallback_bits(&self, seen: &[Query]) -> u64 {
         let bits = |fell_back: bool| {
             self.asked
                 .iter()
@@ -260,11 +336,19 @@ impl Questions {
                     seen.iter().find(same)?.state_bits
                 })
         };
-        let always = bits(true).reduce(|a, b| a & b)?;
-        let never = bits(false).reduce(|a, b| a | b)?;
-        let candidates = always & !never;
-        (candidates.count_ones() == 1).then(|| candidates.trailing_zeros() as u8)
+        let always = bits(true).reduce(|a, b| a & b);
+        let ever = bits(false).reduce(|a, b| a | b);
+        match (always, ever) {
+            (Some(always), Some(ever)) => always & !ever,
+            (None, _) | (_, None) => 0,
+        }
     }
+}
+
+/// The number of the only bit that is set; none if there is not exactly one.
+#[must_use]
+pub fn only_bit(bits: u64) -> Option<u8> {
+    (bits.count_ones() == 1).then(|| bits.trailing_zeros() as u8)
 }
 
 /// What is wrong with our probes.
@@ -326,31 +410,115 @@ fn differences(asked: &Asked, query: &Query) -> Vec<String> {
     differences
 }
 
-/// Where our sockets come from.
-enum Ground {
-    /// From the network namespace of this thread: one of its own, or the host's.
-    Here,
-    /// From one that somebody else has made.
+/// Where our sockets come from, and how they are marked.
+struct Ground<'a> {
+    whose: Whose,
+    mark: Mark<'a>,
+}
+
+/// Which network namespace it is.
+enum Whose {
+    /// That of the host.
+    Hosts,
+    /// One of this thread's own.
+    Ours,
+    /// One that somebody else has made.
     Lent(Lent),
 }
 
-impl Ground {
+impl<'a> Ground<'a> {
+    /// The network namespace of this process.
+    fn here(mark: Mark<'a>) -> Self {
+        let whose = Whose::Hosts;
+        Self { whose, mark }
+    }
+
     /// A network namespace of our own, gone when the thread and its sockets are.
-    fn of_our_own() -> anyhow::Result<Self> {
+    fn of_our_own(mark: Mark<'a>) -> anyhow::Result<Self> {
         if !may_make_namespaces() {
-            return Lent::new().map(Self::Lent);
+            let whose = Whose::Lent(Lent::new()?);
+            return Ok(Self { whose, mark });
         }
         // SAFETY: only this thread's network namespace changes; it has opened no socket yet.
         unsafe { unshare_unsafe(UnshareFlags::NEWNET) }
             .context("cannot make a network namespace of our own")?;
         bring_loopback_up().context("cannot bring loopback up in our own network namespace")?;
-        Ok(Self::Here)
+        // Where the kernel has no such setting, what it is for is not known.
+        let _refused = fs::write(
+            "/proc/sys/net/mptcp/blackhole_timeout",
+            BLACKHOLE_TIMEOUT_TEXT,
+        );
+        let whose = Whose::Ours;
+        Ok(Self { whose, mark })
     }
 
     fn open(&mut self, protocol: Option<SocketProtocol>) -> io::Result<Socket> {
-        match self {
-            Self::Here => open(protocol),
-            Self::Lent(lent) => lent.open(protocol),
+        let socket = match &mut self.whose {
+            Whose::Hosts | Whose::Ours => open(protocol),
+            Whose::Lent(lent) => lent.open(protocol),
+        }?;
+        (self.mark)(socket.as_fd());
+        Ok(socket)
+    }
+
+    /// True if there is another socket to be had.
+    fn has_more(&self) -> bool {
+        match &self.whose {
+            Whose::Hosts | Whose::Ours => true,
+            Whose::Lent(lent) => lent.has_spare(),
+        }
+    }
+
+    /// The kernel's counters of fallbacks, where connections are ours only.
+    fn fallbacks(&mut self) -> Option<Counters> {
+        let text = match &mut self.whose {
+            Whose::Hosts => None,
+            Whose::Ours => fs::read_to_string("/proc/thread-self/net/netstat").ok(),
+            Whose::Lent(lent) => lent.netstat(),
+        }?;
+        let mut counters = netstat::parse(&text);
+        counters.retain(|name, _| find_cause(name).is_some());
+        Some(counters)
+    }
+}
+
+/// A connection of ours.
+struct Made {
+    client: Socket,
+    server: Socket,
+    /// Which counters of fallbacks grew while it was made.
+    grown: Vec<String>,
+    /// How many were made for it.
+    tries: usize,
+}
+
+/// Connects again and again until what the kernel counted meanwhile is `right`, or often enough.
+fn connect_until(
+    listener: &Socket,
+    ground: &mut Ground<'_>,
+    right: impl Fn(&[String]) -> bool,
+) -> anyhow::Result<Made> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let before = ground.fallbacks();
+        let (client, server) = connect(listener, ground)?;
+        let after = ground.fallbacks();
+        let grown: Vec<String> = match (before, after) {
+            (Some(before), Some(after)) => after
+                .into_iter()
+                .filter(|(name, count)| before.get(name).is_some_and(|it| it < count))
+                .map(|(name, _)| name)
+                .collect(),
+            _ => Vec::new(),
+        };
+        if right(&grown) || tries >= CONNECT_TRIES || !ground.has_more() {
+            return Ok(Made {
+                client,
+                server,
+                grown,
+                tries,
+            });
         }
     }
 }
@@ -376,7 +544,7 @@ fn open(protocol: Option<SocketProtocol>) -> io::Result<Socket> {
     Socket::new(Domain::IPV4, Type::STREAM, protocol)
 }
 
-fn listen(protocol: Option<SocketProtocol>, ground: &mut Ground) -> anyhow::Result<Socket> {
+fn listen(protocol: Option<SocketProtocol>, ground: &mut Ground<'_>) -> anyhow::Result<Socket> {
     let listener = ground
         .open(protocol)
         .context("cannot open a listening socket")?;
@@ -389,7 +557,7 @@ fn listen(protocol: Option<SocketProtocol>, ground: &mut Ground) -> anyhow::Resu
 }
 
 /// An MPTCP client of ours, and what the listener accepted.
-fn connect(listener: &Socket, ground: &mut Ground) -> anyhow::Result<(Socket, Socket)> {
+fn connect(listener: &Socket, ground: &mut Ground<'_>) -> anyhow::Result<(Socket, Socket)> {
     let client = ground
         .open(Some(SocketProtocol::MPTCP))
         .context("cannot open an MPTCP socket")?;
@@ -403,3 +571,6 @@ fn connect(listener: &Socket, ground: &mut Ground) -> anyhow::Result<(Socket, So
     let (server, _peer) = listener.accept().context("cannot accept over loopback")?;
     Ok((client, server))
 }
+
+#[cfg(test)]
+mod tests;

@@ -336,6 +336,10 @@ struct FactsTwin {
     causes: Vec<(i32, String)>,
     #[serde(default)]
     counters_read_at_ns: BTreeMap<u32, (u64, u64)>,
+    #[serde(default)]
+    counters_listed_at_ns: Option<(u64, u64)>,
+    #[serde(default)]
+    counters_at_start: BTreeMap<u64, BTreeMap<String, u64>>,
     sensors: Vec<SensorTwin>,
 }
 
@@ -356,6 +360,8 @@ impl From<&Facts> for FactsTwin {
             fallback_bit,
             causes,
             counters_read_at,
+            counters_listed_at,
+            counters_at_start,
             sensors,
         } = facts;
         Self {
@@ -368,6 +374,8 @@ impl From<&Facts> for FactsTwin {
                 .iter()
                 .map(|(netns, (from, to))| (*netns, (ns(*from), ns(*to))))
                 .collect(),
+            counters_listed_at_ns: counters_listed_at.map(|(from, to)| (ns(from), ns(to))),
+            counters_at_start: counters_at_start.clone(),
             sensors: sensors
                 .iter()
                 .map(
@@ -399,6 +407,8 @@ impl TryFrom<FactsTwin> for Facts {
             fallback_bit,
             causes,
             counters_read_at_ns,
+            counters_listed_at_ns,
+            counters_at_start,
             sensors,
         } = twin;
         let sensors = sensors
@@ -452,6 +462,9 @@ impl TryFrom<FactsTwin> for Facts {
                     )
                 })
                 .collect(),
+            counters_listed_at: counters_listed_at_ns
+                .map(|(from, to)| (Duration::from_nanos(from), Duration::from_nanos(to))),
+            counters_at_start,
             sensors,
         })
     }
@@ -565,6 +578,11 @@ mod tests {
             counters_read_at: BTreeMap::from([(
                 7,
                 (Duration::from_nanos(9), Duration::from_nanos(10)),
+            )]),
+            counters_listed_at: Some((Duration::from_nanos(7), Duration::from_nanos(8))),
+            counters_at_start: BTreeMap::from([(
+                4711,
+                BTreeMap::from([("DssFallback".to_owned(), 3)]),
             )]),
             sensors: vec![SensorState {
                 name: "query".into(),

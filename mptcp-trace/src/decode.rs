@@ -10,16 +10,16 @@ use std::{
 };
 
 use mptcp_trace_common::record::{
-    BY_TRACER, KIND_ACCEPTED, KIND_BLACKHOLE, KIND_CLOSED, KIND_EXISTING, KIND_FALLBACK,
-    KIND_OPTION_REFUSED, KIND_QUERY, KIND_SOCKET_REFUSED, KIND_TCP_CHILD, PATH_MPTCP, PATH_TCP,
-    PATH_UNSEEN, QUERY_RECORD_BYTES_V1, QUERY_RECORD_BYTES_V2, QueryRecord, RUNG_FEXIT,
-    RUNG_KPROBE, RUNG_TRACEPOINT, VALID_FLAGS_ENTER, VALID_FLAGS_EXIT, VALID_INODE,
-    VALID_USER_VALUE,
+    BY_TRACER, CountedRecord, KIND_ACCEPTED, KIND_BLACKHOLE, KIND_CLOSED, KIND_COUNTED,
+    KIND_COUNTED_AT_START, KIND_EXISTING, KIND_FALLBACK, KIND_OPTION_REFUSED, KIND_QUERY,
+    KIND_SOCKET_REFUSED, KIND_TCP_CHILD, PATH_MPTCP, PATH_TCP, PATH_UNSEEN, QUERY_RECORD_BYTES_V1,
+    QUERY_RECORD_BYTES_V2, QueryRecord, RUNG_FEXIT, RUNG_KPROBE, RUNG_TRACEPOINT,
+    VALID_FLAGS_ENTER, VALID_FLAGS_EXIT, VALID_INODE, VALID_USER_VALUE,
 };
 
 use crate::model::{
-    Answer, Api, Connection, ConnectionId, Errno, Facts, Family, Process, Protocol, Query, Refusal,
-    Refused, Rung, Socket, SocketId, TcpState,
+    Answer, Api, Connection, ConnectionId, Errno, Facts, Family, NetnsCounters, Process, Protocol,
+    Query, Refusal, Refused, Rung, Socket, SocketId, TcpState, fallback_causes,
 };
 
 mod connection;
@@ -72,6 +72,10 @@ pub enum Observation {
     CanaryConnection(Box<Connection>),
     /// An application was refused something because it speaks MPTCP.
     Refusal(Box<Refusal>),
+    /// What the kernel itself has counted in a network namespace.
+    Counters(Box<NetnsCounters>),
+    /// The same when tracing began.
+    CountersAtStart(Box<NetnsCounters>),
 }
 
 macro_rules! field {
@@ -100,8 +104,44 @@ pub fn decode(bytes: &[u8], facts: &Facts) -> Result<Observation, DecodeError> {
         KIND_OPTION_REFUSED | KIND_SOCKET_REFUSED => refusal(bytes),
         KIND_FALLBACK | KIND_TCP_CHILD | KIND_ACCEPTED | KIND_EXISTING | KIND_BLACKHOLE
         | KIND_CLOSED => connection::connection(bytes, facts),
+        KIND_COUNTED => counters(bytes, facts).map(Observation::Counters),
+        KIND_COUNTED_AT_START => counters(bytes, facts).map(Observation::CountersAtStart),
         other => Err(DecodeError::Kind(other)),
     }
+}
+
+/// The counters of a network namespace: a word each, in the order of [`fallback_causes`].
+fn counters(bytes: &[u8], facts: &Facts) -> Result<Box<NetnsCounters>, DecodeError> {
+    let want = size_of::<CountedRecord>();
+    if bytes.len() != want {
+        return Err(DecodeError::Length {
+            got: bytes.len(),
+            want,
+        });
+    }
+    let word = |at: usize| {
+        let mut value = [0; 8];
+        value.copy_from_slice(&bytes[at..at + 8]);
+        u64::from_ne_bytes(value)
+    };
+    let mut netns = [0; 4];
+    let at = offset_of!(CountedRecord, netns);
+    netns.copy_from_slice(&bytes[at..at + 4]);
+    let counters = fallback_causes()
+        .zip(0..)
+        .filter(|(name, _)| facts.counts(name))
+        .map(|(name, slot)| {
+            let at = offset_of!(CountedRecord, counters) + slot * 8;
+            (name.to_owned(), word(at))
+        })
+        .filter(|(_, count)| *count > 0)
+        .collect();
+    Ok(Box::new(NetnsCounters {
+        netns: u32::from_ne_bytes(netns),
+        cookie: word(offset_of!(CountedRecord, cookie)),
+        at: Duration::from_nanos(word(offset_of!(CountedRecord, boottime_ns))),
+        counters,
+    }))
 }
 
 fn query(bytes: &[u8], facts: &Facts) -> Result<Observation, DecodeError> {

@@ -9,8 +9,9 @@ use std::{
 };
 
 use mptcp_trace_common::record::{
-    CONN_UNACCEPTED, ConnRecord, KIND_ACCEPTED, KIND_BLACKHOLE, KIND_CLOSED, KIND_EXISTING,
-    KIND_FALLBACK, KIND_OPTION_REFUSED, KIND_QUERY, KIND_SOCKET_REFUSED, KIND_TCP_CHILD, Owner,
+    CONN_RECORD_BYTES_V1, CONN_UNACCEPTED, ConnRecord, CountedRecord, KIND_ACCEPTED,
+    KIND_BLACKHOLE, KIND_CLOSED, KIND_COUNTED, KIND_COUNTED_AT_START, KIND_EXISTING, KIND_FALLBACK,
+    KIND_OPTION_REFUSED, KIND_QUERY, KIND_SOCKET_REFUSED, KIND_TCP_CHILD, Owner,
     QUERY_RECORD_BYTES_V1, QueryRecord,
 };
 
@@ -108,10 +109,11 @@ impl Redactor {
                 (QUERY, QUERY_RECORD_BYTES_V1..=size_of::<QueryRecord>())
             }
             KIND_FALLBACK | KIND_TCP_CHILD | KIND_ACCEPTED | KIND_EXISTING | KIND_BLACKHOLE
-            | KIND_CLOSED => (
-                CONNECTION,
-                size_of::<ConnRecord>()..=size_of::<ConnRecord>(),
-            ),
+            | KIND_CLOSED => (CONNECTION, CONN_RECORD_BYTES_V1..=size_of::<ConnRecord>()),
+            // It names nobody.
+            KIND_COUNTED | KIND_COUNTED_AT_START if bytes.len() == size_of::<CountedRecord>() => {
+                return Ok(());
+            }
             _unknown => return Err(Unknown),
         };
         if !lengths.contains(&bytes.len()) {

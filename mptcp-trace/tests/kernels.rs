@@ -155,6 +155,7 @@ fn surroundings(kernel: &Kernel) -> Surroundings {
         kprobes: Fact::Yes,
         pid_namespace: None,
         preemptible: Preemptible::default(),
+        cpus: Some(2),
     }
 }
 

@@ -111,6 +111,8 @@ impl Source {
                 Finding::Connection(Box::new(event))
             }
             other @ (Observation::Refusal(_)
+            | Observation::Counters(_)
+            | Observation::CountersAtStart(_)
             | Observation::Canary(_)
             | Observation::CanaryConnection(_)) => panic!("{other:?} was never written"),
         }

@@ -29,7 +29,14 @@ fn programs_of_the_plan() -> BTreeSet<String> {
         include_str!("../src/kernel/turns.rs"),
     ] {
         for word in source.split('"') {
-            let prefixes = ["query_", "family_", "fallback_", "life_", "listed_"];
+            let prefixes = [
+                "query_",
+                "family_",
+                "fallback_",
+                "life_",
+                "listed_",
+                "counted_",
+            ];
             if prefixes
                 .iter()
                 .any(|prefix| word.len() > prefix.len() && word.starts_with(prefix))
@@ -72,6 +79,10 @@ fn the_object_has_the_maps_the_loader_fills_and_reads() {
         "AYA_LOGS",
         "FALLBACK_COUNTERS",
         "CALIBRATED",
+        "CONNS",
+        "FALLEN",
+        "FALLEN_UNNOTED",
+        "SHARES",
     ] {
         let map = object
             .maps

@@ -2,7 +2,7 @@
 //! failure. A kernel's number names a package to boot here; nothing in the product looks at it.
 
 use crate::suite::{
-    Suite::{self, Floods, Mix, Queries, Reuse, Together, Verdicts},
+    Suite::{self, Floods, Mix, Namespaces, Queries, Reuse, Together, Verdicts},
     Task,
 };
 
@@ -163,6 +163,7 @@ pub(crate) fn whole(series: &str, number: usize) -> Vec<Task> {
     let mut tasks = vec![together];
     if more.contains(&Mix) {
         tasks.push(Task::on(Mix, BEST).small());
+        tasks.push(Task::new(Namespaces, &[]).few());
     }
     tasks
 }
@@ -197,6 +198,7 @@ pub(crate) fn everything(series: &str) -> Vec<Task> {
         Task::on(Mix, BEST).small(),
     ];
     tasks.extend(storms(find(series).map_or(&[], |shape| shape.more)));
+    tasks.push(Task::new(Namespaces, &[]).few());
     tasks
 }
 
@@ -237,6 +239,7 @@ mod tests {
             [
                 format!("reuse --tracer T --attach fexit {storm}"),
                 format!("reuse --tracer T --attach tracepoint {storm}"),
+                format!("namespaces --tracer T {all} --namespaces 60"),
             ]
         );
         let suites = |series| -> Vec<Suite> {
@@ -244,7 +247,7 @@ mod tests {
             tasks.iter().map(|task| task.suite).collect()
         };
         assert_eq!(suites("5.10"), [Queries]);
-        assert_eq!(suites("6.12"), [Together, Mix]);
+        assert_eq!(suites("6.12"), [Together, Mix, Namespaces]);
         assert_eq!(suites("not in the list"), [Together]);
         assert_eq!(
             said(&smoke(&["kprobe".to_owned()], 1)),

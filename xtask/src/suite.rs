@@ -19,6 +19,8 @@ pub(crate) enum Suite {
     Mix,
     /// Sockets that come and go, so that the kernel reuses their addresses.
     Reuse,
+    /// Network namespaces that are made, used and deleted.
+    Namespaces,
     /// curl and nginx, made to speak MPTCP.
     Pair,
     /// More questions than there is room for.
@@ -50,6 +52,9 @@ const MIX_CONNECTIONS: u32 = 400;
 const STORM_PROCESSES: u32 = 8;
 const STORM_CONNECTIONS: u32 = 240;
 
+/// How many namespaces are made for a test. The kernel gives their numbers away again at once.
+const NAMESPACES: u32 = 60;
+
 /// Questions of each thread of a flood in a virtual machine, where the usual 50,000 take minutes.
 const VM_FLOOD: u32 = 2_000;
 
@@ -66,6 +71,7 @@ impl Suite {
             Self::Together => "together",
             Self::Mix => "mix",
             Self::Reuse => "reuse",
+            Self::Namespaces => "namespaces",
             Self::Pair => "pair",
             Self::Floods => "floods",
             Self::Served => "served",
@@ -91,6 +97,7 @@ impl Suite {
             | Self::Together
             | Self::Mix
             | Self::Reuse
+            | Self::Namespaces
             | Self::Pair
             | Self::Floods
             | Self::Served
@@ -163,6 +170,13 @@ impl Task {
     /// With smaller floods than the lab makes by itself, or a shorter time.
     pub(crate) fn short(mut self) -> Self {
         self.extra.push("--short".into());
+        self
+    }
+
+    /// With fewer namespaces than the lab makes by itself.
+    pub(crate) fn few(mut self) -> Self {
+        self.extra
+            .extend(["--namespaces".into(), NAMESPACES.to_string()]);
         self
     }
 

@@ -1,5 +1,6 @@
 //! The sensors: one folder a question, one file a way of asking it.
 
+mod counted;
 mod fallback;
 mod family;
 mod owner;

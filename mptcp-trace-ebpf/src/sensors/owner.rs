@@ -12,72 +12,131 @@ use mptcp_trace_common::{
     counter,
     record::{
         CONN_ASKED, CONN_EXISTING, CONN_FELL, CONN_TCP, CONN_TOLD, CONN_UNACCEPTED,
-        CONN_UNSEEN_BIRTH, CONN_UNTOLD, Conn, KIND_ACCEPTED, KIND_CLOSED, NO_MIB, Owner,
-        VIA_ACCEPT, VIA_LISTENER, VIA_QUERY,
+        CONN_UNSEEN_BIRTH, CONN_UNTOLD, CONN_UNWATCHED, Conn, KIND_ACCEPTED, KIND_CLOSED, Owner,
+        SHARE_OF_OTHERS, VIA_ACCEPT, VIA_LISTENER, VIA_QUERY,
     },
 };
 
-use super::tell;
+use super::{
+    fallback::{EEXIST, LISTEN},
+    tell,
+};
 use crate::{
     admit::{current_pid_in_namespace, is_tracer},
     emit,
-    kernel::{Sock, current_cgroup, current_task, is_mptcp, now_ns, process_comm},
-    maps::{CONNS, FALLEN, LISTENERS, OUTERMOST_PROBED, conn, listener},
+    kernel::{Sock, current_cgroup, current_cpu, current_task, is_mptcp, now_ns, put_process_comm},
+    maps::{
+        CALIBRATED, CHILDREN, CONNS, FALLEN, FALLEN_UNNOTED, LISTED, OUTERMOST_PROBED, SHARES,
+        Share, conn, listener_of, share, unnoted_since,
+    },
 };
 
-/// The current process, as an owner.
+/// The current process becomes the owner. Written where it stays: there is little stack.
 #[inline(always)]
-fn current(via: u8) -> Owner {
+fn take_over(owner: &mut Owner, via: u8) {
     let pid_tgid = bpf_get_current_pid_tgid();
-    Owner {
-        cgroup_id: current_cgroup(),
-        tgid: (pid_tgid >> 32) as u32,
-        tid: pid_tgid as u32,
-        ns_tgid: current_pid_in_namespace(),
-        uid: bpf_get_current_uid_gid() as u32,
-        via,
-        reserved: [0; 7],
-        comm: process_comm(current_task()),
+    owner.cgroup_id = current_cgroup();
+    owner.tgid = (pid_tgid >> 32) as u32;
+    owner.tid = pid_tgid as u32;
+    owner.ns_tgid = current_pid_in_namespace();
+    owner.uid = bpf_get_current_uid_gid() as u32;
+    owner.via = via;
+    put_process_comm(&mut owner.comm, current_task());
+}
+
+/// Why a socket was not noted down.
+enum Unnoted {
+    /// It was already.
+    Known,
+    /// The table is full.
+    NoRoom,
+    /// Its user has as many as one user may have.
+    OverShare,
+}
+
+impl Unnoted {
+    /// Counts a socket of which nothing is noted: where it is born, so that each is counted once.
+    #[inline(always)]
+    fn count(self) {
+        match self {
+            Self::Known => {}
+            Self::NoRoom => emit::count_fallback(counter::UNFOLLOWED),
+            Self::OverShare => emit::count_fallback(counter::OVER_SHARE),
+        }
     }
 }
 
-/// A socket that nothing is known of yet.
+/// The user whose share this socket takes, and that share.
 #[inline(always)]
-pub(crate) fn newborn(state: u32, owner: Owner, inode: u64) -> Conn {
-    Conn {
-        born_ns: now_ns(),
-        connect_ns: 0,
-        inode,
-        pending_ns: 0,
-        owner,
-        evidence: 0,
-        state,
-        pending_mib: NO_MIB,
-        pending_site: 0,
+fn share_of(sk: Sock) -> Option<(u32, Share)> {
+    let user = sk.user();
+    if let Some(known) = share(user) {
+        return Some((user, known));
     }
+    let _no_room = SHARES.insert(user, 0, u64::from(BPF_NOEXIST));
+    match share(user) {
+        Some(new) => Some((user, new)),
+        None => share(SHARE_OF_OTHERS).map(|others| (SHARE_OF_OTHERS, others)),
+    }
+}
+
+/// A socket that nothing is known of.
+static BLANK: &Conn = &Conn::BLANK;
+
+/// Notes down that a socket was born now, if nothing is noted of it and its user's share and the table have room.
+#[inline(always)]
+fn insert(sk: Sock) -> Result<&'static mut Conn, Unnoted> {
+    let Some((user, share)) = share_of(sk).filter(|(_user, share)| !share.is_full()) else {
+        return Err(Unnoted::OverShare);
+    };
+    match CONNS.insert(sk.0, BLANK, u64::from(BPF_NOEXIST)) {
+        Ok(()) => share.add(1),
+        Err(EEXIST) => return Err(Unnoted::Known),
+        Err(_full) => return Err(Unnoted::NoRoom),
+    }
+    let conn = conn(sk.0).ok_or(Unnoted::Known)?;
+    conn.share = user;
+    conn.born_ns = now_ns();
+    Ok(conn)
+}
+
+/// Forgets what is noted of a socket.
+#[inline(always)]
+pub(crate) fn forget(sk: Sock) {
+    if let Some(user) = conn(sk.0).map(|conn| conn.share)
+        && CONNS.remove(sk.0).is_ok()
+        && let Some(share) = share(user)
+    {
+        share.add(u64::MAX);
+    }
+    let _none = FALLEN.remove(sk.0);
+    let _none = FALLEN_UNNOTED.remove(sk.0);
 }
 
 /// Notes a socket down, whatever stood at its address before.
 #[inline(always)]
-pub(crate) fn note_down(sk: Sock, conn: &Conn) {
-    let _none = FALLEN.remove(sk.0);
-    if CONNS.insert(sk.0, conn, 0).is_err() {
-        emit::count_fallback(counter::UNFOLLOWED);
-    }
+fn note_down(sk: Sock) -> Option<&'static mut Conn> {
+    forget(sk);
+    insert(sk).map_err(Unnoted::count).ok()
 }
 
-/// Notes a socket down unless it is known already; true if it was not.
+/// Notes a socket down unless it is known already; none if it is, or if there is no room.
 #[inline(always)]
-pub(crate) fn note_down_new(sk: Sock, conn: &Conn) -> bool {
-    CONNS.insert(sk.0, conn, u64::from(BPF_NOEXIST)).is_ok()
+pub(crate) fn note_down_new(sk: Sock) -> Option<&'static mut Conn> {
+    if conn(sk.0).is_some() {
+        return None;
+    }
+    insert(sk).map_err(Unnoted::count).ok()
 }
 
 /// The current process has made this socket.
 #[inline(never)]
 pub(crate) fn made(sk: u64, via: u32) -> u32 {
     let sk = Sock(sk);
-    let conn = newborn(0, current(via as u8), sk.inode().unwrap_or(0));
-    note_down(sk, &conn);
+    if let Some(new) = note_down(sk) {
+        new.inode = sk.inode().unwrap_or(0);
+        take_over(&mut new.owner, via as u8);
+    }
     0
 }
 
@@ -86,18 +145,37 @@ pub(crate) fn made(sk: u64, via: u32) -> u32 {
 pub(crate) fn touched(sk: u64, via: u32) -> u32 {
     let sk = Sock(sk);
     let inode = sk.inode().unwrap_or(0);
-    // Made in either case, in one place: there is little stack.
-    let new = newborn(CONN_UNSEEN_BIRTH, current(via as u8), inode);
-    if let Some(conn) = conn(sk.0)
-        && (conn.inode == 0 || inode == 0 || conn.inode == inode)
-    {
+    // Another socket may live at this address now.
+    let known = conn(sk.0).filter(|it| it.inode == 0 || inode == 0 || it.inode == inode);
+    if let Some(conn) = known.or_else(|| note_unseen(sk)) {
         conn.inode = inode;
-        conn.owner = new.owner;
-        return 0;
+        take_over(&mut conn.owner, via as u8);
     }
-    // Not known, or another socket lives at this address now; we have not seen it being made.
-    note_down(sk, &new);
     0
+}
+
+/// Notes down a socket whose birth was not observed, or for which there was no room then. It is from before tracing only if it can
+/// have been open when those were listed.
+#[inline(always)]
+fn note_unseen(sk: Sock) -> Option<&'static mut Conn> {
+    let since = unnoted_since(sk.0);
+    if since.is_none() {
+        forget(sk);
+    }
+    // Without room its birth was counted.
+    let new = insert(sk).ok()?;
+    new.state = match CALIBRATED.get(LISTED).is_some_and(|listed| *listed != 0) {
+        true => CONN_UNWATCHED,
+        false => CONN_UNSEEN_BIRTH,
+    };
+    if let Some(since) = since {
+        // It has fallen back, and was reported without what is noted now.
+        new.born_ns = since;
+        new.state |= CONN_FELL;
+        let _known = FALLEN.insert(sk.0, since, 0);
+        let _gone = FALLEN_UNNOTED.remove(sk.0);
+    }
+    Some(new)
 }
 
 /// The same for what is done with every packet: nothing to do if the owner is known.
@@ -141,7 +219,7 @@ pub(crate) fn accepted(sk: Sock) {
     let Ok(protocol) = sk.protocol() else { return };
     if let Some(conn) = conn(sk.0) {
         if conn.state & CONN_UNACCEPTED != 0 {
-            conn.owner = current(VIA_ACCEPT);
+            take_over(&mut conn.owner, VIA_ACCEPT);
             conn.inode = sk.inode().unwrap_or(0);
             let told = conn.state & CONN_TOLD != 0;
             conn.state &= !(CONN_UNACCEPTED | CONN_TOLD);
@@ -160,65 +238,94 @@ pub(crate) fn accepted(sk: Sock) {
     }
 }
 
-/// A socket that a listener gave birth to belongs to the listener's owner until it is accepted.
+/// A TCP socket was just cloned from a listener, and its subflow context is still that of the listener: it leads to the
+/// listener's MPTCP socket, if there is one.
 #[inline(always)]
-pub(crate) fn child(sk: Sock, state: u32) -> Conn {
-    let mut owner = Owner::NONE;
-    if let Some(known) = listener_key(sk).and_then(listener).and_then(conn) {
-        owner = known.owner;
-        owner.via = VIA_LISTENER;
+pub(crate) fn cloned(sk: Sock) {
+    if let Some(listener) = sk.msk_of_subflow() {
+        let _full = CHILDREN.insert(sk.0, listener.0, 0);
+        let _full = CHILDREN.insert(u64::from(current_cpu()), listener.0, 0);
+    } else {
+        // Another socket had this address before.
+        forget_birth(sk);
     }
-    let mut conn = newborn(state | CONN_UNACCEPTED, owner, 0);
-    conn.connect_ns = conn.born_ns;
-    conn
 }
 
-/// Network namespace and local port in one word.
+/// The listener that this child was just born of: a TCP socket has a note of its own, and that of its MPTCP socket was the
+/// last one on this CPU, in the same run of the kernel.
 #[inline(always)]
-fn listener_key(sk: Sock) -> Option<u64> {
-    let netns = sk.netns().ok()?;
-    let port = sk.local_port().ok()?;
-    (port != 0).then_some(u64::from(netns) << 16 | u64::from(port))
+fn listener_of_child(sk: Sock) -> Option<Sock> {
+    let noted = listener_of(sk.0).or_else(|| listener_of(u64::from(current_cpu())));
+    noted.map(Sock)
 }
 
-/// Remembers a listener.
+/// Notes down a socket that a listener gave birth to: it belongs to the listener's owner until it is accepted.
 #[inline(always)]
-pub(crate) fn listens(sk: Sock) {
-    if let Some(key) = listener_key(sk)
-        && LISTENERS.insert(key, sk.0, 0).is_err()
-    {
-        emit::count_fallback(counter::UNFOLLOWED);
+pub(crate) fn note_child(sk: Sock, state: u32) {
+    let listener = listener_of_child(sk).map_or(0, |listener| listener.0);
+    let Some(new) = note_down(sk) else { return };
+    new.connect_ns = new.born_ns;
+    new.waits_since_or_at = listener;
+    new.state = state | CONN_UNACCEPTED;
+    if let Some(known) = conn(listener) {
+        new.owner = known.owner;
+        new.owner.via = VIA_LISTENER;
     }
 }
 
 /// True if this TCP socket was born of a listener of MPTCP.
 #[inline(always)]
 pub(crate) fn has_mptcp_listener(sk: Sock) -> bool {
-    listener_key(sk).and_then(listener).is_some()
+    listener_of(sk.0).is_some()
 }
 
-/// Forgets a listener that listens no more.
+/// The note about the birth of a TCP socket has served.
 #[inline(always)]
-pub(crate) fn listens_no_more(sk: Sock) {
-    if let Some(key) = listener_key(sk)
-        && listener(key) == Some(sk.0)
-    {
-        let _gone = LISTENERS.remove(key);
+pub(crate) fn forget_birth(sk: Sock) {
+    let _none = CHILDREN.remove(sk.0);
+}
+
+/// True for a closed MPTCP socket that no process can reach any more: no file stands for it, and it does not wait for
+/// being accepted either.
+#[inline(always)]
+pub(crate) fn is_out_of_reach(msk: Sock) -> bool {
+    if msk.inode().is_ok() {
+        return false;
     }
+    let Some(conn) = conn(msk.0) else { return true };
+    if conn.state & CONN_UNACCEPTED == 0 {
+        return true;
+    }
+    // A listener that is being closed drops those that wait; its subflow listens no more at that point.
+    let listener = Sock(conn.waits_since_or_at);
+    let subflow = listener.first_subflow().unwrap_or(Sock(0));
+    let listens = |sk: Sock| sk.state().is_ok_and(|state| u32::from(state) == LISTEN);
+    !(listens(listener) && listens(subflow))
+}
+
+/// True if another process used the connection since something was said of it. One that is being closed, by `close` or
+/// `shutdown`, may live on without a file for a minute, and be judged meanwhile: then that is said before.
+#[inline(always)]
+pub(crate) fn has_another_owner(sk: Sock) -> bool {
+    conn(sk.0).is_some_and(|conn| {
+        conn.told_tgid != 0 && conn.told_tgid != conn.owner.tgid && !is_tracer(&conn.owner)
+    })
+}
+
+/// True if something was said of the connection, so that its end is news.
+#[inline(always)]
+pub(crate) fn was_told_of(sk: Sock) -> bool {
+    const SPOKEN_OF: u32 = CONN_ASKED | CONN_FELL | CONN_EXISTING;
+    conn(sk.0).is_some_and(|conn| conn.state & SPOKEN_OF != 0 && !is_tracer(&conn.owner))
 }
 
 /// The socket is no more: its address may be given to another. If something was said of it, its end is told, so
 /// that whoever reads knows that nothing more will come.
 #[inline(always)]
 pub(crate) fn gone(sk: Sock) {
-    const SPOKEN_OF: u32 = CONN_ASKED | CONN_FELL | CONN_EXISTING;
-    if let Some(conn) = conn(sk.0)
-        && conn.state & SPOKEN_OF != 0
-        && !is_tracer(&conn.owner)
-    {
+    if was_told_of(sk) {
         emit::count_fallback(counter::SEEN);
         tell::connection(KIND_CLOSED, sk.0, 0, 0);
     }
-    let _unknown = CONNS.remove(sk.0);
-    let _unknown = FALLEN.remove(sk.0);
+    forget(sk);
 }

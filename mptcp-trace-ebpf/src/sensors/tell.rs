@@ -1,17 +1,22 @@
 //! Writes down what is to be said of a connection.
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
-use mptcp_trace_common::record::{
-    ADMITTED, BY_TRACER, CONN_TOLD, CONN_UNACCEPTED, CONN_VALID_BYTES, CONN_VALID_FLAGS,
-    CONN_VALID_OFF, CONN_VALID_SUBFLOW, CONN_VALID_SUBFLOWS, ConnRecord, KIND_BLACKHOLE, REFUSED,
-    SUBFLOW_CHECKSUMS, SUBFLOW_SERVER_SIDE, SUBFLOW_SIDE_KNOWN, VALID_INODE,
+use mptcp_trace_common::{
+    counter,
+    record::{
+        ADMITTED, BY_TRACER, CONN_OFF_UNREAD, CONN_TOLD, CONN_UNACCEPTED, CONN_VALID_BYTES,
+        CONN_VALID_FLAGS, CONN_VALID_OFF, CONN_VALID_SUBFLOW, CONN_VALID_SUBFLOWS, ConnRecord,
+        KIND_BLACKHOLE, REFUSED, SUBFLOW_CHECKSUMS, SUBFLOW_REQUEST_MPTCP, SUBFLOW_SERVER_SIDE,
+        SUBFLOW_SIDE_KNOWN, VALID_INODE,
+    },
 };
 
+use super::counted;
 use crate::{
     admit::{admit_owner, admit_socket_netns, is_tracer},
     emit,
     kernel::{Fault, Sock, endpoints, is_mptcp, now_ns, put_address, put_comm, subflow_flags},
-    maps::{RUNG, conn},
+    maps::{RUNG, conn, unnoted_since},
 };
 
 /// Where something was seen and what the kernel named as its cause, in one word.
@@ -25,6 +30,10 @@ pub(crate) fn where_and_why(site: u8, mib: i32, refused: bool) -> u64 {
 /// A function of its own, called by many programs: inlined, it would be most of each.
 #[inline(never)]
 pub(crate) fn connection(kind: u32, sk: u64, where_and_why: u64, happened_ns: u64) -> u32 {
+    if is_of_another_self_test(Sock(sk)) {
+        emit::count_fallback(counter::SELF_TEST);
+        return 1;
+    }
     let Some(mut entry) = emit::reserve_connection(kind) else {
         return 0;
     };
@@ -55,13 +64,21 @@ pub(crate) fn connection(kind: u32, sk: u64, where_and_why: u64, happened_ns: u6
     }
 }
 
+/// True for a socket with which another instance tests itself.
+#[inline(always)]
+fn is_of_another_self_test(sk: Sock) -> bool {
+    sk.is_of_self_test() && !conn(sk.0).is_some_and(|conn| is_tracer(&conn.owner))
+}
+
 #[inline(always)]
 fn describe(record: &mut ConnRecord, sk: Sock) -> Result<(), Fault> {
     record.socket = sk.0;
     record.family = sk.family()?;
     record.protocol = sk.protocol()?;
     record.state = sk.state()?;
-    record.netns = sk.netns()?;
+    let net = sk.net()?;
+    record.netns = net.inode()?;
+    record.netns_cookie = net.cookie().unwrap_or(0);
     // The connection itself learns its addresses only when the handshake is over.
     let mut named = sk;
     if is_mptcp(record.protocol) {
@@ -98,11 +115,16 @@ fn describe(record: &mut ConnRecord, sk: Sock) -> Result<(), Fault> {
             record.valid |= CONN_VALID_SUBFLOWS;
         }
     }
-    if record.kind == KIND_BLACKHOLE
-        && let Some(off_ms) = sk.mptcp_off_ms()
-    {
-        record.off_ms = off_ms;
-        record.valid |= CONN_VALID_OFF;
+    // Of a client that did not ask for MPTCP this tells why: it is off, or there was no token.
+    let asked_for_mptcp = record.valid & CONN_VALID_SUBFLOW == 0
+        || record.subflow_flags & (SUBFLOW_REQUEST_MPTCP | SUBFLOW_SERVER_SIDE) != 0;
+    if record.kind == KIND_BLACKHOLE || !asked_for_mptcp {
+        if let Some(off_ms) = sk.mptcp_off_ms() {
+            record.off_ms = off_ms;
+            record.valid |= CONN_VALID_OFF;
+        } else {
+            record.valid |= CONN_OFF_UNREAD;
+        }
     }
     let ends = endpoints(&named, record.family)?;
     put_address(&mut record.local_addr, ends.local_addr);
@@ -119,9 +141,12 @@ fn describe(record: &mut ConnRecord, sk: Sock) -> Result<(), Fault> {
         record.owner = conn.owner;
         record.evidence = conn.evidence;
         record.conn_state = conn.state;
+        conn.told_tgid = conn.owner.tgid;
         if conn.state & CONN_UNACCEPTED != 0 {
             conn.state |= CONN_TOLD;
         }
+    } else {
+        record.born_ns = unnoted_since(sk.0).unwrap_or(0);
     }
     if admit_socket_netns(record.netns) && admit_owner(&record.owner) {
         record.valid |= ADMITTED;
@@ -129,5 +154,6 @@ fn describe(record: &mut ConnRecord, sk: Sock) -> Result<(), Fault> {
     if is_tracer(&record.owner) {
         record.valid |= BY_TRACER;
     }
+    counted::changes(record.kind, net.0, record.netns_cookie);
     Ok(())
 }

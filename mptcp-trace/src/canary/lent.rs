@@ -5,13 +5,15 @@
 //! it, or asks about it, is us.
 
 use std::{
-    io,
+    fs::File,
+    io::{self, Read as _, Seek as _, SeekFrom},
     mem::MaybeUninit,
     os::fd::{AsFd, OwnedFd},
 };
 
 use anyhow::{Context as _, bail};
 use rustix::{
+    fs::{Mode, OFlags},
     io::{IoSlice, IoSliceMut},
     net::{
         AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -21,16 +23,20 @@ use rustix::{
 };
 use socket2::{Protocol, Socket};
 
-use super::{bring_loopback_up, open};
+use super::{BLACKHOLE_TIMEOUT_TEXT, bring_loopback_up, open};
 
 /// Enough for all connections of ours.
 const TCP_SOCKETS: usize = 2;
 const MPTCP_SOCKETS: usize = 4;
+/// More of them, in case that connections of ours fall back for reasons of this host.
+const SPARE_SOCKETS: usize = 8;
 
 /// Sockets that wait to be used.
 pub(super) struct Lent {
     tcp: Vec<Socket>,
     mptcp: Vec<Socket>,
+    /// The counters of the namespace.
+    netstat: File,
 }
 
 impl Lent {
@@ -78,12 +84,28 @@ impl Lent {
 
     fn take(from: &OwnedFd) -> anyhow::Result<Self> {
         let take = |count: usize| -> anyhow::Result<Vec<Socket>> {
-            (0..count).map(|_| receive(from)).collect()
+            (0..count)
+                .map(|_| receive(from).map(Socket::from))
+                .collect()
         };
         Ok(Self {
             tcp: take(TCP_SOCKETS)?,
-            mptcp: take(MPTCP_SOCKETS)?,
+            mptcp: take(MPTCP_SOCKETS + SPARE_SOCKETS)?,
+            netstat: File::from(receive(from)?),
         })
+    }
+
+    /// True if there are more MPTCP sockets than the self-test needs.
+    pub(super) fn has_spare(&self) -> bool {
+        self.mptcp.len() > MPTCP_SOCKETS
+    }
+
+    /// The kernel's counters in the namespace, as text.
+    pub(super) fn netstat(&mut self) -> Option<String> {
+        let mut text = String::new();
+        self.netstat.seek(SeekFrom::Start(0)).ok()?;
+        self.netstat.read_to_string(&mut text).ok()?;
+        Some(text)
     }
 
     /// One of them.
@@ -102,14 +124,26 @@ fn lend(to: &OwnedFd) -> io::Result<()> {
     // SAFETY: this process has one thread, shares nothing with the parent, and ends soon.
     unsafe { unshare_unsafe(UnshareFlags::NEWUSER | UnshareFlags::NEWNET) }?;
     bring_loopback_up()?;
-    for number in 0..TCP_SOCKETS + MPTCP_SOCKETS {
+    // Where the kernel has no such setting, or lets nobody change it, what it is for is not known.
+    if let Ok(setting) = rustix::fs::open(
+        c"/proc/sys/net/mptcp/blackhole_timeout",
+        OFlags::WRONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    ) {
+        let _refused = rustix::io::write(&setting, BLACKHOLE_TIMEOUT_TEXT);
+    }
+    for number in 0..TCP_SOCKETS + MPTCP_SOCKETS + SPARE_SOCKETS {
         let protocol = (number >= TCP_SOCKETS).then_some(Protocol::MPTCP);
         send(to, &open(protocol)?)?;
     }
+    // Without its counters nothing is known of them; opened by a path that needs no allocation.
+    let open_file = |path| rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let netstat = open_file(c"/proc/self/net/netstat").or_else(|_why| open_file(c"/dev/null"))?;
+    send(to, &netstat)?;
     Ok(())
 }
 
-fn send(to: &OwnedFd, socket: &Socket) -> io::Result<()> {
+fn send(to: &OwnedFd, socket: &impl AsFd) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     let descriptors = [socket.as_fd()];
@@ -118,7 +152,7 @@ fn send(to: &OwnedFd, socket: &Socket) -> io::Result<()> {
     Ok(())
 }
 
-fn receive(from: &OwnedFd) -> anyhow::Result<Socket> {
+fn receive(from: &OwnedFd) -> anyhow::Result<OwnedFd> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0];
@@ -136,7 +170,7 @@ fn receive(from: &OwnedFd) -> anyhow::Result<Socket> {
         };
         descriptors.next()
     });
-    rights.map(Socket::from).context(what)
+    rights.context(what)
 }
 
 /// The exit code of a child, which ends in any case.
@@ -160,11 +194,12 @@ mod tests {
     fn sockets_are_lent_or_it_is_said_why_not() {
         match Lent::new() {
             Ok(mut lent) => {
-                for _ in 0..MPTCP_SOCKETS {
+                for _ in 0..MPTCP_SOCKETS + SPARE_SOCKETS {
                     let socket = lent.open(Some(Protocol::MPTCP)).unwrap();
                     assert_eq!(socket.protocol().unwrap(), Some(Protocol::MPTCP));
                 }
                 assert!(lent.open(Some(Protocol::MPTCP)).is_err());
+                assert!(lent.netstat().unwrap().contains("MPTcpExt: "));
                 assert_eq!(
                     lent.open(None).unwrap().protocol().unwrap(),
                     Some(Protocol::TCP)

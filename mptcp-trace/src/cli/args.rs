@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
     host::{self, HostSupport},
+    kernel::Mark,
     model::{By, Prefix, Rung, Verdict},
     wanted::{self, Cgroup, FailOn},
 };
@@ -104,7 +105,8 @@ pub struct LiveArgs {
     /// Print JSON lines (docs/output.md) instead of text
     #[arg(long)]
     pub json: bool,
-    /// Append findings to FILE, which only its owner may read if it is new, instead of printing them to stdout
+    /// Append findings to FILE, which only its owner may read if it is new, instead of printing them to stdout;
+    /// SIGUSR2 opens it anew, as does SIGHUP where there is no terminal (logrotate)
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Also keep the raw records in FILE, for `mptcp-trace replay`
@@ -254,6 +256,12 @@ pub struct AttachArgs {
     /// Trace at most N questions of one process in a second, and count the others; 0: all of them
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     pub cap: u32,
+    /// Note owner and birth of at most N open MPTCP sockets at a time; of more, fallbacks are reported without
+    #[arg(long, value_name = "N", default_value_t = 131_072, value_parser = clap::value_parser!(u32).range(2..=4_194_304))]
+    pub sockets: u32,
+    /// Of these, at most N may belong to one user; half of them unless told otherwise
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
+    pub sockets_per_user: Option<u32>,
     /// Plan as if the kernel had no function NAME (repeatable): what a kernel of another shape gets
     #[arg(long, value_name = "NAME", hide = true)]
     pub hide_function: Vec<String>,
@@ -263,7 +271,13 @@ impl AttachArgs {
     /// The facts about this host, less what is to be hidden.
     #[must_use]
     pub fn inspect_host(&self) -> HostSupport {
-        let mut host = host::inspect(self.btf.as_ref());
+        // Without privileges nobody traces here either, or not as this user: the question is asked all the same.
+        let marks = Mark::new().ok();
+        let mut host = host::inspect(self.btf.as_ref(), |socket| {
+            if let Some(Err(why)) = marks.as_ref().map(|marks| marks.socket(socket)) {
+                log::debug!("cannot mark a socket of ours: {why}");
+            }
+        });
         for name in &self.hide_function {
             host.hide_function(name);
         }

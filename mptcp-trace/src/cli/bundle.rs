@@ -22,7 +22,7 @@ use crate::{
     capture::{Frame, Reader, Writer, losses_json},
     decode::decode,
     enrich::Places,
-    host::{Fact, netstat, privileges, system::mptcp_sysctls},
+    host::{Fact, netstat, privileges, sandbox, system::mptcp_sysctls},
     pipeline::{Inventory, Stages, Stop, View, play},
     plan::unprivileged,
     redact::Redactor,
@@ -50,6 +50,12 @@ pub(super) fn run(args: &BundleArgs, verbose: u8) -> Result<u8, Exit> {
     // Where it cannot be written, nobody shall wait for half a minute to hear that.
     let destination = Destination::new(&args.file)?;
     let mut parts = Parts::default();
+    if let Some(capture) = &args.from {
+        let temporary = std::env::temp_dir();
+        let mut writes = vec![temporary.as_path()];
+        writes.extend(destination.folder());
+        sandbox::enter(&[capture.as_path()], &writes);
+    }
     let traced = match &args.from {
         Some(capture) => take_over(capture, &mut parts).map(|()| Ok(DONE))?,
         None => trace(args, &mut parts, verbose)?,

@@ -16,8 +16,8 @@ use crate::{
         Fact, HostSupport,
         privileges::{self, Capability, Held},
     },
-    kernel::TracerConfig,
-    model::Rung,
+    kernel::{CountersAt, TracerConfig},
+    model::{Rung, fallback_causes, name_of_enumerator},
     pipeline::{self, CanaryReport, Session, StartError},
     plan::{FALLBACK, Plan, Probe, QUERY, Refusal, Target, plan},
 };
@@ -112,7 +112,7 @@ pub(super) fn config(host: &HostSupport, args: &AttachArgs, verbose: u8) -> Trac
         layout: host.layout,
         numbers: host.numbers,
         functions: host.function_numbers.clone(),
-        pernet_id_at: host.symbols.pernet_id_at,
+        counters: CountersAt::of(host),
         by_pid: true,
         pids: Vec::new(),
         follow: false,
@@ -122,6 +122,8 @@ pub(super) fn config(host: &HostSupport, args: &AttachArgs, verbose: u8) -> Trac
         ring_bytes: args.ring_size,
         cap: args.cap,
         preemptible: host.preemptible,
+        sockets: args.sockets,
+        sockets_per_user: args.sockets_per_user.unwrap_or(args.sockets / 2),
         debug: verbose >= 2,
     }
 }
@@ -169,7 +171,8 @@ struct Shape {
     members: BTreeMap<&'static str, u16>,
     /// Numbers of the enumerators that are compared with.
     numbers: BTreeMap<&'static str, u8>,
-    /// Numbers of the MPTCP counters, where the kernel passes them to the function that decides a fallback.
+    /// Numbers of the MPTCP counters that count fallbacks; of all of them where the kernel passes them to the function that
+    /// decides a fallback.
     counters: BTreeMap<String, i32>,
     /// Number of the bit that marks a fallback, if it was calibrated.
     fallback_bit: Option<u8>,
@@ -177,6 +180,8 @@ struct Shape {
     answers: bool,
     /// Where a thread can be preempted inside a program: probes take turns there.
     preemptible: ShapePreemptible,
+    /// The kernel's counters of a network namespace can be read before it is gone.
+    reads_counters: bool,
 }
 
 /// What of `Preemptible` is true, as data.
@@ -213,7 +218,10 @@ impl Shape {
         let numbers = KernelNumbers::NAMES
             .into_iter()
             .zip(host.numbers.to_bytes());
-        let counters = host.counters.iter().filter(|_| host.cause_is_told);
+        let counters = host.counters.iter().filter(|(_, enumerator)| {
+            let name = name_of_enumerator(enumerator);
+            host.cause_is_told || name.is_some_and(|name| fallback_causes().any(|it| it == name))
+        });
         Self {
             probes: query
                 .flat_map(|planned| of(QUERY, planned.rung, &planned.probes))
@@ -233,6 +241,7 @@ impl Shape {
                 functions: host.preemptible.functions,
                 tracepoints: host.preemptible.tracepoints,
             },
+            reads_counters: CountersAt::of(host) != CountersAt::UNKNOWN,
         }
     }
 }
@@ -460,6 +469,7 @@ fn facts(host: &HostSupport) -> Vec<FactLine> {
         numbers: _,
         pid_namespace,
         preemptible: _,
+        cpus: _,
     } = host;
     let told = Fact::from_bool(
         *cause_is_told,

@@ -1,10 +1,12 @@
 //! `mptcp-trace live`: trace the running kernel.
 
 use std::{
+    cell::RefCell,
     convert::Infallible,
     fs::{self, File},
     io::{self, BufWriter, IsTerminal as _, Write},
     path::Path,
+    rc::Rc,
 };
 
 use anyhow::Context as _;
@@ -25,8 +27,8 @@ use crate::{
     kernel::TracerConfig,
     model::LossReport,
     pipeline::{
-        self, Command, Held, Session, Signals, Stages, StartError, Stop, Until, View, blind,
-        prefixed, run as run_pipeline,
+        self, Command, Held, Reopens, Session, Signals, Stages, StartError, Stop, Until, View,
+        blind, prefixed, run as run_pipeline,
     },
     plan::{Plan, plan},
     sink::{Format, Source, escape},
@@ -82,7 +84,7 @@ async fn trace(args: LiveArgs, verbose: u8) -> Result<u8, Exit> {
     say(&plan, &session, args.command.is_empty());
 
     refuse_same_file(&args)?;
-    let (format, out) = output(&args)?;
+    let (format, out, reopens) = output(&args)?;
     // Whose findings they are was decided in the kernel.
     let view = View {
         within: config.netns.clone(),
@@ -118,6 +120,7 @@ async fn trace(args: LiveArgs, verbose: u8) -> Result<u8, Exit> {
         follow,
         asks: None,
         survives_hangup: false,
+        reopens,
         signals: Some(signals),
         watches_stdout: args.output.is_none(),
     };
@@ -184,8 +187,8 @@ pub(super) fn refused(why: StartError, args: &AttachArgs) -> Exit {
     }
 }
 
-/// Where findings go, and how they look there.
-fn output(args: &LiveArgs) -> anyhow::Result<(Format, Box<dyn Write>)> {
+/// Where findings go, how they look there, and how that is opened anew.
+fn output(args: &LiveArgs) -> anyhow::Result<(Format, Box<dyn Write>, Option<Reopens>)> {
     let terminal = args.output.is_none() && io::stdout().is_terminal();
     let format = if args.json {
         Format::Json
@@ -196,8 +199,18 @@ fn output(args: &LiveArgs) -> anyhow::Result<(Format, Box<dyn Write>)> {
             utc: false,
         }
     };
+    let mut reopens = None;
     let out: Box<dyn Write> = match &args.output {
-        Some(path) => Box::new(files::open(path, How::Append)?),
+        Some(path) => {
+            let output = Rc::new(RefCell::new(files::open(path, How::Append)?));
+            let (path, file) = (path.clone(), output.clone());
+            let reopen = move || match files::open(&path, How::Append) {
+                Ok(opened) => *file.borrow_mut() = opened,
+                Err(why) => log::warn!("lines go to the file that was open before: {why:#}"),
+            };
+            reopens = Some(Reopens::take(Box::new(reopen)).context("cannot take signals")?);
+            Box::new(Output(output))
+        }
         // Lines are gathered and flushed by the pipeline; a second buffer would only delay them.
         None => {
             let stdout = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)
@@ -209,7 +222,20 @@ fn output(args: &LiveArgs) -> anyhow::Result<(Format, Box<dyn Write>)> {
             Box::new(File::from(stdout))
         }
     };
-    Ok((format, out))
+    Ok((format, out, reopens))
+}
+
+/// A file that may become another one.
+struct Output(Rc<RefCell<File>>);
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.borrow_mut().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.borrow_mut().flush()
+    }
 }
 
 /// Room in a pipe on stdout, as much as an ordinary user may ask for: in the usual 64 KB a hundred lines find room, and a

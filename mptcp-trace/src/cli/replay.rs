@@ -12,6 +12,7 @@ use super::{DONE, Exit, FAILED, FOUND, args::ReplayArgs, live::proven, select, w
 use crate::{
     bundle,
     capture::Reader,
+    host::sandbox,
     pipeline::{Stages, Stop, View, play, prefixed},
     sink::{Format, Source},
 };
@@ -19,6 +20,7 @@ use crate::{
 /// Runs it; the exit code.
 pub(super) fn run(args: &ReplayArgs) -> Result<u8, Exit> {
     let view = select::view(&args.view, &args.whose)?;
+    sandbox::enter(&[args.file.as_path()], &[]);
     with_capture(&args.file, |input| replay(args, view, input))
 }
 

@@ -14,6 +14,7 @@ use super::{DONE, Exit, FAILED, USAGE, args::ReportArgs, print, replay::with_cap
 use crate::{
     capture::Reader,
     correlate::Limits,
+    host::sandbox,
     model::LossReport,
     observe::State,
     pipeline::{Stages, Stop, View, play, prefixed},
@@ -29,6 +30,8 @@ const STDOUT: &str = "-";
 pub(super) fn run(args: &ReportArgs) -> Result<u8, Exit> {
     refuse_to_overwrite(&args.file, &args.output)?;
     let wanted = select::wanted(&args.which, &args.verdict, &args.whose)?;
+    let output = target(&args.output);
+    sandbox::enter(&[args.file.as_path()], &[folder(&output), output.as_path()]);
     with_capture(&args.file, |input| report(args, wanted, input))
 }
 
@@ -144,6 +147,19 @@ fn refuse_to_overwrite(capture: &Path, output: &Path) -> Result<(), Exit> {
     Err(Exit::Because(USAGE, why))
 }
 
+/// What a symbolic link points to is written, not the link.
+fn target(output: &Path) -> PathBuf {
+    fs::canonicalize(output).unwrap_or_else(|_not_there| PathBuf::from(output))
+}
+
+/// Where a file is.
+fn folder(file: &Path) -> &Path {
+    match file.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        Some(_) | None => Path::new("."),
+    }
+}
+
 /// Puts the page where it belongs, whole or not at all; the name of that place.
 fn write(output: &Path, text: &str) -> anyhow::Result<String> {
     if output == Path::new(STDOUT) {
@@ -151,23 +167,18 @@ fn write(output: &Path, text: &str) -> anyhow::Result<String> {
         return Ok("standard output".to_owned());
     }
     let name = output.display().to_string();
-    // What a symbolic link points to is written, not the link.
-    let target = fs::canonicalize(output).unwrap_or_else(|_not_there| PathBuf::from(output));
+    let target = target(output);
     let is_special = fs::metadata(&target).is_ok_and(|it| !it.is_file() && !it.is_dir());
     if is_special {
         // A device or a pipe is written to, and stays what it is.
         fs::write(&target, text).with_context(|| format!("cannot write {name}"))?;
         return Ok(name);
     }
-    let folder = match target.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        Some(_) | None => Path::new("."),
-    };
     let write = || -> io::Result<()> {
         let mut file = tempfile::Builder::new()
             .prefix(".mptcp-trace-report-")
             .permissions(fs::Permissions::from_mode(0o666))
-            .tempfile_in(folder)?;
+            .tempfile_in(folder(&target))?;
         file.write_all(text.as_bytes())?;
         file.as_file().sync_all()?;
         file.persist(&target).map_err(|why| why.error)?;

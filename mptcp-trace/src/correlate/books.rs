@@ -1,22 +1,40 @@
 //! What was traced, cause by cause and namespace by namespace, against what the kernel counted.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
 use crate::model::{
-    CAUSES, Connection, ConnectionKind, Counted, Facts, Known, LossReport, Reconciliation,
+    CAUSES, Connection, ConnectionKind, Counted, Facts, Known, LossReport, NetnsCounters,
+    Reconciliation,
 };
 
-/// Network namespaces that are kept account of at most; beyond that only the sum is.
+/// Network namespaces that are kept account of at most. Beyond that, those that are gone and whose account holds have one
+/// account together; if there are none, nothing more is entered, and the account says so.
 const NAMESPACES_MAX: usize = 4096;
+
+/// A network namespace: its inode number, which another one gets when it is gone, and its cookie, which no other gets; 0 in
+/// captures of before it was recorded.
+type Namespace = (u32, u64);
 
 /// The counter of third packets without MPTCP.
 const THIRD_ACK: &str = "MPCapableFallbackACK";
 
+/// The counter of connections for which there was no token; a server counts requests for MPTCP that it answers without it.
+const NO_TOKEN: &str = "MPFallbackTokenInit";
+
 /// Fallbacks by namespace and cause.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Books {
-    namespaces: BTreeMap<u32, Page>,
+    namespaces: BTreeMap<Namespace, Page>,
+    settled: Settled,
     beyond: u64,
+}
+
+/// Namespaces that are gone and whose account holds, together.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct Settled {
+    counted: BTreeMap<String, u64>,
+    traced: BTreeMap<String, u64>,
+    wanted: bool,
 }
 
 /// One network namespace.
@@ -28,35 +46,56 @@ struct Page {
     unknown: u64,
     /// Children of which it is not known whether the client asked for MPTCP.
     children: u64,
+    /// Children that are plain TCP, these among them.
+    plain: u64,
     /// Something in here is wanted by the filter.
     wanted: bool,
-    /// When the last of it happened.
+    /// When the first of it happened, and the last.
+    first_at: Duration,
     last_at: Duration,
+    /// What the kernel half read last, while something of the namespace was still there.
+    counted: Option<NetnsCounters>,
+    /// How much has happened after that.
+    since: u64,
 }
 
 impl Books {
     /// Enters what was observed.
     pub fn enter(&mut self, connection: &Connection, facts: &Facts) {
         let is_fallback = connection.kind == ConnectionKind::Fallback;
-        let is_child =
-            connection.kind == ConnectionKind::Plain && connection.known == Known::Unknown;
-        if !(is_fallback || is_child) {
+        let is_plain = connection.kind == ConnectionKind::Plain;
+        let is_child = is_plain && connection.known == Known::Unknown;
+        if !(is_fallback || is_plain) {
             return;
         }
         let netns = connection.socket.netns;
-        // The kernel had counted it before its counters were first read.
-        let read_at = facts.counters_read_at.get(&netns);
-        if read_at.is_some_and(|(from, _)| connection.at < *from) {
+        // The kernel had counted it before its counters were first read, which may have been done in two ways.
+        let of_proc = facts.counters_read_at.get(&netns).copied();
+        let read_at = || of_proc.into_iter().chain(facts.counters_listed_at);
+        if read_at().map(|(from, _)| from).min() > Some(connection.at) {
             return;
         }
-        let maybe_before = read_at.is_some_and(|(_, to)| connection.at <= *to);
-        if self.namespaces.len() >= NAMESPACES_MAX && !self.namespaces.contains_key(&netns) {
-            self.beyond += 1;
-            return;
+        let maybe_before = read_at().any(|(_, to)| connection.at <= to);
+        let namespace = (netns, connection.netns_cookie);
+        if self.namespaces.len() >= NAMESPACES_MAX && !self.namespaces.contains_key(&namespace) {
+            self.settle(facts);
+            if self.namespaces.len() >= NAMESPACES_MAX {
+                self.beyond += 1;
+                return;
+            }
         }
-        let page = self.namespaces.entry(netns).or_default();
-        page.wanted |= connection.admitted;
+        let page = self.namespaces.entry(namespace).or_insert_with(|| Page {
+            first_at: connection.at,
+            ..Page::default()
+        });
         page.last_at = page.last_at.max(connection.at);
+        page.plain += u64::from(is_plain);
+        if is_plain && !is_child {
+            return;
+        }
+        page.wanted |= connection.admitted;
+        let is_later = |it: &NetnsCounters| connection.at > it.at;
+        page.since += u64::from(page.counted.as_ref().is_some_and(is_later));
         match &connection.cause {
             _ if is_child => page.children += 1,
             Some(cause) => {
@@ -70,18 +109,174 @@ impl Books {
         }
     }
 
-    /// Forgets namespaces that were gone when all counters were read, which began at `read_at`: the kernel gives their
-    /// numbers to new ones, whose counters begin at zero.
+    /// The kernel half has read what the kernel counted in a namespace.
+    pub fn counted(&mut self, counters: NetnsCounters) {
+        let namespace = (counters.netns, counters.cookie);
+        if let Some(page) = self.namespaces.get_mut(&namespace)
+            && page.counted.as_ref().is_none_or(|it| it.at < counters.at)
+        {
+            page.counted = Some(counters);
+            page.since = 0;
+        }
+    }
+
+    /// Forgets namespaces that were gone when all counters were read, which began at `read_at`.
     pub fn forget_gone(&mut self, counted: &[Counted], read_at: Duration) {
-        self.namespaces.retain(|netns, page| {
-            page.last_at >= read_at || counted.iter().any(|it| it.netns == *netns)
-        });
+        let last = self.last();
+        let is_there = |namespace: &Namespace| {
+            last.get(&namespace.0) == Some(&namespace.1)
+                && counted.iter().any(|it| it.netns == namespace.0)
+        };
+        self.namespaces
+            .retain(|namespace, page| page.last_at >= read_at || is_there(namespace));
     }
 
     /// The namespaces in which something was traced.
     pub fn namespaces(&self) -> impl Iterator<Item = u32> {
-        self.namespaces.keys().copied()
+        self.namespaces.keys().map(|(netns, _cookie)| *netns)
     }
+
+    /// By inode number, the cookie of the namespace that began last: those before it are gone.
+    fn last(&self) -> BTreeMap<u32, u64> {
+        let mut last: BTreeMap<u32, (Duration, u64)> = BTreeMap::new();
+        for ((netns, cookie), page) in &self.namespaces {
+            let known = last.entry(*netns).or_insert((page.first_at, *cookie));
+            *known = (*known).max((page.first_at, *cookie));
+        }
+        last.into_iter()
+            .map(|(netns, (_at, cookie))| (netns, cookie))
+            .collect()
+    }
+
+    /// Makes room: namespaces that are gone, and whose account holds, get one account together.
+    fn settle(&mut self, facts: &Facts) {
+        let last = self.last();
+        let Self {
+            namespaces,
+            settled,
+            beyond: _,
+        } = self;
+        namespaces.retain(|(netns, cookie), page| {
+            let is_gone = last.get(netns) != Some(cookie);
+            let counted = page.read_by_kernel_half(*netns, *cookie, facts);
+            let Some(counted) = counted.filter(|_| is_gone) else {
+                return true;
+            };
+            let (kernel, traced, differences) = page.compare(&counted, facts);
+            if !differences.is_empty() {
+                return true;
+            }
+            settled.wanted |= page.wanted;
+            for (sums, counts) in [
+                (&mut settled.counted, kernel),
+                (&mut settled.traced, traced),
+            ] {
+                for (cause, count) in counts {
+                    *sums.entry(cause).or_default() += count;
+                }
+            }
+            false
+        });
+    }
+}
+
+impl Page {
+    /// What the kernel counted while it was watched, where the kernel half read it after all that happened, and knows what it
+    /// was when tracing began.
+    fn read_by_kernel_half(&self, netns: u32, cookie: u64, facts: &Facts) -> Option<Counted> {
+        let _listed = facts.counters_listed_at?;
+        let read = self.counted.as_ref().filter(|_| self.since == 0)?;
+        let counters = growth(facts.counters_at_start.get(&cookie), &read.counters);
+        Some(Counted {
+            netns,
+            counters_after: counters.clone(),
+            counters,
+            doubt: None,
+        })
+    }
+
+    /// The best that is known of what the kernel counted: `reading` is what `/proc` showed at the end, of a namespace of this
+    /// number.
+    fn counted<'a>(
+        &self,
+        netns: u32,
+        cookie: u64,
+        reading: Option<&'a Counted>,
+        facts: &Facts,
+    ) -> Option<Cow<'a, Counted>> {
+        let read = self.read_by_kernel_half(netns, cookie, facts);
+        let reading = reading.map(|reading| match facts.counters_at_start.get(&cookie) {
+            // `/proc` could not show it when tracing began.
+            Some(then) if !facts.counters_read_at.contains_key(&netns) => Cow::Owned(Counted {
+                counters: growth(Some(then), &reading.counters),
+                counters_after: growth(Some(then), &reading.counters_after),
+                ..reading.clone()
+            }),
+            Some(_) | None => Cow::Borrowed(reading),
+        });
+        match (reading, read) {
+            (Some(reading), Some(read)) if !covers(&reading.counters_after, &read.counters) => {
+                // It is another namespace that has its number now.
+                Some(Cow::Owned(read))
+            }
+            (Some(reading), _) => Some(reading),
+            (None, read) => read.map(Cow::Owned),
+        }
+    }
+
+    /// What the kernel counted and what was traced, by cause, and what does not agree.
+    fn compare(
+        &self,
+        counted: &Counted,
+        facts: &Facts,
+    ) -> (BTreeMap<String, u64>, BTreeMap<String, u64>, Vec<String>) {
+        let (mut of_kernel, traced) = (BTreeMap::new(), self.traced(facts));
+        let mut differences = Vec::new();
+        for name in counted_causes(facts) {
+            let kernel = counted_by_kernel(name, self, counted);
+            if kernel > 0 {
+                of_kernel.insert(name.to_owned(), kernel);
+            }
+            let traced = traced.get(name).copied().unwrap_or(0);
+            // Children of which it cannot be told why they are plain TCP can make up for the difference.
+            let explainable = match name {
+                THIRD_ACK => self.children,
+                NO_TOKEN => self.plain,
+                _all_others => 0,
+            };
+            let explained = traced <= kernel && kernel - traced <= explainable;
+            if kernel != traced && !explained {
+                differences.push(format!("{name}: kernel counted {kernel}, traced {traced}"));
+            }
+        }
+        (of_kernel, traced, differences)
+    }
+
+    /// What was traced of what the kernel counts.
+    fn traced(&self, facts: &Facts) -> BTreeMap<String, u64> {
+        counted_causes(facts)
+            .filter_map(|name| Some((name.to_owned(), *self.causes.get(name)?)))
+            .collect()
+    }
+
+    /// Why there is nothing to compare with.
+    fn why_unread(&self) -> String {
+        match self.since {
+            0 => {
+                "counters could not be read: the namespace is gone, or no process in it can be seen"
+                    .to_owned()
+            }
+            since => format!(
+                "the namespace is gone, and its counters were last read before {since} of its fallbacks"
+            ),
+        }
+    }
+}
+
+/// True if each counter has reached what it was then.
+fn covers(now: &BTreeMap<String, u64>, then: &BTreeMap<String, u64>) -> bool {
+    then.iter()
+        .all(|(name, count)| now.get(name).is_some_and(|now| now >= count) || *count == 0)
 }
 
 /// Names of the counters that count fallbacks, as far as this kernel has them.
@@ -95,67 +290,80 @@ fn counted_causes(facts: &Facts) -> impl Iterator<Item = &'static str> {
 /// Compares, for each namespace of which the kernel's counters are known or in which something was traced.
 #[must_use]
 pub fn reconcile(books: &Books, report: &LossReport, facts: &Facts) -> Vec<Reconciliation> {
-    let empty = Page::default();
-    let mut all: BTreeMap<u32, Option<&Counted>> =
-        books.namespaces().map(|netns| (netns, None)).collect();
-    for counted in &report.counted {
-        all.insert(counted.netns, Some(counted));
+    let nothing = Page::default();
+    let mut pages: BTreeMap<u32, Vec<(u64, &Page)>> = report
+        .counted
+        .iter()
+        .map(|counted| (counted.netns, Vec::new()))
+        .collect();
+    for ((netns, cookie), page) in &books.namespaces {
+        pages.entry(*netns).or_default().push((*cookie, page));
     }
-    all.into_iter()
-        .filter_map(|(netns, counted)| {
-            let page = books.namespaces.get(&netns).unwrap_or(&empty);
-            // Where only others did something that nobody wants to know of, silence is no loss, and an account
-            // that holds is no news.
-            let is_news = match counted {
-                None => page.wanted,
-                Some(_) => true,
-            };
-            let result = is_news.then(|| one(netns, page, counted, report, facts))?;
-            (page.wanted || !result.agrees()).then_some(result)
-        })
-        .collect()
+    let mut accounts = Vec::new();
+    for (netns, mut pages) in pages {
+        let reading = report.counted.iter().find(|it| it.netns == netns);
+        // Those that had this number before are gone.
+        pages.sort_by_key(|(_cookie, page)| page.first_at);
+        let last = pages.pop().unwrap_or((0, &nothing));
+        let of_gone = pages.iter().map(|page| (*page, None));
+        for ((cookie, page), reading) in of_gone.chain([(last, reading)]) {
+            let counted = page.counted(netns, cookie, reading, facts);
+            accounts.extend(one(netns, page, counted.as_deref(), report, facts));
+        }
+    }
+    let Settled {
+        counted,
+        traced,
+        wanted,
+    } = &books.settled;
+    if *wanted {
+        accounts.push(Reconciliation {
+            counted: counted.clone(),
+            traced: traced.clone(),
+            ..Reconciliation::default()
+        });
+    }
+    if books.beyond > 0 {
+        accounts.push(Reconciliation {
+            unread: true,
+            why: Some(format!(
+                "{} fallbacks are in no account: there are more than {NAMESPACES_MAX} namespaces",
+                books.beyond
+            )),
+            ..Reconciliation::default()
+        });
+    }
+    accounts
 }
 
+/// The account of one namespace; none if it is of no interest. Where only others did something that nobody wants to know of,
+/// silence is no loss, and an account that holds is no news.
 fn one(
     netns: u32,
     page: &Page,
     counted: Option<&Counted>,
     report: &LossReport,
     facts: &Facts,
-) -> Reconciliation {
+) -> Option<Reconciliation> {
+    let Some(counted) = counted else {
+        return page.wanted.then(|| Reconciliation {
+            netns,
+            traced: page.traced(facts),
+            unread: true,
+            why: Some(page.why_unread()),
+            ..Reconciliation::default()
+        });
+    };
+    let (of_kernel, traced, differences) = page.compare(counted, facts);
     let mut result = Reconciliation {
         netns,
-        ..Reconciliation::default()
+        counted: of_kernel,
+        traced,
+        why: None,
+        unread: false,
     };
-    for name in counted_causes(facts) {
-        if let Some(count) = page.causes.get(name) {
-            result.traced.insert(name.to_owned(), *count);
-        }
-        let kernel = counted.map_or(0, |it| counted_by_kernel(name, page, it));
-        if kernel > 0 {
-            result.counted.insert(name.to_owned(), kernel);
-        }
-    }
-    let Some(counted) = counted else {
-        result.unread = true;
-        result.why = Some(
-            "counters could not be read: the namespace is gone, or no process in it can be seen"
-                .into(),
-        );
-        return result;
-    };
-    let mut differences = Vec::new();
-    for name in counted_causes(facts) {
-        let kernel = result.counted.get(name).copied().unwrap_or(0);
-        let traced = result.traced.get(name).copied().unwrap_or(0);
-        // Where the two kinds of children cannot be told apart, they can make up for the difference.
-        let explained = name == THIRD_ACK && traced <= kernel && kernel - traced <= page.children;
-        if kernel != traced && !explained {
-            differences.push(format!("{name}: kernel counted {kernel}, traced {traced}"));
-        }
-    }
     if differences.is_empty() {
-        return result;
+        return page.wanted.then_some(result);
     }
     let mut why = differences.join("; ");
     for reason in reasons(page, counted, report, facts) {
@@ -163,7 +371,7 @@ fn one(
         why.push_str(&reason);
     }
     result.why = Some(why);
-    result
+    Some(result)
 }
 
 /// What the kernel counted while the probes were there. At both ends there is a moment in which it may have counted

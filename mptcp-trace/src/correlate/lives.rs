@@ -29,6 +29,8 @@ pub(super) struct Life {
     pub(super) owner: Option<Owner>,
     pub(super) place: Place,
     pub(super) fallen: Option<Fallen>,
+    /// When the connection began, if an event said so; a later one is another connection of the same socket.
+    connected_at: Option<Duration>,
     /// It was there before tracing began; and why it had fallen back by then, if it had.
     pub(super) existing: bool,
     pub(super) questions: u64,
@@ -37,6 +39,8 @@ pub(super) struct Life {
     pub(super) asked: Option<LastAsked>,
     /// What was concluded of the last answer.
     pub(super) told: Option<Verdict>,
+    /// It is connecting, or that has failed: there is nothing to judge.
+    pub(super) connecting: bool,
     /// The filter wants it.
     pub(super) admitted: bool,
     /// Number of its last use; the smallest is the oldest.
@@ -50,11 +54,13 @@ impl Life {
             owner: None,
             place: Place::default(),
             fallen: None,
+            connected_at: None,
             existing: false,
             questions: 0,
             untold: false,
             asked: None,
             told: None,
+            connecting: false,
             admitted: false,
             used: 0,
         }
@@ -66,6 +72,13 @@ impl Life {
         self.socket.clone_from(socket);
         if socket.remote.port() == 0 {
             self.socket.remote = remote;
+        }
+    }
+
+    /// Who used it last, as its end says; a record without an owner changes nothing.
+    pub(super) fn was_used_by(&mut self, event: &ConnectionEvent) {
+        if event.connection.owner.is_some() {
+            self.belongs(event);
         }
     }
 
@@ -100,12 +113,40 @@ impl Life {
             && self.told != Some(Verdict::Unsupported)
     }
 
-    /// A new connection on the same socket: what was told of the old one does not count.
-    pub(super) fn starts_anew(&mut self) {
+    /// True if something happened to a connection that began at `connected_at`, and that is not the one of before: the
+    /// socket has connected again.
+    pub(super) fn has_connected_again(&self, connected_at: Option<Duration>) -> bool {
+        let Some(connected_at) = connected_at else {
+            return false;
+        };
+        let has_fallen_before = self
+            .fallen
+            .as_ref()
+            .is_some_and(|fallen| connected_at > fallen.at);
+        has_fallen_before || self.connected_at.is_some_and(|it| connected_at > it)
+    }
+
+    /// An event of it said when it connected.
+    pub(super) fn was_connected(&self) -> bool {
+        self.connected_at.is_some()
+    }
+
+    /// The connection is the one that began then.
+    pub(super) fn connected(&mut self, connected_at: Option<Duration>) {
+        self.connected_at = connected_at.or(self.connected_at);
+    }
+
+    /// A new connection on the same socket: what was told of the old one does not count. Returns the old one, whose end
+    /// this is.
+    pub(super) fn starts_anew(&mut self) -> Self {
+        let ended = self.clone();
         self.fallen = None;
+        self.connected_at = None;
         self.asked = None;
         self.told = None;
+        self.untold = false;
         self.questions = 0;
+        ended
     }
 }
 

@@ -17,12 +17,12 @@ use std::{
 pub use books::{Books, growth, reconcile};
 
 use self::{
-    lives::{Fallen, Gone, Lives},
+    lives::{Fallen, Gone, Life, Lives},
     order::Arriving,
 };
 use crate::model::{
     ClosedBy, ConnectionEvent, ConnectionId, ConnectionKind, Counted, Facts, Finding, Known,
-    LastAsked, Protocol, QueryEvent, SwitchedOff, TcpState, VerdictEvent,
+    LastAsked, NetnsCounters, Protocol, Query, QueryEvent, SwitchedOff, TcpState, VerdictEvent,
 };
 
 /// How far records may be out of order: each CPU stamps its own before it asks for room in the ring. Later ones count
@@ -134,6 +134,11 @@ impl Correlator {
         }
     }
 
+    /// The kernel half has read what the kernel counted in a namespace.
+    pub fn counted(&mut self, counters: NetnsCounters) {
+        self.books.counted(counters);
+    }
+
     /// The clock says that it is `now`; what has waited long enough is added to `ready`.
     pub fn clock(&mut self, now: Duration, facts: &Facts, ready: &mut Vec<Finding>) {
         self.settle(now.saturating_sub(ORDER_WINDOW), facts, ready);
@@ -240,23 +245,12 @@ impl Correlator {
             return;
         };
         let (life, before, oldest) = self.lives.touch(id, &query.socket);
-        let is_new_connection = match (&life.fallen, query.connected_at) {
-            // What became TCP when it was accepted stays so.
-            _ if query.protocol() == Protocol::Tcp => false,
-            // A socket that is not connected has left its old connection behind.
-            (Some(_), _)
-                if is_unconnected(query.socket.state) && query.fell_back == Some(false) =>
-            {
-                true
-            }
-            (Some(fallen), Some(connected_at)) => connected_at > fallen.at,
-            // Where it is not known when it connected, an answer is believed.
-            (Some(_), None) => query.fell_back == Some(false),
-            (None, _) => false,
-        };
-        if is_new_connection {
-            life.starts_anew();
+        let ended = is_of_another_connection(query, life).then(|| life.starts_anew());
+        // A socket that is not connected still carries the time of the connection that it left.
+        if query.socket.state != TcpState::CLOSE {
+            life.connected(query.connected_at);
         }
+        life.connecting &= is_unconnected(query.socket.state);
         event.judgement = verdict::of_answer(query, Some(life), facts);
         life.questions += 1;
         life.admitted = true;
@@ -269,6 +263,9 @@ impl Correlator {
         }
         let at = query.answered_at();
         self.close_both(before, oldest, at, facts, ready);
+        if let Some(ended) = ended {
+            self.close((id, ended), ClosedBy::Death, at, facts, ready);
+        }
         ready.push(Finding::Query(event));
     }
 
@@ -290,7 +287,10 @@ impl Correlator {
                 let (id, at) = (event.connection.id, event.connection.at);
                 self.tell_waiting(id, ready);
                 if let Some(mut gone) = self.lives.remove(id) {
+                    // The kernel half notes every use; of those that only send or receive, this is the first to say so.
+                    gone.1.was_used_by(&event);
                     gone.1.untold = event.connection.untold;
+                    gone.1.connecting = event.connection.connecting;
                     self.close(gone, ClosedBy::Death, at, facts, ready);
                 }
             }
@@ -326,15 +326,29 @@ impl Correlator {
             | ConnectionKind::Blackhole => return,
         };
         let (life, before, oldest) = self.lives.touch(connection.id, &connection.socket);
-        life.existing |= connection.existing;
+        let mut ended = None;
         if is_fallback {
+            let connected_at = connection
+                .since_connect
+                .map(|since| connection.at.saturating_sub(since));
+            // Nobody asked since the socket connected again: no answer has said so yet.
+            ended = life
+                .has_connected_again(connected_at)
+                .then(|| life.starts_anew());
+            life.connected(connected_at);
             life.fallen = Some(Fallen {
                 at: connection.at,
                 cause: connection.cause.clone(),
                 is_foretold: connection.known != Known::Reported,
             });
         }
+        life.existing |= connection.existing;
+        life.connecting = connection.connecting;
         self.close_both(before, oldest, connection.at, facts, ready);
+        if let Some(ended) = ended {
+            let id = connection.id;
+            self.close((id, ended), ClosedBy::Death, connection.at, facts, ready);
+        }
     }
 
     /// Remembers who has MPTCP switched off, and tells whom that hits.
@@ -390,7 +404,9 @@ impl Correlator {
         facts: &Facts,
         ready: &mut Vec<Finding>,
     ) {
-        let Some(judgement) = verdict::of_life(&life).filter(|_| life.admitted) else {
+        let is_connection = !life.connecting;
+        let Some(judgement) = verdict::of_life(&life).filter(|_| life.admitted && is_connection)
+        else {
             return;
         };
         let born_at = id.born_at;
@@ -423,6 +439,10 @@ impl Correlator {
             event.connection.unaccepted = false;
             event.place = acceptance.place.clone();
             self.tell(event, ready);
+        }
+        if let Some(life) = self.lives.get(acceptance.connection.id) {
+            life.was_used_by(acceptance);
+            life.connecting = acceptance.connection.connecting;
         }
     }
 
@@ -502,6 +522,23 @@ fn happened_at(event: &Finding) -> Duration {
         Finding::Connection(event) => event.connection.at,
         Finding::Verdict(event) => event.at,
         Finding::Refusal(event) => event.refusal.at,
+    }
+}
+
+/// True if a question is about another connection than the one that is remembered of its socket.
+fn is_of_another_connection(query: &Query, life: &Life) -> bool {
+    // What became TCP when it was accepted stays so.
+    if query.protocol() == Protocol::Tcp {
+        return false;
+    }
+    let is_mptcp = query.fell_back == Some(false);
+    match &life.fallen {
+        // A socket that is not connected has left its old connection behind.
+        Some(_) if is_unconnected(query.socket.state) && is_mptcp => true,
+        // Where it is not known when it connected, an answer is believed.
+        Some(_) if query.connected_at.is_none() => is_mptcp,
+        None if query.socket.state == TcpState::CLOSE => life.was_connected(),
+        Some(_) | None => life.has_connected_again(query.connected_at),
     }
 }
 

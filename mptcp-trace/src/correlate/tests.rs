@@ -8,8 +8,9 @@ use std::{
 
 use super::*;
 use crate::model::{
-    Connection, ConnectionId, Counted, Family, Known, Loss, LossReport, Owner, Place, Process,
-    Protocol, Rung, SensorState, Side, Socket, SocketId, TcpState, Via,
+    Connection, ConnectionId, Counted, Family, Known, Loss, LossReport, NetnsCounters, Owner,
+    Place, Process, Protocol, Reconciliation, Rung, SensorState, Side, Socket, SocketId, TcpState,
+    Via,
 };
 
 const NETNS: u32 = 7;
@@ -46,6 +47,7 @@ pub(super) fn connection(kind: ConnectionKind, at_ms: u64, address: u64) -> Conn
             local: nowhere,
             remote: nowhere,
         },
+        netns_cookie: 0,
         owner: Some(owner(1, Via::Listener)),
         unaccepted: false,
         admitted: true,
@@ -59,6 +61,7 @@ pub(super) fn connection(kind: ConnectionKind, at_ms: u64, address: u64) -> Conn
         evidence: Vec::new(),
         existing: false,
         untold: false,
+        connecting: false,
         fell_back: Some(true),
         late: false,
         current: (0, String::new()),
@@ -82,6 +85,8 @@ pub(super) fn facts() -> Facts {
             NETNS,
             (Duration::from_millis(1), Duration::from_millis(2)),
         )]),
+        counters_listed_at: None,
+        counters_at_start: BTreeMap::new(),
         sensors: vec![SensorState {
             name: "fallback".into(),
             rung: Rung::Fexit,
@@ -252,6 +257,247 @@ fn a_namespace_that_is_gone_is_forgotten_unless_something_has_happened_in_it_sin
         books.forget_gone(&[counted(there)], read_at);
         assert_eq!(books.namespaces().count(), left, "{there} {read_at:?}");
     }
+}
+
+/// A fallback in the namespace of this cookie; all of them have one inode number, one after the other.
+fn fell_in(cookie: u64, at_ms: u64) -> Connection {
+    Connection {
+        netns_cookie: cookie,
+        ..connection(ConnectionKind::Fallback, at_ms, at_ms)
+    }
+}
+
+/// All counters were 0 when tracing began.
+fn listed_facts() -> Facts {
+    Facts {
+        counters_listed_at: Some((Duration::ZERO, Duration::ZERO)),
+        ..facts()
+    }
+}
+
+/// What the kernel half has read in it.
+fn counted_in(cookie: u64, at_ms: u64, dss: u64) -> NetnsCounters {
+    NetnsCounters {
+        netns: NETNS,
+        cookie,
+        at: Duration::from_millis(at_ms),
+        counters: [("DssFallback".to_owned(), dss)].into(),
+    }
+}
+
+enum Step {
+    Fell(u64, u64),
+    Counted(u64, u64, u64),
+}
+
+fn entered(steps: &[Step]) -> Books {
+    let mut books = Books::default();
+    for step in steps {
+        match *step {
+            Step::Fell(cookie, at_ms) => books.enter(&fell_in(cookie, at_ms), &listed_facts()),
+            Step::Counted(cookie, at_ms, dss) => books.counted(counted_in(cookie, at_ms, dss)),
+        }
+    }
+    books
+}
+
+#[test]
+fn a_namespace_that_is_gone_has_an_account_of_its_own_although_others_had_its_number() {
+    use Step::{Counted, Fell};
+    const GONE: &str =
+        "the namespace is gone, and its counters were last read before 1 of its fallbacks";
+    const UNREAD: &str =
+        "counters could not be read: the namespace is gone, or no process in it can be seen";
+    let agrees = "agrees";
+    let nobody = LossReport {
+        counted: Vec::new(),
+        ..report(NETNS, &[])
+    };
+    for (steps, reading, at_start, says) in [
+        // Read at the end of each of its connections.
+        (
+            &[
+                Fell(1, 10),
+                Counted(1, 11, 1),
+                Fell(1, 12),
+                Counted(1, 13, 2),
+            ][..],
+            None,
+            0,
+            vec![agrees],
+        ),
+        (
+            &[Fell(1, 10), Counted(1, 11, 2)],
+            None,
+            0,
+            vec!["DssFallback: kernel counted 2, traced 1"],
+        ),
+        // An older reading that comes late is none.
+        (
+            &[Fell(1, 10), Counted(1, 13, 1), Counted(1, 11, 0)],
+            None,
+            0,
+            vec![agrees],
+        ),
+        // Another namespace with the same number.
+        (
+            &[
+                Fell(1, 10),
+                Counted(1, 11, 1),
+                Fell(2, 20),
+                Counted(2, 21, 1),
+            ],
+            None,
+            0,
+            vec![agrees, agrees],
+        ),
+        (
+            &[Fell(1, 10), Counted(1, 11, 1), Fell(2, 20)],
+            None,
+            0,
+            vec![agrees, UNREAD],
+        ),
+        (
+            &[Fell(1, 10), Counted(1, 11, 1), Fell(1, 20)],
+            None,
+            0,
+            vec![GONE],
+        ),
+        // The last one is there at the end.
+        (
+            &[Fell(1, 10), Counted(1, 11, 1), Fell(2, 20)],
+            Some(1),
+            0,
+            vec![agrees, agrees],
+        ),
+        (
+            &[Fell(1, 10), Counted(1, 11, 1)],
+            Some(2),
+            0,
+            vec!["DssFallback: kernel counted 2, traced 1"],
+        ),
+        // Its number has another by then, in which nothing happened.
+        (&[Fell(1, 10), Counted(1, 11, 1)], Some(0), 0, vec![agrees]),
+        // It was there before, and had counted already.
+        (&[Fell(1, 10), Counted(1, 11, 4)], None, 3, vec![agrees]),
+        (
+            &[
+                Fell(1, 10),
+                Counted(1, 11, 4),
+                Fell(2, 20),
+                Counted(2, 21, 1),
+            ],
+            None,
+            3,
+            vec![agrees, agrees],
+        ),
+        // `/proc` shows it at the end, and could not when tracing began.
+        (&[Fell(1, 10), Counted(1, 11, 4)], Some(4), 3, vec![agrees]),
+        // What is known of the one before is nothing to the next one.
+        (
+            &[Fell(1, 10), Fell(2, 20), Counted(2, 21, 1)],
+            None,
+            3,
+            vec![UNREAD, agrees],
+        ),
+    ] {
+        let mut facts = listed_facts();
+        if at_start > 0 {
+            let counters = [("DssFallback".to_owned(), at_start)].into();
+            facts.counters_at_start.insert(1, counters);
+            facts.counters_read_at.clear();
+        }
+        let report = match reading {
+            Some(dss) => report(NETNS, &[("DssFallback", dss)]),
+            None => nobody.clone(),
+        };
+        let accounts = reconcile(&entered(steps), &report, &facts);
+        let said: Vec<&str> = accounts
+            .iter()
+            .map(|it| it.why.as_deref().unwrap_or(agrees))
+            .collect();
+        assert_eq!(said, says, "{reading:?} {at_start} {accounts:?}");
+    }
+}
+
+#[test]
+fn without_a_list_of_the_start_a_reading_at_the_end_says_nothing() {
+    use Step::{Counted, Fell};
+    let facts = facts();
+    let report = LossReport {
+        counted: Vec::new(),
+        ..report(NETNS, &[])
+    };
+    // Whether the others fell back before tracing began is not known.
+    let accounts = reconcile(&entered(&[Fell(1, 10), Counted(1, 11, 4)]), &report, &facts);
+    let [account] = &accounts[..] else {
+        panic!("{accounts:?}")
+    };
+    assert!(account.unread, "{account:?}");
+}
+
+#[test]
+fn what_happened_while_counters_were_first_read_may_be_in_them() {
+    let ms = Duration::from_millis;
+    let nobody = LossReport {
+        counted: Vec::new(),
+        ..report(NETNS, &[])
+    };
+    for (at_ms, at_start, later, agrees) in [
+        // Before: it is in the first reading, and in no account.
+        (9, 1, 1, None),
+        // Meanwhile: before or after the reading of its namespace.
+        (15, 1, 1, Some(true)),
+        (15, 0, 1, Some(true)),
+        (15, 0, 2, Some(false)),
+        // After it.
+        (21, 0, 1, Some(true)),
+        (21, 1, 1, Some(false)),
+    ] {
+        let mut facts = Facts {
+            counters_listed_at: Some((ms(10), ms(20))),
+            counters_read_at: BTreeMap::new(),
+            ..facts()
+        };
+        let counters = [("DssFallback".to_owned(), at_start)].into();
+        facts.counters_at_start.insert(1, counters);
+        let mut books = Books::default();
+        books.enter(&fell_in(1, at_ms), &facts);
+        books.counted(counted_in(1, 30, later));
+        let accounts = reconcile(&books, &nobody, &facts);
+        let said = accounts.first().map(Reconciliation::agrees);
+        assert_eq!(said, agrees, "{at_ms} {at_start} {later} {accounts:?}");
+    }
+}
+
+#[test]
+fn more_namespaces_than_there_is_room_for_share_an_account_or_are_said_to_have_none() {
+    const MANY: u64 = 5_000;
+    let mut all = Vec::new();
+    for cookie in 1..=MANY {
+        all.push(Step::Fell(cookie, 10 + cookie));
+        all.push(Step::Counted(cookie, 10 + cookie, 1));
+    }
+    let facts = listed_facts();
+    let nobody = LossReport::default();
+    let accounts = reconcile(&entered(&all), &nobody, &facts);
+    assert!(accounts.len() < MANY as usize);
+    assert!(accounts.iter().all(Reconciliation::agrees), "{accounts:?}");
+    let sum = |of: fn(&Reconciliation) -> &BTreeMap<String, u64>| {
+        accounts.iter().map(|it| of(it)["DssFallback"]).sum::<u64>()
+    };
+    assert_eq!((sum(|it| &it.counted), sum(|it| &it.traced)), (MANY, MANY));
+    let unread: Vec<Step> = (1..=MANY).map(|it| Step::Fell(it, 10 + it)).collect();
+    let accounts = reconcile(&entered(&unread), &nobody, &facts);
+    let last = accounts.last().unwrap();
+    assert!(last.unread);
+    assert!(
+        last.why
+            .as_deref()
+            .unwrap()
+            .starts_with("904 fallbacks are in no account"),
+        "{last:?}"
+    );
 }
 
 #[test]

@@ -189,10 +189,12 @@ fn never_mptcp(query: &Query, facts: &Facts) -> &'static str {
     }
     let rung = facts.sensors.iter().find(|sensor| sensor.name == FALLBACK);
     match rung.map(|sensor| sensor.rung) {
-        Some(Rung::Fexit | Rung::Kprobe) => "told TCP; its client did not ask for MPTCP",
+        Some(Rung::Fexit | Rung::Kprobe) => {
+            "told TCP; its client did not ask for MPTCP, or there was no token for it"
+        }
         // What becomes of an accepted connection in its third packet, these do not see.
         Some(Rung::Tracepoint) | None => {
-            "told TCP; its client did not ask for MPTCP, or lost it in its third packet, which cannot be told apart here"
+            "told TCP; its client did not ask for MPTCP, there was no token for it, or it lost MPTCP in its third packet, which cannot be told apart here"
         }
     }
 }

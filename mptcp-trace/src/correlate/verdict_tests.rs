@@ -5,7 +5,9 @@ use std::time::SystemTime;
 use proptest::prelude::*;
 
 use super::{tests::*, *};
-use crate::model::{Answer, Api, Errno, Process, Protocol, Query, Rung, SensorState, Verdict};
+use crate::model::{
+    Answer, Api, Connection, Errno, Process, Protocol, Query, Rung, SensorState, Verdict,
+};
 
 const ESTABLISHED: TcpState = TcpState(1);
 
@@ -47,7 +49,7 @@ fn make(deed: Deed, at_ms: u64, number: u64) -> Finding {
     match deed {
         Deed::Falls => event(connection(ConnectionKind::Fallback, at_ms, number)),
         Deed::Dies => event(connection(ConnectionKind::Closed, at_ms, number)),
-        Deed::Existed => event(crate::model::Connection {
+        Deed::Existed => event(Connection {
             existing: true,
             ..connection(ConnectionKind::Existing, at_ms, number)
         }),
@@ -118,6 +120,39 @@ fn told_of(events: Vec<Finding>, limits: Limits) -> Vec<Finding> {
     }
     correlator.finish(0, &facts, &mut ready);
     ready
+}
+
+#[test]
+fn what_never_was_a_connection_has_no_verdict() {
+    use ConnectionKind::{Accepted, Closed, Fallback};
+    let at = |kind, at_ms, connecting| {
+        event(Connection {
+            connecting,
+            ..connection(kind, at_ms, 1)
+        })
+    };
+    for (events, want) in [
+        (vec![at(Fallback, 10, true)], ""),
+        (vec![at(Fallback, 10, true), at(Closed, 20, true)], ""),
+        (
+            vec![at(Fallback, 10, true), at(Accepted, 15, false)],
+            "[never-asked at exit]",
+        ),
+        (
+            vec![
+                at(Fallback, 10, true),
+                at(Accepted, 15, false),
+                at(Closed, 20, false),
+            ],
+            "[never-asked at death]",
+        ),
+        (
+            vec![at(Fallback, 10, false), at(Closed, 20, false)],
+            "[never-asked at death]",
+        ),
+    ] {
+        assert_eq!(verdicts(&told_of(events, Limits::STATED)), want);
+    }
 }
 
 #[test]
@@ -229,7 +264,100 @@ fn a_connection_that_was_made_anew_is_not_contradicted() {
         event.query.connected_at = Some(Duration::from_millis(2_000));
     }
     let events = vec![make(Deed::Falls, 1_000, 1), again];
-    assert_eq!(verdicts(&told_of(events, Limits::STATED)), "still-mptcp");
+    assert_eq!(
+        verdicts(&told_of(events, Limits::STATED)),
+        "[never-asked at death] still-mptcp"
+    );
+}
+
+/// What happens to a connection of the socket that began at `connected_ms`.
+fn of_connection(deed: Deed, at_ms: u64, connected_ms: u64) -> Finding {
+    let mut made = make(deed, at_ms, 1);
+    match &mut made {
+        Finding::Query(event) => {
+            event.query.connected_at = Some(Duration::from_millis(connected_ms));
+        }
+        Finding::Connection(event) => {
+            event.connection.since_connect = Some(Duration::from_millis(at_ms - connected_ms));
+        }
+        Finding::Verdict(_) | Finding::Refusal(_) => {}
+    }
+    made
+}
+
+#[test]
+fn a_socket_that_connects_again_is_judged_by_the_answers_of_its_new_connection() {
+    let check = |deeds: &[(Deed, u64, u64)], want: &str| {
+        let events = deeds
+            .iter()
+            .map(|(deed, at_ms, connected_ms)| of_connection(*deed, *at_ms, *connected_ms))
+            .collect();
+        let told = told_of(events, Limits::STATED);
+        assert_eq!(verdicts(&told), want, "{deeds:?}");
+    };
+    // The application knows that the first connection is TCP. Of the second it never asked.
+    let twice = [
+        (Deed::Falls, 1_000, 900),
+        (IS_TCP, 1_500, 900),
+        (Deed::Falls, 3_000, 2_900),
+    ];
+    check(&twice, "explained [never-asked at exit]");
+    check(
+        &[&twice[..], &[(Deed::Dies, 4_000, 2_900)]].concat(),
+        "explained [never-asked at death]",
+    );
+    // Two connections that fell back, and nobody asked about either.
+    check(
+        &[twice[0], twice[2]],
+        "[never-asked at death] [never-asked at exit]",
+    );
+    // The first connection did not fall back: what was told of it was right, and does not count for the second.
+    let still = [(IS_MPTCP, 1_000, 900), (Deed::Falls, 3_000, 2_900)];
+    check(&still, "still-mptcp [never-asked at exit]");
+    // An answer between the two connections is of neither, and is too early for the second.
+    check(
+        &[still[0], (FRESH, 2_000, 900), still[1]],
+        "still-mptcp too-early [too-early at exit]",
+    );
+    check(
+        &[twice[0], (FRESH, 2_000, 900), twice[2]],
+        "[never-asked at death] too-early [too-early at exit]",
+    );
+    // One connection, found to have fallen back twice, is one.
+    check(
+        &[(Deed::Falls, 1_000, 900), (Deed::Falls, 1_500, 900)],
+        "[never-asked at exit]",
+    );
+    check(
+        &[(FRESH, 800, 0), (Deed::Falls, 1_000, 900)],
+        "too-early [too-early at exit]",
+    );
+}
+
+#[test]
+fn the_closing_verdict_names_who_used_the_socket_last() {
+    let by = |finding: Finding, pid: Option<u32>| {
+        let Finding::Connection(mut event) = finding else {
+            unreachable!()
+        };
+        event.connection.owner = pid.map(|pid| owner(pid, crate::model::Via::Io));
+        Finding::Connection(event)
+    };
+    let last = |closed_by: Option<u32>| {
+        let events = vec![
+            by(make(Deed::Falls, 1_000, 1), Some(1)),
+            by(make(Deed::Dies, 2_000, 1), closed_by),
+        ];
+        let told = told_of(events, Limits::STATED);
+        let verdict = told.iter().find_map(|it| match it {
+            Finding::Verdict(event) => event.owner.as_ref().map(|owner| owner.process.pid),
+            Finding::Query(_) | Finding::Connection(_) | Finding::Refusal(_) => None,
+        });
+        verdict.unwrap()
+    };
+    // A child inherited the socket, and only sent.
+    assert_eq!(last(Some(2)), 2);
+    assert_eq!(last(None), 1);
 }
 
 #[test]
@@ -254,17 +382,17 @@ fn what_was_never_mptcp_is_plain_tcp() {
         (
             child,
             Rung::Fexit,
-            "told TCP; its client did not ask for MPTCP",
+            "told TCP; its client did not ask for MPTCP, or there was no token for it",
         ),
         (
             child,
             Rung::Kprobe,
-            "told TCP; its client did not ask for MPTCP",
+            "told TCP; its client did not ask for MPTCP, or there was no token for it",
         ),
         (
             child,
             Rung::Tracepoint,
-            "told TCP; its client did not ask for MPTCP, or lost it in its third packet, which cannot be told apart here",
+            "told TCP; its client did not ask for MPTCP, there was no token for it, or it lost MPTCP in its third packet, which cannot be told apart here",
         ),
     ] {
         let mut facts = traced_facts();
@@ -382,7 +510,9 @@ proptest! {
             let asked_again = happened.iter().any(|(at, whose, deed)| {
                 let at = Duration::from_millis(*at);
                 let is_answer = matches!(deed, Deed::Asks(_, Answer::Mptcp | Answer::Tcp, _));
-                *whose == event.id.socket.0 && is_answer && at > fell && at <= event.at
+                // What is asked when the socket connects again ends the old connection, and is not about it.
+                let is_before = at < event.at || event.closed_by == ClosedBy::Exit && at == event.at;
+                *whose == event.id.socket.0 && is_answer && at > fell && is_before
             });
             prop_assert!(!asked_again, "{event:?}");
         }
@@ -431,7 +561,7 @@ fn a_verdict_that_a_missing_question_can_have_spoiled_says_so() {
         let mut ready = Vec::new();
         let mut deeds = vec![make(IS_MPTCP, 1, 1), make(Deed::Falls, 2, 1)];
         if dies {
-            deeds.push(event(crate::model::Connection {
+            deeds.push(event(Connection {
                 untold: untold_of_it,
                 ..connection(ConnectionKind::Closed, 3, 1)
             }));

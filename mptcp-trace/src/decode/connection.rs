@@ -3,8 +3,9 @@
 use std::{borrow::Cow, mem::offset_of, time::Duration};
 
 use mptcp_trace_common::record::{
-    ADMITTED, BY_TRACER, CONN_ACTIVE, CONN_EXISTING, CONN_TCP, CONN_UNACCEPTED, CONN_UNSEEN_BIRTH,
-    CONN_UNTOLD, CONN_VALID_BYTES, CONN_VALID_FLAGS, CONN_VALID_OFF, CONN_VALID_SUBFLOW,
+    ADMITTED, BY_TRACER, CONN_ACTIVE, CONN_CONNECTING, CONN_EXISTING, CONN_OFF_UNREAD,
+    CONN_RECORD_BYTES_V1, CONN_TCP, CONN_UNACCEPTED, CONN_UNSEEN_BIRTH, CONN_UNTOLD,
+    CONN_UNWATCHED, CONN_VALID_BYTES, CONN_VALID_FLAGS, CONN_VALID_OFF, CONN_VALID_SUBFLOW,
     CONN_VALID_SUBFLOWS, ConnRecord, EVIDENCE_BAD_CHECKSUM, EVIDENCE_INFINITE_RECEIVED,
     EVIDENCE_INFINITE_SENT, EVIDENCE_INVALID_MAPPING, EVIDENCE_MP_FAIL_RECEIVED,
     EVIDENCE_MP_FAIL_SENT, EVIDENCE_NO_DSS, EVIDENCE_SIMULTANEOUS, KIND_ACCEPTED, KIND_BLACKHOLE,
@@ -45,12 +46,18 @@ macro_rules! owner_field {
 
 /// Decodes a [`ConnRecord`].
 pub(super) fn connection(bytes: &[u8], facts: &Facts) -> Result<Observation, DecodeError> {
-    if bytes.len() != size_of::<ConnRecord>() {
-        return Err(DecodeError::Length {
-            got: bytes.len(),
-            want: size_of::<ConnRecord>(),
-        });
+    let mut whole = [0; size_of::<ConnRecord>()];
+    match bytes.len() {
+        length if length == whole.len() => whole.copy_from_slice(bytes),
+        CONN_RECORD_BYTES_V1 => whole[..CONN_RECORD_BYTES_V1].copy_from_slice(bytes),
+        got => {
+            return Err(DecodeError::Length {
+                got,
+                want: whole.len(),
+            });
+        }
     }
+    let bytes = &whole[..];
     let valid = field!(bytes, u32, valid);
     let has = |bit: u32| valid & bit == bit;
     let conn_state = field!(bytes, u32, conn_state);
@@ -76,7 +83,13 @@ pub(super) fn connection(bytes: &[u8], facts: &Facts) -> Result<Observation, Dec
         flags,
         side,
         evidence: field!(bytes, u32, evidence),
-        watched: !is(CONN_EXISTING) && !is(CONN_UNSEEN_BIRTH),
+        watched: !is(CONN_EXISTING) && !is(CONN_UNSEEN_BIRTH) && !is(CONN_UNWATCHED),
+        // Records of before this was read are of kernels that were off wherever they have the counter.
+        is_off: match (has(CONN_VALID_OFF), has(CONN_OFF_UNREAD)) {
+            (true, _) => Some(field!(bytes, u32, off_ms) != 0),
+            (false, true) => None,
+            (false, false) => Some(true),
+        },
     };
     let (cause, known) = match kind {
         ConnectionKind::Fallback | ConnectionKind::Refused => conclude(&sighting, facts)?,
@@ -97,6 +110,7 @@ pub(super) fn connection(bytes: &[u8], facts: &Facts) -> Result<Observation, Dec
             born_at: Duration::from_nanos(field!(bytes, u64, born_ns)),
         },
         socket: socket(bytes, has(VALID_INODE))?,
+        netns_cookie: field!(bytes, u64, netns_cookie),
         owner: owner(bytes)?,
         unaccepted: is(CONN_UNACCEPTED),
         admitted: has(ADMITTED),
@@ -118,6 +132,7 @@ pub(super) fn connection(bytes: &[u8], facts: &Facts) -> Result<Observation, Dec
         subflows: subflows(bytes, valid),
         evidence: evidence(sighting.evidence),
         untold: is(CONN_UNTOLD),
+        connecting: is(CONN_CONNECTING),
         existing: kind == ConnectionKind::Existing || is(CONN_EXISTING) || is(CONN_UNSEEN_BIRTH),
         fell_back,
         late: sighting.site == SITE_LATER,
@@ -125,7 +140,7 @@ pub(super) fn connection(bytes: &[u8], facts: &Facts) -> Result<Observation, Dec
             field!(bytes, u32, current_tgid),
             comm(sixteen(bytes, offset_of!(ConnRecord, current_comm))),
         ),
-        off_for: has(CONN_VALID_OFF)
+        off_for: (has(CONN_VALID_OFF) && kind == ConnectionKind::Blackhole)
             .then(|| Duration::from_millis(field!(bytes, u32, off_ms).into())),
         rung: rung_of(bytes[offset_of!(ConnRecord, rung)])?,
     };
@@ -244,6 +259,8 @@ pub(super) struct Sighting {
     pub(super) evidence: u32,
     /// The connection was watched from its birth on.
     pub(super) watched: bool,
+    /// Whether MPTCP is, or was lately, switched off in its network namespace, where that could be read.
+    pub(super) is_off: Option<bool>,
 }
 
 type Conclusion = (Option<Cow<'static, str>>, Known);
@@ -303,13 +320,14 @@ fn named_by_kernel(mib: i32, facts: &Facts) -> Conclusion {
     }
 }
 
-/// Why a connection did not even ask for MPTCP: the kernel remembers that SYNs with it got lost, or, where
-/// it has no such memory, it could make no token.
-fn refused_to_ask(facts: &Facts) -> &'static str {
-    if facts.counts(SYN_DISABLED) {
-        SYN_DISABLED
-    } else {
-        TOKEN
+/// Why a connection did not even ask for MPTCP: the kernel remembers that SYNs with it got lost, or there was no token for
+/// it. Where the kernel has no such memory, or nothing in it, it was the token; where it is not known what the kernel
+/// remembers, it can have been either.
+fn refused_to_ask(sighting: &Sighting, facts: &Facts) -> Option<&'static str> {
+    match (facts.counts(SYN_DISABLED), sighting.is_off) {
+        (false, _) | (true, Some(false)) => Some(TOKEN),
+        (true, Some(true)) => Some(SYN_DISABLED),
+        (true, None) => None,
     }
 }
 
@@ -324,11 +342,11 @@ fn from_traces(sighting: &Sighting, facts: &Facts) -> Option<&'static str> {
             return Some(SIMULTANEOUS);
         }
         if !has(SUBFLOW_REQUEST_MPTCP) {
-            return Some(if has(SUBFLOW_MPC_DROP) {
-                SYN_DROP
+            return if has(SUBFLOW_MPC_DROP) {
+                Some(SYN_DROP)
             } else {
-                refused_to_ask(facts)
-            });
+                refused_to_ask(sighting, facts)
+            };
         }
         if !has(SUBFLOW_MP_CAPABLE) && !has(SUBFLOW_REMOTE_KEY) {
             return Some(SYN_ACK);

@@ -20,6 +20,8 @@ fn facts(fallback_bit: Option<u8>) -> Facts {
         fallback_bit,
         causes: Vec::new(),
         counters_read_at: BTreeMap::new(),
+        counters_listed_at: None,
+        counters_at_start: BTreeMap::new(),
         sensors: Vec::new(),
     }
 }
@@ -550,4 +552,52 @@ fn a_refusal_says_who_what_and_with_which_error() {
     // What succeeded was not refused.
     put!(bytes, ret, 0_i32);
     assert!(decode(&bytes, &facts(None)).is_err());
+}
+
+#[test]
+fn what_the_kernel_counted_is_told_by_the_names_of_its_counters() {
+    let mut facts = facts(None);
+    facts.causes = vec![
+        (3, "MPTCP_MIB_DSSFALLBACK".to_owned()),
+        (4, "MPTCP_MIB_MPCAPABLEACTIVEFALLBACK".to_owned()),
+    ];
+    let mut bytes = vec![0; size_of::<CountedRecord>()];
+    let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
+    put(0, &KIND_COUNTED.to_ne_bytes());
+    put(offset_of!(CountedRecord, netns), &4711_u32.to_ne_bytes());
+    put(offset_of!(CountedRecord, cookie), &12_u64.to_ne_bytes());
+    put(
+        offset_of!(CountedRecord, boottime_ns),
+        &13_u64.to_ne_bytes(),
+    );
+    for (cause, slot) in fallback_causes().zip(0..) {
+        // What this kernel does not count is nothing, whatever stands there.
+        let count: u64 = if cause == "MPCapableFallbackSYNACK" {
+            0
+        } else {
+            14
+        };
+        let at = offset_of!(CountedRecord, counters) + slot * 8;
+        put(at, &count.to_ne_bytes());
+    }
+    let told = NetnsCounters {
+        netns: 4711,
+        cookie: 12,
+        at: Duration::from_nanos(13),
+        counters: [("DssFallback".to_owned(), 14)].into(),
+    };
+    assert_eq!(
+        decode(&bytes, &facts),
+        Ok(Observation::Counters(Box::new(told.clone())))
+    );
+    bytes[..4].copy_from_slice(&KIND_COUNTED_AT_START.to_ne_bytes());
+    assert_eq!(
+        decode(&bytes, &facts),
+        Ok(Observation::CountersAtStart(Box::new(told)))
+    );
+    bytes.pop();
+    assert!(matches!(
+        decode(&bytes, &facts),
+        Err(DecodeError::Length { .. })
+    ));
 }

@@ -4,10 +4,11 @@ pub mod btf;
 pub mod netstat;
 mod preemption;
 pub mod privileges;
+pub mod sandbox;
 pub mod symbols;
 pub mod system;
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, os::fd::BorrowedFd, path::PathBuf};
 
 use mptcp_trace_common::layout::{Architecture, KernelLayout, KernelNumbers};
 
@@ -103,6 +104,8 @@ pub struct HostSupport {
     pub pid_namespace: Option<PidNamespace>,
     /// Where a thread can be preempted inside a program.
     pub preemptible: Preemptible,
+    /// How many CPUs there can be, if they are numbered without a gap.
+    pub cpus: Option<u32>,
 }
 
 /// What is found out in other ways than from symbols and types.
@@ -124,6 +127,8 @@ pub struct Surroundings {
     pub pid_namespace: Option<PidNamespace>,
     /// [`HostSupport::preemptible`].
     pub preemptible: Preemptible,
+    /// [`HostSupport::cpus`].
+    pub cpus: Option<u32>,
 }
 
 impl HostSupport {
@@ -144,6 +149,7 @@ impl HostSupport {
             kprobes,
             pid_namespace,
             preemptible,
+            cpus,
         } = surroundings;
         let (btf, facts) = match types {
             Ok(facts) => (Fact::Yes, facts),
@@ -170,6 +176,7 @@ impl HostSupport {
             numbers: facts.numbers,
             pid_namespace,
             preemptible,
+            cpus,
         }
     }
 
@@ -184,9 +191,9 @@ impl HostSupport {
 /// Looks at the host.
 ///
 /// Nothing in here fails: what cannot be found out is a fact of its own. `btf_file` replaces the kernel's
-/// own type information.
+/// own type information. `mark` marks the socket that is asked about, so that no tracer takes it for an application's.
 #[must_use]
-pub fn inspect(btf_file: Option<&PathBuf>) -> HostSupport {
+pub fn inspect(btf_file: Option<&PathBuf>, mark: impl Fn(BorrowedFd<'_>)) -> HostSupport {
     let own_btf = system::own_btf();
     // The two slow ones, side by side.
     let (symbols, (btf, numbers)) = std::thread::scope(|scope| {
@@ -203,10 +210,11 @@ pub fn inspect(btf_file: Option<&PathBuf>) -> HostSupport {
         privileges: privileges::may_trace(),
         own_btf,
         mptcp_enabled: system::mptcp_enabled(),
-        option: system::option_known(),
+        option: system::option_known(mark),
         kprobes: system::kprobes(),
         pid_namespace: system::pid_namespace(),
         preemptible: preemption::preemptible(),
+        cpus: system::cpus(),
     };
     let mut host = HostSupport::new(surroundings, symbols, btf);
     // Another file has other numbers, whatever it says of members.

@@ -34,7 +34,7 @@ pub struct Capability {
 }
 
 /// All of them: those that must be there first. Printed by `doctor`, and in docs/security.md.
-pub const TABLE: [Capability; 9] = [
+pub const TABLE: [Capability; 8] = [
     Capability {
         name: "CAP_BPF",
         bit: CapabilitySet::BPF,
@@ -54,14 +54,7 @@ pub const TABLE: [Capability; 9] = [
         bit: CapabilitySet::SYS_PTRACE,
         mandatory: false,
         purpose: "tells in which network namespace processes of others are, to read the kernel's counters there",
-        cost: "the kernel's counters are compared only where processes of this user are",
-    },
-    Capability {
-        name: "CAP_SYSLOG",
-        bit: CapabilitySet::SYSLOG,
-        mandatory: false,
-        purpose: "is told the address of mptcp_pernet_id (/proc/kallsyms)",
-        cost: "a BLACKHOLE line does not say for how long MPTCP is switched off",
+        cost: "the kernel's counters are not compared where only processes of others are and no fallback was traced",
     },
     Capability {
         name: "CAP_SYS_ADMIN",
@@ -69,7 +62,7 @@ pub const TABLE: [Capability; 9] = [
         mandatory: false,
         purpose: "enters named network namespaces (ip netns) that no process is in, to read the kernel's counters there; \
                   sets breakpoints (rung kprobe) where kernel.perf_event_paranoid is above 2 on kernels of Debian",
-        cost: "the kernel's counters are not compared where no process is; on such kernels the rung kprobe is not to be had",
+        cost: "the kernel's counters are not compared where no process is and no fallback was traced; on such kernels the rung kprobe is not to be had",
     },
     Capability {
         name: "CAP_NET_ADMIN",
@@ -128,7 +121,7 @@ pub fn held() -> Vec<Held> {
 /// `CAP_SYS_ADMIN` holds what was cut out of it later.
 fn counts_as(held: CapabilitySet) -> CapabilitySet {
     match held.contains(CapabilitySet::SYS_ADMIN) {
-        true => held | CapabilitySet::BPF | CapabilitySet::PERFMON | CapabilitySet::SYSLOG,
+        true => held | CapabilitySet::BPF | CapabilitySet::PERFMON,
         false => held,
     }
 }
@@ -229,7 +222,7 @@ pub fn how_to_give() -> String {
 #[must_use]
 pub fn costs() -> Vec<String> {
     /// Of these somebody who only reads lines has to know; `doctor` tells of all.
-    const TOLD: CapabilitySet = CapabilitySet::SYS_PTRACE.union(CapabilitySet::SYSLOG);
+    const TOLD: CapabilitySet = CapabilitySet::SYS_PTRACE;
     held()
         .iter()
         .filter(|it| !it.held && TOLD.contains(it.capability.bit))

@@ -30,16 +30,11 @@ const WANTED: [&str; 20] = [
     "mptcp_connect",
 ];
 
-/// The variable that holds the number of MPTCP's data among those of a network namespace.
-const PERNET_ID: &str = "mptcp_pernet_id";
-
 /// The symbols that we look for, as far as they exist.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Symbols {
     /// Base name to full names, or why the table could not be read.
     found: Result<BTreeMap<String, Vec<String>>, String>,
-    /// Address of `mptcp_pernet_id`, where the table has variables.
-    pub pernet_id_at: Option<u64>,
 }
 
 impl Symbols {
@@ -81,10 +76,7 @@ impl Symbols {
                     .push(name.to_owned());
             }
         }
-        Self {
-            found: Ok(found),
-            pernet_id_at: None,
-        }
+        Self { found: Ok(found) }
     }
 
     /// A table that could not be read.
@@ -92,7 +84,6 @@ impl Symbols {
     pub fn unreadable(why: &str) -> Self {
         Self {
             found: Err(why.to_owned()),
-            pernet_id_at: None,
         }
     }
 }
@@ -127,23 +118,15 @@ pub fn read() -> Symbols {
 /// Those of a table's symbols that are wanted.
 fn among(mut table: impl BufRead) -> io::Result<Symbols> {
     let mut names = Vec::new();
-    let mut pernet_id_at = None;
     // A hundred thousand lines: one buffer for all of them.
     let mut line = Vec::new();
     let mut is_empty = true;
     while table.read_until(b'\n', &mut line)? > 0 {
         is_empty = false;
-        if let Some((address, kind, name)) = symbol(&line) {
-            if name == PERNET_ID.as_bytes() {
-                // All addresses are 0 for whoever may not know them.
-                pernet_id_at = std::str::from_utf8(address)
-                    .ok()
-                    .and_then(|hex| u64::from_str_radix(hex, 16).ok())
-                    .filter(|address| *address != 0);
-            }
-            if matches!(kind, b"t" | b"T") && may_be_wanted(name) {
-                names.extend(std::str::from_utf8(name).map(str::to_owned));
-            }
+        if let Some((b"t" | b"T", name)) = symbol(&line)
+            && may_be_wanted(name)
+        {
+            names.extend(std::str::from_utf8(name).map(str::to_owned));
         }
         line.clear();
     }
@@ -151,16 +134,13 @@ fn among(mut table: impl BufRead) -> io::Result<Symbols> {
     if is_empty {
         return Err(io::Error::other("it is empty"));
     }
-    Ok(Symbols {
-        pernet_id_at,
-        ..Symbols::from_names(names.iter().map(String::as_str))
-    })
+    Ok(Symbols::from_names(names.iter().map(String::as_str)))
 }
 
-/// Address, kind and name of a line `ADDRESS KIND NAME [MODULE]`.
-fn symbol(line: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
-    let mut words = line.split(u8::is_ascii_whitespace);
-    Some((words.next()?, words.next()?, words.next()?))
+/// Kind and name of a line `ADDRESS KIND NAME [MODULE]`.
+fn symbol(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut words = line.split(u8::is_ascii_whitespace).skip(1);
+    Some((words.next()?, words.next()?))
 }
 
 /// The quick look: most names end here.
@@ -190,15 +170,13 @@ mod tests {
     }
 
     #[test]
-    fn functions_and_the_variable_are_found_in_a_table() {
+    fn functions_are_found_in_a_table() {
         let table = "ffffffff81000000 T mptcp_getsockopt\n\
                      ffffffff81000010 d tcp_getsockopt\n\
                      ffffffff81000020 t mptcp_sendmsg.isra.0\t[mptcp]\n\
-                     ffffffff82000000 d mptcp_pernet_id\n\
                      \n\
                      ffffffff81000030 t mptcp_recvmsg";
         let symbols = among(table.as_bytes()).unwrap();
-        assert_eq!(symbols.pernet_id_at, Some(0xffff_ffff_8200_0000));
         for (name, found) in [
             ("mptcp_getsockopt", Some("mptcp_getsockopt")),
             ("tcp_getsockopt", None),
@@ -207,8 +185,6 @@ mod tests {
         ] {
             assert_eq!(symbols.find(name), Ok(found), "{name}");
         }
-        let hidden = among(&b"0000000000000000 d mptcp_pernet_id\n"[..]).unwrap();
-        assert_eq!(hidden.pernet_id_at, None);
     }
 
     #[test]

@@ -1,6 +1,11 @@
 //! Facts that one look at a file or one harmless system call tells.
 
-use std::{fs, io::ErrorKind, os::fd::AsRawFd as _, os::unix::fs::MetadataExt as _};
+use std::{
+    fs,
+    io::ErrorKind,
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
+    os::unix::fs::MetadataExt as _,
+};
 
 use socket2::{Domain, Socket, Type};
 
@@ -36,6 +41,20 @@ pub fn host_name() -> String {
         .nodename()
         .to_string_lossy()
         .into_owned()
+}
+
+/// How many CPUs there can be (`nr_cpu_ids`), if they are numbered without a gap.
+#[must_use]
+pub fn cpus() -> Option<u32> {
+    numbered_from_zero(&fs::read_to_string("/sys/devices/system/cpu/possible").ok()?)
+}
+
+/// The length of a list of CPUs that is one range from 0 on.
+fn numbered_from_zero(list: &str) -> Option<u32> {
+    let list = list.trim();
+    let (first, last) = list.split_once('-').unwrap_or((list, list));
+    let last: u32 = last.parse().ok()?;
+    (first == "0").then(|| last.saturating_add(1))
 }
 
 /// Does the kernel describe its own types?
@@ -105,8 +124,11 @@ pub fn ask_is_mptcp(socket: &Socket) -> std::io::Result<i32> {
 
 /// Does this kernel know `TCP_IS_MPTCP`? Asked of a fresh TCP socket, which it must answer with 0.
 #[must_use]
-pub fn option_known() -> Fact {
-    let asked = Socket::new(Domain::IPV4, Type::STREAM, None).and_then(|it| ask_is_mptcp(&it));
+pub fn option_known(mark: impl Fn(BorrowedFd<'_>)) -> Fact {
+    let asked = Socket::new(Domain::IPV4, Type::STREAM, None).and_then(|socket| {
+        mark(socket.as_fd());
+        ask_is_mptcp(&socket)
+    });
     match asked {
         Ok(_) => Fact::Yes,
         Err(why) if why.raw_os_error() == Some(libc::ENOPROTOOPT) => {
@@ -165,5 +187,24 @@ pub fn return_free_memory() {
     // SAFETY: the call has no precondition and touches free memory only.
     unsafe {
         libc::malloc_trim(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpus_are_counted_only_where_their_numbers_have_no_gap() {
+        for (list, cpus) in [
+            ("0\n", Some(1)),
+            ("0-1\n", Some(2)),
+            ("0-511", Some(512)),
+            ("0-3,8-11\n", None),
+            ("1-3\n", None),
+            ("", None),
+        ] {
+            assert_eq!(numbered_from_zero(list), cpus, "{list:?}");
+        }
     }
 }

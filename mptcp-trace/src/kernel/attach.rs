@@ -1,13 +1,25 @@
 //! Carries out one rung of the plan: programs verified, attached, and taken down again.
 
-use std::{collections::BTreeMap, fmt, io::Read as _, os::fd::AsFd as _, thread};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    io::{self, Read as _},
+    net::{Ipv4Addr, UdpSocket},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
+    thread,
+};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use aya::{
     Ebpf,
-    maps::{Array, HashMap},
-    programs::{BtfTracePoint, FEntry, FExit, Iter, KProbe, Program, ProgramError, RawTracePoint},
+    maps::{Array, HashMap, MapData},
+    programs::{
+        BtfTracePoint, FEntry, FExit, Iter, KProbe, Program, ProgramError, RawTracePoint,
+        RawTracePointRunOptions, TestRun as _,
+    },
 };
+
+use mptcp_trace_common::record::NetCounters;
 
 use super::{
     counters,
@@ -70,7 +82,7 @@ fn perf_hint(why: &str) -> &'static str {
 
 /// The programs of a rung, live in the kernel until dropped.
 pub struct Tracer {
-    ebpf: Ebpf,
+    pub(super) ebpf: Ebpf,
     rung: Rung,
     /// The attached programs, in the order in which they were attached.
     attached: Vec<Together>,
@@ -86,6 +98,8 @@ pub struct Tracer {
     may_miss: bool,
     /// Numbers of functions among the kernel's types.
     functions: BTreeMap<&'static str, u32>,
+    /// Size of the ring.
+    ring_bytes: u32,
 }
 
 /// Programs that were attached one after the other and are taken down at once: all of them open something, or none does.
@@ -131,6 +145,25 @@ fn is_of_query(program: &str) -> bool {
 /// Slots of the map `CALIBRATED`.
 const FALLBACK_BIT: u32 = 0;
 const SWEEP: u32 = 1;
+const LISTED: u32 = 2;
+/// The program behind [`Tracer::find_pernet`].
+const COUNTED_PERNET: &str = "counted_pernet";
+/// The slot of what it finds, and the numbers that the kernel may have given to MPTCP: from the first one that it gives away
+/// (`MIN_PERNET_OPS_ID`) to more than there are.
+const PERNET_ID: u32 = 3;
+const PERNET_IDS: std::ops::Range<u32> = 2..256;
+/// Sockets that the program behind [`Tracer::list`] puts into the ring before userspace may empty it: at most this many,
+/// and no more than fill half of it.
+const SOCKETS_PER_PAGE_MAX: usize = 512;
+const RING_BYTES_PER_SOCKET: usize = 512;
+/// The program behind [`Tracer::read_counters`].
+const COUNTED: &str = "counted_now";
+/// The program behind [`Tracer::list_counters`], how many namespaces it goes through, how many at most between two looks at
+/// the ring, and how often it begins again because one ended meanwhile.
+const COUNTED_NEXT: &str = "counted_next";
+const NAMESPACES_MAX: usize = 65_536;
+const NAMESPACES_PER_DRAIN: usize = 256;
+const LISTS_MAX: usize = 8;
 /// The program behind [`Tracer::list`] and [`Tracer::sweep`], and what it goes through.
 const LISTER: &str = "listed_task_file";
 const FILES: &str = "task_file";
@@ -163,6 +196,7 @@ impl Tracer {
             taken_at_stop: None,
             may_miss: fallback.is_some_and(|plan| !plan.decision_probed),
             functions: config.functions.clone(),
+            ring_bytes: config.ring_bytes,
         };
         tracer.fill_filters(config).map_err(wrap)?;
         let refused = tracer.load_all(plan, fallback)?;
@@ -174,6 +208,7 @@ impl Tracer {
                 tracer.attach_raw(program, tracepoint).map_err(wrap)?;
                 tracer.note(program, opens);
             }
+            tracer.adopt(config).map_err(wrap)?;
         }
         // Connections are noted down before anything is asked about them.
         if let Some(fallback) = fallback {
@@ -203,6 +238,7 @@ impl Tracer {
             // The dearest stand at the end of the plan, and are begun first: else they would be waited for in the end.
             loads.extend(fallback.probes_beside(plan).iter().rev().flat_map(load));
             loads.push(Load::through(LISTER, FILES));
+            loads.extend([COUNTED, COUNTED_NEXT, COUNTED_PERNET].map(Load::asked));
         }
         let mut refused = verify::load(&mut self.ebpf, &loads, &self.functions);
         let of_query = plan.probes.iter().map(|probe| (QUERY, plan.rung, probe));
@@ -237,14 +273,61 @@ impl Tracer {
         self.set_calibrated(FALLBACK_BIT, bit.map_or(0, |bit| u32::from(bit) + 1))
     }
 
-    /// Notes down, and puts into the ring, every MPTCP socket that is open in any process.
+    /// Has the programs find what the kernel keeps for MPTCP in each network namespace: that in which `inside` was opened has
+    /// this blackhole timeout, in seconds, and no other data of the kernel there have such a number in that place.
     ///
     /// # Errors
     ///
-    /// Fails if this kernel does not let programs go through its files.
-    pub fn list(&mut self) -> anyhow::Result<()> {
+    /// Fails where the kernel lets no program do that.
+    pub fn find_pernet(&mut self, inside: BorrowedFd<'_>, seconds: u32) -> anyhow::Result<()> {
+        let inside = u64::from(inside.as_raw_fd().cast_unsigned());
+        let mut found = Vec::new();
+        for id in PERNET_IDS {
+            if self.answer(COUNTED_PERNET, [inside, u64::from(id)])? == u64::from(seconds) {
+                found.push(id);
+            }
+        }
+        let [id] = found[..] else {
+            bail!("{} data of a namespace have such a number", found.len());
+        };
+        self.set_calibrated(PERNET_ID, id)
+    }
+
+    /// Runs a program that is not attached anywhere; what it answers.
+    fn answer(&self, name: &str, args: [u64; 2]) -> anyhow::Result<u64> {
+        let Some(Program::RawTracePoint(program)) = self.ebpf.program(name) else {
+            bail!("the BPF object has no program {name}");
+        };
+        let mut options = RawTracePointRunOptions::new();
+        options.args[..args.len()].copy_from_slice(&args);
+        program.test_run(options)?;
+        let map = self
+            .ebpf
+            .map("ANSWER")
+            .context("the BPF object has no map ANSWER")?;
+        let answer = Array::<_, u64>::try_from(map).context("map ANSWER has another type")?;
+        Ok(answer.get(&0, 0)?)
+    }
+
+    /// Notes down, and puts into the ring, every MPTCP socket that is open in any process; `drain` is called again and
+    /// again meanwhile, to empty the ring.
+    ///
+    /// # Errors
+    ///
+    /// Fails if this kernel does not let programs go through its files, or if `drain` fails.
+    pub fn list(&mut self, drain: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<()> {
         self.set_calibrated(SWEEP, 0)?;
-        self.go_through_files()
+        let without_room = self.without_room()?;
+        self.go_through_files(drain)?;
+        // Only if each of them is noted, another one that turns up is known to be of later.
+        let is_complete = self.without_room()? == without_room;
+        self.set_calibrated(LISTED, u32::from(is_complete))
+    }
+
+    /// Sockets of which nothing could be noted so far.
+    fn without_room(&self) -> anyhow::Result<u64> {
+        let counted = counters::fallback(&self.ebpf)?;
+        Ok(counted.unfollowed + counted.over_share)
     }
 
     /// Looks at every open MPTCP socket for a fallback that no probe saw; [`Self::list`] has been called.
@@ -257,10 +340,86 @@ impl Tracer {
             return Ok(());
         }
         self.set_calibrated(SWEEP, 1)?;
-        self.go_through_files()
+        self.go_through_files(|| Ok(()))
     }
 
-    fn go_through_files(&mut self) -> anyhow::Result<()> {
+    /// Puts into the ring what the kernel has counted in each network namespace in which something was told of since the last
+    /// time. Where the kernel lets no program do that, accounts rest on `/proc` alone.
+    pub fn read_counters(&self) {
+        if let Err(why) = self.read_noted_counters() {
+            log::debug!("the counters of namespaces are not read: {why:#}");
+        }
+    }
+
+    fn read_noted_counters(&self) -> anyhow::Result<()> {
+        let Some(Program::RawTracePoint(program)) = self.ebpf.program(COUNTED) else {
+            return Ok(());
+        };
+        let map = self
+            .ebpf
+            .map("NETS")
+            .context("the BPF object has no map NETS")?;
+        // Only the keys are read; the type of the values has to fit all the same.
+        let nets = HashMap::<&MapData, u64, [u8; size_of::<NetCounters>()]>::try_from(map)
+            .context("map NETS has another type")?;
+        for cookie in nets.keys().filter_map(Result::ok) {
+            let mut options = RawTracePointRunOptions::new();
+            options.args[0] = cookie;
+            program.test_run(options)?;
+        }
+        Ok(())
+    }
+
+    /// Puts into the ring what the kernel has counted in every network namespace that there is; `drain` is called again and
+    /// again meanwhile, to empty the ring.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the kernel lets no program do that, if namespaces end faster than they can be gone through, or if `drain`
+    /// fails.
+    pub fn list_counters(
+        &self,
+        mut drain: impl FnMut() -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        // Any socket leads to a namespace, and from there to all others.
+        let ours = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot open a socket")?;
+        for _ in 0..LISTS_MAX {
+            let is_complete = self.go_through_namespaces(&ours, &mut drain)?;
+            drain()?;
+            if is_complete {
+                return Ok(());
+            }
+        }
+        bail!("namespaces come and go faster than they can be gone through")
+    }
+
+    /// Goes once around the ring of namespaces; false if one ended meanwhile.
+    fn go_through_namespaces(
+        &self,
+        ours: &UdpSocket,
+        drain: &mut impl FnMut() -> anyhow::Result<()>,
+    ) -> anyhow::Result<bool> {
+        let ours = u64::from(ours.as_raw_fd().cast_unsigned());
+        let (mut at, mut first) = (0, None);
+        for number in 1..=NAMESPACES_MAX {
+            at = self.answer(COUNTED_NEXT, [ours, at])?;
+            if at == 0 {
+                return Ok(false);
+            }
+            if *first.get_or_insert(at) == at && number > 1 {
+                return Ok(true);
+            }
+            if number.is_multiple_of(NAMESPACES_PER_DRAIN) {
+                drain()?;
+            }
+        }
+        bail!("there are more than {NAMESPACES_MAX} namespaces")
+    }
+
+    fn go_through_files(
+        &mut self,
+        mut drain: impl FnMut() -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
         let what = "cannot go through the files of all tasks";
         if self.lister()?.fd().is_err() {
             let types = types::of_functions(&self.functions)?;
@@ -269,10 +428,18 @@ impl Tracer {
         let program = self.lister()?;
         let link = program.attach().context(what)?;
         let mut file = program.take_link(link)?.into_file().context(what)?;
-        // It has nothing to say in here: reading makes it run, and what it finds is in the ring.
-        let mut nothing = [0; 4096];
-        while file.read(&mut nothing).context(what)? > 0 {}
-        Ok(())
+        // Reading makes the program run. What it finds is in the ring; here it says with a byte that it found something.
+        let per_page = self.ring_bytes as usize / RING_BYTES_PER_SOCKET;
+        let mut page = vec![0; per_page.clamp(1, SOCKETS_PER_PAGE_MAX)];
+        loop {
+            match file.read(&mut page) {
+                Ok(0) => return drain(),
+                Ok(_found) => drain()?,
+                // So many files without a socket of ours that the kernel wants to know whether we still want it to go on.
+                Err(why) if why.kind() == io::ErrorKind::WouldBlock => {}
+                Err(why) => return Err(why).context(what),
+            }
+        }
     }
 
     fn lister(&mut self) -> anyhow::Result<&mut Iter> {
@@ -314,46 +481,6 @@ impl Tracer {
     /// Fails if it was taken already.
     pub fn take_log(&mut self) -> anyhow::Result<LogRing> {
         LogRing::new(&mut self.ebpf)
-    }
-
-    /// Adds a process to those whose questions are wanted.
-    ///
-    /// # Errors
-    ///
-    /// Fails if there is no room for more.
-    pub fn admit(&mut self, pid: u32) -> anyhow::Result<()> {
-        self.pids()?
-            .insert(pid, 1, 0)
-            .with_context(|| format!("cannot add process {pid} to the filter"))
-    }
-
-    /// Takes a process out of those whose questions are wanted.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the filter cannot be changed; a process that is not in it is no error.
-    pub fn dismiss(&mut self, pid: u32) -> anyhow::Result<()> {
-        match self.pids()?.remove(&pid) {
-            Ok(()) | Err(aya::maps::MapError::KeyNotFound) => Ok(()),
-            Err(why) => {
-                Err(why).with_context(|| format!("cannot take process {pid} out of the filter"))
-            }
-        }
-    }
-
-    /// True if a followed child is still there (they leave when they end).
-    ///
-    /// # Errors
-    ///
-    /// Fails if the filter cannot be read.
-    pub fn has_children(&self) -> anyhow::Result<bool> {
-        let map = self
-            .ebpf
-            .map("FAMILY")
-            .context("the BPF object has no map FAMILY")?;
-        let family: HashMap<_, u32, u8> =
-            HashMap::try_from(map).context("map FAMILY has another type")?;
-        Ok(family.keys().next().is_some())
     }
 
     /// Detaches everything, what opens a question first. Records stay in the ring, counters readable.
@@ -451,41 +578,6 @@ impl Tracer {
             fallback: 0,
         };
         Ok(missed.less(self.taken()?, self.taken_before).query)
-    }
-
-    fn pids(&mut self) -> anyhow::Result<HashMap<&mut aya::maps::MapData, u32, u8>> {
-        let map = self
-            .ebpf
-            .map_mut("PIDS")
-            .context("the BPF object has no map PIDS")?;
-        HashMap::try_from(map).context("map PIDS has another type")
-    }
-
-    fn fill_filters(&mut self, config: &TracerConfig) -> anyhow::Result<()> {
-        for pid in &config.pids {
-            self.admit(*pid)?;
-        }
-        let map = self
-            .ebpf
-            .map_mut("COMMS")
-            .context("the BPF object has no map COMMS")?;
-        let mut comms: HashMap<_, [u8; 16], u8> = HashMap::try_from(map)?;
-        for comm in &config.comms {
-            comms
-                .insert(comm, 1, 0)
-                .context("too many names for --comm")?;
-        }
-        let map = self
-            .ebpf
-            .map_mut("NETNS")
-            .context("the BPF object has no map NETNS")?;
-        let mut netns: HashMap<_, u32, u8> = HashMap::try_from(map)?;
-        for inum in &config.netns {
-            netns
-                .insert(inum, 1, 0)
-                .context("too many namespaces for --netns")?;
-        }
-        Ok(())
     }
 
     fn attach_raw(&mut self, name: &'static str, tracepoint: &str) -> anyhow::Result<()> {

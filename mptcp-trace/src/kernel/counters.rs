@@ -56,7 +56,8 @@ fn sums(ebpf: &Ebpf, name: &str, sensor: &str) -> anyhow::Result<Loss> {
     let sum = |slot| sum(ebpf, name, slot);
     Ok(Loss {
         sensor: sensor.to_owned(),
-        seen: sum(counter::SEEN)?,
+        // What other instances do to test themselves is nobody's business, and counted under its own name.
+        seen: sum(counter::SEEN)?.saturating_sub(sum(counter::SELF_TEST)?),
         emitted: sum(counter::EMITTED)?,
         filtered: sum(counter::FILTERED)?,
         capped: sum(counter::CAPPED)?,
@@ -66,6 +67,8 @@ fn sums(ebpf: &Ebpf, name: &str, sensor: &str) -> anyhow::Result<Loss> {
         unfinished: sum(counter::UNFINISHED)?,
         missed: 0,
         unfollowed: sum(counter::UNFOLLOWED)?,
+        over_share: sum(counter::OVER_SHARE)?,
+        self_tests: sum(counter::SELF_TEST)?,
     })
 }
 

@@ -3,11 +3,13 @@
 use std::{collections::BTreeMap, io, thread};
 
 use anyhow::Context as _;
-use aya::{Ebpf, EbpfLoader};
+use aya::{Ebpf, EbpfLoader, maps::HashMap};
 use mptcp_trace_common::{
     filter::{BY_COMM, BY_NETNS, BY_PID, FOLLOW, FilterConfig},
-    layout::{KernelLayout, KernelNumbers, NO_SYSCALL, SyscallNumbers},
-    record::{ABI_SYMBOL, ABI_VERSION, RUNG_FEXIT, RUNG_KPROBE, RUNG_TRACEPOINT},
+    layout::{
+        ABSENT, CounterNumbers, KernelLayout, KernelNumbers, NO_NUMBER, NO_SYSCALL, SyscallNumbers,
+    },
+    record::{ABI_SYMBOL, ABI_VERSION, RUNG_FEXIT, RUNG_KPROBE, RUNG_TRACEPOINT, SHARE_OF_OTHERS},
 };
 use rustix::{
     process::chroot,
@@ -15,8 +17,8 @@ use rustix::{
 };
 
 use crate::{
-    host::{PidNamespace, Preemptible},
-    model::Rung,
+    host::{HostSupport, PidNamespace, Preemptible},
+    model::{Rung, fallback_causes, name_of_enumerator},
     plan::{FallbackPlan, RungPlan},
 };
 
@@ -29,8 +31,8 @@ pub struct TracerConfig {
     pub numbers: KernelNumbers,
     /// Numbers of functions among the kernel's types.
     pub functions: BTreeMap<&'static str, u32>,
-    /// Where the kernel keeps the number of MPTCP's per-namespace data, if that is known.
-    pub pernet_id_at: Option<u64>,
+    /// Where and how the kernel's own counters are read.
+    pub counters: CountersAt,
     /// Only named processes are wanted (the set can grow later).
     pub by_pid: bool,
     /// Those that are named from the beginning: what they hold already is told at the start.
@@ -49,8 +51,59 @@ pub struct TracerConfig {
     pub cap: u32,
     /// Where a thread can be preempted inside a program.
     pub preemptible: Preemptible,
+    /// Sockets about which something can be noted at a time.
+    pub sockets: u32,
+    /// How many of them may be one user's.
+    pub sockets_per_user: u32,
     /// Let the programs log what they do.
     pub debug: bool,
+}
+
+/// What has to be known to read the kernel's counters of a network namespace.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CountersAt {
+    /// How many CPUs there can be; 0 if something is not known: nothing is read then.
+    pub cpus: u32,
+    /// Their numbers, in the order of [`fallback_causes`].
+    pub numbers: CounterNumbers,
+}
+
+impl CountersAt {
+    /// Nothing is read.
+    pub const UNKNOWN: Self = Self {
+        cpus: 0,
+        numbers: CounterNumbers::NONE,
+    };
+
+    /// What a host knows of it.
+    #[must_use]
+    pub fn of(host: &HostSupport) -> Self {
+        let KernelLayout {
+            net_cookie,
+            net_mptcp_counters,
+            array_per_cpu,
+            ..
+        } = host.layout;
+        let is_known = ![net_cookie, net_mptcp_counters, array_per_cpu].contains(&ABSENT);
+        let cpus = host.cpus.filter(|_| is_known);
+        cpus.map_or(Self::UNKNOWN, |cpus| Self {
+            cpus,
+            numbers: counter_numbers(&host.counters),
+        })
+    }
+}
+
+/// The numbers of the counters of fallbacks, of those that the kernel has.
+fn counter_numbers(counters: &[(i32, String)]) -> CounterNumbers {
+    let mut numbers = CounterNumbers::NONE;
+    for (slot, cause) in numbers.0.iter_mut().zip(fallback_causes()) {
+        let of_cause = |(number, enumerator): &(i32, String)| {
+            let is_it = name_of_enumerator(enumerator) == Some(cause);
+            u8::try_from(*number).ok().filter(|_| is_it)
+        };
+        *slot = counters.iter().find_map(of_cause).unwrap_or(NO_NUMBER);
+    }
+    numbers
 }
 
 /// Loads the object: maps are made, constants frozen; programs wait for [`super::attach`].
@@ -74,7 +127,6 @@ pub(super) fn load(
     .to_bytes();
     let outermost_probed = u32::from(rung.outermost_probed);
     let numbers = config.numbers.to_bytes();
-    let pernet_id_at = config.pernet_id_at.unwrap_or(0);
     let rung_number = match fallback.map_or(rung.rung, |plan| plan.rung) {
         Rung::Fexit => u32::from(RUNG_FEXIT),
         Rung::Kprobe => u32::from(RUNG_KPROBE),
@@ -88,6 +140,7 @@ pub(super) fn load(
     let turns_at_tracepoints = u32::from(config.preemptible.tracepoints);
     let room_for_questions = u64::from(config.ring_bytes) / 4 * 3;
     let room_for_lives = u64::from(config.ring_bytes) / 8 * 7;
+    let sockets_per_user = u64::from(config.sockets_per_user);
     let level: u8 = if config.debug {
         aya_log::Level::Debug as u8
     } else {
@@ -102,10 +155,11 @@ pub(super) fn load(
         .override_global("FILTER", &filter[..], true)
         .override_global("OUTERMOST_PROBED", &outermost_probed, true)
         .override_global("NUMBERS", &numbers[..], true)
-        .override_global("PERNET_ID_AT", &pernet_id_at, true)
         .override_global("RUNG", &rung_number, true)
         .override_global("DECISION_PROBED", &decision_probed, true)
         .override_global("CHILDREN_PROBED", &children_probed, true)
+        .override_global("COUNTER_NUMBERS", &config.counters.numbers.0[..], true)
+        .override_global("CPUS", &config.counters.cpus, true)
         .override_global("CAP", &config.cap, true)
         .override_global("SYSCALLS", &syscalls[..], true)
         .override_global("LIFE_AT_RETURN", &life_at_return, true)
@@ -114,7 +168,10 @@ pub(super) fn load(
         .override_global("ROOM_FOR_QUESTIONS", &room_for_questions, true)
         .override_global("ROOM_FOR_LIVES", &room_for_lives, true)
         .override_global(aya_log::LEVEL, &level, true)
-        .map_max_entries("RECORDS", config.ring_bytes);
+        .override_global("SHARE_MAX", &sockets_per_user, true)
+        .map_max_entries("RECORDS", config.ring_bytes)
+        .map_max_entries("CONNS", config.sockets)
+        .map_max_entries("FALLEN", config.sockets);
     // Memory only for the way that is in use.
     if rung.rung == Rung::Tracepoint {
         loader.map_max_entries("IN_FLIGHT", 1);
@@ -122,9 +179,16 @@ pub(super) fn load(
     if config.preemptible == Preemptible::default() {
         loader.map_max_entries("RUNS", 1);
     }
-    loader
+    let mut ebpf = loader
         .load(&super::Object::unpack()?)
-        .context("cannot load the BPF object into this kernel")
+        .context("cannot load the BPF object into this kernel")?;
+    let shares = ebpf
+        .map_mut("SHARES")
+        .context("the BPF object has no map SHARES")?;
+    HashMap::<_, u32, u64>::try_from(shares)
+        .and_then(|mut shares| shares.insert(SHARE_OF_OTHERS, 0, 0))
+        .context("cannot set up the map SHARES")?;
+    Ok(ebpf)
 }
 
 /// The numbers of system calls on the architecture that this program was built for, which is that of the kernel.
@@ -180,5 +244,27 @@ fn raise_memlock_limit() {
     };
     if let Err(why) = setrlimit(Resource::Memlock, unlimited) {
         log::debug!("RLIMIT_MEMLOCK stays as it is: {why}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_counter_of_fallbacks_has_a_slot_and_its_number_of_this_kernel() {
+        let causes: Vec<&str> = fallback_causes().collect();
+        assert!(causes.len() <= CounterNumbers::NONE.0.len());
+        let slot = |cause| causes.iter().position(|it| *it == cause).unwrap();
+        let CounterNumbers(numbers) = counter_numbers(&[
+            (0, "MPTCP_MIB_NUM".to_owned()),
+            (41, "MPTCP_MIB_DSSFALLBACK".to_owned()),
+            (7, "MPTCP_MIB_MPCAPABLEACTIVEFALLBACK".to_owned()),
+            (8, "MPTCP_MIB_RETRANSSEGS".to_owned()),
+        ]);
+        assert_eq!(numbers[slot("DssFallback")], 41);
+        assert_eq!(numbers[slot("MPCapableFallbackSYNACK")], 7);
+        let known = numbers.iter().filter(|number| **number != NO_NUMBER);
+        assert_eq!(known.count(), 2);
     }
 }

@@ -2,7 +2,10 @@
 
 mod attach;
 mod counters;
+mod family;
+mod filter;
 mod load;
+mod mark;
 mod object;
 mod ring;
 mod trial;
@@ -11,6 +14,7 @@ mod types;
 mod verify;
 
 pub use attach::{AttachError, Tracer};
-pub use load::TracerConfig;
+pub use load::{CountersAt, TracerConfig};
+pub use mark::Mark;
 pub use object::Object;
 pub use ring::{LogRing, RecordRing, readable};

@@ -93,6 +93,15 @@ impl Load {
             optional: true,
         }
     }
+
+    /// A program that userspace runs itself, and can do without.
+    pub(super) fn asked(program: &'static str) -> Self {
+        Self {
+            program,
+            how: How::Alone,
+            optional: true,
+        }
+    }
 }
 
 /// Programs that the kernel refused.

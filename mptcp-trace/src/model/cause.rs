@@ -50,6 +50,12 @@ pub struct Cause {
     pub next: &'static [&'static str],
 }
 
+/// The counters that count fallbacks, in an order of their own: the kernel half reads them in this one.
+pub fn fallback_causes() -> impl Iterator<Item = &'static str> {
+    let causes = CAUSES.iter().filter(|cause| cause.is_fallback);
+    causes.map(|cause| cause.name)
+}
+
 /// Looks a cause up by its name, however it is written; the `MPTcpExt` in front may be there or not.
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Cause> {
@@ -71,7 +77,8 @@ const PLAIN: Cause = Cause {
     when: "server, when the handshake ends",
     meaning: "A client without MPTCP connected to a socket that listens for both, and what is accepted is a TCP \
               socket. That is as it should be, unless the client did ask: then something on the way took the option \
-              out of its SYN. The client counts MPCapableFallbackSYNACK in that case; the server cannot tell.",
+              out of its SYN, or this host had no token left for the connection. The client counts \
+              MPCapableFallbackSYNACK in both cases; here only the second one is counted, as MPFallbackTokenInit.",
     function: "mptcp_subflow_drop_ctx",
     rfc_section: "3.1, 3.7",
     culprits: &[Culprit::Peer, Culprit::Path],
@@ -146,9 +153,9 @@ pub const CAUSES: &[Cause] = &[
         is_fallback: true,
         when: "client, when a SYN has to be sent again",
         meaning: "SYNs that ask for MPTCP are not answered, so the next one goes without. Either the server \
-                  does not answer at all, or something on the way drops SYNs with an option it does not know. \
-                  If the plain SYN is then answered, the kernel takes it for the latter, counts a Blackhole, \
-                  and stops asking for a while.",
+                  is dead or cannot be reached, or something on the way drops SYNs with an option it does not \
+                  know. If the plain SYN is then answered, the kernel takes it for the latter, counts a \
+                  Blackhole, and stops asking for a while. If it is not, there was never a connection.",
         function: "mptcp_active_detect_blackhole",
         rfc_section: "3.7",
         culprits: &[Culprit::Path, Culprit::Peer],

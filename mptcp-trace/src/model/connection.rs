@@ -224,6 +224,9 @@ pub struct Connection {
     pub id: ConnectionId,
     /// Its socket.
     pub socket: Socket,
+    /// The number of its network namespace that no other namespace ever gets (`net.net_cookie`); 0 if unknown. Inode numbers
+    /// are given to others.
+    pub netns_cookie: u64,
     /// Who holds it, if that is known.
     pub owner: Option<Owner>,
     /// Nobody has accepted it yet.
@@ -250,6 +253,8 @@ pub struct Connection {
     pub existing: bool,
     /// It was asked about since the last question that was traced, and that one was not: capped, or lost.
     pub untold: bool,
+    /// It is connecting, or that has failed: there is no connection (yet).
+    pub connecting: bool,
     /// Whether it has fallen back by now, if that is known.
     pub fell_back: Option<bool>,
     /// It was not seen when it happened, but found later.

@@ -93,6 +93,10 @@ pub struct Facts {
     /// From when to when the kernel's own counters were first read, by network namespace, on
     /// `CLOCK_BOOTTIME`: what happened before is in them already, what happened meanwhile may be.
     pub counters_read_at: BTreeMap<u32, (Duration, Duration)>,
+    /// From when to when the kernel half read them, in all network namespaces that there were; none where it cannot do that.
+    pub counters_listed_at: Option<(Duration, Duration)>,
+    /// What they were then, by the namespace's cookie: counters of fallbacks, without those that were 0.
+    pub counters_at_start: BTreeMap<u64, BTreeMap<String, u64>>,
     /// The sensors that ran.
     pub sensors: Vec<SensorState>,
 }
@@ -108,6 +112,8 @@ impl Facts {
             fallback_bit: None,
             causes: Vec::new(),
             counters_read_at: BTreeMap::new(),
+            counters_listed_at: None,
+            counters_at_start: BTreeMap::new(),
             sensors: Vec::new(),
         }
     }

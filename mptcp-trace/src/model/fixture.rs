@@ -93,6 +93,7 @@ impl Row {
                 at: Duration::from_millis(self.at_ms),
                 id: self.id(),
                 socket: self.socket(),
+                netns_cookie: 0,
                 owner: Some(Owner {
                     process: self.process(),
                     via: Via::Connect,
@@ -109,6 +110,7 @@ impl Row {
                 evidence: Vec::new(),
                 existing: false,
                 untold: false,
+                connecting: false,
                 fell_back: Some(self.kind == ConnectionKind::Fallback),
                 late: false,
                 current: (0, String::new()),

@@ -1,6 +1,6 @@
 //! What we know that we did not see.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 /// Counters of one sensor.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -27,11 +27,16 @@ pub struct Loss {
     pub missed: u64,
     /// Children of wanted processes that could not be followed; their questions count as filtered.
     pub unfollowed: u64,
+    /// Sockets about which nothing was noted, because their user had as many as one user may have
+    /// (`--sockets-per-user`).
+    pub over_share: u64,
+    /// What other instances did to test themselves; not part of `seen`, and no finding.
+    pub self_tests: u64,
 }
 
 impl Loss {
     /// Number of counters.
-    pub const COUNTERS: usize = 10;
+    pub const COUNTERS: usize = 12;
 
     /// Every counter with its name, in the order in which they are told.
     #[must_use]
@@ -49,6 +54,8 @@ impl Loss {
             unfinished,
             missed,
             unfollowed,
+            over_share,
+            self_tests,
         } = self;
         [
             ("seen", *seen),
@@ -61,6 +68,8 @@ impl Loss {
             ("unfinished", *unfinished),
             ("missed", *missed),
             ("unfollowed", *unfollowed),
+            ("over_share", *over_share),
+            ("self_tests", *self_tests),
         ]
     }
 
@@ -79,6 +88,8 @@ impl Loss {
             unfinished: value("unfinished"),
             missed: value("missed"),
             unfollowed: value("unfollowed"),
+            over_share: value("over_share"),
+            self_tests: value("self_tests"),
         }
     }
 
@@ -124,10 +135,24 @@ pub struct Counted {
     pub doubt: Option<String>,
 }
 
+/// What the kernel had counted in one network namespace since that began, at one moment (`net.mib.mptcp_statistics`, which is
+/// where `/proc/net/netstat` has it from).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NetnsCounters {
+    /// Inode number of the namespace.
+    pub netns: u32,
+    /// Its `net_cookie`, which no other namespace ever gets.
+    pub cookie: u64,
+    /// When it was read, on `CLOCK_BOOTTIME`.
+    pub at: Duration,
+    /// Counters of fallbacks; those that are 0 are left out.
+    pub counters: BTreeMap<String, u64>,
+}
+
 /// What the kernel counted against what was traced.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Reconciliation {
-    /// Inode number of the network namespace.
+    /// Inode number of the network namespace; 0 for all that are gone and no longer told apart.
     pub netns: u32,
     /// Fallbacks by cause, as the kernel counted them; only causes that it counts.
     pub counted: BTreeMap<String, u64>,
@@ -173,9 +198,9 @@ impl LossReport {
     /// True if nothing that was wanted is missing.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.sensors
-            .iter()
-            .all(|loss| loss.untold() == 0 && loss.unfollowed == 0 && loss.balances())
+        self.sensors.iter().all(|loss| {
+            loss.untold() == 0 && loss.unfollowed == 0 && loss.over_share == 0 && loss.balances()
+        })
     }
 
     /// True if the sensor ran.

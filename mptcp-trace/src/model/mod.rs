@@ -17,13 +17,13 @@ mod sum;
 mod verdict;
 mod words;
 
-pub use cause::{CAUSES, Cause, Culprit, find as find_cause, name_of_enumerator};
+pub use cause::{CAUSES, Cause, Culprit, fallback_causes, find as find_cause, name_of_enumerator};
 pub use connection::{
     Connection, ConnectionEvent, ConnectionId, ConnectionKind, Evidence, Known, Owner, Place, Side,
     Stage, SwitchedOff, Via,
 };
 pub use facts::{Facts, Rung, SensorState};
-pub use loss::{Counted, Loss, LossReport, Reconciliation};
+pub use loss::{Counted, Loss, LossReport, NetnsCounters, Reconciliation};
 pub use query::{
     Answer, Api, Errno, Family, Finding, Process, Protocol, Query, QueryEvent, Socket, SocketId,
     TcpState,

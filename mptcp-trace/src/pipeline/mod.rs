@@ -2,6 +2,7 @@
 
 mod command;
 mod inventory;
+mod ladder;
 mod play;
 mod proof;
 mod session;
@@ -21,9 +22,10 @@ use tokio::{
 pub use self::{
     command::{CannotRun, Command, Held},
     inventory::Inventory,
+    ladder::{StartError, start},
     play::play,
     proof::blind,
-    session::{CanaryReport, Session, StartError, start},
+    session::{CanaryReport, Session},
     stages::{Outcome, Stages, View},
     stop::Stop,
 };
@@ -75,10 +77,43 @@ pub struct Until {
     pub asks: Option<mpsc::Receiver<Ask>>,
     /// A hangup is no end: somebody else takes it.
     pub survives_hangup: bool,
+    /// How the output is opened anew, where that can be asked for.
+    pub reopens: Option<Reopens>,
     /// What else ends it. Whoever says that tracing is live takes them before that: who hears of it may end us at once.
     pub signals: Option<Signals>,
     /// Findings go to stdout: it ends when nobody can read them any more, also if there are none.
     pub watches_stdout: bool,
+}
+
+/// The output is opened anew when somebody asks, so that its file can be moved away (`logrotate`).
+pub struct Reopens {
+    asked: Signal,
+    /// A hangup asks for it too: there is no terminal that could have hung up.
+    by_hangup: bool,
+    reopen: Box<dyn FnMut()>,
+}
+
+impl Reopens {
+    /// From now on SIGUSR2 asks for it, and SIGHUP where this process has no terminal.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the signal cannot be taken.
+    pub fn take(reopen: Box<dyn FnMut()>) -> std::io::Result<Self> {
+        Ok(Self {
+            asked: signal(SignalKind::user_defined2())?,
+            by_hangup: std::fs::File::open("/dev/tty").is_err(),
+            reopen,
+        })
+    }
+}
+
+impl std::fmt::Debug for Reopens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reopens")
+            .field("by_hangup", &self.by_hangup)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What is wanted of a live run.
@@ -246,10 +281,25 @@ pub async fn run<W: Write>(
                 }
                 asked_to_stop = true;
             }
-            () = received(hangup.as_mut()) => break None,
+            () = received(hangup.as_mut()) => match &mut until.reopens {
+                Some(reopens) if reopens.by_hangup => reopen(reopens, stages)?,
+                Some(_) | None => break None,
+            },
+            () = received(until.reopens.as_mut().map(|it| &mut it.asked)) => {
+                if let Some(reopens) = &mut until.reopens {
+                    reopen(reopens, stages)?;
+                }
+            }
         }
     };
     Ok(code)
+}
+
+/// What was said so far goes to where the output was, what comes to where it is named now.
+fn reopen<W: Write>(reopens: &mut Reopens, stages: &mut Stages<W>) -> Result<(), Stop> {
+    stages.flush()?;
+    (reopens.reopen)();
+    Ok(())
 }
 
 /// What was seen, lost and counted so far, on stderr: somebody has asked (SIGUSR1).

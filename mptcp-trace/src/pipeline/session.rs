@@ -1,13 +1,15 @@
-//! From the plan to a running tracer: climbs the ladder until a rung holds and is seen to fire.
+//! A running tracer: attaches one rung and puts it to the test.
 
 use std::{
     collections::BTreeMap,
-    fmt, io,
+    io,
+    os::fd::{AsFd as _, BorrowedFd},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::Context as _;
 
+use super::ladder::TryError;
 use crate::{
     canary::{self, Complaint, Questions},
     correlate::growth,
@@ -16,9 +18,11 @@ use crate::{
         HostSupport, netstat,
         privileges::{self, Later},
     },
-    kernel::{LogRing, RecordRing, Tracer, TracerConfig},
-    model::{Connection, ConnectionKind, Counted, Facts, LossReport, Query, Rung, SensorState},
-    plan::{FALLBACK, FallbackPlan, Plan, QUERY, Refusal, RungPlan, no_rung},
+    kernel::{LogRing, Mark, RecordRing, Tracer, TracerConfig},
+    model::{
+        Connection, ConnectionKind, Counted, Facts, Loss, LossReport, Query, Rung, SensorState,
+    },
+    plan::{FALLBACK, FallbackPlan, QUERY, RungPlan},
 };
 
 /// How long our own questions may take to come out of the ring.
@@ -73,9 +77,27 @@ pub struct CanaryReport {
     pub fell_back: bool,
     /// What is wrong with what was seen of our own fallback.
     pub fallback_complaint: Option<String>,
+    /// What on this host, rather than of this kernel, may be the reason of complaints.
+    pub disturbed: Option<String>,
 }
 
 impl CanaryReport {
+    /// True if something is wrong, and the reason may be one of this host that passes.
+    pub(super) fn has_passing_complaint(&self) -> bool {
+        let has_complaint = !self.complaints.is_empty() || self.fallback_complaint.is_some();
+        has_complaint && self.disturbed.is_some()
+    }
+
+    /// What is wrong, and what may be the reason.
+    pub(super) fn in_short(&self) -> String {
+        let what = match (&self.fallback_complaint, self.complaints.is_empty()) {
+            (Some(why), true) => why.clone(),
+            (Some(_) | None, _) => self.verdict(),
+        };
+        let why = self.disturbed.as_deref().unwrap_or_default();
+        format!("{what} ({why})")
+    }
+
     /// The faults in one sentence.
     #[must_use]
     pub fn verdict(&self) -> String {
@@ -90,122 +112,8 @@ impl CanaryReport {
     }
 }
 
-/// Why no rung is in use.
-#[derive(Debug)]
-pub enum StartError {
-    /// This kernel or these privileges cannot answer.
-    Refused {
-        /// In one sentence.
-        refusal: Refusal,
-        /// Each rung, and why it is not in use.
-        passed_over: Vec<(Rung, String)>,
-    },
-    /// Something else went wrong.
-    Failed(anyhow::Error),
-}
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Refused { refusal, .. } => refusal.fmt(f),
-            Self::Failed(why) => write!(f, "{why:#}"),
-        }
-    }
-}
-
-impl std::error::Error for StartError {}
-
-/// Attaches the best rung that the kernel takes and that fires when we ask ourselves.
-///
-/// # Errors
-///
-/// Why none does.
-pub async fn start(
-    host: &HostSupport,
-    plan: &Plan,
-    config: &TracerConfig,
-    only: Option<Rung>,
-) -> Result<Session, StartError> {
-    let mut passed_over = plan.query.ruled_out.clone();
-    for rung in &plan.query.rungs {
-        match try_with_fallbacks(host, plan, rung, config).await {
-            Ok(mut session) if session.canary.complaints.is_empty() => {
-                passed_over.sort();
-                session.passed_over = passed_over;
-                return Ok(session);
-            }
-            Ok(session) => {
-                let why = format!(
-                    "attached, but it does not work: {}",
-                    session.canary.verdict()
-                );
-                log::info!("{}: {why}", rung.rung);
-                passed_over.push((rung.rung, why));
-            }
-            Err(TryError::Attach(why)) => {
-                log::info!("{}: {why}", rung.rung);
-                log::debug!("{}: {:#}", rung.rung, why.why);
-                passed_over.push((rung.rung, why.to_string()));
-            }
-            Err(TryError::Other(why)) => return Err(StartError::Failed(why)),
-        }
-    }
-    passed_over.sort();
-    let refusal = no_rung(only, &passed_over);
-    Err(StartError::Refused {
-        refusal,
-        passed_over,
-    })
-}
-
-/// One rung of the query sensor with the best rung of the fallback sensor that works beside it, or with none.
-async fn try_with_fallbacks(
-    host: &HostSupport,
-    plan: &Plan,
-    query: &RungPlan,
-    config: &TracerConfig,
-) -> Result<Session, TryError> {
-    let mut passed_over = plan.fallback.ruled_out.clone();
-    let candidates = plan.fallback.beside(query.rung).map(Some).chain([None]);
-    for fallback in candidates {
-        match try_rung(host, query, fallback, config).await {
-            Ok(mut session) => match (fallback, session.canary.fallback_complaint.take()) {
-                (Some(fallback), Some(why)) if session.canary.complaints.is_empty() => {
-                    log::info!("fallbacks on {}: {why}", fallback.rung);
-                    passed_over.push((fallback.rung, why));
-                }
-                (Some(_) | None, _) => {
-                    passed_over.sort();
-                    session.fallback_passed_over = passed_over;
-                    return Ok(session);
-                }
-            },
-            Err(TryError::Attach(why)) if why.sensor == FALLBACK => {
-                log::info!("fallbacks on {}: {why}", why.rung);
-                log::debug!("fallbacks on {}: {:#}", why.rung, why.why);
-                passed_over.push((why.rung, why.to_string()));
-            }
-            Err(other) => return Err(other),
-        }
-    }
-    Err(TryError::Other(anyhow::anyhow!(
-        "the query sensor was not tried on {}",
-        query.rung
-    )))
-}
-
-enum TryError {
-    Attach(crate::kernel::AttachError),
-    Other(anyhow::Error),
-}
-
-impl From<anyhow::Error> for TryError {
-    fn from(why: anyhow::Error) -> Self {
-        Self::Other(why)
-    }
-}
-
-async fn try_rung(
+/// One rung of each sensor: attached, and put to the test.
+pub(super) async fn try_rung(
     host: &HostSupport,
     plan: &RungPlan,
     fallback: Option<&FallbackPlan>,
@@ -225,9 +133,31 @@ async fn try_rung(
         fallback_bit: None,
         causes: host.counters.clone(),
         counters_read_at: BTreeMap::new(),
+        counters_listed_at: None,
+        counters_at_start: BTreeMap::new(),
         sensors: sensors(plan, fallback),
     };
-    let questions = canary::ask()?;
+    let marks = match Mark::new() {
+        Ok(marks) => Some(marks),
+        Err(why) => {
+            log::debug!(
+                "other instances will take this self-test for connections of an application: {why:#}"
+            );
+            None
+        }
+    };
+    let mark = |socket: BorrowedFd<'_>| {
+        if let Some(Err(why)) = marks.as_ref().map(|marks| marks.socket(socket)) {
+            log::debug!("cannot mark a socket of the self-test: {why}");
+        }
+    };
+    let (questions, inside) = canary::ask(&mark)?;
+    if let Some(inside) = inside
+        && fallback.is_some()
+        && let Err(why) = tracer.find_pernet(inside.as_fd(), canary::BLACKHOLE_TIMEOUT)
+    {
+        log::debug!("for how long MPTCP is switched off will not be known: {why:#}");
+    }
     let mut flight = Flight::default();
     flight
         .until(&mut records, &facts, |flight| {
@@ -237,12 +167,29 @@ async fn try_rung(
     let mut canary = judge(&mut facts, &questions, &flight.own);
     tracer.calibrate(facts.fallback_bit)?;
     if fallback.is_some() && canary.complaints.is_empty() {
-        let proof = prove_fallback(&mut flight, &mut records, &facts).await?;
+        let proof = prove_fallback(&mark, &mut flight, &mut records, &facts).await?;
         canary.fell_back = proof.is_some();
         canary.fallback_complaint = proof.flatten();
-        if let Err(why) = tracer.list() {
+        // More than the tables hold there cannot be, beside what others do meanwhile.
+        let limit = BACKLOG_RECORDS_MAX + config.sockets as usize;
+        let listed = tracer.list(|| match flight.backlog.len() < limit {
+            true => Ok(records.drain(|bytes| flight.take(bytes, &facts))?),
+            false => Ok(()),
+        });
+        if let Err(why) = listed {
             log::warn!("sockets that were there before are not known: {why:#}");
         }
+    }
+    canary.disturbed = disturbed(&tracer, &flight)?.or(canary.disturbed);
+    if fallback.is_some() {
+        let began = netstat::boottime();
+        let listed =
+            tracer.list_counters(|| Ok(records.drain(|bytes| flight.take(bytes, &facts))?));
+        match listed {
+            Ok(()) => facts.counters_listed_at = Some((began, netstat::boottime())),
+            Err(why) => log::debug!("the counters of all namespaces are not read: {why:#}"),
+        }
+        facts.counters_at_start = std::mem::take(&mut flight.counters_at_start);
     }
     let mut reach = netstat::Reach::new();
     let baseline = reach.all();
@@ -293,12 +240,14 @@ fn sensors(plan: &RungPlan, fallback: Option<&FallbackPlan>) -> Vec<SensorState>
 /// Falls back ourselves, now that the state bit is known; what is wrong with what the probes saw of it, or
 /// nothing if there can be no connection of our own.
 async fn prove_fallback(
+    mark: canary::Mark<'_>,
     flight: &mut Flight,
     records: &mut RecordRing,
     facts: &Facts,
 ) -> anyhow::Result<Option<Option<String>>> {
-    let fallen = match canary::fall_back()? {
+    let fallen = match canary::fall_back(mark)? {
         Ok(fallen) => fallen,
+        Err(why) if canary::is_passing(&why) => return Err(why),
         // It was said already why there are no connections of our own.
         Err(_why) => return Ok(None),
     };
@@ -318,12 +267,33 @@ async fn prove_fallback(
     Ok(Some(fallen.complaint(&seen)))
 }
 
+/// What may have kept our own records from us.
+fn disturbed(tracer: &Tracer, flight: &Flight) -> anyhow::Result<Option<String>> {
+    if flight.backlog.len() >= BACKLOG_RECORDS_MAX {
+        let why = format!("{} records of others came first", flight.backlog.len());
+        return Ok(Some(why));
+    }
+    let losses = tracer.losses()?;
+    let count = |of: fn(&Loss) -> u64| losses.sensors.iter().map(of).sum::<u64>();
+    let (full, skipped) = (count(|it| it.ring_full), count(|it| it.missed));
+    let why = match (full, skipped) {
+        (0, 0) => None,
+        (0, skipped) => Some(format!(
+            "{skipped} runs of a probe were skipped by the kernel"
+        )),
+        (full, _) => Some(format!("{full} records found the ring full")),
+    };
+    Ok(why)
+}
+
 /// Records that come out of the ring while the canary is out.
 #[derive(Default)]
 struct Flight {
     own: Vec<Vec<u8>>,
     own_connections: Vec<Connection>,
     backlog: Vec<Vec<u8>>,
+    /// What the kernel half read when tracing began, by the namespace's cookie.
+    counters_at_start: BTreeMap<u64, BTreeMap<String, u64>>,
 }
 
 impl Flight {
@@ -351,8 +321,18 @@ impl Flight {
         match decode(bytes, facts) {
             Ok(Observation::Canary(_)) => self.own.push(bytes.to_vec()),
             Ok(Observation::CanaryConnection(connection)) => self.own_connections.push(*connection),
+            Ok(Observation::CountersAtStart(read)) => {
+                if !read.counters.is_empty() {
+                    self.counters_at_start.insert(read.cookie, read.counters);
+                }
+            }
             // What cannot be decoded is complained about where all the others are.
-            Ok(Observation::Query(_) | Observation::Connection(_) | Observation::Refusal(_))
+            Ok(
+                Observation::Query(_)
+                | Observation::Connection(_)
+                | Observation::Refusal(_)
+                | Observation::Counters(_),
+            )
             | Err(_) => {
                 self.backlog.push(bytes.to_vec());
             }
@@ -371,13 +351,16 @@ fn judge(facts: &mut Facts, questions: &Questions, own: &[Vec<u8>]) -> CanaryRep
                     Observation::Query(_)
                     | Observation::Connection(_)
                     | Observation::Refusal(_)
+                    | Observation::Counters(_)
+                    | Observation::CountersAtStart(_)
                     | Observation::CanaryConnection(_),
                 )
                 | Err(_) => None,
             })
             .collect()
     };
-    facts.fallback_bit = questions.calibrate(&read(facts));
+    let candidates = questions.fallback_bits(&read(facts));
+    facts.fallback_bit = canary::only_bit(candidates);
     let seen = read(facts);
     let complaints = questions.compare(&seen);
     let report = CanaryReport {
@@ -387,6 +370,9 @@ fn judge(facts: &mut Facts, questions: &Questions, own: &[Vec<u8>]) -> CanaryRep
         skipped: questions.skipped.clone(),
         fell_back: false,
         fallback_complaint: None,
+        // What the kernel plans to do with a socket stands among its state bits too, until it is done.
+        disturbed: (candidates.count_ones() > 1)
+            .then(|| "several state bits of our own connection changed at once".to_owned()),
     };
     if facts.fallback_bit.is_none() {
         for sensor in &mut facts.sensors {
@@ -439,6 +425,7 @@ impl Session {
     pub fn losses_now(&mut self) -> anyhow::Result<LossReport> {
         if self.has_fallbacks() {
             self.tracer.sweep()?;
+            self.tracer.read_counters();
         }
         let now = self.reach.all();
         self.counted = self.growth(&now, &now);
@@ -513,6 +500,9 @@ impl Session {
             && let Err(why) = self.tracer.sweep()
         {
             log::warn!("cannot look for fallbacks that no probe saw: {why:#}");
+        }
+        if self.has_fallbacks() {
+            self.tracer.read_counters();
         }
         let before = self.reach.all();
         self.tracer.stop()?;

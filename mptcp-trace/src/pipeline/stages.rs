@@ -213,7 +213,15 @@ impl<W: Write> Stages<W> {
                 let event = enrich::refusal(&self.facts, *refusal);
                 Some(Finding::Refusal(Box::new(event)))
             }
-            Ok(Observation::Canary(_) | Observation::CanaryConnection(_)) => None,
+            Ok(Observation::Counters(counters)) => {
+                self.correlator.counted(*counters);
+                None
+            }
+            Ok(
+                Observation::Canary(_)
+                | Observation::CanaryConnection(_)
+                | Observation::CountersAtStart(_),
+            ) => None,
             Err(why) => {
                 self.outcome.undecodable += 1;
                 match self.outcome.undecodable {

@@ -18,6 +18,7 @@ fn whole() -> HostSupport {
         option: Fact::Yes,
         kprobes: Fact::Yes,
         preemptible: Preemptible::default(),
+        cpus: Some(2),
         symbols: Symbols::from_names([
             "mptcp_getsockopt",
             "tcp_getsockopt",

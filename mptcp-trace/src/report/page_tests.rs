@@ -11,6 +11,8 @@ fn facts(sensor: &str) -> Facts {
         fallback_bit: None,
         causes: Vec::new(),
         counters_read_at: BTreeMap::new(),
+        counters_listed_at: None,
+        counters_at_start: BTreeMap::new(),
         sensors: vec![SensorState {
             name: sensor.into(),
             rung: Rung::Fexit,

@@ -381,6 +381,8 @@ mod tests {
                 fallback_bit: None,
                 causes: Vec::new(),
                 counters_read_at: BTreeMap::new(),
+                counters_listed_at: None,
+                counters_at_start: BTreeMap::new(),
                 sensors: vec![SensorState {
                     name: "query".into(),
                     rung: Rung::Fexit,
@@ -441,6 +443,8 @@ mod tests {
             unfinished: 7,
             missed: 8,
             unfollowed: 0,
+            over_share: 0,
+            self_tests: 0,
         };
         assert!(loss.balances());
         let state = State {

@@ -116,6 +116,8 @@ pub fn summary(done: &str, printed: impl Fn(&str) -> u64, losses: &LossReport) -
             capped,
             missed,
             unfollowed,
+            over_share,
+            self_tests,
             ..
         } = loss;
         // Writing to memory does not fail.
@@ -154,6 +156,18 @@ pub fn summary(done: &str, printed: impl Fn(&str) -> u64, losses: &LossReport) -
                 } else {
                     "sockets not noted down"
                 }
+            );
+        }
+        if *over_share > 0 {
+            let _infallible = write!(
+                text,
+                "; {over_share} sockets not noted down: one user has more than --sockets-per-user"
+            );
+        }
+        if *self_tests > 0 {
+            let _infallible = write!(
+                text,
+                "; {self_tests} of other instances' self-tests left out"
             );
         }
         if !loss.balances() {

@@ -79,9 +79,11 @@ fn story(connection: &Connection, switched_off: Option<&SwitchedOff>) -> String 
         ConnectionKind::Fallback | ConnectionKind::Refused => words.push(cause(connection)),
         ConnectionKind::Plain => words.push(
             match connection.known {
-                Known::Inferred | Known::Reported => "the client did not ask for MPTCP",
+                Known::Inferred | Known::Reported => {
+                    "the client did not ask for MPTCP, or there was no token for it"
+                }
                 Known::Unknown => {
-                    "the client did not ask for MPTCP, or lost it in its third packet"
+                    "the client did not ask for MPTCP, there was no token for it, or it lost MPTCP in its third packet"
                 }
             }
             .to_owned(),

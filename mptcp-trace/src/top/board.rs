@@ -466,7 +466,8 @@ impl Row {
                 self.is_mptcp = false;
                 (
                     MomentKind::Begin,
-                    "accepted from a client that did not ask for MPTCP".to_owned(),
+                    "accepted without MPTCP: the client did not ask for it, or there was no token"
+                        .to_owned(),
                 )
             }
             ConnectionKind::Existing => {

@@ -117,10 +117,22 @@ pub(crate) fn spawn_asker_in(before: &[&str], role: &str) -> Child {
 
 /// Starts one without a tracer, and waits until it has its sockets and reads.
 pub(crate) fn spawn_ready_asker(role: &str) -> Child {
-    let (_dir, ready) = scratch("ready");
+    spawn_ready_asker_in(&[], role)
+}
+
+/// Starts one with these words before its own, and waits for the same.
+pub(crate) fn spawn_ready_asker_in(before: &[&str], role: &str) -> Child {
+    let (dir, ready) = scratch("ready");
+    // It may have become another user.
+    let anybody = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    std::fs::set_permissions(dir.path(), anybody).unwrap();
     let words = asker(role);
-    let child = Command::new(&words[0])
-        .args(&words[1..])
+    let mut words = before
+        .iter()
+        .copied()
+        .chain(words.iter().map(String::as_str));
+    let child = Command::new(words.next().unwrap())
+        .args(words)
         .env(READY, &ready)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
@@ -142,7 +154,7 @@ fn say_ready() {
 /// Roles: `basic` asks about a fresh MPTCP socket, one that fell back and a TCP one; `flood N` asks N times;
 /// `fall N` has N fall back; `wait` asks once a byte of stdin; `falls` has a connection fall back instead; `fallen` has one fall back, then
 /// asks about it once a byte; `joined` has a connection with as many subflows as its network namespace is set up for; `threads` asks from a second thread; `child` from a child; `exit N` asks
-/// and exits with N; `name NAME` from a thread of that name; `forever` until killed.
+/// and exits with N; `listen ADDRESS:PORT` listens; `idle N` holds N sockets, then has one of its own fall back a byte; `name NAME` from a thread of that name; `forever` until killed.
 pub(crate) fn play() {
     let Ok(role) = std::env::var(ROLE) else {
         return;
@@ -209,6 +221,23 @@ pub(crate) fn play() {
             while io::stdin().read(&mut byte).unwrap() == 1 {
                 ask(&socket);
             }
+        }
+        "listen" => {
+            let listener = open(true);
+            let address: SocketAddr = word.parse().unwrap();
+            listener.bind(&address.into()).unwrap();
+            listener.listen(8).unwrap();
+            say_ready();
+            let _end = io::stdin().read(&mut [0]).unwrap();
+        }
+        "idle" => {
+            let held: Vec<Socket> = (0..word.parse().unwrap()).map(|_| open(true)).collect();
+            say_ready();
+            let mut byte = [0];
+            while io::stdin().read(&mut byte).unwrap() == 1 {
+                connect_to_tcp(&open(true));
+            }
+            drop(held);
         }
         "threads" => std::thread::spawn(|| ask(&open(true))).join().unwrap(),
         "child" => {

@@ -40,7 +40,8 @@ fn identity_holds(lines: &[Value]) {
             count("emitted") + count("filtered") + count("capped") + lost,
             "{loss}"
         );
-        incomplete += lost + count("capped") + count("missed") + count("unfollowed");
+        incomplete +=
+            lost + count("capped") + count("missed") + count("unfollowed") + count("over_share");
     }
     assert_eq!(end["complete"], incomplete == 0, "{end}");
 }
@@ -541,6 +542,56 @@ fn every_cause_is_a_counter_of_the_kernel_or_of_a_newer_one() {
     }
     let unknown = run(["explain", "NoSuchCause"]);
     assert_eq!(unknown.status.code(), Some(2));
+}
+
+/// What `logrotate` does: the file is moved away, and the tracer told.
+#[test]
+fn its_output_can_be_moved_away_and_is_opened_anew_when_it_is_told() {
+    if !may_trace("its_output_can_be_moved_away_and_is_opened_anew_when_it_is_told") {
+        return;
+    }
+    let (_dir, output) = scratch("findings");
+    let moved = output.with_extension("1");
+    // A session of its own has no terminal.
+    let ready = output.with_extension("ready");
+    let mut tracing = Command::new("setsid")
+        .args([
+            "--wait",
+            "env",
+            "--default-signal=HUP",
+            env!("CARGO_BIN_EXE_mptcp-trace"),
+            "--json",
+            "-o",
+        ])
+        .arg(&output)
+        .arg("--ready-file")
+        .arg(&ready)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    crate::common::wait_for(&ready);
+    let pid = fs::read_to_string(&ready).unwrap().trim().parse().unwrap();
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    let lines =
+        |file: &std::path::Path| fs::read_to_string(file).unwrap_or_default().lines().count();
+    for signal in [Signal::USR2, Signal::HUP] {
+        fs::rename(&output, &moved).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+        until("the file is made anew", || output.exists());
+        let before = lines(&moved);
+        until("something is found", || {
+            let words = asker("flood 1");
+            let asked = Command::new(&words[0]).args(&words[1..]).output().unwrap();
+            assert!(asked.status.success(), "{asked:?}");
+            lines(&output) > 0
+        });
+        assert_eq!(lines(&moved), before, "{signal:?}");
+        let ends = fs::read_to_string(&moved).unwrap();
+        assert!(ends.is_empty() || ends.ends_with("\n"), "{ends}");
+    }
+    rustix::process::kill_process(pid, Signal::INT).unwrap();
+    assert_eq!(tracing.wait().unwrap().code(), Some(0));
 }
 
 #[test]

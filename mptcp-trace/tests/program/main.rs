@@ -7,6 +7,7 @@ mod bundle;
 mod common;
 mod fallbacks;
 mod honest;
+mod kernel_half;
 mod live;
 mod privileges;
 mod report;

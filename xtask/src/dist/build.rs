@@ -17,6 +17,9 @@ use crate::{
 /// What the program may weigh, in bytes.
 const PROGRAM_BYTES_MAX: u64 = 6_000_000;
 
+/// What the compiler may inline: at its own limit of 250 the program is 5 % larger, and runs 1 % fewer instructions a record.
+const INLINE: &str = "-Cllvm-args=-inline-threshold=120";
+
 /// Builds the program without a dynamic loader, and without the names of this machine's folders; and `more` beside it,
 /// packages and their programs. Returns its path.
 pub(super) fn programs(places: &Places, target: &Path, more: &[(&str, &str)]) -> Result<PathBuf> {
@@ -24,7 +27,7 @@ pub(super) fn programs(places: &Places, target: &Path, more: &[(&str, &str)]) ->
         bail!("cannot make a release here: it is for x86-64, this machine is not");
     }
     say("building the static mptcp-trace of the release");
-    let mut flags = vec!["-Ctarget-feature=+crt-static".to_owned()];
+    let mut flags = vec!["-Ctarget-feature=+crt-static".to_owned(), INLINE.to_owned()];
     let mut names = vec![(places.root.clone(), "/mptcp-trace")];
     if let Some(home) = places::cargo_home() {
         names.push((home, "/cargo"));

@@ -81,7 +81,7 @@ fn weight_of(task: &Task) -> usize {
         Suite::Together if task.has_verdicts() => 60,
         Suite::Together | Suite::Verdicts => 30,
         Suite::Fallbacks => 20,
-        Suite::Queries => 10,
+        Suite::Queries | Suite::Namespaces => 10,
         Suite::Mix
         | Suite::Reuse
         | Suite::Pair

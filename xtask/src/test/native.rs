@@ -51,6 +51,7 @@ pub(super) fn tasks(places: &Places, everything: bool) -> Vec<Task> {
         played(Suite::Verdicts),
         Task::on(Suite::Mix, EVERYWHERE),
         Task::on(Suite::Reuse, EVERYWHERE),
+        Task::on(Suite::Namespaces, EVERYWHERE),
         Task::on(Suite::Pair, EVERYWHERE),
         Task::on(Suite::Served, EVERYWHERE).drawn(&dashboard),
         Task::on(Suite::Watched, EVERYWHERE),

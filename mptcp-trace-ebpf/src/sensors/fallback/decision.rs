@@ -11,11 +11,11 @@ use mptcp_trace_common::record::{
     SITE_TRY_FALLBACK,
 };
 
-use super::{add_evidence, fell_back, report, report_refused};
+use super::{add_evidence, enter_fallen, fell_back, forget_fallen, report, report_refused};
 use crate::{
     emit,
     kernel::{Sock, current_cpu, is_mptcp, now_ns},
-    maps::{ARGUMENTS, FALLEN, arguments},
+    maps::{ARGUMENTS, arguments},
     sensors::tell::{self, where_and_why},
     turns::in_turns,
 };
@@ -25,12 +25,10 @@ use crate::{
 fn try_entered(msk: Sock) {
     match fell_back(msk) {
         Some(true) => {
-            let _known = FALLEN.insert(msk.0, now_ns(), u64::from(aya_ebpf::bindings::BPF_NOEXIST));
+            let _known = enter_fallen(msk.0, now_ns());
         }
         // The kernel takes the bit back where connect() fails at once, and in connect(AF_UNSPEC).
-        Some(false) => {
-            let _none = FALLEN.remove(msk.0);
-        }
+        Some(false) => forget_fallen(msk.0),
         None => {}
     }
 }

@@ -13,29 +13,32 @@ use aya_ebpf::{
 use mptcp_trace_common::{
     counter,
     record::{
-        CONN_ACTIVE, CONN_ASKED, CONN_EXISTING, CONN_FELL, CONN_TCP, CONN_TOLD,
-        EVIDENCE_SIMULTANEOUS, KIND_FALLBACK, KIND_TCP_CHILD, NO_MIB, SITE_DROPPED_CONTEXT,
-        SITE_HANDSHAKE, SITE_LATER, SITE_NO_CONTEXT, SITE_TCP_CHILD, SUBFLOW_MP_JOIN,
-        SUBFLOW_MPC_DROP, VIA_CONNECT, VIA_IO, VIA_LISTEN, VIA_SOCKET,
+        CONN_ACTIVE, CONN_ASKED, CONN_CONNECTING, CONN_EXISTING, CONN_FELL, CONN_PENDING, CONN_TCP,
+        CONN_TOLD, CONN_UNWATCHED, EVIDENCE_SIMULTANEOUS, KIND_ACCEPTED, KIND_CLOSED,
+        KIND_FALLBACK, KIND_TCP_CHILD, NO_MIB, SITE_DROPPED_CONTEXT, SITE_HANDSHAKE, SITE_LATER,
+        SITE_NO_CONTEXT, SITE_TCP_CHILD, SUBFLOW_MP_JOIN, SUBFLOW_MPC_DROP, VIA_CONNECT, VIA_IO,
+        VIA_LISTEN, VIA_SOCKET,
     },
 };
 
 use super::{
-    CLOSE, ESTABLISHED, LISTEN, SYN_RECV, SYN_SENT, add_evidence,
+    CLOSE, ESTABLISHED, FIN_WAIT1, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT, add_evidence,
     decision::{Keeper, argument, blackhole, keep, kept},
-    fell_back, flush_pending, look,
+    fell_back, flush_pending, forget_fallen, look,
 };
 use crate::{
+    admit::is_tracer,
     emit,
     kernel::{
-        AtReturn, Sock, current_file, is_mptcp, is_syscall_of_32_bits, msk_of_context, now_ns,
-        sock_of_socket, socket_of_file, subflow_flags, syscall_number,
+        AtReturn, Sock, current_file, forgotten, is_mptcp, is_syscall_of_32_bits, msk_of_context,
+        now_ns, sock_of_socket, socket_of_file, subflow_flags, syscall_number,
     },
-    maps::{CHILDREN_PROBED, FALLEN, conn, syscall},
+    maps::{CHILDREN_PROBED, conn, syscall},
     sensors::{
+        counted,
         owner::{
-            accepted, child, gone, has_mptcp_listener, listens, listens_no_more, made, note_down,
-            touched, used,
+            accepted, cloned, forget, forget_birth, gone, has_another_owner, has_mptcp_listener,
+            is_out_of_reach, made, note_child, touched, used, was_told_of,
         },
         tell::{self, where_and_why},
     },
@@ -54,61 +57,128 @@ fn life_tp_state(ctx: RawTracePointContext) -> i32 {
     let Ok(protocol) = sk.protocol() else {
         return 0;
     };
-    if is_mptcp(protocol) {
-        connection_state(sk, old, new);
-    } else if new == SYN_RECV && old == SYN_SENT {
-        // Both ends opened at once: a client that is asked in turn.
-        if let Some(msk) = sk.msk_of_subflow() {
-            add_evidence(msk, EVIDENCE_SIMULTANEOUS);
-        }
-    } else if new == ESTABLISHED
-        && old == SYN_RECV
+    // The kernel verifies what is called here once for each place that calls it: so there is one place for each.
+    let is_connection = is_mptcp(protocol);
+    let is_child = !is_connection
+        && (old, new) == (SYN_RECV, ESTABLISHED)
         && CHILDREN_PROBED.load() == 0
         && sk.tcp_is_mptcp().is_ok_and(|is| !is)
-        && has_mptcp_listener(sk)
-    {
-        tcp_child(sk, SITE_TCP_CHILD);
+        && has_mptcp_listener(sk);
+    if is_child {
+        emit::count_fallback(counter::SEEN);
+    }
+    if is_child || is_connection && (old, new) == (LISTEN, ESTABLISHED) {
+        let state = if is_child { CONN_TCP | CONN_TOLD } else { 0 };
+        note_child(sk, state);
+    }
+    match (is_connection, old, new) {
+        (true, CLOSE, SYN_SENT) | (true, CLOSE | LISTEN, LISTEN) => begins(sk, new),
+        (true, LISTEN, ESTABLISHED) => {}
+        (true, _, _) => connection_changes(sk, old, new),
+        (false, LISTEN, SYN_RECV) => cloned(sk),
+        // Both ends opened at once: a client that is asked in turn.
+        (false, SYN_SENT, SYN_RECV) => {
+            if let Some(msk) = sk.msk_of_subflow() {
+                add_evidence(msk, EVIDENCE_SIMULTANEOUS);
+            }
+        }
+        (false, _, _) if is_child => {
+            forget_birth(sk);
+            let what = where_and_why(SITE_TCP_CHILD, NO_MIB, false);
+            tell::connection(KIND_TCP_CHILD, sk.0, what, 0);
+        }
+        (false, _, _) => {}
     }
     0
 }
 
+/// A socket connects, or listens.
 #[inline(always)]
-fn connection_state(msk: Sock, old: u32, new: u32) {
-    match (old, new) {
-        (CLOSE, SYN_SENT) => {
-            touched(msk.0, u32::from(VIA_CONNECT));
-            // One kernel lets a socket that fell back connect again without taking the bit back.
-            if fell_back(msk) != Some(true) {
-                let _none = FALLEN.remove(msk.0);
-            }
-            if let Some(conn) = conn(msk.0) {
-                conn.connect_ns = now_ns();
-                conn.evidence = 0;
-                conn.state = CONN_ACTIVE | conn.state & (CONN_EXISTING | CONN_ASKED | CONN_FELL);
-            }
-        }
-        (CLOSE | LISTEN, LISTEN) => {
-            touched(msk.0, u32::from(VIA_LISTEN));
-            listens(msk);
-        }
-        (LISTEN, ESTABLISHED) => {
-            note_down(msk, &child(msk, 0));
-        }
-        (LISTEN, CLOSE) => listens_no_more(msk),
-        // Closed before it was anything; where ends are not probed, there will be no other sign of it.
-        (CLOSE, CLOSE) if CHILDREN_PROBED.load() == 0 && msk.first_subflow().is_none() => gone(msk),
-        (SYN_SENT, ESTABLISHED) => {
-            flush_pending(msk);
-            look(msk, SITE_HANDSHAKE);
-            if CHILDREN_PROBED.load() == 0 {
-                blackhole_after_handshake(msk);
-            }
-        }
-        _ => {
-            flush_pending(msk);
-            look(msk, SITE_LATER);
+fn begins(msk: Sock, new: u32) {
+    let via = if new == LISTEN {
+        VIA_LISTEN
+    } else {
+        VIA_CONNECT
+    };
+    touched(msk.0, u32::from(via));
+    if new == LISTEN {
+        return;
+    }
+    // One kernel lets a socket that fell back connect again without taking the bit back.
+    if fell_back(msk) != Some(true) {
+        forget_fallen(msk.0);
+    }
+    if let Some(conn) = conn(msk.0) {
+        conn.connect_ns = now_ns();
+        conn.evidence = 0;
+        conn.state = CONN_ACTIVE
+            | CONN_CONNECTING
+            | conn.state & (CONN_EXISTING | CONN_ASKED | CONN_FELL | CONN_UNWATCHED);
+    }
+}
+
+/// What may happen to a connection at a change of its state.
+const HANDSHAKE: u32 = 1 << 0;
+/// It was told already that it fell back.
+const TOLD: u32 = 1 << 1;
+/// It is being closed.
+const CLOSES: u32 = 1 << 2;
+/// There is no way back, and no other sign of it.
+const ENDS: u32 = 1 << 3;
+
+/// Anything else happens to a connection.
+#[inline(always)]
+fn connection_changes(msk: Sock, old: u32, new: u32) {
+    let mut what = 0;
+    if (old, new) == (SYN_SENT, ESTABLISHED) {
+        what |= HANDSHAKE;
+        if stands(msk) {
+            what |= TOLD;
         }
     }
+    if new == FIN_WAIT1 || new == LAST_ACK {
+        what |= CLOSES;
+    }
+    // The tracepoint comes before the change. Where ends are not probed, there will be no other sign of that of a socket that was
+    // closed before it was anything, or that waited for being accepted by a listener that is closed, or has no file any more.
+    if new == CLOSE
+        && CHILDREN_PROBED.load() == 0
+        && (old == CLOSE && msk.first_subflow().is_none() || is_out_of_reach(msk))
+    {
+        what |= ENDS;
+    }
+    let what = forgotten(what);
+    flush_pending(msk);
+    let site = match what & HANDSHAKE {
+        0 => SITE_LATER,
+        _ => SITE_HANDSHAKE,
+    };
+    look(msk, site);
+    let kind = match () {
+        () if what & TOLD != 0 || what & CLOSES != 0 && has_another_owner(msk) => KIND_ACCEPTED,
+        () if what & ENDS != 0 && was_told_of(msk) => KIND_CLOSED,
+        () => 0,
+    };
+    if kind != 0 {
+        emit::count_fallback(counter::SEEN);
+        tell::connection(kind, msk.0, 0, 0);
+    }
+    if what & ENDS != 0 {
+        forget(msk);
+    }
+    if what & HANDSHAKE != 0 && CHILDREN_PROBED.load() == 0 {
+        blackhole_after_handshake(msk);
+    }
+}
+
+/// There is a connection now; true if it was told before that it fell back.
+#[inline(always)]
+fn stands(msk: Sock) -> bool {
+    let Some(conn) = conn(msk.0) else {
+        return false;
+    };
+    conn.state &= !CONN_CONNECTING;
+    conn.state & (CONN_FELL | CONN_PENDING) == CONN_FELL && !is_tracer(&conn.owner)
 }
 
 /// A SYN without MPTCP was answered after those with it were not: MPTCP is off from now on
@@ -130,7 +200,8 @@ fn tcp_child(sk: Sock, site: u8) {
     } else {
         (KIND_TCP_CHILD, 0)
     };
-    note_down(sk, &child(sk, CONN_TCP | CONN_TOLD | fell));
+    note_child(sk, CONN_TCP | CONN_TOLD | fell);
+    forget_birth(sk);
     emit::count_fallback(counter::SEEN);
     tell::connection(kind, sk.0, where_and_why(site, NO_MIB, false), 0);
 }
@@ -290,8 +361,18 @@ fn life_tp_destroy(ctx: RawTracePointContext) -> i32 {
     let sk = Sock(ctx.arg(0));
     if conn(sk.0).is_some() {
         gone(sk);
+    } else if sk.subflow_context().is_some() {
+        subflow_ends(sk);
+    } else {
         return 0;
     }
+    counted::at_end(sk);
+    0
+}
+
+/// The end of a subflow.
+#[inline(always)]
+fn subflow_ends(sk: Sock) {
     // Where the end of connections is not probed, that of their first subflow has to do: for one that is
     // closed and that no file stands for any more, there is no way back.
     if CHILDREN_PROBED.load() == 0
@@ -302,7 +383,6 @@ fn life_tp_destroy(ctx: RawTracePointContext) -> i32 {
     {
         destroyed(msk);
     }
-    0
 }
 
 in_turns! {

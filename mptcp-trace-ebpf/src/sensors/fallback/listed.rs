@@ -2,6 +2,7 @@
 
 use core::ffi::c_void;
 
+use aya_ebpf::{bindings::seq_file, helpers::generated::bpf_seq_write};
 use mptcp_trace_common::{
     counter,
     record::{
@@ -10,13 +11,13 @@ use mptcp_trace_common::{
     },
 };
 
-use super::{LISTEN, fell_back, flush_pending, look};
+use super::{fell_back, flush_pending, look};
 use crate::{
     emit,
-    kernel::{is_mptcp, now_ns, process_comm, socket_of_file, task_cgroup, task_ids, task_uid},
+    kernel::{is_mptcp, now_ns, put_process_comm, socket_of_file, task_cgroup, task_ids, task_uid},
     maps::{CALIBRATED, FALLEN, SWEEP},
     sensors::{
-        owner::{listens, newborn, note_down_new},
+        owner::note_down_new,
         tell::{self, where_and_why},
     },
 };
@@ -24,10 +25,16 @@ use crate::{
 /// `struct bpf_iter__task_file`, made by the kernel for programs of this kind.
 #[repr(C)]
 struct TaskFile {
-    meta: u64,
+    meta: *const Meta,
     task: u64,
     fd: u32,
     file: u64,
+}
+
+/// `struct bpf_iter_meta`, made by the kernel as well.
+#[repr(C)]
+struct Meta {
+    seq: *mut seq_file,
 }
 
 /// One file of one task.
@@ -35,9 +42,9 @@ struct TaskFile {
 #[unsafe(link_section = "iter/task_file")]
 pub(crate) fn listed_task_file(ctx: *mut c_void) -> i32 {
     // SAFETY: the kernel hands this structure to programs of this section; the verifier checks the reads.
-    let (task, file) = unsafe {
+    let (meta, task, file) = unsafe {
         let ctx = ctx.cast::<TaskFile>();
-        ((*ctx).task, (*ctx).file)
+        ((*ctx).meta, (*ctx).task, (*ctx).file)
     };
     if task == 0 || file == 0 {
         return 0;
@@ -53,39 +60,37 @@ pub(crate) fn listed_task_file(ctx: *mut c_void) -> i32 {
         look(sk, SITE_LATER);
         return 0;
     }
-    let mut state = CONN_EXISTING;
-    if sk.msk_server_side() == Some(false) {
-        state |= CONN_ACTIVE;
-    }
-    let mut conn = newborn(state, owner(task), sk.inode().unwrap_or(0));
-    conn.owner.ns_tgid = conn.owner.tgid;
-    if !note_down_new(sk, &conn) {
+    let Some(new) = note_down_new(sk) else {
         return 0;
+    };
+    new.inode = sk.inode().unwrap_or(0);
+    new.state = CONN_EXISTING;
+    if sk.msk_server_side() == Some(false) {
+        new.state |= CONN_ACTIVE;
     }
+    holds(task, &mut new.owner);
     if fell_back(sk) == Some(true) {
         let _known = FALLEN.insert(sk.0, now_ns(), 0);
-    }
-    if sk.state().is_ok_and(|state| u32::from(state) == LISTEN) {
-        listens(sk);
     }
     emit::count_fallback(counter::SEEN);
     let what = where_and_why(SITE_LISTED, NO_MIB, false);
     tell::connection(KIND_EXISTING, sk.0, what, 0);
+    // Userspace reads a byte for each socket, so that it can empty the ring before the ring is full.
+    let byte = 0_u8;
+    // SAFETY: the kernel's pointers; the verifier checks them, and that the byte is readable.
+    let _full = unsafe { bpf_seq_write((*meta).seq, (&raw const byte).cast(), 1) };
     0
 }
 
-/// The task that has the file open.
+/// The owner is the task that has the file open.
 #[inline(always)]
-fn owner(task: u64) -> Owner {
+fn holds(task: u64, owner: &mut Owner) {
     let (tgid, tid) = task_ids(task).unwrap_or((0, 0));
-    Owner {
-        cgroup_id: task_cgroup(task).unwrap_or(0),
-        tgid,
-        tid,
-        ns_tgid: 0,
-        uid: task_uid(task).unwrap_or(0),
-        via: VIA_EXISTING,
-        reserved: [0; 7],
-        comm: process_comm(task),
-    }
+    owner.cgroup_id = task_cgroup(task).unwrap_or(0);
+    owner.tgid = tgid;
+    owner.tid = tid;
+    owner.ns_tgid = tgid;
+    owner.uid = task_uid(task).unwrap_or(0);
+    owner.via = VIA_EXISTING;
+    put_process_comm(&mut owner.comm, task);
 }

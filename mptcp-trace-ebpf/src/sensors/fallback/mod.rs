@@ -20,25 +20,27 @@ use mptcp_trace_common::{
     counter,
     record::{
         CONN_FELL, CONN_PENDING, CONN_UNSEEN_BIRTH, Conn, KIND_EXISTING, KIND_FALLBACK, NO_MIB,
-        SITE_LATER,
+        SITE_HANDSHAKE, SITE_LATER,
     },
 };
 
 use super::tell::{self, where_and_why};
 use crate::{
     emit,
-    kernel::{Sock, now_ns},
-    maps::{CALIBRATED, FALLBACK_BIT, FALLEN, conn},
+    kernel::{Sock, forgotten, now_ns},
+    maps::{CALIBRATED, FALLBACK_BIT, FALLEN, FALLEN_UNNOTED, LISTED, conn, unnoted_since},
 };
 
 /// `TCP_*` of `include/net/tcp_states.h`, part of the kernel's interface.
 const ESTABLISHED: u32 = 1;
 const SYN_SENT: u32 = 2;
 const SYN_RECV: u32 = 3;
+const FIN_WAIT1: u32 = 4;
 const CLOSE: u32 = 7;
-const LISTEN: u32 = 10;
+const LAST_ACK: u32 = 9;
+pub(crate) const LISTEN: u32 = 10;
 
-const EEXIST: i32 = -17;
+pub(crate) const EEXIST: i32 = -17;
 
 /// Whether the state bit of a connection says that it fell back; none if that bit is not known (yet).
 #[inline(always)]
@@ -60,7 +62,7 @@ pub(crate) fn says_fallen(flags: u64) -> Option<bool> {
 #[inline(never)]
 fn report(msk: u64, site: u32, mib: i32) -> u32 {
     let now = now_ns();
-    match FALLEN.insert(msk, now, u64::from(BPF_NOEXIST)) {
+    match enter_fallen(msk, now) {
         Ok(()) => {}
         Err(EEXIST) => return 0,
         Err(_errno) => {
@@ -81,7 +83,7 @@ fn report(msk: u64, site: u32, mib: i32) -> u32 {
                     .first_subflow()
                     .is_some_and(|it| it.state().is_ok_and(|state| u32::from(state) == CLOSE))
             {
-                conn.pending_ns = now;
+                conn.waits_since_or_at = now;
                 conn.pending_site = site;
                 conn.pending_mib = mib;
                 conn.state |= CONN_PENDING;
@@ -91,14 +93,53 @@ fn report(msk: u64, site: u32, mib: i32) -> u32 {
                 kind = KIND_EXISTING;
             }
         }
-        None if site == u32::from(SITE_LATER) => kind = KIND_EXISTING,
+        // Where all that were open before are noted, it is of later.
+        None if site == u32::from(SITE_LATER)
+            && CALIBRATED.get(LISTED).is_none_or(|listed| *listed == 0) =>
+        {
+            kind = KIND_EXISTING;
+        }
         None => {}
     }
-    if tell::connection(kind, msk, where_and_why(site as u8, mib, false), now) == 0 {
+    if tell::connection(
+        forgotten(kind),
+        msk,
+        where_and_why(site as u8, mib, false),
+        now,
+    ) == 0
+    {
         // It was counted as lost, and whoever looks at the connection next tells of it again.
-        let _untold = FALLEN.remove(msk);
+        forget_fallen(msk);
     }
     0
+}
+
+/// Enters a connection among those that fell back; [`EEXIST`] if it is there already.
+#[inline(always)]
+fn enter_fallen(msk: u64, now: u64) -> Result<(), i32> {
+    let once = u64::from(BPF_NOEXIST);
+    if conn(msk).is_some() {
+        match FALLEN.insert(msk, now, once) {
+            Ok(()) => return Ok(()),
+            Err(EEXIST) => return Err(EEXIST),
+            // No room among them: the other table makes some.
+            Err(_full) => {}
+        }
+    }
+    FALLEN_UNNOTED.insert(msk, now, once)
+}
+
+/// True if it is among those that fell back.
+#[inline(always)]
+fn is_entered(msk: u64) -> bool {
+    FALLEN.get_ptr(msk).is_some() || unnoted_since(msk).is_some()
+}
+
+/// Takes a connection out of those that fell back.
+#[inline(always)]
+fn forget_fallen(msk: u64) {
+    let _none = FALLEN.remove(msk);
+    let _none = FALLEN_UNNOTED.remove(msk);
 }
 
 /// Tells of a fallback that the kernel did not allow: the subflow is reset.
@@ -116,7 +157,7 @@ fn flush_pending(msk: Sock) {
     {
         conn.state &= !CONN_PENDING;
         let what = where_and_why(conn.pending_site as u8, conn.pending_mib, false);
-        tell::connection(KIND_FALLBACK, msk.0, what, conn.pending_ns);
+        tell::connection(KIND_FALLBACK, msk.0, what, conn.waits_since_or_at);
     }
 }
 
@@ -124,11 +165,11 @@ fn flush_pending(msk: Sock) {
 #[inline(always)]
 pub(crate) fn look(msk: Sock, site: u8) {
     let fallen = fell_back(msk);
-    if fallen == Some(false) && FALLEN.get_ptr(msk.0).is_some() {
+    if fallen == Some(false) && is_entered(msk.0) {
         // connect(AF_UNSPEC) took it back: the next time is news again.
-        let _stale = FALLEN.remove(msk.0);
+        forget_fallen(msk.0);
     }
-    if fallen == Some(true) && FALLEN.get_ptr(msk.0).is_none() {
+    if fallen == Some(true) && !is_entered(msk.0) {
         let mut site = site;
         if conn(msk.0).is_none() {
             // Not known any more, or never was: when it fell back cannot be told from here. If nobody holds it
@@ -136,7 +177,10 @@ pub(crate) fn look(msk: Sock, site: u8) {
             if msk.state().is_ok_and(|state| u32::from(state) == CLOSE) || msk.inode().is_err() {
                 return;
             }
-            site = SITE_LATER;
+            // At the end of the handshake it is known when, room or none.
+            if site != SITE_HANDSHAKE {
+                site = SITE_LATER;
+            }
         }
         report(msk.0, u32::from(site), NO_MIB);
     }

@@ -26,7 +26,7 @@ use crate::{
         Fault, Members, Sock, current_cgroup, endpoints, family_of, inode_of, is_mptcp, netns_of,
         protocol_of, put_address, put_comm, read_user_u8, read_user_u32, state_of,
     },
-    maps::conn,
+    maps::{OUTERMOST_PROBED, conn, unnoted_since},
     sensors::{
         fallback::look_when_asked,
         owner::{asked, untold},
@@ -71,6 +71,10 @@ fn option(level: u32, number: u32) -> u64 {
 #[inline(always)]
 fn is_wanted(sk: Sock, thread: u64, now_ns: u64) -> bool {
     emit::count(counter::SEEN);
+    if is_of_another_self_test(sk, thread) {
+        emit::count(counter::SELF_TEST);
+        return false;
+    }
     if !admit_task() {
         emit::count(counter::FILTERED);
         return false;
@@ -81,6 +85,17 @@ fn is_wanted(sk: Sock, thread: u64, now_ns: u64) -> bool {
         return false;
     }
     true
+}
+
+/// True if another instance asks about a socket with which it tests itself.
+#[inline(always)]
+fn is_of_another_self_test(sk: Sock, thread: u64) -> bool {
+    // Where only inner functions are probed, it is a subflow that was asked.
+    let asked = match OUTERMOST_PROBED.load() {
+        0 => sk.msk_of_subflow().unwrap_or(sk),
+        _ => sk,
+    };
+    asked.is_of_self_test() && !is_own(thread)
 }
 
 /// A question that has been answered.
@@ -175,6 +190,9 @@ fn describe(record: &mut QueryRecord, sk: Sock, sock: &impl Members) -> Result<(
         note(record, known);
     } else {
         note(record, conn(sk.0));
+    }
+    if record.born_ns == 0 {
+        record.born_ns = unnoted_since(sk.0).unwrap_or(0);
     }
     describe_socket(record, sk, sock, inode)
 }

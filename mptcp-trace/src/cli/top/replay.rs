@@ -20,6 +20,7 @@ use super::{REFRESH, board, clock, keys, screen::Screen, view};
 use crate::{
     capture::{Frame, Reader},
     cli::{DONE, Exit, FAILED, args::TopArgs, replay::with_capture},
+    host::sandbox,
     model::Facts,
     observe::State,
     pipeline::{Stages, Stop},
@@ -48,6 +49,7 @@ struct Extent {
 
 /// Runs it; the exit code.
 pub(super) fn run(args: &TopArgs, capture: &Path) -> Result<u8, Exit> {
+    sandbox::enter(&[capture], &[]);
     // Whoever names what is no capture hears of it before the terminal changes.
     let extent = with_capture(capture, |input| measure(args, capture, input))?;
     let name = capture.file_name().unwrap_or(capture.as_os_str());

@@ -16,6 +16,8 @@ fn facts(enumerators: &[(i32, &str)]) -> Facts {
             .map(|(number, name)| (*number, format!("MPTCP_MIB_{name}")))
             .collect(),
         counters_read_at: BTreeMap::new(),
+        counters_listed_at: None,
+        counters_at_start: BTreeMap::new(),
         sensors: Vec::new(),
     }
 }
@@ -36,6 +38,27 @@ fn sighting(site: u8) -> Sighting {
         side: Some(Side::Active),
         evidence: 0,
         watched: true,
+        is_off: Some(true),
+    }
+}
+
+#[test]
+fn a_client_that_did_not_ask_had_no_token_unless_mptcp_was_off() {
+    for (is_off, facts, cause) in [
+        (Some(true), NEWER, Some("MPCapableSYNTXDisabled")),
+        (Some(false), NEWER, Some("MPFallbackTokenInit")),
+        (Some(false), OLDER, Some("MPFallbackTokenInit")),
+        // Which of the two it was is not known, and not guessed.
+        (None, NEWER, None),
+        (None, OLDER, Some("MPFallbackTokenInit")),
+    ] {
+        let sighting = Sighting {
+            flags: Some(0),
+            is_off,
+            ..sighting(SITE_HANDSHAKE)
+        };
+        let known = cause.map_or(Known::Unknown, |_| Known::Inferred);
+        check(&sighting, &self::facts(facts), cause, known);
     }
 }
 

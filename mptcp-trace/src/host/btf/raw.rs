@@ -284,7 +284,8 @@ impl Types {
         let array = self.plain(array)?;
         ensure!(array.kind == Kind::Array, "it is no array");
         let (number, count) = array.elements().context("an array of nothing")?;
-        ensure!(index < count, "it has {count} elements only");
+        // One without a length is the end of its structure, of as many as there is room for.
+        ensure!(count == 0 || index < count, "it has {count} elements only");
         let offset = self.size(number)?.checked_mul(index.into());
         let offset = offset.and_then(|it| u32::try_from(it).ok());
         Ok((

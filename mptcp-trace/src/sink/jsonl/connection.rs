@@ -37,6 +37,8 @@ pub(super) fn connection(event: &ConnectionEvent, data: &mut Object<'_>) {
         current: (current_pid, current_comm),
         off_for,
         rung,
+        netns_cookie: _,
+        connecting: _,
     } = connection;
     let evidence: Vec<&'static str> = evidence.iter().map(|it| it.name()).collect();
     data.field("time", Moment(*time));

@@ -94,6 +94,8 @@ pub(super) fn start(facts: &Facts, source: Source, out: &mut Vec<u8>) {
         fallback_bit: _,
         causes: _,
         counters_read_at: _,
+        counters_listed_at: _,
+        counters_at_start: _,
         sensors,
     } = facts;
     let sensors = sensors

@@ -1,0 +1,263 @@
+//! `mptcp-lab namespaces`: network namespaces that are made, used and deleted while tracing, as containers and test suites are:
+//! the tracer's account of each is what the kernel counted there, read just before it was deleted.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    net::{Ipv4Addr, SocketAddr},
+    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
+    path::PathBuf,
+    thread,
+};
+
+use anyhow::{Context as _, ensure};
+use socket2::Socket;
+
+use crate::{
+    compare::{mismatch, ok},
+    fallbacks::under_tracer,
+    findings::balanced,
+    link::enter_network_namespace,
+    net::{self, Family, Kind},
+    netns::{self, Counters},
+    report::{Cell, Cells},
+    sys,
+    traced::{Found, Reconciled, TracedLine},
+};
+
+/// The one cause.
+const CAUSE: &str = "MPCapableFallbackSYNACK";
+/// The most that fall back in one namespace.
+const FALLBACKS_MAX: u32 = 4;
+/// How many namespaces are there before tracing begins, held by a descriptor alone: `/proc` shows no counters of those.
+const HELD: u32 = 8;
+/// Differences that are shown.
+const SHOWN_MAX: usize = 5;
+
+/// What to run.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The mptcp-trace to test
+    #[arg(long, value_name = "PATH")]
+    pub tracer: PathBuf,
+    /// The rung (repeatable)
+    #[arg(long, value_name = "RUNG", required = true)]
+    pub attach: Vec<String>,
+    /// How many namespaces
+    #[arg(long, default_value_t = 500)]
+    pub namespaces: u32,
+    /// How many at a time
+    #[arg(long, default_value_t = 4)]
+    pub parallel: u32,
+}
+
+/// A namespace that is gone.
+#[derive(Clone, Debug)]
+struct Gone {
+    netns: u64,
+    counted: u64,
+}
+
+/// Runs it; true if nothing is wrong.
+///
+/// # Errors
+///
+/// Fails if the tracer cannot be run or what it prints cannot be read.
+pub fn run(args: &Args) -> anyhow::Result<bool> {
+    ensure!(args.parallel > 0, "nothing to do");
+    let mut cells = Cells::new(std::io::stdout())?;
+    for rung in &args.attach {
+        let held: Vec<File> = (0..HELD).map(hold).collect::<anyhow::Result<_>>()?;
+        let since_ns = sys::boottime_ns();
+        let found = under_tracer(
+            &args.tracer,
+            rung,
+            &[],
+            || {
+                let mut gone = make(args)?;
+                for (namespace, number) in held.iter().zip(0..) {
+                    gone.push(go_on(namespace, number)?);
+                }
+                Ok(gone)
+            },
+            |gone, lines| vec![compare(rung, since_ns, &gone, lines), balanced(rung, lines)],
+        )?;
+        for cell in found {
+            cells.put(cell)?;
+        }
+    }
+    cells.close()
+}
+
+fn make(args: &Args) -> anyhow::Result<Vec<Gone>> {
+    let workers: Vec<_> = (0..args.parallel)
+        .map(|first| {
+            let numbers = (first..args.namespaces).step_by(args.parallel as usize);
+            thread::spawn(move || numbers.map(one).collect::<anyhow::Result<Vec<_>>>())
+        })
+        .collect();
+    let mut all = Vec::new();
+    for worker in workers {
+        let done = worker.join();
+        all.extend(done.map_err(|_panic| anyhow::anyhow!("a thread panicked"))??);
+    }
+    Ok(all)
+}
+
+/// As many connections that fall back.
+fn fall_back(count: u32) -> anyhow::Result<Vec<(Socket, Socket)>> {
+    let mut open = Vec::new();
+    for _ in 0..count {
+        let listener = net::open(Kind::Tcp, Family::V4)?;
+        listener.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
+        listener.listen(1)?;
+        let client = net::open(Kind::Mptcp, Family::V4)?;
+        client
+            .connect(&listener.local_addr()?)
+            .context("cannot connect")?;
+        open.push((listener, client));
+    }
+    Ok(open)
+}
+
+/// What the kernel has counted in this namespace.
+fn counted(namespace: &File) -> anyhow::Result<u64> {
+    let counters = netns::counters(namespace.as_fd())?;
+    Ok(counters.get(CAUSE).copied().unwrap_or(0))
+}
+
+/// A namespace that lives on, in which something fell back before tracing began.
+fn hold(number: u32) -> anyhow::Result<File> {
+    netns::elsewhere(move || {
+        enter_network_namespace().context("cannot make a network namespace")?;
+        drop(fall_back(number % (FALLBACKS_MAX + 1))?);
+        netns::current()
+    })
+}
+
+/// More fallbacks in such a namespace: they alone are of the time that is traced.
+fn go_on(namespace: &File, number: u32) -> anyhow::Result<Gone> {
+    let before = counted(namespace)?;
+    let more = number % FALLBACKS_MAX + 1;
+    netns::within(namespace.as_fd(), || fall_back(more).map(drop))?;
+    Ok(Gone {
+        netns: namespace.metadata()?.ino(),
+        counted: counted(namespace)? - before,
+    })
+}
+
+/// One namespace, which ends with its thread. In every other one the sockets are closed before the counters are read.
+fn one(number: u32) -> anyhow::Result<Gone> {
+    netns::elsewhere(move || {
+        enter_network_namespace().context("cannot make a network namespace")?;
+        let mut open = fall_back(number % (FALLBACKS_MAX + 1))?;
+        if number.is_multiple_of(2) {
+            open.clear();
+        }
+        let counted = counted(&netns::current()?)?;
+        let netns = fs::metadata("/proc/thread-self/ns/net")?.ino();
+        drop(open);
+        Ok(Gone { netns, counted })
+    })
+}
+
+/// Each namespace with a fallback has an account, which agrees: the kernel gives their numbers away again, so that there are
+/// several of one number, in any order.
+fn compare(rung: &str, since_ns: u64, gone: &[Gone], lines: &[TracedLine]) -> Cell {
+    let mut wrong = Vec::new();
+    let mut kernel: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+    for it in gone.iter().filter(|it| it.counted > 0) {
+        kernel.entry(it.netns).or_default().push(it.counted);
+    }
+    let mut accounts: BTreeMap<u64, Vec<&Reconciled>> = BTreeMap::new();
+    let ends = lines.iter().filter_map(TracedLine::end);
+    for account in ends.flat_map(|end| &end.reconciliation) {
+        accounts.entry(account.netns).or_default().push(account);
+    }
+    let count = |counters: &Counters| counters.get(CAUSE).copied().unwrap_or(0);
+    let (mut all, mut right) = (0, 0);
+    for (netns, counts) in &mut kernel {
+        all += counts.len();
+        let told = accounts.get(netns).map_or(&[][..], |it| it);
+        let disagree = told.iter().filter(|it| !it.agrees);
+        wrong.extend(disagree.map(|it| format!("{it:?}")));
+        let mut told: Vec<u64> = told.iter().map(|it| count(&it.counted)).collect();
+        told.sort_unstable();
+        counts.sort_unstable();
+        match *counts == told {
+            true => right += counts.len(),
+            false => wrong.push(format!(
+                "{netns}: the kernel counted {counts:?}, told {told:?}"
+            )),
+        }
+    }
+    let is_ours = |found: &&Found| kernel.contains_key(&found.netns) && !found.is_before(since_ns);
+    let traced = lines.iter().filter_map(|line| {
+        let TracedLine::Fallback(found) = line else {
+            return None;
+        };
+        Some(found.as_ref())
+    });
+    let traced = traced.filter(is_ours).count() as u64;
+    let fell: u64 = gone.iter().map(|it| it.counted).sum();
+    if traced != fell {
+        wrong.push(format!("{fell} connections fell back, {traced} lines"));
+    }
+    let caller = format!("{all} network namespaces, {fell} fallbacks");
+    let got = format!("{right} accounts, {traced} lines");
+    if wrong.is_empty() {
+        return ok("namespaces", rung, &caller, &got);
+    }
+    let more = wrong.len().saturating_sub(SHOWN_MAX);
+    wrong.truncate(SHOWN_MAX);
+    if more > 0 {
+        wrong.push(format!("and {more} more"));
+    }
+    mismatch("namespaces", rung, &caller, &got, wrong.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{report::Outcome, traced::End};
+
+    #[test]
+    fn each_namespace_has_an_account_of_its_own_which_agrees() {
+        let account = |netns, dss: u64, agrees| Reconciled {
+            netns,
+            counted: [(CAUSE.to_owned(), dss)].into(),
+            traced: [(CAUSE.to_owned(), dss)].into(),
+            agrees,
+            why: None,
+        };
+        let gone = |netns, counted| Gone { netns, counted };
+        for (gone, accounts, outcome) in [
+            (vec![], vec![], Outcome::Ok),
+            (vec![gone(1, 0)], vec![], Outcome::Ok),
+            (vec![gone(1, 2)], vec![], Outcome::Mismatch),
+            (
+                vec![gone(1, 2), gone(1, 1)],
+                vec![account(1, 3, true)],
+                Outcome::Mismatch,
+            ),
+            (
+                vec![gone(1, 2)],
+                vec![account(1, 2, false)],
+                Outcome::Mismatch,
+            ),
+            (
+                vec![gone(1, 2)],
+                vec![account(2, 2, true)],
+                Outcome::Mismatch,
+            ),
+        ] {
+            let end = End {
+                findings: 0,
+                losses: Vec::new(),
+                reconciliation: accounts,
+            };
+            let cell = compare("fexit", 0, &gone, &[TracedLine::End(end)]);
+            assert_eq!(cell.outcome, outcome, "{gone:?} {cell:?}");
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! What has the kernel itself counted in a network namespace?
+//!
+//! A namespace that ends takes its counters along. So they are read here, where they can still be: at the end of each
+//! connection that fell back, whose socket keeps the namespace, and whenever userspace asks. Nothing holds a namespace for that.
+
+use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
+use mptcp_trace_common::record::{
+    COUNTERS, KIND_COUNTED, KIND_COUNTED_AT_START, KIND_FALLBACK, KIND_TCP_CHILD, NetCounters,
+};
+
+use crate::{
+    emit,
+    kernel::{Net, Sock, counter, current_file, less_per_cpu, now_ns, of_cpu, socket_of_file},
+    maps::{ANSWER, CPUS, NETS, counter_number, net_of},
+};
+
+/// How many readings of one namespace a second has room for at the end of connections that fell back; beyond that the next
+/// second, or userspace, takes the next.
+const READINGS_PER_SECOND: u32 = 1000;
+
+/// On machines with more CPUs than this, namespaces are read only when userspace asks: see [`read`].
+const CPUS_AT_END_MAX: u32 = 64;
+
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// What was just told of a socket is in its namespace's counters, or about to be. A function of its own: where it is called from
+/// there is little room on the stack.
+#[inline(never)]
+pub(crate) fn changes(kind: u32, net: u64, cookie: u64) -> u32 {
+    if cookie == 0 || kind != KIND_FALLBACK && kind != KIND_TCP_CHILD {
+        return 0;
+    }
+    if let Some(known) = net_of(cookie) {
+        known.unread = 1;
+    } else {
+        let new = NetCounters {
+            net,
+            since_ns: 0,
+            readings: 0,
+            unread: 1,
+        };
+        let _no_room = NETS.insert(cookie, new, 0);
+    }
+    0
+}
+
+/// A subflow or a TCP child ends: while it is there, so is its namespace. What the kernel has counted of it, it counted before.
+#[inline(always)]
+pub(crate) fn at_end(sk: Sock) {
+    if let Ok(net) = sk.net()
+        && let Ok(cookie) = net.cookie()
+        && let Some(known) = net_of(cookie)
+        && known.unread != 0
+    {
+        let now = now_ns();
+        if now - known.since_ns >= SECOND_NS {
+            known.since_ns = now;
+            known.readings = 0;
+        }
+        known.readings += 1;
+        if known.readings <= READINGS_PER_SECOND && CPUS.load() <= CPUS_AT_END_MAX {
+            read(net.0, cookie, KIND_COUNTED);
+        }
+    }
+}
+
+/// Reads the counters of a namespace that is there, and tells them as a record of this kind. A function of its own: it has 100 bytes on
+/// the stack. The kernel goes through its loop as often as there are CPUs when it looks at a program, each time that it comes
+/// here.
+#[inline(never)]
+fn read(net: u64, cookie: u64, kind: u32) -> u32 {
+    let net = Net(net);
+    let at = net.counters().and_then(less_per_cpu);
+    let (Ok(at), Ok(netns)) = (at, net.inode()) else {
+        return 0;
+    };
+    // Before it is read: what is counted meanwhile is read again.
+    set_unread(cookie, 0);
+    let mut sums = [0; COUNTERS];
+    let cpus = CPUS.load();
+    let mut cpu = 0;
+    while cpu < cpus {
+        add_cpu(&mut sums, at, cpu);
+        cpu += 1;
+    }
+    let Some(mut entry) = emit::reserve_counted() else {
+        set_unread(cookie, 1);
+        return 0;
+    };
+    let record = emit::blank(&mut entry);
+    record.kind = kind;
+    record.netns = netns;
+    record.boottime_ns = now_ns();
+    record.cookie = cookie;
+    for (slot, sum) in sums.into_iter().enumerate() {
+        record.counters[slot] = sum;
+    }
+    entry.submit(0);
+    1
+}
+
+#[inline(always)]
+fn set_unread(cookie: u64, unread: u32) {
+    if let Some(known) = net_of(cookie) {
+        known.unread = unread;
+    }
+}
+
+/// Adds what one CPU has counted.
+#[inline(always)]
+fn add_cpu(sums: &mut [u64; COUNTERS], at: u64, cpu: u32) {
+    let Ok(of_cpu) = of_cpu(cpu) else { return };
+    let counters = at.wrapping_add(of_cpu);
+    for (slot, sum) in sums.iter_mut().enumerate() {
+        *sum += counter(counters, counter_number(slot));
+    }
+}
+
+/// Userspace asks for the namespace with this cookie. It runs this program; it is not attached anywhere.
+#[raw_tracepoint]
+pub(crate) fn counted_now(ctx: RawTracePointContext) -> i32 {
+    let cookie: u64 = ctx.arg(0);
+    let Some(known) = net_of(cookie) else {
+        return 0;
+    };
+    let net = Net(known.net);
+    // One that ends is first taken off the list of all, and freed only when programs that run by then have ended (RCU).
+    if known.unread != 0 && net.is_listed() && net.cookie().is_ok_and(|it| it == cookie) {
+        read(net.0, cookie, KIND_COUNTED);
+    }
+    0
+}
+
+/// The namespace in which a socket of the current process is.
+#[inline(always)]
+fn net_of_descriptor(fd: u64) -> Option<Net> {
+    let socket = current_file(fd as u32).ok().and_then(socket_of_file)?;
+    socket.net().ok()
+}
+
+/// Userspace has set the blackhole timeout in the namespace of one of its sockets to a number that nobody else would choose, and
+/// looks under which number the kernel keeps it there: what would it be if it were this one? It runs this program; it is not
+/// attached anywhere.
+#[raw_tracepoint]
+pub(crate) fn counted_pernet(ctx: RawTracePointContext) -> i32 {
+    let (fd, id): (u64, u64) = (ctx.arg(0), ctx.arg(1));
+    let net = net_of_descriptor(fd);
+    let seconds = net.map_or(0, |net| net.blackhole_timeout(id as u32));
+    let _there = ANSWER.set(0, u64::from(seconds), 0);
+    0
+}
+
+/// Userspace goes through the namespaces when tracing begins, and asks for that at this address; for its own, which is found by
+/// one of its sockets, if the address is 0. The answer is the address of the next one; 0 if this one has begun to end. It runs this
+/// program; it is not attached anywhere.
+#[raw_tracepoint]
+pub(crate) fn counted_next(ctx: RawTracePointContext) -> i32 {
+    let (fd, address): (u64, u64) = (ctx.arg(0), ctx.arg(1));
+    let net = match address {
+        0 => net_of_descriptor(fd),
+        address => Some(Net(address)),
+    };
+    let mut next = 0;
+    if let Some(net) = net.filter(|net| net.is_listed())
+        && let Ok(cookie) = net.cookie()
+    {
+        read(net.0, cookie, KIND_COUNTED_AT_START);
+        next = net.next();
+    }
+    let _there = ANSWER.set(0, next, 0);
+    0
+}

@@ -1,0 +1,109 @@
+//! Whoever only reads a file that somebody else has made needs little of this host, and gives up the rest before reading it
+//! (Landlock, `man 7 landlock`): a fault of the reader then opens no other file, and no connection.
+
+use std::path::Path;
+
+use landlock::{
+    ABI, Access as _, AccessFs, AccessNet, PathBeneath, PathFd, RestrictionStatus, Ruleset,
+    RulesetAttr as _, RulesetCreated, RulesetCreatedAttr as _, RulesetError, RulesetStatus,
+};
+
+/// The newest version of the interface that is used; what an older kernel does not know is left out.
+const INTERFACE: ABI = ABI::V5;
+
+/// What telling the time of day reads.
+const TIME_ZONES: [&str; 3] = ["/etc/localtime", "/etc/timezone", "/usr/share/zoneinfo"];
+
+/// What is asked for keys and for its size.
+const TERMINAL: &str = "/dev/tty";
+
+/// From here on this thread, and those that it makes, can open nothing but time zones and `reads` for reading, and `writes`
+/// and the terminal for writing, and can neither connect to anything nor listen. What is open already stays so. A directory
+/// stands for all that is in it; what is not there is left out.
+///
+/// A kernel without Landlock goes on without: the reader is safe by itself, this is the second lock.
+pub fn enter(reads: &[&Path], writes: &[&Path]) {
+    match restrict(reads, writes) {
+        Ok(RestrictionStatus {
+            ruleset: RulesetStatus::NotEnforced,
+            ..
+        }) => log::debug!("sandbox: this kernel has no Landlock, or does not use it (lsm=)"),
+        Ok(_enforced) => log::debug!("sandbox: no other files and no network from here on"),
+        Err(why) => log::debug!("sandbox: there is none: {why}"),
+    }
+}
+
+fn restrict(reads: &[&Path], writes: &[&Path]) -> Result<RestrictionStatus, RulesetError> {
+    let (read, all) = (
+        AccessFs::from_read(INTERFACE),
+        AccessFs::from_all(INTERFACE),
+    );
+    let mut rules = Ruleset::default()
+        .handle_access(all)?
+        .handle_access(AccessNet::from_all(INTERFACE))?
+        .create()?;
+    let zones = TIME_ZONES.iter().map(Path::new);
+    for path in zones.chain(reads.iter().copied()) {
+        allow(&mut rules, path, read);
+    }
+    for path in writes.iter().copied().chain([Path::new(TERMINAL)]) {
+        allow(&mut rules, path, all);
+    }
+    rules.restrict_self()
+}
+
+/// What is not there, or is of a kind for which there are no rules (a pipe), cannot be opened anyway, or always.
+fn allow(mut rules: &mut RulesetCreated, path: &Path, access: landlock::BitFlags<AccessFs>) {
+    let Ok(opened) = PathFd::new(path) else {
+        return;
+    };
+    if let Err(why) = (&mut rules).add_rule(PathBeneath::new(opened, access)) {
+        log::debug!("sandbox: no rule for {}: {why}", path.display());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs::{self, File},
+        io::ErrorKind,
+        net::TcpListener,
+        thread,
+    };
+
+    use super::*;
+
+    #[test]
+    fn inside_there_is_only_what_was_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let named = folder.path().join("named");
+        let other = folder.path().join("other");
+        let output = folder.path().join("output");
+        for file in [&named, &other] {
+            fs::write(file, "x").unwrap();
+        }
+        fs::create_dir(&output).unwrap();
+        // It holds for a thread for ever.
+        let inside = thread::spawn(move || {
+            let open = File::open(&other).unwrap();
+            let status = restrict(&[&named], &[&output]).unwrap();
+            if status.ruleset == RulesetStatus::NotEnforced {
+                eprintln!("not tried: this kernel has no Landlock");
+                return;
+            }
+            assert_eq!(fs::read(&named).unwrap(), b"x");
+            fs::write(output.join("page"), "y").unwrap();
+            fs::rename(output.join("page"), output.join("page.html")).unwrap();
+            // What was open stays open.
+            assert_eq!(open.metadata().unwrap().len(), 1);
+            let denied = |what: std::io::Result<()>| {
+                assert_eq!(what.unwrap_err().kind(), ErrorKind::PermissionDenied);
+            };
+            denied(File::open(&other).map(drop));
+            denied(fs::write(&named, "z"));
+            denied(File::open("/proc/self/status").map(drop));
+            denied(TcpListener::bind("127.0.0.1:0").map(drop));
+        });
+        inside.join().unwrap();
+    }
+}

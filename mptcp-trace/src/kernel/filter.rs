@@ -1,0 +1,135 @@
+//! Whose questions are wanted, in the maps that the programs look at.
+
+use std::{collections::BTreeSet, path::Path};
+
+use anyhow::Context as _;
+use aya::maps::{HashMap, MapData, MapError};
+
+use super::{Tracer, TracerConfig, family};
+
+impl Tracer {
+    /// Adds a process to those whose questions are wanted.
+    ///
+    /// # Errors
+    ///
+    /// Fails if there is no room for more.
+    pub fn admit(&mut self, pid: u32) -> anyhow::Result<()> {
+        self.pids()?
+            .insert(pid, 1, 0)
+            .with_context(|| format!("cannot add process {pid} to the filter"))
+    }
+
+    /// Takes a process out of those whose questions are wanted.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the filter cannot be changed; a process that is not in it is no error.
+    pub fn dismiss(&mut self, pid: u32) -> anyhow::Result<()> {
+        match self.pids()?.remove(&pid) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(why) => {
+                Err(why).with_context(|| format!("cannot take process {pid} out of the filter"))
+            }
+        }
+    }
+
+    /// Follows the descendants that named processes have already. Whoever forks from now on is seen, so that those of a
+    /// process that was missed are found by looking again.
+    pub(super) fn adopt(&mut self, config: &TracerConfig) -> anyhow::Result<()> {
+        const LOOKS_MAX: usize = 16;
+        let mut known = BTreeSet::new();
+        for _ in 0..LOOKS_MAX {
+            let found = family::descendants(&family::parents(), &config.pids);
+            let new: Vec<u32> = found.difference(&known).copied().collect();
+            if new.is_empty() {
+                break;
+            }
+            for pid in &new {
+                // The kernel half knows followed processes by the number that the initial PID namespace gives them, which
+                // is not known in another one: there they are named.
+                match config.pid_namespace {
+                    None => self.follow(*pid)?,
+                    Some(_) => self.admit(*pid)?,
+                }
+                if !Path::new(&format!("/proc/{pid}")).exists() {
+                    self.let_go(*pid)?;
+                }
+            }
+            known.extend(new);
+        }
+        Ok(())
+    }
+
+    fn follow(&mut self, tgid: u32) -> anyhow::Result<()> {
+        self.family()?
+            .insert(tgid, 1, 0)
+            .with_context(|| format!("cannot follow process {tgid}"))
+    }
+
+    /// It ended before it was followed, so that its end goes unnoticed.
+    fn let_go(&mut self, pid: u32) -> anyhow::Result<()> {
+        self.dismiss(pid)?;
+        match self.family()?.remove(&pid) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(why) => Err(why).with_context(|| format!("cannot let go of process {pid}")),
+        }
+    }
+
+    fn family(&mut self) -> anyhow::Result<HashMap<&mut MapData, u32, u8>> {
+        let map = self
+            .ebpf
+            .map_mut("FAMILY")
+            .context("the BPF object has no map FAMILY")?;
+        HashMap::try_from(map).context("map FAMILY has another type")
+    }
+
+    /// True if a followed child is still there (they leave when they end).
+    ///
+    /// # Errors
+    ///
+    /// Fails if the filter cannot be read.
+    pub fn has_children(&self) -> anyhow::Result<bool> {
+        let map = self
+            .ebpf
+            .map("FAMILY")
+            .context("the BPF object has no map FAMILY")?;
+        let family: HashMap<_, u32, u8> =
+            HashMap::try_from(map).context("map FAMILY has another type")?;
+        Ok(family.keys().next().is_some())
+    }
+
+    fn pids(&mut self) -> anyhow::Result<HashMap<&mut MapData, u32, u8>> {
+        let map = self
+            .ebpf
+            .map_mut("PIDS")
+            .context("the BPF object has no map PIDS")?;
+        HashMap::try_from(map).context("map PIDS has another type")
+    }
+
+    pub(super) fn fill_filters(&mut self, config: &TracerConfig) -> anyhow::Result<()> {
+        for pid in &config.pids {
+            self.admit(*pid)?;
+        }
+        let map = self
+            .ebpf
+            .map_mut("COMMS")
+            .context("the BPF object has no map COMMS")?;
+        let mut comms: HashMap<_, [u8; 16], u8> = HashMap::try_from(map)?;
+        for comm in &config.comms {
+            comms
+                .insert(comm, 1, 0)
+                .context("too many names for --comm")?;
+        }
+        let map = self
+            .ebpf
+            .map_mut("NETNS")
+            .context("the BPF object has no map NETNS")?;
+        let mut netns: HashMap<_, u32, u8> = HashMap::try_from(map)?;
+        for inum in &config.netns {
+            netns
+                .insert(inum, 1, 0)
+                .context("too many namespaces for --netns")?;
+        }
+        Ok(())
+    }
+}

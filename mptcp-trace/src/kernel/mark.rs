@@ -1,0 +1,114 @@
+//! Marks the sockets of a self-test, so that other instances on this host know them.
+//!
+//! The mark is an entry in a map of the kind "socket storage" with a name of its own: it lives and dies with the socket, its
+//! children inherit it, and every tracing program can read it there. Such a map can only be made with `CAP_BPF`, and an
+//! entry only by who holds the map's descriptor: an ordinary process cannot mark its sockets
+//! (docs/decisions/0010-self-tests-are-marked-at-the-socket.md).
+
+use std::{
+    io,
+    os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+};
+
+use anyhow::Context as _;
+use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_map_type};
+use mptcp_trace_common::record::SELF_TEST_MAP;
+
+/// `BPF_F_NO_PREALLOC`, which the kernel demands of such maps, and `BPF_F_CLONE`: accepted sockets inherit the mark.
+const FLAGS: u32 = 1 | 1 << 9;
+
+/// The map of the marks.
+#[derive(Debug)]
+pub struct Mark {
+    map: OwnedFd,
+}
+
+impl Mark {
+    /// Makes the map.
+    ///
+    /// # Errors
+    ///
+    /// Fails without `CAP_BPF`, and on kernels without socket storage.
+    pub fn new() -> anyhow::Result<Self> {
+        let types = types();
+        let mut attr = blank();
+        // SAFETY: this part of the union belongs to the command; all of it is integers.
+        let load = unsafe { &mut attr.__bindgen_anon_7 };
+        load.btf = types.as_ptr() as u64;
+        load.btf_size = u32::try_from(types.len())?;
+        let types = descriptor(bpf_cmd::BPF_BTF_LOAD, &mut attr)
+            .context("cannot describe the marks of self-tests to the kernel")?;
+        let mut attr = blank();
+        // SAFETY: as above.
+        let create = unsafe { &mut attr.__bindgen_anon_1 };
+        create.map_type = bpf_map_type::BPF_MAP_TYPE_SK_STORAGE as u32;
+        create.key_size = 4;
+        create.value_size = 4;
+        create.map_flags = FLAGS;
+        create.map_name = SELF_TEST_MAP.map(|byte| std::ffi::c_char::from_ne_bytes([byte]));
+        create.btf_fd = types.as_raw_fd().cast_unsigned();
+        create.btf_key_type_id = INTEGER;
+        create.btf_value_type_id = INTEGER;
+        let map = descriptor(bpf_cmd::BPF_MAP_CREATE, &mut attr)
+            .context("cannot make the map of the marks of self-tests")?;
+        Ok(Self { map })
+    }
+
+    /// Marks a socket of ours.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the kernel has no memory left for this socket.
+    pub fn socket(&self, socket: BorrowedFd<'_>) -> io::Result<()> {
+        let (key, value) = (socket.as_raw_fd(), 1_u32);
+        let mut attr = blank();
+        // SAFETY: this part of the union belongs to the command; all of it is integers.
+        let update = unsafe { &mut attr.__bindgen_anon_2 };
+        update.map_fd = self.map.as_raw_fd().cast_unsigned();
+        update.key = (&raw const key) as u64;
+        update.__bindgen_anon_1.value = (&raw const value) as u64;
+        bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
+    }
+}
+
+/// Number of the only type below.
+const INTEGER: u32 = 1;
+
+/// The type information of a map from `int` to `int`.
+fn types() -> Vec<u8> {
+    const HEADER_BYTES: u32 = 24;
+    const KIND_INT: u32 = 1 << 24;
+    const SIGNED_32_BITS: u32 = 1 << 24 | 32;
+    let strings = b"\0int\0";
+    let integer = [1, KIND_INT, 4, SIGNED_32_BITS];
+    let (types_bytes, strings_bytes) = (16, strings.len() as u32);
+    let header = [HEADER_BYTES, 0, types_bytes, types_bytes, strings_bytes];
+    let mut bytes = 0xeb9f_u16.to_ne_bytes().to_vec();
+    // Version, and no flags.
+    bytes.extend([1, 0]);
+    bytes.extend(header.into_iter().chain(integer).flat_map(u32::to_ne_bytes));
+    bytes.extend(strings);
+    bytes
+}
+
+fn blank() -> bpf_attr {
+    // SAFETY: an all-zero bpf_attr is what the kernel wants of what is not set.
+    unsafe { std::mem::zeroed() }
+}
+
+fn descriptor(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<OwnedFd> {
+    let made = bpf(command, attr)?;
+    // SAFETY: the descriptor was just made, and nobody else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(made) })
+}
+
+fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i32> {
+    // SAFETY: `attr` is as long as the kernel is told; this file's callers name memory of theirs only, which lives until
+    // after the call.
+    let returned =
+        unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attr, size_of_val(&*attr)) };
+    if returned < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    i32::try_from(returned).map_err(io::Error::other)
+}

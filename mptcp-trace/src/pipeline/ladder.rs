@@ -1,0 +1,194 @@
+//! From the plan to a running tracer: climbs the ladder until a rung holds and is seen to fire.
+
+use std::{fmt, time::Duration};
+
+use super::session::{Session, try_rung};
+use crate::{
+    canary,
+    host::HostSupport,
+    kernel::TracerConfig,
+    model::Rung,
+    plan::{FALLBACK, Plan, Refusal, RungPlan, no_rung},
+};
+
+/// How long is waited before each further try, where a start failed for a reason that may pass.
+const RETRY_AFTER: [Duration; 3] = [
+    Duration::from_millis(100),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+];
+
+/// Why no rung is in use.
+#[derive(Debug)]
+pub enum StartError {
+    /// This kernel or these privileges cannot answer.
+    Refused {
+        /// In one sentence.
+        refusal: Refusal,
+        /// Each rung, and why it is not in use.
+        passed_over: Vec<(Rung, String)>,
+    },
+    /// Something else went wrong.
+    Failed(anyhow::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused { refusal, .. } => refusal.fmt(f),
+            Self::Failed(why) => write!(f, "{why:#}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// Attaches the best rung that the kernel takes and that fires when we ask ourselves.
+///
+/// # Errors
+///
+/// Why none does.
+pub async fn start(
+    host: &HostSupport,
+    plan: &Plan,
+    config: &TracerConfig,
+    only: Option<Rung>,
+) -> Result<Session, StartError> {
+    let mut passed_over = plan.query.ruled_out.clone();
+    for rung in &plan.query.rungs {
+        match try_patiently(host, plan, rung, config).await {
+            Ok(mut session) if session.canary.complaints.is_empty() => {
+                passed_over.sort();
+                session.passed_over = passed_over;
+                return Ok(session);
+            }
+            Ok(session) => {
+                let why = format!(
+                    "attached, but it does not work: {}",
+                    session.canary.verdict()
+                );
+                log::info!("{}: {why}", rung.rung);
+                passed_over.push((rung.rung, why));
+            }
+            Err(TryError::Attach(why)) => {
+                log::info!("{}: {why}", rung.rung);
+                log::debug!("{}: {:#}", rung.rung, why.why);
+                passed_over.push((rung.rung, why.to_string()));
+            }
+            Err(why @ TryError::Disturbed(_)) => {
+                return Err(StartError::Failed(why.of_this_host()));
+            }
+            Err(TryError::Other(why)) => return Err(StartError::Failed(why)),
+        }
+    }
+    passed_over.sort();
+    let refusal = no_rung(only, &passed_over);
+    Err(StartError::Refused {
+        refusal,
+        passed_over,
+    })
+}
+
+/// Tries a rung until it works, or does not for a reason that will not pass. What may pass is no reason to take a worse
+/// rung, or to do without a sensor: if it does not pass soon, the start fails, and may be repeated.
+async fn try_patiently(
+    host: &HostSupport,
+    plan: &Plan,
+    query: &RungPlan,
+    config: &TracerConfig,
+) -> Result<Session, TryError> {
+    let mut pauses = RETRY_AFTER.into_iter();
+    loop {
+        let why = match try_with_fallbacks(host, plan, query, config).await {
+            Ok(session) => return Ok(session),
+            Err(why) if why.is_passing() => why,
+            Err(why) => return Err(why),
+        };
+        let Some(pause) = pauses.next() else {
+            return Err(TryError::Other(why.of_this_host()));
+        };
+        log::info!("{}: {:#}; trying again", query.rung, why.of_this_host());
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// One rung of the query sensor with the best rung of the fallback sensor that works beside it, or with none.
+async fn try_with_fallbacks(
+    host: &HostSupport,
+    plan: &Plan,
+    query: &RungPlan,
+    config: &TracerConfig,
+) -> Result<Session, TryError> {
+    let mut passed_over = plan.fallback.ruled_out.clone();
+    let candidates = plan.fallback.beside(query.rung).map(Some).chain([None]);
+    for fallback in candidates {
+        match try_rung(host, query, fallback, config).await {
+            Ok(session) if session.canary.has_passing_complaint() => {
+                return Err(TryError::Disturbed(session.canary.in_short()));
+            }
+            Ok(mut session) => match (fallback, session.canary.fallback_complaint.take()) {
+                (Some(fallback), Some(why)) if session.canary.complaints.is_empty() => {
+                    log::info!("fallbacks on {}: {why}", fallback.rung);
+                    passed_over.push((fallback.rung, why));
+                }
+                (Some(_) | None, _) => {
+                    passed_over.sort();
+                    session.fallback_passed_over = passed_over;
+                    return Ok(session);
+                }
+            },
+            Err(TryError::Attach(why))
+                if why.sensor == FALLBACK && !canary::is_passing(&why.why) =>
+            {
+                log::info!("fallbacks on {}: {why}", why.rung);
+                log::debug!("fallbacks on {}: {:#}", why.rung, why.why);
+                passed_over.push((why.rung, why.to_string()));
+            }
+            Err(other) => return Err(other),
+        }
+    }
+    Err(TryError::Other(anyhow::anyhow!(
+        "the query sensor was not tried on {}",
+        query.rung
+    )))
+}
+
+pub(super) enum TryError {
+    Attach(crate::kernel::AttachError),
+    /// The self-test failed, and something on this host may be the reason.
+    Disturbed(String),
+    Other(anyhow::Error),
+}
+
+impl TryError {
+    /// True if another try may succeed.
+    fn is_passing(&self) -> bool {
+        match self {
+            Self::Attach(why) => canary::is_passing(&why.why),
+            Self::Disturbed(_) => true,
+            Self::Other(why) => canary::is_passing(why),
+        }
+    }
+
+    /// What is wrong on this host.
+    fn of_this_host(&self) -> anyhow::Error {
+        let (what, why) = match self {
+            Self::Attach(why) => ("cannot start", format!("{:#}", why.why)),
+            Self::Disturbed(why) => ("the self-test failed", why.clone()),
+            Self::Other(why) => ("the self-test failed", format!("{why:#}")),
+        };
+        let advice = match why.contains("Too many open files") {
+            true => "raise the limit of open files (ulimit -n, LimitNOFILE=)",
+            false => "try again when the host is less busy",
+        };
+        anyhow::anyhow!(
+            "{what} because of the state of this host, not of its kernel: {why}; {advice}"
+        )
+    }
+}
+
+impl From<anyhow::Error> for TryError {
+    fn from(why: anyhow::Error) -> Self {
+        Self::Other(why)
+    }
+}

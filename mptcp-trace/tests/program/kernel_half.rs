@@ -1,0 +1,236 @@
+//! What the kernel half remembers, of whom, and for how long; on the running kernel, with whatever rung it offers.
+
+use std::{
+    io::Write as _,
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    process::Stdio,
+};
+
+use rustix::process::Signal;
+use serde_json::Value;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::common::{
+    Background, json_lines, may_trace, of_type, spawn_ready_asker, spawn_ready_asker_in, stderr,
+    tracer,
+};
+
+/// An ordinary user.
+const NOBODY: &[&str] = &["setpriv", "--reuid", "65534", "--clear-groups"];
+
+/// Ends a tracer in order; what it printed.
+fn ended(watching: Background) -> Vec<Value> {
+    watching.signal(Signal::INT);
+    json_lines(&watching.output())
+}
+
+fn mptcp() -> Socket {
+    Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP)).unwrap()
+}
+
+/// The sum of a counter over both sensors.
+fn counted(lines: &[Value], name: &str) -> u64 {
+    let end = of_type(lines, "end").pop().unwrap();
+    let losses = end["losses"].as_array().unwrap();
+    losses.iter().map(|loss| loss[name].as_u64().unwrap()).sum()
+}
+
+fn owned_by(lines: &[Value], kind: &str, pid: u32) -> usize {
+    let of_kind = of_type(lines, kind);
+    of_kind
+        .iter()
+        .filter(|line| line["owner"]["pid"] == pid)
+        .count()
+}
+
+#[test]
+fn the_self_test_of_another_instance_is_counted_and_nothing_else() {
+    if !may_trace("the_self_test_of_another_instance_is_counted_and_nothing_else") {
+        return;
+    }
+    let watching = Background::start(&["--json"]);
+    let mut pids = Vec::new();
+    for verb in ["list", "doctor"] {
+        let mut command = tracer();
+        let child = command.arg(verb).stdout(Stdio::piped()).spawn().unwrap();
+        pids.push(child.id());
+        assert!(child.wait_with_output().unwrap().status.success(), "{verb}");
+    }
+    let lines = ended(watching);
+    // By their numbers: instances of other versions may run here, too.
+    let of_them = lines.iter().filter(|line| {
+        let data = &line["data"];
+        pids.iter()
+            .any(|pid| data["pid"] == *pid || data["owner"]["pid"] == *pid)
+    });
+    assert_eq!(of_them.collect::<Vec<_>>(), [] as [&Value; 0]);
+    // Five queries, and two fallbacks, of each of the two.
+    assert!(counted(&lines, "self_tests") >= 14, "{lines:?}");
+}
+
+#[test]
+fn clients_belong_to_the_listener_that_they_connected_to() {
+    if !may_trace("clients_belong_to_the_listener_that_they_connected_to") {
+        return;
+    }
+    let watching = Background::start(&["--json"]);
+    let listener = mptcp();
+    listener
+        .bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())
+        .unwrap();
+    listener.listen(8).unwrap();
+    let ours = listener.local_addr().unwrap().as_socket().unwrap();
+    let mut held = vec![TcpStream::connect(ours).unwrap()];
+    // Somebody else listens on the same port of another address, and stops.
+    let other = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), ours.port()));
+    let mut stranger = spawn_ready_asker(&format!("listen {other}"));
+    held.push(TcpStream::connect(ours).unwrap());
+    let theirs = TcpStream::connect(other).unwrap();
+    drop(stranger.stdin.take());
+    stranger.wait().unwrap();
+    held.push(TcpStream::connect(ours).unwrap());
+    let ports: Vec<u16> = held
+        .iter()
+        .map(|it| it.local_addr().unwrap().port())
+        .collect();
+    let their_port = theirs.local_addr().unwrap().port();
+    // What nobody accepts is printed after a second.
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    let lines = ended(watching);
+    let plain = of_type(&lines, "plain");
+    let owner = |port: u16| -> Vec<&Value> {
+        plain
+            .iter()
+            .filter(|line| line["remote"]["port"] == port)
+            .map(|line| &line["owner"]["pid"])
+            .collect()
+    };
+    for port in ports {
+        assert_eq!(owner(port), [&Value::from(std::process::id())], "{lines:?}");
+    }
+    assert_eq!(owner(their_port), [&Value::from(stranger.id())]);
+}
+
+#[test]
+fn one_user_cannot_take_the_room_of_another_and_loses_no_fallback_either() {
+    if !may_trace("one_user_cannot_take_the_room_of_another_and_loses_no_fallback_either") {
+        return;
+    }
+    let watching = Background::start(&["--json", "--sockets", "65536", "--sockets-per-user", "64"]);
+    let mut greedy = spawn_ready_asker_in(NOBODY, "idle 200");
+    let mut other =
+        spawn_ready_asker_in(&["setpriv", "--reuid", "65533", "--clear-groups"], "idle 1");
+    for child in [&mut greedy, &mut other] {
+        child.stdin.take().unwrap().write_all(b"...").unwrap();
+        assert!(child.wait().unwrap().success());
+    }
+    let (greedy, other) = (greedy.id(), other.id());
+    let lines = ended(watching);
+    assert_eq!(owned_by(&lines, "fallback", other), 3);
+    assert!(counted(&lines, "over_share") >= 136, "{lines:?}");
+    // Its own fallbacks have no owner, and are fallbacks.
+    assert_eq!(owned_by(&lines, "fallback", greedy), 0);
+    let nobodys = of_type(&lines, "fallback");
+    let nobodys = nobodys.iter().filter(|line| line["owner"].is_null());
+    assert_eq!(nobodys.count(), 3, "{lines:?}");
+    assert_eq!(of_type(&lines, "existing"), [] as [Value; 0]);
+}
+
+#[test]
+fn connections_that_nobody_accepts_leave_their_places_when_the_listener_goes() {
+    if !may_trace("connections_that_nobody_accepts_leave_their_places_when_the_listener_goes") {
+        return;
+    }
+    // As another user, for a share of its own; ten times as many connections as that has room for.
+    let watching = Background::start(&["--json", "--sockets", "65536", "--sockets-per-user", "64"]);
+    let script = "import os, socket
+os.setgid(65532); os.setuid(65532)
+for _ in range(20):
+    l = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262); l.bind(('127.0.0.1', 0)); l.listen(64)
+    for _ in range(30):
+        s = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262); s.connect(l.getsockname()); s.close()
+    l.close()
+    import time; time.sleep(0.1)
+";
+    let made = std::process::Command::new("python3")
+        .args(["-c", script])
+        .status();
+    let Ok(made) = made else {
+        eprintln!("skipped: python3 is not installed");
+        return;
+    };
+    assert!(made.success());
+    let lines = ended(watching);
+    assert_eq!(counted(&lines, "over_share"), 0, "{lines:?}");
+}
+
+#[test]
+fn more_sockets_are_listed_than_the_ring_holds() {
+    if !may_trace("more_sockets_are_listed_than_the_ring_holds") {
+        return;
+    }
+    const SOCKETS: usize = 900;
+    let mut holder = spawn_ready_asker(&format!("idle {SOCKETS}"));
+    let mut list = tracer();
+    // A ring for 280 records.
+    list.args(["list", "--json", "--ring-size", "64K", "--pid"])
+        .arg(holder.id().to_string());
+    let output = list.output().unwrap();
+    drop(holder.stdin.take());
+    holder.wait().unwrap();
+    let lines = json_lines(&output);
+    assert_eq!(
+        of_type(&lines, "socket").len(),
+        SOCKETS,
+        "{}",
+        stderr(&output)
+    );
+    assert_eq!(counted(&lines, "ring_full"), 0);
+}
+
+#[test]
+fn children_that_exist_already_are_followed() {
+    if !may_trace("children_that_exist_already_are_followed") {
+        return;
+    }
+    // The shell is who is named; its child is there before the tracer.
+    let mut parent = spawn_ready_asker_in(&["sh", "-c", "\"$@\"; true", "sh"], "wait");
+    let pid = parent.id().to_string();
+    let watching = Background::start(&["--json", "--follow", "--pid", &pid]);
+    parent.stdin.take().unwrap().write_all(b"...").unwrap();
+    assert!(parent.wait().unwrap().success());
+    let lines = json_lines(&watching.output());
+    assert_eq!(of_type(&lines, "query").len(), 3, "{lines:?}");
+}
+
+/// Starts the tracer with this many descriptors.
+fn with_descriptors(limit: u32) -> std::process::Output {
+    let script = format!("ulimit -n {limit}; exec \"$@\"");
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", &script, "sh"]);
+    command.arg(tracer().get_program());
+    command.args(["--json", "--duration", "100ms"]);
+    command.output().unwrap()
+}
+
+#[test]
+fn a_start_without_descriptors_fails_for_now_and_does_without_no_sensor() {
+    if !may_trace("a_start_without_descriptors_fails_for_now_and_does_without_no_sensor") {
+        return;
+    }
+    for limit in [16, 24, 32, 40, 44, 48, 50, 52] {
+        let output = with_descriptors(limit);
+        match output.status.code() {
+            Some(0) => {
+                let start = of_type(&json_lines(&output), "start").pop().unwrap();
+                assert_eq!(start["sensors"].as_array().unwrap().len(), 2, "{limit}");
+            }
+            Some(1) => {
+                let said = stderr(&output);
+                assert!(said.contains("Too many open files"), "{limit}: {said}");
+                assert!(!said.contains("no way to see"), "{limit}: {said}");
+            }
+            other => panic!("{limit}: {other:?}: {}", stderr(&output)),
+        }
+    }
+}
