@@ -304,7 +304,7 @@ impl Conn {
         state: 0,
         pending_mib: NO_MIB,
         pending_site: 0,
-        share: 0,
+        share: SHARE_UNSET,
         told_tgid: 0,
     };
 }
@@ -487,6 +487,8 @@ pub const COUNTERS: usize = 12;
 
 /// The user whose share holds the sockets of those users for whom there is no room in the table of shares.
 pub const SHARE_OF_OTHERS: u32 = u32::MAX;
+/// [`Conn::share`] of a socket that is being noted down; no user has this number.
+pub const SHARE_UNSET: u32 = u32::MAX - 1;
 
 /// What the kernel has counted in a network namespace since that began (`net.mib.mptcp_statistics`).
 #[repr(C)]
@@ -510,11 +512,13 @@ pub struct CountedRecord {
 pub struct NetCounters {
     /// Its `struct net`.
     pub net: u64,
+    /// When something was told of last, `CLOCK_BOOTTIME`, nanoseconds.
+    pub told_ns: u64,
     /// Beginning of the second in which `readings` are counted, `CLOCK_BOOTTIME`, nanoseconds.
     pub since_ns: u64,
     /// How often it was read in that second, or would have been.
     pub readings: u32,
-    /// 1 if something was told of since the last time.
+    /// 1 if something was told of since the last time, or just before.
     pub unread: u32,
 }
 

@@ -256,7 +256,15 @@ impl Share {
     #[inline(always)]
     pub(crate) fn is_full(self) -> bool {
         // SAFETY: the pointer is to a value in the map, from a lookup in this run.
-        (unsafe { *self.0 }) >= SHARE_MAX.load()
+        // Signed: what was added to it while it was taken out of the map is missing (see `owner::forget`).
+        (unsafe { *self.0 }).cast_signed() >= SHARE_MAX.load().cast_signed()
+    }
+
+    /// Whether nothing is in it.
+    #[inline(always)]
+    pub(crate) fn is_empty(self) -> bool {
+        // SAFETY: as above.
+        unsafe { *self.0 == 0 }
     }
 
     /// Adds to it.

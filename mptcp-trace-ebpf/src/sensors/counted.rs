@@ -23,6 +23,10 @@ const CPUS_AT_END_MAX: u32 = 64;
 
 const SECOND_NS: u64 = 1_000_000_000;
 
+/// What was told of may be counted a moment later, and the thread be preempted in between. So what is read within this time is
+/// read again.
+const COUNTED_WITHIN_NS: u64 = 100_000_000;
+
 /// What was just told of a socket is in its namespace's counters, or about to be. A function of its own: where it is called from
 /// there is little room on the stack.
 #[inline(never)]
@@ -30,11 +34,14 @@ pub(crate) fn changes(kind: u32, net: u64, cookie: u64) -> u32 {
     if cookie == 0 || kind != KIND_FALLBACK && kind != KIND_TCP_CHILD {
         return 0;
     }
+    let now = now_ns();
     if let Some(known) = net_of(cookie) {
+        known.told_ns = now;
         known.unread = 1;
     } else {
         let new = NetCounters {
             net,
+            told_ns: now,
             since_ns: 0,
             readings: 0,
             unread: 1,
@@ -64,6 +71,9 @@ pub(crate) fn at_end(sk: Sock) {
     }
 }
 
+/// What [`read`] returns if there is no room in the ring.
+const NO_ROOM: u32 = 2;
+
 /// Reads the counters of a namespace that is there, and tells them as a record of this kind. A function of its own: it has 100 bytes on
 /// the stack. The kernel goes through its loop as often as there are CPUs when it looks at a program, each time that it comes
 /// here.
@@ -75,7 +85,12 @@ fn read(net: u64, cookie: u64, kind: u32) -> u32 {
         return 0;
     };
     // Before it is read: what is counted meanwhile is read again.
-    set_unread(cookie, 0);
+    if kind == KIND_COUNTED
+        && let Some(known) = net_of(cookie)
+        && now_ns() - known.told_ns > COUNTED_WITHIN_NS
+    {
+        known.unread = 0;
+    }
     let mut sums = [0; COUNTERS];
     let cpus = CPUS.load();
     let mut cpu = 0;
@@ -84,8 +99,10 @@ fn read(net: u64, cookie: u64, kind: u32) -> u32 {
         cpu += 1;
     }
     let Some(mut entry) = emit::reserve_counted() else {
-        set_unread(cookie, 1);
-        return 0;
+        if let Some(known) = net_of(cookie) {
+            known.unread = 1;
+        }
+        return NO_ROOM;
     };
     let record = emit::blank(&mut entry);
     record.kind = kind;
@@ -97,13 +114,6 @@ fn read(net: u64, cookie: u64, kind: u32) -> u32 {
     }
     entry.submit(0);
     1
-}
-
-#[inline(always)]
-fn set_unread(cookie: u64, unread: u32) {
-    if let Some(known) = net_of(cookie) {
-        known.unread = unread;
-    }
 }
 
 /// Adds what one CPU has counted.
@@ -150,23 +160,24 @@ pub(crate) fn counted_pernet(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// Userspace goes through the namespaces when tracing begins, and asks for that at this address; for its own, which is found by
-/// one of its sockets, if the address is 0. The answer is the address of the next one; 0 if this one has begun to end. It runs this
-/// program; it is not attached anywhere.
+/// Userspace goes through the namespaces when tracing begins, and asks for the one at this address. The answer is the address of the
+/// next one; 0 if this one has begun to end, or there was no room in the ring for what was read. If the address is 0, the
+/// answer is that of its own, which is found by one of its sockets. It runs this program; it is not attached anywhere.
 #[raw_tracepoint]
 pub(crate) fn counted_next(ctx: RawTracePointContext) -> i32 {
     let (fd, address): (u64, u64) = (ctx.arg(0), ctx.arg(1));
-    let net = match address {
-        0 => net_of_descriptor(fd),
-        address => Some(Net(address)),
+    let net = Net(address);
+    let answer = match address {
+        0 => net_of_descriptor(fd).map_or(0, |net| net.0),
+        _ => match net.cookie() {
+            Ok(cookie)
+                if net.is_listed() && read(address, cookie, KIND_COUNTED_AT_START) != NO_ROOM =>
+            {
+                net.next()
+            }
+            Ok(_) | Err(_) => 0,
+        },
     };
-    let mut next = 0;
-    if let Some(net) = net.filter(|net| net.is_listed())
-        && let Ok(cookie) = net.cookie()
-    {
-        read(net.0, cookie, KIND_COUNTED_AT_START);
-        next = net.next();
-    }
-    let _there = ANSWER.set(0, next, 0);
+    let _there = ANSWER.set(0, answer, 0);
     0
 }

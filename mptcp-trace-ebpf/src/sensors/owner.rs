@@ -13,7 +13,7 @@ use mptcp_trace_common::{
     record::{
         CONN_ASKED, CONN_EXISTING, CONN_FELL, CONN_TCP, CONN_TOLD, CONN_UNACCEPTED,
         CONN_UNSEEN_BIRTH, CONN_UNTOLD, CONN_UNWATCHED, Conn, KIND_ACCEPTED, KIND_CLOSED, Owner,
-        SHARE_OF_OTHERS, VIA_ACCEPT, VIA_LISTENER, VIA_QUERY,
+        SHARE_OF_OTHERS, SHARE_UNSET, VIA_ACCEPT, VIA_LISTENER, VIA_QUERY,
     },
 };
 
@@ -104,10 +104,17 @@ fn insert(sk: Sock) -> Result<&'static mut Conn, Unnoted> {
 #[inline(always)]
 pub(crate) fn forget(sk: Sock) {
     if let Some(user) = conn(sk.0).map(|conn| conn.share)
+        // Another CPU is noting it down.
+        && user != SHARE_UNSET
         && CONNS.remove(sk.0).is_ok()
         && let Some(share) = share(user)
     {
         share.add(u64::MAX);
+        // So that users who have nothing any more take no room of others. What another CPU adds meanwhile is lost, and that user
+        // has room for one more.
+        if user != SHARE_OF_OTHERS && share.is_empty() {
+            let _gone = SHARES.remove(user);
+        }
     }
     let _none = FALLEN.remove(sk.0);
     let _none = FALLEN_UNNOTED.remove(sk.0);
@@ -244,25 +251,38 @@ pub(crate) fn accepted(sk: Sock) {
 pub(crate) fn cloned(sk: Sock) {
     if let Some(listener) = sk.msk_of_subflow() {
         let _full = CHILDREN.insert(sk.0, listener.0, 0);
-        let _full = CHILDREN.insert(u64::from(current_cpu()), listener.0, 0);
+        let _full = CHILDREN.insert(this_run(), listener.0, 0);
     } else {
         // Another socket had this address before.
         forget_birth(sk);
     }
 }
 
-/// The listener that this child was just born of: a TCP socket has a note of its own, and that of its MPTCP socket was the
-/// last one on this CPU, in the same run of the kernel.
+/// A run of the kernel's code for packets, as a number that is no address: the CPU, and the thread on top of which it runs, which
+/// it is itself where it can be preempted.
 #[inline(always)]
-fn listener_of_child(sk: Sock) -> Option<Sock> {
-    let noted = listener_of(sk.0).or_else(|| listener_of(u64::from(current_cpu())));
-    noted.map(Sock)
+fn this_run() -> u64 {
+    let thread = bpf_get_current_pid_tgid() as u32;
+    u64::from(current_cpu()) << 32 | u64::from(thread)
+}
+
+/// The listener that this child was just born of: a TCP socket has a note of its own, and that of its MPTCP socket was the
+/// last one in the same run of the kernel.
+#[inline(always)]
+fn listener_of_child(sk: Sock, state: u32) -> u64 {
+    let at = match state & CONN_TCP {
+        0 => this_run(),
+        _ => sk.0,
+    };
+    let listener = listener_of(at).unwrap_or(0);
+    let _none = CHILDREN.remove(at);
+    listener
 }
 
 /// Notes down a socket that a listener gave birth to: it belongs to the listener's owner until it is accepted.
 #[inline(always)]
 pub(crate) fn note_child(sk: Sock, state: u32) {
-    let listener = listener_of_child(sk).map_or(0, |listener| listener.0);
+    let listener = listener_of_child(sk, state);
     let Some(new) = note_down(sk) else { return };
     new.connect_ns = new.born_ns;
     new.waits_since_or_at = listener;

@@ -4,10 +4,10 @@ use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use mptcp_trace_common::{
     counter,
     record::{
-        ADMITTED, BY_TRACER, CONN_OFF_UNREAD, CONN_TOLD, CONN_UNACCEPTED, CONN_VALID_BYTES,
-        CONN_VALID_FLAGS, CONN_VALID_OFF, CONN_VALID_SUBFLOW, CONN_VALID_SUBFLOWS, ConnRecord,
-        KIND_BLACKHOLE, REFUSED, SUBFLOW_CHECKSUMS, SUBFLOW_REQUEST_MPTCP, SUBFLOW_SERVER_SIDE,
-        SUBFLOW_SIDE_KNOWN, VALID_INODE,
+        ADMITTED, BY_TRACER, CONN_OFF_UNREAD, CONN_TOLD, CONN_UNACCEPTED, CONN_UNTOLD,
+        CONN_VALID_BYTES, CONN_VALID_FLAGS, CONN_VALID_OFF, CONN_VALID_SUBFLOW,
+        CONN_VALID_SUBFLOWS, ConnRecord, KIND_BLACKHOLE, REFUSED, SUBFLOW_CHECKSUMS,
+        SUBFLOW_REQUEST_MPTCP, SUBFLOW_SERVER_SIDE, SUBFLOW_SIDE_KNOWN, VALID_INODE,
     },
 };
 
@@ -147,6 +147,8 @@ fn describe(record: &mut ConnRecord, sk: Sock) -> Result<(), Fault> {
         }
     } else {
         record.born_ns = unnoted_since(sk.0).unwrap_or(0);
+        // Whether it was asked about is not known.
+        record.conn_state = CONN_UNTOLD;
     }
     if admit_socket_netns(record.netns) && admit_owner(&record.owner) {
         record.valid |= ADMITTED;

@@ -11,7 +11,7 @@ use std::{
     os::fd::{AsFd, OwnedFd},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use rustix::{
     fs::{Mode, OFlags},
     io::{IoSlice, IoSliceMut},
@@ -71,11 +71,14 @@ impl Lent {
                 let taken = Self::take(&ours);
                 let code = wait_for(child)?;
                 if code != 0 {
-                    bail!(
-                        "an ordinary user may make no network namespace here ({}; user.max_user_namespaces, \
-                         kernel.unprivileged_userns_clone, AppArmor), and CAP_SYS_ADMIN with CAP_NET_ADMIN is missing",
-                        io::Error::from_raw_os_error(code)
-                    );
+                    let what = match code {
+                        libc::EPERM | libc::EACCES | libc::ENOSPC | libc::EUSERS => {
+                            "an ordinary user may make no network namespace here (user.max_user_namespaces, \
+                             kernel.unprivileged_userns_clone, AppArmor), and CAP_SYS_ADMIN with CAP_NET_ADMIN is missing"
+                        }
+                        _ => "an ordinary user gets no network namespace now",
+                    };
+                    return Err(io::Error::from_raw_os_error(code)).context(what);
                 }
                 taken
             }
@@ -170,7 +173,10 @@ fn receive(from: &OwnedFd) -> anyhow::Result<OwnedFd> {
         };
         descriptors.next()
     });
-    rights.context(what)
+    // The kernel drops a descriptor for which there is no room in our table, and sends the message all the same.
+    rights
+        .ok_or_else(|| io::Error::from_raw_os_error(libc::EMFILE))
+        .context(what)
 }
 
 /// The exit code of a child, which ends in any case.

@@ -120,15 +120,16 @@ impl Books {
         }
     }
 
-    /// Forgets namespaces that were gone when all counters were read, which began at `read_at`.
+    /// Forgets namespaces that were gone when all counters were read, which began at `read_at`. What `/proc` does not show may be
+    /// there all the same, if the kernel half has read it and nothing else has its number.
     pub fn forget_gone(&mut self, counted: &[Counted], read_at: Duration) {
         let last = self.last();
-        let is_there = |namespace: &Namespace| {
-            last.get(&namespace.0) == Some(&namespace.1)
-                && counted.iter().any(|it| it.netns == namespace.0)
+        let is_there = |namespace: &Namespace, page: &Page| {
+            let is_read = || counted.iter().any(|it| it.netns == namespace.0);
+            last.get(&namespace.0) == Some(&namespace.1) && (page.counted.is_some() || is_read())
         };
         self.namespaces
-            .retain(|namespace, page| page.last_at >= read_at || is_there(namespace));
+            .retain(|namespace, page| page.last_at >= read_at || is_there(namespace, page));
     }
 
     /// The namespaces in which something was traced.
@@ -267,7 +268,8 @@ impl Page {
                     .to_owned()
             }
             since => format!(
-                "the namespace is gone, and its counters were last read before {since} of its fallbacks"
+                "the namespace is gone, or no process in it can be seen, and its counters were last read before {since} of its \
+                 fallbacks"
             ),
         }
     }

@@ -259,6 +259,28 @@ fn a_namespace_that_is_gone_is_forgotten_unless_something_has_happened_in_it_sin
     }
 }
 
+/// Nothing in `/proc` shows a namespace that a descriptor alone holds: it goes on counting from where it was.
+#[test]
+fn a_namespace_that_the_kernel_half_reads_is_kept_until_another_has_its_number() {
+    use Step::{Counted, Fell};
+    let nobody = LossReport {
+        counted: Vec::new(),
+        ..report(NETNS, &[])
+    };
+    let facts = listed_facts();
+    let mut books = entered(&[Fell(1, 10), Fell(1, 11), Counted(1, 12, 2)]);
+    books.forget_gone(&[], Duration::from_millis(20));
+    books.enter(&fell_in(1, 30), &facts);
+    books.counted(counted_in(1, 31, 3));
+    let accounts = reconcile(&books, &nobody, &facts);
+    assert!(accounts.iter().all(Reconciliation::agrees), "{accounts:?}");
+    assert_eq!(accounts[0].traced["DssFallback"], 3);
+    books.enter(&fell_in(2, 40), &facts);
+    books.forget_gone(&[], Duration::from_millis(50));
+    assert_eq!(books.namespaces().count(), 0);
+    books.counted(counted_in(2, 51, 1));
+}
+
 /// A fallback in the namespace of this cookie; all of them have one inode number, one after the other.
 fn fell_in(cookie: u64, at_ms: u64) -> Connection {
     Connection {
@@ -304,8 +326,8 @@ fn entered(steps: &[Step]) -> Books {
 #[test]
 fn a_namespace_that_is_gone_has_an_account_of_its_own_although_others_had_its_number() {
     use Step::{Counted, Fell};
-    const GONE: &str =
-        "the namespace is gone, and its counters were last read before 1 of its fallbacks";
+    const GONE: &str = "the namespace is gone, or no process in it can be seen, and its counters were last read before 1 of its \
+                        fallbacks";
     const UNREAD: &str =
         "counters could not be read: the namespace is gone, or no process in it can be seen";
     let agrees = "agrees";

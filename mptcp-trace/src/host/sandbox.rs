@@ -1,7 +1,7 @@
 //! Whoever only reads a file that somebody else has made needs little of this host, and gives up the rest before reading it
 //! (Landlock, `man 7 landlock`): a fault of the reader then opens no other file, and no connection.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, PathBeneath, PathFd, RestrictionStatus, Ruleset,
@@ -42,8 +42,12 @@ fn restrict(reads: &[&Path], writes: &[&Path]) -> Result<RestrictionStatus, Rule
         .handle_access(all)?
         .handle_access(AccessNet::from_all(INTERFACE))?
         .create()?;
-    let zones = TIME_ZONES.iter().map(Path::new);
-    for path in zones.chain(reads.iter().copied()) {
+    let zones = TIME_ZONES.iter().map(PathBuf::from);
+    let named = std::env::var_os("TZDIR").map(PathBuf::from);
+    for path in zones.chain(named) {
+        allow(&mut rules, &path, read);
+    }
+    for path in reads {
         allow(&mut rules, path, read);
     }
     for path in writes.iter().copied().chain([Path::new(TERMINAL)]) {

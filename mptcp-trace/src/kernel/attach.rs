@@ -90,6 +90,8 @@ pub struct Tracer {
     missed: Misses,
     /// Where the kernel lets a thread be preempted inside a program.
     preemptible: Preemptible,
+    /// In a PID namespace the kernel goes through the files of the tasks in there only.
+    sees_all_tasks: bool,
     /// Runs that others than the first program took because that did not hang there yet.
     taken_before: Misses,
     /// What others than the first program had taken when the first of all was taken down: they take everything then.
@@ -192,6 +194,7 @@ impl Tracer {
             attached: Vec::new(),
             missed: Misses::default(),
             preemptible: config.preemptible,
+            sees_all_tasks: config.pid_namespace.is_none(),
             taken_before: Misses::default(),
             taken_at_stop: None,
             may_miss: fallback.is_some_and(|plan| !plan.decision_probed),
@@ -320,7 +323,7 @@ impl Tracer {
         let without_room = self.without_room()?;
         self.go_through_files(drain)?;
         // Only if each of them is noted, another one that turns up is known to be of later.
-        let is_complete = self.without_room()? == without_room;
+        let is_complete = self.sees_all_tasks && self.without_room()? == without_room;
         self.set_calibrated(LISTED, u32::from(is_complete))
     }
 
@@ -399,16 +402,26 @@ impl Tracer {
         ours: &UdpSocket,
         drain: &mut impl FnMut() -> anyhow::Result<()>,
     ) -> anyhow::Result<bool> {
-        let ours = u64::from(ours.as_raw_fd().cast_unsigned());
-        let (mut at, mut first) = (0, None);
+        // Ours does not end: our socket keeps it.
+        let ours = self.answer(
+            COUNTED_NEXT,
+            [u64::from(ours.as_raw_fd().cast_unsigned()), 0],
+        )?;
+        let mut at = ours;
         for number in 1..=NAMESPACES_MAX {
-            at = self.answer(COUNTED_NEXT, [ours, at])?;
-            if at == 0 {
+            let mut next = self.answer(COUNTED_NEXT, [0, at])?;
+            if next == 0 {
+                // The ring may have been full.
+                drain()?;
+                next = self.answer(COUNTED_NEXT, [0, at])?;
+            }
+            if next == 0 {
                 return Ok(false);
             }
-            if *first.get_or_insert(at) == at && number > 1 {
+            if next == ours {
                 return Ok(true);
             }
+            at = next;
             if number.is_multiple_of(NAMESPACES_PER_DRAIN) {
                 drain()?;
             }

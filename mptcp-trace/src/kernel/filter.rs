@@ -49,7 +49,12 @@ impl Tracer {
                 // is not known in another one: there they are named.
                 match config.pid_namespace {
                     None => self.follow(*pid)?,
-                    Some(_) => self.admit(*pid)?,
+                    Some(_) => {
+                        if let Err(why) = self.admit(*pid) {
+                            log::warn!("descendants are not followed from here on: {why:#}");
+                            return Ok(());
+                        }
+                    }
                 }
                 if !Path::new(&format!("/proc/{pid}")).exists() {
                     self.let_go(*pid)?;

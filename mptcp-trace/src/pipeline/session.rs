@@ -186,10 +186,12 @@ pub(super) async fn try_rung(
         let listed =
             tracer.list_counters(|| Ok(records.drain(|bytes| flight.take(bytes, &facts))?));
         match listed {
-            Ok(()) => facts.counters_listed_at = Some((began, netstat::boottime())),
+            Ok(()) => {
+                facts.counters_listed_at = Some((began, netstat::boottime()));
+                facts.counters_at_start = std::mem::take(&mut flight.counters_at_start);
+            }
             Err(why) => log::debug!("the counters of all namespaces are not read: {why:#}"),
         }
-        facts.counters_at_start = std::mem::take(&mut flight.counters_at_start);
     }
     let mut reach = netstat::Reach::new();
     let baseline = reach.all();

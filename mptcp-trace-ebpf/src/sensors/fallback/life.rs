@@ -78,15 +78,17 @@ fn life_tp_state(ctx: RawTracePointContext) -> i32 {
         (false, LISTEN, SYN_RECV) => cloned(sk),
         // Both ends opened at once: a client that is asked in turn.
         (false, SYN_SENT, SYN_RECV) => {
+            forget_birth(sk);
             if let Some(msk) = sk.msk_of_subflow() {
                 add_evidence(msk, EVIDENCE_SIMULTANEOUS);
             }
         }
         (false, _, _) if is_child => {
-            forget_birth(sk);
             let what = where_and_why(SITE_TCP_CHILD, NO_MIB, false);
             tell::connection(KIND_TCP_CHILD, sk.0, what, 0);
         }
+        // It stays a subflow, or why it does not was told before.
+        (false, SYN_RECV, ESTABLISHED) => forget_birth(sk),
         (false, _, _) => {}
     }
     0
@@ -201,7 +203,6 @@ fn tcp_child(sk: Sock, site: u8) {
         (KIND_TCP_CHILD, 0)
     };
     note_child(sk, CONN_TCP | CONN_TOLD | fell);
-    forget_birth(sk);
     emit::count_fallback(counter::SEEN);
     tell::connection(kind, sk.0, where_and_why(site, NO_MIB, false), 0);
 }
