@@ -49,9 +49,9 @@ pub struct Args {
     /// The mptcp-trace to test
     #[arg(long, value_name = "PATH")]
     pub tracer: PathBuf,
-    /// The rung
-    #[arg(long, value_name = "RUNG")]
-    pub attach: String,
+    /// The rung (repeatable)
+    #[arg(long, value_name = "RUNG", required = true)]
+    pub attach: Vec<String>,
     /// How many connections; every second one falls back
     #[arg(long, default_value_t = 100_000)]
     pub connections: u32,
@@ -129,22 +129,23 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
         "reuse",
         "very many connections load all processors, and every tracer of the host gets their fallbacks",
     )?;
-    let rung = &args.attach;
     let perform = || make(args, args.connections / workers);
-    let found = under_tracer(
-        &args.tracer,
-        rung,
-        &args.tracer_arg,
-        perform,
-        |(made, _ground), lines| {
-            let told = made.asked.then(|| told(rung, &made, lines));
-            let mut found = vec![compare(rung, &made, lines), balanced(rung, lines)];
-            found.extend(told);
-            found
-        },
-    )?;
-    for cell in found {
-        cells.put(cell)?;
+    for rung in &args.attach {
+        let found = under_tracer(
+            &args.tracer,
+            rung,
+            &args.tracer_arg,
+            perform,
+            |(made, _ground), lines| {
+                let told = made.asked.then(|| told(rung, &made, lines));
+                let mut found = vec![compare(rung, &made, lines), balanced(rung, lines)];
+                found.extend(told);
+                found
+            },
+        )?;
+        for cell in found {
+            cells.put(cell)?;
+        }
     }
     cells.close()
 }
