@@ -11,6 +11,7 @@ mod verdict;
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque, hash_map::Entry},
+    ops::RangeInclusive,
     time::{Duration, UNIX_EPOCH},
 };
 
@@ -85,8 +86,10 @@ pub struct Correlator {
     /// The last time that MPTCP was switched off, network namespace by network namespace.
     switched_off: BTreeMap<u32, SwitchedOff>,
     books: Books,
-    /// How many questions the kernel may have kept from the probes, and by when that was last seen to grow.
-    missed: Option<(Duration, u64)>,
+    /// By when the kernel may last have kept a question from the probes.
+    missed_by: Option<Duration>,
+    /// How many it has kept from them at least.
+    missed: u64,
     filtered: u64,
     acceptances: u64,
 }
@@ -111,7 +114,8 @@ impl Correlator {
             lives: Lives::new(limits.connections),
             switched_off: BTreeMap::new(),
             books: Books::default(),
-            missed: None,
+            missed_by: None,
+            missed: 0,
             filtered: 0,
             acceptances: 0,
         }
@@ -145,15 +149,16 @@ impl Correlator {
         self.waited_until(now.saturating_sub(CLOCK_SLACK), ready);
     }
 
-    /// Until then the kernel may have kept `count` questions from the probes, all in all; false if that is no news. About
-    /// which connections is not known: what is concluded of those that lived then is in doubt.
+    /// Until then the kernel has kept so many questions from the probes, all in all, at least and at most; false if there can be
+    /// no more of them than before. About which connections is not known: what is concluded of those that lived then is in doubt.
     ///
     /// Has to be told before what happened until then is settled.
-    pub fn missed(&mut self, by: Duration, count: u64) -> bool {
-        let is_news = count > self.missed.map_or(0, |(_by, before)| before);
+    pub fn missed(&mut self, by: Duration, count: &RangeInclusive<u64>) -> bool {
+        let is_news = *count.end() > self.missed;
         if is_news {
-            self.missed = Some((by, count));
+            self.missed_by = Some(by);
         }
+        self.missed = self.missed.max(*count.start());
         is_news
     }
 
@@ -410,9 +415,9 @@ impl Correlator {
             return;
         };
         let born_at = id.born_at;
-        let doubt = match self.missed {
+        let doubt = match self.missed_by {
             _ if life.untold => Some(doubt(closed_by)),
-            Some((by, _count)) if by >= born_at => Some(MAY_BE_MISSED),
+            Some(by) if by >= born_at => Some(MAY_BE_MISSED),
             Some(_) | None => None,
         };
         ready.push(Finding::Verdict(Box::new(VerdictEvent {

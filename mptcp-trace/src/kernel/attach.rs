@@ -5,6 +5,7 @@ use std::{
     fmt,
     io::{self, Read as _},
     net::{Ipv4Addr, UdpSocket},
+    ops::RangeInclusive,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
     thread,
 };
@@ -567,30 +568,33 @@ impl Tracer {
         })
     }
 
-    /// How many questions the kernel may have kept from the probes so far, but for what only the links of breakpoints tell
-    /// (`nmissed`): cheap enough to be asked with every few records.
+    /// How many questions the kernel may have kept from the probes so far, at least and at most, but for what only the links of
+    /// breakpoints tell (`nmissed`): cheap enough to be asked with every few records.
+    ///
+    /// A run that one program misses is counted, and a moment later that another one took it: whatever happens while the two are
+    /// read is counted in one of them only.
     ///
     /// # Errors
     ///
     /// Fails if the counters cannot be read.
-    pub fn missed_queries(&self) -> anyhow::Result<u64> {
-        let of_query = self.attached().filter(|name| is_of_query(name));
-        let missed: u64 = of_query
-            .filter(|name| !turns::is_other(name))
-            .filter_map(|name| self.ebpf.program(name)?.fd().ok())
-            .map(|program| counters::recursion_misses(program.as_fd()).unwrap_or(0))
-            .sum();
+    pub fn missed_queries(&self) -> anyhow::Result<RangeInclusive<u64>> {
+        let missed = || -> u64 {
+            let of_query = self.attached().filter(|name| is_of_query(name));
+            of_query
+                .filter(|name| !turns::is_other(name))
+                .filter_map(|name| self.ebpf.program(name)?.fd().ok())
+                .map(|program| counters::recursion_misses(program.as_fd()).unwrap_or(0))
+                .sum()
+        };
+        let before = missed();
         // Reading a map by a system call keeps breakpoints from running on that CPU (`bpf_disable_instrumentation`), and a thread
         // can be preempted in the middle of it: not without need.
         let takes_turns = |name: &str| is_of_query(name) && turns::is_other(name);
-        if missed == 0 || !self.attached().any(takes_turns) {
-            return Ok(missed);
+        if before == 0 || !self.attached().any(takes_turns) {
+            return Ok(before..=before);
         }
-        let missed = Misses {
-            query: missed,
-            fallback: 0,
-        };
-        Ok(missed.less(self.taken()?, self.taken_before).query)
+        let taken = self.taken()?.query.saturating_sub(self.taken_before.query);
+        Ok(before.saturating_sub(taken)..=missed().saturating_sub(taken))
     }
 
     fn attach_raw(&mut self, name: &'static str, tracepoint: &str) -> anyhow::Result<()> {

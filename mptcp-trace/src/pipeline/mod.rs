@@ -361,7 +361,7 @@ async fn turn<W: Write>(
 /// concluded is older than this moment (`ORDER_WINDOW`).
 fn note_missed<W: Write>(tracer: &Tracer, stages: &mut Stages<W>) -> Result<(), Stop> {
     let count = tracer.missed_queries().map_err(Stop::Failed)?;
-    stages.missed(boottime(), count)
+    stages.missed(boottime(), &count)
 }
 
 async fn log_turn(log: Option<&mut LogRing>) -> std::io::Result<()> {

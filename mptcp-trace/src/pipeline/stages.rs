@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::{self, BufWriter, Write},
+    ops::RangeInclusive,
     time::Duration,
 };
 
@@ -261,18 +262,18 @@ impl<W: Write> Stages<W> {
         self.print_ready()
     }
 
-    /// Until then, on `CLOCK_BOOTTIME`, the kernel may have kept `count` questions from the probes, all in all.
+    /// Until then, on `CLOCK_BOOTTIME`, the kernel has kept so many questions from the probes, all in all, at least and at most.
     ///
     /// # Errors
     ///
     /// [`Stop`] if the capture cannot be written.
-    pub fn missed(&mut self, by: Duration, count: u64) -> Result<(), Stop> {
+    pub fn missed(&mut self, by: Duration, count: &RangeInclusive<u64>) -> Result<(), Stop> {
         if !self.correlator.missed(by, count) {
             return Ok(());
         }
         match &mut self.capture {
             Some(capture) => {
-                let kept = capture.missed(by, count);
+                let kept = capture.missed(by, *count.end());
                 self.captured(kept)
             }
             None => Ok(()),
