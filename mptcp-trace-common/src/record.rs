@@ -512,14 +512,12 @@ pub struct CountedRecord {
 pub struct NetCounters {
     /// Its `struct net`.
     pub net: u64,
-    /// When something was told of last, `CLOCK_BOOTTIME`, nanoseconds.
+    /// When something was told of last, `CLOCK_BOOTTIME`, nanoseconds; 0 if it was read since.
     pub told_ns: u64,
-    /// Beginning of the second in which `readings` are counted, `CLOCK_BOOTTIME`, nanoseconds.
-    pub since_ns: u64,
+    /// The second in which `readings` are counted, `CLOCK_BOOTTIME`.
+    pub second: u32,
     /// How often it was read in that second, or would have been.
     pub readings: u32,
-    /// 1 if something was told of since the last time, or just before.
-    pub unread: u32,
 }
 
 const _: () = {

@@ -37,14 +37,12 @@ pub(crate) fn changes(kind: u32, net: u64, cookie: u64) -> u32 {
     let now = now_ns();
     if let Some(known) = net_of(cookie) {
         known.told_ns = now;
-        known.unread = 1;
     } else {
         let new = NetCounters {
             net,
             told_ns: now,
-            since_ns: 0,
+            second: 0,
             readings: 0,
-            unread: 1,
         };
         let _no_room = NETS.insert(cookie, new, 0);
     }
@@ -57,11 +55,11 @@ pub(crate) fn at_end(sk: Sock) {
     if let Ok(net) = sk.net()
         && let Ok(cookie) = net.cookie()
         && let Some(known) = net_of(cookie)
-        && known.unread != 0
+        && known.told_ns != 0
     {
-        let now = now_ns();
-        if now - known.since_ns >= SECOND_NS {
-            known.since_ns = now;
+        let second = (now_ns() / SECOND_NS) as u32;
+        if known.second != second {
+            known.second = second;
             known.readings = 0;
         }
         known.readings += 1;
@@ -89,7 +87,7 @@ fn read(net: u64, cookie: u64, kind: u32) -> u32 {
         && let Some(known) = net_of(cookie)
         && now_ns() - known.told_ns > COUNTED_WITHIN_NS
     {
-        known.unread = 0;
+        known.told_ns = 0;
     }
     let mut sums = [0; COUNTERS];
     let cpus = CPUS.load();
@@ -99,8 +97,10 @@ fn read(net: u64, cookie: u64, kind: u32) -> u32 {
         cpu += 1;
     }
     let Some(mut entry) = emit::reserve_counted() else {
-        if let Some(known) = net_of(cookie) {
-            known.unread = 1;
+        if kind == KIND_COUNTED
+            && let Some(known) = net_of(cookie)
+        {
+            known.told_ns = now_ns();
         }
         return NO_ROOM;
     };
@@ -135,7 +135,7 @@ pub(crate) fn counted_now(ctx: RawTracePointContext) -> i32 {
     };
     let net = Net(known.net);
     // One that ends is first taken off the list of all, and freed only when programs that run by then have ended (RCU).
-    if known.unread != 0 && net.is_listed() && net.cookie().is_ok_and(|it| it == cookie) {
+    if known.told_ns != 0 && net.is_listed() && net.cookie().is_ok_and(|it| it == cookie) {
         read(net.0, cookie, KIND_COUNTED);
     }
     0
