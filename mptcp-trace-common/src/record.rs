@@ -33,7 +33,7 @@ pub const KIND_QUERY: u32 = 1;
 pub const KIND_FALLBACK: u32 = 2;
 /// `kind` of a [`ConnRecord`]: a listener of MPTCP got a child that is plain TCP.
 pub const KIND_TCP_CHILD: u32 = 3;
-/// `kind` of a [`ConnRecord`]: a connection that was told of before has been accepted, stands now, or is closed by another owner
+/// `kind` of a [`ConnRecord`]: a connection that was reported before has been accepted, stands now, or is closed by another owner
 /// than that of the last record; its owner is known.
 pub const KIND_ACCEPTED: u32 = 4;
 /// `kind` of a [`ConnRecord`]: an MPTCP socket that was there before tracing began.

@@ -332,6 +332,7 @@ const UNSAFE_ONLY_IN: &[&str] = &[
     "mptcp-trace/src/kernel/counters.rs",
     "mptcp-trace/src/kernel/load.rs",
     "mptcp-trace/src/kernel/mark.rs",
+    "mptcp-trace/src/kernel/syscall.rs",
     "mptcp-trace/src/kernel/ring.rs",
     "mptcp-trace/src/kernel/trial.rs",
     "mptcp-trace/src/pipeline/command.rs",

@@ -263,10 +263,7 @@ fn a_namespace_that_is_gone_is_forgotten_unless_something_has_happened_in_it_sin
 #[test]
 fn a_namespace_that_the_kernel_half_reads_is_kept_until_another_has_its_number() {
     use Step::{Counted, Fell};
-    let nobody = LossReport {
-        counted: Vec::new(),
-        ..report(NETNS, &[])
-    };
+    let nobody = unseen_by_proc();
     let facts = listed_facts();
     let mut books = entered(&[Fell(1, 10), Fell(1, 11), Counted(1, 12, 2)]);
     books.forget_gone(&[], Duration::from_millis(20));
@@ -294,6 +291,14 @@ fn listed_facts() -> Facts {
     Facts {
         counters_listed_at: Some((Duration::ZERO, Duration::ZERO)),
         ..facts()
+    }
+}
+
+/// `/proc` shows no namespace at the end.
+fn unseen_by_proc() -> LossReport {
+    LossReport {
+        counted: Vec::new(),
+        ..report(NETNS, &[])
     }
 }
 
@@ -331,10 +336,7 @@ fn a_namespace_that_is_gone_has_an_account_of_its_own_although_others_had_its_nu
     const UNREAD: &str =
         "counters could not be read: the namespace is gone, or no process in it can be seen";
     let agrees = "agrees";
-    let nobody = LossReport {
-        counted: Vec::new(),
-        ..report(NETNS, &[])
-    };
+    let nobody = unseen_by_proc();
     for (steps, reading, at_start, says) in [
         // Read at the end of each of its connections.
         (
@@ -446,10 +448,7 @@ fn a_namespace_that_is_gone_has_an_account_of_its_own_although_others_had_its_nu
 fn without_a_list_of_the_start_a_reading_at_the_end_says_nothing() {
     use Step::{Counted, Fell};
     let facts = facts();
-    let report = LossReport {
-        counted: Vec::new(),
-        ..report(NETNS, &[])
-    };
+    let report = unseen_by_proc();
     // Whether the others fell back before tracing began is not known.
     let accounts = reconcile(&entered(&[Fell(1, 10), Counted(1, 11, 4)]), &report, &facts);
     let [account] = &accounts[..] else {
@@ -461,10 +460,7 @@ fn without_a_list_of_the_start_a_reading_at_the_end_says_nothing() {
 #[test]
 fn what_happened_while_counters_were_first_read_may_be_in_them() {
     let ms = Duration::from_millis;
-    let nobody = LossReport {
-        counted: Vec::new(),
-        ..report(NETNS, &[])
-    };
+    let nobody = unseen_by_proc();
     for (at_ms, at_start, later, agrees) in [
         // Before: it is in the first reading, and in no account.
         (9, 1, 1, None),

@@ -60,7 +60,7 @@ pub const TABLE: [Capability; 8] = [
         name: "CAP_SYS_ADMIN",
         bit: CapabilitySet::SYS_ADMIN,
         mandatory: false,
-        purpose: "enters named network namespaces (ip netns) that no process is in, to read the kernel's counters there; \
+        purpose: "enters named network namespaces (ip netns) without a process, to read the kernel's counters there; \
                   sets breakpoints (rung kprobe) where kernel.perf_event_paranoid is above 2 on kernels of Debian",
         cost: "the kernel's counters are not compared where no process is and no fallback was traced; on such kernels the rung kprobe is not to be had",
     },

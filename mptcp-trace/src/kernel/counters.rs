@@ -16,6 +16,7 @@ use aya_obj::generated::{
 };
 use mptcp_trace_common::{counter, record::InFlight};
 
+use super::syscall::bpf;
 use crate::{
     model::Loss,
     plan::{FALLBACK, QUERY},
@@ -160,16 +161,4 @@ fn info_of<T>(fd: BorrowedFd<'_>, info: &mut T) -> anyhow::Result<()> {
     attr.info.info = (&raw mut *info) as u64;
     bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
     Ok(())
-}
-
-/// A command that reads and writes `attr`, and the memory that it names.
-fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i32> {
-    // SAFETY: `attr` is as long as the kernel is told; this file's callers name memory of theirs only, which lives until
-    // after the call.
-    let returned =
-        unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attr, size_of_val(&*attr)) };
-    if returned < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    i32::try_from(returned).map_err(io::Error::other)
 }

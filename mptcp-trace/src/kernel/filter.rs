@@ -81,11 +81,7 @@ impl Tracer {
     }
 
     fn family(&mut self) -> anyhow::Result<HashMap<&mut MapData, u32, u8>> {
-        let map = self
-            .ebpf
-            .map_mut("FAMILY")
-            .context("the BPF object has no map FAMILY")?;
-        HashMap::try_from(map).context("map FAMILY has another type")
+        self.processes("FAMILY")
     }
 
     /// True if a followed child is still there (they leave when they end).
@@ -104,11 +100,16 @@ impl Tracer {
     }
 
     fn pids(&mut self) -> anyhow::Result<HashMap<&mut MapData, u32, u8>> {
+        self.processes("PIDS")
+    }
+
+    /// A map of process ids.
+    fn processes(&mut self, name: &str) -> anyhow::Result<HashMap<&mut MapData, u32, u8>> {
         let map = self
             .ebpf
-            .map_mut("PIDS")
-            .context("the BPF object has no map PIDS")?;
-        HashMap::try_from(map).context("map PIDS has another type")
+            .map_mut(name)
+            .with_context(|| format!("the BPF object has no map {name}"))?;
+        HashMap::try_from(map).with_context(|| format!("map {name} has another type"))
     }
 
     pub(super) fn fill_filters(&mut self, config: &TracerConfig) -> anyhow::Result<()> {

@@ -14,6 +14,8 @@ use anyhow::Context as _;
 use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_map_type};
 use mptcp_trace_common::record::SELF_TEST_MAP;
 
+use super::syscall::bpf;
+
 /// `BPF_F_NO_PREALLOC`, which the kernel demands of such maps, and `BPF_F_CLONE`: accepted sockets inherit the mark.
 const FLAGS: u32 = 1 | 1 << 9;
 
@@ -100,15 +102,4 @@ fn descriptor(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<OwnedFd> {
     let made = bpf(command, attr)?;
     // SAFETY: the descriptor was just made, and nobody else knows of it.
     Ok(unsafe { OwnedFd::from_raw_fd(made) })
-}
-
-fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i32> {
-    // SAFETY: `attr` is as long as the kernel is told; this file's callers name memory of theirs only, which lives until
-    // after the call.
-    let returned =
-        unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attr, size_of_val(&*attr)) };
-    if returned < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    i32::try_from(returned).map_err(io::Error::other)
 }

@@ -8,6 +8,7 @@ mod load;
 mod mark;
 mod object;
 mod ring;
+mod syscall;
 mod trial;
 mod turns;
 mod types;
