@@ -138,7 +138,8 @@ fn connection_changes(msk: Sock, old: u32, new: u32) {
             what |= TOLD;
         }
     }
-    if new == FIN_WAIT1 || new == LAST_ACK {
+    // With data that nobody has read it is closed without a FIN (`mptcp_do_fastclose`).
+    if new == FIN_WAIT1 || new == LAST_ACK || new == CLOSE && old != CLOSE {
         what |= CLOSES;
     }
     // The tracepoint comes before the change. Where ends are not probed, there will be no other sign of that of a socket that was
@@ -157,8 +158,9 @@ fn connection_changes(msk: Sock, old: u32, new: u32) {
     };
     look(msk, site);
     let kind = match () {
-        () if what & TOLD != 0 || what & CLOSES != 0 && has_another_owner(msk) => KIND_ACCEPTED,
+        () if what & TOLD != 0 => KIND_ACCEPTED,
         () if what & ENDS != 0 && was_told_of(msk) => KIND_CLOSED,
+        () if what & CLOSES != 0 && has_another_owner(msk) => KIND_ACCEPTED,
         () => 0,
     };
     if kind != 0 {
