@@ -76,6 +76,8 @@ pub const VALID_FLAGS_EXIT: u32 = 1 << 2;
 pub const VALID_USER_VALUE: u32 = 1 << 3;
 /// The tracer itself asked: its canary, not a finding.
 pub const BY_TRACER: u32 = 1 << 4;
+/// A question about the same socket before this one was not traced ([`CONN_UNTOLD`]).
+pub const AFTER_UNTOLD: u32 = 1 << 5;
 
 /// One question of an application about its socket, with the kernel's answer.
 ///

@@ -28,7 +28,7 @@ use crate::{
     model::LossReport,
     pipeline::{
         self, Command, Held, Reopens, Session, Signals, Stages, StartError, Stop, Until, View,
-        blind, prefixed, run as run_pipeline,
+        blind, note_missed, prefixed, run as run_pipeline,
     },
     plan::{Plan, plan},
     sink::{Format, Source, escape},
@@ -387,7 +387,7 @@ fn finish<W: Write>(
 ) -> Result<(LossReport, Option<Stop>), Stop> {
     session.stop().map_err(Stop::Failed)?;
     // What ends the output does not end the account: what is still in the ring has been traced.
-    let mut ends = None;
+    let mut ends = note_missed(&session.tracer, stages).err();
     let Ok(()) = session.records.drain(|bytes| {
         if let Err(stop) = stages.take(bytes) {
             stages.close(&stop);

@@ -34,8 +34,8 @@ pub(super) struct Life {
     /// It was there before tracing began; and why it had fallen back by then, if it had.
     pub(super) existing: bool,
     pub(super) questions: u64,
-    /// It was asked again, and that was not traced.
-    pub(super) untold: bool,
+    /// Why what is concluded of it may be wrong, where that is known of this connection.
+    pub(super) doubt: Option<&'static str>,
     pub(super) asked: Option<LastAsked>,
     /// What was concluded of the last answer.
     pub(super) told: Option<Verdict>,
@@ -57,7 +57,7 @@ impl Life {
             connected_at: None,
             existing: false,
             questions: 0,
-            untold: false,
+            doubt: None,
             asked: None,
             told: None,
             connecting: false,
@@ -144,7 +144,7 @@ impl Life {
         self.connected_at = None;
         self.asked = None;
         self.told = None;
-        self.untold = false;
+        self.doubt = None;
         self.questions = 0;
         ended
     }

@@ -6,12 +6,12 @@
 
 mod books;
 mod lives;
+mod missed;
 mod order;
 mod verdict;
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque, hash_map::Entry},
-    ops::RangeInclusive,
     time::{Duration, UNIX_EPOCH},
 };
 
@@ -19,11 +19,13 @@ pub use books::{Books, growth, reconcile};
 
 use self::{
     lives::{Fallen, Gone, Life, Lives},
+    missed::Missed,
     order::Arriving,
 };
 use crate::model::{
     ClosedBy, ConnectionEvent, ConnectionId, ConnectionKind, Counted, Facts, Finding, Known,
-    LastAsked, NetnsCounters, Protocol, Query, QueryEvent, SwitchedOff, TcpState, VerdictEvent,
+    LastAsked, MissedRuns, NetnsCounters, Protocol, Query, QueryEvent, SwitchedOff, TcpState,
+    VerdictEvent,
 };
 
 /// How far records may be out of order: each CPU stamps its own before it asks for room in the ring. Later ones count
@@ -86,10 +88,7 @@ pub struct Correlator {
     /// The last time that MPTCP was switched off, network namespace by network namespace.
     switched_off: BTreeMap<u32, SwitchedOff>,
     books: Books,
-    /// By when the kernel may last have kept a question from the probes.
-    missed_by: Option<Duration>,
-    /// How many it has kept from them at least.
-    missed: u64,
+    missed: Missed,
     filtered: u64,
     acceptances: u64,
 }
@@ -114,8 +113,7 @@ impl Correlator {
             lives: Lives::new(limits.connections),
             switched_off: BTreeMap::new(),
             books: Books::default(),
-            missed_by: None,
-            missed: 0,
+            missed: Missed::default(),
             filtered: 0,
             acceptances: 0,
         }
@@ -149,17 +147,17 @@ impl Correlator {
         self.waited_until(now.saturating_sub(CLOCK_SLACK), ready);
     }
 
-    /// Until then the kernel has kept so many questions from the probes, all in all, at least and at most; false if there can be
-    /// no more of them than before. About which connections is not known: what is concluded of those that lived then is in doubt.
+    /// Until then the kernel has kept so many questions from the probes; false if none of them is new. About which connections is
+    /// not known: what is concluded of those that lived then is in doubt.
     ///
     /// Has to be told before what happened until then is settled.
-    pub fn missed(&mut self, by: Duration, count: &RangeInclusive<u64>) -> bool {
-        let is_news = *count.end() > self.missed;
-        if is_news {
-            self.missed_by = Some(by);
-        }
-        self.missed = self.missed.max(*count.start());
-        is_news
+    pub fn missed(&mut self, by: Duration, runs: MissedRuns) -> bool {
+        self.missed.read(by, runs)
+    }
+
+    /// Until then the kernel may have kept one more question from the probes, as a capture says.
+    pub fn doubt_until(&mut self, by: Duration) {
+        self.missed.doubt_until(by);
     }
 
     /// True if something waits for the clock.
@@ -178,7 +176,7 @@ impl Correlator {
     pub fn finish(&mut self, untold: u64, facts: &Facts, ready: &mut Vec<Finding>) {
         self.cut_off(facts, ready);
         for mut gone in self.lives.drain() {
-            gone.1.untold = untold > 0;
+            gone.1.doubt = (untold > 0).then_some(PERHAPS_UNTOLD);
             self.close(gone, ClosedBy::Exit, self.latest, facts, ready);
         }
     }
@@ -268,7 +266,8 @@ impl Correlator {
         }
         let at = query.answered_at();
         self.close_both(before, oldest, at, facts, ready);
-        if let Some(ended) = ended {
+        if let Some(mut ended) = ended {
+            ended.doubt = event.query.after_untold.then_some(UNTOLD);
             self.close((id, ended), ClosedBy::Death, at, facts, ready);
         }
         ready.push(Finding::Query(event));
@@ -294,7 +293,7 @@ impl Correlator {
                 if let Some(mut gone) = self.lives.remove(id) {
                     // The kernel half notes every use; of those that only send or receive, this is the first to say so.
                     gone.1.was_used_by(&event);
-                    gone.1.untold = event.connection.untold;
+                    gone.1.doubt = event.connection.untold.then_some(UNTOLD);
                     gone.1.connecting = event.connection.connecting;
                     self.close(gone, ClosedBy::Death, at, facts, ready);
                 }
@@ -350,7 +349,8 @@ impl Correlator {
         life.existing |= connection.existing;
         life.connecting = connection.connecting;
         self.close_both(before, oldest, connection.at, facts, ready);
-        if let Some(ended) = ended {
+        if let Some(mut ended) = ended {
+            ended.doubt = connection.untold.then_some(UNTOLD);
             let id = connection.id;
             self.close((id, ended), ClosedBy::Death, connection.at, facts, ready);
         }
@@ -389,12 +389,15 @@ impl Correlator {
         facts: &Facts,
         ready: &mut Vec<Finding>,
     ) {
-        // Another socket lives at its address: it is no more, although nobody saw its end.
-        if let Some(gone) = before {
+        // Another socket lives at its address: it is no more, although nobody saw its end. Whether it was asked before that, a record
+        // would have said that is lost.
+        if let Some(mut gone) = before {
+            gone.1.doubt = Some(UNSEEN_END);
             self.tell_waiting(gone.0, ready);
             self.close(gone, ClosedBy::Death, at, facts, ready);
         }
-        if let Some(gone) = oldest {
+        if let Some(mut gone) = oldest {
+            gone.1.doubt = Some(EVICTED);
             self.tell_waiting(gone.0, ready);
             self.close(gone, ClosedBy::Eviction, at, facts, ready);
         }
@@ -415,11 +418,8 @@ impl Correlator {
             return;
         };
         let born_at = id.born_at;
-        let doubt = match self.missed_by {
-            _ if life.untold => Some(doubt(closed_by)),
-            Some(by) if by >= born_at => Some(MAY_BE_MISSED),
-            Some(_) | None => None,
-        };
+        let may_be_missed = || self.missed.is_in_doubt(born_at).then_some(MAY_BE_MISSED);
+        let doubt = life.doubt.or_else(may_be_missed);
         ready.push(Finding::Verdict(Box::new(VerdictEvent {
             judgement,
             id,
@@ -508,17 +508,19 @@ impl Correlator {
 const MAY_BE_MISSED: &str =
     "the kernel skipped runs of a probe since, perhaps for questions about this connection";
 
-/// Why a verdict may be wrong where questions are missing.
-fn doubt(closed_by: ClosedBy) -> &'static str {
-    match closed_by {
-        ClosedBy::Death | ClosedBy::Eviction => {
-            "it was asked about since, and that was not traced (capped, or lost)"
-        }
-        ClosedBy::Exit => {
-            "questions were not traced (capped, or lost), perhaps about this connection"
-        }
-    }
-}
+/// The same of a connection of which a question is missing for sure.
+const UNTOLD: &str = "it was asked about since, and that was not traced (capped, or lost)";
+
+/// The same where questions are missing, and nobody knows about which connections.
+const PERHAPS_UNTOLD: &str =
+    "questions were not traced (capped, or lost), perhaps about this connection";
+
+/// The same where no record told of the end.
+const UNSEEN_END: &str = "its end was not traced (lost), and so may questions about it be";
+
+/// The same of a connection that lives on, for all we know.
+const EVICTED: &str =
+    "it may have been asked about later: too many connections are remembered (--max-connections)";
 
 /// When something happened: a question, when it was answered.
 fn happened_at(event: &Finding) -> Duration {

@@ -77,6 +77,7 @@ fn make(deed: Deed, at_ms: u64, number: u64) -> Finding {
                     errno: answer.errno(),
                     fell_back: Some(answer == Answer::Tcp),
                     rung: Rung::Fexit,
+                    after_untold: false,
                     state_bits: None,
                 },
                 time: SystemTime::UNIX_EPOCH,
@@ -596,20 +597,102 @@ fn a_verdict_that_a_missing_question_can_have_spoiled_says_so() {
     }
 }
 
+/// Where no record told of the end, none told of a question that may have been lost either.
+#[test]
+fn a_verdict_without_the_record_of_an_end_is_in_doubt() {
+    let doubts = |events: Vec<Finding>, limits| -> Vec<Option<String>> {
+        let told = told_of(events, limits);
+        let verdicts = told.into_iter().filter_map(|finding| match finding {
+            Finding::Verdict(event) => Some(event.doubt.map(Into::into)),
+            Finding::Query(_) | Finding::Connection(_) | Finding::Refusal(_) => None,
+        });
+        verdicts.collect()
+    };
+    let born_later = |finding: Finding| {
+        let Finding::Connection(mut event) = finding else {
+            unreachable!()
+        };
+        event.connection.id.born_at += Duration::from_millis(2);
+        Finding::Connection(event)
+    };
+    // Another socket has the address of the first.
+    let displaced = vec![
+        make(Deed::Falls, 1, 1),
+        born_later(make(Deed::Falls, 3, 1)),
+        born_later(make(Deed::Dies, 4, 1)),
+    ];
+    assert_eq!(
+        doubts(displaced, Limits::STATED),
+        [Some(UNSEEN_END.to_owned()), None]
+    );
+    // There was room for one.
+    let evicted = vec![
+        make(Deed::Falls, 1, 1),
+        make(Deed::Falls, 2, 2),
+        make(Deed::Dies, 3, 2),
+    ];
+    let one = Limits {
+        connections: 1,
+        ..Limits::STATED
+    };
+    assert_eq!(doubts(evicted, one), [Some(EVICTED.to_owned()), None]);
+}
+
+/// A socket that connects again ends its first connection without a record of its own: what comes next says what was missed.
+#[test]
+fn a_question_that_was_missed_before_a_socket_connects_again_is_a_doubt_of_its_first_connection() {
+    for is_untold in [false, true] {
+        let first = of_connection(Deed::Falls, 1_000, 900);
+        let mut falls_again = of_connection(Deed::Falls, 3_000, 2_900);
+        let mut asks_again = of_connection(IS_MPTCP, 3_000, 2_900);
+        if let Finding::Connection(event) = &mut falls_again {
+            event.connection.untold = is_untold;
+        }
+        if let Finding::Query(event) = &mut asks_again {
+            event.query.after_untold = is_untold;
+        }
+        for next in [falls_again, asks_again] {
+            let told = told_of(vec![first.clone(), next], Limits::STATED);
+            let doubt = told.iter().find_map(|finding| match finding {
+                Finding::Verdict(event) => Some(event.doubt.as_deref()),
+                Finding::Query(_) | Finding::Connection(_) | Finding::Refusal(_) => None,
+            });
+            assert_eq!(doubt, Some(is_untold.then_some(UNTOLD)), "{told:?}");
+        }
+    }
+}
+
 /// About which connection such a question was is not known: all that lived then are in doubt, and no later one is.
 #[test]
 fn a_verdict_is_in_doubt_if_the_kernel_may_have_skipped_a_question_while_it_lived() {
     let facts = facts();
-    let is_in_doubt = |missed: &[(u64, RangeInclusive<u64>)]| {
+    // Readings, the last of them while a connection lives: seconds, missed, taken.
+    let is_in_doubt = |takes_turns: bool, readings: &[(u64, u64, u64)]| {
         let mut correlator = Correlator::default();
         let mut ready = Vec::new();
-        for (by_ns, count) in missed {
-            correlator.missed(Duration::from_nanos(*by_ns), count);
-        }
-        // Born at 1 ns.
-        for deed in [make(Deed::Falls, 2, 1), make(Deed::Dies, 3, 1)] {
-            correlator.take(deed, &facts, &mut ready);
-        }
+        let born_at = readings.last().map_or(0, |(at, ..)| *at) * 1_000 - 1;
+        let (last, before) = readings.split_last().unwrap();
+        let read = |correlator: &mut Correlator, (at, missed, taken): &(u64, u64, u64)| {
+            let runs = MissedRuns {
+                missed: *missed,
+                taken: *taken,
+                takes_turns,
+            };
+            correlator.missed(Duration::from_secs(*at), runs);
+        };
+        before.iter().for_each(|it| read(&mut correlator, it));
+        let born = |finding: Finding| {
+            let Finding::Connection(mut event) = finding else {
+                unreachable!()
+            };
+            event.connection.id.born_at = Duration::from_millis(born_at);
+            Finding::Connection(event)
+        };
+        let falls = born(make(Deed::Falls, born_at, 1));
+        correlator.take(falls, &facts, &mut ready);
+        read(&mut correlator, last);
+        let dies = born(make(Deed::Dies, born_at + 2, 1));
+        correlator.take(dies, &facts, &mut ready);
         correlator.finish(0, &facts, &mut ready);
         let verdict = ready.iter().find_map(|finding| match finding {
             Finding::Verdict(event) => Some(event),
@@ -617,16 +700,21 @@ fn a_verdict_is_in_doubt_if_the_kernel_may_have_skipped_a_question_while_it_live
         });
         verdict.unwrap().doubt.as_deref() == Some(MAY_BE_MISSED)
     };
-    assert!(!is_in_doubt(&[]));
-    assert!(!is_in_doubt(&[(2_000_000, 0..=0)]));
-    assert!(!is_in_doubt(&[(0, 5..=5)]));
-    assert!(is_in_doubt(&[(2_000_000, 1..=1)]));
-    // Only what grows is news.
-    assert!(!is_in_doubt(&[(0, 5..=5), (2_000_000, 5..=5)]));
-    assert!(is_in_doubt(&[(0, 5..=5), (2_000_000, 6..=6)]));
-    // What one program missed may have been taken by another one that has not counted it yet, or what was taken be counted of
-    // what was not missed yet: either may be one more that nobody took.
-    assert!(is_in_doubt(&[(0, 5..=5), (2_000_000, 4..=6)]));
-    assert!(!is_in_doubt(&[(0, 5..=5), (2_000_000, 3..=5)]));
-    assert!(is_in_doubt(&[(0, 4..=6), (2_000_000, 5..=5)]));
+    // Where nobody takes what is missed, only what grows is news.
+    assert!(!is_in_doubt(false, &[(9, 0, 0)]));
+    assert!(is_in_doubt(false, &[(9, 1, 0)]));
+    assert!(!is_in_doubt(false, &[(1, 5, 0), (9, 5, 0)]));
+    assert!(is_in_doubt(false, &[(1, 5, 0), (9, 6, 0)]));
+    // Where others do, what has been missed just now may be taken in a moment.
+    assert!(!is_in_doubt(true, &[(9, 0, 0)]));
+    assert!(!is_in_doubt(true, &[(9, 5, 5)]));
+    assert!(is_in_doubt(true, &[(9, 5, 4)]));
+    // What nobody took for a long time is lost, and no news.
+    assert!(is_in_doubt(true, &[(1, 5, 4), (2, 5, 4)]));
+    assert!(!is_in_doubt(true, &[(1, 5, 4), (9, 5, 4)]));
+    assert!(is_in_doubt(true, &[(1, 5, 4), (9, 6, 4)]));
+    assert!(!is_in_doubt(true, &[(1, 5, 4), (8, 5, 4), (9, 6, 5)]));
+    // What was about to be taken has been since: what nobody takes later is one more, although the difference is the same.
+    assert!(is_in_doubt(true, &[(1, 5, 4), (1, 5, 5), (9, 6, 5)]));
+    assert!(is_in_doubt(true, &[(1, 9, 3), (4, 9, 9), (9, 10, 9)]));
 }

@@ -5,8 +5,7 @@ use std::{
     fmt,
     io::{self, Read as _},
     net::{Ipv4Addr, UdpSocket},
-    ops::RangeInclusive,
-    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, RawFd},
     thread,
 };
 
@@ -31,7 +30,7 @@ use super::{
 };
 use crate::{
     host::Preemptible,
-    model::{LossReport, Rung},
+    model::{LossReport, MissedRuns, Rung},
     plan::{FALLBACK, FallbackPlan, Probe, QUERY, RungPlan, Target},
 };
 
@@ -93,6 +92,10 @@ pub struct Tracer {
     preemptible: Preemptible,
     /// In a PID namespace the kernel goes through the files of the tasks in there only.
     sees_all_tasks: bool,
+    /// Links by which programs for questions hang on breakpoints, while they do.
+    query_breakpoints: Vec<RawFd>,
+    /// Several programs for questions hang at one place.
+    queries_take_turns: bool,
     /// Runs that others than the first program took because that did not hang there yet.
     taken_before: Misses,
     /// What others than the first program had taken when the first of all was taken down: they take everything then.
@@ -196,6 +199,8 @@ impl Tracer {
             missed: Misses::default(),
             preemptible: config.preemptible,
             sees_all_tasks: config.pid_namespace.is_none(),
+            query_breakpoints: Vec::new(),
+            queries_take_turns: false,
             taken_before: Misses::default(),
             taken_at_stop: None,
             may_miss: fallback.is_some_and(|plan| !plan.decision_probed),
@@ -226,6 +231,12 @@ impl Tracer {
         }
         tracer.attach_all(&plan.probes, &refused).map_err(wrap)?;
         tracer.taken_before = tracer.taken().map_err(wrap)?;
+        let of_query = || tracer.attached().filter(|name| is_of_query(name));
+        let takes_turns = of_query().any(turns::is_other);
+        let programs = of_query().filter_map(|name| tracer.ebpf.program(name));
+        let breakpoints = counters::breakpoints(programs).map_err(wrap)?;
+        tracer.queries_take_turns = takes_turns;
+        tracer.query_breakpoints = breakpoints;
         Ok(tracer)
     }
 
@@ -505,6 +516,7 @@ impl Tracer {
     pub fn stop(&mut self) -> anyhow::Result<()> {
         // Where it cannot be read, programs are taken down all the same.
         self.taken_at_stop = self.taken().ok();
+        self.query_breakpoints.clear();
         while let Some(Together { programs, .. }) = self.attached.pop() {
             for name in &programs {
                 self.missed.add(name, self.misses(name));
@@ -568,33 +580,39 @@ impl Tracer {
         })
     }
 
-    /// How many questions the kernel may have kept from the probes so far, at least and at most, but for what only the links of
-    /// breakpoints tell (`nmissed`): cheap enough to be asked with every few records.
+    /// How many questions the kernel has kept from the probes so far: cheap enough to be asked with every few records.
     ///
-    /// A run that one program misses is counted, and a moment later that another one took it: whatever happens while the two are
-    /// read is counted in one of them only.
+    /// A run that one program misses is counted, and a moment later that another one took it: what was taken is read first, so that no
+    /// miss is taken for one that somebody took.
     ///
     /// # Errors
     ///
     /// Fails if the counters cannot be read.
-    pub fn missed_queries(&self) -> anyhow::Result<RangeInclusive<u64>> {
+    pub fn missed_queries(&self) -> anyhow::Result<MissedRuns> {
         let missed = || -> u64 {
             let of_query = self.attached().filter(|name| is_of_query(name));
-            of_query
+            let by_programs: u64 = of_query
                 .filter(|name| !turns::is_other(name))
                 .filter_map(|name| self.ebpf.program(name)?.fd().ok())
                 .map(|program| counters::recursion_misses(program.as_fd()).unwrap_or(0))
-                .sum()
+                .sum();
+            let links = self.query_breakpoints.iter();
+            let by_links: u64 = links
+                .map(|link| counters::missed_by_link(*link).unwrap_or(0))
+                .sum();
+            self.missed.query + by_programs + by_links
         };
-        let before = missed();
         // Reading a map by a system call keeps breakpoints from running on that CPU (`bpf_disable_instrumentation`), and a thread
         // can be preempted in the middle of it: not without need.
-        let takes_turns = |name: &str| is_of_query(name) && turns::is_other(name);
-        if before == 0 || !self.attached().any(takes_turns) {
-            return Ok(before..=before);
-        }
-        let taken = self.taken()?.query.saturating_sub(self.taken_before.query);
-        Ok(before.saturating_sub(taken)..=missed().saturating_sub(taken))
+        let taken = match self.queries_take_turns && missed() > 0 {
+            true => self.taken()?.query.saturating_sub(self.taken_before.query),
+            false => 0,
+        };
+        Ok(MissedRuns {
+            missed: missed(),
+            taken,
+            takes_turns: self.queries_take_turns,
+        })
     }
 
     fn attach_raw(&mut self, name: &'static str, tracepoint: &str) -> anyhow::Result<()> {

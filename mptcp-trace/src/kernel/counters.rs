@@ -85,14 +85,12 @@ fn open_questions(ebpf: &Ebpf) -> anyhow::Result<u64> {
 }
 
 /// How often the kernel skipped a program: because one was running on that CPU already, or, of a breakpoint, because too many
-/// calls of its function were under way (`struct kretprobe.nmissed`; kernels before 6.7 do not tell).
+/// calls of its function were under way.
 pub(super) fn misses(program: &Program) -> anyhow::Result<u64> {
-    // Only breakpoints have a limit on calls under way.
-    let skipped_calls = if let Program::KProbe(probe) = program {
-        missed_by_links(probe.info()?.id())?
-    } else {
-        0
-    };
+    let mut skipped_calls = 0;
+    for link in breakpoints([program])? {
+        skipped_calls += missed_by_link(link)?;
+    }
     let program = program.fd().context("the program is not loaded")?;
     Ok(recursion_misses(program.as_fd())? + skipped_calls)
 }
@@ -105,34 +103,56 @@ pub(super) fn recursion_misses(program: BorrowedFd<'_>) -> anyhow::Result<u64> {
     Ok(info.recursion_misses)
 }
 
-/// What the links of a program by which it hangs on breakpoints have missed. aya keeps these links to itself, so that all
-/// links among our own descriptors are gone through: to go through those of the host would take `CAP_SYS_ADMIN`.
-fn missed_by_links(program_id: u32) -> anyhow::Result<u64> {
-    let mut missed = 0;
-    for fd in our_links().context("cannot go through our own descriptors")? {
-        // SAFETY: a descriptor of ours; where it was closed since, or is another's by now, the kernel says so, or what it
-        // tells is of another program.
-        let link = unsafe { BorrowedFd::borrow_raw(fd) };
-        // SAFETY: an all-zero bpf_link_info is valid: integers and integers that hold addresses.
-        let mut info: bpf_link_info = unsafe { std::mem::zeroed() };
-        info_of(link, &mut info).context("cannot ask about a link of a BPF program")?;
-        if info.type_ != bpf_link_type::BPF_LINK_TYPE_PERF_EVENT as u32
-            || info.prog_id != program_id
-        {
-            continue;
+/// The links by which these programs hang on breakpoints. aya keeps them to itself, so that all links among our own descriptors are
+/// gone through: to go through those of the host would take `CAP_SYS_ADMIN`.
+pub(super) fn breakpoints<'a>(
+    programs: impl IntoIterator<Item = &'a Program>,
+) -> anyhow::Result<Vec<RawFd>> {
+    let mut ids = Vec::new();
+    for program in programs {
+        // Only breakpoints have a limit on calls under way.
+        if let Program::KProbe(probe) = program {
+            ids.push(probe.info()?.id());
         }
-        // SAFETY: the type says which member of the union was written; what the kernel did not write is 0.
-        missed += unsafe {
-            let event = info.__bindgen_anon_1.perf_event;
-            let is_breakpoint = event.type_ == bpf_perf_event_type::BPF_PERF_EVENT_KPROBE as u32
-                || event.type_ == bpf_perf_event_type::BPF_PERF_EVENT_KRETPROBE as u32;
-            match is_breakpoint {
-                true => event.__bindgen_anon_1.kprobe.missed,
-                false => 0,
-            }
-        };
     }
-    Ok(missed)
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let links = our_links().context("cannot go through our own descriptors")?;
+    let are_theirs = links.into_iter().map(|link| {
+        let info = info_of_link(link)?;
+        let is_breakpoint = info.type_ == bpf_link_type::BPF_LINK_TYPE_PERF_EVENT as u32;
+        anyhow::Ok((is_breakpoint && ids.contains(&info.prog_id)).then_some(link))
+    });
+    are_theirs.filter_map(Result::transpose).collect()
+}
+
+/// How many calls were too many at once for the breakpoint of this link (`struct kretprobe.nmissed`); kernels before 6.7 do not tell.
+pub(super) fn missed_by_link(link: RawFd) -> anyhow::Result<u64> {
+    let info = info_of_link(link)?;
+    if info.type_ != bpf_link_type::BPF_LINK_TYPE_PERF_EVENT as u32 {
+        return Ok(0);
+    }
+    // SAFETY: the type says which member of the union was written; what the kernel did not write is 0.
+    Ok(unsafe {
+        let event = info.__bindgen_anon_1.perf_event;
+        let is_breakpoint = event.type_ == bpf_perf_event_type::BPF_PERF_EVENT_KPROBE as u32
+            || event.type_ == bpf_perf_event_type::BPF_PERF_EVENT_KRETPROBE as u32;
+        match is_breakpoint {
+            true => event.__bindgen_anon_1.kprobe.missed,
+            false => 0,
+        }
+    })
+}
+
+fn info_of_link(link: RawFd) -> anyhow::Result<bpf_link_info> {
+    // SAFETY: a descriptor of ours; where it was closed since, or is another's by now, the kernel says so, or what it tells is of
+    // another program.
+    let link = unsafe { BorrowedFd::borrow_raw(link) };
+    // SAFETY: an all-zero bpf_link_info is valid: integers and integers that hold addresses.
+    let mut info: bpf_link_info = unsafe { std::mem::zeroed() };
+    info_of(link, &mut info).context("cannot ask about a link of a BPF program")?;
+    Ok(info)
 }
 
 /// Our descriptors that are links of BPF programs.

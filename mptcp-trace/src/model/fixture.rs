@@ -141,6 +141,7 @@ impl Row {
                 errno: None,
                 fell_back: Some(self.cause.is_some()),
                 rung: Rung::Fexit,
+                after_untold: false,
                 state_bits: None,
             },
             time: SystemTime::UNIX_EPOCH,

@@ -2,6 +2,26 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+/// Questions that the kernel kept from the probes so far.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct MissedRuns {
+    /// Runs of the first programs at their places that the kernel skipped (`bpf_prog_info.recursion_misses`), and calls that were too
+    /// many at once for a breakpoint (`struct kretprobe.nmissed`).
+    pub missed: u64,
+    /// Those of them that another program has taken, and counted by now.
+    pub taken: u64,
+    /// Other programs take what the first one misses, each a moment later.
+    pub takes_turns: bool,
+}
+
+impl MissedRuns {
+    /// How many are lost at most: another program may be about to take some of them.
+    #[must_use]
+    pub fn lost_at_most(self) -> u64 {
+        self.missed.saturating_sub(self.taken)
+    }
+}
+
 /// Counters of one sensor.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Loss {

@@ -23,7 +23,7 @@ pub use connection::{
     Stage, SwitchedOff, Via,
 };
 pub use facts::{Facts, Rung, SensorState};
-pub use loss::{Counted, Loss, LossReport, NetnsCounters, Reconciliation};
+pub use loss::{Counted, Loss, LossReport, MissedRuns, NetnsCounters, Reconciliation};
 pub use query::{
     Answer, Api, Errno, Family, Finding, Process, Protocol, Query, QueryEvent, Socket, SocketId,
     TcpState,

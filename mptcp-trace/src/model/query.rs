@@ -285,6 +285,8 @@ pub struct Query {
     pub errno: Option<Errno>,
     /// An MPTCP socket whose connection fell back; none where that could not be learnt.
     pub fell_back: Option<bool>,
+    /// A question about the same socket before this one was not traced.
+    pub after_untold: bool,
     /// How it was seen.
     pub rung: Rung,
     /// State bits of the MPTCP connection when it was answered, where they were read. What they mean is

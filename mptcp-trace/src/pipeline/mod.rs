@@ -30,6 +30,7 @@ pub use self::{
     stop::Stop,
 };
 use crate::{
+    correlate::ORDER_WINDOW,
     host::{
         netstat::boottime,
         privileges::Later,
@@ -204,6 +205,7 @@ pub async fn run<W: Write>(
     let sweeps = session.has_fallbacks() && session.tracer.may_miss();
     let mut asked_to_stop = false;
     let watching = !until.processes.is_empty();
+    note_missed(&session.tracer, stages)?;
     for bytes in std::mem::take(&mut session.backlog) {
         stages.take(&bytes)?;
     }
@@ -237,8 +239,10 @@ pub async fn run<W: Write>(
             }
             code = command_end(command.as_mut()) => break Some(code.map_err(Stop::Failed)?),
             _tick = clock.tick(), if stages.waits() => {
+                // What is settled now has happened before the reading.
+                let now = boottime();
                 note_missed(tracer, stages)?;
-                stages.clock(boottime())?;
+                stages.clock(now)?;
                 stages.flush()?;
                 if !stages.waits() && Instant::now() >= next_tidy {
                     return_free_memory();
@@ -315,7 +319,14 @@ fn tell_state<W: Write>(session: &mut Session, stages: &mut Stages<W>) -> Result
 /// What was lost so far; what was not has been taken.
 fn losses_now<W: Write>(session: &mut Session, stages: &mut Stages<W>) -> Result<LossReport, Stop> {
     let losses = session.losses_now().map_err(Stop::Failed)?;
-    session.records.drain(|bytes| stages.take(bytes))?;
+    let Session {
+        tracer, records, ..
+    } = session;
+    let mut noted = Noted::now(tracer, stages)?;
+    records.drain(|bytes| {
+        noted.again(tracer, stages)?;
+        stages.take(bytes)
+    })?;
     Ok(losses)
 }
 
@@ -348,8 +359,12 @@ async fn turn<W: Write>(
     stages: &mut Stages<W>,
 ) -> Result<(), Stop> {
     records.readable().await?;
-    note_missed(tracer, stages)?;
-    let drained = records.next_turn(|bytes| stages.take(bytes)).await?;
+    let mut noted = Noted::now(tracer, stages)?;
+    let take = |bytes: &[u8]| {
+        noted.again(tracer, stages)?;
+        stages.take(bytes)
+    };
+    let drained = records.next_turn(take).await?;
     stages.flush()?;
     if drained {
         tokio::time::sleep(PAUSE).await;
@@ -357,11 +372,41 @@ async fn turn<W: Write>(
     Ok(())
 }
 
-/// Asks how many questions the kernel may have kept from the probes, before it is concluded that nobody asked: what is
-/// concluded is older than this moment (`ORDER_WINDOW`).
-fn note_missed<W: Write>(tracer: &Tracer, stages: &mut Stages<W>) -> Result<(), Stop> {
-    let count = tracer.missed_queries().map_err(Stop::Failed)?;
-    stages.missed(boottime(), &count)
+/// How often it is asked while records are taken. What an event settles is older than it by [`ORDER_WINDOW`]: so the last reading is
+/// always later than that.
+const NOTE_MISSED_EVERY: Duration = Duration::from_millis(30);
+const _: () = assert!(NOTE_MISSED_EVERY.as_millis() < ORDER_WINDOW.as_millis());
+
+/// When it was last asked how many questions the kernel has kept from the probes.
+struct Noted {
+    at: Instant,
+}
+
+impl Noted {
+    /// It is asked now.
+    fn now<W: Write>(tracer: &Tracer, stages: &mut Stages<W>) -> Result<Self, Stop> {
+        let at = Instant::now();
+        note_missed(tracer, stages)?;
+        Ok(Self { at })
+    }
+
+    /// It is asked again if that was too long ago for the next record.
+    fn again<W: Write>(&mut self, tracer: &Tracer, stages: &mut Stages<W>) -> Result<(), Stop> {
+        if self.at.elapsed() >= NOTE_MISSED_EVERY {
+            *self = Self::now(tracer, stages)?;
+        }
+        Ok(())
+    }
+}
+
+/// Asks how many questions the kernel has kept from the probes, before it is concluded that nobody asked.
+///
+/// # Errors
+///
+/// [`Stop`] if the counters cannot be read, or the capture not be written.
+pub fn note_missed<W: Write>(tracer: &Tracer, stages: &mut Stages<W>) -> Result<(), Stop> {
+    let runs = tracer.missed_queries().map_err(Stop::Failed)?;
+    stages.missed(boottime(), runs)
 }
 
 async fn log_turn(log: Option<&mut LogRing>) -> std::io::Result<()> {

@@ -23,7 +23,7 @@ pub fn play<W: io::Write, R: io::Read>(
             Frame::Record(bytes) => stages.take(&bytes)?,
             Frame::Place(cgroup_id, path) => stages.tell_place(cgroup_id, &path),
             Frame::Clock(now) => stages.clock(now)?,
-            Frame::Missed(by, count) => stages.missed(by, &(0..=count))?,
+            Frame::Missed(by, count) => stages.doubt_until(by, count)?,
             Frame::End(losses) => return Ok(Some(losses)),
             Frame::CutOff => return Ok(None),
         }

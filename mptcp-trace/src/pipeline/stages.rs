@@ -3,7 +3,6 @@
 use std::{
     fs::File,
     io::{self, BufWriter, Write},
-    ops::RangeInclusive,
     time::Duration,
 };
 
@@ -14,7 +13,7 @@ use crate::{
     correlate::{Books, Correlator, Limits, reconcile},
     decode::{Observation, decode},
     enrich::{self, Places},
-    model::{Connection, ConnectionKind, Facts, Finding, LossReport, Reconciliation},
+    model::{Connection, ConnectionKind, Facts, Finding, LossReport, MissedRuns, Reconciliation},
     observe::{Observer, State},
     plan::{FALLBACK, QUERY},
     redact::forget,
@@ -262,18 +261,28 @@ impl<W: Write> Stages<W> {
         self.print_ready()
     }
 
-    /// Until then, on `CLOCK_BOOTTIME`, the kernel has kept so many questions from the probes, all in all, at least and at most.
+    /// Until then, on `CLOCK_BOOTTIME`, the kernel has kept so many questions from the probes.
     ///
     /// # Errors
     ///
     /// [`Stop`] if the capture cannot be written.
-    pub fn missed(&mut self, by: Duration, count: &RangeInclusive<u64>) -> Result<(), Stop> {
-        if !self.correlator.missed(by, count) {
-            return Ok(());
+    pub fn missed(&mut self, by: Duration, runs: MissedRuns) -> Result<(), Stop> {
+        match self.correlator.missed(by, runs) {
+            true => self.doubt_until(by, runs.lost_at_most()),
+            false => Ok(()),
         }
+    }
+
+    /// Until then the kernel may have kept one more question from the probes, so many at most all in all, as a capture says.
+    ///
+    /// # Errors
+    ///
+    /// [`Stop`] if the capture cannot be written.
+    pub fn doubt_until(&mut self, by: Duration, count: u64) -> Result<(), Stop> {
+        self.correlator.doubt_until(by);
         match &mut self.capture {
             Some(capture) => {
-                let kept = capture.missed(by, *count.end());
+                let kept = capture.missed(by, count);
                 self.captured(kept)
             }
             None => Ok(()),

@@ -14,7 +14,7 @@ use mptcp_trace_common::{
     counter,
     record::{
         CONN_ACTIVE, CONN_ASKED, CONN_CONNECTING, CONN_EXISTING, CONN_FELL, CONN_PENDING, CONN_TCP,
-        CONN_TOLD, CONN_UNWATCHED, EVIDENCE_SIMULTANEOUS, KIND_ACCEPTED, KIND_CLOSED,
+        CONN_TOLD, CONN_UNTOLD, CONN_UNWATCHED, EVIDENCE_SIMULTANEOUS, KIND_ACCEPTED, KIND_CLOSED,
         KIND_FALLBACK, KIND_TCP_CHILD, NO_MIB, SITE_DROPPED_CONTEXT, SITE_HANDSHAKE, SITE_LATER,
         SITE_NO_CONTEXT, SITE_TCP_CHILD, SUBFLOW_MP_JOIN, SUBFLOW_MPC_DROP, VIA_CONNECT, VIA_IO,
         VIA_LISTEN, VIA_SOCKET,
@@ -58,7 +58,7 @@ fn life_tp_state(ctx: RawTracePointContext) -> i32 {
         return 0;
     };
     // The kernel verifies what is called here once for each place that calls it: so there is one place for each.
-    let is_connection = is_mptcp(protocol);
+    let mut is_connection = is_mptcp(protocol);
     let is_child = !is_connection
         && (old, new) == (SYN_RECV, ESTABLISHED)
         && CHILDREN_PROBED.load() == 0
@@ -70,6 +70,14 @@ fn life_tp_state(ctx: RawTracePointContext) -> i32 {
     if is_child || is_connection && (old, new) == (LISTEN, ESTABLISHED) {
         let state = if is_child { CONN_TCP | CONN_TOLD } else { 0 };
         note_child(sk, state);
+    }
+    let (mut sk, mut old, mut new) = (sk, old, new);
+    // A connection that is closed with data that nobody has read is gone before its subflow is.
+    if !is_connection
+        && (new == FIN_WAIT1 || new == LAST_ACK)
+        && let Some(msk) = ended_with(sk)
+    {
+        (sk, is_connection, old, new) = (msk, true, CLOSE, CLOSE);
     }
     match (is_connection, old, new) {
         (true, CLOSE, SYN_SENT) | (true, CLOSE | LISTEN, LISTEN) => begins(sk, new),
@@ -115,7 +123,7 @@ fn begins(msk: Sock, new: u32) {
         conn.evidence = 0;
         conn.state = CONN_ACTIVE
             | CONN_CONNECTING
-            | conn.state & (CONN_EXISTING | CONN_ASKED | CONN_FELL | CONN_UNWATCHED);
+            | conn.state & (CONN_EXISTING | CONN_ASKED | CONN_FELL | CONN_UNTOLD | CONN_UNWATCHED);
     }
 }
 
@@ -376,16 +384,23 @@ fn life_tp_destroy(ctx: RawTracePointContext) -> i32 {
 /// The end of a subflow.
 #[inline(always)]
 fn subflow_ends(sk: Sock) {
-    // Where the end of connections is not probed, that of their first subflow has to do: for one that is
-    // closed and that no file stands for any more, there is no way back.
-    if CHILDREN_PROBED.load() == 0
-        && let Some(msk) = sk.msk_of_subflow()
-        && msk.first_subflow() == Some(sk)
-        && msk.state().is_ok_and(|state| u32::from(state) == CLOSE)
-        && msk.inode().is_err()
-    {
+    if let Some(msk) = ended_with(sk) {
         destroyed(msk);
     }
+}
+
+/// Where the end of connections is not probed, that of their first subflow has to do: for one that is closed and that no file
+/// stands for any more, there is no way back (`mptcp_destroy_common`).
+#[inline(always)]
+fn ended_with(sk: Sock) -> Option<Sock> {
+    if CHILDREN_PROBED.load() != 0 {
+        return None;
+    }
+    sk.msk_of_subflow().filter(|msk| {
+        msk.first_subflow() == Some(sk)
+            && msk.state().is_ok_and(|state| u32::from(state) == CLOSE)
+            && msk.inode().is_err()
+    })
 }
 
 in_turns! {

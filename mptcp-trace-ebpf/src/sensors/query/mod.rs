@@ -14,8 +14,8 @@ use aya_log_ebpf::debug;
 use mptcp_trace_common::{
     counter,
     record::{
-        BY_TRACER, CONN_ASKED, CONN_UNTOLD, Conn, KIND_QUERY, QueryRecord, VALID_FLAGS_EXIT,
-        VALID_INODE, VALID_USER_VALUE,
+        AFTER_UNTOLD, BY_TRACER, CONN_ASKED, CONN_UNTOLD, Conn, KIND_QUERY, QueryRecord,
+        VALID_FLAGS_EXIT, VALID_INODE, VALID_USER_VALUE,
     },
 };
 
@@ -201,6 +201,9 @@ fn describe(record: &mut QueryRecord, sk: Sock, sock: &impl Members) -> Result<(
 #[inline(always)]
 fn note(record: &mut QueryRecord, known: Option<&'static mut Conn>) {
     if let Some(conn) = known {
+        if conn.state & CONN_UNTOLD != 0 {
+            record.valid |= AFTER_UNTOLD;
+        }
         conn.state = conn.state & !CONN_UNTOLD | CONN_ASKED;
         record.born_ns = conn.born_ns;
         record.connect_ns = conn.connect_ns;

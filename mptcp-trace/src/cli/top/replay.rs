@@ -139,7 +139,7 @@ impl<'a> Scene<'a> {
                 Frame::Record(bytes) => self.stages.take(&bytes).map_err(failed)?,
                 Frame::Place(cgroup_id, path) => self.stages.tell_place(cgroup_id, &path),
                 Frame::Clock(now) => self.stages.clock(now).map_err(failed)?,
-                Frame::Missed(by, count) => self.stages.missed(by, &(0..=count)).map_err(failed)?,
+                Frame::Missed(by, count) => self.stages.doubt_until(by, count).map_err(failed)?,
                 Frame::End(losses) => {
                     self.stages.finish(&losses).map_err(failed)?;
                     let state = Some(self.stages.state(&losses, Duration::ZERO));

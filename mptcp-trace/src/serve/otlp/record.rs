@@ -125,6 +125,7 @@ fn query(event: &QueryEvent, path: Option<&str>, to: &mut Vec<Value>) {
         errno,
         fell_back,
         rung,
+        after_untold: _,
         state_bits: _,
     } = query;
     process(asker, path, to);
