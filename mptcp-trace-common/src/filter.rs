@@ -19,13 +19,11 @@ pub struct FilterConfig {
     /// The tracer's own process as its PID namespace has it, always admitted: its canary must be seen
     /// whatever the filter says.
     pub own_tgid: u32,
-    /// Device of the PID namespace in which processes are named; 0 for the initial one.
-    pub pidns_dev: u64,
-    /// Inode of that PID namespace.
-    pub pidns_ino: u64,
+    /// Inode number of the PID namespace in which processes are named; 0 for the initial one.
+    pub pidns_inum: u32,
 }
 
-const _: () = assert!(size_of::<FilterConfig>() == 24);
+const _: () = assert!(size_of::<FilterConfig>() == 12);
 
 impl FilterConfig {
     /// The bytes of the global that the BPF side reads.
@@ -34,8 +32,7 @@ impl FilterConfig {
         let mut bytes = [0; size_of::<Self>()];
         bytes[0..4].copy_from_slice(&self.flags.to_ne_bytes());
         bytes[4..8].copy_from_slice(&self.own_tgid.to_ne_bytes());
-        bytes[8..16].copy_from_slice(&self.pidns_dev.to_ne_bytes());
-        bytes[16..24].copy_from_slice(&self.pidns_ino.to_ne_bytes());
+        bytes[8..12].copy_from_slice(&self.pidns_inum.to_ne_bytes());
         bytes
     }
 }

@@ -282,6 +282,18 @@ kernel_layout! {
     task_tgid: "task_struct.tgid", 4;
     /// Thread id of a task.
     task_pid: "task_struct.pid", 4;
+    /// Its numbers in all PID namespaces that it is in.
+    task_numbers: "task_struct.thread_pid", 8;
+    /// How deep the innermost of them is; the initial one is at 0.
+    numbers_level: "pid.level", 4;
+    /// The number in the initial one.
+    numbers_first: "pid.numbers[0].nr", 4;
+    /// The initial one.
+    numbers_first_namespace: "pid.numbers[0].ns", 8;
+    /// The number in the next one.
+    numbers_second: "pid.numbers[1].nr", 4;
+    /// Inode number of a PID namespace.
+    pidns_inum: "pid_namespace.ns.inum", 4;
     /// How the current system call came in ([`SYSCALL_OF_32_BITS`]); only x86 has it, and only x86 needs it.
     task_syscall_status: "task_struct.thread_info.status", 4;
     /// Number of a system call.

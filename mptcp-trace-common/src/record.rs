@@ -9,7 +9,7 @@ use core::mem::offset_of;
 ///
 /// The BPF object carries a global of the name [`ABI_SYMBOL`], which holds the version: a loader that
 /// was built against another version does not find it and refuses the object.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// Length of a [`QueryRecord`] in captures of version 1, which had no `born_ns`, bytes.
 pub const QUERY_RECORD_BYTES_V1: usize = 152;
@@ -17,11 +17,17 @@ pub const QUERY_RECORD_BYTES_V1: usize = 152;
 /// Length of a [`QueryRecord`] in captures of version 2, which did not say how it was asked, bytes.
 pub const QUERY_RECORD_BYTES_V2: usize = 160;
 
+/// Length of a [`QueryRecord`] in captures of version 4, which did not say what the tracer's PID namespace calls a process, bytes.
+pub const QUERY_RECORD_BYTES_V4: usize = 184;
+
 /// Length of a [`ConnRecord`] in captures of before it had `netns_cookie`, bytes.
 pub const CONN_RECORD_BYTES_V1: usize = 224;
 
+/// Length of a [`ConnRecord`] in captures of before it had `current_ns_tgid`, bytes.
+pub const CONN_RECORD_BYTES_V2: usize = 232;
+
 /// Name of the global by which the loader recognises an object of its own [`ABI_VERSION`].
-pub const ABI_SYMBOL: &str = "MPTCP_TRACE_ABI_4";
+pub const ABI_SYMBOL: &str = "MPTCP_TRACE_ABI_5";
 
 /// Name of the map whose entries mark the sockets of a self-test, for every instance on this host. A map of this kind
 /// (socket storage) can only be made with `CAP_BPF`, and an entry only by who holds its descriptor.
@@ -150,8 +156,12 @@ pub struct QueryRecord {
     pub optname: u32,
     /// 1 if it was to be set, 0 if it was asked for.
     pub is_set: u32,
-    /// Keeps the size a multiple of eight.
+    /// Keeps what follows where it was when this was the end.
     pub reserved_2: u32,
+    /// `tgid` as the tracer's PID namespace numbers it; 0 if the process is not in there.
+    pub ns_tgid: u32,
+    /// The same of `tid`.
+    pub ns_tid: u32,
 }
 
 /// A question in flight, between the entry and the return of the function that answers it.
@@ -208,7 +218,9 @@ pub struct Owner {
     /// `VIA_*`.
     pub via: u8,
     /// Keeps what follows aligned.
-    pub reserved: [u8; 7],
+    pub reserved: [u8; 3],
+    /// The thread as the tracer's PID namespace numbers it. Was 0 and meant nothing in records without `current_ns_tgid`.
+    pub ns_tid: u32,
     /// Name of the process (of its first thread), NUL-padded.
     pub comm: [u8; 16],
 }
@@ -222,7 +234,8 @@ impl Owner {
         ns_tgid: 0,
         uid: 0,
         via: 0,
-        reserved: [0; 7],
+        reserved: [0; 3],
+        ns_tid: 0,
         comm: [0; 16],
     };
 }
@@ -482,6 +495,10 @@ pub struct ConnRecord {
     pub remote_addr: [u8; 16],
     /// `net.net_cookie` of the socket's network namespace, which no other namespace ever gets; 0 if unknown.
     pub netns_cookie: u64,
+    /// `current_tgid` as the tracer's PID namespace numbers it; 0 if the process is not in there.
+    pub current_ns_tgid: u32,
+    /// Keeps the size a multiple of eight.
+    pub reserved_2: u32,
 }
 
 /// How many of the kernel's counters are read (those that count fallbacks).
@@ -523,14 +540,16 @@ pub struct NetCounters {
 }
 
 const _: () = {
-    assert!(size_of::<QueryRecord>() == 184);
+    assert!(size_of::<QueryRecord>() == 192);
+    assert!(offset_of!(QueryRecord, ns_tgid) == QUERY_RECORD_BYTES_V4);
     assert!(size_of::<QueryRecord>().is_multiple_of(8));
     // The kernel half writes addresses in words.
     assert!(offset_of!(QueryRecord, local_addr).is_multiple_of(4));
     assert!(offset_of!(ConnRecord, local_addr).is_multiple_of(4));
     assert!(size_of::<Owner>() == 48);
     assert!(size_of::<Conn>() == 104);
-    assert!(size_of::<ConnRecord>() == 232);
+    assert!(size_of::<ConnRecord>() == 240);
+    assert!(offset_of!(ConnRecord, current_ns_tgid) == CONN_RECORD_BYTES_V2);
     assert!(offset_of!(ConnRecord, netns_cookie) == CONN_RECORD_BYTES_V1);
     assert!(size_of::<CountedRecord>() == 24 + 8 * COUNTERS);
     assert!(size_of::<InFlight>() == 32);

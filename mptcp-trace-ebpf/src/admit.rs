@@ -1,15 +1,17 @@
 //! Does the filter admit this task, this thread name, this network namespace?
 
 use aya_ebpf::{
-    bindings::bpf_pidns_info,
-    helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_ns_current_pid_tgid},
+    helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid},
+    macros::raw_tracepoint,
+    programs::RawTracePointContext,
 };
 use mptcp_trace_common::{
     filter::{BY_COMM, BY_NETNS, BY_PID, FOLLOW},
     record::Owner,
 };
 
-use crate::maps::{CAP, COMMS, FAMILY, FILTER, NETNS, PIDS, QUOTA_SLOTS, QUOTAS};
+use crate::kernel::{current_task, number_in_pid_namespace, pid_namespace_level, task_leader};
+use crate::maps::{ANSWER, CAP, COMMS, FAMILY, FILTER, NETNS, PIDS, QUOTA_SLOTS, QUOTAS};
 
 macro_rules! filter {
     ($field:ident) => {{
@@ -19,25 +21,62 @@ macro_rules! filter {
     }};
 }
 
-/// Process id of the current task as the tracer's PID namespace has it, or 0 if it is not in there.
-#[inline(always)]
-pub(crate) fn current_pid_in_namespace() -> u32 {
-    pid_in_namespace(bpf_get_current_pid_tgid())
+/// Process and thread as the tracer's PID namespace numbers them; 0 for what is not in there.
+#[derive(Clone, Copy)]
+pub(crate) struct InNamespace {
+    pub(crate) tgid: u32,
+    pub(crate) tid: u32,
 }
 
-/// The same where `pid_tgid` of the current task is known already.
+/// The current task in the tracer's PID namespace.
+#[inline(always)]
+pub(crate) fn current_in_namespace() -> InNamespace {
+    let thread = bpf_get_current_pid_tgid();
+    if filter!(pidns_inum) == 0 {
+        return InNamespace {
+            tgid: (thread >> 32) as u32,
+            tid: thread as u32,
+        };
+    }
+    let task = current_task();
+    InNamespace {
+        tgid: process_in_namespace(task),
+        tid: number_in_pid_namespace(task, filter!(pidns_inum)),
+    }
+}
+
+/// Any task in the tracer's PID namespace.
+#[inline(always)]
+pub(crate) fn task_in_namespace(task: u64, tgid: u32, tid: u32) -> InNamespace {
+    if filter!(pidns_inum) == 0 {
+        return InNamespace { tgid, tid };
+    }
+    InNamespace {
+        tgid: process_in_namespace(task),
+        tid: number_in_pid_namespace(task, filter!(pidns_inum)),
+    }
+}
+
+#[inline(always)]
+fn process_in_namespace(task: u64) -> u32 {
+    number_in_pid_namespace(task_leader(task), filter!(pidns_inum))
+}
+
+/// The current process, where `pid_tgid` of the current task is known already.
 #[inline(always)]
 fn pid_in_namespace(thread: u64) -> u32 {
-    let (dev, ino) = (filter!(pidns_dev), filter!(pidns_ino));
-    if ino == 0 {
-        return (thread >> 32) as u32;
+    match filter!(pidns_inum) {
+        0 => (thread >> 32) as u32,
+        _ => process_in_namespace(current_task()),
     }
-    let mut info = bpf_pidns_info { pid: 0, tgid: 0 };
-    // SAFETY: the helper writes at most `size` bytes to `info`.
-    let failed = unsafe {
-        bpf_get_ns_current_pid_tgid(dev, ino, &raw mut info, size_of::<bpf_pidns_info>() as u32)
-    };
-    if failed == 0 { info.tgid } else { 0 }
+}
+
+/// How deep is the tracer's PID namespace? It runs this program; it is not attached anywhere.
+#[raw_tracepoint]
+pub(crate) fn pidns_level(_ctx: RawTracePointContext) -> i32 {
+    let level = pid_namespace_level(current_task());
+    let _there = ANSWER.set(0, u64::from(level), 0);
+    0
 }
 
 /// True if the current task is one whose questions are wanted.
@@ -68,7 +107,8 @@ pub(crate) fn admit_netns(inum: u32) -> bool {
 /// True if the current process was named by the user, or descends from one that was.
 #[inline(always)]
 pub(crate) fn is_wanted_process() -> bool {
-    PIDS.get_ptr(current_pid_in_namespace()).is_some()
+    PIDS.get_ptr(pid_in_namespace(bpf_get_current_pid_tgid()))
+        .is_some()
         || filter!(flags) & FOLLOW != 0
             && FAMILY
                 .get_ptr((bpf_get_current_pid_tgid() >> 32) as u32)

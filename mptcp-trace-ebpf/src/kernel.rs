@@ -22,7 +22,7 @@ use mptcp_trace_common::{
     },
 };
 
-use crate::maps::{CALIBRATED, LAYOUT, PER_CPU, PERNET_ID};
+use crate::maps::{CALIBRATED, LAYOUT, PER_CPU, PERNET_ID, PIDNS_LEVEL};
 
 /// A read of kernel or user memory that failed.
 pub(crate) struct Fault;
@@ -802,7 +802,7 @@ pub(crate) fn current_cpu() -> u32 {
 /// Writes the name of the task's process to where it stays.
 #[inline(always)]
 pub(crate) fn put_process_comm(place: &mut [u8; 16], task: u64) {
-    let leader: u64 = read_or_zero!(task, task_group_leader);
+    let leader = task_leader(task);
     let from = leader.wrapping_add(u64::from(offset!(task_comm)));
     // SAFETY: the helper writes as many bytes as it is told, zeroes in case of a fault, to where there are so many.
     unsafe {
@@ -874,6 +874,39 @@ pub(crate) fn socket_of_file(file: u64) -> Option<Sock> {
 #[inline(always)]
 pub(crate) fn task_ids(task: u64) -> Result<(u32, u32), Fault> {
     Ok((read!(task, task_tgid)?, read!(task, task_pid)?))
+}
+
+/// First thread of a task's process.
+#[inline(always)]
+pub(crate) fn task_leader(task: u64) -> u64 {
+    read_or_zero!(task, task_group_leader)
+}
+
+/// How deep the PID namespace of a task is: that of the initial one is 0.
+#[inline(always)]
+pub(crate) fn pid_namespace_level(task: u64) -> u32 {
+    let numbers: u64 = read_or_zero!(task, task_numbers);
+    read_or_zero!(numbers, numbers_level)
+}
+
+/// A task's number in the PID namespace with this inode number, which is as deep as userspace has found out; 0 if it has none
+/// there. A function of its own: it is the same for all of a record's numbers.
+#[inline(never)]
+pub(crate) fn number_in_pid_namespace(task: u64, inum: u32) -> u32 {
+    let level = CALIBRATED.get(PIDNS_LEVEL).map_or(0, |level| *level);
+    let numbers: u64 = read_or_zero!(task, task_numbers);
+    let deepest: u32 = read_or_zero!(numbers, numbers_level);
+    if level > deepest {
+        return 0;
+    }
+    let stride = u64::from(offset!(numbers_second)) - u64::from(offset!(numbers_first));
+    let at = numbers + u64::from(level) * stride;
+    let namespace: u64 = read_or_zero!(at, numbers_first_namespace);
+    let its_inum: u32 = read_or_zero!(namespace, pidns_inum);
+    match its_inum == inum {
+        true => read_or_zero!(at, numbers_first),
+        false => 0,
+    }
 }
 
 /// Four bytes of the caller's memory.

@@ -17,7 +17,7 @@ use mptcp_trace_common::{
 
 /// Marks the object as speaking this version of the wire; its name is `record::ABI_SYMBOL`.
 #[unsafe(no_mangle)]
-static MPTCP_TRACE_ABI_4: Global<u32> = Global::new(ABI_VERSION);
+static MPTCP_TRACE_ABI_5: Global<u32> = Global::new(ABI_VERSION);
 
 /// Where this kernel keeps what the probes read. Written by the loader, then frozen.
 #[unsafe(no_mangle)]
@@ -28,8 +28,7 @@ pub(crate) static LAYOUT: KernelLayout = KernelLayout::EMPTY;
 pub(crate) static FILTER: FilterConfig = FilterConfig {
     flags: 0,
     own_tgid: 0,
-    pidns_dev: 0,
-    pidns_ino: 0,
+    pidns_inum: 0,
 };
 
 /// 1 where `mptcp_getsockopt` itself is probed, so that a TCP function entered for a subflow without a
@@ -142,10 +141,12 @@ pub(crate) const SWEEP: u32 = 1;
 pub(crate) const LISTED: u32 = 2;
 /// The number of MPTCP's own data among those of a network namespace (`mptcp_pernet_id`); 0 if it is not known.
 pub(crate) const PERNET_ID: u32 = 3;
+/// How deep the tracer's PID namespace is.
+pub(crate) const PIDNS_LEVEL: u32 = 4;
 
 /// What is found out only when the probes run already.
 #[map]
-pub(crate) static CALIBRATED: Array<u32> = Array::with_max_entries(4, 0);
+pub(crate) static CALIBRATED: Array<u32> = Array::with_max_entries(5, 0);
 
 /// Counters of the fallback sensor, one slot each.
 #[map]

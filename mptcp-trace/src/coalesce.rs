@@ -24,7 +24,7 @@ impl Repeats {
     /// One more answer: none if it repeats the last one, else how often that was repeated.
     pub fn take(&mut self, event: &QueryEvent) -> Option<u64> {
         let query = &event.query;
-        let conversation = (query.process.pid, query.socket.id, query.id, query.api);
+        let conversation = (query.process.host_pid, query.socket.id, query.id, query.api);
         let verdict = event.judgement.as_ref().map(|it| it.verdict);
         let said = (query.answer, query.errno, query.fell_back, verdict);
         if let Some((last, repeats)) = self.last.get_mut(&conversation) {
@@ -52,7 +52,7 @@ mod tests {
         let Finding::Query(mut event) = Row::default().query() else {
             panic!("a question is a question");
         };
-        event.query.process.pid = pid;
+        event.query.process.host_pid = pid;
         event.query.answer = answer;
         event
     }

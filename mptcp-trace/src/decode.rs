@@ -13,8 +13,9 @@ use mptcp_trace_common::record::{
     AFTER_UNTOLD, BY_TRACER, CountedRecord, KIND_ACCEPTED, KIND_BLACKHOLE, KIND_CLOSED,
     KIND_COUNTED, KIND_COUNTED_AT_START, KIND_EXISTING, KIND_FALLBACK, KIND_OPTION_REFUSED,
     KIND_QUERY, KIND_SOCKET_REFUSED, KIND_TCP_CHILD, PATH_MPTCP, PATH_TCP, PATH_UNSEEN,
-    QUERY_RECORD_BYTES_V1, QUERY_RECORD_BYTES_V2, QueryRecord, RUNG_FEXIT, RUNG_KPROBE,
-    RUNG_TRACEPOINT, VALID_FLAGS_ENTER, VALID_FLAGS_EXIT, VALID_INODE, VALID_USER_VALUE,
+    QUERY_RECORD_BYTES_V1, QUERY_RECORD_BYTES_V2, QUERY_RECORD_BYTES_V4, QueryRecord, RUNG_FEXIT,
+    RUNG_KPROBE, RUNG_TRACEPOINT, VALID_FLAGS_ENTER, VALID_FLAGS_EXIT, VALID_INODE,
+    VALID_USER_VALUE,
 };
 
 use crate::model::{
@@ -145,20 +146,8 @@ fn counters(bytes: &[u8], facts: &Facts) -> Result<Box<NetnsCounters>, DecodeErr
 }
 
 fn query(bytes: &[u8], facts: &Facts) -> Result<Observation, DecodeError> {
-    let mut whole = [0; size_of::<QueryRecord>()];
-    match bytes.len() {
-        length @ (QUERY_RECORD_BYTES_V1 | QUERY_RECORD_BYTES_V2) => {
-            whole[..length].copy_from_slice(bytes);
-        }
-        length if length == whole.len() => whole.copy_from_slice(bytes),
-        got => {
-            return Err(DecodeError::Length {
-                got,
-                want: whole.len(),
-            });
-        }
-    }
-    let api = if bytes.len() == whole.len() {
+    let whole = whole_query(bytes, QUERY_RECORD_BYTES_V1)?;
+    let api = if bytes.len() >= QUERY_RECORD_BYTES_V4 {
         api_of(field!(whole, u32, level), field!(whole, u32, optname))?
     } else {
         // Older records are all of the one question that was traced then.
@@ -223,12 +212,58 @@ fn query(bytes: &[u8], facts: &Facts) -> Result<Observation, DecodeError> {
 /// Who it was.
 fn process(bytes: &[u8]) -> Process {
     Process {
-        pid: field!(bytes, u32, tgid),
-        tid: field!(bytes, u32, tid),
+        pid: number(field!(bytes, u32, ns_tgid)),
+        tid: number(field!(bytes, u32, ns_tid)),
+        host_pid: field!(bytes, u32, tgid),
+        host_tid: field!(bytes, u32, tid),
         uid: field!(bytes, u32, uid),
         cgroup_id: field!(bytes, u64, cgroup_id),
         comm: comm(sixteen(bytes, offset_of!(QueryRecord, comm))),
     }
+}
+
+/// A record of now, made of one of any version from the one of that length on.
+fn whole_query(bytes: &[u8], oldest: usize) -> Result<[u8; size_of::<QueryRecord>()], DecodeError> {
+    let mut whole = [0; size_of::<QueryRecord>()];
+    let got = bytes.len();
+    let is_known = [
+        QUERY_RECORD_BYTES_V1,
+        QUERY_RECORD_BYTES_V2,
+        QUERY_RECORD_BYTES_V4,
+        whole.len(),
+    ]
+    .contains(&got);
+    if !is_known || got < oldest {
+        let want = whole.len();
+        return Err(DecodeError::Length { got, want });
+    }
+    whole[..got].copy_from_slice(bytes);
+    if got < whole.len() {
+        // Older records have the numbers of the initial PID namespace only.
+        for (host, here) in [
+            (
+                offset_of!(QueryRecord, tgid),
+                offset_of!(QueryRecord, ns_tgid),
+            ),
+            (
+                offset_of!(QueryRecord, tid),
+                offset_of!(QueryRecord, ns_tid),
+            ),
+        ] {
+            as_on_host(&mut whole, host, here);
+        }
+    }
+    Ok(whole)
+}
+
+/// A process or thread; 0 is none.
+fn number(number: u32) -> Option<u32> {
+    (number != 0).then_some(number)
+}
+
+/// What the tracer's PID namespace calls a process or thread is what the initial one calls it.
+fn as_on_host(record: &mut [u8], host: usize, here: usize) {
+    record.copy_within(host..host + size_of::<u32>(), here);
 }
 
 /// About which socket.
@@ -262,15 +297,10 @@ fn socket(bytes: &[u8], protocol: Protocol, family: Family) -> Socket {
     }
 }
 
-/// A refusal: the same layout as a query.
+/// A refusal: the same layout as a query. Older captures than of version 4 have none.
 fn refusal(bytes: &[u8]) -> Result<Observation, DecodeError> {
-    let want = size_of::<QueryRecord>();
-    if bytes.len() != want {
-        return Err(DecodeError::Length {
-            got: bytes.len(),
-            want,
-        });
-    }
+    let whole = whole_query(bytes, QUERY_RECORD_BYTES_V4)?;
+    let bytes = &whole[..];
     let ret = field!(bytes, i32, ret);
     let errno = errno_of(ret).ok_or(DecodeError::Field(
         "return value of a refusal",

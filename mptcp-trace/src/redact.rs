@@ -37,8 +37,11 @@ pub struct Unknown;
 ///
 /// [`Unknown`] if it is no such record.
 pub fn forget(bytes: &mut [u8]) -> Result<(), Unknown> {
-    if bytes.len() != size_of::<ConnRecord>() {
+    if !(CONN_RECORD_BYTES_V1..=size_of::<ConnRecord>()).contains(&bytes.len()) {
         return Err(Unknown);
+    }
+    if let Some(here) = bytes.get_mut(offset_of!(ConnRecord, current_ns_tgid)..) {
+        here.fill(0);
     }
     let mut clear = |at: usize, length: usize| bytes[at..at + length].fill(0);
     clear(offset_of!(ConnRecord, owner), size_of::<Owner>());
@@ -247,6 +250,30 @@ mod tests {
                     expected[*at..at + 10].copy_from_slice(b"p1\0\0\0\0\0\0\0\0");
                 }
                 assert_eq!(after, expected, "{kind} {addr:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_of_a_record_of_somebody_else_names_anybody() {
+        let named = [
+            offset_of!(ConnRecord, owner)..offset_of!(ConnRecord, owner) + size_of::<Owner>(),
+            offset_of!(ConnRecord, current_tgid)..offset_of!(ConnRecord, netns),
+            offset_of!(ConnRecord, current_ns_tgid)..size_of::<ConnRecord>(),
+            offset_of!(ConnRecord, local_port)..offset_of!(ConnRecord, state),
+            offset_of!(ConnRecord, local_addr)..offset_of!(ConnRecord, netns_cookie),
+        ];
+        for length in [CONN_RECORD_BYTES_V1, size_of::<ConnRecord>()] {
+            let mut bytes = vec![0xff; length];
+            let state = offset_of!(ConnRecord, conn_state);
+            bytes[state..state + 4].fill(0);
+            assert_eq!(forget(&mut bytes), Ok(()));
+            for at in named
+                .iter()
+                .flat_map(Clone::clone)
+                .filter(|at| *at < length)
+            {
+                assert_eq!(bytes[at], 0, "byte {at} of {length}");
             }
         }
     }

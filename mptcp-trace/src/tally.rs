@@ -178,7 +178,7 @@ fn key<'a>(
 ) -> Option<String> {
     Some(match by {
         By::Process => match subject.process {
-            Some(process) => format!("{} {}", process.comm, process.pid),
+            Some(process) => format!("{} {}", process.comm, process.number()),
             None => "?".into(),
         },
         By::Cause => match (subject.cause, subject.has_fallen) {

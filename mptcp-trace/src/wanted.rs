@@ -127,7 +127,9 @@ impl Wanted {
             && any(verdicts, |verdict| subject.verdict == Some(*verdict))
             && any(addrs, |prefix| an_end(&|end| prefix.contains(*end)))
             && any(ports, |port| an_end(&|end| end.port() == *port))
-            && any(pids, |pid| subject.process.is_some_and(|it| it.pid == *pid))
+            && any(pids, |pid| {
+                subject.process.is_some_and(|it| it.pid == Some(*pid))
+            })
             && any(comms, |comm| {
                 subject.process.is_some_and(|it| it.comm == *comm)
             })

@@ -18,8 +18,10 @@ const NETNS: u32 = 7;
 pub(super) fn owner(pid: u32, via: Via) -> Owner {
     Owner {
         process: Process {
-            pid,
-            tid: pid,
+            pid: Some(pid),
+            tid: Some(pid),
+            host_pid: pid,
+            host_tid: pid,
             uid: 0,
             cgroup_id: 1,
             comm: format!("p{pid}"),
@@ -64,7 +66,7 @@ pub(super) fn connection(kind: ConnectionKind, at_ms: u64, address: u64) -> Conn
         connecting: false,
         fell_back: Some(true),
         late: false,
-        current: (0, String::new()),
+        current: crate::model::Current::default(),
         off_for: None,
         rung: Rung::Fexit,
     }
@@ -112,7 +114,7 @@ fn told(ready: &mut Vec<Finding>) -> Vec<(u64, Option<u32>)> {
         .filter_map(|finding| match finding {
             Finding::Connection(event) => Some((
                 event.connection.id.socket.0,
-                event.connection.owner.map(|owner| owner.process.pid),
+                event.connection.owner.and_then(|owner| owner.process.pid),
             )),
             Finding::Verdict(_) | Finding::Refusal(_) => None,
             Finding::Query(_) => panic!("nobody asked"),

@@ -60,8 +60,10 @@ fn make(deed: Deed, at_ms: u64, number: u64) -> Finding {
                     asked_at: Duration::from_millis(at_ms),
                     latency: Some(Duration::ZERO),
                     process: Process {
-                        pid: 9,
-                        tid: 9,
+                        pid: Some(9),
+                        tid: Some(9),
+                        host_pid: 9,
+                        host_tid: 9,
                         uid: 0,
                         cgroup_id: 1,
                         comm: "app".into(),
@@ -357,8 +359,8 @@ fn the_closing_verdict_names_who_used_the_socket_last() {
         verdict.unwrap()
     };
     // A child inherited the socket, and only sent.
-    assert_eq!(last(Some(2)), 2);
-    assert_eq!(last(None), 1);
+    assert_eq!(last(Some(2)), Some(2));
+    assert_eq!(last(None), Some(1));
 }
 
 #[test]

@@ -4,26 +4,27 @@ use std::{borrow::Cow, mem::offset_of, time::Duration};
 
 use mptcp_trace_common::record::{
     ADMITTED, BY_TRACER, CONN_ACTIVE, CONN_CONNECTING, CONN_EXISTING, CONN_OFF_UNREAD,
-    CONN_RECORD_BYTES_V1, CONN_TCP, CONN_UNACCEPTED, CONN_UNSEEN_BIRTH, CONN_UNTOLD,
-    CONN_UNWATCHED, CONN_VALID_BYTES, CONN_VALID_FLAGS, CONN_VALID_OFF, CONN_VALID_SUBFLOW,
-    CONN_VALID_SUBFLOWS, ConnRecord, EVIDENCE_BAD_CHECKSUM, EVIDENCE_INFINITE_RECEIVED,
-    EVIDENCE_INFINITE_SENT, EVIDENCE_INVALID_MAPPING, EVIDENCE_MP_FAIL_RECEIVED,
-    EVIDENCE_MP_FAIL_SENT, EVIDENCE_NO_DSS, EVIDENCE_SIMULTANEOUS, KIND_ACCEPTED, KIND_BLACKHOLE,
-    KIND_CLOSED, KIND_EXISTING, KIND_FALLBACK, KIND_TCP_CHILD, NO_MIB, Owner as OwnerRecord,
-    REFUSED, SITE_ACTIVE_DISABLE, SITE_CONNECT, SITE_DATA_AVAILABLE, SITE_DETECT_BLACKHOLE,
-    SITE_DROPPED_CONTEXT, SITE_DSS_CORRUPTION, SITE_HANDSHAKE, SITE_LATER, SITE_LISTED,
-    SITE_NO_CONTEXT, SITE_SIMULTANEOUS, SITE_TCP_CHILD, SITE_TRY_FALLBACK, SUBFLOW_CHECKSUMS,
-    SUBFLOW_MP_CAPABLE, SUBFLOW_MPC_DROP, SUBFLOW_REMOTE_KEY, SUBFLOW_REQUEST_MPTCP,
-    SUBFLOW_SERVER_SIDE, SUBFLOW_SIDE_KNOWN, VALID_INODE, VIA_ACCEPT, VIA_CONNECT, VIA_EXISTING,
-    VIA_IO, VIA_LISTEN, VIA_LISTENER, VIA_QUERY, VIA_SOCKET,
+    CONN_RECORD_BYTES_V1, CONN_RECORD_BYTES_V2, CONN_TCP, CONN_UNACCEPTED, CONN_UNSEEN_BIRTH,
+    CONN_UNTOLD, CONN_UNWATCHED, CONN_VALID_BYTES, CONN_VALID_FLAGS, CONN_VALID_OFF,
+    CONN_VALID_SUBFLOW, CONN_VALID_SUBFLOWS, ConnRecord, EVIDENCE_BAD_CHECKSUM,
+    EVIDENCE_INFINITE_RECEIVED, EVIDENCE_INFINITE_SENT, EVIDENCE_INVALID_MAPPING,
+    EVIDENCE_MP_FAIL_RECEIVED, EVIDENCE_MP_FAIL_SENT, EVIDENCE_NO_DSS, EVIDENCE_SIMULTANEOUS,
+    KIND_ACCEPTED, KIND_BLACKHOLE, KIND_CLOSED, KIND_EXISTING, KIND_FALLBACK, KIND_TCP_CHILD,
+    NO_MIB, Owner as OwnerRecord, REFUSED, SITE_ACTIVE_DISABLE, SITE_CONNECT, SITE_DATA_AVAILABLE,
+    SITE_DETECT_BLACKHOLE, SITE_DROPPED_CONTEXT, SITE_DSS_CORRUPTION, SITE_HANDSHAKE, SITE_LATER,
+    SITE_LISTED, SITE_NO_CONTEXT, SITE_SIMULTANEOUS, SITE_TCP_CHILD, SITE_TRY_FALLBACK,
+    SUBFLOW_CHECKSUMS, SUBFLOW_MP_CAPABLE, SUBFLOW_MPC_DROP, SUBFLOW_REMOTE_KEY,
+    SUBFLOW_REQUEST_MPTCP, SUBFLOW_SERVER_SIDE, SUBFLOW_SIDE_KNOWN, VALID_INODE, VIA_ACCEPT,
+    VIA_CONNECT, VIA_EXISTING, VIA_IO, VIA_LISTEN, VIA_LISTENER, VIA_QUERY, VIA_SOCKET,
 };
 
 use super::{
-    DecodeError, Observation, address, comm, fallen, family_of, protocol_of, rung_of, sixteen,
+    DecodeError, Observation, address, as_on_host, comm, fallen, family_of, number, protocol_of,
+    rung_of, sixteen,
 };
 use crate::model::{
-    Connection, ConnectionId, ConnectionKind, Evidence, Facts, Known, Owner, Process, Side, Socket,
-    SocketId, Stage, TcpState, Via, name_of_enumerator,
+    Connection, ConnectionId, ConnectionKind, Current, Evidence, Facts, Known, Owner, Process,
+    Side, Socket, SocketId, Stage, TcpState, Via, name_of_enumerator,
 };
 
 macro_rules! field {
@@ -49,7 +50,27 @@ pub(super) fn connection(bytes: &[u8], facts: &Facts) -> Result<Observation, Dec
     let mut whole = [0; size_of::<ConnRecord>()];
     match bytes.len() {
         length if length == whole.len() => whole.copy_from_slice(bytes),
-        CONN_RECORD_BYTES_V1 => whole[..CONN_RECORD_BYTES_V1].copy_from_slice(bytes),
+        length @ (CONN_RECORD_BYTES_V1 | CONN_RECORD_BYTES_V2) => {
+            whole[..length].copy_from_slice(bytes);
+            // Older records have the numbers of the initial PID namespace only.
+            let owner = |member| offset_of!(ConnRecord, owner) + member;
+            for (host, here) in [
+                (
+                    owner(offset_of!(OwnerRecord, tgid)),
+                    owner(offset_of!(OwnerRecord, ns_tgid)),
+                ),
+                (
+                    owner(offset_of!(OwnerRecord, tid)),
+                    owner(offset_of!(OwnerRecord, ns_tid)),
+                ),
+                (
+                    offset_of!(ConnRecord, current_tgid),
+                    offset_of!(ConnRecord, current_ns_tgid),
+                ),
+            ] {
+                as_on_host(&mut whole, host, here);
+            }
+        }
         got => {
             return Err(DecodeError::Length {
                 got,
@@ -136,10 +157,15 @@ pub(super) fn connection(bytes: &[u8], facts: &Facts) -> Result<Observation, Dec
         existing: kind == ConnectionKind::Existing || is(CONN_EXISTING) || is(CONN_UNSEEN_BIRTH),
         fell_back,
         late: sighting.site == SITE_LATER,
-        current: (
-            field!(bytes, u32, current_tgid),
-            comm(sixteen(bytes, offset_of!(ConnRecord, current_comm))),
-        ),
+        current: Current {
+            pid: match field!(bytes, u32, current_tgid) {
+                // The idle task is the same everywhere.
+                0 => Some(0),
+                _ => number(field!(bytes, u32, current_ns_tgid)),
+            },
+            host_pid: field!(bytes, u32, current_tgid),
+            comm: comm(sixteen(bytes, offset_of!(ConnRecord, current_comm))),
+        },
         off_for: (has(CONN_VALID_OFF) && kind == ConnectionKind::Blackhole)
             .then(|| Duration::from_millis(field!(bytes, u32, off_ms).into())),
         rung: rung_of(bytes[offset_of!(ConnRecord, rung)])?,
@@ -185,8 +211,8 @@ fn socket(bytes: &[u8], has_inode: bool) -> Result<Socket, DecodeError> {
 }
 
 fn owner(bytes: &[u8]) -> Result<Option<Owner>, DecodeError> {
-    let pid = owner_field!(bytes, u32, tgid);
-    if pid == 0 {
+    let host_pid = owner_field!(bytes, u32, tgid);
+    if host_pid == 0 {
         return Ok(None);
     }
     let owner = offset_of!(ConnRecord, owner);
@@ -203,8 +229,10 @@ fn owner(bytes: &[u8]) -> Result<Option<Owner>, DecodeError> {
     };
     Ok(Some(Owner {
         process: Process {
-            pid,
-            tid: owner_field!(bytes, u32, tid),
+            pid: number(owner_field!(bytes, u32, ns_tgid)),
+            tid: number(owner_field!(bytes, u32, ns_tid)),
+            host_pid,
+            host_tid: owner_field!(bytes, u32, tid),
             uid: owner_field!(bytes, u32, uid),
             cgroup_id: owner_field!(bytes, u64, cgroup_id),
             comm: comm(sixteen(bytes, owner + offset_of!(OwnerRecord, comm))),

@@ -257,16 +257,33 @@ fn addresses_ports_and_names_come_out_as_they_went_in() {
     bytes[start..start + 6].copy_from_slice(b"a\xffb\x1b[\0");
     put!(bytes, valid, VALID_INODE);
     put!(bytes, inode, 4711_u64);
-    put!(bytes, tgid, 7_u32);
-    put!(bytes, tid, 8_u32);
     let query = decoded(&bytes, &facts(None));
     assert_eq!(query.socket.local.to_string(), "[::ffff:10.0.0.1]:443");
     assert_eq!(query.socket.remote.to_string(), "[::]:51324");
     assert_eq!(query.process.comm, "a\u{fffd}b\u{1b}[");
-    assert_eq!((query.process.pid, query.process.tid), (7, 8));
     assert_eq!(query.socket.inode, Some(4711));
     put!(bytes, valid, 0_u32);
     assert_eq!(decoded(&bytes, &facts(None)).socket.inode, None);
+}
+
+#[test]
+fn a_process_has_the_number_of_the_tracers_pid_namespace_and_that_of_the_initial_one() {
+    let mut bytes = record();
+    put!(bytes, tgid, 70_u32);
+    put!(bytes, tid, 80_u32);
+    let numbers = |bytes: &[u8]| {
+        let process = decoded(bytes, &facts(None)).process;
+        assert_eq!((process.host_pid, process.host_tid), (70, 80));
+        (process.pid, process.tid)
+    };
+    // It is not in there.
+    assert_eq!(numbers(&bytes), (None, None));
+    put!(bytes, ns_tgid, 7_u32);
+    put!(bytes, ns_tid, 8_u32);
+    assert_eq!(numbers(&bytes), (Some(7), Some(8)));
+    // An older capture has the one number only.
+    let older = &bytes[..QUERY_RECORD_BYTES_V4];
+    assert_eq!(numbers(older), (Some(70), Some(80)));
 }
 
 #[test]
@@ -300,7 +317,11 @@ fn the_tracers_own_questions_are_no_findings() {
 fn no_damaged_record_is_taken_for_a_whole_one() {
     let bytes = record();
     let want = size_of::<QueryRecord>();
-    let older = [QUERY_RECORD_BYTES_V1, QUERY_RECORD_BYTES_V2];
+    let older = [
+        QUERY_RECORD_BYTES_V1,
+        QUERY_RECORD_BYTES_V2,
+        QUERY_RECORD_BYTES_V4,
+    ];
     for got in (0..bytes.len()).filter(|length| !older.contains(length)) {
         assert_eq!(
             decode(&bytes[..got], &facts(None)),
@@ -513,7 +534,7 @@ fn a_refusal_says_who_what_and_with_which_error() {
     put!(bytes, optname, 31_u32);
     put!(bytes, is_set, 1_u32);
     put!(bytes, ret, -95_i32);
-    put!(bytes, tgid, 7_u32);
+    put!(bytes, ns_tgid, 7_u32);
     put!(bytes, netns, 8_u32);
     let refused = |bytes: &[u8]| match decode(bytes, &facts(None)) {
         Ok(Observation::Refusal(refusal)) => *refusal,
@@ -527,7 +548,7 @@ fn a_refusal_says_who_what_and_with_which_error() {
             refusal.errno,
             refusal.process.pid
         ),
-        ("setsockopt", Some("TCP_ULP"), Errno::EOPNOTSUPP, 7)
+        ("setsockopt", Some("TCP_ULP"), Errno::EOPNOTSUPP, Some(7))
     );
     put!(bytes, is_set, 0_u32);
     assert_eq!(refused(&bytes).call(), "getsockopt");

@@ -67,18 +67,18 @@ impl Places {
     }
 
     /// Where the process lives, if it can still be found out.
-    pub fn of(&mut self, pid: u32, cgroup_id: u64) -> Place {
+    pub fn of(&mut self, pid: Option<u32>, cgroup_id: u64) -> Place {
         self.learn(pid, cgroup_id);
         self.known.get(&cgroup_id).cloned().unwrap_or_default()
     }
 
-    /// Finds out where the process lives, for later.
-    pub fn learn(&mut self, pid: u32, cgroup_id: u64) {
+    /// Finds out where the process lives, for later; of one that our PID namespace has no number for, nothing.
+    pub fn learn(&mut self, pid: Option<u32>, cgroup_id: u64) {
         if !self.live || cgroup_id == 0 || self.known.contains_key(&cgroup_id) {
             return;
         }
         // If it has ended, another process of the same group may tell later.
-        let Some(text) = read(pid) else {
+        let Some(text) = pid.and_then(read) else {
             return;
         };
         match path_in(&text) {
@@ -193,12 +193,13 @@ mod tests {
     #[test]
     fn a_control_group_is_asked_for_once_whatever_the_answer() {
         let mut places = Places::live();
-        let me = std::process::id();
+        let me = Some(std::process::id());
         places.learn(me, 7);
         assert!(places.known.contains_key(&7));
-        let nobody = u32::MAX;
-        places.learn(nobody, 8);
-        assert!(!places.known.contains_key(&8));
+        for nobody in [Some(u32::MAX), None] {
+            places.learn(nobody, 8);
+            assert!(!places.known.contains_key(&8));
+        }
     }
 
     #[test]
@@ -213,7 +214,7 @@ mod tests {
     #[test]
     fn what_was_told_is_known_and_a_replay_asks_nobody() {
         let mut places = Places::told();
-        let me = std::process::id();
+        let me = Some(std::process::id());
         assert_eq!(places.of(me, 7), Place::default());
         places.tell(7, "/a.service");
         assert_eq!(places.of(me, 7).unit.as_deref(), Some("a.service"));

@@ -45,10 +45,8 @@ impl Fact {
 /// Where a process lives when it is not in the initial PID namespace.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PidNamespace {
-    /// Device of the namespace file.
-    pub dev: u64,
-    /// Inode of the namespace file.
-    pub ino: u64,
+    /// Its inode number.
+    pub inum: u32,
 }
 
 /// Where the kernel lets a thread be preempted inside a program, so that the program is not run for others on that

@@ -156,12 +156,11 @@ pub fn hangup_is_ignored() -> bool {
 #[must_use]
 pub fn pid_namespace() -> Option<PidNamespace> {
     // The inode of the initial PID namespace is part of the ABI (PROC_PID_INIT_INO).
-    const INITIAL_INO: u64 = 0xeffffffc;
+    const INITIAL: u32 = 0xeffffffc;
     let ours = fs::metadata("/proc/self/ns/pid").ok()?;
-    (ours.ino() != INITIAL_INO).then_some(PidNamespace {
-        dev: ours.dev(),
-        ino: ours.ino(),
-    })
+    // The kernel has numbers of 32 bits for them (`struct ns_common`).
+    let inum = u32::try_from(ours.ino()).ok()?;
+    (inum != INITIAL).then_some(PidNamespace { inum })
 }
 
 /// Has the C library hand memory back to the system soon after it was freed. On its own it would keep as much as the

@@ -162,6 +162,9 @@ const PERNET_IDS: std::ops::Range<u32> = 2..256;
 /// and no more than fill half of it.
 const SOCKETS_PER_PAGE_MAX: usize = 512;
 const RING_BYTES_PER_SOCKET: usize = 512;
+/// The slot of how deep our PID namespace is, and the program that tells.
+const PIDNS_LEVEL: u32 = 4;
+const LEVEL: &str = "pidns_level";
 /// The program behind [`Tracer::read_counters`].
 const COUNTED: &str = "counted_now";
 /// The program behind [`Tracer::list_counters`], how many namespaces it goes through, how many at most between two looks at
@@ -209,6 +212,11 @@ impl Tracer {
         };
         tracer.fill_filters(config).map_err(wrap)?;
         let refused = tracer.load_all(plan, fallback)?;
+        if !tracer.sees_all_tasks {
+            let level = tracer.answer(LEVEL, [0, 0]).map_err(wrap)?;
+            let level = u32::try_from(level).map_err(|why| wrap(why.into()))?;
+            tracer.set_calibrated(PIDNS_LEVEL, level).map_err(wrap)?;
+        }
         if config.follow {
             for (program, tracepoint, opens) in [
                 ("family_free", "sched_process_free", false),
@@ -254,6 +262,9 @@ impl Tracer {
             loads.extend(fallback.probes_beside(plan).iter().rev().flat_map(load));
             loads.push(Load::through(LISTER, FILES));
             loads.extend([COUNTED, COUNTED_NEXT, COUNTED_PERNET].map(Load::asked));
+        }
+        if !self.sees_all_tasks {
+            loads.push(Load::asked(LEVEL));
         }
         let mut refused = verify::load(&mut self.ebpf, &loads, &self.functions);
         let of_query = plan.probes.iter().map(|probe| (QUERY, plan.rung, probe));

@@ -121,8 +121,7 @@ pub(super) fn load(
             | flag(!config.comms.is_empty(), BY_COMM)
             | flag(!config.netns.is_empty(), BY_NETNS),
         own_tgid: std::process::id(),
-        pidns_dev: config.pid_namespace.map_or(0, |ns| ns.dev),
-        pidns_ino: config.pid_namespace.map_or(0, |ns| ns.ino),
+        pidns_inum: config.pid_namespace.map_or(0, |ns| ns.inum),
     }
     .to_bytes();
     let outermost_probed = u32::from(rung.outermost_probed);

@@ -213,6 +213,17 @@ impl ConnectionKind {
     }
 }
 
+/// The task that happened to run when something was seen: the idle task, a worker, the other end.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Current {
+    /// Its process where the tracer stands: in its PID namespace; none if it is not in there.
+    pub pid: Option<u32>,
+    /// The same in the initial PID namespace; 0 is the idle task.
+    pub host_pid: u32,
+    /// Name of the thread.
+    pub comm: String,
+}
+
 /// Something about a connection, as observed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Connection {
@@ -259,8 +270,8 @@ pub struct Connection {
     pub fell_back: Option<bool>,
     /// It was not seen when it happened, but found later.
     pub late: bool,
-    /// Process and name of the task that happened to run; says nothing about the owner.
-    pub current: (u32, String),
+    /// The task that happened to run; says nothing about the owner.
+    pub current: Current,
     /// For how long MPTCP is off ([`ConnectionKind::Blackhole`]).
     pub off_for: Option<Duration>,
     /// How it was seen.

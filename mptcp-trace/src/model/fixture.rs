@@ -67,8 +67,10 @@ impl Row {
 
     fn process(&self) -> Process {
         Process {
-            pid: self.pid,
-            tid: self.pid,
+            pid: Some(self.pid),
+            tid: Some(self.pid),
+            host_pid: self.pid,
+            host_tid: self.pid,
             uid: 0,
             cgroup_id: self.cgroup_id,
             comm: self.comm.into(),
@@ -113,7 +115,7 @@ impl Row {
                 connecting: false,
                 fell_back: Some(self.kind == ConnectionKind::Fallback),
                 late: false,
-                current: (0, String::new()),
+                current: Current::default(),
                 off_for: None,
                 rung: Rung::Fexit,
             },

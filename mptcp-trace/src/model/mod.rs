@@ -19,8 +19,8 @@ mod words;
 
 pub use cause::{CAUSES, Cause, Culprit, fallback_causes, find as find_cause, name_of_enumerator};
 pub use connection::{
-    Connection, ConnectionEvent, ConnectionId, ConnectionKind, Evidence, Known, Owner, Place, Side,
-    Stage, SwitchedOff, Via,
+    Connection, ConnectionEvent, ConnectionId, ConnectionKind, Current, Evidence, Known, Owner,
+    Place, Side, Stage, SwitchedOff, Via,
 };
 pub use facts::{Facts, Rung, SensorState};
 pub use loss::{Counted, Loss, LossReport, MissedRuns, NetnsCounters, Reconciliation};

@@ -229,16 +229,29 @@ impl Answer {
 /// Who asked.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Process {
-    /// Process id, initial PID namespace.
-    pub pid: u32,
-    /// Thread id, initial PID namespace.
-    pub tid: u32,
+    /// Process id where the tracer stands: in its PID namespace; none if the process is not in there.
+    pub pid: Option<u32>,
+    /// Thread id, in the same namespace.
+    pub tid: Option<u32>,
+    /// Process id in the initial PID namespace, which every process has.
+    pub host_pid: u32,
+    /// Thread id in the initial PID namespace.
+    pub host_tid: u32,
     /// Real user id, initial user namespace.
     pub uid: u32,
     /// Inode number of the cgroup (v2).
     pub cgroup_id: u64,
     /// Name of the thread: bytes from outside, not yet fit for a terminal.
     pub comm: String,
+}
+
+impl Process {
+    /// Its process id for people: `?` where it has none in the tracer's PID namespace.
+    #[must_use]
+    pub fn number(&self) -> String {
+        self.pid
+            .map_or_else(|| "?".to_owned(), |pid| pid.to_string())
+    }
 }
 
 /// About which socket.

@@ -127,7 +127,7 @@ pub struct Life {
     /// Which end opened it.
     pub side: Option<Side>,
     /// Process id and name of whoever holds it, or asked.
-    pub process: Option<(u32, String)>,
+    pub process: Option<(String, String)>,
     /// This end.
     pub local: SocketAddr,
     /// The other end.
@@ -208,7 +208,7 @@ impl Life {
         }
         self.is_mptcp |= socket.protocol == Protocol::Mptcp;
         if let Some(Owner { process, via: _ }) = process {
-            self.process = Some((process.pid, process.comm.clone()));
+            self.process = Some((process.number(), process.comm.clone()));
         }
     }
 
@@ -439,7 +439,7 @@ impl Gathered {
         let life = self.life(&query.socket, born_at, *time);
         life.hear(&query.socket, None);
         if life.process.is_none() {
-            life.process = Some((query.process.pid, query.process.comm.clone()));
+            life.process = Some((query.process.number(), query.process.comm.clone()));
         }
         life.connected_at = query.connected_at.or(life.connected_at);
         life.fell_before |= query.fell_back == Some(true) && life.fell_at.is_none();

@@ -184,7 +184,7 @@ fn query(event: &QueryEvent, colour: bool, utc: bool, out: &mut Vec<u8>) {
     let mut line = format!(
         "{:<15} {:>7} {:<15} {paint}{word:<11}{plain} {:>8} {:<11} {} -> {}",
         clock(*time, utc),
-        query.process.pid,
+        query.process.number(),
         escape(&query.process.comm),
         query.latency.map_or_else(|| "-".into(), short),
         socket.state,
@@ -291,7 +291,7 @@ fn refusal(event: &RefusalEvent, colour: bool, utc: bool, out: &mut Vec<u8>) {
     let line = format!(
         "{:<15} {:>7} {:<15} {paint}{word:<11}{plain} {:>8} {state:<11} {ends}  {what}: {}, {}\n",
         clock(event.time, utc),
-        refusal.process.pid,
+        refusal.process.number(),
         escape(&refusal.process.comm),
         "",
         refusal.errno,
@@ -304,7 +304,7 @@ fn refusal(event: &RefusalEvent, colour: bool, utc: bool, out: &mut Vec<u8>) {
 pub(super) fn who(owner: Option<&Owner>) -> (String, String) {
     owner.map_or_else(
         || ("?".to_owned(), "?".to_owned()),
-        |owner| (owner.process.pid.to_string(), escape(&owner.process.comm)),
+        |owner| (owner.process.number(), escape(&owner.process.comm)),
     )
 }
 

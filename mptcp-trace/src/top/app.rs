@@ -564,10 +564,10 @@ impl Words {
 
 /// Everything of a connection that is shown, in small letters.
 fn haystack(row: &Row) -> String {
-    let (comm, pid) = row
-        .process
-        .as_ref()
-        .map_or(("?", 0), |process| (process.comm.as_str(), process.pid));
+    let (comm, pid) = row.process.as_ref().map_or_else(
+        || ("?", "?".to_owned()),
+        |process| (process.comm.as_str(), process.number()),
+    );
     format!(
         "{} {comm} {pid} {} {} {} {} {} {}",
         row.state(),

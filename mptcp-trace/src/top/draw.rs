@@ -342,7 +342,7 @@ fn ago(now: Duration, then: Duration) -> String {
 fn who(process: Option<&Process>, escape: Escape) -> String {
     process.map_or_else(
         || "?".to_owned(),
-        |process| format!("{} {}", escape(&process.comm), process.pid),
+        |process| format!("{} {}", escape(&process.comm), process.number()),
     )
 }
 

@@ -13,6 +13,7 @@ use mptcp_trace_common::{
 
 use super::{fell_back, flush_pending, look};
 use crate::{
+    admit::task_in_namespace,
     emit,
     kernel::{is_mptcp, now_ns, put_process_comm, socket_of_file, task_cgroup, task_ids, task_uid},
     maps::{CALIBRATED, FALLEN, SWEEP},
@@ -89,7 +90,9 @@ fn holds(task: u64, owner: &mut Owner) {
     owner.cgroup_id = task_cgroup(task).unwrap_or(0);
     owner.tgid = tgid;
     owner.tid = tid;
-    owner.ns_tgid = tgid;
+    let here = task_in_namespace(task, tgid, tid);
+    owner.ns_tgid = here.tgid;
+    owner.ns_tid = here.tid;
     owner.uid = task_uid(task).unwrap_or(0);
     owner.via = VIA_EXISTING;
     put_process_comm(&mut owner.comm, task);

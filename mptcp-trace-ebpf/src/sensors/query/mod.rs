@@ -20,7 +20,7 @@ use mptcp_trace_common::{
 };
 
 use crate::{
-    admit::{admit_netns, admit_task, is_over_cap, is_own},
+    admit::{admit_netns, admit_task, current_in_namespace, is_over_cap, is_own},
     emit,
     kernel::{
         Fault, Members, Sock, current_cgroup, endpoints, family_of, inode_of, is_mptcp, netns_of,
@@ -169,6 +169,9 @@ fn begin(record: &mut QueryRecord, thread: u64, rung: u8, boottime_ns: u64) {
     record.cgroup_id = current_cgroup();
     record.tgid = (thread >> 32) as u32;
     record.tid = thread as u32;
+    let here = current_in_namespace();
+    record.ns_tgid = here.tgid;
+    record.ns_tid = here.tid;
     record.uid = bpf_get_current_uid_gid() as u32;
     record.rung = rung;
     put_comm(&mut record.comm);

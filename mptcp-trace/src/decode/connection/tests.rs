@@ -290,8 +290,13 @@ fn a_whole_record_says_everything() {
     put(offset_of!(ConnRecord, site), &[SITE_TRY_FALLBACK]);
     let owner = offset_of!(ConnRecord, owner);
     put(owner + offset_of!(OwnerRecord, tgid), &42_u32.to_ne_bytes());
+    put(
+        owner + offset_of!(OwnerRecord, ns_tgid),
+        &5_u32.to_ne_bytes(),
+    );
     put(owner + offset_of!(OwnerRecord, via), &[VIA_ACCEPT]);
     put(owner + offset_of!(OwnerRecord, comm), b"server");
+    put(offset_of!(ConnRecord, current_tgid), &9_u32.to_ne_bytes());
     let decoded = decode(&bytes, &facts(NEWER));
     let Ok(Observation::Connection(it)) = decoded else {
         panic!("{decoded:?}")
@@ -312,7 +317,17 @@ fn a_whole_record_says_everything() {
     let owner = it.owner.unwrap();
     assert_eq!(
         (owner.process.pid, owner.process.comm.as_str(), owner.via),
-        (42, "server", Via::Accept)
+        (Some(5), "server", Via::Accept)
     );
+    assert_eq!(owner.process.host_pid, 42);
+    // It is in no PID namespace of the tracer's.
+    assert_eq!((it.current.pid, it.current.host_pid), (None, 9));
+    // An older capture has the one number only.
+    let older = decode(&bytes[..CONN_RECORD_BYTES_V2], &facts(NEWER));
+    let Ok(Observation::Connection(older)) = older else {
+        panic!("{older:?}")
+    };
+    assert_eq!(older.owner.unwrap().process.pid, Some(42));
+    assert_eq!((older.current.pid, older.current.host_pid), (Some(9), 9));
     assert!(it.admitted && !it.unaccepted && !it.existing && !it.late);
 }

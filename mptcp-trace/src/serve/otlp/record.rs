@@ -129,7 +129,7 @@ fn query(event: &QueryEvent, path: Option<&str>, to: &mut Vec<Value>) {
         state_bits: _,
     } = query;
     process(asker, path, to);
-    to.push(int("thread.id", asker.tid));
+    to.extend(asker.tid.map(|tid| int("thread.id", tid)));
     socket(about, to);
     to.extend(id.map(connection_id));
     to.push(string("mptcp.api", api.name()));
@@ -237,7 +237,7 @@ fn refusal(event: &RefusalEvent, path: Option<&str>, to: &mut Vec<Value>) {
         rung,
     } = refusal;
     process(asker, path, to);
-    to.push(int("thread.id", asker.tid));
+    to.extend(asker.tid.map(|tid| int("thread.id", tid)));
     match what {
         Refused::Option {
             socket: about,
@@ -263,11 +263,13 @@ fn process(process: &Process, cgroup: Option<&str>, to: &mut Vec<Value>) {
     let Process {
         pid,
         tid: _,
+        host_pid: _,
+        host_tid: _,
         uid,
         cgroup_id: _,
         comm,
     } = process;
-    to.push(int("process.pid", *pid));
+    to.extend(pid.map(|pid| int("process.pid", pid)));
     // By the conventions: the name in /proc/PID/status.
     to.push(string("process.executable.name", comm));
     to.push(int("process.real_user.id", *uid));

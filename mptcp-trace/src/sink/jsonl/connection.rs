@@ -4,7 +4,7 @@ use super::{
     object::{Moment, Object, Word, ns},
     parts::{endpoint, millis, owner, socket},
 };
-use crate::model::{Connection, ConnectionEvent, LastAsked, Side, Stage, SwitchedOff};
+use crate::model::{Connection, ConnectionEvent, Current, LastAsked, Side, Stage, SwitchedOff};
 
 pub(super) fn connection(event: &ConnectionEvent, data: &mut Object<'_>) {
     let ConnectionEvent {
@@ -34,7 +34,7 @@ pub(super) fn connection(event: &ConnectionEvent, data: &mut Object<'_>) {
         untold: _,
         fell_back,
         late,
-        current: (current_pid, current_comm),
+        current,
         off_for,
         rung,
         netns_cookie: _,
@@ -59,8 +59,16 @@ pub(super) fn connection(event: &ConnectionEvent, data: &mut Object<'_>) {
     data.maybe_object("switched_off", earlier.as_ref(), switched_off);
     owner(holder.as_ref(), place, data);
     data.object("current", |data| {
-        data.field("pid", *current_pid);
-        data.field("comm", current_comm.as_str());
+        let Current {
+            pid,
+            host_pid,
+            comm,
+        } = current;
+        data.field("pid", *pid);
+        if *pid != Some(*host_pid) {
+            data.field("host_pid", *host_pid);
+        }
+        data.field("comm", comm.as_str());
     });
     socket(about, data);
     data.field("rung", Word(rung.name()));
@@ -79,7 +87,7 @@ fn switched_off(earlier: &SwitchedOff, data: &mut Object<'_>) {
     data.field("off_ms", off_for.and_then(millis));
     data.field("id", *id);
     data.object("remote", |data| endpoint(*remote, data));
-    data.field("pid", process.map(|process| process.pid));
+    data.field("pid", process.and_then(|process| process.pid));
     data.field("comm", process.map(|process| process.comm.as_str()));
 }
 

@@ -10,12 +10,19 @@ pub(super) fn caller(process: &Process, data: &mut Object<'_>) {
     let Process {
         pid,
         tid,
+        host_pid,
+        host_tid,
         uid,
         cgroup_id,
         comm,
     } = process;
     data.field("pid", *pid);
     data.field("tid", *tid);
+    // Where they are the same, once is enough.
+    if *pid != Some(*host_pid) {
+        data.field("host_pid", *host_pid);
+        data.field("host_tid", *host_tid);
+    }
     data.field("comm", comm.as_str());
     data.field("uid", *uid);
     data.field("cgroup_id", *cgroup_id);
