@@ -136,6 +136,24 @@ fn one_user_cannot_take_the_room_of_another_and_loses_no_fallback_either() {
     assert_eq!(of_type(&lines, "existing"), [] as [Value; 0]);
 }
 
+/// The sockets with which it tests itself are nobody's, also where there is room for one.
+#[test]
+fn its_own_sockets_are_not_counted_as_without_room() {
+    if !may_trace("its_own_sockets_are_not_counted_as_without_room") {
+        return;
+    }
+    let without_room = || {
+        let mut alone = std::process::Command::new("unshare");
+        alone.args(["--net", "sh", "-c", "ip link set lo up; exec \"$@\"", "-"]);
+        alone.arg(env!("CARGO_BIN_EXE_mptcp-trace"));
+        alone.args(["--json", "--sockets", "2", "--sockets-per-user", "1"]);
+        let lines = json_lines(&alone.args(["--", "true"]).output().unwrap());
+        counted(&lines, "unfollowed") + counted(&lines, "over_share")
+    };
+    // Other tests make sockets meanwhile, but not always.
+    assert!((0..20).any(|_| without_room() == 0));
+}
+
 #[test]
 fn connections_that_nobody_accepts_leave_their_places_when_the_listener_goes() {
     if !may_trace("connections_that_nobody_accepts_leave_their_places_when_the_listener_goes") {
