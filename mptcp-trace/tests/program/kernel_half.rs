@@ -2,7 +2,8 @@
 
 use std::{
     io::Write as _,
-    net::{Ipv4Addr, SocketAddr, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    os::fd::OwnedFd,
     process::Stdio,
 };
 
@@ -204,6 +205,43 @@ fn more_sockets_are_listed_than_the_ring_holds() {
         stderr(&output)
     );
     assert_eq!(counted(&lines, "ring_full"), 0);
+}
+
+/// It is closed with data that nobody has read: without a FIN of MPTCP, and its subflow outlives it.
+#[test]
+fn who_read_last_is_the_owner_of_the_last_word_and_the_end_is_seen() {
+    if !may_trace("who_read_last_is_the_owner_of_the_last_word_and_the_end_is_seen") {
+        return;
+    }
+    let watching = Background::start(&["--json"]);
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let client = mptcp();
+    client
+        .connect(&listener.local_addr().unwrap().into())
+        .unwrap();
+    let port = client.local_addr().unwrap().as_socket().unwrap().port();
+    let (mut server, _) = listener.accept().unwrap();
+    (&client).write_all(b"first").unwrap();
+    server.write_all(b"12345").unwrap();
+    let heir = std::process::Command::new("sh")
+        .args(["-c", "head -c 1 >/dev/null; sleep 0.5"])
+        .stdin(OwnedFd::from(client))
+        .status();
+    assert!(heir.unwrap().success());
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    let lines = ended(watching);
+    let of_it = |kind: &str| {
+        let mut of_kind = of_type(&lines, kind);
+        of_kind.retain(|line| line["local"]["port"] == port);
+        of_kind
+    };
+    assert_eq!(of_it("fallback")[0]["owner"]["pid"], std::process::id());
+    let [verdict] = &of_it("verdict")[..] else {
+        panic!("{lines:?}");
+    };
+    assert_eq!(verdict["owner"]["comm"], "head", "{verdict}");
+    assert_eq!(verdict["closed_by"], "death", "{verdict}");
+    assert_eq!(verdict["doubt"], Value::Null, "{verdict}");
 }
 
 #[test]
