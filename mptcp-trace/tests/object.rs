@@ -39,6 +39,7 @@ fn programs_of_the_plan() -> BTreeSet<String> {
                 "life_",
                 "listed_",
                 "counted_",
+                "pidns_",
             ];
             if prefixes
                 .iter()
