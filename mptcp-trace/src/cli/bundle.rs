@@ -15,7 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{
     CANNOT_ANSWER, Cli, DONE, Exit, FAILED,
     args::{BundleArgs, LiveArgs, Verb},
-    doctor, live, replay,
+    doctor, files, live, replay,
 };
 use crate::{
     bundle::{self, CAPTURE, Destination, Parts},
@@ -48,7 +48,7 @@ const DURATION: &str = "30s";
 /// Runs it; the exit code.
 pub(super) fn run(args: &BundleArgs, verbose: u8) -> Result<u8, Exit> {
     // Where it cannot be written, nobody shall wait for half a minute to hear that.
-    let destination = Destination::new(&args.file)?;
+    let destination = Destination::new(&files::place(&args.file)?)?;
     let mut parts = Parts::default();
     if let Some(capture) = &args.from {
         let temporary = std::env::temp_dir();
@@ -326,8 +326,10 @@ fn retell(parts: &mut Parts) -> anyhow::Result<()> {
         None,
     );
     let told = match play(&mut stages, &mut reader) {
-        Ok(Some(losses)) => stages.finish(&losses),
-        Ok(None) => stages.cut_off(),
+        Ok(played) => match played.losses {
+            Some(losses) => stages.finish(&losses),
+            None => stages.cut_off(),
+        },
         Err(stop) => Err(stop),
     };
     match told {

@@ -63,6 +63,18 @@ enum End {
     OfProcess(PathBuf),
 }
 
+/// Where a file is that is going to be replaced: its path without links.
+///
+/// # Errors
+///
+/// Says whose link leads to it.
+pub(super) fn place(path: &Path) -> anyhow::Result<PathBuf> {
+    let what = || format!("cannot write to {}", path.display());
+    Ok(match end_of_links(path).with_context(what)? {
+        End::Path(path) | End::OfProcess(path) => path,
+    })
+}
+
 /// Follows links as long as they were made by us or by root.
 fn end_of_links(path: &Path) -> anyhow::Result<End> {
     let mut path = path.to_owned();

@@ -447,10 +447,11 @@ pub(super) fn conclude<W: Write>(
             Some(Stop::Enough | Stop::ReaderGone) | None => return Err(failed(&unaccounted)),
         },
     };
-    let is_cut_short = match stop.or(later) {
+    let cut_short = match stop.or(later) {
         Some(Stop::Failed(why)) => return Err(why.into()),
-        Some(Stop::ReaderGone) => true,
-        Some(Stop::Enough) | None => false,
+        Some(Stop::ReaderGone) => Some(READER_GONE),
+        Some(Stop::Enough) => Some("--stop-after ended the run before its end"),
+        None => None,
     };
     if stages.outcome().undecodable > 0 {
         return Err(Exit::Code(FAILED));
@@ -463,15 +464,16 @@ pub(super) fn conclude<W: Write>(
     if stages.outcome().failing > 0 {
         return Ok(FOUND);
     }
-    proven(is_cut_short, stages.gap(&losses))
+    proven(cut_short, stages.gap(&losses))
 }
 
+/// Why a run whose output nobody reads proves nothing.
+pub(super) const READER_GONE: &str = "the reader of the output has gone before the end";
+
 /// The exit of a run in which nothing was found that shall fail it.
-pub(super) fn proven(is_cut_short: bool, gap: Option<String>) -> Result<u8, Exit> {
-    let why = match (is_cut_short, gap) {
-        (false, None) => return Ok(DONE),
-        (true, _) => "the reader of the output has gone before the end".to_owned(),
-        (false, Some(why)) => why,
+pub(super) fn proven(cut_short: Option<&str>, gap: Option<String>) -> Result<u8, Exit> {
+    let Some(why) = cut_short.map(str::to_owned).or(gap) else {
+        return Ok(DONE);
     };
     let why = format!("--fail-on: nothing was found, but that proves nothing: {why}");
     Err(Exit::Because(UNPROVEN, why))

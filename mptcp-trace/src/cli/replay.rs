@@ -8,12 +8,17 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::{DONE, Exit, FAILED, FOUND, args::ReplayArgs, live::proven, select, wants_colour};
+use super::{
+    DONE, Exit, FAILED, FOUND,
+    args::ReplayArgs,
+    live::{READER_GONE, proven},
+    select, wants_colour,
+};
 use crate::{
     bundle,
     capture::Reader,
     host::sandbox,
-    pipeline::{Stages, Stop, View, play, prefixed},
+    pipeline::{Played, Stages, Stop, View, play, prefixed},
     sink::{Format, Source},
 };
 
@@ -49,16 +54,23 @@ fn replay(args: &ReplayArgs, view: View, input: &mut dyn io::Read) -> Result<u8,
         args.stop_after,
     );
     let played = play(&mut stages, &mut reader);
-    let (is_cut_short, gap) = match played {
-        Ok(Some(losses)) => {
+    let (cut_short, gap) = match played {
+        Ok(Played {
+            losses: Some(losses),
+            stopped,
+        }) => {
             let finished = stages.finish(&losses);
             let reconciliation = &stages.outcome().reconciled;
             eprint!("{}", prefixed(&stages.account(&losses, reconciliation)));
-            let is_cut_short = matches!(finished, Err(Stop::ReaderGone));
+            let has_gone = |stop: &Stop| matches!(stop, Stop::ReaderGone);
+            let is_cut_short = stopped
+                .as_ref()
+                .or(finished.as_ref().err())
+                .is_some_and(has_gone);
             stop_to_exit(finished.err())?;
-            (is_cut_short, stages.gap(&losses))
+            (is_cut_short.then_some(READER_GONE), stages.gap(&losses))
         }
-        Ok(None) => {
+        Ok(Played { losses: None, .. }) => {
             stop_to_exit(stages.cut_off().err())?;
             let findings = stages.outcome().findings;
             return Err(Exit::Because(
@@ -71,10 +83,9 @@ fn replay(args: &ReplayArgs, view: View, input: &mut dyn io::Read) -> Result<u8,
         }
         Err(stop) => {
             let flushed = stages.flush();
-            let is_cut_short = matches!(stop, Stop::ReaderGone);
             stop_to_exit(Some(stop))?;
             stop_to_exit(flushed.err())?;
-            (is_cut_short, None)
+            (None, None)
         }
     };
     if stages.outcome().undecodable > 0 {
@@ -84,7 +95,7 @@ fn replay(args: &ReplayArgs, view: View, input: &mut dyn io::Read) -> Result<u8,
         return Ok(FOUND);
     }
     match stages.may_fail() {
-        true => proven(is_cut_short, gap),
+        true => proven(cut_short, gap),
         false => Ok(DONE),
     }
 }

@@ -4,13 +4,15 @@ use std::{
     fs,
     io::{self, BufReader, Write as _},
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
-    path::{Path, PathBuf},
+    path::Path,
     time::Duration,
 };
 
 use anyhow::Context as _;
 
-use super::{DONE, Exit, FAILED, USAGE, args::ReportArgs, print, replay::with_capture, select};
+use super::{
+    DONE, Exit, FAILED, USAGE, args::ReportArgs, files, print, replay::with_capture, select,
+};
 use crate::{
     capture::Reader,
     correlate::Limits,
@@ -30,7 +32,10 @@ const STDOUT: &str = "-";
 pub(super) fn run(args: &ReportArgs) -> Result<u8, Exit> {
     refuse_to_overwrite(&args.file, &args.output)?;
     let wanted = select::wanted(&args.which, &args.verdict, &args.whose)?;
-    let output = target(&args.output);
+    let output = match args.output == Path::new(STDOUT) {
+        true => args.output.clone(),
+        false => files::place(&args.output)?,
+    };
     sandbox::enter(&[args.file.as_path()], &[folder(&output), output.as_path()]);
     with_capture(&args.file, |input| report(args, wanted, input))
 }
@@ -112,10 +117,12 @@ fn play_to_end<R: io::Read>(
 ) -> Result<(Ending, State), Exit> {
     let played = play(stages, reader);
     let (ending, losses) = match played {
-        Ok(Some(losses)) => (Ending::Orderly, losses),
-        Ok(None) => (Ending::CutOff, LossReport::default()),
+        // Nobody reads what is printed here, and nothing is enough.
+        Ok(played) => match played.losses {
+            Some(losses) => (Ending::Orderly, losses),
+            None => (Ending::CutOff, LossReport::default()),
+        },
         Err(Stop::Failed(why)) => (Ending::Damaged(format!("{why:#}")), LossReport::default()),
-        // Nobody reads, and nothing is enough.
         Err(Stop::Enough | Stop::ReaderGone) => (Ending::CutOff, LossReport::default()),
     };
     let ended = match ending {
@@ -147,11 +154,6 @@ fn refuse_to_overwrite(capture: &Path, output: &Path) -> Result<(), Exit> {
     Err(Exit::Because(USAGE, why))
 }
 
-/// What a symbolic link points to is written, not the link.
-fn target(output: &Path) -> PathBuf {
-    fs::canonicalize(output).unwrap_or_else(|_not_there| PathBuf::from(output))
-}
-
 /// Where a file is.
 fn folder(file: &Path) -> &Path {
     match file.parent() {
@@ -167,17 +169,19 @@ fn write(output: &Path, text: &str) -> anyhow::Result<String> {
         return Ok("standard output".to_owned());
     }
     let name = output.display().to_string();
-    let target = target(output);
+    let target = files::place(output)?;
     let is_special = fs::metadata(&target).is_ok_and(|it| !it.is_file() && !it.is_dir());
     if is_special {
         // A device or a pipe is written to, and stays what it is.
         fs::write(&target, text).with_context(|| format!("cannot write {name}"))?;
         return Ok(name);
     }
+    // It names processes and addresses: it is for its owner, unless there was one that others may read.
+    let mode = fs::metadata(&target).map_or(0o600, |there| there.mode() & 0o777);
     let write = || -> io::Result<()> {
         let mut file = tempfile::Builder::new()
             .prefix(".mptcp-trace-report-")
-            .permissions(fs::Permissions::from_mode(0o666))
+            .permissions(fs::Permissions::from_mode(mode))
             .tempfile_in(folder(&target))?;
         file.write_all(text.as_bytes())?;
         file.as_file().sync_all()?;

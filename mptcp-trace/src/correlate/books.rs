@@ -318,7 +318,7 @@ pub fn reconcile(books: &Books, report: &LossReport, facts: &Facts) -> Vec<Recon
         traced,
         wanted,
     } = &books.settled;
-    if *wanted {
+    if *wanted || !(counted.is_empty() && traced.is_empty()) {
         accounts.push(Reconciliation {
             counted: counted.clone(),
             traced: traced.clone(),
@@ -338,8 +338,8 @@ pub fn reconcile(books: &Books, report: &LossReport, facts: &Facts) -> Vec<Recon
     accounts
 }
 
-/// The account of one namespace; none if it is of no interest. Where only others did something that nobody wants to know of,
-/// silence is no loss, and an account that holds is no news.
+/// The account of one namespace; none if nothing was counted or traced there. Where only others did something that the filter does
+/// not want, counters that cannot be read are no loss.
 fn one(
     netns: u32,
     page: &Page,
@@ -365,7 +365,8 @@ fn one(
         unread: false,
     };
     if differences.is_empty() {
-        return page.wanted.then_some(result);
+        let is_empty = result.counted.is_empty() && result.traced.is_empty();
+        return (page.wanted || !is_empty).then_some(result);
     }
     let mut why = differences.join("; ");
     for reason in reasons(page, counted, report, facts) {

@@ -574,12 +574,12 @@ fn the_account_holds_only_if_every_cause_does() {
         &at_the_end,
         Some("DssFallback: kernel counted 1, traced 0"),
     );
-    // Others are no news as long as their account holds.
+    // Others have an account too, whatever the filter wants.
     let others = || Connection {
         admitted: false,
         ..fallback()
     };
-    check(&[others()], &dss(1), None);
+    check(&[others()], &dss(1), Some("agrees"));
     check(
         &[others()],
         &dss(2),

@@ -23,7 +23,7 @@ pub use self::{
     command::{CannotRun, Command, Held},
     inventory::Inventory,
     ladder::{StartError, start},
-    play::play,
+    play::{Played, play},
     proof::blind,
     session::{CanaryReport, Session},
     stages::{Outcome, Stages, View},

@@ -368,12 +368,13 @@ impl<W: Write> Stages<W> {
     }
 
     fn print(&mut self, finding: &mut Finding) -> Result<(), Stop> {
+        // Also what is not shown can fail the run.
+        self.mark_failing(finding);
         match self.shows {
             Shows::All if self.has_enough() => return Err(Stop::Enough),
             Shows::NoMore => return Ok(()),
             Shows::All | Shows::Mute => {}
         }
-        self.mark_failing(finding);
         let places = &self.places;
         if !self.view.wanted.wants(finding, |id| places.path(id)) {
             self.outcome.not_shown += 1;
