@@ -15,6 +15,8 @@ use crate::{
 
 mod fallback;
 
+pub(crate) use fallback::OTHERS_UNLISTED;
+
 /// Name of the sensor that sees applications ask.
 pub const QUERY: &str = "query";
 /// Name of the sensor that sees connections fall back.

@@ -13,8 +13,10 @@ use super::{
 };
 use crate::{
     enrich::Places,
+    host::system::proc_is_ours,
     pipeline::{self, Inventory, prefixed},
     plan::FALLBACK,
+    plan::OTHERS_UNLISTED,
     sink::{Format, Source, Told},
 };
 
@@ -42,8 +44,11 @@ async fn list(args: &ListArgs, verbose: u8) -> Result<u8, Exit> {
             "sockets cannot be listed on this kernel; mptcp-trace doctor tells why".into(),
         ));
     }
+    if host.pid_namespace.is_some() {
+        eprint!("{}", prefixed(&format!("note: {OTHERS_UNLISTED}")));
+    }
     session.tracer.stop()?;
-    let mut places = Places::live();
+    let mut places = Places::live(proc_is_ours());
     let mut found = Inventory::default();
     let facts = session.facts.clone();
     for bytes in std::mem::take(&mut session.backlog) {

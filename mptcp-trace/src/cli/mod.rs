@@ -22,7 +22,10 @@ use clap::Parser as _;
 pub use args::Cli;
 use args::Verb;
 
-use crate::{host::system::keep_little_free_memory, sink::escape};
+use crate::{
+    host::system::{keep_little_free_memory, survive_requests},
+    sink::escape,
+};
 
 /// Done.
 const DONE: u8 = 0;
@@ -64,6 +67,7 @@ pub fn main() -> ExitCode {
     } = cli;
     start_log(verbose);
     keep_little_free_memory();
+    survive_requests();
     let done = match verb {
         None => live::run(live, verbose),
         Some(Verb::Live(args)) => live::run(args, verbose),

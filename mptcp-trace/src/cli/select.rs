@@ -6,6 +6,7 @@ use super::args::{ViewArgs, WhichArgs, WhoseArgs};
 use crate::{
     coalesce::Repeats,
     correlate::Limits,
+    host::system::proc_is_ours,
     kernel::readable,
     model::Verdict,
     pipeline::{View, Watched},
@@ -23,7 +24,9 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 pub(super) fn watch(pid: u32) -> anyhow::Result<Watched> {
     let gone = || format!("no process {pid}: it has ended, or never was (ps -p {pid})");
     let status = match fs::read_to_string(format!("/proc/{pid}/status")) {
-        Ok(status) => status,
+        Ok(status) if proc_is_ours() => status,
+        // Of another process, which has that number elsewhere.
+        Ok(_) => String::new(),
         // Gone, or hidden (/proc mounted with hidepid=2): the next call knows.
         Err(why) if why.kind() == ErrorKind::NotFound => String::new(),
         Err(why) => return Err(why).with_context(|| format!("cannot look at process {pid}")),

@@ -67,7 +67,7 @@ impl Life {
     }
 
     /// The socket as it was last seen. An end that has gone by then is kept.
-    fn seen(&mut self, socket: &Socket) {
+    pub(super) fn seen(&mut self, socket: &Socket) {
         let remote = self.socket.remote;
         self.socket.clone_from(socket);
         if socket.remote.port() == 0 {
@@ -193,8 +193,8 @@ impl Lives {
         self.by_id.get_mut(&id).map(AsMut::as_mut)
     }
 
-    /// Something happened to a connection: what is known of it; who was at its address before; and the oldest, if
-    /// there was no room.
+    /// Something happened to a connection: what is known of it, with its socket as it was last [`seen`](Life::seen); what was at its
+    /// address before; and the oldest, if there was no room.
     pub(super) fn touch(
         &mut self,
         id: ConnectionId,
@@ -222,7 +222,6 @@ impl Lives {
         life.used = self.uses;
         self.by_use.insert(self.uses, id);
         self.by_socket.insert(id.socket, id);
-        life.seen(socket);
         (life, before, oldest)
     }
 

@@ -249,6 +249,7 @@ impl Correlator {
         };
         let (life, before, oldest) = self.lives.touch(id, &query.socket);
         let ended = is_of_another_connection(query, life).then(|| life.starts_anew());
+        life.seen(&query.socket);
         // A socket that is not connected still carries the time of the connection that it left.
         if query.socket.state != TcpState::CLOSE {
             life.connected(query.connected_at);
@@ -346,6 +347,7 @@ impl Correlator {
                 is_foretold: connection.known != Known::Reported,
             });
         }
+        life.seen(&connection.socket);
         life.existing |= connection.existing;
         life.connecting = connection.connecting;
         self.close_both(before, oldest, connection.at, facts, ready);

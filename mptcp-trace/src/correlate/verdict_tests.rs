@@ -599,6 +599,37 @@ fn a_verdict_that_a_missing_question_can_have_spoiled_says_so() {
     }
 }
 
+/// Its ends are those of the connection that fell back, not those of what its socket did next.
+#[test]
+fn the_closing_verdict_of_a_socket_that_connected_again_is_about_its_first_connection() {
+    let at = |finding: Finding, port: u16| {
+        let remote = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+        match finding {
+            Finding::Connection(mut event) => {
+                event.connection.socket.remote = remote;
+                Finding::Connection(event)
+            }
+            Finding::Query(mut event) => {
+                event.query.socket.remote = remote;
+                Finding::Query(event)
+            }
+            other @ (Finding::Verdict(_) | Finding::Refusal(_)) => other,
+        }
+    };
+    let first = at(of_connection(Deed::Falls, 1_000, 900), 1);
+    for next in [
+        of_connection(Deed::Falls, 3_000, 2_900),
+        of_connection(IS_MPTCP, 3_000, 2_900),
+    ] {
+        let told = told_of(vec![first.clone(), at(next, 2)], Limits::STATED);
+        let remote = told.iter().find_map(|finding| match finding {
+            Finding::Verdict(event) => Some(event.socket.remote.port()),
+            Finding::Query(_) | Finding::Connection(_) | Finding::Refusal(_) => None,
+        });
+        assert_eq!(remote, Some(1), "{told:?}");
+    }
+}
+
 /// Where no record told of the end, none told of a question that may have been lost either.
 #[test]
 fn a_verdict_without_the_record_of_an_end_is_in_doubt() {

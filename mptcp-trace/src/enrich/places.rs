@@ -29,12 +29,12 @@ pub struct Places {
 }
 
 impl Places {
-    /// Asks this machine.
+    /// Asks this machine, if its `/proc` (`is_ours`) numbers processes as the records do.
     #[must_use]
-    pub fn live() -> Self {
+    pub fn live(is_ours: bool) -> Self {
         Self {
             known: HashMap::new(),
-            live: true,
+            live: is_ours,
             new: Vec::new(),
         }
     }
@@ -42,10 +42,7 @@ impl Places {
     /// Knows only what it is told.
     #[must_use]
     pub fn told() -> Self {
-        Self {
-            live: false,
-            ..Self::live()
-        }
+        Self::live(false)
     }
 
     /// Remembers the path of a control group.
@@ -192,7 +189,10 @@ mod tests {
 
     #[test]
     fn a_control_group_is_asked_for_once_whatever_the_answer() {
-        let mut places = Places::live();
+        let mut places = Places::live(false);
+        places.learn(Some(std::process::id()), 7);
+        assert!(!places.known.contains_key(&7));
+        let mut places = Places::live(true);
         let me = Some(std::process::id());
         places.learn(me, 7);
         assert!(places.known.contains_key(&7));

@@ -152,6 +152,26 @@ pub fn hangup_is_ignored() -> bool {
     ignored >> (libc::SIGHUP - 1) & 1 == 1
 }
 
+/// From now on SIGUSR1 and SIGUSR2 do not end this process, also where nothing else takes them (yet). A command that is started has
+/// their default again.
+pub fn survive_requests() {
+    extern "C" fn nothing(_signal: libc::c_int) {}
+    for signal in [libc::SIGUSR1, libc::SIGUSR2] {
+        let handler = nothing as extern "C" fn(libc::c_int);
+        // SAFETY: the handler does nothing, which is safe in every moment.
+        unsafe {
+            libc::signal(signal, handler as libc::sighandler_t);
+        }
+    }
+}
+
+/// True if `/proc` numbers processes as our PID namespace does.
+#[must_use]
+pub fn proc_is_ours() -> bool {
+    let us = fs::read_link("/proc/self");
+    us.is_ok_and(|us| us.as_os_str() == std::process::id().to_string().as_str())
+}
+
 /// Our PID namespace, if it is not the initial one.
 #[must_use]
 pub fn pid_namespace() -> Option<PidNamespace> {

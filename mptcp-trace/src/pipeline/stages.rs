@@ -13,6 +13,7 @@ use crate::{
     correlate::{Books, Correlator, Limits, reconcile},
     decode::{Observation, decode},
     enrich::{self, Places},
+    host::system::proc_is_ours,
     model::{Connection, ConnectionKind, Facts, Finding, LossReport, MissedRuns, Reconciliation},
     observe::{Observer, State},
     plan::{FALLBACK, QUERY},
@@ -133,7 +134,7 @@ impl<W: Write> Stages<W> {
     ) -> Self {
         let lines = Vec::with_capacity(64 * 1024);
         let places = match source {
-            Source::Live => Places::live(),
+            Source::Live => Places::live(proc_is_ours()),
             Source::Replay => Places::told(),
         };
         let has_fallbacks = facts.has_sensor(FALLBACK);

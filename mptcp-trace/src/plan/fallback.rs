@@ -333,12 +333,19 @@ fn tracepoint(host: &HostSupport) -> Result<FallbackPlan, String> {
 const CHILDREN: &str = "a TCP child of an MPTCP listener is seen, but not whether its client never asked \
                         for MPTCP or lost it in the third packet of the handshake (MPCapableFallbackACK)";
 
+/// What is not seen from inside of a PID namespace (`bpf_iter` of task files goes through the tasks of its own).
+pub(crate) const OTHERS_UNLISTED: &str = "open sockets of processes outside of this PID namespace are not listed, and their fallbacks \
+                                          may go unseen where no probe sees them happen: run it in the host's PID namespace (--pid host)";
+
 const COMPLAINTS: &str = "that the other end complained of a checksum is no evidence here (mp-fail-received): no \
                           tracepoint tells of it";
 
 /// What is lost without the members that a record can do without.
 fn optional_limits(host: &HostSupport) -> Vec<String> {
     let mut limits = Vec::new();
+    if host.pid_namespace.is_some() {
+        limits.push(OTHERS_UNLISTED.to_owned());
+    }
     for (path, what) in [
         (
             "mptcp_sock.bytes_sent",

@@ -245,6 +245,33 @@ fn who_read_last_is_the_owner_of_the_last_word_and_the_end_is_seen() {
 }
 
 #[test]
+fn the_self_test_is_whole_whatever_the_cap_is() {
+    if !may_trace("the_self_test_is_whole_whatever_the_cap_is") {
+        return;
+    }
+    let output = crate::common::run(["--cap", "1", "--", "true"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+}
+
+/// As `pkill -USR2 -x mptcp-trace` does for logrotate: not all of them write to a file.
+#[test]
+fn a_request_that_is_meant_for_another_ends_nothing() {
+    if !may_trace("a_request_that_is_meant_for_another_ends_nothing") {
+        return;
+    }
+    for words in [&["--json"][..], &["serve", "--listen", "127.0.0.1:0"]] {
+        let watching = Background::start(words);
+        for signal in [Signal::USR2, Signal::USR1] {
+            watching.signal(signal);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        watching.signal(Signal::INT);
+        let output = watching.output();
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    }
+}
+
+#[test]
 fn children_that_exist_already_are_followed() {
     if !may_trace("children_that_exist_already_are_followed") {
         return;

@@ -561,6 +561,33 @@ fn a_process_has_the_number_of_the_pid_namespace_that_the_tracer_stands_in() {
     }
 }
 
+/// What it cannot see from in there, it says.
+#[test]
+fn in_a_pid_namespace_it_says_that_others_are_not_listed() {
+    if !may_trace("in_a_pid_namespace_it_says_that_others_are_not_listed") {
+        return;
+    }
+    let inside = |word: &str| {
+        let mut inside = Command::new("unshare");
+        inside.args([
+            "--pid",
+            "--fork",
+            "--mount-proc",
+            env!("CARGO_BIN_EXE_mptcp-trace"),
+            word,
+        ]);
+        let output = inside.output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned() + &stderr(&output)
+    };
+    for verb in ["list", "doctor"] {
+        let said = inside(verb);
+        assert!(
+            said.contains("outside of this PID namespace are not listed"),
+            "{said}"
+        );
+    }
+}
+
 /// The same of sockets that were there before.
 #[test]
 fn sockets_are_listed_with_the_numbers_of_the_pid_namespace_that_the_tracer_stands_in() {

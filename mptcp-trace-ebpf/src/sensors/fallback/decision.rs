@@ -36,7 +36,7 @@ fn try_entered(msk: Sock) {
 #[inline(always)]
 fn try_left(msk: Sock, mib: i32, allowed: bool) {
     if allowed {
-        report(msk.0, u32::from(SITE_TRY_FALLBACK), mib);
+        report(msk.0, u32::from(SITE_TRY_FALLBACK), mib, now_ns());
     } else {
         report_refused(msk, SITE_TRY_FALLBACK, mib);
     }
@@ -144,7 +144,7 @@ pub(crate) fn fallback_kprobe_dss(ctx: ProbeContext) -> u32 {
         return 0;
     }
     if msk.msk_may_fall_back() {
-        report(msk.0, u32::from(SITE_DSS_CORRUPTION), NO_MIB);
+        report(msk.0, u32::from(SITE_DSS_CORRUPTION), NO_MIB, now_ns());
     } else {
         report_refused(msk, SITE_DSS_CORRUPTION, NO_MIB);
     }

@@ -58,10 +58,9 @@ pub(crate) fn says_fallen(flags: u64) -> Option<bool> {
     Some(flags >> (number - 1) & 1 == 1)
 }
 
-/// Tells of a fallback that was just seen, unless it was told before.
+/// Tells of a fallback that was seen at `now`, unless it was told before.
 #[inline(never)]
-fn report(msk: u64, site: u32, mib: i32) -> u32 {
-    let now = now_ns();
+fn report(msk: u64, site: u32, mib: i32, now: u64) -> u32 {
     match enter_fallen(msk, now) {
         Ok(()) => {}
         Err(EEXIST) => return 0,
@@ -164,6 +163,11 @@ fn flush_pending(msk: Sock) {
 /// Looks whether a connection has fallen back and nobody saw it.
 #[inline(always)]
 pub(crate) fn look(msk: Sock, site: u8) {
+    look_at(msk, site, now_ns());
+}
+
+#[inline(always)]
+fn look_at(msk: Sock, site: u8, now: u64) {
     let fallen = fell_back(msk);
     if fallen == Some(false) && is_entered(msk.0) {
         // connect(AF_UNSPEC) took it back: the next time is news again.
@@ -182,16 +186,17 @@ pub(crate) fn look(msk: Sock, site: u8) {
                 site = SITE_LATER;
             }
         }
-        report(msk.0, u32::from(site), NO_MIB);
+        report(msk.0, u32::from(site), NO_MIB, now);
     }
 }
 
-/// The same when the connection is asked about. One that never fell back is not looked up among those that did.
+/// The same when the connection is asked about, at `asked_ns`: if it has fallen back, then before that. One that never fell back is
+/// not looked up among those that did.
 #[inline(always)]
-pub(crate) fn look_when_asked(msk: Sock, flags: u64, known: Option<&Conn>) {
+pub(crate) fn look_when_asked(msk: Sock, flags: u64, known: Option<&Conn>, asked_ns: u64) {
     let is_told = known.is_none_or(|conn| conn.state & CONN_FELL != 0);
     if is_told || says_fallen(flags) == Some(true) {
-        look(msk, SITE_LATER);
+        look_at(msk, SITE_LATER, asked_ns.saturating_sub(1));
     }
 }
 

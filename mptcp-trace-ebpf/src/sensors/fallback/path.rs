@@ -17,7 +17,8 @@ use mptcp_trace_common::{
 use super::{add_evidence, fell_back, look, report, report_refused};
 use crate::{
     kernel::{
-        Sock, has_infinite_mapping, msk_of_context, sends_infinite_map, sock_of_skb, subflow_flags,
+        Sock, has_infinite_mapping, msk_of_context, now_ns, sends_infinite_map, sock_of_skb,
+        subflow_flags,
     },
     maps::{DECISION_PROBED, numbers},
     turns::in_turns,
@@ -88,7 +89,7 @@ fn bad_data(skb: u64, msk: Sock, context: u64, mut evidence: u32) {
         return;
     }
     if msk.msk_may_fall_back() {
-        report(msk.0, u32::from(SITE_DATA_AVAILABLE), NO_MIB);
+        report(msk.0, u32::from(SITE_DATA_AVAILABLE), NO_MIB, now_ns());
     } else {
         report_refused(msk, SITE_DATA_AVAILABLE, NO_MIB);
     }

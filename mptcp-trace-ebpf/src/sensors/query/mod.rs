@@ -79,7 +79,8 @@ fn is_wanted(sk: Sock, thread: u64, now_ns: u64) -> bool {
         emit::count(counter::FILTERED);
         return false;
     }
-    if is_over_cap((thread >> 32) as u32, now_ns) {
+    // Its self-test is whole whatever the cap is.
+    if !is_own(thread) && is_over_cap((thread >> 32) as u32, now_ns) {
         emit::count(counter::CAPPED);
         untold(sk);
         return false;
@@ -188,7 +189,7 @@ fn describe(record: &mut QueryRecord, sk: Sock, sock: &impl Members) -> Result<(
         if let Ok(flags) = sk.msk_flags() {
             record.msk_flags_exit = flags;
             record.valid |= VALID_FLAGS_EXIT;
-            look_when_asked(sk, flags, known.as_deref());
+            look_when_asked(sk, flags, known.as_deref(), record.boottime_ns);
         }
         note(record, known);
     } else {
