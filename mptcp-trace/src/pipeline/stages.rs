@@ -46,6 +46,8 @@ pub struct Stages<W: Write> {
     /// Findings that are ready, between two stages.
     ready: Vec<Finding>,
     outcome: Outcome,
+    /// What had been printed when all of it was written last.
+    written: Printed,
     view: View,
     stop_after: Option<u64>,
     /// Findings go to the account only.
@@ -109,7 +111,31 @@ pub struct Outcome {
     pub unwritten: u64,
 }
 
+/// How much was printed at a moment.
+#[derive(Clone, Copy, Debug, Default)]
+struct Printed {
+    findings: u64,
+    queries: u64,
+    verdicts: u64,
+}
+
 impl Outcome {
+    fn printed(&self) -> Printed {
+        Printed {
+            findings: self.findings,
+            queries: self.queries,
+            verdicts: self.verdicts,
+        }
+    }
+
+    /// What was printed since then was not written after all.
+    fn take_back(&mut self, to: Printed) {
+        self.unwritten += self.findings.saturating_sub(to.findings);
+        self.findings = to.findings;
+        self.queries = to.queries;
+        self.verdicts = to.verdicts;
+    }
+
     /// How many findings a sensor made.
     #[must_use]
     pub fn of(&self, sensor: &str) -> u64 {
@@ -151,6 +177,7 @@ impl<W: Write> Stages<W> {
             correlator: Correlator::new(view.limits),
             ready: Vec::new(),
             outcome: Outcome::default(),
+            written: Printed::default(),
             view,
             stop_after,
         }
@@ -475,7 +502,9 @@ impl<W: Write> Stages<W> {
     pub fn flush(&mut self) -> Result<(), Stop> {
         self.write_lines()?;
         if self.shows != Shows::Mute {
-            self.out.flush().map_err(Stop::from_output)?;
+            let flushed = self.out.flush();
+            self.wrote(flushed)?;
+            self.written = self.outcome.printed();
         }
         match &mut self.capture {
             Some(capture) => {
@@ -648,7 +677,15 @@ impl<W: Write> Stages<W> {
         }
         let written = self.out.write_all(&self.lines);
         self.lines.clear();
-        written.map_err(Stop::from_output)
+        self.wrote(written)
+    }
+
+    /// Where something could not be written, nothing is known to be since the last time that all was.
+    fn wrote(&mut self, written: io::Result<()>) -> Result<(), Stop> {
+        written.map_err(|why| {
+            self.outcome.take_back(self.written);
+            Stop::from_output(why)
+        })
     }
 }
 
@@ -692,14 +729,16 @@ mod tests {
                 Frame::CutOff => panic!("cut off"),
             }
         };
-        let before = stages.outcome().findings;
         // So much waits already that the next line is written at once.
         stages.lines.resize(64 * 1024, b'\n');
         let ended = stages.finish(&losses);
         assert!(matches!(ended, Err(Stop::Failed(_))), "{ended:?}");
         let outcome = stages.outcome();
-        assert_eq!(outcome.findings, before + 1);
-        assert!(outcome.unwritten > 0, "{outcome:?}");
+        assert_eq!(
+            (outcome.findings, outcome.queries, outcome.verdicts),
+            (0, 0, 0)
+        );
+        assert!(outcome.unwritten > 2, "{outcome:?}");
         assert!(!outcome.reconciled.is_empty(), "{outcome:?}");
     }
 }
