@@ -294,6 +294,12 @@ kernel_layout! {
     numbers_second: "pid.numbers[1].nr", 4;
     /// Inode number of a PID namespace.
     pidns_inum: "pid_namespace.ns.inum", 4;
+    /// What an io_uring request is (`IORING_OP_*`).
+    uring_opcode: "io_kiocb.opcode", 1;
+    /// The file that it is about.
+    uring_file: "io_kiocb.file", 8;
+    /// Which command of the file's own, of one that carries such a command (it begins where the request does).
+    uring_command: "io_uring_cmd.cmd_op", 4;
     /// How the current system call came in ([`SYSCALL_OF_32_BITS`]); only x86 has it, and only x86 needs it.
     task_syscall_status: "task_struct.thread_info.status", 4;
     /// Number of a system call.

@@ -870,6 +870,23 @@ pub(crate) fn socket_of_file(file: u64) -> Option<Sock> {
     (sk != 0).then_some(Sock(sk))
 }
 
+/// The socket that an io_uring request has asked about (`struct io_kiocb`).
+#[inline(always)]
+pub(crate) fn asked_by_uring(request: u64) -> Option<Sock> {
+    /// Of the kernel's interface: a command of the file's own, and the one of sockets that is `getsockopt`.
+    const IORING_OP_URING_CMD: u8 = 46;
+    const SOCKET_URING_OP_GETSOCKOPT: u32 = 2;
+    let opcode: u8 = read_or_zero!(request, uring_opcode);
+    if opcode != IORING_OP_URING_CMD {
+        return None;
+    }
+    let command: u32 = read_or_zero!(request, uring_command);
+    match command {
+        SOCKET_URING_OP_GETSOCKOPT => socket_of_file(read_or_zero!(request, uring_file)),
+        _other => None,
+    }
+}
+
 /// Process and thread id of a task that is not the current one.
 #[inline(always)]
 pub(crate) fn task_ids(task: u64) -> Result<(u32, u32), Fault> {

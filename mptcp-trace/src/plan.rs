@@ -85,6 +85,7 @@ impl Probe {
             "query_kprobe_set",
             "query_kretprobe_create",
             "query_kprobe_create",
+            "query_tp_uring",
         ]
         .contains(&self.program)
     }
@@ -433,9 +434,23 @@ fn tracepoint(host: &HostSupport) -> Result<RungPlan, String> {
         limits.push(format!("refused MPTCP sockets are not seen: {why}"));
     }
     let (typed, raw) = ("query_tp_return", "query_raw_return");
+    let mut probes = vec![at_return(host, typed, raw)?];
+    // Kernels that cannot ask that way have no such members.
+    if require(host, URING_MEMBERS).is_ok()
+        && host.raw_tracepoints.iter().any(|known| known == URING)
+    {
+        probes.push(Probe {
+            program: "query_tp_uring",
+            target: Target::RawTracepoint(URING),
+        });
+        limits.push(
+            "what is asked or refused through io_uring is not seen; verdicts about connections that were asked about so are in doubt"
+                .to_owned(),
+        );
+    }
     Ok(RungPlan {
         rung: Rung::Tracepoint,
-        probes: vec![at_return(host, typed, raw)?],
+        probes,
         outermost_probed: true,
         limits,
     })
@@ -529,6 +544,11 @@ const FILE_MEMBERS: &[&str] = &[
     "socket_sk",
     "msk_flags",
 ];
+
+/// An io_uring request has been carried out.
+const URING: &str = "io_uring_complete";
+/// Members that tell what it was about.
+const URING_MEMBERS: &[&str] = &["uring_opcode", "uring_file", "uring_command"];
 
 /// What a system call was called with.
 const REGISTER_MEMBERS: &[&str] = &[

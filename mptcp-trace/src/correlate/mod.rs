@@ -511,7 +511,8 @@ const MAY_BE_MISSED: &str =
     "the kernel skipped runs of a probe since, perhaps for questions about this connection";
 
 /// The same of a connection of which a question is missing for sure.
-const UNTOLD: &str = "it was asked about since, and that was not traced (capped, or lost)";
+const UNTOLD: &str =
+    "it was asked about since, and that was not traced (capped, lost, or by io_uring)";
 
 /// The same where questions are missing, and nobody knows about which connections.
 const PERHAPS_UNTOLD: &str =

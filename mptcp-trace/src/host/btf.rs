@@ -63,7 +63,7 @@ const NUMBERED_TOO: [&str; 5] = [
 ];
 
 /// Tracepoints that a probe may hang on; the kernel has a type of this name with `btf_trace_` before it.
-const TRACEPOINTS: [&str; 7] = [
+const TRACEPOINTS: [&str; 8] = [
     "sys_exit",
     "inet_sock_set_state",
     "tcp_destroy_sock",
@@ -71,6 +71,7 @@ const TRACEPOINTS: [&str; 7] = [
     "mptcp_subflow_get_send",
     "sock_send_length",
     "sock_recv_length",
+    "io_uring_complete",
 ];
 
 /// Types of tracepoints of which the number is wanted: the one that a program is told the arguments of, and the one on which

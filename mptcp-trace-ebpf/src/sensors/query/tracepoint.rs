@@ -22,11 +22,14 @@ use super::{
 use crate::{
     emit,
     kernel::{
-        AtReturn, Called, Common, Sock, current_file, family_of, is_mptcp, is_syscall_of_32_bits,
-        is_tcp_or_mptcp, now_ns, socket_of_file, syscall_number,
+        AtReturn, Called, Common, Sock, asked_by_uring, current_file, family_of, is_mptcp,
+        is_syscall_of_32_bits, is_tcp_or_mptcp, now_ns, socket_of_file, syscall_number,
     },
     maps::{LIFE_AT_RETURN, syscall},
-    sensors::fallback::{life_returns, says_fallen},
+    sensors::{
+        fallback::{life_returns, says_fallen},
+        owner::untold,
+    },
     turns::in_turns,
 };
 
@@ -165,4 +168,14 @@ fn refused(ctx: &impl AtReturn, is_set: bool) {
         let outcome = outcome(ret, is_set, RUNG_TRACEPOINT);
         option_refused(sk.0, option(level, called.optname()), outcome);
     }
+}
+
+/// `io_uring_complete(void *ctx, void *req, ...)`: a request has been carried out. Of a question nothing is recorded, but that it was
+/// asked.
+#[raw_tracepoint(tracepoint = "io_uring_complete")]
+pub(crate) fn query_tp_uring(ctx: RawTracePointContext) -> i32 {
+    if let Some(sk) = asked_by_uring(ctx.arg(1)) {
+        untold(sk);
+    }
+    0
 }
