@@ -11,7 +11,7 @@ use mptcp_trace::{
     enrich::{self, Places},
     host::btf as types,
     model::{By, ConnectionKind, Facts, Finding, Rung, SensorState},
-    pipeline::{Stages, Stop, View, play, prefixed},
+    pipeline::{Played, Stages, Stop, View, play, prefixed},
     redact::Redactor,
     sink::{Format, Source},
     tally::tallies,
@@ -163,12 +163,15 @@ fn replay(bytes: &[u8], format: Format, view: View) {
     let mut stages = Stages::new(facts, format, Source::Replay, &mut out, None, view, None);
     let played = play(&mut stages, &mut reader);
     let said = match played {
-        Ok(Some(losses)) => {
+        Ok(Played {
+            losses: Some(losses),
+            ..
+        }) => {
             let finished = stages.finish(&losses);
             assert!(finished.is_ok(), "memory is always there");
             prefixed(&stages.account(&losses, &stages.outcome().reconciled))
         }
-        Ok(None) => {
+        Ok(Played { losses: None, .. }) => {
             assert!(stages.cut_off().is_ok(), "memory is always there");
             String::new()
         }

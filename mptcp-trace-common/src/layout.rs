@@ -294,7 +294,7 @@ kernel_layout! {
     numbers_second: "pid.numbers[1].nr", 4;
     /// Inode number of a PID namespace.
     pidns_inum: "pid_namespace.ns.inum", 4;
-    /// What an io_uring request is (`IORING_OP_*`).
+    /// What an `io_uring` request is (`IORING_OP_*`).
     uring_opcode: "io_kiocb.opcode", 1;
     /// The file that it is about.
     uring_file: "io_kiocb.file", 8;

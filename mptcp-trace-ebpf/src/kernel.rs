@@ -870,7 +870,7 @@ pub(crate) fn socket_of_file(file: u64) -> Option<Sock> {
     (sk != 0).then_some(Sock(sk))
 }
 
-/// The socket that an io_uring request has asked about (`struct io_kiocb`).
+/// The socket that an `io_uring` request has asked about (`struct io_kiocb`).
 #[inline(always)]
 pub(crate) fn asked_by_uring(request: u64) -> Option<Sock> {
     /// Of the kernel's interface: a command of the file's own, and the one of sockets that is `getsockopt`.

@@ -545,7 +545,7 @@ const FILE_MEMBERS: &[&str] = &[
     "msk_flags",
 ];
 
-/// An io_uring request has been carried out.
+/// An `io_uring` request has been carried out.
 const URING: &str = "io_uring_complete";
 /// Members that tell what it was about.
 const URING_MEMBERS: &[&str] = &["uring_opcode", "uring_file", "uring_command"];

@@ -128,7 +128,11 @@ async fn trace(args: LiveArgs, verbose: u8) -> Result<u8, Exit> {
         Ok(()) => match start_command(held)? {
             Started::None => run_pipeline(&mut session, &mut stages, until, None).await,
             Started::Running(command) => {
-                run_pipeline(&mut session, &mut stages, until, Some(command)).await
+                let ended = run_pipeline(&mut session, &mut stages, until, Some(command)).await;
+                if let Err(Stop::ReaderGone | Stop::Enough) = &ended {
+                    eprintln!("mptcp-trace: note: the command goes on, and is not traced any more");
+                }
+                ended
             }
             Started::CannotRun(why) => {
                 let ended = finish(&mut session, &mut stages);
