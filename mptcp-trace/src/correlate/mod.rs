@@ -518,7 +518,7 @@ const UNTOLD: &str =
 const PERHAPS_UNTOLD: &str =
     "questions were not traced (capped, or lost), perhaps about this connection";
 
-/// The same where no record told of the end.
+/// The doubt of a connection whose end was not recorded.
 const UNSEEN_END: &str = "its end was not traced (lost), and so may questions about it be";
 
 /// The same of a connection that lives on, for all we know.

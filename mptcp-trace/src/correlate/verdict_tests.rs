@@ -630,7 +630,7 @@ fn the_closing_verdict_of_a_socket_that_connected_again_is_about_its_first_conne
     }
 }
 
-/// Where no record told of the end, none told of a question that may have been lost either.
+/// If the record of the end is lost, so may be those of queries.
 #[test]
 fn a_verdict_without_the_record_of_an_end_is_in_doubt() {
     let doubts = |events: Vec<Finding>, limits| -> Vec<Option<String>> {

@@ -496,19 +496,21 @@ fn loaded() -> impl Iterator<Item = aya::programs::ProgramInfo> {
         .filter(ours)
 }
 
+/// Runs what comes as arguments in a PID namespace of its own, with its `/proc`.
+fn in_a_pid_namespace() -> Command {
+    let mut inside = Command::new("unshare");
+    inside.args(["--pid", "--fork", "--mount-proc"]);
+    inside
+}
+
 #[test]
 fn it_works_from_inside_a_pid_namespace() {
     if !may_trace("it_works_from_inside_a_pid_namespace") {
         return;
     }
     let trace = |role: &str| {
-        let mut inside = Command::new("unshare");
-        inside.args([
-            "--pid",
-            "--fork",
-            "--mount-proc",
-            env!("CARGO_BIN_EXE_mptcp-trace"),
-        ]);
+        let mut inside = in_a_pid_namespace();
+        inside.arg(env!("CARGO_BIN_EXE_mptcp-trace"));
         let output = traced_by(inside, &["--json"], role);
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
         of_type(&json_lines(&output), "query").len()
@@ -524,8 +526,7 @@ fn a_process_has_the_number_of_the_pid_namespace_that_the_tracer_stands_in() {
         return;
     }
     for deeper in [false, true] {
-        let mut inside = Command::new("unshare");
-        inside.args(["--pid", "--fork", "--mount-proc"]);
+        let mut inside = in_a_pid_namespace();
         inside.args([
             env!("CARGO_BIN_EXE_mptcp-trace"),
             "--json",
@@ -568,14 +569,8 @@ fn in_a_pid_namespace_it_says_that_others_are_not_listed() {
         return;
     }
     let inside = |word: &str| {
-        let mut inside = Command::new("unshare");
-        inside.args([
-            "--pid",
-            "--fork",
-            "--mount-proc",
-            env!("CARGO_BIN_EXE_mptcp-trace"),
-            word,
-        ]);
+        let mut inside = in_a_pid_namespace();
+        inside.arg(env!("CARGO_BIN_EXE_mptcp-trace")).arg(word);
         let output = inside.output().unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned() + &stderr(&output)
     };
