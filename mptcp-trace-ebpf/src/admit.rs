@@ -28,29 +28,17 @@ pub(crate) struct InNamespace {
     pub(crate) tid: u32,
 }
 
-/// The current task in the tracer's PID namespace.
+/// A task in the tracer's PID namespace; `thread` is its `pid_tgid` in the initial one. Where the two are the same, the
+/// task itself is not looked at.
 #[inline(always)]
-pub(crate) fn current_in_namespace() -> InNamespace {
-    let thread = bpf_get_current_pid_tgid();
+pub(crate) fn in_namespace(task: impl FnOnce() -> u64, thread: u64) -> InNamespace {
     if filter!(pidns_inum) == 0 {
         return InNamespace {
             tgid: (thread >> 32) as u32,
             tid: thread as u32,
         };
     }
-    let task = current_task();
-    InNamespace {
-        tgid: process_in_namespace(task),
-        tid: number_in_pid_namespace(task, filter!(pidns_inum)),
-    }
-}
-
-/// Any task in the tracer's PID namespace.
-#[inline(always)]
-pub(crate) fn task_in_namespace(task: u64, tgid: u32, tid: u32) -> InNamespace {
-    if filter!(pidns_inum) == 0 {
-        return InNamespace { tgid, tid };
-    }
+    let task = task();
     InNamespace {
         tgid: process_in_namespace(task),
         tid: number_in_pid_namespace(task, filter!(pidns_inum)),

@@ -25,6 +25,7 @@ use mptcp_trace_common::{
 use crate::maps::{CALIBRATED, LAYOUT, PER_CPU, PERNET_ID, PIDNS_LEVEL};
 
 /// A read of kernel or user memory that failed.
+#[derive(Clone, Copy)]
 pub(crate) struct Fault;
 
 const AF_INET: u16 = 2;

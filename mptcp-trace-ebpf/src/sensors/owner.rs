@@ -22,7 +22,7 @@ use super::{
     tell,
 };
 use crate::{
-    admit::{current_in_namespace, is_own_task, is_tracer},
+    admit::{in_namespace, is_own_task, is_tracer},
     emit,
     kernel::{Sock, current_cgroup, current_cpu, current_task, is_mptcp, now_ns, put_process_comm},
     maps::{
@@ -38,12 +38,13 @@ fn take_over(owner: &mut Owner, via: u8) {
     owner.cgroup_id = current_cgroup();
     owner.tgid = (pid_tgid >> 32) as u32;
     owner.tid = pid_tgid as u32;
-    let here = current_in_namespace();
+    let task = current_task();
+    let here = in_namespace(|| task, pid_tgid);
     owner.ns_tgid = here.tgid;
     owner.ns_tid = here.tid;
     owner.uid = bpf_get_current_uid_gid() as u32;
     owner.via = via;
-    put_process_comm(&mut owner.comm, current_task());
+    put_process_comm(&mut owner.comm, task);
 }
 
 /// Why a socket was not noted down.

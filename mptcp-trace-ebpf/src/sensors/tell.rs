@@ -13,9 +13,12 @@ use mptcp_trace_common::{
 
 use super::counted;
 use crate::{
-    admit::{admit_owner, admit_socket_netns, current_in_namespace, is_tracer},
+    admit::{admit_owner, admit_socket_netns, in_namespace, is_tracer},
     emit,
-    kernel::{Fault, Sock, endpoints, is_mptcp, now_ns, put_address, put_comm, subflow_flags},
+    kernel::{
+        Fault, Sock, current_task, endpoints, is_mptcp, now_ns, put_address, put_comm,
+        subflow_flags,
+    },
     maps::{RUNG, conn, unnoted_since},
 };
 
@@ -51,7 +54,7 @@ pub(crate) fn connection(kind: u32, sk: u64, where_and_why: u64, happened_ns: u6
     let pid_tgid = bpf_get_current_pid_tgid();
     record.current_tgid = (pid_tgid >> 32) as u32;
     record.current_tid = pid_tgid as u32;
-    record.current_ns_tgid = current_in_namespace().tgid;
+    record.current_ns_tgid = in_namespace(current_task, pid_tgid).tgid;
     put_comm(&mut record.current_comm);
     match describe(record, Sock(sk)) {
         Ok(()) => {

@@ -13,7 +13,7 @@ use mptcp_trace_common::{
 
 use super::{fell_back, flush_pending, look};
 use crate::{
-    admit::task_in_namespace,
+    admit::in_namespace,
     emit,
     kernel::{is_mptcp, now_ns, put_process_comm, socket_of_file, task_cgroup, task_ids, task_uid},
     maps::{CALIBRATED, FALLEN, SWEEP},
@@ -90,7 +90,7 @@ fn holds(task: u64, owner: &mut Owner) {
     owner.cgroup_id = task_cgroup(task).unwrap_or(0);
     owner.tgid = tgid;
     owner.tid = tid;
-    let here = task_in_namespace(task, tgid, tid);
+    let here = in_namespace(|| task, u64::from(tgid) << 32 | u64::from(tid));
     owner.ns_tgid = here.tgid;
     owner.ns_tid = here.tid;
     owner.uid = task_uid(task).unwrap_or(0);

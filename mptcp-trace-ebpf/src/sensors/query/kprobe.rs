@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     emit,
-    kernel::{Sock, is_mptcp, now_ns, sock_of_socket},
+    kernel::{Fault, Sock, is_mptcp, now_ns, sock_of_socket},
     maps::{IN_FLIGHT, OUTERMOST_PROBED},
     sensors::{
         fallback::{Keeper, keep, kept},
@@ -102,6 +102,7 @@ fn leave(ctx: &RetProbeContext, step: u8) {
     let mut answered = Answered {
         thread,
         sk: Sock(open.socket),
+        protocol: Err(Fault),
         option: option(open.level, open.optname),
         path: open.path,
         rung: RUNG_KPROBE,
@@ -117,6 +118,7 @@ fn leave(ctx: &RetProbeContext, step: u8) {
         answered.sk = msk;
     }
     let sk = answered.sk;
+    answered.protocol = sk.protocol();
     answer(ctx, &sk, &answered, |_record| ());
 }
 

@@ -20,11 +20,11 @@ use mptcp_trace_common::{
 };
 
 use crate::{
-    admit::{admit_netns, admit_task, current_in_namespace, is_over_cap, is_own},
+    admit::{admit_netns, admit_task, in_namespace, is_over_cap, is_own},
     emit,
     kernel::{
-        Fault, Members, Sock, current_cgroup, endpoints, family_of, inode_of, is_mptcp, netns_of,
-        protocol_of, put_address, put_comm, read_user_u8, read_user_u32, state_of,
+        Fault, Members, Sock, current_cgroup, current_task, endpoints, family_of, inode_of,
+        is_mptcp, netns_of, put_address, put_comm, read_user_u8, read_user_u32, state_of,
     },
     maps::{OUTERMOST_PROBED, conn, unnoted_since},
     sensors::{
@@ -105,6 +105,8 @@ struct Answered {
     thread: u64,
     /// About which socket.
     sk: Sock,
+    /// Its `sk_protocol`, if it could be read.
+    protocol: Result<u16, Fault>,
     /// Level and number.
     option: u64,
     /// `PATH_*` bits.
@@ -138,7 +140,7 @@ fn answer(
     record.path = answered.path;
     record.level = (answered.option >> 32) as u32;
     record.optname = answered.option as u32;
-    match describe(record, sk, sock) {
+    match describe(record, sock, answered) {
         Ok(()) if !admit_netns(record.netns) => emit::discard_query(entry, counter::FILTERED),
         Ok(()) => {
             more(record);
@@ -170,7 +172,7 @@ fn begin(record: &mut QueryRecord, thread: u64, rung: u8, boottime_ns: u64) {
     record.cgroup_id = current_cgroup();
     record.tgid = (thread >> 32) as u32;
     record.tid = thread as u32;
-    let here = current_in_namespace();
+    let here = in_namespace(current_task, thread);
     record.ns_tgid = here.tgid;
     record.ns_tid = here.tid;
     record.uid = bpf_get_current_uid_gid() as u32;
@@ -180,9 +182,14 @@ fn begin(record: &mut QueryRecord, thread: u64, rung: u8, boottime_ns: u64) {
 
 /// Writes down what the socket is, and that it was asked about.
 #[inline(always)]
-fn describe(record: &mut QueryRecord, sk: Sock, sock: &impl Members) -> Result<(), Fault> {
+fn describe(
+    record: &mut QueryRecord,
+    sock: &impl Members,
+    answered: &Answered,
+) -> Result<(), Fault> {
+    let sk = answered.sk;
     let inode = inode_of(sock);
-    record.protocol = protocol_of(sock)?;
+    record.protocol = answered.protocol?;
     if is_mptcp(record.protocol) {
         let known = asked(sk, inode.as_ref().map_or(0, |inode| *inode), record.tgid);
         // Read once: the path has told the answer, or these bits do.

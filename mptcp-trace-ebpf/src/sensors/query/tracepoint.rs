@@ -122,6 +122,7 @@ fn got(ctx: &impl AtReturn) {
     let answered = Answered {
         thread,
         sk,
+        protocol: Ok(protocol),
         option: option(level, number),
         path: PATH_UNSEEN,
         rung: RUNG_TRACEPOINT,
