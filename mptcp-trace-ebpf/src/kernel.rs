@@ -229,14 +229,16 @@ pub(crate) fn netns_of(sock: &impl Members) -> Result<u32, Fault> {
     sock.behind(offset!(sock_net), offset!(net_inum))
 }
 
-/// Inode number of a socket; none before it is accepted. Through an address: the inode stands behind what the type of
-/// the pointer describes.
+/// The `struct socket` by which processes have a socket; none before it is accepted.
 #[inline(always)]
-pub(crate) fn inode_of(sock: &impl Members) -> Result<u64, Fault> {
-    read!(
-        sock.member(offset!(sock_socket))?,
-        socket_alloc_inode_number
-    )
+pub(crate) fn socket_of(sock: &impl Members) -> Result<u64, Fault> {
+    sock.member(offset!(sock_socket))
+}
+
+/// Inode number of a `struct socket`. Through an address: the inode stands behind what the type of the pointer describes.
+#[inline(always)]
+pub(crate) fn inode_of_socket(socket: u64) -> Result<u64, Fault> {
+    read!(socket, socket_alloc_inode_number)
 }
 
 /// Both ends of a `struct sock_common`.
@@ -301,7 +303,7 @@ impl Sock {
     /// Inode number of the socket; none before it is accepted.
     #[inline(always)]
     pub(crate) fn inode(self) -> Result<u64, Fault> {
-        inode_of(&self)
+        inode_of_socket(socket_of(&self)?)
     }
 
     /// The user that owns the socket; a child of a listener has its listener's.
@@ -860,15 +862,22 @@ pub(crate) fn current_file(fd: u32) -> Result<u64, Fault> {
 /// The socket behind a file, or nothing if it is no socket.
 #[inline(always)]
 pub(crate) fn socket_of_file(file: u64) -> Option<Sock> {
+    open_socket_of_file(file).map(|(_socket, sk)| sk)
+}
+
+/// The same, and the `struct socket` in between.
+#[inline(always)]
+pub(crate) fn open_socket_of_file(file: u64) -> Option<(u64, Sock)> {
+    let address: u64 = read!(file, file_private_data).ok()?;
     let mut socket = Head::<4>::unread();
-    socket.read(read!(file, file_private_data).ok()?).ok()?;
+    socket.read(address).ok()?;
     // What stands behind a file of another kind is not a `struct socket`: only a socket points back.
     let back: u64 = socket.get(offset!(socket_file)).ok()?;
     if back != file {
         return None;
     }
     let sk: u64 = socket.get(offset!(socket_sk)).ok()?;
-    (sk != 0).then_some(Sock(sk))
+    (sk != 0).then_some((address, Sock(sk)))
 }
 
 /// The socket that an `io_uring` request has asked about (`struct io_kiocb`).

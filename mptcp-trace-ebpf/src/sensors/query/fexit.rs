@@ -12,7 +12,7 @@ use super::{
     refused::{is_mptcp_socket, is_ordinary, is_refusal, option_refused, outcome, socket_refused},
 };
 use crate::{
-    kernel::{Members, Sock, TypedSock, is_mptcp, now_ns, protocol_of, sock_of_socket},
+    kernel::{Members, Sock, TypedSock, is_mptcp, now_ns, protocol_of, sock_of_socket, socket_of},
     maps::{ANSWERED, answered_by_tcp},
     sensors::fallback::says_fallen,
     turns::in_turns,
@@ -35,6 +35,7 @@ fn answered(
             thread,
             sk,
             protocol: protocol_of(sock),
+            socket: socket_of(sock),
             option: option(ctx.arg(1), ctx.arg(2)),
             path,
             rung: RUNG_FEXIT,

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     emit,
-    kernel::{Fault, Sock, is_mptcp, now_ns, sock_of_socket},
+    kernel::{Fault, Sock, is_mptcp, now_ns, sock_of_socket, socket_of},
     maps::{IN_FLIGHT, OUTERMOST_PROBED},
     sensors::{
         fallback::{Keeper, keep, kept},
@@ -103,6 +103,7 @@ fn leave(ctx: &RetProbeContext, step: u8) {
         thread,
         sk: Sock(open.socket),
         protocol: Err(Fault),
+        socket: Err(Fault),
         option: option(open.level, open.optname),
         path: open.path,
         rung: RUNG_KPROBE,
@@ -119,6 +120,7 @@ fn leave(ctx: &RetProbeContext, step: u8) {
     }
     let sk = answered.sk;
     answered.protocol = sk.protocol();
+    answered.socket = socket_of(&sk);
     answer(ctx, &sk, &answered, |_record| ());
 }
 

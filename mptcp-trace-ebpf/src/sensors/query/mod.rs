@@ -23,7 +23,7 @@ use crate::{
     admit::{admit_netns, admit_task, in_namespace, is_over_cap, is_own},
     emit,
     kernel::{
-        Fault, Members, Sock, current_cgroup, current_task, endpoints, family_of, inode_of,
+        Fault, Members, Sock, current_cgroup, current_task, endpoints, family_of, inode_of_socket,
         is_mptcp, netns_of, put_address, put_comm, read_user_u8, read_user_u32, state_of,
     },
     maps::{OUTERMOST_PROBED, conn, unnoted_since},
@@ -107,6 +107,8 @@ struct Answered {
     sk: Sock,
     /// Its `sk_protocol`, if it could be read.
     protocol: Result<u16, Fault>,
+    /// Its `struct socket`, if it could be read.
+    socket: Result<u64, Fault>,
     /// Level and number.
     option: u64,
     /// `PATH_*` bits.
@@ -188,7 +190,7 @@ fn describe(
     answered: &Answered,
 ) -> Result<(), Fault> {
     let sk = answered.sk;
-    let inode = inode_of(sock);
+    let inode = answered.socket.and_then(inode_of_socket);
     record.protocol = answered.protocol?;
     if is_mptcp(record.protocol) {
         let known = asked(sk, inode.as_ref().map_or(0, |inode| *inode), record.tgid);

@@ -23,7 +23,7 @@ use crate::{
     emit,
     kernel::{
         AtReturn, Called, Common, Sock, asked_by_uring, current_file, family_of, is_mptcp,
-        is_syscall_of_32_bits, is_tcp_or_mptcp, now_ns, socket_of_file, syscall_number,
+        is_syscall_of_32_bits, is_tcp_or_mptcp, now_ns, open_socket_of_file, syscall_number,
     },
     maps::{LIFE_AT_RETURN, syscall},
     sensors::{
@@ -104,7 +104,7 @@ fn got(ctx: &impl AtReturn) {
     let ret = ctx.returned();
     // A bad descriptor or another kind of socket never reaches the TCP code: not a query.
     let mut sock = Common::unread();
-    let Some((sk, protocol)) = socket_of(&called, &mut sock) else {
+    let Some((socket, sk, protocol)) = asked_about(&called, &mut sock) else {
         if ret == 0 && is_query(level, number) {
             // It was answered: the descriptor has been closed since.
             emit::count(counter::SEEN);
@@ -123,6 +123,7 @@ fn got(ctx: &impl AtReturn) {
         thread,
         sk,
         protocol: Ok(protocol),
+        socket: Ok(socket),
         option: option(level, number),
         path: PATH_UNSEEN,
         rung: RUNG_TRACEPOINT,
@@ -133,14 +134,14 @@ fn got(ctx: &impl AtReturn) {
     answer(ctx, &sock, &answered, |record| told(record, &called));
 }
 
-/// The TCP or MPTCP socket behind the descriptor that a system call was called with, and its protocol; the first part of
-/// it is read into `sock`.
+/// The TCP or MPTCP socket behind the descriptor that a system call was called with: its `struct socket`, itself, and
+/// its protocol; the first part of it is read into `sock`.
 #[inline(always)]
-fn socket_of(called: &Called<'_, impl AtReturn>, sock: &mut Common) -> Option<(Sock, u16)> {
-    let sk = socket_of_file(current_file(called.fd()).ok()?)?;
+fn asked_about(called: &Called<'_, impl AtReturn>, sock: &mut Common) -> Option<(u64, Sock, u16)> {
+    let (socket, sk) = open_socket_of_file(current_file(called.fd()).ok()?)?;
     sock.read(sk.0).ok()?;
     let protocol = sk.protocol().ok()?;
-    is_tcp_or_mptcp(family_of(sock).ok()?, protocol).then_some((sk, protocol))
+    is_tcp_or_mptcp(family_of(sock).ok()?, protocol).then_some((socket, sk, protocol))
 }
 
 /// Adds what the caller was told, unless the state bits say that there was no fallback.
@@ -165,7 +166,7 @@ fn refused(ctx: &impl AtReturn, is_set: bool) {
         return;
     }
     let mut sock = Common::unread();
-    if let Some((sk, _protocol)) = socket_of(&called, &mut sock) {
+    if let Some((_socket, sk, _protocol)) = asked_about(&called, &mut sock) {
         let outcome = outcome(ret, is_set, RUNG_TRACEPOINT);
         option_refused(sk.0, option(level, called.optname()), outcome);
     }
