@@ -10,7 +10,7 @@ use mptcp_trace::{
     decode::{Observation, decode as decode_record},
     enrich::{self, Places},
     host::btf as types,
-    model::{By, ConnectionKind, Facts, Finding, Rung, SensorState},
+    model::{By, ConnectionKind, Facts, Finding, Rung, SensorId, SensorState},
     pipeline::{Played, Stages, Stop, View, play, prefixed},
     redact::Redactor,
     sink::{Format, Source},
@@ -61,7 +61,7 @@ fn facts(bytes: &[u8]) -> Option<(Facts, &[u8])> {
         counters_listed_at: None,
         counters_at_start: std::collections::BTreeMap::new(),
         sensors: vec![SensorState {
-            name: "query".into(),
+            sensor: SensorId::Query,
             rung: Rung::Tracepoint,
             probes: Vec::new(),
             limits: Vec::new(),

@@ -5,6 +5,7 @@
 
 #![no_std]
 
+pub mod calibrated;
 pub mod counter;
 pub mod filter;
 pub mod layout;

@@ -545,6 +545,8 @@ const _: () = {
     assert!(size_of::<QueryRecord>().is_multiple_of(8));
     // The kernel half writes addresses in words.
     assert!(offset_of!(QueryRecord, local_addr).is_multiple_of(4));
+    // And names in longer ones.
+    assert!(offset_of!(QueryRecord, comm).is_multiple_of(8));
     assert!(offset_of!(ConnRecord, local_addr).is_multiple_of(4));
     assert!(size_of::<Owner>() == 48);
     assert!(size_of::<Conn>() == 104);

@@ -13,6 +13,7 @@ use aya_ebpf::{
     programs::{BtfTracePointContext, RawTracePointContext},
 };
 use mptcp_trace_common::{
+    calibrated,
     layout::{ABSENT, NO_NUMBER, SYSCALL_OF_32_BITS},
     record::{
         SELF_TEST_MAP, SHARE_OF_OTHERS, SUBFLOW_CONN_FINISHED, SUBFLOW_FULLY_ESTABLISHED,
@@ -22,7 +23,7 @@ use mptcp_trace_common::{
     },
 };
 
-use crate::maps::{CALIBRATED, LAYOUT, PER_CPU, PERNET_ID, PIDNS_LEVEL};
+use crate::maps::{CALIBRATED, LAYOUT, PER_CPU};
 
 /// A read of kernel or user memory that failed.
 #[derive(Clone, Copy)]
@@ -178,6 +179,12 @@ pub(crate) trait Members {
     /// The member at `offset`.
     fn member<T: Copy>(&self, offset: u16) -> Result<T, Fault>;
 
+    /// Writes the name of the current thread into a record.
+    #[inline(always)]
+    fn put_comm(&self, place: &mut [u8; 16]) {
+        put_comm(place);
+    }
+
     /// The member at `offset` of what the member at `pointer` points to.
     #[inline(always)]
     fn behind<T: Copy>(&self, pointer: u16, offset: u16) -> Result<T, Fault> {
@@ -196,6 +203,24 @@ impl Members for TypedSock {
         }
         // SAFETY: the verifier checks the offset against the type; at a wrong one the program is not loaded.
         Ok(unsafe { core::ptr::read_volatile(self.0.byte_add(usize::from(offset)).cast::<T>()) })
+    }
+
+    /// The verifier knows the type of the current task, too: two loads, where the helper goes through the name.
+    #[inline(always)]
+    fn put_comm(&self, place: &mut [u8; 16]) {
+        let offset = offset!(task_comm);
+        if offset == ABSENT || !offset.is_multiple_of(8) {
+            return put_comm(place);
+        }
+        // SAFETY: the helper has no precondition; the verifier checks the offset against the type, and that what is written
+        // to is in the record, in which a name stands at a multiple of eight.
+        unsafe {
+            let task = generated::bpf_get_current_task_btf() as *const u8;
+            let from = task.byte_add(usize::from(offset)).cast::<u64>();
+            let to = place.as_mut_ptr().cast::<u64>();
+            to.write(core::ptr::read_volatile(from));
+            to.add(1).write(core::ptr::read_volatile(from.add(1)));
+        }
     }
 
     /// The verifier knows the type of the pointer, too.
@@ -422,7 +447,7 @@ impl Sock {
     /// (`mptcp_active_should_disable`), 0 if it is not since the last SYN with it was answered: the set time, doubled with each time in a row, at most six times.
     #[inline(always)]
     pub(crate) fn mptcp_off_ms(self) -> Option<u32> {
-        let id = *CALIBRATED.get(PERNET_ID)?;
+        let id = *CALIBRATED.get(calibrated::PERNET_ID)?;
         if id == 0 {
             return None;
         }
@@ -920,7 +945,9 @@ pub(crate) fn pid_namespace_level(task: u64) -> u32 {
 /// there. A function of its own: it is the same for all of a record's numbers.
 #[inline(never)]
 pub(crate) fn number_in_pid_namespace(task: u64, inum: u32) -> u32 {
-    let level = CALIBRATED.get(PIDNS_LEVEL).map_or(0, |level| *level);
+    let level = CALIBRATED
+        .get(calibrated::PIDNS_LEVEL)
+        .map_or(0, |level| *level);
     let numbers: u64 = read_or_zero!(task, task_numbers);
     let deepest: u32 = read_or_zero!(numbers, numbers_level);
     if level > deepest {

@@ -9,7 +9,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use mptcp_trace_common::{
-    counter,
+    calibrated, counter,
     filter::FilterConfig,
     layout::{CounterNumbers, KernelLayout, KernelNumbers, SyscallNumbers},
     record::{ABI_VERSION, Conn, InFlight, NetCounters, Quota},
@@ -132,21 +132,9 @@ pub(crate) static COMMS: HashMap<[u8; 16], u8> = HashMap::with_max_entries(64, 0
 #[map]
 pub(crate) static NETNS: HashMap<u32, u8> = HashMap::with_max_entries(64, 0);
 
-/// Slots of [`CALIBRATED`].
-/// 0 if the fallback bit is not known, else its number plus one.
-pub(crate) const FALLBACK_BIT: u32 = 0;
-/// What the iterator over files does: 0 lists, 1 looks for fallbacks that nobody saw.
-pub(crate) const SWEEP: u32 = 1;
-/// 1 once every socket that was open before tracing began is in [`CONNS`]: a socket that is not was born later.
-pub(crate) const LISTED: u32 = 2;
-/// The number of MPTCP's own data among those of a network namespace (`mptcp_pernet_id`); 0 if it is not known.
-pub(crate) const PERNET_ID: u32 = 3;
-/// How deep the tracer's PID namespace is.
-pub(crate) const PIDNS_LEVEL: u32 = 4;
-
 /// What is found out only when the probes run already.
 #[map]
-pub(crate) static CALIBRATED: Array<u32> = Array::with_max_entries(5, 0);
+pub(crate) static CALIBRATED: Array<u32> = Array::with_max_entries(calibrated::COUNT, 0);
 
 /// Counters of the fallback sensor, one slot each.
 #[map]

@@ -14,7 +14,7 @@ use std::{
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Counted, Facts, Loss, LossReport, Rung, SensorState};
+use crate::model::{Counted, Facts, Loss, LossReport, Rung, SensorId, SensorState};
 
 /// First bytes of a capture; the last is the version of this layout.
 const MAGIC: [u8; 8] = *b"MPTCPTR\x01";
@@ -29,12 +29,9 @@ const FRAME_MISSED: u32 = 6;
 /// No frame is longer than this, bytes: a longer one means that the file is damaged.
 const FRAME_BYTES_MAX: u32 = 1 << 20;
 
-/// No kernel has more counters of MPTCP, none has a longer name (bytes), and no run has more sensors: each record is
-/// compared with all of them.
+/// No kernel has more counters of MPTCP, and none has a longer name (bytes): each record is compared with all of them.
 const CAUSES_MAX: usize = 512;
 const CAUSE_BYTES_MAX: usize = 128;
-const SENSORS_MAX: usize = 64;
-const SENSOR_BYTES_MAX: usize = 32;
 
 /// Nearly all frames are shorter, bytes.
 const FRAME_BYTES_USUAL: usize = 1024;
@@ -266,14 +263,7 @@ impl<R: Read> Reader<R> {
             Some((FRAME_LOSSES, bytes)) => {
                 let losses: LossesTwin = serde_json::from_slice(&bytes)
                     .context("losses are not what this version writes")?;
-                if let Some(loss) = losses.sensors.iter().find(|it| !is_name(&it.sensor)) {
-                    anyhow::bail!("losses of {:?}, which is no name of a sensor", loss.sensor);
-                }
-                anyhow::ensure!(
-                    losses.sensors.len() <= SENSORS_MAX,
-                    "losses of more than {SENSORS_MAX} sensors"
-                );
-                Ok(Frame::End(losses.into()))
+                Ok(Frame::End(losses.try_into()?))
             }
             Some((kind, _)) => anyhow::bail!("frame of unknown kind {kind}: the file is damaged"),
         }
@@ -380,12 +370,12 @@ impl From<&Facts> for FactsTwin {
                 .iter()
                 .map(
                     |SensorState {
-                         name,
+                         sensor,
                          rung,
                          probes,
                          limits,
                      }| SensorTwin {
-                        name: name.clone(),
+                        name: sensor.name().to_owned(),
                         rung: rung.name().to_owned(),
                         probes: probes.clone(),
                         limits: limits.clone(),
@@ -422,7 +412,7 @@ impl TryFrom<FactsTwin> for Facts {
                  }| {
                     let rung: Rung = rung.parse().map_err(anyhow::Error::msg)?;
                     Ok(SensorState {
-                        name,
+                        sensor: sensor_named(&name)?,
                         rung,
                         probes,
                         limits,
@@ -434,13 +424,7 @@ impl TryFrom<FactsTwin> for Facts {
             fallback_bit.is_none_or(|bit| bit < 64),
             "fallback bit is not a bit of a 64-bit word"
         );
-        anyhow::ensure!(
-            sensors.len() <= SENSORS_MAX,
-            "more than {SENSORS_MAX} sensors"
-        );
-        if let Some(sensor) = sensors.iter().find(|it| !is_name(&it.name)) {
-            anyhow::bail!("{:?} is no name of a sensor", sensor.name);
-        }
+        only_once(sensors.iter().map(|it| it.sensor))?;
         anyhow::ensure!(
             causes.len() <= CAUSES_MAX
                 && causes.iter().all(|(_, name)| name.len() <= CAUSE_BYTES_MAX),
@@ -470,10 +454,19 @@ impl TryFrom<FactsTwin> for Facts {
     }
 }
 
-/// Names of sensors stand at the beginning of lines on stderr: one that is no word could forge such a line.
-fn is_name(name: &str) -> bool {
-    let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    (1..=SENSOR_BYTES_MAX).contains(&name.len()) && name.bytes().all(is_letter)
+/// The sensor of that name. A newer version may have more of them, of whose records nothing is known here.
+fn sensor_named(name: &str) -> anyhow::Result<SensorId> {
+    name.parse().map_err(anyhow::Error::msg)
+}
+
+/// No sensor is told of twice.
+fn only_once(sensors: impl Iterator<Item = SensorId>) -> anyhow::Result<()> {
+    let mut known = Vec::new();
+    for sensor in sensors {
+        anyhow::ensure!(!known.contains(&sensor), "sensor {sensor} is told of twice");
+        known.push(sensor);
+    }
+    Ok(())
 }
 
 fn ns(duration: Duration) -> u64 {
@@ -509,7 +502,7 @@ impl From<&LossReport> for LossesTwin {
         let twin = |loss: &Loss| {
             let counters = loss.counters();
             LossTwin {
-                sensor: loss.sensor.clone(),
+                sensor: loss.sensor.name().to_owned(),
                 counters: counters
                     .into_iter()
                     .map(|(name, value)| (name.to_owned(), value))
@@ -537,11 +530,14 @@ impl From<&LossReport> for LossesTwin {
     }
 }
 
-impl From<LossesTwin> for LossReport {
-    fn from(twin: LossesTwin) -> Self {
+impl TryFrom<LossesTwin> for LossReport {
+    type Error = anyhow::Error;
+
+    fn try_from(twin: LossesTwin) -> anyhow::Result<Self> {
         let loss = |LossTwin { sensor, counters }| {
             // A counter that an older version did not have counted nothing.
-            Loss::from_counters(sensor, |name| counters.get(name).copied().unwrap_or(0))
+            let value = |name: &str| counters.get(name).copied().unwrap_or(0);
+            Ok(Loss::from_counters(sensor_named(&sensor)?, value))
         };
         let counted = |twin: CountedTwin| {
             let CountedTwin {
@@ -557,10 +553,16 @@ impl From<LossesTwin> for LossReport {
                 doubt,
             }
         };
-        Self {
-            sensors: twin.sensors.into_iter().map(loss).collect(),
+        let sensors: Vec<Loss> = twin
+            .sensors
+            .into_iter()
+            .map(loss)
+            .collect::<anyhow::Result<_>>()?;
+        only_once(sensors.iter().map(|it| it.sensor))?;
+        Ok(Self {
+            sensors,
             counted: twin.counted.into_iter().map(counted).collect(),
-        }
+        })
     }
 }
 
@@ -585,7 +587,7 @@ mod tests {
                 BTreeMap::from([("DssFallback".to_owned(), 3)]),
             )]),
             sensors: vec![SensorState {
-                name: "query".into(),
+                sensor: SensorId::Query,
                 rung: Rung::Kprobe,
                 probes: vec!["kprobe f".into()],
                 limits: vec!["none".into()],
@@ -596,10 +598,9 @@ mod tests {
     fn losses() -> LossReport {
         LossReport {
             sensors: vec![Loss {
-                sensor: "query".into(),
                 seen: 2,
                 emitted: 2,
-                ..Loss::default()
+                ..Loss::none(SensorId::Query)
             }],
             counted: vec![Counted {
                 netns: 7,
@@ -674,7 +675,7 @@ mod tests {
             (vec![cause("A"); CAUSES_MAX], 1, false),
             (vec![cause("A"); CAUSES_MAX + 1], 1, true),
             (vec![cause(&"A".repeat(CAUSE_BYTES_MAX + 1))], 1, true),
-            (vec![], SENSORS_MAX + 1, true),
+            (vec![], 2, true),
         ] {
             let file = written(&Facts {
                 causes,

@@ -21,6 +21,7 @@ pub mod model;
 pub mod observe;
 pub mod pipeline;
 pub mod plan;
+pub mod probes;
 pub mod redact;
 pub mod report;
 pub mod serve;

@@ -28,8 +28,8 @@ use mptcp_trace::{
         btf::{self, BtfFacts},
         symbols::Symbols,
     },
-    model::Rung,
-    plan::{FallbackPlan, Plan, Probe, RungPlan, plan},
+    model::{Rung, SensorId},
+    plan::{Plan, Probe, plan},
 };
 use mptcp_trace_common::layout::{ABSENT, Architecture, KernelLayout, MemberSpec};
 
@@ -187,33 +187,26 @@ fn attached_text(kernel: &Kernel, host: &HostSupport) -> String {
 
 fn plan_text(kernel: &Kernel, plan: &Plan) -> String {
     let mut text = String::new();
-    for RungPlan {
-        rung,
-        probes,
-        outermost_probed,
-        limits,
-    } in &plan.query.rungs
-    {
-        text.push_str(&rung_text("query", *rung, probes, limits));
-        writeln!(text, "    outermost function probed: {outermost_probed}").unwrap();
+    for planned in plan.sensors() {
+        let name = planned.sensor.name();
+        for rung in &planned.rungs {
+            text.push_str(&rung_text(name, rung.rung, &rung.probes, &rung.limits));
+            let (outermost, decision, children) = (
+                rung.outermost_probed(),
+                rung.decision_probed(),
+                rung.children_probed(),
+            );
+            match planned.sensor {
+                SensorId::Query => writeln!(text, "    outermost function probed: {outermost}"),
+                SensorId::Fallback => writeln!(
+                    text,
+                    "    decision probed: {decision}, children probed: {children}"
+                ),
+            }
+            .unwrap();
+        }
+        text.push_str(&ruled_out_text(name, &planned.ruled_out));
     }
-    text.push_str(&ruled_out_text("query", &plan.query.ruled_out));
-    for FallbackPlan {
-        rung,
-        probes,
-        decision_probed,
-        children_probed,
-        limits,
-    } in &plan.fallback.rungs
-    {
-        text.push_str(&rung_text("fallback", *rung, probes, limits));
-        writeln!(
-            text,
-            "    decision probed: {decision_probed}, children probed: {children_probed}"
-        )
-        .unwrap();
-    }
-    text.push_str(&ruled_out_text("fallback", &plan.fallback.ruled_out));
     for note in &plan.notes {
         writeln!(text, "note: {note}").unwrap();
     }
@@ -223,8 +216,8 @@ fn plan_text(kernel: &Kernel, plan: &Plan) -> String {
 
 fn rung_text(sensor: &str, rung: Rung, probes: &[Probe], limits: &[String]) -> String {
     let mut text = format!("{sensor} by {rung}\n");
-    for Probe { program, target } in probes {
-        writeln!(text, "    {target} ({program})").unwrap();
+    for probe in probes {
+        writeln!(text, "    {} ({})", probe.target, probe.program()).unwrap();
     }
     for limit in limits {
         writeln!(text, "    limit: {limit}").unwrap();
@@ -245,12 +238,12 @@ fn in_use_text(kernel: &Kernel, plan: &Plan) -> String {
         writeln!(text, "assumed: the kernel refuses {rung}: {why}").unwrap();
     }
     let query = plan
-        .query
+        .of(SensorId::Query)
         .rungs
         .iter()
         .find(|it| !is_refused(it.rung))
         .unwrap();
-    let mut fallback = plan.fallback.beside(query.rung);
+    let mut fallback = plan.of(SensorId::Fallback).beside(query.rung);
     let fallback = fallback.find(|it| !is_refused(it.rung));
     let fallback = fallback.map_or("nothing", |it| it.rung.name());
     writeln!(
@@ -428,10 +421,16 @@ fn lines_added_by(kernel: &Kernel, change: impl Fn(&mut [u8])) -> Vec<String> {
 
 #[test]
 fn a_kernel_that_lacks_a_function_is_not_probed_there() {
-    const LIMIT: &str = "    limit: refused setsockopt calls are not seen: the kernel has no function \
-                         mptcp_setsockopt that can be probed";
+    let limit = |who: &str| {
+        format!(
+            "    limit: refused setsockopt calls are not seen: {who} has no function mptcp_setsockopt"
+        )
+    };
     let added = lines_added_by(&COMMITTED[1], |bytes| rename(bytes, "mptcp_setsockopt"));
-    assert_eq!(added, [LIMIT, LIMIT]);
+    assert_eq!(
+        added,
+        [limit("the kernel's type information"), limit("the kernel")]
+    );
 }
 
 #[test]

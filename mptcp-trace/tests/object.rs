@@ -4,11 +4,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs,
     ops::Range,
+    path::{Path, PathBuf},
 };
 
 use aya_obj::{EbpfSectionKind, Object, generated::bpf_insn};
-use mptcp_trace::kernel;
+use mptcp_trace::{kernel, probes};
 use mptcp_trace_common::record::ABI_SYMBOL;
 
 fn object() -> Object {
@@ -22,41 +24,55 @@ fn what_is_packed_comes_out_as_it_went_in() {
     assert_eq!(object.as_ptr().align_offset(8), 0);
 }
 
-/// Every program that a plan can name, as far as the source says it.
-fn programs_of_the_plan() -> BTreeSet<String> {
-    let mut names = BTreeSet::new();
-    for source in [
-        include_str!("../src/plan.rs"),
-        include_str!("../src/plan/fallback.rs"),
-        include_str!("../src/kernel/attach.rs"),
-        include_str!("../src/kernel/turns.rs"),
-    ] {
-        for word in source.split('"') {
-            let prefixes = [
-                "query_",
-                "family_",
-                "fallback_",
-                "life_",
-                "listed_",
-                "counted_",
-                "pidns_",
-            ];
-            if prefixes
-                .iter()
-                .any(|prefix| word.len() > prefix.len() && word.starts_with(prefix))
-            {
-                names.insert(word.to_owned());
-            }
+#[test]
+fn every_program_of_the_table_is_in_the_object_and_nothing_else() {
+    let object = object();
+    let there: BTreeSet<&str> = object.programs.keys().map(String::as_str).collect();
+    assert_eq!(
+        probes::programs().into_iter().collect::<BTreeSet<_>>(),
+        there
+    );
+}
+
+/// Every source file of the product's crates that is no test, with its path.
+fn sources(directory: &Path, found: &mut Vec<(PathBuf, String)>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        // Where the kernel counts a cause is told to readers; nothing is looked for by it.
+        let is_told = path.ends_with("model/cause.rs");
+        let is_test = path
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().ends_with("tests.rs"));
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|it| it == "rs") && !is_test && !is_told {
+            let text = fs::read_to_string(&path).unwrap();
+            let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+            found.push((path, code.to_owned()));
         }
     }
-    names
 }
 
 #[test]
-fn every_probe_of_the_plan_is_in_the_object_and_nothing_else() {
-    let object = object();
-    let there: BTreeSet<String> = object.programs.keys().cloned().collect();
-    assert_eq!(programs_of_the_plan(), there);
+fn a_function_or_tracepoint_of_the_kernel_is_named_once() {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    for crate_name in ["mptcp-trace", "mptcp-trace-ebpf", "mptcp-trace-common"] {
+        let directory = manifest.parent().unwrap().join(crate_name).join("src");
+        sources(&directory, &mut files);
+    }
+    let mut wrong = Vec::new();
+    for name in probes::functions().into_iter().chain(probes::tracepoints()) {
+        let literal = format!("\"{name}\"");
+        let places = files
+            .iter()
+            .flat_map(|(path, text)| text.matches(&literal).map(move |_| path));
+        let places: Vec<_> = places.collect();
+        if places.len() != 1 {
+            wrong.push((name, places));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 #[test]

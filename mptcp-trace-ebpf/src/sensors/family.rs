@@ -8,7 +8,7 @@ use mptcp_trace_common::counter;
 use crate::{admit::is_wanted_process, emit, kernel::task_ids, maps::FAMILY};
 
 /// A wanted process had a child: the child is wanted too.
-#[raw_tracepoint(tracepoint = "sched_process_fork")]
+#[raw_tracepoint]
 pub(crate) fn family_fork(ctx: RawTracePointContext) -> i32 {
     if is_wanted_process() {
         let child: u64 = ctx.arg(1);
@@ -33,7 +33,7 @@ pub(crate) fn family_fork(ctx: RawTracePointContext) -> i32 {
 }
 
 /// A process is gone for good: its number may be given to a stranger.
-#[raw_tracepoint(tracepoint = "sched_process_free")]
+#[raw_tracepoint]
 pub(crate) fn family_free(ctx: RawTracePointContext) -> i32 {
     let task: u64 = ctx.arg(0);
     if let Ok((tgid, pid)) = task_ids(task)

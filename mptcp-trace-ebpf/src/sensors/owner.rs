@@ -9,7 +9,7 @@ use aya_ebpf::{
     helpers::{bpf_get_current_pid_tgid, bpf_get_current_uid_gid},
 };
 use mptcp_trace_common::{
-    counter,
+    calibrated, counter,
     record::{
         CONN_ASKED, CONN_EXISTING, CONN_FELL, CONN_TCP, CONN_TOLD, CONN_UNACCEPTED,
         CONN_UNSEEN_BIRTH, CONN_UNTOLD, CONN_UNWATCHED, Conn, KIND_ACCEPTED, KIND_CLOSED, Owner,
@@ -26,8 +26,8 @@ use crate::{
     emit,
     kernel::{Sock, current_cgroup, current_cpu, current_task, is_mptcp, now_ns, put_process_comm},
     maps::{
-        CALIBRATED, CHILDREN, CONNS, FALLEN, FALLEN_UNNOTED, LISTED, OUTERMOST_PROBED, SHARES,
-        Share, conn, listener_of, share, unnoted_since,
+        CALIBRATED, CHILDREN, CONNS, FALLEN, FALLEN_UNNOTED, OUTERMOST_PROBED, SHARES, Share, conn,
+        listener_of, share, unnoted_since,
     },
 };
 
@@ -182,7 +182,10 @@ fn note_unseen(sk: Sock) -> Option<&'static mut Conn> {
     }
     // Without room its birth was counted.
     let new = insert(sk).ok()?;
-    new.state = match CALIBRATED.get(LISTED).is_some_and(|listed| *listed != 0) {
+    new.state = match CALIBRATED
+        .get(calibrated::LISTED)
+        .is_some_and(|listed| *listed != 0)
+    {
         true => CONN_UNWATCHED,
         false => CONN_UNSEEN_BIRTH,
     };

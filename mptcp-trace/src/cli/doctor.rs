@@ -17,9 +17,10 @@ use crate::{
         privileges::{self, Capability, Held},
     },
     kernel::{CountersAt, TracerConfig},
-    model::{Rung, fallback_causes, name_of_enumerator},
+    model::{Rung, SensorId, fallback_causes, name_of_enumerator},
     pipeline::{self, CanaryReport, Session, StartError},
-    plan::{FALLBACK, Plan, Probe, QUERY, Refusal, Target, plan},
+    plan::{Plan, Probe, Refusal, plan},
+    probes::tracepoint,
 };
 
 /// Runs it; the exit code.
@@ -130,20 +131,13 @@ pub(super) fn config(host: &HostSupport, args: &AttachArgs, verbose: u8) -> Trac
 
 /// Points every probe at the function that sets what it should see asked.
 fn break_query(plan: &mut Plan) {
-    for rung in &mut plan.query.rungs {
+    for rung in &mut plan.of_mut(SensorId::Query).rungs {
         for probe in &mut rung.probes {
-            match &mut probe.target {
-                Target::Fentry(name)
-                | Target::Fexit(name)
-                | Target::Kprobe(name)
-                | Target::Kretprobe(name) => *name = name.replace("getsockopt", "setsockopt"),
-                Target::RawTracepoint(name) | Target::TypedTracepoint(name) => {
-                    *name = if *name == "sys_exit" {
-                        "sys_enter"
-                    } else {
-                        *name
-                    };
-                }
+            let name = &mut probe.target.name;
+            match probe.target.hook.is_on_function() {
+                true => *name = name.replace("getsockopt", "setsockopt"),
+                false if *name == tracepoint::SYS_EXIT => tracepoint::SYS_ENTER.clone_into(name),
+                false => {}
             }
         }
     }
@@ -202,17 +196,19 @@ struct ShapeProbe {
 
 impl Shape {
     fn new(host: &HostSupport, plan: &Plan, fallback_bit: Option<u8>) -> Self {
-        let of = |sensor: &'static str, rung: Rung, probes: &[Probe]| -> Vec<ShapeProbe> {
-            let shape = |probe: &Probe| ShapeProbe {
-                sensor,
-                rung: rung.name(),
-                program: probe.program,
-                target: probe.target.to_string(),
-            };
-            probes.iter().map(shape).collect()
+        let shape = |sensor: SensorId, rung: Rung, probe: &Probe| ShapeProbe {
+            sensor: sensor.name(),
+            rung: rung.name(),
+            program: probe.program(),
+            target: probe.target.to_string(),
         };
-        let query = plan.query.rungs.iter();
-        let fallback = plan.fallback.rungs.iter();
+        let mut probes = Vec::new();
+        for planned in plan.sensors() {
+            for rung in &planned.rungs {
+                let shape = |probe| shape(planned.sensor, rung.rung, probe);
+                probes.extend(rung.probes.iter().map(shape));
+            }
+        }
         let members = KernelLayout::members(host.architecture);
         let members = members.iter().zip(host.layout.offsets());
         let numbers = KernelNumbers::NAMES
@@ -223,10 +219,7 @@ impl Shape {
             host.cause_is_told || name.is_some_and(|name| fallback_causes().any(|it| it == name))
         });
         Self {
-            probes: query
-                .flat_map(|planned| of(QUERY, planned.rung, &planned.probes))
-                .chain(fallback.flat_map(|planned| of(FALLBACK, planned.rung, &planned.probes)))
-                .collect(),
+            probes,
             members: members
                 .filter(|(_, offset)| *offset != ABSENT)
                 .map(|(member, offset)| (member.path, offset))
@@ -265,7 +258,9 @@ struct CapabilityLine {
 
 #[derive(Serialize)]
 struct SensorLine {
-    name: String,
+    #[serde(skip)]
+    sensor: SensorId,
+    name: &'static str,
     rung: Option<&'static str>,
     rungs: Vec<RungLine>,
     limits: Vec<String>,
@@ -387,10 +382,9 @@ impl Report {
                 } else {
                     "WRONG"
                 };
-                let what = if sensor.name == QUERY {
-                    "questions"
-                } else {
-                    "fallback"
+                let what = match sensor.sensor {
+                    SensorId::Query => "questions",
+                    SensorId::Fallback => "fallback",
                 };
                 line(
                     "  canary",
@@ -518,17 +512,18 @@ fn facts(host: &HostSupport) -> Vec<FactLine> {
 /// The query sensor.
 fn query(plan: &Plan, session: Option<&Session>, reasons: &[(Rung, String)]) -> SensorLine {
     let planned: Vec<(Rung, &[Probe])> = plan
-        .query
+        .of(SensorId::Query)
         .rungs
         .iter()
         .map(|planned| (planned.rung, &planned.probes[..]))
         .collect();
     let in_use = session.map(|session| session.tracer.rung());
     SensorLine {
-        name: QUERY.to_owned(),
+        sensor: SensorId::Query,
+        name: SensorId::Query.name(),
         rung: in_use.map(Rung::name),
         rungs: rungs(&planned, in_use, reasons),
-        limits: limits(session, QUERY),
+        limits: limits(session, SensorId::Query),
         canary: session.map(|session| canary(&session.canary)),
         fallback_bit: session.and_then(|session| session.facts.fallback_bit),
     }
@@ -537,38 +532,36 @@ fn query(plan: &Plan, session: Option<&Session>, reasons: &[(Rung, String)]) -> 
 /// The fallback sensor.
 fn fallback(plan: &Plan, session: Option<&Session>) -> SensorLine {
     let planned: Vec<(Rung, &[Probe])> = plan
-        .fallback
+        .of(SensorId::Fallback)
         .rungs
         .iter()
         .map(|planned| (planned.rung, &planned.probes[..]))
         .collect();
     let in_use = session
-        .and_then(|session| {
-            session
-                .facts
-                .sensors
-                .iter()
-                .find(|sensor| sensor.name == FALLBACK)
-        })
+        .and_then(|session| session.facts.sensor(SensorId::Fallback))
         .map(|sensor| sensor.rung);
     let mut reasons = match session {
         Some(session) => session.fallback_passed_over.clone(),
-        None => plan.fallback.ruled_out.clone(),
+        None => plan.of(SensorId::Fallback).ruled_out.clone(),
     };
     // It never runs on a better rung than the other sensor: what that one cannot use was not tried.
     if let Some(session) = session {
         let better = Rung::LADDER
             .into_iter()
             .filter(|rung| *rung < session.tracer.rung());
-        reasons.extend(
-            better.map(|rung| (rung, format!("not tried: the sensor {QUERY} cannot use it"))),
-        );
+        reasons.extend(better.map(|rung| {
+            (
+                rung,
+                format!("not tried: the sensor {} cannot use it", SensorId::Query),
+            )
+        }));
     }
     SensorLine {
-        name: FALLBACK.to_owned(),
+        sensor: SensorId::Fallback,
+        name: SensorId::Fallback.name(),
         rung: in_use.map(Rung::name),
         rungs: rungs(&planned, in_use, &reasons),
-        limits: limits(session, FALLBACK),
+        limits: limits(session, SensorId::Fallback),
         canary: session.and_then(|session| fallback_canary(&session.canary, in_use)),
         fallback_bit: None,
     }
@@ -606,9 +599,9 @@ fn rungs(
     Rung::LADDER.into_iter().map(line).collect()
 }
 
-fn limits(session: Option<&Session>, sensor: &str) -> Vec<String> {
+fn limits(session: Option<&Session>, sensor: SensorId) -> Vec<String> {
     session
-        .and_then(|session| session.facts.sensors.iter().find(|it| it.name == sensor))
+        .and_then(|session| session.facts.sensor(sensor))
         .map(|sensor| sensor.limits.clone())
         .unwrap_or_default()
 }

@@ -14,8 +14,8 @@ use super::{
 use crate::{
     enrich::Places,
     host::system::proc_is_ours,
+    model::SensorId,
     pipeline::{self, Inventory, prefixed},
-    plan::FALLBACK,
     plan::OTHERS_UNLISTED,
     sink::{Format, Source, Told},
 };
@@ -90,11 +90,8 @@ async fn list(args: &ListArgs, verbose: u8) -> Result<u8, Exit> {
         said.push_str(&format!("; not shown: {}", found.len() as u64 - printed));
     }
     let lost: u64 = losses
-        .sensors
-        .iter()
-        .filter(|loss| loss.sensor == FALLBACK)
-        .map(crate::model::Loss::lost)
-        .sum();
+        .of(SensorId::Fallback)
+        .map_or(0, crate::model::Loss::lost);
     if lost > 0 {
         said.push_str(&format!(
             "; {lost} more were lost: there are more than the ring holds, use a larger --ring-size"

@@ -361,7 +361,7 @@ pub(super) fn say(plan: &Plan, session: &Session, with_invitation: bool) {
         );
     }
     for sensor in &session.facts.sensors {
-        log::info!("sensor {} runs on rung {}", sensor.name, sensor.rung);
+        log::info!("sensor {} runs on rung {}", sensor.sensor, sensor.rung);
         for limit in &sensor.limits {
             log::info!("{}: {limit}", sensor.rung);
         }

@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
 use crate::model::{
     CAUSES, Connection, ConnectionKind, Counted, Facts, Known, LossReport, NetnsCounters,
-    Reconciliation,
+    Reconciliation, SensorId,
 };
 
 /// Network namespaces that are kept account of at most. Beyond that, those that are gone and whose account holds have one
@@ -389,7 +389,7 @@ fn counted_by_kernel(name: &str, page: &Page, counted: &Counted) -> u64 {
 /// What is known of the reason for a difference.
 fn reasons(page: &Page, counted: &Counted, report: &LossReport, facts: &Facts) -> Vec<String> {
     let mut reasons = Vec::new();
-    if !facts.has_sensor("fallback") {
+    if !facts.has_sensor(SensorId::Fallback) {
         reasons.push("the fallback sensor is off".to_owned());
     }
     if page.unknown > 0 {
@@ -401,7 +401,7 @@ fn reasons(page: &Page, counted: &Counted, report: &LossReport, facts: &Facts) -
             page.children
         ));
     }
-    if let Some(loss) = report.sensors.iter().find(|loss| loss.sensor == "fallback") {
+    if let Some(loss) = report.of(SensorId::Fallback) {
         let lost = loss.lost().saturating_add(loss.missed);
         if lost > 0 {
             reasons.push(format!("{lost} were lost"));

@@ -9,8 +9,8 @@ use std::{
 use super::*;
 use crate::model::{
     Connection, ConnectionId, Counted, Family, Known, Loss, LossReport, NetnsCounters, Owner,
-    Place, Process, Protocol, Reconciliation, Rung, SensorState, Side, Socket, SocketId, TcpState,
-    Via,
+    Place, Process, Protocol, Reconciliation, Rung, SensorId, SensorState, Side, Socket, SocketId,
+    TcpState, Via,
 };
 
 const NETNS: u32 = 7;
@@ -90,7 +90,7 @@ pub(super) fn facts() -> Facts {
         counters_listed_at: None,
         counters_at_start: BTreeMap::new(),
         sensors: vec![SensorState {
-            name: "fallback".into(),
+            sensor: SensorId::Fallback,
             rung: Rung::Fexit,
             probes: Vec::new(),
             limits: Vec::new(),
@@ -211,8 +211,7 @@ fn report(netns: u32, counters: &[(&str, u64)]) -> LossReport {
         .map(|(name, count)| ((*name).to_owned(), *count));
     LossReport {
         sensors: vec![Loss {
-            sensor: "fallback".into(),
-            ..Loss::default()
+            ..Loss::none(SensorId::Fallback)
         }],
         counted: vec![Counted {
             netns,

@@ -5,11 +5,9 @@ use std::{borrow::Cow, time::Duration};
 
 use super::lives::{Fallen, Life};
 use crate::model::{
-    Answer, Api, Facts, Judgement, Protocol, Query, Rung, TcpState, Verdict, find_cause, short,
+    Answer, Api, Facts, Judgement, Protocol, Query, Rung, SensorId, TcpState, Verdict, find_cause,
+    short,
 };
-
-/// Name of the sensor that sees fallbacks.
-const FALLBACK: &str = "fallback";
 
 /// What is concluded of one answer, with what is known when all that happened before it was heard of. None where the
 /// answer says nothing: the call failed for a reason of its own, or what it said could not be learnt.
@@ -187,7 +185,7 @@ fn never_mptcp(query: &Query, facts: &Facts) -> &'static str {
     if query.id.is_none() {
         return "told TCP; the socket was made as TCP, or accepted by a TCP listener or before tracing began";
     }
-    let rung = facts.sensors.iter().find(|sensor| sensor.name == FALLBACK);
+    let rung = facts.sensor(SensorId::Fallback);
     match rung.map(|sensor| sensor.rung) {
         Some(Rung::Fexit | Rung::Kprobe) => {
             "told TCP; its client did not ask for MPTCP, or there was no token for it"
@@ -201,8 +199,7 @@ fn never_mptcp(query: &Query, facts: &Facts) -> &'static str {
 
 /// Why a fallback that must have happened was not seen.
 fn unseen(life: Option<&Life>, facts: &Facts) -> &'static str {
-    let has_sensor = facts.sensors.iter().any(|sensor| sensor.name == FALLBACK);
-    if !has_sensor {
+    if !facts.has_sensor(SensorId::Fallback) {
         return "fallbacks are not traced on this kernel (mptcp-trace doctor tells why)";
     }
     match life {

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::{tests::*, *};
 use crate::model::{
-    Answer, Api, Connection, Errno, Process, Protocol, Query, Rung, SensorState, Verdict,
+    Answer, Api, Connection, Errno, Process, Protocol, Query, Rung, SensorId, SensorState, Verdict,
 };
 
 const ESTABLISHED: TcpState = TcpState(1);
@@ -36,7 +36,7 @@ const BAD_POINTER: Deed = Deed::Asks(Api::TcpIsMptcp, Answer::Failed(Errno(14)),
 fn traced_facts() -> Facts {
     Facts {
         sensors: vec![SensorState {
-            name: "fallback".into(),
+            sensor: SensorId::Fallback,
             rung: Rung::Fexit,
             probes: Vec::new(),
             limits: Vec::new(),

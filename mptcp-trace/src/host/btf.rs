@@ -15,6 +15,7 @@ use mptcp_trace_common::layout::{
 };
 
 use self::raw::{Kind, Place, Types, small::small};
+use crate::probes::{self, alone, function, tracepoint};
 
 /// The running kernel's own description.
 pub const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -22,61 +23,11 @@ pub const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 /// No kernel's types take a quarter of that, bytes.
 const FILE_BYTES_MAX: u64 = 128 * 1024 * 1024;
 
-/// Functions whose description decides about a rung, or says what attaching will find out.
-const FUNCTIONS: [&str; 22] = [
-    "__sock_create",
-    "mptcp_getsockopt",
-    "tcp_getsockopt",
-    "do_tcp_getsockopt",
-    "sock_getsockopt",
-    "sk_getsockopt",
-    "mptcp_setsockopt",
-    "mptcp_getsockopt_sol_tcp",
-    "__mptcp_try_fallback",
-    "mptcp_connect",
-    "subflow_state_change",
-    "mptcp_syn_options",
-    "mptcp_active_detect_blackhole",
-    "mptcp_active_disable",
-    "mptcp_pm_mp_fail_received",
-    "mptcp_subflow_drop_ctx",
-    "mptcp_init_sock",
-    "mptcp_destroy",
-    "mptcp_stream_accept",
-    "mptcp_sendmsg",
-    "mptcp_recvmsg",
-    DIRECT_CALLS,
-];
-
-/// Present where trampolines can be attached to functions that ftrace patches
-/// (`CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS`). The plan does not use it: the tests check with it what they assume.
-const DIRECT_CALLS: &str = "register_ftrace_direct";
-
-/// More functions of which the number is wanted: the one that stands for going through the files of all tasks, and those
-/// on which `doctor` hangs probes that must see nothing.
-const NUMBERED_TOO: [&str; 5] = [
-    "bpf_iter_task_file",
-    "tcp_setsockopt",
-    "do_tcp_setsockopt",
-    "sock_setsockopt",
-    "sk_setsockopt",
-];
-
-/// Tracepoints that a probe may hang on; the kernel has a type of this name with `btf_trace_` before it.
-const TRACEPOINTS: [&str; 8] = [
-    "sys_exit",
-    "inet_sock_set_state",
-    "tcp_destroy_sock",
-    "subflow_check_data_avail",
-    "mptcp_subflow_get_send",
-    "sock_send_length",
-    "sock_recv_length",
-    "io_uring_complete",
-];
-
-/// Types of tracepoints of which the number is wanted: the one that a program is told the arguments of, and the one on which
-/// `doctor` hangs it to see that it is found out.
-const TYPED: [&str; 2] = ["btf_trace_sys_exit", "btf_trace_sys_enter"];
+/// Functions whose description, or number, is wanted beside those on which a probe may hang.
+fn functions_too() -> impl Iterator<Item = &'static str> {
+    let others = [alone::FILES_TYPE, function::REGISTER_FTRACE_DIRECT];
+    function::DECOYS.into_iter().chain(others)
+}
 
 /// The enumeration of MPTCP's counters, which also names the causes of fallbacks.
 const COUNTERS: &str = "linux_mptcp_mib_field";
@@ -206,13 +157,14 @@ pub fn parse_for(architecture: Architecture, bytes: Vec<u8>) -> anyhow::Result<B
         architecture,
         layout,
         missing,
-        functions: FUNCTIONS
+        functions: probes::functions()
             .into_iter()
+            .chain([function::REGISTER_FTRACE_DIRECT])
             .filter(|name| index.functions.contains_key(name))
             .map(str::to_owned)
             .collect(),
         tracepoints: index.tracepoints.iter().map(|&it| it.to_owned()).collect(),
-        cause_is_told: index.has_parameter("__mptcp_try_fallback", "fb_mib"),
+        cause_is_told: index.has_parameter(function::MPTCP_TRY_FALLBACK, function::CAUSE_PARAMETER),
         counters: index.counters.clone(),
         numbers: index.numbers,
         has_mptcp: index.structs.contains_key(&b"mptcp_subflow_context"[..]),
@@ -404,9 +356,9 @@ impl Wanted {
             .chain(["mptcp_subflow_context", "task_struct"]);
         Self {
             structs: Names::new(structs),
-            functions: Names::new(FUNCTIONS.into_iter().chain(NUMBERED_TOO)),
-            tracepoints: Names::new(TRACEPOINTS),
-            typed: Names::new(TYPED),
+            functions: Names::new(probes::functions().into_iter().chain(functions_too())),
+            tracepoints: Names::new(probes::tracepoints()),
+            typed: Names::new(tracepoint::TYPES),
         }
     }
 
@@ -511,7 +463,7 @@ mod tests {
             return;
         }
         assert_eq!(facts.missing, Vec::new());
-        assert_eq!(facts.tracepoints.len(), TRACEPOINTS.len());
+        assert_eq!(facts.tracepoints.len(), probes::tracepoints().len());
         assert!(
             facts
                 .counters

@@ -13,6 +13,7 @@ use std::{collections::BTreeMap, os::fd::BorrowedFd, path::PathBuf};
 use mptcp_trace_common::layout::{Architecture, KernelLayout, KernelNumbers};
 
 use self::{btf::BtfFacts, symbols::Symbols};
+use crate::probes::function;
 
 /// One thing that we wanted to know.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -224,7 +225,7 @@ pub fn inspect(btf_file: Option<&PathBuf>, mark: impl Fn(BorrowedFd<'_>)) -> Hos
 
 /// The kernel's symbols know best; its types are the second witness.
 fn mptcp(symbols: &Symbols, btf: &Fact, facts: &BtfFacts) -> Fact {
-    match symbols.find("mptcp_getsockopt") {
+    match symbols.find(function::MPTCP_GETSOCKOPT) {
         Ok(Some(_)) => Fact::Yes,
         Ok(None) => Fact::No("the kernel has no function mptcp_getsockopt (CONFIG_MPTCP)".into()),
         Err(why) => match btf {

@@ -6,29 +6,7 @@ use std::{
     io::{self, BufRead, BufReader},
 };
 
-/// Functions we look for.
-const WANTED: [&str; 20] = [
-    "__sock_create",
-    "mptcp_getsockopt",
-    "mptcp_getsockopt_sol_tcp",
-    "tcp_getsockopt",
-    "do_tcp_getsockopt",
-    "sock_getsockopt",
-    "sk_getsockopt",
-    "mptcp_setsockopt",
-    "__mptcp_try_fallback",
-    "mptcp_dss_corruption",
-    "mptcp_active_detect_blackhole",
-    "mptcp_active_disable",
-    "mptcp_pm_mp_fail_received",
-    "mptcp_subflow_drop_ctx",
-    "mptcp_init_sock",
-    "mptcp_destroy",
-    "mptcp_stream_accept",
-    "mptcp_sendmsg",
-    "mptcp_recvmsg",
-    "mptcp_connect",
-];
+use crate::probes;
 
 /// The symbols that we look for, as far as they exist.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -67,9 +45,14 @@ impl Symbols {
 
     /// A table made from names, for tests and fixtures.
     pub fn from_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
+        Self::among(names, &probes::functions())
+    }
+
+    /// Those of the names that stand for a wanted function.
+    fn among<'a>(names: impl IntoIterator<Item = &'a str>, wanted: &[&'static str]) -> Self {
         let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for name in names {
-            if let Some(base) = base_name(name) {
+            if let Some(base) = base_name(name, wanted) {
                 found
                     .entry(base.to_owned())
                     .or_default()
@@ -92,8 +75,8 @@ impl Symbols {
 ///
 /// `.isra.N`, `.constprop.N` and `.part.N` are functions with an entry of their own; `.cold` is only a
 /// rarely used part of one and has none.
-fn base_name(symbol: &str) -> Option<&'static str> {
-    WANTED.into_iter().find(|base| {
+fn base_name(symbol: &str, wanted: &[&'static str]) -> Option<&'static str> {
+    wanted.iter().copied().find(|base| {
         symbol.strip_prefix(base).is_some_and(|rest| {
             rest.is_empty()
                 || (rest.starts_with(".isra.")
@@ -117,6 +100,7 @@ pub fn read() -> Symbols {
 
 /// Those of a table's symbols that are wanted.
 fn among(mut table: impl BufRead) -> io::Result<Symbols> {
+    let wanted = probes::functions();
     let mut names = Vec::new();
     // A hundred thousand lines: one buffer for all of them.
     let mut line = Vec::new();
@@ -124,7 +108,7 @@ fn among(mut table: impl BufRead) -> io::Result<Symbols> {
     while table.read_until(b'\n', &mut line)? > 0 {
         is_empty = false;
         if let Some((b"t" | b"T", name)) = symbol(&line)
-            && may_be_wanted(name)
+            && wanted.iter().any(|base| name.starts_with(base.as_bytes()))
         {
             names.extend(std::str::from_utf8(name).map(str::to_owned));
         }
@@ -134,18 +118,13 @@ fn among(mut table: impl BufRead) -> io::Result<Symbols> {
     if is_empty {
         return Err(io::Error::other("it is empty"));
     }
-    Ok(Symbols::from_names(names.iter().map(String::as_str)))
+    Ok(Symbols::among(names.iter().map(String::as_str), &wanted))
 }
 
 /// Kind and name of a line `ADDRESS KIND NAME [MODULE]`.
 fn symbol(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut words = line.split(u8::is_ascii_whitespace).skip(1);
     Some((words.next()?, words.next()?))
-}
-
-/// The quick look: most names end here.
-fn may_be_wanted(name: &[u8]) -> bool {
-    WANTED.iter().any(|base| name.starts_with(base.as_bytes()))
 }
 
 #[cfg(test)]
@@ -165,7 +144,7 @@ mod tests {
             ("mptcp_getsockopt_sol_tcp", Some("mptcp_getsockopt_sol_tcp")),
             ("__tcp_getsockopt", None),
         ] {
-            assert_eq!(base_name(name), base, "{name}");
+            assert_eq!(base_name(name, &probes::functions()), base, "{name}");
         }
     }
 

@@ -19,7 +19,7 @@ use aya::{
     },
 };
 
-use mptcp_trace_common::record::NetCounters;
+use mptcp_trace_common::{calibrated, record::NetCounters};
 
 use super::{
     counters,
@@ -30,15 +30,16 @@ use super::{
 };
 use crate::{
     host::Preemptible,
-    model::{LossReport, MissedRuns, Rung},
-    plan::{FALLBACK, FallbackPlan, Probe, QUERY, RungPlan, Target},
+    model::{LossReport, MissedRuns, PerSensor, Rung, SensorId},
+    plan::{Probe, RungPlan, Target},
+    probes::{self, Hook, alone, tracepoint},
 };
 
 /// Why a rung could not be climbed: the next one may do.
 #[derive(Debug)]
 pub struct AttachError {
     /// Of which sensor.
-    pub sensor: &'static str,
+    pub sensor: SensorId,
     /// Which rung.
     pub rung: Rung,
     /// Why.
@@ -87,7 +88,7 @@ pub struct Tracer {
     /// The attached programs, in the order in which they were attached.
     attached: Vec<Together>,
     /// Misses of programs that are taken down already, by sensor.
-    missed: Misses,
+    missed: Runs,
     /// Where the kernel lets a thread be preempted inside a program.
     preemptible: Preemptible,
     /// In a PID namespace the kernel goes through the files of the tasks in there only.
@@ -97,9 +98,9 @@ pub struct Tracer {
     /// Several programs for questions hang at one place.
     queries_take_turns: bool,
     /// Runs that others than the first program took because that did not hang there yet.
-    taken_before: Misses,
+    taken_before: Runs,
     /// What others than the first program had taken when the first of all was taken down: they take everything then.
-    taken_at_stop: Option<Misses>,
+    taken_at_stop: Option<Runs>,
     /// A fallback may happen where no probe sees it.
     may_miss: bool,
     /// Numbers of functions among the kernel's types.
@@ -114,68 +115,31 @@ struct Together {
     programs: Vec<&'static str>,
 }
 
-/// Runs of programs that the kernel skipped.
-#[derive(Clone, Copy, Default)]
-struct Misses {
-    query: u64,
-    fallback: u64,
+/// Runs that the kernel skipped, or that another program took.
+type Runs = PerSensor<u64>;
+
+/// The sensor whose loss it is if a run of this program is skipped.
+fn sensor_of(program: &str) -> SensorId {
+    // What follows the children of wanted processes decides which of their questions are traced.
+    let beside = match program {
+        alone::FAMILY_FORK | alone::FAMILY_FREE => SensorId::Query,
+        _lists_or_counts => SensorId::Fallback,
+    };
+    probes::sensor_of(program).unwrap_or(beside)
 }
 
-impl Misses {
-    fn add(&mut self, program: &str, missed: u64) {
-        if is_of_query(program) || program.starts_with("family_") {
-            self.query += missed;
-        } else {
-            self.fallback += missed;
-        }
-    }
-}
-
-impl Misses {
-    /// Without what other programs have taken since `before`.
-    fn less(self, taken: Self, before: Self) -> Self {
-        let less = |missed: u64, taken: u64, before: u64| {
-            missed.saturating_sub(taken.saturating_sub(before))
-        };
-        Self {
-            query: less(self.query, taken.query, before.query),
-            fallback: less(self.fallback, taken.fallback, before.fallback),
-        }
-    }
-}
-
-fn is_of_query(program: &str) -> bool {
-    program.starts_with("query_")
-}
-
-/// Slots of the map `CALIBRATED`.
-const FALLBACK_BIT: u32 = 0;
-const SWEEP: u32 = 1;
-const LISTED: u32 = 2;
-/// The program behind [`Tracer::find_pernet`].
-const COUNTED_PERNET: &str = "counted_pernet";
-/// The slot of what it finds, and the numbers that the kernel may have given to MPTCP: from the first one that it gives away
+/// The numbers that the kernel may have given to MPTCP's data of a namespace: from the first one that it gives away
 /// (`MIN_PERNET_OPS_ID`) to more than there are.
-const PERNET_ID: u32 = 3;
 const PERNET_IDS: std::ops::Range<u32> = 2..256;
 /// Sockets that the program behind [`Tracer::list`] puts into the ring before userspace may empty it: at most this many,
 /// and no more than fill half of it.
 const SOCKETS_PER_PAGE_MAX: usize = 512;
 const RING_BYTES_PER_SOCKET: usize = 512;
-/// The slot of how deep our PID namespace is, and the program that tells.
-const PIDNS_LEVEL: u32 = 4;
-const LEVEL: &str = "pidns_level";
-/// The program behind [`Tracer::read_counters`].
-const COUNTED: &str = "counted_now";
-/// The program behind [`Tracer::list_counters`], how many namespaces it goes through, how many at most between two looks at
-/// the ring, and how often it begins again because one ended meanwhile.
-const COUNTED_NEXT: &str = "counted_next";
+/// How many namespaces [`Tracer::list_counters`] goes through, how many at most between two looks at the ring, and how often
+/// it begins again because one ended meanwhile.
 const NAMESPACES_MAX: usize = 65_536;
 const NAMESPACES_PER_DRAIN: usize = 256;
 const LISTS_MAX: usize = 8;
-/// The program behind [`Tracer::list`] and [`Tracer::sweep`], and what it goes through.
-const LISTER: &str = "listed_task_file";
-const FILES: &str = "task_file";
 
 impl Tracer {
     /// Loads and attaches the probes of one rung.
@@ -186,10 +150,10 @@ impl Tracer {
     pub fn start(
         config: &TracerConfig,
         plan: &RungPlan,
-        fallback: Option<&FallbackPlan>,
+        fallback: Option<&RungPlan>,
     ) -> Result<Self, AttachError> {
         let wrap = |why| AttachError {
-            sensor: QUERY,
+            sensor: SensorId::Query,
             rung: plan.rung,
             why,
         };
@@ -199,28 +163,30 @@ impl Tracer {
             ebpf,
             rung: plan.rung,
             attached: Vec::new(),
-            missed: Misses::default(),
+            missed: Runs::default(),
             preemptible: config.preemptible,
             sees_all_tasks: config.pid_namespace.is_none(),
             query_breakpoints: Vec::new(),
             queries_take_turns: false,
-            taken_before: Misses::default(),
+            taken_before: Runs::default(),
             taken_at_stop: None,
-            may_miss: fallback.is_some_and(|plan| !plan.decision_probed),
+            may_miss: fallback.is_some_and(|plan| !plan.decision_probed()),
             functions: config.functions.clone(),
             ring_bytes: config.ring_bytes,
         };
         tracer.fill_filters(config).map_err(wrap)?;
         let refused = tracer.load_all(plan, fallback)?;
         if !tracer.sees_all_tasks {
-            let level = tracer.answer(LEVEL, [0, 0]).map_err(wrap)?;
+            let level = tracer.answer(alone::PIDNS_LEVEL, [0, 0]).map_err(wrap)?;
             let level = u32::try_from(level).map_err(|why| wrap(why.into()))?;
-            tracer.set_calibrated(PIDNS_LEVEL, level).map_err(wrap)?;
+            tracer
+                .set_calibrated(calibrated::PIDNS_LEVEL, level)
+                .map_err(wrap)?;
         }
         if config.follow {
             for (program, tracepoint, opens) in [
-                ("family_free", "sched_process_free", false),
-                ("family_fork", "sched_process_fork", true),
+                (alone::FAMILY_FREE, tracepoint::SCHED_PROCESS_FREE, false),
+                (alone::FAMILY_FORK, tracepoint::SCHED_PROCESS_FORK, true),
             ] {
                 tracer.attach_raw(program, tracepoint).map_err(wrap)?;
                 tracer.note(program, opens);
@@ -232,14 +198,14 @@ impl Tracer {
             tracer
                 .attach_all(&fallback.probes_beside(plan), &refused)
                 .map_err(|why| AttachError {
-                    sensor: FALLBACK,
+                    sensor: SensorId::Fallback,
                     rung: fallback.rung,
                     why,
                 })?;
         }
         tracer.attach_all(&plan.probes, &refused).map_err(wrap)?;
         tracer.taken_before = tracer.taken().map_err(wrap)?;
-        let of_query = || tracer.attached().filter(|name| is_of_query(name));
+        let of_query = || tracer.attached_of(SensorId::Query);
         let takes_turns = of_query().any(turns::is_other);
         let programs = of_query().filter_map(|name| tracer.ebpf.program(name));
         let breakpoints = counters::breakpoints(programs).map_err(wrap)?;
@@ -252,7 +218,7 @@ impl Tracer {
     fn load_all(
         &mut self,
         plan: &RungPlan,
-        fallback: Option<&FallbackPlan>,
+        fallback: Option<&RungPlan>,
     ) -> Result<Refusals, AttachError> {
         // Those of the query sensor first: without them there is no rung.
         let load = |probe| Load::of(probe, self.preemptible);
@@ -260,23 +226,33 @@ impl Tracer {
         if let Some(fallback) = fallback {
             // The dearest stand at the end of the plan, and are begun first: else they would be waited for in the end.
             loads.extend(fallback.probes_beside(plan).iter().rev().flat_map(load));
-            loads.push(Load::through(LISTER, FILES));
-            loads.extend([COUNTED, COUNTED_NEXT, COUNTED_PERNET].map(Load::asked));
+            loads.push(Load::through(alone::LISTER, alone::FILES));
+            loads.extend(
+                [
+                    alone::COUNTED_NOW,
+                    alone::COUNTED_NEXT,
+                    alone::COUNTED_PERNET,
+                ]
+                .map(Load::asked),
+            );
         }
         if !self.sees_all_tasks {
-            loads.push(Load::asked(LEVEL));
+            loads.push(Load::asked(alone::PIDNS_LEVEL));
         }
         let mut refused = verify::load(&mut self.ebpf, &loads, &self.functions);
-        let of_query = plan.probes.iter().map(|probe| (QUERY, plan.rung, probe));
+        let of_query = plan
+            .probes
+            .iter()
+            .map(|probe| (SensorId::Query, plan.rung, probe));
         let of_fallback = fallback.into_iter().flat_map(|it| {
             let probes = it.probes.iter();
-            probes.map(|probe| (FALLBACK, it.rung, probe))
+            probes.map(|probe| (SensorId::Fallback, it.rung, probe))
         });
         for (sensor, rung, probe) in of_query.chain(of_fallback) {
             if probe.is_optional() {
                 continue;
             }
-            if let Some(why) = refused.remove(probe.program) {
+            if let Some(why) = refused.remove(probe.program()) {
                 let why = why.context(format!("cannot attach {}", probe.target));
                 return Err(AttachError { sensor, rung, why });
             }
@@ -296,7 +272,10 @@ impl Tracer {
     ///
     /// Fails if the map cannot be written.
     pub fn calibrate(&mut self, bit: Option<u8>) -> anyhow::Result<()> {
-        self.set_calibrated(FALLBACK_BIT, bit.map_or(0, |bit| u32::from(bit) + 1))
+        self.set_calibrated(
+            calibrated::FALLBACK_BIT,
+            bit.map_or(0, |bit| u32::from(bit) + 1),
+        )
     }
 
     /// Has the programs find what the kernel keeps for MPTCP in each network namespace: that in which `inside` was opened has
@@ -309,14 +288,14 @@ impl Tracer {
         let inside = u64::from(inside.as_raw_fd().cast_unsigned());
         let mut found = Vec::new();
         for id in PERNET_IDS {
-            if self.answer(COUNTED_PERNET, [inside, u64::from(id)])? == u64::from(seconds) {
+            if self.answer(alone::COUNTED_PERNET, [inside, u64::from(id)])? == u64::from(seconds) {
                 found.push(id);
             }
         }
         let [id] = found[..] else {
             bail!("{} data of a namespace have such a number", found.len());
         };
-        self.set_calibrated(PERNET_ID, id)
+        self.set_calibrated(calibrated::PERNET_ID, id)
     }
 
     /// Runs a program that is not attached anywhere; what it answers.
@@ -342,17 +321,17 @@ impl Tracer {
     ///
     /// Fails if this kernel does not let programs go through its files, or if `drain` fails.
     pub fn list(&mut self, drain: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<()> {
-        self.set_calibrated(SWEEP, 0)?;
+        self.set_calibrated(calibrated::SWEEP, 0)?;
         let without_room = self.without_room()?;
         self.go_through_files(drain)?;
         // Only if each of them is noted, another one that turns up is known to be of later.
         let is_complete = self.sees_all_tasks && self.without_room()? == without_room;
-        self.set_calibrated(LISTED, u32::from(is_complete))
+        self.set_calibrated(calibrated::LISTED, u32::from(is_complete))
     }
 
     /// Sockets of which nothing could be noted so far.
     fn without_room(&self) -> anyhow::Result<u64> {
-        let counted = counters::fallback(&self.ebpf)?;
+        let counted = counters::of(&self.ebpf, SensorId::Fallback)?;
         Ok(counted.unfollowed + counted.over_share)
     }
 
@@ -365,7 +344,7 @@ impl Tracer {
         if self.lister()?.fd().is_err() {
             return Ok(());
         }
-        self.set_calibrated(SWEEP, 1)?;
+        self.set_calibrated(calibrated::SWEEP, 1)?;
         self.go_through_files(|| Ok(()))
     }
 
@@ -378,7 +357,7 @@ impl Tracer {
     }
 
     fn read_noted_counters(&self) -> anyhow::Result<()> {
-        let Some(Program::RawTracePoint(program)) = self.ebpf.program(COUNTED) else {
+        let Some(Program::RawTracePoint(program)) = self.ebpf.program(alone::COUNTED_NOW) else {
             return Ok(());
         };
         let map = self
@@ -427,16 +406,16 @@ impl Tracer {
     ) -> anyhow::Result<bool> {
         // Ours does not end: our socket keeps it.
         let ours = self.answer(
-            COUNTED_NEXT,
+            alone::COUNTED_NEXT,
             [u64::from(ours.as_raw_fd().cast_unsigned()), 0],
         )?;
         let mut at = ours;
         for number in 1..=NAMESPACES_MAX {
-            let mut next = self.answer(COUNTED_NEXT, [0, at])?;
+            let mut next = self.answer(alone::COUNTED_NEXT, [0, at])?;
             if next == 0 {
                 // The ring may have been full.
                 drain()?;
-                next = self.answer(COUNTED_NEXT, [0, at])?;
+                next = self.answer(alone::COUNTED_NEXT, [0, at])?;
             }
             if next == 0 {
                 return Ok(false);
@@ -459,7 +438,7 @@ impl Tracer {
         let what = "cannot go through the files of all tasks";
         if self.lister()?.fd().is_err() {
             let types = types::of_functions(&self.functions)?;
-            self.lister()?.load(FILES, &types).context(what)?;
+            self.lister()?.load(alone::FILES, &types).context(what)?;
         }
         let program = self.lister()?;
         let link = program.attach().context(what)?;
@@ -479,8 +458,9 @@ impl Tracer {
     }
 
     fn lister(&mut self) -> anyhow::Result<&mut Iter> {
-        let program = self.ebpf.program_mut(LISTER);
-        let program = program.with_context(|| format!("the BPF object has no program {LISTER}"))?;
+        let program = self.ebpf.program_mut(alone::LISTER);
+        let program =
+            program.with_context(|| format!("the BPF object has no program {}", alone::LISTER))?;
         Ok(program.try_into()?)
     }
 
@@ -530,7 +510,7 @@ impl Tracer {
         self.query_breakpoints.clear();
         while let Some(Together { programs, .. }) = self.attached.pop() {
             for name in &programs {
-                self.missed.add(name, self.misses(name));
+                *self.missed.of_mut(sensor_of(name)) += self.misses(name);
             }
             let attached = self.ebpf.programs_mut();
             let attached = attached.filter(|(name, _)| programs.contains(name));
@@ -559,15 +539,19 @@ impl Tracer {
     pub fn losses(&self) -> anyhow::Result<LossReport> {
         let mut missed = self.missed;
         for name in self.attached() {
-            missed.add(name, self.misses(name));
+            *missed.of_mut(sensor_of(name)) += self.misses(name);
         }
-        let missed = missed.less(self.taken()?, self.taken_before);
-        let mut query = counters::query(&self.ebpf)?;
-        query.missed = missed.query;
-        let mut fallback = counters::fallback(&self.ebpf)?;
-        fallback.missed = missed.fallback;
+        let taken = self.taken()?;
+        let sensors = SensorId::ALL.into_iter().map(|sensor| {
+            let mut loss = counters::of(&self.ebpf, sensor)?;
+            let taken = taken
+                .of(sensor)
+                .saturating_sub(*self.taken_before.of(sensor));
+            loss.missed = missed.of(sensor).saturating_sub(taken);
+            Ok(loss)
+        });
         Ok(LossReport {
-            sensors: vec![query, fallback],
+            sensors: sensors.collect::<anyhow::Result<_>>()?,
             counted: Vec::new(),
         })
     }
@@ -581,14 +565,11 @@ impl Tracer {
     }
 
     /// How many of those others took.
-    fn taken(&self) -> anyhow::Result<Misses> {
+    fn taken(&self) -> anyhow::Result<Runs> {
         if let Some(taken) = self.taken_at_stop {
             return Ok(taken);
         }
-        Ok(Misses {
-            query: counters::taken(&self.ebpf, counters::OF_QUERY)?,
-            fallback: counters::taken(&self.ebpf, counters::OF_FALLBACK)?,
-        })
+        Runs::try_from_fn(|sensor| counters::taken(&self.ebpf, sensor))
     }
 
     /// How many questions the kernel has kept from the probes so far: cheap enough to be asked with every few records.
@@ -600,9 +581,10 @@ impl Tracer {
     ///
     /// Fails if the counters cannot be read.
     pub fn missed_queries(&self) -> anyhow::Result<MissedRuns> {
+        const QUERY: SensorId = SensorId::Query;
         let missed = || -> u64 {
-            let of_query = self.attached().filter(|name| is_of_query(name));
-            let by_programs: u64 = of_query
+            let by_programs: u64 = self
+                .attached_of(QUERY)
                 .filter(|name| !turns::is_other(name))
                 .filter_map(|name| self.ebpf.program(name)?.fd().ok())
                 .map(|program| counters::recursion_misses(program.as_fd()).unwrap_or(0))
@@ -611,12 +593,15 @@ impl Tracer {
             let by_links: u64 = links
                 .map(|link| counters::missed_by_link(*link).unwrap_or(0))
                 .sum();
-            self.missed.query + by_programs + by_links
+            self.missed.of(QUERY) + by_programs + by_links
         };
         // Reading a map by a system call keeps breakpoints from running on that CPU (`bpf_disable_instrumentation`), and a thread
         // can be preempted in the middle of it: not without need.
         let taken = match self.queries_take_turns && missed() > 0 {
-            true => self.taken()?.query.saturating_sub(self.taken_before.query),
+            true => {
+                let taken = self.taken()?;
+                taken.of(QUERY).saturating_sub(*self.taken_before.of(QUERY))
+            }
             false => 0,
         };
         Ok(MissedRuns {
@@ -665,18 +650,24 @@ impl Tracer {
             .flat_map(|it| it.programs.iter().copied())
     }
 
+    /// Those of a sensor; what hangs beside the sensors is not among them.
+    fn attached_of(&self, sensor: SensorId) -> impl Iterator<Item = &'static str> {
+        let is_its = move |name: &&str| probes::sensor_of(name) == Some(sensor);
+        self.attached().filter(is_its)
+    }
+
     fn attach(&mut self, probe: &Probe, refused: &Refusals) -> anyhow::Result<()> {
         let unseen = |why: &anyhow::Error| {
             log::warn!("what {} would see is not seen: {why}", probe.target);
             log::debug!("{}: {why:#}", probe.target);
         };
-        if let Some(why) = refused.get(probe.program) {
+        if let Some(why) = refused.get(probe.program()) {
             unseen(why);
             return Ok(());
         }
-        let mut programs = vec![probe.program];
+        let mut programs = vec![probe.program()];
         programs.extend(turns::others(probe, self.preemptible));
-        if turns::is_stack(&probe.target) {
+        if turns::is_stack(probe.target.hook) {
             programs.reverse();
         }
         for name in programs {
@@ -701,8 +692,8 @@ impl Tracer {
 /// Where a rung hangs on trampolines: does the kernel let us have one?
 fn try_trampoline(plan: &RungPlan, functions: &BTreeMap<&'static str, u32>) -> anyhow::Result<()> {
     for probe in &plan.probes {
-        if let Target::Fexit(function) = &probe.target
-            && let Some(number) = functions.get(function.as_str())
+        if probe.target.hook == Hook::Fexit
+            && let Some(number) = functions.get(probe.target.name.as_str())
             && !probe.is_optional()
         {
             let what = || {
@@ -717,21 +708,21 @@ fn try_trampoline(plan: &RungPlan, functions: &BTreeMap<&'static str, u32>) -> a
 
 /// Attaches a program that was verified.
 fn attach(program: &mut Program, target: &Target) -> anyhow::Result<()> {
-    match target {
-        Target::Fentry(_) => {
+    match target.hook {
+        Hook::Fentry => {
             <&mut FEntry>::try_from(program)?.attach()?;
         }
-        Target::Fexit(_) => {
+        Hook::Fexit => {
             <&mut FExit>::try_from(program)?.attach()?;
         }
-        Target::Kprobe(function) | Target::Kretprobe(function) => {
-            <&mut KProbe>::try_from(program)?.attach(function, 0)?;
+        Hook::Kprobe | Hook::Kretprobe => {
+            <&mut KProbe>::try_from(program)?.attach(&target.name, 0)?;
         }
-        Target::TypedTracepoint(_) => {
+        Hook::TypedTracepoint => {
             <&mut BtfTracePoint>::try_from(program)?.attach()?;
         }
-        Target::RawTracepoint(name) => {
-            <&mut RawTracePoint>::try_from(program)?.attach(name)?;
+        Hook::RawTracepoint => {
+            <&mut RawTracePoint>::try_from(program)?.attach(&target.name)?;
         }
     }
     Ok(())

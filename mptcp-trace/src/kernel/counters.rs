@@ -17,30 +17,28 @@ use aya_obj::generated::{
 use mptcp_trace_common::{counter, record::InFlight};
 
 use super::syscall::bpf;
-use crate::{
-    model::Loss,
-    plan::{FALLBACK, QUERY},
-};
+use crate::model::{Loss, SensorId};
 
-/// The maps with the counters of the sensors.
-pub(super) const OF_QUERY: &str = "QUERY_COUNTERS";
-pub(super) const OF_FALLBACK: &str = "FALLBACK_COUNTERS";
+/// The map with the counters of a sensor.
+fn map_of(sensor: SensorId) -> &'static str {
+    match sensor {
+        SensorId::Query => "QUERY_COUNTERS",
+        SensorId::Fallback => "FALLBACK_COUNTERS",
+    }
+}
 
-/// Counters of the query sensor, summed over the CPUs.
-pub(super) fn query(ebpf: &Ebpf) -> anyhow::Result<Loss> {
-    let mut loss = sums(ebpf, OF_QUERY, QUERY)?;
-    loss.unfinished += open_questions(ebpf)?;
+/// Counters of a sensor, summed over the CPUs.
+pub(super) fn of(ebpf: &Ebpf, sensor: SensorId) -> anyhow::Result<Loss> {
+    let mut loss = sums(ebpf, sensor)?;
+    if sensor == SensorId::Query {
+        loss.unfinished += open_questions(ebpf)?;
+    }
     Ok(loss)
 }
 
-/// Counters of the fallback sensor, summed over the CPUs.
-pub(super) fn fallback(ebpf: &Ebpf) -> anyhow::Result<Loss> {
-    sums(ebpf, OF_FALLBACK, FALLBACK)
-}
-
 /// Runs of a sensor that another program took than the one that was kept from them.
-pub(super) fn taken(ebpf: &Ebpf, map: &str) -> anyhow::Result<u64> {
-    sum(ebpf, map, counter::TAKEN)
+pub(super) fn taken(ebpf: &Ebpf, sensor: SensorId) -> anyhow::Result<u64> {
+    sum(ebpf, map_of(sensor), counter::TAKEN)
 }
 
 fn sum(ebpf: &Ebpf, name: &str, slot: u32) -> anyhow::Result<u64> {
@@ -53,10 +51,10 @@ fn sum(ebpf: &Ebpf, name: &str, slot: u32) -> anyhow::Result<u64> {
     Ok(values.iter().sum())
 }
 
-fn sums(ebpf: &Ebpf, name: &str, sensor: &str) -> anyhow::Result<Loss> {
-    let sum = |slot| sum(ebpf, name, slot);
+fn sums(ebpf: &Ebpf, sensor: SensorId) -> anyhow::Result<Loss> {
+    let sum = |slot| sum(ebpf, map_of(sensor), slot);
     Ok(Loss {
-        sensor: sensor.to_owned(),
+        sensor,
         // What other instances do to test themselves is nobody's business, and counted under its own name.
         seen: sum(counter::SEEN)?.saturating_sub(sum(counter::SELF_TEST)?),
         emitted: sum(counter::EMITTED)?,

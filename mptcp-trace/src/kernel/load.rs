@@ -19,7 +19,7 @@ use rustix::{
 use crate::{
     host::{HostSupport, PidNamespace, Preemptible},
     model::{Rung, fallback_causes, name_of_enumerator},
-    plan::{FallbackPlan, RungPlan},
+    plan::RungPlan,
 };
 
 /// Everything that is frozen into the programs before the kernel verifies them.
@@ -110,7 +110,7 @@ fn counter_numbers(counters: &[(i32, String)]) -> CounterNumbers {
 pub(super) fn load(
     config: &TracerConfig,
     rung: &RungPlan,
-    fallback: Option<&FallbackPlan>,
+    fallback: Option<&RungPlan>,
 ) -> anyhow::Result<Ebpf> {
     raise_memlock_limit();
     let layout = config.layout.to_bytes();
@@ -124,15 +124,15 @@ pub(super) fn load(
         pidns_inum: config.pid_namespace.map_or(0, |ns| ns.inum),
     }
     .to_bytes();
-    let outermost_probed = u32::from(rung.outermost_probed);
+    let outermost_probed = u32::from(rung.outermost_probed());
     let numbers = config.numbers.to_bytes();
     let rung_number = match fallback.map_or(rung.rung, |plan| plan.rung) {
         Rung::Fexit => u32::from(RUNG_FEXIT),
         Rung::Kprobe => u32::from(RUNG_KPROBE),
         Rung::Tracepoint => u32::from(RUNG_TRACEPOINT),
     };
-    let decision_probed = u32::from(fallback.is_some_and(|plan| plan.decision_probed));
-    let children_probed = u32::from(fallback.is_some_and(|plan| plan.children_probed));
+    let decision_probed = u32::from(fallback.is_some_and(RungPlan::decision_probed));
+    let children_probed = u32::from(fallback.is_some_and(RungPlan::children_probed));
     let syscalls = syscall_numbers().to_bytes();
     let life_at_return = u32::from(fallback.is_some_and(|it| it.shares_with(rung)));
     let turns_at_functions = u32::from(config.preemptible.functions);

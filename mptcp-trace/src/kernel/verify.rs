@@ -17,10 +17,7 @@ use aya::{
 };
 
 use super::{turns, types};
-use crate::{
-    host::Preemptible,
-    plan::{Probe, Target},
-};
+use crate::{host::Preemptible, plan::Probe, probes::Hook};
 
 /// So many programs are verified at once at most. Few are dear, and everybody else on the machine wants to work too.
 const AT_ONCE_MAX: usize = 4;
@@ -39,7 +36,7 @@ enum How {
     Fentry(String),
     Fexit(String),
     /// This one against the arguments of a tracepoint.
-    Typed(&'static str),
+    Typed(String),
     /// And this one against what it goes through.
     Iter(&'static str),
     /// It can hang anywhere.
@@ -62,14 +59,15 @@ impl Load {
     }
 
     fn alone(probe: &Probe) -> Self {
-        let how = match &probe.target {
-            Target::Fentry(function) => How::Fentry(function.clone()),
-            Target::Fexit(function) => How::Fexit(function.clone()),
-            Target::TypedTracepoint(name) => How::Typed(name),
-            Target::Kprobe(_) | Target::Kretprobe(_) | Target::RawTracepoint(_) => How::Alone,
+        let name = probe.target.name.clone();
+        let how = match probe.target.hook {
+            Hook::Fentry => How::Fentry(name),
+            Hook::Fexit => How::Fexit(name),
+            Hook::TypedTracepoint => How::Typed(name),
+            Hook::Kprobe | Hook::Kretprobe | Hook::RawTracepoint => How::Alone,
         };
         Self {
-            program: probe.program,
+            program: probe.program(),
             how,
             optional: probe.is_optional(),
         }

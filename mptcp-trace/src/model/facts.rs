@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
-use super::name_of_enumerator;
+use super::{SensorId, name_of_enumerator};
 
 /// A way of asking the kernel, best first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -50,8 +50,8 @@ impl FromStr for Rung {
 /// How one sensor runs.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SensorState {
-    /// Its name.
-    pub name: String,
+    /// Which one.
+    pub sensor: SensorId,
     /// The rung in use.
     pub rung: Rung,
     /// Its probes, each with the place where it is attached.
@@ -61,10 +61,16 @@ pub struct SensorState {
 }
 
 impl Facts {
-    /// True if the sensor of this name ran.
+    /// How a sensor runs, if it does.
     #[must_use]
-    pub fn has_sensor(&self, name: &str) -> bool {
-        self.sensors.iter().any(|sensor| sensor.name == name)
+    pub fn sensor(&self, sensor: SensorId) -> Option<&SensorState> {
+        self.sensors.iter().find(|it| it.sensor == sensor)
+    }
+
+    /// True if the sensor ran.
+    #[must_use]
+    pub fn has_sensor(&self, sensor: SensorId) -> bool {
+        self.sensor(sensor).is_some()
     }
 
     /// True if this kernel counts that cause.

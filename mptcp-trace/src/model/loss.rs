@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use super::SensorId;
+
 /// Questions that the kernel kept from the probes so far.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct MissedRuns {
@@ -23,10 +25,10 @@ impl MissedRuns {
 }
 
 /// Counters of one sensor.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Loss {
-    /// Name of the sensor.
-    pub sensor: String,
+    /// Whose.
+    pub sensor: SensorId,
     /// Questions its probes saw.
     pub seen: u64,
     /// Records put into the ring.
@@ -93,9 +95,15 @@ impl Loss {
         ]
     }
 
+    /// A sensor that has seen nothing.
+    #[must_use]
+    pub fn none(sensor: SensorId) -> Self {
+        Self::from_counters(sensor, |_name| 0)
+    }
+
     /// The counters of a sensor, by their names.
     #[must_use]
-    pub fn from_counters(sensor: String, value: impl Fn(&str) -> u64) -> Self {
+    pub fn from_counters(sensor: SensorId, value: impl Fn(&str) -> u64) -> Self {
         Self {
             sensor,
             seen: value("seen"),
@@ -223,15 +231,15 @@ impl LossReport {
         })
     }
 
-    /// True if the sensor ran.
+    /// The counters of a sensor, if it ran.
     #[must_use]
-    pub fn has(&self, sensor: &str) -> bool {
-        self.sensors.iter().any(|loss| loss.sensor == sensor)
+    pub fn of(&self, sensor: SensorId) -> Option<&Loss> {
+        self.sensors.iter().find(|loss| loss.sensor == sensor)
     }
 
     /// What a sensor could not tell.
     #[must_use]
-    pub fn untold(&self, sensor: &str) -> u64 {
+    pub fn untold(&self, sensor: SensorId) -> u64 {
         let of_it = self.sensors.iter().filter(|loss| loss.sensor == sensor);
         sum(of_it.map(Loss::untold))
     }
@@ -245,7 +253,7 @@ mod tests {
     fn every_counter_survives_the_way_through_its_name() {
         let mut next = 0;
         let mut names = Vec::new();
-        let loss = Loss::default();
+        let loss = Loss::none(SensorId::Query);
         for (name, _) in loss.counters() {
             next += 1;
             names.push((name, next));
@@ -256,7 +264,7 @@ mod tests {
                 .find(|(known, _)| *known == name)
                 .map_or(0, |it| it.1)
         };
-        let loss = Loss::from_counters("query".into(), of);
+        let loss = Loss::from_counters(SensorId::Query, of);
         assert_eq!(loss.counters().to_vec(), names);
     }
 }

@@ -12,6 +12,7 @@ pub(crate) mod fixture;
 mod loss;
 mod query;
 mod refusal;
+mod sensor;
 mod subject;
 mod sum;
 mod verdict;
@@ -29,6 +30,7 @@ pub use query::{
     TcpState,
 };
 pub use refusal::{Refusal, RefusalEvent, Refused};
+pub use sensor::{PerSensor, SensorId};
 pub use subject::{Prefix, Subject};
 pub use sum::{By, Sum, SumRow, SumTable};
 pub use verdict::{ClosedBy, Judgement, LastAsked, Verdict, VerdictEvent};

@@ -7,8 +7,8 @@ use crate::{
     canary,
     host::HostSupport,
     kernel::TracerConfig,
-    model::Rung,
-    plan::{FALLBACK, Plan, Refusal, RungPlan, no_rung},
+    model::{Rung, SensorId},
+    plan::{Plan, Refusal, RungPlan, no_rung},
 };
 
 /// How long is waited before each further try, where a start failed for a reason that may pass.
@@ -54,8 +54,8 @@ pub async fn start(
     config: &TracerConfig,
     only: Option<Rung>,
 ) -> Result<Session, StartError> {
-    let mut passed_over = plan.query.ruled_out.clone();
-    for rung in &plan.query.rungs {
+    let mut passed_over = plan.of(SensorId::Query).ruled_out.clone();
+    for rung in &plan.of(SensorId::Query).rungs {
         match try_patiently(host, plan, rung, config).await {
             Ok(mut session) if session.canary.complaints.is_empty() => {
                 passed_over.sort();
@@ -119,8 +119,12 @@ async fn try_with_fallbacks(
     query: &RungPlan,
     config: &TracerConfig,
 ) -> Result<Session, TryError> {
-    let mut passed_over = plan.fallback.ruled_out.clone();
-    let candidates = plan.fallback.beside(query.rung).map(Some).chain([None]);
+    let mut passed_over = plan.of(SensorId::Fallback).ruled_out.clone();
+    let candidates = plan
+        .of(SensorId::Fallback)
+        .beside(query.rung)
+        .map(Some)
+        .chain([None]);
     for fallback in candidates {
         match try_rung(host, query, fallback, config).await {
             Ok(session) if session.canary.has_passing_complaint() => {
@@ -138,7 +142,7 @@ async fn try_with_fallbacks(
                 }
             },
             Err(TryError::Attach(why))
-                if why.sensor == FALLBACK && !canary::is_passing(&why.why) =>
+                if why.sensor == SensorId::Fallback && !canary::is_passing(&why.why) =>
             {
                 log::info!("fallbacks on {}: {why}", why.rung);
                 log::debug!("fallbacks on {}: {:#}", why.rung, why.why);

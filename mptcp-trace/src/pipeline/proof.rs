@@ -1,8 +1,7 @@
 //! Whether a run without a finding that `--fail-on` names proves that there was none. Pure.
 
 use crate::{
-    model::{Facts, LossReport, Reconciliation},
-    plan::{FALLBACK, QUERY},
+    model::{Facts, LossReport, Reconciliation, SensorId},
     wanted::FailOn,
 };
 
@@ -28,7 +27,7 @@ pub(super) fn gap(
             return Some(format!("network namespace {}: {why}", it.netns));
         }
     }
-    let untold = losses.untold(QUERY);
+    let untold = losses.untold(SensorId::Query);
     if untold > 0 && fail_on.iter().any(|it| it.rests_on_queries()) {
         return Some(format!(
             "{untold} queries were not traced (capped, lost, or skipped by the kernel)"
@@ -41,7 +40,7 @@ pub(super) fn gap(
 #[must_use]
 pub fn blind(fail_on: &[FailOn], facts: &Facts) -> Option<String> {
     let rests = fail_on.iter().any(|it| it.rests_on_fallbacks());
-    (rests && !facts.has_sensor(FALLBACK))
+    (rests && !facts.has_sensor(SensorId::Fallback))
         .then(|| "the fallback sensor is off: fallbacks are not traced".to_owned())
 }
 
@@ -50,9 +49,9 @@ mod tests {
     use super::*;
     use crate::model::{Loss, Rung, SensorState, Verdict};
 
-    fn facts(sensors: &[&str]) -> Facts {
-        let sensor = |name: &&str| SensorState {
-            name: (*name).to_owned(),
+    fn facts(sensors: &[SensorId]) -> Facts {
+        let sensor = |sensor: &SensorId| SensorState {
+            sensor: *sensor,
             rung: Rung::Tracepoint,
             probes: Vec::new(),
             limits: Vec::new(),
@@ -75,7 +74,7 @@ mod tests {
 
     #[test]
     fn silence_proves_nothing_where_the_sensor_is_off_or_the_account_has_a_gap() {
-        let both = &[FALLBACK, QUERY][..];
+        let both = &[SensorId::Fallback, SensorId::Query][..];
         for (on, sensors, account, capped, within, says) in [
             (
                 FailOn::Fallback,
@@ -87,7 +86,7 @@ mod tests {
             ),
             (
                 FailOn::Fallback,
-                &[QUERY],
+                &[SensorId::Query],
                 account(0, 0, false),
                 0,
                 &[],
@@ -95,7 +94,7 @@ mod tests {
             ),
             (
                 FailOn::Cause("X"),
-                &[QUERY],
+                &[SensorId::Query],
                 account(0, 0, false),
                 0,
                 &[],
@@ -131,7 +130,7 @@ mod tests {
             ),
             (
                 FailOn::Verdict(Verdict::Unsupported),
-                &[QUERY],
+                &[SensorId::Query],
                 account(0, 0, false),
                 0,
                 &[],
@@ -140,9 +139,8 @@ mod tests {
         ] {
             let losses = LossReport {
                 sensors: vec![Loss {
-                    sensor: QUERY.to_owned(),
                     capped,
-                    ..Loss::default()
+                    ..Loss::none(SensorId::Query)
                 }],
                 counted: Vec::new(),
             };

@@ -20,9 +20,10 @@ use crate::{
     },
     kernel::{LogRing, Mark, RecordRing, Tracer, TracerConfig},
     model::{
-        Connection, ConnectionKind, Counted, Facts, Loss, LossReport, Query, Rung, SensorState,
+        Connection, ConnectionKind, Counted, Facts, Loss, LossReport, Query, Rung, SensorId,
+        SensorState,
     },
-    plan::{FALLBACK, FallbackPlan, QUERY, RungPlan},
+    plan::RungPlan,
 };
 
 /// How long our own questions may take to come out of the ring.
@@ -116,7 +117,7 @@ impl CanaryReport {
 pub(super) async fn try_rung(
     host: &HostSupport,
     plan: &RungPlan,
-    fallback: Option<&FallbackPlan>,
+    fallback: Option<&RungPlan>,
     config: &TracerConfig,
 ) -> Result<Session, TryError> {
     let mut tracer = Tracer::start(config, plan, fallback).map_err(TryError::Attach)?;
@@ -217,26 +218,21 @@ pub(super) async fn try_rung(
     })
 }
 
-fn sensors(plan: &RungPlan, fallback: Option<&FallbackPlan>) -> Vec<SensorState> {
-    let places = |probes: &[crate::plan::Probe]| {
-        probes
-            .iter()
-            .map(|probe| probe.target.to_string())
-            .collect()
-    };
-    let mut sensors = vec![SensorState {
-        name: QUERY.to_owned(),
-        rung: plan.rung,
-        probes: places(&plan.probes),
-        limits: plan.limits.clone(),
-    }];
-    sensors.extend(fallback.map(|fallback| SensorState {
-        name: FALLBACK.to_owned(),
-        rung: fallback.rung,
-        probes: places(&fallback.probes),
-        limits: fallback.limits.clone(),
-    }));
-    sensors
+fn sensors(query: &RungPlan, fallback: Option<&RungPlan>) -> Vec<SensorState> {
+    let running = [
+        (SensorId::Query, Some(query)),
+        (SensorId::Fallback, fallback),
+    ];
+    running
+        .into_iter()
+        .filter_map(|(sensor, plan)| Some((sensor, plan?)))
+        .map(|(sensor, plan)| SensorState {
+            sensor,
+            rung: plan.rung,
+            probes: plan.probes.iter().map(|it| it.target.to_string()).collect(),
+            limits: plan.limits.clone(),
+        })
+        .collect()
 }
 
 /// Falls back ourselves, now that the state bit is known; what is wrong with what the probes saw of it, or
@@ -378,13 +374,13 @@ fn judge(facts: &mut Facts, questions: &Questions, own: &[Vec<u8>]) -> CanaryRep
     };
     if facts.fallback_bit.is_none() {
         for sensor in &mut facts.sensors {
-            let limit = match (sensor.name.as_str(), sensor.rung) {
-                (QUERY, Rung::Tracepoint) => {
+            let limit = match (sensor.sensor, sensor.rung) {
+                (SensorId::Query, Rung::Tracepoint) => {
                     "the fallback bit could not be calibrated: the answer is read from the caller's \
                      memory"
                 }
-                (QUERY, Rung::Fexit | Rung::Kprobe) => continue,
-                (_fallback, _any) => {
+                (SensorId::Query, Rung::Fexit | Rung::Kprobe) => continue,
+                (SensorId::Fallback, Rung::Fexit | Rung::Kprobe | Rung::Tracepoint) => {
                     "the fallback bit could not be calibrated: fallbacks are only seen where a function \
                      tells of them"
                 }
@@ -406,11 +402,11 @@ impl Session {
         // Counters of a sensor that does not run say nothing, least of all that nothing was lost.
         report
             .sensors
-            .retain(|loss| self.facts.has_sensor(&loss.sensor));
+            .retain(|loss| self.facts.has_sensor(loss.sensor));
         for sensor in &mut report.sensors {
-            let own = match sensor.sensor.as_str() {
-                QUERY => self.canary_queries,
-                _fallback => self.canary_connections,
+            let own = match sensor.sensor {
+                SensorId::Query => self.canary_queries,
+                SensorId::Fallback => self.canary_connections,
             };
             sensor.seen = sensor.seen.saturating_sub(own);
             sensor.emitted = sensor.emitted.saturating_sub(own);
@@ -476,7 +472,7 @@ impl Session {
     /// True if fallbacks are traced.
     #[must_use]
     pub fn has_fallbacks(&self) -> bool {
-        self.facts.has_sensor(FALLBACK)
+        self.facts.has_sensor(SensorId::Fallback)
     }
 
     /// Why fallbacks are not traced; none if they are.

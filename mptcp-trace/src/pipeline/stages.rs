@@ -14,9 +14,11 @@ use crate::{
     decode::{Observation, decode},
     enrich::{self, Places},
     host::system::proc_is_ours,
-    model::{Connection, ConnectionKind, Facts, Finding, LossReport, MissedRuns, Reconciliation},
+    model::{
+        Connection, ConnectionKind, Facts, Finding, LossReport, MissedRuns, Reconciliation,
+        SensorId,
+    },
     observe::{Observer, State},
-    plan::{FALLBACK, QUERY},
     redact::forget,
     sink::{
         Format, Source, Told, coalesced, evicted, failing, last_words, not_shown, reconciled,
@@ -138,11 +140,10 @@ impl Outcome {
 
     /// How many findings a sensor made.
     #[must_use]
-    pub fn of(&self, sensor: &str) -> u64 {
+    pub fn of(&self, sensor: SensorId) -> u64 {
         match sensor {
-            QUERY => self.queries,
-            FALLBACK => self.findings - self.queries - self.verdicts,
-            _other => 0,
+            SensorId::Query => self.queries,
+            SensorId::Fallback => self.findings - self.queries - self.verdicts,
         }
     }
 }
@@ -163,7 +164,7 @@ impl<W: Write> Stages<W> {
             Source::Live => Places::live(proc_is_ours()),
             Source::Replay => Places::told(),
         };
-        let has_fallbacks = facts.has_sensor(FALLBACK);
+        let has_fallbacks = facts.has_sensor(SensorId::Fallback);
         Self {
             has_fallbacks,
             shows: Shows::All,
@@ -522,7 +523,7 @@ impl<W: Write> Stages<W> {
     ///
     /// [`Stop`] if something cannot be written: the first of it.
     pub fn finish(&mut self, losses: &LossReport) -> Result<(), Stop> {
-        let untold = losses.untold(QUERY);
+        let untold = losses.untold(SensorId::Query);
         self.correlator.finish(untold, &self.facts, &mut self.ready);
         let printed = match self.print_ready() {
             Err(Stop::Enough) => Ok(()),
@@ -594,7 +595,7 @@ impl<W: Write> Stages<W> {
     fn with_filtered_of(&self, losses: &LossReport, acceptances: u64) -> LossReport {
         let mut losses = losses.clone();
         for loss in &mut losses.sensors {
-            if loss.sensor == FALLBACK {
+            if loss.sensor == SensorId::Fallback {
                 let acceptances = acceptances.min(loss.emitted);
                 loss.seen = loss.seen.saturating_sub(acceptances);
                 loss.emitted -= acceptances;

@@ -1,6 +1,6 @@
 //! Kernel shapes -> plans, compared as text.
 
-use mptcp_trace_common::layout::{Architecture, KernelNumbers};
+use mptcp_trace_common::layout::{ABSENT, Architecture, KernelLayout, KernelNumbers};
 
 use super::*;
 use crate::host::{Preemptible, symbols::Symbols};
@@ -76,11 +76,8 @@ fn without(mut host: HostSupport, path: &str) -> HostSupport {
 fn told(host: &HostSupport, only: Option<Rung>) -> String {
     match plan(host, only) {
         Err(refusal) => format!("refused: {refusal}"),
-        Ok(Plan {
-            query,
-            fallback: _,
-            notes,
-        }) => {
+        Ok(plan) => {
+            let (query, notes) = (plan.of(SensorId::Query), &plan.notes);
             let mut lines = Vec::new();
             for rung in &query.rungs {
                 let probes: Vec<String> = rung
@@ -124,8 +121,8 @@ fn an_asked_for_rung_stands_alone() {
     assert_eq!(
         told(&whole(), Some(Rung::Kprobe)),
         format!(
-            "{KPROBE}\nnot fexit: another rung was asked for with --attach\n\
-             not tracepoint: another rung was asked for with --attach"
+            "{KPROBE}\nnot fexit: another attach method was asked for with --attach\n\
+             not tracepoint: another attach method was asked for with --attach"
         )
     );
 }
@@ -140,13 +137,13 @@ fn the_inner_function_is_probed_where_the_kernel_has_it() {
     ]);
     let host = HostSupport { symbols, ..whole() };
     let plan = plan(&host, Some(Rung::Kprobe)).unwrap();
-    let [rung] = &plan.query.rungs[..] else {
+    let [rung] = &plan.of(SensorId::Query).rungs[..] else {
         panic!("{plan:?}")
     };
-    assert!(!rung.outermost_probed);
-    assert!(rung.probes.contains(&Probe {
-        program: "query_kprobe_sol_tcp",
-        target: Target::Kprobe("mptcp_getsockopt_sol_tcp".into()),
+    assert!(!rung.outermost_probed());
+    assert!(rung.probes.iter().any(|it| {
+        it.program() == "query_kprobe_sol_tcp"
+            && it.target.to_string() == "kprobe mptcp_getsockopt_sol_tcp"
     }));
 }
 
@@ -216,10 +213,10 @@ fn a_missing_member_disables_what_reads_it_and_nothing_else() {
     let host = without(whole(), "socket_alloc.vfs_inode.i_ino");
     let plan = plan(&host, Some(Rung::Fexit)).unwrap();
     assert_eq!(
-        plan.query.rungs[0].limits,
+        plan.of(SensorId::Query).rungs[0].limits,
         [
             "how long an answer took is not known: only its end is seen",
-            "the inode of a socket is not known on this kernel"
+            "the inode of a socket is not known: socket_alloc.vfs_inode.i_ino is not where it can be read: not there"
         ]
     );
 }
@@ -272,7 +269,7 @@ fn a_kernel_without_the_option_is_traced_with_a_note() {
 #[test]
 fn what_closes_a_question_is_attached_before_what_opens_one() {
     let plan = plan(&whole(), None).unwrap();
-    for rung in &plan.query.rungs {
+    for rung in &plan.of(SensorId::Query).rungs {
         let closes = |probe: &Probe| !probe.opens();
         let openers = rung.probes.iter().skip_while(|probe| closes(probe));
         assert!(openers.clone().all(Probe::opens), "{}", rung.rung);
@@ -316,7 +313,7 @@ fn with_functions(typed: &[&str], symbols: &[&str]) -> HostSupport {
 
 /// The fallback sensor on one rung, as `doctor` would tell it.
 fn fallback_told(host: &HostSupport, rung: Rung) -> String {
-    let ladder = plan(host, None).unwrap().fallback;
+    let ladder = plan(host, None).unwrap().of(SensorId::Fallback).clone();
     let planned = ladder.rungs.iter().find(|plan| plan.rung == rung);
     let Some(planned) = planned else {
         let (_, why) = ladder.ruled_out.iter().find(|(it, _)| *it == rung).unwrap();
@@ -344,11 +341,11 @@ fn where_a_function_is_told_the_cause_it_is_probed_and_nothing_is_guessed() {
             "{LIFE_KPROBE}, kretprobe __mptcp_try_fallback, kprobe __mptcp_try_fallback, {SHARED}"
         )
     );
-    let ladder = plan(&host, None).unwrap().fallback;
+    let ladder = plan(&host, None).unwrap().of(SensorId::Fallback).clone();
     assert!(
         ladder.rungs[..2]
             .iter()
-            .all(|it| it.decision_probed && it.limits.is_empty())
+            .all(|it| it.decision_probed() && it.limits.is_empty())
     );
 }
 
@@ -369,7 +366,7 @@ fn the_copy_that_the_compiler_made_of_the_decision_gets_a_breakpoint() {
         kprobes: no("CONFIG_KPROBE_EVENTS"),
         ..host
     };
-    let ladder = plan(&host, None).unwrap().fallback;
+    let ladder = plan(&host, None).unwrap().of(SensorId::Fallback).clone();
     let [limit] = &ladder.rungs[0].limits[..] else {
         panic!("{ladder:?}")
     };
@@ -424,13 +421,22 @@ fn where_no_function_can_be_probed_tracepoints_do_and_say_what_they_cannot() {
     let host = with_functions(&[], &[]);
     let told = fallback_told(&host, Rung::Tracepoint);
     assert!(told.starts_with("typed tracepoint sys_exit, "), "{told}");
-    let ladder = plan(&host, Some(Rung::Tracepoint)).unwrap().fallback;
+    let ladder = plan(&host, Some(Rung::Tracepoint))
+        .unwrap()
+        .of(SensorId::Fallback)
+        .clone();
     let [plan] = &ladder.rungs[..] else {
         panic!("{ladder:?}")
     };
-    assert!(!plan.decision_probed && !plan.children_probed && plan.limits.len() == 4);
+    assert!(!plan.decision_probed() && !plan.children_probed() && plan.limits.len() == 4);
     // Beside a query sensor of that rung, one program at the return of system calls does both.
-    let query = |rung| super::plan(&host, Some(rung)).unwrap().query.rungs[0].clone();
+    let query = |rung| {
+        super::plan(&host, Some(rung))
+            .unwrap()
+            .of(SensorId::Query)
+            .rungs[0]
+            .clone()
+    };
     assert!(plan.shares_with(&query(Rung::Tracepoint)));
     let beside = plan.probes_beside(&query(Rung::Tracepoint));
     assert_eq!(beside.len(), plan.probes.len() - 1);
@@ -460,7 +466,10 @@ fn what_this_kernel_does_not_let_be_read_is_a_sentence() {
         ("mptcp_sock.pm.server_side", "which end opened a connection"),
         ("mptcp_sock.pm.extra_subflows", "how many subflows"),
     ] {
-        let ladder = plan(&without(whole(), path), None).unwrap().fallback;
+        let ladder = plan(&without(whole(), path), None)
+            .unwrap()
+            .of(SensorId::Fallback)
+            .clone();
         for rung in &ladder.rungs {
             let said = |it: &String| it.starts_with(says) && it.contains(path);
             assert!(rung.limits.iter().any(said), "{:?}", rung.limits);
@@ -473,7 +482,8 @@ fn beside_a_query_sensor_on_a_lower_rung_no_better_one_is_tried() {
     let function = ["__mptcp_try_fallback"];
     let ladder = plan(&with_functions(&function, &function), None)
         .unwrap()
-        .fallback;
+        .of(SensorId::Fallback)
+        .clone();
     let beside = |rung| -> Vec<Rung> { ladder.beside(rung).map(|plan| plan.rung).collect() };
     assert_eq!(beside(Rung::Fexit), Rung::LADDER);
     assert_eq!(beside(Rung::Kprobe), [Rung::Kprobe, Rung::Tracepoint]);
@@ -504,12 +514,9 @@ fn the_protocol_question_is_seen_where_a_function_answers_it() {
             btf_functions: names(more),
             ..whole()
         };
-        for (rung, target) in [
-            (Rung::Fexit, Target::Fexit as fn(String) -> Target),
-            (Rung::Kprobe, Target::Kprobe),
-        ] {
+        for rung in [Rung::Fexit, Rung::Kprobe] {
             let plan = plan(&host, Some(rung)).unwrap();
-            let [planned] = &plan.query.rungs[..] else {
+            let [planned] = &plan.of(SensorId::Query).rungs[..] else {
                 panic!("{plan:?}")
             };
             let said = planned.limits.iter().any(|it| it.contains("SO_PROTOCOL"));
@@ -520,9 +527,12 @@ fn the_protocol_question_is_seen_where_a_function_answers_it() {
                 planned.limits
             );
             if let Some(entry) = entry {
-                let wanted = target(entry.to_owned());
+                let wanted = format!("{rung} {entry}");
                 assert!(
-                    planned.probes.iter().any(|it| it.target == wanted),
+                    planned
+                        .probes
+                        .iter()
+                        .any(|it| it.target.to_string() == wanted),
                     "{rung} {more:?}"
                 );
             }
@@ -534,7 +544,7 @@ fn the_protocol_question_is_seen_where_a_function_answers_it() {
 fn what_is_refused_is_seen_where_it_can_be_and_said_where_it_cannot() {
     let limits = |host: &HostSupport, rung: Rung| {
         let plan = plan(host, Some(rung)).unwrap();
-        plan.query.rungs[0].limits.join("; ")
+        plan.of(SensorId::Query).rungs[0].limits.join("; ")
     };
     let no_set = HostSupport {
         symbols: Symbols::from_names(["mptcp_getsockopt", "tcp_getsockopt", "sk_getsockopt"]),
@@ -544,9 +554,7 @@ fn what_is_refused_is_seen_where_it_can_be_and_said_where_it_cannot() {
         ..whole()
     };
     for rung in [Rung::Fexit, Rung::Kprobe] {
-        assert!(
-            limits(&no_set, rung).contains("refused MPTCP sockets are not seen: the kernel has")
-        );
+        assert!(limits(&no_set, rung).contains("refused MPTCP sockets are not seen: the kernel"));
         assert!(limits(&no_set, rung).contains("refused setsockopt calls are not seen"));
         assert!(!limits(&whole(), rung).contains("refused"));
     }

@@ -913,11 +913,11 @@ fn losses(report: &Report<'_>) -> Markup {
                         caption { "What each sensor saw, and what became of it: seen = emitted + filtered + capped + ring full + faulted + table full + unfinished" }
                         thead { tr {
                             th scope="col" { "Sensor" }
-                            @for (counter, _) in crate::model::Loss::default().counters() { th.n scope="col" { (counter.replace('_', " ")) } }
+                            @for (counter, _) in crate::model::Loss::none(crate::model::SensorId::Query).counters() { th.n scope="col" { (counter.replace('_', " ")) } }
                             th scope="col" { "Adds up" }
                         } }
                         tbody { @for loss in losses.sensors.iter().take(SENTENCES_MAX) { tr {
-                            th.name scope="row" { (name(&loss.sensor)) }
+                            th.name scope="row" { (loss.sensor.name()) }
                             @for (_, number) in loss.counters() { td.n { (digits(number)) } }
                             td { @if loss.balances() { "yes" } @else { strong { "no: please report this" } } }
                         } } }
@@ -1006,7 +1006,7 @@ fn origin(report: &Report<'_>) -> Markup {
             @for sensor in facts.sensors.iter().take(SENTENCES_MAX) {
                 details {
                     summary {
-                        "Sensor " (name(&sensor.name)) ": " (sensor.rung.name()) ", " (count(sensor.probes.len() as u64, "probe", "probes"))
+                        "Sensor " (sensor.sensor.name()) ": " (sensor.rung.name()) ", " (count(sensor.probes.len() as u64, "probe", "probes"))
                         @if sensor.limits.is_empty() { ", nothing that it cannot see" }
                         @else { ", " (count(sensor.limits.len() as u64, "thing", "things")) " that it cannot tell" }
                     }
@@ -1018,7 +1018,7 @@ fn origin(report: &Report<'_>) -> Markup {
                     ul { @for probe in sensor.probes.iter().take(SENTENCES_MAX) { li.mono { (name(probe)) } } }
                 }
             }
-            @if facts.sensors.iter().all(|sensor| sensor.name != "fallback") {
+            @if !facts.has_sensor(crate::model::SensorId::Fallback) {
                 p { "No sensor for fallbacks ran: only what applications asked is known." }
             }
         }

@@ -1,9 +1,11 @@
 use super::*;
-use crate::model::{Finding, Loss, Reconciliation, Rung, SensorState, Verdict as V, fixture::Row};
+use crate::model::{
+    Finding, Loss, Reconciliation, Rung, SensorId, SensorState, Verdict as V, fixture::Row,
+};
 
 const HOSTILE: &str = "<script>alert(1)</script>\" onload='x'\u{202e}\u{200b}\u{1b}[31m";
 
-fn facts(sensor: &str) -> Facts {
+fn facts(sensor: SensorId) -> Facts {
     Facts {
         version: HOSTILE.into(),
         kernel: HOSTILE.into(),
@@ -14,7 +16,7 @@ fn facts(sensor: &str) -> Facts {
         counters_listed_at: None,
         counters_at_start: BTreeMap::new(),
         sensors: vec![SensorState {
-            name: sensor.into(),
+            sensor,
             rung: Rung::Fexit,
             probes: vec![HOSTILE.into()],
             limits: vec![HOSTILE.into()],
@@ -30,7 +32,7 @@ fn draw(findings: &[Finding], state: &State, ending: &Ending) -> String {
     gathered.finish();
     let text = page(&Report {
         title: HOSTILE,
-        facts: &facts(HOSTILE),
+        facts: &facts(SensorId::Query),
         gathered: &gathered,
         state,
         ending,
@@ -102,10 +104,7 @@ fn nothing_from_outside_is_obeyed() {
             ..Reconciliation::default()
         }],
         losses: LossReport {
-            sensors: vec![Loss {
-                sensor: HOSTILE.into(),
-                ..Loss::default()
-            }],
+            sensors: vec![Loss::none(SensorId::Query)],
             ..LossReport::default()
         },
         ..State::default()
@@ -156,12 +155,11 @@ fn an_end_in_the_middle_of_things_is_told_at_the_top_and_no_loss_is_denied() {
 #[test]
 fn what_was_lost_is_told_with_its_numbers() {
     let loss = Loss {
-        sensor: "query".into(),
         seen: 1234,
         emitted: 1200,
         ring_full: 34,
         missed: 7,
-        ..Loss::default()
+        ..Loss::none(SensorId::Query)
     };
     let mut state = State {
         losses: LossReport {

@@ -8,9 +8,8 @@ use super::{
     otlp::queue::Sums,
 };
 use crate::{
-    model::{Facts, Loss, Reconciliation, SensorState},
+    model::{Facts, Loss, Reconciliation, SensorId, SensorState},
     observe::State,
-    plan::{FALLBACK, QUERY},
 };
 
 /// What does not change while it runs.
@@ -184,12 +183,15 @@ fn lost(state: &State) -> Vec<Family> {
     let each = |wanted: &'static str| {
         sensors
             .iter()
-            .map(|loss| (vec![label("sensor", &loss.sensor)], of(loss, wanted)))
+            .map(|loss| (vec![label("sensor", loss.sensor.name())], of(loss, wanted)))
             .collect()
     };
     let outcomes = sensors.iter().flat_map(|loss| {
         OUTCOMES.map(|outcome| {
-            let labels = vec![label("sensor", &loss.sensor), label("outcome", outcome)];
+            let labels = vec![
+                label("sensor", loss.sensor.name()),
+                label("outcome", outcome),
+            ];
             (labels, of(loss, outcome))
         })
     });
@@ -260,18 +262,18 @@ fn told(state: &State, about: &About) -> Vec<Family> {
     let since = about.since.duration_since(UNIX_EPOCH).unwrap_or_default();
     let sensor = |sensor: &SensorState| {
         let labels = vec![
-            label("sensor", &sensor.name),
+            label("sensor", sensor.sensor.name()),
             label("rung", sensor.rung.name()),
         ];
         (labels, 1.0)
     };
     let limits = |sensor: &SensorState| {
         let count = u64::try_from(sensor.limits.len()).unwrap_or(u64::MAX);
-        (vec![label("sensor", &sensor.name)], number(count))
+        (vec![label("sensor", sensor.sensor.name())], number(count))
     };
-    let runs = |name: &'static str| {
-        let runs = u64::from(about.facts.has_sensor(name));
-        (vec![label("sensor", name)], number(runs))
+    let runs = |sensor: SensorId| {
+        let runs = u64::from(about.facts.has_sensor(sensor));
+        (vec![label("sensor", sensor.name())], number(runs))
     };
     let sensors = &about.facts.sensors;
     vec![
@@ -289,7 +291,7 @@ fn told(state: &State, about: &About) -> Vec<Family> {
         gauge(
             "mptcp_trace_sensor_runs",
             "1 if the sensor runs; 0 if it is off, and what it would see is not traced.",
-            vec![runs(QUERY), runs(FALLBACK)],
+            SensorId::ALL.map(runs).to_vec(),
         ),
         gauge(
             "mptcp_trace_sensor_limits",
@@ -384,7 +386,7 @@ mod tests {
                 counters_listed_at: None,
                 counters_at_start: BTreeMap::new(),
                 sensors: vec![SensorState {
-                    name: "query".into(),
+                    sensor: SensorId::Query,
                     rung: Rung::Fexit,
                     probes: Vec::new(),
                     limits: vec!["cannot tell".into()],
@@ -432,7 +434,7 @@ mod tests {
     #[test]
     fn what_was_seen_is_the_sum_of_its_outcomes() {
         let loss = Loss {
-            sensor: "query".into(),
+            sensor: SensorId::Query,
             seen: 28,
             emitted: 1,
             filtered: 2,

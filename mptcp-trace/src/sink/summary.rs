@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::escape;
-use crate::model::{Loss, LossReport, Reconciliation};
+use crate::model::{Loss, LossReport, Reconciliation, SensorId};
 
 /// What the kernel counted and what was traced, in a sentence; a line more for each namespace in which the
 /// two do not agree.
@@ -105,7 +105,7 @@ pub fn failing(findings: u64, first: &str) -> String {
 /// One line a sensor; printed also when nothing was lost, so that its absence means something. `printed`
 /// says how many findings that sensor made, and `done` what became of them.
 #[must_use]
-pub fn summary(done: &str, printed: impl Fn(&str) -> u64, losses: &LossReport) -> String {
+pub fn summary(done: &str, printed: impl Fn(SensorId) -> u64, losses: &LossReport) -> String {
     let mut text = String::new();
     for loss in &losses.sensors {
         let Loss {
@@ -124,8 +124,8 @@ pub fn summary(done: &str, printed: impl Fn(&str) -> u64, losses: &LossReport) -
         let _infallible = write!(
             text,
             "{}: {} {done}; {seen} seen = {emitted} recorded + {filtered} filtered",
-            escape(sensor),
-            printed(sensor),
+            sensor,
+            printed(*sensor),
         );
         if *capped > 0 {
             let _infallible = write!(text, " + {capped} capped (--cap)");
@@ -151,10 +151,9 @@ pub fn summary(done: &str, printed: impl Fn(&str) -> u64, losses: &LossReport) -
             let _infallible = write!(
                 text,
                 "; {unfollowed} {}: too many at once",
-                if sensor == "query" {
-                    "children not followed"
-                } else {
-                    "sockets not noted down"
+                match sensor {
+                    SensorId::Query => "children not followed",
+                    SensorId::Fallback => "sockets not noted down",
                 }
             );
         }
@@ -185,11 +184,10 @@ mod tests {
     #[test]
     fn the_loss_line_is_there_when_nothing_was_lost_and_says_what_was() {
         let clean = Loss {
-            sensor: "query".into(),
             seen: 3,
             emitted: 2,
             filtered: 1,
-            ..Loss::default()
+            ..Loss::none(SensorId::Query)
         };
         let report = LossReport {
             sensors: vec![clean.clone()],
@@ -254,32 +252,22 @@ mod tests {
 
     #[test]
     fn what_a_capture_says_makes_no_line_of_its_own() {
-        let loss = Loss {
-            sensor: "x\ncounters: kernel counted 4711".into(),
-            ..Loss::default()
-        };
-        let report = LossReport {
-            sensors: vec![loss],
-            counted: Vec::new(),
-        };
         let forged = Reconciliation {
             netns: 1,
             why: Some("y\ncounters: kernel counted 4711".into()),
             ..Reconciliation::default()
         };
-        let text =
-            summary("printed", |_| 0, &report) + &reconciled(&[forged]) + &failing(1, "z\nw");
-        assert_eq!(text.lines().count(), 4, "{text}");
+        let text = reconciled(&[forged]) + &failing(1, "z\nw");
+        assert_eq!(text.lines().count(), 3, "{text}");
         assert!(!text.contains("\ncounters: kernel counted 4711"), "{text}");
     }
 
     #[test]
     fn counts_that_do_not_add_up_are_never_passed_over() {
         let wrong = Loss {
-            sensor: "query".into(),
             seen: 3,
             emitted: 2,
-            ..Loss::default()
+            ..Loss::none(SensorId::Query)
         };
         assert!(
             summary(

@@ -43,7 +43,7 @@ fn try_left(msk: Sock, mib: i32, allowed: bool) {
 }
 
 in_turns! {
-    fallback: #[fentry(function = "__mptcp_try_fallback")]
+    fallback: #[fentry]
     fallback_fentry_try(FEntryContext), fallback_fentry_try_2, fallback_fentry_try_3
 }
 /// `__mptcp_try_fallback` is entered.
@@ -54,7 +54,7 @@ fn fallback_fentry_try(ctx: FEntryContext) -> i32 {
 }
 
 in_turns! {
-    fallback: #[fexit(function = "__mptcp_try_fallback")]
+    fallback: #[fexit]
     fallback_fexit_try(FExitContext), fallback_fexit_try_2, fallback_fexit_try_3
 }
 /// `__mptcp_try_fallback` returns.
@@ -159,7 +159,7 @@ fn mp_fail(subflow: Sock) {
 }
 
 in_turns! {
-    fallback: #[fentry(function = "mptcp_pm_mp_fail_received")]
+    fallback: #[fentry]
     fallback_fentry_mp_fail(FEntryContext), fallback_fentry_mp_fail_2, fallback_fentry_mp_fail_3
 }
 /// `mptcp_pm_mp_fail_received(subflow, sequence)` is entered.
@@ -193,7 +193,7 @@ pub(super) fn blackhole(sk: Sock) {
 }
 
 in_turns! {
-    fallback: #[fexit(function = "mptcp_active_disable")]
+    fallback: #[fexit]
     fallback_fexit_disable(FExitContext), fallback_fexit_disable_2, fallback_fexit_disable_3
 }
 /// `mptcp_active_disable(sk)` returns: from now on MPTCP is off.

@@ -23,7 +23,7 @@ fn look_at_subflow(subflow: Sock, site: u8) {
 }
 
 in_turns! {
-    fallback: #[fexit(function = "mptcp_connect")]
+    fallback: #[fexit]
     fallback_fexit_connect(FExitContext), fallback_fexit_connect_2, fallback_fexit_connect_3
 }
 /// `mptcp_connect(msk, ...)` returns.
@@ -34,7 +34,7 @@ fn fallback_fexit_connect(ctx: FExitContext) -> i32 {
 }
 
 in_turns! {
-    fallback: #[fexit(function = "subflow_state_change")]
+    fallback: #[fexit]
     fallback_fexit_state_change(FExitContext), fallback_fexit_state_change_2, fallback_fexit_state_change_3
 }
 /// `subflow_state_change(ssk)` returns: some kernels notice a simultaneous open there.
@@ -45,7 +45,7 @@ fn fallback_fexit_state_change(ctx: FExitContext) -> i32 {
 }
 
 in_turns! {
-    fallback: #[fexit(function = "mptcp_syn_options")]
+    fallback: #[fexit]
     fallback_fexit_simultaneous(FExitContext), fallback_fexit_simultaneous_2, fallback_fexit_simultaneous_3
 }
 /// `mptcp_syn_options(ssk, ...)` returns: others do so there.
@@ -56,7 +56,7 @@ fn fallback_fexit_simultaneous(ctx: FExitContext) -> i32 {
 }
 
 in_turns! {
-    fallback: #[fexit(function = "mptcp_active_detect_blackhole")]
+    fallback: #[fexit]
     fallback_fexit_detect(FExitContext), fallback_fexit_detect_2, fallback_fexit_detect_3
 }
 /// `mptcp_active_detect_blackhole(ssk, expired)` returns.

@@ -46,7 +46,7 @@ use crate::{
 };
 
 in_turns! {
-    fallback: #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+    fallback: #[raw_tracepoint]
     life_tp_state(RawTracePointContext), life_tp_state_2, life_tp_state_3
 }
 /// `inet_sock_set_state(const struct sock *sk, int oldstate, int newstate)`.
@@ -239,7 +239,7 @@ fn context_dropped(sk: Sock) {
 }
 
 in_turns! {
-    fallback: #[fentry(function = "mptcp_subflow_drop_ctx")]
+    fallback: #[fentry]
     life_fentry_drop(FEntryContext), life_fentry_drop_2, life_fentry_drop_3
 }
 /// `mptcp_subflow_drop_ctx` is entered.
@@ -257,7 +257,7 @@ pub(crate) fn life_kprobe_drop(ctx: ProbeContext) -> u32 {
 }
 
 in_turns! {
-    fallback: #[fentry(function = "mptcp_init_sock")]
+    fallback: #[fentry]
     life_fentry_init(FEntryContext), life_fentry_init_2, life_fentry_init_3
 }
 /// `mptcp_init_sock(sk)` is entered: by whoever makes the socket.
@@ -283,7 +283,7 @@ fn destroyed(msk: Sock) {
 }
 
 in_turns! {
-    fallback: #[fentry(function = "mptcp_destroy")]
+    fallback: #[fentry]
     life_fentry_destroy(FEntryContext), life_fentry_destroy_2, life_fentry_destroy_3
 }
 /// `mptcp_destroy(msk)` is entered.
@@ -301,7 +301,7 @@ pub(crate) fn life_kprobe_destroy(ctx: ProbeContext) -> u32 {
 }
 
 in_turns! {
-    fallback: #[fexit(function = "mptcp_stream_accept")]
+    fallback: #[fexit]
     life_fexit_accept(FExitContext), life_fexit_accept_2, life_fexit_accept_3
 }
 /// `mptcp_stream_accept(sock, newsock, ...)` returns.
@@ -332,14 +332,14 @@ pub(crate) fn life_kretprobe_accept(_ctx: RetProbeContext) -> u32 {
 }
 
 /// `mptcp_sendmsg(sk, ...)` is entered.
-#[fentry(function = "mptcp_sendmsg")]
+#[fentry]
 pub(crate) fn life_fentry_send(ctx: FEntryContext) -> i32 {
     used(Sock(ctx.arg(0)), VIA_IO);
     0
 }
 
 /// `mptcp_recvmsg(sk, ...)` is entered.
-#[fentry(function = "mptcp_recvmsg")]
+#[fentry]
 pub(crate) fn life_fentry_receive(ctx: FEntryContext) -> i32 {
     used(Sock(ctx.arg(0)), VIA_IO);
     0
@@ -353,7 +353,7 @@ pub(crate) fn life_kprobe_io(ctx: ProbeContext) -> u32 {
 }
 
 /// `sock_send_length(struct sock *sk, int ret, int flags)`, and `sock_recv_length`.
-#[raw_tracepoint(tracepoint = "sock_send_length")]
+#[raw_tracepoint]
 pub(crate) fn life_tp_io(ctx: RawTracePointContext) -> i32 {
     let sk = Sock(ctx.arg(0));
     if sk.protocol().is_ok_and(is_mptcp) {
@@ -363,7 +363,7 @@ pub(crate) fn life_tp_io(ctx: RawTracePointContext) -> i32 {
 }
 
 in_turns! {
-    fallback: #[raw_tracepoint(tracepoint = "tcp_destroy_sock")]
+    fallback: #[raw_tracepoint]
     life_tp_destroy(RawTracePointContext), life_tp_destroy_2, life_tp_destroy_3
 }
 /// `tcp_destroy_sock(struct sock *sk)`: of TCP sockets, subflows among them.
@@ -404,7 +404,7 @@ fn ended_with(sk: Sock) -> Option<Sock> {
 }
 
 in_turns! {
-    fallback: #[btf_tracepoint(function = "sys_exit")]
+    fallback: #[btf_tracepoint]
     life_tp_return(BtfTracePointContext), life_tp_return_2, life_tp_return_3
 }
 /// `sys_exit(struct pt_regs *regs, long ret)`: a system call returns.
@@ -415,7 +415,7 @@ fn life_tp_return(ctx: BtfTracePointContext) -> i32 {
 }
 
 in_turns! {
-    fallback: #[raw_tracepoint(tracepoint = "sys_exit")]
+    fallback: #[raw_tracepoint]
     life_raw_return(RawTracePointContext), life_raw_return_2, life_raw_return_3
 }
 /// The same for kernels that do not describe their types.

@@ -4,7 +4,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::{bindings::seq_file, helpers::generated::bpf_seq_write};
 use mptcp_trace_common::{
-    counter,
+    calibrated, counter,
     record::{
         CONN_ACTIVE, CONN_EXISTING, KIND_EXISTING, NO_MIB, Owner, SITE_LATER, SITE_LISTED,
         VIA_EXISTING,
@@ -16,7 +16,7 @@ use crate::{
     admit::in_namespace,
     emit,
     kernel::{is_mptcp, now_ns, put_process_comm, socket_of_file, task_cgroup, task_ids, task_uid},
-    maps::{CALIBRATED, FALLEN, SWEEP},
+    maps::{CALIBRATED, FALLEN},
     sensors::{
         owner::note_down_new,
         tell::{self, where_and_why},
@@ -56,7 +56,10 @@ pub(crate) fn listed_task_file(ctx: *mut c_void) -> i32 {
     if !sk.protocol().is_ok_and(is_mptcp) {
         return 0;
     }
-    if CALIBRATED.get(SWEEP).is_some_and(|sweep| *sweep != 0) {
+    if CALIBRATED
+        .get(calibrated::SWEEP)
+        .is_some_and(|sweep| *sweep != 0)
+    {
         flush_pending(sk);
         look(sk, SITE_LATER);
         return 0;

@@ -17,7 +17,7 @@ pub(crate) use life::life_returns;
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use mptcp_trace_common::{
-    counter,
+    calibrated, counter,
     record::{
         CONN_FELL, CONN_PENDING, CONN_UNSEEN_BIRTH, Conn, KIND_EXISTING, KIND_FALLBACK, NO_MIB,
         SITE_HANDSHAKE, SITE_LATER,
@@ -28,7 +28,7 @@ use super::tell::{self, where_and_why};
 use crate::{
     emit,
     kernel::{Sock, forgotten, now_ns},
-    maps::{CALIBRATED, FALLBACK_BIT, FALLEN, FALLEN_UNNOTED, LISTED, conn, unnoted_since},
+    maps::{CALIBRATED, FALLEN, FALLEN_UNNOTED, conn, unnoted_since},
 };
 
 /// `TCP_*` of `include/net/tcp_states.h`, part of the kernel's interface.
@@ -51,7 +51,7 @@ pub(crate) fn fell_back(msk: Sock) -> Option<bool> {
 /// The same of state bits that were read already.
 #[inline(always)]
 pub(crate) fn says_fallen(flags: u64) -> Option<bool> {
-    let number = *CALIBRATED.get(FALLBACK_BIT)?;
+    let number = *CALIBRATED.get(calibrated::FALLBACK_BIT)?;
     if number == 0 || number > 64 {
         return None;
     }
@@ -94,7 +94,9 @@ fn report(msk: u64, site: u32, mib: i32, now: u64) -> u32 {
         }
         // Where all that were open before are noted, it is of later.
         None if site == u32::from(SITE_LATER)
-            && CALIBRATED.get(LISTED).is_none_or(|listed| *listed == 0) =>
+            && CALIBRATED
+                .get(calibrated::LISTED)
+                .is_none_or(|listed| *listed == 0) =>
         {
             kind = KIND_EXISTING;
         }

@@ -31,7 +31,7 @@ fn is(status: u8, number: u8) -> bool {
 }
 
 in_turns! {
-    fallback: #[raw_tracepoint(tracepoint = "subflow_check_data_avail")]
+    fallback: #[raw_tracepoint]
     fallback_tp_data(RawTracePointContext), fallback_tp_data_2, fallback_tp_data_3
 }
 /// `subflow_check_data_avail(u8 status, struct sk_buff *skb)`.
@@ -104,7 +104,7 @@ fn note_evidence(msk: u64, evidence: u32) -> u32 {
 }
 
 in_turns! {
-    fallback: #[raw_tracepoint(tracepoint = "mptcp_subflow_get_send")]
+    fallback: #[raw_tracepoint]
     fallback_tp_send(RawTracePointContext), fallback_tp_send_2, fallback_tp_send_3
 }
 /// `mptcp_subflow_get_send(struct mptcp_subflow_context *context)`: what is sent next goes through it.

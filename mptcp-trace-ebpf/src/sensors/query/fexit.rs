@@ -9,6 +9,7 @@ use mptcp_trace_common::record::{PATH_MPTCP, PATH_TCP, PATH_UNSEEN, QueryRecord,
 
 use super::{
     Answered, SOL_TCP, answer, found_by_caller, is_protocol_query, is_query, is_wanted, option,
+    put_answer,
     refused::{is_mptcp_socket, is_ordinary, is_refusal, option_refused, outcome, socket_refused},
 };
 use crate::{
@@ -34,21 +35,20 @@ fn answered(
         let answered = Answered {
             thread,
             sk,
-            protocol: protocol_of(sock),
-            socket: socket_of(sock),
-            option: option(ctx.arg(1), ctx.arg(2)),
-            path,
+            protocol: protocol_of(sock).unwrap_or(0),
+            socket: socket_of(sock).unwrap_or(0),
             rung: RUNG_FEXIT,
-            ret,
             at_ns: now,
-            latency_ns: 0,
         };
-        answer(ctx, sock, &answered, more);
+        let put = |record: &mut QueryRecord| {
+            put_answer(record, option(ctx.arg(1), ctx.arg(2)), path, ret);
+        };
+        answer(ctx, sock, &answered, put, more);
     }
 }
 
 in_turns! {
-    query: #[fexit(function = "mptcp_getsockopt")]
+    query: #[fexit]
     query_fexit_mptcp(FExitContext), query_fexit_mptcp_2, query_fexit_mptcp_3
 }
 /// `mptcp_getsockopt` returns.
@@ -90,7 +90,7 @@ fn unsure(record: &mut QueryRecord, ctx: &FExitContext) {
 }
 
 in_turns! {
-    query: #[fexit(function = "tcp_getsockopt")]
+    query: #[fexit]
     query_fexit_tcp(FExitContext), query_fexit_tcp_2, query_fexit_tcp_3
 }
 /// `tcp_getsockopt` returns: for a TCP socket, or for a connection that fell back and whose function is still to return.
@@ -119,7 +119,7 @@ fn refused(ctx: &FExitContext, ret: i32, is_set: bool) {
 }
 
 in_turns! {
-    query: #[fexit(function = "mptcp_setsockopt")]
+    query: #[fexit]
     query_fexit_set(FExitContext), query_fexit_set_2, query_fexit_set_3
 }
 /// `mptcp_setsockopt(sk, level, optname, sockptr_t optval, optlen)` returns: one of its arguments takes two words.
@@ -139,7 +139,7 @@ fn protocol(ctx: &FExitContext, sk: Sock, ret: i32) {
 }
 
 in_turns! {
-    query: #[fexit(function = "sock_getsockopt")]
+    query: #[fexit]
     query_fexit_socket(FExitContext), query_fexit_socket_2, query_fexit_socket_3
 }
 /// `sock_getsockopt(sock, level, optname, optval, optlen)` returns.
@@ -154,7 +154,7 @@ fn query_fexit_socket(ctx: FExitContext) -> i32 {
 }
 
 in_turns! {
-    query: #[fexit(function = "sk_getsockopt")]
+    query: #[fexit]
     query_fexit_sock(FExitContext), query_fexit_sock_2, query_fexit_sock_3
 }
 /// `sk_getsockopt(sk, level, optname, sockptr_t optval, sockptr_t optlen)` returns: two of its arguments take two words
@@ -169,7 +169,7 @@ fn query_fexit_sock(ctx: FExitContext) -> i32 {
 }
 
 in_turns! {
-    query: #[fexit(function = "__sock_create")]
+    query: #[fexit]
     query_fexit_create(FExitContext), query_fexit_create_2, query_fexit_create_3
 }
 /// `__sock_create(net, family, type, protocol, res, kern)` returns.

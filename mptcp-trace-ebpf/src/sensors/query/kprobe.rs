@@ -10,17 +10,17 @@ use aya_ebpf::{
 use aya_log_ebpf::debug;
 use mptcp_trace_common::{
     counter,
-    record::{InFlight, PATH_MPTCP, PATH_TCP, PATH_UNSEEN, RUNG_KPROBE},
+    record::{InFlight, PATH_MPTCP, PATH_TCP, PATH_UNSEEN, QueryRecord, RUNG_KPROBE},
 };
 
 use super::{
     Answered, SO_PROTOCOL, SOL_SOCKET, SOL_TCP, answer, is_mptcp_query, is_protocol_query,
-    is_query, is_wanted, option,
+    is_query, is_wanted, option, put_answer,
     refused::{is_mptcp_socket, is_ordinary, is_refusal, option_refused, outcome, socket_refused},
 };
 use crate::{
     emit,
-    kernel::{Fault, Sock, is_mptcp, now_ns, sock_of_socket, socket_of},
+    kernel::{Common, Sock, is_mptcp, now_ns, sock_of_socket, socket_of},
     maps::{IN_FLIGHT, OUTERMOST_PROBED},
     sensors::{
         fallback::{Keeper, keep, kept},
@@ -99,29 +99,34 @@ fn leave(ctx: &RetProbeContext, step: u8) {
         return;
     }
     let _gone = IN_FLIGHT.remove(thread);
-    let mut answered = Answered {
-        thread,
-        sk: Sock(open.socket),
-        protocol: Err(Fault),
-        socket: Err(Fault),
-        option: option(open.level, open.optname),
-        path: open.path,
-        rung: RUNG_KPROBE,
-        ret: ctx.ret(),
-        at_ns: open.boottime_ns,
-        latency_ns: now_ns() - open.boottime_ns,
-    };
+    let mut sk = Sock(open.socket);
+    let mut path = open.path;
     if open.path == PATH_TCP
-        && let Some(msk) = answered.sk.msk_of_subflow()
+        && let Some(msk) = sk.msk_of_subflow()
     {
         // Only inner functions are probed: the TCP code was asked on behalf of a connection.
-        answered.path |= PATH_MPTCP;
-        answered.sk = msk;
+        path |= PATH_MPTCP;
+        sk = msk;
     }
-    let sk = answered.sk;
-    answered.protocol = sk.protocol();
-    answered.socket = socket_of(&sk);
-    answer(ctx, &sk, &answered, |_record| ());
+    let mut sock = Common::unread();
+    if sock.read(sk.0).is_err() {
+        emit::count(counter::FAULTED);
+        untold(sk);
+        return;
+    }
+    let answered = Answered {
+        thread,
+        sk,
+        protocol: sk.protocol().unwrap_or(0),
+        socket: socket_of(&sk).unwrap_or(0),
+        rung: RUNG_KPROBE,
+        at_ns: open.boottime_ns,
+    };
+    let put = |record: &mut QueryRecord| {
+        put_answer(record, option(open.level, open.optname), path, ctx.ret());
+        record.latency_ns = now_ns() - open.boottime_ns;
+    };
+    answer(ctx, &sock, &answered, put, |_record| ());
 }
 
 /// What a function was asked for: `f(sk, level, optname, ...)`.

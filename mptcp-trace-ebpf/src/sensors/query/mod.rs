@@ -24,7 +24,7 @@ use crate::{
     emit,
     kernel::{
         Fault, Members, Sock, current_cgroup, current_task, endpoints, family_of, inode_of_socket,
-        is_mptcp, netns_of, put_address, put_comm, read_user_u8, read_user_u32, state_of,
+        is_mptcp, netns_of, put_address, read_user_u8, read_user_u32, state_of,
     },
     maps::{OUTERMOST_PROBED, conn, unnoted_since},
     sensors::{
@@ -67,25 +67,31 @@ fn option(level: u32, number: u32) -> u64 {
     u64::from(level) << 32 | u64::from(number)
 }
 
-/// Counts a question of `thread` (`pid_tgid`); true if it is to be traced.
+/// Counts a question of `thread` (`pid_tgid`); true if it is to be traced, unless it turns out to be one of the self-test
+/// of another instance.
 #[inline(always)]
 fn is_wanted(sk: Sock, thread: u64, now_ns: u64) -> bool {
     emit::count(counter::SEEN);
-    if is_of_another_self_test(sk, thread) {
-        emit::count(counter::SELF_TEST);
-        return false;
-    }
     if !admit_task() {
-        emit::count(counter::FILTERED);
+        emit::count(unless_self_test(sk, thread, counter::FILTERED));
         return false;
     }
     // Its self-test is whole whatever the cap is.
     if !is_own(thread) && is_over_cap((thread >> 32) as u32, now_ns) {
-        emit::count(counter::CAPPED);
+        emit::count(unless_self_test(sk, thread, counter::CAPPED));
         untold(sk);
         return false;
     }
     true
+}
+
+/// What a question is counted as that is not traced.
+#[inline(always)]
+fn unless_self_test(sk: Sock, thread: u64, counter: u32) -> u32 {
+    match is_of_another_self_test(sk, thread) {
+        true => counter::SELF_TEST,
+        false => counter,
+    }
 }
 
 /// True if another instance asks about a socket with which it tests itself.
@@ -99,34 +105,51 @@ fn is_of_another_self_test(sk: Sock, thread: u64) -> bool {
     asked.is_of_self_test() && !is_own(thread)
 }
 
+/// Why a question is not written down.
+enum Unwritten {
+    Fault,
+    SelfTest,
+}
+
+impl From<Fault> for Unwritten {
+    #[inline(always)]
+    fn from(Fault: Fault) -> Self {
+        Self::Fault
+    }
+}
+
 /// A question that has been answered.
 struct Answered {
     /// Who asked (`pid_tgid`).
     thread: u64,
     /// About which socket.
     sk: Sock,
-    /// Its `sk_protocol`, if it could be read.
-    protocol: Result<u16, Fault>,
-    /// Its `struct socket`, if it could be read.
-    socket: Result<u64, Fault>,
-    /// Level and number.
-    option: u64,
-    /// `PATH_*` bits.
-    path: u8,
+    /// Its `sk_protocol`; 0 if it could not be read.
+    protocol: u16,
+    /// Its `struct socket`; 0 if it could not be read.
+    socket: u64,
     rung: u8,
-    ret: i32,
     /// When it was asked; when it was answered, where only that is seen.
     at_ns: u64,
-    /// 0 where it is not known.
-    latency_ns: u64,
 }
 
-/// Writes down a question that is wanted; `sock` reads its socket, `more` adds what only the caller knows.
+/// Writes down what was asked, and how it was answered.
+#[inline(always)]
+fn put_answer(record: &mut QueryRecord, option: u64, path: u8, ret: i32) {
+    record.level = (option >> 32) as u32;
+    record.optname = option as u32;
+    record.path = path;
+    record.ret = ret;
+}
+
+/// Writes down a question that is wanted; `sock` reads its socket, `put` writes down what was asked and answered, `more` adds
+/// what only the caller knows.
 #[inline(always)]
 fn answer(
     ctx: &impl EbpfContext,
     sock: &impl Members,
     answered: &Answered,
+    put: impl FnOnce(&mut QueryRecord),
     more: impl FnOnce(&mut QueryRecord),
 ) {
     let sk = answered.sk;
@@ -137,12 +160,11 @@ fn answer(
     let record = emit::blank(&mut entry);
     record.kind = KIND_QUERY;
     begin(record, answered.thread, answered.rung, answered.at_ns);
-    record.latency_ns = answered.latency_ns;
-    record.ret = answered.ret;
-    record.path = answered.path;
-    record.level = (answered.option >> 32) as u32;
-    record.optname = answered.option as u32;
-    match describe(record, sock, answered) {
+    put_inode(record, answered.socket);
+    record.protocol = answered.protocol;
+    sock.put_comm(&mut record.comm);
+    put(record);
+    match describe(record, sock, sk) {
         Ok(()) if !admit_netns(record.netns) => emit::discard_query(entry, counter::FILTERED),
         Ok(()) => {
             more(record);
@@ -152,7 +174,8 @@ fn answer(
             );
             emit::submit_query(entry);
         }
-        Err(Fault) => {
+        Err(Unwritten::SelfTest) => emit::discard_query(entry, counter::SELF_TEST),
+        Err(Unwritten::Fault) => {
             emit::discard_query(entry, counter::FAULTED);
             untold(sk);
             debug!(
@@ -179,35 +202,39 @@ fn begin(record: &mut QueryRecord, thread: u64, rung: u8, boottime_ns: u64) {
     record.ns_tid = here.tid;
     record.uid = bpf_get_current_uid_gid() as u32;
     record.rung = rung;
-    put_comm(&mut record.comm);
 }
 
 /// Writes down what the socket is, and that it was asked about.
 #[inline(always)]
-fn describe(
-    record: &mut QueryRecord,
-    sock: &impl Members,
-    answered: &Answered,
-) -> Result<(), Fault> {
-    let sk = answered.sk;
-    let inode = answered.socket.and_then(inode_of_socket);
-    record.protocol = answered.protocol?;
-    if is_mptcp(record.protocol) {
-        let known = asked(sk, inode.as_ref().map_or(0, |inode| *inode), record.tgid);
+fn describe(record: &mut QueryRecord, sock: &impl Members, sk: Sock) -> Result<(), Unwritten> {
+    if record.protocol == 0 {
+        return Err(Unwritten::Fault);
+    }
+    let is_mptcp = is_mptcp(record.protocol);
+    let known = match is_mptcp {
+        true => asked(sk, record.inode, record.tgid),
+        false => conn(sk.0),
+    };
+    // Of a socket that was asked about before it is known whose it is.
+    if known.as_ref().is_none_or(|it| it.state & CONN_ASKED == 0)
+        && record.valid & BY_TRACER == 0
+        && sk.is_of_self_test()
+    {
+        return Err(Unwritten::SelfTest);
+    }
+    if is_mptcp {
         // Read once: the path has told the answer, or these bits do.
         if let Ok(flags) = sk.msk_flags() {
             record.msk_flags_exit = flags;
             record.valid |= VALID_FLAGS_EXIT;
             look_when_asked(sk, flags, known.as_deref(), record.boottime_ns);
         }
-        note(record, known);
-    } else {
-        note(record, conn(sk.0));
     }
+    note(record, known);
     if record.born_ns == 0 {
         record.born_ns = unnoted_since(sk.0).unwrap_or(0);
     }
-    describe_socket(record, sk, sock, inode)
+    Ok(describe_socket(record, sk, sock)?)
 }
 
 /// Writes down since when it lives, and that its application knows.
@@ -245,12 +272,7 @@ fn found_by_caller(record: &mut QueryRecord, optval: u64, optlen: u64) {
 
 /// Writes down what the socket is, but for its protocol.
 #[inline(always)]
-fn describe_socket(
-    record: &mut QueryRecord,
-    sk: Sock,
-    sock: &impl Members,
-    inode: Result<u64, Fault>,
-) -> Result<(), Fault> {
+fn describe_socket(record: &mut QueryRecord, sk: Sock, sock: &impl Members) -> Result<(), Fault> {
     record.socket = sk.0;
     record.family = family_of(sock)?;
     record.state = state_of(sock)?;
@@ -260,9 +282,14 @@ fn describe_socket(
     put_address(&mut record.remote_addr, ends.remote_addr);
     record.local_port = ends.local_port;
     record.remote_port_be = ends.remote_port_be;
-    if let Ok(inode) = inode {
+    Ok(())
+}
+
+/// Writes down by which inode processes have the socket.
+#[inline(always)]
+fn put_inode(record: &mut QueryRecord, socket: u64) {
+    if let Ok(inode) = inode_of_socket(socket) {
         record.inode = inode;
         record.valid |= VALID_INODE;
     }
-    Ok(())
 }

@@ -7,11 +7,11 @@ use mptcp_trace_common::{
     record::{KIND_OPTION_REFUSED, KIND_SOCKET_REFUSED, QueryRecord},
 };
 
-use super::{begin, describe_socket};
+use super::{begin, describe_socket, put_inode};
 use crate::{
     admit::{admit_netns, admit_task, is_over_cap, is_own_task},
     emit,
-    kernel::{Fault, Sock, current_netns, is_mptcp, now_ns},
+    kernel::{Fault, Sock, current_netns, is_mptcp, now_ns, put_comm, socket_of},
     maps::conn,
     sensors::fallback::fell_back,
 };
@@ -89,6 +89,7 @@ pub(super) fn option_refused(sk: u64, option: u64, outcome: u64) -> u32 {
     record.kind = KIND_OPTION_REFUSED;
     record.protocol = protocol;
     begin(record, thread, outcome as u8, now_ns());
+    put_comm(&mut record.comm);
     record.ret = (outcome >> 32) as i32;
     record.is_set = (outcome >> 8) as u32 & 1;
     record.level = (option >> 32) as u32;
@@ -97,7 +98,8 @@ pub(super) fn option_refused(sk: u64, option: u64, outcome: u64) -> u32 {
         record.born_ns = conn.born_ns;
         record.connect_ns = conn.connect_ns;
     }
-    match describe_socket(record, sk, &sk, sk.inode()) {
+    put_inode(record, socket_of(&sk).unwrap_or(0));
+    match describe_socket(record, sk, &sk) {
         Ok(()) if !admit_netns(record.netns) => emit::discard_query(entry, counter::FILTERED),
         Ok(()) => emit::submit_query(entry),
         Err(Fault) => emit::discard_query(entry, counter::FAULTED),
@@ -118,6 +120,7 @@ pub(super) fn socket_refused(family: u64, outcome: u64) -> u32 {
     let record = emit::blank(&mut entry);
     record.kind = KIND_SOCKET_REFUSED;
     begin(record, thread, outcome as u8, now_ns());
+    put_comm(&mut record.comm);
     record.ret = (outcome >> 32) as i32;
     record.family = family as u16;
     record.protocol = IPPROTO_MPTCP as u16;

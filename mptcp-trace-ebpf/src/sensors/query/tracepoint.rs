@@ -34,7 +34,7 @@ use crate::{
 };
 
 in_turns! {
-    query: #[btf_tracepoint(function = "sys_exit")]
+    query: #[btf_tracepoint]
     query_tp_return(BtfTracePointContext), query_tp_return_2, query_tp_return_3
 }
 /// `sys_exit(struct pt_regs *regs, long ret)`: a system call returns.
@@ -44,7 +44,7 @@ fn query_tp_return(ctx: BtfTracePointContext) -> i32 {
 }
 
 in_turns! {
-    query: #[raw_tracepoint(tracepoint = "sys_exit")]
+    query: #[raw_tracepoint]
     query_raw_return(RawTracePointContext), query_raw_return_2, query_raw_return_3
 }
 /// The same for kernels that do not describe their types: what it was called with is read by a helper.
@@ -122,16 +122,21 @@ fn got(ctx: &impl AtReturn) {
     let answered = Answered {
         thread,
         sk,
-        protocol: Ok(protocol),
-        socket: Ok(socket),
-        option: option(level, number),
-        path: PATH_UNSEEN,
+        protocol,
+        socket,
         rung: RUNG_TRACEPOINT,
-        ret,
         at_ns: now,
-        latency_ns: 0,
     };
-    answer(ctx, &sock, &answered, |record| told(record, &called));
+    // What stands in the registers is read where it is written down: there is little stack.
+    let answer_of = |record: &mut QueryRecord| {
+        record.level = called.level();
+        record.optname = called.optname();
+        record.path = PATH_UNSEEN;
+        record.ret = ctx.returned();
+    };
+    answer(ctx, &sock, &answered, answer_of, |record| {
+        told(record, &called);
+    });
 }
 
 /// The TCP or MPTCP socket behind the descriptor that a system call was called with: its `struct socket`, itself, and
@@ -174,7 +179,7 @@ fn refused(ctx: &impl AtReturn, is_set: bool) {
 
 /// `io_uring_complete(void *ctx, void *req, ...)`: a request has been carried out. Of a question nothing is recorded, but that it was
 /// asked.
-#[raw_tracepoint(tracepoint = "io_uring_complete")]
+#[raw_tracepoint]
 pub(crate) fn query_tp_uring(ctx: RawTracePointContext) -> i32 {
     if let Some(sk) = asked_by_uring(ctx.arg(1)) {
         untold(sk);

@@ -102,12 +102,12 @@ pub(super) fn start(facts: &Facts, source: Source, out: &mut Vec<u8>) {
         .iter()
         .map(
             |SensorState {
-                 name,
+                 sensor,
                  rung,
                  probes,
                  limits,
              }| Sensor {
-                name,
+                name: sensor.name(),
                 rung: rung.name(),
                 probes,
                 limits,
@@ -183,7 +183,7 @@ pub(super) fn end(
         .sensors
         .iter()
         .map(|loss| LossData {
-            sensor: &loss.sensor,
+            sensor: loss.sensor.name(),
             counters: Counters(loss.counters()),
         })
         .collect();

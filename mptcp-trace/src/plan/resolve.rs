@@ -1,0 +1,304 @@
+//! From the table of probes and the facts about the host to what one sensor can do by one attach method.
+
+use mptcp_trace_common::layout::{ABSENT, KernelLayout};
+
+use super::{OTHERS_UNLISTED, Probe, RungPlan, SensorPlan, Target};
+use crate::{
+    host::{Fact, HostSupport},
+    model::{Rung, SensorId},
+    probes::{Attachment, Hook, METHODS, Method, Missing, OPTIONAL, Place, ROWS, Row, Take, When},
+};
+
+/// The attach methods of a sensor; `only` restricts them to one.
+pub(super) fn sensor(host: &HostSupport, sensor: SensorId, only: Option<Rung>) -> SensorPlan {
+    let mut plan = SensorPlan {
+        sensor,
+        rungs: Vec::new(),
+        ruled_out: Vec::new(),
+    };
+    for method in METHODS.iter().filter(|it| it.sensor == sensor) {
+        let rung = method.rung;
+        match resolve(host, method) {
+            Ok(_) if only.is_some_and(|only| only != rung) => {
+                let why = "another attach method was asked for with --attach";
+                plan.ruled_out.push((rung, why.to_owned()));
+            }
+            Ok(candidate) => plan.rungs.push(candidate),
+            Err(why) => plan.ruled_out.push((rung, why)),
+        }
+    }
+    plan
+}
+
+/// What `method` comes to on this host, or why it is of no use.
+fn resolve(host: &HostSupport, method: &Method) -> Result<RungPlan, String> {
+    let rung = method.rung;
+    if let Some(why) = objection(host, rung) {
+        return Err(why);
+    }
+    method
+        .needs
+        .iter()
+        .try_for_each(|fields| require(host, fields))?;
+    let mut resolving = Resolving {
+        host,
+        rung,
+        probes: Vec::new(),
+        limits: method.costs.iter().map(|it| (*it).to_owned()).collect(),
+        taken: Vec::new(),
+    };
+    for row in ROWS {
+        if row.sensor == method.sensor && row.rungs.contains(&rung) {
+            resolving.row(row)?;
+        }
+    }
+    resolving.optional_members(method.sensor);
+    let Resolving {
+        mut probes, limits, ..
+    } = resolving;
+    // What closes a question before what opens one, so that none is opened that nobody closes.
+    probes.sort_by_key(Probe::opens);
+    Ok(RungPlan {
+        rung,
+        probes,
+        limits,
+    })
+}
+
+/// Why nothing can be attached in this way.
+fn objection(host: &HostSupport, rung: Rung) -> Option<String> {
+    match rung {
+        Rung::Fexit => host
+            .own_btf
+            .objection()
+            .map(|why| format!("trampolines need the kernel's own type information: {why}")),
+        Rung::Kprobe => host
+            .kprobes
+            .objection()
+            .map(|why| format!("this kernel has no kprobes: {why}")),
+        Rung::Tracepoint => None,
+    }
+}
+
+/// The members stand where they can be read; else a sentence about the first one that does not.
+fn require(host: &HostSupport, fields: &[&str]) -> Result<(), String> {
+    match absent(host, fields).next() {
+        Some((path, why)) => Err(unreadable(path, why.unwrap_or("unknown"))),
+        None => Ok(()),
+    }
+}
+
+/// The members that this kernel does not have, or not so that they can be read, with the reason; none for one that it has
+/// under another name.
+fn absent<'a>(
+    host: &'a HostSupport,
+    fields: &'a [&'a str],
+) -> impl Iterator<Item = (&'static str, Option<&'a str>)> {
+    let members = KernelLayout::members(host.architecture);
+    let offsets = members.into_iter().zip(host.layout.offsets());
+    offsets
+        .filter(|(member, offset)| *offset == ABSENT && fields.contains(&member.field))
+        .map(|(member, _)| {
+            let reasons = &mut host.missing_members.iter();
+            let why = reasons.find(|(missing, _)| missing == member.path);
+            (member.path, why.map(|(_, why)| why.as_str()))
+        })
+}
+
+fn unreadable(path: &str, why: &str) -> String {
+    format!("{path} is not where it can be read: {why}")
+}
+
+/// A plan while it is made.
+struct Resolving<'a> {
+    host: &'a HostSupport,
+    rung: Rung,
+    probes: Vec<Probe>,
+    limits: Vec<String>,
+    /// Places that were taken.
+    taken: Vec<&'static str>,
+}
+
+/// What is to be had of a place.
+enum Had {
+    Probes(Vec<Probe>),
+    /// Nothing, and what is wanting.
+    Nothing(String),
+    /// This is not the right place on this kernel.
+    IsNotIt,
+}
+
+impl Resolving<'_> {
+    fn row(&mut self, row: &'static Row) -> Result<(), String> {
+        let is_of_use = match row.when {
+            When::Always => true,
+            When::CauseIsTold => self.host.cause_is_told,
+            When::Without(place) => !self.taken.contains(&place),
+            When::With(places) => places.iter().all(|it| self.taken.contains(it)),
+        };
+        if !is_of_use {
+            return Ok(());
+        }
+        let (mut taken, mut wanting) = (0_usize, Vec::new());
+        for place in row.places {
+            match self.look_at(place) {
+                Had::Probes(probes) => {
+                    taken += 1;
+                    self.probes.extend(probes);
+                    self.taken.push(place.on);
+                    self.limits
+                        .extend(place.costs.iter().map(|it| (*it).to_owned()));
+                    if row.take == Take::First {
+                        return Ok(());
+                    }
+                }
+                // One name can stand at several places of a row.
+                Had::Nothing(why) if wanting.contains(&why) => {}
+                Had::Nothing(why) => wanting.push(why),
+                Had::IsNotIt => {}
+            }
+        }
+        let none = taken == 0;
+        match row.missing {
+            Missing::CostsAsSaid(sentences) if none => {
+                self.limits
+                    .extend(sentences.iter().map(|it| (*it).to_owned()));
+            }
+            Missing::RulesOut if none => return Err(one_sentence(&wanting)),
+            Missing::RulesOutSaying(why) if none => return Err(why.to_owned()),
+            Missing::Costs(sentence) if !wanting.is_empty() => {
+                self.limits
+                    .push(format!("{sentence}: {}", one_sentence(&wanting)));
+            }
+            Missing::IsFine
+            | Missing::Costs(_)
+            | Missing::CostsAsSaid(_)
+            | Missing::RulesOut
+            | Missing::RulesOutSaying(_) => {}
+        }
+        Ok(())
+    }
+
+    fn look_at(&self, place: &'static Place) -> Had {
+        if place.unless.is_some_and(|other| self.has_function(other)) {
+            return Had::IsNotIt;
+        }
+        if let Err(why) = require(self.host, place.needs) {
+            return Had::Nothing(why);
+        }
+        if place.any_copy {
+            return self.look_at_copy(place);
+        }
+        let of_use = place.programs.iter().filter(|it| self.can_hang(it.hook));
+        let probes: Vec<Probe> = of_use
+            .filter(|it| self.has(it.hook, place.on))
+            .map(|it| probe(it, place.on))
+            .collect();
+        match probes.is_empty() {
+            true => Had::Nothing(self.why_not(place)),
+            false => Had::Probes(probes),
+        }
+    }
+
+    /// A copy that the compiler made: its symbol says that it is there, and only a breakpoint reaches it.
+    fn look_at_copy(&self, place: &'static Place) -> Had {
+        let Ok(Some(symbol)) = self.host.symbols.find(place.on) else {
+            return Had::IsNotIt;
+        };
+        match &self.host.kprobes {
+            Fact::No(why) => Had::Nothing(format!("only a kprobe could see {symbol}: {why}")),
+            Fact::Yes | Fact::Unknown(_) => {
+                Had::Probes(place.programs.iter().map(|it| probe(it, symbol)).collect())
+            }
+        }
+    }
+
+    /// True if this attach method hangs programs in that way, and the kernel lets us.
+    fn can_hang(&self, hook: Hook) -> bool {
+        match hook {
+            Hook::Fentry | Hook::Fexit => self.rung == Rung::Fexit,
+            Hook::Kprobe | Hook::Kretprobe => self.rung == Rung::Kprobe,
+            Hook::TypedTracepoint => self.host.own_btf.objection().is_none(),
+            Hook::RawTracepoint => true,
+        }
+    }
+
+    fn has(&self, hook: Hook, name: &str) -> bool {
+        match hook.is_on_function() {
+            true => self.has_function(name),
+            false => self.host.raw_tracepoints.iter().any(|it| it == name),
+        }
+    }
+
+    /// The function is there under its plain name: a copy of the compiler may have dropped arguments.
+    fn has_function(&self, name: &str) -> bool {
+        match self.rung {
+            Rung::Kprobe => self.host.symbols.find(name) == Ok(Some(name)),
+            Rung::Fexit | Rung::Tracepoint => self.host.btf_functions.iter().any(|it| it == name),
+        }
+    }
+
+    /// What is wanting at a place of which nothing is to be had.
+    fn why_not(&self, place: &Place) -> String {
+        let on_function = place.programs.iter().any(|it| it.hook.is_on_function());
+        let who = match (on_function, self.rung) {
+            (false, _) => "this kernel has no tracepoint",
+            (true, Rung::Kprobe) => match self.host.symbols.find(place.on) {
+                Err(why) => return why.to_owned(),
+                Ok(_) => "the kernel has no function",
+            },
+            (true, Rung::Fexit | Rung::Tracepoint) => {
+                "the kernel's type information has no function"
+            }
+        };
+        format!("{who} {}", place.on)
+    }
+
+    /// What is lost without the members that a record can do without.
+    fn optional_members(&mut self, sensor: SensorId) {
+        let host = self.host;
+        if sensor == SensorId::Fallback && host.pid_namespace.is_some() {
+            self.limits.push(OTHERS_UNLISTED.to_owned());
+        }
+        for members in OPTIONAL {
+            if members.sensor == sensor
+                && members.rungs.contains(&self.rung)
+                && let Some((path, why)) =
+                    absent(host, members.fields).find_map(|(path, why)| Some((path, why?)))
+            {
+                let why = unreadable(path, why);
+                self.limits.push(format!("{}: {why}", members.costs));
+            }
+        }
+    }
+}
+
+/// What is wanting at several places: the same words once, then the names.
+fn one_sentence(wanting: &[String]) -> String {
+    let mut sentence = String::new();
+    let mut before = "";
+    for why in wanting {
+        let (words, name) = why.rsplit_once(' ').unwrap_or(("", why));
+        if sentence.is_empty() {
+            sentence.push_str(why);
+        } else if words == before {
+            sentence.push_str(" or ");
+            sentence.push_str(name);
+        } else if !sentence.contains(why.as_str()) {
+            sentence.push_str("; ");
+            sentence.push_str(why);
+        }
+        before = words;
+    }
+    sentence
+}
+
+fn probe(attachment: &'static Attachment, on: &str) -> Probe {
+    Probe {
+        attachment,
+        target: Target {
+            hook: attachment.hook,
+            name: on.to_owned(),
+        },
+    }
+}
