@@ -14,7 +14,7 @@ use mptcp_trace::{
     correlate::Correlator,
     decode::{Observation, decode},
     enrich,
-    model::{Facts, Finding},
+    model::{Event, Facts},
     pipeline::{Stages, View},
     sink::{Format, Source},
 };
@@ -52,15 +52,17 @@ fn records() -> (Facts, Vec<Vec<u8>>) {
     (facts, later.collect())
 }
 
-fn decoded(facts: &Facts, records: &[Vec<u8>]) -> Vec<Finding> {
+fn decoded(facts: &Facts, records: &[Vec<u8>]) -> Vec<Event> {
     let event = |record: &Vec<u8>| match decode(record, facts).unwrap() {
-        Observation::Query(query) => Finding::Query(enrich::query(facts, query)),
+        Observation::Query(query) => Event::Query(enrich::query(facts, query)),
         other @ (Observation::Connection(_)
         | Observation::Refusal(_)
         | Observation::Counters(_)
         | Observation::CountersAtStart(_)
         | Observation::Canary(_)
-        | Observation::CanaryConnection(_)) => panic!("{other:?} is no question"),
+        | Observation::CanaryConnection(_)
+        | Observation::Change(_)
+        | Observation::CanaryChange(_)) => panic!("{other:?} is no question"),
     };
     records.iter().map(event).collect()
 }

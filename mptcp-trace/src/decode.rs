@@ -19,8 +19,8 @@ use mptcp_trace_common::record::{
 };
 
 use crate::model::{
-    Answer, Api, Connection, ConnectionId, Errno, Facts, Family, NetnsCounters, Process, Protocol,
-    Query, Refusal, Refused, Rung, Socket, SocketId, TcpState, fallback_causes,
+    Answer, Api, Change, Connection, ConnectionId, Errno, Facts, Family, NetnsCounters, Process,
+    Protocol, Query, Refusal, Refused, Rung, Socket, SocketId, TcpState, fallback_causes,
 };
 
 mod connection;
@@ -71,6 +71,10 @@ pub enum Observation {
     Connection(Box<Connection>),
     /// The same about one of the tracer's own.
     CanaryConnection(Box<Connection>),
+    /// What is known of a connection changed.
+    Change(Box<Change>),
+    /// The same of one of the tracer's own.
+    CanaryChange(Box<Change>),
     /// An application was refused something because it speaks MPTCP.
     Refusal(Box<Refusal>),
     /// What the kernel itself has counted in a network namespace.

@@ -187,16 +187,7 @@ impl FailOn {
     pub fn rests_on_fallbacks(self) -> bool {
         match self {
             Self::Fallback | Self::Cause(_) => true,
-            Self::Verdict(verdict) => match verdict {
-                Verdict::Explained
-                | Verdict::PlainTcp
-                | Verdict::Stale
-                | Verdict::NeverAsked
-                | Verdict::Unexplained
-                | Verdict::Misled
-                | Verdict::Contradicted => true,
-                Verdict::StillMptcp | Verdict::TooEarly | Verdict::Unsupported => false,
-            },
+            Self::Verdict(verdict) => verdict.rests_on_fallbacks(),
         }
     }
 

@@ -15,7 +15,7 @@ use mptcp_trace::{
     correlate::{Correlator, Limits},
     decode::{Observation, decode},
     enrich::{self, Places},
-    model::{Facts, Finding},
+    model::{Event, Facts},
 };
 use mptcp_trace_common::record::{ConnRecord, KIND_FALLBACK, KIND_QUERY, QueryRecord};
 
@@ -89,7 +89,7 @@ struct Source {
 }
 
 impl Source {
-    fn event(&mut self, number: u64) -> Finding {
+    fn event(&mut self, number: u64) -> Event {
         let (at, socket) = (1_000_000_000 + number * PAUSE_NS, 0x1000 + number * 64);
         let is_fallback = number.is_multiple_of(2);
         let record = if is_fallback {
@@ -105,16 +105,18 @@ impl Source {
             &self.question
         };
         match decode(record, &self.facts).unwrap() {
-            Observation::Query(query) => Finding::Query(enrich::query(&self.facts, query)),
+            Observation::Query(query) => Event::Query(enrich::query(&self.facts, query)),
             Observation::Connection(connection) => {
                 let event = enrich::connection(&self.facts, &mut self.places, *connection);
-                Finding::Connection(Box::new(event))
+                Event::Connection(Box::new(event))
             }
             other @ (Observation::Refusal(_)
             | Observation::Counters(_)
             | Observation::CountersAtStart(_)
             | Observation::Canary(_)
-            | Observation::CanaryConnection(_)) => panic!("{other:?} was never written"),
+            | Observation::CanaryConnection(_)
+            | Observation::Change(_)
+            | Observation::CanaryChange(_)) => panic!("{other:?} was never written"),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::model::{
-    Connection, ConnectionEvent, ConnectionId, LastAsked, Owner, Place, Process, Socket, SocketId,
+    ChangeEvent, ConnectionEvent, ConnectionId, LastAsked, Owner, Place, Process, Socket, SocketId,
     Verdict, Via,
 };
 
@@ -76,20 +76,22 @@ impl Life {
     }
 
     /// Who used it last, as its end says; a record without an owner changes nothing.
-    pub(super) fn was_used_by(&mut self, event: &ConnectionEvent) {
-        if event.connection.owner.is_some() {
-            self.belongs(event);
+    pub(super) fn was_used_by(&mut self, event: &ChangeEvent) {
+        if event.change.owner.is_some() {
+            self.belongs_to(&event.change.owner, &event.place, event.change.admitted);
         }
     }
 
     /// Whose it is, as it was told.
     pub(super) fn belongs(&mut self, event: &ConnectionEvent) {
-        let Connection {
-            owner, admitted, ..
-        } = &event.connection;
+        let connection = &event.connection;
+        self.belongs_to(&connection.owner, &event.place, connection.admitted);
+    }
+
+    fn belongs_to(&mut self, owner: &Option<Owner>, place: &Place, is_admitted: bool) {
         self.owner.clone_from(owner);
-        self.place.clone_from(&event.place);
-        self.admitted |= *admitted;
+        self.place.clone_from(place);
+        self.admitted |= is_admitted;
     }
 
     /// Whoever asks holds it.

@@ -23,9 +23,9 @@ use self::{
     order::Arriving,
 };
 use crate::model::{
-    ClosedBy, ConnectionEvent, ConnectionId, ConnectionKind, Counted, Facts, Finding, Known,
-    LastAsked, MissedRuns, NetnsCounters, Protocol, Query, QueryEvent, SwitchedOff, TcpState,
-    VerdictEvent,
+    ChangeEvent, ChangeKind, ClosedBy, ConnectionEvent, ConnectionId, ConnectionKind, Counted,
+    Event, Facts, Finding, Known, LastAsked, MissedRuns, NetnsCounters, Protocol, Query,
+    QueryEvent, SwitchedOff, TcpState, VerdictEvent,
 };
 
 /// How far records may be out of order: each CPU stamps its own before it asks for room in the ring. Later ones count
@@ -120,11 +120,11 @@ impl Correlator {
     }
 
     /// Takes one event; what is ready to be told is added to `ready`.
-    pub fn take(&mut self, event: Finding, facts: &Facts, ready: &mut Vec<Finding>) {
-        if let Finding::Connection(event) = &event {
+    pub fn take(&mut self, event: Event, facts: &Facts, ready: &mut Vec<Finding>) {
+        if let Event::Connection(event) = &event {
             self.books.enter(&event.connection, facts);
         }
-        let at = happened_at(&event);
+        let at = event.at();
         self.latest = self.latest.max(at);
         self.arriving.insert(at, event);
         self.settle(self.latest.saturating_sub(ORDER_WINDOW), facts, ready);
@@ -229,14 +229,13 @@ impl Correlator {
     }
 
     /// One event, in the order of time.
-    fn happened(&mut self, event: Finding, facts: &Facts, ready: &mut Vec<Finding>) {
-        self.waited_until(happened_at(&event), ready);
+    fn happened(&mut self, event: Event, facts: &Facts, ready: &mut Vec<Finding>) {
+        self.waited_until(event.at(), ready);
         match event {
-            Finding::Query(event) => self.asked(event, facts, ready),
-            Finding::Connection(event) => self.connection(event, facts, ready),
-            Finding::Refusal(event) => ready.push(Finding::Refusal(event)),
-            // What this stage makes, no earlier one does.
-            Finding::Verdict(event) => ready.push(Finding::Verdict(event)),
+            Event::Query(event) => self.asked(event, facts, ready),
+            Event::Connection(event) => self.connection(event, facts, ready),
+            Event::Change(event) => self.changed(&event, facts, ready),
+            Event::Refusal(event) => ready.push(Finding::Refusal(event)),
         }
     }
 
@@ -283,22 +282,6 @@ impl Correlator {
         self.note(&event, facts, ready);
         self.blame(&mut event);
         match event.connection.kind {
-            ConnectionKind::Accepted => {
-                self.acceptances += 1;
-                self.accepted(&event, ready);
-            }
-            ConnectionKind::Closed => {
-                self.acceptances += 1;
-                let (id, at) = (event.connection.id, event.connection.at);
-                self.tell_waiting(id, ready);
-                if let Some(mut gone) = self.lives.remove(id) {
-                    // The kernel half notes every use; of those that only send or receive, this is the first to say so.
-                    gone.1.was_used_by(&event);
-                    gone.1.doubt = event.connection.untold.then_some(UNTOLD);
-                    gone.1.connecting = event.connection.connecting;
-                    self.close(gone, ClosedBy::Death, at, facts, ready);
-                }
-            }
             ConnectionKind::Fallback | ConnectionKind::Plain | ConnectionKind::Refused
                 if event.connection.unaccepted =>
             {
@@ -318,17 +301,31 @@ impl Correlator {
         }
     }
 
+    fn changed(&mut self, event: &ChangeEvent, facts: &Facts, ready: &mut Vec<Finding>) {
+        self.acceptances += 1;
+        let change = &event.change;
+        match change.kind {
+            ChangeKind::Accepted => self.accepted(event, ready),
+            ChangeKind::Closed => {
+                self.tell_waiting(change.id, ready);
+                if let Some(mut gone) = self.lives.remove(change.id) {
+                    // The kernel half notes every use; of those that only send or receive, this is the first to say so.
+                    gone.1.was_used_by(event);
+                    gone.1.doubt = change.untold.then_some(UNTOLD);
+                    gone.1.connecting = change.connecting;
+                    self.close(gone, ClosedBy::Death, change.at, facts, ready);
+                }
+            }
+        }
+    }
+
     /// Remembers what matters for later answers.
     fn note(&mut self, event: &ConnectionEvent, facts: &Facts, ready: &mut Vec<Finding>) {
         let connection = &event.connection;
         let is_fallback = match connection.kind {
             ConnectionKind::Fallback => true,
             ConnectionKind::Existing => false,
-            ConnectionKind::Refused
-            | ConnectionKind::Plain
-            | ConnectionKind::Accepted
-            | ConnectionKind::Closed
-            | ConnectionKind::Blackhole => return,
+            ConnectionKind::Refused | ConnectionKind::Plain | ConnectionKind::Blackhole => return,
         };
         let (life, before, oldest) = self.lives.touch(connection.id, &connection.socket);
         let mut ended = None;
@@ -438,18 +435,19 @@ impl Correlator {
     }
 
     /// It has an owner of its own now: whatever waits for that is told under that name.
-    fn accepted(&mut self, acceptance: &ConnectionEvent, ready: &mut Vec<Finding>) {
-        for mut event in self.take_waiting(acceptance.connection.id) {
-            event.connection.owner = acceptance.connection.owner.clone();
-            event.connection.socket.inode = acceptance.connection.socket.inode;
-            event.connection.admitted = acceptance.connection.admitted;
-            event.connection.unaccepted = false;
-            event.place = acceptance.place.clone();
-            self.tell(event, ready);
+    fn accepted(&mut self, event: &ChangeEvent, ready: &mut Vec<Finding>) {
+        let acceptance = &event.change;
+        for mut waiting in self.take_waiting(acceptance.id) {
+            waiting.connection.owner = acceptance.owner.clone();
+            waiting.connection.socket.inode = acceptance.socket.inode;
+            waiting.connection.admitted = acceptance.admitted;
+            waiting.connection.unaccepted = false;
+            waiting.place = event.place.clone();
+            self.tell(waiting, ready);
         }
-        if let Some(life) = self.lives.get(acceptance.connection.id) {
-            life.was_used_by(acceptance);
-            life.connecting = acceptance.connection.connecting;
+        if let Some(life) = self.lives.get(acceptance.id) {
+            life.was_used_by(event);
+            life.connecting = acceptance.connecting;
         }
     }
 
@@ -524,16 +522,6 @@ const UNSEEN_END: &str = "its end was not traced (lost), and so may questions ab
 /// The same of a connection that lives on, for all we know.
 const EVICTED: &str =
     "it may have been asked about later: too many connections are remembered (--max-connections)";
-
-/// When something happened: a question, when it was answered.
-fn happened_at(event: &Finding) -> Duration {
-    match event {
-        Finding::Query(event) => event.query.answered_at(),
-        Finding::Connection(event) => event.connection.at,
-        Finding::Verdict(event) => event.at,
-        Finding::Refusal(event) => event.refusal.at,
-    }
-}
 
 /// True if a question is about another connection than the one that is remembered of its socket.
 fn is_of_another_connection(query: &Query, life: &Life) -> bool {

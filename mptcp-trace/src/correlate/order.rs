@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use crate::model::Finding;
+use crate::model::Event;
 
 /// Room for so many is kept when none wait: a burst is over then.
 const ROOM_KEPT: usize = 1024;
@@ -14,15 +14,15 @@ const ROOM_KEPT: usize = 1024;
 /// that come late wait apart, so that many of them do not move all the others again and again.
 #[derive(Debug, Default)]
 pub(super) struct Arriving {
-    in_order: VecDeque<(Duration, Finding)>,
+    in_order: VecDeque<(Duration, Event)>,
     /// By when they happened, and how many came before them.
-    late: BTreeMap<(Duration, u64), Finding>,
+    late: BTreeMap<(Duration, u64), Event>,
     came: u64,
 }
 
 impl Arriving {
     /// Takes an event that happened then; after those of the same moment that came before.
-    pub(super) fn insert(&mut self, at: Duration, event: Finding) {
+    pub(super) fn insert(&mut self, at: Duration, event: Event) {
         match self.in_order.back() {
             Some((last, _)) if *last > at => {
                 self.late.insert((at, self.came), event);
@@ -33,7 +33,7 @@ impl Arriving {
     }
 
     /// The first of all, if it happened until then.
-    pub(super) fn pop_until(&mut self, until: Duration) -> Option<Finding> {
+    pub(super) fn pop_until(&mut self, until: Duration) -> Option<Event> {
         let first = self.in_order.front().map(|(at, _)| *at);
         let late = self.late.first_key_value().map(|((at, _), _)| *at);
         match (first, late) {
@@ -49,7 +49,7 @@ impl Arriving {
         }
     }
 
-    fn pop_late(&mut self, at: Duration, until: Duration) -> Option<Finding> {
+    fn pop_late(&mut self, at: Duration, until: Duration) -> Option<Event> {
         match at <= until {
             true => self.late.pop_first().map(|(_, event)| event),
             false => None,
@@ -84,8 +84,8 @@ mod tests {
             let until = Duration::from_millis(at_ms);
             std::iter::from_fn(|| arriving.pop_until(until))
                 .map(|event| match event {
-                    Finding::Connection(event) => event.connection.id.socket.0,
-                    other @ (Finding::Query(_) | Finding::Verdict(_) | Finding::Refusal(_)) => {
+                    Event::Connection(event) => event.connection.id.socket.0,
+                    other @ (Event::Query(_) | Event::Change(_) | Event::Refusal(_)) => {
                         panic!("{other:?} was never put in")
                     }
                 })

@@ -8,9 +8,9 @@ use std::{
 
 use super::*;
 use crate::model::{
-    Connection, ConnectionId, Counted, Family, Known, Loss, LossReport, NetnsCounters, Owner,
-    Place, Process, Protocol, Reconciliation, Rung, SensorId, SensorState, Side, Socket, SocketId,
-    TcpState, Via,
+    Change, ChangeEvent, ChangeKind, Connection, ConnectionId, Counted, Event, Family, Known, Loss,
+    LossReport, NetnsCounters, Owner, Place, Process, Protocol, Reconciliation, Rung, SensorId,
+    SensorState, Side, Socket, SocketId, TcpState, Via,
 };
 
 const NETNS: u32 = 7;
@@ -98,8 +98,8 @@ pub(super) fn facts() -> Facts {
     }
 }
 
-pub(super) fn event(connection: Connection) -> Finding {
-    Finding::Connection(Box::new(ConnectionEvent {
+pub(super) fn event(connection: Connection) -> Event {
+    Event::Connection(Box::new(ConnectionEvent {
         connection,
         time: SystemTime::UNIX_EPOCH,
         place: Place::default(),
@@ -122,19 +122,37 @@ fn told(ready: &mut Vec<Finding>) -> Vec<(u64, Option<u32>)> {
         .collect()
 }
 
-fn unaccepted(at_ms: u64, address: u64) -> Finding {
+/// The same connection, accepted or closed.
+pub(super) fn change(kind: ChangeKind, of: Connection) -> Event {
+    Event::Change(Box::new(ChangeEvent {
+        change: Change {
+            kind,
+            at: of.at,
+            id: of.id,
+            socket: of.socket,
+            owner: of.owner,
+            admitted: of.admitted,
+            untold: of.untold,
+            connecting: of.connecting,
+        },
+        place: Place::default(),
+    }))
+}
+
+fn unaccepted(at_ms: u64, address: u64) -> Event {
     event(Connection {
         unaccepted: true,
         ..connection(ConnectionKind::Fallback, at_ms, address)
     })
 }
 
-fn accepted(at_ms: u64, address: u64, pid: u32, admitted: bool) -> Finding {
-    event(Connection {
+fn accepted(at_ms: u64, address: u64, pid: u32, admitted: bool) -> Event {
+    let of = Connection {
         owner: Some(owner(pid, Via::Accept)),
         admitted,
-        ..connection(ConnectionKind::Accepted, at_ms, address)
-    })
+        ..connection(ConnectionKind::Fallback, at_ms, address)
+    };
+    change(ChangeKind::Accepted, of)
 }
 
 #[test]
@@ -659,7 +677,7 @@ fn a_connection_that_is_tcp_because_mptcp_is_off_tells_who_had_it_switched_off()
         })
     };
     // What is told of it: the socket that had MPTCP switched off, and when.
-    let check = |events: Vec<Finding>, want: Option<(u64, u64)>| {
+    let check = |events: Vec<Event>, want: Option<(u64, u64)>| {
         let mut correlator = Correlator::default();
         let mut ready = Vec::new();
         for event in events {

@@ -6,7 +6,8 @@ use proptest::prelude::*;
 
 use super::{tests::*, *};
 use crate::model::{
-    Answer, Api, Connection, Errno, Process, Protocol, Query, Rung, SensorId, SensorState, Verdict,
+    Answer, Api, ChangeKind, Connection, Errno, Event, Process, Protocol, Query, Rung, SensorId,
+    SensorState, Verdict,
 };
 
 const ESTABLISHED: TcpState = TcpState(1);
@@ -45,17 +46,20 @@ fn traced_facts() -> Facts {
     }
 }
 
-fn make(deed: Deed, at_ms: u64, number: u64) -> Finding {
+fn make(deed: Deed, at_ms: u64, number: u64) -> Event {
     match deed {
         Deed::Falls => event(connection(ConnectionKind::Fallback, at_ms, number)),
-        Deed::Dies => event(connection(ConnectionKind::Closed, at_ms, number)),
+        Deed::Dies => change(
+            ChangeKind::Closed,
+            connection(ConnectionKind::Fallback, at_ms, number),
+        ),
         Deed::Existed => event(Connection {
             existing: true,
             ..connection(ConnectionKind::Existing, at_ms, number)
         }),
         Deed::Asks(api, answer, state) => {
             let like = connection(ConnectionKind::Fallback, at_ms, number);
-            Finding::Query(QueryEvent {
+            Event::Query(QueryEvent {
                 query: Query {
                     asked_at: Duration::from_millis(at_ms),
                     latency: Some(Duration::ZERO),
@@ -113,7 +117,7 @@ fn verdicts(findings: &[Finding]) -> String {
     words.join(" ")
 }
 
-fn told_of(events: Vec<Finding>, limits: Limits) -> Vec<Finding> {
+fn told_of(events: Vec<Event>, limits: Limits) -> Vec<Finding> {
     let (mut correlator, mut ready, facts) = (Correlator::new(limits), Vec::new(), traced_facts());
     for event in events {
         correlator.take(event, &facts, &mut ready);
@@ -127,30 +131,30 @@ fn told_of(events: Vec<Finding>, limits: Limits) -> Vec<Finding> {
 
 #[test]
 fn what_never_was_a_connection_has_no_verdict() {
-    use ConnectionKind::{Accepted, Closed, Fallback};
-    let at = |kind, at_ms, connecting| {
-        event(Connection {
-            connecting,
-            ..connection(kind, at_ms, 1)
-        })
+    use ChangeKind::{Accepted, Closed};
+    let of = |at_ms, connecting| Connection {
+        connecting,
+        ..connection(ConnectionKind::Fallback, at_ms, 1)
     };
+    let falls = |at_ms, connecting| event(of(at_ms, connecting));
+    let at = |kind, at_ms, connecting| change(kind, of(at_ms, connecting));
     for (events, want) in [
-        (vec![at(Fallback, 10, true)], ""),
-        (vec![at(Fallback, 10, true), at(Closed, 20, true)], ""),
+        (vec![falls(10, true)], ""),
+        (vec![falls(10, true), at(Closed, 20, true)], ""),
         (
-            vec![at(Fallback, 10, true), at(Accepted, 15, false)],
+            vec![falls(10, true), at(Accepted, 15, false)],
             "[never-asked at exit]",
         ),
         (
             vec![
-                at(Fallback, 10, true),
+                falls(10, true),
                 at(Accepted, 15, false),
                 at(Closed, 20, false),
             ],
             "[never-asked at death]",
         ),
         (
-            vec![at(Fallback, 10, false), at(Closed, 20, false)],
+            vec![falls(10, false), at(Closed, 20, false)],
             "[never-asked at death]",
         ),
     ] {
@@ -248,11 +252,11 @@ fn a_contradiction_needs_a_question_that_was_asked_after_the_fallback() {
         (Some(1), Inferred, 11_000, "contradicted"),
     ] {
         let mut falls = make(Deed::Falls, 1_000, 1);
-        if let Finding::Connection(event) = &mut falls {
+        if let Event::Connection(event) = &mut falls {
             event.connection.known = known;
         }
         let mut asks = make(IS_MPTCP, asked_ms, 1);
-        if let Finding::Query(event) = &mut asks {
+        if let Event::Query(event) = &mut asks {
             event.query.latency = latency_ms.map(Duration::from_millis);
         }
         let told = verdicts(&told_of(vec![falls, asks], Limits::STATED));
@@ -263,7 +267,7 @@ fn a_contradiction_needs_a_question_that_was_asked_after_the_fallback() {
 #[test]
 fn a_connection_that_was_made_anew_is_not_contradicted() {
     let mut again = make(IS_MPTCP, 3_000, 1);
-    if let Finding::Query(event) = &mut again {
+    if let Event::Query(event) = &mut again {
         event.query.connected_at = Some(Duration::from_millis(2_000));
     }
     let events = vec![make(Deed::Falls, 1_000, 1), again];
@@ -274,16 +278,16 @@ fn a_connection_that_was_made_anew_is_not_contradicted() {
 }
 
 /// What happens to a connection of the socket that began at `connected_ms`.
-fn of_connection(deed: Deed, at_ms: u64, connected_ms: u64) -> Finding {
+fn of_connection(deed: Deed, at_ms: u64, connected_ms: u64) -> Event {
     let mut made = make(deed, at_ms, 1);
     match &mut made {
-        Finding::Query(event) => {
+        Event::Query(event) => {
             event.query.connected_at = Some(Duration::from_millis(connected_ms));
         }
-        Finding::Connection(event) => {
+        Event::Connection(event) => {
             event.connection.since_connect = Some(Duration::from_millis(at_ms - connected_ms));
         }
-        Finding::Verdict(_) | Finding::Refusal(_) => {}
+        Event::Change(_) | Event::Refusal(_) => {}
     }
     made
 }
@@ -339,12 +343,14 @@ fn a_socket_that_connects_again_is_judged_by_the_answers_of_its_new_connection()
 
 #[test]
 fn the_closing_verdict_names_who_used_the_socket_last() {
-    let by = |finding: Finding, pid: Option<u32>| {
-        let Finding::Connection(mut event) = finding else {
-            unreachable!()
-        };
-        event.connection.owner = pid.map(|pid| owner(pid, crate::model::Via::Io));
-        Finding::Connection(event)
+    let by = |mut event: Event, pid: Option<u32>| {
+        let owner = pid.map(|pid| owner(pid, crate::model::Via::Io));
+        match &mut event {
+            Event::Connection(event) => event.connection.owner = owner,
+            Event::Change(event) => event.change.owner = owner,
+            Event::Query(_) | Event::Refusal(_) => {}
+        }
+        event
     };
     let last = |closed_by: Option<u32>| {
         let events = vec![
@@ -366,7 +372,7 @@ fn the_closing_verdict_names_who_used_the_socket_last() {
 #[test]
 fn what_was_never_mptcp_is_plain_tcp() {
     let mut asked = make(IS_TCP, 1_000, 1);
-    if let Finding::Query(event) = &mut asked {
+    if let Event::Query(event) = &mut asked {
         event.query.socket.protocol = Protocol::Tcp;
         event.query.id = None;
         event.query.fell_back = Some(false);
@@ -400,7 +406,7 @@ fn what_was_never_mptcp_is_plain_tcp() {
     ] {
         let mut facts = traced_facts();
         facts.sensors[0].rung = rung;
-        let Finding::Query(event) = &mut asked else {
+        let Event::Query(event) = &mut asked else {
             unreachable!()
         };
         event.query.id = id;
@@ -408,7 +414,7 @@ fn what_was_never_mptcp_is_plain_tcp() {
         assert_eq!(judgement.sentence, said);
     }
     // A child that lost MPTCP in the third packet of the handshake is a TCP socket too, but not by its client's wish.
-    if let Finding::Query(event) = &mut asked {
+    if let Event::Query(event) = &mut asked {
         event.query.id = Some(connection(ConnectionKind::Fallback, 0, 1).id);
         event.query.connected_at = None;
     }
@@ -418,7 +424,7 @@ fn what_was_never_mptcp_is_plain_tcp() {
 
 #[test]
 fn sentences_say_when_and_why_and_who() {
-    let sentence = |events: Vec<Finding>| -> String {
+    let sentence = |events: Vec<Event>| -> String {
         let told = told_of(events, Limits::STATED);
         let sentences: Vec<String> = told
             .iter()
@@ -485,7 +491,7 @@ fn deeds() -> impl Strategy<Value = Vec<(u64, u64, Deed)>> {
     })
 }
 
-fn events_of(happened: &[(u64, u64, Deed)]) -> Vec<Finding> {
+fn events_of(happened: &[(u64, u64, Deed)]) -> Vec<Event> {
     happened
         .iter()
         .map(|(at, whose, deed)| make(*deed, *at, *whose))
@@ -537,7 +543,7 @@ proptest! {
         delays in prop::collection::vec(0_u64..50, 120),
     ) {
         let in_order = told_of(events_of(&happened), Limits::STATED);
-        let mut arrivals: Vec<(u64, Finding)> = events_of(&happened)
+        let mut arrivals: Vec<(u64, Event)> = events_of(&happened)
             .into_iter()
             .zip(&happened)
             .zip(&delays)
@@ -564,10 +570,11 @@ fn a_verdict_that_a_missing_question_can_have_spoiled_says_so() {
         let mut ready = Vec::new();
         let mut deeds = vec![make(IS_MPTCP, 1, 1), make(Deed::Falls, 2, 1)];
         if dies {
-            deeds.push(event(Connection {
+            let of = Connection {
                 untold: untold_of_it,
-                ..connection(ConnectionKind::Closed, 3, 1)
-            }));
+                ..connection(ConnectionKind::Fallback, 3, 1)
+            };
+            deeds.push(change(ChangeKind::Closed, of));
         }
         for deed in deeds {
             correlator.take(deed, &facts, &mut ready);
@@ -602,19 +609,14 @@ fn a_verdict_that_a_missing_question_can_have_spoiled_says_so() {
 /// Its ends are those of the connection that fell back, not those of what its socket did next.
 #[test]
 fn the_closing_verdict_of_a_socket_that_connected_again_is_about_its_first_connection() {
-    let at = |finding: Finding, port: u16| {
+    let at = |mut event: Event, port: u16| {
         let remote = std::net::SocketAddr::from(([127, 0, 0, 1], port));
-        match finding {
-            Finding::Connection(mut event) => {
-                event.connection.socket.remote = remote;
-                Finding::Connection(event)
-            }
-            Finding::Query(mut event) => {
-                event.query.socket.remote = remote;
-                Finding::Query(event)
-            }
-            other @ (Finding::Verdict(_) | Finding::Refusal(_)) => other,
+        match &mut event {
+            Event::Connection(event) => event.connection.socket.remote = remote,
+            Event::Query(event) => event.query.socket.remote = remote,
+            Event::Change(_) | Event::Refusal(_) => {}
         }
+        event
     };
     let first = at(of_connection(Deed::Falls, 1_000, 900), 1);
     for next in [
@@ -633,7 +635,7 @@ fn the_closing_verdict_of_a_socket_that_connected_again_is_about_its_first_conne
 /// If the record of the end is lost, so may be those of queries.
 #[test]
 fn a_verdict_without_the_record_of_an_end_is_in_doubt() {
-    let doubts = |events: Vec<Finding>, limits| -> Vec<Option<String>> {
+    let doubts = |events: Vec<Event>, limits| -> Vec<Option<String>> {
         let told = told_of(events, limits);
         let verdicts = told.into_iter().filter_map(|finding| match finding {
             Finding::Verdict(event) => Some(event.doubt.map(Into::into)),
@@ -641,12 +643,14 @@ fn a_verdict_without_the_record_of_an_end_is_in_doubt() {
         });
         verdicts.collect()
     };
-    let born_later = |finding: Finding| {
-        let Finding::Connection(mut event) = finding else {
-            unreachable!()
-        };
-        event.connection.id.born_at += Duration::from_millis(2);
-        Finding::Connection(event)
+    let born_later = |mut event: Event| {
+        let later = Duration::from_millis(2);
+        match &mut event {
+            Event::Connection(event) => event.connection.id.born_at += later,
+            Event::Change(event) => event.change.id.born_at += later,
+            Event::Query(_) | Event::Refusal(_) => {}
+        }
+        event
     };
     // Another socket has the address of the first.
     let displaced = vec![
@@ -678,10 +682,10 @@ fn a_question_that_was_missed_before_a_socket_connects_again_is_a_doubt_of_its_f
         let first = of_connection(Deed::Falls, 1_000, 900);
         let mut falls_again = of_connection(Deed::Falls, 3_000, 2_900);
         let mut asks_again = of_connection(IS_MPTCP, 3_000, 2_900);
-        if let Finding::Connection(event) = &mut falls_again {
+        if let Event::Connection(event) = &mut falls_again {
             event.connection.untold = is_untold;
         }
-        if let Finding::Query(event) = &mut asks_again {
+        if let Event::Query(event) = &mut asks_again {
             event.query.after_untold = is_untold;
         }
         for next in [falls_again, asks_again] {
@@ -714,12 +718,14 @@ fn a_verdict_is_in_doubt_if_the_kernel_may_have_skipped_a_question_while_it_live
             correlator.missed(Duration::from_secs(*at), runs);
         };
         before.iter().for_each(|it| read(&mut correlator, it));
-        let born = |finding: Finding| {
-            let Finding::Connection(mut event) = finding else {
-                unreachable!()
-            };
-            event.connection.id.born_at = Duration::from_millis(born_at);
-            Finding::Connection(event)
+        let born = |mut event: Event| {
+            let born_at = Duration::from_millis(born_at);
+            match &mut event {
+                Event::Connection(event) => event.connection.id.born_at = born_at,
+                Event::Change(event) => event.change.id.born_at = born_at,
+                Event::Query(_) | Event::Refusal(_) => {}
+            }
+            event
         };
         let falls = born(make(Deed::Falls, born_at, 1));
         correlator.take(falls, &facts, &mut ready);

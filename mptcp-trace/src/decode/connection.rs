@@ -23,8 +23,8 @@ use super::{
     rung_of, sixteen,
 };
 use crate::model::{
-    Connection, ConnectionId, ConnectionKind, Current, Evidence, Facts, Known, Owner, Process,
-    Side, Socket, SocketId, Stage, TcpState, Via, name_of_enumerator,
+    Change, ChangeKind, Connection, ConnectionId, ConnectionKind, Current, Evidence, Facts, Known,
+    Owner, Process, Side, Socket, SocketId, Stage, TcpState, Via, find_cause, name_of_enumerator,
 };
 
 macro_rules! field {
@@ -87,10 +87,10 @@ pub(super) fn connection(bytes: &[u8], facts: &Facts) -> Result<Observation, Dec
         KIND_FALLBACK if has(REFUSED) => ConnectionKind::Refused,
         KIND_FALLBACK => ConnectionKind::Fallback,
         KIND_TCP_CHILD => ConnectionKind::Plain,
-        KIND_ACCEPTED => ConnectionKind::Accepted,
+        KIND_ACCEPTED => return change(bytes, ChangeKind::Accepted),
         KIND_EXISTING => ConnectionKind::Existing,
         KIND_BLACKHOLE => ConnectionKind::Blackhole,
-        KIND_CLOSED => ConnectionKind::Closed,
+        KIND_CLOSED => return change(bytes, ChangeKind::Closed),
         other => return Err(DecodeError::Kind(other)),
     };
     let fell_back = has(CONN_VALID_FLAGS)
@@ -116,20 +116,14 @@ pub(super) fn connection(bytes: &[u8], facts: &Facts) -> Result<Observation, Dec
         ConnectionKind::Fallback | ConnectionKind::Refused => conclude(&sighting, facts)?,
         ConnectionKind::Existing if fell_back == Some(true) => conclude(&sighting, facts)?,
         ConnectionKind::Plain => (None, plain_known(sighting.site)?),
-        ConnectionKind::Existing
-        | ConnectionKind::Accepted
-        | ConnectionKind::Blackhole
-        | ConnectionKind::Closed => (None, Known::Unknown),
+        ConnectionKind::Existing | ConnectionKind::Blackhole => (None, Known::Unknown),
     };
     let at = Duration::from_nanos(field!(bytes, u64, boottime_ns));
     let connect_ns = field!(bytes, u64, connect_ns);
     let connection = Connection {
         kind,
         at,
-        id: ConnectionId {
-            socket: SocketId(field!(bytes, u64, socket)),
-            born_at: Duration::from_nanos(field!(bytes, u64, born_ns)),
-        },
+        id: id(bytes),
         socket: socket(bytes, has(VALID_INODE))?,
         netns_cookie: field!(bytes, u64, netns_cookie),
         owner: owner(bytes)?,
@@ -175,6 +169,33 @@ pub(super) fn connection(bytes: &[u8], facts: &Facts) -> Result<Observation, Dec
     } else {
         Observation::Connection(Box::new(connection))
     })
+}
+
+/// Whose a connection is, or that it is no more.
+fn change(bytes: &[u8], kind: ChangeKind) -> Result<Observation, DecodeError> {
+    let valid = field!(bytes, u32, valid);
+    let state = field!(bytes, u32, conn_state);
+    let change = Change {
+        kind,
+        at: Duration::from_nanos(field!(bytes, u64, boottime_ns)),
+        id: id(bytes),
+        socket: socket(bytes, valid & VALID_INODE != 0)?,
+        owner: owner(bytes)?,
+        admitted: valid & ADMITTED != 0,
+        untold: state & CONN_UNTOLD != 0,
+        connecting: state & CONN_CONNECTING != 0,
+    };
+    Ok(match valid & BY_TRACER {
+        0 => Observation::Change(Box::new(change)),
+        _ => Observation::CanaryChange(Box::new(change)),
+    })
+}
+
+fn id(bytes: &[u8]) -> ConnectionId {
+    ConnectionId {
+        socket: SocketId(field!(bytes, u64, socket)),
+        born_at: Duration::from_nanos(field!(bytes, u64, born_ns)),
+    }
 }
 
 /// The kernel counts the first subflow apart from the others.
@@ -403,13 +424,7 @@ fn from_traces(sighting: &Sighting, facts: &Facts) -> Option<&'static str> {
 
 /// How far the connection had come when that happened.
 fn stage(cause: &str) -> Option<Stage> {
-    match cause {
-        SYN_DROP | SYN_DISABLED | TOKEN | "MD5SigFallback" => Some(Stage::Syn),
-        SYN_ACK | SIMULTANEOUS => Some(Stage::SynAck),
-        THIRD_ACK => Some(Stage::ThirdAck),
-        FIRST_DATA | DSS | CORRUPTION | INFINITE => Some(Stage::Data),
-        _newer_than_us => None,
-    }
+    find_cause(cause)?.stage
 }
 
 /// Is it known that the client never asked?

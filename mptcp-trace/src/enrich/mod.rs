@@ -7,7 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub use places::Places;
 
 use crate::model::{
-    Connection, ConnectionEvent, Facts, Place, Query, QueryEvent, Refusal, RefusalEvent,
+    Change, ChangeEvent, Connection, ConnectionEvent, Facts, Place, Query, QueryEvent, Refusal,
+    RefusalEvent,
 };
 
 /// Puts a query on the wall clock.
@@ -40,6 +41,16 @@ pub fn connection(facts: &Facts, places: &mut Places, connection: Connection) ->
         // What came before is for correlate to remember.
         switched_off: None,
     }
+}
+
+/// Says where the owner of a connection lives of which something changed.
+#[must_use]
+pub fn change(places: &mut Places, change: Change) -> ChangeEvent {
+    let place = match &change.owner {
+        Some(owner) => places.of(owner.process.pid, owner.process.cgroup_id),
+        None => Place::default(),
+    };
+    ChangeEvent { change, place }
 }
 
 /// Puts a refusal on the wall clock.

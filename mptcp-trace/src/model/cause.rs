@@ -3,6 +3,8 @@
 //! The names are those of the kernel's `MPTcpExt` counters (`/proc/net/netstat`, `nstat`), which stay the
 //! same while the numbers behind them move from release to release (`enum linux_mptcp_mib_field`).
 
+use super::Stage;
+
 /// Who can do something about it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Culprit {
@@ -34,6 +36,10 @@ impl Culprit {
 pub struct Cause {
     /// Name of the counter, without `MPTcpExt`.
     pub name: &'static str,
+    /// Its enumerator in `enum linux_mptcp_mib_field`.
+    pub enumerator: &'static str,
+    /// How far a connection has come that falls back because of it; none where that is not always the same.
+    pub stage: Option<Stage>,
     /// Does it count fallbacks? Others count what leads to one, or refuses one.
     pub is_fallback: bool,
     /// Which side counts it, and when.
@@ -73,6 +79,8 @@ pub fn find(name: &str) -> Option<&'static Cause> {
 /// What a `plain` line is about: no counter of the kernel counts it.
 const PLAIN: Cause = Cause {
     name: "plain",
+    enumerator: "",
+    stage: None,
     is_fallback: false,
     when: "server, when the handshake ends",
     meaning: "A client without MPTCP connected to a socket that listens for both, and what is accepted is a TCP \
@@ -91,37 +99,16 @@ const PLAIN: Cause = Cause {
 /// Name of the counter behind an enumerator of `enum linux_mptcp_mib_field`, for those that stand for a cause.
 #[must_use]
 pub fn name_of_enumerator(enumerator: &str) -> Option<&'static str> {
-    const NAMES: [(&str, &str); 13] = [
-        (
-            "MPTCP_MIB_MPCAPABLEACTIVEFALLBACK",
-            "MPCapableFallbackSYNACK",
-        ),
-        ("MPTCP_MIB_MPCAPABLEPASSIVEFALLBACK", "MPCapableFallbackACK"),
-        ("MPTCP_MIB_MPCAPABLEACTIVEDROP", "MPCapableSYNTXDrop"),
-        (
-            "MPTCP_MIB_MPCAPABLEACTIVEDISABLED",
-            "MPCapableSYNTXDisabled",
-        ),
-        ("MPTCP_MIB_BLACKHOLE", "Blackhole"),
-        ("MPTCP_MIB_TOKENFALLBACKINIT", "MPFallbackTokenInit"),
-        ("MPTCP_MIB_MD5SIGFALLBACK", "MD5SigFallback"),
-        ("MPTCP_MIB_SIMULTCONNFALLBACK", "SimultConnectFallback"),
-        ("MPTCP_MIB_MPCAPABLEDATAFALLBACK", "MPCapableDataFallback"),
-        ("MPTCP_MIB_DSSFALLBACK", "DssFallback"),
-        ("MPTCP_MIB_DSSCORRUPTIONFALLBACK", "DSSCorruptionFallback"),
-        ("MPTCP_MIB_INFINITEMAPTX", "InfiniteMapTx"),
-        ("MPTCP_MIB_FALLBACKFAILED", "FallbackFailed"),
-    ];
-    NAMES
-        .iter()
-        .find(|(known, _)| *known == enumerator)
-        .map(|(_, name)| *name)
+    let cause = CAUSES.iter().find(|cause| cause.enumerator == enumerator);
+    cause.map(|cause| cause.name)
 }
 
 /// All of them, in the order of a connection's life.
 pub const CAUSES: &[Cause] = &[
     Cause {
         name: "MPCapableFallbackSYNACK",
+        enumerator: "MPTCP_MIB_MPCAPABLEACTIVEFALLBACK",
+        stage: Some(Stage::SynAck),
         is_fallback: true,
         when: "client, when the SYN/ACK arrives",
         meaning: "We asked for MPTCP, and the answer did not speak of it: the server has no MPTCP, the program \
@@ -137,6 +124,8 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         name: "MPCapableFallbackACK",
+        enumerator: "MPTCP_MIB_MPCAPABLEPASSIVEFALLBACK",
+        stage: Some(Stage::ThirdAck),
         is_fallback: true,
         when: "server, when the third packet of the handshake arrives",
         meaning: "The client asked for MPTCP, but the packet that completes the handshake came without the \
@@ -150,6 +139,8 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         name: "MPCapableSYNTXDrop",
+        enumerator: "MPTCP_MIB_MPCAPABLEACTIVEDROP",
+        stage: Some(Stage::Syn),
         is_fallback: true,
         when: "client, when a SYN has to be sent again",
         meaning: "SYNs that ask for MPTCP are not answered, so the next one goes without. Either the server \
@@ -166,6 +157,8 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         name: "Blackhole",
+        enumerator: "MPTCP_MIB_BLACKHOLE",
+        stage: None,
         is_fallback: false,
         when: "client, when the plain SYN is answered after those for MPTCP were not",
         meaning: "MPTCP is now switched off for new connections of this network namespace, for \
@@ -181,6 +174,8 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         name: "MPCapableSYNTXDisabled",
+        enumerator: "MPTCP_MIB_MPCAPABLEACTIVEDISABLED",
+        stage: Some(Stage::Syn),
         is_fallback: true,
         when: "client, in connect()",
         meaning: "The kernel did not even ask: an earlier connection of this network namespace, to whatever \
@@ -195,6 +190,8 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         name: "MPFallbackTokenInit",
+        enumerator: "MPTCP_MIB_TOKENFALLBACKINIT",
+        stage: Some(Stage::Syn),
         is_fallback: true,
         when: "client, in connect(); server, when the SYN arrives",
         meaning: "No unique token could be made for the connection, after several tries.",
@@ -205,6 +202,8 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         name: "MD5SigFallback",
+        enumerator: "MPTCP_MIB_MD5SIGFALLBACK",
+        stage: Some(Stage::Syn),
         is_fallback: true,
         when: "client, in connect()",
         meaning: "The socket signs its segments (TCP_MD5SIG), which leaves no room for MPTCP's options.",
@@ -215,6 +214,8 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         name: "SimultConnectFallback",
+        enumerator: "MPTCP_MIB_SIMULTCONNFALLBACK",
+        stage: Some(Stage::SynAck),
         is_fallback: true,
         when: "client, when a SYN arrives while it waits for the SYN/ACK",
         meaning: "Both ends connected to each other at once, or the socket connected to itself (a client whose \
@@ -228,6 +229,8 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         name: "MPCapableDataFallback",
+        enumerator: "MPTCP_MIB_MPCAPABLEDATAFALLBACK",
+        stage: Some(Stage::Data),
         is_fallback: true,
         when: "either side, at the first packet after the handshake",
         meaning: "The handshake went through with MPTCP, and the first packet behind it came without: something \
@@ -239,6 +242,8 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         name: "DssFallback",
+        enumerator: "MPTCP_MIB_DSSFALLBACK",
+        stage: Some(Stage::Data),
         is_fallback: true,
         when: "either side, when data arrives",
         meaning: "Data came that cannot be placed: without a mapping, with one that does not fit, with a bad \
@@ -255,6 +260,8 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         name: "DSSCorruptionFallback",
+        enumerator: "MPTCP_MIB_DSSCORRUPTIONFALLBACK",
+        stage: Some(Stage::Data),
         is_fallback: true,
         when: "either side, when data is handed to the connection",
         meaning: "The mapping of data that was accepted does not cover it: something on the way joined, split or \
@@ -268,6 +275,8 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         name: "InfiniteMapTx",
+        enumerator: "MPTCP_MIB_INFINITEMAPTX",
+        stage: Some(Stage::Data),
         is_fallback: true,
         when: "sender, with its next data",
         meaning: "The peer said that our data arrived with a wrong checksum (MP_FAIL). There is only one subflow, \
@@ -280,6 +289,8 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         name: "FallbackFailed",
+        enumerator: "MPTCP_MIB_FALLBACKFAILED",
+        stage: None,
         is_fallback: false,
         when: "either side",
         meaning: "The connection should have fallen back and could not: there are or were other subflows, or data \
@@ -299,30 +310,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_cause_has_an_enumerator() {
-        let known = |name: &str| {
-            [
-                "MPCAPABLEACTIVEFALLBACK",
-                "MPCAPABLEPASSIVEFALLBACK",
-                "MPCAPABLEACTIVEDROP",
-            ]
-            .into_iter()
-            .chain(["MPCAPABLEACTIVEDISABLED", "BLACKHOLE", "TOKENFALLBACKINIT"])
-            .chain([
-                "MD5SIGFALLBACK",
-                "SIMULTCONNFALLBACK",
-                "MPCAPABLEDATAFALLBACK",
-            ])
-            .chain(["DSSFALLBACK", "DSSCORRUPTIONFALLBACK", "INFINITEMAPTX"])
-            .chain(["FALLBACKFAILED"])
-            .filter_map(|it| name_of_enumerator(&format!("MPTCP_MIB_{it}")))
-            .filter(|it| *it == name)
-            .count()
-        };
+    fn a_cause_is_found_by_its_enumerator() {
         for cause in CAUSES {
-            assert_eq!(known(cause.name), 1, "{}", cause.name);
+            assert_eq!(name_of_enumerator(cause.enumerator), Some(cause.name));
         }
-        assert_eq!(name_of_enumerator("MPTCP_MIB_NUM"), None);
+        for none in ["", "MPTCP_MIB_NUM"] {
+            assert_eq!(name_of_enumerator(none), None);
+        }
     }
 
     #[test]
@@ -349,7 +343,9 @@ mod tests {
         for (index, cause) in CAUSES.iter().enumerate() {
             let Cause {
                 name,
-                is_fallback: _,
+                enumerator,
+                stage,
+                is_fallback,
                 when,
                 meaning,
                 function,
@@ -357,7 +353,8 @@ mod tests {
                 culprits,
                 next,
             } = cause;
-            for text in [name, when, meaning, function, rfc_section] {
+            assert!(stage.is_some() || !is_fallback, "{name}");
+            for text in [name, enumerator, when, meaning, function, rfc_section] {
                 assert!(!text.is_empty(), "{name}");
             }
             assert!(

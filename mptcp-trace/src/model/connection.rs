@@ -189,12 +189,8 @@ pub enum ConnectionKind {
     Plain,
     /// It was there before tracing began.
     Existing,
-    /// It was accepted; something was said of it before.
-    Accepted,
     /// MPTCP is switched off for a while in its network namespace.
     Blackhole,
-    /// It is no more; something was said of it before.
-    Closed,
 }
 
 impl ConnectionKind {
@@ -206,9 +202,7 @@ impl ConnectionKind {
             Self::Refused => "refused",
             Self::Plain => "plain",
             Self::Existing => "existing",
-            Self::Accepted => "accepted",
             Self::Blackhole => "blackhole",
-            Self::Closed => "closed",
         }
     }
 }

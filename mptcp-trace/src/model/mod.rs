@@ -6,7 +6,9 @@
 
 mod cause;
 mod connection;
+mod event;
 mod facts;
+mod finding;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod loss;
@@ -23,11 +25,12 @@ pub use connection::{
     Connection, ConnectionEvent, ConnectionId, ConnectionKind, Current, Evidence, Known, Owner,
     Place, Side, Stage, SwitchedOff, Via,
 };
+pub use event::{Change, ChangeEvent, ChangeKind, Event};
 pub use facts::{Facts, Rung, SensorState};
+pub use finding::{Finding, Severity};
 pub use loss::{Counted, Loss, LossReport, MissedRuns, NetnsCounters, Reconciliation};
 pub use query::{
-    Answer, Api, Errno, Family, Finding, Process, Protocol, Query, QueryEvent, Socket, SocketId,
-    TcpState,
+    Answer, Api, Errno, Family, Process, Protocol, Query, QueryEvent, Socket, SocketId, TcpState,
 };
 pub use refusal::{Refusal, RefusalEvent, Refused};
 pub use sensor::{PerSensor, SensorId};

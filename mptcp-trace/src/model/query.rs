@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{ConnectionEvent, ConnectionId, Judgement, RefusalEvent, Rung, VerdictEvent};
+use super::{ConnectionId, Judgement, Rung};
 
 /// A socket as long as it lives: the kernel's address of it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -332,21 +332,4 @@ pub struct QueryEvent {
     pub judgement: Option<Judgement>,
     /// How often the answer before this one was repeated, without a line of its own (`--coalesce`).
     pub repeats: u64,
-}
-
-/// What reaches the reader.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "queries are many, and none of them shall cost an allocation"
-)]
-pub enum Finding {
-    /// An application asked.
-    Query(QueryEvent),
-    /// Something about a connection.
-    Connection(Box<ConnectionEvent>),
-    /// What is left to say of a connection at its end.
-    Verdict(Box<VerdictEvent>),
-    /// An application was refused something because it speaks MPTCP.
-    Refusal(Box<RefusalEvent>),
 }

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Answer, Api, ConnectionId, Owner, Place, Query, Socket};
+use super::{Answer, Api, ConnectionId, Owner, Place, Query, Severity, Socket};
 
 /// What is concluded of an answer, or of a connection when it ends.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -32,36 +32,148 @@ pub enum Verdict {
     Contradicted,
 }
 
+/// What is to be known of a verdict.
+struct Row {
+    verdict: Verdict,
+    name: &'static str,
+    severity: Severity,
+    /// The application believes something that is not so.
+    deceives: bool,
+    /// It can only be reached where fallbacks are traced.
+    rests_on_fallbacks: bool,
+    meaning: &'static str,
+}
+
+const ROWS: [Row; 10] = [
+    Row {
+        verdict: Verdict::Explained,
+        name: "explained",
+        severity: Severity::Info,
+        deceives: false,
+        rests_on_fallbacks: true,
+        meaning: "told TCP, and the fallback was seen",
+    },
+    Row {
+        verdict: Verdict::PlainTcp,
+        name: "plain-tcp",
+        severity: Severity::Info,
+        deceives: false,
+        rests_on_fallbacks: true,
+        meaning: "told TCP; the socket never was MPTCP",
+    },
+    Row {
+        verdict: Verdict::StillMptcp,
+        name: "still-mptcp",
+        severity: Severity::Info,
+        deceives: false,
+        rests_on_fallbacks: false,
+        meaning: "told MPTCP, and it is",
+    },
+    Row {
+        verdict: Verdict::TooEarly,
+        name: "too-early",
+        severity: Severity::Warning,
+        deceives: false,
+        rests_on_fallbacks: false,
+        meaning: "told MPTCP before the handshake could decide, or of a listening socket",
+    },
+    Row {
+        verdict: Verdict::Stale,
+        name: "stale",
+        severity: Severity::Warning,
+        deceives: true,
+        rests_on_fallbacks: true,
+        meaning: "told MPTCP, fell back later, and was not asked again",
+    },
+    Row {
+        verdict: Verdict::NeverAsked,
+        name: "never-asked",
+        severity: Severity::Warning,
+        deceives: false,
+        rests_on_fallbacks: true,
+        meaning: "fell back, and the application never asked",
+    },
+    Row {
+        verdict: Verdict::Unexplained,
+        name: "unexplained",
+        severity: Severity::Warning,
+        deceives: false,
+        rests_on_fallbacks: true,
+        meaning: "told TCP, and no fallback was seen",
+    },
+    Row {
+        verdict: Verdict::Misled,
+        name: "misled",
+        severity: Severity::Warning,
+        deceives: true,
+        rests_on_fallbacks: true,
+        meaning: "asked in a way that cannot see a fallback",
+    },
+    Row {
+        verdict: Verdict::Unsupported,
+        name: "unsupported",
+        severity: Severity::Info,
+        deceives: false,
+        rests_on_fallbacks: false,
+        meaning: "this kernel does not know the question: the error does not mean a fallback",
+    },
+    Row {
+        verdict: Verdict::Contradicted,
+        name: "contradicted",
+        severity: Severity::Error,
+        deceives: true,
+        rests_on_fallbacks: true,
+        meaning: "told MPTCP although a fallback was seen before: a bug, of this program or of the kernel",
+    },
+];
+
 impl Verdict {
     /// All of them.
-    pub const ALL: [Self; 10] = [
-        Self::Explained,
-        Self::PlainTcp,
-        Self::StillMptcp,
-        Self::TooEarly,
-        Self::Stale,
-        Self::NeverAsked,
-        Self::Unexplained,
-        Self::Misled,
-        Self::Unsupported,
-        Self::Contradicted,
-    ];
+    pub const ALL: [Self; ROWS.len()] = {
+        let mut all = [Self::Explained; ROWS.len()];
+        let mut at = 0;
+        while at < ROWS.len() {
+            // A row stands where its verdict is in the enumeration, so that it is found without a search.
+            assert!(ROWS[at].verdict as usize == at);
+            all[at] = ROWS[at].verdict;
+            at += 1;
+        }
+        all
+    };
+
+    fn row(self) -> &'static Row {
+        static OF: [Row; ROWS.len()] = ROWS;
+        &OF[self as usize]
+    }
 
     /// The word for it.
     #[must_use]
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Explained => "explained",
-            Self::PlainTcp => "plain-tcp",
-            Self::StillMptcp => "still-mptcp",
-            Self::TooEarly => "too-early",
-            Self::Stale => "stale",
-            Self::NeverAsked => "never-asked",
-            Self::Unexplained => "unexplained",
-            Self::Misled => "misled",
-            Self::Unsupported => "unsupported",
-            Self::Contradicted => "contradicted",
-        }
+        self.row().name
+    }
+
+    /// How bad it is.
+    #[must_use]
+    pub fn severity(self) -> Severity {
+        self.row().severity
+    }
+
+    /// True if the application is the victim: it believes something that is not so.
+    #[must_use]
+    pub fn deceives(self) -> bool {
+        self.row().deceives
+    }
+
+    /// True if it cannot be reached where fallbacks are not traced.
+    #[must_use]
+    pub fn rests_on_fallbacks(self) -> bool {
+        self.row().rests_on_fallbacks
+    }
+
+    /// What it means, in a sentence.
+    #[must_use]
+    pub fn meaning(self) -> &'static str {
+        self.row().meaning
     }
 
     /// The verdict of that name.

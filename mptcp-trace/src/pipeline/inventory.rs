@@ -72,6 +72,8 @@ impl Inventory {
                 Observation::Connection(_)
                 | Observation::Canary(_)
                 | Observation::CanaryConnection(_)
+                | Observation::Change(_)
+                | Observation::CanaryChange(_)
                 | Observation::Counters(_)
                 | Observation::CountersAtStart(_)
                 | Observation::Refusal(_),

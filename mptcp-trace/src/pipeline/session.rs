@@ -210,7 +210,7 @@ pub(super) async fn try_rung(
         passed_over: Vec::new(),
         fallback_passed_over: Vec::new(),
         canary_queries: flight.own.len() as u64,
-        canary_connections: flight.own_connections.len() as u64,
+        canary_connections: (flight.own_connections.len() + flight.own_changes) as u64,
         baseline,
         counted: Vec::new(),
         reach,
@@ -289,6 +289,7 @@ fn disturbed(tracer: &Tracer, flight: &Flight) -> anyhow::Result<Option<String>>
 struct Flight {
     own: Vec<Vec<u8>>,
     own_connections: Vec<Connection>,
+    own_changes: usize,
     backlog: Vec<Vec<u8>>,
     /// What the kernel half read when tracing began, by the namespace's cookie.
     counters_at_start: BTreeMap<u64, BTreeMap<String, u64>>,
@@ -319,6 +320,7 @@ impl Flight {
         match decode(bytes, facts) {
             Ok(Observation::Canary(_)) => self.own.push(bytes.to_vec()),
             Ok(Observation::CanaryConnection(connection)) => self.own_connections.push(*connection),
+            Ok(Observation::CanaryChange(_)) => self.own_changes += 1,
             Ok(Observation::CountersAtStart(read)) => {
                 if !read.counters.is_empty() {
                     self.counters_at_start.insert(read.cookie, read.counters);
@@ -328,6 +330,7 @@ impl Flight {
             Ok(
                 Observation::Query(_)
                 | Observation::Connection(_)
+                | Observation::Change(_)
                 | Observation::Refusal(_)
                 | Observation::Counters(_),
             )
@@ -351,7 +354,9 @@ fn judge(facts: &mut Facts, questions: &Questions, own: &[Vec<u8>]) -> CanaryRep
                     | Observation::Refusal(_)
                     | Observation::Counters(_)
                     | Observation::CountersAtStart(_)
-                    | Observation::CanaryConnection(_),
+                    | Observation::CanaryConnection(_)
+                    | Observation::Change(_)
+                    | Observation::CanaryChange(_),
                 )
                 | Err(_) => None,
             })

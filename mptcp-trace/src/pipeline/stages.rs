@@ -15,8 +15,7 @@ use crate::{
     enrich::{self, Places},
     host::system::proc_is_ours,
     model::{
-        Connection, ConnectionKind, Facts, Finding, LossReport, MissedRuns, Reconciliation,
-        SensorId,
+        ConnectionKind, Event, Facts, Finding, LossReport, MissedRuns, Reconciliation, SensorId,
     },
     observe::{Observer, State},
     redact::forget,
@@ -212,9 +211,7 @@ impl<W: Write> Stages<W> {
         let mut observation = decode(bytes, &self.facts);
         let mut others = Vec::new();
         let mut bytes = bytes;
-        if let Ok(Observation::Connection(connection)) = &observation
-            && self.source == Source::Live
-            && self.is_of_others(connection)
+        if self.source == Source::Live && observation.as_ref().is_ok_and(|it| self.is_of_others(it))
         {
             // Before anything is concluded: so a replay concludes the same.
             others.extend_from_slice(bytes);
@@ -227,20 +224,24 @@ impl<W: Write> Stages<W> {
             Ok(Observation::Query(query)) => {
                 self.places
                     .learn(query.process.pid, query.process.cgroup_id);
-                Some(Finding::Query(enrich::query(&self.facts, query)))
+                Some(Event::Query(enrich::query(&self.facts, query)))
             }
             // Without the fallback sensor it is not known when a connection was born or fell back: what another sensor
             // says of it would be taken for the state before tracing began.
-            Ok(Observation::Connection(_)) if !self.has_fallbacks => None,
+            Ok(Observation::Connection(_) | Observation::Change(_)) if !self.has_fallbacks => None,
             Ok(Observation::Connection(connection)) => {
                 let event = enrich::connection(&self.facts, &mut self.places, *connection);
-                Some(Finding::Connection(Box::new(event)))
+                Some(Event::Connection(Box::new(event)))
+            }
+            Ok(Observation::Change(change)) => {
+                let event = enrich::change(&mut self.places, *change);
+                Some(Event::Change(Box::new(event)))
             }
             Ok(Observation::Refusal(refusal)) => {
                 self.places
                     .learn(refusal.process.pid, refusal.process.cgroup_id);
                 let event = enrich::refusal(&self.facts, *refusal);
-                Some(Finding::Refusal(Box::new(event)))
+                Some(Event::Refusal(Box::new(event)))
             }
             Ok(Observation::Counters(counters)) => {
                 self.correlator.counted(*counters);
@@ -249,6 +250,7 @@ impl<W: Write> Stages<W> {
             Ok(
                 Observation::Canary(_)
                 | Observation::CanaryConnection(_)
+                | Observation::CanaryChange(_)
                 | Observation::CountersAtStart(_),
             ) => None,
             Err(why) => {
@@ -326,9 +328,20 @@ impl<W: Write> Stages<W> {
 
     /// True if the account needs to know of it, and nobody needs to know whose it is. Who has MPTCP switched off in a
     /// network namespace is named by the lines of all whom that hits.
-    fn is_of_others(&mut self, connection: &Connection) -> bool {
-        let concerns_all = connection.kind == ConnectionKind::Blackhole;
-        !connection.admitted && !concerns_all && !self.correlator.is_wanted(connection.id)
+    fn is_of_others(&mut self, observation: &Observation) -> bool {
+        let (id, is_admitted) = match observation {
+            Observation::Connection(it) if it.kind == ConnectionKind::Blackhole => return false,
+            Observation::Connection(it) => (it.id, it.admitted),
+            Observation::Change(it) => (it.id, it.admitted),
+            Observation::Query(_)
+            | Observation::Canary(_)
+            | Observation::CanaryConnection(_)
+            | Observation::CanaryChange(_)
+            | Observation::Refusal(_)
+            | Observation::Counters(_)
+            | Observation::CountersAtStart(_) => return false,
+        };
+        !is_admitted && !self.correlator.is_wanted(id)
     }
 
     /// Where processes of a capture lived.

@@ -491,7 +491,6 @@ impl Gathered {
             ConnectionKind::Plain => self.plain += 1,
             ConnectionKind::Blackhole => self.blackholes += 1,
             ConnectionKind::Existing => self.fell_before += u64::from(*fell_back == Some(true)),
-            ConnectionKind::Accepted | ConnectionKind::Closed => return time,
         }
         // A connection does not fall back twice: the same socket has connected anew.
         let key = key(socket, Some(id.born_at));
@@ -639,11 +638,7 @@ impl Life {
         match kind {
             ConnectionKind::Fallback => true,
             ConnectionKind::Existing => self.fell_before,
-            ConnectionKind::Refused
-            | ConnectionKind::Plain
-            | ConnectionKind::Accepted
-            | ConnectionKind::Blackhole
-            | ConnectionKind::Closed => false,
+            ConnectionKind::Refused | ConnectionKind::Plain | ConnectionKind::Blackhole => false,
         }
     }
 }

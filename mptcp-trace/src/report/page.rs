@@ -13,7 +13,7 @@ use super::{
     gather::{CONNECTIONS_MAX, Fate, Gathered, Group, LANES_MAX, Life, OTHERS, OfCause},
 };
 use crate::{
-    model::{Cause, Facts, Known, LossReport, Side, Verdict, find_cause, short},
+    model::{Cause, Facts, Known, LossReport, Side, find_cause, short},
     observe::State,
     sink::escape,
 };
@@ -810,28 +810,6 @@ fn processes(gathered: &Gathered) -> Markup {
     }
 }
 
-/// What a verdict means, in a sentence.
-fn meaning(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Explained => "told TCP, and the fallback was seen",
-        Verdict::PlainTcp => "told TCP; the socket never was MPTCP",
-        Verdict::StillMptcp => "told MPTCP, and it is",
-        Verdict::TooEarly => {
-            "told MPTCP before the handshake could decide, or of a listening socket"
-        }
-        Verdict::Stale => "told MPTCP, fell back later, and was not asked again",
-        Verdict::NeverAsked => "fell back, and the application never asked",
-        Verdict::Unexplained => "told TCP, and no fallback was seen",
-        Verdict::Misled => "asked in a way that cannot see a fallback",
-        Verdict::Unsupported => {
-            "this kernel does not know the question: the error does not mean a fallback"
-        }
-        Verdict::Contradicted => {
-            "told MPTCP although a fallback was seen before: a bug, of this program or of the kernel"
-        }
-    }
-}
-
 fn answers(gathered: &Gathered) -> Markup {
     if gathered.answers.is_empty() && gathered.verdicts.is_empty() {
         return html! {};
@@ -861,7 +839,7 @@ fn answers(gathered: &Gathered) -> Markup {
                 thead { tr { th scope="col" { "Verdict" } th.n scope="col" { "On answers" } th.n scope="col" { "At the end" } th scope="col" { "Meaning" } } }
                 tbody { @for (verdict, (on_answers, at_ends)) in &gathered.verdicts { tr {
                     th scope="row" { (verdict.name()) }
-                    td.n { (digits(*on_answers)) } td.n { (digits(*at_ends)) } td { (meaning(*verdict)) }
+                    td.n { (digits(*on_answers)) } td.n { (digits(*at_ends)) } td { (verdict.meaning()) }
                 } } }
             } }
             @if gathered.doubtful > 0 {

@@ -179,9 +179,7 @@ impl Counters {
             ConnectionKind::Existing => {
                 self.existing.0 += 1;
                 self.existing.1 += u64::from(*fell_back == Some(true));
-            }
-            // Only tell whose an earlier one is, or that it is no more.
-            ConnectionKind::Accepted | ConnectionKind::Closed => {}
+            } // Only tell whose an earlier one is, or that it is no more.
         }
     }
 

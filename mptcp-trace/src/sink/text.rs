@@ -7,8 +7,8 @@ use jiff::{Timestamp, tz::TimeZone};
 use super::escape;
 use crate::model::{
     Answer, Api, Connection, ConnectionEvent, ConnectionKind, Errno, Family, Finding, Judgement,
-    Known, Owner, Protocol, QueryEvent, RefusalEvent, Refused, Side, SwitchedOff, Verdict,
-    VerdictEvent, short,
+    Known, Owner, Protocol, QueryEvent, RefusalEvent, Refused, Severity, Side, SwitchedOff,
+    Verdict, VerdictEvent, short,
 };
 
 /// What sets for how long MPTCP is off.
@@ -54,8 +54,6 @@ fn connection(event: &ConnectionEvent, colour: bool, utc: bool, out: &mut Vec<u8
         ConnectionKind::Plain => ("plain", DIM),
         ConnectionKind::Existing => ("existing", DIM),
         ConnectionKind::Blackhole => ("BLACKHOLE", RED),
-        // Only tells whose an earlier event is; never a finding of its own.
-        ConnectionKind::Accepted | ConnectionKind::Closed => return,
     };
     let (paint, plain) = if colour { (paint, PLAIN) } else { ("", "") };
     let (pid, comm) = who(connection.owner.as_ref());
@@ -100,7 +98,6 @@ fn story(connection: &Connection, switched_off: Option<&SwitchedOff>) -> String 
             ),
             None => format!("MPTCP is off in this network namespace for a while ({OFF_SYSCTL})"),
         }),
-        ConnectionKind::Accepted | ConnectionKind::Closed => {}
     }
     if connection.kind == ConnectionKind::Refused {
         words.push("not allowed any more: the subflow is reset".into());
@@ -166,18 +163,9 @@ fn query(event: &QueryEvent, colour: bool, utc: bool, out: &mut Vec<u8>) {
     };
     let paint = match judgement.as_ref().map(|it| it.verdict) {
         // Right as the answer sounds, what it makes believe is wrong.
-        Some(Verdict::Misled | Verdict::Contradicted) => RED,
+        Some(verdict) if verdict.deceives() => RED,
         Some(Verdict::TooEarly) => YELLOW,
-        Some(
-            Verdict::Explained
-            | Verdict::PlainTcp
-            | Verdict::StillMptcp
-            | Verdict::Stale
-            | Verdict::NeverAsked
-            | Verdict::Unexplained
-            | Verdict::Unsupported,
-        )
-        | None => paint,
+        Some(_) | None => paint,
     };
     let (paint, plain) = if colour { (paint, PLAIN) } else { ("", "") };
     let socket = &query.socket;
@@ -234,10 +222,10 @@ fn in_short(judgement: &Judgement) -> String {
 fn verdict(event: &VerdictEvent, colour: bool, utc: bool, out: &mut Vec<u8>) {
     let judgement = &event.judgement;
     let word = judgement.verdict.name();
-    let paint = match judgement.verdict {
-        Verdict::Stale | Verdict::Misled | Verdict::Contradicted => RED,
-        Verdict::TooEarly | Verdict::NeverAsked | Verdict::Unexplained => YELLOW,
-        Verdict::Explained | Verdict::PlainTcp | Verdict::StillMptcp | Verdict::Unsupported => DIM,
+    let paint = match judgement.verdict.severity() {
+        Severity::Info => DIM,
+        Severity::Warning | Severity::Error if judgement.verdict.deceives() => RED,
+        Severity::Warning | Severity::Error => YELLOW,
     };
     let (paint, plain) = if colour { (paint, PLAIN) } else { ("", "") };
     let (pid, comm) = who(event.owner.as_ref());

@@ -211,12 +211,12 @@ impl Board {
             tally.add(finding, path_of);
         }
         let subject = Subject::of(finding);
-        let at = happened(finding);
+        let at = finding.at();
         self.latest = self.latest.max(at);
         self.totals.findings += 1;
         self.totals.questions += u64::from(subject.is_question);
         self.totals.refusals += u64::from(subject.is_refusal);
-        self.totals.deceived += u64::from(subject.verdict.is_some_and(deceives));
+        self.totals.deceived += u64::from(subject.verdict.is_some_and(Verdict::deceives));
         if subject.falls_at.is_some() {
             self.rate.add(at);
         }
@@ -289,31 +289,6 @@ impl Board {
             rate: self.rate.until(now),
             now,
         }
-    }
-}
-
-/// True for verdicts of which the application is the victim: it believes something that is not so.
-#[must_use]
-pub fn deceives(verdict: Verdict) -> bool {
-    match verdict {
-        Verdict::Stale | Verdict::Misled | Verdict::Contradicted => true,
-        Verdict::Explained
-        | Verdict::PlainTcp
-        | Verdict::StillMptcp
-        | Verdict::TooEarly
-        | Verdict::NeverAsked
-        | Verdict::Unexplained
-        | Verdict::Unsupported => false,
-    }
-}
-
-/// When a finding happened, on `CLOCK_BOOTTIME`.
-fn happened(finding: &Finding) -> Duration {
-    match finding {
-        Finding::Query(event) => event.query.answered_at(),
-        Finding::Connection(event) => event.connection.at,
-        Finding::Verdict(event) => event.at,
-        Finding::Refusal(event) => event.refusal.at,
     }
 }
 
@@ -486,11 +461,6 @@ impl Row {
                         .map_or_else(|| "a while".to_owned(), short)
                 ),
             ),
-            ConnectionKind::Accepted => (MomentKind::Other, "was accepted".to_owned()),
-            ConnectionKind::Closed => {
-                self.is_closed = true;
-                (MomentKind::End, "ended".to_owned())
-            }
         };
         self.moment(at, kind, words, moments_max);
     }
@@ -545,7 +515,7 @@ impl Row {
     /// The wrong thing to be told, or to believe, comes first.
     #[must_use]
     pub fn is_deceived(&self) -> bool {
-        self.verdict.is_some_and(deceives)
+        self.verdict.is_some_and(Verdict::deceives)
     }
 }
 

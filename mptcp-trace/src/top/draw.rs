@@ -13,7 +13,7 @@ use ratatui::{
 
 use super::{
     app::{App, Over, Tab},
-    board::{Moment, MomentKind, Picture, Row, deceives},
+    board::{Moment, MomentKind, Picture, Row},
 };
 use crate::{
     model::{Loss, Process, Reconciliation, SumRow, find_cause, short},
@@ -398,7 +398,7 @@ fn draw_connections(
         };
         // Where verdicts have no room, the bad ones stand in the place of the cause.
         cells.push(
-            match row.verdict.filter(|it| !has_verdict && deceives(*it)) {
+            match row.verdict.filter(|it| !has_verdict && it.deceives()) {
                 Some(verdict) => Line::from(vec![
                     Span::styled(format!("{} ", verdict.name()), paint.bad()),
                     Span::raw(cause),
@@ -486,7 +486,7 @@ fn draw_sums(
         let deceived: u64 = sum
             .verdicts
             .iter()
-            .filter(|(verdict, _)| deceives(**verdict))
+            .filter(|(verdict, _)| verdict.deceives())
             .map(|(_, count)| count)
             .sum();
         vec![

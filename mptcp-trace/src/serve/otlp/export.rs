@@ -180,11 +180,10 @@ impl Observer for Exporter {
                 .as_ref()
                 .and_then(|owner| path_of(owner.process.cgroup_id)),
         };
-        if let Some(record) = record(finding, &line.join(" "), SystemTime::now(), path) {
-            queue.push(record.to_string(), is_question);
-            if queue.len() >= BATCH_MAX {
-                self.0.enough.notify_one();
-            }
+        let record = record(finding, &line.join(" "), SystemTime::now(), path);
+        queue.push(record.to_string(), is_question);
+        if queue.len() >= BATCH_MAX {
+            self.0.enough.notify_one();
         }
     }
 }

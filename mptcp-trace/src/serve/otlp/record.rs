@@ -10,27 +10,15 @@ use serde_json::{Map, Value, json};
 
 use super::{boolean, int, nanos, string};
 use crate::model::{
-    Connection, ConnectionEvent, ConnectionId, ConnectionKind, Errno, Family, Finding, Judgement,
-    Place, Process, Protocol, Query, QueryEvent, Refusal, RefusalEvent, Refused, Side, Socket,
-    Stage, Verdict, VerdictEvent,
+    Connection, ConnectionEvent, ConnectionId, Errno, Family, Finding, Judgement, Place, Process,
+    Protocol, Query, QueryEvent, Refusal, RefusalEvent, Refused, Severity, Side, Socket, Stage,
+    VerdictEvent,
 };
 
-/// `SeverityNumber` of the protocol, with the word for it.
-type Severity = (u8, &'static str);
-
-const INFO: Severity = (9, "INFO");
-const WARN: Severity = (13, "WARN");
-const ERROR: Severity = (17, "ERROR");
-
-/// A log record as JSON, or none for what is no finding of its own. `line` is the finding as one line of text.
+/// A log record as JSON. `line` is the finding as one line of text.
 #[must_use]
-pub fn record(
-    finding: &Finding,
-    line: &str,
-    observed: SystemTime,
-    path: Option<&str>,
-) -> Option<Value> {
-    let (kind, time) = about(finding)?;
+pub fn record(finding: &Finding, line: &str, observed: SystemTime, path: Option<&str>) -> Value {
+    let (kind, time) = (finding.kind(), finding.time());
     let (number, text) = severity(finding);
     let mut attributes = vec![string("mptcp.finding", kind)];
     match finding {
@@ -51,58 +39,15 @@ pub fn record(
     record.insert("eventName".into(), format!("mptcp.{kind}").into());
     record.insert("body".into(), json!({"stringValue": line}));
     record.insert("attributes".into(), attributes.into());
-    Some(Value::Object(record))
+    Value::Object(record)
 }
 
-/// The type of its JSON line, and when it happened.
-fn about(finding: &Finding) -> Option<(&'static str, SystemTime)> {
-    Some(match finding {
-        Finding::Query(event) => ("query", event.time),
-        Finding::Connection(event) => match event.connection.kind {
-            ConnectionKind::Accepted | ConnectionKind::Closed => return None,
-            ConnectionKind::Fallback
-            | ConnectionKind::Refused
-            | ConnectionKind::Plain
-            | ConnectionKind::Existing
-            | ConnectionKind::Blackhole => (event.connection.kind.name(), event.time),
-        },
-        Finding::Verdict(event) => ("verdict", event.time),
-        Finding::Refusal(event) => match event.refusal.what {
-            Refused::Option { .. } => ("option_refused", event.time),
-            Refused::Socket { .. } => ("socket_refused", event.time),
-        },
-    })
-}
-
-/// INFO: nobody has to do anything. WARN: a connection is TCP, or its application does not know. ERROR: a bug, ours or the
-/// kernel's.
-fn severity(finding: &Finding) -> Severity {
-    let of_verdict = |verdict: Option<Verdict>| match verdict {
-        None
-        | Some(
-            Verdict::Explained | Verdict::PlainTcp | Verdict::StillMptcp | Verdict::Unsupported,
-        ) => INFO,
-        Some(
-            Verdict::TooEarly
-            | Verdict::Stale
-            | Verdict::NeverAsked
-            | Verdict::Unexplained
-            | Verdict::Misled,
-        ) => WARN,
-        Some(Verdict::Contradicted) => ERROR,
-    };
-    match finding {
-        Finding::Query(event) => of_verdict(event.judgement.as_ref().map(|it| it.verdict)),
-        Finding::Verdict(event) => of_verdict(Some(event.judgement.verdict)),
-        Finding::Connection(event) => match event.connection.kind {
-            ConnectionKind::Fallback | ConnectionKind::Refused | ConnectionKind::Blackhole => WARN,
-            ConnectionKind::Existing if event.connection.fell_back == Some(true) => WARN,
-            ConnectionKind::Plain
-            | ConnectionKind::Existing
-            | ConnectionKind::Accepted
-            | ConnectionKind::Closed => INFO,
-        },
-        Finding::Refusal(_) => WARN,
+/// Number and word of a severity (OpenTelemetry's log data model, "Severity fields").
+fn severity(finding: &Finding) -> (u8, &'static str) {
+    match finding.severity() {
+        Severity::Info => (9, "INFO"),
+        Severity::Warning => (13, "WARN"),
+        Severity::Error => (17, "ERROR"),
     }
 }
 
@@ -359,11 +304,16 @@ fn ns(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Verdict;
+
+    const INFO: (u8, &str) = (9, "INFO");
+    const WARN: (u8, &str) = (13, "WARN");
+    const ERROR: (u8, &str) = (17, "ERROR");
     use crate::model::fixture::Row;
 
     fn written(finding: &Finding) -> Value {
         let observed = SystemTime::UNIX_EPOCH + Duration::from_nanos(5);
-        record(finding, "line", observed, Some("/told")).unwrap()
+        record(finding, "line", observed, Some("/told"))
     }
 
     fn attribute(record: &Value, key: &str) -> Option<Value> {
@@ -445,14 +395,6 @@ mod tests {
         let told = written(&Row::default().query());
         let cgroup = attribute(&told, "process.linux.cgroup").unwrap();
         assert_eq!(cgroup["stringValue"], "/told");
-        let closed = Row {
-            kind: ConnectionKind::Closed,
-            ..Row::default()
-        };
-        assert_eq!(
-            record(&closed.connection(), "", SystemTime::UNIX_EPOCH, None),
-            None
-        );
     }
 
     #[test]

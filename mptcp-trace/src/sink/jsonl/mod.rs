@@ -18,8 +18,8 @@ use self::{
 };
 use super::{Source, Told};
 use crate::model::{
-    ConnectionEvent, ConnectionKind, Facts, Finding, LastAsked, Loss, LossReport, Reconciliation,
-    Refused, SensorState, SumTable,
+    ConnectionEvent, Facts, Finding, LastAsked, Loss, LossReport, Reconciliation, SensorState,
+    SumTable,
 };
 
 /// Version of `docs/output.md`.
@@ -132,28 +132,14 @@ pub(super) fn start(facts: &Facts, source: Source, out: &mut Vec<u8>) {
 }
 
 pub(super) fn finding(finding: &Finding, out: &mut Vec<u8>) {
+    let kind = finding.kind();
     match finding {
-        Finding::Query(event) => line(out, "query", |data| query::query(event, data)),
+        Finding::Query(event) => line(out, kind, |data| query::query(event, data)),
         Finding::Connection(event) => {
-            let kind = match event.connection.kind {
-                ConnectionKind::Fallback => "fallback",
-                ConnectionKind::Refused => "refused",
-                ConnectionKind::Plain => "plain",
-                ConnectionKind::Existing => "existing",
-                ConnectionKind::Blackhole => "blackhole",
-                // Only tells whose an earlier event is; never a finding of its own.
-                ConnectionKind::Accepted | ConnectionKind::Closed => return,
-            };
             line(out, kind, |data| connection::connection(event, data));
         }
-        Finding::Verdict(event) => line(out, "verdict", |data| verdict::verdict(event, data)),
-        Finding::Refusal(event) => {
-            let kind = match event.refusal.what {
-                Refused::Option { .. } => "option_refused",
-                Refused::Socket { .. } => "socket_refused",
-            };
-            line(out, kind, |data| query::refusal(event, data));
-        }
+        Finding::Verdict(event) => line(out, kind, |data| verdict::verdict(event, data)),
+        Finding::Refusal(event) => line(out, kind, |data| query::refusal(event, data)),
     }
 }
 
