@@ -14,7 +14,7 @@ use mptcp_trace::{
     pipeline::{Played, Stages, Stop, View, play, prefixed},
     redact::Redactor,
     sink::{Format, Source},
-    tally::tallies,
+    tally::Sums,
 };
 use mptcp_trace_common::layout::KernelLayout;
 
@@ -121,7 +121,7 @@ pub fn decode(bytes: &[u8]) {
 /// A capture, from bytes to lines: as it is replayed, and with all views and little room.
 pub fn capture(bytes: &[u8]) {
     let narrow = View {
-        summary: tallies(&[
+        summary: Sums::new(&[
             By::Process,
             By::Cause,
             By::Dest,

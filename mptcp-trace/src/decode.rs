@@ -194,6 +194,7 @@ fn query(bytes: &[u8], facts: &Facts) -> Result<Observation, DecodeError> {
             .map(|born_ns| ConnectionId {
                 socket: SocketId(field!(bytes, u64, socket)),
                 born_at: Duration::from_nanos(born_ns),
+                attempt: 0,
             }),
         connected_at: Some(field!(bytes, u64, connect_ns))
             .filter(|connect_ns| *connect_ns != 0)

@@ -17,6 +17,7 @@ pub mod enrich;
 pub mod escape;
 pub mod host;
 pub mod kernel;
+pub mod ledger;
 pub mod model;
 pub mod observe;
 pub mod pipeline;

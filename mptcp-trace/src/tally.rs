@@ -1,35 +1,39 @@
 //! Findings -> sums: how many connections, fallbacks and questions each process, cause, destination has. Pure, and
 //! bounded: beyond [`GROUPS_MAX`] groups everything goes into one that is called the others.
 
-use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
-    time::Duration,
-};
+use std::collections::HashMap;
 
-use crate::model::{By, Finding, Prefix, Subject, Sum, SumRow, SumTable};
+use crate::{
+    ledger::{Change, Counts, Ledger, REMEMBERED_MAX},
+    model::{By, Finding, Prefix, Subject, Sum, SumRow, SumTable},
+};
 
 /// Groups that are told apart at most.
 pub const GROUPS_MAX: usize = 10_000;
-
-/// Connections that are remembered at most, each once a group: one that is seen again after it was forgotten counts again.
-const REMEMBERED_MAX: usize = 262_144;
 
 /// Networks of destinations.
 const PREFIX_BITS_V4: u8 = 24;
 const PREFIX_BITS_V6: u8 = 48;
 
-/// A connection: address of its socket, and when it was first seen or, where that was not noted down, its inode.
-type Key = (u64, Option<Duration>, Option<u64>);
-
 /// A group; none is that of the others.
 type Group = Option<usize>;
 
-/// What was counted of a connection already.
-#[derive(Clone, Copy, Default, Debug)]
-struct Mark {
-    has_fallen: bool,
-    /// When it fell back, as a line about it said.
-    fell_at: Option<Duration>,
+/// As what a connection counts already, in each group of each property that it was found in.
+#[derive(Clone, Debug, Default)]
+pub struct Marks(Vec<(By, Group, Counts)>);
+
+impl Marks {
+    fn of(&mut self, by: By, group: Group) -> &mut Counts {
+        let is_it = |(it, its_group, _): &(By, Group, Counts)| *it == by && *its_group == group;
+        let at = match self.0.iter().position(is_it) {
+            Some(at) => at,
+            None => {
+                self.0.push((by, group, Counts::default()));
+                self.0.len() - 1
+            }
+        };
+        &mut self.0[at].2
+    }
 }
 
 /// Sums by one property of findings.
@@ -37,55 +41,40 @@ struct Mark {
 pub struct Tally {
     by: By,
     groups_max: usize,
-    remembered_max: usize,
     indices: HashMap<String, usize>,
     sums: Vec<(String, Sum)>,
     others: Option<Sum>,
-    seen: HashMap<(Key, Group), Mark>,
-    /// The oldest first.
-    order: VecDeque<(Key, Group)>,
-    forgotten: u64,
 }
 
 impl Tally {
     /// Nothing yet.
     #[must_use]
     pub fn new(by: By) -> Self {
-        Self::with_limits(by, GROUPS_MAX, REMEMBERED_MAX)
+        Self::with_limit(by, GROUPS_MAX)
     }
 
-    fn with_limits(by: By, groups_max: usize, remembered_max: usize) -> Self {
+    fn with_limit(by: By, groups_max: usize) -> Self {
         Self {
             by,
             groups_max,
-            remembered_max,
             indices: HashMap::new(),
             sums: Vec::new(),
             others: None,
-            seen: HashMap::new(),
-            order: VecDeque::new(),
-            forgotten: 0,
         }
     }
 
-    /// Adds a finding. `path_of` knows paths of control groups that the finding does not.
-    pub fn add<'a>(&mut self, finding: &'a Finding, path_of: impl Fn(u64) -> Option<&'a str>) {
-        let subject = Subject::of(finding);
-        let Some(name) = key(self.by, &subject, path_of) else {
+    /// Adds a finding, and what its connection counts as now, if it is about one. `path_of` knows paths of control groups that
+    /// the finding does not.
+    pub fn add<'a>(
+        &mut self,
+        subject: &Subject<'a>,
+        connection: Option<(Counts, &mut Marks)>,
+        path_of: &dyn Fn(u64) -> Option<&'a str>,
+    ) {
+        let Some(name) = key(self.by, subject, path_of) else {
             return;
         };
         let group = self.group(name);
-        // What was refused does not tell of the connection, if there is one: it counts when it is asked about or ends.
-        let counted = match subject.socket {
-            Some(socket) if !subject.is_listener() && !subject.is_refusal => {
-                let inode = match subject.born_at {
-                    Some(_) => None,
-                    None => socket.inode,
-                };
-                self.count((socket.id.0, subject.born_at, inode), group, &subject)
-            }
-            _ => (0, 0),
-        };
         let sum = match group {
             Some(index) => match self.sums.get_mut(index) {
                 Some((_, sum)) => sum,
@@ -93,9 +82,29 @@ impl Tally {
             },
             None => self.others.get_or_insert_default(),
         };
-        let (connections, fallbacks) = counted;
-        sum.connections += connections;
-        sum.fallbacks += fallbacks;
+        // What was refused does not tell of the connection, if there is one: it counts when it is asked about or ends.
+        if let Some((now, marks)) = connection.filter(|_| !subject.is_refusal) {
+            let mark = marks.of(self.by, group);
+            // A group in which nothing told of the fallback does not have it: it is in that of its cause.
+            let is_told = subject.has_fallen || mark.fallen > 0;
+            let now = match is_told {
+                true => now,
+                false => Counts {
+                    fallen: 0,
+                    deceived: 0,
+                    ..now
+                },
+            };
+            let mut counts = Counts {
+                connections: sum.connections,
+                fallen: sum.fallbacks,
+                deceived: sum.deceived,
+            };
+            counts.replace(*mark, now);
+            *mark = now;
+            (sum.connections, sum.fallbacks, sum.deceived) =
+                (counts.connections, counts.fallen, counts.deceived);
+        }
         sum.questions += u64::from(subject.is_question);
         sum.refusals += u64::from(subject.is_refusal);
         if let Some(verdict) = subject.verdict {
@@ -116,40 +125,9 @@ impl Tally {
         Some(index)
     }
 
-    /// How many connections and fallbacks a finding adds to its group.
-    fn count(&mut self, connection: Key, group: Group, subject: &Subject<'_>) -> (u64, u64) {
-        let entry = (connection, group);
-        if !self.seen.contains_key(&entry) {
-            if self.order.len() >= self.remembered_max
-                && let Some(oldest) = self.order.pop_front()
-            {
-                self.seen.remove(&oldest);
-                self.forgotten += 1;
-            }
-            self.order.push_back(entry);
-        }
-        let mut is_new = false;
-        let mark = self.seen.entry(entry).or_insert_with(|| {
-            is_new = true;
-            Mark::default()
-        });
-        let mut added = (u64::from(is_new), 0);
-        if subject.has_fallen && !mark.has_fallen {
-            mark.has_fallen = true;
-            added.1 += 1;
-        } else if let (Some(at), Some(before)) = (subject.falls_at, mark.fell_at)
-            && at != before
-        {
-            // A connection does not fall back twice: the same socket has connected anew.
-            added = (added.0 + 1, added.1 + 1);
-        }
-        mark.fell_at = subject.falls_at.or(mark.fell_at);
-        added
-    }
-
-    /// The sums so far: most fallbacks first, then by name.
+    /// The sums so far: most fallbacks first, then by name. `forgotten` connections may have been counted again.
     #[must_use]
-    pub fn table(&self) -> SumTable {
+    pub fn table(&self, forgotten: u64) -> SumTable {
         let mut rows: Vec<SumRow> = self
             .sums
             .iter()
@@ -165,8 +143,63 @@ impl Tally {
             by: self.by,
             rows,
             others: self.others.clone(),
-            forgotten: self.forgotten,
+            forgotten,
         }
+    }
+}
+
+/// Sums by several properties of findings (`--by`).
+#[derive(Debug)]
+pub struct Sums {
+    ledger: Ledger<Marks>,
+    tallies: Vec<Tally>,
+}
+
+impl Default for Sums {
+    fn default() -> Self {
+        Self::new(&[])
+    }
+}
+
+impl Sums {
+    /// Nothing yet; a table for each property, in the order in which they were asked for.
+    #[must_use]
+    pub fn new(all: &[By]) -> Self {
+        let mut unique: Vec<By> = Vec::new();
+        for by in all {
+            if !unique.contains(by) {
+                unique.push(*by);
+            }
+        }
+        Self {
+            ledger: Ledger::new(REMEMBERED_MAX),
+            tallies: unique.into_iter().map(Tally::new).collect(),
+        }
+    }
+
+    /// True if nothing is summed up.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.tallies.is_empty()
+    }
+
+    /// Adds a finding. `path_of` knows paths of control groups that the finding does not.
+    pub fn add<'a>(&mut self, finding: &'a Finding, path_of: &dyn Fn(u64) -> Option<&'a str>) {
+        let subject = Subject::of(finding);
+        let mut change = self
+            .ledger
+            .take(finding, &subject, |_key, _socket| Marks::default());
+        let now = change.as_ref().map(Change::now);
+        for tally in &mut self.tallies {
+            let marks = change.as_mut().map(|change| &mut change.entry.details);
+            tally.add(&subject, now.zip(marks), path_of);
+        }
+    }
+
+    /// The sums so far.
+    pub fn tables(&self) -> impl Iterator<Item = SumTable> {
+        let forgotten = self.ledger.forgotten();
+        self.tallies.iter().map(move |it| it.table(forgotten))
     }
 }
 
@@ -174,7 +207,7 @@ impl Tally {
 fn key<'a>(
     by: By,
     subject: &Subject<'a>,
-    path_of: impl Fn(u64) -> Option<&'a str>,
+    path_of: &dyn Fn(u64) -> Option<&'a str>,
 ) -> Option<String> {
     Some(match by {
         By::Process => match subject.process {
@@ -209,15 +242,6 @@ fn key<'a>(
         },
         By::Verdict => subject.verdict?.name().to_owned(),
     })
-}
-
-/// One tally for each property, in the order in which they were asked for.
-#[must_use]
-pub fn tallies(all: &[By]) -> Vec<Tally> {
-    let unique: BTreeMap<By, usize> = all.iter().copied().zip(0..).collect();
-    let mut unique: Vec<(usize, By)> = unique.into_iter().map(|(by, at)| (at, by)).collect();
-    unique.sort_unstable();
-    unique.into_iter().map(|(_, by)| Tally::new(by)).collect()
 }
 
 #[cfg(test)]

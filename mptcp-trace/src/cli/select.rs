@@ -10,7 +10,7 @@ use crate::{
     kernel::readable,
     model::Verdict,
     pipeline::{View, Watched},
-    tally::tallies,
+    tally::Sums,
     wanted::Wanted,
 };
 use anyhow::{Context as _, bail, ensure};
@@ -69,7 +69,7 @@ pub(super) fn view(view: &ViewArgs, whose: &WhoseArgs) -> anyhow::Result<View> {
         within: wanted.netns.clone(),
         wanted,
         fail_on: view.fail_on.clone(),
-        summary: tallies(&view.sums()),
+        summary: Sums::new(&view.sums()),
         repeats: view.coalesce.then(Repeats::default),
         limits: Limits {
             connections: usize::try_from(view.max_connections)?,

@@ -25,6 +25,8 @@ pub(super) struct Fallen {
 /// One connection.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Life {
+    /// How often its socket has connected anew before.
+    pub(super) attempt: u32,
     pub(super) socket: Socket,
     pub(super) owner: Option<Owner>,
     pub(super) place: Place,
@@ -57,12 +59,21 @@ impl Life {
             connected_at: None,
             existing: false,
             questions: 0,
+            attempt: 0,
             doubt: None,
             asked: None,
             told: None,
             connecting: false,
             admitted: false,
             used: 0,
+        }
+    }
+
+    /// The connection of the socket with this identity.
+    pub(super) fn id(&self, of_socket: ConnectionId) -> ConnectionId {
+        ConnectionId {
+            attempt: self.attempt,
+            ..of_socket
         }
     }
 
@@ -142,6 +153,7 @@ impl Life {
     /// this is.
     pub(super) fn starts_anew(&mut self) -> Self {
         let ended = self.clone();
+        self.attempt = self.attempt.saturating_add(1);
         self.fallen = None;
         self.connected_at = None;
         self.asked = None;

@@ -265,6 +265,7 @@ impl Correlator {
             life.asked = Some(LastAsked::of(query));
         }
         let at = query.answered_at();
+        event.query.id = Some(life.id(id));
         self.close_both(before, oldest, at, facts, ready);
         if let Some(mut ended) = ended {
             ended.doubt = event.query.after_untold.then_some(UNTOLD);
@@ -367,10 +368,12 @@ impl Correlator {
                     self.switched_off.remove(&oldest);
                 }
             }
+            let of_socket = connection.id;
+            let life = self.lives.get(of_socket);
             let switched_off = SwitchedOff {
                 at: connection.at,
                 off_for: connection.off_for,
-                id: connection.id,
+                id: life.map_or(of_socket, |life| life.id(of_socket)),
                 remote: connection.socket.remote,
                 owner: connection.owner.clone(),
             };
@@ -421,7 +424,7 @@ impl Correlator {
         let doubt = life.doubt.or_else(may_be_missed);
         ready.push(Finding::Verdict(Box::new(VerdictEvent {
             judgement,
-            id,
+            id: life.id(id),
             at,
             time: UNIX_EPOCH + facts.boot_epoch + at,
             closed_by,
@@ -492,9 +495,10 @@ impl Correlator {
         self.tell(oldest, ready);
     }
 
-    fn tell(&mut self, event: Box<ConnectionEvent>, ready: &mut Vec<Finding>) {
+    fn tell(&mut self, mut event: Box<ConnectionEvent>, ready: &mut Vec<Finding>) {
         if let Some(life) = self.lives.get(event.connection.id) {
             life.belongs(&event);
+            event.connection.id = life.id(event.connection.id);
         }
         if event.connection.admitted {
             ready.push(Finding::Connection(event));

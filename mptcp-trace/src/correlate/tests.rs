@@ -38,6 +38,7 @@ pub(super) fn connection(kind: ConnectionKind, at_ms: u64, address: u64) -> Conn
         id: ConnectionId {
             socket: SocketId(address),
             born_at: Duration::from_nanos(1),
+            attempt: 0,
         },
         socket: Socket {
             id: SocketId(address),

@@ -195,6 +195,7 @@ fn id(bytes: &[u8]) -> ConnectionId {
     ConnectionId {
         socket: SocketId(field!(bytes, u64, socket)),
         born_at: Duration::from_nanos(field!(bytes, u64, born_ns)),
+        attempt: 0,
     }
 }
 

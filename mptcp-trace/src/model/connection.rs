@@ -9,18 +9,32 @@ use std::{
 
 use super::{Process, Rung, Socket, SocketId};
 
-/// A socket as long as it lives, and never again: its address, and when it was first seen.
+/// A connection, and no other ever: the address of its socket, when that was first seen, and which of its connections it is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct ConnectionId {
     /// Kernel address of the socket.
     pub socket: SocketId,
-    /// When it was first seen, on `CLOCK_BOOTTIME`.
+    /// When the socket was first seen, on `CLOCK_BOOTTIME`.
     pub born_at: Duration,
+    /// How often the socket has connected anew before; 0 as long as nobody has found out.
+    pub attempt: u32,
+}
+
+impl ConnectionId {
+    /// The same for all connections of the socket.
+    #[must_use]
+    pub fn of_socket(self) -> Self {
+        Self { attempt: 0, ..self }
+    }
 }
 
 impl fmt::Display for ConnectionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}@{}", self.socket, self.born_at.as_nanos())
+        write!(f, "{}@{}", self.socket, self.born_at.as_nanos())?;
+        match self.attempt {
+            0 => Ok(()),
+            attempt => write!(f, "#{}", u64::from(attempt) + 1),
+        }
     }
 }
 

@@ -13,6 +13,8 @@ pub(crate) struct Row {
     pub(crate) kind: ConnectionKind,
     pub(crate) at_ms: u64,
     pub(crate) address: u64,
+    /// Which of the connections of that socket.
+    pub(crate) attempt: u32,
     pub(crate) cause: Option<&'static str>,
     pub(crate) verdict: Option<Verdict>,
     pub(crate) local: &'static str,
@@ -30,6 +32,7 @@ impl Default for Row {
             kind: ConnectionKind::Fallback,
             at_ms: 1,
             address: 1,
+            attempt: 0,
             cause: Some("DssFallback"),
             verdict: None,
             local: "10.0.0.1:1000",
@@ -50,7 +53,10 @@ impl Row {
             id: SocketId(self.address),
             inode: None,
             netns: self.netns,
-            protocol: Protocol::Mptcp,
+            protocol: match self.kind {
+                ConnectionKind::Plain => Protocol::Tcp,
+                _kind => Protocol::Mptcp,
+            },
             family: Family::Ipv4,
             state: TcpState(1),
             local: addr(self.local),
@@ -62,6 +68,7 @@ impl Row {
         ConnectionId {
             socket: SocketId(self.address),
             born_at: Duration::from_nanos(1),
+            attempt: self.attempt,
         }
     }
 

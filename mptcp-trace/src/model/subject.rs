@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    Connection, ConnectionEvent, ConnectionKind, Finding, Process, Refused, Socket, TcpState,
-    Verdict,
+    Connection, ConnectionEvent, ConnectionId, ConnectionKind, Finding, Judgement, Process,
+    Refused, Socket, TcpState, Verdict,
 };
 
 /// The common denominator of all findings.
@@ -21,8 +21,8 @@ pub struct Subject<'a> {
     pub socket: Option<&'a Socket>,
     /// Inode number of the network namespace.
     pub netns: u32,
-    /// When its identity was first seen, on `CLOCK_BOOTTIME`; none where it was not noted down.
-    pub born_at: Option<Duration>,
+    /// The connection; none where it was not noted down.
+    pub id: Option<ConnectionId>,
     /// Name of the cause, as in the catalogue: of a fallback, or of the fallback that a verdict stands on.
     pub cause: Option<&'a str>,
     /// What is concluded.
@@ -50,11 +50,11 @@ impl<'a> Subject<'a> {
                     cgroup: None,
                     socket: Some(&query.socket),
                     netns: query.socket.netns,
-                    born_at: query.id.map(|id| id.born_at),
+                    id: query.id,
                     cause: judgement.and_then(|it| it.cause.as_deref()),
                     verdict: judgement.map(|it| it.verdict),
                     has_fallen: query.fell_back == Some(true)
-                        || judgement.is_some_and(|it| it.fell_back_at.is_some()),
+                        || judgement.is_some_and(Judgement::is_of_fallen),
                     falls_at: None,
                     is_question: true,
                     is_refusal: false,
@@ -66,10 +66,10 @@ impl<'a> Subject<'a> {
                 cgroup: event.place.cgroup.as_deref(),
                 socket: Some(&event.socket),
                 netns: event.socket.netns,
-                born_at: Some(event.id.born_at),
+                id: Some(event.id),
                 cause: event.judgement.cause.as_deref(),
                 verdict: Some(event.judgement.verdict),
-                has_fallen: event.judgement.fell_back_at.is_some(),
+                has_fallen: event.judgement.is_of_fallen(),
                 falls_at: None,
                 is_question: false,
                 is_refusal: false,
@@ -84,7 +84,7 @@ impl<'a> Subject<'a> {
                     cgroup: None,
                     socket,
                     netns,
-                    born_at: None,
+                    id: None,
                     cause: None,
                     verdict: None,
                     has_fallen: false,
@@ -120,7 +120,7 @@ impl<'a> Subject<'a> {
             cgroup: event.place.cgroup.as_deref(),
             socket: Some(socket),
             netns: socket.netns,
-            born_at: Some(id.born_at),
+            id: Some(*id),
             cause,
             verdict: None,
             // What a blackhole says of its connection, the line of the fallback has said.

@@ -42,10 +42,12 @@ impl By {
 /// What was seen of a group.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Sum {
-    /// Different connections.
+    /// Different connections that began as MPTCP.
     pub connections: u64,
     /// Of these, known to have fallen back.
     pub fallbacks: u64,
+    /// Of these, with an application that believes in MPTCP.
+    pub deceived: u64,
     /// Questions of applications.
     pub questions: u64,
     /// Options and sockets that were refused because of MPTCP.

@@ -39,6 +39,8 @@ struct Row {
     severity: Severity,
     /// The application believes something that is not so.
     deceives: bool,
+    /// It is one of connections that fell back.
+    is_of_fallen: bool,
     /// It can only be reached where fallbacks are traced.
     rests_on_fallbacks: bool,
     meaning: &'static str,
@@ -50,6 +52,7 @@ const ROWS: [Row; 10] = [
         name: "explained",
         severity: Severity::Info,
         deceives: false,
+        is_of_fallen: true,
         rests_on_fallbacks: true,
         meaning: "told TCP, and the fallback was seen",
     },
@@ -58,6 +61,7 @@ const ROWS: [Row; 10] = [
         name: "plain-tcp",
         severity: Severity::Info,
         deceives: false,
+        is_of_fallen: false,
         rests_on_fallbacks: true,
         meaning: "told TCP; the socket never was MPTCP",
     },
@@ -66,6 +70,7 @@ const ROWS: [Row; 10] = [
         name: "still-mptcp",
         severity: Severity::Info,
         deceives: false,
+        is_of_fallen: false,
         rests_on_fallbacks: false,
         meaning: "told MPTCP, and it is",
     },
@@ -74,6 +79,7 @@ const ROWS: [Row; 10] = [
         name: "too-early",
         severity: Severity::Warning,
         deceives: false,
+        is_of_fallen: false,
         rests_on_fallbacks: false,
         meaning: "told MPTCP before the handshake could decide, or of a listening socket",
     },
@@ -82,6 +88,7 @@ const ROWS: [Row; 10] = [
         name: "stale",
         severity: Severity::Warning,
         deceives: true,
+        is_of_fallen: true,
         rests_on_fallbacks: true,
         meaning: "told MPTCP, fell back later, and was not asked again",
     },
@@ -90,6 +97,7 @@ const ROWS: [Row; 10] = [
         name: "never-asked",
         severity: Severity::Warning,
         deceives: false,
+        is_of_fallen: true,
         rests_on_fallbacks: true,
         meaning: "fell back, and the application never asked",
     },
@@ -98,6 +106,7 @@ const ROWS: [Row; 10] = [
         name: "unexplained",
         severity: Severity::Warning,
         deceives: false,
+        is_of_fallen: true,
         rests_on_fallbacks: true,
         meaning: "told TCP, and no fallback was seen",
     },
@@ -106,6 +115,7 @@ const ROWS: [Row; 10] = [
         name: "misled",
         severity: Severity::Warning,
         deceives: true,
+        is_of_fallen: true,
         rests_on_fallbacks: true,
         meaning: "asked in a way that cannot see a fallback",
     },
@@ -114,6 +124,7 @@ const ROWS: [Row; 10] = [
         name: "unsupported",
         severity: Severity::Info,
         deceives: false,
+        is_of_fallen: false,
         rests_on_fallbacks: false,
         meaning: "this kernel does not know the question: the error does not mean a fallback",
     },
@@ -122,6 +133,7 @@ const ROWS: [Row; 10] = [
         name: "contradicted",
         severity: Severity::Error,
         deceives: true,
+        is_of_fallen: true,
         rests_on_fallbacks: true,
         meaning: "told MPTCP although a fallback was seen before: a bug, of this program or of the kernel",
     },
@@ -164,6 +176,12 @@ impl Verdict {
         self.row().deceives
     }
 
+    /// True if only a connection that fell back has it.
+    #[must_use]
+    pub fn is_of_fallen(self) -> bool {
+        self.row().is_of_fallen
+    }
+
     /// True if it cannot be reached where fallbacks are not traced.
     #[must_use]
     pub fn rests_on_fallbacks(self) -> bool {
@@ -198,6 +216,14 @@ pub struct Judgement {
     pub cause: Option<Cow<'static, str>>,
     /// Between the answer and the fallback, whichever came first, if there were both.
     pub delay: Option<Duration>,
+}
+
+impl Judgement {
+    /// True if the connection has fallen back, as far as it knows.
+    #[must_use]
+    pub fn is_of_fallen(&self) -> bool {
+        self.fell_back_at.is_some() || self.verdict.is_of_fallen()
+    }
 }
 
 /// What ended an open verdict.

@@ -23,7 +23,7 @@ use crate::{
         Format, Source, Told, coalesced, evicted, failing, last_words, not_shown, reconciled,
         summary, unwritten,
     },
-    tally::Tally,
+    tally::Sums,
     wanted::{FailOn, Wanted},
 };
 
@@ -78,7 +78,7 @@ pub struct View {
     /// The network namespaces that the run is limited to (inode numbers); empty for all of them.
     pub within: Vec<u32>,
     /// Instead of showing them: what they are summed up by.
-    pub summary: Vec<Tally>,
+    pub summary: Sums,
     /// What was said last, where answers that repeat it are not shown.
     pub repeats: Option<Repeats>,
     /// Who is told of each finding that is shown, beside the lines or in place of them.
@@ -439,8 +439,8 @@ impl<W: Write> Stages<W> {
         if self.view.summary.is_empty() {
             self.format.finding(finding, &mut self.lines);
         }
-        for tally in &mut self.view.summary {
-            tally.add(finding, |id| places.path(id));
+        if !self.view.summary.is_empty() {
+            self.view.summary.add(finding, &|id| places.path(id));
         }
         for observer in &mut self.view.observers {
             observer.finding(finding, &|id| places.path(id));
@@ -483,8 +483,8 @@ impl<W: Write> Stages<W> {
 
     /// Prints the sums so far, if there are to be some.
     pub fn sum_up(&mut self) {
-        for tally in &self.view.summary {
-            self.format.sums(&tally.table(), &mut self.lines);
+        for table in self.view.summary.tables() {
+            self.format.sums(&table, &mut self.lines);
         }
     }
 

@@ -2,16 +2,17 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap},
     net::{IpAddr, SocketAddr},
     rc::Rc,
     time::{Duration, SystemTime},
 };
 
 use crate::{
+    ledger::{Awareness, Entry, Ledger, State},
     model::{
         Answer, Api, ClosedBy, Connection, ConnectionEvent, ConnectionKind, Finding, Known, Owner,
-        Protocol, QueryEvent, RefusalEvent, Side, Socket, TcpState, Verdict, VerdictEvent,
+        QueryEvent, RefusalEvent, Side, Socket, Subject, Verdict, VerdictEvent,
     },
     observe::Observer,
 };
@@ -36,65 +37,6 @@ const BIN_NS_MIN: i128 = 1_000_000;
 pub(super) const OTHERS: &str = "(others)";
 /// Whose cause is not known.
 const UNKNOWN: &str = "unknown";
-
-/// A socket as long as it lives: its address, and when it was first seen or, where that was not noted down, its inode.
-type Key = (u64, Option<Duration>, Option<u64>);
-
-/// What the application knows of a connection, the worst first.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Fate {
-    /// Told MPTCP although it had fallen back.
-    Contradicted,
-    /// Fell back, and was asked about in a way that cannot see it.
-    Misled,
-    /// Told MPTCP, fell back later, not asked again.
-    Stale,
-    /// Told MPTCP before the handshake could decide, and not asked again.
-    TooEarly,
-    /// Fell back, and nobody asked.
-    NeverAsked,
-    /// Fell back, and was asked in words that this kernel does not know.
-    Unsupported,
-    /// Told TCP, and no fallback was seen.
-    Unexplained,
-    /// Fell back; what the application knows is not known.
-    Open,
-    /// Told TCP, and the fallback was seen.
-    Explained,
-    /// It is MPTCP, as far as is known.
-    Healthy,
-    /// It never was MPTCP.
-    Plain,
-}
-
-impl Fate {
-    /// All of them, the worst first.
-    pub const ALL: [Self; 11] = [
-        Self::Contradicted,
-        Self::Misled,
-        Self::Stale,
-        Self::TooEarly,
-        Self::NeverAsked,
-        Self::Unsupported,
-        Self::Unexplained,
-        Self::Open,
-        Self::Explained,
-        Self::Healthy,
-        Self::Plain,
-    ];
-
-    /// The connection is TCP by now, and began as something else.
-    #[must_use]
-    pub fn has_fallen(self) -> bool {
-        !matches!(self, Self::Healthy | Self::Plain)
-    }
-
-    /// It fell back, and the application was not told.
-    #[must_use]
-    pub fn is_unaware(self) -> bool {
-        self < Self::Unexplained
-    }
-}
 
 /// One answer about a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -136,18 +78,17 @@ pub struct Life {
     pub asked: Vec<Asked>,
     /// How many answers there were.
     pub questions: u64,
-    /// The last verdict.
-    pub verdict: Option<Verdict>,
+    /// What the ledger says of it.
+    pub state: State,
     /// The verdict may be wrong, since questions are known to be missing.
     pub is_doubtful: bool,
     /// It had fallen back before tracing began.
     pub fell_before: bool,
-    is_mptcp: bool,
     number: u64,
 }
 
 impl Life {
-    fn new(socket: &Socket, born_at: Option<Duration>, time: SystemTime, number: u64) -> Self {
+    fn new(socket: &Socket, born_at: Option<Duration>, time: SystemTime) -> Self {
         Self {
             born_at,
             connected_at: None,
@@ -162,42 +103,76 @@ impl Life {
             remote: socket.remote,
             asked: Vec::new(),
             questions: 0,
-            verdict: None,
+            state: State::default(),
             is_doubtful: false,
             fell_before: false,
-            is_mptcp: socket.protocol == Protocol::Mptcp,
-            number,
+            number: 0,
         }
     }
 
     /// What its application knows of it.
     #[must_use]
-    pub fn fate(&self) -> Fate {
-        let has_fallen = self.fell_at.is_some() || self.fell_before;
-        match self.verdict {
-            Some(Verdict::Contradicted) => Fate::Contradicted,
-            Some(Verdict::Misled) => Fate::Misled,
-            Some(Verdict::Stale) => Fate::Stale,
-            Some(Verdict::Explained) => Fate::Explained,
-            Some(Verdict::NeverAsked) => Fate::NeverAsked,
-            Some(Verdict::Unexplained) => Fate::Unexplained,
-            Some(Verdict::TooEarly) if has_fallen && self.closed.is_some() => Fate::TooEarly,
-            Some(Verdict::Unsupported) if has_fallen => Fate::Unsupported,
-            Some(
-                Verdict::PlainTcp | Verdict::StillMptcp | Verdict::TooEarly | Verdict::Unsupported,
-            )
-            | None => match (has_fallen, self.is_mptcp) {
-                (true, _) => Fate::Open,
-                (false, true) => Fate::Healthy,
-                (false, false) => Fate::Plain,
-            },
+    pub fn awareness(&self) -> Awareness {
+        self.state.awareness()
+    }
+
+    /// What a finding says of it; `cause` is the name under which its cause is counted.
+    fn learn(&mut self, finding: &Finding, cause: String) {
+        match finding {
+            Finding::Query(event) => {
+                let query = &event.query;
+                self.hear(&query.socket, None);
+                if self.process.is_none() {
+                    self.process = Some((query.process.number(), query.process.comm.clone()));
+                }
+                self.connected_at = query.connected_at.or(self.connected_at);
+                self.fell_before |= query.fell_back == Some(true) && self.fell_at.is_none();
+                self.questions += 1 + event.repeats;
+                if self.asked.len() >= ANSWERS_MAX {
+                    self.asked.pop();
+                }
+                self.asked.push(Asked {
+                    at: query.answered_at(),
+                    api: query.api,
+                    answer: query.answer,
+                });
+            }
+            Finding::Connection(event) => {
+                let connection = &event.connection;
+                self.hear(&connection.socket, connection.owner.as_ref());
+                self.side = connection.side.or(self.side);
+                if let Some(since) = connection.since_connect {
+                    self.connected_at = Some(connection.at.saturating_sub(since));
+                }
+                let is_fallback = connection.kind == ConnectionKind::Fallback;
+                if is_fallback {
+                    self.fell_at = Some(connection.at);
+                    self.fell_before = false;
+                }
+                let is_existing = connection.kind == ConnectionKind::Existing;
+                self.fell_before |= is_existing && connection.fell_back == Some(true);
+                if is_fallback || is_existing && self.fell_before {
+                    self.cause = Some(cause);
+                    self.known = connection.known;
+                }
+            }
+            Finding::Verdict(event) => {
+                self.hear(&event.socket, event.owner.as_ref());
+                self.fell_at = self.fell_at.or(event.judgement.fell_back_at);
+                if self.cause.is_none() && event.judgement.cause.is_some() {
+                    self.cause = Some(cause);
+                }
+                self.closed = Some((event.at, event.closed_by));
+                self.is_doubtful |= event.doubt.is_some();
+            }
+            Finding::Refusal(_) => {}
         }
     }
 
     /// The worst first, and of those the one that fell back first.
-    fn order(&self) -> (Fate, Duration, u64) {
+    fn order(&self) -> (Awareness, Duration, u64) {
         let fell_at = self.fell_at.unwrap_or(Duration::MAX);
-        (self.fate(), fell_at, self.number)
+        (self.awareness(), fell_at, self.number)
     }
 
     fn hear(&mut self, socket: &Socket, process: Option<&Owner>) {
@@ -206,16 +181,8 @@ impl Life {
             self.local = socket.local;
             self.remote = socket.remote;
         }
-        self.is_mptcp |= socket.protocol == Protocol::Mptcp;
         if let Some(Owner { process, via: _ }) = process {
             self.process = Some((process.number(), process.comm.clone()));
-        }
-    }
-
-    fn judge(&mut self, verdict: Verdict) {
-        // Once a bug, always a bug, whatever was said later.
-        if self.verdict != Some(Verdict::Contradicted) {
-            self.verdict = Some(verdict);
         }
     }
 }
@@ -232,10 +199,11 @@ pub struct Group {
 }
 
 impl Group {
-    fn add(&mut self, fate: Fate) {
-        self.connections += 1;
-        self.fallen += u64::from(fate.has_fallen());
-        self.unaware += u64::from(fate.is_unaware());
+    fn add(&mut self, state: State) {
+        let counts = state.counts();
+        self.connections += counts.connections;
+        self.fallen += counts.fallen;
+        self.unaware += u64::from(state.awareness().is_unaware());
     }
 }
 
@@ -325,14 +293,14 @@ impl Bins {
 }
 
 /// What was gathered from all findings.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Gathered {
     /// Findings.
     pub findings: u64,
     /// When the first and the last happened, wall clock.
     pub range: Option<(SystemTime, SystemTime)>,
     /// Connections by what their applications know.
-    pub fates: BTreeMap<Fate, u64>,
+    pub awareness: BTreeMap<Awareness, u64>,
     /// Fallbacks by cause.
     pub causes: BTreeMap<String, OfCause>,
     /// The same over time.
@@ -363,10 +331,17 @@ pub struct Gathered {
     pub not_drawn: u64,
     /// Connections that were counted early, because too many were remembered: they may have been counted again.
     pub forgotten: u64,
-    lives: HashMap<Key, Life>,
-    /// The oldest first.
-    order: VecDeque<(Key, u64)>,
-    numbers: u64,
+    ledger: Connections,
+}
+
+/// The connections that are not counted yet.
+#[derive(Clone, Debug)]
+struct Connections(Ledger<Life>);
+
+impl Default for Connections {
+    fn default() -> Self {
+        Self(Ledger::new(CONNECTIONS_MAX))
+    }
 }
 
 /// What several look at.
@@ -393,92 +368,58 @@ impl Gathered {
     /// Adds a finding.
     pub fn add(&mut self, finding: &Finding) {
         self.findings += 1;
-        let time = match finding {
+        let time = finding.time();
+        let (first, last) = self.range.unwrap_or((time, time));
+        self.range = Some((first.min(time), last.max(time)));
+        match finding {
             Finding::Query(event) => self.question(event),
             Finding::Connection(event) => self.connection(event),
             Finding::Verdict(event) => self.last_words(event),
             Finding::Refusal(event) => self.refusal(event),
-        };
-        let (first, last) = self.range.unwrap_or((time, time));
-        self.range = Some((first.min(time), last.max(time)));
+        }
+        self.remember(finding);
     }
 
     /// Counts what is still remembered. Nothing is added after that.
     pub fn finish(&mut self) {
-        while self.settle_oldest() {}
+        for entry in self.ledger.0.drain() {
+            self.settle(entry);
+        }
         // The verdicts are in; the drawing begins with the worst.
         self.worst.sort_by_key(Life::order);
     }
 
-    fn question(&mut self, event: &QueryEvent) -> SystemTime {
+    fn question(&mut self, event: &QueryEvent) {
         let QueryEvent {
             query,
-            time,
             judgement,
             repeats,
+            ..
         } = event;
         self.bins.add(query.asked_at, None);
         let word = query.answer.word().unwrap_or(UNKNOWN);
         *self.answers.entry((query.api.name(), word)).or_default() += 1 + repeats;
-        let verdict = judgement.as_ref().map(|it| it.verdict);
-        if let Some(verdict) = verdict {
-            self.verdicts.entry(verdict).or_default().0 += 1;
+        if let Some(judgement) = judgement {
+            self.verdicts.entry(judgement.verdict).or_default().0 += 1;
         }
-        // It waits for connections, and is none itself.
-        if query.socket.state == TcpState::LISTEN {
-            return *time;
-        }
-        let born_at = query.id.map(|id| id.born_at);
-        let key = key(&query.socket, born_at);
-        // A connection that fell back is not MPTCP again: the same socket has connected anew, or is about to.
-        let fell_at = self.lives.get(&key).and_then(|life| life.fell_at);
-        let is_new = matches!(verdict, Some(Verdict::TooEarly | Verdict::StillMptcp));
-        if is_new && fell_at.is_some_and(|at| at < query.asked_at) {
-            self.settle(key);
-        }
-        let life = self.life(&query.socket, born_at, *time);
-        life.hear(&query.socket, None);
-        if life.process.is_none() {
-            life.process = Some((query.process.number(), query.process.comm.clone()));
-        }
-        life.connected_at = query.connected_at.or(life.connected_at);
-        life.fell_before |= query.fell_back == Some(true) && life.fell_at.is_none();
-        life.questions += 1 + repeats;
-        if life.asked.len() >= ANSWERS_MAX {
-            life.asked.pop();
-        }
-        life.asked.push(Asked {
-            at: query.answered_at(),
-            api: query.api,
-            answer: query.answer,
-        });
-        if let Some(verdict) = verdict {
-            life.judge(verdict);
-        }
-        *time
     }
 
-    fn connection(&mut self, event: &ConnectionEvent) -> SystemTime {
+    fn connection(&mut self, event: &ConnectionEvent) {
         let Connection {
             kind,
             at,
-            id,
-            socket,
-            owner,
             cause,
             known,
             side,
-            since_connect,
             fell_back,
             ..
         } = &event.connection;
-        let time = event.time;
         let cause_name = self.cause_name(cause.as_deref());
         let is_fallback = *kind == ConnectionKind::Fallback;
         self.bins.add(*at, is_fallback.then_some(&*cause_name));
         match kind {
             ConnectionKind::Fallback => {
-                let of_cause = self.causes.entry(cause_name.clone()).or_default();
+                let of_cause = self.causes.entry(cause_name).or_default();
                 of_cause.fallbacks += 1;
                 of_cause.inferred += u64::from(*known != Known::Reported);
                 match side {
@@ -492,60 +433,15 @@ impl Gathered {
             ConnectionKind::Blackhole => self.blackholes += 1,
             ConnectionKind::Existing => self.fell_before += u64::from(*fell_back == Some(true)),
         }
-        // A connection does not fall back twice: the same socket has connected anew.
-        let key = key(socket, Some(id.born_at));
-        let fell_at = self.lives.get(&key).and_then(|life| life.fell_at);
-        if is_fallback && fell_at.is_some_and(|before| before != *at) {
-            self.settle(key);
-        }
-        let life = self.life(socket, Some(id.born_at), time);
-        life.hear(socket, owner.as_ref());
-        life.side = side.or(life.side);
-        if let Some(since) = since_connect {
-            life.connected_at = Some(at.saturating_sub(*since));
-        }
-        if is_fallback {
-            life.fell_at = Some(*at);
-            life.fell_before = false;
-        }
-        life.fell_before |= *kind == ConnectionKind::Existing && *fell_back == Some(true);
-        if life.has_cause_to_learn(*kind) {
-            life.cause = Some(cause_name);
-            life.known = *known;
-        }
-        time
     }
 
-    fn last_words(&mut self, event: &VerdictEvent) -> SystemTime {
-        let VerdictEvent {
-            judgement,
-            id,
-            at,
-            time,
-            closed_by,
-            owner,
-            socket,
-            doubt,
-            ..
-        } = event;
-        self.bins.add(*at, None);
-        self.verdicts.entry(judgement.verdict).or_default().1 += 1;
-        self.doubtful += u64::from(doubt.is_some());
-        let cause = judgement
-            .cause
-            .as_deref()
-            .map(|it| self.cause_name(Some(it)));
-        let life = self.life(socket, Some(id.born_at), *time);
-        life.hear(socket, owner.as_ref());
-        life.fell_at = life.fell_at.or(judgement.fell_back_at);
-        life.cause = life.cause.take().or(cause);
-        life.closed = Some((*at, *closed_by));
-        life.is_doubtful |= doubt.is_some();
-        life.judge(judgement.verdict);
-        *time
+    fn last_words(&mut self, event: &VerdictEvent) {
+        self.bins.add(event.at, None);
+        self.verdicts.entry(event.judgement.verdict).or_default().1 += 1;
+        self.doubtful += u64::from(event.doubt.is_some());
     }
 
-    fn refusal(&mut self, event: &RefusalEvent) -> SystemTime {
+    fn refusal(&mut self, event: &RefusalEvent) {
         let refusal = &event.refusal;
         self.bins.add(refusal.at, None);
         let what = match refusal.option() {
@@ -558,7 +454,30 @@ impl Gathered {
             false => (OTHERS.to_owned(), String::new(), ""),
         };
         *self.refusals.entry(key).or_default() += 1;
-        event.time
+    }
+
+    /// Remembers what a finding says of its connection.
+    fn remember(&mut self, finding: &Finding) {
+        let subject = Subject::of(finding);
+        if subject.is_refusal {
+            return;
+        }
+        let cause = self.cause_name(subject.cause);
+        let time = finding.time();
+        let change = self.ledger.0.take(finding, &subject, |key, socket| {
+            Life::new(socket, key.born_at, time)
+        });
+        let Some(change) = change else {
+            return;
+        };
+        let (entry, forgotten) = (change.entry, change.forgotten);
+        entry.details.number = entry.number;
+        entry.details.state = entry.state;
+        entry.details.learn(finding, cause);
+        if let Some(forgotten) = forgotten {
+            self.forgotten += 1;
+            self.settle(forgotten);
+        }
     }
 
     fn cause_name(&self, cause: Option<&str>) -> String {
@@ -567,45 +486,12 @@ impl Gathered {
         if has_room { name } else { OTHERS }.to_owned()
     }
 
-    /// What is remembered of a connection.
-    fn life(&mut self, socket: &Socket, born_at: Option<Duration>, time: SystemTime) -> &mut Life {
-        let key = key(socket, born_at);
-        if !self.lives.contains_key(&key) {
-            while self.lives.len() >= CONNECTIONS_MAX && self.settle_oldest() {
-                self.forgotten += 1;
-            }
-            self.numbers += 1;
-            self.order.push_back((key, self.numbers));
-        }
-        let number = self.numbers;
-        self.lives
-            .entry(key)
-            .or_insert_with(|| Life::new(socket, born_at, time, number))
-    }
-
-    /// Counts the oldest connection that is remembered; false if there is none.
-    fn settle_oldest(&mut self) -> bool {
-        while let Some((key, number)) = self.order.pop_front() {
-            // It may have been settled before, and its socket live again.
-            if self.lives.get(&key).is_some_and(|it| it.number == number) {
-                self.settle(key);
-                return true;
-            }
-        }
-        false
-    }
-
     /// Counts a connection, and forgets it unless it is one of the worst.
-    fn settle(&mut self, key: Key) {
-        let Some(life) = self.lives.remove(&key) else {
-            return;
-        };
-        let fate = life.fate();
-        *self.fates.entry(fate).or_default() += 1;
-        if fate != Fate::Plain {
-            self.group(&life, fate);
-        }
-        if !fate.has_fallen() {
+    fn settle(&mut self, entry: Entry<Life>) {
+        let (state, life) = (entry.state, entry.details);
+        *self.awareness.entry(state.awareness()).or_default() += 1;
+        self.group(&life);
+        if !state.has_fallen {
             return;
         }
         let at = self
@@ -618,37 +504,25 @@ impl Gathered {
         }
     }
 
-    fn group(&mut self, life: &Life, fate: Fate) {
+    fn group(&mut self, life: &Life) {
+        if !life.state.is_mptcp {
+            return;
+        }
         let addr = life.remote.ip().to_canonical();
         let known = Some(addr).filter(|it| {
             self.destinations.contains_key(&Some(*it)) || self.destinations.len() < GROUPS_MAX
         });
         if !addr.is_unspecified() {
-            self.destinations.entry(known).or_default().add(fate);
+            self.destinations.entry(known).or_default().add(life.state);
         }
         let name = life.process.as_ref().map_or("?", |(_, comm)| comm.as_str());
         let has_room = self.processes.contains_key(name) || self.processes.len() < GROUPS_MAX;
         let name = if has_room { name } else { OTHERS };
-        self.processes.entry(name.to_owned()).or_default().add(fate);
+        self.processes
+            .entry(name.to_owned())
+            .or_default()
+            .add(life.state);
     }
-}
-
-impl Life {
-    fn has_cause_to_learn(&self, kind: ConnectionKind) -> bool {
-        match kind {
-            ConnectionKind::Fallback => true,
-            ConnectionKind::Existing => self.fell_before,
-            ConnectionKind::Refused | ConnectionKind::Plain | ConnectionKind::Blackhole => false,
-        }
-    }
-}
-
-fn key(socket: &Socket, born_at: Option<Duration>) -> Key {
-    let inode = match born_at {
-        Some(_) => None,
-        None => socket.inode,
-    };
-    (socket.id.0, born_at, inode)
 }
 
 #[cfg(test)]

@@ -47,11 +47,11 @@ fn a_connection_counts_once_whatever_is_said_of_it() {
     ]);
     assert_eq!(gathered.findings, 6);
     let fates = [
-        (Fate::NeverAsked, 1),
-        (Fate::Explained, 1),
-        (Fate::Healthy, 1),
+        (Awareness::NeverAsked, 1),
+        (Awareness::Explained, 1),
+        (Awareness::Healthy, 1),
     ];
-    assert_eq!(gathered.fates, BTreeMap::from(fates));
+    assert_eq!(gathered.awareness, BTreeMap::from(fates));
     assert_eq!(gathered.causes["DssFallback"].fallbacks, 2);
     assert_eq!(gathered.answers[&("TCP_IS_MPTCP", "mptcp")], 3);
     assert_eq!(gathered.verdicts[&Verdict::Explained], (2, 0));
@@ -82,19 +82,24 @@ fn the_worst_come_first_and_of_those_the_earliest() {
             ended(row(number, 200), verdict),
         ]
     }));
-    let order: Vec<(Fate, u128)> = gathered
+    let order: Vec<(Awareness, u128)> = gathered
         .worst
         .iter()
-        .map(|life| (life.fate(), life.fell_at.unwrap_or_default().as_millis()))
+        .map(|life| {
+            (
+                life.awareness(),
+                life.fell_at.unwrap_or_default().as_millis(),
+            )
+        })
         .collect();
     let expected = [
-        (Fate::Contradicted, 96),
-        (Fate::Misled, 95),
-        (Fate::Stale, 97),
-        (Fate::TooEarly, 94),
-        (Fate::NeverAsked, 93),
-        (Fate::NeverAsked, 98),
-        (Fate::Explained, 99),
+        (Awareness::Contradicted, 96),
+        (Awareness::Misled, 95),
+        (Awareness::Stale, 97),
+        (Awareness::TooEarly, 94),
+        (Awareness::NeverAsked, 93),
+        (Awareness::NeverAsked, 98),
+        (Awareness::Explained, 99),
     ];
     assert_eq!(order, expected);
 }
@@ -105,6 +110,7 @@ fn a_socket_that_connects_anew_is_another_connection() {
         Row {
             cause: None,
             verdict: Some(verdict),
+            attempt: 1,
             ..row(1, 9)
         }
         .query()
@@ -113,10 +119,14 @@ fn a_socket_that_connects_anew_is_another_connection() {
         row(1, 5).connection(),
         anew(Verdict::TooEarly),
         anew(Verdict::StillMptcp),
-        row(1, 20).connection(),
+        Row {
+            attempt: 1,
+            ..row(1, 20)
+        }
+        .connection(),
     ]);
     assert_eq!(gathered.causes["DssFallback"].fallbacks, 2);
-    let fallen: u64 = gathered.fates.values().sum();
+    let fallen: u64 = gathered.awareness.values().sum();
     assert_eq!((fallen, gathered.worst.len()), (2, 2));
 }
 
@@ -136,12 +146,11 @@ fn whatever_comes_has_a_limit_and_what_is_beyond_is_counted() {
             }
         }
         gathered.add(&finding);
-        assert!(gathered.lives.len() <= CONNECTIONS_MAX);
-        assert!(gathered.order.len() <= CONNECTIONS_MAX + 1);
+        assert!(gathered.ledger.0.entries().count() <= CONNECTIONS_MAX);
     }
     gathered.finish();
     assert_eq!(gathered.forgotten, 100);
-    assert_eq!(gathered.fates[&Fate::Open], many);
+    assert_eq!(gathered.awareness[&Awareness::Open], many);
     assert_eq!(gathered.worst.len(), LANES_MAX);
     assert_eq!(gathered.not_drawn, many - LANES_MAX as u64);
     assert_eq!(gathered.causes.len(), CAUSES_MAX + 1);

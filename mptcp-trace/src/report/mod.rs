@@ -6,7 +6,7 @@ mod gather;
 mod page;
 
 pub use gather::{
-    Asked, BINS_MAX, Bins, CAUSES_MAX, CONNECTIONS_MAX, Fate, GROUPS_MAX, Gathered, Group,
-    LANES_MAX, Life, OfCause, Shared,
+    Asked, BINS_MAX, Bins, CAUSES_MAX, CONNECTIONS_MAX, GROUPS_MAX, Gathered, Group, LANES_MAX,
+    Life, OfCause, Shared,
 };
 pub use page::{Ending, Report, page};

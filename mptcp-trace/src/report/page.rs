@@ -10,9 +10,10 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::{
     chart::{self, COLOURS},
-    gather::{CONNECTIONS_MAX, Fate, Gathered, Group, LANES_MAX, Life, OTHERS, OfCause},
+    gather::{CONNECTIONS_MAX, Gathered, Group, LANES_MAX, Life, OTHERS, OfCause},
 };
 use crate::{
+    ledger::Awareness,
     model::{Cause, Facts, Known, LossReport, Side, find_cause, short},
     observe::State,
     sink::escape,
@@ -167,8 +168,8 @@ impl Report<'_> {
 }
 
 impl Gathered {
-    fn of(&self, is_wanted: impl Fn(Fate) -> bool) -> u64 {
-        let wanted = self.fates.iter().filter(|(fate, _)| is_wanted(**fate));
+    fn of(&self, is_wanted: impl Fn(Awareness) -> bool) -> u64 {
+        let wanted = self.awareness.iter().filter(|(fate, _)| is_wanted(**fate));
         wanted.map(|(_, count)| count).sum()
     }
 
@@ -237,8 +238,8 @@ pub fn page(report: &Report<'_>) -> String {
 
 /// What came out, in a sentence.
 fn verdict(gathered: &Gathered) -> String {
-    let all = gathered.of(|fate| fate != Fate::Plain);
-    let fallen = gathered.of(Fate::has_fallen);
+    let all = gathered.of(|fate| fate != Awareness::Plain);
+    let fallen = gathered.of(Awareness::has_fallen);
     if gathered.findings == 0 {
         return "Nothing fell back, and nobody asked: there are no findings.".to_owned();
     }
@@ -267,10 +268,10 @@ fn verdict(gathered: &Gathered) -> String {
 /// Who knows of it, and why it happened.
 fn more(report: &Report<'_>) -> String {
     let gathered = report.gathered;
-    let unaware = gathered.of(Fate::is_unaware);
-    let never = gathered.of(|fate| fate == Fate::NeverAsked);
+    let unaware = gathered.of(Awareness::is_unaware);
+    let never = gathered.of(|fate| fate == Awareness::NeverAsked);
     let mut words = Vec::new();
-    if gathered.of(Fate::has_fallen) > 0 {
+    if gathered.of(Awareness::has_fallen) > 0 {
         words.push(match (unaware, unaware - never) {
             (0, _) => "No application is known to believe otherwise.".to_owned(),
             (unaware, 0) => format!(
@@ -386,9 +387,9 @@ fn figures(report: &Report<'_>) -> Markup {
     let figure = |class: &str, number: String, what: &str| {
         html! { div class=(class) { dt { (what) } dd { (number) } } }
     };
-    let fallen = gathered.of(Fate::has_fallen);
-    let all = gathered.of(|fate| fate != Fate::Plain);
-    let unaware = gathered.of(Fate::is_unaware);
+    let fallen = gathered.of(Awareness::has_fallen);
+    let all = gathered.of(|fate| fate != Awareness::Plain);
+    let unaware = gathered.of(Awareness::is_unaware);
     html! {
         dl.figures {
             (figure("", digits(all), "MPTCP connections heard of"))
@@ -425,56 +426,54 @@ fn contents(gathered: &Gathered) -> Markup {
     }
 }
 
-impl Fate {
-    /// The word for it, how bad it is, and what it means.
-    fn words(self) -> (&'static str, &'static str, &'static str) {
-        match self {
-            Self::Contradicted => (
-                "contradicted",
-                "bad",
-                "told MPTCP although it had fallen back: a bug",
-            ),
-            Self::Misled => ("misled", "bad", "asked in a way that says MPTCP for ever"),
-            Self::Stale => (
-                "stale",
-                "bad",
-                "told MPTCP, fell back later, not asked again",
-            ),
-            Self::TooEarly => (
-                "too-early",
-                "bad",
-                "told MPTCP before the handshake could decide, not asked again",
-            ),
-            Self::NeverAsked => (
-                "never-asked",
-                "warn",
-                "fell back, and the application never asked",
-            ),
-            Self::Unsupported => (
-                "unsupported",
-                "warn",
-                "fell back, and this kernel does not know the question",
-            ),
-            Self::Unexplained => ("unexplained", "warn", "told TCP, and no fallback was seen"),
-            Self::Open => (
-                "no verdict",
-                "dim",
-                "fell back; what the application knows is not known",
-            ),
-            Self::Explained => (
-                "explained",
-                "good",
-                "told TCP, and that it fell back was seen",
-            ),
-            Self::Healthy => ("mptcp", "good", "did not fall back while it was watched"),
-            Self::Plain => ("plain-tcp", "dim", "never was MPTCP"),
-        }
+/// The word for it, how bad it is, and what it means.
+fn words(awareness: Awareness) -> (&'static str, &'static str, &'static str) {
+    match awareness {
+        Awareness::Contradicted => (
+            "contradicted",
+            "bad",
+            "told MPTCP although it had fallen back: a bug",
+        ),
+        Awareness::Misled => ("misled", "bad", "asked in a way that says MPTCP for ever"),
+        Awareness::Stale => (
+            "stale",
+            "bad",
+            "told MPTCP, fell back later, not asked again",
+        ),
+        Awareness::TooEarly => (
+            "too-early",
+            "bad",
+            "told MPTCP before the handshake could decide, not asked again",
+        ),
+        Awareness::NeverAsked => (
+            "never-asked",
+            "warn",
+            "fell back, and the application never asked",
+        ),
+        Awareness::Unsupported => (
+            "unsupported",
+            "warn",
+            "fell back, and this kernel does not know the question",
+        ),
+        Awareness::Unexplained => ("unexplained", "warn", "told TCP, and no fallback was seen"),
+        Awareness::Open => (
+            "no verdict",
+            "dim",
+            "fell back; what the application knows is not known",
+        ),
+        Awareness::Explained => (
+            "explained",
+            "good",
+            "told TCP, and that it fell back was seen",
+        ),
+        Awareness::Healthy => ("mptcp", "good", "did not fall back while it was watched"),
+        Awareness::Plain => ("plain-tcp", "dim", "never was MPTCP"),
     }
+}
 
-    fn tag(self) -> Markup {
-        let (word, class, meaning) = self.words();
-        html! { span class={ "tag " (class) } title=(meaning) { (word) } }
-    }
+fn tag(awareness: Awareness) -> Markup {
+    let (word, class, meaning) = words(awareness);
+    html! { span class={ "tag " (class) } title=(meaning) { (word) } }
 }
 
 fn who(life: &Life) -> String {
@@ -565,7 +564,7 @@ fn timeline(report: &Report<'_>) -> Markup {
                 @for life in &gathered.worst {
                     li {
                         div {
-                            p { (life.fate().tag()) strong { (who(life)) } }
+                            p { (tag(life.awareness())) strong { (who(life)) } }
                             p.sub { (arrow(life)) " " span.mono { (life.remote) } ", " (why(life)) }
                         }
                         (chart::lane(life, &spoken(life)))
@@ -590,7 +589,7 @@ fn timeline(report: &Report<'_>) -> Markup {
                     tbody {
                         @for life in &gathered.worst {
                             tr {
-                                td { (life.fate().tag()) @if life.is_doubtful { " in doubt" } }
+                                td { (tag(life.awareness())) @if life.is_doubtful { " in doubt" } }
                                 th.name scope="row" { (who(life)) }
                                 td.mono { (life.local) }
                                 td.mono { (life.remote) }

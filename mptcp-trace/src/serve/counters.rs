@@ -113,6 +113,12 @@ impl Observer for Shared {
 }
 
 impl Counters {
+    /// Fallbacks, whatever their cause.
+    #[must_use]
+    pub fn fallbacks(&self) -> u64 {
+        self.fallbacks.values().sum()
+    }
+
     /// By whom fallbacks are told apart.
     #[must_use]
     pub fn whose(&self) -> Option<Whose> {

@@ -93,6 +93,7 @@ mod tests {
             sum: Sum {
                 connections,
                 fallbacks,
+                deceived: 0,
                 questions: 3,
                 refusals: 12,
                 verdicts: [(Verdict::Stale, 2), (Verdict::Explained, 1)].into(),

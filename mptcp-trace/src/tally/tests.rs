@@ -1,14 +1,17 @@
 //! Rows of findings, and what they add up to.
 
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::model::{ConnectionKind, TcpState, Verdict, fixture::Row};
 
-fn summed(tally: &mut Tally, findings: &[Finding]) -> Vec<(String, u64, u64, u64)> {
+fn summed(sums: &mut Sums, findings: &[Finding]) -> Vec<(String, u64, u64, u64)> {
     for finding in findings {
-        tally.add(finding, |id| (id == 5).then_some("/a/b.service"));
+        sums.add(finding, &|id| (id == 5).then_some("/a/b.service"));
     }
-    tally
-        .table()
+    sums.tables()
+        .next()
+        .unwrap()
         .rows
         .into_iter()
         .map(|SumRow { key, sum }| (key, sum.connections, sum.fallbacks, sum.questions))
@@ -90,15 +93,15 @@ fn each_property_makes_groups_of_its_own() {
             ],
         ),
     ] {
-        assert_eq!(summed(&mut Tally::new(by), &scene()), expected, "{by:?}");
+        assert_eq!(summed(&mut Sums::new(&[by]), &scene()), expected, "{by:?}");
     }
 }
 
 #[test]
 fn verdicts_are_counted_by_name_and_the_share_is_of_connections() {
-    let mut tally = Tally::new(By::Process);
-    summed(&mut tally, &scene());
-    let curl = &tally.table().rows[0].sum;
+    let mut sums = Sums::new(&[By::Process]);
+    summed(&mut sums, &scene());
+    let curl = &sums.tables().next().unwrap().rows[0].sum;
     assert_eq!(
         curl.verdicts,
         BTreeMap::from([(Verdict::Explained, 2), (Verdict::StillMptcp, 1)])
@@ -110,9 +113,13 @@ fn verdicts_are_counted_by_name_and_the_share_is_of_connections() {
 #[test]
 fn a_connection_counts_once_and_one_that_connects_anew_counts_again() {
     let first = Row::default();
-    let second = Row { at_ms: 9, ..first };
+    let second = Row {
+        at_ms: 9,
+        attempt: 1,
+        ..first
+    };
     let found = summed(
-        &mut Tally::new(By::Netns),
+        &mut Sums::new(&[By::Netns]),
         &[
             first.connection(),
             first.connection(),
@@ -134,7 +141,7 @@ fn a_listener_is_no_connection() {
         unreachable!()
     };
     event.query.socket.state = TcpState::LISTEN;
-    let found = summed(&mut Tally::new(By::Netns), &[question]);
+    let found = summed(&mut Sums::new(&[By::Netns]), &[question]);
     assert_eq!(found, [row("9", 0, 0, 1)]);
 }
 
@@ -155,7 +162,7 @@ fn most_fallbacks_come_first_then_names() {
         ..Row::default()
     };
     let found = summed(
-        &mut Tally::new(By::Process),
+        &mut Sums::new(&[By::Process]),
         &[
             of(1, "c"),
             of(2, "b"),
@@ -170,7 +177,10 @@ fn most_fallbacks_come_first_then_names() {
 
 #[test]
 fn what_has_no_room_is_counted_with_the_others_and_nothing_grows_without_end() {
-    let mut tally = Tally::with_limits(By::Netns, 2, 3);
+    let mut sums = Sums {
+        ledger: Ledger::new(3),
+        tallies: vec![Tally::with_limit(By::Netns, 2)],
+    };
     for address in 0..10 {
         let netns = u32::try_from(address).unwrap();
         let finding = Row {
@@ -179,10 +189,10 @@ fn what_has_no_room_is_counted_with_the_others_and_nothing_grows_without_end() {
             ..Row::default()
         }
         .connection();
-        tally.add(&finding, |_| None);
-        assert!(tally.seen.len() <= 3 && tally.order.len() <= 3);
+        sums.add(&finding, &|_| None);
+        assert!(sums.ledger.entries().count() <= 3);
     }
-    let table = tally.table();
+    let table = sums.tables().next().unwrap();
     assert_eq!(table.rows.len(), 2);
     let others = table.others.unwrap();
     assert_eq!((others.connections, others.fallbacks), (8, 8));

@@ -1,21 +1,16 @@
 //! Findings -> what `top` shows of them. Pure, and bounded: beyond [`Limits`] the connection that nothing was heard of for
 //! longest is forgotten, and of one connection the oldest moments but the first.
 
-use std::{
-    cell::RefCell,
-    collections::{BTreeMap, HashMap, VecDeque},
-    net::SocketAddr,
-    rc::Rc,
-    time::Duration,
-};
+use std::{cell::RefCell, collections::VecDeque, net::SocketAddr, rc::Rc, time::Duration};
 
 use crate::{
+    ledger::{Change, Ledger, State},
     model::{
         By, Connection, ConnectionId, ConnectionKind, Finding, Judgement, Process, Protocol, Side,
-        Socket, SocketId, Subject, SumTable, Verdict, short,
+        Socket, Subject, SumTable, Verdict, short,
     },
     observe::Observer,
-    tally::Tally,
+    tally::{Marks, Tally},
 };
 
 /// How much is remembered.
@@ -104,8 +99,8 @@ pub struct Row {
     pub moments: VecDeque<Moment>,
     /// Moments that were forgotten.
     pub forgotten: u64,
-    /// Order of the last change among all rows.
-    turn: u64,
+    /// What the ledger says of it.
+    state: State,
 }
 
 /// All that is on the screen, as it was at one moment.
@@ -128,13 +123,13 @@ pub struct Picture {
 pub struct Totals {
     /// Findings.
     pub findings: u64,
-    /// Different connections.
+    /// Different connections that began as MPTCP.
     pub connections: u64,
     /// Of these, fallen back.
     pub fallbacks: u64,
     /// Questions.
     pub questions: u64,
-    /// Applications that believe something wrong: answers and last words with such a verdict.
+    /// Of these, with an application that believes in MPTCP.
     pub deceived: u64,
     /// Options and sockets that were refused.
     pub refusals: u64,
@@ -142,16 +137,18 @@ pub struct Totals {
     pub forgotten: u64,
 }
 
+/// What is kept of a connection.
+#[derive(Debug)]
+struct Shown {
+    row: Rc<Row>,
+    marks: Marks,
+}
+
 /// The findings so far.
 #[derive(Debug)]
 pub struct Board {
     limits: Limits,
-    rows: HashMap<ConnectionId, Rc<Row>>,
-    /// Which of the lives of a socket is known.
-    lives: HashMap<SocketId, ConnectionId>,
-    /// The one that was heard of longest ago first.
-    order: BTreeMap<u64, ConnectionId>,
-    turn: u64,
+    ledger: Ledger<Shown>,
     tallies: [Tally; SUMS.len()],
     rate: Rate,
     totals: Totals,
@@ -194,10 +191,7 @@ impl Board {
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
-            rows: HashMap::new(),
-            lives: HashMap::new(),
-            order: BTreeMap::new(),
-            turn: 0,
+            ledger: Ledger::new(limits.connections),
             tallies: SUMS.map(Tally::new),
             rate: Rate::default(),
             totals: Totals::default(),
@@ -207,85 +201,50 @@ impl Board {
 
     /// Takes a finding. `path_of` knows paths of control groups that the finding does not.
     pub fn take<'a>(&mut self, finding: &'a Finding, path_of: &dyn Fn(u64) -> Option<&'a str>) {
-        for tally in &mut self.tallies {
-            tally.add(finding, path_of);
-        }
         let subject = Subject::of(finding);
         let at = finding.at();
         self.latest = self.latest.max(at);
         self.totals.findings += 1;
         self.totals.questions += u64::from(subject.is_question);
         self.totals.refusals += u64::from(subject.is_refusal);
-        self.totals.deceived += u64::from(subject.verdict.is_some_and(Verdict::deceives));
         if subject.falls_at.is_some() {
             self.rate.add(at);
         }
-        if let Some(socket) = subject.socket
-            && !subject.is_listener()
-        {
-            self.note(finding, &subject, socket, at, path_of);
+        let mut change = self.ledger.take(finding, &subject, |key, socket| Shown {
+            row: Rc::new(Row::new(key.id(), socket, at)),
+            marks: Marks::default(),
+        });
+        let now = change.as_ref().map(Change::now);
+        for tally in &mut self.tallies {
+            let marks = change.as_mut().map(|it| &mut it.entry.details.marks);
+            tally.add(&subject, now.zip(marks), path_of);
         }
-    }
-
-    fn note<'a>(
-        &mut self,
-        finding: &'a Finding,
-        subject: &Subject<'a>,
-        socket: &Socket,
-        at: Duration,
-        path_of: &dyn Fn(u64) -> Option<&'a str>,
-    ) {
-        let id = match self.lives.get(&socket.id) {
-            // What was refused does not say which life of the socket it was about.
-            Some(life) if subject.is_refusal => *life,
-            None if subject.is_refusal => return,
-            Some(_) | None => ConnectionId {
-                socket: socket.id,
-                born_at: subject.born_at.unwrap_or_default(),
-            },
-        };
-        let known = self.rows.contains_key(&id);
-        self.turn += 1;
-        let turn = self.turn;
-        if !known {
-            self.totals.connections += 1;
-            self.make_room();
-            self.rows.insert(id, Rc::new(Row::new(id, socket, at)));
-            self.lives.insert(id.socket, id);
-        }
-        let Some(row) = self.rows.get_mut(&id).map(Rc::make_mut) else {
-            return;
-        };
-        self.order.remove(&row.turn);
-        self.order.insert(turn, id);
-        row.turn = turn;
-        row.heard_at = row.heard_at.max(at);
-        let had_fallen = row.fell_back == Some(true);
-        row.learn(subject, socket, path_of);
-        row.happens(finding, at, self.limits.moments);
-        self.totals.fallbacks += u64::from(!had_fallen && row.fell_back == Some(true));
-    }
-
-    fn make_room(&mut self) {
-        while self.rows.len() >= self.limits.connections.max(1) {
-            let Some((_, oldest)) = self.order.pop_first() else {
-                return;
-            };
-            self.rows.remove(&oldest);
-            if self.lives.get(&oldest.socket) == Some(&oldest) {
-                self.lives.remove(&oldest.socket);
-            }
-            self.totals.forgotten += 1;
+        if let (Some(change), Some(socket)) = (change, subject.socket) {
+            let state = change.entry.state;
+            let row = Rc::make_mut(&mut change.entry.details.row);
+            row.heard_at = row.heard_at.max(at);
+            row.learn(&subject, socket, path_of);
+            row.happens(finding, at, self.limits.moments);
+            row.state = state;
         }
     }
 
     /// What is so at this moment.
     #[must_use]
     pub fn picture(&self, now: Duration) -> Picture {
+        let forgotten = self.ledger.forgotten();
+        let counts = self.ledger.counts();
+        let rows = self.ledger.entries().map(|it| it.details.row.clone());
         Picture {
-            rows: self.rows.values().cloned().collect(),
-            sums: self.tallies.iter().map(Tally::table).collect(),
-            totals: self.totals,
+            rows: rows.collect(),
+            sums: self.tallies.iter().map(|it| it.table(forgotten)).collect(),
+            totals: Totals {
+                connections: counts.connections,
+                fallbacks: counts.fallen,
+                deceived: counts.deceived,
+                forgotten,
+                ..self.totals
+            },
             rate: self.rate.until(now),
             now,
         }
@@ -312,7 +271,7 @@ impl Row {
             heard_at: at,
             moments: VecDeque::new(),
             forgotten: 0,
-            turn: 0,
+            state: State::default(),
         };
         if !id.born_at.is_zero() {
             row.moments.push_back(Moment {
@@ -515,7 +474,7 @@ impl Row {
     /// The wrong thing to be told, or to believe, comes first.
     #[must_use]
     pub fn is_deceived(&self) -> bool {
-        self.verdict.is_some_and(Verdict::deceives)
+        self.state.awareness().is_deceived()
     }
 }
 
@@ -663,7 +622,7 @@ mod tests {
             (picture.totals.connections, picture.totals.forgotten),
             (3, 1)
         );
-        assert_eq!(board.order.len(), 2);
+        assert_eq!(board.ledger.entries().count(), 2);
     }
 
     #[test]
@@ -697,7 +656,7 @@ mod tests {
     #[test]
     fn what_was_refused_makes_no_connection() {
         let mut board = board(Limits::STATED, &[fallback(1, 1)]);
-        assert_eq!(board.totals.connections, 1);
+        assert_eq!(board.ledger.counts().connections, 1);
         let listener = Fixture {
             address: 9,
             ..Fixture::default()
@@ -707,7 +666,7 @@ mod tests {
             event.query.socket.state = crate::model::TcpState::LISTEN;
         }
         board.take(&listener, &|_id| None);
-        assert_eq!(board.totals.connections, 1);
+        assert_eq!(board.ledger.counts().connections, 1);
         assert_eq!(board.totals.questions, 1);
     }
 }

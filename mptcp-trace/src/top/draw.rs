@@ -483,12 +483,7 @@ fn draw_sums(
     let cells = |row: &SumRow| {
         let sum = &row.sum;
         let share = sum.share().unwrap_or_default();
-        let deceived: u64 = sum
-            .verdicts
-            .iter()
-            .filter(|(verdict, _)| verdict.deceives())
-            .map(|(_, count)| count)
-            .sum();
+        let deceived = sum.deceived;
         vec![
             Line::raw(escape(&row.key)),
             Line::raw(format!("{:>7}", sum.connections)),

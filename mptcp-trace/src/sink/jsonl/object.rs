@@ -184,6 +184,10 @@ impl Value for ConnectionId {
         hex(self.socket, out);
         out.push(b'@');
         ns(self.born_at).write(out);
+        if self.attempt > 0 {
+            out.push(b'#');
+            (u64::from(self.attempt) + 1).write(out);
+        }
         out.push(b'"');
     }
 }
@@ -359,7 +363,7 @@ mod tests {
             prop_assert_eq!(written(number), json!(number));
             prop_assert_eq!(written(SocketId(number)), json!(SocketId(number).to_string()));
             let born_at = Duration::from_nanos(number);
-            let id = ConnectionId { socket: SocketId(number), born_at };
+            let id = ConnectionId { socket: SocketId(number), born_at, attempt: u32::from(state) };
             prop_assert_eq!(written(id), json!(id.to_string()));
             prop_assert_eq!(written(address), json!(address.to_string()));
             prop_assert_eq!(written(TcpState(state)), json!(TcpState(state).to_string()));

@@ -59,6 +59,7 @@ impl SumData {
         let Sum {
             connections,
             fallbacks,
+            deceived: _,
             questions,
             refusals,
             verdicts,

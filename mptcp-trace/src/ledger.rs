@@ -1,0 +1,352 @@
+//! Findings -> connections: which there are, which of them fell back, what their applications know. Pure, and bounded.
+//!
+//! This is the only place where that is decided; `--by`, `top`, `report` and their totals count what stands here:
+//!
+//! - a **connection** is what began as MPTCP. A TCP socket, made so or born of an MPTCP listener by a client that did not
+//!   ask for MPTCP, is none, and neither is a listener. A socket that connects again is another connection.
+//! - it **fell back** if a fallback of it was seen, or it is known to be TCP by now.
+//! - the **share** of fallbacks is that of connections.
+//! - its application is **deceived** if it believes in MPTCP although the connection fell back: [`Awareness::is_deceived`].
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
+
+use crate::model::{ConnectionId, Finding, Protocol, Socket, SocketId, Subject, Verdict};
+
+/// Connections that are remembered at most: one that is heard of again after it was forgotten counts again.
+pub const REMEMBERED_MAX: usize = 262_144;
+
+/// What a finding is about.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Key {
+    /// The socket.
+    pub socket: SocketId,
+    /// When it was first seen, on `CLOCK_BOOTTIME`; none where that was not noted down.
+    pub born_at: Option<Duration>,
+    /// Its inode number, where nothing better is known.
+    inode: Option<u64>,
+    /// Which of its connections.
+    attempt: u32,
+}
+
+impl Key {
+    fn new(socket: &Socket, id: Option<ConnectionId>) -> Self {
+        Self {
+            socket: socket.id,
+            born_at: id.map(|id| id.born_at),
+            inode: if id.is_some() { None } else { socket.inode },
+            attempt: id.map_or(0, |id| id.attempt),
+        }
+    }
+
+    /// The same as an identity: what was not noted down has no birth.
+    #[must_use]
+    pub fn id(self) -> ConnectionId {
+        ConnectionId {
+            socket: self.socket,
+            born_at: self.born_at.unwrap_or_default(),
+            attempt: self.attempt,
+        }
+    }
+}
+
+/// What the application knows of a connection, the worst first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Awareness {
+    /// Told MPTCP although it had fallen back.
+    Contradicted,
+    /// Fell back, and was asked about in a way that cannot see it.
+    Misled,
+    /// Told MPTCP, fell back later, not asked again.
+    Stale,
+    /// Told MPTCP before the handshake could decide, and not asked again.
+    TooEarly,
+    /// Fell back, and nobody asked.
+    NeverAsked,
+    /// Fell back, and was asked in words that this kernel does not know.
+    Unsupported,
+    /// Told TCP, and no fallback was seen.
+    Unexplained,
+    /// Fell back; what the application knows is not known.
+    Open,
+    /// Told TCP, and the fallback was seen.
+    Explained,
+    /// It is MPTCP, as far as is known.
+    Healthy,
+    /// It never was MPTCP.
+    Plain,
+}
+
+impl Awareness {
+    /// All of them, the worst first.
+    pub const ALL: [Self; 11] = [
+        Self::Contradicted,
+        Self::Misled,
+        Self::Stale,
+        Self::TooEarly,
+        Self::NeverAsked,
+        Self::Unsupported,
+        Self::Unexplained,
+        Self::Open,
+        Self::Explained,
+        Self::Healthy,
+        Self::Plain,
+    ];
+
+    /// The connection is TCP by now, and began as something else.
+    #[must_use]
+    pub fn has_fallen(self) -> bool {
+        !matches!(self, Self::Healthy | Self::Plain)
+    }
+
+    /// It fell back, and the application believes in MPTCP.
+    #[must_use]
+    pub fn is_deceived(self) -> bool {
+        self < Self::NeverAsked
+    }
+
+    /// It fell back, and the application was not told.
+    #[must_use]
+    pub fn is_unaware(self) -> bool {
+        self < Self::Unexplained
+    }
+}
+
+/// What is known of a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct State {
+    /// It began as MPTCP.
+    pub is_mptcp: bool,
+    /// It fell back.
+    pub has_fallen: bool,
+    /// The last verdict.
+    pub verdict: Option<Verdict>,
+    /// Its end was told.
+    pub is_closed: bool,
+}
+
+impl State {
+    fn learn(&mut self, finding: &Finding, subject: &Subject<'_>, socket: &Socket) {
+        self.has_fallen |= subject.has_fallen;
+        self.is_mptcp |= socket.protocol == Protocol::Mptcp || self.has_fallen;
+        self.is_closed |= matches!(finding, Finding::Verdict(_));
+        // Once a bug, always a bug, whatever was said later.
+        if self.verdict != Some(Verdict::Contradicted) {
+            self.verdict = subject.verdict.or(self.verdict);
+        }
+    }
+
+    /// What its application knows.
+    #[must_use]
+    pub fn awareness(self) -> Awareness {
+        match (self.verdict, self.has_fallen) {
+            (Some(Verdict::Contradicted), true) => Awareness::Contradicted,
+            (Some(Verdict::Misled), true) => Awareness::Misled,
+            (Some(Verdict::Stale), true) => Awareness::Stale,
+            (Some(Verdict::TooEarly), true) if self.is_closed => Awareness::TooEarly,
+            (Some(Verdict::NeverAsked), true) => Awareness::NeverAsked,
+            (Some(Verdict::Unsupported), true) => Awareness::Unsupported,
+            (Some(Verdict::Unexplained), true) => Awareness::Unexplained,
+            (Some(Verdict::Explained), true) => Awareness::Explained,
+            (_, true) => Awareness::Open,
+            (_, false) if self.is_mptcp => Awareness::Healthy,
+            (_, false) => Awareness::Plain,
+        }
+    }
+
+    /// What it adds to sums.
+    #[must_use]
+    pub fn counts(self) -> Counts {
+        Counts {
+            connections: u64::from(self.is_mptcp),
+            fallen: u64::from(self.has_fallen),
+            deceived: u64::from(self.awareness().is_deceived()),
+        }
+    }
+}
+
+/// How many.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counts {
+    /// Connections.
+    pub connections: u64,
+    /// Of these, fallen back.
+    pub fallen: u64,
+    /// Of these, with an application that believes in MPTCP.
+    pub deceived: u64,
+}
+
+impl Counts {
+    /// Counts a connection that counted as `before` and counts as `now`.
+    pub fn replace(&mut self, before: Self, now: Self) {
+        let replace = |sum: &mut u64, before: u64, now: u64| {
+            *sum = sum.saturating_sub(before).saturating_add(now);
+        };
+        replace(&mut self.connections, before.connections, now.connections);
+        replace(&mut self.fallen, before.fallen, now.fallen);
+        replace(&mut self.deceived, before.deceived, now.deceived);
+    }
+}
+
+/// A connection, with what a view keeps of it.
+#[derive(Clone, Debug)]
+pub struct Entry<D> {
+    /// Which one.
+    pub key: Key,
+    /// What is known of it.
+    pub state: State,
+    /// What the view keeps.
+    pub details: D,
+    /// The how manyth of all.
+    pub number: u64,
+    /// It was heard of since it was last looked at for one to forget.
+    is_recent: bool,
+}
+
+/// What a finding changed.
+pub struct Change<'a, D> {
+    /// The connection, as it is now.
+    pub entry: &'a mut Entry<D>,
+    /// What it counted as before; nothing if it is new.
+    pub before: Counts,
+    /// It was not known before.
+    pub is_new: bool,
+    /// What was forgotten, so that there is room.
+    pub forgotten: Option<Entry<D>>,
+}
+
+impl<D> Change<'_, D> {
+    /// What it counts as now.
+    #[must_use]
+    pub fn now(&self) -> Counts {
+        self.entry.state.counts()
+    }
+}
+
+/// The connections that findings told of.
+#[derive(Clone, Debug)]
+pub struct Ledger<D> {
+    limit: usize,
+    entries: HashMap<Key, Entry<D>>,
+    /// Which connection of a socket was heard of last.
+    latest: HashMap<SocketId, Key>,
+    /// In the order in which they came, but that those that were heard of again stand further behind.
+    order: VecDeque<(Key, u64)>,
+    numbers: u64,
+    counts: Counts,
+    forgotten: u64,
+}
+
+impl<D> Ledger<D> {
+    /// Nothing yet, and never more than `limit`.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        Self {
+            limit: limit.max(1),
+            entries: HashMap::new(),
+            latest: HashMap::new(),
+            order: VecDeque::new(),
+            numbers: 0,
+            counts: Counts::default(),
+            forgotten: 0,
+        }
+    }
+
+    /// Takes a finding; none if it is about no connection. `details` makes what the view keeps of a new one.
+    pub fn take(
+        &mut self,
+        finding: &Finding,
+        subject: &Subject<'_>,
+        details: impl FnOnce(Key, &Socket) -> D,
+    ) -> Option<Change<'_, D>> {
+        let socket = subject.socket.filter(|_| !subject.is_listener())?;
+        let key = match subject.is_refusal {
+            // What was refused does not say which connection of the socket it was about.
+            true => *self.latest.get(&socket.id)?,
+            false => Key::new(socket, subject.id),
+        };
+        let is_new = !self.entries.contains_key(&key);
+        let forgotten = match is_new && self.entries.len() >= self.limit {
+            true => self.forget(),
+            false => None,
+        };
+        if is_new {
+            self.numbers += 1;
+            self.order.push_back((key, self.numbers));
+            self.latest.insert(socket.id, key);
+        }
+        let number = self.numbers;
+        let entry = self.entries.entry(key).or_insert_with(|| Entry {
+            key,
+            state: State::default(),
+            details: details(key, socket),
+            number,
+            is_recent: false,
+        });
+        entry.is_recent = !is_new;
+        let before = entry.state.counts();
+        if !subject.is_refusal {
+            entry.state.learn(finding, subject, socket);
+        }
+        self.counts.replace(before, entry.state.counts());
+        Some(Change {
+            entry,
+            before,
+            is_new,
+            forgotten,
+        })
+    }
+
+    /// Forgets the connection that was not heard of for longest, roughly.
+    fn forget(&mut self) -> Option<Entry<D>> {
+        while let Some((key, number)) = self.order.pop_front() {
+            match self.entries.get_mut(&key) {
+                Some(entry) if entry.number == number && entry.is_recent => {
+                    entry.is_recent = false;
+                    self.order.push_back((key, number));
+                }
+                Some(entry) if entry.number == number => {
+                    if self.latest.get(&key.socket) == Some(&key) {
+                        self.latest.remove(&key.socket);
+                    }
+                    self.forgotten += 1;
+                    return self.entries.remove(&key);
+                }
+                Some(_) | None => {}
+            }
+        }
+        None
+    }
+
+    /// Sums over all connections, also those that were forgotten.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Connections that were forgotten.
+    #[must_use]
+    pub fn forgotten(&self) -> u64 {
+        self.forgotten
+    }
+
+    /// The connections that are remembered, in no order.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry<D>> {
+        self.entries.values()
+    }
+
+    /// Takes all of them out, in the order in which they came.
+    pub fn drain(&mut self) -> Vec<Entry<D>> {
+        let mut all: Vec<_> = self.entries.drain().map(|(_, entry)| entry).collect();
+        all.sort_by_key(|entry| entry.number);
+        self.order.clear();
+        self.latest.clear();
+        all
+    }
+}
+
+#[cfg(test)]
+#[path = "ledger_tests.rs"]
+mod tests;
