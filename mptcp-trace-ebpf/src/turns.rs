@@ -113,7 +113,8 @@ fn pair_of(run: u64) -> u32 {
 }
 
 /// The programs that take turns at a place: their sensor, where they hang, the function that does the work, whose name is
-/// that of the first program, and the names of the others.
+/// that of the first program, and the names of the others. Where most runs are of no interest, `if` names a function that
+/// tells which are: it is asked before anything else, and notes are left of no others.
 macro_rules! in_turns {
     (query: $($programs:tt)*) => {
         in_turns!(@all $crate::emit::count, $($programs)*);
@@ -122,18 +123,29 @@ macro_rules! in_turns {
         in_turns!(@all $crate::emit::count_fallback, $($programs)*);
     };
     (@all $count:path, #[$place:meta] $worker:ident($context:ident), $second:ident, $third:ident) => {
+        in_turns!(@three $count, $place, $worker, $context, $second, $third, |_ctx: &$context| true);
+    };
+    (
+        @all $count:path,
+        #[$place:meta] $worker:ident($context:ident), $second:ident, $third:ident, if $is_of_interest:ident
+    ) => {
+        in_turns!(@three $count, $place, $worker, $context, $second, $third, $is_of_interest);
+    };
+    (@three $count:path, $place:meta, $worker:ident, $context:ident, $second:ident, $third:ident, $is_of_interest:expr) => {
         // Inside of it the programs may have names that are taken outside.
         const _: () = {
-            in_turns!(@one $count, $place, First, $worker, $context, self::$worker);
-            in_turns!(@one $count, $place, Middle, $second, $context, self::$worker);
-            in_turns!(@one $count, $place, Last, $third, $context, self::$worker);
+            in_turns!(@one $count, $place, First, $worker, $context, self::$worker, $is_of_interest);
+            in_turns!(@one $count, $place, Middle, $second, $context, self::$worker, $is_of_interest);
+            in_turns!(@one $count, $place, Last, $third, $context, self::$worker, $is_of_interest);
         };
     };
-    (@one $count:path, $place:meta, $turn:ident, $name:ident, $context:ident, $worker:path) => {
+    (@one $count:path, $place:meta, $turn:ident, $name:ident, $context:ident, $worker:path, $is_of_interest:expr) => {
         #[$place]
         pub(crate) fn $name(ctx: $context) -> i32 {
             let count = || $count(mptcp_trace_common::counter::TAKEN);
-            if $crate::turns::is_ours(&ctx, $crate::turns::Turn::$turn, count) {
+            if ($is_of_interest)(&ctx)
+                && $crate::turns::is_ours(&ctx, $crate::turns::Turn::$turn, count)
+            {
                 $worker(ctx)
             } else {
                 0

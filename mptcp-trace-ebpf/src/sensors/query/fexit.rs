@@ -47,9 +47,15 @@ fn answered(
     }
 }
 
+/// A question, or an option that was refused.
+#[inline(always)]
+fn answers_mptcp(ctx: &FExitContext) -> bool {
+    answers_tcp(ctx) || is_refused(ctx, ctx.arg(RETURN_VALUE))
+}
+
 in_turns! {
     query: #[fexit]
-    query_fexit_mptcp(FExitContext), query_fexit_mptcp_2, query_fexit_mptcp_3
+    query_fexit_mptcp(FExitContext), query_fexit_mptcp_2, query_fexit_mptcp_3, if answers_mptcp
 }
 /// `mptcp_getsockopt` returns.
 #[inline(never)]
@@ -89,44 +95,58 @@ fn unsure(record: &mut QueryRecord, ctx: &FExitContext) {
     }
 }
 
+/// A question that TCP may answer.
+#[inline(always)]
+fn answers_tcp(ctx: &FExitContext) -> bool {
+    is_query(ctx.arg(1), ctx.arg(2))
+}
+
 in_turns! {
     query: #[fexit]
-    query_fexit_tcp(FExitContext), query_fexit_tcp_2, query_fexit_tcp_3
+    query_fexit_tcp(FExitContext), query_fexit_tcp_2, query_fexit_tcp_3, if answers_tcp
 }
 /// `tcp_getsockopt` returns: for a TCP socket, or for a connection that fell back and whose function is still to return.
 #[inline(never)]
 fn query_fexit_tcp(ctx: FExitContext) -> i32 {
-    if is_query(ctx.arg(1), ctx.arg(2)) {
-        let sk = Sock(ctx.arg(0));
-        if let Some(msk) = sk.msk_of_subflow() {
-            let _full = ANSWERED.insert(bpf_get_current_pid_tgid(), msk.0, 0);
-        } else {
-            let sock = TypedSock(ctx.arg(0));
-            let ret = ctx.arg(RETURN_VALUE);
-            answered(&ctx, (sk, &sock), (PATH_TCP, ret), |_record| ());
-        }
+    let sk = Sock(ctx.arg(0));
+    if let Some(msk) = sk.msk_of_subflow() {
+        let _full = ANSWERED.insert(bpf_get_current_pid_tgid(), msk.0, 0);
+    } else {
+        let sock = TypedSock(ctx.arg(0));
+        let ret = ctx.arg(RETURN_VALUE);
+        answered(&ctx, (sk, &sock), (PATH_TCP, ret), |_record| ());
     }
     0
 }
 
-/// An option of a socket was set, or asked for, and perhaps refused.
+/// An option of a socket was set, or asked for, and refused.
+#[inline(always)]
+fn is_refused(ctx: &FExitContext, ret: i32) -> bool {
+    is_refusal(ret) && is_ordinary(ctx.arg(1))
+}
+
 #[inline(always)]
 fn refused(ctx: &FExitContext, ret: i32, is_set: bool) {
-    if is_refusal(ret) && is_ordinary(ctx.arg(1)) {
-        let option = option(ctx.arg(1), ctx.arg(2));
-        option_refused(ctx.arg(0), option, outcome(ret, is_set, RUNG_FEXIT));
-    }
+    let option = option(ctx.arg(1), ctx.arg(2));
+    option_refused(ctx.arg(0), option, outcome(ret, is_set, RUNG_FEXIT));
+}
+
+/// Where the trampoline keeps the return value of a function one of whose five arguments takes two words.
+const RETURN_VALUE_OF_SET: usize = 6;
+
+#[inline(always)]
+fn sets(ctx: &FExitContext) -> bool {
+    is_refused(ctx, ctx.arg(RETURN_VALUE_OF_SET))
 }
 
 in_turns! {
     query: #[fexit]
-    query_fexit_set(FExitContext), query_fexit_set_2, query_fexit_set_3
+    query_fexit_set(FExitContext), query_fexit_set_2, query_fexit_set_3, if sets
 }
 /// `mptcp_setsockopt(sk, level, optname, sockptr_t optval, optlen)` returns: one of its arguments takes two words.
 #[inline(never)]
 fn query_fexit_set(ctx: FExitContext) -> i32 {
-    const RETURN_VALUE: usize = 6;
-    refused(&ctx, ctx.arg(RETURN_VALUE), true);
+    refused(&ctx, ctx.arg(RETURN_VALUE_OF_SET), true);
     0
 }
 
@@ -138,16 +158,19 @@ fn protocol(ctx: &FExitContext, sk: Sock, ret: i32) {
     }
 }
 
+#[inline(always)]
+fn is_protocol_question(ctx: &FExitContext) -> bool {
+    is_protocol_query(ctx.arg(1), ctx.arg(2))
+}
+
 in_turns! {
     query: #[fexit]
-    query_fexit_socket(FExitContext), query_fexit_socket_2, query_fexit_socket_3
+    query_fexit_socket(FExitContext), query_fexit_socket_2, query_fexit_socket_3, if is_protocol_question
 }
 /// `sock_getsockopt(sock, level, optname, optval, optlen)` returns.
 #[inline(never)]
 fn query_fexit_socket(ctx: FExitContext) -> i32 {
-    if is_protocol_query(ctx.arg(1), ctx.arg(2))
-        && let Some(sk) = sock_of_socket(ctx.arg(0))
-    {
+    if let Some(sk) = sock_of_socket(ctx.arg(0)) {
         protocol(&ctx, sk, ctx.arg(RETURN_VALUE));
     }
     0
@@ -155,32 +178,38 @@ fn query_fexit_socket(ctx: FExitContext) -> i32 {
 
 in_turns! {
     query: #[fexit]
-    query_fexit_sock(FExitContext), query_fexit_sock_2, query_fexit_sock_3
+    query_fexit_sock(FExitContext), query_fexit_sock_2, query_fexit_sock_3, if is_protocol_question
 }
 /// `sk_getsockopt(sk, level, optname, sockptr_t optval, sockptr_t optlen)` returns: two of its arguments take two words
 /// each.
 #[inline(never)]
 fn query_fexit_sock(ctx: FExitContext) -> i32 {
     const RETURN_VALUE: usize = 7;
-    if is_protocol_query(ctx.arg(1), ctx.arg(2)) {
-        protocol(&ctx, Sock(ctx.arg(0)), ctx.arg(RETURN_VALUE));
-    }
+    protocol(&ctx, Sock(ctx.arg(0)), ctx.arg(RETURN_VALUE));
     0
+}
+
+/// Where the trampoline keeps the return value of a function with six arguments.
+const RETURN_VALUE_OF_CREATE: usize = 6;
+
+/// An MPTCP socket was refused to a process.
+#[inline(always)]
+fn fails_to_create(ctx: &FExitContext) -> bool {
+    let ret: i32 = ctx.arg(RETURN_VALUE_OF_CREATE);
+    let by_kernel: i32 = ctx.arg(5);
+    let (family, kind, protocol): (i32, i32, i32) = (ctx.arg(1), ctx.arg(2), ctx.arg(3));
+    ret < 0 && by_kernel == 0 && is_mptcp_socket(family as u64, kind as u64, protocol as u64)
 }
 
 in_turns! {
     query: #[fexit]
-    query_fexit_create(FExitContext), query_fexit_create_2, query_fexit_create_3
+    query_fexit_create(FExitContext), query_fexit_create_2, query_fexit_create_3, if fails_to_create
 }
 /// `__sock_create(net, family, type, protocol, res, kern)` returns.
 #[inline(never)]
 fn query_fexit_create(ctx: FExitContext) -> i32 {
-    const RETURN_VALUE: usize = 6;
-    let ret: i32 = ctx.arg(RETURN_VALUE);
-    let by_kernel: i32 = ctx.arg(5);
-    let (family, kind, protocol): (i32, i32, i32) = (ctx.arg(1), ctx.arg(2), ctx.arg(3));
-    if ret < 0 && by_kernel == 0 && is_mptcp_socket(family as u64, kind as u64, protocol as u64) {
-        socket_refused(family as u64, outcome(ret, false, RUNG_FEXIT));
-    }
+    let ret: i32 = ctx.arg(RETURN_VALUE_OF_CREATE);
+    let family: i32 = ctx.arg(1);
+    socket_refused(family as u64, outcome(ret, false, RUNG_FEXIT));
     0
 }

@@ -33,9 +33,25 @@ use crate::{
     turns::in_turns,
 };
 
+/// The return of a system call that one of the two sensors looks at.
+#[inline(always)]
+fn is_of_interest(ctx: &impl AtReturn) -> bool {
+    let number = syscall_number(ctx);
+    let is_get = number == syscall!(getsockopt);
+    if is_get || number == syscall!(setsockopt) {
+        let called = Called(ctx);
+        return is_get && is_question(called.level(), called.optname())
+            || is_refusal(ctx.returned());
+    }
+    if number == syscall!(socket) {
+        return LIFE_AT_RETURN.load() != 0 || ctx.returned() < 0;
+    }
+    LIFE_AT_RETURN.load() != 0 && (number == syscall!(accept) || number == syscall!(accept4))
+}
+
 in_turns! {
     query: #[btf_tracepoint]
-    query_tp_return(BtfTracePointContext), query_tp_return_2, query_tp_return_3
+    query_tp_return(BtfTracePointContext), query_tp_return_2, query_tp_return_3, if is_of_interest
 }
 /// `sys_exit(struct pt_regs *regs, long ret)`: a system call returns.
 #[inline(never)]
@@ -45,7 +61,7 @@ fn query_tp_return(ctx: BtfTracePointContext) -> i32 {
 
 in_turns! {
     query: #[raw_tracepoint]
-    query_raw_return(RawTracePointContext), query_raw_return_2, query_raw_return_3
+    query_raw_return(RawTracePointContext), query_raw_return_2, query_raw_return_3, if is_of_interest
 }
 /// The same for kernels that do not describe their types: what it was called with is read by a helper.
 #[inline(never)]
