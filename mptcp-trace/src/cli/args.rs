@@ -4,9 +4,8 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::options::Attaching;
 use crate::{
-    host::{self, HostSupport},
-    kernel::Mark,
     model::{By, Prefix, Rung, Verdict},
     wanted::{self, Cgroup, FailOn},
 };
@@ -124,9 +123,6 @@ pub struct LiveArgs {
     /// Print the names of the columns although nobody looks at them on a terminal
     #[arg(long, hide = true)]
     pub header: bool,
-    /// Who traces so makes files of its own afterwards
-    #[arg(skip)]
-    pub writes_later: bool,
     /// Which findings to show, and how
     #[command(flatten)]
     pub view: ViewArgs,
@@ -268,20 +264,18 @@ pub struct AttachArgs {
 }
 
 impl AttachArgs {
-    /// The facts about this host, less what is to be hidden.
+    /// The same without clap.
     #[must_use]
-    pub fn inspect_host(&self) -> HostSupport {
-        // Without privileges nobody traces here either, or not as this user: the question is asked all the same.
-        let marks = Mark::new().ok();
-        let mut host = host::inspect(self.btf.as_ref(), |socket| {
-            if let Some(Err(why)) = marks.as_ref().map(|marks| marks.socket(socket)) {
-                log::debug!("cannot mark a socket of ours: {why}");
-            }
-        });
-        for name in &self.hide_function {
-            host.hide_function(name);
+    pub(super) fn options(&self) -> Attaching {
+        Attaching {
+            only: self.attach.only(),
+            btf: self.btf.clone(),
+            ring_bytes: self.ring_size,
+            cap: self.cap,
+            sockets: self.sockets,
+            sockets_per_user: self.sockets_per_user.unwrap_or(self.sockets / 2),
+            hidden: self.hide_function.clone(),
         }
-        host
     }
 }
 

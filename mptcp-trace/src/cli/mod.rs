@@ -1,18 +1,15 @@
 //! What was typed, and what the program needs. The one owner of the exit code.
 
 mod args;
-mod bundle;
-mod demo;
-mod doctor;
-mod explain;
+mod ending;
+mod examine;
 mod files;
-mod list;
-mod live;
-mod replay;
-mod report;
+mod input;
+mod options;
+mod run;
 mod select;
-mod serve;
-mod top;
+mod tracing;
+mod verbs;
 
 use std::process::ExitCode;
 
@@ -21,6 +18,7 @@ use clap::Parser as _;
 
 pub use args::Cli;
 use args::Verb;
+use verbs::{bundle, demo, doctor, explain, list, live, replay, report, serve, top};
 
 use crate::{
     host::system::{keep_little_free_memory, survive_requests},

@@ -53,9 +53,10 @@ impl Row {
             id: SocketId(self.address),
             inode: None,
             netns: self.netns,
-            protocol: match self.kind {
-                ConnectionKind::Plain => Protocol::Tcp,
-                _kind => Protocol::Mptcp,
+            protocol: if self.kind == ConnectionKind::Plain {
+                Protocol::Tcp
+            } else {
+                Protocol::Mptcp
             },
             family: Family::Ipv4,
             state: TcpState(1),

@@ -2,24 +2,22 @@
 
 use std::{
     collections::BTreeMap,
-    ffi::OsString,
     fs::File,
     io::{self, BufReader, BufWriter},
     path::Path,
+    time::Duration,
 };
 
 use anyhow::Context as _;
-use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{
-    CANNOT_ANSWER, Cli, DONE, Exit, FAILED,
-    args::{BundleArgs, LiveArgs, Verb},
-    doctor, files, live, replay,
-};
 use crate::{
     bundle::{self, CAPTURE, Destination, Parts},
     capture::{Frame, Reader, Writer, losses_json},
+    cli::{
+        CANNOT_ANSWER, DONE, Exit, FAILED, args::BundleArgs, examine, files, input::with_capture,
+        options, run,
+    },
     decode::decode,
     enrich::Places,
     host::{Fact, netstat, privileges, sandbox, system::mptcp_sysctls},
@@ -43,10 +41,10 @@ const NAMES: [&str; 8] = [
 ];
 
 /// How long it is traced if nothing is said.
-const DURATION: &str = "30s";
+const DURATION: Duration = Duration::from_secs(30);
 
 /// Runs it; the exit code.
-pub(super) fn run(args: &BundleArgs, verbose: u8) -> Result<u8, Exit> {
+pub(in crate::cli) fn run(args: &BundleArgs, verbose: u8) -> Result<u8, Exit> {
     // Where it cannot be written, nobody shall wait for half a minute to hear that.
     let destination = Destination::new(&files::place(&args.file)?)?;
     let mut parts = Parts::default();
@@ -107,7 +105,7 @@ fn wrote(args: &BundleArgs, parts: &Parts) -> String {
 
 /// A capture of before instead of a trace of now.
 fn take_over(capture: &Path, parts: &mut Parts) -> Result<(), Exit> {
-    replay::with_capture(capture, |input| {
+    with_capture(capture, |input| {
         let what = || format!("cannot pack {}", capture.display());
         let file = parts.make(CAPTURE)?.try_clone().with_context(what)?;
         Ok(take_over_frames(input, file).with_context(what)?)
@@ -180,7 +178,7 @@ fn trace(args: &BundleArgs, parts: &mut Parts, verbose: u8) -> Result<Result<u8,
             ),
         ));
     }
-    let mut host = doctor::json(&args.attach, verbose)?;
+    let mut host = examine::json(&args.attach.options(), verbose)?;
     if let (true, Some(btf)) = (args.redact, &args.attach.btf) {
         host = host.replace(&btf.display().to_string(), "FILE");
     }
@@ -190,7 +188,7 @@ fn trace(args: &BundleArgs, parts: &mut Parts, verbose: u8) -> Result<Result<u8,
     parts.write("counters-before.json", &json(&counters(&mut reach))?)?;
     parts.make(CAPTURE)?;
     let capture = parts.path(CAPTURE).context("there is no capture")?;
-    let traced = live::run(words(args, &capture)?, verbose);
+    let traced = run::trace(traced(args, &capture), verbose);
     parts.write("counters-after.json", &json(&counters(&mut reach))?)?;
     parts.remove_if_empty(CAPTURE)?;
     match traced {
@@ -214,28 +212,20 @@ fn json(value: &impl serde::Serialize) -> anyhow::Result<Vec<u8>> {
     serde_json::to_vec_pretty(value).context("cannot write JSON")
 }
 
-/// How to trace, as a user would type it.
-fn words(args: &BundleArgs, capture: &Path) -> anyhow::Result<LiveArgs> {
-    let mut words: Vec<OsString> = ["mptcp-trace", "live", "--json", "--output"]
-        .map(Into::into)
-        .to_vec();
-    // The lines are told anew from the capture; these are in the way of nobody.
-    words.push("/dev/null".into());
-    words.push("--capture".into());
-    words.push(capture.into());
-    if args.command.is_empty() && args.duration.is_none() {
-        words.extend(["--duration", DURATION].map(Into::into));
+/// How to trace. The lines are told anew from the capture; these are in the way of nobody.
+fn traced(args: &BundleArgs, capture: &Path) -> options::Live {
+    let until = args
+        .duration
+        .or_else(|| args.command.is_empty().then_some(DURATION));
+    options::Live {
+        json: true,
+        output: Some("/dev/null".into()),
+        capture: Some(capture.to_owned()),
+        duration: until,
+        writes_later: true,
+        command: args.command.clone(),
+        ..options::Live::new(args.attach.options())
     }
-    words.push("--".into());
-    words.extend(args.command.iter().cloned());
-    let cli = Cli::try_parse_from(words).context("cannot trace")?;
-    let Some(Verb::Live(mut live)) = cli.verb else {
-        anyhow::bail!("cannot trace");
-    };
-    live.duration = args.duration.or(live.duration);
-    live.attach = args.attach.clone();
-    live.writes_later = true;
-    Ok(live)
 }
 
 /// Rewrites the capture.

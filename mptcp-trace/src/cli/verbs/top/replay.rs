@@ -19,7 +19,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use super::{REFRESH, board, clock, keys, screen::Screen, view};
 use crate::{
     capture::{Frame, Reader},
-    cli::{DONE, Exit, FAILED, args::TopArgs, replay::with_capture},
+    cli::{DONE, Exit, FAILED, args::TopArgs, input::with_capture},
     host::sandbox,
     model::Facts,
     observe::State,

@@ -1,152 +1,26 @@
-//! `mptcp-trace doctor`: what works on this host, how, and the proof.
+//! The report: as data, and as a page of text.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
-use anyhow::Context as _;
 use mptcp_trace_common::layout::{ABSENT, KernelLayout, KernelNumbers, NO_NUMBER};
 use serde::Serialize;
 
-use super::{
-    CANNOT_ANSWER, DONE, Exit,
-    args::{AttachArgs, DoctorArgs},
-    print,
-};
+use super::Examined;
 use crate::{
     host::{
         Fact, HostSupport,
         privileges::{self, Capability, Held},
     },
-    kernel::{CountersAt, TracerConfig},
+    kernel::CountersAt,
     model::{Rung, SensorId, fallback_causes, name_of_enumerator},
-    pipeline::{self, CanaryReport, Session, StartError},
-    plan::{Plan, Probe, Refusal, plan},
-    probes::tracepoint,
+    pipeline::{CanaryReport, Session},
+    plan::{Plan, Probe},
 };
-
-/// Runs it; the exit code.
-pub(super) fn run(args: &DoctorArgs, verbose: u8) -> Result<u8, Exit> {
-    let report = report(args, verbose)?;
-    if args.json {
-        let json = serde_json::to_string(&report).context("cannot write the report")?;
-        print(&format!("{json}\n"))?;
-    } else {
-        print(&report.text())?;
-    }
-    Ok(if report.works { DONE } else { CANNOT_ANSWER })
-}
-
-/// The same as one JSON object.
-pub(super) fn json(attach: &AttachArgs, verbose: u8) -> Result<String, Exit> {
-    let args = DoctorArgs {
-        json: true,
-        attach: attach.clone(),
-        break_sensor: false,
-    };
-    let report = report(&args, verbose)?;
-    Ok(serde_json::to_string(&report).context("cannot write the report")?)
-}
-
-fn report(args: &DoctorArgs, verbose: u8) -> Result<Report, Exit> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the event loop")?;
-    let host = args.attach.inspect_host();
-    let examined = runtime.block_on(examine(&host, args, verbose))?;
-    Ok(Report::new(&host, &examined))
-}
-
-/// What came of trying.
-enum Examined {
-    Refused {
-        plan: Option<Plan>,
-        refusal: Refusal,
-        passed_over: Vec<(Rung, String)>,
-    },
-    Works {
-        plan: Plan,
-        session: Box<Session>,
-    },
-}
-
-async fn examine(host: &HostSupport, args: &DoctorArgs, verbose: u8) -> Result<Examined, Exit> {
-    let mut plan = match plan(host, args.attach.attach.only()) {
-        Ok(plan) => plan,
-        Err(refusal) => {
-            return Ok(Examined::Refused {
-                plan: None,
-                refusal,
-                passed_over: Vec::new(),
-            });
-        }
-    };
-    if args.break_sensor {
-        break_query(&mut plan);
-    }
-    match pipeline::start(
-        host,
-        &plan,
-        &config(host, &args.attach, verbose),
-        args.attach.attach.only(),
-    )
-    .await
-    {
-        Ok(session) => Ok(Examined::Works {
-            plan,
-            session: Box::new(session),
-        }),
-        Err(StartError::Refused {
-            refusal,
-            passed_over,
-        }) => Ok(Examined::Refused {
-            plan: Some(plan),
-            refusal,
-            passed_over,
-        }),
-        Err(StartError::Failed(why)) => Err(why.into()),
-    }
-}
-
-/// Nothing but our own questions: the filter admits a process that cannot exist.
-pub(super) fn config(host: &HostSupport, args: &AttachArgs, verbose: u8) -> TracerConfig {
-    TracerConfig {
-        layout: host.layout,
-        numbers: host.numbers,
-        functions: host.function_numbers.clone(),
-        counters: CountersAt::of(host),
-        by_pid: true,
-        pids: Vec::new(),
-        follow: false,
-        comms: Vec::new(),
-        netns: Vec::new(),
-        pid_namespace: host.pid_namespace,
-        ring_bytes: args.ring_size,
-        cap: args.cap,
-        preemptible: host.preemptible,
-        sockets: args.sockets,
-        sockets_per_user: args.sockets_per_user.unwrap_or(args.sockets / 2),
-        debug: verbose >= 2,
-    }
-}
-
-/// Points every probe at the function that sets what it should see asked.
-fn break_query(plan: &mut Plan) {
-    for rung in &mut plan.of_mut(SensorId::Query).rungs {
-        for probe in &mut rung.probes {
-            let name = &mut probe.target.name;
-            match probe.target.hook.is_on_function() {
-                true => *name = name.replace("getsockopt", "setsockopt"),
-                false if *name == tracepoint::SYS_EXIT => tracepoint::SYS_ENTER.clone_into(name),
-                false => {}
-            }
-        }
-    }
-}
 
 /// The page, as data.
 #[derive(Serialize)]
-struct Report {
-    works: bool,
+pub(in crate::cli) struct Report {
+    pub(in crate::cli) works: bool,
     kernel: String,
     facts: Vec<FactLine>,
     capabilities: Vec<CapabilityLine>,
@@ -286,7 +160,7 @@ struct CanaryLine {
 }
 
 impl Report {
-    fn new(host: &HostSupport, examined: &Examined) -> Self {
+    pub(super) fn new(host: &HostSupport, examined: &Examined) -> Self {
         let (plan, session, reasons, refusal) = match examined {
             Examined::Refused {
                 plan,
@@ -317,7 +191,7 @@ impl Report {
         }
     }
 
-    fn text(&self) -> String {
+    pub(in crate::cli) fn text(&self) -> String {
         let mut text = String::new();
         let mut line = |label: &str, value: &str| {
             // Writing to memory does not fail.

@@ -4,24 +4,18 @@ use std::{convert::Infallible, io::IsTerminal as _};
 
 use anyhow::Context as _;
 
-use super::{
-    CANNOT_ANSWER, DONE, Exit,
-    args::ListArgs,
-    doctor,
-    live::{decide, refused},
-    print, select,
-};
 use crate::{
+    cli::{CANNOT_ANSWER, DONE, Exit, args::ListArgs, options::Scope, print, select, tracing},
     enrich::Places,
     host::system::proc_is_ours,
     model::SensorId,
-    pipeline::{self, Inventory, prefixed},
+    pipeline::{Inventory, prefixed},
     plan::OTHERS_UNLISTED,
     sink::{Format, Source, Told},
 };
 
 /// Runs it; the exit code.
-pub(super) fn run(args: &ListArgs, verbose: u8) -> Result<u8, Exit> {
+pub(in crate::cli) fn run(args: &ListArgs, verbose: u8) -> Result<u8, Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -31,20 +25,16 @@ pub(super) fn run(args: &ListArgs, verbose: u8) -> Result<u8, Exit> {
 
 async fn list(args: &ListArgs, verbose: u8) -> Result<u8, Exit> {
     let wanted = select::wanted(&args.which, &[], &args.whose)?;
-    let host = args.attach.inspect_host();
-    let plan = decide(&host, &args.attach)?;
     // Nobody's doings are wanted, only what is there.
-    let config = doctor::config(&host, &args.attach, verbose);
-    let mut session = pipeline::start(&host, &plan, &config, args.attach.attach.only())
-        .await
-        .map_err(|why| refused(why, &args.attach))?;
+    let started = tracing::start(&args.attach.options(), &Scope::Nobody, verbose).await?;
+    let (is_in_pid_namespace, mut session) = (started.is_in_pid_namespace, started.session);
     if !session.has_fallbacks() {
         return Err(Exit::Because(
             CANNOT_ANSWER,
             "sockets cannot be listed on this kernel; mptcp-trace doctor tells why".into(),
         ));
     }
-    if host.pid_namespace.is_some() {
+    if is_in_pid_namespace {
         eprint!("{}", prefixed(&format!("note: {OTHERS_UNLISTED}")));
     }
     session.tracer.stop()?;

@@ -3,19 +3,14 @@
 //! The scene is played by a process of its own in network namespaces of its own, and traced as any command
 //! would be. Nothing of it is left when that process has ended, however it ends.
 
-use std::io::IsTerminal as _;
+use std::{ffi::OsString, io::IsTerminal as _};
 
 use anyhow::Context as _;
-use clap::Parser as _;
 
-use super::{
-    Cli, DONE, Exit,
-    args::{DemoArgs, LiveArgs, Verb},
-    live,
-};
+use crate::cli::{DONE, Exit, args::DemoArgs, options, run::trace};
 
 /// Runs it; the exit code.
-pub(super) fn run(args: &DemoArgs, verbose: u8) -> Result<u8, Exit> {
+pub(in crate::cli) fn run(args: &DemoArgs, verbose: u8) -> Result<u8, Exit> {
     if args.scene {
         let counted = mptcp_trace_lab::demo::play()
             .context("cannot play the demo: it needs root, MPTCP and the module veth")?;
@@ -27,29 +22,19 @@ pub(super) fn run(args: &DemoArgs, verbose: u8) -> Result<u8, Exit> {
          demo: begins to take the MPTCP options out of every packet, as middleboxes do. Both ask the kernel\n\
          demo: before and after: is this still MPTCP?"
     );
-    let code = live::run(traced(args)?, verbose)?;
+    let code = trace(traced(args)?, verbose)?;
     eprintln!("demo: what a cause means: mptcp-trace explain DssFallback");
     Ok(code)
 }
 
-/// How to trace the scene, as a user would type it.
-fn traced(args: &DemoArgs) -> anyhow::Result<LiveArgs> {
+/// How to trace the scene.
+fn traced(args: &DemoArgs) -> anyhow::Result<options::Live> {
     let me = std::env::current_exe().context("cannot find the program's own file")?;
-    let mut words = vec!["mptcp-trace".into(), "live".into()];
-    if args.json {
-        words.push("--json".into());
-    }
-    words.extend([
-        "--".into(),
-        me.into_os_string(),
-        "demo".into(),
-        "--scene".into(),
-    ]);
-    let cli = Cli::try_parse_from(words).context("cannot trace the demo")?;
-    let Some(Verb::Live(mut live)) = cli.verb else {
-        anyhow::bail!("cannot trace the demo");
-    };
-    live.attach = args.attach.clone();
-    live.header = !args.json && !std::io::stdout().is_terminal();
-    Ok(live)
+    let command = [me.into_os_string(), "demo".into(), "--scene".into()];
+    Ok(options::Live {
+        json: args.json,
+        header: !args.json && !std::io::stdout().is_terminal(),
+        command: command.map(OsString::from).to_vec(),
+        ..options::Live::new(args.attach.options())
+    })
 }

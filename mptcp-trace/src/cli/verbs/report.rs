@@ -10,11 +10,9 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::{
-    DONE, Exit, FAILED, USAGE, args::ReportArgs, files, print, replay::with_capture, select,
-};
 use crate::{
     capture::Reader,
+    cli::{DONE, Exit, FAILED, USAGE, args::ReportArgs, files, input::with_capture, print, select},
     correlate::Limits,
     host::sandbox,
     model::LossReport,
@@ -29,7 +27,7 @@ use crate::{
 const STDOUT: &str = "-";
 
 /// Runs it; the exit code.
-pub(super) fn run(args: &ReportArgs) -> Result<u8, Exit> {
+pub(in crate::cli) fn run(args: &ReportArgs) -> Result<u8, Exit> {
     refuse_to_overwrite(&args.file, &args.output)?;
     let wanted = select::wanted(&args.which, &args.verdict, &args.whose)?;
     let output = match args.output == Path::new(STDOUT) {

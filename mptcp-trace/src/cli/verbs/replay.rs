@@ -1,29 +1,23 @@
 //! `mptcp-trace replay`: the stages right of the ring, fed from a capture.
 
-use std::{
-    fs::File,
-    io::{self, BufReader, IsTerminal as _, Read as _},
-    path::Path,
-};
+use std::io::{self, BufReader, IsTerminal as _};
 
-use anyhow::Context as _;
-
-use super::{
-    DONE, Exit, FAILED, FOUND,
-    args::ReplayArgs,
-    live::{READER_GONE, proven},
-    select, wants_colour,
-};
 use crate::{
-    bundle,
     capture::Reader,
+    cli::{
+        DONE, Exit, FAILED, FOUND,
+        args::ReplayArgs,
+        ending::{READER_GONE, proven},
+        input::with_capture,
+        select, wants_colour,
+    },
     host::sandbox,
     pipeline::{Played, Stages, Stop, View, play, prefixed},
     sink::{Format, Source},
 };
 
 /// Runs it; the exit code.
-pub(super) fn run(args: &ReplayArgs) -> Result<u8, Exit> {
+pub(in crate::cli) fn run(args: &ReplayArgs) -> Result<u8, Exit> {
     let view = select::view(&args.view, &args.whose)?;
     sandbox::enter(&[args.file.as_path()], &[]);
     with_capture(&args.file, |input| replay(args, view, input))
@@ -98,24 +92,6 @@ fn replay(args: &ReplayArgs, view: View, input: &mut dyn io::Read) -> Result<u8,
         true => proven(cut_short, gap),
         false => Ok(DONE),
     }
-}
-
-/// Runs `play` on a capture, or on the one inside of a bundle.
-pub(super) fn with_capture<T>(
-    path: &Path,
-    play: impl FnOnce(&mut dyn io::Read) -> Result<T, Exit>,
-) -> Result<T, Exit> {
-    let name = path.display();
-    let mut file = File::open(path).with_context(|| format!("cannot open the capture {name}"))?;
-    let mut head = [0; bundle::MAGIC.len()];
-    // What cannot be read is complained about by whoever wants to read on.
-    let got = file.read(&mut head).unwrap_or(0);
-    let mut whole = io::Cursor::new(head).take(got as u64).chain(file);
-    if head[..got] == bundle::MAGIC {
-        return bundle::with_capture(whole, play)
-            .with_context(|| format!("cannot replay {name}"))?;
-    }
-    play(&mut whole)
 }
 
 fn stop_to_exit(stop: Option<Stop>) -> Result<(), Exit> {

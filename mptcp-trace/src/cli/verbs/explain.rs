@@ -2,14 +2,14 @@
 
 use std::{fmt::Write as _, fs};
 
-use super::{DONE, Exit, USAGE, args::ExplainArgs, print};
+use crate::cli::{DONE, Exit, USAGE, args::ExplainArgs, print};
 use crate::model::{CAUSES, Cause, find_cause};
 
 /// Columns of a paragraph.
 const WIDTH: usize = 88;
 
 /// Runs it; the exit code.
-pub(super) fn run(args: &ExplainArgs) -> Result<u8, Exit> {
+pub(in crate::cli) fn run(args: &ExplainArgs) -> Result<u8, Exit> {
     let text = match &args.cause {
         None => list(&counters()),
         Some(name) => match find_cause(name) {

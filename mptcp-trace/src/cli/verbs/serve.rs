@@ -20,17 +20,18 @@ use tokio::{
     task::LocalSet,
 };
 
-use super::{
-    Exit, USAGE,
-    args::{LabelBy, ServeArgs},
-    doctor,
-    live::{conclude, decide, refused, say, write_ready_file},
-};
 use crate::{
+    cli::{
+        Exit, USAGE,
+        args::{LabelBy, ServeArgs},
+        ending::conclude,
+        options::Scope,
+        tracing::{self, write_ready_file},
+    },
     correlate::Limits,
     host::{self, privileges::Later},
     observe::State,
-    pipeline::{self, Ask, Signals, Stages, Stop, Until, View, run as run_pipeline},
+    pipeline::{Ask, Stages, Stop, Until, View, run as run_pipeline},
     serve::{
         counters::{Shared, Whose},
         exposition::{Family, Flavour},
@@ -65,7 +66,7 @@ struct Config {
 }
 
 /// Runs it; the exit code.
-pub(super) fn run(args: &ServeArgs, verbose: u8) -> Result<u8, Exit> {
+pub(in crate::cli) fn run(args: &ServeArgs, verbose: u8) -> Result<u8, Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -82,15 +83,9 @@ async fn serve(args: &ServeArgs, verbose: u8) -> Result<u8, Exit> {
         .await
         .with_context(|| format!("cannot listen on {}; see --listen", args.listen))?;
     let address = listener.local_addr().context("cannot tell the port")?;
-    let host = args.attach.inspect_host();
-    let mut tracing = doctor::config(&host, &args.attach, verbose);
-    tracing.by_pid = false;
-    let plan = decide(&host, &args.attach)?;
-    let mut session = pipeline::start(&host, &plan, &tracing, args.attach.attach.only())
-        .await
-        .map_err(|why| refused(why, &args.attach))?;
-    let signals = Signals::take().context("cannot take signals")?;
-    say(&plan, &session, false);
+    let started = tracing::start(&args.attach.options(), &Scope::Everybody, verbose).await?;
+    started.say(false);
+    let (mut session, signals) = (started.session, started.signals);
     let counters = Shared::new(config.whose(args));
     let view = View {
         observers: vec![Box::new(counters.clone()), Box::new(exporter.clone())],

@@ -12,8 +12,8 @@ use std::{
 
 use jiff::{Timestamp, tz::TimeZone};
 
-use super::{Exit, USAGE, args::TopArgs, select};
 use crate::{
+    cli::{Exit, USAGE, args::TopArgs, select},
     correlate,
     pipeline::View,
     top::board::{Limits, Shared},
@@ -23,7 +23,7 @@ use crate::{
 const REFRESH: Duration = Duration::from_millis(250);
 
 /// Runs it; the exit code.
-pub(super) fn run(args: &TopArgs, verbose: u8) -> Result<u8, Exit> {
+pub(in crate::cli) fn run(args: &TopArgs, verbose: u8) -> Result<u8, Exit> {
     let usage = |why: &str| Err(Exit::Because(USAGE, why.to_owned()));
     if !io::stdout().is_terminal() {
         return usage(

@@ -15,13 +15,13 @@ use crate::{
     cli::{
         Exit,
         args::TopArgs,
-        doctor,
-        live::{conclude, decide, narrow, refused, say},
-        select,
+        ending::conclude,
+        options::{Names, Scope},
+        select, tracing,
     },
     host::{netstat::boottime, privileges::Later},
     observe::State,
-    pipeline::{self, Ask, Signals, Stages, Stop, Until, run as run_pipeline},
+    pipeline::{Ask, Stages, Stop, Until, run as run_pipeline},
     sink::{Format, Source},
     top::{
         app::{App, Wish},
@@ -52,17 +52,16 @@ async fn trace(args: &TopArgs, verbose: u8) -> Result<u8, Exit> {
     for pid in &args.whose.pid {
         select::watch(*pid)?;
     }
-    let host = args.attach.inspect_host();
-    let mut config = doctor::config(&host, &args.attach, verbose);
-    let whose = &args.whose;
-    narrow(&mut config, &whose.pid, &whose.comm, &whose.netns)?;
-    config.follow = args.follow;
-    let plan = decide(&host, &args.attach)?;
-    let mut session = pipeline::start(&host, &plan, &config, args.attach.attach.only())
-        .await
-        .map_err(|why| refused(why, &args.attach))?;
-    let signals = Signals::take().context("cannot take signals")?;
-    say(&plan, &session, false);
+    let whose = Scope::Named(Names {
+        pids: args.whose.pid.clone(),
+        comms: args.whose.comm.clone(),
+        netns: args.whose.netns.clone(),
+        follow: args.follow,
+        awaits_process: false,
+    });
+    let started = tracing::start(&args.attach.options(), &whose, verbose).await?;
+    started.say(false);
+    let (mut session, signals) = (started.session, started.signals);
     let board = board();
     let mut stages = Stages::new(
         session.facts.clone(),

@@ -1,0 +1,260 @@
+//! A run of the tracer, from the start to the exit: what `live` does, and `demo` and `bundle` have done.
+
+use std::{
+    cell::RefCell,
+    fs::{self, File},
+    io::{self, BufWriter, IsTerminal as _, Write},
+    path::Path,
+    rc::Rc,
+};
+
+use anyhow::Context as _;
+
+use super::{
+    Exit, UNPROVEN, USAGE,
+    ending::{conclude, finish, report_end},
+    files::{self, How},
+    options::{Live, Names, Scope},
+    select, tracing,
+    tracing::write_ready_file,
+    wants_colour,
+};
+use crate::{
+    capture,
+    host::privileges::Later,
+    pipeline::{
+        Command, Held, Reopens, Session, Stages, Stop, Until, View, blind, run as run_pipeline,
+    },
+    sink::{Format, Source},
+};
+
+/// Traces; the exit code.
+pub(super) fn trace(live: Live, verbose: u8) -> Result<u8, Exit> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")?;
+    runtime.block_on(run(live, verbose))
+}
+
+async fn run(mut live: Live, verbose: u8) -> Result<u8, Exit> {
+    let awaits_process = !live.command.is_empty();
+    let follow = live.names.follow || awaits_process;
+    let processes = live
+        .names
+        .pids
+        .iter()
+        .copied()
+        .map(select::watch)
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    let whose = Scope::Named(Names {
+        follow,
+        awaits_process,
+        ..live.names.clone()
+    });
+    let started = tracing::start(&live.attaching, &whose, verbose).await?;
+    refuse_if_blind(&live, &started.session)?;
+    started.say(!awaits_process);
+    let (mut session, signals) = (started.session, started.signals);
+
+    refuse_same_file(&live)?;
+    let (format, out, reopens) = output(&live)?;
+    // Scope findings they are was decided in the kernel.
+    let view = View {
+        within: started.within,
+        ..std::mem::take(&mut live.view)
+    };
+    let capture = match &live.capture {
+        Some(path) => Some(begin_capture(path, &session)?),
+        None => None,
+    };
+    let mut stages = Stages::new(
+        session.facts.clone(),
+        format,
+        Source::Live,
+        out,
+        capture,
+        view,
+        live.stop_after,
+    );
+    // A command has the privileges that its user has; what is opened is open; the rest we have no need of.
+    let held = hold_command(&live, &mut session)?;
+    if let Some(path) = &live.ready_file {
+        write_ready_file(path)?;
+    }
+    session.give_up_privileges(Later {
+        signals_a_command: held.is_some(),
+        writes_files: live.writes_later,
+        ..Later::default()
+    })?;
+    let begun = stages.begin();
+    let until = Until {
+        duration: live.duration,
+        processes,
+        follow,
+        asks: None,
+        survives_hangup: false,
+        reopens,
+        signals: Some(signals),
+        watches_stdout: live.output.is_none(),
+    };
+    let ended = match begun {
+        Ok(()) => match start_command(held)? {
+            Started::None => run_pipeline(&mut session, &mut stages, until, None).await,
+            Started::Running(command) => {
+                let ended = run_pipeline(&mut session, &mut stages, until, Some(command)).await;
+                if let Err(Stop::ReaderGone | Stop::Enough) = &ended {
+                    eprintln!("mptcp-trace: note: the command goes on, and is not traced any more");
+                }
+                ended
+            }
+            Started::CannotRun(why) => {
+                let ended = finish(&mut session, &mut stages);
+                let _reported = report_end(ended, &stages);
+                return Err(why);
+            }
+        },
+        Err(stop) => Err(stop),
+    };
+    conclude(ended, &mut session, &mut stages)
+}
+
+/// Where findings go, how they look there, and how that is opened anew.
+fn output(live: &Live) -> anyhow::Result<(Format, Box<dyn Write>, Option<Reopens>)> {
+    let terminal = live.output.is_none() && io::stdout().is_terminal();
+    let format = if live.json {
+        Format::Json
+    } else {
+        Format::Text {
+            header: terminal || live.header,
+            colour: terminal && wants_colour(),
+            utc: false,
+        }
+    };
+    let mut reopens = None;
+    let out: Box<dyn Write> = match &live.output {
+        Some(path) => {
+            let output = Rc::new(RefCell::new(files::open(path, How::Append)?));
+            let (path, file) = (path.clone(), output.clone());
+            let reopen = move || match files::open(&path, How::Append) {
+                Ok(opened) => *file.borrow_mut() = opened,
+                Err(why) => log::warn!("lines go to the file that was open before: {why:#}"),
+            };
+            reopens = Some(Reopens::take(Box::new(reopen)).context("cannot take signals")?);
+            Box::new(Output(output))
+        }
+        // Lines are gathered and flushed by the pipeline; a second buffer would only delay them.
+        None => {
+            let stdout = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)
+                .context("stdout is closed")?;
+            // What is no pipe has no such size, and a pipe works with any.
+            if let Err(why) = rustix::pipe::fcntl_setpipe_size(&stdout, PIPE_BYTES) {
+                log::debug!("stdout keeps the room it has: {why}");
+            }
+            Box::new(File::from(stdout))
+        }
+    };
+    Ok((format, out, reopens))
+}
+
+/// A file that may become another one.
+struct Output(Rc<RefCell<File>>);
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.borrow_mut().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.borrow_mut().flush()
+    }
+}
+
+/// Room in a pipe on stdout, as much as an ordinary user may ask for: in the usual 64 KB a hundred lines find room, and a
+/// reader that is late by a millisecond would hold up the ring.
+const PIPE_BYTES: usize = 1 << 20;
+
+/// One file cannot be two, by whatever names it goes: what is written to the one would destroy the other.
+fn refuse_same_file(live: &Live) -> Result<(), Exit> {
+    let mut open: Vec<(&str, File)> = Vec::new();
+    if live.output.is_none() {
+        let stdout = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3);
+        open.extend(stdout.ok().map(|it| ("stdout", File::from(it))));
+    }
+    let named = [
+        ("--output", &live.output),
+        ("--capture", &live.capture),
+        ("--ready-file", &live.ready_file),
+    ];
+    for (option, path) in named {
+        let Some(path) = path else {
+            continue;
+        };
+        // What is no file (a pipe, a device) is opened once, where it is written to.
+        if fs::metadata(path).is_ok_and(|it| !it.is_file()) {
+            continue;
+        }
+        let what = || match option {
+            "--capture" => "cannot write the capture".to_owned(),
+            _ => format!("cannot write {option}"),
+        };
+        let file = files::open(path, How::Anew).with_context(what)?;
+        for (other, known) in &open {
+            if files::are_same(known, &file)? {
+                let why = format!("{other} and {option} are the same file, {}", path.display());
+                return Err(Exit::Because(USAGE, why));
+            }
+        }
+        open.push((option, file));
+    }
+    Ok(())
+}
+
+fn begin_capture(
+    path: &Path,
+    session: &Session,
+) -> anyhow::Result<capture::Writer<BufWriter<File>>> {
+    let what = || format!("cannot write the capture {}", path.display());
+    let file = files::open(path, How::Anew).with_context(what)?;
+    files::empty(&file).with_context(what)?;
+    capture::Writer::new(BufWriter::new(file), &session.facts).with_context(what)
+}
+
+/// A run that could never find what shall fail it proves nothing: it does not begin.
+fn refuse_if_blind(live: &Live, session: &Session) -> Result<(), Exit> {
+    match blind(&live.view.fail_on, &session.facts) {
+        None => Ok(()),
+        Some(why) => {
+            let because = session.why_no_fallbacks().unwrap_or_default();
+            let why = format!("--fail-on: {why} ({because}); nothing was run or traced");
+            Err(Exit::Because(UNPROVEN, why))
+        }
+    }
+}
+
+enum Started {
+    None,
+    Running(Command),
+    CannotRun(Exit),
+}
+
+/// Forks for the command, and holds it until its process id is in the filter.
+fn hold_command(live: &Live, session: &mut Session) -> anyhow::Result<Option<Held>> {
+    if live.command.is_empty() {
+        return Ok(None);
+    }
+    let held = Held::new(&live.command)?;
+    session.tracer.admit(held.pid())?;
+    Ok(Some(held))
+}
+
+/// Starts the command, if there is one.
+fn start_command(held: Option<Held>) -> anyhow::Result<Started> {
+    let Some(held) = held else {
+        return Ok(Started::None);
+    };
+    Ok(match held.release()? {
+        Ok(command) => Started::Running(command),
+        Err(cannot) => Started::CannotRun(Exit::Because(cannot.code, cannot.why)),
+    })
+}

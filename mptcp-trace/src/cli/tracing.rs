@@ -1,0 +1,205 @@
+//! The one way in which a verb begins to trace: the host is looked at, a plan is made, the best attach method that works is
+//! taken, signals are taken, and the user is told what there is to know.
+
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    path::Path,
+};
+
+use anyhow::Context as _;
+
+use super::{
+    CANNOT_ANSWER, Exit, FAILED, files,
+    files::How,
+    options::{Attaching, Scope},
+    select,
+};
+use crate::{
+    host::{self, HostSupport, privileges},
+    kernel::{CountersAt, Mark, TracerConfig},
+    pipeline::{self, Session, Signals, StartError, prefixed},
+    plan::{Plan, plan},
+    sink::escape,
+};
+
+/// A tracer that runs.
+pub(super) struct Started {
+    pub(super) session: Session,
+    pub(super) signals: Signals,
+    /// The network namespaces that it is limited to (inode numbers).
+    pub(super) within: Vec<u32>,
+    /// Processes outside of our PID namespace cannot be seen.
+    pub(super) is_in_pid_namespace: bool,
+    plan: Plan,
+}
+
+/// Begins to trace.
+///
+/// # Errors
+///
+/// Says who is not there, or why this kernel cannot be traced.
+pub(super) async fn start(
+    attaching: &Attaching,
+    scope: &Scope,
+    verbose: u8,
+) -> Result<Started, Exit> {
+    let host = inspect_host(attaching);
+    let config = config(&host, attaching, scope, verbose)?;
+    let plan = plan(&host, attaching.only)
+        .map_err(|refusal| Exit::Because(CANNOT_ANSWER, refusal.to_string()))?;
+    let session = pipeline::start(&host, &plan, &config, attaching.only)
+        .await
+        .map_err(|why| refused(why, attaching))?;
+    // Whoever sees that tracing is live may end it at once.
+    let signals = Signals::take().context("cannot take signals")?;
+    Ok(Started {
+        session,
+        signals,
+        within: config.netns,
+        is_in_pid_namespace: host.pid_namespace.is_some(),
+        plan,
+    })
+}
+
+impl Started {
+    /// Says what the reader should know before the first line.
+    pub(super) fn say(&self, with_invitation: bool) {
+        say(&self.plan, &self.session, with_invitation);
+    }
+}
+
+/// The facts about this host, less what is to be hidden.
+pub(super) fn inspect_host(attaching: &Attaching) -> HostSupport {
+    // Without privileges nobody traces here either, or not as this user: the question is asked all the same.
+    let marks = Mark::new().ok();
+    let mut host = host::inspect(attaching.btf.as_ref(), |socket| {
+        if let Some(Err(why)) = marks.as_ref().map(|marks| marks.socket(socket)) {
+            log::debug!("cannot mark a socket of ours: {why}");
+        }
+    });
+    for name in &attaching.hidden {
+        host.hide_function(name);
+    }
+    host
+}
+
+/// What is frozen into the kernel half.
+///
+/// # Errors
+///
+/// Says that no process can have that name, or that there is no such namespace.
+pub(super) fn config(
+    host: &HostSupport,
+    attaching: &Attaching,
+    scope: &Scope,
+    verbose: u8,
+) -> anyhow::Result<TracerConfig> {
+    let mut config = TracerConfig {
+        layout: host.layout,
+        numbers: host.numbers,
+        functions: host.function_numbers.clone(),
+        counters: CountersAt::of(host),
+        by_pid: false,
+        pids: Vec::new(),
+        follow: false,
+        comms: Vec::new(),
+        netns: Vec::new(),
+        pid_namespace: host.pid_namespace,
+        ring_bytes: attaching.ring_bytes,
+        cap: attaching.cap,
+        preemptible: host.preemptible,
+        sockets: attaching.sockets,
+        sockets_per_user: attaching.sockets_per_user,
+        debug: verbose >= 2,
+    };
+    match scope {
+        Scope::Everybody => {}
+        // The filter admits a process that cannot exist.
+        Scope::Nobody => config.by_pid = true,
+        Scope::Named(names) => {
+            config.by_pid = names.awaits_process || !names.pids.is_empty();
+            config.pids.clone_from(&names.pids);
+            config.follow = names.follow;
+            config.comms = names
+                .comms
+                .iter()
+                .map(|name| select::comm(name))
+                .collect::<anyhow::Result<_>>()?;
+            config.netns = names
+                .netns
+                .iter()
+                .map(|name| select::netns(name))
+                .collect::<anyhow::Result<_>>()?;
+        }
+    }
+    Ok(config)
+}
+
+/// The exit for a tracer that did not start.
+fn refused(why: StartError, attaching: &Attaching) -> Exit {
+    match why {
+        StartError::Refused { refusal, .. } => {
+            let doubt = attaching.btf.as_ref().map_or_else(String::new, |file| {
+                format!(
+                    "; is {} the description of the running kernel?",
+                    file.display()
+                )
+            });
+            Exit::Because(CANNOT_ANSWER, format!("{refusal}{doubt}"))
+        }
+        StartError::Failed(why) => Exit::Because(FAILED, format!("{why:#}")),
+    }
+}
+
+/// Says in a file that tracing is live.
+pub(super) fn write_ready_file(path: &Path) -> anyhow::Result<()> {
+    let write = || -> anyhow::Result<()> {
+        let mut file = files::open(path, How::Anew)?;
+        files::empty(&file)?;
+        Ok(file.write_all(format!("{}\n", std::process::id()).as_bytes())?)
+    };
+    write().with_context(|| format!("cannot write --ready-file {}", path.display()))
+}
+
+/// What the reader should know before the first line.
+fn say(plan: &Plan, session: &Session, with_invitation: bool) {
+    for note in plan.notes.iter().chain(&privileges::costs()) {
+        eprintln!("mptcp-trace: note: {}", escape(note));
+    }
+    for (rung, why) in &session.passed_over {
+        log::info!("not {rung}: {why}");
+    }
+    for (rung, why) in &session.fallback_passed_over {
+        log::info!("fallbacks not on {rung}: {why}");
+    }
+    if let Some(why) = session.why_no_fallbacks() {
+        eprint!(
+            "{}",
+            prefixed(&format!(
+                "note: the fallback sensor is off, only what applications ask is traced: {why}"
+            ))
+        );
+    }
+    for sensor in &session.facts.sensors {
+        log::info!("sensor {} runs on rung {}", sensor.sensor, sensor.rung);
+        for limit in &sensor.limits {
+            log::info!("{}: {limit}", sensor.rung);
+        }
+    }
+    if with_invitation && io::stderr().is_terminal() {
+        let limits: usize = session
+            .facts
+            .sensors
+            .iter()
+            .map(|sensor| sensor.limits.len())
+            .sum();
+        let limits = match limits {
+            0 => String::new(),
+            n => format!(" ({n} limits: see mptcp-trace doctor)"),
+        };
+        eprintln!(
+            "mptcp-trace: tracing on rung {}{limits}; Ctrl-C ends it",
+            session.tracer.rung()
+        );
+    }
+}

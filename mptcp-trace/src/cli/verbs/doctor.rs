@@ -1,0 +1,17 @@
+//! `mptcp-trace doctor`: what works on this host, how, and the proof.
+
+use anyhow::Context as _;
+
+use crate::cli::{CANNOT_ANSWER, DONE, Exit, args::DoctorArgs, examine::report, print};
+
+/// Runs it; the exit code.
+pub(in crate::cli) fn run(args: &DoctorArgs, verbose: u8) -> Result<u8, Exit> {
+    let report = report(&args.attach.options(), args.break_sensor, verbose)?;
+    if args.json {
+        let json = serde_json::to_string(&report).context("cannot write the report")?;
+        print(&format!("{json}\n"))?;
+    } else {
+        print(&report.text())?;
+    }
+    Ok(if report.works { DONE } else { CANNOT_ANSWER })
+}

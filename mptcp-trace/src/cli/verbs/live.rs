@@ -1,0 +1,50 @@
+//! `mptcp-trace live`: trace the running kernel.
+
+use crate::cli::{
+    Exit, USAGE,
+    args::{LiveArgs, WhoseArgs},
+    options::{Live, Names},
+    run, select,
+};
+
+/// Runs it; the exit code.
+pub(in crate::cli) fn run(args: LiveArgs, verbose: u8) -> Result<u8, Exit> {
+    run::trace(wanted(args)?, verbose)
+}
+
+/// What is wanted, unless it makes no sense.
+fn wanted(args: LiveArgs) -> Result<Live, Exit> {
+    let usage = |why: &str| {
+        Err(Exit::Because(
+            USAGE,
+            format!("{why}; see mptcp-trace --help"),
+        ))
+    };
+    if args.follow && args.pid.is_empty() && args.command.is_empty() {
+        return usage("--follow needs a --pid to follow");
+    }
+    if !args.command.is_empty() && !args.pid.is_empty() {
+        return usage("--pid and a COMMAND cannot be traced together");
+    }
+    Ok(Live {
+        attaching: args.attach.options(),
+        // Whose findings they are is decided in the kernel.
+        view: select::view(&args.view, &WhoseArgs::default())?,
+        names: Names {
+            pids: args.pid,
+            comms: args.comm,
+            netns: args.netns,
+            follow: args.follow,
+            awaits_process: false,
+        },
+        json: args.json,
+        header: args.header,
+        output: args.output,
+        capture: args.capture,
+        ready_file: args.ready_file,
+        duration: args.duration,
+        stop_after: args.stop_after,
+        writes_later: false,
+        command: args.command,
+    })
+}
