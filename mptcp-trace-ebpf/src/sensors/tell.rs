@@ -74,6 +74,46 @@ fn is_of_another_self_test(sk: Sock) -> bool {
     sk.is_of_self_test() && !conn(sk.0).is_some_and(|conn| is_tracer(&conn.owner))
 }
 
+/// Writes down what only an MPTCP socket has; the socket that has its addresses. The connection itself learns those only when
+/// the handshake is over.
+#[inline(always)]
+fn describe_connection(record: &mut ConnRecord, sk: Sock) -> Result<Sock, Fault> {
+    let mut named = sk;
+    if let Some(subflow) = sk.first_subflow() {
+        record.subflow_state = subflow.state()?;
+        if subflow.local_port()? != 0 {
+            named = subflow;
+        }
+        if let Some(context) = subflow.subflow_context() {
+            record.subflow_flags = subflow_flags(context);
+            record.valid |= CONN_VALID_SUBFLOW;
+        }
+    }
+    if let Some(server_side) = sk.msk_server_side() {
+        record.subflow_flags |= SUBFLOW_SIDE_KNOWN;
+        if server_side {
+            record.subflow_flags |= SUBFLOW_SERVER_SIDE;
+        }
+    }
+    if sk.msk_has_checksums() {
+        record.subflow_flags |= SUBFLOW_CHECKSUMS;
+    }
+    if let Ok(flags) = sk.msk_flags() {
+        record.msk_flags = flags;
+        record.valid |= CONN_VALID_FLAGS;
+    }
+    if let Ok((sent, received)) = sk.msk_bytes() {
+        record.bytes_sent = sent;
+        record.bytes_received = received;
+        record.valid |= CONN_VALID_BYTES;
+    }
+    if let Ok(extra) = sk.msk_extra_subflows() {
+        record.extra_subflows = extra;
+        record.valid |= CONN_VALID_SUBFLOWS;
+    }
+    Ok(named)
+}
+
 #[inline(always)]
 fn describe(record: &mut ConnRecord, sk: Sock) -> Result<(), Fault> {
     record.socket = sk.0;
@@ -83,42 +123,10 @@ fn describe(record: &mut ConnRecord, sk: Sock) -> Result<(), Fault> {
     let net = sk.net()?;
     record.netns = net.inode()?;
     record.netns_cookie = net.cookie().unwrap_or(0);
-    // The connection itself learns its addresses only when the handshake is over.
-    let mut named = sk;
-    if is_mptcp(record.protocol) {
-        if let Some(subflow) = sk.first_subflow() {
-            record.subflow_state = subflow.state()?;
-            if subflow.local_port()? != 0 {
-                named = subflow;
-            }
-            if let Some(context) = subflow.subflow_context() {
-                record.subflow_flags = subflow_flags(context);
-                record.valid |= CONN_VALID_SUBFLOW;
-            }
-        }
-        if let Some(server_side) = sk.msk_server_side() {
-            record.subflow_flags |= SUBFLOW_SIDE_KNOWN;
-            if server_side {
-                record.subflow_flags |= SUBFLOW_SERVER_SIDE;
-            }
-        }
-        if sk.msk_has_checksums() {
-            record.subflow_flags |= SUBFLOW_CHECKSUMS;
-        }
-        if let Ok(flags) = sk.msk_flags() {
-            record.msk_flags = flags;
-            record.valid |= CONN_VALID_FLAGS;
-        }
-        if let Ok((sent, received)) = sk.msk_bytes() {
-            record.bytes_sent = sent;
-            record.bytes_received = received;
-            record.valid |= CONN_VALID_BYTES;
-        }
-        if let Ok(extra) = sk.msk_extra_subflows() {
-            record.extra_subflows = extra;
-            record.valid |= CONN_VALID_SUBFLOWS;
-        }
-    }
+    let named = match is_mptcp(record.protocol) {
+        true => describe_connection(record, sk)?,
+        false => sk,
+    };
     // Of a client that did not ask for MPTCP this tells why: it is off, or there was no token.
     let asked_for_mptcp = record.valid & CONN_VALID_SUBFLOW == 0
         || record.subflow_flags & (SUBFLOW_REQUEST_MPTCP | SUBFLOW_SERVER_SIDE) != 0;

@@ -59,7 +59,7 @@ async fn run(mut live: Live, verbose: u8) -> Result<u8, Exit> {
 
     refuse_same_file(&live)?;
     let (format, out, reopens) = output(&live)?;
-    // Scope findings they are was decided in the kernel.
+    // Whose findings they are was decided in the kernel.
     let view = View {
         within: started.within,
         ..std::mem::take(&mut live.view)
@@ -98,25 +98,33 @@ async fn run(mut live: Live, verbose: u8) -> Result<u8, Exit> {
         signals: Some(signals),
         watches_stdout: live.output.is_none(),
     };
-    let ended = match begun {
-        Ok(()) => match start_command(held)? {
-            Started::None => run_pipeline(&mut session, &mut stages, until, None).await,
-            Started::Running(command) => {
-                let ended = run_pipeline(&mut session, &mut stages, until, Some(command)).await;
-                if let Err(Stop::ReaderGone | Stop::Enough) = &ended {
-                    eprintln!("mptcp-trace: note: the command goes on, and is not traced any more");
-                }
-                ended
-            }
-            Started::CannotRun(why) => {
-                let ended = finish(&mut session, &mut stages);
-                let _reported = report_end(ended, &stages);
-                return Err(why);
-            }
-        },
-        Err(stop) => Err(stop),
+    if let Err(stop) = begun {
+        return conclude(Err(stop), &mut session, &mut stages);
+    }
+    let ended = match start_command(held)? {
+        Started::None => run_pipeline(&mut session, &mut stages, until, None).await,
+        Started::Running(command) => run_beside(&mut session, &mut stages, until, command).await,
+        Started::CannotRun(why) => {
+            let ended = finish(&mut session, &mut stages);
+            let _reported = report_end(ended, &stages);
+            return Err(why);
+        }
     };
     conclude(ended, &mut session, &mut stages)
+}
+
+/// Runs until the command ends, or something else says stop.
+async fn run_beside<W: Write>(
+    session: &mut Session,
+    stages: &mut Stages<W>,
+    until: Until,
+    command: Command,
+) -> Result<Option<i32>, Stop> {
+    let ended = run_pipeline(session, stages, until, Some(command)).await;
+    if let Err(Stop::ReaderGone | Stop::Enough) = &ended {
+        eprintln!("mptcp-trace: note: the command goes on, and is not traced any more");
+    }
+    ended
 }
 
 /// Where findings go, how they look there, and how that is opened anew.

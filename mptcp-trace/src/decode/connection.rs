@@ -45,8 +45,8 @@ macro_rules! owner_field {
     }};
 }
 
-/// Decodes a [`ConnRecord`].
-pub(super) fn connection(bytes: &[u8], facts: &Facts) -> Result<Observation, DecodeError> {
+/// A record as this version writes it, whatever version has written this one.
+fn whole_record(bytes: &[u8]) -> Result<[u8; size_of::<ConnRecord>()], DecodeError> {
     let mut whole = [0; size_of::<ConnRecord>()];
     match bytes.len() {
         length if length == whole.len() => whole.copy_from_slice(bytes),
@@ -78,6 +78,34 @@ pub(super) fn connection(bytes: &[u8], facts: &Facts) -> Result<Observation, Dec
             });
         }
     }
+    Ok(whole)
+}
+
+/// What a fallback was seen from.
+fn sighting(bytes: &[u8]) -> Sighting {
+    let (valid, state) = (field!(bytes, u32, valid), field!(bytes, u32, conn_state));
+    let (has, is) = (|bit| valid & bit != 0, |bit| state & bit != 0);
+    let flags = has(CONN_VALID_SUBFLOW).then(|| field!(bytes, u32, subflow_flags));
+    let side = side(field!(bytes, u32, subflow_flags), state);
+    Sighting {
+        site: bytes[offset_of!(ConnRecord, site)],
+        mib: field!(bytes, i32, mib),
+        flags,
+        side,
+        evidence: field!(bytes, u32, evidence),
+        watched: !is(CONN_EXISTING) && !is(CONN_UNSEEN_BIRTH) && !is(CONN_UNWATCHED),
+        // Records of before this was read are of kernels that were off wherever they have the counter.
+        is_off: match (has(CONN_VALID_OFF), has(CONN_OFF_UNREAD)) {
+            (true, _) => Some(field!(bytes, u32, off_ms) != 0),
+            (false, true) => None,
+            (false, false) => Some(true),
+        },
+    }
+}
+
+/// Decodes a [`ConnRecord`].
+pub(super) fn connection(bytes: &[u8], facts: &Facts) -> Result<Observation, DecodeError> {
+    let whole = whole_record(bytes)?;
     let bytes = &whole[..];
     let valid = field!(bytes, u32, valid);
     let has = |bit: u32| valid & bit == bit;
@@ -96,22 +124,8 @@ pub(super) fn connection(bytes: &[u8], facts: &Facts) -> Result<Observation, Dec
     let fell_back = has(CONN_VALID_FLAGS)
         .then(|| fallen(field!(bytes, u64, msk_flags), facts))
         .flatten();
-    let flags = has(CONN_VALID_SUBFLOW).then(|| field!(bytes, u32, subflow_flags));
-    let side = side(field!(bytes, u32, subflow_flags), conn_state);
-    let sighting = Sighting {
-        site: bytes[offset_of!(ConnRecord, site)],
-        mib: field!(bytes, i32, mib),
-        flags,
-        side,
-        evidence: field!(bytes, u32, evidence),
-        watched: !is(CONN_EXISTING) && !is(CONN_UNSEEN_BIRTH) && !is(CONN_UNWATCHED),
-        // Records of before this was read are of kernels that were off wherever they have the counter.
-        is_off: match (has(CONN_VALID_OFF), has(CONN_OFF_UNREAD)) {
-            (true, _) => Some(field!(bytes, u32, off_ms) != 0),
-            (false, true) => None,
-            (false, false) => Some(true),
-        },
-    };
+    let sighting = sighting(bytes);
+    let side = sighting.side;
     let (cause, known) = match kind {
         ConnectionKind::Fallback | ConnectionKind::Refused => conclude(&sighting, facts)?,
         ConnectionKind::Existing if fell_back == Some(true) => conclude(&sighting, facts)?,

@@ -3,34 +3,32 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    io::{self, Read as _},
-    net::{Ipv4Addr, UdpSocket},
-    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, RawFd},
+    os::fd::{AsRawFd as _, BorrowedFd, RawFd},
     thread,
 };
 
 use anyhow::{Context as _, bail};
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, MapData},
+    maps::Array,
     programs::{
-        BtfTracePoint, FEntry, FExit, Iter, KProbe, Program, ProgramError, RawTracePoint,
+        BtfTracePoint, FEntry, FExit, KProbe, Program, ProgramError, RawTracePoint,
         RawTracePointRunOptions, TestRun as _,
     },
 };
 
-use mptcp_trace_common::{calibrated, record::NetCounters};
+use mptcp_trace_common::calibrated;
 
 use super::{
     counters,
     load::{TracerConfig, load},
     ring::{LogRing, RecordRing},
-    trial, turns, types,
+    trial, turns,
     verify::{self, Load, Refusals},
 };
 use crate::{
     host::Preemptible,
-    model::{LossReport, MissedRuns, PerSensor, Rung, SensorId},
+    model::{PerSensor, Rung, SensorId},
     plan::{Probe, RungPlan, Target},
     probes::{self, Hook, alone, tracepoint},
 };
@@ -84,29 +82,29 @@ fn perf_hint(why: &str) -> &'static str {
 /// The programs of a rung, live in the kernel until dropped.
 pub struct Tracer {
     pub(super) ebpf: Ebpf,
-    rung: Rung,
+    pub(super) rung: Rung,
     /// The attached programs, in the order in which they were attached.
     attached: Vec<Together>,
     /// Misses of programs that are taken down already, by sensor.
-    missed: Runs,
+    pub(super) missed: Runs,
     /// Where the kernel lets a thread be preempted inside a program.
-    preemptible: Preemptible,
+    pub(super) preemptible: Preemptible,
     /// In a PID namespace the kernel goes through the files of the tasks in there only.
-    sees_all_tasks: bool,
+    pub(super) sees_all_tasks: bool,
     /// Links by which programs for questions hang on breakpoints, while they do.
-    query_breakpoints: Vec<RawFd>,
+    pub(super) query_breakpoints: Vec<RawFd>,
     /// Several programs for questions hang at one place.
-    queries_take_turns: bool,
+    pub(super) queries_take_turns: bool,
     /// Runs that others than the first program took because that did not hang there yet.
-    taken_before: Runs,
+    pub(super) taken_before: Runs,
     /// What others than the first program had taken when the first of all was taken down: they take everything then.
-    taken_at_stop: Option<Runs>,
+    pub(super) taken_at_stop: Option<Runs>,
     /// A fallback may happen where no probe sees it.
-    may_miss: bool,
+    pub(super) may_miss: bool,
     /// Numbers of functions among the kernel's types.
-    functions: BTreeMap<&'static str, u32>,
+    pub(super) functions: BTreeMap<&'static str, u32>,
     /// Size of the ring.
-    ring_bytes: u32,
+    pub(super) ring_bytes: u32,
 }
 
 /// Programs that were attached one after the other and are taken down at once: all of them open something, or none does.
@@ -116,10 +114,10 @@ struct Together {
 }
 
 /// Runs that the kernel skipped, or that another program took.
-type Runs = PerSensor<u64>;
+pub(super) type Runs = PerSensor<u64>;
 
 /// The sensor whose loss it is if a run of this program is skipped.
-fn sensor_of(program: &str) -> SensorId {
+pub(super) fn sensor_of(program: &str) -> SensorId {
     // What follows the children of wanted processes decides which of their questions are traced.
     let beside = match program {
         alone::FAMILY_FORK | alone::FAMILY_FREE => SensorId::Query,
@@ -131,16 +129,6 @@ fn sensor_of(program: &str) -> SensorId {
 /// The numbers that the kernel may have given to MPTCP's data of a namespace: from the first one that it gives away
 /// (`MIN_PERNET_OPS_ID`) to more than there are.
 const PERNET_IDS: std::ops::Range<u32> = 2..256;
-/// Sockets that the program behind [`Tracer::list`] puts into the ring before userspace may empty it: at most this many,
-/// and no more than fill half of it.
-const SOCKETS_PER_PAGE_MAX: usize = 512;
-const RING_BYTES_PER_SOCKET: usize = 512;
-/// How many namespaces [`Tracer::list_counters`] goes through, how many at most between two looks at the ring, and how often
-/// it begins again because one ended meanwhile.
-const NAMESPACES_MAX: usize = 65_536;
-const NAMESPACES_PER_DRAIN: usize = 256;
-const LISTS_MAX: usize = 8;
-
 impl Tracer {
     /// Loads and attaches the probes of one rung.
     ///
@@ -299,7 +287,7 @@ impl Tracer {
     }
 
     /// Runs a program that is not attached anywhere; what it answers.
-    fn answer(&self, name: &str, args: [u64; 2]) -> anyhow::Result<u64> {
+    pub(super) fn answer(&self, name: &str, args: [u64; 2]) -> anyhow::Result<u64> {
         let Some(Program::RawTracePoint(program)) = self.ebpf.program(name) else {
             bail!("the BPF object has no program {name}");
         };
@@ -314,157 +302,7 @@ impl Tracer {
         Ok(answer.get(&0, 0)?)
     }
 
-    /// Notes down, and puts into the ring, every MPTCP socket that is open in any process; `drain` is called again and
-    /// again meanwhile, to empty the ring.
-    ///
-    /// # Errors
-    ///
-    /// Fails if this kernel does not let programs go through its files, or if `drain` fails.
-    pub fn list(&mut self, drain: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<()> {
-        self.set_calibrated(calibrated::SWEEP, 0)?;
-        let without_room = self.without_room()?;
-        self.go_through_files(drain)?;
-        // Only if each of them is noted, another one that turns up is known to be of later.
-        let is_complete = self.sees_all_tasks && self.without_room()? == without_room;
-        self.set_calibrated(calibrated::LISTED, u32::from(is_complete))
-    }
-
-    /// Sockets of which nothing could be noted so far.
-    fn without_room(&self) -> anyhow::Result<u64> {
-        let counted = counters::of(&self.ebpf, SensorId::Fallback)?;
-        Ok(counted.unfollowed + counted.over_share)
-    }
-
-    /// Looks at every open MPTCP socket for a fallback that no probe saw; [`Self::list`] has been called.
-    ///
-    /// # Errors
-    ///
-    /// Fails if this kernel does not let programs go through its files.
-    pub fn sweep(&mut self) -> anyhow::Result<()> {
-        if self.lister()?.fd().is_err() {
-            return Ok(());
-        }
-        self.set_calibrated(calibrated::SWEEP, 1)?;
-        self.go_through_files(|| Ok(()))
-    }
-
-    /// Puts into the ring what the kernel has counted in each network namespace in which something was told of since the last
-    /// time. Where the kernel lets no program do that, accounts rest on `/proc` alone.
-    pub fn read_counters(&self) {
-        if let Err(why) = self.read_noted_counters() {
-            log::debug!("the counters of namespaces are not read: {why:#}");
-        }
-    }
-
-    fn read_noted_counters(&self) -> anyhow::Result<()> {
-        let Some(Program::RawTracePoint(program)) = self.ebpf.program(alone::COUNTED_NOW) else {
-            return Ok(());
-        };
-        let map = self
-            .ebpf
-            .map("NETS")
-            .context("the BPF object has no map NETS")?;
-        // Only the keys are read; the type of the values has to fit all the same.
-        let nets = HashMap::<&MapData, u64, [u8; size_of::<NetCounters>()]>::try_from(map)
-            .context("map NETS has another type")?;
-        for cookie in nets.keys().filter_map(Result::ok) {
-            let mut options = RawTracePointRunOptions::new();
-            options.args[0] = cookie;
-            program.test_run(options)?;
-        }
-        Ok(())
-    }
-
-    /// Puts into the ring what the kernel has counted in every network namespace that there is; `drain` is called again and
-    /// again meanwhile, to empty the ring.
-    ///
-    /// # Errors
-    ///
-    /// Fails where the kernel lets no program do that, if namespaces end faster than they can be gone through, or if `drain`
-    /// fails.
-    pub fn list_counters(
-        &self,
-        mut drain: impl FnMut() -> anyhow::Result<()>,
-    ) -> anyhow::Result<()> {
-        // Any socket leads to a namespace, and from there to all others.
-        let ours = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot open a socket")?;
-        for _ in 0..LISTS_MAX {
-            let is_complete = self.go_through_namespaces(&ours, &mut drain)?;
-            drain()?;
-            if is_complete {
-                return Ok(());
-            }
-        }
-        bail!("namespaces come and go faster than they can be gone through")
-    }
-
-    /// Goes once around the ring of namespaces; false if one ended meanwhile.
-    fn go_through_namespaces(
-        &self,
-        ours: &UdpSocket,
-        drain: &mut impl FnMut() -> anyhow::Result<()>,
-    ) -> anyhow::Result<bool> {
-        // Ours does not end: our socket keeps it.
-        let ours = self.answer(
-            alone::COUNTED_NEXT,
-            [u64::from(ours.as_raw_fd().cast_unsigned()), 0],
-        )?;
-        let mut at = ours;
-        for number in 1..=NAMESPACES_MAX {
-            let mut next = self.answer(alone::COUNTED_NEXT, [0, at])?;
-            if next == 0 {
-                // The ring may have been full.
-                drain()?;
-                next = self.answer(alone::COUNTED_NEXT, [0, at])?;
-            }
-            if next == 0 {
-                return Ok(false);
-            }
-            if next == ours {
-                return Ok(true);
-            }
-            at = next;
-            if number.is_multiple_of(NAMESPACES_PER_DRAIN) {
-                drain()?;
-            }
-        }
-        bail!("there are more than {NAMESPACES_MAX} namespaces")
-    }
-
-    fn go_through_files(
-        &mut self,
-        mut drain: impl FnMut() -> anyhow::Result<()>,
-    ) -> anyhow::Result<()> {
-        let what = "cannot go through the files of all tasks";
-        if self.lister()?.fd().is_err() {
-            let types = types::of_functions(&self.functions)?;
-            self.lister()?.load(alone::FILES, &types).context(what)?;
-        }
-        let program = self.lister()?;
-        let link = program.attach().context(what)?;
-        let mut file = program.take_link(link)?.into_file().context(what)?;
-        // Reading makes the program run. What it finds is in the ring; here it says with a byte that it found something.
-        let per_page = self.ring_bytes as usize / RING_BYTES_PER_SOCKET;
-        let mut page = vec![0; per_page.clamp(1, SOCKETS_PER_PAGE_MAX)];
-        loop {
-            match file.read(&mut page) {
-                Ok(0) => return drain(),
-                Ok(_found) => drain()?,
-                // So many files without a socket of ours that the kernel wants to know whether we still want it to go on.
-                Err(why) if why.kind() == io::ErrorKind::WouldBlock => {}
-                Err(why) => return Err(why).context(what),
-            }
-        }
-    }
-
-    fn lister(&mut self) -> anyhow::Result<&mut Iter> {
-        let program = self.ebpf.program_mut(alone::LISTER);
-        let program =
-            program.with_context(|| format!("the BPF object has no program {}", alone::LISTER))?;
-        Ok(program.try_into()?)
-    }
-
-    fn set_calibrated(&mut self, slot: u32, value: u32) -> anyhow::Result<()> {
+    pub(super) fn set_calibrated(&mut self, slot: u32, value: u32) -> anyhow::Result<()> {
         let map = self
             .ebpf
             .map_mut("CALIBRATED")
@@ -531,86 +369,6 @@ impl Tracer {
         Ok(())
     }
 
-    /// What was seen and what was lost so far.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the counters cannot be read.
-    pub fn losses(&self) -> anyhow::Result<LossReport> {
-        let mut missed = self.missed;
-        for name in self.attached() {
-            *missed.of_mut(sensor_of(name)) += self.misses(name);
-        }
-        let taken = self.taken()?;
-        let sensors = SensorId::ALL.into_iter().map(|sensor| {
-            let mut loss = counters::of(&self.ebpf, sensor)?;
-            let taken = taken
-                .of(sensor)
-                .saturating_sub(*self.taken_before.of(sensor));
-            loss.missed = missed.of(sensor).saturating_sub(taken);
-            Ok(loss)
-        });
-        Ok(LossReport {
-            sensors: sensors.collect::<anyhow::Result<_>>()?,
-            counted: Vec::new(),
-        })
-    }
-
-    /// How many runs of a program the kernel skipped; 0 where it does not tell, and of one that takes what another misses.
-    fn misses(&self, name: &str) -> u64 {
-        match self.ebpf.program(name) {
-            Some(program) if !turns::is_other(name) => counters::misses(program).unwrap_or(0),
-            Some(_) | None => 0,
-        }
-    }
-
-    /// How many of those others took.
-    fn taken(&self) -> anyhow::Result<Runs> {
-        if let Some(taken) = self.taken_at_stop {
-            return Ok(taken);
-        }
-        Runs::try_from_fn(|sensor| counters::taken(&self.ebpf, sensor))
-    }
-
-    /// How many questions the kernel has kept from the probes so far: cheap enough to be asked with every few records.
-    ///
-    /// A run that one program misses is counted, and a moment later that another one took it: what was taken is read first, so that no
-    /// miss is taken for one that somebody took.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the counters cannot be read.
-    pub fn missed_queries(&self) -> anyhow::Result<MissedRuns> {
-        const QUERY: SensorId = SensorId::Query;
-        let missed = || -> u64 {
-            let by_programs: u64 = self
-                .attached_of(QUERY)
-                .filter(|name| !turns::is_other(name))
-                .filter_map(|name| self.ebpf.program(name)?.fd().ok())
-                .map(|program| counters::recursion_misses(program.as_fd()).unwrap_or(0))
-                .sum();
-            let links = self.query_breakpoints.iter();
-            let by_links: u64 = links
-                .map(|link| counters::missed_by_link(*link).unwrap_or(0))
-                .sum();
-            self.missed.of(QUERY) + by_programs + by_links
-        };
-        // Reading a map by a system call keeps breakpoints from running on that CPU (`bpf_disable_instrumentation`), and a thread
-        // can be preempted in the middle of it: not without need.
-        let taken = match self.queries_take_turns && missed() > 0 {
-            true => {
-                let taken = self.taken()?;
-                taken.of(QUERY).saturating_sub(*self.taken_before.of(QUERY))
-            }
-            false => 0,
-        };
-        Ok(MissedRuns {
-            missed: missed(),
-            taken,
-            takes_turns: self.queries_take_turns,
-        })
-    }
-
     fn attach_raw(&mut self, name: &'static str, tracepoint: &str) -> anyhow::Result<()> {
         let program: &mut RawTracePoint = self
             .ebpf
@@ -644,14 +402,14 @@ impl Tracer {
         }
     }
 
-    fn attached(&self) -> impl Iterator<Item = &'static str> {
+    pub(super) fn attached(&self) -> impl Iterator<Item = &'static str> {
         self.attached
             .iter()
             .flat_map(|it| it.programs.iter().copied())
     }
 
     /// Those of a sensor; what hangs beside the sensors is not among them.
-    fn attached_of(&self, sensor: SensorId) -> impl Iterator<Item = &'static str> {
+    pub(super) fn attached_of(&self, sensor: SensorId) -> impl Iterator<Item = &'static str> {
         let is_its = move |name: &&str| probes::sensor_of(name) == Some(sensor);
         self.attached().filter(is_its)
     }

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::session::{Session, try_rung};
+use super::session::{Session, TryError, try_rung};
 use crate::{
     canary,
     host::HostSupport,
@@ -155,44 +155,4 @@ async fn try_with_fallbacks(
         "the query sensor was not tried on {}",
         query.rung
     )))
-}
-
-pub(super) enum TryError {
-    Attach(crate::kernel::AttachError),
-    /// The self-test failed, and something on this host may be the reason.
-    Disturbed(String),
-    Other(anyhow::Error),
-}
-
-impl TryError {
-    /// True if another try may succeed.
-    fn is_passing(&self) -> bool {
-        match self {
-            Self::Attach(why) => canary::is_passing(&why.why),
-            Self::Disturbed(_) => true,
-            Self::Other(why) => canary::is_passing(why),
-        }
-    }
-
-    /// What is wrong on this host.
-    fn of_this_host(&self) -> anyhow::Error {
-        let (what, why) = match self {
-            Self::Attach(why) => ("cannot start", format!("{:#}", why.why)),
-            Self::Disturbed(why) => ("the self-test failed", why.clone()),
-            Self::Other(why) => ("the self-test failed", format!("{why:#}")),
-        };
-        let advice = match why.contains("Too many open files") {
-            true => "raise the limit of open files (ulimit -n, LimitNOFILE=)",
-            false => "try again when the host is less busy",
-        };
-        anyhow::anyhow!(
-            "{what} because of the state of this host, not of its kernel: {why}; {advice}"
-        )
-    }
-}
-
-impl From<anyhow::Error> for TryError {
-    fn from(why: anyhow::Error) -> Self {
-        Self::Other(why)
-    }
 }

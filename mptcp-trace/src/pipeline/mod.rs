@@ -1,5 +1,6 @@
 //! The one loop: records in, lines out, until something says stop.
 
+mod account;
 mod command;
 mod inventory;
 mod ladder;
@@ -8,6 +9,7 @@ mod proof;
 mod session;
 mod stages;
 mod stop;
+mod view;
 
 use std::{
     io::Write,
@@ -17,6 +19,7 @@ use std::{
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, oneshot},
+    time::{Interval, MissedTickBehavior},
 };
 
 pub use self::{
@@ -26,8 +29,9 @@ pub use self::{
     play::{Played, play},
     proof::blind,
     session::{CanaryReport, Session},
-    stages::{Outcome, Stages, View},
+    stages::Stages,
     stop::Stop,
+    view::{Outcome, View},
 };
 use crate::{
     correlate::ORDER_WINDOW,
@@ -175,45 +179,13 @@ pub async fn run<W: Write>(
     mut until: Until,
     mut command: Option<Command>,
 ) -> Result<Option<i32>, Stop> {
-    let later = Later {
-        signals_a_command: command.is_some(),
-        ..Later::default()
-    };
-    session.give_up_privileges(later).map_err(Stop::Failed)?;
-    let Signals {
-        mut interrupt,
-        mut terminate,
-        mut hangup,
-        mut ask,
-    } = match until.signals.take() {
-        Some(signals) => signals,
-        None => Signals::take()?,
-    };
-    if until.survives_hangup {
-        hangup = None;
-    }
     let deadline = tokio::time::sleep(until.duration.unwrap_or(Duration::MAX / 4));
     tokio::pin!(deadline);
-    let mut family = tokio::time::interval(FAMILY_POLL);
-    let mut clock = tokio::time::interval(CLOCK);
-    clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-    let mut sweep_clock = tokio::time::interval(SWEEP_CLOCK);
-    sweep_clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-    let mut reader_clock = tokio::time::interval(READER_CLOCK);
-    reader_clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-    let mut next_sweep = Instant::now() + SWEEP_EVERY_MIN;
-    let sweeps = session.has_fallbacks() && session.tracer.may_miss();
+    let mut signals = begin(session, stages, &mut until, command.is_some())?;
+    let mut clocks = Clocks::new(session);
+    let follows = until.follow && !until.processes.is_empty();
     let mut asked_to_stop = false;
-    let watching = !until.processes.is_empty();
-    note_missed(&session.tracer, stages)?;
-    for bytes in std::mem::take(&mut session.backlog) {
-        stages.take(&bytes)?;
-    }
-    stages.flush()?;
-    // What starting took is not needed again.
-    return_free_memory();
-    let mut next_tidy = Instant::now();
-    let code = loop {
+    loop {
         let Session {
             tracer,
             records,
@@ -223,71 +195,42 @@ pub async fn run<W: Write>(
         tokio::select! {
             turn = turn(tracer, records, stages) => turn?,
             logged = log_turn(log.as_mut()) => logged?,
-            () = &mut deadline => break None,
-            ended = ended(&until.processes) => {
-                let gone = until.processes.swap_remove(ended?);
-                // Its number may be given to a stranger.
-                tracer.dismiss(gone.pid).map_err(Stop::Failed)?;
-                if until.processes.is_empty() && !until.follow {
-                    break None;
-                }
-            }
-            _tick = family.tick(), if watching && until.follow && until.processes.is_empty() => {
-                if !tracer.has_children().map_err(Stop::Failed)? {
-                    break None;
-                }
-            }
-            code = command_end(command.as_mut()) => break Some(code.map_err(Stop::Failed)?),
-            _tick = clock.tick(), if stages.waits() => {
-                // What is settled now has happened before the reading.
-                let now = boottime();
-                note_missed(tracer, stages)?;
-                stages.clock(now)?;
-                stages.flush()?;
-                if !stages.waits() && Instant::now() >= next_tidy {
-                    return_free_memory();
-                    next_tidy = Instant::now() + TIDY_EVERY;
-                }
-            }
-            _tick = sweep_clock.tick(), if sweeps => {
-                if Instant::now() >= next_sweep {
-                    let began = Instant::now();
-                    tracer.sweep().map_err(Stop::Failed)?;
-                    next_sweep = Instant::now() + SWEEP_EVERY_MIN.max(began.elapsed() * SWEEP_SHARE);
-                }
-            }
-            _tick = reader_clock.tick(), if until.watches_stdout => {
-                if reader_has_gone() {
-                    return Err(Stop::ReaderGone);
-                }
-            }
-            _ = ask.recv() => tell_state(session, stages)?,
-            ask = asked(until.asks.as_mut()) => match ask {
-                Ask::State(to) => {
-                    let read_at = boottime();
-                    let losses = losses_now(session, stages)?;
-                    // Whoever asked may have gone.
-                    let _gone = to.send(stages.state(&losses, read_at));
-                }
-                Ask::End => break None,
+            () = &mut deadline => return Ok(None),
+            ended = ended(&until.processes) => if is_last(ended?, tracer, &mut until)? {
+                return Ok(None);
             },
-            _ = interrupt.recv() => {
+            _tick = clocks.family.tick(), if follows && until.processes.is_empty() => {
+                if !tracer.has_children().map_err(Stop::Failed)? {
+                    return Ok(None);
+                }
+            }
+            code = command_end(command.as_mut()) => return code.map(Some).map_err(Stop::Failed),
+            _tick = clocks.order.tick(), if stages.waits() => clocks.settle(tracer, stages)?,
+            _tick = clocks.sweep.tick(), if clocks.sweeps => clocks.sweep(tracer)?,
+            _tick = clocks.reader.tick(), if until.watches_stdout => if reader_has_gone() {
+                return Err(Stop::ReaderGone);
+            },
+            _ = signals.ask.recv() => tell_state(session, stages)?,
+            ask = asked(until.asks.as_mut()) => if is_end(ask, session, stages)? {
+                return Ok(None);
+            },
+            _ = signals.interrupt.recv() => {
                 // The terminal has told the command too: its end is the end. Asked twice, we go.
                 if command.is_none() || asked_to_stop {
-                    break None;
+                    return Ok(None);
                 }
                 asked_to_stop = true;
             }
-            _ = terminate.recv() => {
-                match &command {
-                    Some(command) if !asked_to_stop => command.terminate(),
-                    _ => break None,
+            _ = signals.terminate.recv() => match &command {
+                Some(command) if !asked_to_stop => {
+                    command.terminate();
+                    asked_to_stop = true;
                 }
-                asked_to_stop = true;
-            }
-            () = received(hangup.as_mut()) => match &mut until.reopens {
+                Some(_) | None => return Ok(None),
+            },
+            () = received(signals.hangup.as_mut()) => match &mut until.reopens {
                 Some(reopens) if reopens.by_hangup => reopen(reopens, stages)?,
-                Some(_) | None => break None,
+                Some(_) | None => return Ok(None),
             },
             () = received(until.reopens.as_mut().map(|it| &mut it.asked)) => {
                 if let Some(reopens) = &mut until.reopens {
@@ -295,8 +238,117 @@ pub async fn run<W: Write>(
                 }
             }
         }
+    }
+}
+
+/// Gives up privileges, takes signals, and tells what came out of the ring while tracing began.
+fn begin<W: Write>(
+    session: &mut Session,
+    stages: &mut Stages<W>,
+    until: &mut Until,
+    has_command: bool,
+) -> Result<Signals, Stop> {
+    let later = Later {
+        signals_a_command: has_command,
+        ..Later::default()
     };
-    Ok(code)
+    session.give_up_privileges(later).map_err(Stop::Failed)?;
+    let mut signals = match until.signals.take() {
+        Some(signals) => signals,
+        None => Signals::take()?,
+    };
+    if until.survives_hangup {
+        signals.hangup = None;
+    }
+    note_missed(&session.tracer, stages)?;
+    for bytes in std::mem::take(&mut session.backlog) {
+        stages.take(&bytes)?;
+    }
+    stages.flush()?;
+    // What starting took is not needed again.
+    return_free_memory();
+    Ok(signals)
+}
+
+/// What is looked at again and again.
+struct Clocks {
+    /// Are followed processes still there?
+    family: Interval,
+    /// Has something waited long enough?
+    order: Interval,
+    /// Is it time for a sweep?
+    sweep: Interval,
+    /// Is the reader of stdout still there?
+    reader: Interval,
+    /// Fallbacks may happen where no probe sees them.
+    sweeps: bool,
+    next_sweep: Instant,
+    next_tidy: Instant,
+}
+
+impl Clocks {
+    fn new(session: &Session) -> Self {
+        let every = |period| {
+            let mut clock = tokio::time::interval(period);
+            clock.set_missed_tick_behavior(MissedTickBehavior::Skip);
+            clock
+        };
+        Self {
+            family: every(FAMILY_POLL),
+            order: every(CLOCK),
+            sweep: every(SWEEP_CLOCK),
+            reader: every(READER_CLOCK),
+            sweeps: session.has_fallbacks() && session.tracer.may_miss(),
+            next_sweep: Instant::now() + SWEEP_EVERY_MIN,
+            next_tidy: Instant::now(),
+        }
+    }
+
+    /// Tells what has waited long enough.
+    fn settle<W: Write>(&mut self, tracer: &Tracer, stages: &mut Stages<W>) -> Result<(), Stop> {
+        // What is settled now has happened before the reading.
+        let now = boottime();
+        note_missed(tracer, stages)?;
+        stages.clock(now)?;
+        stages.flush()?;
+        if !stages.waits() && Instant::now() >= self.next_tidy {
+            return_free_memory();
+            self.next_tidy = Instant::now() + TIDY_EVERY;
+        }
+        Ok(())
+    }
+
+    /// Looks for fallbacks that no probe saw, if it is time.
+    fn sweep(&mut self, tracer: &mut Tracer) -> Result<(), Stop> {
+        let began = Instant::now();
+        if began >= self.next_sweep {
+            tracer.sweep().map_err(Stop::Failed)?;
+            self.next_sweep = Instant::now() + SWEEP_EVERY_MIN.max(began.elapsed() * SWEEP_SHARE);
+        }
+        Ok(())
+    }
+}
+
+/// A process has ended; true if nobody is left who is waited for.
+fn is_last(ended: usize, tracer: &mut Tracer, until: &mut Until) -> Result<bool, Stop> {
+    let gone = until.processes.swap_remove(ended);
+    // Its number may be given to a stranger.
+    tracer.dismiss(gone.pid).map_err(Stop::Failed)?;
+    Ok(until.processes.is_empty() && !until.follow)
+}
+
+/// Does what somebody asks for; true if that is the end.
+fn is_end<W: Write>(ask: Ask, session: &mut Session, stages: &mut Stages<W>) -> Result<bool, Stop> {
+    match ask {
+        Ask::End => Ok(true),
+        Ask::State(to) => {
+            let read_at = boottime();
+            let losses = losses_now(session, stages)?;
+            // Whoever asked may have gone.
+            let _gone = to.send(stages.state(&losses, read_at));
+            Ok(false)
+        }
+    }
 }
 
 /// What was said so far goes to where the output was, what comes to where it is named now.

@@ -9,7 +9,6 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::ladder::TryError;
 use crate::{
     canary::{self, Complaint, Questions},
     correlate::growth,
@@ -113,6 +112,47 @@ impl CanaryReport {
     }
 }
 
+/// Why an attach method is not used.
+pub(super) enum TryError {
+    Attach(crate::kernel::AttachError),
+    /// The self-test failed, and something on this host may be the reason.
+    Disturbed(String),
+    Other(anyhow::Error),
+}
+
+impl TryError {
+    /// True if another try may succeed.
+    pub(super) fn is_passing(&self) -> bool {
+        match self {
+            Self::Attach(why) => canary::is_passing(&why.why),
+            Self::Disturbed(_) => true,
+            Self::Other(why) => canary::is_passing(why),
+        }
+    }
+
+    /// What is wrong on this host.
+    pub(super) fn of_this_host(&self) -> anyhow::Error {
+        let (what, why) = match self {
+            Self::Attach(why) => ("cannot start", format!("{:#}", why.why)),
+            Self::Disturbed(why) => ("the self-test failed", why.clone()),
+            Self::Other(why) => ("the self-test failed", format!("{why:#}")),
+        };
+        let advice = match why.contains("Too many open files") {
+            true => "raise the limit of open files (ulimit -n, LimitNOFILE=)",
+            false => "try again when the host is less busy",
+        };
+        anyhow::anyhow!(
+            "{what} because of the state of this host, not of its kernel: {why}; {advice}"
+        )
+    }
+}
+
+impl From<anyhow::Error> for TryError {
+    fn from(why: anyhow::Error) -> Self {
+        Self::Other(why)
+    }
+}
+
 /// One rung of each sensor: attached, and put to the test.
 pub(super) async fn try_rung(
     host: &HostSupport,
@@ -127,17 +167,7 @@ pub(super) async fn try_rung(
     } else {
         None
     };
-    let mut facts = Facts {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        kernel: host.kernel.clone(),
-        boot_epoch: boot_epoch(),
-        fallback_bit: None,
-        causes: host.counters.clone(),
-        counters_read_at: BTreeMap::new(),
-        counters_listed_at: None,
-        counters_at_start: BTreeMap::new(),
-        sensors: sensors(plan, fallback),
-    };
+    let mut facts = facts_of(host, plan, fallback);
     let marks = match Mark::new() {
         Ok(marks) => Some(marks),
         Err(why) => {
@@ -183,16 +213,7 @@ pub(super) async fn try_rung(
     }
     canary.disturbed = disturbed(&tracer, &flight)?.or(canary.disturbed);
     if fallback.is_some() {
-        let began = netstat::boottime();
-        let listed =
-            tracer.list_counters(|| Ok(records.drain(|bytes| flight.take(bytes, &facts))?));
-        match listed {
-            Ok(()) => {
-                facts.counters_listed_at = Some((began, netstat::boottime()));
-                facts.counters_at_start = std::mem::take(&mut flight.counters_at_start);
-            }
-            Err(why) => log::debug!("the counters of all namespaces are not read: {why:#}"),
-        }
+        list_counters(&tracer, &mut records, &mut flight, &mut facts);
     }
     let mut reach = netstat::Reach::new();
     let baseline = reach.all();
@@ -216,6 +237,39 @@ pub(super) async fn try_rung(
         reach,
         is_lean: false,
     })
+}
+
+/// What is known before the first record.
+fn facts_of(host: &HostSupport, query: &RungPlan, fallback: Option<&RungPlan>) -> Facts {
+    Facts {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        kernel: host.kernel.clone(),
+        boot_epoch: boot_epoch(),
+        fallback_bit: None,
+        causes: host.counters.clone(),
+        counters_read_at: BTreeMap::new(),
+        counters_listed_at: None,
+        counters_at_start: BTreeMap::new(),
+        sensors: sensors(query, fallback),
+    }
+}
+
+/// What the kernel had counted in each namespace when tracing began, where a program can read that.
+fn list_counters(
+    tracer: &Tracer,
+    records: &mut RecordRing,
+    flight: &mut Flight,
+    facts: &mut Facts,
+) {
+    let began = netstat::boottime();
+    let listed = tracer.list_counters(|| Ok(records.drain(|bytes| flight.take(bytes, facts))?));
+    match listed {
+        Ok(()) => {
+            facts.counters_listed_at = Some((began, netstat::boottime()));
+            facts.counters_at_start = std::mem::take(&mut flight.counters_at_start);
+        }
+        Err(why) => log::debug!("the counters of all namespaces are not read: {why:#}"),
+    }
 }
 
 fn sensors(query: &RungPlan, fallback: Option<&RungPlan>) -> Vec<SensorState> {

@@ -6,25 +6,19 @@ use std::{
     time::Duration,
 };
 
-use super::{Stop, proof::gap};
+use super::{
+    Stop,
+    view::{Outcome, Printed, View},
+};
 use crate::{
     capture,
-    coalesce::Repeats,
-    correlate::{Books, Correlator, Limits, reconcile},
+    correlate::{Correlator, reconcile},
     decode::{Observation, decode},
     enrich::{self, Places},
     host::system::proc_is_ours,
-    model::{
-        ConnectionKind, Event, Facts, Finding, LossReport, MissedRuns, Reconciliation, SensorId,
-    },
-    observe::{Observer, State},
+    model::{ConnectionKind, Event, Facts, Finding, LossReport, MissedRuns, SensorId},
     redact::forget,
-    sink::{
-        Format, Source, Told, coalesced, evicted, failing, last_words, not_shown, reconciled,
-        summary, unwritten,
-    },
-    tally::Sums,
-    wanted::{FailOn, Wanted},
+    sink::{Format, Source, Told},
 };
 
 /// At most so many records that cannot be understood are complained about, one by one.
@@ -35,26 +29,26 @@ const READY_KEPT: usize = 1024;
 
 /// The stages right of the ring, the same for live records and for those of a capture.
 pub struct Stages<W: Write> {
-    facts: Facts,
-    format: Format,
-    source: Source,
-    out: W,
+    pub(super) facts: Facts,
+    pub(super) format: Format,
+    pub(super) source: Source,
+    pub(super) out: W,
     /// Bytes of lines that were not handed to `out` yet.
-    lines: Vec<u8>,
-    capture: Option<capture::Writer<BufWriter<File>>>,
-    places: Places,
-    correlator: Correlator,
+    pub(super) lines: Vec<u8>,
+    pub(super) capture: Option<capture::Writer<BufWriter<File>>>,
+    pub(super) places: Places,
+    pub(super) correlator: Correlator,
     /// Findings that are ready, between two stages.
-    ready: Vec<Finding>,
-    outcome: Outcome,
+    pub(super) ready: Vec<Finding>,
+    pub(super) outcome: Outcome,
     /// What had been printed when all of it was written last.
-    written: Printed,
-    view: View,
-    stop_after: Option<u64>,
+    pub(super) written: Printed,
+    pub(super) view: View,
+    pub(super) stop_after: Option<u64>,
     /// Findings go to the account only.
     shows: Shows,
     /// Records of connections are findings: the fallback sensor runs.
-    has_fallbacks: bool,
+    pub(super) has_fallbacks: bool,
 }
 
 /// Whether findings are still shown.
@@ -66,85 +60,6 @@ enum Shows {
     NoMore,
     /// Nothing is written any more, and that is no failure: the reader has gone, or the disk is full.
     Mute,
-}
-
-/// What is done with findings.
-#[derive(Debug, Default)]
-pub struct View {
-    /// Which of them are shown.
-    pub wanted: Wanted,
-    /// Which of them fail the run, shown or not.
-    pub fail_on: Vec<FailOn>,
-    /// The network namespaces that the run is limited to (inode numbers); empty for all of them.
-    pub within: Vec<u32>,
-    /// Instead of showing them: what they are summed up by.
-    pub summary: Sums,
-    /// What was said last, where answers that repeat it are not shown.
-    pub repeats: Option<Repeats>,
-    /// Who is told of each finding that is shown, beside the lines or in place of them.
-    pub observers: Vec<Box<dyn Observer>>,
-    /// How much is remembered for that.
-    pub limits: Limits,
-}
-
-/// What is left when a run is over.
-#[derive(Clone, Debug, Default)]
-pub struct Outcome {
-    /// Findings printed.
-    pub findings: u64,
-    /// Of these, what applications asked, and what they were refused.
-    pub queries: u64,
-    /// And what was concluded when connections ended.
-    pub verdicts: u64,
-    /// Findings that the reader does not want to see.
-    pub not_shown: u64,
-    /// Answers that only repeated the one before, and are not shown for that.
-    pub coalesced: u64,
-    /// Findings that fail the run.
-    pub failing: u64,
-    /// The first of them, as a line of text.
-    pub first_failing: Option<String>,
-    /// Records that could not be decoded; each was complained about.
-    pub undecodable: u64,
-    /// What the kernel counted against what was traced.
-    pub reconciled: Vec<Reconciliation>,
-    /// Findings that would have been shown, after nothing could be written any more.
-    pub unwritten: u64,
-}
-
-/// How much was printed at a moment.
-#[derive(Clone, Copy, Debug, Default)]
-struct Printed {
-    findings: u64,
-    queries: u64,
-    verdicts: u64,
-}
-
-impl Outcome {
-    fn printed(&self) -> Printed {
-        Printed {
-            findings: self.findings,
-            queries: self.queries,
-            verdicts: self.verdicts,
-        }
-    }
-
-    /// What was printed since then was not written after all.
-    fn take_back(&mut self, to: Printed) {
-        self.unwritten += self.findings.saturating_sub(to.findings);
-        self.findings = to.findings;
-        self.queries = to.queries;
-        self.verdicts = to.verdicts;
-    }
-
-    /// How many findings a sensor made.
-    #[must_use]
-    pub fn of(&self, sensor: SensorId) -> u64 {
-        match sensor {
-            SensorId::Query => self.queries,
-            SensorId::Fallback => self.findings - self.queries - self.verdicts,
-        }
-    }
 }
 
 impl<W: Write> Stages<W> {
@@ -567,123 +482,6 @@ impl<W: Write> Stages<W> {
         printed.and(captured).and(flushed)
     }
 
-    /// What was traced so far, for the comparison with the kernel's counters.
-    #[must_use]
-    pub fn books(&self) -> &Books {
-        self.correlator.books()
-    }
-
-    /// What is so now: what was lost, and whether the kernel's counters agree, which were read from `read_at` on. A
-    /// namespace that is gone is told of this once more.
-    ///
-    /// Whoever asks again and again compares: here all records count, also those that only tell whose something else is.
-    /// How many these are is known once they have been read, later than the kernel has counted them.
-    pub fn state(&mut self, losses: &LossReport, read_at: Duration) -> State {
-        let state = State {
-            losses: self.with_filtered_of(losses, 0),
-            reconciled: self.reconcile(losses),
-            findings: self.outcome.findings,
-            not_shown: self.outcome.not_shown,
-            undecodable: self.outcome.undecodable,
-            evicted: self.correlator.evicted(),
-            remembered: self.correlator.remembered(),
-        };
-        self.correlator.forget_gone(&losses.counted, read_at);
-        state
-    }
-
-    /// Compares what was traced so far with what the kernel counted.
-    #[must_use]
-    pub fn reconcile(&self, losses: &LossReport) -> Vec<Reconciliation> {
-        reconcile(self.books(), losses, &self.facts)
-    }
-
-    /// The losses as they are told: what was sorted out on this side of the ring counts as filtered, and what
-    /// only tells whose something else is does not count.
-    #[must_use]
-    pub fn with_filtered(&self, losses: &LossReport) -> LossReport {
-        self.with_filtered_of(losses, self.correlator.acceptances())
-    }
-
-    fn with_filtered_of(&self, losses: &LossReport, acceptances: u64) -> LossReport {
-        let mut losses = losses.clone();
-        for loss in &mut losses.sensors {
-            if loss.sensor == SensorId::Fallback {
-                let acceptances = acceptances.min(loss.emitted);
-                loss.seen = loss.seen.saturating_sub(acceptances);
-                loss.emitted -= acceptances;
-                let filtered = self.correlator.filtered().min(loss.emitted);
-                loss.emitted -= filtered;
-                loss.filtered = loss.filtered.saturating_add(filtered);
-            }
-        }
-        losses
-    }
-
-    /// The last words on stderr: how much was seen and shown, what was not, and whether the kernel's counters
-    /// agree.
-    #[must_use]
-    pub fn account(&self, losses: &LossReport, reconciliation: &[Reconciliation]) -> String {
-        let losses = self.with_filtered(losses);
-        let done = match (self.format, self.view.summary.is_empty()) {
-            (Format::Nothing, _) => "counted",
-            (Format::Text { .. } | Format::Json, true) => "printed",
-            (Format::Text { .. } | Format::Json, false) => "summed up",
-        };
-        let mut text = summary(done, |sensor| self.outcome.of(sensor), &losses);
-        if !self.has_fallbacks {
-            text.push_str("fallback: the sensor is off: fallbacks were not traced\n");
-        }
-        text.push_str(&last_words(done, self.outcome.verdicts));
-        if self.view.wanted != Wanted::default() {
-            text.push_str(&not_shown(self.outcome.not_shown));
-        }
-        if self.view.repeats.is_some() {
-            text.push_str(&coalesced(self.outcome.coalesced));
-        }
-        if self.correlator.evicted() > 0 {
-            text.push_str(&evicted(self.correlator.evicted()));
-        }
-        if let Some(first) = &self.outcome.first_failing {
-            text.push_str(&failing(self.outcome.failing, first));
-        }
-        if self.outcome.unwritten > 0 {
-            text.push_str(&unwritten(self.outcome.unwritten));
-        }
-        text.push_str(&reconciled(reconciliation));
-        text
-    }
-
-    /// Why the absence of a finding that `--fail-on` names proves nothing; none if it does, or if there is such a finding.
-    #[must_use]
-    pub fn gap(&self, losses: &LossReport) -> Option<String> {
-        if self.outcome.failing > 0 {
-            return None;
-        }
-        let View {
-            fail_on, within, ..
-        } = &self.view;
-        gap(
-            fail_on,
-            within,
-            losses,
-            &self.outcome.reconciled,
-            &self.facts,
-        )
-    }
-
-    /// True if some finding shall fail the run.
-    #[must_use]
-    pub fn may_fail(&self) -> bool {
-        !self.view.fail_on.is_empty()
-    }
-
-    /// What was done.
-    #[must_use]
-    pub fn outcome(&self) -> &Outcome {
-        &self.outcome
-    }
-
     fn write_lines(&mut self) -> Result<(), Stop> {
         if self.shows == Shows::Mute {
             self.lines.clear();
@@ -704,55 +502,5 @@ impl<W: Write> Stages<W> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{fs::File, io, path::Path};
-
-    use super::*;
-    use crate::capture::{Frame, Reader};
-
-    /// A disk without room.
-    struct Full;
-
-    impl Write for Full {
-        fn write(&mut self, _bytes: &[u8]) -> io::Result<usize> {
-            Err(io::ErrorKind::StorageFull.into())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn the_account_is_drawn_where_the_first_write_of_all_is_that_of_the_end() {
-        let captures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../captures");
-        let file = File::open(captures.join("6.12-fexit/verdicts.mpt")).unwrap();
-        let (mut reader, facts) = Reader::open(file).unwrap();
-        let format = Format::Text {
-            header: false,
-            colour: false,
-            utc: true,
-        };
-        let view = View::default();
-        let mut stages = Stages::new(facts, format, Source::Replay, Full, None, view, None);
-        let losses = loop {
-            match reader.next_frame().unwrap() {
-                Frame::Record(bytes) => stages.take(&bytes).unwrap(),
-                Frame::Place(..) | Frame::Clock(_) | Frame::Missed(..) => {}
-                Frame::End(losses) => break losses,
-                Frame::CutOff => panic!("cut off"),
-            }
-        };
-        // So much waits already that the next line is written at once.
-        stages.lines.resize(64 * 1024, b'\n');
-        let ended = stages.finish(&losses);
-        assert!(matches!(ended, Err(Stop::Failed(_))), "{ended:?}");
-        let outcome = stages.outcome();
-        assert_eq!(
-            (outcome.findings, outcome.queries, outcome.verdicts),
-            (0, 0, 0)
-        );
-        assert!(outcome.unwritten > 2, "{outcome:?}");
-        assert!(!outcome.reconciled.is_empty(), "{outcome:?}");
-    }
-}
+#[path = "stages_tests.rs"]
+mod tests;

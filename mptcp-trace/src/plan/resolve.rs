@@ -6,7 +6,7 @@ use super::{OTHERS_UNLISTED, Probe, RungPlan, SensorPlan, Target};
 use crate::{
     host::{Fact, HostSupport},
     model::{Rung, SensorId},
-    probes::{Attachment, Hook, METHODS, Method, Missing, OPTIONAL, Place, ROWS, Row, Take, When},
+    probes::{Attachment, Hook, METHODS, Method, Missing, OPTIONAL, Place, Row, Take, When, rows},
 };
 
 /// The attach methods of a sensor; `only` restricts them to one.
@@ -47,7 +47,7 @@ fn resolve(host: &HostSupport, method: &Method) -> Result<RungPlan, String> {
         limits: method.costs.iter().map(|it| (*it).to_owned()).collect(),
         taken: Vec::new(),
     };
-    for row in ROWS {
+    for row in rows() {
         if row.sensor == method.sensor && row.rungs.contains(&rung) {
             resolving.row(row)?;
         }

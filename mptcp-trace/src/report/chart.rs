@@ -6,7 +6,7 @@ use maud::{Markup, html};
 
 use super::{
     gather::{Bins, Life},
-    page::after,
+    words::{after, share},
 };
 use crate::model::{Answer, ClosedBy};
 
@@ -27,18 +27,6 @@ pub(super) fn colour(causes: &[(&str, u64)], name: &str) -> usize {
 
 fn percent(share: f64) -> String {
     format!("{:.2}%", share * 100.0)
-}
-
-/// A part of a whole, 0 to 1.
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "a share of more than 2^52 is right to 15 digits"
-)]
-pub(super) fn share(part: u64, whole: u64) -> f64 {
-    if whole == 0 {
-        return 0.0;
-    }
-    part as f64 / whole as f64
 }
 
 /// A bar of one share.

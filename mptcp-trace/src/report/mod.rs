@@ -4,6 +4,7 @@
 mod chart;
 mod gather;
 mod page;
+mod words;
 
 pub use gather::{
     Asked, BINS_MAX, Bins, CAUSES_MAX, CONNECTIONS_MAX, GROUPS_MAX, Gathered, Group, LANES_MAX,

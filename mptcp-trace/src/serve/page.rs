@@ -83,8 +83,10 @@ fn label(name: &'static str, value: &str) -> (&'static str, String) {
 }
 
 /// What was found.
-fn found(counters: &Counters, whose: Option<Whose>) -> Vec<Family> {
-    let fallbacks = counters.fallbacks.iter().map(|(key, count)| {
+/// Fallbacks by cause, side and how the cause is known, and by whom they are told apart.
+fn fallbacks(counters: &Counters, whose: Option<Whose>) -> Vec<(Labels, f64)> {
+    let mut summed: Vec<(Labels, f64)> = Vec::new();
+    for (key, count) in &counters.fallbacks {
         let mut labels = vec![
             label("cause", &key.cause),
             label("side", key.side),
@@ -96,15 +98,15 @@ fn found(counters: &Counters, whose: Option<Whose>) -> Vec<Family> {
         {
             labels.push(label(of.label(), name));
         }
-        (labels, number(*count))
-    });
-    let mut summed: Vec<(Labels, f64)> = Vec::new();
-    for (labels, count) in fallbacks {
         match summed.iter_mut().find(|(known, _)| *known == labels) {
-            Some((_, sum)) => *sum += count,
-            None => summed.push((labels, count)),
+            Some((_, sum)) => *sum += number(*count),
+            None => summed.push((labels, number(*count))),
         }
     }
+    summed
+}
+
+fn found(counters: &Counters, whose: Option<Whose>) -> Vec<Family> {
     let refused = counters
         .refused
         .iter()
@@ -129,7 +131,7 @@ fn found(counters: &Counters, whose: Option<Whose>) -> Vec<Family> {
         counter(
             "mptcp_trace_fallbacks",
             "Connections that fell back to TCP.",
-            summed,
+            fallbacks(counters, whose),
         ),
         counter(
             "mptcp_trace_refused_fallbacks",

@@ -1,6 +1,8 @@
 //! A picture and what the reader wants to see of it -> cells of a terminal. Decides what stands where, down to 80 columns
 //! and 24 lines, and less; what comes from outside is escaped here.
 
+mod life;
+
 use std::time::Duration;
 
 use ratatui::{
@@ -11,6 +13,7 @@ use ratatui::{
     widgets::{Block, Clear, Paragraph, Row as Cells, Sparkline, Table, Wrap},
 };
 
+use self::life::{draw_help, draw_life};
 use super::{
     app::{App, Over, Tab},
     board::{Moment, MomentKind, Picture, Row},
@@ -189,28 +192,7 @@ fn draw_head(
         ),
     ];
     if let Some(state) = &around.state {
-        let of_all = |of_one: fn(&Loss) -> u64| {
-            let sensors = state.losses.sensors.iter().map(of_one);
-            sensors.fold(0, u64::saturating_add)
-        };
-        let missed = of_all(|loss| loss.lost().saturating_add(loss.missed));
-        let lost = missed.saturating_add(state.undecodable);
-        second.push(Span::raw(", "));
-        second.push(Span::styled(
-            format!("lost {lost}"),
-            style_if(lost > 0, paint.bad()),
-        ));
-        let unfollowed = of_all(|loss| loss.unfollowed);
-        if unfollowed > 0 {
-            let text = format!(", {unfollowed} without owner");
-            second.push(Span::styled(text, paint.worth_a_look()));
-        }
-        second.extend(disagreement(state).map(|text| Span::styled(text, paint.bad())));
-        let capped = of_all(|loss| loss.capped);
-        if capped > 0 {
-            let text = format!(", capped {capped}");
-            second.push(Span::styled(text, paint.worth_a_look()));
-        }
+        second.extend(losses(state, paint));
     }
     if let Some(playing) = around.playing {
         second.push(Span::raw(format!(
@@ -239,6 +221,34 @@ fn draw_head(
             .style(paint.colour(Color::Red));
         frame.render_widget(bars, place);
     }
+}
+
+/// What was lost, and what does not agree.
+fn losses(state: &State, paint: Paint) -> Vec<Span<'static>> {
+    let mut spans = Vec::new();
+    let of_all = |of_one: fn(&Loss) -> u64| {
+        let sensors = state.losses.sensors.iter().map(of_one);
+        sensors.fold(0, u64::saturating_add)
+    };
+    let missed = of_all(|loss| loss.lost().saturating_add(loss.missed));
+    let lost = missed.saturating_add(state.undecodable);
+    spans.push(Span::raw(", "));
+    spans.push(Span::styled(
+        format!("lost {lost}"),
+        style_if(lost > 0, paint.bad()),
+    ));
+    let unfollowed = of_all(|loss| loss.unfollowed);
+    if unfollowed > 0 {
+        let text = format!(", {unfollowed} without owner");
+        spans.push(Span::styled(text, paint.worth_a_look()));
+    }
+    spans.extend(disagreement(state).map(|text| Span::styled(text, paint.bad())));
+    let capped = of_all(|loss| loss.capped);
+    if capped > 0 {
+        let text = format!(", capped {capped}");
+        spans.push(Span::styled(text, paint.worth_a_look()));
+    }
+    spans
 }
 
 /// How the account of fallbacks differs from the kernel's counters now.
@@ -529,392 +539,6 @@ fn bar(share: f64) -> String {
     format!("{text} {:>3.0}%", share * 100.0)
 }
 
-fn draw_life(
-    frame: &mut Frame<'_>,
-    area: Rect,
-    app: &mut App,
-    row: &Row,
-    now: Duration,
-    paint: Paint,
-    escape: Escape,
-) {
-    let about = about(row, now, paint, escape);
-    let height = u16::try_from(about.len())
-        .unwrap_or(u16::MAX)
-        .min(area.height / 2);
-    let [head, body] =
-        Layout::vertical([Constraint::Length(height), Constraint::Min(1)]).areas(area);
-    frame.render_widget(Paragraph::new(about), head);
-    let begin = row
-        .moments
-        .front()
-        .map_or(Duration::ZERO, |moment| moment.at);
-    let mut lines: Vec<Line<'_>> = Vec::new();
-    let width = usize::from(body.width)
-        .saturating_sub(MOMENT_INDENT)
-        .max(20);
-    for (index, moment) in row.moments.iter().enumerate() {
-        if index == 1 && row.forgotten > 0 {
-            let words = format!("           ... {} moments forgotten", row.forgotten);
-            lines.push(Line::styled(words, paint.dim()));
-        }
-        lines.extend(moment_lines(moment, begin, width, paint, escape));
-    }
-    if let Some(cause) = row.cause.as_deref().and_then(find_cause) {
-        lines.push(Line::raw(""));
-        lines.push(Line::styled(
-            format!("What {} means", cause.name),
-            paint.title(),
-        ));
-        lines.extend(wrapped(cause.meaning, usize::from(body.width)).map(Line::raw));
-        if let Some(next) = cause.next.first() {
-            let next = format!("next: {next}");
-            lines.extend(wrapped(&next, usize::from(body.width)).map(Line::raw));
-        }
-    }
-    let room = usize::from(body.height.saturating_sub(1));
-    let top = app.scroll_moments(lines.len(), room);
-    let more = lines.len().saturating_sub(top + room);
-    let title = match more {
-        0 => "Life".to_owned(),
-        more => format!("Life ({more} lines more below)"),
-    };
-    lines.drain(..top);
-    lines.insert(0, Line::styled(title, paint.title()));
-    frame.render_widget(Paragraph::new(lines), body);
-}
-
-/// Columns before the words of a moment.
-const MOMENT_INDENT: usize = 11;
-
-fn moment_lines(
-    moment: &Moment,
-    begin: Duration,
-    width: usize,
-    paint: Paint,
-    escape: Escape,
-) -> Vec<Line<'static>> {
-    let style = match moment.kind {
-        MomentKind::Fallback => paint.bad(),
-        MomentKind::Begin | MomentKind::End => paint.dim(),
-        MomentKind::Asked | MomentKind::Other => Style::new(),
-    };
-    let since = format!(
-        "{:>9}  ",
-        format!("+{}", short(moment.at.saturating_sub(begin)))
-    );
-    let words = escape(&moment.words);
-    let mut lines = Vec::new();
-    for (index, part) in wrapped(&words, width).enumerate() {
-        let before = match index {
-            0 => since.clone(),
-            _ => " ".repeat(MOMENT_INDENT),
-        };
-        lines.push(Line::from(vec![
-            Span::styled(before, paint.dim()),
-            Span::styled(part, style),
-        ]));
-    }
-    lines
-}
-
-/// Words in lines of at most that width; what has no blank in it is longer.
-fn wrapped(text: &str, width: usize) -> impl Iterator<Item = String> + use<> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split(' ') {
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            Some(_) | None => lines.push(word.to_owned()),
-        }
-    }
-    lines.into_iter()
-}
-
-/// What is known of a connection, above its life.
-fn about(row: &Row, now: Duration, paint: Paint, escape: Escape) -> Vec<Line<'static>> {
-    let mut lines = vec![Line::from(vec![
-        Span::styled(row.state(), paint.state(row)),
-        Span::raw(format!(
-            "{}  {} -> {}",
-            if row.is_closed { ", ended" } else { "" },
-            row.local,
-            row.remote
-        )),
-    ])];
-    let pair = |name: &'static str, value: String| {
-        Line::from(vec![
-            Span::styled(format!("{name:<9}"), paint.dim()),
-            Span::raw(value),
-        ])
-    };
-    lines.push(pair("process", who(row.process.as_ref(), escape)));
-    if let Some(cgroup) = &row.cgroup {
-        lines.push(pair("cgroup", escape(cgroup)));
-    }
-    let side = row.side.map_or("", |side| match side {
-        crate::model::Side::Active => ", client",
-        crate::model::Side::Passive => ", server",
-    });
-    lines.push(pair("netns", format!("{}{side}", row.netns)));
-    lines.push(pair(
-        "verdict",
-        match row.verdict {
-            Some(verdict) => format!(
-                "{}; its application asked {} times",
-                verdict.name(),
-                row.questions
-            ),
-            None => format!("none yet; its application asked {} times", row.questions),
-        },
-    ));
-    lines.push(pair("heard of", format!("{} ago", ago(now, row.heard_at))));
-    lines.push(Line::raw(""));
-    lines
-}
-
-fn draw_help(frame: &mut Frame<'_>, app: &App, paint: Paint) {
-    const KEYS: &[(&str, &str)] = &[
-        (
-            "1 2 3 4, Tab",
-            "connections, processes, causes, destinations",
-        ),
-        ("Up Down PgUp PgDn Home End", "move (also k j g G)"),
-        (
-            "Enter",
-            "one connection's life; the connections of a process, cause, destination",
-        ),
-        ("Esc", "back; drop the filter"),
-        (
-            "/",
-            "filter as you type: every word must match, !word must not",
-        ),
-        ("s, r", "sort by the next column, turn the order round"),
-        ("Space", "stand still; what happens meanwhile is not lost"),
-        (
-            "AGO",
-            "since something was heard of it; with a dot: it has ended",
-        ),
-        ("Ctrl-Z", "put aside (fg brings it back)"),
-        ("q, Ctrl-C", "end"),
-    ];
-    const REPLAY: &[(&str, &str)] = &[
-        ("Left Right", "10 seconds back, ahead"),
-        ("[ ]", "a minute back, ahead"),
-        ("0 $", "to the beginning, to the end"),
-        ("+ -", "twice as fast, half as fast"),
-    ];
-    let replay = if app.is_replay() { REPLAY } else { &[] };
-    let lines: Vec<Line<'_>> = KEYS
-        .iter()
-        .chain(replay)
-        .map(|(keys, what)| {
-            Line::from(vec![
-                Span::styled(format!("{keys:<28}"), paint.title()),
-                Span::raw(*what),
-            ])
-        })
-        .collect();
-    let area = frame.area();
-    let height = u16::try_from(lines.len() + 2)
-        .unwrap_or(u16::MAX)
-        .min(area.height);
-    let width = 108.min(area.width);
-    let place = Rect {
-        x: area.x + (area.width - width) / 2,
-        y: area.y + (area.height - height) / 2,
-        width,
-        height,
-    };
-    frame.render_widget(Clear, place);
-    let text = Paragraph::new(lines).wrap(Wrap { trim: false });
-    frame.render_widget(text.block(Block::bordered().title(" keys ")), place);
-}
-
 #[cfg(test)]
-mod tests {
-    use ratatui::{
-        Terminal,
-        backend::TestBackend,
-        crossterm::event::{KeyCode, KeyEvent},
-    };
-
-    use super::*;
-    use crate::{
-        model::{Verdict, fixture::Row as Fixture},
-        sink::escape,
-        top::board::{Board, Limits},
-    };
-
-    fn picture() -> Picture {
-        let mut board = Board::new(Limits::STATED);
-        let evil = Fixture {
-            address: 2,
-            at_ms: 2_000,
-            comm: "\u{1b}[31mevil",
-            cause: Some("MPCapableFallbackSYNACK"),
-            remote: "[2001:db8::7]:443",
-            ..Fixture::default()
-        };
-        board.take(&Fixture::default().connection(), &|_id| None);
-        board.take(&evil.connection(), &|_id| None);
-        let misled = Fixture {
-            at_ms: 3_000,
-            verdict: Some(Verdict::Misled),
-            ..Fixture::default()
-        };
-        board.take(&misled.query(), &|_id| None);
-        board.picture(Duration::from_secs(8))
-    }
-
-    fn screen(width: u16, height: u16, keys: &[KeyCode], around: &Around) -> String {
-        let picture = picture();
-        let mut app = App::new(around.playing.is_some());
-        for code in keys {
-            app.key(KeyEvent::from(*code), &picture);
-        }
-        let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-        terminal
-            .draw(|frame| draw(frame, &mut app, &picture, around, escape))
-            .unwrap();
-        let buffer = terminal.backend().buffer();
-        let mut text = String::new();
-        for y in 0..height {
-            let line: String = (0..width).map(|x| buffer[(x, y)].symbol()).collect();
-            text.push_str(line.trim_end());
-            text.push('\n');
-        }
-        text
-    }
-
-    fn around() -> Around {
-        Around {
-            source: "6.18.5 tracepoint".to_owned(),
-            clock: "12:00:00".to_owned(),
-            ..Around::default()
-        }
-    }
-
-    #[test]
-    fn connections_have_room_in_eighty_columns() {
-        let text = screen(80, 24, &[], &around());
-        assert!(
-            text.contains("2 connections, 2 fell back (100%), asked 1, deceived 1"),
-            "{text}"
-        );
-        assert!(
-            text.contains("fell back curl 7                192.0.2.7:443"),
-            "{text}"
-        );
-        assert!(text.contains("misled DssFallback"), "{text}");
-        assert!(text.contains("MPCapableFallbackSYNACK    6s"), "{text}");
-        assert!(text.contains("\\u{1b}[31mevil"), "{text}");
-        assert!(!text.contains('\u{1b}'), "{text}");
-        assert!(text.contains("q quit"), "{text}");
-    }
-
-    #[test]
-    fn wide_terminals_have_verdicts_and_both_ends() {
-        let text = screen(140, 24, &[], &around());
-        assert!(text.contains("LOCAL"), "{text}");
-        assert!(text.contains("misled       DssFallback"), "{text}");
-        assert!(text.contains("10.0.0.1:1000"), "{text}");
-    }
-
-    #[test]
-    fn sums_have_bars_and_a_life_its_moments_and_its_cause() {
-        let text = screen(80, 24, &[KeyCode::Char('3')], &around());
-        assert!(text.contains("CAUSE"), "{text}");
-        assert!(text.contains("██████████ 100%"), "{text}");
-        let text = screen(80, 40, &[KeyCode::Enter], &around());
-        assert!(text.contains("FELL BACK: DssFallback (reported)"), "{text}");
-        assert!(
-            text.contains("asked TCP_IS_MPTCP, told mptcp: misled"),
-            "{text}"
-        );
-        assert!(text.contains("What DssFallback means"), "{text}");
-        assert!(text.contains("cgroup   /a/b.service"), "{text}");
-    }
-
-    #[test]
-    fn any_size_is_drawn_and_help_is_over_it() {
-        for (width, height) in [(1, 1), (10, 3), (20, 5), (79, 23), (300, 100)] {
-            for keys in [
-                &[][..],
-                &[KeyCode::Enter],
-                &[KeyCode::Char('2')],
-                &[KeyCode::Char('?')],
-            ] {
-                screen(width, height, keys, &around());
-            }
-        }
-        let text = screen(80, 24, &[KeyCode::Char('?')], &around());
-        assert!(text.contains("stand still"), "{text}");
-        assert!(!text.contains("10 seconds back"), "{text}");
-    }
-
-    #[test]
-    fn a_replay_tells_where_it_is_and_losses_are_told() {
-        let mut around = around();
-        around.playing = Some(Playing {
-            at: Duration::from_secs(61),
-            length: Duration::from_secs(3_700),
-            speed: 4.0,
-            has_ended: false,
-        });
-        around.state = Some(State {
-            undecodable: 3,
-            ..State::default()
-        });
-        let text = screen(100, 24, &[], &around);
-        assert!(text.contains("[1:01 of 1:01:40]"), "{text}");
-        assert!(text.contains("lost 3"), "{text}");
-        assert!(!text.contains("kernel counted"), "{text}");
-        let account = |counted: u64, traced: u64, unread| Reconciliation {
-            counted: [("A".to_owned(), counted)].into(),
-            traced: [("A".to_owned(), traced)].into(),
-            why: (unread || counted != traced).then(|| "because".to_owned()),
-            unread,
-            ..Reconciliation::default()
-        };
-        for (account, says) in [
-            (account(5, 3, false), "kernel counted 2 more"),
-            (account(3, 5, false), "counters differ"),
-            (account(0, 5, true), "counters unread"),
-        ] {
-            let mut around = around.clone();
-            around.state = Some(State {
-                reconciled: vec![account],
-                ..State::default()
-            });
-            let text = screen(130, 24, &[], &around);
-            assert!(text.contains(says), "{says}: {text}");
-        }
-        assert!(text.contains("x4"), "{text}");
-        let text = screen(100, 24, &[KeyCode::Char('/'), KeyCode::Char('z')], &around);
-        assert!(text.contains("Nothing matches the filter"), "{text}");
-        assert!(text.contains("filter: z"), "{text}");
-    }
-
-    #[test]
-    fn shares_and_times_are_short() {
-        for (share, want) in [
-            (0.0, "             0%"),
-            (0.5, "█████       50%"),
-            (1.0, "██████████ 100%"),
-        ] {
-            assert_eq!(bar(share), want);
-        }
-        for (seconds, want) in [
-            (0, "0s"),
-            (99, "99s"),
-            (100, "1m"),
-            (7_200, "2h"),
-            (864_000, "10d"),
-        ] {
-            assert_eq!(ago(Duration::from_secs(seconds), Duration::ZERO), want);
-        }
-    }
-}
+#[path = "draw_tests.rs"]
+mod tests;

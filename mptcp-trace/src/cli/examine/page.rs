@@ -1,6 +1,6 @@
 //! The report: as data, and as a page of text.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::collections::BTreeMap;
 
 use mptcp_trace_common::layout::{ABSENT, KernelLayout, KernelNumbers, NO_NUMBER};
 use serde::Serialize;
@@ -192,106 +192,92 @@ impl Report {
     }
 
     pub(in crate::cli) fn text(&self) -> String {
-        let mut text = String::new();
-        let mut line = |label: &str, value: &str| {
-            // Writing to memory does not fail.
-            let _infallible = writeln!(text, "{label:<14} {value}");
-        };
-        line("kernel", &self.kernel);
+        let mut lines = Lines::default();
+        lines.add("kernel", &self.kernel);
         for FactLine { fact, value, why } in &self.facts {
             match why {
-                Some(why) => line(fact, &format!("{value}: {why}")),
-                None => line(fact, value),
+                Some(why) => lines.add(fact, &format!("{value}: {why}")),
+                None => lines.add(fact, value),
             }
         }
-        for CapabilityLine {
-            name,
-            held,
-            mandatory,
-            purpose,
-            cost,
-        } in &self.capabilities
-        {
-            let detail = match (held, mandatory) {
-                (true, _) => format!("there: {purpose}"),
-                (false, true) => format!("MISSING: {purpose}"),
-                (false, false) => format!("not there: {cost}"),
+        for it in &self.capabilities {
+            let name = it.name;
+            let detail = match (it.held, it.mandatory) {
+                (true, _) => format!("there: {}", it.purpose),
+                (false, true) => format!("MISSING: {}", it.purpose),
+                (false, false) => format!("not there: {}", it.cost),
             };
-            line("capability", &format!("{name:<16} {detail}"));
+            lines.add("capability", &format!("{name:<16} {detail}"));
         }
         for note in &self.notes {
-            line("note", note);
+            lines.add("note", note);
         }
         for sensor in &self.sensors {
-            line("", "");
-            line(
-                &format!("sensor {}", sensor.name),
-                sensor.rung.unwrap_or("NOT RUNNING"),
-            );
-            for RungLine {
-                rung,
-                state,
-                why,
-                probes,
-            } in &sensor.rungs
-            {
-                let detail = match why {
-                    Some(why) => format!("{state}: {why}"),
-                    None => format!("{state} ({})", probes.join(", ")),
-                };
-                line(&format!("  {rung}"), &detail);
-            }
-            for limit in &sensor.limits {
-                line("  costs", limit);
-            }
-            if let Some(CanaryLine {
-                asked,
-                seen,
-                complaints,
-                skipped,
-            }) = &sensor.canary
-            {
-                let right = if complaints.is_empty() {
-                    "all as the kernel told us"
-                } else {
-                    "WRONG"
-                };
-                let what = match sensor.sensor {
-                    SensorId::Query => "questions",
-                    SensorId::Fallback => "fallback",
-                };
-                line(
-                    "  canary",
-                    &format!("{asked} {what} of our own, {seen} seen, {right}"),
-                );
-                for complaint in complaints {
-                    line("", complaint);
-                }
-                for skip in skipped {
-                    line("  not asked", skip);
-                }
-            }
-            if let Some(bit) = sensor.fallback_bit {
-                line(
-                    "  fallback bit",
-                    &format!("{bit}, calibrated with connections of our own"),
-                );
-            }
+            lines.add("", "");
+            sensor.text(&mut lines);
         }
-        line("", "");
+        lines.add("", "");
         match &self.refusal {
-            None => line("verdict", "works"),
-            Some(_) if !self.sensors.is_empty() => {
-                line(
-                    "verdict",
-                    "DOES NOT WORK: no rung of a mandatory sensor is usable, see above",
-                );
-            }
-            Some(why) => line("verdict", &format!("DOES NOT WORK: {why}")),
+            None => lines.add("verdict", "works"),
+            Some(_) if !self.sensors.is_empty() => lines.add(
+                "verdict",
+                "DOES NOT WORK: no attach method of a mandatory sensor is usable, see above",
+            ),
+            Some(why) => lines.add("verdict", &format!("DOES NOT WORK: {why}")),
         }
-        text.lines()
-            .map(|line| format!("{}\n", line.trim_end()))
-            .collect()
+        lines.0
+    }
+}
+
+/// A page of labels and what stands behind them.
+#[derive(Default)]
+struct Lines(String);
+
+impl Lines {
+    fn add(&mut self, label: &str, value: &str) {
+        let line = format!("{label:<14} {value}");
+        self.0.push_str(line.trim_end());
+        self.0.push('\n');
+    }
+}
+
+impl SensorLine {
+    fn text(&self, lines: &mut Lines) {
+        let rung = self.rung.unwrap_or("NOT RUNNING");
+        lines.add(&format!("sensor {}", self.name), rung);
+        for it in &self.rungs {
+            let detail = match &it.why {
+                Some(why) => format!("{}: {why}", it.state),
+                None => format!("{} ({})", it.state, it.probes.join(", ")),
+            };
+            lines.add(&format!("  {}", it.rung), &detail);
+        }
+        for limit in &self.limits {
+            lines.add("  costs", limit);
+        }
+        if let Some(canary) = &self.canary {
+            let right = match canary.complaints.is_empty() {
+                true => "all as the kernel told us",
+                false => "WRONG",
+            };
+            let what = match self.sensor {
+                SensorId::Query => "questions",
+                SensorId::Fallback => "fallback",
+            };
+            let (asked, seen) = (canary.asked, canary.seen);
+            let text = format!("{asked} {what} of our own, {seen} seen, {right}");
+            lines.add("  canary", &text);
+            for complaint in &canary.complaints {
+                lines.add("", complaint);
+            }
+            for skip in &canary.skipped {
+                lines.add("  not asked", skip);
+            }
+        }
+        if let Some(bit) = self.fallback_bit {
+            let text = format!("{bit}, calibrated with connections of our own");
+            lines.add("  fallback bit", &text);
+        }
     }
 }
 

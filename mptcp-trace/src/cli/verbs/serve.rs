@@ -146,14 +146,18 @@ async fn serve(args: &ServeArgs, verbose: u8) -> Result<u8, Exit> {
         .losses()
         .ok()
         .map(|losses| stages.state(&losses, Duration::ZERO));
-    match exporter.end(sends).await {
-        0 => {}
-        lost => eprintln!(
-            "mptcp-trace: {lost} findings are lost: no collector took them within {} s",
-            FLUSH_TIME_MAX.as_secs()
-        ),
-    }
+    say_lost(exporter.end(sends).await);
     concluded
+}
+
+/// Says how many findings no collector took.
+fn say_lost(findings: u64) {
+    if findings > 0 {
+        let waited = FLUSH_TIME_MAX.as_secs();
+        eprintln!(
+            "mptcp-trace: {findings} findings are lost: no collector took them within {waited} s"
+        );
+    }
 }
 
 /// Says so to everybody who waits for it.

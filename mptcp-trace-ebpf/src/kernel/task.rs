@@ -1,0 +1,147 @@
+//! Tasks: who runs, what they have open, how they are numbered.
+
+use super::*;
+
+/// The current task, as an address.
+#[inline(always)]
+pub(crate) fn current_task() -> u64 {
+    // SAFETY: the helper has no precondition.
+    unsafe { bpf_get_current_task() }
+}
+
+/// Control group (v2) of the current task.
+#[inline(always)]
+pub(crate) fn current_cgroup() -> u64 {
+    // SAFETY: the helper has no precondition.
+    unsafe { bpf_get_current_cgroup_id() }
+}
+
+/// Network namespace of the current task, by inode number.
+#[inline(always)]
+pub(crate) fn current_netns() -> Result<u32, Fault> {
+    let proxy: u64 = read!(current_task(), task_nsproxy)?;
+    read!(read!(proxy, nsproxy_net)?, net_inum)
+}
+
+/// Writes the name of the task's process to where it stays.
+#[inline(always)]
+pub(crate) fn put_process_comm(place: &mut [u8; 16], task: u64) {
+    let leader = task_leader(task);
+    let from = leader.wrapping_add(u64::from(offset!(task_comm)));
+    // SAFETY: the helper writes as many bytes as it is told, zeroes in case of a fault, to where there are so many.
+    unsafe {
+        let to = place.as_mut_ptr().cast();
+        generated::bpf_probe_read_kernel(to, 16, from as *const c_void);
+    }
+}
+
+/// Real user id of a task that is not the current one.
+#[inline(always)]
+pub(crate) fn task_uid(task: u64) -> Result<u32, Fault> {
+    let cred: u64 = read!(task, task_cred)?;
+    read!(cred, cred_uid)
+}
+
+/// Control group (v2) of a task that is not the current one.
+#[inline(always)]
+pub(crate) fn task_cgroup(task: u64) -> Result<u64, Fault> {
+    let set: u64 = read!(task, task_cgroups)?;
+    let group: u64 = read!(set, cgroups_default)?;
+    let node: u64 = read!(group, cgroup_node)?;
+    read!(node, node_id)
+}
+
+/// The file behind a descriptor of the current task, as an address.
+#[inline(always)]
+pub(crate) fn current_file(fd: u32) -> Result<u64, Fault> {
+    let task = current_task();
+    let files: u64 = read!(task, task_files)?;
+    let mut table = Head::<2>::unread();
+    table.read(read!(files, files_fdt)?)?;
+    let size: u32 = table.get(offset!(fdt_max_fds))?;
+    if fd >= size {
+        return Err(Fault);
+    }
+    let array: u64 = table.get(offset!(fdt_fd))?;
+    let file: u64 = read_at(array + u64::from(fd) * 8, 0)?;
+    if file == 0 { Err(Fault) } else { Ok(file) }
+}
+
+/// The socket behind a file, or nothing if it is no socket.
+#[inline(always)]
+pub(crate) fn socket_of_file(file: u64) -> Option<Sock> {
+    open_socket_of_file(file).map(|(_socket, sk)| sk)
+}
+
+/// The same, and the `struct socket` in between.
+#[inline(always)]
+pub(crate) fn open_socket_of_file(file: u64) -> Option<(u64, Sock)> {
+    let address: u64 = read!(file, file_private_data).ok()?;
+    let mut socket = Head::<4>::unread();
+    socket.read(address).ok()?;
+    // What stands behind a file of another kind is not a `struct socket`: only a socket points back.
+    let back: u64 = socket.get(offset!(socket_file)).ok()?;
+    if back != file {
+        return None;
+    }
+    let sk: u64 = socket.get(offset!(socket_sk)).ok()?;
+    (sk != 0).then_some((address, Sock(sk)))
+}
+
+/// The socket that an `io_uring` request has asked about (`struct io_kiocb`).
+#[inline(always)]
+pub(crate) fn asked_by_uring(request: u64) -> Option<Sock> {
+    /// Of the kernel's interface: a command of the file's own, and the one of sockets that is `getsockopt`.
+    const IORING_OP_URING_CMD: u8 = 46;
+    const SOCKET_URING_OP_GETSOCKOPT: u32 = 2;
+    let opcode: u8 = read_or_zero!(request, uring_opcode);
+    if opcode != IORING_OP_URING_CMD {
+        return None;
+    }
+    let command: u32 = read_or_zero!(request, uring_command);
+    match command {
+        SOCKET_URING_OP_GETSOCKOPT => socket_of_file(read_or_zero!(request, uring_file)),
+        _other => None,
+    }
+}
+
+/// Process and thread id of a task that is not the current one.
+#[inline(always)]
+pub(crate) fn task_ids(task: u64) -> Result<(u32, u32), Fault> {
+    Ok((read!(task, task_tgid)?, read!(task, task_pid)?))
+}
+
+/// First thread of a task's process.
+#[inline(always)]
+pub(crate) fn task_leader(task: u64) -> u64 {
+    read_or_zero!(task, task_group_leader)
+}
+
+/// How deep the PID namespace of a task is: that of the initial one is 0.
+#[inline(always)]
+pub(crate) fn pid_namespace_level(task: u64) -> u32 {
+    let numbers: u64 = read_or_zero!(task, task_numbers);
+    read_or_zero!(numbers, numbers_level)
+}
+
+/// A task's number in the PID namespace with this inode number, which is as deep as userspace has found out; 0 if it has none
+/// there. A function of its own: it is the same for all of a record's numbers.
+#[inline(never)]
+pub(crate) fn number_in_pid_namespace(task: u64, inum: u32) -> u32 {
+    let level = CALIBRATED
+        .get(calibrated::PIDNS_LEVEL)
+        .map_or(0, |level| *level);
+    let numbers: u64 = read_or_zero!(task, task_numbers);
+    let deepest: u32 = read_or_zero!(numbers, numbers_level);
+    if level > deepest {
+        return 0;
+    }
+    let stride = u64::from(offset!(numbers_second)) - u64::from(offset!(numbers_first));
+    let at = numbers + u64::from(level) * stride;
+    let namespace: u64 = read_or_zero!(at, numbers_first_namespace);
+    let its_inum: u32 = read_or_zero!(namespace, pidns_inum);
+    match its_inum == inum {
+        true => read_or_zero!(at, numbers_first),
+        false => 0,
+    }
+}

@@ -1,0 +1,251 @@
+//! How connections are seen falling back, and their births, owners and ends.
+
+use super::{
+    Missing, Row, When, function,
+    rows::{
+        ANY, FALLBACK, FEXIT, FUNCTIONS, INFERRED, KPROBE, LATE, TRACEPOINT, at, at_any_copy,
+        fentry, in_turns, kprobe, kretprobe, raw, row,
+    },
+    tracepoint,
+};
+
+/// The rows of this sensor.
+pub(super) const ROWS: &[Row] = &[
+    // Births, owners and ends of connections.
+    row(
+        FALLBACK,
+        FUNCTIONS,
+        &[at(
+            function::MPTCP_DESTROY,
+            &[
+                in_turns!(Fentry, "life_fentry_destroy"),
+                kprobe("life_kprobe_destroy"),
+            ],
+        )],
+        Missing::RulesOut,
+    ),
+    row(
+        FALLBACK,
+        FUNCTIONS,
+        &[at(
+            function::MPTCP_STREAM_ACCEPT,
+            &[
+                in_turns!(Fexit, "life_fexit_accept"),
+                kretprobe("life_kretprobe_accept"),
+                kprobe("life_kprobe_accept"),
+            ],
+        )],
+        Missing::RulesOut,
+    ),
+    row(
+        FALLBACK,
+        FUNCTIONS,
+        &[at(
+            function::MPTCP_SUBFLOW_DROP_CTX,
+            &[
+                in_turns!(Fentry, "life_fentry_drop"),
+                kprobe("life_kprobe_drop"),
+            ],
+        )],
+        Missing::RulesOut,
+    ),
+    row(
+        FALLBACK,
+        FUNCTIONS,
+        &[at(
+            function::MPTCP_SENDMSG,
+            &[fentry("life_fentry_send"), kprobe("life_kprobe_io")],
+        )],
+        Missing::RulesOut,
+    ),
+    row(
+        FALLBACK,
+        FUNCTIONS,
+        &[at(
+            function::MPTCP_RECVMSG,
+            &[fentry("life_fentry_receive"), kprobe("life_kprobe_io")],
+        )],
+        Missing::RulesOut,
+    ),
+    row(
+        FALLBACK,
+        FUNCTIONS,
+        &[at(
+            function::MPTCP_INIT_SOCK,
+            &[
+                in_turns!(Fentry, "life_fentry_init"),
+                kprobe("life_kprobe_init"),
+            ],
+        )],
+        Missing::RulesOut,
+    ),
+    // The other end complains of a checksum.
+    row(
+        FALLBACK,
+        FUNCTIONS,
+        &[at(
+            function::MPTCP_PM_MP_FAIL_RECEIVED,
+            &[
+                in_turns!(Fentry, "fallback_fentry_mp_fail"),
+                kprobe("fallback_kprobe_mp_fail"),
+            ],
+        )],
+        Missing::IsFine,
+    ),
+    // MPTCP is switched off for a while.
+    row(
+        FALLBACK,
+        FUNCTIONS,
+        &[at(
+            function::MPTCP_ACTIVE_DISABLE,
+            &[
+                in_turns!(Fexit, "fallback_fexit_disable"),
+                kretprobe("fallback_kretprobe_disable"),
+                kprobe("fallback_kprobe_disable"),
+            ],
+        )],
+        Missing::IsFine,
+    ),
+    // The decision to fall back, with its cause.
+    row(
+        FALLBACK,
+        FUNCTIONS,
+        &[at(
+            function::MPTCP_TRY_FALLBACK,
+            &[
+                in_turns!(Fexit, "fallback_fexit_try"),
+                in_turns!(Fentry, "fallback_fentry_try"),
+                kretprobe("fallback_kretprobe_try"),
+                kprobe("fallback_kprobe_try"),
+            ],
+        )],
+        Missing::IsFine,
+    )
+    .when(When::CauseIsTold),
+    // Without that, the functions that fall back. Those in the data path run with every packet, and so does
+    // subflow_finish_connect: trampolines on them cost a bulk transfer a fifth of its speed. The tracepoints beside
+    // them cost next to nothing.
+    row(
+        FALLBACK,
+        FEXIT,
+        &[
+            at(
+                function::MPTCP_CONNECT,
+                &[in_turns!(Fexit, "fallback_fexit_connect")],
+            ),
+            at(
+                function::MPTCP_SYN_OPTIONS,
+                &[in_turns!(Fexit, "fallback_fexit_simultaneous")],
+            ),
+            at(
+                function::SUBFLOW_STATE_CHANGE,
+                &[in_turns!(Fexit, "fallback_fexit_state_change")],
+            ),
+            at(
+                function::MPTCP_ACTIVE_DETECT_BLACKHOLE,
+                &[in_turns!(Fexit, "fallback_fexit_detect")],
+            ),
+        ],
+        Missing::RulesOutSaying("the kernel's type information has no function that can fall back"),
+    )
+    .every()
+    .when(When::Without(function::MPTCP_TRY_FALLBACK)),
+    row(
+        FALLBACK,
+        KPROBE,
+        &[at(
+            function::MPTCP_ACTIVE_DETECT_BLACKHOLE,
+            &[
+                kretprobe("fallback_kretprobe_detect"),
+                kprobe("fallback_kprobe_edge"),
+            ],
+        )],
+        Missing::IsFine,
+    )
+    .when(When::Without(function::MPTCP_TRY_FALLBACK)),
+    row(
+        FALLBACK,
+        FUNCTIONS,
+        &[],
+        Missing::CostsAsSaid(&[INFERRED, LATE]),
+    )
+    .when(When::Without(function::MPTCP_TRY_FALLBACK)),
+    // The second copy of the decision, where the compiler made one. It has lost its plain name or its description, so
+    // that only a breakpoint reaches it.
+    row(
+        FALLBACK,
+        FUNCTIONS,
+        &[at_any_copy(
+            function::MPTCP_DSS_CORRUPTION,
+            &[kprobe("fallback_kprobe_dss")],
+        )],
+        Missing::Costs(
+            "DSSCorruptionFallback is noticed late: the compiler made a copy of the function that decides",
+        ),
+    ),
+    // The same by tracepoints alone.
+    row(
+        FALLBACK,
+        TRACEPOINT,
+        &[
+            at(
+                tracepoint::SYS_EXIT,
+                &[in_turns!(TypedTracepoint, "life_tp_return")],
+            ),
+            at(
+                tracepoint::SYS_EXIT,
+                &[in_turns!(RawTracepoint, "life_raw_return")],
+            ),
+        ],
+        Missing::RulesOut,
+    ),
+    row(
+        FALLBACK,
+        TRACEPOINT,
+        &[
+            at(tracepoint::SOCK_SEND_LENGTH, &[raw("life_tp_io")]),
+            at(tracepoint::SOCK_RECV_LENGTH, &[raw("life_tp_io")]),
+        ],
+        Missing::Costs("a process that was handed a socket is not noticed until it asks"),
+    )
+    .every(),
+    row(
+        FALLBACK,
+        TRACEPOINT,
+        &[at(
+            tracepoint::MPTCP_SUBFLOW_GET_SEND,
+            &[in_turns!(RawTracepoint, "fallback_tp_send")],
+        )],
+        Missing::IsFine,
+    ),
+    // What hangs on tracepoints whatever the attach method: it costs least there.
+    row(
+        FALLBACK,
+        ANY,
+        &[at(
+            tracepoint::TCP_DESTROY_SOCK,
+            &[in_turns!(RawTracepoint, "life_tp_destroy")],
+        )],
+        Missing::Costs(
+            "the end of TCP connections is not seen, so that their ids stay in the table until it is full",
+        ),
+    ),
+    row(
+        FALLBACK,
+        ANY,
+        &[at(
+            tracepoint::INET_SOCK_SET_STATE,
+            &[in_turns!(RawTracepoint, "life_tp_state")],
+        )],
+        Missing::RulesOut,
+    ),
+    row(
+        FALLBACK,
+        ANY,
+        &[at(
+            tracepoint::SUBFLOW_CHECK_DATA_AVAIL,
+            &[in_turns!(RawTracepoint, "fallback_tp_data")],
+        )],
+        Missing::Costs("what was wrong with the data is not seen (evidence)"),
+    ),
+];

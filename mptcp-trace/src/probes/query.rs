@@ -1,0 +1,184 @@
+//! How applications are seen asking, and being refused.
+
+use super::{
+    Missing, Row, When, function,
+    rows::{
+        CALLER, FEXIT, FUNCTIONS, KPROBE, QUERY, TRACEPOINT, URING, at, in_turns, kprobe,
+        kretprobe, raw, row,
+    },
+    tracepoint,
+};
+
+/// The rows of this sensor.
+pub(super) const ROWS: &[Row] = &[
+    // A question is answered by the inner function.
+    row(
+        QUERY,
+        FEXIT,
+        &[at(
+            function::TCP_GETSOCKOPT,
+            &[in_turns!(Fexit, "query_fexit_tcp")],
+        )],
+        Missing::RulesOut,
+    ),
+    row(
+        QUERY,
+        KPROBE,
+        &[
+            at(
+                function::DO_TCP_GETSOCKOPT,
+                &[
+                    kretprobe("query_kretprobe_tcp"),
+                    kprobe("query_kprobe_tcp").opens(),
+                ],
+            ),
+            at(
+                function::TCP_GETSOCKOPT,
+                &[
+                    kretprobe("query_kretprobe_tcp"),
+                    kprobe("query_kprobe_tcp").opens(),
+                ],
+            ),
+        ],
+        Missing::RulesOut,
+    ),
+    // The outer one, through which every question about an MPTCP socket goes. By fexit nothing opens a question; this
+    // one has to be the last all the same: what the inner one answers is understood where the outer one returns.
+    row(
+        QUERY,
+        FEXIT,
+        &[at(
+            function::MPTCP_GETSOCKOPT,
+            &[in_turns!(Fexit, "query_fexit_mptcp").opens()],
+        )],
+        Missing::RulesOut,
+    ),
+    row(
+        QUERY,
+        KPROBE,
+        &[
+            at(
+                function::MPTCP_GETSOCKOPT_SOL_TCP,
+                &[
+                    kretprobe("query_kretprobe_mptcp"),
+                    kprobe("query_kprobe_sol_tcp").opens(),
+                ],
+            )
+            .costing(&[
+                "questions with options of SOL_MPTCP are not seen: the function that answers them is not probed",
+            ]),
+            at(
+                function::MPTCP_GETSOCKOPT,
+                &[
+                    kretprobe("query_kretprobe_mptcp"),
+                    kprobe("query_kprobe_mptcp").opens(),
+                ],
+            ),
+        ],
+        Missing::RulesOut,
+    ),
+    // What is not TCP's own is answered by the outer of TCP's two functions, and never comes to the inner one.
+    row(
+        QUERY,
+        KPROBE,
+        &[at(
+            function::TCP_GETSOCKOPT,
+            &[
+                kretprobe("query_kretprobe_tcp"),
+                kprobe("query_kprobe_other").opens(),
+            ],
+        )],
+        Missing::Costs(
+            "questions with options of SOL_MPTCP about TCP sockets are not seen, and about MPTCP sockets that fell back not \
+             understood",
+        ),
+    )
+    .when(When::With(&[
+        function::DO_TCP_GETSOCKOPT,
+        function::MPTCP_GETSOCKOPT,
+    ])),
+    // SO_PROTOCOL is answered for all sockets.
+    row(
+        QUERY,
+        FUNCTIONS,
+        &[
+            at(
+                function::SOCK_GETSOCKOPT,
+                &[
+                    in_turns!(Fexit, "query_fexit_socket").optional(),
+                    kretprobe("query_kretprobe_sock"),
+                    kprobe("query_kprobe_socket").opens(),
+                ],
+            )
+            .needing(&["socket_sk"]),
+            at(
+                function::SK_GETSOCKOPT,
+                &[
+                    in_turns!(Fexit, "query_fexit_sock").optional(),
+                    kretprobe("query_kretprobe_sock"),
+                    kprobe("query_kprobe_sock").opens(),
+                ],
+            )
+            .unless(function::SOCK_GETSOCKOPT),
+        ],
+        Missing::Costs("questions with SO_PROTOCOL are not seen"),
+    ),
+    // What is refused.
+    row(
+        QUERY,
+        FUNCTIONS,
+        &[at(
+            function::MPTCP_SETSOCKOPT,
+            &[
+                in_turns!(Fexit, "query_fexit_set").optional(),
+                kretprobe("query_kretprobe_set").optional(),
+                kprobe("query_kprobe_set").opens().optional(),
+            ],
+        )],
+        Missing::Costs("refused setsockopt calls are not seen"),
+    ),
+    row(
+        QUERY,
+        FUNCTIONS,
+        &[at(
+            function::SOCK_CREATE,
+            &[
+                in_turns!(Fexit, "query_fexit_create").optional(),
+                kretprobe("query_kretprobe_create").optional(),
+                kprobe("query_kprobe_create").opens().optional(),
+            ],
+        )
+        .needing(CALLER)],
+        Missing::Costs("refused MPTCP sockets are not seen"),
+    ),
+    // All of it, where system calls return.
+    row(
+        QUERY,
+        TRACEPOINT,
+        &[
+            at(
+                tracepoint::SYS_EXIT,
+                &[in_turns!(TypedTracepoint, "query_tp_return")],
+            ),
+            at(
+                tracepoint::SYS_EXIT,
+                &[in_turns!(RawTracepoint, "query_raw_return")],
+            ),
+        ],
+        Missing::RulesOut,
+    ),
+    row(
+        QUERY,
+        TRACEPOINT,
+        &[at(
+            tracepoint::IO_URING_COMPLETE,
+            &[raw("query_tp_uring").optional()],
+        )
+        .needing(URING)
+        .costing(&[
+            "what is asked or refused through io_uring is not seen; verdicts about connections that were asked about so are in \
+             doubt",
+        ])],
+        Missing::IsFine,
+    ),
+];

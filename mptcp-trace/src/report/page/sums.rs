@@ -1,0 +1,252 @@
+//! What there is of everything: causes, groups, answers, refusals.
+
+use super::*;
+
+pub(super) fn causes(report: &Report<'_>) -> Markup {
+    let gathered = report.gathered;
+    let ranked = gathered.ranked();
+    if ranked.is_empty() {
+        return html! {};
+    }
+    let all: u64 = ranked.iter().map(|it| it.1).sum();
+    let left: u64 = ranked.iter().skip(CAUSES_SHOWN_MAX).map(|it| it.1).sum();
+    let (bins, begin) = gathered.bins.used();
+    let width = gathered.bins.width();
+    let end = begin + width * u32::try_from(bins.len()).unwrap_or(u32::MAX);
+    let highest = bins
+        .iter()
+        .map(|bin| bin.values().sum::<u64>())
+        .max()
+        .unwrap_or(0);
+    html! {
+        section aria-labelledby="causes" {
+            h2 id="causes" { "Causes" }
+            p.note {
+                "Named as the kernel's own counters (MPTcpExt). " (count(all, "fallback", "fallbacks")) " happened while tracing"
+                @if gathered.fell_before > 0 {
+                    "; " (count(gathered.fell_before, "connection had", "connections had")) " fallen back before"
+                }
+                @if gathered.reset > 0 {
+                    "; " (count(gathered.reset, "subflow was", "subflows were")) " reset because the connection was not allowed to fall back any more"
+                }
+                @if gathered.blackholes > 0 {
+                    "; MPTCP was switched off for a while " (count(gathered.blackholes, "time", "times")) " (blackhole detection)"
+                }
+                "."
+            }
+            div.scroll { table {
+                caption { "Fallbacks by cause" }
+                thead { tr {
+                    th scope="col" { "Cause" } th.n scope="col" { "Fallbacks" } th.n scope="col" { "Share" } th scope="col" { span hidden { "Bar" } }
+                    th scope="col" { "Who can do something" } th scope="col" { "When it is decided" }
+                } }
+                tbody {
+                    @for (cause, times) in ranked.iter().take(CAUSES_SHOWN_MAX) {
+                        (cause_row(cause, *times, all, &ranked, gathered.causes.get(*cause).copied().unwrap_or_default()))
+                    }
+                }
+            } }
+            @if left > 0 {
+                p.note { (count(left, "fallback", "fallbacks")) " of " (ranked.len() - CAUSES_SHOWN_MAX) " rarer causes are left out." }
+            }
+            h3 { "Causes over time" }
+            figure.chart style="margin:0" {
+                (chart::over_time(&gathered.bins, &ranked))
+                div.axis-words { span { (report.wall(begin)) } span { (report.wall(end)) } }
+                figcaption.note {
+                    "A bar is " (span(width)) "; the highest holds " (count(highest, "fallback", "fallbacks")) ". Times are in " (report.zone()) "."
+                }
+            }
+            ul.key {
+                @for (cause, _) in ranked.iter().take(COLOURS) { li { (swatch(chart::colour(&ranked, cause))) (name(cause)) } }
+                @if ranked.len() > COLOURS { li { (swatch(COLOURS)) "all others" } }
+            }
+            h3 { "What they mean" }
+            @for (cause, _) in ranked.iter().take(CAUSES_SHOWN_MAX) {
+                @if let Some(cause) = find_cause(cause) { (explained(cause)) }
+            }
+        }
+    }
+}
+
+fn swatch(colour: usize) -> Markup {
+    html! { svg.swatch width="11" height="11" aria-hidden="true" { rect class={ "c" (colour) } width="11" height="11" rx="2" {} } }
+}
+
+fn cause_row(
+    cause: &str,
+    times: u64,
+    all: u64,
+    ranked: &[(&str, u64)],
+    of_cause: OfCause,
+) -> Markup {
+    let colour = chart::colour(ranked, cause);
+    let known = find_cause(cause);
+    html! {
+        tr {
+            th.name scope="row" {
+                span.whole { (swatch(colour)) (name(cause)) }
+                @if of_cause.inferred > 0 && cause != "unknown" { " " small { "(" (digits(of_cause.inferred)) " inferred)" } }
+            }
+            td.n { (digits(times)) }
+            td.n { (percent(times, all)) }
+            td.wide { (chart::bar(times, all, &format!("c{colour}"))) }
+            td { (known.map_or_else(|| "-".to_owned(), culprits)) }
+            td { (known.map_or("-", |it| it.when)) }
+        }
+    }
+}
+
+fn explained(cause: &Cause) -> Markup {
+    html! {
+        details {
+            summary { (cause.name) }
+            p { (cause.meaning) }
+            p.note { "Decided by " code { (cause.function) } "; RFC 8684, section " (cause.rfc_section) ". Look at next:" }
+            ul { @for next in cause.next { li { (next) } } }
+        }
+    }
+}
+
+/// A table of groups, most fallbacks first.
+fn groups(caption: &str, what: &str, mut rows: Vec<(String, Group)>) -> Markup {
+    rows.sort_by(|(one_name, one), (other_name, other)| {
+        let key = |group: &Group| {
+            (
+                group.fallen,
+                group.unaware,
+                std::cmp::Reverse(group.connections),
+            )
+        };
+        key(other)
+            .cmp(&key(one))
+            .then_with(|| one_name.cmp(other_name))
+    });
+    let left = rows.len().saturating_sub(ROWS_MAX);
+    let fallen: u64 = rows
+        .iter()
+        .skip(ROWS_MAX)
+        .map(|(_, group)| group.fallen)
+        .sum();
+    html! {
+        div.scroll { table {
+            caption { (caption) }
+            thead { tr {
+                th scope="col" { (what) } th.n scope="col" { "Connections" } th.n scope="col" { "Fell back" } th.n scope="col" { "Share" }
+                th scope="col" { span hidden { "Bar" } } th.n scope="col" { "Application does not know" }
+            } }
+            tbody {
+                @for (key, group) in rows.iter().take(ROWS_MAX) {
+                    tr {
+                        th.name.mono scope="row" { (name(key)) }
+                        td.n { (digits(group.connections)) }
+                        td.n { (digits(group.fallen)) }
+                        td.n { (percent(group.fallen, group.connections)) }
+                        td.wide { (chart::bar(group.fallen, group.connections, "part")) }
+                        td.n { (digits(group.unaware)) }
+                    }
+                }
+            }
+        } }
+        @if left > 0 {
+            p.note { (digits(left as u64)) " more rows, with " (count(fallen, "fallback", "fallbacks")) ", are left out." }
+        }
+    }
+}
+
+pub(super) fn destinations(gathered: &Gathered) -> Markup {
+    if gathered.destinations.is_empty() {
+        return html! {};
+    }
+    let rows = gathered.destinations.iter().map(|(addr, group)| {
+        let key = addr.map_or_else(|| OTHERS.to_owned(), |addr| addr.to_string());
+        (key, *group)
+    });
+    html! {
+        section aria-labelledby="destinations" {
+            h2 id="destinations" { "Destinations" }
+            p.note {
+                "A connection that stayed MPTCP and was never asked about leaves no record: shares are of the connections that were heard \
+                 of, and the real ones may be lower."
+            }
+            (groups("Connections by the address of the other end, most fallbacks first", "Address", rows.collect()))
+        }
+    }
+}
+
+pub(super) fn processes(gathered: &Gathered) -> Markup {
+    if gathered.processes.is_empty() {
+        return html! {};
+    }
+    let rows = gathered.processes.iter().map(|(comm, group)| {
+        let key = if comm == "?" {
+            "(unknown)"
+        } else {
+            comm.as_str()
+        };
+        (key.to_owned(), *group)
+    });
+    html! {
+        section aria-labelledby="processes" {
+            h2 id="processes" { "Processes" }
+            (groups("Connections by the name of the process that holds them, or asked, most fallbacks first", "Name", rows.collect()))
+        }
+    }
+}
+
+pub(super) fn answers(gathered: &Gathered) -> Markup {
+    if gathered.answers.is_empty() && gathered.verdicts.is_empty() {
+        return html! {};
+    }
+    const WORDS: [&str; 5] = ["mptcp", "tcp", "unsupported", "failed", "unknown"];
+    let mut apis: BTreeMap<&str, [u64; WORDS.len()]> = BTreeMap::new();
+    for ((api, word), times) in &gathered.answers {
+        if let Some(index) = WORDS.iter().position(|known| known == word) {
+            apis.entry(api).or_default()[index] += times;
+        }
+    }
+    html! {
+        section aria-labelledby="answers" {
+            h2 id="answers" { "Answers and verdicts" }
+            @if !apis.is_empty() {
+                div.scroll { table {
+                    caption { "What applications asked, and what the kernel said" }
+                    thead { tr { th scope="col" { "Asked by" } @for word in WORDS { th.n scope="col" { (word) } } } }
+                    tbody { @for (api, counts) in &apis { tr {
+                        th scope="row" { code { (api) } }
+                        @for times in counts { td.n { @if *times > 0 { (digits(*times)) } @else { "-" } } }
+                    } } }
+                } }
+            }
+            div.scroll { table {
+                caption { "What is concluded of answers, and at the ends of connections of what is left to say" }
+                thead { tr { th scope="col" { "Verdict" } th.n scope="col" { "On answers" } th.n scope="col" { "At the end" } th scope="col" { "Meaning" } } }
+                tbody { @for (verdict, (on_answers, at_ends)) in &gathered.verdicts { tr {
+                    th scope="row" { (verdict.name()) }
+                    td.n { (digits(*on_answers)) } td.n { (digits(*at_ends)) } td { (verdict.meaning()) }
+                } } }
+            } }
+            @if gathered.doubtful > 0 {
+                p.note { (count(gathered.doubtful, "verdict is", "verdicts are")) " in doubt: questions about these connections are known to be missing." }
+            }
+        }
+    }
+}
+
+pub(super) fn refusals(gathered: &Gathered) -> Markup {
+    if gathered.refusals.is_empty() {
+        return html! {};
+    }
+    html! {
+        section aria-labelledby="refusals" {
+            h2 id="refusals" { "Refusals" }
+            div.scroll { table {
+                caption { "What applications were refused because they speak MPTCP" }
+                thead { tr { th scope="col" { "What" } th scope="col" { "Error" } th.n scope="col" { "Times" } th scope="col" { "Why" } } }
+                tbody { @for ((what, errno, why), times) in &gathered.refusals { tr {
+                    th scope="row" { code { (name(what)) } } td { (errno) } td.n { (digits(*times)) } td { (why) }
+                } } }
+            } }
+        }
+    }
+}

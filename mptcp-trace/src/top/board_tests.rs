@@ -1,0 +1,143 @@
+use super::*;
+use crate::model::fixture::Row as Fixture;
+
+fn board(limits: Limits, findings: &[Finding]) -> Board {
+    let mut board = Board::new(limits);
+    for finding in findings {
+        board.take(finding, &|_id| None);
+    }
+    board
+}
+
+fn fallback(at_ms: u64, address: u64) -> Finding {
+    Fixture {
+        at_ms,
+        address,
+        ..Fixture::default()
+    }
+    .connection()
+}
+
+fn asked(at_ms: u64, address: u64, verdict: Verdict) -> Finding {
+    Fixture {
+        at_ms,
+        address,
+        verdict: Some(verdict),
+        ..Fixture::default()
+    }
+    .query()
+}
+
+#[test]
+fn a_connection_tells_its_life_in_the_order_of_time() {
+    let ended = Fixture {
+        at_ms: 90,
+        verdict: Some(Verdict::Misled),
+        ..Fixture::default()
+    };
+    let board = board(
+        Limits::STATED,
+        &[
+            fallback(50, 1),
+            asked(20, 1, Verdict::TooEarly),
+            asked(70, 1, Verdict::Explained),
+            ended.last_words(),
+        ],
+    );
+    let picture = board.picture(Duration::from_millis(100));
+    let [row] = &picture.rows[..] else {
+        panic!("{:?}", picture.rows);
+    };
+    let kinds: Vec<MomentKind> = row.moments.iter().map(|moment| moment.kind).collect();
+    use MomentKind::{Asked, Begin, End, Fallback};
+    assert_eq!(kinds, [Begin, Asked, Fallback, Asked, End]);
+    assert!(
+        row.moments[2].words.starts_with("FELL BACK: DssFallback"),
+        "{row:?}"
+    );
+    assert_eq!(row.state(), "fell back");
+    assert_eq!(row.verdict, Some(Verdict::Misled));
+    assert!(row.is_closed && row.is_deceived());
+    assert_eq!(row.questions, 2);
+    let totals = picture.totals;
+    assert_eq!(
+        (
+            totals.connections,
+            totals.fallbacks,
+            totals.questions,
+            totals.deceived
+        ),
+        (1, 1, 2, 1)
+    );
+}
+
+#[test]
+fn beyond_the_limit_the_connection_that_was_quiet_longest_goes_and_is_counted() {
+    let limits = Limits {
+        connections: 2,
+        moments: 4,
+    };
+    let board = board(
+        limits,
+        &[
+            fallback(1, 1),
+            fallback(2, 2),
+            asked(3, 1, Verdict::Explained),
+            fallback(4, 3),
+        ],
+    );
+    let picture = board.picture(Duration::from_secs(1));
+    let mut left: Vec<u64> = picture.rows.iter().map(|row| row.id.socket.0).collect();
+    left.sort_unstable();
+    assert_eq!(left, [1, 3]);
+    assert_eq!(
+        (picture.totals.connections, picture.totals.forgotten),
+        (3, 1)
+    );
+    assert_eq!(board.ledger.entries().count(), 2);
+}
+
+#[test]
+fn of_many_moments_the_first_the_fallback_and_the_last_ones_stay() {
+    let limits = Limits {
+        connections: 2,
+        moments: 4,
+    };
+    let mut findings = vec![fallback(1, 1)];
+    findings.extend((2..30).map(|at_ms| asked(at_ms, 1, Verdict::Explained)));
+    let picture = board(limits, &findings).picture(Duration::from_secs(1));
+    let row = &picture.rows[0];
+    assert_eq!(row.moments.len(), 4);
+    assert_eq!(row.moments[0].kind, MomentKind::Begin);
+    assert_eq!(row.moments[1].kind, MomentKind::Fallback);
+    assert_eq!(row.moments[3].at, Duration::from_millis(29));
+    assert_eq!(row.forgotten, 26);
+}
+
+#[test]
+fn fallbacks_are_counted_by_the_second_they_happened_in() {
+    let findings = [fallback(1_000, 1), fallback(1_900, 2), fallback(3_000, 3)];
+    let rate = board(Limits::STATED, &findings)
+        .picture(Duration::from_secs(4))
+        .rate;
+    assert_eq!(rate.len(), SECONDS);
+    assert_eq!(rate[SECONDS - 4..], [2, 0, 1, 0]);
+    assert_eq!(rate.iter().sum::<u64>(), 3);
+}
+
+#[test]
+fn what_was_refused_makes_no_connection() {
+    let mut board = board(Limits::STATED, &[fallback(1, 1)]);
+    assert_eq!(board.ledger.counts().connections, 1);
+    let listener = Fixture {
+        address: 9,
+        ..Fixture::default()
+    };
+    let mut listener = listener.query();
+    if let Finding::Query(event) = &mut listener {
+        event.query.socket.state = crate::model::TcpState::LISTEN;
+    }
+    board.take(&listener, &|_id| None);
+    assert_eq!(board.ledger.counts().connections, 1);
+    assert_eq!(board.totals.questions, 1);
+}
