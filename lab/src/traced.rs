@@ -118,9 +118,15 @@ impl TracedLine {
     }
 }
 
-/// When the socket with this identity (`ADDRESS@BORN`) was first seen.
+/// The socket of a connection (`ADDRESS@BORN`, and `#2` and so on if the socket has connected anew).
+#[must_use]
+pub fn socket_of(id: &str) -> &str {
+    id.split_once('#').map_or(id, |(socket, _attempt)| socket)
+}
+
+/// When the socket of a connection was first seen.
 fn born_ns(id: &str) -> Option<u64> {
-    let (_address, born) = id.rsplit_once('@')?;
+    let (_address, born) = socket_of(id).rsplit_once('@')?;
     born.parse().ok()
 }
 
@@ -419,6 +425,13 @@ impl Losses {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn connections_of_one_socket_are_of_one_socket() {
+        assert_eq!(socket_of("0x1@7"), "0x1@7");
+        assert_eq!(socket_of("0x1@7#2"), "0x1@7");
+        assert_eq!(born_ns("0x1@7#12"), Some(7));
+    }
 
     #[test]
     fn an_identity_says_when_its_socket_was_first_seen() {

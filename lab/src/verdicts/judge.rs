@@ -9,7 +9,7 @@ use crate::{
     net::Family,
     recipes::{Tried, Who},
     report::{Cell, Endpoint, Outcome},
-    traced::{Concluded, Traced, TracedLine},
+    traced::{Concluded, Traced, TracedLine, socket_of},
 };
 
 mod refusals;
@@ -239,13 +239,14 @@ fn by_socket<'a>(acted: &Acted, lines: &'a [TracedLine]) -> Vec<About<'a>> {
     for line in lines {
         match line {
             TracedLine::Query(line) if acted.has(line.netns) && acted.is_time(line.boottime_ns) => {
-                let key = line.id.as_ref().unwrap_or(&line.socket);
+                let key = line.id.as_deref().map_or(&*line.socket, socket_of);
                 of(key, line.netns, &mut |about| about.queries.push(line));
             }
             TracedLine::Verdict(line)
                 if acted.has(line.netns) && !line.is_before(acted.since_ns) =>
             {
-                of(&line.id, line.netns, &mut |about| about.closing.push(line));
+                let key = socket_of(&line.id);
+                of(key, line.netns, &mut |about| about.closing.push(line));
             }
             TracedLine::Query(_)
             | TracedLine::Verdict(_)
