@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use mptcp_trace::{
     capture::Reader,
-    coalesce::Repeats,
+    coalesce::AnswerCoalescer,
     correlate::Limits,
     decode::{Observation, decode as decode_record},
-    enrich::{self, Places},
+    enrich::{self, CgroupCache},
     host::btf as types,
     model::{By, Facts, Finding, Rung, SensorId, SensorState},
     pipeline::{Played, Stages, Stop, View, play, prefixed},
@@ -77,7 +77,7 @@ pub fn decode(bytes: &[u8]) {
     };
     let mut redacted = record.to_vec();
     let is_redacted = Redactor::default().record(&mut redacted).is_ok();
-    let mut places = Places::told();
+    let mut places = CgroupCache::offline();
     let decoded = decode_record(record, &facts);
     // What is understood is understood when it was redacted, too.
     if decoded.is_ok() {
@@ -129,7 +129,7 @@ pub fn capture(bytes: &[u8]) {
             By::Cgroup,
             By::Verdict,
         ]),
-        repeats: Some(Repeats::default()),
+        repeats: Some(AnswerCoalescer::default()),
         limits: Limits {
             arriving: 4,
             waiting: 2,

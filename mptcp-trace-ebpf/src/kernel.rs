@@ -122,12 +122,12 @@ pub(crate) use task::{
 };
 
 /// The first bytes of a structure, read at once: a read costs the same for one member as for many.
-pub(crate) struct Head<const WORDS: usize> {
+pub(crate) struct StructPrefix<const WORDS: usize> {
     base: MaybeUninit<u64>,
     words: MaybeUninit<[u64; WORDS]>,
 }
 
-impl<const WORDS: usize> Head<WORDS> {
+impl<const WORDS: usize> StructPrefix<WORDS> {
     /// Nothing yet. The caller has the place: returned by value it would be twice on the stack, of which there is little.
     /// Not a byte is written: the compiler would call a function that writes them one by one.
     #[inline(always)]
@@ -175,16 +175,16 @@ impl<const WORDS: usize> Head<WORDS> {
 
 /// As much of a `struct sock` as holds its IPv4 addresses and ports: what is beyond is read where it is asked for, since the
 /// stack of a program that calls others is short.
-pub(crate) type Common = Head<7>;
+pub(crate) type SockPrefix = StructPrefix<7>;
 
-impl<const WORDS: usize> Members for Head<WORDS> {
+impl<const WORDS: usize> ReadMember for StructPrefix<WORDS> {
     #[inline(always)]
     fn member<T: Copy>(&self, offset: u16) -> Result<T, Fault> {
         self.get(offset)
     }
 }
 
-impl Members for Sock {
+impl ReadMember for Sock {
     #[inline(always)]
     fn member<T: Copy>(&self, offset: u16) -> Result<T, Fault> {
         read_at(self.0, offset)
@@ -192,7 +192,7 @@ impl Members for Sock {
 }
 
 /// A structure whose members can be read, each by itself or many at once: the second is faster, and takes room on the stack.
-pub(crate) trait Members {
+pub(crate) trait ReadMember {
     /// The member at `offset`.
     fn member<T: Copy>(&self, offset: u16) -> Result<T, Fault>;
 
@@ -204,7 +204,7 @@ pub(crate) trait Members {
 
     /// The member at `offset` of what the member at `pointer` points to.
     #[inline(always)]
-    fn behind<T: Copy>(&self, pointer: u16, offset: u16) -> Result<T, Fault> {
+    fn deref<T: Copy>(&self, pointer: u16, offset: u16) -> Result<T, Fault> {
         read_at(self.member(pointer)?, offset)
     }
 }
@@ -212,7 +212,7 @@ pub(crate) trait Members {
 /// A `struct sock` that a program is told by its type: members are loaded, not read by a helper.
 pub(crate) struct TypedSock(pub(crate) *const u8);
 
-impl Members for TypedSock {
+impl ReadMember for TypedSock {
     #[inline(always)]
     fn member<T: Copy>(&self, offset: u16) -> Result<T, Fault> {
         if offset == ABSENT {
@@ -242,38 +242,38 @@ impl Members for TypedSock {
 
     /// The verifier knows the type of the pointer, too.
     #[inline(always)]
-    fn behind<T: Copy>(&self, pointer: u16, offset: u16) -> Result<T, Fault> {
+    fn deref<T: Copy>(&self, pointer: u16, offset: u16) -> Result<T, Fault> {
         Self(self.member(pointer)?).member(offset)
     }
 }
 
 /// Address family of a socket.
 #[inline(always)]
-pub(crate) fn family_of(sock: &impl Members) -> Result<u16, Fault> {
+pub(crate) fn family_of(sock: &impl ReadMember) -> Result<u16, Fault> {
     sock.member(offset!(sock_family))
 }
 
 /// State of a socket.
 #[inline(always)]
-pub(crate) fn state_of(sock: &impl Members) -> Result<u8, Fault> {
+pub(crate) fn state_of(sock: &impl ReadMember) -> Result<u8, Fault> {
     sock.member(offset!(sock_state))
 }
 
 /// Protocol of a socket.
 #[inline(always)]
-pub(crate) fn protocol_of(sock: &impl Members) -> Result<u16, Fault> {
+pub(crate) fn protocol_of(sock: &impl ReadMember) -> Result<u16, Fault> {
     sock.member(offset!(sock_protocol))
 }
 
 /// Inode number of a socket's network namespace.
 #[inline(always)]
-pub(crate) fn netns_of(sock: &impl Members) -> Result<u32, Fault> {
-    sock.behind(offset!(sock_net), offset!(net_inum))
+pub(crate) fn netns_of(sock: &impl ReadMember) -> Result<u32, Fault> {
+    sock.deref(offset!(sock_net), offset!(net_inum))
 }
 
 /// The `struct socket` by which processes have a socket; none before it is accepted.
 #[inline(always)]
-pub(crate) fn socket_of(sock: &impl Members) -> Result<u64, Fault> {
+pub(crate) fn socket_of(sock: &impl ReadMember) -> Result<u64, Fault> {
     sock.member(offset!(sock_socket))
 }
 
@@ -285,7 +285,7 @@ pub(crate) fn inode_of_socket(socket: u64) -> Result<u64, Fault> {
 
 /// Both ends of a `struct sock_common`.
 #[inline(always)]
-pub(crate) fn endpoints(sock: &impl Members, family: u16) -> Result<Endpoints, Fault> {
+pub(crate) fn endpoints(sock: &impl ReadMember, family: u16) -> Result<Endpoints, Fault> {
     let mut ends = Endpoints {
         local_addr: [0; 4],
         remote_addr: [0; 4],

@@ -4,7 +4,7 @@
 //! sysctls have a part in it: one of ours, or, for want of privileges, one that an ordinary user may make. One of them has fallen back: what differs between its state bits and those
 //! of the others is the fallback bit, whose number no kernel publishes.
 
-mod lent;
+mod userns_sockets;
 
 use std::{
     fmt, fs, io,
@@ -17,14 +17,14 @@ use anyhow::Context as _;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
 
-use self::lent::Lent;
+use self::userns_sockets::Lent;
 use crate::{
     host::{
         netstat::{self, Counters},
         privileges::may_make_namespaces,
         system::ask_is_mptcp,
     },
-    model::{Answer, Connection, Errno, Known, Protocol, Query, find_cause},
+    model::{Answer, CauseCertainty, Connection, Errno, Protocol, Query, find_cause},
 };
 
 /// Marks a socket as one of a self-test, before it is used, so that other instances leave it alone.
@@ -231,7 +231,7 @@ impl Fallen {
             ([], cause) => cause.as_deref() == Some(CAUSE),
             ([only], cause) if only == CAUSE => cause.as_deref() == Some(CAUSE),
             (grown, Some(cause)) => {
-                seen.known != Known::Reported || grown.iter().any(|it| it == cause)
+                seen.known != CauseCertainty::Reported || grown.iter().any(|it| it == cause)
             }
             (_, None) => true,
         };

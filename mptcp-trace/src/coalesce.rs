@@ -9,18 +9,18 @@ use crate::model::{Answer, Api, ConnectionId, Errno, QueryEvent, SocketId, Verdi
 pub const CONVERSATIONS_MAX: usize = 65_536;
 
 /// Who asks about what, and how.
-type Conversation = (u32, SocketId, Option<ConnectionId>, Api);
+type QueryKey = (u32, SocketId, Option<ConnectionId>, Api);
 
 /// What was said, as far as a reader would see the difference.
-type Said = (Answer, Option<Errno>, Option<bool>, Option<Verdict>);
+type AnswerKey = (Answer, Option<Errno>, Option<bool>, Option<Verdict>);
 
 /// What was said last in each conversation, and how often since.
 #[derive(Debug, Default)]
-pub struct Repeats {
-    last: HashMap<Conversation, (Said, u64)>,
+pub struct AnswerCoalescer {
+    last: HashMap<QueryKey, (AnswerKey, u64)>,
 }
 
-impl Repeats {
+impl AnswerCoalescer {
     /// One more answer: none if it repeats the last one, else how often that was repeated.
     pub fn take(&mut self, event: &QueryEvent) -> Option<u64> {
         let query = &event.query;
@@ -59,7 +59,7 @@ mod tests {
 
     #[test]
     fn the_first_answer_and_each_other_one_is_shown_and_the_same_are_counted() {
-        let mut repeats = Repeats::default();
+        let mut repeats = AnswerCoalescer::default();
         for (pid, answer, shown) in [
             (1, Answer::Mptcp, Some(0)),
             (1, Answer::Mptcp, None),
@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn no_more_is_remembered_than_there_is_room_for() {
-        let mut repeats = Repeats::default();
+        let mut repeats = AnswerCoalescer::default();
         for pid in 0..200_000 {
             assert_eq!(repeats.take(&asked(pid, Answer::Mptcp)), Some(0));
             assert!(repeats.last.len() <= CONVERSATIONS_MAX);

@@ -18,7 +18,7 @@ fn findings() -> impl Strategy<Value = Vec<Finding>> {
         ConnectionKind::Fallback,
         ConnectionKind::Plain,
         ConnectionKind::Existing,
-        ConnectionKind::Refused,
+        ConnectionKind::FallbackDenied,
         ConnectionKind::Blackhole,
     ]);
     let row = (
@@ -82,17 +82,17 @@ proptest! {
 
         prop_assert_eq!(total(sums.tables()), counts, "--by");
 
-        let picture = board.picture(Duration::from_secs(1));
-        let totals = picture.totals;
+        let snapshot = board.snapshot(Duration::from_secs(1));
+        let totals = snapshot.totals;
         let of_top = Counts {
             connections: totals.connections,
             fallen: totals.fallbacks,
             deceived: totals.deceived,
         };
         prop_assert_eq!(of_top, counts, "top");
-        let rows = || picture.rows.iter();
+        let rows = || snapshot.rows.iter();
         prop_assert_eq!(rows().filter(|it| it.is_deceived()).count() as u64, counts.deceived);
-        let by_process = picture.sums.into_iter().filter(|it| it.by == By::Process);
+        let by_process = snapshot.sums.into_iter().filter(|it| it.by == By::Process);
         prop_assert_eq!(total(by_process), counts, "top's sums");
 
         let of_report = |is_it: fn(Awareness) -> bool| -> u64 {

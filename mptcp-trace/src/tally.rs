@@ -38,7 +38,7 @@ impl Marks {
 
 /// Sums by one property of findings.
 #[derive(Debug)]
-pub struct Tally {
+pub struct Aggregation {
     by: By,
     groups_max: usize,
     indices: HashMap<String, usize>,
@@ -46,7 +46,7 @@ pub struct Tally {
     others: Option<Sum>,
 }
 
-impl Tally {
+impl Aggregation {
     /// Nothing yet.
     #[must_use]
     pub fn new(by: By) -> Self {
@@ -152,7 +152,7 @@ impl Tally {
 #[derive(Debug)]
 pub struct Sums {
     ledger: Ledger<Marks>,
-    tallies: Vec<Tally>,
+    tallies: Vec<Aggregation>,
 }
 
 impl Default for Sums {
@@ -173,7 +173,7 @@ impl Sums {
         }
         Self {
             ledger: Ledger::new(REMEMBERED_MAX),
-            tallies: unique.into_iter().map(Tally::new).collect(),
+            tallies: unique.into_iter().map(Aggregation::new).collect(),
         }
     }
 

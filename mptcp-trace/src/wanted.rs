@@ -83,7 +83,7 @@ fn verdict_names() -> String {
 
 /// What is wanted; nothing in it means everything.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Wanted {
+pub struct FindingFilter {
     /// Causes, as the catalogue names them.
     pub causes: Vec<&'static str>,
     /// Verdicts.
@@ -102,9 +102,9 @@ pub struct Wanted {
     pub cgroups: Vec<Cgroup>,
 }
 
-impl Wanted {
+impl FindingFilter {
     /// True if the finding is to be shown. `path_of` knows paths of control groups that the finding does not.
-    pub fn wants<'a>(
+    pub fn matches<'a>(
         &self,
         finding: &'a Finding,
         path_of: impl Fn(u64) -> Option<&'a str>,

@@ -189,7 +189,7 @@ const UNSAFE_ONLY_IN: &[&str] = &[
     "mptcp-trace-ebpf/src/sensors/query/kprobe.rs",
     "mptcp-trace-ebpf/src/sensors/fallback/listed.rs",
     "mptcp-trace/src/canary.rs",
-    "mptcp-trace/src/canary/lent.rs",
+    "mptcp-trace/src/canary/userns_sockets.rs",
     "mptcp-trace/src/host/system.rs",
     "mptcp-trace/src/kernel/counters.rs",
     "mptcp-trace/src/kernel/load.rs",

@@ -14,7 +14,7 @@ use mptcp_trace::{
     capture::{Frame, Reader},
     correlate::{Correlator, Limits},
     decode::{Observation, decode},
-    enrich::{self, Places},
+    enrich::{self, CgroupCache},
     model::{Event, Facts},
 };
 use mptcp_trace_common::record::{ConnRecord, KIND_FALLBACK, KIND_QUERY, QueryRecord};
@@ -85,7 +85,7 @@ struct Source {
     facts: Facts,
     fallback: Vec<u8>,
     question: Vec<u8>,
-    places: Places,
+    places: CgroupCache,
 }
 
 impl Source {
@@ -128,7 +128,7 @@ fn a_million_connections_need_no_more_than_a_tenth_of_them() {
         facts: facts.clone(),
         fallback,
         question,
-        places: Places::told(),
+        places: CgroupCache::offline(),
     };
     let before = ALLOCATED_BYTES.load(Ordering::Relaxed);
     let limits = Limits {

@@ -56,7 +56,7 @@ pub(crate) fn task_cgroup(task: u64) -> Result<u64, Fault> {
 pub(crate) fn current_file(fd: u32) -> Result<u64, Fault> {
     let task = current_task();
     let files: u64 = read!(task, task_files)?;
-    let mut table = Head::<2>::unread();
+    let mut table = StructPrefix::<2>::unread();
     table.read(read!(files, files_fdt)?)?;
     let size: u32 = table.get(offset!(fdt_max_fds))?;
     if fd >= size {
@@ -77,7 +77,7 @@ pub(crate) fn socket_of_file(file: u64) -> Option<Sock> {
 #[inline(always)]
 pub(crate) fn open_socket_of_file(file: u64) -> Option<(u64, Sock)> {
     let address: u64 = read!(file, file_private_data).ok()?;
-    let mut socket = Head::<4>::unread();
+    let mut socket = StructPrefix::<4>::unread();
     socket.read(address).ok()?;
     // What stands behind a file of another kind is not a `struct socket`: only a socket points back.
     let back: u64 = socket.get(offset!(socket_file)).ok()?;

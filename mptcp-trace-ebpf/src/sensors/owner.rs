@@ -149,7 +149,7 @@ pub(crate) fn note_down_new(sk: Sock) -> Option<&'static mut Conn> {
 
 /// The current process has made this socket.
 #[inline(never)]
-pub(crate) fn made(sk: u64, via: u32) -> u32 {
+pub(crate) fn on_create(sk: u64, via: u32) -> u32 {
     let sk = Sock(sk);
     if let Some(new) = note_down(sk, is_own_task) {
         new.inode = sk.inode().unwrap_or(0);
@@ -160,7 +160,7 @@ pub(crate) fn made(sk: u64, via: u32) -> u32 {
 
 /// The current process does something with this MPTCP socket.
 #[inline(never)]
-pub(crate) fn touched(sk: u64, via: u32) -> u32 {
+pub(crate) fn set_owner(sk: u64, via: u32) -> u32 {
     let sk = Sock(sk);
     let inode = sk.inode().unwrap_or(0);
     // Another socket may live at this address now.
@@ -201,21 +201,21 @@ fn note_unseen(sk: Sock) -> Option<&'static mut Conn> {
 
 /// The same for what is done with every packet: nothing to do if the owner is known.
 #[inline(always)]
-pub(crate) fn used(sk: Sock, via: u8) {
+pub(crate) fn note_io(sk: Sock, via: u8) {
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
     if conn(sk.0).is_none_or(|conn| conn.owner.tgid != tgid) {
-        touched(sk.0, u32::from(via));
+        set_owner(sk.0, u32::from(via));
     }
 }
 
 /// The same where it matters whether the socket is the one that was noted down: another may live at its address
 /// now, if nobody saw it being made. `tgid` is the current process; what is known of the socket then.
 #[inline(always)]
-pub(crate) fn asked(sk: Sock, inode: u64, tgid: u32) -> Option<&'static mut Conn> {
+pub(crate) fn owner_for_query(sk: Sock, inode: u64, tgid: u32) -> Option<&'static mut Conn> {
     match conn(sk.0) {
         Some(conn) if conn.owner.tgid == tgid && conn.inode == inode => Some(conn),
         Some(_) | None => {
-            touched(sk.0, u32::from(VIA_QUERY));
+            set_owner(sk.0, u32::from(VIA_QUERY));
             conn(sk.0)
         }
     }
@@ -255,7 +255,7 @@ pub(crate) fn accepted(sk: Sock) {
         }
     }
     if is_mptcp(protocol) {
-        used(sk, VIA_ACCEPT);
+        note_io(sk, VIA_ACCEPT);
     }
 }
 
@@ -358,7 +358,7 @@ pub(crate) fn was_told_of(sk: Sock) -> bool {
 /// The socket is no more: its address may be given to another. If something was said of it, its end is told, so
 /// that whoever reads knows that nothing more will come.
 #[inline(always)]
-pub(crate) fn gone(sk: Sock) {
+pub(crate) fn on_destroy(sk: Sock) {
     if was_told_of(sk) {
         emit::count_fallback(counter::SEEN);
         tell::connection(KIND_CLOSED, sk.0, 0, 0);

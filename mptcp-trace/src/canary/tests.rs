@@ -24,7 +24,7 @@ fn a_failure_passes_where_the_host_is_short_of_something() {
 
 #[test]
 fn a_fallback_is_held_to_the_cause_that_the_kernel_counted() {
-    let complains = |grown: &[&str], cause: Option<&'static str>, known: Known| {
+    let complains = |grown: &[&str], cause: Option<&'static str>, known: CauseCertainty| {
         let Finding::Connection(event) = (Row {
             cause,
             ..Row::default()
@@ -42,7 +42,7 @@ fn a_fallback_is_held_to_the_cause_that_the_kernel_counted() {
         fallen.complaint(&[&seen]).is_some()
     };
     const TOKEN: &str = "MPFallbackTokenInit";
-    for known in [Known::Reported, Known::Inferred] {
+    for known in [CauseCertainty::Reported, CauseCertainty::Inferred] {
         assert!(!complains(&[CAUSE], Some(CAUSE), known));
         assert!(complains(&[CAUSE], Some(TOKEN), known));
         assert!(!complains(&[], Some(CAUSE), known));
@@ -50,9 +50,9 @@ fn a_fallback_is_held_to_the_cause_that_the_kernel_counted() {
         assert!(!complains(&[TOKEN], Some(TOKEN), known));
     }
     // Where nothing tells the cause, another one than ours is not known for sure.
-    assert!(!complains(&[TOKEN], Some(CAUSE), Known::Inferred));
-    assert!(!complains(&[TOKEN], None, Known::Unknown));
-    assert!(complains(&[TOKEN], Some(CAUSE), Known::Reported));
+    assert!(!complains(&[TOKEN], Some(CAUSE), CauseCertainty::Inferred));
+    assert!(!complains(&[TOKEN], None, CauseCertainty::Unknown));
+    assert!(complains(&[TOKEN], Some(CAUSE), CauseCertainty::Reported));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use view::CONNECTIONS;
-pub(super) use view::{ViewArgs, WhichArgs, WhoseArgs};
+pub(super) use view::{ConnectionFilterArgs, TaskFilterArgs, ViewArgs};
 
 use super::options::Attaching;
 use crate::{
@@ -227,13 +227,13 @@ pub struct TopArgs {
     pub speed: f64,
     /// Whose connections to show
     #[command(flatten)]
-    pub whose: WhoseArgs,
+    pub whose: TaskFilterArgs,
     /// With --pid: its children too, and theirs
     #[arg(short, long, conflicts_with = "replay")]
     pub follow: bool,
     /// Which connections to show
     #[command(flatten)]
-    pub which: WhichArgs,
+    pub which: ConnectionFilterArgs,
     /// Only questions and last words with this verdict (repeatable)
     #[arg(long, value_name = "NAME", value_parser = wanted::verdict)]
     pub verdict: Vec<Verdict>,
@@ -320,7 +320,7 @@ pub struct ReplayArgs {
     pub utc: bool,
     /// Whose findings to show
     #[command(flatten)]
-    pub whose: WhoseArgs,
+    pub whose: TaskFilterArgs,
     /// Which findings to show, and how
     #[command(flatten)]
     pub view: ViewArgs,
@@ -348,10 +348,10 @@ pub struct ReportArgs {
     pub utc: bool,
     /// Whose findings to show
     #[command(flatten)]
-    pub whose: WhoseArgs,
+    pub whose: TaskFilterArgs,
     /// About which connections
     #[command(flatten)]
-    pub which: WhichArgs,
+    pub which: ConnectionFilterArgs,
     /// Only questions and last words with this verdict (repeatable)
     #[arg(long, value_name = "NAME", value_parser = wanted::verdict)]
     pub verdict: Vec<Verdict>,
@@ -373,10 +373,10 @@ pub struct ListArgs {
     pub json: bool,
     /// Whose sockets to list
     #[command(flatten)]
-    pub whose: WhoseArgs,
+    pub whose: TaskFilterArgs,
     /// Which sockets to list
     #[command(flatten)]
-    pub which: WhichArgs,
+    pub which: ConnectionFilterArgs,
     /// How to attach
     #[command(flatten)]
     pub attach: AttachArgs,

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     capture,
-    host::privileges::Later,
+    host::privileges::RuntimeNeeds,
     pipeline::{
         Command, Held, Reopens, Session, Stages, Stop, Until, View, blind, run as run_pipeline,
     },
@@ -82,10 +82,10 @@ async fn run(mut live: Live, verbose: u8) -> Result<u8, Exit> {
     if let Some(path) = &live.ready_file {
         write_ready_file(path)?;
     }
-    session.give_up_privileges(Later {
+    session.drop_privileges(RuntimeNeeds {
         signals_a_command: held.is_some(),
         writes_files: live.writes_later,
-        ..Later::default()
+        ..RuntimeNeeds::default()
     })?;
     let begun = stages.begin();
     let until = Until {

@@ -2,16 +2,16 @@
 
 use std::{fs, io::ErrorKind, os::unix::fs::MetadataExt as _, path::Path};
 
-use super::args::{ViewArgs, WhichArgs, WhoseArgs};
+use super::args::{ConnectionFilterArgs, TaskFilterArgs, ViewArgs};
 use crate::{
-    coalesce::Repeats,
+    coalesce::AnswerCoalescer,
     correlate::Limits,
     host::system::proc_is_ours,
     kernel::readable,
     model::Verdict,
     pipeline::{View, Watched},
     tally::Sums,
-    wanted::Wanted,
+    wanted::FindingFilter,
 };
 use anyhow::{Context as _, bail, ensure};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -63,14 +63,14 @@ pub(super) fn watch(pid: u32) -> anyhow::Result<Watched> {
 /// # Errors
 ///
 /// Says that no process can have that name, or that there is no such namespace.
-pub(super) fn view(view: &ViewArgs, whose: &WhoseArgs) -> anyhow::Result<View> {
+pub(super) fn view(view: &ViewArgs, whose: &TaskFilterArgs) -> anyhow::Result<View> {
     let wanted = wanted(&view.which, &view.verdict, whose)?;
     Ok(View {
         within: wanted.netns.clone(),
         wanted,
         fail_on: view.fail_on.clone(),
         summary: Sums::new(&view.sums()),
-        repeats: view.coalesce.then(Repeats::default),
+        repeats: view.coalesce.then(AnswerCoalescer::default),
         limits: Limits {
             connections: usize::try_from(view.max_connections)?,
             ..Limits::STATED
@@ -85,14 +85,14 @@ pub(super) fn view(view: &ViewArgs, whose: &WhoseArgs) -> anyhow::Result<View> {
 ///
 /// Says that no process can have that name, or that there is no such namespace.
 pub(super) fn wanted(
-    which: &WhichArgs,
+    which: &ConnectionFilterArgs,
     verdicts: &[Verdict],
-    whose: &WhoseArgs,
-) -> anyhow::Result<Wanted> {
+    whose: &TaskFilterArgs,
+) -> anyhow::Result<FindingFilter> {
     for name in &whose.comm {
         let _bytes = comm(name)?;
     }
-    Ok(Wanted {
+    Ok(FindingFilter {
         causes: which.cause.clone(),
         verdicts: verdicts.to_vec(),
         addrs: which.addr.clone(),

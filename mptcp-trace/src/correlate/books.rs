@@ -3,7 +3,7 @@
 use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
 use crate::model::{
-    CAUSES, Connection, ConnectionKind, Counted, Facts, Known, LossReport, NetnsCounters,
+    CAUSES, CauseCertainty, Connection, ConnectionKind, Counted, Facts, LossReport, NetnsCounters,
     Reconciliation, SensorId,
 };
 
@@ -23,8 +23,8 @@ const NO_TOKEN: &str = "MPFallbackTokenInit";
 
 /// Fallbacks by namespace and cause.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Books {
-    namespaces: BTreeMap<Namespace, Page>,
+pub struct FallbackLedger {
+    namespaces: BTreeMap<Namespace, NetnsCounts>,
     settled: Settled,
     beyond: u64,
 }
@@ -39,7 +39,7 @@ struct Settled {
 
 /// One network namespace.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-struct Page {
+struct NetnsCounts {
     causes: BTreeMap<String, u64>,
     /// Of these, those that may have been in the counters already when they were first read.
     maybe_before: BTreeMap<String, u64>,
@@ -59,12 +59,12 @@ struct Page {
     since: u64,
 }
 
-impl Books {
+impl FallbackLedger {
     /// Enters what was observed.
-    pub fn enter(&mut self, connection: &Connection, facts: &Facts) {
+    pub fn record(&mut self, connection: &Connection, facts: &Facts) {
         let is_fallback = connection.kind == ConnectionKind::Fallback;
         let is_plain = connection.kind == ConnectionKind::Plain;
-        let is_child = is_plain && connection.known == Known::Unknown;
+        let is_child = is_plain && connection.known == CauseCertainty::Unknown;
         if !(is_fallback || is_plain) {
             return;
         }
@@ -84,39 +84,42 @@ impl Books {
                 return;
             }
         }
-        let page = self.namespaces.entry(namespace).or_insert_with(|| Page {
-            first_at: connection.at,
-            ..Page::default()
-        });
-        page.last_at = page.last_at.max(connection.at);
-        page.plain += u64::from(is_plain);
+        let counts = self
+            .namespaces
+            .entry(namespace)
+            .or_insert_with(|| NetnsCounts {
+                first_at: connection.at,
+                ..NetnsCounts::default()
+            });
+        counts.last_at = counts.last_at.max(connection.at);
+        counts.plain += u64::from(is_plain);
         if is_plain && !is_child {
             return;
         }
-        page.wanted |= connection.admitted;
+        counts.wanted |= connection.admitted;
         let is_later = |it: &NetnsCounters| connection.at > it.at;
-        page.since += u64::from(page.counted.as_ref().is_some_and(is_later));
+        counts.since += u64::from(counts.counted.as_ref().is_some_and(is_later));
         match &connection.cause {
-            _ if is_child => page.children += 1,
+            _ if is_child => counts.children += 1,
             Some(cause) => {
                 let cause = cause.clone().into_owned();
                 if maybe_before {
-                    *page.maybe_before.entry(cause.clone()).or_default() += 1;
+                    *counts.maybe_before.entry(cause.clone()).or_default() += 1;
                 }
-                *page.causes.entry(cause).or_default() += 1;
+                *counts.causes.entry(cause).or_default() += 1;
             }
-            None => page.unknown += 1,
+            None => counts.unknown += 1,
         }
     }
 
     /// The kernel half has read what the kernel counted in a namespace.
     pub fn counted(&mut self, counters: NetnsCounters) {
         let namespace = (counters.netns, counters.cookie);
-        if let Some(page) = self.namespaces.get_mut(&namespace)
-            && page.counted.as_ref().is_none_or(|it| it.at < counters.at)
+        if let Some(counts) = self.namespaces.get_mut(&namespace)
+            && counts.counted.as_ref().is_none_or(|it| it.at < counters.at)
         {
-            page.counted = Some(counters);
-            page.since = 0;
+            counts.counted = Some(counters);
+            counts.since = 0;
         }
     }
 
@@ -124,12 +127,12 @@ impl Books {
     /// there all the same, if the kernel half has read it and nothing else has its number.
     pub fn forget_gone(&mut self, counted: &[Counted], read_at: Duration) {
         let last = self.last();
-        let is_there = |namespace: &Namespace, page: &Page| {
+        let is_there = |namespace: &Namespace, counts: &NetnsCounts| {
             let is_read = || counted.iter().any(|it| it.netns == namespace.0);
-            last.get(&namespace.0) == Some(&namespace.1) && (page.counted.is_some() || is_read())
+            last.get(&namespace.0) == Some(&namespace.1) && (counts.counted.is_some() || is_read())
         };
         self.namespaces
-            .retain(|namespace, page| page.last_at >= read_at || is_there(namespace, page));
+            .retain(|namespace, counts| counts.last_at >= read_at || is_there(namespace, counts));
     }
 
     /// The namespaces in which something was traced.
@@ -140,9 +143,9 @@ impl Books {
     /// By inode number, the cookie of the namespace that began last: those before it are gone.
     fn last(&self) -> BTreeMap<u32, u64> {
         let mut last: BTreeMap<u32, (Duration, u64)> = BTreeMap::new();
-        for ((netns, cookie), page) in &self.namespaces {
-            let known = last.entry(*netns).or_insert((page.first_at, *cookie));
-            *known = (*known).max((page.first_at, *cookie));
+        for ((netns, cookie), counts) in &self.namespaces {
+            let known = last.entry(*netns).or_insert((counts.first_at, *cookie));
+            *known = (*known).max((counts.first_at, *cookie));
         }
         last.into_iter()
             .map(|(netns, (_at, cookie))| (netns, cookie))
@@ -157,17 +160,17 @@ impl Books {
             settled,
             beyond: _,
         } = self;
-        namespaces.retain(|(netns, cookie), page| {
+        namespaces.retain(|(netns, cookie), counts| {
             let is_gone = last.get(netns) != Some(cookie);
-            let counted = page.read_by_kernel_half(*netns, *cookie, facts);
+            let counted = counts.read_by_kernel_half(*netns, *cookie, facts);
             let Some(counted) = counted.filter(|_| is_gone) else {
                 return true;
             };
-            let (kernel, traced, differences) = page.compare(&counted, facts);
+            let (kernel, traced, differences) = counts.compare(&counted, facts);
             if !differences.is_empty() {
                 return true;
             }
-            settled.wanted |= page.wanted;
+            settled.wanted |= counts.wanted;
             for (sums, counts) in [
                 (&mut settled.counted, kernel),
                 (&mut settled.traced, traced),
@@ -181,7 +184,7 @@ impl Books {
     }
 }
 
-impl Page {
+impl NetnsCounts {
     /// What the kernel counted while it was watched, where the kernel half read it after all that happened, and knows what it
     /// was when tracing began.
     fn read_by_kernel_half(&self, netns: u32, cookie: u64, facts: &Facts) -> Option<Counted> {
@@ -291,26 +294,30 @@ fn counted_causes(facts: &Facts) -> impl Iterator<Item = &'static str> {
 
 /// Compares, for each namespace of which the kernel's counters are known or in which something was traced.
 #[must_use]
-pub fn reconcile(books: &Books, report: &LossReport, facts: &Facts) -> Vec<Reconciliation> {
-    let nothing = Page::default();
-    let mut pages: BTreeMap<u32, Vec<(u64, &Page)>> = report
+pub fn reconcile(
+    books: &FallbackLedger,
+    report: &LossReport,
+    facts: &Facts,
+) -> Vec<Reconciliation> {
+    let nothing = NetnsCounts::default();
+    let mut pages: BTreeMap<u32, Vec<(u64, &NetnsCounts)>> = report
         .counted
         .iter()
         .map(|counted| (counted.netns, Vec::new()))
         .collect();
-    for ((netns, cookie), page) in &books.namespaces {
-        pages.entry(*netns).or_default().push((*cookie, page));
+    for ((netns, cookie), counts) in &books.namespaces {
+        pages.entry(*netns).or_default().push((*cookie, counts));
     }
     let mut accounts = Vec::new();
     for (netns, mut pages) in pages {
         let reading = report.counted.iter().find(|it| it.netns == netns);
         // Those that had this number before are gone.
-        pages.sort_by_key(|(_cookie, page)| page.first_at);
+        pages.sort_by_key(|(_cookie, counts)| counts.first_at);
         let last = pages.pop().unwrap_or((0, &nothing));
-        let of_gone = pages.iter().map(|page| (*page, None));
-        for ((cookie, page), reading) in of_gone.chain([(last, reading)]) {
-            let counted = page.counted(netns, cookie, reading, facts);
-            accounts.extend(one(netns, page, counted.as_deref(), report, facts));
+        let of_gone = pages.iter().map(|counts| (*counts, None));
+        for ((cookie, counts), reading) in of_gone.chain([(last, reading)]) {
+            let counted = counts.counted(netns, cookie, reading, facts);
+            accounts.extend(one(netns, counts, counted.as_deref(), report, facts));
         }
     }
     let Settled {
@@ -342,21 +349,21 @@ pub fn reconcile(books: &Books, report: &LossReport, facts: &Facts) -> Vec<Recon
 /// not want, counters that cannot be read are no loss.
 fn one(
     netns: u32,
-    page: &Page,
+    counts: &NetnsCounts,
     counted: Option<&Counted>,
     report: &LossReport,
     facts: &Facts,
 ) -> Option<Reconciliation> {
     let Some(counted) = counted else {
-        return page.wanted.then(|| Reconciliation {
+        return counts.wanted.then(|| Reconciliation {
             netns,
-            traced: page.traced(facts),
+            traced: counts.traced(facts),
             unread: true,
-            why: Some(page.why_unread()),
+            why: Some(counts.why_unread()),
             ..Reconciliation::default()
         });
     };
-    let (of_kernel, traced, differences) = page.compare(counted, facts);
+    let (of_kernel, traced, differences) = counts.compare(counted, facts);
     let mut result = Reconciliation {
         netns,
         counted: of_kernel,
@@ -366,10 +373,10 @@ fn one(
     };
     if differences.is_empty() {
         let is_empty = result.counted.is_empty() && result.traced.is_empty();
-        return (page.wanted || !is_empty).then_some(result);
+        return (counts.wanted || !is_empty).then_some(result);
     }
     let mut why = differences.join("; ");
-    for reason in reasons(page, counted, report, facts) {
+    for reason in reasons(counts, counted, report, facts) {
         why.push_str("; ");
         why.push_str(&reason);
     }
@@ -379,26 +386,31 @@ fn one(
 
 /// What the kernel counted while the probes were there. At both ends there is a moment in which it may have counted
 /// what they did not see, or the other way round: what was traced is right if it lies between.
-fn counted_by_kernel(name: &str, page: &Page, counted: &Counted) -> u64 {
+fn counted_by_kernel(name: &str, counts: &NetnsCounts, counted: &Counted) -> u64 {
     let of = |map: &BTreeMap<String, u64>| map.get(name).copied().unwrap_or(0);
     let (least, most) = (of(&counted.counters), of(&counted.counters_after));
-    let most = most.max(least).saturating_add(of(&page.maybe_before));
-    of(&page.causes).clamp(least, most)
+    let most = most.max(least).saturating_add(of(&counts.maybe_before));
+    of(&counts.causes).clamp(least, most)
 }
 
 /// What is known of the reason for a difference.
-fn reasons(page: &Page, counted: &Counted, report: &LossReport, facts: &Facts) -> Vec<String> {
+fn reasons(
+    counts: &NetnsCounts,
+    counted: &Counted,
+    report: &LossReport,
+    facts: &Facts,
+) -> Vec<String> {
     let mut reasons = Vec::new();
     if !facts.has_sensor(SensorId::Fallback) {
         reasons.push("the fallback sensor is off".to_owned());
     }
-    if page.unknown > 0 {
-        reasons.push(format!("{} traced with an unknown cause", page.unknown));
+    if counts.unknown > 0 {
+        reasons.push(format!("{} traced with an unknown cause", counts.unknown));
     }
-    if page.children > 0 {
+    if counts.children > 0 {
         reasons.push(format!(
             "{} TCP children of MPTCP listeners, which may count as {THIRD_ACK}",
-            page.children
+            counts.children
         ));
     }
     if let Some(loss) = report.of(SensorId::Fallback) {

@@ -24,7 +24,7 @@ pub(super) struct Fallen {
 
 /// One connection.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Life {
+pub(super) struct ConnectionState {
     /// How often its socket has connected anew before.
     pub(super) attempt: u32,
     pub(super) socket: Socket,
@@ -49,7 +49,7 @@ pub(super) struct Life {
     used: u64,
 }
 
-impl Life {
+impl ConnectionState {
     fn new(socket: Socket) -> Self {
         Self {
             socket,
@@ -166,10 +166,10 @@ impl Life {
 
 /// All connections that were asked about or fell back, up to a limit.
 #[derive(Debug)]
-pub(super) struct Lives {
+pub(super) struct ConnectionTable {
     limit: usize,
     /// Each in a place of its own: half of the table is empty, and it moves when it grows.
-    by_id: HashMap<ConnectionId, Box<Life>>,
+    by_id: HashMap<ConnectionId, Box<ConnectionState>>,
     by_socket: HashMap<SocketId, ConnectionId>,
     by_use: BTreeMap<u64, ConnectionId>,
     uses: u64,
@@ -177,9 +177,9 @@ pub(super) struct Lives {
 }
 
 /// A connection that is remembered no more.
-pub(super) type Gone = (ConnectionId, Life);
+pub(super) type Removed = (ConnectionId, ConnectionState);
 
-impl Lives {
+impl ConnectionTable {
     /// None yet, and never more than `limit`.
     pub(super) fn new(limit: usize) -> Self {
         Self {
@@ -203,17 +203,17 @@ impl Lives {
     }
 
     /// What is known of a connection.
-    pub(super) fn get(&mut self, id: ConnectionId) -> Option<&mut Life> {
+    pub(super) fn get(&mut self, id: ConnectionId) -> Option<&mut ConnectionState> {
         self.by_id.get_mut(&id).map(AsMut::as_mut)
     }
 
-    /// Something happened to a connection: what is known of it, with its socket as it was last [`seen`](Life::seen); what was at its
+    /// Something happened to a connection: what is known of it, with its socket as it was last [`seen`](ConnectionState::seen); what was at its
     /// address before; and the oldest, if there was no room.
     pub(super) fn touch(
         &mut self,
         id: ConnectionId,
         socket: &Socket,
-    ) -> (&mut Life, Option<Gone>, Option<Gone>) {
+    ) -> (&mut ConnectionState, Option<Removed>, Option<Removed>) {
         let before = match self.by_socket.get(&id.socket) {
             Some(other) if *other != id => {
                 let other = *other;
@@ -231,7 +231,7 @@ impl Lives {
         let life = self
             .by_id
             .entry(id)
-            .or_insert_with(|| Box::new(Life::new(socket.clone())));
+            .or_insert_with(|| Box::new(ConnectionState::new(socket.clone())));
         self.by_use.remove(&life.used);
         life.used = self.uses;
         self.by_use.insert(self.uses, id);
@@ -240,7 +240,7 @@ impl Lives {
     }
 
     /// Forgets a connection.
-    pub(super) fn remove(&mut self, id: ConnectionId) -> Option<Gone> {
+    pub(super) fn remove(&mut self, id: ConnectionId) -> Option<Removed> {
         let life = self.by_id.remove(&id)?;
         self.by_use.remove(&life.used);
         if self.by_socket.get(&id.socket) == Some(&id) {
@@ -250,7 +250,7 @@ impl Lives {
     }
 
     /// Forgets all of them, oldest first.
-    pub(super) fn drain(&mut self) -> Vec<Gone> {
+    pub(super) fn drain(&mut self) -> Vec<Removed> {
         let ids: Vec<ConnectionId> = self.by_use.values().copied().collect();
         ids.into_iter().filter_map(|id| self.remove(id)).collect()
     }

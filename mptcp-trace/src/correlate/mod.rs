@@ -15,20 +15,20 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-pub use books::{Books, growth, reconcile};
+pub use books::{FallbackLedger, growth, reconcile};
 
 use self::{
-    lives::{Fallen, Gone, Life, Lives},
+    lives::{ConnectionState, ConnectionTable, Fallen, Removed},
     missed::Missed,
     order::Arriving,
 };
 use crate::model::{
-    ChangeEvent, ChangeKind, ClosedBy, ConnectionEvent, ConnectionId, ConnectionKind, Counted,
-    Event, Facts, Finding, Known, LastAsked, MissedRuns, NetnsCounters, Protocol, Query,
-    QueryEvent, SwitchedOff, TcpState, VerdictEvent,
+    CauseCertainty, ChangeEvent, ChangeKind, ClosedBy, ConnectionEvent, ConnectionId,
+    ConnectionKind, Counted, Event, Facts, Finding, LastAsked, MissedRuns, NetnsCounters, Protocol,
+    Query, QueryEvent, SwitchedOff, TcpState, VerdictEvent,
 };
 
-/// How far records may be out of order: each CPU stamps its own before it asks for room in the ring. Later ones count
+/// How far records may be out of order: each CPU stamps its own before it asks for room in the ring. RuntimeNeeds ones count
 /// as happening when they arrive.
 pub const ORDER_WINDOW: Duration = Duration::from_millis(50);
 
@@ -84,10 +84,10 @@ pub struct Correlator {
     waiting_of: HashMap<ConnectionId, VecDeque<u64>>,
     /// How many have waited so far.
     waited: u64,
-    lives: Lives,
+    lives: ConnectionTable,
     /// The last time that MPTCP was switched off, network namespace by network namespace.
     switched_off: BTreeMap<u32, SwitchedOff>,
-    books: Books,
+    books: FallbackLedger,
     missed: Missed,
     filtered: u64,
     acceptances: u64,
@@ -110,9 +110,9 @@ impl Correlator {
             waiting: BTreeMap::new(),
             waiting_of: HashMap::new(),
             waited: 0,
-            lives: Lives::new(limits.connections),
+            lives: ConnectionTable::new(limits.connections),
             switched_off: BTreeMap::new(),
-            books: Books::default(),
+            books: FallbackLedger::default(),
             missed: Missed::default(),
             filtered: 0,
             acceptances: 0,
@@ -122,7 +122,7 @@ impl Correlator {
     /// Takes one event; what is ready to be told is added to `ready`.
     pub fn take(&mut self, event: Event, facts: &Facts, ready: &mut Vec<Finding>) {
         if let Event::Connection(event) = &event {
-            self.books.enter(&event.connection, facts);
+            self.books.record(&event.connection, facts);
         }
         let at = event.at();
         self.latest = self.latest.max(at);
@@ -217,7 +217,7 @@ impl Correlator {
 
     /// What was traced, wanted or not.
     #[must_use]
-    pub fn books(&self) -> &Books {
+    pub fn books(&self) -> &FallbackLedger {
         &self.books
     }
 
@@ -283,7 +283,7 @@ impl Correlator {
         self.note(&event, facts, ready);
         self.blame(&mut event);
         match event.connection.kind {
-            ConnectionKind::Fallback | ConnectionKind::Plain | ConnectionKind::Refused
+            ConnectionKind::Fallback | ConnectionKind::Plain | ConnectionKind::FallbackDenied
                 if event.connection.unaccepted =>
             {
                 if self.waiting.len() >= self.limits.waiting {
@@ -296,7 +296,7 @@ impl Correlator {
             }
             ConnectionKind::Fallback
             | ConnectionKind::Plain
-            | ConnectionKind::Refused
+            | ConnectionKind::FallbackDenied
             | ConnectionKind::Existing
             | ConnectionKind::Blackhole => self.tell(event, ready),
         }
@@ -326,7 +326,9 @@ impl Correlator {
         let is_fallback = match connection.kind {
             ConnectionKind::Fallback => true,
             ConnectionKind::Existing => false,
-            ConnectionKind::Refused | ConnectionKind::Plain | ConnectionKind::Blackhole => return,
+            ConnectionKind::FallbackDenied | ConnectionKind::Plain | ConnectionKind::Blackhole => {
+                return;
+            }
         };
         let (life, before, oldest) = self.lives.touch(connection.id, &connection.socket);
         let mut ended = None;
@@ -342,7 +344,7 @@ impl Correlator {
             life.fallen = Some(Fallen {
                 at: connection.at,
                 cause: connection.cause.clone(),
-                is_foretold: connection.known != Known::Reported,
+                is_foretold: connection.known != CauseCertainty::Reported,
             });
         }
         life.seen(&connection.socket);
@@ -385,8 +387,8 @@ impl Correlator {
 
     fn close_both(
         &mut self,
-        before: Option<Gone>,
-        oldest: Option<Gone>,
+        before: Option<Removed>,
+        oldest: Option<Removed>,
         at: Duration,
         facts: &Facts,
         ready: &mut Vec<Finding>,
@@ -408,7 +410,7 @@ impl Correlator {
     /// What is left to say of a connection.
     fn close(
         &mut self,
-        (id, life): Gone,
+        (id, life): Removed,
         closed_by: ClosedBy,
         at: Duration,
         facts: &Facts,
@@ -528,7 +530,7 @@ const EVICTED: &str =
     "it may have been asked about later: too many connections are remembered (--max-connections)";
 
 /// True if a question is about another connection than the one that is remembered of its socket.
-fn is_of_another_connection(query: &Query, life: &Life) -> bool {
+fn is_of_another_connection(query: &Query, life: &ConnectionState) -> bool {
     // What became TCP when it was accepted stays so.
     if query.protocol() == Protocol::Tcp {
         return false;

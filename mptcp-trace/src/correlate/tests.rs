@@ -8,9 +8,9 @@ use std::{
 
 use super::*;
 use crate::model::{
-    Change, ChangeEvent, ChangeKind, Connection, ConnectionId, Counted, Event, Family, Known, Loss,
-    LossReport, NetnsCounters, Owner, Place, Process, Protocol, Reconciliation, Rung, SensorId,
-    SensorState, Side, Socket, SocketId, TcpState, Via,
+    CauseCertainty, Change, ChangeEvent, ChangeKind, Connection, ConnectionId, Counted, Event,
+    Family, Loss, LossReport, NetnsCounters, Owner, Place, Process, Protocol, Reconciliation, Rung,
+    SensorId, SensorState, Side, Socket, SocketId, TcpState, Via,
 };
 
 const NETNS: u32 = 7;
@@ -55,7 +55,7 @@ pub(super) fn connection(kind: ConnectionKind, at_ms: u64, address: u64) -> Conn
         unaccepted: false,
         admitted: true,
         cause: Some("DssFallback".into()),
-        known: Known::Reported,
+        known: CauseCertainty::Reported,
         side: Some(Side::Passive),
         stage: None,
         since_connect: None,
@@ -241,10 +241,10 @@ fn report(netns: u32, counters: &[(&str, u64)]) -> LossReport {
     }
 }
 
-fn books(events: &[Connection]) -> Books {
-    let mut books = Books::default();
+fn books(events: &[Connection]) -> FallbackLedger {
+    let mut books = FallbackLedger::default();
     for event in events {
-        books.enter(event, &facts());
+        books.record(event, &facts());
     }
     books
 }
@@ -287,12 +287,12 @@ fn a_namespace_that_the_kernel_half_reads_is_kept_until_another_has_its_number()
     let facts = listed_facts();
     let mut books = entered(&[Fell(1, 10), Fell(1, 11), Counted(1, 12, 2)]);
     books.forget_gone(&[], Duration::from_millis(20));
-    books.enter(&fell_in(1, 30), &facts);
+    books.record(&fell_in(1, 30), &facts);
     books.counted(counted_in(1, 31, 3));
     let accounts = reconcile(&books, &nobody, &facts);
     assert!(accounts.iter().all(Reconciliation::agrees), "{accounts:?}");
     assert_eq!(accounts[0].traced["DssFallback"], 3);
-    books.enter(&fell_in(2, 40), &facts);
+    books.record(&fell_in(2, 40), &facts);
     books.forget_gone(&[], Duration::from_millis(50));
     assert_eq!(books.namespaces().count(), 0);
     books.counted(counted_in(2, 51, 1));
@@ -337,11 +337,11 @@ enum Step {
     Counted(u64, u64, u64),
 }
 
-fn entered(steps: &[Step]) -> Books {
-    let mut books = Books::default();
+fn entered(steps: &[Step]) -> FallbackLedger {
+    let mut books = FallbackLedger::default();
     for step in steps {
         match *step {
-            Step::Fell(cookie, at_ms) => books.enter(&fell_in(cookie, at_ms), &listed_facts()),
+            Step::Fell(cookie, at_ms) => books.record(&fell_in(cookie, at_ms), &listed_facts()),
             Step::Counted(cookie, at_ms, dss) => books.counted(counted_in(cookie, at_ms, dss)),
         }
     }
@@ -499,8 +499,8 @@ fn what_happened_while_counters_were_first_read_may_be_in_them() {
         };
         let counters = [("DssFallback".to_owned(), at_start)].into();
         facts.counters_at_start.insert(1, counters);
-        let mut books = Books::default();
-        books.enter(&fell_in(1, at_ms), &facts);
+        let mut books = FallbackLedger::default();
+        books.record(&fell_in(1, at_ms), &facts);
         books.counted(counted_in(1, 30, later));
         let accounts = reconcile(&books, &nobody, &facts);
         let said = accounts.first().map(Reconciliation::agrees);
@@ -543,7 +543,7 @@ fn the_account_holds_only_if_every_cause_does() {
     let fallback = || connection(ConnectionKind::Fallback, 10, 0xa);
     let unknown = || Connection {
         cause: None,
-        known: Known::Unknown,
+        known: CauseCertainty::Unknown,
         ..fallback()
     };
     let child = |known| Connection {
@@ -604,11 +604,11 @@ fn the_account_holds_only_if_every_cause_does() {
         Some("DssFallback: kernel counted 2, traced 1"),
     );
     // Of a child it may be unknown which of the two it is, but not of more children than there are.
-    check(&[child(Known::Unknown)], &ack(1), Some("agrees"));
-    check(&[child(Known::Inferred)], &ack(0), None);
-    check(&[child(Known::Unknown)], &ack(0), Some("agrees"));
+    check(&[child(CauseCertainty::Unknown)], &ack(1), Some("agrees"));
+    check(&[child(CauseCertainty::Inferred)], &ack(0), None);
+    check(&[child(CauseCertainty::Unknown)], &ack(0), Some("agrees"));
     check(
-        &[child(Known::Unknown)],
+        &[child(CauseCertainty::Unknown)],
         &ack(2),
         Some(
             "MPCapableFallbackACK: kernel counted 2, traced 0; 1 TCP children of MPTCP listeners, \
@@ -617,7 +617,7 @@ fn the_account_holds_only_if_every_cause_does() {
     );
     // A refused one is none.
     check(
-        &[connection(ConnectionKind::Refused, 10, 0xa)],
+        &[connection(ConnectionKind::FallbackDenied, 10, 0xa)],
         &dss(1),
         Some("DssFallback: kernel counted 1, traced 0"),
     );

@@ -3,7 +3,7 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use super::lives::{Fallen, Life};
+use super::lives::{ConnectionState, Fallen};
 use crate::model::{
     Answer, Api, Facts, Judgement, Protocol, Query, Rung, SensorId, TcpState, Verdict, find_cause,
     short,
@@ -11,7 +11,11 @@ use crate::model::{
 
 /// What is concluded of one answer, with what is known when all that happened before it was heard of. None where the
 /// answer says nothing: the call failed for a reason of its own, or what it said could not be learnt.
-pub(super) fn of_answer(query: &Query, life: Option<&Life>, facts: &Facts) -> Option<Judgement> {
+pub(super) fn of_answer(
+    query: &Query,
+    life: Option<&ConnectionState>,
+    facts: &Facts,
+) -> Option<Judgement> {
     let fallen = life.and_then(|life| life.fallen.as_ref());
     match query.answer {
         Answer::Failed(_) | Answer::Unknown => None,
@@ -105,7 +109,7 @@ fn told_mptcp(query: &Query, fallen: Option<&Fallen>) -> Judgement {
 
 /// What is left to say of a connection that is no more, or that nobody watches any more. None if the last line about it
 /// said it all.
-pub(super) fn of_life(life: &Life) -> Option<Judgement> {
+pub(super) fn of_life(life: &ConnectionState) -> Option<Judgement> {
     let fallen = life.fallen.as_ref()?;
     let Some(asked) = life.asked else {
         return Some(about(
@@ -198,7 +202,7 @@ fn never_mptcp(query: &Query, facts: &Facts) -> &'static str {
 }
 
 /// Why a fallback that must have happened was not seen.
-fn unseen(life: Option<&Life>, facts: &Facts) -> &'static str {
+fn unseen(life: Option<&ConnectionState>, facts: &Facts) -> &'static str {
     if !facts.has_sensor(SensorId::Fallback) {
         return "fallbacks are not traced on this kernel (mptcp-trace doctor tells why)";
     }

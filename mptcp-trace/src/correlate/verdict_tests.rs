@@ -241,7 +241,7 @@ fn a_fallback_that_is_told_late_still_explains_the_answer() {
 /// the call, and between what foretells a fallback and the fallback.
 #[test]
 fn a_contradiction_needs_a_question_that_was_asked_after_the_fallback() {
-    use Known::{Inferred, Reported};
+    use CauseCertainty::{Inferred, Reported};
     for (latency_ms, known, asked_ms, want) in [
         (Some(1), Reported, 1_001, "contradicted"),
         (Some(1), Reported, 999, "still-mptcp [stale at exit]"),

@@ -23,8 +23,9 @@ use super::{
     rung_of, sixteen,
 };
 use crate::model::{
-    Change, ChangeKind, Connection, ConnectionId, ConnectionKind, Current, Evidence, Facts, Known,
-    Owner, Process, Side, Socket, SocketId, Stage, TcpState, Via, find_cause, name_of_enumerator,
+    CauseCertainty, Change, ChangeKind, Connection, ConnectionId, ConnectionKind, Current,
+    Evidence, Facts, Owner, Process, Side, Socket, SocketId, Stage, TcpState, Via, find_cause,
+    name_of_enumerator,
 };
 
 macro_rules! field {
@@ -112,7 +113,7 @@ pub(super) fn connection(bytes: &[u8], facts: &Facts) -> Result<Observation, Dec
     let conn_state = field!(bytes, u32, conn_state);
     let is = |bit: u32| conn_state & bit == bit;
     let kind = match field!(bytes, u32, kind) {
-        KIND_FALLBACK if has(REFUSED) => ConnectionKind::Refused,
+        KIND_FALLBACK if has(REFUSED) => ConnectionKind::FallbackDenied,
         KIND_FALLBACK => ConnectionKind::Fallback,
         KIND_TCP_CHILD => ConnectionKind::Plain,
         KIND_ACCEPTED => return change(bytes, ChangeKind::Accepted),
@@ -127,10 +128,10 @@ pub(super) fn connection(bytes: &[u8], facts: &Facts) -> Result<Observation, Dec
     let sighting = sighting(bytes);
     let side = sighting.side;
     let (cause, known) = match kind {
-        ConnectionKind::Fallback | ConnectionKind::Refused => conclude(&sighting, facts)?,
+        ConnectionKind::Fallback | ConnectionKind::FallbackDenied => conclude(&sighting, facts)?,
         ConnectionKind::Existing if fell_back == Some(true) => conclude(&sighting, facts)?,
         ConnectionKind::Plain => (None, plain_known(sighting.site)?),
-        ConnectionKind::Existing | ConnectionKind::Blackhole => (None, Known::Unknown),
+        ConnectionKind::Existing | ConnectionKind::Blackhole => (None, CauseCertainty::Unknown),
     };
     let at = Duration::from_nanos(field!(bytes, u64, boottime_ns));
     let connect_ns = field!(bytes, u64, connect_ns);
@@ -327,7 +328,7 @@ pub(super) struct Sighting {
     pub(super) is_off: Option<bool>,
 }
 
-type Conclusion = (Option<Cow<'static, str>>, Known);
+type Conclusion = (Option<Cow<'static, str>>, CauseCertainty);
 
 const SYN_ACK: &str = "MPCapableFallbackSYNACK";
 const THIRD_ACK: &str = "MPCapableFallbackACK";
@@ -343,12 +344,12 @@ const INFINITE: &str = "InfiniteMapTx";
 /// The cause. Where the kernel named it, that is it; where it did not, the bits of the first
 /// subflow and what its data was like tell.
 pub(super) fn conclude(sighting: &Sighting, facts: &Facts) -> Result<Conclusion, DecodeError> {
-    let inferred = |name: &'static str| Ok((Some(Cow::Borrowed(name)), Known::Inferred));
+    let inferred = |name: &'static str| Ok((Some(Cow::Borrowed(name)), CauseCertainty::Inferred));
     if sighting.mib != NO_MIB {
         return Ok(named_by_kernel(sighting.mib, facts));
     }
     match sighting.site {
-        SITE_TRY_FALLBACK | SITE_ACTIVE_DISABLE => Ok((None, Known::Unknown)),
+        SITE_TRY_FALLBACK | SITE_ACTIVE_DISABLE => Ok((None, CauseCertainty::Unknown)),
         SITE_DATA_AVAILABLE => inferred(DSS),
         SITE_DSS_CORRUPTION => inferred(CORRUPTION),
         SITE_DROPPED_CONTEXT => inferred(THIRD_ACK),
@@ -360,8 +361,8 @@ pub(super) fn conclude(sighting: &Sighting, facts: &Facts) -> Result<Conclusion,
         | SITE_HANDSHAKE
         | SITE_LATER
         | SITE_LISTED => Ok(match from_traces(sighting, facts) {
-            Some(name) => (Some(Cow::Borrowed(name)), Known::Inferred),
-            None => (None, Known::Unknown),
+            Some(name) => (Some(Cow::Borrowed(name)), CauseCertainty::Inferred),
+            None => (None, CauseCertainty::Unknown),
         }),
         other => Err(DecodeError::Field("site", other.into())),
     }
@@ -378,9 +379,9 @@ fn named_by_kernel(mib: i32, facts: &Facts) -> Conclusion {
             // A cause that is newer than this program keeps the kernel's own word for it.
             let name = name_of_enumerator(enumerator)
                 .map_or_else(|| Cow::Owned(enumerator.clone()), Cow::Borrowed);
-            (Some(name), Known::Reported)
+            (Some(name), CauseCertainty::Reported)
         }
-        None => (None, Known::Unknown),
+        None => (None, CauseCertainty::Unknown),
     }
 }
 
@@ -443,10 +444,10 @@ fn stage(cause: &str) -> Option<Stage> {
 }
 
 /// Is it known that the client never asked?
-fn plain_known(site: u8) -> Result<Known, DecodeError> {
+fn plain_known(site: u8) -> Result<CauseCertainty, DecodeError> {
     match site {
-        SITE_NO_CONTEXT => Ok(Known::Inferred),
-        SITE_TCP_CHILD => Ok(Known::Unknown),
+        SITE_NO_CONTEXT => Ok(CauseCertainty::Inferred),
+        SITE_TCP_CHILD => Ok(CauseCertainty::Unknown),
         other => Err(DecodeError::Field("site", other.into())),
     }
 }

@@ -4,7 +4,7 @@ mod places;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-pub use places::Places;
+pub use places::CgroupCache;
 
 use crate::model::{
     Change, ChangeEvent, Connection, ConnectionEvent, Facts, Place, Query, QueryEvent, Refusal,
@@ -28,7 +28,11 @@ pub fn query(facts: &Facts, query: Query) -> QueryEvent {
 
 /// Puts a connection on the wall clock, and says where its owner lives.
 #[must_use]
-pub fn connection(facts: &Facts, places: &mut Places, connection: Connection) -> ConnectionEvent {
+pub fn connection(
+    facts: &Facts,
+    places: &mut CgroupCache,
+    connection: Connection,
+) -> ConnectionEvent {
     let time: SystemTime = UNIX_EPOCH + facts.boot_epoch + connection.at;
     let place = match &connection.owner {
         Some(owner) => places.of(owner.process.pid, owner.process.cgroup_id),
@@ -45,7 +49,7 @@ pub fn connection(facts: &Facts, places: &mut Places, connection: Connection) ->
 
 /// Says where the owner of a connection lives of which something changed.
 #[must_use]
-pub fn change(places: &mut Places, change: Change) -> ChangeEvent {
+pub fn change(places: &mut CgroupCache, change: Change) -> ChangeEvent {
     let place = match &change.owner {
         Some(owner) => places.of(owner.process.pid, owner.process.cgroup_id),
         None => Place::default(),

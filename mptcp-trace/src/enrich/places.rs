@@ -20,7 +20,7 @@ const CGROUP_BYTES_MAX: u64 = 64 * 1024;
 
 /// Paths of control groups by their ids.
 #[derive(Debug)]
-pub struct Places {
+pub struct CgroupCache {
     known: HashMap<u64, Place>,
     /// False where a capture is replayed: its processes are not those of this machine.
     live: bool,
@@ -28,7 +28,7 @@ pub struct Places {
     new: Vec<(u64, String)>,
 }
 
-impl Places {
+impl CgroupCache {
     /// Asks this machine, if its `/proc` (`is_ours`) numbers processes as the records do.
     #[must_use]
     pub fn live(is_ours: bool) -> Self {
@@ -41,12 +41,12 @@ impl Places {
 
     /// Knows only what it is told.
     #[must_use]
-    pub fn told() -> Self {
+    pub fn offline() -> Self {
         Self::live(false)
     }
 
     /// Remembers the path of a control group.
-    pub fn tell(&mut self, cgroup_id: u64, path: &str) {
+    pub fn insert(&mut self, cgroup_id: u64, path: &str) {
         let end = path.floor_char_boundary(PATH_BYTES_MAX);
         self.keep(cgroup_id, place(&path[..end]));
     }
@@ -65,12 +65,12 @@ impl Places {
 
     /// Where the process lives, if it can still be found out.
     pub fn of(&mut self, pid: Option<u32>, cgroup_id: u64) -> Place {
-        self.learn(pid, cgroup_id);
+        self.resolve(pid, cgroup_id);
         self.known.get(&cgroup_id).cloned().unwrap_or_default()
     }
 
     /// Finds out where the process lives, for later; of one that our PID namespace has no number for, nothing.
-    pub fn learn(&mut self, pid: Option<u32>, cgroup_id: u64) {
+    pub fn resolve(&mut self, pid: Option<u32>, cgroup_id: u64) {
         if !self.live || cgroup_id == 0 || self.known.contains_key(&cgroup_id) {
             return;
         }
@@ -80,7 +80,7 @@ impl Places {
         };
         match path_in(&text) {
             Some(path) => {
-                self.tell(cgroup_id, path);
+                self.insert(cgroup_id, path);
                 self.new.push((cgroup_id, path.to_owned()));
             }
             // Remembered too: to read a file for each record would cost more than all else.
@@ -189,23 +189,23 @@ mod tests {
 
     #[test]
     fn a_control_group_is_asked_for_once_whatever_the_answer() {
-        let mut places = Places::live(false);
-        places.learn(Some(std::process::id()), 7);
+        let mut places = CgroupCache::live(false);
+        places.resolve(Some(std::process::id()), 7);
         assert!(!places.known.contains_key(&7));
-        let mut places = Places::live(true);
+        let mut places = CgroupCache::live(true);
         let me = Some(std::process::id());
-        places.learn(me, 7);
+        places.resolve(me, 7);
         assert!(places.known.contains_key(&7));
         for nobody in [Some(u32::MAX), None] {
-            places.learn(nobody, 8);
+            places.resolve(nobody, 8);
             assert!(!places.known.contains_key(&8));
         }
     }
 
     #[test]
     fn a_path_that_no_kernel_has_is_cut_off() {
-        let mut places = Places::told();
-        places.tell(7, &"ż".repeat(PATH_BYTES_MAX));
+        let mut places = CgroupCache::offline();
+        places.insert(7, &"ż".repeat(PATH_BYTES_MAX));
         let kept = places.path(7).unwrap();
         assert_eq!(kept.len(), PATH_BYTES_MAX);
         assert!(kept.chars().all(|it| it == 'ż'));
@@ -213,10 +213,10 @@ mod tests {
 
     #[test]
     fn what_was_told_is_known_and_a_replay_asks_nobody() {
-        let mut places = Places::told();
+        let mut places = CgroupCache::offline();
         let me = Some(std::process::id());
         assert_eq!(places.of(me, 7), Place::default());
-        places.tell(7, "/a.service");
+        places.insert(7, "/a.service");
         assert_eq!(places.of(me, 7).unit.as_deref(), Some("a.service"));
         assert_eq!(places.take_new(), []);
     }

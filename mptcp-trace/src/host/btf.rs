@@ -180,8 +180,8 @@ pub fn parse_for(architecture: Architecture, bytes: Vec<u8>) -> anyhow::Result<B
 /// Fails if the bytes are not the BTF of a kernel.
 pub fn reduce(bytes: Vec<u8>) -> anyhow::Result<Vec<u8>> {
     let types = Types::new(bytes)?;
-    let wanted = Wanted::new();
-    small(&types, |kind, name| wanted.wants(kind, name))
+    let wanted = WantedTypes::new();
+    small(&types, |kind, name| wanted.matches(kind, name))
 }
 
 /// The types by kind and name: one name can be a structure, a function and a typedef at once.
@@ -197,7 +197,7 @@ struct Index<'a> {
 
 impl<'a> Index<'a> {
     fn new(types: &'a Types) -> Self {
-        let wanted = Wanted::new();
+        let wanted = WantedTypes::new();
         let mut index = Self {
             types,
             structs: HashMap::new(),
@@ -322,7 +322,7 @@ impl<'a> Index<'a> {
 }
 
 /// The names that are looked for: a hundred thousand types are compared with them.
-struct Wanted {
+struct WantedTypes {
     structs: Names,
     functions: Names,
     tracepoints: Names,
@@ -347,7 +347,7 @@ impl Names {
     }
 }
 
-impl Wanted {
+impl WantedTypes {
     fn new() -> Self {
         // All architectures read the same structures, with other members.
         let members = KernelLayout::MEMBERS.iter();
@@ -363,7 +363,7 @@ impl Wanted {
     }
 
     /// True for a type that is looked at by its name.
-    fn wants(&self, kind: Kind, name: &[u8]) -> bool {
+    fn matches(&self, kind: Kind, name: &[u8]) -> bool {
         match kind {
             Kind::Struct => self.structs.get(name).is_some(),
             Kind::Func => self.functions.get(name).is_some(),

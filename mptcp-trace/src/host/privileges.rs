@@ -1,9 +1,9 @@
 //! What this process may do: which capabilities tracing needs, what each of the others is good for, and how all that is
 //! not needed any more is given up.
 
-mod give_up;
+mod drop;
 
-pub use give_up::{GivenUp, Later, give_up, lower_to, with};
+pub use drop::{GivenUp, RuntimeNeeds, drop_effective, drop_permanently, with};
 
 use std::{fs, os::unix::fs::MetadataExt as _};
 

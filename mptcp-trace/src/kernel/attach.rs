@@ -84,7 +84,7 @@ pub struct Tracer {
     pub(super) ebpf: Ebpf,
     pub(super) rung: Rung,
     /// The attached programs, in the order in which they were attached.
-    attached: Vec<Together>,
+    attached: Vec<DetachBatch>,
     /// Misses of programs that are taken down already, by sensor.
     pub(super) missed: Runs,
     /// Where the kernel lets a thread be preempted inside a program.
@@ -108,7 +108,7 @@ pub struct Tracer {
 }
 
 /// Programs that were attached one after the other and are taken down at once: all of them open something, or none does.
-struct Together {
+struct DetachBatch {
     opens: bool,
     programs: Vec<&'static str>,
 }
@@ -346,7 +346,7 @@ impl Tracer {
         // Where it cannot be read, programs are taken down all the same.
         self.taken_at_stop = self.taken().ok();
         self.query_breakpoints.clear();
-        while let Some(Together { programs, .. }) = self.attached.pop() {
+        while let Some(DetachBatch { programs, .. }) = self.attached.pop() {
             for name in &programs {
                 *self.missed.of_mut(sensor_of(name)) += self.misses(name);
             }
@@ -395,7 +395,7 @@ impl Tracer {
         }
         match self.attached.last_mut() {
             Some(together) if together.opens == opens => together.programs.push(program),
-            Some(_) | None => self.attached.push(Together {
+            Some(_) | None => self.attached.push(DetachBatch {
                 opens,
                 programs: vec![program],
             }),

@@ -24,7 +24,7 @@ impl Tracer {
     /// # Errors
     ///
     /// Fails if the filter cannot be changed; a process that is not in it is no error.
-    pub fn dismiss(&mut self, pid: u32) -> anyhow::Result<()> {
+    pub fn remove_pid(&mut self, pid: u32) -> anyhow::Result<()> {
         match self.pids()?.remove(&pid) {
             Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
             Err(why) => {
@@ -73,7 +73,7 @@ impl Tracer {
 
     /// It ended before it was followed, so that its end goes unnoticed.
     fn let_go(&mut self, pid: u32) -> anyhow::Result<()> {
-        self.dismiss(pid)?;
+        self.remove_pid(pid)?;
         match self.family()?.remove(&pid) {
             Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
             Err(why) => Err(why).with_context(|| format!("cannot let go of process {pid}")),

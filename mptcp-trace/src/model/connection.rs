@@ -87,7 +87,7 @@ pub struct Owner {
 
 /// How the cause is known.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Known {
+pub enum CauseCertainty {
     /// The kernel named it.
     Reported,
     /// From the function that decided, the state of the connection and what its data was like.
@@ -96,7 +96,7 @@ pub enum Known {
     Unknown,
 }
 
-impl Known {
+impl CauseCertainty {
     /// The word for it.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -198,7 +198,7 @@ pub enum ConnectionKind {
     /// It fell back to TCP.
     Fallback,
     /// The kernel wanted it to fall back, was not allowed to, and resets the subflow.
-    Refused,
+    FallbackDenied,
     /// A TCP socket was born of an MPTCP listener.
     Plain,
     /// It was there before tracing began.
@@ -213,7 +213,7 @@ impl ConnectionKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Fallback => "fallback",
-            Self::Refused => "refused",
+            Self::FallbackDenied => "refused",
             Self::Plain => "plain",
             Self::Existing => "existing",
             Self::Blackhole => "blackhole",
@@ -255,7 +255,7 @@ pub struct Connection {
     /// Name of the counter of the kernel that stands for the cause.
     pub cause: Option<Cow<'static, str>>,
     /// How the cause is known.
-    pub known: Known,
+    pub known: CauseCertainty,
     /// Which end opened it, if that is known.
     pub side: Option<Side>,
     /// How far it had come, if that is known.

@@ -89,9 +89,9 @@ impl Finding {
                 self.verdict().map_or(Severity::Info, Verdict::severity)
             }
             Self::Connection(event) => match event.connection.kind {
-                ConnectionKind::Fallback | ConnectionKind::Refused | ConnectionKind::Blackhole => {
-                    Severity::Warning
-                }
+                ConnectionKind::Fallback
+                | ConnectionKind::FallbackDenied
+                | ConnectionKind::Blackhole => Severity::Warning,
                 ConnectionKind::Existing if event.connection.fell_back == Some(true) => {
                     Severity::Warning
                 }

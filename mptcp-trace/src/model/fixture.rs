@@ -111,7 +111,7 @@ impl Row {
                 unaccepted: false,
                 admitted: true,
                 cause: self.cause.map(Into::into),
-                known: Known::Reported,
+                known: CauseCertainty::Reported,
                 side: Some(Side::Active),
                 stage: None,
                 since_connect: None,

@@ -22,8 +22,8 @@ mod words;
 
 pub use cause::{CAUSES, Cause, Culprit, fallback_causes, find as find_cause, name_of_enumerator};
 pub use connection::{
-    Connection, ConnectionEvent, ConnectionId, ConnectionKind, Current, Evidence, Known, Owner,
-    Place, Side, Stage, SwitchedOff, Via,
+    CauseCertainty, Connection, ConnectionEvent, ConnectionId, ConnectionKind, Current, Evidence,
+    Owner, Place, Side, Stage, SwitchedOff, Via,
 };
 pub use event::{Change, ChangeEvent, ChangeKind, Event};
 pub use facts::{Facts, Rung, SensorState};

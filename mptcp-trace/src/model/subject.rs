@@ -111,9 +111,9 @@ impl<'a> Subject<'a> {
         let cause = match kind {
             ConnectionKind::Plain => Some("plain"),
             ConnectionKind::Blackhole => Some("Blackhole"),
-            ConnectionKind::Fallback | ConnectionKind::Refused | ConnectionKind::Existing => {
-                cause.as_deref()
-            }
+            ConnectionKind::Fallback
+            | ConnectionKind::FallbackDenied
+            | ConnectionKind::Existing => cause.as_deref(),
         };
         Self {
             process: owner.as_ref().map(|owner| &owner.process),

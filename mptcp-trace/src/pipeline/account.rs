@@ -8,19 +8,19 @@ use super::{
     view::{Outcome, View},
 };
 use crate::{
-    correlate::{Books, reconcile},
+    correlate::{FallbackLedger, reconcile},
     model::{LossReport, Reconciliation, SensorId},
     observe::State,
     sink::{
         Format, coalesced, evicted, failing, last_words, not_shown, reconciled, summary, unwritten,
     },
-    wanted::Wanted,
+    wanted::FindingFilter,
 };
 
 impl<W: Write> Stages<W> {
     /// What was traced so far, for the comparison with the kernel's counters.
     #[must_use]
-    pub fn books(&self) -> &Books {
+    pub fn books(&self) -> &FallbackLedger {
         self.correlator.books()
     }
 
@@ -86,7 +86,7 @@ impl<W: Write> Stages<W> {
             text.push_str("fallback: the sensor is off: fallbacks were not traced\n");
         }
         text.push_str(&last_words(done, self.outcome.verdicts));
-        if self.view.wanted != Wanted::default() {
+        if self.view.wanted != FindingFilter::default() {
             text.push_str(&not_shown(self.outcome.not_shown));
         }
         if self.view.repeats.is_some() {

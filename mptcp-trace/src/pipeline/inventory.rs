@@ -5,10 +5,10 @@ use std::collections::HashMap;
 
 use crate::{
     decode::{Observation, decode},
-    enrich::{self, Places},
+    enrich::{self, CgroupCache},
     model::{ConnectionEvent, ConnectionId, ConnectionKind, Facts, Finding, LastAsked},
     sink::Format,
-    wanted::Wanted,
+    wanted::FindingFilter,
 };
 
 /// Sockets that were there.
@@ -45,7 +45,7 @@ impl Inventory {
     }
 
     /// Looks at one record.
-    pub fn take(&mut self, bytes: &[u8], facts: &Facts, places: &mut Places) {
+    pub fn take(&mut self, bytes: &[u8], facts: &Facts, places: &mut CgroupCache) {
         // What cannot be decoded is none of them, and is complained about where findings are made.
         match decode(bytes, facts) {
             Ok(Observation::Connection(connection))
@@ -85,8 +85,8 @@ impl Inventory {
     /// Writes those that are wanted, in the order in which they were found; how many these are.
     pub fn print(
         &self,
-        wanted: &Wanted,
-        places: &Places,
+        wanted: &FindingFilter,
+        places: &CgroupCache,
         format: Format,
         out: &mut Vec<u8>,
     ) -> u64 {
@@ -94,7 +94,7 @@ impl Inventory {
         format.sockets(out);
         for finding in &self.found {
             if let Finding::Connection(event) = finding
-                && wanted.wants(finding, |id| places.path(id))
+                && wanted.matches(finding, |id| places.path(id))
             {
                 format.socket(event, self.asked(event), out);
                 printed += 1;

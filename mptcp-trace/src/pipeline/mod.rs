@@ -37,7 +37,7 @@ use crate::{
     correlate::ORDER_WINDOW,
     host::{
         netstat::boottime,
-        privileges::Later,
+        privileges::RuntimeNeeds,
         system::{hangup_is_ignored, return_free_memory},
     },
     kernel::{LogRing, RecordRing, Tracer},
@@ -248,11 +248,11 @@ fn begin<W: Write>(
     until: &mut Until,
     has_command: bool,
 ) -> Result<Signals, Stop> {
-    let later = Later {
+    let later = RuntimeNeeds {
         signals_a_command: has_command,
-        ..Later::default()
+        ..RuntimeNeeds::default()
     };
-    session.give_up_privileges(later).map_err(Stop::Failed)?;
+    session.drop_privileges(later).map_err(Stop::Failed)?;
     let mut signals = match until.signals.take() {
         Some(signals) => signals,
         None => Signals::take()?,
@@ -333,7 +333,7 @@ impl Clocks {
 fn is_last(ended: usize, tracer: &mut Tracer, until: &mut Until) -> Result<bool, Stop> {
     let gone = until.processes.swap_remove(ended);
     // Its number may be given to a stranger.
-    tracer.dismiss(gone.pid).map_err(Stop::Failed)?;
+    tracer.remove_pid(gone.pid).map_err(Stop::Failed)?;
     Ok(until.processes.is_empty() && !until.follow)
 }
 

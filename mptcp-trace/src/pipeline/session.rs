@@ -15,7 +15,7 @@ use crate::{
     decode::{Observation, decode},
     host::{
         HostSupport, netstat,
-        privileges::{self, Later},
+        privileges::{self, RuntimeNeeds},
     },
     kernel::{LogRing, Mark, RecordRing, Tracer, TracerConfig},
     model::{
@@ -189,31 +189,31 @@ pub(super) async fn try_rung(
     {
         log::debug!("for how long MPTCP is switched off will not be known: {why:#}");
     }
-    let mut flight = Flight::default();
-    flight
-        .until(&mut records, &facts, |flight| {
-            flight.own.len() >= questions.asked.len()
+    let mut collected = CanaryCollector::default();
+    collected
+        .until(&mut records, &facts, |collected| {
+            collected.own.len() >= questions.asked.len()
         })
         .await?;
-    let mut canary = judge(&mut facts, &questions, &flight.own);
+    let mut canary = judge(&mut facts, &questions, &collected.own);
     tracer.calibrate(facts.fallback_bit)?;
     if fallback.is_some() && canary.complaints.is_empty() {
-        let proof = prove_fallback(&mark, &mut flight, &mut records, &facts).await?;
+        let proof = prove_fallback(&mark, &mut collected, &mut records, &facts).await?;
         canary.fell_back = proof.is_some();
         canary.fallback_complaint = proof.flatten();
         // More than the tables hold there cannot be, beside what others do meanwhile.
         let limit = BACKLOG_RECORDS_MAX + config.sockets as usize;
-        let listed = tracer.list(|| match flight.backlog.len() < limit {
-            true => Ok(records.drain(|bytes| flight.take(bytes, &facts))?),
+        let listed = tracer.list(|| match collected.backlog.len() < limit {
+            true => Ok(records.drain(|bytes| collected.take(bytes, &facts))?),
             false => Ok(()),
         });
         if let Err(why) = listed {
             log::warn!("sockets that were there before are not known: {why:#}");
         }
     }
-    canary.disturbed = disturbed(&tracer, &flight)?.or(canary.disturbed);
+    canary.disturbed = disturbed(&tracer, &collected)?.or(canary.disturbed);
     if fallback.is_some() {
-        list_counters(&tracer, &mut records, &mut flight, &mut facts);
+        list_counters(&tracer, &mut records, &mut collected, &mut facts);
     }
     let mut reach = netstat::Reach::new();
     let baseline = reach.all();
@@ -226,12 +226,12 @@ pub(super) async fn try_rung(
         records,
         log,
         facts,
-        backlog: flight.backlog,
+        backlog: collected.backlog,
         canary,
         passed_over: Vec::new(),
         fallback_passed_over: Vec::new(),
-        canary_queries: flight.own.len() as u64,
-        canary_connections: (flight.own_connections.len() + flight.own_changes) as u64,
+        canary_queries: collected.own.len() as u64,
+        canary_connections: (collected.own_connections.len() + collected.own_changes) as u64,
         baseline,
         counted: Vec::new(),
         reach,
@@ -258,15 +258,15 @@ fn facts_of(host: &HostSupport, query: &RungPlan, fallback: Option<&RungPlan>) -
 fn list_counters(
     tracer: &Tracer,
     records: &mut RecordRing,
-    flight: &mut Flight,
+    collected: &mut CanaryCollector,
     facts: &mut Facts,
 ) {
     let began = netstat::boottime();
-    let listed = tracer.list_counters(|| Ok(records.drain(|bytes| flight.take(bytes, facts))?));
+    let listed = tracer.list_counters(|| Ok(records.drain(|bytes| collected.take(bytes, facts))?));
     match listed {
         Ok(()) => {
             facts.counters_listed_at = Some((began, netstat::boottime()));
-            facts.counters_at_start = std::mem::take(&mut flight.counters_at_start);
+            facts.counters_at_start = std::mem::take(&mut collected.counters_at_start);
         }
         Err(why) => log::debug!("the counters of all namespaces are not read: {why:#}"),
     }
@@ -293,7 +293,7 @@ fn sensors(query: &RungPlan, fallback: Option<&RungPlan>) -> Vec<SensorState> {
 /// nothing if there can be no connection of our own.
 async fn prove_fallback(
     mark: canary::Mark<'_>,
-    flight: &mut Flight,
+    collected: &mut CanaryCollector,
     records: &mut RecordRing,
     facts: &Facts,
 ) -> anyhow::Result<Option<Option<String>>> {
@@ -306,12 +306,12 @@ async fn prove_fallback(
     let ours = |connection: &Connection| {
         connection.kind == ConnectionKind::Fallback && connection.socket.local == fallen.local
     };
-    flight
-        .until(records, facts, |flight| {
-            flight.own_connections.iter().any(ours)
+    collected
+        .until(records, facts, |collected| {
+            collected.own_connections.iter().any(ours)
         })
         .await?;
-    let seen: Vec<&Connection> = flight
+    let seen: Vec<&Connection> = collected
         .own_connections
         .iter()
         .filter(|it| ours(it))
@@ -320,9 +320,9 @@ async fn prove_fallback(
 }
 
 /// What may have kept our own records from us.
-fn disturbed(tracer: &Tracer, flight: &Flight) -> anyhow::Result<Option<String>> {
-    if flight.backlog.len() >= BACKLOG_RECORDS_MAX {
-        let why = format!("{} records of others came first", flight.backlog.len());
+fn disturbed(tracer: &Tracer, collected: &CanaryCollector) -> anyhow::Result<Option<String>> {
+    if collected.backlog.len() >= BACKLOG_RECORDS_MAX {
+        let why = format!("{} records of others came first", collected.backlog.len());
         return Ok(Some(why));
     }
     let losses = tracer.losses()?;
@@ -340,7 +340,7 @@ fn disturbed(tracer: &Tracer, flight: &Flight) -> anyhow::Result<Option<String>>
 
 /// Records that come out of the ring while the canary is out.
 #[derive(Default)]
-struct Flight {
+struct CanaryCollector {
     own: Vec<Vec<u8>>,
     own_connections: Vec<Connection>,
     own_changes: usize,
@@ -349,7 +349,7 @@ struct Flight {
     counters_at_start: BTreeMap<u64, BTreeMap<String, u64>>,
 }
 
-impl Flight {
+impl CanaryCollector {
     /// Reads until `enough`, or for [`CANARY_WAIT_MAX`], or until there is no room for what others do.
     async fn until(
         &mut self,
@@ -495,23 +495,23 @@ impl Session {
     /// # Errors
     ///
     /// Fails if the kernel lets this process keep one of them.
-    pub fn give_up_privileges(&mut self, later: Later) -> anyhow::Result<()> {
+    pub fn drop_privileges(&mut self, later: RuntimeNeeds) -> anyhow::Result<()> {
         if self.is_lean {
             return Ok(());
         }
-        let needs = Later {
+        let needs = RuntimeNeeds {
             reads_counters: true,
             ..later
         }
         .needs();
-        privileges::lower_to(needs)?;
+        privileges::drop_effective(needs)?;
         // Whether the kernel asks for privileges whenever a map is looked at, it tells best itself.
         let looked = match self.has_fallbacks() {
             true => self.tracer.sweep().and_then(|()| self.tracer.losses()),
             false => self.tracer.losses(),
         };
         let keep = privileges::with(needs, looked.is_err());
-        let given_up = privileges::give_up(keep)?;
+        let given_up = privileges::drop_permanently(keep)?;
         let list = |names: &[String]| match names {
             [] => "nothing".to_owned(),
             _ => names.join(", "),

@@ -14,7 +14,7 @@ use crate::{
     capture,
     correlate::{Correlator, reconcile},
     decode::{Observation, decode},
-    enrich::{self, Places},
+    enrich::{self, CgroupCache},
     host::system::proc_is_ours,
     model::{ConnectionKind, Event, Facts, Finding, LossReport, MissedRuns, SensorId},
     redact::forget,
@@ -36,7 +36,7 @@ pub struct Stages<W: Write> {
     /// Bytes of lines that were not handed to `out` yet.
     pub(super) lines: Vec<u8>,
     pub(super) capture: Option<capture::Writer<BufWriter<File>>>,
-    pub(super) places: Places,
+    pub(super) places: CgroupCache,
     pub(super) correlator: Correlator,
     /// Findings that are ready, between two stages.
     pub(super) ready: Vec<Finding>,
@@ -75,8 +75,8 @@ impl<W: Write> Stages<W> {
     ) -> Self {
         let lines = Vec::with_capacity(64 * 1024);
         let places = match source {
-            Source::Live => Places::live(proc_is_ours()),
-            Source::Replay => Places::told(),
+            Source::Live => CgroupCache::live(proc_is_ours()),
+            Source::Replay => CgroupCache::offline(),
         };
         let has_fallbacks = facts.has_sensor(SensorId::Fallback);
         Self {
@@ -138,7 +138,7 @@ impl<W: Write> Stages<W> {
         let event = match observation {
             Ok(Observation::Query(query)) => {
                 self.places
-                    .learn(query.process.pid, query.process.cgroup_id);
+                    .resolve(query.process.pid, query.process.cgroup_id);
                 Some(Event::Query(enrich::query(&self.facts, query)))
             }
             // Without the fallback sensor it is not known when a connection was born or fell back: what another sensor
@@ -154,7 +154,7 @@ impl<W: Write> Stages<W> {
             }
             Ok(Observation::Refusal(refusal)) => {
                 self.places
-                    .learn(refusal.process.pid, refusal.process.cgroup_id);
+                    .resolve(refusal.process.pid, refusal.process.cgroup_id);
                 let event = enrich::refusal(&self.facts, *refusal);
                 Some(Event::Refusal(Box::new(event)))
             }
@@ -261,7 +261,7 @@ impl<W: Write> Stages<W> {
 
     /// Where processes of a capture lived.
     pub fn tell_place(&mut self, cgroup_id: u64, path: &str) {
-        self.places.tell(cgroup_id, path);
+        self.places.insert(cgroup_id, path);
     }
 
     /// Puts a record into the capture, after what is needed to understand it.
@@ -333,7 +333,7 @@ impl<W: Write> Stages<W> {
             Shows::All | Shows::Mute => {}
         }
         let places = &self.places;
-        if !self.view.wanted.wants(finding, |id| places.path(id)) {
+        if !self.view.wanted.matches(finding, |id| places.path(id)) {
             self.outcome.not_shown += 1;
             return Ok(());
         }

@@ -1,19 +1,19 @@
 //! What is done with findings, and what was done.
 
 use crate::{
-    coalesce::Repeats,
+    coalesce::AnswerCoalescer,
     correlate::Limits,
     model::{Reconciliation, SensorId},
     observe::Observer,
     tally::Sums,
-    wanted::{FailOn, Wanted},
+    wanted::{FailOn, FindingFilter},
 };
 
 /// What is done with findings.
 #[derive(Debug, Default)]
 pub struct View {
     /// Which of them are shown.
-    pub wanted: Wanted,
+    pub wanted: FindingFilter,
     /// Which of them fail the run, shown or not.
     pub fail_on: Vec<FailOn>,
     /// The network namespaces that the run is limited to (inode numbers); empty for all of them.
@@ -21,7 +21,7 @@ pub struct View {
     /// Instead of showing them: what they are summed up by.
     pub summary: Sums,
     /// What was said last, where answers that repeat it are not shown.
-    pub repeats: Option<Repeats>,
+    pub repeats: Option<AnswerCoalescer>,
     /// Who is told of each finding that is shown, beside the lines or in place of them.
     pub observers: Vec<Box<dyn Observer>>,
     /// How much is remembered for that.

@@ -115,7 +115,7 @@ struct Resolving<'a> {
     rung: Rung,
     probes: Vec<Probe>,
     limits: Vec<String>,
-    /// Places that were taken.
+    /// CgroupCache that were taken.
     taken: Vec<&'static str>,
 }
 

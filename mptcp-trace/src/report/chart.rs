@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use maud::{Markup, html};
 
 use super::{
-    gather::{Bins, Life},
+    gather::{Bins, ReportedConnection},
     words::{after, share},
 };
 use crate::model::{Answer, ClosedBy};
@@ -85,7 +85,7 @@ enum Mark {
 }
 
 /// What happened to a connection, in its order.
-fn marks(life: &Life) -> Vec<(Duration, Mark)> {
+fn marks(life: &ReportedConnection) -> Vec<(Duration, Mark)> {
     let mut marks: Vec<(Duration, Mark)> = Vec::new();
     let begin = life.connected_at.or(life.born_at);
     marks.extend(begin.map(|at| (at, Mark::Begin)));
@@ -98,7 +98,7 @@ fn marks(life: &Life) -> Vec<(Duration, Mark)> {
 }
 
 /// A connection from left to right: where it began, what its application was told, where it fell back and ended.
-pub(super) fn lane(life: &Life, spoken: &str) -> Markup {
+pub(super) fn lane(life: &ReportedConnection, spoken: &str) -> Markup {
     let marks = marks(life);
     let first = marks.first().map_or(Duration::ZERO, |it| it.0);
     let whole = marks.last().map_or(Duration::ZERO, |it| it.0) - first;

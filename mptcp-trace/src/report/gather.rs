@@ -11,8 +11,8 @@ use std::{
 use crate::{
     ledger::{Awareness, Entry, Ledger, State},
     model::{
-        Answer, Api, ClosedBy, Connection, ConnectionEvent, ConnectionKind, Finding, Known, Owner,
-        QueryEvent, RefusalEvent, Side, Socket, Subject, Verdict, VerdictEvent,
+        Answer, Api, CauseCertainty, ClosedBy, Connection, ConnectionEvent, ConnectionKind,
+        Finding, Owner, QueryEvent, RefusalEvent, Side, Socket, Subject, Verdict, VerdictEvent,
     },
     observe::Observer,
 };
@@ -51,7 +51,7 @@ pub struct Asked {
 
 /// What was heard of one connection.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Life {
+pub struct ReportedConnection {
     /// When it was first seen, on `CLOCK_BOOTTIME`.
     pub born_at: Option<Duration>,
     /// When it began to connect, or was born of its listener.
@@ -65,7 +65,7 @@ pub struct Life {
     /// Why it fell back.
     pub cause: Option<String>,
     /// How that is known.
-    pub known: Known,
+    pub known: CauseCertainty,
     /// Which end opened it.
     pub side: Option<Side>,
     /// Process id and name of whoever holds it, or asked.
@@ -87,7 +87,7 @@ pub struct Life {
     number: u64,
 }
 
-impl Life {
+impl ReportedConnection {
     fn new(socket: &Socket, born_at: Option<Duration>, time: SystemTime) -> Self {
         Self {
             born_at,
@@ -96,7 +96,7 @@ impl Life {
             closed: None,
             time,
             cause: None,
-            known: Known::Unknown,
+            known: CauseCertainty::Unknown,
             side: None,
             process: None,
             local: socket.local,
@@ -326,7 +326,7 @@ pub struct Gathered {
     /// Connections by the name of the process; what there was no room for is [`OTHERS`].
     pub processes: HashMap<String, Group>,
     /// The worst connections, the worst first.
-    pub worst: Vec<Life>,
+    pub worst: Vec<ReportedConnection>,
     /// Connections that fell back and are not among the worst.
     pub not_drawn: u64,
     /// Connections that were counted early, because too many were remembered: they may have been counted again.
@@ -336,7 +336,7 @@ pub struct Gathered {
 
 /// The connections that are not counted yet.
 #[derive(Clone, Debug)]
-struct Connections(Ledger<Life>);
+struct Connections(Ledger<ReportedConnection>);
 
 impl Default for Connections {
     fn default() -> Self {
@@ -386,7 +386,7 @@ impl Gathered {
             self.settle(entry);
         }
         // The verdicts are in; the drawing begins with the worst.
-        self.worst.sort_by_key(Life::order);
+        self.worst.sort_by_key(ReportedConnection::order);
     }
 
     fn question(&mut self, event: &QueryEvent) {
@@ -421,14 +421,14 @@ impl Gathered {
             ConnectionKind::Fallback => {
                 let of_cause = self.causes.entry(cause_name).or_default();
                 of_cause.fallbacks += 1;
-                of_cause.inferred += u64::from(*known != Known::Reported);
+                of_cause.inferred += u64::from(*known != CauseCertainty::Reported);
                 match side {
                     Some(Side::Active) => of_cause.sides.0 += 1,
                     Some(Side::Passive) => of_cause.sides.1 += 1,
                     None => {}
                 }
             }
-            ConnectionKind::Refused => self.reset += 1,
+            ConnectionKind::FallbackDenied => self.reset += 1,
             ConnectionKind::Plain => self.plain += 1,
             ConnectionKind::Blackhole => self.blackholes += 1,
             ConnectionKind::Existing => self.fell_before += u64::from(*fell_back == Some(true)),
@@ -465,7 +465,7 @@ impl Gathered {
         let cause = self.cause_name(subject.cause);
         let time = finding.time();
         let change = self.ledger.0.take(finding, &subject, |key, socket| {
-            Life::new(socket, key.born_at, time)
+            ReportedConnection::new(socket, key.born_at, time)
         });
         let Some(change) = change else {
             return;
@@ -487,7 +487,7 @@ impl Gathered {
     }
 
     /// Counts a connection, and forgets it unless it is one of the worst.
-    fn settle(&mut self, entry: Entry<Life>) {
+    fn settle(&mut self, entry: Entry<ReportedConnection>) {
         let (state, life) = (entry.state, entry.details);
         *self.awareness.entry(state.awareness()).or_default() += 1;
         self.group(&life);
@@ -504,7 +504,7 @@ impl Gathered {
         }
     }
 
-    fn group(&mut self, life: &Life) {
+    fn group(&mut self, life: &ReportedConnection) {
         if !life.state.is_mptcp {
             return;
         }

@@ -8,6 +8,6 @@ mod words;
 
 pub use gather::{
     Asked, BINS_MAX, Bins, CAUSES_MAX, CONNECTIONS_MAX, GROUPS_MAX, Gathered, Group, LANES_MAX,
-    Life, OfCause, Shared,
+    OfCause, ReportedConnection, Shared,
 };
 pub use page::{Ending, Report, page};

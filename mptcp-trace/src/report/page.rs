@@ -19,12 +19,12 @@ use self::{
 };
 use super::{
     chart::{self, COLOURS},
-    gather::{CONNECTIONS_MAX, Gathered, Group, LANES_MAX, Life, OTHERS, OfCause},
+    gather::{CONNECTIONS_MAX, Gathered, Group, LANES_MAX, OTHERS, OfCause, ReportedConnection},
     words::{after, count, digits, name, percent, shown},
 };
 use crate::{
     ledger::Awareness,
-    model::{Cause, Facts, Known, LossReport, Side, find_cause, short},
+    model::{Cause, CauseCertainty, Facts, LossReport, Side, find_cause, short},
     observe::State,
 };
 

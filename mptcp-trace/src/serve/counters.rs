@@ -179,7 +179,7 @@ impl Counters {
                 };
                 *self.fallbacks.entry(fallback).or_default() += 1;
             }
-            ConnectionKind::Refused => *self.refused.entry(cause()).or_default() += 1,
+            ConnectionKind::FallbackDenied => *self.refused.entry(cause()).or_default() += 1,
             ConnectionKind::Plain => self.plain += 1,
             ConnectionKind::Blackhole => self.blackholes += 1,
             ConnectionKind::Existing => {

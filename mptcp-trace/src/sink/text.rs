@@ -6,9 +6,9 @@ use jiff::{Timestamp, tz::TimeZone};
 
 use super::escape;
 use crate::model::{
-    Answer, Api, Connection, ConnectionEvent, ConnectionKind, Errno, Family, Finding, Judgement,
-    Known, Owner, Protocol, QueryEvent, RefusalEvent, Refused, Severity, Side, SwitchedOff,
-    Verdict, VerdictEvent, short,
+    Answer, Api, CauseCertainty, Connection, ConnectionEvent, ConnectionKind, Errno, Family,
+    Finding, Judgement, Owner, Protocol, QueryEvent, RefusalEvent, Refused, Severity, Side,
+    SwitchedOff, Verdict, VerdictEvent, short,
 };
 
 /// What sets for how long MPTCP is off.
@@ -50,7 +50,7 @@ fn connection(event: &ConnectionEvent, colour: bool, utc: bool, out: &mut Vec<u8
     } = event;
     let (word, paint) = match connection.kind {
         ConnectionKind::Fallback => ("FALLBACK", RED),
-        ConnectionKind::Refused => ("REFUSED", RED),
+        ConnectionKind::FallbackDenied => ("REFUSED", RED),
         ConnectionKind::Plain => ("plain", DIM),
         ConnectionKind::Existing => ("existing", DIM),
         ConnectionKind::Blackhole => ("BLACKHOLE", RED),
@@ -74,13 +74,13 @@ fn connection(event: &ConnectionEvent, colour: bool, utc: bool, out: &mut Vec<u8
 fn story(connection: &Connection, switched_off: Option<&SwitchedOff>) -> String {
     let mut words: Vec<String> = Vec::new();
     match connection.kind {
-        ConnectionKind::Fallback | ConnectionKind::Refused => words.push(cause(connection)),
+        ConnectionKind::Fallback | ConnectionKind::FallbackDenied => words.push(cause(connection)),
         ConnectionKind::Plain => words.push(
             match connection.known {
-                Known::Inferred | Known::Reported => {
+                CauseCertainty::Inferred | CauseCertainty::Reported => {
                     "the client did not ask for MPTCP, or there was no token for it"
                 }
-                Known::Unknown => {
+                CauseCertainty::Unknown => {
                     "the client did not ask for MPTCP, there was no token for it, or it lost MPTCP in its third packet"
                 }
             }
@@ -99,10 +99,10 @@ fn story(connection: &Connection, switched_off: Option<&SwitchedOff>) -> String 
             None => format!("MPTCP is off in this network namespace for a while ({OFF_SYSCTL})"),
         }),
     }
-    if connection.kind == ConnectionKind::Refused {
+    if connection.kind == ConnectionKind::FallbackDenied {
         words.push("not allowed any more: the subflow is reset".into());
     }
-    if let ConnectionKind::Fallback | ConnectionKind::Refused = connection.kind {
+    if let ConnectionKind::Fallback | ConnectionKind::FallbackDenied = connection.kind {
         words.extend(connection.side.map(|side| {
             match side {
                 Side::Active => "client",
@@ -141,8 +141,10 @@ fn blame(switched_off: &SwitchedOff, connection: &Connection) -> String {
 
 pub(super) fn cause(connection: &Connection) -> String {
     match (&connection.cause, connection.known) {
-        (Some(cause), Known::Reported) => escape(cause),
-        (Some(cause), Known::Inferred | Known::Unknown) => format!("{} (inferred)", escape(cause)),
+        (Some(cause), CauseCertainty::Reported) => escape(cause),
+        (Some(cause), CauseCertainty::Inferred | CauseCertainty::Unknown) => {
+            format!("{} (inferred)", escape(cause))
+        }
         (None, _) => "cause unknown".to_owned(),
     }
 }

@@ -1,5 +1,5 @@
 //! What the reader wants to see: which table, in which order, of whom. Pure: keys in, wishes out; what is shown is a
-//! function of this and of a [`Picture`].
+//! function of this and of a [`Snapshot`].
 
 #![expect(
     clippy::wildcard_enum_match_arm,
@@ -10,7 +10,7 @@ use std::{cmp::Ordering, rc::Rc, str::FromStr as _};
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
-use super::board::{Picture, Row, SUMS};
+use super::board::{Row, SUMS, Snapshot};
 use crate::model::{ConnectionId, Prefix, SumRow};
 
 /// Longest filter, characters.
@@ -18,7 +18,7 @@ const FILTER_MAX: usize = 64;
 
 /// What a key asks of whoever holds the findings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Wish {
+pub enum Action {
     /// Nothing.
     Nothing,
     /// To end.
@@ -152,7 +152,7 @@ impl Order {
 
 /// What is on top of the tables.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Over {
+pub enum Overlay {
     /// Nothing.
     Nothing,
     /// The keys.
@@ -163,7 +163,7 @@ pub enum Over {
 
 /// How one table is looked at.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-struct Look {
+struct TableState {
     /// Index into its orders.
     order: usize,
     is_reversed: bool,
@@ -177,11 +177,11 @@ struct Look {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct App {
     tab: Tab,
-    looks: [Look; Tab::ALL.len()],
+    looks: [TableState; Tab::ALL.len()],
     filter: String,
     is_typing: bool,
     is_paused: bool,
-    over: Over,
+    over: Overlay,
     is_replay: bool,
     /// Lines of the table when it was drawn last.
     height: usize,
@@ -193,11 +193,11 @@ impl App {
     pub fn new(is_replay: bool) -> Self {
         Self {
             tab: Tab::Connections,
-            looks: [Look::default(); Tab::ALL.len()],
+            looks: [TableState::default(); Tab::ALL.len()],
             filter: String::new(),
             is_typing: false,
             is_paused: false,
-            over: Over::Nothing,
+            over: Overlay::Nothing,
             is_replay,
             height: 1,
         }
@@ -211,7 +211,7 @@ impl App {
 
     /// What is on top of it.
     #[must_use]
-    pub fn over(&self) -> Over {
+    pub fn over(&self) -> Overlay {
         self.over
     }
 
@@ -221,7 +221,7 @@ impl App {
         (&self.filter, self.is_typing)
     }
 
-    /// The picture stands still.
+    /// The snapshot stands still.
     #[must_use]
     pub fn is_paused(&self) -> bool {
         self.is_paused
@@ -241,14 +241,14 @@ impl App {
         (order.unwrap_or(Order::Name), look.is_reversed)
     }
 
-    fn look(&self) -> Look {
+    fn look(&self) -> TableState {
         self.looks
             .get(self.tab.number())
             .copied()
             .unwrap_or_default()
     }
 
-    fn change(&mut self, change: impl FnOnce(&mut Look)) {
+    fn change(&mut self, change: impl FnOnce(&mut TableState)) {
         if let Some(look) = self.looks.get_mut(self.tab.number()) {
             change(look);
         }
@@ -274,35 +274,35 @@ impl App {
     pub fn scroll_moments(&mut self, lines: usize, height: usize) -> usize {
         self.height = height.max(1);
         match &mut self.over {
-            Over::Connection(_, top) => {
+            Overlay::Connection(_, top) => {
                 *top = (*top).min(lines.saturating_sub(height));
                 *top
             }
-            Over::Nothing | Over::Help => 0,
+            Overlay::Nothing | Overlay::Help => 0,
         }
     }
 
     /// Takes a key.
-    pub fn key(&mut self, key: KeyEvent, picture: &Picture) -> Wish {
+    pub fn key(&mut self, key: KeyEvent, snapshot: &Snapshot) -> Action {
         if key.kind == KeyEventKind::Release {
-            return Wish::Nothing;
+            return Action::Nothing;
         }
         let with_control = key.modifiers.contains(KeyModifiers::CONTROL);
         match key.code {
-            KeyCode::Char('c') if with_control => Wish::Quit,
-            KeyCode::Char('z') if with_control => Wish::Suspend,
-            KeyCode::Char(_) if with_control => Wish::Nothing,
+            KeyCode::Char('c') if with_control => Action::Quit,
+            KeyCode::Char('z') if with_control => Action::Suspend,
+            KeyCode::Char(_) if with_control => Action::Nothing,
             code if self.is_typing => {
                 self.type_filter(code);
-                Wish::Nothing
+                Action::Nothing
             }
             code => match self.over {
-                Over::Nothing => self.command(code, picture),
-                Over::Help => {
-                    self.over = Over::Nothing;
-                    Wish::Nothing
+                Overlay::Nothing => self.command(code, snapshot),
+                Overlay::Help => {
+                    self.over = Overlay::Nothing;
+                    Action::Nothing
                 }
-                Over::Connection(id, top) => self.look_closer(code, id, top),
+                Overlay::Connection(id, top) => self.look_closer(code, id, top),
             },
         }
     }
@@ -326,27 +326,27 @@ impl App {
     }
 
     /// A key that is understood in a table and over one connection.
-    fn anywhere(&mut self, code: KeyCode) -> Wish {
+    fn anywhere(&mut self, code: KeyCode) -> Action {
         match code {
             KeyCode::Char(' ' | 'p') => self.is_paused = !self.is_paused,
-            KeyCode::Char('?' | 'h') | KeyCode::F(1) => self.over = Over::Help,
-            KeyCode::Right if self.is_replay => return Wish::Seek(10),
-            KeyCode::Left if self.is_replay => return Wish::Seek(-10),
-            KeyCode::Char(']') if self.is_replay => return Wish::Seek(60),
-            KeyCode::Char('[') if self.is_replay => return Wish::Seek(-60),
-            KeyCode::Char('0') if self.is_replay => return Wish::SeekTo(Edge::Begin),
-            KeyCode::Char('$') if self.is_replay => return Wish::SeekTo(Edge::End),
-            KeyCode::Char('+' | '=') if self.is_replay => return Wish::Speed(Faster::Twice),
-            KeyCode::Char('-') if self.is_replay => return Wish::Speed(Faster::Half),
+            KeyCode::Char('?' | 'h') | KeyCode::F(1) => self.over = Overlay::Help,
+            KeyCode::Right if self.is_replay => return Action::Seek(10),
+            KeyCode::Left if self.is_replay => return Action::Seek(-10),
+            KeyCode::Char(']') if self.is_replay => return Action::Seek(60),
+            KeyCode::Char('[') if self.is_replay => return Action::Seek(-60),
+            KeyCode::Char('0') if self.is_replay => return Action::SeekTo(Edge::Begin),
+            KeyCode::Char('$') if self.is_replay => return Action::SeekTo(Edge::End),
+            KeyCode::Char('+' | '=') if self.is_replay => return Action::Speed(Faster::Twice),
+            KeyCode::Char('-') if self.is_replay => return Action::Speed(Faster::Half),
             _ => {}
         }
-        Wish::Nothing
+        Action::Nothing
     }
 
-    fn command(&mut self, code: KeyCode, picture: &Picture) -> Wish {
+    fn command(&mut self, code: KeyCode, snapshot: &Snapshot) -> Action {
         let page = self.height;
         match code {
-            KeyCode::Char('q') => return Wish::Quit,
+            KeyCode::Char('q') => return Action::Quit,
             KeyCode::Esc if !self.filter.is_empty() => self.filter.clear(),
             KeyCode::Char('/' | 'f') => self.is_typing = true,
             KeyCode::Char('s') => {
@@ -365,10 +365,10 @@ impl App {
             KeyCode::PageUp => self.change(|look| look.cursor = look.cursor.saturating_sub(page)),
             KeyCode::Home | KeyCode::Char('g') => self.change(|look| look.cursor = 0),
             KeyCode::End | KeyCode::Char('G') => self.change(|look| look.cursor = usize::MAX / 2),
-            KeyCode::Enter => self.drill_down(picture),
+            KeyCode::Enter => self.drill_down(snapshot),
             other => return self.anywhere(other),
         }
-        Wish::Nothing
+        Action::Nothing
     }
 
     fn turn_to(&mut self, number: usize) {
@@ -378,18 +378,18 @@ impl App {
     }
 
     /// From a line of sums to its connections, from a connection to its life.
-    fn drill_down(&mut self, picture: &Picture) {
+    fn drill_down(&mut self, snapshot: &Snapshot) {
         let cursor = self.look().cursor;
         match self.tab {
             Tab::Connections => {
-                let rows = self.connections(picture);
+                let rows = self.connections(snapshot);
                 // The cursor may not have been drawn since the table became shorter.
                 if let Some(row) = rows.get(cursor).or_else(|| rows.last()) {
-                    self.over = Over::Connection(row.id, 0);
+                    self.over = Overlay::Connection(row.id, 0);
                 }
             }
             Tab::Sums(table) => {
-                let rows = self.sums(table, picture);
+                let rows = self.sums(table, snapshot);
                 if let Some(row) = rows.get(cursor).or_else(|| rows.last()) {
                     self.filter = row.key.chars().take(FILTER_MAX).collect();
                     self.tab = Tab::Connections;
@@ -399,12 +399,12 @@ impl App {
         }
     }
 
-    fn look_closer(&mut self, code: KeyCode, id: ConnectionId, top: usize) -> Wish {
+    fn look_closer(&mut self, code: KeyCode, id: ConnectionId, top: usize) -> Action {
         let page = self.height;
         let top = match code {
             KeyCode::Char('q') | KeyCode::Esc | KeyCode::Backspace | KeyCode::Enter => {
-                self.over = Over::Nothing;
-                return Wish::Nothing;
+                self.over = Overlay::Nothing;
+                return Action::Nothing;
             }
             KeyCode::Down | KeyCode::Char('j') => top + 1,
             KeyCode::Up | KeyCode::Char('k') => top.saturating_sub(1),
@@ -414,15 +414,15 @@ impl App {
             KeyCode::End | KeyCode::Char('G') => usize::MAX / 2,
             other => return self.anywhere(other),
         };
-        self.over = Over::Connection(id, top);
-        Wish::Nothing
+        self.over = Overlay::Connection(id, top);
+        Action::Nothing
     }
 
     /// The connections that are wanted, in the order that is wanted.
     #[must_use]
-    pub fn connections(&self, picture: &Picture) -> Vec<Rc<Row>> {
+    pub fn connections(&self, snapshot: &Snapshot) -> Vec<Rc<Row>> {
         let words = Words::of(&self.filter);
-        let mut rows: Vec<Rc<Row>> = picture
+        let mut rows: Vec<Rc<Row>> = snapshot
             .rows
             .iter()
             .filter(|row| words.match_row(row))
@@ -439,9 +439,9 @@ impl App {
 
     /// The lines of a table of sums that are wanted, in the order that is wanted.
     #[must_use]
-    pub fn sums(&self, table: usize, picture: &Picture) -> Vec<SumRow> {
+    pub fn sums(&self, table: usize, snapshot: &Snapshot) -> Vec<SumRow> {
         let words = Words::of(&self.filter);
-        let Some(sums) = picture.sums.get(table) else {
+        let Some(sums) = snapshot.sums.get(table) else {
             return Vec::new();
         };
         let mut rows: Vec<SumRow> = sums

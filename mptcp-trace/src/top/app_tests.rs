@@ -6,7 +6,7 @@ use crate::{
     top::board::{Board, Limits},
 };
 
-fn picture() -> Picture {
+fn snapshot() -> Snapshot {
     let rows = [
         Fixture {
             address: 1,
@@ -38,11 +38,11 @@ fn picture() -> Picture {
         ..Fixture::default()
     };
     board.take(&misled.query(), &|_id| None);
-    board.picture(Duration::from_secs(1))
+    board.snapshot(Duration::from_secs(1))
 }
 
-fn press(app: &mut App, picture: &Picture, keys: &str) -> Wish {
-    let mut wish = Wish::Nothing;
+fn press(app: &mut App, snapshot: &Snapshot, keys: &str) -> Action {
+    let mut wish = Action::Nothing;
     for key in keys.chars() {
         let code = match key {
             '\n' => KeyCode::Enter,
@@ -55,13 +55,13 @@ fn press(app: &mut App, picture: &Picture, keys: &str) -> Wish {
             '>' => KeyCode::Right,
             other => KeyCode::Char(other),
         };
-        wish = app.key(KeyEvent::from(code), picture);
+        wish = app.key(KeyEvent::from(code), snapshot);
     }
     wish
 }
 
-fn shown(app: &App, picture: &Picture) -> Vec<String> {
-    app.connections(picture)
+fn shown(app: &App, snapshot: &Snapshot) -> Vec<String> {
+    app.connections(snapshot)
         .iter()
         .map(|row| row.process.as_ref().unwrap().comm.clone())
         .collect()
@@ -69,11 +69,11 @@ fn shown(app: &App, picture: &Picture) -> Vec<String> {
 
 #[test]
 fn the_worst_comes_first_and_any_order_can_be_turned_round() {
-    let picture = picture();
+    let snapshot = snapshot();
     let check = |keys: &str, want: [&str; 3]| {
         let mut app = App::new(false);
-        press(&mut app, &picture, keys);
-        assert_eq!(shown(&app, &picture), want, "{keys}");
+        press(&mut app, &snapshot, keys);
+        assert_eq!(shown(&app, &snapshot), want, "{keys}");
     };
     check("", ["mail", "Nginx", "curl"]);
     check("r", ["curl", "Nginx", "mail"]);
@@ -85,11 +85,11 @@ fn the_worst_comes_first_and_any_order_can_be_turned_round() {
 
 #[test]
 fn a_filter_works_while_it_is_typed_and_goes_with_escape() {
-    let picture = picture();
+    let snapshot = snapshot();
     let check = |keys: &str, want: &[&str]| {
         let mut app = App::new(false);
-        press(&mut app, &picture, keys);
-        assert_eq!(shown(&app, &picture), want, "{keys}");
+        press(&mut app, &snapshot, keys);
+        assert_eq!(shown(&app, &snapshot), want, "{keys}");
     };
     check("/nginx", &["Nginx"]);
     check("/nginx\u{8}\u{8}\u{8}\u{8}\u{8}443", &["mail", "curl"]);
@@ -102,44 +102,44 @@ fn a_filter_works_while_it_is_typed_and_goes_with_escape() {
     check("/nginx\n\u{1b}", &["mail", "Nginx", "curl"]);
     // A letter that is typed is no command.
     let mut app = App::new(false);
-    assert_eq!(press(&mut app, &picture, "/q"), Wish::Nothing);
-    assert_eq!(press(&mut app, &picture, "\nq"), Wish::Quit);
+    assert_eq!(press(&mut app, &snapshot, "/q"), Action::Nothing);
+    assert_eq!(press(&mut app, &snapshot, "\nq"), Action::Quit);
 }
 
 #[test]
 fn enter_leads_from_sums_to_connections_to_one_life_and_back() {
-    let picture = picture();
+    let snapshot = snapshot();
     let mut app = App::new(false);
-    press(&mut app, &picture, "2");
+    press(&mut app, &snapshot, "2");
     assert_eq!(app.tab(), Tab::Sums(0));
-    assert_eq!(app.sums(0, &picture)[0].key, "Nginx 8");
-    press(&mut app, &picture, "\n");
+    assert_eq!(app.sums(0, &snapshot)[0].key, "Nginx 8");
+    press(&mut app, &snapshot, "\n");
     assert_eq!(
         (app.tab(), app.filter()),
         (Tab::Connections, ("Nginx 8", false))
     );
-    assert_eq!(shown(&app, &picture), ["Nginx"]);
-    press(&mut app, &picture, "\n");
-    assert!(matches!(app.over(), Over::Connection(id, 0) if id.socket.0 == 2));
-    assert_eq!(press(&mut app, &picture, "vvq"), Wish::Nothing);
-    assert_eq!(app.over(), Over::Nothing);
-    assert_eq!(press(&mut app, &picture, "\u{1b}4\n"), Wish::Nothing);
+    assert_eq!(shown(&app, &snapshot), ["Nginx"]);
+    press(&mut app, &snapshot, "\n");
+    assert!(matches!(app.over(), Overlay::Connection(id, 0) if id.socket.0 == 2));
+    assert_eq!(press(&mut app, &snapshot, "vvq"), Action::Nothing);
+    assert_eq!(app.over(), Overlay::Nothing);
+    assert_eq!(press(&mut app, &snapshot, "\u{1b}4\n"), Action::Nothing);
     assert_eq!(app.filter().0, "192.0.2.0/24");
-    assert_eq!(shown(&app, &picture), ["mail", "curl"]);
+    assert_eq!(shown(&app, &snapshot), ["mail", "curl"]);
 }
 
 #[test]
 fn the_cursor_stays_in_the_table_and_the_table_in_the_window() {
-    let picture = picture();
+    let snapshot = snapshot();
     let mut app = App::new(false);
     assert_eq!(app.scroll(3, 2), (0, 0));
-    press(&mut app, &picture, "vv");
+    press(&mut app, &snapshot, "vv");
     assert_eq!(app.scroll(3, 2), (1, 2));
-    press(&mut app, &picture, "v");
+    press(&mut app, &snapshot, "v");
     assert_eq!(app.scroll(3, 2), (1, 2));
-    press(&mut app, &picture, "^^");
+    press(&mut app, &snapshot, "^^");
     assert_eq!(app.scroll(3, 2), (0, 0));
-    press(&mut app, &picture, "G");
+    press(&mut app, &snapshot, "G");
     assert_eq!(app.scroll(100, 10), (90, 99));
     // The window grows, then the table shrinks, then there is no room at all.
     assert_eq!(app.scroll(100, 50), (50, 99));
@@ -149,31 +149,31 @@ fn the_cursor_stays_in_the_table_and_the_table_in_the_window() {
 
 #[test]
 fn only_a_replay_has_a_time_to_travel_in() {
-    let picture = picture();
+    let snapshot = snapshot();
     for (keys, want) in [
-        (">", Wish::Seek(10)),
-        ("<", Wish::Seek(-10)),
-        ("]", Wish::Seek(60)),
-        ("0", Wish::SeekTo(Edge::Begin)),
-        ("$", Wish::SeekTo(Edge::End)),
-        ("+", Wish::Speed(Faster::Twice)),
-        ("-", Wish::Speed(Faster::Half)),
-        ("\n>", Wish::Seek(10)),
+        (">", Action::Seek(10)),
+        ("<", Action::Seek(-10)),
+        ("]", Action::Seek(60)),
+        ("0", Action::SeekTo(Edge::Begin)),
+        ("$", Action::SeekTo(Edge::End)),
+        ("+", Action::Speed(Faster::Twice)),
+        ("-", Action::Speed(Faster::Half)),
+        ("\n>", Action::Seek(10)),
     ] {
-        assert_eq!(press(&mut App::new(true), &picture, keys), want, "{keys}");
-        let live = press(&mut App::new(false), &picture, keys);
-        assert_eq!(live, Wish::Nothing, "{keys}");
+        assert_eq!(press(&mut App::new(true), &snapshot, keys), want, "{keys}");
+        let live = press(&mut App::new(false), &snapshot, keys);
+        assert_eq!(live, Action::Nothing, "{keys}");
     }
 }
 
 #[test]
 fn control_keys_work_even_while_something_is_typed() {
-    let picture = picture();
+    let snapshot = snapshot();
     let control = |character| KeyEvent::new(KeyCode::Char(character), KeyModifiers::CONTROL);
     let mut app = App::new(false);
-    press(&mut app, &picture, "/");
-    assert_eq!(app.key(control('z'), &picture), Wish::Suspend);
-    assert_eq!(app.key(control('c'), &picture), Wish::Quit);
-    assert_eq!(app.key(control('x'), &picture), Wish::Nothing);
+    press(&mut app, &snapshot, "/");
+    assert_eq!(app.key(control('z'), &snapshot), Action::Suspend);
+    assert_eq!(app.key(control('c'), &snapshot), Action::Quit);
+    assert_eq!(app.key(control('x'), &snapshot), Action::Nothing);
     assert_eq!(app.filter(), ("", true));
 }

@@ -10,7 +10,7 @@ use crate::{
         Socket, Subject, SumTable, Verdict, short,
     },
     observe::Observer,
-    tally::{Marks, Tally},
+    tally::{Aggregation, Marks},
 };
 
 /// How much is remembered.
@@ -33,23 +33,23 @@ impl Limits {
 /// Seconds of which it is remembered how many fallbacks they had.
 pub const SECONDS: usize = 600;
 
-/// What the sums are by, in the order of [`Picture::sums`].
+/// What the sums are by, in the order of [`Snapshot::sums`].
 pub const SUMS: [By; 3] = By::USUAL;
 
 /// Something that happened to a connection.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Moment {
+pub struct TimelineEntry {
     /// When, on `CLOCK_BOOTTIME`.
     pub at: Duration,
     /// Which kind of thing.
-    pub kind: MomentKind,
+    pub kind: TimelineKind,
     /// What, in words.
     pub words: String,
 }
 
 /// Kinds of moments.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum MomentKind {
+pub enum TimelineKind {
     /// The connection began.
     Begin,
     /// It fell back.
@@ -96,7 +96,7 @@ pub struct Row {
     /// When something was heard of it last, on `CLOCK_BOOTTIME`.
     pub heard_at: Duration,
     /// What happened to it, in the order of time.
-    pub moments: VecDeque<Moment>,
+    pub moments: VecDeque<TimelineEntry>,
     /// Moments that were forgotten.
     pub forgotten: u64,
     /// What the ledger says of it.
@@ -105,7 +105,7 @@ pub struct Row {
 
 /// All that is on the screen, as it was at one moment.
 #[derive(Clone, Debug, Default)]
-pub struct Picture {
+pub struct Snapshot {
     /// Connections, in no order.
     pub rows: Vec<Rc<Row>>,
     /// Sums by [`SUMS`].
@@ -149,7 +149,7 @@ struct Shown {
 pub struct Board {
     limits: Limits,
     ledger: Ledger<Shown>,
-    tallies: [Tally; SUMS.len()],
+    tallies: [Aggregation; SUMS.len()],
     rate: Rate,
     totals: Totals,
     latest: Duration,
@@ -168,8 +168,8 @@ impl Shared {
 
     /// What is so at this moment.
     #[must_use]
-    pub fn picture(&self, now: Duration) -> Picture {
-        self.0.borrow().picture(now)
+    pub fn snapshot(&self, now: Duration) -> Snapshot {
+        self.0.borrow().snapshot(now)
     }
 
     /// When the last thing happened that a finding told of.
@@ -192,7 +192,7 @@ impl Board {
         Self {
             limits,
             ledger: Ledger::new(limits.connections),
-            tallies: SUMS.map(Tally::new),
+            tallies: SUMS.map(Aggregation::new),
             rate: Rate::default(),
             totals: Totals::default(),
             latest: Duration::ZERO,
@@ -231,11 +231,11 @@ impl Board {
 
     /// What is so at this moment.
     #[must_use]
-    pub fn picture(&self, now: Duration) -> Picture {
+    pub fn snapshot(&self, now: Duration) -> Snapshot {
         let forgotten = self.ledger.forgotten();
         let counts = self.ledger.counts();
         let rows = self.ledger.entries().map(|it| it.details.row.clone());
-        Picture {
+        Snapshot {
             rows: rows.collect(),
             sums: self.tallies.iter().map(|it| it.table(forgotten)).collect(),
             totals: Totals {
@@ -274,9 +274,9 @@ impl Row {
             state: State::default(),
         };
         if !id.born_at.is_zero() {
-            row.moments.push_back(Moment {
+            row.moments.push_back(TimelineEntry {
                 at: id.born_at,
-                kind: MomentKind::Begin,
+                kind: TimelineKind::Begin,
                 words: "the socket was made, or first seen".to_owned(),
             });
         }
@@ -340,7 +340,7 @@ impl Row {
                     "asked {}, told {answer}{concluded}{again}",
                     query.api.name()
                 );
-                self.moment(at, MomentKind::Asked, words, moments_max);
+                self.moment(at, TimelineKind::Asked, words, moments_max);
             }
             Finding::Connection(event) => self.connection(&event.connection, at, moments_max),
             Finding::Verdict(event) => {
@@ -355,7 +355,7 @@ impl Row {
                     judgement.sentence,
                     doubt.unwrap_or_default()
                 );
-                self.moment(at, MomentKind::End, words, moments_max);
+                self.moment(at, TimelineKind::End, words, moments_max);
             }
             Finding::Refusal(event) => {
                 let refusal = &event.refusal;
@@ -366,7 +366,7 @@ impl Row {
                     refusal.errno,
                     refusal.why()
                 );
-                self.moment(at, MomentKind::Asked, words, moments_max);
+                self.moment(at, TimelineKind::Asked, words, moments_max);
             }
         }
     }
@@ -390,16 +390,16 @@ impl Row {
                         ", {sent} B sent and {received} B received by then"
                     ));
                 }
-                (MomentKind::Fallback, words)
+                (TimelineKind::Fallback, words)
             }
-            ConnectionKind::Refused => (
-                MomentKind::Fallback,
+            ConnectionKind::FallbackDenied => (
+                TimelineKind::Fallback,
                 format!("was not allowed to fall back any more: {cause}; the subflow is reset"),
             ),
             ConnectionKind::Plain => {
                 self.is_mptcp = false;
                 (
-                    MomentKind::Begin,
+                    TimelineKind::Begin,
                     "accepted without MPTCP: the client did not ask for it, or there was no token"
                         .to_owned(),
                 )
@@ -407,12 +407,12 @@ impl Row {
             ConnectionKind::Existing => {
                 self.fell_back = connection.fell_back.or(self.fell_back);
                 (
-                    MomentKind::Begin,
+                    TimelineKind::Begin,
                     "was there before tracing began".to_owned(),
                 )
             }
             ConnectionKind::Blackhole => (
-                MomentKind::Other,
+                TimelineKind::Other,
                 format!(
                     "MPTCP is switched off in its network namespace for {}",
                     connection
@@ -426,7 +426,8 @@ impl Row {
 
     fn connected(&mut self, at: Option<Duration>) {
         const WORDS: &str = "began to connect, or arrived";
-        let is_noted = |moment: &Moment| moment.kind == MomentKind::Begin && moment.words == WORDS;
+        let is_noted =
+            |moment: &TimelineEntry| moment.kind == TimelineKind::Begin && moment.words == WORDS;
         if let Some(at) = at
             && self.forgotten == 0
             && !self.moments.iter().any(is_noted)
@@ -434,9 +435,9 @@ impl Row {
             let place = self.moments.partition_point(|moment| moment.at <= at);
             self.moments.insert(
                 place,
-                Moment {
+                TimelineEntry {
                     at,
-                    kind: MomentKind::Begin,
+                    kind: TimelineKind::Begin,
                     words: WORDS.to_owned(),
                 },
             );
@@ -444,16 +445,17 @@ impl Row {
     }
 
     /// Puts a moment where it belongs; of too many, those behind the first one go.
-    fn moment(&mut self, at: Duration, kind: MomentKind, words: String, moments_max: usize) {
+    fn moment(&mut self, at: Duration, kind: TimelineKind, words: String, moments_max: usize) {
         let place = self.moments.partition_point(|moment| moment.at <= at);
-        self.moments.insert(place, Moment { at, kind, words });
+        self.moments
+            .insert(place, TimelineEntry { at, kind, words });
         while self.moments.len() > moments_max.max(2) {
             // The fallback is what everybody wants to see.
             let goes = self
                 .moments
                 .iter()
                 .skip(1)
-                .position(|moment| moment.kind != MomentKind::Fallback)
+                .position(|moment| moment.kind != TimelineKind::Fallback)
                 .map_or(1, |index| index + 1);
             self.moments.remove(goes);
             self.forgotten += 1;

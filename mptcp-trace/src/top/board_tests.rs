@@ -44,12 +44,12 @@ fn a_connection_tells_its_life_in_the_order_of_time() {
             ended.last_words(),
         ],
     );
-    let picture = board.picture(Duration::from_millis(100));
-    let [row] = &picture.rows[..] else {
-        panic!("{:?}", picture.rows);
+    let snapshot = board.snapshot(Duration::from_millis(100));
+    let [row] = &snapshot.rows[..] else {
+        panic!("{:?}", snapshot.rows);
     };
-    let kinds: Vec<MomentKind> = row.moments.iter().map(|moment| moment.kind).collect();
-    use MomentKind::{Asked, Begin, End, Fallback};
+    let kinds: Vec<TimelineKind> = row.moments.iter().map(|moment| moment.kind).collect();
+    use TimelineKind::{Asked, Begin, End, Fallback};
     assert_eq!(kinds, [Begin, Asked, Fallback, Asked, End]);
     assert!(
         row.moments[2].words.starts_with("FELL BACK: DssFallback"),
@@ -59,7 +59,7 @@ fn a_connection_tells_its_life_in_the_order_of_time() {
     assert_eq!(row.verdict, Some(Verdict::Misled));
     assert!(row.is_closed && row.is_deceived());
     assert_eq!(row.questions, 2);
-    let totals = picture.totals;
+    let totals = snapshot.totals;
     assert_eq!(
         (
             totals.connections,
@@ -86,12 +86,12 @@ fn beyond_the_limit_the_connection_that_was_quiet_longest_goes_and_is_counted() 
             fallback(4, 3),
         ],
     );
-    let picture = board.picture(Duration::from_secs(1));
-    let mut left: Vec<u64> = picture.rows.iter().map(|row| row.id.socket.0).collect();
+    let snapshot = board.snapshot(Duration::from_secs(1));
+    let mut left: Vec<u64> = snapshot.rows.iter().map(|row| row.id.socket.0).collect();
     left.sort_unstable();
     assert_eq!(left, [1, 3]);
     assert_eq!(
-        (picture.totals.connections, picture.totals.forgotten),
+        (snapshot.totals.connections, snapshot.totals.forgotten),
         (3, 1)
     );
     assert_eq!(board.ledger.entries().count(), 2);
@@ -105,11 +105,11 @@ fn of_many_moments_the_first_the_fallback_and_the_last_ones_stay() {
     };
     let mut findings = vec![fallback(1, 1)];
     findings.extend((2..30).map(|at_ms| asked(at_ms, 1, Verdict::Explained)));
-    let picture = board(limits, &findings).picture(Duration::from_secs(1));
-    let row = &picture.rows[0];
+    let snapshot = board(limits, &findings).snapshot(Duration::from_secs(1));
+    let row = &snapshot.rows[0];
     assert_eq!(row.moments.len(), 4);
-    assert_eq!(row.moments[0].kind, MomentKind::Begin);
-    assert_eq!(row.moments[1].kind, MomentKind::Fallback);
+    assert_eq!(row.moments[0].kind, TimelineKind::Begin);
+    assert_eq!(row.moments[1].kind, TimelineKind::Fallback);
     assert_eq!(row.moments[3].at, Duration::from_millis(29));
     assert_eq!(row.forgotten, 26);
 }
@@ -118,7 +118,7 @@ fn of_many_moments_the_first_the_fallback_and_the_last_ones_stay() {
 fn fallbacks_are_counted_by_the_second_they_happened_in() {
     let findings = [fallback(1_000, 1), fallback(1_900, 2), fallback(3_000, 3)];
     let rate = board(Limits::STATED, &findings)
-        .picture(Duration::from_secs(4))
+        .snapshot(Duration::from_secs(4))
         .rate;
     assert_eq!(rate.len(), SECONDS);
     assert_eq!(rate[SECONDS - 4..], [2, 0, 1, 0]);

@@ -1,4 +1,4 @@
-//! A picture and what the reader wants to see of it -> cells of a terminal. Decides what stands where, down to 80 columns
+//! A snapshot and what the reader wants to see of it -> cells of a terminal. Decides what stands where, down to 80 columns
 //! and 24 lines, and less; what comes from outside is escaped here.
 
 mod life;
@@ -15,8 +15,8 @@ use ratatui::{
 
 use self::life::{draw_help, draw_life};
 use super::{
-    app::{App, Over, Tab},
-    board::{Moment, MomentKind, Picture, Row},
+    app::{App, Overlay, Tab},
+    board::{Row, Snapshot, TimelineEntry, TimelineKind},
 };
 use crate::{
     model::{Loss, Process, Reconciliation, SumRow, find_cause, short},
@@ -67,7 +67,7 @@ type Escape = fn(&str) -> String;
 pub fn draw(
     frame: &mut Frame<'_>,
     app: &mut App,
-    picture: &Picture,
+    snapshot: &Snapshot,
     around: &Around,
     escape: Escape,
 ) {
@@ -81,13 +81,13 @@ pub fn draw(
         Constraint::Length(1),
     ])
     .areas(frame.area());
-    draw_head(frame, head, app, picture, around, paint);
+    draw_head(frame, head, app, snapshot, around, paint);
     frame.render_widget(Paragraph::new(tab_line(app, paint)), tabs);
     match app.over() {
-        Over::Connection(id, _) => {
-            let row = picture.rows.iter().find(|row| row.id == id);
+        Overlay::Connection(id, _) => {
+            let row = snapshot.rows.iter().find(|row| row.id == id);
             match row {
-                Some(row) => draw_life(frame, body, app, row, picture.now, paint, escape),
+                Some(row) => draw_life(frame, body, app, row, snapshot.now, paint, escape),
                 None => frame.render_widget(
                     Paragraph::new(
                         "This connection is forgotten: nothing was heard of it for longest.",
@@ -96,13 +96,13 @@ pub fn draw(
                 ),
             }
         }
-        Over::Nothing | Over::Help => match app.tab() {
-            Tab::Connections => draw_connections(frame, body, app, picture, paint, escape),
-            Tab::Sums(table) => draw_sums(frame, body, app, table, picture, paint, escape),
+        Overlay::Nothing | Overlay::Help => match app.tab() {
+            Tab::Connections => draw_connections(frame, body, app, snapshot, paint, escape),
+            Tab::Sums(table) => draw_sums(frame, body, app, table, snapshot, paint, escape),
         },
     }
     frame.render_widget(Paragraph::new(foot_line(app, around, paint)), foot);
-    if app.over() == Over::Help {
+    if app.over() == Overlay::Help {
         draw_help(frame, app, paint);
     }
 }
@@ -159,11 +159,11 @@ fn draw_head(
     frame: &mut Frame<'_>,
     area: Rect,
     app: &App,
-    picture: &Picture,
+    snapshot: &Snapshot,
     around: &Around,
     paint: Paint,
 ) {
-    let totals = &picture.totals;
+    let totals = &snapshot.totals;
     let mode = match (app.is_paused(), around.playing) {
         (true, _) => Span::styled(" PAUSED ", paint.cursor()),
         (false, Some(playing)) if playing.has_ended => Span::styled(" END ", paint.cursor()),
@@ -214,8 +214,8 @@ fn draw_head(
             ..area
         };
         let shown = usize::from(width);
-        let from = picture.rate.len().saturating_sub(shown);
-        let rate = picture.rate.get(from..).unwrap_or_default();
+        let from = snapshot.rate.len().saturating_sub(shown);
+        let rate = snapshot.rate.get(from..).unwrap_or_default();
         let bars = Sparkline::default()
             .data(rate)
             .style(paint.colour(Color::Red));
@@ -314,7 +314,7 @@ fn foot_line(app: &App, around: &Around, paint: Paint) -> Line<'static> {
         return Line::styled(message.clone(), paint.worth_a_look());
     }
     let keys = match (app.over(), app.is_replay()) {
-        (Over::Connection(..), _) => "Esc back  Up/Down scroll  Space pause  ? help",
+        (Overlay::Connection(..), _) => "Esc back  Up/Down scroll  Space pause  ? help",
         (_, false) => "q quit  / filter  s sort  r reverse  Enter look closer  Space pause  ? help",
         (_, true) => {
             "q quit  / filter  s sort  Enter closer  Space pause  Left/Right 10 s  +/- speed"
@@ -357,8 +357,8 @@ fn who(process: Option<&Process>, escape: Escape) -> String {
 }
 
 /// Nothing to show: what to do about it.
-fn nothing(app: &App, picture: &Picture) -> Option<&'static str> {
-    match (app.filter().0.is_empty(), picture.totals.findings) {
+fn nothing(app: &App, snapshot: &Snapshot) -> Option<&'static str> {
+    match (app.filter().0.is_empty(), snapshot.totals.findings) {
         (false, _) => Some("Nothing matches the filter; Esc drops it."),
         (true, 0) if app.is_replay() => Some("Nothing yet; Right goes ahead by 10 s."),
         (true, 0) => Some(
@@ -372,13 +372,13 @@ fn draw_connections(
     frame: &mut Frame<'_>,
     area: Rect,
     app: &mut App,
-    picture: &Picture,
+    snapshot: &Snapshot,
     paint: Paint,
     escape: Escape,
 ) {
-    let rows = app.connections(picture);
+    let rows = app.connections(snapshot);
     if rows.is_empty() {
-        draw_nothing(frame, area, app, picture);
+        draw_nothing(frame, area, app, snapshot);
         return;
     }
     let height = usize::from(area.height.saturating_sub(1));
@@ -418,7 +418,7 @@ fn draw_connections(
         );
         cells.push(Line::raw(format!(
             "{:>5}{}",
-            ago(picture.now, row.heard_at),
+            ago(snapshot.now, row.heard_at),
             if row.is_closed { "." } else { "" }
         )));
         cells
@@ -463,8 +463,8 @@ fn draw_table(
     frame.render_widget(table, area);
 }
 
-fn draw_nothing(frame: &mut Frame<'_>, area: Rect, app: &App, picture: &Picture) {
-    if let Some(why) = nothing(app, picture) {
+fn draw_nothing(frame: &mut Frame<'_>, area: Rect, app: &App, snapshot: &Snapshot) {
+    if let Some(why) = nothing(app, snapshot) {
         frame.render_widget(Paragraph::new(why).wrap(Wrap { trim: true }), area);
     }
 }
@@ -474,13 +474,13 @@ fn draw_sums(
     area: Rect,
     app: &mut App,
     table: usize,
-    picture: &Picture,
+    snapshot: &Snapshot,
     paint: Paint,
     escape: Escape,
 ) {
-    let rows = app.sums(table, picture);
+    let rows = app.sums(table, snapshot);
     if rows.is_empty() {
-        draw_nothing(frame, area, app, picture);
+        draw_nothing(frame, area, app, snapshot);
         return;
     }
     let height = usize::from(area.height.saturating_sub(1));

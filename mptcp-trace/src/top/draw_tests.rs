@@ -11,7 +11,7 @@ use crate::{
     top::board::{Board, Limits},
 };
 
-fn picture() -> Picture {
+fn snapshot() -> Snapshot {
     let mut board = Board::new(Limits::STATED);
     let evil = Fixture {
         address: 2,
@@ -29,18 +29,18 @@ fn picture() -> Picture {
         ..Fixture::default()
     };
     board.take(&misled.query(), &|_id| None);
-    board.picture(Duration::from_secs(8))
+    board.snapshot(Duration::from_secs(8))
 }
 
 fn screen(width: u16, height: u16, keys: &[KeyCode], around: &Around) -> String {
-    let picture = picture();
+    let snapshot = snapshot();
     let mut app = App::new(around.playing.is_some());
     for code in keys {
-        app.key(KeyEvent::from(*code), &picture);
+        app.key(KeyEvent::from(*code), &snapshot);
     }
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
     terminal
-        .draw(|frame| draw(frame, &mut app, &picture, around, escape))
+        .draw(|frame| draw(frame, &mut app, &snapshot, around, escape))
         .unwrap();
     let buffer = terminal.backend().buffer();
     let mut text = String::new();

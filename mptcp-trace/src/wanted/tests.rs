@@ -7,14 +7,14 @@ fn prefix(text: &str) -> Prefix {
     text.parse().unwrap()
 }
 
-fn everything() -> Wanted {
-    Wanted::default()
+fn everything() -> FindingFilter {
+    FindingFilter::default()
 }
 
-fn check(wanted: &Wanted, finding: &Finding, is_wanted: bool) {
+fn check(wanted: &FindingFilter, finding: &Finding, is_wanted: bool) {
     let path_of = |id| (id == 5).then_some("/a/b.service");
     assert_eq!(
-        wanted.wants(finding, path_of),
+        wanted.matches(finding, path_of),
         is_wanted,
         "{wanted:?} {finding:?}"
     );
@@ -36,7 +36,7 @@ fn who_asks_for_nothing_gets_everything() {
 
 #[test]
 fn a_cause_is_carried_by_a_fallback_and_by_every_verdict_that_stands_on_it() {
-    let of = |name| Wanted {
+    let of = |name| FindingFilter {
         causes: vec![cause(name).unwrap()],
         ..everything()
     };
@@ -62,7 +62,7 @@ fn a_cause_is_carried_by_a_fallback_and_by_every_verdict_that_stands_on_it() {
         ..bare
     };
     check(&of("Blackhole"), &blackhole.connection(), true);
-    let both = Wanted {
+    let both = FindingFilter {
         causes: vec!["InfiniteMapTx", "DssFallback"],
         ..everything()
     };
@@ -71,7 +71,7 @@ fn a_cause_is_carried_by_a_fallback_and_by_every_verdict_that_stands_on_it() {
 
 #[test]
 fn a_verdict_is_carried_by_questions_and_last_words_only() {
-    let of = |name| Wanted {
+    let of = |name| FindingFilter {
         verdicts: vec![verdict(name).unwrap()],
         ..everything()
     };
@@ -105,7 +105,7 @@ fn either_end_may_have_the_address_and_the_port() {
         ("192.0.3.0/24", false),
         ("::/0", false),
     ] {
-        let wanted = Wanted {
+        let wanted = FindingFilter {
             addrs: vec![prefix(text)],
             ..everything()
         };
@@ -113,7 +113,7 @@ fn either_end_may_have_the_address_and_the_port() {
         check(&wanted, &row.query(), holds);
     }
     for (port, holds) in [(1000, true), (443, true), (80, false)] {
-        let wanted = Wanted {
+        let wanted = FindingFilter {
             ports: vec![port],
             ..everything()
         };
@@ -125,12 +125,12 @@ fn either_end_may_have_the_address_and_the_port() {
 #[test]
 fn processes_namespaces_and_control_groups_are_those_of_the_owner_or_of_whoever_asked() {
     let row = Row::default();
-    let with = |change: fn(&mut Wanted)| {
+    let with = |change: fn(&mut FindingFilter)| {
         let mut wanted = everything();
         change(&mut wanted);
         wanted
     };
-    let group = |text: &str| Wanted {
+    let group = |text: &str| FindingFilter {
         cgroups: vec![Cgroup::parse(text).unwrap()],
         ..everything()
     };
@@ -163,7 +163,7 @@ fn processes_namespaces_and_control_groups_are_those_of_the_owner_or_of_whoever_
 
 #[test]
 fn options_must_all_hold() {
-    let wanted = Wanted {
+    let wanted = FindingFilter {
         pids: vec![7],
         ports: vec![80],
         ..everything()

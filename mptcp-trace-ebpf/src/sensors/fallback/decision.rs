@@ -69,7 +69,7 @@ fn fallback_fexit_try(ctx: FExitContext) -> i32 {
 
 /// Whose arguments are kept: a packet may be processed in the middle of another function's call.
 #[derive(Clone, Copy)]
-pub(crate) enum Keeper {
+pub(crate) enum CallSite {
     Try = 1,
     Disable = 2,
     Edge = 3,
@@ -82,7 +82,7 @@ pub(crate) enum Keeper {
 /// Where the arguments of a function are kept until it returns. The idle task has one number on all CPUs.
 /// Process ids have 22 bits at most, so that the upper bits of the word are free.
 #[inline(always)]
-fn slot(keeper: Keeper) -> u64 {
+fn slot(keeper: CallSite) -> u64 {
     let thread = bpf_get_current_pid_tgid();
     let who = if thread == 0 {
         u64::from(current_cpu())
@@ -94,13 +94,13 @@ fn slot(keeper: Keeper) -> u64 {
 
 /// Keeps two arguments until the function returns.
 #[inline(always)]
-pub(crate) fn keep(keeper: Keeper, first: u64, second: u64) {
+pub(crate) fn stash_args(keeper: CallSite, first: u64, second: u64) {
     let _full = ARGUMENTS.insert(slot(keeper), [first, second], 0);
 }
 
 /// Gives them back.
 #[inline(always)]
-pub(crate) fn kept(keeper: Keeper) -> Option<[u64; 2]> {
+pub(crate) fn take_args(keeper: CallSite) -> Option<[u64; 2]> {
     let slot = slot(keeper);
     let arguments = arguments(slot)?;
     let _gone = ARGUMENTS.remove(slot);
@@ -117,14 +117,14 @@ pub(super) fn argument(ctx: &ProbeContext, n: usize) -> u64 {
 pub(crate) fn fallback_kprobe_try(ctx: ProbeContext) -> u32 {
     let msk = argument(&ctx, 0);
     try_entered(Sock(msk));
-    keep(Keeper::Try, msk, argument(&ctx, 1));
+    stash_args(CallSite::Try, msk, argument(&ctx, 1));
     0
 }
 
 /// `__mptcp_try_fallback` returns.
 #[kretprobe]
 pub(crate) fn fallback_kretprobe_try(ctx: RetProbeContext) -> u32 {
-    if let Some([msk, mib]) = kept(Keeper::Try) {
+    if let Some([msk, mib]) = take_args(CallSite::Try) {
         let allowed: u64 = ctx.ret();
         try_left(Sock(msk), mib as i32, allowed & 0xff != 0);
     }
@@ -206,14 +206,14 @@ fn fallback_fexit_disable(ctx: FExitContext) -> i32 {
 /// The same, by breakpoint.
 #[kprobe]
 pub(crate) fn fallback_kprobe_disable(ctx: ProbeContext) -> u32 {
-    keep(Keeper::Disable, argument(&ctx, 0), 0);
+    stash_args(CallSite::Disable, argument(&ctx, 0), 0);
     0
 }
 
 /// The same, by breakpoint.
 #[kretprobe]
 pub(crate) fn fallback_kretprobe_disable(_ctx: RetProbeContext) -> u32 {
-    if let Some([sk, _none]) = kept(Keeper::Disable) {
+    if let Some([sk, _none]) = take_args(CallSite::Disable) {
         blackhole(Sock(sk));
     }
     0

@@ -10,7 +10,7 @@ use aya_ebpf::{
 use mptcp_trace_common::record::{SITE_CONNECT, SITE_DETECT_BLACKHOLE, SITE_SIMULTANEOUS};
 
 use super::{
-    decision::{Keeper, argument, keep, kept},
+    decision::{CallSite, argument, stash_args, take_args},
     look,
 };
 use crate::{kernel::Sock, turns::in_turns};
@@ -69,14 +69,14 @@ fn fallback_fexit_detect(ctx: FExitContext) -> i32 {
 /// A function that is called once a connection is entered; its first argument is the subflow.
 #[kprobe]
 pub(crate) fn fallback_kprobe_edge(ctx: ProbeContext) -> u32 {
-    keep(Keeper::Edge, argument(&ctx, 0), 0);
+    stash_args(CallSite::Edge, argument(&ctx, 0), 0);
     0
 }
 
 /// `mptcp_active_detect_blackhole` returns.
 #[kretprobe]
 pub(crate) fn fallback_kretprobe_detect(_ctx: RetProbeContext) -> u32 {
-    if let Some([subflow, _none]) = kept(Keeper::Edge) {
+    if let Some([subflow, _none]) = take_args(CallSite::Edge) {
         look_at_subflow(Sock(subflow), SITE_DETECT_BLACKHOLE);
     }
     0

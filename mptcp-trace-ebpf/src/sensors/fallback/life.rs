@@ -23,7 +23,7 @@ use mptcp_trace_common::{
 
 use super::{
     CLOSE, ESTABLISHED, FIN_WAIT1, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT, add_evidence,
-    decision::{Keeper, argument, blackhole, keep, kept},
+    decision::{CallSite, argument, blackhole, stash_args, take_args},
     fell_back, flush_pending, forget_fallen, look,
 };
 use crate::{
@@ -37,8 +37,8 @@ use crate::{
     sensors::{
         counted,
         owner::{
-            accepted, cloned, forget, forget_birth, gone, has_another_owner, has_mptcp_listener,
-            is_out_of_reach, made, note_child, touched, used, was_told_of,
+            accepted, cloned, forget, forget_birth, has_another_owner, has_mptcp_listener,
+            is_out_of_reach, note_child, note_io, on_create, on_destroy, set_owner, was_told_of,
         },
         tell::{self, where_and_why},
     },
@@ -110,7 +110,7 @@ fn begins(msk: Sock, new: u32) {
     } else {
         VIA_CONNECT
     };
-    touched(msk.0, u32::from(via));
+    set_owner(msk.0, u32::from(via));
     if new == LISTEN {
         return;
     }
@@ -263,14 +263,14 @@ in_turns! {
 /// `mptcp_init_sock(sk)` is entered: by whoever makes the socket.
 #[inline(never)]
 fn life_fentry_init(ctx: FEntryContext) -> i32 {
-    made(ctx.arg(0), u32::from(VIA_SOCKET));
+    on_create(ctx.arg(0), u32::from(VIA_SOCKET));
     0
 }
 
 /// The same, by breakpoint.
 #[kprobe]
 pub(crate) fn life_kprobe_init(ctx: ProbeContext) -> u32 {
-    made(argument(&ctx, 0), u32::from(VIA_SOCKET));
+    on_create(argument(&ctx, 0), u32::from(VIA_SOCKET));
     0
 }
 
@@ -279,7 +279,7 @@ pub(crate) fn life_kprobe_init(ctx: ProbeContext) -> u32 {
 fn destroyed(msk: Sock) {
     flush_pending(msk);
     look(msk, SITE_LATER);
-    gone(msk);
+    on_destroy(msk);
 }
 
 in_turns! {
@@ -316,14 +316,14 @@ fn life_fexit_accept(ctx: FExitContext) -> i32 {
 /// `mptcp_stream_accept` is entered.
 #[kprobe]
 pub(crate) fn life_kprobe_accept(ctx: ProbeContext) -> u32 {
-    keep(Keeper::Accept, argument(&ctx, 1), 0);
+    stash_args(CallSite::Accept, argument(&ctx, 1), 0);
     0
 }
 
 /// `mptcp_stream_accept` returns.
 #[kretprobe]
 pub(crate) fn life_kretprobe_accept(_ctx: RetProbeContext) -> u32 {
-    if let Some([socket, _none]) = kept(Keeper::Accept)
+    if let Some([socket, _none]) = take_args(CallSite::Accept)
         && let Some(sk) = sock_of_socket(socket)
     {
         accepted(sk);
@@ -334,21 +334,21 @@ pub(crate) fn life_kretprobe_accept(_ctx: RetProbeContext) -> u32 {
 /// `mptcp_sendmsg(sk, ...)` is entered.
 #[fentry]
 pub(crate) fn life_fentry_send(ctx: FEntryContext) -> i32 {
-    used(Sock(ctx.arg(0)), VIA_IO);
+    note_io(Sock(ctx.arg(0)), VIA_IO);
     0
 }
 
 /// `mptcp_recvmsg(sk, ...)` is entered.
 #[fentry]
 pub(crate) fn life_fentry_receive(ctx: FEntryContext) -> i32 {
-    used(Sock(ctx.arg(0)), VIA_IO);
+    note_io(Sock(ctx.arg(0)), VIA_IO);
     0
 }
 
 /// Either of the two, by breakpoint.
 #[kprobe]
 pub(crate) fn life_kprobe_io(ctx: ProbeContext) -> u32 {
-    used(Sock(argument(&ctx, 0)), VIA_IO);
+    note_io(Sock(argument(&ctx, 0)), VIA_IO);
     0
 }
 
@@ -357,7 +357,7 @@ pub(crate) fn life_kprobe_io(ctx: ProbeContext) -> u32 {
 pub(crate) fn life_tp_io(ctx: RawTracePointContext) -> i32 {
     let sk = Sock(ctx.arg(0));
     if sk.protocol().is_ok_and(is_mptcp) {
-        used(sk, VIA_IO);
+        note_io(sk, VIA_IO);
     }
     0
 }
@@ -371,7 +371,7 @@ in_turns! {
 fn life_tp_destroy(ctx: RawTracePointContext) -> i32 {
     let sk = Sock(ctx.arg(0));
     if conn(sk.0).is_some() {
-        gone(sk);
+        on_destroy(sk);
     } else if sk.subflow_context().is_some() {
         subflow_ends(sk);
     } else {
@@ -440,7 +440,7 @@ pub(crate) fn life_returns(ctx: &impl AtReturn, number: u32) {
     let is_ours = sk.protocol().is_ok_and(is_mptcp);
     if is_made {
         if is_ours {
-            made(sk.0, u32::from(VIA_SOCKET));
+            on_create(sk.0, u32::from(VIA_SOCKET));
         }
     } else if is_ours || conn(sk.0).is_some() {
         accepted(sk);

@@ -12,7 +12,7 @@ mod life;
 mod listed;
 mod path;
 
-pub(crate) use decision::{Keeper, keep, kept};
+pub(crate) use decision::{CallSite, stash_args, take_args};
 pub(crate) use life::life_returns;
 
 use aya_ebpf::bindings::BPF_NOEXIST;

@@ -13,7 +13,9 @@ use super::{
     refused::{is_mptcp_socket, is_ordinary, is_refusal, option_refused, outcome, socket_refused},
 };
 use crate::{
-    kernel::{Members, Sock, TypedSock, is_mptcp, now_ns, protocol_of, sock_of_socket, socket_of},
+    kernel::{
+        ReadMember, Sock, TypedSock, is_mptcp, now_ns, protocol_of, sock_of_socket, socket_of,
+    },
     maps::{ANSWERED, answered_by_tcp},
     sensors::fallback::says_fallen,
     turns::in_turns,
@@ -26,7 +28,7 @@ const RETURN_VALUE: usize = 5;
 #[inline(always)]
 fn answered(
     ctx: &FExitContext,
-    (sk, sock): (Sock, &impl Members),
+    (sk, sock): (Sock, &impl ReadMember),
     (path, ret): (u8, i32),
     more: impl FnOnce(&mut QueryRecord),
 ) {

@@ -20,10 +20,10 @@ use super::{
 };
 use crate::{
     emit,
-    kernel::{Common, Sock, is_mptcp, now_ns, sock_of_socket, socket_of},
+    kernel::{Sock, SockPrefix, is_mptcp, now_ns, sock_of_socket, socket_of},
     maps::{IN_FLIGHT, OUTERMOST_PROBED},
     sensors::{
-        fallback::{Keeper, keep, kept},
+        fallback::{CallSite, stash_args, take_args},
         owner::untold,
     },
 };
@@ -108,7 +108,7 @@ fn leave(ctx: &RetProbeContext, step: u8) {
         path |= PATH_MPTCP;
         sk = msk;
     }
-    let mut sock = Common::unread();
+    let mut sock = SockPrefix::unread();
     if sock.read(sk.0).is_err() {
         emit::count(counter::FAULTED);
         untold(sk);
@@ -159,7 +159,7 @@ pub(crate) fn query_kprobe_mptcp(ctx: ProbeContext) -> u32 {
             option(level, asked),
         );
     } else if is_ordinary(level) {
-        keep(Keeper::GetOption, argument(&ctx, 0), option(level, asked));
+        stash_args(CallSite::GetOption, argument(&ctx, 0), option(level, asked));
     }
     0
 }
@@ -168,14 +168,14 @@ pub(crate) fn query_kprobe_mptcp(ctx: ProbeContext) -> u32 {
 #[kretprobe]
 pub(crate) fn query_kretprobe_mptcp(ctx: RetProbeContext) -> u32 {
     leave(&ctx, PATH_MPTCP);
-    refused(&ctx, Keeper::GetOption, false);
+    refused(&ctx, CallSite::GetOption, false);
     0
 }
 
 /// An option of a socket was set, or asked for, and perhaps refused.
 #[inline(always)]
-fn refused(ctx: &RetProbeContext, keeper: Keeper, is_set: bool) {
-    let Some([sk, option]) = kept(keeper) else {
+fn refused(ctx: &RetProbeContext, keeper: CallSite, is_set: bool) {
+    let Some([sk, option]) = take_args(keeper) else {
         return;
     };
     let ret: i32 = ctx.ret();
@@ -189,7 +189,7 @@ fn refused(ctx: &RetProbeContext, keeper: Keeper, is_set: bool) {
 pub(crate) fn query_kprobe_set(ctx: ProbeContext) -> u32 {
     let (level, asked) = level_and_number(&ctx);
     if is_ordinary(level) {
-        keep(Keeper::SetOption, argument(&ctx, 0), option(level, asked));
+        stash_args(CallSite::SetOption, argument(&ctx, 0), option(level, asked));
     }
     0
 }
@@ -197,7 +197,7 @@ pub(crate) fn query_kprobe_set(ctx: ProbeContext) -> u32 {
 /// `mptcp_setsockopt` returns.
 #[kretprobe]
 pub(crate) fn query_kretprobe_set(ctx: RetProbeContext) -> u32 {
-    refused(&ctx, Keeper::SetOption, true);
+    refused(&ctx, CallSite::SetOption, true);
     0
 }
 
@@ -270,7 +270,7 @@ pub(crate) fn query_kprobe_create(ctx: ProbeContext) -> u32 {
     let family = u64::from(argument(&ctx, 1) as u32);
     let (kind, protocol) = (argument(&ctx, 2), argument(&ctx, 3));
     if argument(&ctx, 5) as u32 == 0 && is_mptcp_socket(family, kind, protocol) {
-        keep(Keeper::Socket, family, 0);
+        stash_args(CallSite::Socket, family, 0);
     }
     0
 }
@@ -278,7 +278,7 @@ pub(crate) fn query_kprobe_create(ctx: ProbeContext) -> u32 {
 /// `__sock_create` returns.
 #[kretprobe]
 pub(crate) fn query_kretprobe_create(ctx: RetProbeContext) -> u32 {
-    if let Some([family, _none]) = kept(Keeper::Socket) {
+    if let Some([family, _none]) = take_args(CallSite::Socket) {
         let ret: i32 = ctx.ret();
         if ret < 0 {
             socket_refused(family, outcome(ret, false, RUNG_KPROBE));

@@ -23,13 +23,13 @@ use crate::{
     admit::{admit_netns, admit_task, in_namespace, is_over_cap, is_own},
     emit,
     kernel::{
-        Fault, Members, Sock, current_cgroup, current_task, endpoints, family_of, inode_of_socket,
-        is_mptcp, netns_of, put_address, read_user_u8, read_user_u32, state_of,
+        Fault, ReadMember, Sock, current_cgroup, current_task, endpoints, family_of,
+        inode_of_socket, is_mptcp, netns_of, put_address, read_user_u8, read_user_u32, state_of,
     },
     maps::{OUTERMOST_PROBED, conn, unnoted_since},
     sensors::{
         fallback::look_when_asked,
-        owner::{asked, untold},
+        owner::{owner_for_query, untold},
     },
 };
 
@@ -147,7 +147,7 @@ fn put_answer(record: &mut QueryRecord, option: u64, path: u8, ret: i32) {
 #[inline(always)]
 fn answer(
     ctx: &impl EbpfContext,
-    sock: &impl Members,
+    sock: &impl ReadMember,
     answered: &Answered,
     put: impl FnOnce(&mut QueryRecord),
     more: impl FnOnce(&mut QueryRecord),
@@ -206,13 +206,13 @@ fn begin(record: &mut QueryRecord, thread: u64, rung: u8, boottime_ns: u64) {
 
 /// Writes down what the socket is, and that it was asked about.
 #[inline(always)]
-fn describe(record: &mut QueryRecord, sock: &impl Members, sk: Sock) -> Result<(), Unwritten> {
+fn describe(record: &mut QueryRecord, sock: &impl ReadMember, sk: Sock) -> Result<(), Unwritten> {
     if record.protocol == 0 {
         return Err(Unwritten::Fault);
     }
     let is_mptcp = is_mptcp(record.protocol);
     let known = match is_mptcp {
-        true => asked(sk, record.inode, record.tgid),
+        true => owner_for_query(sk, record.inode, record.tgid),
         false => conn(sk.0),
     };
     // Of a socket that was asked about before it is known whose it is.
@@ -272,7 +272,11 @@ fn found_by_caller(record: &mut QueryRecord, optval: u64, optlen: u64) {
 
 /// Writes down what the socket is, but for its protocol.
 #[inline(always)]
-fn describe_socket(record: &mut QueryRecord, sk: Sock, sock: &impl Members) -> Result<(), Fault> {
+fn describe_socket(
+    record: &mut QueryRecord,
+    sk: Sock,
+    sock: &impl ReadMember,
+) -> Result<(), Fault> {
     record.socket = sk.0;
     record.family = family_of(sock)?;
     record.state = state_of(sock)?;

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     emit,
     kernel::{
-        AtReturn, Called, Common, Sock, asked_by_uring, current_file, family_of, is_mptcp,
+        AtReturn, Called, Sock, SockPrefix, asked_by_uring, current_file, family_of, is_mptcp,
         is_syscall_of_32_bits, is_tcp_or_mptcp, now_ns, open_socket_of_file, syscall_number,
     },
     maps::{LIFE_AT_RETURN, syscall},
@@ -119,7 +119,7 @@ fn got(ctx: &impl AtReturn) {
     }
     let ret = ctx.returned();
     // A bad descriptor or another kind of socket never reaches the TCP code: not a query.
-    let mut sock = Common::unread();
+    let mut sock = SockPrefix::unread();
     let Some((socket, sk, protocol)) = asked_about(&called, &mut sock) else {
         if ret == 0 && is_query(level, number) {
             // It was answered: the descriptor has been closed since.
@@ -158,7 +158,10 @@ fn got(ctx: &impl AtReturn) {
 /// The TCP or MPTCP socket behind the descriptor that a system call was called with: its `struct socket`, itself, and
 /// its protocol; the first part of it is read into `sock`.
 #[inline(always)]
-fn asked_about(called: &Called<'_, impl AtReturn>, sock: &mut Common) -> Option<(u64, Sock, u16)> {
+fn asked_about(
+    called: &Called<'_, impl AtReturn>,
+    sock: &mut SockPrefix,
+) -> Option<(u64, Sock, u16)> {
     let (socket, sk) = open_socket_of_file(current_file(called.fd()).ok()?)?;
     sock.read(sk.0).ok()?;
     let protocol = sk.protocol().ok()?;
@@ -186,7 +189,7 @@ fn refused(ctx: &impl AtReturn, is_set: bool) {
     if !is_refusal(ret) || !is_ordinary(level) || is_syscall_of_32_bits() {
         return;
     }
-    let mut sock = Common::unread();
+    let mut sock = SockPrefix::unread();
     if let Some((_socket, sk, _protocol)) = asked_about(&called, &mut sock) {
         let outcome = outcome(ret, is_set, RUNG_TRACEPOINT);
         option_refused(sk.0, option(level, called.optname()), outcome);

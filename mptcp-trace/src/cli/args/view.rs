@@ -12,7 +12,7 @@ use crate::{
 pub struct ViewArgs {
     /// About which connections
     #[command(flatten)]
-    pub which: WhichArgs,
+    pub which: ConnectionFilterArgs,
     /// Only questions and last words with this verdict (repeatable)
     #[arg(long, value_name = "NAME", value_parser = wanted::verdict)]
     pub verdict: Vec<Verdict>,
@@ -42,7 +42,7 @@ pub(super) const CONNECTIONS: u32 = 65_536;
 
 /// About which connections.
 #[derive(Args, Clone, Debug, Default)]
-pub struct WhichArgs {
+pub struct ConnectionFilterArgs {
     /// Only findings that carry this cause: fallbacks, and verdicts that stand on one (repeatable; mptcp-trace
     /// explain lists them)
     #[arg(long, value_name = "NAME", value_parser = wanted::cause)]
@@ -98,7 +98,7 @@ impl ViewArgs {
 
 /// Whose findings to show, where that was not decided in the kernel.
 #[derive(Args, Clone, Debug, Default)]
-pub struct WhoseArgs {
+pub struct TaskFilterArgs {
     /// Only what this process holds or asked (repeatable)
     #[arg(short, long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
     pub pid: Vec<u32>,

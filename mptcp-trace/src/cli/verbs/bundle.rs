@@ -19,13 +19,13 @@ use crate::{
         options, run,
     },
     decode::decode,
-    enrich::Places,
+    enrich::CgroupCache,
     host::{Fact, netstat, privileges, sandbox, system::mptcp_sysctls},
     pipeline::{Inventory, Stages, Stop, View, play},
     plan::unprivileged,
     redact::Redactor,
     sink::{Format, Source, Told, escape},
-    wanted::Wanted,
+    wanted::FindingFilter,
 };
 
 /// What lies in a bundle, in this order.
@@ -274,12 +274,12 @@ fn retell(parts: &mut Parts) -> anyhow::Result<()> {
         Reader::open(BufReader::new(parts.open(CAPTURE)?)).context("cannot read the capture")
     };
     let (mut reader, facts) = open(parts)?;
-    let mut places = Places::told();
+    let mut places = CgroupCache::offline();
     let mut found = Inventory::bounded(LISTED_MAX);
     let losses = loop {
         match reader.next_frame()? {
             Frame::Record(bytes) => found.take(&bytes, &facts, &mut places),
-            Frame::Place(id, path) => places.tell(id, &path),
+            Frame::Place(id, path) => places.insert(id, &path),
             Frame::Clock(_) | Frame::Missed(..) => {}
             Frame::End(losses) => break Some(losses),
             Frame::CutOff => break None,
@@ -293,7 +293,7 @@ fn retell(parts: &mut Parts) -> anyhow::Result<()> {
     }
     let mut lines = Vec::new();
     Format::Json.start(&facts, Source::Replay, &mut lines);
-    let printed = found.print(&Wanted::default(), &places, Format::Json, &mut lines);
+    let printed = found.print(&FindingFilter::default(), &places, Format::Json, &mut lines);
     if let Some(losses) = &losses {
         let told = Told {
             findings: printed,

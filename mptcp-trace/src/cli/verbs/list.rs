@@ -6,7 +6,7 @@ use anyhow::Context as _;
 
 use crate::{
     cli::{CANNOT_ANSWER, DONE, Exit, args::ListArgs, options::Scope, print, select, tracing},
-    enrich::Places,
+    enrich::CgroupCache,
     host::system::proc_is_ours,
     model::SensorId,
     pipeline::{Inventory, prefixed},
@@ -38,7 +38,7 @@ async fn list(args: &ListArgs, verbose: u8) -> Result<u8, Exit> {
         eprint!("{}", prefixed(&format!("note: {OTHERS_UNLISTED}")));
     }
     session.tracer.stop()?;
-    let mut places = Places::live(proc_is_ours());
+    let mut places = CgroupCache::live(proc_is_ours());
     let mut found = Inventory::default();
     let facts = session.facts.clone();
     for bytes in std::mem::take(&mut session.backlog) {

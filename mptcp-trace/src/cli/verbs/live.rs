@@ -2,7 +2,7 @@
 
 use crate::cli::{
     Exit, USAGE,
-    args::{LiveArgs, WhoseArgs},
+    args::{LiveArgs, TaskFilterArgs},
     options::{Live, Names},
     run, select,
 };
@@ -29,7 +29,7 @@ fn wanted(args: LiveArgs) -> Result<Live, Exit> {
     Ok(Live {
         attaching: args.attach.options(),
         // Whose findings they are is decided in the kernel.
-        view: select::view(&args.view, &WhoseArgs::default())?,
+        view: select::view(&args.view, &TaskFilterArgs::default())?,
         names: Names {
             pids: args.pid,
             comms: args.comm,

@@ -20,7 +20,7 @@ use crate::{
     pipeline::{Stages, Stop, View, play, prefixed},
     report::{Ending, Report, Shared, page},
     sink::{Format, Source, escape},
-    wanted::Wanted,
+    wanted::FindingFilter,
 };
 
 /// Where the page goes if that is no file.
@@ -38,11 +38,11 @@ pub(in crate::cli) fn run(args: &ReportArgs) -> Result<u8, Exit> {
     with_capture(&args.file, |input| report(args, wanted, input))
 }
 
-fn report(args: &ReportArgs, wanted: Wanted, input: &mut dyn io::Read) -> Result<u8, Exit> {
+fn report(args: &ReportArgs, wanted: FindingFilter, input: &mut dyn io::Read) -> Result<u8, Exit> {
     let file = args.file.display().to_string();
     let (mut reader, facts) = Reader::open(BufReader::new(input))
         .map_err(|why| Exit::Because(FAILED, format!("cannot report on {file}: {why}")))?;
-    let is_selection = wanted != Wanted::default();
+    let is_selection = wanted != FindingFilter::default();
     let gathering = Shared::default();
     let view = View {
         wanted,

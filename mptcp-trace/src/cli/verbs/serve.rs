@@ -29,7 +29,7 @@ use crate::{
         tracing::{self, write_ready_file},
     },
     correlate::Limits,
-    host::{self, privileges::Later},
+    host::{self, privileges::RuntimeNeeds},
     observe::State,
     pipeline::{Ask, Stages, Stop, Until, View, run as run_pipeline},
     serve::{
@@ -127,7 +127,7 @@ async fn serve(args: &ServeArgs, verbose: u8) -> Result<u8, Exit> {
         ..Until::default()
     };
     // Settings are opened again for a reload, as whoever we are by then may.
-    session.give_up_privileges(Later::default())?;
+    session.drop_privileges(RuntimeNeeds::default())?;
     is_live(args, address)?;
     // A task of its own: it goes on when the loop has ended, with what that found last.
     let sends = exporter

@@ -57,12 +57,12 @@ fn a_client_that_did_not_ask_had_no_token_unless_mptcp_was_off() {
             is_off,
             ..sighting(SITE_HANDSHAKE)
         };
-        let known = cause.map_or(Known::Unknown, |_| Known::Inferred);
+        let known = cause.map_or(CauseCertainty::Unknown, |_| CauseCertainty::Inferred);
         check(&sighting, &self::facts(facts), cause, known);
     }
 }
 
-fn check(sighting: &Sighting, facts: &Facts, cause: Option<&str>, known: Known) {
+fn check(sighting: &Sighting, facts: &Facts, cause: Option<&str>, known: CauseCertainty) {
     let (concluded, how) = conclude(sighting, facts).unwrap();
     assert_eq!(
         (concluded.as_deref(), how),
@@ -81,12 +81,27 @@ fn what_the_kernel_names_is_the_cause_by_the_number_that_it_has_here() {
         };
         check(&sighting, &self::facts(facts), cause, known);
     };
-    named(74, NEWER, Some("DssFallback"), Known::Reported);
-    named(8, NEWER, Some("MPCapableSYNTXDisabled"), Known::Reported);
-    named(8, OLDER, Some("MPFallbackTokenInit"), Known::Reported);
+    named(74, NEWER, Some("DssFallback"), CauseCertainty::Reported);
+    named(
+        8,
+        NEWER,
+        Some("MPCapableSYNTXDisabled"),
+        CauseCertainty::Reported,
+    );
+    named(
+        8,
+        OLDER,
+        Some("MPFallbackTokenInit"),
+        CauseCertainty::Reported,
+    );
     // A cause that this program has never heard of keeps the kernel's word for it.
-    named(90, NEWER, Some("MPTCP_MIB_SOMETHINGNEW"), Known::Reported);
-    named(77, OLDER, None, Known::Unknown);
+    named(
+        90,
+        NEWER,
+        Some("MPTCP_MIB_SOMETHINGNEW"),
+        CauseCertainty::Reported,
+    );
+    named(77, OLDER, None, CauseCertainty::Unknown);
 }
 
 #[test]
@@ -97,7 +112,12 @@ fn where_the_decision_itself_was_seen_it_is_the_cause() {
         (SITE_DSS_CORRUPTION, "DSSCorruptionFallback"),
         (SITE_DROPPED_CONTEXT, "MPCapableFallbackACK"),
     ] {
-        check(&sighting(site), &newer, Some(cause), Known::Inferred);
+        check(
+            &sighting(site),
+            &newer,
+            Some(cause),
+            CauseCertainty::Inferred,
+        );
     }
     assert_eq!(
         conclude(&sighting(99), &newer),
@@ -190,7 +210,7 @@ fn where_it_was_not_the_first_thing_that_went_wrong_is_the_cause() {
                 evidence,
                 ..sighting(site)
             };
-            check(&seen, &newer, cause, Known::Inferred);
+            check(&seen, &newer, cause, CauseCertainty::Inferred);
         }
     }
     // A kernel without a memory of lost SYNs has only the token to fail with.
@@ -202,19 +222,19 @@ fn where_it_was_not_the_first_thing_that_went_wrong_is_the_cause() {
         &unasked,
         &facts(OLDER),
         Some("MPFallbackTokenInit"),
-        Known::Inferred,
+        CauseCertainty::Inferred,
     );
     // What was not watched from its birth on, or cannot be read, is not guessed at.
     let unwatched = Sighting {
         watched: false,
         ..sighting(SITE_LATER)
     };
-    check(&unwatched, &newer, None, Known::Unknown);
+    check(&unwatched, &newer, None, CauseCertainty::Unknown);
     let unread = Sighting {
         flags: None,
         ..sighting(SITE_LATER)
     };
-    check(&unread, &newer, None, Known::Unknown);
+    check(&unread, &newer, None, CauseCertainty::Unknown);
 }
 
 #[test]
@@ -305,7 +325,7 @@ fn a_whole_record_says_everything() {
     assert_eq!(it.id.to_string(), "0x0000000000000abc@300");
     assert_eq!(
         (it.cause.as_deref(), it.known),
-        (Some("DssFallback"), Known::Reported)
+        (Some("DssFallback"), CauseCertainty::Reported)
     );
     assert_eq!(
         (it.side, it.stage),

@@ -52,17 +52,17 @@ fn tag(awareness: Awareness) -> Markup {
     html! { span class={ "tag " (class) } title=(meaning) { (word) } }
 }
 
-fn who(life: &Life) -> String {
+fn who(life: &ReportedConnection) -> String {
     match &life.process {
         Some((pid, comm)) => format!("{} {pid}", name(comm)),
         None => "unknown process".to_owned(),
     }
 }
 
-fn why(life: &Life) -> String {
+fn why(life: &ReportedConnection) -> String {
     match (&life.cause, life.known) {
-        (Some(cause), Known::Reported) => name(cause),
-        (Some(cause), Known::Inferred | Known::Unknown) if cause != "unknown" => {
+        (Some(cause), CauseCertainty::Reported) => name(cause),
+        (Some(cause), CauseCertainty::Inferred | CauseCertainty::Unknown) if cause != "unknown" => {
             format!("{} (inferred)", name(cause))
         }
         (Some(_) | None, _) => "cause unknown".to_owned(),
@@ -70,14 +70,14 @@ fn why(life: &Life) -> String {
 }
 
 /// Between connecting, or the first that was heard of it, and something.
-fn since(life: &Life, at: Duration) -> String {
+fn since(life: &ReportedConnection, at: Duration) -> String {
     match life.connected_at.or(life.born_at) {
         Some(begin) => after(at.saturating_sub(begin)),
         None => "-".to_owned(),
     }
 }
 
-fn told(life: &Life) -> String {
+fn told(life: &ReportedConnection) -> String {
     match life.asked.last() {
         Some(asked) => {
             let word = asked.answer.word().unwrap_or("not known");
@@ -87,7 +87,7 @@ fn told(life: &Life) -> String {
     }
 }
 
-fn ended(life: &Life) -> &'static str {
+fn ended(life: &ReportedConnection) -> &'static str {
     use crate::model::ClosedBy;
     match life.closed {
         Some((_, ClosedBy::Death)) => "closed",
@@ -98,7 +98,7 @@ fn ended(life: &Life) -> &'static str {
 }
 
 /// The lane in words, for whoever cannot see it.
-fn spoken(life: &Life) -> String {
+fn spoken(life: &ReportedConnection) -> String {
     let fell = match life.fell_at {
         Some(at) => format!("fell back {} after its beginning", since(life, at)),
         None => "fell back before tracing began, or unseen".to_owned(),
@@ -185,7 +185,7 @@ pub(super) fn timeline(report: &Report<'_>) -> Markup {
 }
 
 /// Which end opened it.
-fn arrow(life: &Life) -> &'static str {
+fn arrow(life: &ReportedConnection) -> &'static str {
     match life.side {
         Some(Side::Active) => "client to",
         Some(Side::Passive) => "server of",

@@ -61,16 +61,16 @@ pub(super) fn draw_life(
 const MOMENT_INDENT: usize = 11;
 
 fn moment_lines(
-    moment: &Moment,
+    moment: &TimelineEntry,
     begin: Duration,
     width: usize,
     paint: Paint,
     escape: Escape,
 ) -> Vec<Line<'static>> {
     let style = match moment.kind {
-        MomentKind::Fallback => paint.bad(),
-        MomentKind::Begin | MomentKind::End => paint.dim(),
-        MomentKind::Asked | MomentKind::Other => Style::new(),
+        TimelineKind::Fallback => paint.bad(),
+        TimelineKind::Begin | TimelineKind::End => paint.dim(),
+        TimelineKind::Asked | TimelineKind::Other => Style::new(),
     };
     let since = format!(
         "{:>9}  ",

@@ -19,13 +19,13 @@ use crate::{
         options::{Names, Scope},
         select, tracing,
     },
-    host::{netstat::boottime, privileges::Later},
+    host::{netstat::boottime, privileges::RuntimeNeeds},
     observe::State,
     pipeline::{Ask, Stages, Stop, Until, run as run_pipeline},
     sink::{Format, Source},
     top::{
-        app::{App, Wish},
-        board::{Picture, Shared},
+        app::{Action, App},
+        board::{Shared, Snapshot},
         draw::Around,
     },
 };
@@ -78,7 +78,7 @@ async fn trace(args: &TopArgs, verbose: u8) -> Result<u8, Exit> {
         signals: Some(signals),
         ..Until::default()
     };
-    session.give_up_privileges(Later::default())?;
+    session.drop_privileges(RuntimeNeeds::default())?;
     let mut source = format!("{}  {}", session.facts.kernel, session.tracer.rung());
     if !session.has_fallbacks() {
         source.push_str("  FALLBACKS NOT TRACED");
@@ -90,7 +90,7 @@ async fn trace(args: &TopArgs, verbose: u8) -> Result<u8, Exit> {
         board,
         asks,
         source,
-        picture: Picture::default(),
+        snapshot: Snapshot::default(),
         state: None,
         answer: None,
         next_ask: Instant::now(),
@@ -116,7 +116,7 @@ struct Watcher {
     asks: mpsc::Sender<Ask>,
     source: String,
     /// What is shown.
-    picture: Picture,
+    snapshot: Snapshot,
     state: Option<State>,
     /// What was asked, and not answered yet.
     answer: Option<oneshot::Receiver<State>>,
@@ -147,12 +147,12 @@ impl Watcher {
                 if self.take(&event).await? {
                     return Ok(());
                 }
-                // Of many keys only the last is worth a picture.
+                // Of many keys only the last is worth a snapshot.
                 next = keys.try_recv().ok();
             }
             self.ask_for_state();
             if !self.app.is_paused() {
-                self.picture = self.board.picture(boottime());
+                self.snapshot = self.board.snapshot(boottime());
             }
             let around = Around {
                 source: self.source.clone(),
@@ -160,7 +160,7 @@ impl Watcher {
                 state: self.state.clone(),
                 ..Around::default()
             };
-            self.screen.draw(&mut self.app, &self.picture, around)?;
+            self.screen.draw(&mut self.app, &self.snapshot, around)?;
         }
     }
 
@@ -169,13 +169,13 @@ impl Watcher {
         let Event::Key(key) = event else {
             return Ok(false);
         };
-        match self.app.key(*key, &self.picture) {
-            Wish::Quit => {
+        match self.app.key(*key, &self.snapshot) {
+            Action::Quit => {
                 self.asks.send(Ask::End).await.ok();
                 return Ok(true);
             }
-            Wish::Suspend => self.screen.suspend()?,
-            Wish::Nothing | Wish::Seek(_) | Wish::SeekTo(_) | Wish::Speed(_) => {}
+            Action::Suspend => self.screen.suspend()?,
+            Action::Nothing | Action::Seek(_) | Action::SeekTo(_) | Action::Speed(_) => {}
         }
         Ok(false)
     }

@@ -26,8 +26,8 @@ use crate::{
     pipeline::{Stages, Stop},
     sink::{Format, Source},
     top::{
-        app::{App, Edge, Faster, Wish},
-        board::{Picture, Shared},
+        app::{Action, App, Edge, Faster},
+        board::{Shared, Snapshot},
         draw::{Around, Playing},
     },
 };
@@ -244,7 +244,7 @@ impl Player {
     }
 
     fn draw(&mut self, scene: &Scene<'_>) -> Result<(), Exit> {
-        let picture = self.picture(scene);
+        let snapshot = self.snapshot(scene);
         let has_ended = scene.end.is_some() && self.at >= self.extent.last;
         let is_cut_off = has_ended && self.extent.is_cut_off;
         let around = Around {
@@ -260,12 +260,12 @@ impl Player {
             message: is_cut_off.then(|| "The capture is cut off here".to_owned()),
             ..Around::default()
         };
-        self.screen.draw(&mut self.app, &picture, around)?;
+        self.screen.draw(&mut self.app, &snapshot, around)?;
         Ok(())
     }
 
-    fn picture(&self, scene: &Scene<'_>) -> Picture {
-        scene.board.picture(self.at.max(scene.board.latest()))
+    fn snapshot(&self, scene: &Scene<'_>) -> Snapshot {
+        scene.board.snapshot(self.at.max(scene.board.latest()))
     }
 
     /// Waits for keys, and takes those that are there.
@@ -281,17 +281,17 @@ impl Player {
             let Event::Key(key) = event else {
                 continue;
             };
-            let picture = self.picture(scene);
+            let snapshot = self.snapshot(scene);
             let Extent { first, last, .. } = self.extent;
             let before = self.at;
-            match self.app.key(key, &picture) {
-                Wish::Nothing => {}
-                Wish::Quit => return Ok(Some(Next::Quit)),
-                Wish::Suspend => {
+            match self.app.key(key, &snapshot) {
+                Action::Nothing => {}
+                Action::Quit => return Ok(Some(Next::Quit)),
+                Action::Suspend => {
                     self.screen.suspend()?;
                     self.ticked = Instant::now();
                 }
-                Wish::Seek(seconds) => {
+                Action::Seek(seconds) => {
                     let by = Duration::from_secs(seconds.unsigned_abs());
                     let to = match seconds < 0 {
                         true => self.at.saturating_sub(by),
@@ -299,9 +299,9 @@ impl Player {
                     };
                     self.at = to.clamp(first, last);
                 }
-                Wish::SeekTo(Edge::Begin) => self.at = first,
-                Wish::SeekTo(Edge::End) => self.at = last,
-                Wish::Speed(faster) => {
+                Action::SeekTo(Edge::Begin) => self.at = first,
+                Action::SeekTo(Edge::End) => self.at = last,
+                Action::Speed(faster) => {
                     let speed = match faster {
                         Faster::Twice => self.speed * 2.0,
                         Faster::Half => self.speed / 2.0,

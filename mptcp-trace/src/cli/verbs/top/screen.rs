@@ -1,6 +1,6 @@
 //! The terminal while `top` draws on it: taken, and given back as it was, whatever happens.
 //!
-//! What others say on stderr meanwhile would stand in the middle of the picture: it is kept, and said when the terminal is
+//! What others say on stderr meanwhile would stand in the middle of the snapshot: it is kept, and said when the terminal is
 //! as it was.
 
 use std::{
@@ -33,7 +33,7 @@ use crate::{
     sink::escape,
     top::{
         app::App,
-        board::Picture,
+        board::Snapshot,
         draw::{Around, draw},
     },
 };
@@ -160,7 +160,7 @@ impl Screen {
     pub(super) fn draw(
         &mut self,
         app: &mut App,
-        picture: &Picture,
+        snapshot: &Snapshot,
         mut around: Around,
     ) -> anyhow::Result<()> {
         around.has_colour = self.has_colour;
@@ -169,7 +169,7 @@ impl Screen {
             around.message.get_or_insert_with(|| message.to_owned());
         }
         self.terminal
-            .draw(|frame| draw(frame, app, picture, &around, escape))
+            .draw(|frame| draw(frame, app, snapshot, &around, escape))
             .context("cannot draw on the terminal")?;
         assert!(!self.falls_over, "fell over, as --panic asks for");
         Ok(())

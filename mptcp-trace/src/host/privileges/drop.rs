@@ -17,7 +17,7 @@ const NUMBER_MAX: u32 = 63;
 
 /// What is still to be done after everything is attached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Later {
+pub struct RuntimeNeeds {
     /// The kernel's counters are read in all network namespaces.
     pub reads_counters: bool,
     /// A command is told to end, whoever it is by then.
@@ -26,7 +26,7 @@ pub struct Later {
     pub writes_files: bool,
 }
 
-impl Later {
+impl RuntimeNeeds {
     /// The capabilities that all that needs.
     #[must_use]
     pub fn needs(self) -> CapabilitySet {
@@ -79,7 +79,7 @@ fn held_instead_of_bpf() -> CapabilitySet {
 /// # Errors
 ///
 /// Fails if the kernel does not let it.
-pub fn lower_to(keep: CapabilitySet) -> anyhow::Result<()> {
+pub fn drop_effective(keep: CapabilitySet) -> anyhow::Result<()> {
     let sets = capabilities(None).context("cannot read the capabilities of this process")?;
     set_capabilities(
         None,
@@ -97,7 +97,7 @@ pub fn lower_to(keep: CapabilitySet) -> anyhow::Result<()> {
 /// # Errors
 ///
 /// Fails if one is still there afterwards.
-pub fn give_up(keep: CapabilitySet) -> anyhow::Result<GivenUp> {
+pub fn drop_permanently(keep: CapabilitySet) -> anyhow::Result<GivenUp> {
     let before = capabilities(None).context("cannot read the capabilities of this process")?;
     let kept = before.permitted & keep;
     // That of making the bounding set smaller may have been put out of effect for a try.
@@ -155,8 +155,8 @@ mod tests {
 
     #[test]
     fn what_is_to_be_done_later_says_what_is_kept() {
-        assert_eq!(Later::default().needs(), CapabilitySet::empty());
-        let all = Later {
+        assert_eq!(RuntimeNeeds::default().needs(), CapabilitySet::empty());
+        let all = RuntimeNeeds {
             reads_counters: true,
             signals_a_command: true,
             writes_files: true,
@@ -172,12 +172,12 @@ mod tests {
     fn a_thread_that_gives_up_has_nothing_left() {
         let thread = std::thread::spawn(|| {
             let before = capabilities(None).unwrap();
-            lower_to(CapabilitySet::empty()).unwrap();
+            drop_effective(CapabilitySet::empty()).unwrap();
             assert_eq!(
                 capabilities(None).unwrap().effective,
                 CapabilitySet::empty()
             );
-            let given = give_up(CapabilitySet::KILL).unwrap();
+            let given = drop_permanently(CapabilitySet::KILL).unwrap();
             let after = capabilities(None).unwrap();
             assert_eq!(after.permitted, before.permitted & CapabilitySet::KILL);
             assert_eq!(after.effective, after.permitted);
