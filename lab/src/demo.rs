@@ -12,12 +12,12 @@ use anyhow::{Context as _, ensure};
 use socket2::Socket;
 
 use crate::{
+    middlebox::Middlebox,
     net::{Family, Kind, open},
     netns,
     rules::{Rules, Treatment},
     sys,
     veth::{CLIENT_V4, SERVER_V4},
-    xdp::Middlebox,
 };
 
 /// Longest that one step may take.

@@ -8,7 +8,7 @@ use crate::{
     keep::Capture,
     net::{self, Family, Kind},
     provoke::{Choice, play, recount},
-    recipes::{Cleared, Means, Recipe},
+    recipes::{Cleared, Recipe},
     report::{Cell, Cells, Outcome, Phase},
     side_by_side,
     stopwatch::Stopwatch,
@@ -222,7 +222,6 @@ fn one_rung(args: &Args, rung: &str, only: Only<'_>) -> anyhow::Result<Vec<Cell>
 pub(crate) struct Waiting {
     chosen: Vec<(&'static Recipe, Family)>,
     at_once: u32,
-    middlebox: Means,
 }
 
 /// What was played, and what of it must live until the tracer has ended.
@@ -239,13 +238,12 @@ impl Waiting {
         Ok(Self {
             chosen,
             at_once: choice.spread.at_once,
-            middlebox: choice.middlebox,
         })
     }
 
     /// Plays them.
     pub(crate) fn play(self) -> Performed {
-        let act = |(recipe, family)| play(recipe, family, self.middlebox);
+        let act = |(recipe, family)| play(recipe, family);
         let (played, left) = side_by_side::each(self.chosen, self.at_once, act)
             .into_iter()
             .unzip();

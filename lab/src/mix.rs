@@ -15,8 +15,8 @@ use crate::{
     },
     provoke::recount,
     recipes::{
-        Cleared, Expected, FALLBACK_COUNTERS, Ground, Means, Place, STRIP_BOTH_AFTER_3,
-        STRIP_SYN_ACK, Stage, Who, client, server,
+        Cleared, Expected, FALLBACK_COUNTERS, Ground, Place, STRIP_BOTH_AFTER_3, STRIP_SYN_ACK,
+        Stage, Who, client, server,
     },
     report::{Cell, Cells, Outcome},
     rules::Rules,
@@ -41,9 +41,6 @@ pub struct Args {
     /// More arguments for the tracer (repeatable)
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
     pub tracer_arg: Vec<String>,
-    /// How the middleboxes are made
-    #[arg(long, value_enum, default_value_t = Means::Tun)]
-    pub middlebox: Means,
 }
 
 /// A middlebox, and what becomes of the connections through it.
@@ -152,7 +149,7 @@ fn perform(args: &Args) -> anyhow::Result<Done> {
     let since_ns = sys::boottime_ns();
     let grounds: anyhow::Result<Vec<Arc<Ground>>> = WARDS
         .iter()
-        .map(|ward| Ground::new(Place::Middlebox, ward.rules, args.middlebox).map(Arc::new))
+        .map(|ward| Ground::new(Place::Middlebox, ward.rules).map(Arc::new))
         .collect();
     let grounds = match grounds {
         Ok(grounds) => grounds,

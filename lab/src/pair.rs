@@ -18,6 +18,7 @@ use crate::{
     fallbacks::under_tracer,
     findings::balanced,
     matrix::Scratch,
+    middlebox::Middlebox,
     netns::{self, Counters},
     recipes::FALLBACK_COUNTERS,
     report::{Cell, Cells, Outcome},
@@ -25,7 +26,6 @@ use crate::{
     sys,
     traced::{Found, TracedLine},
     veth::SERVER_V4,
-    xdp::Middlebox,
 };
 
 /// Where nginx listens.

@@ -5,12 +5,7 @@ use std::collections::BTreeMap;
 
 use anyhow::bail;
 
-use crate::{
-    net::Family,
-    provoke,
-    recipes::{Means, RECIPES},
-    verdicts,
-};
+use crate::{net::Family, provoke, recipes::RECIPES, verdicts};
 
 /// What to play.
 #[derive(clap::Args)]
@@ -21,9 +16,6 @@ pub struct Args {
     /// With which addresses
     #[arg(long, value_name = "v4|v6", value_parser = provoke::family, default_value = "v4")]
     pub family: Family,
-    /// How the middlebox is made
-    #[arg(long, value_enum, default_value_t = Means::Xdp)]
-    pub middlebox: Means,
 }
 
 /// What came of it.
@@ -51,7 +43,7 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
     }
     let mut right = true;
     for name in &args.names {
-        let Some(played) = play(name, args.family, args.middlebox) else {
+        let Some(played) = play(name, args.family) else {
             bail!(
                 "there is neither a recipe nor a scenario {name}; the recipes are {}; the scenarios are {}",
                 recipes().join(", "),
@@ -67,11 +59,11 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
     Ok(right)
 }
 
-fn play(name: &str, family: Family, means: Means) -> Option<Played> {
+fn play(name: &str, family: Family) -> Option<Played> {
     let Some(recipe) = RECIPES.iter().find(|recipe| recipe.name == name) else {
-        return verdicts::play(name, family, means);
+        return verdicts::play(name, family);
     };
-    let (played, _left) = provoke::play(recipe, family, means);
+    let (played, _left) = provoke::play(recipe, family);
     let counted = played.moved.values().map(|moved| {
         let moved: Vec<String> = moved
             .iter()
@@ -135,6 +127,6 @@ mod tests {
 
     #[test]
     fn what_nobody_knows_is_not_played() {
-        assert!(play("no-such-thing", Family::V4, Means::Xdp).is_none());
+        assert!(play("no-such-thing", Family::V4).is_none());
     }
 }

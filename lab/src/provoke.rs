@@ -8,7 +8,7 @@ use anyhow::{Context as _, ensure};
 use crate::{
     findings::{Namespaces, Played, Wanted},
     net::Family,
-    recipes::{Cleared, FALLBACK_COUNTERS, Means, NotHere, RECIPES, Recipe, Stage},
+    recipes::{Cleared, FALLBACK_COUNTERS, NotHere, RECIPES, Recipe, Stage},
     report::write_line,
     spread::Spread,
     sys,
@@ -37,9 +37,6 @@ pub struct Choice {
     /// Which addresses, and how many at a time
     #[command(flatten)]
     pub spread: Spread,
-    /// How the middlebox is made
-    #[arg(long, value_enum, default_value_t = Means::Xdp)]
-    pub middlebox: Means,
 }
 
 /// What was typed as a family of addresses.
@@ -95,7 +92,7 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
     let mut right = true;
     for _ in 0..args.repeat {
         for (recipe, family) in args.choice.chosen("")? {
-            let (mut played, _left) = play(recipe, family, args.choice.middlebox);
+            let (mut played, _left) = play(recipe, family);
             if played.skipped.is_none() {
                 let unlike = played.unlike_the_table();
                 played.wrong.extend(unlike);
@@ -112,7 +109,7 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
 
 /// Plays one recipe. The namespaces live as long as what is left of the stage.
 #[must_use]
-pub fn play(recipe: &Recipe, family: Family, means: Means) -> (Played, Option<Cleared>) {
+pub fn play(recipe: &Recipe, family: Family) -> (Played, Option<Cleared>) {
     let start = Instant::now();
     let mut played = Played {
         recipe: recipe.name.into(),
@@ -128,7 +125,7 @@ pub fn play(recipe: &Recipe, family: Family, means: Means) -> (Played, Option<Cl
         skipped: None,
         seconds: 0.0,
     };
-    let left = match Stage::new(recipe, family, means) {
+    let left = match Stage::new(recipe, family) {
         Ok(stage) => match perform(recipe, stage, &mut played) {
             Ok(left) => Some(left),
             Err(why) => {

@@ -27,7 +27,7 @@ use crate::{
     net::{self, Family, Kind},
     netns::{self, Counters},
     question::{self, Api},
-    recipes::{Ground, Means, Place},
+    recipes::{Ground, Place},
     report::{Cell, Cells, Endpoint},
     rules::Rules,
     sys,
@@ -155,7 +155,7 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
 /// The namespace lives as long as its ground.
 fn make(args: &Args, connections: u32) -> anyhow::Result<(Made, Ground)> {
     let since_ns = sys::boottime_ns();
-    let ground = Ground::new(Place::Loopback, Rules::NONE, Means::Tun)?;
+    let ground = Ground::new(Place::Loopback, Rules::NONE)?;
     let before = netns::counters(ground.near())?;
     let me = std::env::current_exe().context("cannot find myself")?;
     let start = |process: u32| {

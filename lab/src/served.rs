@@ -21,7 +21,7 @@ use crate::{
     matrix::Scratch,
     net::Family,
     provoke,
-    recipes::{Means, RECIPES},
+    recipes::RECIPES,
     report::{Cell, Cells, Outcome},
     sys,
 };
@@ -178,7 +178,7 @@ fn play_one(name: &str) -> anyhow::Result<Played> {
     let recipe = RECIPES.iter().find(|recipe| recipe.name == name);
     let recipe = recipe.with_context(|| format!("there is no recipe {name}"))?;
     let from_ns = sys::boottime_ns();
-    let (played, _left) = provoke::play(recipe, Family::V4, Means::Xdp);
+    let (played, _left) = provoke::play(recipe, Family::V4);
     ensure!(
         played.wrong.is_empty() && played.skipped.is_none(),
         "{name} cannot be played: {:?} {:?}",

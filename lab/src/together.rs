@@ -127,7 +127,6 @@ impl Args {
                 ..self.choice.spread
             },
             keep: false,
-            middlebox: self.choice.middlebox,
             go: self.go.clone(),
         })
     }

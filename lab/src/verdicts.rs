@@ -16,7 +16,7 @@ use crate::{
     play::Played,
     provoke::is_answer,
     question::{Api, ask},
-    recipes::{Cleared, Ground, Means, NotHere, Place, Stage, Sysctl},
+    recipes::{Cleared, Ground, NotHere, Place, Stage, Sysctl},
     report::Cell,
     side_by_side,
     spread::Spread,
@@ -50,9 +50,6 @@ pub struct Args {
     /// Print the capture and the live lines too, as a line of the report
     #[arg(long)]
     pub keep: bool,
-    /// How the middlebox is made
-    #[arg(long, value_enum, default_value_t = Means::Xdp)]
-    pub middlebox: Means,
     /// The program in Go (lab/go)
     #[arg(long, value_name = "PATH")]
     pub go: Option<PathBuf>,
@@ -80,10 +77,10 @@ pub(crate) fn names() -> Vec<&'static str> {
 }
 
 /// Plays the scenario of that name, if there is one, and judges nothing.
-pub(crate) fn play(name: &str, family: Family, means: Means) -> Option<Played> {
+pub(crate) fn play(name: &str, family: Family) -> Option<Played> {
     let scenario = SCENARIOS.iter().find(|scenario| scenario.name == name)?;
     let programs = Programs { go: None };
-    let (acted, _left) = Play::new(scenario, family, means, programs).act(programs);
+    let (acted, _left) = Play::new(scenario, family, programs).act(programs);
     Some(Played {
         answers: acted.answers,
         counted: Vec::new(),
@@ -155,7 +152,7 @@ impl<'a> Waiting<'a> {
             .collect();
         let at_once = args.spread.at_once;
         let plays = side_by_side::each(chosen, at_once, |(scenario, family)| {
-            Play::new(scenario, family, args.middlebox, programs)
+            Play::new(scenario, family, programs)
         });
         Ok(Self {
             plays,
@@ -200,19 +197,13 @@ fn has_option() -> anyhow::Result<bool> {
 struct Play {
     scenario: &'static Scenario,
     acted: Acted,
-    means: Means,
     /// What must happen before the tracer is there has happened on this one.
     stage: Option<Stage>,
 }
 
 impl Play {
     /// Does what must be done before the tracer is there.
-    fn new(
-        scenario: &'static Scenario,
-        family: Family,
-        means: Means,
-        programs: Programs<'_>,
-    ) -> Self {
+    fn new(scenario: &'static Scenario, family: Family, programs: Programs<'_>) -> Self {
         let mut play = Self {
             scenario,
             acted: Acted {
@@ -232,7 +223,6 @@ impl Play {
                     .iter()
                     .find_map(|need| missing(*need, programs)),
             },
-            means,
             stage: None,
         };
         if let (Some(before), None) = (scenario.before, &play.acted.skipped)
@@ -247,7 +237,7 @@ impl Play {
 
     fn set_up(&mut self) -> Option<Stage> {
         self.acted.since_ns = sys::boottime_ns();
-        let made = stage(self.scenario, self.acted.family, self.means);
+        let made = stage(self.scenario, self.acted.family);
         made.map_err(|why| self.acted.skipped = Some(format!("{why:#}")))
             .ok()
     }
@@ -318,8 +308,8 @@ fn is_in_path(program: &str) -> bool {
     })
 }
 
-fn stage(scenario: &Scenario, family: Family, means: Means) -> anyhow::Result<Stage> {
-    let ground = Ground::new(Place::Middlebox, scenario.rules, means)?;
+fn stage(scenario: &Scenario, family: Family) -> anyhow::Result<Stage> {
+    let ground = Ground::new(Place::Middlebox, scenario.rules)?;
     for namespace in [ground.near(), ground.far()] {
         for Sysctl { name, value, must } in scenario.sysctls {
             let is_there = netns::set_sysctl(namespace, name, value)?;

@@ -71,7 +71,7 @@ fn main() -> io::Result<()> {
     writer.finish(&LossReport::default())
 }
 
-/// RuntimeNeeds, and about another socket. What is 0 was not known, and stays so.
+/// Later in time, and about another socket. What is 0 was not known, and stays so.
 fn shift(bytes: &mut [u8], round: u64) {
     let kind = bytes
         .first_chunk::<4>()

@@ -41,14 +41,7 @@ pub(crate) const JOB_TIME_MAX_S: u64 = 1_500;
 /// Machines that run side by side at most: each emulates its processors in one thread, and has a gigabyte of memory.
 const MACHINES_MAX: usize = 3;
 /// What the lab's scenarios use where it is a module; what is missing is built in, or not there.
-const MODULES: [&str; 6] = [
-    "veth",
-    "tun",
-    "inet_diag",
-    "tcp_diag",
-    "udp_diag",
-    "mptcp_diag",
-];
+const MODULES: [&str; 5] = ["veth", "inet_diag", "tcp_diag", "udp_diag", "mptcp_diag"];
 
 /// Everything that all virtual machines share.
 pub(crate) struct Fleet {

@@ -99,7 +99,7 @@ mod tests {
                 false,
             ),
             ("Python has no websocket-client", false),
-            ("cannot make a TUN device (CONFIG_TUN): No such file", true),
+            ("cannot make a veth pair (CONFIG_VETH)", true),
             (
                 "kernels: x: no directory ../btf (MPTCP_TRACE_BTF_DIR)",
                 true,

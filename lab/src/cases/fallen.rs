@@ -59,7 +59,7 @@ pub(super) fn midway(asker: &mut Asker, family: Family) -> anyhow::Result<()> {
     middlebox.set(Rules {
         to_server: NO_MORE,
         to_client: NO_MORE,
-    });
+    })?;
     say(&client, &server)?;
     say(&server, &client)?;
     asker.ask(&name("client", "after"), &client, FALLEN)?;
@@ -73,7 +73,7 @@ pub(super) fn server(asker: &mut Asker, family: Family) -> anyhow::Result<()> {
     middlebox.set(Rules {
         to_client: NO_MORE,
         ..Rules::NONE
-    });
+    })?;
     let listener = middlebox.listen(Kind::Mptcp, family)?;
     let (client, server) = middlebox.pair(Kind::Mptcp, &listener, family)?;
     let suffix = family.suffix();
@@ -105,7 +105,7 @@ pub(super) fn stripped_syn_ack(asker: &mut Asker, family: Family) -> anyhow::Res
 
 fn in_handshake(asker: &mut Asker, family: Family, rules: Rules, what: &str) -> anyhow::Result<()> {
     let middlebox = Middlebox::new()?;
-    middlebox.set(rules);
+    middlebox.set(rules)?;
     let listener = middlebox.listen(Kind::Mptcp, family)?;
     let (client, server) = middlebox.pair(Kind::Mptcp, &listener, family)?;
     let suffix = family.suffix();
@@ -120,7 +120,7 @@ pub(super) fn stripped_ack(asker: &mut Asker, family: Family) -> anyhow::Result<
     middlebox.set(Rules {
         to_server: NO_MORE,
         ..Rules::NONE
-    });
+    })?;
     let listener = middlebox.listen(Kind::Mptcp, family)?;
     let (client, server) = middlebox.pair(Kind::Mptcp, &listener, family)?;
     let suffix = family.suffix();

@@ -20,9 +20,7 @@ use crate::{
     netns::{self, Counters},
     provoke,
     question::{Api, ask},
-    recipes::{
-        Finding, Ground, Means, Place, RECIPES, STRIP_BOTH_AFTER_3, STRIP_SYN_ACK, Stage, Who,
-    },
+    recipes::{Finding, Ground, Place, RECIPES, STRIP_BOTH_AFTER_3, STRIP_SYN_ACK, Stage, Who},
     rules::Rules,
     veth::SERVER_V4,
 };
@@ -91,7 +89,7 @@ pub(super) fn recipes(churn: &Churn) {
         if churn.is_over() {
             return;
         }
-        let (mut played, left) = provoke::play(recipe, family, Means::Xdp);
+        let (mut played, left) = provoke::play(recipe, family);
         let counted = match &left {
             Some(left) => provoke::recount(&mut played, left),
             None if played.skipped.is_some() => Ok(()),
@@ -167,7 +165,7 @@ fn on_ground(
     ward: &Ward,
     act: impl FnOnce(&mut Stage) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let ground = Arc::new(Ground::new(Place::Middlebox, ward.rules, Means::Xdp)?);
+    let ground = Arc::new(Ground::new(Place::Middlebox, ward.rules)?);
     let mut stage = Stage::on(Arc::clone(&ground), Family::V4)?;
     let done = act(&mut stage);
     let (asked, connections) = (stage.answers.len() as u64, stage.connections.len() as u64);

@@ -26,7 +26,6 @@ use crate::{
     question::Api,
     report::{Endpoint, errno_name},
     rules::Rules,
-    xdp,
 };
 
 /// Bytes of one message: a packet.
@@ -50,57 +49,6 @@ fn own_socket(who: Who) -> &'static str {
 const CLIENT: &str = "client";
 const SERVER: &str = "server";
 const LISTENER: &str = "listener";
-
-/// How the middlebox is made.
-#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Means {
-    /// A thread between two TUN devices.
-    Tun,
-    /// XDP programs on a veth or netkit pair.
-    Xdp,
-}
-
-/// A middlebox, however it is made.
-enum Between {
-    Tun(Middlebox),
-    Xdp(Box<xdp::Middlebox>),
-}
-
-impl Between {
-    fn new(means: Means) -> anyhow::Result<Self> {
-        Ok(match means {
-            Means::Tun => Self::Tun(netns::elsewhere(|| {
-                link::enter_network_namespace().context("cannot make a network namespace")?;
-                Middlebox::new()
-            })?),
-            Means::Xdp => Self::Xdp(Box::new(xdp::Middlebox::new()?)),
-        })
-    }
-
-    fn set(&self, rules: Rules) -> anyhow::Result<()> {
-        match self {
-            Self::Tun(middlebox) => {
-                middlebox.set(rules);
-                Ok(())
-            }
-            Self::Xdp(middlebox) => middlebox.set(rules),
-        }
-    }
-
-    fn near(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Tun(middlebox) => middlebox.near(),
-            Self::Xdp(middlebox) => middlebox.near(),
-        }
-    }
-
-    fn far(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Tun(middlebox) => middlebox.far(),
-            Self::Xdp(middlebox) => middlebox.far(),
-        }
-    }
-}
 
 /// Who acts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -136,7 +84,7 @@ impl Who {
 
 /// The network namespaces and what is between them.
 pub struct Ground {
-    between: Option<Between>,
+    middlebox: Option<Middlebox>,
     near: File,
     far: File,
 }
@@ -147,7 +95,7 @@ impl Ground {
     /// # Errors
     ///
     /// Fails if this is not root, or the kernel cannot.
-    pub fn new(place: Place, rules: Rules, means: Means) -> anyhow::Result<Self> {
+    pub fn new(place: Place, rules: Rules) -> anyhow::Result<Self> {
         match place {
             Place::Loopback => {
                 let near = netns::elsewhere(|| {
@@ -156,19 +104,19 @@ impl Ground {
                 })?;
                 let far = near.try_clone().context("cannot share the namespace")?;
                 Ok(Self {
-                    between: None,
+                    middlebox: None,
                     near,
                     far,
                 })
             }
             Place::Middlebox => {
-                let between = Between::new(means)?;
-                between.set(rules)?;
+                let middlebox = Middlebox::new()?;
+                middlebox.set(rules)?;
                 let own = |fd: BorrowedFd<'_>| anyhow::Ok(File::from(fd.try_clone_to_owned()?));
                 Ok(Self {
-                    near: own(between.near())?,
-                    far: own(between.far())?,
-                    between: Some(between),
+                    near: own(middlebox.near())?,
+                    far: own(middlebox.far())?,
+                    middlebox: Some(middlebox),
                 })
             }
         }
@@ -189,7 +137,7 @@ impl Ground {
     /// Where the client and the server are.
     #[must_use]
     pub fn addresses(&self, family: Family) -> (IpAddr, IpAddr) {
-        match self.between {
+        match self.middlebox {
             None => (family.loopback().ip(), family.loopback().ip()),
             Some(_) => (
                 middlebox::client_address(family),
@@ -265,8 +213,8 @@ impl Stage {
     /// # Errors
     ///
     /// Says what is not to be had.
-    pub fn new(recipe: &Recipe, family: Family, means: Means) -> anyhow::Result<Self> {
-        let ground = Ground::new(recipe.place, recipe.rules, means)?;
+    pub fn new(recipe: &Recipe, family: Family) -> anyhow::Result<Self> {
+        let ground = Ground::new(recipe.place, recipe.rules)?;
         for namespace in [ground.near(), ground.far()] {
             for Sysctl { name, value, must } in recipe.sysctls {
                 let is_there = netns::set_sysctl(namespace, name, value)?;

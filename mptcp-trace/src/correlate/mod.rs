@@ -28,7 +28,7 @@ use crate::model::{
     Query, QueryEvent, SwitchedOff, TcpState, VerdictEvent,
 };
 
-/// How far records may be out of order: each CPU stamps its own before it asks for room in the ring. RuntimeNeeds ones count
+/// How far records may be out of order: each CPU stamps its own before it asks for room in the ring. Later ones count
 /// as happening when they arrive.
 pub const ORDER_WINDOW: Duration = Duration::from_millis(50);
 

@@ -115,7 +115,7 @@ struct Resolving<'a> {
     rung: Rung,
     probes: Vec<Probe>,
     limits: Vec<String>,
-    /// CgroupCache that were taken.
+    /// Groups of alternatives of which one has been chosen.
     taken: Vec<&'static str>,
 }
 

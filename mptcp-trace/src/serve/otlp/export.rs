@@ -236,7 +236,7 @@ impl Sender {
         match outcome {
             Outcome::Taken { rejected, .. } => queue.taken(rejected),
             Outcome::Never { .. } => queue.refused(),
-            Outcome::RuntimeNeeds { .. } => queue.failed(),
+            Outcome::Later { .. } => queue.failed(),
         }
     }
 
@@ -253,7 +253,7 @@ impl Sender {
         self.learn(&target, &outcome);
         match outcome {
             Outcome::Taken { .. } => {}
-            Outcome::RuntimeNeeds { .. } | Outcome::Never { .. } => {
+            Outcome::Later { .. } | Outcome::Never { .. } => {
                 self.exporter.0.queue.borrow_mut().failed_metrics();
             }
         }
@@ -266,7 +266,7 @@ impl Sender {
                 self.failures = 0;
                 self.not_before = Instant::now();
             }
-            Outcome::RuntimeNeeds { after, .. } => {
+            Outcome::Later { after, .. } => {
                 self.failures = self.failures.saturating_add(1);
                 let random = RandomState::new().build_hasher().finish();
                 self.not_before = Instant::now() + pause(self.failures, *after, random);
@@ -293,7 +293,7 @@ impl Sender {
                 }
                 self.is_away = false;
             }
-            Outcome::RuntimeNeeds { why, .. } if !self.is_away => {
+            Outcome::Later { why, .. } if !self.is_away => {
                 log::warn!(
                     "the collector at {target} does not take data: {why}; trying on, records wait"
                 );
@@ -303,7 +303,7 @@ impl Sender {
                 log::error!("the collector at {target} refuses data: {why}; it is lost");
                 self.is_away = true;
             }
-            Outcome::RuntimeNeeds { why, .. } | Outcome::Never { why } => {
+            Outcome::Later { why, .. } | Outcome::Never { why } => {
                 log::debug!("the collector at {target}: {why}");
             }
         }
@@ -316,11 +316,11 @@ async fn post(target: &Target, path: &str, body: String) -> Outcome {
     let tried = tokio::time::timeout(REQUEST_TIME_MAX, try_post(target, path, body)).await;
     match tried {
         Ok(Ok(outcome)) => outcome,
-        Ok(Err(why)) => Outcome::RuntimeNeeds {
+        Ok(Err(why)) => Outcome::Later {
             after: None,
             why: format!("{why:#}"),
         },
-        Err(_elapsed) => Outcome::RuntimeNeeds {
+        Err(_elapsed) => Outcome::Later {
             after: None,
             why: format!("no answer within {} s", REQUEST_TIME_MAX.as_secs()),
         },
@@ -430,7 +430,7 @@ mod tests {
     #[test]
     fn what_fails_for_a_while_is_sent_again_and_what_is_refused_is_not() {
         let (url, requests) = collector(vec![
-            "HTTP/1.1 503 RuntimeNeeds\r\ncontent-length: 0\r\n\r\n",
+            "HTTP/1.1 503 Later\r\ncontent-length: 0\r\n\r\n",
             "HTTP/1.1 200 OK\r\ncontent-length: 48\r\n\r\n{\"partialSuccess\": {\"rejectedLogRecords\": \"2\"}}  ",
             "HTTP/1.1 307 Elsewhere\r\nlocation: /x\r\ncontent-length: 0\r\n\r\n",
         ]);

@@ -13,12 +13,12 @@ use std::{
 };
 
 use mptcp_trace_lab::{
+    middlebox::{Done, Middlebox},
     net::{self, Family, Kind},
     netns,
     rules::{Rules, Treatment},
     sys,
     veth::{CLIENT_V4, CLIENT_V6, SERVER_V4, SERVER_V6},
-    xdp::{Done, Middlebox},
 };
 use socket2::Socket;
 
