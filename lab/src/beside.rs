@@ -13,7 +13,7 @@ use anyhow::{Context as _, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
-    matrix::Scratch,
+    scratch::Scratch,
     sys,
     traced::{End, Found, TracedLine},
 };

@@ -1,7 +1,7 @@
 //! The cases: sockets of every kind, asked about in every way.
 
 use crate::{
-    ask::Asker,
+    asker::Asker,
     net::{Family, Kind},
     question::Holding,
 };

@@ -13,8 +13,8 @@ use anyhow::{Context as _, ensure};
 use crate::{
     alone::Alone,
     beside::uncapped,
-    matrix::{Scratch, read_lines},
     report::{Flooded, MatrixLine, Outcome, write_line},
+    scratch::{Scratch, read_lines},
     traced::TracedLine,
     tracer::TracerArgs,
 };

@@ -18,10 +18,10 @@ use crate::{
     beside::{Beside, Ended, Lines},
     compare::{mismatch, ok},
     link, load,
-    matrix::Scratch,
     net::{Family, Kind, open},
     netns,
     report::{Cell, Cells, Outcome},
+    scratch::Scratch,
     sys,
     traced::{Found, Losses},
 };

@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use crate::{
     compare::{mismatch, ok},
-    matrix::Scratch,
     report::{Cell, write_line},
+    scratch::Scratch,
     tracer::Said,
 };
 

@@ -4,20 +4,18 @@ use std::{
     collections::BTreeSet,
     fs::{self, File},
     io::Write as _,
-    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail, ensure};
-use serde::de::DeserializeOwned;
 
 use crate::{
     compare::{compare, mismatch, ok, questions},
     flood,
     net::{self, Family, Kind},
-    provoke::family,
     report::{AskerLine, Cell, MatrixLine, Outcome, write_line},
+    scratch::{Scratch, read_lines},
     traced::TracedLine,
     tracer::TracerArgs,
 };
@@ -39,7 +37,7 @@ pub struct Args {
     #[arg(long, value_name = "NAME")]
     pub case: Vec<String>,
     /// Only with these addresses, where a case is about any
-    #[arg(long, value_name = "v4|v6", value_parser = family)]
+    #[arg(long, value_name = "v4|v6", value_parser = Family::parse)]
     pub family: Option<Family>,
     /// Also flood each rung
     #[arg(long)]
@@ -336,33 +334,4 @@ fn wait(child: &mut Child, patience: Duration) -> anyhow::Result<Option<ExitStat
         }
         std::thread::sleep(Duration::from_millis(2));
     }
-}
-
-/// Path of a file of ours that nobody else has.
-pub(crate) fn scratch(name: &str) -> PathBuf {
-    std::env::temp_dir().join(format!("mptcp-lab-{}-{name}", std::process::id()))
-}
-
-/// A file that is gone when we are done with it, whatever came in between.
-pub(crate) struct Scratch(pub(crate) PathBuf);
-
-impl Scratch {
-    pub(crate) fn new(name: &str) -> Self {
-        Self(scratch(name))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _never_made = fs::remove_file(&self.0);
-    }
-}
-
-/// The lines of a file of ours.
-pub(crate) fn read_lines<T: DeserializeOwned>(file: &Path) -> anyhow::Result<Vec<T>> {
-    let text =
-        fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    text.lines()
-        .map(|line| serde_json::from_str(line).with_context(|| format!("cannot read {line:?}")))
-        .collect()
 }

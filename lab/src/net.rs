@@ -46,6 +46,16 @@ impl Family {
         }
     }
 
+    /// The family that a suffix of [`Family::BOTH`] names: `v4` or `v6`.
+    ///
+    /// # Errors
+    ///
+    /// Fails for any other word.
+    pub fn parse(word: &str) -> Result<Self, String> {
+        let named = Self::BOTH.into_iter().find(|it| it.suffix() == word);
+        named.ok_or_else(|| "there are v4 and v6".to_owned())
+    }
+
     /// The domain of its sockets.
     #[must_use]
     pub fn domain(self) -> Domain {

@@ -1,11 +1,9 @@
 //! `mptcp-lab play`: one recipe or scenario by its name, for whoever wants to look at it with a tool of their own. What
 //! the applications were told, in the order of the names, and what the kernel counted.
 
-use std::collections::BTreeMap;
-
 use anyhow::bail;
 
-use crate::{net::Family, provoke, recipes::RECIPES, verdicts};
+use crate::{net::Family, played::Played, provoke, recipes::RECIPES, verdicts};
 
 /// What to play.
 #[derive(clap::Args)]
@@ -14,20 +12,8 @@ pub struct Args {
     #[arg(value_name = "NAME")]
     pub names: Vec<String>,
     /// With which addresses
-    #[arg(long, value_name = "v4|v6", value_parser = provoke::family, default_value = "v4")]
+    #[arg(long, value_name = "v4|v6", value_parser = Family::parse, default_value = "v4")]
     pub family: Family,
-}
-
-/// What came of it.
-pub(crate) struct Played {
-    /// What the applications were told: when, and what the kernel said.
-    pub(crate) answers: BTreeMap<String, String>,
-    /// What the kernel counted, a namespace each.
-    pub(crate) counted: Vec<String>,
-    /// What did not happen as it was meant to.
-    pub(crate) wrong: Vec<String>,
-    /// Why it cannot be played here.
-    pub(crate) skipped: Option<String>,
 }
 
 /// Plays them, one after the other; true if everything happened as it is meant to.
@@ -88,28 +74,6 @@ pub fn names() -> Vec<&'static str> {
 
 fn recipes() -> Vec<&'static str> {
     RECIPES.iter().map(|recipe| recipe.name).collect()
-}
-
-impl Played {
-    fn lines(&self, name: &str) -> Vec<String> {
-        let Self {
-            answers,
-            counted,
-            wrong,
-            skipped,
-        } = self;
-        let answers = answers
-            .iter()
-            .map(|(when, answer)| format!("{name}: {when} was told {answer}"));
-        let counted = counted
-            .iter()
-            .map(|what| format!("{name}: the kernel counted {what}"));
-        let wrong = wrong.iter().map(|why| format!("{name}: went wrong: {why}"));
-        let skipped = skipped
-            .iter()
-            .map(|why| format!("{name}: cannot be played here: {why}"));
-        answers.chain(counted).chain(wrong).chain(skipped).collect()
-    }
 }
 
 #[cfg(test)]

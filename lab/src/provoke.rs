@@ -39,14 +39,6 @@ pub struct Choice {
     pub spread: Spread,
 }
 
-/// What was typed as a family of addresses.
-pub(crate) fn family(word: &str) -> Result<Family, String> {
-    let named = Family::BOTH
-        .into_iter()
-        .find(|family| family.suffix() == word);
-    named.ok_or_else(|| "there are v4 and v6".to_owned())
-}
-
 impl Choice {
     /// The recipes, each with its kinds of address on a rung.
     ///

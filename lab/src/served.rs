@@ -18,11 +18,11 @@ use serde_json::Value;
 use crate::{
     cgroup::Cgroup,
     compare::ok,
-    matrix::Scratch,
     net::Family,
     provoke,
     recipes::RECIPES,
     report::{Cell, Cells, Outcome},
+    scratch::Scratch,
     sys,
 };
 

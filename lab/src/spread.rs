@@ -1,6 +1,6 @@
 //! How the plays of a table are spread: which addresses each is played with, and how many at a time.
 
-use crate::{net::Family, provoke::family};
+use crate::net::Family;
 
 /// The rungs in the order in which they take turns.
 const RUNGS: [&str; 3] = ["fexit", "kprobe", "tracepoint"];
@@ -9,7 +9,7 @@ const RUNGS: [&str; 3] = ["fexit", "kprobe", "tracepoint"];
 #[derive(clap::Args, Clone, Copy, Debug)]
 pub struct Spread {
     /// Only with these addresses
-    #[arg(long, value_name = "v4|v6", value_parser = family, conflicts_with = "alternate")]
+    #[arg(long, value_name = "v4|v6", value_parser = Family::parse, conflicts_with = "alternate")]
     pub family: Option<Family>,
     /// Play each with one kind of address: IPv4 and IPv6 in turn, from one play to the next and from one rung to
     /// the next; N moves the turn

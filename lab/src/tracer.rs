@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{matrix::Scratch, netns, traced::TracedLine};
+use crate::{netns, scratch::Scratch, traced::TracedLine};
 
 /// Which tracer is tried, and how.
 #[derive(clap::Args, Clone, Debug)]

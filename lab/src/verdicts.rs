@@ -13,7 +13,7 @@ use crate::{
     keep::Capture,
     net::{self, Family, Kind},
     netns,
-    play::Played,
+    played::Played,
     provoke::is_answer,
     question::{Api, ask},
     recipes::{Cleared, Ground, NotHere, Place, Stage, Sysctl},

@@ -15,8 +15,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
     compare::{mismatch, ok},
-    matrix::Scratch,
     report::{Cell, Cells, Outcome},
+    scratch::Scratch,
     served,
 };
 

@@ -18,9 +18,6 @@ pub(crate) struct Args {
     release: bool,
 }
 
-/// Triple of the static builds that go into virtual machines.
-pub(crate) const STATIC_TARGET: &str = "x86_64-unknown-linux-gnu";
-
 /// Builds, and says where the program is.
 pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
     let program = loader(&Places::find()?, args.release)?;

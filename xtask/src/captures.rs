@@ -7,16 +7,17 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use serde::Deserialize;
 
 use crate::{
     build::{self, StaticPrograms},
     command::{self, say},
     fleet::{Fleet, JOB_TIME_MAX_S, Work},
     kernels,
+    matrix::Kept,
     places::Places,
     result::SuiteResult,
-    shapes::{RUNGS, RUNNING},
+    shapes::RUNNING,
+    suite::RUNGS,
     suite::{Suite, Task},
     tally::Tally,
     test::on_running_kernel,
@@ -54,17 +55,6 @@ const LEFT_OUT: [&str; 9] = [
 const NO_NAME: &str = "nokprobes";
 /// And for a control group that does.
 const NO_GROUP: &str = "/lab";
-
-/// What a run of the lab left behind.
-#[derive(Clone, Debug, Deserialize)]
-pub(crate) struct Kept {
-    name: String,
-    rung: String,
-    /// The capture, two hexadecimal digits a byte.
-    capture: String,
-    /// What was printed live.
-    pub(crate) lines: String,
-}
 
 /// Records on every kernel, and goes on when one fails.
 pub(crate) fn verb(args: &Args) -> Result<ExitCode> {

@@ -9,8 +9,9 @@ use anyhow::{Context as _, Result};
 use crate::{
     kernels, markers,
     matrix::{self, Outcome, Report, Verdict},
-    shapes::{Must, OLDEST, RUNGS, RUNNING, SOL_TCP},
+    shapes::{Must, OLDEST, RUNNING, SOL_TCP},
     signature::Found,
+    suite::RUNGS,
     suite::Suite,
 };
 

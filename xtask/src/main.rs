@@ -36,6 +36,7 @@ mod shapes;
 mod signature;
 mod skips;
 mod sol_tcp;
+mod step;
 mod suite;
 mod tally;
 mod test;

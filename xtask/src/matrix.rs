@@ -5,7 +5,6 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
-    captures::Kept,
     shapes::{Must, NO_MPTCP_CASE},
     tally::Tally,
 };
@@ -28,6 +27,17 @@ pub(crate) struct Cell {
     /// Which suite it is of, where several report together.
     #[serde(default)]
     pub(crate) suite: Option<String>,
+}
+
+/// A capture that the lab recorded.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Kept {
+    pub(crate) name: String,
+    pub(crate) rung: String,
+    /// The capture, two hexadecimal digits a byte.
+    pub(crate) capture: String,
+    /// What was printed live.
+    pub(crate) lines: String,
 }
 
 /// How long a phase of a suite took on one rung.

@@ -7,6 +7,9 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow};
 
+/// Triple of the static builds that go into virtual machines.
+pub(crate) const STATIC_TARGET: &str = "x86_64-unknown-linux-gnu";
+
 /// The directories that every verb works in.
 #[derive(Clone)]
 pub(crate) struct Places {

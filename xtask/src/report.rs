@@ -12,8 +12,8 @@ use crate::{
     build,
     command::{self, find_program},
     places::Places,
+    step::Step,
     tally::Tally,
-    test::Step,
 };
 
 /// The capture that is drawn: fallbacks of several causes, and every verdict that they can have.

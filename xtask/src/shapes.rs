@@ -6,8 +6,6 @@ use crate::suite::{
     Task,
 };
 
-/// Every rung of the sensors, best first.
-pub(crate) const RUNGS: [&str; 3] = ["fexit", "kprobe", "tracepoint"];
 /// The one case of the matrix on a kernel without MPTCP: the tool says so and exits 3.
 pub(crate) const NO_MPTCP_CASE: &str = "no-mptcp";
 /// Series name of the kernel that `cargo xtask kernel` builds.

@@ -12,7 +12,8 @@ use crate::{
     kernels::Found,
     places::Places,
     qemu::Said,
-    shapes::{self, Must, RUNGS},
+    shapes::{self, Must},
+    suite::RUNGS,
     suite::{Suite, Task},
     tally::Tally,
 };

@@ -1,7 +1,7 @@
 //! What an application does every day.
 
 use crate::{
-    ask::Asker,
+    asker::Asker,
     net::{self, Family, Kind},
 };
 

@@ -13,7 +13,7 @@ use super::Args;
 use crate::{
     bench::{Call, Measured},
     beside::{Memory, uncapped},
-    matrix::scratch,
+    scratch::scratch,
 };
 
 /// Prints a line a query.

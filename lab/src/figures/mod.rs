@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use crate::{
     bench::{Call, Measured},
-    matrix::scratch,
     report::write_line,
+    scratch::scratch,
 };
 
 mod beside;

@@ -17,7 +17,7 @@ use anyhow::{Context as _, anyhow, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ask::thread_id,
+    asker::thread_id,
     link,
     net::{Family, Kind, open},
     question::{SOL_TCP, TCP_IS_MPTCP},

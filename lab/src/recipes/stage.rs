@@ -18,7 +18,6 @@ use crate::{
     actor::{Actor, Done, Order, Reply},
     findings::Namespaces,
     link,
-    matrix::Scratch,
     middlebox::{self, Middlebox},
     net::{Family, Kind},
     netns::{self, Counters},
@@ -26,6 +25,7 @@ use crate::{
     question::Api,
     report::{Endpoint, errno_name},
     rules::Rules,
+    scratch::Scratch,
 };
 
 /// Bytes of one message: a packet.

@@ -9,9 +9,8 @@ use anyhow::{Context as _, Result, bail};
 
 use super::Release;
 use crate::{
-    build::STATIC_TARGET,
     command::{self, say},
-    places::{self, Places},
+    places::{self, Places, STATIC_TARGET},
 };
 
 /// What the program may weigh, in bytes.

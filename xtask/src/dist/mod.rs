@@ -18,9 +18,8 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use crate::{
-    build::STATIC_TARGET,
     command::{self, say},
-    places::{self, Places},
+    places::{self, Places, STATIC_TARGET},
     tally::Tally,
 };
 

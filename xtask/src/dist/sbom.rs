@@ -15,7 +15,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Release, sums};
-use crate::{build::STATIC_TARGET, command, places::Places};
+use crate::{
+    command,
+    places::{Places, STATIC_TARGET},
+};
 
 /// What cargo says, as far as it is needed.
 #[derive(Deserialize)]

@@ -23,11 +23,11 @@ use crate::{
     places::Places,
     report, shapes,
     skips::Skip,
+    step::Step,
     tally::Tally,
 };
 
 pub(crate) use native::on_running_kernel;
-pub(crate) use summary::Step;
 use summary::Summary;
 
 /// Tests everything: the committed BPF object, the crates, this kernel, and kernels in QEMU.

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{Skip, Step, Summary};
+use super::{Step, Summary};
 use crate::{
     build::StaticPrograms,
     command::{self, say},
@@ -19,7 +19,6 @@ use crate::{
     result::SuiteResult,
     shapes::RUNNING,
     suite::{Suite, Task},
-    tally::Tally,
 };
 
 /// The one attach method that every kernel with MPTCP has.
@@ -86,21 +85,6 @@ pub(super) fn skip(summary: &Summary) {
     let why = "it needs root; type: sudo cargo xtask test";
     let name = format!("suites on {RUNNING}");
     summary.step(&name, || Ok(Step::skipped(&name, why)));
-}
-
-impl Step {
-    /// A step that was not tried.
-    pub(crate) fn skipped(what: &str, why: &str) -> Self {
-        say(format_args!("skipped: {why}"));
-        Self {
-            tally: Tally::one_skipped(),
-            skips: vec![Skip {
-                what: what.to_owned(),
-                why: why.to_owned(),
-                count: 1,
-            }],
-        }
-    }
 }
 
 /// Runs a suite here, as root.

@@ -18,6 +18,7 @@ use crate::{
     result::SuiteResult,
     signature::Found,
     skips::{self, Skip},
+    step::Step,
     tally::Tally,
     times::{self, Time},
 };
@@ -58,21 +59,6 @@ struct Book {
     /// For docs/kernels.md.
     #[serde(skip)]
     outcomes: Vec<Outcomes>,
-}
-
-/// What came of a step.
-pub(crate) struct Step {
-    pub(super) tally: Tally,
-    pub(super) skips: Vec<Skip>,
-}
-
-impl From<Tally> for Step {
-    fn from(tally: Tally) -> Self {
-        Self {
-            tally,
-            skips: Vec::new(),
-        }
-    }
 }
 
 /// The summary of a run; steps that run side by side write to it.

@@ -1,0 +1,234 @@
+//! The application that asks: each question is one raw system call, and one line of what it gave.
+
+use std::{
+    io::Write,
+    os::fd::{AsRawFd as _, RawFd},
+};
+
+use anyhow::ensure;
+use socket2::{Domain, SockAddr, Socket};
+
+use crate::{
+    net,
+    question::{Door, Form, Holding, question, truth},
+    report::{Asked, AskerLine, Endpoint, errno_name, write_line},
+};
+
+/// Asks and writes down.
+pub struct Asker {
+    out: Box<dyn Write + Send>,
+    asked: u64,
+    /// The kernel has MPTCP.
+    pub has_mptcp: bool,
+    /// The next answer says whether the connection has fallen back.
+    is_told: bool,
+}
+
+impl Asker {
+    /// Writes its lines to `out`.
+    pub fn new(out: Box<dyn Write + Send>, has_mptcp: bool) -> Self {
+        Self {
+            out,
+            asked: 0,
+            has_mptcp,
+            is_told: false,
+        }
+    }
+
+    /// Writes a line.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it cannot be written.
+    pub fn write(&mut self, line: &AskerLine) -> anyhow::Result<()> {
+        write_line(&mut self.out, line)
+    }
+
+    /// Asks in the usual way.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the line cannot be written.
+    pub fn ask(&mut self, case: &str, socket: &Socket, holding: Holding) -> anyhow::Result<()> {
+        self.ask_as(case, socket, holding, Form::default())
+    }
+
+    /// Asks about an MPTCP socket of which the kernel's answer alone says whether it has fallen back: kernels differ.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the line cannot be written.
+    pub fn ask_either(
+        &mut self,
+        case: &str,
+        socket: &Socket,
+        holding: Holding,
+    ) -> anyhow::Result<()> {
+        self.is_told = true;
+        let asked = self.ask(case, socket, holding);
+        self.is_told = false;
+        asked
+    }
+
+    /// Asks in an unusual way.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the line cannot be written, or the socket is not what the case says.
+    pub fn ask_as(
+        &mut self,
+        case: &str,
+        socket: &Socket,
+        holding: Holding,
+        form: Form,
+    ) -> anyhow::Result<()> {
+        self.put(case, Subject::Socket(socket), holding, form, None)
+    }
+
+    /// Asks about a socket that is connecting to `address`.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the line cannot be written.
+    pub fn ask_connecting(
+        &mut self,
+        case: &str,
+        socket: &Socket,
+        holding: Holding,
+        address: &SockAddr,
+    ) -> anyhow::Result<()> {
+        let subject = Subject::Socket(socket);
+        self.put(case, subject, holding, Form::default(), Some(address))
+    }
+
+    /// Asks about a descriptor that may be anything.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the line cannot be written.
+    pub fn ask_fd(&mut self, case: &str, fd: RawFd, holding: Holding) -> anyhow::Result<()> {
+        self.put(case, Subject::Fd(fd), holding, Form::default(), None)
+    }
+
+    fn put(
+        &mut self,
+        case: &str,
+        subject: Subject,
+        holding: Holding,
+        form: Form,
+        connecting_to: Option<&SockAddr>,
+    ) -> anyhow::Result<()> {
+        let fd = match subject {
+            Subject::Socket(socket) => socket.as_raw_fd(),
+            Subject::Fd(fd) => fd,
+        };
+        // Another system call between the question and its names would be another chance to be wrong.
+        let before = Names::of(subject);
+        let reply = question(fd, form)?;
+        let says_tcp = match reply.returned.errno {
+            0 => reply.value.first() == Some(&0),
+            errno => errno == libc::ENOPROTOOPT,
+        };
+        let holding = Holding {
+            fell_back: holding.fell_back || self.is_told && says_tcp,
+            ..holding
+        };
+        let names = Names::of(subject);
+        ensure!(
+            names == before,
+            "the socket of {case} changed while it was asked about: {before:?}, then {names:?}"
+        );
+        ensure!(
+            names.protocol.filter(|number| is_tcp(*number)) == holding.protocol(),
+            "the socket of {case} is not what the case says: SO_PROTOCOL {:?}",
+            names.protocol
+        );
+        let state = match (names.listening, &connecting_to) {
+            (true, _) => "LISTEN",
+            (false, Some(_)) => "SYN_SENT",
+            (false, None) if names.connected => "ESTABLISHED",
+            (false, None) => "CLOSE",
+        };
+        let asked = Asked {
+            case: case.into(),
+            pid: std::process::id(),
+            tid: thread_id(),
+            seq: self.asked,
+            rc: reply.returned.rc(),
+            errno: (reply.returned.errno != 0).then(|| errno_name(reply.returned.errno)),
+            truth: truth(&reply, form, holding),
+            value_bytes: reply.value,
+            optlen_in: reply.optlen.map(|_known| form.optlen),
+            optlen_out: reply.optlen,
+            so_protocol: names.protocol,
+            family: names.family.map(str::to_owned),
+            state: names.family.map(|_ip| state.to_owned()),
+            fell_back: holding.fell_back,
+            local: names.local,
+            remote: names.remote,
+            connecting_to: connecting_to.and_then(net::endpoint),
+            inode: names.inode,
+            compat: form.door != Door::Native,
+        };
+        self.asked += 1;
+        write_line(&mut self.out, &AskerLine::Asked(Box::new(asked)))
+    }
+}
+
+/// What is asked about.
+#[derive(Clone, Copy)]
+enum Subject<'a> {
+    /// A socket.
+    Socket(&'a Socket),
+    /// Whatever stands there.
+    Fd(RawFd),
+}
+
+/// What the application can learn of its socket without asking about MPTCP.
+#[derive(Default, PartialEq, Eq, Debug)]
+struct Names {
+    local: Option<Endpoint>,
+    remote: Option<Endpoint>,
+    connected: bool,
+    listening: bool,
+    protocol: Option<i32>,
+    family: Option<&'static str>,
+    inode: Option<u64>,
+}
+
+impl Names {
+    fn of(subject: Subject) -> Self {
+        let Subject::Socket(socket) = subject else {
+            return Self::default();
+        };
+        let peer = socket.peer_addr().ok();
+        let domain = socket.domain().ok();
+        let nowhere = || domain.and_then(net::nowhere);
+        Self {
+            local: socket.local_addr().ok().as_ref().and_then(net::endpoint),
+            remote: peer.as_ref().map_or_else(nowhere, net::endpoint),
+            connected: peer.is_some(),
+            listening: socket.is_listener().unwrap_or(false),
+            protocol: socket.protocol().ok().flatten().map(i32::from),
+            family: domain.and_then(|domain| match domain {
+                Domain::IPV4 => Some("ipv4"),
+                Domain::IPV6 => Some("ipv6"),
+                _ => None,
+            }),
+            inode: rustix::fs::fstat(socket).ok().map(|stat| stat.st_ino),
+        }
+    }
+}
+
+fn is_tcp(protocol: i32) -> bool {
+    matches!(protocol, libc::IPPROTO_TCP | libc::IPPROTO_MPTCP)
+}
+
+/// This thread, as the kernel numbers it.
+#[must_use]
+pub fn thread_id() -> u32 {
+    rustix::thread::gettid()
+        .as_raw_nonzero()
+        .get()
+        .cast_unsigned()
+}
