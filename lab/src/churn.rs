@@ -20,16 +20,16 @@ use crate::{
     served::Served,
 };
 
+mod actions;
 pub mod clock;
 mod connections;
-mod deeds;
 mod judge;
 mod page;
 mod sample;
 mod visitors;
 
-use deeds::Churn;
-use judge::{Ledger, Rest, judge, warm_up_s};
+use actions::Churn;
+use judge::{IdleSnapshot, Ledger, judge, warm_up_s};
 use page::Page;
 use sample::Sample;
 
@@ -163,7 +163,7 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
         samples,
         before,
         after,
-        deeds: churn.deeds().clone(),
+        actions: churn.actions().clone(),
         has_clock: args.clock_step_s > 0 && args.has(Actor::Clock),
         clock_off_ns: clock::epoch() - epoch,
         said_read: said.matches("settings were read again").count() as u64,
@@ -178,18 +178,18 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
 }
 
 /// What it holds and says while nobody does anything.
-fn rest(served: &Served) -> anyhow::Result<Rest> {
+fn rest(served: &Served) -> anyhow::Result<IdleSnapshot> {
     let page = Page::parse(&served.page()?)?;
     // The client that has just read the page goes.
     std::thread::sleep(Duration::from_secs(1));
     let held = sample(served, &Churn::begin(), &page)?;
-    Ok(Rest { held, page })
+    Ok(IdleSnapshot { held, page })
 }
 
 /// What it holds and says once it is at rest again: what it held before, and the same twice; or after the longest time.
-fn quiet(served: &Served, before: &Rest) -> anyhow::Result<Rest> {
+fn quiet(served: &Served, before: &IdleSnapshot) -> anyhow::Result<IdleSnapshot> {
     let start = Instant::now();
-    let mut last: Option<Rest> = None;
+    let mut last: Option<IdleSnapshot> = None;
     loop {
         std::thread::sleep(QUIET_EVERY);
         let now = rest(served)?;
@@ -288,7 +288,7 @@ fn samples(args: &Args, churn: &Churn, served: &Served) -> anyhow::Result<Vec<Sa
 }
 
 fn sample(served: &Served, churn: &Churn, page: &Page) -> anyhow::Result<Sample> {
-    let deeds = churn.deeds();
+    let actions = churn.actions();
     let namespaces = |word| page.sum("mptcp_trace_namespaces", &[("counters", word)]);
     Ok(Sample {
         at_s: churn.elapsed().as_secs_f64(),
@@ -298,16 +298,16 @@ fn sample(served: &Served, churn: &Churn, page: &Page) -> anyhow::Result<Sample>
         remembered: page.sum("mptcp_trace_remembered_connections", &[]),
         differ: namespaces("differ"),
         unread: namespaces("unread"),
-        scrapes: deeds.scrapes,
-        hangups: deeds.hangups + deeds.bad_hangups,
-        namespaces: deeds.namespaces,
-        clock_steps: deeds.clock_steps,
+        scrapes: actions.scrapes,
+        hangups: actions.hangups + actions.bad_hangups,
+        namespaces: actions.namespaces,
+        clock_steps: actions.clock_steps,
         ..Sample::of(served.pid())?
     })
 }
 
 fn progress(sample: &Sample, churn: &Churn) {
-    let deeds = churn.deeds();
+    let actions = churn.actions();
     eprintln!(
         "mptcp-lab: churn: {:.0} s: {} kB, {} descriptors, {} questions, {} fallbacks, {} namespaces, \
          {} scrapes, {} hangups, {} clock steps; {} counters went back, {} failures",
@@ -320,8 +320,8 @@ fn progress(sample: &Sample, churn: &Churn) {
         sample.scrapes,
         sample.hangups,
         sample.clock_steps,
-        deeds.went_back.len(),
-        deeds.failed,
+        actions.went_back.len(),
+        actions.failed,
     );
 }
 
@@ -352,7 +352,7 @@ fn summary(ledger: &Ledger) {
              cpu {cpu_s:.1} s, {series} series, {remembered} remembered"
         );
     }
-    eprintln!("mptcp-lab: churn: {:?}", ledger.deeds);
+    eprintln!("mptcp-lab: churn: {:?}", ledger.actions);
 }
 
 /// Settings, and whether they can be understood.
@@ -378,11 +378,11 @@ fn hangups(churn: &Churn, served: &Served, settings: &Path) {
             .context("cannot write settings")
             .and_then(|()| served.signal(Signal::HUP));
         if churn.note("hangup", done).is_some() {
-            let mut deeds = churn.deeds();
+            let mut actions = churn.actions();
             if *is_good {
-                deeds.hangups += 1;
+                actions.hangups += 1;
             } else {
-                deeds.bad_hangups += 1;
+                actions.bad_hangups += 1;
             }
         }
     }
@@ -397,7 +397,7 @@ fn steps(churn: &Churn, by_s: i64) {
         }
         pause = STEP_EVERY;
         if churn.note("clock", clock::step(by_s)).is_some() {
-            churn.deeds().clock_steps += 1;
+            churn.actions().clock_steps += 1;
         }
     }
 }
@@ -425,7 +425,7 @@ fn others(churn: &Churn) {
         });
         for stranger in churn.note("others", found).unwrap_or_default() {
             if known.insert(stranger.clone()) {
-                churn.deeds().others.push(stranger);
+                churn.actions().others.push(stranger);
             }
         }
     }

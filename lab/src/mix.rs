@@ -15,8 +15,8 @@ use crate::{
     },
     provoke::recount,
     recipes::{
-        Cleared, Expected, FALLBACK_COUNTERS, Ground, Place, STRIP_BOTH_AFTER_3, STRIP_SYN_ACK,
-        Stage, Who, client, server,
+        Cleared, Expected, FALLBACK_COUNTERS, Place, STRIP_BOTH_AFTER_3, STRIP_SYN_ACK, Stage,
+        TestBed, Who, client, server,
     },
     report::{Cell, Cells, Outcome},
     rules::Rules,
@@ -147,9 +147,9 @@ type Done = anyhow::Result<(Vec<Played>, Vec<Vec<Cleared>>)>;
 fn perform(args: &Args) -> anyhow::Result<Done> {
     let start = Instant::now();
     let since_ns = sys::boottime_ns();
-    let grounds: anyhow::Result<Vec<Arc<Ground>>> = WARDS
+    let grounds: anyhow::Result<Vec<Arc<TestBed>>> = WARDS
         .iter()
-        .map(|ward| Ground::new(Place::Middlebox, ward.rules).map(Arc::new))
+        .map(|ward| TestBed::new(Place::Middlebox, ward.rules).map(Arc::new))
         .collect();
     let grounds = match grounds {
         Ok(grounds) => grounds,

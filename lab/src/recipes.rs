@@ -6,7 +6,7 @@ use crate::rules::{Rules, Treatment};
 mod scripts;
 mod stage;
 
-pub use stage::{Aim, Cleared, Ground, Held, Stage, Tried, Who};
+pub use stage::{Aim, Cleared, Held, Stage, TestBed, Tried, Who};
 
 /// Why a recipe has no end on this kernel.
 #[derive(Clone, Copy, Debug)]

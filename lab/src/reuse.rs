@@ -26,7 +26,7 @@ use crate::{
     net::{self, Family, Kind},
     netns::{self, Counters},
     question::{self, Api},
-    recipes::{Ground, Place},
+    recipes::{Place, TestBed},
     report::{Cell, Cells, Endpoint},
     rules::Rules,
     scratch::{Scratch, read_lines},
@@ -152,15 +152,15 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
     cells.close()
 }
 
-/// The namespace lives as long as its ground.
-fn make(args: &Args, connections: u32) -> anyhow::Result<(Made, Ground)> {
+/// The namespace lives as long as its bed.
+fn make(args: &Args, connections: u32) -> anyhow::Result<(Made, TestBed)> {
     let since_ns = sys::boottime_ns();
-    let ground = Ground::new(Place::Loopback, Rules::NONE)?;
-    let before = netns::counters(ground.near())?;
+    let bed = TestBed::new(Place::Loopback, Rules::NONE)?;
+    let before = netns::counters(bed.near())?;
     let me = std::env::current_exe().context("cannot find myself")?;
     let start = |process: u32| {
         let out = Scratch::new(&format!("fallen-{process}"));
-        let maker = netns::within(ground.near(), || {
+        let maker = netns::within(bed.near(), || {
             Command::new(&me)
                 .args(["reuse-maker", "--connections", &connections.to_string()])
                 .args(["--parallel", &args.parallel.to_string()])
@@ -185,16 +185,16 @@ fn make(args: &Args, connections: u32) -> anyhow::Result<(Made, Ground)> {
         ensure!(status.success(), "the application ended with {status}");
         fallen.extend(read_lines::<Fallen>(&out.0)?);
     }
-    let after = netns::counters(ground.near())?;
+    let after = netns::counters(bed.near())?;
     let made = Made {
         pids,
         asked: args.ask,
-        netns: netns::number(ground.near())?,
+        netns: netns::number(bed.near())?,
         since_ns,
         fallen,
         moved: netns::moved(&before, &after),
     };
-    Ok((made, ground))
+    Ok((made, bed))
 }
 
 /// The application: connects and closes, as fast as it can.

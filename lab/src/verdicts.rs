@@ -16,7 +16,7 @@ use crate::{
     played::Played,
     provoke::is_answer,
     question::{Api, ask},
-    recipes::{Cleared, Ground, NotHere, Place, Stage, Sysctl},
+    recipes::{Cleared, NotHere, Place, Stage, Sysctl, TestBed},
     report::Cell,
     side_by_side,
     spread::Spread,
@@ -309,14 +309,14 @@ fn is_in_path(program: &str) -> bool {
 }
 
 fn stage(scenario: &Scenario, family: Family) -> anyhow::Result<Stage> {
-    let ground = Ground::new(Place::Middlebox, scenario.rules)?;
-    for namespace in [ground.near(), ground.far()] {
+    let bed = TestBed::new(Place::Middlebox, scenario.rules)?;
+    for namespace in [bed.near(), bed.far()] {
         for Sysctl { name, value, must } in scenario.sysctls {
             let is_there = netns::set_sysctl(namespace, name, value)?;
             ensure!(is_there || !must, "this kernel has no {name}");
         }
     }
-    Stage::on(Arc::new(ground), family)
+    Stage::on(Arc::new(bed), family)
 }
 
 /// The lines of types that nobody else here reads.

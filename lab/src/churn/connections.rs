@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::deeds::{Churn, Deeds};
+use super::actions::{ActionLog, Churn};
 use crate::{
     load,
     net::{
@@ -20,7 +20,7 @@ use crate::{
     netns::{self, Counters},
     provoke,
     question::{Api, ask},
-    recipes::{Finding, Ground, Place, RECIPES, STRIP_BOTH_AFTER_3, STRIP_SYN_ACK, Stage, Who},
+    recipes::{Finding, Place, RECIPES, STRIP_BOTH_AFTER_3, STRIP_SYN_ACK, Stage, TestBed, Who},
     rules::Rules,
     veth::SERVER_V4,
 };
@@ -96,20 +96,20 @@ pub(super) fn recipes(churn: &Churn) {
             None => Err(anyhow::anyhow!("{:?}", played.wrong)),
         };
         churn.note(recipe.name, counted);
-        let mut deeds = churn.deeds();
-        deeds.recipes += 1;
-        deeds.namespaces += match recipe.place {
+        let mut actions = churn.actions();
+        actions.recipes += 1;
+        actions.namespaces += match recipe.place {
             Place::Loopback => 1,
             Place::Middlebox => 2,
         };
-        deeds.unlike += u64::from(!played.wrong.is_empty());
-        deeds.asked += played.answers.len() as u64;
+        actions.unlike += u64::from(!played.wrong.is_empty());
+        actions.asked += played.answers.len() as u64;
         for moved in played.moved.values() {
-            deeds.add_counted(moved);
+            actions.add_counted(moved);
         }
         let is_plain = |wanted: &&crate::findings::Wanted| wanted.finding == Finding::Plain;
-        deeds.plain += played.wanted.iter().filter(is_plain).count() as u64;
-        deeds.connections += played.wanted.len() as u64;
+        actions.plain += played.wanted.iter().filter(is_plain).count() as u64;
+        actions.connections += played.wanted.len() as u64;
     }
 }
 
@@ -154,44 +154,41 @@ pub(super) fn killed(churn: &Churn) {
             Ok(())
         });
         if churn.note("killed", done).is_some() {
-            churn.deeds().kills += 1;
+            churn.actions().kills += 1;
         }
     }
 }
 
-/// Acts on fresh ground, and adds up what was asked and counted, also where it broke off.
+/// Acts on fresh bed, and adds up what was asked and counted, also where it broke off.
 fn on_ground(
     churn: &Churn,
     ward: &Ward,
     act: impl FnOnce(&mut Stage) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let ground = Arc::new(Ground::new(Place::Middlebox, ward.rules)?);
-    let mut stage = Stage::on(Arc::clone(&ground), Family::V4)?;
+    let bed = Arc::new(TestBed::new(Place::Middlebox, ward.rules)?);
+    let mut stage = Stage::on(Arc::clone(&bed), Family::V4)?;
     let done = act(&mut stage);
     let (asked, connections) = (stage.answers.len() as u64, stage.connections.len() as u64);
     // Who is left closes what it has, and what is on its way arrives: the kernel may count that too.
     drop(stage);
     std::thread::sleep(AFTER_KILL);
-    let counted = counted(&ground)?;
-    let mut deeds = churn.deeds();
-    deeds.namespaces += 2;
-    deeds.asked += asked;
-    deeds.connections += connections;
+    let counted = counted(&bed)?;
+    let mut actions = churn.actions();
+    actions.namespaces += 2;
+    actions.asked += asked;
+    actions.connections += connections;
     if (ward.client, ward.listener) == (Tcp, Mptcp) {
-        deeds.plain += connections;
+        actions.plain += connections;
     }
     for moved in counted {
-        deeds.add_counted(&moved);
+        actions.add_counted(&moved);
     }
     done
 }
 
 /// All that was ever counted in namespaces that nobody else had.
-fn counted(ground: &Ground) -> anyhow::Result<[Counters; 2]> {
-    Ok([
-        netns::counters(ground.near())?,
-        netns::counters(ground.far())?,
-    ])
+fn counted(bed: &TestBed) -> anyhow::Result<[Counters; 2]> {
+    Ok([netns::counters(bed.near())?, netns::counters(bed.far())?])
 }
 
 /// Namespaces that live for a moment, with a connection that falls back in each.
@@ -221,14 +218,14 @@ fn one_namespace(churn: &Churn) -> anyhow::Result<()> {
         netns::counters(near.as_fd())?,
         netns::counters(far.as_fd())?,
     ];
-    let mut deeds = churn.deeds();
-    deeds.namespaces += 2;
+    let mut actions = churn.actions();
+    actions.namespaces += 2;
     for moved in &counted {
-        deeds.add_counted(moved);
+        actions.add_counted(moved);
     }
     // It was asked last: where there is no answer there was no question.
-    deeds.asked += u64::from(answer.is_ok());
-    deeds.connections += 1;
+    actions.asked += u64::from(answer.is_ok());
+    actions.connections += 1;
     answer.map(drop)
 }
 
@@ -236,12 +233,12 @@ fn one_namespace(churn: &Churn) -> anyhow::Result<()> {
 pub(super) fn floods(churn: &Churn) {
     while !churn.rest(FLOOD_EVERY) {
         if let Some(asked) = churn.note("flood", flood()) {
-            let Deeds {
+            let ActionLog {
                 asked: all,
                 flooded,
                 floods,
                 ..
-            } = &mut *churn.deeds();
+            } = &mut *churn.actions();
             *all += asked;
             *flooded += asked;
             *floods += 1;

@@ -1,6 +1,6 @@
 //! What was done and measured -> what of it is right. Pure.
 
-use super::{deeds::Deeds, page::Page, sample::Sample};
+use super::{actions::ActionLog, page::Page, sample::Sample};
 use crate::{
     compare::{mismatch, ok},
     report::{Cell, Outcome},
@@ -33,7 +33,7 @@ const NAMESPACES: &str = "mptcp_trace_namespaces";
 
 /// The tracer while nothing happens.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Rest {
+pub(super) struct IdleSnapshot {
     /// What it holds.
     pub(super) held: Sample,
     /// What it says.
@@ -52,11 +52,11 @@ pub(super) struct Ledger {
     /// While it went on.
     pub(super) samples: Vec<Sample>,
     /// Before it began.
-    pub(super) before: Rest,
+    pub(super) before: IdleSnapshot,
     /// After it ended.
-    pub(super) after: Rest,
+    pub(super) after: IdleSnapshot,
     /// What was done.
-    pub(super) deeds: Deeds,
+    pub(super) actions: ActionLog,
     /// The clock may be set here.
     pub(super) has_clock: bool,
     /// By how much it is wrong at the end.
@@ -81,7 +81,7 @@ pub(super) fn judge(ledger: &Ledger) -> Vec<Cell> {
         only_grew(ledger),
         reloads(ledger),
         clock(ledger),
-        deeds(ledger),
+        actions(ledger),
         end(ledger),
     ]
 }
@@ -142,7 +142,7 @@ impl Ledger {
 
     /// What is wrong may be the doing of others on this machine, if there were any: then nothing is proven.
     fn excuse(&self, cell: &mut Cell) {
-        let others = &self.deeds.others;
+        let others = &self.actions.others;
         if cell.outcome != Outcome::Mismatch || others.is_empty() {
             return;
         }
@@ -283,7 +283,7 @@ fn memory(ledger: &Ledger) -> Cell {
 }
 
 fn descriptors(ledger: &Ledger) -> Cell {
-    let say = |rest: &Rest| {
+    let say = |rest: &IdleSnapshot| {
         format!(
             "{} descriptors, {} threads",
             rest.held.fds, rest.held.threads
@@ -324,14 +324,14 @@ fn questions(ledger: &Ledger) -> Cell {
     let seen = ledger.grew(SEEN, &[("sensor", "query")]);
     ledger.equal(
         "churn-questions",
-        &[("questions".into(), ledger.deeds.asked, seen)],
+        &[("questions".into(), ledger.actions.asked, seen)],
     )
 }
 
 /// Cause by cause, but for the third ACK.
 fn fallbacks(ledger: &Ledger) -> Cell {
     let traced = ledger.after.page.by(FALLBACKS, "cause");
-    let kernel = &ledger.deeds.kernel;
+    let kernel = &ledger.actions.kernel;
     let mut causes: Vec<&String> = traced.keys().chain(kernel.keys()).collect();
     causes.sort();
     causes.dedup();
@@ -352,8 +352,8 @@ fn fallbacks(ledger: &Ledger) -> Cell {
 
 /// Where no function can be probed, these two look the same: their sum is known everywhere.
 fn third_acks(ledger: &Ledger) -> Cell {
-    let counted = ledger.deeds.kernel.get(THIRD_ACK).copied().unwrap_or(0);
-    let happened = counted + ledger.deeds.plain;
+    let counted = ledger.actions.kernel.get(THIRD_ACK).copied().unwrap_or(0);
+    let happened = counted + ledger.actions.plain;
     let traced = ledger.grew(FALLBACKS, &[("cause", THIRD_ACK)]) + ledger.grew(PLAIN, &[]);
     let row = (format!("{THIRD_ACK} and TCP clients"), happened, traced);
     ledger.equal("churn-third-ack", &[row])
@@ -391,8 +391,8 @@ fn agreement(ledger: &Ledger) -> Cell {
 }
 
 fn only_grew(ledger: &Ledger) -> Cell {
-    let scrapes = ledger.deeds.scrapes;
-    let went_back = &ledger.deeds.went_back;
+    let scrapes = ledger.actions.scrapes;
+    let went_back = &ledger.actions.went_back;
     let mut wrong = went_back.clone();
     // Sent away for a while is no fault, for half of the time it is.
     if (scrapes as f64) < ledger.duration_s / 4.0 {
@@ -408,11 +408,11 @@ fn only_grew(ledger: &Ledger) -> Cell {
 
 /// Every settings file was read, and every broken one complained about.
 fn reloads(ledger: &Ledger) -> Cell {
-    let Deeds {
+    let ActionLog {
         hangups,
         bad_hangups,
         ..
-    } = ledger.deeds;
+    } = ledger.actions;
     let want = format!("{hangups} settings, {bad_hangups} broken ones");
     let got = format!(
         "{} read, {} complained about",
@@ -425,7 +425,7 @@ fn reloads(ledger: &Ledger) -> Cell {
 
 fn clock(ledger: &Ledger) -> Cell {
     let case = "churn-clock";
-    let steps = ledger.deeds.clock_steps;
+    let steps = ledger.actions.clock_steps;
     let got = format!("{steps} steps and back");
     if !ledger.has_clock {
         return Cell {
@@ -441,41 +441,41 @@ fn clock(ledger: &Ledger) -> Cell {
 }
 
 /// A run in which nothing happened would be right in everything else.
-fn deeds(ledger: &Ledger) -> Cell {
-    let deeds = &ledger.deeds;
+fn actions(ledger: &Ledger) -> Cell {
+    let actions = &ledger.actions;
     let capped = ledger.grew(OUTCOMES, &[("outcome", "capped")]);
     let done = [
-        ("connections", deeds.connections),
-        ("recipes", deeds.recipes),
-        ("namespaces", deeds.namespaces),
-        ("kills", deeds.kills),
-        ("floods", deeds.floods),
-        ("flooded", deeds.flooded),
+        ("connections", actions.connections),
+        ("recipes", actions.recipes),
+        ("namespaces", actions.namespaces),
+        ("kills", actions.kills),
+        ("floods", actions.floods),
+        ("flooded", actions.flooded),
         ("capped", capped),
-        ("visitors", deeds.visitors),
-        ("sent away", deeds.sent_away),
+        ("visitors", actions.visitors),
+        ("sent away", actions.sent_away),
     ];
     let mut wrong: Vec<String> = done
         .iter()
         .filter(|(_, count)| *count == 0)
         .map(|(what, _)| format!("no {what}"))
         .collect();
-    if ledger.has_clock && deeds.clock_steps == 0 {
+    if ledger.has_clock && actions.clock_steps == 0 {
         wrong.push("no clock steps".to_owned());
     }
     let is_idle = !wrong.is_empty();
-    if deeds.failed > 0 {
-        wrong.push(format!("{} could not be done", deeds.failed));
-        wrong.extend(deeds.failures.iter().cloned());
+    if actions.failed > 0 {
+        wrong.push(format!("{} could not be done", actions.failed));
+        wrong.extend(actions.failures.iter().cloned());
     }
     let got: Vec<String> = done
         .iter()
         .map(|(what, count)| format!("{what} {count}"))
         .collect();
-    let mut cell = ledger.cell("churn-deeds", "churn", &got.join(", "), &wrong);
+    let mut cell = ledger.cell("churn-actions", "churn", &got.join(", "), &wrong);
     // Beside others a connection may take too long.
-    let is_rare = deeds.failed * CONNECTIONS_PER_FAILURE_MIN <= deeds.connections;
-    if deeds.failed > 0 && is_rare && !is_idle {
+    let is_rare = actions.failed * CONNECTIONS_PER_FAILURE_MIN <= actions.connections;
+    if actions.failed > 0 && is_rare && !is_idle {
         ledger.excuse(&mut cell);
     }
     cell

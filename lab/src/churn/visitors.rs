@@ -8,7 +8,7 @@ use std::{
 
 use socket2::SockRef;
 
-use super::{deeds::Churn, page::Page};
+use super::{actions::Churn, page::Page};
 use crate::served::get;
 
 /// Between two scrapes.
@@ -35,16 +35,16 @@ pub(super) fn scrapes(churn: &Churn, address: &str, first: Page) {
         match get(address, "/metrics").and_then(|text| Page::parse(&text)) {
             Ok(page) => {
                 let went_back = page.went_back(&last);
-                let mut deeds = churn.deeds();
-                deeds.scrapes += 1;
-                deeds.went_back.extend(went_back);
+                let mut actions = churn.actions();
+                actions.scrapes += 1;
+                actions.went_back.extend(went_back);
                 (last, read_at) = (page, Instant::now());
             }
             Err(why) if read_at.elapsed() > UNREAD_MAX => {
                 churn.note::<()>("scrape", Err(why));
                 read_at = Instant::now();
             }
-            Err(_sent_away) => churn.deeds().sent_away += 1,
+            Err(_sent_away) => churn.actions().sent_away += 1,
         }
     }
 }
@@ -56,7 +56,7 @@ pub(super) fn slow(churn: &Churn, address: &str) {
         let mut clients: Vec<TcpStream> = (0..SLOW)
             .filter_map(|_| TcpStream::connect(address).ok())
             .collect();
-        churn.deeds().visitors += clients.len() as u64;
+        churn.actions().visitors += clients.len() as u64;
         for letter in WORDS.iter().take(SLOW_BYTES) {
             for client in &mut clients {
                 // It may be tired of us already.
@@ -80,9 +80,9 @@ pub(super) fn crowds(churn: &Churn, address: &str) {
             _ => half_open(address, false),
         };
         round += 1;
-        let mut deeds = churn.deeds();
-        deeds.visitors += visitors;
-        deeds.sent_away += sent_away;
+        let mut actions = churn.actions();
+        actions.visitors += visitors;
+        actions.sent_away += sent_away;
     }
 }
 

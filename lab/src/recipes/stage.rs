@@ -83,13 +83,13 @@ impl Who {
 }
 
 /// The network namespaces and what is between them.
-pub struct Ground {
+pub struct TestBed {
     middlebox: Option<Middlebox>,
     near: File,
     far: File,
 }
 
-impl Ground {
+impl TestBed {
     /// Makes them.
     ///
     /// # Errors
@@ -189,7 +189,7 @@ pub enum Aim {
 
 /// Two namespaces, and who is in them.
 pub struct Stage {
-    ground: Arc<Ground>,
+    bed: Arc<TestBed>,
     family: Family,
     client: Actor,
     server: Actor,
@@ -214,30 +214,27 @@ impl Stage {
     ///
     /// Says what is not to be had.
     pub fn new(recipe: &Recipe, family: Family) -> anyhow::Result<Self> {
-        let ground = Ground::new(recipe.place, recipe.rules)?;
-        for namespace in [ground.near(), ground.far()] {
+        let bed = TestBed::new(recipe.place, recipe.rules)?;
+        for namespace in [bed.near(), bed.far()] {
             for Sysctl { name, value, must } in recipe.sysctls {
                 let is_there = netns::set_sysctl(namespace, name, value)?;
                 ensure!(is_there || !must, "this kernel has no {name}");
             }
         }
-        Self::on(Arc::new(ground), family)
+        Self::on(Arc::new(bed), family)
     }
 
-    /// Puts actors on ground that is there, and that others may be on too.
+    /// Puts actors on bed that is there, and that others may be on too.
     ///
     /// # Errors
     ///
     /// Says what is not to be had.
-    pub fn on(ground: Arc<Ground>, family: Family) -> anyhow::Result<Self> {
-        let client = Actor::start(Who::Client.comm(), ground.near())?;
-        let server = Actor::start(Who::Server.comm(), ground.far())?;
-        let before = [
-            netns::counters(ground.near())?,
-            netns::counters(ground.far())?,
-        ];
+    pub fn on(bed: Arc<TestBed>, family: Family) -> anyhow::Result<Self> {
+        let client = Actor::start(Who::Client.comm(), bed.near())?;
+        let server = Actor::start(Who::Server.comm(), bed.far())?;
+        let before = [netns::counters(bed.near())?, netns::counters(bed.far())?];
         Ok(Self {
-            ground,
+            bed,
             family,
             client,
             server,
@@ -305,7 +302,7 @@ impl Stage {
     ///
     /// Says why it cannot.
     pub fn listen(&mut self, kind: Kind) -> anyhow::Result<()> {
-        let at = SocketAddr::new(self.ground.addresses(self.family).1, 0);
+        let at = SocketAddr::new(self.bed.addresses(self.family).1, 0);
         let socket = LISTENER.into();
         // One listener at a time has the name; what it accepted stays.
         if self.target.is_some() {
@@ -364,7 +361,7 @@ impl Stage {
         Order::Open {
             socket: CLIENT.into(),
             kind,
-            at: SocketAddr::new(self.ground.addresses(self.family).0, 0),
+            at: SocketAddr::new(self.bed.addresses(self.family).0, 0),
         }
     }
 
@@ -660,7 +657,7 @@ impl Stage {
     pub fn run_program(&mut self, program: &Path, arguments: &[&str]) -> anyhow::Result<()> {
         let to = self.target.context("nobody listens")?;
         let name = program.display();
-        let mut child = netns::within(self.ground.near(), || {
+        let mut child = netns::within(self.bed.near(), || {
             Command::new(program)
                 .args(arguments)
                 .args([to.ip().to_string(), to.port().to_string()])
@@ -701,7 +698,7 @@ impl Stage {
         let port = port
             .parse()
             .with_context(|| format!("{name} says {line:?}"))?;
-        let own = SocketAddr::new(self.ground.addresses(self.family).0, port);
+        let own = SocketAddr::new(self.bed.addresses(self.family).0, port);
         self.connections.push((own.into(), to.into()));
         self.answers.push(("client-after".into(), answer.into()));
         Ok(())
@@ -742,7 +739,7 @@ impl Stage {
     ///
     /// Says why it cannot.
     pub fn pass_on(&mut self) -> anyhow::Result<()> {
-        let other = Actor::start(Who::Other.comm(), self.ground.near())?;
+        let other = Actor::start(Who::Other.comm(), self.bed.near())?;
         let mailbox = Scratch::new(&format!("mailbox-{}", other.pid()));
         self.other = Some(other);
         let path = || mailbox.0.clone();
@@ -783,8 +780,8 @@ impl Stage {
         std::thread::sleep(SETTLE);
         let own = |fd: BorrowedFd<'_>| anyhow::Ok(File::from(fd.try_clone_to_owned()?));
         Ok(Cleared {
-            near: own(self.ground.near())?,
-            far: own(self.ground.far())?,
+            near: own(self.bed.near())?,
+            far: own(self.bed.far())?,
             before: self.before,
             _actors: (self.client, self.server, self.other),
         })

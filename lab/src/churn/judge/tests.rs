@@ -16,7 +16,7 @@ const AFTER: &str = "mptcp_trace_seen_total{sensor=\"query\"} 102\n\
 
 /// Half an hour in which everything is right.
 fn right() -> Ledger {
-    let rest = |page: &str| Rest {
+    let rest = |page: &str| IdleSnapshot {
         held: Sample {
             rss_kb: 10_300,
             fds: 50,
@@ -40,7 +40,7 @@ fn right() -> Ledger {
         samples: samples.collect(),
         before: rest(BEFORE),
         after: rest(AFTER),
-        deeds: Deeds {
+        actions: ActionLog {
             asked: 100,
             flooded: 60,
             floods: 1,
@@ -56,7 +56,7 @@ fn right() -> Ledger {
             scrapes: 1700,
             visitors: 1,
             sent_away: 1,
-            ..Deeds::default()
+            ..ActionLog::default()
         },
         has_clock: true,
         clock_off_ns: 1000,
@@ -164,13 +164,13 @@ fn each_fault_is_noticed_where_it_belongs() {
         (
             "a question too few",
             |it| {
-                it.deeds.asked += 1;
+                it.actions.asked += 1;
             },
             &["churn-questions"],
         ),
         (
             "a question too many",
-            |it| it.deeds.asked -= 1,
+            |it| it.actions.asked -= 1,
             &["churn-questions"],
         ),
         (
@@ -186,14 +186,14 @@ fn each_fault_is_noticed_where_it_belongs() {
         (
             "a cause that nobody traced",
             |it| {
-                it.deeds.kernel.insert("InfiniteMapTx".into(), 1);
+                it.actions.kernel.insert("InfiniteMapTx".into(), 1);
             },
             &["churn-fallbacks"],
         ),
         (
             "a cause that the kernel did not count",
             |it| {
-                it.deeds.kernel.remove("DssFallback");
+                it.actions.kernel.remove("DssFallback");
             },
             &["churn-fallbacks"],
         ),
@@ -220,12 +220,12 @@ fn each_fault_is_noticed_where_it_belongs() {
         ),
         (
             "a counter goes back",
-            |it| it.deeds.went_back.push("x".into()),
+            |it| it.actions.went_back.push("x".into()),
             &["churn-counters-grow"],
         ),
         (
             "nobody can read the page",
-            |it| it.deeds.scrapes = 100,
+            |it| it.actions.scrapes = 100,
             &["churn-counters-grow"],
         ),
         (
@@ -248,18 +248,18 @@ fn each_fault_is_noticed_where_it_belongs() {
         ),
         (
             "nobody is killed",
-            |it| it.deeds.kills = 0,
-            &["churn-deeds"],
+            |it| it.actions.kills = 0,
+            &["churn-actions"],
         ),
         (
             "the clock does not step",
-            |it| it.deeds.clock_steps = 0,
-            &["churn-deeds"],
+            |it| it.actions.clock_steps = 0,
+            &["churn-actions"],
         ),
         (
             "something could not be done",
-            |it| it.deeds.failed = 1,
-            &["churn-deeds"],
+            |it| it.actions.failed = 1,
+            &["churn-actions"],
         ),
         (
             "it dies",
@@ -274,7 +274,7 @@ fn each_fault_is_noticed_where_it_belongs() {
                 "churn-questions",
                 "churn-fallbacks",
                 "churn-third-ack",
-                "churn-deeds",
+                "churn-actions",
             ],
         ),
     ];
@@ -287,8 +287,8 @@ fn each_fault_is_noticed_where_it_belongs() {
 fn others_excuse_what_is_too_many_and_nothing_that_is_missing() {
     let outcome = |asked: u64| {
         let mut ledger = right();
-        ledger.deeds.others = vec!["mptcp-trace (7)".into()];
-        ledger.deeds.asked = asked;
+        ledger.actions.others = vec!["mptcp-trace (7)".into()];
+        ledger.actions.asked = asked;
         questions(&ledger).outcome
     };
     assert_eq!(outcome(100), Outcome::Ok);
@@ -300,10 +300,10 @@ fn others_excuse_what_is_too_many_and_nothing_that_is_missing() {
 fn others_excuse_a_namespace_that_differs_and_a_rare_failure() {
     let outcomes = |others: &[&str], spoil: &dyn Fn(&mut Ledger)| {
         let mut ledger = right();
-        ledger.deeds.others = others.iter().map(|&other| other.to_owned()).collect();
-        ledger.deeds.connections = 100;
+        ledger.actions.others = others.iter().map(|&other| other.to_owned()).collect();
+        ledger.actions.connections = 100;
         spoil(&mut ledger);
-        [agreement(&ledger), deeds(&ledger)].map(|cell| cell.outcome)
+        [agreement(&ledger), actions(&ledger)].map(|cell| cell.outcome)
     };
     let spoil = |ledger: &mut Ledger| {
         let agrees = "mptcp_trace_namespaces{counters=\"agree\"} 3";
@@ -312,13 +312,13 @@ fn others_excuse_a_namespace_that_differs_and_a_rare_failure() {
             agrees,
             "mptcp_trace_namespaces{counters=\"differ\"} 1",
         );
-        ledger.deeds.failed = 2;
+        ledger.actions.failed = 2;
     };
     assert_eq!(outcomes(&[], &spoil), [Outcome::Mismatch; 2]);
     assert_eq!(outcomes(&["curl"], &spoil), [Outcome::Skipped; 2]);
     let worse = |ledger: &mut Ledger| {
         ledger.after.page = Page::parse("mptcp_trace_undecodable_records_total 1\n").unwrap();
-        ledger.deeds.failed = 3;
+        ledger.actions.failed = 3;
     };
     assert_eq!(outcomes(&["curl"], &worse), [Outcome::Mismatch; 2]);
 }

@@ -18,7 +18,7 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// Sums over the whole run.
 #[derive(Clone, Default, Debug)]
-pub(super) struct Deeds {
+pub(super) struct ActionLog {
     /// Questions that were asked, and sockets that were refused.
     pub(super) asked: u64,
     /// Of these, those of floods.
@@ -61,7 +61,7 @@ pub(super) struct Deeds {
     pub(super) others: Vec<String>,
 }
 
-impl Deeds {
+impl ActionLog {
     /// Adds what the kernel counted, as far as it is about fallbacks.
     pub(super) fn add_counted(&mut self, moved: &Counters) {
         for (name, count) in moved {
@@ -82,7 +82,7 @@ impl Deeds {
 
 /// What all who act have in common.
 pub(super) struct Churn {
-    deeds: Mutex<Deeds>,
+    actions: Mutex<ActionLog>,
     over: AtomicBool,
     began: Instant,
 }
@@ -90,7 +90,7 @@ pub(super) struct Churn {
 impl Churn {
     pub(super) fn begin() -> Self {
         Self {
-            deeds: Mutex::default(),
+            actions: Mutex::default(),
             over: AtomicBool::new(false),
             began: Instant::now(),
         }
@@ -120,14 +120,14 @@ impl Churn {
     }
 
     /// The sums.
-    pub(super) fn deeds(&self) -> MutexGuard<'_, Deeds> {
+    pub(super) fn actions(&self) -> MutexGuard<'_, ActionLog> {
         // Whoever panicked while adding is told of elsewhere.
-        self.deeds.lock().unwrap_or_else(PoisonError::into_inner)
+        self.actions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes what could not be done.
     pub(super) fn note<T>(&self, what: &str, done: anyhow::Result<T>) -> Option<T> {
-        done.map_err(|why| self.deeds().fail(format!("{what}: {why:#}")))
+        done.map_err(|why| self.actions().fail(format!("{what}: {why:#}")))
             .ok()
     }
 }
