@@ -26,14 +26,7 @@ const THIRD_ACK: &str = "MPCapableFallbackACK";
 /// Differences that are shown of a cell; the rest is counted.
 const SHOWN_MAX: usize = 12;
 
-/// Numbers of the client's and the server's network namespace; over loopback they are one.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Namespaces {
-    /// The client's.
-    pub near: u64,
-    /// The server's.
-    pub far: u64,
-}
+pub use mptcp_trace_scene::netns::Namespaces;
 
 /// One line that must be found.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -13,8 +13,9 @@ use anyhow::{Context as _, ensure};
 use crate::{
     alone::Alone,
     beside::uncapped,
+    lines::read_lines,
     report::{Flooded, MatrixLine, Outcome, write_line},
-    scratch::{Scratch, read_lines},
+    scratch::Scratch,
     traced::TracedLine,
     tracer::TracerArgs,
 };

@@ -4,7 +4,10 @@
 //! `ask` plays applications that ask, `matrix` and `flood` compare; `provoke` makes connections fall back,
 //! `fallbacks`, `mix` and `reuse` compare; `verdicts` compares what both together mean; `init` is the first process of a virtual machine that does either.
 
-pub mod actor;
+use mptcp_trace_scene::{
+    actor, lines, link, middlebox, net, netns, option, question, recipes, rules, scratch, sys, veth,
+};
+
 mod alone;
 pub mod ask;
 pub mod asker;
@@ -17,7 +20,6 @@ mod cgroup;
 pub mod churn;
 pub mod cli;
 pub mod compare;
-pub mod demo;
 mod events;
 pub mod exported;
 pub mod fallbacks;
@@ -29,33 +31,22 @@ pub mod init;
 mod iperf;
 mod keep;
 pub mod lean;
-pub mod link;
 pub mod load;
 pub mod matrix;
-pub mod middlebox;
 pub mod mix;
 pub mod namespaces;
-pub mod net;
-pub mod netns;
-pub mod option;
 pub mod pair;
 pub mod play;
 mod played;
 pub mod provoke;
-pub mod question;
-pub mod recipes;
 pub mod report;
 pub mod reuse;
-pub mod rules;
-mod scratch;
 pub mod served;
 mod side_by_side;
 pub mod spread;
 mod stopwatch;
-pub mod sys;
 pub mod together;
 pub mod traced;
 mod tracer;
 pub mod verdicts;
-pub mod veth;
 pub mod watched;

@@ -13,9 +13,10 @@ use anyhow::{Context as _, bail, ensure};
 use crate::{
     compare::{compare, mismatch, ok, questions},
     flood,
+    lines::read_lines,
     net::{self, Family, Kind},
     report::{AskerLine, Cell, MatrixLine, Outcome, write_line},
-    scratch::{Scratch, read_lines},
+    scratch::Scratch,
     traced::TracedLine,
     tracer::TracerArgs,
 };

@@ -4,41 +4,7 @@ use std::io::Write;
 
 use serde::{Deserialize, Serialize};
 
-/// An address and a port.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-pub struct Endpoint {
-    /// The address.
-    pub addr: String,
-    /// The port.
-    pub port: u16,
-}
-
-impl From<std::net::SocketAddr> for Endpoint {
-    fn from(address: std::net::SocketAddr) -> Self {
-        Self {
-            addr: address.ip().to_string(),
-            port: address.port(),
-        }
-    }
-}
-
-/// What the caller was told, in one word.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Truth {
-    /// It is MPTCP.
-    Mptcp,
-    /// It is TCP.
-    Tcp,
-    /// This kernel does not know the option.
-    Unsupported,
-    /// The call failed otherwise.
-    Failed,
-    /// The question was about something that is no TCP socket: no query.
-    OtherSocket,
-    /// The question was another one: no query.
-    OtherOption,
-}
+pub use mptcp_trace_scene::{lines::write_line, net::Endpoint, question::Truth, sys::errno_name};
 
 /// What one question got, as its caller saw it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -280,33 +246,5 @@ impl<W: Write> Cells<W> {
         let right = count(Outcome::Mismatch) == 0;
         write_line(&mut self.out, &summary)?;
         Ok(right)
-    }
-}
-
-/// Writes one JSON line and flushes.
-///
-/// # Errors
-///
-/// Fails if nobody reads it any more.
-pub fn write_line(out: &mut impl Write, line: &impl Serialize) -> anyhow::Result<()> {
-    let mut bytes = serde_json::to_vec(line)?;
-    bytes.push(b'\n');
-    out.write_all(&bytes)?;
-    out.flush()?;
-    Ok(())
-}
-
-/// The name of an errno that `getsockopt` can end with.
-#[must_use]
-pub fn errno_name(errno: i32) -> String {
-    match errno {
-        libc::EFAULT => "EFAULT".into(),
-        libc::EINVAL => "EINVAL".into(),
-        libc::EBADF => "EBADF".into(),
-        libc::ENOTSOCK => "ENOTSOCK".into(),
-        libc::ENOSYS => "ENOSYS".into(),
-        libc::ENOPROTOOPT => "ENOPROTOOPT".into(),
-        libc::EOPNOTSUPP => "EOPNOTSUPP".into(),
-        other => format!("E{other}"),
     }
 }

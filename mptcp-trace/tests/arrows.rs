@@ -150,7 +150,7 @@ const ALLOWED: &[(&str, &[&str], &[&str])] = &[
             "jiff",
             "libc",
             "mptcp_trace_common",
-            "mptcp_trace_lab",
+            "mptcp_trace_scene",
             "ratatui",
             "rustix",
             "sd_notify",
@@ -507,6 +507,7 @@ fn files_of_one_folder_make_no_circle() {
         "mptcp-trace",
         "mptcp-trace-ebpf",
         "mptcp-trace-common",
+        "scene",
         "lab",
         "xtask",
     ] {
@@ -621,7 +622,7 @@ fn the_kernel_half_and_the_wire_know_nobody() {
         ),
         (
             "mptcp-trace-ebpf",
-            &["std", "mptcp_trace", "mptcp_trace_lab"],
+            &["std", "mptcp_trace", "mptcp_trace_lab", "mptcp_trace_scene"],
         ),
     ] {
         for source in sources(of) {

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Builds the BPF objects and puts them where they are committed: mptcp-trace/bpf/mptcp-trace.o, the tracer's, and
-/// lab/bpf/mptcp-middlebox.o, the lab's.
+/// scene/bpf/mptcp-middlebox.o, the middlebox's.
 ///
 /// Provisions what is missing: the source of core, and the pinned bpf-linker.
 #[derive(clap::Args)]
@@ -47,9 +47,9 @@ const OBJECTS: [Object; 2] = [
         path: "mptcp-trace/bpf/mptcp-trace.o",
     },
     Object {
-        package: "mptcp-lab-ebpf",
+        package: "mptcp-trace-scene-ebpf",
         binary: "mptcp-middlebox",
-        path: "lab/bpf/mptcp-middlebox.o",
+        path: "scene/bpf/mptcp-middlebox.o",
     },
 ];
 

@@ -12,7 +12,7 @@ use crate::cli::{DONE, Exit, args::DemoArgs, options, run::trace};
 /// Runs it; the exit code.
 pub(in crate::cli) fn run(args: &DemoArgs, verbose: u8) -> Result<u8, Exit> {
     if args.scene {
-        let counted = mptcp_trace_lab::demo::play()
+        let counted = mptcp_trace_scene::demo::play()
             .context("cannot play the demo: it needs root, MPTCP and the module veth")?;
         eprintln!("demo: {counted}");
         return Ok(DONE);

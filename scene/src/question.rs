@@ -6,14 +6,33 @@ use anyhow::{Context as _, ensure};
 
 use crate::{
     net::Kind,
-    report::{Truth, errno_name},
-    sys::{self, LowBuffer, Returned},
+    sys::{self, LowBuffer, Returned, errno_name},
 };
 
 /// `SOL_TCP`.
 pub const SOL_TCP: i32 = 6;
 /// `TCP_IS_MPTCP`, Linux 6.10 and later.
 pub const TCP_IS_MPTCP: i32 = 43;
+
+/// What the caller was told, in one word.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Truth {
+    /// It is MPTCP.
+    Mptcp,
+    /// It is TCP.
+    Tcp,
+    /// This kernel does not know the option.
+    Unsupported,
+    /// The call failed otherwise.
+    Failed,
+    /// The question was about something that is no TCP socket: no query.
+    OtherSocket,
+    /// The question was another one: no query.
+    OtherOption,
+}
 
 /// What the application holds, by how it was made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -77,7 +96,7 @@ const FULL_INFO_BYTES: i32 = 40;
 /// # Errors
 ///
 /// Fails if the kernel says that all is well, and writes nothing.
-pub(crate) fn ask(fd: RawFd, api: Api) -> anyhow::Result<String> {
+pub fn ask(fd: RawFd, api: Api) -> anyhow::Result<String> {
     let (level, option, length) = match api {
         Api::TcpIsMptcp => (SOL_TCP, TCP_IS_MPTCP, 4),
         // What Go does.
@@ -149,10 +168,13 @@ impl Default for Form {
 }
 
 /// What came of one question.
-pub(crate) struct Reply {
-    pub(crate) returned: Returned,
-    pub(crate) value: Vec<u8>,
-    pub(crate) optlen: Option<i32>,
+pub struct Reply {
+    /// The return value, and errno.
+    pub returned: Returned,
+    /// The bytes that the kernel wrote into the caller's buffer.
+    pub value: Vec<u8>,
+    /// Length that the kernel gave back; none where that pointer points nowhere.
+    pub optlen: Option<i32>,
 }
 
 /// A byte that no answer has: where it stands, nothing was written.
@@ -161,7 +183,7 @@ const UNTOUCHED: u8 = 0xaa;
 const NOWHERE: u32 = 1;
 
 /// The one raw call.
-pub(crate) fn question(fd: RawFd, form: Form) -> anyhow::Result<Reply> {
+pub fn question(fd: RawFd, form: Form) -> anyhow::Result<Reply> {
     // Every door is given the same buffers, so that nothing but the door differs.
     let buffer = LowBuffer::new().context("cannot map memory below 4 GiB")?;
     const VALUE: [u32; 2] = [0, 1];
@@ -203,7 +225,7 @@ pub(crate) fn question(fd: RawFd, form: Form) -> anyhow::Result<Reply> {
 }
 
 /// What the caller was told.
-pub(crate) fn truth(reply: &Reply, form: Form, holding: Holding) -> Truth {
+pub fn truth(reply: &Reply, form: Form, holding: Holding) -> Truth {
     if (form.level, form.option) != (SOL_TCP, TCP_IS_MPTCP) {
         return Truth::OtherOption;
     }

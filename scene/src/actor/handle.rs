@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, bail};
 
 use super::{Done, Order, Reply};
-use crate::{netns, report::write_line};
+use crate::{lines::write_line, netns};
 
 /// A process that does what it is told, until this is dropped.
 pub struct Actor {

@@ -30,7 +30,7 @@ use crate::{
     veth::{self, CLIENT_V4, CLIENT_V6, SERVER_V4, SERVER_V6},
 };
 
-#[path = "../../lab-ebpf/src/wire.rs"]
+#[path = "../../scene-ebpf/src/wire.rs"]
 mod wire;
 
 use wire::{DEEDS, DROPPED, FLIPPED, Orders, SHORTENED, SKEWED, STRIPPED};

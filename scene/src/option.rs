@@ -8,8 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     question::SOL_TCP,
-    report::errno_name,
-    sys::{self, LowBuffer},
+    sys::{self, LowBuffer, errno_name},
 };
 
 /// One option, and what is done with it.
@@ -61,7 +60,7 @@ impl From<Choice> for Attempt {
 
 impl Attempt {
     /// Does it: `ok`, or the name of the errno.
-    pub(crate) fn on(&self, fd: RawFd) -> anyhow::Result<String> {
+    pub fn on(&self, fd: RawFd) -> anyhow::Result<String> {
         let returned = if self.is_set {
             sys::setsockopt(fd, self.level, self.optname, &self.value)
         } else {

@@ -16,16 +16,15 @@ use anyhow::{Context as _, bail, ensure};
 use super::{Place, Recipe, Sysctl};
 use crate::{
     actor::{Actor, Done, Order, Reply},
-    findings::Namespaces,
     link,
     middlebox::{self, Middlebox},
-    net::{Family, Kind},
-    netns::{self, Counters},
+    net::{Endpoint, Family, Kind},
+    netns::{self, Counters, Namespaces},
     option::{CHOICES, Choice},
     question::Api,
-    report::{Endpoint, errno_name},
     rules::Rules,
     scratch::Scratch,
+    sys::errno_name,
 };
 
 /// Bytes of one message: a packet.

@@ -302,3 +302,18 @@ pub fn set_process_name(name: &str) -> io::Result<()> {
     rustix::thread::set_name(&CString::new(name)?)?;
     Ok(())
 }
+
+/// The name of an errno that `getsockopt` can end with.
+#[must_use]
+pub fn errno_name(errno: i32) -> String {
+    match errno {
+        libc::EFAULT => "EFAULT".into(),
+        libc::EINVAL => "EINVAL".into(),
+        libc::EBADF => "EBADF".into(),
+        libc::ENOTSOCK => "ENOTSOCK".into(),
+        libc::ENOSYS => "ENOSYS".into(),
+        libc::ENOPROTOOPT => "ENOPROTOOPT".into(),
+        libc::EOPNOTSUPP => "EOPNOTSUPP".into(),
+        other => format!("E{other}"),
+    }
+}

@@ -24,10 +24,10 @@ use serde::{Deserialize, Serialize};
 use socket2::Socket;
 
 use crate::{
-    net::{self, Family, Kind},
+    lines::write_line,
+    net::{self, Endpoint, Family, Kind},
     option::Attempt,
     question::{Api, ask},
-    report::{Endpoint, write_line},
     sys,
 };
 

@@ -139,12 +139,12 @@ const fn found(at: End, causes: &'static [&'static str]) -> Expected {
 }
 
 /// The client falls back.
-pub(crate) const fn client(causes: &'static [&'static str]) -> Expected {
+pub const fn client(causes: &'static [&'static str]) -> Expected {
     found(End::Client, causes)
 }
 
 /// The server falls back.
-pub(crate) const fn server(causes: &'static [&'static str]) -> Expected {
+pub const fn server(causes: &'static [&'static str]) -> Expected {
     found(End::Server, causes)
 }
 

@@ -10,7 +10,23 @@ use anyhow::{Context as _, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use crate::report::Endpoint;
+/// An address and a port.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Endpoint {
+    /// The address.
+    pub addr: String,
+    /// The port.
+    pub port: u16,
+}
+
+impl From<SocketAddr> for Endpoint {
+    fn from(address: SocketAddr) -> Self {
+        Self {
+            addr: address.ip().to_string(),
+            port: address.port(),
+        }
+    }
+}
 
 /// Longest that a packet may take: an emulated machine is slow.
 const PATIENCE: Duration = Duration::from_secs(20);

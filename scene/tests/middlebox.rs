@@ -12,7 +12,7 @@ use std::{
     os::fd::{AsRawFd as _, BorrowedFd},
 };
 
-use mptcp_trace_lab::{
+use mptcp_trace_scene::{
     middlebox::{Done, Middlebox},
     net::{self, Family, Kind},
     netns,

@@ -80,7 +80,7 @@ pub fn joined_with(offloads: Offloads) -> anyhow::Result<(File, File)> {
 /// # Errors
 ///
 /// Says which step failed.
-pub(crate) fn joined_apart() -> anyhow::Result<(File, File, [u32; 2])> {
+pub fn joined_apart() -> anyhow::Result<(File, File, [u32; 2])> {
     joined_as(Offloads::Off)
 }
 

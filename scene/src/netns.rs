@@ -8,9 +8,19 @@ use std::{
 
 use anyhow::{Context as _, anyhow};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use serde::{Deserialize, Serialize};
 
 /// Counters of `MPTcpExt`, by name.
 pub type Counters = BTreeMap<String, u64>;
+
+/// Numbers of the client's and the server's network namespace; over loopback they are one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Namespaces {
+    /// The client's.
+    pub near: u64,
+    /// The server's.
+    pub far: u64,
+}
 
 /// The network namespace of this thread.
 ///

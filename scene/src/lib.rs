@@ -1,0 +1,17 @@
+//! Multipath TCP connections, and what makes them fall back: network namespaces, a middlebox between them, and the
+//! applications at both ends. `mptcp-trace demo` plays one; the lab plays all and judges what the tracer says.
+
+pub mod actor;
+pub mod demo;
+pub mod lines;
+pub mod link;
+pub mod middlebox;
+pub mod net;
+pub mod netns;
+pub mod option;
+pub mod question;
+pub mod recipes;
+pub mod rules;
+pub mod scratch;
+pub mod sys;
+pub mod veth;

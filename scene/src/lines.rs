@@ -1,0 +1,32 @@
+//! JSON lines: what processes of the lab say to each other.
+
+use std::{fs, io::Write, path::Path};
+
+use anyhow::Context as _;
+use serde::{Serialize, de::DeserializeOwned};
+
+/// Writes one JSON line and flushes.
+///
+/// # Errors
+///
+/// Fails if nobody reads it any more.
+pub fn write_line(out: &mut impl Write, line: &impl Serialize) -> anyhow::Result<()> {
+    let mut bytes = serde_json::to_vec(line)?;
+    bytes.push(b'\n');
+    out.write_all(&bytes)?;
+    out.flush()?;
+    Ok(())
+}
+
+/// Reads a file of JSON lines.
+///
+/// # Errors
+///
+/// Fails if there is no such file, or a line is none of these.
+pub fn read_lines<T: DeserializeOwned>(file: &Path) -> anyhow::Result<Vec<T>> {
+    let text =
+        fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    text.lines()
+        .map(|line| serde_json::from_str(line).with_context(|| format!("cannot read {line:?}")))
+        .collect()
+}
