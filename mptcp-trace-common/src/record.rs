@@ -405,11 +405,11 @@ pub const ADMITTED: u32 = 1 << 12;
 pub const REFUSED: u32 = 1 << 13;
 
 /// Bits of [`ConnRecord::subflow_flags`], independent of the kernel's own bit positions. This host
-/// sends a SYN with MP_CAPABLE.
+/// sends a SYN with `MP_CAPABLE`.
 pub const SUBFLOW_REQUEST_MPTCP: u32 = 1 << 0;
 /// MPTCP was negotiated.
 pub const SUBFLOW_MP_CAPABLE: u32 = 1 << 1;
-/// The subflow joined a connection (MP_JOIN).
+/// The subflow joined a connection (`MP_JOIN`).
 pub const SUBFLOW_MP_JOIN: u32 = 1 << 2;
 /// The SYN/ACK was processed.
 pub const SUBFLOW_CONN_FINISHED: u32 = 1 << 3;
@@ -417,7 +417,7 @@ pub const SUBFLOW_CONN_FINISHED: u32 = 1 << 3;
 pub const SUBFLOW_FULLY_ESTABLISHED: u32 = 1 << 4;
 /// A valid checksum was received.
 pub const SUBFLOW_VALID_CSUM_SEEN: u32 = 1 << 5;
-/// SYNs with MP_CAPABLE were lost.
+/// SYNs with `MP_CAPABLE` were lost.
 pub const SUBFLOW_MPC_DROP: u32 = 1 << 6;
 /// The peer's key is known.
 pub const SUBFLOW_REMOTE_KEY: u32 = 1 << 7;

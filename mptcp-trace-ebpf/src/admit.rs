@@ -15,8 +15,8 @@ use crate::maps::{ANSWER, CAP, COMMS, FAMILY, FILTER, NETNS, PIDS, QUOTA_SLOTS, 
 
 macro_rules! filter {
     ($field:ident) => {{
-        // SAFETY: FILTER is a static of this program. The read is volatile because the loader writes the
-        // value between compilation and loading.
+        // SAFETY: FILTER is a static of this program. The read is volatile because the loader
+        // writes the value between compilation and loading.
         unsafe { core::ptr::read_volatile(&raw const FILTER.$field) }
     }};
 }

@@ -37,8 +37,8 @@ const IPPROTO_MPTCP: u16 = 262;
 /// Offset of one member, resolved by the loader from the kernel's BTF.
 macro_rules! offset {
     ($field:ident) => {{
-        // SAFETY: LAYOUT is a static of this program. The read is volatile because the loader writes the
-        // value between compilation and loading.
+        // SAFETY: LAYOUT is a static of this program. The read is volatile because the loader
+        // writes the value between compilation and loading.
         unsafe { core::ptr::read_volatile(&raw const LAYOUT.$field) }
     }};
 }

@@ -147,8 +147,8 @@ pub(crate) static CALIBRATED: Array<u32> = Array::with_max_entries(calibrated::C
 pub(crate) static FALLBACK_COUNTERS: PerCpuArray<u64> =
     PerCpuArray::with_max_entries(counter::COUNT, 0);
 
-/// What is known of each MPTCP socket, and of the TCP children of MPTCP listeners, by address. The loader sets the size
-/// (`--sockets`).
+/// What is known of each MPTCP socket, and of the TCP children of MPTCP listeners, by address. The
+/// loader sets the size (`--sockets`).
 #[map]
 pub(crate) static CONNS: HashMap<u64, Conn> = HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC);
 
@@ -227,8 +227,8 @@ pub(crate) fn unnoted_since(sk: u64) -> Option<u64> {
 /// Index of the counter in a slot; `NO_NUMBER` if the kernel does not have it.
 #[inline(always)]
 pub(crate) fn counter_number(slot: usize) -> u8 {
-    // SAFETY: COUNTER_NUMBERS is a static of this program. The read is volatile because the loader writes the value between
-    // compilation and loading.
+    // SAFETY: COUNTER_NUMBERS is a static of this program. The read is volatile because the loader
+    // writes the value between compilation and loading.
     unsafe { core::ptr::read_volatile(&raw const COUNTER_NUMBERS.0[slot]) }
 }
 
@@ -299,16 +299,16 @@ pub(crate) fn answered_by_tcp(thread: u64, msk: u64) -> bool {
 /// Values of the kernel's `enum mapping_status` and `enum skb_ext_id`.
 #[inline(always)]
 pub(crate) fn numbers() -> KernelNumbers {
-    // SAFETY: NUMBERS is a static of this program. The read is volatile because the loader writes the value
-    // between compilation and loading.
+    // SAFETY: NUMBERS is a static of this program. The read is volatile because the loader writes
+    // the value between compilation and loading.
     unsafe { core::ptr::read_volatile(&raw const NUMBERS) }
 }
 
 /// Number of a system call of interest.
 macro_rules! syscall {
     ($field:ident) => {{
-        // SAFETY: SYSCALLS is a static of this program. The read is volatile because the loader writes the value
-        // between compilation and loading.
+        // SAFETY: SYSCALLS is a static of this program. The read is volatile because the loader
+        // writes the value between compilation and loading.
         unsafe { core::ptr::read_volatile(&raw const $crate::maps::SYSCALLS.$field) }
     }};
 }

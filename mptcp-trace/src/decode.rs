@@ -1,4 +1,5 @@
-//! Bytes from the ring or a capture -> observation. The only file that knows both the wire and the model.
+//! Bytes from the ring or a capture -> observation. The only file that knows both the wire and the
+//! model.
 //!
 //! It interprets the raw numbers of a record, and decides what they leave unknown.
 

@@ -174,8 +174,8 @@ pub fn parse_for(architecture: Architecture, bytes: Vec<u8>) -> anyhow::Result<B
     })
 }
 
-/// Reduces a BTF blob to the types that [`parse_for`] looks up, for every architecture: it returns the same facts for
-/// both blobs, except for the numbers of functions.
+/// Reduces a BTF blob to the types that [`parse_for`] looks up, for every architecture: it returns
+/// the same facts for both blobs, except for the type ids of functions.
 ///
 /// # Errors
 ///

@@ -73,8 +73,8 @@ impl Symbols {
 
 /// The wanted function that a symbol matches: itself, or a variant made by the compiler.
 ///
-/// `.isra.N`, `.constprop.N` and `.part.N` are functions with an entry of their own; `.cold` is only a
-/// rarely used part of one and has none.
+/// `.isra.N`, `.constprop.N` and `.part.N` are functions with an entry of their own; `.cold` is
+/// only a rarely used part of one and has none.
 fn base_name(symbol: &str, wanted: &[&'static str]) -> Option<&'static str> {
     wanted.iter().copied().find(|base| {
         symbol.strip_prefix(base).is_some_and(|rest| {

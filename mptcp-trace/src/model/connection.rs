@@ -164,9 +164,9 @@ pub enum Evidence {
     NoDss,
     /// An invalid mapping, or (on older kernels) a packet without one.
     InvalidMapping,
-    /// The peer reported a checksum failure (MP_FAIL).
+    /// The peer reported a checksum failure (`MP_FAIL`).
     MpFailReceived,
-    /// This host reported a checksum failure (MP_FAIL).
+    /// This host reported a checksum failure (`MP_FAIL`).
     MpFailSent,
     /// An infinite mapping was received.
     InfiniteMappingReceived,

@@ -12,13 +12,15 @@ pub mod function {
     pub const TCP_GETSOCKOPT: &str = "tcp_getsockopt";
     /// `do_tcp_getsockopt(sk, level, optname, ...)`: its part for TCP options.
     pub const DO_TCP_GETSOCKOPT: &str = "do_tcp_getsockopt";
-    /// `sock_getsockopt(sock, level, optname, optval, optlen)`: answers for options of `SOL_SOCKET` on older kernels.
+    /// `sock_getsockopt(sock, level, optname, optval, optlen)`: answers for options of `SOL_SOCKET`
+    /// on older kernels.
     pub const SOCK_GETSOCKOPT: &str = "sock_getsockopt";
     /// `sk_getsockopt(sk, level, optname, sockptr_t optval, sockptr_t optlen)`: replaces it on
     /// newer kernels. Trampolines of older kernels do not support that many argument words; those
     /// kernels have the other one.
     pub const SK_GETSOCKOPT: &str = "sk_getsockopt";
-    /// `mptcp_setsockopt(sk, level, optname, sockptr_t optval, optlen)`: sets options of MPTCP sockets.
+    /// `mptcp_setsockopt(sk, level, optname, sockptr_t optval, optlen)`: sets options of MPTCP
+    /// sockets.
     pub const MPTCP_SETSOCKOPT: &str = "mptcp_setsockopt";
     /// `__sock_create(net, family, type, protocol, res, kern)`: creates sockets.
     pub const SOCK_CREATE: &str = "__sock_create";
@@ -49,7 +51,7 @@ pub mod function {
     pub const MPTCP_SYN_OPTIONS: &str = "mptcp_syn_options";
     /// `subflow_state_change(sk)`: detects a simultaneous open, later.
     pub const SUBFLOW_STATE_CHANGE: &str = "subflow_state_change";
-    /// `mptcp_active_detect_blackhole(ssk, expired)`: SYNs with MP_CAPABLE were lost.
+    /// `mptcp_active_detect_blackhole(ssk, expired)`: SYNs with `MP_CAPABLE` were lost.
     pub const MPTCP_ACTIVE_DETECT_BLACKHOLE: &str = "mptcp_active_detect_blackhole";
     /// `mptcp_dss_corruption(msk, ssk)`: some compilers inline a copy of the decision into it.
     pub const MPTCP_DSS_CORRUPTION: &str = "mptcp_dss_corruption";

@@ -146,7 +146,8 @@ in_turns! {
     query: #[fexit]
     query_fexit_set(FExitContext), query_fexit_set_2, query_fexit_set_3, if sets
 }
-/// `mptcp_setsockopt(sk, level, optname, sockptr_t optval, optlen)` returns: one of its arguments takes two words.
+/// `mptcp_setsockopt(sk, level, optname, sockptr_t optval, optlen)` returns: one of its arguments
+/// takes two words.
 #[inline(never)]
 fn query_fexit_set(ctx: FExitContext) -> i32 {
     refused(&ctx, ctx.arg(RETURN_VALUE_OF_SET), true);
