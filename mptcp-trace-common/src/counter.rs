@@ -1,10 +1,10 @@
 //! The counters of a sensor: one slot each in a per-CPU array.
 //!
 //! Every event that does not become a record is counted where it is dropped, so that at exit
-//! userspace can check `seen = emitted + filtered + capped + ring full + faulted + table full +
-//! unfinished`.
+//! userspace can check `seen - self-tests = emitted + filtered + capped + ring full + faulted +
+//! table full + unfinished`.
 
-/// Queries seen by the outermost probe.
+/// Queries seen by the outermost probe; for the fallback sensor, events of connections.
 pub const SEEN: u32 = 0;
 /// Records put into the ring.
 pub const EMITTED: u32 = 1;
@@ -18,7 +18,8 @@ pub const FAULTED: u32 = 4;
 pub const TABLE_FULL: u32 = 5;
 /// Lost: the return of the query was never observed; the thread's next query took its slot.
 pub const UNFINISHED: u32 = 6;
-/// Children of wanted processes that could not be followed; their queries count as filtered.
+/// Children of wanted processes that could not be followed, so that their queries count as
+/// filtered; for the fallback sensor, sockets that are not tracked because the table was full.
 pub const UNFOLLOWED: u32 = 7;
 
 /// Left out: the process exceeded its limit of traced queries per second (`--cap`).
@@ -30,7 +31,7 @@ pub const TAKEN: u32 = 9;
 /// Part of [`SEEN`], but never reported: the self-test of another instance.
 pub const SELF_TEST: u32 = 10;
 /// Sockets that are not tracked because their user reached the limit per user; their owner and time
-/// of birth are unknown. [`UNFOLLOWED`] counts those that found the whole table full.
+/// of birth are unknown. Counted by the fallback sensor only.
 pub const OVER_SHARE: u32 = 11;
 
 /// Number of slots.

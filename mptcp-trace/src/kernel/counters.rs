@@ -83,7 +83,7 @@ fn open_questions(ebpf: &Ebpf) -> anyhow::Result<u64> {
 }
 
 /// How often the kernel skipped a program: because it was running on that CPU already, or, for a
-/// kretprobe, because too many calls of its function were in progress.
+/// kprobe or kretprobe, because its function was called too often at once.
 pub(super) fn misses(program: &Program) -> anyhow::Result<u64> {
     let mut skipped_calls = 0;
     for link in breakpoints([program])? {
@@ -108,7 +108,7 @@ pub(super) fn breakpoints<'a>(
 ) -> anyhow::Result<Vec<RawFd>> {
     let mut ids = Vec::new();
     for program in programs {
-        // Only kretprobes have a limit on calls in progress.
+        // Only these links report missed calls.
         if let Program::KProbe(probe) = program {
             ids.push(probe.info()?.id());
         }
@@ -125,7 +125,7 @@ pub(super) fn breakpoints<'a>(
     are_theirs.filter_map(Result::transpose).collect()
 }
 
-/// How many calls exceeded the limit of this link's kretprobe (`struct kretprobe.nmissed`); kernels
+/// How many calls this link's kprobe or kretprobe missed (`struct kretprobe.nmissed`); kernels
 /// before 6.7 do not report it.
 pub(super) fn missed_by_link(link: RawFd) -> anyhow::Result<u64> {
     let info = info_of_link(link)?;

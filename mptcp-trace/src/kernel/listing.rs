@@ -53,7 +53,7 @@ impl Tracer {
     ///
     /// # Errors
     ///
-    /// Fails if this kernel does not support the iterator over files.
+    /// Fails if the iterator over files fails; without the iterator it does nothing.
     pub fn sweep(&mut self) -> anyhow::Result<()> {
         if self.lister()?.fd().is_err() {
             return Ok(());

@@ -47,7 +47,8 @@ pub struct Loss {
     pub unfinished: u64,
     /// Runs of a probe that the kernel skipped; not part of `seen`.
     pub missed: u64,
-    /// Children of wanted processes that could not be followed; their queries count as filtered.
+    /// Children of wanted processes that could not be followed, so that their queries count as
+    /// filtered; for the fallback sensor, sockets that were not tracked because the table was full.
     pub unfollowed: u64,
     /// Sockets that were not tracked because their user reached the limit per user
     /// (`--sockets-per-user`).
