@@ -69,9 +69,9 @@ impl Held {
         let hold = move || {
             let pid = process::id().to_ne_bytes();
             let mut byte = [0_u8; 1];
-            // SAFETY: only system calls that are safe after fork, on descriptors that the parent keeps
-            // open until spawn() returns. Our copy of the parent's end is closed, so that the parent's
-            // death is seen as the end of the pipe.
+            // SAFETY: only system calls that are safe after fork, on descriptors that the parent
+            // keeps open until spawn() returns. Our copy of the parent's end is closed, so that the
+            // parent's death is seen as the end of the pipe.
             let released = unsafe {
                 libc::close(parents_end);
                 // Ambient capabilities were granted for tracing (or there are none, or the kernel
