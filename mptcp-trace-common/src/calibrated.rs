@@ -1,14 +1,16 @@
-//! Slots of the map `CALIBRATED`: what userspace finds out only when the probes run already.
+//! Slots of the map `CALIBRATED`: values that userspace learns only after the probes are attached.
 
-/// 0 if the fallback bit is not known, else its number plus one.
+/// Number of the fallback bit plus one; 0 if unknown.
 pub const FALLBACK_BIT: u32 = 0;
-/// What the iterator over files does: 0 lists, 1 looks for fallbacks that nobody saw.
+/// What the iterator over files does: 0 lists sockets, 1 looks for fallbacks that no probe
+/// observed.
 pub const SWEEP: u32 = 1;
-/// 1 once every socket that was open before tracing began is noted: a socket that is not was born later.
+/// 1 once every socket that was open before tracing began is listed: any other socket was created
+/// later.
 pub const LISTED: u32 = 2;
-/// The number of MPTCP's own data among those of a network namespace (`mptcp_pernet_id`); 0 if it is not known.
+/// Index of MPTCP's per-namespace data (`mptcp_pernet_id`); 0 if unknown.
 pub const PERNET_ID: u32 = 3;
-/// How deep the tracer's PID namespace is.
+/// Nesting level of the tracer's PID namespace; the initial one is 0.
 pub const PIDNS_LEVEL: u32 = 4;
 
 /// Number of slots.

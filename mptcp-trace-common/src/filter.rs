@@ -1,5 +1,5 @@
-//! Whose questions are wanted: constants that are frozen before the programs are loaded, so that the
-//! verifier removes whatever is switched off.
+//! The filter's configuration: constants that are frozen before the programs are loaded, so that
+//! the verifier removes the code of every disabled check.
 
 /// Admit only the processes in the map `PIDS`.
 pub const BY_PID: u32 = 1 << 0;
@@ -10,16 +10,16 @@ pub const BY_NETNS: u32 = 1 << 2;
 /// Children of an admitted process are admitted too.
 pub const FOLLOW: u32 = 1 << 3;
 
-/// What the filter asks for; the values stand in maps.
+/// What the filter checks; the admitted values themselves are in maps.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub struct FilterConfig {
     /// `BY_*` and [`FOLLOW`] bits.
     pub flags: u32,
-    /// The tracer's own process as its PID namespace has it, always admitted: its canary must be seen
-    /// whatever the filter says.
+    /// The tracer's own process id in its PID namespace. It is always admitted: the canary must be
+    /// observed whatever the filter says.
     pub own_tgid: u32,
-    /// Inode number of the PID namespace in which processes are named; 0 for the initial one.
+    /// Inode number of the PID namespace whose process ids are used; 0 for the initial one.
     pub pidns_inum: u32,
 }
 

@@ -1,19 +1,21 @@
-//! Where the running kernel keeps what the probes read.
+//! Where the running kernel stores what the probes read.
 //!
-//! Rust has no CO-RE: userspace resolves each member in the kernel's BTF by name, checks its width, and
-//! hands the offsets over as one frozen global. Nothing in here has a value of its own.
+//! Rust has no CO-RE: userspace resolves each member by name in the kernel's BTF, checks its width,
+//! and passes the offsets to the BPF side as one frozen global. No offset is defined here.
 
-/// An offset that the kernel's BTF does not have; what needs it is switched off.
+/// An offset that the kernel's BTF does not have; whatever needs it is switched off.
 pub const ABSENT: u16 = u16::MAX;
 
-/// Bit of [`KernelLayout::task_syscall_status`] (`TS_COMPAT`): the numbers of 32-bit programs are in use. A `#define`, in
-/// no BTF, and the same since it exists; where it is wrong, 32-bit calls are taken for others.
+/// Bit of [`KernelLayout::task_syscall_status`] (`TS_COMPAT`): the task is in a 32-bit system call.
+/// A `#define`, hence absent from BTF; its value has never changed. If it were wrong, 32-bit calls
+/// would be mistaken for 64-bit ones.
 pub const SYSCALL_OF_32_BITS: u32 = 2;
 
-/// [`MemberSpec::width`] of what is one bit or a `bool`: its offset is counted in bits.
+/// [`MemberSpec::width`] of a one-bit field or a `bool`: its offset is counted in bits.
 pub const BIT: u8 = 0;
 
-/// The architecture that a kernel is built for. Its name for a member differs where registers are read.
+/// The architecture that a kernel is built for. It determines the names of the members that hold
+/// registers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Architecture {
     /// x86-64.
@@ -23,7 +25,7 @@ pub enum Architecture {
 }
 
 impl Architecture {
-    /// The one that this code is compiled for, and with it the running kernel's.
+    /// The architecture that this code is compiled for, and so the running kernel's.
     pub const NATIVE: Self = if cfg!(target_arch = "aarch64") {
         Self::Aarch64
     } else {
@@ -57,9 +59,9 @@ impl Architecture {
     }
 }
 
-/// The members of `struct pt_regs` that a system call is read from.
+/// The members of `struct pt_regs` from which a system call is read.
 struct Registers {
-    /// Path and width of the number of the call.
+    /// Path and width of the system call number.
     number: (&'static str, u8),
     /// Paths of the first five arguments.
     arguments: [&'static str; 5],
@@ -67,7 +69,7 @@ struct Registers {
 
 macro_rules! kernel_layout {
     ($regs:ident; $($(#[$doc:meta])* $field:ident: $path:expr, $width:expr;)*) => {
-        /// Offsets of kernel structure members, in bytes (of single bits: in bits), [`ABSENT`] where there is none.
+        /// Offsets of kernel structure members, in bytes (of single bits: in bits), or [`ABSENT`].
         #[repr(C)]
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         pub struct KernelLayout {
@@ -76,23 +78,23 @@ macro_rules! kernel_layout {
 
         const MEMBER_COUNT: usize = [$(stringify!($field)),*].len();
 
-        /// One member to be resolved.
+        /// One member to resolve.
         #[derive(Clone, Copy, Debug)]
         pub struct MemberSpec {
             /// Field of [`KernelLayout`] that holds its offset.
             pub field: &'static str,
-            /// `struct.member.member`, as the kernel names it.
+            /// `struct.member.member`, with the kernel's names.
             pub path: &'static str,
-            /// Bytes that the probes read there; another width must not be read. [`BIT`]: a bit field of
-            /// one bit, or a `bool`; its offset is in bits.
+            /// Bytes that the probes read; a member of another width must not be read. [`BIT`]: a
+            /// bit field of one bit, or a `bool`; its offset is in bits.
             pub width: u8,
         }
 
         impl KernelLayout {
-            /// Every member, in the order of the fields, as the running kernel's architecture names it.
+            /// Every member, in the order of the fields, for the running kernel's architecture.
             pub const MEMBERS: &'static [MemberSpec] = &Self::members(Architecture::NATIVE);
 
-            /// Every member, in the order of the fields, as an architecture names it.
+            /// Every member, in the order of the fields, for the given architecture.
             #[must_use]
             pub const fn members(architecture: Architecture) -> [MemberSpec; MEMBER_COUNT] {
                 let $regs = architecture.registers();
@@ -154,27 +156,27 @@ kernel_layout! {
     sock_socket: "sock.sk_socket", 8;
     /// User that owns a socket.
     sock_uid: "sock.sk_uid", 4;
-    /// What BPF programs keep at a socket ([`crate::record::SELF_TEST_MAP`]).
+    /// Local storage of BPF programs at a socket ([`crate::record::SELF_TEST_MAP`]).
     sock_storage: "sock.sk_bpf_storage", 8;
-    /// First element of that.
+    /// First element of a socket's local storage.
     storage_first: "bpf_local_storage.list.first", 8;
-    /// The node by which an element is linked.
+    /// The node that links an element.
     element_node: "bpf_local_storage_elem.snode", 16;
     /// The next node.
     node_next: "hlist_node.next", 8;
     /// The map that an element belongs to.
     element_map: "bpf_local_storage_elem.sdata.smap", 8;
-    /// Its name.
+    /// Name of that map.
     storage_map_name: "bpf_local_storage_map.map.name", 16;
     /// Inode number of a network namespace.
     net_inum: "net.ns.inum", 4;
-    /// Number of a network namespace that no other ever gets.
+    /// Cookie of a network namespace, never reused.
     net_cookie: "net.net_cookie", 8;
-    /// Its counters of MPTCP, for each CPU.
+    /// MPTCP counters of a network namespace (per-CPU).
     net_mptcp_counters: "net.mib.mptcp_statistics", 8;
-    /// Its neighbour in the list of all.
+    /// Previous namespace in the list of all.
     net_list_prev: "net.list.prev", 8;
-    /// Where the values of a map are that has one for each CPU, less what is particular to a CPU.
+    /// Per-CPU pointer to the values of a per-CPU array.
     array_per_cpu: "bpf_array.pptrs[0]", 8;
     /// The inode that is allocated together with a `struct socket`.
     socket_alloc_inode_number: "socket_alloc.vfs_inode.i_ino", 8;
@@ -192,21 +194,21 @@ kernel_layout! {
     msk_flags: "mptcp_sock.flags", 8;
     /// First subflow of an MPTCP connection.
     msk_first: "mptcp_sock.first", 8;
-    /// Whether the other end opened the connection.
+    /// Whether the peer opened the connection.
     msk_server_side: "mptcp_sock.pm.server_side", BIT;
     /// Whether the connection uses checksums.
     msk_csum_enabled: "mptcp_sock.csum_enabled", BIT;
     /// Whether the connection may still fall back.
     msk_allow_fallback: "mptcp_sock.allow_infinite_fallback", BIT;
-    /// Root of the tree of segments that came out of order.
+    /// Root of the tree of out-of-order segments.
     msk_out_of_order: "mptcp_sock.out_of_order_queue.rb_node", 8;
     /// Payload sent over MPTCP.
     msk_bytes_sent: "mptcp_sock.bytes_sent", 8;
     /// Payload received over MPTCP.
     msk_bytes_received: "mptcp_sock.bytes_received", 8;
-    /// Subflows beside the first one; kernels before 6.18 call it otherwise.
+    /// Subflows besides the first one; kernels before 6.18 use the next name.
     msk_extra_subflows: "mptcp_sock.pm.extra_subflows", 1;
-    /// The older name of the same.
+    /// Older name of `extra_subflows`.
     msk_subflows: "mptcp_sock.pm.subflows", 1;
     /// TCP socket of a subflow context.
     subflow_tcp_sock: "mptcp_subflow_context.tcp_sock", 8;
@@ -224,9 +226,9 @@ kernel_layout! {
     subflow_valid_csum_seen: "mptcp_subflow_context.valid_csum_seen", BIT;
     /// See `SUBFLOW_MPC_DROP`.
     subflow_mpc_drop: "mptcp_subflow_context.mpc_drop", BIT;
-    /// See `SUBFLOW_REMOTE_KEY`; kernels before 6.12 call it otherwise.
+    /// See `SUBFLOW_REMOTE_KEY`; kernels before 6.12 use the next name.
     subflow_remote_key_valid: "mptcp_subflow_context.remote_key_valid", BIT;
-    /// The older name of the same.
+    /// Older name of `remote_key_valid`.
     subflow_can_ack: "mptcp_subflow_context.can_ack", BIT;
     /// See `SUBFLOW_SEND_INFINITE`.
     subflow_send_infinite_map: "mptcp_subflow_context.send_infinite_map", BIT;
@@ -234,19 +236,19 @@ kernel_layout! {
     subflow_send_mp_fail: "mptcp_subflow_context.send_mp_fail", BIT;
     /// Socket that a packet belongs to.
     skb_sk: "sk_buff.sk", 8;
-    /// Which extensions a packet has, a bit each.
+    /// Bitmap of a packet's extensions.
     skb_active_extensions: "sk_buff.active_extensions", 1;
     /// Extensions of a packet.
     skb_extensions: "sk_buff.extensions", 8;
-    /// Where the first of them stands, in units of eight bytes; one byte for each extension.
+    /// Offset of the first extension, in units of eight bytes; one byte per extension.
     ext_offsets: "skb_ext.offset[0]", 1;
     /// Length of a mapping.
     mapping_data_len: "mptcp_ext.data_len", 2;
     /// Per-module data of a network namespace.
     net_gen: "net.gen", 8;
-    /// How long MPTCP is switched off after a blackhole, seconds.
+    /// How long MPTCP is disabled after a blackhole is detected, seconds.
     pernet_blackhole_timeout: "mptcp_pernet.blackhole_timeout", 4;
-    /// How often in a row it was.
+    /// How often in a row MPTCP was disabled.
     pernet_disable_times: "mptcp_pernet.active_disable_times", 4;
     /// Name of a task.
     task_comm: "task_struct.comm", 16;
@@ -260,13 +262,13 @@ kernel_layout! {
     task_cgroups: "task_struct.cgroups", 8;
     /// Namespaces of a task.
     task_nsproxy: "task_struct.nsproxy", 8;
-    /// Its network namespace.
+    /// Network namespace of a task.
     nsproxy_net: "nsproxy.net_ns", 8;
     /// Control group (v2).
     cgroups_default: "css_set.dfl_cgrp", 8;
-    /// Node of a control group.
+    /// kernfs node of a control group.
     cgroup_node: "cgroup.kn", 8;
-    /// Its id.
+    /// Id of a kernfs node.
     node_id: "kernfs_node.id", 8;
     /// Open files of a task.
     task_files: "task_struct.files", 8;
@@ -276,35 +278,37 @@ kernel_layout! {
     fdt_max_fds: "fdtable.max_fds", 4;
     /// Array of files of a descriptor table.
     fdt_fd: "fdtable.fd", 8;
-    /// What stands behind a file.
+    /// The object behind a file: for a socket, its `struct socket`.
     file_private_data: "file.private_data", 8;
     /// Process id of a task.
     task_tgid: "task_struct.tgid", 4;
     /// Thread id of a task.
     task_pid: "task_struct.pid", 4;
-    /// Its numbers in all PID namespaces that it is in.
+    /// A task's ids in all PID namespaces that it belongs to.
     task_numbers: "task_struct.thread_pid", 8;
-    /// How deep the innermost of them is; the initial one is at 0.
+    /// Level of the innermost of these namespaces; the initial one is 0.
     numbers_level: "pid.level", 4;
-    /// The number in the initial one.
+    /// The id in the initial namespace.
     numbers_first: "pid.numbers[0].nr", 4;
-    /// The initial one.
+    /// The initial namespace.
     numbers_first_namespace: "pid.numbers[0].ns", 8;
-    /// The number in the next one.
+    /// The id in the namespace of level 1.
     numbers_second: "pid.numbers[1].nr", 4;
     /// Inode number of a PID namespace.
     pidns_inum: "pid_namespace.ns.inum", 4;
-    /// What an `io_uring` request is (`IORING_OP_*`).
+    /// Operation of an `io_uring` request (`IORING_OP_*`).
     uring_opcode: "io_kiocb.opcode", 1;
-    /// The file that it is about.
+    /// The file that the request operates on.
     uring_file: "io_kiocb.file", 8;
-    /// Which command of the file's own, of one that carries such a command (it begins where the request does).
+    /// Command of an `IORING_OP_URING_CMD` request; `struct io_uring_cmd` overlays the start of the
+    /// request.
     uring_command: "io_uring_cmd.cmd_op", 4;
-    /// How the current system call came in ([`SYSCALL_OF_32_BITS`]); only x86 has it, and only x86 needs it.
+    /// Entry status of the current system call ([`SYSCALL_OF_32_BITS`]); only x86 has it, and only
+    /// x86 needs it.
     task_syscall_status: "task_struct.thread_info.status", 4;
     /// Number of a system call.
     regs_number: registers.number.0, registers.number.1;
-    /// What it was called with: first argument.
+    /// First argument of a system call.
     regs_argument_0: registers.arguments[0], 8;
     /// Second argument.
     regs_argument_1: registers.arguments[1], 8;
@@ -316,7 +320,7 @@ kernel_layout! {
     regs_argument_4: registers.arguments[4], 8;
 }
 
-/// Members that some kernels have under the one name, some under the other.
+/// Pairs of names for one member: each kernel has one of the two.
 pub const RENAMED: [[&str; 2]; 2] = [
     [
         "mptcp_subflow_context.can_ack",
@@ -330,7 +334,7 @@ const _: () = assert!(size_of::<KernelLayout>() == KernelLayout::MEMBERS.len() *
 /// A number that this kernel does not have.
 pub const NO_NUMBER: u8 = u8::MAX;
 
-/// Numbers of enumerators, as the running kernel's BTF has them.
+/// Numbers of enumerators in the running kernel's BTF.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct KernelNumbers {
@@ -340,14 +344,14 @@ pub struct KernelNumbers {
     pub mapping_dummy: u8,
     /// `MAPPING_BAD_CSUM`.
     pub mapping_bad_csum: u8,
-    /// `MAPPING_NODSS`; older kernels say `MAPPING_INVALID` then.
+    /// `MAPPING_NODSS`; older kernels use `MAPPING_INVALID` instead.
     pub mapping_nodss: u8,
     /// `SKB_EXT_MPTCP` of `enum skb_ext_id`.
     pub skb_ext_mptcp: u8,
 }
 
 impl KernelNumbers {
-    /// None of them.
+    /// No enumerator is known.
     pub const NONE: Self = Self {
         mapping_invalid: NO_NUMBER,
         mapping_dummy: NO_NUMBER,
@@ -406,20 +410,21 @@ impl KernelNumbers {
 
 const _: () = assert!(size_of::<KernelNumbers>() == 5);
 
-/// Numbers of the counters that are read, as the running kernel has them; [`NO_NUMBER`] where there is none.
+/// Indices of the counters that are read, in the running kernel; [`NO_NUMBER`] for a missing
+/// counter.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CounterNumbers(pub [u8; crate::record::COUNTERS]);
 
 impl CounterNumbers {
-    /// None of them.
+    /// No counter is known.
     pub const NONE: Self = Self([NO_NUMBER; crate::record::COUNTERS]);
 }
 
 /// A system call that an architecture does not have.
 pub const NO_SYSCALL: u32 = u32::MAX;
 
-/// The numbers by which an architecture knows the system calls that are looked at where they return.
+/// Numbers, on one architecture, of the system calls whose return is probed.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SyscallNumbers {
@@ -436,7 +441,7 @@ pub struct SyscallNumbers {
 }
 
 impl SyscallNumbers {
-    /// None of them.
+    /// No system call is known.
     pub const NONE: Self = Self {
         getsockopt: NO_SYSCALL,
         setsockopt: NO_SYSCALL,

@@ -15,21 +15,21 @@ use crate::maps::{ANSWER, CAP, COMMS, FAMILY, FILTER, NETNS, PIDS, QUOTA_SLOTS, 
 
 macro_rules! filter {
     ($field:ident) => {{
-        // SAFETY: FILTER is a static of this program. The read is volatile because the loader writes the
-        // value between compilation and loading.
+        // SAFETY: FILTER is a static of this program. The read is volatile because the loader
+        // writes the value between compilation and loading.
         unsafe { core::ptr::read_volatile(&raw const FILTER.$field) }
     }};
 }
 
-/// Process and thread as the tracer's PID namespace numbers them; 0 for what is not in there.
+/// Process and thread id in the tracer's PID namespace; 0 if not in it.
 #[derive(Clone, Copy)]
 pub(crate) struct InNamespace {
     pub(crate) tgid: u32,
     pub(crate) tid: u32,
 }
 
-/// A task in the tracer's PID namespace; `thread` is its `pid_tgid` in the initial one. Where the two are the same, the
-/// task itself is not looked at.
+/// Translates a task's ids into the tracer's PID namespace; `thread` is its `pid_tgid` in the
+/// initial one. If that is the tracer's namespace too, `task` is not evaluated.
 #[inline(always)]
 pub(crate) fn in_namespace(task: impl FnOnce() -> u64, thread: u64) -> InNamespace {
     if filter!(pidns_inum) == 0 {
@@ -50,7 +50,7 @@ fn process_in_namespace(task: u64) -> u32 {
     number_in_pid_namespace(task_leader(task), filter!(pidns_inum))
 }
 
-/// The current process, where `pid_tgid` of the current task is known already.
+/// The current process's id in the tracer's PID namespace, given its `pid_tgid`.
 #[inline(always)]
 fn pid_in_namespace(thread: u64) -> u32 {
     match filter!(pidns_inum) {
@@ -59,7 +59,8 @@ fn pid_in_namespace(thread: u64) -> u32 {
     }
 }
 
-/// How deep is the tracer's PID namespace? It runs this program; it is not attached anywhere.
+/// Returns the nesting level of the tracer's PID namespace. Userspace runs this program with
+/// `BPF_PROG_TEST_RUN`; it is not attached.
 #[raw_tracepoint]
 pub(crate) fn pidns_level(_ctx: RawTracePointContext) -> i32 {
     let level = pid_namespace_level(current_task());
@@ -67,7 +68,7 @@ pub(crate) fn pidns_level(_ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// True if the current task is one whose questions are wanted.
+/// True if the filter admits the current task.
 #[inline(always)]
 pub(crate) fn admit_task() -> bool {
     let flags = filter!(flags);
@@ -86,13 +87,13 @@ pub(crate) fn admit_task() -> bool {
     true
 }
 
-/// True if sockets of this network namespace are wanted.
+/// True if the filter admits sockets of this network namespace.
 #[inline(always)]
 pub(crate) fn admit_netns(inum: u32) -> bool {
     filter!(flags) & BY_NETNS == 0 || is_own_task() || NETNS.get_ptr(inum).is_some()
 }
 
-/// True if the current process was named by the user, or descends from one that was.
+/// True if the user named the current process or one of its ancestors.
 #[inline(always)]
 pub(crate) fn is_wanted_process() -> bool {
     PIDS.get_ptr(pid_in_namespace(bpf_get_current_pid_tgid()))
@@ -103,14 +104,15 @@ pub(crate) fn is_wanted_process() -> bool {
                 .is_some()
 }
 
-/// The time in which questions are counted for the cap.
+/// Period of the cap on queries.
 const SECOND_NS: u64 = 1_000_000_000;
-/// Slots that are looked at for a process. Where all of them are taken by others, it is not capped.
+/// Slots that are tried for a process. If other processes occupy all of them, this process is not
+/// capped.
 const QUOTA_STEPS: u32 = 4;
 
-/// Counts a question of process `tgid`; true if it has asked as often in this second as is traced. Threads on several
-/// CPUs count without a lock, so that a few more may slip through; what is left out is counted exactly, by whoever asks
-/// here.
+/// Counts a query of process `tgid`; true if it exceeds the cap for this second. Threads on several
+/// CPUs count without a lock, so that a few more may be admitted; the caller counts what is left
+/// out exactly.
 #[inline(always)]
 pub(crate) fn is_over_cap(tgid: u32, now_ns: u64) -> bool {
     let cap = CAP.load();
@@ -138,19 +140,19 @@ pub(crate) fn is_over_cap(tgid: u32, now_ns: u64) -> bool {
     false
 }
 
-/// The tracer asks itself, to prove that its probes fire: its canary passes every filter.
+/// True for the tracer itself: its canary passes every filter.
 #[inline(always)]
 pub(crate) fn is_own_task() -> bool {
     is_own(bpf_get_current_pid_tgid())
 }
 
-/// The same where `pid_tgid` of the current task is known already.
+/// Variant for callers that already have the `pid_tgid` of the current task.
 #[inline(always)]
 pub(crate) fn is_own(thread: u64) -> bool {
     pid_in_namespace(thread) == filter!(own_tgid)
 }
 
-/// True if what belongs to this process is wanted.
+/// True if the filter admits the sockets of this process.
 #[inline(always)]
 pub(crate) fn admit_owner(owner: &Owner) -> bool {
     let flags = filter!(flags);
@@ -166,13 +168,13 @@ pub(crate) fn admit_owner(owner: &Owner) -> bool {
     flags & BY_COMM == 0 || COMMS.get_ptr(owner.comm).is_some()
 }
 
-/// True if sockets of this network namespace are wanted, whoever runs.
+/// True if the filter admits sockets of this network namespace, independent of the current task.
 #[inline(always)]
 pub(crate) fn admit_socket_netns(inum: u32) -> bool {
     filter!(flags) & BY_NETNS == 0 || NETNS.get_ptr(inum).is_some()
 }
 
-/// The tracer's own sockets: its canary.
+/// True for the tracer's own sockets: its canary.
 #[inline(always)]
 pub(crate) fn is_tracer(owner: &Owner) -> bool {
     owner.ns_tgid != 0 && owner.ns_tgid == filter!(own_tgid)

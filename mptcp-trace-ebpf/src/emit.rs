@@ -1,4 +1,4 @@
-//! The only place that touches the ring: reserve, write, submit - or count.
+//! The only place that writes to the ring: reserve, write, submit - or count the loss.
 
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
@@ -14,20 +14,21 @@ use crate::maps::{FALLBACK_COUNTERS, QUERY_COUNTERS, RECORDS, ROOM_FOR_LIVES, RO
 #[inline(always)]
 pub(crate) fn count(slot: u32) {
     if let Some(value) = QUERY_COUNTERS.get_ptr_mut(slot) {
-        // SAFETY: the pointer is into this CPU's slot of the array, and aligned. An atomic addition, since trampolines
-        // are preempted, and those count too.
+        // SAFETY: the pointer is into this CPU's slot of the array, and aligned. The addition is
+        // atomic because trampolines can be preempted, and the preempting task counts too.
         unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(value, 1) };
     }
 }
 
-/// True while there is room for whatever may fill the ring only up to `limit`.
+/// True while the ring holds less than `limit` bytes.
 #[inline(always)]
 fn is_room(limit: &Global<u64>) -> bool {
     RECORDS.query(u64::from(BPF_RB_AVAIL_DATA)) < limit.load()
 }
 
-/// Room in the ring for a record that is written in place, or counts that there was none. The last part of the ring is not
-/// for questions: however many there are, a fallback finds room.
+/// Reserves room in the ring for a record that is written in place, or counts
+/// [`counter::RING_FULL`]. Queries may not use the last part of the ring: a flood of them leaves
+/// room for fallbacks.
 #[inline(always)]
 pub(crate) fn reserve_query() -> Option<RingBufEntry<QueryRecord>> {
     let entry = if is_room(&ROOM_FOR_QUESTIONS) {
@@ -41,16 +42,16 @@ pub(crate) fn reserve_query() -> Option<RingBufEntry<QueryRecord>> {
     entry
 }
 
-/// A kind of record, of which one that is nothing but zeroes is valid: integers and arrays of integers, a whole number of
-/// words long.
+/// A kind of record for which all zeroes is a valid value: integers and arrays of integers, a whole
+/// number of words long.
 pub(crate) trait Record {}
 
 impl Record for QueryRecord {}
 impl Record for ConnRecord {}
 impl Record for CountedRecord {}
 
-/// A record that says nothing yet, in reserved room. In place: on the stack of a program that calls others a record has
-/// no room.
+/// Zeroes a reserved record. In place, because the stack of a program that calls functions is too
+/// small for a record.
 #[inline(always)]
 pub(crate) fn blank<T: Record>(entry: &mut RingBufEntry<T>) -> &mut T {
     const {
@@ -58,23 +59,23 @@ pub(crate) fn blank<T: Record>(entry: &mut RingBufEntry<T>) -> &mut T {
     }
     let words = entry.as_mut_ptr().cast::<u64>();
     for word in 0..size_of::<T>() / 8 {
-        // SAFETY: the pointer is to the room for one record, which is a whole number of words. The write is volatile lest
-        // the compiler makes one call of it to a function that writes byte by byte: the kernel goes through such a loop
-        // byte by byte too when it looks at the program, each time that it comes there.
+        // SAFETY: the pointer is to the room for one record, which is a whole number of words. The
+        // write is volatile so that the compiler does not turn the loop into a call of `memset`,
+        // which writes byte by byte: the verifier would walk each iteration, at each call.
         unsafe { words.add(word).write_volatile(0) };
     }
-    // SAFETY: a record of nothing but zeroes is valid (`Record`).
+    // SAFETY: all zeroes is a valid record (`Record`).
     unsafe { entry.assume_init_mut() }
 }
 
-/// Sends off what was written into reserved room.
+/// Submits a reserved record.
 #[inline(always)]
 pub(crate) fn submit_query(entry: RingBufEntry<QueryRecord>) {
     entry.submit(0);
     count(counter::EMITTED);
 }
 
-/// Gives reserved room back, and counts why.
+/// Discards a reserved record, and counts it in `why_not`.
 #[inline(always)]
 pub(crate) fn discard_query(entry: RingBufEntry<QueryRecord>, why_not: u32) {
     entry.discard(0);
@@ -85,14 +86,16 @@ pub(crate) fn discard_query(entry: RingBufEntry<QueryRecord>, why_not: u32) {
 #[inline(always)]
 pub(crate) fn count_fallback(slot: u32) {
     if let Some(value) = FALLBACK_COUNTERS.get_ptr_mut(slot) {
-        // SAFETY: the pointer is into this CPU's slot of the array, and aligned. An atomic addition, since a
-        // packet may arrive on this CPU in the middle of a system call that counts too.
+        // SAFETY: the pointer is into this CPU's slot of the array, and aligned. The addition is
+        // atomic because a packet may arrive on this CPU in the middle of a system call that counts
+        // too.
         unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(value, 1) };
     }
 }
 
-/// Room in the ring for what is said about a connection, or counts that there was none. Fallbacks may have all of it; what
-/// is said beside them, which whoever makes sockets in a loop causes too, may not.
+/// Reserves room in the ring for a record about a connection, or counts [`counter::RING_FULL`].
+/// Fallbacks may use the whole ring; other records may not, because any process that creates
+/// sockets in a loop causes them.
 #[inline(always)]
 pub(crate) fn reserve_connection(kind: u32) -> Option<RingBufEntry<ConnRecord>> {
     let is_fallback = kind == KIND_FALLBACK || kind == KIND_BLACKHOLE;
@@ -107,7 +110,8 @@ pub(crate) fn reserve_connection(kind: u32) -> Option<RingBufEntry<ConnRecord>> 
     entry
 }
 
-/// Room in the ring for what the kernel has counted. That is read again, so that it counts nowhere if there is none.
+/// Reserves room in the ring for a reading of the kernel's counters. A full ring is not counted,
+/// because they are read again.
 #[inline(always)]
 pub(crate) fn reserve_counted() -> Option<RingBufEntry<CountedRecord>> {
     match is_room(&ROOM_FOR_LIVES) {
@@ -116,14 +120,14 @@ pub(crate) fn reserve_counted() -> Option<RingBufEntry<CountedRecord>> {
     }
 }
 
-/// Sends off what was written into reserved room.
+/// Submits a reserved record.
 #[inline(always)]
 pub(crate) fn submit_connection(entry: RingBufEntry<ConnRecord>) {
     entry.submit(0);
     count_fallback(counter::EMITTED);
 }
 
-/// Gives reserved room back: what was to be written there could not be read.
+/// Discards a reserved record whose content could not be read.
 #[inline(always)]
 pub(crate) fn discard_connection(entry: RingBufEntry<ConnRecord>) {
     entry.discard(0);

@@ -1,6 +1,6 @@
-//! Typed reads of kernel memory, through the layout of the running kernel. The only unsafe reads.
+//! Typed reads of kernel memory, through the running kernel's layout. The only unsafe reads.
 //!
-//! Every function here answers "could not be read" with [`Fault`]; its caller counts it.
+//! Every function here reports an unreadable value as [`Fault`]; its caller counts it.
 
 use core::{ffi::c_void, mem::MaybeUninit};
 
@@ -34,11 +34,11 @@ const AF_INET6: u16 = 10;
 const IPPROTO_TCP: u16 = 6;
 const IPPROTO_MPTCP: u16 = 262;
 
-/// The offset of one member, as the loader found it in the kernel's BTF.
+/// Offset of one member, resolved by the loader from the kernel's BTF.
 macro_rules! offset {
     ($field:ident) => {{
-        // SAFETY: LAYOUT is a static of this program. The read is volatile because the loader writes the
-        // value between compilation and loading.
+        // SAFETY: LAYOUT is a static of this program. The read is volatile because the loader
+        // writes the value between compilation and loading.
         unsafe { core::ptr::read_volatile(&raw const LAYOUT.$field) }
     }};
 }
@@ -55,12 +55,12 @@ fn read_at<T>(base: u64, offset: u16) -> Result<T, Fault> {
     if offset == ABSENT || base == 0 {
         return Err(Fault);
     }
-    // SAFETY: the helper copes with any address; a bad one is an error, not a fault of the kernel.
+    // SAFETY: the helper accepts any address; a bad one returns an error instead of faulting.
     unsafe { bpf_probe_read_kernel((base + u64::from(offset)) as *const T) }.map_err(|_errno| Fault)
 }
 
-/// The same, and 0 for what cannot be read: the helper writes that. The kernel looks at one way through the program then, not
-/// at two.
+/// Like `read!`, but yields 0 for unreadable memory: the helper zeroes the destination. This leaves
+/// the verifier one path to walk instead of two.
 macro_rules! read_or_zero {
     ($base:expr, $field:ident) => {
         read_or_zero_at($base, offset!($field))
@@ -71,8 +71,9 @@ macro_rules! read_or_zero {
 fn read_or_zero_at<T>(base: u64, offset: u16) -> T {
     let mut value = MaybeUninit::<T>::uninit();
     let from = base.wrapping_add(u64::from(offset));
-    // SAFETY: the helper writes as many bytes as it is told, zeroes in case of a fault, and copes with any address. Every type that
-    // is asked for is an integer or an array of integers, to which zeroes are a value.
+    // SAFETY: the helper writes exactly `size_of::<T>()` bytes, zeroes on a fault, and accepts any
+    // address. Every `T` in use is an integer or an array of integers, for which zeroes are a valid
+    // value.
     unsafe {
         let to = value.as_mut_ptr().cast();
         generated::bpf_probe_read_kernel(to, size_of::<T>() as u32, from as *const c_void);
@@ -80,7 +81,7 @@ fn read_or_zero_at<T>(base: u64, offset: u16) -> T {
     }
 }
 
-/// Reads one bit, or a `bool`; none if this kernel does not have it.
+/// Reads one bit, or a `bool`; `None` if this kernel does not have it.
 macro_rules! bit {
     ($base:expr, $field:ident) => {
         bit_at($base, offset!($field))
@@ -121,15 +122,17 @@ pub(crate) use task::{
     socket_of_file, task_cgroup, task_ids, task_leader, task_uid,
 };
 
-/// The first bytes of a structure, read at once: a read costs the same for one member as for many.
+/// The first bytes of a structure, read at once: one read of many members costs the same as a read
+/// of one.
 pub(crate) struct StructPrefix<const WORDS: usize> {
     base: MaybeUninit<u64>,
     words: MaybeUninit<[u64; WORDS]>,
 }
 
 impl<const WORDS: usize> StructPrefix<WORDS> {
-    /// Nothing yet. The caller has the place: returned by value it would be twice on the stack, of which there is little.
-    /// Not a byte is written: the compiler would call a function that writes them one by one.
+    /// An unread prefix. It stays in the caller's frame: if a function filled it and returned it by
+    /// value, it would take up the scarce stack twice. It is left uninitialised: zeroing it would
+    /// become a call of `memset`, byte by byte.
     #[inline(always)]
     pub(crate) fn unread() -> Self {
         Self {
@@ -142,7 +145,8 @@ impl<const WORDS: usize> StructPrefix<WORDS> {
     pub(crate) fn read(&mut self, base: u64) -> Result<(), Fault> {
         self.base.write(base);
         let bytes = (WORDS * 8) as u32;
-        // SAFETY: the helper writes as many bytes as it is told, to where there are so many; it copes with any address.
+        // SAFETY: the helper writes `WORDS * 8` bytes to a buffer of that size, and accepts any
+        // address.
         let failed = unsafe {
             generated::bpf_probe_read_kernel(
                 self.words.as_mut_ptr().cast(),
@@ -153,16 +157,16 @@ impl<const WORDS: usize> StructPrefix<WORDS> {
         if failed == 0 { Ok(()) } else { Err(Fault) }
     }
 
-    /// The member at `offset`, from what was read already if it is in there.
+    /// The member at `offset`: from the prefix if it lies inside, else by a read of its own.
     #[inline(always)]
     fn get<T: Copy>(&self, offset: u16) -> Result<T, Fault> {
         if usize::from(offset) + size_of::<T>() > WORDS * 8 {
-            // SAFETY: written by `read`; the verifier refuses a program that asks before.
+            // SAFETY: written by `read`; the verifier rejects a program that uses it earlier.
             return read_at(unsafe { self.base.assume_init() }, offset);
         }
-        // SAFETY: the offset is inside, as was just checked, and a member of a structure is aligned as its type; every
-        // type that is asked for is an integer or an array of integers. The verifier refuses a program that asks before
-        // the words were read.
+        // SAFETY: the offset is inside, as was just checked, and the member of a structure is
+        // aligned for its type; every `T` in use is an integer or an array of integers. The
+        // verifier rejects a program that uses the words before they are read.
         Ok(unsafe {
             self.words
                 .as_ptr()
@@ -173,8 +177,8 @@ impl<const WORDS: usize> StructPrefix<WORDS> {
     }
 }
 
-/// As much of a `struct sock` as holds its IPv4 addresses and ports: what is beyond is read where it is asked for, since the
-/// stack of a program that calls others is short.
+/// As much of a `struct sock` as holds its IPv4 addresses and ports. Members beyond are read one by
+/// one, since the stack of a program that calls functions is small.
 pub(crate) type SockPrefix = StructPrefix<7>;
 
 impl<const WORDS: usize> ReadMember for StructPrefix<WORDS> {
@@ -191,7 +195,8 @@ impl ReadMember for Sock {
     }
 }
 
-/// A structure whose members can be read, each by itself or many at once: the second is faster, and takes room on the stack.
+/// A structure with readable members, read one by one or many at once: the latter is faster, but
+/// needs stack.
 pub(crate) trait ReadMember {
     /// The member at `offset`.
     fn member<T: Copy>(&self, offset: u16) -> Result<T, Fault>;
@@ -209,7 +214,7 @@ pub(crate) trait ReadMember {
     }
 }
 
-/// A `struct sock` that a program is told by its type: members are loaded, not read by a helper.
+/// A `struct sock` whose type the verifier knows: members are loaded directly, without a helper.
 pub(crate) struct TypedSock(pub(crate) *const u8);
 
 impl ReadMember for TypedSock {
@@ -218,19 +223,21 @@ impl ReadMember for TypedSock {
         if offset == ABSENT {
             return Err(Fault);
         }
-        // SAFETY: the verifier checks the offset against the type; at a wrong one the program is not loaded.
+        // SAFETY: the verifier checks the offset against the type, and rejects the program at a
+        // wrong one.
         Ok(unsafe { core::ptr::read_volatile(self.0.byte_add(usize::from(offset)).cast::<T>()) })
     }
 
-    /// The verifier knows the type of the current task, too: two loads, where the helper goes through the name.
+    /// The verifier knows the type of the current task, too: two loads instead of a helper that
+    /// copies a string.
     #[inline(always)]
     fn put_comm(&self, place: &mut [u8; 16]) {
         let offset = offset!(task_comm);
         if offset == ABSENT || !offset.is_multiple_of(8) {
             return put_comm(place);
         }
-        // SAFETY: the helper has no precondition; the verifier checks the offset against the type, and that what is written
-        // to is in the record, in which a name stands at a multiple of eight.
+        // SAFETY: the helper has no precondition. The verifier checks the offset against the type,
+        // and that the destination lies in the record, where names are aligned to eight bytes.
         unsafe {
             let task = generated::bpf_get_current_task_btf() as *const u8;
             let from = task.byte_add(usize::from(offset)).cast::<u64>();
@@ -271,19 +278,20 @@ pub(crate) fn netns_of(sock: &impl ReadMember) -> Result<u32, Fault> {
     sock.deref(offset!(sock_net), offset!(net_inum))
 }
 
-/// The `struct socket` by which processes have a socket; none before it is accepted.
+/// The `struct socket` through which processes use a socket; null before it is accepted.
 #[inline(always)]
 pub(crate) fn socket_of(sock: &impl ReadMember) -> Result<u64, Fault> {
     sock.member(offset!(sock_socket))
 }
 
-/// Inode number of a `struct socket`. Through an address: the inode stands behind what the type of the pointer describes.
+/// Inode number of a `struct socket`. Read by address: the inode lies behind the structure that the
+/// pointer's type describes.
 #[inline(always)]
 pub(crate) fn inode_of_socket(socket: u64) -> Result<u64, Fault> {
     read!(socket, socket_alloc_inode_number)
 }
 
-/// Both ends of a `struct sock_common`.
+/// Addresses and ports of a `struct sock_common`.
 #[inline(always)]
 pub(crate) fn endpoints(sock: &impl ReadMember, family: u16) -> Result<Endpoints, Fault> {
     let mut ends = Endpoints {
@@ -302,7 +310,8 @@ pub(crate) fn endpoints(sock: &impl ReadMember, family: u16) -> Result<Endpoints
     Ok(ends)
 }
 
-/// Where a connection goes from and to; addresses in network byte order, in words as the kernel aligns them.
+/// Both ends of a connection. Addresses in network byte order, as 32-bit words, aligned as in the
+/// kernel.
 pub(crate) struct Endpoints {
     pub(crate) local_addr: [u32; 4],
     pub(crate) remote_addr: [u32; 4],
@@ -310,26 +319,28 @@ pub(crate) struct Endpoints {
     pub(crate) remote_port_be: u16,
 }
 
-/// The same number, of which the verifier knows nothing any more: it looks once at what follows, not once for each way that led
-/// here.
+/// Returns the same number, but hides its value from the verifier, which then walks the code that
+/// follows once instead of once per path that led here.
 #[inline(always)]
 pub(crate) fn forgotten(value: u32) -> u32 {
     let held = MaybeUninit::new(value);
     read_or_zero_at(held.as_ptr() as u64, 0)
 }
 
-/// Writes an address into a record, in words: where the compiler does not know that there is room for one, it writes bytes.
+/// Writes an address into a record as words: the compiler would write bytes if it could not prove
+/// the alignment.
 #[inline(always)]
 pub(crate) fn put_address(place: &mut [u8; 16], words: [u32; 4]) {
-    // SAFETY: the place is 16 bytes, and in each record at a multiple of four, as is asserted where they are declared.
+    // SAFETY: the place is 16 bytes, and aligned to four in each record, as is asserted where they
+    // are declared.
     unsafe { place.as_mut_ptr().cast::<[u32; 4]>().write(words) };
 }
 
 /// Writes the name of the current thread into a record.
 #[inline(always)]
 pub(crate) fn put_comm(place: &mut [u8; 16]) {
-    // SAFETY: the helper writes as many bytes as it is told, to where there are so many. It cannot fail: it is told room
-    // for a whole name.
+    // SAFETY: the helper writes at most the given 16 bytes, and the place has 16. It cannot fail: a
+    // name always fits.
     unsafe { generated::bpf_get_current_comm(place.as_mut_ptr().cast(), 16) };
 }
 
@@ -340,14 +351,14 @@ pub(crate) fn now_ns() -> u64 {
     unsafe { bpf_ktime_get_boot_ns() }
 }
 
-/// Number of this CPU.
+/// Number of the current CPU.
 #[inline(always)]
 pub(crate) fn current_cpu() -> u32 {
     // SAFETY: the helper has no precondition.
     unsafe { bpf_get_smp_processor_id() }
 }
 
-/// True for the sockets that a query can be about.
+/// True for the sockets that a query can concern.
 #[inline(always)]
 pub(crate) fn is_tcp_or_mptcp(family: u16, protocol: u16) -> bool {
     (family == AF_INET || family == AF_INET6)
@@ -363,13 +374,13 @@ pub(crate) fn is_mptcp(protocol: u16) -> bool {
 /// Four bytes of the caller's memory.
 #[inline(always)]
 pub(crate) fn read_user_u32(address: u64) -> Result<u32, Fault> {
-    // SAFETY: the helper copes with any address.
+    // SAFETY: the helper accepts any address.
     unsafe { bpf_probe_read_user(address as *const u32) }.map_err(|_errno| Fault)
 }
 
 /// One byte of the caller's memory.
 #[inline(always)]
 pub(crate) fn read_user_u8(address: u64) -> Result<u8, Fault> {
-    // SAFETY: the helper copes with any address.
+    // SAFETY: the helper accepts any address.
     unsafe { bpf_probe_read_user(address as *const u8) }.map_err(|_errno| Fault)
 }

@@ -1,4 +1,4 @@
-//! The kernel half of mptcp-trace: it sees, stamps, and emits or counts. It never interprets.
+//! The BPF side of mptcp-trace: it observes, timestamps, and emits or counts. It never interprets.
 
 #![no_std]
 #![no_main]
@@ -19,7 +19,7 @@ mod maps;
 mod sensors;
 mod turns;
 
-/// Licence of the object: the kernel hands its helpers only to GPL-compatible programs.
+/// Licence of the object: the kernel provides its helpers only to GPL-compatible programs.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
@@ -27,6 +27,6 @@ static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 #[cfg(target_arch = "bpf")]
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-    // The verifier proves that this is never reached.
+    // Unreachable: the verifier rejects a program that could get here.
     loop {}
 }

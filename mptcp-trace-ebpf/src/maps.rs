@@ -1,4 +1,4 @@
-//! Every map and every global on one screen.
+//! Every map and every global.
 
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
@@ -15,15 +15,15 @@ use mptcp_trace_common::{
     record::{ABI_VERSION, Conn, InFlight, NetCounters, Quota},
 };
 
-/// Marks the object as speaking this version of the wire; its name is `record::ABI_SYMBOL`.
+/// Marks the version of the record layouts; the name is `record::ABI_SYMBOL`.
 #[unsafe(no_mangle)]
 static MPTCP_TRACE_ABI_5: Global<u32> = Global::new(ABI_VERSION);
 
-/// Where this kernel keeps what the probes read. Written by the loader, then frozen.
+/// Offsets in this kernel's structures. Written by the loader, then frozen.
 #[unsafe(no_mangle)]
 pub(crate) static LAYOUT: KernelLayout = KernelLayout::EMPTY;
 
-/// Whose questions are wanted. Written by the loader, then frozen.
+/// The filter. Written by the loader, then frozen.
 #[unsafe(no_mangle)]
 pub(crate) static FILTER: FilterConfig = FilterConfig {
     flags: 0,
@@ -31,59 +31,65 @@ pub(crate) static FILTER: FilterConfig = FilterConfig {
     pidns_inum: 0,
 };
 
-/// 1 where `mptcp_getsockopt` itself is probed, so that a TCP function entered for a subflow without a
-/// question in flight belongs to one that was left out; 0 where only inner functions are.
+/// 1 if `mptcp_getsockopt` itself is probed: a TCP function entered for a subflow without a query
+/// in flight then belongs to a query that was left out. 0 if only inner functions are probed.
 #[unsafe(no_mangle)]
 pub(crate) static OUTERMOST_PROBED: Global<u32> = Global::new(1);
 
-/// Which of `RUNG_*` the probes of this object are attached as.
+/// The attach method of this object's probes (`RUNG_*`).
 #[unsafe(no_mangle)]
 pub(crate) static RUNG: Global<u32> = Global::new(0);
 
-/// 1 where the function that decides fallbacks is probed, so that nothing has to be foretold.
+/// 1 if the function that decides fallbacks is probed, so that no fallback has to be predicted.
 #[unsafe(no_mangle)]
 pub(crate) static DECISION_PROBED: Global<u32> = Global::new(0);
 
-/// 1 where the function that takes a child out of MPTCP is probed, and the one that frees connections.
+/// 1 if the function that removes a child from MPTCP, and the one that frees connections, are
+/// probed.
 #[unsafe(no_mangle)]
 pub(crate) static CHILDREN_PROBED: Global<u32> = Global::new(0);
 
-/// Numbers that the kernel gives to what it says of a mapping. Written by the loader, then frozen.
+/// Values of the kernel's `enum mapping_status` and `enum skb_ext_id`. Written by the loader, then
+/// frozen.
 #[unsafe(no_mangle)]
 pub(crate) static NUMBERS: KernelNumbers = KernelNumbers::NONE;
 
-/// Numbers of the counters that are read of a network namespace. Written by the loader, then frozen.
+/// Indices of the MPTCP counters that are read per network namespace. Written by the loader, then
+/// frozen.
 #[unsafe(no_mangle)]
 pub(crate) static COUNTER_NUMBERS: CounterNumbers = CounterNumbers::NONE;
 
-/// How many CPUs there can be; 0 if their numbers have gaps.
+/// Number of possible CPUs; 0 if their numbers have gaps.
 #[unsafe(no_mangle)]
 pub(crate) static CPUS: Global<u32> = Global::new(0);
 
-/// How many questions of one process are traced in a second; 0 for all of them.
+/// Limit of traced queries per process and second; 0 for no limit.
 #[unsafe(no_mangle)]
 pub(crate) static CAP: Global<u32> = Global::new(10_000);
 
-/// The numbers by which this architecture knows some system calls. Written by the loader, then frozen.
+/// Numbers of the system calls of interest on this architecture. Written by the loader, then
+/// frozen.
 #[unsafe(no_mangle)]
 pub(crate) static SYSCALLS: SyscallNumbers = SyscallNumbers::NONE;
 
-/// 1 where the program at the return of system calls sees sockets made and accepted, too: one place, one program.
+/// 1 if the program at the return of system calls also handles sockets created and accepted, so
+/// that one program serves both sensors.
 #[unsafe(no_mangle)]
 pub(crate) static LIFE_AT_RETURN: Global<u32> = Global::new(0);
 
-/// 1 where several programs take turns at a function.
+/// 1 if several programs take turns at functions.
 #[unsafe(no_mangle)]
 pub(crate) static TURNS_AT_FUNCTIONS: Global<u32> = Global::new(0);
-/// The same of tracepoints.
+/// 1 if several programs take turns at tracepoints.
 #[unsafe(no_mangle)]
 pub(crate) static TURNS_AT_TRACEPOINTS: Global<u32> = Global::new(0);
 
-/// Bytes in the ring up to which there is room for questions; what is left is for what happens to connections.
+/// Queries may fill the ring up to this many bytes; the rest is reserved for connection records.
 #[unsafe(no_mangle)]
 pub(crate) static ROOM_FOR_QUESTIONS: Global<u64> = Global::new(0);
 
-/// Bytes in the ring up to which there is room for what can be said later; what is left is for fallbacks.
+/// Records that can be sent later may fill the ring up to this many bytes; the rest is reserved for
+/// fallbacks.
 #[unsafe(no_mangle)]
 pub(crate) static ROOM_FOR_LIVES: Global<u64> = Global::new(0);
 
@@ -99,40 +105,40 @@ pub(crate) static QUERY_COUNTERS: PerCpuArray<u64> =
 /// Pairs of notes in [`RUNS`], as a power of two.
 pub(crate) const RUN_PAIRS_BITS: u32 = 12;
 
-/// Runs that one of several programs at a place has taken, each in one of two places; see `turns`. The loader leaves one pair
-/// where no program takes turns.
+/// Runs that one of several programs at a place has handled, each in one of two slots; see `turns`.
+/// The loader reduces it to one pair if no program takes turns.
 #[map]
 pub(crate) static RUNS: Array<[u64; 2]> = Array::with_max_entries(1 << RUN_PAIRS_BITS, 0);
 
-/// Questions in flight by `pid_tgid`.
+/// Queries in flight by `pid_tgid`.
 #[map]
 pub(crate) static IN_FLIGHT: HashMap<u64, InFlight> = HashMap::with_max_entries(8192, 0);
 
 /// Slots of [`QUOTAS`].
 pub(crate) const QUOTA_SLOTS: u32 = 4096;
 
-/// How often processes have asked in this second. Process ids are given out in turn, so that the lower bits of one are
-/// a good place for it.
+/// Queries per process in the current second. Process ids are allocated sequentially, so that their
+/// lower bits spread well over the slots.
 #[map]
 pub(crate) static QUOTAS: Array<Quota> = Array::with_max_entries(QUOTA_SLOTS, 0);
 
-/// Processes that were named by the user, as the tracer's PID namespace numbers them.
+/// Processes that the user named, by id in the tracer's PID namespace.
 #[map]
 pub(crate) static PIDS: HashMap<u32, u8> = HashMap::with_max_entries(1024, 0);
 
-/// Their descendants, as the initial PID namespace numbers them (`--follow`).
+/// Descendants of wanted processes, by id in the initial PID namespace (`--follow`).
 #[map]
 pub(crate) static FAMILY: HashMap<u32, u8> = HashMap::with_max_entries(65536, BPF_F_NO_PREALLOC);
 
-/// Thread names whose questions are wanted.
+/// Thread names that the filter admits.
 #[map]
 pub(crate) static COMMS: HashMap<[u8; 16], u8> = HashMap::with_max_entries(64, 0);
 
-/// Network namespaces whose sockets are wanted.
+/// Network namespaces that the filter admits.
 #[map]
 pub(crate) static NETNS: HashMap<u32, u8> = HashMap::with_max_entries(64, 0);
 
-/// What is found out only when the probes run already.
+/// Values that userspace learns only after the probes are attached.
 #[map]
 pub(crate) static CALIBRATED: Array<u32> = Array::with_max_entries(calibrated::COUNT, 0);
 
@@ -141,8 +147,8 @@ pub(crate) static CALIBRATED: Array<u32> = Array::with_max_entries(calibrated::C
 pub(crate) static FALLBACK_COUNTERS: PerCpuArray<u64> =
     PerCpuArray::with_max_entries(counter::COUNT, 0);
 
-/// What is known of each MPTCP socket, and of the TCP children of MPTCP listeners, by address. The loader sets the size
-/// (`--sockets`).
+/// What is known of each MPTCP socket, and of the TCP children of MPTCP listeners, by address. The
+/// loader sets the size (`--sockets`).
 #[map]
 pub(crate) static CONNS: HashMap<u64, Conn> = HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC);
 
@@ -150,106 +156,109 @@ pub(crate) static CONNS: HashMap<u64, Conn> = HashMap::with_max_entries(131_072,
 #[unsafe(no_mangle)]
 pub(crate) static SHARE_MAX: Global<u64> = Global::new(65_536);
 
-/// How many entries of [`CONNS`] each user has; [`SHARE_OF_OTHERS`] is always there.
+/// Number of entries of [`CONNS`] per user; [`SHARE_OF_OTHERS`] always has an entry.
 #[map]
 pub(crate) static SHARES: HashMap<u32, u64> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
 
-/// Connections of [`CONNS`] of which it is known that they fell back. A map of its own, since only inserting into one
-/// is a test and a set at once. The loader sets the size.
+/// Connections of [`CONNS`] that are known to have fallen back. A separate map, because only an
+/// insertion with `BPF_NOEXIST` tests and sets atomically. The loader sets the size.
 #[map]
 pub(crate) static FALLEN: HashMap<u64, u64> = HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC);
 
-/// The same of connections for which [`CONNS`] has no room, with the time at which they were first observed: detail is
-/// missing, the fallback is not. Where this is full, the one that nobody looked at for longest makes room, and may be
-/// reported again.
+/// Fallen connections that have no entry in [`CONNS`] because it is full, with the time of the
+/// first observation: their detail is missing, the fallback is not. When this map is full, the
+/// least recently used entry is evicted, and that connection may be reported again.
 #[map]
 pub(crate) static FALLEN_UNNOTED: LruHashMap<u64, u64> = LruHashMap::with_max_entries(8192, 0);
 
-/// The MPTCP listener of TCP sockets that were just born of one, by address; and, by the number of a CPU, of the one that
-/// was born last there. Filled and read while one packet is processed, so that nobody's entries push out others' in time.
+/// The MPTCP listener of a TCP socket that was just cloned from it, by socket address; and the
+/// listener of the last MPTCP child, by CPU and thread (see `owner::this_run`). Written and read
+/// while one packet is processed, so that no entry is evicted before it is used.
 #[map]
 pub(crate) static CHILDREN: LruHashMap<u64, u64> = LruHashMap::with_max_entries(4096, 0);
 
-/// Network namespaces in which something was told of that the kernel counts, by cookie. Where this is full, the one that was
-/// left alone for longest makes room, and is read at its next fallback again.
+/// Network namespaces with a reported event that the kernel counts, by cookie. When full, the least
+/// recently used one is evicted; its next fallback adds it again.
 #[map]
 pub(crate) static NETS: LruHashMap<u64, NetCounters> = LruHashMap::with_max_entries(4096, 0);
 
-/// What a program answers that userspace runs itself.
+/// Result of a program that userspace runs itself.
 #[map]
 pub(crate) static ANSWER: Array<u64> = Array::with_max_entries(1, 0);
 
-/// Has a value for each CPU whose address is known to us: by that it is found where the kernel keeps what is particular to a
-/// CPU. Nothing is in it.
+/// A per-CPU map whose values' addresses are known on each CPU; per-CPU data of the kernel is
+/// located relative to them. The values are unused.
 #[map]
 pub(crate) static PER_CPU: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
-/// Arguments of functions that are to return, by thread (kprobes do not keep them).
+/// Arguments of a function until it returns, by thread (a kretprobe does not have them).
 #[map]
 pub(crate) static ARGUMENTS: HashMap<u64, [u64; 2]> =
     HashMap::with_max_entries(8192, BPF_F_NO_PREALLOC);
 
-/// Connections about which TCP has just answered, by thread: a note of the inner function for the outer one. What nobody
-/// collects, because the question was not wanted, makes room for others.
+/// Connections that the TCP code has just answered for, by thread: a note from the inner function
+/// to the outer one. Notes that the outer function does not collect, because the query is not
+/// wanted, are evicted.
 #[map]
 pub(crate) static ANSWERED: LruHashMap<u64, u64> = LruHashMap::with_max_entries(8192, 0);
 
-/// What is known of a socket. Several CPUs may write to it, each of them plain data.
+/// The entry of a socket. Several CPUs may write to it; all of it is plain data.
 #[inline(always)]
 pub(crate) fn conn(sk: u64) -> Option<&'static mut Conn> {
-    // SAFETY: the pointer is to a value in the map, which stays mapped as long as a program runs.
+    // SAFETY: the pointer is to a value in the map, which stays mapped while a program runs.
     CONNS.get_ptr_mut(sk).map(|conn| unsafe { &mut *conn })
 }
 
-/// The MPTCP listener that is noted under `key`: an address, or the number of a CPU.
+/// The MPTCP listener noted under `key`: a socket address, or a CPU and thread.
 #[inline(always)]
 pub(crate) fn listener_of(key: u64) -> Option<u64> {
     // SAFETY: as above.
     CHILDREN.get_ptr(key).map(|listener| unsafe { *listener })
 }
 
-/// When a connection without an entry in [`CONNS`] was first seen to have fallen back, if it was.
+/// When a connection without an entry in [`CONNS`] was first observed as fallen back; `None` if it
+/// was not.
 #[inline(always)]
 pub(crate) fn unnoted_since(sk: u64) -> Option<u64> {
     // SAFETY: as above.
     FALLEN_UNNOTED.get_ptr(sk).map(|since| unsafe { *since })
 }
 
-/// Number of the counter in a slot; `NO_NUMBER` if there is none.
+/// Index of the counter in a slot; `NO_NUMBER` if the kernel does not have it.
 #[inline(always)]
 pub(crate) fn counter_number(slot: usize) -> u8 {
-    // SAFETY: COUNTER_NUMBERS is a static of this program. The read is volatile because the loader writes the value between
-    // compilation and loading.
+    // SAFETY: COUNTER_NUMBERS is a static of this program. The read is volatile because the loader
+    // writes the value between compilation and loading.
     unsafe { core::ptr::read_volatile(&raw const COUNTER_NUMBERS.0[slot]) }
 }
 
-/// A network namespace in which something was told of that the kernel counts.
+/// A network namespace with a reported event that the kernel counts.
 #[inline(always)]
 pub(crate) fn net_of(cookie: u64) -> Option<&'static mut NetCounters> {
     // SAFETY: as above.
     NETS.get_ptr_mut(cookie).map(|net| unsafe { &mut *net })
 }
 
-/// How many entries of [`CONNS`] a user has.
+/// Number of a user's entries in [`CONNS`].
 #[derive(Clone, Copy)]
 pub(crate) struct Share(*mut u64);
 
-/// That of a user; none if it is not counted yet.
+/// The share of a user; `None` if the user has no entry yet.
 #[inline(always)]
 pub(crate) fn share(user: u32) -> Option<Share> {
     SHARES.get_ptr_mut(user).map(Share)
 }
 
 impl Share {
-    /// Whether there is no room in it.
+    /// True if the user has reached the limit.
     #[inline(always)]
     pub(crate) fn is_full(self) -> bool {
         // SAFETY: the pointer is to a value in the map, from a lookup in this run.
-        // Signed: what was added to it while it was taken out of the map is missing (see `owner::forget`).
+        // Signed: additions made while `owner::forget` removed the share from the map are lost.
         (unsafe { *self.0 }).cast_signed() >= SHARE_MAX.load().cast_signed()
     }
 
-    /// Whether nothing is in it.
+    /// True if the user has no entries.
     #[inline(always)]
     pub(crate) fn is_empty(self) -> bool {
         // SAFETY: as above.
@@ -264,7 +273,7 @@ impl Share {
     }
 }
 
-/// Arguments that were kept.
+/// The arguments kept in a slot.
 #[inline(always)]
 pub(crate) fn arguments(slot: u64) -> Option<[u64; 2]> {
     // SAFETY: as above.
@@ -273,7 +282,8 @@ pub(crate) fn arguments(slot: u64) -> Option<[u64; 2]> {
         .map(|arguments| unsafe { *arguments })
 }
 
-/// Collects the note that TCP has answered this thread about this connection; true if there was one.
+/// Consumes the note that the TCP code answered this thread about this connection; true if there
+/// was one.
 #[inline(always)]
 pub(crate) fn answered_by_tcp(thread: u64, msk: u64) -> bool {
     // SAFETY: as above.
@@ -286,19 +296,19 @@ pub(crate) fn answered_by_tcp(thread: u64, msk: u64) -> bool {
     is_noted
 }
 
-/// Numbers that the kernel gives to what it says of a mapping.
+/// Values of the kernel's `enum mapping_status` and `enum skb_ext_id`.
 #[inline(always)]
 pub(crate) fn numbers() -> KernelNumbers {
-    // SAFETY: NUMBERS is a static of this program. The read is volatile because the loader writes the value
-    // between compilation and loading.
+    // SAFETY: NUMBERS is a static of this program. The read is volatile because the loader writes
+    // the value between compilation and loading.
     unsafe { core::ptr::read_volatile(&raw const NUMBERS) }
 }
 
-/// The number of a system call that is looked for.
+/// Number of a system call of interest.
 macro_rules! syscall {
     ($field:ident) => {{
-        // SAFETY: SYSCALLS is a static of this program. The read is volatile because the loader writes the value
-        // between compilation and loading.
+        // SAFETY: SYSCALLS is a static of this program. The read is volatile because the loader
+        // writes the value between compilation and loading.
         unsafe { core::ptr::read_volatile(&raw const $crate::maps::SYSCALLS.$field) }
     }};
 }

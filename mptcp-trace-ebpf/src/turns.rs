@@ -1,15 +1,17 @@
-//! Several programs at one place, which take turns: a run that the kernel keeps one from is taken by the next.
+//! Several programs that take turns at one place: if the kernel skips one, the next handles the
+//! run.
 //!
-//! The kernel does not start a program on a CPU on which it runs already (`bpf_prog.active`), so that it cannot call itself
-//! without end. Where a thread can be preempted inside a program, it thereby keeps all others on that CPU out of
-//! it until it runs again: dozens of runs are skipped in a row.
+//! The kernel does not start a program on a CPU that is running it already (`bpf_prog.active`), to
+//! prevent recursion. If a thread is preempted inside a program, the program is blocked on that CPU
+//! until the thread runs again: dozens of runs are skipped in a row.
 //!
-//! So up to three programs hang at such a place, one behind the other, each of which can do the work. The first leaves a note
-//! that this run was taken; the next ones do nothing where they find it, and the last takes it away. Only as many threads as
-//! there are turns, of one CPU, all preempted at one place, keep another one out.
+//! So up to three programs are attached at such a place, in order, each of which can do the work.
+//! The first leaves a note that it handled the run; the others do nothing if they find it, and the
+//! last removes it. A run is missed only if as many threads as there are turns are preempted at one
+//! place on one CPU.
 //!
-//! They are programs of their own, not small ones that call a common one by tail call: that guard is also what makes it right
-//! that a program has one stack for each CPU (`priv_stack_ptr`, Linux 6.13 and later), and a tail call goes around it.
+//! They are separate programs, not stubs that tail-call a common one: the guard also protects the
+//! program's per-CPU stack (`priv_stack_ptr`, Linux 6.13 and later), and a tail call bypasses it.
 
 use core::{arch::asm, ffi::c_void};
 
@@ -22,7 +24,7 @@ use crate::maps::{LAYOUT, RUN_PAIRS_BITS, RUNS, TURNS_AT_FUNCTIONS, TURNS_AT_TRA
 
 /// A place at which programs may take turns.
 pub(crate) trait Place: EbpfContext {
-    /// True if they do so on this kernel.
+    /// True if they do on this kernel.
     fn has_turns() -> bool;
 }
 
@@ -40,7 +42,7 @@ macro_rules! place {
 place!(FEntryContext, FExitContext: TURNS_AT_FUNCTIONS);
 place!(RawTracePointContext, BtfTracePointContext: TURNS_AT_TRACEPOINTS);
 
-/// Which of the programs at a place one is.
+/// Position of a program among those at a place.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Turn {
     First,
@@ -48,7 +50,7 @@ pub(crate) enum Turn {
     Last,
 }
 
-/// True if this program has to do the work; `count` counts a run that the first one did not get.
+/// True if this program has to do the work; `count` counts a run that the first one missed.
 #[inline(always)]
 pub(crate) fn is_ours<C: Place>(ctx: &C, turn: Turn, count: fn()) -> bool {
     if !C::has_turns() {
@@ -62,7 +64,7 @@ pub(crate) fn is_ours<C: Place>(ctx: &C, turn: Turn, count: fn()) -> bool {
     let [one, other] = unsafe { &mut *notes };
     let is_taken = *one == run || *other == run;
     match turn {
-        // A note that is there already is of an earlier run, of which the kernel skipped the last program.
+        // An existing note is from an earlier run, whose last program the kernel skipped.
         Turn::First if is_taken => {}
         Turn::First => leave(one, other, run),
         Turn::Middle if is_taken => return false,
@@ -83,7 +85,8 @@ pub(crate) fn is_ours<C: Place>(ctx: &C, turn: Turn, count: fn()) -> bool {
     true
 }
 
-/// Where there is room, else instead of the second one: two runs that are under way have one pair once in some thousands.
+/// Uses a free slot, else replaces the second one: two concurrent runs share a pair once in some
+/// thousands.
 #[inline(always)]
 fn leave(one: &mut u64, other: &mut u64, run: u64) {
     if *one == 0 {
@@ -93,8 +96,9 @@ fn leave(one: &mut u64, other: &mut u64, run: u64) {
     }
 }
 
-/// A number for this run: where its context is, which is the same for all programs of a run, and of no other that is under
-/// way. Seen from the layout, since the kernel keeps addresses from being calculated with; their difference is a number.
+/// Identifies this run: the address of its context, which all programs of a run share, and no other
+/// run in progress has. Relative to the layout, since the verifier forbids arithmetic on addresses;
+/// their difference is a number.
 #[inline(always)]
 fn run(ctx: *mut c_void) -> u64 {
     let mut run = ctx as u64;
@@ -105,16 +109,17 @@ fn run(ctx: *mut c_void) -> u64 {
     run
 }
 
-/// Where its notes are. The upper bits of a product with an odd number (2^64 divided by the golden ratio) depend on all of
-/// its bits.
+/// Index of the pair of notes. The upper bits of a product with an odd number (2^64 divided by the
+/// golden ratio) depend on all of its bits.
 #[inline(always)]
 fn pair_of(run: u64) -> u32 {
     (run.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - RUN_PAIRS_BITS)) as u32
 }
 
-/// The programs that take turns at a place: their sensor, where they hang, the function that does the work, whose name is
-/// that of the first program, and the names of the others. Where most runs are of no interest, `if` names a function that
-/// tells which are: it is asked before anything else, and notes are left of no others.
+/// Declares the programs that take turns at a place: their sensor, where they are attached, the
+/// function that does the work, whose name is also that of the first program, and the names of the
+/// others. If most runs are of no interest, `if` names a function that is checked first; no notes
+/// are left for the others.
 macro_rules! in_turns {
     (query: $($programs:tt)*) => {
         in_turns!(@all $crate::emit::count, $($programs)*);
@@ -132,7 +137,7 @@ macro_rules! in_turns {
         in_turns!(@three $count, $place, $worker, $context, $second, $third, $is_of_interest);
     };
     (@three $count:path, $place:meta, $worker:ident, $context:ident, $second:ident, $third:ident, $is_of_interest:expr) => {
-        // Inside of it the programs may have names that are taken outside.
+        // Inside this block the programs may have names that are taken outside.
         const _: () = {
             in_turns!(@one $count, $place, First, $worker, $context, self::$worker, $is_of_interest);
             in_turns!(@one $count, $place, Middle, $second, $context, self::$worker, $is_of_interest);

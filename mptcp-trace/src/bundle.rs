@@ -1,8 +1,8 @@
-//! Bundles: what a maintainer asks for first, in one file (tar, zstd). Knows files and their names, not what is in
-//! them, except that one of them is a capture.
+//! Bundles: the files that a maintainer asks for first, in one archive (tar, zstd). This module
+//! knows files and their names, not their content, except that one of them is a capture.
 //!
-//! However a program ends, no half of a bundle is left: the parts are files without names, and the bundle takes its
-//! place when it is complete.
+//! A program that is interrupted leaves no partial bundle: the parts are unnamed temporary files,
+//! and the complete bundle is renamed into place.
 
 use std::{
     collections::BTreeMap,
@@ -23,30 +23,30 @@ use tempfile::NamedTempFile;
 /// First bytes of a bundle (RFC 8878).
 pub const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
-/// Folder that everything lies in.
+/// Folder of all files in the archive.
 const FOLDER: &str = "mptcp-trace-bundle";
 
-/// Name of the capture in it.
+/// Name of the capture in the archive.
 pub const CAPTURE: &str = "capture.mpt";
 
-/// Behind the end of a capture no more is read, bytes.
+/// At most this many bytes after the end of a capture are read.
 const LEFT_BYTES_MAX: u64 = 1 << 20;
 
-/// Where a bundle goes.
+/// The destination of a bundle.
 #[derive(Debug)]
 pub enum Destination {
-    /// To this path, of which it takes the place.
+    /// This path; an existing file is replaced.
     Path(PathBuf),
-    /// Into this: a pipe, a device.
+    /// A pipe or a device.
     Stream(File),
 }
 
 impl Destination {
-    /// Looks whether a bundle could be written there, and changes nothing.
+    /// Checks whether a bundle could be written there, without changing anything.
     ///
     /// # Errors
     ///
-    /// Says why it could not.
+    /// Reports why it could not.
     pub fn new(path: &Path) -> anyhow::Result<Self> {
         let what = || format!("cannot write the bundle {}", path.display());
         let there = match fs::metadata(path) {
@@ -60,7 +60,7 @@ impl Destination {
             Some(there) if !there.is_file() => {
                 Self::Stream(File::options().write(true).open(path).with_context(what)?)
             }
-            // What a link leads to is what is replaced.
+            // Resolves a symbolic link, so that its target is replaced.
             Some(_) => Self::Path(path.canonicalize().with_context(what)?),
             None => Self::Path(path.to_owned()),
         };
@@ -70,7 +70,7 @@ impl Destination {
         Ok(destination)
     }
 
-    /// The directory in which it takes a place; none for a stream.
+    /// The directory that the bundle is written to; `None` for a stream.
     #[must_use]
     pub fn folder(&self) -> Option<&Path> {
         match self {
@@ -79,7 +79,7 @@ impl Destination {
         }
     }
 
-    /// Puts a bundle there, all of it or nothing; only its owner may read it.
+    /// Writes the whole bundle or nothing; only its owner may read it.
     ///
     /// # Errors
     ///
@@ -98,14 +98,14 @@ impl Destination {
     }
 }
 
-/// A file in the same directory, from where a rename is one step; gone when it is dropped.
+/// A temporary file in the same directory, so that a rename is atomic; removed when dropped.
 fn beside(path: &Path) -> io::Result<NamedTempFile> {
     tempfile::Builder::new()
         .prefix(".mptcp-trace-bundle-")
         .tempfile_in(folder(path))
 }
 
-/// Where a file is.
+/// The directory of a file.
 fn folder(file: &Path) -> &Path {
     match file.parent() {
         Some(parent) if parent != Path::new("") => parent,
@@ -113,48 +113,48 @@ fn folder(file: &Path) -> &Path {
     }
 }
 
-/// Parts of a bundle, as far as there are any.
+/// The parts of a bundle that exist so far.
 #[derive(Debug, Default)]
 pub struct Parts(BTreeMap<&'static str, File>);
 
 impl Parts {
-    /// Makes a new part, empty so far, in place of one of that name.
+    /// Creates an empty part, replacing one of the same name.
     ///
     /// # Errors
     ///
-    /// Fails if there is no room for it.
+    /// Fails if there is no space for it.
     pub fn make(&mut self, name: &'static str) -> anyhow::Result<&mut File> {
         let file = tempfile::tempfile().with_context(|| format!("cannot write {name}"))?;
         Ok(self.0.entry(name).insert_entry(file).into_mut())
     }
 
-    /// Makes a part of bytes.
+    /// Creates a part from bytes.
     ///
     /// # Errors
     ///
-    /// Fails if there is no room for it.
+    /// Fails if there is no space for it.
     pub fn write(&mut self, name: &'static str, bytes: &[u8]) -> anyhow::Result<()> {
         self.make(name)?
             .write_all(bytes)
             .with_context(|| format!("cannot write {name}"))
     }
 
-    /// Replaces a part by another one.
+    /// Replaces a part.
     pub fn replace(&mut self, name: &'static str, file: File) {
         self.0.insert(name, file);
     }
 
-    /// Is there such a part?
+    /// True if the part exists.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
         self.0.contains_key(name)
     }
 
-    /// Gives up a part that nothing came of.
+    /// Removes a part if it is empty.
     ///
     /// # Errors
     ///
-    /// Fails if it cannot be looked at.
+    /// Fails if its metadata cannot be read.
     pub fn remove_if_empty(&mut self, name: &str) -> anyhow::Result<()> {
         if let Some(file) = self.0.get(name)
             && file
@@ -168,18 +168,18 @@ impl Parts {
         Ok(())
     }
 
-    /// Where this process can open a part, at its beginning.
+    /// A path by which this process can open a part from its beginning.
     #[must_use]
     pub fn path(&self, name: &str) -> Option<PathBuf> {
         let file = self.0.get(name)?;
         Some(format!("/proc/self/fd/{}", file.as_raw_fd()).into())
     }
 
-    /// Opens a part, at its beginning.
+    /// Opens a part from its beginning.
     ///
     /// # Errors
     ///
-    /// Fails if there is none.
+    /// Fails if the part does not exist.
     pub fn open(&self, name: &str) -> anyhow::Result<File> {
         let path = self
             .path(name)
@@ -188,11 +188,11 @@ impl Parts {
     }
 }
 
-/// Packs the parts that are there, in the order of these names.
+/// Packs the existing parts, in the order of these names.
 ///
 /// # Errors
 ///
-/// Fails if something cannot be read, or if there is no room.
+/// Fails if a part cannot be read, or if there is no space.
 pub fn pack(names: &[&str], parts: &Parts) -> anyhow::Result<Vec<u8>> {
     let what = || "cannot pack the bundle";
     let modified = SystemTime::now()
@@ -210,7 +210,7 @@ pub fn pack(names: &[&str], parts: &Parts) -> anyhow::Result<Vec<u8>> {
     }
     let mut tar = tar.into_inner().with_context(what)?;
     tar.rewind().with_context(what)?;
-    // The compressor does not survive an output that fails: it gets one that cannot.
+    // The compressor panics if its output fails: it writes to memory, which cannot.
     Ok(compress_to_vec(
         BufReader::new(tar),
         CompressionLevel::Fastest,
@@ -221,7 +221,7 @@ pub fn pack(names: &[&str], parts: &Parts) -> anyhow::Result<Vec<u8>> {
 ///
 /// # Errors
 ///
-/// Says why this is no bundle, or that there is no capture in it.
+/// Reports that this is not a bundle, or that it has no capture.
 pub fn with_capture<T>(
     bundle: impl Read,
     play: impl FnOnce(&mut dyn Read) -> T,
@@ -230,7 +230,8 @@ pub fn with_capture<T>(
         .map_err(|why| anyhow::anyhow!("this is no bundle of mptcp-trace: {why}"))?;
     let mut tar = tar::Archive::new(unpacked);
     let wrong = "this is no bundle of mptcp-trace";
-    // As they stand: what says that a name is long may be of any length, and would be kept in memory. Ours are short.
+    // Raw entries: an extension for long names may have any length and would be kept in memory. Our
+    // names are short.
     for entry in tar.entries().context(wrong)?.raw(true) {
         let mut entry = entry.context(wrong)?;
         let is_capture = entry
@@ -238,7 +239,8 @@ pub fn with_capture<T>(
             .is_ok_and(|path| path.file_name().is_some_and(|name| name == CAPTURE));
         if is_capture {
             let played = play(&mut entry);
-            // What is left is read, so that damage behind the end is noticed; but it may be any number of bytes.
+            // Reads the rest, so that damage after the capture is noticed; limited, because it may
+            // have any length.
             io::copy(&mut entry.take(LEFT_BYTES_MAX), &mut io::sink())
                 .context("the bundle is damaged")?;
             return Ok(played);
@@ -265,7 +267,7 @@ mod tests {
             all
         };
         assert!(with_capture(&packed[..], read).unwrap() == bytes);
-        // Part of it is no bundle, and never a panic.
+        // A truncated bundle is an error, never a panic.
         for length in [0, 3, 4, 20, packed.len() / 2] {
             let sink = |input: &mut dyn Read| io::copy(input, &mut io::sink()).map(|_| ());
             let cut = with_capture(&packed[..length], sink);
@@ -276,7 +278,7 @@ mod tests {
         assert!(why.to_string().contains("no capture"), "{why}");
     }
 
-    /// Names in a directory.
+    /// File names in a directory.
     fn names(directory: &Path) -> Vec<String> {
         let mut names: Vec<String> = fs::read_dir(directory)
             .unwrap()
@@ -297,7 +299,7 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"first");
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        // A link stays one, and leads to the new one.
+        // A link remains, and its target is replaced.
         let link = folder.path().join("link");
         std::os::unix::fs::symlink("b", &link).unwrap();
         let destination = Destination::new(&link).unwrap();
@@ -306,7 +308,7 @@ mod tests {
         assert!(link.is_symlink());
         assert_eq!(fs::read(&path).unwrap(), b"second");
         assert_eq!(names(folder.path()), ["b", "link"]);
-        // What is no file is written to, and stays what it is.
+        // A device is written to, not replaced.
         Destination::new(Path::new("/dev/null"))
             .unwrap()
             .put(b"third")

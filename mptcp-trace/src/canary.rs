@@ -1,8 +1,10 @@
-//! "Attached" is not "firing": we ask the kernel about sockets of our own, and our own probes must see it.
+//! "Attached" is not "firing": the canary queries sockets of its own, and the probes must observe
+//! that.
 //!
 //! The sockets live in a throwaway network namespace, so that neither the host's counters nor its
-//! sysctls have a part in it: one of ours, or, for want of privileges, one that an ordinary user may make. One of them has fallen back: what differs between its state bits and those
-//! of the others is the fallback bit, whose number no kernel publishes.
+//! sysctls are involved: a namespace of our own, or, without privileges, one in a user namespace.
+//! One socket has fallen back: the state bit in which it differs from the others is the fallback
+//! bit, whose number no kernel publishes.
 
 mod userns_sockets;
 
@@ -27,21 +29,22 @@ use crate::{
     model::{Answer, CauseCertainty, Connection, Errno, Protocol, Query, find_cause},
 };
 
-/// Marks a socket as one of a self-test, before it is used, so that other instances leave it alone.
+/// Marks a socket as part of a self-test, before it is used, so that other instances ignore it.
 pub type Mark<'a> = &'a (dyn Fn(BorrowedFd<'_>) + Sync);
 
-/// How often we connect, if connections of ours fall back for reasons of this host, until one does not.
+/// At most this many attempts to connect, while our connections fall back for reasons of this host.
 const CONNECT_TRIES: usize = 64;
 
-/// The counter of the fallback that we bring about.
+/// The counter of the fallback that the canary provokes.
 const CAUSE: &str = "MPCapableFallbackSYNACK";
 
-/// The blackhole timeout in the network namespace of the self-test, in seconds: a number that nobody else would choose.
+/// The blackhole timeout in the self-test's network namespace, in seconds: a value that no
+/// administrator would choose.
 pub const BLACKHOLE_TIMEOUT: u32 = 1_597_463_007;
-/// The same as the kernel reads it.
+/// `BLACKHOLE_TIMEOUT` as written to the sysctl.
 const BLACKHOLE_TIMEOUT_TEXT: &[u8] = b"1597463007\n";
 
-/// True if an attempt failed for a reason that may pass: no descriptors, no memory.
+/// True if an attempt failed for a transient reason: no descriptors, no memory.
 #[must_use]
 pub fn is_passing(why: &anyhow::Error) -> bool {
     const PASSING: [i32; 5] = [
@@ -62,43 +65,44 @@ pub fn is_passing(why: &anyhow::Error) -> bool {
     })
 }
 
-/// One question that we asked, and what we know about its socket from the outside.
+/// One query by the canary, and the known state of its socket.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Asked {
-    /// Which socket, in words.
+    /// Description of the socket.
     pub what: &'static str,
-    /// What we hold.
+    /// Protocol that the socket was created with.
     pub protocol: Protocol,
     /// Whether it fell back.
     pub fell_back: bool,
-    /// What the kernel told us.
+    /// The kernel's answer.
     pub told: Result<i32, Errno>,
-    /// Its inode number.
+    /// Inode number of the socket.
     pub inode: u64,
-    /// What `getsockname` says.
+    /// Result of `getsockname`.
     pub local: Option<SocketAddr>,
 }
 
-/// Our questions.
+/// The canary's queries.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Questions {
-    /// Asked, and to be seen by the probes.
+    /// Queries that the probes must observe.
     pub asked: Vec<Asked>,
-    /// What could not be asked, and why.
+    /// Queries that were impossible, with the reason.
     pub skipped: Vec<String>,
 }
 
-/// Asks, on a thread of its own. The socket is one in a network namespace in which the blackhole timeout is
-/// [`BLACKHOLE_TIMEOUT`], if this kernel has such a setting; none if there is no such namespace.
+/// Makes the queries, on a thread of its own. Also returns a socket in a network namespace whose
+/// blackhole timeout is [`BLACKHOLE_TIMEOUT`], if this kernel has that sysctl; `None` without such
+/// a namespace.
 ///
 /// # Errors
 ///
-/// Fails if not even a TCP socket can be asked.
+/// Fails if not even a TCP socket can be queried.
 pub fn ask(mark: Mark<'_>) -> anyhow::Result<(Questions, Option<Socket>)> {
     on_a_thread(|| ask_here(mark))?
 }
 
-/// Runs `act` on a thread of its own: its network namespace may change.
+/// Runs `act` on a thread of its own, because it may change its network namespace.
 fn on_a_thread<T: Send>(act: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
     thread::scope(|scope| {
         thread::Builder::new()
@@ -134,7 +138,7 @@ fn ask_here(mark: Mark<'_>) -> anyhow::Result<(Questions, Option<Socket>)> {
     Ok((questions, Some(inside)))
 }
 
-/// All that can be asked where the host's connections are.
+/// Makes the queries that are possible in the host's namespace.
 fn ask_fresh(questions: &mut Questions, ground: &mut Ground<'_>) -> anyhow::Result<()> {
     questions.ask_tcp(ground)?;
     if let Ok(mptcp) = ground.open(Some(SocketProtocol::MPTCP)) {
@@ -172,7 +176,7 @@ fn ask_mptcp(questions: &mut Questions, ground: &mut Ground<'_>) -> anyhow::Resu
 
     // RFC 8684 section 3.7: a peer that answers the SYN without MP_CAPABLE makes it plain TCP.
     let listener = listen(None, ground)?;
-    // Both ends stay open: when the other one closes, the kernel changes more state bits.
+    // Both ends stay open: when the peer closes, the kernel changes more state bits.
     let made = connect_until(&listener, ground, |_any| true)?;
     questions.ask(
         "an MPTCP socket that fell back",
@@ -182,22 +186,22 @@ fn ask_mptcp(questions: &mut Questions, ground: &mut Ground<'_>) -> anyhow::Resu
     )
 }
 
-/// A connection of ours that fell back.
+/// A connection of the canary that fell back.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Fallen {
-    /// What `getsockname` says.
+    /// Result of `getsockname`.
     pub local: SocketAddr,
-    /// What `getpeername` says.
+    /// Result of `getpeername`.
     pub remote: SocketAddr,
-    /// The counters of fallbacks that grew meanwhile in its namespace; none where they cannot be read.
+    /// Fallback counters of its namespace that grew meanwhile; empty if they cannot be read.
     pub grown: Vec<String>,
 }
 
-/// Falls back, on a thread of its own in a namespace of its own.
+/// Provokes a fallback, on a thread and in a namespace of its own.
 ///
 /// # Errors
 ///
-/// Fails if no thread can be started; inside, why there is no connection of our own.
+/// Fails if no thread can be started; the inner error reports why there is no connection.
 pub fn fall_back(mark: Mark<'_>) -> anyhow::Result<anyhow::Result<Fallen>> {
     on_a_thread(|| fall_back_here(mark))
 }
@@ -217,7 +221,7 @@ fn fall_back_here(mark: Mark<'_>) -> anyhow::Result<Fallen> {
 }
 
 impl Fallen {
-    /// What is wrong with what was seen of it; nothing if all is well.
+    /// What is wrong with the observation of it; `None` if it is correct.
     #[must_use]
     pub fn complaint(&self, seen: &[&Connection]) -> Option<String> {
         let [seen] = seen else {
@@ -226,7 +230,8 @@ impl Fallen {
                 seen.len()
             ));
         };
-        // It may fall back for a reason of this host instead, and only a kernel that names causes is held to that one.
+        // It may fall back for a reason of this host instead. Only kernels that report causes must
+        // report this one.
         let is_right = match (&self.grown[..], &seen.cause) {
             ([], cause) => cause.as_deref() == Some(CAUSE),
             ([only], cause) if only == CAUSE => cause.as_deref() == Some(CAUSE),
@@ -270,7 +275,7 @@ impl Questions {
         fell_back: bool,
         socket: &Socket,
     ) -> anyhow::Result<()> {
-        // SAFETY: the descriptor is open as long as `socket` is borrowed.
+        // SAFETY: the descriptor is open while `socket` is borrowed.
         let fd = unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) };
         let inode = rustix::fs::fstat(fd)
             .context("cannot look at our own socket")?
@@ -292,13 +297,13 @@ impl Questions {
         Ok(())
     }
 
-    /// Compares what we asked with what our probes saw.
+    /// Compares the canary's queries with the observed ones.
     #[must_use]
     pub fn compare(&self, seen: &[Query]) -> Vec<Complaint> {
         let mut complaints = Vec::new();
         let mut rest: Vec<&Query> = seen.iter().collect();
         for asked in &self.asked {
-            // Where the inode is not known, order has to do: we asked one after the other.
+            // Without an inode number, the order decides: the queries were sequential.
             let position = rest
                 .iter()
                 .position(|query| query.socket.inode.is_none_or(|inode| inode == asked.inode));
@@ -322,7 +327,7 @@ impl Questions {
         complaints
     }
 
-    /// The state bits that may be the one that says "fell back": set in what fell back, clear in what did not.
+    /// Candidates for the fallback bit: set in the socket that fell back, clear in the others.
     #[must_use]
     pub fn fallback_bits(&self, seen: &[Query]) -> u64 {
         let bits = |fell_back: bool| {
@@ -345,18 +350,18 @@ impl Questions {
     }
 }
 
-/// The number of the only bit that is set; none if there is not exactly one.
+/// Number of the only set bit; `None` unless exactly one is set.
 #[must_use]
 pub fn only_bit(bits: u64) -> Option<u8> {
     (bits.count_ones() == 1).then(|| bits.trailing_zeros() as u8)
 }
 
-/// What is wrong with our probes.
+/// A defect of the probes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Complaint {
-    /// We asked, and no probe fired.
+    /// A query that no probe observed.
     Unseen(&'static str),
-    /// A probe fired, and what it says is not so.
+    /// A query that was observed wrongly.
     Wrong(&'static str, String),
 }
 
@@ -410,19 +415,19 @@ fn differences(asked: &Asked, query: &Query) -> Vec<String> {
     differences
 }
 
-/// Where our sockets come from, and how they are marked.
+/// Source of the canary's sockets, and their mark.
 struct Ground<'a> {
     whose: Whose,
     mark: Mark<'a>,
 }
 
-/// Which network namespace it is.
+/// The network namespace of the sockets.
 enum Whose {
-    /// That of the host.
+    /// The host's.
     Hosts,
     /// One of this thread's own.
     Ours,
-    /// One that somebody else has made.
+    /// One that a child process has created.
     Lent(Lent),
 }
 
@@ -433,7 +438,7 @@ impl<'a> Ground<'a> {
         Self { whose, mark }
     }
 
-    /// A network namespace of our own, gone when the thread and its sockets are.
+    /// A network namespace of our own; it ends with the thread and its sockets.
     fn of_our_own(mark: Mark<'a>) -> anyhow::Result<Self> {
         if !may_make_namespaces() {
             let whose = Whose::Lent(Lent::new()?);
@@ -443,7 +448,7 @@ impl<'a> Ground<'a> {
         unsafe { unshare_unsafe(UnshareFlags::NEWNET) }
             .context("cannot make a network namespace of our own")?;
         bring_loopback_up().context("cannot bring loopback up in our own network namespace")?;
-        // Where the kernel has no such setting, what it is for is not known.
+        // Without this sysctl the kernel has no blackhole timeout.
         let _refused = fs::write(
             "/proc/sys/net/mptcp/blackhole_timeout",
             BLACKHOLE_TIMEOUT_TEXT,
@@ -461,7 +466,7 @@ impl<'a> Ground<'a> {
         Ok(socket)
     }
 
-    /// True if there is another socket to be had.
+    /// True if another socket is available.
     fn has_more(&self) -> bool {
         match &self.whose {
             Whose::Hosts | Whose::Ours => true,
@@ -469,7 +474,7 @@ impl<'a> Ground<'a> {
         }
     }
 
-    /// The kernel's counters of fallbacks, where connections are ours only.
+    /// The kernel's fallback counters, if the namespace has no other connections.
     fn fallbacks(&mut self) -> Option<Counters> {
         let text = match &mut self.whose {
             Whose::Hosts => None,
@@ -482,17 +487,18 @@ impl<'a> Ground<'a> {
     }
 }
 
-/// A connection of ours.
+/// A connection of the canary.
 struct Made {
     client: Socket,
     server: Socket,
-    /// Which counters of fallbacks grew while it was made.
+    /// Fallback counters that grew while it was made.
     grown: Vec<String>,
-    /// How many were made for it.
+    /// Number of attempts.
     tries: usize,
 }
 
-/// Connects again and again until what the kernel counted meanwhile is `right`, or often enough.
+/// Connects until the counters that grew meanwhile are `right`, or the limit of attempts is
+/// reached.
 fn connect_until(
     listener: &Socket,
     ground: &mut Ground<'_>,
@@ -556,7 +562,7 @@ fn listen(protocol: Option<SocketProtocol>, ground: &mut Ground<'_>) -> anyhow::
     Ok(listener)
 }
 
-/// An MPTCP client of ours, and what the listener accepted.
+/// An MPTCP client, and the socket that the listener accepted.
 fn connect(listener: &Socket, ground: &mut Ground<'_>) -> anyhow::Result<(Socket, Socket)> {
     let client = ground
         .open(Some(SocketProtocol::MPTCP))

@@ -1,8 +1,9 @@
-//! Capture files: the facts and the raw records of a run, to be replayed without privileges.
+//! Capture files: the facts and raw records of a run, for replay without privileges.
 //!
-//! Layout: 8 bytes of magic, then frames of `kind: u32, length: u32, length bytes`, little endian. The first
-//! frame holds the facts (JSON), then one frame a record (the bytes of the ring), and last the losses
-//! (JSON): a capture without that last frame was cut off, and its reader says so.
+//! Layout: 8 bytes of magic, then frames of `kind: u32, length: u32, length bytes`, little endian.
+//! The first frame holds the facts (JSON), then one frame per record (the bytes of the ring), and
+//! last the losses (JSON): a capture without that last frame is truncated, and its reader reports
+//! that.
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Counted, Facts, Loss, LossReport, Rung, SensorId, SensorState};
 
-/// First bytes of a capture; the last is the version of this layout.
+/// First bytes of a capture; the last one is the version of this layout.
 const MAGIC: [u8; 8] = *b"MPTCPTR\x01";
 
 const FRAME_FACTS: u32 = 1;
@@ -26,14 +27,15 @@ const FRAME_PLACE: u32 = 4;
 const FRAME_CLOCK: u32 = 5;
 const FRAME_MISSED: u32 = 6;
 
-/// No frame is longer than this, bytes: a longer one means that the file is damaged.
+/// Maximum length of a frame, bytes: a longer one means that the file is damaged.
 const FRAME_BYTES_MAX: u32 = 1 << 20;
 
-/// No kernel has more counters of MPTCP, and none has a longer name (bytes): each record is compared with all of them.
+/// At most this many MPTCP counters, with names of at most that many bytes; no kernel comes close.
+/// Each record is compared with all of them.
 const CAUSES_MAX: usize = 512;
 const CAUSE_BYTES_MAX: usize = 128;
 
-/// Nearly all frames are shorter, bytes.
+/// Nearly all frames are shorter than this, bytes.
 const FRAME_BYTES_USUAL: usize = 1024;
 
 /// Writes a capture.
@@ -42,7 +44,7 @@ pub struct Writer<W: Write> {
 }
 
 impl<W: Write> Writer<W> {
-    /// Begins a capture with the facts.
+    /// Starts a capture with the facts.
     ///
     /// # Errors
     ///
@@ -55,7 +57,7 @@ impl<W: Write> Writer<W> {
         Ok(writer)
     }
 
-    /// Adds one record, as it came from the ring.
+    /// Adds one record, with the bytes of the ring.
     ///
     /// # Errors
     ///
@@ -64,7 +66,7 @@ impl<W: Write> Writer<W> {
         self.frame(FRAME_RECORD, record)
     }
 
-    /// Adds where a process lives: `/proc` is not there any more when the capture is replayed.
+    /// Adds a process's control group path: `/proc` does not show it at replay.
     ///
     /// # Errors
     ///
@@ -75,7 +77,8 @@ impl<W: Write> Writer<W> {
         self.frame(FRAME_PLACE, &bytes)
     }
 
-    /// Adds what the clock said when lines waited for it, so that a replay gives the same lines in the same order.
+    /// Adds the time at which waiting findings were released, so that a replay yields the same
+    /// lines in the same order.
     ///
     /// # Errors
     ///
@@ -84,7 +87,7 @@ impl<W: Write> Writer<W> {
         self.frame(FRAME_CLOCK, &ns(now).to_le_bytes())
     }
 
-    /// Adds that so many questions may have been kept from the probes by then, all in all.
+    /// Adds the total number of queries that the probes may have missed by this time.
     ///
     /// # Errors
     ///
@@ -94,7 +97,7 @@ impl<W: Write> Writer<W> {
         self.frame(FRAME_MISSED, &[by, count].concat())
     }
 
-    /// Hands what is buffered to the file.
+    /// Flushes buffered bytes to the file.
     ///
     /// # Errors
     ///
@@ -125,44 +128,44 @@ impl<W: Write> Writer<W> {
     }
 }
 
-/// Losses as they stand at the end of a capture.
+/// Losses in the format of a capture's end.
 ///
 /// # Errors
 ///
-/// None that is known.
+/// None known.
 pub fn losses_json(losses: &LossReport) -> serde_json::Result<Vec<u8>> {
     serde_json::to_vec_pretty(&LossesTwin::from(losses))
 }
 
-/// What comes next in a capture.
+/// The next part of a capture.
 #[derive(Debug)]
 pub enum Frame {
     /// One record.
     Record(Vec<u8>),
     /// Path of a control group, by its id.
     Place(u64, String),
-    /// What the clock said, on `CLOCK_BOOTTIME`.
+    /// The time at which waiting findings were released, on `CLOCK_BOOTTIME`.
     Clock(Duration),
-    /// Until then (`CLOCK_BOOTTIME`) so many questions may have been kept from the probes, all in all.
+    /// By this time (`CLOCK_BOOTTIME`) the probes may have missed this many queries in total.
     Missed(Duration, u64),
-    /// The orderly end.
+    /// The regular end.
     End(LossReport),
-    /// The file stops in the middle of things: cut off, or still being written.
+    /// The file ends early: truncated, or still being written.
     CutOff,
 }
 
 /// Why a file cannot be read as a capture.
 #[derive(Debug)]
 pub enum OpenError {
-    /// Nothing in it.
+    /// The file is empty.
     Empty,
-    /// Something else.
+    /// Not a capture.
     Foreign,
-    /// A capture of another layout.
+    /// A capture of this other layout version.
     Version(u8),
-    /// It stops before its facts are complete.
+    /// Truncated before its facts are complete.
     CutOff,
-    /// Its facts make no sense.
+    /// Its facts are invalid.
     Facts(anyhow::Error),
     /// Reading failed.
     Io(io::Error),
@@ -199,7 +202,7 @@ impl<R: Read> Reader<R> {
     ///
     /// # Errors
     ///
-    /// Says what is wrong with a file that is no capture.
+    /// Reports why the file is not a capture.
     pub fn open(mut input: R) -> Result<(Self, Facts), OpenError> {
         let mut magic = [0; MAGIC.len()];
         match read_up_to(&mut input, &mut magic).map_err(OpenError::Io)? {
@@ -231,11 +234,11 @@ impl<R: Read> Reader<R> {
         Ok((reader, facts))
     }
 
-    /// The next frame.
+    /// Reads the next frame.
     ///
     /// # Errors
     ///
-    /// Fails on a frame that no version of this program writes, and on reading errors.
+    /// Fails on a frame that no version of this program writes, and on read errors.
     pub fn next_frame(&mut self) -> anyhow::Result<Frame> {
         match self.frame()? {
             None => Ok(Frame::CutOff),
@@ -269,16 +272,16 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// True if there is something behind what was read.
+    /// True if more bytes follow.
     ///
     /// # Errors
     ///
-    /// Fails on reading errors.
+    /// Fails on read errors.
     pub fn has_more(&mut self) -> io::Result<bool> {
         Ok(read_up_to(&mut self.input, &mut [0])? > 0)
     }
 
-    /// One frame, or nothing if the file ends before it is complete.
+    /// One frame; `None` if the file ends before it is complete.
     fn frame(&mut self) -> anyhow::Result<Option<(u32, Vec<u8>)>> {
         let mut head = [0; 8];
         if read_up_to(&mut self.input, &mut head)? < head.len() {
@@ -291,7 +294,7 @@ impl<R: Read> Reader<R> {
             length <= FRAME_BYTES_MAX,
             "frame of {length} bytes: the file is damaged"
         );
-        // Memory is taken as far as the file goes, whatever it says of itself.
+        // Memory grows with the bytes present, not with the length that the file claims.
         let mut bytes = Vec::with_capacity(usize::try_from(length)?.min(FRAME_BYTES_USUAL));
         let whole = (&mut self.input)
             .take(length.into())
@@ -300,7 +303,7 @@ impl<R: Read> Reader<R> {
     }
 }
 
-/// Fills the buffer as far as the input goes.
+/// Fills the buffer until it is full or the input ends.
 fn read_up_to(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
@@ -314,14 +317,14 @@ fn read_up_to(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(filled)
 }
 
-/// [`Facts`] as they stand in a file.
+/// [`Facts`] as stored in a file.
 #[derive(Serialize, Deserialize)]
 struct FactsTwin {
     version: String,
     kernel: String,
     boot_epoch_ns: u64,
     fallback_bit: Option<u8>,
-    /// Captures of before the fallback sensor have none.
+    /// Absent in captures older than the fallback sensor.
     #[serde(default)]
     causes: Vec<(i32, String)>,
     #[serde(default)]
@@ -454,12 +457,13 @@ impl TryFrom<FactsTwin> for Facts {
     }
 }
 
-/// The sensor of that name. A newer version may have more of them, of whose records nothing is known here.
+/// Parses a sensor's name. A newer version may have more sensors, whose records this one cannot
+/// read.
 fn sensor_named(name: &str) -> anyhow::Result<SensorId> {
     name.parse().map_err(anyhow::Error::msg)
 }
 
-/// No sensor is told of twice.
+/// Rejects duplicate sensors.
 fn only_once(sensors: impl Iterator<Item = SensorId>) -> anyhow::Result<()> {
     let mut known = Vec::new();
     for sensor in sensors {
@@ -473,7 +477,7 @@ fn ns(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// [`LossReport`] as it stands in a file.
+/// [`LossReport`] as stored in a file.
 #[derive(Serialize, Deserialize)]
 struct LossesTwin {
     sensors: Vec<LossTwin>,
@@ -481,7 +485,7 @@ struct LossesTwin {
     counted: Vec<CountedTwin>,
 }
 
-/// [`Counted`] as it stands in a file.
+/// [`Counted`] as stored in a file.
 #[derive(Serialize, Deserialize)]
 struct CountedTwin {
     netns: u32,
@@ -535,7 +539,7 @@ impl TryFrom<LossesTwin> for LossReport {
 
     fn try_from(twin: LossesTwin) -> anyhow::Result<Self> {
         let loss = |LossTwin { sensor, counters }| {
-            // A counter that an older version did not have counted nothing.
+            // A counter that an older version did not have is 0.
             let value = |name: &str| counters.get(name).copied().unwrap_or(0);
             Ok(Loss::from_counters(sensor_named(&sensor)?, value))
         };

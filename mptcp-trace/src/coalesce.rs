@@ -1,27 +1,28 @@
-//! Which answers say nothing new: of the same ones, to the same process about the same connection, the first is shown and the
-//! others are counted (`--coalesce`). Pure.
+//! Suppresses repeated answers: of identical ones, to one process about one connection, the first
+//! is shown and the others are counted (`--coalesce`). Pure.
 
 use std::collections::HashMap;
 
 use crate::model::{Answer, Api, ConnectionId, Errno, QueryEvent, SocketId, Verdict};
 
-/// So many conversations are remembered at once. Beyond that all are forgotten, and what is repeated is shown once more.
+/// At most this many conversations are tracked. When full, all are dropped, and each answer is
+/// shown once more.
 pub const CONVERSATIONS_MAX: usize = 65_536;
 
-/// Who asks about what, and how.
+/// Process, socket, connection and API of a query.
 type QueryKey = (u32, SocketId, Option<ConnectionId>, Api);
 
-/// What was said, as far as a reader would see the difference.
+/// The parts of an answer that a reader can see.
 type AnswerKey = (Answer, Option<Errno>, Option<bool>, Option<Verdict>);
 
-/// What was said last in each conversation, and how often since.
+/// The last answer of each conversation, and its number of repetitions.
 #[derive(Debug, Default)]
 pub struct AnswerCoalescer {
     last: HashMap<QueryKey, (AnswerKey, u64)>,
 }
 
 impl AnswerCoalescer {
-    /// One more answer: none if it repeats the last one, else how often that was repeated.
+    /// Takes one answer: `None` if it repeats the last one, else how often that one was repeated.
     pub fn take(&mut self, event: &QueryEvent) -> Option<u64> {
         let query = &event.query;
         let conversation = (query.process.host_pid, query.socket.id, query.id, query.api);

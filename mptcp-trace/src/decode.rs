@@ -1,6 +1,7 @@
-//! Bytes from the ring or a capture -> observation. The only file that knows both the wire and the model.
+//! Bytes from the ring or a capture -> observation. The only file that knows both the wire and the
+//! model.
 //!
-//! Here it is decided what the raw numbers of a record mean, and what they do not tell.
+//! It interprets the raw numbers of a record, and decides what they leave unknown.
 
 use std::{
     fmt,
@@ -30,19 +31,19 @@ const AF_INET6: u16 = 10;
 const IPPROTO_TCP: u16 = 6;
 const IPPROTO_MPTCP: u16 = 262;
 
-/// Why a record could not be understood.
+/// Why a record could not be decoded.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum DecodeError {
-    /// Shorter or longer than its kind is.
+    /// Its length does not match its kind.
     Length {
-        /// Bytes it has.
+        /// Length of the record, bytes.
         got: usize,
-        /// Bytes it should have.
+        /// Length of its kind, bytes.
         want: usize,
     },
-    /// A kind that this version does not know.
+    /// A kind unknown to this version.
     Kind(u32),
-    /// A field with a value that no kernel half writes.
+    /// A field with a value that the BPF side never writes.
     Field(&'static str, u64),
 }
 
@@ -60,26 +61,26 @@ impl fmt::Display for DecodeError {
 
 impl std::error::Error for DecodeError {}
 
-/// What one record says.
+/// Content of one record.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Observation {
-    /// An application asked.
+    /// A query by an application.
     Query(Query),
-    /// The tracer itself asked, to prove that its probes fire.
+    /// A query by the tracer itself, to verify that its probes fire.
     Canary(Query),
-    /// Something about a connection.
+    /// An event of a connection.
     Connection(Box<Connection>),
-    /// The same about one of the tracer's own.
+    /// An event of one of the tracer's own connections.
     CanaryConnection(Box<Connection>),
-    /// What is known of a connection changed.
+    /// A change of a known connection.
     Change(Box<Change>),
-    /// The same of one of the tracer's own.
+    /// A change of one of the tracer's own connections.
     CanaryChange(Box<Change>),
-    /// An application was refused something because it speaks MPTCP.
+    /// The kernel refused something to an application because it uses MPTCP.
     Refusal(Box<Refusal>),
-    /// What the kernel itself has counted in a network namespace.
+    /// The kernel's own counters in a network namespace.
     Counters(Box<NetnsCounters>),
-    /// The same when tracing began.
+    /// The kernel's own counters when tracing began.
     CountersAtStart(Box<NetnsCounters>),
 }
 
@@ -96,7 +97,8 @@ macro_rules! field {
 ///
 /// # Errors
 ///
-/// A record of unknown kind, wrong length or impossible content is an error, never skipped in silence.
+/// A record of unknown kind, wrong length or impossible content is an error, never skipped
+/// silently.
 pub fn decode(bytes: &[u8], facts: &Facts) -> Result<Observation, DecodeError> {
     let Some(kind) = bytes.first_chunk::<4>() else {
         return Err(DecodeError::Length {
@@ -115,7 +117,7 @@ pub fn decode(bytes: &[u8], facts: &Facts) -> Result<Observation, DecodeError> {
     }
 }
 
-/// The counters of a network namespace: a word each, in the order of [`fallback_causes`].
+/// The counters of a network namespace: one word each, in the order of [`fallback_causes`].
 fn counters(bytes: &[u8], facts: &Facts) -> Result<Box<NetnsCounters>, DecodeError> {
     let want = size_of::<CountedRecord>();
     if bytes.len() != want {
@@ -154,7 +156,7 @@ fn query(bytes: &[u8], facts: &Facts) -> Result<Observation, DecodeError> {
     let api = if bytes.len() >= QUERY_RECORD_BYTES_V4 {
         api_of(field!(whole, u32, level), field!(whole, u32, optname))?
     } else {
-        // Older records are all of the one question that was traced then.
+        // Older records are all of the only API traced at that time.
         Api::TcpIsMptcp
     };
     let bytes = &whole[..];
@@ -167,7 +169,7 @@ fn query(bytes: &[u8], facts: &Facts) -> Result<Observation, DecodeError> {
     let after = has(VALID_FLAGS_EXIT).then(|| field!(bytes, u64, msk_flags_exit));
     let ret = field!(bytes, i32, ret);
     if ret > 0 {
-        // No answer ends so: the probe is not where answers return.
+        // No answer ends this way: the probe is at the wrong place.
         return Err(DecodeError::Field(
             "return value",
             u64::from(ret.unsigned_abs()),
@@ -214,7 +216,7 @@ fn query(bytes: &[u8], facts: &Facts) -> Result<Observation, DecodeError> {
     })
 }
 
-/// Who it was.
+/// The calling process.
 fn process(bytes: &[u8]) -> Process {
     Process {
         pid: number(field!(bytes, u32, ns_tgid)),
@@ -227,7 +229,7 @@ fn process(bytes: &[u8]) -> Process {
     }
 }
 
-/// A record of now, made of one of any version from the one of that length on.
+/// Converts a record of any version since `oldest` (its length) into the current layout.
 fn whole_query(bytes: &[u8], oldest: usize) -> Result<[u8; size_of::<QueryRecord>()], DecodeError> {
     let mut whole = [0; size_of::<QueryRecord>()];
     let got = bytes.len();
@@ -244,7 +246,7 @@ fn whole_query(bytes: &[u8], oldest: usize) -> Result<[u8; size_of::<QueryRecord
     }
     whole[..got].copy_from_slice(bytes);
     if got < whole.len() {
-        // Older records have the numbers of the initial PID namespace only.
+        // Older records only have ids of the initial PID namespace.
         for (host, here) in [
             (
                 offset_of!(QueryRecord, tgid),
@@ -261,23 +263,23 @@ fn whole_query(bytes: &[u8], oldest: usize) -> Result<[u8; size_of::<QueryRecord
     Ok(whole)
 }
 
-/// A process or thread; 0 is none.
+/// A process or thread id; 0 is none.
 fn number(number: u32) -> Option<u32> {
     (number != 0).then_some(number)
 }
 
-/// What the tracer's PID namespace calls a process or thread is what the initial one calls it.
+/// Copies the id of the initial PID namespace to that of the tracer's.
 fn as_on_host(record: &mut [u8], host: usize, here: usize) {
     record.copy_within(host..host + size_of::<u32>(), here);
 }
 
-/// About which socket.
+/// The queried socket.
 fn socket(bytes: &[u8], protocol: Protocol, family: Family) -> Socket {
     let has_inode = field!(bytes, u32, valid) & VALID_INODE != 0;
     let local_port = field!(bytes, u16, local_port);
     let state = TcpState(bytes[offset_of!(QueryRecord, state)]);
-    // connect(AF_UNSPEC) and a reset leave the old peer in the socket; getpeername goes by the state, and so
-    // do we.
+    // connect(AF_UNSPEC) and a reset leave the old peer in the socket; like getpeername, go by the
+    // state.
     let (remote_addr, remote_port) = if state == TcpState::CLOSE {
         ([0; 16], 0)
     } else {
@@ -302,7 +304,7 @@ fn socket(bytes: &[u8], protocol: Protocol, family: Family) -> Socket {
     }
 }
 
-/// A refusal: the same layout as a query. Older captures than of version 4 have none.
+/// A refusal, with the layout of a query. Captures older than version 4 have none.
 fn refusal(bytes: &[u8]) -> Result<Observation, DecodeError> {
     let whole = whole_query(bytes, QUERY_RECORD_BYTES_V4)?;
     let bytes = &whole[..];
@@ -360,7 +362,7 @@ fn rung_of(number: u8) -> Result<Rung, DecodeError> {
     }
 }
 
-/// The question behind level and number of a socket option.
+/// The API behind level and number of a socket option.
 fn api_of(level: u32, optname: u32) -> Result<Api, DecodeError> {
     const SOL_SOCKET: u32 = 1;
     const SOL_TCP: u32 = 6;
@@ -379,28 +381,28 @@ fn api_of(level: u32, optname: u32) -> Result<Api, DecodeError> {
     }
 }
 
-/// The error that a call ended with.
+/// The errno of a failed call.
 fn errno_of(ret: i32) -> Option<Errno> {
     (ret < 0).then(|| Errno(ret.wrapping_neg()))
 }
 
-/// What a record has to say about its answer.
+/// What a record shows about its answer.
 struct Evidence {
     api: Api,
     ret: i32,
     path: u8,
     protocol: Protocol,
-    /// Fallen back when it was asked, if that is known.
+    /// Whether it had fallen back when queried, if known.
     before: Option<bool>,
-    /// Fallen back when it was answered, if that is known.
+    /// Whether it had fallen back when answered, if known.
     after: Option<bool>,
-    /// What stood in the caller's buffer afterwards.
+    /// Content of the caller's buffer after the call.
     told: Option<u32>,
 }
 
 impl Evidence {
-    /// Whether it had fallen back, where the bits leave no doubt: nothing takes a fallback back while a question is being
-    /// answered, so that what has not fallen back afterwards had not before.
+    /// Whether it had fallen back, if the bits are conclusive: nothing clears the bit during a
+    /// query, so a connection that has not fallen back afterwards had not before.
     fn by_bits(&self) -> Option<bool> {
         match (self.before, self.after) {
             (Some(before), Some(after)) if before == after => Some(before),
@@ -409,7 +411,7 @@ impl Evidence {
         }
     }
 
-    /// The best guess where only the bit after the call is known: falling back right then is rare.
+    /// The best guess if only the bit after the call is known: a fallback during the call is rare.
     fn by_last_bit(&self) -> Option<bool> {
         self.after.filter(|_| self.before.is_none())
     }
@@ -417,10 +419,10 @@ impl Evidence {
 
 /// What the kernel answered, and whether the connection of an MPTCP socket has fallen back.
 ///
-/// Where the path was seen, it decides: the MPTCP code answers 1 itself and passes what fell back on to
-/// the TCP code, which answers 0 (`mptcp_getsockopt`, `do_tcp_getsockopt`). Where it was not, the state
-/// bits decide if they leave no doubt; if the connection may have fallen back in between, only the caller's
-/// buffer can tell.
+/// An observed path decides: the MPTCP code answers 1 itself and passes a fallen connection on to
+/// the TCP code, which answers 0 (`mptcp_getsockopt`, `do_tcp_getsockopt`). Otherwise the state
+/// bits decide if they are conclusive; if the connection may have fallen back in between, only the
+/// caller's buffer decides.
 fn conclude(evidence: &Evidence) -> Result<(Answer, Option<bool>), DecodeError> {
     match evidence.api {
         Api::TcpIsMptcp => conclude_asked_plainly(evidence),
@@ -431,15 +433,15 @@ fn conclude(evidence: &Evidence) -> Result<(Answer, Option<bool>), DecodeError> 
     }
 }
 
-/// Options that only a connection has that is MPTCP: success says so, and a refusal says that it is not - or that
-/// this kernel does not know the option, which is so if the connection has not fallen back.
+/// Options that only a connection with MPTCP has: success means MPTCP. A refusal means a fallback,
+/// or, if the connection has not fallen back, that this kernel does not support the option.
 fn conclude_asked_for_details(evidence: &Evidence) -> Result<(Answer, Option<bool>), DecodeError> {
     let errno = errno_of(evidence.ret);
     let fell_back = match (evidence.path, evidence.protocol) {
         (PATH_MPTCP, Protocol::Mptcp) => Some(false),
         (PATH_TCP | PATH_UNSEEN, Protocol::Tcp) => Some(false),
         (both, Protocol::Mptcp) if both == PATH_MPTCP | PATH_TCP => Some(true),
-        // Where the bits leave a doubt, it fell back in between, or the bit is not known.
+        // If the bits are inconclusive, it fell back in between, or the bit is unknown.
         (PATH_UNSEEN, Protocol::Mptcp) => evidence.by_bits().or_else(|| match errno {
             None => Some(false),
             Some(_) => evidence.by_last_bit(),
@@ -461,7 +463,7 @@ fn conclude_asked_for_details(evidence: &Evidence) -> Result<(Answer, Option<boo
     Ok((answer, fell_back))
 }
 
-/// The number that the socket was made with: MPTCP for ever.
+/// The protocol that the socket was created with: always MPTCP.
 fn conclude_asked_for_protocol(evidence: &Evidence) -> Result<(Answer, Option<bool>), DecodeError> {
     if (evidence.path, evidence.protocol) != (PATH_UNSEEN, Protocol::Mptcp) {
         return Err(DecodeError::Field("path", evidence.path.into()));
@@ -471,7 +473,7 @@ fn conclude_asked_for_protocol(evidence: &Evidence) -> Result<(Answer, Option<bo
     Ok((answer, fell_back))
 }
 
-/// `TCP_IS_MPTCP`, which was made for this question.
+/// `TCP_IS_MPTCP`, the option made for this query.
 fn conclude_asked_plainly(evidence: &Evidence) -> Result<(Answer, Option<bool>), DecodeError> {
     let Evidence {
         api: _,
@@ -487,12 +489,12 @@ fn conclude_asked_plainly(evidence: &Evidence) -> Result<(Answer, Option<bool>),
         (PATH_MPTCP, Protocol::Mptcp) => Some(false),
         (PATH_TCP, Protocol::Tcp) | (PATH_UNSEEN, Protocol::Tcp) => Some(false),
         (both, Protocol::Mptcp) if both == PATH_MPTCP | PATH_TCP => Some(true),
-        // A kernel without the option tells by its errno which code refused.
+        // On a kernel without the option, the errno shows which code refused.
         (PATH_UNSEEN, Protocol::Mptcp) if errno == Some(Errno::EOPNOTSUPP) => Some(false),
         (PATH_UNSEEN, Protocol::Mptcp) if errno == Some(Errno::ENOPROTOOPT) => Some(true),
         (PATH_UNSEEN, Protocol::Mptcp) => evidence.by_bits().or_else(|| match (ret, told) {
             (0, Some(0)) => Some(true),
-            // An answer shorter than an int is its first byte: 1 is MPTCP here too.
+            // An answer shorter than an int is its first byte, where 1 means MPTCP too.
             (0, Some(1)) => Some(false),
             _ => evidence.by_last_bit(),
         }),

@@ -1,6 +1,6 @@
-//! Text from outside, made fit for a terminal.
+//! Escapes untrusted text for a terminal.
 
-/// Shows control characters (an escape sequence, a line break) instead of obeying them.
+/// Shows control characters (escape sequences, line breaks) instead of passing them on.
 #[must_use]
 pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -14,7 +14,7 @@ pub fn escape(text: &str) -> String {
     out
 }
 
-/// Characters that are obeyed, not shown.
+/// Characters that a terminal interprets instead of showing.
 pub(crate) fn drives_a_terminal(character: char) -> bool {
     character.is_control() || is_bidi_control(character) || ends_a_line(character)
 }

@@ -1,12 +1,16 @@
-//! Findings -> connections: which there are, which of them fell back, what their applications know. Pure, and bounded.
+//! Findings -> connections: which exist, which fell back, what their applications know. Pure, and
+//! bounded.
 //!
-//! This is the only place where that is decided; `--by`, `top`, `report` and their totals count what stands here:
+//! The only place that decides this; `--by`, `top`, `report` and their totals use these
+//! definitions:
 //!
-//! - a **connection** is what began as MPTCP. A TCP socket, made so or born of an MPTCP listener by a client that did not
-//!   ask for MPTCP, is none, and neither is a listener. A socket that connects again is another connection.
-//! - it **fell back** if a fallback of it was seen, or it is known to be TCP by now.
-//! - the **share** of fallbacks is that of connections.
-//! - its application is **deceived** if it believes in MPTCP although the connection fell back: [`Awareness::is_deceived`].
+//! - a **connection** began as MPTCP. A TCP socket, created as TCP or by an MPTCP listener for a
+//!   client that did not request MPTCP, does not count, and neither does a listener. A socket that
+//!   connects again is another connection.
+//! - it **fell back** if a fallback was observed, or it is known to be TCP now.
+//! - the **share** of fallbacks is relative to connections.
+//! - its application is **deceived** if it believes in MPTCP although the connection fell back:
+//!   [`Awareness::is_deceived`].
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -15,19 +19,19 @@ use std::{
 
 use crate::model::{ConnectionId, Finding, Protocol, Socket, SocketId, Subject, Verdict};
 
-/// Connections that are remembered at most: one that is heard of again after it was forgotten counts again.
+/// Maximum number of tracked connections: one that reappears after its eviction counts again.
 pub const REMEMBERED_MAX: usize = 262_144;
 
-/// What a finding is about.
+/// The identity of a finding's connection.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Key {
     /// The socket.
     pub socket: SocketId,
-    /// When it was first seen, on `CLOCK_BOOTTIME`; none where that was not noted down.
+    /// When it was first observed, on `CLOCK_BOOTTIME`; `None` if it was not tracked.
     pub born_at: Option<Duration>,
-    /// Its inode number, where nothing better is known.
+    /// Its inode number, if nothing better is known.
     inode: Option<u64>,
-    /// Which of its connections.
+    /// Number of the socket's earlier connections.
     attempt: u32,
 }
 
@@ -41,7 +45,7 @@ impl Key {
         }
     }
 
-    /// The same as an identity: what was not noted down has no birth.
+    /// Converts to an identity, with a birth of 0 if it was not tracked.
     #[must_use]
     pub fn id(self) -> ConnectionId {
         ConnectionId {
@@ -57,21 +61,21 @@ impl Key {
 pub enum Awareness {
     /// Told MPTCP although it had fallen back.
     Contradicted,
-    /// Fell back, and was asked about in a way that cannot see it.
+    /// Fell back, and was queried through an API that does not see it.
     Misled,
     /// Told MPTCP, fell back later, not asked again.
     Stale,
     /// Told MPTCP before the handshake could decide, and not asked again.
     TooEarly,
-    /// Fell back, and nobody asked.
+    /// Fell back, and was never queried.
     NeverAsked,
-    /// Fell back, and was asked in words that this kernel does not know.
+    /// Fell back, and was queried through an API that this kernel does not support.
     Unsupported,
-    /// Told TCP, and no fallback was seen.
+    /// Told TCP, and no fallback was observed.
     Unexplained,
-    /// Fell back; what the application knows is not known.
+    /// Fell back; what the application knows is unknown.
     Open,
-    /// Told TCP, and the fallback was seen.
+    /// Told TCP, and the fallback was observed.
     Explained,
     /// It is MPTCP, as far as is known.
     Healthy,
@@ -80,7 +84,7 @@ pub enum Awareness {
 }
 
 impl Awareness {
-    /// All of them, the worst first.
+    /// All values, the worst first.
     pub const ALL: [Self; 11] = [
         Self::Contradicted,
         Self::Misled,
@@ -95,7 +99,7 @@ impl Awareness {
         Self::Plain,
     ];
 
-    /// The connection is TCP by now, and began as something else.
+    /// The connection began as MPTCP, and is TCP now.
     #[must_use]
     pub fn has_fallen(self) -> bool {
         !matches!(self, Self::Healthy | Self::Plain)
@@ -107,14 +111,14 @@ impl Awareness {
         self < Self::NeverAsked
     }
 
-    /// It fell back, and the application was not told.
+    /// It fell back, and the application did not learn that.
     #[must_use]
     pub fn is_unaware(self) -> bool {
         self < Self::Unexplained
     }
 }
 
-/// What is known of a connection.
+/// State of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct State {
     /// It began as MPTCP.
@@ -123,7 +127,7 @@ pub struct State {
     pub has_fallen: bool,
     /// The last verdict.
     pub verdict: Option<Verdict>,
-    /// Its end was told.
+    /// Its end was reported.
     pub is_closed: bool,
 }
 
@@ -132,7 +136,7 @@ impl State {
         self.has_fallen |= subject.has_fallen;
         self.is_mptcp |= socket.protocol == Protocol::Mptcp || self.has_fallen;
         self.is_closed |= matches!(finding, Finding::Verdict(_));
-        // Once a bug, always a bug, whatever was said later.
+        // A bug stays a bug, whatever verdict follows.
         if self.verdict != Some(Verdict::Contradicted) {
             self.verdict = subject.verdict.or(self.verdict);
         }
@@ -156,7 +160,7 @@ impl State {
         }
     }
 
-    /// What it adds to sums.
+    /// What it contributes to sums.
     #[must_use]
     pub fn counts(self) -> Counts {
         Counts {
@@ -167,19 +171,19 @@ impl State {
     }
 }
 
-/// How many.
+/// Counts of connections.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counts {
     /// Connections.
     pub connections: u64,
-    /// Of these, fallen back.
+    /// Of these, the ones that fell back.
     pub fallen: u64,
-    /// Of these, with an application that believes in MPTCP.
+    /// Of these, the ones whose application believes in MPTCP.
     pub deceived: u64,
 }
 
 impl Counts {
-    /// Counts a connection that counted as `before` and counts as `now`.
+    /// Replaces a connection's earlier contribution `before` by `now`.
     pub fn replace(&mut self, before: Self, now: Self) {
         let replace = |sum: &mut u64, before: u64, now: u64| {
             *sum = sum.saturating_sub(before).saturating_add(now);
@@ -190,49 +194,50 @@ impl Counts {
     }
 }
 
-/// A connection, with what a view keeps of it.
+/// A connection, with the data of a view.
 #[derive(Clone, Debug)]
 pub struct Entry<D> {
     /// Which one.
     pub key: Key,
     /// What is known of it.
     pub state: State,
-    /// What the view keeps.
+    /// Data of the view.
     pub details: D,
-    /// The how manyth of all.
+    /// Sequence number.
     pub number: u64,
-    /// It was heard of since it was last looked at for one to forget.
+    /// It was mentioned since the last search for one to evict.
     is_recent: bool,
 }
 
-/// What a finding changed.
+/// The effect of a finding.
 pub struct Change<'a, D> {
     /// The connection, as it is now.
     pub entry: &'a mut Entry<D>,
-    /// What it counted as before; nothing if it is new.
+    /// Its contribution before; zero if it is new.
     pub before: Counts,
     /// It was not known before.
     pub is_new: bool,
-    /// What was forgotten, so that there is room.
+    /// The connection that was evicted to make room.
     pub forgotten: Option<Entry<D>>,
 }
 
 impl<D> Change<'_, D> {
-    /// What it counts as now.
+    /// Its contribution now.
     #[must_use]
     pub fn now(&self) -> Counts {
         self.entry.state.counts()
     }
 }
 
-/// The connections that findings told of.
+/// The connections that findings mentioned.
 #[derive(Clone, Debug)]
 pub struct Ledger<D> {
     limit: usize,
     entries: HashMap<Key, Entry<D>>,
-    /// Which connection of a socket was heard of last.
+    /// The connection of each socket that was mentioned last.
     latest: HashMap<SocketId, Key>,
-    /// In the order in which they came, but that those that were heard of again stand further behind.
+    /// In the order of first mention; a connection mentioned again is moved back when it would be
+    /// evicted.
     order: VecDeque<(Key, u64)>,
     numbers: u64,
     counts: Counts,
@@ -240,7 +245,7 @@ pub struct Ledger<D> {
 }
 
 impl<D> Ledger<D> {
-    /// Nothing yet, and never more than `limit`.
+    /// An empty ledger for at most `limit` connections.
     #[must_use]
     pub fn new(limit: usize) -> Self {
         Self {
@@ -254,7 +259,8 @@ impl<D> Ledger<D> {
         }
     }
 
-    /// Takes a finding; none if it is about no connection. `details` makes what the view keeps of a new one.
+    /// Takes a finding; `None` if it does not concern a connection. `details` creates the view's
+    /// data of a new one.
     pub fn take(
         &mut self,
         finding: &Finding,
@@ -263,7 +269,7 @@ impl<D> Ledger<D> {
     ) -> Option<Change<'_, D>> {
         let socket = subject.socket.filter(|_| !subject.is_listener())?;
         let key = match subject.is_refusal {
-            // What was refused does not say which connection of the socket it was about.
+            // A refusal does not show which connection of the socket it concerns.
             true => *self.latest.get(&socket.id)?,
             false => Key::new(socket, subject.id),
         };
@@ -299,7 +305,7 @@ impl<D> Ledger<D> {
         })
     }
 
-    /// Forgets the connection that was not heard of for longest, roughly.
+    /// Evicts the least recently mentioned connection, approximately.
     fn forget(&mut self) -> Option<Entry<D>> {
         while let Some((key, number)) = self.order.pop_front() {
             match self.entries.get_mut(&key) {
@@ -320,24 +326,24 @@ impl<D> Ledger<D> {
         None
     }
 
-    /// Sums over all connections, also those that were forgotten.
+    /// Sums over all connections, including evicted ones.
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.counts
     }
 
-    /// Connections that were forgotten.
+    /// Number of evicted connections.
     #[must_use]
     pub fn forgotten(&self) -> u64 {
         self.forgotten
     }
 
-    /// The connections that are remembered, in no order.
+    /// The tracked connections, in no order.
     pub fn entries(&self) -> impl Iterator<Item = &Entry<D>> {
         self.entries.values()
     }
 
-    /// Takes all of them out, in the order in which they came.
+    /// Removes all of them, in the order of first mention.
     pub fn drain(&mut self) -> Vec<Entry<D>> {
         let mut all: Vec<_> = self.entries.drain().map(|(_, entry)| entry).collect();
         all.sort_by_key(|entry| entry.number);

@@ -1,4 +1,4 @@
-//! One definition of each number: whatever is found, every view counts the same connections.
+//! One definition of each number: for any findings, every view counts the same connections.
 
 use proptest::prelude::*;
 
@@ -12,7 +12,7 @@ use crate::{
     top::board,
 };
 
-/// Findings about a few connections, each of them in one network namespace.
+/// Findings about a few connections, each in one network namespace.
 fn findings() -> impl Strategy<Value = Vec<Finding>> {
     let kinds = prop::sample::select(vec![
         ConnectionKind::Fallback,
@@ -106,7 +106,7 @@ proptest! {
         let of_groups = groups.fold((0, 0), |(all, fallen), it| (all + it.connections, fallen + it.fallen));
         prop_assert_eq!(of_groups, (counts.connections, counts.fallen), "report's processes");
 
-        // Metrics count findings: of each connection that fell back while it was watched there is one.
+        // Metrics count findings: each connection that fell back during the trace has one.
         let is_fallback = |it: &&Finding| matches!(it, Finding::Connection(event) if event.connection.kind == ConnectionKind::Fallback);
         let found = findings.iter().filter(is_fallback).count() as u64;
         prop_assert_eq!(metrics.with(counters::Counters::fallbacks), found, "metrics");

@@ -1,10 +1,10 @@
 //! mptcp-trace shows which Multipath TCP connections silently became plain TCP, and what their
 //! applications were told.
 //!
-//! The modules stand in the order in which the data travels: facts about the host ([`host`]) become a plan
-//! ([`plan`]), the plan becomes attached probes ([`kernel`]); their records are decoded ([`decode`]) into the
-//! words of the [`model`], put on the wall clock ([`enrich`]) and printed ([`sink`]). `ARCHITECTURE.md` tells
-//! the rest.
+//! The modules follow the flow of the data: facts about the host ([`host`]) become a plan
+//! ([`plan`]), the plan becomes attached probes ([`kernel`]); their records are decoded
+//! ([`decode`]) into the types of the [`model`], given a wall clock time ([`enrich`]) and printed
+//! ([`sink`]). See `ARCHITECTURE.md` for the rest.
 
 pub mod bundle;
 pub mod canary;

@@ -1,30 +1,31 @@
-//! Who is told of findings beside the printed line: a screen, a page, metrics. They know findings and sums, no stage.
+//! Observers of findings besides the printed line: a screen, a page, metrics. They know findings
+//! and sums, but no stage.
 
 use std::fmt;
 
 use crate::model::{Finding, LossReport, Reconciliation};
 
-/// Somebody who is told of each finding that is shown, in their order.
+/// Receives each finding that is shown, in order.
 pub trait Observer: fmt::Debug {
-    /// One finding. `path_of` knows paths of control groups that the finding itself does not.
+    /// Takes one finding. `path_of` returns control group paths that the finding does not contain.
     fn finding<'a>(&mut self, finding: &'a Finding, path_of: &dyn Fn(u64) -> Option<&'a str>);
 }
 
-/// What is so at a moment of a run.
+/// State of a run at one moment.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct State {
-    /// What was seen, and what was lost.
+    /// Observed and lost events.
     pub losses: LossReport,
-    /// What the kernel counted against what was traced.
+    /// The kernel's counts compared with the traced events.
     pub reconciled: Vec<Reconciliation>,
-    /// Findings that were shown.
+    /// Findings shown.
     pub findings: u64,
-    /// Findings that the reader did not want.
+    /// Findings that the filter left out.
     pub not_shown: u64,
-    /// Records that could not be understood.
+    /// Records that could not be decoded.
     pub undecodable: u64,
-    /// Connections that were judged before their end, because too many were remembered.
+    /// Connections that got their verdict before their end, because the table was full.
     pub evicted: u64,
-    /// Connections that are remembered.
+    /// Tracked connections.
     pub remembered: usize,
 }

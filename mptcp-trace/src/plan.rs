@@ -1,8 +1,8 @@
-//! What we decide from the facts: which probes each sensor gets, and what is lost where it gets less.
+//! Decides from the facts which probes each sensor gets, and what is lost if it gets fewer.
 //!
-//! Pure: no file, no system call, no aya. The plan is a value; `doctor` prints it, [`crate::kernel`]
-//! carries it out. Whether the kernel really takes a probe is only known by trying, so the plan is a
-//! ladder: the rungs that nothing rules out, best first, and for the others the reason.
+//! Pure: no file, no system call, no aya. The plan is a value; `doctor` prints it,
+//! [`crate::kernel`] carries it out. Only an attempt shows whether the kernel accepts a probe, so
+//! the plan is a ladder: the possible attach methods, best first, and for the others the reason.
 
 use std::fmt;
 
@@ -14,16 +14,17 @@ use crate::{
 
 mod resolve;
 
-/// What is not seen from inside of a PID namespace (`bpf_iter` of task files goes through the tasks of its own).
+/// What is not observed inside a PID namespace (`bpf_iter` of task files only visits tasks of its
+/// own one).
 pub(crate) const OTHERS_UNLISTED: &str = "open sockets of processes outside of this PID namespace are not listed, and their fallbacks \
                                           may go unseen where no probe sees them happen: run it in the host's PID namespace (--pid host)";
 
 /// Where a probe is attached.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Target {
-    /// How.
+    /// Kind of the attachment.
     pub hook: Hook,
-    /// The function or tracepoint, as this kernel has it.
+    /// The function or tracepoint, with this kernel's name.
     pub name: String,
 }
 
@@ -41,12 +42,12 @@ impl fmt::Display for Target {
     }
 }
 
-/// One program of the BPF object and its place.
+/// One program of the BPF object and its target.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Probe {
     /// The program, and those that take turns with it.
     pub attachment: &'static Attachment,
-    /// Where it goes.
+    /// Where it is attached.
     pub target: Target,
 }
 
@@ -57,63 +58,64 @@ impl Probe {
         self.attachment.program
     }
 
-    /// True for a probe that opens a question, which comes behind all that close one.
+    /// True for a probe that opens a query: it is attached after all that close one.
     #[must_use]
     pub fn opens(&self) -> bool {
         self.attachment.opens
     }
 
-    /// True if the attach method is worth having without it: what it sees is beside the question.
+    /// True if the attach method is useful without it: what it observes is not essential.
     #[must_use]
     pub fn is_optional(&self) -> bool {
         self.attachment.is_optional
     }
 }
 
-/// What a sensor does by one attach method that nothing rules out.
+/// What a sensor does with one possible attach method.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RungPlan {
-    /// Which one.
+    /// The attach method.
     pub rung: Rung,
-    /// Its probes in the order in which they are attached: what closes a question before what opens
-    /// one, so that none is opened that nobody closes.
+    /// Its probes in the order of attachment: those that close a query before those that open one,
+    /// so that no query stays open.
     pub probes: Vec<Probe>,
-    /// What cannot be told by it, a sentence each.
+    /// What it cannot observe, one sentence each.
     pub limits: Vec<String>,
 }
 
 impl RungPlan {
-    /// True if a probe hangs on this function.
+    /// True if a probe is attached to this function.
     fn is_on(&self, function: &str) -> bool {
         let is_it = |target: &Target| target.hook.is_on_function() && target.name == function;
         self.probes.iter().any(|probe| is_it(&probe.target))
     }
 
-    /// True if the outermost function that answers questions is probed, not only an inner one.
+    /// True if the outermost function that answers queries is probed, not only an inner one.
     #[must_use]
     pub fn outermost_probed(&self) -> bool {
         !self.is_on(function::MPTCP_GETSOCKOPT_SOL_TCP)
     }
 
-    /// True if the function that decides fallbacks is probed, so that nothing has to be foretold.
+    /// True if the function that decides fallbacks is probed, so that no fallback has to be
+    /// predicted.
     #[must_use]
     pub fn decision_probed(&self) -> bool {
         self.is_on(function::MPTCP_TRY_FALLBACK)
     }
 
-    /// True if births and ends of connections are seen at the functions that do them.
+    /// True if births and ends of connections are observed at the responsible functions.
     #[must_use]
     pub fn children_probed(&self) -> bool {
         self.is_on(function::MPTCP_SUBFLOW_DROP_CTX)
     }
 
-    /// True if `other` has a program where this one wants one: that one does both.
+    /// True if `other` has a program at a place that this one needs: that program serves both.
     #[must_use]
     pub fn shares_with(&self, other: &Self) -> bool {
         self.probes_beside(other).len() < self.probes.len()
     }
 
-    /// The probes that are needed beside those of `other`, in the order in which they are attached.
+    /// The probes that are needed in addition to those of `other`, in the order of attachment.
     #[must_use]
     pub fn probes_beside(&self, other: &Self) -> Vec<Probe> {
         let is_taken = |probe: &Probe| other.probes.iter().any(|it| it.target == probe.target);
@@ -126,32 +128,33 @@ impl RungPlan {
 /// The attach methods of one sensor.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SensorPlan {
-    /// Whose.
+    /// The sensor.
     pub sensor: SensorId,
-    /// Those to try, best first; of a sensor that one can do without, perhaps none.
+    /// The methods to try, best first; perhaps none for an optional sensor.
     pub rungs: Vec<RungPlan>,
-    /// Those that are out, and why.
+    /// The impossible methods, with the reason.
     pub ruled_out: Vec<(Rung, String)>,
 }
 
 impl SensorPlan {
-    /// Those to try beside another sensor on `rung`: that one first, then those below.
+    /// The methods to try along with another sensor on `rung`: the same one first, then the worse
+    /// ones.
     pub fn beside(&self, rung: Rung) -> impl Iterator<Item = &RungPlan> {
         self.rungs.iter().filter(move |plan| plan.rung >= rung)
     }
 }
 
-/// What is going to be done on this host.
+/// What will be done on this host.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Plan {
-    /// One entry a sensor, in the order of [`SensorId::ALL`].
+    /// One entry per sensor, in the order of [`SensorId::ALL`].
     sensors: [SensorPlan; SensorId::ALL.len()],
-    /// What the reader should know about this host, a sentence each.
+    /// Notes on this host for the reader, one sentence each.
     pub notes: Vec<String>,
 }
 
 impl Plan {
-    /// What a sensor can do.
+    /// The plan of a sensor.
     #[must_use]
     pub fn of(&self, sensor: SensorId) -> &SensorPlan {
         let [query, fallback] = &self.sensors;
@@ -161,7 +164,7 @@ impl Plan {
         }
     }
 
-    /// The same, to be changed.
+    /// Mutable access to the plan of a sensor.
     pub fn of_mut(&mut self, sensor: SensorId) -> &mut SensorPlan {
         let [query, fallback] = &mut self.sensors;
         match sensor {
@@ -176,7 +179,7 @@ impl Plan {
     }
 }
 
-/// Why this host cannot answer at all, and what to do about it.
+/// Why nothing can be traced on this host, and what to do about it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Refusal(pub String);
 
@@ -188,10 +191,10 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
-/// What to tell a process that may not trace.
+/// The message for a process that may not trace.
 #[must_use]
 pub fn unprivileged(why: &str) -> String {
-    // No privilege helps there.
+    // No privilege helps in this case.
     if why.contains("lockdown=") {
         return why.to_owned();
     }
@@ -201,11 +204,11 @@ pub fn unprivileged(why: &str) -> String {
     )
 }
 
-/// Decides from the facts; `only` restricts it to one attach method.
+/// Decides from the facts; `only` restricts the plan to one attach method.
 ///
 /// # Errors
 ///
-/// The reason why nothing can be traced on this host.
+/// Why nothing can be traced on this host.
 pub fn plan(host: &HostSupport, only: Option<Rung>) -> Result<Plan, Refusal> {
     if let Fact::No(why) = &host.mptcp {
         return Err(Refusal(format!(
@@ -232,7 +235,7 @@ pub fn plan(host: &HostSupport, only: Option<Rung>) -> Result<Plan, Refusal> {
     Ok(plan)
 }
 
-/// The sentence for a ladder without rungs.
+/// The message for a plan without attach methods.
 #[must_use]
 pub fn no_rung(only: Option<Rung>, reasons: &[(Rung, String)]) -> Refusal {
     let relevant: Vec<String> = reasons

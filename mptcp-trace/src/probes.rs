@@ -1,9 +1,9 @@
-//! Every probe there can be, in one table: what of the kernel is looked at, by which programs of the BPF object, for
-//! which sensor and attach method.
+//! The table of all probes: what they observe in the kernel, with which programs of the BPF object,
+//! for which sensor and attach method.
 //!
-//! [`crate::host`] looks for the functions and tracepoints that stand here, [`crate::plan`] picks from the table what
-//! this kernel has, [`crate::kernel`] attaches it. Each name of the kernel stands here once. A function that got another
-//! name is one more [`Place`] in its row; a sensor is rows of its own.
+//! [`crate::host`] looks up the functions and tracepoints of this table, [`crate::plan`] picks
+//! those that this kernel has, [`crate::kernel`] attaches them. Each kernel name occurs once. A
+//! renamed function is one more [`Place`] in its row; a new sensor is a set of rows.
 
 mod fallback;
 mod names;
@@ -15,25 +15,25 @@ pub use rows::{METHODS, OPTIONAL};
 
 use crate::model::{Rung, SensorId};
 
-/// How a program hangs at its place.
+/// How a program is attached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Hook {
     /// Trampoline at the entry of a function.
     Fentry,
     /// Trampoline at the return of a function.
     Fexit,
-    /// Breakpoint at the entry of a function.
+    /// Kprobe at the entry of a function.
     Kprobe,
-    /// Breakpoint at the return of a function.
+    /// Kretprobe at the return of a function.
     Kretprobe,
-    /// Tracepoint by its name alone, with the kernel's own arguments.
+    /// Tracepoint with the kernel's own arguments.
     RawTracepoint,
-    /// The same, with arguments whose types the kernel describes.
+    /// Tracepoint with arguments whose types are in the kernel's BTF.
     TypedTracepoint,
 }
 
 impl Hook {
-    /// True for what hangs on a function.
+    /// True for hooks on functions.
     #[must_use]
     pub fn is_on_function(self) -> bool {
         match self {
@@ -43,51 +43,51 @@ impl Hook {
     }
 }
 
-/// A program of the BPF object, and how it hangs.
+/// A program of the BPF object, and its hook.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Attachment {
-    /// How.
+    /// The hook.
     pub hook: Hook,
     /// Name of the program in the object.
     pub program: &'static str,
-    /// Programs that take what this one is kept from where a thread can be preempted inside it, in the order in which they
-    /// run behind it. What has none misses such runs: what it would have seen is seen again, or its place is too busy for
-    /// more than one program.
+    /// Programs that take over runs that this one misses where a thread can be preempted inside it,
+    /// in the order in which they run after it. A program without any misses such runs: what it
+    /// would have observed is observed again, or its place is too busy for more than one program.
     pub turns: &'static [&'static str],
-    /// It opens a question: it is attached behind all that close one, so that none is opened that nobody closes.
+    /// It opens a query: it is attached after all that close one, so that no query stays open.
     pub opens: bool,
-    /// The attach method is worth having without it: what it sees is beside the question.
+    /// The attach method is useful without it: what it observes is not essential.
     pub is_optional: bool,
 }
 
-/// A place in the kernel where something can be seen.
+/// A place in the kernel that can be probed.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {
     /// Name of the function or tracepoint.
     pub on: &'static str,
-    /// The programs, in the order in which they are attached. Which of them are of use depends on the attach method:
-    /// programs that hang in another way are left out.
+    /// The programs, in the order of attachment. The attach method determines which of them apply;
+    /// those with other hooks are left out.
     pub programs: &'static [Attachment],
-    /// Members of the kernel's structures that have to be known (fields of `KernelLayout`).
+    /// Required members of kernel structures (fields of `KernelLayout`).
     pub needs: &'static [&'static str],
-    /// Where the kernel has this function, this place is not the right one.
+    /// If the kernel has this function, this place is not the right one.
     pub unless: Option<&'static str>,
-    /// A copy that the compiler made under a longer name will do, and is what is looked for.
+    /// A copy that the compiler made under a longer name is what this place looks for.
     pub any_copy: bool,
-    /// What cannot be told because it is this place, a sentence each.
+    /// What cannot be observed at this place, one sentence each.
     pub costs: &'static [&'static str],
 }
 
-/// When a row is of use.
+/// When a row applies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum When {
     /// On every kernel.
     Always,
-    /// Where the function that decides fallbacks is told the cause.
+    /// If the function that decides fallbacks takes the cause as an argument.
     CauseIsTold,
-    /// Where no row before has taken this place.
+    /// If no earlier row has taken this place.
     Without(&'static str),
-    /// Where rows before have taken all of these.
+    /// If earlier rows have taken all of these.
     With(&'static [&'static str]),
 }
 
@@ -96,70 +96,70 @@ pub enum When {
 pub enum Take {
     /// The first one that this kernel has.
     First,
-    /// Every one that it has.
+    /// All that this kernel has.
     Every,
 }
 
-/// What follows where the kernel has none of the places of a row; of a row that takes every place, also [`Self::Costs`] where
-/// one is missing.
+/// The consequence if the kernel has none of the places of a row; for a row that takes every place,
+/// also [`Self::Costs`] if one is missing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Missing {
-    /// Nothing that is worth a word.
+    /// Nothing to report.
     IsFine,
-    /// This cannot be told, a sentence to which the names of what is missing are added.
+    /// This cannot be observed; the names of the missing places are appended to the sentence.
     Costs(&'static str),
-    /// These cannot be told, a sentence each, to which nothing is added.
+    /// These cannot be observed, one complete sentence each.
     CostsAsSaid(&'static [&'static str]),
-    /// The attach method is of no use.
+    /// The attach method is impossible.
     RulesOut,
-    /// The same, with this reason.
+    /// The attach method is impossible, for this reason.
     RulesOutSaying(&'static str),
 }
 
-/// One thing that a sensor has to see, and where that can be.
+/// One thing that a sensor has to observe, and the places for it.
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
-    /// For whom.
+    /// The sensor.
     pub sensor: SensorId,
-    /// By which attach methods.
+    /// The attach methods.
     pub rungs: &'static [Rung],
-    /// When it is of use.
+    /// When the row applies.
     pub when: When,
     /// Which of the places are taken.
     pub take: Take,
-    /// Where it can be seen, best first.
+    /// The places, best first.
     pub places: &'static [Place],
-    /// What follows if it cannot.
+    /// The consequence if they are missing.
     pub missing: Missing,
 }
 
-/// What a sensor needs for an attach method, whatever it then finds.
+/// Requirements and costs of an attach method for a sensor, on any kernel.
 #[derive(Clone, Copy, Debug)]
 pub struct Method {
-    /// Which sensor.
+    /// The sensor.
     pub sensor: SensorId,
-    /// Which attach method.
+    /// The attach method.
     pub rung: Rung,
-    /// Members of the kernel's structures without which it is of no use (fields of `KernelLayout`).
+    /// Required members of kernel structures (fields of `KernelLayout`).
     pub needs: &'static [&'static [&'static str]],
-    /// What it cannot tell on any kernel, a sentence each.
+    /// What it cannot observe on any kernel, one sentence each.
     pub costs: &'static [&'static str],
 }
 
-/// Members that a record can do without.
+/// Optional members of a record.
 #[derive(Clone, Copy, Debug)]
 pub struct Optional {
-    /// For which sensor.
+    /// The sensor.
     pub sensor: SensorId,
-    /// By which attach methods.
+    /// The attach methods.
     pub rungs: &'static [Rung],
     /// Fields of `KernelLayout`.
     pub fields: &'static [&'static str],
-    /// What cannot be told without one of them.
+    /// What is lost without one of them.
     pub costs: &'static str,
 }
 
-/// Every probe there can be.
+/// All rows.
 pub fn rows() -> impl Iterator<Item = &'static Row> {
     query::ROWS.iter().chain(fallback::ROWS)
 }
@@ -178,24 +178,25 @@ fn names(is_of: fn(Hook) -> bool) -> Vec<&'static str> {
     names
 }
 
-/// The functions of the kernel on which a probe may hang.
+/// The kernel functions that a probe may attach to.
 #[must_use]
 pub fn functions() -> Vec<&'static str> {
     names(Hook::is_on_function)
 }
 
-/// The tracepoints on which one may.
+/// The tracepoints that a probe may attach to.
 #[must_use]
 pub fn tracepoints() -> Vec<&'static str> {
     names(|hook| !hook.is_on_function())
 }
 
-/// Every program that hangs somewhere, as it does there.
+/// Every attachment of a program.
 pub fn attachments() -> impl Iterator<Item = &'static Attachment> {
     places().flat_map(|(_, place)| place.programs)
 }
 
-/// The sensor that a program belongs to, also one that takes turns; none for those that hang beside the sensors.
+/// The sensor that a program belongs to, including programs that take turns; `None` for programs
+/// outside of the sensors.
 #[must_use]
 pub fn sensor_of(program: &str) -> Option<SensorId> {
     let is_it = |it: &Attachment| it.program == program || it.turns.contains(&program);
@@ -204,7 +205,7 @@ pub fn sensor_of(program: &str) -> Option<SensorId> {
         .map(|(sensor, _)| sensor)
 }
 
-/// Every program that the BPF object has to have.
+/// Every program that the BPF object must have.
 #[must_use]
 pub fn programs() -> Vec<&'static str> {
     let mut programs: Vec<_> = attachments()

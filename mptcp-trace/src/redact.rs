@@ -1,6 +1,6 @@
-//! Other names for what tells where a record comes from: addresses, names of processes, paths of control groups. The
-//! same one gets the same pseudonym, so that what belongs together still does. Rewrites records as they stand on the
-//! wire; causes, times, ports and numbers stay.
+//! Pseudonyms for data that identifies a host or user: addresses, process names, control group
+//! paths. Equal values get equal pseudonyms, so that relations are preserved. Rewrites records in
+//! their wire format; causes, times, ports and ids stay.
 
 use std::{
     collections::HashMap,
@@ -19,23 +19,24 @@ const AF_INET: u16 = 2;
 const ADDR_BYTES: usize = 16;
 const COMM_BYTES: usize = 16;
 
-/// IPv4 pseudonyms: 198.18.0.0/15, which is for benchmarks (RFC 2544) and belongs to nobody.
+/// IPv4 pseudonyms: 198.18.0.0/15, reserved for benchmarks (RFC 2544).
 const V4_FIRST: u32 = 0xc612_0001;
 const V4_LAST: u32 = 0xc613_ffff;
-/// IPv6 pseudonyms: `2001:db8::/32`, which is for documentation (RFC 3849).
+/// IPv6 pseudonyms: `2001:db8::/32`, reserved for documentation (RFC 3849).
 const V6_FIRST: u128 = 0x2001_0db8 << 96;
 
-/// A record of a kind that this program does not know how to redact.
+/// A record of a kind that this program cannot redact.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Unknown;
 
-/// Takes out of a record about a connection of somebody else whatever tells whose it is: processes, their control group, and
-/// addresses. What the account and verdicts need stays: identity, times, cause, namespace, state. Of one that nobody has
-/// accepted yet the addresses stay too, since whoever accepts it may be wanted.
+/// Removes what identifies the owner from a record about a connection that the filter does not
+/// admit: processes, control group, and addresses. What the account and verdicts need stays:
+/// identity, times, cause, namespace, state. The addresses of an unaccepted connection stay too,
+/// since the filter may admit the process that accepts it.
 ///
 /// # Errors
 ///
-/// [`Unknown`] if it is no such record.
+/// [`Unknown`] if it is not such a record.
 pub fn forget(bytes: &mut [u8]) -> Result<(), Unknown> {
     if !(CONN_RECORD_BYTES_V1..=size_of::<ConnRecord>()).contains(&bytes.len()) {
         return Err(Unknown);
@@ -61,7 +62,7 @@ pub fn forget(bytes: &mut [u8]) -> Result<(), Unknown> {
     Ok(())
 }
 
-/// Pseudonyms so far.
+/// Pseudonyms in use.
 #[derive(Debug, Default)]
 pub struct Redactor {
     v4: HashMap<Ipv4Addr, Ipv4Addr>,
@@ -70,7 +71,7 @@ pub struct Redactor {
     cgroups: HashMap<String, String>,
 }
 
-/// Where a record has what must go.
+/// Offsets of identifying fields.
 struct Places {
     family: usize,
     addrs: [usize; 2],
@@ -103,17 +104,17 @@ impl Redactor {
     ///
     /// # Errors
     ///
-    /// [`Unknown`] if it is not known what stands where: it must not be kept.
+    /// [`Unknown`] if the layout is unknown: the record must not be kept.
     pub fn record(&mut self, bytes: &mut [u8]) -> Result<(), Unknown> {
         let kind = bytes.first_chunk::<4>().ok_or(Unknown)?;
         let (places, lengths) = match u32::from_ne_bytes(*kind) {
-            // What later versions of the wire added stands behind, and names nobody.
+            // Fields added by later versions of the wire follow, and identify no one.
             KIND_QUERY | KIND_OPTION_REFUSED | KIND_SOCKET_REFUSED => {
                 (QUERY, QUERY_RECORD_BYTES_V1..=size_of::<QueryRecord>())
             }
             KIND_FALLBACK | KIND_TCP_CHILD | KIND_ACCEPTED | KIND_EXISTING | KIND_BLACKHOLE
             | KIND_CLOSED => (CONNECTION, CONN_RECORD_BYTES_V1..=size_of::<ConnRecord>()),
-            // It names nobody.
+            // Contains no identifying field.
             KIND_COUNTED | KIND_COUNTED_AT_START if bytes.len() == size_of::<CountedRecord>() => {
                 return Ok(());
             }
@@ -145,7 +146,7 @@ impl Redactor {
         Ok(())
     }
 
-    /// Another path for a control group; the root stays.
+    /// A pseudonym for a control group path; the root stays.
     pub fn cgroup(&mut self, path: &str) -> String {
         if path == "/" {
             return path.to_owned();
@@ -159,7 +160,7 @@ impl Redactor {
         if stays(addr.into()) {
             return addr;
         }
-        // When all are used up, the rest shares the last one.
+        // When all are used up, further addresses share the last one.
         let next = u32::try_from(self.v4.len()).unwrap_or(u32::MAX);
         let next = V4_FIRST.saturating_add(next).min(V4_LAST);
         *self.v4.entry(addr).or_insert_with(|| next.into())
@@ -178,7 +179,7 @@ impl Redactor {
 
     fn comm(&mut self, comm: [u8; COMM_BYTES]) -> [u8; COMM_BYTES] {
         if comm[0] == 0 {
-            // What stands behind the end of a name is part of it no more.
+            // Bytes after the end of a name are not part of it.
             return [0; COMM_BYTES];
         }
         let end = comm.iter().position(|byte| *byte == 0);
@@ -194,7 +195,7 @@ impl Redactor {
     }
 }
 
-/// Addresses that tell nothing.
+/// Addresses that identify no one.
 fn stays(addr: IpAddr) -> bool {
     addr.is_loopback() || addr.is_unspecified()
 }

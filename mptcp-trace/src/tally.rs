@@ -1,5 +1,5 @@
-//! Findings -> sums: how many connections, fallbacks and questions each process, cause, destination has. Pure, and
-//! bounded: beyond [`GROUPS_MAX`] groups everything goes into one that is called the others.
+//! Findings -> sums: connections, fallbacks and queries per process, cause, destination. Pure, and
+//! bounded: beyond [`GROUPS_MAX`] groups everything goes into a common one, the others.
 
 use std::collections::HashMap;
 
@@ -8,17 +8,17 @@ use crate::{
     model::{By, Finding, Prefix, Subject, Sum, SumRow, SumTable},
 };
 
-/// Groups that are told apart at most.
+/// At most this many groups are distinguished.
 pub const GROUPS_MAX: usize = 10_000;
 
-/// Networks of destinations.
+/// Prefix lengths of destination networks, bits.
 const PREFIX_BITS_V4: u8 = 24;
 const PREFIX_BITS_V6: u8 = 48;
 
-/// A group; none is that of the others.
+/// Index of a group; `None` is the group of the others.
 type Group = Option<usize>;
 
-/// As what a connection counts already, in each group of each property that it was found in.
+/// The contribution of a connection so far, per property and group.
 #[derive(Clone, Debug, Default)]
 pub struct Marks(Vec<(By, Group, Counts)>);
 
@@ -47,7 +47,7 @@ pub struct Aggregation {
 }
 
 impl Aggregation {
-    /// Nothing yet.
+    /// An empty aggregation.
     #[must_use]
     pub fn new(by: By) -> Self {
         Self::with_limit(by, GROUPS_MAX)
@@ -63,8 +63,8 @@ impl Aggregation {
         }
     }
 
-    /// Adds a finding, and what its connection counts as now, if it is about one. `path_of` knows paths of control groups that
-    /// the finding does not.
+    /// Adds a finding, and the current contribution of its connection, if any. `path_of` returns
+    /// control group paths that the finding does not contain.
     pub fn add<'a>(
         &mut self,
         subject: &Subject<'a>,
@@ -82,10 +82,12 @@ impl Aggregation {
             },
             None => self.others.get_or_insert_default(),
         };
-        // What was refused does not tell of the connection, if there is one: it counts when it is asked about or ends.
+        // A refusal does not identify the connection, if there is one: that counts when it is
+        // queried or ends.
         if let Some((now, marks)) = connection.filter(|_| !subject.is_refusal) {
             let mark = marks.of(self.by, group);
-            // A group in which nothing told of the fallback does not have it: it is in that of its cause.
+            // A group does not count a fallback that none of its findings reported: that belongs to
+            // the group of its cause.
             let is_told = subject.has_fallen || mark.fallen > 0;
             let now = match is_told {
                 true => now,
@@ -125,7 +127,8 @@ impl Aggregation {
         Some(index)
     }
 
-    /// The sums so far: most fallbacks first, then by name. `forgotten` connections may have been counted again.
+    /// The sums so far: most fallbacks first, then by name. `forgotten` connections may have been
+    /// counted again.
     #[must_use]
     pub fn table(&self, forgotten: u64) -> SumTable {
         let mut rows: Vec<SumRow> = self
@@ -162,7 +165,7 @@ impl Default for Sums {
 }
 
 impl Sums {
-    /// Nothing yet; a table for each property, in the order in which they were asked for.
+    /// Creates empty sums: one table per property, in the given order.
     #[must_use]
     pub fn new(all: &[By]) -> Self {
         let mut unique: Vec<By> = Vec::new();
@@ -177,13 +180,13 @@ impl Sums {
         }
     }
 
-    /// True if nothing is summed up.
+    /// True if no sums are requested.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.tallies.is_empty()
     }
 
-    /// Adds a finding. `path_of` knows paths of control groups that the finding does not.
+    /// Adds a finding. `path_of` returns control group paths that the finding does not contain.
     pub fn add<'a>(&mut self, finding: &'a Finding, path_of: &dyn Fn(u64) -> Option<&'a str>) {
         let subject = Subject::of(finding);
         let mut change = self
@@ -203,7 +206,7 @@ impl Sums {
     }
 }
 
-/// Name of the group that a finding belongs to; none if it has nothing to do with that property.
+/// Name of the group that a finding belongs to; `None` if the property does not apply to it.
 fn key<'a>(
     by: By,
     subject: &Subject<'a>,

@@ -1,27 +1,27 @@
-//! Which findings the reader wants to see, and which ones shall fail the run. Pure: between correlate and sink, the
+//! Which findings are shown, and which ones fail the run. Pure: between correlate and sink, the
 //! same for a live run and for a replay.
 //!
-//! Values of one option are alternatives; options are conditions that must all hold.
+//! Values of one option are alternatives; all options must match.
 
 use std::net::SocketAddr;
 
 use crate::model::{CAUSES, Finding, Prefix, Subject, Verdict, find_cause};
 
-/// A control group as it was named.
+/// A control group as given by the user.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Cgroup {
     /// By its inode number.
     Id(u64),
-    /// By its path; those below it are meant too.
+    /// By its path, including those below it.
     Path(String),
 }
 
 impl Cgroup {
-    /// As it is typed: a number, or a path from the root of the hierarchy.
+    /// Parses a number, or a path from the root of the hierarchy.
     ///
     /// # Errors
     ///
-    /// Says how it is written.
+    /// Explains the syntax.
     pub fn parse(text: &str) -> Result<Self, String> {
         if let Ok(id) = text.parse() {
             return Ok(Self::Id(id));
@@ -48,11 +48,11 @@ impl Cgroup {
     }
 }
 
-/// The name of a cause as the catalogue has it.
+/// The catalogue's name of a cause.
 ///
 /// # Errors
 ///
-/// Lists all of them.
+/// Lists all causes.
 pub fn cause(name: &str) -> Result<&'static str, String> {
     find_cause(name).map(|cause| cause.name).ok_or_else(|| {
         format!(
@@ -66,7 +66,7 @@ pub fn cause(name: &str) -> Result<&'static str, String> {
 ///
 /// # Errors
 ///
-/// Lists all of them.
+/// Lists all verdicts.
 pub fn verdict(name: &str) -> Result<Verdict, String> {
     Verdict::find(name).ok_or_else(|| format!("unknown verdict; known are {}", verdict_names()))
 }
@@ -81,10 +81,10 @@ fn verdict_names() -> String {
     Verdict::ALL.map(Verdict::name).join(", ")
 }
 
-/// What is wanted; nothing in it means everything.
+/// Conditions on findings; an empty filter admits all.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct FindingFilter {
-    /// Causes, as the catalogue names them.
+    /// Causes, with the catalogue's names.
     pub causes: Vec<&'static str>,
     /// Verdicts.
     pub verdicts: Vec<Verdict>,
@@ -92,18 +92,19 @@ pub struct FindingFilter {
     pub addrs: Vec<Prefix>,
     /// Ports, local or remote.
     pub ports: Vec<u16>,
-    /// Processes that asked or hold the connection.
+    /// Processes that made the query or hold the connection.
     pub pids: Vec<u32>,
-    /// Names of threads that asked, of processes that hold the connection.
+    /// Names of threads that made the query, or of processes that hold the connection.
     pub comms: Vec<String>,
     /// Inode numbers of network namespaces.
     pub netns: Vec<u32>,
-    /// Control groups of who asked or holds the connection.
+    /// Control groups of the process that made the query or holds the connection.
     pub cgroups: Vec<Cgroup>,
 }
 
 impl FindingFilter {
-    /// True if the finding is to be shown. `path_of` knows paths of control groups that the finding does not.
+    /// True if the finding is shown. `path_of` returns control group paths that the finding does
+    /// not contain.
     pub fn matches<'a>(
         &self,
         finding: &'a Finding,
@@ -142,28 +143,28 @@ impl FindingFilter {
     }
 }
 
-/// True if nothing is asked for, or one of them holds.
+/// True if the condition is empty, or one of its values matches.
 fn any<T>(wanted: &[T], holds: impl Fn(&T) -> bool) -> bool {
     wanted.is_empty() || wanted.iter().any(holds)
 }
 
-/// What makes a run fail.
+/// What fails a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FailOn {
     /// Any fallback.
     Fallback,
-    /// A question or last words with this verdict.
+    /// A query or closing verdict with this verdict.
     Verdict(Verdict),
-    /// A finding that carries this cause.
+    /// A finding with this cause.
     Cause(&'static str),
 }
 
 impl FailOn {
-    /// As it is typed: `fallback`, a verdict, or a cause.
+    /// Parses `fallback`, a verdict, or a cause.
     ///
     /// # Errors
     ///
-    /// Lists what there is.
+    /// Lists the valid values.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text.eq_ignore_ascii_case("fallback") {
             return Ok(Self::Fallback);
@@ -182,7 +183,7 @@ impl FailOn {
             })
     }
 
-    /// True if it cannot be found without the fallback sensor.
+    /// True if it requires the fallback sensor.
     #[must_use]
     pub fn rests_on_fallbacks(self) -> bool {
         match self {
@@ -191,7 +192,7 @@ impl FailOn {
         }
     }
 
-    /// True if a query that was not traced may have been such a finding, or have led to one.
+    /// True if an untraced query may have been, or have led to, such a finding.
     #[must_use]
     pub fn rests_on_queries(self) -> bool {
         match self {
@@ -200,7 +201,7 @@ impl FailOn {
         }
     }
 
-    /// True if the finding is such a one.
+    /// True if the finding matches.
     #[must_use]
     pub fn matches(self, finding: &Finding) -> bool {
         let subject = Subject::of(finding);

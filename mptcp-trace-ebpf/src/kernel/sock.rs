@@ -34,13 +34,13 @@ impl Sock {
         read!(self.0, sock_net).map(Net)
     }
 
-    /// Inode number of the socket; none before it is accepted.
+    /// Inode number of the socket; a fault before it is accepted.
     #[inline(always)]
     pub(crate) fn inode(self) -> Result<u64, Fault> {
         inode_of_socket(socket_of(&self)?)
     }
 
-    /// The user that owns the socket; a child of a listener has its listener's.
+    /// The user that owns the socket; a child inherits it from its listener.
     #[inline(always)]
     pub(crate) fn user(self) -> u32 {
         match offset!(sock_uid) {
@@ -52,7 +52,7 @@ impl Sock {
     /// True for a socket of a self-test, of this instance or another ([`SELF_TEST_MAP`]).
     #[inline(always)]
     pub(crate) fn is_of_self_test(self) -> bool {
-        // Almost every socket has nothing there.
+        // Almost every socket has no local storage.
         let storage: u64 = read!(self.0, sock_storage).unwrap_or(0);
         storage != 0 && has_mark(storage) != 0
     }
@@ -73,7 +73,8 @@ impl Sock {
     /// The `mptcp_subflow_context` of a TCP socket that is a subflow.
     #[inline(always)]
     pub(crate) fn subflow_context(self) -> Option<u64> {
-        // Other upper layer protocols (tls) use icsk_ulp_data too: is_mptcp decides whose it is.
+        // Other upper layer protocols (tls) use icsk_ulp_data too: is_mptcp shows whether it is
+        // MPTCP's.
         let is_mptcp: u8 = read!(self.0, tcp_is_mptcp).ok()?;
         if is_mptcp == 0 {
             return None;
@@ -82,7 +83,7 @@ impl Sock {
         (context != 0).then_some(context)
     }
 
-    /// True for a subflow; what is checked is that its context points back.
+    /// True for a subflow: its context points back to it.
     #[inline(always)]
     pub(crate) fn is_subflow(self) -> bool {
         self.subflow_context()
@@ -90,20 +91,20 @@ impl Sock {
             .is_some_and(|back: u64| back == self.0)
     }
 
-    /// True for a TCP socket that speaks MPTCP.
+    /// True for a TCP socket of an MPTCP connection.
     #[inline(always)]
     pub(crate) fn tcp_is_mptcp(self) -> Result<bool, Fault> {
         let is_mptcp: u8 = read!(self.0, tcp_is_mptcp)?;
         Ok(is_mptcp != 0)
     }
 
-    /// What the upper layer protocol of a TCP socket keeps; 0 for none.
+    /// Data of the upper layer protocol of a TCP socket; 0 without one.
     #[inline(always)]
     pub(crate) fn ulp_data(self) -> Result<u64, Fault> {
         read!(self.0, icsk_ulp_data)
     }
 
-    /// First subflow of an MPTCP connection; none before it connects or listens.
+    /// First subflow of an MPTCP connection; `None` before it connects or listens.
     #[inline(always)]
     pub(crate) fn first_subflow(self) -> Option<Sock> {
         let first: u64 = read_or_zero!(self.0, msk_first);
@@ -122,7 +123,7 @@ impl Sock {
         ))
     }
 
-    /// Subflows beside the first one.
+    /// Subflows besides the first one.
     #[inline(always)]
     pub(crate) fn msk_extra_subflows(self) -> Result<u8, Fault> {
         let newer = offset!(msk_extra_subflows);
@@ -140,7 +141,7 @@ impl Sock {
         bit!(self.0, msk_allow_fallback).unwrap_or(true) && in_order
     }
 
-    /// Whether the other end opened the connection.
+    /// Whether the peer opened the connection.
     #[inline(always)]
     pub(crate) fn msk_server_side(self) -> Option<bool> {
         bit!(self.0, msk_server_side)
@@ -152,8 +153,9 @@ impl Sock {
         bit!(self.0, msk_csum_enabled) == Some(true)
     }
 
-    /// For how long MPTCP is switched off in this socket's network namespace, milliseconds
-    /// (`mptcp_active_should_disable`), 0 if it is not since the last SYN with it was answered: the set time, doubled with each time in a row, at most six times.
+    /// For how long MPTCP is disabled in this socket's network namespace, milliseconds
+    /// (`mptcp_active_should_disable`): the configured timeout, doubled for each time in a row, at
+    /// most six times. 0 if a SYN with MPTCP was answered since.
     #[inline(always)]
     pub(crate) fn mptcp_off_ms(self) -> Option<u32> {
         let id = *CALIBRATED.get(calibrated::PERNET_ID)?;
@@ -172,11 +174,11 @@ impl Sock {
     }
 }
 
-/// What BPF programs keep at one socket is looked through for the mark of a self-test up to this many elements.
+/// At most this many elements of a socket's local storage are searched for the mark of a self-test.
 const ELEMENTS_MAX: u32 = 4;
 
-/// 1 if one of the elements in a `bpf_local_storage` belongs to a map of self-tests, by the map's name: its maker had to
-/// be privileged, which the maker of an element's content need not be.
+/// 1 if an element of a `bpf_local_storage` belongs to a map of self-tests. The map's name is
+/// compared, not the content of the element: only a privileged process can create such a map.
 #[inline(never)]
 fn has_mark(storage: u64) -> u32 {
     let mut node: u64 = read_or_zero!(storage, storage_first);
@@ -195,11 +197,11 @@ fn has_mark(storage: u64) -> u32 {
     0
 }
 
-/// The bits of a subflow context that tell why a connection fell back, as `SUBFLOW_*`.
+/// The bits of a subflow context that explain a fallback, as `SUBFLOW_*`.
 #[inline(always)]
 pub(crate) fn subflow_flags(context: u64) -> u32 {
     let mut flags = 0;
-    // No branches: the kernel would look at both ways from each of them.
+    // Without branches: the verifier would walk both sides of each.
     macro_rules! add {
         ($field:ident, $flag:ident) => {
             flags |= bit_or_zero_at(context, offset!($field)) << $flag.trailing_zeros()
@@ -239,8 +241,8 @@ pub(crate) fn sock_of_skb(skb: u64) -> Option<Sock> {
     (sk != 0).then_some(Sock(sk))
 }
 
-/// True if a packet carries a mapping without an end (RFC 8684 section 3.7): its length is 0. Found as
-/// `skb_ext_find` finds it; `number` is that of the extension of MPTCP.
+/// True if a packet carries an infinite mapping (RFC 8684 section 3.7): its length is 0. Follows
+/// `skb_ext_find`; `number` is that of the MPTCP extension.
 #[inline(always)]
 pub(crate) fn has_infinite_mapping(skb: u64, number: u8) -> bool {
     let find = || -> Result<bool, Fault> {
@@ -256,7 +258,7 @@ pub(crate) fn has_infinite_mapping(skb: u64, number: u8) -> bool {
     find().unwrap_or(false)
 }
 
-/// The socket that a `struct socket` stands for.
+/// The `struct sock` of a `struct socket`.
 #[inline(always)]
 pub(crate) fn sock_of_socket(socket: u64) -> Option<Sock> {
     let sk: u64 = read!(socket, socket_sk).ok()?;

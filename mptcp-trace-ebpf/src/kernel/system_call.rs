@@ -1,22 +1,23 @@
-//! A program at the return of a system call.
+//! The context of a program that runs when a system call returns.
 
 use super::*;
 
-/// A program at the return of a system call, `sys_exit(struct pt_regs *regs, long ret)`.
+/// Context at the return of a system call, `sys_exit(struct pt_regs *regs, long ret)`.
 pub(crate) trait AtReturn: EbpfContext {
-    /// The register that stands at this offset.
+    /// The register at this offset of `struct pt_regs`.
     fn register(&self, offset: u16) -> u64;
 
-    /// What the call returns.
+    /// Return value of the call.
     fn returned(&self) -> i32;
 }
 
 impl AtReturn for BtfTracePointContext {
-    /// The verifier knows the type of what the pointer points at: a load, no helper.
+    /// The verifier knows the type of the pointer's target: a load, without a helper.
     #[inline(always)]
     fn register(&self, offset: u16) -> u64 {
         let regs = self.arg::<*const u8>(0);
-        // SAFETY: the verifier checks the offset against the type; at a wrong one the program is not loaded.
+        // SAFETY: the verifier checks the offset against the type, and rejects the program at a
+        // wrong one.
         unsafe { core::ptr::read_volatile(regs.byte_add(usize::from(offset)).cast::<u64>()) }
     }
 
@@ -44,7 +45,7 @@ pub(crate) fn syscall_number(ctx: &impl AtReturn) -> u32 {
     ctx.register(offset!(regs_number)) as u32
 }
 
-/// What a system call was called with, each when it is asked for.
+/// Arguments of a system call, each read on demand.
 pub(crate) struct Called<'a, C>(pub(crate) &'a C);
 
 impl<C: AtReturn> Called<'_, C> {
@@ -92,8 +93,8 @@ impl<C: AtReturn> Called<'_, C> {
     }
 }
 
-/// True if the current system call has the number that 32-bit programs know it by. Where the kernel has no such word, what
-/// those have in their registers cannot be taken for a question.
+/// True if the current system call uses the numbers of 32-bit programs. If the kernel has no such
+/// word, their registers cannot be mistaken for a query.
 #[inline(always)]
 pub(crate) fn is_syscall_of_32_bits() -> bool {
     read!(current_task(), task_syscall_status)

@@ -1,4 +1,4 @@
-//! Tasks: who runs, what they have open, how they are numbered.
+//! Tasks: the current one, open files, ids.
 
 use super::*;
 
@@ -23,12 +23,12 @@ pub(crate) fn current_netns() -> Result<u32, Fault> {
     read!(read!(proxy, nsproxy_net)?, net_inum)
 }
 
-/// Writes the name of the task's process to where it stays.
+/// Writes the name of the task's process in place.
 #[inline(always)]
 pub(crate) fn put_process_comm(place: &mut [u8; 16], task: u64) {
     let leader = task_leader(task);
     let from = leader.wrapping_add(u64::from(offset!(task_comm)));
-    // SAFETY: the helper writes as many bytes as it is told, zeroes in case of a fault, to where there are so many.
+    // SAFETY: the helper writes 16 bytes, zeroes on a fault, to a place of 16 bytes.
     unsafe {
         let to = place.as_mut_ptr().cast();
         generated::bpf_probe_read_kernel(to, 16, from as *const c_void);
@@ -51,7 +51,7 @@ pub(crate) fn task_cgroup(task: u64) -> Result<u64, Fault> {
     read!(node, node_id)
 }
 
-/// The file behind a descriptor of the current task, as an address.
+/// The file of a descriptor of the current task, as an address.
 #[inline(always)]
 pub(crate) fn current_file(fd: u32) -> Result<u64, Fault> {
     let task = current_task();
@@ -67,19 +67,19 @@ pub(crate) fn current_file(fd: u32) -> Result<u64, Fault> {
     if file == 0 { Err(Fault) } else { Ok(file) }
 }
 
-/// The socket behind a file, or nothing if it is no socket.
+/// The socket of a file; `None` if the file is not a socket.
 #[inline(always)]
 pub(crate) fn socket_of_file(file: u64) -> Option<Sock> {
     open_socket_of_file(file).map(|(_socket, sk)| sk)
 }
 
-/// The same, and the `struct socket` in between.
+/// Like [`socket_of_file`], plus the `struct socket` in between.
 #[inline(always)]
 pub(crate) fn open_socket_of_file(file: u64) -> Option<(u64, Sock)> {
     let address: u64 = read!(file, file_private_data).ok()?;
     let mut socket = StructPrefix::<4>::unread();
     socket.read(address).ok()?;
-    // What stands behind a file of another kind is not a `struct socket`: only a socket points back.
+    // The private data of another kind of file is not a `struct socket`: only a socket points back.
     let back: u64 = socket.get(offset!(socket_file)).ok()?;
     if back != file {
         return None;
@@ -88,10 +88,10 @@ pub(crate) fn open_socket_of_file(file: u64) -> Option<(u64, Sock)> {
     (sk != 0).then_some((address, Sock(sk)))
 }
 
-/// The socket that an `io_uring` request has asked about (`struct io_kiocb`).
+/// The socket that an `io_uring` request (`struct io_kiocb`) queried.
 #[inline(always)]
 pub(crate) fn asked_by_uring(request: u64) -> Option<Sock> {
-    /// Of the kernel's interface: a command of the file's own, and the one of sockets that is `getsockopt`.
+    /// Kernel UAPI: a command to the file itself, and the socket command that is `getsockopt`.
     const IORING_OP_URING_CMD: u8 = 46;
     const SOCKET_URING_OP_GETSOCKOPT: u32 = 2;
     let opcode: u8 = read_or_zero!(request, uring_opcode);
@@ -117,15 +117,15 @@ pub(crate) fn task_leader(task: u64) -> u64 {
     read_or_zero!(task, task_group_leader)
 }
 
-/// How deep the PID namespace of a task is: that of the initial one is 0.
+/// Nesting level of a task's PID namespace; 0 for the initial one.
 #[inline(always)]
 pub(crate) fn pid_namespace_level(task: u64) -> u32 {
     let numbers: u64 = read_or_zero!(task, task_numbers);
     read_or_zero!(numbers, numbers_level)
 }
 
-/// A task's number in the PID namespace with this inode number, which is as deep as userspace has found out; 0 if it has none
-/// there. A function of its own: it is the same for all of a record's numbers.
+/// A task's id in the PID namespace with this inode number, at the level that userspace determined;
+/// 0 if it is not in there. Not inlined: all ids of a record share it.
 #[inline(never)]
 pub(crate) fn number_in_pid_namespace(task: u64, inum: u32) -> u32 {
     let level = CALIBRATED

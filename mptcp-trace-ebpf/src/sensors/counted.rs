@@ -1,7 +1,8 @@
-//! What has the kernel itself counted in a network namespace?
+//! The kernel's own MPTCP counters of a network namespace.
 //!
-//! A namespace that ends takes its counters along. So they are read here, where they can still be: at the end of each
-//! connection that fell back, whose socket keeps the namespace, and whenever userspace asks. Nothing holds a namespace for that.
+//! A namespace that ends takes its counters along. So they are read while it is still alive: at the
+//! end of each connection that fell back, whose socket holds the namespace, and whenever userspace
+//! asks. The tracer itself holds no namespace.
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 use mptcp_trace_common::record::{
@@ -14,21 +15,21 @@ use crate::{
     maps::{ANSWER, CPUS, NETS, counter_number, net_of},
 };
 
-/// How many readings of one namespace a second has room for at the end of connections that fell back; beyond that the next
-/// second, or userspace, takes the next.
+/// Limit of readings per namespace and second at the end of fallen connections; beyond it, the next
+/// second's readings or userspace catch up.
 const READINGS_PER_SECOND: u32 = 1000;
 
-/// On machines with more CPUs than this, namespaces are read only when userspace asks: see [`read`].
+/// On machines with more CPUs than this, only userspace triggers readings: see [`read`].
 const CPUS_AT_END_MAX: u32 = 64;
 
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// What was told of may be counted a moment later, and the thread be preempted in between. So what is read within this time is
-/// read again.
+/// The kernel may count an event slightly after it is reported, and the thread may be preempted in
+/// between. So a namespace that is read within this time of an event is read again.
 const COUNTED_WITHIN_NS: u64 = 100_000_000;
 
-/// What was just told of a socket is in its namespace's counters, or about to be. A function of its own: where it is called from
-/// there is little room on the stack.
+/// Notes that the event just reported is, or is about to be, in the namespace's counters. Not
+/// inlined: its callers have little stack left.
 #[inline(never)]
 pub(crate) fn changes(kind: u32, net: u64, cookie: u64) -> u32 {
     if cookie == 0 || kind != KIND_FALLBACK && kind != KIND_TCP_CHILD {
@@ -49,7 +50,8 @@ pub(crate) fn changes(kind: u32, net: u64, cookie: u64) -> u32 {
     0
 }
 
-/// A subflow or a TCP child ends: while it is there, so is its namespace. What the kernel has counted of it, it counted before.
+/// A subflow or a TCP child ends. While it exists its namespace does too, and the kernel has
+/// already counted its events.
 #[inline(always)]
 pub(crate) fn at_end(sk: Sock) {
     if let Ok(net) = sk.net()
@@ -69,12 +71,11 @@ pub(crate) fn at_end(sk: Sock) {
     }
 }
 
-/// What [`read`] returns if there is no room in the ring.
+/// Result of [`read`] if the ring is full.
 const NO_ROOM: u32 = 2;
 
-/// Reads the counters of a namespace that is there, and tells them as a record of this kind. A function of its own: it has 100 bytes on
-/// the stack. The kernel goes through its loop as often as there are CPUs when it looks at a program, each time that it comes
-/// here.
+/// Reads the counters of a live namespace and emits them as a record of this kind. Not inlined: it
+/// uses 100 bytes of stack. The verifier walks its loop once per CPU, at each call.
 #[inline(never)]
 fn read(net: u64, cookie: u64, kind: u32) -> u32 {
     let net = Net(net);
@@ -82,7 +83,7 @@ fn read(net: u64, cookie: u64, kind: u32) -> u32 {
     let (Ok(at), Ok(netns)) = (at, net.inode()) else {
         return 0;
     };
-    // Before it is read: what is counted meanwhile is read again.
+    // Cleared before the reading: an event counted meanwhile causes another reading.
     if kind == KIND_COUNTED
         && let Some(known) = net_of(cookie)
         && now_ns() - known.told_ns > COUNTED_WITHIN_NS
@@ -116,7 +117,7 @@ fn read(net: u64, cookie: u64, kind: u32) -> u32 {
     1
 }
 
-/// Adds what one CPU has counted.
+/// Adds the counters of one CPU.
 #[inline(always)]
 fn add_cpu(sums: &mut [u64; COUNTERS], at: u64, cpu: u32) {
     let Ok(of_cpu) = of_cpu(cpu) else { return };
@@ -126,7 +127,8 @@ fn add_cpu(sums: &mut [u64; COUNTERS], at: u64, cpu: u32) {
     }
 }
 
-/// Userspace asks for the namespace with this cookie. It runs this program; it is not attached anywhere.
+/// Reads the namespace with this cookie. Userspace runs this program with `BPF_PROG_TEST_RUN`; it
+/// is not attached.
 #[raw_tracepoint]
 pub(crate) fn counted_now(ctx: RawTracePointContext) -> i32 {
     let cookie: u64 = ctx.arg(0);
@@ -134,23 +136,24 @@ pub(crate) fn counted_now(ctx: RawTracePointContext) -> i32 {
         return 0;
     };
     let net = Net(known.net);
-    // One that ends is first taken off the list of all, and freed only when programs that run by then have ended (RCU).
+    // A namespace that ends is removed from the list of all first, and freed only after running
+    // programs have ended (RCU).
     if known.told_ns != 0 && net.is_listed() && net.cookie().is_ok_and(|it| it == cookie) {
         read(net.0, cookie, KIND_COUNTED);
     }
     0
 }
 
-/// The namespace in which a socket of the current process is.
+/// Network namespace of a socket of the current process.
 #[inline(always)]
 fn net_of_descriptor(fd: u64) -> Option<Net> {
     let socket = current_file(fd as u32).ok().and_then(socket_of_file)?;
     socket.net().ok()
 }
 
-/// Userspace has set the blackhole timeout in the namespace of one of its sockets to a number that nobody else would choose, and
-/// looks under which number the kernel keeps it there: what would it be if it were this one? It runs this program; it is not
-/// attached anywhere.
+/// Helps userspace to find the index of MPTCP's per-namespace data: userspace sets the blackhole
+/// timeout in the namespace of one of its sockets to a distinctive number, and runs this program,
+/// which reads the timeout under the assumption that `id` is the index. It is not attached.
 #[raw_tracepoint]
 pub(crate) fn counted_pernet(ctx: RawTracePointContext) -> i32 {
     let (fd, id): (u64, u64) = (ctx.arg(0), ctx.arg(1));
@@ -160,9 +163,9 @@ pub(crate) fn counted_pernet(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// Userspace goes through the namespaces when tracing begins, and asks for the one at this address. The answer is the address of the
-/// next one; 0 if this one has begun to end, or there was no room in the ring for what was read. If the address is 0, the
-/// answer is that of its own, which is found by one of its sockets. It runs this program; it is not attached anywhere.
+/// Walks the namespaces when tracing begins: reads the one at this address, and returns the address
+/// of the next one; 0 if this one is being removed, or the ring was full. For address 0 it returns
+/// the namespace of the socket `fd`. Userspace runs this program; it is not attached.
 #[raw_tracepoint]
 pub(crate) fn counted_next(ctx: RawTracePointContext) -> i32 {
     let (fd, address): (u64, u64) = (ctx.arg(0), ctx.arg(1));

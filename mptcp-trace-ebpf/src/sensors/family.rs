@@ -1,4 +1,4 @@
-//! Which processes descend from a wanted one? (`--follow`)
+//! Which processes descend from a wanted one (`--follow`)?
 
 use aya_ebpf::{EbpfContext as _, macros::raw_tracepoint, programs::RawTracePointContext};
 use aya_log_ebpf::debug;
@@ -7,12 +7,12 @@ use mptcp_trace_common::counter;
 
 use crate::{admit::is_wanted_process, emit, kernel::task_ids, maps::FAMILY};
 
-/// A wanted process had a child: the child is wanted too.
+/// A wanted process forked: its child is wanted too.
 #[raw_tracepoint]
 pub(crate) fn family_fork(ctx: RawTracePointContext) -> i32 {
     if is_wanted_process() {
         let child: u64 = ctx.arg(1);
-        // A new thread has the process id of its siblings, which is known already.
+        // A new thread has the process id of its siblings, which is admitted already.
         if let Ok((tgid, pid)) = task_ids(child)
             && tgid == pid
         {
@@ -32,14 +32,14 @@ pub(crate) fn family_fork(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// A process is gone for good: its number may be given to a stranger.
+/// A process was freed: its id may be reused.
 #[raw_tracepoint]
 pub(crate) fn family_free(ctx: RawTracePointContext) -> i32 {
     let task: u64 = ctx.arg(0);
     if let Ok((tgid, pid)) = task_ids(task)
         && tgid == pid
     {
-        // Most processes that end were none of ours.
+        // Most processes that end are not in the map.
         let _absent = FAMILY.remove(tgid);
     }
     0

@@ -1,4 +1,4 @@
-//! The sensors: one folder a question, one file a way of asking it.
+//! The sensors: one folder per sensor, one file per attach method.
 
 mod counted;
 mod fallback;

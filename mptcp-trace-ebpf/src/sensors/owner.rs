@@ -1,8 +1,8 @@
-//! Who holds a socket, and since when does it live?
+//! Which process holds a socket, and how old is the socket?
 //!
-//! A fallback is decided wherever the packet happens to be processed: under the idle task, a worker, or the
-//! other end's process. So whoever holds a socket is noted down where it is the current process: when it
-//! makes the socket, connects it, listens, accepts, sends or receives, and asks.
+//! A fallback is decided in the context where the packet is processed: the idle task, a worker, or
+//! the peer's process. So the owner is recorded while it is the current process: when it creates
+//! the socket, connects, listens, accepts, sends or receives, and queries.
 
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
@@ -31,7 +31,7 @@ use crate::{
     },
 };
 
-/// The current process becomes the owner. Written where it stays: there is little stack.
+/// Makes the current process the owner. Written in place: the stack is small.
 #[inline(always)]
 fn take_over(owner: &mut Owner, via: u8) {
     let pid_tgid = bpf_get_current_pid_tgid();
@@ -47,18 +47,18 @@ fn take_over(owner: &mut Owner, via: u8) {
     put_process_comm(&mut owner.comm, task);
 }
 
-/// Why a socket was not noted down.
+/// Why a socket was not added to the table.
 enum Unnoted {
-    /// It was already.
+    /// It was in the table already.
     Known,
     /// The table is full.
     NoRoom,
-    /// Its user has as many as one user may have.
+    /// Its user has reached the limit per user.
     OverShare,
 }
 
 impl Unnoted {
-    /// Counts a socket of which nothing is noted: where it is born, so that each is counted once.
+    /// Counts an untracked socket. Called at its birth only, so that each is counted once.
     #[inline(always)]
     fn count(self) {
         match self {
@@ -69,7 +69,7 @@ impl Unnoted {
     }
 }
 
-/// The user whose share this socket takes, and that share.
+/// The user that this socket counts against, and that user's share.
 #[inline(always)]
 fn share_of(sk: Sock) -> Option<(u32, Share)> {
     let user = sk.user();
@@ -83,10 +83,11 @@ fn share_of(sk: Sock) -> Option<(u32, Share)> {
     }
 }
 
-/// A socket that nothing is known of.
+/// A socket of which nothing is known.
 static BLANK: &Conn = &Conn::BLANK;
 
-/// Notes down that a socket was born now, if nothing is noted of it and its user's share and the table have room.
+/// Adds a socket that was created now, unless it is tracked already, or its user's share or the
+/// table is full.
 #[inline(always)]
 fn insert(sk: Sock) -> Result<&'static mut Conn, Unnoted> {
     let Some((user, share)) = share_of(sk).filter(|(_user, share)| !share.is_full()) else {
@@ -103,18 +104,18 @@ fn insert(sk: Sock) -> Result<&'static mut Conn, Unnoted> {
     Ok(conn)
 }
 
-/// Forgets what is noted of a socket.
+/// Removes a socket from the table.
 #[inline(always)]
 pub(crate) fn forget(sk: Sock) {
     if let Some(user) = conn(sk.0).map(|conn| conn.share)
-        // Another CPU is noting it down.
+        // Another CPU is adding it.
         && user != SHARE_UNSET
         && CONNS.remove(sk.0).is_ok()
         && let Some(share) = share(user)
     {
         share.add(u64::MAX);
-        // So that users who have nothing any more take no room of others. What another CPU adds meanwhile is lost, and that user
-        // has room for one more.
+        // Empty shares are removed, so that they take no room from other users. Additions on
+        // another CPU in between are lost, which lets that user exceed the limit by one.
         if user != SHARE_OF_OTHERS && share.is_empty() {
             let _gone = SHARES.remove(user);
         }
@@ -123,7 +124,8 @@ pub(crate) fn forget(sk: Sock) {
     let _none = FALLEN_UNNOTED.remove(sk.0);
 }
 
-/// Notes a socket down, whatever stood at its address before. One of a self-test is missed by nobody.
+/// Adds a socket, replacing any other at its address. A self-test's socket that finds no room is
+/// not counted.
 #[inline(always)]
 fn note_down(sk: Sock, is_self_test: impl FnOnce() -> bool) -> Option<&'static mut Conn> {
     forget(sk);
@@ -138,7 +140,7 @@ fn note_down(sk: Sock, is_self_test: impl FnOnce() -> bool) -> Option<&'static m
     }
 }
 
-/// Notes a socket down unless it is known already; none if it is, or if there is no room.
+/// Adds a socket unless it is tracked already; `None` if it is, or if there is no room.
 #[inline(always)]
 pub(crate) fn note_down_new(sk: Sock) -> Option<&'static mut Conn> {
     if conn(sk.0).is_some() {
@@ -147,7 +149,7 @@ pub(crate) fn note_down_new(sk: Sock) -> Option<&'static mut Conn> {
     insert(sk).map_err(Unnoted::count).ok()
 }
 
-/// The current process has made this socket.
+/// The current process created this socket.
 #[inline(never)]
 pub(crate) fn on_create(sk: u64, via: u32) -> u32 {
     let sk = Sock(sk);
@@ -158,12 +160,12 @@ pub(crate) fn on_create(sk: u64, via: u32) -> u32 {
     0
 }
 
-/// The current process does something with this MPTCP socket.
+/// The current process uses this MPTCP socket.
 #[inline(never)]
 pub(crate) fn set_owner(sk: u64, via: u32) -> u32 {
     let sk = Sock(sk);
     let inode = sk.inode().unwrap_or(0);
-    // Another socket may live at this address now.
+    // Another socket may have been created at this address.
     let known = conn(sk.0).filter(|it| it.inode == 0 || inode == 0 || it.inode == inode);
     if let Some(conn) = known.or_else(|| note_unseen(sk)) {
         conn.inode = inode;
@@ -172,15 +174,15 @@ pub(crate) fn set_owner(sk: u64, via: u32) -> u32 {
     0
 }
 
-/// Notes down a socket whose birth was not observed, or for which there was no room then. It is from before tracing only if it can
-/// have been open when those were listed.
+/// Adds a socket whose birth was not observed, or found no room. It counts as older than the trace
+/// only if the list of open sockets was still incomplete.
 #[inline(always)]
 fn note_unseen(sk: Sock) -> Option<&'static mut Conn> {
     let since = unnoted_since(sk.0);
     if since.is_none() {
         forget(sk);
     }
-    // Without room its birth was counted.
+    // If there is no room, its birth was counted.
     let new = insert(sk).ok()?;
     new.state = match CALIBRATED
         .get(calibrated::LISTED)
@@ -190,7 +192,7 @@ fn note_unseen(sk: Sock) -> Option<&'static mut Conn> {
         false => CONN_UNSEEN_BIRTH,
     };
     if let Some(since) = since {
-        // It has fallen back, and was reported without what is noted now.
+        // It fell back, and was reported without the detail recorded now.
         new.born_ns = since;
         new.state |= CONN_FELL;
         let _known = FALLEN.insert(sk.0, since, 0);
@@ -199,7 +201,7 @@ fn note_unseen(sk: Sock) -> Option<&'static mut Conn> {
     Some(new)
 }
 
-/// The same for what is done with every packet: nothing to do if the owner is known.
+/// Variant for every send and receive: returns early if the owner is unchanged.
 #[inline(always)]
 pub(crate) fn note_io(sk: Sock, via: u8) {
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
@@ -208,8 +210,8 @@ pub(crate) fn note_io(sk: Sock, via: u8) {
     }
 }
 
-/// The same where it matters whether the socket is the one that was noted down: another may live at its address
-/// now, if nobody saw it being made. `tgid` is the current process; what is known of the socket then.
+/// Variant that verifies that the tracked socket is the same one: if its creation was not observed,
+/// another may have taken its address. `tgid` is the current process. Returns the entry.
 #[inline(always)]
 pub(crate) fn owner_for_query(sk: Sock, inode: u64, tgid: u32) -> Option<&'static mut Conn> {
     match conn(sk.0) {
@@ -221,10 +223,11 @@ pub(crate) fn owner_for_query(sk: Sock, inode: u64, tgid: u32) -> Option<&'stati
     }
 }
 
-/// A question about this socket was not traced: whoever judges the connection must know.
+/// A query on this socket was not traced: the verdict on the connection must take that into
+/// account.
 #[inline(always)]
 pub(crate) fn untold(sk: Sock) {
-    // Where only inner functions are probed, it is a subflow that was asked.
+    // If only inner functions are probed, the queried socket is a subflow.
     let known = match conn(sk.0) {
         None if OUTERMOST_PROBED.load() == 0 => sk.msk_of_subflow().and_then(|msk| conn(msk.0)),
         known => known,
@@ -234,7 +237,7 @@ pub(crate) fn untold(sk: Sock) {
     }
 }
 
-/// The current process has accepted this socket.
+/// The current process accepted this socket.
 #[inline(always)]
 pub(crate) fn accepted(sk: Sock) {
     let Ok(protocol) = sk.protocol() else { return };
@@ -259,8 +262,8 @@ pub(crate) fn accepted(sk: Sock) {
     }
 }
 
-/// A TCP socket was just cloned from a listener, and its subflow context is still that of the listener: it leads to the
-/// listener's MPTCP socket, if there is one.
+/// A TCP socket was just cloned from a listener, and still has the listener's subflow context,
+/// which leads to the listener's MPTCP socket, if any.
 #[inline(always)]
 pub(crate) fn cloned(sk: Sock) {
     if let Some(listener) = sk.msk_of_subflow() {
@@ -272,16 +275,16 @@ pub(crate) fn cloned(sk: Sock) {
     }
 }
 
-/// A run of the kernel's code for packets, as a number that is no address: the CPU, and the thread on top of which it runs, which
-/// it is itself where it can be preempted.
+/// Identifies one run of the kernel's packet processing, as a number that is no address: the CPU
+/// and the interrupted thread, or, where packet processing is preemptible, the thread that runs it.
 #[inline(always)]
 fn this_run() -> u64 {
     let thread = bpf_get_current_pid_tgid() as u32;
     u64::from(current_cpu()) << 32 | u64::from(thread)
 }
 
-/// The listener that this child was just born of: a TCP socket has a note of its own, and that of its MPTCP socket was the
-/// last one in the same run of the kernel.
+/// The listener of this new child: a TCP child has a note of its own; the listener of an MPTCP
+/// child is the last one noted in the same run.
 #[inline(always)]
 fn listener_of_child(sk: Sock, state: u32) -> u64 {
     let at = match state & CONN_TCP {
@@ -293,7 +296,7 @@ fn listener_of_child(sk: Sock, state: u32) -> u64 {
     listener
 }
 
-/// Notes down a socket that a listener gave birth to: it belongs to the listener's owner until it is accepted.
+/// Adds a child of a listener: it belongs to the listener's owner until it is accepted.
 #[inline(always)]
 pub(crate) fn note_child(sk: Sock, state: u32) {
     let listener = listener_of_child(sk, state);
@@ -309,20 +312,20 @@ pub(crate) fn note_child(sk: Sock, state: u32) {
     }
 }
 
-/// True if this TCP socket was born of a listener of MPTCP.
+/// True if this TCP socket is a child of an MPTCP listener.
 #[inline(always)]
 pub(crate) fn has_mptcp_listener(sk: Sock) -> bool {
     listener_of(sk.0).is_some()
 }
 
-/// The note about the birth of a TCP socket has served.
+/// The note about the birth of a TCP socket is no longer needed.
 #[inline(always)]
 pub(crate) fn forget_birth(sk: Sock) {
     let _none = CHILDREN.remove(sk.0);
 }
 
-/// True for a closed MPTCP socket that no process can reach any more: no file stands for it, and it does not wait for
-/// being accepted either.
+/// True for a closed MPTCP socket that no process can reach any more: it has no file, and does not
+/// wait for `accept` either.
 #[inline(always)]
 pub(crate) fn is_out_of_reach(msk: Sock) -> bool {
     if msk.inode().is_ok() {
@@ -332,15 +335,16 @@ pub(crate) fn is_out_of_reach(msk: Sock) -> bool {
     if conn.state & CONN_UNACCEPTED == 0 {
         return true;
     }
-    // A listener that is being closed drops those that wait; its subflow listens no more at that point.
+    // A closing listener drops its waiting children; at that point its subflow no longer listens.
     let listener = Sock(conn.waits_since_or_at);
     let subflow = listener.first_subflow().unwrap_or(Sock(0));
     let listens = |sk: Sock| sk.state().is_ok_and(|state| u32::from(state) == LISTEN);
     !(listens(listener) && listens(subflow))
 }
 
-/// True if another process used the connection since something was said of it. One that is being closed, by `close` or
-/// `shutdown`, may live on without a file for a minute, and be judged meanwhile: then that is said before.
+/// True if another process has used the connection since its last record. A connection that is
+/// being closed, by `close` or `shutdown`, may live on without a file for a minute, and get its
+/// verdict meanwhile: the new owner is reported before that.
 #[inline(always)]
 pub(crate) fn has_another_owner(sk: Sock) -> bool {
     conn(sk.0).is_some_and(|conn| {
@@ -348,15 +352,15 @@ pub(crate) fn has_another_owner(sk: Sock) -> bool {
     })
 }
 
-/// True if something was said of the connection, so that its end is news.
+/// True if a record mentioned the connection, so that its end is reported.
 #[inline(always)]
 pub(crate) fn was_told_of(sk: Sock) -> bool {
     const SPOKEN_OF: u32 = CONN_ASKED | CONN_FELL | CONN_EXISTING;
     conn(sk.0).is_some_and(|conn| conn.state & SPOKEN_OF != 0 && !is_tracer(&conn.owner))
 }
 
-/// The socket is no more: its address may be given to another. If something was said of it, its end is told, so
-/// that whoever reads knows that nothing more will come.
+/// The socket is destroyed: its address may be reused. If a record mentioned it, its end is
+/// reported, so that the reader knows that no more records follow.
 #[inline(always)]
 pub(crate) fn on_destroy(sk: Sock) {
     if was_told_of(sk) {

@@ -1,4 +1,4 @@
-//! Writes down what is to be said of a connection.
+//! Emits records about connections.
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use mptcp_trace_common::{
@@ -22,15 +22,16 @@ use crate::{
     maps::{RUNG, conn, unnoted_since},
 };
 
-/// Where something was seen and what the kernel named as its cause, in one word.
+/// Site and cause of an event, packed into one word.
 #[inline(always)]
 pub(crate) fn where_and_why(site: u8, mib: i32, refused: bool) -> u64 {
     u64::from(mib as u32) << 32 | u64::from(refused) << 8 | u64::from(site)
 }
 
-/// Sends a record of this kind about a socket, or counts why not and returns 0. `happened_ns` is 0 for now.
+/// Emits a record of this kind about a socket, or counts why not and returns 0. `happened_ns` is 0
+/// for now.
 ///
-/// A function of its own, called by many programs: inlined, it would be most of each.
+/// Not inlined: many programs call it, and it is larger than most of them.
 #[inline(never)]
 pub(crate) fn connection(kind: u32, sk: u64, where_and_why: u64, happened_ns: u64) -> u32 {
     if is_of_another_self_test(Sock(sk)) {
@@ -68,14 +69,14 @@ pub(crate) fn connection(kind: u32, sk: u64, where_and_why: u64, happened_ns: u6
     }
 }
 
-/// True for a socket with which another instance tests itself.
+/// True for a socket of another instance's self-test.
 #[inline(always)]
 fn is_of_another_self_test(sk: Sock) -> bool {
     sk.is_of_self_test() && !conn(sk.0).is_some_and(|conn| is_tracer(&conn.owner))
 }
 
-/// Writes down what only an MPTCP socket has; the socket that has its addresses. The connection itself learns those only when
-/// the handshake is over.
+/// Writes what only an MPTCP socket has; returns the socket that has the addresses. The connection
+/// itself gets those only after the handshake.
 #[inline(always)]
 fn describe_connection(record: &mut ConnRecord, sk: Sock) -> Result<Sock, Fault> {
     let mut named = sk;
@@ -127,7 +128,7 @@ fn describe(record: &mut ConnRecord, sk: Sock) -> Result<(), Fault> {
         true => describe_connection(record, sk)?,
         false => sk,
     };
-    // Of a client that did not ask for MPTCP this tells why: it is off, or there was no token.
+    // Explains why a client did not request MPTCP: it was disabled, or there was no token.
     let asked_for_mptcp = record.valid & CONN_VALID_SUBFLOW == 0
         || record.subflow_flags & (SUBFLOW_REQUEST_MPTCP | SUBFLOW_SERVER_SIDE) != 0;
     if record.kind == KIND_BLACKHOLE || !asked_for_mptcp {
@@ -159,7 +160,7 @@ fn describe(record: &mut ConnRecord, sk: Sock) -> Result<(), Fault> {
         }
     } else {
         record.born_ns = unnoted_since(sk.0).unwrap_or(0);
-        // Whether it was asked about is not known.
+        // Whether it was queried is unknown.
         record.conn_state = CONN_UNTOLD;
     }
     if admit_socket_netns(record.netns) && admit_owner(&record.owner) {

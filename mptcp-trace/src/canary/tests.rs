@@ -1,4 +1,4 @@
-//! What a self-test concludes of what happened to its own connections.
+//! What a self-test concludes from its own connections.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -49,7 +49,7 @@ fn a_fallback_is_held_to_the_cause_that_the_kernel_counted() {
         assert!(complains(&[], Some(TOKEN), known));
         assert!(!complains(&[TOKEN], Some(TOKEN), known));
     }
-    // Where nothing tells the cause, another one than ours is not known for sure.
+    // If the kernel does not report the cause, a different one is no proof of a defect.
     assert!(!complains(&[TOKEN], Some(CAUSE), CauseCertainty::Inferred));
     assert!(!complains(&[TOKEN], None, CauseCertainty::Unknown));
     assert!(complains(&[TOKEN], Some(CAUSE), CauseCertainty::Reported));
@@ -64,7 +64,8 @@ fn every_socket_is_marked_before_it_is_used() {
     let Ok((questions, _inside)) = ask(&mark) else {
         return;
     };
-    // Listeners and what was connected again beside those that are asked about; what is accepted inherits the mark.
+    // Listeners and additional connections as well as queried sockets; accepted sockets inherit the
+    // mark.
     let accepted = questions
         .asked
         .iter()
@@ -99,7 +100,7 @@ fn a_bit_of_what_the_kernel_plans_to_do_is_not_taken_for_the_fallback() {
     };
     assert_eq!(only_bit(bits_of(0, 0b100)), Some(2));
     assert_eq!(only_bit(bits_of(0b1010, 0b1110)), Some(2));
-    // MPTCP_WORK_CLOSE_SUBFLOW beside it: which of the two it is cannot be told now.
+    // MPTCP_WORK_CLOSE_SUBFLOW is set too: which of the two bits it is remains ambiguous.
     assert_eq!(bits_of(0, 0b1100), 0b1100);
     assert_eq!(only_bit(0b1100), None);
     assert_eq!(only_bit(bits_of(0, 0)), None);
@@ -109,6 +110,6 @@ fn a_bit_of_what_the_kernel_plans_to_do_is_not_taken_for_the_fallback() {
 fn the_setting_is_written_as_it_is_looked_for() {
     let text = format!("{BLACKHOLE_TIMEOUT}\n");
     assert_eq!(text.as_bytes(), BLACKHOLE_TIMEOUT_TEXT);
-    // The kernel takes it as a signed number.
+    // The kernel parses it as a signed number.
     assert!(i32::try_from(BLACKHOLE_TIMEOUT).is_ok());
 }

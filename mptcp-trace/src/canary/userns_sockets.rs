@@ -1,8 +1,8 @@
-//! Sockets of a network namespace that an ordinary user may make.
+//! Sockets in a network namespace that an unprivileged user may create.
 //!
-//! A process with several threads may make no user namespace for one of them. So a child makes one, and a network namespace
-//! in it, opens sockets there, and hands them over: wherever a socket was opened is where it lives, and whoever connects
-//! it, or asks about it, is us.
+//! A multithreaded process cannot create a user namespace. So a child process creates one, with a
+//! network namespace in it, opens sockets there, and passes them back: a socket stays in the
+//! namespace in which it was opened, while this process connects and queries it.
 
 use std::{
     fs::File,
@@ -25,26 +25,26 @@ use socket2::{Protocol, Socket};
 
 use super::{BLACKHOLE_TIMEOUT_TEXT, bring_loopback_up, open};
 
-/// Enough for all connections of ours.
+/// Sufficient for all connections of the canary.
 const TCP_SOCKETS: usize = 2;
 const MPTCP_SOCKETS: usize = 4;
-/// More of them, in case that connections of ours fall back for reasons of this host.
+/// Additional ones, in case connections fall back for reasons of this host.
 const SPARE_SOCKETS: usize = 8;
 
-/// Sockets that wait to be used.
+/// Sockets that are not yet used.
 pub(super) struct Lent {
     tcp: Vec<Socket>,
     mptcp: Vec<Socket>,
-    /// The counters of the namespace.
+    /// The counters of the namespace (`/proc/self/net/netstat`).
     netstat: File,
 }
 
 impl Lent {
-    /// Has them made.
+    /// Creates the namespace and its sockets.
     ///
     /// # Errors
     ///
-    /// Says why an ordinary user may not.
+    /// Reports why an unprivileged user may not.
     pub(super) fn new() -> anyhow::Result<Self> {
         let (ours, theirs) = socketpair(
             AddressFamily::UNIX,
@@ -53,8 +53,8 @@ impl Lent {
             None,
         )
         .context("cannot make a pair of sockets")?;
-        // SAFETY: the child makes system calls on descriptors and memory that it has at the fork, and ends by _exit: it
-        // allocates nothing, takes no lock, and returns to nobody.
+        // SAFETY: the child only makes system calls on descriptors and memory that it has at the
+        // fork, and ends by _exit: it does not allocate, take a lock, or return.
         let child = unsafe { libc::fork() };
         match child {
             -1 => Err(io::Error::last_os_error()).context("cannot make a process"),
@@ -111,7 +111,7 @@ impl Lent {
         Some(text)
     }
 
-    /// One of them.
+    /// Takes one of the sockets.
     pub(super) fn open(&mut self, protocol: Option<Protocol>) -> io::Result<Socket> {
         let lent = match protocol {
             None => &mut self.tcp,
@@ -122,12 +122,12 @@ impl Lent {
     }
 }
 
-/// What the child does.
+/// The child's work.
 fn lend(to: &OwnedFd) -> io::Result<()> {
     // SAFETY: this process has one thread, shares nothing with the parent, and ends soon.
     unsafe { unshare_unsafe(UnshareFlags::NEWUSER | UnshareFlags::NEWNET) }?;
     bring_loopback_up()?;
-    // Where the kernel has no such setting, or lets nobody change it, what it is for is not known.
+    // Without this sysctl, or without write access to it, the index of MPTCP's data stays unknown.
     if let Ok(setting) = rustix::fs::open(
         c"/proc/sys/net/mptcp/blackhole_timeout",
         OFlags::WRONLY | OFlags::CLOEXEC,
@@ -139,7 +139,7 @@ fn lend(to: &OwnedFd) -> io::Result<()> {
         let protocol = (number >= TCP_SOCKETS).then_some(Protocol::MPTCP);
         send(to, &open(protocol)?)?;
     }
-    // Without its counters nothing is known of them; opened by a path that needs no allocation.
+    // Without the counters the self-test goes on; opened by a path that needs no allocation.
     let open_file = |path| rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
     let netstat = open_file(c"/proc/self/net/netstat").or_else(|_why| open_file(c"/dev/null"))?;
     send(to, &netstat)?;
@@ -173,13 +173,14 @@ fn receive(from: &OwnedFd) -> anyhow::Result<OwnedFd> {
         };
         descriptors.next()
     });
-    // The kernel drops a descriptor for which there is no room in our table, and sends the message all the same.
+    // The kernel drops a descriptor that does not fit into our table, and still delivers the
+    // message.
     rights
         .ok_or_else(|| io::Error::from_raw_os_error(libc::EMFILE))
         .context(what)
 }
 
-/// The exit code of a child, which ends in any case.
+/// Exit code of a child, which is known to end.
 fn wait_for(child: libc::pid_t) -> anyhow::Result<i32> {
     let pid = rustix::process::Pid::from_raw(child).context("a child without a process id")?;
     loop {
@@ -195,7 +196,7 @@ fn wait_for(child: libc::pid_t) -> anyhow::Result<i32> {
 mod tests {
     use super::*;
 
-    /// Whether an ordinary user may is not ours to decide: either they come, or it is said why not.
+    /// Whether unprivileged users may depends on the host: either there are sockets, or a reason.
     #[test]
     fn sockets_are_lent_or_it_is_said_why_not() {
         match Lent::new() {

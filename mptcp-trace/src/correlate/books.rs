@@ -1,4 +1,4 @@
-//! What was traced, cause by cause and namespace by namespace, against what the kernel counted.
+//! Reconciles traced fallbacks with the kernel's counters, per cause and network namespace.
 
 use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
@@ -7,21 +7,23 @@ use crate::model::{
     Reconciliation, SensorId,
 };
 
-/// Network namespaces that are kept account of at most. Beyond that, those that are gone and whose account holds have one
-/// account together; if there are none, nothing more is entered, and the account says so.
+/// At most this many network namespaces have an account. When full, those that have ended with a
+/// matching account are merged into one; if there are none, further namespaces are not recorded,
+/// and the account says so.
 const NAMESPACES_MAX: usize = 4096;
 
-/// A network namespace: its inode number, which another one gets when it is gone, and its cookie, which no other gets; 0 in
-/// captures of before it was recorded.
+/// A network namespace: its inode number, which is reused, and its cookie, which is not; the cookie
+/// is 0 in older captures.
 type Namespace = (u32, u64);
 
-/// The counter of third packets without MPTCP.
+/// The counter of third ACKs without MPTCP.
 const THIRD_ACK: &str = "MPCapableFallbackACK";
 
-/// The counter of connections for which there was no token; a server counts requests for MPTCP that it answers without it.
+/// The counter of connections without a token; a server counts requests for MPTCP that it answers
+/// with plain TCP.
 const NO_TOKEN: &str = "MPFallbackTokenInit";
 
-/// Fallbacks by namespace and cause.
+/// Fallbacks per namespace and cause.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct FallbackLedger {
     namespaces: BTreeMap<Namespace, NetnsCounts>,
@@ -29,7 +31,7 @@ pub struct FallbackLedger {
     beyond: u64,
 }
 
-/// Namespaces that are gone and whose account holds, together.
+/// Ended namespaces with a matching account, merged.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 struct Settled {
     counted: BTreeMap<String, u64>,
@@ -41,26 +43,26 @@ struct Settled {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 struct NetnsCounts {
     causes: BTreeMap<String, u64>,
-    /// Of these, those that may have been in the counters already when they were first read.
+    /// The part of `causes` that the first reading of the counters may include already.
     maybe_before: BTreeMap<String, u64>,
     unknown: u64,
-    /// Children of which it is not known whether the client asked for MPTCP.
+    /// Children whose client may or may not have requested MPTCP.
     children: u64,
-    /// Children that are plain TCP, these among them.
+    /// Children that are plain TCP, including `children`.
     plain: u64,
-    /// Something in here is wanted by the filter.
+    /// The filter admits something in this namespace.
     wanted: bool,
-    /// When the first of it happened, and the last.
+    /// Times of the first and the last event.
     first_at: Duration,
     last_at: Duration,
-    /// What the kernel half read last, while something of the namespace was still there.
+    /// The BPF side's last reading, taken while a socket still held the namespace.
     counted: Option<NetnsCounters>,
-    /// How much has happened after that.
+    /// Number of events after that reading.
     since: u64,
 }
 
 impl FallbackLedger {
-    /// Enters what was observed.
+    /// Records an event.
     pub fn record(&mut self, connection: &Connection, facts: &Facts) {
         let is_fallback = connection.kind == ConnectionKind::Fallback;
         let is_plain = connection.kind == ConnectionKind::Plain;
@@ -69,7 +71,7 @@ impl FallbackLedger {
             return;
         }
         let netns = connection.socket.netns;
-        // The kernel had counted it before its counters were first read, which may have been done in two ways.
+        // The kernel had counted it before the first reading, which may have been made in two ways.
         let of_proc = facts.counters_read_at.get(&netns).copied();
         let read_at = || of_proc.into_iter().chain(facts.counters_listed_at);
         if read_at().map(|(from, _)| from).min() > Some(connection.at) {
@@ -112,7 +114,7 @@ impl FallbackLedger {
         }
     }
 
-    /// The kernel half has read what the kernel counted in a namespace.
+    /// Takes the BPF side's reading of a namespace's counters.
     pub fn counted(&mut self, counters: NetnsCounters) {
         let namespace = (counters.netns, counters.cookie);
         if let Some(counts) = self.namespaces.get_mut(&namespace)
@@ -123,8 +125,9 @@ impl FallbackLedger {
         }
     }
 
-    /// Forgets namespaces that were gone when all counters were read, which began at `read_at`. What `/proc` does not show may be
-    /// there all the same, if the kernel half has read it and nothing else has its number.
+    /// Drops namespaces that had ended when the reading of all counters began, at `read_at`. A
+    /// namespace that `/proc` does not show may still exist if the BPF side has read it and no
+    /// other namespace has its inode number.
     pub fn forget_gone(&mut self, counted: &[Counted], read_at: Duration) {
         let last = self.last();
         let is_there = |namespace: &Namespace, counts: &NetnsCounts| {
@@ -135,12 +138,12 @@ impl FallbackLedger {
             .retain(|namespace, counts| counts.last_at >= read_at || is_there(namespace, counts));
     }
 
-    /// The namespaces in which something was traced.
+    /// Namespaces with traced events.
     pub fn namespaces(&self) -> impl Iterator<Item = u32> {
         self.namespaces.keys().map(|(netns, _cookie)| *netns)
     }
 
-    /// By inode number, the cookie of the namespace that began last: those before it are gone.
+    /// The cookie of the newest namespace per inode number: the older ones have ended.
     fn last(&self) -> BTreeMap<u32, u64> {
         let mut last: BTreeMap<u32, (Duration, u64)> = BTreeMap::new();
         for ((netns, cookie), counts) in &self.namespaces {
@@ -152,7 +155,7 @@ impl FallbackLedger {
             .collect()
     }
 
-    /// Makes room: namespaces that are gone, and whose account holds, get one account together.
+    /// Makes room: merges ended namespaces with a matching account.
     fn settle(&mut self, facts: &Facts) {
         let last = self.last();
         let Self {
@@ -185,8 +188,8 @@ impl FallbackLedger {
 }
 
 impl NetnsCounts {
-    /// What the kernel counted while it was watched, where the kernel half read it after all that happened, and knows what it
-    /// was when tracing began.
+    /// What the kernel counted during the trace, if the BPF side read it after the last event, and
+    /// knows the initial values.
     fn read_by_kernel_half(&self, netns: u32, cookie: u64, facts: &Facts) -> Option<Counted> {
         let _listed = facts.counters_listed_at?;
         let read = self.counted.as_ref().filter(|_| self.since == 0)?;
@@ -199,8 +202,8 @@ impl NetnsCounts {
         })
     }
 
-    /// The best that is known of what the kernel counted: `reading` is what `/proc` showed at the end, of a namespace of this
-    /// number.
+    /// The best known value of the kernel's counters: `reading` is what `/proc` showed at the end,
+    /// for a namespace with this inode number.
     fn counted<'a>(
         &self,
         netns: u32,
@@ -220,7 +223,7 @@ impl NetnsCounts {
         });
         match (reading, read) {
             (Some(reading), Some(read)) if !covers(&reading.counters_after, &read.counters) => {
-                // It is another namespace that has its number now.
+                // Another namespace has its inode number now.
                 Some(Cow::Owned(read))
             }
             (Some(reading), _) => Some(reading),
@@ -228,7 +231,7 @@ impl NetnsCounts {
         }
     }
 
-    /// What the kernel counted and what was traced, by cause, and what does not agree.
+    /// Counted and traced fallbacks per cause, and the differences.
     fn compare(
         &self,
         counted: &Counted,
@@ -242,7 +245,7 @@ impl NetnsCounts {
                 of_kernel.insert(name.to_owned(), kernel);
             }
             let traced = traced.get(name).copied().unwrap_or(0);
-            // Children of which it cannot be told why they are plain TCP can make up for the difference.
+            // Children whose cause is ambiguous can account for the difference.
             let explainable = match name {
                 THIRD_ACK => self.children,
                 NO_TOKEN => self.plain,
@@ -256,14 +259,14 @@ impl NetnsCounts {
         (of_kernel, traced, differences)
     }
 
-    /// What was traced of what the kernel counts.
+    /// Traced events that the kernel counts.
     fn traced(&self, facts: &Facts) -> BTreeMap<String, u64> {
         counted_causes(facts)
             .filter_map(|name| Some((name.to_owned(), *self.causes.get(name)?)))
             .collect()
     }
 
-    /// Why there is nothing to compare with.
+    /// Why the kernel's counters are unknown.
     fn why_unread(&self) -> String {
         match self.since {
             0 => {
@@ -278,13 +281,13 @@ impl NetnsCounts {
     }
 }
 
-/// True if each counter has reached what it was then.
+/// True if each counter has reached its earlier value.
 fn covers(now: &BTreeMap<String, u64>, then: &BTreeMap<String, u64>) -> bool {
     then.iter()
         .all(|(name, count)| now.get(name).is_some_and(|now| now >= count) || *count == 0)
 }
 
-/// Names of the counters that count fallbacks, as far as this kernel has them.
+/// Names of this kernel's counters that count fallbacks.
 fn counted_causes(facts: &Facts) -> impl Iterator<Item = &'static str> {
     CAUSES
         .iter()
@@ -292,7 +295,7 @@ fn counted_causes(facts: &Facts) -> impl Iterator<Item = &'static str> {
         .map(|cause| cause.name)
 }
 
-/// Compares, for each namespace of which the kernel's counters are known or in which something was traced.
+/// Reconciles each namespace with known kernel counters or traced events.
 #[must_use]
 pub fn reconcile(
     books: &FallbackLedger,
@@ -311,7 +314,7 @@ pub fn reconcile(
     let mut accounts = Vec::new();
     for (netns, mut pages) in pages {
         let reading = report.counted.iter().find(|it| it.netns == netns);
-        // Those that had this number before are gone.
+        // Earlier namespaces with this inode number have ended.
         pages.sort_by_key(|(_cookie, counts)| counts.first_at);
         let last = pages.pop().unwrap_or((0, &nothing));
         let of_gone = pages.iter().map(|counts| (*counts, None));
@@ -345,8 +348,8 @@ pub fn reconcile(
     accounts
 }
 
-/// The account of one namespace; none if nothing was counted or traced there. Where only others did something that the filter does
-/// not want, counters that cannot be read are no loss.
+/// The account of one namespace; `None` if nothing was counted or traced there. If the filter
+/// admits none of its events, unreadable counters are not a loss.
 fn one(
     netns: u32,
     counts: &NetnsCounts,
@@ -384,8 +387,9 @@ fn one(
     Some(result)
 }
 
-/// What the kernel counted while the probes were there. At both ends there is a moment in which it may have counted
-/// what they did not see, or the other way round: what was traced is right if it lies between.
+/// What the kernel counted while the probes were attached. At both ends there is a short time in
+/// which only one side may have counted an event: any traced value between the two bounds is
+/// correct.
 fn counted_by_kernel(name: &str, counts: &NetnsCounts, counted: &Counted) -> u64 {
     let of = |map: &BTreeMap<String, u64>| map.get(name).copied().unwrap_or(0);
     let (least, most) = (of(&counted.counters), of(&counted.counters_after));
@@ -393,7 +397,7 @@ fn counted_by_kernel(name: &str, counts: &NetnsCounts, counted: &Counted) -> u64
     of(&counts.causes).clamp(least, most)
 }
 
-/// What is known of the reason for a difference.
+/// Possible reasons for a difference.
 fn reasons(
     counts: &NetnsCounts,
     counted: &Counted,
@@ -423,7 +427,7 @@ fn reasons(
     reasons
 }
 
-/// By how much the counters of fallbacks grew.
+/// By how much the fallback counters grew.
 #[must_use]
 pub fn growth(
     before: Option<&BTreeMap<String, u64>>,

@@ -1,4 +1,4 @@
-//! What is remembered of a connection while it lives: whether it fell back, and what its application was told.
+//! The state of live connections: whether one fell back, and what its application was told.
 
 use std::{
     borrow::Cow,
@@ -11,41 +11,42 @@ use crate::model::{
     Verdict, Via,
 };
 
-/// A fallback that was seen.
+/// An observed fallback.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Fallen {
-    /// When it happened, or when it was found.
+    /// When it happened, or when it was detected.
     pub(super) at: Duration,
-    /// Why, if that is known.
+    /// The cause, if known.
     pub(super) cause: Option<Cow<'static, str>>,
-    /// It was told from what the kernel was going to decide, or found later: not when it happened.
+    /// It was predicted from the decision's inputs, or detected later: `at` is not exact.
     pub(super) is_foretold: bool,
 }
 
 /// One connection.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct ConnectionState {
-    /// How often its socket has connected anew before.
+    /// How often its socket connected before.
     pub(super) attempt: u32,
     pub(super) socket: Socket,
     pub(super) owner: Option<Owner>,
     pub(super) place: Place,
     pub(super) fallen: Option<Fallen>,
-    /// When the connection began, if an event said so; a later one is another connection of the same socket.
+    /// When the connection began, if an event showed it; a later time means another connection of
+    /// the same socket.
     connected_at: Option<Duration>,
-    /// It was there before tracing began; and why it had fallen back by then, if it had.
+    /// It was open before tracing began.
     pub(super) existing: bool,
     pub(super) questions: u64,
-    /// Why what is concluded of it may be wrong, where that is known of this connection.
+    /// Why its verdict may be wrong, if that is known of this connection.
     pub(super) doubt: Option<&'static str>,
     pub(super) asked: Option<LastAsked>,
-    /// What was concluded of the last answer.
+    /// Verdict on the last answer.
     pub(super) told: Option<Verdict>,
-    /// It is connecting, or that has failed: there is nothing to judge.
+    /// It is connecting, or connecting failed: there is nothing to judge.
     pub(super) connecting: bool,
-    /// The filter wants it.
+    /// The filter admits it.
     pub(super) admitted: bool,
-    /// Number of its last use; the smallest is the oldest.
+    /// Sequence number of its last use; the smallest is the least recent.
     used: u64,
 }
 
@@ -69,7 +70,7 @@ impl ConnectionState {
         }
     }
 
-    /// The connection of the socket with this identity.
+    /// The id of the current connection of the socket `of_socket`.
     pub(super) fn id(&self, of_socket: ConnectionId) -> ConnectionId {
         ConnectionId {
             attempt: self.attempt,
@@ -77,7 +78,7 @@ impl ConnectionState {
         }
     }
 
-    /// The socket as it was last seen. An end that has gone by then is kept.
+    /// Updates the socket. A remote address that it no longer has is kept.
     pub(super) fn seen(&mut self, socket: &Socket) {
         let remote = self.socket.remote;
         self.socket.clone_from(socket);
@@ -86,14 +87,14 @@ impl ConnectionState {
         }
     }
 
-    /// Who used it last, as its end says; a record without an owner changes nothing.
+    /// Updates the owner from the connection's end; a record without an owner changes nothing.
     pub(super) fn was_used_by(&mut self, event: &ChangeEvent) {
         if event.change.owner.is_some() {
             self.belongs_to(&event.change.owner, &event.place, event.change.admitted);
         }
     }
 
-    /// Whose it is, as it was told.
+    /// Updates the owner from an event.
     pub(super) fn belongs(&mut self, event: &ConnectionEvent) {
         let connection = &event.connection;
         self.belongs_to(&connection.owner, &event.place, connection.admitted);
@@ -105,9 +106,9 @@ impl ConnectionState {
         self.admitted |= is_admitted;
     }
 
-    /// Whoever asks holds it.
+    /// A process that queries the socket holds it.
     pub(super) fn asked_by(&mut self, process: &Process) {
-        // Mostly it is the same as before, and nothing is to be copied.
+        // Usually the owner is unchanged, and nothing is copied.
         let is_known = self
             .owner
             .as_ref()
@@ -120,14 +121,13 @@ impl ConnectionState {
         }
     }
 
-    /// Its application was told by a way that sees fallbacks, and this kernel has that way.
+    /// The application asked through an API that sees fallbacks, and that this kernel supports.
     pub(super) fn knows(&self) -> bool {
         self.asked.is_some_and(|it| it.api.sees_fallbacks())
             && self.told != Some(Verdict::Unsupported)
     }
 
-    /// True if something happened to a connection that began at `connected_at`, and that is not the one of before: the
-    /// socket has connected again.
+    /// True if `connected_at` is not the start of this connection: the socket has connected again.
     pub(super) fn has_connected_again(&self, connected_at: Option<Duration>) -> bool {
         let Some(connected_at) = connected_at else {
             return false;
@@ -139,18 +139,18 @@ impl ConnectionState {
         has_fallen_before || self.connected_at.is_some_and(|it| connected_at > it)
     }
 
-    /// An event of it said when it connected.
+    /// True if an event showed when it connected.
     pub(super) fn was_connected(&self) -> bool {
         self.connected_at.is_some()
     }
 
-    /// The connection is the one that began then.
+    /// Sets the start of the connection.
     pub(super) fn connected(&mut self, connected_at: Option<Duration>) {
         self.connected_at = connected_at.or(self.connected_at);
     }
 
-    /// A new connection on the same socket: what was told of the old one does not count. Returns the old one, whose end
-    /// this is.
+    /// Begins a new connection on the same socket, to which earlier answers do not apply. Returns
+    /// the old one, which ends here.
     pub(super) fn starts_anew(&mut self) -> Self {
         let ended = self.clone();
         self.attempt = self.attempt.saturating_add(1);
@@ -164,11 +164,11 @@ impl ConnectionState {
     }
 }
 
-/// All connections that were asked about or fell back, up to a limit.
+/// All connections that were queried or fell back, up to a limit.
 #[derive(Debug)]
 pub(super) struct ConnectionTable {
     limit: usize,
-    /// Each in a place of its own: half of the table is empty, and it moves when it grows.
+    /// Boxed: a hash table has empty slots, and moves its entries when it grows.
     by_id: HashMap<ConnectionId, Box<ConnectionState>>,
     by_socket: HashMap<SocketId, ConnectionId>,
     by_use: BTreeMap<u64, ConnectionId>,
@@ -176,11 +176,11 @@ pub(super) struct ConnectionTable {
     evicted: u64,
 }
 
-/// A connection that is remembered no more.
+/// A connection that was removed.
 pub(super) type Removed = (ConnectionId, ConnectionState);
 
 impl ConnectionTable {
-    /// None yet, and never more than `limit`.
+    /// An empty table for at most `limit` connections.
     pub(super) fn new(limit: usize) -> Self {
         Self {
             limit,
@@ -192,22 +192,24 @@ impl ConnectionTable {
         }
     }
 
-    /// How many are remembered.
+    /// Number of tracked connections.
     pub(super) fn len(&self) -> usize {
         self.by_id.len()
     }
 
-    /// How many were forgotten before their time.
+    /// Number of connections evicted before their end.
     pub(super) fn evicted(&self) -> u64 {
         self.evicted
     }
 
-    /// What is known of a connection.
+    /// The state of a connection.
     pub(super) fn get(&mut self, id: ConnectionId) -> Option<&mut ConnectionState> {
         self.by_id.get_mut(&id).map(AsMut::as_mut)
     }
 
-    /// Something happened to a connection: what is known of it, with its socket as it was last [`seen`](ConnectionState::seen); what was at its
+    /// Marks a connection as used. Returns its state, with its socket as last
+    /// [`seen`](ConnectionState::seen); the previous one at its address; and the least recently
+    /// used one, if it was evicted.
     /// address before; and the oldest, if there was no room.
     pub(super) fn touch(
         &mut self,
@@ -239,7 +241,7 @@ impl ConnectionTable {
         (life, before, oldest)
     }
 
-    /// Forgets a connection.
+    /// Removes a connection.
     pub(super) fn remove(&mut self, id: ConnectionId) -> Option<Removed> {
         let life = self.by_id.remove(&id)?;
         self.by_use.remove(&life.used);
@@ -249,7 +251,7 @@ impl ConnectionTable {
         Some((id, *life))
     }
 
-    /// Forgets all of them, oldest first.
+    /// Removes all connections, least recently used first.
     pub(super) fn drain(&mut self) -> Vec<Removed> {
         let ids: Vec<ConnectionId> = self.by_use.values().copied().collect();
         ids.into_iter().filter_map(|id| self.remove(id)).collect()

@@ -1,28 +1,32 @@
-//! Questions that the kernel kept from the probes: how many are lost for sure, and until when may one more have been?
+//! Queries that the kernel kept from the probes: how many are certainly lost, and which connections
+//! may one more concern?
 
 use std::{collections::VecDeque, time::Duration};
 
 use crate::model::MissedRuns;
 
-/// Another program that takes a run which the first one missed has counted it by then, unless its thread stood still for so long.
+/// After this time the next program has counted a run that the first one missed, unless its thread
+/// was preempted for longer.
 const SETTLED_AFTER: Duration = Duration::from_secs(2);
 
-/// What is known of them.
+/// State of the missed queries.
 #[derive(Debug, Default)]
 pub(super) struct Missed {
-    /// So many are lost for sure.
+    /// Number of queries that are certainly lost.
     lost: u64,
-    /// How many runs were missed at which moment, where that changed; the first one is the last that has settled.
+    /// Readings of the total number of missed runs, where it changed; the first one is the last
+    /// that has settled.
     readings: VecDeque<(Duration, u64)>,
-    /// By when one more may have been lost.
+    /// Time until which one more query may have been lost.
     by: Option<Duration>,
 }
 
 impl Missed {
-    /// So much was missed until `at`; true if more may be lost than was known to be.
+    /// Takes a reading at `at`; true if more queries may be lost than was known.
     ///
-    /// A run that one program misses is counted at once, and only later that another one took it. So the difference of the two says
-    /// nothing yet of what was missed lately; but what was missed long ago, less all that was taken since the start, is lost.
+    /// A missed run is counted at once, but the program that takes it over counts later. So the
+    /// current difference of the two counters is inconclusive; what was missed some time ago, minus
+    /// all that was taken over so far, is lost.
     pub(super) fn read(&mut self, at: Duration, runs: MissedRuns) -> bool {
         let MissedRuns {
             missed,
@@ -43,19 +47,19 @@ impl Missed {
         if is_news {
             self.doubt_until(at);
         }
-        // Where nobody takes what is missed, it is lost at once.
+        // If programs do not take turns, a missed run is lost at once.
         if !takes_turns {
             self.lost = self.lost.max(missed);
         }
         is_news
     }
 
-    /// One more may have been lost until then.
+    /// One more query may have been lost until this time.
     pub(super) fn doubt_until(&mut self, by: Duration) {
         self.by = self.by.max(Some(by));
     }
 
-    /// True if a question about a connection that was born then may be lost.
+    /// True if a lost query may concern a connection born at this time.
     pub(super) fn is_in_doubt(&self, born_at: Duration) -> bool {
         self.by.is_some_and(|by| by >= born_at)
     }

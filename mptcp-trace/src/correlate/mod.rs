@@ -1,8 +1,8 @@
-//! Event -> findings: puts events into the order in which they happened, waits for what is about to be known, sorts
-//! out what nobody wants, concludes what answers are worth, and counts causes.
+//! Event -> findings: sorts events by time, waits for information that is about to arrive, applies
+//! the filter, reaches verdicts, and counts causes.
 //!
-//! Pure: time is what the events say, or what the caller says it is. A fallback of a connection that nobody
-//! has accepted yet waits for its acceptance, since only then it is known whose it is.
+//! Pure: time comes from the events or from the caller. The fallback of a connection that has not
+//! been accepted yet waits for its acceptance, since its owner is unknown until then.
 
 mod books;
 mod lives;
@@ -28,36 +28,36 @@ use crate::model::{
     Query, QueryEvent, SwitchedOff, TcpState, VerdictEvent,
 };
 
-/// How far records may be out of order: each CPU stamps its own before it asks for room in the ring. Later ones count
-/// as happening when they arrive.
+/// How far records may be out of order: each CPU timestamps its own before it reserves room in the
+/// ring. Later ones count as happening when they arrive.
 pub const ORDER_WINDOW: Duration = Duration::from_millis(50);
 
-/// How long a connection may wait to be accepted before it is told under the listener's name.
+/// How long a connection may wait to be accepted before it is reported with the listener's owner.
 pub const ACCEPT_WAIT: Duration = Duration::from_secs(1);
 
-/// How much later than that a clock outside of the records may end the wait: records may still be on
-/// their way.
+/// Additional wait when a clock outside of the records ends it: records may still be on their way.
 const CLOCK_SLACK: Duration = Duration::from_millis(300);
 
-/// The cause of a fallback that happens because MPTCP is switched off for a while.
+/// The cause of a fallback while MPTCP is disabled for some time.
 const SWITCHED_OFF: &str = "MPCapableSYNTXDisabled";
 
-/// Of so many network namespaces it is remembered who had MPTCP switched off; beyond that the longest ago is forgotten.
+/// At most this many network namespaces have a record of what disabled MPTCP; when full, the oldest
+/// is dropped.
 const SWITCHED_OFF_MAX: usize = 1024;
 
-/// How much is kept in memory at most.
+/// Limits on the memory in use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// Events that are put into order; beyond that the oldest goes on.
+    /// Events to be sorted; when full, the oldest is processed.
     pub arriving: usize,
-    /// Events that wait for an acceptance; beyond that the oldest is told as it is.
+    /// Events that wait for an acceptance; when full, the oldest is reported as it is.
     pub waiting: usize,
-    /// Connections that are remembered; beyond that the one that was used least lately is judged and forgotten.
+    /// Tracked connections; when full, the least recently used one gets its verdict and is evicted.
     pub connections: usize,
 }
 
 impl Limits {
-    /// What a run has.
+    /// The limits of a normal run.
     pub const STATED: Self = Self {
         arriving: 65_536,
         waiting: 65_536,
@@ -71,21 +71,21 @@ impl Default for Limits {
     }
 }
 
-/// Orders, holds back, sorts out, judges, and counts.
+/// Sorts, delays, filters, judges, and counts events.
 #[derive(Debug)]
 pub struct Correlator {
     limits: Limits,
     arriving: Arriving,
-    /// The latest moment that an event tells of.
+    /// Time of the latest event.
     latest: Duration,
-    /// In the order in which they came.
+    /// By sequence number.
     waiting: BTreeMap<u64, Box<ConnectionEvent>>,
-    /// Which of them are of a connection, in the same order.
+    /// Sequence numbers of a connection's waiting events, in the same order.
     waiting_of: HashMap<ConnectionId, VecDeque<u64>>,
-    /// How many have waited so far.
+    /// Number of events that have waited so far.
     waited: u64,
     lives: ConnectionTable,
-    /// The last time that MPTCP was switched off, network namespace by network namespace.
+    /// The last time that MPTCP was disabled, per network namespace.
     switched_off: BTreeMap<u32, SwitchedOff>,
     books: FallbackLedger,
     missed: Missed,
@@ -100,7 +100,7 @@ impl Default for Correlator {
 }
 
 impl Correlator {
-    /// Nothing has happened yet.
+    /// Creates a correlator without state.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self {
@@ -119,7 +119,7 @@ impl Correlator {
         }
     }
 
-    /// Takes one event; what is ready to be told is added to `ready`.
+    /// Takes one event; adds findings that are ready to `ready`.
     pub fn take(&mut self, event: Event, facts: &Facts, ready: &mut Vec<Finding>) {
         if let Event::Connection(event) = &event {
             self.books.record(&event.connection, facts);
@@ -136,43 +136,45 @@ impl Correlator {
         }
     }
 
-    /// The kernel half has read what the kernel counted in a namespace.
+    /// Takes the BPF side's reading of a namespace's counters.
     pub fn counted(&mut self, counters: NetnsCounters) {
         self.books.counted(counters);
     }
 
-    /// The clock says that it is `now`; what has waited long enough is added to `ready`.
+    /// The clock is at `now`; adds findings that have waited long enough to `ready`.
     pub fn clock(&mut self, now: Duration, facts: &Facts, ready: &mut Vec<Finding>) {
         self.settle(now.saturating_sub(ORDER_WINDOW), facts, ready);
         self.waited_until(now.saturating_sub(CLOCK_SLACK), ready);
     }
 
-    /// Until then the kernel has kept so many questions from the probes; false if none of them is new. About which connections is
-    /// not known: what is concluded of those that lived then is in doubt.
+    /// By this time the probes have missed this many queries; false if none of them is new. Which
+    /// connections they concern is unknown: the verdicts on all that lived at that time are in
+    /// doubt.
     ///
-    /// Has to be told before what happened until then is settled.
+    /// Must be called before the events until `by` are settled.
     pub fn missed(&mut self, by: Duration, runs: MissedRuns) -> bool {
         self.missed.read(by, runs)
     }
 
-    /// Until then the kernel may have kept one more question from the probes, as a capture says.
+    /// By this time the probes may have missed one more query, according to a capture.
     pub fn doubt_until(&mut self, by: Duration) {
         self.missed.doubt_until(by);
     }
 
-    /// True if something waits for the clock.
+    /// True if an event waits for the clock.
     #[must_use]
     pub fn waits(&self) -> bool {
         !(self.arriving.is_empty() && self.waiting.is_empty())
     }
 
-    /// Nothing more will be heard, although more may have happened: what waits is told, open verdicts stay open.
+    /// The input ends early: reports what waits; open verdicts stay open.
     pub fn cut_off(&mut self, facts: &Facts, ready: &mut Vec<Finding>) {
         self.settle(Duration::MAX, facts, ready);
         self.waited_until(Duration::MAX, ready);
     }
 
-    /// Nothing more will come. `untold` questions were not traced; whether about those that live is not known.
+    /// The input is complete. `untold` queries were not traced; whether they concern live
+    /// connections is unknown.
     pub fn finish(&mut self, untold: u64, facts: &Facts, ready: &mut Vec<Finding>) {
         self.cut_off(facts, ready);
         for mut gone in self.lives.drain() {
@@ -181,54 +183,54 @@ impl Correlator {
         }
     }
 
-    /// Events that the filter does not want.
+    /// Number of events that the filter left out.
     #[must_use]
     pub fn filtered(&self) -> u64 {
         self.filtered
     }
 
-    /// Events that only tell whose an earlier one is, or that a connection is no more.
+    /// Number of events that only report the owner of an earlier one, or the end of a connection.
     #[must_use]
     pub fn acceptances(&self) -> u64 {
         self.acceptances
     }
 
-    /// Connections that were judged before their end, because too many were remembered.
+    /// Number of connections that got their verdict before their end, because the table was full.
     #[must_use]
     pub fn evicted(&self) -> u64 {
         self.lives.evicted()
     }
 
-    /// True if somebody whom the filter wants has asked about this connection, or held it.
+    /// True if a process that the filter admits has queried or held this connection.
     pub fn is_wanted(&mut self, id: ConnectionId) -> bool {
         self.lives.get(id).is_some_and(|life| life.admitted)
     }
 
-    /// Connections that are remembered.
+    /// Number of tracked connections.
     #[must_use]
     pub fn remembered(&self) -> usize {
         self.lives.len()
     }
 
-    /// Namespaces that are gone are kept account of no more.
+    /// Drops the accounts of namespaces that have ended.
     pub fn forget_gone(&mut self, counted: &[Counted], read_at: Duration) {
         self.books.forget_gone(counted, read_at);
     }
 
-    /// What was traced, wanted or not.
+    /// All traced fallbacks, admitted by the filter or not.
     #[must_use]
     pub fn books(&self) -> &FallbackLedger {
         &self.books
     }
 
-    /// Everything that happened until then is heard of: one after the other.
+    /// All events until this time have arrived: processes them in order.
     fn settle(&mut self, until: Duration, facts: &Facts, ready: &mut Vec<Finding>) {
         while let Some(event) = self.arriving.pop_until(until) {
             self.happened(event, facts, ready);
         }
     }
 
-    /// One event, in the order of time.
+    /// Processes one event, in the order of time.
     fn happened(&mut self, event: Event, facts: &Facts, ready: &mut Vec<Finding>) {
         self.waited_until(event.at(), ready);
         match event {
@@ -249,7 +251,7 @@ impl Correlator {
         let (life, before, oldest) = self.lives.touch(id, &query.socket);
         let ended = is_of_another_connection(query, life).then(|| life.starts_anew());
         life.seen(&query.socket);
-        // A socket that is not connected still carries the time of the connection that it left.
+        // An unconnected socket still carries the time of its previous connection.
         if query.socket.state != TcpState::CLOSE {
             life.connected(query.connected_at);
         }
@@ -258,7 +260,8 @@ impl Correlator {
         life.questions += 1;
         life.admitted = true;
         life.asked_by(&query.process);
-        // Who asks by a way that sees no fallback, before there is one, does not unlearn what a better one told.
+        // Before a fallback, a query through an API that does not see fallbacks does not replace a
+        // better answer.
         let is_news = query.api.sees_fallbacks() || !life.knows() || life.fallen.is_some();
         if let Some(judgement) = event.judgement.as_ref().filter(|_| is_news) {
             life.told = Some(judgement.verdict);
@@ -310,7 +313,8 @@ impl Correlator {
             ChangeKind::Closed => {
                 self.tell_waiting(change.id, ready);
                 if let Some(mut gone) = self.lives.remove(change.id) {
-                    // The kernel half notes every use; of those that only send or receive, this is the first to say so.
+                    // The BPF side records every use; of a process that only sends or receives,
+                    // this is the first report.
                     gone.1.was_used_by(event);
                     gone.1.doubt = change.untold.then_some(UNTOLD);
                     gone.1.connecting = change.connecting;
@@ -320,7 +324,7 @@ impl Correlator {
         }
     }
 
-    /// Remembers what matters for later answers.
+    /// Records what matters for later answers.
     fn note(&mut self, event: &ConnectionEvent, facts: &Facts, ready: &mut Vec<Finding>) {
         let connection = &event.connection;
         let is_fallback = match connection.kind {
@@ -336,7 +340,7 @@ impl Correlator {
             let connected_at = connection
                 .since_connect
                 .map(|since| connection.at.saturating_sub(since));
-            // Nobody asked since the socket connected again: no answer has said so yet.
+            // No query since the socket connected again, so no answer has shown that yet.
             ended = life
                 .has_connected_again(connected_at)
                 .then(|| life.starts_anew());
@@ -358,7 +362,7 @@ impl Correlator {
         }
     }
 
-    /// Remembers who has MPTCP switched off, and tells whom that hits.
+    /// Records which connection disabled MPTCP, and attaches it to the fallbacks that this causes.
     fn blame(&mut self, event: &mut ConnectionEvent) {
         let connection = &event.connection;
         let netns = connection.socket.netns;
@@ -393,8 +397,8 @@ impl Correlator {
         facts: &Facts,
         ready: &mut Vec<Finding>,
     ) {
-        // Another socket lives at its address: it is no more, although nobody saw its end. Whether it was asked before that, a record
-        // would have said that is lost.
+        // Another socket is at its address: it ended unobserved. A record of an earlier query may
+        // be lost too.
         if let Some(mut gone) = before {
             gone.1.doubt = Some(UNSEEN_END);
             self.tell_waiting(gone.0, ready);
@@ -407,7 +411,7 @@ impl Correlator {
         }
     }
 
-    /// What is left to say of a connection.
+    /// Emits the closing verdict of a connection.
     fn close(
         &mut self,
         (id, life): Removed,
@@ -439,7 +443,7 @@ impl Correlator {
         })));
     }
 
-    /// It has an owner of its own now: whatever waits for that is told under that name.
+    /// A connection has its own owner now: events that waited for that are reported with it.
     fn accepted(&mut self, event: &ChangeEvent, ready: &mut Vec<Finding>) {
         let acceptance = &event.change;
         for mut waiting in self.take_waiting(acceptance.id) {
@@ -456,7 +460,7 @@ impl Correlator {
         }
     }
 
-    /// Nobody will accept it any more.
+    /// The connection will not be accepted any more.
     fn tell_waiting(&mut self, id: ConnectionId, ready: &mut Vec<Finding>) {
         for event in self.take_waiting(id) {
             self.tell(event, ready);
@@ -510,36 +514,36 @@ impl Correlator {
     }
 }
 
-/// Why a verdict may be wrong where the kernel did not run a probe.
+/// Doubt if the kernel skipped runs of a probe.
 const MAY_BE_MISSED: &str =
     "the kernel skipped runs of a probe since, perhaps for questions about this connection";
 
-/// The same of a connection of which a question is missing for sure.
+/// Doubt of a connection of which a query is certainly missing.
 const UNTOLD: &str =
     "it was asked about since, and that was not traced (capped, lost, or by io_uring)";
 
-/// The same where questions are missing, and nobody knows about which connections.
+/// Doubt if queries are missing, and their connections are unknown.
 const PERHAPS_UNTOLD: &str =
     "questions were not traced (capped, or lost), perhaps about this connection";
 
-/// The doubt of a connection whose end was not recorded.
+/// Doubt of a connection whose end was not recorded.
 const UNSEEN_END: &str = "its end was not traced (lost), and so may questions about it be";
 
-/// The same of a connection that lives on, for all we know.
+/// Doubt of an evicted connection that may live on.
 const EVICTED: &str =
     "it may have been asked about later: too many connections are remembered (--max-connections)";
 
-/// True if a question is about another connection than the one that is remembered of its socket.
+/// True if a query concerns another connection than the tracked one of its socket.
 fn is_of_another_connection(query: &Query, life: &ConnectionState) -> bool {
-    // What became TCP when it was accepted stays so.
+    // A connection that became TCP when it was accepted stays TCP.
     if query.protocol() == Protocol::Tcp {
         return false;
     }
     let is_mptcp = query.fell_back == Some(false);
     match &life.fallen {
-        // A socket that is not connected has left its old connection behind.
+        // An unconnected socket has left its old connection.
         Some(_) if is_unconnected(query.socket.state) && is_mptcp => true,
-        // Where it is not known when it connected, an answer is believed.
+        // Without a connect time, the answer decides.
         Some(_) if query.connected_at.is_none() => is_mptcp,
         None if query.socket.state == TcpState::CLOSE => life.was_connected(),
         Some(_) | None => life.has_connected_again(query.connected_at),

@@ -1,4 +1,4 @@
-//! Events in the order in which they happened, whatever the order in which they come.
+//! Sorts events by time, whatever their order of arrival.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -7,21 +7,21 @@ use std::{
 
 use crate::model::Event;
 
-/// Room for so many is kept when none wait: a burst is over then.
+/// Capacity kept while no events wait, after a burst.
 const ROOM_KEPT: usize = 1024;
 
-/// Events that wait for others that happened before them. Most come in order: those cost nothing but their place. Those
-/// that come late wait apart, so that many of them do not move all the others again and again.
+/// Events that wait for earlier ones. Most arrive in order and are only queued. Late ones are kept
+/// separately, so that many of them do not move all the others again and again.
 #[derive(Debug, Default)]
 pub(super) struct Arriving {
     in_order: VecDeque<(Duration, Event)>,
-    /// By when they happened, and how many came before them.
+    /// Key: time, and number of events that arrived before.
     late: BTreeMap<(Duration, u64), Event>,
     came: u64,
 }
 
 impl Arriving {
-    /// Takes an event that happened then; after those of the same moment that came before.
+    /// Inserts an event that happened at `at`, after earlier arrivals of the same time.
     pub(super) fn insert(&mut self, at: Duration, event: Event) {
         match self.in_order.back() {
             Some((last, _)) if *last > at => {
@@ -32,12 +32,13 @@ impl Arriving {
         }
     }
 
-    /// The first of all, if it happened until then.
+    /// Removes the earliest event if it happened until `until`.
     pub(super) fn pop_until(&mut self, until: Duration) -> Option<Event> {
         let first = self.in_order.front().map(|(at, _)| *at);
         let late = self.late.first_key_value().map(|((at, _), _)| *at);
         match (first, late) {
-            // Of one moment, what came in order came first: else it would not be late.
+            // Of the same time, the event in order arrived first; else it would be among the late
+            // ones.
             (Some(first), Some(late)) if late < first => self.pop_late(late, until),
             (None, Some(late)) => self.pop_late(late, until),
             (Some(first), _) if first <= until => self.in_order.pop_front().map(|(_, it)| it),
@@ -97,16 +98,16 @@ mod tests {
         assert_eq!((arriving.len(), arriving.is_empty()), (0, true));
     }
 
-    /// Whoever writes a capture chooses the order of its records.
+    /// The author of a capture controls the order of its records.
     #[test]
     fn many_that_come_late_take_no_quadratic_time() {
         const THIRD: u64 = 20_000;
         const PATIENCE: Duration = Duration::from_secs(5);
-        // What this thread works, however busy the machine is.
+        // CPU time of this thread, independent of the machine's load.
         let worked = || Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap();
         let start = worked();
         let mut arriving = Arriving::default();
-        // Early ones, late ones, and then backwards all that lie between them.
+        // Early ones, late ones, and then all in between in reverse order.
         let in_order = (0..THIRD).chain(2 * THIRD..3 * THIRD);
         for at in in_order.chain((THIRD..2 * THIRD).rev()) {
             let event = event(connection(ConnectionKind::Fallback, 1, at));

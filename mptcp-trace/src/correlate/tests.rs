@@ -1,4 +1,4 @@
-//! Waiting, sorting out, and the account: rows of events.
+//! Waiting, filtering, and reconciliation: rows of events.
 
 use std::{
     collections::BTreeMap,
@@ -108,7 +108,7 @@ pub(super) fn event(connection: Connection) -> Event {
     }))
 }
 
-/// Address and owner of what is told about connections; verdicts have tests of their own.
+/// Address and owner of reported connections; verdicts have tests of their own.
 fn told(ready: &mut Vec<Finding>) -> Vec<(u64, Option<u32>)> {
     ready
         .drain(..)
@@ -123,7 +123,7 @@ fn told(ready: &mut Vec<Finding>) -> Vec<(u64, Option<u32>)> {
         .collect()
 }
 
-/// The same connection, accepted or closed.
+/// A change of the same connection: accepted or closed.
 pub(super) fn change(kind: ChangeKind, of: Connection) -> Event {
     Event::Change(Box::new(ChangeEvent {
         change: Change {
@@ -169,7 +169,7 @@ fn what_is_accepted_in_time_is_told_under_the_name_of_who_accepted_it() {
         &mut ready,
     );
     assert_eq!(told(&mut ready), [(0xa, Some(5))]);
-    // One second after it fell back, the listener's owner is all there is.
+    // One second after the fallback, only the listener's owner is known.
     correlator.take(accepted(1_011, 0xb, 6, true), &facts, &mut ready);
     correlator.clock(
         ORDER_WINDOW + Duration::from_millis(1_011),
@@ -249,7 +249,7 @@ fn books(events: &[Connection]) -> FallbackLedger {
     books
 }
 
-/// What is said of the one namespace in which something happened.
+/// The account of the one namespace with events.
 fn said(events: &[Connection], report: &LossReport) -> Option<String> {
     let all = reconcile(&books(events), report, &facts());
     match &all[..] {
@@ -259,7 +259,8 @@ fn said(events: &[Connection], report: &LossReport) -> Option<String> {
     }
 }
 
-/// A namespace that is gone takes its account along: its number is given to others, which begin at zero.
+/// The account of an ended namespace is dropped: its inode number is reused, and counters restart
+/// at zero.
 #[test]
 fn a_namespace_that_is_gone_is_forgotten_unless_something_has_happened_in_it_since() {
     let fell = connection(ConnectionKind::Fallback, 10, 0xa);
@@ -279,7 +280,7 @@ fn a_namespace_that_is_gone_is_forgotten_unless_something_has_happened_in_it_sin
     }
 }
 
-/// Nothing in `/proc` shows a namespace that a descriptor alone holds: it goes on counting from where it was.
+/// `/proc` does not show a namespace that only a descriptor holds: its counters continue.
 #[test]
 fn a_namespace_that_the_kernel_half_reads_is_kept_until_another_has_its_number() {
     use Step::{Counted, Fell};
@@ -298,7 +299,8 @@ fn a_namespace_that_the_kernel_half_reads_is_kept_until_another_has_its_number()
     books.counted(counted_in(2, 51, 1));
 }
 
-/// A fallback in the namespace of this cookie; all of them have one inode number, one after the other.
+/// A fallback in the namespace of this cookie; all of them have the same inode number, one after
+/// the other.
 fn fell_in(cookie: u64, at_ms: u64) -> Connection {
     Connection {
         netns_cookie: cookie,
@@ -322,7 +324,7 @@ fn unseen_by_proc() -> LossReport {
     }
 }
 
-/// What the kernel half has read in it.
+/// The BPF side's reading of a namespace.
 fn counted_in(cookie: u64, at_ms: u64, dss: u64) -> NetnsCounters {
     NetnsCounters {
         netns: NETNS,
@@ -376,7 +378,7 @@ fn a_namespace_that_is_gone_has_an_account_of_its_own_although_others_had_its_nu
             0,
             vec!["DssFallback: kernel counted 2, traced 1"],
         ),
-        // An older reading that comes late is none.
+        // An older reading that arrives late is ignored.
         (
             &[Fell(1, 10), Counted(1, 13, 1), Counted(1, 11, 0)],
             None,
@@ -407,7 +409,7 @@ fn a_namespace_that_is_gone_has_an_account_of_its_own_although_others_had_its_nu
             0,
             vec![GONE],
         ),
-        // The last one is there at the end.
+        // The last one still exists at the end.
         (
             &[Fell(1, 10), Counted(1, 11, 1), Fell(2, 20)],
             Some(1),
@@ -420,9 +422,9 @@ fn a_namespace_that_is_gone_has_an_account_of_its_own_although_others_had_its_nu
             0,
             vec!["DssFallback: kernel counted 2, traced 1"],
         ),
-        // Its number has another by then, in which nothing happened.
+        // Its inode number belongs to another namespace now, without events.
         (&[Fell(1, 10), Counted(1, 11, 1)], Some(0), 0, vec![agrees]),
-        // It was there before, and had counted already.
+        // It existed before, with nonzero counters.
         (&[Fell(1, 10), Counted(1, 11, 4)], None, 3, vec![agrees]),
         (
             &[
@@ -435,9 +437,9 @@ fn a_namespace_that_is_gone_has_an_account_of_its_own_although_others_had_its_nu
             3,
             vec![agrees, agrees],
         ),
-        // `/proc` shows it at the end, and could not when tracing began.
+        // `/proc` shows it at the end, but could not when tracing began.
         (&[Fell(1, 10), Counted(1, 11, 4)], Some(4), 3, vec![agrees]),
-        // What is known of the one before is nothing to the next one.
+        // The reading of the previous namespace does not apply to the next one.
         (
             &[Fell(1, 10), Fell(2, 20), Counted(2, 21, 1)],
             None,
@@ -469,7 +471,7 @@ fn without_a_list_of_the_start_a_reading_at_the_end_says_nothing() {
     use Step::{Counted, Fell};
     let facts = facts();
     let report = unseen_by_proc();
-    // Whether the others fell back before tracing began is not known.
+    // Whether the others fell back before tracing began is unknown.
     let accounts = reconcile(&entered(&[Fell(1, 10), Counted(1, 11, 4)]), &report, &facts);
     let [account] = &accounts[..] else {
         panic!("{accounts:?}")
@@ -482,13 +484,13 @@ fn what_happened_while_counters_were_first_read_may_be_in_them() {
     let ms = Duration::from_millis;
     let nobody = unseen_by_proc();
     for (at_ms, at_start, later, agrees) in [
-        // Before: it is in the first reading, and in no account.
+        // Before the first reading, which includes it: no account.
         (9, 1, 1, None),
-        // Meanwhile: before or after the reading of its namespace.
+        // During the reading of its namespace: either side.
         (15, 1, 1, Some(true)),
         (15, 0, 1, Some(true)),
         (15, 0, 2, Some(false)),
-        // After it.
+        // After the reading.
         (21, 0, 1, Some(true)),
         (21, 1, 1, Some(false)),
     ] {
@@ -574,13 +576,13 @@ fn the_account_holds_only_if_every_cause_does() {
         &dss(1),
         Some("DssFallback: kernel counted 1, traced 0; 1 traced with an unknown cause"),
     );
-    // It was in the counters already when they were first read.
+    // The first reading of the counters included it already.
     check(&[early()], &dss(0), None);
-    // While they were being read, it may be either.
+    // During the first reading, either is possible.
     let meanwhile = || connection(ConnectionKind::Fallback, 2, 0xa);
     check(&[meanwhile()], &dss(0), Some("agrees"));
     check(&[meanwhile()], &dss(1), Some("agrees"));
-    // And so while the probes were taken down.
+    // The same holds while the probes are detached.
     let mut at_the_end = dss(1);
     at_the_end.counted[0]
         .counters_after
@@ -592,7 +594,7 @@ fn the_account_holds_only_if_every_cause_does() {
         &at_the_end,
         Some("DssFallback: kernel counted 1, traced 0"),
     );
-    // Others have an account too, whatever the filter wants.
+    // Connections outside of the filter have an account too.
     let others = || Connection {
         admitted: false,
         ..fallback()
@@ -603,7 +605,7 @@ fn the_account_holds_only_if_every_cause_does() {
         &dss(2),
         Some("DssFallback: kernel counted 2, traced 1"),
     );
-    // Of a child it may be unknown which of the two it is, but not of more children than there are.
+    // A child's cause may be ambiguous, but for no more than the number of such children.
     check(&[child(CauseCertainty::Unknown)], &ack(1), Some("agrees"));
     check(&[child(CauseCertainty::Inferred)], &ack(0), None);
     check(&[child(CauseCertainty::Unknown)], &ack(0), Some("agrees"));
@@ -615,7 +617,7 @@ fn the_account_holds_only_if_every_cause_does() {
              which may count as MPCapableFallbackACK",
         ),
     );
-    // A refused one is none.
+    // A refused fallback is not counted.
     check(
         &[connection(ConnectionKind::FallbackDenied, 10, 0xa)],
         &dss(1),
@@ -632,7 +634,7 @@ fn what_is_known_of_the_reason_for_a_difference_is_said() {
         said(&[connection(ConnectionKind::Fallback, 10, 0xa)], &lossy).as_deref(),
         Some("DssFallback: kernel counted 3, traced 1; 2 were lost; this namespace is new")
     );
-    // A namespace whose counters cannot be read is never passed over.
+    // A namespace with unreadable counters is always reported.
     let elsewhere = LossReport::default();
     assert_eq!(
         said(&[connection(ConnectionKind::Fallback, 10, 0xa)], &elsewhere).as_deref(),
@@ -677,7 +679,7 @@ fn a_connection_that_is_tcp_because_mptcp_is_off_tells_who_had_it_switched_off()
             ..connection(ConnectionKind::Fallback, at_ms, 0xf)
         })
     };
-    // What is told of it: the socket that had MPTCP switched off, and when.
+    // Expected: the socket that disabled MPTCP, and when.
     let check = |events: Vec<Event>, want: Option<(u64, u64)>| {
         let mut correlator = Correlator::default();
         let mut ready = Vec::new();

@@ -1,5 +1,5 @@
-//! What an answer is worth, and what is left to say of a connection at its end. Pure: a function of the answer and of
-//! what is known of the connection.
+//! The verdict on an answer, and the closing verdict on a connection. Pure: a function of the
+//! answer and the state of the connection.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -9,8 +9,8 @@ use crate::model::{
     short,
 };
 
-/// What is concluded of one answer, with what is known when all that happened before it was heard of. None where the
-/// answer says nothing: the call failed for a reason of its own, or what it said could not be learnt.
+/// The verdict on one answer, once all earlier events have arrived. `None` if the answer is
+/// inconclusive: the call failed for another reason, or its result is unknown.
 pub(super) fn of_answer(
     query: &Query,
     life: Option<&ConnectionState>,
@@ -46,13 +46,15 @@ pub(super) fn of_answer(
     }
 }
 
-/// A call takes microseconds, and longer only where its thread is preempted inside it.
+/// Upper bound of a call's duration. It takes microseconds, and longer only if its thread is
+/// preempted.
 const CALL_MAX: Duration = Duration::from_secs(10);
 
-/// True if the question was asked after the fallback.
+/// True if the query was certainly made after the fallback.
 ///
-/// Where only its end was seen, it was answered at some moment before that; and where a fallback is foretold (rung
-/// `tracepoint`, `mptcp_dss_corruption`), the fallback follows its record by a moment, in which a thread may be preempted.
+/// If only the return was observed, the query was made at some time before it; and if the fallback
+/// is predicted (attach method `tracepoint`, `mptcp_dss_corruption`), it follows its record shortly
+/// after, and the thread may be preempted in between.
 fn is_surely_later(query: &Query, fallen: &Fallen) -> bool {
     let (began, fell) = match query.latency {
         Some(_) if !fallen.is_foretold => (query.asked_at, fallen.at),
@@ -107,8 +109,8 @@ fn told_mptcp(query: &Query, fallen: Option<&Fallen>) -> Judgement {
     }
 }
 
-/// What is left to say of a connection that is no more, or that nobody watches any more. None if the last line about it
-/// said it all.
+/// The closing verdict on a connection that has ended, or is no longer traced. `None` if the last
+/// line about it was final.
 pub(super) fn of_life(life: &ConnectionState) -> Option<Judgement> {
     let fallen = life.fallen.as_ref()?;
     let Some(asked) = life.asked else {
@@ -184,7 +186,8 @@ fn misled(api: Api, fallen: &Fallen, answered_at: Duration) -> Judgement {
     )
 }
 
-/// What is known of a TCP socket that no fallback of was seen. Only children of MPTCP listeners have an identity.
+/// What is known of a TCP socket without an observed fallback. Only children of MPTCP listeners
+/// have an identity.
 fn never_mptcp(query: &Query, facts: &Facts) -> &'static str {
     if query.id.is_none() {
         return "told TCP; the socket was made as TCP, or accepted by a TCP listener or before tracing began";
@@ -194,14 +197,14 @@ fn never_mptcp(query: &Query, facts: &Facts) -> &'static str {
         Some(Rung::Fexit | Rung::Kprobe) => {
             "told TCP; its client did not ask for MPTCP, or there was no token for it"
         }
-        // What becomes of an accepted connection in its third packet, these do not see.
+        // This attach method does not see a fallback in the third packet of the handshake.
         Some(Rung::Tracepoint) | None => {
             "told TCP; its client did not ask for MPTCP, there was no token for it, or it lost MPTCP in its third packet, which cannot be told apart here"
         }
     }
 }
 
-/// Why a fallback that must have happened was not seen.
+/// Why a fallback that must have happened was not observed.
 fn unseen(life: Option<&ConnectionState>, facts: &Facts) -> &'static str {
     if !facts.has_sensor(SensorId::Fallback) {
         return "fallbacks are not traced on this kernel (mptcp-trace doctor tells why)";
@@ -213,7 +216,7 @@ fn unseen(life: Option<&ConnectionState>, facts: &Facts) -> &'static str {
     }
 }
 
-/// The cause, and who can do something about it.
+/// The cause, and who can act on it.
 fn named(fallen: &Fallen) -> String {
     let Some(cause) = &fallen.cause else {
         return "cause unknown".into();

@@ -1,4 +1,4 @@
-//! What answers are worth: scenes as rows, and random ones for what must always hold.
+//! Verdicts: fixed scenarios as rows, and random ones for the invariants.
 
 use std::time::SystemTime;
 
@@ -12,7 +12,7 @@ use crate::model::{
 
 const ESTABLISHED: TcpState = TcpState(1);
 
-/// Something that happens to the connection of that number.
+/// An event of the connection with that number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Deed {
     Falls,
@@ -94,7 +94,7 @@ fn make(deed: Deed, at_ms: u64, number: u64) -> Event {
     }
 }
 
-/// Verdicts in the order in which they are told; those of a connection's end in brackets.
+/// Verdicts in the order in which they are reported; closing verdicts in brackets.
 fn verdicts(findings: &[Finding]) -> String {
     let words: Vec<String> = findings
         .iter()
@@ -202,7 +202,8 @@ fn every_verdict_has_a_scene() {
     check(&[Deed::Existed, IS_TCP], "unexplained");
     check(&[Deed::Falls, PROTOCOL, Deed::Dies], "misled");
     check(&[PROTOCOL, Deed::Falls], "still-mptcp [misled at exit]");
-    // Who was told by a better way does not forget it; whose better way this kernel lacks has only that one.
+    // An answer from a better API is kept; without kernel support for one, the weaker answer
+    // counts.
     check(
         &[IS_MPTCP, PROTOCOL, Deed::Falls],
         "still-mptcp still-mptcp [stale at exit]",
@@ -214,10 +215,10 @@ fn every_verdict_has_a_scene() {
     check(&[IS_MPTCP, Deed::Falls, PROTOCOL], "still-mptcp misled");
     check(&[UNKNOWN_OPTION, Deed::Falls], "unsupported");
     check(&[Deed::Falls, IS_MPTCP], "contradicted");
-    // A call that failed for a reason of its own says nothing: nobody knows more than before.
+    // A call that failed for another reason changes nothing.
     check(&[BAD_POINTER], "none");
     check(&[Deed::Falls, BAD_POINTER], "none [never-asked at exit]");
-    // Taken back by connect(AF_UNSPEC): not a contradiction.
+    // Undone by connect(AF_UNSPEC): not a contradiction.
     check(
         &[Deed::Falls, IS_TCP, FRESH, IS_MPTCP],
         "explained too-early still-mptcp",
@@ -237,8 +238,9 @@ fn a_fallback_that_is_told_late_still_explains_the_answer() {
     );
 }
 
-/// Only who certainly asked afterwards was told something wrong: a thread may be preempted between its answer and the end of
-/// the call, and between what foretells a fallback and the fallback.
+/// Only a query that was certainly made afterwards can be contradicted: a thread may be preempted
+/// between its answer and the end of the call, and between the prediction of a fallback and the
+/// fallback.
 #[test]
 fn a_contradiction_needs_a_question_that_was_asked_after_the_fallback() {
     use CauseCertainty::{Inferred, Reported};
@@ -277,7 +279,7 @@ fn a_connection_that_was_made_anew_is_not_contradicted() {
     );
 }
 
-/// What happens to a connection of the socket that began at `connected_ms`.
+/// An event of the socket's connection that began at `connected_ms`.
 fn of_connection(deed: Deed, at_ms: u64, connected_ms: u64) -> Event {
     let mut made = make(deed, at_ms, 1);
     match &mut made {
@@ -302,7 +304,7 @@ fn a_socket_that_connects_again_is_judged_by_the_answers_of_its_new_connection()
         let told = told_of(events, Limits::STATED);
         assert_eq!(verdicts(&told), want, "{deeds:?}");
     };
-    // The application knows that the first connection is TCP. Of the second it never asked.
+    // The application knows that the first connection is TCP; it never asked about the second.
     let twice = [
         (Deed::Falls, 1_000, 900),
         (IS_TCP, 1_500, 900),
@@ -313,15 +315,16 @@ fn a_socket_that_connects_again_is_judged_by_the_answers_of_its_new_connection()
         &[&twice[..], &[(Deed::Dies, 4_000, 2_900)]].concat(),
         "explained [never-asked at death]",
     );
-    // Two connections that fell back, and nobody asked about either.
+    // Two connections that fell back, without a query about either.
     check(
         &[twice[0], twice[2]],
         "[never-asked at death] [never-asked at exit]",
     );
-    // The first connection did not fall back: what was told of it was right, and does not count for the second.
+    // The first connection did not fall back: its answer was right, and does not apply to the
+    // second.
     let still = [(IS_MPTCP, 1_000, 900), (Deed::Falls, 3_000, 2_900)];
     check(&still, "still-mptcp [never-asked at exit]");
-    // An answer between the two connections is of neither, and is too early for the second.
+    // An answer between the two connections applies to neither, and is too early for the second.
     check(
         &[still[0], (FRESH, 2_000, 900), still[1]],
         "still-mptcp too-early [too-early at exit]",
@@ -330,7 +333,7 @@ fn a_socket_that_connects_again_is_judged_by_the_answers_of_its_new_connection()
         &[twice[0], (FRESH, 2_000, 900), twice[2]],
         "[never-asked at death] too-early [too-early at exit]",
     );
-    // One connection, found to have fallen back twice, is one.
+    // A fallback of one connection that is observed twice counts once.
     check(
         &[(Deed::Falls, 1_000, 900), (Deed::Falls, 1_500, 900)],
         "[never-asked at exit]",
@@ -364,7 +367,7 @@ fn the_closing_verdict_names_who_used_the_socket_last() {
         });
         verdict.unwrap()
     };
-    // A child inherited the socket, and only sent.
+    // A child process inherited the socket, and only sent.
     assert_eq!(last(Some(2)), Some(2));
     assert_eq!(last(None), Some(1));
 }
@@ -413,7 +416,8 @@ fn what_was_never_mptcp_is_plain_tcp() {
         let judgement = verdict::of_answer(&event.query, None, &facts).unwrap();
         assert_eq!(judgement.sentence, said);
     }
-    // A child that lost MPTCP in the third packet of the handshake is a TCP socket too, but not by its client's wish.
+    // A child that lost MPTCP in the third packet of the handshake is a TCP socket too, although
+    // its client requested MPTCP.
     if let Event::Query(event) = &mut asked {
         event.query.id = Some(connection(ConnectionKind::Fallback, 0, 1).id);
         event.query.connected_at = None;
@@ -447,7 +451,7 @@ fn sentences_say_when_and_why_and_who() {
     );
 }
 
-/// A fallback that was seen, a question that was asked: what the verdicts must stand on.
+/// The observed fallback and the query that a verdict requires.
 fn has_evidence(event: &VerdictEvent, happened: &[(u64, u64, Deed)]) -> bool {
     let number = event.id.socket.0;
     let of = |wanted: fn(Deed) -> bool| {
@@ -519,7 +523,8 @@ proptest! {
             let asked_again = happened.iter().any(|(at, whose, deed)| {
                 let at = Duration::from_millis(*at);
                 let is_answer = matches!(deed, Deed::Asks(_, Answer::Mptcp | Answer::Tcp, _));
-                // What is asked when the socket connects again ends the old connection, and is not about it.
+                // A query when the socket connects again ends the old connection, but does not
+                // concern it.
                 let is_before = at < event.at || event.closed_by == ClosedBy::Exit && at == event.at;
                 *whose == event.id.socket.0 && is_answer && at > fell && is_before
             });
@@ -596,7 +601,8 @@ fn a_verdict_that_a_missing_question_can_have_spoiled_says_so() {
     let perhaps = Some("questions were not traced (capped".to_owned());
     for (untold_of_it, dies, untold, says) in [
         (false, true, 0, &None),
-        // Others' questions do not matter where the kernel half knows which connection they were about.
+        // Queries on other sockets do not matter if the BPF side knows which connection they
+        // concerned.
         (false, true, 7, &None),
         (true, true, 1, &of_it),
         (false, false, 0, &None),
@@ -606,7 +612,8 @@ fn a_verdict_that_a_missing_question_can_have_spoiled_says_so() {
     }
 }
 
-/// Its ends are those of the connection that fell back, not those of what its socket did next.
+/// The closing verdict names the addresses of the connection that fell back, not those of the
+/// socket's next one.
 #[test]
 fn the_closing_verdict_of_a_socket_that_connected_again_is_about_its_first_connection() {
     let at = |mut event: Event, port: u16| {
@@ -632,7 +639,7 @@ fn the_closing_verdict_of_a_socket_that_connected_again_is_about_its_first_conne
     }
 }
 
-/// If the record of the end is lost, so may be those of queries.
+/// If the record of the end is lost, query records may be lost too.
 #[test]
 fn a_verdict_without_the_record_of_an_end_is_in_doubt() {
     let doubts = |events: Vec<Event>, limits| -> Vec<Option<String>> {
@@ -652,7 +659,7 @@ fn a_verdict_without_the_record_of_an_end_is_in_doubt() {
         }
         event
     };
-    // Another socket has the address of the first.
+    // Another socket has the first one's address.
     let displaced = vec![
         make(Deed::Falls, 1, 1),
         born_later(make(Deed::Falls, 3, 1)),
@@ -662,7 +669,7 @@ fn a_verdict_without_the_record_of_an_end_is_in_doubt() {
         doubts(displaced, Limits::STATED),
         [Some(UNSEEN_END.to_owned()), None]
     );
-    // There was room for one.
+    // A table for one connection.
     let evicted = vec![
         make(Deed::Falls, 1, 1),
         make(Deed::Falls, 2, 2),
@@ -675,7 +682,8 @@ fn a_verdict_without_the_record_of_an_end_is_in_doubt() {
     assert_eq!(doubts(evicted, one), [Some(EVICTED.to_owned()), None]);
 }
 
-/// A socket that connects again ends its first connection without a record of its own: what comes next says what was missed.
+/// A socket that connects again ends its first connection without a record; the next record shows
+/// what was missed.
 #[test]
 fn a_question_that_was_missed_before_a_socket_connects_again_is_a_doubt_of_its_first_connection() {
     for is_untold in [false, true] {
@@ -699,11 +707,12 @@ fn a_question_that_was_missed_before_a_socket_connects_again_is_a_doubt_of_its_f
     }
 }
 
-/// About which connection such a question was is not known: all that lived then are in doubt, and no later one is.
+/// Which connection a skipped query concerned is unknown: all that lived at that time are in doubt,
+/// and no later one is.
 #[test]
 fn a_verdict_is_in_doubt_if_the_kernel_may_have_skipped_a_question_while_it_lived() {
     let facts = facts();
-    // Readings, the last of them while a connection lives: seconds, missed, taken.
+    // Readings, the last of them while a connection lives: seconds, missed runs, taken runs.
     let is_in_doubt = |takes_turns: bool, readings: &[(u64, u64, u64)]| {
         let mut correlator = Correlator::default();
         let mut ready = Vec::new();
@@ -739,21 +748,22 @@ fn a_verdict_is_in_doubt_if_the_kernel_may_have_skipped_a_question_while_it_live
         });
         verdict.unwrap().doubt.as_deref() == Some(MAY_BE_MISSED)
     };
-    // Where nobody takes what is missed, only what grows is news.
+    // If no program takes over missed runs, only their growth is news.
     assert!(!is_in_doubt(false, &[(9, 0, 0)]));
     assert!(is_in_doubt(false, &[(9, 1, 0)]));
     assert!(!is_in_doubt(false, &[(1, 5, 0), (9, 5, 0)]));
     assert!(is_in_doubt(false, &[(1, 5, 0), (9, 6, 0)]));
-    // Where others do, what has been missed just now may be taken in a moment.
+    // If others do, a run missed just now may still be taken over.
     assert!(!is_in_doubt(true, &[(9, 0, 0)]));
     assert!(!is_in_doubt(true, &[(9, 5, 5)]));
     assert!(is_in_doubt(true, &[(9, 5, 4)]));
-    // What nobody took for a long time is lost, and no news.
+    // A run that was not taken over for a long time is lost, and is not news.
     assert!(is_in_doubt(true, &[(1, 5, 4), (2, 5, 4)]));
     assert!(!is_in_doubt(true, &[(1, 5, 4), (9, 5, 4)]));
     assert!(is_in_doubt(true, &[(1, 5, 4), (9, 6, 4)]));
     assert!(!is_in_doubt(true, &[(1, 5, 4), (8, 5, 4), (9, 6, 5)]));
-    // What was about to be taken has been since: what nobody takes later is one more, although the difference is the same.
+    // The pending run has been taken over since: one not taken over later is a new loss, although
+    // the difference is the same.
     assert!(is_in_doubt(true, &[(1, 5, 4), (1, 5, 5), (9, 6, 5)]));
     assert!(is_in_doubt(true, &[(1, 9, 3), (4, 9, 9), (9, 10, 9)]));
 }

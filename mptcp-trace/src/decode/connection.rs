@@ -1,4 +1,4 @@
-//! Records about connections -> what is said of them, and the conclusion about the cause.
+//! Records about connections -> observations, with the cause.
 
 use std::{borrow::Cow, mem::offset_of, time::Duration};
 
@@ -46,14 +46,14 @@ macro_rules! owner_field {
     }};
 }
 
-/// A record as this version writes it, whatever version has written this one.
+/// Converts a record of any version into the current layout.
 fn whole_record(bytes: &[u8]) -> Result<[u8; size_of::<ConnRecord>()], DecodeError> {
     let mut whole = [0; size_of::<ConnRecord>()];
     match bytes.len() {
         length if length == whole.len() => whole.copy_from_slice(bytes),
         length @ (CONN_RECORD_BYTES_V1 | CONN_RECORD_BYTES_V2) => {
             whole[..length].copy_from_slice(bytes);
-            // Older records have the numbers of the initial PID namespace only.
+            // Older records only have ids of the initial PID namespace.
             let owner = |member| offset_of!(ConnRecord, owner) + member;
             for (host, here) in [
                 (
@@ -82,7 +82,7 @@ fn whole_record(bytes: &[u8]) -> Result<[u8; size_of::<ConnRecord>()], DecodeErr
     Ok(whole)
 }
 
-/// What a fallback was seen from.
+/// The observations from which a cause is inferred.
 fn sighting(bytes: &[u8]) -> Sighting {
     let (valid, state) = (field!(bytes, u32, valid), field!(bytes, u32, conn_state));
     let (has, is) = (|bit| valid & bit != 0, |bit| state & bit != 0);
@@ -95,7 +95,8 @@ fn sighting(bytes: &[u8]) -> Sighting {
         side,
         evidence: field!(bytes, u32, evidence),
         watched: !is(CONN_EXISTING) && !is(CONN_UNSEEN_BIRTH) && !is(CONN_UNWATCHED),
-        // Records of before this was read are of kernels that were off wherever they have the counter.
+        // Older records do not have it; they come from kernels on which MPTCP was disabled if the
+        // counter existed.
         is_off: match (has(CONN_VALID_OFF), has(CONN_OFF_UNREAD)) {
             (true, _) => Some(field!(bytes, u32, off_ms) != 0),
             (false, true) => None,
@@ -168,7 +169,7 @@ pub(super) fn connection(bytes: &[u8], facts: &Facts) -> Result<Observation, Dec
         late: sighting.site == SITE_LATER,
         current: Current {
             pid: match field!(bytes, u32, current_tgid) {
-                // The idle task is the same everywhere.
+                // The idle task is the same in every namespace.
                 0 => Some(0),
                 _ => number(field!(bytes, u32, current_ns_tgid)),
             },
@@ -186,7 +187,7 @@ pub(super) fn connection(bytes: &[u8], facts: &Facts) -> Result<Observation, Dec
     })
 }
 
-/// Whose a connection is, or that it is no more.
+/// Owner or end of a connection.
 fn change(bytes: &[u8], kind: ChangeKind) -> Result<Observation, DecodeError> {
     let valid = field!(bytes, u32, valid);
     let state = field!(bytes, u32, conn_state);
@@ -214,7 +215,7 @@ fn id(bytes: &[u8]) -> ConnectionId {
     }
 }
 
-/// The kernel counts the first subflow apart from the others.
+/// The kernel does not count the first subflow among the others.
 fn subflows(bytes: &[u8], valid: u32) -> Option<u16> {
     if valid & CONN_VALID_SUBFLOWS == 0 {
         return None;
@@ -278,7 +279,7 @@ fn owner(bytes: &[u8]) -> Result<Option<Owner>, DecodeError> {
     }))
 }
 
-/// What the connection itself says, else what we saw of its beginning.
+/// The connection's own flag, else the observed beginning.
 fn side(flags: u32, conn_state: u32) -> Option<Side> {
     if flags & SUBFLOW_SIDE_KNOWN != 0 {
         return Some(if flags & SUBFLOW_SERVER_SIDE != 0 {
@@ -314,17 +315,17 @@ fn evidence(bits: u32) -> Vec<Evidence> {
     .collect()
 }
 
-/// What a record has to say about the cause.
+/// What a record shows about the cause.
 pub(super) struct Sighting {
     pub(super) site: u8,
     pub(super) mib: i32,
-    /// `SUBFLOW_*` bits of the first subflow, where there was one.
+    /// `SUBFLOW_*` bits of the first subflow, if there was one.
     pub(super) flags: Option<u32>,
     pub(super) side: Option<Side>,
     pub(super) evidence: u32,
-    /// The connection was watched from its birth on.
+    /// The connection was observed since its birth.
     pub(super) watched: bool,
-    /// Whether MPTCP is, or was lately, switched off in its network namespace, where that could be read.
+    /// Whether MPTCP is, or recently was, disabled in its network namespace, if readable.
     pub(super) is_off: Option<bool>,
 }
 
@@ -341,8 +342,8 @@ const DSS: &str = "DssFallback";
 const CORRUPTION: &str = "DSSCorruptionFallback";
 const INFINITE: &str = "InfiniteMapTx";
 
-/// The cause. Where the kernel named it, that is it; where it did not, the bits of the first
-/// subflow and what its data was like tell.
+/// The cause: as reported by the kernel, else inferred from the bits of the first subflow and its
+/// data.
 pub(super) fn conclude(sighting: &Sighting, facts: &Facts) -> Result<Conclusion, DecodeError> {
     let inferred = |name: &'static str| Ok((Some(Cow::Borrowed(name)), CauseCertainty::Inferred));
     if sighting.mib != NO_MIB {
@@ -353,8 +354,8 @@ pub(super) fn conclude(sighting: &Sighting, facts: &Facts) -> Result<Conclusion,
         SITE_DATA_AVAILABLE => inferred(DSS),
         SITE_DSS_CORRUPTION => inferred(CORRUPTION),
         SITE_DROPPED_CONTEXT => inferred(THIRD_ACK),
-        // Here the state bit was found set: that tells when, not why. Functions of the handshake run at other times
-        // too.
+        // The state bit was found set at this site: that shows when, not why. Functions of the
+        // handshake run at other times too.
         SITE_CONNECT
         | SITE_SIMULTANEOUS
         | SITE_DETECT_BLACKHOLE
@@ -376,7 +377,7 @@ fn named_by_kernel(mib: i32, facts: &Facts) -> Conclusion {
         .map(|(_, enumerator)| enumerator);
     match enumerator {
         Some(enumerator) => {
-            // A cause that is newer than this program keeps the kernel's own word for it.
+            // A cause newer than this program keeps the kernel's name.
             let name = name_of_enumerator(enumerator)
                 .map_or_else(|| Cow::Owned(enumerator.clone()), Cow::Borrowed);
             (Some(name), CauseCertainty::Reported)
@@ -385,9 +386,9 @@ fn named_by_kernel(mib: i32, facts: &Facts) -> Conclusion {
     }
 }
 
-/// Why a connection did not even ask for MPTCP: the kernel remembers that SYNs with it got lost, or there was no token for
-/// it. Where the kernel has no such memory, or nothing in it, it was the token; where it is not known what the kernel
-/// remembers, it can have been either.
+/// Why a connection did not request MPTCP: the kernel remembers lost SYNs with MPTCP, or no token
+/// was available. If the kernel does not have such a memory, or it is empty, it was the token; if
+/// its content is unknown, the cause is ambiguous.
 fn refused_to_ask(sighting: &Sighting, facts: &Facts) -> Option<&'static str> {
     match (facts.counts(SYN_DISABLED), sighting.is_off) {
         (false, _) | (true, Some(false)) => Some(TOKEN),
@@ -396,13 +397,14 @@ fn refused_to_ask(sighting: &Sighting, facts: &Facts) -> Option<&'static str> {
     }
 }
 
-/// The order of a connection's life: what happened first is the cause, since a fallback happens once.
+/// Checked in the order of a connection's life: the first match is the cause, since a fallback
+/// happens once.
 fn from_traces(sighting: &Sighting, facts: &Facts) -> Option<&'static str> {
     let flags = sighting.flags?;
     let has = |bit: u32| flags & bit != 0;
     let seen = |bits: u32| sighting.evidence & bits != 0;
     if sighting.side == Some(Side::Active) {
-        // The kernel takes its request back in this case: look here before there.
+        // The kernel clears its request in this case, so this comes first.
         if seen(EVIDENCE_SIMULTANEOUS) {
             return Some(SIMULTANEOUS);
         }
@@ -420,7 +422,8 @@ fn from_traces(sighting: &Sighting, facts: &Facts) -> Option<&'static str> {
     if !has(SUBFLOW_MP_CAPABLE) {
         return Some(FIRST_DATA);
     }
-    // Whoever is complained to answers with a mapping without an end (mptcp_pm_mp_fail_received).
+    // The side that receives the MP_FAIL answers with an infinite mapping
+    // (mptcp_pm_mp_fail_received).
     let complained_to = seen(EVIDENCE_MP_FAIL_RECEIVED) && !seen(EVIDENCE_MP_FAIL_SENT);
     if seen(EVIDENCE_INFINITE_SENT) || complained_to {
         return Some(INFINITE);
@@ -428,9 +431,9 @@ fn from_traces(sighting: &Sighting, facts: &Facts) -> Option<&'static str> {
     if seen(EVIDENCE_NO_DSS | EVIDENCE_INVALID_MAPPING | EVIDENCE_BAD_CHECKSUM) {
         return Some(DSS);
     }
-    // Its data was watched, and each packet of it had a mapping. What is left is that a mapping and its data did
-    // not fit together (mptcp_dss_corruption); where there are checksums, these notice it first, and what is
-    // left is that the other end complained of one.
+    // Its data was observed, and each packet had a mapping. The remaining cause is a mapping that
+    // does not match its data (mptcp_dss_corruption); with checksums, those detect it first, and
+    // the remaining cause is an MP_FAIL from the peer.
     sighting.watched.then_some(if has(SUBFLOW_CHECKSUMS) {
         INFINITE
     } else {
@@ -438,12 +441,12 @@ fn from_traces(sighting: &Sighting, facts: &Facts) -> Option<&'static str> {
     })
 }
 
-/// How far the connection had come when that happened.
+/// The stage of the connection at which the cause occurs.
 fn stage(cause: &str) -> Option<Stage> {
     find_cause(cause)?.stage
 }
 
-/// Is it known that the client never asked?
+/// Whether it is known that the client did not request MPTCP.
 fn plain_known(site: u8) -> Result<CauseCertainty, DecodeError> {
     match site {
         SITE_NO_CONTEXT => Ok(CauseCertainty::Inferred),

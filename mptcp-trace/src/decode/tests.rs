@@ -1,4 +1,4 @@
-//! What the raw numbers mean: a row a case.
+//! Meaning of the raw numbers: one row per case.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +26,7 @@ fn facts(fallback_bit: Option<u8>) -> Facts {
     }
 }
 
-/// A record as the kernel half writes it: an IPv4 MPTCP socket, answered by the MPTCP code.
+/// A record from the BPF side: an IPv4 MPTCP socket, answered by the MPTCP code.
 fn record() -> Vec<u8> {
     let mut bytes = vec![0; size_of::<QueryRecord>()];
     put!(bytes, kind, KIND_QUERY);
@@ -117,7 +117,7 @@ fn the_state_bits_decide_where_they_agree_and_the_callers_buffer_where_not() {
             0,
             (Answer::Tcp, Some(true)),
         ),
-        // Nothing was written (optlen 0), or the buffer is gone: the bits are enough.
+        // Nothing was written (optlen 0), or the buffer is gone: the bits are sufficient.
         (
             known,
             Some(FELL),
@@ -134,7 +134,7 @@ fn the_state_bits_decide_where_they_agree_and_the_callers_buffer_where_not() {
             0,
             (Answer::Mptcp, Some(false)),
         ),
-        // It fell back in the middle of the call: only the buffer knows which side was answered.
+        // It fell back during the call: only the buffer shows which code answered.
         (
             known,
             Some(0),
@@ -152,7 +152,7 @@ fn the_state_bits_decide_where_they_agree_and_the_callers_buffer_where_not() {
             (Answer::Tcp, Some(true)),
         ),
         (known, Some(0), Some(FELL), None, 0, unknown),
-        // Closed by another thread: no bits afterwards.
+        // Closed by another thread: no bits after the call.
         (
             known,
             Some(0),
@@ -162,7 +162,7 @@ fn the_state_bits_decide_where_they_agree_and_the_callers_buffer_where_not() {
             (Answer::Mptcp, Some(false)),
         ),
         (known, None, None, None, 0, unknown),
-        // Not calibrated: bits say nothing.
+        // Not calibrated: the bits mean nothing.
         (
             None,
             Some(FELL),
@@ -172,9 +172,9 @@ fn the_state_bits_decide_where_they_agree_and_the_callers_buffer_where_not() {
             (Answer::Tcp, Some(true)),
         ),
         (None, Some(FELL), Some(FELL), None, 0, unknown),
-        // A buffer with a third value was changed by somebody else.
+        // A buffer with another value was changed by another thread.
         (None, None, None, Some(7), 0, unknown),
-        // Errors of a kernel without the option tell by themselves.
+        // Errors of a kernel without the option are conclusive.
         (
             None,
             None,
@@ -276,12 +276,12 @@ fn a_process_has_the_number_of_the_tracers_pid_namespace_and_that_of_the_initial
         assert_eq!((process.host_pid, process.host_tid), (70, 80));
         (process.pid, process.tid)
     };
-    // It is not in there.
+    // The process is not in that namespace.
     assert_eq!(numbers(&bytes), (None, None));
     put!(bytes, ns_tgid, 7_u32);
     put!(bytes, ns_tid, 8_u32);
     assert_eq!(numbers(&bytes), (Some(7), Some(8)));
-    // An older capture has the one number only.
+    // An older capture has one id only.
     let older = &bytes[..QUERY_RECORD_BYTES_V4];
     assert_eq!(numbers(older), (Some(70), Some(80)));
 }
@@ -399,7 +399,8 @@ fn level_and_number_name_the_question() {
     }
 }
 
-/// Asked for what only MPTCP has: a refusal is an answer, unless this kernel has no such option.
+/// Options that only MPTCP has: a refusal is an answer, unless this kernel does not have the
+/// option.
 #[test]
 fn details_are_refused_by_tcp_and_by_kernels_that_do_not_know_them() {
     const BOTH: u8 = PATH_MPTCP | PATH_TCP;
@@ -570,7 +571,7 @@ fn a_refusal_says_who_what_and_with_which_error() {
             }
         );
     }
-    // What succeeded was not refused.
+    // A call that succeeded was not refused.
     put!(bytes, ret, 0_i32);
     assert!(decode(&bytes, &facts(None)).is_err());
 }
@@ -592,7 +593,7 @@ fn what_the_kernel_counted_is_told_by_the_names_of_its_counters() {
         &13_u64.to_ne_bytes(),
     );
     for (cause, slot) in fallback_causes().zip(0..) {
-        // What this kernel does not count is nothing, whatever stands there.
+        // A counter that this kernel does not have is ignored, whatever its value.
         let count: u64 = if cause == "MPCapableFallbackSYNACK" {
             0
         } else {

@@ -1,4 +1,5 @@
-//! Observation -> event: adds what the record itself cannot know: the wall clock, and where a process lives.
+//! Observation -> event: adds the wall clock time and the process's control group, which a record
+//! does not contain.
 
 mod places;
 
@@ -11,10 +12,10 @@ use crate::model::{
     RefusalEvent,
 };
 
-/// Puts a query on the wall clock.
+/// Adds the wall clock time to a query.
 ///
-/// The offset between `CLOCK_BOOTTIME` and the wall clock is taken once, when tracing begins: a clock
-/// that is stepped later does not reorder what was seen.
+/// The offset between `CLOCK_BOOTTIME` and the wall clock is taken once, when tracing begins:
+/// stepping the clock later does not reorder events.
 #[must_use]
 pub fn query(facts: &Facts, query: Query) -> QueryEvent {
     let time: SystemTime = UNIX_EPOCH + facts.boot_epoch + query.asked_at;
@@ -26,7 +27,7 @@ pub fn query(facts: &Facts, query: Query) -> QueryEvent {
     }
 }
 
-/// Puts a connection on the wall clock, and says where its owner lives.
+/// Adds the wall clock time and the owner's place to a connection.
 #[must_use]
 pub fn connection(
     facts: &Facts,
@@ -42,12 +43,12 @@ pub fn connection(
         connection,
         time,
         place,
-        // What came before is for correlate to remember.
+        // `correlate` adds earlier events.
         switched_off: None,
     }
 }
 
-/// Says where the owner of a connection lives of which something changed.
+/// Adds the owner's place to a change of a connection.
 #[must_use]
 pub fn change(places: &mut CgroupCache, change: Change) -> ChangeEvent {
     let place = match &change.owner {
@@ -57,7 +58,7 @@ pub fn change(places: &mut CgroupCache, change: Change) -> ChangeEvent {
     ChangeEvent { change, place }
 }
 
-/// Puts a refusal on the wall clock.
+/// Adds the wall clock time to a refusal.
 #[must_use]
 pub fn refusal(facts: &Facts, refusal: Refusal) -> RefusalEvent {
     let time: SystemTime = UNIX_EPOCH + facts.boot_epoch + refusal.at;

@@ -1,35 +1,36 @@
-//! Where a process lives: path of its control group, container, systemd unit. The one place that reads
-//! `/proc` for what is printed; bounded, and asked once a control group.
+//! The place of a process: control group path, container, systemd unit. The only code that reads
+//! `/proc` for output; bounded, with one lookup per control group.
 
 use std::{collections::HashMap, fs::File, io::Read as _};
 
 use crate::model::Place;
 
-/// Control groups that are remembered; beyond that all are forgotten and asked anew.
+/// At most this many control groups are cached; when full, the cache is cleared.
 const KNOWN_MAX: usize = 4096;
 
-/// No path of the kernel is longer, bytes (`PATH_MAX`): what a capture says beyond that is cut off, since each finding
-/// repeats it.
+/// Maximum length of a kernel path, bytes (`PATH_MAX`): longer ones in a capture are truncated,
+/// since each finding repeats them.
 const PATH_BYTES_MAX: usize = 4096;
 
-/// No directory's name is longer, bytes (`NAME_MAX`).
+/// Maximum length of a directory name, bytes (`NAME_MAX`).
 const UNIT_BYTES_MAX: usize = 255;
 
-/// So much of a process's `/proc/PID/cgroup` is read, bytes: a line for each hierarchy.
+/// At most this many bytes of `/proc/PID/cgroup` are read: one line per hierarchy.
 const CGROUP_BYTES_MAX: u64 = 64 * 1024;
 
-/// Paths of control groups by their ids.
+/// Control group paths by id.
 #[derive(Debug)]
 pub struct CgroupCache {
     known: HashMap<u64, Place>,
-    /// False where a capture is replayed: its processes are not those of this machine.
+    /// False at replay: the processes of a capture are not those of this machine.
     live: bool,
-    /// Learnt since [`Self::take_new`] was called.
+    /// Added since the last call of [`Self::take_new`].
     new: Vec<(u64, String)>,
 }
 
 impl CgroupCache {
-    /// Asks this machine, if its `/proc` (`is_ours`) numbers processes as the records do.
+    /// Looks up processes on this machine, if its `/proc` (`is_ours`) uses the same process ids as
+    /// the records.
     #[must_use]
     pub fn live(is_ours: bool) -> Self {
         Self {
@@ -39,13 +40,13 @@ impl CgroupCache {
         }
     }
 
-    /// Knows only what it is told.
+    /// Only knows inserted paths.
     #[must_use]
     pub fn offline() -> Self {
         Self::live(false)
     }
 
-    /// Remembers the path of a control group.
+    /// Adds the path of a control group.
     pub fn insert(&mut self, cgroup_id: u64, path: &str) {
         let end = path.floor_char_boundary(PATH_BYTES_MAX);
         self.keep(cgroup_id, place(&path[..end]));
@@ -58,23 +59,24 @@ impl CgroupCache {
         self.known.insert(cgroup_id, place);
     }
 
-    /// What was learnt since this was last called: for the capture.
+    /// Paths added since the last call, for the capture.
     pub fn take_new(&mut self) -> Vec<(u64, String)> {
         std::mem::take(&mut self.new)
     }
 
-    /// Where the process lives, if it can still be found out.
+    /// The place of a process, if it can still be determined.
     pub fn of(&mut self, pid: Option<u32>, cgroup_id: u64) -> Place {
         self.resolve(pid, cgroup_id);
         self.known.get(&cgroup_id).cloned().unwrap_or_default()
     }
 
-    /// Finds out where the process lives, for later; of one that our PID namespace has no number for, nothing.
+    /// Looks up the place of a process for later; does nothing for a process outside of our PID
+    /// namespace.
     pub fn resolve(&mut self, pid: Option<u32>, cgroup_id: u64) {
         if !self.live || cgroup_id == 0 || self.known.contains_key(&cgroup_id) {
             return;
         }
-        // If it has ended, another process of the same group may tell later.
+        // If it has ended, another process of the same group may provide it later.
         let Some(text) = pid.and_then(read) else {
             return;
         };
@@ -83,12 +85,12 @@ impl CgroupCache {
                 self.insert(cgroup_id, path);
                 self.new.push((cgroup_id, path.to_owned()));
             }
-            // Remembered too: to read a file for each record would cost more than all else.
+            // Cached too: reading a file for each record would be the largest cost of all.
             None => self.keep(cgroup_id, Place::default()),
         }
     }
 
-    /// Path of a control group, if it is known.
+    /// Path of a control group, if known.
     #[must_use]
     pub fn path(&self, cgroup_id: u64) -> Option<&str> {
         self.known.get(&cgroup_id)?.cgroup.as_deref()
@@ -103,9 +105,9 @@ fn read(pid: u32) -> Option<String> {
     (!text.is_empty()).then(|| String::from_utf8_lossy(&text).into_owned())
 }
 
-/// The path in the unified hierarchy, `0::PATH` (man 7 cgroups), whose ids the kernel half reports. None where a process is
-/// in its root while there are hierarchies of the first version (`N:CONTROLLERS:PATH`): all such processes share one id,
-/// whatever their groups are.
+/// The path in the unified hierarchy, `0::PATH` (man 7 cgroups), whose ids the BPF side reports.
+/// `None` for a process in its root while cgroup v1 hierarchies exist (`N:CONTROLLERS:PATH`): all
+/// such processes share one id, whatever their groups are.
 fn path_in(text: &str) -> Option<&str> {
     let paths = text.lines().filter_map(|line| {
         let (number, rest) = line.split_once(':')?;
@@ -128,7 +130,7 @@ fn place(path: &str) -> Place {
     }
 }
 
-/// A container's id in a component such as `docker-ID.scope`, `cri-containerd-ID.scope`, or `ID`.
+/// The container id in a component such as `docker-ID.scope`, `cri-containerd-ID.scope`, or `ID`.
 fn container(component: &str) -> Option<String> {
     const ID_LENGTH: usize = 64;
     let name = component.strip_suffix(".scope").unwrap_or(component);
@@ -175,7 +177,7 @@ mod tests {
     fn only_the_unified_hierarchy_tells_where_a_process_lives() {
         for (text, path) in [
             ("0::/a.service\n", Some("/a.service")),
-            // Another process has the same id and lives in another group.
+            // Another process has the same id and is in another group.
             ("1:cpu:/docker/x\n0::/\n", None),
             ("1:cpu:/docker/x\n", None),
             ("1:cpu:/longer/path\n0::/u\n", Some("/u")),

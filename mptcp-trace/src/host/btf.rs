@@ -17,45 +17,46 @@ use mptcp_trace_common::layout::{
 use self::raw::{Kind, Place, Types, small::small};
 use crate::probes::{self, alone, function, tracepoint};
 
-/// The running kernel's own description.
+/// The running kernel's own BTF.
 pub const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 
-/// No kernel's types take a quarter of that, bytes.
+/// Maximum size of a BTF file, bytes; more than four times that of any kernel.
 const FILE_BYTES_MAX: u64 = 128 * 1024 * 1024;
 
-/// Functions whose description, or number, is wanted beside those on which a probe may hang.
+/// Functions whose type, or type id, is needed besides those that a probe may attach to.
 fn functions_too() -> impl Iterator<Item = &'static str> {
     let others = [alone::FILES_TYPE, function::REGISTER_FTRACE_DIRECT];
     function::DECOYS.into_iter().chain(others)
 }
 
-/// The enumeration of MPTCP's counters, which also names the causes of fallbacks.
+/// The enumeration of MPTCP counters, whose names are also those of fallback causes.
 const COUNTERS: &str = "linux_mptcp_mib_field";
-/// What the kernel says of a mapping, and what a packet can carry along.
+/// Enumerations of the status of a mapping and of packet extensions.
 const NUMBERED: [&str; 2] = ["mapping_status", "skb_ext_id"];
 
-/// What the type information says.
+/// Facts from the BTF.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BtfFacts {
-    /// Which architecture's member names were looked up.
+    /// The architecture whose member names were looked up.
     pub architecture: Architecture,
     /// Offsets of the members that the probes read.
     pub layout: KernelLayout,
     /// Members that are missing or of another width, with the reason.
     pub missing: Vec<(String, String)>,
-    /// Which of the functions that we ask for are described.
+    /// Functions of interest that the BTF describes.
     pub functions: Vec<String>,
-    /// Is there a `struct mptcp_subflow_context`? Kernels without MPTCP have a `struct mptcp_sock` too, an empty one.
+    /// Does `struct mptcp_subflow_context` exist? Kernels without MPTCP also have a `struct
+    /// mptcp_sock`, an empty one.
     pub has_mptcp: bool,
-    /// The tracepoints that the probes ask for, as far as they are there.
+    /// Tracepoints of interest that exist.
     pub tracepoints: Vec<String>,
-    /// Is `__mptcp_try_fallback` told the cause?
+    /// Does `__mptcp_try_fallback` take the cause as an argument?
     pub cause_is_told: bool,
-    /// Counters of MPTCP by number, with the names of their enumerators.
+    /// MPTCP counters by index, with the names of their enumerators.
     pub counters: Vec<(i32, String)>,
-    /// Numbers of what the kernel says of a mapping.
+    /// Values of the kernel's `mapping_status` and `skb_ext_id`.
     pub numbers: KernelNumbers,
-    /// The functions, and the typed tracepoints, with their numbers among the types.
+    /// Type ids of functions and typed tracepoints.
     pub function_numbers: BTreeMap<&'static str, u32>,
 }
 
@@ -76,7 +77,7 @@ impl Default for BtfFacts {
     }
 }
 
-/// Reads the running kernel's type information, or `file`.
+/// Reads the running kernel's BTF, or `file`.
 ///
 /// # Errors
 ///
@@ -100,7 +101,7 @@ pub fn read(file: Option<&Path>) -> anyhow::Result<BtfFacts> {
 
 fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     let file = File::open(path)?;
-    // The kernel's own file says how long it is.
+    // The kernel's own file reports its length.
     let length = file.metadata().map_or(0, |it| it.len()).min(FILE_BYTES_MAX);
     let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
     file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
@@ -111,7 +112,8 @@ fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Numbers of the running kernel's functions, whatever other file describes its types; none if it does not tell.
+/// Type ids of the running kernel's functions, whatever other file describes its types; empty if it
+/// has no BTF.
 #[must_use]
 pub fn function_numbers() -> BTreeMap<&'static str, u32> {
     let types = fs::read(KERNEL_BTF).ok().map(Types::new);
@@ -172,8 +174,8 @@ pub fn parse_for(architecture: Architecture, bytes: Vec<u8>) -> anyhow::Result<B
     })
 }
 
-/// Reduces a BTF blob to the types that [`parse_for`] looks up, for every architecture: it returns the same facts for
-/// both blobs, except for the numbers of functions.
+/// Reduces a BTF blob to the types that [`parse_for`] looks up, for every architecture: it returns
+/// the same facts for both blobs, except for the type ids of functions.
 ///
 /// # Errors
 ///
@@ -184,11 +186,11 @@ pub fn reduce(bytes: Vec<u8>) -> anyhow::Result<Vec<u8>> {
     small(&types, |kind, name| wanted.matches(kind, name))
 }
 
-/// The types by kind and name: one name can be a structure, a function and a typedef at once.
+/// Types by kind and name: one name can be a structure, a function and a typedef at once.
 struct Index<'a> {
     types: &'a Types,
     structs: HashMap<&'static [u8], u32>,
-    /// Number of the function, and of its prototype.
+    /// Type ids of the function and of its prototype.
     functions: BTreeMap<&'static str, (u32, u32)>,
     tracepoints: Vec<&'static str>,
     counters: Vec<(i32, String)>,
@@ -265,7 +267,7 @@ impl<'a> Index<'a> {
         self.functions.iter().map(number).collect()
     }
 
-    /// Offset of a member, if it is there, byte-aligned, and as wide as the probes read.
+    /// Offset of a member, if it exists, is byte-aligned, and has the width that the probes read.
     fn resolve(&self, member: &MemberSpec) -> anyhow::Result<u16> {
         let (name, path) = member
             .path
@@ -321,7 +323,7 @@ impl<'a> Index<'a> {
     }
 }
 
-/// The names that are looked for: a hundred thousand types are compared with them.
+/// The names of interest, with which a hundred thousand types are compared.
 struct WantedTypes {
     structs: Names,
     functions: Names,
@@ -349,7 +351,7 @@ impl Names {
 
 impl WantedTypes {
     fn new() -> Self {
-        // All architectures read the same structures, with other members.
+        // All architectures read the same structures, but other members.
         let members = KernelLayout::MEMBERS.iter();
         let structs = members
             .filter_map(|member| member.path.split('.').next())
@@ -362,7 +364,7 @@ impl WantedTypes {
         }
     }
 
-    /// True for a type that is looked at by its name.
+    /// True for a type that is looked up by name.
     fn matches(&self, kind: Kind, name: &[u8]) -> bool {
         match kind {
             Kind::Struct => self.structs.get(name).is_some(),
@@ -376,7 +378,7 @@ impl WantedTypes {
                 let mut enumerations = [COUNTERS].into_iter().chain(NUMBERED);
                 enumerations.any(|known| known.as_bytes() == name)
             }
-            // The width of a pointer.
+            // Its size is that of a pointer.
             Kind::Int => name == b"long unsigned int",
             Kind::Ptr
             | Kind::Array
@@ -390,7 +392,7 @@ impl WantedTypes {
     }
 }
 
-/// True for a member that this kernel has under its other name.
+/// True for a member that this kernel has under its alternative name.
 fn has_other_name(layout: &KernelLayout, path: &str) -> bool {
     let is_there = |name: &&str| {
         let mut members = KernelLayout::MEMBERS.iter().zip(layout.offsets());

@@ -1,4 +1,4 @@
-//! Facts about the host, each Yes, No(why) or Unknown(why). Knows nothing of how they are used.
+//! Facts about the host, each Yes, No(why) or Unknown(why), independent of their use.
 
 pub mod btf;
 pub mod netstat;
@@ -15,14 +15,14 @@ use mptcp_trace_common::layout::{Architecture, KernelLayout, KernelNumbers};
 use self::{btf::BtfFacts, symbols::Symbols};
 use crate::probes::function;
 
-/// One thing that we wanted to know.
+/// An answer about the host.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Fact {
     /// It is so.
     Yes,
-    /// It is not so; the sentence says how we know.
+    /// It is not so; the sentence gives the evidence.
     No(String),
-    /// It could not be found out; the sentence says why. Not the same as no.
+    /// It could not be determined; the sentence gives the reason. Not the same as no.
     Unknown(String),
 }
 
@@ -33,7 +33,7 @@ impl Fact {
         if so { Self::Yes } else { Self::No(why.into()) }
     }
 
-    /// The reason, if this fact rules something out.
+    /// The reason, if this fact is a No.
     #[must_use]
     pub fn objection(&self) -> Option<&str> {
         match self {
@@ -43,33 +43,33 @@ impl Fact {
     }
 }
 
-/// Where a process lives when it is not in the initial PID namespace.
+/// The PID namespace of a process outside of the initial one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PidNamespace {
-    /// Its inode number.
+    /// Inode number.
     pub inum: u32,
 }
 
-/// Where the kernel lets a thread be preempted inside a program, so that the program is not run for others on that
-/// CPU until it goes on.
+/// Where the kernel may preempt a thread inside a program, so that the kernel skips that program
+/// for other threads on the CPU until the thread continues.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Preemptible {
-    /// On a trampoline (fentry, fexit).
+    /// In a trampoline (fentry, fexit).
     pub functions: bool,
     /// At a tracepoint.
     pub tracepoints: bool,
 }
 
-/// Everything the plan is made from.
+/// Everything that the plan is based on.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HostSupport {
     /// `uname -r`.
     pub kernel: String,
     /// May this process load and attach BPF programs?
     pub privileges: Fact,
-    /// Is there a description of this kernel's types?
+    /// Is BTF available for this kernel?
     pub btf: Fact,
-    /// Does the kernel's own description exist (needed by fexit, whatever `--btf` says)?
+    /// Does the kernel have its own BTF (required by fexit, whatever `--btf` provides)?
     pub own_btf: Fact,
     /// Was the kernel built with MPTCP?
     pub mptcp: Fact,
@@ -77,37 +77,37 @@ pub struct HostSupport {
     pub mptcp_enabled: Fact,
     /// Does this kernel know `TCP_IS_MPTCP`?
     pub option: Fact,
-    /// Can functions be probed with breakpoints?
+    /// Does the kernel support kprobes?
     pub kprobes: Fact,
-    /// Symbols of the kernel that the rungs ask for.
+    /// Symbols of the kernel that the attach methods look up.
     pub symbols: Symbols,
-    /// Functions of the kernel that its BTF describes.
+    /// Functions that the kernel's BTF describes.
     pub btf_functions: Vec<String>,
-    /// Numbers of functions among the kernel's own types.
+    /// Type ids of functions in the kernel's own BTF.
     pub function_numbers: BTreeMap<&'static str, u32>,
-    /// Which architecture's member names were looked up.
+    /// The architecture whose member names were looked up.
     pub architecture: Architecture,
-    /// Where the kernel keeps what the probes read.
+    /// Offsets of the members that the probes read.
     pub layout: KernelLayout,
     /// Members that could not be resolved, with the reason.
     pub missing_members: Vec<(String, String)>,
-    /// Tracepoints of the kernel that its BTF describes.
+    /// Tracepoints that the kernel's BTF describes.
     pub raw_tracepoints: Vec<String>,
-    /// Is the function that decides fallbacks told their cause?
+    /// Does the function that decides fallbacks take their cause as an argument?
     pub cause_is_told: bool,
-    /// Counters of MPTCP by number, with the names of their enumerators.
+    /// MPTCP counters by index, with the names of their enumerators.
     pub counters: Vec<(i32, String)>,
-    /// Numbers of what the kernel says of a mapping.
+    /// Values of the kernel's `mapping_status` and `skb_ext_id`.
     pub numbers: KernelNumbers,
     /// Our PID namespace, if it is not the initial one.
     pub pid_namespace: Option<PidNamespace>,
-    /// Where a thread can be preempted inside a program.
+    /// Where the kernel may preempt a thread inside a program.
     pub preemptible: Preemptible,
-    /// How many CPUs there can be, if they are numbered without a gap.
+    /// Number of possible CPUs, if their numbers have no gap.
     pub cpus: Option<u32>,
 }
 
-/// What is found out in other ways than from symbols and types.
+/// Facts from sources other than symbols and types.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Surroundings {
     /// [`HostSupport::kernel`].
@@ -131,8 +131,7 @@ pub struct Surroundings {
 }
 
 impl HostSupport {
-    /// Puts together what was found out about a kernel, running or not. `types` is an error where there is no type
-    /// information.
+    /// Combines the facts about a kernel, running or not. `types` is an error without BTF.
     #[must_use]
     pub fn new(
         surroundings: Surroundings,
@@ -179,7 +178,7 @@ impl HostSupport {
         }
     }
 
-    /// Forgets a function of the kernel, as if it had been inlined or removed.
+    /// Hides a function of the kernel, as if it had been inlined or removed.
     pub fn hide_function(&mut self, name: &str) {
         self.symbols.hide(name);
         self.btf_functions.retain(|known| known != name);
@@ -187,14 +186,14 @@ impl HostSupport {
     }
 }
 
-/// Looks at the host.
+/// Inspects the host.
 ///
-/// Nothing in here fails: what cannot be found out is a fact of its own. `btf_file` replaces the kernel's
-/// own type information. `mark` marks the socket that is asked about, so that no tracer takes it for an application's.
+/// Does not fail: what cannot be determined is an Unknown fact. `btf_file` replaces the kernel's
+/// own BTF. `mark` marks the queried socket, so that no tracer mistakes it for an application's.
 #[must_use]
 pub fn inspect(btf_file: Option<&PathBuf>, mark: impl Fn(BorrowedFd<'_>)) -> HostSupport {
     let own_btf = system::own_btf();
-    // The two slow ones, side by side.
+    // The two slow ones, in parallel.
     let (symbols, (btf, numbers)) = std::thread::scope(|scope| {
         let symbols = scope.spawn(symbols::read);
         let btf = btf::read(btf_file.map(PathBuf::as_path));
@@ -216,14 +215,14 @@ pub fn inspect(btf_file: Option<&PathBuf>, mark: impl Fn(BorrowedFd<'_>)) -> Hos
         cpus: system::cpus(),
     };
     let mut host = HostSupport::new(surroundings, symbols, btf);
-    // Another file has other numbers, whatever it says of members.
+    // The ids come from the running kernel, since those in another file differ.
     if let Some(numbers) = numbers {
         host.function_numbers = numbers;
     }
     host
 }
 
-/// The kernel's symbols know best; its types are the second witness.
+/// The kernel's symbols are the best source; its types come second.
 fn mptcp(symbols: &Symbols, btf: &Fact, facts: &BtfFacts) -> Fact {
     match symbols.find(function::MPTCP_GETSOCKOPT) {
         Ok(Some(_)) => Fact::Yes,

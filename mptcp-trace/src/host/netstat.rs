@@ -1,4 +1,4 @@
-//! The kernel's own counters of MPTCP, namespace by namespace (`/proc/PID/net/netstat`).
+//! The kernel's own MPTCP counters, per namespace (`/proc/PID/net/netstat`).
 
 use std::{
     collections::BTreeMap,
@@ -22,18 +22,19 @@ pub type Counters = BTreeMap<String, u64>;
 /// The counters of a network namespace at one moment.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Snapshot {
-    /// From when to when they were read, on `CLOCK_BOOTTIME`.
+    /// Begin and end of the reading, on `CLOCK_BOOTTIME`.
     pub at: (Duration, Duration),
-    /// What they were.
+    /// Their values.
     pub counters: Counters,
 }
 
-/// Now, on `CLOCK_BOOTTIME` of the host: the kernel half stamps its records with that, whatever time namespace we are in.
+/// The current time on the host's `CLOCK_BOOTTIME`: the BPF side timestamps records with it,
+/// whatever time namespace this process is in.
 #[must_use]
 pub fn boottime() -> Duration {
     static OFFSET_NS: OnceLock<i128> = OnceLock::new();
     let offset = *OFFSET_NS.get_or_init(|| {
-        // A file that is not there: a kernel without time namespaces.
+        // A missing file means a kernel without time namespaces.
         let offsets = fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default();
         boottime_offset(&offsets)
     });
@@ -42,12 +43,12 @@ pub fn boottime() -> Duration {
     Duration::from_nanos(u64::try_from(ours - offset).unwrap_or_default())
 }
 
-/// By how many nanoseconds `CLOCK_BOOTTIME` of our time namespace is ahead of the host's (man 7 `time_namespaces`): a line
-/// `boottime SECONDS NANOSECONDS`.
+/// Offset of `CLOCK_BOOTTIME` in our time namespace relative to the host's, nanoseconds (man 7
+/// `time_namespaces`): a line `boottime SECONDS NANOSECONDS`.
 fn boottime_offset(offsets: &str) -> i128 {
     let of = |line: &str| {
         let mut words = line.split_whitespace();
-        // Kernels before 5.7 have numbers for the clocks.
+        // Kernels before 5.7 print clock numbers instead of names.
         if !matches!(words.next()?, "boottime" | "7") {
             return None;
         }
@@ -58,19 +59,19 @@ fn boottime_offset(offsets: &str) -> i128 {
     offsets.lines().find_map(of).unwrap_or(0)
 }
 
-/// Where namespaces have names (`ip netns`).
+/// Directory of named namespaces (`ip netns`).
 const NAMES: &str = "/run/netns";
-/// Of so many named namespaces the counters are held open: each takes a descriptor.
+/// At most this many named namespaces have their counters held open: each takes a descriptor.
 const NAMED_MAX: usize = 256;
 
-/// The namespaces whose counters can be read: those of all processes, and those with a name, which were entered once and
-/// need not be entered again. A namespace that is held open so lives on until its name is seen to be gone.
+/// The namespaces whose counters can be read: those of all processes, and the named ones, which are
+/// entered only once. A namespace held open this way lives on until its name is seen to be removed.
 #[derive(Debug, Default)]
 pub struct Reach {
     named: BTreeMap<u32, Named>,
 }
 
-/// The counters of a namespace that has a name.
+/// The counters of a named namespace.
 #[derive(Debug)]
 struct Named {
     path: PathBuf,
@@ -78,8 +79,8 @@ struct Named {
 }
 
 impl Reach {
-    /// Enters every named namespace; those that this process may not enter are left out, and those of which there are too
-    /// many.
+    /// Enters every named namespace, except those that this process may not enter and those beyond
+    /// the limit.
     #[must_use]
     pub fn new() -> Self {
         let mut named = BTreeMap::new();
@@ -101,8 +102,8 @@ impl Reach {
         Self { named }
     }
 
-    /// Reads the counters of every network namespace that a process lives in or that has a name, by inode
-    /// number. What cannot be read is left out.
+    /// Reads the counters of every network namespace that has a process or a name, by inode number.
+    /// Unreadable ones are left out.
     pub fn all(&mut self) -> BTreeMap<u32, Snapshot> {
         let mut found = BTreeMap::new();
         for process in processes() {
@@ -128,7 +129,7 @@ impl Reach {
     }
 }
 
-/// Our own first: its namespace is there in any case.
+/// Our own first: its namespace certainly exists.
 fn processes() -> impl Iterator<Item = String> {
     let others = fs::read_dir("/proc").into_iter().flatten().flatten();
     let others = others.filter_map(|entry| {
@@ -165,7 +166,7 @@ fn read_again(netstat: &mut File) -> Option<Snapshot> {
     })
 }
 
-/// Enters a namespace on a thread that ends right after, and opens its counters.
+/// Enters a namespace on a short-lived thread, and opens its counters.
 fn inside(path: &Path) -> Option<File> {
     let namespace = File::open(path).ok()?;
     thread::scope(|scope| {

@@ -1,22 +1,23 @@
-//! Can a thread be preempted while it runs in the kernel?
+//! Can the kernel preempt a thread that runs in the kernel?
 
 use std::fs;
 
 use super::Preemptible;
 
-/// What the kernel was told at its start, or later, where the file system for debugging is mounted: all models that it has,
-/// with the one in use in brackets.
+/// Preemption model, set at boot or later; readable if debugfs is mounted. Lists all models, with
+/// the active one in brackets.
 const MODEL: &str = "/sys/kernel/debug/sched/preempt";
-/// From here on, preemption is lazy where nobody asks for another model (`PREEMPT_LAZY`).
+/// Since this release the default model is lazy preemption (`PREEMPT_LAZY`).
 const LAZY_SINCE: Release = Release(6, 13);
-/// From here on, programs at tracepoints run with preemption on (`tracepoint_srcu`, SRCU-fast).
+/// Since this release programs at tracepoints run with preemption enabled (`tracepoint_srcu`,
+/// SRCU-fast).
 const TRACEPOINTS_SINCE: Release = Release(7, 0);
 
 /// Version and patch level of a kernel.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct Release(u32, u32);
 
-/// Asks the running kernel.
+/// Inspects the running kernel.
 pub(super) fn preemptible() -> Preemptible {
     let name = rustix::system::uname();
     decide(
@@ -26,8 +27,8 @@ pub(super) fn preemptible() -> Preemptible {
     )
 }
 
-/// Decides from `uname -r`, `uname -v`, and the model if it can be read. What is not known is taken for true: taking turns in
-/// vain costs little.
+/// Decides from `uname -r`, `uname -v`, and the model if readable. An unknown is taken as
+/// preemptible: needless turns cost little.
 fn decide(release: &str, version: &str, model: Option<&str>) -> Preemptible {
     let release = parse(release);
     let is_since = |since: Release| release.is_none_or(|it| it >= since);

@@ -1,5 +1,5 @@
-//! What this process may do: which capabilities tracing needs, what each of the others is good for, and how all that is
-//! not needed any more is given up.
+//! Capabilities of this process: which ones tracing requires, what each of the others enables, and
+//! how the unneeded ones are dropped.
 
 mod drop;
 
@@ -11,21 +11,21 @@ use rustix::thread::{CapabilitySet, capabilities};
 
 use super::Fact;
 
-/// Where the kernel says what it lets nobody do.
+/// The kernel's lockdown mode.
 const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
-/// Where it says which capability is the last that it knows.
+/// Number of the last capability that the kernel knows.
 const LAST_CAP: &str = "/proc/sys/kernel/cap_last_cap";
-/// The number of `CAP_BPF`: kernels that know fewer have `CAP_SYS_ADMIN` for that.
+/// The number of `CAP_BPF`: older kernels use `CAP_SYS_ADMIN` instead.
 const BPF_NUMBER: u32 = 39;
 
-/// A capability that is of use here.
+/// A capability that this program uses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Capability {
-    /// As `man 7 capabilities` spells it.
+    /// Name as in `man 7 capabilities`.
     pub name: &'static str,
     /// Its bit.
     pub bit: CapabilitySet,
-    /// Nothing is traced without it.
+    /// Tracing is impossible without it.
     pub mandatory: bool,
     /// What it is used for.
     pub purpose: &'static str,
@@ -33,7 +33,7 @@ pub struct Capability {
     pub cost: &'static str,
 }
 
-/// All of them: those that must be there first. Printed by `doctor`, and in docs/security.md.
+/// All of them, the mandatory ones first. Printed by `doctor`, and in docs/security.md.
 pub const TABLE: [Capability; 8] = [
     Capability {
         name: "CAP_BPF",
@@ -100,11 +100,11 @@ pub const TABLE: [Capability; 8] = [
 pub struct Held {
     /// Which.
     pub capability: Capability,
-    /// It is in effect.
+    /// It is in the effective set.
     pub held: bool,
 }
 
-/// The table with what this process has; nothing if that cannot be read.
+/// The table with this process's capabilities; empty if they cannot be read.
 #[must_use]
 pub fn held() -> Vec<Held> {
     let Ok(sets) = capabilities(None) else {
@@ -118,7 +118,7 @@ pub fn held() -> Vec<Held> {
         .to_vec()
 }
 
-/// `CAP_SYS_ADMIN` holds what was cut out of it later.
+/// `CAP_SYS_ADMIN` includes the capabilities that were split off it later.
 fn counts_as(held: CapabilitySet) -> CapabilitySet {
     match held.contains(CapabilitySet::SYS_ADMIN) {
         true => held | CapabilitySet::BPF | CapabilitySet::PERFMON,
@@ -126,8 +126,8 @@ fn counts_as(held: CapabilitySet) -> CapabilitySet {
     }
 }
 
-/// What the kernel asks for (`man 7 capabilities`): `CAP_BPF` and `CAP_PERFMON`, or the older
-/// `CAP_SYS_ADMIN` that holds both.
+/// Whether the kernel's requirements are met (`man 7 capabilities`): `CAP_BPF` and `CAP_PERFMON`,
+/// or the older `CAP_SYS_ADMIN` that includes both.
 #[must_use]
 pub fn may_trace() -> Fact {
     if let Some(why) = fs::read_to_string(LOCKDOWN)
@@ -150,8 +150,8 @@ pub fn may_trace() -> Fact {
     judge(held, last, is_of_the_host())
 }
 
-/// Why no BPF program may read kernel memory, whatever capabilities its loader has; none if it may. `modes` are those of
-/// the kernel, the one in use in brackets.
+/// Why no BPF program may read kernel memory, whatever its loader's capabilities; `None` if it may.
+/// `modes` is the content of [`LOCKDOWN`], the active mode in brackets.
 fn locked_down(modes: &str) -> Option<String> {
     modes.contains("[confidentiality]").then(|| {
         format!(
@@ -161,7 +161,8 @@ fn locked_down(modes: &str) -> Option<String> {
     })
 }
 
-/// `last`: the last capability that the kernel knows, if it tells. `of_the_host`: we are in the initial user namespace.
+/// `last`: the last capability that the kernel knows, if readable. `of_the_host`: this process is
+/// in the initial user namespace.
 fn judge(held: CapabilitySet, last: Option<u32>, of_the_host: bool) -> Fact {
     if last.is_some_and(|last| last < BPF_NUMBER) {
         return match held.contains(CapabilitySet::SYS_ADMIN) {
@@ -191,15 +192,15 @@ fn whose(of_the_host: bool) -> Fact {
     )
 }
 
-/// True in the initial user namespace, the only one whose capabilities count for BPF.
+/// True in the initial user namespace: BPF requires capabilities of that one.
 fn is_of_the_host() -> bool {
     // Part of the ABI (PROC_USER_INIT_INO).
     const INITIAL_INO: u64 = 0xefff_fffd;
-    // Where it cannot be told, the kernel will say so.
+    // If unreadable, the kernel will refuse on its own.
     fs::metadata("/proc/self/ns/user").map_or(true, |ours| ours.ino() == INITIAL_INO)
 }
 
-/// How to give a process what it lacks.
+/// How to grant a process its missing capabilities.
 #[must_use]
 pub fn how_to_give() -> String {
     let names: Vec<String> = TABLE
@@ -218,10 +219,10 @@ pub fn how_to_give() -> String {
     )
 }
 
-/// What is lost for want of capabilities that this process could do with, a sentence each.
+/// What missing capabilities cost, one sentence each.
 #[must_use]
 pub fn costs() -> Vec<String> {
-    /// Of these somebody who only reads lines has to know; `doctor` tells of all.
+    /// Costs that also matter to a reader of the findings; `doctor` lists all.
     const TOLD: CapabilitySet = CapabilitySet::SYS_PTRACE;
     held()
         .iter()
@@ -230,14 +231,14 @@ pub fn costs() -> Vec<String> {
         .collect()
 }
 
-/// True if this process may make a network namespace, and bring up loopback in it.
+/// True if this process may create a network namespace, and bring up loopback in it.
 #[must_use]
 pub fn may_make_namespaces() -> bool {
     let needed = CapabilitySet::SYS_ADMIN | CapabilitySet::NET_ADMIN;
     capabilities(None).is_ok_and(|sets| sets.effective.contains(needed))
 }
 
-/// Names of the capabilities in a set, by number where they are none of ours.
+/// Names of the capabilities in a set, or their numbers if they have no name here.
 fn names(set: CapabilitySet) -> Vec<String> {
     set.iter_names()
         .map(|(name, _)| format!("CAP_{name}"))

@@ -1,5 +1,5 @@
-//! Whoever only reads a file that somebody else has made needs little of this host, and gives up the rest before reading it
-//! (Landlock, `man 7 landlock`): a fault of the reader then opens no other file, and no connection.
+//! A program that reads untrusted files restricts itself before it does (Landlock, `man 7
+//! landlock`): a bug in the reader then cannot open other files or connections.
 
 use std::path::{Path, PathBuf};
 
@@ -8,20 +8,21 @@ use landlock::{
     RulesetAttr as _, RulesetCreated, RulesetCreatedAttr as _, RulesetError, RulesetStatus,
 };
 
-/// The newest version of the interface that is used; what an older kernel does not know is left out.
+/// The newest Landlock ABI in use; rights that an older kernel does not support are left out.
 const INTERFACE: ABI = ABI::V5;
 
-/// What telling the time of day reads.
+/// Files needed for local time.
 const TIME_ZONES: [&str; 3] = ["/etc/localtime", "/etc/timezone", "/usr/share/zoneinfo"];
 
-/// What is asked for keys and for its size.
+/// Device for keys and the window size.
 const TERMINAL: &str = "/dev/tty";
 
-/// From here on this thread, and those that it makes, can open nothing but time zones and `reads` for reading, and `writes`
-/// and the terminal for writing, and can neither connect to anything nor listen. What is open already stays so. A directory
-/// stands for all that is in it; what is not there is left out.
+/// Restricts this thread, and threads that it creates: it can only open time zones and `reads` for
+/// reading, and `writes` and the terminal for writing, and can neither connect nor listen. Open
+/// files are unaffected. A directory covers its content; missing paths are skipped.
 ///
-/// A kernel without Landlock goes on without: the reader is safe by itself, this is the second lock.
+/// On a kernel without Landlock this does nothing: the reader is safe by itself, and this is a
+/// second layer.
 pub fn enter(reads: &[&Path], writes: &[&Path]) {
     match restrict(reads, writes) {
         Ok(RestrictionStatus {
@@ -56,7 +57,7 @@ fn restrict(reads: &[&Path], writes: &[&Path]) -> Result<RestrictionStatus, Rule
     rules.restrict_self()
 }
 
-/// What is not there, or is of a kind for which there are no rules (a pipe), cannot be opened anyway, or always.
+/// A missing path, or one of a kind without rules (a pipe), needs no rule.
 fn allow(mut rules: &mut RulesetCreated, path: &Path, access: landlock::BitFlags<AccessFs>) {
     let Ok(opened) = PathFd::new(path) else {
         return;
@@ -87,7 +88,7 @@ mod tests {
             fs::write(file, "x").unwrap();
         }
         fs::create_dir(&output).unwrap();
-        // It holds for a thread for ever.
+        // The restriction of a thread is permanent.
         let inside = thread::spawn(move || {
             let open = File::open(&other).unwrap();
             let status = restrict(&[&named], &[&output]).unwrap();
@@ -98,7 +99,7 @@ mod tests {
             assert_eq!(fs::read(&named).unwrap(), b"x");
             fs::write(output.join("page"), "y").unwrap();
             fs::rename(output.join("page"), output.join("page.html")).unwrap();
-            // What was open stays open.
+            // Open files are unaffected.
             assert_eq!(open.metadata().unwrap().len(), 1);
             let denied = |what: std::io::Result<()>| {
                 assert_eq!(what.unwrap_err().kind(), ErrorKind::PermissionDenied);

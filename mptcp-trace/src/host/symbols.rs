@@ -1,4 +1,4 @@
-//! The kernel's symbol table: does a function exist, and under which name?
+//! The kernel's symbol table: which functions exist, and under which names?
 
 use std::{
     collections::BTreeMap,
@@ -8,7 +8,7 @@ use std::{
 
 use crate::probes;
 
-/// The symbols that we look for, as far as they exist.
+/// The symbols of interest that exist.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Symbols {
     /// Base name to full names, or why the table could not be read.
@@ -16,17 +16,17 @@ pub struct Symbols {
 }
 
 impl Symbols {
-    /// The full name of a function, with the compiler's suffix if it has one.
+    /// The full name of a function, including the compiler's suffix, if any.
     ///
     /// # Errors
     ///
-    /// Why the symbol table could not be read.
+    /// Reports why the symbol table could not be read.
     pub fn find(&self, base: &str) -> Result<Option<&str>, &str> {
         match &self.found {
             Err(why) => Err(why),
             Ok(found) => {
                 let names = found.get(base).map(Vec::as_slice).unwrap_or_default();
-                // The plain name is the function as written; a suffix means a changed copy.
+                // The plain name is the original function; a suffix means a modified copy.
                 Ok(names
                     .iter()
                     .find(|name| *name == base)
@@ -36,19 +36,19 @@ impl Symbols {
         }
     }
 
-    /// Forgets a function and its variants.
+    /// Hides a function and its variants.
     pub fn hide(&mut self, base: &str) {
         if let Ok(found) = &mut self.found {
             found.remove(base);
         }
     }
 
-    /// A table made from names, for tests and fixtures.
+    /// Creates a table from names, for tests and fixtures.
     pub fn from_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
         Self::among(names, &probes::functions())
     }
 
-    /// Those of the names that stand for a wanted function.
+    /// Keeps the names that match a wanted function.
     fn among<'a>(names: impl IntoIterator<Item = &'a str>, wanted: &[&'static str]) -> Self {
         let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for name in names {
@@ -71,10 +71,10 @@ impl Symbols {
     }
 }
 
-/// The wanted function that a symbol stands for: itself, or a variant made by the compiler.
+/// The wanted function that a symbol matches: itself, or a variant made by the compiler.
 ///
-/// `.isra.N`, `.constprop.N` and `.part.N` are functions with an entry of their own; `.cold` is only a
-/// rarely used part of one and has none.
+/// `.isra.N`, `.constprop.N` and `.part.N` are functions with an entry of their own; `.cold` is
+/// only a rarely used part of one and has none.
 fn base_name(symbol: &str, wanted: &[&'static str]) -> Option<&'static str> {
     wanted.iter().copied().find(|base| {
         symbol.strip_prefix(base).is_some_and(|rest| {
@@ -98,11 +98,11 @@ pub fn read() -> Symbols {
     }
 }
 
-/// Those of a table's symbols that are wanted.
+/// The wanted symbols of a table.
 fn among(mut table: impl BufRead) -> io::Result<Symbols> {
     let wanted = probes::functions();
     let mut names = Vec::new();
-    // A hundred thousand lines: one buffer for all of them.
+    // A hundred thousand lines: one buffer serves all.
     let mut line = Vec::new();
     let mut is_empty = true;
     while table.read_until(b'\n', &mut line)? > 0 {
@@ -114,7 +114,8 @@ fn among(mut table: impl BufRead) -> io::Result<Symbols> {
         }
         line.clear();
     }
-    // It says nothing then, least of all that there is no MPTCP: /proc may be covered, as in some containers.
+    // An empty table proves nothing, and not that MPTCP is missing: /proc may be masked, as in some
+    // containers.
     if is_empty {
         return Err(io::Error::other("it is empty"));
     }

@@ -1,4 +1,4 @@
-//! Facts that one look at a file or one harmless system call tells.
+//! Facts from a single file or harmless system call.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::{Fact, PidNamespace, btf::KERNEL_BTF};
 
-/// The settings of MPTCP in our own network namespace (`sysctl net.mptcp`), by name.
+/// The MPTCP settings of our own network namespace (`sysctl net.mptcp`), by name.
 #[must_use]
 pub fn mptcp_sysctls() -> std::collections::BTreeMap<String, String> {
     let files = fs::read_dir("/proc/sys/net/mptcp").into_iter().flatten();
@@ -43,13 +43,13 @@ pub fn host_name() -> String {
         .into_owned()
 }
 
-/// How many CPUs there can be (`nr_cpu_ids`), if they are numbered without a gap.
+/// Number of possible CPUs (`nr_cpu_ids`), if their numbers have no gap.
 #[must_use]
 pub fn cpus() -> Option<u32> {
     numbered_from_zero(&fs::read_to_string("/sys/devices/system/cpu/possible").ok()?)
 }
 
-/// The length of a list of CPUs that is one range from 0 on.
+/// Length of a list of CPUs that is a single range from 0.
 fn numbered_from_zero(list: &str) -> Option<u32> {
     let list = list.trim();
     let (first, last) = list.split_once('-').unwrap_or((list, list));
@@ -57,13 +57,13 @@ fn numbered_from_zero(list: &str) -> Option<u32> {
     (first == "0").then(|| last.saturating_add(1))
 }
 
-/// Does the kernel describe its own types?
+/// Does the kernel have its own BTF?
 #[must_use]
 pub fn own_btf() -> Fact {
     exists(KERNEL_BTF, "CONFIG_DEBUG_INFO_BTF")
 }
 
-/// Can functions be probed with breakpoints?
+/// Does the kernel support kprobes?
 #[must_use]
 pub fn kprobes() -> Fact {
     exists(
@@ -95,17 +95,17 @@ pub fn mptcp_enabled() -> Fact {
     }
 }
 
-/// Asks a socket, as an application would: `getsockopt(fd, SOL_TCP, TCP_IS_MPTCP)`.
+/// Queries a socket as an application would: `getsockopt(fd, SOL_TCP, TCP_IS_MPTCP)`.
 ///
 /// # Errors
 ///
-/// What the kernel refused with.
+/// The errno of the call.
 pub fn ask_is_mptcp(socket: &Socket) -> std::io::Result<i32> {
     const SOL_TCP: libc::c_int = 6;
     const TCP_IS_MPTCP: libc::c_int = 43;
     let mut value: libc::c_int = -1;
     let mut length: libc::socklen_t = 4;
-    // SAFETY: both pointers are to live variables of the sizes that the call is told.
+    // SAFETY: both pointers are to live variables of the sizes given to the call.
     let failed = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),
@@ -122,7 +122,8 @@ pub fn ask_is_mptcp(socket: &Socket) -> std::io::Result<i32> {
     }
 }
 
-/// Does this kernel know `TCP_IS_MPTCP`? Asked of a fresh TCP socket, which it must answer with 0.
+/// Does this kernel support `TCP_IS_MPTCP`? Queries a fresh TCP socket, which it must answer with
+/// 0.
 #[must_use]
 pub fn option_known(mark: impl Fn(BorrowedFd<'_>)) -> Fact {
     let asked = Socket::new(Domain::IPV4, Type::STREAM, None).and_then(|socket| {
@@ -140,7 +141,7 @@ pub fn option_known(mark: impl Fn(BorrowedFd<'_>)) -> Fact {
     }
 }
 
-/// Was this process started so that it survives its terminal (`nohup`, `trap '' HUP`)?
+/// Does this process ignore SIGHUP (`nohup`, `trap '' HUP`)?
 #[must_use]
 pub fn hangup_is_ignored() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -152,20 +153,20 @@ pub fn hangup_is_ignored() -> bool {
     ignored >> (libc::SIGHUP - 1) & 1 == 1
 }
 
-/// From now on SIGUSR1 and SIGUSR2 do not end this process, also where nothing else takes them (yet). A command that is started has
-/// their default again.
+/// Prevents SIGUSR1 and SIGUSR2 from ending this process, also before handlers are installed. A
+/// started command gets the default actions back.
 pub fn survive_requests() {
     extern "C" fn nothing(_signal: libc::c_int) {}
     for signal in [libc::SIGUSR1, libc::SIGUSR2] {
         let handler = nothing as extern "C" fn(libc::c_int);
-        // SAFETY: the handler does nothing, which is safe in every moment.
+        // SAFETY: the handler does nothing, which is async-signal-safe.
         unsafe {
             libc::signal(signal, handler as libc::sighandler_t);
         }
     }
 }
 
-/// True if `/proc` numbers processes as our PID namespace does.
+/// True if `/proc` shows process ids of our PID namespace.
 #[must_use]
 pub fn proc_is_ours() -> bool {
     let us = fs::read_link("/proc/self");
@@ -178,21 +179,21 @@ pub fn pid_namespace() -> Option<PidNamespace> {
     // The inode of the initial PID namespace is part of the ABI (PROC_PID_INIT_INO).
     const INITIAL: u32 = 0xeffffffc;
     let ours = fs::metadata("/proc/self/ns/pid").ok()?;
-    // The kernel has numbers of 32 bits for them (`struct ns_common`).
+    // The kernel's inode numbers for namespaces have 32 bits (`struct ns_common`).
     let inum = u32::try_from(ours.ino()).ok()?;
     (inum != INITIAL).then_some(PidNamespace { inum })
 }
 
-/// Has the C library hand memory back to the system soon after it was freed. On its own it would keep as much as the
-/// largest piece that was ever freed, and more.
+/// Makes the C library return freed memory to the system soon. By default it would keep as much as
+/// the largest block ever freed, and more.
 pub fn keep_little_free_memory() {
     #[cfg(target_env = "gnu")]
     {
-        /// What is larger than this is asked for, and given back, by itself.
+        /// Larger blocks are mapped, and unmapped, individually.
         const PIECE_BYTES: libc::c_int = 256 * 1024;
-        /// So much may stay free at the end of what all the others share.
+        /// At most this many bytes stay free at the end of the heap.
         const FREE_BYTES: libc::c_int = 1024 * 1024;
-        // SAFETY: the call sets numbers of the allocator, which may be set at any time.
+        // SAFETY: the call sets parameters of the allocator, which is allowed at any time.
         unsafe {
             libc::mallopt(libc::M_MMAP_THRESHOLD, PIECE_BYTES);
             libc::mallopt(libc::M_TRIM_THRESHOLD, FREE_BYTES);
@@ -200,7 +201,7 @@ pub fn keep_little_free_memory() {
     }
 }
 
-/// Hands memory that was freed back to the system, where the C library keeps it for itself.
+/// Returns freed memory to the system if the C library keeps it.
 pub fn return_free_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: the call has no precondition and touches free memory only.

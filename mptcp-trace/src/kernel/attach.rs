@@ -1,4 +1,4 @@
-//! Carries out one rung of the plan: programs verified, attached, and taken down again.
+//! Carries out one attach method of the plan: programs are verified, attached, and later detached.
 
 use std::{
     collections::BTreeMap,
@@ -33,14 +33,14 @@ use crate::{
     probes::{self, Hook, alone, tracepoint},
 };
 
-/// Why a rung could not be climbed: the next one may do.
+/// Why an attach method failed; the next one may work.
 #[derive(Debug)]
 pub struct AttachError {
-    /// Of which sensor.
+    /// The sensor.
     pub sensor: SensorId,
-    /// Which rung.
+    /// The attach method.
     pub rung: Rung,
-    /// Why.
+    /// The reason.
     pub why: anyhow::Error,
 }
 
@@ -68,7 +68,7 @@ impl fmt::Display for AttachError {
 
 impl std::error::Error for AttachError {}
 
-/// What some distributions ask for beside `CAP_PERFMON`, where a refusal looks like that.
+/// Hint for distributions that require more than `CAP_PERFMON`, if the error looks like that.
 fn perf_hint(why: &str) -> &'static str {
     match why.contains("perf_event_open") && why.contains("Permission denied") {
         true => {
@@ -79,46 +79,48 @@ fn perf_hint(why: &str) -> &'static str {
     }
 }
 
-/// The programs of a rung, live in the kernel until dropped.
+/// The attached programs of one attach method; detached when dropped.
 pub struct Tracer {
     pub(super) ebpf: Ebpf,
     pub(super) rung: Rung,
-    /// The attached programs, in the order in which they were attached.
+    /// The attached programs, in the order of attachment.
     attached: Vec<DetachBatch>,
-    /// Misses of programs that are taken down already, by sensor.
+    /// Misses of programs that are detached already, by sensor.
     pub(super) missed: Runs,
-    /// Where the kernel lets a thread be preempted inside a program.
+    /// Where the kernel may preempt a thread inside a program.
     pub(super) preemptible: Preemptible,
-    /// In a PID namespace the kernel goes through the files of the tasks in there only.
+    /// False in a PID namespace: there the kernel's iterator only visits tasks of that namespace.
     pub(super) sees_all_tasks: bool,
-    /// Links by which programs for questions hang on breakpoints, while they do.
+    /// Links of attached kprobe programs for queries.
     pub(super) query_breakpoints: Vec<RawFd>,
-    /// Several programs for questions hang at one place.
+    /// Several programs for queries take turns at one place.
     pub(super) queries_take_turns: bool,
-    /// Runs that others than the first program took because that did not hang there yet.
+    /// Runs taken over because the first program was not attached yet.
     pub(super) taken_before: Runs,
-    /// What others than the first program had taken when the first of all was taken down: they take everything then.
+    /// Total of runs taken over when the first program was detached: after that, the others take
+    /// over all.
     pub(super) taken_at_stop: Option<Runs>,
-    /// A fallback may happen where no probe sees it.
+    /// A fallback may happen unobserved.
     pub(super) may_miss: bool,
-    /// Numbers of functions among the kernel's types.
+    /// Type ids of functions in the kernel's BTF.
     pub(super) functions: BTreeMap<&'static str, u32>,
-    /// Size of the ring.
+    /// Size of the ring, bytes.
     pub(super) ring_bytes: u32,
 }
 
-/// Programs that were attached one after the other and are taken down at once: all of them open something, or none does.
+/// Programs attached in sequence that can be detached at once: all of them open a query, or none
+/// does.
 struct DetachBatch {
     opens: bool,
     programs: Vec<&'static str>,
 }
 
-/// Runs that the kernel skipped, or that another program took.
+/// Runs that the kernel skipped, or that another program took over.
 pub(super) type Runs = PerSensor<u64>;
 
-/// The sensor whose loss it is if a run of this program is skipped.
+/// The sensor whose loss it is if the kernel skips a run of this program.
 pub(super) fn sensor_of(program: &str) -> SensorId {
-    // What follows the children of wanted processes decides which of their questions are traced.
+    // The programs that follow children of wanted processes determine which queries are traced.
     let beside = match program {
         alone::FAMILY_FORK | alone::FAMILY_FREE => SensorId::Query,
         _lists_or_counts => SensorId::Fallback,
@@ -126,15 +128,15 @@ pub(super) fn sensor_of(program: &str) -> SensorId {
     probes::sensor_of(program).unwrap_or(beside)
 }
 
-/// The numbers that the kernel may have given to MPTCP's data of a namespace: from the first one that it gives away
-/// (`MIN_PERNET_OPS_ID`) to more than there are.
+/// Possible indices of MPTCP's per-namespace data: from the first one that the kernel assigns
+/// (`MIN_PERNET_OPS_ID`) to more than exist.
 const PERNET_IDS: std::ops::Range<u32> = 2..256;
 impl Tracer {
-    /// Loads and attaches the probes of one rung.
+    /// Loads and attaches the probes of one attach method.
     ///
     /// # Errors
     ///
-    /// Says which probe the kernel refused and why; nothing stays behind then.
+    /// Reports which probe the kernel refused and why; nothing remains attached in that case.
     pub fn start(
         config: &TracerConfig,
         plan: &RungPlan,
@@ -181,7 +183,7 @@ impl Tracer {
             }
             tracer.adopt(config).map_err(wrap)?;
         }
-        // Connections are noted down before anything is asked about them.
+        // Connections must be tracked before queries refer to them.
         if let Some(fallback) = fallback {
             tracer
                 .attach_all(&fallback.probes_beside(plan), &refused)
@@ -202,17 +204,18 @@ impl Tracer {
         Ok(tracer)
     }
 
-    /// Has everything verified that is going to be attached; what was refused although a rung can do without it.
+    /// Verifies all programs to be attached; returns optional ones that the kernel refused.
     fn load_all(
         &mut self,
         plan: &RungPlan,
         fallback: Option<&RungPlan>,
     ) -> Result<Refusals, AttachError> {
-        // Those of the query sensor first: without them there is no rung.
+        // Those of the query sensor first: without them the attach method fails.
         let load = |probe| Load::of(probe, self.preemptible);
         let mut loads: Vec<Load> = plan.probes.iter().flat_map(load).collect();
         if let Some(fallback) = fallback {
-            // The dearest stand at the end of the plan, and are begun first: else they would be waited for in the end.
+            // The slowest to verify are at the end of the plan, and are started first, so that they
+            // do not finish last.
             loads.extend(fallback.probes_beside(plan).iter().rev().flat_map(load));
             loads.push(Load::through(alone::LISTER, alone::FILES));
             loads.extend(
@@ -248,13 +251,13 @@ impl Tracer {
         Ok(refused)
     }
 
-    /// True if a fallback may happen where no probe sees it at once.
+    /// True if a fallback may happen unobserved.
     #[must_use]
     pub fn may_miss(&self) -> bool {
         self.may_miss
     }
 
-    /// Tells the programs the number of the fallback bit.
+    /// Passes the number of the fallback bit to the programs.
     ///
     /// # Errors
     ///
@@ -266,12 +269,13 @@ impl Tracer {
         )
     }
 
-    /// Has the programs find what the kernel keeps for MPTCP in each network namespace: that in which `inside` was opened has
-    /// this blackhole timeout, in seconds, and no other data of the kernel there have such a number in that place.
+    /// Finds the index of MPTCP's per-namespace data: the namespace in which `inside` was opened
+    /// has this blackhole timeout, in seconds, and no other per-namespace data has that value at
+    /// that offset.
     ///
     /// # Errors
     ///
-    /// Fails where the kernel lets no program do that.
+    /// Fails if the kernel does not allow such a program.
     pub fn find_pernet(&mut self, inside: BorrowedFd<'_>, seconds: u32) -> anyhow::Result<()> {
         let inside = u64::from(inside.as_raw_fd().cast_unsigned());
         let mut found = Vec::new();
@@ -286,7 +290,7 @@ impl Tracer {
         self.set_calibrated(calibrated::PERNET_ID, id)
     }
 
-    /// Runs a program that is not attached anywhere; what it answers.
+    /// Runs a program that is not attached; returns its result.
     pub(super) fn answer(&self, name: &str, args: [u64; 2]) -> anyhow::Result<u64> {
         let Some(Program::RawTracePoint(program)) = self.ebpf.program(name) else {
             bail!("the BPF object has no program {name}");
@@ -313,13 +317,13 @@ impl Tracer {
             .context("cannot tell the BPF programs what was calibrated")
     }
 
-    /// The rung in use.
+    /// The attach method in use.
     #[must_use]
     pub fn rung(&self) -> Rung {
         self.rung
     }
 
-    /// The ring of records; there is one.
+    /// The ring of records; it can be taken once.
     ///
     /// # Errors
     ///
@@ -328,7 +332,7 @@ impl Tracer {
         RecordRing::new(&mut self.ebpf)
     }
 
-    /// The ring of debug messages; there is one.
+    /// The ring of debug messages; it can be taken once.
     ///
     /// # Errors
     ///
@@ -337,13 +341,14 @@ impl Tracer {
         LogRing::new(&mut self.ebpf)
     }
 
-    /// Detaches everything, what opens a question first. Records stay in the ring, counters readable.
+    /// Detaches everything, programs that open a query first. Records in the ring and counters stay
+    /// readable.
     ///
     /// # Errors
     ///
-    /// Fails if the kernel does not let go of a probe.
+    /// Fails if the kernel does not detach a probe.
     pub fn stop(&mut self) -> anyhow::Result<()> {
-        // Where it cannot be read, programs are taken down all the same.
+        // If it is unreadable, programs are detached all the same.
         self.taken_at_stop = self.taken().ok();
         self.query_breakpoints.clear();
         while let Some(DetachBatch { programs, .. }) = self.attached.pop() {
@@ -352,7 +357,8 @@ impl Tracer {
             }
             let attached = self.ebpf.programs_mut();
             let attached = attached.filter(|(name, _)| programs.contains(name));
-            // The kernel waits until no CPU runs a program any more, for each of them: it does so for all at once.
+            // For each program the kernel waits until no CPU runs it any more: the threads let it
+            // wait for all at once.
             thread::scope(|scope| {
                 let waiting: Vec<_> = attached
                     .map(|(name, program)| (name, scope.spawn(|| detach(program))))
@@ -387,9 +393,9 @@ impl Tracer {
             .try_for_each(|probe| self.attach(probe, refused))
     }
 
-    /// Notes down that a program is attached.
+    /// Records that a program is attached.
     fn note(&mut self, program: &'static str, opens: bool) {
-        // One program can hang in several places.
+        // One program can be attached at several places.
         if self.attached().any(|name| name == program) {
             return;
         }
@@ -408,7 +414,7 @@ impl Tracer {
             .flat_map(|it| it.programs.iter().copied())
     }
 
-    /// Those of a sensor; what hangs beside the sensors is not among them.
+    /// The attached programs of a sensor, without those that belong to no sensor.
     pub(super) fn attached_of(&self, sensor: SensorId) -> impl Iterator<Item = &'static str> {
         let is_its = move |name: &&str| probes::sensor_of(name) == Some(sensor);
         self.attached().filter(is_its)
@@ -437,7 +443,7 @@ impl Tracer {
                 .with_context(|| format!("cannot attach {}", probe.target));
             match attached {
                 Ok(()) => self.note(name, probe.opens()),
-                // Without it more is missed, and counted.
+                // Without it more runs are missed, and counted.
                 Err(why) if turns::is_other(name) => log::debug!("{name}: {why:#}"),
                 Err(why) if probe.is_optional() => unseen(&why),
                 Err(why) => return Err(why),
@@ -447,7 +453,7 @@ impl Tracer {
     }
 }
 
-/// Where a rung hangs on trampolines: does the kernel let us have one?
+/// Tests whether the kernel supports trampolines, if the attach method uses them.
 fn try_trampoline(plan: &RungPlan, functions: &BTreeMap<&'static str, u32>) -> anyhow::Result<()> {
     for probe in &plan.probes {
         if probe.target.hook == Hook::Fexit
@@ -464,7 +470,7 @@ fn try_trampoline(plan: &RungPlan, functions: &BTreeMap<&'static str, u32>) -> a
     Ok(())
 }
 
-/// Attaches a program that was verified.
+/// Attaches a verified program.
 fn attach(program: &mut Program, target: &Target) -> anyhow::Result<()> {
     match target.hook {
         Hook::Fentry => {
@@ -486,7 +492,7 @@ fn attach(program: &mut Program, target: &Target) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Takes down a program of any kind that is attached.
+/// Detaches a program of any kind.
 fn detach(program: &mut Program) -> Result<(), ProgramError> {
     if let Ok(program) = <&mut FEntry>::try_from(&mut *program) {
         program.unload()

@@ -1,4 +1,4 @@
-//! What the kernel half counted, and what the kernel itself counted about it.
+//! Counters of the BPF side, and the kernel's own statistics about its programs.
 
 use std::{
     fs, io,
@@ -36,7 +36,7 @@ pub(super) fn of(ebpf: &Ebpf, sensor: SensorId) -> anyhow::Result<Loss> {
     Ok(loss)
 }
 
-/// Runs of a sensor that another program took than the one that was kept from them.
+/// Runs of a sensor that another program took over from the one that the kernel skipped.
 pub(super) fn taken(ebpf: &Ebpf, sensor: SensorId) -> anyhow::Result<u64> {
     sum(ebpf, map_of(sensor), counter::TAKEN)
 }
@@ -55,7 +55,7 @@ fn sums(ebpf: &Ebpf, sensor: SensorId) -> anyhow::Result<Loss> {
     let sum = |slot| sum(ebpf, map_of(sensor), slot);
     Ok(Loss {
         sensor,
-        // What other instances do to test themselves is nobody's business, and counted under its own name.
+        // The self-tests of other instances are not reported, and counted under their own name.
         seen: sum(counter::SEEN)?.saturating_sub(sum(counter::SELF_TEST)?),
         emitted: sum(counter::EMITTED)?,
         filtered: sum(counter::FILTERED)?,
@@ -71,19 +71,19 @@ fn sums(ebpf: &Ebpf, sensor: SensorId) -> anyhow::Result<Loss> {
     })
 }
 
-/// Questions whose return was not seen yet.
+/// Queries whose return was not observed yet.
 fn open_questions(ebpf: &Ebpf) -> anyhow::Result<u64> {
     let map = ebpf
         .map("IN_FLIGHT")
         .context("the BPF object has no map IN_FLIGHT")?;
-    // Only the keys are read; the type of the values has to fit all the same.
+    // Only the keys are read; the type of the values must match all the same.
     let map = HashMap::<&MapData, u64, [u8; size_of::<InFlight>()]>::try_from(map)
         .context("map IN_FLIGHT has another type")?;
     Ok(map.keys().filter(Result::is_ok).count() as u64)
 }
 
-/// How often the kernel skipped a program: because one was running on that CPU already, or, of a breakpoint, because too many
-/// calls of its function were under way.
+/// How often the kernel skipped a program: because it was running on that CPU already, or, for a
+/// kprobe or kretprobe, because its function was called too often at once.
 pub(super) fn misses(program: &Program) -> anyhow::Result<u64> {
     let mut skipped_calls = 0;
     for link in breakpoints([program])? {
@@ -93,7 +93,7 @@ pub(super) fn misses(program: &Program) -> anyhow::Result<u64> {
     Ok(recursion_misses(program.as_fd())? + skipped_calls)
 }
 
-/// How often the kernel skipped a program because one was running on that CPU already.
+/// How often the kernel skipped a program because it was running on that CPU already.
 pub(super) fn recursion_misses(program: BorrowedFd<'_>) -> anyhow::Result<u64> {
     // SAFETY: an all-zero bpf_prog_info is valid: integers and integers that hold addresses.
     let mut info: bpf_prog_info = unsafe { std::mem::zeroed() };
@@ -101,14 +101,14 @@ pub(super) fn recursion_misses(program: BorrowedFd<'_>) -> anyhow::Result<u64> {
     Ok(info.recursion_misses)
 }
 
-/// The links by which these programs hang on breakpoints. aya keeps them to itself, so that all links among our own descriptors are
-/// gone through: to go through those of the host would take `CAP_SYS_ADMIN`.
+/// The links that attach these programs to kprobes. aya does not expose them, so this searches the
+/// links among our own descriptors: listing those of the host would require `CAP_SYS_ADMIN`.
 pub(super) fn breakpoints<'a>(
     programs: impl IntoIterator<Item = &'a Program>,
 ) -> anyhow::Result<Vec<RawFd>> {
     let mut ids = Vec::new();
     for program in programs {
-        // Only breakpoints have a limit on calls under way.
+        // Only these links report missed calls.
         if let Program::KProbe(probe) = program {
             ids.push(probe.info()?.id());
         }
@@ -125,13 +125,14 @@ pub(super) fn breakpoints<'a>(
     are_theirs.filter_map(Result::transpose).collect()
 }
 
-/// How many calls were too many at once for the breakpoint of this link (`struct kretprobe.nmissed`); kernels before 6.7 do not tell.
+/// How many calls this link's kprobe or kretprobe missed (`struct kretprobe.nmissed`); kernels
+/// before 6.7 do not report it.
 pub(super) fn missed_by_link(link: RawFd) -> anyhow::Result<u64> {
     let info = info_of_link(link)?;
     if info.type_ != bpf_link_type::BPF_LINK_TYPE_PERF_EVENT as u32 {
         return Ok(0);
     }
-    // SAFETY: the type says which member of the union was written; what the kernel did not write is 0.
+    // SAFETY: the type determines which member of the union was written; unwritten bytes are 0.
     Ok(unsafe {
         let event = info.__bindgen_anon_1.perf_event;
         let is_breakpoint = event.type_ == bpf_perf_event_type::BPF_PERF_EVENT_KPROBE as u32
@@ -144,8 +145,8 @@ pub(super) fn missed_by_link(link: RawFd) -> anyhow::Result<u64> {
 }
 
 fn info_of_link(link: RawFd) -> anyhow::Result<bpf_link_info> {
-    // SAFETY: a descriptor of ours; where it was closed since, or is another's by now, the kernel says so, or what it tells is of
-    // another program.
+    // SAFETY: a descriptor of this process. If it was closed since, the kernel returns an error; if
+    // it was reused, the answer concerns another program.
     let link = unsafe { BorrowedFd::borrow_raw(link) };
     // SAFETY: an all-zero bpf_link_info is valid: integers and integers that hold addresses.
     let mut info: bpf_link_info = unsafe { std::mem::zeroed() };
@@ -153,9 +154,9 @@ fn info_of_link(link: RawFd) -> anyhow::Result<bpf_link_info> {
     Ok(info)
 }
 
-/// Our descriptors that are links of BPF programs.
+/// Our descriptors that are BPF links.
 fn our_links() -> io::Result<Vec<RawFd>> {
-    /// What such a descriptor is called.
+    /// Link target of such a descriptor.
     const LINK: &str = "anon_inode:bpf_link";
     let mut links = Vec::new();
     for entry in fs::read_dir("/proc/self/fd")? {
@@ -170,9 +171,9 @@ fn our_links() -> io::Result<Vec<RawFd>> {
     Ok(links)
 }
 
-/// What the kernel says about a program or a link; `info` is what it has for that, all zeroes.
+/// What the kernel reports about a program or a link; `info` is the zeroed structure to fill.
 fn info_of<T>(fd: BorrowedFd<'_>, info: &mut T) -> anyhow::Result<()> {
-    // SAFETY: an all-zero bpf_attr is what the kernel wants of what is not set.
+    // SAFETY: an all-zero bpf_attr is valid: the kernel expects zeroes in unused fields.
     let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
     attr.info.bpf_fd = fd.as_raw_fd().cast_unsigned();
     attr.info.info_len = u32::try_from(size_of::<T>())?;

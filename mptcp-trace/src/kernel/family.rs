@@ -1,4 +1,4 @@
-//! The descendants that named processes have already when tracing begins (`--follow`).
+//! The existing descendants of named processes when tracing begins (`--follow`).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,7 +7,7 @@ use std::{
 
 use crate::host::system::proc_is_ours;
 
-/// Processes and their parents, as `/proc` numbers them.
+/// Processes and their parents, from `/proc`.
 pub(super) fn parents() -> BTreeMap<u32, u32> {
     if !proc_is_ours() {
         log::warn!(
@@ -25,13 +25,14 @@ pub(super) fn parents() -> BTreeMap<u32, u32> {
         .collect()
 }
 
-/// The parent in a line of `/proc/PID/stat`. The name before it may hold anything, also what looks like its end.
+/// The parent in a line of `/proc/PID/stat`. The name before it may contain any character, also
+/// parentheses.
 fn parent(stat: &str) -> Option<u32> {
     let (_name, rest) = stat.rsplit_once(')')?;
     rest.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// All who descend from `roots`, without these.
+/// All descendants of `roots`, without the roots.
 pub(super) fn descendants(parents: &BTreeMap<u32, u32>, roots: &[u32]) -> BTreeSet<u32> {
     let mut found: BTreeSet<u32> = roots.iter().copied().collect();
     loop {

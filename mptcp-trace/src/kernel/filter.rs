@@ -1,4 +1,4 @@
-//! Whose questions are wanted, in the maps that the programs look at.
+//! Maintains the filter maps that the programs read.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -8,22 +8,22 @@ use aya::maps::{HashMap, MapData, MapError};
 use super::{Tracer, TracerConfig, family};
 
 impl Tracer {
-    /// Adds a process to those whose questions are wanted.
+    /// Admits a process.
     ///
     /// # Errors
     ///
-    /// Fails if there is no room for more.
+    /// Fails if the map is full.
     pub fn admit(&mut self, pid: u32) -> anyhow::Result<()> {
         self.pids()?
             .insert(pid, 1, 0)
             .with_context(|| format!("cannot add process {pid} to the filter"))
     }
 
-    /// Takes a process out of those whose questions are wanted.
+    /// Stops admitting a process.
     ///
     /// # Errors
     ///
-    /// Fails if the filter cannot be changed; a process that is not in it is no error.
+    /// Fails if the filter cannot be changed; removing an absent process is no error.
     pub fn remove_pid(&mut self, pid: u32) -> anyhow::Result<()> {
         match self.pids()?.remove(&pid) {
             Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
@@ -33,8 +33,8 @@ impl Tracer {
         }
     }
 
-    /// Follows the descendants that named processes have already. Whoever forks from now on is seen, so that those of a
-    /// process that was missed are found by looking again.
+    /// Follows the existing descendants of named processes. The programs observe later forks, so
+    /// that repeating the search finds the descendants of a process that was missed.
     pub(super) fn adopt(&mut self, config: &TracerConfig) -> anyhow::Result<()> {
         const LOOKS_MAX: usize = 16;
         let mut known = BTreeSet::new();
@@ -45,8 +45,8 @@ impl Tracer {
                 break;
             }
             for pid in &new {
-                // The kernel half knows followed processes by the number that the initial PID namespace gives them, which
-                // is not known in another one: there they are named.
+                // The BPF side keeps followed processes by their id in the initial PID namespace,
+                // which is unknown in another one: there they are added as named processes.
                 match config.pid_namespace {
                     None => self.follow(*pid)?,
                     Some(_) => {
@@ -71,7 +71,7 @@ impl Tracer {
             .with_context(|| format!("cannot follow process {tgid}"))
     }
 
-    /// It ended before it was followed, so that its end goes unnoticed.
+    /// Removes a process that ended before it was followed, so that its end was not observed.
     fn let_go(&mut self, pid: u32) -> anyhow::Result<()> {
         self.remove_pid(pid)?;
         match self.family()?.remove(&pid) {
@@ -84,7 +84,7 @@ impl Tracer {
         self.processes("FAMILY")
     }
 
-    /// True if a followed child is still there (they leave when they end).
+    /// True if a followed child is alive (the programs remove them when they end).
     ///
     /// # Errors
     ///

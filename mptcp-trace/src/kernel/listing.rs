@@ -1,4 +1,4 @@
-//! What is there already, and what the kernel has counted: programs that userspace runs itself.
+//! Existing sockets and kernel counters, read by programs that userspace runs itself.
 
 use std::{
     io::{self, Read as _},
@@ -16,43 +16,44 @@ use mptcp_trace_common::{calibrated, record::NetCounters};
 use super::{attach::Tracer, counters, types};
 use crate::{model::SensorId, probes::alone};
 
-/// Sockets that the program behind [`Tracer::list`] puts into the ring before userspace may empty it: at most this many,
-/// and no more than fill half of it.
+/// At most this many sockets that the program behind [`Tracer::list`] adds to the ring before
+/// userspace drains it, and no more than fill half of it.
 const SOCKETS_PER_PAGE_MAX: usize = 512;
 const RING_BYTES_PER_SOCKET: usize = 512;
-/// How many namespaces [`Tracer::list_counters`] goes through, how many at most between two looks at the ring, and how often
-/// it begins again because one ended meanwhile.
+/// Limits of [`Tracer::list_counters`]: namespaces in total, namespaces between two drains of the
+/// ring, and restarts because a namespace ended meanwhile.
 const NAMESPACES_MAX: usize = 65_536;
 const NAMESPACES_PER_DRAIN: usize = 256;
 const LISTS_MAX: usize = 8;
 
 impl Tracer {
-    /// Notes down, and puts into the ring, every MPTCP socket that is open in any process; `drain` is called again and
-    /// again meanwhile, to empty the ring.
+    /// Tracks every MPTCP socket that is open in any process, and adds a record of each to the
+    /// ring; calls `drain` repeatedly to empty the ring.
     ///
     /// # Errors
     ///
-    /// Fails if this kernel does not let programs go through its files, or if `drain` fails.
+    /// Fails if this kernel does not support the iterator over files, or if `drain` fails.
     pub fn list(&mut self, drain: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<()> {
         self.set_calibrated(calibrated::SWEEP, 0)?;
         let without_room = self.without_room()?;
         self.go_through_files(drain)?;
-        // Only if each of them is noted, another one that turns up is known to be of later.
+        // Only if each socket is tracked, an unknown one must have been created later.
         let is_complete = self.sees_all_tasks && self.without_room()? == without_room;
         self.set_calibrated(calibrated::LISTED, u32::from(is_complete))
     }
 
-    /// Sockets of which nothing could be noted so far.
+    /// Number of sockets that could not be tracked so far.
     fn without_room(&self) -> anyhow::Result<u64> {
         let counted = counters::of(&self.ebpf, SensorId::Fallback)?;
         Ok(counted.unfollowed + counted.over_share)
     }
 
-    /// Looks at every open MPTCP socket for a fallback that no probe saw; [`Self::list`] has been called.
+    /// Checks every open MPTCP socket for an unobserved fallback; requires an earlier
+    /// [`Self::list`].
     ///
     /// # Errors
     ///
-    /// Fails if this kernel does not let programs go through its files.
+    /// Fails if the iterator over files fails; without the iterator it does nothing.
     pub fn sweep(&mut self) -> anyhow::Result<()> {
         if self.lister()?.fd().is_err() {
             return Ok(());
@@ -61,8 +62,9 @@ impl Tracer {
         self.go_through_files(|| Ok(()))
     }
 
-    /// Puts into the ring what the kernel has counted in each network namespace in which something was told of since the last
-    /// time. Where the kernel lets no program do that, accounts rest on `/proc` alone.
+    /// Adds the kernel's counters to the ring, for each network namespace with an event since the
+    /// last reading. If the kernel does not allow such a program, the reconciliation relies on
+    /// `/proc` alone.
     pub fn read_counters(&self) {
         if let Err(why) = self.read_noted_counters() {
             log::debug!("the counters of namespaces are not read: {why:#}");
@@ -77,7 +79,7 @@ impl Tracer {
             .ebpf
             .map("NETS")
             .context("the BPF object has no map NETS")?;
-        // Only the keys are read; the type of the values has to fit all the same.
+        // Only the keys are read; the type of the values must match all the same.
         let nets = HashMap::<&MapData, u64, [u8; size_of::<NetCounters>()]>::try_from(map)
             .context("map NETS has another type")?;
         for cookie in nets.keys().filter_map(Result::ok) {
@@ -88,13 +90,13 @@ impl Tracer {
         Ok(())
     }
 
-    /// Puts into the ring what the kernel has counted in every network namespace that there is; `drain` is called again and
-    /// again meanwhile, to empty the ring.
+    /// Adds the kernel's counters of every network namespace to the ring; calls `drain` repeatedly
+    /// to empty the ring.
     ///
     /// # Errors
     ///
-    /// Fails where the kernel lets no program do that, if namespaces end faster than they can be gone through, or if `drain`
-    /// fails.
+    /// Fails if the kernel does not allow such a program, if namespaces end faster than the list
+    /// can be walked, or if `drain` fails.
     pub fn list_counters(
         &self,
         mut drain: impl FnMut() -> anyhow::Result<()>,
@@ -111,13 +113,13 @@ impl Tracer {
         bail!("namespaces come and go faster than they can be gone through")
     }
 
-    /// Goes once around the ring of namespaces; false if one ended meanwhile.
+    /// Walks the circular list of namespaces once; false if one ended meanwhile.
     fn go_through_namespaces(
         &self,
         ours: &UdpSocket,
         drain: &mut impl FnMut() -> anyhow::Result<()>,
     ) -> anyhow::Result<bool> {
-        // Ours does not end: our socket keeps it.
+        // Our namespace does not end: our socket holds it.
         let ours = self.answer(
             alone::COUNTED_NEXT,
             [u64::from(ours.as_raw_fd().cast_unsigned()), 0],
@@ -156,14 +158,16 @@ impl Tracer {
         let program = self.lister()?;
         let link = program.attach().context(what)?;
         let mut file = program.take_link(link)?.into_file().context(what)?;
-        // Reading makes the program run. What it finds is in the ring; here it says with a byte that it found something.
+        // Reading runs the program. Its records go to the ring; here it returns one byte per
+        // socket.
         let per_page = self.ring_bytes as usize / RING_BYTES_PER_SOCKET;
         let mut page = vec![0; per_page.clamp(1, SOCKETS_PER_PAGE_MAX)];
         loop {
             match file.read(&mut page) {
                 Ok(0) => return drain(),
                 Ok(_found) => drain()?,
-                // So many files without a socket of ours that the kernel wants to know whether we still want it to go on.
+                // The kernel interrupts the walk after many files without a socket, and continues
+                // with the next read.
                 Err(why) if why.kind() == io::ErrorKind::WouldBlock => {}
                 Err(why) => return Err(why).context(what),
             }

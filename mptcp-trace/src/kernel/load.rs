@@ -1,4 +1,4 @@
-//! The object with its constants filled in, ready to be attached.
+//! Loads the object, with its constants filled in.
 
 use std::{collections::BTreeMap, io, thread};
 
@@ -22,60 +22,60 @@ use crate::{
     plan::RungPlan,
 };
 
-/// Everything that is frozen into the programs before the kernel verifies them.
+/// Everything that is frozen into the programs before verification.
 #[derive(Clone, Debug)]
 pub struct TracerConfig {
-    /// Where the kernel keeps what is read.
+    /// Offsets in the kernel's structures.
     pub layout: KernelLayout,
-    /// Numbers of what the kernel says of a mapping.
+    /// Values of the kernel's `mapping_status` and `skb_ext_id`.
     pub numbers: KernelNumbers,
-    /// Numbers of functions among the kernel's types.
+    /// Type ids of functions in the kernel's BTF.
     pub functions: BTreeMap<&'static str, u32>,
-    /// Where and how the kernel's own counters are read.
+    /// How the kernel's own counters are read.
     pub counters: CountersAt,
-    /// Only named processes are wanted (the set can grow later).
+    /// Only named processes are admitted (more can be added later).
     pub by_pid: bool,
-    /// Those that are named from the beginning: what they hold already is told at the start.
+    /// Processes named at the start: sockets that they hold are reported at the start.
     pub pids: Vec<u32>,
-    /// Children of wanted processes are wanted.
+    /// Children of admitted processes are admitted.
     pub follow: bool,
-    /// Only these thread names are wanted; empty: all.
+    /// Only these thread names are admitted; empty: all.
     pub comms: Vec<[u8; 16]>,
-    /// Only these network namespaces are wanted; empty: all.
+    /// Only these network namespaces are admitted; empty: all.
     pub netns: Vec<u32>,
-    /// The PID namespace in which processes are named, if it is not the initial one.
+    /// The PID namespace whose process ids are used, if it is not the initial one.
     pub pid_namespace: Option<PidNamespace>,
     /// Size of the ring, bytes: a power of two, at least a page.
     pub ring_bytes: u32,
-    /// How many questions of one process are traced in a second; 0: all.
+    /// Limit of traced queries per process and second; 0: none.
     pub cap: u32,
-    /// Where a thread can be preempted inside a program.
+    /// Where the kernel may preempt a thread inside a program.
     pub preemptible: Preemptible,
-    /// Sockets about which something can be noted at a time.
+    /// Maximum number of tracked sockets.
     pub sockets: u32,
-    /// How many of them may be one user's.
+    /// Maximum number of tracked sockets per user.
     pub sockets_per_user: u32,
-    /// Let the programs log what they do.
+    /// Enables debug messages of the programs.
     pub debug: bool,
 }
 
-/// What has to be known to read the kernel's counters of a network namespace.
+/// What is required to read the kernel's counters of a network namespace.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CountersAt {
-    /// How many CPUs there can be; 0 if something is not known: nothing is read then.
+    /// Number of possible CPUs; 0 if something is unknown: counters are not read then.
     pub cpus: u32,
-    /// Their numbers, in the order of [`fallback_causes`].
+    /// Indices of the counters, in the order of [`fallback_causes`].
     pub numbers: CounterNumbers,
 }
 
 impl CountersAt {
-    /// Nothing is read.
+    /// Counters are not read.
     pub const UNKNOWN: Self = Self {
         cpus: 0,
         numbers: CounterNumbers::NONE,
     };
 
-    /// What a host knows of it.
+    /// The values for a host.
     #[must_use]
     pub fn of(host: &HostSupport) -> Self {
         let KernelLayout {
@@ -93,7 +93,7 @@ impl CountersAt {
     }
 }
 
-/// The numbers of the counters of fallbacks, of those that the kernel has.
+/// Indices of the fallback counters that the kernel has.
 fn counter_numbers(counters: &[(i32, String)]) -> CounterNumbers {
     let mut numbers = CounterNumbers::NONE;
     for (slot, cause) in numbers.0.iter_mut().zip(fallback_causes()) {
@@ -106,7 +106,8 @@ fn counter_numbers(counters: &[(i32, String)]) -> CounterNumbers {
     numbers
 }
 
-/// Loads the object: maps are made, constants frozen; programs wait for [`super::attach`].
+/// Loads the object: creates maps and freezes constants; programs are attached by
+/// [`super::attach`].
 pub(super) fn load(
     config: &TracerConfig,
     rung: &RungPlan,
@@ -171,7 +172,7 @@ pub(super) fn load(
         .map_max_entries("RECORDS", config.ring_bytes)
         .map_max_entries("CONNS", config.sockets)
         .map_max_entries("FALLEN", config.sockets);
-    // Memory only for the way that is in use.
+    // Memory only for the attach method in use.
     if rung.rung == Rung::Tracepoint {
         loader.map_max_entries("IN_FLIGHT", 1);
     }
@@ -190,7 +191,7 @@ pub(super) fn load(
     Ok(ebpf)
 }
 
-/// The numbers of system calls on the architecture that this program was built for, which is that of the kernel.
+/// System call numbers of the architecture that this program was built for, which is the kernel's.
 fn syscall_numbers() -> SyscallNumbers {
     let number = |number: libc::c_long| u32::try_from(number).unwrap_or(NO_SYSCALL);
     SyscallNumbers {
@@ -204,8 +205,9 @@ fn syscall_numbers() -> SyscallNumbers {
 
 /// A loader that has not read the kernel's types.
 ///
-/// aya reads all of them whenever it makes one, before it can be told that none are wanted: 20 ms and as many megabytes,
-/// for each rung that is tried. So it is made on a thread for which there are none at the place where it looks.
+/// aya reads all of them whenever it creates one, before they can be disabled: 20 ms and 20 MB per
+/// attach method that is tried. So the loader is created on a thread that finds no BTF at the
+/// expected path.
 fn loader() -> anyhow::Result<EbpfLoader<'static>> {
     let making = || {
         if let Err(why) = look_from(NOTHING) {
@@ -221,20 +223,20 @@ fn loader() -> anyhow::Result<EbpfLoader<'static>> {
         .map_err(|_panic| anyhow::anyhow!("the thread that makes the loader panicked"))
 }
 
-/// A directory that is there wherever `/proc` is, and holds no other.
+/// A directory that exists wherever `/proc` is mounted, and has no subdirectories.
 const NOTHING: &str = "/proc/self/fdinfo";
 
-/// For this thread alone, `/` is that directory from now on.
+/// Makes that directory `/` for this thread only.
 fn look_from(directory: &str) -> io::Result<()> {
-    // SAFETY: a root directory of this thread's own; descriptors and memory stay shared, so nothing that other threads
-    // rely on is taken away.
+    // SAFETY: a root directory of this thread's own; descriptors and memory stay shared, so other
+    // threads are unaffected.
     unsafe { unshare_unsafe(UnshareFlags::FS) }?;
     chroot(directory)?;
     Ok(())
 }
 
-/// Kernels before 5.11 charge maps to `RLIMIT_MEMLOCK`. Failing to raise it is no reason to stop: where it
-/// matters, creating the map says so.
+/// Kernels before 5.11 charge maps to `RLIMIT_MEMLOCK`. Failing to raise it is not fatal: if it
+/// matters, creating the map fails.
 fn raise_memlock_limit() {
     use rustix::process::{Resource, Rlimit, setrlimit};
     let unlimited = Rlimit {

@@ -1,4 +1,5 @@
-//! What was seen and lost: the counters of the kernel half, and what the kernel says of its programs.
+//! Observed and lost events: the counters of the BPF side, and the kernel's statistics about its
+//! programs.
 
 use std::os::fd::AsFd as _;
 
@@ -9,7 +10,7 @@ use super::{
 use crate::model::{LossReport, MissedRuns, SensorId};
 
 impl Tracer {
-    /// What was seen and what was lost so far.
+    /// Observed and lost events so far.
     ///
     /// # Errors
     ///
@@ -34,7 +35,8 @@ impl Tracer {
         })
     }
 
-    /// How many runs of a program the kernel skipped; 0 where it does not tell, and of one that takes what another misses.
+    /// How many runs of a program the kernel skipped; 0 if unknown, and for a program that only
+    /// takes over runs.
     pub(super) fn misses(&self, name: &str) -> u64 {
         match self.ebpf.program(name) {
             Some(program) if !turns::is_other(name) => counters::misses(program).unwrap_or(0),
@@ -42,7 +44,7 @@ impl Tracer {
         }
     }
 
-    /// How many of those others took.
+    /// How many of those other programs took over.
     pub(super) fn taken(&self) -> anyhow::Result<Runs> {
         if let Some(taken) = self.taken_at_stop {
             return Ok(taken);
@@ -50,10 +52,10 @@ impl Tracer {
         Runs::try_from_fn(|sensor| counters::taken(&self.ebpf, sensor))
     }
 
-    /// How many questions the kernel has kept from the probes so far: cheap enough to be asked with every few records.
+    /// How many queries the probes have missed so far: cheap enough to call every few records.
     ///
-    /// A run that one program misses is counted, and a moment later that another one took it: what was taken is read first, so that no
-    /// miss is taken for one that somebody took.
+    /// A missed run is counted at once, and a moment later its takeover: takeovers are read first,
+    /// so that no miss is hidden by a later one's takeover.
     ///
     /// # Errors
     ///
@@ -73,8 +75,9 @@ impl Tracer {
                 .sum();
             self.missed.of(QUERY) + by_programs + by_links
         };
-        // Reading a map by a system call keeps breakpoints from running on that CPU (`bpf_disable_instrumentation`), and a thread
-        // can be preempted in the middle of it: not without need.
+        // Reading a map by a system call disables kprobes on that CPU
+        // (`bpf_disable_instrumentation`), and the thread can be preempted meanwhile: only done if
+        // necessary.
         let taken = match self.queries_take_turns && missed() > 0 {
             true => {
                 let taken = self.taken()?;

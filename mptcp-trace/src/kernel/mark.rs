@@ -1,9 +1,9 @@
-//! Marks the sockets of a self-test, so that other instances on this host know them.
+//! Marks the sockets of a self-test, so that other instances on this host recognise them.
 //!
-//! The mark is an entry in a map of the kind "socket storage" with a name of its own: it lives and dies with the socket, its
-//! children inherit it, and every tracing program can read it there. Such a map can only be made with `CAP_BPF`, and an
-//! entry only by who holds the map's descriptor: an ordinary process cannot mark its sockets
-//! (docs/decisions/0010-self-tests-are-marked-at-the-socket.md).
+//! The mark is an entry in a socket storage map with a name of its own: it ends with the socket,
+//! accepted sockets inherit it, and every BPF program can read it there. Creating such a map
+//! requires `CAP_BPF`, and adding an entry requires the map's descriptor: an unprivileged process
+//! cannot mark its sockets (docs/decisions/0010-self-tests-are-marked-at-the-socket.md).
 
 use std::{
     io,
@@ -16,17 +16,18 @@ use mptcp_trace_common::record::SELF_TEST_MAP;
 
 use super::syscall::bpf;
 
-/// `BPF_F_NO_PREALLOC`, which the kernel demands of such maps, and `BPF_F_CLONE`: accepted sockets inherit the mark.
+/// `BPF_F_NO_PREALLOC`, which the kernel requires of such maps, and `BPF_F_CLONE`: accepted sockets
+/// inherit the mark.
 const FLAGS: u32 = 1 | 1 << 9;
 
-/// The map of the marks.
+/// The map that holds the marks.
 #[derive(Debug)]
 pub struct Mark {
     map: OwnedFd,
 }
 
 impl Mark {
-    /// Makes the map.
+    /// Creates the map.
     ///
     /// # Errors
     ///
@@ -34,7 +35,7 @@ impl Mark {
     pub fn new() -> anyhow::Result<Self> {
         let types = types();
         let mut attr = blank();
-        // SAFETY: this part of the union belongs to the command; all of it is integers.
+        // SAFETY: the command uses this member of the union; it consists of integers.
         let load = unsafe { &mut attr.__bindgen_anon_7 };
         load.btf = types.as_ptr() as u64;
         load.btf_size = u32::try_from(types.len())?;
@@ -56,15 +57,15 @@ impl Mark {
         Ok(Self { map })
     }
 
-    /// Marks a socket of ours.
+    /// Marks a socket of this process.
     ///
     /// # Errors
     ///
-    /// Fails if the kernel has no memory left for this socket.
+    /// Fails if the kernel has no memory for the entry.
     pub fn socket(&self, socket: BorrowedFd<'_>) -> io::Result<()> {
         let (key, value) = (socket.as_raw_fd(), 1_u32);
         let mut attr = blank();
-        // SAFETY: this part of the union belongs to the command; all of it is integers.
+        // SAFETY: the command uses this member of the union; it consists of integers.
         let update = unsafe { &mut attr.__bindgen_anon_2 };
         update.map_fd = self.map.as_raw_fd().cast_unsigned();
         update.key = (&raw const key) as u64;
@@ -73,10 +74,10 @@ impl Mark {
     }
 }
 
-/// Number of the only type below.
+/// Type id of the only type below.
 const INTEGER: u32 = 1;
 
-/// The type information of a map from `int` to `int`.
+/// BTF of a map from `int` to `int`.
 fn types() -> Vec<u8> {
     const HEADER_BYTES: u32 = 24;
     const KIND_INT: u32 = 1 << 24;
@@ -94,12 +95,12 @@ fn types() -> Vec<u8> {
 }
 
 fn blank() -> bpf_attr {
-    // SAFETY: an all-zero bpf_attr is what the kernel wants of what is not set.
+    // SAFETY: an all-zero bpf_attr is valid: the kernel expects zeroes in unused fields.
     unsafe { std::mem::zeroed() }
 }
 
 fn descriptor(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<OwnedFd> {
     let made = bpf(command, attr)?;
-    // SAFETY: the descriptor was just made, and nobody else knows of it.
+    // SAFETY: the descriptor was just created, and has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(made) })
 }

@@ -1,15 +1,15 @@
-//! The compiled BPF object, which is packed in the program.
+//! The compiled BPF object, compressed into the program.
 
 use std::ops::Deref;
 
 use miniz_oxide::inflate::decompress_to_vec_zlib;
 
-/// `build.rs` has packed it.
+/// Compressed by `build.rs`.
 static PACKED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/mptcp-trace.o.z"));
-/// What reads ELF files wants their structures where the processor would put them.
+/// The ELF reader requires aligned structures.
 const ALIGNMENT: usize = 32;
 
-/// The compiled BPF object; `cargo xtask bpf --check` proves that it is what the source gives.
+/// The compiled BPF object; `cargo xtask bpf --check` verifies that it matches the source.
 #[derive(Debug)]
 pub struct Object {
     bytes: Vec<u8>,
@@ -17,7 +17,7 @@ pub struct Object {
 }
 
 impl Object {
-    /// Unpacks it.
+    /// Decompresses the object.
     ///
     /// # Errors
     ///
@@ -26,7 +26,8 @@ impl Object {
         let object = decompress_to_vec_zlib(PACKED)
             .map_err(|why| anyhow::anyhow!("the BPF object in this program is damaged: {why}"))?;
         let mut bytes = vec![0; object.len() + ALIGNMENT];
-        // Where it cannot be told, which no allocator has it, the reader of ELF files says so.
+        // If no aligned offset exists, which does not happen in practice, the ELF reader reports
+        // it.
         let begin = bytes.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
         if let Some(place) = bytes.get_mut(begin..begin + object.len()) {
             place.copy_from_slice(&object);

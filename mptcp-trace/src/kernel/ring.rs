@@ -1,4 +1,4 @@
-//! The ring of records, and the one of debug messages, as the event loop waits for them.
+//! The rings of records and debug messages, for the event loop.
 
 use std::{io, os::fd::AsRawFd};
 
@@ -10,22 +10,22 @@ use aya::{
 use aya_log::EbpfLogger;
 use tokio::io::{Interest, unix::AsyncFd};
 
-/// Records taken from the ring before signals and timers get a turn.
+/// At most this many records are taken before signals and timers are polled.
 const RECORDS_PER_TURN: usize = 1024;
 
-/// Something of ours that becomes readable, for the event loop to wait for.
+/// Registers a descriptor with the event loop, to wait until it is readable.
 ///
 /// # Errors
 ///
 /// Fails if the kernel cannot watch it.
 pub fn readable<T: AsRawFd>(inner: T) -> io::Result<AsyncFd<T>> {
-    // SAFETY: only this function's callers make an `AsyncFd`, and each gives it the owner of one descriptor,
-    // which stays open and the same until that owner is dropped with it.
+    // SAFETY: only this function's callers make an `AsyncFd`, and each gives it the owner of one
+    // descriptor, which stays open and the same until that owner is dropped with it.
     let registered = unsafe { AsyncFd::register_with_interest(inner, Interest::READABLE) };
     registered.map_err(io::Error::from)
 }
 
-/// Records in the order in which the kernel half wrote them.
+/// Records in the order in which the BPF side wrote them.
 pub struct RecordRing {
     ring: AsyncFd<RingBuf<MapData>>,
 }
@@ -40,22 +40,22 @@ impl RecordRing {
         Ok(Self { ring })
     }
 
-    /// Waits for records, and takes none.
+    /// Waits for records, without taking any.
     ///
     /// # Errors
     ///
     /// Failures of the event loop.
     pub async fn readable(&mut self) -> io::Result<()> {
-        // Not cleared: whoever takes the records sees it again.
+        // Not cleared: the call that takes the records needs the readiness again.
         let _guard = self.ring.readable_mut().await?;
         Ok(())
     }
 
-    /// Waits for records and hands at most a turn's worth of them to `each`; true if none are left.
+    /// Waits for records and passes at most a turn's worth of them to `each`; true if none remain.
     ///
     /// # Errors
     ///
-    /// Whatever `each` fails with, and failures of the event loop.
+    /// Errors of `each`, and failures of the event loop.
     pub async fn next_turn<E: From<io::Error>>(
         &mut self,
         mut each: impl FnMut(&[u8]) -> Result<(), E>,
@@ -71,11 +71,11 @@ impl RecordRing {
         Ok(false)
     }
 
-    /// Hands everything that is left to `each`, without waiting.
+    /// Passes all remaining records to `each`, without waiting.
     ///
     /// # Errors
     ///
-    /// Whatever `each` fails with.
+    /// Errors of `each`.
     pub fn drain<E>(&mut self, mut each: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
         while let Some(record) = self.ring.get_mut().next() {
             each(&record)?;
@@ -84,7 +84,7 @@ impl RecordRing {
     }
 }
 
-/// Debug messages of the kernel half (`-vv`).
+/// Debug messages of the BPF side (`-vv`).
 pub struct LogRing {
     ring: AsyncFd<EbpfLogger<&'static dyn log::Log>>,
 }
@@ -108,7 +108,7 @@ impl LogRing {
         Ok(())
     }
 
-    /// Logs what is left, without waiting.
+    /// Logs the remaining messages, without waiting.
     pub fn drain(&mut self) {
         self.ring.get_mut().flush();
     }

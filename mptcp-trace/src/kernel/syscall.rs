@@ -1,4 +1,4 @@
-//! The system call `bpf` (`man 2 bpf`), for what aya does not offer.
+//! The system call `bpf` (`man 2 bpf`), for commands that aya does not offer.
 
 use std::io;
 
@@ -8,10 +8,10 @@ use aya_obj::generated::{bpf_attr, bpf_cmd};
 ///
 /// # Errors
 ///
-/// The error number of the call.
+/// The errno of the call.
 pub(super) fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i32> {
-    // SAFETY: `attr` is as long as the kernel is told; callers in this module point to memory of their own only, which lives
-    // until after the call.
+    // SAFETY: `attr` has the given length; callers in this module point only to memory of their
+    // own, which lives until after the call.
     let returned =
         unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attr, size_of_val(&*attr)) };
     if returned < 0 {

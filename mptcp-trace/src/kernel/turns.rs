@@ -1,5 +1,5 @@
-//! Programs that take turns with another one at the same place, so that hardly any of its runs is missed; the kernel half
-//! says how (`turns`), the table of probes which.
+//! Programs that take turns with another one at the same place, so that hardly any run is missed.
+//! The BPF side documents how (`turns`); the table of probes lists which.
 
 use crate::{
     host::Preemptible,
@@ -7,12 +7,13 @@ use crate::{
     probes::{self, Hook},
 };
 
-/// The programs that hang beside that of `probe` on such a kernel, in the order in which they run behind it.
+/// The programs attached in addition to that of `probe` on such a kernel, in the order in which
+/// they run after it.
 pub(super) fn others(probe: &Probe, preemptible: Preemptible) -> &'static [&'static str] {
     let is_of_use = match probe.target.hook {
         Hook::Fentry | Hook::Fexit => preemptible.functions,
         Hook::RawTracepoint | Hook::TypedTracepoint => preemptible.tracepoints,
-        // Breakpoints are never preempted.
+        // Kprobes are never preempted.
         Hook::Kprobe | Hook::Kretprobe => false,
     };
     match is_of_use {
@@ -21,12 +22,13 @@ pub(super) fn others(probe: &Probe, preemptible: Preemptible) -> &'static [&'sta
     }
 }
 
-/// True for a program that only gets what another one was kept from.
+/// True for a program that only takes over runs that another one missed.
 pub(super) fn is_other(program: &str) -> bool {
     probes::attachments().any(|it| it.turns.contains(&program))
 }
 
-/// True where what is attached last runs first (`bpf_trampoline_link_prog`); tracepoints keep the order.
+/// True if the program attached last runs first (`bpf_trampoline_link_prog`); tracepoints keep the
+/// order.
 pub(super) fn is_stack(hook: Hook) -> bool {
     matches!(hook, Hook::Fentry | Hook::Fexit)
 }

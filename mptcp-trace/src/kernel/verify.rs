@@ -1,4 +1,4 @@
-//! Has the kernel verify programs, several at once: that is most of the work of a start, and it needs no order.
+//! Verifies programs, several at once: that takes most of the time of a start, and needs no order.
 
 use std::{
     borrow::Cow,
@@ -19,10 +19,11 @@ use aya::{
 use super::{turns, types};
 use crate::{host::Preemptible, plan::Probe, probes::Hook};
 
-/// So many programs are verified at once at most. Few are dear, and everybody else on the machine wants to work too.
+/// At most this many programs are verified at once. Few are slow, and other work on the machine
+/// needs CPUs too.
 const AT_ONCE_MAX: usize = 4;
 
-/// A program, and what has to be known to verify it.
+/// A program, and what its verification requires.
 #[derive(Clone, Debug)]
 pub(super) struct Load {
     program: &'static str,
@@ -32,19 +33,19 @@ pub(super) struct Load {
 
 #[derive(Clone, Debug)]
 enum How {
-    /// It is verified against the function that it hangs on.
+    /// Verified against the function that it attaches to.
     Fentry(String),
     Fexit(String),
-    /// This one against the arguments of a tracepoint.
+    /// Verified against the arguments of a tracepoint.
     Typed(String),
-    /// And this one against what it goes through.
+    /// Verified against the objects that it iterates over.
     Iter(&'static str),
-    /// It can hang anywhere.
+    /// Can be attached anywhere.
     Alone,
 }
 
 impl Load {
-    /// What a probe needs, and those that take turns with it.
+    /// The program of a probe, and those that take turns with it.
     pub(super) fn of(probe: &Probe, preemptible: Preemptible) -> impl Iterator<Item = Self> {
         let first = Self::alone(probe);
         let others = turns::others(probe, preemptible).iter().map({
@@ -73,7 +74,7 @@ impl Load {
         }
     }
 
-    /// The function, or the type of a tracepoint, whose number has to be known.
+    /// The function, or tracepoint type, whose type id is required.
     fn function(&self) -> Option<Cow<'_, str>> {
         match &self.how {
             How::Fentry(function) | How::Fexit(function) => Some(function.into()),
@@ -83,7 +84,7 @@ impl Load {
         }
     }
 
-    /// A program that goes through something, and that one can do without.
+    /// An optional iterator program.
     pub(super) fn through(program: &'static str, what: &'static str) -> Self {
         Self {
             program,
@@ -92,7 +93,7 @@ impl Load {
         }
     }
 
-    /// A program that userspace runs itself, and can do without.
+    /// An optional program that userspace runs itself.
     pub(super) fn asked(program: &'static str) -> Self {
         Self {
             program,
@@ -105,7 +106,8 @@ impl Load {
 /// Programs that the kernel refused.
 pub(super) type Refusals = BTreeMap<&'static str, anyhow::Error>;
 
-/// Has programs verified, the first of `loads` first. Once one is refused that is not optional, no more are begun.
+/// Verifies programs in the order of `loads`. After a mandatory one is refused, no more are
+/// started.
 pub(super) fn load(
     ebpf: &mut Ebpf,
     loads: &[Load],
@@ -138,12 +140,12 @@ pub(super) fn load(
     refused.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Nobody panics with a lock in hand.
+/// A poisoned lock cannot occur: no code panics while it holds one.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The types that are needed, if some are.
+/// The required types, if any.
 fn types_for(
     loads: &[Load],
     functions: &BTreeMap<&'static str, u32>,
@@ -157,7 +159,7 @@ fn types_for(
     (!needed.is_empty()).then(|| types::of_functions(&numbers))
 }
 
-/// Each program once, with what it needs.
+/// Each program once, with its requirements.
 fn queue<'a>(
     ebpf: &'a mut Ebpf,
     loads: &'a [Load],
@@ -168,7 +170,7 @@ fn queue<'a>(
     for load in loads {
         match programs.remove(load.program) {
             Some(program) => queue.push_back((load, program)),
-            // One program can hang in several places.
+            // One program can be attached at several places.
             None if queue.iter().any(|(it, _)| it.program == load.program) => {}
             None => {
                 let why = anyhow::anyhow!("the BPF object has no program {}", load.program);

@@ -1,25 +1,26 @@
-//! Why a connection fell back: the kernel's own names for it, and what they mean to a person.
+//! Why a connection fell back: the kernel's names of the causes, and explanations.
 //!
-//! The names are those of the kernel's `MPTcpExt` counters (`/proc/net/netstat`, `nstat`), which stay the
-//! same while the numbers behind them move from release to release (`enum linux_mptcp_mib_field`).
+//! The names are those of the kernel's `MPTcpExt` counters (`/proc/net/netstat`, `nstat`), which
+//! are stable, while the numbers behind them change between releases (`enum
+//! linux_mptcp_mib_field`).
 
 use super::Stage;
 
-/// Who can do something about it.
+/// The party that can act on a cause.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Culprit {
-    /// The other end.
+    /// The peer.
     Peer,
-    /// Something between the two: a firewall, a load balancer, a provider's box.
+    /// A device between the two hosts: a firewall, a load balancer, a provider's middlebox.
     Path,
-    /// This host: its settings, its memory of earlier failures.
+    /// This host: its settings, or its memory of earlier failures.
     Host,
     /// The program itself.
     Application,
 }
 
 impl Culprit {
-    /// The word for it.
+    /// The name as printed.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -38,9 +39,9 @@ pub struct Cause {
     pub name: &'static str,
     /// Its enumerator in `enum linux_mptcp_mib_field`.
     pub enumerator: &'static str,
-    /// How far a connection has come that falls back because of it; none where that is not always the same.
+    /// The stage at which a connection falls back because of it; `None` if that varies.
     pub stage: Option<Stage>,
-    /// Does it count fallbacks? Others count what leads to one, or refuses one.
+    /// True if it counts fallbacks; others count what leads to a fallback, or refuses one.
     pub is_fallback: bool,
     /// Which side counts it, and when.
     pub when: &'static str,
@@ -52,17 +53,17 @@ pub struct Cause {
     pub rfc_section: &'static str,
     /// Usual culprits, likeliest first.
     pub culprits: &'static [Culprit],
-    /// What to type next.
+    /// Commands to run next.
     pub next: &'static [&'static str],
 }
 
-/// The counters that count fallbacks, in an order of their own: the kernel half reads them in this one.
+/// The counters that count fallbacks, in the order in which the BPF side reads them.
 pub fn fallback_causes() -> impl Iterator<Item = &'static str> {
     let causes = CAUSES.iter().filter(|cause| cause.is_fallback);
     causes.map(|cause| cause.name)
 }
 
-/// Looks a cause up by its name, however it is written; the `MPTcpExt` in front may be there or not.
+/// Looks a cause up by name, ignoring case; the prefix `MPTcpExt` is optional.
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Cause> {
     let name = name.trim();
@@ -76,7 +77,7 @@ pub fn find(name: &str) -> Option<&'static Cause> {
         .find(|cause| cause.name.eq_ignore_ascii_case(bare))
 }
 
-/// What a `plain` line is about: no counter of the kernel counts it.
+/// The explanation of a `plain` line: no kernel counter counts it.
 const PLAIN: Cause = Cause {
     name: "plain",
     enumerator: "",
@@ -96,14 +97,14 @@ const PLAIN: Cause = Cause {
     ],
 };
 
-/// Name of the counter behind an enumerator of `enum linux_mptcp_mib_field`, for those that stand for a cause.
+/// Name of the counter of an enumerator of `enum linux_mptcp_mib_field`, if it is a known cause.
 #[must_use]
 pub fn name_of_enumerator(enumerator: &str) -> Option<&'static str> {
     let cause = CAUSES.iter().find(|cause| cause.enumerator == enumerator);
     cause.map(|cause| cause.name)
 }
 
-/// All of them, in the order of a connection's life.
+/// All causes, in the order of a connection's life.
 pub const CAUSES: &[Cause] = &[
     Cause {
         name: "MPCapableFallbackSYNACK",

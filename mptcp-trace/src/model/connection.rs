@@ -1,4 +1,4 @@
-//! A connection: that it fell back to TCP, why, and whose it is.
+//! A connection: its fallback, the cause, and its owner.
 
 use std::{
     borrow::Cow,
@@ -9,19 +9,20 @@ use std::{
 
 use super::{Process, Rung, Socket, SocketId};
 
-/// A connection, and no other ever: the address of its socket, when that was first seen, and which of its connections it is.
+/// Identity of a connection, never reused: the address of its socket, when that was first observed,
+/// and the number of the socket's earlier connections.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct ConnectionId {
     /// Kernel address of the socket.
     pub socket: SocketId,
-    /// When the socket was first seen, on `CLOCK_BOOTTIME`.
+    /// When the socket was first observed, on `CLOCK_BOOTTIME`.
     pub born_at: Duration,
-    /// How often the socket has connected anew before; 0 as long as nobody has found out.
+    /// Number of the socket's earlier connections; 0 while unknown.
     pub attempt: u32,
 }
 
 impl ConnectionId {
-    /// The same for all connections of the socket.
+    /// The id that all connections of the socket share.
     #[must_use]
     pub fn of_socket(self) -> Self {
         Self { attempt: 0, ..self }
@@ -38,10 +39,10 @@ impl fmt::Display for ConnectionId {
     }
 }
 
-/// How an owner came to be known.
+/// How an owner was learnt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Via {
-    /// It made the socket.
+    /// It created the socket.
     Socket,
     /// It connected the socket.
     Connect,
@@ -49,18 +50,18 @@ pub enum Via {
     Listen,
     /// It accepted the socket.
     Accept,
-    /// It sent or received.
+    /// It sent or received data.
     Io,
-    /// It asked about the socket.
+    /// It made a query on the socket.
     Query,
-    /// It owns the listener of the socket; nobody has accepted it yet.
+    /// It owns the listener of the socket, which has not been accepted yet.
     Listener,
     /// It had the socket open when tracing began.
     Existing,
 }
 
 impl Via {
-    /// The word for it.
+    /// The name as printed.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -76,28 +77,28 @@ impl Via {
     }
 }
 
-/// The process that holds a socket: the last that was seen doing something with it.
+/// The process that holds a socket: the last one observed using it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Owner {
-    /// Who; the name is that of the process, not of a thread.
+    /// The process; the name is that of the process, not of a thread.
     pub process: Process,
-    /// How we know.
+    /// How the owner was learnt.
     pub via: Via,
 }
 
 /// How the cause is known.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CauseCertainty {
-    /// The kernel named it.
+    /// The kernel reported it.
     Reported,
-    /// From the function that decided, the state of the connection and what its data was like.
+    /// Inferred from the function that decided, the state of the connection, and its data.
     Inferred,
-    /// Not at all.
+    /// Unknown.
     Unknown,
 }
 
 impl CauseCertainty {
-    /// The word for it.
+    /// The name as printed.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -108,17 +109,17 @@ impl CauseCertainty {
     }
 }
 
-/// Which end opened the connection.
+/// Which side opened the connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Side {
-    /// This one.
+    /// This host.
     Active,
-    /// The other one.
+    /// The peer.
     Passive,
 }
 
 impl Side {
-    /// The word for it.
+    /// The name as printed.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -128,21 +129,21 @@ impl Side {
     }
 }
 
-/// How far the connection had come (RFC 8684 section 3.1: `MP_CAPABLE` is in the first three packets).
+/// Stage of the connection (RFC 8684 section 3.1: `MP_CAPABLE` is in the first three packets).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stage {
-    /// The first packet.
+    /// The SYN.
     Syn,
-    /// Its answer.
+    /// The SYN/ACK.
     SynAck,
-    /// What completes the handshake.
+    /// The third ACK.
     ThirdAck,
     /// After the handshake.
     Data,
 }
 
 impl Stage {
-    /// The words for it.
+    /// The name as printed.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -154,29 +155,29 @@ impl Stage {
     }
 }
 
-/// What was seen around a connection before it fell back.
+/// Observations on a connection before it fell back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Evidence {
     /// A data packet with a wrong MPTCP checksum.
     BadChecksum,
     /// A data packet without a data sequence signal.
     NoDss,
-    /// A mapping that makes no sense, or (on older kernels) a packet without one.
+    /// An invalid mapping, or (on older kernels) a packet without one.
     InvalidMapping,
-    /// The other end complained of a checksum.
+    /// The peer reported a checksum failure (`MP_FAIL`).
     MpFailReceived,
-    /// This end complained of a checksum.
+    /// This host reported a checksum failure (`MP_FAIL`).
     MpFailSent,
-    /// A mapping without an end arrived.
+    /// An infinite mapping was received.
     InfiniteMappingReceived,
-    /// A mapping without an end was sent.
+    /// An infinite mapping was sent.
     InfiniteMappingSent,
     /// Both ends opened at the same time.
     SimultaneousOpen,
 }
 
 impl Evidence {
-    /// The word for it.
+    /// The name as printed.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -192,23 +193,23 @@ impl Evidence {
     }
 }
 
-/// What is said of a connection.
+/// What a connection event reports.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ConnectionKind {
     /// It fell back to TCP.
     Fallback,
     /// The kernel wanted it to fall back, was not allowed to, and resets the subflow.
     FallbackDenied,
-    /// A TCP socket was born of an MPTCP listener.
+    /// An MPTCP listener got a child that is plain TCP.
     Plain,
-    /// It was there before tracing began.
+    /// It was open before tracing began.
     Existing,
-    /// MPTCP is switched off for a while in its network namespace.
+    /// The kernel disabled MPTCP for a while in its network namespace.
     Blackhole,
 }
 
 impl ConnectionKind {
-    /// The word for it.
+    /// The name as printed.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -221,21 +222,21 @@ impl ConnectionKind {
     }
 }
 
-/// The task that happened to run when something was seen: the idle task, a worker, the other end.
+/// The current task at the time of an event: the idle task, a worker, or the peer.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Current {
-    /// Its process where the tracer stands: in its PID namespace; none if it is not in there.
+    /// Its process id in the tracer's PID namespace; `None` if it is not in it.
     pub pid: Option<u32>,
-    /// The same in the initial PID namespace; 0 is the idle task.
+    /// Its process id in the initial PID namespace; 0 is the idle task.
     pub host_pid: u32,
     /// Name of the thread.
     pub comm: String,
 }
 
-/// Something about a connection, as observed.
+/// An observed event of a connection.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Connection {
-    /// What.
+    /// What the event reports.
     pub kind: ConnectionKind,
     /// When it happened, on `CLOCK_BOOTTIME`.
     pub at: Duration,
@@ -243,85 +244,86 @@ pub struct Connection {
     pub id: ConnectionId,
     /// Its socket.
     pub socket: Socket,
-    /// The number of its network namespace that no other namespace ever gets (`net.net_cookie`); 0 if unknown. Inode numbers
-    /// are given to others.
+    /// Cookie of its network namespace (`net.net_cookie`), never reused; 0 if unknown. Inode
+    /// numbers are reused.
     pub netns_cookie: u64,
-    /// Who holds it, if that is known.
+    /// The process that holds it, if known.
     pub owner: Option<Owner>,
-    /// Nobody has accepted it yet.
+    /// It has not been accepted yet.
     pub unaccepted: bool,
-    /// The filter wants it.
+    /// The filter admits it.
     pub admitted: bool,
-    /// Name of the counter of the kernel that stands for the cause.
+    /// Name of the kernel counter of the cause.
     pub cause: Option<Cow<'static, str>>,
     /// How the cause is known.
     pub known: CauseCertainty,
-    /// Which end opened it, if that is known.
+    /// Which side opened it, if known.
     pub side: Option<Side>,
-    /// How far it had come, if that is known.
+    /// The stage of the fallback, if known.
     pub stage: Option<Stage>,
-    /// Since it began to connect, or was born of its listener.
+    /// Time since it began to connect, or was created by its listener.
     pub since_connect: Option<Duration>,
-    /// Payload that went over MPTCP before, sent and received, bytes.
+    /// Payload sent and received over MPTCP before, bytes.
     pub bytes: Option<(u64, u64)>,
-    /// How many subflows it has: the first one, unless that is closed, and those that the kernel counts beside it.
+    /// Number of subflows: the first one, unless it is closed, and those that the kernel counts
+    /// besides it.
     pub subflows: Option<u16>,
-    /// What was seen before.
+    /// Earlier observations.
     pub evidence: Vec<Evidence>,
-    /// It was there before tracing began.
+    /// It was open before tracing began.
     pub existing: bool,
-    /// It was asked about since the last question that was traced, and that one was not: capped, or lost.
+    /// It was queried since the last traced query, and that query was not traced: capped, or lost.
     pub untold: bool,
-    /// It is connecting, or that has failed: there is no connection (yet).
+    /// It is connecting, or connecting failed: the connection is not established.
     pub connecting: bool,
-    /// Whether it has fallen back by now, if that is known.
+    /// Whether it has fallen back, if known.
     pub fell_back: Option<bool>,
-    /// It was not seen when it happened, but found later.
+    /// It was not observed when it happened, but detected later.
     pub late: bool,
-    /// The task that happened to run; says nothing about the owner.
+    /// The current task; unrelated to the owner.
     pub current: Current,
-    /// For how long MPTCP is off ([`ConnectionKind::Blackhole`]).
+    /// For how long MPTCP is disabled ([`ConnectionKind::Blackhole`]).
     pub off_for: Option<Duration>,
-    /// How it was seen.
+    /// The attach method that observed it.
     pub rung: Rung,
 }
 
-/// The same with its wall clock time, and with its owner in words.
+/// A connection event with its wall clock time and its owner's place.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ConnectionEvent {
     /// What was observed.
     pub connection: Connection,
     /// When it happened, wall clock.
     pub time: SystemTime,
-    /// Where the owner lives.
+    /// The place of the owner.
     pub place: Place,
-    /// Why MPTCP was off, if that is the cause and was seen.
+    /// What disabled MPTCP, if that is the cause and was observed.
     pub switched_off: Option<SwitchedOff>,
 }
 
-/// That MPTCP was switched off for a while in a network namespace ([`ConnectionKind::Blackhole`]), and by which
+/// The event that disabled MPTCP in a network namespace ([`ConnectionKind::Blackhole`]), and its
 /// connection.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SwitchedOff {
-    /// When, on `CLOCK_BOOTTIME`.
+    /// Time of the event, on `CLOCK_BOOTTIME`.
     pub at: Duration,
-    /// For how long, where the kernel lets that be read.
+    /// For how long MPTCP is disabled, if readable.
     pub off_for: Option<Duration>,
-    /// The connection whose SYNs were answered only without MPTCP.
+    /// The connection whose SYNs were only answered without MPTCP.
     pub id: ConnectionId,
-    /// Where that wanted to.
+    /// Its remote address.
     pub remote: SocketAddr,
-    /// Who held it, if that is known.
+    /// The process that held it, if known.
     pub owner: Option<Owner>,
 }
 
-/// Where a process lives: its control group in words.
+/// The control group of a process, and what its path shows.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Place {
     /// Path of the control group, from the root of the hierarchy.
     pub cgroup: Option<String>,
-    /// The container's id, where the path names one.
+    /// The container id, if the path contains one.
     pub container: Option<String>,
-    /// The systemd unit, where the path names one.
+    /// The systemd unit, if the path contains one.
     pub unit: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! What happened, on its way to a finding: what decode makes of records, and correlate of them makes findings.
+//! Events: `decode` makes them from records, `correlate` turns them into findings.
 
 use std::time::Duration;
 
@@ -11,18 +11,18 @@ use super::{ConnectionEvent, ConnectionId, Owner, Place, QueryEvent, RefusalEven
     reason = "queries are many, and none of them shall cost an allocation"
 )]
 pub enum Event {
-    /// An application asked.
+    /// A query by an application.
     Query(QueryEvent),
-    /// News of a connection.
+    /// An event of a connection.
     Connection(Box<ConnectionEvent>),
-    /// What is known of a connection changed.
+    /// A change of a known connection.
     Change(Box<ChangeEvent>),
-    /// An application was refused something because it speaks MPTCP.
+    /// The kernel refused something to an application because it uses MPTCP.
     Refusal(Box<RefusalEvent>),
 }
 
 impl Event {
-    /// When it happened, on `CLOCK_BOOTTIME`; a question, when it was answered.
+    /// When it happened, on `CLOCK_BOOTTIME`; for a query, when it was answered.
     #[must_use]
     pub fn at(&self) -> Duration {
         match self {
@@ -34,19 +34,20 @@ impl Event {
     }
 }
 
-/// What became of a connection of which something was said before.
+/// How a connection that was reported before changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ChangeKind {
-    /// It was accepted, stands now, or is closed by another owner: it is known whose it is.
+    /// It was accepted, became established, or is being closed by another owner: its owner is
+    /// known.
     Accepted,
-    /// It is no more.
+    /// It ended.
     Closed,
 }
 
-/// What is no news by itself: whose a connection is, or that it is no more.
+/// A change that is not reported on its own: the owner of a connection, or its end.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Change {
-    /// Which of the two.
+    /// Kind of the change.
     pub kind: ChangeKind,
     /// When it happened, on `CLOCK_BOOTTIME`.
     pub at: Duration,
@@ -54,21 +55,21 @@ pub struct Change {
     pub id: ConnectionId,
     /// Its socket.
     pub socket: Socket,
-    /// Who holds it, if that is known.
+    /// The process that holds it, if known.
     pub owner: Option<Owner>,
-    /// The filter wants it.
+    /// The filter admits it.
     pub admitted: bool,
-    /// It was asked about since the last question that was traced, and that one was not: capped, or lost.
+    /// It was queried since the last traced query, and that query was not traced: capped, or lost.
     pub untold: bool,
-    /// It is connecting, or that has failed: there is no connection (yet).
+    /// It is connecting, or connecting failed: the connection is not established.
     pub connecting: bool,
 }
 
-/// The same with its owner in words.
+/// A change with the place of the owner.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ChangeEvent {
     /// What was observed.
     pub change: Change,
-    /// Where the owner lives.
+    /// The place of the owner.
     pub place: Place,
 }

@@ -1,10 +1,10 @@
-//! What is known before the first record, and never changes after.
+//! What is known before the first record, and never changes after that.
 
 use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
 use super::{SensorId, name_of_enumerator};
 
-/// A way of asking the kernel, best first.
+/// An attach method.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Rung {
     /// Trampolines at entry and return of kernel functions.
@@ -16,10 +16,10 @@ pub enum Rung {
 }
 
 impl Rung {
-    /// All of them, best first.
+    /// All attach methods, best first.
     pub const LADDER: [Self; 3] = [Self::Fexit, Self::Kprobe, Self::Tracepoint];
 
-    /// The word for it, as typed and as printed.
+    /// The name as typed and as printed.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -47,21 +47,21 @@ impl FromStr for Rung {
     }
 }
 
-/// How one sensor runs.
+/// State of one sensor.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SensorState {
-    /// Which one.
+    /// The sensor.
     pub sensor: SensorId,
-    /// The rung in use.
+    /// The attach method in use.
     pub rung: Rung,
     /// Its probes, each with the place where it is attached.
     pub probes: Vec<String>,
-    /// What this rung cannot tell, a sentence each.
+    /// What this attach method cannot observe, one sentence each.
     pub limits: Vec<String>,
 }
 
 impl Facts {
-    /// How a sensor runs, if it does.
+    /// State of a sensor, if it ran.
     #[must_use]
     pub fn sensor(&self, sensor: SensorId) -> Option<&SensorState> {
         self.sensors.iter().find(|it| it.sensor == sensor)
@@ -82,7 +82,7 @@ impl Facts {
     }
 }
 
-/// Everything a reader of records has to know beside the records: immutable, and part of every capture.
+/// Everything needed to interpret records: immutable, and part of every capture.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Facts {
     /// Version of mptcp-trace that made the records.
@@ -91,17 +91,19 @@ pub struct Facts {
     pub kernel: String,
     /// Wall clock minus `CLOCK_BOOTTIME` when tracing began (since the Unix epoch).
     pub boot_epoch: Duration,
-    /// Number of the bit in `mptcp_sock.flags` that says "fell back", if it was calibrated.
+    /// Number of the fallback bit in `mptcp_sock.flags`, if it was calibrated.
     pub fallback_bit: Option<u8>,
-    /// Causes by the kernel's number for them, with the names of their enumerators
-    /// (`enum linux_mptcp_mib_field`).
+    /// Causes by the kernel's index, with the names of their enumerators (`enum
+    /// linux_mptcp_mib_field`).
     pub causes: Vec<(i32, String)>,
-    /// From when to when the kernel's own counters were first read, by network namespace, on
-    /// `CLOCK_BOOTTIME`: what happened before is in them already, what happened meanwhile may be.
+    /// Begin and end of the first reading of the kernel's counters from `/proc`, by network
+    /// namespace, on `CLOCK_BOOTTIME`: they include earlier events, and may include concurrent
+    /// ones.
     pub counters_read_at: BTreeMap<u32, (Duration, Duration)>,
-    /// From when to when the kernel half read them, in all network namespaces that there were; none where it cannot do that.
+    /// Begin and end of the BPF side's reading in all network namespaces; `None` if it is
+    /// unsupported.
     pub counters_listed_at: Option<(Duration, Duration)>,
-    /// What they were then, by the namespace's cookie: counters of fallbacks, without those that were 0.
+    /// Values of that reading, by the namespace's cookie: nonzero fallback counters.
     pub counters_at_start: BTreeMap<u64, BTreeMap<String, u64>>,
     /// The sensors that ran.
     pub sensors: Vec<SensorState>,
@@ -109,7 +111,7 @@ pub struct Facts {
 
 #[cfg(test)]
 impl Facts {
-    /// Facts that say nothing, for tests.
+    /// Empty facts, for tests.
     pub(crate) fn unknown() -> Self {
         Self {
             version: String::new(),

@@ -1,4 +1,4 @@
-//! What reaches the reader: what kind of news it is, when it was, how bad.
+//! Findings: what reaches the reader, with its kind, time and severity.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,20 +13,20 @@ use super::{
     reason = "queries are many, and none of them shall cost an allocation"
 )]
 pub enum Finding {
-    /// An application asked.
+    /// A query by an application.
     Query(QueryEvent),
-    /// Something about a connection.
+    /// An event of a connection.
     Connection(Box<ConnectionEvent>),
-    /// What is left to say of a connection at its end.
+    /// The closing verdict on a connection.
     Verdict(Box<VerdictEvent>),
-    /// An application was refused something because it speaks MPTCP.
+    /// The kernel refused something to an application because it uses MPTCP.
     Refusal(Box<RefusalEvent>),
 }
 
-/// How bad a finding is.
+/// Severity of a finding.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Severity {
-    /// Nobody has to do anything.
+    /// No action is necessary.
     Info,
     /// A connection is TCP, or its application does not know.
     Warning,
@@ -35,7 +35,7 @@ pub enum Severity {
 }
 
 impl Finding {
-    /// What kind of news it is: the `type` of its JSON line.
+    /// The kind: the `type` of its JSON line.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
@@ -49,7 +49,7 @@ impl Finding {
         }
     }
 
-    /// When it happened, on `CLOCK_BOOTTIME`; a question, when it was answered.
+    /// When it happened, on `CLOCK_BOOTTIME`; for a query, when it was answered.
     #[must_use]
     pub fn at(&self) -> Duration {
         match self {
@@ -60,7 +60,7 @@ impl Finding {
         }
     }
 
-    /// When it happened, wall clock; a question, when it was asked.
+    /// When it happened, wall clock; for a query, when it was made.
     #[must_use]
     pub fn time(&self) -> SystemTime {
         match self {
@@ -71,7 +71,7 @@ impl Finding {
         }
     }
 
-    /// What is concluded, if something is.
+    /// The verdict, if there is one.
     #[must_use]
     pub fn verdict(&self) -> Option<Verdict> {
         match self {
@@ -81,7 +81,7 @@ impl Finding {
         }
     }
 
-    /// How bad it is.
+    /// The severity.
     #[must_use]
     pub fn severity(&self) -> Severity {
         match self {

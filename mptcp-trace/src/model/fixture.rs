@@ -7,13 +7,13 @@ use std::{
 
 use super::*;
 
-/// The parts that rows of a table differ in.
+/// The fields in which rows of a table differ.
 #[derive(Clone, Copy)]
 pub(crate) struct Row {
     pub(crate) kind: ConnectionKind,
     pub(crate) at_ms: u64,
     pub(crate) address: u64,
-    /// Which of the connections of that socket.
+    /// Number of the socket's earlier connections.
     pub(crate) attempt: u32,
     pub(crate) cause: Option<&'static str>,
     pub(crate) verdict: Option<Verdict>,
@@ -95,7 +95,7 @@ impl Row {
         })
     }
 
-    /// A line about a connection.
+    /// A finding about a connection.
     pub(crate) fn connection(self) -> Finding {
         Finding::Connection(Box::new(ConnectionEvent {
             connection: Connection {
@@ -136,7 +136,7 @@ impl Row {
         }))
     }
 
-    /// A question about it.
+    /// A query on it.
     pub(crate) fn query(self) -> Finding {
         Finding::Query(QueryEvent {
             query: Query {
@@ -160,7 +160,7 @@ impl Row {
         })
     }
 
-    /// What is left to say of it.
+    /// The closing verdict on it.
     pub(crate) fn last_words(self) -> Finding {
         Finding::Verdict(Box::new(VerdictEvent {
             judgement: self.judgement().unwrap(),

@@ -1,23 +1,23 @@
-//! What we know that we did not see.
+//! What was certainly not observed.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use super::SensorId;
 
-/// Questions that the kernel kept from the probes so far.
+/// Queries that the kernel kept from the probes so far.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct MissedRuns {
-    /// Runs of the first programs at their places that the kernel skipped (`bpf_prog_info.recursion_misses`), and calls that were too
-    /// many at once for a breakpoint (`struct kretprobe.nmissed`).
+    /// Runs of first programs that the kernel skipped (`bpf_prog_info.recursion_misses`), and calls
+    /// that exceeded the limit of a kretprobe (`struct kretprobe.nmissed`).
     pub missed: u64,
-    /// Those of them that another program has taken, and counted by now.
+    /// Those that another program has taken over and counted.
     pub taken: u64,
-    /// Other programs take what the first one misses, each a moment later.
+    /// Other programs take over what the first one misses, shortly after.
     pub takes_turns: bool,
 }
 
 impl MissedRuns {
-    /// How many are lost at most: another program may be about to take some of them.
+    /// Upper bound of the lost queries: another program may be about to take some of them over.
     #[must_use]
     pub fn lost_at_most(self) -> u64 {
         self.missed.saturating_sub(self.taken)
@@ -27,32 +27,33 @@ impl MissedRuns {
 /// Counters of one sensor.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Loss {
-    /// Whose.
+    /// The sensor.
     pub sensor: SensorId,
-    /// Questions its probes saw.
+    /// Events that its probes observed: queries, or events of connections.
     pub seen: u64,
     /// Records put into the ring.
     pub emitted: u64,
-    /// Left out: the filter asked for others.
+    /// Left out: the filter does not admit them.
     pub filtered: u64,
-    /// Left out: the process had asked more often in that second than is traced (`--cap`).
+    /// Left out: the process exceeded its limit of traced queries per second (`--cap`).
     pub capped: u64,
     /// Lost: the ring was full.
     pub ring_full: u64,
     /// Lost: kernel memory could not be read.
     pub faulted: u64,
-    /// Lost: too many questions in flight.
+    /// Lost: the table of queries in flight was full.
     pub table_full: u64,
-    /// Lost or still running: the return was not seen.
+    /// Lost or still running: the return was not observed.
     pub unfinished: u64,
     /// Runs of a probe that the kernel skipped; not part of `seen`.
     pub missed: u64,
-    /// Children of wanted processes that could not be followed; their questions count as filtered.
+    /// Children of wanted processes that could not be followed, so that their queries count as
+    /// filtered; for the fallback sensor, sockets that were not tracked because the table was full.
     pub unfollowed: u64,
-    /// Sockets about which nothing was noted, because their user had as many as one user may have
+    /// Sockets that were not tracked because their user reached the limit per user
     /// (`--sockets-per-user`).
     pub over_share: u64,
-    /// What other instances did to test themselves; not part of `seen`, and no finding.
+    /// Self-tests of other instances; not part of `seen`, and never a finding.
     pub self_tests: u64,
 }
 
@@ -60,7 +61,7 @@ impl Loss {
     /// Number of counters.
     pub const COUNTERS: usize = 12;
 
-    /// Every counter with its name, in the order in which they are told.
+    /// Every counter with its name, in the order of output.
     #[must_use]
     pub fn counters(&self) -> [(&'static str, u64); Self::COUNTERS] {
         // Destructured, so that a new counter breaks the build here and nowhere else.
@@ -95,13 +96,13 @@ impl Loss {
         ]
     }
 
-    /// A sensor that has seen nothing.
+    /// A sensor that has observed nothing.
     #[must_use]
     pub fn none(sensor: SensorId) -> Self {
         Self::from_counters(sensor, |_name| 0)
     }
 
-    /// The counters of a sensor, by their names.
+    /// Creates the counters of a sensor from a lookup by name.
     #[must_use]
     pub fn from_counters(sensor: SensorId, value: impl Fn(&str) -> u64) -> Self {
         Self {
@@ -121,13 +122,13 @@ impl Loss {
         }
     }
 
-    /// What was seen and wanted but did not become a record, for whatever reason.
+    /// Wanted events without a record, for any reason.
     #[must_use]
     pub fn untold(&self) -> u64 {
         sum([self.capped, self.lost(), self.missed])
     }
 
-    /// Questions that were seen and wanted, but did not become records.
+    /// Wanted events that were observed, but lost before they became records.
     #[must_use]
     pub fn lost(&self) -> u64 {
         sum([
@@ -138,68 +139,69 @@ impl Loss {
         ])
     }
 
-    /// The identity that must hold: everything seen is accounted for.
+    /// The identity that must hold: everything observed is accounted for.
     #[must_use]
     pub fn balances(&self) -> bool {
         self.seen == sum([self.emitted, self.filtered, self.capped, self.lost()])
     }
 }
 
-/// A capture may say anything: what is more than a number holds is the largest.
+/// A capture may contain any number: the sum saturates.
 fn sum(counts: impl IntoIterator<Item = u64>) -> u64 {
     counts.into_iter().fold(0, u64::saturating_add)
 }
 
-/// What the kernel itself counted in one network namespace while it was watched (`MPTcpExt`).
+/// The kernel's own counts in one network namespace during the trace (`MPTcpExt`).
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Counted {
     /// Inode number of the namespace.
     pub netns: u32,
-    /// By how much each counter of a fallback had grown when the probes began to be taken down.
+    /// Growth of each fallback counter until the probes began to be detached.
     pub counters: BTreeMap<String, u64>,
-    /// The same when they were gone: what happened in between may or may not have been seen.
+    /// Growth until the probes were detached: events in between may or may not have been observed.
     pub counters_after: BTreeMap<String, u64>,
-    /// Why these numbers may not be those of the time that was watched.
+    /// Why these numbers may not match the time of the trace.
     pub doubt: Option<String>,
 }
 
-/// What the kernel had counted in one network namespace since that began, at one moment (`net.mib.mptcp_statistics`, which is
-/// where `/proc/net/netstat` has it from).
+/// The kernel's counters of one network namespace since its creation, at one moment
+/// (`net.mib.mptcp_statistics`, the source of `/proc/net/netstat`).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NetnsCounters {
     /// Inode number of the namespace.
     pub netns: u32,
-    /// Its `net_cookie`, which no other namespace ever gets.
+    /// Its `net_cookie`, never reused.
     pub cookie: u64,
     /// When it was read, on `CLOCK_BOOTTIME`.
     pub at: Duration,
-    /// Counters of fallbacks; those that are 0 are left out.
+    /// Nonzero fallback counters.
     pub counters: BTreeMap<String, u64>,
 }
 
-/// What the kernel counted against what was traced.
+/// The kernel's counts compared with the traced events.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Reconciliation {
-    /// Inode number of the network namespace; 0 for all that are gone and no longer told apart.
+    /// Inode number of the network namespace; 0 for the merged account of ended ones.
     pub netns: u32,
-    /// Fallbacks by cause, as the kernel counted them; only causes that it counts.
+    /// Fallbacks by cause, counted by the kernel; only causes that it counts.
     pub counted: BTreeMap<String, u64>,
-    /// The same as they were traced.
+    /// Fallbacks by cause, traced.
     pub traced: BTreeMap<String, u64>,
-    /// What does not agree, and what is known of the reason.
+    /// The difference, and possible reasons for it.
     pub why: Option<String>,
-    /// The kernel's counters could not be read: there is nothing to compare with.
+    /// The kernel's counters could not be read: there is nothing to compare.
     pub unread: bool,
 }
 
 impl Reconciliation {
-    /// True if the kernel counted what was traced, no more and no less.
+    /// True if the counts are equal.
     #[must_use]
     pub fn agrees(&self) -> bool {
         self.why.is_none()
     }
 
-    /// How many fallbacks the kernel counted beyond those that were traced; 0 where the account agrees or cannot be drawn.
+    /// How many fallbacks the kernel counted beyond the traced ones; 0 if the account agrees or is
+    /// impossible.
     #[must_use]
     pub fn missing(&self) -> u64 {
         if self.agrees() || self.unread {
@@ -216,14 +218,14 @@ impl Reconciliation {
 /// The counters of all sensors.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct LossReport {
-    /// One entry a sensor.
+    /// One entry per sensor.
     pub sensors: Vec<Loss>,
-    /// What the kernel counted, one entry a network namespace.
+    /// The kernel's counts, one entry per network namespace.
     pub counted: Vec<Counted>,
 }
 
 impl LossReport {
-    /// True if nothing that was wanted is missing.
+    /// True if nothing wanted is missing.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.sensors.iter().all(|loss| {
@@ -237,7 +239,7 @@ impl LossReport {
         self.sensors.iter().find(|loss| loss.sensor == sensor)
     }
 
-    /// What a sensor could not tell.
+    /// Wanted events of a sensor without a record.
     #[must_use]
     pub fn untold(&self, sensor: SensorId) -> u64 {
         let of_it = self.sensors.iter().filter(|loss| loss.sensor == sensor);

@@ -1,8 +1,8 @@
-//! The language of mptcp-trace: what its stages say to each other.
+//! The types that the stages of mptcp-trace exchange.
 //!
-//! Standard library only. One word, one meaning: a *query* is a question of an application about its
-//! socket, an *answer* is what the kernel said, a *rung* is a way of asking the kernel, a *finding* is
-//! what reaches the reader.
+//! Standard library only. One word, one meaning: a *query* is an application's query about its
+//! socket, an *answer* is the kernel's reply, a *rung* is an attach method, a *finding* is what
+//! reaches the reader.
 
 mod cause;
 mod connection;

@@ -1,4 +1,4 @@
-//! A question of an application about its socket, and the kernel's answer.
+//! An application's query about its socket, and the kernel's answer.
 
 use std::{
     fmt,
@@ -8,7 +8,7 @@ use std::{
 
 use super::{ConnectionId, Judgement, Rung};
 
-/// A socket as long as it lives: the kernel's address of it.
+/// Identity of a live socket: its kernel address.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct SocketId(pub u64);
 
@@ -18,7 +18,7 @@ impl fmt::Display for SocketId {
     }
 }
 
-/// What the application holds.
+/// Protocol that the socket was created with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Protocol {
     /// A TCP socket (protocol 6).
@@ -41,14 +41,14 @@ pub enum Family {
 pub struct TcpState(pub u8);
 
 impl TcpState {
-    /// Waits for the answer to its SYN.
+    /// The SYN is not answered yet.
     pub const SYN_SENT: Self = Self(2);
-    /// No connection: not yet, or not any more.
+    /// No connection: not yet, or no longer.
     pub const CLOSE: Self = Self(7);
-    /// Waits for connections.
+    /// The socket accepts connections.
     pub const LISTEN: Self = Self(10);
 
-    /// The name in RFC 9293's words (the kernel's CLOSE is CLOSED there, and is kept as tools print it).
+    /// The name in RFC 9293 (except CLOSE, which is CLOSED there and printed as other tools do).
     #[must_use]
     pub fn name(self) -> Option<&'static str> {
         const NAMES: [&str; 13] = [
@@ -82,14 +82,14 @@ impl fmt::Display for TcpState {
     }
 }
 
-/// An error number of the kernel, positive.
+/// An errno, positive.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Errno(pub i32);
 
 impl Errno {
-    /// `EOPNOTSUPP`: how an MPTCP socket refuses an option that it does not know.
+    /// `EOPNOTSUPP`: an MPTCP socket does not know the option.
     pub const EOPNOTSUPP: Self = Self(95);
-    /// `ENOPROTOOPT`: how a TCP socket refuses an option that it does not know.
+    /// `ENOPROTOOPT`: a TCP socket does not know the option.
     pub const ENOPROTOOPT: Self = Self(92);
     /// `EPERM`.
     pub const EPERM: Self = Self(1);
@@ -101,7 +101,7 @@ impl Errno {
     pub const ENFILE: Self = Self(23);
     /// `EMFILE`: the process has too many files open.
     pub const EMFILE: Self = Self(24);
-    /// `EPROTONOSUPPORT`: how a kernel without MPTCP refuses a socket.
+    /// `EPROTONOSUPPORT`: a kernel without MPTCP refuses a socket.
     pub const EPROTONOSUPPORT: Self = Self(93);
     /// `EAFNOSUPPORT`.
     pub const EAFNOSUPPORT: Self = Self(97);
@@ -111,8 +111,8 @@ impl Errno {
 
 impl fmt::Display for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The errors that getsockopt, setsockopt and socket can end with (their manual pages, and what security modules
-        // return).
+        // The errors of getsockopt, setsockopt and socket (from their manual pages, and from
+        // security modules).
         const NAMES: [(i32, &str); 21] = [
             (1, "EPERM"),
             (4, "EINTR"),
@@ -143,20 +143,20 @@ impl fmt::Display for Errno {
     }
 }
 
-/// How the application asked.
+/// The socket option of a query.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Api {
     /// `getsockopt(fd, SOL_TCP, TCP_IS_MPTCP)`, Linux 6.10 and later.
     TcpIsMptcp,
-    /// `getsockopt(fd, SOL_MPTCP, MPTCP_INFO)`: fails where the connection fell back. What Go asks.
+    /// `getsockopt(fd, SOL_MPTCP, MPTCP_INFO)`: fails after a fallback. Used by Go.
     MptcpInfo,
-    /// `getsockopt(fd, SOL_MPTCP, MPTCP_TCPINFO)`: the same.
+    /// `getsockopt(fd, SOL_MPTCP, MPTCP_TCPINFO)`: fails after a fallback.
     MptcpTcpinfo,
-    /// `getsockopt(fd, SOL_MPTCP, MPTCP_SUBFLOW_ADDRS)`: the same.
+    /// `getsockopt(fd, SOL_MPTCP, MPTCP_SUBFLOW_ADDRS)`: fails after a fallback.
     MptcpSubflowAddrs,
-    /// `getsockopt(fd, SOL_MPTCP, MPTCP_FULL_INFO)`: the same.
+    /// `getsockopt(fd, SOL_MPTCP, MPTCP_FULL_INFO)`: fails after a fallback.
     MptcpFullInfo,
-    /// `getsockopt(fd, SOL_SOCKET, SO_PROTOCOL)`: stays `IPPROTO_MPTCP` whatever happens.
+    /// `getsockopt(fd, SOL_SOCKET, SO_PROTOCOL)`: always `IPPROTO_MPTCP`, also after a fallback.
     SoProtocol,
 }
 
@@ -174,7 +174,7 @@ impl Api {
         }
     }
 
-    /// True if the answer can tell that a connection fell back.
+    /// True if the answer shows whether a connection fell back.
     #[must_use]
     pub fn sees_fallbacks(self) -> bool {
         match self {
@@ -188,23 +188,23 @@ impl Api {
     }
 }
 
-/// What the kernel said.
+/// The kernel's answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Answer {
     /// It is MPTCP (1).
     Mptcp,
     /// It is TCP (0): never was MPTCP, or fell back.
     Tcp,
-    /// This kernel does not know the question; says nothing about the connection.
+    /// This kernel does not support the query; no information about the connection.
     Unsupported(Errno),
-    /// The call failed for a reason of its own.
+    /// The call failed for another reason.
     Failed(Errno),
-    /// The call succeeded, but this rung could not learn what it said.
+    /// The call succeeded, but this attach method could not read the answer.
     Unknown,
 }
 
 impl Answer {
-    /// The word for it; none where the answer could not be learnt.
+    /// The name as printed; `None` if the answer is unknown.
     #[must_use]
     pub fn word(self) -> Option<&'static str> {
         match self {
@@ -216,7 +216,7 @@ impl Answer {
         }
     }
 
-    /// The error the caller got, if it got one.
+    /// The error that the caller got, if any.
     #[must_use]
     pub fn errno(self) -> Option<Errno> {
         match self {
@@ -226,14 +226,14 @@ impl Answer {
     }
 }
 
-/// Who asked.
+/// The calling process.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Process {
-    /// Process id where the tracer stands: in its PID namespace; none if the process is not in there.
+    /// Process id in the tracer's PID namespace; `None` if the process is not in it.
     pub pid: Option<u32>,
     /// Thread id, in the same namespace.
     pub tid: Option<u32>,
-    /// Process id in the initial PID namespace, which every process has.
+    /// Process id in the initial PID namespace.
     pub host_pid: u32,
     /// Thread id in the initial PID namespace.
     pub host_tid: u32,
@@ -241,12 +241,12 @@ pub struct Process {
     pub uid: u32,
     /// Inode number of the cgroup (v2).
     pub cgroup_id: u64,
-    /// Name of the thread: bytes from outside, not yet fit for a terminal.
+    /// Name of the thread: untrusted bytes, to be escaped before output.
     pub comm: String,
 }
 
 impl Process {
-    /// Its process id for people: `?` where it has none in the tracer's PID namespace.
+    /// Its process id for output: `?` if it has none in the tracer's PID namespace.
     #[must_use]
     pub fn number(&self) -> String {
         self.pid
@@ -254,7 +254,7 @@ impl Process {
     }
 }
 
-/// About which socket.
+/// The queried socket.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Socket {
     /// Its identity.
@@ -263,46 +263,46 @@ pub struct Socket {
     pub inode: Option<u64>,
     /// Inode number of its network namespace.
     pub netns: u32,
-    /// What the application holds.
+    /// Protocol that it was created with.
     pub protocol: Protocol,
     /// Address family.
     pub family: Family,
     /// State of the connection.
     pub state: TcpState,
-    /// Local address and port; unspecified and 0 where there is none yet.
+    /// Local address and port; unspecified and 0 if it has none yet.
     pub local: SocketAddr,
-    /// Remote address and port; unspecified and 0 where there is none yet.
+    /// Remote address and port; unspecified and 0 if it has none yet.
     pub remote: SocketAddr,
 }
 
-/// One question with its answer, as observed.
+/// One observed query with its answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Query {
-    /// When it was asked, on `CLOCK_BOOTTIME`; when it was answered, where only that is seen.
+    /// When it was made, on `CLOCK_BOOTTIME`; when it was answered, if only that is observed.
     pub asked_at: Duration,
-    /// From question to answer; none where only the answer is seen.
+    /// From query to answer; `None` if only the answer is observed.
     pub latency: Option<Duration>,
-    /// Who asked.
+    /// The calling process.
     pub process: Process,
-    /// About what.
+    /// The queried socket.
     pub socket: Socket,
-    /// The identity of the socket, if it was noted down when it was made.
+    /// Identity of the socket, if it is tracked.
     pub id: Option<ConnectionId>,
-    /// When its connection began to connect, or was born of its listener, if that is known.
+    /// When its connection began to connect, or was created by its listener, if known.
     pub connected_at: Option<Duration>,
-    /// How.
+    /// The socket option.
     pub api: Api,
-    /// What the kernel said.
+    /// The kernel's answer.
     pub answer: Answer,
-    /// The error that the caller got, whatever it means; none if the call succeeded.
+    /// The error that the caller got; `None` if the call succeeded.
     pub errno: Option<Errno>,
-    /// An MPTCP socket whose connection fell back; none where that could not be learnt.
+    /// Whether the connection of an MPTCP socket fell back; `None` if unknown.
     pub fell_back: Option<bool>,
-    /// A question about the same socket before this one was not traced.
+    /// An earlier query on the same socket was not traced.
     pub after_untold: bool,
-    /// How it was seen.
+    /// The attach method that observed it.
     pub rung: Rung,
-    /// State bits of the MPTCP connection when it was answered, where they were read. What they mean is
+    /// State bits of the MPTCP connection when it was answered, if they were read. Their meaning is
     /// calibrated, never assumed.
     pub state_bits: Option<u64>,
 }
@@ -314,7 +314,7 @@ impl Query {
         self.asked_at + self.latency.unwrap_or_default()
     }
 
-    /// What the application holds.
+    /// Protocol that the socket was created with.
     #[must_use]
     pub fn protocol(&self) -> Protocol {
         self.socket.protocol
@@ -326,10 +326,10 @@ impl Query {
 pub struct QueryEvent {
     /// The query.
     pub query: Query,
-    /// When it was asked, wall clock.
+    /// When it was made, wall clock.
     pub time: SystemTime,
-    /// What is concluded of the answer; none before that.
+    /// The verdict on the answer; `None` before it is reached.
     pub judgement: Option<Judgement>,
-    /// How often the answer before this one was repeated, without a line of its own (`--coalesce`).
+    /// How often the previous answer was repeated without a line of its own (`--coalesce`).
     pub repeats: u64,
 }

@@ -1,10 +1,11 @@
-//! What an application was refused because it speaks MPTCP: an option that a TCP socket would have taken, or the socket.
+//! Refusals because an application uses MPTCP: an option that a TCP socket would have accepted, or
+//! the socket itself.
 
 use std::time::{Duration, SystemTime};
 
 use super::{Errno, Family, Process, Rung, Socket};
 
-/// What was refused.
+/// What the kernel refused.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Refused {
     /// A socket option, to an MPTCP socket whose connection has not fallen back.
@@ -13,16 +14,16 @@ pub enum Refused {
         socket: Socket,
         /// Level of the option.
         level: u32,
-        /// Its number.
+        /// Number of the option.
         optname: u32,
-        /// It was to be set; else it was asked for.
+        /// True for `setsockopt`, false for `getsockopt`.
         is_set: bool,
     },
     /// An MPTCP socket.
     Socket {
-        /// Of which family.
+        /// Its address family.
         family: Family,
-        /// In which network namespace, by inode number.
+        /// Inode number of the network namespace.
         netns: u32,
     },
 }
@@ -30,15 +31,15 @@ pub enum Refused {
 /// One refusal.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Refusal {
-    /// When, on `CLOCK_BOOTTIME`.
+    /// When it happened, on `CLOCK_BOOTTIME`.
     pub at: Duration,
-    /// Who was refused.
+    /// The calling process.
     pub process: Process,
-    /// What.
+    /// What the kernel refused.
     pub what: Refused,
-    /// With which error.
+    /// The errno of the call.
     pub errno: Errno,
-    /// How it was seen.
+    /// The attach method that observed it.
     pub rung: Rung,
 }
 
@@ -52,7 +53,7 @@ pub struct RefusalEvent {
 }
 
 impl Refusal {
-    /// Why, in one sentence.
+    /// An explanation, in one sentence.
     #[must_use]
     pub fn why(&self) -> &'static str {
         match &self.what {
@@ -74,7 +75,7 @@ impl Refusal {
         }
     }
 
-    /// The name of the option that was refused, if it is one of TCP's.
+    /// The name of the refused option, if it is an option of TCP.
     #[must_use]
     pub fn option(&self) -> Option<&'static str> {
         match self.what {

@@ -1,21 +1,21 @@
-//! The sensors: what of the kernel is looked at for one kind of news.
+//! The sensors: each observes one kind of event in the kernel.
 
 use std::{fmt, str::FromStr};
 
 /// A sensor.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum SensorId {
-    /// Sees applications ask. Without it there is nothing to trace.
+    /// Observes queries by applications. Without it there is nothing to trace.
     Query,
-    /// Sees connections fall back, and the births, owners and ends of connections.
+    /// Observes fallbacks, and births, owners and ends of connections.
     Fallback,
 }
 
 impl SensorId {
-    /// All of them, in the order in which they are told.
+    /// All sensors, in the order of output.
     pub const ALL: [Self; 2] = [Self::Query, Self::Fallback];
 
-    /// Its name, as printed and as written into captures.
+    /// Its name, as printed and as stored in captures.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -47,16 +47,16 @@ impl FromStr for SensorId {
 pub struct PerSensor<T>([T; SensorId::ALL.len()]);
 
 impl<T> PerSensor<T> {
-    /// The value of each sensor, made by `value`.
+    /// Creates the value of each sensor with `value`.
     pub fn from_fn(value: impl FnMut(SensorId) -> T) -> Self {
         Self(SensorId::ALL.map(value))
     }
 
-    /// The same, where a value may fail.
+    /// Fallible variant of [`Self::from_fn`].
     ///
     /// # Errors
     ///
-    /// The first failure.
+    /// The first error.
     pub fn try_from_fn<E>(mut value: impl FnMut(SensorId) -> Result<T, E>) -> Result<Self, E> {
         let [query, fallback] = SensorId::ALL;
         Ok(Self([value(query)?, value(fallback)?]))
@@ -71,7 +71,7 @@ impl<T> PerSensor<T> {
         }
     }
 
-    /// The same, to be changed.
+    /// Mutable access to the value of a sensor.
     pub fn of_mut(&mut self, sensor: SensorId) -> &mut T {
         let [query, fallback] = &mut self.0;
         match sensor {

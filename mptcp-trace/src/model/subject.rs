@@ -1,4 +1,4 @@
-//! What a finding is about, whatever its kind: what views of findings (filters, sums) go by.
+//! What a finding is about, whatever its kind: the basis of views (filters, sums).
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -10,30 +10,31 @@ use super::{
     Refused, Socket, TcpState, Verdict,
 };
 
-/// The common denominator of all findings.
+/// The common fields of all findings.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Subject<'a> {
-    /// Who asked, or who holds the connection, if that is known.
+    /// The process that made the query or holds the connection, if known.
     pub process: Option<&'a Process>,
-    /// Path of the control group, where the finding itself knows it.
+    /// Path of the control group, if the finding contains it.
     pub cgroup: Option<&'a str>,
-    /// The socket; none where there was none to be had.
+    /// The socket; `None` if there is none.
     pub socket: Option<&'a Socket>,
     /// Inode number of the network namespace.
     pub netns: u32,
-    /// The connection; none where it was not noted down.
+    /// The connection; `None` if it was not tracked.
     pub id: Option<ConnectionId>,
-    /// Name of the cause, as in the catalogue: of a fallback, or of the fallback that a verdict stands on.
+    /// Name of the cause, as in the catalogue: of a fallback, or of the fallback that a verdict is
+    /// based on.
     pub cause: Option<&'a str>,
-    /// What is concluded.
+    /// The verdict.
     pub verdict: Option<Verdict>,
-    /// The connection has fallen back, as far as this finding knows.
+    /// The connection has fallen back, as far as this finding shows.
     pub has_fallen: bool,
-    /// This very finding tells of the fallback: when it happened, on `CLOCK_BOOTTIME`.
+    /// When the fallback happened, on `CLOCK_BOOTTIME`, if this finding reports it.
     pub falls_at: Option<Duration>,
-    /// An application asked.
+    /// The finding is a query.
     pub is_question: bool,
-    /// An application was refused something because it speaks MPTCP.
+    /// The kernel refused something to an application because it uses MPTCP.
     pub is_refusal: bool,
 }
 
@@ -123,7 +124,8 @@ impl<'a> Subject<'a> {
             id: Some(*id),
             cause,
             verdict: None,
-            // What a blackhole says of its connection, the line of the fallback has said.
+            // The line of the fallback has already reported what a blackhole implies for its
+            // connection.
             has_fallen: is_fallback
                 || *kind == ConnectionKind::Existing && *fell_back == Some(true),
             falls_at: is_fallback.then_some(*at),
@@ -132,7 +134,7 @@ impl<'a> Subject<'a> {
         }
     }
 
-    /// True if the socket waits for connections and is none itself.
+    /// True if the socket is a listener, and not a connection.
     #[must_use]
     pub fn is_listener(&self) -> bool {
         self.socket
@@ -140,17 +142,18 @@ impl<'a> Subject<'a> {
     }
 }
 
-/// Addresses that begin with the same bits; an IPv4 address inside of an IPv6 one counts as IPv4.
+/// An address prefix; an IPv4-mapped IPv6 address counts as IPv4.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Prefix {
-    /// The first address.
+    /// The lowest address.
     addr: IpAddr,
-    /// How many bits are fixed.
+    /// Length of the prefix, bits.
     bits: u8,
 }
 
 impl Prefix {
-    /// The prefix of that many bits which `addr` lies in; more bits than there are stand for all.
+    /// The prefix of this length that contains `addr`; the length is limited to that of the
+    /// address.
     #[must_use]
     pub fn around(addr: IpAddr, bits: u8) -> Self {
         match addr.to_canonical() {
@@ -173,7 +176,7 @@ impl Prefix {
         }
     }
 
-    /// True if the address lies in it.
+    /// True if the prefix contains the address.
     #[must_use]
     pub fn contains(self, addr: SocketAddr) -> bool {
         let addr = addr.ip().to_canonical();
@@ -190,7 +193,7 @@ impl std::fmt::Display for Prefix {
 impl std::str::FromStr for Prefix {
     type Err = String;
 
-    /// An address, or an address and a number of bits.
+    /// Parses an address, or an address and a prefix length.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let wrong = || {
             format!(

@@ -1,31 +1,31 @@
-//! Sums over many findings.
+//! Sums over findings.
 
 use std::collections::BTreeMap;
 
 use super::Verdict;
 
-/// What findings are grouped by.
+/// The property by which findings are grouped.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum By {
-    /// Who asked, or who holds the connection.
+    /// The process that made the query or holds the connection.
     Process,
-    /// Why connections fell back.
+    /// The cause of fallbacks.
     Cause,
-    /// The network of the other end.
+    /// The network of the peer.
     Dest,
     /// The network namespace.
     Netns,
     /// The control group of the process.
     Cgroup,
-    /// What was concluded.
+    /// The verdict.
     Verdict,
 }
 
 impl By {
-    /// What is printed if nothing is said.
+    /// The default groupings.
     pub const USUAL: [Self; 3] = [Self::Process, Self::Cause, Self::Dest];
 
-    /// The word for it.
+    /// The name as printed.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -39,25 +39,25 @@ impl By {
     }
 }
 
-/// What was seen of a group.
+/// Sums of a group.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Sum {
-    /// Different connections that began as MPTCP.
+    /// Distinct connections that began as MPTCP.
     pub connections: u64,
     /// Of these, known to have fallen back.
     pub fallbacks: u64,
-    /// Of these, with an application that believes in MPTCP.
+    /// Of these, the ones whose application believes in MPTCP.
     pub deceived: u64,
-    /// Questions of applications.
+    /// Queries of applications.
     pub questions: u64,
     /// Options and sockets that were refused because of MPTCP.
     pub refusals: u64,
-    /// Verdicts about answers, and last words.
+    /// Verdicts on answers, and closing verdicts.
     pub verdicts: BTreeMap<Verdict, u64>,
 }
 
 impl Sum {
-    /// Which part of the connections fell back, 0 to 1; none if there are none.
+    /// Share of the connections that fell back, 0 to 1; `None` without connections.
     #[must_use]
     #[expect(
         clippy::cast_precision_loss,
@@ -68,10 +68,10 @@ impl Sum {
     }
 }
 
-/// A group and what was seen of it.
+/// A group and its sums.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SumRow {
-    /// Its name: bytes from outside, not yet fit for a terminal.
+    /// Its name: untrusted bytes, to be escaped before output.
     pub key: String,
     /// The sums.
     pub sum: Sum,
@@ -80,12 +80,12 @@ pub struct SumRow {
 /// All groups.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SumTable {
-    /// What they are grouped by.
+    /// The grouping property.
     pub by: By,
     /// Most fallbacks first.
     pub rows: Vec<SumRow>,
-    /// What there was no room for.
+    /// The sum of the groups beyond the limit.
     pub others: Option<Sum>,
-    /// Connections that may have been counted again, because too many were remembered.
+    /// Connections that may have been counted again, because they were evicted in between.
     pub forgotten: u64,
 }

@@ -1,4 +1,4 @@
-//! What is concluded: what an application believes of its connection, against what the connection is.
+//! Verdicts: what an application believes about its connection, compared with the facts.
 
 use std::{
     borrow::Cow,
@@ -7,10 +7,10 @@ use std::{
 
 use super::{Answer, Api, ConnectionId, Owner, Place, Query, Severity, Socket};
 
-/// What is concluded of an answer, or of a connection when it ends.
+/// The conclusion about an answer, or about a connection when it ends.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Verdict {
-    /// Told TCP, and the fallback was seen.
+    /// Told TCP, and the fallback was observed.
     Explained,
     /// Told TCP, and the socket never was MPTCP.
     PlainTcp,
@@ -20,28 +20,28 @@ pub enum Verdict {
     TooEarly,
     /// Told MPTCP, fell back later, and was not asked again.
     Stale,
-    /// Fell back, and nobody asked.
+    /// Fell back, and was never queried.
     NeverAsked,
-    /// Told TCP, and no fallback was seen.
+    /// Told TCP, and no fallback was observed.
     Unexplained,
-    /// Asked in a way that cannot see a fallback.
+    /// Queried through an API that does not see a fallback.
     Misled,
-    /// This kernel does not know the question.
+    /// This kernel does not support the query.
     Unsupported,
-    /// Told MPTCP although a fallback was seen before.
+    /// Told MPTCP although a fallback was observed before.
     Contradicted,
 }
 
-/// What is to be known of a verdict.
+/// The properties of a verdict.
 struct Row {
     verdict: Verdict,
     name: &'static str,
     severity: Severity,
-    /// The application believes something that is not so.
+    /// The application believes something false.
     deceives: bool,
-    /// It is one of connections that fell back.
+    /// Only connections that fell back have it.
     is_of_fallen: bool,
-    /// It can only be reached where fallbacks are traced.
+    /// It requires the fallback sensor.
     rests_on_fallbacks: bool,
     meaning: &'static str,
 }
@@ -140,12 +140,12 @@ const ROWS: [Row; 10] = [
 ];
 
 impl Verdict {
-    /// All of them.
+    /// All verdicts.
     pub const ALL: [Self; ROWS.len()] = {
         let mut all = [Self::Explained; ROWS.len()];
         let mut at = 0;
         while at < ROWS.len() {
-            // A row stands where its verdict is in the enumeration, so that it is found without a search.
+            // Each row is at the index of its verdict, so that the lookup needs no search.
             assert!(ROWS[at].verdict as usize == at);
             all[at] = ROWS[at].verdict;
             at += 1;
@@ -158,43 +158,43 @@ impl Verdict {
         &OF[self as usize]
     }
 
-    /// The word for it.
+    /// The name as printed.
     #[must_use]
     pub fn name(self) -> &'static str {
         self.row().name
     }
 
-    /// How bad it is.
+    /// The severity.
     #[must_use]
     pub fn severity(self) -> Severity {
         self.row().severity
     }
 
-    /// True if the application is the victim: it believes something that is not so.
+    /// True if the application believes something false.
     #[must_use]
     pub fn deceives(self) -> bool {
         self.row().deceives
     }
 
-    /// True if only a connection that fell back has it.
+    /// True if only connections that fell back have it.
     #[must_use]
     pub fn is_of_fallen(self) -> bool {
         self.row().is_of_fallen
     }
 
-    /// True if it cannot be reached where fallbacks are not traced.
+    /// True if it requires the fallback sensor.
     #[must_use]
     pub fn rests_on_fallbacks(self) -> bool {
         self.row().rests_on_fallbacks
     }
 
-    /// What it means, in a sentence.
+    /// Its meaning, in one sentence.
     #[must_use]
     pub fn meaning(self) -> &'static str {
         self.row().meaning
     }
 
-    /// The verdict of that name.
+    /// The verdict with this name.
     #[must_use]
     pub fn find(name: &str) -> Option<Self> {
         Self::ALL
@@ -203,42 +203,42 @@ impl Verdict {
     }
 }
 
-/// A verdict with what it stands on.
+/// A verdict with its evidence.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Judgement {
     /// The verdict.
     pub verdict: Verdict,
-    /// The same as one full sentence, evidence included.
+    /// The verdict in one full sentence, with evidence.
     pub sentence: Cow<'static, str>,
-    /// When the connection fell back, on `CLOCK_BOOTTIME`, if that was seen.
+    /// When the connection fell back, on `CLOCK_BOOTTIME`, if observed.
     pub fell_back_at: Option<Duration>,
-    /// Why, as the name of the kernel's counter, if that is known.
+    /// Name of the kernel counter of the cause, if known.
     pub cause: Option<Cow<'static, str>>,
-    /// Between the answer and the fallback, whichever came first, if there were both.
+    /// Time between the answer and the fallback, in either order, if there were both.
     pub delay: Option<Duration>,
 }
 
 impl Judgement {
-    /// True if the connection has fallen back, as far as it knows.
+    /// True if the verdict shows that the connection has fallen back.
     #[must_use]
     pub fn is_of_fallen(&self) -> bool {
         self.fell_back_at.is_some() || self.verdict.is_of_fallen()
     }
 }
 
-/// What ended an open verdict.
+/// The event that closed an open verdict.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ClosedBy {
-    /// The socket is no more.
+    /// The end of the socket.
     Death,
-    /// Too many connections were remembered, and this was the oldest.
+    /// The table was full, and this connection was the least recently used one.
     Eviction,
     /// Tracing ended.
     Exit,
 }
 
 impl ClosedBy {
-    /// The word for it.
+    /// The name as printed.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -249,19 +249,19 @@ impl ClosedBy {
     }
 }
 
-/// The last question about a connection.
+/// The last query on a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LastAsked {
     /// When it was answered, on `CLOCK_BOOTTIME`.
     pub at: Duration,
-    /// How it was asked.
+    /// The socket option of the query.
     pub api: Api,
-    /// What the kernel said.
+    /// The kernel's answer.
     pub answer: Answer,
 }
 
 impl LastAsked {
-    /// What stands in a question.
+    /// Extracts it from a query.
     #[must_use]
     pub fn of(query: &Query) -> Self {
         Self {
@@ -272,29 +272,30 @@ impl LastAsked {
     }
 }
 
-/// What is left to say of a connection at its end.
+/// The closing verdict on a connection.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct VerdictEvent {
-    /// The verdict, and what it stands on.
+    /// The verdict and its evidence.
     pub judgement: Judgement,
     /// The connection.
     pub id: ConnectionId,
-    /// When it was closed, on `CLOCK_BOOTTIME`; at the exit, the latest moment that any record tells of.
+    /// When it was closed, on `CLOCK_BOOTTIME`; at exit, the latest time of any record.
     pub at: Duration,
-    /// The same, wall clock.
+    /// When it was closed, wall clock.
     pub time: SystemTime,
     /// What closed it.
     pub closed_by: ClosedBy,
-    /// Who holds it, if that is known: of a connection that was asked about and whose fallback was not seen, whoever asked.
+    /// The process that holds it, if known; for a queried connection without an observed fallback,
+    /// the process that made the query.
     pub owner: Option<Owner>,
-    /// Where the owner lives.
+    /// The place of the owner.
     pub place: Place,
     /// Its socket.
     pub socket: Socket,
-    /// The last question, if there was one.
+    /// The last query, if any.
     pub asked: Option<LastAsked>,
-    /// How often it was asked about.
+    /// Number of queries.
     pub questions: u64,
-    /// Why the verdict may be wrong, if questions are known to be missing.
+    /// Why the verdict may be wrong, if queries are known to be missing.
     pub doubt: Option<Cow<'static, str>>,
 }

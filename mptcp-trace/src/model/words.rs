@@ -1,8 +1,8 @@
-//! How quantities are written.
+//! Formatting of quantities.
 
 use std::time::Duration;
 
-/// A duration in at most eight characters.
+/// Formats a duration in at most eight characters.
 #[must_use]
 pub fn short(duration: Duration) -> String {
     let ns = duration.as_nanos();

@@ -1,4 +1,4 @@
-//! What a run says of itself: losses, the account, whether silence proves anything.
+//! The account of a run: losses, reconciliation, and whether the absence of findings is conclusive.
 
 use std::{io::Write, time::Duration};
 
@@ -18,17 +18,18 @@ use crate::{
 };
 
 impl<W: Write> Stages<W> {
-    /// What was traced so far, for the comparison with the kernel's counters.
+    /// Traced fallbacks so far, for the comparison with the kernel's counters.
     #[must_use]
     pub fn books(&self) -> &FallbackLedger {
         self.correlator.books()
     }
 
-    /// What is so now: what was lost, and whether the kernel's counters agree, which were read from `read_at` on. A
-    /// namespace that is gone is told of this once more.
+    /// The current state: losses, and the reconciliation with the kernel's counters, whose reading
+    /// began at `read_at`. An ended namespace is included one last time.
     ///
-    /// Whoever asks again and again compares: here all records count, also those that only tell whose something else is.
-    /// How many these are is known once they have been read, later than the kernel has counted them.
+    /// Callers compare successive states, so all records count here, including those that only
+    /// report an owner: how many of these there are is only known after they have been read, later
+    /// than the BPF side has counted them.
     pub fn state(&mut self, losses: &LossReport, read_at: Duration) -> State {
         let state = State {
             losses: self.with_filtered_of(losses, 0),
@@ -43,14 +44,14 @@ impl<W: Write> Stages<W> {
         state
     }
 
-    /// Compares what was traced so far with what the kernel counted.
+    /// Compares traced fallbacks so far with the kernel's counters.
     #[must_use]
     pub fn reconcile(&self, losses: &LossReport) -> Vec<Reconciliation> {
         reconcile(self.books(), losses, &self.facts)
     }
 
-    /// The losses as they are told: what was sorted out on this side of the ring counts as filtered, and what
-    /// only tells whose something else is does not count.
+    /// The losses for output: events that userspace left out count as filtered, and records that
+    /// only report an owner do not count.
     #[must_use]
     pub fn with_filtered(&self, losses: &LossReport) -> LossReport {
         self.with_filtered_of(losses, self.correlator.acceptances())
@@ -71,8 +72,8 @@ impl<W: Write> Stages<W> {
         losses
     }
 
-    /// The last words on stderr: how much was seen and shown, what was not, and whether the kernel's counters
-    /// agree.
+    /// The final report on stderr: how much was observed and shown, what was lost, and whether the
+    /// kernel's counters agree.
     #[must_use]
     pub fn account(&self, losses: &LossReport, reconciliation: &[Reconciliation]) -> String {
         let losses = self.with_filtered(losses);
@@ -105,7 +106,8 @@ impl<W: Write> Stages<W> {
         text
     }
 
-    /// Why the absence of a finding that `--fail-on` names proves nothing; none if it does, or if there is such a finding.
+    /// Why the absence of a finding that `--fail-on` names is inconclusive; `None` if it is
+    /// conclusive, or if there is such a finding.
     #[must_use]
     pub fn gap(&self, losses: &LossReport) -> Option<String> {
         if self.outcome.failing > 0 {
@@ -123,13 +125,13 @@ impl<W: Write> Stages<W> {
         )
     }
 
-    /// True if some finding shall fail the run.
+    /// True if `--fail-on` is in use.
     #[must_use]
     pub fn may_fail(&self) -> bool {
         !self.view.fail_on.is_empty()
     }
 
-    /// What was done.
+    /// The result so far.
     #[must_use]
     pub fn outcome(&self) -> &Outcome {
         &self.outcome

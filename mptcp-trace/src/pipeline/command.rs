@@ -1,7 +1,7 @@
 //! A program that is traced from its first instruction: `-- COMMAND ARGS`.
 //!
-//! The child is held between fork and exec until the tracer knows its process id, so that nothing it does
-//! goes unseen and nothing that we do is taken for its doing.
+//! The child is held between fork and exec until the tracer knows its process id, so that
+//! everything it does is observed, and nothing that the tracer does is attributed to it.
 
 use std::{
     ffi::OsString,
@@ -23,7 +23,7 @@ use tokio::io::unix::AsyncFd;
 
 use crate::kernel::readable;
 
-/// A child that waits before its first instruction.
+/// A child held before its first instruction.
 pub struct Held {
     pid: Pid,
     pidfd: OwnedFd,
@@ -32,28 +32,28 @@ pub struct Held {
     name: OsString,
 }
 
-/// A child that runs.
+/// A running child.
 pub struct Command {
     pid: Pid,
     pidfd: AsyncFd<OwnedFd>,
     child: process::Child,
 }
 
-/// The program could not be started; the exit code says why, as in a shell.
+/// The program could not be started; the exit code is that of a shell.
 #[derive(Debug)]
 pub struct CannotRun {
     /// 127: not found. 126: found, but cannot be run.
     pub code: u8,
-    /// The sentence.
+    /// The reason, as a sentence.
     pub why: String,
 }
 
 impl Held {
-    /// Forks, and holds the child before it becomes `command`.
+    /// Forks, and holds the child before it executes `command`.
     ///
     /// # Errors
     ///
-    /// Fails if no process can be made.
+    /// Fails if no process can be created.
     pub fn new(command: &[OsString]) -> anyhow::Result<Self> {
         let (name, args) = command.split_first().context("no command to run")?;
         let (ready_read, ready_write) =
@@ -69,12 +69,13 @@ impl Held {
         let hold = move || {
             let pid = process::id().to_ne_bytes();
             let mut byte = [0_u8; 1];
-            // SAFETY: only system calls that are safe after fork, on descriptors that the parent keeps
-            // open until spawn() returns. Our copy of the parent's end is closed, so that the parent's
-            // death is seen as the end of the pipe.
+            // SAFETY: only system calls that are safe after fork, on descriptors that the parent
+            // keeps open until spawn() returns. Our copy of the parent's end is closed, so that the
+            // parent's death is seen as the end of the pipe.
             let released = unsafe {
                 libc::close(parents_end);
-                // Ambient capabilities were given for tracing (or there are none, or the kernel knows none of them).
+                // Ambient capabilities were granted for tracing (or there are none, or the kernel
+                // does not support them).
                 libc::prctl(
                     libc::PR_CAP_AMBIENT,
                     libc::PR_CAP_AMBIENT_CLEAR_ALL,
@@ -91,9 +92,9 @@ impl Held {
                 Err(io::Error::from_raw_os_error(libc::ECANCELED))
             }
         };
-        // SAFETY: `hold` allocates nothing and takes no lock.
+        // SAFETY: `hold` does not allocate and takes no lock.
         unsafe { builder.pre_exec(hold) };
-        // spawn() returns only after exec: it waits on a thread of its own while we prepare.
+        // spawn() returns only after exec, so it waits on a thread of its own meanwhile.
         let spawning = std::thread::Builder::new()
             .name("spawn".into())
             .spawn(move || {
@@ -105,7 +106,7 @@ impl Held {
         let mut pid = [0; 4];
         let got = rustix::io::read(&ready_read, &mut pid).context("cannot hear from the child")?;
         if got != pid.len() {
-            // fork itself failed: spawn() knows why.
+            // fork itself failed: spawn() has the reason.
             let why = spawning.join().map(Result::err);
             anyhow::bail!("cannot make a process for {}: {why:?}", name.display());
         }
@@ -126,7 +127,7 @@ impl Held {
         self.pid.as_raw_nonzero().get().cast_unsigned()
     }
 
-    /// Lets the child become its program.
+    /// Lets the child execute its program.
     ///
     /// # Errors
     ///
@@ -162,11 +163,12 @@ impl Held {
 }
 
 impl Command {
-    /// Waits for its end; its exit code, or 128 and the number of the signal that ended it.
+    /// Waits for its end; returns its exit code, or 128 plus the number of the signal that ended
+    /// it.
     ///
     /// # Errors
     ///
-    /// Fails if the kernel does not tell how it ended.
+    /// Fails if the kernel does not report how it ended.
     pub async fn wait(&mut self) -> anyhow::Result<i32> {
         let _ended = self
             .pidfd
@@ -182,7 +184,7 @@ impl Command {
             .unwrap_or_else(|| 128 + status.signal().unwrap_or_default()))
     }
 
-    /// Passes a request to end on.
+    /// Passes SIGTERM on.
     pub fn terminate(&self) {
         if let Err(why) = kill_process(self.pid, Signal::TERM) {
             log::warn!("cannot pass SIGTERM on to the command: {why}");

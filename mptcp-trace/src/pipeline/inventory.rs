@@ -1,5 +1,4 @@
-//! What was there when tracing began, and what was said of it since: the records of existing sockets, and the answers
-//! about them.
+//! Sockets that were open when tracing began, and the answers about them since.
 
 use std::collections::HashMap;
 
@@ -11,12 +10,12 @@ use crate::{
     wanted::FindingFilter,
 };
 
-/// Sockets that were there.
+/// Sockets that were open when tracing began.
 pub struct Inventory {
     limit: usize,
     beyond: u64,
     found: Vec<Finding>,
-    /// The last answer about each of them, if there was one.
+    /// The last answer about each of them, if any.
     asked: HashMap<ConnectionId, Option<LastAsked>>,
 }
 
@@ -27,7 +26,7 @@ impl Default for Inventory {
 }
 
 impl Inventory {
-    /// Empty; at most so many sockets are kept, the others are counted.
+    /// An empty inventory for at most `limit` sockets; further ones are only counted.
     #[must_use]
     pub fn bounded(limit: usize) -> Self {
         Self {
@@ -38,15 +37,15 @@ impl Inventory {
         }
     }
 
-    /// How many there were beyond the limit.
+    /// Number of sockets beyond the limit.
     #[must_use]
     pub fn beyond(&self) -> u64 {
         self.beyond
     }
 
-    /// Looks at one record.
+    /// Takes one record.
     pub fn take(&mut self, bytes: &[u8], facts: &Facts, places: &mut CgroupCache) {
-        // What cannot be decoded is none of them, and is complained about where findings are made.
+        // The stages report undecodable records.
         match decode(bytes, facts) {
             Ok(Observation::Connection(connection))
                 if connection.kind == ConnectionKind::Existing =>
@@ -62,7 +61,7 @@ impl Inventory {
             Ok(Observation::Query(query)) => {
                 if let Some(last) = query.id.and_then(|id| self.asked.get_mut(&id)) {
                     let answered = LastAsked::of(&query);
-                    // CPUs overtake each other on the way into the ring.
+                    // Records of several CPUs may be out of order in the ring.
                     if last.is_none_or(|last| last.at <= answered.at) {
                         *last = Some(answered);
                     }
@@ -82,7 +81,8 @@ impl Inventory {
         }
     }
 
-    /// Writes those that are wanted, in the order in which they were found; how many these are.
+    /// Prints the sockets that the filter admits, in the order of the records; returns their
+    /// number.
     pub fn print(
         &self,
         wanted: &FindingFilter,
@@ -107,7 +107,7 @@ impl Inventory {
         self.asked.get(&event.connection.id).copied().flatten()
     }
 
-    /// How many there are.
+    /// Number of sockets.
     #[must_use]
     pub fn len(&self) -> usize {
         self.found.len()

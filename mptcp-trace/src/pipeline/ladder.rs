@@ -1,4 +1,4 @@
-//! From the plan to a running tracer: climbs the ladder until a rung holds and is seen to fire.
+//! From the plan to a running tracer: tries the attach methods in order until one works and fires.
 
 use std::{fmt, time::Duration};
 
@@ -11,21 +11,21 @@ use crate::{
     plan::{Plan, Refusal, RungPlan, no_rung},
 };
 
-/// How long is waited before each further try, where a start failed for a reason that may pass.
+/// Delay before each retry after a transient failure.
 const RETRY_AFTER: [Duration; 3] = [
     Duration::from_millis(100),
     Duration::from_millis(500),
     Duration::from_secs(1),
 ];
 
-/// Why no rung is in use.
+/// Why no attach method is in use.
 #[derive(Debug)]
 pub enum StartError {
     /// This kernel or these privileges cannot answer.
     Refused {
-        /// In one sentence.
+        /// The reason, in one sentence.
         refusal: Refusal,
-        /// Each rung, and why it is not in use.
+        /// Each attach method, and why it is not in use.
         passed_over: Vec<(Rung, String)>,
     },
     /// Something else went wrong.
@@ -43,7 +43,7 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
-/// Attaches the best rung that the kernel takes and that fires when we ask ourselves.
+/// Attaches the best method that the kernel accepts and that passes the self-test.
 ///
 /// # Errors
 ///
@@ -89,8 +89,8 @@ pub async fn start(
     })
 }
 
-/// Tries a rung until it works, or does not for a reason that will not pass. What may pass is no reason to take a worse
-/// rung, or to do without a sensor: if it does not pass soon, the start fails, and may be repeated.
+/// Tries an attach method until it works or fails permanently. A transient failure is no reason to
+/// use a worse method, or to omit a sensor: if it persists, the start fails, and may be repeated.
 async fn try_patiently(
     host: &HostSupport,
     plan: &Plan,
@@ -112,7 +112,8 @@ async fn try_patiently(
     }
 }
 
-/// One rung of the query sensor with the best rung of the fallback sensor that works beside it, or with none.
+/// Attaches one method of the query sensor, with the best working method of the fallback sensor, or
+/// none.
 async fn try_with_fallbacks(
     host: &HostSupport,
     plan: &Plan,

@@ -1,4 +1,4 @@
-//! The one loop: records in, lines out, until something says stop.
+//! The event loop: records in, lines out, until the run ends.
 
 mod account;
 mod command;
@@ -46,64 +46,66 @@ use crate::{
     sink::escape,
 };
 
-/// How long the ring may fill before we look again. At a million records a second it holds 25 ms of them.
+/// How long the ring may fill between two turns. At a million records per second it holds 25 ms of
+/// them.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// How often it is looked whether followed processes are still there, once the named ones are gone.
+/// Interval of checks for live followed processes, after the named ones have ended.
 const FAMILY_POLL: Duration = Duration::from_millis(100);
 
-/// How often it is looked whether something has waited long enough, while something waits.
+/// Interval of the clock for waiting events.
 const CLOCK: Duration = Duration::from_millis(50);
 
-/// How often, at most, memory that a burst took is handed back when nothing waits any more.
+/// Minimum interval between returns of free memory to the system, when no event waits.
 const TIDY_EVERY: Duration = Duration::from_secs(10);
 
-/// How often it is looked whether the reader of stdout is still there.
+/// Interval of checks whether the reader of stdout still exists.
 const READER_CLOCK: Duration = Duration::from_millis(500);
 
-/// How often it is looked whether it is time for a sweep.
+/// Interval of checks whether a sweep is due.
 const SWEEP_CLOCK: Duration = Duration::from_millis(200);
 
-/// How often, at most, all open sockets are looked at where fallbacks may go unseen. Looking takes a hundredth of
-/// the time at most.
+/// Minimum interval between sweeps over all open sockets, if fallbacks may go unobserved. Sweeps
+/// take at most a hundredth of the time.
 const SWEEP_EVERY_MIN: Duration = Duration::from_secs(1);
 const SWEEP_SHARE: u32 = 100;
 
-/// When a live run ends by itself.
+/// Conditions that end a live run.
 #[derive(Debug, Default)]
 pub struct Until {
-    /// After this time.
+    /// This time has passed.
     pub duration: Option<Duration>,
-    /// When all of these processes have ended.
+    /// All of these processes have ended.
     pub processes: Vec<Watched>,
-    /// Their children count too.
+    /// Their children must have ended too.
     pub follow: bool,
-    /// What somebody beside the loop wants of it.
+    /// Requests from other tasks.
     pub asks: Option<mpsc::Receiver<Ask>>,
-    /// A hangup is no end: somebody else takes it.
+    /// SIGHUP does not end the run: another part handles it.
     pub survives_hangup: bool,
-    /// How the output is opened anew, where that can be asked for.
+    /// How the output is reopened on request.
     pub reopens: Option<Reopens>,
-    /// What else ends it. Whoever says that tracing is live takes them before that: who hears of it may end us at once.
+    /// Signals that end the run. A caller that announces that tracing is live installs them before,
+    /// since a script may send one at once.
     pub signals: Option<Signals>,
-    /// Findings go to stdout: it ends when nobody can read them any more, also if there are none.
+    /// Findings go to stdout: the run ends when its reader has gone, even without output.
     pub watches_stdout: bool,
 }
 
-/// The output is opened anew when somebody asks, so that its file can be moved away (`logrotate`).
+/// Reopens the output on request, so that its file can be rotated (`logrotate`).
 pub struct Reopens {
     asked: Signal,
-    /// A hangup asks for it too: there is no terminal that could have hung up.
+    /// SIGHUP requests it too: the process has no terminal that could hang up.
     by_hangup: bool,
     reopen: Box<dyn FnMut()>,
 }
 
 impl Reopens {
-    /// From now on SIGUSR2 asks for it, and SIGHUP where this process has no terminal.
+    /// Handles SIGUSR2, and SIGHUP if this process has no terminal.
     ///
     /// # Errors
     ///
-    /// Fails if the signal cannot be taken.
+    /// Fails if a handler cannot be installed.
     pub fn take(reopen: Box<dyn FnMut()>) -> std::io::Result<Self> {
         Ok(Self {
             asked: signal(SignalKind::user_defined2())?,
@@ -121,31 +123,31 @@ impl std::fmt::Debug for Reopens {
     }
 }
 
-/// What is wanted of a live run.
+/// A request to a live run.
 #[derive(Debug)]
 pub enum Ask {
-    /// To know what is so now.
+    /// Return the current state.
     State(oneshot::Sender<State>),
-    /// That it ends, in order.
+    /// End in order.
     End,
 }
 
-/// The signals that a live run understands.
+/// The signals that a live run handles.
 #[derive(Debug)]
 pub struct Signals {
     interrupt: Signal,
     terminate: Signal,
-    /// None where it is ignored: taking it would undo what nohup did.
+    /// `None` if it is ignored: handling it would undo nohup.
     hangup: Option<Signal>,
     ask: Signal,
 }
 
 impl Signals {
-    /// From now on they do not kill us.
+    /// Installs the handlers: the signals do not kill the process any more.
     ///
     /// # Errors
     ///
-    /// Fails if they cannot be taken.
+    /// Fails if a handler cannot be installed.
     pub fn take() -> std::io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
@@ -159,7 +161,7 @@ impl Signals {
     }
 }
 
-/// A process whose end is waited for.
+/// A process whose end the run waits for.
 #[derive(Debug)]
 pub struct Watched {
     /// Its id.
@@ -168,11 +170,11 @@ pub struct Watched {
     pub pidfd: tokio::io::unix::AsyncFd<rustix::fd::OwnedFd>,
 }
 
-/// Runs until something says stop; returns the command's exit code if there was a command.
+/// Runs until a condition ends the run; returns the command's exit code if there was a command.
 ///
 /// # Errors
 ///
-/// Fails when the tracer cannot go on.
+/// Fails if the tracer cannot continue.
 pub async fn run<W: Write>(
     session: &mut Session,
     stages: &mut Stages<W>,
@@ -215,7 +217,8 @@ pub async fn run<W: Write>(
                 return Ok(None);
             },
             _ = signals.interrupt.recv() => {
-                // The terminal has told the command too: its end is the end. Asked twice, we go.
+                // The terminal has signalled the command too: the run ends with it. A second signal
+                // ends the run at once.
                 if command.is_none() || asked_to_stop {
                     return Ok(None);
                 }
@@ -241,7 +244,7 @@ pub async fn run<W: Write>(
     }
 }
 
-/// Gives up privileges, takes signals, and tells what came out of the ring while tracing began.
+/// Drops privileges, installs signal handlers, and processes the records of the start phase.
 fn begin<W: Write>(
     session: &mut Session,
     stages: &mut Stages<W>,
@@ -265,22 +268,22 @@ fn begin<W: Write>(
         stages.take(&bytes)?;
     }
     stages.flush()?;
-    // What starting took is not needed again.
+    // Memory used by the start is free now.
     return_free_memory();
     Ok(signals)
 }
 
-/// What is looked at again and again.
+/// Periodic checks.
 struct Clocks {
-    /// Are followed processes still there?
+    /// Are followed processes still alive?
     family: Interval,
-    /// Has something waited long enough?
+    /// Have events waited long enough?
     order: Interval,
-    /// Is it time for a sweep?
+    /// Is a sweep due?
     sweep: Interval,
-    /// Is the reader of stdout still there?
+    /// Does the reader of stdout still exist?
     reader: Interval,
-    /// Fallbacks may happen where no probe sees them.
+    /// Fallbacks may go unobserved.
     sweeps: bool,
     next_sweep: Instant,
     next_tidy: Instant,
@@ -304,9 +307,9 @@ impl Clocks {
         }
     }
 
-    /// Tells what has waited long enough.
+    /// Reports events that have waited long enough.
     fn settle<W: Write>(&mut self, tracer: &Tracer, stages: &mut Stages<W>) -> Result<(), Stop> {
-        // What is settled now has happened before the reading.
+        // Events settled now happened before this reading.
         let now = boottime();
         note_missed(tracer, stages)?;
         stages.clock(now)?;
@@ -318,7 +321,7 @@ impl Clocks {
         Ok(())
     }
 
-    /// Looks for fallbacks that no probe saw, if it is time.
+    /// Searches for unobserved fallbacks, if a sweep is due.
     fn sweep(&mut self, tracer: &mut Tracer) -> Result<(), Stop> {
         let began = Instant::now();
         if began >= self.next_sweep {
@@ -329,36 +332,36 @@ impl Clocks {
     }
 }
 
-/// A process has ended; true if nobody is left who is waited for.
+/// A process has ended; true if it was the last one.
 fn is_last(ended: usize, tracer: &mut Tracer, until: &mut Until) -> Result<bool, Stop> {
     let gone = until.processes.swap_remove(ended);
-    // Its number may be given to a stranger.
+    // Its process id may be reused.
     tracer.remove_pid(gone.pid).map_err(Stop::Failed)?;
     Ok(until.processes.is_empty() && !until.follow)
 }
 
-/// Does what somebody asks for; true if that is the end.
+/// Serves a request; true if it ends the run.
 fn is_end<W: Write>(ask: Ask, session: &mut Session, stages: &mut Stages<W>) -> Result<bool, Stop> {
     match ask {
         Ask::End => Ok(true),
         Ask::State(to) => {
             let read_at = boottime();
             let losses = losses_now(session, stages)?;
-            // Whoever asked may have gone.
+            // The requester may have gone.
             let _gone = to.send(stages.state(&losses, read_at));
             Ok(false)
         }
     }
 }
 
-/// What was said so far goes to where the output was, what comes to where it is named now.
+/// Earlier output is flushed to the old file; later output goes to the new one.
 fn reopen<W: Write>(reopens: &mut Reopens, stages: &mut Stages<W>) -> Result<(), Stop> {
     stages.flush()?;
     (reopens.reopen)();
     Ok(())
 }
 
-/// What was seen, lost and counted so far, on stderr: somebody has asked (SIGUSR1).
+/// Prints the current losses and counters to stderr, on SIGUSR1.
 fn tell_state<W: Write>(session: &mut Session, stages: &mut Stages<W>) -> Result<(), Stop> {
     let losses = losses_now(session, stages)?;
     stages.sum_up();
@@ -368,7 +371,7 @@ fn tell_state<W: Write>(session: &mut Session, stages: &mut Stages<W>) -> Result
     Ok(())
 }
 
-/// What was lost so far; what was not has been taken.
+/// The losses so far, after taking all records.
 fn losses_now<W: Write>(session: &mut Session, stages: &mut Stages<W>) -> Result<LossReport, Stop> {
     let losses = session.losses_now().map_err(Stop::Failed)?;
     let Session {
@@ -382,7 +385,7 @@ fn losses_now<W: Write>(session: &mut Session, stages: &mut Stages<W>) -> Result
     Ok(losses)
 }
 
-/// Waits for somebody to ask, or for ever where nobody will.
+/// Waits for a request; forever if there can be none.
 async fn asked(asks: Option<&mut mpsc::Receiver<Ask>>) -> Ask {
     if let Some(asks) = asks
         && let Some(ask) = asks.recv().await
@@ -392,7 +395,7 @@ async fn asked(asks: Option<&mut mpsc::Receiver<Ask>>) -> Ask {
     std::future::pending().await
 }
 
-/// Each line with our name before it, made fit for a terminal: parts of it may come from a capture.
+/// Prefixes each line with the program's name, and escapes it: parts may come from a capture.
 #[must_use]
 pub fn prefixed(text: &str) -> String {
     text.lines()
@@ -400,11 +403,11 @@ pub fn prefixed(text: &str) -> String {
         .collect()
 }
 
-/// One turn of records, then the lines they made, then a pause if there were no more.
+/// One turn of records, then output of their lines, then a pause if the ring is empty.
 ///
-/// The kernel wakes us for a record that finds the ring empty, and only for that one. Without the pause a
-/// busy program would pay for a wake-up with each of its questions; with it, the first line of a burst is
-/// printed at once and the others a moment later, together.
+/// The kernel wakes the loop only for a record that finds the ring empty. Without the pause, a busy
+/// program would pay for a wake-up with each of its queries; with it, the first line of a burst is
+/// printed at once and the others shortly after, together.
 async fn turn<W: Write>(
     tracer: &Tracer,
     records: &mut RecordRing,
@@ -424,25 +427,25 @@ async fn turn<W: Write>(
     Ok(())
 }
 
-/// How often it is asked while records are taken. What an event settles is older than it by [`ORDER_WINDOW`]: so the last reading is
-/// always later than that.
+/// Interval of readings while records are taken. An event is settled [`ORDER_WINDOW`] after it
+/// happened: the last reading is always later than the event.
 const NOTE_MISSED_EVERY: Duration = Duration::from_millis(30);
 const _: () = assert!(NOTE_MISSED_EVERY.as_millis() < ORDER_WINDOW.as_millis());
 
-/// When it was last asked how many questions the kernel has kept from the probes.
+/// Time of the last reading of missed queries.
 struct Noted {
     at: Instant,
 }
 
 impl Noted {
-    /// It is asked now.
+    /// Takes a reading now.
     fn now<W: Write>(tracer: &Tracer, stages: &mut Stages<W>) -> Result<Self, Stop> {
         let at = Instant::now();
         note_missed(tracer, stages)?;
         Ok(Self { at })
     }
 
-    /// It is asked again if that was too long ago for the next record.
+    /// Takes another reading if the last one is too old for the next record.
     fn again<W: Write>(&mut self, tracer: &Tracer, stages: &mut Stages<W>) -> Result<(), Stop> {
         if self.at.elapsed() >= NOTE_MISSED_EVERY {
             *self = Self::now(tracer, stages)?;
@@ -451,11 +454,11 @@ impl Noted {
     }
 }
 
-/// Asks how many questions the kernel has kept from the probes, before it is concluded that nobody asked.
+/// Reads how many queries the probes have missed, before a verdict concludes that there were none.
 ///
 /// # Errors
 ///
-/// [`Stop`] if the counters cannot be read, or the capture not be written.
+/// [`Stop`] if the counters cannot be read, or the capture cannot be written.
 pub fn note_missed<W: Write>(tracer: &Tracer, stages: &mut Stages<W>) -> Result<(), Stop> {
     let runs = tracer.missed_queries().map_err(Stop::Failed)?;
     stages.missed(boottime(), runs)
@@ -468,7 +471,7 @@ async fn log_turn(log: Option<&mut LogRing>) -> std::io::Result<()> {
     }
 }
 
-/// True if stdout is a pipe or a socket that nobody reads any more.
+/// True if stdout is a pipe or a socket without a reader.
 fn reader_has_gone() -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let stdout = rustix::stdio::stdout();
@@ -476,12 +479,12 @@ fn reader_has_gone() -> bool {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // Errors are reported whether or not they are asked for.
+    // Errors are reported without being requested.
     let mut fds = [PollFd::new(&stdout, PollFlags::empty())];
     poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().contains(PollFlags::ERR)
 }
 
-/// Waits for a signal, or for ever where it is not ours to take.
+/// Waits for a signal; forever if it is not handled.
 async fn received(signal: Option<&mut Signal>) {
     match signal {
         Some(signal) => {
@@ -491,7 +494,7 @@ async fn received(signal: Option<&mut Signal>) {
     }
 }
 
-/// Index of a process that has ended.
+/// Index of the first process that has ended.
 async fn ended(processes: &[Watched]) -> std::io::Result<usize> {
     use std::{future::poll_fn, task::Poll};
     poll_fn(|context| {

@@ -1,4 +1,4 @@
-//! From a capture to the end of the stages.
+//! Plays a capture through the stages.
 
 use std::io;
 
@@ -8,20 +8,20 @@ use crate::{
     model::LossReport,
 };
 
-/// A capture that was read to its end.
+/// Result of playing a capture to its end.
 #[derive(Debug)]
 pub struct Played {
-    /// The losses that stand there; none if the capture is cut off.
+    /// The recorded losses; `None` if the capture is truncated.
     pub losses: Option<LossReport>,
-    /// What ended the output before: enough was printed, or nobody reads it. The rest went into the account.
+    /// Why the output ended early: enough findings, or no reader. The rest was only accounted for.
     pub stopped: Option<Stop>,
 }
 
-/// Plays to the end.
+/// Plays a capture to its end.
 ///
 /// # Errors
 ///
-/// [`Stop::Failed`] when the capture cannot be read on, or the output not be written.
+/// [`Stop::Failed`] if the capture cannot be read, or the output cannot be written.
 pub fn play<W: io::Write, R: io::Read>(
     stages: &mut Stages<W>,
     reader: &mut Reader<R>,

@@ -1,13 +1,13 @@
-//! Whether a run without a finding that `--fail-on` names proves that there was none. Pure.
+//! Whether the absence of a finding that `--fail-on` names is conclusive. Pure.
 
 use crate::{
     model::{Facts, LossReport, Reconciliation, SensorId},
     wanted::FailOn,
 };
 
-/// Why the run may have missed what `--fail-on` names; none if it can vouch for its absence.
+/// Why the run may have missed what `--fail-on` names; `None` if its absence is conclusive.
 ///
-/// `within` are the network namespaces that the run is limited to; empty for all of them.
+/// `within` are the network namespaces that the run is limited to; empty for all.
 #[must_use]
 pub(super) fn gap(
     fail_on: &[FailOn],
@@ -36,7 +36,7 @@ pub(super) fn gap(
     None
 }
 
-/// Why nothing that `--fail-on` names can be found in this run, however it goes.
+/// Why no finding that `--fail-on` names can occur in this run.
 #[must_use]
 pub fn blind(fail_on: &[FailOn], facts: &Facts) -> Option<String> {
     let rests = fail_on.iter().any(|it| it.rests_on_fallbacks());

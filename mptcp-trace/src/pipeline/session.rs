@@ -1,4 +1,4 @@
-//! A running tracer: attaches one rung and puts it to the test.
+//! A running tracer: attaches one method and runs the self-test.
 
 use std::{
     collections::BTreeMap,
@@ -25,70 +25,70 @@ use crate::{
     plan::RungPlan,
 };
 
-/// How long our own questions may take to come out of the ring.
+/// Maximum time for the canary's records to arrive from the ring.
 const CANARY_WAIT_MAX: Duration = Duration::from_secs(2);
 
-/// Foreign records that are kept while the canary is out; more of them stay in the ring.
+/// At most this many other records are kept during the self-test; more stay in the ring.
 const BACKLOG_RECORDS_MAX: usize = 65_536;
 
-/// A tracer that works.
+/// A working tracer.
 pub struct Session {
     /// The live probes.
     pub tracer: Tracer,
     /// Their records.
     pub records: RecordRing,
-    /// Their debug messages, if they were asked for.
+    /// Debug messages of the probes, if enabled.
     pub log: Option<LogRing>,
-    /// What a reader of the records has to know.
+    /// Facts needed to interpret the records.
     pub facts: Facts,
-    /// Records of others that came while the canary was out.
+    /// Other records that arrived during the self-test.
     pub backlog: Vec<Vec<u8>>,
-    /// What the canary did.
+    /// Result of the self-test.
     pub canary: CanaryReport,
-    /// Better rungs, and why they are not in use.
+    /// Better attach methods, and why they are not in use.
     pub passed_over: Vec<(Rung, String)>,
-    /// The same for the fallback sensor.
+    /// Better attach methods of the fallback sensor, and why they are not in use.
     pub fallback_passed_over: Vec<(Rung, String)>,
-    /// Our own questions, and what was told of our own connections: nobody else's business.
+    /// Number of the canary's own records, which are not reported.
     canary_queries: u64,
     canary_connections: u64,
     /// The kernel's counters when tracing began, by network namespace.
     baseline: BTreeMap<u32, netstat::Snapshot>,
-    /// By how much they have grown, once that was looked at.
+    /// Growth of the counters, once it was read.
     counted: Vec<Counted>,
-    /// Where counters can be read.
+    /// Namespaces whose counters can be read.
     reach: netstat::Reach,
-    /// Privileges that are not needed any more are gone.
+    /// Unneeded privileges were dropped.
     is_lean: bool,
 }
 
-/// How our own questions fared.
+/// Result of the self-test.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct CanaryReport {
-    /// How many we asked.
+    /// Number of the canary's queries.
     pub asked: usize,
-    /// How many our probes saw.
+    /// Number of those that the probes observed.
     pub seen: usize,
     /// What is wrong with them.
     pub complaints: Vec<Complaint>,
-    /// What we could not ask, and why.
+    /// Impossible queries, with the reason.
     pub skipped: Vec<String>,
-    /// A connection of our own fell back, to see whether our probes see it.
+    /// A connection of the canary fell back, to test the probes.
     pub fell_back: bool,
-    /// What is wrong with what was seen of our own fallback.
+    /// What is wrong with the observation of that fallback.
     pub fallback_complaint: Option<String>,
-    /// What on this host, rather than of this kernel, may be the reason of complaints.
+    /// What on this host, rather than in this kernel, may explain the complaints.
     pub disturbed: Option<String>,
 }
 
 impl CanaryReport {
-    /// True if something is wrong, and the reason may be one of this host that passes.
+    /// True if there are complaints, which may have a transient reason on this host.
     pub(super) fn has_passing_complaint(&self) -> bool {
         let has_complaint = !self.complaints.is_empty() || self.fallback_complaint.is_some();
         has_complaint && self.disturbed.is_some()
     }
 
-    /// What is wrong, and what may be the reason.
+    /// The complaint, and its possible reason.
     pub(super) fn in_short(&self) -> String {
         let what = match (&self.fallback_complaint, self.complaints.is_empty()) {
             (Some(why), true) => why.clone(),
@@ -98,7 +98,7 @@ impl CanaryReport {
         format!("{what} ({why})")
     }
 
-    /// The faults in one sentence.
+    /// The complaints in one sentence.
     #[must_use]
     pub fn verdict(&self) -> String {
         if self.seen == 0 {
@@ -121,7 +121,7 @@ pub(super) enum TryError {
 }
 
 impl TryError {
-    /// True if another try may succeed.
+    /// True if a retry may succeed.
     pub(super) fn is_passing(&self) -> bool {
         match self {
             Self::Attach(why) => canary::is_passing(&why.why),
@@ -130,7 +130,7 @@ impl TryError {
         }
     }
 
-    /// What is wrong on this host.
+    /// The error as one of this host.
     pub(super) fn of_this_host(&self) -> anyhow::Error {
         let (what, why) = match self {
             Self::Attach(why) => ("cannot start", format!("{:#}", why.why)),
@@ -153,7 +153,7 @@ impl From<anyhow::Error> for TryError {
     }
 }
 
-/// One rung of each sensor: attached, and put to the test.
+/// Attaches one method of each sensor, and runs the self-test.
 pub(super) async fn try_rung(
     host: &HostSupport,
     plan: &RungPlan,
@@ -201,7 +201,7 @@ pub(super) async fn try_rung(
         let proof = prove_fallback(&mark, &mut collected, &mut records, &facts).await?;
         canary.fell_back = proof.is_some();
         canary.fallback_complaint = proof.flatten();
-        // More than the tables hold there cannot be, beside what others do meanwhile.
+        // There cannot be more than the tables hold, plus concurrent events.
         let limit = BACKLOG_RECORDS_MAX + config.sockets as usize;
         let listed = tracer.list(|| match collected.backlog.len() < limit {
             true => Ok(records.drain(|bytes| collected.take(bytes, &facts))?),
@@ -239,7 +239,7 @@ pub(super) async fn try_rung(
     })
 }
 
-/// What is known before the first record.
+/// The facts before the first record.
 fn facts_of(host: &HostSupport, query: &RungPlan, fallback: Option<&RungPlan>) -> Facts {
     Facts {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -254,7 +254,7 @@ fn facts_of(host: &HostSupport, query: &RungPlan, fallback: Option<&RungPlan>) -
     }
 }
 
-/// What the kernel had counted in each namespace when tracing began, where a program can read that.
+/// The kernel's counters in each namespace when tracing began, if a program can read them.
 fn list_counters(
     tracer: &Tracer,
     records: &mut RecordRing,
@@ -289,8 +289,8 @@ fn sensors(query: &RungPlan, fallback: Option<&RungPlan>) -> Vec<SensorState> {
         .collect()
 }
 
-/// Falls back ourselves, now that the state bit is known; what is wrong with what the probes saw of it, or
-/// nothing if there can be no connection of our own.
+/// Provokes a fallback, now that the state bit is known; returns what is wrong with its
+/// observation, or nothing if no connection of our own is possible.
 async fn prove_fallback(
     mark: canary::Mark<'_>,
     collected: &mut CanaryCollector,
@@ -300,7 +300,7 @@ async fn prove_fallback(
     let fallen = match canary::fall_back(mark)? {
         Ok(fallen) => fallen,
         Err(why) if canary::is_passing(&why) => return Err(why),
-        // It was said already why there are no connections of our own.
+        // The reason was reported before.
         Err(_why) => return Ok(None),
     };
     let ours = |connection: &Connection| {
@@ -319,7 +319,7 @@ async fn prove_fallback(
     Ok(Some(fallen.complaint(&seen)))
 }
 
-/// What may have kept our own records from us.
+/// What may have kept the canary's records from us.
 fn disturbed(tracer: &Tracer, collected: &CanaryCollector) -> anyhow::Result<Option<String>> {
     if collected.backlog.len() >= BACKLOG_RECORDS_MAX {
         let why = format!("{} records of others came first", collected.backlog.len());
@@ -338,19 +338,19 @@ fn disturbed(tracer: &Tracer, collected: &CanaryCollector) -> anyhow::Result<Opt
     Ok(why)
 }
 
-/// Records that come out of the ring while the canary is out.
+/// Records that arrive from the ring during the self-test.
 #[derive(Default)]
 struct CanaryCollector {
     own: Vec<Vec<u8>>,
     own_connections: Vec<Connection>,
     own_changes: usize,
     backlog: Vec<Vec<u8>>,
-    /// What the kernel half read when tracing began, by the namespace's cookie.
+    /// The BPF side's readings when tracing began, by the namespace's cookie.
     counters_at_start: BTreeMap<u64, BTreeMap<String, u64>>,
 }
 
 impl CanaryCollector {
-    /// Reads until `enough`, or for [`CANARY_WAIT_MAX`], or until there is no room for what others do.
+    /// Reads until `enough`, for [`CANARY_WAIT_MAX`], or until the backlog is full.
     async fn until(
         &mut self,
         records: &mut RecordRing,
@@ -365,7 +365,7 @@ impl CanaryCollector {
         };
         match tokio::time::timeout(CANARY_WAIT_MAX, home).await {
             Ok(done) => done.context("cannot read our own records back"),
-            // Silence is a finding, not an error: whoever compares says who was not seen.
+            // A timeout is a result, not an error: the comparison reports what is missing.
             Err(_elapsed) => Ok(()),
         }
     }
@@ -380,7 +380,7 @@ impl CanaryCollector {
                     self.counters_at_start.insert(read.cookie, read.counters);
                 }
             }
-            // What cannot be decoded is complained about where all the others are.
+            // Undecodable records are reported later, with all others.
             Ok(
                 Observation::Query(_)
                 | Observation::Connection(_)
@@ -396,7 +396,7 @@ impl CanaryCollector {
     }
 }
 
-/// Calibrates what no kernel publishes, then compares what was seen with what is so.
+/// Calibrates what no kernel publishes, then compares the observed queries with the facts.
 fn judge(facts: &mut Facts, questions: &Questions, own: &[Vec<u8>]) -> CanaryReport {
     let read = |facts: &Facts| -> Vec<Query> {
         own.iter()
@@ -427,7 +427,7 @@ fn judge(facts: &mut Facts, questions: &Questions, own: &[Vec<u8>]) -> CanaryRep
         skipped: questions.skipped.clone(),
         fell_back: false,
         fallback_complaint: None,
-        // What the kernel plans to do with a socket stands among its state bits too, until it is done.
+        // Pending work on a socket is also among its state bits, until it is done.
         disturbed: (candidates.count_ones() > 1)
             .then(|| "several state bits of our own connection changed at once".to_owned()),
     };
@@ -451,14 +451,14 @@ fn judge(facts: &mut Facts, questions: &Questions, own: &[Vec<u8>]) -> CanaryRep
 }
 
 impl Session {
-    /// What was seen and lost, without our own questions, and what the kernel counted meanwhile.
+    /// Losses without the canary's own records, and the kernel's counters.
     ///
     /// # Errors
     ///
     /// Fails if the counters cannot be read.
     pub fn losses(&self) -> anyhow::Result<LossReport> {
         let mut report = self.tracer.losses()?;
-        // Counters of a sensor that does not run say nothing, least of all that nothing was lost.
+        // Counters of a sensor that does not run prove nothing, and not that nothing was lost.
         report
             .sensors
             .retain(|loss| self.facts.has_sensor(loss.sensor));
@@ -474,7 +474,7 @@ impl Session {
         Ok(report)
     }
 
-    /// The same in the middle of a run: the kernel's counters are read now.
+    /// Variant for the middle of a run: reads the kernel's counters now.
     ///
     /// # Errors
     ///
@@ -489,12 +489,12 @@ impl Session {
         self.losses()
     }
 
-    /// Gives up the privileges that are not needed once everything is attached, and what is written to is open: of this
-    /// process, not of a command that was forked before. Asked again, it does nothing.
+    /// Drops the privileges that are not needed once everything is attached and outputs are open:
+    /// those of this process, not of a command forked before. A second call does nothing.
     ///
     /// # Errors
     ///
-    /// Fails if the kernel lets this process keep one of them.
+    /// Fails if this process keeps one of them.
     pub fn drop_privileges(&mut self, later: RuntimeNeeds) -> anyhow::Result<()> {
         if self.is_lean {
             return Ok(());
@@ -505,7 +505,7 @@ impl Session {
         }
         .needs();
         privileges::drop_effective(needs)?;
-        // Whether the kernel asks for privileges whenever a map is looked at, it tells best itself.
+        // A trial shows whether this kernel requires privileges for access to maps.
         let looked = match self.has_fallbacks() {
             true => self.tracer.sweep().and_then(|()| self.tracer.losses()),
             false => self.tracer.losses(),
@@ -534,7 +534,7 @@ impl Session {
         self.facts.has_sensor(SensorId::Fallback)
     }
 
-    /// Why fallbacks are not traced; none if they are.
+    /// Why fallbacks are not traced; `None` if they are.
     #[must_use]
     pub fn why_no_fallbacks(&self) -> Option<String> {
         if self.has_fallbacks() {
@@ -547,11 +547,11 @@ impl Session {
         ))
     }
 
-    /// Looks for what nobody saw, reads the kernel's counters, and detaches.
+    /// Searches for unobserved fallbacks, reads the kernel's counters, and detaches.
     ///
     /// # Errors
     ///
-    /// Fails if the kernel does not let go of a probe.
+    /// Fails if the kernel does not detach a probe.
     pub fn stop(&mut self) -> anyhow::Result<()> {
         if self.has_fallbacks()
             && let Err(why) = self.tracer.sweep()
@@ -568,8 +568,8 @@ impl Session {
         Ok(())
     }
 
-    /// By how much the counters of each namespace had grown before the probes were taken down, and after. A
-    /// namespace that was not there when tracing began has counted from nothing.
+    /// Growth of each namespace's counters until the probes were detached, and after. A namespace
+    /// that did not exist when tracing began started at zero.
     fn growth(
         &self,
         before: &BTreeMap<u32, netstat::Snapshot>,

@@ -1,4 +1,4 @@
-//! The stages right of the ring, the same for live records and for those of a capture.
+//! The stages behind the ring, the same for live records and for a capture.
 
 use std::{
     fs::File,
@@ -21,49 +21,50 @@ use crate::{
     sink::{Format, Source, Told},
 };
 
-/// At most so many records that cannot be understood are complained about, one by one.
+/// At most this many undecodable records are reported individually.
 const COMPLAINTS_MAX: u64 = 10;
 
-/// Room for so many findings is kept between two records.
+/// Capacity for findings that is kept between two records.
 const READY_KEPT: usize = 1024;
 
-/// The stages right of the ring, the same for live records and for those of a capture.
+/// The stages behind the ring, the same for live records and for a capture.
 pub struct Stages<W: Write> {
     pub(super) facts: Facts,
     pub(super) format: Format,
     pub(super) source: Source,
     pub(super) out: W,
-    /// Bytes of lines that were not handed to `out` yet.
+    /// Lines that were not written to `out` yet.
     pub(super) lines: Vec<u8>,
     pub(super) capture: Option<capture::Writer<BufWriter<File>>>,
     pub(super) places: CgroupCache,
     pub(super) correlator: Correlator,
-    /// Findings that are ready, between two stages.
+    /// Findings that are ready for output.
     pub(super) ready: Vec<Finding>,
     pub(super) outcome: Outcome,
-    /// What had been printed when all of it was written last.
+    /// What had been printed at the last complete write.
     pub(super) written: Printed,
     pub(super) view: View,
     pub(super) stop_after: Option<u64>,
-    /// Findings go to the account only.
+    /// Whether findings are still shown.
     shows: Shows,
-    /// Records of connections are findings: the fallback sensor runs.
+    /// The fallback sensor runs, so that records of connections are findings.
     pub(super) has_fallbacks: bool,
 }
 
 /// Whether findings are still shown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Shows {
-    /// They are.
+    /// Findings are shown.
     All,
-    /// No more of them: there were enough.
+    /// Enough findings were shown; the rest is only accounted for.
     NoMore,
-    /// Nothing is written any more, and that is no failure: the reader has gone, or the disk is full.
+    /// Nothing is written any more, which is not a failure: the reader has gone, or the disk is
+    /// full.
     Mute,
 }
 
 impl<W: Write> Stages<W> {
-    /// Stages that print to `out` and keep raw records in `capture`.
+    /// Creates stages that print to `out` and keep raw records in `capture`.
     pub fn new(
         facts: Facts,
         format: Format,
@@ -98,13 +99,13 @@ impl<W: Write> Stages<W> {
         }
     }
 
-    /// Prints what comes before the first finding.
+    /// Prints what precedes the first finding.
     ///
     /// # Errors
     ///
     /// [`Stop`] if it cannot be written.
     pub fn begin(&mut self) -> Result<(), Stop> {
-        // Sums come with column names of their own.
+        // Sums have column names of their own.
         let format = match (self.format, self.view.summary.is_empty()) {
             (Format::Text { colour, utc, .. }, false) => Format::Text {
                 header: false,
@@ -117,18 +118,18 @@ impl<W: Write> Stages<W> {
         self.flush()
     }
 
-    /// Takes one record all the way.
+    /// Processes one record through all stages.
     ///
     /// # Errors
     ///
-    /// [`Stop`] when it was the last that is wanted, or nothing can be written any more.
+    /// [`Stop`] if it was the last one wanted, or the output cannot be written.
     pub fn take(&mut self, bytes: &[u8]) -> Result<(), Stop> {
         let mut observation = decode(bytes, &self.facts);
         let mut others = Vec::new();
         let mut bytes = bytes;
         if self.source == Source::Live && observation.as_ref().is_ok_and(|it| self.is_of_others(it))
         {
-            // Before anything is concluded: so a replay concludes the same.
+            // Before any verdict, so that a replay reaches the same ones.
             others.extend_from_slice(bytes);
             if forget(&mut others).is_ok() {
                 bytes = &others;
@@ -141,8 +142,8 @@ impl<W: Write> Stages<W> {
                     .resolve(query.process.pid, query.process.cgroup_id);
                 Some(Event::Query(enrich::query(&self.facts, query)))
             }
-            // Without the fallback sensor it is not known when a connection was born or fell back: what another sensor
-            // says of it would be taken for the state before tracing began.
+            // Without the fallback sensor, births and fallbacks of connections are unknown: another
+            // sensor's report would be taken for the state before tracing began.
             Ok(Observation::Connection(_) | Observation::Change(_)) if !self.has_fallbacks => None,
             Ok(Observation::Connection(connection)) => {
                 let event = enrich::connection(&self.facts, &mut self.places, *connection);
@@ -180,7 +181,7 @@ impl<W: Write> Stages<W> {
                 None
             }
         };
-        // It was traced, whether or not it can be kept.
+        // It was traced, whether or not the capture could be written.
         let kept = self.keep(bytes);
         if let Some(event) = event {
             self.correlator.take(event, &self.facts, &mut self.ready);
@@ -189,16 +190,16 @@ impl<W: Write> Stages<W> {
         kept.and(printed)
     }
 
-    /// The clock says that it is `now`, on `CLOCK_BOOTTIME`: nobody waits longer than that.
+    /// The clock is at `now`, on `CLOCK_BOOTTIME`: releases findings that have waited long enough.
     ///
     /// # Errors
     ///
-    /// [`Stop`] when it was the last that is wanted, or nothing can be written any more.
+    /// [`Stop`] if it was the last one wanted, or the output cannot be written.
     pub fn clock(&mut self, now: Duration) -> Result<(), Stop> {
         if !self.correlator.waits() {
             return Ok(());
         }
-        // A replay has no clock: it is told what this one said.
+        // A replay has no clock: the capture records this one.
         if let Some(capture) = &mut self.capture {
             let kept = capture.clock(now);
             self.captured(kept)?;
@@ -207,7 +208,7 @@ impl<W: Write> Stages<W> {
         self.print_ready()
     }
 
-    /// Until then, on `CLOCK_BOOTTIME`, the kernel has kept so many questions from the probes.
+    /// By this time, on `CLOCK_BOOTTIME`, the probes have missed this many queries.
     ///
     /// # Errors
     ///
@@ -219,7 +220,8 @@ impl<W: Write> Stages<W> {
         }
     }
 
-    /// Until then the kernel may have kept one more question from the probes, so many at most all in all, as a capture says.
+    /// By this time the probes may have missed one more query, and at most `count` in total,
+    /// according to a capture.
     ///
     /// # Errors
     ///
@@ -235,14 +237,15 @@ impl<W: Write> Stages<W> {
         }
     }
 
-    /// True if something waits for the clock.
+    /// True if an event waits for the clock.
     #[must_use]
     pub fn waits(&self) -> bool {
         self.correlator.waits()
     }
 
-    /// True if the account needs to know of it, and nobody needs to know whose it is. Who has MPTCP switched off in a
-    /// network namespace is named by the lines of all whom that hits.
+    /// True if a record is only needed for the account, and its owner must not be recorded. A
+    /// connection that disabled MPTCP in a network namespace is kept: the lines of all affected
+    /// connections name it.
     fn is_of_others(&mut self, observation: &Observation) -> bool {
         let (id, is_admitted) = match observation {
             Observation::Connection(it) if it.kind == ConnectionKind::Blackhole => return false,
@@ -259,12 +262,12 @@ impl<W: Write> Stages<W> {
         !is_admitted && !self.correlator.is_wanted(id)
     }
 
-    /// Where processes of a capture lived.
+    /// Adds a control group path from a capture.
     pub fn tell_place(&mut self, cgroup_id: u64, path: &str) {
         self.places.insert(cgroup_id, path);
     }
 
-    /// Puts a record into the capture, after what is needed to understand it.
+    /// Adds a record to the capture, after the places that it refers to.
     fn keep(&mut self, bytes: &[u8]) -> Result<(), Stop> {
         let places = self.places.take_new();
         let Some(capture) = &mut self.capture else {
@@ -280,7 +283,7 @@ impl<W: Write> Stages<W> {
         self.captured(kept)
     }
 
-    /// Ends the run where the capture cannot be written; at a mute end it is only given up.
+    /// Ends the run if the capture cannot be written; when output is muted, only the capture ends.
     fn captured(&mut self, written: io::Result<()>) -> Result<(), Stop> {
         match (written, self.shows) {
             (Ok(()), _) => Ok(()),
@@ -294,8 +297,8 @@ impl<W: Write> Stages<W> {
         }
     }
 
-    /// From here on records are only taken into account: enough findings were shown (`Stop::Enough`), or none can be
-    /// written any more. A capture goes on as long as it can be written.
+    /// From now on records are only accounted for: enough findings were shown (`Stop::Enough`), or
+    /// output is impossible. A capture continues as long as it can be written.
     pub fn close(&mut self, why: &Stop) {
         self.shows = match why {
             Stop::Enough => Shows::NoMore,
@@ -303,9 +306,10 @@ impl<W: Write> Stages<W> {
         };
     }
 
-    /// Prints what is ready. Where one of them ends the output, the others still go into the account.
+    /// Prints findings that are ready. If one of them ends the output, the others are still
+    /// accounted for.
     fn print_ready(&mut self) -> Result<(), Stop> {
-        // The room that they took is used again, unless it was for many at once.
+        // Their memory is reused, unless a burst made it large.
         let mut ready = std::mem::take(&mut self.ready);
         let mut printed = Ok(());
         for finding in &mut ready {
@@ -325,7 +329,7 @@ impl<W: Write> Stages<W> {
     }
 
     fn print(&mut self, finding: &mut Finding) -> Result<(), Stop> {
-        // Also what is not shown can fail the run.
+        // A finding that is not shown can fail the run too.
         self.mark_failing(finding);
         match self.shows {
             Shows::All if self.has_enough() => return Err(Stop::Enough),
@@ -396,7 +400,7 @@ impl<W: Write> Stages<W> {
         }
     }
 
-    /// Prints the sums so far, if there are to be some.
+    /// Prints the sums so far, if enabled.
     pub fn sum_up(&mut self) {
         for table in self.view.summary.tables() {
             self.format.sums(&table, &mut self.lines);
@@ -408,7 +412,7 @@ impl<W: Write> Stages<W> {
             .is_some_and(|limit| self.outcome.findings >= limit)
     }
 
-    /// The records end in the middle of things: prints what waits, and concludes nothing from the silence after.
+    /// The records end early: prints what waits, and concludes nothing from later silence.
     ///
     /// # Errors
     ///
@@ -423,7 +427,7 @@ impl<W: Write> Stages<W> {
         self.flush()
     }
 
-    /// Hands finished lines to the reader.
+    /// Writes finished lines to the output.
     ///
     /// # Errors
     ///
@@ -444,12 +448,12 @@ impl<W: Write> Stages<W> {
         }
     }
 
-    /// Prints what waits, unless enough was printed, then what comes after the last finding; ends the capture. The account
-    /// is drawn whatever cannot be written.
+    /// Prints what waits, unless enough was printed, then what follows the last finding; ends the
+    /// capture. The account is completed even if output fails.
     ///
     /// # Errors
     ///
-    /// [`Stop`] if something cannot be written: the first of it.
+    /// [`Stop`] with the first error.
     pub fn finish(&mut self, losses: &LossReport) -> Result<(), Stop> {
         let untold = losses.untold(SensorId::Query);
         self.correlator.finish(untold, &self.facts, &mut self.ready);
@@ -492,7 +496,7 @@ impl<W: Write> Stages<W> {
         self.wrote(written)
     }
 
-    /// Where something could not be written, nothing is known to be since the last time that all was.
+    /// After a failed write, only lines of the last complete write are known to be written.
     fn wrote(&mut self, written: io::Result<()>) -> Result<(), Stop> {
         written.map_err(|why| {
             self.outcome.take_back(self.written);

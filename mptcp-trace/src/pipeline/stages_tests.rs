@@ -3,7 +3,7 @@ use std::{fs::File, io, path::Path};
 use super::*;
 use crate::capture::{Frame, Reader};
 
-/// A disk without room.
+/// A full disk.
 struct Full;
 
 impl Write for Full {
@@ -36,7 +36,7 @@ fn the_account_is_drawn_where_the_first_write_of_all_is_that_of_the_end() {
             Frame::CutOff => panic!("cut off"),
         }
     };
-    // So much waits already that the next line is written at once.
+    // The buffer is so full that the next line is written at once.
     stages.lines.resize(64 * 1024, b'\n');
     let ended = stages.finish(&losses);
     assert!(matches!(ended, Err(Stop::Failed(_))), "{ended:?}");

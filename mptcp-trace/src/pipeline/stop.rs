@@ -7,14 +7,14 @@ use std::{fmt, io};
 pub enum Stop {
     /// `--stop-after` findings were printed.
     Enough,
-    /// Whoever read our output went away: a quiet, ordered end.
+    /// The reader of the output has gone: a quiet, ordered end.
     ReaderGone,
-    /// It cannot go on.
+    /// The run cannot continue.
     Failed(anyhow::Error),
 }
 
 impl Stop {
-    /// Sorts a failed write to the reader of our findings.
+    /// Classifies a failed write to the output.
     #[must_use]
     pub fn from_output(why: io::Error) -> Self {
         if why.kind() == io::ErrorKind::BrokenPipe {

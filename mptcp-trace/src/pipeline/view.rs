@@ -1,4 +1,4 @@
-//! What is done with findings, and what was done.
+//! How findings are shown, and the result of a run.
 
 use crate::{
     coalesce::AnswerCoalescer,
@@ -9,51 +9,51 @@ use crate::{
     wanted::{FailOn, FindingFilter},
 };
 
-/// What is done with findings.
+/// How findings are shown.
 #[derive(Debug, Default)]
 pub struct View {
     /// Which of them are shown.
     pub wanted: FindingFilter,
-    /// Which of them fail the run, shown or not.
+    /// Findings that fail the run, shown or not.
     pub fail_on: Vec<FailOn>,
-    /// The network namespaces that the run is limited to (inode numbers); empty for all of them.
+    /// The network namespaces that the run is limited to (inode numbers); empty for all.
     pub within: Vec<u32>,
-    /// Instead of showing them: what they are summed up by.
+    /// Summaries that replace the findings, if any.
     pub summary: Sums,
-    /// What was said last, where answers that repeat it are not shown.
+    /// The last answers, if repeated ones are suppressed.
     pub repeats: Option<AnswerCoalescer>,
-    /// Who is told of each finding that is shown, beside the lines or in place of them.
+    /// Observers of each shown finding, in addition to the lines or instead of them.
     pub observers: Vec<Box<dyn Observer>>,
-    /// How much is remembered for that.
+    /// Limits of the correlator.
     pub limits: Limits,
 }
 
-/// What is left when a run is over.
+/// Result of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
     /// Findings printed.
     pub findings: u64,
-    /// Of these, what applications asked, and what they were refused.
+    /// Of these, queries and refusals.
     pub queries: u64,
-    /// And what was concluded when connections ended.
+    /// Of these, closing verdicts.
     pub verdicts: u64,
-    /// Findings that the reader does not want to see.
+    /// Findings that the filter left out.
     pub not_shown: u64,
-    /// Answers that only repeated the one before, and are not shown for that.
+    /// Repeated answers that were suppressed.
     pub coalesced: u64,
     /// Findings that fail the run.
     pub failing: u64,
     /// The first of them, as a line of text.
     pub first_failing: Option<String>,
-    /// Records that could not be decoded; each was complained about.
+    /// Records that could not be decoded; each was reported.
     pub undecodable: u64,
-    /// What the kernel counted against what was traced.
+    /// The kernel's counts compared with the traced events.
     pub reconciled: Vec<Reconciliation>,
-    /// Findings that would have been shown, after nothing could be written any more.
+    /// Findings that would have been shown after output became impossible.
     pub unwritten: u64,
 }
 
-/// How much was printed at a moment.
+/// How much was printed at some moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Printed {
     pub(super) findings: u64,
@@ -70,7 +70,7 @@ impl Outcome {
         }
     }
 
-    /// What was printed since then was not written after all.
+    /// Subtracts what was printed since then, because it was not written.
     pub(super) fn take_back(&mut self, to: Printed) {
         self.unwritten += self.findings.saturating_sub(to.findings);
         self.findings = to.findings;
@@ -78,7 +78,7 @@ impl Outcome {
         self.verdicts = to.verdicts;
     }
 
-    /// How many findings a sensor made.
+    /// Number of findings of a sensor.
     #[must_use]
     pub fn of(&self, sensor: SensorId) -> u64 {
         match sensor {

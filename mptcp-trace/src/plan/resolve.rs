@@ -1,4 +1,5 @@
-//! From the table of probes and the facts about the host to what one sensor can do by one attach method.
+//! From the table of probes and the facts about the host to the plan of one sensor with one attach
+//! method.
 
 use mptcp_trace_common::layout::{ABSENT, KernelLayout};
 
@@ -30,7 +31,7 @@ pub(super) fn sensor(host: &HostSupport, sensor: SensorId, only: Option<Rung>) -
     plan
 }
 
-/// What `method` comes to on this host, or why it is of no use.
+/// The plan for `method` on this host, or why it is impossible.
 fn resolve(host: &HostSupport, method: &Method) -> Result<RungPlan, String> {
     let rung = method.rung;
     if let Some(why) = objection(host, rung) {
@@ -56,7 +57,7 @@ fn resolve(host: &HostSupport, method: &Method) -> Result<RungPlan, String> {
     let Resolving {
         mut probes, limits, ..
     } = resolving;
-    // What closes a question before what opens one, so that none is opened that nobody closes.
+    // Probes that close a query before those that open one, so that no query stays open.
     probes.sort_by_key(Probe::opens);
     Ok(RungPlan {
         rung,
@@ -65,7 +66,7 @@ fn resolve(host: &HostSupport, method: &Method) -> Result<RungPlan, String> {
     })
 }
 
-/// Why nothing can be attached in this way.
+/// Why the attach method is impossible.
 fn objection(host: &HostSupport, rung: Rung) -> Option<String> {
     match rung {
         Rung::Fexit => host
@@ -80,7 +81,7 @@ fn objection(host: &HostSupport, rung: Rung) -> Option<String> {
     }
 }
 
-/// The members stand where they can be read; else a sentence about the first one that does not.
+/// Requires readable members; returns a sentence about the first one that is not.
 fn require(host: &HostSupport, fields: &[&str]) -> Result<(), String> {
     match absent(host, fields).next() {
         Some((path, why)) => Err(unreadable(path, why.unwrap_or("unknown"))),
@@ -88,8 +89,8 @@ fn require(host: &HostSupport, fields: &[&str]) -> Result<(), String> {
     }
 }
 
-/// The members that this kernel does not have, or not so that they can be read, with the reason; none for one that it has
-/// under another name.
+/// The members that are missing or unreadable on this kernel, with the reason; without those that
+/// exist under another name.
 fn absent<'a>(
     host: &'a HostSupport,
     fields: &'a [&'a str],
@@ -109,22 +110,22 @@ fn unreadable(path: &str, why: &str) -> String {
     format!("{path} is not where it can be read: {why}")
 }
 
-/// A plan while it is made.
+/// A plan under construction.
 struct Resolving<'a> {
     host: &'a HostSupport,
     rung: Rung,
     probes: Vec<Probe>,
     limits: Vec<String>,
-    /// Groups of alternatives of which one has been chosen.
+    /// Places that were taken.
     taken: Vec<&'static str>,
 }
 
-/// What is to be had of a place.
+/// Result of looking up a place.
 enum Had {
     Probes(Vec<Probe>),
-    /// Nothing, and what is wanting.
+    /// Nothing, and what is missing.
     Nothing(String),
-    /// This is not the right place on this kernel.
+    /// Not the right place on this kernel.
     IsNotIt,
 }
 
@@ -152,7 +153,7 @@ impl Resolving<'_> {
                         return Ok(());
                     }
                 }
-                // One name can stand at several places of a row.
+                // One name can occur at several places of a row.
                 Had::Nothing(why) if wanting.contains(&why) => {}
                 Had::Nothing(why) => wanting.push(why),
                 Had::IsNotIt => {}
@@ -200,7 +201,7 @@ impl Resolving<'_> {
         }
     }
 
-    /// A copy that the compiler made: its symbol says that it is there, and only a breakpoint reaches it.
+    /// A copy made by the compiler: its symbol shows that it exists, and only a kprobe reaches it.
     fn look_at_copy(&self, place: &'static Place) -> Had {
         let Ok(Some(symbol)) = self.host.symbols.find(place.on) else {
             return Had::IsNotIt;
@@ -213,7 +214,7 @@ impl Resolving<'_> {
         }
     }
 
-    /// True if this attach method hangs programs in that way, and the kernel lets us.
+    /// True if this attach method uses that hook, and the kernel supports it.
     fn can_hang(&self, hook: Hook) -> bool {
         match hook {
             Hook::Fentry | Hook::Fexit => self.rung == Rung::Fexit,
@@ -230,7 +231,7 @@ impl Resolving<'_> {
         }
     }
 
-    /// The function is there under its plain name: a copy of the compiler may have dropped arguments.
+    /// True if the function exists under its plain name: a compiler's copy may lack arguments.
     fn has_function(&self, name: &str) -> bool {
         match self.rung {
             Rung::Kprobe => self.host.symbols.find(name) == Ok(Some(name)),
@@ -238,7 +239,7 @@ impl Resolving<'_> {
         }
     }
 
-    /// What is wanting at a place of which nothing is to be had.
+    /// What is missing at a place without usable probes.
     fn why_not(&self, place: &Place) -> String {
         let on_function = place.programs.iter().any(|it| it.hook.is_on_function());
         let who = match (on_function, self.rung) {
@@ -254,7 +255,7 @@ impl Resolving<'_> {
         format!("{who} {}", place.on)
     }
 
-    /// What is lost without the members that a record can do without.
+    /// Adds what is lost without optional members of a record.
     fn optional_members(&mut self, sensor: SensorId) {
         let host = self.host;
         if sensor == SensorId::Fallback && host.pid_namespace.is_some() {
@@ -273,7 +274,7 @@ impl Resolving<'_> {
     }
 }
 
-/// What is wanting at several places: the same words once, then the names.
+/// Merges what is missing at several places: the same words once, then the names.
 fn one_sentence(wanting: &[String]) -> String {
     let mut sentence = String::new();
     let mut before = "";

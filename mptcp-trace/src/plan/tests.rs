@@ -5,7 +5,7 @@ use mptcp_trace_common::layout::{ABSENT, Architecture, KernelLayout, KernelNumbe
 use super::*;
 use crate::host::{Preemptible, symbols::Symbols};
 
-/// A kernel that has everything, as Debian's 6.12 does.
+/// A kernel with everything, such as Debian's 6.12.
 fn whole() -> HostSupport {
     let offsets = [8; KernelLayout::MEMBERS.len()];
     HostSupport {
@@ -72,7 +72,7 @@ fn without(mut host: HostSupport, path: &str) -> HostSupport {
     host
 }
 
-/// The plan as `doctor` would tell it, or the refusal.
+/// The plan as `doctor` would print it, or the refusal.
 fn told(host: &HostSupport, only: Option<Rung>) -> String {
     match plan(host, only) {
         Err(refusal) => format!("refused: {refusal}"),
@@ -274,8 +274,8 @@ fn what_closes_a_question_is_attached_before_what_opens_one() {
         let openers = rung.probes.iter().skip_while(|probe| closes(probe));
         assert!(openers.clone().all(Probe::opens), "{}", rung.rung);
         assert_eq!(openers.count() == 0, rung.rung == Rung::Tracepoint);
-        // A connection that fell back is answered by the inner function: if the outer one were attached
-        // first, a query in that moment would look as if MPTCP had answered it.
+        // The inner function answers for a connection that fell back: if the outer one were
+        // attached first, MPTCP would seem to have answered a query at that moment.
         let last = rung.probes.last().unwrap().target.to_string();
         assert!(
             !last.contains(" tcp_") && !last.contains("do_tcp"),
@@ -300,7 +300,7 @@ const LIFE: [&str; 6] = [
     "mptcp_init_sock",
 ];
 
-/// A kernel with these functions beside those that every one has.
+/// A kernel with these functions in addition to those that every one has.
 fn with_functions(typed: &[&str], symbols: &[&str]) -> HostSupport {
     let mut host = whole();
     let more = LIFE.iter().chain(typed).map(|it| (*it).to_owned());
@@ -311,7 +311,7 @@ fn with_functions(typed: &[&str], symbols: &[&str]) -> HostSupport {
     host
 }
 
-/// The fallback sensor on one rung, as `doctor` would tell it.
+/// The fallback sensor with one attach method, as `doctor` would print it.
 fn fallback_told(host: &HostSupport, rung: Rung) -> String {
     let ladder = plan(host, None).unwrap().of(SensorId::Fallback).clone();
     let planned = ladder.rungs.iter().find(|plan| plan.rung == rung);
@@ -404,7 +404,7 @@ fn where_no_function_is_told_the_cause_the_edge_is_looked_for_where_it_can_be() 
              kprobe mptcp_dss_corruption.constprop.0, {SHARED}"
         )
     );
-    // The function alone is not enough: an older one of the same name is told nothing.
+    // The function alone is not sufficient: an older one of the same name does not take the cause.
     let function = ["__mptcp_try_fallback"];
     let host = HostSupport {
         cause_is_told: false,
@@ -429,7 +429,8 @@ fn where_no_function_can_be_probed_tracepoints_do_and_say_what_they_cannot() {
         panic!("{ladder:?}")
     };
     assert!(!plan.decision_probed() && !plan.children_probed() && plan.limits.len() == 4);
-    // Beside a query sensor of that rung, one program at the return of system calls does both.
+    // Along with a query sensor of the same method, one program at the return of system calls
+    // serves both.
     let query = |rung| {
         super::plan(&host, Some(rung))
             .unwrap()
@@ -490,8 +491,8 @@ fn beside_a_query_sensor_on_a_lower_rung_no_better_one_is_tried() {
     assert_eq!(beside(Rung::Tracepoint), [Rung::Tracepoint]);
 }
 
-/// The function that answers for every socket is told a file's socket on older kernels, and the kernel's own on newer
-/// ones, which trampolines of older kernels could not do.
+/// The function that answers for every socket takes a `struct socket` on older kernels, and a
+/// `struct sock` on newer ones, which trampolines of older kernels did not support.
 #[test]
 fn the_protocol_question_is_seen_where_a_function_answers_it() {
     let names = |more: &[&str]| -> Vec<String> {

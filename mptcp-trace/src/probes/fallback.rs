@@ -1,4 +1,4 @@
-//! How connections are seen falling back, and their births, owners and ends.
+//! Probes for fallbacks, and for births, owners and ends of connections.
 
 use super::{
     Missing, Row, When, function,
@@ -79,7 +79,7 @@ pub(super) const ROWS: &[Row] = &[
         )],
         Missing::RulesOut,
     ),
-    // The other end complains of a checksum.
+    // The peer reports a checksum failure.
     row(
         FALLBACK,
         FUNCTIONS,
@@ -92,7 +92,7 @@ pub(super) const ROWS: &[Row] = &[
         )],
         Missing::IsFine,
     ),
-    // MPTCP is switched off for a while.
+    // The kernel disables MPTCP for a while.
     row(
         FALLBACK,
         FUNCTIONS,
@@ -122,9 +122,9 @@ pub(super) const ROWS: &[Row] = &[
         Missing::IsFine,
     )
     .when(When::CauseIsTold),
-    // Without that, the functions that fall back. Those in the data path run with every packet, and so does
-    // subflow_finish_connect: trampolines on them cost a bulk transfer a fifth of its speed. The tracepoints beside
-    // them cost next to nothing.
+    // Otherwise, the functions that fall back. Those in the data path run for every packet, and so
+    // does subflow_finish_connect: trampolines on them cost a bulk transfer a fifth of its speed.
+    // The tracepoints next to them cost almost nothing.
     row(
         FALLBACK,
         FEXIT,
@@ -170,8 +170,8 @@ pub(super) const ROWS: &[Row] = &[
         Missing::CostsAsSaid(&[INFERRED, LATE]),
     )
     .when(When::Without(function::MPTCP_TRY_FALLBACK)),
-    // The second copy of the decision, where the compiler made one. It has lost its plain name or its description, so
-    // that only a breakpoint reaches it.
+    // The second copy of the decision, if the compiler made one. It has lost its plain name or its
+    // BTF, so that only a kprobe reaches it.
     row(
         FALLBACK,
         FUNCTIONS,
@@ -183,7 +183,7 @@ pub(super) const ROWS: &[Row] = &[
             "DSSCorruptionFallback is noticed late: the compiler made a copy of the function that decides",
         ),
     ),
-    // The same by tracepoints alone.
+    // With tracepoints alone.
     row(
         FALLBACK,
         TRACEPOINT,
@@ -218,7 +218,7 @@ pub(super) const ROWS: &[Row] = &[
         )],
         Missing::IsFine,
     ),
-    // What hangs on tracepoints whatever the attach method: it costs least there.
+    // Tracepoints for every attach method: they are cheapest there.
     row(
         FALLBACK,
         ANY,

@@ -1,23 +1,28 @@
-//! What the kernel and the BPF object call things.
+//! Names of kernel functions, tracepoints, and programs of the BPF object.
 
 /// Functions of the kernel.
 pub mod function {
-    /// `mptcp_getsockopt(sk, level, optname, optval, optlen)`: answers for an MPTCP socket, whatever it is asked.
+    /// `mptcp_getsockopt(sk, level, optname, optval, optlen)`: answers for an MPTCP socket, any
+    /// option.
     pub const MPTCP_GETSOCKOPT: &str = "mptcp_getsockopt";
-    /// `mptcp_getsockopt_sol_tcp(msk, optname, optval, optlen)`: the part of it for options of TCP, before a fallback.
+    /// `mptcp_getsockopt_sol_tcp(msk, optname, optval, optlen)`: its part for TCP options, before a
+    /// fallback.
     pub const MPTCP_GETSOCKOPT_SOL_TCP: &str = "mptcp_getsockopt_sol_tcp";
-    /// `tcp_getsockopt(sk, level, optname, optval, optlen)`: answers for a TCP socket, whatever it is asked.
+    /// `tcp_getsockopt(sk, level, optname, optval, optlen)`: answers for a TCP socket, any option.
     pub const TCP_GETSOCKOPT: &str = "tcp_getsockopt";
-    /// `do_tcp_getsockopt(sk, level, optname, ...)`: the part of it for options of TCP.
+    /// `do_tcp_getsockopt(sk, level, optname, ...)`: its part for TCP options.
     pub const DO_TCP_GETSOCKOPT: &str = "do_tcp_getsockopt";
-    /// `sock_getsockopt(sock, level, optname, optval, optlen)`: answers for options of `SOL_SOCKET` on older kernels.
+    /// `sock_getsockopt(sock, level, optname, optval, optlen)`: answers for options of `SOL_SOCKET`
+    /// on older kernels.
     pub const SOCK_GETSOCKOPT: &str = "sock_getsockopt";
-    /// `sk_getsockopt(sk, level, optname, sockptr_t optval, sockptr_t optlen)`: the same on newer ones. Trampolines of
-    /// older kernels cannot keep so many words of arguments; those kernels have the other one.
+    /// `sk_getsockopt(sk, level, optname, sockptr_t optval, sockptr_t optlen)`: replaces it on
+    /// newer kernels. Trampolines of older kernels do not support that many argument words; those
+    /// kernels have the other one.
     pub const SK_GETSOCKOPT: &str = "sk_getsockopt";
-    /// `mptcp_setsockopt(sk, level, optname, sockptr_t optval, optlen)`: sets options of MPTCP sockets.
+    /// `mptcp_setsockopt(sk, level, optname, sockptr_t optval, optlen)`: sets options of MPTCP
+    /// sockets.
     pub const MPTCP_SETSOCKOPT: &str = "mptcp_setsockopt";
-    /// `__sock_create(net, family, type, protocol, res, kern)`: makes sockets.
+    /// `__sock_create(net, family, type, protocol, res, kern)`: creates sockets.
     pub const SOCK_CREATE: &str = "__sock_create";
     /// `mptcp_destroy(sk)`: an MPTCP socket ends.
     pub const MPTCP_DESTROY: &str = "mptcp_destroy";
@@ -29,30 +34,32 @@ pub mod function {
     pub const MPTCP_SENDMSG: &str = "mptcp_sendmsg";
     /// `mptcp_recvmsg(sk, msg, ...)`: a process receives.
     pub const MPTCP_RECVMSG: &str = "mptcp_recvmsg";
-    /// `mptcp_init_sock(sk)`: an MPTCP socket is made.
+    /// `mptcp_init_sock(sk)`: an MPTCP socket is created.
     pub const MPTCP_INIT_SOCK: &str = "mptcp_init_sock";
-    /// `mptcp_pm_mp_fail_received(sk, fail_seq)`: the other end complains of a checksum (RFC 8684 section 3.7).
+    /// `mptcp_pm_mp_fail_received(sk, fail_seq)`: the peer reports a checksum failure (RFC 8684
+    /// section 3.7).
     pub const MPTCP_PM_MP_FAIL_RECEIVED: &str = "mptcp_pm_mp_fail_received";
-    /// `mptcp_active_disable(sk)`: MPTCP is switched off for a while in a network namespace.
+    /// `mptcp_active_disable(sk)`: disables MPTCP for a while in a network namespace.
     pub const MPTCP_ACTIVE_DISABLE: &str = "mptcp_active_disable";
-    /// `__mptcp_try_fallback(msk, fb_mib)`: decides fallbacks. On newer kernels it is told the cause.
+    /// `__mptcp_try_fallback(msk, fb_mib)`: decides fallbacks. On newer kernels it takes the cause.
     pub const MPTCP_TRY_FALLBACK: &str = "__mptcp_try_fallback";
     /// Its parameter for the cause.
     pub const CAUSE_PARAMETER: &str = "fb_mib";
     /// `mptcp_connect(sock, ...)`: a client falls back before its SYN.
     pub const MPTCP_CONNECT: &str = "mptcp_connect";
-    /// `mptcp_syn_options(sk, skb, ...)`: both ends opened at the same time.
+    /// `mptcp_syn_options(sk, skb, ...)`: detects a simultaneous open.
     pub const MPTCP_SYN_OPTIONS: &str = "mptcp_syn_options";
-    /// `subflow_state_change(sk)`: the same, found out later.
+    /// `subflow_state_change(sk)`: detects a simultaneous open, later.
     pub const SUBFLOW_STATE_CHANGE: &str = "subflow_state_change";
-    /// `mptcp_active_detect_blackhole(ssk, expired)`: SYNs that ask for MPTCP got lost.
+    /// `mptcp_active_detect_blackhole(ssk, expired)`: SYNs with `MP_CAPABLE` were lost.
     pub const MPTCP_ACTIVE_DETECT_BLACKHOLE: &str = "mptcp_active_detect_blackhole";
     /// `mptcp_dss_corruption(msk, ssk)`: some compilers inline a copy of the decision into it.
     pub const MPTCP_DSS_CORRUPTION: &str = "mptcp_dss_corruption";
-    /// Present where trampolines can be attached to functions that ftrace patches
-    /// (`CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS`). No probe hangs there: tests check with it what they assume.
+    /// Present if trampolines can be attached to functions that ftrace patches
+    /// (`CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS`). Not probed: tests use it to check their
+    /// assumptions.
     pub const REGISTER_FTRACE_DIRECT: &str = "register_ftrace_direct";
-    /// Functions that answer no question: a test of the self-test hangs probes there that belong on their namesakes.
+    /// Functions that answer no query: a test of the self-test attaches misplaced probes to them.
     pub const DECOYS: [&str; 4] = [
         "tcp_setsockopt",
         "do_tcp_setsockopt",
@@ -65,51 +72,51 @@ pub mod function {
 pub mod tracepoint {
     /// A system call returns.
     pub const SYS_EXIT: &str = "sys_exit";
-    /// A system call begins: a place where a test of the self-test hangs what belongs to [`SYS_EXIT`].
+    /// A system call begins: a test of the self-test attaches the probes of [`SYS_EXIT`] here.
     pub const SYS_ENTER: &str = "sys_enter";
-    /// The types by which the kernel describes the arguments of these two.
+    /// The BTF types of the arguments of these two.
     pub const TYPES: [&str; 2] = ["btf_trace_sys_exit", "btf_trace_sys_enter"];
-    /// An `io_uring` request was carried out.
+    /// An `io_uring` request completed.
     pub const IO_URING_COMPLETE: &str = "io_uring_complete";
     /// A TCP or MPTCP socket changes its state.
     pub const INET_SOCK_SET_STATE: &str = "inet_sock_set_state";
     /// A TCP socket ends.
     pub const TCP_DESTROY_SOCK: &str = "tcp_destroy_sock";
-    /// A subflow looks at data that arrived.
+    /// A subflow checks received data.
     pub const SUBFLOW_CHECK_DATA_AVAIL: &str = "subflow_check_data_avail";
     /// The scheduler picks a subflow to send on.
     pub const MPTCP_SUBFLOW_GET_SEND: &str = "mptcp_subflow_get_send";
-    /// A process has sent.
+    /// A process has sent data.
     pub const SOCK_SEND_LENGTH: &str = "sock_send_length";
-    /// A process has received.
+    /// A process has received data.
     pub const SOCK_RECV_LENGTH: &str = "sock_recv_length";
-    /// A process is born.
+    /// A process forks.
     pub const SCHED_PROCESS_FORK: &str = "sched_process_fork";
-    /// A process is gone.
+    /// A process was freed.
     pub const SCHED_PROCESS_FREE: &str = "sched_process_free";
 }
 
-/// Programs that hang nowhere, or beside the sensors.
+/// Programs that are not attached, or belong to no sensor.
 pub mod alone {
-    /// Goes through the files of all tasks ([`FILES`]), and lists MPTCP sockets.
+    /// Iterates over the files of all tasks ([`FILES`]), and lists MPTCP sockets.
     pub const LISTER: &str = "listed_task_file";
-    /// What it goes through (`bpf_iter`).
+    /// The target of that iterator (`bpf_iter`).
     pub const FILES: &str = "task_file";
-    /// The type by which the kernel knows that.
+    /// The BTF type of that target.
     pub const FILES_TYPE: &str = "bpf_iter_task_file";
-    /// Reads the kernel's counters in a network namespace that was noted.
+    /// Reads the kernel's counters of a recorded network namespace.
     pub const COUNTED_NOW: &str = "counted_now";
-    /// Reads them in the next namespace of all.
+    /// Reads the kernel's counters of the next namespace in the list of all.
     pub const COUNTED_NEXT: &str = "counted_next";
-    /// Finds what the kernel keeps for MPTCP in a namespace.
+    /// Finds MPTCP's data of a namespace.
     pub const COUNTED_PERNET: &str = "counted_pernet";
-    /// Tells how deep the tracer's PID namespace is.
+    /// Returns the nesting level of the tracer's PID namespace.
     pub const PIDNS_LEVEL: &str = "pidns_level";
-    /// Notes the children of wanted processes (`--follow`).
+    /// Adds the children of wanted processes (`--follow`).
     pub const FAMILY_FORK: &str = "family_fork";
-    /// Forgets them when they are gone.
+    /// Removes them when they end.
     pub const FAMILY_FREE: &str = "family_free";
-    /// All of them.
+    /// All of these programs.
     pub const ALL: [&str; 7] = [
         LISTER,
         COUNTED_NOW,

@@ -1,4 +1,4 @@
-//! How applications are seen asking, and being refused.
+//! Probes for queries and refusals.
 
 use super::{
     Missing, Row, When, function,
@@ -11,7 +11,7 @@ use super::{
 
 /// The rows of this sensor.
 pub(super) const ROWS: &[Row] = &[
-    // A question is answered by the inner function.
+    // The inner function, which answers.
     row(
         QUERY,
         FEXIT,
@@ -42,8 +42,9 @@ pub(super) const ROWS: &[Row] = &[
         ],
         Missing::RulesOut,
     ),
-    // The outer one, through which every question about an MPTCP socket goes. By fexit nothing opens a question; this
-    // one has to be the last all the same: what the inner one answers is understood where the outer one returns.
+    // The outer one, which all queries on an MPTCP socket pass. With fexit nothing opens a query;
+    // this one still has to be attached last: the inner one's result is interpreted where the outer
+    // one returns.
     row(
         QUERY,
         FEXIT,
@@ -77,7 +78,8 @@ pub(super) const ROWS: &[Row] = &[
         ],
         Missing::RulesOut,
     ),
-    // What is not TCP's own is answered by the outer of TCP's two functions, and never comes to the inner one.
+    // Options that are not TCP's own are answered by the outer of TCP's two functions, and never
+    // reach the inner one.
     row(
         QUERY,
         KPROBE,
@@ -123,7 +125,7 @@ pub(super) const ROWS: &[Row] = &[
         ],
         Missing::Costs("questions with SO_PROTOCOL are not seen"),
     ),
-    // What is refused.
+    // Refusals.
     row(
         QUERY,
         FUNCTIONS,
@@ -151,7 +153,7 @@ pub(super) const ROWS: &[Row] = &[
         .needing(CALLER)],
         Missing::Costs("refused MPTCP sockets are not seen"),
     ),
-    // All of it, where system calls return.
+    // All of it at the return of system calls.
     row(
         QUERY,
         TRACEPOINT,

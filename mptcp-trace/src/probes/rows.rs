@@ -1,4 +1,4 @@
-//! What rows are made of, and what stands beside them: what each attach method needs and cannot tell.
+//! Building blocks of rows, and what each attach method requires and cannot observe.
 
 use super::{Attachment, Hook, Method, Missing, Optional, Place, Row, Take, When};
 use crate::model::{Rung, SensorId};
@@ -128,7 +128,7 @@ impl Row {
     }
 }
 
-/// Members without which no record can be written.
+/// Members that every record requires.
 pub(super) const SOCKET: &[&str] = &[
     "sock_family",
     "sock_state",
@@ -158,7 +158,7 @@ pub(super) const FILE: &[&str] = &[
     "socket_file",
     "socket_sk",
 ];
-/// What a system call was called with.
+/// Arguments of a system call.
 pub(super) const REGISTERS: &[&str] = &[
     "regs_number",
     "regs_argument_0",
@@ -167,7 +167,8 @@ pub(super) const REGISTERS: &[&str] = &[
     "regs_argument_3",
     "regs_argument_4",
 ];
-/// Members that tell what an `io_uring` request was about. Kernels that cannot ask that way have no such members.
+/// Members that describe an `io_uring` request. Kernels without getsockopt through `io_uring` do
+/// not have them.
 pub(super) const URING: &[&str] = &["uring_opcode", "uring_file", "uring_command"];
 
 pub(super) const LATENCY: &str = "how long an answer took is not known: only its end is seen";
@@ -176,7 +177,7 @@ pub(super) const INFERRED: &str = "the cause is inferred from the function that 
 pub(super) const LATE: &str = "a fallback outside of the handshake and of bad data is noticed with the next data, \
                     question or change of state, not at the time";
 
-/// What each sensor needs and cannot tell, by attach method.
+/// What each sensor requires and cannot observe, by attach method.
 pub const METHODS: &[Method] = &[
     Method {
         sensor: QUERY,
@@ -228,7 +229,7 @@ pub const METHODS: &[Method] = &[
     },
 ];
 
-/// Members that records can do without.
+/// Optional members of records.
 pub const OPTIONAL: &[Optional] = &[
     Optional {
         sensor: QUERY,

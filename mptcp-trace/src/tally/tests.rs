@@ -1,4 +1,4 @@
-//! Rows of findings, and what they add up to.
+//! Rows of findings, and their sums.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,8 @@ fn row(key: &str, connections: u64, fallbacks: u64, questions: u64) -> (String, 
     (key.to_owned(), connections, fallbacks, questions)
 }
 
-/// Three connections of two programs: one fell back and was asked about, one is fine, one nobody asked about.
+/// Three connections of two programs: one fell back and was queried, one is fine, one was never
+/// queried.
 fn scene() -> Vec<Finding> {
     let curl = Row {
         verdict: Some(Verdict::Explained),

@@ -1,4 +1,4 @@
-//! Rows of findings, and who wants them.
+//! Rows of findings, and the filters that admit them.
 
 use super::*;
 use crate::model::{ConnectionKind, fixture::Row};

@@ -1,5 +1,5 @@
-//! The function that decides: `__mptcp_try_fallback(msk, fb_mib)`, and `mptcp_dss_corruption`, into which some
-//! compilers inline a copy of it.
+//! The functions that decide: `__mptcp_try_fallback(msk, fb_mib)`, and `mptcp_dss_corruption`, into
+//! which some compilers inline a copy of it.
 
 use aya_ebpf::{
     helpers::bpf_get_current_pid_tgid,
@@ -20,14 +20,14 @@ use crate::{
     turns::in_turns,
 };
 
-/// It succeeds for what has fallen back before, too: only the edge is news.
+/// It also succeeds for a connection that fell back before: only the transition is reported.
 #[inline(always)]
 fn try_entered(msk: Sock) {
     match fell_back(msk) {
         Some(true) => {
             let _known = enter_fallen(msk.0, now_ns());
         }
-        // The kernel takes the bit back where connect() fails at once, and in connect(AF_UNSPEC).
+        // The kernel clears the bit if connect() fails at once, and in connect(AF_UNSPEC).
         Some(false) => forget_fallen(msk.0),
         None => {}
     }
@@ -62,12 +62,13 @@ in_turns! {
 fn fallback_fexit_try(ctx: FExitContext) -> i32 {
     const RETURN_VALUE: usize = 2;
     let allowed: u64 = ctx.arg(RETURN_VALUE);
-    // A C bool: the upper bits of the register are not part of it.
+    // A C bool: the upper bits of the register are undefined.
     try_left(Sock(ctx.arg(0)), ctx.arg(1), allowed & 0xff != 0);
     0
 }
 
-/// Whose arguments are kept: a packet may be processed in the middle of another function's call.
+/// The function whose arguments are kept: a packet may be processed in the middle of another
+/// function's call.
 #[derive(Clone, Copy)]
 pub(crate) enum CallSite {
     Try = 1,
@@ -79,8 +80,9 @@ pub(crate) enum CallSite {
     Socket = 7,
 }
 
-/// Where the arguments of a function are kept until it returns. The idle task has one number on all CPUs.
-/// Process ids have 22 bits at most, so that the upper bits of the word are free.
+/// Slot for the arguments of a function until it returns. The idle task has the same id on all
+/// CPUs, so its slot contains the CPU. Process ids have at most 22 bits, so the upper bits of the
+/// word are free.
 #[inline(always)]
 fn slot(keeper: CallSite) -> u64 {
     let thread = bpf_get_current_pid_tgid();
@@ -98,7 +100,7 @@ pub(crate) fn stash_args(keeper: CallSite, first: u64, second: u64) {
     let _full = ARGUMENTS.insert(slot(keeper), [first, second], 0);
 }
 
-/// Gives them back.
+/// Takes the kept arguments.
 #[inline(always)]
 pub(crate) fn take_args(keeper: CallSite) -> Option<[u64; 2]> {
     let slot = slot(keeper);
@@ -131,8 +133,8 @@ pub(crate) fn fallback_kretprobe_try(ctx: RetProbeContext) -> u32 {
     0
 }
 
-/// `mptcp_dss_corruption(msk, ssk)` is entered, or a copy of it that lost an argument: which of them is the
-/// subflow is seen by looking. What it is going to decide is the same that `__mptcp_try_fallback` would.
+/// `mptcp_dss_corruption(msk, ssk)` is entered, or a copy of it that lost an argument: the subflow
+/// is recognised by its structure. It takes the same decision as `__mptcp_try_fallback`.
 #[kprobe]
 pub(crate) fn fallback_kprobe_dss(ctx: ProbeContext) -> u32 {
     let (first, second) = (Sock(argument(&ctx, 0)), Sock(argument(&ctx, 1)));
@@ -169,14 +171,14 @@ fn fallback_fentry_mp_fail(ctx: FEntryContext) -> i32 {
     0
 }
 
-/// The same, by breakpoint.
+/// kprobe variant.
 #[kprobe]
 pub(crate) fn fallback_kprobe_mp_fail(ctx: ProbeContext) -> u32 {
     mp_fail(Sock(argument(&ctx, 0)));
     0
 }
 
-/// MPTCP is switched off for a while, because a SYN without it was answered.
+/// The kernel disables MPTCP for a while, because a SYN without it was answered.
 #[inline(always)]
 pub(super) fn blackhole(sk: Sock) {
     let Ok(protocol) = sk.protocol() else { return };
@@ -196,21 +198,21 @@ in_turns! {
     fallback: #[fexit]
     fallback_fexit_disable(FExitContext), fallback_fexit_disable_2, fallback_fexit_disable_3
 }
-/// `mptcp_active_disable(sk)` returns: from now on MPTCP is off.
+/// `mptcp_active_disable(sk)` returns: MPTCP is disabled now.
 #[inline(never)]
 fn fallback_fexit_disable(ctx: FExitContext) -> i32 {
     blackhole(Sock(ctx.arg(0)));
     0
 }
 
-/// The same, by breakpoint.
+/// kprobe variant, at entry.
 #[kprobe]
 pub(crate) fn fallback_kprobe_disable(ctx: ProbeContext) -> u32 {
     stash_args(CallSite::Disable, argument(&ctx, 0), 0);
     0
 }
 
-/// The same, by breakpoint.
+/// kprobe variant, at return.
 #[kretprobe]
 pub(crate) fn fallback_kretprobe_disable(_ctx: RetProbeContext) -> u32 {
     if let Some([sk, _none]) = take_args(CallSite::Disable) {

@@ -1,7 +1,9 @@
-//! Kernels on which no function is told the cause: the fallback bit is looked at when a function returns that
-//! can set it. Of functions that call each other the innermost returns first, and is the one that tells.
+//! For kernels without a function that takes the cause: reads the fallback bit when a function that
+//! can set it returns. Among nested functions the innermost returns first, and reports the
+//! fallback.
 //!
-//! Only functions of the handshake: those of the data path run with every packet (see `path`).
+//! Only functions of the handshake are probed: those of the data path run for every packet (see
+//! `path`).
 
 use aya_ebpf::{
     macros::{fexit, kprobe, kretprobe},
@@ -37,7 +39,7 @@ in_turns! {
     fallback: #[fexit]
     fallback_fexit_state_change(FExitContext), fallback_fexit_state_change_2, fallback_fexit_state_change_3
 }
-/// `subflow_state_change(ssk)` returns: some kernels notice a simultaneous open there.
+/// `subflow_state_change(ssk)` returns: some kernels detect a simultaneous open there.
 #[inline(never)]
 fn fallback_fexit_state_change(ctx: FExitContext) -> i32 {
     look_at_subflow(Sock(ctx.arg(0)), SITE_SIMULTANEOUS);
@@ -48,7 +50,7 @@ in_turns! {
     fallback: #[fexit]
     fallback_fexit_simultaneous(FExitContext), fallback_fexit_simultaneous_2, fallback_fexit_simultaneous_3
 }
-/// `mptcp_syn_options(ssk, ...)` returns: others do so there.
+/// `mptcp_syn_options(ssk, ...)` returns: other kernels detect a simultaneous open there.
 #[inline(never)]
 fn fallback_fexit_simultaneous(ctx: FExitContext) -> i32 {
     look_at_subflow(Sock(ctx.arg(0)), SITE_SIMULTANEOUS);
@@ -66,7 +68,7 @@ fn fallback_fexit_detect(ctx: FExitContext) -> i32 {
     0
 }
 
-/// A function that is called once a connection is entered; its first argument is the subflow.
+/// Entry of a function that is called once per connection; its first argument is the subflow.
 #[kprobe]
 pub(crate) fn fallback_kprobe_edge(ctx: ProbeContext) -> u32 {
     stash_args(CallSite::Edge, argument(&ctx, 0), 0);

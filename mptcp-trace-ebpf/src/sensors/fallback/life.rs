@@ -1,7 +1,8 @@
 //! Birth, handshake, acceptance and death of connections.
 //!
-//! The state tracepoint is in every kernel and on every rung; what it does not see (who makes a socket, who
-//! accepts one, when it is freed) is asked of functions where they can be probed, else of system calls.
+//! The state tracepoint exists in every kernel and serves every attach method. What it does not
+//! show (who creates or accepts a socket, when it is freed) comes from probed functions, or else
+//! from system calls.
 
 use aya_ebpf::{
     macros::{btf_tracepoint, fentry, fexit, kprobe, kretprobe, raw_tracepoint},
@@ -57,7 +58,7 @@ fn life_tp_state(ctx: RawTracePointContext) -> i32 {
     let Ok(protocol) = sk.protocol() else {
         return 0;
     };
-    // The kernel verifies what is called here once for each place that calls it: so there is one place for each.
+    // The verifier walks a callee once per call site, so each callee has one call site here.
     let mut is_connection = is_mptcp(protocol);
     let is_child = !is_connection
         && (old, new) == (SYN_RECV, ESTABLISHED)
@@ -72,7 +73,7 @@ fn life_tp_state(ctx: RawTracePointContext) -> i32 {
         note_child(sk, state);
     }
     let (mut sk, mut old, mut new) = (sk, old, new);
-    // A connection that is closed with data that nobody has read is gone before its subflow is.
+    // A connection closed with unread data ends before its subflow does.
     if !is_connection
         && (new == FIN_WAIT1 || new == LAST_ACK)
         && let Some(msk) = ended_with(sk)
@@ -84,7 +85,7 @@ fn life_tp_state(ctx: RawTracePointContext) -> i32 {
         (true, LISTEN, ESTABLISHED) => {}
         (true, _, _) => connection_changes(sk, old, new),
         (false, LISTEN, SYN_RECV) => cloned(sk),
-        // Both ends opened at once: a client that is asked in turn.
+        // Simultaneous open: a client that receives a SYN.
         (false, SYN_SENT, SYN_RECV) => {
             forget_birth(sk);
             if let Some(msk) = sk.msk_of_subflow() {
@@ -95,7 +96,7 @@ fn life_tp_state(ctx: RawTracePointContext) -> i32 {
             let what = where_and_why(SITE_TCP_CHILD, NO_MIB, false);
             tell::connection(KIND_TCP_CHILD, sk.0, what, 0);
         }
-        // It stays a subflow, or why it does not was told before.
+        // It stays a subflow, or the reason why not was reported before.
         (false, SYN_RECV, ESTABLISHED) => forget_birth(sk),
         (false, _, _) => {}
     }
@@ -114,7 +115,7 @@ fn begins(msk: Sock, new: u32) {
     if new == LISTEN {
         return;
     }
-    // One kernel lets a socket that fell back connect again without taking the bit back.
+    // One kernel lets a socket that fell back connect again without clearing the bit.
     if fell_back(msk) != Some(true) {
         forget_fallen(msk.0);
     }
@@ -127,16 +128,16 @@ fn begins(msk: Sock, new: u32) {
     }
 }
 
-/// What may happen to a connection at a change of its state.
+/// Actions at a state change of a connection. The handshake completed.
 const HANDSHAKE: u32 = 1 << 0;
-/// It was told already that it fell back.
+/// Its fallback was reported before.
 const TOLD: u32 = 1 << 1;
 /// It is being closed.
 const CLOSES: u32 = 1 << 2;
-/// There is no way back, and no other sign of it.
+/// It ends here, and no other probe will report that.
 const ENDS: u32 = 1 << 3;
 
-/// Anything else happens to a connection.
+/// Any other state change of a connection.
 #[inline(always)]
 fn connection_changes(msk: Sock, old: u32, new: u32) {
     let mut what = 0;
@@ -146,12 +147,13 @@ fn connection_changes(msk: Sock, old: u32, new: u32) {
             what |= TOLD;
         }
     }
-    // With data that nobody has read it is closed without a FIN (`mptcp_do_fastclose`).
+    // A connection with unread data is closed without a FIN (`mptcp_do_fastclose`).
     if new == FIN_WAIT1 || new == LAST_ACK || new == CLOSE && old != CLOSE {
         what |= CLOSES;
     }
-    // The tracepoint comes before the change. Where ends are not probed, there will be no other sign of that of a socket that was
-    // closed before it was anything, or that waited for being accepted by a listener that is closed, or has no file any more.
+    // The tracepoint fires before the change. If ends are not probed, this is the only sign of the
+    // end of a socket that is closed unused, that waits for `accept` at a listener being closed, or
+    // that has no file any more.
     if new == CLOSE
         && CHILDREN_PROBED.load() == 0
         && (old == CLOSE && msk.first_subflow().is_none() || is_out_of_reach(msk))
@@ -183,7 +185,7 @@ fn connection_changes(msk: Sock, old: u32, new: u32) {
     }
 }
 
-/// There is a connection now; true if it was told before that it fell back.
+/// The connection is established; true if its fallback was reported before.
 #[inline(always)]
 fn stands(msk: Sock) -> bool {
     let Some(conn) = conn(msk.0) else {
@@ -193,8 +195,8 @@ fn stands(msk: Sock) -> bool {
     conn.state & (CONN_FELL | CONN_PENDING) == CONN_FELL && !is_tracer(&conn.owner)
 }
 
-/// A SYN without MPTCP was answered after those with it were not: MPTCP is off from now on
-/// (`mptcp_active_disable`, which has just been called).
+/// A SYN without MPTCP was answered after SYNs with MPTCP were not: MPTCP is disabled now (by
+/// `mptcp_active_disable`, which has just been called).
 #[inline(always)]
 fn blackhole_after_handshake(msk: Sock) {
     if let Some(context) = msk.first_subflow().and_then(Sock::subflow_context)
@@ -204,7 +206,7 @@ fn blackhole_after_handshake(msk: Sock) {
     }
 }
 
-/// A listener of MPTCP got a child that is TCP.
+/// An MPTCP listener got a child that is plain TCP.
 #[inline(always)]
 fn tcp_child(sk: Sock, site: u8) {
     let (kind, fell) = if site == SITE_DROPPED_CONTEXT {
@@ -217,8 +219,8 @@ fn tcp_child(sk: Sock, site: u8) {
     tell::connection(kind, sk.0, where_and_why(site, NO_MIB, false), 0);
 }
 
-/// `mptcp_subflow_drop_ctx(child)`: of a child that is not to be a subflow. Those that join are refused
-/// another way, and those that belong to a connection already are being closed.
+/// `mptcp_subflow_drop_ctx(child)`: the child does not become a subflow. Joining subflows are
+/// rejected elsewhere, and children that belong to a connection already are being closed.
 #[inline(always)]
 fn context_dropped(sk: Sock) {
     if sk.0 == 0 {
@@ -249,7 +251,7 @@ fn life_fentry_drop(ctx: FEntryContext) -> i32 {
     0
 }
 
-/// The same, by breakpoint.
+/// kprobe variant.
 #[kprobe]
 pub(crate) fn life_kprobe_drop(ctx: ProbeContext) -> u32 {
     context_dropped(Sock(argument(&ctx, 0)));
@@ -260,14 +262,14 @@ in_turns! {
     fallback: #[fentry]
     life_fentry_init(FEntryContext), life_fentry_init_2, life_fentry_init_3
 }
-/// `mptcp_init_sock(sk)` is entered: by whoever makes the socket.
+/// `mptcp_init_sock(sk)` is entered, in the process that creates the socket.
 #[inline(never)]
 fn life_fentry_init(ctx: FEntryContext) -> i32 {
     on_create(ctx.arg(0), u32::from(VIA_SOCKET));
     0
 }
 
-/// The same, by breakpoint.
+/// kprobe variant.
 #[kprobe]
 pub(crate) fn life_kprobe_init(ctx: ProbeContext) -> u32 {
     on_create(argument(&ctx, 0), u32::from(VIA_SOCKET));
@@ -293,7 +295,7 @@ fn life_fentry_destroy(ctx: FEntryContext) -> i32 {
     0
 }
 
-/// The same, by breakpoint.
+/// kprobe variant.
 #[kprobe]
 pub(crate) fn life_kprobe_destroy(ctx: ProbeContext) -> u32 {
     destroyed(Sock(argument(&ctx, 0)));
@@ -345,7 +347,7 @@ pub(crate) fn life_fentry_receive(ctx: FEntryContext) -> i32 {
     0
 }
 
-/// Either of the two, by breakpoint.
+/// kprobe variant of both.
 #[kprobe]
 pub(crate) fn life_kprobe_io(ctx: ProbeContext) -> u32 {
     note_io(Sock(argument(&ctx, 0)), VIA_IO);
@@ -366,7 +368,7 @@ in_turns! {
     fallback: #[raw_tracepoint]
     life_tp_destroy(RawTracePointContext), life_tp_destroy_2, life_tp_destroy_3
 }
-/// `tcp_destroy_sock(struct sock *sk)`: of TCP sockets, subflows among them.
+/// `tcp_destroy_sock(struct sock *sk)`: for TCP sockets, including subflows.
 #[inline(never)]
 fn life_tp_destroy(ctx: RawTracePointContext) -> i32 {
     let sk = Sock(ctx.arg(0));
@@ -389,8 +391,8 @@ fn subflow_ends(sk: Sock) {
     }
 }
 
-/// Where the end of connections is not probed, that of their first subflow has to do: for one that is closed and that no file
-/// stands for any more, there is no way back (`mptcp_destroy_common`).
+/// Where the end of connections is not probed, the end of their first subflow replaces it: a closed
+/// connection without a file cannot come back (`mptcp_destroy_common`).
 #[inline(always)]
 fn ended_with(sk: Sock) -> Option<Sock> {
     if CHILDREN_PROBED.load() != 0 {
@@ -418,14 +420,14 @@ in_turns! {
     fallback: #[raw_tracepoint]
     life_raw_return(RawTracePointContext), life_raw_return_2, life_raw_return_3
 }
-/// The same for kernels that do not describe their types.
+/// Variant for kernels without BTF.
 #[inline(never)]
 fn life_raw_return(ctx: RawTracePointContext) -> i32 {
     life_returns(&ctx, syscall_number(&ctx));
     0
 }
 
-/// A socket was made, or accepted, if it was that system call.
+/// Records a socket that the system call `number` created or accepted.
 #[inline(always)]
 pub(crate) fn life_returns(ctx: &impl AtReturn, number: u32) {
     let is_made = number == syscall!(socket);
@@ -447,7 +449,7 @@ pub(crate) fn life_returns(ctx: &impl AtReturn, number: u32) {
     }
 }
 
-/// The socket behind the descriptor that a system call returns.
+/// The socket of the descriptor that a system call returns.
 #[inline(always)]
 fn returned_socket(ctx: &impl AtReturn) -> Option<Sock> {
     let fd = u32::try_from(ctx.returned()).ok()?;

@@ -1,4 +1,5 @@
-//! Sockets that were there before us: one pass over every file of every task, in all network namespaces.
+//! Sockets that were open before tracing began: one pass over every file of every task, in all
+//! network namespaces.
 
 use core::ffi::c_void;
 
@@ -23,7 +24,7 @@ use crate::{
     },
 };
 
-/// `struct bpf_iter__task_file`, made by the kernel for programs of this kind.
+/// `struct bpf_iter__task_file`; the kernel builds it for programs of this type.
 #[repr(C)]
 struct TaskFile {
     meta: *const Meta,
@@ -32,7 +33,7 @@ struct TaskFile {
     file: u64,
 }
 
-/// `struct bpf_iter_meta`, made by the kernel as well.
+/// `struct bpf_iter_meta`; also built by the kernel.
 #[repr(C)]
 struct Meta {
     seq: *mut seq_file,
@@ -42,7 +43,8 @@ struct Meta {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task_file")]
 pub(crate) fn listed_task_file(ctx: *mut c_void) -> i32 {
-    // SAFETY: the kernel hands this structure to programs of this section; the verifier checks the reads.
+    // SAFETY: the kernel passes this structure to programs of this section; the verifier checks the
+    // reads.
     let (meta, task, file) = unsafe {
         let ctx = ctx.cast::<TaskFile>();
         ((*ctx).meta, (*ctx).task, (*ctx).file)
@@ -79,9 +81,10 @@ pub(crate) fn listed_task_file(ctx: *mut c_void) -> i32 {
     emit::count_fallback(counter::SEEN);
     let what = where_and_why(SITE_LISTED, NO_MIB, false);
     tell::connection(KIND_EXISTING, sk.0, what, 0);
-    // Userspace reads a byte for each socket, so that it can empty the ring before the ring is full.
+    // Userspace reads one byte per socket, so that it can drain the ring before it is full.
     let byte = 0_u8;
-    // SAFETY: the kernel's pointers; the verifier checks them, and that the byte is readable.
+    // SAFETY: the pointers come from the kernel; the verifier checks them, and that the byte is
+    // readable.
     let _full = unsafe { bpf_seq_write((*meta).seq, (&raw const byte).cast(), 1) };
     0
 }

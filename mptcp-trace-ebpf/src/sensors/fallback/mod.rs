@@ -1,10 +1,11 @@
-//! Which connection fell back to TCP, when, and what was seen of the reason?
+//! Which connection fell back to TCP, when, and what was observed of the cause?
 //!
-//! Where the kernel has `__mptcp_try_fallback`, that function is told the cause. Where it has not, the edge of
-//! the fallback bit is looked for at the functions that can set it, and the innermost of them tells. Where no
-//! function can be probed, tracepoints next to the decisions foretell or notice it.
+//! If the kernel has `__mptcp_try_fallback`, that function's argument is the cause. Otherwise the
+//! edge of the fallback bit is detected at the functions that can set it; the innermost of them
+//! reports it. If no function can be probed, tracepoints next to the decisions predict or detect
+//! it.
 //!
-//! Each connection is told of once: whoever enters it into `FALLEN` first.
+//! Each connection is reported once: by the probe that enters it into `FALLEN`.
 
 mod decision;
 mod edge;
@@ -31,7 +32,7 @@ use crate::{
     maps::{CALIBRATED, FALLEN, FALLEN_UNNOTED, conn, unnoted_since},
 };
 
-/// `TCP_*` of `include/net/tcp_states.h`, part of the kernel's interface.
+/// `TCP_*` of `include/net/tcp_states.h`, part of the kernel's UAPI.
 const ESTABLISHED: u32 = 1;
 const SYN_SENT: u32 = 2;
 const SYN_RECV: u32 = 3;
@@ -42,13 +43,13 @@ pub(crate) const LISTEN: u32 = 10;
 
 pub(crate) const EEXIST: i32 = -17;
 
-/// Whether the state bit of a connection says that it fell back; none if that bit is not known (yet).
+/// Whether the state bit of a connection is set; `None` if its number is not known (yet).
 #[inline(always)]
 pub(crate) fn fell_back(msk: Sock) -> Option<bool> {
     says_fallen(msk.msk_flags().ok()?)
 }
 
-/// The same of state bits that were read already.
+/// Variant for state bits that were read already.
 #[inline(always)]
 pub(crate) fn says_fallen(flags: u64) -> Option<bool> {
     let number = *CALIBRATED.get(calibrated::FALLBACK_BIT)?;
@@ -58,7 +59,7 @@ pub(crate) fn says_fallen(flags: u64) -> Option<bool> {
     Some(flags >> (number - 1) & 1 == 1)
 }
 
-/// Tells of a fallback that was seen at `now`, unless it was told before.
+/// Reports a fallback observed at `now`, unless it was reported before.
 #[inline(never)]
 fn report(msk: u64, site: u32, mib: i32, now: u64) -> u32 {
     match enter_fallen(msk, now) {
@@ -76,7 +77,8 @@ fn report(msk: u64, site: u32, mib: i32, now: u64) -> u32 {
     match conn(msk) {
         Some(conn) => {
             conn.state |= CONN_FELL;
-            // In the middle of connect() the connection has no addresses yet: it is told when it has.
+            // In the middle of connect() the connection has no addresses yet: its report waits for
+            // them.
             if sk.state().is_ok_and(|state| u32::from(state) == SYN_SENT)
                 && sk
                     .first_subflow()
@@ -92,7 +94,7 @@ fn report(msk: u64, site: u32, mib: i32, now: u64) -> u32 {
                 kind = KIND_EXISTING;
             }
         }
-        // Where all that were open before are noted, it is of later.
+        // Once all sockets open at the start are listed, an unknown one was created later.
         None if site == u32::from(SITE_LATER)
             && CALIBRATED
                 .get(calibrated::LISTED)
@@ -109,13 +111,13 @@ fn report(msk: u64, site: u32, mib: i32, now: u64) -> u32 {
         now,
     ) == 0
     {
-        // It was counted as lost, and whoever looks at the connection next tells of it again.
+        // The loss was counted; the next probe that looks at the connection reports it again.
         forget_fallen(msk);
     }
     0
 }
 
-/// Enters a connection among those that fell back; [`EEXIST`] if it is there already.
+/// Adds a connection to those that fell back; [`EEXIST`] if it is among them already.
 #[inline(always)]
 fn enter_fallen(msk: u64, now: u64) -> Result<(), i32> {
     let once = u64::from(BPF_NOEXIST);
@@ -123,34 +125,34 @@ fn enter_fallen(msk: u64, now: u64) -> Result<(), i32> {
         match FALLEN.insert(msk, now, once) {
             Ok(()) => return Ok(()),
             Err(EEXIST) => return Err(EEXIST),
-            // No room among them: the other table makes some.
+            // That table is full: the other one evicts an entry.
             Err(_full) => {}
         }
     }
     FALLEN_UNNOTED.insert(msk, now, once)
 }
 
-/// True if it is among those that fell back.
+/// True if the connection is among those that fell back.
 #[inline(always)]
 fn is_entered(msk: u64) -> bool {
     FALLEN.get_ptr(msk).is_some() || unnoted_since(msk).is_some()
 }
 
-/// Takes a connection out of those that fell back.
+/// Removes a connection from those that fell back.
 #[inline(always)]
 fn forget_fallen(msk: u64) {
     let _none = FALLEN.remove(msk);
     let _none = FALLEN_UNNOTED.remove(msk);
 }
 
-/// Tells of a fallback that the kernel did not allow: the subflow is reset.
+/// Reports a fallback that the kernel did not allow: the subflow is reset.
 #[inline(always)]
 fn report_refused(msk: Sock, site: u8, mib: i32) {
     emit::count_fallback(counter::SEEN);
     tell::connection(KIND_FALLBACK, msk.0, where_and_why(site, mib, true), 0);
 }
 
-/// Tells of a fallback that had to wait.
+/// Reports a pending fallback.
 #[inline(always)]
 fn flush_pending(msk: Sock) {
     if let Some(conn) = conn(msk.0)
@@ -162,7 +164,7 @@ fn flush_pending(msk: Sock) {
     }
 }
 
-/// Looks whether a connection has fallen back and nobody saw it.
+/// Checks whether a connection has fallen back unobserved.
 #[inline(always)]
 pub(crate) fn look(msk: Sock, site: u8) {
     look_at(msk, site, now_ns());
@@ -172,18 +174,18 @@ pub(crate) fn look(msk: Sock, site: u8) {
 fn look_at(msk: Sock, site: u8, now: u64) {
     let fallen = fell_back(msk);
     if fallen == Some(false) && is_entered(msk.0) {
-        // connect(AF_UNSPEC) took it back: the next time is news again.
+        // connect(AF_UNSPEC) cleared the bit: the next fallback is a new one.
         forget_fallen(msk.0);
     }
     if fallen == Some(true) && !is_entered(msk.0) {
         let mut site = site;
         if conn(msk.0).is_none() {
-            // Not known any more, or never was: when it fell back cannot be told from here. If nobody holds it
-            // any more either, it is nobody's business.
+            // The connection is not tracked, so the time of its fallback is unknown. Without an
+            // open file it matters to no process, and is not reported.
             if msk.state().is_ok_and(|state| u32::from(state) == CLOSE) || msk.inode().is_err() {
                 return;
             }
-            // At the end of the handshake it is known when, room or none.
+            // At the end of the handshake the time is known, tracked or not.
             if site != SITE_HANDSHAKE {
                 site = SITE_LATER;
             }
@@ -192,8 +194,8 @@ fn look_at(msk: Sock, site: u8, now: u64) {
     }
 }
 
-/// The same when the connection is asked about, at `asked_ns`: if it has fallen back, then before that. One that never fell back is
-/// not looked up among those that did.
+/// Variant for a query at `asked_ns`: a fallback happened before that. A connection that never fell
+/// back is not looked up among those that did.
 #[inline(always)]
 pub(crate) fn look_when_asked(msk: Sock, flags: u64, known: Option<&Conn>, asked_ns: u64) {
     let is_told = known.is_none_or(|conn| conn.state & CONN_FELL != 0);
@@ -202,7 +204,7 @@ pub(crate) fn look_when_asked(msk: Sock, flags: u64, known: Option<&Conn>, asked
     }
 }
 
-/// Adds to what was seen around a connection.
+/// Adds to the evidence about a connection.
 #[inline(always)]
 fn add_evidence(msk: Sock, evidence: u32) {
     if let Some(conn) = conn(msk.0) {

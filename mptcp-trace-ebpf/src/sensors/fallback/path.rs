@@ -1,8 +1,8 @@
-//! What the data path says about itself: tracepoints of MPTCP, which every kernel has.
+//! The data path, through the MPTCP tracepoints that every kernel has.
 //!
-//! `subflow_check_data_avail` fires with the status of a mapping right before the kernel decides over it, in
-//! the same context and under the same lock. Where the decision itself cannot be probed it is foretold from
-//! there, from the same facts that the kernel looks at next.
+//! `subflow_check_data_avail` fires with the status of a mapping right before the kernel decides on
+//! it, in the same context and under the same lock. Where the decision itself cannot be probed, the
+//! program predicts it from the same facts that the kernel checks next.
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 use mptcp_trace_common::{
@@ -24,7 +24,7 @@ use crate::{
     turns::in_turns,
 };
 
-/// True if `status` is the number that this kernel has for it.
+/// True if `status` is this kernel's value `number`, which it must have.
 #[inline(always)]
 fn is(status: u8, number: u8) -> bool {
     number != NO_NUMBER && status == number
@@ -60,7 +60,7 @@ fn fallback_tp_data(ctx: RawTracePointContext) -> i32 {
         return 0;
     };
     if evidence == 0 {
-        // It has fallen back, this packet or an earlier one.
+        // It fell back, on this packet or an earlier one.
         look(msk, SITE_LATER);
     } else {
         bad_data(ctx.arg(1), msk, context, evidence);
@@ -77,7 +77,7 @@ fn bad_data(skb: u64, msk: Sock, context: u64, mut evidence: u32) {
     if fallen == Some(true) {
         return;
     }
-    // Behind a good checksum a bad one is complained of first (MP_FAIL); the fallback comes later.
+    // After a valid checksum, a bad one first causes an MP_FAIL; the fallback follows later.
     if evidence & EVIDENCE_BAD_CHECKSUM != 0
         && subflow_flags(context) & (SUBFLOW_MP_JOIN | SUBFLOW_VALID_CSUM_SEEN) != 0
     {
@@ -95,8 +95,8 @@ fn bad_data(skb: u64, msk: Sock, context: u64, mut evidence: u32) {
     }
 }
 
-/// A function of its own: behind it the evidence is forgotten, and the kernel looks at what follows once, not once for each
-/// kind of evidence.
+/// Not inlined: the verifier forgets the evidence after the call, and walks the code that follows
+/// once instead of once per kind of evidence.
 #[inline(never)]
 fn note_evidence(msk: u64, evidence: u32) -> u32 {
     add_evidence(Sock(msk), evidence);
@@ -107,7 +107,8 @@ in_turns! {
     fallback: #[raw_tracepoint]
     fallback_tp_send(RawTracePointContext), fallback_tp_send_2, fallback_tp_send_3
 }
-/// `mptcp_subflow_get_send(struct mptcp_subflow_context *context)`: what is sent next goes through it.
+/// `mptcp_subflow_get_send(struct mptcp_subflow_context *context)`: the subflow chosen for the next
+/// transmission.
 #[inline(never)]
 fn fallback_tp_send(ctx: RawTracePointContext) -> i32 {
     let context: u64 = ctx.arg(0);

@@ -1,8 +1,8 @@
-//! Rung fexit: trampolines on `mptcp_getsockopt` and `tcp_getsockopt`, whose signature never changed:
-//! `int f(struct sock *sk, int level, int optname, char *optval, int *option)`.
+//! Attach method fexit: trampolines on `mptcp_getsockopt` and `tcp_getsockopt`, whose signature
+//! never changed: `int f(struct sock *sk, int level, int optname, char *optval, int *option)`.
 //!
-//! Only their return is looked at: with that of the outermost function all is known but how long it took, and a
-//! trampoline at the entry, and the memory that it would have to keep, cost more than the rest.
+//! Only their return is probed: the return of the outermost function shows everything but the
+//! latency, and an entry trampoline and the memory that it needs would cost more than the rest.
 
 use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::fexit, programs::FExitContext};
 use mptcp_trace_common::record::{PATH_MPTCP, PATH_TCP, PATH_UNSEEN, QueryRecord, RUNG_FEXIT};
@@ -21,10 +21,10 @@ use crate::{
     turns::in_turns,
 };
 
-/// Where the trampoline keeps the return value: behind the five arguments.
+/// Position of the return value in the trampoline's context: after the five arguments.
 const RETURN_VALUE: usize = 5;
 
-/// A question was answered by the outermost function; `more` adds what only the caller knows.
+/// The outermost function answered a query; `more` adds what only the caller knows.
 #[inline(always)]
 fn answered(
     ctx: &FExitContext,
@@ -49,7 +49,7 @@ fn answered(
     }
 }
 
-/// A question, or an option that was refused.
+/// A query, or a refused option.
 #[inline(always)]
 fn answers_mptcp(ctx: &FExitContext) -> bool {
     answers_tcp(ctx) || is_refused(ctx, ctx.arg(RETURN_VALUE))
@@ -73,7 +73,7 @@ fn query_fexit_mptcp(ctx: FExitContext) -> i32 {
         (Sock(ctx.arg(0)), &sock),
         (PATH_MPTCP, ret),
         |record| {
-            // What has not fallen back was not passed on to the TCP code.
+            // A connection that has not fallen back is not passed on to the TCP code.
             if says_fallen(record.msk_flags_exit) != Some(false) {
                 if answered_by_tcp(bpf_get_current_pid_tgid(), record.socket) {
                     record.path |= PATH_TCP;
@@ -86,9 +86,9 @@ fn query_fexit_mptcp(ctx: FExitContext) -> i32 {
     0
 }
 
-/// It fell back while it answered, or nobody looked when the TCP code returned: the kernel does not start a program
-/// that another thread, preempted inside it, runs on this CPU already (it counts that as missed). The bits
-/// and what the caller was told decide.
+/// It fell back during the call, or no program ran when the TCP code returned: the kernel skips a
+/// program that a preempted thread is running on this CPU (and counts the miss). The state bits and
+/// the caller's buffer show the answer.
 #[inline(always)]
 fn unsure(record: &mut QueryRecord, ctx: &FExitContext) {
     record.path = PATH_UNSEEN;
@@ -97,7 +97,7 @@ fn unsure(record: &mut QueryRecord, ctx: &FExitContext) {
     }
 }
 
-/// A question that TCP may answer.
+/// A query that TCP may answer.
 #[inline(always)]
 fn answers_tcp(ctx: &FExitContext) -> bool {
     is_query(ctx.arg(1), ctx.arg(2))
@@ -107,7 +107,8 @@ in_turns! {
     query: #[fexit]
     query_fexit_tcp(FExitContext), query_fexit_tcp_2, query_fexit_tcp_3, if answers_tcp
 }
-/// `tcp_getsockopt` returns: for a TCP socket, or for a connection that fell back and whose function is still to return.
+/// `tcp_getsockopt` returns: for a TCP socket, or for a fallen connection whose own function has
+/// yet to return.
 #[inline(never)]
 fn query_fexit_tcp(ctx: FExitContext) -> i32 {
     let sk = Sock(ctx.arg(0));
@@ -121,7 +122,7 @@ fn query_fexit_tcp(ctx: FExitContext) -> i32 {
     0
 }
 
-/// An option of a socket was set, or asked for, and refused.
+/// An option was set or read, and refused.
 #[inline(always)]
 fn is_refused(ctx: &FExitContext, ret: i32) -> bool {
     is_refusal(ret) && is_ordinary(ctx.arg(1))
@@ -133,7 +134,7 @@ fn refused(ctx: &FExitContext, ret: i32, is_set: bool) {
     option_refused(ctx.arg(0), option, outcome(ret, is_set, RUNG_FEXIT));
 }
 
-/// Where the trampoline keeps the return value of a function one of whose five arguments takes two words.
+/// Position of the return value for five arguments of which one takes two words.
 const RETURN_VALUE_OF_SET: usize = 6;
 
 #[inline(always)]
@@ -145,14 +146,15 @@ in_turns! {
     query: #[fexit]
     query_fexit_set(FExitContext), query_fexit_set_2, query_fexit_set_3, if sets
 }
-/// `mptcp_setsockopt(sk, level, optname, sockptr_t optval, optlen)` returns: one of its arguments takes two words.
+/// `mptcp_setsockopt(sk, level, optname, sockptr_t optval, optlen)` returns: one of its arguments
+/// takes two words.
 #[inline(never)]
 fn query_fexit_set(ctx: FExitContext) -> i32 {
     refused(&ctx, ctx.arg(RETURN_VALUE_OF_SET), true);
     0
 }
 
-/// The protocol was asked for, of whatever socket: of those that are no MPTCP, the answer is no news.
+/// A query of the protocol, on any socket: the answer of a socket other than MPTCP is not reported.
 #[inline(always)]
 fn protocol(ctx: &FExitContext, sk: Sock, ret: i32) {
     if sk.protocol().is_ok_and(is_mptcp) {
@@ -182,8 +184,8 @@ in_turns! {
     query: #[fexit]
     query_fexit_sock(FExitContext), query_fexit_sock_2, query_fexit_sock_3, if is_protocol_question
 }
-/// `sk_getsockopt(sk, level, optname, sockptr_t optval, sockptr_t optlen)` returns: two of its arguments take two words
-/// each.
+/// `sk_getsockopt(sk, level, optname, sockptr_t optval, sockptr_t optlen)` returns: two of its
+/// arguments take two words each.
 #[inline(never)]
 fn query_fexit_sock(ctx: FExitContext) -> i32 {
     const RETURN_VALUE: usize = 7;
@@ -191,10 +193,10 @@ fn query_fexit_sock(ctx: FExitContext) -> i32 {
     0
 }
 
-/// Where the trampoline keeps the return value of a function with six arguments.
+/// Position of the return value for six arguments.
 const RETURN_VALUE_OF_CREATE: usize = 6;
 
-/// An MPTCP socket was refused to a process.
+/// The kernel refused to create an MPTCP socket for a process.
 #[inline(always)]
 fn fails_to_create(ctx: &FExitContext) -> bool {
     let ret: i32 = ctx.arg(RETURN_VALUE_OF_CREATE);

@@ -1,5 +1,5 @@
-//! Rung kprobe: breakpoints on `mptcp_getsockopt_sol_tcp` where the kernel has that symbol, else on
-//! `mptcp_getsockopt`, and on `do_tcp_getsockopt`.
+//! Attach method kprobe: breakpoints on `mptcp_getsockopt_sol_tcp` if the kernel has that symbol,
+//! else on `mptcp_getsockopt`, and on `do_tcp_getsockopt`.
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -34,24 +34,24 @@ fn argument(ctx: &ProbeContext, n: usize) -> u64 {
     ctx.arg(n).unwrap_or(0)
 }
 
-/// A function that answers queries was entered; `step` says which kind (`PATH_*`), `option` what it was asked for.
+/// Entry of a function that answers queries; `step` is its kind (`PATH_*`), `option` the option.
 #[inline(always)]
 fn enter(ctx: &ProbeContext, step: u8, sk: Sock, option: u64) {
     let thread = bpf_get_current_pid_tgid();
     if let Some(open) = IN_FLIGHT.get_ptr_mut(thread) {
-        // SAFETY: the slot belongs to this thread, which is here and nowhere else.
+        // SAFETY: the slot belongs to the current thread; no other code uses it now.
         let open = unsafe { &mut *open };
         if step == PATH_TCP && open.path == PATH_MPTCP {
             open.path |= PATH_TCP;
             return;
         }
-        // The return of the previous question was never seen.
+        // The return of the previous query was never observed.
         emit::count(counter::UNFINISHED);
         untold(Sock(open.socket));
         let _gone = IN_FLIGHT.remove(thread);
     }
     if step == PATH_TCP && OUTERMOST_PROBED.load() != 0 && sk.msk_of_subflow().is_some() {
-        // The inner half of a question that was left out (and counted) at its outer half.
+        // The inner half of a query that was left out (and counted) at its outer half.
         return;
     }
     let now = now_ns();
@@ -73,7 +73,8 @@ fn enter(ctx: &ProbeContext, step: u8, sk: Sock, option: u64) {
     }
 }
 
-/// A function that answers for whatever socket was entered: of sockets that are no MPTCP, the answer is no news.
+/// Entry of a function that serves all sockets: the answer of a socket other than MPTCP is not
+/// reported.
 #[inline(always)]
 fn enter_protocol(ctx: &ProbeContext, sk: Sock) {
     if sk.protocol().is_ok_and(is_mptcp) {
@@ -81,21 +82,21 @@ fn enter_protocol(ctx: &ProbeContext, sk: Sock) {
     }
 }
 
-/// The function of kind `step` returned.
+/// Return of a function of kind `step`.
 #[inline(always)]
 fn leave(ctx: &RetProbeContext, step: u8) {
     let thread = bpf_get_current_pid_tgid();
     let Some(open) = IN_FLIGHT.get_ptr(thread) else {
         return;
     };
-    // SAFETY: the slot belongs to this thread, which is here and nowhere else.
+    // SAFETY: the slot belongs to the current thread; no other code uses it now.
     let open = unsafe { *open };
     if step == PATH_TCP && open.path & PATH_MPTCP != 0 {
-        // The outermost function is still to return.
+        // The outermost function has yet to return.
         return;
     }
     if (step == PATH_UNSEEN) != (open.path == PATH_UNSEEN) {
-        // The return of a function that this question did not go through.
+        // The return of a function that this query did not go through.
         return;
     }
     let _gone = IN_FLIGHT.remove(thread);
@@ -104,7 +105,7 @@ fn leave(ctx: &RetProbeContext, step: u8) {
     if open.path == PATH_TCP
         && let Some(msk) = sk.msk_of_subflow()
     {
-        // Only inner functions are probed: the TCP code was asked on behalf of a connection.
+        // Only inner functions are probed: the TCP code answered on behalf of a connection.
         path |= PATH_MPTCP;
         sk = msk;
     }
@@ -129,14 +130,14 @@ fn leave(ctx: &RetProbeContext, step: u8) {
     answer(ctx, &sock, &answered, put, |_record| ());
 }
 
-/// What a function was asked for: `f(sk, level, optname, ...)`.
+/// Level and number of the option: `f(sk, level, optname, ...)`.
 #[inline(always)]
 fn level_and_number(ctx: &ProbeContext) -> (u32, u32) {
     (argument(ctx, 1) as u32, argument(ctx, 2) as u32)
 }
 
-/// `mptcp_getsockopt_sol_tcp(msk, optname, optval, optlen)` is entered: not fallen back, or it would
-/// not have come here.
+/// `mptcp_getsockopt_sol_tcp(msk, optname, optval, optlen)` is entered: the connection has not
+/// fallen back, or the kernel would not have come here.
 #[kprobe]
 pub(crate) fn query_kprobe_sol_tcp(ctx: ProbeContext) -> u32 {
     let asked = argument(&ctx, 1) as u32;
@@ -172,7 +173,7 @@ pub(crate) fn query_kretprobe_mptcp(ctx: RetProbeContext) -> u32 {
     0
 }
 
-/// An option of a socket was set, or asked for, and perhaps refused.
+/// An option was set or read, and perhaps refused.
 #[inline(always)]
 fn refused(ctx: &RetProbeContext, keeper: CallSite, is_set: bool) {
     let Some([sk, option]) = take_args(keeper) else {
@@ -216,8 +217,8 @@ pub(crate) fn query_kprobe_tcp(ctx: ProbeContext) -> u32 {
     0
 }
 
-/// `tcp_getsockopt(sk, level, optname, ...)` is entered, where `do_tcp_getsockopt` is probed too: that one is not asked
-/// for what is not TCP's own.
+/// `tcp_getsockopt(sk, level, optname, ...)` is entered, where `do_tcp_getsockopt` is probed too:
+/// that function handles only options of level TCP.
 #[kprobe]
 pub(crate) fn query_kprobe_other(ctx: ProbeContext) -> u32 {
     let (level, asked) = level_and_number(&ctx);

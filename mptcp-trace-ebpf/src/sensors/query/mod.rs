@@ -1,8 +1,8 @@
 //! Who asks the kernel "is this still MPTCP?", about which connection, and what was the answer?
 //!
-//! One query is one record, although a connection that fell back is answered by three functions with
-//! two different sockets: the return of the outermost one is the answer, and what returned before it only adds to the
-//! path. The path and the return value tell the answer; the caller's memory is not asked where the path is seen.
+//! One query is one record, although three functions with two sockets answer for a connection that
+//! fell back: the return of the outermost one is the answer; inner ones only add to the path. They
+//! determine the answer; the caller's buffer is read only if the path was not observed.
 
 mod fexit;
 mod kprobe;
@@ -42,20 +42,20 @@ const TCP_IS_MPTCP: u32 = 43;
 const MPTCP_INFO: u32 = 1;
 const MPTCP_FULL_INFO: u32 = 4;
 
-/// True for the option that was made for this question, and for those whose answer, or refusal, tells the same.
-/// Asked first: everything else is not ours to slow down.
+/// True for the option made for this query, and for those whose answer, or refusal, shows the same.
+/// Checked first: all other calls must stay fast.
 #[inline(always)]
 fn is_query(level: u32, option: u32) -> bool {
     level == SOL_TCP && option == TCP_IS_MPTCP || is_mptcp_query(level, option)
 }
 
-/// True for those of them that only MPTCP sockets answer.
+/// True for the queries that only MPTCP sockets answer.
 #[inline(always)]
 fn is_mptcp_query(level: u32, option: u32) -> bool {
     level == SOL_MPTCP && (MPTCP_INFO..=MPTCP_FULL_INFO).contains(&option)
 }
 
-/// True for the question of which protocol a socket was made with.
+/// True for the query of the protocol that a socket was created with.
 #[inline(always)]
 fn is_protocol_query(level: u32, option: u32) -> bool {
     level == SOL_SOCKET && option == SO_PROTOCOL
@@ -67,8 +67,8 @@ fn option(level: u32, number: u32) -> u64 {
     u64::from(level) << 32 | u64::from(number)
 }
 
-/// Counts a question of `thread` (`pid_tgid`); true if it is to be traced, unless it turns out to be one of the self-test
-/// of another instance.
+/// Counts a query of `thread` (`pid_tgid`); true if it is to be traced, unless it turns out to be
+/// from the self-test of another instance.
 #[inline(always)]
 fn is_wanted(sk: Sock, thread: u64, now_ns: u64) -> bool {
     emit::count(counter::SEEN);
@@ -76,7 +76,7 @@ fn is_wanted(sk: Sock, thread: u64, now_ns: u64) -> bool {
         emit::count(unless_self_test(sk, thread, counter::FILTERED));
         return false;
     }
-    // Its self-test is whole whatever the cap is.
+    // The tracer's self-test is exempt from the cap.
     if !is_own(thread) && is_over_cap((thread >> 32) as u32, now_ns) {
         emit::count(unless_self_test(sk, thread, counter::CAPPED));
         untold(sk);
@@ -85,7 +85,7 @@ fn is_wanted(sk: Sock, thread: u64, now_ns: u64) -> bool {
     true
 }
 
-/// What a question is counted as that is not traced.
+/// The counter for a query that is not traced.
 #[inline(always)]
 fn unless_self_test(sk: Sock, thread: u64, counter: u32) -> u32 {
     match is_of_another_self_test(sk, thread) {
@@ -94,10 +94,10 @@ fn unless_self_test(sk: Sock, thread: u64, counter: u32) -> u32 {
     }
 }
 
-/// True if another instance asks about a socket with which it tests itself.
+/// True if another instance queries a socket of its self-test.
 #[inline(always)]
 fn is_of_another_self_test(sk: Sock, thread: u64) -> bool {
-    // Where only inner functions are probed, it is a subflow that was asked.
+    // If only inner functions are probed, the queried socket is a subflow.
     let asked = match OUTERMOST_PROBED.load() {
         0 => sk.msk_of_subflow().unwrap_or(sk),
         _ => sk,
@@ -105,7 +105,7 @@ fn is_of_another_self_test(sk: Sock, thread: u64) -> bool {
     asked.is_of_self_test() && !is_own(thread)
 }
 
-/// Why a question is not written down.
+/// Why a query is not written.
 enum Unwritten {
     Fault,
     SelfTest,
@@ -118,22 +118,22 @@ impl From<Fault> for Unwritten {
     }
 }
 
-/// A question that has been answered.
+/// A query that has been answered.
 struct Answered {
-    /// Who asked (`pid_tgid`).
+    /// Thread that made the query (`pid_tgid`).
     thread: u64,
-    /// About which socket.
+    /// The queried socket.
     sk: Sock,
     /// Its `sk_protocol`; 0 if it could not be read.
     protocol: u16,
     /// Its `struct socket`; 0 if it could not be read.
     socket: u64,
     rung: u8,
-    /// When it was asked; when it was answered, where only that is seen.
+    /// When the query was made; when it was answered, if only that is observed.
     at_ns: u64,
 }
 
-/// Writes down what was asked, and how it was answered.
+/// Writes the option and the answer.
 #[inline(always)]
 fn put_answer(record: &mut QueryRecord, option: u64, path: u8, ret: i32) {
     record.level = (option >> 32) as u32;
@@ -142,8 +142,8 @@ fn put_answer(record: &mut QueryRecord, option: u64, path: u8, ret: i32) {
     record.ret = ret;
 }
 
-/// Writes down a question that is wanted; `sock` reads its socket, `put` writes down what was asked and answered, `more` adds
-/// what only the caller knows.
+/// Emits the record of a wanted query; `sock` reads its socket, `put` writes the option and the
+/// answer, `more` adds what only the caller knows.
 #[inline(always)]
 fn answer(
     ctx: &impl EbpfContext,
@@ -188,8 +188,8 @@ fn answer(
     }
 }
 
-/// Writes down who asks, and when. In place: two records are more than fits on the stack of a program that
-/// calls others.
+/// Writes the thread and the time of a query. In place: two records exceed the stack of a program
+/// that calls functions.
 #[inline(always)]
 fn begin(record: &mut QueryRecord, thread: u64, rung: u8, boottime_ns: u64) {
     record.valid = if is_own(thread) { BY_TRACER } else { 0 };
@@ -204,7 +204,7 @@ fn begin(record: &mut QueryRecord, thread: u64, rung: u8, boottime_ns: u64) {
     record.rung = rung;
 }
 
-/// Writes down what the socket is, and that it was asked about.
+/// Writes the socket's data, and marks the socket as queried.
 #[inline(always)]
 fn describe(record: &mut QueryRecord, sock: &impl ReadMember, sk: Sock) -> Result<(), Unwritten> {
     if record.protocol == 0 {
@@ -215,7 +215,7 @@ fn describe(record: &mut QueryRecord, sock: &impl ReadMember, sk: Sock) -> Resul
         true => owner_for_query(sk, record.inode, record.tgid),
         false => conn(sk.0),
     };
-    // Of a socket that was asked about before it is known whose it is.
+    // The first query on a socket: whose socket it is has not been checked before.
     if known.as_ref().is_none_or(|it| it.state & CONN_ASKED == 0)
         && record.valid & BY_TRACER == 0
         && sk.is_of_self_test()
@@ -223,7 +223,7 @@ fn describe(record: &mut QueryRecord, sock: &impl ReadMember, sk: Sock) -> Resul
         return Err(Unwritten::SelfTest);
     }
     if is_mptcp {
-        // Read once: the path has told the answer, or these bits do.
+        // Read once: the path has shown the answer, or these bits do.
         if let Ok(flags) = sk.msk_flags() {
             record.msk_flags_exit = flags;
             record.valid |= VALID_FLAGS_EXIT;
@@ -237,7 +237,7 @@ fn describe(record: &mut QueryRecord, sock: &impl ReadMember, sk: Sock) -> Resul
     Ok(describe_socket(record, sk, sock)?)
 }
 
-/// Writes down since when it lives, and that its application knows.
+/// Writes the socket's birth, and marks it as queried.
 #[inline(always)]
 fn note(record: &mut QueryRecord, known: Option<&'static mut Conn>) {
     if let Some(conn) = known {
@@ -250,7 +250,7 @@ fn note(record: &mut QueryRecord, known: Option<&'static mut Conn>) {
     }
 }
 
-/// Adds what stands in the caller's buffer: `optval` and `optlen` are addresses in its memory.
+/// Adds the content of the caller's buffer: `optval` and `optlen` are addresses in its memory.
 #[inline(always)]
 fn found_by_caller(record: &mut QueryRecord, optval: u64, optlen: u64) {
     if let Ok(len) = read_user_u32(optlen)
@@ -259,7 +259,7 @@ fn found_by_caller(record: &mut QueryRecord, optval: u64, optlen: u64) {
         let value = if len >= 4 {
             read_user_u32(optval)
         } else {
-            // The kernel shortens the answer to the caller's buffer; its first byte tells all.
+            // The kernel truncates the answer to the caller's buffer; its first byte is sufficient.
             read_user_u8(optval).map(u32::from)
         };
         if let Ok(value) = value {
@@ -270,7 +270,7 @@ fn found_by_caller(record: &mut QueryRecord, optval: u64, optlen: u64) {
     }
 }
 
-/// Writes down what the socket is, but for its protocol.
+/// Writes the socket's data except its protocol.
 #[inline(always)]
 fn describe_socket(
     record: &mut QueryRecord,
@@ -289,7 +289,7 @@ fn describe_socket(
     Ok(())
 }
 
-/// Writes down by which inode processes have the socket.
+/// Writes the inode number that processes see.
 #[inline(always)]
 fn put_inode(record: &mut QueryRecord, socket: u64) {
     if let Ok(inode) = inode_of_socket(socket) {

@@ -1,5 +1,5 @@
-//! What is refused to applications because they speak MPTCP: options that a TCP socket would have taken, and the socket
-//! itself.
+//! Refusals to applications because they use MPTCP: options that a TCP socket would have accepted,
+//! and the socket itself.
 
 use aya_ebpf::{helpers::bpf_get_current_pid_tgid, maps::ring_buf::RingBufEntry};
 use mptcp_trace_common::{
@@ -24,25 +24,25 @@ const ENOPROTOOPT: i32 = -92;
 const EOPNOTSUPP: i32 = -95;
 
 const SOCK_STREAM: u64 = 1;
-/// Bits of the type of a socket that are its type.
+/// Mask of the socket type without its flags.
 const SOCK_TYPE_MASK: u64 = 0xf;
 const IPPROTO_MPTCP: u64 = 262;
 const AF_INET: u64 = 2;
 const AF_INET6: u64 = 10;
 
-/// True for the levels of options that a TCP socket takes, and an MPTCP socket has to do something about.
+/// True for the levels of options that a TCP socket accepts and an MPTCP socket must handle itself.
 #[inline(always)]
 pub(super) fn is_ordinary(level: u32) -> bool {
     level == SOL_TCP || level == SOL_IP || level == SOL_IPV6
 }
 
-/// True for the errors with which a socket says that it has no such option.
+/// True for the errors of an unknown option.
 #[inline(always)]
 pub(super) fn is_refusal(ret: i32) -> bool {
     ret == ENOPROTOOPT || ret == EOPNOTSUPP
 }
 
-/// True if an MPTCP socket is asked for.
+/// True for the arguments of an MPTCP socket.
 #[inline(always)]
 pub(super) fn is_mptcp_socket(family: u64, kind: u64, protocol: u64) -> bool {
     protocol as u32 as u64 == IPPROTO_MPTCP
@@ -50,13 +50,13 @@ pub(super) fn is_mptcp_socket(family: u64, kind: u64, protocol: u64) -> bool {
         && (family == AF_INET || family == AF_INET6)
 }
 
-/// What came of a call, in one word.
+/// Result of a call, packed into one word.
 #[inline(always)]
 pub(super) fn outcome(ret: i32, is_set: bool, rung: u8) -> u64 {
     u64::from(ret as u32) << 32 | u64::from(is_set) << 8 | u64::from(rung)
 }
 
-/// Room for a record of a refusal, if the filter wants whoever was refused; counts why not.
+/// Reserves a record of a refusal if the filter admits the current task; else counts why not.
 #[inline(always)]
 fn room_if_wanted(thread: u64) -> Option<RingBufEntry<QueryRecord>> {
     emit::count(counter::SEEN);
@@ -71,7 +71,8 @@ fn room_if_wanted(thread: u64) -> Option<RingBufEntry<QueryRecord>> {
     emit::reserve_query()
 }
 
-/// An option was refused to a socket. Only what is MPTCP to this day is news: what fell back is refused by TCP.
+/// The kernel refused an option. Reported only for a connection that is still MPTCP: after a
+/// fallback it is TCP that refuses.
 #[inline(never)]
 pub(super) fn option_refused(sk: u64, option: u64, outcome: u64) -> u32 {
     let sk = Sock(sk);
@@ -107,7 +108,8 @@ pub(super) fn option_refused(sk: u64, option: u64, outcome: u64) -> u32 {
     0
 }
 
-/// A socket was refused. It would have been of the network namespace of whoever asked for it.
+/// The kernel refused to create a socket. It would have belonged to the current task's network
+/// namespace.
 #[inline(never)]
 pub(super) fn socket_refused(family: u64, outcome: u64) -> u32 {
     if is_own_task() {

@@ -1,9 +1,10 @@
-//! Rung tracepoint: the system call itself, for kernels where no function can be probed.
+//! Attach method tracepoint: the system call itself, for kernels where no function can be probed.
 //!
-//! One program, where system calls return. What it costs the calls that are not ours is a comparison: a pair of tracepoints
-//! on `getsockopt` alone costs each `getsockopt` three times as much. The path of the answer is not seen from here.
-//! What is written down instead: the state bits of the connection, and what the caller found in its buffer where the
-//! bits leave a doubt. A descriptor that another thread closes in the middle of the call cannot be followed any more.
+//! One program at the return of all system calls. For calls of no interest it costs one comparison;
+//! a pair of tracepoints on `getsockopt` alone costs each `getsockopt` three times as much. It does
+//! not see the path of the answer. It records instead the state bits of the connection, and the
+//! caller's buffer if the bits leave a doubt. It cannot follow a descriptor that another thread
+//! closes during the call.
 
 use aya_ebpf::{
     helpers::bpf_get_current_pid_tgid,
@@ -33,7 +34,7 @@ use crate::{
     turns::in_turns,
 };
 
-/// The return of a system call that one of the two sensors looks at.
+/// True for the system calls that one of the two sensors handles.
 #[inline(always)]
 fn is_of_interest(ctx: &impl AtReturn) -> bool {
     let number = syscall_number(ctx);
@@ -63,7 +64,7 @@ in_turns! {
     query: #[raw_tracepoint]
     query_raw_return(RawTracePointContext), query_raw_return_2, query_raw_return_3, if is_of_interest
 }
-/// The same for kernels that do not describe their types: what it was called with is read by a helper.
+/// Variant for kernels without BTF: a helper reads the arguments.
 #[inline(never)]
 fn query_raw_return(ctx: RawTracePointContext) -> i32 {
     system_call(&ctx)
@@ -109,7 +110,7 @@ fn no_socket(ctx: &impl AtReturn) {
     }
 }
 
-/// `getsockopt(fd, level, optname, optval, optlen)` returns, and it was a question.
+/// `getsockopt(fd, level, optname, optval, optlen)` returns, and it was a query.
 #[inline(always)]
 fn got(ctx: &impl AtReturn) {
     let called = Called(ctx);
@@ -143,7 +144,7 @@ fn got(ctx: &impl AtReturn) {
         rung: RUNG_TRACEPOINT,
         at_ns: now,
     };
-    // What stands in the registers is read where it is written down: there is little stack.
+    // Registers are read where they are written to the record: the stack is small.
     let answer_of = |record: &mut QueryRecord| {
         record.level = called.level();
         record.optname = called.optname();
@@ -155,8 +156,8 @@ fn got(ctx: &impl AtReturn) {
     });
 }
 
-/// The TCP or MPTCP socket behind the descriptor that a system call was called with: its `struct socket`, itself, and
-/// its protocol; the first part of it is read into `sock`.
+/// The TCP or MPTCP socket of a system call's descriptor: its `struct socket`, its `struct sock`,
+/// and its protocol; the beginning of the `struct sock` is read into `sock`.
 #[inline(always)]
 fn asked_about(
     called: &Called<'_, impl AtReturn>,
@@ -168,7 +169,7 @@ fn asked_about(
     is_tcp_or_mptcp(family_of(sock).ok()?, protocol).then_some((socket, sk, protocol))
 }
 
-/// Adds what the caller was told, unless the state bits say that there was no fallback.
+/// Adds the answer from the caller's buffer, unless the state bits show that there was no fallback.
 #[inline(always)]
 fn told(record: &mut QueryRecord, called: &Called<'_, impl AtReturn>) {
     if !is_mptcp(record.protocol)
@@ -180,7 +181,7 @@ fn told(record: &mut QueryRecord, called: &Called<'_, impl AtReturn>) {
     found_by_caller(record, called.optval(), called.optlen());
 }
 
-/// An option of a socket was set, or asked for, and perhaps refused.
+/// An option was set or read, and perhaps refused.
 #[inline(always)]
 fn refused(ctx: &impl AtReturn, is_set: bool) {
     let called = Called(ctx);
@@ -196,8 +197,8 @@ fn refused(ctx: &impl AtReturn, is_set: bool) {
     }
 }
 
-/// `io_uring_complete(void *ctx, void *req, ...)`: a request has been carried out. Of a question nothing is recorded, but that it was
-/// asked.
+/// `io_uring_complete(void *ctx, void *req, ...)`: a request completed. A query through `io_uring`
+/// is only marked as untraced.
 #[raw_tracepoint]
 pub(crate) fn query_tp_uring(ctx: RawTracePointContext) -> i32 {
     if let Some(sk) = asked_by_uring(ctx.arg(1)) {

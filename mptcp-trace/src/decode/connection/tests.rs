@@ -1,4 +1,4 @@
-//! The conclusion about the cause: a row a case.
+//! Inference of the cause: one row per case.
 
 use std::collections::BTreeMap;
 
@@ -48,7 +48,7 @@ fn a_client_that_did_not_ask_had_no_token_unless_mptcp_was_off() {
         (Some(true), NEWER, Some("MPCapableSYNTXDisabled")),
         (Some(false), NEWER, Some("MPFallbackTokenInit")),
         (Some(false), OLDER, Some("MPFallbackTokenInit")),
-        // Which of the two it was is not known, and not guessed.
+        // Which of the two it was is unknown, and not guessed.
         (None, NEWER, None),
         (None, OLDER, Some("MPFallbackTokenInit")),
     ] {
@@ -94,7 +94,7 @@ fn what_the_kernel_names_is_the_cause_by_the_number_that_it_has_here() {
         Some("MPFallbackTokenInit"),
         CauseCertainty::Reported,
     );
-    // A cause that this program has never heard of keeps the kernel's word for it.
+    // A cause unknown to this program keeps the kernel's name.
     named(
         90,
         NEWER,
@@ -213,7 +213,7 @@ fn where_it_was_not_the_first_thing_that_went_wrong_is_the_cause() {
             check(&seen, &newer, cause, CauseCertainty::Inferred);
         }
     }
-    // A kernel without a memory of lost SYNs has only the token to fail with.
+    // On a kernel without a memory of lost SYNs, only the token can be the reason.
     let unasked = Sighting {
         flags: Some(0),
         ..sighting(SITE_CONNECT)
@@ -224,7 +224,7 @@ fn where_it_was_not_the_first_thing_that_went_wrong_is_the_cause() {
         Some("MPFallbackTokenInit"),
         CauseCertainty::Inferred,
     );
-    // What was not watched from its birth on, or cannot be read, is not guessed at.
+    // A connection that was not observed since its birth, or is unreadable, is not guessed at.
     let unwatched = Sighting {
         watched: false,
         ..sighting(SITE_LATER)
@@ -251,7 +251,7 @@ fn a_record_of_another_length_or_with_impossible_fields_is_an_error() {
             })
         );
     }
-    // A record of nothing but zeroes has site 0.
+    // An all-zero record has site 0.
     assert!(matches!(
         decode(&bytes, &facts),
         Err(DecodeError::Field(..))
@@ -272,7 +272,7 @@ fn subflows_are_the_first_one_unless_it_is_closed_and_those_beside_it() {
         (CONN_VALID_SUBFLOWS, 0, 0, Some(0)),
         (CONN_VALID_SUBFLOWS, 0, 1, Some(1)),
         (CONN_VALID_SUBFLOWS, ESTABLISHED, 255, Some(256)),
-        // Captures of before hold zeroes there.
+        // Older captures hold zeroes there.
         (0, ESTABLISHED, 0, None),
     ] {
         let mut bytes = [0; size_of::<ConnRecord>()];
@@ -340,9 +340,9 @@ fn a_whole_record_says_everything() {
         (Some(5), "server", Via::Accept)
     );
     assert_eq!(owner.process.host_pid, 42);
-    // It is in no PID namespace of the tracer's.
+    // It is not in the tracer's PID namespace.
     assert_eq!((it.current.pid, it.current.host_pid), (None, 9));
-    // An older capture has the one number only.
+    // An older capture has one id only.
     let older = decode(&bytes[..CONN_RECORD_BYTES_V2], &facts(NEWER));
     let Ok(Observation::Connection(older)) = older else {
         panic!("{older:?}")

@@ -1,8 +1,8 @@
-//! The types of a kernel as they stand in its BTF. Nothing of them is copied: one pass notes down where each type
-//! begins, and whoever asks about one reads it there.
+//! The types in a kernel's BTF. Nothing is copied: one pass records where each type begins, and
+//! lookups read it in place.
 //!
-//! What the bytes say is believed only as far as they go: every read is checked, and every walk has a limit, so
-//! that a file that was cut off or made up is an error and nothing worse.
+//! The content is untrusted: every read is checked, and every walk has a limit, so that a truncated
+//! or forged file is an error and nothing worse.
 
 pub(super) mod small;
 
@@ -10,9 +10,9 @@ use std::{ffi::CStr, ops::Range};
 
 use anyhow::{Context as _, bail, ensure};
 
-/// The first bytes of a header, without what came later.
+/// The first bytes of a header, without later extensions.
 const HEADER_BYTES: usize = 24;
-/// What every type begins with: name, kind and count, size or type.
+/// Header of every type: name, kind and count, size or type.
 const TYPE_BYTES: usize = 12;
 /// One member of a structure: name, type, offset.
 const MEMBER_BYTES: usize = 12;
@@ -21,15 +21,15 @@ const PARAMETER_BYTES: usize = 8;
 /// One value of an enumeration: name, number.
 const ENUMERATOR_BYTES: usize = 8;
 
-/// No name is longer, bytes (`KSYM_NAME_LEN`); a longer one is none.
+/// Maximum length of a name, bytes (`KSYM_NAME_LEN`); a longer one is ignored.
 const NAME_BYTES_MAX: usize = 512;
 
-/// So many members are looked at for one question: no kernel needs a tenth of that.
+/// At most this many members are visited per lookup; no kernel needs a tenth of that.
 const STEPS_MAX: u32 = 10_000;
-/// So deep are structures within structures, and names for names.
+/// Maximum nesting of structures and typedefs.
 const DEPTH_MAX: u32 = 64;
 
-/// The kinds of types, as far as they matter here.
+/// The kinds of types that are distinguished.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
     Int,
@@ -43,14 +43,14 @@ pub(super) enum Kind {
     Func,
     FuncProto,
     Typedef,
-    /// `const`, `volatile`, `restrict`, and what a compiler was told of a type: the type itself with a word before it.
+    /// `const`, `volatile`, `restrict`, and type tags.
     Qualifier,
-    /// What has no size and no members.
+    /// A type without size and members.
     Other,
 }
 
 impl Kind {
-    /// The kind of that number, and how many bytes follow the first twelve.
+    /// The kind with this number, and the length of the data after the header, bytes.
     fn of(number: u32, count: usize) -> Option<(Self, usize)> {
         Some(match number {
             1 => (Self::Int, 4),
@@ -59,13 +59,13 @@ impl Kind {
             4 => (Self::Struct, count * MEMBER_BYTES),
             5 => (Self::Union, count * MEMBER_BYTES),
             6 => (Self::Enum, count * ENUMERATOR_BYTES),
-            // A type that is declared only.
+            // A forward declaration.
             7 => (Self::Other, 0),
             8 => (Self::Typedef, 0),
             9..=11 | 18 => (Self::Qualifier, 0),
             12 => (Self::Func, 0),
             13 => (Self::FuncProto, count * PARAMETER_BYTES),
-            // A variable, a section of them, and words about a declaration.
+            // A variable, a data section, and a declaration tag.
             14 | 17 => (Self::Other, 4),
             15 => (Self::Other, count * 12),
             16 => (Self::Float, 0),
@@ -75,25 +75,25 @@ impl Kind {
     }
 }
 
-/// One type, where it stands.
+/// One type, in place.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Type<'a> {
     pub(super) kind: Kind,
     name: u32,
-    /// Kind, count and flag, as they stand there.
+    /// Kind, count and flag, packed.
     info: u32,
-    /// Its size, or the type that it leads to.
+    /// Its size, or the type that it refers to.
     pub(super) size_or_type: u32,
-    /// What follows: members, parameters, values.
+    /// The data after the header: members, parameters, values.
     rest: &'a [u8],
 }
 
-/// Where a member is within its structure.
+/// Position of a member within its structure.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Place {
     /// At this byte.
     Byte(u32),
-    /// From this bit on, so many bits wide.
+    /// From this bit on, with this width in bits.
     Bits(u32, u32),
 }
 
@@ -110,20 +110,20 @@ impl Place {
     }
 }
 
-/// All types of a kernel. Their numbers begin with 1; 0 is `void`.
+/// All types of a kernel. Their ids begin with 1; 0 is `void`.
 pub(super) struct Types {
     bytes: Vec<u8>,
     strings: Range<usize>,
-    /// Where each type begins.
+    /// Offset of each type.
     places: Vec<u32>,
 }
 
 impl Types {
-    /// Notes down where each type begins.
+    /// Records where each type begins.
     ///
     /// # Errors
     ///
-    /// Fails if the bytes are not BTF, or not all of it.
+    /// Fails if the bytes are not BTF, or incomplete.
     pub(super) fn new(bytes: Vec<u8>) -> anyhow::Result<Self> {
         const MAGIC: [u8; 2] = 0xeb9f_u16.to_le_bytes();
         ensure!(
@@ -158,14 +158,14 @@ impl Types {
         })
     }
 
-    /// The type of that number.
+    /// The type with this id.
     pub(super) fn get(&self, number: u32) -> Option<Type<'_>> {
         let index = usize::try_from(number.checked_sub(1)?).ok()?;
         let place = *self.places.get(index)? as usize;
         read(&self.bytes, place)
     }
 
-    /// All of them, with their numbers.
+    /// All types, with their ids.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, Type<'_>)> {
         (1..).zip(
             self.places
@@ -198,7 +198,7 @@ impl Types {
             .filter_map(|parameter| Some(self.string(word(parameter, 0)?)))
     }
 
-    /// Numbers and names of an enumeration. What does not fit into 32 bits with a sign is left out.
+    /// Values and names of an enumeration. Values that do not fit into an `i32` are left out.
     pub(super) fn enumerators(&self, of: &Type<'_>) -> Vec<(i32, String)> {
         if of.kind != Kind::Enum {
             return Vec::new();
@@ -218,12 +218,12 @@ impl Types {
             .collect()
     }
 
-    /// Type and place of `path` (`member.member[INDEX]`) in a structure. What a structure without a name holds counts
-    /// as the outer one's.
+    /// Type and position of `path` (`member.member[INDEX]`) in a structure. Members of an anonymous
+    /// structure count as the outer one's.
     ///
     /// # Errors
     ///
-    /// Says what is not there.
+    /// Reports what is missing.
     pub(super) fn locate(&self, structure: u32, path: &str) -> anyhow::Result<(u32, Place)> {
         let mut steps = STEPS_MAX;
         let mut at = (structure, Place::Byte(0));
@@ -266,7 +266,7 @@ impl Types {
                 continue;
             };
             if its_name == 0 {
-                // Bits without a name lead nowhere.
+                // Anonymous bit fields have no members.
                 let inner = self.member(number, name, depth, steps).ok().flatten();
                 if let Some((number, place)) = inner {
                     let outer = member_place(offset, structure.flag())?;
@@ -284,7 +284,7 @@ impl Types {
         let array = self.plain(array)?;
         ensure!(array.kind == Kind::Array, "it is no array");
         let (number, count) = array.elements().context("an array of nothing")?;
-        // One without a length is the end of its structure, of as many as there is room for.
+        // An array without a length is the flexible end of its structure.
         ensure!(count == 0 || index < count, "it has {count} elements only");
         let offset = self.size(number)?.checked_mul(index.into());
         let offset = offset.and_then(|it| u32::try_from(it).ok());
@@ -294,11 +294,11 @@ impl Types {
         ))
     }
 
-    /// How many bytes a type takes.
+    /// Size of a type, bytes.
     ///
     /// # Errors
     ///
-    /// Fails for what has no size.
+    /// Fails for a type without a size.
     pub(super) fn size(&self, number: u32) -> anyhow::Result<u64> {
         let (mut number, mut times) = (number, 1_u64);
         for _ in 0..DEPTH_MAX {
@@ -334,7 +334,7 @@ impl Types {
             .context("the width of a pointer is not known")
     }
 
-    /// The type itself, without other names and words before it.
+    /// The type without typedefs and qualifiers.
     fn plain(&self, number: u32) -> anyhow::Result<Type<'_>> {
         let mut number = number;
         for _ in 0..DEPTH_MAX {
@@ -351,18 +351,18 @@ impl Types {
 }
 
 impl Type<'_> {
-    /// The flag beside the kind: members may be bit fields, values may be negative.
+    /// The kind flag: members may be bit fields, values may be negative.
     fn flag(&self) -> bool {
         self.info >> 31 == 1
     }
 
-    /// Type and number of an array's elements.
+    /// Element type and length of an array.
     fn elements(&self) -> Option<(u32, u32)> {
         Some((word(self.rest, 0)?, word(self.rest, 8)?))
     }
 }
 
-/// Four bytes as the little-endian number that they are; the magic number has said so.
+/// Four bytes as a little-endian number; the magic number has been checked.
 fn word(bytes: &[u8], at: usize) -> Option<u32> {
     let bytes = bytes.get(at..)?.first_chunk()?;
     Some(u32::from_le_bytes(*bytes))
@@ -383,7 +383,7 @@ fn read(bytes: &[u8], at: usize) -> Option<Type<'_>> {
 
 fn places(bytes: &[u8], section: Range<usize>) -> anyhow::Result<Vec<u32>> {
     let types = &bytes[..section.end];
-    // A type is some 30 bytes long on the average: nothing has to move then.
+    // A type takes some 30 bytes on average: the vector does not have to grow.
     let mut places = Vec::with_capacity(section.len() / 24);
     let mut at = section.start;
     while at < section.end {
@@ -396,7 +396,7 @@ fn places(bytes: &[u8], section: Range<usize>) -> anyhow::Result<Vec<u32>> {
     Ok(places)
 }
 
-/// Offsets are in bits; with the flag, the upper eight of theirs are the width of a bit field.
+/// Offsets are in bits; with the flag, their upper eight bits are the width of a bit field.
 fn member_place(offset: u32, flag: bool) -> anyhow::Result<Place> {
     let (bit, width) = match flag {
         true => (offset & 0x00ff_ffff, offset >> 24),

@@ -1,7 +1,7 @@
-//! Gives up, for good, what is not needed once everything is attached and opened.
+//! Permanently drops privileges that are not needed once everything is attached and opened.
 //!
-//! Capabilities belong to threads: this is for the moment in which there is one only. A process that was forked before
-//! keeps what it has.
+//! Capabilities belong to threads, so call this while there is only one. A process forked earlier
+//! keeps its own.
 
 use anyhow::{Context as _, ensure};
 use rustix::thread::{
@@ -12,22 +12,22 @@ use rustix::thread::{
 
 use super::names;
 
-/// More capabilities than any kernel has.
+/// Above the number of any kernel's last capability.
 const NUMBER_MAX: u32 = 63;
 
-/// What is still to be done after everything is attached.
+/// Privileged work that remains after everything is attached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct RuntimeNeeds {
-    /// The kernel's counters are read in all network namespaces.
+    /// Reading the kernel's counters in all network namespaces.
     pub reads_counters: bool,
-    /// A command is told to end, whoever it is by then.
+    /// Signalling a command, which may have changed its user id.
     pub signals_a_command: bool,
-    /// Files are made where the user may have no business of his own.
+    /// Creating files in directories that the user may have no access to.
     pub writes_files: bool,
 }
 
 impl RuntimeNeeds {
-    /// The capabilities that all that needs.
+    /// The capabilities required for all of that.
     #[must_use]
     pub fn needs(self) -> CapabilitySet {
         let Self {
@@ -46,18 +46,19 @@ impl RuntimeNeeds {
     }
 }
 
-/// What came of it.
+/// Result of dropping privileges.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GivenUp {
-    /// Names of the capabilities that are still there.
+    /// Names of the capabilities that remain.
     pub kept: Vec<String>,
-    /// Of those that are gone.
+    /// Names of the capabilities that were dropped.
     pub dropped: Vec<String>,
-    /// No program can be given any of them again: else only because none can gain privileges.
+    /// The bounding set is empty, so that no program can regain any; otherwise only `no_new_privs`
+    /// prevents it.
     pub bounded: bool,
 }
 
-/// This set, and `CAP_BPF`: some kernels ask for that whenever a map is looked at.
+/// This set plus `CAP_BPF`: some kernels require it for every map access.
 #[must_use]
 pub fn with(needs: CapabilitySet, bpf: bool) -> CapabilitySet {
     match bpf {
@@ -66,7 +67,7 @@ pub fn with(needs: CapabilitySet, bpf: bool) -> CapabilitySet {
     }
 }
 
-/// `CAP_SYS_ADMIN`, where there is no `CAP_BPF`.
+/// `CAP_SYS_ADMIN`, if `CAP_BPF` is missing.
 fn held_instead_of_bpf() -> CapabilitySet {
     match capabilities(None) {
         Ok(sets) if !sets.permitted.contains(CapabilitySet::BPF) => CapabilitySet::SYS_ADMIN,
@@ -74,11 +75,11 @@ fn held_instead_of_bpf() -> CapabilitySet {
     }
 }
 
-/// Puts all others out of effect, for a try: they can still be taken up again.
+/// Removes all others from the effective set, as a trial: they can still be raised again.
 ///
 /// # Errors
 ///
-/// Fails if the kernel does not let it.
+/// Fails if the kernel refuses.
 pub fn drop_effective(keep: CapabilitySet) -> anyhow::Result<()> {
     let sets = capabilities(None).context("cannot read the capabilities of this process")?;
     set_capabilities(
@@ -91,16 +92,16 @@ pub fn drop_effective(keep: CapabilitySet) -> anyhow::Result<()> {
     .context("cannot put capabilities out of effect")
 }
 
-/// Gives up all others, for good: in effect, permitted, inheritable, ambient, and, where it is allowed, what a program
-/// could be given at most. No program that is started from here on gains any.
+/// Permanently drops all others: from the effective, permitted, inheritable and ambient sets and,
+/// if allowed, from the bounding set. No program started from here on gains any.
 ///
 /// # Errors
 ///
-/// Fails if one is still there afterwards.
+/// Fails if one remains afterwards.
 pub fn drop_permanently(keep: CapabilitySet) -> anyhow::Result<GivenUp> {
     let before = capabilities(None).context("cannot read the capabilities of this process")?;
     let kept = before.permitted & keep;
-    // That of making the bounding set smaller may have been put out of effect for a try.
+    // The trial may have removed `CAP_SETPCAP`, which changing the bounding set requires.
     if before.permitted.contains(CapabilitySet::SETPCAP) {
         let effective = before.effective | CapabilitySet::SETPCAP;
         let raised = CapabilitySets {
@@ -110,7 +111,7 @@ pub fn drop_permanently(keep: CapabilitySet) -> anyhow::Result<GivenUp> {
         set_capabilities(None, raised).context("cannot take up CAP_SETPCAP")?;
     }
     let bounded = empty_bounding_set();
-    // Kernels before 4.3 have none.
+    // Kernels before 4.3 have no ambient set.
     if let Err(why) = clear_ambient_capability_set() {
         log::debug!("the ambient set stays as it is: {why}");
     }
@@ -134,7 +135,7 @@ pub fn drop_permanently(keep: CapabilitySet) -> anyhow::Result<GivenUp> {
     })
 }
 
-/// True if nothing is left in it.
+/// Empties the bounding set; true if nothing remains in it.
 fn empty_bounding_set() -> bool {
     let mut is_empty = true;
     for number in 0..NUMBER_MAX {
@@ -142,7 +143,7 @@ fn empty_bounding_set() -> bool {
         match capability_is_in_bounding_set(capability) {
             Ok(true) => is_empty &= remove_capability_from_bounding_set(capability).is_ok(),
             Ok(false) => {}
-            // The kernel knows no more of them.
+            // The kernel has no more capabilities.
             Err(_invalid) => break,
         }
     }
@@ -167,7 +168,7 @@ mod tests {
         );
     }
 
-    /// Capabilities are a thread's own: this one ends right after.
+    /// Capabilities are per thread, and this one ends right after.
     #[test]
     fn a_thread_that_gives_up_has_nothing_left() {
         let thread = std::thread::spawn(|| {

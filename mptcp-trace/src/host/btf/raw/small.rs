@@ -1,8 +1,8 @@
-//! Writes some of a kernel's types into a file of their own, in the kernel's format.
+//! Writes a subset of a kernel's types to a BTF file of their own.
 //!
-//! A structure keeps all of its members, and the types of those that lie inside of it. Whatever a pointer leads to is
-//! left out: all pointers become `void *`. Typedefs and qualifiers of members are left out too, since no offset and no
-//! size depends on them.
+//! A structure keeps all of its members, and the types embedded in it. Targets of pointers are left
+//! out: all pointers become `void *`. Typedefs and qualifiers of members are left out too, since no
+//! offset or size depends on them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -16,13 +16,13 @@ use super::{
 /// A value of an `enum64`: name, lower and upper half.
 const ENUMERATOR_64_BYTES: usize = 12;
 
-/// The wanted types and what lies inside of them, as the bytes of a BTF file.
+/// The wanted types and those embedded in them, as the bytes of a BTF file.
 ///
-/// Types keep their order, so that of two with the same name the same one is found.
+/// Types keep their order, so that a lookup finds the same one of two with the same name.
 ///
 /// # Errors
 ///
-/// Fails if a wanted type leads nowhere.
+/// Fails if a wanted type refers to a missing one.
 pub(in crate::host::btf) fn small(
     types: &Types,
     is_wanted: impl Fn(Kind, &[u8]) -> bool,
@@ -37,7 +37,7 @@ pub(in crate::host::btf) fn small(
     writer.file()
 }
 
-/// Numbers of the wanted types, and of what lies inside of them.
+/// Ids of the wanted types, and of those embedded in them.
 fn kept(types: &Types, is_wanted: impl Fn(Kind, &[u8]) -> bool) -> anyhow::Result<BTreeSet<u32>> {
     let wanted = types
         .iter()
@@ -55,7 +55,7 @@ fn kept(types: &Types, is_wanted: impl Fn(Kind, &[u8]) -> bool) -> anyhow::Resul
     Ok(kept)
 }
 
-/// Numbers of the types that a type is made of, as the kernel has them. What a pointer leads to is not inside of it.
+/// Ids of the types that a type embeds. The target of a pointer is not embedded.
 fn inside(it: &Type<'_>) -> Vec<u32> {
     let each = |bytes: usize| {
         let parts = it.rest.chunks_exact(bytes);
@@ -77,7 +77,8 @@ fn inside(it: &Type<'_>) -> Vec<u32> {
     }
 }
 
-/// The number of a type without typedefs and qualifiers; none for `void`, and for what has no size.
+/// The id of a type without typedefs and qualifiers; `None` for `void`, and for a type without a
+/// size.
 fn bare(types: &Types, number: u32) -> anyhow::Result<Option<u32>> {
     let mut number = number;
     for _ in 0..DEPTH_MAX {
@@ -105,20 +106,20 @@ fn bare(types: &Types, number: u32) -> anyhow::Result<Option<u32>> {
     bail!("typedefs are nested too deeply")
 }
 
-/// The pointer that stands for all of them.
+/// The pointer type that represents all of them.
 fn first_pointer(types: &Types) -> Option<u32> {
     let mut all = types.iter();
     all.find_map(|(number, it)| (it.kind == Kind::Ptr).then_some(number))
 }
 
-/// The sections of the file, as they grow.
+/// The sections of the file under construction.
 struct Writer<'a> {
     types: &'a Types,
-    /// The new number of each kept type, by its old one.
+    /// The new id of each kept type, by its old one.
     numbers: BTreeMap<u32, u32>,
     section: Vec<u8>,
     strings: Vec<u8>,
-    /// Where each string stands.
+    /// Offset of each string.
     places: HashMap<Vec<u8>, u32>,
 }
 
@@ -169,7 +170,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Type of the elements, type of the index, how many there are.
+    /// Element type, index type, and length.
     fn array(&mut self, rest: &[u8]) -> anyhow::Result<()> {
         let [element, index, count] = [0, 4, 8].map(|at| word(rest, at));
         let (element, index) = element.zip(index).context("an array of nothing")?;
@@ -182,7 +183,8 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// What begins with a name: members and parameters, whose second word is a type, and values, whose is not.
+    /// Parts that begin with a name: members and parameters, whose second word is a type, and
+    /// values, whose second word is not.
     fn named_parts(&mut self, rest: &[u8], bytes: usize, has_type: bool) -> anyhow::Result<()> {
         for part in rest.chunks_exact(bytes) {
             let (name, second) = word(part, 0).zip(word(part, 4)).context("half a member")?;
@@ -198,7 +200,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// The new number of a type that something is made of.
+    /// The new id of a referenced type.
     fn number(&self, old: u32) -> anyhow::Result<u32> {
         let Some(old) = bare(self.types, old)? else {
             return Ok(0);
@@ -207,7 +209,7 @@ impl<'a> Writer<'a> {
         new.copied().context("a type was not kept")
     }
 
-    /// The new place of a string.
+    /// The new offset of a string.
     fn string(&mut self, old: u32) -> anyhow::Result<u32> {
         let text = self.types.string(old);
         if let Some(place) = self.places.get(text) {

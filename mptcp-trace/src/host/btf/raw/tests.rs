@@ -2,7 +2,7 @@ use std::fs;
 
 use super::*;
 
-/// A blob of types as they are told, for cases that no compiler makes.
+/// A hand-made blob of types, for cases that no compiler emits.
 #[derive(Default)]
 pub(super) struct Made {
     types: Vec<u8>,
@@ -76,7 +76,7 @@ impl Made {
     }
 }
 
-/// What is in `struct outer`, number 5.
+/// Members of `struct outer`, type 5.
 pub(super) fn made() -> Made {
     let mut made = Made::new();
     made.int("long unsigned int", 8);
@@ -151,7 +151,7 @@ fn what_leads_to_itself_ends() {
     made.a_type("me", 8, false, 0, 1);
     made.a_type("", 3, false, 0, 0);
     made.words([2, 1, 0xffff_ffff]);
-    // Each way through it is as good as the other: there are 2 to the 64th.
+    // All paths through it are equivalent: there are 2 to the 64th.
     made.structure("", 8, &[("", 3, 0, 0), ("", 3, 0, 0)]);
     let types = made.types();
     for number in 0..5 {
@@ -169,7 +169,7 @@ fn a_blob_cut_off_anywhere_is_an_error() {
     assert!(Types::new(whole).is_ok());
 }
 
-/// Reads all that there is to be read.
+/// Reads everything that can be read.
 fn look_at_everything(bytes: Vec<u8>) {
     let Ok(types) = Types::new(bytes) else {
         return;
@@ -184,7 +184,7 @@ fn look_at_everything(bytes: Vec<u8>) {
     }
 }
 
-/// A generator of numbers that are the same every time (Marsaglia's xorshift).
+/// A deterministic random number generator (Marsaglia's xorshift).
 fn next(state: &mut u64) -> usize {
     *state ^= *state << 13;
     *state ^= *state >> 7;
@@ -227,7 +227,7 @@ fn types_of_this_kernel_are_all_read() {
         return;
     };
     let types = Types::new(whole).unwrap();
-    // Nothing in a kernel is unknown, or without a name that it should have.
+    // A kernel has no unknown kinds, and no unnamed functions.
     assert_eq!(types.iter().count(), types.places.len());
     let nameless = |(_, it): &(u32, Type<'_>)| it.kind == Kind::Func && types.name(it).is_empty();
     assert_eq!(types.iter().filter(nameless).count(), 0);
