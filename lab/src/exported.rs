@@ -186,7 +186,7 @@ fn nobody(args: &Args) -> anyhow::Result<Cell> {
         std::thread::sleep(LOOK_EVERY);
     };
     let said = served.end()?;
-    let lost = said.lines().find(|line| line.contains("findings are lost"));
+    let lost = said.lines().find(|line| line.contains("did not accept them"));
     let mut cell = ok(
         "exported-nobody",
         &args.attach,

@@ -46,7 +46,7 @@ pub(super) fn report_end<W: Write>(
             Ok((losses, stop))
         }
         Err(stop) => {
-            let why = format!("counters: no account can be drawn: {stop}");
+            let why = format!("counters: unavailable: {stop}");
             eprint!("{}", prefixed(&why));
             Err(stop)
         }
@@ -78,7 +78,7 @@ pub(super) fn conclude<W: Write>(
     let cut_short = match stop.or(later) {
         Some(Stop::Failed(why)) => return Err(why.into()),
         Some(Stop::ReaderGone) => Some(READER_GONE),
-        Some(Stop::Enough) => Some("--stop-after ended the run before its end"),
+        Some(Stop::Enough) => Some("--stop-after ended the run early"),
         None => None,
     };
     if stages.outcome().undecodable > 0 {
@@ -96,14 +96,14 @@ pub(super) fn conclude<W: Write>(
 }
 
 /// Why a run whose output nobody reads proves nothing.
-pub(super) const READER_GONE: &str = "the reader of the output has gone before the end";
+pub(super) const READER_GONE: &str = "the reader closed the output early";
 
 /// The exit of a run in which nothing was found that shall fail it.
 pub(super) fn proven(cut_short: Option<&str>, gap: Option<String>) -> Result<u8, Exit> {
     let Some(why) = cut_short.map(str::to_owned).or(gap) else {
         return Ok(DONE);
     };
-    let why = format!("--fail-on: nothing was found, but that proves nothing: {why}");
+    let why = format!("--fail-on: no finding matched, but one may have been missed: {why}");
     Err(Exit::Because(UNPROVEN, why))
 }
 

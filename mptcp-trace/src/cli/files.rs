@@ -49,7 +49,7 @@ fn open_end(end: &End, how: How) -> anyhow::Result<File> {
     let is_ours = there.uid() == geteuid().as_raw();
     ensure!(
         !there.is_file() || there.nlink() <= 1 || is_ours,
-        "it has other names (hard links), and belongs to user {}: name another file",
+        "it has hard links and belongs to user {}: use another file",
         there.uid()
     );
     Ok(file)
@@ -93,7 +93,7 @@ fn end_of_links(path: &Path) -> anyhow::Result<End> {
         let maker = there.uid();
         if maker != geteuid().as_raw() && maker != 0 {
             bail!(
-                "{} is a symbolic link that user {maker} made: name the file itself",
+                "{} is a symbolic link created by user {maker}: name the file itself",
                 path.display()
             );
         }
@@ -103,7 +103,7 @@ fn end_of_links(path: &Path) -> anyhow::Result<End> {
             None => target,
         };
     }
-    bail!("there are more than {LINKS_MAX} links");
+    bail!("more than {LINKS_MAX} symbolic links");
 }
 
 /// Takes out what was in a file, unless it is none (a pipe, a device); only its owner may read what comes.
@@ -158,7 +158,7 @@ mod tests {
         symlink("new", at("theirs")).unwrap();
         std::os::unix::fs::lchown(at("theirs"), Some(65_534), None).unwrap();
         let why = format!("{:#}", open(&at("theirs"), How::Anew).unwrap_err());
-        assert!(why.contains("symbolic link that user 65534 made"), "{why}");
+        assert!(why.contains("symbolic link created by user 65534"), "{why}");
         chown(at("new"), Some(65_534), None).unwrap();
         let why = format!("{:#}", open(&at("twin"), How::Append).unwrap_err());
         assert!(why.contains("hard links"), "{why}");

@@ -122,7 +122,7 @@ async fn run_beside<W: Write>(
 ) -> Result<Option<i32>, Stop> {
     let ended = run_pipeline(session, stages, until, Some(command)).await;
     if let Err(Stop::ReaderGone | Stop::Enough) = &ended {
-        eprintln!("mptcp-trace: note: the command goes on, and is not traced any more");
+        eprintln!("mptcp-trace: note: the command keeps running, but is no longer traced");
     }
     ended
 }
@@ -146,7 +146,10 @@ fn output(live: &Live) -> anyhow::Result<(Format, Box<dyn Write>, Option<Reopens
             let (path, file) = (path.clone(), output.clone());
             let reopen = move || match files::open(&path, How::Append) {
                 Ok(opened) => *file.borrow_mut() = opened,
-                Err(why) => log::warn!("lines go to the file that was open before: {why:#}"),
+                Err(why) => log::warn!(
+                    "cannot reopen the output, keeping the old file open: \
+                                        {why:#}"
+                ),
             };
             reopens = Some(Reopens::take(Box::new(reopen)).context("cannot take signals")?);
             Box::new(Output(output))
@@ -157,7 +160,7 @@ fn output(live: &Live) -> anyhow::Result<(Format, Box<dyn Write>, Option<Reopens
                 .context("stdout is closed")?;
             // What is no pipe has no such size, and a pipe works with any.
             if let Err(why) = rustix::pipe::fcntl_setpipe_size(&stdout, PIPE_BYTES) {
-                log::debug!("stdout keeps the room it has: {why}");
+                log::debug!("cannot enlarge the pipe of stdout: {why}");
             }
             Box::new(File::from(stdout))
         }

@@ -22,14 +22,14 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 ///
 /// Says that there is no such process, or that it is a thread of another.
 pub(super) fn watch(pid: u32) -> anyhow::Result<Watched> {
-    let gone = || format!("no process {pid}: it has ended, or never was (ps -p {pid})");
+    let gone = || format!("no process {pid}: it has ended or never existed (ps -p {pid})");
     let status = match fs::read_to_string(format!("/proc/{pid}/status")) {
         Ok(status) if proc_is_ours() => status,
         // Of another process, which has that number elsewhere.
         Ok(_) => String::new(),
         // Gone, or hidden (/proc mounted with hidepid=2): the next call knows.
         Err(why) if why.kind() == ErrorKind::NotFound => String::new(),
-        Err(why) => return Err(why).with_context(|| format!("cannot look at process {pid}")),
+        Err(why) => return Err(why).with_context(|| format!("cannot inspect process {pid}")),
     };
     let tgid = status
         .lines()
@@ -49,7 +49,8 @@ pub(super) fn watch(pid: u32) -> anyhow::Result<Watched> {
         Err(rustix::io::Errno::SRCH) => bail!(gone()),
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => {
             bail!(
-                "{pid} is a thread, and /proc does not say of which process: use the process's own number"
+                "{pid} is a thread, and /proc does not show of which process: use the PID of the \
+                 process"
             )
         }
         Err(why) => return Err(why).with_context(|| format!("cannot watch process {pid}")),
@@ -118,7 +119,7 @@ pub(super) fn comm(name: &str) -> anyhow::Result<[u8; 16]> {
     ensure!(!name.is_empty(), "--comm needs a name");
     ensure!(
         name.len() < comm.len(),
-        "no thread has the name {name:?}: the kernel keeps 15 bytes of it, use --comm {:?}",
+        "no thread can have the name {name:?}: the kernel keeps only 15 bytes, use --comm {:?}",
         String::from_utf8_lossy(&name.as_bytes()[..15])
     );
     comm[..name.len()].copy_from_slice(name.as_bytes());
@@ -141,12 +142,15 @@ pub(super) fn netns(what: &str) -> anyhow::Result<u32> {
     };
     let found = fs::metadata(&path).with_context(|| {
         format!(
-            "no network namespace {what}: cannot look at {} (ip netns list)",
+            "no network namespace {what}: cannot access {} (ip netns list)",
             path.display()
         )
     })?;
     // A network namespace is no ordinary file: its inode number is only unique on its own filesystem.
-    let nsfs = fs::metadata("/proc/self/ns/net").context("cannot look at our own namespace")?;
+    let nsfs = fs::metadata("/proc/self/ns/net").context(
+        "cannot inspect our own network \
+                             namespace",
+    )?;
     // All other kinds of namespaces live there too.
     let kind = kind_of_namespace(&path);
     ensure!(
@@ -192,7 +196,7 @@ mod tests {
     async fn a_process_is_watched_and_what_is_none_is_not() {
         assert!(watch(std::process::id()).is_ok());
         let why = watch(u32::MAX / 4).unwrap_err().to_string();
-        assert!(why.contains("it has ended, or never was"), "{why}");
+        assert!(why.contains("it has ended or never existed"), "{why}");
     }
 
     #[test]

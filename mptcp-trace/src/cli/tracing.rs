@@ -74,7 +74,7 @@ pub(super) fn inspect_host(attaching: &Attaching) -> HostSupport {
     let marks = Mark::new().ok();
     let mut host = host::inspect(attaching.btf.as_ref(), |socket| {
         if let Some(Err(why)) = marks.as_ref().map(|marks| marks.socket(socket)) {
-            log::debug!("cannot mark a socket of ours: {why}");
+            log::debug!("cannot mark our own socket: {why}");
         }
     });
     for name in &attaching.hidden {
@@ -140,10 +140,7 @@ fn refused(why: StartError, attaching: &Attaching) -> Exit {
     match why {
         StartError::Refused { refusal, .. } => {
             let doubt = attaching.btf.as_ref().map_or_else(String::new, |file| {
-                format!(
-                    "; is {} the description of the running kernel?",
-                    file.display()
-                )
+                format!("; does {} describe the running kernel?", file.display())
             });
             Exit::Because(CANNOT_ANSWER, format!("{refusal}{doubt}"))
         }
@@ -176,12 +173,16 @@ fn say(plan: &Plan, session: &Session, with_invitation: bool) {
         eprint!(
             "{}",
             prefixed(&format!(
-                "note: the fallback sensor is off, only what applications ask is traced: {why}"
+                "note: the fallback sensor is off, only queries are traced: {why}"
             ))
         );
     }
     for sensor in &session.facts.sensors {
-        log::info!("sensor {} runs on rung {}", sensor.sensor, sensor.rung);
+        log::info!(
+            "sensor {} uses attach method {}",
+            sensor.sensor,
+            sensor.rung
+        );
         for limit in &sensor.limits {
             log::info!("{}: {limit}", sensor.rung);
         }
@@ -198,7 +199,7 @@ fn say(plan: &Plan, session: &Session, with_invitation: bool) {
             n => format!(" ({n} limits: see mptcp-trace doctor)"),
         };
         eprintln!(
-            "mptcp-trace: tracing on rung {}{limits}; Ctrl-C ends it",
+            "mptcp-trace: tracing with {}{limits}; press Ctrl-C to stop",
             session.tracer.rung()
         );
     }

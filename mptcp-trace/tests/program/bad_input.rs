@@ -71,7 +71,7 @@ fn options_that_make_no_sense() {
     check(
         &run(["--comm", "a-name-that-is-too-long"]),
         1,
-        "the kernel keeps 15 bytes",
+        "the kernel keeps only 15 bytes",
     );
     check(
         &run(["--netns", "no-such-namespace"]),

@@ -203,9 +203,9 @@ impl Report {
         for it in &self.capabilities {
             let name = it.name;
             let detail = match (it.held, it.mandatory) {
-                (true, _) => format!("there: {}", it.purpose),
+                (true, _) => format!("held: {}", it.purpose),
                 (false, true) => format!("MISSING: {}", it.purpose),
-                (false, false) => format!("not there: {}", it.cost),
+                (false, false) => format!("not held: {}", it.cost),
             };
             lines.add("capability", &format!("{name:<16} {detail}"));
         }
@@ -257,15 +257,15 @@ impl SensorLine {
         }
         if let Some(canary) = &self.canary {
             let right = match canary.complaints.is_empty() {
-                true => "all as the kernel told us",
+                true => "all correct",
                 false => "WRONG",
             };
             let what = match self.sensor {
-                SensorId::Query => "questions",
+                SensorId::Query => "queries",
                 SensorId::Fallback => "fallback",
             };
             let (asked, seen) = (canary.asked, canary.seen);
-            let text = format!("{asked} {what} of our own, {seen} seen, {right}");
+            let text = format!("{asked} {what} by the self-test, {seen} seen, {right}");
             lines.add("  canary", &text);
             for complaint in &canary.complaints {
                 lines.add("", complaint);
@@ -275,7 +275,7 @@ impl SensorLine {
             }
         }
         if let Some(bit) = self.fallback_bit {
-            let text = format!("{bit}, calibrated with connections of our own");
+            let text = format!("{bit}, calibrated by the self-test");
             lines.add("  fallback bit", &text);
         }
     }
@@ -333,13 +333,13 @@ fn facts(host: &HostSupport) -> Vec<FactLine> {
         None if *btf == Fact::Yes => Fact::Yes,
         None => Fact::Unknown("no type information".into()),
         Some((path, why)) => Fact::No(format!(
-            "{} of the members that are read are missing, among them {path}: {why}",
+            "{} required structure members are missing, among them {path}: {why}",
             missing_members.len()
         )),
     };
     let initial = Fact::from_bool(
         pid_namespace.is_none(),
-        "processes are named as our own PID namespace has them; those outside of it cannot be named",
+        "PIDs are those of this PID namespace; processes outside of it cannot be identified",
     );
     [
         ("MPTCP", mptcp),

@@ -93,14 +93,14 @@ fn deaf() -> anyhow::Result<()> {
 fn wrote(args: &BundleArgs, parts: &Parts) -> String {
     let file = args.file.display();
     if !parts.has(CAPTURE) {
-        return format!("wrote {file}: no trace, only what is known of this host");
+        return format!("wrote {file}: no trace, only facts about this host");
     }
     let missing: Vec<&str> = NAMES.into_iter().filter(|it| !parts.has(it)).collect();
     let without = match missing[..] {
         [] => String::new(),
         _ => format!(" without {}", missing.join(", ")),
     };
-    format!("wrote {file}{without}; look into it with: mptcp-trace replay {file}")
+    format!("wrote {file}{without}; inspect it with: mptcp-trace replay {file}")
 }
 
 /// A capture of before instead of a trace of now.
@@ -130,7 +130,8 @@ fn take_over_frames(input: &mut dyn io::Read, out: File) -> anyhow::Result<()> {
                 bytes += record.len() as u64;
                 if let Err(why) = decode(&record, &facts) {
                     anyhow::bail!(
-                        "record {records} cannot be understood, it is damaged or of a newer version: {why}"
+                        "record {records} cannot be decoded, it is damaged or of a newer version: \
+                         {why}"
                     );
                 }
                 writer.record(&record)?;
@@ -149,17 +150,15 @@ fn take_over_frames(input: &mut dyn io::Read, out: File) -> anyhow::Result<()> {
             }
             Frame::End(losses) => {
                 writer.finish(&losses)?;
-                anyhow::ensure!(
-                    !reader.has_more()?,
-                    "there is something behind its end: it is damaged"
-                );
+                anyhow::ensure!(!reader.has_more()?, "data follows its end: it is damaged");
                 return Ok(());
             }
             Frame::CutOff => return Ok(writer.flush()?),
         }
         anyhow::ensure!(
             bytes <= CAPTURE_BYTES_MAX,
-            "it has more than {} MB: trace for a shorter time, or only what matters (--pid, --comm, --netns)",
+            "it has more than {} MB: trace for a shorter time, or use filters (--pid, --comm, \
+             --netns)",
             CAPTURE_BYTES_MAX >> 20
         );
     }
@@ -172,7 +171,7 @@ fn trace(args: &BundleArgs, parts: &mut Parts, verbose: u8) -> Result<Result<u8,
         return Err(Exit::Because(
             CANNOT_ANSWER,
             format!(
-                "{}; nothing was written; a capture of before is packed without them: mptcp-trace bundle FILE \
+                "{}; nothing was written; an existing capture needs none: mptcp-trace bundle FILE \
                  --from CAPTURE",
                 unprivileged(&why)
             ),
@@ -187,7 +186,7 @@ fn trace(args: &BundleArgs, parts: &mut Parts, verbose: u8) -> Result<Result<u8,
     let mut reach = netstat::Reach::new();
     parts.write("counters-before.json", &json(&counters(&mut reach))?)?;
     parts.make(CAPTURE)?;
-    let capture = parts.path(CAPTURE).context("there is no capture")?;
+    let capture = parts.path(CAPTURE).context("no capture")?;
     let traced = run::trace(traced(args, &capture), verbose);
     parts.write("counters-after.json", &json(&counters(&mut reach))?)?;
     parts.remove_if_empty(CAPTURE)?;
@@ -260,9 +259,7 @@ fn redact(parts: &mut Parts) -> anyhow::Result<()> {
         }
     }
     if dropped > 0 {
-        eprintln!(
-            "mptcp-trace: {dropped} records were left out: it is not known how to redact them"
-        );
+        eprintln!("mptcp-trace: left out {dropped} records that cannot be redacted");
     }
     parts.replace(CAPTURE, redacted);
     Ok(())
@@ -287,7 +284,7 @@ fn retell(parts: &mut Parts) -> anyhow::Result<()> {
     };
     if found.beyond() > 0 {
         eprintln!(
-            "mptcp-trace: list.jsonl has the first {LISTED_MAX} sockets; {} more are left out",
+            "mptcp-trace: list.jsonl contains the first {LISTED_MAX} sockets; {} more are left out",
             found.beyond()
         );
     }

@@ -13,13 +13,14 @@ use crate::cli::{DONE, Exit, args::DemoArgs, options, run::trace};
 pub(in crate::cli) fn run(args: &DemoArgs, verbose: u8) -> Result<u8, Exit> {
     if args.scene {
         let counted = mptcp_trace_lab::demo::play()
-            .context("cannot play the demo: it needs root, MPTCP and the module veth")?;
+            .context("cannot run the demo: it needs root, MPTCP and the veth module")?;
         eprintln!("demo: {counted}");
         return Ok(DONE);
     }
     eprintln!(
         "demo: a client and a server in two network namespaces talk over MPTCP. Then the path between them\n\
-         demo: begins to take the MPTCP options out of every packet, as middleboxes do. Both ask the kernel\n\
+         demo: starts to strip the MPTCP options from every packet, as middleboxes do. Both ask \
+         the kernel\n\
          demo: before and after: is this still MPTCP?"
     );
     let code = trace(traced(args)?, verbose)?;

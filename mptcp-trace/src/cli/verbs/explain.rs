@@ -44,8 +44,11 @@ fn list(counters: &[(String, u64)]) -> String {
             cause.when
         );
     }
-    text.push_str("\nCounted: by the kernel, in this network namespace, since it was made; - where this kernel ");
-    text.push_str("has no such counter.\n`mptcp-trace explain CAUSE` tells more.\n");
+    text.push_str(
+        "\nCOUNTED: by the kernel in this network namespace since its creation; - if \
+                   this kernel ",
+    );
+    text.push_str("lacks the counter.\n`mptcp-trace explain CAUSE` prints the details.\n");
     text
 }
 

@@ -31,7 +31,7 @@ async fn list(args: &ListArgs, verbose: u8) -> Result<u8, Exit> {
     if !session.has_fallbacks() {
         return Err(Exit::Because(
             CANNOT_ANSWER,
-            "sockets cannot be listed on this kernel; mptcp-trace doctor tells why".into(),
+            "sockets cannot be listed on this kernel; mptcp-trace doctor reports why".into(),
         ));
     }
     if is_in_pid_namespace {
@@ -84,7 +84,7 @@ async fn list(args: &ListArgs, verbose: u8) -> Result<u8, Exit> {
         .map_or(0, crate::model::Loss::lost);
     if lost > 0 {
         said.push_str(&format!(
-            "; {lost} more were lost: there are more than the ring holds, use a larger --ring-size"
+            "; {lost} more were lost: the ring is too small, use a larger --ring-size"
         ));
     }
     eprint!("{}", prefixed(&said));

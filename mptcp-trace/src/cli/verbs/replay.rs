@@ -70,8 +70,8 @@ fn replay(args: &ReplayArgs, view: View, input: &mut dyn io::Read) -> Result<u8,
             return Err(Exit::Because(
                 FAILED,
                 format!(
-                    "{name} is cut off after {findings} findings: what was lost while it was recorded \
-                     is not known"
+                    "{name} is cut off after {findings} findings: losses during recording are \
+                     unknown"
                 ),
             ));
         }

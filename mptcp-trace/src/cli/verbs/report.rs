@@ -97,13 +97,13 @@ fn report(args: &ReportArgs, wanted: FindingFilter, input: &mut dyn io::Read) ->
         Ending::CutOff => Err(Exit::Because(
             FAILED,
             format!(
-                "{file} is cut off after {findings} {noun}: what was lost while it was recorded is not known, and \
-                 the page says so"
+                "{file} is cut off after {findings} {noun}: losses during recording are unknown, \
+                 as the report states"
             ),
         )),
         Ending::Damaged(why) => Err(Exit::Because(
             FAILED,
-            format!("{file} is damaged after {findings} {noun}, and the page says so: {why}"),
+            format!("{file} is damaged after {findings} {noun}, as the report states: {why}"),
         )),
     }
 }
@@ -146,7 +146,7 @@ fn refuse_to_overwrite(capture: &Path, output: &Path) -> Result<(), Exit> {
         return Ok(());
     }
     let why = format!(
-        "{} is the capture itself: give the page another name",
+        "{} is the capture itself: choose another --output",
         output.display()
     );
     Err(Exit::Because(USAGE, why))

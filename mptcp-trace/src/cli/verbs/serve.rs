@@ -82,7 +82,7 @@ async fn serve(args: &ServeArgs, verbose: u8) -> Result<u8, Exit> {
     let listener = TcpListener::bind(args.listen)
         .await
         .with_context(|| format!("cannot listen on {}; see --listen", args.listen))?;
-    let address = listener.local_addr().context("cannot tell the port")?;
+    let address = listener.local_addr().context("cannot determine the port")?;
     let started = tracing::start(&args.attach.options(), &Scope::Everybody, verbose).await?;
     started.say(false);
     let (mut session, signals) = (started.session, started.signals);
@@ -155,7 +155,8 @@ fn say_lost(findings: u64) {
     if findings > 0 {
         let waited = FLUSH_TIME_MAX.as_secs();
         eprintln!(
-            "mptcp-trace: {findings} findings are lost: no collector took them within {waited} s"
+            "mptcp-trace: lost {findings} findings: the collector did not accept them within \
+             {waited} s"
         );
     }
 }
@@ -165,11 +166,11 @@ fn is_live(args: &ServeArgs, address: std::net::SocketAddr) -> anyhow::Result<()
     eprintln!("mptcp-trace: serving http://{address}/metrics");
     if !address.ip().is_loopback() {
         eprintln!(
-            "mptcp-trace: note: whoever reaches {address} can read it; it has names of causes and counts, {}",
+            "mptcp-trace: note: any client that reaches {address} can read causes and counts, {}",
             match args.label {
-                None => "and none of processes or addresses",
-                Some(LabelBy::Process) => "and names of processes",
-                Some(LabelBy::Cgroup) => "and paths of control groups",
+                None => "but no process names or addresses",
+                Some(LabelBy::Process) => "and process names",
+                Some(LabelBy::Cgroup) => "and control group paths",
             }
         );
     }
@@ -183,7 +184,7 @@ fn is_live(args: &ServeArgs, address: std::net::SocketAddr) -> anyhow::Result<()
 /// To systemd, where it listens. Nobody is helped by an end because it does not.
 fn notify(state: &[NotifyState<'_>]) {
     if let Err(why) = sd_notify::notify(false, state) {
-        log::warn!("cannot tell systemd: {why}");
+        log::warn!("cannot notify systemd: {why}");
     }
 }
 
@@ -226,7 +227,7 @@ fn read_config(args: &ServeArgs, again: bool) -> anyhow::Result<Config> {
     };
     let text =
         read(path, again).with_context(|| format!("cannot read --config {}", path.display()))?;
-    understand(&text).with_context(|| format!("--config {} cannot be understood", path.display()))
+    understand(&text).with_context(|| format!("--config {} is invalid", path.display()))
 }
 
 /// Reads settings. What is complained about is not repeated, and neither are the words of the parser, which quote it: it
@@ -241,8 +242,8 @@ fn understand(text: &str) -> anyhow::Result<Config> {
             None => "the file as a whole".to_owned(),
         };
         anyhow::anyhow!(
-            "{place} is no TOML, or none of the settings (label, otlp, [otlp-headers] with a text for each name); its \
-             text is not shown, since it may be a secret"
+            "{place} is not valid TOML or not a known setting (label, otlp, [otlp-headers] with a \
+             text for each name); its text is not shown because it may be a secret"
         )
     })
 }
@@ -261,7 +262,7 @@ fn read(path: &Path, again: bool) -> anyhow::Result<String> {
     let file = how.open(path)?;
     anyhow::ensure!(
         !again || file.metadata()?.is_file(),
-        "it is no regular file, and reading it might stop the tracer"
+        "it is not a regular file, and reading it might block the tracer"
     );
     file.take(CONFIG_BYTES_MAX + 1).read_to_string(&mut text)?;
     anyhow::ensure!(
@@ -291,9 +292,9 @@ async fn reloads(args: &ServeArgs, tracer: &Tracer) -> anyhow::Error {
             Ok((config, target)) => {
                 tracer.exporter.send_to(target);
                 tracer.counters.tell_apart(config.whose(args));
-                eprintln!("mptcp-trace: settings were read again; counters go on");
+                eprintln!("mptcp-trace: settings reloaded; counters are kept");
             }
-            Err(why) => log::error!("settings stay as they are: {why:#}"),
+            Err(why) => log::error!("settings unchanged: {why:#}"),
         }
         notify(&[NotifyState::Ready]);
     }
@@ -407,6 +408,6 @@ mod tests {
         let mode = rustix::fs::Mode::RUSR;
         rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
         let why = read(&pipe, true).unwrap_err();
-        assert!(why.to_string().contains("no regular file"), "{why}");
+        assert!(why.to_string().contains("not a regular file"), "{why}");
     }
 }

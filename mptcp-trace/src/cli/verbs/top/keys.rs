@@ -12,7 +12,7 @@ use rustix::{
     io::Errno,
 };
 
-/// Hands every key and change of size to `take`, and `None` once the terminal has gone, until `take` returns false.
+/// Hands every key and change of size to `take`, and `None` once the terminal is closed, until `take` returns false.
 ///
 /// # Errors
 ///
@@ -36,7 +36,7 @@ fn terminal() -> anyhow::Result<OwnedFd> {
     Ok(match stdin.is_terminal() {
         true => rustix::io::fcntl_dupfd_cloexec(&stdin, 3).context("stdin is closed")?,
         false => File::open("/dev/tty")
-            .context("there is no terminal to read keys from")?
+            .context("no terminal to read keys from")?
             .into(),
     })
 }

@@ -143,7 +143,7 @@ impl Watcher {
             };
             let mut next = event;
             while let Some(event) = next {
-                let event = event.context("the terminal has gone")?;
+                let event = event.context("the terminal was closed")?;
                 if self.take(&event).await? {
                     return Ok(());
                 }

@@ -27,12 +27,13 @@ pub(in crate::cli) fn run(args: &TopArgs, verbose: u8) -> Result<u8, Exit> {
     let usage = |why: &str| Err(Exit::Because(USAGE, why.to_owned()));
     if !io::stdout().is_terminal() {
         return usage(
-            "top draws on a terminal, and stdout is none; for a file or a pipe: mptcp-trace --summary --duration 1m",
+            "top needs a terminal, but stdout is not one; for a file or a pipe: mptcp-trace \
+             --summary --duration 1m",
         );
     }
     if std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb") {
         return usage(
-            "top cannot draw on this terminal: TERM says nothing, or dumb; for plain lines: mptcp-trace",
+            "top cannot draw on this terminal: TERM is unset or dumb; for plain lines: mptcp-trace",
         );
     }
     if args.follow && args.whose.pid.is_empty() {

@@ -79,7 +79,7 @@ pub(super) fn run(args: &TopArgs, capture: &Path) -> Result<u8, Exit> {
     drop(player);
     if extent.is_cut_off {
         let why = format!(
-            "{} is cut off after {} findings: what was lost while it was recorded is not known",
+            "{} is cut off after {} findings: losses during recording are unknown",
             capture.display(),
             extent.findings
         );
@@ -199,7 +199,7 @@ enum Next {
 struct Player {
     /// By a signal: the terminal is given back in order.
     is_told_to_end: Arc<AtomicBool>,
-    /// None once the terminal has gone.
+    /// None once the terminal was closed.
     keys: mpsc::Receiver<Option<Event>>,
     screen: Screen,
     app: App,

@@ -156,7 +156,7 @@ impl Screen {
     ///
     /// # Errors
     ///
-    /// Fails if the terminal has gone.
+    /// Fails if the terminal was closed.
     pub(super) fn draw(
         &mut self,
         app: &mut App,
@@ -165,13 +165,13 @@ impl Screen {
     ) -> anyhow::Result<()> {
         around.has_colour = self.has_colour;
         if has_said_something() {
-            let message = "Something was said on stderr: it is shown at the end";
+            let message = "stderr has new messages, shown on exit";
             around.message.get_or_insert_with(|| message.to_owned());
         }
         self.terminal
             .draw(|frame| draw(frame, app, snapshot, &around, escape))
             .context("cannot draw on the terminal")?;
-        assert!(!self.falls_over, "fell over, as --panic asks for");
+        assert!(!self.falls_over, "panicked, as --panic requests");
         Ok(())
     }
 
@@ -200,9 +200,11 @@ impl Drop for Screen {
 
 fn take() -> anyhow::Result<()> {
     let stderr = rustix::io::dup(rustix::stdio::stderr()).context("stderr is closed")?;
-    let said = memfd_create("stderr", MemfdFlags::CLOEXEC).context("cannot keep stderr back")?;
-    enable_raw_mode()
-        .context("cannot take the terminal; is it one, and are we in its foreground?")?;
+    let said = memfd_create("stderr", MemfdFlags::CLOEXEC).context("cannot hold back stderr")?;
+    enable_raw_mode().context(
+        "cannot set up the terminal; is this a terminal, and are we its foreground \
+                  process?",
+    )?;
     let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
     if dup2_stderr(&said).is_ok() {
         *taken = Some(Taken {
@@ -213,10 +215,10 @@ fn take() -> anyhow::Result<()> {
     drop(taken);
     execute!(io::stdout(), EnterAlternateScreen)
         .inspect_err(|_why| give_back())
-        .context("cannot take the terminal")
+        .context("cannot set up the terminal")
 }
 
-/// Gives the terminal back; once more does no harm. What fails here cannot be mended: the terminal has gone.
+/// Gives the terminal back; once more does no harm. What fails here cannot be mended: the terminal was closed.
 pub(super) fn give_back() {
     let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner).take();
     let Some(Taken { stderr, mut said }) = taken else {
