@@ -512,22 +512,20 @@ impl Correlator {
 
 /// Why a verdict may be wrong where the kernel did not run a probe.
 const MAY_BE_MISSED: &str =
-    "the kernel skipped runs of a probe since, perhaps for questions about this connection";
+    "the kernel skipped probe runs since, perhaps for queries about this connection";
 
 /// The same of a connection of which a question is missing for sure.
-const UNTOLD: &str =
-    "it was asked about since, and that was not traced (capped, lost, or by io_uring)";
+const UNTOLD: &str = "a later query about it was not traced (capped, lost, or through io_uring)";
 
 /// The same where questions are missing, and nobody knows about which connections.
 const PERHAPS_UNTOLD: &str =
-    "questions were not traced (capped, or lost), perhaps about this connection";
+    "queries were not traced (capped or lost), perhaps about this connection";
 
 /// The doubt of a connection whose end was not recorded.
-const UNSEEN_END: &str = "its end was not traced (lost), and so may questions about it be";
+const UNSEEN_END: &str = "its end was lost, and queries about it may be lost too";
 
 /// The same of a connection that lives on, for all we know.
-const EVICTED: &str =
-    "it may have been asked about later: too many connections are remembered (--max-connections)";
+const EVICTED: &str = "later queries may be unknown: it was evicted (--max-connections)";
 
 /// True if a question is about another connection than the one that is remembered of its socket.
 fn is_of_another_connection(query: &Query, life: &ConnectionState) -> bool {

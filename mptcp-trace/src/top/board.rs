@@ -334,7 +334,7 @@ impl Row {
                 let concluded = event.judgement.as_ref().map(concluded).unwrap_or_default();
                 let again = match event.repeats {
                     0 => String::new(),
-                    more => format!(", the answer before {more} times more"),
+                    more => format!(", previous answer repeated {more} times"),
                 };
                 let words = format!(
                     "asked {}, told {answer}{concluded}{again}",
@@ -386,21 +386,20 @@ impl Row {
                     words.push_str(stage.name());
                 }
                 if let Some((sent, received)) = connection.bytes.filter(|both| *both != (0, 0)) {
-                    words.push_str(&format!(
-                        ", {sent} B sent and {received} B received by then"
-                    ));
+                    words.push_str(&format!(", {sent} B sent and {received} B received before"));
                 }
                 (TimelineKind::Fallback, words)
             }
             ConnectionKind::FallbackDenied => (
                 TimelineKind::Fallback,
-                format!("was not allowed to fall back any more: {cause}; the subflow is reset"),
+                format!("was not allowed to fall back: {cause}; the subflow is reset"),
             ),
             ConnectionKind::Plain => {
                 self.is_mptcp = false;
                 (
                     TimelineKind::Begin,
-                    "accepted without MPTCP: the client did not ask for it, or there was no token"
+                    "accepted without MPTCP: the client did not request it, or no token was \
+                     available"
                         .to_owned(),
                 )
             }
@@ -417,7 +416,7 @@ impl Row {
                     "MPTCP is switched off in its network namespace for {}",
                     connection
                         .off_for
-                        .map_or_else(|| "a while".to_owned(), short)
+                        .map_or_else(|| "an unknown time".to_owned(), short)
                 ),
             ),
         };

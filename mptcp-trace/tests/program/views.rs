@@ -231,7 +231,7 @@ fn a_run_fails_on_what_was_named_shown_or_not() {
     let count =
         |is_it: &dyn Fn(&Value) -> bool| findings(&all).iter().filter(|it| is_it(it)).count();
     let of = |field: &'static str, word: &'static str| count(&|it| it["data"][field] == word);
-    let last_words = format!("last words: {} printed", of("verdict", "never-asked"));
+    let last_words = format!("closing verdicts: {} printed", of("verdict", "never-asked"));
     for (words, fails, first) in [
         (
             &["--fail-on", "fallback"][..],
