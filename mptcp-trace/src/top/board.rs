@@ -277,7 +277,7 @@ impl Row {
             row.moments.push_back(TimelineEntry {
                 at: id.born_at,
                 kind: TimelineKind::Begin,
-                words: "the socket was made, or first seen".to_owned(),
+                words: "the socket was created, or first seen".to_owned(),
             });
         }
         row
@@ -329,7 +329,7 @@ impl Row {
                 let answer = match (query.answer.word(), query.answer.errno()) {
                     (Some(word), None) => word.to_owned(),
                     (Some(word), Some(errno)) => format!("{word} ({errno})"),
-                    (None, _) => "nobody knows what".to_owned(),
+                    (None, _) => "unknown".to_owned(),
                 };
                 let concluded = event.judgement.as_ref().map(concluded).unwrap_or_default();
                 let again = match event.repeats {
@@ -407,7 +407,7 @@ impl Row {
                 self.fell_back = connection.fell_back.or(self.fell_back);
                 (
                     TimelineKind::Begin,
-                    "was there before tracing began".to_owned(),
+                    "existed before tracing began".to_owned(),
                 )
             }
             ConnectionKind::Blackhole => (
