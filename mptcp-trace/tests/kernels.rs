@@ -151,7 +151,10 @@ fn surroundings(kernel: &Kernel) -> Surroundings {
         privileges: Fact::Yes,
         own_btf: Fact::Yes,
         mptcp_enabled: Fact::Yes,
-        option: Fact::from_bool(kernel.has_option, "this kernel does not know TCP_IS_MPTCP"),
+        option: Fact::from_bool(
+            kernel.has_option,
+            "this kernel does not support TCP_IS_MPTCP",
+        ),
         kprobes: Fact::Yes,
         pid_namespace: None,
         preemptible: Preemptible::default(),

@@ -65,7 +65,7 @@ impl Tracer {
     /// time. Where the kernel lets no program do that, accounts rest on `/proc` alone.
     pub fn read_counters(&self) {
         if let Err(why) = self.read_noted_counters() {
-            log::debug!("the counters of namespaces are not read: {why:#}");
+            log::debug!("cannot read the counters of namespaces: {why:#}");
         }
     }
 
@@ -108,7 +108,7 @@ impl Tracer {
                 return Ok(());
             }
         }
-        bail!("namespaces come and go faster than they can be gone through")
+        bail!("namespaces come and go faster than they can be listed")
     }
 
     /// Goes once around the ring of namespaces; false if one ended meanwhile.
@@ -148,7 +148,7 @@ impl Tracer {
         &mut self,
         mut drain: impl FnMut() -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        let what = "cannot go through the files of all tasks";
+        let what = "cannot list the files of all tasks";
         if self.lister()?.fd().is_err() {
             let types = types::of_functions(&self.functions)?;
             self.lister()?.load(alone::FILES, &types).context(what)?;

@@ -121,8 +121,8 @@ fn an_asked_for_rung_stands_alone() {
     assert_eq!(
         told(&whole(), Some(Rung::Kprobe)),
         format!(
-            "{KPROBE}\nnot fexit: another attach method was asked for with --attach\n\
-             not tracepoint: another attach method was asked for with --attach"
+            "{KPROBE}\nnot fexit: another attach method was selected with --attach\n\
+             not tracepoint: another attach method was selected with --attach"
         )
     );
 }
@@ -209,7 +209,7 @@ fn a_missing_member_disables_what_reads_it_and_nothing_else() {
     let host = without(whole(), "mptcp_subflow_context.conn");
     assert!(told(&host, None).starts_with(TRACEPOINT));
     let host = without(whole(), "sock_common.skc_num");
-    assert!(told(&host, None).starts_with("refused: no way to see queries"));
+    assert!(told(&host, None).starts_with("refused: queries cannot be traced"));
     let host = without(whole(), "socket_alloc.vfs_inode.i_ino");
     let plan = plan(&host, Some(Rung::Fexit)).unwrap();
     assert_eq!(
@@ -257,12 +257,12 @@ fn a_host_that_cannot_answer_is_told_why_and_what_to_do() {
 #[test]
 fn a_kernel_without_the_option_is_traced_with_a_note() {
     let host = HostSupport {
-        option: no("this kernel does not know TCP_IS_MPTCP"),
+        option: no("this kernel does not support TCP_IS_MPTCP"),
         ..whole()
     };
     let told = told(&host, None);
     assert!(told.ends_with(
-        "note: this kernel does not know TCP_IS_MPTCP: every answer will be `unsupported`"
+        "note: this kernel does not support TCP_IS_MPTCP: every answer will be `unsupported`"
     ));
 }
 

@@ -160,8 +160,7 @@ async fn answer(request: &Request<Incoming>, answers: &impl Answers) -> Response
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut response = plain(
             StatusCode::METHOD_NOT_ALLOWED,
-            "only GET and HEAD are \
-                                                                  supported\n",
+            "only GET and HEAD are supported\n",
         );
         response
             .headers_mut()

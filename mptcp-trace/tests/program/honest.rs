@@ -410,7 +410,7 @@ fn a_capture_that_makes_no_sense_is_not_packed_and_that_takes_one_sentence() {
     let said = stderr(&replayed);
     let complaints = said
         .lines()
-        .filter(|line| line.contains("cannot understand"))
+        .filter(|line| line.contains("cannot decode"))
         .count();
     assert_eq!(complaints, 10, "{said}");
 }

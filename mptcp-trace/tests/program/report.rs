@@ -70,7 +70,7 @@ fn what_is_wrong_is_said() {
     check(
         &report("/etc/passwd", page, &[]),
         1,
-        "this is not a capture of mptcp-trace",
+        "this is not an mptcp-trace capture",
     );
     check(
         &report(file, "/no/such/folder/page.html", &[]),

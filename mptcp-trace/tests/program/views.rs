@@ -136,7 +136,7 @@ fn a_name_that_nobody_knows_is_wrong_usage_and_answered_with_the_list() {
     for (words, says) in [
         (["--cause", "DssFallbak"], "MPCapableFallbackSYNACK"),
         (["--verdict", "fine"], "never-asked"),
-        (["--addr", "localhost"], "is no address"),
+        (["--addr", "localhost"], "is not an address"),
         (["--port", "0"], "0 is not in 1.."),
         (["--cgroup", "nginx"], "write a path"),
     ] {

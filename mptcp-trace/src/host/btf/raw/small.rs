@@ -172,7 +172,7 @@ impl<'a> Writer<'a> {
     /// Type of the elements, type of the index, how many there are.
     fn array(&mut self, rest: &[u8]) -> anyhow::Result<()> {
         let [element, index, count] = [0, 4, 8].map(|at| word(rest, at));
-        let (element, index) = element.zip(index).context("an array of nothing")?;
+        let (element, index) = element.zip(index).context("an empty array")?;
         let words = [
             self.number(element)?,
             self.number(index)?,
@@ -204,7 +204,7 @@ impl<'a> Writer<'a> {
             return Ok(0);
         };
         let new = self.numbers.get(&old);
-        new.copied().context("a type was not kept")
+        new.copied().context("a type was dropped")
     }
 
     /// The new place of a string.
