@@ -202,9 +202,7 @@ fn a_missing_member_disables_what_reads_it_and_nothing_else() {
     let host = without(whole(), "task_struct.files");
     assert_eq!(
         told(&host, None),
-        format!(
-            "{FEXIT}\n{KPROBE}\nnot tracepoint: task_struct.files is not where it can be read: not there"
-        )
+        format!("{FEXIT}\n{KPROBE}\nnot tracepoint: task_struct.files cannot be read: not there")
     );
     let host = without(whole(), "mptcp_subflow_context.conn");
     assert!(told(&host, None).starts_with(TRACEPOINT));
@@ -215,8 +213,8 @@ fn a_missing_member_disables_what_reads_it_and_nothing_else() {
     assert_eq!(
         plan.of(SensorId::Query).rungs[0].limits,
         [
-            "how long an answer took is not known: only its end is seen",
-            "the inode of a socket is not known: socket_alloc.vfs_inode.i_ino is not where it can be read: not there"
+            "query latency is unknown: only the return is traced",
+            "the inode of a socket is unknown: socket_alloc.vfs_inode.i_ino cannot be read: not there"
         ]
     );
 }
@@ -371,7 +369,7 @@ fn the_copy_that_the_compiler_made_of_the_decision_gets_a_breakpoint() {
         panic!("{ladder:?}")
     };
     assert!(
-        limit.starts_with("DSSCorruptionFallback is noticed late"),
+        limit.starts_with("DSSCorruptionFallback is detected late"),
         "{limit}"
     );
 }
@@ -462,9 +460,15 @@ fn where_no_function_can_be_probed_tracepoints_do_and_say_what_they_cannot() {
 #[test]
 fn what_this_kernel_does_not_let_be_read_is_a_sentence() {
     for (path, says) in [
-        ("mptcp_sock.bytes_sent", "how much went over MPTCP before"),
-        ("mptcp_sock.pm.server_side", "which end opened a connection"),
-        ("mptcp_sock.pm.extra_subflows", "how many subflows"),
+        (
+            "mptcp_sock.bytes_sent",
+            "the bytes sent over MPTCP before a fallback",
+        ),
+        (
+            "mptcp_sock.pm.server_side",
+            "the side that opened a connection",
+        ),
+        ("mptcp_sock.pm.extra_subflows", "the number of subflows"),
     ] {
         let ladder = plan(&without(whole(), path), None)
             .unwrap()
@@ -554,8 +558,8 @@ fn what_is_refused_is_seen_where_it_can_be_and_said_where_it_cannot() {
         ..whole()
     };
     for rung in [Rung::Fexit, Rung::Kprobe] {
-        assert!(limits(&no_set, rung).contains("refused MPTCP sockets are not seen: the kernel"));
-        assert!(limits(&no_set, rung).contains("refused setsockopt calls are not seen"));
+        assert!(limits(&no_set, rung).contains("refused MPTCP sockets are not traced: the kernel"));
+        assert!(limits(&no_set, rung).contains("refused setsockopt calls are not traced"));
         assert!(!limits(&whole(), rung).contains("refused"));
     }
     assert!(!limits(&whole(), Rung::Tracepoint).contains("refused"));
