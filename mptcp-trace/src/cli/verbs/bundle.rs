@@ -1,4 +1,4 @@
-//! `mptcp-trace bundle`: what a maintainer asks for first, in one file.
+//! `mptcp-trace bundle`: packs a bug report into one file.
 
 use std::{
     collections::BTreeMap,
@@ -28,7 +28,7 @@ use crate::{
     wanted::FindingFilter,
 };
 
-/// What lies in a bundle, in this order.
+/// Files of a bundle, in order.
 const NAMES: [&str; 8] = [
     "host.json",
     "sysctls.json",
@@ -40,12 +40,12 @@ const NAMES: [&str; 8] = [
     CAPTURE,
 ];
 
-/// How long it is traced if nothing is said.
+/// Default duration of the trace.
 const DURATION: Duration = Duration::from_secs(30);
 
-/// Runs it; the exit code.
+/// Runs the verb; returns the exit code.
 pub(in crate::cli) fn run(args: &BundleArgs, verbose: u8) -> Result<u8, Exit> {
-    // Where it cannot be written, nobody shall wait for half a minute to hear that.
+    // An unwritable destination must fail before the trace, not half a minute later.
     let destination = Destination::new(&files::place(&args.file)?)?;
     let mut parts = Parts::default();
     if let Some(capture) = &args.from {
@@ -71,8 +71,8 @@ pub(in crate::cli) fn run(args: &BundleArgs, verbose: u8) -> Result<u8, Exit> {
     traced
 }
 
-/// From here on it takes a moment, and is not to be left half done. Signals that were taken once never kill again,
-/// whether or not somebody still listens to them.
+/// Ignores signals while the bundle is written, so that it is never left incomplete. A signal with
+/// a handler no longer kills the process, even after its receiver is dropped.
 fn deaf() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -89,7 +89,7 @@ fn deaf() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What there is now.
+/// Message about the written bundle.
 fn wrote(args: &BundleArgs, parts: &Parts) -> String {
     let file = args.file.display();
     if !parts.has(CAPTURE) {
@@ -103,7 +103,7 @@ fn wrote(args: &BundleArgs, parts: &Parts) -> String {
     format!("wrote {file}{without}; inspect it with: mptcp-trace replay {file}")
 }
 
-/// A capture of before instead of a trace of now.
+/// Uses an existing capture instead of tracing.
 fn take_over(capture: &Path, parts: &mut Parts) -> Result<(), Exit> {
     with_capture(capture, |input| {
         let what = || format!("cannot pack {}", capture.display());
@@ -112,13 +112,12 @@ fn take_over(capture: &Path, parts: &mut Parts) -> Result<(), Exit> {
     })
 }
 
-/// No larger capture is packed, bytes: a few bytes of a bundle may unpack to any number.
+/// Largest capture that is packed, bytes: a few bytes of a bundle may unpack to any size.
 const CAPTURE_BYTES_MAX: u64 = 128 << 20;
-/// No more sockets are listed of those that were there when tracing began: each is kept in memory until its last answer is
-/// known.
+/// Most existing sockets that are listed: each stays in memory until its last answer is known.
 const LISTED_MAX: usize = 65_536;
 
-/// Copies a capture as far as it makes sense, frame by frame; what makes none ends it.
+/// Copies a capture frame by frame; an invalid frame is an error.
 fn take_over_frames(input: &mut dyn io::Read, out: File) -> anyhow::Result<()> {
     let (mut reader, facts) = Reader::open(BufReader::new(input))?;
     let mut writer = Writer::new(BufWriter::new(out), &facts)?;
@@ -164,9 +163,11 @@ fn take_over_frames(input: &mut dyn io::Read, out: File) -> anyhow::Result<()> {
     }
 }
 
-/// Traces, and notes down what there is before and after; the exit of the trace, or why there is nothing to be packed.
+/// Traces, and collects facts before and after. Returns the exit of the trace, or why nothing can
+/// be packed.
 fn trace(args: &BundleArgs, parts: &mut Parts, verbose: u8) -> Result<Result<u8, Exit>, Exit> {
-    // A host that cannot be traced is worth a bundle that tells why; a forgotten sudo is not.
+    // A bundle of a host that cannot be traced is useful, since it states why; one after a
+    // forgotten sudo is not.
     if let Fact::No(why) = privileges::may_trace() {
         return Err(Exit::Because(
             CANNOT_ANSWER,
@@ -191,7 +192,7 @@ fn trace(args: &BundleArgs, parts: &mut Parts, verbose: u8) -> Result<Result<u8,
     parts.write("counters-after.json", &json(&counters(&mut reach))?)?;
     parts.remove_if_empty(CAPTURE)?;
     match traced {
-        // It was not the tracer that failed.
+        // The command failed, not the tracer.
         Err(Exit::Because(code, why)) if ![FAILED, CANNOT_ANSWER].contains(&code) => {
             Err(Exit::Because(code, why))
         }
@@ -211,7 +212,8 @@ fn json(value: &impl serde::Serialize) -> anyhow::Result<Vec<u8>> {
     serde_json::to_vec_pretty(value).context("cannot write JSON")
 }
 
-/// How to trace. The lines are told anew from the capture; these are in the way of nobody.
+/// Options of the trace. Its lines are discarded, since findings are printed again from the
+/// capture.
 fn traced(args: &BundleArgs, capture: &Path) -> options::Live {
     let until = args
         .duration
@@ -227,7 +229,7 @@ fn traced(args: &BundleArgs, capture: &Path) -> options::Live {
     }
 }
 
-/// Rewrites the capture.
+/// Redacts the capture.
 fn redact(parts: &mut Parts) -> anyhow::Result<()> {
     let what = || "cannot redact the capture";
     let (mut reader, facts) =
@@ -265,7 +267,7 @@ fn redact(parts: &mut Parts) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Tells from the capture what it says: sockets, findings, losses.
+/// Extracts sockets, findings and losses from the capture.
 fn retell(parts: &mut Parts) -> anyhow::Result<()> {
     let open = |parts: &Parts| -> anyhow::Result<_> {
         Reader::open(BufReader::new(parts.open(CAPTURE)?)).context("cannot read the capture")

@@ -1,7 +1,7 @@
-//! `mptcp-trace demo`: a fallback for real, on this kernel, and the trace of it.
+//! `mptcp-trace demo`: provokes a real fallback on this kernel and traces it.
 //!
-//! The scene is played by a process of its own in network namespaces of its own, and traced as any command
-//! would be. Nothing of it is left when that process has ended, however it ends.
+//! The scene runs in its own process and network namespaces and is traced like any command. Nothing
+//! remains when that process ends, however it ends.
 
 use std::{ffi::OsString, io::IsTerminal as _};
 
@@ -9,7 +9,7 @@ use anyhow::Context as _;
 
 use crate::cli::{DONE, Exit, args::DemoArgs, options, run::trace};
 
-/// Runs it; the exit code.
+/// Runs the verb; returns the exit code.
 pub(in crate::cli) fn run(args: &DemoArgs, verbose: u8) -> Result<u8, Exit> {
     if args.scene {
         let counted = mptcp_trace_lab::demo::play()
@@ -28,7 +28,7 @@ pub(in crate::cli) fn run(args: &DemoArgs, verbose: u8) -> Result<u8, Exit> {
     Ok(code)
 }
 
-/// How to trace the scene.
+/// Options for tracing the scene.
 fn traced(args: &DemoArgs) -> anyhow::Result<options::Live> {
     let me = std::env::current_exe().context("cannot find the program's own file")?;
     let command = [me.into_os_string(), "demo".into(), "--scene".into()];

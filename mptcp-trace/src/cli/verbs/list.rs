@@ -1,4 +1,4 @@
-//! `mptcp-trace list`: every MPTCP socket that is there now.
+//! `mptcp-trace list`: prints the open MPTCP sockets.
 
 use std::{convert::Infallible, io::IsTerminal as _};
 
@@ -14,7 +14,7 @@ use crate::{
     sink::{Format, Source, Told},
 };
 
-/// Runs it; the exit code.
+/// Runs the verb; returns the exit code.
 pub(in crate::cli) fn run(args: &ListArgs, verbose: u8) -> Result<u8, Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -25,7 +25,7 @@ pub(in crate::cli) fn run(args: &ListArgs, verbose: u8) -> Result<u8, Exit> {
 
 async fn list(args: &ListArgs, verbose: u8) -> Result<u8, Exit> {
     let wanted = select::wanted(&args.which, &[], &args.whose)?;
-    // Nobody's doings are wanted, only what is there.
+    // No task is traced; existing sockets are listed all the same.
     let started = tracing::start(&args.attach.options(), &Scope::Nobody, verbose).await?;
     let (is_in_pid_namespace, mut session) = (started.is_in_pid_namespace, started.session);
     if !session.has_fallbacks() {
