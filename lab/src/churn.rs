@@ -166,8 +166,8 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
         actions: churn.actions().clone(),
         has_clock: args.clock_step_s > 0 && args.has(Actor::Clock),
         clock_off_ns: clock::epoch() - epoch,
-        said_read: said.matches("settings were read again").count() as u64,
-        said_broken: said.matches("settings stay as they are").count() as u64,
+        said_read: said.matches("settings reloaded").count() as u64,
+        said_broken: said.matches("settings unchanged").count() as u64,
         broken,
     };
     summary(&ledger);

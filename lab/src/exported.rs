@@ -186,7 +186,9 @@ fn nobody(args: &Args) -> anyhow::Result<Cell> {
         std::thread::sleep(LOOK_EVERY);
     };
     let said = served.end()?;
-    let lost = said.lines().find(|line| line.contains("findings are lost"));
+    let lost = said
+        .lines()
+        .find(|line| line.contains("did not accept them"));
     let mut cell = ok(
         "exported-nobody",
         &args.attach,
@@ -197,7 +199,7 @@ fn nobody(args: &Args) -> anyhow::Result<Cell> {
         && dropped + queued >= questions
         && queued >= WAITING_MAX
         && lost.is_some()
-        && said.matches("does not take data").count() == 1;
+        && said.matches("does not accept data").count() == 1;
     if !is_right {
         cell.outcome = Outcome::Mismatch;
         cell.why = format!("not every finding is accounted for: {said}");

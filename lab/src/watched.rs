@@ -78,7 +78,7 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
     terminal.end_program()?;
     cells.put(intact(args, "watched-killed", &terminal, &before)?)?;
     terminal.type_line(&format!("{command} --panic"))?;
-    terminal.until("fell over, as --panic asks for")?;
+    terminal.until("panicked, as --panic requests")?;
     cells.put(intact(args, "watched-panicked", &terminal, &before)?)?;
     if let Some(file) = &args.screens {
         fs::write(file, screens.text())

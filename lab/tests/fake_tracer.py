@@ -71,7 +71,7 @@ elif MODE == "swapped":
 
 losses = {name: 0 for name in ("filtered", "ring_full", "faulted", "table_full", "unfinished", "missed")}
 losses.update(sensor="query", seen=len(lines) + (MODE == "unbalanced"), emitted=len(lines))
-limits = ["32-bit programs are not seen"] if MODE == "no-32bit-said" else []
+limits = ["32-bit programs are not traced"] if MODE == "no-32bit-said" else []
 say("start", {"schema": 1, "sensors": [{"name": "query", "rung": rung, "limits": limits}]})
 say("a-type-of-the-future", {})
 for line in lines:

@@ -159,7 +159,7 @@ impl Parts {
         if let Some(file) = self.0.get(name)
             && file
                 .metadata()
-                .with_context(|| format!("cannot look at {name}"))?
+                .with_context(|| format!("cannot inspect {name}"))?
                 .len()
                 == 0
         {
@@ -181,9 +181,7 @@ impl Parts {
     ///
     /// Fails if the part does not exist.
     pub fn open(&self, name: &str) -> anyhow::Result<File> {
-        let path = self
-            .path(name)
-            .with_context(|| format!("there is no {name}"))?;
+        let path = self.path(name).with_context(|| format!("no {name}"))?;
         File::open(path).with_context(|| format!("cannot read {name}"))
     }
 }
@@ -227,9 +225,9 @@ pub fn with_capture<T>(
     play: impl FnOnce(&mut dyn Read) -> T,
 ) -> anyhow::Result<T> {
     let unpacked = StreamingDecoder::new(BufReader::new(bundle))
-        .map_err(|why| anyhow::anyhow!("this is no bundle of mptcp-trace: {why}"))?;
+        .map_err(|why| anyhow::anyhow!("this is not an mptcp-trace bundle: {why}"))?;
     let mut tar = tar::Archive::new(unpacked);
-    let wrong = "this is no bundle of mptcp-trace";
+    let wrong = "this is not an mptcp-trace bundle";
     // Raw entries: an extension for long names may have any length and would be kept in memory. Our
     // names are short.
     for entry in tar.entries().context(wrong)?.raw(true) {
@@ -246,7 +244,7 @@ pub fn with_capture<T>(
             return Ok(played);
         }
     }
-    anyhow::bail!("there is no capture in this bundle: nothing could be traced")
+    anyhow::bail!("this bundle contains no capture: nothing could be traced")
 }
 
 #[cfg(test)]

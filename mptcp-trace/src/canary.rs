@@ -122,7 +122,7 @@ fn ask_here(mark: Mark<'_>) -> anyhow::Result<(Questions, Option<Socket>)> {
         Err(why) => {
             questions
                 .skipped
-                .push(format!("MPTCP connections of our own: {why:#}"));
+                .push(format!("MPTCP connections of the self-test: {why:#}"));
             ask_fresh(&mut questions, &mut Ground::here(mark))?;
             return Ok((questions, None));
         }
@@ -133,7 +133,7 @@ fn ask_here(mark: Mark<'_>) -> anyhow::Result<(Questions, Option<Socket>)> {
         Err(why) if is_passing(&why) => return Err(why),
         Err(why) => questions
             .skipped
-            .push(format!("MPTCP connections of our own: {why:#}")),
+            .push(format!("MPTCP connections of the self-test: {why:#}")),
     }
     Ok((questions, Some(inside)))
 }
@@ -167,8 +167,9 @@ fn ask_mptcp(questions: &mut Questions, ground: &mut Ground<'_>) -> anyhow::Resu
     } else {
         questions.ask(what, Protocol::Mptcp, true, &made.client)?;
         questions.skipped.push(format!(
-            "a connection of our own that stays MPTCP: each of {} fell back ({}), as those of others on this host do now; \
-             where that is MPFallbackTokenInit, the kernel's table of MPTCP tokens is full",
+            "a self-test connection that stays MPTCP: each of {} fell back ({}), as others on this \
+             host do now; if the cause is MPFallbackTokenInit, the kernel's MPTCP token table is \
+             full",
             made.tries,
             made.grown.join(", ")
         ));
@@ -226,7 +227,7 @@ impl Fallen {
     pub fn complaint(&self, seen: &[&Connection]) -> Option<String> {
         let [seen] = seen else {
             return Some(format!(
-                "a connection of our own fell back, and it was seen {} times",
+                "a self-test connection fell back, and was seen {} times",
                 seen.len()
             ));
         };
@@ -246,13 +247,13 @@ impl Fallen {
                 grown => grown.join(" or "),
             };
             return Some(format!(
-                "a connection of our own fell back because of {causes}, and {:?} was seen",
+                "a self-test connection fell back because of {causes}, but {:?} was seen",
                 seen.cause
             ));
         }
         (seen.socket.remote != self.remote).then(|| {
             format!(
-                "a connection of our own to {} fell back, and one to {} was seen",
+                "a self-test connection to {} fell back, but one to {} was seen",
                 self.remote, seen.socket.remote
             )
         })
@@ -263,7 +264,7 @@ impl Questions {
     fn ask_tcp(&mut self, ground: &mut Ground<'_>) -> anyhow::Result<Socket> {
         let tcp = ground
             .open(None)
-            .context("cannot open a TCP socket to ask about")?;
+            .context("cannot open a TCP socket to query")?;
         self.ask("a fresh TCP socket", Protocol::Tcp, false, &tcp)?;
         Ok(tcp)
     }
@@ -278,7 +279,7 @@ impl Questions {
         // SAFETY: the descriptor is open while `socket` is borrowed.
         let fd = unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) };
         let inode = rustix::fs::fstat(fd)
-            .context("cannot look at our own socket")?
+            .context("cannot inspect our own socket")?
             .st_ino;
         let told =
             ask_is_mptcp(socket).map_err(|why| Errno(why.raw_os_error().unwrap_or_default()));
@@ -320,7 +321,7 @@ impl Questions {
         }
         complaints.extend(rest.iter().map(|query| {
             Complaint::Wrong(
-                "a question that we did not ask",
+                "a query that the self-test did not make",
                 format!("about {}", query.socket.local),
             )
         }));
@@ -368,7 +369,7 @@ pub enum Complaint {
 impl fmt::Display for Complaint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unseen(what) => write!(f, "we asked about {what}, and no probe saw it"),
+            Self::Unseen(what) => write!(f, "the self-test queried {what}, but no probe saw it"),
             Self::Wrong(what, difference) => write!(f, "{what} was seen wrong: {difference}"),
         }
     }
@@ -378,7 +379,7 @@ fn differences(asked: &Asked, query: &Query) -> Vec<String> {
     let mut differences = Vec::new();
     let mut expect = |name: &str, seen: String, true_value: String| {
         if seen != true_value {
-            differences.push(format!("{name} {seen}, in truth {true_value}"));
+            differences.push(format!("{name} {seen}, expected {true_value}"));
         }
     };
     let told = match asked.told {
@@ -446,8 +447,8 @@ impl<'a> Ground<'a> {
         }
         // SAFETY: only this thread's network namespace changes; it has opened no socket yet.
         unsafe { unshare_unsafe(UnshareFlags::NEWNET) }
-            .context("cannot make a network namespace of our own")?;
-        bring_loopback_up().context("cannot bring loopback up in our own network namespace")?;
+            .context("cannot create a network namespace")?;
+        bring_loopback_up().context("cannot bring up loopback in our network namespace")?;
         // Without this sysctl the kernel has no blackhole timeout.
         let _refused = fs::write(
             "/proc/sys/net/mptcp/blackhole_timeout",
@@ -571,7 +572,7 @@ fn connect(listener: &Socket, ground: &mut Ground<'_>) -> anyhow::Result<(Socket
         .connect(
             &listener
                 .local_addr()
-                .context("cannot tell where we listen")?,
+                .context("cannot determine our listening port")?,
         )
         .context("cannot connect over loopback")?;
     let (server, _peer) = listener.accept().context("cannot accept over loopback")?;

@@ -174,13 +174,15 @@ pub enum OpenError {
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Empty => f.write_str("the file is empty: the run that wrote it did not get far"),
-            Self::Foreign => f.write_str("this is not a capture of mptcp-trace"),
+            Self::Empty => {
+                f.write_str("the file is empty: the run that wrote it ended before tracing began")
+            }
+            Self::Foreign => f.write_str("this is not an mptcp-trace capture"),
             Self::Version(version) => {
                 let ours = MAGIC[7];
                 write!(
                     f,
-                    "capture of layout {version}, this program reads layout {ours}"
+                    "capture has layout {version}, but this program reads layout {ours}"
                 )
             }
             Self::CutOff => f.write_str("the file ends before its first record"),
@@ -467,7 +469,7 @@ fn sensor_named(name: &str) -> anyhow::Result<SensorId> {
 fn only_once(sensors: impl Iterator<Item = SensorId>) -> anyhow::Result<()> {
     let mut known = Vec::new();
     for sensor in sensors {
-        anyhow::ensure!(!known.contains(&sensor), "sensor {sensor} is told of twice");
+        anyhow::ensure!(!known.contains(&sensor), "sensor {sensor} is listed twice");
         known.push(sensor);
     }
     Ok(())

@@ -16,8 +16,10 @@ mod resolve;
 
 /// What is not observed inside a PID namespace (`bpf_iter` of task files only visits tasks of its
 /// own one).
-pub(crate) const OTHERS_UNLISTED: &str = "open sockets of processes outside of this PID namespace are not listed, and their fallbacks \
-                                          may go unseen where no probe sees them happen: run it in the host's PID namespace (--pid host)";
+pub(crate) const OTHERS_UNLISTED: &str = "open sockets of processes outside of this PID namespace \
+                                          are not listed, and their fallbacks may be missed where \
+                                          no probe sees them: run it in the host's PID namespace \
+                                          (--pid host)";
 
 /// Where a probe is attached.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -245,10 +247,10 @@ pub fn no_rung(only: Option<Rung>, reasons: &[(Rung, String)]) -> Refusal {
         .collect();
     let advice = match only {
         Some(_) => "try --attach auto",
-        None => "mptcp-trace doctor tells more",
+        None => "run mptcp-trace doctor for details",
     };
     Refusal(format!(
-        "no way to see queries on this kernel: {}; {advice}",
+        "queries cannot be traced on this kernel: {}; {advice}",
         relevant.join("; ")
     ))
 }

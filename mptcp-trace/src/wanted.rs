@@ -56,7 +56,7 @@ impl Cgroup {
 pub fn cause(name: &str) -> Result<&'static str, String> {
     find_cause(name).map(|cause| cause.name).ok_or_else(|| {
         format!(
-            "unknown cause; known are {}; mptcp-trace explain tells what they mean",
+            "unknown cause; known are {}; mptcp-trace explain describes them",
             cause_names()
         )
     })

@@ -151,7 +151,10 @@ fn surroundings(kernel: &Kernel) -> Surroundings {
         privileges: Fact::Yes,
         own_btf: Fact::Yes,
         mptcp_enabled: Fact::Yes,
-        option: Fact::from_bool(kernel.has_option, "this kernel does not know TCP_IS_MPTCP"),
+        option: Fact::from_bool(
+            kernel.has_option,
+            "this kernel does not support TCP_IS_MPTCP",
+        ),
         kprobes: Fact::Yes,
         pid_namespace: None,
         preemptible: Preemptible::default(),
@@ -423,7 +426,8 @@ fn lines_added_by(kernel: &Kernel, change: impl Fn(&mut [u8])) -> Vec<String> {
 fn a_kernel_that_lacks_a_function_is_not_probed_there() {
     let limit = |who: &str| {
         format!(
-            "    limit: refused setsockopt calls are not seen: {who} has no function mptcp_setsockopt"
+            "    limit: refused setsockopt calls are not traced: {who} has no function \
+             mptcp_setsockopt"
         )
     };
     let added = lines_added_by(&COMMITTED[1], |bytes| rename(bytes, "mptcp_setsockopt"));
@@ -460,8 +464,7 @@ fn a_member_that_moved_is_read_where_it_is() {
 
 #[test]
 fn a_kernel_that_lacks_a_member_gets_no_rung_that_reads_it() {
-    const REGISTER: &str =
-        "pt_regs.syscallno is not where it can be read: it has no member syscallno";
+    const REGISTER: &str = "pt_regs.syscallno cannot be read: it has no member syscallno";
     let added = lines_added_by(&COMMITTED[1], |bytes| rename(bytes, "syscallno"));
     let lines = [
         format!("query not by tracepoint: {REGISTER}"),

@@ -17,7 +17,10 @@ pub(crate) struct Skip {
 const FACTS: [(&str, &str); 14] = [
     ("this kernel", "nothing can be installed into a kernel"),
     ("(CONFIG_", "what a kernel was built with"),
-    ("is no evidence here", "a limit that the sensor states"),
+    (
+        "are not reported as evidence",
+        "a limit that the sensor states",
+    ),
     ("others use", "what others do on this host"),
     (
         "MPTCP_TRACE_BTF_DIR",
@@ -28,7 +31,10 @@ const FACTS: [(&str, &str); 14] = [
     ("32-bit", "32-bit programs need an entry of the kernel"),
     ("the clock cannot be set", "a container may not set it"),
     ("questions a second", "a machine that is too slow, or busy"),
-    ("is seen, but not whether", "a limit that the sensor states"),
+    (
+        "is traced, but not whether",
+        "a limit that the sensor states",
+    ),
     (
         "others on this machine were at it",
         "what others do cannot be told from what was lost",

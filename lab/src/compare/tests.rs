@@ -295,7 +295,7 @@ fn a_32_bit_caller_may_be_unseen_only_where_that_is_said_and_then_must_be() {
             ..one()
         }]
     };
-    let limit = ["queries of 32-bit programs are not seen"];
+    let limit = ["queries of 32-bit programs are not traced"];
     assert_eq!(wrong(compat(), vec![first()], &[]), NONE);
     assert_eq!(wrong(compat(), vec![], &[]), ["case-1"]);
     assert_eq!(wrong(compat(), vec![], &limit), NONE);

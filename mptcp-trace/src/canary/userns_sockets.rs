@@ -52,12 +52,12 @@ impl Lent {
             SocketFlags::CLOEXEC,
             None,
         )
-        .context("cannot make a pair of sockets")?;
+        .context("cannot create a socket pair")?;
         // SAFETY: the child only makes system calls on descriptors and memory that it has at the
         // fork, and ends by _exit: it does not allocate, take a lock, or return.
         let child = unsafe { libc::fork() };
         match child {
-            -1 => Err(io::Error::last_os_error()).context("cannot make a process"),
+            -1 => Err(io::Error::last_os_error()).context("cannot create a process"),
             0 => {
                 let code = match lend(&theirs) {
                     Ok(()) => 0,
@@ -73,10 +73,11 @@ impl Lent {
                 if code != 0 {
                     let what = match code {
                         libc::EPERM | libc::EACCES | libc::ENOSPC | libc::EUSERS => {
-                            "an ordinary user may make no network namespace here (user.max_user_namespaces, \
-                             kernel.unprivileged_userns_clone, AppArmor), and CAP_SYS_ADMIN with CAP_NET_ADMIN is missing"
+                            "an ordinary user may not create network namespaces here \
+                             (user.max_user_namespaces, kernel.unprivileged_userns_clone, \
+                             AppArmor), and CAP_SYS_ADMIN with CAP_NET_ADMIN is missing"
                         }
-                        _ => "an ordinary user gets no network namespace now",
+                        _ => "an ordinary user cannot get a network namespace now",
                     };
                     return Err(io::Error::from_raw_os_error(code)).context(what);
                 }
@@ -118,7 +119,7 @@ impl Lent {
             Some(_) => &mut self.mptcp,
         };
         lent.pop()
-            .ok_or_else(|| io::Error::other("no more sockets were made for us"))
+            .ok_or_else(|| io::Error::other("no more sockets were created for us"))
     }
 }
 
@@ -159,7 +160,7 @@ fn receive(from: &OwnedFd) -> anyhow::Result<OwnedFd> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0];
-    let what = "cannot take over a socket";
+    let what = "cannot receive a socket";
     recvmsg(
         from,
         &mut [IoSliceMut::new(&mut byte)],
@@ -182,7 +183,7 @@ fn receive(from: &OwnedFd) -> anyhow::Result<OwnedFd> {
 
 /// Exit code of a child, which is known to end.
 fn wait_for(child: libc::pid_t) -> anyhow::Result<i32> {
-    let pid = rustix::process::Pid::from_raw(child).context("a child without a process id")?;
+    let pid = rustix::process::Pid::from_raw(child).context("a child without a process ID")?;
     loop {
         match rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()) {
             Ok(Some((_, status))) => return Ok(status.exit_status().unwrap_or(libc::EINTR)),

@@ -1,4 +1,4 @@
-//! The command line, as typed.
+//! Command-line arguments as clap parses them.
 
 mod view;
 
@@ -17,31 +17,36 @@ use crate::{
 
 const EXAMPLES: &str = "\
 Examples:
-  Who falls back to TCP and why, who asks, and what are they told? Everyone, until Ctrl-C:
+  Trace every process until Ctrl-C: fallbacks and their causes, queries and their answers:
       mptcp-trace
-  One process and its children, as JSON lines:
+  Trace one process and its children, as JSON lines:
       mptcp-trace --pid 4312 --follow --json
-  A program from its first instruction:
+  Trace a program from its start:
       mptcp-trace -- curl https://multipath-tcp.org
-  Keep what was seen, look at it later and elsewhere:
+  Record to a file and replay it later, on any machine:
       mptcp-trace --capture run.mpt --duration 30s
       mptcp-trace replay run.mpt
-  Which destinations lose MPTCP, and how often? And a test that fails if the program ever does:
+  Count fallbacks per destination network:
       mptcp-trace --by dest --duration 10m
+  Fail a test if the program falls back:
       mptcp-trace --fail-on fallback -- ./my-test
-  Watch it, as in top:
+  Watch connections interactively, as in top:
       mptcp-trace top
-  What does a fallback look like? One for real, on this kernel:
+  Provoke a real fallback on this kernel and trace it:
       mptcp-trace demo
-  Does it work on this kernel, and how?
+  Check what works on this kernel:
       mptcp-trace doctor
 
-Findings go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage,
-3 this kernel or these privileges cannot answer, 4 a finding that --fail-on names, 5 no such finding, but one may have
-been missed; with a COMMAND, its own unless that is 0.";
+Findings go to stdout, everything else to stderr.
 
-/// Shows which Multipath TCP connections fall back to TCP, when, why, and whose they are; which program asks
-/// whether its connection is still MPTCP, and what it is told.
+Exit codes: 0 success; 1 failure; 2 usage error; 3 this kernel or these privileges cannot answer;
+4 a finding matched --fail-on; 5 no finding matched, but one may have been missed. With a COMMAND:
+its exit code, unless that is 0.";
+
+/// Trace Multipath TCP connections that fall back to plain TCP: which, when, why and whose.
+///
+/// Also traces which applications ask the kernel whether a connection is still MPTCP, what the
+/// kernel answers, and whether the answer remains correct.
 #[derive(Parser, Debug)]
 #[command(
     name = "mptcp-trace",
@@ -51,90 +56,93 @@ been missed; with a COMMAND, its own unless that is 0.";
     subcommand_negates_reqs = true
 )]
 pub struct Cli {
-    /// What to do; `live` if nothing is said.
+    /// What to do; none means `live`.
     #[command(subcommand)]
     pub verb: Option<Verb>,
-    /// Without a verb: trace.
+    /// Options of `live`, accepted without a verb too.
     #[command(flatten)]
     pub live: LiveArgs,
-    /// Say what is decided and why; twice: also what the kernel half does
+    /// Log decisions and their reasons to stderr; -vv also logs messages of the BPF programs
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     pub verbose: u8,
 }
 
-/// The verbs.
+/// Subcommands.
 #[derive(Subcommand, Debug)]
 pub enum Verb {
     /// Trace the running kernel (the default)
     #[command(after_help = EXAMPLES)]
     Live(LiveArgs),
-    /// Print a capture as it would have been printed live; needs no privileges
+    /// Print the findings of a capture, as `live` would; needs no privileges
     Replay(ReplayArgs),
-    /// Write a capture as one page for a browser or for paper: what fell back and why, who knows, what was lost
+    /// Turn a capture into a self-contained HTML report; needs no privileges
     Report(ReportArgs),
-    /// Trace the whole host and export counters over HTTP, for Prometheus and its kin; stays until it is told to end
+    /// Trace the whole host and export metrics over HTTP for Prometheus, until stopped by a signal
     Serve(ServeArgs),
-    /// Watch on a terminal: connections, processes, causes and destinations by their fallbacks, live or from a capture
+    /// Watch connections, processes, causes and destinations interactively, live or from a capture
     Top(TopArgs),
-    /// Say what works on this host, how, and prove it with questions of our own
+    /// Check what works on this host and verify it with a self-test
     Doctor(DoctorArgs),
-    /// Print every MPTCP socket that is there now, in all network namespaces: has it fallen back, how many subflows
-    /// are there, whose is it
+    /// List the open MPTCP sockets of all network namespaces: fallen back or not, subflows, owner
     List(ListArgs),
-    /// Pack what a maintainer asks for first into one file: a trace, the kernel's counters, what works here
+    /// Pack a bug report into one file: a trace, the kernel's counters, the output of `doctor`
     Bundle(BundleArgs),
-    /// Provoke a fallback on this kernel, in network namespaces of its own, and print the trace of it
+    /// Provoke a fallback in temporary network namespaces and trace it
     Demo(DemoArgs),
-    /// Say what a fallback counter of the kernel means, who is to blame, and what to type next
+    /// Explain a fallback cause: its meaning, the likely culprit, and the commands to run next
     Explain(ExplainArgs),
 }
 
-/// How to trace.
+/// Options of `live`.
 #[derive(Args, Debug)]
 pub struct LiveArgs {
-    /// Only this process: the connections that it holds, and what all its threads ask (repeatable)
+    /// Trace only this process: its connections and the queries of all its threads (repeatable)
     #[arg(short, long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
     pub pid: Vec<u32>,
-    /// With --pid: its children too, and theirs
+    /// With --pid: also trace its descendants
     #[arg(short, long)]
     pub follow: bool,
-    /// Only processes of this name (connections) and threads of this name (questions), at most 15 bytes, as
-    /// in /proc/PID/comm (repeatable)
+    /// Trace only connections of processes, and queries of threads, with this name (repeatable)
+    ///
+    /// The name is that of /proc/PID/comm, at most 15 bytes.
     #[arg(long, value_name = "NAME")]
     pub comm: Vec<String>,
-    /// Only sockets of this network namespace: a name of `ip netns`, a path, or an inode number
-    /// (repeatable)
+    /// Trace only sockets of this network namespace (repeatable)
+    ///
+    /// A name from `ip netns`, a path such as /proc/4312/ns/net, or an inode number.
     #[arg(long, value_name = "NETNS")]
     pub netns: Vec<String>,
     /// Print JSON lines (docs/output.md) instead of text
     #[arg(long)]
     pub json: bool,
-    /// Append findings to FILE, which only its owner may read if it is new, instead of printing them to stdout;
-    /// SIGUSR2 opens it anew, as does SIGHUP where there is no terminal (logrotate)
+    /// Append findings to FILE instead of printing them to stdout
+    ///
+    /// A new file is readable by its owner only. SIGUSR2 reopens FILE (for logrotate), as does
+    /// SIGHUP without a terminal.
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Also keep the raw records in FILE, for `mptcp-trace replay`
+    /// Also write raw records to FILE, for `replay`, `report` and `top --replay`
     #[arg(long, value_name = "FILE")]
     pub capture: Option<PathBuf>,
-    /// Stop after this time: 10s, 5m, 1h30m
+    /// Stop after this time, e.g. 10s, 5m, 1h30m
     #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
     pub duration: Option<Duration>,
     /// Stop after this many findings
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub stop_after: Option<u64>,
-    /// Create FILE (holding our process id) as soon as tracing is live, for scripts
+    /// Create FILE, containing the process ID, once tracing has started; for scripts
     #[arg(long, value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
-    /// Print the names of the columns although nobody looks at them on a terminal
+    /// Print the column header even if stdout is not a terminal
     #[arg(long, hide = true)]
     pub header: bool,
-    /// Which findings to show, and how
+    /// Which findings to show, and how.
     #[command(flatten)]
     pub view: ViewArgs,
-    /// How to attach, and how much memory that may take
+    /// How to attach.
     #[command(flatten)]
     pub attach: AttachArgs,
-    /// Trace this program (and its children) from its first instruction, and exit with its code
+    /// Run this program, trace it and its children from their start, and exit with its exit code
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
 }
@@ -142,31 +150,33 @@ pub struct LiveArgs {
 /// How to attach.
 #[derive(Args, Clone, Debug)]
 pub struct AttachArgs {
-    /// Way of attaching to the kernel; auto takes the best that works
+    /// Method of attaching to the kernel
     #[arg(long, value_enum, default_value_t = Attach::Auto)]
     pub attach: Attach,
-    /// Type information of the running kernel, where it has none of its own
+    /// Read kernel type information (BTF) from FILE, for kernels that provide none
     #[arg(long, value_name = "FILE")]
     pub btf: Option<PathBuf>,
-    /// Size of the ring between kernel and tracer: a power of two, at least 4K
+    /// Size of the ring buffer between kernel and tracer: a power of two from 4K to 1024M
     #[arg(long, value_name = "BYTES", default_value = "4M", value_parser = parse_ring_size)]
     pub ring_size: u32,
-    /// Trace at most N questions of one process in a second, and count the others; 0: all of them
+    /// Trace at most N queries per second and process, and only count the others; 0 means no limit
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     pub cap: u32,
-    /// Note owner and birth of at most N open MPTCP sockets at a time; of more, fallbacks are reported without
+    /// Keep owner and creation time of at most N open MPTCP sockets
+    ///
+    /// Fallbacks of further sockets are reported without them.
     #[arg(long, value_name = "N", default_value_t = 131_072, value_parser = clap::value_parser!(u32).range(2..=4_194_304))]
     pub sockets: u32,
-    /// Of these, at most N may belong to one user; half of them unless told otherwise
+    /// Keep at most N of these sockets per user; default: half of --sockets
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
     pub sockets_per_user: Option<u32>,
-    /// Plan as if the kernel had no function NAME (repeatable): what a kernel of another shape gets
+    /// Plan as if the kernel had no function NAME (repeatable; for tests)
     #[arg(long, value_name = "NAME", hide = true)]
     pub hide_function: Vec<String>,
 }
 
 impl AttachArgs {
-    /// The same without clap.
+    /// Resolves defaults.
     #[must_use]
     pub(super) fn options(&self) -> Attaching {
         Attaching {
@@ -181,69 +191,73 @@ impl AttachArgs {
     }
 }
 
-/// What `serve` needs to know.
+/// Options of `serve`.
 #[derive(Args, Debug)]
 #[command(after_help = SERVE_EXAMPLES)]
 pub struct ServeArgs {
-    /// Where to listen; port 0 takes a free one
+    /// Listen on this address; port 0 picks a free port
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9944")]
     pub listen: std::net::SocketAddr,
-    /// Tell fallbacks apart by their owners too: a time series for each, of the first thousand names
+    /// Label fallback metrics with their owner; the first 1,000 names get their own time series
     #[arg(long, value_enum)]
     pub label: Option<LabelBy>,
-    /// Also send findings as logs and counters as metrics to the OpenTelemetry collector there (OTLP/HTTP in JSON). Plain
-    /// http:// only: https is refused, let a collector on this host encrypt
+    /// Also send findings (as logs) and counters (as metrics) to the OpenTelemetry collector at URL
+    ///
+    /// The protocol is OTLP/HTTP with JSON. https is refused: for TLS, let a collector on this host
+    /// forward them.
     #[arg(long, value_name = "URL")]
     pub otlp: Option<String>,
-    /// Say this header to it (repeatable). Whoever lists processes can read it: secrets belong into --config
+    /// Send this HTTP header to the collector (repeatable)
+    ///
+    /// Command lines are visible to other users: put secrets into --config instead.
     #[arg(long, value_name = "NAME=VALUE")]
     pub otlp_header: Vec<String>,
-    /// How often metrics are sent to it
+    /// Interval between metric exports to the collector, e.g. 15s
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "15s")]
     pub otlp_interval: Duration,
-    /// Settings, read at the start and on SIGHUP (docs/metrics.md); they go before the options
+    /// Read settings from FILE at start and on SIGHUP (docs/metrics.md); they override the options
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Create FILE (holding our process id) as soon as tracing is live, for scripts
+    /// Create FILE, containing the process ID, once tracing has started; for scripts
     #[arg(long, value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
-    /// Remember at most so many connections, as `live` does
+    /// Track at most N connections; when full, evict the least recently active one
     #[arg(long, value_name = "N", default_value_t = CONNECTIONS, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_connections: u32,
-    /// How to attach
+    /// How to attach.
     #[command(flatten)]
     pub attach: AttachArgs,
 }
 
-/// What `top` needs to know.
+/// Options of `top`.
 #[derive(Args, Debug)]
 #[command(after_help = TOP_EXAMPLES)]
 pub struct TopArgs {
-    /// Play this capture, or bundle, instead of the running kernel; needs no privileges
+    /// Play a capture or bundle instead of tracing the running kernel; needs no privileges
     #[arg(long, value_name = "FILE")]
     pub replay: Option<PathBuf>,
-    /// With --replay: how many times faster than it happened; + and - change it
+    /// With --replay: play N times as fast as recorded, from 0.0625 to 4096; + and - change it
     #[arg(long, value_name = "N", default_value_t = 1.0, value_parser = parse_speed, requires = "replay")]
     pub speed: f64,
-    /// Whose connections to show
+    /// Filter by task.
     #[command(flatten)]
     pub whose: TaskFilterArgs,
-    /// With --pid: its children too, and theirs
+    /// With --pid: also trace its descendants
     #[arg(short, long, conflicts_with = "replay")]
     pub follow: bool,
-    /// Which connections to show
+    /// Filter by connection.
     #[command(flatten)]
     pub which: ConnectionFilterArgs,
-    /// Only questions and last words with this verdict (repeatable)
+    /// Show only queries and closing verdicts with this verdict (repeatable)
     #[arg(long, value_name = "NAME", value_parser = wanted::verdict)]
     pub verdict: Vec<Verdict>,
-    /// Remember at most so many connections, as `live` does
+    /// Track at most N connections; when full, evict the least recently active one
     #[arg(long, value_name = "N", default_value_t = CONNECTIONS, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_connections: u32,
-    /// How to attach
+    /// How to attach.
     #[command(flatten)]
     pub attach: AttachArgs,
-    /// Fall over once something was drawn, to see that the terminal survives (for tests)
+    /// Panic after the first frame, to check that the terminal is restored (for tests)
     #[arg(long, hide = true)]
     pub panic: bool,
 }
@@ -254,45 +268,46 @@ Examples:
   mptcp-trace top --pid 4312 --follow
   mptcp-trace top --replay run.mpt --speed 10
 
-Keys: ? shows them all; / filters as you type, Enter looks closer, q ends. Deceived are applications that believe something
-wrong of their connection (verdicts stale, misled, contradicted: docs/debugging.md).";
+Keys: ? lists all keys, / filters as you type, Enter opens the selection, q quits. Deceived are
+applications that hold a wrong belief about their connection (verdicts stale, misled, contradicted:
+docs/debugging.md).";
 
 const SERVE_EXAMPLES: &str = "\
 Examples:
   mptcp-trace serve
   curl http://127.0.0.1:9944/metrics
   mptcp-trace serve --listen 192.0.2.7:9944 --label process
-  mptcp-trace serve --config /etc/mptcp-trace/serve.toml     # kill -HUP reads it again
+  mptcp-trace serve --config /etc/mptcp-trace/serve.toml     # kill -HUP reloads it
   mptcp-trace serve --otlp http://localhost:4318             # to an OpenTelemetry collector too
 
-There are /metrics (Prometheus and OpenMetrics, by the Accept header), /healthz and /readyz. Counters live as long as the
-process: a reload keeps them. Ends in order on SIGTERM and SIGINT.";
+Serves /metrics (Prometheus or OpenMetrics, according to the Accept header), /healthz and /readyz.
+A reload keeps the counters. SIGTERM and SIGINT shut down gracefully.";
 
 /// Choices of `--label`.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LabelBy {
-    /// By the name of the process
+    /// Name of the process
     Process,
-    /// By the path of its control group
+    /// Path of its control group
     Cgroup,
 }
 
 /// Choices of `--attach`.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Attach {
-    /// The best that works
+    /// The best method that works
     Auto,
-    /// Trampolines at entry and return of kernel functions
+    /// BPF trampolines at entry and return of kernel functions
     Fexit,
-    /// Breakpoints at entry and return of kernel functions
+    /// Kprobes at entry and return of kernel functions
     Kprobe,
-    /// The tracepoints of the system call
+    /// Tracepoints at entry and exit of the getsockopt system call
     Tracepoint,
 }
 
 impl Attach {
-    /// The one rung that was asked for.
+    /// The requested method; none for `auto`.
     #[must_use]
     pub fn only(self) -> Option<Rung> {
         match self {
@@ -304,10 +319,10 @@ impl Attach {
     }
 }
 
-/// What to replay.
+/// Options of `replay`.
 #[derive(Args, Debug)]
 pub struct ReplayArgs {
-    /// A capture, as written by --capture, or a bundle
+    /// Capture (written with --capture) or bundle
     pub file: PathBuf,
     /// Print JSON lines (docs/output.md) instead of text
     #[arg(long)]
@@ -315,55 +330,55 @@ pub struct ReplayArgs {
     /// Stop after this many findings
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub stop_after: Option<u64>,
-    /// Print times in UTC, not in local time
+    /// Print times in UTC instead of local time
     #[arg(long)]
     pub utc: bool,
-    /// Whose findings to show
+    /// Filter by task.
     #[command(flatten)]
     pub whose: TaskFilterArgs,
-    /// Which findings to show, and how
+    /// Which findings to show, and how.
     #[command(flatten)]
     pub view: ViewArgs,
 }
 
-/// What to report on.
+/// Options of `report`.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "The page is one file: it loads nothing and runs nothing, and can be sent by mail.\n\n\
+    after_help = "The report is a single HTML file without scripts or external resources.\n\n\
                   Examples:\n  mptcp-trace report run.mpt -o run.html\n  \
                   mptcp-trace report run.mpt --addr 192.0.2.0/24 --title 'Shop, Monday' -o shop.html\n  \
                   mptcp-trace report problem.tar.zst --utc -o - | gzip > run.html.gz"
 )]
 pub struct ReportArgs {
-    /// A capture, as written by --capture, or a bundle
+    /// Capture (written with --capture) or bundle
     pub file: PathBuf,
-    /// The page to write; - writes it to stdout
+    /// Write the report to FILE; - means stdout
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
-    /// What stands at the top of the page; else the name of the capture
+    /// Title of the report; default: the name of the capture
     #[arg(long, value_name = "TEXT")]
     pub title: Option<String>,
-    /// Show times in UTC, not in local time
+    /// Show times in UTC instead of local time
     #[arg(long)]
     pub utc: bool,
-    /// Whose findings to show
+    /// Filter by task.
     #[command(flatten)]
     pub whose: TaskFilterArgs,
-    /// About which connections
+    /// Filter by connection.
     #[command(flatten)]
     pub which: ConnectionFilterArgs,
-    /// Only questions and last words with this verdict (repeatable)
+    /// Show only queries and closing verdicts with this verdict (repeatable)
     #[arg(long, value_name = "NAME", value_parser = wanted::verdict)]
     pub verdict: Vec<Verdict>,
-    /// Remember at most so many connections, as a replay does
+    /// Track at most N connections; when full, evict the least recently active one
     #[arg(long, value_name = "N", default_value_t = CONNECTIONS, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_connections: u32,
 }
 
-/// What to list.
+/// Options of `list`.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "What an application was told is known only where somebody watched: mptcp-trace live and bundle do.\n\n\
+    after_help = "A list cannot show which queries applications made: use mptcp-trace live or bundle.\n\n\
                   Examples:\n  mptcp-trace list\n  mptcp-trace list --comm nginx --port 443\n  \
                   mptcp-trace list --json | jq -c 'select(.data.fell_back) | .data.remote'"
 )]
@@ -371,18 +386,18 @@ pub struct ListArgs {
     /// Print JSON lines (docs/output.md) instead of text
     #[arg(long)]
     pub json: bool,
-    /// Whose sockets to list
+    /// Filter by task.
     #[command(flatten)]
     pub whose: TaskFilterArgs,
-    /// Which sockets to list
+    /// Filter by connection.
     #[command(flatten)]
     pub which: ConnectionFilterArgs,
-    /// How to attach
+    /// How to attach.
     #[command(flatten)]
     pub attach: AttachArgs,
 }
 
-/// What to pack.
+/// Options of `bundle`.
 #[derive(Args, Debug)]
 #[command(
     after_help = "Examples:\n  mptcp-trace bundle problem.tar.zst --duration 1m\n  \
@@ -391,70 +406,74 @@ pub struct ListArgs {
                   mptcp-trace replay problem.tar.zst"
 )]
 pub struct BundleArgs {
-    /// The file to write; only its owner may read it
+    /// Bundle to write; readable by its owner only
     pub file: PathBuf,
-    /// Trace for this long: 10s, 5m; without a COMMAND 30s if nothing is said. Ctrl-C ends it earlier
+    /// Stop tracing after this time, e.g. 10s, 5m; default without a COMMAND: 30s
+    ///
+    /// Ctrl-C stops it earlier; the bundle is written all the same.
     #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
     pub duration: Option<Duration>,
-    /// Replace addresses, names of processes and paths of control groups by others, the same one by the same, in
-    /// the raw records too
+    /// Replace addresses, process names and control group paths with consistent pseudonyms
+    ///
+    /// Raw records are rewritten too. Ports, process IDs and times stay.
     #[arg(long)]
     pub redact: bool,
-    /// Do not trace: pack this capture
+    /// Pack this capture instead of tracing
     #[arg(long, value_name = "FILE", conflicts_with_all = ["duration", "command"])]
     pub from: Option<PathBuf>,
-    /// How to attach
+    /// How to attach.
     #[command(flatten)]
     pub attach: AttachArgs,
-    /// Trace this program (and its children) from its first instruction, and exit with its code
+    /// Run this program, trace it and its children from their start, and exit with its exit code
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
 }
 
-/// How to show a fallback.
+/// Options of `demo`.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Leaves nothing behind, also when it is killed: its namespaces end with its process.\n\n\
+    after_help = "The demo leaves nothing behind, even if killed: its namespaces end with its process.\n\n\
                   Examples:\n  mptcp-trace demo\n  mptcp-trace demo --json | jq -c .data.cause"
 )]
 pub struct DemoArgs {
     /// Print JSON lines (docs/output.md) instead of text
     #[arg(long)]
     pub json: bool,
-    /// How to attach
+    /// How to attach.
     #[command(flatten)]
     pub attach: AttachArgs,
-    /// Be the two programs that talk
+    /// Act as the client and the server of the demo
     #[arg(long, hide = true)]
     pub scene: bool,
 }
 
-/// What to examine.
+/// Options of `doctor`.
 #[derive(Args, Debug)]
 pub struct DoctorArgs {
     /// Print one JSON object instead of text
     #[arg(long)]
     pub json: bool,
-    /// How to attach
+    /// How to attach.
     #[command(flatten)]
     pub attach: AttachArgs,
-    /// Attach to the wrong functions, to see that this page notices (for tests)
+    /// Attach to the wrong functions, to check that the self-test notices (for tests)
     #[arg(long, hide = true)]
     pub break_sensor: bool,
 }
 
-/// What to explain.
+/// Options of `explain`.
 #[derive(Args, Debug)]
 #[command(
     after_help = "Examples:\n  mptcp-trace explain\n  mptcp-trace explain MPCapableFallbackSYNACK"
 )]
 pub struct ExplainArgs {
-    /// Name of a counter, as nstat prints it (`MPTcpExt` in front or not), or `plain`; all of them if none
-    /// is named
+    /// Counter name as printed by nstat, with or without the prefix `MPTcpExt`, or `plain`
+    ///
+    /// Without a name, all causes are listed.
     pub cause: Option<String>,
 }
 
-/// A time like `10s` or `1h30m`; a bare number is seconds.
+/// Parses a duration like `10s` or `1h30m`; a bare number is in seconds.
 fn parse_duration(text: &str) -> Result<Duration, String> {
     let bare = text
         .parse::<u32>()
@@ -468,12 +487,12 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
             .ok_or("write it like 10s, 5m or 1h30m")?,
     };
     if duration.is_zero() {
-        return Err("it must be longer than nothing".into());
+        return Err("it must be longer than zero".into());
     }
     Ok(duration)
 }
 
-/// How many times faster.
+/// Parses a replay speed, a factor.
 fn parse_speed(text: &str) -> Result<f64, String> {
     text.parse::<f64>()
         .ok()
@@ -481,7 +500,7 @@ fn parse_speed(text: &str) -> Result<f64, String> {
         .ok_or_else(|| "write a number from 0.0625 to 4096".to_owned())
 }
 
-/// A size like `64K` or `4M`, as the kernel takes it for a ring.
+/// Parses a size like `64K` or `4M` that the kernel accepts for a ring buffer.
 fn parse_ring_size(text: &str) -> Result<u32, String> {
     let (digits, shift) = match text.as_bytes().last() {
         Some(b'k' | b'K') => (&text[..text.len() - 1], 10),

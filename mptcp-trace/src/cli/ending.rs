@@ -1,4 +1,4 @@
-//! How a run ends: what is left in the ring, the account, the exit code.
+//! Ends a run: drains the ring, prints the account, chooses the exit code.
 
 use std::{convert::Infallible, io::Write};
 
@@ -8,13 +8,13 @@ use crate::{
     pipeline::{Session, Stages, Stop, note_missed, prefixed},
 };
 
-/// Detaches, takes what is left in the ring, and closes the books.
+/// Detaches the probes, drains the ring, and closes the account.
 pub(super) fn finish<W: Write>(
     session: &mut Session,
     stages: &mut Stages<W>,
 ) -> Result<(LossReport, Option<Stop>), Stop> {
     session.stop().map_err(Stop::Failed)?;
-    // What ends the output does not end the account: what is still in the ring has been traced.
+    // An output that ends early does not end the account: records still in the ring were traced.
     let mut ends = note_missed(&session.tracer, stages).err();
     let Ok(()) = session.records.drain(|bytes| {
         if let Err(stop) = stages.take(bytes) {
@@ -34,7 +34,8 @@ pub(super) fn finish<W: Write>(
     Ok((losses, ends))
 }
 
-/// Prints the account of a run, or why there is none; the losses, and what ended the output.
+/// Prints the account of a run, or why it is unavailable. Returns the losses, and why the output
+/// ended.
 pub(super) fn report_end<W: Write>(
     ended: Result<(LossReport, Option<Stop>), Stop>,
     stages: &Stages<W>,
@@ -46,14 +47,14 @@ pub(super) fn report_end<W: Write>(
             Ok((losses, stop))
         }
         Err(stop) => {
-            let why = format!("counters: no account can be drawn: {stop}");
+            let why = format!("counters: unavailable: {stop}");
             eprint!("{}", prefixed(&why));
             Err(stop)
         }
     }
 }
 
-/// The end of the run: an ordered one unless something failed.
+/// Ends the run in order, unless something failed.
 pub(super) fn conclude<W: Write>(
     ended: Result<Option<i32>, Stop>,
     session: &mut Session,
@@ -69,7 +70,7 @@ pub(super) fn conclude<W: Write>(
     let closed = finish(session, stages);
     let (losses, later) = match report_end(closed, stages) {
         Ok((losses, later)) => (losses, later),
-        // What failed first is what the exit speaks of.
+        // The first failure determines the exit message.
         Err(unaccounted) => match stop {
             Some(Stop::Failed(why)) => return Err(why.into()),
             Some(Stop::Enough | Stop::ReaderGone) | None => return Err(failed(&unaccounted)),
@@ -78,14 +79,14 @@ pub(super) fn conclude<W: Write>(
     let cut_short = match stop.or(later) {
         Some(Stop::Failed(why)) => return Err(why.into()),
         Some(Stop::ReaderGone) => Some(READER_GONE),
-        Some(Stop::Enough) => Some("--stop-after ended the run before its end"),
+        Some(Stop::Enough) => Some("--stop-after ended the run early"),
         None => None,
     };
     if stages.outcome().undecodable > 0 {
         return Err(Exit::Code(FAILED));
     }
     let code = code.map_or(DONE, |code| u8::try_from(code).unwrap_or(FAILED));
-    // What the command says of itself goes first.
+    // The exit code of the command takes precedence.
     if code != DONE || !stages.may_fail() {
         return Ok(code);
     }
@@ -95,15 +96,15 @@ pub(super) fn conclude<W: Write>(
     proven(cut_short, stages.gap(&losses))
 }
 
-/// Why a run whose output nobody reads proves nothing.
-pub(super) const READER_GONE: &str = "the reader of the output has gone before the end";
+/// Reason for exit code 5 when the reader closed the output.
+pub(super) const READER_GONE: &str = "the reader closed the output early";
 
-/// The exit of a run in which nothing was found that shall fail it.
+/// Exit of a run without a finding that matches `--fail-on`.
 pub(super) fn proven(cut_short: Option<&str>, gap: Option<String>) -> Result<u8, Exit> {
     let Some(why) = cut_short.map(str::to_owned).or(gap) else {
         return Ok(DONE);
     };
-    let why = format!("--fail-on: nothing was found, but that proves nothing: {why}");
+    let why = format!("--fail-on: no finding matched, but one may have been missed: {why}");
     Err(Exit::Because(UNPROVEN, why))
 }
 

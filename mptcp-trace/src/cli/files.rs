@@ -1,4 +1,5 @@
-//! Files that we write: only their owner may read them, and nobody else's link leads to them.
+//! Files written by the program: readable by their owner only, and never reached through links of
+//! other users.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -10,23 +11,23 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use rustix::process::geteuid;
 
-/// As many links as the kernel follows.
+/// Most symbolic links that are followed, as in the kernel.
 const LINKS_MAX: usize = 40;
 
-/// What becomes of what is in the file.
+/// What happens to existing content.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum How {
-    /// What is written comes behind it.
+    /// Output is appended.
     Append,
-    /// It stays until [`empty`] is called.
+    /// Kept until [`empty`] is called.
     Anew,
 }
 
-/// Opens a file for writing, and makes it (mode 0600) if there is none.
+/// Opens a file for writing; creates it (mode 0600) if it is missing.
 ///
 /// # Errors
 ///
-/// Says why it cannot be written, or whose link leads to it.
+/// Reports why the file cannot be written, or who owns the link to it.
 pub(super) fn open(path: &Path, how: How) -> anyhow::Result<File> {
     let what = || format!("cannot write to {}", path.display());
     open_end(&end_of_links(path).with_context(what)?, how).with_context(what)
@@ -49,25 +50,25 @@ fn open_end(end: &End, how: How) -> anyhow::Result<File> {
     let is_ours = there.uid() == geteuid().as_raw();
     ensure!(
         !there.is_file() || there.nlink() <= 1 || is_ours,
-        "it has other names (hard links), and belongs to user {}: name another file",
+        "it has hard links and belongs to user {}: use another file",
         there.uid()
     );
     Ok(file)
 }
 
-/// Where a path leads to.
+/// Target of a path.
 enum End {
-    /// To what is no link.
+    /// Not a link.
     Path(PathBuf),
-    /// To a descriptor of a process (`/dev/stdout`, `/proc/self/fd/3`): no link that anybody could have made.
+    /// A descriptor of a process (`/dev/stdout`, `/proc/self/fd/3`), a link that no user can forge.
     OfProcess(PathBuf),
 }
 
-/// Where a file is that is going to be replaced: its path without links.
+/// Resolves the path of a file that will be replaced.
 ///
 /// # Errors
 ///
-/// Says whose link leads to it.
+/// Reports who owns the link to it.
 pub(super) fn place(path: &Path) -> anyhow::Result<PathBuf> {
     let what = || format!("cannot write to {}", path.display());
     Ok(match end_of_links(path).with_context(what)? {
@@ -75,7 +76,7 @@ pub(super) fn place(path: &Path) -> anyhow::Result<PathBuf> {
     })
 }
 
-/// Follows links as long as they were made by us or by root.
+/// Follows links that belong to this user or to root.
 fn end_of_links(path: &Path) -> anyhow::Result<End> {
     let mut path = path.to_owned();
     for _link in 0..LINKS_MAX {
@@ -93,7 +94,7 @@ fn end_of_links(path: &Path) -> anyhow::Result<End> {
         let maker = there.uid();
         if maker != geteuid().as_raw() && maker != 0 {
             bail!(
-                "{} is a symbolic link that user {maker} made: name the file itself",
+                "{} is a symbolic link created by user {maker}: name the file itself",
                 path.display()
             );
         }
@@ -103,10 +104,10 @@ fn end_of_links(path: &Path) -> anyhow::Result<End> {
             None => target,
         };
     }
-    bail!("there are more than {LINKS_MAX} links");
+    bail!("more than {LINKS_MAX} symbolic links");
 }
 
-/// Takes out what was in a file, unless it is none (a pipe, a device); only its owner may read what comes.
+/// Truncates a regular file and restricts it to its owner; leaves pipes and devices alone.
 ///
 /// # Errors
 ///
@@ -122,11 +123,11 @@ pub(super) fn empty(file: &File) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// True if both are the same file, by whatever names.
+/// True if both are the same regular file, by any name.
 ///
 /// # Errors
 ///
-/// Fails if one cannot be looked at.
+/// Fails if the metadata of one cannot be read.
 pub(super) fn are_same(one: &File, other: &File) -> anyhow::Result<bool> {
     let (one, other) = (one.metadata()?, other.metadata()?);
     Ok(one.is_file() && (one.dev(), one.ino()) == (other.dev(), other.ino()))
@@ -158,7 +159,7 @@ mod tests {
         symlink("new", at("theirs")).unwrap();
         std::os::unix::fs::lchown(at("theirs"), Some(65_534), None).unwrap();
         let why = format!("{:#}", open(&at("theirs"), How::Anew).unwrap_err());
-        assert!(why.contains("symbolic link that user 65534 made"), "{why}");
+        assert!(why.contains("symbolic link created by user 65534"), "{why}");
         chown(at("new"), Some(65_534), None).unwrap();
         let why = format!("{:#}", open(&at("twin"), How::Append).unwrap_err());
         assert!(why.contains("hard links"), "{why}");

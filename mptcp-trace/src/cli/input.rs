@@ -1,4 +1,4 @@
-//! Captures that are read: a file of their own, or inside of a bundle.
+//! Opens captures, which are files of their own or part of a bundle.
 
 use std::{
     fs::File,
@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use super::Exit;
 use crate::bundle;
 
-/// Runs `play` on a capture, or on the one inside of a bundle.
+/// Runs `play` on a capture, or on the capture inside a bundle.
 pub(super) fn with_capture<T>(
     path: &Path,
     play: impl FnOnce(&mut dyn io::Read) -> Result<T, Exit>,
@@ -19,7 +19,7 @@ pub(super) fn with_capture<T>(
     let name = path.display();
     let mut file = File::open(path).with_context(|| format!("cannot open the capture {name}"))?;
     let mut head = [0; bundle::MAGIC.len()];
-    // What cannot be read is complained about by whoever wants to read on.
+    // A read error is reported by the next reader.
     let got = file.read(&mut head).unwrap_or(0);
     let mut whole = io::Cursor::new(head).take(got as u64).chain(file);
     if head[..got] == bundle::MAGIC {

@@ -1,4 +1,4 @@
-//! What was typed, and what the program needs. The one owner of the exit code.
+//! Command line: parses arguments, dispatches verbs, and owns the exit code.
 
 mod args;
 mod ending;
@@ -25,26 +25,26 @@ use crate::{
     sink::escape,
 };
 
-/// Done.
+/// Success.
 const DONE: u8 = 0;
-/// Failed.
+/// Failure.
 const FAILED: u8 = 1;
-/// Wrong usage.
+/// Usage error.
 const USAGE: u8 = 2;
-/// This kernel, or these privileges, cannot answer.
+/// This kernel or these privileges cannot answer.
 const CANNOT_ANSWER: u8 = 3;
-/// There is a finding that shall fail the run.
+/// A finding matched `--fail-on`.
 const FOUND: u8 = 4;
 
-/// No finding fails the run, but that proves nothing: something may have been missed.
+/// No finding matched `--fail-on`, but one may have been missed.
 const UNPROVEN: u8 = 5;
 
 /// Why a verb ends early.
 #[derive(Debug)]
 enum Exit {
-    /// With a sentence and a code.
+    /// With a message and an exit code.
     Because(u8, String),
-    /// With a code that needs no words.
+    /// With an exit code only.
     Code(u8),
 }
 
@@ -54,7 +54,7 @@ impl From<anyhow::Error> for Exit {
     }
 }
 
-/// Runs the program as it was typed.
+/// Parses the command line and runs the verb.
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -83,14 +83,14 @@ pub fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(Exit::Code(code)) => ExitCode::from(code),
         Err(Exit::Because(code, why)) => {
-            // It may speak of a file's name, or of what is in the file.
+            // The message may contain a file name, or text from a file.
             eprintln!("mptcp-trace: {}", escape(&why));
             ExitCode::from(code)
         }
     }
 }
 
-/// Prints a page to a reader that may have gone away.
+/// Prints text to stdout; a reader that closed it is not an error.
 fn print(text: &str) -> anyhow::Result<()> {
     use std::io::Write as _;
     match std::io::stdout().lock().write_all(text.as_bytes()) {
@@ -101,8 +101,8 @@ fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// A message, made fit for a terminal. Only what is for developers (`-vv`: the verifier's log) has several lines: they are
-/// indented, so that none can be taken for a line of ours.
+/// Escapes a message for a terminal. Only debug messages (`-vv`: the verifier's log) may have
+/// several lines; these are indented, so that none looks like a message of ours.
 fn escape_message(level: log::Level, text: &str) -> String {
     if level < log::Level::Debug {
         return escape(text);
@@ -111,14 +111,14 @@ fn escape_message(level: log::Level, text: &str) -> String {
     lines.join("\n    ")
 }
 
-/// Colours are wanted: stdout is a terminal, and `NO_COLOR` does not object.
+/// True if stdout is a terminal and `NO_COLOR` is unset or empty.
 fn wants_colour() -> bool {
     use std::io::IsTerminal as _;
     std::io::stdout().is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// Messages go to stderr: warnings always, what is decided with `-v`, the kernel half's own with `-vv`.
+/// Logs to stderr: warnings always, decisions with `-v`, messages of the BPF programs with `-vv`.
 fn start_log(verbose: u8) {
     let level = match verbose {
         0 => log::LevelFilter::Warn,
@@ -127,7 +127,8 @@ fn start_log(verbose: u8) {
     };
     env_logger::Builder::new()
         .filter_level(log::LevelFilter::Warn)
-        // Ours and the kernel half's, which has the same name; not those of the libraries.
+        // Messages of this crate and of the BPF programs, which share its name; not those of
+        // libraries.
         .filter_module("mptcp_trace", level)
         .format(|out, record| {
             use std::io::Write as _;

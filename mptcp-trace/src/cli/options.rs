@@ -1,86 +1,86 @@
-//! What is wanted, whatever was typed for it: no clap. Who traces by another way than the command line (`bundle`, `demo`)
-//! says it here.
+//! Options without clap: what a run needs, whether it comes from the command line or from another
+//! verb (`bundle`, `demo`).
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use crate::{model::Rung, pipeline::View};
 
-/// How to attach, and how much memory that may take.
+/// Attach method and memory limits.
 #[derive(Clone, Debug)]
 pub(super) struct Attaching {
-    /// Only by this method; none for the best that works.
+    /// The only method to use; none selects the best that works.
     pub(super) only: Option<Rung>,
-    /// Type information of the running kernel, where it has none of its own.
+    /// BTF file, for kernels that provide none.
     pub(super) btf: Option<PathBuf>,
-    /// Size of the ring between kernel and tracer, bytes.
+    /// Size of the ring buffer between kernel and tracer, bytes.
     pub(super) ring_bytes: u32,
-    /// Questions of one process that are traced in a second; 0 for all of them.
+    /// Queries traced per second and process; 0 means no limit.
     pub(super) cap: u32,
-    /// Sockets of which something is noted at a time.
+    /// Most sockets tracked at a time.
     pub(super) sockets: u32,
-    /// Of these, how many may belong to one user.
+    /// Most of these sockets per user.
     pub(super) sockets_per_user: u32,
-    /// Functions of the kernel that are planned for as if there were none.
+    /// Kernel functions that the plan treats as missing.
     pub(super) hidden: Vec<String>,
 }
 
-/// Scope doings the kernel half lets through.
+/// Which tasks the kernel half traces.
 #[derive(Clone, Debug)]
 pub(super) enum Scope {
-    /// Everybody's.
+    /// All tasks.
     Everybody,
-    /// Nobody's: only our own self-test.
+    /// None but the self-test.
     Nobody,
-    /// Those of these; of what is empty, all.
+    /// Only the named ones; an empty list does not restrict.
     Named(Names),
 }
 
-/// Whom the user named.
+/// Tasks and namespaces named by the user.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Names {
-    /// Processes.
+    /// Process IDs.
     pub(super) pids: Vec<u32>,
     /// Names of processes and threads.
     pub(super) comms: Vec<String>,
     /// Network namespaces: names, paths, inode numbers.
     pub(super) netns: Vec<String>,
-    /// Children of the processes too.
+    /// Also trace descendants of these processes.
     pub(super) follow: bool,
-    /// A process is named later: until then nobody's.
+    /// The process is added later (COMMAND); none is traced until then.
     pub(super) awaits_process: bool,
 }
 
-/// What `live` does.
+/// Options of `live`.
 #[derive(Debug)]
 pub(super) struct Live {
     /// How to attach.
     pub(super) attaching: Attaching,
-    /// Scope doings are of interest.
+    /// Which tasks to trace.
     pub(super) names: Names,
-    /// Which findings are shown.
+    /// Filters and presentation.
     pub(super) view: View,
-    /// JSON lines instead of text.
+    /// Print JSON lines instead of text.
     pub(super) json: bool,
-    /// Names of the columns also where nobody looks at them on a terminal.
+    /// Print the column header even if stdout is not a terminal.
     pub(super) header: bool,
-    /// Where findings go; none for stdout.
+    /// Output file; none means stdout.
     pub(super) output: Option<PathBuf>,
-    /// Where raw records are kept.
+    /// Capture file for raw records.
     pub(super) capture: Option<PathBuf>,
-    /// The file that says that tracing is live.
+    /// File created once tracing has started.
     pub(super) ready_file: Option<PathBuf>,
-    /// It ends after this time.
+    /// Stop after this time.
     pub(super) duration: Option<Duration>,
-    /// It ends after this many findings.
+    /// Stop after this many findings.
     pub(super) stop_after: Option<u64>,
-    /// Who traces so makes files of its own afterwards.
+    /// The caller creates files after tracing, so the privilege to write them is kept.
     pub(super) writes_later: bool,
-    /// What is run and traced, with its arguments; nothing if empty.
+    /// Command to run and trace, with its arguments; empty for none.
     pub(super) command: Vec<OsString>,
 }
 
 impl Live {
-    /// Everything that everybody does, as text on stdout, until a signal comes.
+    /// Traces all tasks, as text on stdout, until a signal arrives.
     pub(super) fn new(attaching: Attaching) -> Self {
         Self {
             attaching,

@@ -1,4 +1,4 @@
-//! A run of the tracer, from the start to the exit: what `live` does, and `demo` and `bundle` have done.
+//! Runs the tracer from start to exit, for `live`, `demo` and `bundle`.
 
 use std::{
     cell::RefCell,
@@ -28,7 +28,7 @@ use crate::{
     sink::{Format, Source},
 };
 
-/// Traces; the exit code.
+/// Traces; returns the exit code.
 pub(super) fn trace(live: Live, verbose: u8) -> Result<u8, Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -59,7 +59,7 @@ async fn run(mut live: Live, verbose: u8) -> Result<u8, Exit> {
 
     refuse_same_file(&live)?;
     let (format, out, reopens) = output(&live)?;
-    // Whose findings they are was decided in the kernel.
+    // The kernel half already filtered by task.
     let view = View {
         within: started.within,
         ..std::mem::take(&mut live.view)
@@ -77,7 +77,8 @@ async fn run(mut live: Live, verbose: u8) -> Result<u8, Exit> {
         view,
         live.stop_after,
     );
-    // A command has the privileges that its user has; what is opened is open; the rest we have no need of.
+    // The command needs its user's privileges, so it is forked first; files are open; other
+    // privileges are dropped.
     let held = hold_command(&live, &mut session)?;
     if let Some(path) = &live.ready_file {
         write_ready_file(path)?;
@@ -113,7 +114,7 @@ async fn run(mut live: Live, verbose: u8) -> Result<u8, Exit> {
     conclude(ended, &mut session, &mut stages)
 }
 
-/// Runs until the command ends, or something else says stop.
+/// Runs until the command ends or something else stops the trace.
 async fn run_beside<W: Write>(
     session: &mut Session,
     stages: &mut Stages<W>,
@@ -122,12 +123,12 @@ async fn run_beside<W: Write>(
 ) -> Result<Option<i32>, Stop> {
     let ended = run_pipeline(session, stages, until, Some(command)).await;
     if let Err(Stop::ReaderGone | Stop::Enough) = &ended {
-        eprintln!("mptcp-trace: note: the command goes on, and is not traced any more");
+        eprintln!("mptcp-trace: note: the command keeps running, but is no longer traced");
     }
     ended
 }
 
-/// Where findings go, how they look there, and how that is opened anew.
+/// Output format and destination, and how to reopen it.
 fn output(live: &Live) -> anyhow::Result<(Format, Box<dyn Write>, Option<Reopens>)> {
     let terminal = live.output.is_none() && io::stdout().is_terminal();
     let format = if live.json {
@@ -146,18 +147,21 @@ fn output(live: &Live) -> anyhow::Result<(Format, Box<dyn Write>, Option<Reopens
             let (path, file) = (path.clone(), output.clone());
             let reopen = move || match files::open(&path, How::Append) {
                 Ok(opened) => *file.borrow_mut() = opened,
-                Err(why) => log::warn!("lines go to the file that was open before: {why:#}"),
+                Err(why) => log::warn!(
+                    "cannot reopen the output, keeping the old file open: \
+                                        {why:#}"
+                ),
             };
             reopens = Some(Reopens::take(Box::new(reopen)).context("cannot take signals")?);
             Box::new(Output(output))
         }
-        // Lines are gathered and flushed by the pipeline; a second buffer would only delay them.
+        // The pipeline buffers and flushes lines; a second buffer would only delay them.
         None => {
             let stdout = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)
                 .context("stdout is closed")?;
-            // What is no pipe has no such size, and a pipe works with any.
+            // Only pipes have a size, and any size works.
             if let Err(why) = rustix::pipe::fcntl_setpipe_size(&stdout, PIPE_BYTES) {
-                log::debug!("stdout keeps the room it has: {why}");
+                log::debug!("cannot enlarge the pipe of stdout: {why}");
             }
             Box::new(File::from(stdout))
         }
@@ -165,7 +169,7 @@ fn output(live: &Live) -> anyhow::Result<(Format, Box<dyn Write>, Option<Reopens
     Ok((format, out, reopens))
 }
 
-/// A file that may become another one.
+/// A file that can be replaced by another one.
 struct Output(Rc<RefCell<File>>);
 
 impl Write for Output {
@@ -178,11 +182,11 @@ impl Write for Output {
     }
 }
 
-/// Room in a pipe on stdout, as much as an ordinary user may ask for: in the usual 64 KB a hundred lines find room, and a
-/// reader that is late by a millisecond would hold up the ring.
+/// Size of a pipe on stdout, the most an ordinary user may request: the default of 64 KB holds
+/// about a hundred lines, so a reader that is late by a millisecond would stall the ring.
 const PIPE_BYTES: usize = 1 << 20;
 
-/// One file cannot be two, by whatever names it goes: what is written to the one would destroy the other.
+/// Rejects options that name the same file, by any path: one output would overwrite the other.
 fn refuse_same_file(live: &Live) -> Result<(), Exit> {
     let mut open: Vec<(&str, File)> = Vec::new();
     if live.output.is_none() {
@@ -198,7 +202,7 @@ fn refuse_same_file(live: &Live) -> Result<(), Exit> {
         let Some(path) = path else {
             continue;
         };
-        // What is no file (a pipe, a device) is opened once, where it is written to.
+        // Pipes and devices are opened once, by the writer.
         if fs::metadata(path).is_ok_and(|it| !it.is_file()) {
             continue;
         }
@@ -228,7 +232,7 @@ fn begin_capture(
     capture::Writer::new(BufWriter::new(file), &session.facts).with_context(what)
 }
 
-/// A run that could never find what shall fail it proves nothing: it does not begin.
+/// Refuses to start if `--fail-on` could never match.
 fn refuse_if_blind(live: &Live, session: &Session) -> Result<(), Exit> {
     match blind(&live.view.fail_on, &session.facts) {
         None => Ok(()),
@@ -246,7 +250,7 @@ enum Started {
     CannotRun(Exit),
 }
 
-/// Forks for the command, and holds it until its process id is in the filter.
+/// Forks for the command, and holds the child until its process ID is in the filter.
 fn hold_command(live: &Live, session: &mut Session) -> anyhow::Result<Option<Held>> {
     if live.command.is_empty() {
         return Ok(None);
@@ -256,7 +260,7 @@ fn hold_command(live: &Live, session: &mut Session) -> anyhow::Result<Option<Hel
     Ok(Some(held))
 }
 
-/// Starts the command, if there is one.
+/// Starts the command, if any.
 fn start_command(held: Option<Held>) -> anyhow::Result<Started> {
     let Some(held) = held else {
         return Ok(Started::None);

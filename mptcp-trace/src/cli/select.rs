@@ -1,4 +1,4 @@
-//! Whom the user named: processes, thread names, network namespaces, checked against what is there.
+//! Validates processes, thread names and network namespaces named by the user.
 
 use std::{fs, io::ErrorKind, os::unix::fs::MetadataExt as _, path::Path};
 
@@ -16,20 +16,20 @@ use crate::{
 use anyhow::{Context as _, bail, ensure};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-/// Opens a process to be told of its end.
+/// Opens a process to be notified of its end.
 ///
 /// # Errors
 ///
-/// Says that there is no such process, or that it is a thread of another.
+/// Reports that the process is missing, or that the ID is that of a thread.
 pub(super) fn watch(pid: u32) -> anyhow::Result<Watched> {
-    let gone = || format!("no process {pid}: it has ended, or never was (ps -p {pid})");
+    let gone = || format!("no process {pid}: it has ended or never existed (ps -p {pid})");
     let status = match fs::read_to_string(format!("/proc/{pid}/status")) {
         Ok(status) if proc_is_ours() => status,
-        // Of another process, which has that number elsewhere.
+        // In another PID namespace this number belongs to another process.
         Ok(_) => String::new(),
-        // Gone, or hidden (/proc mounted with hidepid=2): the next call knows.
+        // Gone, or hidden (/proc mounted with hidepid=2): pidfd_open decides.
         Err(why) if why.kind() == ErrorKind::NotFound => String::new(),
-        Err(why) => return Err(why).with_context(|| format!("cannot look at process {pid}")),
+        Err(why) => return Err(why).with_context(|| format!("cannot inspect process {pid}")),
     };
     let tgid = status
         .lines()
@@ -49,7 +49,8 @@ pub(super) fn watch(pid: u32) -> anyhow::Result<Watched> {
         Err(rustix::io::Errno::SRCH) => bail!(gone()),
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => {
             bail!(
-                "{pid} is a thread, and /proc does not say of which process: use the process's own number"
+                "{pid} is a thread, and /proc does not show of which process: use the PID of the \
+                 process"
             )
         }
         Err(why) => return Err(why).with_context(|| format!("cannot watch process {pid}")),
@@ -58,11 +59,11 @@ pub(super) fn watch(pid: u32) -> anyhow::Result<Watched> {
     Ok(Watched { pid, pidfd })
 }
 
-/// What is done with findings, as the options ask for.
+/// Builds the view from the options.
 ///
 /// # Errors
 ///
-/// Says that no process can have that name, or that there is no such namespace.
+/// Reports an impossible process name or a missing namespace.
 pub(super) fn view(view: &ViewArgs, whose: &TaskFilterArgs) -> anyhow::Result<View> {
     let wanted = wanted(&view.which, &view.verdict, whose)?;
     Ok(View {
@@ -79,11 +80,11 @@ pub(super) fn view(view: &ViewArgs, whose: &TaskFilterArgs) -> anyhow::Result<Vi
     })
 }
 
-/// Which findings are to be shown.
+/// Builds the filter of shown findings.
 ///
 /// # Errors
 ///
-/// Says that no process can have that name, or that there is no such namespace.
+/// Reports an impossible process name or a missing namespace.
 pub(super) fn wanted(
     which: &ConnectionFilterArgs,
     verdicts: &[Verdict],
@@ -108,17 +109,17 @@ pub(super) fn wanted(
     })
 }
 
-/// A thread name as the kernel keeps it: at most 15 bytes and a NUL.
+/// A thread name as stored in the kernel: at most 15 bytes and a NUL.
 ///
 /// # Errors
 ///
-/// Says that no thread can have that name.
+/// Reports that no thread can have this name.
 pub(super) fn comm(name: &str) -> anyhow::Result<[u8; 16]> {
     let mut comm = [0; 16];
     ensure!(!name.is_empty(), "--comm needs a name");
     ensure!(
         name.len() < comm.len(),
-        "no thread has the name {name:?}: the kernel keeps 15 bytes of it, use --comm {:?}",
+        "no thread can have the name {name:?}: the kernel keeps only 15 bytes, use --comm {:?}",
         String::from_utf8_lossy(&name.as_bytes()[..15])
     );
     comm[..name.len()].copy_from_slice(name.as_bytes());
@@ -129,7 +130,7 @@ pub(super) fn comm(name: &str) -> anyhow::Result<[u8; 16]> {
 ///
 /// # Errors
 ///
-/// Says that there is no such namespace.
+/// Reports that the namespace is missing.
 pub(super) fn netns(what: &str) -> anyhow::Result<u32> {
     if let Ok(inum) = what.parse::<u32>() {
         return Ok(inum);
@@ -141,13 +142,16 @@ pub(super) fn netns(what: &str) -> anyhow::Result<u32> {
     };
     let found = fs::metadata(&path).with_context(|| {
         format!(
-            "no network namespace {what}: cannot look at {} (ip netns list)",
+            "no network namespace {what}: cannot access {} (ip netns list)",
             path.display()
         )
     })?;
-    // A network namespace is no ordinary file: its inode number is only unique on its own filesystem.
-    let nsfs = fs::metadata("/proc/self/ns/net").context("cannot look at our own namespace")?;
-    // All other kinds of namespaces live there too.
+    // Inode numbers of namespaces are unique only within nsfs.
+    let nsfs = fs::metadata("/proc/self/ns/net").context(
+        "cannot inspect our own network \
+                             namespace",
+    )?;
+    // nsfs also holds the other kinds of namespaces.
     let kind = kind_of_namespace(&path);
     ensure!(
         found.dev() == nsfs.dev() && kind.is_none_or(|kind| kind.starts_with("net:[")),
@@ -158,8 +162,8 @@ pub(super) fn netns(what: &str) -> anyhow::Result<u32> {
         .with_context(|| format!("{} is not a network namespace", path.display()))
 }
 
-/// What the kernel calls a namespace (`net:[4026531840]`): a link in /proc leads there; of what is mounted elsewhere, as
-/// `ip netns` does, the table of mounts says it. None if neither does.
+/// The kernel's name of a namespace (`net:[4026531840]`): the target of a link in /proc, or the
+/// root of a mount elsewhere, as made by `ip netns`. None if neither applies.
 fn kind_of_namespace(path: &Path) -> Option<String> {
     if let Ok(name) = fs::read_link(path)
         && path.starts_with("/proc")
@@ -168,7 +172,7 @@ fn kind_of_namespace(path: &Path) -> Option<String> {
     }
     let path = fs::canonicalize(path).ok()?;
     let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-    // The last one lies on top of the others.
+    // The last mount covers the earlier ones.
     let mount = mounts.lines().rfind(|line| {
         let point = line.split(' ').nth(4);
         point.is_some_and(|point| Path::new(point) == path)
@@ -192,7 +196,7 @@ mod tests {
     async fn a_process_is_watched_and_what_is_none_is_not() {
         assert!(watch(std::process::id()).is_ok());
         let why = watch(u32::MAX / 4).unwrap_err().to_string();
-        assert!(why.contains("it has ended, or never was"), "{why}");
+        assert!(why.contains("it has ended or never existed"), "{why}");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The one way in which a verb begins to trace: the host is looked at, a plan is made, the best attach method that works is
-//! taken, signals are taken, and the user is told what there is to know.
+//! Starts tracing for every verb: inspects the host, makes a plan, attaches with the best method
+//! that works, installs signal handlers, and prints notes to the user.
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
@@ -22,22 +22,22 @@ use crate::{
     sink::escape,
 };
 
-/// A tracer that runs.
+/// A running tracer.
 pub(super) struct Started {
     pub(super) session: Session,
     pub(super) signals: Signals,
-    /// The network namespaces that it is limited to (inode numbers).
+    /// Network namespaces that tracing is limited to (inode numbers).
     pub(super) within: Vec<u32>,
-    /// Processes outside of our PID namespace cannot be seen.
+    /// Processes outside of our PID namespace are invisible.
     pub(super) is_in_pid_namespace: bool,
     plan: Plan,
 }
 
-/// Begins to trace.
+/// Starts to trace.
 ///
 /// # Errors
 ///
-/// Says who is not there, or why this kernel cannot be traced.
+/// Reports which name is missing, or why this kernel cannot be traced.
 pub(super) async fn start(
     attaching: &Attaching,
     scope: &Scope,
@@ -50,7 +50,7 @@ pub(super) async fn start(
     let session = pipeline::start(&host, &plan, &config, attaching.only)
         .await
         .map_err(|why| refused(why, attaching))?;
-    // Whoever sees that tracing is live may end it at once.
+    // Signals may arrive as soon as the user sees that tracing is live.
     let signals = Signals::take().context("cannot take signals")?;
     Ok(Started {
         session,
@@ -62,19 +62,20 @@ pub(super) async fn start(
 }
 
 impl Started {
-    /// Says what the reader should know before the first line.
+    /// Prints notes that the reader needs before the first line.
     pub(super) fn say(&self, with_invitation: bool) {
         say(&self.plan, &self.session, with_invitation);
     }
 }
 
-/// The facts about this host, less what is to be hidden.
+/// Facts about this host, without the functions to hide.
 pub(super) fn inspect_host(attaching: &Attaching) -> HostSupport {
-    // Without privileges nobody traces here either, or not as this user: the question is asked all the same.
+    // Without privileges the mark fails, but this user cannot run another tracer that would need it
+    // either.
     let marks = Mark::new().ok();
     let mut host = host::inspect(attaching.btf.as_ref(), |socket| {
         if let Some(Err(why)) = marks.as_ref().map(|marks| marks.socket(socket)) {
-            log::debug!("cannot mark a socket of ours: {why}");
+            log::debug!("cannot mark our own socket: {why}");
         }
     });
     for name in &attaching.hidden {
@@ -83,11 +84,11 @@ pub(super) fn inspect_host(attaching: &Attaching) -> HostSupport {
     host
 }
 
-/// What is frozen into the kernel half.
+/// Configuration frozen into the kernel half.
 ///
 /// # Errors
 ///
-/// Says that no process can have that name, or that there is no such namespace.
+/// Reports an impossible process name or a missing namespace.
 pub(super) fn config(
     host: &HostSupport,
     attaching: &Attaching,
@@ -114,7 +115,7 @@ pub(super) fn config(
     };
     match scope {
         Scope::Everybody => {}
-        // The filter admits a process that cannot exist.
+        // Admits only a process that cannot exist.
         Scope::Nobody => config.by_pid = true,
         Scope::Named(names) => {
             config.by_pid = names.awaits_process || !names.pids.is_empty();
@@ -135,15 +136,12 @@ pub(super) fn config(
     Ok(config)
 }
 
-/// The exit for a tracer that did not start.
+/// Exit for a tracer that did not start.
 fn refused(why: StartError, attaching: &Attaching) -> Exit {
     match why {
         StartError::Refused { refusal, .. } => {
             let doubt = attaching.btf.as_ref().map_or_else(String::new, |file| {
-                format!(
-                    "; is {} the description of the running kernel?",
-                    file.display()
-                )
+                format!("; does {} describe the running kernel?", file.display())
             });
             Exit::Because(CANNOT_ANSWER, format!("{refusal}{doubt}"))
         }
@@ -151,7 +149,7 @@ fn refused(why: StartError, attaching: &Attaching) -> Exit {
     }
 }
 
-/// Says in a file that tracing is live.
+/// Writes the file that reports that tracing is live.
 pub(super) fn write_ready_file(path: &Path) -> anyhow::Result<()> {
     let write = || -> anyhow::Result<()> {
         let mut file = files::open(path, How::Anew)?;
@@ -161,7 +159,7 @@ pub(super) fn write_ready_file(path: &Path) -> anyhow::Result<()> {
     write().with_context(|| format!("cannot write --ready-file {}", path.display()))
 }
 
-/// What the reader should know before the first line.
+/// Prints notes that the reader needs before the first line.
 fn say(plan: &Plan, session: &Session, with_invitation: bool) {
     for note in plan.notes.iter().chain(&privileges::costs()) {
         eprintln!("mptcp-trace: note: {}", escape(note));
@@ -176,12 +174,16 @@ fn say(plan: &Plan, session: &Session, with_invitation: bool) {
         eprint!(
             "{}",
             prefixed(&format!(
-                "note: the fallback sensor is off, only what applications ask is traced: {why}"
+                "note: the fallback sensor is off, only queries are traced: {why}"
             ))
         );
     }
     for sensor in &session.facts.sensors {
-        log::info!("sensor {} runs on rung {}", sensor.sensor, sensor.rung);
+        log::info!(
+            "sensor {} uses attach method {}",
+            sensor.sensor,
+            sensor.rung
+        );
         for limit in &sensor.limits {
             log::info!("{}: {limit}", sensor.rung);
         }
@@ -198,7 +200,7 @@ fn say(plan: &Plan, session: &Session, with_invitation: bool) {
             n => format!(" ({n} limits: see mptcp-trace doctor)"),
         };
         eprintln!(
-            "mptcp-trace: tracing on rung {}{limits}; Ctrl-C ends it",
+            "mptcp-trace: tracing with {}{limits}; press Ctrl-C to stop",
             session.tracer.rung()
         );
     }

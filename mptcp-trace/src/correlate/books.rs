@@ -270,12 +270,12 @@ impl NetnsCounts {
     fn why_unread(&self) -> String {
         match self.since {
             0 => {
-                "counters could not be read: the namespace is gone, or no process in it can be seen"
+                "counters could not be read: the namespace is gone, or no process in it is visible"
                     .to_owned()
             }
             since => format!(
-                "the namespace is gone, or no process in it can be seen, and its counters were last read before {since} of its \
-                 fallbacks"
+                "the namespace is gone, or no process in it is visible, and its counters were last \
+                 read before {since} of its fallbacks"
             ),
         }
     }
@@ -339,7 +339,7 @@ pub fn reconcile(
         accounts.push(Reconciliation {
             unread: true,
             why: Some(format!(
-                "{} fallbacks are in no account: there are more than {NAMESPACES_MAX} namespaces",
+                "{} fallbacks are not reconciled: there are more than {NAMESPACES_MAX} namespaces",
                 books.beyond
             )),
             ..Reconciliation::default()

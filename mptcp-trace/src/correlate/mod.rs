@@ -516,22 +516,20 @@ impl Correlator {
 
 /// Doubt if the kernel skipped runs of a probe.
 const MAY_BE_MISSED: &str =
-    "the kernel skipped runs of a probe since, perhaps for questions about this connection";
+    "the kernel skipped probe runs since, perhaps for queries about this connection";
 
 /// Doubt of a connection of which a query is certainly missing.
-const UNTOLD: &str =
-    "it was asked about since, and that was not traced (capped, lost, or by io_uring)";
+const UNTOLD: &str = "a later query about it was not traced (capped, lost, or through io_uring)";
 
 /// Doubt if queries are missing, and their connections are unknown.
 const PERHAPS_UNTOLD: &str =
-    "questions were not traced (capped, or lost), perhaps about this connection";
+    "queries were not traced (capped or lost), perhaps about this connection";
 
 /// Doubt of a connection whose end was not recorded.
-const UNSEEN_END: &str = "its end was not traced (lost), and so may questions about it be";
+const UNSEEN_END: &str = "its end was lost, and queries about it may be lost too";
 
 /// Doubt of an evicted connection that may live on.
-const EVICTED: &str =
-    "it may have been asked about later: too many connections are remembered (--max-connections)";
+const EVICTED: &str = "later queries may be unknown: it was evicted (--max-connections)";
 
 /// True if a query concerns another connection than the tracked one of its socket.
 fn is_of_another_connection(query: &Query, life: &ConnectionState) -> bool {

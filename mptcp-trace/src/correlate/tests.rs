@@ -353,10 +353,10 @@ fn entered(steps: &[Step]) -> FallbackLedger {
 #[test]
 fn a_namespace_that_is_gone_has_an_account_of_its_own_although_others_had_its_number() {
     use Step::{Counted, Fell};
-    const GONE: &str = "the namespace is gone, or no process in it can be seen, and its counters were last read before 1 of its \
-                        fallbacks";
+    const GONE: &str = "the namespace is gone, or no process in it is visible, and its counters \
+                        were last read before 1 of its fallbacks";
     const UNREAD: &str =
-        "counters could not be read: the namespace is gone, or no process in it can be seen";
+        "counters could not be read: the namespace is gone, or no process in it is visible";
     let agrees = "agrees";
     let nobody = unseen_by_proc();
     for (steps, reading, at_start, says) in [
@@ -535,7 +535,7 @@ fn more_namespaces_than_there_is_room_for_share_an_account_or_are_said_to_have_n
         last.why
             .as_deref()
             .unwrap()
-            .starts_with("904 fallbacks are in no account"),
+            .starts_with("904 fallbacks are not reconciled"),
         "{last:?}"
     );
 }
@@ -638,7 +638,7 @@ fn what_is_known_of_the_reason_for_a_difference_is_said() {
     let elsewhere = LossReport::default();
     assert_eq!(
         said(&[connection(ConnectionKind::Fallback, 10, 0xa)], &elsewhere).as_deref(),
-        Some("counters could not be read: the namespace is gone, or no process in it can be seen")
+        Some("counters could not be read: the namespace is gone, or no process in it is visible")
     );
 }
 

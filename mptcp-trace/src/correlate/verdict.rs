@@ -24,7 +24,7 @@ pub(super) fn of_answer(
                 (Protocol::Tcp, _) => "this is a TCP socket",
                 (Protocol::Mptcp, Some(true)) => "the connection fell back",
                 (Protocol::Mptcp, Some(false)) => "the connection did not fall back",
-                (Protocol::Mptcp, None) => "what became of the connection is not known",
+                (Protocol::Mptcp, None) => "the state of the connection is unknown",
             };
             let said = format!(
                 "told {errno}: this kernel has no {} for such a socket, so the error does not mean a fallback; {connection}",
@@ -74,7 +74,8 @@ fn told_mptcp(query: &Query, fallen: Option<&Fallen>) -> Judgement {
             return bare(
                 Verdict::Misled,
                 format!(
-                    "asked by {api}, which says MPTCP for ever; the connection is TCP, when it fell back was not seen"
+                    "asked with {api}, which always reports MPTCP; the connection is TCP, but its \
+                     fallback was not seen"
                 ),
             );
         }
@@ -88,7 +89,8 @@ fn told_mptcp(query: &Query, fallen: Option<&Fallen>) -> Judgement {
         return about(
             Verdict::Contradicted,
             format!(
-                "told MPTCP although it fell back {} earlier: {}; a bug, of this program or of the kernel",
+                "told MPTCP although it fell back {} earlier: {}; a bug in this program or in the \
+                 kernel",
                 short(query.asked_at.saturating_sub(fallen.at)),
                 named(fallen)
             ),
@@ -99,7 +101,7 @@ fn told_mptcp(query: &Query, fallen: Option<&Fallen>) -> Judgement {
     match state {
         TcpState::LISTEN => bare(
             Verdict::TooEarly,
-            "told MPTCP, as every listening MPTCP socket is; what it accepts may be TCP",
+            "told MPTCP, as every listening MPTCP socket is; accepted connections may be TCP",
         ),
         TcpState::CLOSE | TcpState::SYN_SENT => bare(
             Verdict::TooEarly,
@@ -176,7 +178,7 @@ fn misled(api: Api, fallen: &Fallen, answered_at: Duration) -> Judgement {
     about(
         Verdict::Misled,
         format!(
-            "asked by {}, which says MPTCP for ever; the connection fell back {} {when}: {}",
+            "asked with {}, which always reports MPTCP; the connection fell back {} {when}: {}",
             api.name(),
             short(delay),
             named(fallen)
@@ -190,16 +192,18 @@ fn misled(api: Api, fallen: &Fallen, answered_at: Duration) -> Judgement {
 /// have an identity.
 fn never_mptcp(query: &Query, facts: &Facts) -> &'static str {
     if query.id.is_none() {
-        return "told TCP; the socket was made as TCP, or accepted by a TCP listener or before tracing began";
+        return "told TCP; the socket was created as TCP, or accepted by a TCP listener or before \
+                tracing began";
     }
     let rung = facts.sensor(SensorId::Fallback);
     match rung.map(|sensor| sensor.rung) {
         Some(Rung::Fexit | Rung::Kprobe) => {
-            "told TCP; its client did not ask for MPTCP, or there was no token for it"
+            "told TCP; its client did not request MPTCP, or no token was available"
         }
         // This attach method does not see a fallback in the third packet of the handshake.
         Some(Rung::Tracepoint) | None => {
-            "told TCP; its client did not ask for MPTCP, there was no token for it, or it lost MPTCP in its third packet, which cannot be told apart here"
+            "told TCP; its client did not request MPTCP, no token was available, or its third \
+             packet came without MPTCP; these cases look alike here"
         }
     }
 }
@@ -207,12 +211,12 @@ fn never_mptcp(query: &Query, facts: &Facts) -> &'static str {
 /// Why a fallback that must have happened was not observed.
 fn unseen(life: Option<&ConnectionState>, facts: &Facts) -> &'static str {
     if !facts.has_sensor(SensorId::Fallback) {
-        return "fallbacks are not traced on this kernel (mptcp-trace doctor tells why)";
+        return "fallbacks are not traced on this kernel (mptcp-trace doctor reports why)";
     }
     match life {
-        Some(life) if life.existing => "the connection was there before tracing began",
-        Some(_) => "its record was lost, or it is still to be told",
-        None => "the socket was never noted down",
+        Some(life) if life.existing => "the connection existed before tracing began",
+        Some(_) => "its record was lost or is still pending",
+        None => "the socket was never recorded",
     }
 }
 

@@ -389,22 +389,24 @@ fn what_was_never_mptcp_is_plain_tcp() {
         (
             None,
             Rung::Fexit,
-            "told TCP; the socket was made as TCP, or accepted by a TCP listener or before tracing began",
+            "told TCP; the socket was created as TCP, or accepted by a TCP listener or before \
+             tracing began",
         ),
         (
             child,
             Rung::Fexit,
-            "told TCP; its client did not ask for MPTCP, or there was no token for it",
+            "told TCP; its client did not request MPTCP, or no token was available",
         ),
         (
             child,
             Rung::Kprobe,
-            "told TCP; its client did not ask for MPTCP, or there was no token for it",
+            "told TCP; its client did not request MPTCP, or no token was available",
         ),
         (
             child,
             Rung::Tracepoint,
-            "told TCP; its client did not ask for MPTCP, there was no token for it, or it lost MPTCP in its third packet, which cannot be told apart here",
+            "told TCP; its client did not request MPTCP, no token was available, or its third \
+             packet came without MPTCP; these cases look alike here",
         ),
     ] {
         let mut facts = traced_facts();
@@ -597,8 +599,8 @@ fn a_verdict_that_a_missing_question_can_have_spoiled_says_so() {
         };
         doubt.map(|it| it.split(',').next().unwrap().to_owned())
     };
-    let of_it = Some("it was asked about since".to_owned());
-    let perhaps = Some("questions were not traced (capped".to_owned());
+    let of_it = Some("a later query about it was not traced (capped".to_owned());
+    let perhaps = Some("queries were not traced (capped or lost)".to_owned());
     for (untold_of_it, dies, untold, says) in [
         (false, true, 0, &None),
         // Queries on other sockets do not matter if the BPF side knows which connection they

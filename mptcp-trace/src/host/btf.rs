@@ -88,7 +88,7 @@ pub fn read(file: Option<&Path>) -> anyhow::Result<BtfFacts> {
         Ok(bytes) => bytes,
         Err(why) if file.is_none() && why.kind() == ErrorKind::NotFound => bail!(
             "this kernel does not describe its types ({KERNEL_BTF} is missing, CONFIG_DEBUG_INFO_BTF); \
-             give its description with --btf FILE (pahole --btf_encode_detached FILE vmlinux)"
+             provide it with --btf FILE (pahole --btf_encode_detached FILE vmlinux)"
         ),
         Err(why) => {
             return Err(why)
@@ -106,7 +106,7 @@ fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
     file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
-        let why = format!("it is longer than {FILE_BYTES_MAX} bytes, as no kernel's is");
+        let why = format!("it is longer than {FILE_BYTES_MAX} bytes");
         return Err(io::Error::new(ErrorKind::FileTooLarge, why));
     }
     Ok(bytes)

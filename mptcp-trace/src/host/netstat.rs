@@ -88,8 +88,8 @@ impl Reach {
             let path = name.path();
             if named.len() >= NAMED_MAX {
                 log::warn!(
-                    "there are more than {NAMED_MAX} named network namespaces: where no process is, the counters of the others are \
-                     not read, and the account says that they could not be"
+                    "more than {NAMED_MAX} named network namespaces: the counters of the others \
+                     are not read where no process is, and are reported as unread"
                 );
                 break;
             }

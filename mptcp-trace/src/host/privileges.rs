@@ -39,7 +39,7 @@ pub const TABLE: [Capability; 8] = [
         name: "CAP_BPF",
         bit: CapabilitySet::BPF,
         mandatory: true,
-        purpose: "makes maps and loads programs",
+        purpose: "creates maps and loads programs",
         cost: "nothing is traced",
     },
     Capability {
@@ -53,45 +53,51 @@ pub const TABLE: [Capability; 8] = [
         name: "CAP_SYS_PTRACE",
         bit: CapabilitySet::SYS_PTRACE,
         mandatory: false,
-        purpose: "tells in which network namespace processes of others are, to read the kernel's counters there",
-        cost: "the kernel's counters are not compared where only processes of others are and no fallback was traced",
+        purpose: "finds the network namespaces of other users' processes, to read the kernel's \
+                  counters there",
+        cost: "the kernel's counters are not compared in namespaces with only other users' \
+               processes and no traced fallback",
     },
     Capability {
         name: "CAP_SYS_ADMIN",
         bit: CapabilitySet::SYS_ADMIN,
         mandatory: false,
-        purpose: "enters named network namespaces (ip netns) without a process, to read the kernel's counters there; \
-                  sets breakpoints (rung kprobe) where kernel.perf_event_paranoid is above 2 on kernels of Debian",
-        cost: "the kernel's counters are not compared where no process is and no fallback was traced; on such kernels the rung kprobe is not to be had",
+        purpose: "enters named network namespaces (ip netns) without a process, to read the \
+                  kernel's counters there; allows kprobes where kernel.perf_event_paranoid is \
+                  above 2 on Debian kernels",
+        cost: "the kernel's counters are not compared in namespaces without a process and a traced \
+               fallback; on such kernels the attach method kprobe is unavailable",
     },
     Capability {
         name: "CAP_NET_ADMIN",
         bit: CapabilitySet::NET_ADMIN,
         mandatory: false,
-        purpose: "with CAP_SYS_ADMIN: makes the network namespace for connections of our own where ordinary users may \
-                  make none (user.max_user_namespaces, AppArmor)",
-        cost: "where ordinary users may make no namespaces the fallback bit is not calibrated, see canary",
+        purpose: "with CAP_SYS_ADMIN: creates the network namespace of the self-test where \
+                  ordinary users may not create one (user.max_user_namespaces, AppArmor)",
+        cost: "where ordinary users may not create namespaces, the fallback bit is not calibrated, \
+               see canary",
     },
     Capability {
         name: "CAP_SYS_RESOURCE",
         bit: CapabilitySet::SYS_RESOURCE,
         mandatory: false,
         purpose: "raises RLIMIT_MEMLOCK, to which kernels before 5.11 charge maps",
-        cost: "before 5.11 the limit has to be raised before the start (ulimit -l unlimited, LimitMEMLOCK=infinity)",
+        cost: "before 5.11, the limit must be raised before the start (ulimit -l unlimited, \
+               LimitMEMLOCK=infinity)",
     },
     Capability {
         name: "CAP_SYS_CHROOT",
         bit: CapabilitySet::SYS_CHROOT,
         mandatory: false,
-        purpose: "keeps a library from reading all of the kernel's types in vain",
-        cost: "a start takes some 20 ms longer",
+        purpose: "prevents a library from reading all kernel types needlessly",
+        cost: "startup takes about 20 ms longer",
     },
     Capability {
         name: "CAP_KILL",
         bit: CapabilitySet::KILL,
         mandatory: false,
-        purpose: "passes SIGTERM on to a COMMAND that has become another user",
-        cost: "a COMMAND that has become another user has to be ended by hand",
+        purpose: "forwards SIGTERM to a COMMAND that runs as another user",
+        cost: "a COMMAND that runs as another user must be stopped manually",
     },
 ];
 
@@ -140,7 +146,7 @@ pub fn may_trace() -> Fact {
         Ok(sets) => sets.effective,
         Err(why) => {
             return Fact::Unknown(format!(
-                "capabilities of this process cannot be read: {why}"
+                "cannot read the capabilities of this process: {why}"
             ));
         }
     };
@@ -187,8 +193,8 @@ fn judge(held: CapabilitySet, last: Option<u32>, of_the_host: bool) -> Fact {
 fn whose(of_the_host: bool) -> Fact {
     Fact::from_bool(
         of_the_host,
-        "this process has its capabilities in a user namespace only (a container without root), and the kernel asks for \
-         those of the host",
+        "this process has its capabilities only in a user namespace (rootless container), but the \
+         kernel requires those of the host",
     )
 }
 

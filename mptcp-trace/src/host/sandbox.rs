@@ -28,9 +28,9 @@ pub fn enter(reads: &[&Path], writes: &[&Path]) {
         Ok(RestrictionStatus {
             ruleset: RulesetStatus::NotEnforced,
             ..
-        }) => log::debug!("sandbox: this kernel has no Landlock, or does not use it (lsm=)"),
+        }) => log::debug!("sandbox: this kernel has no Landlock, or it is disabled (lsm=)"),
         Ok(_enforced) => log::debug!("sandbox: no other files and no network from here on"),
-        Err(why) => log::debug!("sandbox: there is none: {why}"),
+        Err(why) => log::debug!("sandbox: unavailable: {why}"),
     }
 }
 

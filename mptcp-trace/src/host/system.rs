@@ -78,7 +78,7 @@ fn exists(path: &str, option: &str) -> Fact {
         Err(why) if why.kind() == ErrorKind::NotFound => {
             Fact::No(format!("{path} is missing ({option})"))
         }
-        Err(why) => Fact::Unknown(format!("cannot look at {path}: {why}")),
+        Err(why) => Fact::Unknown(format!("cannot inspect {path}: {why}")),
     }
 }
 
@@ -133,11 +133,9 @@ pub fn option_known(mark: impl Fn(BorrowedFd<'_>)) -> Fact {
     match asked {
         Ok(_) => Fact::Yes,
         Err(why) if why.raw_os_error() == Some(libc::ENOPROTOOPT) => {
-            Fact::No("this kernel does not know TCP_IS_MPTCP (Linux 6.10 and later do)".into())
+            Fact::No("this kernel does not support TCP_IS_MPTCP (Linux 6.10 and later do)".into())
         }
-        Err(why) => Fact::Unknown(format!(
-            "asking a TCP socket for TCP_IS_MPTCP failed: {why}"
-        )),
+        Err(why) => Fact::Unknown(format!("cannot query TCP_IS_MPTCP on a TCP socket: {why}")),
     }
 }
 

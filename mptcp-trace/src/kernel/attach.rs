@@ -72,8 +72,8 @@ impl std::error::Error for AttachError {}
 fn perf_hint(why: &str) -> &'static str {
     match why.contains("perf_event_open") && why.contains("Permission denied") {
         true => {
-            "; where kernel.perf_event_paranoid is above 2, some kernels (Debian's) ask for CAP_SYS_ADMIN here: give that \
-             too, or set it to 2"
+            "; where kernel.perf_event_paranoid is above 2, some kernels (Debian's) require \
+             CAP_SYS_ADMIN here: grant it too, or set the sysctl to 2"
         }
         false => "",
     }
@@ -314,7 +314,7 @@ impl Tracer {
         let mut map: Array<_, u32> =
             Array::try_from(map).context("map CALIBRATED has another type")?;
         map.set(slot, value, 0)
-            .context("cannot tell the BPF programs what was calibrated")
+            .context("cannot pass the calibration to the BPF programs")
     }
 
     /// The attach method in use.
@@ -422,7 +422,7 @@ impl Tracer {
 
     fn attach(&mut self, probe: &Probe, refused: &Refusals) -> anyhow::Result<()> {
         let unseen = |why: &anyhow::Error| {
-            log::warn!("what {} would see is not seen: {why}", probe.target);
+            log::warn!("events of {} are not traced: {why}", probe.target);
             log::debug!("{}: {why:#}", probe.target);
         };
         if let Some(why) = refused.get(probe.program()) {

@@ -97,7 +97,7 @@ pub(super) fn misses(program: &Program) -> anyhow::Result<u64> {
 pub(super) fn recursion_misses(program: BorrowedFd<'_>) -> anyhow::Result<u64> {
     // SAFETY: an all-zero bpf_prog_info is valid: integers and integers that hold addresses.
     let mut info: bpf_prog_info = unsafe { std::mem::zeroed() };
-    info_of(program, &mut info).context("cannot ask about a BPF program")?;
+    info_of(program, &mut info).context("cannot query a BPF program")?;
     Ok(info.recursion_misses)
 }
 
@@ -116,7 +116,7 @@ pub(super) fn breakpoints<'a>(
     if ids.is_empty() {
         return Ok(Vec::new());
     }
-    let links = our_links().context("cannot go through our own descriptors")?;
+    let links = our_links().context("cannot list our own file descriptors")?;
     let are_theirs = links.into_iter().map(|link| {
         let info = info_of_link(link)?;
         let is_breakpoint = info.type_ == bpf_link_type::BPF_LINK_TYPE_PERF_EVENT as u32;
@@ -150,7 +150,7 @@ fn info_of_link(link: RawFd) -> anyhow::Result<bpf_link_info> {
     let link = unsafe { BorrowedFd::borrow_raw(link) };
     // SAFETY: an all-zero bpf_link_info is valid: integers and integers that hold addresses.
     let mut info: bpf_link_info = unsafe { std::mem::zeroed() };
-    info_of(link, &mut info).context("cannot ask about a link of a BPF program")?;
+    info_of(link, &mut info).context("cannot query a link of a BPF program")?;
     Ok(info)
 }
 

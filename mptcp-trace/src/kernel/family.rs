@@ -10,9 +10,7 @@ use crate::host::system::proc_is_ours;
 /// Processes and their parents, from `/proc`.
 pub(super) fn parents() -> BTreeMap<u32, u32> {
     if !proc_is_ours() {
-        log::warn!(
-            "/proc is that of another PID namespace: children that exist already are not followed"
-        );
+        log::warn!("/proc belongs to another PID namespace: existing children are not followed");
         return BTreeMap::new();
     }
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();

@@ -28,7 +28,7 @@ impl Tracer {
         match self.pids()?.remove(&pid) {
             Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
             Err(why) => {
-                Err(why).with_context(|| format!("cannot take process {pid} out of the filter"))
+                Err(why).with_context(|| format!("cannot remove process {pid} from the filter"))
             }
         }
     }
@@ -51,7 +51,7 @@ impl Tracer {
                     None => self.follow(*pid)?,
                     Some(_) => {
                         if let Err(why) = self.admit(*pid) {
-                            log::warn!("descendants are not followed from here on: {why:#}");
+                            log::warn!("descendants are no longer followed: {why:#}");
                             return Ok(());
                         }
                     }
@@ -76,7 +76,7 @@ impl Tracer {
         self.remove_pid(pid)?;
         match self.family()?.remove(&pid) {
             Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-            Err(why) => Err(why).with_context(|| format!("cannot let go of process {pid}")),
+            Err(why) => Err(why).with_context(|| format!("cannot stop following process {pid}")),
         }
     }
 

@@ -67,7 +67,7 @@ impl Tracer {
     /// `/proc` alone.
     pub fn read_counters(&self) {
         if let Err(why) = self.read_noted_counters() {
-            log::debug!("the counters of namespaces are not read: {why:#}");
+            log::debug!("cannot read the counters of namespaces: {why:#}");
         }
     }
 
@@ -110,7 +110,7 @@ impl Tracer {
                 return Ok(());
             }
         }
-        bail!("namespaces come and go faster than they can be gone through")
+        bail!("namespaces come and go faster than they can be listed")
     }
 
     /// Walks the circular list of namespaces once; false if one ended meanwhile.
@@ -150,7 +150,7 @@ impl Tracer {
         &mut self,
         mut drain: impl FnMut() -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        let what = "cannot go through the files of all tasks";
+        let what = "cannot list the files of all tasks";
         if self.lister()?.fd().is_err() {
             let types = types::of_functions(&self.functions)?;
             self.lister()?.load(alone::FILES, &types).context(what)?;

@@ -211,7 +211,7 @@ fn syscall_numbers() -> SyscallNumbers {
 fn loader() -> anyhow::Result<EbpfLoader<'static>> {
     let making = || {
         if let Err(why) = look_from(NOTHING) {
-            log::debug!("the kernel's types are read in vain: {why}");
+            log::debug!("the kernel's types are read needlessly: {why}");
         }
         EbpfLoader::new()
     };
@@ -244,7 +244,7 @@ fn raise_memlock_limit() {
         maximum: None,
     };
     if let Err(why) = setrlimit(Resource::Memlock, unlimited) {
-        log::debug!("RLIMIT_MEMLOCK stays as it is: {why}");
+        log::debug!("RLIMIT_MEMLOCK is unchanged: {why}");
     }
 }
 

@@ -40,7 +40,7 @@ impl Mark {
         load.btf = types.as_ptr() as u64;
         load.btf_size = u32::try_from(types.len())?;
         let types = descriptor(bpf_cmd::BPF_BTF_LOAD, &mut attr)
-            .context("cannot describe the marks of self-tests to the kernel")?;
+            .context("cannot load the types of self-test marks")?;
         let mut attr = blank();
         // SAFETY: as above.
         let create = unsafe { &mut attr.__bindgen_anon_1 };
@@ -53,7 +53,7 @@ impl Mark {
         create.btf_key_type_id = INTEGER;
         create.btf_value_type_id = INTEGER;
         let map = descriptor(bpf_cmd::BPF_MAP_CREATE, &mut attr)
-            .context("cannot make the map of the marks of self-tests")?;
+            .context("cannot create the map of self-test marks")?;
         Ok(Self { map })
     }
 

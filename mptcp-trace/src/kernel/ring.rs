@@ -35,7 +35,7 @@ impl RecordRing {
         let map = ebpf
             .take_map("RECORDS")
             .context("the BPF object has no map RECORDS")?;
-        let ring = RingBuf::try_from(map).context("map RECORDS is no ring")?;
+        let ring = RingBuf::try_from(map).context("map RECORDS is not a ring buffer")?;
         let ring = readable(ring).context("cannot wait for the ring")?;
         Ok(Self { ring })
     }

@@ -23,7 +23,7 @@ const NUMBER_MAX: u32 = 1 << 22;
 
 /// BTF of functions with the given type ids.
 pub(super) fn of_functions(numbers: &BTreeMap<&str, u32>) -> anyhow::Result<Btf> {
-    let what = "the kernel's type information is not known";
+    let what = "no kernel type information";
     ensure!(!numbers.is_empty(), what);
     Btf::parse(&bytes(numbers)?, Endianness::Little).context(what)
 }
@@ -31,10 +31,7 @@ pub(super) fn of_functions(numbers: &BTreeMap<&str, u32>) -> anyhow::Result<Btf>
 fn bytes(numbers: &BTreeMap<&str, u32>) -> anyhow::Result<Vec<u8>> {
     let by_number: BTreeMap<u32, &str> = numbers.iter().map(|(name, it)| (*it, *name)).collect();
     let count = by_number.keys().next_back().copied().unwrap_or(0);
-    ensure!(
-        count <= NUMBER_MAX,
-        "the kernel has a type of number {count}"
-    );
+    ensure!(count <= NUMBER_MAX, "type number {count} is too large");
     let mut strings = vec![0];
     let mut types = Vec::with_capacity((count * TYPE_BYTES) as usize);
     for number in 1..=count {

@@ -203,7 +203,7 @@ fn verify(
                 program.load()?;
             } else {
                 <&mut RawTracePoint>::try_from(program)
-                    .context("it is of a kind that nobody attaches")?
+                    .context("its kind is never attached")?
                     .load()?;
             }
         }

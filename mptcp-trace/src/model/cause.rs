@@ -84,10 +84,11 @@ const PLAIN: Cause = Cause {
     stage: None,
     is_fallback: false,
     when: "server, when the handshake ends",
-    meaning: "A client without MPTCP connected to a socket that listens for both, and what is accepted is a TCP \
-              socket. That is as it should be, unless the client did ask: then something on the way took the option \
-              out of its SYN, or this host had no token left for the connection. The client counts \
-              MPCapableFallbackSYNACK in both cases; here only the second one is counted, as MPFallbackTokenInit.",
+    meaning: "A client without MPTCP connected to an MPTCP listener, and the accepted socket is a \
+              TCP socket. This is normal, unless the client did request MPTCP: then a middlebox \
+              stripped the option from its SYN, or this host had no token left for the connection. \
+              The client counts MPCapableFallbackSYNACK in both cases; here only the second one is \
+              counted, as MPFallbackTokenInit.",
     function: "mptcp_subflow_drop_ctx",
     rfc_section: "3.1, 3.7",
     culprits: &[Culprit::Peer, Culprit::Path],
@@ -112,9 +113,9 @@ pub const CAUSES: &[Cause] = &[
         stage: Some(Stage::SynAck),
         is_fallback: true,
         when: "client, when the SYN/ACK arrives",
-        meaning: "We asked for MPTCP, and the answer did not speak of it: the server has no MPTCP, the program \
-                  there listens with a TCP socket, or something on the way took the option out of the SYN or \
-                  the SYN/ACK. From here the three look the same.",
+        meaning: "This host requested MPTCP, but the SYN/ACK came without the option: the server \
+                  has no MPTCP, its program listens on a TCP socket, or a middlebox stripped the \
+                  option from the SYN or the SYN/ACK. The client cannot distinguish these cases.",
         function: "subflow_finish_connect",
         rfc_section: "3.1, 3.7",
         culprits: &[Culprit::Peer, Culprit::Path],
@@ -129,10 +130,10 @@ pub const CAUSES: &[Cause] = &[
         stage: Some(Stage::ThirdAck),
         is_fallback: true,
         when: "server, when the third packet of the handshake arrives",
-        meaning: "The client asked for MPTCP, but the packet that completes the handshake came without the \
-                  option. A client that speaks MPTCP always sends it: something on the way takes it out of \
-                  packets that are no SYN, or the client fell back itself because the SYN/ACK reached it \
-                  without the option.",
+        meaning: "The client requested MPTCP, but the packet that completes the handshake came \
+                  without the option. An MPTCP client always sends it: a middlebox strips it from \
+                  packets other than SYNs, or the client itself fell back because it received the \
+                  SYN/ACK without the option.",
         function: "subflow_syn_recv_sock",
         rfc_section: "3.1, 3.7",
         culprits: &[Culprit::Path, Culprit::Peer],
@@ -143,11 +144,12 @@ pub const CAUSES: &[Cause] = &[
         enumerator: "MPTCP_MIB_MPCAPABLEACTIVEDROP",
         stage: Some(Stage::Syn),
         is_fallback: true,
-        when: "client, when a SYN has to be sent again",
-        meaning: "SYNs that ask for MPTCP are not answered, so the next one goes without. Either the server \
-                  is dead or cannot be reached, or something on the way drops SYNs with an option it does not \
-                  know. If the plain SYN is then answered, the kernel takes it for the latter, counts a \
-                  Blackhole, and stops asking for a while. If it is not, there was never a connection.",
+        when: "client, when a SYN is retransmitted",
+        meaning: "SYNs with MPTCP are not answered, so the next one is sent without it. Either the \
+                  server is down or unreachable, or a middlebox drops SYNs with unknown options. \
+                  If the plain SYN is answered, the kernel assumes the latter, counts a Blackhole, \
+                  and stops requesting MPTCP for some time. If it is not, the connection is never \
+                  established.",
         function: "mptcp_active_detect_blackhole",
         rfc_section: "3.7",
         culprits: &[Culprit::Path, Culprit::Peer],
@@ -163,15 +165,13 @@ pub const CAUSES: &[Cause] = &[
         is_fallback: false,
         when: "client, when the plain SYN is answered after those for MPTCP were not",
         meaning: "MPTCP is now switched off for new connections of this network namespace, for \
-                  net.mptcp.blackhole_timeout seconds, doubled each time it happens again. One bad path is \
-                  enough: connections to everywhere else are plain TCP too until then \
-                  (MPCapableSYNTXDisabled).",
+                  net.mptcp.blackhole_timeout seconds, doubled each time it happens again. One bad \
+                  path is enough: connections to all other destinations are plain TCP too during \
+                  that time (MPCapableSYNTXDisabled).",
         function: "mptcp_active_disable",
         rfc_section: "3.7",
         culprits: &[Culprit::Path],
-        next: &[
-            "sysctl net.mptcp.blackhole_timeout (0 switches this off; writing it ends the period)",
-        ],
+        next: &["sysctl net.mptcp.blackhole_timeout (0 disables this; writing it ends the period)"],
     },
     Cause {
         name: "MPCapableSYNTXDisabled",
@@ -179,8 +179,9 @@ pub const CAUSES: &[Cause] = &[
         stage: Some(Stage::Syn),
         is_fallback: true,
         when: "client, in connect()",
-        meaning: "The kernel did not even ask: an earlier connection of this network namespace, to whatever \
-                  destination, was taken for blackholed, and the period that followed is not over.",
+        meaning: "The kernel did not request MPTCP: an earlier connection of this network \
+                  namespace, to any destination, was considered blackholed, and the resulting \
+                  period is not over.",
         function: "mptcp_connect (mptcp_active_should_disable)",
         rfc_section: "3.7",
         culprits: &[Culprit::Host, Culprit::Path],
@@ -195,7 +196,7 @@ pub const CAUSES: &[Cause] = &[
         stage: Some(Stage::Syn),
         is_fallback: true,
         when: "client, in connect(); server, when the SYN arrives",
-        meaning: "No unique token could be made for the connection, after several tries.",
+        meaning: "No unique token could be created for the connection after several attempts.",
         function: "mptcp_connect (mptcp_token_new_connect), subflow_check_req",
         rfc_section: "3.1",
         culprits: &[Culprit::Host],
@@ -207,11 +208,12 @@ pub const CAUSES: &[Cause] = &[
         stage: Some(Stage::Syn),
         is_fallback: true,
         when: "client, in connect()",
-        meaning: "The socket signs its segments (TCP_MD5SIG), which leaves no room for MPTCP's options.",
+        meaning: "The socket signs its segments (TCP_MD5SIG), which leaves no room for MPTCP \
+                  options.",
         function: "mptcp_connect",
         rfc_section: "3.7",
         culprits: &[Culprit::Application],
-        next: &["use a plain TCP socket where segments have to be signed"],
+        next: &["use a plain TCP socket where segments must be signed"],
     },
     Cause {
         name: "SimultConnectFallback",
@@ -234,8 +236,8 @@ pub const CAUSES: &[Cause] = &[
         stage: Some(Stage::Data),
         is_fallback: true,
         when: "either side, at the first packet after the handshake",
-        meaning: "The handshake went through with MPTCP, and the first packet behind it came without: something \
-                  lets the option pass on SYNs only, or takes it out of packets with data.",
+        meaning: "The handshake completed with MPTCP, but the first packet after it came without: \
+                  a middlebox passes the option on SYNs only, or strips it from packets with data.",
         function: "mptcp_incoming_options (check_fully_established)",
         rfc_section: "3.7",
         culprits: &[Culprit::Path],
@@ -247,10 +249,10 @@ pub const CAUSES: &[Cause] = &[
         stage: Some(Stage::Data),
         is_fallback: true,
         when: "either side, when data arrives",
-        meaning: "Data came that cannot be placed: without a mapping, with one that does not fit, with a bad \
-                  checksum before a good one was ever seen, or with the mapping that announces a fallback \
-                  of the sender. Counters of the same moment say which: DSSNotMatching, DSSNoMatchTCP, \
-                  DataCsumErr, InfiniteMapRx.",
+        meaning: "Data arrived that cannot be placed: without a mapping, with one that does not \
+                  match, with a bad checksum before any good one, or with the mapping that \
+                  announces a fallback of the sender. Counters that increase at the same time show \
+                  which: DSSNotMatching, DSSNoMatchTCP, DataCsumErr, InfiniteMapRx.",
         function: "mptcp_subflow_data_available (subflow_check_data_avail)",
         rfc_section: "3.3.1, 3.7",
         culprits: &[Culprit::Path],
@@ -265,8 +267,8 @@ pub const CAUSES: &[Cause] = &[
         stage: Some(Stage::Data),
         is_fallback: true,
         when: "either side, when data is handed to the connection",
-        meaning: "The mapping of data that was accepted does not cover it: something on the way joined, split or \
-                  rewrote segments without knowing of MPTCP.",
+        meaning: "The mapping of accepted data does not cover it: a middlebox joined, split or \
+                  rewrote segments without regard to MPTCP.",
         function: "mptcp_dss_corruption",
         rfc_section: "3.3.1, 3.7",
         culprits: &[Culprit::Path, Culprit::Peer],
@@ -280,9 +282,10 @@ pub const CAUSES: &[Cause] = &[
         stage: Some(Stage::Data),
         is_fallback: true,
         when: "sender, with its next data",
-        meaning: "The peer said that our data arrived with a wrong checksum (MP_FAIL). There is only one subflow, \
-                  so the connection goes on as TCP from the next byte, and says so with an infinite mapping. \
-                  Something on the way changes payload: an application gateway, a rewriting proxy.",
+        meaning: "The peer reported that our data arrived with a wrong checksum (MP_FAIL). There \
+                  is only one subflow, so the connection continues as TCP from the next byte, and \
+                  announces this with an infinite mapping. A middlebox changes the payload, e.g. \
+                  an application gateway or a rewriting proxy.",
         function: "mptcp_sendmsg_frag (mptcp_update_infinite_map)",
         rfc_section: "3.7",
         culprits: &[Culprit::Path],
@@ -294,8 +297,9 @@ pub const CAUSES: &[Cause] = &[
         stage: None,
         is_fallback: false,
         when: "either side",
-        meaning: "The connection should have fallen back and could not: there are or were other subflows, or data \
-                  was sent again on the level of MPTCP. The subflow was reset instead.",
+        meaning: "The connection should have fallen back but could not: there are or were other \
+                  subflows, or data was retransmitted at the MPTCP level. The subflow was reset \
+                  instead.",
         function: "callers of __mptcp_try_fallback",
         rfc_section: "3.6, 3.7",
         culprits: &[Culprit::Path],

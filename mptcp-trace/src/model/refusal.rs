@@ -58,10 +58,11 @@ impl Refusal {
     pub fn why(&self) -> &'static str {
         match &self.what {
             Refused::Option { is_set: true, .. } => {
-                "MPTCP sockets of this kernel do not take this option, TCP sockets may; the connection goes on without it"
+                "MPTCP sockets of this kernel do not support this option, TCP sockets may; the \
+                 connection continues without it"
             }
             Refused::Option { is_set: false, .. } => {
-                "MPTCP sockets of this kernel do not have this option, TCP sockets may"
+                "MPTCP sockets of this kernel do not support this option, TCP sockets may"
             }
             Refused::Socket { .. } => match self.errno {
                 Errno::ENOPROTOOPT => "net.mptcp.enabled is 0 in this network namespace",
@@ -69,8 +70,8 @@ impl Refusal {
                 Errno::EPERM | Errno::EACCES => "a security module forbids it",
                 Errno::EAFNOSUPPORT => "this kernel does not have this address family",
                 Errno::EMFILE | Errno::ENFILE => "too many files are open",
-                Errno::ENOMEM | Errno::ENOBUFS => "there is not enough memory",
-                _ => "for a reason that is not MPTCP's",
+                Errno::ENOMEM | Errno::ENOBUFS => "not enough memory",
+                _ => "for a reason unrelated to MPTCP",
             },
         }
     }

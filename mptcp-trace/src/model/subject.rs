@@ -197,7 +197,8 @@ impl std::str::FromStr for Prefix {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let wrong = || {
             format!(
-                "{text:?} is no address: write 192.0.2.7, 192.0.2.0/24, 2001:db8::1 or 2001:db8::/32"
+                "{text:?} is not an address: write 192.0.2.7, 192.0.2.0/24, 2001:db8::1 or \
+                 2001:db8::/32"
             )
         };
         let (addr, bits) = match text.split_once('/') {

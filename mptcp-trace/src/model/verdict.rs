@@ -81,7 +81,7 @@ const ROWS: [Row; 10] = [
         deceives: false,
         is_of_fallen: false,
         rests_on_fallbacks: false,
-        meaning: "told MPTCP before the handshake could decide, or of a listening socket",
+        meaning: "told MPTCP before the handshake could decide, or on a listening socket",
     },
     Row {
         verdict: Verdict::Stale,
@@ -126,7 +126,7 @@ const ROWS: [Row; 10] = [
         deceives: false,
         is_of_fallen: false,
         rests_on_fallbacks: false,
-        meaning: "this kernel does not know the question: the error does not mean a fallback",
+        meaning: "this kernel does not support the query: the error does not mean a fallback",
     },
     Row {
         verdict: Verdict::Contradicted,
@@ -135,7 +135,8 @@ const ROWS: [Row; 10] = [
         deceives: true,
         is_of_fallen: true,
         rests_on_fallbacks: true,
-        meaning: "told MPTCP although a fallback was seen before: a bug, of this program or of the kernel",
+        meaning: "told MPTCP although a fallback was seen before: a bug in this program or in the \
+                  kernel",
     },
 ];
 

@@ -57,8 +57,8 @@ impl Held {
     pub fn new(command: &[OsString]) -> anyhow::Result<Self> {
         let (name, args) = command.split_first().context("no command to run")?;
         let (ready_read, ready_write) =
-            pipe_with(PipeFlags::CLOEXEC).context("cannot make a pipe")?;
-        let (go_read, go_write) = pipe_with(PipeFlags::CLOEXEC).context("cannot make a pipe")?;
+            pipe_with(PipeFlags::CLOEXEC).context("cannot create a pipe")?;
+        let (go_read, go_write) = pipe_with(PipeFlags::CLOEXEC).context("cannot create a pipe")?;
         let mut builder = process::Command::new(name);
         builder.args(args);
         let (ready_fd, go_fd, parents_end) = (
@@ -104,13 +104,14 @@ impl Held {
             })
             .context("cannot start a thread")?;
         let mut pid = [0; 4];
-        let got = rustix::io::read(&ready_read, &mut pid).context("cannot hear from the child")?;
+        let got =
+            rustix::io::read(&ready_read, &mut pid).context("cannot receive from the child")?;
         if got != pid.len() {
             // fork itself failed: spawn() has the reason.
             let why = spawning.join().map(Result::err);
-            anyhow::bail!("cannot make a process for {}: {why:?}", name.display());
+            anyhow::bail!("cannot create a process for {}: {why:?}", name.display());
         }
-        let pid = Pid::from_raw(i32::from_ne_bytes(pid)).context("the child has no process id")?;
+        let pid = Pid::from_raw(i32::from_ne_bytes(pid)).context("the child has no process ID")?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).context("cannot watch the child")?;
         Ok(Self {
             pid,
@@ -178,7 +179,7 @@ impl Command {
         let status = self
             .child
             .wait()
-            .context("cannot tell how the command ended")?;
+            .context("cannot determine how the command ended")?;
         Ok(status
             .code()
             .unwrap_or_else(|| 128 + status.signal().unwrap_or_default()))
@@ -187,7 +188,7 @@ impl Command {
     /// Passes SIGTERM on.
     pub fn terminate(&self) {
         if let Err(why) = kill_process(self.pid, Signal::TERM) {
-            log::warn!("cannot pass SIGTERM on to the command: {why}");
+            log::warn!("cannot forward SIGTERM to the command: {why}");
         }
     }
 }

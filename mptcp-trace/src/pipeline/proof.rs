@@ -23,7 +23,10 @@ pub(super) fn gap(
         let open = |it: &&Reconciliation| it.unread || it.missing() > 0;
         let concerns = |it: &&Reconciliation| within.is_empty() || within.contains(&it.netns);
         if let Some(it) = account.iter().filter(open).find(concerns) {
-            let why = it.why.as_deref().unwrap_or("the account cannot be drawn");
+            let why = it
+                .why
+                .as_deref()
+                .unwrap_or("the counters cannot be reconciled");
             return Some(format!("network namespace {}: {why}", it.netns));
         }
     }

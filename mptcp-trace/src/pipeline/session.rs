@@ -103,7 +103,7 @@ impl CanaryReport {
     pub fn verdict(&self) -> String {
         if self.seen == 0 {
             return format!(
-                "we asked {} questions of our own, and no probe saw one",
+                "the self-test made {} queries, but no probe saw one",
                 self.asked
             );
         }
@@ -171,9 +171,7 @@ pub(super) async fn try_rung(
     let marks = match Mark::new() {
         Ok(marks) => Some(marks),
         Err(why) => {
-            log::debug!(
-                "other instances will take this self-test for connections of an application: {why:#}"
-            );
+            log::debug!("other instances will mistake this self-test for an application: {why:#}");
             None
         }
     };
@@ -187,7 +185,7 @@ pub(super) async fn try_rung(
         && fallback.is_some()
         && let Err(why) = tracer.find_pernet(inside.as_fd(), canary::BLACKHOLE_TIMEOUT)
     {
-        log::debug!("for how long MPTCP is switched off will not be known: {why:#}");
+        log::debug!("the blackhole period of MPTCP is unknown: {why:#}");
     }
     let mut collected = CanaryCollector::default();
     collected
@@ -208,7 +206,7 @@ pub(super) async fn try_rung(
             false => Ok(()),
         });
         if let Err(why) = listed {
-            log::warn!("sockets that were there before are not known: {why:#}");
+            log::warn!("existing sockets are unknown: {why:#}");
         }
     }
     canary.disturbed = disturbed(&tracer, &collected)?.or(canary.disturbed);
@@ -268,7 +266,7 @@ fn list_counters(
             facts.counters_listed_at = Some((began, netstat::boottime()));
             facts.counters_at_start = std::mem::take(&mut collected.counters_at_start);
         }
-        Err(why) => log::debug!("the counters of all namespaces are not read: {why:#}"),
+        Err(why) => log::debug!("cannot read the counters of all namespaces: {why:#}"),
     }
 }
 
@@ -322,7 +320,7 @@ async fn prove_fallback(
 /// What may have kept the canary's records from us.
 fn disturbed(tracer: &Tracer, collected: &CanaryCollector) -> anyhow::Result<Option<String>> {
     if collected.backlog.len() >= BACKLOG_RECORDS_MAX {
-        let why = format!("{} records of others came first", collected.backlog.len());
+        let why = format!("{} other records came first", collected.backlog.len());
         return Ok(Some(why));
     }
     let losses = tracer.losses()?;
@@ -333,7 +331,7 @@ fn disturbed(tracer: &Tracer, collected: &CanaryCollector) -> anyhow::Result<Opt
         (0, skipped) => Some(format!(
             "{skipped} runs of a probe were skipped by the kernel"
         )),
-        (full, _) => Some(format!("{full} records found the ring full")),
+        (full, _) => Some(format!("{full} records did not fit into the ring")),
     };
     Ok(why)
 }
@@ -440,8 +438,8 @@ fn judge(facts: &mut Facts, questions: &Questions, own: &[Vec<u8>]) -> CanaryRep
                 }
                 (SensorId::Query, Rung::Fexit | Rung::Kprobe) => continue,
                 (SensorId::Fallback, Rung::Fexit | Rung::Kprobe | Rung::Tracepoint) => {
-                    "the fallback bit could not be calibrated: fallbacks are only seen where a function \
-                     tells of them"
+                    "the fallback bit could not be calibrated: fallbacks are only seen where a \
+                     function reports them"
                 }
             };
             sensor.limits.push(limit.to_owned());
@@ -517,12 +515,12 @@ impl Session {
             _ => names.join(", "),
         };
         if let Err(why) = looked {
-            log::info!("this kernel does not let maps be looked at without CAP_BPF: {why:#}");
+            log::info!("this kernel requires CAP_BPF to read maps: {why:#}");
         }
         log::info!("privileges kept: {}", list(&given_up.kept));
-        log::info!("privileges given up: {}", list(&given_up.dropped));
+        log::info!("privileges dropped: {}", list(&given_up.dropped));
         if !given_up.bounded {
-            log::debug!("the bounding set stays as it is: CAP_SETPCAP is missing");
+            log::debug!("the bounding set is unchanged: CAP_SETPCAP is missing");
         }
         self.is_lean = true;
         Ok(())
@@ -542,7 +540,7 @@ impl Session {
         }
         let last = self.fallback_passed_over.last();
         Some(last.map_or_else(
-            || "this kernel offers no way; mptcp-trace doctor says more".to_owned(),
+            || "no attach method works on this kernel; see mptcp-trace doctor".to_owned(),
             |(rung, why)| format!("{rung}: {why}"),
         ))
     }
@@ -556,7 +554,7 @@ impl Session {
         if self.has_fallbacks()
             && let Err(why) = self.tracer.sweep()
         {
-            log::warn!("cannot look for fallbacks that no probe saw: {why:#}");
+            log::warn!("cannot search for fallbacks that no probe saw: {why:#}");
         }
         if self.has_fallbacks() {
             self.tracer.read_counters();
@@ -583,7 +581,7 @@ impl Session {
                 counters: growth(begin, &snapshot.counters),
                 counters_after: growth(begin, &last.counters),
                 doubt: begin.is_none().then(|| {
-                    "this namespace is new, or was out of reach when tracing began".to_owned()
+                    "this namespace is new, or was inaccessible when tracing began".to_owned()
                 }),
             }
         };

@@ -172,10 +172,10 @@ impl<W: Write> Stages<W> {
             Err(why) => {
                 self.outcome.undecodable += 1;
                 match self.outcome.undecodable {
-                    ..COMPLAINTS_MAX => log::error!("cannot understand a record: {why}"),
-                    COMPLAINTS_MAX => log::error!(
-                        "cannot understand a record: {why}; more of them are only counted"
-                    ),
+                    ..COMPLAINTS_MAX => log::error!("cannot decode a record: {why}"),
+                    COMPLAINTS_MAX => {
+                        log::error!("cannot decode a record: {why}; further ones are only counted")
+                    }
                     _more => {}
                 }
                 None

@@ -35,7 +35,7 @@ impl fmt::Display for Stop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Enough => f.write_str("enough findings"),
-            Self::ReaderGone => f.write_str("nobody reads the output any more"),
+            Self::ReaderGone => f.write_str("the reader closed the output"),
             Self::Failed(why) => write!(f, "{why:#}"),
         }
     }

@@ -21,7 +21,7 @@ pub(super) fn sensor(host: &HostSupport, sensor: SensorId, only: Option<Rung>) -
         let rung = method.rung;
         match resolve(host, method) {
             Ok(_) if only.is_some_and(|only| only != rung) => {
-                let why = "another attach method was asked for with --attach";
+                let why = "another attach method was selected with --attach";
                 plan.ruled_out.push((rung, why.to_owned()));
             }
             Ok(candidate) => plan.rungs.push(candidate),
@@ -107,7 +107,7 @@ fn absent<'a>(
 }
 
 fn unreadable(path: &str, why: &str) -> String {
-    format!("{path} is not where it can be read: {why}")
+    format!("{path} cannot be read: {why}")
 }
 
 /// A plan under construction.
@@ -207,7 +207,7 @@ impl Resolving<'_> {
             return Had::IsNotIt;
         };
         match &self.host.kprobes {
-            Fact::No(why) => Had::Nothing(format!("only a kprobe could see {symbol}: {why}")),
+            Fact::No(why) => Had::Nothing(format!("only a kprobe could trace {symbol}: {why}")),
             Fact::Yes | Fact::Unknown(_) => {
                 Had::Probes(place.programs.iter().map(|it| probe(it, symbol)).collect())
             }

@@ -121,8 +121,8 @@ fn an_asked_for_rung_stands_alone() {
     assert_eq!(
         told(&whole(), Some(Rung::Kprobe)),
         format!(
-            "{KPROBE}\nnot fexit: another attach method was asked for with --attach\n\
-             not tracepoint: another attach method was asked for with --attach"
+            "{KPROBE}\nnot fexit: another attach method was selected with --attach\n\
+             not tracepoint: another attach method was selected with --attach"
         )
     );
 }
@@ -202,21 +202,19 @@ fn a_missing_member_disables_what_reads_it_and_nothing_else() {
     let host = without(whole(), "task_struct.files");
     assert_eq!(
         told(&host, None),
-        format!(
-            "{FEXIT}\n{KPROBE}\nnot tracepoint: task_struct.files is not where it can be read: not there"
-        )
+        format!("{FEXIT}\n{KPROBE}\nnot tracepoint: task_struct.files cannot be read: not there")
     );
     let host = without(whole(), "mptcp_subflow_context.conn");
     assert!(told(&host, None).starts_with(TRACEPOINT));
     let host = without(whole(), "sock_common.skc_num");
-    assert!(told(&host, None).starts_with("refused: no way to see queries"));
+    assert!(told(&host, None).starts_with("refused: queries cannot be traced"));
     let host = without(whole(), "socket_alloc.vfs_inode.i_ino");
     let plan = plan(&host, Some(Rung::Fexit)).unwrap();
     assert_eq!(
         plan.of(SensorId::Query).rungs[0].limits,
         [
-            "how long an answer took is not known: only its end is seen",
-            "the inode of a socket is not known: socket_alloc.vfs_inode.i_ino is not where it can be read: not there"
+            "query latency is unknown: only the return is traced",
+            "the inode of a socket is unknown: socket_alloc.vfs_inode.i_ino cannot be read: not there"
         ]
     );
 }
@@ -257,12 +255,12 @@ fn a_host_that_cannot_answer_is_told_why_and_what_to_do() {
 #[test]
 fn a_kernel_without_the_option_is_traced_with_a_note() {
     let host = HostSupport {
-        option: no("this kernel does not know TCP_IS_MPTCP"),
+        option: no("this kernel does not support TCP_IS_MPTCP"),
         ..whole()
     };
     let told = told(&host, None);
     assert!(told.ends_with(
-        "note: this kernel does not know TCP_IS_MPTCP: every answer will be `unsupported`"
+        "note: this kernel does not support TCP_IS_MPTCP: every answer will be `unsupported`"
     ));
 }
 
@@ -371,7 +369,7 @@ fn the_copy_that_the_compiler_made_of_the_decision_gets_a_breakpoint() {
         panic!("{ladder:?}")
     };
     assert!(
-        limit.starts_with("DSSCorruptionFallback is noticed late"),
+        limit.starts_with("DSSCorruptionFallback is detected late"),
         "{limit}"
     );
 }
@@ -463,9 +461,15 @@ fn where_no_function_can_be_probed_tracepoints_do_and_say_what_they_cannot() {
 #[test]
 fn what_this_kernel_does_not_let_be_read_is_a_sentence() {
     for (path, says) in [
-        ("mptcp_sock.bytes_sent", "how much went over MPTCP before"),
-        ("mptcp_sock.pm.server_side", "which end opened a connection"),
-        ("mptcp_sock.pm.extra_subflows", "how many subflows"),
+        (
+            "mptcp_sock.bytes_sent",
+            "the bytes sent over MPTCP before a fallback",
+        ),
+        (
+            "mptcp_sock.pm.server_side",
+            "the side that opened a connection",
+        ),
+        ("mptcp_sock.pm.extra_subflows", "the number of subflows"),
     ] {
         let ladder = plan(&without(whole(), path), None)
             .unwrap()
@@ -555,8 +559,8 @@ fn what_is_refused_is_seen_where_it_can_be_and_said_where_it_cannot() {
         ..whole()
     };
     for rung in [Rung::Fexit, Rung::Kprobe] {
-        assert!(limits(&no_set, rung).contains("refused MPTCP sockets are not seen: the kernel"));
-        assert!(limits(&no_set, rung).contains("refused setsockopt calls are not seen"));
+        assert!(limits(&no_set, rung).contains("refused MPTCP sockets are not traced: the kernel"));
+        assert!(limits(&no_set, rung).contains("refused setsockopt calls are not traced"));
         assert!(!limits(&whole(), rung).contains("refused"));
     }
     assert!(!limits(&whole(), Rung::Tracepoint).contains("refused"));

@@ -180,7 +180,8 @@ pub(super) const ROWS: &[Row] = &[
             &[kprobe("fallback_kprobe_dss")],
         )],
         Missing::Costs(
-            "DSSCorruptionFallback is noticed late: the compiler made a copy of the function that decides",
+            "DSSCorruptionFallback is detected late: the compiler inlined a copy of the deciding \
+             function",
         ),
     ),
     // With tracepoints alone.
@@ -206,7 +207,10 @@ pub(super) const ROWS: &[Row] = &[
             at(tracepoint::SOCK_SEND_LENGTH, &[raw("life_tp_io")]),
             at(tracepoint::SOCK_RECV_LENGTH, &[raw("life_tp_io")]),
         ],
-        Missing::Costs("a process that was handed a socket is not noticed until it asks"),
+        Missing::Costs(
+            "a process that received a socket from another one is unknown until it \
+                        makes a query",
+        ),
     )
     .every(),
     row(
@@ -227,7 +231,8 @@ pub(super) const ROWS: &[Row] = &[
             &[in_turns!(RawTracepoint, "life_tp_destroy")],
         )],
         Missing::Costs(
-            "the end of TCP connections is not seen, so that their ids stay in the table until it is full",
+            "the end of TCP connections is not traced: their IDs stay in the table until it is \
+             full",
         ),
     ),
     row(
@@ -246,6 +251,6 @@ pub(super) const ROWS: &[Row] = &[
             tracepoint::SUBFLOW_CHECK_DATA_AVAIL,
             &[in_turns!(RawTracepoint, "fallback_tp_data")],
         )],
-        Missing::Costs("what was wrong with the data is not seen (evidence)"),
+        Missing::Costs("evidence about faulty data is not traced"),
     ),
 ];

@@ -66,7 +66,8 @@ pub(super) const ROWS: &[Row] = &[
                 ],
             )
             .costing(&[
-                "questions with options of SOL_MPTCP are not seen: the function that answers them is not probed",
+                "queries with SOL_MPTCP options are not traced: the function that answers them is \
+                 not probed",
             ]),
             at(
                 function::MPTCP_GETSOCKOPT,
@@ -91,8 +92,8 @@ pub(super) const ROWS: &[Row] = &[
             ],
         )],
         Missing::Costs(
-            "questions with options of SOL_MPTCP about TCP sockets are not seen, and about MPTCP sockets that fell back not \
-             understood",
+            "queries with SOL_MPTCP options about TCP sockets are not traced, and those about \
+             MPTCP sockets that fell back are not decoded",
         ),
     )
     .when(When::With(&[
@@ -123,7 +124,7 @@ pub(super) const ROWS: &[Row] = &[
             )
             .unless(function::SOCK_GETSOCKOPT),
         ],
-        Missing::Costs("questions with SO_PROTOCOL are not seen"),
+        Missing::Costs("queries with SO_PROTOCOL are not traced"),
     ),
     // Refusals.
     row(
@@ -137,7 +138,7 @@ pub(super) const ROWS: &[Row] = &[
                 kprobe("query_kprobe_set").opens().optional(),
             ],
         )],
-        Missing::Costs("refused setsockopt calls are not seen"),
+        Missing::Costs("refused setsockopt calls are not traced"),
     ),
     row(
         QUERY,
@@ -151,7 +152,7 @@ pub(super) const ROWS: &[Row] = &[
             ],
         )
         .needing(CALLER)],
-        Missing::Costs("refused MPTCP sockets are not seen"),
+        Missing::Costs("refused MPTCP sockets are not traced"),
     ),
     // All of it at the return of system calls.
     row(
@@ -178,8 +179,8 @@ pub(super) const ROWS: &[Row] = &[
         )
         .needing(URING)
         .costing(&[
-            "what is asked or refused through io_uring is not seen; verdicts about connections that were asked about so are in \
-             doubt",
+            "queries and refusals through io_uring are not traced; verdicts about connections \
+             queried that way are in doubt",
         ])],
         Missing::IsFine,
     ),

@@ -171,11 +171,12 @@ pub(super) const REGISTERS: &[&str] = &[
 /// not have them.
 pub(super) const URING: &[&str] = &["uring_opcode", "uring_file", "uring_command"];
 
-pub(super) const LATENCY: &str = "how long an answer took is not known: only its end is seen";
-pub(super) const INFERRED: &str = "the cause is inferred from the function that fell back, or from what its data was like: \
-                        this kernel tells no function the cause";
-pub(super) const LATE: &str = "a fallback outside of the handshake and of bad data is noticed with the next data, \
-                    question or change of state, not at the time";
+pub(super) const LATENCY: &str = "query latency is unknown: only the return is traced";
+pub(super) const INFERRED: &str = "the cause is inferred from the function that fell back, or from \
+                                   the connection's data: no function of this kernel has the cause \
+                                   as a parameter";
+pub(super) const LATE: &str = "a fallback without handshake or bad data is detected late, with the \
+                               next data, query or state change";
 
 /// What each sensor requires and cannot observe, by attach method.
 pub const METHODS: &[Method] = &[
@@ -196,11 +197,12 @@ pub const METHODS: &[Method] = &[
         rung: Rung::Tracepoint,
         needs: &[SOCKET, FILE, STATE, REGISTERS],
         costs: &[
-            "queries of 32-bit programs are not seen: their system calls have numbers of their own",
-            "the function that answered is not seen: the answer is told from the state bits of the connection",
+            "queries of 32-bit programs are not traced: their system calls have other numbers",
+            "the answering function is not traced: the answer is derived from the state bits of \
+             the connection",
             LATENCY,
-            "where the kernel preempts tracepoints, a run is missed if three tasks are interrupted in the middle of one on the \
-             same CPU: such runs are counted (missed)",
+            "where the kernel preempts tracepoints, a run is missed if three tasks are preempted \
+             within one on the same CPU: such runs are counted (missed)",
         ],
     },
     Method {
@@ -220,11 +222,14 @@ pub const METHODS: &[Method] = &[
         rung: Rung::Tracepoint,
         needs: &[SOCKET, SUBFLOW, STATE, FIRST_SUBFLOW, FILE, REGISTERS],
         costs: &[
-            "the cause is inferred from the state of the connection and from what its data was like: no function is seen here",
+            "the cause is inferred from the state and the data of the connection: no function is \
+             traced here",
             LATE,
-            "a TCP child of an MPTCP listener is seen, but not whether its client never asked for MPTCP or lost it in the third \
-             packet of the handshake (MPCapableFallbackACK)",
-            "that the other end complained of a checksum is no evidence here (mp-fail-received): no tracepoint tells of it",
+            "a TCP child of an MPTCP listener is traced, but not whether its client never \
+             requested MPTCP or its third handshake packet came without MPTCP \
+             (MPCapableFallbackACK)",
+            "checksum complaints of the peer are not reported as evidence (mp-fail-received): no \
+             tracepoint covers them",
         ],
     },
 ];
@@ -235,7 +240,7 @@ pub const OPTIONAL: &[Optional] = &[
         sensor: QUERY,
         rungs: ANY,
         fields: &["sock_socket", "socket_alloc_inode_number"],
-        costs: "the inode of a socket is not known",
+        costs: "the inode of a socket is unknown",
     },
     Optional {
         sensor: QUERY,
@@ -247,24 +252,24 @@ pub const OPTIONAL: &[Optional] = &[
         sensor: QUERY,
         rungs: TRACEPOINT,
         fields: CALLER,
-        costs: "refused MPTCP sockets are not seen",
+        costs: "refused MPTCP sockets are not traced",
     },
     Optional {
         sensor: FALLBACK,
         rungs: ANY,
         fields: &["msk_bytes_sent"],
-        costs: "how much went over MPTCP before is not known",
+        costs: "the bytes sent over MPTCP before a fallback are unknown",
     },
     Optional {
         sensor: FALLBACK,
         rungs: ANY,
         fields: &["msk_server_side"],
-        costs: "which end opened a connection is not known",
+        costs: "the side that opened a connection is unknown",
     },
     Optional {
         sensor: FALLBACK,
         rungs: ANY,
         fields: &["msk_extra_subflows"],
-        costs: "how many subflows a connection has is not known",
+        costs: "the number of subflows of a connection is unknown",
     },
 ];

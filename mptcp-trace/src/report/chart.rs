@@ -64,7 +64,8 @@ pub(super) fn over_time(bins: &Bins, causes: &[(&str, u64)]) -> Markup {
     }
     html! {
         svg.time width="100%" height=(BARS_HIGH) role="img" aria-label={
-            "Fallbacks over time by cause, at most " (highest) " at once; the table of causes has the numbers"
+            "Fallbacks over time by cause, at most " (highest) " at once; see the table of causes \
+             for numbers"
         } {
             line.grid x1="0" x2="100%" y1="0.5" y2="0.5" {}
             line.grid x1="0" x2="100%" y1=(BARS_HIGH / 2) y2=(BARS_HIGH / 2) {}

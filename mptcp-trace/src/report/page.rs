@@ -163,9 +163,11 @@ pub fn page(report: &Report<'_>) -> String {
                 }
                 footer {
                     p {
-                        "Made by mptcp-trace report. This page loads nothing and runs nothing; all names and numbers are those of the \
-                         capture. A " em { "connection" } " is one end of an MPTCP connection: where both ends are on the traced host, each \
-                         is counted."
+                        "Created by mptcp-trace report. This page loads no external resources and \
+                         runs no scripts; all names and numbers come from the capture. A "
+                        em { "connection" }
+                        " is one end of an MPTCP connection: where both ends are on the traced \
+                         host, each is counted."
                     }
                 }
             }
@@ -181,16 +183,16 @@ fn verdict(gathered: &Gathered) -> String {
     let all = gathered.of(|fate| fate != Awareness::Plain);
     let fallen = gathered.of(Awareness::has_fallen);
     if gathered.findings == 0 {
-        return "Nothing fell back, and nobody asked: there are no findings.".to_owned();
+        return "No findings: no connection fell back, and no application asked.".to_owned();
     }
     match (fallen, all) {
-        (_, 0) => "No MPTCP connection was heard of.".to_owned(),
-        (0, 1) => "The one connection that was heard of did not fall back.".to_owned(),
+        (_, 0) => "No MPTCP connection was observed.".to_owned(),
+        (0, 1) => "The only connection observed did not fall back.".to_owned(),
         (0, all) => format!(
             "None of {} fell back to TCP.",
             count(all, "connection", "connections")
         ),
-        (1, 1) => "The one connection that was heard of fell back to TCP.".to_owned(),
+        (1, 1) => "The only connection observed fell back to TCP.".to_owned(),
         (fallen, all) if fallen == all => {
             format!(
                 "All {} fell back to TCP.",
@@ -213,13 +215,14 @@ fn more(report: &Report<'_>) -> String {
     let mut words = Vec::new();
     if gathered.of(Awareness::has_fallen) > 0 {
         words.push(match (unaware, unaware - never) {
-            (0, _) => "No application is known to believe otherwise.".to_owned(),
+            (0, _) => "No application is known to be unaware of it.".to_owned(),
             (unaware, 0) => format!(
-                "Of {} the application does not know, since it never asked.",
+                "In {} the application does not know, since it never asked.",
                 count(unaware, "connection", "connections")
             ),
             (unaware, told) => format!(
-                "Of {} the application does not know: {} told MPTCP and not told otherwise later, {} never asked about.",
+                "In {} the application does not know: {} told MPTCP and never corrected, {} never \
+                 queried.",
                 count(unaware, "connection", "connections"),
                 match told {
                     1 => "1 was".to_owned(),
@@ -246,7 +249,7 @@ fn more(report: &Report<'_>) -> String {
     if let Some((first, last)) = gathered.range {
         let took = last.duration_since(first).unwrap_or_default();
         words.push(format!(
-            "From {} on, for {}, on kernel {}.",
+            "From {}, for {}, on kernel {}.",
             report.moment(first),
             span(took),
             name(&report.facts.kernel)
@@ -285,31 +288,33 @@ fn banners(report: &Report<'_>) -> Markup {
             Ending::Orderly => {},
             Ending::CutOff => p.banner role="alert" {
                 strong { "The capture is cut off." }
-                " What came after its last record is missing here, and what was lost while it was recorded is not known. Connections \
-                 that were open at that point have no last word."
+                " Events after its last record are missing, and losses during recording are \
+                 unknown. Connections that were open at that point have no closing verdict."
             },
             Ending::Damaged(why) => p.banner role="alert" {
                 strong { "The capture is damaged." }
-                " It could be read up to a point only (" (shown(why, SENTENCE_MAX)) "): what comes after that is missing here, and what \
-                 was lost while it was recorded is not known."
+                " It could be read only in part (" (shown(why, SENTENCE_MAX)) "): later events are \
+                 missing, and losses during recording are unknown."
             },
         }
         @if state.undecodable > 0 {
             p.banner role="alert" {
-                strong { (count(state.undecodable, "record", "records")) " could not be understood." }
-                " What they told of is missing here."
+                strong { (count(state.undecodable, "record", "records")) " could not be decoded." }
+                " Their events are missing."
             }
         }
         @if untold > 0 {
             p.banner {
-                strong { (count(untold, "event was", "events were")) " lost or left out while tracing." }
-                " What is missing may be connections, or questions that change a verdict; " a href="#losses" { "see what was lost" } "."
+                strong { (count(untold, "event was", "events were")) " lost or not traced." }
+                " These may include connections, or queries that would change a verdict; "
+                a href="#losses" { "see the losses" } "."
             }
         }
         @if disagree > 0 {
             p.banner {
-                strong { "The kernel counted other fallbacks than were traced" }
-                " in " (count(disagree as u64, "network namespace", "network namespaces")) "; " a href="#losses" { "see where" } "."
+                strong { "The kernel's fallback counts differ from the traced ones" }
+                " in " (count(disagree as u64, "network namespace", "network namespaces")) "; "
+                a href="#losses" { "see details" } "."
             }
         }
     }
@@ -332,10 +337,10 @@ fn figures(report: &Report<'_>) -> Markup {
     let unaware = gathered.of(Awareness::is_unaware);
     html! {
         dl.figures {
-            (figure("", digits(all), "MPTCP connections heard of"))
+            (figure("", digits(all), "MPTCP connections observed"))
             (figure(if fallen > 0 { "bad" } else { "good" }, digits(fallen), "fell back to TCP"))
-            (figure(if unaware > 0 { "bad" } else { "good" }, digits(unaware), "whose application does not know"))
-            (figure("", digits(questions), "questions of applications"))
+            (figure(if unaware > 0 { "bad" } else { "good" }, digits(unaware), "with unaware application"))
+            (figure("", digits(questions), "queries by applications"))
             (figure(if refusals > 0 { "warn" } else { "" }, digits(refusals), "sockets and options refused"))
             @match report.ending {
                 Ending::Orderly if !report.state.losses.sensors.is_empty() => (figure(

@@ -120,7 +120,7 @@ impl Clients {
             return;
         }
         log::warn!(
-            "{} clients were sent away, the last of them {peer}: {CLIENTS_MAX} others wait for answers",
+            "{} clients were rejected, the last one {peer}: {CLIENTS_MAX} others are being served",
             self.sent_away
         );
         self.complained = Some(Instant::now());
@@ -152,13 +152,16 @@ async fn client(
     match tokio::time::timeout(CLIENT_TIME_MAX, connection).await {
         Ok(Ok(())) => {}
         Ok(Err(why)) => log::debug!("{peer}: {why}"),
-        Err(_elapsed) => log::debug!("{peer} has stayed long enough"),
+        Err(_elapsed) => log::debug!("{peer} exceeded the time limit"),
     }
 }
 
 async fn answer(request: &Request<Incoming>, answers: &impl Answers) -> Response<Full<Bytes>> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+        let mut response = plain(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "only GET and HEAD are supported\n",
+        );
         response
             .headers_mut()
             .insert(ALLOW, hyper::header::HeaderValue::from_static("GET, HEAD"));
@@ -173,7 +176,7 @@ async fn answer(request: &Request<Incoming>, answers: &impl Answers) -> Response
                 Some(page) => typed(StatusCode::OK, flavour.content_type(), page),
                 None => plain(
                     StatusCode::SERVICE_UNAVAILABLE,
-                    "the tracer does not answer\n",
+                    "the tracer does not respond\n",
                 ),
             }
         }
@@ -181,7 +184,7 @@ async fn answer(request: &Request<Incoming>, answers: &impl Answers) -> Response
             true => plain(StatusCode::OK, "ok\n"),
             false => plain(
                 StatusCode::SERVICE_UNAVAILABLE,
-                "the tracer does not answer\n",
+                "the tracer does not respond\n",
             ),
         },
         "/" => typed(
@@ -194,7 +197,7 @@ async fn answer(request: &Request<Incoming>, answers: &impl Answers) -> Response
         ),
         _elsewhere => plain(
             StatusCode::NOT_FOUND,
-            "there are /metrics, /healthz and /readyz\n",
+            "available: /metrics, /healthz and /readyz\n",
         ),
     }
 }

@@ -135,7 +135,7 @@ fn found(counters: &Counters, whose: Option<Whose>) -> Vec<Family> {
         ),
         counter(
             "mptcp_trace_refused_fallbacks",
-            "Fallbacks that the kernel wanted and was not allowed: the subflow was reset.",
+            "Fallbacks that were not allowed: the subflow was reset instead.",
             refused.collect(),
         ),
         counter(
@@ -145,12 +145,12 @@ fn found(counters: &Counters, whose: Option<Whose>) -> Vec<Family> {
         ),
         counter(
             "mptcp_trace_blackholes",
-            "Times that MPTCP was switched off for a while in a network namespace.",
+            "Times that MPTCP was temporarily switched off in a network namespace.",
             one(counters.blackholes),
         ),
         counter(
             "mptcp_trace_existing_connections",
-            "MPTCP sockets that were there when tracing began.",
+            "MPTCP sockets that existed when tracing began.",
             vec![
                 (vec![label("fell_back", "false")], number(existing - fallen)),
                 (vec![label("fell_back", "true")], number(fallen)),
@@ -158,17 +158,17 @@ fn found(counters: &Counters, whose: Option<Whose>) -> Vec<Family> {
         ),
         counter(
             "mptcp_trace_questions",
-            "Times that applications asked about MPTCP, by what they were told and what that is worth.",
+            "Queries by applications, by API, answer and verdict.",
             questions.collect(),
         ),
         counter(
             "mptcp_trace_closed_verdicts",
-            "Connections whose application believed something else at the end than was so, by verdict.",
+            "Connections whose application held a wrong belief at the end, by verdict.",
             verdicts.collect(),
         ),
         counter(
             "mptcp_trace_refusals",
-            "Options and sockets that applications were refused because of MPTCP.",
+            "Options and sockets refused to applications because of MPTCP.",
             vec![kind("option", options), kind("socket", sockets)],
         ),
     ]
@@ -200,33 +200,33 @@ fn lost(state: &State) -> Vec<Family> {
     vec![
         counter(
             "mptcp_trace_seen",
-            "What the probes of a sensor saw; the sum of its outcomes.",
+            "Events that the probes of a sensor saw; the sum of its outcomes.",
             each("seen"),
         ),
         counter(
             "mptcp_trace_outcomes",
-            "What became of what was seen. All but emitted, filtered and capped are losses.",
+            "Events by outcome. All outcomes but emitted, filtered and capped are losses.",
             outcomes.collect(),
         ),
         counter(
             "mptcp_trace_missed_runs",
-            "Runs of a probe that the kernel skipped; not part of what was seen.",
+            "Probe runs that the kernel skipped; not included in seen.",
             each("missed"),
         ),
         counter(
             "mptcp_trace_unfollowed",
-            "Sockets (sensor fallback) or children (sensor query) that were not noted down: too many at once. Their fallbacks \
-             have no owner.",
+            "Sockets (sensor fallback) or children (sensor query) not tracked because a table was \
+             full. Fallbacks of such sockets have no owner.",
             each("unfollowed"),
         ),
         counter(
             "mptcp_trace_undecodable_records",
-            "Records that could not be understood: a bug.",
+            "Records that could not be decoded: a bug.",
             one(state.undecodable),
         ),
         counter(
             "mptcp_trace_evicted_connections",
-            "Connections that were forgotten before their end, because too many were remembered.",
+            "Connections evicted before their end because the table was full.",
             one(state.evicted),
         ),
     ]
@@ -248,12 +248,13 @@ fn compared(state: &State) -> Vec<Family> {
     vec![
         gauge(
             "mptcp_trace_namespaces",
-            "Network namespaces with fallbacks, by whether the kernel's own counters agree with what was traced.",
+            "Network namespaces with fallbacks, by whether the kernel's counters agree with the \
+             traced fallbacks.",
             samples.into(),
         ),
         gauge(
             "mptcp_trace_missing_fallbacks",
-            "Fallbacks that the kernel has counted since the start and that were not traced.",
+            "Fallbacks counted by the kernel since the start but not traced.",
             one(missing.fold(0, u64::saturating_add)),
         ),
     ]
@@ -281,29 +282,29 @@ fn told(state: &State, about: &About) -> Vec<Family> {
     vec![
         gauge(
             "mptcp_trace_remembered_connections",
-            "Connections that are remembered now.",
+            "Connections tracked now.",
             one(remembered),
         ),
         Family {
             name: "mptcp_trace_sensor",
             kind: Kind::Info,
-            help: "How each sensor is attached to the kernel.",
+            help: "Attach method of each sensor.",
             samples: sensors.iter().map(sensor).collect(),
         },
         gauge(
             "mptcp_trace_sensor_runs",
-            "1 if the sensor runs; 0 if it is off, and what it would see is not traced.",
+            "1 if the sensor runs; 0 if it is off and its events are not traced.",
             SensorId::ALL.map(runs).to_vec(),
         ),
         gauge(
             "mptcp_trace_sensor_limits",
-            "What a sensor cannot tell on this kernel, a sentence of doctor each.",
+            "Number of limits of a sensor on this kernel, as printed by doctor.",
             sensors.iter().map(limits).collect(),
         ),
         Family {
             name: "mptcp_trace_build",
             kind: Kind::Info,
-            help: "Version of mptcp-trace, and of the kernel that it traces.",
+            help: "Versions of mptcp-trace and of the traced kernel.",
             samples: vec![(
                 vec![
                     label("version", &about.facts.version),
@@ -314,7 +315,7 @@ fn told(state: &State, about: &About) -> Vec<Family> {
         },
         gauge(
             "mptcp_trace_start_time_seconds",
-            "When tracing began, since the epoch.",
+            "Start time of tracing, in seconds since the epoch.",
             vec![(Vec::new(), since.as_secs_f64())],
         ),
     ]
@@ -337,12 +338,12 @@ fn exported(sent: Sums) -> Vec<Family> {
     vec![
         counter(
             "mptcp_trace_otlp_exported_logs",
-            "Findings that a collector took.",
+            "Findings accepted by the collector.",
             one(exported),
         ),
         counter(
             "mptcp_trace_otlp_dropped_logs",
-            "Findings that no collector got: there was no room for them, or it did not want them.",
+            "Findings not delivered, by reason.",
             vec![
                 reason("full", full),
                 reason("refused", refused),
@@ -352,7 +353,7 @@ fn exported(sent: Sums) -> Vec<Family> {
         ),
         counter(
             "mptcp_trace_otlp_failed_requests",
-            "Requests to a collector that failed, each try.",
+            "Failed requests to the collector, each attempt counted.",
             vec![
                 signal("logs", failed_logs),
                 signal("metrics", failed_metrics),
@@ -360,7 +361,7 @@ fn exported(sent: Sums) -> Vec<Family> {
         ),
         gauge(
             "mptcp_trace_otlp_queued_logs",
-            "Findings that wait to be sent to a collector.",
+            "Findings queued for the collector.",
             one(queued),
         ),
     ]

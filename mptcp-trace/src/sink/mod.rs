@@ -15,7 +15,7 @@ use crate::model::{
     ConnectionEvent, Facts, Finding, LastAsked, LossReport, Reconciliation, SumTable,
 };
 
-/// Where the records come from.
+/// Origin of the records.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Source {
     /// The kernel, now.

@@ -63,7 +63,7 @@ pub fn not_shown(findings: u64) -> String {
 pub fn unwritten(findings: u64) -> String {
     let word = if findings == 1 { "finding" } else { "findings" };
     format!(
-        "not written: {findings} more {word}, after the output had failed or its reader had gone\n"
+        "not written: {findings} more {word}, after the output failed or its reader closed it\n"
     )
 }
 
@@ -71,14 +71,15 @@ pub fn unwritten(findings: u64) -> String {
 #[must_use]
 pub fn coalesced(answers: u64) -> String {
     let word = if answers == 1 { "answer" } else { "answers" };
-    format!("coalesced: {answers} {word} like the one before\n")
+    format!("coalesced: {answers} {word} identical to the previous one\n")
 }
 
 /// How many connections were judged too early.
 #[must_use]
 pub fn evicted(connections: u64) -> String {
     format!(
-        "verdicts: {connections} connections were judged before their end: more than there is room for at once\n"
+        "verdicts: {connections} connections were evicted before their end: more than \
+         --max-connections\n"
     )
 }
 
@@ -87,7 +88,7 @@ pub fn evicted(connections: u64) -> String {
 pub fn last_words(done: &str, verdicts: u64) -> String {
     match verdicts {
         0 => String::new(),
-        _ => format!("last words: {verdicts} {done}\n"),
+        _ => format!("closing verdicts: {verdicts} {done}\n"),
     }
 }
 
@@ -134,7 +135,7 @@ pub fn summary(done: &str, printed: impl Fn(SensorId) -> u64, losses: &LossRepor
         let reasons: Vec<String> = [
             (loss.ring_full, "ring full"),
             (loss.faulted, "not readable"),
-            (loss.table_full, "too many at once"),
+            (loss.table_full, "table full"),
             (loss.unfinished, "return not seen"),
         ]
         .into_iter()
@@ -150,23 +151,23 @@ pub fn summary(done: &str, printed: impl Fn(SensorId) -> u64, losses: &LossRepor
         if *unfollowed > 0 {
             let _infallible = write!(
                 text,
-                "; {unfollowed} {}: too many at once",
+                "; {unfollowed} {}: table full",
                 match sensor {
                     SensorId::Query => "children not followed",
-                    SensorId::Fallback => "sockets not noted down",
+                    SensorId::Fallback => "sockets not tracked",
                 }
             );
         }
         if *over_share > 0 {
             let _infallible = write!(
                 text,
-                "; {over_share} sockets not noted down: one user has more than --sockets-per-user"
+                "; {over_share} sockets not tracked: a user exceeds --sockets-per-user"
             );
         }
         if *self_tests > 0 {
             let _infallible = write!(
                 text,
-                "; {self_tests} of other instances' self-tests left out"
+                "; {self_tests} of other instances' self-tests ignored"
             );
         }
         if !loss.balances() {

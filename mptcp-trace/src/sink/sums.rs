@@ -54,7 +54,7 @@ pub(super) fn text(table: &SumTable, out: &mut Vec<u8>) {
         out.extend(b"(nothing)\n");
     }
     if *forgotten > 0 {
-        let note = format!("({forgotten} connections were forgotten: some may count twice)\n");
+        let note = format!("({forgotten} connections were evicted: some may count twice)\n");
         out.extend(note.bytes());
     }
     out.push(b'\n');
@@ -113,7 +113,7 @@ mod tests {
              curl 7               1000        500    50%          3        12  1 explained, 2 stale\n\
              \\u{1b}[31m 8            0          0      -          3        12  1 explained, 2 stale\n\
              (others)                0          0      -          0         0\n\
-             (2 connections were forgotten: some may count twice)\n\n"
+             (2 connections were evicted: some may count twice)\n\n"
         );
     }
 

@@ -78,10 +78,11 @@ fn story(connection: &Connection, switched_off: Option<&SwitchedOff>) -> String 
         ConnectionKind::Plain => words.push(
             match connection.known {
                 CauseCertainty::Inferred | CauseCertainty::Reported => {
-                    "the client did not ask for MPTCP, or there was no token for it"
+                    "the client did not request MPTCP, or no token was available"
                 }
                 CauseCertainty::Unknown => {
-                    "the client did not ask for MPTCP, there was no token for it, or it lost MPTCP in its third packet"
+                    "the client did not request MPTCP, no token was available, or its third packet \
+                     came without MPTCP"
                 }
             }
             .to_owned(),
@@ -89,18 +90,20 @@ fn story(connection: &Connection, switched_off: Option<&SwitchedOff>) -> String 
         ConnectionKind::Existing => words.push(match connection.fell_back {
             Some(true) => format!("fell back before tracing began: {}", cause(connection)),
             Some(false) => "MPTCP".to_owned(),
-            None => "it is not known whether it fell back".to_owned(),
+            None => "unknown whether it fell back".to_owned(),
         }),
         ConnectionKind::Blackhole => words.push(match connection.off_for {
             Some(off) => format!(
                 "MPTCP is off in this network namespace for {} ({OFF_SYSCTL})",
                 short(off)
             ),
-            None => format!("MPTCP is off in this network namespace for a while ({OFF_SYSCTL})"),
+            None => {
+                format!("MPTCP is off in this network namespace for an unknown time ({OFF_SYSCTL})")
+            }
         }),
     }
     if connection.kind == ConnectionKind::FallbackDenied {
-        words.push("not allowed any more: the subflow is reset".into());
+        words.push("fallback not allowed: the subflow is reset".into());
     }
     if let ConnectionKind::Fallback | ConnectionKind::FallbackDenied = connection.kind {
         words.extend(connection.side.map(|side| {
@@ -112,7 +115,7 @@ fn story(connection: &Connection, switched_off: Option<&SwitchedOff>) -> String 
         }));
         words.extend(connection.evidence.iter().map(|it| it.name().to_owned()));
         if let Some((sent, received)) = connection.bytes.filter(|both| *both != (0, 0)) {
-            words.push(format!("{sent} B sent and {received} B received by then"));
+            words.push(format!("{sent} B sent and {received} B received before"));
         }
         if connection.late {
             words.push("noticed late".into());
@@ -132,10 +135,11 @@ fn blame(switched_off: &SwitchedOff, connection: &Connection) -> String {
         owner,
     } = switched_off;
     let since = short(connection.at.saturating_sub(*at));
-    let off_for = off_for.map_or_else(|| "a while".to_owned(), short);
+    let off_for = off_for.map_or_else(|| "an unknown time".to_owned(), short);
     let (pid, comm) = who(owner.as_ref());
     format!(
-        "off for {off_for} ({OFF_SYSCTL}) since {since} before, when {comm} {pid} got through to {remote} only without MPTCP"
+        "off for {off_for} ({OFF_SYSCTL}) since {since} before, when {comm} {pid} reached {remote} \
+         only without MPTCP"
     )
 }
 
@@ -193,7 +197,7 @@ fn query(event: &QueryEvent, colour: bool, utc: bool, out: &mut Vec<u8>) {
         how,
         note(query.errno, socket.protocol, query.fell_back),
         judgement.as_ref().map(in_short),
-        (*repeats > 0).then(|| format!("the answer before {repeats} times more")),
+        (*repeats > 0).then(|| format!("previous answer repeated {repeats} times")),
     ]
     .into_iter()
     .flatten()

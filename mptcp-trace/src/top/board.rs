@@ -277,7 +277,7 @@ impl Row {
             row.moments.push_back(TimelineEntry {
                 at: id.born_at,
                 kind: TimelineKind::Begin,
-                words: "the socket was made, or first seen".to_owned(),
+                words: "the socket was created, or first seen".to_owned(),
             });
         }
         row
@@ -329,12 +329,12 @@ impl Row {
                 let answer = match (query.answer.word(), query.answer.errno()) {
                     (Some(word), None) => word.to_owned(),
                     (Some(word), Some(errno)) => format!("{word} ({errno})"),
-                    (None, _) => "nobody knows what".to_owned(),
+                    (None, _) => "unknown".to_owned(),
                 };
                 let concluded = event.judgement.as_ref().map(concluded).unwrap_or_default();
                 let again = match event.repeats {
                     0 => String::new(),
-                    more => format!(", the answer before {more} times more"),
+                    more => format!(", previous answer repeated {more} times"),
                 };
                 let words = format!(
                     "asked {}, told {answer}{concluded}{again}",
@@ -386,21 +386,20 @@ impl Row {
                     words.push_str(stage.name());
                 }
                 if let Some((sent, received)) = connection.bytes.filter(|both| *both != (0, 0)) {
-                    words.push_str(&format!(
-                        ", {sent} B sent and {received} B received by then"
-                    ));
+                    words.push_str(&format!(", {sent} B sent and {received} B received before"));
                 }
                 (TimelineKind::Fallback, words)
             }
             ConnectionKind::FallbackDenied => (
                 TimelineKind::Fallback,
-                format!("was not allowed to fall back any more: {cause}; the subflow is reset"),
+                format!("was not allowed to fall back: {cause}; the subflow is reset"),
             ),
             ConnectionKind::Plain => {
                 self.is_mptcp = false;
                 (
                     TimelineKind::Begin,
-                    "accepted without MPTCP: the client did not ask for it, or there was no token"
+                    "accepted without MPTCP: the client did not request it, or no token was \
+                     available"
                         .to_owned(),
                 )
             }
@@ -408,7 +407,7 @@ impl Row {
                 self.fell_back = connection.fell_back.or(self.fell_back);
                 (
                     TimelineKind::Begin,
-                    "was there before tracing began".to_owned(),
+                    "existed before tracing began".to_owned(),
                 )
             }
             ConnectionKind::Blackhole => (
@@ -417,7 +416,7 @@ impl Row {
                     "MPTCP is switched off in its network namespace for {}",
                     connection
                         .off_for
-                        .map_or_else(|| "a while".to_owned(), short)
+                        .map_or_else(|| "an unknown time".to_owned(), short)
                 ),
             ),
         };

@@ -89,9 +89,7 @@ pub fn draw(
             match row {
                 Some(row) => draw_life(frame, body, app, row, snapshot.now, paint, escape),
                 None => frame.render_widget(
-                    Paragraph::new(
-                        "This connection is forgotten: nothing was heard of it for longest.",
-                    ),
+                    Paragraph::new("This connection was evicted as the least recently active one."),
                     body,
                 ),
             }
@@ -305,7 +303,7 @@ fn foot_line(app: &App, around: &Around, paint: Paint) -> Line<'static> {
             Span::raw(filter.to_owned()),
             Span::styled(" ", paint.cursor()),
             Span::styled(
-                "  Enter keeps it, Esc drops it, !word leaves out",
+                "  Enter keeps it, Esc drops it, !word excludes",
                 paint.dim(),
             ),
         ]);
@@ -315,9 +313,9 @@ fn foot_line(app: &App, around: &Around, paint: Paint) -> Line<'static> {
     }
     let keys = match (app.over(), app.is_replay()) {
         (Overlay::Connection(..), _) => "Esc back  Up/Down scroll  Space pause  ? help",
-        (_, false) => "q quit  / filter  s sort  r reverse  Enter look closer  Space pause  ? help",
+        (_, false) => "q quit  / filter  s sort  r reverse  Enter open  Space pause  ? help",
         (_, true) => {
-            "q quit  / filter  s sort  Enter closer  Space pause  Left/Right 10 s  +/- speed"
+            "q quit  / filter  s sort  Enter open  Space pause  Left/Right 10 s  +/- speed"
         }
     };
     let mut spans = vec![Span::styled(keys, paint.dim())];
@@ -360,7 +358,7 @@ fn who(process: Option<&Process>, escape: Escape) -> String {
 fn nothing(app: &App, snapshot: &Snapshot) -> Option<&'static str> {
     match (app.filter().0.is_empty(), snapshot.totals.findings) {
         (false, _) => Some("Nothing matches the filter; Esc drops it."),
-        (true, 0) if app.is_replay() => Some("Nothing yet; Right goes ahead by 10 s."),
+        (true, 0) if app.is_replay() => Some("Nothing yet; Right skips 10 s ahead."),
         (true, 0) => Some(
             "Nothing yet: no connection fell back, and no application asked. `mptcp-trace demo` provokes a fallback.",
         ),

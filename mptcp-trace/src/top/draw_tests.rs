@@ -114,8 +114,8 @@ fn any_size_is_drawn_and_help_is_over_it() {
         }
     }
     let text = screen(80, 24, &[KeyCode::Char('?')], &around());
-    assert!(text.contains("stand still"), "{text}");
-    assert!(!text.contains("10 seconds back"), "{text}");
+    assert!(text.contains("pause the display"), "{text}");
+    assert!(!text.contains("back, ahead by 10 seconds"), "{text}");
 }
 
 #[test]

@@ -71,7 +71,7 @@ fn options_that_make_no_sense() {
     check(
         &run(["--comm", "a-name-that-is-too-long"]),
         1,
-        "the kernel keeps 15 bytes",
+        "the kernel keeps only 15 bytes",
     );
     check(
         &run(["--netns", "no-such-namespace"]),
@@ -125,7 +125,7 @@ fn type_information_that_is_none() {
     let (_dir, file) = scratch("vmlinux.btf");
     for (bytes, says) in [
         (&b""[..], "is not the type information of a kernel"),
-        (b"garbage", "it does not begin with the magic number of BTF"),
+        (b"garbage", "it does not start with the BTF magic number"),
         (
             &[0x9f, 0xeb, 1, 0, 24, 0, 0, 0],
             "is not the type information of a kernel",
@@ -161,7 +161,7 @@ fn a_kernel_that_does_not_describe_itself() {
             .output()
             .unwrap()
     };
-    check(&hidden(""), 3, "give its description with --btf FILE");
+    check(&hidden(""), 3, "provide it with --btf FILE");
     // With a description from elsewhere everything but trampolines can work.
     let output = hidden(&format!("--btf {} --attach fexit", copy.display()));
     check(
@@ -201,10 +201,10 @@ fn a_file_that_is_no_capture() {
     for (bytes, says) in [
         (&b""[..], "the file is empty"),
         (b"MPT", "ends before its first record"),
-        (b"#!/bin/sh\n", "this is not a capture of mptcp-trace"),
+        (b"#!/bin/sh\n", "this is not an mptcp-trace capture"),
         (
             b"MPTCPTR\x63",
-            "capture of layout 99, this program reads layout 1",
+            "capture has layout 99, but this program reads layout 1",
         ),
     ] {
         fs::write(&file, bytes).unwrap();

@@ -96,7 +96,7 @@ fn whoever_falls_over_gives_the_terminal_back_first() {
     let text = text(&output);
     assert_eq!(output.status.code(), Some(101), "{text}");
     let back = text.rfind(GIVEN_BACK[0]).unwrap();
-    let said = text.find("fell over, as --panic asks for").unwrap();
+    let said = text.find("panicked, as --panic requests").unwrap();
     assert!(back < said, "{text}");
 }
 

@@ -136,7 +136,7 @@ fn a_name_that_nobody_knows_is_wrong_usage_and_answered_with_the_list() {
     for (words, says) in [
         (["--cause", "DssFallbak"], "MPCapableFallbackSYNACK"),
         (["--verdict", "fine"], "never-asked"),
-        (["--addr", "localhost"], "is no address"),
+        (["--addr", "localhost"], "is not an address"),
         (["--port", "0"], "0 is not in 1.."),
         (["--cgroup", "nginx"], "write a path"),
     ] {
@@ -231,7 +231,7 @@ fn a_run_fails_on_what_was_named_shown_or_not() {
     let count =
         |is_it: &dyn Fn(&Value) -> bool| findings(&all).iter().filter(|it| is_it(it)).count();
     let of = |field: &'static str, word: &'static str| count(&|it| it["data"][field] == word);
-    let last_words = format!("last words: {} printed", of("verdict", "never-asked"));
+    let last_words = format!("closing verdicts: {} printed", of("verdict", "never-asked"));
     for (words, fails, first) in [
         (
             &["--fail-on", "fallback"][..],

@@ -1,4 +1,4 @@
-//! Which findings are shown, and how.
+//! Filter and presentation options that several verbs share.
 
 use clap::{Args, ValueEnum};
 
@@ -7,32 +7,39 @@ use crate::{
     wanted::{self, Cgroup, FailOn},
 };
 
-/// Which findings to show: the same live and in a replay.
+/// Which findings to show, and how; shared by `live` and `replay`.
 #[derive(Args, Clone, Debug)]
 pub struct ViewArgs {
-    /// About which connections
+    /// Filter by connection.
     #[command(flatten)]
     pub which: ConnectionFilterArgs,
-    /// Only questions and last words with this verdict (repeatable)
+    /// Show only queries and closing verdicts with this verdict (repeatable)
     #[arg(long, value_name = "NAME", value_parser = wanted::verdict)]
     pub verdict: Vec<Verdict>,
-    /// Exit with 4 if any finding, shown or not, is `fallback` (any of them), has this verdict or carries this
-    /// cause; with 5 if there is none, but one may have been missed: the fallback sensor is off, the kernel counted more
-    /// than was traced, or queries were lost (repeatable)
+    /// Exit with code 4 if a finding has this verdict or cause; `fallback` matches any fallback
+    /// (repeatable)
+    ///
+    /// Findings that are not shown count too. The exit code is 5 if none matches but one may have
+    /// been missed: the fallback sensor is off, the kernel counted more fallbacks than were traced,
+    /// or queries were lost.
     #[arg(long, value_name = "VERDICT|CAUSE", value_parser = FailOn::parse)]
     pub fail_on: Vec<FailOn>,
-    /// Of the same answers about a connection show the first, and with the next other one how often it was repeated
+    /// Collapse identical consecutive answers; print a repeat count when the answer changes
     #[arg(long, conflicts_with_all = ["summary", "by"])]
     pub coalesce: bool,
-    /// Instead of lines print tables at the end (and on SIGUSR1): connections, fallbacks, questions and verdicts
-    /// of each process, cause, and destination
+    /// Print summary tables at the end instead of one line per finding
+    ///
+    /// The tables show connections, fallbacks, queries and verdicts per process, cause and
+    /// destination. SIGUSR1 prints them at once.
     #[arg(long)]
     pub summary: bool,
-    /// With one table, of this: implies --summary
+    /// Print a single summary table, grouped by this; implies --summary
     #[arg(long, value_enum, value_name = "WHAT")]
     pub by: Option<GroupBy>,
-    /// Remember at most so many connections, at about a kilobyte each: beyond that the one that nothing was heard of for
-    /// longest is judged and forgotten (and counted); a replay with another number may print other verdicts
+    /// Track at most N connections; when full, evict the least recently active one
+    ///
+    /// A connection takes about 1 KB of memory. An evicted one gets its closing verdict early and
+    /// is counted. A replay with another limit may print different verdicts.
     #[arg(long, value_name = "N", default_value_t = CONNECTIONS, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_connections: u32,
 }
@@ -40,22 +47,26 @@ pub struct ViewArgs {
 /// See [`Limits::STATED`](crate::correlate::Limits::STATED).
 pub(super) const CONNECTIONS: u32 = 65_536;
 
-/// About which connections.
+/// Filters by connection.
 #[derive(Args, Clone, Debug, Default)]
 pub struct ConnectionFilterArgs {
-    /// Only findings that carry this cause: fallbacks, and verdicts that stand on one (repeatable; mptcp-trace
-    /// explain lists them)
+    /// Show only findings with this cause (repeatable)
+    ///
+    /// These are fallbacks, and verdicts that follow from one. `mptcp-trace explain` lists the
+    /// causes.
     #[arg(long, value_name = "NAME", value_parser = wanted::cause)]
     pub cause: Vec<&'static str>,
-    /// Only connections with this address, or one of this network, at either end: 192.0.2.7, `2001:db8::/32`
-    /// (repeatable)
+    /// Show only connections with this address or network at either end (repeatable)
+    ///
+    /// Examples: 192.0.2.7, `2001:db8::/32`.
     #[arg(long, value_name = "ADDR", value_parser = <Prefix as std::str::FromStr>::from_str)]
     pub addr: Vec<Prefix>,
-    /// Only connections with this port at either end (repeatable)
+    /// Show only connections with this port at either end (repeatable)
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Vec<u16>,
-    /// Only what belongs to this control group or to one below it: a path as in /proc/PID/cgroup, or an inode
-    /// number (repeatable)
+    /// Show only findings of this control group or its descendants (repeatable)
+    ///
+    /// A path as in /proc/PID/cgroup, or an inode number.
     #[arg(long, value_name = "CGROUP", value_parser = Cgroup::parse)]
     pub cgroup: Vec<Cgroup>,
 }
@@ -63,22 +74,22 @@ pub struct ConnectionFilterArgs {
 /// Choices of `--by`.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub enum GroupBy {
-    /// Network of the other end: /24 of IPv4, /48 of IPv6
+    /// Network of the remote address: /24 for IPv4, /48 for IPv6
     Dest,
-    /// Who asked, or who holds the connection
+    /// Process that made the query or owns the connection
     Process,
-    /// Why connections fell back
+    /// Cause of the fallback
     Cause,
     /// Network namespace
     Netns,
     /// Control group of the process
     Cgroup,
-    /// What was concluded
+    /// Verdict
     Verdict,
 }
 
 impl ViewArgs {
-    /// What findings are summed up by, if they are.
+    /// Groupings of the summary; empty without a summary.
     #[must_use]
     pub fn sums(&self) -> Vec<By> {
         match (self.by, self.summary) {
@@ -96,16 +107,18 @@ impl ViewArgs {
     }
 }
 
-/// Whose findings to show, where that was not decided in the kernel.
+/// Filters by task, for verbs that do not filter in the kernel.
 #[derive(Args, Clone, Debug, Default)]
 pub struct TaskFilterArgs {
-    /// Only what this process holds or asked (repeatable)
+    /// Show only connections and queries of this process (repeatable)
     #[arg(short, long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
     pub pid: Vec<u32>,
-    /// Only processes of this name (connections) and threads of this name (questions) (repeatable)
+    /// Show only connections of processes, and queries of threads, with this name (repeatable)
     #[arg(long, value_name = "NAME")]
     pub comm: Vec<String>,
-    /// Only sockets of this network namespace: an inode number, or a name or path on this machine (repeatable)
+    /// Show only sockets of this network namespace (repeatable)
+    ///
+    /// An inode number, or a name or path on this machine.
     #[arg(long, value_name = "NETNS")]
     pub netns: Vec<String>,
 }

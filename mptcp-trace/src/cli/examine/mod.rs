@@ -1,4 +1,4 @@
-//! What works on this host, how, and the proof: what `doctor` prints, and `bundle` packs.
+//! Examines what works on this host: printed by `doctor`, packed by `bundle`.
 
 mod page;
 
@@ -24,7 +24,8 @@ pub(super) fn json(attaching: &Attaching, verbose: u8) -> Result<String, Exit> {
     Ok(serde_json::to_string(&report).context("cannot write the report")?)
 }
 
-/// Tries it; with `breaks`, the query sensor hangs where nothing is to be seen, and is to be found out.
+/// Tries to trace. With `breaks`, the query sensor is attached to the wrong functions, and the
+/// self-test must notice.
 pub(super) fn report(attaching: &Attaching, breaks: bool, verbose: u8) -> Result<Report, Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -35,7 +36,7 @@ pub(super) fn report(attaching: &Attaching, breaks: bool, verbose: u8) -> Result
     Ok(Report::new(&host, &examined))
 }
 
-/// What came of trying.
+/// Outcome of the attempt.
 enum Examined {
     Refused {
         plan: Option<Plan>,
@@ -91,7 +92,7 @@ async fn examine(
     }
 }
 
-/// Points every probe at the function that sets what it should see asked.
+/// Points every query probe at the setsockopt counterpart of its target.
 fn break_query(plan: &mut Plan) {
     for rung in &mut plan.of_mut(SensorId::Query).rungs {
         for probe in &mut rung.probes {

@@ -1,4 +1,4 @@
-//! The report: as data, and as a page of text.
+//! The `doctor` report, as data and as text.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use crate::{
     plan::{Plan, Probe},
 };
 
-/// The page, as data.
+/// Serialised by `doctor --json`.
 #[derive(Serialize)]
 pub(in crate::cli) struct Report {
     pub(in crate::cli) works: bool,
@@ -30,36 +30,36 @@ pub(in crate::cli) struct Report {
     shape: Option<Shape>,
 }
 
-/// What of the kernel the plan depends on, and nothing that differs between two kernels which are traced alike.
+/// Kernel properties that determine the plan; equal for kernels that are traced alike.
 #[derive(Serialize)]
 struct Shape {
-    /// What is attached where, best method first.
+    /// Programs and their targets, best attach method first.
     probes: Vec<ShapeProbe>,
-    /// Offsets of the members that are read, in bytes (of single bits: in bits).
+    /// Offsets of the structure members that are read: bytes, for bit fields bits.
     members: BTreeMap<&'static str, u16>,
-    /// Numbers of the enumerators that are compared with.
+    /// Values of the enumerators that records are compared with.
     numbers: BTreeMap<&'static str, u8>,
-    /// Numbers of the MPTCP counters that count fallbacks; of all of them where the kernel passes them to the function that
-    /// decides a fallback.
+    /// Numbers of the MPTCP counters of fallbacks; of all counters where the kernel passes them to
+    /// the function that decides a fallback.
     counters: BTreeMap<String, i32>,
-    /// Number of the bit that marks a fallback, if it was calibrated.
+    /// Number of the bit that marks a fallback; none if not calibrated.
     fallback_bit: Option<u8>,
-    /// The kernel answers `TCP_IS_MPTCP`.
+    /// The kernel supports `TCP_IS_MPTCP`.
     answers: bool,
-    /// Where a thread can be preempted inside a program: probes take turns there.
+    /// Where a thread can be preempted inside a program; probes take turns there.
     preemptible: ShapePreemptible,
-    /// The kernel's counters of a network namespace can be read before it is gone.
+    /// The kernel's counters of a network namespace can be read before the namespace ends.
     reads_counters: bool,
 }
 
-/// What of `Preemptible` is true, as data.
+/// `Preemptible`, serialised.
 #[derive(Serialize)]
 struct ShapePreemptible {
     functions: bool,
     tracepoints: bool,
 }
 
-/// A program of one attach method and its place.
+/// A program of an attach method and its target.
 #[derive(Serialize)]
 struct ShapeProbe {
     sensor: &'static str,
@@ -120,7 +120,7 @@ struct FactLine {
     why: Option<String>,
 }
 
-/// A capability that is of use.
+/// A capability that tracing can use.
 #[derive(Serialize)]
 struct CapabilityLine {
     name: &'static str,
@@ -145,7 +145,7 @@ struct SensorLine {
 #[derive(Serialize)]
 struct RungLine {
     rung: &'static str,
-    /// `in use`, `possible` (a better one is in use), `no`.
+    /// `in use`, `possible` (a better one is in use), or `no`.
     state: &'static str,
     why: Option<String>,
     probes: Vec<String>,
@@ -203,9 +203,9 @@ impl Report {
         for it in &self.capabilities {
             let name = it.name;
             let detail = match (it.held, it.mandatory) {
-                (true, _) => format!("there: {}", it.purpose),
+                (true, _) => format!("held: {}", it.purpose),
                 (false, true) => format!("MISSING: {}", it.purpose),
-                (false, false) => format!("not there: {}", it.cost),
+                (false, false) => format!("not held: {}", it.cost),
             };
             lines.add("capability", &format!("{name:<16} {detail}"));
         }
@@ -229,7 +229,7 @@ impl Report {
     }
 }
 
-/// A page of labels and what stands behind them.
+/// Lines of a label and a value.
 #[derive(Default)]
 struct Lines(String);
 
@@ -257,15 +257,15 @@ impl SensorLine {
         }
         if let Some(canary) = &self.canary {
             let right = match canary.complaints.is_empty() {
-                true => "all as the kernel told us",
+                true => "all correct",
                 false => "WRONG",
             };
             let what = match self.sensor {
-                SensorId::Query => "questions",
+                SensorId::Query => "queries",
                 SensorId::Fallback => "fallback",
             };
             let (asked, seen) = (canary.asked, canary.seen);
-            let text = format!("{asked} {what} of our own, {seen} seen, {right}");
+            let text = format!("{asked} {what} by the self-test, {seen} seen, {right}");
             lines.add("  canary", &text);
             for complaint in &canary.complaints {
                 lines.add("", complaint);
@@ -275,7 +275,7 @@ impl SensorLine {
             }
         }
         if let Some(bit) = self.fallback_bit {
-            let text = format!("{bit}, calibrated with connections of our own");
+            let text = format!("{bit}, calibrated by the self-test");
             lines.add("  fallback bit", &text);
         }
     }
@@ -333,13 +333,13 @@ fn facts(host: &HostSupport) -> Vec<FactLine> {
         None if *btf == Fact::Yes => Fact::Yes,
         None => Fact::Unknown("no type information".into()),
         Some((path, why)) => Fact::No(format!(
-            "{} of the members that are read are missing, among them {path}: {why}",
+            "{} required structure members are missing, among them {path}: {why}",
             missing_members.len()
         )),
     };
     let initial = Fact::from_bool(
         pid_namespace.is_none(),
-        "processes are named as our own PID namespace has them; those outside of it cannot be named",
+        "PIDs are those of this PID namespace; processes outside of it cannot be identified",
     );
     [
         ("MPTCP", mptcp),
@@ -404,7 +404,8 @@ fn fallback(plan: &Plan, session: Option<&Session>) -> SensorLine {
         Some(session) => session.fallback_passed_over.clone(),
         None => plan.of(SensorId::Fallback).ruled_out.clone(),
     };
-    // It never runs on a better rung than the other sensor: what that one cannot use was not tried.
+    // This sensor never uses a better method than the query sensor: methods that the latter cannot
+    // use were not tried.
     if let Some(session) = session {
         let better = Rung::LADDER
             .into_iter()
@@ -466,7 +467,7 @@ fn limits(session: Option<&Session>, sensor: SensorId) -> Vec<String> {
         .unwrap_or_default()
 }
 
-/// One connection of our own fell back, if there was one: a sensor that did not see it is not in use.
+/// The self-test made one connection fall back; a sensor that missed it is not in use.
 fn fallback_canary(report: &CanaryReport, in_use: Option<Rung>) -> Option<CanaryLine> {
     in_use?;
     Some(CanaryLine {

@@ -1,4 +1,4 @@
-//! `mptcp-trace bundle`: what a maintainer asks for first, in one file.
+//! `mptcp-trace bundle`: packs a bug report into one file.
 
 use std::{
     collections::BTreeMap,
@@ -28,7 +28,7 @@ use crate::{
     wanted::FindingFilter,
 };
 
-/// What lies in a bundle, in this order.
+/// Files of a bundle, in order.
 const NAMES: [&str; 8] = [
     "host.json",
     "sysctls.json",
@@ -40,12 +40,12 @@ const NAMES: [&str; 8] = [
     CAPTURE,
 ];
 
-/// How long it is traced if nothing is said.
+/// Default duration of the trace.
 const DURATION: Duration = Duration::from_secs(30);
 
-/// Runs it; the exit code.
+/// Runs the verb; returns the exit code.
 pub(in crate::cli) fn run(args: &BundleArgs, verbose: u8) -> Result<u8, Exit> {
-    // Where it cannot be written, nobody shall wait for half a minute to hear that.
+    // An unwritable destination must fail before the trace, not half a minute later.
     let destination = Destination::new(&files::place(&args.file)?)?;
     let mut parts = Parts::default();
     if let Some(capture) = &args.from {
@@ -71,8 +71,8 @@ pub(in crate::cli) fn run(args: &BundleArgs, verbose: u8) -> Result<u8, Exit> {
     traced
 }
 
-/// From here on it takes a moment, and is not to be left half done. Signals that were taken once never kill again,
-/// whether or not somebody still listens to them.
+/// Ignores signals while the bundle is written, so that it is never left incomplete. A signal with
+/// a handler no longer kills the process, even after its receiver is dropped.
 fn deaf() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -89,21 +89,21 @@ fn deaf() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What there is now.
+/// Message about the written bundle.
 fn wrote(args: &BundleArgs, parts: &Parts) -> String {
     let file = args.file.display();
     if !parts.has(CAPTURE) {
-        return format!("wrote {file}: no trace, only what is known of this host");
+        return format!("wrote {file}: no trace, only facts about this host");
     }
     let missing: Vec<&str> = NAMES.into_iter().filter(|it| !parts.has(it)).collect();
     let without = match missing[..] {
         [] => String::new(),
         _ => format!(" without {}", missing.join(", ")),
     };
-    format!("wrote {file}{without}; look into it with: mptcp-trace replay {file}")
+    format!("wrote {file}{without}; inspect it with: mptcp-trace replay {file}")
 }
 
-/// A capture of before instead of a trace of now.
+/// Uses an existing capture instead of tracing.
 fn take_over(capture: &Path, parts: &mut Parts) -> Result<(), Exit> {
     with_capture(capture, |input| {
         let what = || format!("cannot pack {}", capture.display());
@@ -112,13 +112,12 @@ fn take_over(capture: &Path, parts: &mut Parts) -> Result<(), Exit> {
     })
 }
 
-/// No larger capture is packed, bytes: a few bytes of a bundle may unpack to any number.
+/// Largest capture that is packed, bytes: a few bytes of a bundle may unpack to any size.
 const CAPTURE_BYTES_MAX: u64 = 128 << 20;
-/// No more sockets are listed of those that were there when tracing began: each is kept in memory until its last answer is
-/// known.
+/// Most existing sockets that are listed: each stays in memory until its last answer is known.
 const LISTED_MAX: usize = 65_536;
 
-/// Copies a capture as far as it makes sense, frame by frame; what makes none ends it.
+/// Copies a capture frame by frame; an invalid frame is an error.
 fn take_over_frames(input: &mut dyn io::Read, out: File) -> anyhow::Result<()> {
     let (mut reader, facts) = Reader::open(BufReader::new(input))?;
     let mut writer = Writer::new(BufWriter::new(out), &facts)?;
@@ -130,7 +129,8 @@ fn take_over_frames(input: &mut dyn io::Read, out: File) -> anyhow::Result<()> {
                 bytes += record.len() as u64;
                 if let Err(why) = decode(&record, &facts) {
                     anyhow::bail!(
-                        "record {records} cannot be understood, it is damaged or of a newer version: {why}"
+                        "record {records} cannot be decoded, it is damaged or of a newer version: \
+                         {why}"
                     );
                 }
                 writer.record(&record)?;
@@ -149,30 +149,30 @@ fn take_over_frames(input: &mut dyn io::Read, out: File) -> anyhow::Result<()> {
             }
             Frame::End(losses) => {
                 writer.finish(&losses)?;
-                anyhow::ensure!(
-                    !reader.has_more()?,
-                    "there is something behind its end: it is damaged"
-                );
+                anyhow::ensure!(!reader.has_more()?, "data follows its end: it is damaged");
                 return Ok(());
             }
             Frame::CutOff => return Ok(writer.flush()?),
         }
         anyhow::ensure!(
             bytes <= CAPTURE_BYTES_MAX,
-            "it has more than {} MB: trace for a shorter time, or only what matters (--pid, --comm, --netns)",
+            "it has more than {} MB: trace for a shorter time, or use filters (--pid, --comm, \
+             --netns)",
             CAPTURE_BYTES_MAX >> 20
         );
     }
 }
 
-/// Traces, and notes down what there is before and after; the exit of the trace, or why there is nothing to be packed.
+/// Traces, and collects facts before and after. Returns the exit of the trace, or why nothing can
+/// be packed.
 fn trace(args: &BundleArgs, parts: &mut Parts, verbose: u8) -> Result<Result<u8, Exit>, Exit> {
-    // A host that cannot be traced is worth a bundle that tells why; a forgotten sudo is not.
+    // A bundle of a host that cannot be traced is useful, since it states why; one after a
+    // forgotten sudo is not.
     if let Fact::No(why) = privileges::may_trace() {
         return Err(Exit::Because(
             CANNOT_ANSWER,
             format!(
-                "{}; nothing was written; a capture of before is packed without them: mptcp-trace bundle FILE \
+                "{}; nothing was written; an existing capture needs none: mptcp-trace bundle FILE \
                  --from CAPTURE",
                 unprivileged(&why)
             ),
@@ -187,12 +187,12 @@ fn trace(args: &BundleArgs, parts: &mut Parts, verbose: u8) -> Result<Result<u8,
     let mut reach = netstat::Reach::new();
     parts.write("counters-before.json", &json(&counters(&mut reach))?)?;
     parts.make(CAPTURE)?;
-    let capture = parts.path(CAPTURE).context("there is no capture")?;
+    let capture = parts.path(CAPTURE).context("no capture")?;
     let traced = run::trace(traced(args, &capture), verbose);
     parts.write("counters-after.json", &json(&counters(&mut reach))?)?;
     parts.remove_if_empty(CAPTURE)?;
     match traced {
-        // It was not the tracer that failed.
+        // The command failed, not the tracer.
         Err(Exit::Because(code, why)) if ![FAILED, CANNOT_ANSWER].contains(&code) => {
             Err(Exit::Because(code, why))
         }
@@ -212,7 +212,8 @@ fn json(value: &impl serde::Serialize) -> anyhow::Result<Vec<u8>> {
     serde_json::to_vec_pretty(value).context("cannot write JSON")
 }
 
-/// How to trace. The lines are told anew from the capture; these are in the way of nobody.
+/// Options of the trace. Its lines are discarded, since findings are printed again from the
+/// capture.
 fn traced(args: &BundleArgs, capture: &Path) -> options::Live {
     let until = args
         .duration
@@ -228,7 +229,7 @@ fn traced(args: &BundleArgs, capture: &Path) -> options::Live {
     }
 }
 
-/// Rewrites the capture.
+/// Redacts the capture.
 fn redact(parts: &mut Parts) -> anyhow::Result<()> {
     let what = || "cannot redact the capture";
     let (mut reader, facts) =
@@ -260,15 +261,13 @@ fn redact(parts: &mut Parts) -> anyhow::Result<()> {
         }
     }
     if dropped > 0 {
-        eprintln!(
-            "mptcp-trace: {dropped} records were left out: it is not known how to redact them"
-        );
+        eprintln!("mptcp-trace: left out {dropped} records that cannot be redacted");
     }
     parts.replace(CAPTURE, redacted);
     Ok(())
 }
 
-/// Tells from the capture what it says: sockets, findings, losses.
+/// Extracts sockets, findings and losses from the capture.
 fn retell(parts: &mut Parts) -> anyhow::Result<()> {
     let open = |parts: &Parts| -> anyhow::Result<_> {
         Reader::open(BufReader::new(parts.open(CAPTURE)?)).context("cannot read the capture")
@@ -287,7 +286,7 @@ fn retell(parts: &mut Parts) -> anyhow::Result<()> {
     };
     if found.beyond() > 0 {
         eprintln!(
-            "mptcp-trace: list.jsonl has the first {LISTED_MAX} sockets; {} more are left out",
+            "mptcp-trace: list.jsonl contains the first {LISTED_MAX} sockets; {} more are left out",
             found.beyond()
         );
     }

@@ -1,7 +1,7 @@
-//! `mptcp-trace demo`: a fallback for real, on this kernel, and the trace of it.
+//! `mptcp-trace demo`: provokes a real fallback on this kernel and traces it.
 //!
-//! The scene is played by a process of its own in network namespaces of its own, and traced as any command
-//! would be. Nothing of it is left when that process has ended, however it ends.
+//! The scene runs in its own process and network namespaces and is traced like any command. Nothing
+//! remains when that process ends, however it ends.
 
 use std::{ffi::OsString, io::IsTerminal as _};
 
@@ -9,17 +9,18 @@ use anyhow::Context as _;
 
 use crate::cli::{DONE, Exit, args::DemoArgs, options, run::trace};
 
-/// Runs it; the exit code.
+/// Runs the verb; returns the exit code.
 pub(in crate::cli) fn run(args: &DemoArgs, verbose: u8) -> Result<u8, Exit> {
     if args.scene {
         let counted = mptcp_trace_scene::demo::play()
-            .context("cannot play the demo: it needs root, MPTCP and the module veth")?;
+            .context("cannot run the demo: it needs root, MPTCP and the veth module")?;
         eprintln!("demo: {counted}");
         return Ok(DONE);
     }
     eprintln!(
         "demo: a client and a server in two network namespaces talk over MPTCP. Then the path between them\n\
-         demo: begins to take the MPTCP options out of every packet, as middleboxes do. Both ask the kernel\n\
+         demo: starts to strip the MPTCP options from every packet, as middleboxes do. Both ask \
+         the kernel\n\
          demo: before and after: is this still MPTCP?"
     );
     let code = trace(traced(args)?, verbose)?;
@@ -27,7 +28,7 @@ pub(in crate::cli) fn run(args: &DemoArgs, verbose: u8) -> Result<u8, Exit> {
     Ok(code)
 }
 
-/// How to trace the scene.
+/// Options for tracing the scene.
 fn traced(args: &DemoArgs) -> anyhow::Result<options::Live> {
     let me = std::env::current_exe().context("cannot find the program's own file")?;
     let command = [me.into_os_string(), "demo".into(), "--scene".into()];

@@ -1,10 +1,10 @@
-//! `mptcp-trace doctor`: what works on this host, how, and the proof.
+//! `mptcp-trace doctor`: what works on this host, verified by a self-test.
 
 use anyhow::Context as _;
 
 use crate::cli::{CANNOT_ANSWER, DONE, Exit, args::DoctorArgs, examine::report, print};
 
-/// Runs it; the exit code.
+/// Runs the verb; returns the exit code.
 pub(in crate::cli) fn run(args: &DoctorArgs, verbose: u8) -> Result<u8, Exit> {
     let report = report(&args.attach.options(), args.break_sensor, verbose)?;
     if args.json {

@@ -1,14 +1,14 @@
-//! `mptcp-trace explain`: what a fallback counter of the kernel means, and what to do next.
+//! `mptcp-trace explain`: the meaning of a fallback counter, and what to do next.
 
 use std::{fmt::Write as _, fs};
 
 use crate::cli::{DONE, Exit, USAGE, args::ExplainArgs, print};
 use crate::model::{CAUSES, Cause, find_cause};
 
-/// Columns of a paragraph.
+/// Width of a paragraph, columns.
 const WIDTH: usize = 88;
 
-/// Runs it; the exit code.
+/// Runs the verb; returns the exit code.
 pub(in crate::cli) fn run(args: &ExplainArgs) -> Result<u8, Exit> {
     let text = match &args.cause {
         None => list(&counters()),
@@ -24,7 +24,7 @@ pub(in crate::cli) fn run(args: &ExplainArgs) -> Result<u8, Exit> {
     Ok(DONE)
 }
 
-/// Every cause in one line, with how often this host has counted it.
+/// One line per cause, with its count in this network namespace.
 fn list(counters: &[(String, u64)]) -> String {
     let mut text = format!(
         "{:<26} {:>8}  {:<18} {}\n",
@@ -44,8 +44,11 @@ fn list(counters: &[(String, u64)]) -> String {
             cause.when
         );
     }
-    text.push_str("\nCounted: by the kernel, in this network namespace, since it was made; - where this kernel ");
-    text.push_str("has no such counter.\n`mptcp-trace explain CAUSE` tells more.\n");
+    text.push_str(
+        "\nCOUNTED: by the kernel in this network namespace since its creation; - if \
+                   this kernel ",
+    );
+    text.push_str("lacks the counter.\n`mptcp-trace explain CAUSE` prints the details.\n");
     text
 }
 
@@ -78,7 +81,7 @@ fn culprits(cause: &Cause) -> String {
     names.join(", ")
 }
 
-/// The `MPTcpExt` counters of this network namespace; none where the kernel has none.
+/// The `MPTcpExt` counters of this network namespace; empty where the kernel has none.
 fn counters() -> Vec<(String, u64)> {
     fs::read_to_string("/proc/net/netstat").map_or_else(|_| Vec::new(), |text| parse(&text))
 }
@@ -98,7 +101,7 @@ fn parse(netstat: &str) -> Vec<(String, u64)> {
         .collect()
 }
 
-/// Breaks a paragraph into lines.
+/// Wraps a paragraph.
 fn wrap(text: &str, indent: &str) -> String {
     let mut lines = vec![indent.to_owned()];
     for word in text.split_whitespace() {

@@ -1,4 +1,4 @@
-//! `mptcp-trace list`: every MPTCP socket that is there now.
+//! `mptcp-trace list`: prints the open MPTCP sockets.
 
 use std::{convert::Infallible, io::IsTerminal as _};
 
@@ -14,7 +14,7 @@ use crate::{
     sink::{Format, Source, Told},
 };
 
-/// Runs it; the exit code.
+/// Runs the verb; returns the exit code.
 pub(in crate::cli) fn run(args: &ListArgs, verbose: u8) -> Result<u8, Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -25,13 +25,13 @@ pub(in crate::cli) fn run(args: &ListArgs, verbose: u8) -> Result<u8, Exit> {
 
 async fn list(args: &ListArgs, verbose: u8) -> Result<u8, Exit> {
     let wanted = select::wanted(&args.which, &[], &args.whose)?;
-    // Nobody's doings are wanted, only what is there.
+    // No task is traced; existing sockets are listed all the same.
     let started = tracing::start(&args.attach.options(), &Scope::Nobody, verbose).await?;
     let (is_in_pid_namespace, mut session) = (started.is_in_pid_namespace, started.session);
     if !session.has_fallbacks() {
         return Err(Exit::Because(
             CANNOT_ANSWER,
-            "sockets cannot be listed on this kernel; mptcp-trace doctor tells why".into(),
+            "sockets cannot be listed on this kernel; mptcp-trace doctor reports why".into(),
         ));
     }
     if is_in_pid_namespace {
@@ -84,7 +84,7 @@ async fn list(args: &ListArgs, verbose: u8) -> Result<u8, Exit> {
         .map_or(0, crate::model::Loss::lost);
     if lost > 0 {
         said.push_str(&format!(
-            "; {lost} more were lost: there are more than the ring holds, use a larger --ring-size"
+            "; {lost} more were lost: the ring is too small, use a larger --ring-size"
         ));
     }
     eprint!("{}", prefixed(&said));

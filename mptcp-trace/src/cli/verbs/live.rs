@@ -7,12 +7,12 @@ use crate::cli::{
     run, select,
 };
 
-/// Runs it; the exit code.
+/// Runs the verb; returns the exit code.
 pub(in crate::cli) fn run(args: LiveArgs, verbose: u8) -> Result<u8, Exit> {
     run::trace(wanted(args)?, verbose)
 }
 
-/// What is wanted, unless it makes no sense.
+/// Converts arguments to options; rejects invalid combinations.
 fn wanted(args: LiveArgs) -> Result<Live, Exit> {
     let usage = |why: &str| {
         Err(Exit::Because(
@@ -28,7 +28,7 @@ fn wanted(args: LiveArgs) -> Result<Live, Exit> {
     }
     Ok(Live {
         attaching: args.attach.options(),
-        // Whose findings they are is decided in the kernel.
+        // The kernel half filters by task.
         view: select::view(&args.view, &TaskFilterArgs::default())?,
         names: Names {
             pids: args.pid,

@@ -1,4 +1,5 @@
-//! A file for each verb: what is typed for it, turned into what is wanted. No verb knows another.
+//! One file per verb: converts its arguments to options and runs it. Verbs do not depend on each
+//! other.
 
 pub(super) mod bundle;
 pub(super) mod demo;

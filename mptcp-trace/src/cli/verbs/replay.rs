@@ -1,4 +1,4 @@
-//! `mptcp-trace replay`: the stages right of the ring, fed from a capture.
+//! `mptcp-trace replay`: runs the stages after the ring on a capture.
 
 use std::io::{self, BufReader, IsTerminal as _};
 
@@ -16,7 +16,7 @@ use crate::{
     sink::{Format, Source},
 };
 
-/// Runs it; the exit code.
+/// Runs the verb; returns the exit code.
 pub(in crate::cli) fn run(args: &ReplayArgs) -> Result<u8, Exit> {
     let view = select::view(&args.view, &args.whose)?;
     sandbox::enter(&[args.file.as_path()], &[]);
@@ -70,8 +70,8 @@ fn replay(args: &ReplayArgs, view: View, input: &mut dyn io::Read) -> Result<u8,
             return Err(Exit::Because(
                 FAILED,
                 format!(
-                    "{name} is cut off after {findings} findings: what was lost while it was recorded \
-                     is not known"
+                    "{name} is cut off after {findings} findings: losses during recording are \
+                     unknown"
                 ),
             ));
         }

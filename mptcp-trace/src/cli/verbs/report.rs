@@ -1,4 +1,4 @@
-//! `mptcp-trace report`: a capture as one page for people.
+//! `mptcp-trace report`: turns a capture into an HTML page.
 
 use std::{
     fs,
@@ -23,10 +23,10 @@ use crate::{
     wanted::FindingFilter,
 };
 
-/// Where the page goes if that is no file.
+/// `--output` value for stdout.
 const STDOUT: &str = "-";
 
-/// Runs it; the exit code.
+/// Runs the verb; returns the exit code.
 pub(in crate::cli) fn run(args: &ReportArgs) -> Result<u8, Exit> {
     refuse_to_overwrite(&args.file, &args.output)?;
     let wanted = select::wanted(&args.which, &args.verdict, &args.whose)?;
@@ -97,25 +97,25 @@ fn report(args: &ReportArgs, wanted: FindingFilter, input: &mut dyn io::Read) ->
         Ending::CutOff => Err(Exit::Because(
             FAILED,
             format!(
-                "{file} is cut off after {findings} {noun}: what was lost while it was recorded is not known, and \
-                 the page says so"
+                "{file} is cut off after {findings} {noun}: losses during recording are unknown, \
+                 as the report states"
             ),
         )),
         Ending::Damaged(why) => Err(Exit::Because(
             FAILED,
-            format!("{file} is damaged after {findings} {noun}, and the page says so: {why}"),
+            format!("{file} is damaged after {findings} {noun}, as the report states: {why}"),
         )),
     }
 }
 
-/// Plays a capture as far as it goes.
+/// Plays a capture to its end or to the first damaged frame.
 fn play_to_end<R: io::Read>(
     stages: &mut Stages<io::Sink>,
     reader: &mut Reader<R>,
 ) -> Result<(Ending, State), Exit> {
     let played = play(stages, reader);
     let (ending, losses) = match played {
-        // Nobody reads what is printed here, and nothing is enough.
+        // Printed lines are discarded, and there is no `--stop-after`.
         Ok(played) => match played.losses {
             Some(losses) => (Ending::Orderly, losses),
             None => (Ending::CutOff, LossReport::default()),
@@ -137,7 +137,7 @@ fn play_to_end<R: io::Read>(
     Ok((ending, state))
 }
 
-/// Somebody who mixes up the two names shall not lose the capture.
+/// Refuses to overwrite the capture, e.g. when the arguments are swapped.
 fn refuse_to_overwrite(capture: &Path, output: &Path) -> Result<(), Exit> {
     let (Ok(one), Ok(other)) = (fs::metadata(capture), fs::metadata(output)) else {
         return Ok(());
@@ -146,13 +146,13 @@ fn refuse_to_overwrite(capture: &Path, output: &Path) -> Result<(), Exit> {
         return Ok(());
     }
     let why = format!(
-        "{} is the capture itself: give the page another name",
+        "{} is the capture itself: choose another --output",
         output.display()
     );
     Err(Exit::Because(USAGE, why))
 }
 
-/// Where a file is.
+/// Directory of a file.
 fn folder(file: &Path) -> &Path {
     match file.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -160,7 +160,7 @@ fn folder(file: &Path) -> &Path {
     }
 }
 
-/// Puts the page where it belongs, whole or not at all; the name of that place.
+/// Writes the page completely or not at all; returns the name of the destination.
 fn write(output: &Path, text: &str) -> anyhow::Result<String> {
     if output == Path::new(STDOUT) {
         print(text)?;
@@ -170,11 +170,12 @@ fn write(output: &Path, text: &str) -> anyhow::Result<String> {
     let target = files::place(output)?;
     let is_special = fs::metadata(&target).is_ok_and(|it| !it.is_file() && !it.is_dir());
     if is_special {
-        // A device or a pipe is written to, and stays what it is.
+        // Devices and pipes are written to, not replaced.
         fs::write(&target, text).with_context(|| format!("cannot write {name}"))?;
         return Ok(name);
     }
-    // It names processes and addresses: it is for its owner, unless there was one that others may read.
+    // The page names processes and addresses: a new file is readable by its owner only; an existing
+    // one keeps its mode.
     let mode = fs::metadata(&target).map_or(0o600, |there| there.mode() & 0o777);
     let write = || -> io::Result<()> {
         let mut file = tempfile::Builder::new()

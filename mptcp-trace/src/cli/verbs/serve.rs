@@ -1,4 +1,4 @@
-//! `mptcp-trace serve`: traces until it is told to end, and answers who asks for metrics.
+//! `mptcp-trace serve`: traces until stopped by a signal, and serves metrics.
 
 use std::{
     cell::RefCell,
@@ -46,26 +46,26 @@ use crate::{
     sink::{Format, Source},
 };
 
-/// Questions to the loop that may wait.
+/// Most pending requests to the loop.
 const ASKS_MAX: usize = 8;
-/// How old an answer of the loop may be: to answer costs it a look at all sockets, and anybody may ask.
+/// Maximum age of a cached answer of the loop: an answer scans all sockets, and any client may ask.
 const STATE_AGE_MAX: Duration = Duration::from_secs(1);
-/// How long the loop may take to answer.
+/// Maximum time that the loop may take to answer.
 const STATE_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// What stands in `--config`; what does not is as the options say.
+/// Settings of `--config`; missing ones come from the options.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 struct Config {
-    /// As `--label`.
+    /// Overrides `--label`.
     label: Option<LabelBy>,
-    /// As `--otlp`.
+    /// Overrides `--otlp`.
     otlp: Option<String>,
-    /// As `--otlp-header`.
+    /// Added to `--otlp-header`.
     otlp_headers: BTreeMap<String, String>,
 }
 
-/// Runs it; the exit code.
+/// Runs the verb; returns the exit code.
 pub(in crate::cli) fn run(args: &ServeArgs, verbose: u8) -> Result<u8, Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -75,14 +75,14 @@ pub(in crate::cli) fn run(args: &ServeArgs, verbose: u8) -> Result<u8, Exit> {
 }
 
 async fn serve(args: &ServeArgs, verbose: u8) -> Result<u8, Exit> {
-    // Whoever has a wrong address or file hears of it before anything is attached.
+    // A wrong address or file is reported before anything is attached.
     let usage = |why: anyhow::Error| Exit::Because(USAGE, format!("{why:#}"));
     let config = read_config(args, false).map_err(usage)?;
     let exporter = Exporter::new(config.target(args).map_err(usage)?);
     let listener = TcpListener::bind(args.listen)
         .await
         .with_context(|| format!("cannot listen on {}; see --listen", args.listen))?;
-    let address = listener.local_addr().context("cannot tell the port")?;
+    let address = listener.local_addr().context("cannot determine the port")?;
     let started = tracing::start(&args.attach.options(), &Scope::Everybody, verbose).await?;
     started.say(false);
     let (mut session, signals) = (started.session, started.signals);
@@ -126,10 +126,10 @@ async fn serve(args: &ServeArgs, verbose: u8) -> Result<u8, Exit> {
         signals: Some(signals),
         ..Until::default()
     };
-    // Settings are opened again for a reload, as whoever we are by then may.
+    // A reload opens the settings again, with the privileges left at that point.
     session.drop_privileges(RuntimeNeeds::default())?;
     is_live(args, address)?;
-    // A task of its own: it goes on when the loop has ended, with what that found last.
+    // A task of its own: it continues after the loop has ended, with the loop's last findings.
     let sends = exporter
         .clone()
         .run(resource, tracer.clone(), since, args.otlp_interval);
@@ -150,26 +150,27 @@ async fn serve(args: &ServeArgs, verbose: u8) -> Result<u8, Exit> {
     concluded
 }
 
-/// Says how many findings no collector took.
+/// Reports how many findings no collector accepted.
 fn say_lost(findings: u64) {
     if findings > 0 {
         let waited = FLUSH_TIME_MAX.as_secs();
         eprintln!(
-            "mptcp-trace: {findings} findings are lost: no collector took them within {waited} s"
+            "mptcp-trace: lost {findings} findings: the collector did not accept them within \
+             {waited} s"
         );
     }
 }
 
-/// Says so to everybody who waits for it.
+/// Reports that tracing is live: on stderr, in the ready file, and to systemd.
 fn is_live(args: &ServeArgs, address: std::net::SocketAddr) -> anyhow::Result<()> {
     eprintln!("mptcp-trace: serving http://{address}/metrics");
     if !address.ip().is_loopback() {
         eprintln!(
-            "mptcp-trace: note: whoever reaches {address} can read it; it has names of causes and counts, {}",
+            "mptcp-trace: note: any client that reaches {address} can read causes and counts, {}",
             match args.label {
-                None => "and none of processes or addresses",
-                Some(LabelBy::Process) => "and names of processes",
-                Some(LabelBy::Cgroup) => "and paths of control groups",
+                None => "but no process names or addresses",
+                Some(LabelBy::Process) => "and process names",
+                Some(LabelBy::Cgroup) => "and control group paths",
             }
         );
     }
@@ -180,10 +181,10 @@ fn is_live(args: &ServeArgs, address: std::net::SocketAddr) -> anyhow::Result<()
     Ok(())
 }
 
-/// To systemd, where it listens. Nobody is helped by an end because it does not.
+/// Notifies systemd, if it listens. A failure is only logged.
 fn notify(state: &[NotifyState<'_>]) {
     if let Err(why) = sd_notify::notify(false, state) {
-        log::warn!("cannot tell systemd: {why}");
+        log::warn!("cannot notify systemd: {why}");
     }
 }
 
@@ -195,12 +196,12 @@ impl Config {
         })
     }
 
-    /// Where findings and counters go, if anywhere.
+    /// Collector for findings and counters, if any.
     fn target(&self, args: &ServeArgs) -> anyhow::Result<Option<Target>> {
         let Some(url) = self.otlp.as_ref().or(args.otlp.as_ref()) else {
             return Ok(None);
         };
-        // Not checked where the command line is read, which would repeat what it refuses: it may be a secret.
+        // Not validated by clap, whose error would print the value: it may be a secret.
         let typed = (1..).zip(&args.otlp_header).map(|(number, header)| {
             let parts = header.split_once('=');
             let (name, value) = parts.with_context(|| {
@@ -213,24 +214,24 @@ impl Config {
             .otlp_headers
             .iter()
             .map(|(name, value)| (&**name, &**value));
-        // Of two with the same name the last one is said.
+        // Of headers with the same name the last one is sent.
         let target = Target::parse(url, typed.into_iter().chain(read));
         target.map(Some).map_err(anyhow::Error::msg)
     }
 }
 
-/// `again`: the loop runs already, and must not wait for what comes out of the file.
+/// `again`: the loop is running and must not block on the file.
 fn read_config(args: &ServeArgs, again: bool) -> anyhow::Result<Config> {
     let Some(path) = &args.config else {
         return Ok(Config::default());
     };
     let text =
         read(path, again).with_context(|| format!("cannot read --config {}", path.display()))?;
-    understand(&text).with_context(|| format!("--config {} cannot be understood", path.display()))
+    understand(&text).with_context(|| format!("--config {} is invalid", path.display()))
 }
 
-/// Reads settings. What is complained about is not repeated, and neither are the words of the parser, which quote it: it
-/// may be a secret.
+/// Parses settings. Errors quote neither the text nor the parser's message, which quotes it: it may
+/// be a secret.
 fn understand(text: &str) -> anyhow::Result<Config> {
     toml::from_str(text).map_err(|why| {
         let place = match why.span() {
@@ -241,13 +242,13 @@ fn understand(text: &str) -> anyhow::Result<Config> {
             None => "the file as a whole".to_owned(),
         };
         anyhow::anyhow!(
-            "{place} is no TOML, or none of the settings (label, otlp, [otlp-headers] with a text for each name); its \
-             text is not shown, since it may be a secret"
+            "{place} is not valid TOML or not a known setting (label, otlp, [otlp-headers] with a \
+             text for each name); its text is not shown because it may be a secret"
         )
     })
 }
 
-/// Largest file of settings, bytes.
+/// Largest settings file, bytes.
 const CONFIG_BYTES_MAX: u64 = 64 * 1024;
 
 fn read(path: &Path, again: bool) -> anyhow::Result<String> {
@@ -261,7 +262,7 @@ fn read(path: &Path, again: bool) -> anyhow::Result<String> {
     let file = how.open(path)?;
     anyhow::ensure!(
         !again || file.metadata()?.is_file(),
-        "it is no regular file, and reading it might stop the tracer"
+        "it is not a regular file, and reading it might block the tracer"
     );
     file.take(CONFIG_BYTES_MAX + 1).read_to_string(&mut text)?;
     anyhow::ensure!(
@@ -271,8 +272,8 @@ fn read(path: &Path, again: bool) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// Reads the settings anew whenever a hangup comes; those that cannot be understood change nothing. Ends only if hangups
-/// cannot be taken.
+/// Reloads the settings on each SIGHUP; invalid ones change nothing. Returns only if SIGHUP cannot
+/// be received.
 async fn reloads(args: &ServeArgs, tracer: &Tracer) -> anyhow::Error {
     let mut hangups = match signal(SignalKind::hangup()) {
         Ok(hangups) => hangups,
@@ -291,15 +292,15 @@ async fn reloads(args: &ServeArgs, tracer: &Tracer) -> anyhow::Error {
             Ok((config, target)) => {
                 tracer.exporter.send_to(target);
                 tracer.counters.tell_apart(config.whose(args));
-                eprintln!("mptcp-trace: settings were read again; counters go on");
+                eprintln!("mptcp-trace: settings reloaded; counters are kept");
             }
-            Err(why) => log::error!("settings stay as they are: {why:#}"),
+            Err(why) => log::error!("settings unchanged: {why:#}"),
         }
         notify(&[NotifyState::Ready]);
     }
 }
 
-/// Tells systemd that the loop answers, as often as it wants to hear that. Never ends.
+/// Notifies systemd's watchdog, as often as it requires, while the loop responds. Never returns.
 async fn watchdog(tracer: &Tracer) {
     let mut usec = 0;
     if !sd_notify::watchdog_enabled(false, &mut usec) {
@@ -314,26 +315,26 @@ async fn watchdog(tracer: &Tracer) {
     }
 }
 
-/// The loop, as those see it who ask.
+/// The loop, as seen by HTTP clients.
 #[derive(Clone)]
 struct Tracer {
     asks: mpsc::Sender<Ask>,
     counters: Shared,
     about: Rc<About>,
-    /// What it answered last, and when.
+    /// The last answer and its time.
     last: Rc<Mutex<Option<(Instant, State)>>>,
     exporter: Exporter,
-    /// What was so at its end, once it has ended.
+    /// The final state, once the loop has ended.
     over: Rc<RefCell<Option<State>>>,
 }
 
 impl Tracer {
-    /// What is so now, or a moment ago.
+    /// The current state, at most [`STATE_AGE_MAX`] old.
     async fn state(&self) -> Option<State> {
         if let Some(state) = &*self.over.borrow() {
             return Some(state.clone());
         }
-        // Whoever waits here is served with the answer to whoever asks.
+        // Concurrent clients share one answer.
         let mut last = self.last.lock().await;
         if let Some((at, state)) = &*last
             && at.elapsed() < STATE_AGE_MAX
@@ -407,6 +408,6 @@ mod tests {
         let mode = rustix::fs::Mode::RUSR;
         rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
         let why = read(&pipe, true).unwrap_err();
-        assert!(why.to_string().contains("no regular file"), "{why}");
+        assert!(why.to_string().contains("not a regular file"), "{why}");
     }
 }

@@ -128,7 +128,7 @@ impl Types {
         const MAGIC: [u8; 2] = 0xeb9f_u16.to_le_bytes();
         ensure!(
             bytes.starts_with(&MAGIC),
-            "it does not begin with the magic number of BTF"
+            "it does not start with the BTF magic number"
         );
         let header: &[u8; HEADER_BYTES] =
             bytes.first_chunk().context("it ends within its header")?;
@@ -138,10 +138,10 @@ impl Types {
             let (offset, length) = (word(at)?, word(at + 4)?);
             let begin = base
                 .checked_add(offset)
-                .context("a section begins nowhere")?;
+                .context("the start of a section overflows")?;
             let end = begin
                 .checked_add(length)
-                .context("a section ends nowhere")?;
+                .context("the end of a section overflows")?;
             let range = begin as usize..end as usize;
             ensure!(
                 range.end <= bytes.len(),
@@ -238,7 +238,9 @@ impl Types {
             at = (number, at.1.plus(place).context("its offset is too large")?);
             // `0][1]` of `name[0][1]`.
             for index in indices.into_iter().flat_map(|it| it.split('[')) {
-                let index = index.strip_suffix(']').context("an index without end")?;
+                let index = index
+                    .strip_suffix(']')
+                    .context("an index without closing bracket")?;
                 let (number, place) = self.element(at.0, index.parse()?)?;
                 at = (number, at.1.plus(place).context("its offset is too large")?);
             }
@@ -256,9 +258,11 @@ impl Types {
         let structure = self.plain(structure)?;
         ensure!(
             matches!(structure.kind, Kind::Struct | Kind::Union),
-            "it is no structure"
+            "it is not a structure"
         );
-        let depth = depth.checked_sub(1).context("structures are too deep")?;
+        let depth = depth
+            .checked_sub(1)
+            .context("structures are nested too deeply")?;
         for member in structure.rest.chunks_exact(MEMBER_BYTES) {
             *steps = steps.checked_sub(1).context("there are too many members")?;
             let [Some(its_name), Some(number), Some(offset)] = [0, 4, 8].map(|at| word(member, at))
@@ -282,8 +286,8 @@ impl Types {
 
     fn element(&self, array: u32, index: u32) -> anyhow::Result<(u32, Place)> {
         let array = self.plain(array)?;
-        ensure!(array.kind == Kind::Array, "it is no array");
-        let (number, count) = array.elements().context("an array of nothing")?;
+        ensure!(array.kind == Kind::Array, "it is not an array");
+        let (number, count) = array.elements().context("an empty array")?;
         // An array without a length is the flexible end of its structure.
         ensure!(count == 0 || index < count, "it has {count} elements only");
         let offset = self.size(number)?.checked_mul(index.into());
@@ -312,7 +316,7 @@ impl Types {
                 | Kind::Float => it.size_or_type.into(),
                 Kind::Ptr => self.pointer_size()?,
                 Kind::Array => {
-                    let (element, count) = it.elements().context("an array of nothing")?;
+                    let (element, count) = it.elements().context("an empty array")?;
                     times = times.checked_mul(count.into()).context("it is too large")?;
                     number = element;
                     continue;
@@ -323,7 +327,7 @@ impl Types {
             };
             return times.checked_mul(one).context("it is too large");
         }
-        bail!("arrays are too deep")
+        bail!("arrays are nested too deeply")
     }
 
     /// Pointers are as wide as `unsigned long`, on every machine that Linux runs on.
@@ -331,22 +335,20 @@ impl Types {
         self.iter()
             .find(|(_, it)| it.kind == Kind::Int && self.name(it) == b"long unsigned int")
             .map(|(_, it)| it.size_or_type.into())
-            .context("the width of a pointer is not known")
+            .context("the width of a pointer is unknown")
     }
 
     /// The type without typedefs and qualifiers.
     fn plain(&self, number: u32) -> anyhow::Result<Type<'_>> {
         let mut number = number;
         for _ in 0..DEPTH_MAX {
-            let it = self
-                .get(number)
-                .context("it has a type that is not there")?;
+            let it = self.get(number).context("its type is missing")?;
             if !matches!(it.kind, Kind::Typedef | Kind::Qualifier) {
                 return Ok(it);
             }
             number = it.size_or_type;
         }
-        bail!("names for names are too deep")
+        bail!("typedefs are nested too deeply")
     }
 }
 
@@ -387,9 +389,8 @@ fn places(bytes: &[u8], section: Range<usize>) -> anyhow::Result<Vec<u32>> {
     let mut places = Vec::with_capacity(section.len() / 24);
     let mut at = section.start;
     while at < section.end {
-        let it = read(types, at).with_context(|| {
-            format!("type {} is of no known kind, or cut off", places.len() + 1)
-        })?;
+        let it = read(types, at)
+            .with_context(|| format!("type {} is of unknown kind or cut off", places.len() + 1))?;
         places.push(u32::try_from(at)?);
         at += TYPE_BYTES + it.rest.len();
     }

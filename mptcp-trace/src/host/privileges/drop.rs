@@ -89,7 +89,7 @@ pub fn drop_effective(keep: CapabilitySet) -> anyhow::Result<()> {
             ..sets
         },
     )
-    .context("cannot put capabilities out of effect")
+    .context("cannot disable capabilities")
 }
 
 /// Permanently drops all others: from the effective, permitted, inheritable and ambient sets and,
@@ -108,24 +108,24 @@ pub fn drop_permanently(keep: CapabilitySet) -> anyhow::Result<GivenUp> {
             effective,
             ..before
         };
-        set_capabilities(None, raised).context("cannot take up CAP_SETPCAP")?;
+        set_capabilities(None, raised).context("cannot raise CAP_SETPCAP")?;
     }
     let bounded = empty_bounding_set();
     // Kernels before 4.3 have no ambient set.
     if let Err(why) = clear_ambient_capability_set() {
-        log::debug!("the ambient set stays as it is: {why}");
+        log::debug!("the ambient set is unchanged: {why}");
     }
     let sets = CapabilitySets {
         effective: kept,
         permitted: kept,
         inheritable: CapabilitySet::empty(),
     };
-    set_capabilities(None, sets).context("cannot give up capabilities")?;
-    set_no_new_privs(true).context("cannot forswear new privileges")?;
+    set_capabilities(None, sets).context("cannot drop capabilities")?;
+    set_no_new_privs(true).context("cannot set no_new_privs")?;
     let now = capabilities(None).context("cannot read the capabilities of this process")?;
     ensure!(
         now == sets,
-        "the kernel has let this process keep {}",
+        "this process still holds {}",
         names(now.permitted).join(", ")
     );
     Ok(GivenUp {

@@ -10,20 +10,28 @@ pub(super) fn losses(report: &Report<'_>) -> Markup {
         section aria-labelledby="losses" {
             h2 id="losses" { "Losses" }
             @if *report.ending != Ending::Orderly {
-                p { "The counts of what was lost stand at the end of a capture, and this one has none: what is missing is not known." }
+                p {
+                    "Loss counts are written at the end of a capture, and this one has no end: \
+                     losses are unknown."
+                }
             } @else {
                 @if complete && !losses.sensors.is_empty() {
-                    p { "Nothing that was wanted was lost: all that the probes saw is accounted for." }
+                    p { "No losses: every event that the probes saw is accounted for." }
                 } @else if !losses.sensors.is_empty() {
                     p {
-                        "Something is missing. A lost question can make " em { "stale" } ", " em { "too-early" } " and " em { "never-asked" }
-                        " wrong, since the application may have asked once more; a lost fallback makes " em { "unexplained" }
-                        ", and is missing in all counts above."
+                        "Some events were lost. A lost query can make " em { "stale" } ", "
+                        em { "too-early" } " and " em { "never-asked" }
+                        " wrong, since the application may have asked again; a lost fallback causes "
+                        em { "unexplained" }
+                        ", and is missing from all counts above."
                     }
                 }
                 @if !losses.sensors.is_empty() {
                     div.scroll { table {
-                        caption { "What each sensor saw, and what became of it: seen = emitted + filtered + capped + ring full + faulted + table full + unfinished" }
+                        caption {
+                            "Events of each sensor by outcome: seen = emitted + filtered + capped + \
+                             ring full + faulted + table full + unfinished"
+                        }
                         thead { tr {
                             th scope="col" { "Sensor" }
                             @for (counter, _) in crate::model::Loss::none(crate::model::SensorId::Query).counters() { th.n scope="col" { (counter.replace('_', " ")) } }
@@ -39,12 +47,15 @@ pub(super) fn losses(report: &Report<'_>) -> Markup {
                 (reconciled(report))
             }
             @if state.evicted > 0 {
-                p { (count(state.evicted, "connection was", "connections were")) " judged before the end, because too many were remembered (--max-connections)." }
+                p {
+                    (count(state.evicted, "connection was", "connections were"))
+                    " evicted before the end, because the table was full (--max-connections)."
+                }
             }
             @if report.gathered.forgotten > 0 {
                 p {
                     (count(report.gathered.forgotten, "connection", "connections")) " beyond " (digits(CONNECTIONS_MAX as u64))
-                    " at a time may be counted twice on this page."
+                    " at a time may be counted twice in this report."
                 }
             }
         }
@@ -69,9 +80,9 @@ fn reconciled(report: &Report<'_>) -> Markup {
     let complaints: Vec<_> = all.iter().filter(|it| !it.agrees()).collect();
     let left = complaints.len().saturating_sub(NAMESPACES_MAX);
     html! {
-        h3 { "The kernel's own count" }
+        h3 { "Kernel counters" }
         @if by_cause.is_empty() {
-            p { "There is nothing to compare with: no counter of the kernel was read that counts a fallback, and none grew." }
+            p { "Nothing to compare: no kernel counter of fallbacks was read, or none increased." }
         } @else {
             div.scroll { table {
                 caption { "Fallbacks in " (count(read().count() as u64, "network namespace", "network namespaces")) " whose counters could be read, all findings included" }
@@ -87,7 +98,9 @@ fn reconciled(report: &Report<'_>) -> Markup {
                 @for one in complaints.iter().take(NAMESPACES_MAX) {
                     li { "Network namespace " (one.netns) ": " (shown(one.why.as_deref().unwrap_or_default(), SENTENCE_MAX)) }
                 }
-                @if left > 0 { li { (digits(left as u64)) " more namespaces that do not agree, or could not be read, are left out." } }
+                @if left > 0 {
+                    li { (digits(left as u64)) " more namespaces that disagree or could not be read are omitted." }
+                }
             }
         }
     }
@@ -99,7 +112,7 @@ pub(super) fn origin(report: &Report<'_>) -> Markup {
         section aria-labelledby="origin" {
             h2 id="origin" { "How it was captured" }
             div.scroll { table {
-                caption { "Where the records come from" }
+                caption { "Origin of the records" }
                 tbody {
                     tr { th scope="row" { "Kernel" } td { (name(&facts.kernel)) } }
                     tr { th scope="row" { "Captured by" } td { "mptcp-trace " (name(&facts.version)) } }
@@ -108,23 +121,26 @@ pub(super) fn origin(report: &Report<'_>) -> Markup {
                     }
                     tr { th scope="row" { "Findings" } td {
                         (digits(report.gathered.findings))
-                        @if report.is_selection { "; " (digits(report.state.not_shown)) " more were not selected" }
+                        @if report.is_selection { "; " (digits(report.state.not_shown)) " more were filtered out" }
                     } }
                     tr { th scope="row" { "TCP clients of MPTCP listeners" } td { (digits(report.gathered.plain)) } }
                 }
             } }
             @if report.is_selection {
-                p { "This page is about a selection. Losses and the kernel's count are those of the whole run." }
+                p {
+                    "This report covers a selection. Losses and kernel counters are those of the \
+                     whole run."
+                }
             }
             @for sensor in facts.sensors.iter().take(SENTENCES_MAX) {
                 details {
                     summary {
                         "Sensor " (sensor.sensor.name()) ": " (sensor.rung.name()) ", " (count(sensor.probes.len() as u64, "probe", "probes"))
-                        @if sensor.limits.is_empty() { ", nothing that it cannot see" }
-                        @else { ", " (count(sensor.limits.len() as u64, "thing", "things")) " that it cannot tell" }
+                        @if sensor.limits.is_empty() { ", no limits" }
+                        @else { ", " (count(sensor.limits.len() as u64, "limit", "limits")) }
                     }
                     @if !sensor.limits.is_empty() {
-                        p { "What this way of tracing cannot tell:" }
+                        p { "Limits of this attach method:" }
                         ul { @for limit in sensor.limits.iter().take(SENTENCES_MAX) { li { (shown(limit, SENTENCE_MAX)) } } }
                     }
                     p.note { "Attached to:" }
@@ -132,7 +148,7 @@ pub(super) fn origin(report: &Report<'_>) -> Markup {
                 }
             }
             @if !facts.has_sensor(crate::model::SensorId::Fallback) {
-                p { "No sensor for fallbacks ran: only what applications asked is known." }
+                p { "The fallback sensor was off: only queries were traced." }
             }
         }
     }

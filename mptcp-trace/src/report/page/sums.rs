@@ -22,15 +22,18 @@ pub(super) fn causes(report: &Report<'_>) -> Markup {
         section aria-labelledby="causes" {
             h2 id="causes" { "Causes" }
             p.note {
-                "Named as the kernel's own counters (MPTcpExt). " (count(all, "fallback", "fallbacks")) " happened while tracing"
+                "Causes are named after the kernel's counters (MPTcpExt). "
+                (count(all, "fallback", "fallbacks")) " during tracing"
                 @if gathered.fell_before > 0 {
                     "; " (count(gathered.fell_before, "connection had", "connections had")) " fallen back before"
                 }
                 @if gathered.reset > 0 {
-                    "; " (count(gathered.reset, "subflow was", "subflows were")) " reset because the connection was not allowed to fall back any more"
+                    "; " (count(gathered.reset, "subflow was", "subflows were"))
+                    " reset because the connection was not allowed to fall back"
                 }
                 @if gathered.blackholes > 0 {
-                    "; MPTCP was switched off for a while " (count(gathered.blackholes, "time", "times")) " (blackhole detection)"
+                    "; MPTCP was switched off temporarily "
+                    (count(gathered.blackholes, "time", "times")) " (blackhole detection)"
                 }
                 "."
             }
@@ -38,7 +41,7 @@ pub(super) fn causes(report: &Report<'_>) -> Markup {
                 caption { "Fallbacks by cause" }
                 thead { tr {
                     th scope="col" { "Cause" } th.n scope="col" { "Fallbacks" } th.n scope="col" { "Share" } th scope="col" { span hidden { "Bar" } }
-                    th scope="col" { "Who can do something" } th scope="col" { "When it is decided" }
+                    th scope="col" { "Culprits" } th scope="col" { "When" }
                 } }
                 tbody {
                     @for (cause, times) in ranked.iter().take(CAUSES_SHOWN_MAX) {
@@ -47,21 +50,22 @@ pub(super) fn causes(report: &Report<'_>) -> Markup {
                 }
             } }
             @if left > 0 {
-                p.note { (count(left, "fallback", "fallbacks")) " of " (ranked.len() - CAUSES_SHOWN_MAX) " rarer causes are left out." }
+                p.note { (count(left, "fallback", "fallbacks")) " of " (ranked.len() - CAUSES_SHOWN_MAX) " rarer causes are omitted." }
             }
             h3 { "Causes over time" }
             figure.chart style="margin:0" {
                 (chart::over_time(&gathered.bins, &ranked))
                 div.axis-words { span { (report.wall(begin)) } span { (report.wall(end)) } }
                 figcaption.note {
-                    "A bar is " (span(width)) "; the highest holds " (count(highest, "fallback", "fallbacks")) ". Times are in " (report.zone()) "."
+                    "Each bar covers " (span(width)) "; the highest shows "
+                    (count(highest, "fallback", "fallbacks")) ". Times are in " (report.zone()) "."
                 }
             }
             ul.key {
                 @for (cause, _) in ranked.iter().take(COLOURS) { li { (swatch(chart::colour(&ranked, cause))) (name(cause)) } }
                 @if ranked.len() > COLOURS { li { (swatch(COLOURS)) "all others" } }
             }
-            h3 { "What they mean" }
+            h3 { "Meaning" }
             @for (cause, _) in ranked.iter().take(CAUSES_SHOWN_MAX) {
                 @if let Some(cause) = find_cause(cause) { (explained(cause)) }
             }
@@ -102,7 +106,7 @@ fn explained(cause: &Cause) -> Markup {
         details {
             summary { (cause.name) }
             p { (cause.meaning) }
-            p.note { "Decided by " code { (cause.function) } "; RFC 8684, section " (cause.rfc_section) ". Look at next:" }
+            p.note { "Decided by " code { (cause.function) } "; RFC 8684, section " (cause.rfc_section) ". Check next:" }
             ul { @for next in cause.next { li { (next) } } }
         }
     }
@@ -133,7 +137,7 @@ fn groups(caption: &str, what: &str, mut rows: Vec<(String, Group)>) -> Markup {
             caption { (caption) }
             thead { tr {
                 th scope="col" { (what) } th.n scope="col" { "Connections" } th.n scope="col" { "Fell back" } th.n scope="col" { "Share" }
-                th scope="col" { span hidden { "Bar" } } th.n scope="col" { "Application does not know" }
+                th scope="col" { span hidden { "Bar" } } th.n scope="col" { "Application unaware" }
             } }
             tbody {
                 @for (key, group) in rows.iter().take(ROWS_MAX) {
@@ -149,7 +153,7 @@ fn groups(caption: &str, what: &str, mut rows: Vec<(String, Group)>) -> Markup {
             }
         } }
         @if left > 0 {
-            p.note { (digits(left as u64)) " more rows, with " (count(fallen, "fallback", "fallbacks")) ", are left out." }
+            p.note { (digits(left as u64)) " more rows, with " (count(fallen, "fallback", "fallbacks")) ", are omitted." }
         }
     }
 }
@@ -166,10 +170,10 @@ pub(super) fn destinations(gathered: &Gathered) -> Markup {
         section aria-labelledby="destinations" {
             h2 id="destinations" { "Destinations" }
             p.note {
-                "A connection that stayed MPTCP and was never asked about leaves no record: shares are of the connections that were heard \
-                 of, and the real ones may be lower."
+                "A connection that stayed MPTCP and was never queried leaves no record: shares \
+                 refer to observed connections, and actual shares may be lower."
             }
-            (groups("Connections by the address of the other end, most fallbacks first", "Address", rows.collect()))
+            (groups("Connections by remote address, most fallbacks first", "Address", rows.collect()))
         }
     }
 }
@@ -189,7 +193,7 @@ pub(super) fn processes(gathered: &Gathered) -> Markup {
     html! {
         section aria-labelledby="processes" {
             h2 id="processes" { "Processes" }
-            (groups("Connections by the name of the process that holds them, or asked, most fallbacks first", "Name", rows.collect()))
+            (groups("Connections by name of the owner or the querying process, most fallbacks first", "Name", rows.collect()))
         }
     }
 }
@@ -210,7 +214,7 @@ pub(super) fn answers(gathered: &Gathered) -> Markup {
             h2 id="answers" { "Answers and verdicts" }
             @if !apis.is_empty() {
                 div.scroll { table {
-                    caption { "What applications asked, and what the kernel said" }
+                    caption { "Queries by applications and the kernel's answers" }
                     thead { tr { th scope="col" { "Asked by" } @for word in WORDS { th.n scope="col" { (word) } } } }
                     tbody { @for (api, counts) in &apis { tr {
                         th scope="row" { code { (api) } }
@@ -219,7 +223,7 @@ pub(super) fn answers(gathered: &Gathered) -> Markup {
                 } }
             }
             div.scroll { table {
-                caption { "What is concluded of answers, and at the ends of connections of what is left to say" }
+                caption { "Verdicts on answers, and closing verdicts at the ends of connections" }
                 thead { tr { th scope="col" { "Verdict" } th.n scope="col" { "On answers" } th.n scope="col" { "At the end" } th scope="col" { "Meaning" } } }
                 tbody { @for (verdict, (on_answers, at_ends)) in &gathered.verdicts { tr {
                     th scope="row" { (verdict.name()) }
@@ -227,7 +231,10 @@ pub(super) fn answers(gathered: &Gathered) -> Markup {
                 } } }
             } }
             @if gathered.doubtful > 0 {
-                p.note { (count(gathered.doubtful, "verdict is", "verdicts are")) " in doubt: questions about these connections are known to be missing." }
+                p.note {
+                    (count(gathered.doubtful, "verdict is", "verdicts are"))
+                    " in doubt: queries about these connections are known to be missing."
+                }
             }
         }
     }
@@ -241,7 +248,7 @@ pub(super) fn refusals(gathered: &Gathered) -> Markup {
         section aria-labelledby="refusals" {
             h2 id="refusals" { "Refusals" }
             div.scroll { table {
-                caption { "What applications were refused because they speak MPTCP" }
+                caption { "Requests refused because of MPTCP" }
                 thead { tr { th scope="col" { "What" } th scope="col" { "Error" } th.n scope="col" { "Times" } th scope="col" { "Why" } } }
                 tbody { @for ((what, errno, why), times) in &gathered.refusals { tr {
                     th scope="row" { code { (name(what)) } } td { (errno) } td.n { (digits(*times)) } td { (why) }

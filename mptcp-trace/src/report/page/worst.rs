@@ -10,7 +10,7 @@ pub(super) fn words(awareness: Awareness) -> (&'static str, &'static str, &'stat
             "bad",
             "told MPTCP although it had fallen back: a bug",
         ),
-        Awareness::Misled => ("misled", "bad", "asked in a way that says MPTCP for ever"),
+        Awareness::Misled => ("misled", "bad", "asked in a way that always reports MPTCP"),
         Awareness::Stale => (
             "stale",
             "bad",
@@ -29,20 +29,16 @@ pub(super) fn words(awareness: Awareness) -> (&'static str, &'static str, &'stat
         Awareness::Unsupported => (
             "unsupported",
             "warn",
-            "fell back, and this kernel does not know the question",
+            "fell back, and this kernel does not support the query",
         ),
         Awareness::Unexplained => ("unexplained", "warn", "told TCP, and no fallback was seen"),
         Awareness::Open => (
             "no verdict",
             "dim",
-            "fell back; what the application knows is not known",
+            "fell back; unknown whether the application is aware",
         ),
-        Awareness::Explained => (
-            "explained",
-            "good",
-            "told TCP, and that it fell back was seen",
-        ),
-        Awareness::Healthy => ("mptcp", "good", "did not fall back while it was watched"),
+        Awareness::Explained => ("explained", "good", "told TCP, and the fallback was seen"),
+        Awareness::Healthy => ("mptcp", "good", "did not fall back while traced"),
         Awareness::Plain => ("plain-tcp", "dim", "never was MPTCP"),
     }
 }
@@ -80,8 +76,8 @@ fn since(life: &ReportedConnection, at: Duration) -> String {
 fn told(life: &ReportedConnection) -> String {
     match life.asked.last() {
         Some(asked) => {
-            let word = asked.answer.word().unwrap_or("not known");
-            format!("{word} by {}", asked.api.name())
+            let word = asked.answer.word().unwrap_or("unknown");
+            format!("{word} with {}", asked.api.name())
         }
         None => "never asked".to_owned(),
     }
@@ -124,8 +120,9 @@ pub(super) fn timeline(report: &Report<'_>) -> Markup {
         section aria-labelledby="worst" {
             h2 id="worst" { "The worst connections" }
             p.note {
-                "First those whose applications are wrong about them, then those that nobody asked about, then the rest; of each kind the \
-                 earliest. Lanes are not to one scale: marks are kept apart, so that each can be seen."
+                "Connections whose applications hold a wrong belief come first, then those never \
+                 queried, then the rest, each in order of time. Lanes are not to scale: marks are \
+                 spaced so that each is visible."
             }
             ul.key {
                 (mark(html! { circle.begin cy="26" r="4" {} }, "began to connect, or was accepted"))
@@ -134,7 +131,7 @@ pub(super) fn timeline(report: &Report<'_>) -> Markup {
                 (mark(html! { path.told-nothing d="M0 18l8 8-8 8-8-8z" {} }, "asked, told neither"))
                 (mark(html! { path.fell d="M-8 17h16L0 33z" {} }, "fell back, how long after the first mark"))
                 (mark(html! { path.end d="M0 18v16" {} }, "closed"))
-                (mark(html! { path.open d="M0 18v16" {} }, "still open when last heard of"))
+                (mark(html! { path.open d="M0 18v16" {} }, "still open when last seen"))
             }
             ol.lanes {
                 @for life in &gathered.worst {
@@ -150,16 +147,19 @@ pub(super) fn timeline(report: &Report<'_>) -> Markup {
             @if gathered.not_drawn > 0 {
                 p.note {
                     (count(gathered.not_drawn, "more connection that fell back is", "more connections that fell back are"))
-                    " not drawn: there is room for " (LANES_MAX) "."
+                    " not drawn: the limit is " (LANES_MAX) "."
                 }
             }
             details {
-                summary { "The same as a table" }
+                summary { "Show as a table" }
                 div.scroll { table {
-                    caption { "Times are in " (report.zone()) "; fell back: since it began to connect, or was born of its listener." }
+                    caption {
+                        "Times are in " (report.zone())
+                        "; fell back: time since it began to connect or was accepted."
+                    }
                     thead { tr {
                         th scope="col" { "Verdict" } th scope="col" { "Process" } th scope="col" { "Local" } th scope="col" { "Remote" }
-                        th scope="col" { "First heard of" } th.n scope="col" { "Fell back" } th scope="col" { "Cause" }
+                        th scope="col" { "First seen" } th.n scope="col" { "Fell back" } th scope="col" { "Cause" }
                         th.n scope="col" { "Asked" } th scope="col" { "Last told" } th scope="col" { "End" }
                     } }
                     tbody {

@@ -98,13 +98,13 @@ impl Outcome {
                 after: retry_after
                     .and_then(|text| text.trim().parse().ok())
                     .map(Duration::from_secs),
-                why: format!("it answers {status}"),
+                why: format!("it responds with {status}"),
             },
             _other => {
                 let said = shown(&String::from_utf8_lossy(body));
                 let colon = if said.is_empty() { "" } else { ": " };
                 Self::Never {
-                    why: format!("it answers {status}{colon}{said}"),
+                    why: format!("it responds with {status}{colon}{said}"),
                 }
             }
         }

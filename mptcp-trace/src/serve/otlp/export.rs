@@ -284,23 +284,24 @@ impl Sender {
         match outcome {
             Outcome::Taken { rejected, said } => {
                 if self.is_away {
-                    eprintln!("mptcp-trace: the collector at {target} takes data again");
+                    eprintln!("mptcp-trace: the collector at {target} accepts data again");
                 }
                 if *rejected > 0 {
                     log::warn!("the collector at {target} rejects {rejected} records: {said}");
                 } else if !said.is_empty() {
-                    log::warn!("the collector at {target} says: {said}");
+                    log::warn!("the collector at {target} reports: {said}");
                 }
                 self.is_away = false;
             }
             Outcome::Later { why, .. } if !self.is_away => {
                 log::warn!(
-                    "the collector at {target} does not take data: {why}; trying on, records wait"
+                    "the collector at {target} does not accept data: {why}; retrying, records are \
+                     queued"
                 );
                 self.is_away = true;
             }
             Outcome::Never { why } if !self.is_away => {
-                log::error!("the collector at {target} refuses data: {why}; it is lost");
+                log::error!("the collector at {target} refuses data: {why}; the data is lost");
                 self.is_away = true;
             }
             Outcome::Later { why, .. } | Outcome::Never { why } => {
@@ -322,7 +323,7 @@ async fn post(target: &Target, path: &str, body: String) -> Outcome {
         },
         Err(_elapsed) => Outcome::Later {
             after: None,
-            why: format!("no answer within {} s", REQUEST_TIME_MAX.as_secs()),
+            why: format!("no response within {} s", REQUEST_TIME_MAX.as_secs()),
         },
     }
 }
@@ -354,10 +355,7 @@ async fn try_post(target: &Target, path: &str, body: String) -> anyhow::Result<O
     // Ends with this function, whatever becomes of it.
     let mut driver = JoinSet::new();
     driver.spawn_local(connection);
-    let response = sender
-        .send_request(request)
-        .await
-        .context("no answer came")?;
+    let response = sender.send_request(request).await.context("no response")?;
     let status = response.status().as_u16();
     let after = response.headers().get(RETRY_AFTER).cloned();
     let after = after.as_ref().and_then(|it| it.to_str().ok());

@@ -55,7 +55,7 @@ impl Target {
             Some((_, rest)) => format!("...@{rest}"),
             None => url.to_owned(),
         };
-        let wrong = |why: &str| format!("{shown:?} is no URL of a collector: {why}");
+        let wrong = |why: &str| format!("{shown:?} is not a collector URL: {why}");
         let uri: Uri = url
             .parse()
             .map_err(|_no_uri| wrong("write it like http://localhost:4318"))?;
@@ -63,19 +63,20 @@ impl Target {
             Some("http") => {}
             Some("https") => {
                 return Err(wrong(
-                    "https is not spoken here; send it to a collector on this host over http, and let that encrypt",
+                    "https is not supported; use a collector on this host over http and let it \
+                     encrypt",
                 ));
             }
-            Some(_) | None => return Err(wrong("it must begin with http://")),
+            Some(_) | None => return Err(wrong("it must start with http://")),
         }
         let Some(authority) = uri.authority().filter(|it| !it.host().is_empty()) else {
-            return Err(wrong("it names no host"));
+            return Err(wrong("it has no host"));
         };
         if authority.as_str().contains('@') {
-            return Err(wrong("no password goes into a URL; there are headers"));
+            return Err(wrong("a URL must not contain a password; use headers"));
         }
         if uri.query().is_some() || url.contains('#') {
-            return Err(wrong("/v1/logs is put behind it, so it must end before ?"));
+            return Err(wrong("/v1/logs is appended, so it must not contain ? or #"));
         }
         let bare = authority.host().trim_start_matches('[');
         Ok(Self {
@@ -95,7 +96,7 @@ fn read_headers<'h>(
     for (number, (name, value)) in (1..).zip(headers) {
         // Neither value nor name is said again: a secret stands in either if somebody mistypes.
         let wrong = |what| format!("header {number} cannot be sent: {what}");
-        let key: HeaderName = name.parse().map_err(|_| wrong("that is no name"))?;
+        let key: HeaderName = name.parse().map_err(|_| wrong("invalid name"))?;
         if [
             "host",
             "content-type",
@@ -105,7 +106,7 @@ fn read_headers<'h>(
         ]
         .contains(&key.as_str())
         {
-            return Err(wrong("it is said by the request itself"));
+            return Err(wrong("the request sets it itself"));
         }
         let mut value: HeaderValue = value
             .parse()
@@ -113,7 +114,7 @@ fn read_headers<'h>(
         value.set_sensitive(true);
         map.insert(key, value);
         if map.len() > HEADERS_MAX {
-            return Err(format!("there are more than {HEADERS_MAX} headers"));
+            return Err(format!("more than {HEADERS_MAX} headers"));
         }
     }
     Ok(map)
@@ -141,15 +142,15 @@ mod tests {
     #[test]
     fn what_cannot_be_sent_to_is_refused_with_the_way_out() {
         for (url, why) in [
-            ("https://collector:4318", "https is not spoken here"),
+            ("https://collector:4318", "https is not supported"),
             ("", "write it like"),
-            ("localhost:4318", "must begin with http://"),
-            ("collector", "must begin with http://"),
-            ("ftp://x", "must begin with http://"),
+            ("localhost:4318", "must start with http://"),
+            ("collector", "must start with http://"),
+            ("ftp://x", "must start with http://"),
             ("http://", "write it like"),
             ("http:///v1", "write it like"),
-            ("http://u:p@x", "there are headers"),
-            ("http://x/?a=b", "must end before ?"),
+            ("http://u:p@x", "use headers"),
+            ("http://x/?a=b", "must not contain ? or #"),
             ("http://a b", "write it like"),
         ] {
             let said = Target::parse(url, []).unwrap_err();

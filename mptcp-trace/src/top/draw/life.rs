@@ -28,7 +28,7 @@ pub(super) fn draw_life(
         .max(20);
     for (index, moment) in row.moments.iter().enumerate() {
         if index == 1 && row.forgotten > 0 {
-            let words = format!("           ... {} moments forgotten", row.forgotten);
+            let words = format!("           ... {} moments omitted", row.forgotten);
             lines.push(Line::styled(words, paint.dim()));
         }
         lines.extend(moment_lines(moment, begin, width, paint, escape));
@@ -50,7 +50,7 @@ pub(super) fn draw_life(
     let more = lines.len().saturating_sub(top + room);
     let title = match more {
         0 => "Life".to_owned(),
-        more => format!("Life ({more} lines more below)"),
+        more => format!("Life ({more} more lines below)"),
     };
     lines.drain(..top);
     lines.insert(0, Line::styled(title, paint.title()));
@@ -143,7 +143,7 @@ fn about(row: &Row, now: Duration, paint: Paint, escape: Escape) -> Vec<Line<'st
             None => format!("none yet; its application asked {} times", row.questions),
         },
     ));
-    lines.push(pair("heard of", format!("{} ago", ago(now, row.heard_at))));
+    lines.push(pair("active", format!("{} ago", ago(now, row.heard_at))));
     lines.push(Line::raw(""));
     lines
 }
@@ -154,7 +154,10 @@ pub(super) fn draw_help(frame: &mut Frame<'_>, app: &App, paint: Paint) {
             "1 2 3 4, Tab",
             "connections, processes, causes, destinations",
         ),
-        ("Up Down PgUp PgDn Home End", "move (also k j g G)"),
+        (
+            "Up Down PgUp PgDn Home End",
+            "move the selection (also k j g G)",
+        ),
         (
             "Enter",
             "one connection's life; the connections of a process, cause, destination",
@@ -164,18 +167,15 @@ pub(super) fn draw_help(frame: &mut Frame<'_>, app: &App, paint: Paint) {
             "/",
             "filter as you type: every word must match, !word must not",
         ),
-        ("s, r", "sort by the next column, turn the order round"),
-        ("Space", "stand still; what happens meanwhile is not lost"),
-        (
-            "AGO",
-            "since something was heard of it; with a dot: it has ended",
-        ),
-        ("Ctrl-Z", "put aside (fg brings it back)"),
-        ("q, Ctrl-C", "end"),
+        ("s, r", "sort by the next column, reverse the order"),
+        ("Space", "pause the display; tracing continues"),
+        ("AGO", "time since it was last active; a dot: it has ended"),
+        ("Ctrl-Z", "suspend (fg resumes)"),
+        ("q, Ctrl-C", "quit"),
     ];
     const REPLAY: &[(&str, &str)] = &[
-        ("Left Right", "10 seconds back, ahead"),
-        ("[ ]", "a minute back, ahead"),
+        ("Left Right", "back, ahead by 10 seconds"),
+        ("[ ]", "back, ahead by a minute"),
         ("0 $", "to the beginning, to the end"),
         ("+ -", "twice as fast, half as fast"),
     ];

@@ -1,6 +1,6 @@
-//! Keys and changes of size. A thread waits for them and does nothing else: the library that reads them loses a key that
-//! comes together with a change of size unless it is already waiting. Another thread watches whether the terminal is
-//! still there, since the library takes the end of a terminal for an incomplete key and reads for ever.
+//! Reads keys and resize events on a thread that does nothing else: the library loses a key that
+//! arrives together with a resize unless it is already waiting. Another thread detects when the
+//! terminal closes, since the library takes that for an incomplete key and reads forever.
 
 use std::{fs::File, io::IsTerminal as _, thread};
 
@@ -12,7 +12,8 @@ use rustix::{
     io::Errno,
 };
 
-/// Hands every key and change of size to `take`, and `None` once the terminal has gone, until `take` returns false.
+/// Passes every key and resize event to `take`, and `None` once the terminal is closed, until
+/// `take` returns false.
 ///
 /// # Errors
 ///
@@ -30,13 +31,13 @@ pub(super) fn listen(
     Ok(())
 }
 
-/// The terminal that keys are read from: stdin, or the one that controls this process.
+/// The terminal that keys are read from: stdin, or the controlling terminal of this process.
 fn terminal() -> anyhow::Result<OwnedFd> {
     let stdin = std::io::stdin();
     Ok(match stdin.is_terminal() {
         true => rustix::io::fcntl_dupfd_cloexec(&stdin, 3).context("stdin is closed")?,
         false => File::open("/dev/tty")
-            .context("there is no terminal to read keys from")?
+            .context("no terminal to read keys from")?
             .into(),
     })
 }

@@ -1,4 +1,4 @@
-//! The running kernel on a terminal.
+//! Shows the running kernel on a terminal.
 
 use std::{
     future::pending,
@@ -30,25 +30,25 @@ use crate::{
     },
 };
 
-/// How often it is asked what was lost: to answer costs a look at all sockets.
+/// How often losses are read, which scans all sockets.
 const STATE_EVERY: Duration = Duration::from_secs(2);
-/// Keys that may wait.
+/// Most pending keys.
 const KEYS_MAX: usize = 64;
 
-/// Runs it; the exit code.
+/// Runs the verb; returns the exit code.
 pub(super) fn run(args: &TopArgs, verbose: u8) -> Result<u8, Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the event loop")?;
     let done = runtime.block_on(trace(args, verbose));
-    // Somebody may still wait for a key that nobody will press.
+    // The thread that reads keys may still block on the terminal.
     runtime.shutdown_background();
     done
 }
 
 async fn trace(args: &TopArgs, verbose: u8) -> Result<u8, Exit> {
-    // Whoever names what is not there hears of it; that it ends later does not end us.
+    // A missing process is reported; one that ends later does not end `top`.
     for pid in &args.whose.pid {
         select::watch(*pid)?;
     }
@@ -104,7 +104,7 @@ async fn trace(args: &TopArgs, verbose: u8) -> Result<u8, Exit> {
         ended = run_pipeline(&mut session, &mut stages, until, None) => ended,
         failed = watcher.watch(keys) => Err(Stop::Failed(failed)),
     };
-    // What is said at the end is said on the terminal as it was.
+    // The account is printed once the terminal is restored.
     drop(watcher);
     conclude(ended, &mut session, &mut stages)
 }
@@ -115,20 +115,20 @@ struct Watcher {
     board: Shared,
     asks: mpsc::Sender<Ask>,
     source: String,
-    /// What is shown.
+    /// The state shown.
     snapshot: Snapshot,
     state: Option<State>,
-    /// What was asked, and not answered yet.
+    /// The pending request to the loop.
     answer: Option<oneshot::Receiver<State>>,
     next_ask: Instant,
 }
 
 impl Watcher {
-    /// Draws until the loop has ended; ends itself only if it fails.
+    /// Draws until the loop has ended; returns earlier only on failure.
     async fn watch(&mut self, mut keys: mpsc::Receiver<Option<Event>>) -> anyhow::Error {
         match self.turns(&mut keys).await {
             Err(why) => why,
-            // The loop has been told, and ends in order.
+            // The loop was notified and ends in order.
             Ok(()) => pending().await,
         }
     }
@@ -143,11 +143,11 @@ impl Watcher {
             };
             let mut next = event;
             while let Some(event) = next {
-                let event = event.context("the terminal has gone")?;
+                let event = event.context("the terminal was closed")?;
                 if self.take(&event).await? {
                     return Ok(());
                 }
-                // Of many keys only the last is worth a snapshot.
+                // Of many pending keys only the last one needs a new frame.
                 next = keys.try_recv().ok();
             }
             self.ask_for_state();
@@ -164,7 +164,7 @@ impl Watcher {
         }
     }
 
-    /// Takes a key; true if that was the last one.
+    /// Handles a key; true if it quits.
     async fn take(&mut self, event: &Event) -> anyhow::Result<bool> {
         let Event::Key(key) = event else {
             return Ok(false);
@@ -180,7 +180,7 @@ impl Watcher {
         Ok(false)
     }
 
-    /// Asks the loop what is so now and then; takes what it answered.
+    /// Requests the state from the loop periodically and stores its answer.
     fn ask_for_state(&mut self) {
         if let Some(answer) = &mut self.answer {
             match answer.try_recv() {

@@ -1,4 +1,4 @@
-//! `mptcp-trace top`: what is so now, on a terminal, of this host or of a capture.
+//! `mptcp-trace top`: shows the current state of this host or of a capture on a terminal.
 
 mod keys;
 mod live;
@@ -19,20 +19,21 @@ use crate::{
     top::board::{Limits, Shared},
 };
 
-/// How often the screen is drawn while nobody presses a key.
+/// Interval between frames while no key is pressed.
 const REFRESH: Duration = Duration::from_millis(250);
 
-/// Runs it; the exit code.
+/// Runs the verb; returns the exit code.
 pub(in crate::cli) fn run(args: &TopArgs, verbose: u8) -> Result<u8, Exit> {
     let usage = |why: &str| Err(Exit::Because(USAGE, why.to_owned()));
     if !io::stdout().is_terminal() {
         return usage(
-            "top draws on a terminal, and stdout is none; for a file or a pipe: mptcp-trace --summary --duration 1m",
+            "top needs a terminal, but stdout is not one; for a file or a pipe: mptcp-trace \
+             --summary --duration 1m",
         );
     }
     if std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb") {
         return usage(
-            "top cannot draw on this terminal: TERM says nothing, or dumb; for plain lines: mptcp-trace",
+            "top cannot draw on this terminal: TERM is unset or dumb; for plain lines: mptcp-trace",
         );
     }
     if args.follow && args.whose.pid.is_empty() {
@@ -44,11 +45,11 @@ pub(in crate::cli) fn run(args: &TopArgs, verbose: u8) -> Result<u8, Exit> {
     }
 }
 
-/// What is done with findings: they go to the board.
+/// Sends findings to the board.
 fn view(args: &TopArgs, board: &Shared, is_replay: bool) -> anyhow::Result<View> {
     let mut whose = args.whose.clone();
     if !is_replay {
-        // Whose findings they are was decided in the kernel.
+        // The kernel half already filtered by task.
         whose = Default::default();
     }
     Ok(View {
@@ -62,7 +63,7 @@ fn view(args: &TopArgs, board: &Shared, is_replay: bool) -> anyhow::Result<View>
     })
 }
 
-/// Nothing seen yet.
+/// The initial state.
 fn board() -> Shared {
     Shared::new(Limits::STATED)
 }

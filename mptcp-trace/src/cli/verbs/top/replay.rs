@@ -1,5 +1,5 @@
-//! A capture on a terminal, at the speed at which it happened or another. To go back is to play from the beginning: that
-//! takes a second for a million records, and no memory.
+//! Plays a capture on a terminal, at any speed. Seeking backwards replays from the start, which
+//! takes a second for a million records and no memory.
 
 use std::{
     io::{self, BufReader, Read},
@@ -32,25 +32,25 @@ use crate::{
     },
 };
 
-/// Slowest and fastest.
+/// Limits of the speed, a factor.
 const SPEEDS: (f64, f64) = (1.0 / 16.0, 4096.0);
-/// After so many frames in one go it is looked whether somebody presses a key.
+/// Frames between two checks for keys.
 const FRAMES_PER_TURN: u32 = 20_000;
 
-/// When a capture begins and ends, on its `CLOCK_BOOTTIME`.
+/// First and last time of a capture, on its `CLOCK_BOOTTIME`.
 #[derive(Clone, Copy, Debug)]
 struct Extent {
     first: Duration,
     last: Duration,
     findings: u64,
-    /// It ends in the middle of things.
+    /// The capture is cut off.
     is_cut_off: bool,
 }
 
-/// Runs it; the exit code.
+/// Runs the verb; returns the exit code.
 pub(super) fn run(args: &TopArgs, capture: &Path) -> Result<u8, Exit> {
     sandbox::enter(&[capture], &[]);
-    // Whoever names what is no capture hears of it before the terminal changes.
+    // A file that is not a capture is reported before the terminal changes.
     let extent = with_capture(capture, |input| measure(args, capture, input))?;
     let name = capture.file_name().unwrap_or(capture.as_os_str());
     let is_told_to_end = Arc::new(AtomicBool::new(false));
@@ -79,7 +79,7 @@ pub(super) fn run(args: &TopArgs, capture: &Path) -> Result<u8, Exit> {
     drop(player);
     if extent.is_cut_off {
         let why = format!(
-            "{} is cut off after {} findings: what was lost while it was recorded is not known",
+            "{} is cut off after {} findings: losses during recording are unknown",
             capture.display(),
             extent.findings
         );
@@ -88,18 +88,18 @@ pub(super) fn run(args: &TopArgs, capture: &Path) -> Result<u8, Exit> {
     Ok(DONE)
 }
 
-/// A capture on its way through the stages to a board.
+/// A capture that is played through the stages to a board.
 struct Scene<'a> {
     board: Shared,
     stages: Stages<io::Sink>,
     reader: Reader<BufReader<&'a mut dyn Read>>,
     facts: Facts,
-    /// How it ended, if it has.
+    /// How it ended; none while it plays.
     end: Option<End>,
 }
 
 struct End {
-    /// What was lost, unless it is cut off.
+    /// Losses; none if the capture is cut off.
     state: Option<State>,
 }
 
@@ -128,7 +128,8 @@ impl<'a> Scene<'a> {
         })
     }
 
-    /// Goes on until a finding is later than `at`, or there was much; true if that is reached.
+    /// Plays until a finding is later than `at`, or for a limited number of frames; true if `at` is
+    /// reached.
     fn go_to(&mut self, at: Duration) -> Result<bool, Exit> {
         for _frame in 0..FRAMES_PER_TURN {
             if self.end.is_some() || self.board.latest() > at {
@@ -158,17 +159,17 @@ impl<'a> Scene<'a> {
 fn failed(stop: Stop) -> Exit {
     match stop {
         Stop::Failed(why) => why.into(),
-        // Nothing is printed, and nobody said how much is enough.
+        // Nothing is printed, and there is no `--stop-after`.
         Stop::Enough | Stop::ReaderGone => Exit::Code(FAILED),
     }
 }
 
-/// Plays all of it, to see how long it is.
+/// Plays the whole capture to find its length.
 fn measure(args: &TopArgs, capture: &Path, input: &mut dyn Read) -> Result<Extent, Exit> {
     let mut scene = Scene::open(args, capture, input)?;
     let mut first = None;
     while scene.end.is_none() {
-        // One finding after the other, until there is a first one.
+        // Releases findings one by one, until there is a first one.
         let at = match first {
             None => Duration::ZERO,
             Some(_) => Duration::MAX,
@@ -188,27 +189,27 @@ fn measure(args: &TopArgs, capture: &Path, input: &mut dyn Read) -> Result<Exten
     })
 }
 
-/// What becomes of a replay.
+/// What to do next.
 enum Next {
-    /// It is over.
+    /// Quit.
     Quit,
-    /// From the beginning, quickly, to the moment that is wanted.
+    /// Play from the start, at full speed, to the requested time.
     Again,
 }
 
 struct Player {
-    /// By a signal: the terminal is given back in order.
+    /// Set by a signal; the terminal is then restored in order.
     is_told_to_end: Arc<AtomicBool>,
-    /// None once the terminal has gone.
+    /// Receives `None` once the terminal is closed.
     keys: mpsc::Receiver<Option<Event>>,
     screen: Screen,
     app: App,
     name: String,
     extent: Extent,
-    /// The moment that is shown.
+    /// The time shown.
     at: Duration,
     speed: f64,
-    /// When time was looked at last.
+    /// When the clock was read last.
     ticked: Instant,
 }
 
@@ -232,7 +233,7 @@ impl Player {
         }
     }
 
-    /// Time goes on, but not while what should be seen by now is still being read.
+    /// Advances time, but not while records up to the shown time are still being read.
     fn tick(&mut self, is_there: bool) {
         let passed = self.ticked.elapsed();
         self.ticked = Instant::now();
@@ -268,7 +269,7 @@ impl Player {
         scene.board.snapshot(self.at.max(scene.board.latest()))
     }
 
-    /// Waits for keys, and takes those that are there.
+    /// Waits for keys, and handles all pending ones.
     fn keys(&mut self, wait: Duration, scene: &Scene<'_>) -> Result<Option<Next>, Exit> {
         let mut wait = wait;
         loop {

@@ -1,7 +1,7 @@
-//! The terminal while `top` draws on it: taken, and given back as it was, whatever happens.
+//! The terminal while `top` draws on it; always restored, even after a panic.
 //!
-//! What others say on stderr meanwhile would stand in the middle of the snapshot: it is kept, and said when the terminal is
-//! as it was.
+//! Messages of other code on stderr would corrupt the screen: they are kept, and printed once the
+//! terminal is restored.
 
 use std::{
     fs::File,
@@ -38,11 +38,11 @@ use crate::{
     },
 };
 
-/// Of what was said on stderr meanwhile, so much is said at the end, bytes.
+/// Most bytes of stderr that are kept and printed at the end.
 const SAID_MAX: u64 = 64 * 1024;
 
-/// No more of a terminal is drawn on, columns and lines: each cell takes memory, and a terminal may say that it has 65,535
-/// of both.
+/// Largest area that is drawn on, columns and lines: each cell takes memory, and a terminal may
+/// claim 65,535 of both.
 const SIZE_MAX: Size = Size {
     width: 1000,
     height: 500,
@@ -110,17 +110,17 @@ impl Backend for Bounded {
     }
 }
 
-/// The terminal is taken: what it takes to give it back.
+/// State needed to restore the terminal.
 static TAKEN: Mutex<Option<Taken>> = Mutex::new(None);
 
 struct Taken {
-    /// Where stderr went, and goes again.
+    /// The original stderr.
     stderr: OwnedFd,
-    /// Where it goes meanwhile.
+    /// Where stderr goes meanwhile.
     said: File,
 }
 
-/// The terminal, as long as it is ours.
+/// The terminal, until it is restored.
 pub(super) struct Screen {
     terminal: Terminal<Bounded>,
     has_colour: bool,
@@ -128,11 +128,11 @@ pub(super) struct Screen {
 }
 
 impl Screen {
-    /// Takes the terminal; panics once something is drawn if it `falls_over`, for tests.
+    /// Sets up the terminal; panics after the first frame if it `falls_over`, for tests.
     ///
     /// # Errors
     ///
-    /// Fails if it cannot be taken.
+    /// Fails if the terminal cannot be set up.
     pub(super) fn open(falls_over: bool) -> anyhow::Result<Self> {
         static HOOK: Once = Once::new();
         HOOK.call_once(|| {
@@ -152,11 +152,11 @@ impl Screen {
         })
     }
 
-    /// Draws.
+    /// Draws a frame.
     ///
     /// # Errors
     ///
-    /// Fails if the terminal has gone.
+    /// Fails if the terminal was closed.
     pub(super) fn draw(
         &mut self,
         app: &mut App,
@@ -165,27 +165,27 @@ impl Screen {
     ) -> anyhow::Result<()> {
         around.has_colour = self.has_colour;
         if has_said_something() {
-            let message = "Something was said on stderr: it is shown at the end";
+            let message = "stderr has new messages, shown on exit";
             around.message.get_or_insert_with(|| message.to_owned());
         }
         self.terminal
             .draw(|frame| draw(frame, app, snapshot, &around, escape))
             .context("cannot draw on the terminal")?;
-        assert!(!self.falls_over, "fell over, as --panic asks for");
+        assert!(!self.falls_over, "panicked, as --panic requests");
         Ok(())
     }
 
-    /// Puts us aside, as Ctrl-Z does, and comes back with the terminal taken again.
+    /// Suspends the process, as Ctrl-Z does, and sets up the terminal again when it resumes.
     ///
     /// # Errors
     ///
-    /// Fails if the terminal cannot be taken again.
+    /// Fails if the terminal cannot be set up again.
     pub(super) fn suspend(&mut self) -> anyhow::Result<()> {
         give_back();
         kill_current_process_group(Signal::TSTP).context("cannot stop")?;
         take()?;
-        // A new one draws everything anew. To clear this one would ask the terminal where its cursor is, and whoever waits for
-        // keys would get the answer.
+        // A new terminal redraws everything. Clearing the old one would query the cursor position,
+        // and the thread that reads keys would receive the answer.
         let terminal = Terminal::new(Bounded::new());
         self.terminal = terminal.context("cannot draw on the terminal")?;
         Ok(())
@@ -200,9 +200,11 @@ impl Drop for Screen {
 
 fn take() -> anyhow::Result<()> {
     let stderr = rustix::io::dup(rustix::stdio::stderr()).context("stderr is closed")?;
-    let said = memfd_create("stderr", MemfdFlags::CLOEXEC).context("cannot keep stderr back")?;
-    enable_raw_mode()
-        .context("cannot take the terminal; is it one, and are we in its foreground?")?;
+    let said = memfd_create("stderr", MemfdFlags::CLOEXEC).context("cannot hold back stderr")?;
+    enable_raw_mode().context(
+        "cannot set up the terminal; is this a terminal, and are we its foreground \
+                  process?",
+    )?;
     let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
     if dup2_stderr(&said).is_ok() {
         *taken = Some(Taken {
@@ -213,10 +215,11 @@ fn take() -> anyhow::Result<()> {
     drop(taken);
     execute!(io::stdout(), EnterAlternateScreen)
         .inspect_err(|_why| give_back())
-        .context("cannot take the terminal")
+        .context("cannot set up the terminal")
 }
 
-/// Gives the terminal back; once more does no harm. What fails here cannot be mended: the terminal has gone.
+/// Restores the terminal; calling it twice is harmless. Errors are ignored: the terminal was
+/// closed.
 pub(super) fn give_back() {
     let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner).take();
     let Some(Taken { stderr, mut said }) = taken else {

@@ -173,7 +173,7 @@ impl<'a> Writer<'a> {
     /// Element type, index type, and length.
     fn array(&mut self, rest: &[u8]) -> anyhow::Result<()> {
         let [element, index, count] = [0, 4, 8].map(|at| word(rest, at));
-        let (element, index) = element.zip(index).context("an array of nothing")?;
+        let (element, index) = element.zip(index).context("an empty array")?;
         let words = [
             self.number(element)?,
             self.number(index)?,
@@ -206,7 +206,7 @@ impl<'a> Writer<'a> {
             return Ok(0);
         };
         let new = self.numbers.get(&old);
-        new.copied().context("a type was not kept")
+        new.copied().context("a type was dropped")
     }
 
     /// The new offset of a string.

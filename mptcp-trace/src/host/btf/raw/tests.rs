@@ -129,16 +129,16 @@ fn what_is_not_there_is_said() {
     let types = made().types();
     for (structure, path, why) in [
         (5, "c", "it has no member c"),
-        (5, "word.x", "it is no structure"),
-        (5, "to.word", "it is no structure"),
+        (5, "word.x", "it is not a structure"),
+        (5, "to.word", "it is not a structure"),
         (5, "name[16]", "it has 16 elements only"),
         (5, "name[x]", "invalid digit found in string"),
-        (5, "name[1", "an index without end"),
-        (5, "word[0]", "it is no array"),
+        (5, "name[1", "an index without closing bracket"),
+        (5, "word[0]", "it is not an array"),
         (5, "", "it has no member "),
-        (1, "x", "it is no structure"),
-        (99, "x", "it has a type that is not there"),
-        (0, "x", "it has a type that is not there"),
+        (1, "x", "it is not a structure"),
+        (99, "x", "its type is missing"),
+        (0, "x", "its type is missing"),
     ] {
         let said = format!("{:#}", types.locate(structure, path).unwrap_err());
         assert_eq!(said, why, "{path}");
