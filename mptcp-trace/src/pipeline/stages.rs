@@ -174,7 +174,7 @@ impl<W: Write> Stages<W> {
                 match self.outcome.undecodable {
                     ..COMPLAINTS_MAX => log::error!("cannot decode a record: {why}"),
                     COMPLAINTS_MAX => {
-                        log::error!("cannot decode a record: {why}; further ones are only counted")
+                        log::error!("cannot decode a record: {why}; further ones are only counted");
                     }
                     _more => {}
                 }
