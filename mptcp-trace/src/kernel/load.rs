@@ -218,7 +218,7 @@ fn loader() -> anyhow::Result<EbpfLoader<'static>> {
         .spawn(making)
         .context("cannot start a thread")?
         .join()
-        .map_err(|_panic| anyhow::anyhow!("the thread that makes the loader panicked"))
+        .map_err(|_panic| anyhow::anyhow!("the loader thread panicked"))
 }
 
 /// A directory that is there wherever `/proc` is, and holds no other.

@@ -55,7 +55,7 @@ pub struct Asked {
 pub struct ReportedConnection {
     /// First observed, on `CLOCK_BOOTTIME`.
     pub born_at: Option<Duration>,
-    /// Start of connect(), or creation by its listener, on `CLOCK_BOOTTIME`.
+    /// Start of `connect()`, or creation by its listener, on `CLOCK_BOOTTIME`.
     pub connected_at: Option<Duration>,
     /// Time of the fallback, on `CLOCK_BOOTTIME`.
     pub fell_at: Option<Duration>,
