@@ -259,7 +259,7 @@ impl<R: Read> Reader<R> {
                 Ok(Frame::Clock(Duration::from_nanos(u64::from_le_bytes(now))))
             }
             Some((FRAME_MISSED, bytes)) => {
-                let what = "missed questions without a time or a number: the file is damaged";
+                let what = "missed queries without a time or a number: the file is damaged";
                 let (by, count) = bytes.split_first_chunk::<8>().context(what)?;
                 let count = <[u8; 8]>::try_from(count).ok().context(what)?;
                 let by = Duration::from_nanos(u64::from_le_bytes(*by));

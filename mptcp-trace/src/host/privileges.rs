@@ -161,8 +161,8 @@ pub fn may_trace() -> Fact {
 fn locked_down(modes: &str) -> Option<String> {
     modes.contains("[confidentiality]").then(|| {
         format!(
-            "the kernel is locked down (lockdown=confidentiality, {LOCKDOWN}), so that no BPF program may read its memory, \
-             whatever capabilities it has: boot with lockdown=integrity or without"
+            "the kernel is locked down (lockdown=confidentiality, {LOCKDOWN}): BPF programs cannot \
+             read its memory, regardless of capabilities; boot with lockdown=integrity or without"
         )
     })
 }

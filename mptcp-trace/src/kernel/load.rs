@@ -220,7 +220,7 @@ fn loader() -> anyhow::Result<EbpfLoader<'static>> {
         .spawn(making)
         .context("cannot start a thread")?
         .join()
-        .map_err(|_panic| anyhow::anyhow!("the thread that makes the loader panicked"))
+        .map_err(|_panic| anyhow::anyhow!("the loader thread panicked"))
 }
 
 /// A directory that exists wherever `/proc` is mounted, and has no subdirectories.

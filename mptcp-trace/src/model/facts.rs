@@ -43,7 +43,7 @@ impl FromStr for Rung {
         Self::LADDER
             .into_iter()
             .find(|rung| rung.name() == word)
-            .ok_or_else(|| format!("unknown rung: {word:?}"))
+            .ok_or_else(|| format!("unknown attach method: {word:?}"))
     }
 }
 

@@ -117,7 +117,7 @@ const ROWS: [Row; 10] = [
         deceives: true,
         is_of_fallen: true,
         rests_on_fallbacks: true,
-        meaning: "asked in a way that cannot see a fallback",
+        meaning: "asked in a way that cannot detect a fallback",
     },
     Row {
         verdict: Verdict::Unsupported,

@@ -1,4 +1,5 @@
-//! Data -> drawings: shapes in the page's own colours. Positions are shares of the width, so that they fit every screen.
+//! Turns data into SVG shapes in the colours of the page. Positions are percentages of the width,
+//! so that drawings scale.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -10,16 +11,16 @@ use super::{
 };
 use crate::model::{Answer, ClosedBy};
 
-/// Causes that have a colour of their own; all others share one.
+/// Number of causes with their own colour; all others share one.
 pub(super) const COLOURS: usize = 6;
-/// Height of the bars over time.
+/// Height of the chart over time, pixels.
 const BARS_HIGH: u32 = 150;
-/// Part of a lane that is kept between two marks, whatever the time between them.
+/// Minimum distance between two marks of a lane, a share of its width.
 const APART: f64 = 0.07;
-/// Room at both ends of a lane, for marks that are wider than a moment.
+/// Margin at both ends of a lane, for marks that are wider than a point.
 const MARGIN: f64 = 0.03;
 
-/// Which colour a cause has, by its place among the most frequent.
+/// Colour of a cause, by its rank.
 pub(super) fn colour(causes: &[(&str, u64)], name: &str) -> usize {
     let place = causes.iter().position(|(known, _)| *known == name);
     place.unwrap_or(COLOURS).min(COLOURS)
@@ -29,7 +30,7 @@ fn percent(share: f64) -> String {
     format!("{:.2}%", share * 100.0)
 }
 
-/// A bar of one share.
+/// A bar that shows a share.
 pub(super) fn bar(part: u64, whole: u64, class: &str) -> Markup {
     html! {
         svg.bar width="100%" height="10" aria-hidden="true" {
@@ -39,7 +40,7 @@ pub(super) fn bar(part: u64, whole: u64, class: &str) -> Markup {
     }
 }
 
-/// Fallbacks over time, a bar for each bin, the most frequent cause at the bottom.
+/// Fallbacks over time: one bar per bin, with the most frequent cause at the bottom.
 pub(super) fn over_time(bins: &Bins, causes: &[(&str, u64)]) -> Markup {
     let (bins, _) = bins.used();
     let total = |bin: &BTreeMap<String, u64>| bin.values().sum::<u64>();
@@ -57,7 +58,7 @@ pub(super) fn over_time(bins: &Bins, causes: &[(&str, u64)]) -> Markup {
         for (colour, count) in of_colour.into_iter().enumerate().filter(|it| it.1 > 0) {
             let tall = share(count, highest) * high;
             y -= tall;
-            // A hair of the bin stays free, so that neighbours can be told apart.
+            // A small gap separates neighbouring bars.
             rects.push((x + wide * 0.06, y, wide * 0.88, tall, colour));
         }
         x += wide;
@@ -85,7 +86,7 @@ enum Mark {
     End(ClosedBy),
 }
 
-/// What happened to a connection, in its order.
+/// Events of a connection in order.
 fn marks(life: &ReportedConnection) -> Vec<(Duration, Mark)> {
     let mut marks: Vec<(Duration, Mark)> = Vec::new();
     let begin = life.connected_at.or(life.born_at);
@@ -98,7 +99,7 @@ fn marks(life: &ReportedConnection) -> Vec<(Duration, Mark)> {
     marks
 }
 
-/// A connection from left to right: where it began, what its application was told, where it fell back and ended.
+/// A connection from left to right: start, answers to its application, fallback, end.
 pub(super) fn lane(life: &ReportedConnection, spoken: &str) -> Markup {
     let marks = marks(life);
     let first = marks.first().map_or(Duration::ZERO, |it| it.0);
@@ -121,7 +122,7 @@ pub(super) fn lane(life: &ReportedConnection, spoken: &str) -> Markup {
         .collect();
     let end = places.last().copied().unwrap_or(1.0 - MARGIN);
     let fell = marks.iter().position(|it| matches!(it.1, Mark::Fell));
-    // What had fallen back before tracing began is TCP all the way.
+    // A connection that fell back before tracing began is TCP throughout.
     let fell_at = fell.and_then(|index| places.get(index)).copied();
     let tcp_from = fell_at.or(life.fell_before.then_some(MARGIN));
     let mptcp_to = tcp_from.unwrap_or(end);
@@ -149,7 +150,7 @@ pub(super) fn lane(life: &ReportedConnection, spoken: &str) -> Markup {
     }
 }
 
-/// Words near an end grow towards the middle.
+/// Labels near an end extend towards the middle.
 fn anchor(x: f64) -> &'static str {
     match x {
         ..0.1 => "start",
@@ -166,7 +167,7 @@ fn shift(x: f64) -> &'static str {
     }
 }
 
-/// How an answer is painted.
+/// CSS class of an answer.
 pub(super) fn answer_class(answer: Answer) -> &'static str {
     match answer {
         Answer::Mptcp => "told-mptcp",

@@ -1,4 +1,5 @@
-//! Findings -> what the page tells: sums, and the worst connections. Pure, and bounded however many findings there are.
+//! Gathers findings for the report: sums, and the worst connections. Pure, with bounded memory for
+//! any number of findings.
 
 use std::{
     cell::RefCell,
@@ -17,72 +18,72 @@ use crate::{
     observe::Observer,
 };
 
-/// Connections that are remembered at once; beyond that the oldest is counted, and forgotten.
+/// Most connections tracked at once; the oldest one is counted and dropped when full.
 pub const CONNECTIONS_MAX: usize = 16_384;
-/// Connections that are drawn.
+/// Most connections that are drawn.
 pub const LANES_MAX: usize = 30;
-/// Destinations that are told apart, and names of processes.
+/// Most distinct destinations, and most distinct process names.
 pub const GROUPS_MAX: usize = 4096;
-/// Causes that are told apart; no kernel has as many.
+/// Most distinct causes; no kernel has as many.
 pub const CAUSES_MAX: usize = 64;
-/// Bins of time.
+/// Number of time bins.
 pub const BINS_MAX: usize = 96;
-/// Answers that are remembered of a connection: the first ones, and the last.
+/// Most answers kept per connection: the first ones, and the last.
 const ANSWERS_MAX: usize = 8;
-/// Different refusals that are told apart.
+/// Most distinct refusals.
 const REFUSALS_MAX: usize = 64;
-/// The narrowest bin, nanoseconds.
+/// Width of the narrowest bin, nanoseconds.
 const BIN_NS_MIN: i128 = 1_000_000;
-/// What there is no room for.
+/// Group of everything beyond a limit.
 pub(super) const OTHERS: &str = "(others)";
-/// Whose cause is not known.
+/// Group of unknown causes.
 const UNKNOWN: &str = "unknown";
 
 /// One answer about a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Asked {
-    /// When it was given, on `CLOCK_BOOTTIME`.
+    /// Time of the answer, on `CLOCK_BOOTTIME`.
     pub at: Duration,
-    /// How it was asked.
+    /// How the application asked.
     pub api: Api,
-    /// What the kernel said.
+    /// The kernel's answer.
     pub answer: Answer,
 }
 
-/// What was heard of one connection.
+/// What is known of a connection.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ReportedConnection {
-    /// When it was first seen, on `CLOCK_BOOTTIME`.
+    /// First observed, on `CLOCK_BOOTTIME`.
     pub born_at: Option<Duration>,
-    /// When it began to connect, or was born of its listener.
+    /// Start of `connect()`, or creation by its listener, on `CLOCK_BOOTTIME`.
     pub connected_at: Option<Duration>,
-    /// When it fell back.
+    /// Time of the fallback, on `CLOCK_BOOTTIME`.
     pub fell_at: Option<Duration>,
-    /// When it was closed, and by what.
+    /// Time and kind of its end, on `CLOCK_BOOTTIME`.
     pub closed: Option<(Duration, ClosedBy)>,
-    /// When something was heard of it first, wall clock.
+    /// First observed, wall clock.
     pub time: SystemTime,
-    /// Why it fell back.
+    /// Cause of the fallback.
     pub cause: Option<String>,
-    /// How that is known.
+    /// Certainty of the cause.
     pub known: CauseCertainty,
-    /// Which end opened it.
+    /// Which side opened the connection.
     pub side: Option<Side>,
-    /// Process id and name of whoever holds it, or asked.
+    /// Process ID and name of the owner, or of the process that asked.
     pub process: Option<(String, String)>,
-    /// This end.
+    /// Local address and port.
     pub local: SocketAddr,
-    /// The other end.
+    /// Remote address and port.
     pub remote: SocketAddr,
-    /// Answers: the first ones, and the last.
+    /// The first answers, and the last one.
     pub asked: Vec<Asked>,
-    /// How many answers there were.
+    /// Number of answers.
     pub questions: u64,
-    /// What the ledger says of it.
+    /// State from the ledger.
     pub state: State,
-    /// The verdict may be wrong, since questions are known to be missing.
+    /// The verdict may be wrong, since queries are known to be missing.
     pub is_doubtful: bool,
-    /// It had fallen back before tracing began.
+    /// It fell back before tracing began.
     pub fell_before: bool,
     number: u64,
 }
@@ -110,13 +111,13 @@ impl ReportedConnection {
         }
     }
 
-    /// What its application knows of it.
+    /// What the application knows about the fallback.
     #[must_use]
     pub fn awareness(&self) -> Awareness {
         self.state.awareness()
     }
 
-    /// What a finding says of it; `cause` is the name under which its cause is counted.
+    /// Applies a finding; `cause` is the name under which its cause is counted.
     fn learn(&mut self, finding: &Finding, cause: String) {
         match finding {
             Finding::Query(event) => {
@@ -169,14 +170,14 @@ impl ReportedConnection {
         }
     }
 
-    /// The worst first, and of those the one that fell back first.
+    /// Sort key: the worst first, then by time of the fallback.
     fn order(&self) -> (Awareness, Duration, u64) {
         let fell_at = self.fell_at.unwrap_or(Duration::MAX);
         (self.awareness(), fell_at, self.number)
     }
 
     fn hear(&mut self, socket: &Socket, process: Option<&Owner>) {
-        // Before it connects there is no other end, and after it was closed there may be none any more.
+        // The remote address is unknown before connect(), and may be unknown after close().
         if !socket.remote.ip().is_unspecified() {
             self.local = socket.local;
             self.remote = socket.remote;
@@ -190,11 +191,11 @@ impl ReportedConnection {
 /// Connections of one destination, or of one process name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Group {
-    /// All that began as MPTCP.
+    /// Connections that began as MPTCP.
     pub connections: u64,
-    /// Those that fell back.
+    /// Of these, fallen back.
     pub fallen: u64,
-    /// Those whose applications were not told.
+    /// Of these, with an application that is unaware of the fallback.
     pub unaware: u64,
 }
 
@@ -210,15 +211,15 @@ impl Group {
 /// Fallbacks of one cause.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct OfCause {
-    /// All of them.
+    /// Number of fallbacks.
     pub fallbacks: u64,
-    /// Those whose cause the kernel did not name.
+    /// Of these, with an inferred cause.
     pub inferred: u64,
-    /// Those of connections that this end opened, and that the other end opened.
+    /// Fallbacks of connections opened by this side, and by the other side.
     pub sides: (u64, u64),
 }
 
-/// Counts over time: a fixed number of bins that become wider as time goes on.
+/// Counts over time: a fixed number of bins that widen as the capture gets longer.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Bins {
     begin_ns: i128,
@@ -228,9 +229,9 @@ pub struct Bins {
 }
 
 impl Bins {
-    /// Makes room for a moment, and counts there what happened, if anything did.
+    /// Extends the bins to a time, and counts a cause there, if any.
     fn add(&mut self, at: Duration, what: Option<&str>) {
-        // A duration of any capture fits by far.
+        // The duration of any capture fits.
         let at = i128::try_from(at.as_nanos()).unwrap_or(i128::MAX / 4);
         let bins_ns = |width: i128| width * BINS_MAX as i128;
         let (first, last) = self.range_ns.unwrap_or_else(|| {
@@ -256,7 +257,7 @@ impl Bins {
         }
     }
 
-    /// Twice as wide, with so many empty ones before those that there are.
+    /// Doubles the width, with this many empty bins in front.
     fn widen(&mut self, before: usize) {
         let old = std::mem::replace(&mut self.counts, vec![BTreeMap::new(); BINS_MAX]);
         for (index, bin) in old.into_iter().enumerate() {
@@ -269,13 +270,14 @@ impl Bins {
         self.width_ns *= 2;
     }
 
-    /// How long a bin is.
+    /// Width of a bin.
     #[must_use]
     pub fn width(&self) -> Duration {
         Duration::from_nanos(u64::try_from(self.width_ns).unwrap_or(u64::MAX))
     }
 
-    /// From the first bin to the last that anything was found in; and where the first begins, on `CLOCK_BOOTTIME`.
+    /// The bins from the first to the last non-empty one, and the start of the first on
+    /// `CLOCK_BOOTTIME`.
     #[must_use]
     pub fn used(&self) -> (&[BTreeMap<String, u64>], Duration) {
         let Some((first, last)) = self.range_ns else {
@@ -292,49 +294,49 @@ impl Bins {
     }
 }
 
-/// What was gathered from all findings.
+/// Sums over all findings.
 #[derive(Clone, Debug, Default)]
 pub struct Gathered {
-    /// Findings.
+    /// Number of findings.
     pub findings: u64,
-    /// When the first and the last happened, wall clock.
+    /// Times of the first and the last finding, wall clock.
     pub range: Option<(SystemTime, SystemTime)>,
-    /// Connections by what their applications know.
+    /// Connections by awareness of the application.
     pub awareness: BTreeMap<Awareness, u64>,
     /// Fallbacks by cause.
     pub causes: BTreeMap<String, OfCause>,
-    /// The same over time.
+    /// Fallbacks by cause over time.
     pub bins: Bins,
-    /// Connections that had fallen back before tracing began.
+    /// Connections that fell back before tracing began.
     pub fell_before: u64,
-    /// Connections that the kernel reset because they were not allowed to fall back.
+    /// Subflows reset because the connection was not allowed to fall back.
     pub reset: u64,
     /// TCP clients of MPTCP listeners.
     pub plain: u64,
-    /// Times that MPTCP was switched off for a while.
+    /// Times that MPTCP was temporarily switched off.
     pub blackholes: u64,
-    /// Answers by how it was asked, and what was said.
+    /// Answers by API and answer.
     pub answers: BTreeMap<(&'static str, &'static str), u64>,
-    /// Verdicts: on answers, and at the ends of connections.
+    /// Verdicts: on answers, and closing verdicts.
     pub verdicts: BTreeMap<Verdict, (u64, u64)>,
-    /// Verdicts that may be wrong, since questions are known to be missing.
+    /// Verdicts that may be wrong, since queries are known to be missing.
     pub doubtful: u64,
-    /// Refusals by what was refused, with which error, and why.
+    /// Refusals by call, error and reason.
     pub refusals: BTreeMap<(String, String, &'static str), u64>,
-    /// Connections by the address of the other end; what there was no room for has none.
+    /// Connections by remote address; none groups those beyond the limit.
     pub destinations: HashMap<Option<IpAddr>, Group>,
-    /// Connections by the name of the process; what there was no room for is [`OTHERS`].
+    /// Connections by process name; [`OTHERS`] groups those beyond the limit.
     pub processes: HashMap<String, Group>,
-    /// The worst connections, the worst first.
+    /// The worst connections, worst first.
     pub worst: Vec<ReportedConnection>,
-    /// Connections that fell back and are not among the worst.
+    /// Connections that fell back but are not among the worst.
     pub not_drawn: u64,
-    /// Connections that were counted early, because too many were remembered: they may have been counted again.
+    /// Connections counted early because the table was full; they may be counted twice.
     pub forgotten: u64,
     ledger: Connections,
 }
 
-/// The connections that are not counted yet.
+/// Connections that are not counted yet.
 #[derive(Clone, Debug)]
 struct Connections(Ledger<ReportedConnection>);
 
@@ -344,12 +346,12 @@ impl Default for Connections {
     }
 }
 
-/// What several look at.
+/// A gatherer shared by the stages and the report.
 #[derive(Clone, Debug, Default)]
 pub struct Shared(Rc<RefCell<Gathered>>);
 
 impl Shared {
-    /// What was gathered so far, to its end.
+    /// Returns the sums, after all findings.
     #[must_use]
     pub fn finish(&self) -> Gathered {
         let mut gathered = self.0.take();
@@ -380,12 +382,12 @@ impl Gathered {
         self.remember(finding);
     }
 
-    /// Counts what is still remembered. Nothing is added after that.
+    /// Counts the remaining connections. Nothing may be added after that.
     pub fn finish(&mut self) {
         for entry in self.ledger.0.drain() {
             self.settle(entry);
         }
-        // The verdicts are in; the drawing begins with the worst.
+        // All verdicts are known; order the drawing from the worst.
         self.worst.sort_by_key(ReportedConnection::order);
     }
 
@@ -456,7 +458,7 @@ impl Gathered {
         *self.refusals.entry(key).or_default() += 1;
     }
 
-    /// Remembers what a finding says of its connection.
+    /// Applies a finding to its connection.
     fn remember(&mut self, finding: &Finding) {
         let subject = Subject::of(finding);
         if subject.is_refusal {
@@ -486,7 +488,7 @@ impl Gathered {
         if has_room { name } else { OTHERS }.to_owned()
     }
 
-    /// Counts a connection, and forgets it unless it is one of the worst.
+    /// Counts a connection, and drops it unless it is one of the worst.
     fn settle(&mut self, entry: Entry<ReportedConnection>) {
         let (state, life) = (entry.state, entry.details);
         *self.awareness.entry(state.awareness()).or_default() += 1;

@@ -1,5 +1,5 @@
-//! Findings -> one page for people: what fell back, who knows of it, what was lost. Pure, and bounded: what is written,
-//! and where, `cli/report.rs` decides.
+//! Turns findings into an HTML page: what fell back, which applications are aware of it, what was
+//! lost. Pure and bounded; `cli/verbs/report.rs` does the I/O.
 
 mod chart;
 mod gather;

@@ -1,4 +1,5 @@
-//! What was gathered -> one page: HTML with its style and its drawings inside, that loads nothing and runs nothing.
+//! Renders the gathered sums as one HTML page with embedded styles and drawings, without scripts or
+//! external resources.
 
 mod origin;
 mod sums;
@@ -28,46 +29,46 @@ use crate::{
     observe::State,
 };
 
-/// Longest sentence from outside that is shown, characters.
+/// Longest external sentence that is shown, characters.
 const SENTENCE_MAX: usize = 400;
-/// Rows of a table of destinations, or of processes.
+/// Most rows of a table of destinations or processes.
 const ROWS_MAX: usize = 20;
-/// Causes with a row of their own.
+/// Most causes with their own row.
 const CAUSES_SHOWN_MAX: usize = 20;
-/// Network namespaces whose counters do not agree.
+/// Most network namespaces with differing counters that are listed.
 const NAMESPACES_MAX: usize = 10;
-/// Limits of a sensor, and probes.
+/// Most limits and probes listed per sensor.
 const SENTENCES_MAX: usize = 64;
 
 const STYLE: &str = include_str!("style.css");
 
-/// How the records end.
+/// How the capture ends.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Ending {
-    /// In order, with the losses.
+    /// With its end frame, which has the losses.
     Orderly,
-    /// In the middle of things.
+    /// Without an end frame.
     CutOff,
-    /// They cannot be read on, and why.
+    /// With a frame that cannot be read, and the reason.
     Damaged(String),
 }
 
-/// All that stands on the page.
+/// Content of the page.
 #[derive(Debug)]
 pub struct Report<'a> {
     /// Its title.
     pub title: &'a str,
-    /// What was known before the first record.
+    /// Facts recorded at the start of the capture.
     pub facts: &'a Facts,
-    /// What was found.
+    /// Sums over the findings.
     pub gathered: &'a Gathered,
-    /// What was lost, and what the kernel counted.
+    /// Losses and kernel counters.
     pub state: &'a State,
-    /// How the records end.
+    /// How the capture ends.
     pub ending: &'a Ending,
-    /// Only some of the findings were wanted.
+    /// Findings were filtered.
     pub is_selection: bool,
-    /// Times are in UTC, not local.
+    /// Show times in UTC instead of local time.
     pub utc: bool,
 }
 
@@ -92,7 +93,7 @@ impl Report<'_> {
         )
     }
 
-    /// Wall clock time of a moment on `CLOCK_BOOTTIME`.
+    /// Converts a time on `CLOCK_BOOTTIME` to wall clock.
     fn wall(&self, at: Duration) -> String {
         let since = self.facts.boot_epoch.checked_add(at);
         let time = since.and_then(|since| SystemTime::UNIX_EPOCH.checked_add(since));
@@ -113,7 +114,7 @@ impl Gathered {
         wanted.map(|(_, count)| count).sum()
     }
 
-    /// Fallbacks of causes, the most frequent first.
+    /// Causes with their fallbacks, most frequent first.
     fn ranked(&self) -> Vec<(&str, u64)> {
         let mut causes: Vec<(&str, u64)> = self
             .causes
@@ -125,7 +126,7 @@ impl Gathered {
     }
 }
 
-/// The whole page.
+/// Renders the page.
 #[must_use]
 pub fn page(report: &Report<'_>) -> String {
     let title = name(report.title);
@@ -178,7 +179,7 @@ pub fn page(report: &Report<'_>) -> String {
     text
 }
 
-/// What came out, in a sentence.
+/// The headline: how many connections fell back.
 fn verdict(gathered: &Gathered) -> String {
     let all = gathered.of(|fate| fate != Awareness::Plain);
     let fallen = gathered.of(Awareness::has_fallen);
@@ -207,7 +208,7 @@ fn verdict(gathered: &Gathered) -> String {
     }
 }
 
-/// Who knows of it, and why it happened.
+/// The paragraph below the headline: awareness, most frequent cause, time span.
 fn more(report: &Report<'_>) -> String {
     let gathered = report.gathered;
     let unaware = gathered.of(Awareness::is_unaware);
@@ -258,7 +259,7 @@ fn more(report: &Report<'_>) -> String {
     words.join(" ")
 }
 
-/// A long duration, in words.
+/// Formats a long duration.
 fn span(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {

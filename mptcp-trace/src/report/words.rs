@@ -1,13 +1,14 @@
-//! Numbers, times, and text from outside, as the page has them.
+//! Formats numbers, times and external text for the page.
 
 use std::time::Duration;
 
 use crate::{model::short, sink::escape};
 
-/// Longest name from outside that is shown, characters.
+/// Longest external name that is shown, characters.
 const NAME_MAX: usize = 80;
 
-/// Text from outside: what cannot be seen, or would reorder the line, is spelled out; what is too long is cut.
+/// Escapes external text: invisible and bidirectional characters are spelled out, and long text is
+/// cut.
 pub(super) fn shown(text: &str, chars_max: usize) -> String {
     let mut out = String::new();
     for (index, character) in text.chars().enumerate() {
@@ -16,7 +17,7 @@ pub(super) fn shown(text: &str, chars_max: usize) -> String {
             break;
         }
         match character {
-            // They are not obeyed by terminals, but by browsers.
+            // Terminals ignore these, but browsers obey them.
             '\u{61c}'
             | '\u{ad}'
             | '\u{180e}'
@@ -39,7 +40,7 @@ pub(super) fn name(text: &str) -> String {
     shown(text, NAME_MAX)
 }
 
-/// A time after another.
+/// A time relative to another one.
 pub(super) fn after(duration: Duration) -> String {
     format!("+{}", short(duration).replace("us", "µs"))
 }
@@ -50,7 +51,7 @@ pub(super) fn count(number: u64, one: &str, many: &str) -> String {
     format!("{} {noun}", digits(number))
 }
 
-/// A number in groups of three, which do not break.
+/// A number in groups of three digits, with non-breaking spaces.
 pub(super) fn digits(number: u64) -> String {
     let plain = number.to_string();
     let mut out = String::new();
@@ -65,7 +66,7 @@ pub(super) fn digits(number: u64) -> String {
 
 pub(super) fn percent(part: u64, whole: u64) -> String {
     let share = share(part, whole) * 100.0;
-    // What is there is not nothing, and what is not all is not all.
+    // A non-zero share never shows as 0 %, and a partial one never as 100 %.
     match share {
         _ if whole == 0 => "-".to_owned(),
         ..0.5 if part > 0 => "<1%".to_owned(),
@@ -74,7 +75,7 @@ pub(super) fn percent(part: u64, whole: u64) -> String {
     }
 }
 
-/// A part of a whole, 0 to 1.
+/// A share from 0 to 1.
 #[expect(
     clippy::cast_precision_loss,
     reason = "a share of more than 2^52 is right to 15 digits"

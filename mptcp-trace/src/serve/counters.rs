@@ -1,4 +1,4 @@
-//! Finding -> counters that only grow. Pure, and bounded.
+//! Counts findings in monotonic counters. Pure and bounded.
 
 use std::{
     cell::RefCell,
@@ -12,23 +12,23 @@ use crate::{
     sink::escape,
 };
 
-/// So many names of processes or control groups are told apart; all others are one, called [`OTHERS`].
+/// Most distinct names of processes or control groups; further ones are counted as [`OTHERS`].
 pub const NAMES_MAX: usize = 1000;
-/// Whose name is beyond the limit.
+/// Label value of names beyond the limit.
 pub const OTHERS: &str = "(others)";
-/// Whose name is not known.
+/// Label value of unknown names.
 const NOBODY: &str = "(unknown)";
-/// Longest name that becomes a label, bytes: paths of control groups may be as long as somebody wants.
+/// Longest label value, bytes: paths of control groups may have any length.
 const NAME_BYTES_MAX: usize = 256;
-/// No word for it.
+/// Label value for "not applicable".
 const NONE: &str = "none";
 
-/// By whom fallbacks are told apart, beside their cause.
+/// Label of fallbacks beside their cause.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Whose {
-    /// Name of the process that holds the connection.
+    /// Name of the owner's process.
     Process,
-    /// Path of its control group.
+    /// Path of the owner's control group.
     Cgroup,
 }
 
@@ -43,7 +43,7 @@ impl Whose {
     }
 }
 
-/// A fallback as it is counted: cause, side, how the cause is known, whose it is.
+/// Labels of a fallback: cause, side, certainty of the cause, owner.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Fallback {
     /// Name of the kernel's counter, or `unknown`.
@@ -52,42 +52,42 @@ pub struct Fallback {
     pub side: &'static str,
     /// `reported`, `inferred`, or `unknown`.
     pub known: &'static str,
-    /// By what they were told apart when they were counted, and the name; none if they were not.
+    /// Kind of label and name at the time of counting; none without `--label`.
     pub whose: Option<(Whose, String)>,
 }
 
-/// A question as it is counted: api, answer, verdict; `none` where there is none.
+/// Labels of a query: API, answer, verdict; `none` where not applicable.
 pub type Question = (&'static str, &'static str, &'static str);
 
-/// What was found since the start.
+/// Counts since the start.
 #[derive(Debug, Default)]
 pub struct Counters {
     whose: Option<Whose>,
     names: BTreeMap<Whose, BTreeSet<String>>,
     /// Fallbacks.
     pub fallbacks: BTreeMap<Fallback, u64>,
-    /// Fallbacks that the kernel wanted and was not allowed, by cause.
+    /// Fallbacks that were not allowed, by cause.
     pub refused: BTreeMap<String, u64>,
     /// TCP clients of MPTCP listeners.
     pub plain: u64,
-    /// Times that MPTCP was switched off for a while.
+    /// Times that MPTCP was temporarily switched off.
     pub blackholes: u64,
-    /// Connections that were there before, and of these those that had fallen back.
+    /// Connections that existed before tracing, and those of them that had fallen back.
     pub existing: (u64, u64),
-    /// Questions.
+    /// Queries.
     pub questions: BTreeMap<Question, u64>,
-    /// Last words on connections, by verdict.
+    /// Closing verdicts.
     pub verdicts: BTreeMap<&'static str, u64>,
-    /// Options that were refused, and sockets.
+    /// Refused options, and refused sockets.
     pub refusals: (u64, u64),
 }
 
-/// Counters that several look at.
+/// Counters shared by the loop and its readers.
 #[derive(Clone, Debug, Default)]
 pub struct Shared(Rc<RefCell<Counters>>);
 
 impl Shared {
-    /// Nothing yet; fallbacks are told apart by `whose`.
+    /// Empty counters; fallbacks are labelled by `whose`.
     #[must_use]
     pub fn new(whose: Option<Whose>) -> Self {
         let shared = Self::default();
@@ -95,12 +95,12 @@ impl Shared {
         shared
     }
 
-    /// From now on fallbacks are told apart by `whose`; what was counted stays as it is.
+    /// Labels further fallbacks by `whose`; existing counts stay unchanged.
     pub fn tell_apart(&self, whose: Option<Whose>) {
         self.0.borrow_mut().whose = whose;
     }
 
-    /// Looks at them.
+    /// Reads the counters.
     pub fn with<T>(&self, look: impl FnOnce(&Counters) -> T) -> T {
         look(&self.0.borrow())
     }
@@ -113,13 +113,13 @@ impl Observer for Shared {
 }
 
 impl Counters {
-    /// Fallbacks, whatever their cause.
+    /// All fallbacks.
     #[must_use]
     pub fn fallbacks(&self) -> u64 {
         self.fallbacks.values().sum()
     }
 
-    /// By whom fallbacks are told apart.
+    /// The current label of fallbacks.
     #[must_use]
     pub fn whose(&self) -> Option<Whose> {
         self.whose
@@ -185,7 +185,7 @@ impl Counters {
             ConnectionKind::Existing => {
                 self.existing.0 += 1;
                 self.existing.1 += u64::from(*fell_back == Some(true));
-            } // Only tell whose an earlier one is, or that it is no more.
+            }
         }
     }
 
@@ -205,7 +205,7 @@ impl Counters {
                 .or_else(|| process.and_then(|it| path_of(it.cgroup_id))),
         };
         let name = name.unwrap_or(NOBODY);
-        // Whoever reads metrics, on a terminal or elsewhere, gets no control characters out of a name.
+        // Names must not pass control characters to readers of metrics.
         let name = escape(&name[..name.floor_char_boundary(NAME_BYTES_MAX)]);
         let known = self.names.entry(whose).or_default();
         if known.contains(&name) {

@@ -1,26 +1,27 @@
-//! Metrics -> text, as Prometheus (text format 0.0.4) and OpenMetrics 1.0 want it. Names and units follow both.
+//! Formats metrics as Prometheus text (0.0.4) and OpenMetrics (1.0). Names and units conform to
+//! both.
 
 use std::fmt::Write as _;
 
 use crate::escape::escape;
 
-/// In which format.
+/// Exposition format.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Flavour {
-    /// Prometheus' text format, version 0.0.4.
+    /// Prometheus text format, version 0.0.4.
     Prometheus,
     /// OpenMetrics, version 1.0.0.
     OpenMetrics,
 }
 
-/// What kind of number it is.
+/// Type of a metric.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
-    /// Only grows, from zero at the start. Its samples have the suffix `_total`.
+    /// Monotonic from zero. Samples have the suffix `_total`.
     Counter,
-    /// Goes up and down.
+    /// May increase and decrease.
     Gauge,
-    /// Always 1; its labels tell. Its samples have the suffix `_info`.
+    /// Always 1, with information in its labels. Samples have the suffix `_info`.
     Info,
 }
 
@@ -32,16 +33,16 @@ pub type Labels = Vec<(&'static str, String)>;
 pub struct Family {
     /// Name without suffix.
     pub name: &'static str,
-    /// What kind of number it is.
+    /// Type of the metric.
     pub kind: Kind,
-    /// One sentence.
+    /// Help text, one sentence.
     pub help: &'static str,
-    /// One value for each set of labels.
+    /// One value per set of labels.
     pub samples: Vec<(Labels, f64)>,
 }
 
 impl Flavour {
-    /// What to answer to a client that accepts these types, in the words of its `Accept` header.
+    /// Selects the format for a client by its `Accept` header.
     #[must_use]
     pub fn accepted(accept: &str) -> Self {
         if accept.contains("application/openmetrics-text") {
@@ -51,7 +52,7 @@ impl Flavour {
         }
     }
 
-    /// The type of the content.
+    /// Value of the `Content-Type` header.
     #[must_use]
     pub fn content_type(self) -> &'static str {
         match self {
@@ -60,7 +61,7 @@ impl Flavour {
         }
     }
 
-    /// The whole page.
+    /// Formats all metrics.
     #[must_use]
     pub fn render(self, families: &[Family]) -> String {
         let mut text = String::new();
@@ -91,7 +92,7 @@ impl Flavour {
             Self::Prometheus => suffix,
             Self::OpenMetrics => "",
         };
-        // Strings take whatever is written.
+        // Writing to a string does not fail.
         let _infallible = writeln!(text, "# HELP {name}{described} {help}");
         let _infallible = writeln!(text, "# TYPE {name}{described} {kind}");
         for (labels, value) in samples {

@@ -1,4 +1,5 @@
-//! Who may ask: a small HTTP server for metrics and health, with a limit on everything that a client can take.
+//! A small HTTP server for metrics and health, with a limit on every resource that a client can
+//! use.
 
 use std::{
     cell::Cell,
@@ -22,28 +23,28 @@ use tokio::{net::TcpListener, task::JoinHandle};
 
 use super::exposition::Flavour;
 
-/// Clients at a time; beyond that the one that has said nothing for longest makes room.
+/// Most clients at a time; when full, the one idle for longest is disconnected.
 pub const CLIENTS_MAX: usize = 64;
-/// How often it is said, at most, that clients were sent away.
+/// Minimum interval between messages about rejected clients.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
-/// How long a client may take to say what it wants.
+/// Maximum time to receive a request header.
 const HEADER_TIME_MAX: Duration = Duration::from_secs(5);
-/// How long a client may stay.
+/// Maximum duration of a connection.
 const CLIENT_TIME_MAX: Duration = Duration::from_secs(300);
-/// How much it may say for that, bytes.
+/// Maximum size of a request header, bytes.
 const HEADER_BYTES_MAX: usize = 16 * 1024;
-/// How long nobody is accepted after that failed (too many open files).
+/// Pause after a failed accept (too many open files).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What answers.
+/// Source of the responses.
 pub trait Answers: Clone + 'static {
-    /// The page of metrics; none while the tracer does not answer.
+    /// The metrics; none while the tracer does not respond.
     fn metrics(&self, flavour: Flavour) -> impl Future<Output = Option<String>>;
-    /// True if the tracer answers.
+    /// True if the tracer responds.
     fn is_alive(&self) -> impl Future<Output = bool>;
 }
 
-/// Serves until it is dropped.
+/// Serves until the future is dropped.
 pub async fn serve(listener: TcpListener, answers: impl Answers) -> Infallible {
     let mut clients = Clients::default();
     loop {
@@ -65,12 +66,12 @@ pub async fn serve(listener: TcpListener, answers: impl Answers) -> Infallible {
     }
 }
 
-/// What a client does.
+/// Activity of a client.
 #[derive(Debug)]
 struct Doing {
-    /// Requests that are being answered.
+    /// Requests in progress.
     answers: Cell<usize>,
-    /// When it came, or its last answer was ready.
+    /// Time of the connection, or of its last response.
     since: Cell<Instant>,
 }
 
@@ -83,17 +84,18 @@ impl Default for Doing {
     }
 }
 
-/// The clients that are connected.
+/// Connected clients.
 #[derive(Debug, Default)]
 struct Clients {
     known: Vec<(JoinHandle<()>, Rc<Doing>)>,
-    /// Sent away since that was last said.
+    /// Rejected clients since the last message.
     sent_away: u64,
     complained: Option<Instant>,
 }
 
 impl Clients {
-    /// Makes room for one more, if need be at the cost of the one that has been idle for longest; false if all are busy.
+    /// Makes room for one more client, by disconnecting the one idle for longest if necessary;
+    /// false if all are busy.
     fn has_room(&mut self) -> bool {
         self.known.retain(|(task, _)| !task.is_finished());
         if self.known.len() < CLIENTS_MAX {
@@ -110,7 +112,7 @@ impl Clients {
         true
     }
 
-    /// Says that clients are sent away, but not each time.
+    /// Reports rejected clients, at a limited rate.
     fn complain(&mut self, peer: SocketAddr) {
         self.sent_away += 1;
         if self
@@ -262,7 +264,7 @@ mod tests {
             let mut idle = Vec::new();
             for number in 0..CLIENTS_MAX + 10 {
                 let mut stream = TcpStream::connect(address).await.unwrap();
-                // One half have been answered and stay, the others never say anything.
+                // Half of them got a response and stay connected, the others never send a request.
                 if number % 2 == 0 {
                     assert_eq!(ask(&mut stream).await, "HTTP/1.1 200 OK");
                 }

@@ -1,7 +1,8 @@
-//! Findings and losses as metrics, for whoever graphs and alerts: what is counted, how it is written, who may ask.
+//! Exports findings and losses as metrics, for graphs and alerts.
 //!
-//! Cardinality is stated and bounded: labels are words of ours (cause, side, verdict, api, ...); names of processes
-//! or control groups are labels only where they are asked for, and then of the first [`counters::NAMES_MAX`] only.
+//! Cardinality is bounded: labels are fixed words (cause, side, verdict, api, ...); names of
+//! processes or control groups are labels only on request, and only the first
+//! [`counters::NAMES_MAX`] of them.
 
 pub mod counters;
 pub mod exposition;

@@ -1,4 +1,4 @@
-//! What is exported: the one list of metrics. `docs/metrics.md` documents each; a test compares the two.
+//! The list of exported metrics. `docs/metrics.md` documents each; a test compares the two.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -12,16 +12,16 @@ use crate::{
     observe::State,
 };
 
-/// What does not change while it runs.
+/// Constants of a run.
 #[derive(Clone, Debug)]
 pub struct About {
     /// Facts about the host and how it is traced.
     pub facts: Facts,
-    /// When tracing began, wall clock.
+    /// Start of tracing, wall clock.
     pub since: SystemTime,
 }
 
-/// Outcomes of what a sensor saw: they add up to what was seen.
+/// Outcomes of the events that a sensor saw; their sum is `seen`.
 const OUTCOMES: [&str; 7] = [
     "emitted",
     "filtered",
@@ -32,7 +32,7 @@ const OUTCOMES: [&str; 7] = [
     "unfinished",
 ];
 
-/// All metrics. `whose` names the label of owners, if there is one.
+/// All metrics. `whose` is the label of owners, if any.
 #[must_use]
 pub fn families(
     counters: &Counters,
@@ -72,7 +72,7 @@ fn one(count: u64) -> Vec<(Labels, f64)> {
     vec![(Vec::new(), number(count))]
 }
 
-/// Prometheus has no other numbers; exact up to 2^53.
+/// Prometheus has only floating-point numbers, which are exact up to 2^53.
 #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
 fn number(count: u64) -> f64 {
     count as f64
@@ -82,8 +82,7 @@ fn label(name: &'static str, value: &str) -> (&'static str, String) {
     (name, value.to_owned())
 }
 
-/// What was found.
-/// Fallbacks by cause, side and how the cause is known, and by whom they are told apart.
+/// Fallbacks by cause, side, certainty of the cause, and owner label.
 fn fallbacks(counters: &Counters, whose: Option<Whose>) -> Vec<(Labels, f64)> {
     let mut summed: Vec<(Labels, f64)> = Vec::new();
     for (key, count) in &counters.fallbacks {
@@ -92,7 +91,8 @@ fn fallbacks(counters: &Counters, whose: Option<Whose>) -> Vec<(Labels, f64)> {
             label("side", key.side),
             label("known", key.known),
         ];
-        // Those that were counted without a name, or with one of another kind (before a reload), have none.
+        // Fallbacks counted without a label, or with another kind of label (before a reload), have
+        // none.
         if let Some((of, name)) = &key.whose
             && Some(*of) == whose
         {
@@ -174,7 +174,7 @@ fn found(counters: &Counters, whose: Option<Whose>) -> Vec<Family> {
     ]
 }
 
-/// What was seen, and what became of it.
+/// Events that were seen, by outcome.
 fn lost(state: &State) -> Vec<Family> {
     let sensors = &state.losses.sensors;
     let of = |loss: &Loss, wanted: &str| {
@@ -232,7 +232,7 @@ fn lost(state: &State) -> Vec<Family> {
     ]
 }
 
-/// What was traced against what the kernel counted.
+/// Compares the kernel's counters with the traced fallbacks.
 fn compared(state: &State) -> Vec<Family> {
     let [mut agree, mut differ, mut unread] = [0_u64; 3];
     for namespace in &state.reconciled {
@@ -321,7 +321,7 @@ fn told(state: &State, about: &About) -> Vec<Family> {
     ]
 }
 
-/// What became of what was to be sent to a collector; zeros where nothing is.
+/// Records by outcome of the export; zeros without a collector.
 fn exported(sent: Sums) -> Vec<Family> {
     let Sums {
         exported,
@@ -486,7 +486,7 @@ mod tests {
         assert!(with.contains(&format!("{line},process=\"nginx\"}} 2\n")));
         let without = text(&counters, &State::default(), None);
         assert!(without.contains(&format!("{line}}} 5\n")), "{without}");
-        // After a reload: names of processes are no control groups.
+        // After a reload, process names must not appear as control groups.
         let other = text(&counters, &State::default(), Some(Whose::Cgroup));
         assert!(other.contains(&format!("{line}}} 5\n")), "{other}");
     }

@@ -1,4 +1,4 @@
-//! Findings -> bytes. Formatting happens here, writing elsewhere.
+//! Formats findings as bytes; the caller writes them.
 
 mod jsonl;
 mod sockets;
@@ -18,45 +18,45 @@ use crate::model::{
 /// Origin of the records.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Source {
-    /// The kernel, now.
+    /// The running kernel.
     Live,
     /// A capture file.
     Replay,
 }
 
-/// How findings are printed.
+/// Output format.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Format {
-    /// Fixed columns for people.
+    /// Text in fixed columns.
     Text {
-        /// With a line of column names.
+        /// Print the column header.
         header: bool,
-        /// With colours.
+        /// Use colours.
         colour: bool,
-        /// In UTC instead of local time.
+        /// Print times in UTC instead of local time.
         utc: bool,
     },
-    /// One JSON object a line (`docs/output.md`).
+    /// JSON lines (`docs/output.md`).
     Json,
-    /// Not at all: somebody else is told of them.
+    /// No output; an observer receives the findings.
     Nothing,
 }
 
-/// What became of the findings.
+/// Number of findings by outcome.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Told {
-    /// Those that were shown.
+    /// Printed findings.
     pub findings: u64,
-    /// Those that the reader did not want to see.
+    /// Findings left out by filters.
     pub not_shown: u64,
-    /// Answers that only repeated the one before.
+    /// Answers identical to the previous one (`--coalesce`).
     pub coalesced: u64,
-    /// Connections that were judged before their end, because too many were remembered.
+    /// Connections evicted before their end because the table was full.
     pub evicted: u64,
 }
 
 impl Format {
-    /// What comes before the first finding.
+    /// Output before the first finding.
     pub fn start(self, facts: &Facts, source: Source, out: &mut Vec<u8>) {
         match self {
             Self::Text { header: true, .. } => text::header(out),
@@ -65,7 +65,7 @@ impl Format {
         }
     }
 
-    /// One finding: one line.
+    /// One line per finding.
     pub fn finding(self, finding: &Finding, out: &mut Vec<u8>) {
         match self {
             Self::Text {
@@ -78,7 +78,7 @@ impl Format {
         }
     }
 
-    /// The names of the columns of [`Self::socket`].
+    /// Column header of [`Self::socket`].
     pub fn sockets(self, out: &mut Vec<u8>) {
         match self {
             Self::Text { header: true, .. } => sockets::header(out),
@@ -86,7 +86,7 @@ impl Format {
         }
     }
 
-    /// A socket that is there, and what was answered last about it.
+    /// An open socket, and the last answer about it.
     pub fn socket(self, event: &ConnectionEvent, asked: Option<LastAsked>, out: &mut Vec<u8>) {
         match self {
             Self::Text { .. } => sockets::socket(event, asked, out),
@@ -95,7 +95,7 @@ impl Format {
         }
     }
 
-    /// Sums of findings.
+    /// Summary tables.
     pub fn sums(self, table: &SumTable, out: &mut Vec<u8>) {
         match self {
             Self::Text { .. } => sums::text(table, out),
@@ -104,7 +104,7 @@ impl Format {
         }
     }
 
-    /// What comes after the last finding.
+    /// Output after the last finding.
     pub fn end(
         self,
         told: Told,

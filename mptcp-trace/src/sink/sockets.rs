@@ -1,11 +1,11 @@
-//! Sockets that are there, for people: fixed columns, one line a socket.
+//! Open sockets as text: fixed columns, one line per socket.
 
 use std::io::Write as _;
 
 use super::text::{cause, who};
 use crate::model::{ConnectionEvent, LastAsked};
 
-/// The names of the columns.
+/// Column header.
 pub(super) fn header(out: &mut Vec<u8>) {
     // Writing to memory does not fail.
     let _infallible = writeln!(
@@ -15,7 +15,7 @@ pub(super) fn header(out: &mut Vec<u8>) {
     );
 }
 
-/// One line.
+/// One socket.
 pub(super) fn socket(event: &ConnectionEvent, asked: Option<LastAsked>, out: &mut Vec<u8>) {
     let connection = &event.connection;
     let socket = &connection.socket;

@@ -1,21 +1,21 @@
-//! The last words on stderr: how much was seen, and what was not.
+//! The account printed on stderr at exit: how many events were seen, and how many were lost.
 
 use std::fmt::Write as _;
 
 use super::escape;
 use crate::model::{Loss, LossReport, Reconciliation, SensorId};
 
-/// What the kernel counted and what was traced, in a sentence; a line more for each namespace in which the
-/// two do not agree.
+/// Compares the kernel's counters with the traced fallbacks: one line in total, and one for each
+/// namespace in which they differ.
 #[must_use]
 pub fn reconciled(all: &[Reconciliation]) -> String {
     let read = || all.iter().filter(|it| !it.unread);
-    // A capture may say anything.
+    // Numbers from a capture may have any value.
     let add = |sum: u64, count: &u64| sum.saturating_add(*count);
     let counted = read().flat_map(|it| it.counted.values()).fold(0, add);
     let traced = read().flat_map(|it| it.traced.values()).fold(0, add);
     let mut text = String::new();
-    // Where there is nothing to compare with, the lines below say so.
+    // Without anything to compare, the lines below give the reason.
     if all.is_empty() || read().count() > 0 {
         // Writing to memory does not fail.
         let _infallible = write!(text, "counters: kernel counted {counted}, traced {traced}");
@@ -24,7 +24,7 @@ pub fn reconciled(all: &[Reconciliation]) -> String {
         }
         text.push('\n');
     }
-    // Namespaces that are gone are many where tests run, and all for the same reason.
+    // Tests create many short-lived namespaces, all unread for the same reason.
     let mut told: Vec<(&str, Vec<u32>)> = Vec::new();
     for it in all {
         let Some(why) = it.why.as_deref() else {
@@ -36,7 +36,7 @@ pub fn reconciled(all: &[Reconciliation]) -> String {
         }
     }
     for (why, namespaces) in told {
-        // It may quote a capture.
+        // The text may come from a capture.
         let why = escape(why);
         let _infallible = match namespaces[..] {
             [one] => writeln!(text, "counters: network namespace {one}: {why}"),
@@ -51,14 +51,14 @@ pub fn reconciled(all: &[Reconciliation]) -> String {
     text
 }
 
-/// How much the reader did not want to see; said also when that is nothing.
+/// Number of findings left out by filters, also if it is zero.
 #[must_use]
 pub fn not_shown(findings: u64) -> String {
     let word = if findings == 1 { "finding" } else { "findings" };
     format!("not shown: {findings} {word}\n")
 }
 
-/// How many findings came after nothing could be written any more.
+/// Number of findings after the output failed or was closed.
 #[must_use]
 pub fn unwritten(findings: u64) -> String {
     let word = if findings == 1 { "finding" } else { "findings" };
@@ -67,14 +67,14 @@ pub fn unwritten(findings: u64) -> String {
     )
 }
 
-/// How many answers only repeated the one before; said also when that is nothing.
+/// Number of answers identical to the previous one, also if it is zero.
 #[must_use]
 pub fn coalesced(answers: u64) -> String {
     let word = if answers == 1 { "answer" } else { "answers" };
     format!("coalesced: {answers} {word} identical to the previous one\n")
 }
 
-/// How many connections were judged too early.
+/// Number of evicted connections.
 #[must_use]
 pub fn evicted(connections: u64) -> String {
     format!(
@@ -83,7 +83,7 @@ pub fn evicted(connections: u64) -> String {
     )
 }
 
-/// How much was said of connections at their end, which no sensor counts; nothing if nothing was.
+/// Number of closing verdicts, which no sensor counts; empty if zero.
 #[must_use]
 pub fn last_words(done: &str, verdicts: u64) -> String {
     match verdicts {
@@ -92,7 +92,7 @@ pub fn last_words(done: &str, verdicts: u64) -> String {
     }
 }
 
-/// How many findings fail the run, and the first of them.
+/// Number of findings that match `--fail-on`, and the first of them.
 #[must_use]
 pub fn failing(findings: u64, first: &str) -> String {
     let words = if findings == 1 {
@@ -103,8 +103,8 @@ pub fn failing(findings: u64, first: &str) -> String {
     format!("--fail-on: {words} {}\n", escape(first))
 }
 
-/// One line a sensor; printed also when nothing was lost, so that its absence means something. `printed`
-/// says how many findings that sensor made, and `done` what became of them.
+/// One line per sensor, also without losses, so that a missing line is noticed. `printed` returns
+/// the number of findings of a sensor, and `done` is the verb for them (e.g. `printed`).
 #[must_use]
 pub fn summary(done: &str, printed: impl Fn(SensorId) -> u64, losses: &LossReport) -> String {
     let mut text = String::new();

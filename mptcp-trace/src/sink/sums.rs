@@ -1,4 +1,4 @@
-//! Sums of findings as a table for people: columns as wide as what stands in them.
+//! Summary tables as text; columns adapt to their content.
 
 use super::escape;
 use crate::model::{Sum, SumRow, SumTable};
@@ -12,7 +12,7 @@ const COLUMNS: [&str; 6] = [
     "VERDICTS",
 ];
 
-/// One table with its header.
+/// A table with its header.
 pub(super) fn text(table: &SumTable, out: &mut Vec<u8>) {
     let SumTable {
         by,
@@ -42,7 +42,7 @@ pub(super) fn text(table: &SumTable, out: &mut Vec<u8>) {
             let space = " ".repeat(gap);
             match column {
                 0 => text.extend([cell, space.as_str()]),
-                // Numbers end below each other.
+                // Numbers are right-aligned.
                 1..6 => text.extend(["  ", space.as_str(), cell]),
                 _ => text.extend(["  ", cell]),
             }

@@ -1,4 +1,4 @@
-//! Fixed columns, one line a finding.
+//! Text output: fixed columns, one line per finding.
 
 use std::io::Write as _;
 
@@ -11,7 +11,7 @@ use crate::model::{
     SwitchedOff, Verdict, VerdictEvent, short,
 };
 
-/// What sets for how long MPTCP is off.
+/// Sysctl that determines for how long MPTCP is off.
 const OFF_SYSCTL: &str = "net.mptcp.blackhole_timeout";
 
 const GREEN: &str = "\x1b[32m";
@@ -20,7 +20,7 @@ const RED: &str = "\x1b[31m";
 const DIM: &str = "\x1b[2m";
 const PLAIN: &str = "\x1b[0m";
 
-/// The names of the columns.
+/// Column header.
 pub(super) fn header(out: &mut Vec<u8>) {
     push(
         out,
@@ -31,7 +31,7 @@ pub(super) fn header(out: &mut Vec<u8>) {
     );
 }
 
-/// One line.
+/// One finding.
 pub(super) fn finding(finding: &Finding, colour: bool, utc: bool, out: &mut Vec<u8>) {
     match finding {
         Finding::Query(event) => query(event, colour, utc, out),
@@ -70,7 +70,7 @@ fn connection(event: &ConnectionEvent, colour: bool, utc: bool, out: &mut Vec<u8
     push(out, &line);
 }
 
-/// What happened, in a few words.
+/// Short description of the event.
 fn story(connection: &Connection, switched_off: Option<&SwitchedOff>) -> String {
     let mut words: Vec<String> = Vec::new();
     match connection.kind {
@@ -125,7 +125,7 @@ fn story(connection: &Connection, switched_off: Option<&SwitchedOff>) -> String 
     words.join(", ")
 }
 
-/// Since when MPTCP is off, for how long, and who did that.
+/// Since when and for how long MPTCP is off, and which connection caused it.
 fn blame(switched_off: &SwitchedOff, connection: &Connection) -> String {
     let SwitchedOff {
         at,
@@ -168,7 +168,7 @@ fn query(event: &QueryEvent, colour: bool, utc: bool, out: &mut Vec<u8>) {
         Answer::Unknown => ("?", RED),
     };
     let paint = match judgement.as_ref().map(|it| it.verdict) {
-        // Right as the answer sounds, what it makes believe is wrong.
+        // The answer may be correct and still mislead the application.
         Some(verdict) if verdict.deceives() => RED,
         Some(Verdict::TooEarly) => YELLOW,
         Some(_) | None => paint,
@@ -210,7 +210,7 @@ fn query(event: &QueryEvent, colour: bool, utc: bool, out: &mut Vec<u8>) {
     push(out, &line);
 }
 
-/// A verdict in a few words.
+/// Short form of a verdict.
 fn in_short(judgement: &Judgement) -> String {
     let word = judgement.verdict.name();
     match (&judgement.cause, judgement.delay, judgement.verdict) {
@@ -244,7 +244,8 @@ fn verdict(event: &VerdictEvent, colour: bool, utc: bool, out: &mut Vec<u8>) {
     let line = format!(
         "{:<15} {pid:>7} {comm:<15} {paint}{word:<11}{plain} {after:>8} {:<11} {} -> {}  {}{}\n",
         clock(event.time, utc),
-        // The state that was seen last is that of another time.
+        // The socket state was last seen at another time, so how the connection ended is shown
+        // instead.
         event.closed_by.name(),
         socket.local,
         socket.remote,
@@ -294,7 +295,7 @@ fn refusal(event: &RefusalEvent, colour: bool, utc: bool, out: &mut Vec<u8>) {
     push(out, &line);
 }
 
-/// The columns of an owner.
+/// PID and COMM of an owner.
 pub(super) fn who(owner: Option<&Owner>) -> (String, String) {
     owner.map_or_else(
         || ("?".to_owned(), "?".to_owned()),
@@ -302,7 +303,7 @@ pub(super) fn who(owner: Option<&Owner>) -> (String, String) {
     )
 }
 
-/// What the columns do not say.
+/// Details that have no column.
 fn note(errno: Option<Errno>, protocol: Protocol, fell_back: Option<bool>) -> Option<String> {
     let connection = match (protocol, fell_back) {
         (Protocol::Mptcp, Some(true)) => Some("fell back"),

@@ -1,5 +1,5 @@
-//! What the reader wants to see: which table, in which order, of whom. Pure: keys in, wishes out; what is shown is a
-//! function of this and of a [`Snapshot`].
+//! State of the user interface: table, sort order, filter. Pure: it turns keys into actions; the
+//! screen is a function of this state and a [`Snapshot`].
 
 #![expect(
     clippy::wildcard_enum_match_arm,
@@ -16,38 +16,38 @@ use crate::model::{ConnectionId, Prefix, SumRow};
 /// Longest filter, characters.
 const FILTER_MAX: usize = 64;
 
-/// What a key asks of whoever holds the findings.
+/// What a key requests from the caller.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Action {
     /// Nothing.
     Nothing,
-    /// To end.
+    /// Quit.
     Quit,
-    /// To be put aside, as every program that Ctrl-Z is pressed in.
+    /// Suspend, as Ctrl-Z does in every program.
     Suspend,
-    /// To go on from where it is, so many seconds later or earlier (a replay).
+    /// Seek by this many seconds (replay).
     Seek(i64),
-    /// The beginning, or the end (a replay).
+    /// Seek to the start or the end (replay).
     SeekTo(Edge),
-    /// Twice as fast, or half as fast (a replay).
+    /// Double or halve the speed (replay).
     Speed(Faster),
 }
 
 /// The ends of a capture.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Edge {
-    /// Its first finding.
+    /// First finding.
     Begin,
-    /// Its last one.
+    /// Last finding.
     End,
 }
 
-/// Changes of speed.
+/// Change of the replay speed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Faster {
-    /// Twice.
+    /// Double.
     Twice,
-    /// Half.
+    /// Halve.
     Half,
 }
 
@@ -61,7 +61,7 @@ pub enum Tab {
 }
 
 impl Tab {
-    /// All of them, in the order of their digits.
+    /// All tabs, in the order of their digits.
     pub const ALL: [Self; 1 + SUMS.len()] = [
         Self::Connections,
         Self::Sums(0),
@@ -69,7 +69,7 @@ impl Tab {
         Self::Sums(2),
     ];
 
-    /// What it is called.
+    /// Title.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -84,7 +84,7 @@ impl Tab {
         Self::ALL.iter().position(|tab| *tab == self).unwrap_or(0)
     }
 
-    /// Orders that it can be in.
+    /// Available sort orders.
     fn orders(self) -> &'static [Order] {
         match self {
             Self::Connections => &[
@@ -106,33 +106,33 @@ impl Tab {
     }
 }
 
-/// Orders of a table.
+/// Sort orders.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Order {
-    /// Applications that were deceived, then what fell back; the latest first.
+    /// Deceived applications first, then fallbacks; latest first.
     Worst,
-    /// What was heard of last.
+    /// Last active first.
     Latest,
-    /// By name of the process.
+    /// By process name.
     Process,
-    /// By the other end.
+    /// By remote address.
     Remote,
     /// By cause.
     Cause,
-    /// Who asked most.
+    /// Most queries first.
     Questions,
-    /// Most fallbacks.
+    /// Most fallbacks first.
     Fallbacks,
-    /// Largest part that fell back.
+    /// Largest share of fallbacks first.
     Share,
-    /// Most connections.
+    /// Most connections first.
     Connections,
     /// By name.
     Name,
 }
 
 impl Order {
-    /// What it is called.
+    /// Name shown in the title.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -150,30 +150,30 @@ impl Order {
     }
 }
 
-/// What is on top of the tables.
+/// What covers the tables.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Overlay {
     /// Nothing.
     Nothing,
-    /// The keys.
+    /// The list of keys.
     Help,
-    /// One connection, and how far its moments are scrolled.
+    /// A connection, and the scroll position of its life.
     Connection(ConnectionId, usize),
 }
 
-/// How one table is looked at.
+/// View of one table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 struct TableState {
-    /// Index into its orders.
+    /// Index into the sort orders.
     order: usize,
     is_reversed: bool,
-    /// The line that the cursor is on.
+    /// Line of the cursor.
     cursor: usize,
-    /// The first line that is shown.
+    /// First visible line.
     top: usize,
 }
 
-/// What the reader wants to see.
+/// State of the user interface.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct App {
     tab: Tab,
@@ -183,12 +183,12 @@ pub struct App {
     is_paused: bool,
     over: Overlay,
     is_replay: bool,
-    /// Lines of the table when it was drawn last.
+    /// Number of lines when the table was last drawn.
     height: usize,
 }
 
 impl App {
-    /// What is seen at first.
+    /// The initial view.
     #[must_use]
     pub fn new(is_replay: bool) -> Self {
         Self {
@@ -203,37 +203,37 @@ impl App {
         }
     }
 
-    /// The table.
+    /// The selected tab.
     #[must_use]
     pub fn tab(&self) -> Tab {
         self.tab
     }
 
-    /// What is on top of it.
+    /// The overlay on top of it.
     #[must_use]
     pub fn over(&self) -> Overlay {
         self.over
     }
 
-    /// What was typed to leave others out, and whether it is being typed.
+    /// The filter, and whether it is being edited.
     #[must_use]
     pub fn filter(&self) -> (&str, bool) {
         (&self.filter, self.is_typing)
     }
 
-    /// The snapshot stands still.
+    /// True if the display is paused.
     #[must_use]
     pub fn is_paused(&self) -> bool {
         self.is_paused
     }
 
-    /// It plays a capture.
+    /// True if it plays a capture.
     #[must_use]
     pub fn is_replay(&self) -> bool {
         self.is_replay
     }
 
-    /// The order of the table, and whether it is turned round.
+    /// The sort order, and whether it is reversed.
     #[must_use]
     pub fn order(&self) -> (Order, bool) {
         let look = self.look();
@@ -254,7 +254,8 @@ impl App {
         }
     }
 
-    /// A table of so many lines is drawn in so much room: which of them is the first, and which the cursor is on.
+    /// Adjusts the view to a table of this many lines and this much room; returns the first visible
+    /// line and the cursor.
     pub fn scroll(&mut self, lines: usize, height: usize) -> (usize, usize) {
         self.height = height.max(1);
         let height = self.height;
@@ -270,7 +271,8 @@ impl App {
         (look.top, look.cursor)
     }
 
-    /// The moments of a connection are drawn, so many lines in so much room: which is the first.
+    /// Adjusts the scroll position to this many lines and this much room; returns the first visible
+    /// line.
     pub fn scroll_moments(&mut self, lines: usize, height: usize) -> usize {
         self.height = height.max(1);
         match &mut self.over {
@@ -282,7 +284,7 @@ impl App {
         }
     }
 
-    /// Takes a key.
+    /// Handles a key.
     pub fn key(&mut self, key: KeyEvent, snapshot: &Snapshot) -> Action {
         if key.kind == KeyEventKind::Release {
             return Action::Nothing;
@@ -325,7 +327,7 @@ impl App {
         self.change(|look| look.cursor = 0);
     }
 
-    /// A key that is understood in a table and over one connection.
+    /// Handles keys that work both in a table and in a connection.
     fn anywhere(&mut self, code: KeyCode) -> Action {
         match code {
             KeyCode::Char(' ' | 'p') => self.is_paused = !self.is_paused,
@@ -377,13 +379,13 @@ impl App {
         }
     }
 
-    /// From a line of sums to its connections, from a connection to its life.
+    /// Opens the connections of a summary line, or the life of a connection.
     fn drill_down(&mut self, snapshot: &Snapshot) {
         let cursor = self.look().cursor;
         match self.tab {
             Tab::Connections => {
                 let rows = self.connections(snapshot);
-                // The cursor may not have been drawn since the table became shorter.
+                // The table may have become shorter since the cursor was drawn.
                 if let Some(row) = rows.get(cursor).or_else(|| rows.last()) {
                     self.over = Overlay::Connection(row.id, 0);
                 }
@@ -418,7 +420,7 @@ impl App {
         Action::Nothing
     }
 
-    /// The connections that are wanted, in the order that is wanted.
+    /// Filtered and sorted connections.
     #[must_use]
     pub fn connections(&self, snapshot: &Snapshot) -> Vec<Rc<Row>> {
         let words = Words::of(&self.filter);
@@ -431,13 +433,13 @@ impl App {
         let (order, is_reversed) = self.order();
         rows.sort_by(|one, other| {
             let ordered = compare_rows(order, one, other);
-            // No line jumps about only because two are equal.
+            // Ties keep a stable order, so that lines do not jump.
             turned(ordered, is_reversed).then_with(|| key_of(one).cmp(&key_of(other)))
         });
         rows
     }
 
-    /// The lines of a table of sums that are wanted, in the order that is wanted.
+    /// Filtered and sorted lines of a summary table.
     #[must_use]
     pub fn sums(&self, table: usize, snapshot: &Snapshot) -> Vec<SumRow> {
         let words = Words::of(&self.filter);
@@ -477,7 +479,7 @@ fn compare_rows(order: Order, one: &Row, other: &Row) -> Ordering {
         Order::Process => comm(one).cmp(&comm(other)).then_with(latest),
         Order::Remote => one.remote.cmp(&other.remote).then_with(latest),
         Order::Cause => {
-            // What has no cause comes last.
+            // Connections without a cause come last.
             let cause = |row: &Row| (row.cause.is_none(), row.cause.clone());
             cause(one).cmp(&cause(other)).then_with(latest)
         }
@@ -497,7 +499,7 @@ fn compare_sums(order: Order, one: &SumRow, other: &SumRow) -> Ordering {
     let fallbacks = || other_sum.fallbacks.cmp(&one_sum.fallbacks);
     match order {
         Order::Share => {
-            // Of the same part the larger number, which is the surer one.
+            // Of equal shares the one with more connections comes first, since it is more reliable.
             let share = |row: &SumRow| row.sum.share().unwrap_or(-1.0);
             share(other).total_cmp(&share(one)).then_with(fallbacks)
         }
@@ -513,7 +515,7 @@ fn compare_sums(order: Order, one: &SumRow, other: &SumRow) -> Ordering {
     }
 }
 
-/// The words of a filter: all of them must match, those behind a `!` must not.
+/// The words of a filter: all must match, except those after `!`, which must not.
 #[derive(Debug)]
 struct Words {
     words: Vec<(bool, String, Option<Prefix>)>,
@@ -526,7 +528,7 @@ impl Words {
                 Some(word) => (false, word),
                 None => (true, word),
             };
-            // An address alone is found as it is written; a network has to be reckoned.
+            // An address matches as text; a network needs a comparison.
             let network = word
                 .contains('/')
                 .then(|| Prefix::from_str(word).ok())
@@ -562,7 +564,7 @@ impl Words {
     }
 }
 
-/// Everything of a connection that is shown, in small letters.
+/// All text of a connection that is shown, in lower case.
 fn haystack(row: &Row) -> String {
     let (comm, pid) = row.process.as_ref().map_or_else(
         || ("?", "?".to_owned()),

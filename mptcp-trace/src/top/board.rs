@@ -1,5 +1,5 @@
-//! Findings -> what `top` shows of them. Pure, and bounded: beyond [`Limits`] the connection that nothing was heard of for
-//! longest is forgotten, and of one connection the oldest moments but the first.
+//! Gathers findings for `top`. Pure and bounded by [`Limits`]: when full, the least recently active
+//! connection is evicted; of one connection, the oldest entries but the first.
 
 use std::{cell::RefCell, collections::VecDeque, net::SocketAddr, rc::Rc, time::Duration};
 
@@ -13,138 +13,138 @@ use crate::{
     tally::{Aggregation, Marks},
 };
 
-/// How much is remembered.
+/// Limits of the board.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// Connections.
+    /// Most connections.
     pub connections: usize,
-    /// Moments of one connection.
+    /// Most timeline entries per connection.
     pub moments: usize,
 }
 
 impl Limits {
-    /// What a run has: about 20 MB if all of it is needed.
+    /// Default: about 20 MB when full.
     pub const STATED: Self = Self {
         connections: 8192,
         moments: 48,
     };
 }
 
-/// Seconds of which it is remembered how many fallbacks they had.
+/// Seconds for which the fallback rate is kept.
 pub const SECONDS: usize = 600;
 
-/// What the sums are by, in the order of [`Snapshot::sums`].
+/// Groupings, in the order of [`Snapshot::sums`].
 pub const SUMS: [By; 3] = By::USUAL;
 
-/// Something that happened to a connection.
+/// An event of a connection.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TimelineEntry {
-    /// When, on `CLOCK_BOOTTIME`.
+    /// Time on `CLOCK_BOOTTIME`.
     pub at: Duration,
-    /// Which kind of thing.
+    /// Kind of event.
     pub kind: TimelineKind,
-    /// What, in words.
+    /// Description.
     pub words: String,
 }
 
-/// Kinds of moments.
+/// Kinds of events.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TimelineKind {
     /// The connection began.
     Begin,
     /// It fell back.
     Fallback,
-    /// Its application asked, or was refused something.
+    /// Its application made a query or was refused something.
     Asked,
-    /// What was concluded when it ended.
+    /// The closing verdict.
     End,
-    /// Something else.
+    /// Any other event.
     Other,
 }
 
 /// What is known of a connection.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Row {
-    /// Which one.
+    /// Identity of the connection.
     pub id: ConnectionId,
-    /// Who holds it, or asked about it last.
+    /// The owner, or the process that asked last.
     pub process: Option<Process>,
-    /// Its control group.
+    /// Path of the owner's control group.
     pub cgroup: Option<String>,
-    /// Network namespace.
+    /// Network namespace, an inode number.
     pub netns: u32,
-    /// The application's socket is MPTCP, whatever became of it.
+    /// The application's socket is an MPTCP socket, fallen back or not.
     pub is_mptcp: bool,
-    /// This end.
+    /// Local address and port.
     pub local: SocketAddr,
-    /// The other end.
+    /// Remote address and port.
     pub remote: SocketAddr,
-    /// Which end opened it.
+    /// Which side opened the connection.
     pub side: Option<Side>,
-    /// It has fallen back; none if nobody knows.
+    /// It has fallen back; none if unknown.
     pub fell_back: Option<bool>,
-    /// Why.
+    /// Cause of the fallback.
     pub cause: Option<String>,
-    /// The last thing that was concluded of it.
+    /// The latest verdict.
     pub verdict: Option<Verdict>,
-    /// How often its application asked.
+    /// Number of queries of its application.
     pub questions: u64,
-    /// What it was told last.
+    /// The last answer.
     pub answer: Option<&'static str>,
     /// It has ended.
     pub is_closed: bool,
-    /// When something was heard of it last, on `CLOCK_BOOTTIME`.
+    /// Last activity, on `CLOCK_BOOTTIME`.
     pub heard_at: Duration,
-    /// What happened to it, in the order of time.
+    /// Timeline, in order.
     pub moments: VecDeque<TimelineEntry>,
-    /// Moments that were forgotten.
+    /// Number of omitted timeline entries.
     pub forgotten: u64,
-    /// What the ledger says of it.
+    /// State from the ledger.
     state: State,
 }
 
-/// All that is on the screen, as it was at one moment.
+/// Everything on the screen at one time.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
-    /// Connections, in no order.
+    /// Connections, unordered.
     pub rows: Vec<Rc<Row>>,
     /// Sums by [`SUMS`].
     pub sums: Vec<SumTable>,
-    /// Numbers of the head.
+    /// Totals for the header.
     pub totals: Totals,
-    /// Fallbacks in each second up to now, the last one last.
+    /// Fallbacks per second, the current second last.
     pub rate: Vec<u64>,
-    /// The moment, on `CLOCK_BOOTTIME`.
+    /// Time of the snapshot, on `CLOCK_BOOTTIME`.
     pub now: Duration,
 }
 
-/// Numbers of the head.
+/// Totals for the header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Totals {
-    /// Findings.
+    /// Number of findings.
     pub findings: u64,
-    /// Different connections that began as MPTCP.
+    /// Distinct connections that began as MPTCP.
     pub connections: u64,
     /// Of these, fallen back.
     pub fallbacks: u64,
-    /// Questions.
+    /// Number of queries.
     pub questions: u64,
-    /// Of these, with an application that believes in MPTCP.
+    /// Of these connections, with a deceived application.
     pub deceived: u64,
-    /// Options and sockets that were refused.
+    /// Refused options and sockets.
     pub refusals: u64,
-    /// Connections that are not among the rows any more.
+    /// Evicted connections.
     pub forgotten: u64,
 }
 
-/// What is kept of a connection.
+/// State of a connection.
 #[derive(Debug)]
 struct Shown {
     row: Rc<Row>,
     marks: Marks,
 }
 
-/// The findings so far.
+/// The board.
 #[derive(Debug)]
 pub struct Board {
     limits: Limits,
@@ -155,24 +155,24 @@ pub struct Board {
     latest: Duration,
 }
 
-/// A board that the stages write to and the screen reads.
+/// A board shared by the stages, which write, and the screen, which reads.
 #[derive(Clone, Debug)]
 pub struct Shared(Rc<RefCell<Board>>);
 
 impl Shared {
-    /// Nothing yet.
+    /// An empty board.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self(Rc::new(RefCell::new(Board::new(limits))))
     }
 
-    /// What is so at this moment.
+    /// A snapshot at this time.
     #[must_use]
     pub fn snapshot(&self, now: Duration) -> Snapshot {
         self.0.borrow().snapshot(now)
     }
 
-    /// When the last thing happened that a finding told of.
+    /// Time of the latest event in a finding.
     #[must_use]
     pub fn latest(&self) -> Duration {
         self.0.borrow().latest
@@ -186,7 +186,7 @@ impl Observer for Shared {
 }
 
 impl Board {
-    /// Nothing yet.
+    /// An empty board.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self {
@@ -199,7 +199,7 @@ impl Board {
         }
     }
 
-    /// Takes a finding. `path_of` knows paths of control groups that the finding does not.
+    /// Adds a finding. `path_of` returns paths of control groups that the finding lacks.
     pub fn take<'a>(&mut self, finding: &'a Finding, path_of: &dyn Fn(u64) -> Option<&'a str>) {
         let subject = Subject::of(finding);
         let at = finding.at();
@@ -229,7 +229,7 @@ impl Board {
         }
     }
 
-    /// What is so at this moment.
+    /// A snapshot at this time.
     #[must_use]
     pub fn snapshot(&self, now: Duration) -> Snapshot {
         let forgotten = self.ledger.forgotten();
@@ -300,7 +300,7 @@ impl Row {
                 self.process = Some(process.clone());
             }
         }
-        // What has ended, or is not connected yet, has no other end.
+        // A closed or unconnected socket has no remote address.
         if !socket.remote.ip().is_unspecified() {
             self.remote = socket.remote;
         }
@@ -443,13 +443,13 @@ impl Row {
         }
     }
 
-    /// Puts a moment where it belongs; of too many, those behind the first one go.
+    /// Inserts an entry in order; when full, drops the oldest one after the first.
     fn moment(&mut self, at: Duration, kind: TimelineKind, words: String, moments_max: usize) {
         let place = self.moments.partition_point(|moment| moment.at <= at);
         self.moments
             .insert(place, TimelineEntry { at, kind, words });
         while self.moments.len() > moments_max.max(2) {
-            // The fallback is what everybody wants to see.
+            // Never drop the fallback.
             let goes = self
                 .moments
                 .iter()
@@ -461,7 +461,7 @@ impl Row {
         }
     }
 
-    /// What it is now, in a word.
+    /// Its state, in one word.
     #[must_use]
     pub fn state(&self) -> &'static str {
         match (self.is_mptcp, self.fell_back) {
@@ -472,7 +472,7 @@ impl Row {
         }
     }
 
-    /// The wrong thing to be told, or to believe, comes first.
+    /// Sort key: deceived first.
     #[must_use]
     pub fn is_deceived(&self) -> bool {
         self.state.awareness().is_deceived()
@@ -487,10 +487,10 @@ fn concluded(judgement: &Judgement) -> String {
     }
 }
 
-/// How many fallbacks each of the last seconds had.
+/// Fallbacks in each of the last seconds.
 #[derive(Debug, Default)]
 struct Rate {
-    /// Seconds and counts, in order.
+    /// Pairs of second and count, in order.
     seconds: VecDeque<(u64, u64)>,
 }
 

@@ -1,5 +1,5 @@
-//! A snapshot and what the reader wants to see of it -> cells of a terminal. Decides what stands where, down to 80 columns
-//! and 24 lines, and less; what comes from outside is escaped here.
+//! Draws a snapshot and the state of the user interface on a terminal of 80 by 24 cells or any
+//! other size; external text is escaped here.
 
 mod life;
 
@@ -23,47 +23,47 @@ use crate::{
     observe::State,
 };
 
-/// Columns from which on verdicts have room beside a connection.
+/// Minimum width for a verdict column.
 const WITH_VERDICT: u16 = 96;
-/// And its own end.
+/// Minimum width for a local address column.
 const WITH_LOCAL: u16 = 128;
-/// Columns from which on the fallbacks of the last minutes are drawn in the head.
+/// Minimum width for the fallback chart in the header.
 const WITH_RATE: u16 = 60;
 
-/// What is on the screen beside findings.
+/// What the screen shows besides findings.
 #[derive(Clone, Debug, Default)]
 pub struct Around {
-    /// Kernel and rung, or the capture.
+    /// Kernel and attach method, or the capture.
     pub source: String,
     /// Time of day.
     pub clock: String,
-    /// What was lost so far, where that is known.
+    /// Losses so far, where known.
     pub state: Option<State>,
-    /// Where a replay is.
+    /// Position in a replay.
     pub playing: Option<Playing>,
-    /// Something that the reader should know, in the last line.
+    /// A message for the last line.
     pub message: Option<String>,
     /// Use colours.
     pub has_colour: bool,
 }
 
-/// Where a replay is.
+/// Position in a replay.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Playing {
-    /// Since its beginning.
+    /// Time since the start.
     pub at: Duration,
-    /// Its length.
+    /// Length of the capture.
     pub length: Duration,
-    /// How many times faster than it was.
+    /// Speed, a factor.
     pub speed: f64,
-    /// It is over.
+    /// The replay has ended.
     pub has_ended: bool,
 }
 
-/// Text from outside, made fit for a cell.
+/// Escapes external text for a cell.
 type Escape = fn(&str) -> String;
 
-/// Draws everything.
+/// Draws the screen.
 pub fn draw(
     frame: &mut Frame<'_>,
     app: &mut App,
@@ -105,7 +105,7 @@ pub fn draw(
     }
 }
 
-/// Colours, where they are wanted.
+/// Styles, with or without colours.
 #[derive(Clone, Copy)]
 struct Paint {
     has_colour: bool,
@@ -200,7 +200,7 @@ fn draw_head(
         )));
     }
     let second = Line::from(second);
-    // What is drawn of the last minutes has the room that is left.
+    // The fallback chart takes the remaining room.
     let used = u16::try_from(first.width().max(second.width()) + 2).unwrap_or(u16::MAX);
     let has_rate = area.width >= WITH_RATE && area.width > used + 10 && area.height >= 2;
     frame.render_widget(Paragraph::new(vec![first, second]), area);
@@ -221,7 +221,7 @@ fn draw_head(
     }
 }
 
-/// What was lost, and what does not agree.
+/// Losses and differing counters.
 fn losses(state: &State, paint: Paint) -> Vec<Span<'static>> {
     let mut spans = Vec::new();
     let of_all = |of_one: fn(&Loss) -> u64| {
@@ -249,7 +249,7 @@ fn losses(state: &State, paint: Paint) -> Vec<Span<'static>> {
     spans
 }
 
-/// How the account of fallbacks differs from the kernel's counters now.
+/// How the traced fallbacks currently differ from the kernel's counters.
 fn disagreement(state: &State) -> Option<String> {
     let missing = state.reconciled.iter().map(Reconciliation::missing);
     let missing = missing.fold(0, u64::saturating_add);
@@ -336,7 +336,7 @@ fn minutes(time: Duration) -> String {
     }
 }
 
-/// How long ago, in at most five characters.
+/// Time since an event, at most five characters.
 fn ago(now: Duration, then: Duration) -> String {
     let seconds = now.saturating_sub(then).as_secs();
     match seconds {
@@ -354,7 +354,7 @@ fn who(process: Option<&Process>, escape: Escape) -> String {
     )
 }
 
-/// Nothing to show: what to do about it.
+/// Hint for an empty table.
 fn nothing(app: &App, snapshot: &Snapshot) -> Option<&'static str> {
     match (app.filter().0.is_empty(), snapshot.totals.findings) {
         (false, _) => Some("Nothing matches the filter; Esc drops it."),
@@ -404,7 +404,7 @@ fn draw_connections(
             (None, Some(true)) => "cause unknown".to_owned(),
             (None, _) => String::new(),
         };
-        // Where verdicts have no room, the bad ones stand in the place of the cause.
+        // Without a verdict column, bad verdicts replace the cause.
         cells.push(
             match row.verdict.filter(|it| !has_verdict && it.deceives()) {
                 Some(verdict) => Line::from(vec![
@@ -518,7 +518,7 @@ fn draw_sums(
     draw_table(frame, area, &names, widths, lines, paint);
 }
 
-/// A share as a bar of ten cells and in percent.
+/// A share as a bar of ten cells and a percentage.
 fn bar(share: f64) -> String {
     const CELLS: usize = 10;
     const EIGHTHS: [char; 8] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];

@@ -1,5 +1,6 @@
-//! What is so now, on a terminal: findings gathered, arranged as the reader wants them, drawn. Knows the model, and no
-//! stage: where findings come from, and what a key press does to the tracer, is decided elsewhere.
+//! The interactive view: gathers findings, arranges them as the user selects, and draws them.
+//! Depends on the model only; the source of findings and the effect of keys are decided by the
+//! caller.
 
 pub mod app;
 pub mod board;

@@ -1,4 +1,4 @@
-//! What was lost, what the kernel counted, where it comes from.
+//! Sections on losses, kernel counters and the origin of the capture.
 
 use super::*;
 
@@ -62,7 +62,7 @@ pub(super) fn losses(report: &Report<'_>) -> Markup {
     }
 }
 
-/// What the kernel counted against what was traced.
+/// Compares the kernel's counters with the traced fallbacks.
 fn reconciled(report: &Report<'_>) -> Markup {
     let all = &report.state.reconciled;
     let read = || all.iter().filter(|it| !it.unread);

@@ -1,4 +1,4 @@
-//! What there is of everything: causes, groups, answers, refusals.
+//! Sections on causes, destinations, processes, answers and refusals.
 
 use super::*;
 

@@ -1,8 +1,8 @@
-//! The worst connections, each with its life.
+//! Section on the worst connections, one lane each.
 
 use super::*;
 
-/// The word for it, how bad it is, and what it means.
+/// Name, severity class and meaning.
 pub(super) fn words(awareness: Awareness) -> (&'static str, &'static str, &'static str) {
     match awareness {
         Awareness::Contradicted => (
@@ -65,7 +65,7 @@ fn why(life: &ReportedConnection) -> String {
     }
 }
 
-/// Between connecting, or the first that was heard of it, and something.
+/// Time from the start of a connection to an event.
 fn since(life: &ReportedConnection, at: Duration) -> String {
     match life.connected_at.or(life.born_at) {
         Some(begin) => after(at.saturating_sub(begin)),
@@ -93,7 +93,7 @@ fn ended(life: &ReportedConnection) -> &'static str {
     }
 }
 
-/// The lane in words, for whoever cannot see it.
+/// Description of a lane for screen readers.
 fn spoken(life: &ReportedConnection) -> String {
     let fell = match life.fell_at {
         Some(at) => format!("fell back {} after its beginning", since(life, at)),
@@ -184,7 +184,7 @@ pub(super) fn timeline(report: &Report<'_>) -> Markup {
     }
 }
 
-/// Which end opened it.
+/// Direction of the connection.
 fn arrow(life: &ReportedConnection) -> &'static str {
     match life.side {
         Some(Side::Active) => "client to",

@@ -1,43 +1,43 @@
-//! What the collector's answer means, and when to try again. Pure.
+//! Interprets the collector's responses, and decides when to retry. Pure.
 
 use std::time::Duration;
 
 use serde::Deserialize;
 
-/// The first pause after a failure.
+/// Initial pause after a failure.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
-/// The longest pause that we take by ourselves.
+/// Maximum pause of our own backoff.
 pub const PAUSE_MAX: Duration = Duration::from_secs(30);
-/// The longest that a collector may have us wait.
+/// Maximum pause that a collector may request.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
-/// So much of what a collector says in words is shown, bytes.
+/// Most of a collector's message that is shown, bytes.
 const SAID_BYTES_MAX: usize = 200;
 
-/// What became of a request.
+/// Outcome of a request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Outcome {
-    /// It was taken, all but so many records; with the collector's words for that.
+    /// Accepted, except for some records; with the collector's message.
     Taken {
-        /// Records that the collector does not want.
+        /// Number of rejected records.
         rejected: u64,
-        /// Why.
+        /// The collector's reason.
         said: String,
     },
     /// It may be taken later, the collector says when or not.
-    Later {
+    RuntimeNeeds {
         /// As the collector wants it.
         after: Option<Duration>,
-        /// What was wrong.
+        /// Reason of the failure.
         why: String,
     },
-    /// It will never be taken.
+    /// Permanently refused.
     Never {
-        /// What was wrong.
+        /// Reason of the refusal.
         why: String,
     },
 }
 
-/// The body of an answer; both signals, and whatever else is in it does not matter.
+/// Body of a response to either signal; other fields are ignored.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct Body {
@@ -52,7 +52,7 @@ struct Partial {
     error_message: String,
 }
 
-/// Written as text by the book, and as a number by some.
+/// The specification has a string here; some collectors send a number.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Count {
@@ -76,12 +76,13 @@ impl Count {
 }
 
 impl Outcome {
-    /// What an answer means: the codes are those of the OTLP specification, section "Failures".
+    /// Classifies a response by its status, according to the OTLP specification, section
+    /// "Failures".
     #[must_use]
     pub fn of(status: u16, retry_after: Option<&str>, body: &[u8]) -> Self {
         match status {
             200..=299 => {
-                // An empty answer, or one in another format, is a plain yes.
+                // An empty body, or one in another format, means success.
                 let body: Body = serde_json::from_slice(body).unwrap_or_default();
                 let partial = body.partial_success.unwrap_or_default();
                 let (logs, points) = (
@@ -93,7 +94,7 @@ impl Outcome {
                     said: shown(&partial.error_message),
                 }
             }
-            429 | 502 | 503 | 504 => Self::Later {
+            429 | 502 | 503 | 504 => Self::RuntimeNeeds {
                 // Seconds; a date is answered with our own pause.
                 after: retry_after
                     .and_then(|text| text.trim().parse().ok())
@@ -111,13 +112,13 @@ impl Outcome {
     }
 }
 
-/// Words from outside, fit for a terminal.
+/// Makes external text safe for a terminal.
 fn shown(said: &str) -> String {
     crate::sink::escape(&said[..said.floor_char_boundary(SAID_BYTES_MAX)])
 }
 
-/// How long to wait after so many failures in a row: twice as long each time, half of it by chance, so that a thousand hosts
-/// do not come back in the same moment.
+/// Backoff after this many failures in a row: doubles each time, with a random half, so that a
+/// thousand hosts do not retry at the same time.
 #[must_use]
 pub fn pause(failures: u32, after: Option<Duration>, random: u64) -> Duration {
     let doubled = 2_u32.saturating_pow(failures.saturating_sub(1).min(16));
@@ -157,7 +158,7 @@ mod tests {
         ] {
             let got = Outcome::of(200, None, body.as_bytes());
             match (&got, &want) {
-                // How words are escaped is the sink's matter.
+                // The sink's tests cover escaping.
                 (
                     Outcome::Taken { rejected: a, said },
                     Outcome::Taken {

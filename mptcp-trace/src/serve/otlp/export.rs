@@ -1,4 +1,4 @@
-//! The task that sends: batches of records when there are some, metrics when it is their time.
+//! The task that sends batches of records, and metrics at an interval.
 
 use std::{
     cell::RefCell,
@@ -33,33 +33,33 @@ use super::{
 };
 use crate::{model::Finding, observe::Observer, serve::exposition::Family, sink::Format};
 
-/// A record waits so long for others.
+/// Maximum time that a record waits for a full batch.
 const BATCH_EVERY: Duration = Duration::from_secs(1);
-/// How long a request may take, from its connection to the end of its answer.
+/// Maximum duration of a request, from its connection to the end of the response.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
-/// Longest answer that is read, bytes.
+/// Longest response body that is read, bytes.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
-/// Longest head of it, bytes.
+/// Longest response header, bytes.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
-/// How long the end may take: what is not taken by then is lost, and said.
+/// Maximum duration of the final flush; records not accepted in time are lost, and reported.
 pub const FLUSH_TIME_MAX: Duration = Duration::from_secs(5);
-/// While it ends, a pause is no longer than this.
+/// Maximum backoff during the final flush.
 const LAST_PAUSE_MAX: Duration = Duration::from_millis(500);
 
-/// How findings are told: one line, in UTC since whoever reads it is elsewhere.
+/// Text of a finding: one line, in UTC since readers may be in any time zone.
 const LINE: Format = Format::Text {
     header: false,
     colour: false,
     utc: true,
 };
 
-/// Where metrics come from.
+/// Source of the metrics.
 pub trait Measures: 'static {
-    /// All of them; none while the tracer does not answer.
+    /// All metrics; none while the tracer does not respond.
     fn families(&self) -> impl Future<Output = Option<Vec<Family>>>;
 }
 
-/// What the loop, the settings and the task share.
+/// State shared by the loop, the settings and the task.
 #[derive(Clone, Debug)]
 pub struct Exporter(Rc<Inner>);
 
@@ -67,13 +67,13 @@ pub struct Exporter(Rc<Inner>);
 struct Inner {
     queue: RefCell<Queue>,
     target: RefCell<Option<Target>>,
-    /// Enough for a request.
+    /// Wakes the task when a batch is full.
     enough: Notify,
     end: watch::Sender<bool>,
 }
 
 impl Exporter {
-    /// Sends to `target`, if there is one.
+    /// Sends to `target`, if any.
     #[must_use]
     pub fn new(target: Option<Target>) -> Self {
         Self(Rc::new(Inner {
@@ -84,7 +84,7 @@ impl Exporter {
         }))
     }
 
-    /// From now on it goes there; to nobody: what waits is given up, and counted.
+    /// Changes the target. Without one, queued records are dropped and counted.
     pub fn send_to(&self, target: Option<Target>) {
         if target.is_none() {
             self.0.queue.borrow_mut().switch_off();
@@ -92,13 +92,14 @@ impl Exporter {
         *self.0.target.borrow_mut() = target;
     }
 
-    /// What became of all records.
+    /// Counts of all records by outcome.
     #[must_use]
     pub fn sums(&self) -> Sums {
         self.0.queue.borrow().sums()
     }
 
-    /// Ends in order: `task`, which runs [`Self::run`], sends what waits. How many records were not taken.
+    /// Shuts down gracefully: `task`, which runs [`Self::run`], sends the queued records. Returns
+    /// how many were not accepted.
     pub async fn end(&self, mut task: tokio::task::JoinHandle<()>) -> u64 {
         self.0.end.send_replace(true);
         if tokio::time::timeout(FLUSH_TIME_MAX, &mut task)
@@ -110,7 +111,7 @@ impl Exporter {
         self.sums().queued
     }
 
-    /// Sends until it is told to end, and then what is left.
+    /// Sends until shutdown, then flushes.
     pub async fn run(
         self,
         resource: Resource,
@@ -133,7 +134,7 @@ impl Exporter {
         let mut times = tokio::time::interval(metrics_every);
         times.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            // One request at a time, so that a flood of findings holds up no metrics.
+            // Requests alternate, so that a flood of findings does not delay metrics.
             tokio::select! {
                 biased;
                 _ended = end.wait_for(|ends| *ends) => break,
@@ -159,7 +160,7 @@ impl Observer for Exporter {
         }
         let is_question = matches!(finding, Finding::Query(_) | Finding::Refusal(_));
         let mut queue = self.0.queue.borrow_mut();
-        // Before anything is written: a flood of them shall cost little.
+        // Checked before formatting, so that dropping a flood of findings is cheap.
         if !queue.has_room(is_question) {
             return;
         }
@@ -188,25 +189,25 @@ impl Observer for Exporter {
     }
 }
 
-/// The sending half of the task.
+/// State of the sending task.
 struct Sender {
     exporter: Exporter,
     resource: Resource,
     since: SystemTime,
-    /// The same on the clock that nobody sets.
+    /// Start time on the monotonic clock.
     started: Instant,
-    /// The last request failed, and that was said.
+    /// The last request failed, and a message was printed.
     is_away: bool,
-    /// How many have failed since one was taken.
+    /// Failures since the last success.
     failures: u32,
-    /// Before that the collector is left alone.
+    /// No request before this time (backoff).
     not_before: Instant,
-    /// When records go although they are few.
+    /// When an incomplete batch is sent.
     batch_at: Instant,
 }
 
 impl Sender {
-    /// Until a batch is to go.
+    /// Waits until a batch is due.
     async fn due(&self) {
         tokio::time::sleep_until(self.not_before).await;
         let inner = &self.exporter.0;
@@ -220,7 +221,7 @@ impl Sender {
         self.exporter.0.target.borrow().is_some() && !self.exporter.0.queue.borrow().is_empty()
     }
 
-    /// Sends the oldest records, if there are some.
+    /// Sends the oldest records, if any.
     async fn batch(&mut self) {
         self.batch_at = Instant::now() + BATCH_EVERY;
         let Some(target) = self.target().filter(|_| self.has_records()) else {
@@ -240,7 +241,7 @@ impl Sender {
         }
     }
 
-    /// Sends the metrics as they are now. Those that are lost are in the next ones: they only grow.
+    /// Sends the current metrics. A lost request does no harm, since counters are cumulative.
     async fn metrics(&mut self, measures: &impl Measures) {
         let Some(target) = self.target() else { return };
         let Some(families) = measures.families().await else {
@@ -259,7 +260,7 @@ impl Sender {
         }
     }
 
-    /// When to try again, and what to say.
+    /// Schedules the retry and prints a message.
     fn learn(&mut self, target: &Target, outcome: &Outcome) {
         match outcome {
             Outcome::Taken { .. } | Outcome::Never { .. } => {
@@ -279,7 +280,7 @@ impl Sender {
         self.exporter.0.target.borrow().clone()
     }
 
-    /// That it does not go, once, and that it goes again.
+    /// Prints one message when sending fails, and one when it works again.
     fn say(&mut self, target: &Target, outcome: &Outcome) {
         match outcome {
             Outcome::Taken { rejected, said } => {
@@ -311,8 +312,8 @@ impl Sender {
     }
 }
 
-/// One request over a connection of its own: one that is kept would be closed by the other end some time, and then nobody
-/// knows whether the request that met this was taken.
+/// Sends one request over its own connection: a kept connection may be closed by the peer, and then
+/// it is unknown whether the request was accepted.
 async fn post(target: &Target, path: &str, body: String) -> Outcome {
     let tried = tokio::time::timeout(REQUEST_TIME_MAX, try_post(target, path, body)).await;
     match tried {
@@ -352,14 +353,14 @@ async fn try_post(target: &Target, path: &str, body: String) -> anyhow::Result<O
         .max_buf_size(HEAD_BYTES_MAX)
         .handshake(TokioIo::new(stream))
         .await?;
-    // Ends with this function, whatever becomes of it.
+    // Aborted when this function returns.
     let mut driver = JoinSet::new();
     driver.spawn_local(connection);
     let response = sender.send_request(request).await.context("no response")?;
     let status = response.status().as_u16();
     let after = response.headers().get(RETRY_AFTER).cloned();
     let after = after.as_ref().and_then(|it| it.to_str().ok());
-    // The status says whether it was taken; what is said beside that may be too long, or cut off.
+    // The status decides; the body may be too long, or cut off.
     let answer = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
         .collect()
         .await
@@ -378,7 +379,7 @@ mod tests {
     use super::*;
     use crate::model::fixture::Row;
 
-    /// Nothing is measured.
+    /// No metrics.
     struct Nothing;
 
     impl Measures for Nothing {
@@ -387,7 +388,7 @@ mod tests {
         }
     }
 
-    /// Takes a request for each of these answers; the requests as they came.
+    /// Accepts one request per answer; returns the requests as received.
     fn collector(
         answers: Vec<&'static str>,
     ) -> (String, std::thread::JoinHandle<Vec<(String, usize)>>) {
@@ -455,7 +456,7 @@ mod tests {
                 .clone()
                 .run(resource, Nothing, SystemTime::now(), hour);
             let task = tokio::task::spawn_local(runs);
-            // However slow the machine is: until it has failed once.
+            // Independent of the speed of the machine: waits for the first failure.
             let begun = Instant::now();
             while exporter.sums().failed_logs == 0 && begun.elapsed() < Duration::from_secs(30) {
                 tokio::time::sleep(Duration::from_millis(10)).await;

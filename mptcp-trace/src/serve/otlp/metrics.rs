@@ -1,4 +1,4 @@
-//! The metrics of the page -> the same as OTLP. Pure: which there are, the page decides.
+//! Converts the metrics of the page to OTLP. Pure; the page decides which metrics exist.
 
 use std::time::SystemTime;
 
@@ -10,8 +10,8 @@ use crate::serve::exposition::{Family, Kind, Labels};
 /// `AGGREGATION_TEMPORALITY_CUMULATIVE`.
 const CUMULATIVE: u8 = 2;
 
-/// Each family that has a sample. Names are those of the page without `_total`: that is Prometheus' own word, and collectors
-/// that write for Prometheus add it.
+/// Every family with a sample. Names are those of the page without `_total`, which is specific to
+/// Prometheus; collectors that export to Prometheus append it.
 #[must_use]
 pub fn metrics(families: &[Family], since: SystemTime, now: SystemTime) -> Vec<Value> {
     let has_samples = |family: &&Family| !family.samples.is_empty();
@@ -60,7 +60,7 @@ fn point(kind: Kind, labels: &Labels, value: f64, since: &str, now: &str) -> Val
         .map(|(name, value)| string(name, value))
         .collect();
     match kind {
-        // Whole numbers, which they are; 64 bits are text.
+        // The values are whole numbers; JSON has 64-bit numbers as strings.
         Kind::Counter => json!({
             "attributes": attributes,
             "startTimeUnixNano": since,

@@ -1,11 +1,13 @@
 //! Findings as logs and counters as metrics, sent to an OpenTelemetry collector over OTLP/HTTP in JSON.
 //!
-//! The messages are mapped by hand, field by field of the protocol's own schema: the crates of OpenTelemetry bring a
-//! second HTTP client, gRPC and protobuf with them, and would double the size of the program for two requests. That the
-//! mapping is right is judged by others: `mptcp-lab exported` has the official schema read every byte.
+//! The messages are written by hand, field by field according to the protocol's schema: the
+//! OpenTelemetry crates would add a second HTTP client, gRPC and protobuf, and double the size of
+//! the program for two requests. `mptcp-lab exported` validates every byte with the official
+//! schema.
 //!
-//! Only plain HTTP: TLS, authentication and fan-out are what a collector on the same host is for. Nothing here ever makes
-//! the tracing loop wait: it puts records into a bounded [`queue::Queue`], and what finds no room is counted.
+//! Only plain HTTP is supported: TLS, authentication and fan-out are the task of a collector on the
+//! same host. The tracing loop never waits: it puts records into a bounded [`queue::Queue`], which
+//! counts those it drops.
 
 pub mod answer;
 pub mod export;
@@ -16,13 +18,13 @@ pub mod target;
 
 use serde_json::{Value, json};
 
-/// Name of the service, and of the scope of what it says.
+/// Name of the service and of the instrumentation scope.
 const SERVICE: &str = "mptcp-trace";
 
-/// Who speaks: the host, its kernel and this program.
+/// The resource: the host, its kernel and this program.
 #[derive(Clone, Debug)]
 pub struct Resource {
-    /// Name of the host.
+    /// Host name.
     pub host: String,
     /// `uname -r`.
     pub kernel: String,
@@ -31,7 +33,7 @@ pub struct Resource {
 }
 
 impl Resource {
-    /// As the protocol writes it.
+    /// Serialises the resource.
     fn resource(&self) -> Value {
         let Self {
             host,
@@ -51,7 +53,7 @@ impl Resource {
         json!({"name": SERVICE, "version": self.version})
     }
 
-    /// A whole request with these records, each of them JSON already.
+    /// A request with these records, which are JSON already.
     #[must_use]
     pub fn logs_request(&self, records: &[&str]) -> String {
         format!(
@@ -62,7 +64,7 @@ impl Resource {
         )
     }
 
-    /// A whole request with these metrics.
+    /// A request with these metrics.
     #[must_use]
     pub fn metrics_request(&self, metrics: &[Value]) -> String {
         json!({"resourceMetrics": [{
@@ -73,24 +75,24 @@ impl Resource {
     }
 }
 
-/// An attribute that is text. What would drive a terminal is shown instead: collectors print attributes as they are.
+/// A string attribute. Control characters are escaped, since collectors print attributes unchanged.
 fn string(key: &str, value: &str) -> Value {
     json!({"key": key, "value": {"stringValue": crate::sink::escape(value)}})
 }
 
-/// An attribute that is a number: 64 bits are written as text, JSON has no such numbers.
+/// A number attribute: 64-bit numbers are strings, since JSON has no such numbers.
 fn int(key: &str, value: impl Into<u64>) -> Value {
-    // The protocol has signed numbers only.
+    // The protocol has only signed numbers.
     let value = i64::try_from(value.into()).unwrap_or(i64::MAX);
     json!({"key": key, "value": {"intValue": value.to_string()}})
 }
 
-/// An attribute that is yes or no.
+/// A boolean attribute.
 fn boolean(key: &str, value: bool) -> Value {
     json!({"key": key, "value": {"boolValue": value}})
 }
 
-/// Nanoseconds since the epoch, as the protocol writes them; 0 (not known) before it.
+/// Nanoseconds since the epoch, as the protocol encodes them; 0 (unknown) for earlier times.
 fn nanos(time: std::time::SystemTime) -> String {
     let since = time
         .duration_since(std::time::UNIX_EPOCH)

@@ -1,52 +1,52 @@
-//! Records that wait to be sent: bounded in number and in bytes, and what finds no room is counted. Pure.
+//! The queue of records to send: bounded in number and bytes; dropped records are counted. Pure.
 
 use std::collections::VecDeque;
 
-/// So many records wait at most.
+/// Most queued records.
 pub const RECORDS_MAX: usize = 8192;
-/// And so many bytes of them: one has about 1,400.
+/// Most queued bytes; a record has about 1,400.
 pub const BYTES_MAX: usize = 16 * 1024 * 1024;
-/// So many go into one request.
+/// Most records per request.
 pub const BATCH_MAX: usize = 512;
-/// Questions may take so much of it: a flood of them shall cost no fallback, here as in the ring.
+/// Most queued queries: as in the ring, a flood of queries must not displace fallbacks.
 pub const QUESTIONS_MAX: usize = RECORDS_MAX / 4 * 3;
-/// And so many bytes.
+/// Most bytes of queued queries.
 const QUESTION_BYTES_MAX: usize = BYTES_MAX / 4 * 3;
 
-/// What became of records and requests since the start.
+/// Counts of records and requests since the start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Sums {
-    /// Records that a collector has taken.
+    /// Records accepted by a collector.
     pub exported: u64,
-    /// Records that found no room.
+    /// Records dropped because the queue was full.
     pub full: u64,
-    /// Records of requests that the collector refused as a whole.
+    /// Records of requests refused as a whole.
     pub refused: u64,
-    /// Records that the collector rejected out of a request.
+    /// Single records rejected by the collector.
     pub rejected: u64,
-    /// Records that waited when the export was switched off.
+    /// Records queued when the export was switched off.
     pub off: u64,
-    /// Requests with records that failed, each try.
+    /// Failed requests with records, each attempt counted.
     pub failed_logs: u64,
-    /// Requests with metrics that failed.
+    /// Failed requests with metrics, each attempt counted.
     pub failed_metrics: u64,
-    /// Records that wait now.
+    /// Records queued now.
     pub queued: u64,
 }
 
-/// Records that wait, oldest first: what questions tell, and the rest, which goes before them.
+/// Queued records, oldest first: queries, and others, which are sent first.
 #[derive(Debug, Default)]
 pub struct Queue {
     first: VecDeque<String>,
     questions: VecDeque<String>,
     bytes: usize,
-    /// A request holds so many of the oldest of both.
+    /// The current request contains this many of the oldest records of both kinds.
     on_their_way: (usize, usize),
     sums: Sums,
 }
 
 impl Queue {
-    /// Whether there is room for one more, before it is written; counts it if not.
+    /// True if there is room for a record, before it is formatted; counts it otherwise.
     pub fn has_room(&mut self, is_question: bool) -> bool {
         let (records, bytes) = if is_question {
             (QUESTIONS_MAX, QUESTION_BYTES_MAX)
@@ -58,7 +58,7 @@ impl Queue {
         has_room
     }
 
-    /// Takes one, or counts it.
+    /// Adds a record, or counts it as dropped.
     pub fn push(&mut self, record: String, is_question: bool) {
         if self.len() >= RECORDS_MAX || self.bytes.saturating_add(record.len()) > BYTES_MAX {
             self.sums.full += 1;
@@ -71,19 +71,19 @@ impl Queue {
         }
     }
 
-    /// How many wait.
+    /// Number of queued records.
     #[must_use]
     pub fn len(&self) -> usize {
         self.first.len() + self.questions.len()
     }
 
-    /// True if none waits.
+    /// True if the queue is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The next request: the oldest records, which stay until [`Self::leave`].
+    /// The next request: the oldest records, which stay queued until [`Self::leave`].
     pub fn batch(&mut self) -> Vec<&str> {
         let first = self.first.len().min(BATCH_MAX);
         let questions = self.questions.len().min(BATCH_MAX - first);
@@ -96,7 +96,7 @@ impl Queue {
             .collect()
     }
 
-    /// The records of the last batch were taken, but for so many of them.
+    /// The last batch was accepted, except for this many records.
     pub fn taken(&mut self, rejected: u64) {
         let count = self.leave();
         let rejected = rejected.min(count);
@@ -104,13 +104,13 @@ impl Queue {
         self.sums.rejected += rejected;
     }
 
-    /// The records of the last batch were refused, all of them.
+    /// The whole last batch was refused.
     pub fn refused(&mut self) {
         self.sums.refused += self.leave();
         self.sums.failed_logs += 1;
     }
 
-    /// A request failed; its records stay.
+    /// A request failed; its records stay queued.
     pub fn failed(&mut self) {
         self.sums.failed_logs += 1;
     }
@@ -120,7 +120,7 @@ impl Queue {
         self.sums.failed_metrics += 1;
     }
 
-    /// Nobody wants them any more.
+    /// Drops all records, since the export was switched off.
     pub fn switch_off(&mut self) {
         self.sums.off += u64::try_from(self.len()).unwrap_or(u64::MAX);
         *self = Self {
@@ -129,7 +129,7 @@ impl Queue {
         };
     }
 
-    /// What became of all.
+    /// The counts.
     #[must_use]
     pub fn sums(&self) -> Sums {
         Sums {
@@ -138,7 +138,7 @@ impl Queue {
         }
     }
 
-    /// The last batch goes; how many that were.
+    /// Removes the last batch; returns its size.
     fn leave(&mut self) -> u64 {
         let (first, questions) = std::mem::take(&mut self.on_their_way);
         let gone = self.first.drain(..first);
@@ -195,7 +195,7 @@ mod tests {
         fill(&mut queue, false, RECORDS_MAX + 5, 10);
         assert_eq!(queue.batch().len(), BATCH_MAX);
         queue.failed();
-        // New ones come while a request is under way.
+        // New records arrive during a request.
         assert_eq!(queue.batch().len(), BATCH_MAX);
         queue.taken(12);
         fill(&mut queue, false, 1, 10);
@@ -203,7 +203,7 @@ mod tests {
         queue.refused();
         queue.batch();
         queue.switch_off();
-        // What comes back after that concerns nobody.
+        // A late response has no effect.
         queue.taken(0);
         fill(&mut queue, false, 3, 10);
         queue.failed_metrics();

@@ -1,8 +1,8 @@
-//! Finding -> log record of OTLP. Pure.
+//! Converts findings to OTLP log records. Pure.
 //!
-//! Attributes have the names of OpenTelemetry's semantic conventions where those have one; what is ours begins with
-//! `mptcp.` and has the words of the JSON lines. What is not known is left out. `docs/metrics.md` documents each; a test
-//! compares the two.
+//! Attributes follow OpenTelemetry's semantic conventions where these define a name; others start
+//! with `mptcp.` and use the names of the JSON lines. Unknown values are omitted. `docs/metrics.md`
+//! documents each attribute; a test compares the two.
 
 use std::time::{Duration, SystemTime};
 
@@ -15,7 +15,7 @@ use crate::model::{
     VerdictEvent,
 };
 
-/// A log record as JSON. `line` is the finding as one line of text.
+/// A log record as JSON. `line` is the finding as text.
 #[must_use]
 pub fn record(finding: &Finding, line: &str, observed: SystemTime, path: Option<&str>) -> Value {
     let (kind, time) = (finding.kind(), finding.time());
@@ -29,7 +29,7 @@ pub fn record(finding: &Finding, line: &str, observed: SystemTime, path: Option<
     }
     let mut record = Map::new();
     record.insert("timeUnixNano".into(), nanos(time).into());
-    // The wall clock may have been set back since: what happened goes by the clock of the boot.
+    // The wall clock may have been set back since; events are dated by the boot clock.
     record.insert(
         "observedTimeUnixNano".into(),
         nanos(observed.max(time)).into(),
@@ -42,7 +42,7 @@ pub fn record(finding: &Finding, line: &str, observed: SystemTime, path: Option<
     Value::Object(record)
 }
 
-/// Number and word of a severity (OpenTelemetry's log data model, "Severity fields").
+/// Number and name of a severity (OpenTelemetry's log data model, "Severity fields").
 fn severity(finding: &Finding) -> (u8, &'static str) {
     match finding.severity() {
         Severity::Info => (9, "INFO"),
@@ -215,7 +215,7 @@ fn process(process: &Process, cgroup: Option<&str>, to: &mut Vec<Value>) {
         comm,
     } = process;
     to.extend(pid.map(|pid| int("process.pid", pid)));
-    // By the conventions: the name in /proc/PID/status.
+    // The conventions require the name in /proc/PID/status.
     to.push(string("process.executable.name", comm));
     to.push(int("process.real_user.id", *uid));
     to.extend(cgroup.map(|path| string("process.linux.cgroup", path)));
@@ -248,7 +248,7 @@ fn socket(socket: &Socket, to: &mut Vec<Value>) {
         ("network.local.address", "network.local.port", local),
         ("network.peer.address", "network.peer.port", remote),
     ] {
-        // There is none yet.
+        // The address is unset before connect().
         if end.port() != 0 || !end.ip().is_unspecified() {
             to.push(string(address, &end.ip().to_string()));
             to.push(int(port, end.port()));

@@ -1,4 +1,4 @@
-//! Where to send it: a URL and headers, checked before anything is attached.
+//! The collector's URL and headers, validated before anything is attached.
 
 use std::fmt;
 
@@ -7,27 +7,27 @@ use hyper::{
     header::{HeaderMap, HeaderName, HeaderValue},
 };
 
-/// Headers at most: a file with more is a mistake.
+/// Most headers; more indicate a mistake.
 const HEADERS_MAX: usize = 32;
-/// Port where a URL names none (RFC 9110, section 4.2.1).
+/// Default port (RFC 9110, section 4.2.1).
 const PORT: u16 = 80;
 
 /// A collector.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Target {
-    /// Name or address, without brackets.
+    /// Host name or address, without brackets.
     pub host: String,
-    /// Its port.
+    /// Port.
     pub port: u16,
-    /// Name and port as the URL has them.
+    /// Host and port as in the URL.
     pub authority: String,
-    /// What comes before `/v1/logs`; no slash at its end.
+    /// Path before `/v1/logs`, without trailing slash.
     pub prefix: String,
-    /// What is said in addition, in each request.
+    /// Additional headers of each request.
     pub headers: HeaderMap,
 }
 
-/// Without headers: they may be secrets.
+/// Omits headers, which may be secrets.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "http://{}{}", self.authority, self.prefix)
@@ -41,16 +41,16 @@ impl fmt::Debug for Target {
 }
 
 impl Target {
-    /// Reads the URL of a collector.
+    /// Parses the URL of a collector.
     ///
     /// # Errors
     ///
-    /// A sentence that says what is wrong, and what to do.
+    /// Returns what is wrong, and what to do.
     pub fn parse<'h>(
         url: &str,
         headers: impl IntoIterator<Item = (&'h str, &'h str)>,
     ) -> Result<Self, String> {
-        // What stands before an @, there or in what was meant to be a URL, may be a password.
+        // The text before an @ may be a password, even in an invalid URL.
         let shown = match url.rsplit_once('@') {
             Some((_, rest)) => format!("...@{rest}"),
             None => url.to_owned(),
@@ -94,7 +94,7 @@ fn read_headers<'h>(
 ) -> Result<HeaderMap, String> {
     let mut map = HeaderMap::new();
     for (number, (name, value)) in (1..).zip(headers) {
-        // Neither value nor name is said again: a secret stands in either if somebody mistypes.
+        // Neither name nor value is printed: with a typo, either may contain a secret.
         let wrong = |what| format!("header {number} cannot be sent: {what}");
         let key: HeaderName = name.parse().map_err(|_| wrong("invalid name"))?;
         if [

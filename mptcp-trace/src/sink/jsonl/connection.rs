@@ -1,4 +1,5 @@
-//! What happens to connections: `fallback`, `refused`, `plain`, `existing`, `blackhole`; and `socket`, what there is.
+//! Connection events (`fallback`, `refused`, `plain`, `existing`, `blackhole`), and `socket`, the
+//! current state of a socket.
 
 use super::{
     object::{Moment, Object, Word, ns},
@@ -27,7 +28,7 @@ pub(super) fn connection(event: &ConnectionEvent, data: &mut Object<'_>) {
         stage,
         since_connect,
         bytes,
-        // Said of sockets that are there, not of what happened: only the last subflow can fall back.
+        // Printed for open sockets only: a fallback needs a single subflow.
         subflows: _,
         evidence,
         existing,

@@ -1,4 +1,5 @@
-//! JSON that is fit for a terminal: what drives one is written as an escape, although JSON would not ask for that.
+//! JSON that is safe on a terminal: control sequences are escaped, although JSON does not require
+//! it.
 
 use std::io;
 
@@ -7,7 +8,7 @@ use serde_json::ser::{Formatter, Serializer};
 
 use crate::escape::drives_a_terminal;
 
-/// Compact, with more escapes than JSON needs: whoever parses it reads the same strings.
+/// Compact format with more escapes than JSON requires; parsers read the same strings.
 struct Fit;
 
 impl Formatter for Fit {
@@ -19,7 +20,7 @@ impl Formatter for Fit {
         let mut rest = fragment;
         while let Some((at, found)) = rest.char_indices().find(|(_, it)| drives_a_terminal(*it)) {
             let (before, from) = rest.split_at(at);
-            // All of them have four hexadecimal digits at most.
+            // Each of them has at most four hexadecimal digits.
             write!(writer, "{before}\\u{:04x}", u32::from(found))?;
             rest = &from[found.len_utf8()..];
         }
@@ -27,7 +28,7 @@ impl Formatter for Fit {
     }
 }
 
-/// Writes what is plain data into memory: neither half can fail.
+/// Serialises plain data into memory, which cannot fail.
 pub(super) fn write(out: &mut Vec<u8>, data: &(impl Serialize + ?Sized)) {
     let _infallible = data.serialize(&mut Serializer::with_formatter(out, Fit));
 }

@@ -1,4 +1,4 @@
-//! JSON lines, as `docs/output.md` promises them field by field.
+//! JSON lines, documented field by field in `docs/output.md`.
 
 mod connection;
 mod fit;
@@ -22,10 +22,10 @@ use crate::model::{
     SumTable,
 };
 
-/// Version of `docs/output.md`.
+/// Version of the schema in `docs/output.md`.
 const SCHEMA: u32 = 1;
 
-/// One line that is written once.
+/// A line that is printed once per run.
 #[derive(Serialize)]
 struct Message<'a, T> {
     #[serde(rename = "type")]
@@ -77,7 +77,7 @@ struct LossData<'a> {
     counters: Counters,
 }
 
-/// The counters of a sensor as fields of its object, in their order.
+/// Counters of a sensor as fields of its object, in order.
 struct Counters([(&'static str, u64); Loss::COUNTERS]);
 
 impl Serialize for Counters {
@@ -163,7 +163,7 @@ pub(super) fn end(
         coalesced,
         evicted,
     } = told;
-    // What nobody remembers to its end may be stale without a line.
+    // An evicted connection may have become stale without a line.
     let complete = losses.is_complete() && evicted == 0;
     let losses = losses
         .sensors
@@ -197,7 +197,7 @@ pub(super) fn end(
     );
 }
 
-/// A line that is written often.
+/// A line that is printed often.
 fn line(out: &mut Vec<u8>, kind: &'static str, fields: impl FnOnce(&mut Object<'_>)) {
     Object::write(out, |message| {
         message.field("type", Word(kind));
@@ -206,7 +206,7 @@ fn line(out: &mut Vec<u8>, kind: &'static str, fields: impl FnOnce(&mut Object<'
     out.push(b'\n');
 }
 
-/// A line that is written once.
+/// A line that is printed once.
 fn push(out: &mut Vec<u8>, kind: &'static str, data: &impl Serialize) {
     fit::write(out, &Message { kind, data });
     out.push(b'\n');

@@ -1,8 +1,9 @@
 //! Writes JSON objects field by field into memory.
 //!
-//! Lines of findings are written a million times where everything else is written once: a serializer that finds out
-//! anew what each field is, and looks through each name for characters to escape, took two thirds of the time from
-//! record to line (`docs/decisions/0009-findings-are-written-field-by-field.md`). What is written once goes through serde.
+//! Findings are written a million times, everything else once: a serializer that inspects the type
+//! of each field and scans each name for characters to escape took two thirds of the time from
+//! record to line (`docs/decisions/0009-findings-are-written-field-by-field.md`). Everything else
+//! uses serde.
 
 use std::{
     io::Write as _,
@@ -22,7 +23,7 @@ pub(super) struct Object<'o> {
 }
 
 impl<'o> Object<'o> {
-    /// Writes an object with what `fields` puts into it.
+    /// Writes an object with the fields that `fields` adds.
     pub(super) fn write(out: &'o mut Vec<u8>, fields: impl FnOnce(&mut Object<'_>)) {
         out.push(b'{');
         fields(&mut Object {
@@ -33,7 +34,7 @@ impl<'o> Object<'o> {
     }
 
     /// A field.
-    // So that the name is a constant where it is copied.
+    // Inlined, so that the name is a constant.
     #[inline(always)]
     pub(super) fn field(&mut self, name: &'static str, value: impl Value) {
         self.name(name);
@@ -71,19 +72,19 @@ impl<'o> Object<'o> {
     }
 }
 
-/// What a field can be.
+/// Value of a field.
 pub(super) trait Value {
     /// Writes it as JSON.
     fn write(self, out: &mut Vec<u8>);
 }
 
-/// Nothing is known.
+/// Null.
 pub(super) struct Null;
 
-/// A word of ours, in which nothing is to be escaped.
+/// A constant string without characters to escape.
 pub(super) struct Word(pub(super) &'static str);
 
-/// A moment, in UTC with all nine digits, so that lines sort as text.
+/// A time in UTC with nine fractional digits, so that lines sort as text.
 pub(super) struct Moment(pub(super) SystemTime);
 
 impl Value for Null {
@@ -141,7 +142,7 @@ impl Value for Word {
     }
 }
 
-/// A string that may have come from outside.
+/// A string, possibly external, that is escaped.
 impl Value for &str {
     #[inline]
     fn write(self, out: &mut Vec<u8>) {
@@ -244,26 +245,26 @@ impl Value for Moment {
     }
 }
 
-/// Nanoseconds, as many as the wire can tell.
+/// Nanoseconds; saturates at 64 bits.
 pub(super) fn ns(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// True if nothing in it is to be escaped.
+/// True if the text needs no escapes.
 #[inline]
 fn is_plain(text: &str) -> bool {
-    // Without a way out of the loop it is done many bytes at once.
+    // Without an early exit the compiler vectorises the loop.
     text.bytes().fold(true, |plain, byte| {
         plain & matches!(byte, b' '..=b'~') & (byte != b'"') & (byte != b'\\')
     })
 }
 
-/// As it is displayed; nothing in it needs to be escaped.
+/// Uses `Display`; the text needs no escapes.
 fn shown(what: impl std::fmt::Display, out: &mut Vec<u8>) {
     let _infallible = write!(out, "\"{what}\"");
 }
 
-/// The number, with zeros before it.
+/// The number, padded with zeros.
 #[inline]
 fn digits(place: &mut [u8], mut number: u32) {
     for digit in place.iter_mut().rev() {
@@ -272,7 +273,7 @@ fn digits(place: &mut [u8], mut number: u32) {
     }
 }
 
-/// As [`SocketId`] is displayed.
+/// Matches the `Display` of [`SocketId`].
 #[inline]
 fn hex(SocketId(number): SocketId, out: &mut Vec<u8>) {
     let mut text = *b"0x0000000000000000";

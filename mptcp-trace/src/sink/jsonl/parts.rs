@@ -1,11 +1,11 @@
-//! What several messages have in common.
+//! Fields shared by several messages.
 
 use std::{net::SocketAddr, time::Duration};
 
 use super::object::{Object, Word};
 use crate::model::{Family, Owner, Place, Process, Protocol, Socket};
 
-/// Who asked, as fields of the message itself.
+/// The process that asked, as fields of the message itself.
 pub(super) fn caller(process: &Process, data: &mut Object<'_>) {
     let Process {
         pid,
@@ -18,7 +18,7 @@ pub(super) fn caller(process: &Process, data: &mut Object<'_>) {
     } = process;
     data.field("pid", *pid);
     data.field("tid", *tid);
-    // Where they are the same, once is enough.
+    // The host's numbers are printed only if they differ.
     if *pid != Some(*host_pid) {
         data.field("host_pid", *host_pid);
         data.field("host_tid", *host_tid);
@@ -56,7 +56,7 @@ pub(super) fn socket(socket: &Socket, data: &mut Object<'_>) {
     data.object("remote", |data| endpoint(*remote, data));
 }
 
-/// Whoever holds a connection.
+/// The owner of a connection.
 pub(super) fn owner(owner: Option<&Owner>, place: &Place, data: &mut Object<'_>) {
     data.maybe_object("owner", owner, |Owner { process, via }, data| {
         let Place {

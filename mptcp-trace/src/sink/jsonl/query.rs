@@ -1,4 +1,4 @@
-//! `query`, `option_refused`, `socket_refused`: what applications ask, and what they are refused.
+//! `query`, `option_refused`, `socket_refused`: queries of applications, and refusals.
 
 use super::{
     object::{Moment, Object, Word, ns},

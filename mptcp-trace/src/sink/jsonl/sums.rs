@@ -1,4 +1,4 @@
-//! `summary`: sums in place of lines.
+//! `summary`: sums, printed instead of lines.
 
 use std::collections::BTreeMap;
 

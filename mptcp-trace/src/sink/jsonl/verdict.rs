@@ -1,4 +1,4 @@
-//! `verdict`: what is left to say of a connection at its end.
+//! `verdict`: the closing verdict on a connection.
 
 use super::{
     object::{Moment, Object, Word, ns},

@@ -1,4 +1,4 @@
-//! What covers the tables: the life of one connection, and the help.
+//! Overlays: the life of a connection, and the list of keys.
 
 use super::*;
 
@@ -57,7 +57,7 @@ pub(super) fn draw_life(
     frame.render_widget(Paragraph::new(lines), body);
 }
 
-/// Columns before the words of a moment.
+/// Columns before the description of an entry.
 const MOMENT_INDENT: usize = 11;
 
 fn moment_lines(
@@ -91,7 +91,7 @@ fn moment_lines(
     lines
 }
 
-/// Words in lines of at most that width; what has no blank in it is longer.
+/// Wraps text at this width; longer words stay whole.
 pub(super) fn wrapped(text: &str, width: usize) -> impl Iterator<Item = String> + use<> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split(' ') {
@@ -106,7 +106,7 @@ pub(super) fn wrapped(text: &str, width: usize) -> impl Iterator<Item = String> 
     lines.into_iter()
 }
 
-/// What is known of a connection, above its life.
+/// Details of a connection, above its life.
 fn about(row: &Row, now: Duration, paint: Paint, escape: Escape) -> Vec<Line<'static>> {
     let mut lines = vec![Line::from(vec![
         Span::styled(row.state(), paint.state(row)),
