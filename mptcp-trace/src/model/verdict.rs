@@ -7,34 +7,8 @@ use std::{
 
 use super::{Answer, Api, ConnectionId, Owner, Place, Query, Severity, Socket};
 
-/// The conclusion about an answer, or about a connection when it ends.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Verdict {
-    /// Told TCP, and the fallback was observed.
-    Explained,
-    /// Told TCP, and the socket never was MPTCP.
-    PlainTcp,
-    /// Told MPTCP, and it is.
-    StillMptcp,
-    /// Told MPTCP before the handshake could decide.
-    TooEarly,
-    /// Told MPTCP, fell back later, and was not asked again.
-    Stale,
-    /// Fell back, and was never queried.
-    NeverAsked,
-    /// Told TCP, and no fallback was observed.
-    Unexplained,
-    /// Queried through an API that does not see a fallback.
-    Misled,
-    /// This kernel does not support the query.
-    Unsupported,
-    /// Told MPTCP although a fallback was observed before.
-    Contradicted,
-}
-
 /// The properties of a verdict.
 struct Row {
-    verdict: Verdict,
     name: &'static str,
     severity: Severity,
     /// The application believes something false.
@@ -46,90 +20,112 @@ struct Row {
     meaning: &'static str,
 }
 
-const ROWS: [Row; 10] = [
-    Row {
-        verdict: Verdict::Explained,
+/// Defines the verdicts, each with its row: neither can be forgotten.
+macro_rules! verdicts {
+    ($($(#[$doc:meta])* $verdict:ident { $($field:ident: $value:expr,)* })*) => {
+        /// The conclusion about an answer, or about a connection when it ends.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        pub enum Verdict {
+            $($(#[$doc])* $verdict,)*
+        }
+
+        impl Verdict {
+            /// All verdicts.
+            pub const ALL: [Self; [$(Self::$verdict),*].len()] = [$(Self::$verdict),*];
+
+            fn row(self) -> &'static Row {
+                match self {
+                    $(Self::$verdict => const { &Row { $($field: $value),* } },)*
+                }
+            }
+        }
+    };
+}
+
+verdicts! {
+    /// Told TCP, and the fallback was observed.
+    Explained {
         name: "explained",
         severity: Severity::Info,
         deceives: false,
         is_of_fallen: true,
         rests_on_fallbacks: true,
         meaning: "told TCP, and the fallback was seen",
-    },
-    Row {
-        verdict: Verdict::PlainTcp,
+    }
+    /// Told TCP, and the socket never was MPTCP.
+    PlainTcp {
         name: "plain-tcp",
         severity: Severity::Info,
         deceives: false,
         is_of_fallen: false,
         rests_on_fallbacks: true,
         meaning: "told TCP; the socket never was MPTCP",
-    },
-    Row {
-        verdict: Verdict::StillMptcp,
+    }
+    /// Told MPTCP, and it is.
+    StillMptcp {
         name: "still-mptcp",
         severity: Severity::Info,
         deceives: false,
         is_of_fallen: false,
         rests_on_fallbacks: false,
         meaning: "told MPTCP, and it is",
-    },
-    Row {
-        verdict: Verdict::TooEarly,
+    }
+    /// Told MPTCP before the handshake could decide.
+    TooEarly {
         name: "too-early",
         severity: Severity::Warning,
         deceives: false,
         is_of_fallen: false,
         rests_on_fallbacks: false,
         meaning: "told MPTCP before the handshake could decide, or on a listening socket",
-    },
-    Row {
-        verdict: Verdict::Stale,
+    }
+    /// Told MPTCP, fell back later, and was not asked again.
+    Stale {
         name: "stale",
         severity: Severity::Warning,
         deceives: true,
         is_of_fallen: true,
         rests_on_fallbacks: true,
         meaning: "told MPTCP, fell back later, and was not asked again",
-    },
-    Row {
-        verdict: Verdict::NeverAsked,
+    }
+    /// Fell back, and was never queried.
+    NeverAsked {
         name: "never-asked",
         severity: Severity::Warning,
         deceives: false,
         is_of_fallen: true,
         rests_on_fallbacks: true,
         meaning: "fell back, and the application never asked",
-    },
-    Row {
-        verdict: Verdict::Unexplained,
+    }
+    /// Told TCP, and no fallback was observed.
+    Unexplained {
         name: "unexplained",
         severity: Severity::Warning,
         deceives: false,
         is_of_fallen: true,
         rests_on_fallbacks: true,
         meaning: "told TCP, and no fallback was seen",
-    },
-    Row {
-        verdict: Verdict::Misled,
+    }
+    /// Queried through an API that does not see a fallback.
+    Misled {
         name: "misled",
         severity: Severity::Warning,
         deceives: true,
         is_of_fallen: true,
         rests_on_fallbacks: true,
         meaning: "asked in a way that cannot detect a fallback",
-    },
-    Row {
-        verdict: Verdict::Unsupported,
+    }
+    /// This kernel does not support the query.
+    Unsupported {
         name: "unsupported",
         severity: Severity::Info,
         deceives: false,
         is_of_fallen: false,
         rests_on_fallbacks: false,
         meaning: "this kernel does not support the query: the error does not mean a fallback",
-    },
-    Row {
-        verdict: Verdict::Contradicted,
+    }
+    /// Told MPTCP although a fallback was observed before.
+    Contradicted {
         name: "contradicted",
         severity: Severity::Error,
         deceives: true,
@@ -137,28 +133,10 @@ const ROWS: [Row; 10] = [
         rests_on_fallbacks: true,
         meaning: "told MPTCP although a fallback was seen before: a bug in this program or in the \
                   kernel",
-    },
-];
+    }
+}
 
 impl Verdict {
-    /// All verdicts.
-    pub const ALL: [Self; ROWS.len()] = {
-        let mut all = [Self::Explained; ROWS.len()];
-        let mut at = 0;
-        while at < ROWS.len() {
-            // Each row is at the index of its verdict, so that the lookup needs no search.
-            assert!(ROWS[at].verdict as usize == at);
-            all[at] = ROWS[at].verdict;
-            at += 1;
-        }
-        all
-    };
-
-    fn row(self) -> &'static Row {
-        static OF: [Row; ROWS.len()] = ROWS;
-        &OF[self as usize]
-    }
-
     /// The name as printed.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -24,7 +24,7 @@ pub enum Outcome {
         said: String,
     },
     /// It may be taken later, the collector says when or not.
-    RuntimeNeeds {
+    Later {
         /// As the collector wants it.
         after: Option<Duration>,
         /// Reason of the failure.
@@ -94,7 +94,7 @@ impl Outcome {
                     said: shown(&partial.error_message),
                 }
             }
-            429 | 502 | 503 | 504 => Self::RuntimeNeeds {
+            429 | 502 | 503 | 504 => Self::Later {
                 // Seconds; a date is answered with our own pause.
                 after: retry_after
                     .and_then(|text| text.trim().parse().ok())
