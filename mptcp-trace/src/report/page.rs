@@ -218,11 +218,11 @@ fn more(report: &Report<'_>) -> String {
         words.push(match (unaware, unaware - never) {
             (0, _) => "No application is known to be unaware of it.".to_owned(),
             (unaware, 0) => format!(
-                "In {} the application does not know, since it never asked.",
+                "In {} the application is unaware of the fallback: it never queried.",
                 count(unaware, "connection", "connections")
             ),
             (unaware, told) => format!(
-                "In {} the application does not know: {} told MPTCP and never corrected, {} never \
+                "In {} the application is unaware of the fallback: {} told MPTCP and never corrected, {} never \
                  queried.",
                 count(unaware, "connection", "connections"),
                 match told {

@@ -132,7 +132,7 @@ fn names_are_cut_and_invisible_letters_are_spelled_out() {
 #[test]
 fn an_empty_capture_makes_a_page_that_says_so() {
     let page = draw(&[], &State::default(), &Ending::Orderly);
-    assert!(page.contains("there are no findings"));
+    assert!(page.contains("No findings: no connection fell back"));
     assert!(!page.contains("id=\"worst\"") && !page.contains("id=\"causes\""));
     assert!(page.contains("id=\"losses\"") && page.contains("id=\"origin\""));
 }
@@ -215,7 +215,9 @@ fn the_headline_counts_and_says_who_does_not_know() {
     findings.push(healthy.query());
     let page = draw(&findings, &State::default(), &Ending::Orderly);
     assert!(page.contains("11 of 12 connections fell back to TCP."));
-    assert!(page.contains("Of 11 connections the application does not know: 1 was told MPTCP"));
+    assert!(page.contains(
+        "In 11 connections the application is unaware of the fallback: 1 was told MPTCP"
+    ));
     assert!(page.contains("The most frequent cause is DssFallback (path), 10 times."));
 }
 
@@ -239,5 +241,5 @@ fn long_lists_end_and_say_how_much_is_left_out() {
     let page = draw(&findings, &State::default(), &Ending::Orderly);
     assert_eq!(page.matches("<svg class=\"lane\"").count(), LANES_MAX);
     assert!(page.contains("30 more connections that fell back are not drawn"));
-    assert!(page.contains("40 more rows, with 40 fallbacks, are left out"));
+    assert!(page.contains("40 more rows, with 40 fallbacks, are omitted"));
 }

@@ -178,9 +178,9 @@ fn with_the_stated_capabilities_alone_an_ordinary_user_sees_real_fallbacks() {
     assert_eq!(sides, ["active DssFallback", "passive DssFallback"]);
     let said = stderr(&output);
     for sentence in [
-        "without CAP_SYS_PTRACE: the kernel's counters are not compared where only processes of others are",
+        "without CAP_SYS_PTRACE: the kernel's counters are not compared in namespaces with only other users' processes and no traced fallback",
         "privileges kept: nothing",
-        "privileges given up: CAP_PERFMON, CAP_BPF",
+        "privileges dropped: CAP_PERFMON, CAP_BPF",
     ] {
         assert!(said.contains(sentence), "{sentence}: {said}");
     }
