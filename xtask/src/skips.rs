@@ -1,19 +1,19 @@
-//! A skip is a statement: it has a reason, and the reason must be a fact about a kernel or a machine that nothing can
-//! be installed for. Any other skip fails the run where root could have made the test possible.
+//! Every skip has a reason, which must be a property of the kernel or machine that no installation
+//! can change. As root, a skip with any other reason fails the run.
 
 use serde::Serialize;
 
-/// Something that was not tried.
+/// A test that was not run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Skip {
-    /// The step or suite.
+    /// Name of the step or suite.
     pub(crate) what: String,
     pub(crate) why: String,
-    /// How many tests or cells it took away.
+    /// Number of tests or cells that it skipped.
     pub(crate) count: u32,
 }
 
-/// Parts of reasons that are facts, and why nothing can be done about them.
+/// Substrings of acceptable reasons, and why nothing can be done about them.
 const FACTS: [(&str, &str); 14] = [
     ("this kernel", "nothing can be installed into a kernel"),
     ("(CONFIG_", "what a kernel was built with"),
@@ -41,13 +41,13 @@ const FACTS: [(&str, &str); 14] = [
 ];
 
 impl Skip {
-    /// The reason is a fact that nothing can be installed for.
+    /// True if no installation can change the reason.
     pub(crate) fn is_fact(&self) -> bool {
         FACTS.iter().any(|(part, _)| self.why.contains(part))
     }
 }
 
-/// All of the same reason together, the largest first: a line each.
+/// Skips grouped by reason, largest group first, one line each.
 pub(crate) fn table(skips: &[Skip]) -> String {
     let mut reasons: Vec<(&str, u32, Vec<&str>)> = Vec::new();
     for Skip { what, why, count } in skips {
