@@ -1,4 +1,4 @@
-//! `mptcp-trace report`: a page comes out whole or not at all, and what is wrong is said.
+//! `mptcp-trace report`: writes a complete page or none, and reports errors.
 
 use std::{fs, path::PathBuf, process::Output};
 
@@ -50,7 +50,7 @@ fn a_selection_is_one() {
     check(&output, 0, "wrote");
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("more were not selected"));
-    // The kernel's own count, further down, is of the whole run.
+    // The kernel's own counters, further down, cover the whole run.
     let (found, _losses) = text.split_once("id=\"losses\"").unwrap();
     assert!(found.contains("InfiniteMapTx") && !found.contains("SimultConnectFallback"));
 }

@@ -37,9 +37,9 @@ use summary::Summary;
 /// The first kernel of a shape gets every recipe with every attach method, alternating between IPv4
 /// and IPv6; another one of the same shape gets a few.
 ///
-/// If one or two plays of a suite fail, they are repeated once: that is a second try. More than 1 %
-/// of second tries fail the run. As root, a skip also fails the run, unless its reason is a
-/// property of the kernel or the machine that no installation can change.
+/// If one or two plays of a suite fail, they are repeated once: that is a second try. The run
+/// fails if more than 1 % of the plays need one. As root, a skip also fails the run, unless its
+/// reason is a property of the kernel or the machine that no installation can change.
 ///
 /// Ends with the shapes, the skips and their reasons, the second tries, the durations (also as JSON
 /// in target/test/summary.json), and the line `N passed, N failed, N skipped`. The tested tracers
