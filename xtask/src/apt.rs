@@ -165,7 +165,7 @@ impl Apt {
             .flatten();
         let mut names = lists.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
         if names.any(|name| name.contains("_Packages")) {
-            say("going on with the package lists that there are");
+            say("continuing with the existing package lists");
             return Ok(());
         }
         bail!("cannot fetch Debian's package lists: see above; is there a network?")

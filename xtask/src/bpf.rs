@@ -86,7 +86,7 @@ fn compare(path: &Path, built: &[u8]) -> Result<()> {
     })?;
     if committed != built {
         bail!(
-            "the committed object {} (sha256 {}) is not what the source gives (sha256 {}); type: \
+            "the committed object {} (sha256 {}) does not match the source (sha256 {}); type: \
              cargo xtask bpf, and commit the object",
             path.display(),
             sha256(&committed),

@@ -73,7 +73,7 @@ impl StaticPrograms {
     pub(crate) fn with_go(mut self, places: &Places) -> Self {
         match golang::program(places) {
             Ok(program) => self.go = Some(program),
-            Err(error) => command::say(format_args!("{error:#}; going on without")),
+            Err(error) => command::say(format_args!("{error:#}; continuing without it")),
         }
         self
     }

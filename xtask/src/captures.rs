@@ -120,7 +120,7 @@ fn write(root: &Path, tracer: &Path, result: &SuiteResult) -> Result<()> {
     };
     if result.tally().failed > 0 {
         say(format_args!(
-            "{}: nothing is recorded: something is wrong",
+            "{}: nothing recorded, because cases failed",
             result.name()
         ));
         return Ok(());
@@ -170,7 +170,7 @@ impl Kept {
             .zip(live.lines().zip(replayed.lines()))
             .find(|(_, (live, replayed))| live != replayed)
         {
-            bail!("line {number} was printed otherwise live: {live}, replayed: {replayed}");
+            bail!("line {number} differs: live {live}, replayed {replayed}");
         }
         ensure!(
             live == replayed,
@@ -219,7 +219,7 @@ struct Disguise(Vec<(String, String)>);
 impl Disguise {
     fn of_this_machine(release: &str) -> Result<Self> {
         let groups = fs::read_to_string("/proc/self/cgroup")
-            .context("cannot tell which control groups this runs in")?;
+            .context("cannot determine the control groups of this process")?;
         Ok(Self::new(release, &groups))
     }
 

@@ -101,7 +101,7 @@ fn conflicts(places: &Places) -> Result<()> {
         // Exit code 1: no match.
         Some(1) => Ok(()),
         Some(0) => bail!(
-            "a merge was not finished:\n{}",
+            "unresolved merge conflicts:\n{}",
             String::from_utf8_lossy(&output.stdout).trim_end()
         ),
         _ => bail!(

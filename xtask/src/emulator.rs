@@ -49,7 +49,7 @@ impl Emulator {
         }
         Ok(Self::newer(places).unwrap_or_else(|why| {
             say(format_args!(
-                "{why:#}; going on with QEMU {major}, which is slower"
+                "{why:#}; continuing with QEMU {major}, which is slower"
             ));
             installed
         }))
@@ -82,7 +82,7 @@ impl Emulator {
             self.command().arg("--version"),
             "cannot ask for its version",
         )?;
-        major(&said).with_context(|| format!("{} says no version", self.program.display()))
+        major(&said).with_context(|| format!("{} prints no version", self.program.display()))
     }
 
     /// The common part of QEMU's command line.

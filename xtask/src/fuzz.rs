@@ -202,7 +202,7 @@ fn fuzz(places: &Places, fuzzer: &Path, target: Target, seconds: u64) -> Result<
     fuzzed.found_something = !status.success();
     if fuzzed.found_something {
         say(format_args!(
-            "{}: see {}; put the file into fuzz/seeds/{} when it is repaired",
+            "{}: see {}; put the file into fuzz/seeds/{} once the bug is fixed",
             target.name(),
             artifacts.display(),
             target.name()

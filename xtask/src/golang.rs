@@ -48,7 +48,7 @@ fn compiler(places: &Places) -> Result<PathBuf> {
     let apt = Apt::open(places)?;
     let found = apt.find("^golang-1[.][0-9]+-(go|src)$")?;
     let minor = newest(&found).ok_or_else(|| {
-        anyhow!("the archive has no Go that speaks MPTCP: 1.{MINOR_MIN} or later is needed")
+        anyhow!("the archive has no Go with MPTCP support: 1.{MINOR_MIN} or later is needed")
     })?;
     say(format_args!(
         "Go 1.{minor} is needed for a program of the lab: fetching it into the cache"
@@ -66,7 +66,7 @@ fn compiler(places: &Places) -> Result<PathBuf> {
             fs::remove_dir_all(directory).context("cannot remove the package file")?;
         }
     }
-    goroot_in(&directory).ok_or_else(|| anyhow!("Debian's packages of Go hold no compiler"))
+    goroot_in(&directory).ok_or_else(|| anyhow!("Debian's Go packages contain no compiler"))
 }
 
 /// A complete GOROOT: the compiler and the source of its library.

@@ -200,7 +200,7 @@ impl Report {
         };
         if !self.cells.iter().any(is_it) {
             self.failures
-                .push(format!("no case was played on the rung {rung}"));
+                .push(format!("no case was played with the attach method {rung}"));
         }
     }
 
@@ -323,9 +323,10 @@ pub(crate) fn verdict(cell: &Cell, must: Must) -> Verdict {
                 format!(" ({})", cell.why)
             }
         )),
-        (Outcome::Unavailable, Must::EveryRung) => {
-            Verdict::Failed(format!("this kernel must have the rung: {}", cell.why))
-        }
+        (Outcome::Unavailable, Must::EveryRung) => Verdict::Failed(format!(
+            "this kernel must support the attach method: {}",
+            cell.why
+        )),
         (Outcome::Unavailable, Must::Refuse | Must::Nothing) | (Outcome::Skipped, _) => {
             Verdict::Skipped(cell.why.clone())
         }

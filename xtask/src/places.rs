@@ -74,7 +74,7 @@ fn cache_directory() -> Result<PathBuf> {
         return Ok(directory.join("mptcp-trace"));
     }
     let home = env::home_dir().ok_or_else(|| {
-        anyhow!("cannot tell where to keep downloads: HOME is not set; set MPTCP_TRACE_CACHE")
+        anyhow!("cannot determine where to keep downloads: HOME is not set; set MPTCP_TRACE_CACHE")
     })?;
     Ok(home.join(".cache/mptcp-trace"))
 }

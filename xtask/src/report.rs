@@ -114,7 +114,7 @@ fn look(places: &Places, driver: &Driver, tracer: &Path, draws: bool) -> Result<
     let mut stdin = driver.stdin.take().context("python has no stdin")?;
     stdin
         .write_all(DRIVER.as_bytes())
-        .context("cannot tell python what to do")?;
+        .context("cannot pass the script to python")?;
     drop(stdin);
     let status = driver.wait().context("cannot wait for python")?;
     Ok(Tally::of(status.success()))

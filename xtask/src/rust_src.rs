@@ -48,7 +48,7 @@ pub(crate) fn provide(places: &Places, rustc_version: &str) -> Result<PathBuf> {
                     ));
                     return Ok(library);
                 }
-                failures.push(format!("{name}: brought no library/core/Cargo.toml"));
+                failures.push(format!("{name}: contains no library/core/Cargo.toml"));
             }
             Err(error) => failures.push(format!("{name}: {error:#}")),
         }

@@ -71,8 +71,8 @@ const SHAPES: [Shape; 12] = [
     shape("6.18", "long-term series after 6.12", &[]),
     shape("6.19", "between two long-term series", &[]).may_be_gone(),
     shape("7.1", "between two long-term series", &[]).may_be_gone(),
-    shape("7.2", "last before the newest", &[]).may_be_gone(),
-    shape("7.3", "newest that Debian has", &[Verdicts, Reuse]),
+    shape("7.2", "second newest", &[]).may_be_gone(),
+    shape("7.3", "newest in Debian", &[Verdicts, Reuse]),
     shape(SOL_TCP, "mptcp_getsockopt_sol_tcp is a symbol", &[]),
 ];
 

@@ -51,7 +51,7 @@ pub(crate) fn of_report(report: &str) -> Result<Option<Shape>> {
     let report: Value = serde_json::from_str(report).context("doctor's report is no JSON")?;
     let shape = report
         .get("shape")
-        .context("doctor's report says nothing of a shape")?;
+        .context("doctor's report contains no shape")?;
     let Some(probes) = shape.get("probes").and_then(Value::as_array) else {
         return Ok(None);
     };

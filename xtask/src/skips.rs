@@ -17,26 +17,32 @@ pub(crate) struct Skip {
 const FACTS: [(&str, &str); 14] = [
     ("this kernel", "nothing can be installed into a kernel"),
     ("(CONFIG_", "what a kernel was built with"),
-    ("is no evidence here", "a limit that the sensor states"),
-    ("others use", "what others do on this host"),
+    ("is no evidence here", "a limit that the sensor reports"),
+    ("others use", "other programs on this host"),
     (
         "MPTCP_TRACE_BTF_DIR",
-        "files of other projects, which are not ours to give away",
+        "files of other projects, which we may not redistribute",
     ),
-    ("the archive lists", "kernels leave Debian's archive"),
-    ("Debian has no kernel", "kernels leave Debian's archive"),
+    ("the archive lists", "Debian's archive removes old kernels"),
+    (
+        "Debian has no kernel",
+        "Debian's archive removes old kernels",
+    ),
     ("32-bit", "32-bit programs need an entry of the kernel"),
     ("the clock cannot be set", "a container may not set it"),
     ("questions a second", "a machine that is too slow, or busy"),
-    ("is seen, but not whether", "a limit that the sensor states"),
+    (
+        "is seen, but not whether",
+        "a limit that the sensor reports",
+    ),
     (
         "others on this machine were at it",
-        "what others do cannot be told from what was lost",
+        "other programs' events cannot be distinguished from lost ones",
     ),
-    ("others flood this host", "what others do fills the queue"),
+    ("others flood this host", "other programs fill the queue"),
     (
         "there is no python3 here",
-        "a virtual machine holds our own programs only",
+        "a virtual machine contains only our own programs",
     ),
 ];
 

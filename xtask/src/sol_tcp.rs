@@ -135,8 +135,8 @@ fn build(scratch: &Path, deb: &Path, finished: &Path) -> Result<()> {
         .any(|line| line.split(' ').nth(2) == Some(SYMBOL))
     {
         bail!(
-            "the kernel has no symbol {SYMBOL}, so it is of no use: this compiler inlines the \
-             function although it was told {COMPILER_OPTIONS}"
+            "the kernel has no symbol {SYMBOL}, so it is useless: this compiler inlines the \
+             function despite {COMPILER_OPTIONS}"
         );
     }
     let release = command::text(

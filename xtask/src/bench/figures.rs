@@ -217,8 +217,7 @@ pub(crate) enum LabLine {
 impl LabLine {
     /// Parses one line.
     pub(crate) fn parse(line: &str) -> Result<Self> {
-        serde_json::from_str(line)
-            .with_context(|| format!("the lab's line {line:?} makes no sense"))
+        serde_json::from_str(line).with_context(|| format!("cannot parse the lab's line {line:?}"))
     }
 }
 
@@ -231,7 +230,7 @@ impl Benchmarks {
         let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         serde_json::from_slice(&text).with_context(|| {
             format!(
-                "{} makes no sense; delete it and measure anew",
+                "cannot parse {}; delete it and measure again",
                 path.display()
             )
         })

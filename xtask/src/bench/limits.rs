@@ -144,7 +144,7 @@ fn steady(native: &Native) -> Option<Limit> {
     let rate = rate(native, STEADY_RATE)?;
     let lost = rate.ring_full + rate.otherwise_lost;
     Some(Limit {
-        what: "lost of 200,000 questions a second",
+        what: "queries lost at 200,000 per second",
         wanted: "0".to_owned(),
         measured: lost.to_string(),
         kept: lost == 0,
@@ -154,7 +154,7 @@ fn steady(native: &Native) -> Option<Limit> {
 fn accounted(native: &Native) -> Option<Limit> {
     let off = native.rates.iter().filter(|rate| !rate.balances).count();
     (!native.rates.is_empty()).then(|| Limit {
-        what: "rates at which a question is not accounted for",
+        what: "rates at which a query is not accounted for",
         wanted: "0".to_owned(),
         measured: off.to_string(),
         kept: off == 0,
@@ -164,7 +164,7 @@ fn accounted(native: &Native) -> Option<Limit> {
 fn reader(native: &Native) -> Option<Limit> {
     let share = rate(native, MODEST_RATE)?.reader_share();
     Some(Limit {
-        what: "of one processor, at 10,000 questions a second",
+        what: "share of one processor, at 10,000 queries per second",
         wanted: format!("< {:.0} %", 100.0 * READER_SHARE_MAX),
         measured: format!("{:.1} %", 100.0 * share),
         kept: share < READER_SHARE_MAX,
@@ -179,7 +179,7 @@ fn floods(native: &Native) -> Option<Limit> {
         .map(|flood| flood.case.as_str())
         .collect();
     (!native.floods.is_empty()).then(|| Limit {
-        what: "floods: every question accounted for, no fallback lost",
+        what: "floods: every query accounted for, no fallback lost",
         wanted: "all".to_owned(),
         measured: if wrong.is_empty() {
             "all".to_owned()

@@ -31,14 +31,14 @@ impl Machine {
         let memory = read("/proc/meminfo")?;
         let memory_kb: f64 = field(&memory, "MemTotal")
             .and_then(|value| value.trim_end_matches(" kB").parse().ok())
-            .context("/proc/meminfo does not tell how much memory there is")?;
+            .context("/proc/meminfo does not contain the size of the memory")?;
         let processors = cpus.lines().filter(|line| line.starts_with("processor"));
         Ok(Self {
             cpu: field(&cpus, "model name").unwrap_or("unknown").to_owned(),
             cores: processors.count() as u64,
             memory_gb: (memory_kb / 1e5).round() / 10.0,
             kernel: series(&read("/proc/sys/kernel/osrelease")?),
-            rustc: version("rustc").context("there is no rustc")?,
+            rustc: version("rustc").context("rustc is missing")?,
             bpftrace: version("bpftrace"),
             iperf3: version("iperf3"),
             qemu: version("qemu-system-x86_64"),

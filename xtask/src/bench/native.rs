@@ -77,7 +77,7 @@ fn steps(quick: bool) -> Vec<Step> {
             ],
         ),
         step(
-            "rates until questions are lost",
+            "rates until queries are lost",
             [25, 12],
             &[
                 "rates",

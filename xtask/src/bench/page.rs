@@ -199,8 +199,8 @@ fn footprint(native: &Native) -> String {
 
 fn rates(native: &Native) -> String {
     let mut table = Table::new(&[
-        "offered, questions a second",
-        "asked a second",
+        "offered, queries per second",
+        "asked per second",
         "for, s",
         "lost: ring full",
         "lost otherwise",

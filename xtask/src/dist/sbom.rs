@@ -94,7 +94,7 @@ fn bill(
         .packages
         .iter()
         .find(|package| package.name == "mptcp-trace" && package.source.is_none())
-        .ok_or_else(|| anyhow!("cargo metadata does not know mptcp-trace"))?;
+        .ok_or_else(|| anyhow!("cargo metadata does not list mptcp-trace"))?;
     let needed = needed(&metadata.resolve.nodes, &root.id);
     let mut packages: Vec<&Package> = metadata
         .packages
@@ -212,7 +212,7 @@ fn rust(places: &Places) -> Result<Value> {
     let version = said
         .lines()
         .find_map(|line| line.strip_prefix("release: "))
-        .ok_or_else(|| anyhow!("rustc does not say its version"))?;
+        .ok_or_else(|| anyhow!("rustc does not print its version"))?;
     Ok(linked(
         "rust-std",
         version,

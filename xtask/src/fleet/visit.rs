@@ -188,7 +188,7 @@ impl<'a> Visit<'a> {
     /// Selects the tasks for the kernel's shape.
     fn decide(&mut self) -> Result<()> {
         let shape = signature::of_report(&self.doctor_said)
-            .with_context(|| format!("cannot tell the shape of {}", self.release))?;
+            .with_context(|| format!("cannot determine the shape of {}", self.release))?;
         let tasks = match shape {
             None => shapes::whole(self.series, 0),
             Some(shape) => {

@@ -172,7 +172,7 @@ fn provide(places: &Places, series: &[String], summary: &Summary) {
     if is_root() {
         let provided = || host_packages::provide(&host_packages::test_needs(), "testing");
         if let Err(error) = summary.timed("packages", "fetch", provided) {
-            say(format_args!("{error:#}; going on without"));
+            say(format_args!("{error:#}; continuing without it"));
         }
         // After a failure, the suite that needs the schema reports that it is missing.
         let _later = summary.timed("the schema of OTLP", "fetch", || otlp::python(places));

@@ -38,7 +38,7 @@ pub(super) fn alone(programs: &StaticPrograms, summary: &Summary) {
 pub(super) fn tasks(places: &Places, everything: bool) -> Vec<Task> {
     let dashboard = places.root.join("contrib/grafana/mptcp-trace.json");
     let python = otlp::python(places)
-        .inspect_err(|why| say(format_args!("{why:#}; going on without")))
+        .inspect_err(|why| say(format_args!("{why:#}; continuing without it")))
         .ok();
     let played = |suite| match everything {
         true => Task::new(suite, &[]),

@@ -190,7 +190,7 @@ impl Book {
             let lines: Vec<String> = unexcused
                 .map(|skip| {
                     let Skip { what, why, count } = skip;
-                    format!("FAILED {what}: {count} skipped without need: {why}")
+                    format!("FAILED {what}: {count} skipped unnecessarily: {why}")
                 })
                 .collect();
             if !lines.is_empty() {

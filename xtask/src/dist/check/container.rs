@@ -48,7 +48,7 @@ fn look_at_dockerfile(text: &str, version: &str) -> Result<()> {
         }
     }
     if !text.contains(&format!("mptcp-trace:{version}")) {
-        bail!("the Dockerfile speaks of another version than {version}");
+        bail!("the Dockerfile names another version than {version}");
     }
     Ok(())
 }

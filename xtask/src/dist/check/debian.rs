@@ -43,7 +43,7 @@ pub(super) fn step(looked: &Looked<'_>) -> Result<()> {
     outcome?;
     tree.is_as_it_was(&before)?;
     if tree.run(&["dpkg", "--status", "mptcp-trace"], "").is_ok() {
-        bail!("dpkg still knows of the package after it was purged");
+        bail!("dpkg still lists the package after it was purged");
     }
     Ok(())
 }
@@ -57,7 +57,7 @@ fn works(looked: &Looked<'_>, tree: &Tree) -> Result<()> {
         "etc/mptcp-trace/serve.toml",
     ] {
         if !tree.root.join(file).is_file() {
-            bail!("the .deb brings no /{file}");
+            bail!("the .deb does not contain /{file}");
         }
     }
     let said = tree.run(
@@ -65,7 +65,7 @@ fn works(looked: &Looked<'_>, tree: &Tree) -> Result<()> {
         "doctor does not work in a fresh Debian",
     )?;
     if !said.contains("query") || !said.contains("fallback") {
-        bail!("doctor says nothing of the sensors:\n{said}");
+        bail!("doctor does not report the sensors:\n{said}");
     }
     unit::check(looked, &tree.root)
 }
@@ -171,10 +171,7 @@ impl Tree {
         let new = after.keys().filter(|name| !before.contains_key(*name));
         differences.extend(new.map(|name| format!("left: /{}", name.display())));
         if !differences.is_empty() {
-            bail!(
-                "the tree is not as it was before:\n{}",
-                differences.join("\n")
-            );
+            bail!("the tree differs from before:\n{}", differences.join("\n"));
         }
         Ok(())
     }

@@ -89,7 +89,7 @@ const STEPS: [(&str, Step); 8] = [
 pub(super) fn verb(places: &Places, release: &Release, rebuild: bool) -> Result<Tally> {
     if !is_root() {
         bail!(
-            "checking a release needs root: it is installed in a tree of its own; type: sudo cargo xtask dist --check"
+            "checking a release needs root: it is installed in a separate tree; type: sudo cargo xtask dist --check"
         );
     }
     host_packages::provide(&NEEDS, "checking a release")?;
@@ -127,7 +127,7 @@ fn sums(looked: &Looked<'_>) -> Result<()> {
     // Program, tarball, .deb, .rpm and bill of materials.
     const FILES: usize = 5;
     if said.lines().count() != FILES {
-        bail!("SHA256SUMS speaks of other files than the {FILES} of a release:\n{said}");
+        bail!("SHA256SUMS does not list exactly the {FILES} files of a release:\n{said}");
     }
     Ok(())
 }

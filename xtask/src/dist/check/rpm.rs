@@ -51,7 +51,7 @@ pub(super) fn step(looked: &Looked<'_>) -> Result<()> {
             .symlink_metadata()
             .is_err()
         {
-            bail!("the .rpm did not bring {file}");
+            bail!("the .rpm did not install {file}");
         }
     }
     rpm_in(
@@ -64,7 +64,7 @@ pub(super) fn step(looked: &Looked<'_>) -> Result<()> {
     )?;
     rpm_in(&["--erase", "mptcp-trace"], "cannot remove the .rpm")?;
     if rpm_in(&["--query", "mptcp-trace"], "").is_ok() {
-        bail!("rpm still knows of the package after it was erased");
+        bail!("rpm still lists the package after it was erased");
     }
     tree.is_as_it_was(&before)
 }
