@@ -1,5 +1,5 @@
-//! Throughput of the stages behind the ring on one core, in records per second: `cargo bench -p
-//! mptcp-trace`.
+//! Throughput of the stages behind the ring on one core, in records per second:
+//! `cargo bench -p mptcp-trace`.
 //!
 //! The input repeats the records of a capture with increasing timestamps. The output stays in
 //! memory: reading the capture and writing the lines are not measured.

@@ -1,6 +1,6 @@
 //! Writes a long capture for performance tests. It repeats an existing one TIMES times, each time
-//! with later timestamps and other sockets: `cargo run --package mptcp-trace --example many --
-//! CAPTURE TIMES OUTPUT`.
+//! with later timestamps and other sockets:
+//! `cargo run --package mptcp-trace --example many -- CAPTURE TIMES OUTPUT`.
 
 use std::{env, fs::File, io, io::BufReader, io::BufWriter, mem::offset_of, time::Duration};
 

@@ -1,5 +1,5 @@
-//! The directories: the workspace, its target directory, and the cache, which survives `cargo
-//! clean`.
+//! The directories: the workspace, its target directory, and the cache, which
+//! survives `cargo clean`.
 
 use std::{
     env, fs,

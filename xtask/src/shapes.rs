@@ -203,7 +203,7 @@ pub(crate) fn everything(series: &str) -> Vec<Task> {
     tasks
 }
 
-/// No fallback, one in the handshake, one with data, and one whose cause is a timer or a listener.
+/// No fallback, one in the handshake, one with data, and a TCP client of an MPTCP listener.
 const SMOKE_RECIPES: [&str; 4] = [
     "healthy",
     "strip-synack",

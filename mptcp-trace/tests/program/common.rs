@@ -155,9 +155,9 @@ fn say_ready() {
 /// queries; `fall N` provokes N fallbacks; `wait` makes a query per byte of stdin; `falls` provokes
 /// a fallback per byte; `fallen` provokes one fallback, then makes a query per byte; `joined` has a
 /// connection with as many subflows as its network namespace allows; `threads` makes a query from a
-/// second thread; `child` from a child process; `exit N` makes a query and exits with N; `listen
-/// ADDRESS:PORT` listens; `idle N` holds N sockets, and a further one falls back per byte; `name
-/// NAME` makes a query from a thread of that name; `forever` makes queries until killed.
+/// second thread; `child` from a child process; `exit N` makes a query and exits with N;
+/// `listen ADDRESS:PORT` listens; `idle N` holds N sockets, and a further one falls back per byte;
+/// `name NAME` makes a query from a thread of that name; `forever` makes queries until killed.
 pub(crate) fn play() {
     let Ok(role) = std::env::var(ROLE) else {
         return;
