@@ -1,5 +1,6 @@
-//! What must hold of any bytes: no panic, bounded output, lines that are lines. Run by the fuzz targets, and over the
-//! committed seeds by mptcp-trace/tests/corpora.rs, which includes this file.
+//! Properties that must hold for any input bytes: no panic, bounded output, well-formed lines. The
+//! fuzz targets run these checks. mptcp-trace/tests/corpora.rs includes this file and runs them on
+//! the committed seeds.
 
 use std::time::Duration;
 
@@ -18,14 +19,15 @@ use mptcp_trace::{
 };
 use mptcp_trace_common::layout::KernelLayout;
 
-/// No line is longer than what its strings can be, escaped: a name of 15 bytes, paths of 4096.
+/// The longest possible line: its strings are bounded, even when escaped (names of 15 bytes, paths
+/// of 4096).
 const LINE_BYTES_MAX: usize = 128 * 1024;
-/// What is printed around the findings.
+/// Maximum size of the output around the findings.
 const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// No frame that makes a finding is shorter: head and the shortest record.
+/// Size of the shortest frame that produces a finding: its head and the shortest record.
 const FINDING_BYTES_MIN: usize = 64;
 
-/// Names as the kernel spells them, one that is newer than we are, and one that no kernel has.
+/// Names in the kernel's spelling, one from a newer kernel, and one that no kernel has.
 const ENUMERATORS: [&str; 6] = [
     "MPTCP_MIB_MPCAPABLEACTIVEFALLBACK",
     "MPTCP_MIB_DSSFALLBACK",
@@ -41,7 +43,8 @@ const TEXT: Format = Format::Text {
     utc: true,
 };
 
-/// Facts from the first bytes, and the rest: fallback bit, how many causes, and for each its number and its name.
+/// Parses facts from the first bytes: the fallback bit, the number of causes, and each cause's
+/// number and name. Returns the rest.
 fn facts(bytes: &[u8]) -> Option<(Facts, &[u8])> {
     let (&[bit, count], mut rest) = bytes.split_first_chunk()?;
     let mut causes = Vec::new();
@@ -70,7 +73,7 @@ fn facts(bytes: &[u8]) -> Option<(Facts, &[u8])> {
     Some((facts, rest))
 }
 
-/// One record, from bytes to lines.
+/// Decodes one record and prints it.
 pub fn decode(bytes: &[u8]) {
     let Some((facts, record)) = facts(bytes) else {
         return;
@@ -79,7 +82,7 @@ pub fn decode(bytes: &[u8]) {
     let is_redacted = Redactor::default().record(&mut redacted).is_ok();
     let mut places = CgroupCache::offline();
     let decoded = decode_record(record, &facts);
-    // What is understood is understood when it was redacted, too.
+    // A record that decodes must also decode after redaction.
     if decoded.is_ok() {
         assert!(is_redacted && decode_record(&redacted, &facts).is_ok());
     }
@@ -94,7 +97,7 @@ pub fn decode(bytes: &[u8]) {
         Ok(Observation::Refusal(refusal)) => {
             Finding::Refusal(Box::new(enrich::refusal(&facts, *refusal)))
         }
-        // These make no line.
+        // These produce no line.
         Ok(
             Observation::Counters(_)
             | Observation::CountersAtStart(_)
@@ -118,7 +121,7 @@ pub fn decode(bytes: &[u8]) {
     }
 }
 
-/// A capture, from bytes to lines: as it is replayed, and with all views and little room.
+/// Replays a capture: plainly, and with all views and small limits.
 pub fn capture(bytes: &[u8]) {
     let narrow = View {
         summary: Sums::new(&[
@@ -170,7 +173,7 @@ fn replay(bytes: &[u8], format: Format, view: View) {
         Err(Stop::Enough | Stop::ReaderGone) => unreachable!("nobody said enough"),
     };
     let findings = bytes.len() / FINDING_BYTES_MIN + 1;
-    // Each record makes at most a line of its own and the last word of a connection.
+    // Each record produces at most one line of its own and one closing verdict.
     let most = FRAME_BYTES_MAX + findings * 2 * LINE_BYTES_MAX;
     assert!(out.len() <= most, "{} bytes of {}", out.len(), bytes.len());
     assert_fit_for_a_terminal(said.as_bytes());
@@ -183,7 +186,7 @@ fn replay(bytes: &[u8], format: Format, view: View) {
     }
 }
 
-/// Type information, as `--btf FILE` reads it.
+/// Parses type information as `--btf FILE` does.
 pub fn btf(bytes: &[u8]) {
     let facts = match types::parse(bytes.to_vec()) {
         Ok(facts) => facts,
@@ -193,7 +196,7 @@ pub fn btf(bytes: &[u8]) {
         }
     };
     assert!(facts.missing.len() <= KernelLayout::MEMBERS.len());
-    // What is kept is no more than what there was, whatever refers to it how often.
+    // The parsed names stay bounded, however often the input refers to them.
     let names: usize = facts.counters.iter().map(|(_, name)| name.len()).sum();
     assert!(names <= bytes.len() / 8 * 512, "{names} of {}", bytes.len());
 }
@@ -209,7 +212,7 @@ fn assert_line(format: Format, line: &[u8]) {
     }
 }
 
-/// Nothing that drives a terminal, and nothing that is no text.
+/// Asserts valid UTF-8 without control characters that a terminal would interpret.
 fn assert_fit_for_a_terminal(bytes: &[u8]) {
     let text = std::str::from_utf8(bytes);
     assert!(text.is_ok(), "{bytes:?}");

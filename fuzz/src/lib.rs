@@ -1,3 +1,3 @@
-//! What is fuzzed.
+//! The checks that the fuzz targets run.
 
 pub mod checks;

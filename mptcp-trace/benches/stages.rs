@@ -1,7 +1,8 @@
-//! How many records a second the stages behind the ring take on one core: `cargo bench -p mptcp-trace`.
+//! Throughput of the stages behind the ring on one core, in records per second:
+//! `cargo bench -p mptcp-trace`.
 //!
-//! The records are those of a capture, again and again, each time later. What is measured ends in memory: reading the
-//! capture and writing the lines is not part of it.
+//! The input repeats the records of a capture with increasing timestamps. The output stays in
+//! memory: reading the capture and writing the lines are not measured.
 
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a benchmark")]
 #![expect(missing_docs, reason = "criterion's macro makes a public function")]
@@ -22,10 +23,10 @@ use mptcp_trace_common::record::{KIND_QUERY, QueryRecord};
 
 /// Records in one round.
 const RECORDS: u64 = 100_000;
-/// From one to the next, nanoseconds.
+/// Time between two records, in nanoseconds.
 const PAUSE_NS: u64 = 10_000;
 
-/// The questions of a connection that fell back between them.
+/// Returns the records of a connection that fell back: its queries, and the fallback between them.
 fn records() -> (Facts, Vec<Vec<u8>>) {
     let capture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../captures/sessions/program.mpt");
     let (mut reader, facts) = Reader::open(File::open(capture).unwrap()).unwrap();

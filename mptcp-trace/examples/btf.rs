@@ -1,4 +1,5 @@
-//! `cargo xtask btf`: reduces the type information of a kernel to the types that mptcp-trace looks for.
+//! `cargo xtask btf`: reduces the type information of a kernel to the types that mptcp-trace looks
+//! up.
 
 use std::{env, fs, path::PathBuf, process::ExitCode};
 

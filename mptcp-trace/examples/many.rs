@@ -1,4 +1,5 @@
-//! Writes a long capture for tests of speed: one that exists, so many times, each time later and about other sockets:
+//! Writes a long capture for performance tests. It repeats an existing one TIMES times, each time
+//! with later timestamps and other sockets:
 //! `cargo run --package mptcp-trace --example many -- CAPTURE TIMES OUTPUT`.
 
 use std::{env, fs::File, io, io::BufReader, io::BufWriter, mem::offset_of, time::Duration};
@@ -11,12 +12,12 @@ use mptcp_trace_common::record::{
     ConnRecord, KIND_OPTION_REFUSED, KIND_QUERY, KIND_SOCKET_REFUSED, QueryRecord,
 };
 
-/// From one round to the next, longer than the captures of the lab are.
+/// Time between two rounds: longer than any capture of the lab.
 const ROUND_NS: u64 = 60_000_000_000;
-/// Between the sockets of one round and those of the next, bytes.
+/// Offset between the socket addresses of two rounds, in bytes.
 const SOCKETS_APART: u64 = 1 << 32;
 
-/// Times of a question, and of a connection, and where the address of the socket stands in them.
+/// Offsets of the timestamps and of the socket address in query and connection records.
 const OF_QUERY: ([usize; 3], usize) = (
     [
         offset_of!(QueryRecord, boottime_ns),
@@ -71,7 +72,7 @@ fn main() -> io::Result<()> {
     writer.finish(&LossReport::default())
 }
 
-/// Later in time, and about another socket. What is 0 was not known, and stays so.
+/// Shifts the timestamps and the socket address of a record. Zero means unknown and stays zero.
 fn shift(bytes: &mut [u8], round: u64) {
     let kind = bytes
         .first_chunk::<4>()

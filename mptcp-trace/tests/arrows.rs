@@ -1,5 +1,6 @@
-//! The arrows of ARCHITECTURE.md: who may know whom. An import that no list allows fails here, in every file of the
-//! product and wherever in it: the source is parsed, not searched for words.
+//! The arrows of ARCHITECTURE.md: which module may import which. An import that no list allows
+//! fails here, anywhere in the product's source: the tests parse the files rather than search them
+//! for words.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
@@ -15,11 +16,12 @@ use syn::{
     visit::{self, Visit},
 };
 
-/// Each module of the product, the modules that it may know, and the libraries. A module that is not here may know nobody.
+/// Each module of the product, the modules that it may import, and its libraries. A module without
+/// a row may import nothing.
 const ALLOWED: &[(&str, &[&str], &[&str])] = &[
-    // The language: the standard library is all it needs.
+    // The types: the standard library suffices.
     ("model", &[], &[]),
-    // What can be seen, and what of it is there.
+    // The possible probes, and which of them this host supports.
     ("probes", &["model"], &[]),
     (
         "host",
@@ -37,7 +39,7 @@ const ALLOWED: &[(&str, &[&str], &[&str])] = &[
         &["host", "model", "probes"],
         &["mptcp_trace_common"],
     ),
-    // Attaches and reads; it does not interpret. The only one that names aya.
+    // Attaches and reads without interpreting. The only module that names aya.
     (
         "kernel",
         &["host", "model", "plan", "probes"],
@@ -52,13 +54,14 @@ const ALLOWED: &[(&str, &[&str], &[&str])] = &[
             "tokio",
         ],
     ),
-    // Asks like any application.
+    // Calls getsockopt as any application does.
     ("canary", &["host", "model"], &["libc", "rustix", "socket2"]),
-    // From bytes to findings. Only decode knows the wire, and each stage the model and no other stage.
+    // From bytes to findings. Only decode knows the wire; each stage knows the model and no other
+    // stage.
     ("decode", &["model"], &["mptcp_trace_common"]),
     ("enrich", &["model"], &[]),
     ("correlate", &["model"], &[]),
-    // Decided by the model alone.
+    // Depends on the model only.
     ("coalesce", &["model"], &[]),
     ("ledger", &["model"], &[]),
     ("observe", &["model"], &[]),
@@ -69,7 +72,7 @@ const ALLOWED: &[(&str, &[&str], &[&str])] = &[
     ("bundle", &[], &["tar", "tempfile", "ruzstd"]),
     ("capture", &["model"], &["serde", "serde_json"]),
     ("redact", &[], &["mptcp_trace_common"]),
-    // Views. None knows where findings come from.
+    // Views. They do not depend on the source of the findings.
     (
         "sink",
         &["escape", "model"],
@@ -97,7 +100,7 @@ const ALLOWED: &[(&str, &[&str], &[&str])] = &[
         &["ledger", "model", "observe", "sink", "tally"],
         &["ratatui"],
     ),
-    // The one loop.
+    // The event loop.
     (
         "pipeline",
         &[
@@ -119,7 +122,7 @@ const ALLOWED: &[(&str, &[&str], &[&str])] = &[
         ],
         &["libc", "rustix", "tokio"],
     ),
-    // What was typed. Nobody imports it, and it does not name aya.
+    // The command line. No module imports it, and it does not name aya.
     (
         "cli",
         &[
@@ -164,10 +167,10 @@ const ALLOWED: &[(&str, &[&str], &[&str])] = &[
     ),
 ];
 
-/// What everybody may use.
+/// Libraries that every module may use.
 const LIBRARIES_OF_ALL: &[&str] = &["anyhow", "log"];
 
-/// tokio belongs to the event loop and to nobody else.
+/// Only the event loop uses tokio.
 const TOKIO_ONLY_IN: &[&str] = &[
     "mptcp-trace/src/kernel/ring.rs",
     "mptcp-trace/src/pipeline",
@@ -176,7 +179,7 @@ const TOKIO_ONLY_IN: &[&str] = &[
     "mptcp-trace/src/serve/otlp/export.rs",
 ];
 
-/// Unsafe code lives in few named files.
+/// Only these files contain unsafe code.
 const UNSAFE_ONLY_IN: &[&str] = &[
     "mptcp-trace-ebpf/src/maps.rs",
     "mptcp-trace-ebpf/src/kernel.rs",
@@ -200,9 +203,9 @@ const UNSAFE_ONLY_IN: &[&str] = &[
     "mptcp-trace/src/pipeline/command.rs",
 ];
 
-/// A program's main file only says what there is.
+/// Maximum length of a program's main file, which only lists its parts.
 const MAIN_LINES_MAX: usize = 60;
-/// What is longer is two things.
+/// A longer file should be split in two.
 const FILE_LINES_MAX: usize = 600;
 const FUNCTION_LINES_MAX: usize = 80;
 
@@ -217,10 +220,10 @@ fn root() -> PathBuf {
 
 /// A source file of the product, without its tests.
 struct Source {
-    /// From the root of the repository.
+    /// Path relative to the root of the repository.
     path: String,
     text: String,
-    /// Segments of its module within the crate.
+    /// Path segments of the module within the crate.
     module: Vec<String>,
     file: syn::File,
 }
@@ -272,14 +275,14 @@ fn is_of_tests(attributes: &[Attribute]) -> bool {
     attributes.iter().any(is_test)
 }
 
-/// What a file names, and how long its functions are.
+/// The names in a file, and the lengths of its functions.
 #[derive(Default)]
 struct Named {
-    /// Paths by their segments, each with the line where it stands.
+    /// Paths as segments, each with its line number.
     paths: Vec<(Vec<String>, usize)>,
     has_unsafe: Option<usize>,
     functions: Vec<(String, usize)>,
-    /// Words in macros, which are no syntax before they are expanded.
+    /// Words in macro input, which is not syntax before its expansion.
     words: Vec<(Vec<String>, usize)>,
 }
 
@@ -392,7 +395,7 @@ impl<'ast> Visit<'ast> for Named {
     }
 }
 
-/// True if the word stands there, and not in a text.
+/// True if the keyword `unsafe` occurs as a token, not in a string.
 fn names_unsafe(tokens: proc_macro2::TokenStream) -> bool {
     tokens.into_iter().any(|token| match token {
         proc_macro2::TokenTree::Ident(it) => it == "unsafe",
@@ -401,8 +404,8 @@ fn names_unsafe(tokens: proc_macro2::TokenStream) -> bool {
     })
 }
 
-/// The module of the product that a path leads to, from a file in `module`; none if it stays in the file's own one, or
-/// leads elsewhere.
+/// The product module to which a path in `module` resolves; `None` if the path stays in its own
+/// file or leads out of the product.
 fn leads_to(path: &[String], module: &[String]) -> Option<String> {
     let mut at = module.to_vec();
     let mut rest = path;
@@ -419,11 +422,11 @@ fn leads_to(path: &[String], module: &[String]) -> Option<String> {
         }
         _other => return None,
     }
-    // What `super` reaches within a module of its own is nobody else's.
+    // In an inline module, `super` stays in the same file.
     at.first().cloned().or_else(|| rest.first().cloned())
 }
 
-/// Names of the libraries that the product depends on, as they are written in code.
+/// Crate names of the product's dependencies, as written in code.
 fn libraries() -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for of in PRODUCT {
@@ -499,7 +502,8 @@ fn the_arrows_make_no_circle() {
     assert!(left.is_empty(), "these know each other: {left:?}");
 }
 
-/// A file beside another one in a folder: those that know each other, however far around, are one thing in two files.
+/// Files of one directory must not import each other in a cycle, however long: such files are one
+/// unit split in two.
 #[test]
 fn files_of_one_folder_make_no_circle() {
     let mut faults = Vec::new();
@@ -519,7 +523,7 @@ fn files_of_one_folder_make_no_circle() {
             for (path, _) in &Named::of(source).paths {
                 if let Some(to) = file_of(path, from, &modules)
                     && to != *from
-                    // A folder's own file and what lies in it are one.
+                    // A directory's own file and the files in it count as one.
                     && !to.starts_with(from)
                     && !from.starts_with(&to)
                     && to[..to.len() - 1] == from[..from.len() - 1]
@@ -528,7 +532,7 @@ fn files_of_one_folder_make_no_circle() {
                 }
             }
         }
-        // What only leads to a circle is not a part of it.
+        // Remove files that only lead to a cycle without being part of it.
         let mut left: BTreeSet<&Vec<String>> = arrows.keys().collect();
         if std::env::var("SHOW").is_ok() {
             for (a, b) in &arrows {
@@ -546,7 +550,7 @@ fn files_of_one_folder_make_no_circle() {
         {
             left.remove(last);
         }
-        // Some of these only lead to a circle; what they import shows which.
+        // Some of these only lead to a cycle; their imports show which.
         for it in left.iter().copied() {
             let imports = arrows[it].iter().filter(|other| left.contains(other));
             let imports: Vec<_> = imports.map(|it| it.join("::")).collect();
@@ -564,7 +568,7 @@ fn files_of_one_folder_make_no_circle() {
     );
 }
 
-/// The module with a file of its own that a path leads to.
+/// The module with its own file to which a path resolves.
 fn file_of(
     path: &[String],
     from: &[String],

@@ -1,5 +1,5 @@
-//! What the fuzz targets check (fuzz/src/checks.rs), over the committed seeds and captures: cheap, on every run, and where
-//! a crash that fuzzing finds becomes a test, as a seed.
+//! Runs the checks of the fuzz targets (fuzz/src/checks.rs) on the committed seeds and captures. It
+//! is fast enough for every run, and turns each crash that fuzzing finds into a regression test.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Longest that one file may take here, not optimised: a hang is a finding too.
+/// Time limit per file in an unoptimised build: a hang is a finding too.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn root() -> PathBuf {
@@ -41,7 +41,7 @@ fn seeds(target: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Runs a check on bytes, and says on which it took too long.
+/// Runs a check on bytes, and fails with the file's name if it takes too long.
 fn check(name: &Path, bytes: &[u8], check: impl Fn(&[u8])) {
     let start = Instant::now();
     check(bytes);
@@ -49,7 +49,7 @@ fn check(name: &Path, bytes: &[u8], check: impl Fn(&[u8])) {
     assert!(took < PATIENCE, "{} took {took:?}", name.display());
 }
 
-/// A seed as it is, cut off in places, and with bits turned over: fuzzing in small.
+/// Checks a seed as it is, truncated at several lengths, and with flipped bits.
 fn check_variants(name: &Path, judge: impl Fn(&[u8])) {
     const CUTS: usize = 16;
     const FLIPS: usize = 64;
@@ -98,7 +98,7 @@ fn every_capture_of_a_real_kernel_is_replayed_in_every_way() {
     }
 }
 
-/// What a file can ask for in the worst case takes time in proportion to the file.
+/// In the worst case, the time is proportional to the size of the file.
 #[test]
 fn a_capture_that_is_all_out_of_order_takes_no_quadratic_time() {
     let start = Instant::now();
@@ -106,7 +106,8 @@ fn a_capture_that_is_all_out_of_order_takes_no_quadratic_time() {
     assert!(start.elapsed() < PATIENCE, "{:?}", start.elapsed());
 }
 
-/// Questions of one window of time: early ones, late ones, and then backwards all that lie between them.
+/// Queries in one reordering window: early ones, late ones, and then all between them in reverse
+/// order.
 fn out_of_order() -> Vec<u8> {
     use mptcp_trace_common::record::QueryRecord;
     const THIRD: u64 = 5_000;

@@ -1,7 +1,8 @@
-//! docs/debugging.md shows what replays of its sessions print, and names what can be played.
+//! Compares the sessions in docs/debugging.md with replays, and checks the names of what can be
+//! played.
 //!
-//! A block of the page that follows `<!-- replay FILE WORDS... -->` is compared with that replay; `UPDATE_GOLDENS=1`
-//! writes them anew.
+//! A block of the page that follows `<!-- replay FILE WORDS... -->` must equal the output of that
+//! replay; `UPDATE_GOLDENS=1` updates the blocks.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -14,7 +15,7 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// What a terminal would show, without its colours.
+/// The output on a terminal, without colours.
 fn replayed(words: &str) -> String {
     let mut words = words.split(' ');
     let capture = root().join("captures/sessions").join(words.next().unwrap());

@@ -12,8 +12,8 @@ use serde_json::Value;
 
 const PAGE: &str = include_str!("../../docs/output.md");
 
-/// Names in the first column of the tables between two headings; one cell may hold several. Without fields that are printed in
-/// some cases only ("or absent"): the tests of these cases look for them.
+/// The names in the first column of the tables between two headings; one cell may hold several.
+/// Excludes fields that are optional ("or absent"), which the tests of those cases check.
 fn documented(from: &str, to: &str) -> BTreeSet<String> {
     let start = PAGE
         .find(from)
@@ -137,7 +137,7 @@ fn every_verdict_is_documented_and_no_other() {
     assert_eq!(documented, known);
 }
 
-/// It is no part of this program, and comes to the same verdicts from what the lines say.
+/// The reader is an independent program, and reaches the same verdicts from the lines alone.
 #[test]
 fn a_reader_in_another_language_understands_the_lines() {
     if Command::new("python3").arg("--version").output().is_err() {

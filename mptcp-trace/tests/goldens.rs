@@ -1,12 +1,12 @@
-//! Captures of real kernels, replayed: the same lines for ever, without privileges.
+//! Replays captures of real kernels without privileges: their output must not change.
 //!
-//! What stands beside `fallbacks.mpt` and `verdicts.mpt` as JSON lines is what the live run printed: `cargo xtask
-//! captures` wrote it, and refuses a capture whose replay prints anything else. So a replay that prints these lines
-//! prints what was printed live.
+//! The JSON lines beside `fallbacks.mpt` and `verdicts.mpt` are the output of the live run.
+//! `cargo xtask captures` wrote them, and rejects a capture whose replay prints anything else. A replay
+//! that matches the file therefore matches the live run.
 //!
-//! `UPDATE_GOLDENS=1 cargo test -p mptcp-trace --test goldens` writes the expected output anew, with what a replay
-//! prints: after a change of what is printed there is no live run to compare with until the captures are recorded
-//! again. Read the difference before you commit it.
+//! `UPDATE_GOLDENS=1 cargo test -p mptcp-trace --test goldens` replaces the expected output by that
+//! of a replay. After a change of the output there is no live run to compare with until the
+//! captures are recorded again. Review the diff before you commit it.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -89,7 +89,7 @@ fn a_report_is_the_page_that_it_always_was() {
     );
 }
 
-/// Every object in a line, whatever it stands in.
+/// Returns every object in a line, at any depth.
 fn objects(value: &Value) -> Vec<&serde_json::Map<String, Value>> {
     match value {
         Value::Object(object) => std::iter::once(object)
@@ -100,7 +100,7 @@ fn objects(value: &Value) -> Vec<&serde_json::Map<String, Value>> {
     }
 }
 
-/// A capture is of the lab, and of nobody else who happened to be there.
+/// A capture contains processes of the lab only, even if others ran on the host.
 #[test]
 fn captures_name_nobody_but_the_lab() {
     let is_of_lab = |comm: &str| {
@@ -108,7 +108,7 @@ fn captures_name_nobody_but_the_lab() {
             .iter()
             .any(|name| comm.starts_with(name))
     };
-    // The task that happens to run when a packet arrives may also be one of the kernel's, or the tracer.
+    // The task that runs when a packet arrives may also be a kernel thread, or the tracer.
     let may_run = |comm: &str| {
         [
             "swapper/",
@@ -157,7 +157,7 @@ fn captures_name_nobody_but_the_lab() {
     }
 }
 
-/// What a program was told does not depend on how we looked.
+/// The attach method does not change the answers that a program received.
 #[test]
 fn the_rungs_of_one_kernel_saw_the_same() {
     let told = |capture: &Path| -> Vec<String> {
@@ -191,7 +191,7 @@ fn the_rungs_of_one_kernel_saw_the_same() {
     }
 }
 
-/// What an answer is worth, what is left to say and what is refused do not depend on how we looked.
+/// The attach method does not change verdicts, closing verdicts and refusals.
 #[test]
 fn the_rungs_of_one_kernel_concluded_the_same() {
     let told = |kernel: &str, rung: &str| -> Vec<String> {
@@ -226,7 +226,8 @@ fn the_rungs_of_one_kernel_concluded_the_same() {
     }
 }
 
-/// Why connections fell back does not depend on how we looked, except for what a rung says that it cannot tell.
+/// The attach method does not change the reported causes, except where it documents that it cannot
+/// read them.
 #[test]
 fn the_rungs_of_one_kernel_saw_the_same_fallbacks() {
     let told = |kernel: &str, rung: &str| -> Vec<String> {
@@ -245,7 +246,7 @@ fn the_rungs_of_one_kernel_saw_the_same_fallbacks() {
         .map(|line| {
             let data = &line["data"];
             let what = match (line["type"].as_str(), data["known"].as_str()) {
-                // Which of the two it was is what this rung cannot tell.
+                // This attach method cannot distinguish the two.
                 (Some("plain"), Some("unknown")) => "plain or third ACK".to_owned(),
                 _ => format!("{} {}", line["type"], data["cause"]),
             };
@@ -259,7 +260,8 @@ fn the_rungs_of_one_kernel_saw_the_same_fallbacks() {
         let mut told: Vec<String> = told
             .iter()
             .map(|line| {
-                // Where no tracepoint tells of sending and receiving, whoever accepted or connected is the owner.
+                // Without a tracepoint for send and receive, the process that accepted or connected
+                // is the owner.
                 line.replace("lab-s-child", "lab-server")
                     .replace("lab-other", "lab-client")
                     .replace("\"plain\" null", "plain or third ACK")

@@ -1,16 +1,19 @@
-//! Plans for kernels that no test boots, made from their type information (BTF) and compared as text.
+//! Plans for kernels that no test boots, derived from their type information (BTF) and compared as
+//! text.
 //!
-//! `UPDATE_GOLDENS=1 cargo test -p mptcp-trace --test kernels` writes the expected texts in `tests/kernels/` anew. Read
-//! the difference before you commit it. `tests/kernels/README.md` says where the files come from.
+//! `UPDATE_GOLDENS=1 cargo test -p mptcp-trace --test kernels` updates the expected texts in
+//! `tests/kernels/`. Review the diff before you commit it. `tests/kernels/README.md` names the
+//! source of the files.
 //!
-//! # What is assumed
+//! # Assumptions
 //!
-//! Type information does not say everything that a plan is made from. These tests assume:
+//! Type information does not contain everything that a plan depends on. These tests assume:
 //!
-//! - every function that the BTF lists is a symbol of that name, and there are no others. Copies that the compiler made
-//!   (`mptcp_dss_corruption.isra.0`) are not described, so no plan here has a probe on one;
-//! - privileges, kprobes, the kernel's own BTF and `net.mptcp.enabled` are as they should be;
-//! - what [`Kernel::has_option`] and [`Kernel::refuses`] say, which was seen when those kernels ran.
+//! - every function in the BTF is a symbol of that name, and there are no other symbols. BTF does not
+//!   describe copies that the compiler made (`mptcp_dss_corruption.isra.0`), so no plan here has a
+//!   probe on one;
+//! - the host has all privileges, kprobes and its own BTF, and `net.mptcp.enabled` is set;
+//! - [`Kernel::has_option`] and [`Kernel::refuses`] are as observed when those kernels ran.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
@@ -33,14 +36,14 @@ use mptcp_trace::{
 };
 use mptcp_trace_common::layout::{ABSENT, Architecture, KernelLayout, MemberSpec};
 
-/// A kernel, and what its type information does not say about it.
+/// A kernel, and the properties that its type information does not contain.
 struct Kernel {
-    /// Name of its files.
+    /// Stem of its file names.
     name: &'static str,
     architecture: Architecture,
     /// `TCP_IS_MPTCP` is part of Linux 6.10 and later.
     has_option: bool,
-    /// An attach method that nothing in the facts rules out, and that the kernel refuses all the same.
+    /// An attach method that looks possible from the facts, but that the kernel refuses.
     refuses: Option<(Rung, &'static str)>,
 }
 
@@ -85,10 +88,10 @@ const NO_MPTCP: Kernel = Kernel {
     refuses: None,
 };
 
-/// The kernel has it exactly where trampolines can be attached to functions that ftrace patches.
+/// The kernel exports it exactly where trampolines can attach to functions that ftrace patches.
 const DIRECT_CALLS: &str = "register_ftrace_direct";
 
-/// Names the directory with whole files, `NAME.btf.xz`.
+/// Environment variable that names the directory with whole files, `NAME.btf.xz`.
 const DIRECTORY: &str = "MPTCP_TRACE_BTF_DIR";
 
 fn root() -> PathBuf {
@@ -104,7 +107,7 @@ fn small(kernel: &Kernel) -> Vec<u8> {
     fs::read(golden(kernel.name, "btf")).unwrap()
 }
 
-/// The whole file of a kernel, or why this machine has none.
+/// The whole file of a kernel, or why this machine lacks it.
 fn whole(kernel: &Kernel) -> Result<Vec<u8>, String> {
     let directory = match env::var_os(DIRECTORY) {
         Some(directory) => root().join(directory),
@@ -135,7 +138,7 @@ fn unpack(packed: &Path) -> Result<Vec<u8>, String> {
     }
 }
 
-/// What `cargo xtask test` counts as a skipped test.
+/// Prints the line that `cargo xtask test` counts as a skipped test.
 fn skip(test: &str, why: &str) {
     println!("skipped: kernels: {test}: {why}");
 }
@@ -144,7 +147,7 @@ fn facts(kernel: &Kernel, bytes: Vec<u8>) -> BtfFacts {
     btf::parse_for(kernel.architecture, bytes).unwrap()
 }
 
-/// A host on which nothing is in the way of tracing this kernel.
+/// A host on which nothing prevents tracing this kernel.
 fn surroundings(kernel: &Kernel) -> Surroundings {
     Surroundings {
         kernel: kernel.name.into(),
@@ -162,13 +165,13 @@ fn surroundings(kernel: &Kernel) -> Surroundings {
     }
 }
 
-/// The host that would run this kernel; its symbols are the functions that its types list.
+/// A host with this kernel; its symbols are the functions in the kernel's BTF.
 fn host(kernel: &Kernel, facts: BtfFacts) -> HostSupport {
     let symbols = Symbols::from_names(facts.functions.iter().map(String::as_str));
     HostSupport::new(surroundings(kernel), symbols, Ok(facts))
 }
 
-/// Everything that is concluded from a kernel's types: what is attached, and where the probes read.
+/// Everything derived from a kernel's types: the attached probes, and the offsets that they read.
 fn text_of(kernel: &Kernel, bytes: Vec<u8>) -> String {
     let host = host(kernel, facts(kernel, bytes));
     let counters = host.counters.len();
@@ -176,7 +179,7 @@ fn text_of(kernel: &Kernel, bytes: Vec<u8>) -> String {
     attached_text(kernel, &host) + &numbers + &layout_text(&host)
 }
 
-/// What is attached, and what is missing.
+/// The attached probes, and what is missing.
 fn attached_text(kernel: &Kernel, host: &HostSupport) -> String {
     let mut text = match plan(host, None) {
         Ok(plan) => plan_text(kernel, &plan),
@@ -233,7 +236,8 @@ fn ruled_out_text(sensor: &str, ruled_out: &[(Rung, String)]) -> String {
     ruled_out.iter().map(line).collect()
 }
 
-/// What the ladder comes to, if everything attaches that this test does not know to be refused.
+/// The attach methods in use, if all of them attach except those that this test knows to be
+/// refused.
 fn in_use_text(kernel: &Kernel, plan: &Plan) -> String {
     let is_refused = |rung: Rung| kernel.refuses.is_some_and(|(refused, _)| refused == rung);
     let mut text = String::new();
@@ -290,7 +294,7 @@ fn a_kernel_that_debian_did_not_build_gets_the_plan_that_it_always_got() {
         Ok(bytes) => bytes,
         Err(why) => return skip("a kernel that Debian did not build", &why),
     };
-    // Its offsets are the data of another project: they are compared with nothing.
+    // Its offsets come from another project's data, so the test compares them with nothing.
     let host = host(&FOREIGN, facts(&FOREIGN, bytes));
     assert!(
         host.counters
@@ -343,7 +347,7 @@ fn a_reduced_file_gives_what_the_whole_file_gives() {
         let [of_whole, of_small] = [bytes.clone(), small(kernel)].map(|bytes| {
             let facts = facts(kernel, bytes);
             assert!(!facts.function_numbers.is_empty() && !facts.counters.is_empty());
-            // Fewer types have other numbers.
+            // With fewer types, the numbers differ.
             let names: Vec<&str> = facts.function_numbers.keys().copied().collect();
             let function_numbers = std::collections::BTreeMap::new();
             (
@@ -373,13 +377,13 @@ fn a_kernel_refuses_trampolines_where_its_types_have_no_direct_calls() {
     }
 }
 
-/// Lines of one text that the other does not have.
+/// Lines of one text that the other lacks.
 fn only_in<'a>(text: &'a str, other: &str) -> Vec<&'a str> {
     let is_new = |line: &&str| !other.lines().any(|known| known == *line);
     text.lines().filter(is_new).collect()
 }
 
-/// The only place of these bytes.
+/// The only occurrence of these bytes.
 fn place_of(bytes: &[u8], what: &[u8]) -> usize {
     let mut windows = bytes.windows(what.len()).enumerate();
     let mut places = windows.by_ref().filter(|(_, window)| *window == what);
@@ -394,13 +398,13 @@ fn place_of(bytes: &[u8], what: &[u8]) -> usize {
     place
 }
 
-/// Gives a type or member another name of the same length.
+/// Renames a type or member to another name of the same length.
 fn rename(bytes: &mut [u8], name: &str) {
     let place = place_of(bytes, format!("\0{name}\0").as_bytes());
     bytes[place + 1] = b'X';
 }
 
-/// Moves the only member of this name, by bytes.
+/// Moves the only member of this name by some bytes.
 fn move_member(bytes: &mut [u8], name: &str, by: u32) {
     let word = |bytes: &[u8], at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
     let strings = usize::try_from(word(bytes, 4) + word(bytes, 16)).unwrap();
@@ -411,7 +415,7 @@ fn move_member(bytes: &mut [u8], name: &str, by: u32) {
     bytes[member + 8..member + 12].copy_from_slice(&offset.to_le_bytes());
 }
 
-/// The lines that come into the text of a kernel with one change of its types; others go.
+/// The lines that appear in a kernel's text after one change of its types; others disappear.
 fn lines_added_by(kernel: &Kernel, change: impl Fn(&mut [u8])) -> Vec<String> {
     let before = text_of(kernel, small(kernel));
     let mut bytes = small(kernel);

@@ -1,4 +1,4 @@
-//! What is remembered is bounded: a million connections need no more memory than a tenth of them.
+//! Memory use is bounded: a million connections need no more than a hundred thousand.
 
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a test")]
 
@@ -19,22 +19,23 @@ use mptcp_trace::{
 };
 use mptcp_trace_common::record::{ConnRecord, KIND_FALLBACK, KIND_QUERY, QueryRecord};
 
-/// The system's, and how much it has given out.
+/// The system allocator, with a count of the allocated bytes.
 struct Counting;
 
 static ALLOCATED_BYTES: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: every call goes on to the system's allocator as it came; what is counted beside it touches no memory.
+// SAFETY: every call is passed unchanged to the system allocator; the counter touches no memory.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATED_BYTES.fetch_add(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller keeps the promises of this function, which are those of the other one.
+        // SAFETY: the caller upholds the contract of `alloc`, which is the same for the system
+        // allocator.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         ALLOCATED_BYTES.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as above; the pointer comes from `alloc`, and so from the system's allocator.
+        // SAFETY: as above; the pointer comes from `alloc`, and thus from the system allocator.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
@@ -42,21 +43,22 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Connections that are remembered at most.
+/// Maximum number of tracked connections.
 const REMEMBERED: usize = 50_000;
-/// When memory is looked at first: everything is full by then.
+/// Number of connections before the first measurement: at this point all tables are full.
 const FULL: u64 = 100_000;
 const CONNECTIONS: u64 = 1_000_000;
 
-/// From one connection to the next: so many end up in the window in which events are put into order.
+/// Time between two connections, which determines how many fit into the reordering window.
 const PAUSE_NS: u64 = 10_000;
 
-/// Tables are tidied up now and then.
+/// Allowance for tables that are cleaned up only from time to time.
 const SLACK_BYTES: usize = 1 << 20;
-/// What a connection may cost: its ends, its owner, what its application was told, and its places in the tables.
+/// Maximum memory per connection: its addresses, its owner, the answers to its application, and its
+/// table entries.
 const CONNECTION_BYTES: usize = 1024;
 
-/// A fallback and a question, as a kernel wrote them.
+/// A fallback and a query from a real kernel.
 fn templates() -> (Facts, Vec<u8>, Vec<u8>) {
     let capture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../captures/sessions/program.mpt");
     let (mut reader, facts) = Reader::open(File::open(capture).unwrap()).unwrap();
@@ -80,7 +82,7 @@ fn set(record: &mut [u8], at: usize, value: u64) {
     record[at..at + 8].copy_from_slice(&value.to_ne_bytes());
 }
 
-/// Connections that nobody sees end: every other one falls back, and of the others somebody asks.
+/// Connections that are never seen to end: every other one falls back, and the rest are queried.
 struct Source {
     facts: Facts,
     fallback: Vec<u8>,

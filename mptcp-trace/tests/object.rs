@@ -1,4 +1,4 @@
-//! The committed BPF object holds what the plan and the loader ask of it.
+//! The committed BPF object contains everything that the plan and the loader use.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -34,11 +34,11 @@ fn every_program_of_the_table_is_in_the_object_and_nothing_else() {
     );
 }
 
-/// Every source file of the product's crates that is no test, with its path.
+/// Collects every source file of the product's crates that is not a test, with its path.
 fn sources(directory: &Path, found: &mut Vec<(PathBuf, String)>) {
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
-        // Where the kernel counts a cause is told to readers; nothing is looked for by it.
+        // The kernel functions in this file are documentation for users; no code looks them up.
         let is_told = path.ends_with("model/cause.rs");
         let is_test = path
             .file_name()
@@ -112,7 +112,7 @@ fn the_object_has_the_maps_the_loader_fills_and_reads() {
     }
 }
 
-/// Reading symbols by name is private in aya-obj: look at the string table.
+/// aya-obj keeps its symbol lookup private, so search the string table.
 trait Symbols {
     fn symbols_by_name(&self, name: &str) -> bool;
 }
@@ -125,13 +125,13 @@ impl Symbols for Object {
     }
 }
 
-/// What a program and all that it calls may have on the stack (`MAX_BPF_STACK`), and what each function's part is rounded up to
-/// (`check_max_stack_depth` of Linux 6.1).
+/// Stack limit of a program with all its calls (`MAX_BPF_STACK`). Each function's frame is rounded
+/// up (`check_max_stack_depth` of Linux 6.1).
 const STACK_BYTES_MAX: usize = 512;
 const STACK_STEP: usize = 32;
 
-/// Of one function: bytes on the stack, as far below the frame pointer as it reaches, and the functions that it calls, by their
-/// first instructions.
+/// Stack bytes of one function, taken from its lowest access below the frame pointer, and the
+/// functions that it calls, by their first instructions.
 fn frame(instructions: &[bpf_insn], range: Range<usize>) -> (usize, Vec<usize>) {
     const CALL: u8 = 0x85;
     const PSEUDO_CALL: u8 = 1;
@@ -199,6 +199,6 @@ fn every_program_fits_the_stack_of_the_oldest_kernel() {
         .filter(|(_, bytes)| **bytes > STACK_BYTES_MAX)
         .collect();
     assert!(too_deep.is_empty(), "{too_deep:?}");
-    // It is the one that has least to spare: where this fails, something is not counted any more.
+    // The deepest stack. If this fails, the test no longer counts some frames.
     assert!(deep["query_tp_return"] > 400, "{deep:?}");
 }

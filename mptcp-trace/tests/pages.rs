@@ -1,4 +1,4 @@
-//! Every verb has a man page with all that a reader looks for, whose examples can be typed, and is completed.
+//! Every verb has a complete man page whose examples parse, and shell completions.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -9,14 +9,14 @@ use clap::{CommandFactory as _, Parser as _};
 use man::Page;
 use mptcp_trace::cli::Cli;
 
-/// Sections that clap knows nothing of, in their order.
+/// Sections that are written by hand, in order.
 const BY_HAND: [&str; 4] = ["EXIT STATUS", "FILES", "EXAMPLES", "SEE ALSO"];
 
 fn pages() -> Vec<Page> {
     man::pages(Cli::command(), "").unwrap()
 }
 
-/// As it is read: without the marks of roff.
+/// The text of a page without roff markup.
 fn text(page: &Page) -> String {
     String::from_utf8(page.roff.clone())
         .unwrap()
@@ -31,7 +31,7 @@ fn name(page: &Page) -> &str {
     page.file.strip_suffix(".1").unwrap()
 }
 
-/// The words that a shell would hand over, up to a pipe.
+/// Splits a command line as a shell does, up to a pipe.
 fn words(line: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut word = String::new();

@@ -1,4 +1,4 @@
-"""Reads JSON lines as a stranger would, and concludes for itself what the answers were worth."""
+"""Reads JSON lines as an independent program would, and derives the verdicts itself."""
 import json, sys
 
 messages = [json.loads(line) for line in sys.stdin]

@@ -1,5 +1,5 @@
-//! Debian packages without touching the machine: a private apt state in the cache directory, with
-//! its own list of sources. The mirror is the one that the machine itself uses.
+//! Debian packages from a private apt state in the cache directory, with its own list of sources:
+//! the machine's own packages stay untouched. The mirror is the one that the machine itself uses.
 
 use std::{
     fs,
@@ -16,7 +16,8 @@ use crate::{
     places::Places,
 };
 
-/// Suites that hold the kernels and compilers' sources we need; security first for each release.
+/// Suites with the kernels and compiler sources that xtask needs; within a release, security comes
+/// first.
 const SUITES: [(Archive, &str); 8] = [
     (Archive::Main, "bullseye"),
     (Archive::Security, "bullseye-security"),
@@ -27,10 +28,10 @@ const SUITES: [(Archive, &str); 8] = [
     (Archive::Security, "trixie-security"),
     (Archive::Main, "trixie-backports"),
 ];
-/// Package lists older than this are fetched again: point releases come and go.
+/// Package lists older than this are refreshed, because point releases replace packages.
 const LISTS_AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-/// Names a Debian archive where the machine's own configuration names none.
+/// Environment variable that names a Debian mirror if the machine's own configuration has none.
 const MIRROR_VARIABLE: &str = "MPTCP_TRACE_DEBIAN_MIRROR";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -39,16 +40,16 @@ enum Archive {
     Security,
 }
 
-/// One version of one package, as the lists describe it.
+/// One version of one package, as described by the package lists.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Package {
     pub(crate) name: String,
     pub(crate) version: String,
-    /// Names in `Depends`, without versions and alternatives.
+    /// Package names in `Depends`, without versions and alternatives.
     pub(crate) depends: Vec<String>,
 }
 
-/// A lock on the private apt state: two programs must not fetch into it at the same time.
+/// Locks the private apt state, so that only one fetch at a time writes to it.
 pub(crate) fn one_at_a_time() -> MutexGuard<'static, ()> {
     static FETCHING: Mutex<()> = Mutex::new(());
     FETCHING.lock().unwrap_or_else(PoisonError::into_inner)
@@ -60,7 +61,7 @@ pub(crate) struct Apt {
 }
 
 impl Apt {
-    /// Makes the private state, and fetches the package lists unless they are fresh.
+    /// Creates the private apt state, and fetches the package lists unless they are recent.
     pub(crate) fn open(places: &Places) -> Result<Self> {
         let apt = Self {
             directory: places.cache.join("apt"),
@@ -89,7 +90,7 @@ impl Apt {
         Ok(apt)
     }
 
-    /// Every version of every package whose name matches this regular expression.
+    /// Returns every version of every package whose name matches the regular expression.
     pub(crate) fn find(&self, name_pattern: &str) -> Result<Vec<Package>> {
         let found = command::text(
             self.command("apt-cache")
@@ -110,17 +111,17 @@ impl Apt {
         Ok(packages(&stanzas))
     }
 
-    /// Downloads one package (apt checks its hash against the signed lists) and returns the file.
+    /// Downloads one package and returns the file; apt checks its hash against the signed lists.
     pub(crate) fn download(&self, package: &str, version: &str) -> Result<PathBuf> {
         self.download_as(&format!("{package}={version}"))
     }
 
-    /// Downloads the version of a package that a suite has.
+    /// Downloads the version of a package that `suite` provides.
     pub(crate) fn download_from(&self, package: &str, suite: &str) -> Result<PathBuf> {
         self.download_as(&format!("{package}/{suite}"))
     }
 
-    /// Downloads what apt calls `name=version` or `name/suite`.
+    /// Downloads a package by apt's notation, `name=version` or `name/suite`.
     fn download_as(&self, package: &str) -> Result<PathBuf> {
         say(format_args!("fetching {package} from the Debian archive"));
         let directory = self.directory.join("debs").join(package.replace('/', "="));
@@ -145,8 +146,8 @@ impl Apt {
             .arg("update")
             .output()
             .context("cannot start apt-get to fetch Debian's package lists")?;
-        // A suite that cannot be fetched is a warning to apt: the others are good enough to go on,
-        // and next time it is tried again.
+        // For apt, a suite that cannot be fetched is only a warning. The other suites suffice to
+        // continue; the failed one is retried next time.
         let said = String::from_utf8_lossy(&output.stderr);
         let complaints: Vec<&str> = said
             .lines()
@@ -164,7 +165,7 @@ impl Apt {
             .flatten();
         let mut names = lists.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
         if names.any(|name| name.contains("_Packages")) {
-            say("going on with the package lists that there are");
+            say("continuing with the existing package lists");
             return Ok(());
         }
         bail!("cannot fetch Debian's package lists: see above; is there a network?")
@@ -184,7 +185,7 @@ impl Apt {
             })
     }
 
-    /// The machine's own apt.conf.d is still read first: it holds proxies and credentials.
+    /// apt still reads the machine's own apt.conf.d first: it holds proxies and credentials.
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command
@@ -215,7 +216,7 @@ impl Apt {
     }
 }
 
-/// Where one file of a package goes when the package is unpacked, without installing it.
+/// Unpacks a package into a directory without installing it.
 pub(crate) fn unpack(deb: &Path, into: &Path) -> Result<()> {
     command::output(
         Command::new("dpkg-deb").arg("-x").arg(deb).arg(into),
@@ -237,7 +238,7 @@ fn sources((main, security): &(String, String)) -> String {
         .collect()
 }
 
-/// The Debian archive and its security sibling that the machine's apt configuration names.
+/// Returns the Debian archive and the security archive from the machine's apt configuration.
 pub(crate) fn mirrors_of_this_machine() -> Result<(String, String)> {
     if let Ok(main) = std::env::var(MIRROR_VARIABLE) {
         let main = main.trim_end_matches('/');

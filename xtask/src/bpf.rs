@@ -1,4 +1,4 @@
-//! `cargo xtask bpf`: the committed BPF objects, rebuilt, or proven to be what the source gives.
+//! `cargo xtask bpf`: rebuilds the committed BPF objects, or verifies that they match the source.
 
 use std::{
     env, fs,
@@ -17,26 +17,26 @@ use crate::{
     rustc_wrapper::{BPF_TARGET, REMAP_VARIABLE},
 };
 
-/// Builds the BPF objects and puts them where they are committed: mptcp-trace/bpf/mptcp-trace.o, the tracer's, and
-/// scene/bpf/mptcp-middlebox.o, the middlebox's.
+/// Builds the BPF objects into the paths where they are committed: mptcp-trace/bpf/mptcp-trace.o
+/// (the tracer) and scene/bpf/mptcp-middlebox.o (the middlebox).
 ///
-/// Provisions what is missing: the source of core, and the pinned bpf-linker.
+/// Installs missing build dependencies: the source of core, and the pinned bpf-linker.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  cargo xtask bpf\n  cargo xtask bpf --check")]
 pub(crate) struct Args {
-    /// Change nothing; fail if a committed object is not what the source gives
+    /// Change nothing; fail if a committed object does not match the source
     #[arg(long)]
     check: bool,
 }
 
-/// The compiler of the committed objects: another one gives other machine code.
+/// Compiler version of the committed objects: another version generates different machine code.
 const RUSTC_VERSION: &str = "1.95.0";
 
-/// A BPF object, and what it is made of.
+/// A BPF object and its crate.
 struct Object {
     package: &'static str,
     binary: &'static str,
-    /// Where it is committed, from the workspace's directory.
+    /// Path of the committed object, relative to the workspace.
     path: &'static str,
 }
 
@@ -53,7 +53,7 @@ const OBJECTS: [Object; 2] = [
     },
 ];
 
-/// Builds or checks, and prints the objects' SHA-256.
+/// Builds or checks the objects, and prints their SHA-256.
 pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
     let places = Places::find()?;
     if args.check {
@@ -64,10 +64,10 @@ pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Fails, saying what to type, if a committed object is not what the source gives.
+/// Fails if a committed object does not match the source, and names the command that fixes it.
 pub(crate) fn check(places: &Places) -> Result<()> {
     let toolchain = Toolchain::provide(places)?;
-    // An empty directory: nothing that an older build left behind can pass for the source's result.
+    // Start from an empty directory, so that no artifact of an older build is used by mistake.
     let target = places.target.join("bpf-check");
     places::make_empty(&target)?;
     for object in &OBJECTS {
@@ -86,7 +86,7 @@ fn compare(path: &Path, built: &[u8]) -> Result<()> {
     })?;
     if committed != built {
         bail!(
-            "the committed object {} (sha256 {}) is not what the source gives (sha256 {}); type: \
+            "the committed object {} (sha256 {}) does not match the source (sha256 {}); type: \
              cargo xtask bpf, and commit the object",
             path.display(),
             sha256(&committed),
@@ -106,7 +106,7 @@ fn rebuild(places: &Places) -> Result<()> {
             fs::create_dir_all(directory)
                 .with_context(|| format!("cannot create {}", directory.display()))?;
         }
-        // Untouched if it is the same, so that the loader is not rebuilt for nothing.
+        // Leave an identical file untouched, so that cargo does not rebuild the loader.
         if !fs::read(&path).is_ok_and(|old| old == built) {
             fs::write(&path, &built).with_context(|| format!("cannot write {}", path.display()))?;
         }
@@ -115,7 +115,7 @@ fn rebuild(places: &Places) -> Result<()> {
     Ok(())
 }
 
-/// Runs clippy on the BPF crates for their own target, warnings denied.
+/// Runs clippy on the BPF crates for their own target, and denies warnings.
 pub(crate) fn clippy(places: &Places) -> Result<()> {
     let toolchain = Toolchain::provide(places)?;
     for object in &OBJECTS {
@@ -152,7 +152,7 @@ fn build(
     Ok(bytes)
 }
 
-/// What a BPF build needs, provisioned.
+/// Provisioned tools of a BPF build.
 struct Toolchain {
     linker: PathBuf,
     core_source: PathBuf,
@@ -181,7 +181,7 @@ impl Toolchain {
         })
     }
 
-    /// A cargo that knows the target, core's source, the linker - and nothing of the user's own
+    /// A cargo command with the target, core's source and the linker. It ignores the user's own
     /// build settings, which would change the objects.
     fn cargo(&self, places: &Places, verb: &str, object: &Object, target: &Path) -> Command {
         let mut cargo = command::cargo(&places.root);
@@ -218,15 +218,16 @@ impl Toolchain {
             .args(["--package", object.package, "--bin", object.binary])
             .arg("--target-dir")
             .arg(target)
-            // build-std is not stable, and the toolchain is: this is how a stable compiler is told.
+            // build-std is unstable but the toolchain is stable: this variable enables it there.
             .env("RUSTC_BOOTSTRAP", "1")
-            // The only way to have core's source outside of the sysroot, which stays untouched.
+            // Only this variable makes cargo use core's source from outside the sysroot, which
+            // stays untouched.
             .env("__CARGO_TESTS_ONLY_SRC_ROOT", &self.core_source)
             .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
         cargo
     }
 
-    /// Replacements for the machine's paths, which panic messages and debug information would name.
+    /// Path remappings, so that panic messages and debug information do not contain local paths.
     fn remap(&self, places: &Places) -> String {
         let mut pairs = vec![
             format!("{}=/mptcp-trace", places.root.display()),
@@ -239,7 +240,7 @@ impl Toolchain {
     }
 }
 
-/// Fails if the object names a place on this machine: the next machine would build another object.
+/// Fails if the object contains a local path: it would differ on another machine.
 fn reject_paths(object: &[u8], places: &[&Path]) -> Result<()> {
     for place in places {
         let bytes = place.as_os_str().as_encoded_bytes();

@@ -1,4 +1,4 @@
-//! `cargo xtask btf`: a kernel's type information, reduced to what mptcp-trace looks for.
+//! `cargo xtask btf`: reduces a kernel's type information to the types that mptcp-trace looks up.
 
 use std::{
     ffi::OsStr,
@@ -12,22 +12,24 @@ use tempfile::NamedTempFile;
 
 use crate::{command, places::Places};
 
-/// Reduces the type information (BTF) of a kernel to the types that mptcp-trace looks for.
+/// Reduces the type information (BTF) of a kernel to the types that mptcp-trace looks up.
 ///
-/// The tests of mptcp-trace/tests/kernels.rs plan for such files; the README.md beside them says where they come from.
+/// The tests in mptcp-trace/tests/kernels.rs make plans from such files; the README.md beside them
+/// names their sources.
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  \
     cargo xtask btf debian-arm64-6.12.117.btf.xz -o mptcp-trace/tests/kernels/debian-arm64-6.12.117.btf")]
 pub(crate) struct Args {
-    /// The whole file: /sys/kernel/btf/vmlinux of that kernel, or that packed with xz
+    /// The whole file: a copy of that kernel's /sys/kernel/btf/vmlinux, optionally compressed with
+    /// xz
     #[arg(value_name = "FILE")]
     whole: PathBuf,
-    /// Where the reduced file goes
+    /// Path of the reduced file
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
 }
 
-/// Writes the reduced file, and says how large it is.
+/// Writes the reduced file and prints its size.
 pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
     let places = Places::find()?;
     // cargo may run the example from another directory.
@@ -46,7 +48,7 @@ pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The content of a file that is packed with xz; none for any other file.
+/// Decompresses a file that xz compressed; `None` for any other file.
 fn unpack(file: &Path) -> Result<Option<NamedTempFile>> {
     if file.extension() != Some(OsStr::new("xz")) {
         return Ok(None);

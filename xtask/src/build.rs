@@ -1,4 +1,4 @@
-//! `cargo xtask build`: the loader, with stable Rust alone.
+//! `cargo xtask build`: builds the loader with stable Rust only.
 
 use std::{
     path::{Path, PathBuf},
@@ -9,16 +9,16 @@ use anyhow::Result;
 
 use crate::{command, dist, golang, places::Places};
 
-/// Builds mptcp-trace (the committed BPF object is built into it; no BPF toolchain is needed).
+/// Builds mptcp-trace. It embeds the committed BPF object, so no BPF toolchain is needed.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  cargo xtask build\n  cargo xtask build --release")]
 pub(crate) struct Args {
-    /// Build optimised
+    /// Build with optimisations
     #[arg(long)]
     release: bool,
 }
 
-/// Builds, and says where the program is.
+/// Builds the loader and prints its path.
 pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
     let program = loader(&Places::find()?, args.release)?;
     println!("{}", program.display());
@@ -53,14 +53,14 @@ fn program(places: &Places, release: bool, package: &str, name: &str) -> Result<
 pub(crate) struct StaticPrograms {
     /// The tracer.
     pub(crate) tracer: PathBuf,
-    /// The lab: init, and the matrix.
+    /// The lab, which is also init.
     pub(crate) lab: PathBuf,
-    /// The lab's program in Go, where it could be built.
+    /// The lab's Go program; `None` if it was not built.
     pub(crate) go: Option<PathBuf>,
 }
 
 impl StaticPrograms {
-    /// Those that somebody else has built.
+    /// Uses programs that were built elsewhere.
     pub(crate) fn given(tracer: &Path, lab: &Path) -> Self {
         Self {
             tracer: tracer.to_owned(),
@@ -69,18 +69,19 @@ impl StaticPrograms {
         }
     }
 
-    /// With the lab's program in Go too. What needs it is skipped where it cannot be built.
+    /// Adds the lab's Go program. If its build fails, the tests that need it are skipped.
     pub(crate) fn with_go(mut self, places: &Places) -> Self {
         match golang::program(places) {
             Ok(program) => self.go = Some(program),
-            Err(error) => command::say(format_args!("{error:#}; going on without")),
+            Err(error) => command::say(format_args!("{error:#}; continuing without it")),
         }
         self
     }
 }
 
-/// Builds tracer and lab without a dynamic loader, since the initramfs holds no library. The tracer is the very program of
-/// a release; the lab is built beside it, since the tracer holds most of it anyway (for `demo`).
+/// Builds the tracer and the lab as static programs, since the initramfs holds no libraries. The
+/// tracer is built as for a release. The lab is built in the same run: the tracer contains most of
+/// its code anyway, for `demo`.
 pub(crate) fn static_programs(places: &Places) -> Result<StaticPrograms> {
     let tracer = dist::program_and_lab(places)?;
     Ok(StaticPrograms {

@@ -1,4 +1,4 @@
-//! `cargo xtask captures`: records what kernels say, for the tests that replay it without privileges.
+//! `cargo xtask captures`: records captures on real kernels, which tests replay without privileges.
 
 use std::{
     fs,
@@ -23,10 +23,11 @@ use crate::{
     test::on_running_kernel,
 };
 
-/// Records captures/KERNEL-RUNG/{fallbacks,verdicts}.mpt on each kernel and rung, with the lines that were printed live.
+/// Records captures/KERNEL-RUNG/{fallbacks,verdicts}.mpt on each kernel and attach method, with the
+/// lines that were printed live.
 ///
-/// Nothing is written of a rung on which the lab finds anything wrong, nor if a replay prints other lines than the
-/// live run did. Needs root for the running kernel; the others boot in QEMU.
+/// Writes nothing for an attach method on which the lab finds a mismatch, or if a replay prints
+/// other lines than the live run did. Needs root for the running kernel; the others boot in QEMU.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
     cargo xtask captures\n  \
@@ -39,7 +40,7 @@ pub(crate) struct Args {
 
 /// One kernel of each shape, and the machine's own.
 const KERNELS: [&str; 4] = ["6.1", "6.12", "7.3", RUNNING];
-/// Scenarios whose lines would be like those of others, so that the captures stay small.
+/// Scenarios that add no new kinds of lines; leaving them out keeps the captures small.
 const LEFT_OUT: [&str; 9] = [
     "asked-full-info",
     "explained-at-once",
@@ -51,12 +52,12 @@ const LEFT_OUT: [&str; 9] = [
     "stale-of-old",
     "unexplained-midway",
 ];
-/// What stands in the captures of the running kernel for the part of its release that names a machine.
+/// Replaces the part of the running kernel's release that identifies the machine.
 const NO_NAME: &str = "nokprobes";
-/// And for a control group that does.
+/// Replaces a control group that identifies the machine.
 const NO_GROUP: &str = "/lab";
 
-/// Records on every kernel, and goes on when one fails.
+/// Records on every kernel, and continues after a failure.
 pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
     let places = Places::find()?;
     let root = places.root.clone();
@@ -112,14 +113,14 @@ fn on_this_machine(programs: &StaticPrograms) -> Vec<SuiteResult> {
         .collect()
 }
 
-/// Writes what a suite left behind on one kernel.
+/// Writes what one suite recorded on one kernel.
 fn write(root: &Path, tracer: &Path, result: &SuiteResult) -> Result<()> {
     let Some(release) = &result.report.kernel else {
         return Ok(());
     };
     if result.tally().failed > 0 {
         say(format_args!(
-            "{}: nothing is recorded: something is wrong",
+            "{}: nothing recorded, because cases failed",
             result.name()
         ));
         return Ok(());
@@ -142,7 +143,7 @@ fn write(root: &Path, tracer: &Path, result: &SuiteResult) -> Result<()> {
     Ok(())
 }
 
-/// What the kernel is called in captures/: its series, and what it lacks.
+/// The kernel's name in captures/: its series, and what it lacks.
 fn folder_stem(release: &str, kept: &[Kept]) -> Result<String> {
     let series = kernels::series_of(release)?;
     let has_more = kept.iter().any(|kept| kept.rung != RUNGS[2]);
@@ -154,7 +155,7 @@ fn folder_stem(release: &str, kept: &[Kept]) -> Result<String> {
 }
 
 impl Kept {
-    /// The same suite on the same rung.
+    /// True if both are of the same suite and attach method.
     pub(crate) fn is_like(&self, other: &Self) -> bool {
         (&self.name, &self.rung) == (&other.name, &other.rung)
     }
@@ -169,7 +170,7 @@ impl Kept {
             .zip(live.lines().zip(replayed.lines()))
             .find(|(_, (live, replayed))| live != replayed)
         {
-            bail!("line {number} was printed otherwise live: {live}, replayed: {replayed}");
+            bail!("line {number} differs: live {live}, replayed {replayed}");
         }
         ensure!(
             live == replayed,
@@ -210,18 +211,19 @@ fn bytes(digits: &str) -> Result<Vec<u8>> {
         .context("the lab wrote a capture that is not in hexadecimal digits")
 }
 
-/// What names a machine, and what stands in its place: as long, so that the frames of a capture stay as they are.
+/// Strings that identify the machine, and their replacements of the same length, so that the frames
+/// of a capture keep their sizes.
 #[derive(Default)]
 struct Disguise(Vec<(String, String)>);
 
 impl Disguise {
     fn of_this_machine(release: &str) -> Result<Self> {
         let groups = fs::read_to_string("/proc/self/cgroup")
-            .context("cannot tell which control groups this runs in")?;
+            .context("cannot determine the control groups of this process")?;
         Ok(Self::new(release, &groups))
     }
 
-    /// The release as `uname -r` gives it, and the control groups as in /proc/PID/cgroup.
+    /// `release` is the output of `uname -r`, `groups` the content of /proc/PID/cgroup.
     fn new(release: &str, groups: &str) -> Self {
         let mut pairs: Vec<(String, String)> = groups
             .lines()
@@ -252,7 +254,7 @@ impl Disguise {
     }
 }
 
-/// The word, cut off or made longer.
+/// Truncates the word to this length, or pads it with `x`.
 fn filled(word: &str, length: usize) -> String {
     word.chars()
         .chain(std::iter::repeat('x'))

@@ -1,4 +1,4 @@
-//! `cargo xtask check`: everything that can be said about the source without running it.
+//! `cargo xtask check`: all checks of the source that do not run it.
 
 use std::{
     process::{Command, ExitCode},
@@ -25,7 +25,7 @@ pub(crate) struct Args {}
 
 type Step = fn(&Places) -> Result<()>;
 
-/// Two lanes of steps by name, which run side by side: each step uses one processor for much of its time.
+/// Two lanes of named steps that run side by side: each step uses one processor most of the time.
 const LANES: [&[(&str, Step)]; 2] = [
     &[
         ("rustfmt", format),
@@ -91,17 +91,17 @@ fn format(places: &Places) -> Result<()> {
     )
 }
 
-/// Markers that git leaves where a merge was not finished; no compiler sees them in a document.
+/// Finds merge conflict markers; no compiler reports them in a document.
 fn conflicts(places: &Places) -> Result<()> {
     let mut git = Command::new("git");
     git.current_dir(&places.root)
         .args(["grep", "--line-number", "-E", "^(<{7}|>{7}) "]);
     let output = git.output().context("cannot run git")?;
     match output.status.code() {
-        // Nothing was found.
+        // Exit code 1: no match.
         Some(1) => Ok(()),
         Some(0) => bail!(
-            "a merge was not finished:\n{}",
+            "unresolved merge conflicts:\n{}",
             String::from_utf8_lossy(&output.stdout).trim_end()
         ),
         _ => bail!(
@@ -120,7 +120,8 @@ fn clippy(places: &Places) -> Result<()> {
 
 fn arrows(places: &Places) -> Result<()> {
     let mut cargo = command::cargo(&places.root);
-    // Of all members, as `cargo test` has them: with one package alone, dependencies would be built once more.
+    // Build for all members, as `cargo test` does: for one package alone, cargo would rebuild the
+    // dependencies.
     cargo.args(["test", "--quiet", "--test", "arrows"]);
     command::run(&mut cargo, "a module imports what it must not know")
 }

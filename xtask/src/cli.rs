@@ -1,4 +1,4 @@
-//! The verbs, and what was typed. Each verb's own options stand in its own file.
+//! The verbs. Each verb's own options are in its own file.
 
 use std::process::ExitCode;
 
@@ -37,7 +37,7 @@ enum Verb {
     Kernel(sol_tcp::Args),
 }
 
-/// Does what was typed.
+/// Parses the command line and runs the verb.
 pub(crate) fn dispatch() -> Result<ExitCode> {
     match Cli::parse().verb {
         Verb::Bpf(args) => bpf::verb(&args),

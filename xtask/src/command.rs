@@ -1,5 +1,5 @@
-//! How xtask starts other programs and speaks about them. Every failure names the program, what it
-//! was for, and its last words.
+//! Starts other programs and reports on them. Every failure names the program, its purpose, and the
+//! last lines of its stderr.
 
 use std::{
     ffi::OsStr,
@@ -11,21 +11,21 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-/// Lines of a failed quiet program that are worth showing.
+/// Most lines of stderr shown for a failed quiet program.
 const LAST_WORDS_LINES_MAX: usize = 30;
 
-/// Says what xtask is doing, on stderr: stdout belongs to results.
+/// Prints a progress message on stderr; stdout is for results.
 pub(crate) fn say(what: impl Display) {
     eprintln!("xtask: {what}");
 }
 
-/// Prints an error chain as one sentence and gives the exit code for it.
+/// Prints an error chain as one sentence and returns its exit code.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     eprintln!("xtask: error: {error:#}");
     ExitCode::FAILURE
 }
 
-/// Runs a program whose output the user wants to see; fails unless it exits 0.
+/// Runs a program with its output visible; fails unless it exits with 0.
 pub(crate) fn run(command: &mut Command, purpose: &str) -> Result<()> {
     let status = status(command, purpose)?;
     if status.success() {
@@ -34,7 +34,7 @@ pub(crate) fn run(command: &mut Command, purpose: &str) -> Result<()> {
     bail!("{purpose}: {} {}", name(command), describe(status))
 }
 
-/// Runs a program whose output the user wants to see, and hands back how it ended.
+/// Runs a program with its output visible, and returns its exit status.
 pub(crate) fn status(command: &mut Command, purpose: &str) -> Result<ExitStatus> {
     command
         .status()
@@ -60,12 +60,12 @@ pub(crate) fn output(command: &mut Command, purpose: &str) -> Result<Vec<u8>> {
     )
 }
 
-/// The same as [`output`], for programs that print text.
+/// Like [`output`], for programs that print text.
 pub(crate) fn text(command: &mut Command, purpose: &str) -> Result<String> {
     Ok(String::from_utf8_lossy(&output(command, purpose)?).into_owned())
 }
 
-/// A cargo command in the workspace: the cargo that started us, or the one in PATH.
+/// A cargo command in the workspace: the cargo that started xtask, or the one in PATH.
 pub(crate) fn cargo(root: &Path) -> Command {
     let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(program);
@@ -73,7 +73,7 @@ pub(crate) fn cargo(root: &Path) -> Command {
     command
 }
 
-/// Where a program stands in PATH or in the directories that an ordinary user's PATH lacks.
+/// Searches PATH, and the directories that an ordinary user's PATH lacks.
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
@@ -82,13 +82,13 @@ pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
         .find(|candidate| candidate.is_file())
 }
 
-/// True if this process may install packages, load BPF and make namespaces.
+/// True if this process may install packages, load BPF and create namespaces.
 pub(crate) fn is_root() -> bool {
     // SAFETY: geteuid has no arguments, touches no memory and cannot fail.
     unsafe { libc::geteuid() == 0 }
 }
 
-/// How a process ended, in words.
+/// Describes an exit status in words.
 pub(crate) fn describe(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exited with code {code}"),
@@ -97,7 +97,7 @@ pub(crate) fn describe(status: ExitStatus) -> String {
     }
 }
 
-/// The exit code a shell would give for this end: 128 + signal number if a signal ended it.
+/// The exit code that a shell reports: 128 + signal number if a signal killed the program.
 pub(crate) fn shell_code(status: ExitStatus) -> u8 {
     let code = status
         .code()

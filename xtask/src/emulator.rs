@@ -1,5 +1,5 @@
-//! QEMU: this machine's own, or the one that the backports of its Debian have, where its own is old. That one goes into the
-//! cache and is not installed; the libraries that it needs are those of the installed one.
+//! QEMU: this machine's own, or if that is old, the one from the backports of its Debian. The
+//! latter goes into the cache, is not installed, and uses the libraries of the installed one.
 
 use std::{
     fs,
@@ -16,26 +16,27 @@ use crate::{
     places::{Places, make_empty},
 };
 
-/// Older ones wait where they need not: 27 recipes on Linux 6.12 take 21 s with 7.2 and 8 s with 10.0.
+/// Older versions wait needlessly: 27 recipes on Linux 6.12 take 21 s with 7.2 and 8 s with 10.0.
 const MAJOR_MIN: u32 = 9;
 /// The emulator and its firmware.
 const PACKAGES: [&str; 2] = ["qemu-system-x86", "qemu-system-data"];
 const PROGRAM: &str = "qemu-system-x86_64";
 
-/// A QEMU that runs here.
+/// A QEMU that runs on this machine.
 #[derive(Clone, Debug)]
 pub(crate) struct Emulator {
     program: PathBuf,
-    /// Where it looks for firmware first; none if it is installed.
+    /// First search path for firmware; `None` for the installed QEMU.
     firmware: Option<PathBuf>,
 }
 
 impl Emulator {
-    /// Installs QEMU if there is none, and fetches a newer one if that is old.
+    /// Installs QEMU if it is missing, and fetches a newer one if it is old.
     ///
     /// # Errors
     ///
-    /// Fails if there is no QEMU at all. One that is old is good enough where no newer one can be had.
+    /// Fails if QEMU is missing and cannot be installed. An old one is used if no newer one is
+    /// available.
     pub(crate) fn provide(places: &Places) -> Result<Self> {
         host_packages::provide(&VM_NEEDS, "booting kernels")?;
         let installed = Self {
@@ -48,13 +49,13 @@ impl Emulator {
         }
         Ok(Self::newer(places).unwrap_or_else(|why| {
             say(format_args!(
-                "{why:#}; going on with QEMU {major}, which is slower"
+                "{why:#}; continuing with QEMU {major}, which is slower"
             ));
             installed
         }))
     }
 
-    /// The one of the backports.
+    /// Fetches QEMU from the backports.
     fn newer(places: &Places) -> Result<Self> {
         let suite = format!("{}-backports", codename()?);
         let directory = places.cache.join("qemu").join(&suite);
@@ -81,10 +82,10 @@ impl Emulator {
             self.command().arg("--version"),
             "cannot ask for its version",
         )?;
-        major(&said).with_context(|| format!("{} says no version", self.program.display()))
+        major(&said).with_context(|| format!("{} prints no version", self.program.display()))
     }
 
-    /// The start of its command line.
+    /// The common part of QEMU's command line.
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
         if let Some(firmware) = &self.firmware {
@@ -111,13 +112,13 @@ fn fetch(places: &Places, suite: &str, directory: &Path) -> Result<()> {
         .with_context(|| format!("cannot move QEMU to {}", directory.display()))
 }
 
-/// `QEMU emulator version 10.0.2 (Debian ...)`.
+/// Parses the major version of `QEMU emulator version 10.0.2 (Debian ...)`.
 fn major(said: &str) -> Option<u32> {
     let (_, version) = said.split_once(" version ")?;
     version.split('.').next()?.parse().ok()
 }
 
-/// Which Debian this is.
+/// Code name of this machine's Debian.
 fn codename() -> Result<String> {
     let text = fs::read_to_string("/etc/os-release").context("cannot read /etc/os-release")?;
     let value = |name: &str| {

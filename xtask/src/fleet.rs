@@ -1,5 +1,5 @@
-//! The virtual machines: one boot per kernel, in which all that is to be run on it runs; several
-//! machines side by side.
+//! The virtual machines: each kernel boots once and runs all of its jobs; several machines run side
+//! by side.
 
 use std::{
     fs,
@@ -36,14 +36,16 @@ mod visit;
 use visit::Visit;
 pub(crate) use visit::{Visited, Work};
 
-/// Software emulation is slow, and a case waits for a tracer to start and to end.
+/// Time limit for one job: software emulation is slow, and each case starts and stops a tracer.
 pub(crate) const JOB_TIME_MAX_S: u64 = 1_500;
-/// Machines that run side by side at most: each emulates its processors in one thread, and has a gigabyte of memory.
+/// Most machines that run side by side: each emulates its processors in one thread and has 1 GB of
+/// memory.
 const MACHINES_MAX: usize = 3;
-/// What the lab's scenarios use where it is a module; what is missing is built in, or not there.
+/// Kernel modules that the lab's scenarios use. A missing one is built in, or this kernel lacks the
+/// feature.
 const MODULES: [&str; 5] = ["veth", "inet_diag", "tcp_diag", "udp_diag", "mptcp_diag"];
 
-/// Everything that all virtual machines share.
+/// State that all virtual machines share.
 pub(crate) struct Fleet {
     places: Places,
     programs: StaticPrograms,
@@ -55,14 +57,14 @@ pub(crate) struct Fleet {
     shapes: Registry,
 }
 
-/// How a job in a virtual machine ended, and what the console said if it ended badly.
+/// The result of a job in a virtual machine, with the console output if it failed.
 pub(crate) struct Job {
     ended: Ended,
     console_tail: String,
 }
 
 impl Fleet {
-    /// Provides QEMU.
+    /// Installs or fetches QEMU, and prepares the shared state.
     pub(crate) fn prepare(
         places: Places,
         programs: StaticPrograms,
@@ -81,20 +83,20 @@ impl Fleet {
         })
     }
 
-    /// The same, but inside one instruction takes a nanosecond.
+    /// Counts instructions: inside the machine, one instruction takes one nanosecond.
     pub(crate) fn counting_instructions(mut self) -> Self {
         self.clock = Clock::Instructions;
         self
     }
 
-    /// The same, but the tracer plans as if no kernel had these functions.
+    /// Makes the tracer plan as if no kernel had these functions.
     pub(crate) fn hiding(mut self, functions: &[String]) -> Self {
         self.hidden_functions = functions.to_vec();
         self
     }
 
-    /// Runs all the work, each series in a machine of its own, and hands over what a machine gave when it is done. A machine
-    /// holds a permit, unless it is one that waits for most of its time.
+    /// Runs all the work, one machine per series, and passes on each machine's result when it
+    /// finishes. A machine holds a permit, unless it is idle most of the time.
     pub(crate) fn run(
         &self,
         work: &[(String, Work)],
@@ -142,8 +144,8 @@ impl Fleet {
         results.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Never an error: a machine that cannot be booted is a failure in the report, and the next
-    /// kernel has its turn.
+    /// Never returns an error: a machine that fails to boot is a failure in the report, and the
+    /// next kernel runs.
     fn visit(&self, series: &str, work: &Work) -> Visited {
         let mut visit = Visit::new(self, series, work);
         let outcome = self.fill(series, &mut visit);
@@ -167,7 +169,7 @@ impl Fleet {
         Ok(Some(job))
     }
 
-    /// The lab's command line for a task inside of a machine.
+    /// The lab's command line for a task inside a machine.
     fn argv(&self, task: &Task) -> Vec<String> {
         let go = self.programs.go.as_ref().map(|_built| GO);
         task.clone()
@@ -175,7 +177,7 @@ impl Fleet {
             .argv(LAB, TRACER, go)
     }
 
-    /// The command that asks a kernel for its shape.
+    /// The command that reports a kernel's shape.
     fn doctor(&self) -> Vec<String> {
         let mut argv = [TRACER, "doctor", "--json"].map(str::to_owned).to_vec();
         for function in &self.hidden_functions {
@@ -184,12 +186,12 @@ impl Fleet {
         argv
     }
 
-    /// The kernel of a series, fetched if the cache does not have it.
+    /// The kernel of a series, fetched if it is not in the cache.
     pub(crate) fn kernel(&self, series: &str) -> Result<Found> {
         provide_kernel(&self.places, series)
     }
 
-    /// Boots a kernel, in which the commands run one after the other.
+    /// Boots a kernel and runs the commands one after the other.
     pub(crate) fn boot(
         &self,
         kernel: &Kernel,
@@ -206,7 +208,7 @@ impl Fleet {
         })
     }
 
-    /// Boots a kernel; `on_said` returns the next command where the machine waits for one.
+    /// Boots a kernel; `on_said` returns the next command when the machine is ready for one.
     fn converse(
         &self,
         kernel: &Kernel,
@@ -257,14 +259,14 @@ impl Fleet {
     }
 }
 
-/// Machines that run side by side: each emulates its processors in one thread.
+/// Number of machines that run side by side: each emulates its processors in one thread.
 fn machines_max() -> usize {
     thread::available_parallelism()
         .map_or(1, usize::from)
         .min(MACHINES_MAX)
 }
 
-/// The kernel of a series, fetched if the cache does not have it.
+/// The kernel of a series, fetched if it is not in the cache.
 pub(crate) fn provide_kernel(places: &Places, series: &str) -> Result<Found> {
     let _alone = apt::one_at_a_time();
     if series == SOL_TCP {
@@ -274,7 +276,7 @@ pub(crate) fn provide_kernel(places: &Places, series: &str) -> Result<Found> {
     }
 }
 
-/// Indices of the work, what has most to run first: the last machine to end would have the others wait for it.
+/// Indices of the work, longest first, so that the last machine does not keep the run waiting.
 fn longest_first(work: &[(String, Work)]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..work.len()).collect();
     order.sort_by_key(|&index| {

@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: bytes that nobody expects, for as long as one likes.
+//! `cargo xtask fuzz`: feeds arbitrary bytes to the parsers, for as long as requested.
 
 use std::{
     fs,
@@ -17,23 +17,24 @@ use crate::{
     provision::CARGO_FUZZ,
 };
 
-/// Fuzzes what reads bytes from outside: records, captures, type information.
+/// Fuzzes the parsers of external input: records, captures, type information.
 ///
-/// Begins with fuzz/seeds and captures/, keeps what it finds below the target directory, and ends with a line of figures for
-/// each target. A crash is kept too: put the file into fuzz/seeds/TARGET, and `cargo test` has it from then on.
+/// Starts from fuzz/seeds and captures/, keeps new inputs below the target directory, and ends with
+/// a line of figures for each target. To turn a crash into a regression test, copy its file to
+/// fuzz/seeds/TARGET: `cargo test` runs it.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
     cargo xtask fuzz\n  \
     cargo xtask fuzz capture --seconds 3600")]
 pub(crate) struct Args {
-    /// Only this target (default: one after the other)
+    /// Only this target (default: all, one after the other)
     target: Option<Target>,
-    /// For how long each of them
+    /// Duration per target, in seconds
     #[arg(long, default_value_t = 600, value_name = "N")]
     seconds: u64,
 }
 
-/// What is fuzzed: each is a program in fuzz/.
+/// The fuzz targets: each is a program in fuzz/.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Target {
     /// One record, from the ring to a line
@@ -55,7 +56,7 @@ impl Target {
         }
     }
 
-    /// Longest input, bytes: a few of what such a file is made of.
+    /// Longest input in bytes: enough for a few elements of the format.
     fn input_bytes_max(self) -> u32 {
         match self {
             Self::Decode => 512,
@@ -65,14 +66,14 @@ impl Target {
     }
 }
 
-/// Longest that one input may take, seconds.
+/// Time limit for one input, in seconds.
 const INPUT_SECONDS_MAX: u32 = 10;
-/// Most memory that one may take, megabytes.
+/// Memory limit for one input, in megabytes.
 const MEMORY_MB_MAX: u32 = 1024;
-/// Of each capture so many records begin as records of their own.
+/// At most this many records of each capture become seeds of their own.
 const RECORDS_OF_CAPTURE_MAX: usize = 64;
 
-/// Fuzzes; fails if anything was found.
+/// Runs the targets; fails if any of them finds a crash.
 pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
     let places = Places::find()?;
     host_packages::provide(&FUZZ_NEEDS, "fuzzing")?;
@@ -96,23 +97,23 @@ pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
     Ok(code)
 }
 
-/// What came of it.
+/// The result of one target.
 #[derive(Default, Debug, PartialEq, Eq)]
 struct Fuzzed {
     executions: Option<u64>,
-    /// The last line of progress: coverage, features, corpus.
+    /// The last progress line: coverage, features, corpus.
     progress: String,
     found_something: bool,
 }
 
 impl Fuzzed {
-    /// Takes a line of libFuzzer's; true if it is worth showing at once.
+    /// Handles one line of libFuzzer's output; returns true if it should be shown at once.
     fn read(&mut self, line: &str) -> bool {
         if let Some(count) = line.strip_prefix("stat::number_of_executed_units:") {
             self.executions = count.trim().parse().ok();
             return false;
         }
-        // Figures, functions that were reached, and words that it has learnt.
+        // Statistics, newly covered functions, and dictionary entries.
         if ["stat::", "\t", "\"", "#####"]
             .iter()
             .any(|of_no_use| line.starts_with(of_no_use))
@@ -126,7 +127,7 @@ impl Fuzzed {
         true
     }
 
-    /// A number behind a word of the last line of progress.
+    /// The number after a keyword of the last progress line.
     fn figure(&self, word: &str) -> &str {
         let mut words = self.progress.split_whitespace();
         words
@@ -164,10 +165,12 @@ fn fuzz(places: &Places, fuzzer: &Path, target: Target, seconds: u64) -> Result<
     let mut command = Command::new(fuzzer);
     command
         .current_dir(&places.root)
-        // The sanitizers' flags are not those of stable Rust; the coverage that libFuzzer wants needs the same.
+        // libFuzzer needs coverage instrumentation, whose flags are unstable, as those of
+        // sanitizers are.
         .env("RUSTC_BOOTSTRAP", "1")
         .args(["fuzz", "run", "--fuzz-dir", "fuzz"])
-        // There is no unsafe code in what is fuzzed: without a sanitizer more is tried in the same time.
+        // The fuzzed code has no unsafe blocks: without a sanitizer, more inputs are tried in the
+        // same time.
         .args(["--sanitizer", "none", "--target-dir"])
         .arg(places.target.join("fuzz/build"))
         .arg(target.name())
@@ -199,7 +202,7 @@ fn fuzz(places: &Places, fuzzer: &Path, target: Target, seconds: u64) -> Result<
     fuzzed.found_something = !status.success();
     if fuzzed.found_something {
         say(format_args!(
-            "{}: see {}; put the file into fuzz/seeds/{} when it is repaired",
+            "{}: see {}; put the file into fuzz/seeds/{} once the bug is fixed",
             target.name(),
             artifacts.display(),
             target.name()
@@ -208,7 +211,8 @@ fn fuzz(places: &Places, fuzzer: &Path, target: Target, seconds: u64) -> Result<
     Ok(fuzzed)
 }
 
-/// Captures of real kernels, and the records in them, are the best there is to begin with.
+/// Adds captures of real kernels, or the records in them, to the corpus: they are the best starting
+/// points.
 fn grow_from_captures(places: &Places, target: Target, grown: &Path) -> Result<()> {
     for capture in captures(&places.root.join("captures"))? {
         let bytes =
@@ -229,7 +233,7 @@ fn grow_from_captures(places: &Places, target: Target, grown: &Path) -> Result<(
                     .take(RECORDS_OF_CAPTURE_MAX)
                     .enumerate()
                 {
-                    // The fallback bit is 2, as it is on most kernels, and no cause is known.
+                    // The fallback bit is 2, as on most kernels; no causes are known.
                     put(format!("{name}-{number}"), &[&[2, 0], *record].concat())?;
                 }
             }
@@ -253,7 +257,7 @@ fn captures(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// The records in a capture: frames of kind 2, behind eight bytes of magic.
+/// The records in a capture: frames of kind 2, after eight bytes of magic.
 fn records(capture: &[u8]) -> Result<Vec<&[u8]>> {
     const RECORD: u32 = 2;
     let mut found = Vec::new();

@@ -1,5 +1,6 @@
-//! The one program of the lab that is in Go, since Go has a question of its own. The compiler is Debian's, unpacked
-//! into the cache and never installed; nothing but its standard library is used.
+//! Builds the lab's Go program, which tests the query that Go's standard library makes. The
+//! compiler is Debian's, unpacked into the cache and never installed. The program uses only the
+//! standard library.
 
 use std::{
     fs,
@@ -15,10 +16,11 @@ use crate::{
     places::{Places, make_empty},
 };
 
-/// The first release of Go 1 that speaks MPTCP.
+/// The first minor version of Go 1 that supports MPTCP.
 const MINOR_MIN: u32 = 21;
 
-/// Builds the program, static, and returns its path. The compiler is fetched if the cache does not have it.
+/// Builds the static program and returns its path. The compiler is fetched if it is not in the
+/// cache.
 pub(crate) fn program(places: &Places) -> Result<PathBuf> {
     let goroot = compiler(places)?;
     let program = places.target.join("lab-go");
@@ -38,7 +40,6 @@ pub(crate) fn program(places: &Places) -> Result<PathBuf> {
     Ok(program)
 }
 
-/// Where Go is.
 fn compiler(places: &Places) -> Result<PathBuf> {
     let directory = places.cache.join("go");
     if let Some(goroot) = goroot_in(&directory) {
@@ -47,7 +48,7 @@ fn compiler(places: &Places) -> Result<PathBuf> {
     let apt = Apt::open(places)?;
     let found = apt.find("^golang-1[.][0-9]+-(go|src)$")?;
     let minor = newest(&found).ok_or_else(|| {
-        anyhow!("the archive has no Go that speaks MPTCP: 1.{MINOR_MIN} or later is needed")
+        anyhow!("the archive has no Go with MPTCP support: 1.{MINOR_MIN} or later is needed")
     })?;
     say(format_args!(
         "Go 1.{minor} is needed for a program of the lab: fetching it into the cache"
@@ -65,10 +66,10 @@ fn compiler(places: &Places) -> Result<PathBuf> {
             fs::remove_dir_all(directory).context("cannot remove the package file")?;
         }
     }
-    goroot_in(&directory).ok_or_else(|| anyhow!("Debian's packages of Go hold no compiler"))
+    goroot_in(&directory).ok_or_else(|| anyhow!("Debian's Go packages contain no compiler"))
 }
 
-/// A whole Go: the compiler and the source of its library.
+/// A complete GOROOT: the compiler and the source of its library.
 fn goroot_in(directory: &Path) -> Option<PathBuf> {
     fs::read_dir(directory.join("usr/lib"))
         .ok()?
@@ -76,7 +77,7 @@ fn goroot_in(directory: &Path) -> Option<PathBuf> {
         .find(|goroot| goroot.join("bin/go").is_file() && goroot.join("src/net").is_dir())
 }
 
-/// The newest release that has both parts.
+/// The newest minor version for which both packages exist.
 fn newest(packages: &[Package]) -> Option<u32> {
     let has = |minor: u32, part: &str| {
         let name = format!("golang-1.{minor}-{part}");

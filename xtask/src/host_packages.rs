@@ -1,5 +1,5 @@
-//! Programs that come from the machine's own distribution: installed when we are root, named when
-//! we are not.
+//! Programs from the machine's own distribution. As root, xtask installs the missing ones;
+//! otherwise it prints their packages.
 
 use std::{
     fs,
@@ -15,15 +15,15 @@ use crate::{
     dist,
 };
 
-/// A program or file that must be there, and the Debian package that brings it.
+/// A required program or file, and the Debian package that provides it.
 #[derive(Clone, Copy)]
 pub(crate) struct Need {
-    /// A program in PATH, or an absolute path of a file.
+    /// A program in PATH, or the absolute path of a file.
     pub(crate) what: &'static str,
     pub(crate) package: &'static str,
 }
 
-/// What booting a virtual machine needs.
+/// Needed to boot a virtual machine.
 pub(crate) const VM_NEEDS: [Need; 4] = [
     Need {
         what: "qemu-system-x86_64",
@@ -43,7 +43,7 @@ pub(crate) const VM_NEEDS: [Need; 4] = [
     },
 ];
 
-/// What compiling a kernel needs.
+/// Needed to compile a kernel.
 pub(crate) const KERNEL_NEEDS: [Need; 10] = [
     Need {
         what: "gcc",
@@ -87,13 +87,13 @@ pub(crate) const KERNEL_NEEDS: [Need; 10] = [
     },
 ];
 
-/// What fuzzing needs: libFuzzer is C++.
+/// Needed for fuzzing: libFuzzer is C++.
 pub(crate) const FUZZ_NEEDS: [Need; 1] = [Need {
     what: "c++",
     package: "g++",
 }];
 
-/// What compiling Rust programs needs besides Rust.
+/// Needed to compile Rust programs, besides Rust itself.
 pub(crate) const LINK_NEEDS: [Need; 2] = [
     Need {
         what: "cc",
@@ -105,7 +105,7 @@ pub(crate) const LINK_NEEDS: [Need; 2] = [
     },
 ];
 
-/// Real programs that speak MPTCP with each other: tests start them.
+/// Real client and server programs that the tests run over MPTCP.
 pub(crate) const PAIR_NEEDS: [Need; 5] = [
     Need {
         what: "tmux",
@@ -129,7 +129,7 @@ pub(crate) const PAIR_NEEDS: [Need; 5] = [
     },
 ];
 
-/// A browser, and what drives it.
+/// A browser, and the Python module that drives it.
 pub(crate) const BROWSER_NEEDS: [Need; 2] = [
     Need {
         what: "chromium",
@@ -141,7 +141,7 @@ pub(crate) const BROWSER_NEEDS: [Need; 2] = [
     },
 ];
 
-/// All that `cargo xtask test` starts, so that one run of apt-get installs it.
+/// Everything that `cargo xtask test` starts, so that one run of apt-get installs it.
 pub(crate) fn test_needs() -> Vec<Need> {
     let needs: [&[Need]; 5] = [
         &PAIR_NEEDS,
@@ -153,7 +153,7 @@ pub(crate) fn test_needs() -> Vec<Need> {
     needs.into_iter().flatten().copied().collect()
 }
 
-/// What is measured beside the tracer.
+/// Programs that the benchmarks compare with the tracer.
 pub(crate) const BENCH_NEEDS: [Need; 3] = [
     Need {
         what: "bpftrace",
@@ -169,10 +169,10 @@ pub(crate) const BENCH_NEEDS: [Need; 3] = [
     },
 ];
 
-/// Packages that come with a daemon of this name, which nobody asked for.
+/// Packages whose installation also starts a daemon, with the name of the daemon.
 const DAEMONS: [(&str, &str); 2] = [("nginx-light", "nginx"), ("iperf3", "iperf3")];
 
-/// Installs what is missing as root; as anyone else says which command does it.
+/// As root, installs what is missing; otherwise fails with the command that installs it.
 pub(crate) fn provide(needs: &[Need], purpose: &str) -> Result<()> {
     let missing: Vec<&str> = needs
         .iter()
@@ -203,7 +203,7 @@ pub(crate) fn provide(needs: &[Need], purpose: &str) -> Result<()> {
             .env("DEBIAN_FRONTEND", "noninteractive");
         command::output(&mut apt, &format!("cannot install {packages}"))
     };
-    // A fresh container has no package lists; a machine that has them need not fetch them again.
+    // A fresh container has no package lists; other machines can skip the update.
     if install().is_err() {
         command::output(
             Command::new("apt-get").args(["-q", "update"]),
@@ -214,12 +214,12 @@ pub(crate) fn provide(needs: &[Need], purpose: &str) -> Result<()> {
     disable_daemons(&missing)
 }
 
-/// What every package asks before it starts a daemon.
+/// The script that package installation consults before it starts a daemon.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
-/// While this lives, installing a package starts nothing.
+/// While this guard lives, package installation starts no daemons.
 struct NoDaemons {
-    /// Our policy, unless the machine has its own, which knows better than we.
+    /// Path of our policy; `None` if the machine has its own, which takes precedence.
     ours: Option<PathBuf>,
 }
 
@@ -228,7 +228,7 @@ impl NoDaemons {
         if policy.exists() {
             return Ok(Self { ours: None });
         }
-        // 101: the action is not allowed.
+        // 101: action forbidden by policy.
         fs::write(policy, "#!/bin/sh\nexit 101\n")
             .with_context(|| format!("cannot write {}", policy.display()))?;
         let enforced = Self {
@@ -254,7 +254,7 @@ impl Drop for NoDaemons {
     }
 }
 
-/// They must not start with the machine either.
+/// Disables the daemons, so that they do not start at boot either.
 fn disable_daemons(packages: &[&str]) -> Result<()> {
     if command::find_program("systemctl").is_none() {
         return Ok(());

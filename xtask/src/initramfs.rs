@@ -1,5 +1,5 @@
-//! The root file system of a virtual machine: our static programs, the modules they need, and a job.
-//! No distribution, no shell.
+//! The root file system of a virtual machine: static programs, kernel modules, and a job. It
+//! contains no distribution and no shell.
 
 use std::{
     fs,
@@ -13,24 +13,24 @@ use serde::Serialize;
 
 use crate::{build::StaticPrograms, kernels::Module};
 
-/// What init does: the lab's side of this contract is its own init.
+/// The job that init runs. The other side of this contract is the lab's init.
 #[derive(Serialize)]
 pub(crate) struct Job {
     /// Paths of modules, in load order.
     pub(crate) modules: Vec<String>,
-    /// After this long init ends a program by itself.
+    /// Time limit after which init kills a program.
     pub(crate) timeout_s: u64,
 }
 
-/// Path of the lab inside of the virtual machine.
+/// Path of the lab inside the virtual machine.
 pub(crate) const LAB: &str = "/bin/mptcp-lab";
-/// Path of the tracer inside of the virtual machine.
+/// Path of the tracer inside the virtual machine.
 pub(crate) const TRACER: &str = "/bin/mptcp-trace";
 
-/// Path of the lab's program in Go inside of the virtual machine, if it is there.
+/// Path of the lab's Go program inside the virtual machine, if it was built.
 pub(crate) const GO: &str = "/bin/lab-go";
 
-/// Writes the archive. It is not compressed: QEMU loads it in no time, and every kernel reads it.
+/// Writes the archive uncompressed: QEMU loads it quickly, and every kernel can read it.
 pub(crate) fn write(
     path: &Path,
     programs: &StaticPrograms,
@@ -84,7 +84,7 @@ impl Archive {
         for directory in ["bin", "dev", "modules", "proc", "run", "sys", "tmp"] {
             self.entry(directory, ModeFileType::Directory, 0o755, b"")?;
         }
-        // The kernel opens it for init before anything is mounted.
+        // The kernel opens it as init's console before anything is mounted.
         let console = self.builder("dev/console", ModeFileType::Char, 0o600);
         self.put(console.rdev_major(5).rdev_minor(1), b"")?;
         self.entry(LAB, ModeFileType::Regular, 0o755, lab)?;

@@ -1,4 +1,4 @@
-//! Debian's own kernels: the newest package of a series, or the oldest, found at run time, unpacked
+//! Debian's own kernels: the newest or the oldest package of a series, found at run time, unpacked
 //! into the cache and never installed.
 
 use std::{
@@ -18,42 +18,42 @@ use crate::{
     shapes::OLDEST,
 };
 
-/// Releases of a series that are tried before giving up: the lists may name packages that a mirror
-/// no longer has.
+/// Number of releases to try before giving up: the lists may name packages that a mirror no longer
+/// has.
 const CANDIDATES_MAX: usize = 4;
 const NAME_PREFIX: &str = "linux-image-";
 const NAME_SUFFIX: &str = "-cloud-amd64";
 
-/// A kernel that can be booted.
+/// A bootable kernel.
 pub(crate) struct Kernel {
-    /// What `uname -r` says.
+    /// The output of `uname -r`.
     pub(crate) release: String,
     pub(crate) image: PathBuf,
     /// Module files by module name; empty for a kernel without modules.
     modules: BTreeMap<String, PathBuf>,
 }
 
-/// A module, decompressed.
+/// A decompressed module.
 pub(crate) struct Module {
     pub(crate) name: String,
     pub(crate) content: Vec<u8>,
 }
 
-/// What the archive has of a series.
+/// The result of looking up a series in the archive.
 pub(crate) enum Found {
     Kernel(Kernel),
-    /// Nothing that can be fetched, and why, in one line.
+    /// No release can be fetched; the reason, in one line.
     Gone(String),
 }
 
-/// What `--kernel` asks for: a series such as `6.12`, or `6.12-oldest`.
+/// A parsed `--kernel` argument: a series such as `6.12`, or `6.12-oldest`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Wanted<'a> {
     series: &'a str,
     oldest: bool,
 }
 
-/// The newest kernel of a Debian series such as `6.12`, or for `6.12-oldest` the oldest.
+/// Provides the newest kernel of a Debian series such as `6.12`, or the oldest for `6.12-oldest`.
 pub(crate) fn provide(places: &Places, wanted: &str) -> Result<Found> {
     let wanted = Wanted::parse(wanted);
     let kernels = places.cache.join("kernels");
@@ -63,7 +63,7 @@ pub(crate) fn provide(places: &Places, wanted: &str) -> Result<Found> {
         Ok(Found::Gone(why)) => why.clone(),
         Err(error) => format!("{error:#}"),
     };
-    // Without a network, yesterday's kernel is better than none.
+    // Without a network, use the kernel in the cache.
     let Some(directory) = best_cached(&kernels, wanted) else {
         return fetched;
     };
@@ -76,13 +76,14 @@ pub(crate) fn provide(places: &Places, wanted: &str) -> Result<Found> {
 
 fn fetch(places: &Places, wanted: Wanted, kernels: &Path) -> Result<Found> {
     let apt = Apt::open(places)?;
-    // From 6.19 on the image package is empty and depends on the two others.
+    // Since 6.19 the image package is empty and depends on the two others.
     let listed = apt.find(&format!(
         "^linux-(image|binary|modules)-{}\\..*{NAME_SUFFIX}$",
         wanted.series.replace('.', "\\.")
     ))?;
     let (complete, incomplete) = wanted.candidates(&listed);
-    // Archives keep the signed image longer than its modules: it boots without them, and what needs one says so.
+    // Archives keep the signed image longer than its modules. The kernel boots without them, and a
+    // test that needs one reports that it is missing.
     let bare = wanted.without_modules(&listed);
     let mut why = incomplete;
     let whole = complete.iter().map(|package| (package, Parts::All));
@@ -126,8 +127,8 @@ impl<'a> Wanted<'a> {
         }
     }
 
-    /// The image packages of which the lists have every part, best first, and what is wrong with the
-    /// best of the others.
+    /// The image packages with all parts in the lists, best first, and what is missing for the best
+    /// of the others.
     fn candidates(self, listed: &[Package]) -> (Vec<&Package>, Option<String>) {
         let mut images: Vec<&Package> = listed
             .iter()
@@ -153,7 +154,7 @@ impl<'a> Wanted<'a> {
         (images, why)
     }
 
-    /// The image packages of which the lists have all but the modules, best first.
+    /// The image packages with all parts except the modules, best first.
     fn without_modules(self, listed: &[Package]) -> Vec<&Package> {
         let is_listed = |name: &str, version: &str| {
             listed
@@ -175,7 +176,7 @@ impl<'a> Wanted<'a> {
         images
     }
 
-    /// Best first.
+    /// Orders release strings, best first.
     fn order(self, a: &str, b: &str) -> Ordering {
         if self.oldest {
             compare_versions(a, b)
@@ -184,7 +185,8 @@ impl<'a> Wanted<'a> {
         }
     }
 
-    /// Newest and oldest have names of their own, so that neither takes the other's place.
+    /// The newest and the oldest kernel have separate directories, so that neither replaces the
+    /// other.
     fn directory_name(self, package: &Package) -> String {
         format!(
             "{}={}{}",
@@ -200,7 +202,7 @@ impl<'a> Wanted<'a> {
 }
 
 impl Kernel {
-    /// A kernel image that stands alone.
+    /// A kernel image without modules.
     pub(crate) fn without_modules(release: String, image: PathBuf) -> Self {
         Self {
             release,
@@ -209,9 +211,9 @@ impl Kernel {
         }
     }
 
-    /// The named modules and all that they depend on, in load order. A name that is no module here
-    /// is left out: it is built in, or the kernel does not have it, and the program that needs it
-    /// will say so.
+    /// Returns the named modules and their dependencies, in load order. A name without a module
+    /// file is skipped: it is built in, or this kernel lacks it, in which case the program that
+    /// needs it reports that.
     pub(crate) fn modules(&self, names: &[&str]) -> Result<Vec<Module>> {
         let mut loaded = Vec::new();
         for name in names {
@@ -261,16 +263,16 @@ impl Kernel {
     }
 }
 
-/// Which of the packages that an image package depends on.
+/// Which dependencies of an image package to return.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Parts {
-    /// What it is made of.
+    /// Everything, modules included.
     All,
-    /// What boots.
+    /// Only the part that boots.
     Binary,
 }
 
-/// The packages that hold what the image package does not.
+/// The packages that contain what the image package lacks.
 fn parts(image: &Package, which: Parts) -> impl Iterator<Item = &String> {
     image.depends.iter().filter(move |name| {
         name.starts_with("linux-binary-")
@@ -319,7 +321,7 @@ fn remove_downloads(debs: &[PathBuf]) -> Result<()> {
     Ok(())
 }
 
-/// What is wanted is in the cache once: as the best that could be fetched.
+/// Keeps one directory per wanted kernel: the best that could be fetched.
 fn remove_others(kernels: &Path, keep: &Path, wanted: Wanted) -> Result<()> {
     for (_, path) in cached(kernels, wanted).filter(|(_, path)| path != keep) {
         fs::remove_dir_all(&path).with_context(|| format!("cannot remove {}", path.display()))?;
@@ -327,7 +329,7 @@ fn remove_others(kernels: &Path, keep: &Path, wanted: Wanted) -> Result<()> {
     Ok(())
 }
 
-/// Unpacked kernels that were fetched for this, with the versions of their packages.
+/// Cached kernels that were fetched for this argument, with the versions of their packages.
 fn cached<'a>(
     kernels: &Path,
     wanted: Wanted<'a>,
@@ -351,13 +353,13 @@ fn best_cached(kernels: &Path, wanted: Wanted) -> Option<PathBuf> {
         .map(|(_, path)| path)
 }
 
-/// Apt speaks in several lines; a reason to skip is one.
+/// Joins apt's output, since a skip reason is one line.
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn index_modules(directory: &Path, modules: &mut BTreeMap<String, PathBuf>) -> Result<()> {
-    // usr/lib/modules holds links named build and source that lead nowhere.
+    // usr/lib/modules contains dangling links named build and source.
     let Ok(entries) = fs::read_dir(directory) else {
         return Ok(());
     };
@@ -392,8 +394,8 @@ fn decompress(path: &Path) -> Result<Vec<u8>> {
     )
 }
 
-/// What a module says in its `.modinfo` section that it needs: Debian's packages hold no
-/// modules.dep, since the target machine's depmod writes it.
+/// The dependencies that a module lists in its `.modinfo` section. Debian's packages contain no
+/// modules.dep: depmod generates it on the target machine.
 fn dependencies(module: &[u8]) -> Vec<String> {
     const KEY: &[u8] = b"\0depends=";
     let Some(at) = module.windows(KEY.len()).position(|window| window == KEY) else {
@@ -408,7 +410,7 @@ fn dependencies(module: &[u8]) -> Vec<String> {
         .collect()
 }
 
-/// Order of Debian versions: digits by value, letters before other signs, `~` before the end.
+/// Compares Debian versions: digits by value, letters before other signs, `~` before the end.
 pub(crate) fn compare_versions(a: &str, b: &str) -> Ordering {
     let weight = |byte: Option<&u8>| match byte {
         Some(b'~') => -1,
@@ -557,7 +559,8 @@ mod tests {
             why.unwrap(),
             "the archive lists linux-image-7.1.7 7, but not linux-modules-7.1.7, which it depends on"
         );
-        // Older ones have the kernel in the image package itself: without modules there is nothing.
+        // In older releases the image package itself contains the kernel: without modules there is
+        // none.
         assert!(Wanted::parse("7.1").without_modules(&listed).is_empty());
         let depends = ["linux-binary-7.1.9", "linux-modules-7.1.9"];
         let split = package("linux-image-7.1.9", "9", &depends);

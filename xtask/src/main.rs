@@ -1,4 +1,4 @@
-//! The only door for chores. Run `cargo xtask --help` for the list of verbs.
+//! Runs the project's chores. `cargo xtask --help` lists the verbs.
 
 mod apt;
 mod bench;

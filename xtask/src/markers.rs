@@ -1,8 +1,9 @@
-//! Parts of a page that are written by a program, between two lines of comment; what is around them is written by hand.
+//! Generated parts of a page, delimited by two comment lines. The text around them is written by
+//! hand.
 
 use anyhow::{Result, anyhow};
 
-/// What is before, between and behind two marks.
+/// The text before, between and after two markers.
 pub(crate) fn split<'a>(page: &'a str, begin: &str, end: &str) -> Result<[&'a str; 3]> {
     page.split_once(begin)
         .and_then(|(before, rest)| {
@@ -12,7 +13,7 @@ pub(crate) fn split<'a>(page: &'a str, begin: &str, end: &str) -> Result<[&'a st
         .ok_or_else(|| anyhow!("there is no place for them: add a line {begin} and a line {end}"))
 }
 
-/// The page with something else between two marks.
+/// Replaces the text between two markers.
 pub(crate) fn replaced(page: &str, begin: &str, end: &str, text: &str) -> Result<String> {
     let [before, _old, after] = split(page, begin, end)?;
     Ok(format!("{before}{begin}\n{text}{end}{after}"))

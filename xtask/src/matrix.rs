@@ -1,5 +1,5 @@
-//! What a verb of the lab reports, and the judgement over it: passed, failed, or skipped for a reason
-//! that is good on this kernel.
+//! Parses the results of the lab's verbs, and judges them: passed, failed, or skipped for a reason
+//! that is acceptable on this kernel.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -9,7 +9,7 @@ use crate::{
     tally::Tally,
 };
 
-/// One case on one rung: what a program saw happen, and what the tracer says.
+/// One case with one attach method: the result that the program saw, and what the tracer reported.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Cell {
     pub(crate) case: String,
@@ -21,10 +21,10 @@ pub(crate) struct Cell {
     pub(crate) traced: Option<String>,
     #[serde(default)]
     pub(crate) why: String,
-    /// What was wrong at the first try, if this is what the second one gave.
+    /// The first attempt's mismatch, if this is the result of the second attempt.
     #[serde(default)]
     pub(crate) first_try: Option<String>,
-    /// Which suite it is of, where several report together.
+    /// The suite of the cell, if several suites report together.
     #[serde(default)]
     pub(crate) suite: Option<String>,
 }
@@ -34,13 +34,13 @@ pub(crate) struct Cell {
 pub(crate) struct Kept {
     pub(crate) name: String,
     pub(crate) rung: String,
-    /// The capture, two hexadecimal digits a byte.
+    /// The capture as hexadecimal digits, two per byte.
     pub(crate) capture: String,
-    /// What was printed live.
+    /// The lines printed live.
     pub(crate) lines: String,
 }
 
-/// How long a phase of a suite took on one rung.
+/// Duration of one phase of a suite with one attach method.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct PhaseTime {
     pub(crate) rung: String,
@@ -54,28 +54,28 @@ pub(crate) struct PhaseTime {
 pub(crate) enum Outcome {
     /// Caller and tracer agree.
     Ok,
-    /// They do not.
+    /// Caller and tracer disagree.
     Mismatch,
-    /// The rung does not attach on this kernel.
+    /// The attach method is unavailable on this kernel.
     Unavailable,
-    /// The case cannot be made here.
+    /// The case cannot be set up here.
     Skipped,
 }
 
-/// All that one verb said on one kernel.
+/// All results of one verb on one kernel.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
-    /// Its `uname -r`.
+    /// The output of `uname -r`.
     pub(crate) kernel: Option<String>,
     pub(crate) cells: Vec<Cell>,
     pub(crate) phases: Vec<PhaseTime>,
-    /// What was recorded. Of what was done twice, only the second time counts.
+    /// Recorded captures. A repeated recording replaces the first one.
     pub(crate) kept: Vec<Kept>,
-    /// What the lab's last line counts: no case is missing.
+    /// The totals in the lab's last line, which reveal missing cells.
     counted: Option<Counted>,
-    /// Why nothing was run at all, if that is no failure.
+    /// Why nothing was run, if that is not a failure.
     pub(crate) skipped: Option<String>,
-    /// Why the run as a whole is no success although no cell may say so.
+    /// Failures of the run as a whole, which no cell reports.
     pub(crate) failures: Vec<String>,
 }
 
@@ -87,7 +87,7 @@ struct Counted {
     mismatch: usize,
 }
 
-/// What we make of a cell.
+/// Our judgement of a cell.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Passed,
@@ -96,7 +96,8 @@ pub(crate) enum Verdict {
 }
 
 impl Report {
-    /// What one of several suites that report together said; a cell about all of them is of each.
+    /// The part that concerns one of several suites that report together. A cell about all of them
+    /// belongs to each.
     pub(crate) fn of(&self, suite: &str) -> Self {
         let is_of = |cell: &&Cell| cell.suite.as_deref().is_none_or(|of| of == suite);
         Self {
@@ -106,7 +107,7 @@ impl Report {
         }
     }
 
-    /// Takes one line of the lab's stdout. Lines of types that are not known here are for others.
+    /// Parses one line of the lab's stdout. Lines of other types are ignored.
     pub(crate) fn read_line(&mut self, line: &str) {
         if line.trim().is_empty() {
             return;
@@ -136,7 +137,8 @@ impl Report {
         }
     }
 
-    /// Takes the code with which the lab ended. It is 1 when a cell is wrong, which the cell says.
+    /// Handles the lab's exit code. Code 1 means that a cell is wrong, which the cell itself
+    /// reports.
     pub(crate) fn read_exit_code(&mut self, code: i64) {
         let of = |wanted: Outcome| {
             self.cells
@@ -157,7 +159,8 @@ impl Report {
             None => self
                 .failures
                 .push("the lab ended before its summary: cases are missing".to_owned()),
-            // Floods are reported beside the sum: more cells than it counts are right.
+            // Floods are reported besides the totals, so there may be more correct cells than they
+            // count.
             Some(counted) if counted.ok > ok || counted.mismatch > mismatch => {
                 self.failures.push(format!(
                     "the lab counted {} right and {} wrong cells, but reported {ok} and {mismatch}",
@@ -168,8 +171,9 @@ impl Report {
         }
     }
 
-    /// Adds a failure for each asked rung on which nothing was right, where the kernel must have it; where a suite may have
-    /// nothing to do on a kernel (`is_certain` is false), for each that no cell speaks of.
+    /// Adds a failure for each required attach method on which no case was played. If `is_certain`
+    /// is false, the suite may have nothing to play on a kernel; then a skipped or unavailable cell
+    /// suffices.
     pub(crate) fn require(&mut self, must: Must, rungs: &[String], is_certain: bool) {
         match must {
             Must::Nothing => {}
@@ -187,7 +191,7 @@ impl Report {
         }
     }
 
-    /// The same of one rung.
+    /// Like `require`, for one attach method.
     pub(crate) fn require_rung(&mut self, rung: &str, is_certain: bool) {
         let is_it = |cell: &Cell| {
             cell.rung == rung
@@ -196,11 +200,11 @@ impl Report {
         };
         if !self.cells.iter().any(is_it) {
             self.failures
-                .push(format!("no case was played on the rung {rung}"));
+                .push(format!("no case was played with the attach method {rung}"));
         }
     }
 
-    /// Counts over the cells and the failures of the run.
+    /// Counts the cells, and the failures of the run.
     pub(crate) fn tally(&self, must: Must) -> Tally {
         let mut tally = Tally::default();
         for cell in &self.cells {
@@ -219,7 +223,7 @@ impl Report {
         tally
     }
 
-    /// A sentence for each thing that failed.
+    /// One sentence per failure.
     pub(crate) fn failure_sentences(&self, must: Must) -> Vec<String> {
         self.cells
             .iter()
@@ -231,7 +235,7 @@ impl Report {
             .collect()
     }
 
-    /// Cells that were right only at the second try: case, rung, and what was wrong first.
+    /// Cells that passed only at the second attempt: case, attach method, and the first mismatch.
     pub(crate) fn second_tries(&self) -> impl Iterator<Item = (&str, &str, &str)> {
         self.cells.iter().filter_map(|cell| {
             let first = cell.first_try.as_deref()?;
@@ -239,7 +243,7 @@ impl Report {
         })
     }
 
-    /// The reasons to skip, each with its rung and the number of cases it took away.
+    /// The skip reasons, each with its attach method and the number of skipped cases.
     pub(crate) fn skips(&self, must: Must) -> Vec<(String, String, u32)> {
         let mut reasons: Vec<(String, String, u32)> = Vec::new();
         let mut add = |rung: &str, why: String| match reasons
@@ -260,7 +264,7 @@ impl Report {
         reasons
     }
 
-    /// A sentence for each reason to skip, with the number of cases it took away.
+    /// One sentence per skip reason, with the number of skipped cases.
     pub(crate) fn skip_sentences(&self, must: Must) -> Vec<String> {
         self.skips(must)
             .into_iter()
@@ -319,16 +323,18 @@ pub(crate) fn verdict(cell: &Cell, must: Must) -> Verdict {
                 format!(" ({})", cell.why)
             }
         )),
-        (Outcome::Unavailable, Must::EveryRung) => {
-            Verdict::Failed(format!("this kernel must have the rung: {}", cell.why))
-        }
+        (Outcome::Unavailable, Must::EveryRung) => Verdict::Failed(format!(
+            "this kernel must support the attach method: {}",
+            cell.why
+        )),
         (Outcome::Unavailable, Must::Refuse | Must::Nothing) | (Outcome::Skipped, _) => {
             Verdict::Skipped(cell.why.clone())
         }
     }
 }
 
-/// A flood is one more case: its caller's number of questions against the trace's lines and losses.
+/// Converts a flood into a cell: the caller's number of queries against the trace's lines and
+/// losses.
 fn flood_as_cell(mut data: Value) -> Value {
     if let Some(fields) = data.as_object_mut() {
         fields.entry("case").or_insert_with(|| "flood".into());
@@ -432,7 +438,8 @@ mod tests {
         check(&[MISMATCH], Must::Nothing, 1, 1);
         check(&[], Must::Nothing, 0, 1);
         check(&[OK], Must::Refuse, 0, 1);
-        // What was skipped is no reason for a code, and nothing but skips is no success where the kernel has the rung.
+        // Skipped cells do not explain an exit code, and a run with only skips does not pass if the
+        // kernel has the attach method.
         let skipped = OK.replace("\"ok\"", "\"skipped\"");
         check(&[&skipped], Must::Nothing, 1, 1);
         check(&[&skipped], Must::Nothing, 0, 0);

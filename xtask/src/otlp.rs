@@ -1,5 +1,5 @@
-//! A Python that has OpenTelemetry's own schema, by which what is sent to a collector is judged. It is made in the cache, and
-//! nothing of it is installed.
+//! Provides a Python with OpenTelemetry's schema, which validates the data sent to a collector. It
+//! is created in the cache and not installed.
 
 use std::{path::PathBuf, process::Command};
 
@@ -10,10 +10,10 @@ use crate::{
     places::{Places, make_empty},
 };
 
-/// The package, of the release that it was tried with.
+/// The package and its tested version.
 const PACKAGE: &str = "opentelemetry-proto==1.45.2";
 
-/// Where it is; it is made if the cache does not have it.
+/// Returns the path of the interpreter, which is created if it is not in the cache.
 pub(crate) fn python(places: &Places) -> Result<PathBuf> {
     let directory = places.cache.join("otlp");
     let python = directory.join("bin/python3");

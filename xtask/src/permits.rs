@@ -1,22 +1,22 @@
-//! How much may run at the same time: a permit is about one processor.
+//! Limits concurrency: one permit stands for about one processor.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// A number of permits. Whoever waits for more than one waits until that many are free at once.
+/// A number of permits. A caller that takes several waits until all of them are free at once.
 pub(crate) struct Permits {
     free: Mutex<usize>,
     given_back: Condvar,
     all: usize,
 }
 
-/// Permits that somebody holds until this is dropped.
+/// Permits that are held until this is dropped.
 pub(crate) struct Held<'a> {
     permits: &'a Permits,
     number: usize,
 }
 
 impl Permits {
-    /// So many.
+    /// Creates this many permits.
     pub(crate) fn new(all: usize) -> Self {
         Self {
             free: Mutex::new(all),
@@ -25,7 +25,7 @@ impl Permits {
         }
     }
 
-    /// Waits for so many permits, at most all there are.
+    /// Waits for `number` permits, capped at the total.
     pub(crate) fn take(&self, number: usize) -> Held<'_> {
         let number = number.min(self.all);
         let mut free = self.free();

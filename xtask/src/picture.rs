@@ -1,4 +1,5 @@
-//! `cargo xtask picture`: the picture at the top of the README, of a real run of the demo on the running kernel.
+//! `cargo xtask picture`: the README's picture, made from a real run of the demo on the running
+//! kernel.
 
 use std::{
     fs,
@@ -9,22 +10,21 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{build, command::say, places::Places};
 
-/// Where it goes.
 const PICTURE: &str = "docs/demo.svg";
-/// What must stand in it: a run in which nothing fell back is no picture of the tool.
+/// Words that the output must contain: a run without a fallback does not show the tool.
 const MUST_SHOW: [&str; 3] = ["still-mptcp", "FALLBACK", "explained"];
 
-/// Runs the demo in a terminal, and draws what it printed there into docs/demo.svg.
+/// Runs the demo in a terminal, and draws its output into docs/demo.svg.
 ///
-/// The demo is `mptcp-trace demo`: a fallback for real, on the running kernel. Needs root, and script(1).
+/// `mptcp-trace demo` provokes a real fallback on the running kernel. Needs root, and script(1).
 #[derive(clap::Args)]
 pub(crate) struct Args {}
 
-/// Runs and draws it.
+/// Runs the demo and draws its output.
 pub(crate) fn verb(_nothing: &Args) -> Result<ExitCode> {
     let places = Places::find()?;
     let tracer = build::loader(&places, true)?;
-    // A terminal of its own, since colours are for terminals only.
+    // The demo needs a pseudo-terminal, because colours are only for terminals.
     let words = format!("exec '{}' demo", tracer.display());
     let output = Command::new("script")
         .args(["--quiet", "--return", "--command", &words, "/dev/null"])

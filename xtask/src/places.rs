@@ -1,4 +1,5 @@
-//! Where things are: the workspace, its target directory, and the cache that outlives `cargo clean`.
+//! The directories: the workspace, its target directory, and the cache, which
+//! survives `cargo clean`.
 
 use std::{
     env, fs,
@@ -7,22 +8,22 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow};
 
-/// Triple of the static builds that go into virtual machines.
+/// Target triple of the static programs for virtual machines.
 pub(crate) const STATIC_TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// The directories that every verb works in.
+/// The directories that every verb uses.
 #[derive(Clone)]
 pub(crate) struct Places {
     /// The workspace: the directory of the root Cargo.toml.
     pub(crate) root: PathBuf,
-    /// Cargo's target directory: what `cargo clean` throws away.
+    /// Cargo's target directory, which `cargo clean` deletes.
     pub(crate) target: PathBuf,
-    /// Downloads and tools that are the same for every clone.
+    /// Downloads and tools that all clones share.
     pub(crate) cache: PathBuf,
 }
 
 impl Places {
-    /// Finds the workspace from where xtask was compiled, and makes sure that the cache exists.
+    /// Finds the workspace from xtask's compile-time path, and creates the cache.
     pub(crate) fn find() -> Result<Self> {
         let manifest = env::var_os("CARGO_MANIFEST_DIR")
             .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
@@ -45,14 +46,14 @@ impl Places {
     }
 }
 
-/// Cargo's home, as cargo itself finds it.
+/// Cargo's home directory, located as cargo does.
 pub(crate) fn cargo_home() -> Option<PathBuf> {
     env::var_os("CARGO_HOME")
         .map(PathBuf::from)
         .or_else(|| env::home_dir().map(|home| home.join(".cargo")))
 }
 
-/// Makes an empty directory, whatever was there before.
+/// Creates an empty directory, and deletes any earlier content.
 pub(crate) fn make_empty(directory: &Path) -> Result<()> {
     if directory.exists() {
         fs::remove_dir_all(directory)
@@ -66,14 +67,14 @@ fn cache_directory() -> Result<PathBuf> {
         return std::path::absolute(&directory)
             .with_context(|| format!("MPTCP_TRACE_CACHE={} is no path", directory.display()));
     }
-    // The specification says to ignore a relative XDG_CACHE_HOME.
+    // The specification requires that a relative XDG_CACHE_HOME is ignored.
     if let Some(directory) = env::var_os("XDG_CACHE_HOME").map(PathBuf::from)
         && directory.is_absolute()
     {
         return Ok(directory.join("mptcp-trace"));
     }
     let home = env::home_dir().ok_or_else(|| {
-        anyhow!("cannot tell where to keep downloads: HOME is not set; set MPTCP_TRACE_CACHE")
+        anyhow!("cannot determine where to keep downloads: HOME is not set; set MPTCP_TRACE_CACHE")
     })?;
     Ok(home.join(".cache/mptcp-trace"))
 }

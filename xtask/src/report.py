@@ -1,4 +1,4 @@
-"""Opens reports in headless Chromium: BROWSER DIRECTORY [PICTURES]. A line for each page, exit code 1 if one is wrong."""
+"""Opens reports in headless Chromium: BROWSER DIRECTORY [PICTURES]. Prints a line per page; exits with 1 on a failure."""
 import base64, json, os, subprocess, sys, tempfile, time, urllib.request
 import websocket
 
@@ -11,7 +11,7 @@ PATIENCE_S = 30
 
 
 class Tab:
-    """One page of the browser, and all that it said."""
+    """One page of the browser, and its events."""
 
     def __init__(self, port):
         request = urllib.request.Request(f"http://127.0.0.1:{port}/json/new?about:blank", method="PUT")

@@ -1,4 +1,4 @@
-//! `cargo xtask report`: a page of `mptcp-trace report` in a real browser.
+//! `cargo xtask report`: tests a page of `mptcp-trace report` in a real browser.
 
 use std::{
     io::Write as _,
@@ -16,20 +16,22 @@ use crate::{
     tally::Tally,
 };
 
-/// The capture that is drawn: fallbacks of several causes, and every verdict that they can have.
+/// The capture in the pictures: fallbacks of several causes, with every verdict that they can have.
 const CAPTURE: &str = "captures/7.3-fexit/verdicts.mpt";
-/// The capture that is made long, and how often it is repeated for at least 50,000 findings.
+/// The capture that is repeated to get a long one, and the repetitions for at least 50,000
+/// findings.
 const LONG_OF: &str = "captures/7.3-fexit/fallbacks.mpt";
 const LONG_TIMES: &str = "450";
-/// What drives the browser.
+/// The script that drives the browser.
 const DRIVER: &str = include_str!("report.py");
-/// Browsers that it can drive.
+/// Browsers that the script supports.
 const BROWSERS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
-/// Pythons, one of which may have what the driver imports.
+/// Python interpreters to try; one of them may have the script's imports.
 const PYTHONS: [&str; 2] = ["python3", "/usr/bin/python3"];
 
-/// Writes reports and opens them in headless Chromium: nothing but the page is fetched, nothing complains, it is
-/// painted within 3 s, also with 50,000 findings; draws docs/report-light.png and docs/report-dark.png.
+/// Writes reports and opens them in headless Chromium. Checks that the page fetches nothing else,
+/// logs no errors, and paints within 3 s, also with 50,000 findings. Draws docs/report-light.png
+/// and docs/report-dark.png.
 ///
 /// Needs Chromium, and Python with websocket-client (Debian: chromium, python3-websocket).
 #[derive(clap::Args)]
@@ -39,7 +41,7 @@ pub(crate) struct Args {
     no_pictures: bool,
 }
 
-/// Opens and draws.
+/// Runs the checks and draws the pictures.
 pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
     let places = Places::find()?;
     let driver = driver().map_err(|why| anyhow!(why))?;
@@ -47,7 +49,8 @@ pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
     Ok(look(&places, &driver, &tracer, !args.no_pictures)?.exit_code())
 }
 
-/// The same as a step of the tests, without pictures. `tracer` writes the reports: that of a release in a tenth of the time.
+/// Runs the checks as a step of the tests, without pictures. `tracer` writes the reports: a release
+/// build takes a tenth of the time.
 pub(crate) fn step(places: &Places, tracer: Option<&Path>) -> Result<Step> {
     match driver() {
         Ok(driver) => {
@@ -61,14 +64,14 @@ pub(crate) fn step(places: &Places, tracer: Option<&Path>) -> Result<Step> {
     }
 }
 
-/// What opens a page.
+/// The programs that open a page.
 struct Driver {
     browser: PathBuf,
-    /// A Python that has what the driver imports.
+    /// A Python that can import the script's modules.
     python: &'static str,
 }
 
-/// What this machine has of it, or what is missing.
+/// Finds the programs on this machine, or returns what is missing.
 fn driver() -> Result<Driver, &'static str> {
     let browser = BROWSERS
         .into_iter()
@@ -111,7 +114,7 @@ fn look(places: &Places, driver: &Driver, tracer: &Path, draws: bool) -> Result<
     let mut stdin = driver.stdin.take().context("python has no stdin")?;
     stdin
         .write_all(DRIVER.as_bytes())
-        .context("cannot tell python what to do")?;
+        .context("cannot pass the script to python")?;
     drop(stdin);
     let status = driver.wait().context("cannot wait for python")?;
     Ok(Tally::of(status.success()))

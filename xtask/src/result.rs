@@ -1,4 +1,4 @@
-//! What one suite gave on one kernel, how it is shown, and what it is called.
+//! The results of one suite on one kernel, their presentation, and their names.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::{
     times::Time,
 };
 
-/// What one suite gave on one kernel.
+/// Results of one suite on one kernel.
 pub(crate) struct SuiteResult {
     series: String,
     pub(crate) suite: Suite,
@@ -22,7 +22,7 @@ pub(crate) struct SuiteResult {
 }
 
 impl SuiteResult {
-    /// Before anything was run.
+    /// A result without cells.
     pub(crate) fn empty(series: &str, suite: Suite) -> Self {
         Self {
             series: series.to_owned(),
@@ -32,7 +32,7 @@ impl SuiteResult {
         }
     }
 
-    /// Prints what failed and what was skipped, and one line of counts.
+    /// Prints failures and skips, and one line of counts.
     pub(crate) fn show(&self) {
         let what = self.what();
         for sentence in self.report.skip_sentences(self.must()) {
@@ -50,7 +50,7 @@ impl SuiteResult {
         println!("{}: {} ({took} s)", self.name(), self.tally());
     }
 
-    /// What failed, a line each.
+    /// The failures, one line each.
     pub(crate) fn failures(&self) -> Vec<String> {
         let what = self.what();
         self.report
@@ -60,12 +60,12 @@ impl SuiteResult {
             .collect()
     }
 
-    /// What was tried, before a sentence about it.
+    /// Suite and kernel, as a prefix of sentences.
     fn what(&self) -> String {
         format!("{}, {}", self.series, self.suite.name())
     }
 
-    /// What took how long.
+    /// Durations of the suite's phases.
     pub(crate) fn times(&self) -> Vec<Time> {
         let name = self.name();
         let mut rest = self.took;
@@ -84,7 +84,7 @@ impl SuiteResult {
         times
     }
 
-    /// The reasons to skip, a sentence and a count each.
+    /// The skip reasons, each with a count.
     pub(crate) fn skips(&self) -> Vec<Skip> {
         self.report
             .skips(self.must())
@@ -97,17 +97,16 @@ impl SuiteResult {
             .collect()
     }
 
-    /// It was run on the machine's own kernel.
+    /// True if the suite ran on the machine's own kernel.
     pub(crate) fn is_of_running_kernel(&self) -> bool {
         self.series == RUNNING
     }
 
-    /// Its counts.
     pub(crate) fn tally(&self) -> Tally {
         self.report.tally(self.must())
     }
 
-    /// Its name in the summary.
+    /// Name of the suite in the summary.
     pub(crate) fn name(&self) -> String {
         format!("{} on {}", self.suite.name(), self.label())
     }
@@ -126,9 +125,9 @@ impl SuiteResult {
         }
     }
 
-    /// What goes into the documentation, suite by suite: nothing for a kernel that gave no result.
+    /// Results for the documentation, one per suite; empty for a kernel without results.
     pub(crate) fn for_docs(self) -> Vec<Outcomes> {
-        // What stands behind the version names a machine; its page is read on others.
+        // The suffix of the version may identify the machine, and the page is public.
         let mut label = self.label();
         if self.series == RUNNING {
             label = label.split('-').next().unwrap_or_default().to_owned();

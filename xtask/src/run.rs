@@ -1,4 +1,5 @@
-//! `cargo xtask run -- ARGS`: builds as whoever types it, runs with the privileges tracing needs.
+//! `cargo xtask run -- ARGS`: builds as the current user, then runs with the privileges that
+//! tracing needs.
 
 use std::{
     ffi::OsString,
@@ -17,14 +18,14 @@ use crate::{
 
 /// Builds mptcp-trace, then runs it with privileges (through sudo unless root).
 ///
-/// The exit code is mptcp-trace's own.
+/// The exit code is that of mptcp-trace.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
     cargo xtask run -- --pid 4312\n  \
     cargo xtask run -- --json --duration 10s\n  \
     cargo xtask run --release -- doctor")]
 pub(crate) struct Args {
-    /// Build optimised
+    /// Build with optimisations
     #[arg(long)]
     release: bool,
     /// Arguments for mptcp-trace
@@ -32,13 +33,14 @@ pub(crate) struct Args {
     arguments: Vec<OsString>,
 }
 
-/// Becomes mptcp-trace.
+/// Builds mptcp-trace and replaces this process with it.
 pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
     let program = build::loader(&Places::find()?, args.release)?;
     become_tracer(&program, &args.arguments)
 }
 
-/// Becomes that mptcp-trace, with the privileges it needs: signals and the exit code are its own.
+/// Replaces this process with mptcp-trace, with the needed privileges: signals and exit code are
+/// then its own.
 pub(crate) fn become_tracer(program: &Path, arguments: &[OsString]) -> Result<ExitCode> {
     let mut tracer = if is_root() {
         Command::new(program)

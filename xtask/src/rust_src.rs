@@ -1,8 +1,8 @@
-//! The source of `core`, which every BPF program is compiled with and which rustup does not install
-//! by default. It must be of exactly the compiler's version.
+//! The source of `core`, with which every BPF program is compiled, and which rustup does not
+//! install by default. Its version must be exactly that of the compiler.
 //!
-//! The toolchain stays as it is except where rustup itself can add the component. Other copies go
-//! into the cache, and cargo is told where they are.
+//! The toolchain is only changed where rustup itself can add the component. Other copies go into
+//! the cache, and cargo gets their path.
 
 use std::{
     env, fs,
@@ -18,10 +18,11 @@ use crate::{
     places::{Places, make_empty},
 };
 
-/// An archive of the source that wins over the network: a tar file that holds `library/core`.
+/// Environment variable that names a tar file with `library/core`; it takes precedence over the
+/// network.
 pub(crate) const ARCHIVE_VARIABLE: &str = "MPTCP_TRACE_RUST_SRC";
 
-/// The directory `library` of the compiler's source, provisioned if need be.
+/// The `library` directory of the compiler's source, fetched if necessary.
 pub(crate) fn provide(places: &Places, rustc_version: &str) -> Result<PathBuf> {
     let sysroot = sysroot(places)?;
     if let Some(library) = library_in(&sysroot.join("lib/rustlib/src/rust")) {
@@ -47,7 +48,7 @@ pub(crate) fn provide(places: &Places, rustc_version: &str) -> Result<PathBuf> {
                     ));
                     return Ok(library);
                 }
-                failures.push(format!("{name}: brought no library/core/Cargo.toml"));
+                failures.push(format!("{name}: contains no library/core/Cargo.toml"));
             }
             Err(error) => failures.push(format!("{name}: {error:#}")),
         }
@@ -108,7 +109,7 @@ fn from_debian(places: &Places, version: &str, cached: &Path) -> Result<()> {
     let library = unpacked.join(format!("usr/src/rustc-{version}/library"));
     fs::rename(&library, cached.join("library"))
         .with_context(|| format!("the package holds no {}", library.display()))?;
-    // Debian vendors std's dependencies; core has none, and cargo must not see a second workspace.
+    // Debian vendors std's dependencies; core has none, and cargo must not find a second workspace.
     fs::remove_dir_all(&unpacked).context("cannot remove the unpacked package")?;
     if let Some(directory) = deb.parent() {
         fs::remove_dir_all(directory).context("cannot remove the package file")?;

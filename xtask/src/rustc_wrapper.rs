@@ -1,9 +1,9 @@
-//! xtask as `RUSTC_WRAPPER` of the BPF build: takes out of the object what depends on where it was
-//! built, so that the committed object can be compared with a rebuilt one byte by byte.
+//! xtask as `RUSTC_WRAPPER` of the BPF build: removes from the object everything that depends on
+//! the build machine, so that a rebuilt object is identical to the committed one.
 //!
-//! Two things differ from machine to machine. Paths in panic messages and debug info: remapped
-//! here, not in RUSTFLAGS, because cargo hashes RUSTFLAGS. And `-C metadata`, which cargo computes
-//! from the absolute path of core's source, and which ends up in every mangled symbol name:
+//! Two things differ between machines. Paths in panic messages and debug info are remapped here,
+//! not in RUSTFLAGS, because cargo hashes RUSTFLAGS. And cargo computes `-C metadata`, which
+//! becomes part of every mangled symbol name, from the absolute path of core's source: it is
 //! replaced by the package's name and version, which are unique in this build.
 
 use std::{
@@ -15,9 +15,9 @@ use std::{
 
 use crate::command;
 
-/// Target of the BPF build; host crates (macros, build scripts) pass through untouched.
+/// Target of the BPF build; host crates (macros, build scripts) pass through unchanged.
 pub(crate) const BPF_TARGET: &str = "bpfel-unknown-none";
-/// Set by `bpf` for its cargo: `from=to` pairs, one a line.
+/// Environment variable that `bpf` sets for its cargo: `from=to` pairs, one per line.
 pub(crate) const REMAP_VARIABLE: &str = "MPTCP_TRACE_XTASK_REMAP";
 
 /// True if cargo started this process in place of rustc.
@@ -30,7 +30,7 @@ pub(crate) fn is_requested() -> bool {
         })
 }
 
-/// Becomes rustc; returns only if that fails.
+/// Replaces this process with rustc; returns only on failure.
 pub(crate) fn exec() -> ExitCode {
     let mut arguments = env::args_os().skip(1);
     let program = arguments.next().unwrap_or_else(|| "rustc".into());

@@ -1,57 +1,58 @@
-//! The kernels that are tested, and what must work on each: the one list that tells a skip from a
-//! failure. A kernel's number names a package to boot here; nothing in the product looks at it.
+//! The tested kernels, and what must work on each: the only list that distinguishes a skip from a
+//! failure. The version here only selects a package to boot; the product never looks at it.
 
 use crate::suite::{
     Suite::{self, Floods, Mix, Namespaces, Queries, Reuse, Together, Verdicts},
     Task,
 };
 
-/// The one case of the matrix on a kernel without MPTCP: the tool says so and exits 3.
+/// The only case of the matrix on a kernel without MPTCP: the tool reports that and exits with 3.
 pub(crate) const NO_MPTCP_CASE: &str = "no-mptcp";
 /// Series name of the kernel that `cargo xtask kernel` builds.
 pub(crate) const SOL_TCP: &str = "sol-tcp";
 /// Name of the machine's own kernel in tables.
 pub(crate) const RUNNING: &str = "running";
-/// Behind a series: not its newest release but the oldest that the archive still has.
+/// Suffix of a series: the oldest release that the archive still has, not the newest.
 pub(crate) const OLDEST: &str = "-oldest";
 
-/// One kernel, by what it offers.
+/// One kernel, described by its features.
 pub(crate) struct Shape {
-    /// What `--kernel` takes.
+    /// The argument of `--kernel`.
     pub(crate) series: &'static str,
     /// Why this kernel is in the list.
     pub(crate) why: &'static str,
-    /// What must not be missing here.
+    /// What must work on this kernel.
     pub(crate) must: Must,
-    /// Whether the kernel itself may be missing.
+    /// Whether the archive may lack the kernel.
     presence: Presence,
-    /// The machine is idle for most of its time.
+    /// The machine is idle most of the time.
     waits: bool,
-    /// What `cargo xtask test` runs on it beside the queries and the fallbacks that every shape gets.
+    /// Suites that `cargo xtask test` runs besides the queries and fallbacks, which every shape
+    /// gets.
     more: &'static [Suite],
 }
 
-/// What a kernel must offer; what is missing beyond it is a skip.
+/// What a kernel must support; anything else that is missing is a skip.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Must {
-    /// Every rung attaches.
+    /// Every attach method works.
     EveryRung,
-    /// No MPTCP in this kernel: the tool must refuse, and well.
+    /// No MPTCP in this kernel: the tool must refuse with a proper message.
     Refuse,
-    /// Nobody knows: a machine's own kernel, or a series that is not in the list.
+    /// No expectations: the machine's own kernel, or a series that is not in the list.
     Nothing,
 }
 
-/// Archives throw away kernels that were superseded, or parts of them.
+/// Archives delete superseded kernels, or parts of them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Presence {
-    /// Without it the tests would say too little.
+    /// Without this kernel the test run proves too little.
     Needed,
-    /// If the archive has it no more, that is a skip.
+    /// A skip if the archive no longer has the kernel.
     MayBeGone,
 }
 
-/// The matrix. `cargo xtask test` boots them all except `sol-tcp`, which takes long to build.
+/// The matrix. `cargo xtask test` boots all of them except `sol-tcp`, which takes long to build.
 const SHAPES: [Shape; 12] = [
     shape("5.10", "no MPTCP in the kernel", &[]).refusing(),
     shape("6.1", "MPTCP without TCP_IS_MPTCP", &[Verdicts]).waiting(),
@@ -70,8 +71,8 @@ const SHAPES: [Shape; 12] = [
     shape("6.18", "long-term series after 6.12", &[]),
     shape("6.19", "between two long-term series", &[]).may_be_gone(),
     shape("7.1", "between two long-term series", &[]).may_be_gone(),
-    shape("7.2", "last before the newest", &[]).may_be_gone(),
-    shape("7.3", "newest that Debian has", &[Verdicts, Reuse]),
+    shape("7.2", "second newest", &[]).may_be_gone(),
+    shape("7.3", "newest in Debian", &[Verdicts, Reuse]),
     shape(SOL_TCP, "mptcp_getsockopt_sol_tcp is a symbol", &[]),
 ];
 
@@ -94,8 +95,8 @@ impl Shape {
         }
     }
 
-    /// Each program that hangs itself on a function there waits until every task has passed by (RCU tasks): attaching takes
-    /// over a minute, of which the processor works for ten seconds.
+    /// On this kernel, attaching a program to a function waits for an RCU tasks grace period each
+    /// time. Attaching takes over a minute, of which the processor is busy for ten seconds.
     const fn waiting(self) -> Self {
         Self {
             waits: true,
@@ -115,12 +116,12 @@ fn find(series: &str) -> Option<&'static Shape> {
     SHAPES.iter().find(|shape| shape.series == series)
 }
 
-/// What the list says about a series.
+/// What must work on a series.
 pub(crate) fn must(series: &str) -> Must {
     find(series).map_or(Must::Nothing, |shape| shape.must)
 }
 
-/// Whether a machine with it is idle for most of its time.
+/// Whether a machine with this series is idle most of the time.
 pub(crate) fn waits(series: &str) -> bool {
     find(series).is_some_and(|shape| shape.waits)
 }
@@ -130,12 +131,12 @@ pub(crate) fn why(series: &str) -> Option<&'static str> {
     find(series).map(|shape| shape.why)
 }
 
-/// Whether it is no failure that the archive has no kernel of this series.
+/// Whether the archive may lack this series.
 pub(crate) fn may_be_gone(series: &str) -> bool {
     find(series).is_some_and(|shape| shape.presence == Presence::MayBeGone)
 }
 
-/// The series that `cargo xtask test` boots: all that need no compiling.
+/// The series that `cargo xtask test` boots: all that need no compilation.
 pub(crate) fn default_series() -> Vec<String> {
     SHAPES
         .iter()
@@ -144,8 +145,9 @@ pub(crate) fn default_series() -> Vec<String> {
         .collect()
 }
 
-/// What the first kernel of a shape gets: the queries, and each recipe and scenario on each rung with one kind of
-/// address, which changes from one recipe, rung and shape to the next.
+/// Tasks of the first kernel of a shape: the queries, and each recipe and scenario with each attach
+/// method, with one address family. The family alternates between recipes, attach methods and
+/// shapes.
 pub(crate) fn whole(series: &str, number: usize) -> Vec<Task> {
     if must(series) == Must::Refuse {
         return vec![Task::new(Queries, &[])];
@@ -166,7 +168,7 @@ pub(crate) fn whole(series: &str, number: usize) -> Vec<Task> {
     tasks
 }
 
-/// Where runs of probes are skipped, on the rungs on which they are.
+/// Storms, for each attach method on which the kernel skips runs of probes.
 fn storms(more: &[Suite]) -> impl Iterator<Item = Task> {
     let rungs: &[&str] = match more.contains(&Reuse) {
         true => &["fexit", "tracepoint"],
@@ -175,7 +177,8 @@ fn storms(more: &[Suite]) -> impl Iterator<Item = Task> {
     rungs.iter().map(|rung| Task::on(Reuse, rung).stormy())
 }
 
-/// What another kernel of a known shape gets: a few recipes on its best rung, and the queries with one kind of address.
+/// Tasks of another kernel of a known shape: a few recipes with its best attach method, and the
+/// queries with one address family.
 pub(crate) fn smoke(rungs: &[String], number: usize) -> Vec<Task> {
     let best = rungs.first().map_or(BEST, String::as_str);
     let family = ["v4", "v6"][number % 2];
@@ -186,7 +189,7 @@ pub(crate) fn smoke(rungs: &[String], number: usize) -> Vec<Task> {
     ]
 }
 
-/// The full product: every recipe and every scenario with both kinds of address on every rung.
+/// The full product: every recipe and scenario, with both address families and every attach method.
 pub(crate) fn everything(series: &str) -> Vec<Task> {
     if must(series) == Must::Refuse {
         return vec![Task::new(Queries, &[])];
@@ -200,14 +203,14 @@ pub(crate) fn everything(series: &str) -> Vec<Task> {
     tasks
 }
 
-/// No fallback, one of a handshake, one of data, and one whose cause the kernel leaves to a timer or a listener.
+/// No fallback, one in the handshake, one with data, and a TCP client of an MPTCP listener.
 const SMOKE_RECIPES: [&str; 4] = [
     "healthy",
     "strip-synack",
     "strip-both-after-3",
     "tcp-to-mptcp-listener",
 ];
-/// The best rung.
+/// The best attach method.
 const BEST: &str = "fexit";
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! The shape of a kernel: everything about it that the tracer's plan depends on, as one short hash.
+//! The shape of a kernel: a short hash over everything that the tracer's plan depends on.
 //!
-//! Two kernels of one shape are traced by the same programs at the same places, which read the same offsets and compare
-//! with the same numbers. So all tests run on the first kernel of a shape, and a few on every other one. A function, a
-//! member or an enumerator that moved makes another shape.
+//! On two kernels of one shape, the tracer attaches the same programs to the same functions, and
+//! reads the same offsets and enum values. All tests run on the first kernel of a shape, and a few
+//! on every other one. A function, member or enumerator that moved makes a different shape.
 
 use std::{
     collections::BTreeMap,
@@ -14,43 +14,44 @@ use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-/// Hexadecimal digits of a shape's hash that are shown.
+/// Number of hexadecimal digits of a shape's hash.
 const DIGITS: usize = 8;
 
-/// Which shape.
+/// Identifies a shape.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub(crate) struct ShapeId(pub(crate) String);
 
 /// A kernel and its shape.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Found {
-    /// Its `uname -r`.
+    /// The output of `uname -r`.
     pub(crate) kernel: String,
     pub(crate) shape: ShapeId,
-    /// The rungs that the plan has there.
+    /// The attach methods in the kernel's plan.
     pub(crate) rungs: Vec<String>,
-    /// The first of its shape in this run: it gets every test.
+    /// The first kernel of its shape in this run, which gets every test.
     pub(crate) is_first: bool,
-    /// Number of the shape in this run, in the order in which they were found.
+    /// Number of the shape in this run, in order of discovery.
     pub(crate) number: usize,
 }
 
-/// The shapes of a run. Kernels are booted side by side.
+/// The shapes of a run; kernels boot concurrently.
 #[derive(Default)]
 pub(crate) struct Registry {
     numbers: Mutex<BTreeMap<ShapeId, usize>>,
 }
 
-/// What `mptcp-trace doctor --json` says of the kernel's shape; none on a kernel that cannot be traced.
+/// Extracts the kernel's shape from a report of `mptcp-trace doctor --json`; `None` for a kernel
+/// that cannot be traced.
 ///
 /// # Errors
 ///
-/// Fails if that is no report of `doctor`, or none that knows shapes.
+/// Fails if the text is not such a report, or if the report has no shape.
 pub(crate) fn of_report(report: &str) -> Result<Option<Shape>> {
     let report: Value = serde_json::from_str(report).context("doctor's report is no JSON")?;
     let shape = report
         .get("shape")
-        .context("doctor's report says nothing of a shape")?;
+        .context("doctor's report contains no shape")?;
     let Some(probes) = shape.get("probes").and_then(Value::as_array) else {
         return Ok(None);
     };
@@ -63,7 +64,7 @@ pub(crate) fn of_report(report: &str) -> Result<Option<Shape>> {
             rungs.push(rung.to_owned());
         }
     }
-    // The map of serde_json is sorted by name: the same report gives the same bytes.
+    // serde_json sorts its map by name: equal reports give equal bytes.
     let bytes = serde_json::to_vec(shape).context("cannot write a shape")?;
     let mut id: String = Sha256::digest(&bytes)
         .iter()
@@ -76,7 +77,7 @@ pub(crate) fn of_report(report: &str) -> Result<Option<Shape>> {
     }))
 }
 
-/// A shape, before it is known whether it was seen before.
+/// A shape, before the run's earlier shapes were compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Shape {
     pub(crate) id: ShapeId,
@@ -84,7 +85,7 @@ pub(crate) struct Shape {
 }
 
 impl Registry {
-    /// Notes the shape of a kernel down. Whoever comes first with a shape tests all of it.
+    /// Registers a kernel's shape. The first kernel to claim a shape gets all tests.
     pub(crate) fn claim(&self, kernel: &str, shape: Shape) -> Found {
         let mut numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
         let next = numbers.len();

@@ -1,59 +1,59 @@
-//! A skip is a statement: it has a reason, and the reason must be a fact about a kernel or a machine that nothing can
-//! be installed for. Any other skip fails the run where root could have made the test possible.
+//! Every skip has a reason, which must be a property of the kernel or machine that no installation
+//! can change. As root, a skip with any other reason fails the run.
 
 use serde::Serialize;
 
-/// Something that was not tried.
+/// A test that was not run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Skip {
-    /// The step or suite.
+    /// Name of the step or suite.
     pub(crate) what: String,
     pub(crate) why: String,
-    /// How many tests or cells it took away.
+    /// Number of tests or cells that it skipped.
     pub(crate) count: u32,
 }
 
-/// Parts of reasons that are facts, and why nothing can be done about them.
+/// Substrings of acceptable reasons, and why nothing can be done about them.
 const FACTS: [(&str, &str); 14] = [
     ("this kernel", "nothing can be installed into a kernel"),
     ("(CONFIG_", "what a kernel was built with"),
-    (
-        "are not reported as evidence",
-        "a limit that the sensor states",
-    ),
-    ("others use", "what others do on this host"),
+    ("is no evidence here", "a limit that the sensor reports"),
+    ("others use", "other programs on this host"),
     (
         "MPTCP_TRACE_BTF_DIR",
-        "files of other projects, which are not ours to give away",
+        "files of other projects, which we may not redistribute",
     ),
-    ("the archive lists", "kernels leave Debian's archive"),
-    ("Debian has no kernel", "kernels leave Debian's archive"),
+    ("the archive lists", "Debian's archive removes old kernels"),
+    (
+        "Debian has no kernel",
+        "Debian's archive removes old kernels",
+    ),
     ("32-bit", "32-bit programs need an entry of the kernel"),
     ("the clock cannot be set", "a container may not set it"),
     ("questions a second", "a machine that is too slow, or busy"),
     (
-        "is traced, but not whether",
-        "a limit that the sensor states",
+        "is seen, but not whether",
+        "a limit that the sensor reports",
     ),
     (
         "others on this machine were at it",
-        "what others do cannot be told from what was lost",
+        "other programs' events cannot be distinguished from lost ones",
     ),
-    ("others flood this host", "what others do fills the queue"),
+    ("others flood this host", "other programs fill the queue"),
     (
         "there is no python3 here",
-        "a virtual machine holds our own programs only",
+        "a virtual machine contains only our own programs",
     ),
 ];
 
 impl Skip {
-    /// The reason is a fact that nothing can be installed for.
+    /// True if no installation can change the reason.
     pub(crate) fn is_fact(&self) -> bool {
         FACTS.iter().any(|(part, _)| self.why.contains(part))
     }
 }
 
-/// All of the same reason together, the largest first: a line each.
+/// Skips grouped by reason, largest group first, one line each.
 pub(crate) fn table(skips: &[Skip]) -> String {
     let mut reasons: Vec<(&str, u32, Vec<&str>)> = Vec::new();
     for Skip { what, why, count } in skips {

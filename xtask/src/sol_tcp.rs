@@ -1,7 +1,7 @@
-//! `cargo xtask kernel`: one small kernel in which `mptcp_getsockopt_sol_tcp` is a symbol.
+//! `cargo xtask kernel`: builds a small kernel in which `mptcp_getsockopt_sol_tcp` is a symbol.
 //!
-//! Distributions' compilers inline that function, since it is called once. It is the function whose
-//! name people know, so the probe on it must be tested on a kernel that has it.
+//! Distributions' compilers inline that function, because it has a single caller. Users know its
+//! name, so the probe on it must be tested on a kernel that has it.
 
 use std::{
     fs,
@@ -31,18 +31,18 @@ pub(crate) struct Args {
     again: bool,
 }
 
-/// The source package: a long-term series of Debian stable that has `TCP_IS_MPTCP`.
+/// The source package: a long-term series in Debian stable that has `TCP_IS_MPTCP`.
 const SOURCE: &str = "linux-source-6.12";
 const CONFIG: &str = include_str!("../sol-tcp.config");
-/// Keeps functions that are called once, so that they can be probed.
+/// Prevents the inlining of functions with one caller, so that they can be probed.
 const COMPILER_OPTIONS: &str = "KCFLAGS=-fno-inline-functions-called-once";
-/// What must be in System.map, or the kernel is of no use.
+/// This symbol must be in System.map.
 const SYMBOL: &str = "mptcp_getsockopt_sol_tcp";
-/// Names of what a finished build consists of.
+/// Names of the files of a finished build.
 const IMAGE: &str = "bzImage";
 const RELEASE: &str = "release";
 
-/// Builds unless the cache has it, and prints the path of the image.
+/// Builds the kernel unless it is in the cache, and prints the path of the image.
 pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
     let places = Places::find()?;
     let apt = Apt::open(&places)?;
@@ -92,7 +92,7 @@ fn directory(places: &Places) -> PathBuf {
     places.cache.join("sol-tcp")
 }
 
-/// Another configuration or another option is another kernel.
+/// Hash that changes with the configuration and the compiler options.
 fn config_hash() -> String {
     let hash = Sha256::new()
         .chain_update(CONFIG)
@@ -135,8 +135,8 @@ fn build(scratch: &Path, deb: &Path, finished: &Path) -> Result<()> {
         .any(|line| line.split(' ').nth(2) == Some(SYMBOL))
     {
         bail!(
-            "the kernel has no symbol {SYMBOL}, so it is of no use: this compiler inlines the \
-             function although it was told {COMPILER_OPTIONS}"
+            "the kernel has no symbol {SYMBOL}, so it is useless: this compiler inlines the \
+             function despite {COMPILER_OPTIONS}"
         );
     }
     let release = command::text(
@@ -148,7 +148,7 @@ fn build(scratch: &Path, deb: &Path, finished: &Path) -> Result<()> {
         copy(&source.join(from), &finished.join(to))?;
     }
     fs::write(finished.join(RELEASE), release).context("cannot write the kernel's release")?;
-    // Last: the image is what tells a finished build from a broken one.
+    // Copy the image last: its presence marks a finished build.
     copy(
         &source.join("arch/x86/boot").join(IMAGE),
         &finished.join(IMAGE),
@@ -181,7 +181,7 @@ fn configure(source: &Path) -> Result<()> {
     )
 }
 
-/// With low priority: the machine may have something better to do.
+/// Builds with low priority, so that other work on the machine is not slowed down.
 fn make(source: &Path) -> Command {
     let mut make = Command::new("nice");
     make.arg("make")

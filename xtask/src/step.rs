@@ -1,4 +1,4 @@
-//! One step of `cargo xtask test`: what it counted, and why it was skipped.
+//! One step of `cargo xtask test`: its counts, and why it was skipped.
 
 use crate::{command::say, skips::Skip, tally::Tally};
 
@@ -18,7 +18,7 @@ impl From<Tally> for Step {
 }
 
 impl Step {
-    /// A step that was not tried.
+    /// A step that was not run.
     pub(crate) fn skipped(what: &str, why: &str) -> Self {
         say(format_args!("skipped: {why}"));
         Self {

@@ -1,38 +1,38 @@
-//! What can be run on a kernel: the verbs of the lab, and the command lines for them.
+//! The suites that run on a kernel: the lab's verbs, and their command lines.
 
 use std::path::Path;
 
-/// Every rung of the sensors, best first.
+/// Every attach method, best first.
 pub(crate) const RUNGS: [&str; 3] = ["fexit", "kprobe", "tracepoint"];
 
-/// One verb of the lab. All of them report in the same lines.
+/// One verb of the lab. All of them print the same types of lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Suite {
-    /// Sockets of every kind are asked `TCP_IS_MPTCP`.
+    /// Query `TCP_IS_MPTCP` on sockets of every kind.
     Queries,
-    /// Connections fall back to TCP in every way there is.
+    /// Make connections fall back to TCP in every possible way.
     Fallbacks,
-    /// Applications ask at every moment of a connection's life, or never.
+    /// Applications query at every stage of a connection, or never.
     Verdicts,
-    /// The three under one start of the tracer on each rung.
+    /// The three above with one start of the tracer per attach method.
     Together,
-    /// Many connections at once, of which some fall back.
+    /// Many concurrent connections, of which some fall back.
     Mix,
-    /// Sockets that come and go, so that the kernel reuses their addresses.
+    /// Short-lived sockets, so that the kernel reuses their addresses.
     Reuse,
-    /// Network namespaces that are made, used and deleted.
+    /// Network namespaces that are created, used and deleted.
     Namespaces,
-    /// curl and nginx, made to speak MPTCP.
+    /// curl and nginx over MPTCP.
     Pair,
-    /// More questions than there is room for.
+    /// More queries than the ring can hold.
     Floods,
-    /// What is exported to Prometheus.
+    /// The Prometheus exporter.
     Served,
-    /// What is shown on a terminal.
+    /// The terminal view.
     Watched,
-    /// What is sent to an OpenTelemetry collector.
+    /// The export to an OpenTelemetry collector.
     Exported,
-    /// The same while everything around it comes and goes.
+    /// `serve`, while processes, sockets and namespaces come and go.
     Churn,
 }
 
@@ -40,30 +40,30 @@ pub(crate) enum Suite {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Task {
     pub(crate) suite: Suite,
-    /// The rungs that are tried, and that a kernel of a known shape must have.
+    /// The attach methods to test; a kernel of a known shape must support all of them.
     pub(crate) rungs: Vec<String>,
-    /// Options that only this suite has.
+    /// Options of this suite only.
     extra: Vec<String>,
 }
 
-/// How many connections the mix makes in a virtual machine: its default takes too long in emulation.
+/// Connections of the mix in a virtual machine: the default takes too long in emulation.
 const MIX_CONNECTIONS: u32 = 400;
 
-/// How many processes and connections a storm has.
+/// Processes and connections of a storm.
 const STORM_PROCESSES: u32 = 8;
 const STORM_CONNECTIONS: u32 = 240;
 
-/// How many namespaces are made for a test. The kernel gives their numbers away again at once.
+/// Namespaces per test. The kernel reuses their numbers at once.
 const NAMESPACES: u32 = 60;
 
-/// Questions of each thread of a flood in a virtual machine, where the usual 50,000 take minutes.
+/// Queries per thread of a flood in a virtual machine, where the default of 50,000 takes minutes.
 const VM_FLOOD: u32 = 2_000;
 
-/// The option of `together` that plays the scenarios.
+/// The option of `together` that adds the scenarios.
 const VERDICTS: &str = "--verdicts";
 
 impl Suite {
-    /// Its name in what is printed.
+    /// Name of the suite in output.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Queries => "queries",
@@ -82,7 +82,7 @@ impl Suite {
         }
     }
 
-    /// Whether it has something to play on every kernel with MPTCP.
+    /// Whether the suite has cases on every kernel with MPTCP.
     pub(crate) fn always_plays(self) -> bool {
         matches!(
             self,
@@ -110,7 +110,7 @@ impl Suite {
 }
 
 impl Task {
-    /// This suite on these rungs, or on all of them.
+    /// The suite with these attach methods; an empty list means all.
     pub(crate) fn new(suite: Suite, rungs: &[String]) -> Self {
         let rungs = if rungs.is_empty() {
             RUNGS.map(str::to_owned).to_vec()
@@ -124,18 +124,18 @@ impl Task {
         }
     }
 
-    /// This suite on one rung: for those that would take too long on all.
+    /// The suite with one attach method, for suites that take too long with all of them.
     pub(crate) fn on(suite: Suite, rung: &str) -> Self {
         Self::new(suite, &[rung.to_owned()])
     }
 
-    /// With 8 threads that ask as fast as they can.
+    /// Adds 8 threads that query as fast as they can.
     pub(crate) fn flooded(mut self) -> Self {
         self.extra.push("--flood".into());
         self
     }
 
-    /// The same with fewer questions, for a virtual machine.
+    /// Like `flooded`, with fewer queries, for a virtual machine.
     pub(crate) fn flooded_briefly(self) -> Self {
         let mut task = self.flooded();
         task.extra
@@ -143,7 +143,8 @@ impl Task {
         task
     }
 
-    /// Many processes at once that ask about each of their connections: kernels that preempt skip runs of probes then.
+    /// Adds many concurrent processes that query each of their connections: in this load,
+    /// preemptible kernels skip runs of probes.
     pub(crate) fn stormy(mut self) -> Self {
         let options = format!(
             "--connections {STORM_CONNECTIONS} --processes {STORM_PROCESSES} --parallel 1 --ask"
@@ -152,14 +153,14 @@ impl Task {
         self
     }
 
-    /// With the queries of a dashboard.
+    /// Adds the queries of a dashboard.
     pub(crate) fn drawn(mut self, dashboard: &Path) -> Self {
         self.extra
             .extend(["--dashboard".into(), dashboard.display().to_string()]);
         self
     }
 
-    /// With a Python that has the schema of OpenTelemetry.
+    /// Validates with a Python that has the schema of OpenTelemetry.
     pub(crate) fn judged(mut self, python: Option<&Path>) -> Self {
         if let Some(python) = python {
             self.extra
@@ -168,39 +169,39 @@ impl Task {
         self
     }
 
-    /// With smaller floods than the lab makes by itself, or a shorter time.
+    /// Uses smaller floods than the lab's default, or a shorter duration.
     pub(crate) fn short(mut self) -> Self {
         self.extra.push("--short".into());
         self
     }
 
-    /// With fewer namespaces than the lab makes by itself.
+    /// Uses fewer namespaces than the lab's default.
     pub(crate) fn few(mut self) -> Self {
         self.extra
             .extend(["--namespaces".into(), NAMESPACES.to_string()]);
         self
     }
 
-    /// With fewer connections than the lab makes by itself.
+    /// Uses fewer connections than the lab's default.
     pub(crate) fn small(mut self) -> Self {
         self.extra
             .extend(["--connections".into(), MIX_CONNECTIONS.to_string()]);
         self
     }
 
-    /// Each play with one kind of address: IPv4 and IPv6 in turn, which `turn` moves.
+    /// Alternates between IPv4 and IPv6 from play to play; `turn` shifts the sequence.
     pub(crate) fn alternating(mut self, turn: usize) -> Self {
         self.extra.extend(["--alternate".into(), turn.to_string()]);
         self
     }
 
-    /// With one kind of address alone, `v4` or `v6`.
+    /// Uses one address family only, `v4` or `v6`.
     pub(crate) fn of_family(mut self, family: &str) -> Self {
         self.extra.extend(["--family".into(), family.to_owned()]);
         self
     }
 
-    /// Only these of the suite's recipes.
+    /// Plays only these recipes of the suite.
     pub(crate) fn recipes(mut self, names: &[&str]) -> Self {
         for name in names {
             self.extra.extend(["--recipe".into(), (*name).to_owned()]);
@@ -208,18 +209,18 @@ impl Task {
         self
     }
 
-    /// With the scenarios of verdicts too, where there are those of queries and fallbacks.
+    /// Adds the scenarios of verdicts to a suite with queries and fallbacks.
     pub(crate) fn with_verdicts(mut self) -> Self {
         self.extra.push(VERDICTS.into());
         self
     }
 
-    /// Whether it plays the scenarios of verdicts.
+    /// Whether the suite plays the scenarios of verdicts.
     pub(crate) fn has_verdicts(&self) -> bool {
         self.suite == Suite::Verdicts || self.extra.iter().any(|word| word == VERDICTS)
     }
 
-    /// With a tracer that plans as if the kernel had none of these functions.
+    /// Makes the tracer plan as if the kernel had none of these functions.
     pub(crate) fn hiding(mut self, functions: &[String]) -> Self {
         for function in functions {
             self.extra
@@ -228,7 +229,7 @@ impl Task {
         self
     }
 
-    /// With IPv4 alone, and what it traced as a capture in its report.
+    /// Uses IPv4 only, and records a capture into the report.
     pub(crate) fn kept(mut self, more: &[&str]) -> Self {
         let words = ["--family", "v4", "--keep"];
         self.extra

@@ -1,8 +1,8 @@
-//! Counts of what passed, failed and was skipped, and the line that closes a test run.
+//! Counts passed, failed and skipped outcomes, and formats the line that ends a test run.
 
 use std::{fmt, process::ExitCode};
 
-/// Outcomes of steps, tests and matrix cells alike.
+/// Outcomes of steps, tests or matrix cells.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct Tally {
     pub(crate) passed: u32,
@@ -11,7 +11,7 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// One thing that passed or failed.
+    /// One outcome, passed or failed.
     pub(crate) fn of(passed: bool) -> Self {
         Self {
             passed: u32::from(passed),
@@ -20,7 +20,7 @@ impl Tally {
         }
     }
 
-    /// One thing that was not tried.
+    /// One skipped outcome.
     pub(crate) fn one_skipped() -> Self {
         Self {
             skipped: 1,
@@ -35,7 +35,7 @@ impl Tally {
         self.skipped += other.skipped;
     }
 
-    /// 1 if anything failed.
+    /// 1 if anything failed, else 0.
     pub(crate) fn exit_code(self) -> ExitCode {
         if self.failed == 0 {
             ExitCode::SUCCESS

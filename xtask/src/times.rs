@@ -1,13 +1,13 @@
-//! Where the time of a test run goes.
+//! The durations of a test run.
 
 use std::time::Duration;
 
 use serde::Serialize;
 
-/// How long one phase of one thing took.
+/// Duration of one phase.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Time {
-    /// A suite on a kernel, a step, or a kernel.
+    /// Name of a suite on a kernel, a step, or a kernel.
     pub(crate) what: String,
     /// `build`, `boot`, `start` of the tracer, `play`, ...
     pub(crate) phase: String,
@@ -24,10 +24,10 @@ impl Time {
     }
 }
 
-/// How many of the slowest are named.
+/// Number of slowest phases that are listed.
 const SLOWEST_MAX: usize = 10;
 
-/// The slowest, a line each, and the sum of each phase.
+/// The slowest phases, one line each, and the sum per kind of phase.
 pub(crate) fn table(times: &[Time]) -> String {
     let mut sorted: Vec<&Time> = times.iter().collect();
     sorted.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
@@ -50,7 +50,7 @@ pub(crate) fn table(times: &[Time]) -> String {
     text
 }
 
-/// Seconds of each phase, the longest first.
+/// Seconds per phase, longest first.
 fn sums(times: &[Time]) -> Vec<(String, f64)> {
     let mut sums: Vec<(String, f64)> = Vec::new();
     for time in times {

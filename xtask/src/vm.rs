@@ -1,4 +1,4 @@
-//! `cargo xtask vm`: boots kernels and runs the lab's suites, or a command, in each.
+//! `cargo xtask vm`: boots kernels, and runs the lab's suites or a command in each.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -21,7 +21,7 @@ use crate::{
 /// Boots each named kernel in QEMU and runs the lab's suites in it, or COMMAND.
 ///
 /// Kernels are Debian packages, fetched into the cache and never installed; the virtual machine
-/// holds nothing but mptcp-trace and mptcp-lab.
+/// contains only mptcp-trace and mptcp-lab.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
     cargo xtask vm --kernel 6.12\n  \
@@ -37,37 +37,38 @@ pub(crate) struct Args {
     /// Series of kernels to boot, such as 6.12 or 6.12-oldest
     #[arg(long, required = true, num_args = 1.., value_name = "SERIES")]
     kernel: Vec<String>,
-    /// Only the queries: sockets of every kind are asked TCP_IS_MPTCP (default: all three)
+    /// Only the queries: getsockopt(TCP_IS_MPTCP) on sockets of every kind (default: all three)
     #[arg(long)]
     queries: bool,
-    /// Only the fallbacks: connections fall back to TCP in every way there is (default: all three)
+    /// Only the fallbacks: connections fall back to TCP in every possible way (default: all three)
     #[arg(long)]
     fallbacks: bool,
     /// Only the verdicts: applications ask too early, too late, never or right (default: all three)
     #[arg(long)]
     verdicts: bool,
-    /// Only these rungs (default: all)
+    /// Only these attach methods (default: all)
     #[arg(long, num_args = 1.., value_name = "RUNG", value_parser = RUNGS)]
     attach: Vec<String>,
-    /// Add the flood to the queries: 8 threads that ask as fast as they can
+    /// Add the flood to the queries: 8 threads that query as fast as they can
     #[arg(long)]
     flood: bool,
-    /// Keep the console's log and say where it is
+    /// Keep the console's log and print its path
     #[arg(long)]
     keep_log: bool,
     /// Write the results into docs/kernels.md
     #[arg(long)]
     update_docs: bool,
-    /// Seconds that a suite, or COMMAND, may take in one virtual machine
+    /// Time limit for a suite, or COMMAND, in one virtual machine, in seconds
     #[arg(long, default_value_t = JOB_TIME_MAX_S, value_name = "SECONDS")]
     timeout_s: u64,
-    /// One processor, of which an instruction takes one nanosecond: what is measured inside repeats
+    /// Use one processor on which each instruction takes one nanosecond: measurements inside are
+    /// repeatable
     #[arg(long)]
     icount: bool,
-    /// A static mptcp-trace to put into it, instead of building one
+    /// Use this static mptcp-trace instead of building one
     #[arg(long, value_name = "PATH", requires = "lab")]
     tracer: Option<PathBuf>,
-    /// A static mptcp-lab to put into it, instead of building one
+    /// Use this static mptcp-lab instead of building one
     #[arg(long, value_name = "PATH", requires = "tracer")]
     lab: Option<PathBuf>,
     /// Run this in the virtual machine instead of the suites
@@ -75,7 +76,7 @@ pub(crate) struct Args {
     command: Vec<String>,
 }
 
-/// Runs the suites or a command on every kernel, and goes on when one fails.
+/// Runs the suites or a command on every kernel, and continues after a failure.
 pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
     let places = Places::find()?;
     let page = places.root.join("docs/kernels.md");
@@ -119,7 +120,7 @@ impl Args {
         .filter_map(|(is_named, suite)| is_named.then_some(suite))
         .collect();
         let suites = match named.as_slice() {
-            // Nothing falls back where there is no MPTCP.
+            // Without MPTCP there are no fallbacks.
             [] if shapes::must(series) == Must::Refuse => &[Suite::Queries][..],
             [] => &[Suite::Queries, Suite::Fallbacks, Suite::Verdicts],
             named => named,

@@ -1,7 +1,8 @@
-//! Writes the man page of every verb and the completions of three shells, as clap knows the verbs:
-//! `cargo run --package mptcp-trace --example pages -- DIRECTORY [DATE]`.
+//! Writes the man page of every verb and the completions for three shells, generated from clap's
+//! definitions: `cargo run --package mptcp-trace --example pages -- DIRECTORY [DATE]`.
 //!
-//! An example, so that the crates for it are no part of the program; `cargo xtask dist` runs it.
+//! This is an example so that the program does not depend on the crates for it; `cargo xtask dist`
+//! runs it.
 
 mod man;
 
@@ -14,7 +15,7 @@ use clap::CommandFactory as _;
 use clap_complete::Shell;
 use mptcp_trace::cli::Cli;
 
-/// Shells that people type the program in.
+/// Shells with completions.
 const SHELLS: [Shell; 3] = [Shell::Bash, Shell::Zsh, Shell::Fish];
 
 fn main() -> io::Result<()> {

@@ -1,5 +1,4 @@
-//! Man pages: what clap knows of a verb, and behind it what is written by hand beside its source
-//! (`src/cli/VERB.man`).
+//! Man pages: the part that clap generates for a verb, followed by the text in `src/cli/VERB.man`.
 
 use std::{fs, io, path::Path};
 
@@ -9,21 +8,21 @@ use clap_mangen::{
     roff::{Roff, bold, roman},
 };
 
-/// Its name, and that of its own page.
+/// Name of the program and of its own page.
 pub(crate) const PROGRAM: &str = "mptcp-trace";
 
-/// One page.
+/// A man page.
 pub(crate) struct Page {
-    /// The verb; none is the program's own page.
+    /// The verb; `None` for the program's own page.
     #[cfg_attr(not(test), expect(dead_code, reason = "tests ask for it"))]
     pub(crate) verb: Option<String>,
-    /// Name of its file.
+    /// File name of the page.
     pub(crate) file: String,
-    /// What is in it.
+    /// Content of the page.
     pub(crate) roff: Vec<u8>,
 }
 
-/// The page of the program and of every verb that its help shows.
+/// Returns the pages of the program and of every verb in its help.
 pub(crate) fn pages(program: Command, date: &str) -> io::Result<Vec<Page>> {
     let mut program = program.disable_help_subcommand(true);
     program.build();
@@ -72,7 +71,7 @@ fn page(verb: Option<String>, command: Command, date: &str) -> io::Result<Page> 
     })
 }
 
-/// As the help says it: clap's own page would list all options a second time.
+/// The synopsis as `--help` prints it; clap's own page would list all options a second time.
 fn synopsis(mut command: Command) -> Roff {
     let usage = command.render_usage().to_string();
     let mut roff = Roff::new();

@@ -1,4 +1,4 @@
-//! Bad input gets a sentence and the right exit code, never a panic.
+//! Bad input produces an error message and the right exit code, never a panic.
 
 use std::{
     fs,
@@ -91,7 +91,7 @@ fn an_ordinary_user_is_told_what_is_missing() {
     if !may_trace("an_ordinary_user_is_told_what_is_missing (becomes one from root)") {
         return;
     }
-    // The build directory may be closed to others: run a copy.
+    // Other users may not be able to read the build directory: run a copy.
     let (dir, copy) = scratch("mptcp-trace");
     fs::copy(env!("CARGO_BIN_EXE_mptcp-trace"), &copy).unwrap();
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
@@ -161,7 +161,7 @@ fn a_kernel_that_does_not_describe_itself() {
             .output()
             .unwrap()
     };
-    check(&hidden(""), 3, "provide it with --btf FILE");
+    check(&hidden(""), 3, "give its description with --btf FILE");
     // With a description from elsewhere everything but trampolines can work.
     let output = hidden(&format!("--btf {} --attach fexit", copy.display()));
     check(
@@ -183,7 +183,7 @@ fn mptcp_switched_off_is_said_and_traced_all_the_same() {
         unsafe { unshare_unsafe(UnshareFlags::NEWNET) }?;
         fs::write("/proc/sys/net/mptcp/enabled", "0")
     };
-    // SAFETY: the closure only makes system calls; it takes no lock that the parent could hold.
+    // SAFETY: the closure only makes system calls and takes no lock that the parent could hold.
     unsafe { command.pre_exec(in_a_namespace_without) };
     let output = command.args(["--duration", "100ms"]).output().unwrap();
     check(
@@ -235,7 +235,7 @@ fn a_capture_that_is_cut_off_gives_what_it_has() {
         best = best.max(count(&output));
     }
     assert_eq!(best, 5, "whole records before the cut are printed");
-    // One that is damaged in the middle says so too.
+    // A file that is damaged in the middle is also reported.
     let mut damaged = whole;
     let at = damaged.len() - 400;
     damaged[at..at + 200].fill(0xff);

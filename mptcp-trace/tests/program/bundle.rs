@@ -1,4 +1,4 @@
-//! What is there now, and the file that a maintainer asks for.
+//! The verbs `list` and `bundle`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,7 +27,7 @@ fn captures() -> Vec<PathBuf> {
     captures
 }
 
-/// The files of a bundle by their names.
+/// The files of a bundle by name.
 fn unpacked(bundle: &Path) -> BTreeMap<String, Vec<u8>> {
     let file = BufReader::new(std::fs::File::open(bundle).unwrap());
     let mut tar = tar::Archive::new(ruzstd::decoding::StreamingDecoder::new(file).unwrap());
@@ -49,7 +49,7 @@ fn holds(haystack: &[u8], needle: &[u8]) -> bool {
         .any(|window| window == needle)
 }
 
-/// Every string at these names, however deep.
+/// Collects every string under these keys, at any depth.
 fn collect(value: &Value, names: &[&str], found: &mut BTreeSet<String>) {
     match value {
         Value::Object(fields) => {
@@ -65,7 +65,7 @@ fn collect(value: &Value, names: &[&str], found: &mut BTreeSet<String>) {
     }
 }
 
-/// The same without what a redaction changes.
+/// The line without the fields that redaction changes.
 fn without_names(mut line: Value) -> Value {
     fn strip(value: &mut Value) {
         match value {
@@ -105,7 +105,7 @@ fn nothing_of_what_was_redacted_is_left_anywhere_and_what_was_concluded_stays() 
             collect(line, &["comm", "cgroup", "container", "unit"], &mut words);
         }
         words.remove("/");
-        // The task that happened to run may be a worker of the kernel: its name goes too.
+        // The task that ran may be a kernel worker: its name is redacted too.
         for word in words.iter().filter(|word| word.len() > 3) {
             for (name, bytes) in &files {
                 assert!(!holds(bytes, word.as_bytes()), "{word} is in {name}");
@@ -134,7 +134,7 @@ fn nothing_of_what_was_redacted_is_left_anywhere_and_what_was_concluded_stays() 
             |lines: &[Value]| -> Vec<Value> { lines.iter().cloned().map(without_names).collect() };
         let told = parse_lines(&files["findings.jsonl"]);
         assert_eq!(strip(&told), strip(&original), "{from}");
-        // What a maintainer replays is what lies beside it.
+        // A replay of the bundle prints the findings in it.
         let replayed = run(["replay", "--json", to]);
         assert_eq!(replayed.status.code(), Some(0), "{}", stderr(&replayed));
         assert_eq!(json_lines(&replayed), told);
@@ -153,11 +153,11 @@ fn without_redaction_a_bundle_replays_what_the_capture_does() {
         run(["replay", "--json", to]).stdout,
         run(["replay", "--json", from]).stdout
     );
-    // A bundle is a capture too: it can be redacted later.
+    // A bundle is also a capture: it can be redacted later.
     let (_dir, second) = scratch("c.tar.zst");
     let output = run(["bundle", second.to_str().unwrap(), "--redact", "--from", to]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    // One that is cut off says so.
+    // A truncated bundle is reported.
     let whole = std::fs::read(&bundle).unwrap();
     std::fs::write(&bundle, &whole[..whole.len() / 2]).unwrap();
     let output = run(["replay", to]);
@@ -212,7 +212,7 @@ fn a_bundle_of_a_live_run_holds_what_is_asked_for_first() {
     for (name, bytes) in &files {
         assert!(!holds(bytes, comm.as_bytes()), "{comm} is in {name}");
     }
-    // The command's own code.
+    // The exit code is that of the command.
     let mut words = ["bundle", bundle.to_str().unwrap(), "--"]
         .map(str::to_owned)
         .to_vec();
@@ -361,7 +361,7 @@ fn a_bundle_knows_what_was_answered_last_about_what_was_there() {
         .rfind(|it| it["id"] == of(asks.id())["id"])
         .unwrap();
     let asked_at = last["boottime_ns"].as_u64().unwrap();
-    // How long it took is not known everywhere: then it is the time of the answer.
+    // Some attach methods do not measure the latency; the timestamp is then that of the answer.
     let latency = last["latency_ns"].as_u64().unwrap_or(0);
     assert_eq!(asked["answered_at_ns"], asked_at + latency);
     drop((stdin, silent.stdin.take()));
@@ -370,7 +370,7 @@ fn a_bundle_knows_what_was_answered_last_about_what_was_there() {
     }
 }
 
-/// What is in a directory.
+/// The names in a directory.
 fn names(directory: &Path) -> Vec<String> {
     let mut names: Vec<String> = std::fs::read_dir(directory)
         .unwrap()
@@ -407,7 +407,7 @@ fn a_bundle_that_fails_leaves_nothing_and_what_was_there_as_it_was() {
             crate::common::assert_orderly(&output);
             assert_eq!(output.status.code(), Some(*code), "{}", stderr(&output));
             if *code == 3 {
-                // Why this host cannot be traced is what a maintainer wants to know.
+                // On a host that cannot be traced, the bundle still contains the reasons.
                 let names: Vec<String> = unpacked(&bundle).into_keys().collect();
                 let known = ["counters-after", "counters-before", "host", "sysctls"];
                 assert_eq!(names, known.map(|name| format!("{name}.json")));
@@ -429,7 +429,7 @@ fn whoever_ends_it_whenever_finds_a_whole_bundle_or_none() {
         return;
     }
     use rustix::process::{Pid, Signal, kill_process};
-    // True if what was there before is there.
+    // True if the earlier file is unchanged.
     let end_after = |signal: Signal, after_ms: u64| {
         let (dir, bundle) = scratch("b.tar.zst");
         let parts = tempfile::tempdir().unwrap();
@@ -467,7 +467,7 @@ fn whoever_ends_it_whenever_finds_a_whole_bundle_or_none() {
     assert!(kept >= 2, "{kept}");
 }
 
-/// A copy of the program that everyone may run, and a directory in which everyone may write.
+/// A copy of the program that every user may run, in a directory that every user may write to.
 fn for_everyone() -> (tempfile::TempDir, PathBuf) {
     let (dir, program) = scratch("mptcp-trace");
     std::fs::copy(env!("CARGO_BIN_EXE_mptcp-trace"), &program).unwrap();

@@ -1,4 +1,4 @@
-//! What the live tests share: the program under test, and an application that asks.
+//! Shared by the live tests: the program under test, and an application that makes queries.
 
 use std::{
     ffi::OsStr,
@@ -13,16 +13,16 @@ use std::{
 use serde_json::Value;
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// What the asker is to do, in the environment of the test binary that plays it.
+/// Environment variable with the role of the asker, which the test binary itself plays.
 const ROLE: &str = "MPTCP_TRACE_TEST_ASKER";
 
-/// File that the asker makes once it has its sockets, where somebody waits for that.
+/// Environment variable with the path of a file that the asker creates once its sockets exist.
 const READY: &str = "MPTCP_TRACE_TEST_READY";
 
-/// Longest that anything here may take.
+/// Time limit for any wait in these tests.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The program under test.
+/// A command that starts the program under test.
 pub(crate) fn tracer() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mptcp-trace"));
     command
@@ -32,12 +32,12 @@ pub(crate) fn tracer() -> Command {
     command
 }
 
-/// Runs it to its end.
+/// Runs the program to its end.
 pub(crate) fn run<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Output {
     tracer().args(args).output().unwrap()
 }
 
-/// True if this process may trace; says why not otherwise.
+/// True if this process may trace; prints the skip reason otherwise.
 pub(crate) fn may_trace(test: &str) -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
@@ -51,12 +51,12 @@ pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Standard output as JSON lines.
+/// Standard output, parsed as JSON lines.
 pub(crate) fn json_lines(output: &Output) -> Vec<Value> {
     parse_lines(&output.stdout)
 }
 
-/// JSON lines.
+/// Parses JSON lines.
 pub(crate) fn parse_lines(bytes: &[u8]) -> Vec<Value> {
     String::from_utf8_lossy(bytes)
         .lines()
@@ -64,7 +64,7 @@ pub(crate) fn parse_lines(bytes: &[u8]) -> Vec<Value> {
         .collect()
 }
 
-/// The data of all lines of a type.
+/// The `data` of all lines of a type.
 pub(crate) fn of_type(lines: &[Value], name: &str) -> Vec<Value> {
     lines
         .iter()
@@ -73,7 +73,7 @@ pub(crate) fn of_type(lines: &[Value], name: &str) -> Vec<Value> {
         .collect()
 }
 
-/// Nothing that a user sees looks like a crash.
+/// Asserts that the output contains no trace of a crash.
 pub(crate) fn assert_orderly(output: &Output) {
     let text = stderr(output);
     for word in ["panicked", "RUST_BACKTRACE", "stack backtrace"] {
@@ -81,7 +81,7 @@ pub(crate) fn assert_orderly(output: &Output) {
     }
 }
 
-/// The command line of an application that asks as `role` says.
+/// The command line of an asker with this role.
 pub(crate) fn asker(role: &str) -> [String; 6] {
     let me = std::env::current_exe().unwrap().display().to_string();
     let words = [
@@ -95,12 +95,12 @@ pub(crate) fn asker(role: &str) -> [String; 6] {
     words.map(str::to_owned)
 }
 
-/// Starts an application that asks, without a tracer.
+/// Starts an asker without a tracer.
 pub(crate) fn spawn_asker(role: &str) -> Child {
     spawn_asker_in(&[], role)
 }
 
-/// Starts one with these words before its own.
+/// Like `spawn_asker`, with a command prefix.
 pub(crate) fn spawn_asker_in(before: &[&str], role: &str) -> Child {
     let words = asker(role);
     let mut words = before
@@ -115,15 +115,15 @@ pub(crate) fn spawn_asker_in(before: &[&str], role: &str) -> Child {
         .unwrap()
 }
 
-/// Starts one without a tracer, and waits until it has its sockets and reads.
+/// Starts an asker without a tracer, and waits until its sockets exist and it reads stdin.
 pub(crate) fn spawn_ready_asker(role: &str) -> Child {
     spawn_ready_asker_in(&[], role)
 }
 
-/// Starts one with these words before its own, and waits for the same.
+/// Like `spawn_ready_asker`, with a command prefix.
 pub(crate) fn spawn_ready_asker_in(before: &[&str], role: &str) -> Child {
     let (dir, ready) = scratch("ready");
-    // It may have become another user.
+    // The command prefix may have changed the user.
     let anybody = std::os::unix::fs::PermissionsExt::from_mode(0o777);
     std::fs::set_permissions(dir.path(), anybody).unwrap();
     let words = asker(role);
@@ -142,19 +142,22 @@ pub(crate) fn spawn_ready_asker_in(before: &[&str], role: &str) -> Child {
     child
 }
 
-/// Says that all sockets are there.
+/// Reports that all sockets exist.
 fn say_ready() {
     if let Some(file) = std::env::var_os(READY) {
         std::fs::write(file, "ready").unwrap();
     }
 }
 
-/// The body of the test that is no test: plays the application if it was started as one.
+/// The body of the test that is not a test: plays the asker if the environment names a role.
 ///
-/// Roles: `basic` asks about a fresh MPTCP socket, one that fell back and a TCP one; `flood N` asks N times;
-/// `fall N` has N fall back; `wait` asks once a byte of stdin; `falls` has a connection fall back instead; `fallen` has one fall back, then
-/// asks about it once a byte; `joined` has a connection with as many subflows as its network namespace is set up for; `threads` asks from a second thread; `child` from a child; `exit N` asks
-/// and exits with N; `listen ADDRESS:PORT` listens; `idle N` holds N sockets, then has one of its own fall back a byte; `name NAME` from a thread of that name; `forever` until killed.
+/// Roles: `basic` queries a fresh MPTCP socket, one that fell back and a TCP one; `flood N` makes N
+/// queries; `fall N` provokes N fallbacks; `wait` makes a query per byte of stdin; `falls` provokes
+/// a fallback per byte; `fallen` provokes one fallback, then makes a query per byte; `joined` has a
+/// connection with as many subflows as its network namespace allows; `threads` makes a query from a
+/// second thread; `child` from a child process; `exit N` makes a query and exits with N;
+/// `listen ADDRESS:PORT` listens; `idle N` holds N sockets, and a further one falls back per byte;
+/// `name NAME` makes a query from a thread of that name; `forever` makes queries until killed.
 pub(crate) fn play() {
     let Ok(role) = std::env::var(ROLE) else {
         return;
@@ -201,7 +204,7 @@ pub(crate) fn play() {
             let client = open(true);
             client.connect(&listener.local_addr().unwrap()).unwrap();
             let (server, _) = listener.accept().unwrap();
-            // Others may join when both ends have heard of each other.
+            // Subflows may join once both ends have exchanged data.
             for (from, to) in [(&client, &server), (&server, &client)] {
                 from.send(b".").unwrap();
                 (&mut { to }).read_exact(&mut [0]).unwrap();
@@ -274,7 +277,7 @@ pub(crate) fn play() {
     }
 }
 
-/// Connects to a listener that does not speak MPTCP: the connection falls back.
+/// Connects to a listener without MPTCP, so that the connection falls back.
 fn connect_to_tcp(socket: &Socket) -> Socket {
     let listener = open(false);
     listener
@@ -292,7 +295,7 @@ fn open(mptcp: bool) -> Socket {
 fn ask(socket: &Socket) {
     let mut value = -1_i32;
     let mut length = 4_u32;
-    // SAFETY: both pointers are to live variables of the sizes that the call is told.
+    // SAFETY: both pointers refer to live variables of the sizes that are passed.
     unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),
@@ -304,13 +307,13 @@ fn ask(socket: &Socket) {
     }
 }
 
-/// Waits until a file is there and not empty.
+/// Waits until a file exists and is not empty.
 pub(crate) fn wait_for(path: &Path) {
     let is_there = || std::fs::read(path).is_ok_and(|bytes| !bytes.is_empty());
     until(&format!("{} appears", path.display()), is_there);
 }
 
-/// Waits until something is so.
+/// Waits until a condition holds.
 pub(crate) fn until(what: &str, is_so: impl Fn() -> bool) {
     let start = Instant::now();
     while !is_so() {
@@ -319,19 +322,19 @@ pub(crate) fn until(what: &str, is_so: impl Fn() -> bool) {
     }
 }
 
-/// A tracer in the background, live.
+/// A live tracer in the background.
 pub(crate) struct Background {
     child: Child,
     scratch: tempfile::TempDir,
 }
 
 impl Background {
-    /// Starts it and waits until it is live.
+    /// Starts the tracer and waits until it is live.
     pub(crate) fn start(args: &[&str]) -> Self {
         let scratch = tempfile::tempdir().unwrap();
         let ready = scratch.path().join("ready");
         let file = |name: &str| std::fs::File::create(scratch.path().join(name)).unwrap();
-        // Where the tests run under nohup, their tracers shall die of SIGHUP all the same.
+        // Reset SIGHUP to its default: under nohup it would be ignored.
         let child = Command::new("env")
             .arg("--default-signal=HUP")
             .arg(tracer().get_program())
@@ -354,12 +357,12 @@ impl Background {
         std::fs::read(self.scratch.path().join(name)).unwrap()
     }
 
-    /// What it has printed so far.
+    /// Its stdout so far.
     pub(crate) fn printed(&self) -> String {
         String::from_utf8_lossy(&self.read("stdout")).into_owned()
     }
 
-    /// What it has said on stderr so far.
+    /// Its stderr so far.
     pub(crate) fn said(&self) -> String {
         String::from_utf8_lossy(&self.read("stderr")).into_owned()
     }
@@ -369,7 +372,7 @@ impl Background {
         self.child.id()
     }
 
-    /// The BPF programs that it holds.
+    /// The ids of its BPF programs.
     pub(crate) fn program_ids(&self) -> Vec<u32> {
         std::fs::read_dir(format!("/proc/{}/fdinfo", self.child.id()))
             .unwrap()
@@ -389,7 +392,7 @@ impl Background {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    /// Waits for its end.
+    /// Waits for its end and returns its output.
     pub(crate) fn output(mut self) -> Output {
         let status = self.child.wait().unwrap();
         let [stdout, stderr] = ["stdout", "stderr"].map(|name| self.read(name));

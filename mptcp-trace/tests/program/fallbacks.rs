@@ -1,4 +1,4 @@
-//! Fallbacks as a user meets them, on the running kernel, with whatever rung it offers.
+//! Fallbacks on the running kernel, with the attach method that it supports.
 
 use std::{
     fs,
@@ -74,7 +74,7 @@ fn a_process_is_picked_by_what_belongs_to_it() {
     let mut other = spawn_asker("falls");
     let (ours, theirs) = (wanted.id(), other.id());
     let tracer = Background::start(&["--json", "--pid", &ours.to_string()]);
-    // The wanted one last: with it the run ends.
+    // The wanted process comes last, because its exit ends the run.
     for child in [&mut other, &mut wanted] {
         child.stdin.take().unwrap().write_all(b"...").unwrap();
         assert!(child.wait().unwrap().success());
@@ -87,8 +87,8 @@ fn a_process_is_picked_by_what_belongs_to_it() {
     let end = of_type(&lines, "end").pop().unwrap();
     let filtered = end["losses"][1]["filtered"].as_u64().unwrap();
     assert!(filtered >= 3, "{end}");
-    // Whatever the filter wants, the account with the kernel's counters is over all of the network namespace. That of another
-    // one is in it too if it does not agree: others on this host may come and go.
+    // Reconciliation covers the whole network namespace, whatever the filter. Other namespaces are
+    // also listed if their counters differ, since other programs on this host may come and go.
     let netns = &of_type(&lines, "fallback")[0]["netns"];
     let accounts = end["reconciliation"].as_array().unwrap();
     let account = accounts.iter().find(|it| it["netns"] == *netns).unwrap();
@@ -122,12 +122,12 @@ fn sockets_that_were_there_before_are_told_once_and_marked() {
             (&told["existing"], &told["owner"]["via"]),
             (&true.into(), &"existing".into())
         );
-        // What it asks later is about the same socket.
+        // A later query refers to the same socket.
         let queries = of_type(&lines, "query");
         let query = queries.iter().find(|query| query["pid"] == pid).unwrap();
         assert_eq!(query["id"], told["id"]);
     }
-    // It fell back before anyone looked: that is no news, and in no account.
+    // It fell back before the tracer started, so it is neither reported as a fallback nor counted.
     assert_eq!(of_type(&lines, "fallback"), [] as [Value; 0]);
 }
 
@@ -224,7 +224,7 @@ fn a_demo_that_is_killed_leaves_nothing_behind() {
     if !may_trace("a_demo_that_is_killed_leaves_nothing_behind") {
         return;
     }
-    // What a demo starts has its environment: others on this host may have demos of their own.
+    // The demo's children inherit this variable; other demos on this host do not have it.
     const MARK: &str = "MPTCP_TRACE_TEST_DEMO";
     let mark = std::process::id().to_string();
     let marked = format!("{MARK}={mark}\0");
@@ -251,7 +251,7 @@ fn a_demo_that_is_killed_leaves_nothing_behind() {
         std::thread::sleep(Duration::from_millis(milliseconds));
         demo.kill().unwrap();
         demo.wait().unwrap();
-        // Its namespaces live as long as the process that plays; that one ends by itself.
+        // Its namespaces live as long as the process that plays, which ends by itself.
         let start = Instant::now();
         while !scenes().is_empty() {
             assert!(start.elapsed() < PATIENCE, "{:?}", scenes());

@@ -1,4 +1,5 @@
-//! What the program says of itself: an account that cannot be drawn, a sensor that is off, a reader that has gone.
+//! Reports of the program about itself: a reconciliation that is impossible, a sensor that is off,
+//! a reader that has gone.
 
 use std::{
     ffi::OsString,
@@ -21,7 +22,7 @@ use crate::common::{
 /// Kinds of frames of a capture, see `capture.rs`.
 pub(crate) const FACTS: u32 = 1;
 
-/// A capture of the lab with its frames changed.
+/// A capture of the lab with modified frames.
 pub(crate) fn changed(
     name: &str,
     change: impl Fn(u32, Vec<u8>) -> Vec<u8>,
@@ -45,7 +46,7 @@ pub(crate) fn changed(
     (dir, path)
 }
 
-/// Facts with something changed.
+/// A capture with modified facts.
 pub(crate) fn with_facts(name: &str, change: impl Fn(&mut Value)) -> (tempfile::TempDir, PathBuf) {
     changed(name, |kind, data| {
         if kind != FACTS {
@@ -110,7 +111,7 @@ fn a_live_run_with_few_descriptors_is_never_green_after_a_fallback() {
     }
 }
 
-/// What the account on stderr says: printed, counted by the kernel, traced.
+/// The account on stderr: printed, counted by the kernel, traced.
 fn account(said: &str) -> [u64; 3] {
     let number = |before: &str| -> u64 {
         let (_, rest) = said
@@ -131,11 +132,11 @@ fn the_account_holds_when_the_reader_has_gone_and_when_the_disk_is_full() {
     }
     let (_dir, capture) = scratch("run.mpt");
     let mut command = Command::new("unshare");
-    // In a namespace of its own nobody else falls back.
+    // A network namespace of its own, so that no other connections fall back.
     command.args(["--net", "sh", "-c", "ip link set lo up && exec \"$@\"", "-"]);
     let mut words = vec![tracer().get_program().to_owned()];
     words.extend(["--capture".into(), capture.clone().into(), "--".into()]);
-    // The command says something too: not to the reader that goes away.
+    // The command also prints, so send its output to stderr, not to the reader that goes away.
     words.extend(["sh", "-c", "exec \"$@\" >&2", "-"].map(Into::into));
     words.extend(asker("fall 400").map(Into::into));
     let mut tracing = command
@@ -160,7 +161,7 @@ fn the_account_holds_when_the_reader_has_gone_and_when_the_disk_is_full() {
         printed <= traced && traced == counted && counted > 0,
         "{said}"
     );
-    // The capture goes on to an orderly end: its replay has the same account.
+    // The capture is still closed properly: its replay has the same account.
     let replayed = run(["replay".as_ref(), capture.as_os_str()]);
     assert_eq!(replayed.status.code(), Some(0), "{}", stderr(&replayed));
     assert_eq!(account(&stderr(&replayed))[1..], [counted, traced]);
@@ -193,7 +194,7 @@ fn a_filtered_capture_names_nobody_else_and_its_replay_is_the_live_run() {
     let live = tracer.output();
     assert_eq!(live.status.code(), Some(0), "{}", stderr(&live));
     let bytes = fs::read(&capture).unwrap();
-    // The name of the test binary, as far as the kernel keeps it.
+    // The name of the test binary, truncated as the kernel does.
     let me = std::env::current_exe().unwrap();
     let me = me.file_name().unwrap().as_bytes();
     let name = &me[..me.len().min(15)];
@@ -230,7 +231,8 @@ fn what_was_not_shown_can_fail_a_run_and_one_that_ended_early_proves_nothing() {
     assert!(said.contains("--stop-after ended the run"), "{said}");
     let whole = ended(&["--capture", capture.to_str().unwrap()], "true");
     assert_eq!(whole.status.code(), Some(0), "{}", stderr(&whole));
-    // Nobody asked about any of the five connections: the first line is about none of that.
+    // There were no queries for the five connections, so `--fail-on` cannot refer to the first
+    // line.
     let path = capture.to_str().unwrap();
     let replayed = run([
         "replay",
@@ -305,7 +307,7 @@ fn one_file_is_not_written_twice_by_whatever_names() {
             assert_eq!(fs::read(&file).unwrap(), b"of before\n");
         }
     }
-    // What was there before stays before what is written now.
+    // Existing content stays before the new output.
     let output = tracer()
         .current_dir(dir.path())
         .args(["-o", "same", "--", "true"])

@@ -1,4 +1,5 @@
-//! What the kernel half remembers, of whom, and for how long; on the running kernel, with whatever rung it offers.
+//! The state that the BPF side keeps: of which sockets, for which users, and for how long. On the
+//! running kernel, with the attach method that it supports.
 
 use std::{
     io::Write as _,
@@ -16,10 +17,10 @@ use crate::common::{
     tracer,
 };
 
-/// An ordinary user.
+/// Command prefix that runs as an ordinary user.
 const NOBODY: &[&str] = &["setpriv", "--reuid", "65534", "--clear-groups"];
 
-/// Ends a tracer in order; what it printed.
+/// Stops a tracer with SIGINT and returns its lines.
 fn ended(watching: Background) -> Vec<Value> {
     watching.signal(Signal::INT);
     json_lines(&watching.output())
@@ -58,14 +59,14 @@ fn the_self_test_of_another_instance_is_counted_and_nothing_else() {
         assert!(child.wait_with_output().unwrap().status.success(), "{verb}");
     }
     let lines = ended(watching);
-    // By their numbers: instances of other versions may run here, too.
+    // Match by process id: instances of other versions may also run here.
     let of_them = lines.iter().filter(|line| {
         let data = &line["data"];
         pids.iter()
             .any(|pid| data["pid"] == *pid || data["owner"]["pid"] == *pid)
     });
     assert_eq!(of_them.collect::<Vec<_>>(), [] as [&Value; 0]);
-    // Five queries, and two fallbacks, of each of the two.
+    // Each of the two makes five queries and two fallbacks.
     assert!(counted(&lines, "self_tests") >= 14, "{lines:?}");
 }
 
@@ -82,7 +83,7 @@ fn clients_belong_to_the_listener_that_they_connected_to() {
     listener.listen(8).unwrap();
     let ours = listener.local_addr().unwrap().as_socket().unwrap();
     let mut held = vec![TcpStream::connect(ours).unwrap()];
-    // Somebody else listens on the same port of another address, and stops.
+    // Another listener on the same port of another address stops.
     let other = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), ours.port()));
     let mut stranger = spawn_ready_asker(&format!("listen {other}"));
     held.push(TcpStream::connect(ours).unwrap());
@@ -95,7 +96,7 @@ fn clients_belong_to_the_listener_that_they_connected_to() {
         .map(|it| it.local_addr().unwrap().port())
         .collect();
     let their_port = theirs.local_addr().unwrap().port();
-    // What nobody accepts is printed after a second.
+    // A connection that is never accepted is printed after a second.
     std::thread::sleep(std::time::Duration::from_millis(1500));
     let lines = ended(watching);
     let plain = of_type(&lines, "plain");
@@ -129,7 +130,7 @@ fn one_user_cannot_take_the_room_of_another_and_loses_no_fallback_either() {
     let lines = ended(watching);
     assert_eq!(owned_by(&lines, "fallback", other), 3);
     assert!(counted(&lines, "over_share") >= 136, "{lines:?}");
-    // Its own fallbacks have no owner, and are fallbacks.
+    // Its own fallbacks have no owner, and are still fallbacks.
     assert_eq!(owned_by(&lines, "fallback", greedy), 0);
     let nobodys = of_type(&lines, "fallback");
     let nobodys = nobodys.iter().filter(|line| line["owner"].is_null());
@@ -137,7 +138,7 @@ fn one_user_cannot_take_the_room_of_another_and_loses_no_fallback_either() {
     assert_eq!(of_type(&lines, "existing"), [] as [Value; 0]);
 }
 
-/// The sockets with which it tests itself are nobody's, also where there is room for one.
+/// The tracer's self-test sockets belong to no user, so they do not use up a limit of one.
 #[test]
 fn its_own_sockets_are_not_counted_as_without_room() {
     if !may_trace("its_own_sockets_are_not_counted_as_without_room") {
@@ -151,7 +152,7 @@ fn its_own_sockets_are_not_counted_as_without_room() {
         let lines = json_lines(&alone.args(["--", "true"]).output().unwrap());
         counted(&lines, "unfollowed") + counted(&lines, "over_share")
     };
-    // Other tests make sockets meanwhile, but not always.
+    // Other tests also create sockets, but not all the time.
     assert!((0..20).any(|_| without_room() == 0));
 }
 
@@ -160,7 +161,7 @@ fn connections_that_nobody_accepts_leave_their_places_when_the_listener_goes() {
     if !may_trace("connections_that_nobody_accepts_leave_their_places_when_the_listener_goes") {
         return;
     }
-    // As another user, for a share of its own; ten times as many connections as that has room for.
+    // As a user with a separate share, make ten times as many connections as fit into it.
     let watching = Background::start(&["--json", "--sockets", "65536", "--sockets-per-user", "64"]);
     let script = "import os, socket
 os.setgid(65532); os.setuid(65532)
@@ -191,7 +192,7 @@ fn more_sockets_are_listed_than_the_ring_holds() {
     const SOCKETS: usize = 900;
     let mut holder = spawn_ready_asker(&format!("idle {SOCKETS}"));
     let mut list = tracer();
-    // A ring for 280 records.
+    // A ring that holds 280 records.
     list.args(["list", "--json", "--ring-size", "64K", "--pid"])
         .arg(holder.id().to_string());
     let output = list.output().unwrap();
@@ -207,7 +208,7 @@ fn more_sockets_are_listed_than_the_ring_holds() {
     assert_eq!(counted(&lines, "ring_full"), 0);
 }
 
-/// It is closed with data that nobody has read: without a FIN of MPTCP, and its subflow outlives it.
+/// The socket is closed with unread data: no MPTCP-level FIN is sent, and its subflow outlives it.
 #[test]
 fn who_read_last_is_the_owner_of_the_last_word_and_the_end_is_seen() {
     if !may_trace("who_read_last_is_the_owner_of_the_last_word_and_the_end_is_seen") {
@@ -253,7 +254,7 @@ fn the_self_test_is_whole_whatever_the_cap_is() {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
 }
 
-/// As `pkill -USR2 -x mptcp-trace` does for logrotate: not all of them write to a file.
+/// `pkill -USR2 -x mptcp-trace` for logrotate also signals tracers that do not write to a file.
 #[test]
 fn a_request_that_is_meant_for_another_ends_nothing() {
     if !may_trace("a_request_that_is_meant_for_another_ends_nothing") {
@@ -276,7 +277,7 @@ fn children_that_exist_already_are_followed() {
     if !may_trace("children_that_exist_already_are_followed") {
         return;
     }
-    // The shell is who is named; its child is there before the tracer.
+    // `--pid` names the shell; its child starts before the tracer.
     let mut parent = spawn_ready_asker_in(&["sh", "-c", "\"$@\"; true", "sh"], "wait");
     let pid = parent.id().to_string();
     let watching = Background::start(&["--json", "--follow", "--pid", &pid]);
@@ -286,7 +287,7 @@ fn children_that_exist_already_are_followed() {
     assert_eq!(of_type(&lines, "query").len(), 3, "{lines:?}");
 }
 
-/// Starts the tracer with this many descriptors.
+/// Starts the tracer with this limit of open files.
 fn with_descriptors(limit: u32) -> std::process::Output {
     let script = format!("ulimit -n {limit}; exec \"$@\"");
     let mut command = std::process::Command::new("sh");

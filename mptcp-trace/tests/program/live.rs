@@ -1,4 +1,4 @@
-//! The program on the running kernel, with whatever rung it offers.
+//! The program on the running kernel, with the attach method that it supports.
 
 use std::{fs, io::Write as _, process::Command, process::Stdio, time::Instant};
 
@@ -9,7 +9,7 @@ use crate::common::{
 use rustix::process::Signal;
 use serde_json::Value;
 
-/// Traces an asker; its findings stand in `stdout`, without what the asker itself prints there.
+/// Traces an asker. `stdout` holds the findings, without the asker's own output.
 fn traced(options: &[&str], role: &str) -> std::process::Output {
     traced_by(tracer(), options, role)
 }
@@ -162,7 +162,7 @@ fn one_process_is_picked_out_of_many_with_all_its_threads() {
     drop((wanted.stdin.take(), other.stdin.take()));
     wanted.wait().unwrap();
     other.wait().unwrap();
-    // Its only process has ended: so does the tracer.
+    // The only traced process has exited, so the tracer exits too.
     let output = tracer.output();
     assert_eq!(output.status.code(), Some(0));
     let lines = json_lines(&output);
@@ -186,7 +186,7 @@ fn children_are_followed_when_asked_and_only_then() {
         return;
     }
     for (options, want) in [(&["--json"][..], 0), (&["--json", "--follow"], 1)] {
-        // A shell that waits for us, so that the tracer is live before the child is born.
+        // A shell that waits for input, so that the tracer is live before the child starts.
         let words = asker("flood 1").map(|word| format!("'{word}'")).join(" ");
         let mut shell = Command::new("sh")
             .args(["-c", &format!("read go; {words}; true")])
@@ -215,7 +215,8 @@ fn thread_names_and_namespaces_are_filtered_in_the_kernel() {
     if !may_trace("thread_names_and_namespaces_are_filtered_in_the_kernel") {
         return;
     }
-    // What is filtered counts the whole host, the other tests' questions among it: it has a lower bound only.
+    // The filtered count covers the whole host, including the queries of other tests: only a lower
+    // bound can be asserted.
     let count = |options: &[&str], role: &str| {
         let lines = json_lines(&traced(options, role));
         identity_holds(&lines);
@@ -261,7 +262,7 @@ fn it_stops_by_time_by_count_and_by_signal_and_closes_the_books() {
     let output = run(["--json", "--pid", &pid, "--stop-after", "3"]);
     assert_eq!(output.status.code(), Some(0));
     let lines = json_lines(&output);
-    // The first of them may be that the socket was there before, if that is found before it asks.
+    // The first finding may be the existing socket, if the tracer lists it before the first query.
     let findings = ["query", "existing"].map(|kind| of_type(&lines, kind).len());
     assert_eq!(findings[0] + findings[1], 3, "{lines:?}");
     assert_eq!(of_type(&lines, "end")[0]["findings"], 3);
@@ -348,7 +349,7 @@ fn a_process_that_asks_too_often_is_capped_and_counted_and_can_be_coalesced() {
     ] {
         let start = Instant::now();
         let output = traced(options, &flood);
-        // A time of so many whole seconds touches one more, and may begin in another one.
+        // A run of less than N + 1 seconds overlaps at most N + 2 seconds of the clock.
         let seconds = start.elapsed().as_secs() + 2;
         let lines = json_lines(&output);
         identity_holds(&lines);
@@ -447,7 +448,7 @@ fn the_host_is_left_as_found() {
     let ids = tracer.program_ids();
     assert!(!ids.is_empty());
     assert_eq!(fs::read_to_string("/proc/self/mountinfo").unwrap(), mounts);
-    // Not even killed does it leave anything behind.
+    // Not even SIGKILL leaves anything behind.
     tracer.signal(Signal::KILL);
     assert_eq!(tracer.output().status.code(), None);
     let start = Instant::now();
@@ -465,7 +466,7 @@ fn debug_messages_cost_nothing_when_nobody_wants_them() {
     if !may_trace("debug_messages_cost_nothing_when_nobody_wants_them") {
         return;
     }
-    // Instructions that the verifier left standing, by program.
+    // Size of the largest program after verification, in bytes.
     let sizes = |option: &[&str]| -> u32 {
         let tracer = Background::start(&[option, &["--comm", "nobody-at-all"]].concat());
         let ids = tracer.program_ids();
@@ -485,7 +486,7 @@ fn debug_messages_cost_nothing_when_nobody_wants_them() {
     );
 }
 
-/// Our programs that are in the kernel now, also those of other tests.
+/// All loaded programs of mptcp-trace, including those of other tests.
 fn loaded() -> impl Iterator<Item = aya::programs::ProgramInfo> {
     let ours = |info: &aya::programs::ProgramInfo| {
         info.name_as_str()
@@ -496,7 +497,7 @@ fn loaded() -> impl Iterator<Item = aya::programs::ProgramInfo> {
         .filter(ours)
 }
 
-/// Runs what comes as arguments in a PID namespace of its own, with its `/proc`.
+/// Runs its arguments in a new PID namespace, with a /proc of its own.
 fn in_a_pid_namespace() -> Command {
     let mut inside = Command::new("unshare");
     inside.args(["--pid", "--fork", "--mount-proc"]);
@@ -519,7 +520,8 @@ fn it_works_from_inside_a_pid_namespace() {
     assert_eq!(trace("child"), 1);
 }
 
-/// Its number there is what `--pid` takes and `/proc` has; also of one in a namespace within.
+/// Process ids are those of the tracer's PID namespace, as in `--pid` and `/proc`, also for a
+/// process in a nested one.
 #[test]
 fn a_process_has_the_number_of_the_pid_namespace_that_the_tracer_stands_in() {
     if !may_trace("a_process_has_the_number_of_the_pid_namespace_that_the_tracer_stands_in") {
@@ -562,7 +564,7 @@ fn a_process_has_the_number_of_the_pid_namespace_that_the_tracer_stands_in() {
     }
 }
 
-/// What it cannot see from in there, it says.
+/// In a PID namespace, the tracer reports that it cannot see processes outside.
 #[test]
 fn in_a_pid_namespace_it_says_that_others_are_not_listed() {
     if !may_trace("in_a_pid_namespace_it_says_that_others_are_not_listed") {
@@ -583,7 +585,7 @@ fn in_a_pid_namespace_it_says_that_others_are_not_listed() {
     }
 }
 
-/// The same of sockets that were there before.
+/// The same for sockets that already existed.
 #[test]
 fn sockets_are_listed_with_the_numbers_of_the_pid_namespace_that_the_tracer_stands_in() {
     if !may_trace("sockets_are_listed_with_the_numbers_of_the_pid_namespace") {
@@ -620,7 +622,7 @@ fn every_cause_is_a_counter_of_the_kernel_or_of_a_newer_one() {
         .find_map(|line| line.strip_prefix("MPTcpExt: "))
         .map(|line| line.split(' ').collect())
         .unwrap_or_default();
-    // What this kernel calls a fallback must be explained.
+    // Every counter of this kernel whose name contains `Fallback` must be explained.
     for name in names.iter().filter(|name| name.contains("Fallback")) {
         assert!(listed.contains(name), "{name} is not explained");
         let page = run(["explain", name]);
@@ -633,7 +635,7 @@ fn every_cause_is_a_counter_of_the_kernel_or_of_a_newer_one() {
     assert_eq!(unknown.status.code(), Some(2));
 }
 
-/// What `logrotate` does: the file is moved away, and the tracer told.
+/// As with `logrotate`: the file is moved away, and the tracer gets a signal.
 #[test]
 fn its_output_can_be_moved_away_and_is_opened_anew_when_it_is_told() {
     if !may_trace("its_output_can_be_moved_away_and_is_opened_anew_when_it_is_told") {
@@ -641,7 +643,7 @@ fn its_output_can_be_moved_away_and_is_opened_anew_when_it_is_told() {
     }
     let (_dir, output) = scratch("findings");
     let moved = output.with_extension("1");
-    // A session of its own has no terminal.
+    // A new session has no terminal.
     let ready = output.with_extension("ready");
     let mut tracing = Command::new("setsid")
         .args([

@@ -1,4 +1,4 @@
-//! The program as a user meets it: started, fed, signalled, and read.
+//! The program from the outside: its processes, input, signals and output.
 
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a test")]
 
@@ -14,7 +14,7 @@ mod report;
 mod top;
 mod views;
 
-/// Not a test: the application that the others trace.
+/// Not a test: the application that the other tests trace.
 #[test]
 fn asker_in_disguise() {
     common::play();

@@ -1,4 +1,5 @@
-//! With how little it traces, what it says when that is not there, and what it has left once it traces.
+//! The minimum privileges, the messages if they are missing, and the privileges left once the
+//! tracer is live.
 
 use std::{
     fs,
@@ -17,14 +18,14 @@ use crate::common::{
     stderr, until, wait_for,
 };
 
-/// What docs/security.md states: nothing is traced with less.
+/// The minimum capabilities stated in docs/security.md.
 const STATED: [&str; 2] = ["bpf", "perfmon"];
 const SYS_PTRACE: u64 = 1 << 19;
 const KILL: u64 = 1 << 5;
-/// An ordinary user, whoever that is.
+/// User id of an ordinary user.
 const NOBODY: &str = "65534";
 
-/// A place where an ordinary user finds the program, and can write.
+/// A directory with the program that an ordinary user may read and write.
 struct Place(tempfile::TempDir);
 
 impl Place {
@@ -43,7 +44,7 @@ impl Place {
         self.0.path().join(name)
     }
 
-    /// The program, as an ordinary user with these capabilities and no way to more.
+    /// The program as an ordinary user with only these capabilities, and no way to gain more.
     fn tracer(&self, capabilities: &[&str]) -> Command {
         let mut set = "-all".to_owned();
         for capability in capabilities {
@@ -65,7 +66,7 @@ impl Place {
         command
     }
 
-    /// The same, tracing, once it is live.
+    /// Starts a tracer like `tracer`, and waits until it is live.
     fn live(&self, capabilities: &[&str], args: &[&str]) -> Child {
         let ready = self.path("ready");
         let _none = fs::remove_file(&ready);
@@ -80,7 +81,7 @@ impl Place {
     }
 }
 
-/// A line of `/proc/PID/status` of one of its threads.
+/// A field of `/proc/PID/status` of a thread.
 fn status_of(path: &Path, name: &str) -> String {
     let status = fs::read_to_string(path.join("status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(name));
@@ -91,8 +92,8 @@ fn set_of(path: &Path, name: &str) -> u64 {
     u64::from_str_radix(&status_of(path, name), 16).unwrap()
 }
 
-/// Waits until each of its threads has given up what it does not need, and has nothing else. That which forks for a command
-/// ends when the command begins.
+/// Waits until every thread holds exactly the capabilities that it still needs. The thread that
+/// forks for a command exits when the command starts.
 fn assert_lean(pid: u32, kept: u64) {
     let process = PathBuf::from(format!("/proc/{pid}"));
     let start = Instant::now();
@@ -102,11 +103,11 @@ fn assert_lean(pid: u32, kept: u64) {
     }
 }
 
-/// What a thread of the process still has, or lacks; nothing if all is as it should be.
+/// The capability that a thread has in excess or lacks; `None` if all are correct.
 fn not_lean(process: &Path, kept: u64) -> Option<String> {
     let threads = fs::read_dir(process.join("task")).unwrap();
     for thread in threads.map(|it| it.unwrap().path()) {
-        // It may have ended by now.
+        // The thread may have exited.
         let Ok(status) = fs::read_to_string(thread.join("status")) else {
             continue;
         };
@@ -132,7 +133,7 @@ fn end(child: Child) -> Output {
     child.wait_with_output().unwrap()
 }
 
-/// How many connections fell back in the network namespace of a process.
+/// The counter `MPCapableFallbackSYNACK` in the network namespace of a process.
 fn fallen_in(pid: u32) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/net/netstat")).unwrap();
     let mut lines = text.lines().filter_map(|it| it.strip_prefix("MPTcpExt: "));
@@ -142,7 +143,7 @@ fn fallen_in(pid: u32) -> u64 {
     count.unwrap().1.parse().unwrap()
 }
 
-/// The scene of the lab: a process that is held until a byte comes, and then plays it as root.
+/// The lab's scene, as root: the process waits for a byte, then plays.
 fn held_scene() -> Child {
     Command::new("sh")
         .args(["-c", "read go && exec \"$0\" demo --scene"])
@@ -166,7 +167,7 @@ fn with_the_stated_capabilities_alone_an_ordinary_user_sees_real_fallbacks() {
     scene.stdin.take().unwrap().write_all(b"go\n").unwrap();
     let played = scene.wait_with_output().unwrap();
     assert!(played.status.success(), "{}", stderr(&played));
-    // The process that was to be traced has ended, and with it the run.
+    // The traced process has exited, and the run with it.
     let output = tracer.wait_with_output().unwrap();
     assert_orderly(&output);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
@@ -231,7 +232,7 @@ fn doctor_tells_an_ordinary_user_what_is_there_and_what_the_rest_would_be_good_f
         .map(|it| it["name"].as_str().unwrap())
         .collect();
     assert_eq!(held, ["CAP_BPF", "CAP_PERFMON"]);
-    // The table is as it is documented.
+    // The table must match the documentation.
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/security.md");
     let page = fs::read_to_string(page).unwrap();
     for capability in capabilities {
@@ -249,7 +250,7 @@ fn doctor_tells_an_ordinary_user_what_is_there_and_what_the_rest_would_be_good_f
             "docs/security.md lacks the row:\n{row}"
         );
     }
-    // Proven as root proves it, where an ordinary user may make a namespace.
+    // The self-test needs a network namespace, which an ordinary user may not be allowed to create.
     let canary = &report["sensors"][1]["canary"];
     if canary["skipped"] == Value::Array(Vec::new()) {
         assert_eq!(canary["seen"], 1, "{report}");
@@ -272,7 +273,7 @@ fn counters_of_other_users_are_compared_with_the_stated_capabilities_alone() {
         let script = "ip link set lo up && exec \"$@\"";
         let mut asker = spawn_asker_in(&["unshare", "--net", "sh", "-c", script, "sh"], "falls");
         let pid = asker.id();
-        // It is in its own namespace when it has become the asker.
+        // Once it has become the asker, it is in its own namespace.
         let start = Instant::now();
         while !fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|words| {
             words.contains("asker_in_disguise\0--nocapture") && !words.starts_with("sh")
@@ -284,7 +285,7 @@ fn counters_of_other_users_are_compared_with_the_stated_capabilities_alone() {
         assert_lean(tracer.id(), kept);
         let mut stdin = asker.stdin.take().unwrap();
         stdin.write_all(b"..").unwrap();
-        // What the kernel has counted is in the ring, and read when it ends.
+        // Counted events are in the ring, which the tracer drains at exit.
         until("both have fallen back", || fallen_in(pid) >= 2);
         let output = end(tracer);
         drop(stdin);
@@ -312,7 +313,7 @@ fn root_keeps_what_it_needs_later_and_its_command_keeps_everything() {
     tracer.signal(Signal::INT);
     assert_eq!(tracer.output().status.code(), Some(0));
 
-    // The command waits until its tracer is lean, then shows both.
+    // The command waits until the tracer has dropped its capabilities, then prints both sets.
     let script = "until grep -q '^NoNewPrivs:.1' /proc/$PPID/status; do sleep 0.01; done; \
                   grep -E '^(CapEff|NoNewPrivs)' /proc/self/status /proc/$PPID/status | sed 's/.*://'";
     let output = run(["--output", "/dev/null", "--", "sh", "-c", script]);

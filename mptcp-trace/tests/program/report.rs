@@ -1,4 +1,4 @@
-//! `mptcp-trace report`: a page comes out whole or not at all, and what is wrong is said.
+//! `mptcp-trace report`: writes a complete page or none, and reports errors.
 
 use std::{fs, path::PathBuf, process::Output};
 
@@ -49,7 +49,7 @@ fn a_selection_is_one() {
     let output = report(file.to_str().unwrap(), "-", &["--cause", "InfiniteMapTx"]);
     check(&output, 0, "wrote");
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains("more were filtered out"));
+    assert!(text.contains("more were not selected"));
     // The kernel's own count, further down, is of the whole run.
     let (found, _losses) = text.split_once("id=\"losses\"").unwrap();
     assert!(found.contains("InfiniteMapTx") && !found.contains("SimultConnectFallback"));

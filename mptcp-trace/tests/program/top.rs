@@ -1,4 +1,4 @@
-//! `top` without anybody who looks: where there is no terminal, and a capture on one that `script` makes.
+//! `top` without a user: without a terminal, and with a capture on a pseudo-terminal from `script`.
 
 use std::{
     fs,
@@ -11,14 +11,14 @@ use std::{
 
 use crate::common::{run, stderr};
 
-/// Leave the second screen, show the cursor: what a terminal is told last.
+/// Sequences that must come last: leave the alternate screen, show the cursor.
 const GIVEN_BACK: [&str; 2] = ["\u{1b}[?1049l", "\u{1b}[?25h"];
 
 fn capture() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../captures/7.3-fexit/fallbacks.mpt")
 }
 
-/// Runs it on a terminal of 80 columns and presses keys; none where there is no `script`.
+/// Runs it on a terminal of 80 columns and sends keys; `None` if `script` is not installed.
 fn on_terminal(arguments: &str, keys: &[&str]) -> Option<Output> {
     let tracer = env!("CARGO_BIN_EXE_mptcp-trace");
     let command = format!("stty rows 24 cols 80; exec {tracer} top {arguments}");

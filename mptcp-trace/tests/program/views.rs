@@ -1,5 +1,5 @@
-//! Views of findings: what is left out, summed up, and what fails a run. On captures of real kernels, which need no
-//! privileges, and live where a view must be the same there.
+//! Views of findings: selection, summaries, and conditions that fail a run. Most tests replay
+//! captures of real kernels, without privileges; live tests check that the view is the same there.
 
 use std::{
     collections::BTreeSet,
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::common::{PATIENCE, asker, json_lines, may_trace, run, stderr};
 
-/// A capture that is part of the repository.
+/// A capture in the repository.
 fn fixture(kernel: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../captures")
@@ -18,14 +18,14 @@ fn fixture(kernel: &str) -> PathBuf {
         .join("fallbacks.mpt")
 }
 
-/// A replay of a capture of Linux 6.12: its lines, what it said, and its exit code.
+/// Replays a capture of Linux 6.12; returns its lines, its stderr and its exit code.
 fn replay(words: &[&str]) -> (Vec<Value>, String, Option<i32>) {
     let capture = fixture("6.12-fexit");
     let output = run([&["replay", "--json"], words, &[capture.to_str().unwrap()]].concat());
     (json_lines(&output), stderr(&output), output.status.code())
 }
 
-/// Lines between the first and the last.
+/// All lines except the first and the last.
 fn findings(lines: &[Value]) -> &[Value] {
     assert_eq!(lines.first().unwrap()["type"], "start");
     assert_eq!(lines.last().unwrap()["type"], "end");
@@ -122,7 +122,7 @@ fn a_filter_shows_what_it_says_and_counts_the_rest() {
             n => format!("not shown: {n} findings\n"),
         };
         assert!(said.contains(&sentence), "{words:?}: {said}");
-        // What the kernel half did stays as it was.
+        // The counters of the BPF side do not change.
         for losses in end["losses"].as_array().unwrap() {
             let seen = &losses["seen"];
             let sentence = format!("{seen} seen = {seen} recorded + 0 filtered + 0 lost");
@@ -159,12 +159,13 @@ fn a_live_view_shows_what_a_replay_of_the_same_run_shows() {
     let cgroup = std::fs::read_to_string("/proc/self/cgroup").unwrap();
     let is_elsewhere = cgroup.lines().any(|line| !line.ends_with(":/"));
     let cgroup = cgroup.lines().find_map(|line| line.strip_prefix("0::"));
-    // In the root of the unified hierarchy and in groups of the first version: nothing is said of the group.
+    // In the root of the cgroup v2 hierarchy, or with cgroup v1 only, no cgroup is reported.
     let is_known = cgroup.is_some_and(|path| path != "/" || !is_elsewhere);
     let netns = std::fs::metadata("/proc/self/ns/net").unwrap();
     let netns = std::os::unix::fs::MetadataExt::ino(&netns).to_string();
-    // What `basic` does is a question too early, a fallback, a question after it, and one about plain TCP. Who asks is
-    // a thread that libtest names after the test; the process has another name.
+    // `basic` makes a query too early, falls back, makes a query after that, and one about plain
+    // TCP. The asker's thread has the name that libtest takes from the test; the process has
+    // another name.
     let all = ["query", "fallback", "query", "query", "end"];
     let thread = "asker_in_disgui";
     for (words, types, not_shown) in [
@@ -184,7 +185,7 @@ fn a_live_view_shows_what_a_replay_of_the_same_run_shows() {
             if is_known { 0 } else { 4 },
         ),
         (vec!["--by", "cause"], &["summary", "end"], 0),
-        // The kernel decides these where it is live: nothing is left to be left out.
+        // In a live run the kernel applies these filters, so no findings are left to hide.
         (vec!["--netns", &netns], &all, 0),
         (vec!["--netns", "1"], &["end"], 0),
         (
@@ -205,7 +206,7 @@ fn a_live_view_shows_what_a_replay_of_the_same_run_shows() {
         ]
         .concat());
         assert_eq!(live.status.code(), Some(0), "{}", stderr(&live));
-        // What the asker prints as a test is no finding.
+        // Ignore the test output of the asker.
         let shown = |output: &std::process::Output| -> Vec<Value> {
             String::from_utf8_lossy(&output.stdout)
                 .lines()
@@ -331,7 +332,7 @@ fn sums_stand_in_place_of_lines_and_add_up() {
             .map(|count| count.as_u64().unwrap())
             .sum();
         assert_eq!(total("questions"), count("query") as u64, "{by}");
-        // A line with a verdict does not tell that its socket has connected anew and fallen back once more.
+        // A line with a verdict does not show that its socket reconnected and fell back again.
         let fallbacks = if by == "verdict" {
             fallen.len()
         } else {
@@ -352,7 +353,7 @@ fn sums_stand_in_place_of_lines_and_add_up() {
         .filter_map(|table| table.split_whitespace().next())
         .collect();
     assert_eq!(heads, ["PROCESS", "CAUSE", "DEST"], "{text}");
-    // The table says what the object says.
+    // The table shows the same values as the JSON object.
     let (lines, _, _) = replay(&["--by", "dest"]);
     let row = &lines[1]["data"]["rows"][0];
     let share = format!("{:.0}%", row["share"].as_f64().unwrap() * 100.0);
@@ -386,7 +387,7 @@ fn a_signal_asks_for_the_sums_so_far() {
     ]);
     let mut stdin = child.stdin.take().unwrap();
     stdin.write_all(b".").unwrap();
-    // It may not have arrived yet: then it is asked again.
+    // The fallback may not have arrived yet: request again.
     let start = std::time::Instant::now();
     let first = |line: &str| line.contains("\"summary\"") && line.contains("\"fallbacks\":1,");
     while !tracer.printed().lines().any(first) {

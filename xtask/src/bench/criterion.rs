@@ -1,4 +1,4 @@
-//! What criterion measures: the stages behind the ring.
+//! Throughput of the stages behind the ring, as measured by criterion.
 
 use std::{fs, path::Path};
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::figures::Stage;
 use crate::{command, places::Places};
 
-/// Names of the measurements, and what they are called in the table.
+/// Names of the benchmarks, and their labels in the table.
 const STAGES: [(&str, &str); 4] = [
     ("decode", "decode"),
     (
@@ -19,7 +19,7 @@ const STAGES: [(&str, &str); 4] = [
     ("all, text", "decode to text"),
 ];
 
-/// Runs the benchmark of the stages and reads its medians.
+/// Runs the benchmarks of the stages and returns the median of each.
 pub(crate) fn stages(places: &Places) -> Result<Vec<Stage>> {
     let mut cargo = command::cargo(&places.root);
     cargo.args([
@@ -54,7 +54,7 @@ fn rate(directory: &Path) -> Result<f64> {
         .context("its files do not hold a median and a throughput")
 }
 
-/// Elements of one round by the median of its time.
+/// Elements per second: the elements of one round divided by its median time.
 fn per_second(estimates: &Value, benchmark: &Value) -> Option<f64> {
     let ns = estimates.get("median")?.get("point_estimate")?.as_f64()?;
     let elements = benchmark.get("throughput")?.get("Elements")?.as_f64()?;

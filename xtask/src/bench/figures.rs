@@ -1,4 +1,5 @@
-//! The figures of docs/benchmarks.json: what the tables and the plot are made from, and what the lab reports line by line.
+//! The schema of docs/benchmarks.json, the source of the tables and the plot, and of the lab's JSON
+//! lines.
 
 use std::{fs, path::Path};
 
@@ -7,20 +8,20 @@ use serde::{Deserialize, Serialize};
 
 use super::machine::Machine;
 
-/// All that was measured; a run that measures a part keeps the other.
+/// All measurements. A run that measures only one part keeps the other.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Benchmarks {
-    /// On a machine's own kernel, by its clock.
+    /// Wall-clock times on a machine's own kernel.
     pub(crate) native: Option<Native>,
-    /// In virtual machines, by their instructions.
+    /// Instruction counts in virtual machines.
     pub(crate) guests: Option<Guests>,
 }
 
-/// By wall clock.
+/// Measurements by wall clock.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Native {
     pub(crate) machine: Machine,
-    /// With fewer rounds than it takes for figures to be relied on.
+    /// True if the run used too few rounds for reliable figures.
     pub(crate) quick: bool,
     pub(crate) calls: Vec<Call>,
     pub(crate) footprints: Vec<Footprint>,
@@ -33,7 +34,7 @@ pub(crate) struct Native {
     pub(crate) binaries: Vec<Binary>,
 }
 
-/// By instructions.
+/// Measurements by instruction count.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Guests {
     pub(crate) machine: Machine,
@@ -41,23 +42,23 @@ pub(crate) struct Guests {
     pub(crate) kernels: Vec<Guest>,
 }
 
-/// One kernel.
+/// Instruction counts on one kernel.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Guest {
-    /// Its version.
+    /// Kernel version.
     pub(crate) kernel: String,
     pub(crate) calls: Vec<CallCost>,
     pub(crate) bulk: Vec<Bulk>,
 }
 
 impl Guest {
-    /// What a call takes beside something.
+    /// The cost of `call` while `beside` is running.
     pub(crate) fn cost(&self, beside: &str, call: &str) -> Option<&CallCost> {
         let mut all = self.calls.iter();
         all.find(|cost| cost.beside == beside && cost.call == call)
     }
 
-    /// What is added to it; none beside nothing.
+    /// The instructions that `beside` adds to `call`; `None` for the baseline.
     pub(crate) fn added(&self, beside: &str, call: &str) -> Option<f64> {
         let untraced = self.cost(NOTHING, call)?.ns;
         let traced = self.cost(beside, call)?.ns;
@@ -65,10 +66,10 @@ impl Guest {
     }
 }
 
-/// Beside which a call takes what it takes.
+/// Name of the baseline, in which no tracer runs.
 const NOTHING: &str = "nothing";
 
-/// What a call takes beside something; `added_*` only beside something.
+/// Time of a call while another program runs; `added_*` is absent for the baseline.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Call {
     pub(crate) beside: String,
@@ -79,7 +80,7 @@ pub(crate) struct Call {
     pub(crate) added_ns_min: Option<f64>,
 }
 
-/// What something needs besides time.
+/// Memory and processor use of a tracer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Footprint {
     pub(crate) beside: String,
@@ -87,7 +88,7 @@ pub(crate) struct Footprint {
     pub(crate) resident_kb: f64,
 }
 
-/// From exec until the tracer is live.
+/// Time from exec until the tracer is live.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Start {
     pub(crate) ms_min: f64,
@@ -96,7 +97,7 @@ pub(crate) struct Start {
     pub(crate) peak_kb: u64,
 }
 
-/// Memory with very many open connections.
+/// Resident memory with many open connections.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Resident {
     pub(crate) connections: u64,
@@ -105,7 +106,7 @@ pub(crate) struct Resident {
     pub(crate) peak_kb: u64,
 }
 
-/// Questions at a rate; `offered` 0: as many as possible.
+/// Queries at a fixed rate; `offered` 0 means as fast as possible.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Rate {
     pub(crate) offered: u64,
@@ -120,13 +121,13 @@ pub(crate) struct Rate {
 }
 
 impl Rate {
-    /// What the reader needs of one processor.
+    /// Share of one processor that the reader uses.
     pub(crate) fn reader_share(&self) -> f64 {
         self.reader_cpu_s / self.seconds
     }
 }
 
-/// A bulk transfer beside a tracer on one rung.
+/// A bulk transfer while a tracer runs with one attach method.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Bulk {
     /// `iperf3` or `lab`.
@@ -138,18 +139,18 @@ pub(crate) struct Bulk {
     pub(crate) left: f64,
 }
 
-/// Payload of a packet of the lab's transfers, whose offloads are off.
+/// Payload bytes of one packet in the lab's transfers, which disable offloads.
 const PACKET_BYTES: f64 = 1448.0;
 
 impl Bulk {
-    /// What is added to each packet, nanoseconds (instructions, where those are the clock).
+    /// Overhead per packet in nanoseconds, or in instructions on the instruction clock.
     pub(crate) fn added_per_packet_ns(&self) -> f64 {
         let per_packet_ns = |mb_s: f64| PACKET_BYTES * 1e3 / mb_s;
         per_packet_ns(self.beside_mb_s) - per_packet_ns(self.alone_mb_s)
     }
 }
 
-/// Instructions of a call beside something.
+/// Instructions that a call takes while another program runs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct CallCost {
     pub(crate) beside: String,
@@ -158,7 +159,7 @@ pub(crate) struct CallCost {
     pub(crate) reader_ns: f64,
 }
 
-/// One proof about floods.
+/// Result of one flood check.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Flood {
     pub(crate) case: String,
@@ -169,34 +170,34 @@ pub(crate) struct Flood {
     pub(crate) why: String,
 }
 
-/// Records a second of one stage behind the ring.
+/// Records per second of one stage behind the ring.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Stage {
     pub(crate) name: String,
     pub(crate) records_per_second: f64,
 }
 
-/// Size of the program.
+/// Size of a program file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Binary {
     pub(crate) name: String,
     pub(crate) bytes: u64,
 }
 
-/// A kernel, or what it cannot do.
+/// The kernel on which the lab runs.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Host {
     pub(crate) kernel: String,
 }
 
-/// A rung that is not there, and why.
+/// An attach method that this kernel lacks, and the reason.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Absent {
     pub(crate) beside: String,
     pub(crate) why: String,
 }
 
-/// A line of the lab.
+/// One JSON line of the lab.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(tag = "type", content = "data", rename_all = "snake_case")]
 pub(crate) enum LabLine {
@@ -214,15 +215,14 @@ pub(crate) enum LabLine {
 }
 
 impl LabLine {
-    /// Reads a line.
+    /// Parses one line.
     pub(crate) fn parse(line: &str) -> Result<Self> {
-        serde_json::from_str(line)
-            .with_context(|| format!("the lab's line {line:?} makes no sense"))
+        serde_json::from_str(line).with_context(|| format!("cannot parse the lab's line {line:?}"))
     }
 }
 
 impl Benchmarks {
-    /// What was measured before; nothing if there is no such file.
+    /// Reads earlier measurements; returns the default if the file is missing.
     pub(crate) fn read(path: &Path) -> Result<Self> {
         if !path.exists() {
             return Ok(Self::default());
@@ -230,13 +230,13 @@ impl Benchmarks {
         let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         serde_json::from_slice(&text).with_context(|| {
             format!(
-                "{} makes no sense; delete it and measure anew",
+                "cannot parse {}; delete it and measure again",
                 path.display()
             )
         })
     }
 
-    /// Keeps it.
+    /// Writes the measurements to the file.
     pub(crate) fn write(&self, path: &Path) -> Result<()> {
         let mut text = serde_json::to_string_pretty(self).context("cannot write the figures")?;
         text.push('\n');
@@ -267,7 +267,7 @@ mod tests {
             beside_mb_s: 72.4,
             left: 0.5,
         };
-        // 10 microseconds a packet alone, 20 beside the tracer.
+        // A packet takes 10 microseconds without a tracer, and 20 with one.
         assert!((bulk.added_per_packet_ns() - 10_000.0).abs() < 1e-6);
     }
 }

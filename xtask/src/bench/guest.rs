@@ -1,5 +1,5 @@
-//! What is measured in virtual machines whose time is the number of their instructions. What runs beside them on the
-//! host does not matter for that.
+//! Benchmarks in virtual machines whose clock counts instructions. Other load on the host does not
+//! change the results.
 
 use std::thread;
 
@@ -21,14 +21,14 @@ use crate::{
 
 /// Kernels of different shapes: without the option, long-term, between two releases, newest.
 pub(crate) const SERIES: [&str; 4] = ["6.1", "6.12", "6.16", "7.3"];
-/// Longest that one command in one machine may take, seconds.
+/// Time limit for one command in one machine, in seconds.
 const JOB_TIME_MAX_S: u64 = 600;
-/// What one machine takes, seconds, if two run at a time.
+/// Expected duration of one machine in seconds, with two running at a time.
 const MACHINE_TAKES_S: usize = 150;
-/// Machines at a time: each emulates its processor in one thread.
+/// Most machines that run at a time: each emulates its processor in one thread.
 const MACHINES_MAX: usize = 2;
 
-/// Measures on all kernels.
+/// Runs the benchmarks on all kernels.
 pub(crate) fn measure(
     places: Places,
     programs: StaticPrograms,
@@ -94,7 +94,7 @@ fn one(fleet: &Fleet, series: &str, quick: bool) -> Result<Guest> {
 }
 
 fn commands(quick: bool) -> Vec<Vec<String>> {
-    // What repeats need not be measured often.
+    // Instruction counts are repeatable, so few rounds suffice.
     let calls = [
         LAB,
         "call-cost",

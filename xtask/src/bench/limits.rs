@@ -1,20 +1,20 @@
-//! What the figures must not exceed: the budget that docs/benchmarks.md shows and `--check` enforces.
+//! The performance budget: docs/benchmarks.md shows it and `--check` enforces it.
 
 use super::figures::{Benchmarks, Guests, Native, Rate};
 
-/// What a bulk transfer keeps of its throughput, at least.
+/// Minimum share of its throughput that a bulk transfer keeps.
 const BULK_LEFT_MIN: f64 = 0.97;
-/// What the reader takes of a processor at [`MODEST_RATE`], at most.
+/// Maximum share of one processor that the reader uses at [`MODEST_RATE`].
 const READER_SHARE_MAX: f64 = 0.05;
-/// Questions a second of a host that asks much.
+/// Queries per second of a host with many queries.
 const MODEST_RATE: u64 = 10_000;
-/// Questions a second of which none may be lost.
+/// Queries per second at which none may be lost.
 const STEADY_RATE: u64 = 200_000;
 const START_MS_MAX: f64 = 150.0;
 const RESIDENT_MB_MAX: f64 = 25.0;
 const BINARY_MB_MAX: f64 = 6.0;
 
-/// One limit, and what was measured.
+/// One limit, and the measured value.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Limit {
     pub(crate) what: &'static str,
@@ -23,7 +23,7 @@ pub(crate) struct Limit {
     pub(crate) kept: bool,
 }
 
-/// All limits of which something was measured.
+/// Returns every limit for which there is a measurement.
 pub(crate) fn limits(all: &Benchmarks) -> Vec<Limit> {
     let native = all.native.as_ref().map_or_else(Vec::new, |native| {
         [
@@ -57,14 +57,15 @@ pub(crate) fn limits(all: &Benchmarks) -> Vec<Limit> {
 
 const PRINTING: &str = "bpftrace, printing";
 const COUNTING: &str = "bpftrace, counting";
-/// Instructions that the fexit rung adds to a traced query, and to another option of an MPTCP socket, at most.
+/// Maximum number of instructions that fexit adds to a traced query, and to another option of an
+/// MPTCP socket.
 const FEXIT_QUERY_MAX: f64 = 1500.0;
 const FEXIT_OTHER_MAX: f64 = 250.0;
-/// Records a second that are decoded, correlated and written as JSON, at least.
+/// Minimum number of records per second that are decoded, correlated and written as JSON.
 const JSON_PER_S_MIN: f64 = 1e6;
 
-/// What a call costs, as a share of what it costs beside a bpftrace script. The fastest batches: what noise adds to one of
-/// the two says nothing about either.
+/// Cost of a call as a share of its cost beside a bpftrace script. Compares the fastest batches,
+/// because noise adds to either side without saying anything about its cost.
 fn beside_script(native: &Native, call: &str, script: &str, share: f64) -> Option<Limit> {
     let added = |beside: &str| {
         let mut calls = native.calls.iter();
@@ -87,7 +88,7 @@ fn beside_script(native: &Native, call: &str, script: &str, share: f64) -> Optio
     })
 }
 
-/// Instructions on the fexit rung, on the kernel where they are most.
+/// Instructions with fexit, on the kernel with the highest count.
 fn instructions(guests: &Guests, call: &str, limit: f64) -> Option<Limit> {
     let all = guests.kernels.iter();
     let worst = all
@@ -143,7 +144,7 @@ fn steady(native: &Native) -> Option<Limit> {
     let rate = rate(native, STEADY_RATE)?;
     let lost = rate.ring_full + rate.otherwise_lost;
     Some(Limit {
-        what: "lost of 200,000 questions a second",
+        what: "queries lost at 200,000 per second",
         wanted: "0".to_owned(),
         measured: lost.to_string(),
         kept: lost == 0,
@@ -153,7 +154,7 @@ fn steady(native: &Native) -> Option<Limit> {
 fn accounted(native: &Native) -> Option<Limit> {
     let off = native.rates.iter().filter(|rate| !rate.balances).count();
     (!native.rates.is_empty()).then(|| Limit {
-        what: "rates at which a question is not accounted for",
+        what: "rates at which a query is not accounted for",
         wanted: "0".to_owned(),
         measured: off.to_string(),
         kept: off == 0,
@@ -163,7 +164,7 @@ fn accounted(native: &Native) -> Option<Limit> {
 fn reader(native: &Native) -> Option<Limit> {
     let share = rate(native, MODEST_RATE)?.reader_share();
     Some(Limit {
-        what: "of one processor, at 10,000 questions a second",
+        what: "share of one processor, at 10,000 queries per second",
         wanted: format!("< {:.0} %", 100.0 * READER_SHARE_MAX),
         measured: format!("{:.1} %", 100.0 * share),
         kept: share < READER_SHARE_MAX,
@@ -178,7 +179,7 @@ fn floods(native: &Native) -> Option<Limit> {
         .map(|flood| flood.case.as_str())
         .collect();
     (!native.floods.is_empty()).then(|| Limit {
-        what: "floods: every question accounted for, no fallback lost",
+        what: "floods: every query accounted for, no fallback lost",
         wanted: "all".to_owned(),
         measured: if wrong.is_empty() {
             "all".to_owned()

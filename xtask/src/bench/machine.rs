@@ -1,4 +1,4 @@
-//! What the figures were measured on: enough to judge them, nothing that names a machine.
+//! Describes the machine that ran the benchmarks, without anything that identifies it.
 
 use std::{fs, process::Command};
 
@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::command;
 
-/// A machine, and the programs that matter.
+/// Hardware, kernel, and versions of the programs that matter.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Machine {
     pub(crate) cpu: String,
     pub(crate) cores: u64,
     pub(crate) memory_gb: f64,
-    /// Version of the kernel, without what stands behind it.
+    /// Kernel version, without the suffix.
     pub(crate) kernel: String,
     pub(crate) rustc: String,
     pub(crate) bpftrace: Option<String>,
@@ -23,7 +23,7 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// This one.
+    /// Describes the current machine.
     pub(crate) fn this() -> Result<Self> {
         let read =
             |file: &str| fs::read_to_string(file).with_context(|| format!("cannot read {file}"));
@@ -31,14 +31,14 @@ impl Machine {
         let memory = read("/proc/meminfo")?;
         let memory_kb: f64 = field(&memory, "MemTotal")
             .and_then(|value| value.trim_end_matches(" kB").parse().ok())
-            .context("/proc/meminfo does not tell how much memory there is")?;
+            .context("/proc/meminfo does not contain the size of the memory")?;
         let processors = cpus.lines().filter(|line| line.starts_with("processor"));
         Ok(Self {
             cpu: field(&cpus, "model name").unwrap_or("unknown").to_owned(),
             cores: processors.count() as u64,
             memory_gb: (memory_kb / 1e5).round() / 10.0,
             kernel: series(&read("/proc/sys/kernel/osrelease")?),
-            rustc: version("rustc").context("there is no rustc")?,
+            rustc: version("rustc").context("rustc is missing")?,
             bpftrace: version("bpftrace"),
             iperf3: version("iperf3"),
             qemu: version("qemu-system-x86_64"),
@@ -47,14 +47,14 @@ impl Machine {
     }
 }
 
-/// The value of a field of /proc.
+/// Returns the value of a field of a /proc file.
 fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     text.lines()
         .find_map(|line| line.strip_prefix(name)?.trim_start().strip_prefix(':'))
         .map(str::trim)
 }
 
-/// `6.18` of `6.18.44-whatever`: what stands behind the version names a machine.
+/// `6.18` of `6.18.44-whatever`: the suffix may identify a machine.
 pub(crate) fn series(release: &str) -> String {
     let version = version_number(release.trim());
     let mut parts = version.split('.');
@@ -70,14 +70,14 @@ pub(crate) fn version_number(release: &str) -> &str {
     release[..end.unwrap_or(release.len())].trim_end_matches('.')
 }
 
-/// What a program says that it is; none if it is not there.
+/// The version that a program reports; `None` if the program is missing.
 fn version(program: &str) -> Option<String> {
     let path = command::find_program(program)?;
     let said = command::text(Command::new(path).arg("--version"), "asking for a version").ok()?;
     number_in(&said)
 }
 
-/// The first word that begins with a digit, behind a `v` perhaps.
+/// The first word that begins with a digit, after an optional `v`.
 fn number_in(said: &str) -> Option<String> {
     said.split_whitespace()
         .map(|word| word.trim_start_matches('v'))

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: measures what tracing costs, and writes docs/benchmarks.md from it.
+//! `cargo xtask bench`: measures the cost of tracing and updates docs/benchmarks.md.
 
 mod criterion;
 mod figures;
@@ -21,10 +21,10 @@ use crate::{
 
 use figures::Benchmarks;
 
-/// Measures what tracing costs, and writes the tables and the plot of docs/benchmarks.md.
+/// Measures the cost of tracing, and writes the tables and the plot of docs/benchmarks.md.
 ///
-/// On the running kernel by its clock (needs root), and in virtual machines that count instructions, on four kernels of
-/// Debian. The figures are kept in docs/benchmarks.json.
+/// Measures wall-clock time on the running kernel (needs root), and instruction counts in virtual
+/// machines on four Debian kernels. The figures are kept in docs/benchmarks.json.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
     cargo xtask bench\n  \
@@ -37,10 +37,10 @@ pub(crate) struct Args {
     /// Only in virtual machines (default: both)
     #[arg(long)]
     vm: bool,
-    /// Fewer and shorter rounds: enough to see that it works, not to be relied on
+    /// Run fewer and shorter rounds: a smoke test, the figures are not reliable
     #[arg(long)]
     quick: bool,
-    /// Write nothing; fail if a limit is not kept
+    /// Write nothing; fail if a limit is exceeded
     #[arg(long)]
     check: bool,
     /// Measure nothing: write the tables and the plot from docs/benchmarks.json
@@ -51,7 +51,7 @@ pub(crate) struct Args {
     kernel: Vec<String>,
 }
 
-/// Measures, and writes or checks.
+/// Measures, then writes the results or checks the limits.
 pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
     let places = Places::find()?;
     let started = Instant::now();
@@ -83,7 +83,7 @@ pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
         all.native = Some(measured);
     }
     if !args.check {
-        // What took minutes is not lost if the rest fails.
+        // Save each part at once: it took minutes, and a later step may fail.
         all.write(&json)?;
     }
     if vm {
@@ -115,7 +115,7 @@ pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
     })
 }
 
-/// Writes what people look at.
+/// Writes the page and the plot.
 fn show(docs: &Path, all: &Benchmarks) -> Result<()> {
     page::update(&docs.join("benchmarks.md"), all)?;
     plot::draw(&docs.join("benchmarks.svg"), all)

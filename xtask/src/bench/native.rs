@@ -1,4 +1,5 @@
-//! What is measured on the machine's own kernel: verbs of the lab one after the other, and the stages behind the ring.
+//! Benchmarks on the machine's own kernel: the lab's verbs one after the other, then the stages
+//! behind the ring.
 
 use std::{
     path::Path,
@@ -19,18 +20,18 @@ use crate::{
     places::Places,
 };
 
-/// Longest that one verb of the lab may take, seconds: one that hangs must not hang the rest.
+/// Time limit for one verb of the lab, in seconds: a hanging verb must not block the rest.
 const STEP_MAX_S: &str = "600";
 
 /// One verb of the lab.
 struct Step {
     what: &'static str,
-    /// What it takes, seconds.
+    /// Expected duration in seconds.
     takes_s: u32,
     words: Vec<&'static str>,
 }
 
-/// Every step; fewer and shorter rounds if it has to be quick.
+/// Returns every step; `quick` selects fewer and shorter rounds.
 fn steps(quick: bool) -> Vec<Step> {
     let pick = |full: &'static str, short: &'static str| if quick { short } else { full };
     let step = |what, takes_s: [u32; 2], words: &[&'static str]| Step {
@@ -76,7 +77,7 @@ fn steps(quick: bool) -> Vec<Step> {
             ],
         ),
         step(
-            "rates until questions are lost",
+            "rates until queries are lost",
             [25, 12],
             &[
                 "rates",
@@ -133,10 +134,10 @@ fn steps(quick: bool) -> Vec<Step> {
     ]
 }
 
-/// What compiling and running the stages takes, seconds.
+/// Expected duration of compiling and running the stage benchmarks, in seconds.
 const STAGES_TAKE_S: u32 = 150;
 
-/// Measures everything.
+/// Runs all benchmarks.
 pub(crate) fn measure(places: &Places, quick: bool) -> Result<Native> {
     if !is_root() {
         bail!("measuring on the running kernel needs root; type: sudo cargo xtask bench --native");
@@ -191,7 +192,8 @@ pub(crate) fn measure(places: &Places, quick: bool) -> Result<Native> {
     Ok(native)
 }
 
-/// The lines of one verb. The lab fails where something that must hold does not; its lines say what.
+/// Runs one verb and returns its lines. The lab fails if a required condition does not hold; its
+/// lines name it.
 fn run(command: &mut Command, what: &str) -> Result<Vec<LabLine>> {
     let output = command
         .stdin(Stdio::null())
@@ -230,7 +232,7 @@ impl Native {
     }
 }
 
-/// How large a program is.
+/// Returns the size of a program file.
 pub(crate) fn size(name: &str, program: &Path) -> Result<Binary> {
     let metadata = program
         .metadata()

@@ -1,4 +1,5 @@
-//! The written parts of docs/benchmarks.md: a block between two marks for each kind of figure.
+//! The generated parts of docs/benchmarks.md: one block between two markers for each kind of
+//! figure.
 
 use std::{fmt::Write as _, fs, path::Path};
 
@@ -11,7 +12,7 @@ use super::{
 };
 use crate::markers;
 
-/// Nothing in a cell.
+/// Content of an empty cell.
 const ABSENT: &str = "-";
 
 type Render = fn(&Benchmarks) -> Option<String>;
@@ -41,7 +42,7 @@ const BLOCKS: [(&str, Render); 11] = [
     ("limits", |all| Some(budget(all))),
 ];
 
-/// Writes every block of which there are figures.
+/// Replaces every block for which there are figures.
 pub(crate) fn update(path: &Path, all: &Benchmarks) -> Result<()> {
     let page =
         fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -88,7 +89,7 @@ impl Table {
     }
 }
 
-/// A number without decimals, with commas between its thousands.
+/// Formats a number without decimals and with thousands separators.
 fn grouped(number: f64) -> String {
     let digits = format!("{number:.0}");
     let mut text = String::new();
@@ -198,8 +199,8 @@ fn footprint(native: &Native) -> String {
 
 fn rates(native: &Native) -> String {
     let mut table = Table::new(&[
-        "offered, questions a second",
-        "asked a second",
+        "offered, queries per second",
+        "asked per second",
         "for, s",
         "lost: ring full",
         "lost otherwise",
@@ -261,7 +262,7 @@ fn bulk(all: &[Bulk]) -> String {
 fn stages(native: &Native) -> String {
     let mut table = Table::new(&["stages", "records a second"]);
     for stage in &native.stages {
-        // More digits would not repeat.
+        // More digits would vary from run to run.
         let rounded = (stage.records_per_second / 1e4).round() * 1e4;
         table.row(&[stage.name.clone(), grouped(rounded)]);
     }

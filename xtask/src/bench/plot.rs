@@ -1,5 +1,5 @@
-//! docs/benchmarks.svg: what is added to a call, as bars; time on the running kernel above, instructions in virtual
-//! machines below.
+//! docs/benchmarks.svg: bars for the cost that tracing adds to a call. The upper panel shows time
+//! on the running kernel, the lower one instructions in virtual machines.
 
 use std::{fs, path::Path};
 
@@ -13,13 +13,13 @@ use plotters::{
 use super::figures::{Benchmarks, Guest, Native};
 
 const WIDTH: u32 = 900;
-/// Height of a bar and of what is above it, pixels.
+/// Height of a bar and the gap above it, in pixels.
 const BAR_HEIGHT: u32 = 22;
-/// Height of a panel besides its bars, pixels.
+/// Height of a panel without its bars, in pixels.
 const PANEL_HEIGHT: u32 = 90;
-/// Where the names of the bars stand.
+/// Width of the column with the bars' labels, in pixels.
 const NAMES_WIDTH: u32 = 330;
-/// Behind the longest bar, for its number.
+/// Scale factor that leaves space for the number after the longest bar.
 const ROOM: f64 = 1.12;
 const FONT: &str = "sans-serif";
 const TRACED: RGBColor = RGBColor(0x1f, 0x77, 0xb4);
@@ -41,7 +41,7 @@ struct Panel {
     bars: Vec<Bar>,
 }
 
-/// Draws all that was measured.
+/// Draws every panel for which there are figures.
 pub(crate) fn draw(path: &Path, all: &Benchmarks) -> Result<()> {
     let panels = panels(all);
     if panels.is_empty() {
@@ -72,7 +72,7 @@ fn native_bars(native: &Native) -> Vec<Bar> {
         .iter()
         .filter_map(|call| {
             let (what, own) = match call.call.as_str() {
-                // Where nobody loses any: what is lost costs less.
+                // Only rates without loss are comparable: a lost record costs less.
                 "in-bursts" => ("traced query", TRACED),
                 "other" => ("other option", OTHER),
                 _ => return None,
@@ -105,7 +105,7 @@ fn guest_bars(guest: &Guest) -> Vec<Bar> {
         .collect()
 }
 
-/// What others do is in another colour.
+/// Other tools' bars have another colour.
 fn colour(beside: &str, own: RGBColor) -> RGBColor {
     if beside.starts_with("bpftrace") || beside == "kprobe events" {
         THEIRS
@@ -144,7 +144,7 @@ fn draw_panel(area: &DrawingArea<SVGBackend<'_>, Shift>, panel: &Panel) -> Resul
         .margin(8)
         .x_label_area_size(34)
         .y_label_area_size(NAMES_WIDTH)
-        // The first bar is the uppermost.
+        // The first bar is at the top.
         .build_cartesian_2d(0.0..longest * ROOM, last..0.0)
         .map_err(failed)?;
     chart
@@ -178,7 +178,7 @@ fn draw_panel(area: &DrawingArea<SVGBackend<'_>, Shift>, panel: &Panel) -> Resul
     Ok(())
 }
 
-/// The library's error borrows from the drawing.
+/// Converts the library's error, which borrows from the drawing.
 fn failed(error: impl std::fmt::Display) -> anyhow::Error {
     anyhow!("{error}")
 }

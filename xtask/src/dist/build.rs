@@ -1,4 +1,4 @@
-//! The static program of a release, and its pages.
+//! Builds the static program of a release, its man pages and its completions.
 
 use std::{
     fs,
@@ -13,14 +13,15 @@ use crate::{
     places::{self, Places, STATIC_TARGET},
 };
 
-/// What the program may weigh, in bytes.
+/// Maximum size of the program, in bytes.
 const PROGRAM_BYTES_MAX: u64 = 6_000_000;
 
-/// What the compiler may inline: at its own limit of 250 the program is 5 % larger, and runs 1 % fewer instructions a record.
+/// Inlining threshold of LLVM: with its default of 250 the program is 5 % larger, and executes 1 %
+/// fewer instructions per record.
 const INLINE: &str = "-Cllvm-args=-inline-threshold=120";
 
-/// Builds the program without a dynamic loader, and without the names of this machine's folders; and `more` beside it,
-/// packages and their programs. Returns its path.
+/// Builds the program as a static executable without local paths in it, and `more`: other packages
+/// with their programs. Returns the program's path.
 pub(super) fn programs(places: &Places, target: &Path, more: &[(&str, &str)]) -> Result<PathBuf> {
     if !cfg!(target_arch = "x86_64") {
         bail!("cannot make a release here: it is for x86-64, this machine is not");
@@ -50,7 +51,7 @@ pub(super) fn programs(places: &Places, target: &Path, more: &[(&str, &str)]) ->
     Ok(program)
 }
 
-/// It is small enough, and says nothing of where it was built.
+/// Fails if the program is too large or contains a local path.
 fn look_at(program: &Path, names: &[(PathBuf, &str)]) -> Result<()> {
     let bytes = fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
     let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
@@ -73,7 +74,7 @@ fn look_at(program: &Path, names: &[(PathBuf, &str)]) -> Result<()> {
     Ok(())
 }
 
-/// Writes man pages and completions, as the source says them, into the stage.
+/// Writes man pages and completions, generated from the source, into the stage.
 pub(super) fn pages(places: &Places, release: &Release) -> Result<()> {
     say("writing man pages and completions");
     let mut cargo = command::cargo(&places.root);
@@ -85,7 +86,7 @@ pub(super) fn pages(places: &Places, release: &Release) -> Result<()> {
     command::run(&mut cargo, "cannot write the man pages and completions")
 }
 
-/// Day of a time, in UTC.
+/// The UTC date of a Unix time.
 fn date(epoch: i64) -> Result<String> {
     let time = jiff::Timestamp::from_second(epoch)
         .with_context(|| format!("SOURCE_DATE_EPOCH={epoch} is no time"))?;

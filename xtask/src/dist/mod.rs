@@ -1,5 +1,5 @@
-//! `cargo xtask dist`: everything that a release consists of, from one static program; and the proof that it
-//! installs, runs and goes away again.
+//! `cargo xtask dist`: builds all files of a release from one static program, and checks that they
+//! install, run and uninstall cleanly.
 
 mod build;
 mod check;
@@ -28,7 +28,7 @@ pub(crate) use packages::NEEDS as PACK_NEEDS;
 
 /// Builds a release: static program, .deb, .rpm, tarball, SBOM, SHA256SUMS.
 ///
-/// Into target/dist. The same source gives the same bytes: times are those of the last commit, or
+/// Writes to target/dist. The build is reproducible: timestamps are those of the last commit, or
 /// `SOURCE_DATE_EPOCH`.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
@@ -36,39 +36,40 @@ pub(crate) use packages::NEEDS as PACK_NEEDS;
     cargo xtask dist --check\n  \
     cargo xtask dist --check --rebuild")]
 pub(crate) struct Args {
-    /// Also look at what was made: install it in a fresh Debian tree, run it there, remove it (root; installs the
-    /// programs that look)
+    /// Also check the result: install it in a fresh Debian tree, run it there, remove it (needs
+    /// root; installs the programs that check)
     #[arg(long)]
     check: bool,
-    /// With --check: compile a second time too, elsewhere, to see that the program is the same byte by byte
+    /// With --check: also compile a second time in another directory, and compare the programs byte
+    /// by byte
     #[arg(long, requires = "check")]
     rebuild: bool,
 }
 
-/// A release that is being made.
+/// A release that is being built.
 pub(crate) struct Release {
-    /// As in Cargo.toml.
+    /// The version in Cargo.toml.
     version: String,
-    /// Seconds since 1970 that everything is dated.
+    /// The timestamp of all files, in seconds since 1970.
     epoch: i64,
-    /// The static program.
+    /// Path of the static program.
     program: PathBuf,
-    /// Where files lie before they are packed.
+    /// Directory that holds the files before they are packed.
     stage: PathBuf,
-    /// What the tools of cargo take for the target directory: the stage is below it.
+    /// Target directory for cargo's packaging tools; it contains the stage.
     target: PathBuf,
-    /// Where the release's files go.
+    /// Output directory.
     out: PathBuf,
 }
 
 /// Names of the release's files.
 impl Release {
-    /// Start of names: program and version.
+    /// Prefix of all names: program and version.
     fn stem(&self) -> String {
         format!("mptcp-trace-{}", self.version)
     }
 
-    /// The program alone.
+    /// Name of the bare program.
     fn program_name(&self) -> String {
         format!("{}-x86_64-linux", self.stem())
     }
@@ -95,7 +96,7 @@ impl Release {
     }
 }
 
-/// Makes the release, and looks at it.
+/// Builds the release, and checks it on request.
 pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
     let places = Places::find()?;
     let release = make(&places, &places.target.join("dist"))?;
@@ -112,13 +113,13 @@ pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
     Ok(tally.exit_code())
 }
 
-/// Makes and checks a release, as a step of `cargo xtask test`.
+/// Builds and checks a release, as a step of `cargo xtask test`.
 pub(crate) fn step(places: &Places) -> Result<Tally> {
     let release = make(places, &places.target.join("dist"))?;
     check::verb(places, &release, false)
 }
 
-/// Builds the static program of the release, and the lab's beside it.
+/// Builds the static program of the release, and the lab's in the same directory.
 pub(crate) fn program_and_lab(places: &Places) -> Result<PathBuf> {
     let target = build_directory(&places.target.join("dist"));
     build::programs(places, &target, &[LAB])
@@ -131,7 +132,7 @@ fn build_directory(base: &Path) -> PathBuf {
 /// Package and program of the lab.
 const LAB: (&str, &str) = ("mptcp-trace-lab", "mptcp-lab");
 
-/// Makes the release below this directory.
+/// Builds the release below this directory.
 fn make(places: &Places, base: &Path) -> Result<Release> {
     let epoch = epoch(places)?;
     let target = build_directory(base);
@@ -148,7 +149,7 @@ fn make(places: &Places, base: &Path) -> Result<Release> {
     Ok(release)
 }
 
-/// Makes the release's files from the program that is there.
+/// Creates the release's files from the program, which is already built.
 fn pack(places: &Places, release: &Release) -> Result<()> {
     places::make_empty(&release.out)?;
     places::make_empty(&release.stage)?;
@@ -164,7 +165,7 @@ fn pack(places: &Places, release: &Release) -> Result<()> {
     sums::write(release)
 }
 
-/// What everything is dated: `SOURCE_DATE_EPOCH`, or when the last commit was made.
+/// The timestamp of all files: `SOURCE_DATE_EPOCH`, or the time of the last commit.
 fn epoch(places: &Places) -> Result<i64> {
     let said = match env::var("SOURCE_DATE_EPOCH") {
         Ok(said) => said,

@@ -1,5 +1,6 @@
-//! .deb and .rpm, each made by its own distribution's tools: debhelper and rpmbuild. What they need to know is in
-//! contrib/debian/ and contrib/rpm/. The tools that cargo has for it take longer to build than all of mptcp-trace.
+//! Builds .deb and .rpm with the tools of their own distributions, debhelper and rpmbuild, from the
+//! metadata in contrib/debian/ and contrib/rpm/. cargo's packaging tools take longer to build than
+//! all of mptcp-trace.
 
 use std::{fs, path::Path, process::Command};
 
@@ -13,7 +14,7 @@ use crate::{
     places::{self, Places},
 };
 
-/// What makes them.
+/// Programs that build the packages.
 pub(crate) const NEEDS: [Need; 2] = [
     Need {
         what: "dh_builddeb",
@@ -25,7 +26,7 @@ pub(crate) const NEEDS: [Need; 2] = [
     },
 ];
 
-/// Files of the stage, and where the .deb has them.
+/// Files of the stage, and their directories in the .deb.
 const DEB_FILES: [(&str, &str); 10] = [
     ("bin/mptcp-trace", "usr/bin/mptcp-trace"),
     (
@@ -50,13 +51,14 @@ const DEB_FILES: [(&str, &str); 10] = [
     ("LICENSE-APACHE", "usr/share/doc/mptcp-trace/LICENSE-APACHE"),
     ("sbom.cdx.json", "usr/share/doc/mptcp-trace/sbom.cdx.json"),
 ];
-/// Folders of the stage, and where the .deb has all that is in them.
+/// Directories of the stage, and where the .deb installs their content.
 const DEB_FOLDERS: [(&str, &str); 3] = [
     ("compressed/man", "usr/share/man/man1"),
     ("docs", "usr/share/doc/mptcp-trace"),
     ("contrib/kubernetes", "usr/share/doc/mptcp-trace/examples"),
 ];
-/// The steps of debhelper. Whether the service runs is the administrator's decision: it is neither enabled nor started.
+/// The debhelper steps. They neither enable nor start the service: that is the administrator's
+/// decision.
 const DEB_STEPS: [&[&str]; 6] = [
     &[
         "dh_installsystemd",
@@ -71,7 +73,7 @@ const DEB_STEPS: [&[&str]; 6] = [
     &["dh_builddeb", "--destdir=."],
 ];
 
-/// Makes the .deb.
+/// Builds the .deb.
 pub(super) fn deb(places: &Places, release: &Release) -> Result<()> {
     say("packing the .deb");
     host_packages::provide(&NEEDS, "packing the .deb")?;
@@ -119,7 +121,7 @@ fn debhelper(program: &str, options: &[&str], work: &Path, release: &Release) ->
     command::output(&mut tool, "cannot pack the .deb").map(drop)
 }
 
-/// Where debhelper reads the version and the date. What changed is in the package itself.
+/// The source of version and date for debhelper. The real changelog is part of the package.
 fn changelog(release: &Release) -> Result<String> {
     let epoch = release.epoch;
     let date = Timestamp::from_second(epoch)
@@ -133,7 +135,7 @@ fn changelog(release: &Release) -> Result<String> {
     ))
 }
 
-/// Makes the .rpm.
+/// Builds the .rpm.
 pub(super) fn rpm(places: &Places, release: &Release) -> Result<()> {
     say("packing the .rpm");
     host_packages::provide(&NEEDS, "packing the .rpm")?;
@@ -145,14 +147,14 @@ pub(super) fn rpm(places: &Places, release: &Release) -> Result<()> {
         "_build_name_fmt %%{NAME}-%%{VERSION}-%%{RELEASE}.%%{ARCH}.rpm".to_owned(),
         format!("dist_version {}", release.version),
         format!("dist_stage {}", release.stage.display()),
-        // gzip is what every rpm can read.
+        // Every version of rpm reads gzip.
         "_binary_payload w9.gzdio".to_owned(),
-        // What depends on where and when it is made.
+        // Settings that would otherwise depend on the time and place of the build.
         "_buildhost localhost".to_owned(),
         "use_source_date_epoch_as_buildtime 1".to_owned(),
         "source_date_epoch_from_changelog 0".to_owned(),
         "clamp_mtime_to_source_date_epoch 1".to_owned(),
-        // The program is ready as it is.
+        // Package the program unchanged.
         "debug_package %{nil}".to_owned(),
         "__os_install_post %{nil}".to_owned(),
         "_build_id_links none".to_owned(),

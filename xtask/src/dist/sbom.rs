@@ -1,7 +1,9 @@
-//! The bill of materials: what is linked into the static program, and the macros that wrote parts of it, in `CycloneDX` 1.5.
+//! The bill of materials in `CycloneDX` 1.5: what is linked into the static program, and the macros
+//! that generated parts of it.
 //!
-//! From what cargo says of itself (`cargo metadata`) rather than by cargo-cyclonedx, which writes a file beside every
-//! Cargo.toml, names the folder that it ran in, and knows nothing of the C library that is linked in.
+//! It is built from `cargo metadata` rather than by cargo-cyclonedx, which writes a file beside
+//! every Cargo.toml, includes the name of the directory in which it ran, and omits the linked C
+//! library.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,7 +22,7 @@ use crate::{
     places::{Places, STATIC_TARGET},
 };
 
-/// What cargo says, as far as it is needed.
+/// The parts of `cargo metadata` that are needed.
 #[derive(Deserialize)]
 struct Metadata {
     packages: Vec<Package>,
@@ -35,7 +37,7 @@ struct Package {
     license: Option<String>,
     description: Option<String>,
     repository: Option<String>,
-    /// None: it is one of ours.
+    /// `None` for the workspace's own crates.
     source: Option<String>,
 }
 
@@ -56,13 +58,13 @@ struct Dependency {
     dep_kinds: Vec<Kind>,
 }
 
-/// `None` is a normal dependency; `build` and `dev` are no part of the program.
+/// `None` is a normal dependency; `build` and `dev` are not part of the program.
 #[derive(Deserialize)]
 struct Kind {
     kind: Option<String>,
 }
 
-/// Writes it.
+/// Returns the bill of materials as JSON.
 pub(super) fn of(places: &Places, release: &Release) -> Result<String> {
     let mut cargo = command::cargo(&places.root);
     cargo
@@ -82,7 +84,7 @@ pub(super) fn of(places: &Places, release: &Release) -> Result<String> {
     Ok(format!("{bill:#}\n"))
 }
 
-/// Everything but the date and the program's own hash.
+/// Everything except the date and the program's own hash.
 fn bill(
     metadata: &Metadata,
     checksums: &BTreeMap<(String, String), String>,
@@ -92,7 +94,7 @@ fn bill(
         .packages
         .iter()
         .find(|package| package.name == "mptcp-trace" && package.source.is_none())
-        .ok_or_else(|| anyhow!("cargo metadata does not know mptcp-trace"))?;
+        .ok_or_else(|| anyhow!("cargo metadata does not list mptcp-trace"))?;
     let needed = needed(&metadata.resolve.nodes, &root.id);
     let mut packages: Vec<&Package> = metadata
         .packages
@@ -135,7 +137,7 @@ fn bill(
     }))
 }
 
-/// What is linked into the program: ids, with the ids that each of them uses.
+/// Packages that are linked into the program: ids, each with the ids of its dependencies.
 fn needed<'a>(nodes: &'a [Node], root: &'a str) -> BTreeMap<&'a str, BTreeSet<&'a str>> {
     let mut needed = BTreeMap::new();
     let mut open = vec![root];
@@ -169,7 +171,7 @@ fn component(package: &Package, checksums: &BTreeMap<(String, String), String>) 
         component["description"] = json!(description.trim());
     }
     if let Some(licence) = &package.license {
-        // Before there was SPDX, crates wrote a slash.
+        // Old crates use a slash, from the time before SPDX expressions.
         component["licenses"] = json!([{ "expression": licence.replace('/', " OR ") }]);
     }
     if let Some(repository) = &package.repository {
@@ -186,7 +188,7 @@ fn purl(package: &Package) -> String {
     format!("pkg:cargo/{}@{}", package.name, package.version)
 }
 
-/// Cargo.lock's own sums of the crates' archives, by name and version.
+/// The checksums of the crates' archives in Cargo.lock, by name and version.
 fn checksums(lock: &str) -> BTreeMap<(String, String), String> {
     let value = |stanza: &str, key: &str| {
         stanza.lines().find_map(|line| {
@@ -210,7 +212,7 @@ fn rust(places: &Places) -> Result<Value> {
     let version = said
         .lines()
         .find_map(|line| line.strip_prefix("release: "))
-        .ok_or_else(|| anyhow!("rustc does not say its version"))?;
+        .ok_or_else(|| anyhow!("rustc does not print its version"))?;
     Ok(linked(
         "rust-std",
         version,
@@ -219,7 +221,7 @@ fn rust(places: &Places) -> Result<Value> {
     ))
 }
 
-/// The C library that the linker takes from this machine.
+/// The C library of this machine, which the linker adds.
 fn c_library() -> Result<Value> {
     let said = command::text(
         Command::new("getconf").arg("GNU_LIBC_VERSION"),

@@ -1,4 +1,4 @@
-//! The files of a release in the folders that the tarball shows and the packages take them from.
+//! The directories of a release, from which the tarball and the packages are built.
 
 use std::{
     fs,
@@ -12,7 +12,7 @@ use flate2::{Compression, GzBuilder};
 use super::{Release, build};
 use crate::places::Places;
 
-/// Where it comes from in the workspace, and where it goes in the stage.
+/// Source path in the workspace, and destination in the stage.
 const FILES: [(&str, &str); 19] = [
     ("README.md", "README.md"),
     ("CHANGELOG.md", "CHANGELOG.md"),
@@ -41,7 +41,7 @@ const FILES: [(&str, &str); 19] = [
     ("contrib/debian/copyright", "contrib/copyright"),
 ];
 
-/// Fills the stage: program, pages, completions, documents, and what runs it.
+/// Fills the stage: program, pages, completions, documents, and the unit and container files.
 pub(super) fn fill(places: &Places, release: &Release) -> Result<()> {
     let stage = &release.stage;
     copy(&release.program, &stage.join("bin/mptcp-trace"))?;
@@ -50,7 +50,7 @@ pub(super) fn fill(places: &Places, release: &Release) -> Result<()> {
         copy(&places.root.join(from), &stage.join(to))?;
     }
     build::pages(places, release)?;
-    // Debian and Fedora both want these compressed; the tarball has the readable ones beside them.
+    // Debian and Fedora both require compressed copies; the tarball also has the readable ones.
     let compressed = stage.join("compressed");
     for page in files_in(&stage.join("man"))? {
         compress(&page, &compressed.join("man"))?;
@@ -58,7 +58,7 @@ pub(super) fn fill(places: &Places, release: &Release) -> Result<()> {
     compress(&stage.join("CHANGELOG.md"), &compressed)
 }
 
-/// The files of a folder, by name.
+/// The files of a directory, sorted by name.
 pub(super) fn files_in(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries =
         fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
@@ -69,7 +69,7 @@ pub(super) fn files_in(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Copies a file, and makes the folder that it goes into.
+/// Copies a file, and creates the destination directory.
 pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
     if let Some(folder) = to.parent() {
         fs::create_dir_all(folder)
@@ -80,7 +80,7 @@ pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// With neither name nor time in it, so that the same text gives the same bytes.
+/// Compresses a file without name and time in the header, so that equal input gives equal bytes.
 fn compress(file: &Path, folder: &Path) -> Result<()> {
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     let to = folder.join(format!("{name}.gz"));

@@ -1,4 +1,4 @@
-//! SHA256SUMS, as `sha256sum --check` reads it.
+//! SHA256SUMS, in the format of `sha256sum --check`.
 
 use std::{fs, path::Path};
 
@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{Release, stage};
 
-/// Writes the sums of everything that is there.
+/// Writes the checksums of all files of the release.
 pub(super) fn write(release: &Release) -> Result<()> {
     let mut text = String::new();
     for file in stage::files_in(&release.out)? {

@@ -1,4 +1,4 @@
-//! The tarball: the stage under one folder, dated, owned by nobody, in one order.
+//! The tarball: the stage in one directory, with fixed times, owner and order.
 
 use std::{
     fs,
@@ -10,10 +10,10 @@ use flate2::{Compression, GzBuilder};
 
 use super::{Release, stage};
 
-/// What is only for the packages.
+/// Directory of files that only the packages use.
 const NOT_PACKED: &str = "compressed";
 
-/// Makes it.
+/// Builds the tarball.
 pub(super) fn make(release: &Release) -> Result<()> {
     let path = release.tarball();
     let write = || -> Result<()> {
@@ -29,7 +29,7 @@ pub(super) fn make(release: &Release) -> Result<()> {
     write().with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// All files below the stage that are packed, in order.
+/// All files of the stage that are packed, in order.
 fn files(stage: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     let mut folders = vec![stage.to_owned()];

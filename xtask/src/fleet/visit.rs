@@ -1,4 +1,4 @@
-//! One visit to one kernel: what it is asked to run, one command after the other, and what came of it.
+//! One visit to one kernel: the commands that it runs, one after the other, and their results.
 
 use std::time::Instant;
 
@@ -16,27 +16,27 @@ use crate::{
     times::Time,
 };
 
-/// What is to be run on a kernel.
+/// The work for one kernel.
 #[derive(Clone, Debug)]
 pub(crate) enum Work {
-    /// These tasks.
+    /// Exactly these tasks.
     Tasks(Vec<Task>),
-    /// The tasks that the list of kernels has for it, all of them if it is the first of its shape.
+    /// The kernel's tasks by shape: all of them if it is the first of its shape, a few otherwise.
     ByShape,
-    /// Everything there is, whatever its shape.
+    /// All tasks, whatever the kernel's shape.
     Everything,
 }
 
-/// What came of a visit.
+/// The results of a visit.
 pub(crate) struct Visited {
     pub(crate) results: Vec<SuiteResult>,
-    /// The kernel's shape, if it was asked for.
+    /// The kernel's shape, if the visit determined it.
     pub(crate) found: Option<Found>,
-    /// What took how long outside of the suites.
+    /// Durations outside the suites.
     pub(crate) times: Vec<Time>,
 }
 
-/// A visit that goes on.
+/// A visit in progress.
 pub(super) struct Visit<'a> {
     fleet: &'a Fleet,
     series: &'a str,
@@ -48,23 +48,23 @@ pub(super) struct Visit<'a> {
     found: Option<Found>,
     tasks: Vec<Task>,
     results: Vec<SuiteResult>,
-    /// Exit code of each task that ended.
+    /// Exit code of each finished task.
     codes: Vec<i64>,
     times: Vec<Time>,
 }
 
-/// What the machine is doing.
+/// The current activity of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Booting,
-    /// It tells its shape.
+    /// It reports its shape.
     Doctor,
-    /// It runs the task behind those that have ended.
+    /// It runs the task after those that have finished.
     Tasks,
 }
 
 impl Work {
-    /// About how much it is, compared with other work.
+    /// Estimated duration, relative to other work.
     pub(super) fn weight(&self, series: &str) -> usize {
         let tasks = match self {
             Self::Tasks(tasks) => tasks,
@@ -75,7 +75,7 @@ impl Work {
     }
 }
 
-/// About how long a task takes, in seconds of an emulated machine.
+/// Estimated duration of a task, in seconds of an emulated machine.
 fn weight_of(task: &Task) -> usize {
     let each = match task.suite {
         Suite::Together if task.has_verdicts() => 60,
@@ -122,7 +122,7 @@ impl<'a> Visit<'a> {
         self.tasks = tasks;
     }
 
-    /// The archive has no such kernel, and says why.
+    /// Records that the archive has no such kernel, and why.
     pub(super) fn gone(&mut self, why: &str) {
         let is_excused = shapes::may_be_gone(self.series);
         self.say_of_kernel(|report| {
@@ -134,13 +134,13 @@ impl<'a> Visit<'a> {
         });
     }
 
-    /// A kernel of this release is switched on now.
+    /// Records the release of the kernel that boots now.
     pub(super) fn booting(&mut self, release: &str) {
         self.release = release.to_owned();
         self.since = Instant::now();
     }
 
-    /// Takes what the machine says. Where it waits for a command, returns the next one.
+    /// Handles a message of the machine. Returns the next command if the machine is ready for one.
     pub(super) fn next(&mut self, said: &Said) -> Option<Vec<String>> {
         match (said, self.state) {
             (Said::Line(line), State::Doctor) => {
@@ -185,10 +185,10 @@ impl<'a> Visit<'a> {
         }
     }
 
-    /// What the shape of the kernel asks for.
+    /// Selects the tasks for the kernel's shape.
     fn decide(&mut self) -> Result<()> {
         let shape = signature::of_report(&self.doctor_said)
-            .with_context(|| format!("cannot tell the shape of {}", self.release))?;
+            .with_context(|| format!("cannot determine the shape of {}", self.release))?;
         let tasks = match shape {
             None => shapes::whole(self.series, 0),
             Some(shape) => {
@@ -220,7 +220,7 @@ impl<'a> Visit<'a> {
         self.since = Instant::now();
     }
 
-    /// Reports something about the kernel as a whole.
+    /// Adds a report about the kernel as a whole.
     fn say_of_kernel(&mut self, say: impl FnOnce(&mut Report)) {
         if self.results.is_empty() {
             let suite = Suite::Fallbacks;
@@ -235,7 +235,7 @@ impl<'a> Visit<'a> {
         self.say_of_kernel(|report| report.failures.push(why));
     }
 
-    /// Takes how the machine ended; none if it never began.
+    /// Handles the end of the machine; `None` means that it never started.
     pub(super) fn close(mut self, outcome: Result<Option<Job>>) -> Visited {
         match outcome {
             Err(error) => self.fail(format!("{error:#}")),
@@ -267,7 +267,7 @@ impl<'a> Visit<'a> {
     }
 }
 
-/// Takes how the command of a task ended: with a code, or not at all.
+/// Handles the end of a task's command: an exit code, or `None` if it did not finish.
 fn close(report: &mut Report, task: &Task, must: Must, code: Option<i64>, job: &Job) {
     match code {
         Some(code @ (0 | 1)) => {
@@ -287,7 +287,7 @@ fn close(report: &mut Report, task: &Task, must: Must, code: Option<i64>, job: &
 }
 
 impl Job {
-    /// Why it is no success.
+    /// Why the visit failed.
     pub(crate) fn failure(&self) -> Option<String> {
         let what = match self.ended {
             Ended::Job(0) => return None,

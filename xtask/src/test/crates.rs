@@ -1,4 +1,4 @@
-//! The tests of the crates, and what else needs no lab.
+//! The crates' own tests, and other tests that need no lab.
 
 use std::process::{Command, Stdio};
 
@@ -7,9 +7,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use super::{Skip, Step};
 use crate::{command, places::Places, tally::Tally};
 
-/// Start of a line with which a test says that it could not be tried, and why.
+/// Prefix of the line that a skipped test prints, followed by the reason.
 const SKIP_MARK: &str = "skipped: ";
-/// The name of this step.
 const NAME: &str = "cargo test";
 
 /// Compiles the tests.
@@ -19,10 +18,10 @@ pub(super) fn build(places: &Places) -> Result<()> {
     command::run(&mut cargo, "cannot build the tests")
 }
 
-/// Runs them.
+/// Runs the tests.
 pub(super) fn run(places: &Places) -> Result<Step> {
     let mut cargo = command::cargo(&places.root);
-    // A test that cannot be tried says so on its output, which is hidden unless asked for.
+    // A skipped test prints its reason, which libtest hides by default.
     cargo
         .args(["test", "--no-fail-fast", "--", "--show-output"])
         .stderr(Stdio::inherit());
@@ -40,14 +39,14 @@ pub(super) fn run(places: &Places) -> Result<Step> {
         return Ok(step);
     }
     if step.tally.failed == 0 {
-        // It did not compile, or a test program crashed: no line counts that.
+        // A compile error or a crashed test program, which no line counts.
         step.tally.failed = 1;
     }
     println!("{text}");
     Ok(step)
 }
 
-/// Whether the alerts of contrib/ fire and clear, as Prometheus' own tool sees it.
+/// Checks with promtool whether the alerts in contrib/ fire and clear.
 pub(super) fn alert_rules(places: &Places) -> Result<Step> {
     let folder = places.root.join("contrib/prometheus");
     let rules = Command::new("promtool")
@@ -69,7 +68,8 @@ fn is_worth_showing(line: &str) -> bool {
     line.starts_with("test result: ") || line.starts_with(SKIP_MARK) || line.contains("... FAILED")
 }
 
-/// Adds up the result lines of all test programs; a test that says that it was skipped did not pass.
+/// Adds up the result lines of all test programs; a test that prints a skip reason does not count
+/// as passed.
 fn count(output: &str) -> Step {
     let mut tally = Tally::default();
     let mut skips: Vec<Skip> = Vec::new();

@@ -1,7 +1,7 @@
-//! `cargo xtask test`: everything that can be tested on this machine, by whoever runs it.
+//! `cargo xtask test`: runs all tests that this machine and the current user can run.
 //!
-//! First all that takes a compiler or a network, side by side; then, on one processor each, the tests of this machine
-//! and the kernels in QEMU.
+//! First, everything that needs a compiler or the network runs concurrently. Then this machine's
+//! tests and the kernels in QEMU run with one processor each.
 
 mod crates;
 mod native;
@@ -30,19 +30,21 @@ use crate::{
 pub(crate) use native::on_running_kernel;
 use summary::Summary;
 
-/// Tests everything: the committed BPF object, the crates, this kernel, and kernels in QEMU.
+/// Tests everything: the committed BPF objects, the crates, this kernel, and kernels in QEMU.
 ///
-/// A play is a test case or a recipe for a fallback, played under the tracer on one attach method. Each kernel is asked for
-/// its shape: what the tracer's plan depends on. The first kernel of a shape gets every recipe on every attach method,
-/// IPv4 and IPv6 in turn; another one of the same shape gets a few.
+/// A play is one run of a test case, or of a recipe that provokes a fallback, under the tracer with
+/// one attach method. Each kernel reports its shape: everything that the tracer's plan depends on.
+/// The first kernel of a shape gets every recipe with every attach method, alternating between IPv4
+/// and IPv6; another one of the same shape gets a few.
 ///
-/// Where one or two plays of a run go wrong they are played again, once: that is a second try. More than 1 % of them fail
-/// the run. As root so does a skip, unless its reason is a fact about the kernel or the machine that nothing can be
-/// installed for.
+/// If one or two plays of a suite fail, they are repeated once: that is a second try. The run
+/// fails if more than 1 % of the plays need one. As root, a skip also fails the run, unless its
+/// reason is a property of the kernel or the machine that no installation can change.
 ///
-/// Ends with the shapes, what was skipped and why, the second tries, where the time went (also as JSON, in
-/// target/test/summary.json), and the line `N passed, N failed, N skipped`. The tracers that are tested say on stderr what
-/// they saw; where others' connections or more than one cause is about, their counts differ, and the suites judge that.
+/// Ends with the shapes, the skips and their reasons, the second tries, the durations (also as JSON
+/// in target/test/summary.json), and the line `N passed, N failed, N skipped`. The tested tracers
+/// report their counts on stderr. The counts differ from the kernel's if a suite involves other
+/// programs' connections or more than one cause; the suites check that.
 #[derive(clap::Args)]
 #[command(
     after_help = "On two processors, once everything is compiled: 15 minutes, --quick 2, --everything 28.\n\n\
@@ -55,20 +57,24 @@ use summary::Summary;
     cargo xtask test --everything --update-docs"
 )]
 pub(crate) struct Args {
-    /// Only what one runs while working: tests of the crates, and queries, recipes and verdicts on this kernel
+    /// A subset for development: tests of the crates, and queries, recipes and verdicts on this
+    /// kernel
     #[arg(long, conflicts_with_all = ["kernel", "everything", "update_docs", "hide_function"])]
     quick: bool,
-    /// Boot no virtual machines; all else that this machine can run: also packages, browser, floods, serve left on
+    /// Boot no virtual machines; run everything else, including packages, browser, floods and a
+    /// long-running serve
     #[arg(long)]
     no_vm: bool,
     /// Boot only these series (default: 5.10 6.1 6.12-oldest 6.12 6.16 6.17 6.18 6.19 7.1 7.2 7.3)
     #[arg(long, num_args = 1.., value_name = "SERIES", conflicts_with = "no_vm")]
     kernel: Vec<String>,
-    /// The full product: every recipe and scenario on every attach method of every kernel with IPv4 and with IPv6
+    /// The full product: every recipe and scenario, with every attach method, on every kernel, with
+    /// IPv4 and with IPv6
     #[arg(long)]
     everything: bool,
-    /// Let the tracer plan as if no kernel in a virtual machine had the function NAME (repeatable), as a later release may
-    /// have none: that is another shape, and gets every recipe
+    /// Make the tracer plan as if no kernel in a virtual machine had the function NAME
+    /// (repeatable), to simulate a later release without it. The kernels then have a new shape, and
+    /// get every recipe
     #[arg(long, value_name = "NAME", conflicts_with_all = ["no_vm", "update_docs"])]
     hide_function: Vec<String>,
     /// Write the results into docs/kernels.md; needs --everything
@@ -76,13 +82,14 @@ pub(crate) struct Args {
     update_docs: bool,
 }
 
-/// Permits: the tests of this machine take one, each virtual machine another one. As many as there are processors: with one
-/// more, plays in an emulated machine wait for so long that packets are sent again, and timers end them.
+/// As many permits as there are processors: this machine's tests take one, and so does each virtual
+/// machine. With one more, emulated machines stall for so long that TCP retransmits packets and
+/// timers expire.
 fn permits() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Runs all steps, also after one that failed, and prints the summary.
+/// Runs all steps, even after a failure, and prints the summary.
 pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
     let places = Places::find()?;
     let summary = Summary::new();
@@ -105,7 +112,7 @@ fn quick(places: &Places, summary: &Summary) {
     if !is_root() {
         return native::skip(summary);
     }
-    // The programs that the tests of the crates have built anyway.
+    // Use the programs that the crates' tests build anyway.
     let programs = places.target.join("debug");
     let programs =
         StaticPrograms::given(&programs.join("mptcp-trace"), &programs.join("mptcp-lab"));
@@ -131,7 +138,7 @@ fn whole(places: &Places, args: &Args, summary: &Summary) {
         if let Err(error) = built {
             summary.step::<Tally>("building the tests", || Err(error));
         }
-        // Here, since the other programs take longer to link.
+        // Run it here, because the other programs take longer to link.
         summary.step("committed BPF objects", || {
             bpf::check(places)?;
             Ok(Tally::of(true))
@@ -149,7 +156,7 @@ fn whole(places: &Places, args: &Args, summary: &Summary) {
         native::alone(programs, summary);
     }
     let permits = Permits::new(permits());
-    // Taken before the first machine can have it: what runs here takes longest.
+    // Take the permit before the first machine does: these tests take longest.
     let here = permits.take(1);
     thread::scope(|scope| {
         if let Some(programs) = programs.as_ref().filter(|_| !series.is_empty()) {
@@ -160,14 +167,14 @@ fn whole(places: &Places, args: &Args, summary: &Summary) {
     });
 }
 
-/// What comes over the network: packages of this machine, a schema, kernels.
+/// Fetches everything from the network: packages for this machine, a schema, kernels.
 fn provide(places: &Places, series: &[String], summary: &Summary) {
     if is_root() {
         let provided = || host_packages::provide(&host_packages::test_needs(), "testing");
         if let Err(error) = summary.timed("packages", "fetch", provided) {
-            say(format_args!("{error:#}; going on without"));
+            say(format_args!("{error:#}; continuing without it"));
         }
-        // If this fails, the suite that needs it reports what is missing.
+        // After a failure, the suite that needs the schema reports that it is missing.
         let _later = summary.timed("the schema of OTLP", "fetch", || otlp::python(places));
     }
     if !series.is_empty() {
@@ -175,7 +182,7 @@ fn provide(places: &Places, series: &[String], summary: &Summary) {
     }
     for series in series {
         let fetched = || fleet::provide_kernel(places, series);
-        // What cannot be had is reported when its turn comes.
+        // After a failure, the kernel's visit reports that it is unavailable.
         let _later = summary.timed(series, "fetch", fetched);
     }
 }

@@ -1,4 +1,4 @@
-//! The suites of the lab on this machine's own kernel, as root.
+//! Runs the lab's suites on this machine's own kernel, as root.
 
 use std::{
     path::Path,
@@ -21,10 +21,10 @@ use crate::{
     suite::{Suite, Task},
 };
 
-/// The one attach method that every kernel with MPTCP has.
+/// The attach method that every kernel with MPTCP supports.
 const EVERYWHERE: &str = "tracepoint";
 
-/// What runs while nothing else does: it asks as fast as both processors can.
+/// Suites that run alone, because they query as fast as both processors allow.
 pub(super) fn alone(programs: &StaticPrograms, summary: &Summary) {
     say("floods: on their own, since they take all processors");
     suite(
@@ -34,11 +34,11 @@ pub(super) fn alone(programs: &StaticPrograms, summary: &Summary) {
     );
 }
 
-/// What runs beside virtual machines.
+/// Suites that run beside virtual machines.
 pub(super) fn tasks(places: &Places, everything: bool) -> Vec<Task> {
     let dashboard = places.root.join("contrib/grafana/mptcp-trace.json");
     let python = otlp::python(places)
-        .inspect_err(|why| say(format_args!("{why:#}; going on without")))
+        .inspect_err(|why| say(format_args!("{why:#}; continuing without it")))
         .ok();
     let played = |suite| match everything {
         true => Task::new(suite, &[]),
@@ -59,7 +59,7 @@ pub(super) fn tasks(places: &Places, everything: bool) -> Vec<Task> {
     ]
 }
 
-/// What one runs while working.
+/// Suites of `--quick`.
 pub(super) fn quick_tasks() -> Vec<Task> {
     vec![
         Task::on(Suite::Queries, EVERYWHERE),
@@ -68,7 +68,7 @@ pub(super) fn quick_tasks() -> Vec<Task> {
     ]
 }
 
-/// Runs one and reports it.
+/// Runs one suite and reports it.
 pub(super) fn suite(programs: &StaticPrograms, task: &Task, summary: &Summary) {
     let result = on_running_kernel(programs, task);
     result.show();
@@ -80,14 +80,14 @@ fn has_mptcp() -> bool {
     Path::new("/proc/sys/net/mptcp").exists()
 }
 
-/// Says that an ordinary user cannot run them.
+/// Reports that the suites need root.
 pub(super) fn skip(summary: &Summary) {
     let why = "it needs root; type: sudo cargo xtask test";
     let name = format!("suites on {RUNNING}");
     summary.step(&name, || Ok(Step::skipped(&name, why)));
 }
 
-/// Runs a suite here, as root.
+/// Runs a suite on the running kernel, as root.
 pub(crate) fn on_running_kernel(programs: &StaticPrograms, task: &Task) -> SuiteResult {
     let started = Instant::now();
     let mut result = SuiteResult::empty(RUNNING, task.suite);
@@ -110,7 +110,7 @@ fn fill(programs: &StaticPrograms, task: &Task, report: &mut Report) -> Result<(
         programs.go.as_deref().map(path).as_deref(),
     );
     let (program, arguments) = argv.split_first().context("the task has no program")?;
-    // The limit is coreutils' own: a suite that hangs must not hang the tests.
+    // Use timeout(1) of coreutils, so that a hanging suite does not block the tests.
     let mut lab = Command::new("timeout");
     lab.arg(Duration::from_secs(JOB_TIME_MAX_S).as_secs().to_string())
         .arg(program)

@@ -1,4 +1,5 @@
-//! What all steps of a test run gave: counts, failures, skips with their reasons, second tries, shapes and times.
+//! The results of all steps of a test run: counts, failures, skips with reasons, second tries,
+//! shapes and durations.
 
 use std::{
     fs,
@@ -23,7 +24,7 @@ use crate::{
     times::{self, Time},
 };
 
-/// Second tries are luck: so many of a hundred plays may need one.
+/// Maximum percentage of plays that need a second try: such a pass may be luck.
 const SECOND_TRIES_PERCENT_MAX: u32 = 1;
 
 /// One line of the summary.
@@ -34,34 +35,34 @@ struct Row {
     seconds: f64,
 }
 
-/// A cell that was right only when it was played once more.
+/// A cell that passed only at the second attempt.
 #[derive(Serialize)]
 struct SecondTry {
     suite: String,
     case: String,
     rung: String,
-    /// What was wrong first.
+    /// The mismatch of the first attempt.
     first: String,
 }
 
-/// Everything, as it is written to a file.
+/// The complete result, as written to the JSON file.
 #[derive(Default, Serialize)]
 struct Book {
     rows: Vec<Row>,
-    /// What failed in the suites, a line each: said again at the end, where it is looked for.
+    /// The failures of the suites, one line each, repeated at the end of the output.
     failures: Vec<String>,
     skips: Vec<Skip>,
     second_tries: Vec<SecondTry>,
-    /// Cells of the lab's suites that were right or wrong.
+    /// Number of cells that were right or wrong.
     plays: u32,
     shapes: Vec<Found>,
     times: Vec<Time>,
-    /// For docs/kernels.md.
+    /// The results for docs/kernels.md.
     #[serde(skip)]
     outcomes: Vec<Outcomes>,
 }
 
-/// The summary of a run; steps that run side by side write to it.
+/// The summary of a run; concurrent steps write to it.
 pub(super) struct Summary {
     book: Mutex<Book>,
     since: Instant,
@@ -79,7 +80,7 @@ impl Summary {
         act(&mut self.book.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Runs a step. It fails alone: the others run all the same.
+    /// Runs a step. A failure does not stop the other steps.
     pub(super) fn step<S: Into<Step>>(&self, name: &str, act: impl FnOnce() -> Result<S>) {
         say(format_args!("test: {name}"));
         let since = Instant::now();
@@ -101,7 +102,7 @@ impl Summary {
         });
     }
 
-    /// Measures something that is no test: a build, or waiting for one.
+    /// Measures an activity that is not a test, such as a build.
     pub(super) fn timed<T>(&self, what: &str, phase: &str, act: impl FnOnce() -> T) -> T {
         let since = Instant::now();
         let done = act();
@@ -109,12 +110,12 @@ impl Summary {
         done
     }
 
-    /// Takes what one suite gave.
+    /// Records the result of one suite.
     pub(super) fn suite(&self, result: SuiteResult) {
         self.write(|book| book.suite(result));
     }
 
-    /// Takes what came of a visit to a kernel.
+    /// Records the results of a visit to a kernel.
     pub(super) fn visited(&self, visited: Visited) {
         let Visited {
             results,
@@ -130,7 +131,8 @@ impl Summary {
         });
     }
 
-    /// Prints all, writes it to a file, and gives the exit code and what the docs want to know.
+    /// Prints the summary, writes it to a file, and returns the exit code and the results for the
+    /// docs.
     pub(super) fn close(self, file: &Path) -> (ExitCode, Vec<Outcomes>, Vec<Found>) {
         let mut book = self
             .book
@@ -143,7 +145,7 @@ impl Summary {
             Ok(()) => say(format_args!("the same as JSON: {}", file.display())),
             Err(error) => {
                 command::report(&error);
-                // The file that is there is of an earlier run.
+                // The existing file is from an earlier run.
                 book.failures.push(format!("FAILED summary: {error:#}"));
                 book.row("summary as JSON", Tally::of(false), Duration::ZERO);
             }
@@ -181,14 +183,14 @@ impl Book {
         self.outcomes.extend(result.for_docs());
     }
 
-    /// Skips that need not have been, and luck, are failures of the run.
+    /// Turns avoidable skips and too many second tries into failures of the run.
     fn judge(&mut self, can_install: bool) {
         if can_install {
             let unexcused = self.skips.iter().filter(|skip| !skip.is_fact());
             let lines: Vec<String> = unexcused
                 .map(|skip| {
                     let Skip { what, why, count } = skip;
-                    format!("FAILED {what}: {count} skipped without need: {why}")
+                    format!("FAILED {what}: {count} skipped unnecessarily: {why}")
                 })
                 .collect();
             if !lines.is_empty() {
@@ -225,7 +227,7 @@ impl Book {
         fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
     }
 
-    /// Prints it; the sum of all counts.
+    /// Prints the summary and returns the total.
     fn print(&self, took: Duration) -> Tally {
         println!("\n{}", times::table(&self.times));
         print!("{}", skips::table(&self.skips));
@@ -283,7 +285,7 @@ impl Book {
     }
 }
 
-/// More plays needed a second try than may be.
+/// True if more plays needed a second try than allowed.
 fn is_luck(second_tries: u32, plays: u32) -> bool {
     u64::from(second_tries) * 100 > u64::from(plays) * u64::from(SECOND_TRIES_PERCENT_MAX)
 }

@@ -1,4 +1,4 @@
-//! The Dockerfile and the `DaemonSet`: what can be said of them without a cluster.
+//! Checks of the Dockerfile and the `DaemonSet` that need no cluster.
 
 use std::{
     collections::BTreeSet,
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::Looked;
 
-/// Looks at both.
+/// Checks both files.
 pub(super) fn step(looked: &Looked<'_>) -> Result<()> {
     let contrib = looked.places.root.join("contrib");
     let read = |name: &str| {
@@ -48,7 +48,7 @@ fn look_at_dockerfile(text: &str, version: &str) -> Result<()> {
         }
     }
     if !text.contains(&format!("mptcp-trace:{version}")) {
-        bail!("the Dockerfile speaks of another version than {version}");
+        bail!("the Dockerfile names another version than {version}");
     }
     Ok(())
 }
@@ -109,7 +109,7 @@ fn look_at_daemon_set(set: &Value, version: &str) -> Result<()> {
     Ok(())
 }
 
-/// Three files name them; what the program needs does not depend on who starts it.
+/// Compares the capabilities in three files: the program's needs do not depend on what starts it.
 fn same_capabilities(unit: &str, dockerfile: &str, daemon_set: &Value) -> Result<()> {
     let of_unit = |key: &str| -> Result<BTreeSet<String>> {
         let line = unit

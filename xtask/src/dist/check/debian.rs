@@ -1,4 +1,4 @@
-//! The .deb in a Debian that has just been made: it installs, works, and leaves nothing behind.
+//! Tests the .deb in a fresh Debian tree: it installs, works, and leaves nothing behind.
 
 use std::{
     collections::BTreeMap,
@@ -13,9 +13,9 @@ use anyhow::{Context as _, Result, bail};
 use super::{Looked, unit};
 use crate::{apt, command, places};
 
-/// The oldest Debian that is supported.
+/// The oldest supported Debian.
 const SUITE: &str = "bookworm";
-/// What apt, dpkg and rpm write about themselves; whether they still know of the package is asked separately.
+/// Files that apt, dpkg and rpm maintain. Another step checks whether they still list the package.
 const NOT_COMPARED: [&str; 6] = [
     "var/lib/dpkg",
     "var/lib/apt",
@@ -25,12 +25,12 @@ const NOT_COMPARED: [&str; 6] = [
     "var/log",
 ];
 
-/// A tree with a Debian in it.
+/// A directory tree with a Debian in it.
 pub(super) struct Tree {
     root: PathBuf,
 }
 
-/// Installs, runs doctor, looks at the unit, removes, compares.
+/// Installs the package, runs doctor, checks the unit, removes the package, and compares the tree.
 pub(super) fn step(looked: &Looked<'_>) -> Result<()> {
     let tree = Tree::fresh(looked)?;
     let before = tree.files()?;
@@ -43,7 +43,7 @@ pub(super) fn step(looked: &Looked<'_>) -> Result<()> {
     outcome?;
     tree.is_as_it_was(&before)?;
     if tree.run(&["dpkg", "--status", "mptcp-trace"], "").is_ok() {
-        bail!("dpkg still knows of the package after it was purged");
+        bail!("dpkg still lists the package after it was purged");
     }
     Ok(())
 }
@@ -57,7 +57,7 @@ fn works(looked: &Looked<'_>, tree: &Tree) -> Result<()> {
         "etc/mptcp-trace/serve.toml",
     ] {
         if !tree.root.join(file).is_file() {
-            bail!("the .deb brings no /{file}");
+            bail!("the .deb does not contain /{file}");
         }
     }
     let said = tree.run(
@@ -65,13 +65,13 @@ fn works(looked: &Looked<'_>, tree: &Tree) -> Result<()> {
         "doctor does not work in a fresh Debian",
     )?;
     if !said.contains("query") || !said.contains("fallback") {
-        bail!("doctor says nothing of the sensors:\n{said}");
+        bail!("doctor does not report the sensors:\n{said}");
     }
     unit::check(looked, &tree.root)
 }
 
 impl Tree {
-    /// Unpacks one that nothing was done to.
+    /// Unpacks an unmodified tree.
     pub(super) fn fresh(looked: &Looked<'_>) -> Result<Self> {
         let base = looked.places.target.join("dist");
         let archive = base.join("debian.tar");
@@ -86,7 +86,7 @@ impl Tree {
         Ok(Self { root })
     }
 
-    /// Where it is.
+    /// The root directory of the tree.
     pub(super) fn root(&self) -> &Path {
         &self.root
     }
@@ -102,7 +102,8 @@ impl Tree {
         installed.map(drop)
     }
 
-    /// Runs a program in it, with /proc and /sys of this machine, in a mount namespace that ends with it.
+    /// Runs a program in the tree, with this machine's /proc and /sys, in a temporary mount
+    /// namespace.
     pub(super) fn run(&self, argv: &[&str], purpose: &str) -> Result<String> {
         const SCRIPT: &str = "mount -t proc proc \"$0/proc\" && mount --rbind /sys \"$0/sys\" && \
                               exec chroot \"$0\" \"$@\"";
@@ -128,7 +129,7 @@ impl Tree {
         command::text(&mut enter, purpose)
     }
 
-    /// All files, with what tells whether one was changed.
+    /// All files, with the attributes that reveal a change.
     pub(super) fn files(&self) -> Result<BTreeMap<PathBuf, (u32, u64, PathBuf)>> {
         let mut files = BTreeMap::new();
         let mut folders = vec![self.root.clone()];
@@ -144,7 +145,7 @@ impl Tree {
                 if about.is_dir() {
                     folders.push(path.clone());
                 }
-                // The length of a folder says how it was used, not what is in it.
+                // The length of a directory depends on its history, not on its content.
                 let length = if about.is_dir() { 0 } else { about.len() };
                 let target = fs::read_link(&path).unwrap_or_default();
                 files.insert(name, (about.mode(), length, target));
@@ -153,7 +154,7 @@ impl Tree {
         Ok(files)
     }
 
-    /// Fails, naming what is left, gone or changed.
+    /// Fails if files were left behind, removed or changed, and names them.
     pub(super) fn is_as_it_was(
         &self,
         before: &BTreeMap<PathBuf, (u32, u64, PathBuf)>,
@@ -170,16 +171,14 @@ impl Tree {
         let new = after.keys().filter(|name| !before.contains_key(*name));
         differences.extend(new.map(|name| format!("left: /{}", name.display())));
         if !differences.is_empty() {
-            bail!(
-                "the tree is not as it was before:\n{}",
-                differences.join("\n")
-            );
+            bail!("the tree differs from before:\n{}", differences.join("\n"));
         }
         Ok(())
     }
 }
 
-/// Makes a Debian with apt and systemd in it, from the mirror that this machine uses. Its apt state is its own.
+/// Creates a Debian tree with apt and systemd, from this machine's mirror and with an apt state of
+/// its own.
 fn make(archive: &Path) -> Result<()> {
     let (mirror, _security) = apt::mirrors_of_this_machine()?;
     let mut make = Command::new("mmdebstrap");
@@ -191,7 +190,7 @@ fn make(archive: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Takes the trees away, and what they were made from.
+/// Deletes the trees and the archive that they were unpacked from.
 pub(super) fn clean(looked: &Looked<'_>) -> Result<()> {
     let base = looked.places.target.join("dist");
     let (tree, archive) = (base.join("debian"), base.join("debian.tar"));

@@ -1,4 +1,4 @@
-//! Does the release do what it is for? Every step runs, also after one that failed.
+//! Does the release work as intended? Every step runs, even after a failure.
 
 mod container;
 mod debian;
@@ -20,7 +20,7 @@ use crate::{
     tally::Tally,
 };
 
-/// What looks at a release.
+/// Programs that check a release.
 pub(crate) const NEEDS: [Need; 9] = [
     Need {
         what: "man",
@@ -60,7 +60,7 @@ pub(crate) const NEEDS: [Need; 9] = [
     },
 ];
 
-/// What a step looks at.
+/// Input of a check.
 struct Looked<'a> {
     places: &'a Places,
     release: &'a Release,
@@ -70,7 +70,7 @@ struct Looked<'a> {
 
 type Step = fn(&Looked<'_>) -> Result<()>;
 
-/// Steps by name; those of a fresh Debian tree last, since they take longest.
+/// Steps by name; those in a fresh Debian tree come last, because they take longest.
 const STEPS: [(&str, Step); 8] = [
     ("SHA256SUMS", sums),
     ("the same bytes a second time", same::step),
@@ -85,11 +85,11 @@ const STEPS: [(&str, Step); 8] = [
     ("the .rpm is whole, installs and is removed", rpm::step),
 ];
 
-/// Looks at a release.
+/// Checks a release.
 pub(super) fn verb(places: &Places, release: &Release, rebuild: bool) -> Result<Tally> {
     if !is_root() {
         bail!(
-            "checking a release needs root: it is installed in a tree of its own; type: sudo cargo xtask dist --check"
+            "checking a release needs root: it is installed in a separate tree; type: sudo cargo xtask dist --check"
         );
     }
     host_packages::provide(&NEEDS, "checking a release")?;
@@ -127,12 +127,12 @@ fn sums(looked: &Looked<'_>) -> Result<()> {
     // Program, tarball, .deb, .rpm and bill of materials.
     const FILES: usize = 5;
     if said.lines().count() != FILES {
-        bail!("SHA256SUMS speaks of other files than the {FILES} of a release:\n{said}");
+        bail!("SHA256SUMS does not list exactly the {FILES} files of a release:\n{said}");
     }
     Ok(())
 }
 
-/// Fails, with all that was said, unless a program says nothing at all and ends well.
+/// Runs a program; fails with its output unless it prints nothing and exits with 0.
 fn silent(command: &mut Command, purpose: &str) -> Result<()> {
     let output = command.stdin(std::process::Stdio::null()).output()?;
     let said = [output.stdout, output.stderr].concat();

@@ -1,4 +1,4 @@
-//! Man pages and completions, read by the programs that they are for.
+//! Checks man pages and completions with the programs that read them.
 
 use std::process::Command;
 
@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::{super::stage, Looked, silent};
 
-/// groff has nothing to say about any page.
+/// groff must report no warnings for any page.
 pub(super) fn manual(looked: &Looked<'_>) -> Result<()> {
     let pages = stage::files_in(&looked.release.stage.join("man"))?;
     if pages.is_empty() {
@@ -14,7 +14,7 @@ pub(super) fn manual(looked: &Looked<'_>) -> Result<()> {
     }
     for page in pages {
         let mut man = Command::new("man");
-        // -Z: what groff makes of it is not printed, so that only warnings are.
+        // -Z suppresses groff's formatted output, so that only warnings are printed.
         man.args(["--warnings", "-E", "UTF-8", "-l", "-Tutf8", "-Z"])
             .arg(&page)
             .env("MANROFFSEQ", "")
@@ -34,7 +34,7 @@ pub(super) fn manual(looked: &Looked<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Each shell can parse its own.
+/// Each shell must be able to parse its completions.
 pub(super) fn completions(looked: &Looked<'_>) -> Result<()> {
     let folder = looked.release.stage.join("completions");
     let scripts = [
@@ -47,7 +47,7 @@ pub(super) fn completions(looked: &Looked<'_>) -> Result<()> {
         parse.arg("-n").arg(folder.join(script));
         silent(&mut parse, &format!("{shell} cannot read {script}"))?;
     }
-    // And bash completes a verb with it.
+    // bash must also complete a verb.
     let ask = format!(
         "source '{}'; [[ $(complete -p mptcp-trace) =~ -F\\ ([^ ]+) ]] || exit 1; \
          COMP_WORDS=(mptcp-trace doc); COMP_CWORD=1; \

@@ -1,4 +1,4 @@
-//! The .rpm, as rpm sees it.
+//! Tests the .rpm with rpm itself.
 
 use std::process::Command;
 
@@ -7,7 +7,8 @@ use anyhow::{Result, bail};
 use super::{Looked, debian::Tree};
 use crate::command;
 
-/// Reads it, checks its digests, installs it into a tree of its own, removes it, compares.
+/// Reads the package, checks its digests, installs it into a tree, removes it, and compares the
+/// tree.
 pub(super) fn step(looked: &Looked<'_>) -> Result<()> {
     let rpm = looked.release.rpm();
     let ask = |options: &[&str], purpose: &str| {
@@ -27,7 +28,7 @@ pub(super) fn step(looked: &Looked<'_>) -> Result<()> {
     if !digests.trim_end().ends_with("digests OK") {
         bail!("rpm -K says: {digests}");
     }
-    // Any tree will do that has a shell for the scripts; there is no Fedora to be had here.
+    // Any tree with a shell for the scriptlets suffices; no Fedora tree is available here.
     let tree = Tree::fresh(looked)?;
     let rpm_in = |arguments: &[&str], purpose: &str| {
         let mut rpm = Command::new("rpm");
@@ -37,7 +38,7 @@ pub(super) fn step(looked: &Looked<'_>) -> Result<()> {
     rpm_in(&["--initdb"], "rpm cannot make its tables")?;
     let before = tree.files()?;
     let path = rpm.display().to_string();
-    // The shell is there, and Debian's tables are not rpm's.
+    // The tree has a shell, but rpm does not know that: dpkg installed it.
     rpm_in(&["--install", "--nodeps", &path], "cannot install the .rpm")?;
     let listed = rpm_in(
         &["--query", "--list", "mptcp-trace"],
@@ -50,7 +51,7 @@ pub(super) fn step(looked: &Looked<'_>) -> Result<()> {
             .symlink_metadata()
             .is_err()
         {
-            bail!("the .rpm did not bring {file}");
+            bail!("the .rpm did not install {file}");
         }
     }
     rpm_in(
@@ -63,7 +64,7 @@ pub(super) fn step(looked: &Looked<'_>) -> Result<()> {
     )?;
     rpm_in(&["--erase", "mptcp-trace"], "cannot remove the .rpm")?;
     if rpm_in(&["--query", "mptcp-trace"], "").is_ok() {
-        bail!("rpm still knows of the package after it was erased");
+        bail!("rpm still lists the package after it was erased");
     }
     tree.is_as_it_was(&before)
 }

@@ -1,4 +1,4 @@
-//! Two runs give the same bytes.
+//! Checks that two builds produce the same bytes.
 
 use std::fs;
 
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::places;
 
-/// Packs a second time, after compiling a second time if that is asked for, and compares.
+/// Packs a second time and compares; compiles a second time first if requested.
 pub(super) fn step(looked: &Looked<'_>) -> Result<()> {
     let Looked {
         places,

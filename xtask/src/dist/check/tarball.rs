@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use super::Looked;
 use crate::command;
 
-/// Unpacked, its program runs without any library, and is the one that stands beside it.
+/// Checks that the program in the tarball runs without libraries and equals the released one.
 pub(super) fn step(looked: &Looked<'_>) -> Result<()> {
     let folder = tempfile::tempdir().context("cannot make a folder to unpack in")?;
     let mut tar = Command::new("tar");
@@ -23,7 +23,7 @@ pub(super) fn step(looked: &Looked<'_>) -> Result<()> {
     if read(program.clone())? != read(looked.release.out.join(looked.release.program_name()))? {
         bail!("the tarball holds another program than the release");
     }
-    // In a tree that holds nothing else there is no loader, no library, no file to read.
+    // An otherwise empty tree has no loader, no library, and no file to read.
     let mut alone = Command::new("chroot");
     alone
         .arg(top.join("bin"))

@@ -1,4 +1,4 @@
-//! The systemd unit, as systemd sees it, where a package has put it.
+//! Checks the installed systemd unit with systemd's own tools.
 
 use std::{path::Path, process::Command};
 
@@ -7,18 +7,18 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use super::{Looked, silent};
 use crate::command;
 
-/// Its name.
 const UNIT: &str = "mptcp-trace.service";
-/// What `systemd-analyze security` may give it at most: 0 is best, 10 worst. docs/install.md says what makes it up.
+/// Maximum exposure score of `systemd-analyze security`: 0 is best, 10 worst. docs/install.md
+/// explains what contributes to it.
 const EXPOSURE_MAX: f64 = 2.5;
 
-/// In this tree, which has the program and its pages.
+/// Checks the unit in this tree, which contains the program and its pages.
 pub(super) fn check(looked: &Looked<'_>, root: &Path) -> Result<()> {
     let mut verify = Command::new("systemd-analyze");
     verify
         .arg(format!("--root={}", root.display()))
         .args(["verify", UNIT])
-        // It asks man for the pages that the unit names.
+        // systemd-analyze looks up the man pages that the unit names.
         .env("MANPATH", root.join("usr/share/man"));
     silent(&mut verify, "systemd-analyze verify")?;
     let exposure = exposure(root)?;
@@ -34,7 +34,7 @@ pub(super) fn check(looked: &Looked<'_>, root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The overall score, from the last line that is printed: `Overall exposure level for UNIT: 1.9 OK`.
+/// The overall score, parsed from the last line: `Overall exposure level for UNIT: 1.9 OK`.
 fn exposure(root: &Path) -> Result<f64> {
     let mut ask = Command::new("systemd-analyze");
     ask.args(["--offline=true", "--no-pager"])
