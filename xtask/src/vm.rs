@@ -37,7 +37,7 @@ pub(crate) struct Args {
     /// Series of kernels to boot, such as 6.12 or 6.12-oldest
     #[arg(long, required = true, num_args = 1.., value_name = "SERIES")]
     kernel: Vec<String>,
-    /// Only the queries: getsockopt(TCP_IS_MPTCP) on sockets of every kind (default: all three)
+    /// Only the queries, on sockets of every kind (default: all three suites)
     #[arg(long)]
     queries: bool,
     /// Only the fallbacks: connections fall back to TCP in every possible way (default: all three)
