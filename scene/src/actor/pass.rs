@@ -1,4 +1,4 @@
-//! Sockets that are handed from one process to another.
+//! Passes sockets between processes.
 
 use std::{
     io::{IoSlice, IoSliceMut},
@@ -14,7 +14,7 @@ use rustix::net::{
 };
 use socket2::Socket;
 
-/// Sends a socket to who waits at this path.
+/// Sends a socket to the actor that listens at this path.
 pub(super) fn pass(socket: &Socket, to: &Path) -> anyhow::Result<()> {
     let way = UnixDatagram::unbound().context("cannot open a Unix socket")?;
     way.connect(to)
@@ -32,7 +32,7 @@ pub(super) fn pass(socket: &Socket, to: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Takes a socket that was sent here.
+/// Receives a passed socket.
 pub(super) fn take(mailbox: &UnixDatagram) -> anyhow::Result<Socket> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
