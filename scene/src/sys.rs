@@ -1,5 +1,5 @@
 //! System calls that no library offers in the form needed here. Unsafe code is confined to this
-//! file, `link` and `veth`.
+//! file, `link`, `middlebox` and `veth`.
 
 use std::{
     ffi::CString,
