@@ -31,7 +31,7 @@ impl Alone {
     ///
     /// Fails if the lock file cannot be used.
     pub(crate) fn claim(suite: &str, disturbs: &str) -> anyhow::Result<Self> {
-        eprintln!("mptcp-lab: {suite} disturbs others on this host: {disturbs}");
+        eprintln!("mptcp-lab: {suite} affects other processes on this host: {disturbs}");
         claim(&std::env::temp_dir().join(LOCK), WAIT_MAX)
     }
 }
@@ -52,13 +52,13 @@ fn claim(path: &Path, wait_max: Duration) -> anyhow::Result<Alone> {
             Ok(()) => break,
             Err(rustix::io::Errno::WOULDBLOCK) if start.elapsed() < wait_max => {
                 if !has_said {
-                    eprintln!("mptcp-lab: another suite that disturbs others runs: waiting");
+                    eprintln!("mptcp-lab: waiting for another suite that affects the whole host");
                     has_said = true;
                 }
                 sleep(TRY_EVERY);
             }
             Err(rustix::io::Errno::WOULDBLOCK) => {
-                eprintln!("mptcp-lab: it still runs: beginning all the same");
+                eprintln!("mptcp-lab: the other suite is still running: starting anyway");
                 break;
             }
             Err(why) => {

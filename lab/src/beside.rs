@@ -51,7 +51,7 @@ impl Memory {
     pub(crate) fn of(pid: u32) -> anyhow::Result<Self> {
         let file = format!("/proc/{pid}/status");
         let status = fs::read_to_string(&file).with_context(|| format!("cannot read {file}"))?;
-        Self::parse(&status).with_context(|| format!("{file} does not tell memory"))
+        Self::parse(&status).with_context(|| format!("{file} does not contain the memory usage"))
     }
 
     fn parse(status: &str) -> Option<Self> {
@@ -97,7 +97,7 @@ impl Counted {
                 .filter_map(|line| fallback(line).transpose())
                 .collect::<anyhow::Result<_>>()?,
             end: end
-                .context("the tracer's last line is not its end")?
+                .context("the tracer's last line is not its end line")?
                 .clone(),
         })
     }
@@ -168,7 +168,7 @@ impl Beside {
         let ready = Scratch::new("beside-ready");
         // A file left by an earlier run would be mistaken for this one's.
         let _absent = fs::remove_file(&ready.0);
-        let said = File::create(&stderr.0).context("cannot make a file for the messages")?;
+        let said = File::create(&stderr.0).context("cannot create a file for the messages")?;
         let mut command = Command::new(tracer);
         command
             .arg("live")
@@ -218,7 +218,7 @@ impl Beside {
 
     /// CPU time used so far.
     pub(crate) fn cpu_time(&self) -> anyhow::Result<Duration> {
-        sys::cpu_time(self.pid()).context("cannot tell the tracer's processor time")
+        sys::cpu_time(self.pid()).context("cannot read the tracer's CPU time")
     }
 
     /// Resident memory.
@@ -268,7 +268,7 @@ impl Beside {
     fn last_words(&self) -> String {
         let said = fs::read(&self.stderr.0).unwrap_or_default();
         let said = String::from_utf8_lossy(&said);
-        said.lines().last().unwrap_or("it said nothing").to_owned()
+        said.lines().last().unwrap_or("no output").to_owned()
     }
 }
 

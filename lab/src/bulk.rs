@@ -153,7 +153,7 @@ fn one_round(args: &CostArgs, rung: &str, alone_first: bool) -> anyhow::Result<O
     let tracer = match Beside::start(&args.tracer, &words, Lines::Dropped)? {
         Ok(tracer) => tracer,
         Err(why) => {
-            eprintln!("mptcp-lab: no rung {rung}: {why}");
+            eprintln!("mptcp-lab: no attach method {rung}: {why}");
             return Ok(None);
         }
     };
@@ -215,7 +215,7 @@ pub fn transfer(args: &Args) -> anyhow::Result<Transfer> {
     listener.listen(1).context("cannot listen")?;
     let address = listener
         .local_addr()
-        .context("cannot tell where it listens")?;
+        .context("cannot read the listener's address")?;
     let client = at(near.as_fd(), CLIENT_V4)?;
     client.connect(&address).context("cannot connect")?;
     let (server, _peer) = listener.accept().context("cannot accept")?;

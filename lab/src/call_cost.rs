@@ -79,7 +79,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         match Beside::start(&args.tried.tracer, &words, Lines::Dropped)? {
             Ok(beside) => {
                 measure(args, rung, Some(&beside))
-                    .with_context(|| format!("cannot measure beside rung {rung}"))?;
+                    .with_context(|| format!("cannot measure with attach method {rung}"))?;
                 beside.end()?;
             }
             Err(why) => say(&Line::Absent { beside: rung, why })?,

@@ -28,10 +28,10 @@ impl Cgroup {
     pub(crate) fn enter() -> anyhow::Result<Self> {
         let mounts = fs::read_to_string("/proc/self/mountinfo")
             .context("cannot read /proc/self/mountinfo")?;
-        let root = mounted(&mounts).context("no cgroups of version 2 are mounted")?;
+        let root = mounted(&mounts).context("cgroup v2 is not mounted")?;
         let groups =
             fs::read_to_string("/proc/self/cgroup").context("cannot read /proc/self/cgroup")?;
-        let former = current(&groups).context("this process is in no cgroup of version 2")?;
+        let former = current(&groups).context("this process is not in a cgroup v2")?;
         let name = format!("mptcp-lab-{}", std::process::id());
         let path = format!("{}/{name}", former.trim_end_matches('/'));
         let former = Path::new(root).join(former.trim_start_matches('/'));

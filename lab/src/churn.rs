@@ -137,12 +137,12 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
         "churn",
         match args.clock_step_s > 0 && args.has(Actor::Clock) {
             true => {
-                "it sets the clock wrong for moments (--clock-step-s 0 does not), and floods the host"
+                "it steps the clock for moments (--clock-step-s 0 does not), and floods the host"
             }
             false => "it floods the host",
         },
     )?;
-    let folder = tempfile::tempdir().context("cannot make a folder for settings")?;
+    let folder = tempfile::tempdir().context("cannot create a directory for settings")?;
     let settings = folder.path().join("serve.toml");
     fs::write(&settings, "").context("cannot write settings")?;
     let words = [OsStr::new("--config"), settings.as_os_str()];

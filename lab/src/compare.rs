@@ -118,8 +118,8 @@ impl Open {
 }
 
 fn extra(rung: &str, line: &Traced) -> Cell {
-    let why = format!("a line that answers no question: {line:?}");
-    mismatch("extra", rung, "no question", &line_said(line), why)
+    let why = format!("a line without a query: {line:?}");
+    mismatch("extra", rung, "no query", &line_said(line), why)
 }
 
 /// Compares one query with the next line of its thread.
@@ -138,7 +138,7 @@ fn one(rung: &str, asked: &Asked, lines: &mut Vec<&Traced>, no_32bit: bool) -> C
         return match lines.pop_if(|_next| is_next) {
             None => ok(&asked.case, rung, &caller, "no line"),
             Some(line) => {
-                let why = format!("a line where none may be: {line:?}");
+                let why = format!("an unexpected line: {line:?}");
                 mismatch(&asked.case, rung, &caller, &line_said(line), why)
             }
         };
@@ -174,7 +174,7 @@ fn sensible(asked: &Asked) -> Result<(), String> {
         Ok(())
     } else {
         Err(format!(
-            "the kernel did not do what the case means to provoke: {asked:?}"
+            "the kernel did not do what the case provokes: {asked:?}"
         ))
     }
 }

@@ -195,7 +195,7 @@ fn nobody(args: &Args) -> anyhow::Result<Cell> {
     let mut cell = ok(
         "exported-nobody",
         &args.attach,
-        &format!("{questions} questions"),
+        &format!("{questions} queries"),
         &format!("{queued} wait, {dropped} dropped; {}", lost.unwrap_or("")),
     );
     let is_right = dropped > 0
@@ -216,7 +216,7 @@ fn cell(case: &str, rung: &str, want: &Counts, got: &Counts) -> Cell {
         let differ = |(name, value): &(&String, &u64)| got.get(*name) != Some(value);
         let differ: Vec<_> = want.iter().filter(differ).take(5).collect();
         cell.outcome = Outcome::Mismatch;
-        cell.why = format!("what arrived is something else: {differ:?}");
+        cell.why = format!("the received data differs: {differ:?}");
     }
     cell
 }

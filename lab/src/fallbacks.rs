@@ -56,7 +56,7 @@ pub(crate) fn on_rungs(
     let mut cells = Cells::new(std::io::stdout())?;
     let rungs = tried.rungs();
     for rung in &rungs {
-        eprintln!("mptcp-lab: rung {rung}");
+        eprintln!("mptcp-lab: attach method {rung}");
         let first = one_rung(rung, Only(&[]))?;
         let wrong: Vec<String> = first
             .iter()
@@ -64,12 +64,15 @@ pub(crate) fn on_rungs(
             .map(|cell| cell.case.clone())
             .collect();
         let judged = if (1..=SECOND_TRIES_MAX).contains(&wrong.len()) {
-            eprintln!("mptcp-lab: rung {rung}: {} once more", wrong.join(", "));
+            eprintln!(
+                "mptcp-lab: attach method {rung}: trying {} again",
+                wrong.join(", ")
+            );
             let second = one_rung(rung, once_more(&wrong))?;
             for cell in &second {
                 if cell.outcome == Outcome::Mismatch {
                     eprintln!(
-                        "mptcp-lab: rung {rung}: {} is wrong then: {}",
+                        "mptcp-lab: attach method {rung}: {} is wrong: {}",
                         cell.case, cell.why
                     );
                 }

@@ -336,7 +336,7 @@ fn cell(
         .chain(played.unlike_the_table())
         .collect();
     if !wrong.is_empty() {
-        let why = format!("not as the recipe means it: {}", shown(wrong));
+        let why = format!("deviates from the recipe: {}", shown(wrong));
         return mismatch(&case, rung, &caller, &traced, why);
     }
     let mut differences = matched(rung, played, lines);
@@ -402,7 +402,7 @@ fn matched(rung: &str, played: &Played, lines: &[Line]) -> Vec<Difference> {
         }
     }
     differences.extend(left.iter().map(|line| {
-        let what = format!("a line too much: {} {:?}", line.said(), line.found);
+        let what = format!("surplus line: {} {:?}", line.said(), line.found);
         Difference::new(what, Vec::new())
     }));
     differences
@@ -626,7 +626,7 @@ fn reconciliation(rung: &str, played: &[Played], traced: &[TracedLine]) -> Cell 
                 "{case}: the kernel counted {fallbacks:?}: {entry:?}"
             ));
         } else if !(entry.agrees || !of_others.is_empty() && agrees_without(&of_others, entry)) {
-            wrong.push(format!("{case}: it does not agree: {entry:?}"));
+            wrong.push(format!("{case}: the account does not agree: {entry:?}"));
         }
     }
     let caller = format!("{} network namespaces", namespaces.len());
@@ -641,12 +641,12 @@ fn reconciliation(rung: &str, played: &[Played], traced: &[TracedLine]) -> Cell 
     let mut why = Vec::new();
     if shared > 0 {
         why.push(format!(
-            "{shared} had the number of somebody else's, taken off"
+            "{shared} had a reused number; earlier lines subtracted"
         ));
     }
     if not_judged > 0 {
         why.push(format!(
-            "{not_judged} not judged: others had their numbers before the tracer was live"
+            "{not_judged} not checked: their numbers were in use before the tracer was live"
         ));
     }
     let outcome = match namespaces.is_empty() && not_judged > 0 {

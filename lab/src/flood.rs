@@ -78,12 +78,12 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
 
 /// Runs one flood.
 fn flood(args: &Args) -> anyhow::Result<Flooded> {
-    let me = std::env::current_exe().context("cannot find myself")?;
+    let me = std::env::current_exe().context("cannot find the path of this program")?;
     eprintln!(
-        "mptcp-lab: flood of {} x {} on rung {}",
+        "mptcp-lab: flood of {} x {} with attach method {}",
         args.size.threads, args.size.queries, args.attach
     );
-    let _alone = Alone::claim("flood", "very many sockets load all processors")?;
+    let _alone = Alone::claim("flood", "very many sockets load all CPUs")?;
     let told_file = Scratch::new("told");
     let start = Instant::now();
     let mut tracer = Command::new(&args.tracer)

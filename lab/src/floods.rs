@@ -90,7 +90,7 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
     let mut cells = Cells::new(std::io::stdout())?;
     let _alone = Alone::claim(
         "floods",
-        "threads that ask as fast as they can load all processors",
+        "threads that query as fast as possible load all CPUs",
     )?;
     let size = Size::of(args);
     for rung in &args.attach {
@@ -98,7 +98,7 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
         let Some(cell) = place.accounted(size.queries)? else {
             cells.put(Cell {
                 outcome: Outcome::Unavailable,
-                why: format!("this kernel has no rung {rung}"),
+                why: format!("this kernel has no attach method {rung}"),
                 ..ok("flood-accounted", rung, "", "")
             })?;
             continue;
@@ -151,7 +151,7 @@ impl<'a> Place<'a> {
     /// method is unavailable.
     fn accounted(&self, queries: u64) -> anyhow::Result<Option<Cell>> {
         let case = "flood-accounted";
-        eprintln!("mptcp-lab: {case} on rung {}", self.rung);
+        eprintln!("mptcp-lab: {case} with attach method {}", self.rung);
         let Ok(tracer) = self.tracer(&[])? else {
             return Ok(None);
         };
@@ -183,7 +183,7 @@ impl<'a> Place<'a> {
     /// A fixed rate at which no query may be lost.
     fn steady(&self, seconds: f64) -> anyhow::Result<Cell> {
         let case = "flood-steady";
-        eprintln!("mptcp-lab: {case} on rung {}", self.rung);
+        eprintln!("mptcp-lab: {case} with attach method {}", self.rung);
         let tracer = self.live(&[])?;
         let busy = Busy::now(&tracer)?;
         let asked = self.ask(&load::Args {
@@ -210,7 +210,7 @@ impl<'a> Place<'a> {
             return Ok(Cell {
                 outcome: Outcome::Skipped,
                 why: format!(
-                    "others use {:.0} % of the processors, and {} questions were lost",
+                    "others use {:.0} % of the processors, and {} queries were lost",
                     of_others * 100.0,
                     losses.lost()
                 ),
@@ -223,7 +223,7 @@ impl<'a> Place<'a> {
 
     /// Makes connections fall back during a flood of queries.
     fn fallbacks(&self, case: &str, ring: Option<&str>, pause: Duration) -> anyhow::Result<Cell> {
-        eprintln!("mptcp-lab: {case} on rung {}", self.rung);
+        eprintln!("mptcp-lab: {case} with attach method {}", self.rung);
         let more: Vec<&str> = ring
             .iter()
             .flat_map(|&ring| ["--ring-size", ring])
@@ -243,8 +243,12 @@ impl<'a> Place<'a> {
     }
 
     fn live(&self, more: &[&str]) -> anyhow::Result<Beside> {
-        self.tracer(more)?
-            .map_err(|why| anyhow::anyhow!("the rung {} is gone: {why}", self.rung))
+        self.tracer(more)?.map_err(|why| {
+            anyhow::anyhow!(
+                "the attach method {} has become unavailable: {why}",
+                self.rung
+            )
+        })
     }
 
     fn ask(&self, args: &load::Args) -> anyhow::Result<load::Asked> {
@@ -278,9 +282,9 @@ struct Busy {
 
 impl Busy {
     fn now(tracer: &Beside) -> anyhow::Result<Self> {
-        let own = sys::cpu_time(std::process::id()).context("cannot tell our processor time")?;
+        let own = sys::cpu_time(std::process::id()).context("cannot read the lab's CPU time")?;
         let stat = fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
-        let (all, idle) = processors(&stat).context("/proc/stat tells no times")?;
+        let (all, idle) = processors(&stat).context("cannot parse the CPU times in /proc/stat")?;
         Ok(Self {
             all,
             idle,
@@ -323,7 +327,7 @@ fn ended(tracer: Beside) -> anyhow::Result<Ended> {
 fn of_queries(ended: &Ended) -> anyhow::Result<&Losses> {
     let mut all = ended.end.losses.iter();
     all.find(|losses| losses.sensor == "query")
-        .context("the tracer does not tell what was lost of the queries")
+        .context("the tracer reports no losses of its query sensor")
 }
 
 /// A process that queries as fast as possible until this is dropped.
@@ -332,7 +336,7 @@ struct Flood(Child);
 impl Flood {
     fn begin(namespace: &File) -> anyhow::Result<Self> {
         let begun = Scratch::new("flood-begun");
-        let me = std::env::current_exe().context("cannot find myself")?;
+        let me = std::env::current_exe().context("cannot find the path of this program")?;
         let mut command = Command::new(me);
         command
             .args(["load-asker", "--seconds", "3600", "--threads"])
@@ -347,7 +351,7 @@ impl Flood {
         let flood = Self(child);
         let start = Instant::now();
         while !begun.0.exists() {
-            ensure!(start.elapsed() < BEGIN_MAX, "the asker does not begin");
+            ensure!(start.elapsed() < BEGIN_MAX, "the asker does not start");
             std::thread::sleep(Duration::from_millis(1));
         }
         Ok(flood)

@@ -90,7 +90,7 @@ fn work(job: &Path) -> anyhow::Result<i32> {
     );
     link::bring_up("lo").context("cannot bring loopback up")?;
     let text = fs::read(job).with_context(|| format!("cannot read {}", job.display()))?;
-    let job: Job = serde_json::from_slice(&text).context("the job makes no sense")?;
+    let job: Job = serde_json::from_slice(&text).context("cannot parse the job")?;
     if job.tracefs {
         let place = "/sys/kernel/tracing";
         mount("tracefs", place, "tracefs", MountFlags::empty(), None)
@@ -127,7 +127,7 @@ fn serve(job: &Job, mut orders: impl BufRead, results: &mut File) -> anyhow::Res
         let length = orders
             .read_line(&mut line)
             .with_context(|| format!("cannot read {RESULTS}"))?;
-        ensure!(length > 0, "the orders ended without a last one");
+        ensure!(length > 0, "the orders ended without an empty one");
         let command: Vec<String> =
             serde_json::from_str(&line).with_context(|| format!("no order: {line:?}"))?;
         if command.is_empty() {
@@ -173,7 +173,7 @@ fn wait_for(child: &mut std::process::Child, patience: Duration) -> anyhow::Resu
         }
         if start.elapsed() > patience {
             eprintln!(
-                "mptcp-lab: the job takes longer than {} s",
+                "mptcp-lab: the job timed out after {} s",
                 patience.as_secs()
             );
             // Kill its children too, so that they cannot write after the final line.

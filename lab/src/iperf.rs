@@ -55,7 +55,7 @@ pub(crate) fn transfer(seconds: f64) -> anyhow::Result<f64> {
     // Two connections, control and data; otherwise the measured transfer was not MPTCP.
     ensure!(
         moved.get("MPCapableSYNACKRX") == Some(&2),
-        "iperf3 did not speak MPTCP: the kernel counted {moved:?}"
+        "iperf3 did not use MPTCP: the kernel counted {moved:?}"
     );
     rate(&output)
 }

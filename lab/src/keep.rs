@@ -45,7 +45,7 @@ impl Capture {
     /// Arguments that make the tracer write it.
     pub(crate) fn arguments(&self) -> anyhow::Result<[String; 2]> {
         let path = self.path().to_str();
-        let path = path.context("the capture has a strange name")?;
+        let path = path.context("the capture's path is not UTF-8")?;
         Ok(["--capture".to_owned(), path.to_owned()])
     }
 

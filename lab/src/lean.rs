@@ -39,7 +39,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             CapabilitySet::from_name(name).with_context(|| format!("no capability CAP_{name}"))
         })
         .collect::<anyhow::Result<CapabilitySet>>()?;
-    drop_to(keep).context("cannot become an ordinary user")?;
+    drop_to(keep).context("cannot become an unprivileged user")?;
     let (name, words) = args.command.split_first().context("no program to run")?;
     let why = Command::new(name).args(words).exec();
     Err(why).with_context(|| format!("cannot run {}", name.display()))

@@ -73,7 +73,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 ///
 /// Fails if a socket cannot be created.
 pub fn ask(args: &Args) -> anyhow::Result<Asked> {
-    ensure!(args.threads > 0, "nobody asks");
+    ensure!(args.threads > 0, "no threads to query with");
     let start = Instant::now();
     let asked = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..args.threads)
@@ -84,7 +84,7 @@ pub fn ask(args: &Args) -> anyhow::Result<Asked> {
             .map(|thread| {
                 thread
                     .join()
-                    .map_err(|_panic| anyhow!("an asking thread panicked"))?
+                    .map_err(|_panic| anyhow!("a querying thread panicked"))?
             })
             .sum::<anyhow::Result<u64>>()
     })?;

@@ -67,7 +67,7 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
         write_line(&mut out, &MatrixLine::Cell(cell))?;
     } else {
         for rung in &rungs {
-            eprintln!("mptcp-lab: rung {rung}");
+            eprintln!("mptcp-lab: attach method {rung}");
             let cells = one_rung(args, rung)?;
             let available = cells
                 .iter()
@@ -164,7 +164,7 @@ fn one_rung(args: &Args, rung: &str) -> anyhow::Result<Vec<Cell>> {
 
 /// Command line of the asker, which records its answers.
 fn asker(out: &Scratch, cases: &[String], family: Option<Family>) -> anyhow::Result<Vec<String>> {
-    let me = std::env::current_exe().context("cannot find myself")?;
+    let me = std::env::current_exe().context("cannot find the path of this program")?;
     let mut words = vec![me.display().to_string(), "ask".into(), "--out".into()];
     words.push(out.0.display().to_string());
     for case in cases {
@@ -181,16 +181,13 @@ pub(crate) fn ask_all(family: Option<Family>) -> anyhow::Result<Vec<AskerLine>> 
     let out = Scratch::new("asked");
     let words = asker(&out, &[], family)?;
     let [program, arguments @ ..] = &words[..] else {
-        bail!("there is no program that asks");
+        bail!("the asker's command line is empty");
     };
     let status = Command::new(program)
         .args(arguments)
         .status()
-        .context("cannot run the program that asks")?;
-    ensure!(
-        status.success(),
-        "the program that asks ended with {status}"
-    );
+        .context("cannot run the asker")?;
+    ensure!(status.success(), "the asker ended with {status}");
     read_lines(&out.0)
 }
 
@@ -284,7 +281,7 @@ impl Run {
     /// The last line on the tracer's stderr.
     fn last_words(&self) -> String {
         let line = self.stderr.lines().last();
-        line.unwrap_or("it said nothing").to_owned()
+        line.unwrap_or("no output").to_owned()
     }
 }
 

@@ -284,7 +284,7 @@ fn cell(rung: &str, download: &Downloaded, lines: &[TracedLine]) -> Cell {
         for found in &found {
             let owner = found.owner.as_ref().map(|owner| owner.comm.as_str());
             if owner != Some(program) {
-                wrong.push(format!("{end}: owner {owner:?}, in truth {program}"));
+                wrong.push(format!("{end}: owner {owner:?}, should be {program}"));
             }
         }
         let mut traced: BTreeMap<&str, u64> = BTreeMap::new();

@@ -25,7 +25,7 @@ impl Played {
         } = self;
         let answers = answers
             .iter()
-            .map(|(when, answer)| format!("{name}: {when} was told {answer}"));
+            .map(|(when, answer)| format!("{name}: {when} got {answer}"));
         let counted = counted
             .iter()
             .map(|what| format!("{name}: the kernel counted {what}"));

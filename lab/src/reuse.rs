@@ -128,7 +128,7 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
     let mut cells = Cells::new(std::io::stdout())?;
     let _alone = Alone::claim(
         "reuse",
-        "very many connections load all processors, and every tracer of the host gets their fallbacks",
+        "very many connections load all CPUs, and every tracer of the host sees their fallbacks",
     )?;
     // In each thread every second connection falls back.
     let each = (args.connections / workers).next_multiple_of(2);
@@ -158,7 +158,7 @@ fn make(args: &Args, connections: u32) -> anyhow::Result<(Made, TestBed)> {
     let since_ns = sys::boottime_ns();
     let bed = TestBed::new(Place::Loopback, Rules::NONE)?;
     let before = netns::counters(bed.near())?;
-    let me = std::env::current_exe().context("cannot find myself")?;
+    let me = std::env::current_exe().context("cannot find the path of this program")?;
     let start = |process: u32| {
         let out = Scratch::new(&format!("fallen-{process}"));
         let maker = netns::within(bed.near(), || {
@@ -228,7 +228,8 @@ fn write_fallen(path: &Path, fallen: &[Fallen]) -> anyhow::Result<()> {
         serde_json::to_writer(&mut out, fallen)?;
         out.write_all(b"\n")?;
     }
-    out.flush().context("cannot write down what fell back")
+    out.flush()
+        .context("cannot write the list of connections that fell back")
 }
 
 fn one_thread(worker: u8, args: &MakerArgs) -> anyhow::Result<Vec<Fallen>> {
@@ -310,7 +311,7 @@ fn compare(rung: &str, made: &Made, lines: &[TracedLine]) -> Cell {
         let ends = (found.local.clone(), found.remote.clone());
         match open.get_mut(&ends) {
             Some(left) if *left > 0 => *left -= 1,
-            Some(_) | None => note("lines of no connection", format!("{found:?}")),
+            Some(_) | None => note("lines without a connection", format!("{found:?}")),
         }
         match &found.owner {
             // No probe saw the creation or the connect of this socket.
@@ -327,7 +328,7 @@ fn compare(rung: &str, made: &Made, lines: &[TracedLine]) -> Cell {
     let counted = made.moved.get(CAUSE).copied().unwrap_or(0);
     let made_count = made.fallen.len() as u64;
     if counted != made_count {
-        note("the kernel counts otherwise", format!("{:?}", made.moved));
+        note("the kernel's counters differ", format!("{:?}", made.moved));
     }
     let caller = format!("{made_count} x client {CAUSE}, {counted} counted");
     let traced = format!("{count} lines");
@@ -353,7 +354,7 @@ fn told(rung: &str, made: &Made, lines: &[TracedLine]) -> Cell {
             TracedLine::Query(query) if made.pids.contains(&query.pid) => questions += 1,
             TracedLine::Verdict(verdict) if verdict.netns == made.netns => match verdict.doubt {
                 Some(_) => in_doubt += 1,
-                None => note("connections about which nobody asked"),
+                None => note("connections reported as never queried"),
             },
             TracedLine::Existing(found) if found.netns == made.netns => {
                 note("older than the tracer");
@@ -374,10 +375,10 @@ fn told(rung: &str, made: &Made, lines: &[TracedLine]) -> Cell {
     let skipped = skipped(lines);
     let asked = made.fallen.len() as u64 * 2;
     if questions > asked || questions + skipped < asked {
-        note("too many or too few questions");
+        note("too many or too few queries");
     }
-    let caller = format!("{asked} questions");
-    let traced = format!("{questions} questions, {in_doubt} in doubt, {skipped} runs skipped");
+    let caller = format!("{asked} queries");
+    let traced = format!("{questions} queries, {in_doubt} in doubt, {skipped} runs skipped");
     if wrong.is_empty() {
         return ok("reuse-told", rung, &caller, &traced);
     }

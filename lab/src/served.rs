@@ -138,7 +138,7 @@ fn cell(case: &str, rung: &str, want: &Counts, got: &Counts) -> Cell {
     let mut cell = ok(case, rung, &caller, &traced);
     if want != got {
         cell.outcome = Outcome::Mismatch;
-        cell.why = "the kernel counted otherwise".into();
+        cell.why = "the kernel's counters differ".into();
     }
     cell
 }
@@ -160,7 +160,7 @@ fn whole_host(rung: &str, at_least: &Counts, got: &Counts) -> Cell {
         cell.outcome = Outcome::Mismatch;
         cell.why = "the kernel counted more".into();
     } else if of_others > 0 {
-        cell.why = format!("{of_others} of others on this host");
+        cell.why = format!("{of_others} from other processes on this host");
     }
     cell
 }
@@ -171,7 +171,7 @@ pub(crate) fn play() -> anyhow::Result<Played> {
         let plays = PLAYED.map(|name| scope.spawn(move || play_one(name)));
         let done = plays.map(|play| {
             play.join()
-                .map_err(|_panic| anyhow::anyhow!("a thread that plays panicked"))?
+                .map_err(|_panic| anyhow::anyhow!("a playing thread panicked"))?
         });
         done.into_iter().collect::<anyhow::Result<Vec<Played>>>()
     })?;
@@ -269,7 +269,8 @@ fn fallbacks(page: &str, cgroup: Option<&str>) -> anyhow::Result<Counts> {
 
 /// Fetches a path; returns the body.
 pub(crate) fn get(address: &str, path: &str) -> anyhow::Result<String> {
-    let mut stream = TcpStream::connect(address).with_context(|| format!("nobody at {address}"))?;
+    let mut stream =
+        TcpStream::connect(address).with_context(|| format!("cannot connect to {address}"))?;
     stream.set_read_timeout(Some(WAIT_MAX))?;
     write!(
         stream,
@@ -279,7 +280,7 @@ pub(crate) fn get(address: &str, path: &str) -> anyhow::Result<String> {
     stream.read_to_string(&mut answer)?;
     let (head, body) = answer
         .split_once("\r\n\r\n")
-        .context("the answer has no end of its head")?;
+        .context("the response has no end of its headers")?;
     let status = head.split(' ').nth(1).unwrap_or("");
     ensure!(status == "200", "{path}: {head}");
     Ok(body.to_owned())
@@ -334,7 +335,7 @@ impl Served {
 
     /// Its stderr so far.
     pub(crate) fn said(&self) -> anyhow::Result<String> {
-        let said = fs::read(&self.output.0).context("cannot read what the tracer said")?;
+        let said = fs::read(&self.output.0).context("cannot read the tracer's stderr")?;
         Ok(String::from_utf8_lossy(&said).into_owned())
     }
 

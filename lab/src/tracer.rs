@@ -134,7 +134,7 @@ impl Tracer {
         let mut broken = None;
         if self.ended()?.is_none() {
             kill_process(Pid::from_child(&self.child), Signal::INT)
-                .context("cannot tell the tracer to end")?;
+                .context("cannot stop the tracer")?;
         }
         let start = Instant::now();
         loop {
@@ -153,7 +153,7 @@ impl Tracer {
             }
         }
         // With `panic = "unwind"` a thread may panic while the program continues.
-        let said = fs::read(&self.stderr.0).context("cannot read what the tracer said")?;
+        let said = fs::read(&self.stderr.0).context("cannot read the tracer's stderr")?;
         let said = String::from_utf8_lossy(&said);
         if let Some(line) = said.lines().find(|line| line.contains("panicked")) {
             broken = Some(format!("it panicked: {line}"));
@@ -184,7 +184,7 @@ impl Tracer {
     fn last_words(&self) -> String {
         let said = fs::read(&self.stderr.0).unwrap_or_default();
         let said = String::from_utf8_lossy(&said);
-        said.lines().last().unwrap_or("it said nothing").to_owned()
+        said.lines().last().unwrap_or("no output").to_owned()
     }
 }
 

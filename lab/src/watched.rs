@@ -137,7 +137,7 @@ fn shown(
         ));
     }
     if has_others {
-        let why = "the filter leaves others in".to_owned();
+        let why = "the filter does not exclude other connections".to_owned();
         return Ok(mismatch(
             "watched-screen",
             &args.attach,
@@ -193,7 +193,7 @@ fn suspended(args: &Args, terminal: &Terminal) -> anyhow::Result<Cell> {
     terminal.type_line("fg")?;
     terminal.until("STATE")?;
     if is_alternate {
-        let why = "the screen is still taken".to_owned();
+        let why = "the alternate screen is still shown".to_owned();
         return Ok(mismatch(
             "watched-suspended",
             &args.attach,
@@ -224,7 +224,7 @@ fn intact(args: &Args, case: &str, terminal: &Terminal, before: &str) -> anyhow:
     if wanted == got {
         return Ok(ok(case, &args.attach, "as before", "as before"));
     }
-    let why = "the terminal is not as it was".to_owned();
+    let why = "the terminal was not restored".to_owned();
     Ok(mismatch(case, &args.attach, &wanted, &got, why))
 }
 
@@ -377,12 +377,9 @@ impl Terminal {
             .split_whitespace()
             .filter_map(|pid| Pid::from_raw(pid.parse().ok()?))
             .collect();
-        ensure!(
-            !pids.is_empty(),
-            "the shell runs nothing that could be ended"
-        );
+        ensure!(!pids.is_empty(), "the shell runs no program");
         for pid in pids {
-            kill_process(pid, Signal::TERM).context("cannot end what the shell runs")?;
+            kill_process(pid, Signal::TERM).context("cannot stop the shell's program")?;
         }
         Ok(())
     }

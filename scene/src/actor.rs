@@ -277,7 +277,7 @@ fn serve(orders: OwnedFd, replies: OwnedFd, mut company: Company) -> anyhow::Res
     for line in BufReader::new(File::from(orders)).lines() {
         let line = line.context("cannot read an order")?;
         let order: Order =
-            serde_json::from_str(&line).with_context(|| format!("cannot understand {line:?}"))?;
+            serde_json::from_str(&line).with_context(|| format!("cannot parse {line:?}"))?;
         let reply = company.obey(order).unwrap_or_else(|why| Reply::Failed {
             errno: why
                 .chain()
@@ -350,7 +350,7 @@ impl Company {
                 me()
             }
             Order::Polled => {
-                let poller = self.poller.take().context("nobody polls")?;
+                let poller = self.poller.take().context("no poller is running")?;
                 Done {
                     answer: Some(poller.end()?),
                     ..me()
@@ -401,14 +401,17 @@ impl Company {
     }
 
     fn take(&mut self, name: String) -> anyhow::Result<Done> {
-        let mailbox = self.mailbox.as_ref().context("nobody waits for sockets")?;
+        let mailbox = self
+            .mailbox
+            .as_ref()
+            .context("this actor does not listen for sockets")?;
         let taken = pass::take(mailbox).context("cannot take a socket")?;
         Ok(self.add(name, taken))
     }
 
     fn fork(&mut self, name: &str) -> anyhow::Result<Done> {
-        let (orders, orders_end) = rustix::pipe::pipe().context("cannot make a pipe")?;
-        let (replies_end, replies) = rustix::pipe::pipe().context("cannot make a pipe")?;
+        let (orders, orders_end) = rustix::pipe::pipe().context("cannot create a pipe")?;
+        let (replies_end, replies) = rustix::pipe::pipe().context("cannot create a pipe")?;
         let Some(child) = sys::fork().context("cannot fork")? else {
             drop((orders_end, replies_end));
             // The child must not return through the parent's stack frames; it has its own reply
@@ -435,7 +438,7 @@ impl Company {
         child
             .replies
             .read_line(&mut line)
-            .context("cannot hear the child")?;
+            .context("cannot read from the child")?;
         serde_json::from_str(&line).with_context(|| format!("the child says {line:?}"))
     }
 }

@@ -86,7 +86,7 @@ impl Scene {
         listener.listen(1).context("cannot listen")?;
         let address = listener
             .local_addr()
-            .context("cannot tell where the server listens")?;
+            .context("cannot read the server's address")?;
         let client = at(middlebox.near(), (CLIENT_V4, 0).into())?;
         client.connect(&address).context("cannot connect")?;
         let (server, _peer) = listener.accept().context("cannot accept")?;
@@ -147,6 +147,6 @@ fn say(mut from: &Socket, mut to: &Socket, words: &[u8]) -> anyhow::Result<()> {
     from.write_all(words).context("cannot send")?;
     let mut heard = vec![0; words.len()];
     to.read_exact(&mut heard).context("cannot receive")?;
-    ensure!(heard == words, "something else arrives than was sent");
+    ensure!(heard == words, "other data arrives than was sent");
     Ok(())
 }

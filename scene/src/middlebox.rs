@@ -135,7 +135,7 @@ impl Loaded {
         for (device, orders) in ends {
             self.orders
                 .insert(device, orders, 0)
-                .context("cannot give the middlebox its orders")?;
+                .context("cannot write the middlebox's rules")?;
         }
         Ok(())
     }
@@ -146,7 +146,7 @@ impl Loaded {
             let zeros = PerCpuValues::try_from(vec![[0; DEEDS]; processors])?;
             self.done
                 .insert(device, zeros, 0)
-                .context("cannot make counters for the middlebox")?;
+                .context("cannot create counters for the middlebox")?;
         }
         Ok(())
     }
@@ -209,7 +209,7 @@ impl Middlebox {
         for device in self.devices {
             let by_processor = with_loaded(|loaded| {
                 let counted = loaded.done.get(&device, 0);
-                counted.context("cannot read what the middlebox has done")
+                counted.context("cannot read the middlebox's counters")
             })?;
             for counted in by_processor.iter() {
                 for (sum, more) in sums.iter_mut().zip(counted) {

@@ -160,7 +160,7 @@ pub fn pair(client: Kind, listener: &Socket, family: Family) -> anyhow::Result<(
     let client = open(client, family).context("cannot open a socket to connect with")?;
     let address = listener
         .local_addr()
-        .context("cannot tell where it listens")?;
+        .context("cannot read the listener's address")?;
     client
         .connect(&address)
         .context("cannot connect over loopback")?;
@@ -174,7 +174,7 @@ pub fn pair(client: Kind, listener: &Socket, family: Family) -> anyhow::Result<(
 ///
 /// Fails if no client connects in time.
 pub fn accept(listener: &Socket) -> anyhow::Result<(Socket, SockAddr)> {
-    wait_readable(listener).context("nobody connected")?;
+    wait_readable(listener).context("no client connected")?;
     listener.accept().context("cannot accept")
 }
 
@@ -189,12 +189,12 @@ pub fn say(mut from: &Socket, mut to: &Socket) -> anyhow::Result<()> {
     let mut heard = [0; WORDS.len()];
     let mut length = 0;
     while length < WORDS.len() {
-        wait_readable(to).context("what was sent does not arrive")?;
+        wait_readable(to).context("the data sent does not arrive")?;
         let read = to.read(&mut heard[length..]).context("cannot receive")?;
         ensure!(read > 0, "the connection ended");
         length += read;
     }
-    ensure!(heard == WORDS, "something else arrives than was sent");
+    ensure!(heard == WORDS, "other data arrives than was sent");
     Ok(())
 }
 

@@ -38,7 +38,7 @@ pub fn current() -> anyhow::Result<File> {
 /// Fails if the file cannot be examined.
 pub fn number(namespace: BorrowedFd<'_>) -> anyhow::Result<u64> {
     Ok(rustix::fs::fstat(namespace)
-        .context("cannot tell the number of the network namespace")?
+        .context("cannot read the inode number of the network namespace")?
         .st_ino)
 }
 
@@ -92,7 +92,7 @@ pub fn counters(namespace: BorrowedFd<'_>) -> anyhow::Result<Counters> {
     let text = within(namespace, || {
         fs::read_to_string(file).with_context(|| format!("cannot read {file}"))
     })?;
-    parse(&text).with_context(|| format!("{file} has no MPTcpExt lines that make sense"))
+    parse(&text).with_context(|| format!("cannot parse the MPTcpExt lines of {file}"))
 }
 
 /// Reads the MPTCP counters of the network namespace of a process.
@@ -103,7 +103,7 @@ pub fn counters(namespace: BorrowedFd<'_>) -> anyhow::Result<Counters> {
 pub fn counters_of(pid: u32) -> anyhow::Result<Counters> {
     let file = format!("/proc/{pid}/net/netstat");
     let text = fs::read_to_string(&file).with_context(|| format!("cannot read {file}"))?;
-    parse(&text).with_context(|| format!("{file} has no MPTcpExt lines that make sense"))
+    parse(&text).with_context(|| format!("cannot parse the MPTcpExt lines of {file}"))
 }
 
 /// Sets a sysctl of a network namespace; returns false if this kernel lacks it.

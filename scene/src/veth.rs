@@ -151,7 +151,7 @@ fn join(ends: [End<'_>; 2], devices: [u32; 2], offloads: Offloads) -> anyhow::Re
 fn set_up(end: End<'_>, offloads: Offloads) -> anyhow::Result<()> {
     match offloads {
         Offloads::Off => {
-            switch_offloads_off().context("cannot switch the offloads of a veth off")?;
+            switch_offloads_off().context("cannot turn off the offloads of a veth")?;
         }
         Offloads::Default => {}
     }

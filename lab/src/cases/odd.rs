@@ -110,7 +110,7 @@ pub(super) fn thread(asker: &mut Asker, family: Family, sort: Sort) -> anyhow::R
             .spawn(|| asker.ask(&name, &made.socket, made.holding))
             .join()
     })
-    .map_err(|_panic| anyhow::anyhow!("the asking thread panicked"))?
+    .map_err(|_panic| anyhow::anyhow!("the querying thread panicked"))?
 }
 
 pub(super) fn compat(asker: &mut Asker, family: Family, sort: Sort) -> anyhow::Result<()> {
@@ -159,7 +159,7 @@ pub(super) fn other(asker: &mut Asker, _family: Family) -> anyhow::Result<()> {
     asker.ask("other-udp", &udp, OTHER)?;
     let unix = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     asker.ask("other-unix", &unix, OTHER)?;
-    let (pipe, _other_end) = rustix::pipe::pipe().context("cannot make a pipe")?;
+    let (pipe, _other_end) = rustix::pipe::pipe().context("cannot create a pipe")?;
     asker.ask_fd("other-pipe", pipe.as_raw_fd(), OTHER)?;
     let file = std::fs::File::open("/proc/self/status").context("cannot open a file")?;
     asker.ask_fd("other-file", file.as_raw_fd(), OTHER)?;

@@ -43,7 +43,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 /// Makes one step and its reversal, and verifies the result.
 pub(super) fn step(by_s: i64) -> anyhow::Result<()> {
     let right = epoch();
-    let me = std::env::current_exe().context("cannot find myself")?;
+    let me = std::env::current_exe().context("cannot find the path of this program")?;
     let stepped = Command::new(me)
         .args(["clock-step", "--by-s", &by_s.to_string()])
         .stdin(Stdio::null())
@@ -53,9 +53,9 @@ pub(super) fn step(by_s: i64) -> anyhow::Result<()> {
         .status();
     if (epoch() - right).abs() > SLACK_NS {
         set(right)?;
-        anyhow::bail!("the clock was left wrong, and has been set right");
+        anyhow::bail!("the clock was left wrong; it has been restored");
     }
-    let status = stepped.context("cannot start what sets the clock")?;
+    let status = stepped.context("cannot start the clock-step process")?;
     ensure!(status.success(), "the clock cannot be set: {status}");
     Ok(())
 }

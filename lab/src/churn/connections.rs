@@ -148,7 +148,7 @@ pub(super) fn killed(churn: &Churn) {
             stage.ask_both("late")?;
             let victim = [Who::Client, Who::Server][end];
             let pid = stage.cast().into_iter().find(|(who, _)| *who == victim);
-            let (_, pid) = pid.context("nobody to kill")?;
+            let (_, pid) = pid.context("no actor to kill")?;
             let pid = Pid::from_raw(pid.cast_signed()).context("no such process")?;
             kill_process(pid, Signal::KILL).context("cannot kill an actor")?;
             std::thread::sleep(AFTER_KILL);
@@ -208,7 +208,9 @@ fn one_namespace(churn: &Churn) -> anyhow::Result<()> {
         socket.listen(1)?;
         Ok(socket)
     })?;
-    let target = listener.local_addr().context("it listens nowhere")?;
+    let target = listener
+        .local_addr()
+        .context("the listener has no address")?;
     let answer = netns::within(near.as_fd(), || {
         let client = net::open(Mptcp, Family::V4)?;
         client.connect(&target).context("cannot connect")?;
@@ -250,7 +252,7 @@ pub(super) fn floods(churn: &Churn) {
 
 /// Runs a flood in a separate process; returns its number of queries.
 fn flood() -> anyhow::Result<u64> {
-    let me = std::env::current_exe().context("cannot find myself")?;
+    let me = std::env::current_exe().context("cannot find the path of this program")?;
     let output = Command::new(me)
         .args(["load-asker", "--rate", "0"])
         .args(["--threads", &FLOOD_THREADS.to_string()])
@@ -258,8 +260,12 @@ fn flood() -> anyhow::Result<u64> {
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()
-        .context("cannot start who asks")?;
-    ensure!(output.status.success(), "who asks: {}", output.status);
+        .context("cannot start the asker")?;
+    ensure!(
+        output.status.success(),
+        "the asker ended with {}",
+        output.status
+    );
     let asked: load::Asked = serde_json::from_slice(&output.stdout)?;
     Ok(asked.asked)
 }

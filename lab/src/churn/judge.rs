@@ -293,7 +293,7 @@ fn descriptors(ledger: &Ledger) -> Cell {
         )
     };
     let (before, after) = (say(&ledger.before), say(&ledger.after));
-    let wrong = (before != after).then(|| "it does not hold what it held before".to_owned());
+    let wrong = (before != after).then(|| "the resources differ from those before".to_owned());
     ledger.cell("churn-descriptors", &before, &after, &Vec::from_iter(wrong))
 }
 
@@ -307,7 +307,7 @@ fn accounted(ledger: &Ledger) -> Cell {
         .map(|(sensor, seen)| format!("{sensor}: {seen} seen, {:?}", outcomes.get(sensor)))
         .collect();
     if seen.is_empty() {
-        wrong.push("there is no sensor".to_owned());
+        wrong.push("the page has no sensors".to_owned());
     }
     let became: Vec<String> = page
         .by(OUTCOMES, "outcome")
@@ -378,13 +378,13 @@ fn agreement(ledger: &Ledger) -> Cell {
     let mut wrong = Vec::new();
     if differ > 0 {
         wrong.push(format!(
-            "the kernel counted otherwise in {differ} namespaces"
+            "the kernel's counters differ in {differ} namespaces"
         ));
     }
     let case = "churn-agreement";
     let want = "no namespace differs";
     if undecodable > 0 {
-        wrong.push("there is what it cannot understand".to_owned());
+        wrong.push("records could not be decoded".to_owned());
         return ledger.cell(case, want, &got, &wrong);
     }
     // All of our namespaces are gone at this point: a remaining one is foreign and may have a
@@ -423,7 +423,7 @@ fn reloads(ledger: &Ledger) -> Cell {
         ledger.said_read, ledger.said_broken
     );
     let right = (hangups, bad_hangups) == (ledger.said_read, ledger.said_broken);
-    let wrong = (!right).then(|| "not every hangup was heard".to_owned());
+    let wrong = (!right).then(|| "not every hangup had an effect".to_owned());
     ledger.cell("churn-reloads", &want, &got, &Vec::from_iter(wrong))
 }
 
@@ -469,7 +469,7 @@ fn actions(ledger: &Ledger) -> Cell {
     }
     let is_idle = !wrong.is_empty();
     if actions.failed > 0 {
-        wrong.push(format!("{} could not be done", actions.failed));
+        wrong.push(format!("{} actions failed", actions.failed));
         wrong.extend(actions.failures.iter().cloned());
     }
     let got: Vec<String> = done

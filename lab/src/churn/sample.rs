@@ -62,7 +62,7 @@ impl Sample {
             let line = status.lines().find_map(|line| line.strip_prefix(name));
             let word = line.and_then(|line| line.split_whitespace().next());
             let number = word.and_then(|word| word.parse().ok());
-            number.with_context(|| format!("{file} does not tell {name}"))
+            number.with_context(|| format!("{file} does not contain {name}"))
         };
         let (fds, bpf_bytes) = descriptors(pid)?;
         // Reset the peak.
@@ -77,7 +77,7 @@ impl Sample {
             bpf_kb: bpf_bytes / 1024,
             fds,
             cpu_s: sys::cpu_time(pid)
-                .context("cannot tell the tracer's processor time")?
+                .context("cannot read the tracer's CPU time")?
                 .as_secs_f64(),
             ..Self::default()
         })

@@ -118,7 +118,7 @@ impl Configuration {
         };
         let (stdout, stderr): (Stdio, Stdio) = match &self.ready {
             Ready::Output(file) => {
-                let file = File::create(file).context("cannot make a file for the output")?;
+                let file = File::create(file).context("cannot create a file for the output")?;
                 (file.try_clone()?.into(), file.into())
             }
             Ready::File(file) => {
@@ -175,7 +175,7 @@ impl Ready {
 
 /// Makes the calls in another process; returns the measurements.
 pub(super) fn ask(args: &Args, calls: &[Call]) -> anyhow::Result<Vec<Measured>> {
-    let me = std::env::current_exe().context("cannot find myself")?;
+    let me = std::env::current_exe().context("cannot find the path of this program")?;
     let mut command = Command::new(me);
     command
         .args(["bench-asker", "--queries", &args.queries.to_string()])
@@ -191,6 +191,6 @@ pub(super) fn ask(args: &Args, calls: &[Call]) -> anyhow::Result<Vec<Measured>> 
     );
     String::from_utf8_lossy(&output.stdout)
         .lines()
-        .map(|line| serde_json::from_str(line).context("the asker makes no sense"))
+        .map(|line| serde_json::from_str(line).context("cannot parse the asker's output"))
         .collect()
 }

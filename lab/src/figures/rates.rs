@@ -64,12 +64,12 @@ enum Line {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     for &rate in &args.rate {
         let word = if rate == 0 {
-            "all that can be".to_owned()
+            "as many as possible".to_owned()
         } else {
             rate.to_string()
         };
         eprintln!(
-            "mptcp-lab: {word} questions a second for {} s",
+            "mptcp-lab: {word} queries per second for {} s",
             args.seconds
         );
         write_line(&mut std::io::stdout(), &measure(args, rate)?)?;
@@ -104,7 +104,7 @@ fn measure(args: &Args, rate: u64) -> anyhow::Result<Line> {
         .losses
         .iter()
         .find(|losses| losses.sensor == "query");
-    let losses = losses.context("the tracer does not tell what was lost")?;
+    let losses = losses.context("the tracer reports no losses")?;
     Ok(Line::Rate {
         offered: rate,
         seconds: asked.seconds,

@@ -100,7 +100,7 @@ struct Holder(Child);
 
 impl Holder {
     fn start(connections: u32) -> anyhow::Result<Self> {
-        let me = std::env::current_exe().context("cannot find myself")?;
+        let me = std::env::current_exe().context("cannot find the path of this program")?;
         let child = Command::new(me)
             .args(["holder", "--connections", &connections.to_string()])
             .stdin(Stdio::piped())
@@ -142,7 +142,7 @@ pub fn hold(args: &HolderArgs) -> anyhow::Result<()> {
     setrlimit(Resource::Nofile, raised).context("cannot raise the limit of open files")?;
     link::enter_network_namespace().context("cannot make a network namespace")?;
     let held = connect(args.connections)?;
-    writeln!(std::io::stdout()).context("nobody waits for the connections")?;
+    writeln!(std::io::stdout()).context("stdout is closed")?;
     let _ended = std::io::stdin().read(&mut [0]);
     drop(held);
     Ok(())

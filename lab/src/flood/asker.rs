@@ -124,12 +124,12 @@ pub(super) fn kind(number: u32) -> (Kind, Family) {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     ensure!(
         (1..=THREADS_MAX).contains(&args.threads),
-        "cannot ask with {} threads: between 1 and {THREADS_MAX} have addresses",
+        "cannot query with {} threads: between 1 and {THREADS_MAX} have addresses",
         args.threads
     );
     ensure!(
         args.same_socket || args.queries <= QUERIES_MAX,
-        "cannot ask {} questions a thread: only {QUERIES_MAX} have addresses; ask fewer, or with --same-socket",
+        "cannot make {} queries per thread: only {QUERIES_MAX} have addresses; make fewer, or use --same-socket",
         args.queries
     );
     link::enter_network_namespace().context("cannot make a network namespace; run it as root")?;
@@ -152,7 +152,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         let answers = threads.into_iter().map(|thread| {
             thread
                 .join()
-                .map_err(|_panic| anyhow!("an asking thread panicked"))?
+                .map_err(|_panic| anyhow!("a querying thread panicked"))?
         });
         answers.collect::<anyhow::Result<_>>()
     })?;

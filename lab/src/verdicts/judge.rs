@@ -164,7 +164,7 @@ fn cell(
     for about in &left {
         traced.push(about.said());
         differences.push(format!(
-            "lines too many: {}: {:?} {:?}",
+            "surplus lines: {}: {:?} {:?}",
             about.said(),
             about.queries,
             about.closing
@@ -181,7 +181,7 @@ fn cell(
     differences.extend(strange.map(|other| format!("a line of type {}", other.kind)));
     let (caller, traced) = (in_short(&caller), in_short(&traced));
     if !acted.wrong.is_empty() {
-        let why = format!("not as it is meant: {}", acted.wrong.join("; "));
+        let why = format!("deviates from the script: {}", acted.wrong.join("; "));
         return mismatch(&case, rung, &caller, &traced, why);
     }
     if differences.is_empty() {
@@ -362,10 +362,10 @@ fn of_closing(
         _ => about.queries.len() as u64,
     };
     if line.questions != asked {
-        wrong(format!("{} questions of {asked}", line.questions));
+        wrong(format!("{} queries of {asked}", line.questions));
     }
     let Some(fell_back_at) = line.fell_back_at_ns else {
-        wrong("it does not say when it fell back".to_owned());
+        wrong("the time of the fallback is missing".to_owned());
         return;
     };
     let delay = line.answered_at_ns.map(|at| fell_back_at.abs_diff(at));

@@ -27,7 +27,7 @@ impl Actor {
     ///
     /// Fails if the process cannot be started.
     pub fn start(name: &str, namespace: BorrowedFd<'_>) -> anyhow::Result<Self> {
-        let me = std::env::current_exe().context("cannot find myself")?;
+        let me = std::env::current_exe().context("cannot find the path of this program")?;
         let mut child = netns::within(namespace, || {
             Command::new(&me)
                 .args(["actor", "--name", name])
@@ -58,12 +58,15 @@ impl Actor {
     ///
     /// Fails if the actor has exited.
     pub fn try_order(&mut self, order: &Order) -> anyhow::Result<Reply> {
-        let orders = self.orders.as_mut().context("there are no more orders")?;
+        let orders = self
+            .orders
+            .as_mut()
+            .context("the actor's stdin is closed")?;
         write_line(orders, order).with_context(|| format!("{} is gone", self.name))?;
         let mut line = String::new();
         let length = self.replies.read_line(&mut line);
-        if length.with_context(|| format!("cannot hear {}", self.name))? == 0 {
-            bail!("{} is gone instead of doing {order:?}", self.name);
+        if length.with_context(|| format!("cannot read from {}", self.name))? == 0 {
+            bail!("{} exited instead of carrying out {order:?}", self.name);
         }
         serde_json::from_str(&line).with_context(|| format!("{} says {line:?}", self.name))
     }

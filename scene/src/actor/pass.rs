@@ -18,7 +18,7 @@ use socket2::Socket;
 pub(super) fn pass(socket: &Socket, to: &Path) -> anyhow::Result<()> {
     let way = UnixDatagram::unbound().context("cannot open a Unix socket")?;
     way.connect(to)
-        .with_context(|| format!("nobody waits at {}", to.display()))?;
+        .with_context(|| format!("no actor listens at {}", to.display()))?;
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     let passed = [socket.as_fd()];
@@ -50,5 +50,5 @@ pub(super) fn take(mailbox: &UnixDatagram) -> anyhow::Result<Socket> {
             return Ok(socket.into());
         }
     }
-    bail!("there was none in the message")
+    bail!("the message contains no socket")
 }

@@ -277,10 +277,13 @@ impl Stage {
             Who::Server => self.server.try_order(&order),
             Who::ServerChild => self.server.try_order(&in_child(order)),
             Who::Other => {
-                let other = self.other.as_mut().context("there is nobody else")?;
+                let other = self
+                    .other
+                    .as_mut()
+                    .context("the other client is not running")?;
                 other.try_order(&order)
             }
-            Who::Program => bail!("a program does as it likes"),
+            Who::Program => bail!("an external program takes no orders"),
         }
     }
 
@@ -398,7 +401,7 @@ impl Stage {
     ///
     /// Fails if the connection is refused.
     pub fn try_to_connect(&mut self, patience: Duration) -> anyhow::Result<()> {
-        let to = self.target.context("nobody listens")?;
+        let to = self.target.context("the server does not listen")?;
         let order = Order::Connect {
             socket: CLIENT.into(),
             to,
@@ -413,7 +416,7 @@ impl Stage {
         who: Who,
         order: impl FnOnce(String, SocketAddr) -> Order,
     ) -> anyhow::Result<()> {
-        let to = self.target.context("nobody listens")?;
+        let to = self.target.context("the server does not listen")?;
         let done = self.order(who, order(CLIENT.into(), to))?;
         self.note(done)
     }
@@ -520,7 +523,9 @@ impl Stage {
             patience_ms,
         };
         let received = self.order(to, order)?;
-        received.bytes.context("no word of how much was received")
+        received
+            .bytes
+            .context("the reply lacks the number of bytes")
     }
 
     /// Sends a message and a reply, for this number of rounds.
@@ -656,7 +661,7 @@ impl Stage {
     ///
     /// Names the step that failed.
     pub fn run_program(&mut self, program: &Path, arguments: &[&str]) -> anyhow::Result<()> {
-        let to = self.target.context("nobody listens")?;
+        let to = self.target.context("the server does not listen")?;
         let name = program.display();
         let mut child = netns::within(self.bed.near(), || {
             Command::new(program)
@@ -691,7 +696,7 @@ impl Stage {
         let mut line = String::new();
         BufReader::new(said)
             .read_line(&mut line)
-            .with_context(|| format!("cannot hear {name}"))?;
+            .with_context(|| format!("cannot read from {name}"))?;
         let (port, answer) = line
             .trim()
             .split_once(' ')

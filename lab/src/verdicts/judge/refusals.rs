@@ -96,10 +96,7 @@ pub(super) fn compare(rung: &str, acted: &Acted, lines: &[TracedLine]) -> Compar
             None => differences.push(format!("no line: {}", row.said())),
         }
     }
-    differences.extend(
-        left.iter()
-            .map(|line| format!("one line too many: {line:?}")),
-    );
+    differences.extend(left.iter().map(|line| format!("surplus line: {line:?}")));
     Compared {
         told: expected.len(),
         traced,
