@@ -58,7 +58,7 @@ pub struct CostArgs {
     #[arg(long, value_name = "PATH")]
     pub tracer: PathBuf,
     /// Only this attach method (repeatable); default: all three
-    #[arg(long, value_name = "RUNG")]
+    #[arg(long, value_name = "METHOD")]
     pub attach: Vec<String>,
     /// Rounds: each transfers once without a tracer and once per attach method with one
     #[arg(long, default_value_t = 5)]

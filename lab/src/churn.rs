@@ -63,7 +63,7 @@ pub struct Args {
     #[arg(long, value_name = "PATH")]
     pub tracer: PathBuf,
     /// Attach method
-    #[arg(long, value_name = "RUNG", default_value = "auto")]
+    #[arg(long, value_name = "METHOD", default_value = "auto")]
     pub attach: String,
     /// Duration in minutes
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
@@ -312,7 +312,7 @@ fn sample(served: &Served, churn: &Churn, page: &Page) -> anyhow::Result<Sample>
 fn progress(sample: &Sample, churn: &Churn) {
     let actions = churn.actions();
     eprintln!(
-        "mptcp-lab: churn: {:.0} s: {} kB, {} descriptors, {} questions, {} fallbacks, {} namespaces, \
+        "mptcp-lab: churn: {:.0} s: {} kB, {} descriptors, {} queries, {} fallbacks, {} namespaces, \
          {} scrapes, {} hangups, {} clock steps; {} counters went back, {} failures",
         sample.at_s,
         sample.rss_kb,

@@ -52,7 +52,7 @@ pub struct Args {
     #[arg(long, value_name = "PATH")]
     pub tracer: PathBuf,
     /// Attach method
-    #[arg(long, value_name = "RUNG", default_value = "auto")]
+    #[arg(long, value_name = "METHOD", default_value = "auto")]
     pub attach: String,
     /// A Python with the package opentelemetry-proto
     #[arg(long, value_name = "PATH", default_value = "python3")]

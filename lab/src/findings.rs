@@ -700,9 +700,9 @@ fn agrees_without(of_others: &Counters, entry: &traced::Reconciled) -> bool {
     })
 }
 
-/// The kernel may skip at most one query in this many: it skips a probe when as many threads as
-/// there are alternating programs were preempted inside it. Skips are counted, and the cases prove
-/// that the required queries are reported.
+/// The kernel may skip at most one query in this number: it skips a probe run when as many threads
+/// were preempted inside the probe as there are programs that take turns. Skips are counted, and
+/// the cases prove that the required queries are reported.
 const QUERIES_PER_MISSED_MIN: u64 = 50;
 /// Too few skips to estimate a rate: in a small run they are not a failure.
 const MISSED_MAX: u64 = 3;

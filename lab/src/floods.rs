@@ -49,7 +49,7 @@ pub struct Args {
     #[arg(long, value_name = "PATH")]
     pub tracer: PathBuf,
     /// Only this attach method (repeatable)
-    #[arg(long, value_name = "RUNG", default_value = "auto")]
+    #[arg(long, value_name = "METHOD", default_value = "auto")]
     pub attach: Vec<String>,
     /// Smaller floods
     #[arg(long)]

@@ -30,7 +30,7 @@ pub struct Args {
     #[arg(long, value_name = "PATH")]
     pub tracer: PathBuf,
     /// Attach method
-    #[arg(long, value_name = "RUNG")]
+    #[arg(long, value_name = "METHOD")]
     pub attach: String,
     /// Number of connections
     #[arg(long, default_value_t = 2_000)]

@@ -43,7 +43,7 @@ pub struct Args {
     #[arg(long, value_name = "PATH")]
     pub tracer: PathBuf,
     /// Attach method (repeatable)
-    #[arg(long, value_name = "RUNG", required = true)]
+    #[arg(long, value_name = "METHOD", required = true)]
     pub attach: Vec<String>,
     /// Number of namespaces
     #[arg(long, default_value_t = 500)]

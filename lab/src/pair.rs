@@ -48,7 +48,7 @@ pub struct Args {
     #[arg(long, value_name = "PATH")]
     pub tracer: PathBuf,
     /// Attach method
-    #[arg(long, value_name = "RUNG", default_value = "tracepoint")]
+    #[arg(long, value_name = "METHOD", default_value = "tracepoint")]
     pub attach: String,
 }
 

@@ -56,7 +56,7 @@ pub struct Args {
     #[arg(long, value_name = "PATH")]
     pub tracer: PathBuf,
     /// Attach method
-    #[arg(long, value_name = "RUNG", default_value = "auto")]
+    #[arg(long, value_name = "METHOD", default_value = "auto")]
     pub attach: String,
     /// A Grafana dashboard, whose queries must return data in Prometheus
     #[arg(long, value_name = "FILE")]

@@ -21,7 +21,7 @@ pub struct TracerArgs {
     #[arg(long, value_name = "PATH")]
     pub tracer: PathBuf,
     /// Only this attach method (repeatable); default: all three
-    #[arg(long, value_name = "RUNG")]
+    #[arg(long, value_name = "METHOD")]
     pub attach: Vec<String>,
     /// More arguments for the tracer (repeatable)
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]

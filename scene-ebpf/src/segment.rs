@@ -107,8 +107,8 @@ impl Segment {
     /// Copies the options, at most [`OPTIONS_BYTES_MAX`] of them, and returns their length.
     #[inline(always)]
     pub(crate) fn load_options(&self, context: &XdpContext, options: *mut u8) -> usize {
-        // The compiler knows the maximum length of a header and would drop the comparison; the verifier does not
-        // know it. Old verifiers learn nothing from a comparison with 0, so compare the excess over one word.
+        // The compiler knows the maximum and would drop a comparison that the verifier needs. Old
+        // verifiers learn nothing from a comparison with 0, so compare the excess over one word.
         let more = black_box(self.header.wrapping_sub(TCP_BYTES_MIN + WORD_BYTES));
         if more > OPTIONS_BYTES_MAX - WORD_BYTES {
             return 0;

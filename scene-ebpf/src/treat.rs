@@ -71,7 +71,7 @@ struct Notes {
     options: UnsafeCell<[u8; OPTIONS_BYTES_MAX + 2]>,
 }
 
-// SAFETY: each CPU has its own slot, and no other program that uses it can interrupt this one there.
+// SAFETY: each CPU has its own slot; no other user of it can interrupt this program there.
 unsafe impl Sync for Notes {}
 
 /// An integer that the compiler must keep in the map.
@@ -104,7 +104,7 @@ pub(crate) fn treat(context: &XdpContext) -> u32 {
     let (Some(notes), Some(orders)) = (NOTES.get(0), ORDERS.get_ptr(device)) else {
         return XDP_PASS;
     };
-    // SAFETY: the pointer is into the map's value. If the orders change meanwhile, the packet sees a part of them.
+    // SAFETY: the pointer is into the map's value. Orders that change meanwhile apply in part.
     let orders = unsafe { &*orders };
     let Some(mut segment) = Segment::parse(context) else {
         return XDP_PASS;

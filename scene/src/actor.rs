@@ -208,8 +208,8 @@ pub struct Done {
     pub inode: Option<u64>,
     /// Number of bytes sent or received.
     pub bytes: Option<usize>,
-    /// Answer to `TCP_IS_MPTCP`: `1`, `0`, or the name of an errno; from a poller, the sequence of
-    /// distinct answers. Of an option: `ok`, or the name of an errno.
+    /// Answer to `TCP_IS_MPTCP`: `1`, `0`, or the name of an errno; from a poller, all answers in
+    /// order, with consecutive repeats collapsed. Of an option: `ok`, or the name of an errno.
     pub answer: Option<String>,
 }
 

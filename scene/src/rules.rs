@@ -8,8 +8,8 @@
 pub struct Treatment {
     /// Replace option 30 by NOPs in the SYN (to the server) or the SYN/ACK (to the client).
     pub strip_syn: bool,
-    /// Replace option 30 by NOPs in every non-SYN packet from the N-th data packet on; 0 means every non-SYN
-    /// packet, pure ACKs included, right away.
+    /// Replace option 30 by NOPs in every non-SYN packet, from the N-th data packet on; 0 means in
+    /// all of them, pure ACKs included.
     pub strip_from: Option<u32>,
     /// Drop SYNs that carry `MP_CAPABLE`.
     pub drop_capable_syn: bool,

@@ -90,7 +90,7 @@ impl About<'_> {
         of_queries.chain(of_closing)
     }
 
-    /// The sequence of distinct verdicts.
+    /// Verdicts in order, with consecutive repeats collapsed.
     fn told(&self) -> Vec<&str> {
         let mut told: Vec<&str> = self
             .queries

@@ -29,7 +29,7 @@ pub(super) struct Expected {
     pub(super) at: At,
     /// Index of the connection, in the order in which the script creates them.
     pub(super) connection: usize,
-    /// Sequence of distinct verdicts on the answers.
+    /// Verdicts on the answers in order, with consecutive repeats collapsed.
     pub(super) told: &'static [&'static str],
     /// Closing verdict.
     pub(super) at_end: Option<&'static str>,

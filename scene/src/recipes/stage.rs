@@ -636,7 +636,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Stops polling; records the sequence of distinct answers.
+    /// Stops polling; records its answers, with consecutive repeats collapsed.
     ///
     /// # Errors
     ///
