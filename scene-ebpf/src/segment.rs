@@ -115,7 +115,7 @@ impl Segment {
         }
         let length = more + WORD_BYTES;
         let offset = self.start + TCP_BYTES_MIN - context.data();
-        // SAFETY: the helper fails beyond the end of the packet; the verifier checks the buffer's size.
+        // SAFETY: the helper fails beyond the end of the packet; the verifier checks the buffer.
         let failed = unsafe {
             bpf_xdp_load_bytes(context.ctx, offset as u32, options.cast(), length as u32)
         };

@@ -121,7 +121,7 @@ pub(crate) fn treat(context: &XdpContext) -> u32 {
     } else {
         count >= orders.strip_from
     };
-    // The mask changes nothing, but gives the verifier its bound: a header is shorter than 64 bytes.
+    // The mask only gives the verifier its bound: a header is shorter than 64 bytes.
     let dss = (notes.dss.get() & 0x3f) as usize;
     if strips {
         strip(&mut segment, notes.mptcp.get(), device);

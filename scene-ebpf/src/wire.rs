@@ -11,7 +11,7 @@ pub(crate) struct Orders {
     pub(crate) strip_syn: u32,
     /// Not 0: drop SYNs that carry `MP_CAPABLE`.
     pub(crate) drop_capable_syn: u32,
-    /// Strip MPTCP from every packet without SYN, starting at this data packet; 0: from all of them.
+    /// Strip MPTCP from every non-SYN packet, starting at this data packet; 0: from all of them.
     pub(crate) strip_from: u32,
     /// Flip a byte of this data packet's payload.
     pub(crate) flip_at: u32,
