@@ -1,7 +1,7 @@
-// A client in Go, for `mptcp-lab verdicts`: it asks whether it is MPTCP as Go's own library does.
+// A client in Go, for `mptcp-lab verdicts`: it queries MPTCP the way Go's standard library does.
 //
-// It is given the address and the port of a listener, sends a message, gets one back, says on a line which port it has
-// and what it was told, and ends when nobody holds its stdin any more.
+// It gets the address and port of a listener as arguments, sends a message, receives one, and
+// prints one line with its port and the answer to its query. It exits when its stdin is closed.
 package main
 
 import (

@@ -1,4 +1,4 @@
-//! Suites that everybody on the host notices: they say so, and run one at a time.
+//! Suites that affect the whole host: they announce it and run one at a time.
 
 use std::{
     fs::File,
@@ -11,26 +11,27 @@ use std::{
 use anyhow::Context as _;
 use rustix::fs::{FlockOperation, flock};
 
-/// The file that such a suite holds a lock on.
+/// Name of the lock file that such a suite holds.
 const LOCK: &str = "mptcp-lab-alone.lock";
-/// Longest that a suite waits for another one. Then it begins all the same: it does not depend on being alone.
+/// Timeout for the lock. After it the suite starts anyway: exclusion is a courtesy, not a need.
 const WAIT_MAX: Duration = Duration::from_secs(300);
-/// Between two tries.
+/// Pause between two attempts.
 const TRY_EVERY: Duration = Duration::from_millis(100);
 
-/// Holds the lock as long as it lives.
+/// Holds the lock while it lives.
 pub(crate) struct Alone {
     _lock: File,
 }
 
 impl Alone {
-    /// Says what this suite does to everybody else, and waits until no other such suite runs.
+    /// Announces what this suite does to the rest of the host, and waits until no other such suite
+    /// runs.
     ///
     /// # Errors
     ///
-    /// Fails if there can be no lock.
+    /// Fails if the lock file cannot be used.
     pub(crate) fn claim(suite: &str, disturbs: &str) -> anyhow::Result<Self> {
-        eprintln!("mptcp-lab: {suite} disturbs others on this host: {disturbs}");
+        eprintln!("mptcp-lab: {suite} affects other processes on this host: {disturbs}");
         claim(&std::env::temp_dir().join(LOCK), WAIT_MAX)
     }
 }
@@ -40,7 +41,7 @@ fn claim(path: &Path, wait_max: Duration) -> anyhow::Result<Alone> {
         .write(true)
         .create(true)
         .truncate(false)
-        // Where everybody may write, a link may lead anywhere.
+        // The directory is world-writable: do not follow a planted symbolic link.
         .custom_flags(libc::O_NOFOLLOW)
         .open(path)
         .with_context(|| format!("cannot open {}", path.display()))?;
@@ -51,13 +52,13 @@ fn claim(path: &Path, wait_max: Duration) -> anyhow::Result<Alone> {
             Ok(()) => break,
             Err(rustix::io::Errno::WOULDBLOCK) if start.elapsed() < wait_max => {
                 if !has_said {
-                    eprintln!("mptcp-lab: another suite that disturbs others runs: waiting");
+                    eprintln!("mptcp-lab: waiting for another suite that affects the whole host");
                     has_said = true;
                 }
                 sleep(TRY_EVERY);
             }
             Err(rustix::io::Errno::WOULDBLOCK) => {
-                eprintln!("mptcp-lab: it still runs: beginning all the same");
+                eprintln!("mptcp-lab: the other suite is still running: starting anyway");
                 break;
             }
             Err(why) => {

@@ -1,4 +1,5 @@
-//! `mptcp-lab ask`: the applications. Each question is one raw system call, and one line of what it gave.
+//! `mptcp-lab ask`: the applications. Each query is one raw system call and one line with its
+//! result.
 
 use std::{fs::File, io::Write, path::PathBuf};
 
@@ -12,19 +13,19 @@ use crate::{
     report::AskerLine,
 };
 
-/// What to ask about.
+/// Arguments of `mptcp-lab ask`.
 #[derive(clap::Args)]
 pub struct Args {
     /// Only this case, or the cases whose names begin with it (repeatable)
     #[arg(long, value_name = "NAME")]
     pub case: Vec<String>,
-    /// Only with these addresses, where a case is about any
+    /// Only this address family, in cases that use one
     #[arg(long, value_name = "v4|v6", value_parser = Family::parse)]
     pub family: Option<Family>,
     /// Write the lines to FILE instead of stdout
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
-    /// Stay in this network namespace instead of making one
+    /// Stay in this network namespace instead of creating a new one
     #[arg(long)]
     pub here: bool,
 }
@@ -33,8 +34,8 @@ pub struct Args {
 ///
 /// # Errors
 ///
-/// Fails if the lines cannot be written, or there is no network namespace to be had. A case that cannot be
-/// made is a line of its own.
+/// Fails if the lines cannot be written or no network namespace can be created. A case that cannot
+/// run on this host is a line of its own.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let wanted = |case: &Case, name: &str| {
         case.name == name

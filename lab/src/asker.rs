@@ -1,4 +1,4 @@
-//! The application that asks: each question is one raw system call, and one line of what it gave.
+//! The querying application: each query is one raw system call and one line with its result.
 
 use std::{
     io::Write,
@@ -14,18 +14,18 @@ use crate::{
     report::{Asked, AskerLine, Endpoint, errno_name, write_line},
 };
 
-/// Asks and writes down.
+/// Makes queries and records the results.
 pub struct Asker {
     out: Box<dyn Write + Send>,
     asked: u64,
-    /// The kernel has MPTCP.
+    /// Whether the kernel has MPTCP.
     pub has_mptcp: bool,
-    /// The next answer says whether the connection has fallen back.
+    /// Derive from the next answer whether the connection fell back.
     is_told: bool,
 }
 
 impl Asker {
-    /// Writes its lines to `out`.
+    /// Creates an asker that writes its lines to `out`.
     pub fn new(out: Box<dyn Write + Send>, has_mptcp: bool) -> Self {
         Self {
             out,
@@ -39,12 +39,12 @@ impl Asker {
     ///
     /// # Errors
     ///
-    /// Fails if it cannot be written.
+    /// Fails if the line cannot be written.
     pub fn write(&mut self, line: &AskerLine) -> anyhow::Result<()> {
         write_line(&mut self.out, line)
     }
 
-    /// Asks in the usual way.
+    /// Makes a query in the usual form.
     ///
     /// # Errors
     ///
@@ -53,7 +53,8 @@ impl Asker {
         self.ask_as(case, socket, holding, Form::default())
     }
 
-    /// Asks about an MPTCP socket of which the kernel's answer alone says whether it has fallen back: kernels differ.
+    /// Queries an MPTCP socket for which only the kernel's answer shows whether it fell back:
+    /// kernels differ.
     ///
     /// # Errors
     ///
@@ -70,11 +71,11 @@ impl Asker {
         asked
     }
 
-    /// Asks in an unusual way.
+    /// Makes a query in an unusual form.
     ///
     /// # Errors
     ///
-    /// Fails if the line cannot be written, or the socket is not what the case says.
+    /// Fails if the line cannot be written, or if the socket does not match the case.
     pub fn ask_as(
         &mut self,
         case: &str,
@@ -85,7 +86,7 @@ impl Asker {
         self.put(case, Subject::Socket(socket), holding, form, None)
     }
 
-    /// Asks about a socket that is connecting to `address`.
+    /// Queries a socket that is connecting to `address`.
     ///
     /// # Errors
     ///
@@ -101,7 +102,7 @@ impl Asker {
         self.put(case, subject, holding, Form::default(), Some(address))
     }
 
-    /// Asks about a descriptor that may be anything.
+    /// Queries any descriptor.
     ///
     /// # Errors
     ///
@@ -122,7 +123,8 @@ impl Asker {
             Subject::Socket(socket) => socket.as_raw_fd(),
             Subject::Fd(fd) => fd,
         };
-        // Another system call between the question and its names would be another chance to be wrong.
+        // Read the names directly before and after the query: any other system call in between
+        // is another source of error.
         let before = Names::of(subject);
         let reply = question(fd, form)?;
         let says_tcp = match reply.returned.errno {
@@ -175,16 +177,16 @@ impl Asker {
     }
 }
 
-/// What is asked about.
+/// Target of a query.
 #[derive(Clone, Copy)]
 enum Subject<'a> {
     /// A socket.
     Socket(&'a Socket),
-    /// Whatever stands there.
+    /// Any descriptor.
     Fd(RawFd),
 }
 
-/// What the application can learn of its socket without asking about MPTCP.
+/// What the application can find out about its socket without an MPTCP query.
 #[derive(Default, PartialEq, Eq, Debug)]
 struct Names {
     local: Option<Endpoint>,
@@ -224,7 +226,7 @@ fn is_tcp(protocol: i32) -> bool {
     matches!(protocol, libc::IPPROTO_TCP | libc::IPPROTO_MPTCP)
 }
 
-/// This thread, as the kernel numbers it.
+/// Thread number, as the kernel counts.
 #[must_use]
 pub fn thread_id() -> u32 {
     rustix::thread::gettid()

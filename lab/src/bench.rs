@@ -1,4 +1,4 @@
-//! `mptcp-lab bench-asker`: what one system call costs its caller.
+//! `mptcp-lab bench-asker`: the cost of one system call for its caller.
 
 use std::{
     os::fd::AsRawFd as _,
@@ -16,22 +16,22 @@ use crate::{
     sys,
 };
 
-/// Calls in a burst, and the pause after it: bpftrace's buffer holds some thousand lines.
+/// Calls per burst, and the pause after it: bpftrace's buffer holds a few thousand lines.
 const BURST: u32 = 500;
 const BURST_PAUSE: Duration = Duration::from_millis(20);
-/// Bursts for each batch of calls that are made as fast as it goes.
+/// Bursts that replace one batch of back-to-back calls.
 const BURSTS_PER_BATCH: u32 = 4;
 
-/// What to measure.
+/// Arguments of `mptcp-lab bench-asker`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Calls in a batch
+    /// Calls per batch
     #[arg(long, default_value_t = 20_000)]
     pub queries: u32,
-    /// Batches; median and minimum are reported
+    /// Number of batches; reports median and minimum
     #[arg(long, default_value_t = 15)]
     pub batches: u32,
-    /// Which call (repeatable); a line each
+    /// Call to measure (repeatable); one line each
     #[arg(long, value_enum, default_value = "is-mptcp")]
     pub opt: Vec<Call>,
 }
@@ -42,22 +42,23 @@ pub struct Args {
 )]
 #[serde(rename_all = "kebab-case")]
 pub enum Call {
-    /// `TCP_IS_MPTCP` of an MPTCP socket: what is traced
+    /// `TCP_IS_MPTCP` of an MPTCP socket: the traced call
     IsMptcp,
-    /// The same in bursts of 500, 20 ms apart: slow enough for everybody who shall not lose any
+    /// `TCP_IS_MPTCP` in bursts of 500, 20 ms apart: slow enough for every tracer that must not
+    /// lose any
     InBursts,
-    /// `SO_TYPE` of an MPTCP socket: another option
+    /// `SO_TYPE` of an MPTCP socket: an option at another level
     Other,
-    /// `TCP_NODELAY` of an MPTCP socket: another option that passes the same functions of the kernel
+    /// `TCP_NODELAY` of an MPTCP socket: another option that passes the same kernel functions
     OtherTcp,
-    /// `TCP_NODELAY` of a TCP socket: what has nothing to do with MPTCP but passes a probe
+    /// `TCP_NODELAY` of a TCP socket: unrelated to MPTCP, but passes a probe
     PlainTcp,
     /// `getppid`: another system call
     Unrelated,
 }
 
 impl Call {
-    /// All that differ for the kernel.
+    /// All calls that differ for the kernel.
     pub const ALL: [Self; 5] = [
         Self::IsMptcp,
         Self::OtherTcp,
@@ -80,31 +81,31 @@ impl Call {
     }
 }
 
-/// What a call takes, nanoseconds.
+/// Duration of one call, in nanoseconds.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Measured {
-    /// The call.
+    /// The call measured.
     pub opt: Call,
-    /// The batch in the middle.
+    /// Median of the batches.
     pub ns_median: f64,
-    /// The fastest batch.
+    /// Fastest batch.
     pub ns_min: f64,
-    /// The slowest batch.
+    /// Slowest batch.
     pub ns_max: f64,
 }
 
-/// Who calls.
+/// Makes the calls, on its own socket.
 pub struct Caller {
     call: Call,
     socket: Socket,
 }
 
 impl Caller {
-    /// With a fresh socket.
+    /// Creates a caller with a new socket.
     ///
     /// # Errors
     ///
-    /// Fails if there is no socket to ask about.
+    /// Fails if the socket cannot be created.
     pub fn new(call: Call) -> anyhow::Result<Self> {
         let kind = match call {
             Call::IsMptcp | Call::InBursts | Call::Other | Call::OtherTcp | Call::Unrelated => {
@@ -116,7 +117,7 @@ impl Caller {
         Ok(Self { call, socket })
     }
 
-    /// Calls so often, and tells how long that took.
+    /// Makes this number of calls; returns their total duration.
     #[must_use]
     pub fn batch(&self, calls: u32) -> Duration {
         let fd = self.socket.as_raw_fd();
@@ -145,11 +146,11 @@ fn unrelated(calls: u32) -> Duration {
     start.elapsed()
 }
 
-/// Measures, and prints a JSON line for each call.
+/// Measures, and prints one JSON line per call.
 ///
 /// # Errors
 ///
-/// Fails if there is no socket to ask about.
+/// Fails if the socket cannot be created.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     for &call in &args.opt {
         write_line(&mut std::io::stdout(), &measure(call, args)?)?;

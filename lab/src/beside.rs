@@ -1,4 +1,5 @@
-//! A tracer that runs beside what is measured. Its lines are counted at most: to read them would cost more than to trace.
+//! A tracer that runs alongside a measurement. Its lines are at most counted: parsing them would
+//! cost more than tracing.
 
 use std::{
     fs::{self, File},
@@ -18,39 +19,39 @@ use crate::{
     traced::{End, Found, TracedLine},
 };
 
-/// Exit code of the tracer on a kernel that cannot answer.
+/// Exit code of the tracer when the kernel or the privileges are insufficient.
 const CANNOT_ANSWER: i32 = 3;
-/// Longest that a tracer may take until it is live: an emulated machine is slow.
+/// Timeout until a tracer is live: an emulated machine is slow.
 const START_MAX: Duration = Duration::from_secs(300);
-/// Longest that it may take to end, with a full ring to read.
+/// Timeout for its end, with a full ring to drain.
 const END_MAX: Duration = Duration::from_secs(120);
-/// Bytes that are read at a time.
+/// Size of one read, bytes.
 const READ_BYTES: usize = 1 << 18;
 
-/// A tracer that is live.
+/// A live tracer.
 pub(crate) struct Beside {
     child: Child,
     stderr: Scratch,
     counting: Option<JoinHandle<io::Result<Counted>>>,
-    /// From exec until it said that it is live.
+    /// From exec until it reports that it is live.
     pub(crate) start: Duration,
 }
 
-/// Memory of a process that is in RAM.
+/// Resident memory of a process, in KiB.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Memory {
-    /// Now.
+    /// At present.
     pub(crate) resident_kb: u64,
-    /// At most, so far.
+    /// Peak so far.
     pub(crate) peak_kb: u64,
 }
 
 impl Memory {
-    /// Of a process.
+    /// Reads the memory of a process.
     pub(crate) fn of(pid: u32) -> anyhow::Result<Self> {
         let file = format!("/proc/{pid}/status");
         let status = fs::read_to_string(&file).with_context(|| format!("cannot read {file}"))?;
-        Self::parse(&status).with_context(|| format!("{file} does not tell memory"))
+        Self::parse(&status).with_context(|| format!("{file} does not contain the memory usage"))
     }
 
     fn parse(status: &str) -> Option<Self> {
@@ -65,20 +66,20 @@ impl Memory {
     }
 }
 
-/// What becomes of its lines.
+/// What to do with the tracer's lines.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lines {
-    /// Nobody looks at them.
+    /// Discard them.
     Dropped,
-    /// They are counted, and the last one is read.
+    /// Count them, and parse the last one.
     Counted,
 }
 
-/// What came out of a tracer whose lines were counted.
+/// Output of a tracer whose lines were counted.
 #[derive(Default)]
 pub(crate) struct Counted {
     queries: u64,
-    /// Lines about fallbacks, which are few.
+    /// Lines with fallbacks, which are few.
     fallbacks: Vec<Vec<u8>>,
     last: Vec<u8>,
 }
@@ -96,7 +97,7 @@ impl Counted {
                 .filter_map(|line| fallback(line).transpose())
                 .collect::<anyhow::Result<_>>()?,
             end: end
-                .context("the tracer's last line is not its end")?
+                .context("the tracer's last line is not its end line")?
                 .clone(),
         })
     }
@@ -107,7 +108,7 @@ fn fallback(line: &[u8]) -> anyhow::Result<Option<Found>> {
     Ok(line.and_then(TracedLine::into_fallback))
 }
 
-/// Counts lines by their types, without reading what they say.
+/// Counts lines by type without parsing them.
 fn count(from: impl Read) -> io::Result<Counted> {
     let mut from = BufReader::with_capacity(READ_BYTES, from);
     let mut counted = Counted::default();
@@ -124,7 +125,8 @@ fn count(from: impl Read) -> io::Result<Counted> {
     Ok(counted)
 }
 
-/// The words that take the cap off: what is measured here is meant to come fast. Tracers without a cap have no word for it.
+/// Arguments that remove the rate cap: these measurements are fast on purpose. Tracers without a
+/// cap lack the option.
 pub(crate) fn uncapped(tracer: &Path) -> anyhow::Result<Vec<String>> {
     let help = Command::new(tracer)
         .args(["live", "--help"])
@@ -138,24 +140,25 @@ pub(crate) fn uncapped(tracer: &Path) -> anyhow::Result<Vec<String>> {
     })
 }
 
-/// A help text speaks of an option of exactly this name.
+/// Whether a help text contains an option of exactly this name.
 fn names_option(help: &str, option: &str) -> bool {
     help.split(|end: char| end.is_whitespace() || matches!(end, '=' | ',' | '[' | '`'))
         .any(|word| word == option)
 }
 
-/// What is known when it has ended.
+/// Results of a tracer that has ended.
 pub(crate) struct Ended {
-    /// Lines about questions.
+    /// Number of query lines.
     pub(crate) queries: u64,
-    /// Lines about fallbacks.
+    /// Fallbacks from the lines.
     pub(crate) fallbacks: Vec<Found>,
-    /// The last line.
+    /// The final line.
     pub(crate) end: End,
 }
 
 impl Beside {
-    /// Starts `mptcp-trace live` with these arguments; none if this kernel does not have the rung, with its last words.
+    /// Starts `mptcp-trace live` with these arguments; none, with its last line on stderr, if this
+    /// kernel lacks the attach method.
     pub(crate) fn start(
         tracer: &Path,
         words: &[String],
@@ -163,9 +166,9 @@ impl Beside {
     ) -> anyhow::Result<Result<Self, String>> {
         let stderr = Scratch::new("beside-stderr");
         let ready = Scratch::new("beside-ready");
-        // One of an earlier run would be taken for this one's.
+        // A file left by an earlier run would be mistaken for this one's.
         let _absent = fs::remove_file(&ready.0);
-        let said = File::create(&stderr.0).context("cannot make a file for the messages")?;
+        let said = File::create(&stderr.0).context("cannot create a file for the messages")?;
         let mut command = Command::new(tracer);
         command
             .arg("live")
@@ -208,27 +211,27 @@ impl Beside {
         Ok(Ok(beside))
     }
 
-    /// Its process.
+    /// Process number.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Processor time that it has used.
+    /// CPU time used so far.
     pub(crate) fn cpu_time(&self) -> anyhow::Result<Duration> {
-        sys::cpu_time(self.pid()).context("cannot tell the tracer's processor time")
+        sys::cpu_time(self.pid()).context("cannot read the tracer's CPU time")
     }
 
-    /// Memory that it uses.
+    /// Resident memory.
     pub(crate) fn memory(&self) -> anyhow::Result<Memory> {
         Memory::of(self.pid())
     }
 
-    /// Sends it a signal.
+    /// Sends a signal.
     pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         kill_process(Pid::from_child(&self.child), signal).context("cannot signal the tracer")
     }
 
-    /// Tells it to end, and waits.
+    /// Stops the tracer and waits for it.
     pub(crate) fn end(mut self) -> anyhow::Result<Option<Ended>> {
         self.signal(Signal::INT)?;
         let status = self.wait()?;
@@ -265,13 +268,14 @@ impl Beside {
     fn last_words(&self) -> String {
         let said = fs::read(&self.stderr.0).unwrap_or_default();
         let said = String::from_utf8_lossy(&said);
-        said.lines().last().unwrap_or("it said nothing").to_owned()
+        said.lines().last().unwrap_or("no output").to_owned()
     }
 }
 
 impl Drop for Beside {
     fn drop(&mut self) {
-        // Ended already, as a rule; its probes hang on it and go with it. A stopped process dies of this too.
+        // Usually it has ended already; the kernel removes its probes with it. SIGKILL also ends a
+        // stopped process.
         let _ended = self.child.kill();
         let _ended = self.child.wait();
     }

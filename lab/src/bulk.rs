@@ -1,4 +1,5 @@
-//! `mptcp-lab bulk`: a bulk transfer over MPTCP between two network namespaces, for what tracing costs it.
+//! `mptcp-lab bulk`: a bulk transfer over MPTCP between two network namespaces, to measure the cost
+//! of tracing.
 
 use std::{
     collections::BTreeMap,
@@ -22,53 +23,53 @@ use crate::{
     veth::{self, CLIENT_V4, SERVER_V4},
 };
 
-/// How to transfer.
+/// Arguments of `mptcp-lab bulk`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// For how long, seconds
+    /// Duration in seconds
     #[arg(long, default_value_t = 2.0)]
     pub seconds: f64,
-    /// Bytes that are handed over at a time
+    /// Bytes per write
     #[arg(long, default_value_t = 65_536)]
     pub chunk: usize,
 }
 
-/// What came of it.
+/// Result of a transfer.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Transfer {
-    /// Bytes that arrived.
+    /// Bytes received.
     pub bytes: u64,
-    /// How long that took, seconds.
+    /// Duration in seconds.
     pub seconds: f64,
 }
 
 impl Transfer {
-    /// Megabytes (10^6 bytes) a second.
+    /// Throughput in megabytes (10^6 bytes) per second.
     #[must_use]
     pub fn megabytes_per_second(self) -> f64 {
         self.bytes as f64 / 1e6 / self.seconds
     }
 }
 
-/// What to compare.
+/// Arguments of `mptcp-lab bulk-cost`.
 #[derive(clap::Args)]
 pub struct CostArgs {
     /// The mptcp-trace to measure
     #[arg(long, value_name = "PATH")]
     pub tracer: PathBuf,
-    /// Only this rung (repeatable); all three if none is named
-    #[arg(long, value_name = "RUNG")]
+    /// Only this attach method (repeatable); default: all three
+    #[arg(long, value_name = "METHOD")]
     pub attach: Vec<String>,
-    /// Rounds: each transfers once without a tracer and once beside a tracer on each rung
+    /// Rounds: each transfers once without a tracer and once per attach method with one
     #[arg(long, default_value_t = 5)]
     pub rounds: u32,
-    /// Let iperf3 transfer, under `mptcpize run`, over devices with the offloads that they have by default
+    /// Transfer with iperf3 under `mptcpize run`, over devices with their default offloads
     #[arg(long)]
     pub iperf: bool,
     /// Print JSON lines instead of a table
     #[arg(long)]
     pub json: bool,
-    /// How to transfer
+    /// Transfer options
     #[command(flatten)]
     pub transfer: Args,
 }
@@ -77,13 +78,13 @@ pub struct CostArgs {
 #[derive(Serialize)]
 #[serde(tag = "type", content = "data", rename_all = "snake_case")]
 enum Line<'a> {
-    /// Transfers beside a tracer on one rung.
+    /// Transfers while a tracer runs with one attach method.
     Bulk {
-        /// Who transferred: `iperf3` or `lab`.
+        /// The sending program: `iperf3` or `lab`.
         sender: &'a str,
         beside: &'a str,
         rounds: usize,
-        /// Medians.
+        /// Medians, in megabytes per second.
         alone_mb_s: f64,
         beside_mb_s: f64,
         /// Median of the rounds' ratios.
@@ -91,18 +92,19 @@ enum Line<'a> {
     },
 }
 
-/// One round: without a tracer, and beside it.
+/// One round: throughput without a tracer and with one.
 #[derive(Clone, Copy, PartialEq, Debug)]
 struct Round {
     alone: f64,
     beside: f64,
 }
 
-/// Transfers in turn without a tracer and beside one on each rung, and prints the medians.
+/// Alternates transfers without a tracer and with one for each attach method, and prints the
+/// medians.
 ///
 /// # Errors
 ///
-/// Says which step failed.
+/// Names the step that failed.
 pub fn cost(args: &CostArgs) -> anyhow::Result<()> {
     let rungs = if args.attach.is_empty() {
         ["fexit", "kprobe", "tracepoint"]
@@ -117,7 +119,7 @@ pub fn cost(args: &CostArgs) -> anyhow::Result<()> {
         eprintln!("mptcp-lab: round {} of {}", round + 1, args.rounds);
         let mut still_there = Vec::new();
         for rung in there {
-            // Whoever is second finds the machine warmer.
+            // Alternate the order: the second transfer runs on a warmer machine.
             let is_first = round.is_multiple_of(2);
             if let Some(round) = one_round(args, rung, is_first)? {
                 rounds.entry(rung).or_default().push(round);
@@ -137,7 +139,7 @@ pub fn cost(args: &CostArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// None if this kernel does not have the rung.
+/// None if this kernel lacks the attach method.
 fn one_round(args: &CostArgs, rung: &str, alone_first: bool) -> anyhow::Result<Option<Round>> {
     let once = || -> anyhow::Result<f64> {
         if args.iperf {
@@ -151,7 +153,7 @@ fn one_round(args: &CostArgs, rung: &str, alone_first: bool) -> anyhow::Result<O
     let tracer = match Beside::start(&args.tracer, &words, Lines::Dropped)? {
         Ok(tracer) => tracer,
         Err(why) => {
-            eprintln!("mptcp-lab: no rung {rung}: {why}");
+            eprintln!("mptcp-lab: no attach method {rung}: {why}");
             return Ok(None);
         }
     };
@@ -192,11 +194,11 @@ fn show(json: bool, line: &Line<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Transfers once, and prints what came of it as a line of JSON.
+/// Transfers once and prints the result as a JSON line.
 ///
 /// # Errors
 ///
-/// Says which step failed.
+/// Names the step that failed.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let transfer = transfer(args)?;
     report::write_line(&mut std::io::stdout(), &transfer)
@@ -206,14 +208,14 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 ///
 /// # Errors
 ///
-/// Says which step failed.
+/// Names the step that failed.
 pub fn transfer(args: &Args) -> anyhow::Result<Transfer> {
     let (near, far) = veth::joined()?;
     let listener = at(far.as_fd(), SERVER_V4)?;
     listener.listen(1).context("cannot listen")?;
     let address = listener
         .local_addr()
-        .context("cannot tell where it listens")?;
+        .context("cannot read the listener's address")?;
     let client = at(near.as_fd(), CLIENT_V4)?;
     client.connect(&address).context("cannot connect")?;
     let (server, _peer) = listener.accept().context("cannot accept")?;
@@ -233,7 +235,7 @@ fn pump(mut client: &Socket, mut server: &Socket, args: &Args) -> anyhow::Result
                 .context("cannot end")
         });
         let mut buffer = vec![0_u8; args.chunk];
-        // The first packets find everything cold.
+        // Warm-up: the first packets meet cold caches.
         let warm = Instant::now();
         while warm.elapsed() < Duration::from_millis(200) {
             server.read_exact(&mut buffer).context("cannot receive")?;

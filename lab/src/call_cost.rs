@@ -1,9 +1,9 @@
-//! `mptcp-lab call-cost`: what a system call costs its caller beside the tracer on each rung, and beside kprobe events
-//! that were attached by hand.
+//! `mptcp-lab call-cost`: the cost of a system call for its caller, with the tracer on each attach
+//! method, and with hand-made kprobe events.
 //!
-//! Made for a machine whose time is the number of its instructions (`qemu -icount shift=0 -smp 1`), where the figures
-//! repeat. The reader is stopped while calls are measured, which leaves what happens in the call alone; what the reader
-//! takes for what they left in the ring is measured by itself.
+//! Made for a machine whose clock counts instructions (`qemu -icount shift=0 -smp 1`), where
+//! results repeat exactly. The reader is stopped while calls are measured, so only the cost inside
+//! the call remains; the reader's cost for draining the ring is measured separately.
 
 use std::time::Duration;
 
@@ -19,23 +19,23 @@ use crate::{
     tracer::TracerArgs,
 };
 
-/// Calls before those that count: they find everything cold.
+/// Warm-up calls before the measured ones.
 const WARM_CALLS: u32 = 100;
-/// Time for a machine that has just booted to come to rest.
+/// Time for a freshly booted machine to become idle.
 const SETTLE: Duration = Duration::from_secs(2);
-/// Time for the reader to empty the ring between two batches, and to hold lines back.
+/// Time for the reader to drain the ring between two batches, including lines it holds back.
 const DRAIN: Duration = Duration::from_millis(300);
 
-/// What to measure.
+/// Arguments of `mptcp-lab call-cost`.
 #[derive(clap::Args)]
 pub struct Args {
     /// The tracer
     #[command(flatten)]
     pub tried: TracerArgs,
-    /// Calls in a batch; those of one batch must fit into the ring
+    /// Calls per batch; the records of one batch must fit into the ring
     #[arg(long, default_value_t = 1000)]
     pub calls: u32,
-    /// Batches; the fastest counts
+    /// Number of batches; the fastest counts
     #[arg(long, default_value_t = 8)]
     pub batches: u32,
 }
@@ -44,27 +44,27 @@ pub struct Args {
 #[derive(Serialize)]
 #[serde(tag = "type", content = "data", rename_all = "snake_case")]
 enum Line<'a> {
-    /// The kernel.
+    /// The running kernel.
     Host { kernel: String },
-    /// What one call takes.
+    /// Cost of one call.
     CallCost {
-        /// `nothing`, a rung, or `kprobe events`.
+        /// `nothing`, an attach method, or `kprobe events`.
         beside: &'a str,
         call: Call,
-        /// The fastest batch, the reader being stopped.
+        /// Fastest batch, with the reader stopped.
         ns: f64,
-        /// Processor time of the reader for each call.
+        /// CPU time of the reader per call.
         reader_ns: f64,
     },
-    /// This kernel does not have it.
+    /// Not available on this kernel.
     Absent { beside: &'a str, why: String },
 }
 
-/// Measures, and prints a JSON line for each call beside each rung.
+/// Measures, and prints one JSON line per call and attach method.
 ///
 /// # Errors
 ///
-/// Says which step failed.
+/// Names the step that failed.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let kernel = rustix::system::uname()
         .release()
@@ -79,7 +79,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         match Beside::start(&args.tried.tracer, &words, Lines::Dropped)? {
             Ok(beside) => {
                 measure(args, rung, Some(&beside))
-                    .with_context(|| format!("cannot measure beside rung {rung}"))?;
+                    .with_context(|| format!("cannot measure with attach method {rung}"))?;
                 beside.end()?;
             }
             Err(why) => say(&Line::Absent { beside: rung, why })?,

@@ -1,4 +1,4 @@
-//! The cases: sockets of every kind, asked about in every way.
+//! The cases: queries in every form on sockets of every kind.
 
 use crate::{
     asker::Asker,
@@ -12,42 +12,42 @@ mod usual;
 
 use odd::Sort;
 
-/// Holds an MPTCP socket that has not fallen back.
+/// An MPTCP socket that has not fallen back.
 const MPTCP: Holding = Holding {
     kind: Some(Kind::Mptcp),
     fell_back: false,
 };
-/// Holds an MPTCP socket whose connection fell back.
+/// An MPTCP socket whose connection fell back.
 const FALLEN: Holding = Holding {
     kind: Some(Kind::Mptcp),
     fell_back: true,
 };
-/// Holds a TCP socket.
+/// A TCP socket.
 const TCP: Holding = Holding {
     kind: Some(Kind::Tcp),
     fell_back: false,
 };
-/// Holds something that is no TCP socket.
+/// Anything but a TCP socket.
 const OTHER: Holding = Holding {
     kind: None,
     fell_back: false,
 };
 
-/// One thing to try; it may ask under several names.
+/// One case; it may make several queries, each with its own name.
 pub struct Case {
     /// Its name.
     pub name: &'static str,
-    /// Needs MPTCP in the kernel.
+    /// Whether it needs MPTCP in the kernel.
     pub needs_mptcp: bool,
-    /// With which addresses it is tried.
+    /// Address families to run it with.
     pub families: &'static [Family],
-    /// Asks.
+    /// Makes the queries.
     pub run: fn(&mut Asker, Family) -> anyhow::Result<()>,
 }
 
 const ALL: &[Family] = &Family::ALL;
 const BOTH: &[Family] = &Family::BOTH;
-/// Where the address makes no difference to what is tried.
+/// For cases that do not depend on the address family.
 const ONE: &[Family] = &[Family::V4];
 
 const fn mptcp(
@@ -74,7 +74,7 @@ const fn any(
     }
 }
 
-/// Every case, in the order in which they are run.
+/// Every case, in the order of execution.
 pub const CASES: &[Case] = &[
     mptcp("mptcp-fresh", BOTH, usual::mptcp_fresh),
     mptcp("mptcp-bound", ALL, usual::mptcp_bound),

@@ -1,4 +1,4 @@
-//! A control group of our own: its processes are ours, even when other programs use MPTCP on this host.
+//! A control group for this run: it separates our processes from other MPTCP programs on this host.
 
 use std::{
     fs,
@@ -7,30 +7,31 @@ use std::{
 
 use anyhow::Context as _;
 
-/// The group that a process is in, and the file that moves one there.
+/// File that lists the processes of a group; writing to it moves a process there.
 const PROCESSES: &str = "cgroup.procs";
 
-/// A control group (v2) that this process and all that it starts from now on are in. Dropping it goes back.
+/// A control group (v2) that contains this process and every process started from now on. Dropping
+/// it moves this process back.
 pub(crate) struct Cgroup {
     own: PathBuf,
     former: PathBuf,
-    /// Its path as in `/proc/PID/cgroup`.
+    /// Path as in `/proc/PID/cgroup`.
     pub(crate) path: String,
 }
 
 impl Cgroup {
-    /// Makes one below the group that this process is in.
+    /// Creates a group below the current group of this process.
     ///
     /// # Errors
     ///
-    /// Says why there cannot be one: no cgroups of version 2 here, or they may not be written.
+    /// Fails without cgroup v2, or without write access to it.
     pub(crate) fn enter() -> anyhow::Result<Self> {
         let mounts = fs::read_to_string("/proc/self/mountinfo")
             .context("cannot read /proc/self/mountinfo")?;
-        let root = mounted(&mounts).context("no cgroups of version 2 are mounted")?;
+        let root = mounted(&mounts).context("cgroup v2 is not mounted")?;
         let groups =
             fs::read_to_string("/proc/self/cgroup").context("cannot read /proc/self/cgroup")?;
-        let former = current(&groups).context("this process is in no cgroup of version 2")?;
+        let former = current(&groups).context("this process is not in a cgroup v2")?;
         let name = format!("mptcp-lab-{}", std::process::id());
         let path = format!("{}/{name}", former.trim_end_matches('/'));
         let former = Path::new(root).join(former.trim_start_matches('/'));
@@ -49,13 +50,14 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // A process that has not ended yet keeps it; it is empty and harmless then.
+        // The directory stays while it contains a running process; it is empty and harmless
+        // afterwards.
         let _stays = self.move_to(&self.former);
         let _busy = fs::remove_dir(&self.own);
     }
 }
 
-/// Where cgroups of version 2 are mounted: `ID PARENT DEV ROOT PLACE OPTIONS... - TYPE ...`.
+/// Mount point of cgroup v2. The format is `ID PARENT DEV ROOT PLACE OPTIONS... - TYPE ...`.
 fn mounted(mountinfo: &str) -> Option<&str> {
     mountinfo.lines().find_map(|line| {
         let (mount, kind) = line.split_once(" - ")?;

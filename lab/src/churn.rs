@@ -1,5 +1,6 @@
-//! `mptcp-lab churn`: `mptcp-trace serve` left on while everything around it comes and goes. It must not grow, must hold
-//! no descriptor more than before, and its counters must be the kernel's and those of who asked.
+//! `mptcp-lab churn`: a long-running `mptcp-trace serve` while processes, namespaces and clients
+//! come and go. Its memory and its descriptors must not grow, and its counters must match those of
+//! the kernel and of the querying processes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,71 +34,72 @@ use judge::{IdleSnapshot, Ledger, judge, warm_up_s};
 use page::Page;
 use sample::Sample;
 
-/// Minutes of a short run.
+/// Duration of a short run, minutes.
 const SHORT_MINUTES: u32 = 1;
-/// Between two samples, and in a short run.
+/// Sampling interval; and that of a short run.
 const SAMPLE_EVERY: Duration = Duration::from_secs(10);
 const SHORT_SAMPLE_EVERY: Duration = Duration::from_secs(1);
-/// Between two hangups.
+/// Interval of the hangups (SIGHUP).
 const HANGUP_EVERY: Duration = Duration::from_secs(3);
-/// Until the clock steps for the first time, and from then on.
+/// Delay of the first clock step, and the interval after it.
 const FIRST_STEP: Duration = Duration::from_secs(30);
 const STEP_EVERY: Duration = Duration::from_secs(60);
-/// Between two looks at who else is on this machine.
+/// Interval of the checks for other users of this machine.
 const OTHERS_EVERY: Duration = Duration::from_millis(500);
-/// Between two words about how it goes.
+/// Interval of the progress messages.
 const SAY_EVERY: Duration = Duration::from_secs(60);
-/// Longest until the tracer is at rest once it is quiet: longer than it has patience with a slow client.
+/// Timeout until the tracer is idle again: longer than its timeout for slow clients.
 const QUIET_MAX: Duration = Duration::from_secs(8);
-/// Between two looks whether it is: it looks at its sockets once a second, and may keep a line back for longer.
+/// Interval of the idle checks: the tracer scans its sockets once a second and may hold a line back
+/// for longer.
 const QUIET_EVERY: Duration = Duration::from_millis(1_500);
-/// Pages that are read before churn begins: what is made for the first one is there.
+/// Pages to fetch before the churn, so that one-time allocations are done.
 const FIRST_PAGES: u32 = 3;
 
-/// What to run.
+/// Arguments of `mptcp-lab churn`.
 #[derive(clap::Args)]
 pub struct Args {
     /// The mptcp-trace to test
     #[arg(long, value_name = "PATH")]
     pub tracer: PathBuf,
-    /// The rung
-    #[arg(long, value_name = "RUNG", default_value = "auto")]
+    /// Attach method
+    #[arg(long, value_name = "METHOD", default_value = "auto")]
     pub attach: String,
-    /// For how long
+    /// Duration in minutes
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
     pub minutes: u32,
-    /// One minute
+    /// Run for one minute
     #[arg(long, conflicts_with = "minutes")]
     pub short: bool,
-    /// Write what the tracer holds to FILE, a line of JSON each 10 s
+    /// Write the tracer's resource usage to FILE, one JSON line every 10 s
     #[arg(long, value_name = "FILE")]
     pub samples: Option<PathBuf>,
-    /// Set the clock wrong by so many seconds for 2 s each minute; 0: leave it alone
+    /// Step the clock by this many seconds for 2 s each minute; 0: do not touch it
     #[arg(long, value_name = "N", default_value_t = 90)]
     pub clock_step_s: u32,
-    /// Leave this out (repeatable), to find what is to blame
+    /// Leave this actor out (repeatable), to find the culprit
     #[arg(long, value_name = "ACTOR", value_enum)]
     pub without: Vec<Actor>,
 }
 
-/// Who makes churn.
+/// Sources of churn.
 #[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Actor {
     /// Plays every recipe.
     Recipes,
-    /// Many connections through middleboxes.
+    /// Opens many connections through middleboxes.
     Lanes,
-    /// Processes that are killed.
+    /// Kills processes.
     Killed,
-    /// Namespaces that live for a moment.
+    /// Creates short-lived namespaces.
     Namespaces,
-    /// Floods of questions.
+    /// Floods of queries.
     Floods,
-    /// Clients with bad intentions.
+    /// Sends hostile clients to the page.
     Visitors,
-    /// Settings that are read again.
+    /// Makes the tracer reload its settings.
     Hangups,
-    /// A clock that steps.
+    /// Steps the clock.
     Clock,
 }
 
@@ -124,23 +126,23 @@ impl Args {
     }
 }
 
-/// Runs it; true if nothing is wrong.
+/// Runs the churn; returns true if every check passes.
 ///
 /// # Errors
 ///
-/// Fails if the tracer cannot be run, or what it says cannot be read.
+/// Fails if the tracer cannot be run, or if its output cannot be read.
 pub fn run(args: &Args) -> anyhow::Result<bool> {
     let mut cells = Cells::new(std::io::stdout())?;
     let _alone = Alone::claim(
         "churn",
         match args.clock_step_s > 0 && args.has(Actor::Clock) {
             true => {
-                "it sets the clock wrong for moments (--clock-step-s 0 does not), and floods the host"
+                "it steps the clock for moments (--clock-step-s 0 does not), and floods the host"
             }
             false => "it floods the host",
         },
     )?;
-    let folder = tempfile::tempdir().context("cannot make a folder for settings")?;
+    let folder = tempfile::tempdir().context("cannot create a directory for settings")?;
     let settings = folder.path().join("serve.toml");
     fs::write(&settings, "").context("cannot write settings")?;
     let words = [OsStr::new("--config"), settings.as_os_str()];
@@ -177,16 +179,17 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
     cells.close()
 }
 
-/// What it holds and says while nobody does anything.
+/// Resources and metrics of the idle tracer.
 fn rest(served: &Served) -> anyhow::Result<IdleSnapshot> {
     let page = Page::parse(&served.page()?)?;
-    // The client that has just read the page goes.
+    // Wait until the connection of the last page request is closed.
     std::thread::sleep(Duration::from_secs(1));
     let held = sample(served, &Churn::begin(), &page)?;
     Ok(IdleSnapshot { held, page })
 }
 
-/// What it holds and says once it is at rest again: what it held before, and the same twice; or after the longest time.
+/// Resources and metrics once the tracer is idle again: when they match those from before and stay
+/// the same, or at the timeout.
 fn quiet(served: &Served, before: &IdleSnapshot) -> anyhow::Result<IdleSnapshot> {
     let start = Instant::now();
     let mut last: Option<IdleSnapshot> = None;
@@ -203,7 +206,7 @@ fn quiet(served: &Served, before: &IdleSnapshot) -> anyhow::Result<IdleSnapshot>
     }
 }
 
-/// What is wrong with how it ended.
+/// Describes what went wrong at the tracer's end.
 fn ended(served: Served, said: &str) -> Option<String> {
     if let Some(line) = said.lines().find(|line| line.contains("panicked")) {
         return Some(line.to_owned());
@@ -211,7 +214,7 @@ fn ended(served: Served, said: &str) -> Option<String> {
     served.end().err().map(|why| format!("{why:#}"))
 }
 
-/// Everybody acts until the time is up.
+/// Runs all actors until the time is up.
 fn act(
     args: &Args,
     churn: &Churn,
@@ -249,13 +252,13 @@ fn act(
             scope.spawn(|| steps(churn, i64::from(args.clock_step_s)));
         }
         let sampled = samples(args, churn, served);
-        // Also where the tracer is gone: nobody goes on then.
+        // Reached also if the tracer has died: the actors stop then.
         churn.end();
         sampled
     })
 }
 
-/// Looks at the tracer until the time is up.
+/// Samples the tracer until the time is up.
 fn samples(args: &Args, churn: &Churn, served: &Served) -> anyhow::Result<Vec<Sample>> {
     let mut file = args
         .samples
@@ -268,7 +271,7 @@ fn samples(args: &Args, churn: &Churn, served: &Served) -> anyhow::Result<Vec<Sa
     let mut page = Page::default();
     let mut said = Instant::now();
     while churn.elapsed() < args.duration() {
-        // There may be too many clients at the moment: then its memory is looked at all the same.
+        // The tracer may be at its limit of clients; sample its memory anyway.
         if let Ok(text) = served.page() {
             page = Page::parse(&text)?;
         }
@@ -309,7 +312,7 @@ fn sample(served: &Served, churn: &Churn, page: &Page) -> anyhow::Result<Sample>
 fn progress(sample: &Sample, churn: &Churn) {
     let actions = churn.actions();
     eprintln!(
-        "mptcp-lab: churn: {:.0} s: {} kB, {} descriptors, {} questions, {} fallbacks, {} namespaces, \
+        "mptcp-lab: churn: {:.0} s: {} kB, {} descriptors, {} queries, {} fallbacks, {} namespaces, \
          {} scrapes, {} hangups, {} clock steps; {} counters went back, {} failures",
         sample.at_s,
         sample.rss_kb,
@@ -355,7 +358,7 @@ fn summary(ledger: &Ledger) {
     eprintln!("mptcp-lab: churn: {:?}", ledger.actions);
 }
 
-/// Settings, and whether they can be understood.
+/// Settings files, and whether each is valid.
 const SETTINGS: [(Option<&str>, bool); 6] = [
     (Some("label = \"process\"\n"), true),
     (Some("label = \"pro"), false),
@@ -388,7 +391,7 @@ fn hangups(churn: &Churn, served: &Served, settings: &Path) {
     }
 }
 
-/// Forward and back in turn.
+/// Steps the clock forward and back, alternately.
 fn steps(churn: &Churn, by_s: i64) {
     let mut pause = FIRST_STEP;
     for by_s in [by_s, -by_s].into_iter().cycle() {
@@ -402,7 +405,7 @@ fn steps(churn: &Churn, by_s: i64) {
     }
 }
 
-/// The tracer also counts other tracers, other programs that ask, and their connections.
+/// The tracer also counts other tracers, other programs that make queries, and their connections.
 fn others(churn: &Churn) {
     let mut known = BTreeSet::new();
     let mut counted = BTreeMap::new();
@@ -431,14 +434,14 @@ fn others(churn: &Churn) {
     }
 }
 
-/// The network namespaces in which none of ours makes connections, and a process in each that is none of this project's: those
-/// are strangers in any case.
+/// The network namespaces in which our processes open no connections, with one process of each that
+/// does not belong to this project: these are foreign in any case.
 fn elsewhere(all: &[Process], me: u32) -> BTreeMap<u64, &Process> {
     let number = |pid: u32| {
         let namespace = fs::metadata(format!("/proc/{pid}/ns/net")).ok()?;
         Some(namespace.ino())
     };
-    // In our own we ask, and make no connection that the kernel counts.
+    // In our own namespace we make queries, but no connection that the kernel counts.
     let own = number(me);
     let of_ours: BTreeSet<u64> = all
         .iter()
@@ -453,7 +456,7 @@ fn elsewhere(all: &[Process], me: u32) -> BTreeMap<u64, &Process> {
         .collect()
 }
 
-/// Me, one that I have started, or what one of those that were killed has left behind.
+/// This process, one that it started, or an orphan of a killed one.
 fn is_ours(all: &[Process], me: u32, process: &Process) -> bool {
     let parent = |pid: u32| all.iter().find(|it| it.0 == pid).map(|it| it.1);
     let is_left_behind = process.1 <= 1 && process.2.starts_with("lab-");
@@ -463,17 +466,17 @@ fn is_ours(all: &[Process], me: u32, process: &Process) -> bool {
             .any(|pid| pid == me)
 }
 
-/// How the names of processes of this project begin.
+/// Name prefixes of this project's processes.
 const NAMES: [&str; 2] = ["mptcp-", "lab-"];
 
-/// A process: its number, its parent's, its name.
+/// A process: its number, its parent's number, its name.
 type Process = (u32, u32, String);
 
 fn processes() -> anyhow::Result<Vec<Process>> {
     let mut all = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let stat = entry?.path().join("stat");
-        // Gone since, or none.
+        // The process has exited, or this is not a process.
         let Ok(stat) = fs::read_to_string(stat) else {
             continue;
         };
@@ -483,7 +486,7 @@ fn processes() -> anyhow::Result<Vec<Process>> {
     Ok(all)
 }
 
-/// `pid (name) state ppid ...`, where names may have parentheses in them.
+/// `pid (name) state ppid ...`; the name may contain parentheses.
 fn process(stat: &str) -> Option<Process> {
     let (pid, rest) = stat.split_once(" (")?;
     let (name, rest) = rest.rsplit_once(") ")?;
@@ -491,13 +494,13 @@ fn process(stat: &str) -> Option<Process> {
     Some((pid.parse().ok()?, parent.parse().ok()?, name.to_owned()))
 }
 
-/// Names of those of this project that are neither `me`, nor my parents, nor my children.
+/// Names of this project's processes that are neither `me` nor its ancestors or descendants.
 fn strangers(all: &[Process], me: u32) -> BTreeSet<String> {
     let parent = |pid: u32| all.iter().find(|it| it.0 == pid).map(|it| it.1);
     let line = |pid: u32| std::iter::successors(Some(pid), |pid| parent(*pid)).take(all.len());
     all.iter()
         .filter(|(_, _, name)| NAMES.iter().any(|ours| name.starts_with(ours)))
-        // Whose parent is dead belongs to nobody: what we killed leaves such children.
+        // Ignore orphans: killed actors leave such children.
         .filter(|(pid, parent, _)| *parent > 1 && !line(*pid).any(|it| it == me))
         .filter(|(pid, _, _)| !line(me).any(|it| it == *pid))
         .map(|(_, _, name)| name.clone())

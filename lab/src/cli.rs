@@ -1,4 +1,4 @@
-//! The command line of the lab's program.
+//! Command line of the lab.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -10,8 +10,8 @@ use crate::{
     watched,
 };
 
-/// Programs that ask the kernel about MPTCP, and the comparison of what they were told with what
-/// mptcp-trace says that they were told. Needs root: everything happens in network namespaces of its own.
+/// Programs that query the kernel about MPTCP, and checks of mptcp-trace against the answers they
+/// got. Needs root: everything happens in separate network namespaces.
 #[derive(Parser)]
 #[command(name = "mptcp-lab", version)]
 struct Cli {
@@ -21,79 +21,90 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// One end of a connection, told what to do by `provoke`, `fallbacks`, `verdicts` and `mix`
+    /// One end of a connection, controlled by `provoke`, `fallbacks`, `verdicts` and `mix`
     #[command(hide = true)]
     Actor(actor::Args),
-    /// Ask about sockets of every kind, and write down what the kernel said
+    /// Query sockets of every kind, and record the kernel's answers
     Ask(ask::Args),
-    /// Run `ask` under the tracer on each rung and compare
+    /// Run `ask` under the tracer with each attach method, and compare
     Matrix(matrix::Args),
-    /// Make connections fall back in every known way, and write down what the kernel counted
+    /// Make connections fall back in every known way, and record the kernel's counters
     Provoke(provoke::Args),
-    /// Play one of them, or one of `verdicts`, by its name: to be looked at with a tool of your own
+    /// Play one recipe or one scenario of `verdicts` by name, to observe it with another tool
     Play(play::Args),
-    /// Run `provoke` under the tracer on each rung and compare
+    /// Run `provoke` under the tracer with each attach method, and compare
     Fallbacks(fallbacks::Args),
-    /// Applications that ask too early, too late, never or right, under the tracer: what it concludes of each
+    /// Applications that query too early, too late, never or correctly, under the tracer: check its
+    /// verdicts
     Verdicts(verdicts::Args),
-    /// `matrix`, `fallbacks` and `verdicts` under one start of the tracer on each rung
+    /// `matrix`, `fallbacks` and `verdicts` under a single start of the tracer for each attach
+    /// method
     Together(together::Args),
-    /// Many connections at once under the tracer, half of which fall back: each is found once
+    /// Many simultaneous connections under the tracer, half of which fall back: each must be found
+    /// once
     Mix(mix::Args),
-    /// Very many short connections under the tracer: none is taken for another one
+    /// Very many short connections under the tracer: none may be mistaken for another one
     Reuse(reuse::Args),
-    /// Network namespaces that are made, used and deleted under the tracer: its account of each is the kernel's
+    /// Network namespaces created, used and deleted under the tracer: its counts for each must
+    /// match the kernel's
     Namespaces(namespaces::Args),
     /// curl and nginx under `mptcpize`, with and without a middlebox, under the tracer
     Pair(pair::Args),
     /// The application of `reuse`
     #[command(hide = true)]
     ReuseMaker(reuse::MakerArgs),
-    /// Many threads that ask as fast as they can, under the tracer: nothing lost, doubled or mixed up
+    /// Many threads that query as fast as possible, under the tracer: no query may be lost,
+    /// duplicated or mixed up
     Flood(flood::Args),
     /// The application of `flood`
     FloodAsker(flood::asker::Args),
-    /// Two threads that ask as fast as they can, or at a rate, under the tracer: what must hold then
+    /// Two threads that query as fast as possible, or at a fixed rate, under the tracer: check its
+    /// loss accounting
     Floods(floods::Args),
-    /// `mptcp-trace serve` while connections fall back: what it exports, also to a Prometheus, is what the kernel counted
+    /// `mptcp-trace serve` while connections fall back: its metrics, also in a Prometheus, must
+    /// match the kernel's counters
     Served(served::Args),
-    /// `mptcp-trace top` in a terminal while connections fall back: it shows what the kernel counted, and leaves the terminal as it was
+    /// `mptcp-trace top` in a terminal while connections fall back: it must match the kernel's
+    /// counters, and restore the terminal
     Watched(watched::Args),
-    /// `mptcp-trace serve --otlp` while connections fall back: what OpenTelemetry's own schema reads is what the kernel counted
+    /// `mptcp-trace serve --otlp` while connections fall back: the exported data must parse with
+    /// OpenTelemetry's schema and match the kernel's counters
     Exported(exported::Args),
-    /// `mptcp-trace serve`, left on while everything around it comes and goes: it does not grow, and its counters are right
+    /// `mptcp-trace serve` for a long time while everything around it comes and goes: it must not
+    /// grow, and its counters must be right
     Churn(churn::Args),
-    /// Set the clock wrong for a moment, for `churn`
+    /// Step the clock for a moment, for `churn`
     #[command(hide = true)]
     ClockStep(churn::clock::Args),
     /// The application of `floods` and `rates`
     #[command(hide = true)]
     LoadAsker(load::Args),
-    /// Run a program as an ordinary user with few capabilities
+    /// Run a program as an unprivileged user with few capabilities
     #[command(hide = true)]
     Lean(lean::Args),
-    /// Nanoseconds that one getsockopt takes
+    /// Nanoseconds per getsockopt call
     BenchAsker(bench::Args),
-    /// What a system call costs beside the tracer, rung by rung: for a machine that counts instructions
+    /// Cost of a system call under the tracer, by attach method: for a machine that counts
+    /// instructions
     CallCost(call_cost::Args),
-    /// What tracing costs a caller, next to bpftrace
+    /// Cost of tracing for a caller, compared with bpftrace
     Figures(figures::Args),
-    /// From exec until the tracer is live
+    /// Time from exec until the tracer is live
     StartTime(figures::start::Args),
-    /// How many questions a second until one is lost
+    /// Number of queries per second until one is lost
     Rates(figures::rates::Args),
-    /// The tracer's memory with very many open connections
+    /// Memory of the tracer with very many open connections
     Resident(figures::resident::Args),
     /// The application of `resident`
     #[command(hide = true)]
     Holder(figures::resident::HolderArgs),
-    /// A bulk transfer over MPTCP: how fast it is
+    /// Throughput of a bulk transfer over MPTCP
     Bulk(bulk::Args),
-    /// What tracing costs a bulk transfer, rung by rung
+    /// Cost of tracing for a bulk transfer, by attach method
     BulkCost(bulk::CostArgs),
 }
 
-/// Runs it; as the first process of a machine, does its job.
+/// Runs the command line; as the init process of a machine, runs its job.
 #[must_use]
 pub fn main() -> ExitCode {
     if std::process::id() == 1 {

@@ -1,4 +1,4 @@
-//! What the callers were told against what was traced. Pure.
+//! Compares the callers' answers with the traced ones. Pure.
 
 use std::collections::BTreeMap;
 
@@ -10,8 +10,8 @@ use crate::{
 #[cfg(test)]
 mod tests;
 
-/// Compares one run of the asker with one run of the tracer: a cell for each question, one for each line that
-/// answers none, and one for the identity of the counters.
+/// Compares one run of the asker with one run of the tracer: one cell per query, one per line
+/// without a matching query, and one for the loss accounting.
 #[must_use]
 pub fn compare(rung: &str, asked: &[AskerLine], traced: &[TracedLine]) -> Vec<Cell> {
     let mut cells = questions(rung, asked, traced);
@@ -22,13 +22,13 @@ pub fn compare(rung: &str, asked: &[AskerLine], traced: &[TracedLine]) -> Vec<Ce
     cells
 }
 
-/// A cell for each question, and one for each line that answers none.
+/// One cell per query, and one per line without a matching query.
 pub(crate) fn questions(rung: &str, asked: &[AskerLine], traced: &[TracedLine]) -> Vec<Cell> {
     let mut threads: BTreeMap<(u32, u32), Vec<&Traced>> = BTreeMap::new();
     let mut limits = Vec::new();
     for line in traced {
         match line {
-            // How the asker learns what it holds: not what is compared.
+            // The asker uses it to identify its socket; not part of the comparison.
             TracedLine::Query(query) if query.api == "SO_PROTOCOL" => {}
             TracedLine::Query(query) => {
                 let thread = (query.pid, query.tid);
@@ -38,7 +38,7 @@ pub(crate) fn questions(rung: &str, asked: &[AskerLine], traced: &[TracedLine]) 
                 let of_sensors = start.sensors.iter().flat_map(|sensor| &sensor.limits);
                 limits.extend(of_sensors);
             }
-            // Those of the other sensor, which `findings` compares, and those about the run.
+            // Lines of the other sensor, which `findings` compares, and lines about the run.
             TracedLine::End(_)
             | TracedLine::Verdict(_)
             | TracedLine::Fallback(_)
@@ -50,7 +50,7 @@ pub(crate) fn questions(rung: &str, asked: &[AskerLine], traced: &[TracedLine]) 
             | TracedLine::SocketRefused(_) => {}
         }
     }
-    // In the order of time, oldest last, to be popped.
+    // In reverse order of time, so that pop returns the oldest.
     for lines in threads.values_mut() {
         lines.reverse();
     }
@@ -58,7 +58,7 @@ pub(crate) fn questions(rung: &str, asked: &[AskerLine], traced: &[TracedLine]) 
     let mut asked: Vec<&AskerLine> = asked.iter().collect();
     asked.sort_by_key(|line| match line {
         AskerLine::Asked(asked) => asked.seq,
-        // They ask nothing: their place does not matter.
+        // They make no query, so their position does not matter.
         AskerLine::Skipped { .. } => u64::MAX,
     });
     let mut open = Open::of(&asked);
@@ -87,8 +87,8 @@ pub(crate) fn questions(rung: &str, asked: &[AskerLine], traced: &[TracedLine]) 
     cells
 }
 
-/// How many questions about each socket are still to be compared, in each thread: a line about a socket that
-/// nobody asks about any more is one too many, and the lines behind it find their questions all the same.
+/// Number of queries not yet compared, by thread and socket: a line about a socket without open
+/// queries is surplus, and the lines after it still match their queries.
 struct Open(BTreeMap<(u32, u32, Option<u64>), u64>);
 
 impl Open {
@@ -103,7 +103,7 @@ impl Open {
     }
 
     fn has(&self, line: &Traced) -> bool {
-        // A line that does not know its socket may be about any.
+        // A line without an inode may be about any socket.
         line.inode.is_none()
             || self
                 .0
@@ -118,11 +118,11 @@ impl Open {
 }
 
 fn extra(rung: &str, line: &Traced) -> Cell {
-    let why = format!("a line that answers no question: {line:?}");
-    mismatch("extra", rung, "no question", &line_said(line), why)
+    let why = format!("a line without a query: {line:?}");
+    mismatch("extra", rung, "no query", &line_said(line), why)
 }
 
-/// One question against the next line of its thread.
+/// Compares one query with the next line of its thread.
 fn one(rung: &str, asked: &Asked, lines: &mut Vec<&Traced>, no_32bit: bool) -> Cell {
     let caller = caller_said(asked);
     if let Err(why) = sensible(asked) {
@@ -132,13 +132,13 @@ fn one(rung: &str, asked: &Asked, lines: &mut Vec<&Traced>, no_32bit: bool) -> C
         Truth::Mptcp | Truth::Tcp | Truth::Unsupported | Truth::Failed => true,
         Truth::OtherSocket | Truth::OtherOption => false,
     };
-    // Where a line is missing the next one is about another socket: the rest still finds its own.
+    // If a line is missing, the next one is about another socket: the remaining ones still match.
     let is_next = lines.last().is_some_and(|line| same_socket(asked, line));
     if !is_query || (asked.compat && no_32bit) {
         return match lines.pop_if(|_next| is_next) {
             None => ok(&asked.case, rung, &caller, "no line"),
             Some(line) => {
-                let why = format!("a line where none may be: {line:?}");
+                let why = format!("an unexpected line: {line:?}");
                 mismatch(&asked.case, rung, &caller, &line_said(line), why)
             }
         };
@@ -156,12 +156,13 @@ fn one(rung: &str, asked: &Asked, lines: &mut Vec<&Traced>, no_32bit: bool) -> C
     }
 }
 
-/// The kernel did what the case meant to provoke; else there is nothing to compare with.
+/// Checks that the kernel did what the case meant to provoke; otherwise there is nothing to
+/// compare.
 fn sensible(asked: &Asked) -> Result<(), String> {
     let provoked = match asked.truth {
         Truth::Mptcp => !asked.fell_back && asked.so_protocol == Some(libc::IPPROTO_MPTCP),
         Truth::Tcp => asked.fell_back || asked.so_protocol == Some(libc::IPPROTO_TCP),
-        // The errno tells the two kinds of MPTCP socket apart.
+        // The errno distinguishes the two kinds of MPTCP socket.
         Truth::Unsupported => {
             let still = asked.so_protocol == Some(libc::IPPROTO_MPTCP) && !asked.fell_back;
             let expected = if still { "EOPNOTSUPP" } else { "ENOPROTOOPT" };
@@ -173,7 +174,7 @@ fn sensible(asked: &Asked) -> Result<(), String> {
         Ok(())
     } else {
         Err(format!(
-            "the kernel did not do what the case means to provoke: {asked:?}"
+            "the kernel did not do what the case provokes: {asked:?}"
         ))
     }
 }
@@ -226,14 +227,14 @@ fn differences(rung: &str, asked: &Asked, line: &Traced) -> Vec<String> {
         &if is_mptcp { "mptcp" } else { "tcp" },
         protocol,
     );
-    // Not knowing is honest, but on no kernel of ours is it necessary.
+    // An unknown inode is acceptable in principle, but not on the kernels we test.
     expect("inode", &asked.inode, inode);
     expect("fell back", &Some(asked.fell_back), fell_back);
     expect("family", &asked.family.as_deref().unwrap_or("none"), family);
     expect("state", &asked.state.as_deref().unwrap_or("none"), state);
     let local_told = asked.local.as_ref();
     expect("local", &local_told, &Some(local));
-    // Where it is connecting to is known to the kernel, but no peer yet: both are right.
+    // While connecting, the kernel knows the target but has no peer yet: both are right.
     let connecting = |target: &Endpoint| target == remote;
     if !asked.connecting_to.as_ref().is_some_and(connecting) {
         expect("remote", &asked.remote.as_ref(), &Some(remote));
@@ -241,7 +242,8 @@ fn differences(rung: &str, asked: &Asked, line: &Traced) -> Vec<String> {
     differences
 }
 
-/// The counters add up, nothing was lost, and every record is a line; verdicts are lines without one.
+/// The counters must add up, nothing may be lost, and every record must be a line; verdict lines
+/// have no record.
 fn identity(rung: &str, verdicts: u64, ends: &[&End]) -> Cell {
     let [end] = ends else {
         let why = format!("{} end lines", ends.len());
@@ -265,7 +267,7 @@ fn identity(rung: &str, verdicts: u64, ends: &[&End]) -> Cell {
     ok("identity", rung, "nothing lost", "nothing lost")
 }
 
-/// The tracer's word for what the caller was told.
+/// The tracer's word for the caller's answer.
 #[must_use]
 pub fn answer_word(truth: Truth) -> &'static str {
     match truth {
@@ -295,7 +297,7 @@ fn line_said(line: &Traced) -> String {
     }
 }
 
-/// A cell in which both agree.
+/// A cell in which caller and tracer agree.
 #[must_use]
 pub fn ok(case: &str, rung: &str, caller: &str, traced: &str) -> Cell {
     Cell {
@@ -310,7 +312,7 @@ pub fn ok(case: &str, rung: &str, caller: &str, traced: &str) -> Cell {
     }
 }
 
-/// A cell in which they do not.
+/// A cell in which caller and tracer differ.
 #[must_use]
 pub fn mismatch(case: &str, rung: &str, caller: &str, traced: &str, why: String) -> Cell {
     Cell {

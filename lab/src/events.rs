@@ -1,4 +1,5 @@
-//! Kprobe events on `mptcp_getsockopt`, as one attaches them by hand through tracefs. They are taken away again.
+//! Kprobe events on `mptcp_getsockopt`, as one would add them by hand through tracefs. They are
+//! removed at the end.
 
 use std::{
     fs::{self, File},
@@ -9,20 +10,20 @@ use std::{
 use anyhow::Context as _;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
-/// Where tracefs is, or is to be.
+/// Mount point of tracefs.
 const TRACEFS: &str = "/sys/kernel/tracing";
-/// Entry, with level and option, and return, with what was returned.
+/// Entry, with level and option, and return, with the return value.
 const DEFINITIONS: &str = "p:mptcp_lab/ask mptcp_getsockopt level=%si:s32 optname=%dx:s32\n\
                            r:mptcp_lab/told mptcp_getsockopt ret=$retval:s32\n";
 
-/// Events that are attached and write into the kernel's ring.
+/// Attached events that write to the kernel's ring buffer.
 pub(crate) struct Events {
-    /// We mounted tracefs.
+    /// Whether this process mounted tracefs.
     mounted: bool,
 }
 
 impl Events {
-    /// Attaches both.
+    /// Attaches both events.
     pub(crate) fn attach() -> anyhow::Result<Self> {
         let mounted = !Path::new(TRACEFS).join("events").is_dir();
         if mounted {
@@ -41,7 +42,7 @@ impl Events {
 
 impl Drop for Events {
     fn drop(&mut self) {
-        // What was not made cannot be taken away.
+        // An event that was never created cannot be removed.
         let _never_made = write("events/mptcp_lab/enable", "0");
         for name in ["-:mptcp_lab/told", "-:mptcp_lab/ask"] {
             let _never_made = append("kprobe_events", name);

@@ -1,5 +1,6 @@
-//! `mptcp-lab exported`: what `mptcp-trace serve --otlp` sends is what the kernel counted, as OpenTelemetry's own schema
-//! reads it; also when the receiver goes away in the middle, and when it never comes.
+//! `mptcp-lab exported`: the output of `mptcp-trace serve --otlp` must parse with OpenTelemetry's
+//! own schema and match the kernel's counters, even if the receiver disappears meanwhile or never
+//! exists.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,47 +22,49 @@ use crate::{
     served::{Counts, Played, Served, THIRD_ACK, play, until},
 };
 
-/// The receiver: Python, as that has the schema in a package.
+/// The receiver, in Python because a package there provides the schema.
 const RECEIVER: &str = include_str!("receiver.py");
-/// How it says that the package is not there.
+/// Its exit code if the package is missing.
 const NO_SCHEMA: i32 = 77;
-/// Longest that it may take to listen.
+/// Timeout until it listens.
 const START_MAX: Duration = Duration::from_secs(20);
-/// Longest until what the page says has arrived: on a busy host others fill the queue too, and requests take their time.
+/// Timeout until everything on the page has arrived: on a busy host other programs fill the queue
+/// too, and requests are slow.
 const ARRIVE_MAX: Duration = Duration::from_secs(90);
-/// Between two looks at something that is waited for.
+/// Interval of the checks.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// Questions that nobody takes: more than the queue lets wait.
+/// Queries without a receiver: more than the queue holds.
 const QUESTIONS: u64 = 9000;
-/// Of these, so many may wait (`QUESTIONS_MAX` of the queue).
+/// Maximum number of queued ones (`QUESTIONS_MAX` of the queue).
 const WAITING_MAX: u64 = 6144;
 
-/// Name of a metric.
+/// Metric name.
 const EXPORTED: &str = "mptcp_trace_otlp_exported_logs_total";
-/// Name of a metric.
+/// Metric name.
 const FAILED: &str = "mptcp_trace_otlp_failed_requests_total";
-/// Name of a metric.
+/// Metric name.
 const DROPPED: &str = "mptcp_trace_otlp_dropped_logs_total";
 
-/// What to run.
+/// Arguments of `mptcp-lab exported`.
 #[derive(clap::Args)]
 pub struct Args {
     /// The mptcp-trace to test
     #[arg(long, value_name = "PATH")]
     pub tracer: PathBuf,
-    /// The rung
-    #[arg(long, value_name = "RUNG", default_value = "auto")]
+    /// Attach method
+    #[arg(long, value_name = "METHOD", default_value = "auto")]
     pub attach: String,
-    /// A Python that has opentelemetry-proto
+    /// A Python with the package opentelemetry-proto
     #[arg(long, value_name = "PATH", default_value = "python3")]
     pub python: PathBuf,
 }
 
-/// Exports, plays, compares; true if all that arrives agrees with the kernel and with the page.
+/// Exports, plays and compares; returns true if everything received matches the kernel and the
+/// page.
 ///
 /// # Errors
 ///
-/// Fails if the tracer cannot be run, or what it says cannot be read.
+/// Fails if the tracer cannot be run, or if its output cannot be read.
 pub fn run(args: &Args) -> anyhow::Result<bool> {
     let mut cells = Cells::new(std::io::stdout())?;
     let files = tempfile::tempdir()?;
@@ -79,7 +82,7 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
     cells.close()
 }
 
-/// The receiver is there, goes away in the middle, and comes back.
+/// The receiver runs, stops in the middle, and starts again.
 fn received(
     args: &Args,
     receiver: &mut Receiver,
@@ -99,12 +102,13 @@ fn received(
         ensure!(start.elapsed() < START_MAX, "no request has failed");
         std::thread::sleep(LOOK_EVERY);
     }
-    // And then it has no time yet.
+    // Its first answer after the restart is "unavailable".
     ensure!(receiver.start(1)?, "the receiver does not start again");
     let played = first.and(second);
     let got = until(&played.counts, || Ok(receiver.read()?.fallbacks(&played)))?;
     cells.put(cell("exported-logs", rung, &played.counts, &got))?;
-    // Other programs of this host do things meanwhile: what was sent lies between what the page says before and after.
+    // Other programs of this host are active meanwhile: the exported numbers must be between those
+    // of the page before and after.
     for (case, finding, name) in [
         ("exported-answers", "query", "mptcp_trace_questions_total"),
         (
@@ -154,9 +158,10 @@ fn received(
     cells.put(once)
 }
 
-/// Nobody is there, ever: what finds no room is counted, and what is lost is said.
+/// Without any receiver: records that do not fit into the queue are counted, and the loss is
+/// reported.
 fn nobody(args: &Args) -> anyhow::Result<Cell> {
-    // Free a moment ago, and nobody else takes it that soon.
+    // The port was free a moment ago, and is unlikely to be taken so soon.
     let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     let url = format!("http://{address}");
     let served = Served::start(
@@ -192,7 +197,7 @@ fn nobody(args: &Args) -> anyhow::Result<Cell> {
     let mut cell = ok(
         "exported-nobody",
         &args.attach,
-        &format!("{questions} questions"),
+        &format!("{questions} queries"),
         &format!("{queued} wait, {dropped} dropped; {}", lost.unwrap_or("")),
     );
     let is_right = dropped > 0
@@ -213,13 +218,13 @@ fn cell(case: &str, rung: &str, want: &Counts, got: &Counts) -> Cell {
         let differ = |(name, value): &(&String, &u64)| got.get(*name) != Some(value);
         let differ: Vec<_> = want.iter().filter(differ).take(5).collect();
         cell.outcome = Outcome::Mismatch;
-        cell.why = format!("what arrived is something else: {differ:?}");
+        cell.why = format!("the received data differs: {differ:?}");
     }
     cell
 }
 
-/// Whether what was sent is no less than what was told before, and no more than what is told after. Nothing is waited for once
-/// it is `hopeless`.
+/// Checks that the exported counts are at least those read before, and at most those read
+/// afterwards. Does not wait once the comparison is `hopeless`.
 fn between(
     case: &str,
     rung: &str,
@@ -252,13 +257,13 @@ fn between(
     Ok(cell)
 }
 
-/// Nothing in `less` is more than in `more`.
+/// Whether no count in `less` exceeds the one in `more`.
 fn is_within(less: &Counts, more: &Counts) -> bool {
     less.iter()
         .all(|(name, count)| more.get(name).copied().unwrap_or(0) >= *count)
 }
 
-/// A metric of the page summed up by a label; by nothing if that is empty.
+/// Sums a metric of the page by a label; without one if it is empty.
 fn sums(page: &str, name: &str, label: &str) -> Counts {
     let mut sums = Counts::new();
     for (sample, value) in samples(page) {
@@ -295,7 +300,7 @@ fn samples(page: &str) -> impl Iterator<Item = (&str, u64)> {
     })
 }
 
-/// A receiver that comes and goes, always at the same port.
+/// A receiver that can be stopped and restarted on the same port.
 struct Receiver {
     python: PathBuf,
     script: PathBuf,
@@ -304,14 +309,14 @@ struct Receiver {
     child: Option<Child>,
 }
 
-/// What has arrived.
+/// Everything received so far.
 #[derive(Default)]
 struct Read {
-    /// All attributes of each: when it happened is one of them.
+    /// The complete attributes of each record, including its timestamp.
     different: BTreeSet<String>,
     /// Attributes of each record.
     logs: Vec<BTreeMap<String, Value>>,
-    /// Counters of the last request.
+    /// Counters of the latest request.
     metrics: Counts,
     wrong: Vec<String>,
 }
@@ -336,7 +341,7 @@ impl Receiver {
         ["--otlp".into(), url, "--otlp-interval".into(), "1s".into()]
     }
 
-    /// False if there is no schema to judge by.
+    /// False if the schema is unavailable.
     fn start(&mut self, refuse: u32) -> anyhow::Result<bool> {
         let spawned = Command::new(&self.python)
             .arg(&self.script)
@@ -380,7 +385,7 @@ impl Receiver {
     fn read(&self) -> anyhow::Result<Read> {
         let text = fs::read_to_string(&self.file)?;
         let mut read = Read::default();
-        // The last line may be half written.
+        // The last line may be incomplete.
         let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
         for line in whole.lines() {
             let line: Value = serde_json::from_str(line).context("the receiver writes no JSON")?;
@@ -408,7 +413,7 @@ impl Receiver {
 }
 
 impl Read {
-    /// Fallbacks of what was played, by cause.
+    /// Fallbacks of the recipes played, by cause.
     fn fallbacks(&self, played: &Played) -> Counts {
         let number = |log: &BTreeMap<String, Value>, name: &str| {
             log.get(name).and_then(Value::as_u64).unwrap_or(0)
@@ -424,7 +429,7 @@ impl Read {
         .by("fallback", "mptcp.cause")
     }
 
-    /// Records of a type, counted by an attribute.
+    /// Number of records of a type, by an attribute.
     fn by(&self, finding: &str, attribute: &str) -> Counts {
         let mut counts = Counts::new();
         for log in &self.logs {

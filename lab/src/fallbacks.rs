@@ -1,4 +1,5 @@
-//! `mptcp-lab fallbacks`: every recipe on every rung, and what is traced against what the kernel counted.
+//! `mptcp-lab fallbacks`: every recipe with each attach method, compared with the kernel's
+//! counters.
 
 use std::time::Duration;
 
@@ -15,38 +16,39 @@ use crate::{
     tracer::{Said, Started, Tracer, TracerArgs},
 };
 
-/// Longer than a tracer may keep a line back.
+/// Longer than a tracer may hold a line back.
 pub(crate) const KEPT_BACK: Duration = Duration::from_millis(1_500);
 
-/// How many cells of a rung may be wrong for them to be played once more: packets and clocks of a busy machine
-/// are not the lab's to command, and what is wrong twice, or in more places, is wrong. A second try is reported as one:
-/// `cargo xtask test` counts them, and fails when they are many.
+/// Maximum number of wrong cells for a second try: the lab does not control packets and clocks of a
+/// busy machine, but what is wrong twice, or in more places, is wrong. A second try is reported as
+/// one: `cargo xtask test` counts them and fails when there are many.
 const SECOND_TRIES_MAX: usize = 2;
 
-/// What to run.
+/// Arguments of `mptcp-lab fallbacks`.
 #[derive(clap::Args)]
 pub struct Args {
     /// The tracer
     #[command(flatten)]
     pub tried: TracerArgs,
-    /// Which recipes
+    /// Recipes to play
     #[command(flatten)]
     pub choice: Choice,
-    /// Print the capture and the live lines too, as a line of the report
+    /// Also print the capture and the live lines, as a line of the report
     #[arg(long)]
     pub keep: bool,
 }
 
-/// Runs all; true if nothing is wrong.
+/// Runs everything; returns true if every check passes.
 ///
 /// # Errors
 ///
-/// Fails if the tracer cannot be run or what it prints cannot be read.
+/// Fails if the tracer cannot be run, or if its output cannot be parsed.
 pub fn run(args: &Args) -> anyhow::Result<bool> {
     on_rungs(&args.tried, |rung, only| one_rung(args, rung, only))
 }
 
-/// Runs something on these rungs, or on all three, and reports the cells; true if nothing is wrong.
+/// Runs something with these attach methods, or with all three, and reports the cells; returns true
+/// if every check passes.
 pub(crate) fn on_rungs(
     tried: &TracerArgs,
     one_rung: impl Fn(&str, Only) -> anyhow::Result<Vec<Cell>>,
@@ -54,7 +56,7 @@ pub(crate) fn on_rungs(
     let mut cells = Cells::new(std::io::stdout())?;
     let rungs = tried.rungs();
     for rung in &rungs {
-        eprintln!("mptcp-lab: rung {rung}");
+        eprintln!("mptcp-lab: attach method {rung}");
         let first = one_rung(rung, Only(&[]))?;
         let wrong: Vec<String> = first
             .iter()
@@ -62,12 +64,15 @@ pub(crate) fn on_rungs(
             .map(|cell| cell.case.clone())
             .collect();
         let judged = if (1..=SECOND_TRIES_MAX).contains(&wrong.len()) {
-            eprintln!("mptcp-lab: rung {rung}: {} once more", wrong.join(", "));
+            eprintln!(
+                "mptcp-lab: attach method {rung}: trying {} again",
+                wrong.join(", ")
+            );
             let second = one_rung(rung, once_more(&wrong))?;
             for cell in &second {
                 if cell.outcome == Outcome::Mismatch {
                     eprintln!(
-                        "mptcp-lab: rung {rung}: {} is wrong then: {}",
+                        "mptcp-lab: attach method {rung}: {} is wrong: {}",
                         cell.case, cell.why
                     );
                 }
@@ -83,12 +88,12 @@ pub(crate) fn on_rungs(
     cells.close()
 }
 
-/// The cases that are played; all of them if none is named.
+/// The cases to play; empty means all.
 #[derive(Clone, Copy)]
 pub(crate) struct Only<'a>(&'a [String]);
 
 impl Only<'_> {
-    /// Nothing is left out.
+    /// Whether it selects every case.
     pub(crate) fn is_all(self) -> bool {
         self.0.is_empty()
     }
@@ -98,7 +103,8 @@ impl Only<'_> {
     }
 }
 
-/// What is played once more if these cells were wrong: their cases, or all if one is about all of them.
+/// What to play again if these cells were wrong: their cases, or all if one of them is not about a
+/// single case.
 fn once_more(wrong: &[String]) -> Only<'_> {
     let is_case = |cell: &String| {
         let with = |family: &Family| cell.ends_with(&format!("-{}", family.suffix()));
@@ -110,8 +116,8 @@ fn once_more(wrong: &[String]) -> Only<'_> {
     }
 }
 
-/// The cells of the first run. What was wrong there is right if all is right in the second one, and says so; if
-/// anything is wrong in the second one too, whatever was wrong in either is wrong.
+/// The cells of the first run, with a wrong one replaced by its second try if everything is right
+/// there. If anything is wrong in the second run too, everything wrong in either run stays wrong.
 fn second_try(first: Vec<Cell>, second: &[Cell]) -> Vec<Cell> {
     let wrong = |cell: &Cell| cell.outcome == Outcome::Mismatch;
     let stumbled = !second.iter().any(wrong);
@@ -135,14 +141,15 @@ fn second_try(first: Vec<Cell>, second: &[Cell]) -> Vec<Cell> {
     first.into_iter().map(judge).collect()
 }
 
-/// Why no connection can fall back here, if none can.
+/// The reason why no connection can fall back here, if so.
 pub(crate) fn no_mptcp() -> Option<String> {
     net::open(Kind::Mptcp, Family::V4)
         .err()
         .map(|why| format!("no MPTCP socket: {why}"))
 }
 
-/// Plays something under a tracer on a rung, and gives the played and the lines to `judge`.
+/// Plays something under a tracer with an attach method, and passes the result and the lines to
+/// `judge`.
 pub(crate) fn under_tracer<T>(
     tracer: &std::path::Path,
     rung: &str,
@@ -154,7 +161,8 @@ pub(crate) fn under_tracer<T>(
     under_tracer_as_said(tracer, rung, more, |_watch| perform(), judge)
 }
 
-/// The same, and `judge` has the lines also as they were written. `perform` may report phases of its own.
+/// Like `under_tracer`, but `judge` also gets the raw lines, and `perform` may report phases of its
+/// own.
 pub(crate) fn under_tracer_as_said<T>(
     tracer: &std::path::Path,
     rung: &str,
@@ -218,20 +226,20 @@ fn one_rung(args: &Args, rung: &str, only: Only<'_>) -> anyhow::Result<Vec<Cell>
     under_tracer_as_said(&args.tried.tracer, rung, &more, perform, judge)
 }
 
-/// Recipes that wait to be played.
+/// Recipes ready to be played.
 pub(crate) struct Waiting {
     chosen: Vec<(&'static Recipe, Family)>,
     at_once: u32,
 }
 
-/// What was played, and what of it must live until the tracer has ended.
+/// Results of the recipes, and resources to keep until the tracer has ended.
 pub(crate) struct Performed {
     played: Vec<Played>,
     left: Vec<Option<Cleared>>,
 }
 
 impl Waiting {
-    /// The chosen ones on a rung.
+    /// Selects the recipes for an attach method.
     pub(crate) fn new(choice: &Choice, rung: &str, only: Only<'_>) -> anyhow::Result<Self> {
         let mut chosen = choice.chosen(rung)?;
         chosen.retain(|(recipe, family)| only.has(&format!("{}-{}", recipe.name, family.suffix())));
@@ -241,7 +249,7 @@ impl Waiting {
         })
     }
 
-    /// Plays them.
+    /// Plays the recipes.
     pub(crate) fn play(self) -> Performed {
         let act = |(recipe, family)| play(recipe, family);
         let (played, left) = side_by_side::each(self.chosen, self.at_once, act)
@@ -252,11 +260,11 @@ impl Waiting {
 }
 
 impl Performed {
-    /// A cell for each, and those about the run as a whole.
+    /// One cell per recipe, and those about the run as a whole.
     pub(crate) fn judge(mut self, rung: &str, said: &Said) -> Vec<Cell> {
         for (played, left) in self.played.iter_mut().zip(&self.left) {
             let Some(left) = left else { continue };
-            // What fell back while the sockets were closed was traced too.
+            // The tracer also reports connections that fell back while the sockets were closed.
             if let Err(why) = recount(played, left) {
                 played.wrong.push(format!("{why:#}"));
             }

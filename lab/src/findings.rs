@@ -1,5 +1,5 @@
-//! What there was to be found out about connections against what was traced, and both against the kernel's own
-//! counters. Pure.
+//! Compares the expected findings with the traced ones, and both with the kernel's own counters.
+//! Pure.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,39 +20,39 @@ use crate::{
 #[cfg(test)]
 mod tests;
 
-/// The cause of a child that is TCP although its client asked for MPTCP.
+/// Cause of a TCP child whose client had requested MPTCP.
 const THIRD_ACK: &str = "MPCapableFallbackACK";
 
-/// Differences that are shown of a cell; the rest is counted.
+/// Maximum number of differences shown per cell; further ones are counted.
 const SHOWN_MAX: usize = 12;
 
 pub use mptcp_trace_scene::netns::Namespaces;
 
-/// One line that must be found.
+/// One finding that the tracer must report.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Wanted {
     /// `active` or `passive`.
     pub side: String,
-    /// What.
+    /// Kind of the finding.
     pub finding: Finding,
-    /// Which causes are right.
+    /// Accepted causes.
     pub causes: Vec<String>,
-    /// Who may be named its owner, and the process's name.
+    /// Accepted owners: process number and name.
     pub owners: BTreeMap<u32, String>,
-    /// Number of the network namespace.
+    /// Inode number of the network namespace.
     pub netns: u64,
-    /// Own address.
+    /// Local address.
     pub local: Endpoint,
-    /// The other end's.
+    /// Remote address.
     pub remote: Endpoint,
-    /// It fell back before it had its addresses.
+    /// Whether the connection fell back before it had its addresses.
     pub early: bool,
-    /// One of these must be among the evidence, if there are any.
+    /// Accepted evidence, any one of them; empty: not checked.
     pub evidence: Vec<String>,
 }
 
 impl Wanted {
-    /// What a row of the table means for one connection.
+    /// Applies a row of the table to one connection.
     #[must_use]
     pub fn new(
         expected: &Expected,
@@ -91,34 +91,34 @@ impl Wanted {
     }
 }
 
-/// A recipe that was played, and what the kernel itself has to say about it.
+/// A recipe that was played, with the kernel's counters.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Played {
-    /// Its name.
+    /// Name of the recipe.
     pub recipe: String,
-    /// With which addresses.
+    /// Address family.
     pub family: Family,
-    /// Where.
+    /// Network namespaces of the ends.
     pub namespaces: Namespaces,
-    /// When nobody had made these namespaces yet, on `CLOCK_BOOTTIME`: a line about an older connection belongs to
-    /// an earlier namespace with the same number.
+    /// A time on `CLOCK_BOOTTIME` before the namespaces were created: a line about an older
+    /// connection belongs to an earlier namespace with the same number.
     #[serde(default)]
     pub since_ns: u64,
-    /// Who took part: process and name.
+    /// Process numbers and names of the actors.
     pub cast: BTreeMap<u32, String>,
-    /// What there is to be found.
+    /// Expected findings.
     pub wanted: Vec<Wanted>,
-    /// What the kernel counted, in each namespace.
+    /// Changes of the kernel's counters, by namespace.
     pub moved: BTreeMap<u64, Counters>,
-    /// The counters of fallbacks that this kernel has.
+    /// The fallback counters of this kernel.
     pub counters: BTreeSet<String>,
-    /// What applications were told.
+    /// Answers to the applications, by query name.
     pub answers: BTreeMap<String, String>,
-    /// What did not happen as it was meant to.
+    /// Deviations from the script.
     pub wrong: Vec<String>,
     /// Why it cannot be played here.
     pub skipped: Option<String>,
-    /// How long it took.
+    /// Duration in seconds.
     pub seconds: f64,
 }
 
@@ -129,13 +129,13 @@ impl Played {
         format!("{}-{}", self.recipe, self.family.suffix())
     }
 
-    /// It is about what happened in one of its network namespaces.
+    /// Whether a finding is in one of its network namespaces.
     fn has(&self, found: &Found) -> bool {
         let Namespaces { near, far } = self.namespaces;
         (found.netns == near || found.netns == far) && !found.is_before(self.since_ns)
     }
 
-    /// Where the kernel did not count what the table says.
+    /// Counters that differ from the table.
     #[must_use]
     pub fn unlike_the_table(&self) -> Vec<String> {
         let mut unlike = Vec::new();
@@ -169,7 +169,7 @@ impl Played {
         unlike
     }
 
-    /// What there is to be found, in short.
+    /// Summary of the expected findings.
     #[must_use]
     pub fn said(&self) -> String {
         in_short(self.wanted.iter().map(Wanted::said).collect())
@@ -179,7 +179,7 @@ impl Played {
 /// A line of the tracer about a connection.
 #[derive(Clone, Copy, Debug)]
 struct Line<'a> {
-    /// None: of a type that no recipe provokes.
+    /// None for a type that no recipe provokes.
     finding: Option<Finding>,
     found: &'a Found,
 }
@@ -197,10 +197,10 @@ impl Line<'_> {
     }
 }
 
-/// Something that is not as it should be.
+/// A deviation from the expectation.
 struct Difference {
     what: String,
-    /// A limit of the sensor that names one of these excuses it; nothing excuses it if there are none.
+    /// Words that excuse it if a limit of the sensor contains one; empty: no excuse.
     excuses: Vec<String>,
 }
 
@@ -210,8 +210,8 @@ impl Difference {
     }
 }
 
-/// Compares all recipes that were played under one tracer: a cell for each, one for the tracer's own
-/// reconciliation, and one for the identity of its counters.
+/// Compares all recipes of one tracer run: one cell per recipe, one for the tracer's own
+/// reconciliation, and one for its loss accounting.
 #[must_use]
 pub fn compare(rung: &str, played: &[Played], traced: &[TracedLine]) -> Vec<Cell> {
     let lines = lines(traced);
@@ -229,7 +229,7 @@ pub fn compare(rung: &str, played: &[Played], traced: &[TracedLine]) -> Vec<Cell
     let mut cells: Vec<Cell> = played
         .iter()
         .map(|played| {
-            // A line in a namespace that nobody plays in is about somebody else, unless it names one of us.
+            // Ignore lines in namespaces without a recipe, unless they name one of our processes.
             let own: Vec<Line> = lines
                 .iter()
                 .filter(|line| {
@@ -248,7 +248,7 @@ pub fn compare(rung: &str, played: &[Played], traced: &[TracedLine]) -> Vec<Cell
     cells
 }
 
-/// The cell for the identity of the tracer's counters.
+/// The cell for the tracer's loss accounting.
 #[must_use]
 pub fn balanced(rung: &str, traced: &[TracedLine]) -> Cell {
     let printed = lines(traced).len() + blackholes(traced).len() + about_answers(traced);
@@ -274,7 +274,7 @@ fn lines(traced: &[TracedLine]) -> Vec<Line<'_>> {
         .collect()
 }
 
-/// A line for each time that MPTCP was switched off for a while in a network namespace.
+/// One line for each time that MPTCP was disabled in a network namespace.
 fn blackholes(traced: &[TracedLine]) -> Vec<&Found> {
     traced
         .iter()
@@ -311,7 +311,7 @@ fn about_answers(traced: &[TracedLine]) -> usize {
     traced.iter().filter(is_it).count()
 }
 
-/// One recipe against the lines about it.
+/// Compares one recipe with its lines.
 fn cell(
     rung: &str,
     played: &Played,
@@ -336,7 +336,7 @@ fn cell(
         .chain(played.unlike_the_table())
         .collect();
     if !wrong.is_empty() {
-        let why = format!("not as the recipe means it: {}", shown(wrong));
+        let why = format!("deviates from the recipe: {}", shown(wrong));
         return mismatch(&case, rung, &caller, &traced, why);
     }
     let mut differences = matched(rung, played, lines);
@@ -345,11 +345,11 @@ fn cell(
     if differences.is_empty() {
         return ok(&case, rung, &caller, &traced);
     }
-    // The first word is the one that fits best.
+    // The words are in order of preference.
     let excuse = |difference: &Difference| {
         difference.excuses.iter().find_map(|word| {
             let word = word.to_lowercase();
-            // Whole words: "outside" excuses no side.
+            // Match whole words: "outside" must not match "side".
             limits.iter().find(|limit| {
                 limit
                     .to_lowercase()
@@ -371,7 +371,7 @@ fn cell(
     mismatch(&case, rung, &caller, &traced, shown(why.collect()))
 }
 
-/// Each line that must be there finds its own; the rest is too much.
+/// Each expected finding takes its best line; the remaining lines are surplus.
 fn matched(rung: &str, played: &Played, lines: &[Line]) -> Vec<Difference> {
     let mut left: Vec<Line> = lines.to_vec();
     let mut differences = Vec::new();
@@ -402,13 +402,13 @@ fn matched(rung: &str, played: &Played, lines: &[Line]) -> Vec<Difference> {
         }
     }
     differences.extend(left.iter().map(|line| {
-        let what = format!("a line too much: {} {:?}", line.said(), line.found);
+        let what = format!("surplus line: {} {:?}", line.said(), line.found);
         Difference::new(what, Vec::new())
     }));
     differences
 }
 
-/// How much a line looks as if it was about this; 0 if it is about something else.
+/// How well a line matches an expected finding; 0 if it is about something else.
 fn likeness(wanted: &Wanted, line: &Line) -> u32 {
     let Some(finding) = line.finding else {
         return 0;
@@ -422,7 +422,8 @@ fn likeness(wanted: &Wanted, line: &Line) -> u32 {
         .cause
         .as_ref()
         .is_some_and(|cause| wanted.causes.contains(cause));
-    // A rung that does not see why a child is TCP says so; which of the two it was is then a limit of it.
+    // An attach method that cannot see why a child is TCP lists that as a limit; the distinction is
+    // then not checked.
     let may_be = finding == Finding::Plain
         && found.known == "unknown"
         && wanted.causes.iter().any(|cause| cause == THIRD_ACK);
@@ -437,7 +438,7 @@ fn likeness(wanted: &Wanted, line: &Line) -> u32 {
         + u32::from(same_cause)
 }
 
-/// What a line says wrongly.
+/// Fields of a line that are wrong.
 fn different(rung: &str, wanted: &Wanted, line: &Line) -> Vec<Difference> {
     let Found {
         id: _,
@@ -451,7 +452,7 @@ fn different(rung: &str, wanted: &Wanted, line: &Line) -> Vec<Difference> {
         family,
         local,
         remote,
-        // Of blackholes only, which are counted elsewhere.
+        // Present only in blackhole lines, which are checked separately.
         off_ms: _,
         rung: traced_rung,
     } = line.found;
@@ -473,7 +474,7 @@ fn different(rung: &str, wanted: &Wanted, line: &Line) -> Vec<Difference> {
         Finding::Fallback => {
             let mut excuses: Vec<&str> = wanted.causes.iter().map(String::as_str).collect();
             excuses.push("cause");
-            // A wrong cause is worse than none: only the latter may be a limit.
+            // A wrong cause is worse than a missing one: only the latter may be excused by a limit.
             let excuses: &[&str] = if cause.is_none() { &excuses } else { &[] };
             expect("cause", &Some(wanted.causes.join(" or ")), cause, excuses);
         }
@@ -496,7 +497,7 @@ fn different(rung: &str, wanted: &Wanted, line: &Line) -> Vec<Difference> {
         Some(owner) if !wanted.owners.contains_key(&owner.pid) => {
             expect("owner", &wanted.owners, owner, &[]);
         }
-        // A thread may have a name of its own; it is still one of ours.
+        // A thread may have its own name; its process is still one of ours.
         Some(owner) if !owner.comm.starts_with("lab-") => {
             expect("comm of the owner", &wanted.owners, owner, &[]);
         }
@@ -509,13 +510,13 @@ fn different(rung: &str, wanted: &Wanted, line: &Line) -> Vec<Difference> {
     differences
 }
 
-/// Nothing stands there yet, of an address or of a port.
+/// Whether an address or a port is not set yet.
 fn is_unset(traced: &Endpoint, right: &Endpoint) -> bool {
     let nowhere = ["0.0.0.0", "::"].contains(&traced.addr.as_str());
     (nowhere || traced.addr == right.addr) && (traced.port == 0 || traced.port == right.port)
 }
 
-/// For every counter that the kernel has: as many lines as it counted.
+/// For each counter of the kernel, the number of lines must match.
 fn miscounted(played: &Played, lines: &[Line]) -> Vec<Difference> {
     let mut differences = Vec::new();
     for (netns, moved) in &played.moved {
@@ -531,7 +532,7 @@ fn miscounted(played: &Played, lines: &[Line]) -> Vec<Difference> {
                 let what = format!(
                     "network namespace {netns}: the kernel counted {counted} {name}, traced {traced}"
                 );
-                // Lines too many are never excused.
+                // Surplus lines are never excused.
                 let excuses = if traced < counted {
                     vec![name.clone(), "cause".into()]
                 } else {
@@ -544,7 +545,7 @@ fn miscounted(played: &Played, lines: &[Line]) -> Vec<Difference> {
     differences
 }
 
-/// As many lines about a blackhole as the kernel counted, namespace by namespace.
+/// The number of blackhole lines must match the kernel's counter in each namespace.
 fn unseen_blackholes(played: &Played, blackholes: &[&Found]) -> Vec<Difference> {
     const COUNTER: &str = "Blackhole";
     played
@@ -564,22 +565,23 @@ fn unseen_blackholes(played: &Played, blackholes: &[&Found]) -> Vec<Difference> 
         .collect()
 }
 
-/// A network namespace of a recipe, and what the kernel counted there.
+/// A network namespace of a recipe, with the kernel's counters.
 struct Counted {
     case: String,
     since_ns: u64,
     fallbacks: Counters,
 }
 
-/// The tracer's own comparison with the kernel's counters is right, and says so.
+/// The tracer's own reconciliation with the kernel's counters must agree.
 ///
-/// It knows a network namespace by its number. Whose number somebody else had while the tracer ran, in that one's lines are
-/// added to the account, and are taken off here; where somebody had it before the tracer was live, the tracer has counters of
-/// that one to compare with, and there is nothing to judge.
+/// The tracer identifies a network namespace by its inode number, which the kernel reuses. Lines of
+/// an earlier namespace with the same number are part of its account; this check subtracts them. If
+/// the number was in use before the tracer was live, its baseline belongs to that earlier
+/// namespace, and there is nothing to check.
 fn reconciliation(rung: &str, played: &[Played], traced: &[TracedLine]) -> Cell {
     let mut wrong = Vec::new();
     let mut namespaces = BTreeMap::new();
-    // What broke off on this kernel left connections in states that nobody has described.
+    // An aborted recipe leaves its connections in states that no row describes.
     for played in played.iter().filter(|played| played.skipped.is_none()) {
         namespaces.extend(played.moved.iter().map(|(netns, moved)| {
             let counted = Counted {
@@ -624,7 +626,7 @@ fn reconciliation(rung: &str, played: &[Played], traced: &[TracedLine]) -> Cell 
                 "{case}: the kernel counted {fallbacks:?}: {entry:?}"
             ));
         } else if !(entry.agrees || !of_others.is_empty() && agrees_without(&of_others, entry)) {
-            wrong.push(format!("{case}: it does not agree: {entry:?}"));
+            wrong.push(format!("{case}: the account does not agree: {entry:?}"));
         }
     }
     let caller = format!("{} network namespaces", namespaces.len());
@@ -639,12 +641,12 @@ fn reconciliation(rung: &str, played: &[Played], traced: &[TracedLine]) -> Cell 
     let mut why = Vec::new();
     if shared > 0 {
         why.push(format!(
-            "{shared} had the number of somebody else's, taken off"
+            "{shared} had a reused number; earlier lines subtracted"
         ));
     }
     if not_judged > 0 {
         why.push(format!(
-            "{not_judged} not judged: others had their numbers before the tracer was live"
+            "{not_judged} not checked: their numbers were in use before the tracer was live"
         ));
     }
     let outcome = match namespaces.is_empty() && not_judged > 0 {
@@ -658,7 +660,7 @@ fn reconciliation(rung: &str, played: &[Played], traced: &[TracedLine]) -> Cell 
     }
 }
 
-/// Counters of fallbacks that moved.
+/// Fallback counters that changed.
 fn only_fallbacks(counters: &Counters) -> Counters {
     counters
         .iter()
@@ -667,7 +669,8 @@ fn only_fallbacks(counters: &Counters) -> Counters {
         .collect()
 }
 
-/// Lines about connections of an earlier namespace with the same number, by cause; those without a cause count too.
+/// Lines about connections of an earlier namespace with the same number, by cause; those without a
+/// cause count too.
 fn earlier(traced: &[TracedLine], netns: u64, since_ns: u64) -> Counters {
     let mut counters = Counters::new();
     for line in lines(traced) {
@@ -684,25 +687,27 @@ fn earlier(traced: &[TracedLine], netns: u64, since_ns: u64) -> Counters {
     counters
 }
 
-/// What was traced agrees with what the kernel counted once the lines of others are taken off: all of them, or those since the
-/// tracer read the counters for the first time.
+/// Whether the traced counts match the kernel's once the lines of earlier namespaces are
+/// subtracted: all of them, or those since the tracer first read the counters.
 fn agrees_without(of_others: &Counters, entry: &traced::Reconciled) -> bool {
     let count = |of: &Counters, name: &str| of.get(name).copied().unwrap_or(0);
     FALLBACK_COUNTERS.iter().all(|name| {
         let (counted, traced) = (count(&entry.counted, name), count(&entry.traced, name));
-        // Where the kinds of TCP children look the same, those without a cause make up for what is missing.
+        // Where the kinds of TCP children are indistinguishable, those without a cause fill the
+        // gap.
         let is_enough = traced >= counted || *name == THIRD_ACK;
         is_enough && traced <= counted + count(of_others, name)
     })
 }
 
-/// Of so many queries one may be skipped by the kernel: where as many threads were preempted inside a probe as there
-/// are programs that take turns. It is counted, and the cases prove that what they need was told.
+/// The kernel may skip at most one query in this number: it skips a probe run when as many threads
+/// were preempted inside the probe as there are programs that take turns. Skips are counted, and
+/// the cases prove that the required queries are reported.
 const QUERIES_PER_MISSED_MIN: u64 = 50;
-/// So few skipped runs say nothing of how often it happens: where little is played, they are no failure.
+/// Too few skips to estimate a rate: in a small run they are not a failure.
 const MISSED_MAX: u64 = 3;
 
-/// The counters add up, nothing was lost, and every line was counted.
+/// The counters must add up, nothing may be lost, and every line must be counted.
 fn identity(rung: &str, lines: usize, ends: &[&traced::End]) -> Cell {
     let wrong = |why: String| mismatch("identity", rung, "nothing lost", "otherwise", why);
     let [end] = ends else {
@@ -710,7 +715,7 @@ fn identity(rung: &str, lines: usize, ends: &[&traced::End]) -> Cell {
     };
     let missed = |losses: &Losses| losses.gone(rung) - losses.lost();
     let lost = |losses: &Losses| {
-        // Where nobody asked, only runs for other options can have been skipped.
+        // Without queries, the skipped runs can only be those of other options.
         let is_often = losses.seen > 0
             && missed(losses) > MISSED_MAX
             && missed(losses) * QUERIES_PER_MISSED_MIN > losses.seen;
@@ -741,7 +746,7 @@ fn end_word(side: Option<&str>) -> &str {
     }
 }
 
-/// Each thing once, with how often.
+/// Deduplicates messages and adds the number of occurrences.
 fn in_short(said: Vec<String>) -> String {
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
     for what in said {

@@ -1,5 +1,5 @@
-//! `mptcp-lab flood`: many threads that ask as fast as they can, under the tracer: nothing may be lost
-//! uncounted, doubled, mixed up or wrong.
+//! `mptcp-lab flood`: many threads that query as fast as possible, under the tracer: no query may
+//! be lost without being counted, duplicated, mixed up or wrong.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -26,16 +26,16 @@ mod books;
 use asker::Told;
 use books::Books;
 
-/// What to run.
+/// Arguments of `mptcp-lab flood`.
 #[derive(clap::Args)]
 pub struct Args {
     /// The mptcp-trace to test
     #[arg(long, value_name = "PATH")]
     pub tracer: PathBuf,
-    /// The rung
-    #[arg(long, value_name = "RUNG", default_value = "auto")]
+    /// Attach method
+    #[arg(long, value_name = "METHOD", default_value = "auto")]
     pub attach: String,
-    /// How much
+    /// Size of the flood
     #[command(flatten)]
     pub size: Size,
     /// More arguments for the tracer (repeatable)
@@ -43,18 +43,18 @@ pub struct Args {
     pub tracer_arg: Vec<String>,
 }
 
-/// How much is asked.
+/// Size of a flood.
 #[derive(clap::Args, Clone, Copy)]
 pub struct Size {
-    /// Threads of the flood
+    /// Querying threads
     #[arg(long, default_value_t = 8)]
     pub threads: u32,
-    /// Questions of each of its threads
+    /// Queries per thread
     #[arg(long, default_value_t = 50_000)]
     pub queries: u32,
 }
 
-/// Runs one flood under the tracer that others are tried with.
+/// Runs one flood, with the tracer and arguments of another suite.
 pub(crate) fn beside(tried: &TracerArgs, rung: &str, size: Size) -> anyhow::Result<Flooded> {
     flood(&Args {
         tracer: tried.tracer.clone(),
@@ -64,11 +64,11 @@ pub(crate) fn beside(tried: &TracerArgs, rung: &str, size: Size) -> anyhow::Resu
     })
 }
 
-/// Runs one flood; true if nothing is wrong.
+/// Runs one flood; returns true if every check passes.
 ///
 /// # Errors
 ///
-/// Fails if the tracer cannot be run or what it prints cannot be read.
+/// Fails if the tracer cannot be run, or if its output cannot be parsed.
 pub fn run(args: &Args) -> anyhow::Result<bool> {
     let flooded = flood(args)?;
     let right = flooded.outcome == Outcome::Ok;
@@ -78,12 +78,12 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
 
 /// Runs one flood.
 fn flood(args: &Args) -> anyhow::Result<Flooded> {
-    let me = std::env::current_exe().context("cannot find myself")?;
+    let me = std::env::current_exe().context("cannot find the path of this program")?;
     eprintln!(
-        "mptcp-lab: flood of {} x {} on rung {}",
+        "mptcp-lab: flood of {} x {} with attach method {}",
         args.size.threads, args.size.queries, args.attach
     );
-    let _alone = Alone::claim("flood", "very many sockets load all processors")?;
+    let _alone = Alone::claim("flood", "very many sockets load all CPUs")?;
     let told_file = Scratch::new("told");
     let start = Instant::now();
     let mut tracer = Command::new(&args.tracer)

@@ -1,5 +1,6 @@
-//! `mptcp-lab floods`: what must hold when questions come faster than lines can be written. Every question is accounted
-//! for, a rate that a host can have loses none, and no flood of questions takes a fallback with it.
+//! `mptcp-lab floods`: guarantees for queries that come faster than lines can be written. Every
+//! query is accounted for, a realistic rate loses none, and no flood of queries displaces a
+//! fallback.
 
 use std::{
     collections::BTreeMap,
@@ -26,29 +27,29 @@ use crate::{
     traced::{Found, Losses},
 };
 
-/// Threads that ask.
+/// Querying threads.
 const THREADS: u32 = 2;
-/// Questions a second that must not lose one.
+/// Queries per second at which none may be lost.
 const RATE: u64 = 200_000;
-/// Less than this of the rate is a machine that cannot ask so fast, and proves nothing.
+/// A machine that reaches less than this share of the rate is too slow to prove anything.
 const RATE_SHARE_MIN: f64 = 0.95;
-/// More than this of the processors in the hands of others, and a loss is not the tracer's.
+/// If other processes use more than this share of the CPUs, a loss is not the tracer's fault.
 const OTHERS_SHARE_MAX: f64 = 0.1;
-/// Fallbacks in the middle of a flood.
+/// Fallbacks during a flood.
 const FALLBACKS: u32 = 100;
-/// A ring that a flood fills at once.
+/// Size of a ring that a flood fills at once.
 const SMALL_RING: &str = "64K";
-/// Longest that the asking program may take to begin.
+/// Timeout until the querying program starts.
 const BEGIN_MAX: Duration = Duration::from_secs(20);
 
-/// What to run.
+/// Arguments of `mptcp-lab floods`.
 #[derive(clap::Args)]
 pub struct Args {
     /// The mptcp-trace to test
     #[arg(long, value_name = "PATH")]
     pub tracer: PathBuf,
-    /// Only this rung (repeatable)
-    #[arg(long, value_name = "RUNG", default_value = "auto")]
+    /// Only this attach method (repeatable)
+    #[arg(long, value_name = "METHOD", default_value = "auto")]
     pub attach: Vec<String>,
     /// Smaller floods
     #[arg(long)]
@@ -80,16 +81,16 @@ impl Size {
     }
 }
 
-/// Runs all on each rung; true if nothing is wrong.
+/// Runs everything with each attach method; returns true if every check passes.
 ///
 /// # Errors
 ///
-/// Fails if the tracer cannot be run or what it prints cannot be read.
+/// Fails if the tracer cannot be run, or if its output cannot be parsed.
 pub fn run(args: &Args) -> anyhow::Result<bool> {
     let mut cells = Cells::new(std::io::stdout())?;
     let _alone = Alone::claim(
         "floods",
-        "threads that ask as fast as they can load all processors",
+        "threads that query as fast as possible load all CPUs",
     )?;
     let size = Size::of(args);
     for rung in &args.attach {
@@ -97,7 +98,7 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
         let Some(cell) = place.accounted(size.queries)? else {
             cells.put(Cell {
                 outcome: Outcome::Unavailable,
-                why: format!("this kernel has no rung {rung}"),
+                why: format!("this kernel has no attach method {rung}"),
                 ..ok("flood-accounted", rung, "", "")
             })?;
             continue;
@@ -115,8 +116,8 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
     cells.close()
 }
 
-/// Where it happens: a network namespace of its own. The tracer looks at this process and those that it starts: what others
-/// on this host ask is left out before it can take room in the ring.
+/// Environment of a flood: a new network namespace. The tracer's filter admits only this process
+/// and its children, so that queries of other processes take no space in the ring.
 struct Place<'a> {
     args: &'a Args,
     rung: &'a str,
@@ -146,10 +147,11 @@ impl<'a> Place<'a> {
         Beside::start(&self.args.tracer, &words, Lines::Counted)
     }
 
-    /// As many questions as fast as they can be asked: each is printed, or counted as lost; none if there is no such rung.
+    /// Queries as fast as possible: each must be printed or counted as lost; none if the attach
+    /// method is unavailable.
     fn accounted(&self, queries: u64) -> anyhow::Result<Option<Cell>> {
         let case = "flood-accounted";
-        eprintln!("mptcp-lab: {case} on rung {}", self.rung);
+        eprintln!("mptcp-lab: {case} with attach method {}", self.rung);
         let Ok(tracer) = self.tracer(&[])? else {
             return Ok(None);
         };
@@ -178,10 +180,10 @@ impl<'a> Place<'a> {
         )))
     }
 
-    /// A rate that must lose nothing.
+    /// A fixed rate at which no query may be lost.
     fn steady(&self, seconds: f64) -> anyhow::Result<Cell> {
         let case = "flood-steady";
-        eprintln!("mptcp-lab: {case} on rung {}", self.rung);
+        eprintln!("mptcp-lab: {case} with attach method {}", self.rung);
         let tracer = self.live(&[])?;
         let busy = Busy::now(&tracer)?;
         let asked = self.ask(&load::Args {
@@ -203,12 +205,12 @@ impl<'a> Place<'a> {
                 ..ok(case, self.rung, &caller, &traced)
             });
         }
-        // A reader that others keep from its work cannot keep up, however fast it is.
+        // A reader that other processes keep off the CPU falls behind, however fast it is.
         if losses.lost() > 0 && of_others > OTHERS_SHARE_MAX {
             return Ok(Cell {
                 outcome: Outcome::Skipped,
                 why: format!(
-                    "others use {:.0} % of the processors, and {} questions were lost",
+                    "others use {:.0} % of the processors, and {} queries were lost",
                     of_others * 100.0,
                     losses.lost()
                 ),
@@ -219,9 +221,9 @@ impl<'a> Place<'a> {
         Ok(self.cell(case, right, &caller, &traced, &ended.end.losses))
     }
 
-    /// Connections that fall back while others ask as fast as they can.
+    /// Makes connections fall back during a flood of queries.
     fn fallbacks(&self, case: &str, ring: Option<&str>, pause: Duration) -> anyhow::Result<Cell> {
-        eprintln!("mptcp-lab: {case} on rung {}", self.rung);
+        eprintln!("mptcp-lab: {case} with attach method {}", self.rung);
         let more: Vec<&str> = ring
             .iter()
             .flat_map(|&ring| ["--ring-size", ring])
@@ -233,7 +235,7 @@ impl<'a> Place<'a> {
         let ended = ended(tracer)?;
         let losses = of_queries(&ended)?;
         let told = told(&ended.fallbacks, std::process::id(), &fell);
-        // With a small ring the flood must have lost questions, or nothing was proven.
+        // With a small ring the flood must lose queries; otherwise the test proves nothing.
         let right = told == fell.len() && (ring.is_none() || losses.ring_full > 0);
         let caller = format!("{} fallbacks", fell.len());
         let traced = format!("{told} fallbacks");
@@ -241,8 +243,12 @@ impl<'a> Place<'a> {
     }
 
     fn live(&self, more: &[&str]) -> anyhow::Result<Beside> {
-        self.tracer(more)?
-            .map_err(|why| anyhow::anyhow!("the rung {} is gone: {why}", self.rung))
+        self.tracer(more)?.map_err(|why| {
+            anyhow::anyhow!(
+                "the attach method {} has become unavailable: {why}",
+                self.rung
+            )
+        })
     }
 
     fn ask(&self, args: &load::Args) -> anyhow::Result<load::Asked> {
@@ -265,20 +271,20 @@ impl<'a> Place<'a> {
     }
 }
 
-/// Processor time that was used so far, seconds.
+/// CPU time used so far, seconds.
 struct Busy {
-    /// By everybody, and by nobody.
+    /// Of all processes, and idle time.
     all: f64,
     idle: f64,
-    /// By the tracer and by this process.
+    /// Of the tracer and this process.
     ours: f64,
 }
 
 impl Busy {
     fn now(tracer: &Beside) -> anyhow::Result<Self> {
-        let own = sys::cpu_time(std::process::id()).context("cannot tell our processor time")?;
+        let own = sys::cpu_time(std::process::id()).context("cannot read the lab's CPU time")?;
         let stat = fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
-        let (all, idle) = processors(&stat).context("/proc/stat tells no times")?;
+        let (all, idle) = processors(&stat).context("cannot parse the CPU times in /proc/stat")?;
         Ok(Self {
             all,
             idle,
@@ -286,7 +292,7 @@ impl Busy {
         })
     }
 
-    /// The share of all processors that others used until `then`.
+    /// Share of all CPUs that other processes used until `then`.
     fn of_others(&self, then: &Self) -> f64 {
         let (all, idle) = (then.all - self.all, then.idle - self.idle);
         let ours = then.ours - self.ours;
@@ -294,14 +300,14 @@ impl Busy {
     }
 }
 
-/// What all processors did so far, and how long they had nothing to do, seconds: the first line of `/proc/stat`.
+/// Total and idle time of all CPUs so far, seconds, from the first line of `/proc/stat`.
 fn processors(stat: &str) -> Option<(f64, f64)> {
     let ticks: Vec<u64> = stat
         .lines()
         .next()?
         .split_whitespace()
         .skip(1)
-        // What guests did is in the first two already.
+        // Guest time is already included in the first two.
         .take(8)
         .map(str::parse)
         .collect::<Result<_, _>>()
@@ -321,16 +327,16 @@ fn ended(tracer: Beside) -> anyhow::Result<Ended> {
 fn of_queries(ended: &Ended) -> anyhow::Result<&Losses> {
     let mut all = ended.end.losses.iter();
     all.find(|losses| losses.sensor == "query")
-        .context("the tracer does not tell what was lost of the queries")
+        .context("the tracer reports no losses of its query sensor")
 }
 
-/// Another process that asks as fast as it can, as long as this lives.
+/// A process that queries as fast as possible until this is dropped.
 struct Flood(Child);
 
 impl Flood {
     fn begin(namespace: &File) -> anyhow::Result<Self> {
         let begun = Scratch::new("flood-begun");
-        let me = std::env::current_exe().context("cannot find myself")?;
+        let me = std::env::current_exe().context("cannot find the path of this program")?;
         let mut command = Command::new(me);
         command
             .args(["load-asker", "--seconds", "3600", "--threads"])
@@ -345,7 +351,7 @@ impl Flood {
         let flood = Self(child);
         let start = Instant::now();
         while !begun.0.exists() {
-            ensure!(start.elapsed() < BEGIN_MAX, "the asker does not begin");
+            ensure!(start.elapsed() < BEGIN_MAX, "the asker does not start");
             std::thread::sleep(Duration::from_millis(1));
         }
         Ok(flood)
@@ -359,14 +365,14 @@ impl Drop for Flood {
     }
 }
 
-/// Connects to a listener that knows no MPTCP, so often; the addresses of the connections.
+/// Connects repeatedly to a listener without MPTCP; returns the local addresses.
 fn fall_back(times: u32, pause: Duration) -> anyhow::Result<Vec<SocketAddr>> {
     let listener = open(Kind::Tcp, Family::V4).context("cannot open a listener")?;
     listener.bind(&Family::V4.loopback().into())?;
     listener.listen(128)?;
     let address = listener.local_addr()?;
     let mut fell = Vec::new();
-    // As long as all are open, no port is used twice.
+    // No port is reused while all connections are open.
     let mut open_ends = Vec::new();
     for _ in 0..times {
         let client = open(Kind::Mptcp, Family::V4).context("cannot open a client")?;
@@ -380,7 +386,7 @@ fn fall_back(times: u32, pause: Duration) -> anyhow::Result<Vec<SocketAddr>> {
     Ok(fell)
 }
 
-/// How many of these connections have exactly one line that tells of their fallback, and of their owner.
+/// Number of these connections with exactly one fallback line that also names their owner.
 fn told(found: &[Found], owner: u32, fell: &[SocketAddr]) -> usize {
     let mut lines: BTreeMap<(&str, u16), u32> = BTreeMap::new();
     for found in found {

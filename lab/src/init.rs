@@ -1,4 +1,4 @@
-//! The first process of a virtual machine: mounts what is needed, runs its job, powers off.
+//! Init process of a virtual machine: mounts file systems, runs its job, powers off.
 
 use std::{
     fs::{self, File},
@@ -18,26 +18,26 @@ use serde::Deserialize;
 
 use crate::{link, sys};
 
-/// Where results go.
+/// Device for results.
 const RESULTS: &str = "/dev/ttyS1";
-/// Where messages go.
+/// Device for messages.
 const CONSOLE: &str = "/dev/console";
-/// Exit code of a job that took too long.
+/// Exit code of a job that timed out.
 const TIMED_OUT: i32 = 124;
 
-/// What to do before the first command.
+/// The job: preparation of the machine.
 #[derive(Deserialize)]
 struct Job {
     /// Modules to load, in order.
     modules: Vec<String>,
-    /// Longest that each command may take, seconds.
+    /// Timeout of each command, seconds.
     timeout_s: u64,
-    /// Mount tracefs too. A tracer must do without: nobody promises that it is mounted.
+    /// Also mount tracefs. The tracer must work without: it cannot rely on the mount.
     #[serde(default)]
     tracefs: bool,
 }
 
-/// Does the job and powers off. Never returns.
+/// Runs the job and powers off. Never returns.
 pub fn run(job: &Path) -> ! {
     let code = match work(job) {
         Ok(code) => code,
@@ -62,7 +62,7 @@ pub fn run(job: &Path) -> ! {
         eprintln!("mptcp-lab: cannot write to {RESULTS}: {why}");
     }
     sys::power_off();
-    // Not reached on a machine that can switch itself off.
+    // Unreachable on a machine that can power off.
     loop {
         std::thread::sleep(Duration::from_secs(60));
     }
@@ -80,7 +80,7 @@ fn work(job: &Path) -> anyhow::Result<i32> {
         mount(what, place, what, MountFlags::empty(), None)
             .with_context(|| format!("cannot mount {place}"))?;
     }
-    // Kernels without it have no cgroups to tell of.
+    // Kernels without it have no cgroups to report.
     let _absent = mount(
         "cgroup2",
         "/sys/fs/cgroup",
@@ -90,7 +90,7 @@ fn work(job: &Path) -> anyhow::Result<i32> {
     );
     link::bring_up("lo").context("cannot bring loopback up")?;
     let text = fs::read(job).with_context(|| format!("cannot read {}", job.display()))?;
-    let job: Job = serde_json::from_slice(&text).context("the job makes no sense")?;
+    let job: Job = serde_json::from_slice(&text).context("cannot parse the job")?;
     if job.tracefs {
         let place = "/sys/kernel/tracing";
         mount("tracefs", place, "tracefs", MountFlags::empty(), None)
@@ -113,13 +113,13 @@ fn work(job: &Path) -> anyhow::Result<i32> {
     serve(&job, BufReader::new(orders), &mut results)
 }
 
-/// Runs the commands that come over the serial port, a JSON array of words each; an empty one is the last. Every command
-/// is answered by its code, behind its lines; the worst code is the job's.
+/// Runs commands from the serial port, one JSON array of words per line; an empty array is the
+/// last. Each command's lines are followed by its exit code; the worst code becomes the job's.
 fn serve(job: &Job, mut orders: impl BufRead, results: &mut File) -> anyhow::Result<i32> {
     let say = |results: &mut File, line: &str| {
         writeln!(results, "{line}").with_context(|| format!("cannot write to {RESULTS}"))
     };
-    // What is sent before this line is lost: the driver empties the port when it starts.
+    // Anything sent before this line is lost: the driver drains the port when it starts.
     say(results, r#"{"type":"ready","data":{}}"#)?;
     let mut worst = 0;
     loop {
@@ -127,7 +127,7 @@ fn serve(job: &Job, mut orders: impl BufRead, results: &mut File) -> anyhow::Res
         let length = orders
             .read_line(&mut line)
             .with_context(|| format!("cannot read {RESULTS}"))?;
-        ensure!(length > 0, "the orders ended without a last one");
+        ensure!(length > 0, "the orders ended without an empty one");
         let command: Vec<String> =
             serde_json::from_str(&line).with_context(|| format!("no order: {line:?}"))?;
         if command.is_empty() {
@@ -157,7 +157,7 @@ fn execute(command: &[String], results: &File, patience: Duration) -> anyhow::Re
     wait_for(&mut child, patience)
 }
 
-/// Waits for the job, and buries whoever else dies.
+/// Waits for the job, and reaps any other child.
 fn wait_for(child: &mut std::process::Child, patience: Duration) -> anyhow::Result<i32> {
     let start = Instant::now();
     let pid = rustix::process::Pid::from_child(child);
@@ -173,10 +173,10 @@ fn wait_for(child: &mut std::process::Child, patience: Duration) -> anyhow::Resu
         }
         if start.elapsed() > patience {
             eprintln!(
-                "mptcp-lab: the job takes longer than {} s",
+                "mptcp-lab: the job timed out after {} s",
                 patience.as_secs()
             );
-            // Its children too, lest they write behind the last line.
+            // Kill its children too, so that they cannot write after the final line.
             sys::kill_all();
             return Ok(TIMED_OUT);
         }

@@ -1,4 +1,5 @@
-//! A bulk transfer by iperf3 under `mptcpize run`, between two network namespaces: as people measure it.
+//! A bulk transfer with iperf3 under `mptcpize run` between two network namespaces: the usual way
+//! to measure it.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -14,15 +15,16 @@ use crate::{
     veth::{self, Offloads, SERVER_V4},
 };
 
-/// Seconds that do not count: they find everything cold.
+/// Warm-up seconds, omitted from the result.
 const WARM_S: &str = "1";
-/// Congestion control of the sender: every kernel has this one.
+/// Congestion control of the sender, available in every kernel.
 const CONGESTION: &str = "reno";
-/// Bytes that are handed over at a time. With iperf3's own 128 KB MPTCP on Linux 6.18 often stalls over such a pair of devices,
-/// above all by BBR: transfers come to rest anywhere between a twentieth and all of the throughput, tracer or not.
+/// Bytes per write. With iperf3's default of 128 KB, MPTCP on Linux 6.18 often stalls over such a
+/// pair of devices, most of all with BBR: throughput then varies between 5 % and 100 %, with or
+/// without a tracer.
 const CHUNK: &str = "16K";
 
-/// What iperf3 reports, as far as it is read.
+/// The fields of iperf3's report that are used.
 #[derive(Deserialize)]
 struct Report {
     end: End,
@@ -38,7 +40,7 @@ struct Sum {
     bits_per_second: f64,
 }
 
-/// Transfers once for so long; megabytes (10^6 bytes) a second.
+/// Transfers for this time; returns the throughput in megabytes (10^6 bytes) per second.
 pub(crate) fn transfer(seconds: f64) -> anyhow::Result<f64> {
     let (near, far) = veth::joined_with(Offloads::Default)?;
     let _server = Server::start(far.as_fd())?;
@@ -50,10 +52,10 @@ pub(crate) fn transfer(seconds: f64) -> anyhow::Result<f64> {
     ];
     let output = client(near.as_fd(), &words)?;
     let moved = netns::moved(&before, &netns::counters(near.as_fd())?);
-    // Two connections, control and data: else it is not MPTCP that was measured.
+    // Two connections, control and data; otherwise the measured transfer was not MPTCP.
     ensure!(
         moved.get("MPCapableSYNACKRX") == Some(&2),
-        "iperf3 did not speak MPTCP: the kernel counted {moved:?}"
+        "iperf3 did not use MPTCP: the kernel counted {moved:?}"
     );
     rate(&output)
 }
@@ -63,11 +65,11 @@ fn rate(report: &[u8]) -> anyhow::Result<f64> {
     Ok(report.end.sum_received.bits_per_second / 8e6)
 }
 
-/// Its end is the end of iperf3's server.
+/// Dropping it ends iperf3's server.
 struct Server(Child);
 
 impl Server {
-    /// Starts it, and waits until it listens.
+    /// Starts the server and waits until it listens.
     fn start(namespace: BorrowedFd<'_>) -> anyhow::Result<Self> {
         let child = netns::within(namespace, || {
             iperf(&["-s", "-1", "--forceflush"])
@@ -94,7 +96,7 @@ impl Drop for Server {
     }
 }
 
-/// Runs the client; what it printed.
+/// Runs the client; returns its output.
 fn client(namespace: BorrowedFd<'_>, words: &[&str]) -> anyhow::Result<Vec<u8>> {
     let output = netns::within(namespace, || {
         iperf(words)

@@ -1,5 +1,5 @@
-//! What a run leaves behind for the captures of the repository: the capture and the lines that were printed live, as a
-//! line of the report. A virtual machine has no other way out than the port of its results.
+//! Artifacts of a run for the repository's captures: the capture and the lines printed live, as a
+//! line of the report. A virtual machine has no other output than its results port.
 
 use std::{fmt::Write as _, fs, path::Path, process::Command};
 
@@ -13,27 +13,27 @@ use crate::{
     tracer::Said,
 };
 
-/// A capture that is being written.
+/// A capture file in progress.
 pub(crate) struct Capture(Scratch);
 
 /// A line of the report.
 #[derive(Serialize)]
 #[serde(tag = "type", content = "data", rename_all = "snake_case")]
 enum Line<'a> {
-    /// All of one run.
+    /// Artifacts of one run.
     Capture {
-        /// Which of the lab's verbs.
+        /// Subcommand of the lab.
         name: &'a str,
         rung: &'a str,
-        /// Its bytes, two hexadecimal digits each.
+        /// Bytes of the capture, in hexadecimal.
         capture: String,
-        /// What was printed live.
+        /// Lines printed live.
         lines: &'a str,
     },
 }
 
 impl Capture {
-    /// Where there is none yet.
+    /// Creates a path for a new capture.
     pub(crate) fn new() -> Self {
         Self(Scratch::new("capture"))
     }
@@ -42,14 +42,14 @@ impl Capture {
         &self.0.0
     }
 
-    /// The tracer's arguments for it.
+    /// Arguments that make the tracer write it.
     pub(crate) fn arguments(&self) -> anyhow::Result<[String; 2]> {
         let path = self.path().to_str();
-        let path = path.context("the capture has a strange name")?;
+        let path = path.context("the capture's path is not UTF-8")?;
         Ok(["--capture".to_owned(), path.to_owned()])
     }
 
-    /// Puts it into the report, with what was said live.
+    /// Writes it to the report, with the lines printed live.
     pub(crate) fn keep(&self, name: &str, rung: &str, said: &Said) -> anyhow::Result<()> {
         let path = self.path().display();
         let bytes = fs::read(self.path()).with_context(|| format!("cannot read back {path}"))?;
@@ -62,7 +62,7 @@ impl Capture {
         write_line(&mut std::io::stdout(), &line)
     }
 
-    /// The cell for a replay of it, which must print the same lines.
+    /// The cell for its replay, which must print the same lines.
     pub(crate) fn replayed(&self, tracer: &Path, rung: &str, live: &str) -> Cell {
         replayed(tracer, rung, self.path(), live)
     }
@@ -70,13 +70,13 @@ impl Capture {
 
 fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to memory does not fail.
+        // Writing to a string does not fail.
         let _infallible = write!(text, "{byte:02x}");
         text
     })
 }
 
-/// A replay of what was captured prints the same lines.
+/// Replays a capture; it must print the same lines.
 fn replayed(tracer: &Path, rung: &str, capture: &Path, live: &str) -> Cell {
     let played = Command::new(tracer)
         .args(["replay", "--json"])
@@ -97,7 +97,7 @@ fn replayed(tracer: &Path, rung: &str, capture: &Path, live: &str) -> Cell {
     }
 }
 
-/// The first line in which a replay differs from what was said live, apart from where it comes from.
+/// The first line in which a replay differs from the live output, ignoring the source.
 fn unlike(live: &str, replay: &str) -> Option<String> {
     let live: Vec<String> = live
         .lines()

@@ -1,5 +1,5 @@
-//! `mptcp-lab lean`: a program as an ordinary user with the capabilities that are named and no way to more, for kernels
-//! on which there is no setpriv.
+//! `mptcp-lab lean`: runs a program as an unprivileged user with the named capabilities and no way
+//! to gain more, on systems without setpriv.
 
 use std::{ffi::OsString, os::unix::process::CommandExt as _, process::Command};
 
@@ -10,15 +10,15 @@ use rustix::thread::{
     set_keep_capabilities, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
 };
 
-/// Nobody.
+/// User id of `nobody`.
 const USER: u32 = 65534;
-/// More capabilities than any kernel has.
+/// Upper bound of the kernel's capability numbers.
 const NUMBER_MAX: u32 = 63;
 
-/// What to run, and with what.
+/// Arguments of `mptcp-lab lean`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// A capability that it has, like `BPF` (repeatable)
+    /// Capability to keep, such as `BPF` (repeatable)
     #[arg(long, value_name = "NAME", default_values = ["BPF", "PERFMON"])]
     cap: Vec<String>,
     /// The program and its arguments
@@ -26,11 +26,11 @@ pub struct Args {
     command: Vec<OsString>,
 }
 
-/// Becomes that program; never returns but with an error.
+/// Executes the program; returns only on error.
 ///
 /// # Errors
 ///
-/// Fails without root, and if there is no such program.
+/// Fails without root, or if the program does not exist.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let keep = args
         .cap
@@ -39,7 +39,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             CapabilitySet::from_name(name).with_context(|| format!("no capability CAP_{name}"))
         })
         .collect::<anyhow::Result<CapabilitySet>>()?;
-    drop_to(keep).context("cannot become an ordinary user")?;
+    drop_to(keep).context("cannot become an unprivileged user")?;
     let (name, words) = args.command.split_first().context("no program to run")?;
     let why = Command::new(name).args(words).exec();
     Err(why).with_context(|| format!("cannot run {}", name.display()))
@@ -53,11 +53,11 @@ fn drop_to(keep: CapabilitySet) -> rustix::io::Result<()> {
                 remove_capability_from_bounding_set(capability)?;
             }
             Ok(_) => {}
-            // The kernel knows no more of them.
+            // Beyond the last capability of this kernel.
             Err(_invalid) => break,
         }
     }
-    // There is one thread: what is a thread's is the process's.
+    // The process is single-threaded, so the thread's groups are those of the process.
     set_thread_groups(&[])?;
     let (user, group) = (Uid::from_raw(USER), Gid::from_raw(USER));
     set_thread_res_gid(group, group, group)?;

@@ -1,8 +1,9 @@
-//! Scenarios that provoke for real what mptcp-trace traces, and the comparison of what an application was
-//! told with what the tracer says that it was told.
+//! Scenarios that provoke everything mptcp-trace traces, and the comparison of the applications'
+//! answers with the tracer's reports.
 //!
-//! `ask` plays applications that ask, `matrix` and `flood` compare; `provoke` makes connections fall back,
-//! `fallbacks`, `mix` and `reuse` compare; `verdicts` compares what both together mean; `init` is the first process of a virtual machine that does either.
+//! `ask` runs applications that query, `matrix` and `flood` compare; `provoke` makes connections
+//! fall back, `fallbacks`, `mix` and `reuse` compare; `verdicts` compares the conclusions from
+//! both; `init` is the init process of a virtual machine that runs any of them.
 
 use mptcp_trace_scene::{
     actor, lines, link, middlebox, net, netns, option, question, recipes, rules, scratch, sys, veth,

@@ -1,4 +1,5 @@
-//! An application that asks at a rate: threads that ask in bursts a millisecond apart, or as fast as they can.
+//! An application that queries at a fixed rate: its threads query in bursts, one per millisecond,
+//! or as fast as possible.
 
 use std::{
     path::PathBuf,
@@ -12,53 +13,53 @@ use crate::{
     report::write_line,
 };
 
-/// From one burst to the next.
+/// Interval of the bursts.
 const BURST: Duration = Duration::from_millis(1);
-/// Questions between two looks at the clock, where there is no rate.
+/// Queries between two checks of the clock, without a rate.
 const BETWEEN_LOOKS: u64 = 256;
 
-/// How to ask.
+/// Arguments of `mptcp-lab load-asker`.
 #[derive(clap::Args, Clone)]
 pub struct Args {
-    /// Threads that ask
+    /// Querying threads
     #[arg(long, default_value_t = 2)]
     pub threads: u32,
-    /// Questions of all threads a second; 0: as fast as they can
+    /// Queries per second, all threads together; 0: as fast as possible
     #[arg(long, default_value_t = 0)]
     pub rate: u64,
-    /// For how long, seconds
+    /// Duration in seconds
     #[arg(long, default_value_t = 10.0)]
     pub seconds: f64,
-    /// At most so many questions of each thread
+    /// Maximum number of queries per thread
     #[arg(long, default_value_t = u64::MAX, hide_default_value = true)]
     pub queries: u64,
-    /// Make FILE when asking begins
+    /// Create FILE when the queries start
     #[arg(long, value_name = "FILE")]
     pub begun: Option<PathBuf>,
 }
 
-/// What was asked.
+/// Result of a load.
 #[derive(Clone, Copy, PartialEq, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Asked {
-    /// Questions.
+    /// Number of queries.
     pub asked: u64,
-    /// How long that took.
+    /// Duration in seconds.
     pub seconds: f64,
 }
 
 impl Asked {
-    /// Questions a second.
+    /// Queries per second.
     #[must_use]
     pub fn rate(self) -> f64 {
         self.asked as f64 / self.seconds
     }
 }
 
-/// Runs the application, and prints what was asked as a line of JSON.
+/// Runs the application, and prints the result as a JSON line.
 ///
 /// # Errors
 ///
-/// Says which step failed.
+/// Names the step that failed.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(file) = &args.begun {
         std::fs::write(file, "").with_context(|| format!("cannot write {}", file.display()))?;
@@ -66,13 +67,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     write_line(&mut std::io::stdout(), &ask(args)?)
 }
 
-/// Asks in threads of this process.
+/// Makes the queries in threads of this process.
 ///
 /// # Errors
 ///
-/// Fails if there is no socket to ask about.
+/// Fails if a socket cannot be created.
 pub fn ask(args: &Args) -> anyhow::Result<Asked> {
-    ensure!(args.threads > 0, "nobody asks");
+    ensure!(args.threads > 0, "no threads to query with");
     let start = Instant::now();
     let asked = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..args.threads)
@@ -83,7 +84,7 @@ pub fn ask(args: &Args) -> anyhow::Result<Asked> {
             .map(|thread| {
                 thread
                     .join()
-                    .map_err(|_panic| anyhow!("an asking thread panicked"))?
+                    .map_err(|_panic| anyhow!("a querying thread panicked"))?
             })
             .sum::<anyhow::Result<u64>>()
     })?;
@@ -118,7 +119,7 @@ fn one_thread(args: &Args) -> anyhow::Result<u64> {
     }
 }
 
-/// How many questions one thread has asked by then, if it keeps up.
+/// Queries due from one thread after this time.
 fn due(rate: u64, threads: u32, elapsed: Duration) -> u64 {
     (rate as f64 / f64::from(threads) * elapsed.as_secs_f64()) as u64
 }

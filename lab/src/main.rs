@@ -1,4 +1,4 @@
-//! The lab's program: everything is in the library.
+//! Executable of the lab; all code is in the library.
 
 use std::process::ExitCode;
 

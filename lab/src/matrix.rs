@@ -1,4 +1,4 @@
-//! `mptcp-lab matrix`: every case on every rung.
+//! `mptcp-lab matrix`: every case with each attach method.
 
 use std::{
     collections::BTreeSet,
@@ -21,14 +21,14 @@ use crate::{
     tracer::TracerArgs,
 };
 
-/// Exit code of the tracer on a kernel that cannot answer.
+/// Exit code of the tracer when the kernel or the privileges are insufficient.
 const CANNOT_ANSWER: i32 = 3;
-/// Longest that one run of the tracer may take: an emulated machine is slow.
+/// Timeout for one run of the tracer: an emulated machine is slow.
 const RUN_MAX: Duration = Duration::from_secs(300);
-/// Longest that a tracer may take to end once it is told to.
+/// Timeout for the tracer to stop after a signal.
 const END_MAX: Duration = Duration::from_secs(5);
 
-/// What to run.
+/// Arguments of `mptcp-lab matrix`.
 #[derive(clap::Args)]
 pub struct Args {
     /// The tracer
@@ -37,22 +37,22 @@ pub struct Args {
     /// Only this case of `ask` (repeatable)
     #[arg(long, value_name = "NAME")]
     pub case: Vec<String>,
-    /// Only with these addresses, where a case is about any
+    /// Only this address family, in cases that use one
     #[arg(long, value_name = "v4|v6", value_parser = Family::parse)]
     pub family: Option<Family>,
-    /// Also flood each rung
+    /// Also run a flood with each attach method
     #[arg(long)]
     pub flood: bool,
-    /// How
+    /// Size of the flood
     #[command(flatten)]
     pub size: flood::Size,
 }
 
-/// Runs the matrix; true if nothing is wrong.
+/// Runs the matrix; returns true if every check passes.
 ///
 /// # Errors
 ///
-/// Fails if the tracer cannot be run or what it prints cannot be read.
+/// Fails if the tracer cannot be run, or if its output cannot be parsed.
 pub fn run(args: &Args) -> anyhow::Result<bool> {
     let mut out = std::io::stdout();
     let kernel = rustix::system::uname()
@@ -67,7 +67,7 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
         write_line(&mut out, &MatrixLine::Cell(cell))?;
     } else {
         for rung in &rungs {
-            eprintln!("mptcp-lab: rung {rung}");
+            eprintln!("mptcp-lab: attach method {rung}");
             let cells = one_rung(args, rung)?;
             let available = cells
                 .iter()
@@ -103,9 +103,10 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
     Ok(mismatches == 0)
 }
 
-/// On a kernel without MPTCP there is one case: the tracer says so and exits 3.
+/// Without MPTCP in the kernel there is a single case: the tracer reports that and exits 3.
 fn no_mptcp(args: &Args) -> anyhow::Result<Option<Cell>> {
-    // EPROTONOSUPPORT: not built. ENOPROTOOPT would be net.mptcp.enabled=0, which does not stop a tracer.
+    // EPROTONOSUPPORT: not built in. ENOPROTOOPT means net.mptcp.enabled=0, which does not stop a
+    // tracer.
     match net::open(Kind::Mptcp, Family::V4) {
         Err(why) if why.raw_os_error() == Some(libc::EPROTONOSUPPORT) => {}
         Ok(_) | Err(_) => return Ok(None),
@@ -161,9 +162,9 @@ fn one_rung(args: &Args, rung: &str) -> anyhow::Result<Vec<Cell>> {
     Ok(cells)
 }
 
-/// The command line of a program that asks, and writes down what it was told.
+/// Command line of the asker, which records its answers.
 fn asker(out: &Scratch, cases: &[String], family: Option<Family>) -> anyhow::Result<Vec<String>> {
-    let me = std::env::current_exe().context("cannot find myself")?;
+    let me = std::env::current_exe().context("cannot find the path of this program")?;
     let mut words = vec![me.display().to_string(), "ask".into(), "--out".into()];
     words.push(out.0.display().to_string());
     for case in cases {
@@ -175,25 +176,23 @@ fn asker(out: &Scratch, cases: &[String], family: Option<Family>) -> anyhow::Res
     Ok(words)
 }
 
-/// Asks about sockets of every kind under a tracer that somebody else has started.
+/// Queries sockets of every kind under a tracer that is already running.
 pub(crate) fn ask_all(family: Option<Family>) -> anyhow::Result<Vec<AskerLine>> {
     let out = Scratch::new("asked");
     let words = asker(&out, &[], family)?;
     let [program, arguments @ ..] = &words[..] else {
-        bail!("there is no program that asks");
+        bail!("the asker's command line is empty");
     };
     let status = Command::new(program)
         .args(arguments)
         .status()
-        .context("cannot run the program that asks")?;
-    ensure!(
-        status.success(),
-        "the program that asks ended with {status}"
-    );
+        .context("cannot run the asker")?;
+    ensure!(status.success(), "the asker ended with {status}");
     read_lines(&out.0)
 }
 
-/// Compares what was asked with the lines of a tracer that saw others too: only those of the processes that asked count.
+/// Compares the queries with the lines of a tracer that also saw other processes: only those of the
+/// askers count.
 pub(crate) fn judge_all(rung: &str, asked: &[AskerLine], traced: &[TracedLine]) -> Vec<Cell> {
     let askers: BTreeSet<u32> = asked
         .iter()
@@ -207,7 +206,7 @@ pub(crate) fn judge_all(rung: &str, asked: &[AskerLine], traced: &[TracedLine]) 
         .filter(|line| !matches!(line, TracedLine::Query(query) if !askers.contains(&query.pid)))
         .cloned()
         .collect();
-    // The account is about the others too: `findings` judges it as a whole.
+    // The loss accounting includes other processes: `findings` checks it as a whole.
     let mut cells = questions(rung, asked, &theirs);
     match named_function(rung, traced) {
         Ok(cell) => cells.extend(cell),
@@ -219,10 +218,10 @@ pub(crate) fn judge_all(rung: &str, asked: &[AskerLine], traced: &[TracedLine]) 
     cells
 }
 
-/// The function that answers for MPTCP sockets, inlined on most kernels.
+/// The kernel function that answers for MPTCP sockets; most kernels inline it.
 const NAMED_FUNCTION: &str = "mptcp_getsockopt_sol_tcp";
 
-/// Where the kernel has the function by name, the kprobe rung must have probed it and no other.
+/// Where the kernel has this symbol, the kprobe method must probe it and no other.
 fn named_function(rung: &str, traced: &[TracedLine]) -> anyhow::Result<Option<Cell>> {
     let symbols = fs::read_to_string("/proc/kallsyms").context("cannot read /proc/kallsyms")?;
     let is_there = symbols
@@ -250,7 +249,7 @@ fn named_function(rung: &str, traced: &[TracedLine]) -> anyhow::Result<Option<Ce
     }))
 }
 
-/// What came of one run of the tracer.
+/// Result of one run of the tracer.
 struct Run {
     /// None if it had to be killed.
     status: Option<ExitStatus>,
@@ -263,13 +262,13 @@ impl Run {
         self.status?.code()
     }
 
-    /// Why it is wrong whatever the exit code says.
+    /// What makes the run wrong regardless of the exit code.
     fn broken(&self) -> Option<String> {
         if self.status.is_none() {
             let limit = RUN_MAX.as_secs();
             return Some(format!("the tracer did not end within {limit} s"));
         }
-        // With `panic = "unwind"` a thread may panic and the program go on.
+        // With `panic = "unwind"` a thread may panic while the program continues.
         let panic = self.stderr.lines().find(|line| line.contains("panicked"));
         panic.map(|line| format!("the tracer panicked: {line}"))
     }
@@ -279,14 +278,14 @@ impl Run {
         format!("{}: {}", status.unwrap_or_default(), self.last_words())
     }
 
-    /// The last line that the tracer said.
+    /// The last line on the tracer's stderr.
     fn last_words(&self) -> String {
         let line = self.stderr.lines().last();
-        line.unwrap_or("it said nothing").to_owned()
+        line.unwrap_or("no output").to_owned()
     }
 }
 
-/// Runs the tracer to its end. Its output goes to files: a pipe that nobody reads in time would hold it up.
+/// Runs the tracer to its end. Its output goes to files: an unread pipe would block it.
 fn tracer(args: &Args, rung: &str, words: &[&str]) -> anyhow::Result<Run> {
     let stdout = Scratch::new("stdout");
     let stderr = Scratch::new("stderr");
@@ -304,7 +303,7 @@ fn tracer(args: &Args, rung: &str, words: &[&str]) -> anyhow::Result<Run> {
         .with_context(|| format!("cannot run {}", args.tried.tracer.display()))?;
     let mut status = wait(&mut child, RUN_MAX)?;
     if status.is_none() {
-        // Politely first: it has a child to end, and a kernel to leave as it was.
+        // Send SIGINT first: the tracer has a child to stop and must restore the kernel's state.
         let pid = rustix::process::Pid::from_child(&child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
         if wait(&mut child, END_MAX)?.is_none() {
@@ -325,7 +324,7 @@ fn tracer(args: &Args, rung: &str, words: &[&str]) -> anyhow::Result<Run> {
     })
 }
 
-/// None if it does not end in time.
+/// None if it does not exit in time.
 fn wait(child: &mut Child, patience: Duration) -> anyhow::Result<Option<ExitStatus>> {
     let start = Instant::now();
     loop {

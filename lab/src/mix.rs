@@ -1,5 +1,5 @@
-//! `mptcp-lab mix`: many connections from several clients at once, half of which fall back, each for a cause of
-//! its own: every fallback is found once, with its owner and its addresses.
+//! `mptcp-lab mix`: many simultaneous connections from several clients, half of which fall back for
+//! various causes: each fallback must be found once, with its owner and addresses.
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, thread, time::Instant};
 
@@ -23,19 +23,19 @@ use crate::{
     sys,
 };
 
-/// What to run.
+/// Arguments of `mptcp-lab mix`.
 #[derive(clap::Args)]
 pub struct Args {
     /// The mptcp-trace to test
     #[arg(long, value_name = "PATH")]
     pub tracer: PathBuf,
-    /// The rung
-    #[arg(long, value_name = "RUNG")]
+    /// Attach method
+    #[arg(long, value_name = "METHOD")]
     pub attach: String,
-    /// How many connections
+    /// Number of connections
     #[arg(long, default_value_t = 2_000)]
     pub connections: u32,
-    /// How many at a time, each with a client and a server of its own
+    /// Number of simultaneous connections, each with its own client and server
     #[arg(long, default_value_t = 8)]
     pub parallel: u32,
     /// More arguments for the tracer (repeatable)
@@ -43,16 +43,16 @@ pub struct Args {
     pub tracer_arg: Vec<String>,
 }
 
-/// A middlebox, and what becomes of the connections through it.
+/// A middlebox, and the outcome of the connections through it.
 struct Ward {
     name: &'static str,
     rules: Rules,
     rounds: u32,
-    /// What there is to be found of a connection between two MPTCP sockets.
+    /// Expected findings of a connection between two MPTCP sockets.
     expected: &'static [Expected],
 }
 
-/// A connection from MPTCP to TCP: in this ward every third one is.
+/// A connection from MPTCP to TCP: every third one in this ward.
 const TO_TCP: &[Expected] = &[client(&["MPCapableFallbackSYNACK"])];
 const WARDS: [Ward; 3] = [
     Ward {
@@ -78,8 +78,8 @@ const WARDS: [Ward; 3] = [
     },
 ];
 
-/// Of so many lanes, one goes through each of the wards that strip, and the rest through the clean one, of whose
-/// connections every third falls back: half of all.
+/// Of every eight lanes, one uses each of the stripping wards, and the others use the clean one,
+/// where every third connection falls back: half of all connections.
 fn ward_of(lane: u32) -> usize {
     match lane % 8 {
         3 => 1,
@@ -88,11 +88,11 @@ fn ward_of(lane: u32) -> usize {
     }
 }
 
-/// Runs it; true if nothing is wrong.
+/// Runs the mix; returns true if every check passes.
 ///
 /// # Errors
 ///
-/// Fails if the tracer cannot be run or what it prints cannot be read.
+/// Fails if the tracer cannot be run, or if its output cannot be parsed.
 pub fn run(args: &Args) -> anyhow::Result<bool> {
     ensure!(args.parallel > 0, "nothing to do");
     let mut cells = Cells::new(std::io::stdout())?;
@@ -106,7 +106,7 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
         |all, lines| {
             let (mut played, left): (Vec<Played>, Vec<Vec<Cleared>>) = match all {
                 Ok(all) => all,
-                // As for recipes: a kernel may lack the modules for it.
+                // As for recipes, the kernel may lack required modules.
                 Err(why) => {
                     return vec![Cell {
                         outcome: Outcome::Skipped,
@@ -116,7 +116,8 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
                 }
             };
             for (played, left) in played.iter_mut().zip(&left) {
-                // All of a ward are in the same namespaces, and the first was there before any connection.
+                // A ward's connections share their namespaces, and the first reading precedes them
+                // all.
                 let recounted = left.first().map(|left| recount(played, left));
                 if let Some(Err(why)) = recounted {
                     played.wrong.push(format!("{why:#}"));
@@ -134,14 +135,14 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
     cells.close()
 }
 
-/// What one lane did.
+/// Results of one lane.
 struct Lane {
     cast: BTreeMap<u32, String>,
     wanted: Vec<Wanted>,
     left: Cleared,
 }
 
-/// What was done, and what is left of it; the inner error is why there is no place for it on this kernel.
+/// Results and resources to keep; the inner error explains why this kernel cannot run it.
 type Done = anyhow::Result<(Vec<Played>, Vec<Vec<Cleared>>)>;
 
 fn perform(args: &Args) -> anyhow::Result<Done> {
@@ -155,7 +156,7 @@ fn perform(args: &Args) -> anyhow::Result<Done> {
         Ok(grounds) => grounds,
         Err(why) => return Ok(Err(why)),
     };
-    // All of them before the first connection, so that each has seen the counters at rest.
+    // Create all stages before the first connection, so that each starts from counters at rest.
     let stages: Vec<Stage> = (0..args.parallel)
         .map(|lane| Stage::on(Arc::clone(&grounds[ward_of(lane)]), Family::V4))
         .collect::<anyhow::Result<_>>()?;
@@ -191,7 +192,7 @@ fn perform(args: &Args) -> anyhow::Result<Done> {
         played.seconds = start.elapsed().as_secs_f64();
         left.push(lane.left);
     }
-    // A ward without a lane has nothing to say.
+    // Drop wards without a lane.
     all.retain(|(_played, left)| !left.is_empty());
     Ok(Ok(all.into_iter().unzip()))
 }

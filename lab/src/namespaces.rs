@@ -1,5 +1,6 @@
-//! `mptcp-lab namespaces`: network namespaces that are made, used and deleted while tracing, as containers and test suites are:
-//! the tracer's account of each is what the kernel counted there, read just before it was deleted.
+//! `mptcp-lab namespaces`: creates, uses and deletes network namespaces while tracing, as
+//! containers and test suites do. The tracer's counts for each must match the kernel's, read just
+//! before the deletion.
 
 use std::{
     collections::BTreeMap,
@@ -27,42 +28,43 @@ use crate::{
 
 /// The one cause.
 const CAUSE: &str = "MPCapableFallbackSYNACK";
-/// The most that fall back in one namespace.
+/// Maximum number of fallbacks in one namespace.
 const FALLBACKS_MAX: u32 = 4;
-/// How many namespaces are there before tracing begins, held by a descriptor alone: `/proc` shows no counters of those.
+/// Namespaces that exist before tracing starts and are held only by a descriptor: `/proc` does not
+/// show their counters.
 const HELD: u32 = 8;
-/// Differences that are shown.
+/// Maximum number of differences shown.
 const SHOWN_MAX: usize = 5;
 
-/// What to run.
+/// Arguments of `mptcp-lab namespaces`.
 #[derive(clap::Args)]
 pub struct Args {
     /// The mptcp-trace to test
     #[arg(long, value_name = "PATH")]
     pub tracer: PathBuf,
-    /// The rung (repeatable)
-    #[arg(long, value_name = "RUNG", required = true)]
+    /// Attach method (repeatable)
+    #[arg(long, value_name = "METHOD", required = true)]
     pub attach: Vec<String>,
-    /// How many namespaces
+    /// Number of namespaces
     #[arg(long, default_value_t = 500)]
     pub namespaces: u32,
-    /// How many at a time
+    /// Number of simultaneous namespaces
     #[arg(long, default_value_t = 4)]
     pub parallel: u32,
 }
 
-/// A namespace that is gone.
+/// A deleted namespace.
 #[derive(Clone, Debug)]
 struct Gone {
     netns: u64,
     counted: u64,
 }
 
-/// Runs it; true if nothing is wrong.
+/// Runs the suite; returns true if every check passes.
 ///
 /// # Errors
 ///
-/// Fails if the tracer cannot be run or what it prints cannot be read.
+/// Fails if the tracer cannot be run, or if its output cannot be parsed.
 pub fn run(args: &Args) -> anyhow::Result<bool> {
     ensure!(args.parallel > 0, "nothing to do");
     let mut cells = Cells::new(std::io::stdout())?;
@@ -104,7 +106,7 @@ fn make(args: &Args) -> anyhow::Result<Vec<Gone>> {
     Ok(all)
 }
 
-/// As many connections that fall back.
+/// Opens this number of connections that fall back.
 fn fall_back(count: u32) -> anyhow::Result<Vec<(Socket, Socket)>> {
     let mut open = Vec::new();
     for _ in 0..count {
@@ -120,13 +122,13 @@ fn fall_back(count: u32) -> anyhow::Result<Vec<(Socket, Socket)>> {
     Ok(open)
 }
 
-/// What the kernel has counted in this namespace.
+/// Count of the kernel in this namespace.
 fn counted(namespace: &File) -> anyhow::Result<u64> {
     let counters = netns::counters(namespace.as_fd())?;
     Ok(counters.get(CAUSE).copied().unwrap_or(0))
 }
 
-/// A namespace that lives on, in which something fell back before tracing began.
+/// A namespace that stays open, with fallbacks from before tracing starts.
 fn hold(number: u32) -> anyhow::Result<File> {
     netns::elsewhere(move || {
         enter_network_namespace().context("cannot make a network namespace")?;
@@ -135,7 +137,7 @@ fn hold(number: u32) -> anyhow::Result<File> {
     })
 }
 
-/// More fallbacks in such a namespace: they alone are of the time that is traced.
+/// Adds fallbacks in such a namespace: only these are part of the traced period.
 fn go_on(namespace: &File, number: u32) -> anyhow::Result<Gone> {
     let before = counted(namespace)?;
     let more = number % FALLBACKS_MAX + 1;
@@ -146,7 +148,8 @@ fn go_on(namespace: &File, number: u32) -> anyhow::Result<Gone> {
     })
 }
 
-/// One namespace, which ends with its thread. In every other one the sockets are closed before the counters are read.
+/// One namespace, which ends with its thread. In every other one the sockets are closed before the
+/// counters are read.
 fn one(number: u32) -> anyhow::Result<Gone> {
     netns::elsewhere(move || {
         enter_network_namespace().context("cannot make a network namespace")?;
@@ -161,8 +164,8 @@ fn one(number: u32) -> anyhow::Result<Gone> {
     })
 }
 
-/// Each namespace with a fallback has an account, which agrees: the kernel gives their numbers away again, so that there are
-/// several of one number, in any order.
+/// Each namespace with a fallback must have an account that agrees. The kernel reuses namespace
+/// numbers, so there may be several with one number, in any order.
 fn compare(rung: &str, since_ns: u64, gone: &[Gone], lines: &[TracedLine]) -> Cell {
     let mut wrong = Vec::new();
     let mut kernel: BTreeMap<u64, Vec<u64>> = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! `mptcp-lab pair`: two real programs that know nothing of MPTCP, curl and nginx, made to speak it by
+//! `mptcp-lab pair`: curl and nginx, two real programs without MPTCP support, run with MPTCP by
 //! `mptcpize`, with and without a middlebox between them.
 
 use std::{
@@ -28,36 +28,37 @@ use crate::{
     veth::SERVER_V4,
 };
 
-/// Where nginx listens.
+/// Port of nginx.
 const PORT: u16 = 8080;
-/// Many packets.
+/// Size of a download of many packets.
 const LARGE_BYTES: usize = 1 << 20;
-/// Several packets that fit into the first receive window. Once the client has fallen back it acknowledges no data by
-/// MPTCP any more, and a server that only sends does not notice: it waits, and sends a packet every 200 ms.
+/// Size of a download of several packets that fit into the initial receive window. After the
+/// client's fallback it sends no more MPTCP data ACKs, and a server that only sends does not
+/// notice: it waits, and sends a packet every 200 ms.
 const SMALL_BYTES: usize = 32 << 10;
-/// Longest that a download may take, seconds.
+/// Timeout of a download, seconds.
 const DOWNLOAD_MAX_S: &str = "60";
-/// Longest that nginx may take until it answers.
+/// Timeout until nginx answers.
 const START_MAX: Duration = Duration::from_secs(20);
 
-/// What to run.
+/// Arguments of `mptcp-lab pair`.
 #[derive(clap::Args)]
 pub struct Args {
     /// The mptcp-trace to test
     #[arg(long, value_name = "PATH")]
     pub tracer: PathBuf,
-    /// On which rung
-    #[arg(long, value_name = "RUNG", default_value = "tracepoint")]
+    /// Attach method
+    #[arg(long, value_name = "METHOD", default_value = "tracepoint")]
     pub attach: String,
 }
 
 /// One download.
 struct Try {
     case: &'static str,
-    /// What there is to download.
+    /// Size of the file.
     bytes: usize,
     rules: Rules,
-    /// curl's connection must fall back.
+    /// Whether curl's connection must fall back.
     falls_back: bool,
 }
 
@@ -108,23 +109,23 @@ const TRIES: [Try; 3] = [
     },
 ];
 
-/// What came of one download.
+/// Result of one download.
 struct Downloaded {
     of: &'static Try,
-    /// When nobody had made the namespaces yet, on `CLOCK_BOOTTIME`.
+    /// A time on `CLOCK_BOOTTIME` before the namespaces were created.
     since_ns: u64,
-    /// Numbers of the client's and the server's network namespace, and what the kernel counted there.
+    /// Inode number of the client's and the server's network namespace, with the kernel's counters.
     near: (u64, Counters),
     far: (u64, Counters),
-    /// Keeps the namespaces, so that no other gets their numbers.
+    /// Keeps the namespaces alive, so that their numbers are not reused.
     _middlebox: Middlebox,
 }
 
-/// Runs all; true if nothing is wrong.
+/// Runs everything; returns true if every check passes.
 ///
 /// # Errors
 ///
-/// Fails if one of the programs cannot be run, or what the tracer prints cannot be read.
+/// Fails if one of the programs cannot be run, or if the tracer's output cannot be parsed.
 pub fn run(args: &Args) -> anyhow::Result<bool> {
     let mut cells = Cells::new(std::io::stdout())?;
     for program in ["mptcpize", "curl", "nginx"] {
@@ -208,7 +209,7 @@ fn download(of: &'static Try) -> anyhow::Result<Downloaded> {
     })
 }
 
-/// A web server that speaks MPTCP without knowing it. Dropping it ends it.
+/// An nginx that uses MPTCP without knowing it. Dropping it stops it.
 struct Nginx {
     child: Child,
     home: PathBuf,
@@ -233,7 +234,8 @@ impl Nginx {
         let nginx = Self { child, home };
         let address = SocketAddr::from((SERVER_V4, PORT));
         let started = Instant::now();
-        // Asked over loopback, by a client that does not ask for MPTCP: it is the server's own affair.
+        // Probe with a plain TCP client in the server's namespace: it is no MPTCP connection, so it
+        // cannot fall back.
         while netns::within(namespace, || Ok(TcpStream::connect(address).is_err()))? {
             ensure!(started.elapsed() < START_MAX, "nginx does not answer");
             std::thread::sleep(Duration::from_millis(20));
@@ -244,7 +246,7 @@ impl Nginx {
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        // nginx ends in order when its master is told to; what it is told with cannot fail in a way that matters.
+        // A signal to the master stops nginx gracefully; a failure has no consequence.
         if let Some(pid) = i32::try_from(self.child.id())
             .ok()
             .and_then(rustix::process::Pid::from_raw)
@@ -267,7 +269,8 @@ fn configuration(home: &Path) -> String {
     )
 }
 
-/// As many fallbacks as the kernel counted, cause by cause, and each belongs to the program at that end.
+/// The fallbacks must match the kernel's counters by cause, and each must belong to the program at
+/// that end.
 fn cell(rung: &str, download: &Downloaded, lines: &[TracedLine]) -> Cell {
     let mut wrong = Vec::new();
     let mut said = Vec::new();
@@ -281,7 +284,7 @@ fn cell(rung: &str, download: &Downloaded, lines: &[TracedLine]) -> Cell {
         for found in &found {
             let owner = found.owner.as_ref().map(|owner| owner.comm.as_str());
             if owner != Some(program) {
-                wrong.push(format!("{end}: owner {owner:?}, in truth {program}"));
+                wrong.push(format!("{end}: owner {owner:?}, should be {program}"));
             }
         }
         let mut traced: BTreeMap<&str, u64> = BTreeMap::new();

@@ -1,26 +1,26 @@
-//! `mptcp-lab play`: one recipe or scenario by its name, for whoever wants to look at it with a tool of their own. What
-//! the applications were told, in the order of the names, and what the kernel counted.
+//! `mptcp-lab play`: plays one recipe or scenario by name, to be observed with another tool. Prints
+//! the answers to the applications, sorted by name, and the kernel's counters.
 
 use anyhow::bail;
 
 use crate::{net::Family, played::Played, provoke, recipes::RECIPES, verdicts};
 
-/// What to play.
+/// Arguments of `mptcp-lab play`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Names of recipes and scenarios; without any they are listed
+    /// Names of recipes and scenarios; without any, list them
     #[arg(value_name = "NAME")]
     pub names: Vec<String>,
-    /// With which addresses
+    /// Address family
     #[arg(long, value_name = "v4|v6", value_parser = Family::parse, default_value = "v4")]
     pub family: Family,
 }
 
-/// Plays them, one after the other; true if everything happened as it is meant to.
+/// Plays them in turn; returns true if everything went as the scripts intend.
 ///
 /// # Errors
 ///
-/// Fails if there is none of a name.
+/// Fails for an unknown name.
 pub fn run(args: &Args) -> anyhow::Result<bool> {
     if args.names.is_empty() {
         println!("recipes: {}", recipes().join(", "));
@@ -37,7 +37,7 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
             );
         };
         right &= played.wrong.is_empty() && played.skipped.is_none();
-        // What is printed may be that of a tracer which this runs under.
+        // A surrounding tracer may print to the same output.
         for line in played.lines(name) {
             eprintln!("{line}");
         }
@@ -66,7 +66,7 @@ fn play(name: &str, family: Family) -> Option<Played> {
     })
 }
 
-/// Everything that can be played.
+/// Names of everything that can be played.
 #[must_use]
 pub fn names() -> Vec<&'static str> {
     recipes().into_iter().chain(verdicts::names()).collect()

@@ -1,14 +1,14 @@
-//! What came of a recipe or a scenario that was played for somebody to look at.
+//! Results of a recipe or scenario played with `mptcp-lab play`.
 
 use std::collections::BTreeMap;
 
-/// What the applications and the kernel say of a recipe or scenario.
+/// Answers and counters of a recipe or scenario.
 pub(crate) struct Played {
-    /// What the applications were told: when, and what the kernel said.
+    /// Answers to the applications, by query name.
     pub(crate) answers: BTreeMap<String, String>,
-    /// What the kernel counted, a namespace each.
+    /// The kernel's counters, one entry per namespace.
     pub(crate) counted: Vec<String>,
-    /// What did not happen as it was meant to.
+    /// Deviations from the script.
     pub(crate) wrong: Vec<String>,
     /// Why it cannot be played here.
     pub(crate) skipped: Option<String>,
@@ -25,7 +25,7 @@ impl Played {
         } = self;
         let answers = answers
             .iter()
-            .map(|(when, answer)| format!("{name}: {when} was told {answer}"));
+            .map(|(when, answer)| format!("{name}: {when} got {answer}"));
         let counted = counted
             .iter()
             .map(|what| format!("{name}: the kernel counted {what}"));

@@ -1,5 +1,5 @@
-//! `mptcp-lab provoke`: plays recipes, and writes down what there was to be found out, what the applications were
-//! told and what the kernel counted.
+//! `mptcp-lab provoke`: plays recipes, and records the expected findings, the answers to the
+//! applications and the kernel's counters.
 
 use std::{collections::BTreeMap, fs::File, io::Write, path::PathBuf, time::Instant};
 
@@ -14,13 +14,13 @@ use crate::{
     sys,
 };
 
-/// What to play.
+/// Arguments of `mptcp-lab provoke`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Which recipes
+    /// Recipes to play
     #[command(flatten)]
     pub choice: Choice,
-    /// How often
+    /// Number of repetitions
     #[arg(long, default_value_t = 1)]
     pub repeat: u32,
     /// Write the lines to FILE instead of stdout
@@ -28,23 +28,23 @@ pub struct Args {
     pub out: Option<PathBuf>,
 }
 
-/// Which recipes are played, and how.
+/// Selection of recipes.
 #[derive(clap::Args)]
 pub struct Choice {
     /// Only this recipe (repeatable)
     #[arg(long, value_name = "NAME")]
     pub recipe: Vec<String>,
-    /// Which addresses, and how many at a time
+    /// Address families and parallelism
     #[command(flatten)]
     pub spread: Spread,
 }
 
 impl Choice {
-    /// The recipes, each with its kinds of address on a rung.
+    /// The selected recipes, each with its address families for an attach method.
     ///
     /// # Errors
     ///
-    /// Fails if there is none of a name.
+    /// Fails for an unknown name.
     pub fn chosen(&self, rung: &str) -> anyhow::Result<Vec<(&'static Recipe, Family)>> {
         for name in &self.recipe {
             let names: Vec<&str> = RECIPES.iter().map(|recipe| recipe.name).collect();
@@ -69,11 +69,11 @@ impl Choice {
     }
 }
 
-/// Plays; true if everything happened as it is meant to.
+/// Plays the recipes; returns true if everything went as the scripts intend.
 ///
 /// # Errors
 ///
-/// Fails if the lines cannot be written. What cannot be played says so in its line.
+/// Fails if the lines cannot be written. A recipe that cannot be played is a line with the reason.
 pub fn run(args: &Args) -> anyhow::Result<bool> {
     let mut out: Box<dyn Write> = match &args.out {
         Some(path) => Box::new(
@@ -99,7 +99,7 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
     Ok(right)
 }
 
-/// Plays one recipe. The namespaces live as long as what is left of the stage.
+/// Plays one recipe. The namespaces live as long as the returned value.
 #[must_use]
 pub fn play(recipe: &Recipe, family: Family) -> (Played, Option<Cleared>) {
     let start = Instant::now();
@@ -180,11 +180,11 @@ fn perform(recipe: &Recipe, mut stage: Stage, played: &mut Played) -> anyhow::Re
     Ok(left)
 }
 
-/// Reads the kernel's counters once more.
+/// Reads the kernel's counters again.
 ///
 /// # Errors
 ///
-/// Fails if they cannot be read.
+/// Fails if the counters cannot be read.
 pub fn recount(played: &mut Played, left: &Cleared) -> anyhow::Result<()> {
     let Namespaces { near, far } = played.namespaces;
     let moved = left.moved()?;
@@ -192,7 +192,7 @@ pub fn recount(played: &mut Played, left: &Cleared) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Kernels without `TCP_IS_MPTCP` tell the two kinds of socket apart by the errno.
+/// Kernels without `TCP_IS_MPTCP` distinguish the two kinds of socket by the errno.
 pub(crate) fn is_answer(right: &str, told: Option<&str>) -> bool {
     told == Some(right)
         || matches!(

@@ -1,9 +1,9 @@
-"""An OTLP/HTTP receiver that believes only OpenTelemetry's own schema: whatever that does not know is an error.
+"""An OTLP/HTTP receiver that validates requests with OpenTelemetry's own schema: anything unknown is an error.
 
 usage: receiver.py PORT FILE [REFUSE]
 
-Writes one JSON line to FILE for each log record, each request with metrics, and each mistake. The first REFUSE requests are
-answered 503. Needs the package opentelemetry-proto.
+Writes one JSON line to FILE for each log record, each request with metrics, and each error. The first REFUSE requests
+get status 503. Needs the package opentelemetry-proto.
 """
 
 import http.server
@@ -26,7 +26,7 @@ except ImportError as why:
 
 
 def plain(attributes):
-    """Attributes as a dictionary; a name that comes twice is a mistake."""
+    """Converts attributes to a dictionary; a duplicate name is an error."""
     found = {}
     for pair in attributes:
         if pair.key in found:
@@ -100,7 +100,7 @@ class Receiver(http.server.BaseHTTPRequestHandler):
             request = json_format.Parse(body, request_type(), ignore_unknown_fields=False)
             lines = list(read(request))
             said = json_format.MessageToJson(response_type()).encode()
-        except Exception as why:  # Whatever it is, the test must hear of it.
+        except Exception as why:  # The test reports every error.
             lines, status = [{"wrong": f"{self.path}: {why!r}", "body": body.decode(errors="replace")[:2000]}], 400
         for line in lines:
             out.write(json.dumps(line) + "\n")
@@ -117,7 +117,7 @@ class Receiver(http.server.BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(said)
         except OSError:
-            pass  # Nobody waits for it any more.
+            pass  # The client has disconnected.
 
     def log_message(self, *_):
         pass

@@ -1,4 +1,4 @@
-//! The lines that the lab writes, and reads back.
+//! The lines that the lab writes and reads.
 
 use std::io::Write;
 
@@ -6,46 +6,47 @@ use serde::{Deserialize, Serialize};
 
 pub use mptcp_trace_scene::{lines::write_line, net::Endpoint, question::Truth, sys::errno_name};
 
-/// What one question got, as its caller saw it.
+/// Result of one query, from the caller's point of view.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Asked {
     /// Name of the case.
     pub case: String,
-    /// Process that asked.
+    /// Querying process.
     pub pid: u32,
-    /// Thread that asked.
+    /// Querying thread.
     pub tid: u32,
-    /// Number of the question in this run: the order in which they were asked.
+    /// Number of the query in this run, in order of time.
     pub seq: u64,
-    /// What the call returned.
+    /// Return value of the call.
     pub rc: i32,
     /// Errno, or none if the call succeeded.
     pub errno: Option<String>,
-    /// The bytes that the kernel wrote as its answer.
+    /// Bytes that the kernel wrote as its answer.
     pub value_bytes: Vec<u8>,
-    /// Length that the caller offered; none where that pointer points nowhere.
+    /// Length that the caller passed; none for an invalid `optlen` pointer.
     pub optlen_in: Option<i32>,
-    /// Length that the kernel gave back; none where that pointer points nowhere.
+    /// Length that the kernel returned; none for an invalid `optlen` pointer.
     pub optlen_out: Option<i32>,
-    /// By the buffer where something was written, by how the socket was made where not.
+    /// Derived from the buffer if the kernel wrote to it, otherwise from how the socket was
+    /// created.
     pub truth: Truth,
-    /// `SO_PROTOCOL` of the socket: 6, 262, or something else.
+    /// `SO_PROTOCOL` of the socket: 6, 262, or another value.
     pub so_protocol: Option<i32>,
-    /// `ipv4`, `ipv6`, or none of both.
+    /// `ipv4`, `ipv6`, or none for other families.
     pub family: Option<String>,
-    /// In the words of RFC 9293.
+    /// TCP state, with the names of RFC 9293.
     pub state: Option<String>,
-    /// The case made an MPTCP socket whose connection fell back.
+    /// Whether the case created an MPTCP socket whose connection fell back.
     pub fell_back: bool,
     /// `getsockname`.
     pub local: Option<Endpoint>,
     /// `getpeername`; the unspecified address and port 0 if the socket has no peer.
     pub remote: Option<Endpoint>,
-    /// Where the socket is connecting to: it has no peer yet, but the kernel knows this one.
+    /// Target of a connecting socket: it has no peer yet, but the kernel knows this address.
     pub connecting_to: Option<Endpoint>,
     /// Inode number of the socket.
     pub inode: Option<u64>,
-    /// The call came through the kernel's 32-bit entry.
+    /// Whether the call came through the kernel's 32-bit entry.
     pub compat: bool,
 }
 
@@ -53,9 +54,9 @@ pub struct Asked {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "type", content = "data", rename_all = "snake_case")]
 pub enum AskerLine {
-    /// A question.
+    /// A query.
     Asked(Box<Asked>),
-    /// A case that cannot be made here.
+    /// A case that cannot run here.
     Skipped {
         /// Its name.
         case: String,
@@ -64,39 +65,39 @@ pub enum AskerLine {
     },
 }
 
-/// How a cell of the matrix came out.
+/// Outcome of a cell of the matrix.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// Caller and tracer agree.
     Ok,
-    /// They do not.
+    /// Caller and tracer differ.
     Mismatch,
-    /// The rung cannot be attached on this kernel.
+    /// The attach method is unavailable on this kernel.
     Unavailable,
-    /// The case cannot be made on this kernel.
+    /// The case cannot run on this kernel.
     Skipped,
 }
 
-/// A case on a rung.
+/// One case with one attach method.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Cell {
     /// Name of the case.
     pub case: String,
-    /// The rung.
+    /// Attach method.
     pub rung: String,
-    /// How it came out.
+    /// Outcome of the comparison.
     pub outcome: Outcome,
-    /// What the caller was told.
+    /// Answer to the caller.
     pub caller: String,
-    /// What the tracer says it was told.
+    /// Answer in the tracer's line.
     pub traced: String,
-    /// Why it is not ok.
+    /// Explanation if the outcome is not ok.
     pub why: String,
-    /// What was wrong at the first try, if this is what the second one gave.
+    /// What was wrong in the first try, if this is the result of the second one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_try: Option<String>,
-    /// Which suite it is of, where several report together.
+    /// Suite of the cell, where several suites report together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suite: Option<String>,
 }
@@ -104,64 +105,64 @@ pub struct Cell {
 /// Result of a flood.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Flooded {
-    /// The rung.
+    /// Attach method.
     pub rung: String,
-    /// How it came out.
+    /// Outcome of the comparison.
     pub outcome: Outcome,
-    /// Threads that asked.
+    /// Querying threads.
     pub threads: u64,
-    /// Questions asked.
+    /// Queries made.
     pub queries: u64,
     /// Lines printed.
     pub lines: u64,
     /// Losses that the tracer counted.
     pub lost: u64,
-    /// Lines whose socket was printed before.
+    /// Surplus lines about a socket that already had one.
     pub duplicates: u64,
-    /// Lines about a socket or from a thread that is not the one that asked.
+    /// Lines whose socket or thread does not match the query.
     pub mixed_up: u64,
-    /// Lines with another answer than the socket gives.
+    /// Lines whose answer differs from the socket's.
     pub wrong_answer: u64,
-    /// Questions that are neither printed nor counted as lost.
+    /// Queries neither printed nor counted as lost.
     pub unaccounted: i64,
-    /// How long it took.
+    /// Duration in seconds.
     pub seconds: f64,
-    /// In a few words what the caller did.
+    /// Summary of what the caller did.
     pub caller: String,
-    /// In a few words what was traced.
+    /// Summary of what was traced.
     pub traced: String,
-    /// Why it is not ok.
+    /// Explanation if the outcome is not ok.
     pub why: String,
 }
 
-/// What a suite spends time on.
+/// Phases of a suite.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// From the start of the tracer until it is live.
     Start,
-    /// What is traced.
+    /// The traced actions.
     Play,
-    /// Of what is traced, the scenarios of `verdicts`.
+    /// The scenarios of `verdicts`, within `Play`.
     Scenarios,
-    /// Of what is traced, the recipes of `fallbacks`.
+    /// The recipes of `fallbacks`, within `Play`.
     Recipes,
-    /// Of what is traced, the queries of `matrix`.
+    /// The queries of `matrix`, within `Play`.
     Queries,
-    /// Until the tracer has printed what it keeps back, and has ended.
+    /// Until the tracer has printed the lines that it holds back, and has exited.
     End,
-    /// Comparing, replays included.
+    /// The comparison, including replays.
     Judge,
 }
 
-/// How long one phase of a suite took on one rung.
+/// Duration of one phase of a suite with one attach method.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct PhaseTime {
-    /// The rung.
+    /// Attach method.
     pub rung: String,
-    /// Which phase.
+    /// The phase.
     pub phase: Phase,
-    /// Seconds.
+    /// Duration in seconds.
     pub seconds: f64,
 }
 
@@ -169,7 +170,7 @@ pub struct PhaseTime {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(tag = "type", content = "data", rename_all = "snake_case")]
 pub enum MatrixLine {
-    /// Which kernel this is.
+    /// The running kernel.
     Host {
         /// `uname -r`.
         kernel: String,
@@ -178,33 +179,33 @@ pub enum MatrixLine {
     Cell(Cell),
     /// One flood.
     Flood(Flooded),
-    /// How long something took.
+    /// Duration of a phase.
     Phase(PhaseTime),
-    /// The end.
+    /// The final line.
     Summary {
-        /// Cells that are right.
+        /// Number of cells that are right.
         ok: u64,
-        /// Cells that are wrong.
+        /// Number of cells that are wrong.
         mismatch: u64,
-        /// Cells of rungs that are not to be had.
+        /// Number of cells whose attach method is unavailable.
         unavailable: u64,
-        /// Cases that cannot be made.
+        /// Number of cases that cannot run.
         skipped: u64,
     },
 }
 
-/// Writes cells as they come, and the summary at the end.
+/// Writes cells as they arrive, and a summary at the end.
 pub struct Cells<W: Write> {
     out: W,
     outcomes: Vec<Outcome>,
 }
 
 impl<W: Write> Cells<W> {
-    /// Begins with the line about the host.
+    /// Starts the report with the host line.
     ///
     /// # Errors
     ///
-    /// Fails if nobody reads it.
+    /// Fails if the reader has gone.
     pub fn new(mut out: W) -> anyhow::Result<Self> {
         let kernel = rustix::system::uname()
             .release()
@@ -221,17 +222,17 @@ impl<W: Write> Cells<W> {
     ///
     /// # Errors
     ///
-    /// Fails if nobody reads it any more.
+    /// Fails if the reader has gone.
     pub fn put(&mut self, cell: Cell) -> anyhow::Result<()> {
         self.outcomes.push(cell.outcome);
         write_line(&mut self.out, &MatrixLine::Cell(cell))
     }
 
-    /// Writes the summary; true if nothing is wrong.
+    /// Writes the summary; returns true if no cell is wrong.
     ///
     /// # Errors
     ///
-    /// Fails if nobody reads it any more.
+    /// Fails if the reader has gone.
     pub fn close(mut self) -> anyhow::Result<bool> {
         let count = |wanted: Outcome| {
             let of_it = self.outcomes.iter().filter(|outcome| **outcome == wanted);

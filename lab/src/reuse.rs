@@ -1,8 +1,8 @@
-//! `mptcp-lab reuse`: very many short connections, so that the kernel uses addresses of sockets and ports again
-//! and again: no fallback is ascribed to a connection that has only the place of another one.
+//! `mptcp-lab reuse`: very many short connections, so that the kernel reuses socket addresses and
+//! ports: no fallback may be attributed to a later connection in the same place.
 //!
-//! With `--processes` and `--ask` it is a storm: many processes at once, each of which asks about every connection as soon as
-//! it stands. Where the kernel skips runs of a probe, this is what shows it.
+//! With `--processes` and `--ask` it becomes a storm: many processes at once, each of which queries
+//! every connection as soon as it is established. This exposes probe runs that the kernel skips.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -37,32 +37,32 @@ use crate::{
 
 /// The one cause.
 const CAUSE: &str = "MPCapableFallbackSYNACK";
-/// Connections to one address: ports are not used up before they are free again.
+/// Connections per address, few enough that no port is needed again before it is free.
 const OF_AN_ADDRESS: u32 = 10_000;
-/// Threads of all processes, each with an address of its own.
+/// Maximum number of threads in all processes, each with its own address.
 const WORKERS_MAX: u32 = 200;
-/// Differences that are shown.
+/// Maximum number of differences shown.
 const SHOWN_MAX: usize = 5;
 
-/// What to run.
+/// Arguments of `mptcp-lab reuse`.
 #[derive(clap::Args)]
 pub struct Args {
     /// The mptcp-trace to test
     #[arg(long, value_name = "PATH")]
     pub tracer: PathBuf,
-    /// The rung (repeatable)
-    #[arg(long, value_name = "RUNG", required = true)]
+    /// Attach method (repeatable)
+    #[arg(long, value_name = "METHOD", required = true)]
     pub attach: Vec<String>,
-    /// How many connections at least; every second one falls back
+    /// Minimum number of connections; every second one falls back
     #[arg(long, default_value_t = 100_000)]
     pub connections: u32,
-    /// How many at a time, each in a thread of its own
+    /// Number of simultaneous connections, one thread each
     #[arg(long, default_value_t = 4)]
     pub parallel: u32,
-    /// How many processes make them
+    /// Number of processes that open them
     #[arg(long, default_value_t = 1)]
     pub processes: u32,
-    /// Ask about each connection: none is one about which nobody asked
+    /// Query each connection: none may be reported as never queried
     #[arg(long)]
     pub ask: bool,
     /// More arguments for the tracer (repeatable)
@@ -70,22 +70,22 @@ pub struct Args {
     pub tracer_arg: Vec<String>,
 }
 
-/// What the application does.
+/// Arguments of the application.
 #[derive(clap::Args)]
 pub struct MakerArgs {
-    /// Connections of each thread
+    /// Connections per thread
     #[arg(long)]
     pub connections: u32,
-    /// Threads
+    /// Number of threads
     #[arg(long)]
     pub parallel: u8,
-    /// Of which process this is: addresses differ
+    /// Index of this process, which selects its addresses
     #[arg(long)]
     pub process: u8,
-    /// Ask about each connection
+    /// Query each connection
     #[arg(long)]
     pub ask: bool,
-    /// Where to write which of them fell back
+    /// Write the connections that fell back to FILE
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
 }
@@ -97,30 +97,30 @@ struct Fallen {
     remote: SocketAddr,
 }
 
-/// What was done, and what the kernel counted.
+/// Results of the application, with the kernel's counters.
 struct Made {
     pids: BTreeSet<u32>,
-    /// They asked about each of their connections.
+    /// Whether each connection was queried.
     asked: bool,
     netns: u64,
-    /// When nobody had made the namespace yet, on `CLOCK_BOOTTIME`.
+    /// A time on `CLOCK_BOOTTIME` before the namespace was created.
     since_ns: u64,
     fallen: Vec<Fallen>,
     moved: Counters,
 }
 
 impl Made {
-    /// The namespace's number may have been somebody else's before.
+    /// An earlier namespace may have had the same number.
     fn has(&self, found: &Found) -> bool {
         found.netns == self.netns && !found.is_before(self.since_ns)
     }
 }
 
-/// Runs it; true if nothing is wrong.
+/// Runs the suite; returns true if every check passes.
 ///
 /// # Errors
 ///
-/// Fails if the tracer cannot be run or what it prints cannot be read.
+/// Fails if the tracer cannot be run, or if its output cannot be parsed.
 pub fn run(args: &Args) -> anyhow::Result<bool> {
     let workers = args.parallel.saturating_mul(args.processes);
     ensure!(workers > 0, "nothing to do");
@@ -128,9 +128,9 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
     let mut cells = Cells::new(std::io::stdout())?;
     let _alone = Alone::claim(
         "reuse",
-        "very many connections load all processors, and every tracer of the host gets their fallbacks",
+        "very many connections load all CPUs, and every tracer of the host sees their fallbacks",
     )?;
-    // Of each thread every second one falls back.
+    // In each thread every second connection falls back.
     let each = (args.connections / workers).next_multiple_of(2);
     let perform = || make(args, each);
     for rung in &args.attach {
@@ -153,12 +153,12 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
     cells.close()
 }
 
-/// The namespace lives as long as its bed.
+/// The namespace lives as long as the test bed.
 fn make(args: &Args, connections: u32) -> anyhow::Result<(Made, TestBed)> {
     let since_ns = sys::boottime_ns();
     let bed = TestBed::new(Place::Loopback, Rules::NONE)?;
     let before = netns::counters(bed.near())?;
-    let me = std::env::current_exe().context("cannot find myself")?;
+    let me = std::env::current_exe().context("cannot find the path of this program")?;
     let start = |process: u32| {
         let out = Scratch::new(&format!("fallen-{process}"));
         let maker = netns::within(bed.near(), || {
@@ -198,11 +198,11 @@ fn make(args: &Args, connections: u32) -> anyhow::Result<(Made, TestBed)> {
     Ok((made, bed))
 }
 
-/// The application: connects and closes, as fast as it can.
+/// The application: connects and closes as fast as possible.
 ///
 /// # Errors
 ///
-/// Says which step failed.
+/// Names the step that failed.
 pub fn make_connections(args: &MakerArgs) -> anyhow::Result<()> {
     sys::set_process_name("lab-reuse").context("cannot change the name of the process")?;
     let fallen: Vec<Fallen> = thread::scope(|scope| {
@@ -228,7 +228,8 @@ fn write_fallen(path: &Path, fallen: &[Fallen]) -> anyhow::Result<()> {
         serde_json::to_writer(&mut out, fallen)?;
         out.write_all(b"\n")?;
     }
-    out.flush().context("cannot write down what fell back")
+    out.flush()
+        .context("cannot write the list of connections that fell back")
 }
 
 fn one_thread(worker: u8, args: &MakerArgs) -> anyhow::Result<Vec<Fallen>> {
@@ -245,7 +246,7 @@ fn one_thread(worker: u8, args: &MakerArgs) -> anyhow::Result<Vec<Fallen>> {
     for number in 0..args.connections {
         let is_to_tcp = number % 2 == 1;
         let (listener, port) = &listeners[usize::from(is_to_tcp)];
-        // Each thread has addresses of its own, and after a while it takes the next.
+        // Each thread has its own addresses, and moves to the next one after a while.
         let address = Ipv4Addr::new(127, 1 + worker, (number / OF_AN_ADDRESS) as u8, 1);
         let client = net::open(Kind::Mptcp, Family::V4).context("cannot open a socket")?;
         let to = SocketAddr::new(IpAddr::V4(address), *port);
@@ -268,7 +269,7 @@ fn one_thread(worker: u8, args: &MakerArgs) -> anyhow::Result<Vec<Fallen>> {
     Ok(fallen)
 }
 
-/// Every line is about a connection that fell back, and every one of them has its line.
+/// Lines and connections that fell back must match one to one.
 fn compare(rung: &str, made: &Made, lines: &[TracedLine]) -> Cell {
     let mut open: HashMap<(Endpoint, Endpoint), i64> = HashMap::new();
     for fallen in &made.fallen {
@@ -310,10 +311,10 @@ fn compare(rung: &str, made: &Made, lines: &[TracedLine]) -> Cell {
         let ends = (found.local.clone(), found.remote.clone());
         match open.get_mut(&ends) {
             Some(left) if *left > 0 => *left -= 1,
-            Some(_) | None => note("lines of no connection", format!("{found:?}")),
+            Some(_) | None => note("lines without a connection", format!("{found:?}")),
         }
         match &found.owner {
-            // Nobody saw who made the socket, nor who connected it.
+            // No probe saw the creation or the connect of this socket.
             None if is_ours(found) && without_owner < skipped => without_owner += 1,
             Some(owner) if is_ours(found) && made.pids.contains(&owner.pid) => {}
             _wrong => note("lines with a wrong owner or cause", format!("{found:?}")),
@@ -327,7 +328,7 @@ fn compare(rung: &str, made: &Made, lines: &[TracedLine]) -> Cell {
     let counted = made.moved.get(CAUSE).copied().unwrap_or(0);
     let made_count = made.fallen.len() as u64;
     if counted != made_count {
-        note("the kernel counts otherwise", format!("{:?}", made.moved));
+        note("the kernel's counters differ", format!("{:?}", made.moved));
     }
     let caller = format!("{made_count} x client {CAUSE}, {counted} counted");
     let traced = format!("{count} lines");
@@ -342,8 +343,8 @@ fn compare(rung: &str, made: &Made, lines: &[TracedLine]) -> Cell {
     mismatch("reuse", rung, &caller, &traced, why.join("; "))
 }
 
-/// Everybody asked about everything, and so it is told: each question once, no connection about which nobody asked unless the
-/// tracer says that it doubts it, and none that is called older than the tracer.
+/// With a query on each connection, the tracer must report each query once, no connection as never
+/// queried unless the line expresses doubt, and none as older than the tracer.
 fn told(rung: &str, made: &Made, lines: &[TracedLine]) -> Cell {
     let (mut questions, mut in_doubt) = (0_u64, 0_u64);
     let mut wrong: BTreeMap<&str, u64> = BTreeMap::new();
@@ -353,7 +354,7 @@ fn told(rung: &str, made: &Made, lines: &[TracedLine]) -> Cell {
             TracedLine::Query(query) if made.pids.contains(&query.pid) => questions += 1,
             TracedLine::Verdict(verdict) if verdict.netns == made.netns => match verdict.doubt {
                 Some(_) => in_doubt += 1,
-                None => note("connections about which nobody asked"),
+                None => note("connections reported as never queried"),
             },
             TracedLine::Existing(found) if found.netns == made.netns => {
                 note("older than the tracer");
@@ -374,10 +375,10 @@ fn told(rung: &str, made: &Made, lines: &[TracedLine]) -> Cell {
     let skipped = skipped(lines);
     let asked = made.fallen.len() as u64 * 2;
     if questions > asked || questions + skipped < asked {
-        note("too many or too few questions");
+        note("too many or too few queries");
     }
-    let caller = format!("{asked} questions");
-    let traced = format!("{questions} questions, {in_doubt} in doubt, {skipped} runs skipped");
+    let caller = format!("{asked} queries");
+    let traced = format!("{questions} queries, {in_doubt} in doubt, {skipped} runs skipped");
     if wrong.is_empty() {
         return ok("reuse-told", rung, &caller, &traced);
     }
@@ -392,7 +393,7 @@ fn is_ours(found: &Found) -> bool {
     found.cause.as_deref() == Some(CAUSE) && found.side.as_deref() == Some("active")
 }
 
-/// Runs of probes that the kernel skipped.
+/// Number of probe runs that the kernel skipped.
 fn skipped(lines: &[TracedLine]) -> u64 {
     let ends = lines.iter().filter_map(TracedLine::end);
     let losses = ends.flat_map(|end| &end.losses);
@@ -456,7 +457,7 @@ mod tests {
         compare("fexit", &made, &lines).outcome
     }
 
-    /// What `told` says where everybody asked about two connections, of which one fell back.
+    /// Outcome of `told` for two queried connections, of which one fell back.
     fn outcome_of_told(lines: &[serde_json::Value]) -> Outcome {
         let lines: Vec<TracedLine> = lines
             .iter()

@@ -1,4 +1,5 @@
-//! `mptcp-lab served`: what `mptcp-trace serve` exports is what the kernel counted, on its page and in a real Prometheus.
+//! `mptcp-lab served`: the metrics of `mptcp-trace serve` must match the kernel's counters, on its
+//! page and in a real Prometheus.
 
 use std::{
     collections::BTreeMap,
@@ -26,7 +27,8 @@ use crate::{
     sys,
 };
 
-/// What happens while it is looked at: every cause that middleboxes make, and connections that do not fall back.
+/// Recipes played meanwhile: every cause that a middlebox provokes, and connections that do not
+/// fall back.
 const PLAYED: [&str; 6] = [
     "healthy",
     "strip-synack",
@@ -35,28 +37,28 @@ const PLAYED: [&str; 6] = [
     "tcp-to-mptcp-listener",
     "strip-both-after-3",
 ];
-/// Where no function can be probed, a connection that falls back for this cause looks like one of a TCP client, and counts
-/// as plain: not compared.
+/// Where no function can be probed, a connection with this cause is indistinguishable from one of a
+/// TCP client and counts as plain: not compared.
 pub(crate) const THIRD_ACK: &str = "MPCapableFallbackACK";
-/// Longest that anything may take to be there.
+/// Timeout of every condition.
 const WAIT_MAX: Duration = Duration::from_secs(60);
-/// Between two looks at it.
+/// Interval of the checks.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// Longest until every query of a dashboard has an answer.
+/// Timeout until every query of a dashboard returns data.
 const DRAWN_MAX: Duration = Duration::from_secs(10);
-/// How often Prometheus comes.
+/// Scrape interval of Prometheus.
 const SCRAPE_EVERY: &str = "1s";
 
-/// What to run.
+/// Arguments of `mptcp-lab served`.
 #[derive(clap::Args)]
 pub struct Args {
     /// The mptcp-trace to test
     #[arg(long, value_name = "PATH")]
     pub tracer: PathBuf,
-    /// The rung
-    #[arg(long, value_name = "RUNG", default_value = "auto")]
+    /// Attach method
+    #[arg(long, value_name = "METHOD", default_value = "auto")]
     pub attach: String,
-    /// A Grafana dashboard, whose queries Prometheus must be able to answer
+    /// A Grafana dashboard, whose queries must return data in Prometheus
     #[arg(long, value_name = "FILE")]
     pub dashboard: Option<PathBuf>,
 }
@@ -64,20 +66,20 @@ pub struct Args {
 /// Fallbacks by cause.
 pub(crate) type Counts = BTreeMap<String, u64>;
 
-/// What was played.
+/// Results of the recipes.
 #[derive(Default)]
 pub(crate) struct Played {
-    /// What the kernel counted of it.
+    /// The kernel's counters.
     pub(crate) counts: Counts,
-    /// In which network namespaces, and when: their numbers are used again.
+    /// Network namespaces and periods of the recipes: namespace numbers are reused.
     windows: Vec<(u64, std::ops::RangeInclusive<u64>)>,
 }
 
-/// Serves, plays, asks; true if all that is told agrees with the kernel.
+/// Serves, plays and compares; returns true if all metrics match the kernel's counters.
 ///
 /// # Errors
 ///
-/// Fails if the tracer cannot be run, or what it says cannot be read.
+/// Fails if the tracer cannot be run, or if its output cannot be read.
 pub fn run(args: &Args) -> anyhow::Result<bool> {
     let mut cells = Cells::new(std::io::stdout())?;
     let served = Served::start(
@@ -87,11 +89,12 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
     )?;
     let prometheus = Prometheus::start(&served.address)?;
     if let Some(prometheus) = &prometheus {
-        // What grew before it came for the first time has no rate.
+        // Increases before the first scrape are not part of a rate.
         prometheus.until("up == 1", |values| values.len() == 1)?;
     }
     let before = fallbacks(&served.page()?, None)?;
-    // The tracer serves the whole host: what it counts of our control group is ours alone.
+    // The tracer serves the whole host; its counters for our control group contain only our
+    // processes.
     let cgroup = Cgroup::enter()
         .inspect_err(|why| eprintln!("mptcp-lab: the whole host is compared: {why:#}"))
         .ok();
@@ -135,12 +138,13 @@ fn cell(case: &str, rung: &str, want: &Counts, got: &Counts) -> Cell {
     let mut cell = ok(case, rung, &caller, &traced);
     if want != got {
         cell.outcome = Outcome::Mismatch;
-        cell.why = "the kernel counted otherwise".into();
+        cell.why = "the kernel's counters differ".into();
     }
     cell
 }
 
-/// Others on this host may have connections that fall back too: of all there are no less than before, and ours.
+/// Connections of other processes may fall back too: the total must be at least the earlier value
+/// plus ours.
 fn whole_host(rung: &str, at_least: &Counts, got: &Counts) -> Cell {
     let case = "served-whole-host";
     let mut cell = ok(case, rung, &format!("{at_least:?}"), &format!("{got:?}"));
@@ -156,18 +160,18 @@ fn whole_host(rung: &str, at_least: &Counts, got: &Counts) -> Cell {
         cell.outcome = Outcome::Mismatch;
         cell.why = "the kernel counted more".into();
     } else if of_others > 0 {
-        cell.why = format!("{of_others} of others on this host");
+        cell.why = format!("{of_others} from other processes on this host");
     }
     cell
 }
 
-/// Plays everything at once; what the kernel counted, over all namespaces.
+/// Plays all recipes simultaneously; returns the kernel's counters, summed over all namespaces.
 pub(crate) fn play() -> anyhow::Result<Played> {
     let all = std::thread::scope(|scope| {
         let plays = PLAYED.map(|name| scope.spawn(move || play_one(name)));
         let done = plays.map(|play| {
             play.join()
-                .map_err(|_panic| anyhow::anyhow!("a thread that plays panicked"))?
+                .map_err(|_panic| anyhow::anyhow!("a playing thread panicked"))?
         });
         done.into_iter().collect::<anyhow::Result<Vec<Played>>>()
     })?;
@@ -198,13 +202,13 @@ fn play_one(name: &str) -> anyhow::Result<Played> {
 }
 
 impl Played {
-    /// True for what happened then and there, whatever else goes on on this host.
+    /// Whether an event belongs to the recipes, whatever else happens on this host.
     pub(crate) fn has(&self, netns: u64, at_ns: u64) -> bool {
         let mut windows = self.windows.iter();
         windows.any(|(of, when)| *of == netns && when.contains(&at_ns))
     }
 
-    /// Both.
+    /// Merges two results.
     pub(crate) fn and(mut self, other: Self) -> Self {
         self.counts = plus(&self.counts, &other.counts);
         self.windows.extend(other.windows);
@@ -220,7 +224,7 @@ fn plus(one: &Counts, other: &Counts) -> Counts {
     sum
 }
 
-/// Looks until it is as wanted, or for the last time.
+/// Repeats a check until it succeeds or times out; returns the last result.
 pub(crate) fn until(
     want: &Counts,
     look: impl Fn() -> anyhow::Result<Counts>,
@@ -235,7 +239,8 @@ pub(crate) fn until(
     }
 }
 
-/// Fallbacks by cause, from a page in Prometheus' text format; only those of a control group if one is named.
+/// Fallbacks by cause, from a page in Prometheus' text format; limited to a control group if one is
+/// given.
 fn fallbacks(page: &str, cgroup: Option<&str>) -> anyhow::Result<Counts> {
     let mut counts = Counts::new();
     for line in page.lines() {
@@ -262,9 +267,10 @@ fn fallbacks(page: &str, cgroup: Option<&str>) -> anyhow::Result<Counts> {
     Ok(counts)
 }
 
-/// The body of what is there.
+/// Fetches a path; returns the body.
 pub(crate) fn get(address: &str, path: &str) -> anyhow::Result<String> {
-    let mut stream = TcpStream::connect(address).with_context(|| format!("nobody at {address}"))?;
+    let mut stream =
+        TcpStream::connect(address).with_context(|| format!("cannot connect to {address}"))?;
     stream.set_read_timeout(Some(WAIT_MAX))?;
     write!(
         stream,
@@ -274,22 +280,22 @@ pub(crate) fn get(address: &str, path: &str) -> anyhow::Result<String> {
     stream.read_to_string(&mut answer)?;
     let (head, body) = answer
         .split_once("\r\n\r\n")
-        .context("the answer has no end of its head")?;
+        .context("the response has no end of its headers")?;
     let status = head.split(' ').nth(1).unwrap_or("");
     ensure!(status == "200", "{path}: {head}");
     Ok(body.to_owned())
 }
 
-/// A tracer that serves.
+/// A serving tracer.
 pub(crate) struct Served {
     child: Child,
-    /// Where it listens.
+    /// Address that it listens on.
     pub(crate) address: String,
     output: Scratch,
 }
 
 impl Served {
-    /// Starts one with these arguments too, and waits until it serves.
+    /// Starts one with additional arguments, and waits until it serves.
     pub(crate) fn start(tracer: &Path, rung: &str, more: &[&OsStr]) -> anyhow::Result<Self> {
         let output = Scratch::new("served.err");
         let mut child = Command::new(tracer)
@@ -322,23 +328,23 @@ impl Served {
         }
     }
 
-    /// Its process.
+    /// Process number.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// What it has said so far.
+    /// Its stderr so far.
     pub(crate) fn said(&self) -> anyhow::Result<String> {
-        let said = fs::read(&self.output.0).context("cannot read what the tracer said")?;
+        let said = fs::read(&self.output.0).context("cannot read the tracer's stderr")?;
         Ok(String::from_utf8_lossy(&said).into_owned())
     }
 
-    /// Sends it a signal.
+    /// Sends a signal.
     pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         kill_process(Pid::from_child(&self.child), signal).context("cannot signal the tracer")
     }
 
-    /// Its page of metrics.
+    /// Fetches the page of metrics.
     pub(crate) fn page(&self) -> anyhow::Result<String> {
         get(&self.address, "/metrics")
     }
@@ -351,7 +357,7 @@ impl Served {
         Ok(())
     }
 
-    /// Tells it to end, which it must do in order; what it said on stderr.
+    /// Stops it, which must succeed in order; returns its stderr.
     pub(crate) fn end(mut self) -> anyhow::Result<String> {
         self.signal(Signal::TERM)?;
         let status = self.child.wait()?;
@@ -367,7 +373,7 @@ impl Drop for Served {
     }
 }
 
-/// A Prometheus of our own that scrapes it.
+/// A private Prometheus that scrapes the tracer.
 struct Prometheus {
     child: Child,
     address: String,
@@ -375,7 +381,7 @@ struct Prometheus {
 }
 
 impl Prometheus {
-    /// None where it is not installed.
+    /// None if it is not installed.
     fn start(target: &str) -> anyhow::Result<Option<Self>> {
         let files = tempfile::tempdir()?;
         let config = files.path().join("prometheus.yml");
@@ -386,7 +392,7 @@ impl Prometheus {
                  scrape_configs: [{{job_name: mptcp-trace, static_configs: [{{targets: ['{target}']}}]}}]\n"
             ),
         )?;
-        // Free a moment ago, and nobody else takes it that soon.
+        // The port was free a moment ago, and is unlikely to be taken so soon.
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
         let spawned = Command::new("prometheus")
             .arg(format!("--config.file={}", config.display()))
@@ -410,7 +416,7 @@ impl Prometheus {
         }
     }
 
-    /// The samples that a query gives now.
+    /// Evaluates a query now.
     fn query(&self, query: &str) -> anyhow::Result<Vec<Value>> {
         let path = format!("/api/v1/query?query={}", escaped(query));
         let answer: Value = serde_json::from_str(&get(&self.address, &path)?)?;
@@ -446,13 +452,13 @@ impl Prometheus {
         Ok(samples.iter().filter_map(count).collect())
     }
 
-    /// Every query of the dashboard has an answer.
+    /// Every query of the dashboard must return data.
     fn draws(&self, dashboard: &Path, rung: &str) -> anyhow::Result<Cell> {
         let text = fs::read_to_string(dashboard)
             .with_context(|| format!("cannot read {}", dashboard.display()))?;
         let queries = queries(&serde_json::from_str(&text)?);
         let start = Instant::now();
-        // A rate has a value once there are two scrapes.
+        // A rate needs at least two scrapes.
         let empty = loop {
             let mut empty = Vec::new();
             for (panel, query) in &queries {
@@ -504,7 +510,7 @@ impl Drop for Prometheus {
     }
 }
 
-/// For a query of a URL (RFC 3986, section 2.1).
+/// Percent-encodes a URL query component (RFC 3986, section 2.1).
 fn escaped(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {

@@ -1,11 +1,12 @@
-//! Independent plays at the same time: most of a play is waiting, for a timer or for another process.
+//! Runs independent plays concurrently: most of a play is waiting, for a timer or for another
+//! process.
 
 use std::{
     sync::{Mutex, PoisonError},
     thread,
 };
 
-/// Does something with each item, at most `at_once_max` at a time. The results have the order of the items.
+/// Maps each item, at most `at_once_max` at a time. The results keep the order of the items.
 pub(crate) fn each<T: Send, R: Send>(
     items: Vec<T>,
     at_once_max: u32,

@@ -1,18 +1,19 @@
-//! How the plays of a table are spread: which addresses each is played with, and how many at a time.
+//! Distribution of a table's plays: the address families of each, and the number of simultaneous
+//! plays.
 
 use crate::net::Family;
 
-/// The rungs in the order in which they take turns.
+/// The attach methods, in the order of alternation.
 const RUNGS: [&str; 3] = ["fexit", "kprobe", "tracepoint"];
 
-/// Which addresses, and how many plays at a time.
+/// Address families, and number of simultaneous plays.
 #[derive(clap::Args, Clone, Copy, Debug)]
 pub struct Spread {
-    /// Only with these addresses
+    /// Only this address family
     #[arg(long, value_name = "v4|v6", value_parser = Family::parse, conflicts_with = "alternate")]
     pub family: Option<Family>,
-    /// Play each with one kind of address: IPv4 and IPv6 in turn, from one play to the next and from one rung to
-    /// the next; N moves the turn
+    /// Play each with one address family: IPv4 and IPv6 alternate from one play to the next and
+    /// from one attach method to the next; N shifts the alternation
     #[arg(long, value_name = "N")]
     pub alternate: Option<usize>,
     /// Play at most N at a time
@@ -21,7 +22,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// The addresses that the play with this number in its table has on a rung.
+    /// Address families of the play at this index of its table, for an attach method.
     #[must_use]
     pub fn families(&self, number: usize, rung: &str) -> Vec<Family> {
         let rung = RUNGS.iter().position(|known| *known == rung);

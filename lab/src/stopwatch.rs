@@ -1,17 +1,17 @@
-//! How long the phases of a suite take, a line of the report each.
+//! Measures the phases of a suite; one line of the report each.
 
 use std::time::Instant;
 
 use crate::report::{MatrixLine, Phase, PhaseTime, write_line};
 
-/// Measures one phase after the other.
+/// Measures consecutive phases.
 pub(crate) struct Stopwatch {
     rung: String,
     since: Instant,
 }
 
 impl Stopwatch {
-    /// Begins with the first phase on this rung.
+    /// Starts the first phase with this attach method.
     pub(crate) fn start(rung: &str) -> Self {
         Self {
             rung: rung.to_owned(),
@@ -19,7 +19,7 @@ impl Stopwatch {
         }
     }
 
-    /// Reports how long the phase took that ends now; the next one begins.
+    /// Reports the duration of the current phase and starts the next one.
     pub(crate) fn lap(&mut self, phase: Phase) -> anyhow::Result<()> {
         let seconds = self.since.elapsed().as_secs_f64();
         self.since = Instant::now();

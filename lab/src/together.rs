@@ -1,5 +1,6 @@
-//! `mptcp-lab together`: queries, recipes and scenarios under one start of the tracer on each rung. A start takes seconds in
-//! an emulated machine, and more than a minute on kernels that wait for every task to pass by.
+//! `mptcp-lab together`: queries, recipes and scenarios under a single start of the tracer for each
+//! attach method. A start takes seconds on an emulated machine, and more than a minute on kernels
+//! that wait for a grace period of every task.
 
 use std::path::PathBuf;
 
@@ -17,35 +18,36 @@ use crate::{
     verdicts,
 };
 
-/// What to run.
+/// Arguments of `mptcp-lab together`.
 #[derive(clap::Args)]
 pub struct Args {
     /// The tracer
     #[command(flatten)]
     pub tried: TracerArgs,
-    /// Which recipes
+    /// Recipes to play
     #[command(flatten)]
     pub choice: Choice,
-    /// Play the scenarios of `verdicts` too, one after the other: a verdict depends on each query, and where trampolines and
-    /// tracepoints can be preempted, a probe misses a query while another thread was preempted inside of it
+    /// Also play the scenarios of `verdicts`, one at a time: a verdict depends on every query, and
+    /// where trampolines and tracepoints are preemptible, a probe misses a query while another
+    /// thread is preempted inside it
     #[arg(long)]
     pub verdicts: bool,
     /// The program in Go (lab/go)
     #[arg(long, value_name = "PATH")]
     pub go: Option<PathBuf>,
-    /// Also flood each rung, under a tracer of its own
+    /// Also run a flood with each attach method, under a separate tracer
     #[arg(long)]
     pub flood: bool,
-    /// How
+    /// Size of the flood
     #[command(flatten)]
     pub size: flood::Size,
 }
 
-/// Runs all; true if nothing is wrong.
+/// Runs everything; returns true if every check passes.
 ///
 /// # Errors
 ///
-/// Fails if the tracer cannot be run or what it prints cannot be read.
+/// Fails if the tracer cannot be run, or if its output cannot be parsed.
 pub fn run(args: &Args) -> anyhow::Result<bool> {
     on_rungs(&args.tried, |rung, only| one_rung(args, rung, only))
 }
@@ -65,7 +67,7 @@ fn one_rung(args: &Args, rung: &str, only: Only<'_>) -> anyhow::Result<Vec<Cell>
         watch.lap(Phase::Scenarios)?;
         let recipes = recipes.play();
         watch.lap(Phase::Recipes)?;
-        // Queries are asked for by no name: what is wrong about one is wrong.
+        // Queries cannot be selected by name: a wrong one gets no second try.
         let asked = match only.is_all() {
             true => Some(matrix::ask_all(args.choice.spread.family)?),
             false => None,
@@ -100,14 +102,14 @@ fn one_rung(args: &Args, rung: &str, only: Only<'_>) -> anyhow::Result<Vec<Cell>
     Ok(cells)
 }
 
-/// What was played: scenarios, recipes, and what was asked.
+/// Results: scenarios, recipes, and queries.
 type Performed = (
     Option<verdicts::Performed>,
     fallbacks::Performed,
     Option<Vec<AskerLine>>,
 );
 
-/// Cells that say which suite they are of.
+/// Marks cells with their suite.
 fn of(suite: &str, mut cells: Vec<Cell>) -> Vec<Cell> {
     for cell in &mut cells {
         cell.suite = Some(suite.to_owned());
@@ -116,7 +118,7 @@ fn of(suite: &str, mut cells: Vec<Cell>) -> Vec<Cell> {
 }
 
 impl Args {
-    /// The arguments that `verdicts` would have, if it is wanted.
+    /// The arguments for `verdicts`, if selected.
     fn scenarios(&self) -> Option<verdicts::Args> {
         self.verdicts.then(|| verdicts::Args {
             tried: self.tried.clone(),

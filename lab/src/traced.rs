@@ -1,4 +1,4 @@
-//! The tracer's JSON lines, as far as the lab reads them (docs/output.md).
+//! The tracer's JSON lines, with the fields that the lab reads (docs/output.md).
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::{netns::Counters, report::Endpoint};
 
-/// The types that [`TracedLine`] knows.
+/// Types that [`TracedLine`] parses.
 const KNOWN_TYPES: [&str; 11] = [
     "start",
     "query",
@@ -22,7 +22,7 @@ const KNOWN_TYPES: [&str; 11] = [
     "end",
 ];
 
-/// [`TracedLine`] has lines of this type.
+/// Whether [`TracedLine`] has this type.
 #[must_use]
 pub fn is_known(kind: &str) -> bool {
     KNOWN_TYPES.contains(&kind)
@@ -32,32 +32,32 @@ pub fn is_known(kind: &str) -> bool {
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 #[serde(tag = "type", content = "data", rename_all = "snake_case")]
 pub enum TracedLine {
-    /// The first.
+    /// The first line.
     Start(Start),
-    /// An application asked.
+    /// An application made a query.
     Query(Box<Traced>),
     /// A connection fell back.
     Fallback(Box<Found>),
-    /// A fallback was refused, and the subflow reset.
+    /// The kernel refused a fallback and reset the subflow.
     Refused(Box<Found>),
     /// A plain TCP connection at an MPTCP listener.
     Plain(Box<Found>),
-    /// A socket that was there before.
+    /// A socket that existed before the tracer started.
     Existing(Box<Found>),
-    /// MPTCP is off for a while in a network namespace.
+    /// MPTCP is disabled for a while in a network namespace.
     Blackhole(Box<Found>),
-    /// What was left to say of a connection at its end.
+    /// Closing verdict of a connection.
     Verdict(Box<Concluded>),
-    /// A socket option was refused to an MPTCP socket.
+    /// The kernel refused a socket option on an MPTCP socket.
     OptionRefused(Denied),
-    /// An MPTCP socket was refused.
+    /// The kernel refused to create an MPTCP socket.
     SocketRefused(Denied),
-    /// The last.
+    /// The final line.
     End(End),
 }
 
 impl TracedLine {
-    /// If it is the first line.
+    /// The contents of a first line.
     #[must_use]
     pub const fn start(&self) -> Option<&Start> {
         if let Self::Start(start) = self {
@@ -67,7 +67,7 @@ impl TracedLine {
         }
     }
 
-    /// If it is the last line.
+    /// The contents of a final line.
     #[must_use]
     pub const fn end(&self) -> Option<&End> {
         if let Self::End(end) = self {
@@ -77,7 +77,7 @@ impl TracedLine {
         }
     }
 
-    /// If a connection fell back.
+    /// The contents of a fallback line.
     #[must_use]
     pub fn into_fallback(self) -> Option<Found> {
         if let Self::Fallback(found) = self {
@@ -87,7 +87,7 @@ impl TracedLine {
         }
     }
 
-    /// If MPTCP was switched off for a while.
+    /// The contents of a blackhole line.
     #[must_use]
     pub fn blackhole(&self) -> Option<&Found> {
         if let Self::Blackhole(found) = self {
@@ -97,11 +97,12 @@ impl TracedLine {
         }
     }
 
-    /// Reads a line; none if it is of a type that is not for us, as the contract wants it.
+    /// Parses a line; none for an unknown type, which the output contract requires readers to
+    /// ignore.
     ///
     /// # Errors
     ///
-    /// Fails if it is no JSON, or lacks what its type must have.
+    /// Fails if the line is not JSON, or lacks required fields.
     pub fn parse(line: &str) -> anyhow::Result<Option<Self>> {
         #[derive(Deserialize)]
         struct Any {
@@ -118,68 +119,69 @@ impl TracedLine {
     }
 }
 
-/// The socket of a connection (`ADDRESS@BORN`, and `#2` and so on if the socket has connected anew).
+/// Socket part of a connection's id (`ADDRESS@BORN`, followed by `#2` and so on after a reconnect).
 #[must_use]
 pub fn socket_of(id: &str) -> &str {
     id.split_once('#').map_or(id, |(socket, _attempt)| socket)
 }
 
-/// When the socket of a connection was first seen.
+/// Time at which the socket of a connection was first seen.
 fn born_ns(id: &str) -> Option<u64> {
     let (_address, born) = socket_of(id).rsplit_once('@')?;
     born.parse().ok()
 }
 
-/// Something that was refused because of MPTCP.
+/// A refusal because of MPTCP.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct Denied {
-    /// When, on `CLOCK_BOOTTIME`.
+    /// Time on `CLOCK_BOOTTIME`, nanoseconds.
     #[serde(default)]
     pub boottime_ns: u64,
-    /// Process that was refused.
+    /// Refused process.
     pub pid: u32,
-    /// Thread that was refused.
+    /// Refused thread.
     pub tid: u32,
-    /// Its name.
+    /// Name of the thread.
     pub comm: String,
-    /// Number of the network namespace.
+    /// Inode number of the network namespace.
     pub netns: u64,
     /// `ipv4` or `ipv6`.
     pub family: String,
-    /// The error that it got.
+    /// Errno of the refusal.
     pub errno: String,
-    /// What that means.
+    /// Meaning of the errno.
     pub why: String,
-    /// How it was seen.
+    /// Attach method.
     pub rung: String,
-    /// What was refused, if it is an option.
+    /// The option; none for a socket.
     #[serde(flatten)]
     pub option: Option<DeniedOption>,
 }
 
-/// An option that was refused.
+/// A refused option.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct DeniedOption {
     /// `setsockopt` or `getsockopt`.
     pub call: String,
-    /// Its level.
+    /// `level` argument.
     pub level: i32,
-    /// Its number.
+    /// `optname` argument.
     pub optname: i32,
-    /// Its name, if it is one of TCP's.
+    /// Name of the option, if it is a TCP option.
     pub option: Option<String>,
-    /// Own address of the socket.
+    /// Local address of the socket.
     pub local: Endpoint,
-    /// The other end's address.
+    /// Remote address.
     pub remote: Endpoint,
 }
 
-/// What the tracer says of itself.
+/// What the tracer reports about itself.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct Start {
     /// Its sensors.
     pub sensors: Vec<Sensor>,
-    /// Numbers of the network namespaces that existed before the tracer was live. The lab adds them.
+    /// Inode numbers of the network namespaces that existed before the tracer was live. The lab
+    /// adds them.
     #[serde(skip)]
     pub namespaces: BTreeSet<u64>,
 }
@@ -187,11 +189,11 @@ pub struct Start {
 /// One sensor.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct Sensor {
-    /// The rung in use.
+    /// Attach method in use.
     pub rung: String,
-    /// What it cannot tell.
+    /// Information that it cannot provide.
     pub limits: Vec<String>,
-    /// What is attached where.
+    /// Attached probes.
     #[serde(default)]
     pub probes: Vec<String>,
 }
@@ -199,120 +201,120 @@ pub struct Sensor {
 /// One query.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct Traced {
-    /// When it was asked, on `CLOCK_BOOTTIME`.
+    /// Time of the query on `CLOCK_BOOTTIME`, nanoseconds.
     #[serde(default)]
     pub boottime_ns: u64,
-    /// The connection, for ever; none of a socket whose birth was not seen.
+    /// Permanent id of the connection; none if the tracer did not see the socket's creation.
     pub id: Option<String>,
-    /// Where the socket is in the kernel.
+    /// Kernel address of the socket.
     pub socket: String,
-    /// Number of its network namespace.
+    /// Inode number of the network namespace.
     pub netns: u64,
-    /// How it was asked.
+    /// API of the query.
     pub api: String,
-    /// Process that asked.
+    /// Querying process.
     pub pid: u32,
-    /// Thread that asked.
+    /// Querying thread.
     pub tid: u32,
     /// Inode number of the socket.
     pub inode: Option<u64>,
-    /// What the application holds.
+    /// Protocol of the application's socket.
     pub protocol: String,
     /// `ipv4` or `ipv6`.
     pub family: String,
-    /// State of the connection.
+    /// TCP state.
     pub state: String,
-    /// Own address.
+    /// Local address.
     pub local: Endpoint,
-    /// The other end's address.
+    /// Remote address.
     pub remote: Endpoint,
-    /// What the kernel said.
+    /// Answer of the kernel.
     pub answer: Option<String>,
-    /// The error that the caller got.
+    /// Errno returned to the caller.
     pub errno: Option<String>,
     /// Whether the connection fell back.
     pub fell_back: Option<bool>,
-    /// What is concluded of the answer.
+    /// Verdict on the answer.
     pub verdict: Option<String>,
-    /// The same as a sentence.
+    /// The verdict as a sentence.
     pub why: Option<String>,
-    /// Name of the counter that tells why it fell back.
+    /// MIB counter that names the cause of the fallback.
     pub cause: Option<String>,
-    /// Between the fallback and the answer.
+    /// Time from the fallback to the answer, nanoseconds.
     pub delay_ns: Option<u64>,
-    /// How it was seen.
+    /// Attach method.
     pub rung: String,
 }
 
-/// What was left to say of a connection at its end.
+/// Closing verdict of a connection.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct Concluded {
-    /// The connection, for ever.
+    /// Permanent id of the connection.
     pub id: String,
-    /// What is concluded.
+    /// The verdict.
     pub verdict: String,
-    /// The same as a sentence.
+    /// The verdict as a sentence.
     pub why: String,
-    /// Name of the counter that tells why it fell back.
+    /// MIB counter that names the cause of the fallback.
     pub cause: Option<String>,
-    /// When it fell back.
+    /// Time of the fallback.
     pub fell_back_at_ns: Option<u64>,
-    /// Between the fallback and the last answer.
+    /// Time from the fallback to the last answer, nanoseconds.
     pub delay_ns: Option<u64>,
-    /// What closed it: `death`, `eviction` or `exit`.
+    /// Reason of the closing: `death`, `eviction` or `exit`.
     pub closed_by: String,
-    /// Why that may be wrong.
+    /// Why the verdict may be wrong.
     #[serde(default)]
     pub doubt: Option<String>,
-    /// How often it was asked about.
+    /// Number of queries.
     pub questions: u64,
-    /// When the last question was answered.
+    /// Time of the last answer.
     pub answered_at_ns: Option<u64>,
-    /// Whose it is.
+    /// Owner of the connection.
     pub owner: Option<Owner>,
-    /// Number of its network namespace.
+    /// Inode number of the network namespace.
     pub netns: u64,
-    /// Where the socket was in the kernel.
+    /// Kernel address of the socket.
     pub socket: String,
-    /// Own address.
+    /// Local address.
     pub local: Endpoint,
-    /// The other end's address.
+    /// Remote address.
     pub remote: Endpoint,
 }
 
-/// What was found out about a connection.
+/// A finding about a connection.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct Found {
-    /// The connection, for ever.
+    /// Permanent id of the connection.
     pub id: String,
-    /// Name of the counter that tells why; none if there is none, or nobody knows.
+    /// MIB counter that names the cause; none if there is no cause, or if it is unknown.
     pub cause: Option<String>,
-    /// How the cause is known: `reported`, `inferred` or `unknown`.
+    /// Origin of the cause: `reported`, `inferred` or `unknown`.
     pub known: String,
     /// `active` or `passive`.
     pub side: Option<String>,
-    /// What else speaks for it.
+    /// Supporting observations.
     pub evidence: Vec<String>,
-    /// The socket was there before.
+    /// Whether the socket existed before the tracer started.
     pub existing: bool,
-    /// For how long MPTCP is off, of a blackhole.
+    /// In a blackhole line: how long MPTCP stays disabled, milliseconds.
     pub off_ms: Option<u64>,
-    /// Whose it is.
+    /// Owner of the connection.
     pub owner: Option<Owner>,
-    /// Number of its network namespace.
+    /// Inode number of the network namespace.
     pub netns: u64,
     /// `ipv4` or `ipv6`.
     pub family: String,
-    /// Own address.
+    /// Local address.
     pub local: Endpoint,
-    /// The other end's address.
+    /// Remote address.
     pub remote: Endpoint,
-    /// How it was seen.
+    /// Attach method.
     pub rung: String,
 }
 
 impl Found {
-    /// The connection is older than this moment on `CLOCK_BOOTTIME`.
+    /// Whether the connection is older than this time on `CLOCK_BOOTTIME`.
     #[must_use]
     pub fn is_before(&self, since_ns: u64) -> bool {
         born_ns(&self.id).is_some_and(|born| born < since_ns)
@@ -320,91 +322,93 @@ impl Found {
 }
 
 impl Concluded {
-    /// The connection is older than this moment on `CLOCK_BOOTTIME`.
+    /// Whether the connection is older than this time on `CLOCK_BOOTTIME`.
     #[must_use]
     pub fn is_before(&self, since_ns: u64) -> bool {
         born_ns(&self.id).is_some_and(|born| born < since_ns)
     }
 }
 
-/// Whose a connection is.
+/// Owner of a connection.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct Owner {
-    /// The process.
+    /// Process number.
     pub pid: u32,
-    /// Its name.
+    /// Process name.
     pub comm: String,
-    /// How that is known.
+    /// Source of this information.
     pub via: String,
 }
 
-/// The counters at the end.
+/// Counters at the end.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct End {
-    /// Lines before this one.
+    /// Number of lines before this one.
     pub findings: u64,
-    /// One entry a sensor.
+    /// One entry per sensor.
     pub losses: Vec<Losses>,
-    /// One entry a network namespace.
+    /// One entry per network namespace.
     #[serde(default)]
     pub reconciliation: Vec<Reconciled>,
 }
 
-/// The kernel's own counters against what was traced, in one network namespace.
+/// The kernel's own counters and the traced ones, in one network namespace.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct Reconciled {
-    /// Its number.
+    /// Inode number of the namespace.
     pub netns: u64,
-    /// What the kernel counted.
+    /// Counts of the kernel.
     pub counted: Counters,
-    /// What was traced.
+    /// Counts of the tracer.
     pub traced: Counters,
-    /// Both are the same.
+    /// Whether both agree.
     pub agrees: bool,
-    /// Why they are not, or why nobody knows.
+    /// Explanation if they differ or cannot be compared.
     pub why: Option<String>,
 }
 
-/// Counters of a sensor.
+/// Loss counters of a sensor.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct Losses {
     /// Name of the sensor.
     #[serde(default)]
     pub sensor: String,
-    /// Questions that the probes saw.
+    /// Events seen by the probes.
     pub seen: u64,
-    /// Put into the ring.
+    /// Events written to the ring.
     pub emitted: u64,
-    /// Left out by the filter.
+    /// Excluded by the filter.
     pub filtered: u64,
-    /// Left out because their process asked too much at once; a tracer without a cap does not tell.
+    /// Dropped by the per-process rate cap; a tracer without a cap omits it.
     #[serde(default)]
     pub capped: u64,
-    /// Lost: ring full.
+    /// Lost: the ring was full.
     pub ring_full: u64,
-    /// Lost: not readable.
+    /// Lost: kernel memory was not readable.
     pub faulted: u64,
-    /// Lost: too many at once.
+    /// Lost: too many concurrent calls.
     pub table_full: u64,
-    /// Lost: return not seen.
+    /// Lost: the return was not seen.
     pub unfinished: u64,
-    /// Skipped by the kernel, never seen.
+    /// Probe runs that the kernel skipped.
     pub missed: u64,
 }
 
 impl Losses {
-    /// Seen, wanted, and not printed.
+    /// Number of events seen and admitted, but not printed.
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.ring_full + self.faulted + self.table_full + self.unfinished
     }
 
-    /// What no line will ever tell: lost, or a query that the kernel did not let a probe see.
+    /// Number of events that no line can report: lost ones, and queries whose probe run the kernel
+    /// skipped.
     ///
-    /// A skipped run of a probe of the fallback sensor is not among them. The kernel skips one when a packet comes
-    /// in the middle of another, and what it would have told is found later: the comparison with the kernel's
-    /// counters proves it. A query is seen at that one place or never. On the rung `tracepoint` that place is the return
-    /// of every system call, so that a skipped run is hardly ever one of a query: there the lines are the proof.
+    /// Skipped runs of the fallback sensor's probes do not count. The kernel skips one when a
+    /// packet arrives in the middle of another, and the tracer finds that fallback later; the
+    /// reconciliation with the kernel's counters proves it. A query, however, is visible only once.
+    /// With the attach method `tracepoint` that place is the return of every system call, so a
+    /// skipped run is hardly ever a query; there the lines are the proof.
     #[must_use]
     pub fn gone(&self, rung: &str) -> u64 {
         let missed = if self.sensor == "fallback" || rung == "tracepoint" {
@@ -415,7 +419,7 @@ impl Losses {
         self.lost() + missed
     }
 
-    /// Everything seen is accounted for.
+    /// Whether everything seen is accounted for.
     #[must_use]
     pub fn balances(&self) -> bool {
         self.seen == self.emitted + self.filtered + self.capped + self.lost()

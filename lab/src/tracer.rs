@@ -1,4 +1,5 @@
-//! A tracer that runs beside what is traced: started, waited for, told to end, read.
+//! Runs a tracer alongside a test: starts it, waits until it is live, stops it, and reads its
+//! output.
 
 use std::{
     collections::BTreeSet,
@@ -13,14 +14,14 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{netns, scratch::Scratch, traced::TracedLine};
 
-/// Which tracer is tried, and how.
+/// Arguments that select the tracer.
 #[derive(clap::Args, Clone, Debug)]
 pub struct TracerArgs {
-    /// The mptcp-trace to try
+    /// The mptcp-trace to test
     #[arg(long, value_name = "PATH")]
     pub tracer: PathBuf,
-    /// Only this rung (repeatable); all three if none is named
-    #[arg(long, value_name = "RUNG")]
+    /// Only this attach method (repeatable); default: all three
+    #[arg(long, value_name = "METHOD")]
     pub attach: Vec<String>,
     /// More arguments for the tracer (repeatable)
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
@@ -28,7 +29,7 @@ pub struct TracerArgs {
 }
 
 impl TracerArgs {
-    /// The rungs, best first unless they were named.
+    /// The selected attach methods; by default all, best first.
     pub(crate) fn rungs(&self) -> Vec<String> {
         match self.attach[..] {
             [] => ["fexit", "kprobe", "tracepoint"]
@@ -39,16 +40,16 @@ impl TracerArgs {
     }
 }
 
-/// Exit code of the tracer on a kernel that cannot answer.
+/// Exit code of the tracer when the kernel or the privileges are insufficient.
 const CANNOT_ANSWER: i32 = 3;
-/// Longest that it may take until it is live: an emulated machine is slow.
+/// Timeout until it is live: an emulated machine is slow.
 const START_MAX: Duration = Duration::from_secs(300);
-/// Longest that it may take to end once it is told to.
+/// Timeout for it to stop after a signal.
 const END_MAX: Duration = Duration::from_secs(60);
-/// How often one looks.
+/// Interval of the checks.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// A tracer that is live.
+/// A live tracer.
 pub(crate) struct Tracer {
     child: Child,
     output: Scratch,
@@ -57,33 +58,33 @@ pub(crate) struct Tracer {
     namespaces: BTreeSet<u64>,
 }
 
-/// What became of a start.
+/// Result of a start.
 pub(crate) enum Started {
-    /// It traces.
+    /// The tracer is live.
     Live(Tracer),
-    /// The rung is not to be had, with the tracer's last words.
+    /// The attach method is unavailable, with the tracer's last line on stderr.
     Unavailable(String),
-    /// It ended otherwise, or never became live.
+    /// It exited otherwise, or never became live.
     Broken(String),
 }
 
-/// What it had to say.
+/// Output of a tracer.
 pub(crate) struct Said {
-    /// Its lines.
+    /// Parsed lines.
     pub(crate) lines: Vec<TracedLine>,
-    /// The same as they were written.
+    /// Raw lines.
     pub(crate) text: String,
-    /// What is wrong with how it ended.
+    /// What went wrong at its end.
     pub(crate) broken: Option<String>,
 }
 
 impl Tracer {
-    /// Starts it on a rung and waits until it is live.
+    /// Starts it with an attach method and waits until it is live.
     pub(crate) fn start(tracer: &Path, rung: &str, more: &[String]) -> anyhow::Result<Started> {
         let output = Scratch::new("traced");
         let stderr = Scratch::new("tracer-stderr");
         let ready = Scratch::new("ready");
-        // One of an earlier run would be taken for this one's.
+        // A file left by an earlier run would be mistaken for this one's.
         drop(Scratch::new("ready"));
         let said = File::create(&stderr.0)
             .with_context(|| format!("cannot write to {}", stderr.0.display()))?;
@@ -107,7 +108,7 @@ impl Tracer {
         };
         let start = Instant::now();
         loop {
-            // It reads the counters of all of them at some moment before it is live.
+            // The tracer reads the counters of all of them at some point before it is live.
             tracer.namespaces.extend(netns::of_processes()?);
             if ready.0.exists() {
                 return Ok(Started::Live(tracer));
@@ -128,12 +129,12 @@ impl Tracer {
         }
     }
 
-    /// Tells it to end, and reads what it wrote.
+    /// Stops it, and reads its output.
     pub(crate) fn finish(mut self) -> anyhow::Result<Said> {
         let mut broken = None;
         if self.ended()?.is_none() {
             kill_process(Pid::from_child(&self.child), Signal::INT)
-                .context("cannot tell the tracer to end")?;
+                .context("cannot stop the tracer")?;
         }
         let start = Instant::now();
         loop {
@@ -151,8 +152,8 @@ impl Tracer {
                 None => std::thread::sleep(LOOK),
             }
         }
-        // With `panic = "unwind"` a thread may panic and the program go on.
-        let said = fs::read(&self.stderr.0).context("cannot read what the tracer said")?;
+        // With `panic = "unwind"` a thread may panic while the program continues.
+        let said = fs::read(&self.stderr.0).context("cannot read the tracer's stderr")?;
         let said = String::from_utf8_lossy(&said);
         if let Some(line) = said.lines().find(|line| line.contains("panicked")) {
             broken = Some(format!("it panicked: {line}"));
@@ -183,13 +184,13 @@ impl Tracer {
     fn last_words(&self) -> String {
         let said = fs::read(&self.stderr.0).unwrap_or_default();
         let said = String::from_utf8_lossy(&said);
-        said.lines().last().unwrap_or("it said nothing").to_owned()
+        said.lines().last().unwrap_or("no output").to_owned()
     }
 }
 
 impl Drop for Tracer {
     fn drop(&mut self) {
-        // Ended already, as a rule; its probes hang on it and go with it.
+        // Usually it has ended already; the kernel removes its probes with it.
         let _ended = self.child.kill();
         let _ended = self.child.wait();
     }

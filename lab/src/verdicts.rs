@@ -1,5 +1,5 @@
-//! `mptcp-lab verdicts`: applications that ask at every moment of a connection's life, or never, and what the tracer
-//! concludes of each answer and of each connection.
+//! `mptcp-lab verdicts`: applications that query at every stage of a connection, or never, and the
+//! tracer's verdicts on each answer and each connection.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -32,7 +32,7 @@ mod scenarios;
 use judge::{Acted, Other, judge};
 use scenarios::{Need, Programs, SCENARIOS, Scenario};
 
-/// What to run.
+/// Arguments of `mptcp-lab verdicts`.
 #[derive(clap::Args)]
 pub struct Args {
     /// The tracer
@@ -41,13 +41,13 @@ pub struct Args {
     /// Only this scenario (repeatable)
     #[arg(long, value_name = "NAME")]
     pub scenario: Vec<String>,
-    /// Not this scenario (repeatable)
+    /// Skip this scenario (repeatable)
     #[arg(long, value_name = "NAME")]
     pub without: Vec<String>,
-    /// Which addresses, and how many at a time
+    /// Address families and parallelism
     #[command(flatten)]
     pub spread: Spread,
-    /// Print the capture and the live lines too, as a line of the report
+    /// Also print the capture and the live lines, as a line of the report
     #[arg(long)]
     pub keep: bool,
     /// The program in Go (lab/go)
@@ -55,11 +55,11 @@ pub struct Args {
     pub go: Option<PathBuf>,
 }
 
-/// Runs all; true if nothing is wrong.
+/// Runs everything; returns true if every check passes.
 ///
 /// # Errors
 ///
-/// Fails if there is no scenario of a name, the tracer cannot be run, or what it prints cannot be read.
+/// Fails for an unknown scenario, if the tracer cannot be run, or if its output cannot be parsed.
 pub fn run(args: &Args) -> anyhow::Result<bool> {
     for name in args.scenario.iter().chain(&args.without) {
         ensure!(
@@ -71,12 +71,12 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
     on_rungs(&args.tried, |rung, only| one_rung(args, rung, only))
 }
 
-/// The names of all scenarios.
+/// Names of all scenarios.
 pub(crate) fn names() -> Vec<&'static str> {
     SCENARIOS.iter().map(|scenario| scenario.name).collect()
 }
 
-/// Plays the scenario of that name, if there is one, and judges nothing.
+/// Plays the scenario of that name, if it exists, without any checks.
 pub(crate) fn play(name: &str, family: Family) -> Option<Played> {
     let scenario = SCENARIOS.iter().find(|scenario| scenario.name == name)?;
     let programs = Programs { go: None };
@@ -115,7 +115,7 @@ fn one_rung(args: &Args, rung: &str, only: Only<'_>) -> anyhow::Result<Vec<Cell>
     under_tracer_as_said(&args.tried.tracer, rung, &more, perform, judge)
 }
 
-/// Scenarios that wait to be played; what must happen before the tracer is there has happened.
+/// Scenarios ready to be played; the preparation before the tracer's start is done.
 pub(crate) struct Waiting<'a> {
     plays: Vec<Play>,
     programs: Programs<'a>,
@@ -123,7 +123,7 @@ pub(crate) struct Waiting<'a> {
     has_option: bool,
 }
 
-/// What was played. The namespaces of it live as long as this.
+/// Results of the scenarios. Their namespaces live as long as this value.
 pub(crate) struct Performed {
     acted: Vec<Acted>,
     _left: Vec<Option<Cleared>>,
@@ -131,7 +131,7 @@ pub(crate) struct Performed {
 }
 
 impl<'a> Waiting<'a> {
-    /// The chosen ones on a rung.
+    /// Selects the scenarios for an attach method.
     pub(crate) fn new(args: &'a Args, rung: &str, only: Only<'_>) -> anyhow::Result<Self> {
         let is_possible = no_mptcp().is_none();
         let has_option = is_possible && has_option()?;
@@ -162,7 +162,7 @@ impl<'a> Waiting<'a> {
         })
     }
 
-    /// Plays them.
+    /// Plays the scenarios.
     pub(crate) fn play(self) -> Performed {
         let programs = self.programs;
         let (acted, left) = side_by_side::each(self.plays, self.at_once, |play| play.act(programs))
@@ -177,7 +177,7 @@ impl<'a> Waiting<'a> {
 }
 
 impl Performed {
-    /// A cell for each, and those about the run as a whole.
+    /// One cell per scenario, and those about the run as a whole.
     pub(crate) fn judge(self, rung: &str, said: &Said) -> Vec<Cell> {
         let others = others(&said.text);
         let mut cells = judge(rung, self.has_option, &self.acted, &said.lines, &others);
@@ -186,23 +186,23 @@ impl Performed {
     }
 }
 
-/// This kernel knows `TCP_IS_MPTCP`.
+/// Whether this kernel has `TCP_IS_MPTCP`.
 fn has_option() -> anyhow::Result<bool> {
     use std::os::fd::AsRawFd as _;
     let socket = net::open(Kind::Mptcp, Family::V4).context("cannot open a socket")?;
     Ok(ask(socket.as_raw_fd(), Api::TcpIsMptcp)? == "1")
 }
 
-/// A scenario that waits to be played.
+/// A scenario ready to be played.
 struct Play {
     scenario: &'static Scenario,
     acted: Acted,
-    /// What must happen before the tracer is there has happened on this one.
+    /// Environment in which the preparation before the tracer's start was done.
     stage: Option<Stage>,
 }
 
 impl Play {
-    /// Does what must be done before the tracer is there.
+    /// Prepares the scenario before the tracer's start.
     fn new(scenario: &'static Scenario, family: Family, programs: Programs<'_>) -> Self {
         let mut play = Self {
             scenario,
@@ -251,7 +251,7 @@ impl Play {
         }
     }
 
-    /// Plays it. The namespaces live as long as what is left of the stage.
+    /// Plays the scenario. The namespaces live as long as the returned value.
     fn act(mut self, programs: Programs<'_>) -> (Acted, Option<Cleared>) {
         if self.acted.skipped.is_some() {
             return (self.acted, None);
@@ -319,7 +319,7 @@ fn stage(scenario: &Scenario, family: Family) -> anyhow::Result<Stage> {
     Stage::on(Arc::new(bed), family)
 }
 
-/// The lines of types that nobody else here reads.
+/// Lines of types that no other code here parses.
 fn others(text: &str) -> Vec<Other> {
     text.lines()
         .filter_map(|line| {

@@ -1,5 +1,6 @@
-//! `mptcp-lab watched`: `mptcp-trace top` in a real terminal while connections fall back. What it shows is what the kernel
-//! counted, at every size, and the terminal is afterwards as it was, however it ends.
+//! `mptcp-lab watched`: `mptcp-trace top` in a real terminal while connections fall back. Its
+//! screen must match the kernel's counters, at every size, and it must restore the terminal,
+//! however it ends.
 
 use std::{
     collections::BTreeMap,
@@ -20,32 +21,33 @@ use crate::{
     served,
 };
 
-/// Longest that anything may take to be on the screen.
+/// Timeout until something is on the screen.
 const WAIT_MAX: Duration = Duration::from_secs(30);
-/// Between two looks at it.
+/// Interval of the checks.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// What only the screen says, and no command line: tracing is live.
+/// Text that only the screen contains, and no command line: tracing is live.
 const TABS: &str = "1 Connections";
-/// What runs in the terminal while nothing else does.
+/// Shell of the terminal.
 const SHELL: &str = "bash";
-/// What the terminal is asked for before and after.
+/// Prompt of the shell.
 const PROMPT: &str = "lab$";
 
-/// What to run.
+/// Arguments of `mptcp-lab watched`.
 #[derive(clap::Args)]
 pub struct Args {
     /// The mptcp-trace to test
     #[arg(long, value_name = "PATH")]
     pub tracer: PathBuf,
-    /// The rung
-    #[arg(long, value_name = "RUNG", default_value = "auto")]
+    /// Attach method
+    #[arg(long, value_name = "METHOD", default_value = "auto")]
     pub attach: String,
-    /// Write what was on the screen to FILE
+    /// Write the screens to FILE
     #[arg(long, value_name = "FILE")]
     pub screens: Option<PathBuf>,
 }
 
-/// Watches, plays, presses keys, kills; true if all that is shown is right.
+/// Starts the tracer, plays recipes, presses keys, and kills it; returns true if every check
+/// passes.
 ///
 /// # Errors
 ///
@@ -64,7 +66,7 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
     let terminal = Terminal::start(80, 24)?;
     let before = terminal.settings()?;
     let command = format!("{} top --attach {}", args.tracer.display(), args.attach);
-    // Whatever others on this host do: what this process and its children hold.
+    // Limit it to this process and its children, whatever other programs on this host do.
     let ours = format!("{command} --pid {} --follow", std::process::id());
     cells.put(shown(args, &terminal, &ours, &mut screens)?)?;
     for size in [(120, 30), (200, 60), (40, 12), (10, 3), (80, 24)] {
@@ -87,7 +89,7 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
     cells.close()
 }
 
-/// Fallbacks by cause are on the screen as the kernel counted them.
+/// The screen must show fallbacks by cause that match the kernel's counters.
 fn shown(
     args: &Args,
     terminal: &Terminal,
@@ -111,7 +113,7 @@ fn shown(
     terminal.keys(&["1"])?;
     terminal.until("REMOTE")?;
     screens.keep("Connections, the worst first", &terminal.screen()?);
-    // What is typed is no command while it is typed.
+    // Keys are not commands while a text is being entered.
     terminal.keys(&["/", "d", "s", "s"])?;
     terminal.until("filter: dss")?;
     screens.keep("The filter while it is typed", &terminal.screen()?);
@@ -135,7 +137,7 @@ fn shown(
         ));
     }
     if has_others {
-        let why = "the filter leaves others in".to_owned();
+        let why = "the filter does not exclude other connections".to_owned();
         return Ok(mismatch(
             "watched-screen",
             &args.attach,
@@ -147,7 +149,7 @@ fn shown(
     Ok(ok("watched-screen", &args.attach, &caller, &traced))
 }
 
-/// The fallbacks of each cause in the table of causes.
+/// Fallbacks by cause, from the table of causes.
 fn counted(screen: &str, causes: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
     let of = |cause: &String| {
         let line = screen
@@ -166,7 +168,7 @@ fn resized(
     screens: &mut Screens,
 ) -> anyhow::Result<Cell> {
     terminal.resize(width, height)?;
-    // What a terminal of that width has room for.
+    // Columns that fit into this width.
     let wanted = match width {
         ..40 => "mptcp-trac",
         40..96 => "STATE",
@@ -183,7 +185,7 @@ fn resized(
     Ok(ok(&case, &args.attach, wanted, wanted))
 }
 
-/// Put aside and brought back.
+/// Suspends and resumes it.
 fn suspended(args: &Args, terminal: &Terminal) -> anyhow::Result<Cell> {
     terminal.keys(&["C-z"])?;
     terminal.until("Stopped")?;
@@ -191,7 +193,7 @@ fn suspended(args: &Args, terminal: &Terminal) -> anyhow::Result<Cell> {
     terminal.type_line("fg")?;
     terminal.until("STATE")?;
     if is_alternate {
-        let why = "the screen is still taken".to_owned();
+        let why = "the alternate screen is still shown".to_owned();
         return Ok(mismatch(
             "watched-suspended",
             &args.attach,
@@ -208,7 +210,7 @@ fn suspended(args: &Args, terminal: &Terminal) -> anyhow::Result<Cell> {
     ))
 }
 
-/// The terminal is as it was before.
+/// Checks that the terminal is as it was before.
 fn intact(args: &Args, case: &str, terminal: &Terminal, before: &str) -> anyhow::Result<Cell> {
     terminal.until_idle()?;
     let after = terminal.settings()?;
@@ -222,11 +224,11 @@ fn intact(args: &Args, case: &str, terminal: &Terminal, before: &str) -> anyhow:
     if wanted == got {
         return Ok(ok(case, &args.attach, "as before", "as before"));
     }
-    let why = "the terminal is not as it was".to_owned();
+    let why = "the terminal was not restored".to_owned();
     Ok(mismatch(case, &args.attach, &wanted, &got, why))
 }
 
-/// What was on the screen, for people.
+/// Recorded screens, for human readers.
 #[derive(Default)]
 struct Screens(Vec<(&'static str, String)>);
 
@@ -243,7 +245,7 @@ impl Screens {
     }
 }
 
-/// A terminal of tmux, with a server of its own.
+/// A tmux terminal with its own server.
 struct Terminal {
     socket: Scratch,
     settings: Scratch,
@@ -301,7 +303,7 @@ impl Terminal {
     fn keys(&self, keys: &[&str]) -> anyhow::Result<()> {
         for key in keys {
             self.tmux(&["send-keys", key])?;
-            // An escape that is followed at once by a letter is another key.
+            // A letter directly after an escape would be read as another key.
             sleep(LOOK_EVERY);
         }
         Ok(())
@@ -332,7 +334,7 @@ impl Terminal {
         }
     }
 
-    /// How its keys and lines are treated (`stty -g`), once the shell has it.
+    /// Terminal modes (`stty -g`), once the shell is in the foreground.
     fn settings(&self) -> anyhow::Result<String> {
         let _none = fs::remove_file(&self.settings.0);
         let file = self.settings.0.display();
@@ -351,8 +353,8 @@ impl Terminal {
         Ok(fs::read_to_string(&self.settings.0)?.trim().to_owned())
     }
 
-    /// Waits until what the shell has started has ended. A prompt says nothing of that: the one before is on the screen as
-    /// soon as the second screen is left.
+    /// Waits until the program that the shell started has exited. The prompt is no proof: the
+    /// previous one reappears as soon as the alternate screen is left.
     fn until_idle(&self) -> anyhow::Result<()> {
         let start = Instant::now();
         loop {
@@ -365,7 +367,7 @@ impl Terminal {
         }
     }
 
-    /// Ends what its shell has started, as a system does that shuts down.
+    /// Terminates the shell's program, as a system shutdown does.
     fn end_program(&self) -> anyhow::Result<()> {
         let shell = self.tmux(&["display-message", "-p", "#{pane_pid}"])?;
         let shell = shell.trim();
@@ -375,17 +377,14 @@ impl Terminal {
             .split_whitespace()
             .filter_map(|pid| Pid::from_raw(pid.parse().ok()?))
             .collect();
-        ensure!(
-            !pids.is_empty(),
-            "the shell runs nothing that could be ended"
-        );
+        ensure!(!pids.is_empty(), "the shell runs no program");
         for pid in pids {
-            kill_process(pid, Signal::TERM).context("cannot end what the shell runs")?;
+            kill_process(pid, Signal::TERM).context("cannot stop the shell's program")?;
         }
         Ok(())
     }
 
-    /// Its second screen is shown; its cursor is.
+    /// Whether the alternate screen is shown, and whether the cursor is.
     fn flags(&self) -> anyhow::Result<(bool, bool)> {
         let flags = self.tmux(&["display-message", "-p", "#{alternate_on} #{cursor_flag}"])?;
         Ok((flags.starts_with('1'), flags.trim_end().ends_with('1')))

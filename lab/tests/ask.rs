@@ -1,4 +1,4 @@
-//! `mptcp-lab ask` on the running kernel: what each socket is told, independently of any tracer.
+//! `mptcp-lab ask` on the running kernel: the answer of each socket, independent of any tracer.
 
 #![expect(
     clippy::unwrap_used,
@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, process::Command};
 
 use mptcp_trace_lab::report::{Asked, AskerLine, Truth};
 
-/// Everything that the running kernel said; none where it cannot be asked, with the reason printed.
+/// All answers of the running kernel; none if it cannot be queried, after printing the reason.
 fn ask() -> Option<(BTreeMap<String, Asked>, BTreeMap<String, String>)> {
     if !rustix::process::geteuid().is_root() {
         println!("skipped: needs root for a network namespace of its own");
@@ -46,13 +46,13 @@ fn ask() -> Option<(BTreeMap<String, Asked>, BTreeMap<String, String>)> {
     Some((asked, skipped))
 }
 
-/// The names of questions about sockets that are TCP, and about MPTCP sockets whose connection fell back, by
-/// a part of the name; every other question is about an MPTCP socket that is one still.
+/// Names of queries on TCP sockets, and on MPTCP sockets whose connection fell back, by a part of
+/// the name; all other queries are on sockets that are still MPTCP.
 const TCP: [&str; 4] = [
     "stripped-syn-server",
     "stripped-syn-ack-server",
     "stripped-ack-server",
-    // Odd questions, about each kind of socket.
+    // Unusual queries, on each kind of socket.
     "-tcp",
 ];
 const FALLEN: [&str; 8] = [
@@ -66,7 +66,7 @@ const FALLEN: [&str; 8] = [
     "-fallen",
 ];
 
-/// `SO_PROTOCOL` of what a question of this name is about, and whether the connection fell back.
+/// `SO_PROTOCOL` of the socket in the query of this name, and whether the connection fell back.
 fn holding(case: &str) -> (i32, bool) {
     if case.starts_with("tcp-") || TCP.iter().any(|part| case.contains(part)) {
         return (6, false);
@@ -134,7 +134,8 @@ fn odd_lengths_and_pointers_are_answered_as_the_kernel_does_it() {
         );
         for length in 1..=3_u8 {
             let line = &asked[&format!("optlen-{length}-{kind}")];
-            // MPTCP writes one byte and says so; TCP writes as many as there is room for.
+            // MPTCP writes one byte and reports that length; TCP writes as many as there is room
+            // for.
             let written = if kind == "mptcp" { 1 } else { length };
             assert_eq!(
                 line.value_bytes,
@@ -163,7 +164,7 @@ fn what_is_no_tcp_socket_fails_and_a_thread_is_not_its_process() {
     };
     for (case, errno) in [
         ("other-udp", "EOPNOTSUPP"),
-        // The IPv6 code has another word for it.
+        // The IPv6 code returns another errno.
         ("other-udp-v6", "ENOPROTOOPT"),
         ("other-unix", "EOPNOTSUPP"),
         ("other-pipe", "ENOTSOCK"),

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""A tracer that sees nothing: it reads the asker's own report and prints the lines that a right tracer
-would print, or, as FAKE_TRACER says, wrong ones."""
+"""A fake tracer: it reads the asker's own report and prints the lines that a correct tracer would print, or
+wrong ones, selected by FAKE_TRACER."""
 
 import json
 import os

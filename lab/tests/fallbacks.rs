@@ -1,4 +1,5 @@
-//! The recipes on the running kernel, without a tracer; and what is compared, with a tracer that sees nothing.
+//! The recipes on the running kernel without a tracer, and the comparison with a tracer that sees
+//! nothing.
 
 #![expect(
     clippy::unwrap_used,
@@ -12,7 +13,7 @@ use mptcp_trace_lab::{
     report::{Cell, MatrixLine, Outcome},
 };
 
-/// Runs the lab; none where it cannot be run, with the reason printed.
+/// Runs the lab; none if it cannot run, after printing the reason.
 fn lab(arguments: &[&str], mode: &str) -> Option<Output> {
     if !rustix::process::geteuid().is_root() {
         println!("skipped: needs root for network namespaces of its own");
@@ -27,7 +28,8 @@ fn lab(arguments: &[&str], mode: &str) -> Option<Output> {
     Some(output)
 }
 
-/// The same with the tracer that sees nothing: whether all is right, and the cells.
+/// Runs the lab with the tracer that sees nothing; returns whether every check passes, and the
+/// cells.
 fn under_tracer(arguments: &[&str], mode: &str) -> Option<(bool, Vec<Cell>)> {
     if Command::new("python3").arg("--version").output().is_err() {
         println!("skipped: there is no python3 to play the tracer");
@@ -99,7 +101,7 @@ fn a_tracer_that_sees_nothing_is_right_only_where_there_is_nothing_to_be_seen() 
             "{cells:?}"
         );
     }
-    // Skipped where there is neither TUN nor anything else to make a middlebox of.
+    // Skipped where neither veth nor netkit is available for a middlebox.
     assert_ne!(outcome(&cells, "healthy-v4"), Outcome::Mismatch);
     assert_eq!(outcome(&cells, "identity"), Outcome::Ok);
 }

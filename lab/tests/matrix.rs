@@ -1,4 +1,4 @@
-//! `mptcp-lab matrix` with a tracer that is right, and with tracers that are wrong in one way each.
+//! `mptcp-lab matrix` with a correct tracer, and with tracers that are each wrong in one way.
 
 #![expect(
     clippy::unwrap_used,
@@ -9,7 +9,8 @@ use std::process::Command;
 
 use mptcp_trace_lab::report::{MatrixLine, Outcome};
 
-/// One run: exit code, the cells that are not `ok` as `case outcome`, and the number of those that are.
+/// One run: exit code, the cells that are not `ok` as `case outcome`, and the number of those that
+/// are.
 fn matrix(mode: &str) -> Option<(i32, Vec<String>, u64)> {
     if !rustix::process::geteuid().is_root() {
         println!("skipped: needs root for a network namespace of its own");
@@ -63,7 +64,7 @@ fn a_right_tracer_passes() {
         return;
     };
     assert_eq!(code, 0);
-    // 32-bit programs are not served everywhere.
+    // Not every kernel runs 32-bit programs.
     assert!(
         cells.iter().all(|cell| cell.contains("Skipped")),
         "{cells:?}"
@@ -99,7 +100,7 @@ fn a_doubled_line_is_the_only_one_that_is_blamed() {
     let mismatches = cells.iter().filter(|cell| cell.contains("Mismatch"));
     let extra = cells.iter().filter(|cell| *cell == "extra Mismatch");
     assert_eq!(extra.count(), 1, "{cells:?}");
-    // Beside it at most the odd lengths of the same socket, which come one question late.
+    // In addition at most the odd lengths of the same socket, which arrive one query late.
     assert!(mismatches.count() <= 8, "{cells:?}");
 }
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A tracer that is live, sees nothing, and says so: for what is made of its lines, or of their lack."""
+"""A tracer that is live and reports that it sees nothing: it tests how the lab handles missing lines."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-//! A TCP segment in its packet: where it is, what may be read of it, and how to change a byte of it.
+//! A TCP segment within its packet: its position, bounds-checked reads, and single-byte writes.
 
 use core::hint::black_box;
 
@@ -7,17 +7,17 @@ use aya_ebpf::{helpers::generated::bpf_xdp_load_bytes, programs::XdpContext};
 const ETHERNET_BYTES: usize = 14;
 const IPV4_BYTES: usize = 20;
 const IPV6_BYTES: usize = 40;
-/// A TCP header without options.
+/// Length of a TCP header without options.
 pub(crate) const TCP_BYTES_MIN: usize = 20;
-/// Longest that TCP options may be.
+/// Maximum length of the TCP options.
 pub(crate) const OPTIONS_BYTES_MAX: usize = 40;
-/// Headers are so many words long.
+/// Unit of the header length fields (IHL, data offset).
 const WORD_BYTES: usize = 4;
 const CHECKSUM: usize = 16;
 const TCP: u8 = 6;
 const SYN: u8 = 0x02;
 
-/// A connection, seen from one direction. An IPv4 address stands in the first word of its four.
+/// One direction of a connection. An IPv4 address occupies the first of the four words.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(crate) struct Flow {
@@ -25,21 +25,21 @@ pub(crate) struct Flow {
     ports: u32,
 }
 
-/// A segment whose header without options is in the packet. Offsets count from where TCP begins.
+/// A segment whose fixed TCP header is in the packet. Offsets are relative to the TCP header.
 pub(crate) struct Segment {
     start: usize,
     end: usize,
     pub(crate) flow: Flow,
-    /// Length of the header, options included.
+    /// Length of the TCP header, options included.
     header: usize,
-    /// Whether it carries data, which is not to be confused with what pads a short frame.
+    /// Whether the segment carries data. Padding of a short Ethernet frame does not count.
     pub(crate) has_payload: bool,
     pub(crate) is_syn: bool,
-    /// What the changes so far add to the sum under the checksum (RFC 1624), not yet folded.
+    /// Sum of the changes made so far, to be applied to the checksum (RFC 1624); not yet folded.
     correction: u32,
 }
 
-/// A number in network byte order at this address.
+/// Reads an integer in network byte order at this address.
 ///
 /// The caller has compared the address with the end of the packet; the verifier checks that.
 macro_rules! read {
@@ -51,7 +51,7 @@ macro_rules! read {
 }
 
 impl Segment {
-    /// None if it is no TCP, a fragment, or has a header before TCP that the kernel would not have put there.
+    /// None for anything but TCP, for fragments, and for packets with IPv6 extension headers.
     #[inline(always)]
     pub(crate) fn parse(context: &XdpContext) -> Option<Self> {
         let (packet, end) = (context.data(), context.data_end());
@@ -62,7 +62,7 @@ impl Segment {
         let mut addresses = [0; 8];
         let (start, length) = match read!(u16, packet + 12) {
             0x0800 => {
-                // More fragments, or not the first one.
+                // The "more fragments" flag is set, or the fragment offset is not 0.
                 let is_fragment = read!(u16, ip + 6) & 0x3fff != 0;
                 if read!(u8, ip) != 0x45 || read!(u8, ip + 9) != TCP || is_fragment {
                     return None;
@@ -104,18 +104,18 @@ impl Segment {
         })
     }
 
-    /// Copies the options, at most [`OPTIONS_BYTES_MAX`] of them, and says how many there are.
+    /// Copies the options, at most [`OPTIONS_BYTES_MAX`] of them, and returns their length.
     #[inline(always)]
     pub(crate) fn load_options(&self, context: &XdpContext, options: *mut u8) -> usize {
-        // The compiler knows that a header cannot be too long and would not compare; the verifier does not know.
-        // Nor do old ones learn from a comparison with 0: what is compared is how much more it is than one word.
+        // The compiler knows the maximum and would drop a comparison that the verifier needs. Old
+        // verifiers learn nothing from a comparison with 0, so compare the excess over one word.
         let more = black_box(self.header.wrapping_sub(TCP_BYTES_MIN + WORD_BYTES));
         if more > OPTIONS_BYTES_MAX - WORD_BYTES {
             return 0;
         }
         let length = more + WORD_BYTES;
         let offset = self.start + TCP_BYTES_MIN - context.data();
-        // SAFETY: the helper fails where the packet ends; that there is room is what the verifier checks.
+        // SAFETY: the helper fails beyond the end of the packet; the verifier checks the buffer.
         let failed = unsafe {
             bpf_xdp_load_bytes(context.ctx, offset as u32, options.cast(), length as u32)
         };
@@ -128,7 +128,7 @@ impl Segment {
         self.header
     }
 
-    /// A byte, if the packet is that long.
+    /// Reads a byte; none beyond the end of the packet.
     #[inline(always)]
     pub(crate) fn get(&self, offset: usize) -> Option<u8> {
         let address = self.start + offset;
@@ -138,7 +138,7 @@ impl Segment {
         Some(read!(u8, address))
     }
 
-    /// Changes a byte, and remembers what that does to the checksum.
+    /// Changes a byte and records the effect on the checksum.
     #[inline(always)]
     pub(crate) fn put(&mut self, offset: usize, new: u8) {
         let address = self.start + offset;
@@ -146,14 +146,14 @@ impl Segment {
             return;
         }
         let old = read!(u8, address);
-        // SAFETY: the address is inside of the packet, which an XDP program may write to.
+        // SAFETY: the address is inside the packet, which an XDP program may write to.
         unsafe { *(address as *mut u8) = new };
-        // The first byte of each pair is the high one.
+        // The first byte of each 16-bit word is the high one.
         let shift = if offset.is_multiple_of(2) { 8 } else { 0 };
         self.correction += 0xffff - (u32::from(old) << shift) + (u32::from(new) << shift);
     }
 
-    /// Makes the checksum right again.
+    /// Updates the TCP checksum for all changes made so far.
     #[inline(always)]
     pub(crate) fn correct_checksum(&self) {
         let address = self.start + CHECKSUM;
@@ -163,7 +163,7 @@ impl Segment {
         let mut sum = u32::from(!read!(u16, address)) + self.correction;
         sum = (sum & 0xffff) + (sum >> 16);
         sum = (sum & 0xffff) + (sum >> 16);
-        // SAFETY: the address is inside of the packet, which an XDP program may write to.
+        // SAFETY: the address is inside the packet, which an XDP program may write to.
         unsafe { *(address as *mut [u8; 2]) = (!(sum as u16)).to_be_bytes() };
     }
 }

@@ -1,4 +1,4 @@
-//! What is done to a packet.
+//! Applies the orders of a middlebox to one packet.
 
 use core::cell::UnsafeCell;
 
@@ -14,19 +14,19 @@ use crate::{
     wire::{DEEDS, DEVICES_MAX, DROPPED, FLIPPED, Orders, SHORTENED, SKEWED, STRIPPED},
 };
 
-/// What to do, by index of the device where packets arrive.
+/// Orders, by index of the ingress device.
 #[map]
 static ORDERS: HashMap<u32, Orders> = HashMap::with_max_entries(DEVICES_MAX, 0);
 
-/// What was done, by index of the device.
+/// Packets changed or dropped, by index of the ingress device.
 #[map]
 static DONE: PerCpuHashMap<u32, [u64; DEEDS]> = PerCpuHashMap::with_max_entries(DEVICES_MAX, 0);
 
-/// Data packets so far, of each connection and direction.
+/// Data packets so far, by connection and direction.
 #[map]
 static COUNTS: LruHashMap<At, u32> = LruHashMap::with_max_entries(16_384, 0);
 
-/// A connection and direction at one device: middleboxes have the same addresses.
+/// A connection and direction at one device: middleboxes share their addresses.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct At {
@@ -34,54 +34,54 @@ struct At {
     device: u32,
 }
 
-/// TCP option of MPTCP.
+/// Kind of the MPTCP option.
 const MPTCP: u8 = 30;
-/// TCP options of one byte: the end of the list, and padding.
+/// TCP options of one byte: end of option list, and no-operation.
 const END: u8 = 0;
 const PADDING: u8 = 1;
 /// Subtypes of the MPTCP option.
 const MP_CAPABLE: u8 = 0;
 const DSS: u8 = 2;
-/// Flags of a DSS option: a data acknowledgement is there, it has 8 bytes, a mapping is there, its data
-/// sequence number has 8 bytes.
+/// Flags of a DSS option: data ACK present, data ACK is 8 bytes, mapping present, data sequence
+/// number is 8 bytes.
 const HAS_ACK: u8 = 0x01;
 const LONG_ACK: u8 = 0x02;
 const HAS_MAPPING: u8 = 0x04;
 const LONG_SEQUENCE: u8 = 0x08;
 
-/// The options of a segment, and what is known of them.
+/// The options of a segment, and the results of parsing them.
 ///
-/// In a map: what is there the verifier forgets at once. Of local variables it would tell apart every value, in
-/// every iteration, until it gives up.
+/// Kept in a map, because the verifier does not track values in maps. With local variables it would
+/// explore every value in every iteration, until it reaches its limit.
 #[repr(C)]
 struct Notes {
     /// Length of the options.
     length: Note,
-    /// Bytes left in this option.
+    /// Bytes left in the current option.
     left: Note,
-    /// Its kind.
+    /// Kind of the current option.
     kind: Note,
-    /// Bit N: the N-th byte belongs to an MPTCP option.
+    /// Bit N: byte N belongs to an MPTCP option.
     mptcp: Note,
-    /// Not 0: one is `MP_CAPABLE`.
+    /// Not 0: an `MP_CAPABLE` option is present.
     capable: Note,
-    /// Offset of a DSS option in the segment; 0 if there is none.
+    /// Offset of a DSS option in the segment; 0 if absent.
     dss: Note,
-    /// The options, and room to look beyond an option's first byte without asking where they end.
+    /// The options, with room to look two bytes ahead without a bounds check.
     options: UnsafeCell<[u8; OPTIONS_BYTES_MAX + 2]>,
 }
 
-// SAFETY: each processor has a slot of its own, and nothing interrupts this program there that would use it.
+// SAFETY: each CPU has its own slot; no other user of it can interrupt this program there.
 unsafe impl Sync for Notes {}
 
-/// A number that the compiler leaves in the map.
+/// An integer that the compiler must keep in the map.
 #[repr(transparent)]
 struct Note(UnsafeCell<u64>);
 
 impl Note {
     #[inline(always)]
     fn get(&self) -> u64 {
-        // SAFETY: the number is valid, and nobody else uses it.
+        // SAFETY: the pointer is valid, and no other reference to the value exists.
         unsafe { self.0.get().read_volatile() }
     }
 
@@ -92,19 +92,19 @@ impl Note {
     }
 }
 
-/// Room for the notes about one packet.
+/// Scratch space for the packet being handled.
 #[map]
 static NOTES: PerCpuArray<Notes> = PerCpuArray::with_max_entries(1, 0);
 
-/// Handles one packet, and says what shall become of it.
+/// Handles one packet and returns the XDP action.
 #[inline(always)]
 pub(crate) fn treat(context: &XdpContext) -> u32 {
-    // SAFETY: the context is the one that the kernel has called the program with.
+    // SAFETY: the context is the one that the kernel passed to the program.
     let device = unsafe { (*context.ctx).ingress_ifindex };
     let (Some(notes), Some(orders)) = (NOTES.get(0), ORDERS.get_ptr(device)) else {
         return XDP_PASS;
     };
-    // SAFETY: the pointer is into the map's value. An order that changes in the middle of a packet is obeyed in part.
+    // SAFETY: the pointer is into the map's value. Orders that change meanwhile apply in part.
     let orders = unsafe { &*orders };
     let Some(mut segment) = Segment::parse(context) else {
         return XDP_PASS;
@@ -121,7 +121,7 @@ pub(crate) fn treat(context: &XdpContext) -> u32 {
     } else {
         count >= orders.strip_from
     };
-    // The mask changes nothing, but the verifier believes it: a header ends before its 64th byte.
+    // The mask only gives the verifier its bound: a header is shorter than 64 bytes.
     let dss = (notes.dss.get() & 0x3f) as usize;
     if strips {
         strip(&mut segment, notes.mptcp.get(), device);
@@ -135,7 +135,7 @@ pub(crate) fn treat(context: &XdpContext) -> u32 {
     XDP_PASS
 }
 
-/// The number of this data packet, or how many there were before a packet without data.
+/// Number of this data packet; for a packet without data, the number of data packets before it.
 #[inline(always)]
 fn count(segment: &Segment, device: u32) -> u32 {
     let at = At {
@@ -146,21 +146,21 @@ fn count(segment: &Segment, device: u32) -> u32 {
     if !segment.is_syn
         && let Some(count) = COUNTS.get_ptr_mut(at)
     {
-        // SAFETY: the pointer is into the map's value. Two packets of one connection and direction at the
-        // same time could be counted as one; the sender's lock on its socket keeps them apart.
+        // SAFETY: the pointer is into the map's value. Two simultaneous packets of one connection
+        // and direction could be counted as one; the sender's socket lock serializes them.
         let count = unsafe { &mut *count };
         *count += u32::from(is_data);
         return *count;
     }
     let count = u32::from(is_data);
-    // There is always room: the map forgets whom it has not seen for longest.
+    // Cannot be full: an LRU map evicts the least recently used entry.
     let _full = COUNTS.insert(at, count, 0);
     count
 }
 
-/// Finds what MPTCP has put into the options.
+/// Finds the MPTCP options.
 ///
-/// One loop over the bytes. The verifier would not follow one over the options with another one inside.
+/// One loop over the bytes: nested loops over options and bytes would exceed the verifier's limit.
 #[inline(always)]
 fn walk(context: &XdpContext, segment: &Segment, notes: &Notes) {
     for note in [&notes.left, &notes.mptcp, &notes.capable, &notes.dss] {
@@ -184,13 +184,13 @@ fn walk(context: &XdpContext, segment: &Segment, notes: &Notes) {
     }
 }
 
-/// Begins with the option at this place; false if there is none.
+/// Starts parsing the option at this index; false at the end of the list.
 #[inline(always)]
 fn begin(options: &[u8; OPTIONS_BYTES_MAX + 2], index: usize, notes: &Notes) -> bool {
     let [kind, option_length, subtype] = [options[index], options[index + 1], options[index + 2]];
     let option_length = match kind {
         PADDING => 1,
-        // A length that cannot be: the receiver stops here, and so do we.
+        // Invalid length: the receiver stops parsing here, and so do we.
         _ if option_length < 2 => return false,
         _ => option_length,
     };
@@ -209,14 +209,14 @@ fn begin(options: &[u8; OPTIONS_BYTES_MAX + 2], index: usize, notes: &Notes) -> 
     true
 }
 
-/// Replaces MPTCP by padding.
+/// Overwrites the MPTCP options with NOPs.
 #[inline(always)]
 fn strip(segment: &mut Segment, mptcp: u64, device: u32) {
     if mptcp == 0 {
         return;
     }
     for index in 0..OPTIONS_BYTES_MAX {
-        // Looked at for each byte, so that the verifier knows the same about the packet on either way.
+        // Check each byte, so that the verifier has the same bounds on both branches.
         if segment.get(TCP_BYTES_MIN + index).is_none() {
             break;
         }
@@ -227,7 +227,7 @@ fn strip(segment: &mut Segment, mptcp: u64, device: u32) {
     done(device, STRIPPED);
 }
 
-/// Makes a DSS option wrong, as ordered. One that maps nothing stays as it is.
+/// Corrupts a DSS option as ordered. A DSS option without a mapping stays unchanged.
 #[inline(always)]
 fn spoil(segment: &mut Segment, dss: usize, count: u32, orders: &Orders, device: u32) {
     let Some(flags) = segment.get(dss + 3) else {
@@ -246,7 +246,7 @@ fn spoil(segment: &mut Segment, dss: usize, count: u32, orders: &Orders, device:
     if count >= orders.skew_from
         && let Some(high) = segment.get(subflow_sequence)
     {
-        // So far away that it cannot fall into any mapping.
+        // Too large a change for the result to fall into any mapping.
         segment.put(subflow_sequence, high ^ 0x40);
         done(device, SKEWED);
     }
@@ -255,7 +255,7 @@ fn spoil(segment: &mut Segment, dss: usize, count: u32, orders: &Orders, device:
     }
 }
 
-/// Makes a data-level length smaller by one, but not 0: that would mean an endless mapping.
+/// Decrements a data-level length, but not to 0, which would mean an infinite mapping.
 #[inline(always)]
 fn shorten(segment: &mut Segment, offset: usize, device: u32) {
     let (Some(high), Some(low)) = (segment.get(offset), segment.get(offset + 1)) else {
@@ -280,12 +280,12 @@ fn flip(segment: &mut Segment, device: u32) {
     }
 }
 
-/// Adds one to a counter of the device.
+/// Increments a counter of the device.
 #[inline(always)]
 fn done(device: u32, deed: usize) {
     if let Some(counters) = DONE.get_ptr_mut(device) {
-        // SAFETY: the pointer is into this CPU's value of the map, and nothing interrupts this program on its
-        // CPU that would count as well.
+        // SAFETY: the pointer is into this CPU's value of the map, and no other program that counts
+        // can interrupt this one on its CPU.
         unsafe { (*counters)[deed] += 1 };
     }
 }

@@ -1,5 +1,6 @@
-//! `mptcp-lab actor`: a process that does with sockets what it is told, one order a line on stdin, one reply a
-//! line on stdout. Clients and servers are actors, so that each is a process of its own, with a name of its own.
+//! `mptcp-lab actor`: a process that performs socket operations on demand. It reads one order per
+//! line from stdin and writes one reply per line to stdout. Clients and servers are actors, so that
+//! each is a separate process with its own name.
 
 use std::{
     collections::BTreeMap,
@@ -36,10 +37,10 @@ mod pass;
 
 pub use handle::Actor;
 
-/// Bytes that one `recv` may ask for.
+/// Maximum length of a receive buffer.
 const RECEIVED_BYTES_MAX: usize = 1 << 20;
 
-/// How to play.
+/// Arguments of `mptcp-lab actor`.
 #[derive(clap::Args)]
 pub struct Args {
     /// Name of the process
@@ -47,185 +48,185 @@ pub struct Args {
     pub name: String,
 }
 
-/// What an actor can be told to do. Sockets have names, given by the order that makes them.
+/// Orders that an actor carries out. The order that creates a socket also names it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case")]
 pub enum Order {
-    /// Make a socket, and bind it.
+    /// Create a socket and bind it.
     Open {
-        /// Its name from now on.
+        /// Name of the new socket.
         socket: String,
         /// TCP or MPTCP.
         kind: Kind,
         /// The address to bind to.
         at: SocketAddr,
     },
-    /// Make a socket that listens.
+    /// Create a listening socket.
     Listen {
-        /// Its name from now on.
+        /// Name of the new socket.
         socket: String,
         /// TCP or MPTCP.
         kind: Kind,
-        /// Where.
+        /// Local address.
         at: SocketAddr,
     },
     /// Accept a connection.
     Accept {
-        /// What listens.
+        /// Name of the listening socket.
         listener: String,
-        /// Name of what is accepted.
+        /// Name of the accepted socket.
         socket: String,
     },
-    /// Connect a socket that was opened.
+    /// Connect an open socket.
     Connect {
-        /// Which.
+        /// Name of the socket.
         socket: String,
-        /// To where.
+        /// Remote address.
         to: SocketAddr,
-        /// How long to wait, milliseconds; not to have succeeded by then is no failure.
+        /// Timeout in milliseconds; a timeout is not a failure.
         patience_ms: Option<u64>,
     },
-    /// The same, but called by a thread of this name.
+    /// Connect an open socket from a thread of this name.
     ThreadConnect {
-        /// Which.
+        /// Name of the socket.
         socket: String,
-        /// To where.
+        /// Remote address.
         to: SocketAddr,
         /// Name of the thread.
         name: String,
     },
     /// Connect a socket to its own address.
     SelfConnect {
-        /// Which.
+        /// Name of the socket.
         socket: String,
     },
-    /// Take the connection away: `connect(AF_UNSPEC)`.
+    /// Disconnect a socket: `connect(AF_UNSPEC)`.
     Disconnect {
-        /// Whose.
+        /// Name of the socket.
         socket: String,
     },
-    /// Send so many bytes at once.
+    /// Send this number of bytes in one call.
     Send {
-        /// Through which.
+        /// Name of the socket.
         socket: String,
-        /// How many.
+        /// Number of bytes.
         bytes: usize,
     },
-    /// Receive so many bytes, or as many as come in time.
+    /// Receive until this number of bytes has arrived or the timeout expires.
     Recv {
-        /// Through which.
+        /// Name of the socket.
         socket: String,
-        /// How many.
+        /// Number of bytes.
         bytes: usize,
-        /// How long to wait, milliseconds.
+        /// Timeout in milliseconds.
         patience_ms: u64,
     },
-    /// Ask the kernel whether it is MPTCP.
+    /// Query whether a socket is MPTCP.
     Ask {
-        /// About which.
+        /// Name of the socket.
         socket: String,
-        /// In which way.
+        /// API to query with.
         api: Api,
     },
-    /// Set an option, or ask for one.
+    /// Set or get a socket option.
     Try {
-        /// Of which.
+        /// Name of the socket.
         socket: String,
-        /// What.
+        /// The option, and whether to set or get it.
         attempt: Attempt,
     },
-    /// Have a thread ask `TCP_IS_MPTCP` again and again.
+    /// Start a thread that queries `TCP_IS_MPTCP` periodically.
     Poll {
-        /// About which.
+        /// Name of the socket.
         socket: String,
-        /// How long it rests in between, milliseconds.
+        /// Pause between two queries, milliseconds.
         every_ms: u64,
     },
-    /// End that.
+    /// Stop the poller and report its answers.
     Polled,
     /// Close a socket.
     Close {
-        /// Which.
+        /// Name of the socket.
         socket: String,
     },
-    /// Close every socket, the child's too.
+    /// Close every socket, including the child's.
     CloseAll,
-    /// Be ready to be sent sockets at this path.
+    /// Listen for passed sockets on a Unix socket at this path.
     AwaitSocket {
-        /// The path.
+        /// Path of the Unix socket.
         at: PathBuf,
     },
-    /// Send a socket to who waits there, and close it here.
+    /// Pass a socket to the actor that listens at a path, and close it here.
     PassSocket {
-        /// Which.
+        /// Name of the socket.
         socket: String,
-        /// To whom.
+        /// Path of the Unix socket.
         to: PathBuf,
     },
-    /// Take a socket that was sent here.
+    /// Receive a passed socket.
     TakeSocket {
-        /// Its name from now on.
+        /// Name of the received socket.
         socket: String,
     },
-    /// Make a child that has everything that is open here; there is one at most.
+    /// Fork; the child inherits every open socket. An actor has at most one child.
     Fork {
-        /// Name of the child.
+        /// Process name of the child.
         name: String,
     },
-    /// Have the child do it.
+    /// Forward an order to the child.
     InChild {
-        /// What.
+        /// The order.
         order: Box<Order>,
     },
 }
 
-/// What came of an order.
+/// Result of an order.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
-    /// It is done.
+    /// The order succeeded.
     Done(Done),
-    /// It is not.
+    /// The order failed.
     Failed {
-        /// Why.
+        /// Error message.
         why: String,
-        /// The errno, where the kernel refused.
+        /// The errno, if a system call failed.
         errno: Option<i32>,
     },
 }
 
-/// What an actor tells when it has done something; what the order does not ask for is left out.
+/// Results of an order that succeeded; fields that do not apply are omitted.
 #[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Done {
-    /// Who did it, or who was made by it.
+    /// The acting process; after a fork, the child.
     pub pid: u32,
     /// `getsockname` of the socket.
     pub local: Option<Endpoint>,
     /// `getpeername` of the socket.
     pub remote: Option<Endpoint>,
-    /// Inode of the socket.
+    /// Inode number of the socket.
     pub inode: Option<u64>,
-    /// How many bytes were moved.
+    /// Number of bytes sent or received.
     pub bytes: Option<usize>,
-    /// What `TCP_IS_MPTCP` said: `1`, `0`, or the name of an errno; of a poller, each that was not the one before. Of an
-    /// option: `ok`, or the name of an errno.
+    /// Answer to `TCP_IS_MPTCP`: `1`, `0`, or the name of an errno; from a poller, all answers in
+    /// order, with consecutive repeats collapsed. Of an option: `ok`, or the name of an errno.
     pub answer: Option<String>,
 }
 
-/// Plays until nobody gives orders any more.
+/// Carries out orders until stdin is closed.
 ///
 /// # Errors
 ///
-/// Fails if the orders make no sense.
+/// Fails if an order is malformed.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     sys::set_process_name(&args.name).context("cannot change the name of the process")?;
-    // Standard output of the library has a lock and a buffer, which a child would inherit.
+    // The standard library's stdout has a lock and a buffer, which a forked child would inherit.
     let replies = rustix::io::dup(rustix::stdio::stdout()).context("cannot use stdout")?;
     let orders = rustix::io::dup(rustix::stdio::stdin()).context("cannot use stdin")?;
     serve(orders, replies, Company::default())
 }
 
-/// What an actor has at hand.
+/// State of an actor.
 #[derive(Default)]
 struct Company {
     sockets: BTreeMap<String, Socket>,
@@ -234,7 +235,7 @@ struct Company {
     poller: Option<Poller>,
 }
 
-/// A thread that asks again and again.
+/// A thread that queries periodically.
 struct Poller {
     is_enough: Arc<AtomicBool>,
     thread: thread::JoinHandle<anyhow::Result<Vec<String>>>,
@@ -265,7 +266,7 @@ impl Poller {
     }
 }
 
-/// The other ends of a child's orders and replies.
+/// The parent's ends of the child's pipes.
 struct Child {
     orders: File,
     replies: BufReader<File>,
@@ -276,7 +277,7 @@ fn serve(orders: OwnedFd, replies: OwnedFd, mut company: Company) -> anyhow::Res
     for line in BufReader::new(File::from(orders)).lines() {
         let line = line.context("cannot read an order")?;
         let order: Order =
-            serde_json::from_str(&line).with_context(|| format!("cannot understand {line:?}"))?;
+            serde_json::from_str(&line).with_context(|| format!("cannot parse {line:?}"))?;
         let reply = company.obey(order).unwrap_or_else(|why| Reply::Failed {
             errno: why
                 .chain()
@@ -349,7 +350,7 @@ impl Company {
                 me()
             }
             Order::Polled => {
-                let poller = self.poller.take().context("nobody polls")?;
+                let poller = self.poller.take().context("no poller is running")?;
                 Done {
                     answer: Some(poller.end()?),
                     ..me()
@@ -400,17 +401,21 @@ impl Company {
     }
 
     fn take(&mut self, name: String) -> anyhow::Result<Done> {
-        let mailbox = self.mailbox.as_ref().context("nobody waits for sockets")?;
+        let mailbox = self
+            .mailbox
+            .as_ref()
+            .context("this actor does not listen for sockets")?;
         let taken = pass::take(mailbox).context("cannot take a socket")?;
         Ok(self.add(name, taken))
     }
 
     fn fork(&mut self, name: &str) -> anyhow::Result<Done> {
-        let (orders, orders_end) = rustix::pipe::pipe().context("cannot make a pipe")?;
-        let (replies_end, replies) = rustix::pipe::pipe().context("cannot make a pipe")?;
+        let (orders, orders_end) = rustix::pipe::pipe().context("cannot create a pipe")?;
+        let (replies_end, replies) = rustix::pipe::pipe().context("cannot create a pipe")?;
         let Some(child) = sys::fork().context("cannot fork")? else {
             drop((orders_end, replies_end));
-            // Nothing of the parent's stack may run twice: its replies are its own.
+            // The child must not return through the parent's stack frames; it has its own reply
+            // pipe.
             let played = sys::set_process_name(name)
                 .map_err(Into::into)
                 .and_then(|()| serve(orders, replies, std::mem::take(self)));
@@ -433,7 +438,7 @@ impl Company {
         child
             .replies
             .read_line(&mut line)
-            .context("cannot hear the child")?;
+            .context("cannot read from the child")?;
         serde_json::from_str(&line).with_context(|| format!("the child says {line:?}"))
     }
 }
@@ -464,7 +469,7 @@ fn told(socket: &Socket) -> Done {
     }
 }
 
-/// Not to have succeeded within the patience is no failure.
+/// A timeout is not a failure.
 fn connect(socket: &Socket, to: SocketAddr, patience_ms: Option<u64>) -> anyhow::Result<Done> {
     let connected = match patience_ms {
         None => socket.connect(&to.into()),
@@ -507,7 +512,7 @@ fn send(mut socket: &Socket, bytes: usize) -> anyhow::Result<Done> {
     })
 }
 
-/// The end of the connection ends it too, and so does an error: what came is what counts.
+/// Stops at the end of the connection and at an error; returns what has arrived up to that point.
 fn receive(mut socket: &Socket, bytes: usize, patience: Duration) -> anyhow::Result<Done> {
     ensure!(bytes <= RECEIVED_BYTES_MAX, "{bytes} bytes are too many");
     let start = Instant::now();
@@ -518,7 +523,7 @@ fn receive(mut socket: &Socket, bytes: usize, patience: Duration) -> anyhow::Res
         if left.is_zero() {
             break;
         }
-        // A timeout of zero would be none.
+        // A timeout of zero would mean no timeout.
         let left = left.max(Duration::from_millis(1));
         socket
             .set_read_timeout(Some(left))

@@ -1,5 +1,5 @@
-//! The scene of `mptcp-trace demo`: a connection speaks MPTCP for a while, then the path begins to take the
-//! MPTCP options out of its packets, and both ends fall back to TCP.
+//! The scene of `mptcp-trace demo`: a connection uses MPTCP at first, then the path starts to strip
+//! the MPTCP options from its packets, and both ends fall back to TCP.
 
 use std::{
     io::{Read as _, Write as _},
@@ -20,28 +20,28 @@ use crate::{
     veth::{CLIENT_V4, SERVER_V4},
 };
 
-/// Longest that one step may take.
+/// Maximum duration of one step.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// What the client says.
+/// Payload that the client sends.
 const QUESTION: &[u8] = b"how are you?";
-/// What the server says.
+/// Payload that the server sends.
 const ANSWER: &[u8] = b"fine, thank you";
 
-/// The two ends, each in a network namespace of its own, and what is between them.
+/// The two ends, each in its own network namespace, and the middlebox between them.
 struct Scene {
     middlebox: Middlebox,
     client: Socket,
     server: Socket,
 }
 
-/// Plays the scene; what the kernel itself counted at the two ends, in a sentence.
+/// Plays the scene; returns one sentence with the kernel's own counters of both ends.
 ///
-/// Everything happens in two network namespaces that nobody else is in. They are gone when this process is,
-/// however it ends.
+/// Everything happens in two new network namespaces. The kernel removes them when this process
+/// ends, however it ends.
 ///
 /// # Errors
 ///
-/// Says which step failed: without root there is no namespace, without veth nothing between two of them.
+/// Names the step that failed: namespaces need root, joining them needs veth.
 pub fn play() -> anyhow::Result<String> {
     let scene = Scene::set()?;
     let before = scene.counters()?;
@@ -86,7 +86,7 @@ impl Scene {
         listener.listen(1).context("cannot listen")?;
         let address = listener
             .local_addr()
-            .context("cannot tell where the server listens")?;
+            .context("cannot read the server's address")?;
         let client = at(middlebox.near(), (CLIENT_V4, 0).into())?;
         client.connect(&address).context("cannot connect")?;
         let (server, _peer) = listener.accept().context("cannot accept")?;
@@ -106,14 +106,14 @@ impl Scene {
         say(&self.server, &self.client, ANSWER)
     }
 
-    /// What an application would do to learn whether it is still MPTCP.
+    /// Queries as an application would to learn whether its connection is still MPTCP.
     fn ask(&self) {
         const SOL_TCP: i32 = 6;
         const TCP_IS_MPTCP: i32 = 43;
         for socket in [&self.client, &self.server] {
             let mut value = 0_i32;
             let mut length = 4_u32;
-            // What comes back is the tracer's to tell; a kernel that does not know the question is no failure.
+            // The tracer reports the answer; a kernel without the option is not a failure.
             let _told = sys::getsockopt(
                 socket.as_raw_fd(),
                 SOL_TCP,
@@ -132,7 +132,7 @@ impl Scene {
     }
 }
 
-/// An MPTCP socket in a network namespace, bound to an address there.
+/// Opens an MPTCP socket in a network namespace and binds it to an address there.
 fn at(namespace: BorrowedFd<'_>, address: SocketAddr) -> anyhow::Result<Socket> {
     netns::within(namespace, || {
         let socket = open(Kind::Mptcp, Family::V4).context("cannot open an MPTCP socket")?;
@@ -147,6 +147,6 @@ fn say(mut from: &Socket, mut to: &Socket, words: &[u8]) -> anyhow::Result<()> {
     from.write_all(words).context("cannot send")?;
     let mut heard = vec![0; words.len()];
     to.read_exact(&mut heard).context("cannot receive")?;
-    ensure!(heard == words, "something else arrives than was sent");
+    ensure!(heard == words, "other data arrives than was sent");
     Ok(())
 }

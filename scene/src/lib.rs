@@ -1,5 +1,6 @@
-//! Multipath TCP connections, and what makes them fall back: network namespaces, a middlebox between them, and the
-//! applications at both ends. `mptcp-trace demo` plays one; the lab plays all and judges what the tracer says.
+//! Multipath TCP connections and what makes them fall back: network namespaces, a middlebox between
+//! them, and the applications at both ends. `mptcp-trace demo` plays one scene; the lab plays them
+//! all and checks the tracer's output.
 
 pub mod actor;
 pub mod demo;

@@ -1,15 +1,15 @@
-//! JSON lines: what processes of the lab say to each other.
+//! JSON lines, the protocol between processes of the lab.
 
 use std::{fs, io::Write, path::Path};
 
 use anyhow::Context as _;
 use serde::{Serialize, de::DeserializeOwned};
 
-/// Writes one JSON line and flushes.
+/// Writes one JSON line and flushes it.
 ///
 /// # Errors
 ///
-/// Fails if nobody reads it any more.
+/// Fails if the reader has gone.
 pub fn write_line(out: &mut impl Write, line: &impl Serialize) -> anyhow::Result<()> {
     let mut bytes = serde_json::to_vec(line)?;
     bytes.push(b'\n');
@@ -22,7 +22,7 @@ pub fn write_line(out: &mut impl Write, line: &impl Serialize) -> anyhow::Result
 ///
 /// # Errors
 ///
-/// Fails if there is no such file, or a line is none of these.
+/// Fails if the file is missing, or if a line does not match `T`.
 pub fn read_lines<T: DeserializeOwned>(file: &Path) -> anyhow::Result<Vec<T>> {
     let text =
         fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;

@@ -1,4 +1,4 @@
-//! Network namespaces, and the interfaces in them.
+//! Network namespaces and their interfaces.
 
 use std::{io, os::fd::AsRawFd as _};
 
@@ -7,7 +7,7 @@ use rustix::{
     thread::{UnshareFlags, unshare_unsafe},
 };
 
-/// A network namespace of this thread's own, with loopback up.
+/// Moves this thread into a new network namespace with loopback up.
 ///
 /// # Errors
 ///
@@ -22,7 +22,7 @@ pub fn enter_network_namespace() -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// Fails if there is none of that name.
+/// Fails if no interface has that name.
 pub fn bring_up(name: &str) -> io::Result<()> {
     let mut request = interface(name);
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
@@ -38,7 +38,7 @@ fn interface(name: &str) -> libc::ifreq {
     request
 }
 
-/// A request about an interface, on a socket of its own.
+/// Issues a request about an interface on a temporary socket.
 fn ioctl_interface(command: libc::Ioctl, request: &mut libc::ifreq) -> io::Result<()> {
     let control = socket_with(
         AddressFamily::INET,

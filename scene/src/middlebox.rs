@@ -1,7 +1,8 @@
-//! A middlebox that changes MPTCP packets: an XDP program at each end of a veth or netkit pair rewrites what arrives there.
+//! A middlebox that changes MPTCP packets: an XDP program at each end of a veth or netkit pair
+//! rewrites packets on ingress.
 //!
-//! It needs no other module, no daemon and no thread. Loopback would be no substitute: there the kernel hands
-//! the parsed option along with the packet, and does not miss what the header has lost.
+//! It needs no other module, no daemon and no thread. Loopback is no substitute: there the kernel
+//! hands over the parsed option with the packet and does not notice what is missing in the header.
 
 use std::{
     fs::File,
@@ -35,43 +36,43 @@ mod wire;
 
 use wire::{DEEDS, DROPPED, FLIPPED, Orders, SHORTENED, SKEWED, STRIPPED};
 
-/// The compiled XDP programs; `cargo xtask bpf --check` proves that they are what the source gives.
+/// The compiled XDP program; `cargo xtask bpf --check` proves that it matches its source.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/bpf/mptcp-middlebox.o"
 ));
 
-// SAFETY: 32-bit numbers only, so there is no padding, and every pattern of bits is a value.
+// SAFETY: only 32-bit integers, so there is no padding and every bit pattern is valid.
 unsafe impl Pod for Orders {}
 
-/// What the middlebox has done so far, in packets of either direction.
+/// Counters of the middlebox: packets of both directions since its start.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Done {
-    /// Lost their MPTCP options.
+    /// Packets with stripped MPTCP options.
     pub stripped: u64,
-    /// Were dropped.
+    /// Dropped packets.
     pub dropped: u64,
-    /// Had a byte of their payload flipped.
+    /// Packets with a flipped payload byte.
     pub flipped: u64,
-    /// Had their DSS data-level length made smaller.
+    /// Packets with a decremented DSS data-level length.
     pub shortened: u64,
-    /// Had their DSS subflow sequence number made wrong.
+    /// Packets with a corrupted DSS subflow sequence number.
     pub skewed: u64,
 }
 
-/// Two network namespaces and what is between them. Nothing is left of it when it is dropped, or the process
-/// killed, and nobody is inside any more.
+/// Two network namespaces and the pair of devices that joins them. The kernel removes them once
+/// this value is dropped, or its process killed, and no process is left inside.
 pub struct Middlebox {
     near: File,
     far: File,
-    /// Index of the device at the client's end and of the one at the server's: no other middlebox has them.
+    /// Device index at the client's end and at the server's; unique among all middleboxes.
     devices: [u32; 2],
-    /// The program stays attached as long as these live.
+    /// The program stays attached as long as these links live.
     _links: [XdpLink; 2],
 }
 
-/// The loaded program and its maps. The kernel verifies it once for all middleboxes of a process: in an emulated
-/// machine that takes longer than a connection.
+/// The loaded program and its maps. All middleboxes of a process share it, so the kernel verifies
+/// it once: on an emulated machine that takes longer than a connection.
 struct Loaded {
     programs: Ebpf,
     orders: HashMap<MapData, u32, Orders>,
@@ -85,7 +86,7 @@ const PROGRAM: &str = "middlebox";
 
 impl Loaded {
     fn new() -> anyhow::Result<Self> {
-        // Without the kernel's type information: nothing here is relocated, and reading it takes a while.
+        // Without the kernel's BTF: nothing here needs relocation, and parsing BTF is slow.
         let mut programs = EbpfLoader::new()
             .btf(None)
             .load(OBJECT)
@@ -119,7 +120,7 @@ impl Loaded {
     /// Attaches the program in this thread's network namespace.
     fn attach(&mut self) -> anyhow::Result<XdpLink> {
         let program = self.program()?;
-        // Generic mode: the driver's own would want a program at both ends and a queue for each processor.
+        // Generic mode: native XDP on veth needs a program at both ends and a queue for each CPU.
         let link: XdpLinkId = program
             .attach(veth::DEVICE, XdpMode::Skb)
             .context("cannot attach the XDP program of the middlebox")?;
@@ -134,7 +135,7 @@ impl Loaded {
         for (device, orders) in ends {
             self.orders
                 .insert(device, orders, 0)
-                .context("cannot give the middlebox its orders")?;
+                .context("cannot write the middlebox's rules")?;
         }
         Ok(())
     }
@@ -145,13 +146,13 @@ impl Loaded {
             let zeros = PerCpuValues::try_from(vec![[0; DEEDS]; processors])?;
             self.done
                 .insert(device, zeros, 0)
-                .context("cannot make counters for the middlebox")?;
+                .context("cannot create counters for the middlebox")?;
         }
         Ok(())
     }
 }
 
-/// The loaded program of this process; it is loaded now if it is not yet.
+/// Returns the program of this process; loads it on first use.
 fn loaded() -> anyhow::Result<MutexGuard<'static, Option<Loaded>>> {
     let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
     if loaded.is_none() {
@@ -160,7 +161,7 @@ fn loaded() -> anyhow::Result<MutexGuard<'static, Option<Loaded>>> {
     Ok(loaded)
 }
 
-/// Does something with the loaded program.
+/// Runs a closure on the loaded program.
 fn with_loaded<T>(act: impl FnOnce(&mut Loaded) -> anyhow::Result<T>) -> anyhow::Result<T> {
     act(loaded()?
         .as_mut()
@@ -168,11 +169,11 @@ fn with_loaded<T>(act: impl FnOnce(&mut Loaded) -> anyhow::Result<T>) -> anyhow:
 }
 
 impl Middlebox {
-    /// Makes the namespaces, joins them, and lets everything pass.
+    /// Creates and joins the namespaces; all packets pass unchanged.
     ///
     /// # Errors
     ///
-    /// Fails if this is not root, the kernel has no veth or no BPF, or there are more than 128 at a time.
+    /// Fails without root, without veth or BPF in the kernel, or beyond 128 middleboxes at a time.
     pub fn new() -> anyhow::Result<Self> {
         let (near, far, devices) = veth::joined_apart()?;
         let links = with_loaded(|loaded| {
@@ -189,26 +190,26 @@ impl Middlebox {
         })
     }
 
-    /// From now on, do this. Packets are counted on, by connection and direction.
+    /// Replaces the rules. The packet counters of each connection and direction continue.
     ///
     /// # Errors
     ///
-    /// What the kernel refuses with.
+    /// Fails with the kernel's error.
     pub fn set(&self, rules: Rules) -> anyhow::Result<()> {
         with_loaded(|loaded| loaded.order(self.devices, rules))
     }
 
-    /// What was done so far.
+    /// Reads the counters.
     ///
     /// # Errors
     ///
-    /// What the kernel refuses with.
+    /// Fails with the kernel's error.
     pub fn done(&self) -> anyhow::Result<Done> {
         let mut sums = [0; DEEDS];
         for device in self.devices {
             let by_processor = with_loaded(|loaded| {
                 let counted = loaded.done.get(&device, 0);
-                counted.context("cannot read what the middlebox has done")
+                counted.context("cannot read the middlebox's counters")
             })?;
             for counted in by_processor.iter() {
                 for (sum, more) in sums.iter_mut().zip(counted) {
@@ -225,22 +226,22 @@ impl Middlebox {
         })
     }
 
-    /// A socket that listens in the server's namespace.
+    /// Opens a listening socket in the server's namespace.
     ///
     /// # Errors
     ///
-    /// Says which step failed.
+    /// Names the step that failed.
     pub fn listen(&self, kind: Kind, family: Family) -> anyhow::Result<Socket> {
         let socket = self.open(self.far(), kind, (server_address(family), 0).into())?;
         socket.listen(16).context("cannot listen")?;
         Ok(socket)
     }
 
-    /// A connection through the middlebox: the client's socket and the accepted one.
+    /// Opens a connection through the middlebox; returns the client's socket and the accepted one.
     ///
     /// # Errors
     ///
-    /// Says which step failed.
+    /// Names the step that failed.
     pub fn pair(
         &self,
         kind: Kind,
@@ -310,7 +311,8 @@ pub fn server_address(family: Family) -> IpAddr {
 
 impl Drop for Middlebox {
     fn drop(&mut self) {
-        // Room for the next one. What cannot be removed costs room, and nothing else.
+        // Free the entries for the next middlebox. An entry that cannot be removed costs only
+        // space.
         let _failed = with_loaded(|loaded| {
             for device in self.devices {
                 loaded.orders.remove(&device)?;
@@ -323,7 +325,7 @@ impl Drop for Middlebox {
 
 impl Orders {
     fn new(is_to_server: bool, treatment: Treatment) -> Self {
-        /// The number of a data packet that never comes.
+        /// Number of a data packet that never arrives.
         const NEVER: u32 = u32::MAX;
         Self {
             is_to_server: is_to_server.into(),
@@ -341,7 +343,8 @@ impl Orders {
 mod tests {
     use super::*;
 
-    /// Instructions that the verifier may look at: more would be felt on an emulated machine.
+    /// Maximum number of instructions for the verifier: more would be noticeably slow on an
+    /// emulated machine.
     const VERIFIED_MAX: u32 = 60_000;
 
     #[test]

@@ -1,4 +1,4 @@
-//! Sockets as the cases need them.
+//! Sockets and addresses for the test cases.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -28,12 +28,12 @@ impl From<SocketAddr> for Endpoint {
     }
 }
 
-/// Longest that a packet may take: an emulated machine is slow.
+/// Timeout for one packet: an emulated machine is slow.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Longest that a fresh IPv6 address may take to become usable.
+/// Timeout until a new IPv6 address becomes usable.
 const ADDRESS_DELAY_MAX: Duration = Duration::from_secs(5);
 
-/// What a case's sockets are made of.
+/// Address family of a case's sockets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Family {
@@ -46,13 +46,13 @@ pub enum Family {
 }
 
 impl Family {
-    /// One of each address length.
+    /// One family for each address length.
     pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
 
-    /// All of them.
+    /// All families.
     pub const ALL: [Self; 3] = [Self::V4, Self::V6, Self::Mapped];
 
-    /// The end of a case's name.
+    /// Suffix of a case's name.
     #[must_use]
     pub fn suffix(self) -> &'static str {
         match self {
@@ -72,7 +72,7 @@ impl Family {
         named.ok_or_else(|| "there are v4 and v6".to_owned())
     }
 
-    /// The domain of its sockets.
+    /// Domain of its sockets.
     #[must_use]
     pub fn domain(self) -> Domain {
         match self {
@@ -81,7 +81,7 @@ impl Family {
         }
     }
 
-    /// Loopback and any free port.
+    /// Loopback address with port 0.
     #[must_use]
     pub fn loopback(self) -> SocketAddr {
         match self {
@@ -92,7 +92,7 @@ impl Family {
     }
 }
 
-/// TCP or MPTCP.
+/// Protocol of a socket.
 #[derive(
     Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, serde::Serialize, serde::Deserialize,
 )]
@@ -108,7 +108,7 @@ pub enum Kind {
 ///
 /// # Errors
 ///
-/// What the kernel refuses with.
+/// Fails with the kernel's error.
 pub fn open(kind: Kind, family: Family) -> io::Result<Socket> {
     let protocol = match kind {
         Kind::Tcp => Protocol::TCP,
@@ -117,11 +117,11 @@ pub fn open(kind: Kind, family: Family) -> io::Result<Socket> {
     Socket::new(family.domain(), Type::STREAM, Some(protocol))
 }
 
-/// Binds to an address that the kernel may still be setting up, as it does with IPv6.
+/// Binds to an address; retries while the kernel is still setting it up, as it does with IPv6.
 ///
 /// # Errors
 ///
-/// What the kernel refuses with.
+/// Fails with the kernel's error.
 pub fn bind(socket: &Socket, address: SocketAddr) -> io::Result<()> {
     let start = Instant::now();
     loop {
@@ -137,11 +137,11 @@ pub fn bind(socket: &Socket, address: SocketAddr) -> io::Result<()> {
     }
 }
 
-/// A socket that listens on loopback.
+/// Opens a socket that listens on loopback.
 ///
 /// # Errors
 ///
-/// Says which step failed.
+/// Names the step that failed.
 pub fn listen(kind: Kind, family: Family) -> anyhow::Result<Socket> {
     let socket = open(kind, family).context("cannot open a socket to listen with")?;
     socket
@@ -151,16 +151,16 @@ pub fn listen(kind: Kind, family: Family) -> anyhow::Result<Socket> {
     Ok(socket)
 }
 
-/// A connection over loopback: what connected, what was accepted.
+/// Opens a connection over loopback; returns the connecting and the accepted socket.
 ///
 /// # Errors
 ///
-/// Says which step failed.
+/// Names the step that failed.
 pub fn pair(client: Kind, listener: &Socket, family: Family) -> anyhow::Result<(Socket, Socket)> {
     let client = open(client, family).context("cannot open a socket to connect with")?;
     let address = listener
         .local_addr()
-        .context("cannot tell where it listens")?;
+        .context("cannot read the listener's address")?;
     client
         .connect(&address)
         .context("cannot connect over loopback")?;
@@ -168,33 +168,33 @@ pub fn pair(client: Kind, listener: &Socket, family: Family) -> anyhow::Result<(
     Ok((client, server))
 }
 
-/// Accepts, but does not wait for ever.
+/// Accepts a connection, with a timeout.
 ///
 /// # Errors
 ///
-/// Says that nobody connected.
+/// Fails if no client connects in time.
 pub fn accept(listener: &Socket) -> anyhow::Result<(Socket, SockAddr)> {
-    wait_readable(listener).context("nobody connected")?;
+    wait_readable(listener).context("no client connected")?;
     listener.accept().context("cannot accept")
 }
 
-/// Sends something from one end to the other, and waits until it is there.
+/// Sends a message from one end to the other and waits until it arrives.
 ///
 /// # Errors
 ///
-/// Fails if something else arrives, or nothing.
+/// Fails if other data arrives, or none.
 pub fn say(mut from: &Socket, mut to: &Socket) -> anyhow::Result<()> {
     const WORDS: &[u8] = b"data of the lab";
     from.write_all(WORDS).context("cannot send")?;
     let mut heard = [0; WORDS.len()];
     let mut length = 0;
     while length < WORDS.len() {
-        wait_readable(to).context("what was sent does not arrive")?;
+        wait_readable(to).context("the data sent does not arrive")?;
         let read = to.read(&mut heard[length..]).context("cannot receive")?;
         ensure!(read > 0, "the connection ended");
         length += read;
     }
-    ensure!(heard == WORDS, "something else arrives than was sent");
+    ensure!(heard == WORDS, "other data arrives than was sent");
     Ok(())
 }
 
@@ -205,13 +205,13 @@ fn wait_readable(socket: &Socket) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The address as the tracer writes it; none if it is no IP address.
+/// The address in the tracer's notation; none for other address families.
 #[must_use]
 pub fn endpoint(address: &SockAddr) -> Option<Endpoint> {
     address.as_socket().map(Endpoint::from)
 }
 
-/// The endpoint of what has no address yet.
+/// The endpoint of a socket without an address.
 #[must_use]
 pub fn nowhere(domain: Domain) -> Option<Endpoint> {
     let address: IpAddr = match domain {

@@ -1,4 +1,4 @@
-//! What is done in another network namespace, and what can be read and set there.
+//! Runs code in another network namespace; reads its counters and sets its sysctls.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,19 +10,19 @@ use anyhow::{Context as _, anyhow};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde::{Deserialize, Serialize};
 
-/// Counters of `MPTcpExt`, by name.
+/// `MPTcpExt` counters by name.
 pub type Counters = BTreeMap<String, u64>;
 
-/// Numbers of the client's and the server's network namespace; over loopback they are one.
+/// Inode numbers of the client's and the server's network namespace; equal over loopback.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Namespaces {
-    /// The client's.
+    /// Inode number of the client's namespace.
     pub near: u64,
-    /// The server's.
+    /// Inode number of the server's namespace.
     pub far: u64,
 }
 
-/// The network namespace of this thread.
+/// Opens the network namespace of this thread.
 ///
 /// # Errors
 ///
@@ -31,19 +31,19 @@ pub fn current() -> anyhow::Result<File> {
     File::open("/proc/thread-self/ns/net").context("cannot open the network namespace")
 }
 
-/// Number of a network namespace: the inode that all of its sockets share.
+/// Number of a network namespace: the inode number of its nsfs file.
 ///
 /// # Errors
 ///
-/// Fails if that is no open file.
+/// Fails if the file cannot be examined.
 pub fn number(namespace: BorrowedFd<'_>) -> anyhow::Result<u64> {
     Ok(rustix::fs::fstat(namespace)
-        .context("cannot tell the number of the network namespace")?
+        .context("cannot read the inode number of the network namespace")?
         .st_ino)
 }
 
-/// The numbers of all network namespaces that a process lives in. The kernel gives a number to a new namespace as soon as
-/// the one that had it is gone.
+/// Numbers of all network namespaces that have processes. The kernel reuses a number as soon as its
+/// namespace is gone.
 ///
 /// # Errors
 ///
@@ -56,21 +56,21 @@ pub fn of_processes() -> anyhow::Result<BTreeSet<u64>> {
         .collect())
 }
 
-/// Does something on a thread of its own, which may change its network namespace.
+/// Runs a closure on its own thread, which may change its network namespace.
 ///
 /// # Errors
 ///
-/// Those of what is done.
+/// Fails with the closure's error.
 pub fn elsewhere<T: Send>(act: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
     std::thread::scope(|scope| scope.spawn(act).join())
         .map_err(|_panic| anyhow!("a thread in another network namespace panicked"))?
 }
 
-/// Does something in a network namespace.
+/// Runs a closure in a network namespace.
 ///
 /// # Errors
 ///
-/// Those of what is done.
+/// Fails with the closure's error.
 pub fn within<T: Send>(
     namespace: BorrowedFd<'_>,
     act: impl FnOnce() -> anyhow::Result<T> + Send,
@@ -82,35 +82,35 @@ pub fn within<T: Send>(
     })
 }
 
-/// The MPTCP counters of a network namespace.
+/// Reads the MPTCP counters of a network namespace.
 ///
 /// # Errors
 ///
-/// Fails if they cannot be read.
+/// Fails if the counters cannot be read.
 pub fn counters(namespace: BorrowedFd<'_>) -> anyhow::Result<Counters> {
     let file = "/proc/thread-self/net/netstat";
     let text = within(namespace, || {
         fs::read_to_string(file).with_context(|| format!("cannot read {file}"))
     })?;
-    parse(&text).with_context(|| format!("{file} has no MPTcpExt lines that make sense"))
+    parse(&text).with_context(|| format!("cannot parse the MPTcpExt lines of {file}"))
 }
 
-/// The MPTCP counters of the network namespace of a process.
+/// Reads the MPTCP counters of the network namespace of a process.
 ///
 /// # Errors
 ///
-/// Fails if they cannot be read: the process may have ended.
+/// Fails if the counters cannot be read: the process may have ended.
 pub fn counters_of(pid: u32) -> anyhow::Result<Counters> {
     let file = format!("/proc/{pid}/net/netstat");
     let text = fs::read_to_string(&file).with_context(|| format!("cannot read {file}"))?;
-    parse(&text).with_context(|| format!("{file} has no MPTcpExt lines that make sense"))
+    parse(&text).with_context(|| format!("cannot parse the MPTcpExt lines of {file}"))
 }
 
-/// Sets a sysctl of a network namespace; false if this kernel does not have it.
+/// Sets a sysctl of a network namespace; returns false if this kernel lacks it.
 ///
 /// # Errors
 ///
-/// Fails if it has, but cannot be set.
+/// Fails if the sysctl exists but cannot be set.
 pub fn set_sysctl(namespace: BorrowedFd<'_>, name: &str, value: &str) -> anyhow::Result<bool> {
     let file = format!("/proc/sys/{}", name.replace('.', "/"));
     within(namespace, || match fs::write(&file, value) {
@@ -120,7 +120,7 @@ pub fn set_sysctl(namespace: BorrowedFd<'_>, name: &str, value: &str) -> anyhow:
     })
 }
 
-/// A line of names, then a line of numbers.
+/// Parses a line of names followed by a line of values.
 fn parse(netstat: &str) -> Option<Counters> {
     let mut lines = netstat
         .lines()
@@ -137,7 +137,7 @@ fn parse(netstat: &str) -> Option<Counters> {
     is_whole.then(|| named.collect())
 }
 
-/// What has been counted in between; what did not move is left out.
+/// Differences between two readings, without the counters that did not change.
 #[must_use]
 pub fn moved(before: &Counters, after: &Counters) -> Counters {
     after

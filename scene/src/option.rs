@@ -1,5 +1,5 @@
-//! Options that an application may set or ask for although its socket may be MPTCP: a row of a table each, and the one
-//! raw call. Whether the kernel takes them is not for this file to know.
+//! Socket options that an application may set or get on an MPTCP socket: one table row each, and
+//! one function that makes the raw call. Whether the kernel accepts them is decided elsewhere.
 
 use std::os::fd::RawFd;
 
@@ -11,22 +11,22 @@ use crate::{
     sys::{self, LowBuffer, errno_name},
 };
 
-/// One option, and what is done with it.
+/// One option and the operation on it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Choice {
-    /// Its name, if it has one.
+    /// Name of the option, if it has one.
     pub name: Option<&'static str>,
-    /// It is set; else it is asked for.
+    /// Whether to set the option; otherwise get it.
     pub is_set: bool,
-    /// Its level.
+    /// `level` argument.
     pub level: i32,
-    /// Its number.
+    /// `optname` argument.
     pub optname: i32,
-    /// What it is set to; as much as this is asked for.
+    /// Value to set; for a get, its length is the buffer size.
     pub value: &'static [u8],
 }
 
-/// The same on its way to who does it.
+/// A [`Choice`] in serializable form, as sent to an actor.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Attempt {
     is_set: bool,
@@ -36,7 +36,7 @@ pub struct Attempt {
 }
 
 impl Choice {
-    /// The system call.
+    /// Name of the system call.
     #[must_use]
     pub fn call(self) -> &'static str {
         if self.is_set {
@@ -59,7 +59,7 @@ impl From<Choice> for Attempt {
 }
 
 impl Attempt {
-    /// Does it: `ok`, or the name of the errno.
+    /// Makes the call; returns `ok`, or the name of the errno.
     pub fn on(&self, fd: RawFd) -> anyhow::Result<String> {
         let returned = if self.is_set {
             sys::setsockopt(fd, self.level, self.optname, &self.value)
@@ -86,7 +86,7 @@ impl Attempt {
 
 /// Bytes of `struct tcp_md5sig`.
 const MD5SIG_BYTES: usize = 216;
-/// A number that no level of options has.
+/// An option number that no level defines.
 const NO_OPTION: i32 = 200;
 const OFF: &[u8] = &[0; 4];
 
@@ -110,7 +110,7 @@ const fn unknown(is_set: bool, level: i32) -> Choice {
     }
 }
 
-/// What is tried on a socket, in this order. None of them changes a connection that takes it.
+/// The options tried on a socket, in this order. None of them changes a connection that accepts it.
 pub const CHOICES: &[Choice] = &[
     set("TCP_MD5SIG", 14, &[0; MD5SIG_BYTES]),
     set("TCP_ULP", 31, b"tls"),

@@ -1,4 +1,4 @@
-//! The question itself: one raw system call, and what its caller can conclude from what comes back.
+//! One query as a raw system call, and what its caller can conclude from the result.
 
 use std::os::fd::RawFd;
 
@@ -14,32 +14,32 @@ pub const SOL_TCP: i32 = 6;
 /// `TCP_IS_MPTCP`, Linux 6.10 and later.
 pub const TCP_IS_MPTCP: i32 = 43;
 
-/// What the caller was told, in one word.
+/// What the query reports to its caller.
 #[derive(
     Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, serde::Serialize, serde::Deserialize,
 )]
 #[serde(rename_all = "kebab-case")]
 pub enum Truth {
-    /// It is MPTCP.
+    /// The connection is MPTCP.
     Mptcp,
-    /// It is TCP.
+    /// The connection is TCP.
     Tcp,
     /// This kernel does not know the option.
     Unsupported,
     /// The call failed otherwise.
     Failed,
-    /// The question was about something that is no TCP socket: no query.
+    /// The socket is not a TCP socket, so this is no query.
     OtherSocket,
-    /// The question was another one: no query.
+    /// Another option, so this is no query.
     OtherOption,
 }
 
-/// What the application holds, by how it was made.
+/// The application's socket, by how it was created.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Holding {
-    /// TCP, MPTCP, or none of both.
+    /// TCP, MPTCP, or neither.
     pub kind: Option<Kind>,
-    /// An MPTCP socket whose connection fell back.
+    /// Whether it is an MPTCP socket whose connection fell back.
     pub fell_back: bool,
 }
 
@@ -54,7 +54,7 @@ impl Holding {
     }
 }
 
-/// Through which door of the kernel the question goes.
+/// Kernel entry point of the query.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Door {
     /// `getsockopt`.
@@ -65,7 +65,7 @@ pub enum Door {
     Socketcall,
 }
 
-/// What an application can ask to learn whether its connection is MPTCP.
+/// APIs that report whether a connection is MPTCP.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Api {
@@ -91,15 +91,15 @@ const SUBFLOW_DATA_BYTES: i32 = 16;
 /// Bytes of `struct mptcp_full_info` up to `mptcp_info`, which may be left out.
 const FULL_INFO_BYTES: i32 = 40;
 
-/// Asks in one of these ways, as simply as it can be done: a word for what came back.
+/// Queries with one of these APIs in its simplest form; returns the answer as a word.
 ///
 /// # Errors
 ///
-/// Fails if the kernel says that all is well, and writes nothing.
+/// Fails if the kernel reports success but writes nothing.
 pub fn ask(fd: RawFd, api: Api) -> anyhow::Result<String> {
     let (level, option, length) = match api {
         Api::TcpIsMptcp => (SOL_TCP, TCP_IS_MPTCP, 4),
-        // What Go does.
+        // As Go does.
         Api::MptcpInfo => (SOL_MPTCP, 1, 4),
         Api::MptcpTcpinfo => (SOL_MPTCP, 2, SUBFLOW_DATA_BYTES),
         Api::MptcpSubflowAddrs => (SOL_MPTCP, 3, SUBFLOW_DATA_BYTES),
@@ -113,7 +113,7 @@ pub fn ask(fd: RawFd, api: Api) -> anyhow::Result<String> {
     const UNTOUCHED: i32 = -1;
     match api {
         Api::TcpIsMptcp | Api::SoProtocol => buffer.set(VALUE, UNTOUCHED),
-        // Its own size stands at the beginning; everything else is zero: no room for any subflow.
+        // The structure starts with its own size; everything else is zero: no room for subflows.
         Api::MptcpTcpinfo | Api::MptcpSubflowAddrs => buffer.set(VALUE, SUBFLOW_DATA_BYTES),
         Api::MptcpInfo | Api::MptcpFullInfo => {}
     }
@@ -137,20 +137,20 @@ pub fn ask(fd: RawFd, api: Api) -> anyhow::Result<String> {
     })
 }
 
-/// How the question is put.
+/// Arguments of the query.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Form {
-    /// Level of the option.
+    /// `level` argument.
     pub level: i32,
-    /// The option.
+    /// `optname` argument.
     pub option: i32,
-    /// What stands in `*optlen`.
+    /// Value of `*optlen`.
     pub optlen: i32,
-    /// `optval` points nowhere.
+    /// Pass an invalid `optval` pointer.
     pub bad_optval: bool,
-    /// `optlen` points nowhere.
+    /// Pass an invalid `optlen` pointer.
     pub bad_optlen: bool,
-    /// Which entry of the kernel.
+    /// Kernel entry point.
     pub door: Door,
 }
 
@@ -167,24 +167,24 @@ impl Default for Form {
     }
 }
 
-/// What came of one question.
+/// Result of one query.
 pub struct Reply {
-    /// The return value, and errno.
+    /// Return value and errno.
     pub returned: Returned,
-    /// The bytes that the kernel wrote into the caller's buffer.
+    /// Bytes that the kernel wrote to the caller's buffer.
     pub value: Vec<u8>,
-    /// Length that the kernel gave back; none where that pointer points nowhere.
+    /// Length that the kernel returned; none if the `optlen` pointer is invalid.
     pub optlen: Option<i32>,
 }
 
-/// A byte that no answer has: where it stands, nothing was written.
+/// Fill byte that occurs in no answer: where it remains, the kernel wrote nothing.
 const UNTOUCHED: u8 = 0xaa;
-/// An address that no process has anything at.
+/// An unmapped address.
 const NOWHERE: u32 = 1;
 
-/// The one raw call.
+/// Makes the raw call.
 pub fn question(fd: RawFd, form: Form) -> anyhow::Result<Reply> {
-    // Every door is given the same buffers, so that nothing but the door differs.
+    // Every entry point gets the same buffers, so that only the entry point differs.
     let buffer = LowBuffer::new().context("cannot map memory below 4 GiB")?;
     const VALUE: [u32; 2] = [0, 1];
     const LENGTH: u32 = 2;
@@ -224,7 +224,7 @@ pub fn question(fd: RawFd, form: Form) -> anyhow::Result<Reply> {
     })
 }
 
-/// What the caller was told.
+/// What the query reports to its caller.
 pub fn truth(reply: &Reply, form: Form, holding: Holding) -> Truth {
     if (form.level, form.option) != (SOL_TCP, TCP_IS_MPTCP) {
         return Truth::OtherOption;
@@ -236,7 +236,7 @@ pub fn truth(reply: &Reply, form: Form, holding: Holding) -> Truth {
         (libc::EOPNOTSUPP | libc::ENOPROTOOPT, _) => Truth::Unsupported,
         (0, Some(0)) => Truth::Tcp,
         (0, Some(1)) => Truth::Mptcp,
-        // Success without a written answer (optlen 0): how the socket was made tells what it is.
+        // Success without a written answer (optlen 0): decide from how the socket was created.
         (0, None) if holding.kind == Some(Kind::Mptcp) && !holding.fell_back => Truth::Mptcp,
         (0, None) => Truth::Tcp,
         _ => Truth::Failed,

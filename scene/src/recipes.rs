@@ -1,5 +1,5 @@
-//! The recipes: every way in which an MPTCP connection is known to fall back, as a row of a table: what the
-//! middlebox does, what the ends do, and what there is to be found out about it.
+//! The recipes: every known way for an MPTCP connection to fall back, as one table row each: what
+//! the middlebox does, what the ends do, and what the tracer is expected to find.
 
 use crate::rules::{Rules, Treatment};
 
@@ -8,7 +8,7 @@ mod stage;
 
 pub use stage::{Aim, Cleared, Held, Stage, TestBed, Tried, Who};
 
-/// Why a recipe has no end on this kernel.
+/// Why a recipe cannot run to its end on this kernel.
 #[derive(Clone, Copy, Debug)]
 pub struct NotHere(pub &'static str);
 
@@ -20,25 +20,25 @@ impl std::fmt::Display for NotHere {
 
 impl std::error::Error for NotHere {}
 
-/// Where a recipe is played.
+/// Environment of a recipe.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Place {
-    /// Over loopback, in one namespace.
+    /// Loopback, in one namespace.
     Loopback,
-    /// Through a middlebox, in two.
+    /// Through a middlebox, between two namespaces.
     Middlebox,
 }
 
-/// An end of a connection.
+/// One end of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum End {
-    /// What connected.
+    /// The connecting end.
     Client,
-    /// What was accepted, or might have been.
+    /// The accepting end.
     Server,
 }
 
-/// What a line is about.
+/// Kind of an expected finding.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Finding {
@@ -48,57 +48,57 @@ pub enum Finding {
     Plain,
 }
 
-/// One line that must be found.
+/// One finding that the tracer must report.
 #[derive(Clone, Copy, Debug)]
 pub struct Expected {
-    /// At which end.
+    /// End of the connection.
     pub at: End,
-    /// What.
+    /// Kind of the finding.
     pub finding: Finding,
-    /// Which causes are right; none for what has no cause.
+    /// Accepted causes; empty for a finding without a cause.
     pub causes: &'static [&'static str],
-    /// Number of the connection, as the script makes them.
+    /// Index of the connection, in the order in which the script creates them.
     pub connection: usize,
-    /// Who may be named its owner.
+    /// Accepted owners.
     pub owner: &'static [Who],
-    /// One of these must be among the evidence; nothing is asked for if there is none.
+    /// Accepted evidence, any one of them; empty: not checked.
     pub evidence: &'static [&'static str],
-    /// It was fallen back before it had its addresses.
+    /// The connection fell back before it had its addresses.
     pub early: bool,
-    /// It happens only on kernels that have this counter.
+    /// Expected only on kernels that have this counter.
     pub only_with: Option<&'static str>,
 }
 
-/// Something to set in a network namespace.
+/// A sysctl to set in a network namespace.
 #[derive(Clone, Copy, Debug)]
 pub struct Sysctl {
     /// Its name.
     pub name: &'static str,
-    /// To what.
+    /// Value to set.
     pub value: &'static str,
-    /// A kernel without it cannot play the recipe.
+    /// Whether the recipe needs it: a kernel without it cannot play the recipe.
     pub must: bool,
 }
 
-/// A way to fall back, or not to.
+/// One way to fall back, or not to.
 pub struct Recipe {
     /// Its name.
     pub name: &'static str,
-    /// Where it is played.
+    /// Environment of the recipe.
     pub place: Place,
-    /// What the middlebox does.
+    /// Rules of the middlebox.
     pub rules: Rules,
-    /// What is set in both namespaces.
+    /// Sysctls to set in both namespaces.
     pub sysctls: &'static [Sysctl],
-    /// What the ends do.
+    /// Actions of the ends.
     pub script: fn(&mut Stage) -> anyhow::Result<()>,
-    /// What there is to be found.
+    /// Findings that the tracer must report.
     pub expected: &'static [Expected],
-    /// What the kernel must have said when asked.
+    /// Answers that the kernel must give, by name of the query.
     pub answers: &'static [(&'static str, &'static str)],
 }
 
-/// Counters that count fallbacks, one each.
+/// MIB counters of fallbacks; each fallback increments one of them.
 pub const FALLBACK_COUNTERS: [&str; 11] = [
     "MPCapableFallbackACK",
     "MPCapableFallbackSYNACK",
@@ -112,7 +112,7 @@ pub const FALLBACK_COUNTERS: [&str; 11] = [
     "DssFallback",
     "SimultConnectFallback",
 ];
-/// Counters of fallbacks that were refused.
+/// MIB counters of refused fallbacks.
 pub const REFUSED_COUNTERS: [&str; 2] = ["FallbackFailed", "DSSCorruptionReset"];
 
 const SYN_ACK: &[&str] = &["MPCapableFallbackSYNACK"];
@@ -138,12 +138,12 @@ const fn found(at: End, causes: &'static [&'static str]) -> Expected {
     }
 }
 
-/// The client falls back.
+/// Expects the client to fall back.
 pub const fn client(causes: &'static [&'static str]) -> Expected {
     found(End::Client, causes)
 }
 
-/// The server falls back.
+/// Expects the server to fall back.
 pub const fn server(causes: &'static [&'static str]) -> Expected {
     found(End::Server, causes)
 }
@@ -174,7 +174,7 @@ const NONE_AFTER_3: Treatment = Treatment {
     ..Treatment::NONE
 };
 
-/// Rules for what the client sends.
+/// Rules for packets from the client.
 const fn to_server(to_server: Treatment) -> Rules {
     Rules {
         to_server,
@@ -182,7 +182,7 @@ const fn to_server(to_server: Treatment) -> Rules {
     }
 }
 
-/// Rules for what the server sends.
+/// Rules for packets from the server.
 const fn to_client(to_client: Treatment) -> Rules {
     Rules {
         to_server: Treatment::NONE,
@@ -190,14 +190,14 @@ const fn to_client(to_client: Treatment) -> Rules {
     }
 }
 
-/// The SYN/ACK is stripped.
+/// Strip the SYN/ACK.
 pub const STRIP_SYN_ACK: Rules = to_client(NO_SYN);
-/// SYNs that ask for MPTCP never arrive.
+/// Drop SYNs that request MPTCP.
 pub const DROP_CAPABLE_SYNS: Rules = to_server(Treatment {
     drop_capable_syn: true,
     ..Treatment::NONE
 });
-/// Both directions are stripped from the fourth data packet on.
+/// Strip both directions from the fourth data packet on.
 pub const STRIP_BOTH_AFTER_3: Rules = Rules {
     to_server: NONE_AFTER_3,
     to_client: NONE_AFTER_3,
@@ -250,7 +250,7 @@ const FROM_TCP: Recipe = Recipe {
     ..NOTHING
 };
 
-/// Every recipe, in the order in which they are played.
+/// Every recipe, in the order in which the lab plays them.
 pub const RECIPES: &[Recipe] = &[
     Recipe {
         name: "healthy",
@@ -393,7 +393,7 @@ pub const RECIPES: &[Recipe] = &[
     Recipe {
         name: "drop-capable-syns",
         rules: DROP_CAPABLE_SYNS,
-        // The first SYN that is sent again is the one without MPTCP.
+        // The first retransmitted SYN is already without MPTCP.
         sysctls: &[Sysctl {
             name: "net.mptcp.syn_retrans_before_tcp_fallback",
             value: "0",
@@ -548,7 +548,7 @@ mod tests {
         let counters = BTreeSet::from(FALLBACK_COUNTERS);
         assert!(causes.is_subset(&counters));
         let left: Vec<_> = counters.difference(&causes).copied().collect();
-        // No room for a token, and TCP_MD5SIG on an MPTCP socket: neither can be had from user space.
+        // Token exhaustion, and `TCP_MD5SIG` on an MPTCP socket: user space can cause neither.
         assert_eq!(left, ["MD5SigFallback", "MPFallbackTokenInit"]);
     }
 }

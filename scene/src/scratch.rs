@@ -1,22 +1,22 @@
-//! Files of the lab that exist as long as it needs them.
+//! Temporary files of the lab.
 
 use std::{fs, path::PathBuf};
 
-/// A path that no other process of the lab uses. Dropping it removes the file, if there is one.
+/// A path unique to this process. Dropping the value removes the file, if it exists.
 pub struct Scratch(
     /// The path.
     pub PathBuf,
 );
 
 impl Scratch {
-    /// A path with this name in it.
+    /// Creates a path that contains this name.
     #[must_use]
     pub fn new(name: &str) -> Self {
         Self(scratch(name))
     }
 }
 
-/// A path in the temporary directory that no other process of the lab uses.
+/// Returns a unique path in the temporary directory.
 #[must_use]
 pub fn scratch(name: &str) -> PathBuf {
     std::env::temp_dir().join(format!("mptcp-lab-{}-{name}", std::process::id()))

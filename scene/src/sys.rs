@@ -1,5 +1,5 @@
-//! The system calls that no library offers as we need them. Unsafe code is here
-//! and in `link`.
+//! System calls that no library offers in the form needed here. Unsafe code is confined to this
+//! file, `link`, `middlebox` and `veth`.
 
 use std::{
     ffi::CString,
@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-/// Now on the clock that the tracer gives times in, nanoseconds.
+/// Current time of `CLOCK_BOOTTIME`, the tracer's clock, in nanoseconds.
 #[must_use]
 pub fn boottime_ns() -> u64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
@@ -17,15 +17,15 @@ pub fn boottime_ns() -> u64 {
     seconds * 1_000_000_000 + nanos
 }
 
-/// What one raw `getsockopt` gave back.
+/// Result of one raw `getsockopt`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Returned {
-    /// 0, or the errno, positive.
+    /// 0, or the errno as a positive number.
     pub errno: i32,
 }
 
 impl Returned {
-    /// What the system call that has just returned `rc` left in `errno`.
+    /// Reads `errno` after a system call that returned `rc`.
     fn of(rc: libc::c_long) -> Self {
         let errno = if rc == 0 {
             0
@@ -39,18 +39,18 @@ impl Returned {
 }
 
 impl Returned {
-    /// What a C program sees.
+    /// Return value as a C program sees it.
     #[must_use]
     pub fn rc(self) -> i32 {
         if self.errno == 0 { 0 } else { -1 }
     }
 }
 
-/// `getsockopt(fd, level, option, optval, optlen)` with whatever pointers the caller likes.
+/// `getsockopt(fd, level, option, optval, optlen)` with arbitrary pointers.
 #[must_use]
 pub fn getsockopt(fd: RawFd, level: i32, option: i32, optval: usize, optlen: usize) -> Returned {
-    // SAFETY: the kernel checks both pointers and fails with EFAULT; what it writes to are the buffers
-    // that the callers in this crate own for the length of the call.
+    // SAFETY: the kernel checks both pointers and fails with EFAULT; it writes only to the buffers,
+    // which the callers in this crate own for the duration of the call.
     let rc = unsafe { libc::syscall(libc::SYS_getsockopt, fd, level, option, optval, optlen) };
     Returned::of(rc)
 }
@@ -59,13 +59,13 @@ pub fn getsockopt(fd: RawFd, level: i32, option: i32, optval: usize, optlen: usi
 #[must_use]
 pub fn setsockopt(fd: RawFd, level: i32, option: i32, value: &[u8]) -> Returned {
     let (pointer, length) = (value.as_ptr(), value.len());
-    // SAFETY: the kernel reads the value, which is as long as it is said to be, and writes nothing.
+    // SAFETY: the kernel reads the value within its given length and writes nothing.
     let rc = unsafe { libc::syscall(libc::SYS_setsockopt, fd, level, option, pointer, length) };
     Returned::of(rc)
 }
 
-/// [`getsockopt`] through the 32-bit entry of the kernel, as a 32-bit program calls it. Pointers must lie below
-/// 4 GiB ([`LowBuffer`]).
+/// [`getsockopt`] through the kernel's 32-bit entry, as a 32-bit program calls it. Pointers must be
+/// below 4 GiB ([`LowBuffer`]).
 #[must_use]
 pub fn getsockopt_32(fd: RawFd, level: i32, option: i32, optval: u32, optlen: u32) -> Returned {
     const NR_GETSOCKOPT_I386: u32 = 365;
@@ -73,8 +73,8 @@ pub fn getsockopt_32(fd: RawFd, level: i32, option: i32, optval: u32, optlen: u3
     syscall_32(NR_GETSOCKOPT_I386, [fd, level, option, optval, optlen])
 }
 
-/// The same through `socketcall`, the only way that 32-bit programs had before Linux 4.3: `arguments` is the
-/// address of fd, level, option, optval and optlen, one 32-bit word each.
+/// [`getsockopt`] through the 32-bit `socketcall`, the only way for 32-bit programs before Linux
+/// 4.3: `arguments` is the address of fd, level, option, optval and optlen, one 32-bit word each.
 #[must_use]
 pub fn getsockopt_socketcall(arguments: u32) -> Returned {
     const NR_SOCKETCALL_I386: u32 = 102;
@@ -82,22 +82,22 @@ pub fn getsockopt_socketcall(arguments: u32) -> Returned {
     syscall_32(NR_SOCKETCALL_I386, [SYS_GETSOCKOPT, arguments, 0, 0, 0])
 }
 
-/// Whether this kernel serves 32-bit programs.
+/// Whether this kernel runs 32-bit programs.
 ///
-/// Where it does not, the entry kills its caller instead of failing: a child of ours tries it.
+/// Without support, the entry kills its caller instead of failing, so a child process tries it.
 #[must_use]
 pub fn serves_32bit() -> bool {
     const NR_GETPID_I386: u32 = 20;
-    // SAFETY: the child makes two system calls, touches no memory that another thread may have locked, and
-    // leaves without running any destructor.
+    // SAFETY: the child makes two system calls, touches no memory that another thread may have
+    // locked, and exits without running any destructor.
     let child = unsafe { libc::fork() };
     if child == 0 {
         let code = i32::from(syscall_32(NR_GETPID_I386, [0; 5]).errno != 0);
-        // SAFETY: ends this process at once.
+        // SAFETY: exits immediately.
         unsafe { libc::_exit(code) };
     }
     let mut status = 0;
-    // SAFETY: the status is ours; where there is no child the call fails.
+    // SAFETY: the status is a local variable; without a child the call fails.
     let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };
     child > 0 && waited == child && libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0
 }
@@ -106,9 +106,10 @@ pub fn serves_32bit() -> bool {
 fn syscall_32(number: u32, arguments: [u32; 5]) -> Returned {
     let [first, second, third, fourth, fifth] = arguments.map(u64::from);
     let mut rax = u64::from(number);
-    // SAFETY: the 32-bit system call takes its arguments in ebx, ecx, edx, esi, edi and returns in eax. rbx
-    // belongs to the compiler and is exchanged before and after. The kernel clobbers r8 to r11 here. What it
-    // writes to are the buffers that the callers in this crate own for the length of the call.
+    // SAFETY: the 32-bit system call takes its arguments in ebx, ecx, edx, esi, edi and returns in
+    // eax. The compiler reserves rbx, so it is exchanged before and after. The kernel clobbers r8
+    // to r11 here. It writes only to the buffers, which the callers in this crate own for the
+    // duration of the call.
     unsafe {
         std::arch::asm!(
             "xchg {first}, rbx",
@@ -123,14 +124,14 @@ fn syscall_32(number: u32, arguments: [u32; 5]) -> Returned {
             out("r8") _, out("r9") _, out("r10") _, out("r11") _,
         );
     }
-    // -1 to -4095 are errors; a process id or a socket option's 0 is none.
+    // -1 to -4095 are errors; a process id or the 0 of a socket option is not.
     let rc = (rax as u32).cast_signed();
     Returned {
         errno: rc.wrapping_neg().max(0),
     }
 }
 
-/// No 32-bit entry of this shape is known here.
+/// This architecture has no known 32-bit entry.
 #[cfg(not(target_arch = "x86_64"))]
 fn syscall_32(_number: u32, _arguments: [u32; 5]) -> Returned {
     Returned {
@@ -138,7 +139,7 @@ fn syscall_32(_number: u32, _arguments: [u32; 5]) -> Returned {
     }
 }
 
-/// Memory below 4 GiB, where a 32-bit program can point.
+/// Memory below 4 GiB, which a 32-bit program can address.
 pub struct LowBuffer {
     address: u32,
 }
@@ -146,11 +147,11 @@ pub struct LowBuffer {
 impl LowBuffer {
     const BYTES: usize = 4096;
 
-    /// Maps a page of it.
+    /// Maps one page.
     ///
     /// # Errors
     ///
-    /// Fails if there is none left.
+    /// Fails if no such memory is free.
     pub fn new() -> io::Result<Self> {
         // SAFETY: an anonymous mapping at an address of the kernel's choice replaces nothing.
         let page = unsafe {
@@ -177,37 +178,37 @@ impl LowBuffer {
         self.address + index * 4
     }
 
-    /// Reads a word.
+    /// Reads a 32-bit word.
     #[must_use]
     pub fn get(&self, index: u32) -> i32 {
-        // SAFETY: the word is inside of the page, which lives as long as `self`.
+        // SAFETY: the word is inside the page, which lives as long as `self`.
         unsafe { (self.word(index) as usize as *const i32).read_volatile() }
     }
 
-    /// Writes a word.
+    /// Writes a 32-bit word.
     pub fn set(&self, index: u32, value: i32) {
-        // SAFETY: the word is inside of the page, which lives as long as `self`.
+        // SAFETY: the word is inside the page, which lives as long as `self`.
         unsafe { (self.word(index) as usize as *mut i32).write_volatile(value) }
     }
 }
 
 impl Drop for LowBuffer {
     fn drop(&mut self) {
-        // SAFETY: the page was mapped by `new` and nobody else knows it.
+        // SAFETY: `new` mapped the page, and no other reference to it exists.
         unsafe { libc::munmap(self.address as usize as *mut libc::c_void, Self::BYTES) };
     }
 }
 
-/// `connect(AF_UNSPEC)`: takes the connection away from a socket.
+/// `connect(AF_UNSPEC)`: disconnects a socket.
 ///
 /// # Errors
 ///
-/// What the kernel refuses with.
+/// Fails with the kernel's error.
 pub fn disconnect(fd: RawFd) -> io::Result<()> {
     // SAFETY: an all-zero sockaddr is AF_UNSPEC.
     let address: libc::sockaddr = unsafe { std::mem::zeroed() };
     let length = size_of::<libc::sockaddr>() as libc::socklen_t;
-    // SAFETY: the address is valid and as long as it is said to be.
+    // SAFETY: the address is valid and has the given length.
     let rc = unsafe { libc::connect(fd, &raw const address, length) };
     if rc == 0 {
         Ok(())
@@ -216,11 +217,11 @@ pub fn disconnect(fd: RawFd) -> io::Result<()> {
     }
 }
 
-/// Loads a kernel module from a file; one that is there already is no error.
+/// Loads a kernel module from a file; succeeds if it is already loaded.
 ///
 /// # Errors
 ///
-/// What the kernel refuses with.
+/// Fails with the kernel's error.
 pub fn load_module(file: &File) -> io::Result<()> {
     let none = CString::default();
     // SAFETY: the descriptor is open and the parameter string ends in NUL.
@@ -233,21 +234,21 @@ pub fn load_module(file: &File) -> io::Result<()> {
     }
 }
 
-/// Processor time that a process has used, in user space and in the kernel.
+/// CPU time of a process, in user space and in the kernel.
 ///
 /// # Errors
 ///
-/// Fails if there is no such process.
+/// Fails if the process does not exist.
 pub fn cpu_time(pid: u32) -> io::Result<Duration> {
     let mut clock: libc::clockid_t = 0;
-    // SAFETY: writes the number of a clock into ours.
+    // SAFETY: writes the clock id to a local variable.
     let error = unsafe { libc::clock_getcpuclockid(pid.cast_signed(), &raw mut clock) };
     if error != 0 {
         return Err(io::Error::from_raw_os_error(error));
     }
     // SAFETY: an all-zero timespec is valid.
     let mut time: libc::timespec = unsafe { std::mem::zeroed() };
-    // SAFETY: writes into ours.
+    // SAFETY: writes to a local variable.
     if unsafe { libc::clock_gettime(clock, &raw mut time) } != 0 {
         return Err(io::Error::last_os_error());
     }
@@ -255,37 +256,38 @@ pub fn cpu_time(pid: u32) -> io::Result<Duration> {
     Ok(seconds + Duration::from_nanos(time.tv_nsec.unsigned_abs()))
 }
 
-/// Switches the machine off; returns only if that fails.
+/// Powers the machine off; returns only on failure.
 pub fn power_off() {
-    // SAFETY: no precondition; what is not on disk is meant to be lost.
+    // SAFETY: no precondition; unsynced data may be lost.
     unsafe {
         libc::sync();
         libc::reboot(libc::RB_POWER_OFF);
     }
 }
 
-/// From now on these signals do nothing to this process.
+/// Makes this process ignore these signals.
 pub fn ignore_signals(signals: &[i32]) {
     for &signal in signals {
-        // SAFETY: to ignore a signal runs no code of ours; one that cannot be ignored stays as it is.
+        // SAFETY: ignoring a signal runs no code of ours; for one that cannot be ignored the call
+        // fails.
         unsafe { libc::signal(signal, libc::SIG_IGN) };
     }
 }
 
-/// Ends every other process: only for the first process of a machine.
+/// Kills every other process: only for the init process of a machine.
 pub fn kill_all() {
-    // SAFETY: no memory is involved.
+    // SAFETY: the call does not touch memory.
     unsafe { libc::kill(-1, libc::SIGKILL) };
 }
 
-/// Forks this process, which must have one thread: the child goes on with everything that its parent had open.
-/// None in the child, its number in the parent.
+/// Forks this process, which must be single-threaded; the child inherits all open files. Returns
+/// none in the child, the child's number in the parent.
 ///
 /// # Errors
 ///
-/// What the kernel refuses with.
+/// Fails with the kernel's error.
 pub fn fork() -> io::Result<Option<u32>> {
-    // SAFETY: the one thread of the caller is also the one of the child, so that no lock stays locked for ever.
+    // SAFETY: the caller is single-threaded, so the child inherits no lock held by another thread.
     match unsafe { libc::fork() } {
         0 => Ok(None),
         child if child > 0 => Ok(Some(child.cast_unsigned())),
@@ -293,17 +295,17 @@ pub fn fork() -> io::Result<Option<u32>> {
     }
 }
 
-/// Gives this process, its first thread that is, a name.
+/// Sets the name of this process (of its main thread).
 ///
 /// # Errors
 ///
-/// Fails if the name has a NUL in it.
+/// Fails if the name contains a NUL byte.
 pub fn set_process_name(name: &str) -> io::Result<()> {
     rustix::thread::set_name(&CString::new(name)?)?;
     Ok(())
 }
 
-/// The name of an errno that `getsockopt` can end with.
+/// Name of an errno that `getsockopt` can return.
 #[must_use]
 pub fn errno_name(errno: i32) -> String {
     match errno {

@@ -1,8 +1,8 @@
-//! Two network namespaces, and the pair of virtual Ethernet devices that joins them.
+//! Two network namespaces and the pair of virtual Ethernet devices that joins them.
 //!
-//! Nothing of it has a name outside: the namespaces live as long as somebody holds them or is inside, and the
-//! devices go with them, also if this program is killed. The pair is a veth, or, where the kernel has its module not
-//! at hand, a netkit, which is no module (Linux 6.7 and later).
+//! The namespaces are anonymous: each exists while a file or a process refers to it, and its device
+//! goes with it, also if this program is killed. The pair is a veth or, where that module is
+//! unavailable, a netkit, which is always built in (Linux 6.7 and later).
 
 use std::{
     fs::File,
@@ -23,10 +23,10 @@ use crate::{link, netns};
 
 /// Name of the device in both namespaces.
 pub const DEVICE: &str = "lab0";
-/// Longest that the kernel may take to notice that both ends are up.
+/// Timeout until both ends have a carrier.
 const CARRIER_DELAY_MAX: Duration = Duration::from_secs(10);
 
-/// A network namespace with loopback up.
+/// Creates a network namespace with loopback up.
 ///
 /// # Errors
 ///
@@ -38,48 +38,50 @@ fn namespace() -> anyhow::Result<File> {
     })
 }
 
-/// Address of the lab's client.
+/// IPv4 address of the lab's client.
 pub const CLIENT_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
-/// Address of the lab's server.
+/// IPv4 address of the lab's server.
 pub const SERVER_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
-/// Address of the lab's client.
+/// IPv6 address of the lab's client.
 pub const CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1);
-/// Address of the lab's server.
+/// IPv6 address of the lab's server.
 pub const SERVER_V6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 2);
 
-/// What the sender leaves to the device, between two namespaces for nobody to do.
+/// Offloads of the pair: work that the sender leaves to the device. Between two namespaces no
+/// hardware does it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Offloads {
-    /// Nothing: packets arrive whole and with a complete checksum, as a middlebox needs them.
+    /// Off: packets arrive in full, with a complete checksum, as a middlebox needs them.
     Off,
-    /// As the kernel makes a pair by default: checksums and segments are left out.
+    /// The kernel's defaults: checksum and segmentation are skipped.
     Default,
 }
 
-/// Two network namespaces, joined: the client's and the server's. Packets arrive whole and with a complete checksum.
+/// Two joined network namespaces: the client's and the server's. Offloads are off.
 ///
 /// # Errors
 ///
-/// Says which step failed.
+/// Names the step that failed.
 pub fn joined() -> anyhow::Result<(File, File)> {
     joined_with(Offloads::Off)
 }
 
-/// Two network namespaces, joined: the client's and the server's.
+/// Two joined network namespaces: the client's and the server's.
 ///
 /// # Errors
 ///
-/// Says which step failed.
+/// Names the step that failed.
 pub fn joined_with(offloads: Offloads) -> anyhow::Result<(File, File)> {
     let (near, far, _devices) = joined_as(offloads)?;
     Ok((near, far))
 }
 
-/// The same without offloads, and the indices of the two devices: no other pair that this process makes has them.
+/// Two joined namespaces without offloads, and the indices of their devices, which are unique
+/// within this process.
 ///
 /// # Errors
 ///
-/// Says which step failed.
+/// Names the step that failed.
 pub fn joined_apart() -> anyhow::Result<(File, File, [u32; 2])> {
     joined_as(Offloads::Off)
 }
@@ -103,7 +105,8 @@ fn joined_as(offloads: Offloads) -> anyhow::Result<(File, File, [u32; 2])> {
     Ok((near, far, devices))
 }
 
-/// An index that no device has which the kernel numbers by itself in a fresh namespace, nor another one of ours.
+/// A device index outside the range that the kernel assigns in a new namespace, and unique within
+/// this process.
 fn next_index() -> u32 {
     static NEXT: AtomicU32 = AtomicU32::new(1_000);
     NEXT.fetch_add(1, Ordering::Relaxed)
@@ -112,19 +115,19 @@ fn next_index() -> u32 {
 /// One end of the pair.
 #[derive(Clone, Copy)]
 struct End<'a> {
-    /// Where it is.
+    /// Namespace of this end.
     namespace: BorrowedFd<'a>,
-    /// Its address, with a netmask of 24 bits.
+    /// IPv4 address, prefix length 24.
     v4: Ipv4Addr,
-    /// Its address, with a netmask of 64 bits.
+    /// IPv6 address, prefix length 64.
     v6: Ipv6Addr,
 }
 
-/// Joins two network namespaces. Packets can be sent right away.
+/// Joins two network namespaces; returns once packets can be sent.
 ///
 /// # Errors
 ///
-/// Says which step failed.
+/// Names the step that failed.
 fn join(ends: [End<'_>; 2], devices: [u32; 2], offloads: Offloads) -> anyhow::Result<()> {
     let [near, far] = ends;
     netns::within(near.namespace, || {
@@ -148,7 +151,7 @@ fn join(ends: [End<'_>; 2], devices: [u32; 2], offloads: Offloads) -> anyhow::Re
 fn set_up(end: End<'_>, offloads: Offloads) -> anyhow::Result<()> {
     match offloads {
         Offloads::Off => {
-            switch_offloads_off().context("cannot switch the offloads of a veth off")?;
+            switch_offloads_off().context("cannot turn off the offloads of a veth")?;
         }
         Offloads::Default => {}
     }
@@ -163,26 +166,27 @@ fn set_up(end: End<'_>, offloads: Offloads) -> anyhow::Result<()> {
         .context("cannot give a veth an IPv6 address")
 }
 
-/// Leaves the sender to compute checksums and to cut segments.
+/// Makes the sender compute checksums and segment packets.
 ///
-/// Else neither would happen between two namespaces: the checksum field would hold a part of the sum only, and
-/// whoever changes a packet on the way could not make it right again.
+/// Otherwise neither happens between two namespaces: the checksum field holds only a partial sum,
+/// and a program that changes a packet on the way cannot correct it.
 fn switch_offloads_off() -> io::Result<()> {
     const ETHTOOL_STXCSUM: u32 = 0x17;
-    // A struct ethtool_value: what to set, and the value. What needs checksums to be offloaded goes too.
+    // A struct ethtool_value: command and value. Offloads that depend on checksum offload go off
+    // too.
     let mut value = [ETHTOOL_STXCSUM, 0];
     let mut request = request();
     request.ifr_ifru.ifru_data = value.as_mut_ptr().cast();
-    // SAFETY: the ioctl reads and writes the two words behind the pointer, which live until after the call.
+    // SAFETY: the ioctl accesses only the two words behind the pointer, which outlive the call.
     unsafe { ioctl(libc::SIOCETHTOOL, &mut request) }
 }
 
-/// Waits until packets can be sent: before, the kernel throws them away.
+/// Waits for the carrier: without it the kernel drops packets.
 fn wait_for_carrier() -> anyhow::Result<()> {
     let start = Instant::now();
     loop {
         let mut request = request();
-        // SAFETY: this ioctl writes into the request only.
+        // SAFETY: this ioctl writes only to the request.
         unsafe { ioctl(libc::SIOCGIFFLAGS, &mut request) }.context("cannot ask for flags")?;
         // SAFETY: the ioctl has just written this member of the union.
         let flags = unsafe { request.ifr_ifru.ifru_flags };
@@ -210,7 +214,7 @@ fn request() -> libc::ifreq {
 
 /// # Safety
 ///
-/// If the command follows a pointer in the request, what it points to must be what the command expects.
+/// If the command follows a pointer in the request, it must point to what the command expects.
 unsafe fn ioctl(command: libc::Ioctl, request: &mut libc::ifreq) -> io::Result<()> {
     let control = socket_with(
         AddressFamily::INET,
@@ -218,7 +222,7 @@ unsafe fn ioctl(command: libc::Ioctl, request: &mut libc::ifreq) -> io::Result<(
         SocketFlags::CLOEXEC,
         None,
     )?;
-    // SAFETY: the request is a valid ifreq that lives until after the call; the caller answers for its pointer.
+    // SAFETY: the request is a valid ifreq that outlives the call; the caller ensures its pointer.
     let rc = unsafe { libc::ioctl(control.as_raw_fd(), command, std::ptr::from_mut(request)) };
     if rc == 0 {
         Ok(())
@@ -227,7 +231,7 @@ unsafe fn ioctl(command: libc::Ioctl, request: &mut libc::ifreq) -> io::Result<(
     }
 }
 
-/// The kernel's configuration of networks, in this thread's namespace.
+/// Route netlink socket in this thread's network namespace.
 struct Route {
     socket: OwnedFd,
 }
@@ -250,7 +254,7 @@ impl Route {
         send(self.socket.as_fd(), &message.finished(), SendFlags::empty())?;
         let mut answer = [0; 1024];
         let (_, length) = recv(self.socket.as_fd(), &mut answer, RecvFlags::empty())?;
-        // The only answer to what asks for an acknowledgement: an error, which may be 0.
+        // The acknowledgement is an error message, whose code 0 means success.
         ensure!(
             length >= ERROR_BYTES,
             "the kernel's answer has {length} bytes"
@@ -267,21 +271,21 @@ impl Route {
 
 /// Length of a struct nlmsghdr.
 const HEADER_BYTES: usize = 16;
-/// A struct ifinfomsg that says nothing about the device but its index.
+/// A struct ifinfomsg with nothing but the device's index.
 fn device(index: u32) -> [u8; 16] {
     let mut device = [0; 16];
     device[4..8].copy_from_slice(&index.to_ne_bytes());
     device
 }
 
-/// A message to the kernel, without its header.
+/// A netlink message, without its header.
 struct Message {
     kind: u16,
     body: Vec<u8>,
 }
 
 impl Message {
-    /// With its header: make this, and tell me.
+    /// Prepends the header: create, and acknowledge.
     fn finished(&self) -> Vec<u8> {
         const FLAGS: u16 =
             (libc::NLM_F_REQUEST | libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
@@ -289,14 +293,14 @@ impl Message {
         let mut message = length.to_ne_bytes().to_vec();
         message.extend(self.kind.to_ne_bytes());
         message.extend(FLAGS.to_ne_bytes());
-        // Sequence number and sender: nobody else speaks on this socket.
+        // Sequence number and port id: this socket has only one user.
         message.extend([0; 8]);
         message.extend(&self.body);
         message
     }
 }
 
-/// What the pair is made of.
+/// Kind of the pair.
 #[derive(Clone, Copy)]
 enum Kind {
     Veth,
@@ -308,7 +312,7 @@ fn new_pair(kind: Kind, [near_index, far_index]: [u32; 2], far: BorrowedFd<'_>) 
     const PEER_INFO: u16 = 1;
     const IFLA_INFO_DATA: u16 = 2;
     const IFLA_NETKIT_MODE: u16 = 5;
-    /// As a veth: with Ethernet headers, and neighbours to be found.
+    /// L2 mode, like a veth: with Ethernet headers and neighbour resolution.
     const NETKIT_L2: u32 = 0;
     let name = attribute(libc::IFLA_IFNAME, &[DEVICE.as_bytes(), b"\0"]);
     let place = attribute(libc::IFLA_NET_NS_FD, &[&far.as_raw_fd().to_ne_bytes()]);
@@ -330,7 +334,8 @@ fn new_pair(kind: Kind, [near_index, far_index]: [u32; 2], far: BorrowedFd<'_>) 
 }
 
 fn new_address(index: u32, family: libc::c_int, address: &[u8], prefix_bits: u8) -> Message {
-    // A struct ifaddrmsg. Nobody else is on this link, and the address is wanted at once: no duplicate detection.
+    // A struct ifaddrmsg. The link has no other hosts and the address must be usable at once: no
+    // duplicate address detection.
     let mut body = vec![family as u8, prefix_bits, libc::IFA_F_NODAD as u8, 0];
     body.extend(index.to_ne_bytes());
     body.extend(attribute(libc::IFA_LOCAL, &[address]));
@@ -341,7 +346,7 @@ fn new_address(index: u32, family: libc::c_int, address: &[u8], prefix_bits: u8)
     }
 }
 
-/// An attribute, padded so that another one may follow.
+/// A netlink attribute, padded to the alignment of the next one.
 fn attribute(kind: u16, parts: &[&[u8]]) -> Vec<u8> {
     let value = parts.concat();
     let length = (4 + value.len()) as u16;

@@ -1,4 +1,4 @@
-//! The middlebox in the kernel, and what the kernel's MPTCP makes of what it does.
+//! The middlebox in the kernel, and the reaction of the kernel's MPTCP to its changes.
 
 #![expect(
     clippy::panic,
@@ -34,7 +34,7 @@ const NOTHING: Treatment = Treatment {
     skew_subflow_seq_from: None,
 };
 
-/// A middlebox; none where there can be no test.
+/// Creates a middlebox; none if the test cannot run here.
 fn middlebox() -> Option<Middlebox> {
     if !rustix::process::geteuid().is_root() {
         println!("skipped: needs root for network namespaces");
@@ -47,7 +47,7 @@ fn middlebox() -> Option<Middlebox> {
     Some(Middlebox::new().unwrap())
 }
 
-/// Packets that TCP has found broken: both `InErrs` and `InCsumErrors`.
+/// Packets that TCP found corrupt: the sum of `InErrs` and `InCsumErrors`.
 fn broken(namespace: BorrowedFd<'_>) -> u64 {
     let file = "/proc/thread-self/net/snmp";
     let text = netns::within(namespace, || Ok(fs::read_to_string(file)?)).unwrap();
@@ -98,7 +98,7 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// One data packet each way, so many times.
+    /// Sends this number of data packets in each direction.
     fn talk(&self, times: u32) -> &Self {
         for _ in 0..times {
             net::say(&self.client, &self.server).unwrap();
@@ -107,7 +107,7 @@ impl<'a> Connection<'a> {
         self
     }
 
-    /// Whether client and server are MPTCP, by the kernel's word.
+    /// Whether client and server are MPTCP, according to the kernel.
     fn is_mptcp(&self) -> [bool; 2] {
         [&self.client, &self.server].map(|socket| {
             let (mut value, mut length) = (-1_i32, 4_u32);
@@ -120,7 +120,7 @@ impl<'a> Connection<'a> {
             );
             match returned.errno {
                 0 => value == 1,
-                // Before Linux had the option, the error told what it tells today.
+                // Before Linux had the option, an MPTCP socket answered with this error.
                 libc::EOPNOTSUPP => true,
                 libc::ENOPROTOOPT => false,
                 errno => panic!("errno {errno}"),
@@ -128,7 +128,8 @@ impl<'a> Connection<'a> {
         })
     }
 
-    /// Checks that client and server counted at least these, and that no packet arrived broken.
+    /// Checks that client and server incremented at least these counters, and that no packet was
+    /// corrupt.
     fn counted(&self, near: &[&str], far: &[&str]) {
         for (names, namespace) in [(near, self.middlebox.near()), (far, self.middlebox.far())] {
             let counters = netns::counters(namespace).unwrap();
@@ -274,7 +275,7 @@ fn a_flipped_byte_is_seen_by_the_mptcp_checksum_alone() {
         middlebox.set(rules).unwrap();
         let connection = Connection::open(&middlebox, family);
         assert_eq!(connection.talk(3).is_mptcp(), [true, true]);
-        // What is heard is not what was said: TCP has noticed nothing.
+        // The receiver gets other data than was sent: TCP has not noticed.
         assert!(net::say(&connection.client, &connection.server).is_err());
         let flipped = Done {
             flipped: 1,

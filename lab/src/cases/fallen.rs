@@ -14,18 +14,18 @@ use crate::{
 
 use super::{FALLEN, MPTCP, TCP};
 
-/// A SYN or SYN/ACK loses its MPTCP option.
+/// Strips the MPTCP option from a SYN or SYN/ACK.
 const NO_SYN: Treatment = Treatment {
     strip_syn: true,
     ..Treatment::NONE
 };
-/// Everything behind it does.
+/// Strips it from every packet after the SYN.
 const NO_MORE: Treatment = Treatment {
     strip_from: Some(0),
     ..Treatment::NONE
 };
 
-/// The listener does not speak MPTCP: fallen back before connect returns.
+/// The listener does not support MPTCP: the client falls back before connect returns.
 pub(super) fn client(asker: &mut Asker, family: Family) -> anyhow::Result<()> {
     let listener = net::listen(Kind::Tcp, family)?;
     let (client, server) = net::pair(Kind::Mptcp, &listener, family)?;
@@ -34,7 +34,7 @@ pub(super) fn client(asker: &mut Asker, family: Family) -> anyhow::Result<()> {
     asker.ask(&format!("tcp-peer-of-fallen-{suffix}"), &server, TCP)
 }
 
-/// A socket that connects to itself: simultaneous open, which MPTCP does not do.
+/// A socket that connects to itself: simultaneous open, which MPTCP does not support.
 pub(super) fn to_itself(asker: &mut Asker, family: Family) -> anyhow::Result<()> {
     let socket = net::open(Kind::Mptcp, family)?;
     socket.bind(&family.loopback().into())?;
@@ -45,7 +45,7 @@ pub(super) fn to_itself(asker: &mut Asker, family: Family) -> anyhow::Result<()>
     asker.ask(&format!("fallen-self-{}", family.suffix()), &socket, FALLEN)
 }
 
-/// Speaks MPTCP for a while; then the path strips it from both directions, and both ends fall back.
+/// MPTCP works at first; then the path strips it in both directions, and both ends fall back.
 pub(super) fn midway(asker: &mut Asker, family: Family) -> anyhow::Result<()> {
     let middlebox = Middlebox::new()?;
     let listener = middlebox.listen(Kind::Mptcp, family)?;
@@ -66,8 +66,8 @@ pub(super) fn midway(asker: &mut Asker, family: Family) -> anyhow::Result<()> {
     asker.ask(&name("server", "after"), &server, FALLEN)
 }
 
-/// What the server sends after the handshake is stripped: the client falls back on it, stops speaking MPTCP,
-/// and the server's socket, accepted as MPTCP, falls back on that.
+/// The path strips what the server sends after the handshake: the client falls back and stops
+/// sending MPTCP options, so that the server's socket, accepted as MPTCP, falls back too.
 pub(super) fn server(asker: &mut Asker, family: Family) -> anyhow::Result<()> {
     let middlebox = Middlebox::new()?;
     middlebox.set(Rules {
@@ -85,7 +85,7 @@ pub(super) fn server(asker: &mut Asker, family: Family) -> anyhow::Result<()> {
     asker.ask(&name, &client, FALLEN)
 }
 
-/// The SYN arrives stripped: the server never learns that the client asked for MPTCP.
+/// The SYN arrives stripped: the server never sees that the client requested MPTCP.
 pub(super) fn stripped_syn(asker: &mut Asker, family: Family) -> anyhow::Result<()> {
     let rules = Rules {
         to_server: NO_SYN,
@@ -94,7 +94,7 @@ pub(super) fn stripped_syn(asker: &mut Asker, family: Family) -> anyhow::Result<
     in_handshake(asker, family, rules, "syn")
 }
 
-/// The SYN/ACK arrives stripped: the client takes the server for one without MPTCP.
+/// The SYN/ACK arrives stripped: to the client, the server seems to lack MPTCP.
 pub(super) fn stripped_syn_ack(asker: &mut Asker, family: Family) -> anyhow::Result<()> {
     let rules = Rules {
         to_client: NO_SYN,
@@ -113,8 +113,8 @@ fn in_handshake(asker: &mut Asker, family: Family, rules: Rules, what: &str) -> 
     asker.ask(&format!("stripped-{what}-server-{suffix}"), &server, TCP)
 }
 
-/// The third packet of the handshake arrives stripped: the server accepts TCP, and the client believes in
-/// MPTCP until the server's first data.
+/// The third packet of the handshake arrives stripped: the server accepts a TCP socket, and the
+/// client stays MPTCP until the server's first data.
 pub(super) fn stripped_ack(asker: &mut Asker, family: Family) -> anyhow::Result<()> {
     let middlebox = Middlebox::new()?;
     middlebox.set(Rules {
@@ -131,7 +131,7 @@ pub(super) fn stripped_ack(asker: &mut Asker, family: Family) -> anyhow::Result<
     asker.ask(&name("client-after"), &client, FALLEN)
 }
 
-/// `connect(AF_UNSPEC)` after a fallback makes it a fresh MPTCP socket again.
+/// `connect(AF_UNSPEC)` after a fallback resets the socket to MPTCP.
 pub(super) fn disconnected(asker: &mut Asker, family: Family) -> anyhow::Result<()> {
     let listener = net::listen(Kind::Tcp, family)?;
     let (client, _server) = net::pair(Kind::Mptcp, &listener, family)?;

@@ -1,4 +1,4 @@
-//! Questions that are put oddly, or to the wrong one.
+//! Queries in unusual forms, or on the wrong descriptor.
 
 use std::{
     net::Ipv6Addr,
@@ -19,17 +19,17 @@ use super::{FALLEN, MPTCP, OTHER, TCP};
 
 /// Level of MPTCP's own options.
 const SOL_MPTCP: i32 = 284;
-/// A descriptor that nobody has open.
+/// A descriptor number that is not open.
 const CLOSED: RawFd = 4_000;
 
-/// The sockets that answer in three ways, each on its own path through the kernel.
+/// Socket kinds with different answers, each on its own path through the kernel.
 #[derive(Clone, Copy)]
 pub(super) enum Sort {
     /// MPTCP.
     Mptcp,
     /// MPTCP, fallen back.
     Fallen,
-    /// TCP.
+    /// Plain TCP.
     Tcp,
 }
 
@@ -58,7 +58,7 @@ impl Sort {
     }
 }
 
-/// A connection, of which one end is asked about and the other only has to live.
+/// A connection: one end is queried, the other only stays open.
 struct Made {
     socket: Socket,
     holding: Holding,
@@ -110,7 +110,7 @@ pub(super) fn thread(asker: &mut Asker, family: Family, sort: Sort) -> anyhow::R
             .spawn(|| asker.ask(&name, &made.socket, made.holding))
             .join()
     })
-    .map_err(|_panic| anyhow::anyhow!("the asking thread panicked"))?
+    .map_err(|_panic| anyhow::anyhow!("the querying thread panicked"))?
 }
 
 pub(super) fn compat(asker: &mut Asker, family: Family, sort: Sort) -> anyhow::Result<()> {
@@ -133,7 +133,7 @@ pub(super) fn compat(asker: &mut Asker, family: Family, sort: Sort) -> anyhow::R
     Ok(())
 }
 
-/// Another option of the same level, and the same number at other levels: no query, no line.
+/// Other options at the same level, and the same number at other levels: no query, no line.
 pub(super) fn other_option(asker: &mut Asker, family: Family, sort: Sort) -> anyhow::Result<()> {
     let made = sort.make(family)?;
     for (name, level, option) in [
@@ -153,13 +153,13 @@ pub(super) fn other_option(asker: &mut Asker, family: Family, sort: Sort) -> any
     Ok(())
 }
 
-/// What is no TCP socket is asked about by mistake: no query, no line.
+/// Queries on anything but a TCP socket: no query, no line.
 pub(super) fn other(asker: &mut Asker, _family: Family) -> anyhow::Result<()> {
     let udp = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
     asker.ask("other-udp", &udp, OTHER)?;
     let unix = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     asker.ask("other-unix", &unix, OTHER)?;
-    let (pipe, _other_end) = rustix::pipe::pipe().context("cannot make a pipe")?;
+    let (pipe, _other_end) = rustix::pipe::pipe().context("cannot create a pipe")?;
     asker.ask_fd("other-pipe", pipe.as_raw_fd(), OTHER)?;
     let file = std::fs::File::open("/proc/self/status").context("cannot open a file")?;
     asker.ask_fd("other-file", file.as_raw_fd(), OTHER)?;

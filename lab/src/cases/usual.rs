@@ -1,4 +1,4 @@
-//! What an application does every day.
+//! Ordinary queries of an application.
 
 use crate::{
     asker::Asker,
@@ -7,7 +7,7 @@ use crate::{
 
 use super::{MPTCP, TCP};
 
-/// Listeners of which the queue is tried to be filled at most with this many.
+/// Maximum number of connections to fill a listener's queue with.
 const FILLERS: usize = 8;
 
 pub(super) fn mptcp_fresh(asker: &mut Asker, family: Family) -> anyhow::Result<()> {
@@ -27,7 +27,7 @@ pub(super) fn mptcp_listening(asker: &mut Asker, family: Family) -> anyhow::Resu
     asker.ask(&name, &socket, MPTCP)
 }
 
-/// The queue of a listener that accepts nothing is soon full: the next SYN stays unanswered.
+/// The queue of a listener that never accepts is soon full: the next SYN stays unanswered.
 pub(super) fn mptcp_connecting(asker: &mut Asker, family: Family) -> anyhow::Result<()> {
     let listener = net::open(Kind::Tcp, family)?;
     listener.bind(&family.loopback().into())?;

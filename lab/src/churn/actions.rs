@@ -1,4 +1,4 @@
-//! What was done to the tracer, and what there is to be found because of it: counted by those who did it.
+//! Actions on the tracer and their expected effects, counted by the actors.
 
 use std::sync::{
     Mutex, MutexGuard, PoisonError,
@@ -11,58 +11,59 @@ use crate::{
     recipes::{FALLBACK_COUNTERS, REFUSED_COUNTERS},
 };
 
-/// Failures that are written down; of those beyond only the count is.
+/// Maximum number of recorded failures; further ones are only counted.
 const FAILURES_MAX: usize = 20;
-/// Between two looks whether it is over.
+/// Interval of the checks for the end.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Sums over the whole run.
+/// Totals of the whole run.
 #[derive(Clone, Default, Debug)]
 pub(super) struct ActionLog {
-    /// Questions that were asked, and sockets that were refused.
+    /// Queries made, and sockets refused.
     pub(super) asked: u64,
-    /// Of these, those of floods.
+    /// Queries that were part of floods.
     pub(super) flooded: u64,
-    /// Bursts of them.
+    /// Bursts of queries.
     pub(super) floods: u64,
-    /// Fallbacks that the kernel counted, over all namespaces.
+    /// Fallbacks that the kernel counted, summed over all namespaces.
     pub(super) kernel: Counters,
     /// TCP clients of MPTCP listeners.
     pub(super) plain: u64,
-    /// Connections that were made.
+    /// Connections opened.
     pub(super) connections: u64,
-    /// Recipes that were played.
+    /// Recipes played.
     pub(super) recipes: u64,
-    /// Network namespaces that came and went.
+    /// Network namespaces created and removed.
     pub(super) namespaces: u64,
-    /// Processes that were killed in the middle of a connection.
+    /// Processes killed in the middle of a connection.
     pub(super) kills: u64,
-    /// Hangups with settings that can be understood.
+    /// Hangups with valid settings.
     pub(super) hangups: u64,
-    /// And with others.
+    /// Hangups with invalid settings.
     pub(super) bad_hangups: u64,
-    /// Times that the clock was wrong for a while.
+    /// Clock steps.
     pub(super) clock_steps: u64,
-    /// Pages that were read.
+    /// Pages fetched.
     pub(super) scrapes: u64,
-    /// Clients that wanted something else than a page.
+    /// Clients that did not fetch a page.
     pub(super) visitors: u64,
-    /// Of these, those that were sent away because there were too many.
+    /// Clients turned away because of the limit.
     pub(super) sent_away: u64,
-    /// Counters that went back.
+    /// Counters that decreased.
     pub(super) went_back: Vec<String>,
-    /// What could not be done, which makes the sums above wrong.
+    /// Actions that failed, which makes the totals above unreliable.
     pub(super) failures: Vec<String>,
-    /// How many of those there are.
+    /// Number of failed actions.
     pub(super) failed: u64,
-    /// Recipes that did not go as they are meant to: the machine was too slow, say. What the kernel counted counts all the same.
+    /// Recipes that deviated from their table, for example on a slow machine. The kernel's counts
+    /// remain valid.
     pub(super) unlike: u64,
-    /// Others on this machine who trace or ask.
+    /// Other processes on this machine that trace or query.
     pub(super) others: Vec<String>,
 }
 
 impl ActionLog {
-    /// Adds what the kernel counted, as far as it is about fallbacks.
+    /// Adds the kernel's fallback counters.
     pub(super) fn add_counted(&mut self, moved: &Counters) {
         for (name, count) in moved {
             let name = name.as_str();
@@ -80,7 +81,7 @@ impl ActionLog {
     }
 }
 
-/// What all who act have in common.
+/// State shared by all actors.
 pub(super) struct Churn {
     actions: Mutex<ActionLog>,
     over: AtomicBool,
@@ -96,12 +97,12 @@ impl Churn {
         }
     }
 
-    /// Time since the beginning.
+    /// Time since the start.
     pub(super) fn elapsed(&self) -> Duration {
         self.began.elapsed()
     }
 
-    /// Nobody begins anything any more.
+    /// Signals the end: no actor starts anything new.
     pub(super) fn end(&self) {
         self.over.store(true, Ordering::Relaxed);
     }
@@ -110,7 +111,7 @@ impl Churn {
         self.over.load(Ordering::Relaxed)
     }
 
-    /// Waits so long, or until it is over; true if it is.
+    /// Sleeps for this time, or until the end; returns true at the end.
     pub(super) fn rest(&self, time: Duration) -> bool {
         let start = Instant::now();
         while !self.is_over() && start.elapsed() < time {
@@ -119,13 +120,13 @@ impl Churn {
         self.is_over()
     }
 
-    /// The sums.
+    /// Locks the totals.
     pub(super) fn actions(&self) -> MutexGuard<'_, ActionLog> {
-        // Whoever panicked while adding is told of elsewhere.
+        // A panic of the other thread is reported elsewhere.
         self.actions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes what could not be done.
+    /// Records a failed action.
     pub(super) fn note<T>(&self, what: &str, done: anyhow::Result<T>) -> Option<T> {
         done.map_err(|why| self.actions().fail(format!("{what}: {why:#}")))
             .ok()

@@ -1,5 +1,5 @@
-//! Steps of the wall clock, and the way back. A process of its own makes each: it ends with the clock as it was, whatever
-//! becomes of whoever started it.
+//! Steps of the wall clock, and their reversal. A separate process makes each step: it restores the
+//! clock even if its parent dies.
 
 use std::{
     os::unix::process::CommandExt as _,
@@ -12,26 +12,27 @@ use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 
 use crate::sys;
 
-/// How long the clock is wrong.
+/// How long a step lasts.
 const WRONG_FOR: Duration = Duration::from_secs(2);
-/// A clock that is wrong by more than this afterwards was not set right.
+/// Tolerance when checking that the clock was restored.
 const SLACK_NS: i128 = 500_000_000;
 
-/// By how much.
+/// Arguments of the clock step.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Seconds, back if negative
+    /// Step in seconds; negative steps back
     #[arg(long, allow_hyphen_values = true)]
     pub by_s: i64,
 }
 
-/// Sets the clock wrong for two seconds. It is set right by the clock that nobody can set.
+/// Steps the wall clock for two seconds. The monotonic clock, which cannot be set, serves to
+/// restore it.
 ///
 /// # Errors
 ///
 /// Fails without `CAP_SYS_TIME`.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    // Whoever ends the run must wait for this.
+    // An interrupted run must wait until the clock is restored.
     sys::ignore_signals(&[libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGPIPE]);
     let right = epoch();
     set(right + i128::from(args.by_s) * 1_000_000_000)?;
@@ -39,27 +40,27 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     set(right)
 }
 
-/// Makes one step and the way back, and makes sure of that.
+/// Makes one step and its reversal, and verifies the result.
 pub(super) fn step(by_s: i64) -> anyhow::Result<()> {
     let right = epoch();
-    let me = std::env::current_exe().context("cannot find myself")?;
+    let me = std::env::current_exe().context("cannot find the path of this program")?;
     let stepped = Command::new(me)
         .args(["clock-step", "--by-s", &by_s.to_string()])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        // A terminal's interrupt goes to a group.
+        // A terminal sends SIGINT to a whole process group.
         .process_group(0)
         .status();
     if (epoch() - right).abs() > SLACK_NS {
         set(right)?;
-        anyhow::bail!("the clock was left wrong, and has been set right");
+        anyhow::bail!("the clock was left wrong; it has been restored");
     }
-    let status = stepped.context("cannot start what sets the clock")?;
+    let status = stepped.context("cannot start the clock-step process")?;
     ensure!(status.success(), "the clock cannot be set: {status}");
     Ok(())
 }
 
-/// When the clock that nobody can set was zero, by the one that anybody can; nanoseconds.
+/// Wall clock time at which the monotonic clock was zero, nanoseconds.
 pub(super) fn epoch() -> i128 {
     nanoseconds(ClockId::Realtime) - nanoseconds(ClockId::Monotonic)
 }

@@ -1,4 +1,5 @@
-//! Who opens connections, asks about them, and has them fall back: in network namespaces that come and go.
+//! Actors that open connections, query them, and make them fall back, in network namespaces that
+//! come and go.
 
 use std::{
     os::fd::{AsFd as _, AsRawFd as _},
@@ -25,18 +26,18 @@ use crate::{
     veth::SERVER_V4,
 };
 
-/// Connections through one middlebox, before the next one is made.
+/// Connections through one middlebox before a new one replaces it.
 const OF_A_GROUND: u32 = 20;
-/// Between two namespaces that have one connection each.
+/// Interval of the namespaces with one connection each.
 const NAMESPACE_EVERY: Duration = Duration::from_millis(250);
-/// Between two killed processes.
+/// Interval of the kills.
 const KILL_EVERY: Duration = Duration::from_millis(500);
-/// Until what a killed process left behind has arrived.
+/// Pause until packets of a killed process have arrived.
 const AFTER_KILL: Duration = Duration::from_millis(60);
-/// How long a flood takes, and how long it is quiet then.
+/// Duration of a flood, and the pause after it.
 const FLOOD_S: u32 = 2;
 const FLOOD_EVERY: Duration = Duration::from_secs(10);
-/// Threads that ask in a flood.
+/// Number of querying threads in a flood.
 const FLOOD_THREADS: u32 = 2;
 
 /// One kind of connection.
@@ -80,7 +81,7 @@ const WARDS: [Ward; 5] = [
     },
 ];
 
-/// Plays every recipe, one after the other, again and again.
+/// Plays every recipe in turn, repeatedly.
 pub(super) fn recipes(churn: &Churn) {
     let all = RECIPES
         .iter()
@@ -113,7 +114,7 @@ pub(super) fn recipes(churn: &Churn) {
     }
 }
 
-/// Many connections through a middlebox, then through the next one.
+/// Opens many connections through one middlebox after another.
 pub(super) fn lanes(churn: &Churn) {
     for ward in WARDS.iter().cycle() {
         if churn.is_over() {
@@ -134,7 +135,7 @@ pub(super) fn lanes(churn: &Churn) {
     }
 }
 
-/// Processes that die in the middle of a connection, the client's and the server's in turn.
+/// Kills a process in the middle of a connection, client and server alternately.
 pub(super) fn killed(churn: &Churn) {
     let pairs = WARDS.iter().flat_map(|ward| [(ward, 0), (ward, 1)]);
     for (ward, end) in pairs.cycle() {
@@ -147,7 +148,7 @@ pub(super) fn killed(churn: &Churn) {
             stage.ask_both("late")?;
             let victim = [Who::Client, Who::Server][end];
             let pid = stage.cast().into_iter().find(|(who, _)| *who == victim);
-            let (_, pid) = pid.context("nobody to kill")?;
+            let (_, pid) = pid.context("no actor to kill")?;
             let pid = Pid::from_raw(pid.cast_signed()).context("no such process")?;
             kill_process(pid, Signal::KILL).context("cannot kill an actor")?;
             std::thread::sleep(AFTER_KILL);
@@ -159,7 +160,8 @@ pub(super) fn killed(churn: &Churn) {
     }
 }
 
-/// Acts on fresh bed, and adds up what was asked and counted, also where it broke off.
+/// Runs a script on a new test bed, and adds its queries and counters to the totals, even if it was
+/// interrupted.
 fn on_ground(
     churn: &Churn,
     ward: &Ward,
@@ -169,7 +171,7 @@ fn on_ground(
     let mut stage = Stage::on(Arc::clone(&bed), Family::V4)?;
     let done = act(&mut stage);
     let (asked, connections) = (stage.answers.len() as u64, stage.connections.len() as u64);
-    // Who is left closes what it has, and what is on its way arrives: the kernel may count that too.
+    // Close the remaining sockets and wait for packets in flight: the kernel may count those too.
     drop(stage);
     std::thread::sleep(AFTER_KILL);
     let counted = counted(&bed)?;
@@ -186,12 +188,12 @@ fn on_ground(
     done
 }
 
-/// All that was ever counted in namespaces that nobody else had.
+/// Total counts of the namespaces, which are exclusively ours.
 fn counted(bed: &TestBed) -> anyhow::Result<[Counters; 2]> {
     Ok([netns::counters(bed.near())?, netns::counters(bed.far())?])
 }
 
-/// Namespaces that live for a moment, with a connection that falls back in each.
+/// Creates short-lived namespaces, with one connection that falls back in each.
 pub(super) fn namespaces(churn: &Churn) {
     while !churn.rest(NAMESPACE_EVERY) {
         churn.note("namespaces", one_namespace(churn));
@@ -206,7 +208,9 @@ fn one_namespace(churn: &Churn) -> anyhow::Result<()> {
         socket.listen(1)?;
         Ok(socket)
     })?;
-    let target = listener.local_addr().context("it listens nowhere")?;
+    let target = listener
+        .local_addr()
+        .context("the listener has no address")?;
     let answer = netns::within(near.as_fd(), || {
         let client = net::open(Mptcp, Family::V4)?;
         client.connect(&target).context("cannot connect")?;
@@ -223,13 +227,13 @@ fn one_namespace(churn: &Churn) -> anyhow::Result<()> {
     for moved in &counted {
         actions.add_counted(moved);
     }
-    // It was asked last: where there is no answer there was no question.
+    // The query came last: without an answer there was no query.
     actions.asked += u64::from(answer.is_ok());
     actions.connections += 1;
     answer.map(drop)
 }
 
-/// Asks as fast as it can for a moment, again and again.
+/// Starts short floods of queries, repeatedly.
 pub(super) fn floods(churn: &Churn) {
     while !churn.rest(FLOOD_EVERY) {
         if let Some(asked) = churn.note("flood", flood()) {
@@ -246,9 +250,9 @@ pub(super) fn floods(churn: &Churn) {
     }
 }
 
-/// How much was asked in a flood of a process of its own.
+/// Runs a flood in a separate process; returns its number of queries.
 fn flood() -> anyhow::Result<u64> {
-    let me = std::env::current_exe().context("cannot find myself")?;
+    let me = std::env::current_exe().context("cannot find the path of this program")?;
     let output = Command::new(me)
         .args(["load-asker", "--rate", "0"])
         .args(["--threads", &FLOOD_THREADS.to_string()])
@@ -256,8 +260,12 @@ fn flood() -> anyhow::Result<u64> {
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()
-        .context("cannot start who asks")?;
-    ensure!(output.status.success(), "who asks: {}", output.status);
+        .context("cannot start the asker")?;
+    ensure!(
+        output.status.success(),
+        "the asker ended with {}",
+        output.status
+    );
     let asked: load::Asked = serde_json::from_slice(&output.stdout)?;
     Ok(asked.asked)
 }

@@ -1,4 +1,4 @@
-//! What was done and measured -> what of it is right. Pure.
+//! Compares actions and measurements with what is expected of the tracer. Pure.
 
 use super::{actions::ActionLog, page::Page, sample::Sample};
 use crate::{
@@ -10,19 +10,20 @@ use crate::{
 #[cfg(test)]
 mod tests;
 
-/// The part of a run, one of so many, that may raise what is held: every buffer has been used by then.
+/// The first 1/N of a run is the warm-up, in which memory may grow until every buffer has been
+/// used.
 pub(super) const WARM_UP_PART: f64 = 3.0;
-/// But not longer than this, seconds.
+/// Maximum length of the warm-up, seconds.
 pub(super) const WARM_UP_S_MAX: f64 = 600.0;
-/// What the last third may hold more than the warm-up did: the allocator's own ups and downs.
+/// Memory growth allowed between the warm-up and the last third: fluctuations of the allocator.
 pub(super) const GROWTH_KB_MAX: u64 = 1024;
-/// So many standard errors may lie between two means that are the same in truth: more is less likely than one in 700.
+/// Maximum distance of two equal means, in standard errors: the probability of more is below 1/700.
 const STANDARD_ERRORS_MAX: f64 = 3.0;
-/// Where others use the machine too, one of so many connections may fail.
+/// On a shared machine, one connection in this many may fail.
 const CONNECTIONS_PER_FAILURE_MIN: u64 = 50;
-/// Differences that are shown.
+/// Maximum number of differences shown.
 const SHOWN_MAX: usize = 5;
-/// Nanoseconds by which the clock may have moved on its own: it is slewed.
+/// Tolerated clock drift, nanoseconds: the clock may be slewed.
 const CLOCK_NS_MAX: i128 = 500_000_000;
 
 const SEEN: &str = "mptcp_trace_seen_total";
@@ -31,44 +32,44 @@ const FALLBACKS: &str = "mptcp_trace_fallbacks_total";
 const PLAIN: &str = "mptcp_trace_plain_connections_total";
 const NAMESPACES: &str = "mptcp_trace_namespaces";
 
-/// The tracer while nothing happens.
+/// State of the idle tracer.
 #[derive(Clone, Debug, Default)]
 pub(super) struct IdleSnapshot {
-    /// What it holds.
+    /// Resource usage.
     pub(super) held: Sample,
-    /// What it says.
+    /// Metrics.
     pub(super) page: Page,
 }
 
-/// All that is judged.
+/// All inputs of the checks.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ledger {
-    /// The rung.
+    /// Attach method.
     pub(super) rung: String,
-    /// How long churn was meant to last, seconds.
+    /// Planned duration of the churn, seconds.
     pub(super) duration_s: f64,
-    /// Between two samples, seconds.
+    /// Sampling interval, seconds.
     pub(super) every_s: f64,
-    /// While it went on.
+    /// Samples taken during the churn.
     pub(super) samples: Vec<Sample>,
-    /// Before it began.
+    /// State before the churn.
     pub(super) before: IdleSnapshot,
-    /// After it ended.
+    /// State after the churn.
     pub(super) after: IdleSnapshot,
-    /// What was done.
+    /// Totals of the actors.
     pub(super) actions: ActionLog,
-    /// The clock may be set here.
+    /// Whether the clock may be set here.
     pub(super) has_clock: bool,
-    /// By how much it is wrong at the end.
+    /// Clock error at the end, nanoseconds.
     pub(super) clock_off_ns: i128,
-    /// Settings that the tracer says it read, and settings that it says it did not understand.
+    /// Settings that the tracer reported as loaded, and as invalid.
     pub(super) said_read: u64,
     pub(super) said_broken: u64,
-    /// What is wrong with how it ended.
+    /// What went wrong at the tracer's end.
     pub(super) broken: Option<String>,
 }
 
-/// Everything, a cell each.
+/// Runs every check; one cell each.
 pub(super) fn judge(ledger: &Ledger) -> Vec<Cell> {
     vec![
         memory(ledger),
@@ -86,12 +87,12 @@ pub(super) fn judge(ledger: &Ledger) -> Vec<Cell> {
     ]
 }
 
-/// When the warm-up of a run ends, seconds.
+/// End of the warm-up, seconds.
 pub(super) fn warm_up_s(duration_s: f64) -> f64 {
     (duration_s / WARM_UP_PART).min(WARM_UP_S_MAX)
 }
 
-/// What the straight line through points with the least squares of distances rises by, for each unit of x.
+/// Slope of the least-squares line through these points.
 pub(super) fn slope(points: &[(f64, f64)]) -> Option<f64> {
     let count = points.len() as f64;
     let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / count;
@@ -121,7 +122,8 @@ impl Ledger {
         mismatch(case, &self.rung, want, got, why)
     }
 
-    /// Two counts that must be equal. What is too many may be of others on this machine, if there were any.
+    /// Compares two counts that must be equal. An excess may come from other processes on this
+    /// machine, if there were any.
     fn equal(&self, case: &str, rows: &[(String, u64, u64)]) -> Cell {
         let say = |of: fn(&(String, u64, u64)) -> u64| {
             let words = rows.iter().map(|row| format!("{} {}", row.0, of(row)));
@@ -140,7 +142,7 @@ impl Ledger {
         cell
     }
 
-    /// What is wrong may be the doing of others on this machine, if there were any: then nothing is proven.
+    /// If other processes used this machine, a mismatch proves nothing; report it as skipped.
     fn excuse(&self, cell: &mut Cell) {
         let others = &self.actions.others;
         if cell.outcome != Outcome::Mismatch || others.is_empty() {
@@ -164,11 +166,11 @@ impl Ledger {
     }
 }
 
-/// What was held over a part of a run.
+/// Memory over a part of a run.
 struct Held {
-    /// The median of the samples.
+    /// Median of the samples.
     rule_kb: u64,
-    /// The most of each time between two samples.
+    /// Peak of each sampling interval.
     peaks: Peaks,
 }
 
@@ -196,11 +198,11 @@ impl Held {
     }
 }
 
-/// Some peaks.
+/// Statistics of peaks.
 struct Peaks {
     mean: f64,
     most: f64,
-    /// The square of the standard error of the mean.
+    /// Square of the standard error of the mean.
     error_squared: f64,
 }
 
@@ -219,25 +221,26 @@ impl Peaks {
         })
     }
 
-    /// The most that the mean of later peaks may be, given how much these and those scatter.
+    /// Maximum mean of later peaks, given the scatter of both.
     fn limit(&self, later: &Self) -> f64 {
         let error = (self.error_squared + later.error_squared).sqrt();
         self.mean + GROWTH_KB_MAX as f64 + STANDARD_ERRORS_MAX * error
     }
 }
 
-/// In the last third and at rest it holds no more, as a rule, than when it was warm, and its peaks are no higher on average.
+/// In the last third and at rest, median memory and mean peak must not exceed those of the warm-up.
 ///
-/// One peak says nothing: a flood of questions, or a hundred clients at once, take some megabytes for a few milliseconds, and
-/// how many depends on who has the processors at that moment. The kernel keeps the most of each time between two samples,
-/// so that no peak goes unseen; the means of many are compared, and how much they scatter is allowed for.
+/// A single peak proves nothing: a flood of queries, or a hundred clients at once, take some
+/// megabytes for a few milliseconds, and how many depends on scheduling. The kernel records the
+/// peak of each sampling interval, so none goes unnoticed; the check compares means of many peaks
+/// and allows for their scatter.
 fn memory(ledger: &Ledger) -> Cell {
     let case = "churn-memory";
     let (warm, last) = (
         warm_up_s(ledger.duration_s),
         ledger.duration_s * (1.0 - 1.0 / WARM_UP_PART),
     );
-    // In the first half of the warm-up it fills what it keeps.
+    // Buffers and caches fill in the first half of the warm-up.
     let warmed = Held::between(&ledger.samples, warm / 2.0, warm);
     let ended = Held::between(&ledger.samples, last, f64::INFINITY);
     let (Some(warmed), Some(ended)) = (warmed, ended) else {
@@ -271,7 +274,7 @@ fn memory(ledger: &Ledger) -> Cell {
     if ended.peaks.mean > limit {
         wrong.push(format!("peaks of more than {limit:.0} kB on average"));
     }
-    // A tracer that was looked at half of the time only proves nothing.
+    // Fewer than half of the expected samples prove nothing.
     let expected = (ledger.duration_s / ledger.every_s / 2.0) as usize;
     if ledger.samples.len() < expected {
         wrong.push(format!(
@@ -290,11 +293,11 @@ fn descriptors(ledger: &Ledger) -> Cell {
         )
     };
     let (before, after) = (say(&ledger.before), say(&ledger.after));
-    let wrong = (before != after).then(|| "it does not hold what it held before".to_owned());
+    let wrong = (before != after).then(|| "the resources differ from those before".to_owned());
     ledger.cell("churn-descriptors", &before, &after, &Vec::from_iter(wrong))
 }
 
-/// What each sensor saw is the sum of what became of it.
+/// For each sensor, the records seen must equal the sum of their outcomes.
 fn accounted(ledger: &Ledger) -> Cell {
     let page = &ledger.after.page;
     let (seen, outcomes) = (page.by(SEEN, "sensor"), page.by(OUTCOMES, "sensor"));
@@ -304,7 +307,7 @@ fn accounted(ledger: &Ledger) -> Cell {
         .map(|(sensor, seen)| format!("{sensor}: {seen} seen, {:?}", outcomes.get(sensor)))
         .collect();
     if seen.is_empty() {
-        wrong.push("there is no sensor".to_owned());
+        wrong.push("the page has no sensors".to_owned());
     }
     let became: Vec<String> = page
         .by(OUTCOMES, "outcome")
@@ -328,7 +331,7 @@ fn questions(ledger: &Ledger) -> Cell {
     )
 }
 
-/// Cause by cause, but for the third ACK.
+/// Compares causes one by one, except the third ACK.
 fn fallbacks(ledger: &Ledger) -> Cell {
     let traced = ledger.after.page.by(FALLBACKS, "cause");
     let kernel = &ledger.actions.kernel;
@@ -350,7 +353,7 @@ fn fallbacks(ledger: &Ledger) -> Cell {
     ledger.equal("churn-fallbacks", &rows)
 }
 
-/// Where no function can be probed, these two look the same: their sum is known everywhere.
+/// Where no function can be probed, these two are indistinguishable; their sum is always known.
 fn third_acks(ledger: &Ledger) -> Cell {
     let counted = ledger.actions.kernel.get(THIRD_ACK).copied().unwrap_or(0);
     let happened = counted + ledger.actions.plain;
@@ -359,7 +362,7 @@ fn third_acks(ledger: &Ledger) -> Cell {
     ledger.equal("churn-third-ack", &[row])
 }
 
-/// By its own account of the kernel's counters, too.
+/// The tracer's own reconciliation with the kernel's counters must agree, too.
 fn agreement(ledger: &Ledger) -> Cell {
     let page = &ledger.after.page;
     let of = |word| page.sum(NAMESPACES, &[("counters", word)]);
@@ -375,16 +378,17 @@ fn agreement(ledger: &Ledger) -> Cell {
     let mut wrong = Vec::new();
     if differ > 0 {
         wrong.push(format!(
-            "the kernel counted otherwise in {differ} namespaces"
+            "the kernel's counters differ in {differ} namespaces"
         ));
     }
     let case = "churn-agreement";
     let want = "no namespace differs";
     if undecodable > 0 {
-        wrong.push("there is what it cannot understand".to_owned());
+        wrong.push("records could not be decoded".to_owned());
         return ledger.cell(case, want, &got, &wrong);
     }
-    // All of ours are gone by now: a namespace that is left is somebody else's, and may have the number of one that has gone.
+    // All of our namespaces are gone at this point: a remaining one is foreign and may have a
+    // reused number.
     let mut cell = ledger.cell(case, want, &got, &wrong);
     ledger.excuse(&mut cell);
     cell
@@ -394,7 +398,7 @@ fn only_grew(ledger: &Ledger) -> Cell {
     let scrapes = ledger.actions.scrapes;
     let went_back = &ledger.actions.went_back;
     let mut wrong = went_back.clone();
-    // Sent away for a while is no fault, for half of the time it is.
+    // Being turned away for a while is acceptable; for half of the time it is not.
     if (scrapes as f64) < ledger.duration_s / 4.0 {
         wrong.push("too few pages could be read".to_owned());
     }
@@ -406,7 +410,7 @@ fn only_grew(ledger: &Ledger) -> Cell {
     )
 }
 
-/// Every settings file was read, and every broken one complained about.
+/// Every settings file must be loaded, and every invalid one reported.
 fn reloads(ledger: &Ledger) -> Cell {
     let ActionLog {
         hangups,
@@ -419,7 +423,7 @@ fn reloads(ledger: &Ledger) -> Cell {
         ledger.said_read, ledger.said_broken
     );
     let right = (hangups, bad_hangups) == (ledger.said_read, ledger.said_broken);
-    let wrong = (!right).then(|| "not every hangup was heard".to_owned());
+    let wrong = (!right).then(|| "not every hangup had an effect".to_owned());
     ledger.cell("churn-reloads", &want, &got, &Vec::from_iter(wrong))
 }
 
@@ -440,7 +444,7 @@ fn clock(ledger: &Ledger) -> Cell {
     ledger.cell(case, "the clock steps", &got, &Vec::from_iter(wrong))
 }
 
-/// A run in which nothing happened would be right in everything else.
+/// Without any actions, all other checks would pass.
 fn actions(ledger: &Ledger) -> Cell {
     let actions = &ledger.actions;
     let capped = ledger.grew(OUTCOMES, &[("outcome", "capped")]);
@@ -465,7 +469,7 @@ fn actions(ledger: &Ledger) -> Cell {
     }
     let is_idle = !wrong.is_empty();
     if actions.failed > 0 {
-        wrong.push(format!("{} could not be done", actions.failed));
+        wrong.push(format!("{} actions failed", actions.failed));
         wrong.extend(actions.failures.iter().cloned());
     }
     let got: Vec<String> = done
@@ -473,7 +477,7 @@ fn actions(ledger: &Ledger) -> Cell {
         .map(|(what, count)| format!("{what} {count}"))
         .collect();
     let mut cell = ledger.cell("churn-actions", "churn", &got.join(", "), &wrong);
-    // Beside others a connection may take too long.
+    // On a shared machine a connection may time out.
     let is_rare = actions.failed * CONNECTIONS_PER_FAILURE_MIN <= actions.connections;
     if actions.failed > 0 && is_rare && !is_idle {
         ledger.excuse(&mut cell);

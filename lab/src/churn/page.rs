@@ -1,20 +1,20 @@
-//! A page of metrics, as numbers by series. Pure.
+//! A page of metrics as numbers by series. Pure.
 
 use std::collections::BTreeMap;
 
 use anyhow::Context as _;
 
-/// Labels that a reload may add to a series and take away: what such a series counts is compared without them.
+/// Labels that a reload may add to a series or remove: counters are compared without them.
 const OF_OWNERS: [&str; 2] = ["process", "cgroup"];
 
-/// One line: its name and its labels.
+/// Identity of a series: its name and labels.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct Series {
     name: String,
     labels: BTreeMap<String, String>,
 }
 
-/// What stood on a page.
+/// Contents of a page.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub(crate) struct Page {
     series: BTreeMap<Series, f64>,
@@ -34,12 +34,12 @@ impl Page {
         Ok(Self { series })
     }
 
-    /// How many series there are.
+    /// Number of series.
     pub(crate) fn len(&self) -> usize {
         self.series.len()
     }
 
-    /// The sum of all series of a name that have these labels.
+    /// Sum of all series of a name that have these labels.
     pub(crate) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
         let is_wanted = |series: &Series| {
             let has = |(name, value): &(&str, &str)| {
@@ -51,7 +51,7 @@ impl Page {
         wanted.map(|(_, value)| whole(*value)).sum()
     }
 
-    /// The sums of all series of a name, by one of their labels.
+    /// Sums of all series of a name, by one of their labels.
     pub(crate) fn by(&self, name: &str, label: &str) -> BTreeMap<String, u64> {
         let mut sums = BTreeMap::new();
         for (series, value) in &self.series {
@@ -64,7 +64,7 @@ impl Page {
         sums
     }
 
-    /// The counters that are smaller than they were on an earlier page, in words.
+    /// Describes the counters that are smaller than on an earlier page.
     pub(crate) fn went_back(&self, earlier: &Self) -> Vec<String> {
         let now = self.counters();
         earlier
@@ -78,7 +78,7 @@ impl Page {
             .collect()
     }
 
-    /// What the sensors saw, and what became of it.
+    /// Records seen by each sensor, and the sum of their outcomes.
     pub(crate) fn counts(&self) -> [BTreeMap<String, u64>; 2] {
         [
             self.by("mptcp_trace_seen_total", "sensor"),
@@ -86,7 +86,7 @@ impl Page {
         ]
     }
 
-    /// What may only grow, without who owns it.
+    /// All counters, without owner labels.
     fn counters(&self) -> BTreeMap<Series, u64> {
         let mut counters = BTreeMap::new();
         for (series, value) in &self.series {
@@ -102,12 +102,12 @@ impl Page {
     }
 }
 
-/// Counts are exact in what Prometheus has for numbers.
+/// Converts a sample value: counts are exact in a float.
 fn whole(value: f64) -> u64 {
     value.round() as u64
 }
 
-/// `name{label="value",...} number`, where values may have escaped quotes in them.
+/// Parses `name{label="value",...} number`; values may contain escaped quotes.
 fn read(line: &str) -> Option<(Series, f64)> {
     let end = line.find(['{', ' '])?;
     let (name, mut rest) = line.split_at(end);
@@ -127,7 +127,7 @@ fn read(line: &str) -> Option<(Series, f64)> {
     Some((Series { name, labels }, value))
 }
 
-/// What stands before the closing quote, and what stands behind it.
+/// Splits at the closing quote.
 fn quoted(text: &str) -> Option<(String, &str)> {
     let mut value = String::new();
     let mut letters = text.char_indices();

@@ -1,4 +1,4 @@
-//! What a process holds at a moment.
+//! Resource usage of a process at one moment.
 
 use std::fs;
 
@@ -7,54 +7,54 @@ use serde::Serialize;
 
 use crate::sys;
 
-/// Has the kernel forget the most that a process had in RAM (man 5 proc).
+/// Value for `clear_refs` that resets the peak resident set size (man 5 proc).
 const RESET_PEAK: &str = "5";
 
-/// Of the tracer, at one moment of the run.
+/// One sample of the tracer.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize)]
 pub(crate) struct Sample {
-    /// Seconds since churn began.
+    /// Seconds since the start of the churn.
     pub(crate) at_s: f64,
-    /// Memory in RAM.
+    /// Resident memory, KiB.
     pub(crate) rss_kb: u64,
-    /// The most of it since the sample before.
+    /// Peak resident memory since the previous sample, KiB.
     pub(crate) peak_kb: u64,
-    /// Of the memory in RAM, what is in no file and is shared with nobody.
+    /// Resident anonymous memory, KiB.
     pub(crate) anon_kb: u64,
-    /// And what is in a file: code that has run so far.
+    /// Resident file-backed memory, KiB: code that has run so far.
     pub(crate) file_kb: u64,
-    /// Memory of BPF maps and programs, as the kernel charges it.
+    /// Memory of BPF maps and programs as charged by the kernel, KiB.
     pub(crate) bpf_kb: u64,
-    /// Descriptors.
+    /// Number of open descriptors.
     pub(crate) fds: u64,
-    /// Threads.
+    /// Number of threads.
     pub(crate) threads: u64,
-    /// Processor time, seconds.
+    /// CPU time, seconds.
     pub(crate) cpu_s: f64,
-    /// Series on its page.
+    /// Number of series on its page.
     pub(crate) series: u64,
-    /// Questions that it saw.
+    /// Queries that it counted.
     pub(crate) questions: u64,
-    /// Fallbacks that it found.
+    /// Fallbacks that it counted.
     pub(crate) fallbacks: u64,
-    /// Connections that it remembers.
+    /// Connections that it tracks.
     pub(crate) remembered: u64,
-    /// Namespaces in which the kernel counted otherwise.
+    /// Namespaces in which its counts differ from the kernel's.
     pub(crate) differ: u64,
-    /// Namespaces that are gone.
+    /// Namespaces that could not be read because they are gone.
     pub(crate) unread: u64,
-    /// Times that the page was read.
+    /// Number of page fetches.
     pub(crate) scrapes: u64,
-    /// Times that settings were read again.
+    /// Number of reloads.
     pub(crate) hangups: u64,
-    /// Network namespaces that came and went.
+    /// Network namespaces created and removed.
     pub(crate) namespaces: u64,
-    /// Times that the clock was wrong for a while.
+    /// Number of clock steps.
     pub(crate) clock_steps: u64,
 }
 
 impl Sample {
-    /// What the system knows of a process; the rest is for the caller to add.
+    /// Reads what the kernel reports about a process; the caller fills in the rest.
     pub(crate) fn of(pid: u32) -> anyhow::Result<Self> {
         let file = format!("/proc/{pid}/status");
         let status = fs::read_to_string(&file).with_context(|| format!("cannot read {file}"))?;
@@ -62,10 +62,10 @@ impl Sample {
             let line = status.lines().find_map(|line| line.strip_prefix(name));
             let word = line.and_then(|line| line.split_whitespace().next());
             let number = word.and_then(|word| word.parse().ok());
-            number.with_context(|| format!("{file} does not tell {name}"))
+            number.with_context(|| format!("{file} does not contain {name}"))
         };
         let (fds, bpf_bytes) = descriptors(pid)?;
-        // From now on the most is counted anew.
+        // Reset the peak.
         let file = format!("/proc/{pid}/clear_refs");
         fs::write(&file, RESET_PEAK).with_context(|| format!("cannot write to {file}"))?;
         Ok(Self {
@@ -77,21 +77,21 @@ impl Sample {
             bpf_kb: bpf_bytes / 1024,
             fds,
             cpu_s: sys::cpu_time(pid)
-                .context("cannot tell the tracer's processor time")?
+                .context("cannot read the tracer's CPU time")?
                 .as_secs_f64(),
             ..Self::default()
         })
     }
 }
 
-/// How many there are, and what the kernel charges for those that are BPF's.
+/// Number of descriptors, and the memory charged for the BPF objects among them.
 fn descriptors(pid: u32) -> anyhow::Result<(u64, u64)> {
     let folder = format!("/proc/{pid}/fdinfo");
     let entries = fs::read_dir(&folder).with_context(|| format!("cannot read {folder}"))?;
     let (mut count, mut bytes) = (0, 0);
     for entry in entries {
         count += 1;
-        // Gone since, as a client's may be.
+        // It may have been closed meanwhile, like a client's connection.
         let info = fs::read_to_string(entry?.path()).unwrap_or_default();
         let charged = info.lines().find_map(|line| line.strip_prefix("memlock:"));
         bytes += charged

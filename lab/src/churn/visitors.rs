@@ -1,4 +1,4 @@
-//! Who visits the page: one who reads it every second, and others who have no good intentions.
+//! HTTP clients of the metrics page: one fetches it every second, the others are hostile.
 
 use std::{
     io::{Read as _, Write as _},
@@ -11,27 +11,27 @@ use socket2::SockRef;
 use super::{actions::Churn, page::Page};
 use crate::served::get;
 
-/// Between two scrapes.
+/// Interval of the fetches.
 const SCRAPE_EVERY: Duration = Duration::from_secs(1);
-/// Longest that no scrape may succeed.
+/// Maximum time without a successful fetch.
 const UNREAD_MAX: Duration = Duration::from_secs(30);
-/// Clients that are slow on purpose, and how long each goes on.
+/// Deliberately slow clients, and how long each stays.
 const SLOW: usize = 8;
 const SLOW_BYTES: usize = 8;
-/// Clients at once: more than the tracer takes.
+/// Simultaneous clients: more than the tracer accepts.
 const CROWD: usize = 100;
-/// Between two visits of those.
+/// Interval of the hostile visits.
 const VISIT_EVERY: Duration = Duration::from_secs(3);
-/// Longest that one waits for an answer.
+/// Timeout for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// More than a request may be long.
+/// Longer than the longest request that the tracer accepts.
 const LARGE_BYTES: usize = 64 * 1024;
 
-/// Reads the page once a second. What counts must not go back.
+/// Fetches the page once a second. Counters must not decrease.
 pub(super) fn scrapes(churn: &Churn, address: &str, first: Page) {
     let (mut last, mut read_at) = (first, Instant::now());
     while !churn.rest(SCRAPE_EVERY) {
-        // Where there are too many clients this one may be sent away: that is no fault.
+        // The tracer may turn this client away when there are too many: not a failure.
         match get(address, "/metrics").and_then(|text| Page::parse(&text)) {
             Ok(page) => {
                 let went_back = page.went_back(&last);
@@ -49,7 +49,7 @@ pub(super) fn scrapes(churn: &Churn, address: &str, first: Page) {
     }
 }
 
-/// Clients that say a letter a second, and never end.
+/// Clients that send one byte a second and never finish.
 pub(super) fn slow(churn: &Churn, address: &str) {
     const WORDS: &[u8] = b"GET /metrics HTTP/1.1\r\nHost: ";
     while !churn.is_over() {
@@ -59,7 +59,7 @@ pub(super) fn slow(churn: &Churn, address: &str) {
         churn.actions().visitors += clients.len() as u64;
         for letter in WORDS.iter().take(SLOW_BYTES) {
             for client in &mut clients {
-                // It may be tired of us already.
+                // The tracer may have closed the connection already.
                 let _gone = client.write_all(&[*letter]);
             }
             if churn.rest(Duration::from_secs(1)) {
@@ -69,7 +69,7 @@ pub(super) fn slow(churn: &Churn, address: &str) {
     }
 }
 
-/// Clients that come in numbers, talk nonsense, or leave without a word.
+/// Clients that come in large numbers, send garbage, or disconnect without a request.
 pub(super) fn crowds(churn: &Churn, address: &str) {
     let mut round = 0_usize;
     while !churn.rest(VISIT_EVERY) {
@@ -86,10 +86,10 @@ pub(super) fn crowds(churn: &Churn, address: &str) {
     }
 }
 
-/// How many came, and how many got no answer.
+/// Number of clients, and number of those without an answer.
 type Visits = (u64, u64);
 
-/// All are there before the first one asks.
+/// All clients connect before the first one sends its request.
 fn crowd(address: &str) -> Visits {
     let clients: Vec<TcpStream> = (0..CROWD)
         .filter_map(|_| TcpStream::connect(address).ok())
@@ -105,7 +105,7 @@ fn crowd(address: &str) -> Visits {
     (visitors, sent_away as u64)
 }
 
-/// What it answers to that; nothing if it does not.
+/// Sends a request; returns the answer, empty if there is none.
 fn talk(mut client: TcpStream, words: &[u8]) -> Vec<u8> {
     let mut answer = Vec::new();
     let _may_hang_up = client.set_read_timeout(Some(PATIENCE));
@@ -133,7 +133,7 @@ fn nonsense(address: &str) -> Visits {
     (visitors, 0)
 }
 
-/// They leave in the middle of their request: in order, or not.
+/// Disconnects in the middle of a request, with FIN or with RST.
 fn half_open(address: &str, in_order: bool) -> Visits {
     let mut visitors = 0;
     for _ in 0..CROWD / 4 {
@@ -143,7 +143,7 @@ fn half_open(address: &str, in_order: bool) -> Visits {
         visitors += 1;
         let _may_hang_up = client.write_all(b"GET /metrics HTTP/1.1\r\nHo");
         if !in_order {
-            // The other end gets a reset.
+            // Closing sends a reset.
             let _closed_in_order = SockRef::from(&client).set_linger(Some(Duration::ZERO));
         }
     }

@@ -22,7 +22,7 @@ fn endpoint(port: u16) -> Endpoint {
     }
 }
 
-/// A question about an MPTCP socket, the `seq`-th; it fell back if it says `tcp`.
+/// The `seq`-th query, on an MPTCP socket; it has fallen back if the answer is `tcp`.
 fn asked(inode: u64, truth: Truth) -> Asked {
     Asked {
         case: format!("case-{inode}"),
@@ -73,7 +73,7 @@ fn traced(inode: u64, answer: &str) -> Traced {
     }
 }
 
-/// Names of the cells that are not right.
+/// Names of the cells that are not ok.
 fn wrong(asked: Vec<Asked>, traced: Vec<Traced>, limits: &[&str]) -> Vec<String> {
     let asked: Vec<AskerLine> = asked
         .into_iter()
@@ -251,7 +251,8 @@ fn what_is_no_query_has_no_line() {
 
 #[test]
 fn a_case_that_the_kernel_did_not_let_happen_is_not_taken_for_right() {
-    // It should have fallen back and did not, however much the tracer agrees.
+    // The connection should have fallen back and did not, although the tracer agrees with the
+    // answer.
     let never_fell = Asked {
         fell_back: true,
         ..one()
@@ -357,7 +358,7 @@ fn counters_that_do_not_add_up_or_tell_of_losses_are_a_mismatch() {
         let shown = format!("{losses:?}");
         assert_eq!(outcome(vec![losses]), Outcome::Mismatch, "{shown}");
     }
-    // A skipped run of a probe of the other sensor is no lost query.
+    // A missed run of a probe of the other sensor is not a lost query.
     let other = Losses {
         sensor: "fallback".to_owned(),
         missed: 1,

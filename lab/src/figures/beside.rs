@@ -1,4 +1,4 @@
-//! What runs beside the caller: nothing, the tracer, or a bpftrace script.
+//! What runs alongside the caller: nothing, the tracer, or a bpftrace script.
 
 use std::{
     fs::{self, File},
@@ -16,7 +16,7 @@ use crate::{
     scratch::scratch,
 };
 
-/// Prints a line a query.
+/// Prints one line per query.
 const PRINTING: &str = "\
 tracepoint:syscalls:sys_enter_getsockopt /args->level == 6 && args->optname == 43/ { @t[tid] = nsecs; }
 tracepoint:syscalls:sys_exit_getsockopt /@t[tid]/ {
@@ -28,36 +28,36 @@ tracepoint:syscalls:sys_enter_getsockopt /args->level == 6 && args->optname == 4
 tracepoint:syscalls:sys_exit_getsockopt /@q[tid]/ { @[pid, comm, args->ret] = count(); delete(@q[tid]); }
 ";
 
-/// Longest that a tracer may take to start.
+/// Timeout for the start of a tracer.
 const START_MAX: Duration = Duration::from_secs(20);
 
-/// Something to run beside the caller.
+/// Something to run alongside the caller.
 pub(super) struct Configuration {
     pub(super) name: &'static str,
-    /// Nothing, if there is no word.
+    /// Command line; empty for nothing.
     pub(super) command: Vec<String>,
-    /// How it says that it is live.
+    /// How it signals that it is live.
     pub(super) ready: Ready,
 }
 
-/// How something says that it is live.
+/// How a tracer signals that it is live.
 pub(super) enum Ready {
-    /// There is nothing to wait for.
+    /// No signal: nothing to wait for.
     Nothing,
-    /// By this file.
+    /// It creates this file.
     File(PathBuf),
-    /// By a line on stderr or stdout, and then some time.
+    /// It prints a line on stderr or stdout, and needs some more time.
     Output(PathBuf),
 }
 
-/// Something that runs.
+/// A running tracer.
 pub(super) struct Running {
     child: Child,
-    /// From exec until it said that it is live.
+    /// Milliseconds from exec until it was live.
     pub(super) start_ms: f64,
 }
 
-/// Nothing, the tracer in several ways, and the scripts.
+/// Nothing, the tracer in several configurations, and the scripts.
 pub(super) fn configurations(args: &Args) -> anyhow::Result<Vec<Configuration>> {
     let ready = scratch("ready");
     let uncapped = uncapped(&args.tracer)?;
@@ -91,7 +91,7 @@ pub(super) fn configurations(args: &Args) -> anyhow::Result<Vec<Configuration>> 
             let file = scratch(&format!("{stem}.bt"));
             fs::write(&file, script).context("cannot write a bpftrace script")?;
             let output = scratch(&format!("{stem}.out"));
-            // tracefs for bpftrace alone, as mptcp-trace makes it for itself.
+            // Mount tracefs for bpftrace alone, as mptcp-trace does for itself.
             let shell = format!(
                 "[ -d /sys/kernel/tracing/events ] || mount -t tracefs tracefs /sys/kernel/tracing; \
                  exec bpftrace {}",
@@ -111,14 +111,14 @@ pub(super) fn configurations(args: &Args) -> anyhow::Result<Vec<Configuration>> 
 }
 
 impl Configuration {
-    /// Starts it and waits until it says that it is live.
+    /// Starts it and waits until it is live.
     pub(super) fn begin(&self) -> anyhow::Result<Option<Running>> {
         let Some((program, args)) = self.command.split_first() else {
             return Ok(None);
         };
         let (stdout, stderr): (Stdio, Stdio) = match &self.ready {
             Ready::Output(file) => {
-                let file = File::create(file).context("cannot make a file for the output")?;
+                let file = File::create(file).context("cannot create a file for the output")?;
                 (file.try_clone()?.into(), file.into())
             }
             Ready::File(file) => {
@@ -150,7 +150,7 @@ impl Configuration {
 }
 
 impl Running {
-    /// Tells it to end; its memory before that.
+    /// Stops it; returns its memory before that.
     pub(super) fn end(mut self) -> anyhow::Result<u64> {
         let memory = Memory::of(self.child.id())?;
         let pid = rustix::process::Pid::from_child(&self.child);
@@ -173,9 +173,9 @@ impl Ready {
     }
 }
 
-/// Calls in another process, and what that took.
+/// Makes the calls in another process; returns the measurements.
 pub(super) fn ask(args: &Args, calls: &[Call]) -> anyhow::Result<Vec<Measured>> {
-    let me = std::env::current_exe().context("cannot find myself")?;
+    let me = std::env::current_exe().context("cannot find the path of this program")?;
     let mut command = Command::new(me);
     command
         .args(["bench-asker", "--queries", &args.queries.to_string()])
@@ -191,6 +191,6 @@ pub(super) fn ask(args: &Args, calls: &[Call]) -> anyhow::Result<Vec<Measured>> 
     );
     String::from_utf8_lossy(&output.stdout)
         .lines()
-        .map(|line| serde_json::from_str(line).context("the asker makes no sense"))
+        .map(|line| serde_json::from_str(line).context("cannot parse the asker's output"))
         .collect()
 }

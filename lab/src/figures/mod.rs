@@ -1,7 +1,9 @@
-//! `mptcp-lab figures`: what tracing costs, next to bpftrace scripts that do the same, in one run.
+//! `mptcp-lab figures`: the cost of tracing, compared with equivalent bpftrace scripts in the same
+//! run.
 //!
-//! Machines are noisy: every configuration is measured once a round, in turn, and what is reported is the median over the
-//! rounds of the difference to the untraced calls of the same round, and the difference between the fastest batches.
+//! Machines are noisy: each round measures every configuration once. The report shows the median,
+//! over the rounds, of the difference from the untraced calls of the same round, and the difference
+//! between the fastest batches.
 
 use std::{collections::BTreeMap, fs, io::Write as _, path::PathBuf, time::Duration};
 
@@ -21,25 +23,25 @@ pub mod start;
 
 use beside::{Configuration, Ready, configurations};
 
-/// The calls that are measured.
+/// The measured calls.
 const CALLS: [Call; 4] = [Call::IsMptcp, Call::InBursts, Call::Other, Call::Unrelated];
 
-/// What to measure.
+/// Arguments of `mptcp-lab figures`.
 #[derive(clap::Args)]
 pub struct Args {
     /// The mptcp-trace to measure
     #[arg(long, value_name = "PATH")]
     pub tracer: PathBuf,
-    /// Rounds
+    /// Number of rounds
     #[arg(long, default_value_t = 7)]
     pub rounds: u32,
-    /// Calls in a batch; a round takes the median of its batches
+    /// Calls per batch; a round takes the median of its batches
     #[arg(long, default_value_t = 20_000)]
     pub queries: u32,
-    /// Batches in a round
+    /// Batches per round
     #[arg(long, default_value_t = 15)]
     pub batches: u32,
-    /// Leave bpftrace out
+    /// Skip bpftrace
     #[arg(long)]
     pub no_bpftrace: bool,
     /// Print JSON lines instead of a table
@@ -47,7 +49,7 @@ pub struct Args {
     pub json: bool,
 }
 
-/// What was measured beside one configuration.
+/// Measurements of one configuration.
 #[derive(Default)]
 struct Figures {
     calls: BTreeMap<Call, Vec<Measured>>,
@@ -59,7 +61,7 @@ struct Figures {
 #[derive(Serialize)]
 #[serde(tag = "type", content = "data", rename_all = "snake_case")]
 enum Line<'a> {
-    /// What a call takes beside one configuration; `added_*` are null for the one that is nothing.
+    /// Duration of a call with one configuration; `added_*` are null without a tracer.
     Call {
         beside: &'a str,
         call: Call,
@@ -68,7 +70,7 @@ enum Line<'a> {
         added_ns_median: Option<f64>,
         added_ns_min: Option<f64>,
     },
-    /// What one configuration takes under that load.
+    /// Resource usage of one configuration under that load.
     Footprint {
         beside: &'a str,
         start_ms: f64,
@@ -76,7 +78,7 @@ enum Line<'a> {
     },
 }
 
-/// Measures, and prints a table in Markdown or JSON lines.
+/// Measures, and prints a Markdown table or JSON lines.
 ///
 /// # Errors
 ///
@@ -126,7 +128,7 @@ fn measure(
         .start_ms
         .extend(tracer.as_ref().map(|it| it.start_ms));
     if matches!(configuration.ready, Ready::Output(_)) {
-        // It says that it is attaching, not that it has attached.
+        // bpftrace reports that it is attaching, not that it has attached.
         std::thread::sleep(Duration::from_millis(1500));
     }
     for measured in beside::ask(args, &CALLS)? {
@@ -230,7 +232,7 @@ fn differences(with: &[f64], without: &[f64]) -> Vec<f64> {
         .collect()
 }
 
-/// The value in the middle; not a number where there is none.
+/// The median; NaN for an empty slice.
 pub(crate) fn median(values: &[f64]) -> f64 {
     let mut values = values.to_vec();
     values.sort_by(f64::total_cmp);

@@ -1,4 +1,5 @@
-//! `mptcp-lab rates`: how many questions a second a tracer takes until it loses one, and what its reader needs for them.
+//! `mptcp-lab rates`: the query rate at which a tracer loses its first query, and the CPU time of
+//! its reader.
 
 use std::{os::fd::AsFd as _, path::PathBuf, time::Duration};
 
@@ -11,22 +12,22 @@ use crate::{
     report::write_line,
 };
 
-/// Time for the reader to take what is left, before its processor time is read.
+/// Time for the reader to drain the ring before its CPU time is read.
 const DRAIN: Duration = Duration::from_millis(500);
 
-/// What to measure.
+/// Arguments of `mptcp-lab rates`.
 #[derive(clap::Args)]
 pub struct Args {
     /// The mptcp-trace to measure
     #[arg(long, value_name = "PATH")]
     pub tracer: PathBuf,
-    /// Questions a second (repeatable); 0: as fast as they can be asked
+    /// Queries per second (repeatable); 0: as fast as possible
     #[arg(long, value_name = "RATE", required = true)]
     pub rate: Vec<u64>,
-    /// For how long each, seconds
+    /// Duration of each rate, seconds
     #[arg(long, default_value_t = 3.0)]
     pub seconds: f64,
-    /// Threads that ask
+    /// Querying threads
     #[arg(long, default_value_t = 2)]
     pub threads: u32,
 }
@@ -35,40 +36,40 @@ pub struct Args {
 #[derive(Serialize)]
 #[serde(tag = "type", content = "data", rename_all = "snake_case")]
 enum Line {
-    /// Of one rate.
+    /// Results of one rate.
     Rate {
-        /// Questions a second that were meant; 0: as many as possible.
+        /// Intended queries per second; 0: as many as possible.
         offered: u64,
         seconds: f64,
-        /// Questions.
+        /// Queries made.
         asked: u64,
-        /// Lines about them.
+        /// Query lines.
         lines: u64,
         ring_full: u64,
-        /// Whatever else is between the two.
+        /// Any other difference between the two.
         otherwise_lost: u64,
-        /// Every question is accounted for.
+        /// Whether every query is accounted for.
         balances: bool,
-        /// Processor time of the tracer meanwhile.
+        /// CPU time of the tracer meanwhile.
         reader_cpu_s: f64,
         peak_kb: u64,
     },
 }
 
-/// Measures, and prints a JSON line for each rate.
+/// Measures, and prints one JSON line per rate.
 ///
 /// # Errors
 ///
-/// Fails if the tracer cannot be run or what it prints cannot be read.
+/// Fails if the tracer cannot be run, or if its output cannot be parsed.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     for &rate in &args.rate {
         let word = if rate == 0 {
-            "all that can be".to_owned()
+            "as many as possible".to_owned()
         } else {
             rate.to_string()
         };
         eprintln!(
-            "mptcp-lab: {word} questions a second for {} s",
+            "mptcp-lab: {word} queries per second for {} s",
             args.seconds
         );
         write_line(&mut std::io::stdout(), &measure(args, rate)?)?;
@@ -103,7 +104,7 @@ fn measure(args: &Args, rate: u64) -> anyhow::Result<Line> {
         .losses
         .iter()
         .find(|losses| losses.sensor == "query");
-    let losses = losses.context("the tracer does not tell what was lost")?;
+    let losses = losses.context("the tracer reports no losses")?;
     Ok(Line::Rate {
         offered: rate,
         seconds: asked.seconds,

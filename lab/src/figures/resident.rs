@@ -1,4 +1,4 @@
-//! `mptcp-lab resident`: the tracer's memory while very many connections are open.
+//! `mptcp-lab resident`: memory of the tracer while very many connections are open.
 
 use std::{
     io::{Read as _, Write as _},
@@ -22,20 +22,20 @@ use crate::{
     sys,
 };
 
-/// Time for the tracer to take what is left in the ring, and to judge what it holds back.
+/// Time for the tracer to drain the ring and to judge the lines that it holds back.
 const DRAIN: Duration = Duration::from_secs(2);
-/// Connections of one process: their ends are twice as many descriptors, and some machines allow few.
+/// Connections per process: each needs two descriptors, and some machines have a low limit.
 const OF_A_HOLDER: u32 = 4_000;
 /// Descriptors besides those of the connections.
 const DESCRIPTORS: u64 = 256;
 
-/// What to measure.
+/// Arguments of `mptcp-lab resident`.
 #[derive(clap::Args)]
 pub struct Args {
     /// The mptcp-trace to measure
     #[arg(long, value_name = "PATH")]
     pub tracer: PathBuf,
-    /// Connections that are open at a time; their client asks once about each
+    /// Number of open connections; the client of each makes one query
     #[arg(long, default_value_t = 10_000)]
     pub connections: u32,
 }
@@ -44,7 +44,7 @@ pub struct Args {
 #[derive(Serialize)]
 #[serde(tag = "type", content = "data", rename_all = "snake_case")]
 enum Line {
-    /// With so many connections.
+    /// Memory with this number of connections.
     Resident {
         connections: u32,
         idle_kb: u64,
@@ -53,10 +53,10 @@ enum Line {
     },
 }
 
-/// A process that holds connections: one alone may not open so many.
+/// Arguments of the holder process: a single process cannot open all connections.
 #[derive(clap::Args)]
 pub struct HolderArgs {
-    /// Connections, with both ends
+    /// Number of connections, both ends each
     #[arg(long)]
     pub connections: u32,
 }
@@ -65,7 +65,7 @@ pub struct HolderArgs {
 ///
 /// # Errors
 ///
-/// Says which step failed.
+/// Names the step that failed.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let beside = Beside::start(&args.tracer, &[], Lines::Dropped)?
         .map_err(|why| anyhow::anyhow!("this kernel cannot be traced: {why}"))?;
@@ -95,12 +95,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     )
 }
 
-/// It ends when nobody holds its stdin any more.
+/// The process exits when its stdin is closed.
 struct Holder(Child);
 
 impl Holder {
     fn start(connections: u32) -> anyhow::Result<Self> {
-        let me = std::env::current_exe().context("cannot find myself")?;
+        let me = std::env::current_exe().context("cannot find the path of this program")?;
         let child = Command::new(me)
             .args(["holder", "--connections", &connections.to_string()])
             .stdin(Stdio::piped())
@@ -126,11 +126,12 @@ impl Drop for Holder {
     }
 }
 
-/// Connects in a network namespace of its own, asks once about each connection, and holds them until stdin ends.
+/// Connects in a new network namespace, makes one query per connection, and holds the connections
+/// until stdin is closed.
 ///
 /// # Errors
 ///
-/// Says which step failed.
+/// Names the step that failed.
 pub fn hold(args: &HolderArgs) -> anyhow::Result<()> {
     let descriptors = u64::from(args.connections) * 2 + DESCRIPTORS;
     let limit = getrlimit(Resource::Nofile);
@@ -141,7 +142,7 @@ pub fn hold(args: &HolderArgs) -> anyhow::Result<()> {
     setrlimit(Resource::Nofile, raised).context("cannot raise the limit of open files")?;
     link::enter_network_namespace().context("cannot make a network namespace")?;
     let held = connect(args.connections)?;
-    writeln!(std::io::stdout()).context("nobody waits for the connections")?;
+    writeln!(std::io::stdout()).context("stdout is closed")?;
     let _ended = std::io::stdin().read(&mut [0]);
     drop(held);
     Ok(())

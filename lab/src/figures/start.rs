@@ -1,4 +1,4 @@
-//! `mptcp-lab start-time`: from exec until the tracer says that it is live.
+//! `mptcp-lab start-time`: time from exec until the tracer reports that it is live.
 
 use std::path::PathBuf;
 
@@ -10,13 +10,13 @@ use crate::{
     report::write_line,
 };
 
-/// What to measure.
+/// Arguments of `mptcp-lab start-time`.
 #[derive(clap::Args)]
 pub struct Args {
     /// The mptcp-trace to measure
     #[arg(long, value_name = "PATH")]
     pub tracer: PathBuf,
-    /// How often
+    /// Number of starts
     #[arg(long, default_value_t = 10)]
     pub starts: u32,
 }
@@ -25,7 +25,7 @@ pub struct Args {
 #[derive(Serialize)]
 #[serde(tag = "type", content = "data", rename_all = "snake_case")]
 enum Line {
-    /// Of all starts.
+    /// All starts.
     Start {
         ms_min: f64,
         ms_median: f64,

@@ -45,7 +45,7 @@ fn counters(pairs: &[(&str, u64)]) -> Counters {
         .collect()
 }
 
-/// A recipe of which these are to be found, and were counted.
+/// A recipe with these expected findings, all of which the kernel counted.
 fn played(rows: &[Expected]) -> Played {
     let namespaces = Namespaces {
         near: NEAR,
@@ -80,7 +80,7 @@ fn played(rows: &[Expected]) -> Played {
     }
 }
 
-/// Both ends fall back in the middle.
+/// Both ends fall back mid-connection.
 fn both() -> Played {
     played(&[
         expected(End::Client, &["DssFallback"], &["no-dss"]),
@@ -96,7 +96,7 @@ fn stripped() -> Played {
     ])
 }
 
-/// The line that is right.
+/// The correct line.
 fn found(wanted: &Wanted) -> Found {
     let (pid, comm) = wanted.owners.iter().next().unwrap();
     Found {
@@ -175,7 +175,7 @@ fn outcomes(played: &Played, lines: &[TracedLine], limits: &[&str]) -> Vec<Strin
     outcomes_beside(played, lines, limits, &[], &end(played, lines.len()))
 }
 
-/// The same where these network namespaces existed before the tracer was live, and it ends like this.
+/// `outcomes` with these namespaces existing before the tracer was live, and with this end line.
 fn outcomes_beside(
     played: &Played,
     lines: &[TracedLine],
@@ -363,14 +363,14 @@ fn lines_of_whoever_had_the_number_before_do_not_matter_and_are_taken_off_the_ac
     check(&account(2, false), &[], &RIGHT);
     check(&account(3, false), &[], &["reconciliation Mismatch"]);
     check(&account(0, false), &[], &["reconciliation Mismatch"]);
-    // A number that was taken before the tracer was live has no account that means anything.
+    // A namespace number from before the tracer was live has no meaningful account.
     check(&account(3, false), &[NEAR], &RIGHT);
     check(
         &account(3, false),
         &[NEAR, FAR],
         &["reconciliation Skipped"],
     );
-    // One that is new and in our namespace is ours.
+    // A new one in our namespace is ours.
     let mut lines = right_lines(&played);
     lines.push(TracedLine::Fallback(Box::new(Found {
         id: format!("0x2@{SINCE_NS}"),
@@ -395,7 +395,7 @@ fn a_limit_excuses_what_it_names_and_nothing_else() {
     );
     assert_eq!(outcomes(&played, &lines[1..], &no_plain), MISMATCH);
     assert_eq!(outcomes(&played, &[], &no_plain), MISMATCH);
-    // A line too much, or a wrong cause, is never excused.
+    // A surplus line or a wrong cause is never excused.
     let mut doubled = lines.clone();
     doubled.push(lines[1].clone());
     assert_eq!(outcomes(&played, &doubled, &no_plain), MISMATCH);
@@ -405,7 +405,7 @@ fn a_limit_excuses_what_it_names_and_nothing_else() {
     }
     let limit = ["the cause MPCapableFallbackSYNACK is not told from others"];
     assert_eq!(outcomes(&played, &wrong, &limit), MISMATCH);
-    // Nor is a wrong side, whatever word looks like it.
+    // Nor is a wrong side, even if a limit contains a similar word.
     let mut swapped = lines.clone();
     if let TracedLine::Fallback(found) = &mut swapped[0] {
         found.side = Some("passive".into());
@@ -413,7 +413,7 @@ fn a_limit_excuses_what_it_names_and_nothing_else() {
     let limit_of_time =
         ["a fallback outside of the handshake is noticed later; each side and address"];
     assert_eq!(outcomes(&played, &swapped, &limit_of_time), MISMATCH);
-    // But not to know it is.
+    // But an unknown one is.
     let mut unknown = lines;
     if let TracedLine::Fallback(found) = &mut unknown[0] {
         found.cause = None;
@@ -490,7 +490,7 @@ fn the_tracers_own_reconciliation_is_checked() {
         outcome(&|end| end.reconciliation.truncate(1)),
         Outcome::Mismatch
     );
-    // Zeros and other counters do not matter.
+    // Zeros and other counters are ignored.
     assert_eq!(
         outcome(&|end| {
             let counted = &mut end.reconciliation[0].counted;

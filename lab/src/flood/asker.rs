@@ -1,8 +1,8 @@
-//! The application of the flood: threads that ask as fast as they can, each question about a socket of its
-//! own.
+//! The application of the flood: threads that query as fast as possible, each query on a separate
+//! socket.
 //!
-//! Each socket is bound to an address of its own in 127.0.0.0/8, so that a line tells which question it is
-//! about: thread, number, and the answer that it must have got.
+//! Each socket is bound to a unique address in 127.0.0.0/8, so that a line identifies its query:
+//! the thread, the number, and the expected answer.
 
 use std::{
     collections::BTreeMap,
@@ -25,68 +25,69 @@ use crate::{
     sys,
 };
 
-/// Questions of one thread at most: as many as there are addresses for it.
+/// Maximum number of queries per thread: the addresses available to it.
 const QUERIES_MAX: u32 = 1 << 16;
-/// Threads at most: the second byte of the address.
+/// Maximum number of threads: the second byte of the address.
 const THREADS_MAX: u32 = 200;
-/// Ports differ too, lest a tracer that mixes them up goes unnoticed.
+/// Ports differ too, so that a tracer that mixes them up is detected.
 const PORT_FIRST: u16 = 10_000;
 const PORT_COUNT: u16 = 50_000;
-/// Different answers that a thread keeps count of; a kernel gives one to each kind of socket.
+/// Maximum number of distinct answers counted per thread; a kernel gives one to each kind of
+/// socket.
 const ANSWERS_MAX: usize = 16;
 
-/// What to ask.
+/// Arguments of `mptcp-lab flood-asker`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Threads that ask
+    /// Querying threads
     #[arg(long, default_value_t = 8)]
     pub threads: u32,
-    /// Questions of each thread
+    /// Queries per thread
     #[arg(long, default_value_t = 50_000)]
     pub queries: u32,
-    /// Write what was asked and told to FILE
+    /// Write the queries and answers to FILE
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
-    /// One socket a thread instead of one a question: the highest rate
+    /// One socket per thread instead of one per query: the highest rate
     #[arg(long)]
     pub same_socket: bool,
 }
 
-/// What was asked, and what the kernel said.
+/// Queries made, and the kernel's answers.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Told {
-    /// Process that asked.
+    /// Querying process.
     pub pid: u32,
     /// Its threads, in order.
     pub tids: Vec<u32>,
-    /// Each answer that the kernel gave.
+    /// Distinct answers of the kernel.
     pub answers: Vec<Answer>,
 }
 
 /// How often a kind of socket got an answer.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Answer {
-    /// The socket.
+    /// Kind of socket.
     pub kind: Kind,
     /// Errno, or none if the call succeeded.
     pub errno: Option<String>,
-    /// What was written.
+    /// Value that the kernel wrote.
     pub value: i32,
-    /// How often.
+    /// Number of occurrences.
     pub count: u64,
 }
 
-/// Answers of one thread: kind of socket, errno, value, and how often.
+/// Answers of one thread, by kind of socket, errno and value, with their number.
 type Answers = BTreeMap<(Kind, i32, i32), u64>;
 
-/// The address that question `number` of thread `thread` is about.
+/// Local address for query `number` of thread `thread`.
 pub(super) fn address(thread: u32, number: u32) -> SocketAddrV4 {
     let [_, _, high, low] = number.to_be_bytes();
     let port = PORT_FIRST + (number % u32::from(PORT_COUNT)) as u16;
     SocketAddrV4::new(Ipv4Addr::new(127, thread as u8 + 1, high, low), port)
 }
 
-/// Which question an address is about.
+/// Thread and number of the query with this address.
 pub(super) fn question(address: SocketAddr) -> Option<(u32, u32)> {
     let IpAddr::V4(v4) = address.ip().to_canonical() else {
         return None;
@@ -100,7 +101,7 @@ pub(super) fn question(address: SocketAddr) -> Option<(u32, u32)> {
     (thread < THREADS_MAX && is_its_port).then_some((thread, number))
 }
 
-/// The socket that question `number` is about.
+/// Kind of socket for query `number`.
 pub(super) fn kind(number: u32) -> (Kind, Family) {
     let kind = if number.is_multiple_of(2) {
         Kind::Mptcp
@@ -123,12 +124,12 @@ pub(super) fn kind(number: u32) -> (Kind, Family) {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     ensure!(
         (1..=THREADS_MAX).contains(&args.threads),
-        "cannot ask with {} threads: between 1 and {THREADS_MAX} have addresses",
+        "cannot query with {} threads: between 1 and {THREADS_MAX} have addresses",
         args.threads
     );
     ensure!(
         args.same_socket || args.queries <= QUERIES_MAX,
-        "cannot ask {} questions a thread: only {QUERIES_MAX} have addresses; ask fewer, or with --same-socket",
+        "cannot make {} queries per thread: only {QUERIES_MAX} have addresses; make fewer, or use --same-socket",
         args.queries
     );
     link::enter_network_namespace().context("cannot make a network namespace; run it as root")?;
@@ -151,7 +152,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         let answers = threads.into_iter().map(|thread| {
             thread
                 .join()
-                .map_err(|_panic| anyhow!("an asking thread panicked"))?
+                .map_err(|_panic| anyhow!("a querying thread panicked"))?
         });
         answers.collect::<anyhow::Result<_>>()
     })?;
@@ -215,13 +216,13 @@ fn count(answers: &mut Answers, answer: (Kind, i32, i32)) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// What the kernel returned, and what it wrote.
+/// Return value of the call, and the value that the kernel wrote.
 fn query(fd: i32) -> (i32, i32) {
     let mut value = -1_i32;
     let mut length = 4_i32;
     let (optval, optlen) = (&raw mut value as usize, &raw mut length as usize);
     let returned = sys::getsockopt(fd, SOL_TCP, TCP_IS_MPTCP, optval, optlen);
-    // Written behind the compiler's back.
+    // The kernel writes it without the compiler's knowledge.
     std::hint::black_box(&raw const value);
     (returned.errno, value)
 }

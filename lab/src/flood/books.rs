@@ -1,4 +1,4 @@
-//! The books of a flood: which questions were printed. Memory is bounded by the questions, one byte each.
+//! Accounting of a flood: which queries were printed. Memory is bounded: one byte per query.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
@@ -12,35 +12,35 @@ use crate::{
 #[cfg(test)]
 mod tests;
 
-/// Lines that are shown where something is wrong.
+/// Maximum number of example lines in a failure message.
 const EXAMPLES_MAX: usize = 3;
-/// Different answers that are kept apart; more are wrong in any case.
+/// Maximum number of distinct answers recorded; more are wrong in any case.
 const ANSWERS_MAX: usize = 64;
 
-/// An answer as printed: kind of socket asked about, the word, the errno.
+/// A printed answer: kind of socket, answer, errno.
 type Printed = (Kind, Option<String>, Option<String>);
 
-/// Which questions were printed.
+/// Records which queries were printed.
 pub(super) struct Books {
     rung: String,
     threads: u32,
     queries: u32,
-    /// How often each question was printed.
+    /// Number of lines per query.
     printed: Vec<u8>,
-    /// Process, thread, and how many lines, of each thread.
+    /// For each thread: process, thread, and number of lines.
     tids: Vec<BTreeMap<(u32, u32), u64>>,
     answers: BTreeMap<Printed, u64>,
     lines: u64,
     duplicates: u64,
     mixed_up: u64,
-    /// Lines whose answer did not fit into `answers`.
+    /// Lines whose answer exceeded the limit of `answers`.
     strange_answers: u64,
     examples: Vec<String>,
     end: Option<End>,
 }
 
 impl Books {
-    /// Of a flood of so many questions on a rung; `auto` stands for any.
+    /// For a flood of this size on an attach method; `auto` matches any.
     pub(super) fn new(rung: &str, threads: u32, queries: u32) -> Self {
         Self {
             rung: rung.to_owned(),
@@ -58,10 +58,10 @@ impl Books {
         }
     }
 
-    /// Takes one line of the tracer.
+    /// Records one line of the tracer.
     pub(super) fn take(&mut self, line: TracedLine) {
         match line {
-            // No connection falls back in a flood of questions; `fallbacks` looks at the others.
+            // No connection falls back in a flood of queries; `fallbacks` checks the other types.
             TracedLine::Start(_)
             | TracedLine::Fallback(_)
             | TracedLine::Refused(_)
@@ -108,7 +108,7 @@ impl Books {
         }
     }
 
-    /// Everything but thread and answer, which only the asker knows, is that of the question.
+    /// Whether all fields match the query, except thread and answer, which only the asker knows.
     fn fits(&self, query: &Traced, kind: Kind, family: Family) -> bool {
         let Traced {
             boottime_ns: _,
@@ -151,7 +151,7 @@ impl Books {
         }
     }
 
-    /// Compares with what the asker was told.
+    /// Compares with the asker's report.
     pub(super) fn close(self, told: &Told, seconds: f64) -> Flooded {
         let queries = u64::from(self.threads) * u64::from(self.queries);
         let of_strangers: u64 = (0..)
@@ -175,8 +175,8 @@ impl Books {
         let of_queries = || losses.iter().filter(|losses| losses.sensor == "query");
         let counted: u64 = of_queries().map(Losses::lost).sum();
         let missed: u64 = of_queries().map(|it| it.missed).sum();
-        // A query goes through two probes, or other calls through the same one, and each skipped run is counted: so many
-        // queries may be missing, or less.
+        // A query runs through two probes, and other calls share one of them; each skipped run is
+        // counted. So at most this number of queries may be missing.
         let absent = queries.cast_signed() - (self.lines + counted).cast_signed();
         let skipped = absent.clamp(0, missed.cast_signed());
         let unaccounted = absent - skipped;

@@ -1,4 +1,4 @@
-//! What there was to be concluded against what the tracer concluded. Pure.
+//! Compares the expected verdicts with the tracer's. Pure.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ mod refusals;
 #[cfg(test)]
 mod tests;
 
-/// Differences that are shown of a cell; the rest is counted.
+/// Maximum number of differences shown per cell; further ones are counted.
 const SHOWN_MAX: usize = 8;
 
 /// A scenario that was played.
@@ -26,20 +26,21 @@ pub(super) struct Acted {
     pub(super) name: String,
     pub(super) family: Family,
     pub(super) namespaces: Namespaces,
-    /// When nobody had made these namespaces yet, on `CLOCK_BOOTTIME`: their numbers may have been somebody else's before.
+    /// A time on `CLOCK_BOOTTIME` before the namespaces were created: earlier namespaces may have
+    /// had their numbers.
     pub(super) since_ns: u64,
-    /// Who took part, by process.
+    /// Actors, with their process numbers.
     pub(super) cast: Vec<(Who, u32)>,
     /// The client's and the server's address of each connection.
     pub(super) connections: Vec<(Endpoint, Endpoint)>,
     pub(super) expected: Vec<Expected>,
-    /// What was tried, and may have been refused.
+    /// Attempts, including refused ones.
     pub(super) tried: Vec<Tried>,
-    /// For how long MPTCP must be switched off in the client's namespace, each time, milliseconds.
+    /// Expected periods in which MPTCP is disabled in the client's namespace, milliseconds.
     pub(super) off_ms: &'static [u64],
-    /// What applications were told.
+    /// Answers to the applications, by query name.
     pub(super) answers: BTreeMap<String, String>,
-    /// What did not happen as it was meant to.
+    /// Deviations from the script.
     pub(super) wrong: Vec<String>,
     pub(super) skipped: Option<String>,
 }
@@ -54,7 +55,7 @@ impl Acted {
         netns == self.namespaces.near || netns == self.namespaces.far
     }
 
-    /// A moment on `CLOCK_BOOTTIME` at which the namespaces were there.
+    /// Whether a time on `CLOCK_BOOTTIME` is within the lifetime of the namespaces.
     fn is_time(&self, at_ns: u64) -> bool {
         at_ns >= self.since_ns
     }
@@ -67,7 +68,7 @@ impl Acted {
     }
 }
 
-/// A line of a type that nobody here knows.
+/// A line of an unknown type.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Other {
     pub(super) kind: String,
@@ -89,7 +90,7 @@ impl About<'_> {
         of_queries.chain(of_closing)
     }
 
-    /// The verdicts in order, each that was not the one before.
+    /// Verdicts in order, with consecutive repeats collapsed.
     fn told(&self) -> Vec<&str> {
         let mut told: Vec<&str> = self
             .queries
@@ -106,7 +107,7 @@ impl About<'_> {
     }
 }
 
-/// Compares all scenarios that were played under one tracer: a cell for each.
+/// Compares all scenarios of one tracer run: one cell each.
 pub(super) fn judge(
     rung: &str,
     has_option: bool,
@@ -163,7 +164,7 @@ fn cell(
     for about in &left {
         traced.push(about.said());
         differences.push(format!(
-            "lines too many: {}: {:?} {:?}",
+            "surplus lines: {}: {:?} {:?}",
             about.said(),
             about.queries,
             about.closing
@@ -180,7 +181,7 @@ fn cell(
     differences.extend(strange.map(|other| format!("a line of type {}", other.kind)));
     let (caller, traced) = (in_short(&caller), in_short(&traced));
     if !acted.wrong.is_empty() {
-        let why = format!("not as it is meant: {}", acted.wrong.join("; "));
+        let why = format!("deviates from the script: {}", acted.wrong.join("; "));
         return mismatch(&case, rung, &caller, &traced, why);
     }
     if differences.is_empty() {
@@ -201,8 +202,8 @@ fn cell(
     mismatch(&case, rung, &caller, &traced, differences.join("; "))
 }
 
-/// The limit of the tracer that a socket's lines are explained by, if they are not as they should be and say exactly
-/// what they may say then.
+/// The limit of the tracer that explains wrong lines of a socket, if they are exactly what is
+/// allowed under it.
 fn excuse<'a>(row: &Expected, about: &About, lines: &'a [TracedLine]) -> Option<&'a str> {
     let (word, instead) = row.limited?;
     if about.told() != instead || !about.closing.is_empty() {
@@ -217,7 +218,7 @@ fn excuse<'a>(row: &Expected, about: &About, lines: &'a [TracedLine]) -> Option<
         .map(String::as_str)
 }
 
-/// The lines of the scenario's namespaces, socket by socket.
+/// The lines in the scenario's namespaces, by socket.
 fn by_socket<'a>(acted: &Acted, lines: &'a [TracedLine]) -> Vec<About<'a>> {
     let mut all: Vec<(String, About<'a>)> = Vec::new();
     let mut of = |key: &str, netns: u64, add: &mut dyn FnMut(&mut About<'a>)| {
@@ -321,7 +322,7 @@ fn different(
     }
 }
 
-/// What a verdict says besides its word.
+/// Checks the other fields of a verdict.
 fn of_query(row: &Expected, line: &Traced, wrong: &mut impl FnMut(String)) {
     let has_sentence = line.why.as_ref().is_some_and(|why| !why.is_empty());
     if line.verdict.is_some() != has_sentence {
@@ -355,16 +356,16 @@ fn of_closing(
         wrong("a verdict without a sentence".to_owned());
     }
     of_cause(row, line.cause.as_deref(), wrong);
-    // A socket that connects again is asked about another connection.
+    // A query on a reconnected socket is about another connection.
     let asked = match line.verdict.as_str() {
         "never-asked" => 0,
         _ => about.queries.len() as u64,
     };
     if line.questions != asked {
-        wrong(format!("{} questions of {asked}", line.questions));
+        wrong(format!("{} queries of {asked}", line.questions));
     }
     let Some(fell_back_at) = line.fell_back_at_ns else {
-        wrong("it does not say when it fell back".to_owned());
+        wrong("the time of the fallback is missing".to_owned());
         return;
     };
     let delay = line.answered_at_ns.map(|at| fell_back_at.abs_diff(at));
@@ -377,7 +378,7 @@ fn of_closing(
     if line.answered_at_ns.is_some_and(|at| at > fell_back_at) {
         wrong("it was answered after the fallback".to_owned());
     }
-    // Everything is closed before the tracer is told to stop.
+    // Every socket is closed before the tracer stops.
     if line.closed_by != "death" {
         wrong(format!("closed by {}", line.closed_by));
     }
@@ -396,7 +397,8 @@ fn of_closing(
     }
 }
 
-/// A line for each time that MPTCP was switched off in the client's namespace, and for how long, where that can be read.
+/// One line for each time that MPTCP was disabled in the client's namespace, with the period where
+/// it can be read.
 fn switched_off(acted: &Acted, lines: &[TracedLine]) -> Option<String> {
     let traced: Vec<(u64, Option<u64>)> = lines
         .iter()
@@ -434,7 +436,7 @@ fn end_word(at: At) -> &'static str {
     }
 }
 
-/// Verdicts of answers, and in the end what was left to say.
+/// Verdicts on the answers, followed by the closing verdicts.
 fn said<'a>(told: &[&str], at_end: impl IntoIterator<Item = &'a str>) -> String {
     let at_end = at_end.into_iter().map(|word| format!("end {word}"));
     let words: Vec<String> = told

@@ -1,4 +1,5 @@
-//! What applications ask, and when, about connections that fall back or do not; and what there is to be concluded.
+//! Scenarios: what applications query, and when, on connections that fall back or do not, with the
+//! expected verdicts.
 
 use std::{thread::sleep, time::Duration};
 
@@ -11,37 +12,37 @@ use crate::{
     rules::Rules,
 };
 
-/// Which socket.
+/// The socket concerned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum At {
-    /// What connected.
+    /// The connecting socket.
     Client,
-    /// What was accepted.
+    /// The accepted socket.
     Server,
-    /// What listens.
+    /// The listening socket.
     Listener,
 }
 
-/// What there is to be concluded of one socket.
+/// Expected verdicts of one socket.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Expected {
     pub(super) at: At,
-    /// Number of the connection, as the script makes them.
+    /// Index of the connection, in the order in which the script creates them.
     pub(super) connection: usize,
-    /// The verdicts of the answers, in order, each that was not the one before.
+    /// Verdicts on the answers in order, with consecutive repeats collapsed.
     pub(super) told: &'static [&'static str],
-    /// What is left to say at the end.
+    /// Closing verdict.
     pub(super) at_end: Option<&'static str>,
-    /// One of these is the cause of the fallback, wherever a verdict speaks of one.
+    /// Accepted causes, wherever a verdict names one.
     pub(super) causes: &'static [&'static str],
-    /// It is asked in a way that kernels without `TCP_IS_MPTCP` know too.
+    /// Whether the API exists also on kernels without `TCP_IS_MPTCP`.
     pub(super) everywhere: bool,
-    /// What a rung may say instead that has a limit which names this word.
+    /// Verdicts allowed instead with an attach method one of whose limits contains this word.
     pub(super) limited: Option<(&'static str, &'static [&'static str])>,
 }
 
 impl Expected {
-    /// The verdicts of the answers on this kernel.
+    /// Verdicts on the answers on this kernel.
     pub(super) fn told_here(&self, has_option: bool) -> &'static [&'static str] {
         if self.told.is_empty() || has_option || self.everywhere {
             self.told
@@ -50,24 +51,24 @@ impl Expected {
         }
     }
 
-    /// What is left to say on this kernel: an application that was told nothing holds no wrong belief. One that asks about the
-    /// second connection of a socket only never asked about the first.
+    /// Closing verdict on this kernel: an application that got no answer holds no wrong belief. One
+    /// that queries only the second connection of a socket never queried the first.
     pub(super) fn at_end_here(&self, has_option: bool) -> Option<&'static str> {
         let is_told = self.told.is_empty() || has_option || self.everywhere;
         self.at_end.filter(|word| is_told || *word == NEVER)
     }
 }
 
-/// What a scenario needs that may be missing.
+/// Optional requirement of a scenario.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Need {
     /// A Python interpreter.
     Python,
-    /// The program in Go.
+    /// The program in Go (lab/go).
     Go,
 }
 
-/// What the programs that are none of the lab's are.
+/// External programs.
 #[derive(Clone, Copy)]
 pub(super) struct Programs<'a> {
     pub(super) go: Option<&'a std::path::Path>,
@@ -75,21 +76,21 @@ pub(super) struct Programs<'a> {
 
 type Script = fn(&mut Stage, Programs<'_>) -> anyhow::Result<()>;
 
-/// Who asks what, and when.
+/// Applications, their queries, and the environment.
 pub(super) struct Scenario {
     pub(super) name: &'static str,
-    /// What the middlebox does.
+    /// Rules of the middlebox.
     pub(super) rules: Rules,
-    /// What is set in both namespaces.
+    /// Sysctls to set in both namespaces.
     pub(super) sysctls: &'static [Sysctl],
-    /// What happens before the tracer is there.
+    /// Actions before the tracer's start.
     pub(super) before: Option<Script>,
-    /// What happens then.
+    /// Actions while the tracer runs.
     pub(super) script: Script,
     pub(super) expected: &'static [Expected],
-    /// What the kernel must have said when asked.
+    /// Answers that the kernel must give, by query name.
     pub(super) answers: &'static [(&'static str, &'static str)],
-    /// For how long MPTCP must be switched off in the client's namespace, each time, milliseconds.
+    /// Expected periods in which MPTCP is disabled in the client's namespace, milliseconds.
     pub(super) off_ms: &'static [u64],
     pub(super) needs: &'static [Need],
 }
@@ -143,7 +144,7 @@ const fn then(row: Expected, at_end: &'static str) -> Expected {
     }
 }
 
-/// Asked in a way that every kernel with MPTCP knows.
+/// Uses an API that every kernel with MPTCP has.
 const fn everywhere(row: Expected) -> Expected {
     Expected {
         everywhere: true,
@@ -177,7 +178,7 @@ const OFF_FOR_A_MINUTE: &[Sysctl] = &[
         value: "60",
         must: true,
     },
-    // The first SYN that is sent again is the one without MPTCP.
+    // The first retransmitted SYN is already without MPTCP.
     Sysctl {
         name: "net.mptcp.syn_retrans_before_tcp_fallback",
         value: "0",
@@ -185,7 +186,7 @@ const OFF_FOR_A_MINUTE: &[Sysctl] = &[
     },
 ];
 
-/// Every scenario, in the order in which they are played.
+/// Every scenario, in the order of execution.
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "explained",
@@ -337,7 +338,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "reconnect",
         script: reconnected,
-        // The first connection fell back, and ends where the socket connects again.
+        // The first connection fell back, and ends when the socket connects again.
         expected: &[Expected {
             connection: 1,
             ..then(
@@ -479,13 +480,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-/// Rounds in which the middlebox lets the options pass.
+/// Rounds in which the middlebox passes the options.
 const ROUNDS_BEFORE: u32 = 2;
-/// Rounds by which both ends have found out that it does not.
+/// Rounds after which both ends have noticed that it strips them.
 const ROUNDS_AFTER: u32 = 6;
-/// How long a poller rests.
+/// Pause of a poller between two queries.
 const POLLED_EVERY: Duration = Duration::from_millis(3);
-/// For so long something is polled while nothing else happens.
+/// How long to poll while nothing else happens.
 const QUIET: Duration = Duration::from_millis(60);
 
 fn healthy(stage: &mut Stage, _: Programs<'_>) -> anyhow::Result<()> {
@@ -547,7 +548,7 @@ fn asked_too_early_and_after(stage: &mut Stage, programs: Programs<'_>) -> anyho
     stage.ask("client-after", Who::Client)
 }
 
-/// What listens says MPTCP, what it accepts is none.
+/// The listener answers MPTCP; the socket that it accepts is not.
 fn asked_listener(stage: &mut Stage, _: Programs<'_>) -> anyhow::Result<()> {
     stage.pair(Tcp, Mptcp)?;
     stage.talk(Who::Client, Who::Server, 1)?;
@@ -695,7 +696,7 @@ fn options_of_mptcp(stage: &mut Stage, _: Programs<'_>) -> anyhow::Result<()> {
     stage.talk(Who::Client, Who::Server, 1)
 }
 
-/// TCP refuses some of them with the same errors: a socket that is TCP, and one that fell back to it.
+/// TCP refuses some of them with the same errors: on a TCP socket, and on one that fell back.
 fn options_of_tcp(stage: &mut Stage, programs: Programs<'_>) -> anyhow::Result<()> {
     never_asked(stage, programs)?;
     stage.try_options("after", Who::Client, Held::Tcp)?;
@@ -711,7 +712,7 @@ fn options_midway(stage: &mut Stage, programs: Programs<'_>) -> anyhow::Result<(
     stage.try_options("after", Who::Server, Held::Tcp)
 }
 
-/// The first connection finds out that SYNs for MPTCP are lost, the second one suffers from it.
+/// The first connection detects that MPTCP SYNs are lost; it affects the second one.
 fn switched_off(stage: &mut Stage, _: Programs<'_>) -> anyhow::Result<()> {
     if !stage.counts("MPCapableSYNTXDrop") {
         return Err(NotHere("this kernel does not switch MPTCP off for a while").into());
@@ -779,7 +780,8 @@ mod tests {
             .flat_map(|scenario| scenario.expected)
             .flat_map(|row| row.told.iter().copied().chain(row.at_end))
             .collect();
-        // That one is a bug, and "unsupported" what all of them are on a kernel without the option.
+        // "contradicted" is a bug, and "unsupported" is every answer on a kernel without the
+        // option.
         let known = [
             "explained",
             "misled",

@@ -1,4 +1,4 @@
-//! An actor as whoever gives the orders has it.
+//! Handle to an actor process, for the process that gives the orders.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -11,23 +11,23 @@ use anyhow::{Context as _, bail};
 use super::{Done, Order, Reply};
 use crate::{lines::write_line, netns};
 
-/// A process that does what it is told, until this is dropped.
+/// A running actor; dropping the handle ends the process.
 pub struct Actor {
     name: String,
     child: Child,
-    /// None once there are no more orders.
+    /// None once stdin of the actor is closed.
     orders: Option<ChildStdin>,
     replies: BufReader<ChildStdout>,
 }
 
 impl Actor {
-    /// Starts one in a network namespace.
+    /// Starts an actor in a network namespace.
     ///
     /// # Errors
     ///
-    /// Fails if it cannot be started.
+    /// Fails if the process cannot be started.
     pub fn start(name: &str, namespace: BorrowedFd<'_>) -> anyhow::Result<Self> {
-        let me = std::env::current_exe().context("cannot find myself")?;
+        let me = std::env::current_exe().context("cannot find the path of this program")?;
         let mut child = netns::within(namespace, || {
             Command::new(&me)
                 .args(["actor", "--name", name])
@@ -46,33 +46,36 @@ impl Actor {
         })
     }
 
-    /// Its process.
+    /// Process number of the actor.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Gives an order and waits for what comes of it.
+    /// Sends an order and waits for its result.
     ///
     /// # Errors
     ///
-    /// Fails if the actor is gone.
+    /// Fails if the actor has exited.
     pub fn try_order(&mut self, order: &Order) -> anyhow::Result<Reply> {
-        let orders = self.orders.as_mut().context("there are no more orders")?;
+        let orders = self
+            .orders
+            .as_mut()
+            .context("the actor's stdin is closed")?;
         write_line(orders, order).with_context(|| format!("{} is gone", self.name))?;
         let mut line = String::new();
         let length = self.replies.read_line(&mut line);
-        if length.with_context(|| format!("cannot hear {}", self.name))? == 0 {
-            bail!("{} is gone instead of doing {order:?}", self.name);
+        if length.with_context(|| format!("cannot read from {}", self.name))? == 0 {
+            bail!("{} exited instead of carrying out {order:?}", self.name);
         }
         serde_json::from_str(&line).with_context(|| format!("{} says {line:?}", self.name))
     }
 
-    /// Gives an order that must be obeyed.
+    /// Sends an order that must succeed.
     ///
     /// # Errors
     ///
-    /// Says what the actor could not do.
+    /// Fails with the actor's error message.
     pub fn order(&mut self, order: &Order) -> anyhow::Result<Done> {
         match self.try_order(order)? {
             Reply::Done(done) => Ok(done),
@@ -83,7 +86,7 @@ impl Actor {
 
 impl Drop for Actor {
     fn drop(&mut self) {
-        // The end of the orders is the end of the actor; what it had open is closed when it is gone.
+        // Closing stdin ends the actor; the kernel closes its sockets when it exits.
         self.orders = None;
         let _gone_already = self.child.wait();
     }

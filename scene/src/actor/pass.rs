@@ -1,4 +1,4 @@
-//! Sockets that are handed from one process to another.
+//! Passes sockets between processes.
 
 use std::{
     io::{IoSlice, IoSliceMut},
@@ -14,11 +14,11 @@ use rustix::net::{
 };
 use socket2::Socket;
 
-/// Sends a socket to who waits at this path.
+/// Sends a socket to the actor that listens at this path.
 pub(super) fn pass(socket: &Socket, to: &Path) -> anyhow::Result<()> {
     let way = UnixDatagram::unbound().context("cannot open a Unix socket")?;
     way.connect(to)
-        .with_context(|| format!("nobody waits at {}", to.display()))?;
+        .with_context(|| format!("no actor listens at {}", to.display()))?;
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     let passed = [socket.as_fd()];
@@ -32,7 +32,7 @@ pub(super) fn pass(socket: &Socket, to: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Takes a socket that was sent here.
+/// Receives a passed socket.
 pub(super) fn take(mailbox: &UnixDatagram) -> anyhow::Result<Socket> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -50,5 +50,5 @@ pub(super) fn take(mailbox: &UnixDatagram) -> anyhow::Result<Socket> {
             return Ok(socket.into());
         }
     }
-    bail!("there was none in the message")
+    bail!("the message contains no socket")
 }

@@ -1,4 +1,4 @@
-//! What the ends do, recipe by recipe.
+//! Scripts of the recipes: the actions of both ends.
 
 use std::{thread::sleep, time::Duration};
 
@@ -8,15 +8,15 @@ use super::{
 };
 use crate::net::Kind::{Mptcp, Tcp};
 
-/// Rounds before the middlebox begins to meddle.
+/// Rounds before the middlebox starts to interfere.
 const ROUNDS_BEFORE: u32 = 3;
-/// Rounds by which both ends have found it out.
+/// Rounds after which both ends have noticed.
 const ROUNDS_AFTER: u32 = 3;
-/// Longest that a client without a blackhole detection is left to try.
+/// How long a client without blackhole detection keeps trying.
 const TRY: Duration = Duration::from_millis(2_500);
-/// How long a connection waits to be accepted late.
+/// How long a connection waits until the server accepts it late.
 const LATE: Duration = Duration::from_millis(200);
-/// How long a connection is left alone that nobody accepts.
+/// How long a connection waits that the server never accepts.
 const NEVER: Duration = Duration::from_millis(300);
 
 pub(super) fn healthy(stage: &mut Stage) -> anyhow::Result<()> {
@@ -43,7 +43,7 @@ pub(super) fn to_mptcp_listener(stage: &mut Stage) -> anyhow::Result<()> {
     stage.ask_both("after")
 }
 
-/// What the server says tells the client that the path is not clean.
+/// The server's data shows the client that the path strips MPTCP.
 pub(super) fn server_speaks_first(stage: &mut Stage) -> anyhow::Result<()> {
     stage.pair(Mptcp, Mptcp)?;
     stage.ask_both("before")?;
@@ -61,7 +61,7 @@ pub(super) fn midway(stage: &mut Stage) -> anyhow::Result<()> {
     stage.ask_both("after")
 }
 
-/// Data may be lost where the middlebox meddles with it.
+/// Messages may be lost where the middlebox corrupts them.
 pub(super) fn midway_spoilt(stage: &mut Stage) -> anyhow::Result<()> {
     stage.pair(Mptcp, Mptcp)?;
     stage.talk(Who::Client, Who::Server, ROUNDS_BEFORE)?;
@@ -77,7 +77,7 @@ pub(super) fn spoilt_at_once(stage: &mut Stage) -> anyhow::Result<()> {
     stage.ask_both("after")
 }
 
-/// The first connection finds out, the second one knows.
+/// The first connection detects the blackhole; the second one benefits from it.
 pub(super) fn dropped_syns(stage: &mut Stage) -> anyhow::Result<()> {
     stage.listen(Mptcp)?;
     stage.open(Mptcp)?;
@@ -99,7 +99,7 @@ pub(super) fn to_itself(stage: &mut Stage) -> anyhow::Result<()> {
     stage.ask("client-after", Who::Client)
 }
 
-/// One socket, three connections: a fallback does not stick to the socket.
+/// One socket, three connections: a fallback does not persist on the socket.
 pub(super) fn disconnected(stage: &mut Stage) -> anyhow::Result<()> {
     stage.pair(Mptcp, Tcp)?;
     stage.ask("client-first", Who::Client)?;
@@ -125,7 +125,7 @@ pub(super) fn disconnected(stage: &mut Stage) -> anyhow::Result<()> {
     stage.ask("client-third", Who::Client)
 }
 
-/// The application is refused, and takes TCP.
+/// The kernel refuses the MPTCP socket, and the application uses TCP instead.
 pub(super) fn switched_off(stage: &mut Stage) -> anyhow::Result<()> {
     stage.open_refused(Mptcp)?;
     stage.pair(Tcp, Tcp)?;
@@ -142,7 +142,7 @@ pub(super) fn threaded_client(stage: &mut Stage) -> anyhow::Result<()> {
     stage.ask_both("after")
 }
 
-/// The parent makes the socket, the child connects it.
+/// The parent creates the socket, the child connects it.
 pub(super) fn inherited(stage: &mut Stage) -> anyhow::Result<()> {
     stage.listen(Tcp)?;
     stage.open(Mptcp)?;
@@ -159,14 +159,14 @@ pub(super) fn passed(stage: &mut Stage) -> anyhow::Result<()> {
     stage.talk(Who::Other, Who::Server, 1 + ROUNDS_AFTER)
 }
 
-/// The parent accepts, the child does the talking.
+/// The parent accepts, the child does the I/O.
 pub(super) fn forked_server(stage: &mut Stage) -> anyhow::Result<()> {
     stage.pair(Mptcp, Mptcp)?;
     stage.fork(Who::ServerChild)?;
     stage.talk(Who::Client, Who::ServerChild, ROUNDS_BEFORE + ROUNDS_AFTER)
 }
 
-/// It falls back before somebody accepts it, who is not the one that listens.
+/// The connection falls back before it is accepted, by another process than the one that listens.
 pub(super) fn accepted_late(stage: &mut Stage) -> anyhow::Result<()> {
     stage.listen(Mptcp)?;
     stage.fork(Who::ServerChild)?;

@@ -1,4 +1,5 @@
-//! Where a recipe is played: two network namespaces with a middlebox between them, or one alone, and actors.
+//! Environment of a recipe: two network namespaces with a middlebox between them, or a single one,
+//! and the actors in them.
 
 use std::{
     fs::File,
@@ -27,16 +28,16 @@ use crate::{
     sys::errno_name,
 };
 
-/// Bytes of one message: a packet.
+/// Bytes of one message, which fits into one packet.
 const MESSAGE_BYTES: usize = 20;
-/// Longest that a message which must arrive may take: an emulated machine is slow.
+/// Timeout for a message that must arrive: an emulated machine is slow.
 const ARRIVE_MS_MAX: u64 = 20_000;
-/// Longest that is waited for a message which the middlebox may have spoilt.
+/// Timeout for a message that the middlebox may have corrupted.
 const SPOILT_MS_MAX: u64 = 600;
-/// Until what is on its way has arrived.
+/// Pause until packets in flight have arrived.
 const SETTLE: Duration = Duration::from_millis(60);
 
-/// The name of the socket with which one talks.
+/// Name of the socket that this actor sends and receives on.
 fn own_socket(who: Who) -> &'static str {
     match who {
         Who::Client | Who::ClientChild | Who::Other | Who::Program => CLIENT,
@@ -44,30 +45,30 @@ fn own_socket(who: Who) -> &'static str {
     }
 }
 
-/// Where sockets have their names.
+/// Names of the sockets.
 const CLIENT: &str = "client";
 const SERVER: &str = "server";
 const LISTENER: &str = "listener";
 
-/// Who acts.
+/// The acting processes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Who {
     /// The client.
     Client,
     /// A child of the client's process.
     ClientChild,
-    /// Another process beside the client.
+    /// Another process on the client's side.
     Other,
     /// The server.
     Server,
     /// A child of the server's process.
     ServerChild,
-    /// A program beside the client that is none of the lab's.
+    /// An external program on the client's side, not part of the lab.
     Program,
 }
 
 impl Who {
-    /// Name of the process.
+    /// Process name.
     #[must_use]
     pub fn comm(self) -> &'static str {
         match self {
@@ -81,7 +82,7 @@ impl Who {
     }
 }
 
-/// The network namespaces and what is between them.
+/// The network namespaces and the devices between them.
 pub struct TestBed {
     middlebox: Option<Middlebox>,
     near: File,
@@ -89,11 +90,11 @@ pub struct TestBed {
 }
 
 impl TestBed {
-    /// Makes them.
+    /// Creates the namespaces.
     ///
     /// # Errors
     ///
-    /// Fails if this is not root, or the kernel cannot.
+    /// Fails without root, or if the kernel lacks a feature.
     pub fn new(place: Place, rules: Rules) -> anyhow::Result<Self> {
         match place {
             Place::Loopback => {
@@ -133,7 +134,7 @@ impl TestBed {
         self.far.as_fd()
     }
 
-    /// Where the client and the server are.
+    /// Addresses of the client and the server.
     #[must_use]
     pub fn addresses(&self, family: Family) -> (IpAddr, IpAddr) {
         match self.middlebox {
@@ -146,47 +147,47 @@ impl TestBed {
     }
 }
 
-/// What an application holds when it tries something.
+/// Kind of the socket at the time of the attempt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Held {
-    /// A socket that is MPTCP to this moment.
+    /// A socket that is MPTCP at that time.
     Mptcp,
-    /// One that is TCP, from the beginning or because it fell back.
+    /// A socket that is TCP, from the beginning or after a fallback.
     Tcp,
 }
 
-/// What an application tried, and was told.
+/// An attempt of an application and its result.
 #[derive(Clone, Debug)]
 pub struct Tried {
-    /// Who.
+    /// Acting process.
     pub who: Who,
-    /// In which process.
+    /// Process number.
     pub pid: u32,
-    /// What.
+    /// Operation attempted.
     pub what: Aim,
-    /// `ok`, or the name of the errno.
+    /// Result: `ok`, or the name of the errno.
     pub told: String,
 }
 
-/// What was tried.
+/// An operation that the kernel may refuse.
 #[derive(Clone, Debug)]
 pub enum Aim {
-    /// To have an MPTCP socket.
+    /// Create an MPTCP socket.
     Socket,
-    /// To set an option, or to ask for it.
+    /// Set or get a socket option.
     Option {
-        /// Which.
+        /// The option and the operation on it.
         choice: Choice,
-        /// On what.
+        /// Kind of the socket.
         held: Held,
-        /// The socket's own address.
+        /// Local address of the socket.
         local: Endpoint,
-        /// That of the other end, if there is one.
+        /// Remote address, if connected.
         remote: Option<Endpoint>,
     },
 }
 
-/// Two namespaces, and who is in them.
+/// Two namespaces and the actors in them.
 pub struct Stage {
     bed: Arc<TestBed>,
     family: Family,
@@ -195,23 +196,23 @@ pub struct Stage {
     other: Option<Actor>,
     program: Option<Child>,
     children: Vec<(Who, u32)>,
-    /// Where the server listens.
+    /// Address of the listening socket.
     target: Option<SocketAddr>,
-    /// The client's and the server's address of every connection so far.
+    /// Client and server address of every connection so far.
     pub connections: Vec<(Endpoint, Endpoint)>,
-    /// What was asked, and what the kernel said.
+    /// Names of the queries so far, with the kernel's answers.
     pub answers: Vec<(String, String)>,
-    /// What was tried, and may have been refused.
+    /// Attempts so far, including refused ones.
     pub tried: Vec<Tried>,
     before: [Counters; 2],
 }
 
 impl Stage {
-    /// Makes everything that a recipe needs.
+    /// Creates everything that a recipe needs.
     ///
     /// # Errors
     ///
-    /// Says what is not to be had.
+    /// Names what this host lacks.
     pub fn new(recipe: &Recipe, family: Family) -> anyhow::Result<Self> {
         let bed = TestBed::new(recipe.place, recipe.rules)?;
         for namespace in [bed.near(), bed.far()] {
@@ -223,11 +224,11 @@ impl Stage {
         Self::on(Arc::new(bed), family)
     }
 
-    /// Puts actors on bed that is there, and that others may be on too.
+    /// Starts actors on an existing test bed, which other stages may share.
     ///
     /// # Errors
     ///
-    /// Says what is not to be had.
+    /// Names what this host lacks.
     pub fn on(bed: Arc<TestBed>, family: Family) -> anyhow::Result<Self> {
         let client = Actor::start(Who::Client.comm(), bed.near())?;
         let server = Actor::start(Who::Server.comm(), bed.far())?;
@@ -248,13 +249,13 @@ impl Stage {
         })
     }
 
-    /// This kernel has a counter of this name.
+    /// Whether this kernel has a counter of this name.
     #[must_use]
     pub fn counts(&self, counter: &str) -> bool {
         self.before[0].contains_key(counter)
     }
 
-    /// Who is here, by process number.
+    /// The running actors, with their process numbers.
     #[must_use]
     pub fn cast(&self) -> Vec<(Who, u32)> {
         let mut cast = vec![
@@ -276,10 +277,13 @@ impl Stage {
             Who::Server => self.server.try_order(&order),
             Who::ServerChild => self.server.try_order(&in_child(order)),
             Who::Other => {
-                let other = self.other.as_mut().context("there is nobody else")?;
+                let other = self
+                    .other
+                    .as_mut()
+                    .context("the other client is not running")?;
                 other.try_order(&order)
             }
-            Who::Program => bail!("a program does as it likes"),
+            Who::Program => bail!("an external program takes no orders"),
         }
     }
 
@@ -290,20 +294,20 @@ impl Stage {
         }
     }
 
-    /// The next connections have addresses of this kind.
+    /// Sets the address family of the connections that follow.
     pub fn set_family(&mut self, family: Family) {
         self.family = family;
     }
 
-    /// The server listens, and the next connections go there.
+    /// Makes the server listen; the connections that follow go there.
     ///
     /// # Errors
     ///
-    /// Says why it cannot.
+    /// Fails with the actor's error.
     pub fn listen(&mut self, kind: Kind) -> anyhow::Result<()> {
         let at = SocketAddr::new(self.bed.addresses(self.family).1, 0);
         let socket = LISTENER.into();
-        // One listener at a time has the name; what it accepted stays.
+        // Only one listener at a time can have the name; accepted sockets stay open.
         if self.target.is_some() {
             self.order(
                 Who::Server,
@@ -318,22 +322,23 @@ impl Stage {
         Ok(())
     }
 
-    /// The client makes a socket, bound to its address.
+    /// Makes the client create a socket, bound to its address.
     ///
     /// # Errors
     ///
-    /// Says why it cannot.
+    /// Fails with the actor's error.
     pub fn open(&mut self, kind: Kind) -> anyhow::Result<()> {
         let order = self.opening(kind);
         self.order(Who::Client, order)?;
         Ok(())
     }
 
-    /// The client tries to make a socket and must be refused: the name of the errno is an answer.
+    /// Makes the client create a socket, which must fail; records the name of the errno as an
+    /// answer.
     ///
     /// # Errors
     ///
-    /// Says that it was not.
+    /// Fails if the kernel does not refuse.
     pub fn open_refused(&mut self, kind: Kind) -> anyhow::Result<()> {
         let order = self.opening(kind);
         match self.try_order(Who::Client, order)? {
@@ -364,11 +369,11 @@ impl Stage {
         }
     }
 
-    /// Somebody on the client's side connects its socket.
+    /// Connects the client's socket, from any process on the client's side.
     ///
     /// # Errors
     ///
-    /// Says why it cannot.
+    /// Fails with the actor's error.
     pub fn connect(&mut self, who: Who) -> anyhow::Result<()> {
         self.connect_with(who, |socket, to| Order::Connect {
             socket,
@@ -377,11 +382,11 @@ impl Stage {
         })
     }
 
-    /// A thread of the client connects.
+    /// Connects the client's socket from a thread.
     ///
     /// # Errors
     ///
-    /// Says why it cannot.
+    /// Fails with the actor's error.
     pub fn connect_in_thread(&mut self, name: &str) -> anyhow::Result<()> {
         self.connect_with(Who::Client, |socket, to| Order::ThreadConnect {
             socket,
@@ -390,13 +395,13 @@ impl Stage {
         })
     }
 
-    /// The client tries to connect for a while; no success is no failure.
+    /// Makes the client try to connect until the timeout; a timeout is not a failure.
     ///
     /// # Errors
     ///
-    /// Fails if it is refused.
+    /// Fails if the connection is refused.
     pub fn try_to_connect(&mut self, patience: Duration) -> anyhow::Result<()> {
-        let to = self.target.context("nobody listens")?;
+        let to = self.target.context("the server does not listen")?;
         let order = Order::Connect {
             socket: CLIENT.into(),
             to,
@@ -411,7 +416,7 @@ impl Stage {
         who: Who,
         order: impl FnOnce(String, SocketAddr) -> Order,
     ) -> anyhow::Result<()> {
-        let to = self.target.context("nobody listens")?;
+        let to = self.target.context("the server does not listen")?;
         let done = self.order(who, order(CLIENT.into(), to))?;
         self.note(done)
     }
@@ -422,11 +427,11 @@ impl Stage {
         Ok(())
     }
 
-    /// The client's socket connects to its own address on loopback.
+    /// Connects the client's socket to its own loopback address.
     ///
     /// # Errors
     ///
-    /// Says why it cannot.
+    /// Fails with the actor's error.
     pub fn connect_to_itself(&mut self, kind: Kind) -> anyhow::Result<()> {
         self.open(kind)?;
         let socket = CLIENT.into();
@@ -434,22 +439,22 @@ impl Stage {
         self.note(done)
     }
 
-    /// The client takes the connection away from its socket.
+    /// Disconnects the client's socket.
     ///
     /// # Errors
     ///
-    /// Says why it cannot.
+    /// Fails with the actor's error.
     pub fn disconnect(&mut self) -> anyhow::Result<()> {
         let socket = CLIENT.into();
         self.order(Who::Client, Order::Disconnect { socket })?;
         Ok(())
     }
 
-    /// Somebody on the server's side accepts.
+    /// Accepts a connection, from any process on the server's side.
     ///
     /// # Errors
     ///
-    /// Says that nobody connected.
+    /// Fails if no connection arrives.
     pub fn accept(&mut self, who: Who) -> anyhow::Result<()> {
         self.order(
             who,
@@ -461,11 +466,11 @@ impl Stage {
         Ok(())
     }
 
-    /// The usual beginning: a listener, a client, a connection that is accepted.
+    /// The usual beginning: opens a listener and a client, connects, and accepts.
     ///
     /// # Errors
     ///
-    /// Says which step failed.
+    /// Names the step that failed.
     pub fn pair(&mut self, client: Kind, listener: Kind) -> anyhow::Result<()> {
         self.listen(listener)?;
         self.open(client)?;
@@ -473,11 +478,11 @@ impl Stage {
         self.accept(Who::Server)
     }
 
-    /// Closes the client's socket and what was accepted.
+    /// Closes the client's socket and the accepted one.
     ///
     /// # Errors
     ///
-    /// Fails if they are not there.
+    /// Fails if one of them is not open.
     pub fn close_pair(&mut self) -> anyhow::Result<()> {
         for (who, socket) in [(Who::Client, CLIENT), (Who::Server, SERVER)] {
             let socket = socket.into();
@@ -486,11 +491,11 @@ impl Stage {
         Ok(())
     }
 
-    /// One message, which must arrive.
+    /// Sends one message, which must arrive.
     ///
     /// # Errors
     ///
-    /// Says that it did not.
+    /// Fails if it does not arrive.
     pub fn say(&mut self, from: Who, to: Who) -> anyhow::Result<()> {
         let bytes = self.send(from, to, ARRIVE_MS_MAX)?;
         ensure!(
@@ -518,14 +523,16 @@ impl Stage {
             patience_ms,
         };
         let received = self.order(to, order)?;
-        received.bytes.context("no word of how much was received")
+        received
+            .bytes
+            .context("the reply lacks the number of bytes")
     }
 
-    /// So many times a message there and one back.
+    /// Sends a message and a reply, for this number of rounds.
     ///
     /// # Errors
     ///
-    /// Says that one did not arrive.
+    /// Fails if one of them does not arrive.
     pub fn talk(&mut self, client: Who, server: Who, rounds: u32) -> anyhow::Result<()> {
         for _ in 0..rounds {
             self.say(client, server)?;
@@ -534,11 +541,11 @@ impl Stage {
         Ok(())
     }
 
-    /// The same between client and server where the middlebox may have spoilt a message.
+    /// Sends messages between client and server that the middlebox may corrupt.
     ///
     /// # Errors
     ///
-    /// Fails if one cannot be sent.
+    /// Fails if a message cannot be sent.
     pub fn talk_spoilt(&mut self, rounds: u32) -> anyhow::Result<()> {
         for _ in 0..rounds {
             self.send(Who::Client, Who::Server, SPOILT_MS_MAX)?;
@@ -547,7 +554,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Asks `TCP_IS_MPTCP` at one end.
+    /// Queries `TCP_IS_MPTCP` at one end.
     ///
     /// # Errors
     ///
@@ -556,7 +563,7 @@ impl Stage {
         self.ask_by(name, who, Api::TcpIsMptcp)
     }
 
-    /// Asks at one end in one of several ways.
+    /// Queries one end with one of the APIs.
     ///
     /// # Errors
     ///
@@ -565,7 +572,7 @@ impl Stage {
         self.ask_about(name, who, own_socket(who), api)
     }
 
-    /// Asks `TCP_IS_MPTCP` about what listens.
+    /// Queries `TCP_IS_MPTCP` on the listening socket.
     ///
     /// # Errors
     ///
@@ -582,11 +589,11 @@ impl Stage {
         Ok(())
     }
 
-    /// Tries every option at one end; what the kernel said of those with a name are answers.
+    /// Tries every option at one end; records the results of the named ones as answers.
     ///
     /// # Errors
     ///
-    /// Fails if an end is not there.
+    /// Fails if an end is missing.
     pub fn try_options(&mut self, when: &str, who: Who, held: Held) -> anyhow::Result<()> {
         for &choice in CHOICES {
             let order = Order::Try {
@@ -613,11 +620,11 @@ impl Stage {
         Ok(())
     }
 
-    /// Has both ends ask `TCP_IS_MPTCP` again and again from now on.
+    /// Makes both ends poll `TCP_IS_MPTCP` from now on.
     ///
     /// # Errors
     ///
-    /// Fails if an end is not there.
+    /// Fails if an end is missing.
     pub fn poll_both(&mut self, every: Duration) -> anyhow::Result<()> {
         for who in [Who::Client, Who::Server] {
             let order = Order::Poll {
@@ -629,11 +636,11 @@ impl Stage {
         Ok(())
     }
 
-    /// Ends that; the answers are what the kernel said, each that was not the one before.
+    /// Stops polling; records its answers, with consecutive repeats collapsed.
     ///
     /// # Errors
     ///
-    /// Fails if nobody polls.
+    /// Fails if no poller is running.
     pub fn polled_both(&mut self) -> anyhow::Result<()> {
         for (who, name) in [
             (Who::Client, "client-polled"),
@@ -646,15 +653,15 @@ impl Stage {
         Ok(())
     }
 
-    /// A program connects to the listener, sends a message, gets one back, and says on a line which port it has and
-    /// what it was told. It is given the address and the port as its last arguments, and ends when nobody holds its
-    /// stdin any more.
+    /// Runs an external program that connects to the listener, sends a message, receives one, and
+    /// prints one line with its port and the answer to its query. It gets the address and the port
+    /// as its last arguments and exits when its stdin is closed.
     ///
     /// # Errors
     ///
-    /// Says what it did not do.
+    /// Names the step that failed.
     pub fn run_program(&mut self, program: &Path, arguments: &[&str]) -> anyhow::Result<()> {
-        let to = self.target.context("nobody listens")?;
+        let to = self.target.context("the server does not listen")?;
         let name = program.display();
         let mut child = netns::within(self.bed.near(), || {
             Command::new(program)
@@ -689,7 +696,7 @@ impl Stage {
         let mut line = String::new();
         BufReader::new(said)
             .read_line(&mut line)
-            .with_context(|| format!("cannot hear {name}"))?;
+            .with_context(|| format!("cannot read from {name}"))?;
         let (port, answer) = line
             .trim()
             .split_once(' ')
@@ -703,7 +710,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Asks at both ends.
+    /// Queries both ends.
     ///
     /// # Errors
     ///
@@ -713,11 +720,11 @@ impl Stage {
         self.ask(&format!("server-{when}"), Who::Server)
     }
 
-    /// The client, or the server, forks.
+    /// Forks the client or the server.
     ///
     /// # Errors
     ///
-    /// Says why it cannot.
+    /// Fails with the actor's error.
     pub fn fork(&mut self, child: Who) -> anyhow::Result<()> {
         let parent = match child {
             Who::ClientChild => Who::Client,
@@ -732,11 +739,11 @@ impl Stage {
         Ok(())
     }
 
-    /// The client hands its socket to another process.
+    /// Makes the client pass its socket to another process.
     ///
     /// # Errors
     ///
-    /// Says why it cannot.
+    /// Fails with the actor's error.
     pub fn pass_on(&mut self) -> anyhow::Result<()> {
         let other = Actor::start(Who::Other.comm(), self.bed.near())?;
         let mailbox = Scratch::new(&format!("mailbox-{}", other.pid()));
@@ -755,17 +762,17 @@ impl Stage {
         Ok(())
     }
 
-    /// Closes everything; what is left are the namespaces, and actors with nothing to do.
+    /// Closes all sockets; the namespaces and idle actors remain.
     ///
     /// # Errors
     ///
-    /// Fails if an actor is gone.
+    /// Fails if an actor has exited.
     pub fn clear(mut self) -> anyhow::Result<Cleared> {
         let everybody: Vec<Who> = self.cast().into_iter().map(|(who, _pid)| who).collect();
         for who in everybody {
             match who {
                 Who::Client | Who::Server | Who::Other => self.order(who, Order::CloseAll)?,
-                // Their parents tell them.
+                // The parents forward the order to their children.
                 Who::ClientChild | Who::ServerChild => continue,
                 Who::Program => {
                     if let Some(mut program) = self.program.take() {
@@ -787,7 +794,8 @@ impl Stage {
     }
 }
 
-/// What is left of a stage. The actors live on: whoever looks for the processes of the namespaces finds them.
+/// What remains of a stage. The actors stay alive, so that the namespaces can still be found
+/// through their processes.
 pub struct Cleared {
     near: File,
     far: File,
@@ -796,11 +804,11 @@ pub struct Cleared {
 }
 
 impl Cleared {
-    /// Numbers of the namespaces, the client's and the server's.
+    /// Inode numbers of the client's and the server's namespace.
     ///
     /// # Errors
     ///
-    /// Fails if they are gone.
+    /// Fails if the namespaces are gone.
     pub fn numbers(&self) -> anyhow::Result<Namespaces> {
         Ok(Namespaces {
             near: netns::number(self.near.as_fd())?,
@@ -808,11 +816,11 @@ impl Cleared {
         })
     }
 
-    /// What has been counted in each of them up to now.
+    /// Counter changes in each namespace up to now.
     ///
     /// # Errors
     ///
-    /// Fails if it cannot be read.
+    /// Fails if the counters cannot be read.
     pub fn moved(&self) -> anyhow::Result<[Counters; 2]> {
         let [near, far] = &self.before;
         Ok([
@@ -821,7 +829,7 @@ impl Cleared {
         ])
     }
 
-    /// Which counters this kernel has.
+    /// Names of the MPTCP counters of this kernel.
     #[must_use]
     pub fn counter_names(&self) -> Vec<String> {
         self.before[0].keys().cloned().collect()

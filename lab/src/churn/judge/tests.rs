@@ -14,7 +14,7 @@ const AFTER: &str = "mptcp_trace_seen_total{sensor=\"query\"} 102\n\
     mptcp_trace_plain_connections_total 6\n\
     mptcp_trace_namespaces{counters=\"agree\"} 3\n";
 
-/// Half an hour in which everything is right.
+/// Half an hour in which every check passes.
 fn right() -> Ledger {
     let rest = |page: &str| IdleSnapshot {
         held: Sample {
@@ -27,9 +27,9 @@ fn right() -> Ledger {
     };
     let samples = (0_u32..180).map(|number| Sample {
         at_s: f64::from(number) * 10.0,
-        // It breathes.
+        // Slight fluctuation.
         rss_kb: 10_000 + u64::from(number % 7) * 100,
-        // A flood takes some megabytes, now more and now less.
+        // A flood takes some megabytes, in varying amounts.
         peak_kb: 11_000 + u64::from(number % 2) * u64::from(number * 7919 % 4000),
         ..Sample::default()
     });
@@ -66,7 +66,7 @@ fn right() -> Ledger {
     }
 }
 
-/// The cells that are not ok once something is not as it was.
+/// The cells that are not ok after a change to the ledger.
 fn wrong(spoil: impl FnOnce(&mut Ledger)) -> Vec<String> {
     let mut ledger = right();
     spoil(&mut ledger);

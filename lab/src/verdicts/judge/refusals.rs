@@ -1,5 +1,5 @@
-//! What applications were refused against the lines about it. What the kernel returned to the application is the truth:
-//! a refusal on a socket that is MPTCP is one line, and everything else is none.
+//! Compares refusals with their lines. The kernel's return value to the application is the truth: a
+//! refusal on an MPTCP socket is one line, and anything else is none.
 
 use super::Acted;
 use crate::{
@@ -10,17 +10,18 @@ use crate::{
     traced::{Denied, TracedLine},
 };
 
-/// The errors by which a socket says that it has no such option.
+/// Errno values with which a socket reports an unknown option.
 const REFUSALS: [&str; 2] = ["EOPNOTSUPP", "ENOPROTOOPT"];
 
-/// One line that there must be.
+/// One expected line.
 struct Expected<'a> {
     tried: &'a Tried,
     option: Option<(Choice, &'a Endpoint, Option<&'a Endpoint>)>,
 }
 
 impl<'a> Expected<'a> {
-    /// None if this is no news: it was granted, failed for another reason, or TCP refused it.
+    /// None if no line is expected: the call succeeded, failed for another reason, or TCP refused
+    /// it.
     fn new(tried: &'a Tried) -> Option<Self> {
         let option = match &tried.what {
             Aim::Socket => None,
@@ -46,7 +47,7 @@ impl<'a> Expected<'a> {
         }
     }
 
-    /// The line is about this, in every field that the application knows.
+    /// Whether a line matches, in every field that the application knows.
     fn is(&self, rung: &str, acted: &Acted, line: &Denied) -> bool {
         let Tried { who, pid, told, .. } = self.tried;
         let about_caller = line.pid == *pid
@@ -73,14 +74,14 @@ impl<'a> Expected<'a> {
     }
 }
 
-/// What there was to be said of refusals, and what was said.
+/// Expected refusals and reported ones.
 pub(super) struct Compared {
     pub(super) told: usize,
     pub(super) traced: usize,
     pub(super) differences: Vec<String>,
 }
 
-/// Compares what was tried in a scenario with the lines of its namespaces.
+/// Compares the attempts of a scenario with the lines in its namespaces.
 pub(super) fn compare(rung: &str, acted: &Acted, lines: &[TracedLine]) -> Compared {
     let expected: Vec<Expected<'_>> = acted.tried.iter().filter_map(Expected::new).collect();
     let mut left: Vec<&Denied> = lines.iter().filter_map(denied).collect();
@@ -95,10 +96,7 @@ pub(super) fn compare(rung: &str, acted: &Acted, lines: &[TracedLine]) -> Compar
             None => differences.push(format!("no line: {}", row.said())),
         }
     }
-    differences.extend(
-        left.iter()
-            .map(|line| format!("one line too many: {line:?}")),
-    );
+    differences.extend(left.iter().map(|line| format!("surplus line: {line:?}")));
     Compared {
         told: expected.len(),
         traced,

@@ -120,7 +120,7 @@ fn outcome(acted: &Acted, lines: &[TracedLine]) -> Outcome {
     cells[0].outcome
 }
 
-/// The lines of a connection that was asked about while it was MPTCP and fell back later.
+/// The lines of a connection that was queried while it was MPTCP and fell back later.
 fn stale() -> Vec<TracedLine> {
     let mut lines = asked(&[query("still-mptcp"), query("still-mptcp")]);
     lines.push(closed(closing("stale", 2)));
@@ -159,7 +159,7 @@ fn a_wrong_verdict_one_too_many_and_one_that_is_missing_are_found() {
     };
     let expected = row(&["still-mptcp"], Some("stale"));
     check(expected, &[]);
-    // Nothing at the end; nothing but the end; another word at the end, or twice.
+    // No closing verdict; nothing else; a wrong one, or two.
     check(expected, &stale()[..2]);
     check(expected, &[closed(closing("stale", 0))]);
     let mut lines = stale();
@@ -168,7 +168,7 @@ fn a_wrong_verdict_one_too_many_and_one_that_is_missing_are_found() {
     let mut lines = stale();
     lines.push(closed(closing("stale", 2)));
     check(expected, &lines);
-    // One answer judged wrongly, in the middle or at the end.
+    // A wrong verdict on one answer, in the middle or at the end.
     let mut lines = stale();
     lines.insert(1, TracedLine::Query(Box::new(query("contradicted"))));
     check(expected, &lines);
@@ -242,7 +242,7 @@ fn what_stands_beside_the_word_is_compared_too() {
     check(&|line| line.owner = None);
     check(&|line| line.owner.as_mut().unwrap().pid = SERVER_PID);
     check(&|line| {
-        // It was asked when it had fallen back already.
+        // The query came after the fallback.
         line.answered_at_ns = Some(140);
     });
 
