@@ -8,7 +8,7 @@ use std::fmt;
 
 use crate::{
     host::{Fact, HostSupport, privileges::how_to_give},
-    model::{Rung, SensorId},
+    model::{PerSensor, Rung, SensorId},
     probes::{Attachment, Hook, function},
 };
 
@@ -149,8 +149,7 @@ impl SensorPlan {
 /// What will be done on this host.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Plan {
-    /// One entry per sensor, in the order of [`SensorId::ALL`].
-    sensors: [SensorPlan; SensorId::ALL.len()],
+    sensors: PerSensor<SensorPlan>,
     /// Notes on this host for the reader, one sentence each.
     pub notes: Vec<String>,
 }
@@ -159,25 +158,19 @@ impl Plan {
     /// The plan of a sensor.
     #[must_use]
     pub fn of(&self, sensor: SensorId) -> &SensorPlan {
-        let [query, fallback] = &self.sensors;
-        match sensor {
-            SensorId::Query => query,
-            SensorId::Fallback => fallback,
-        }
+        self.sensors.of(sensor)
     }
 
     /// Mutable access to the plan of a sensor.
     pub fn of_mut(&mut self, sensor: SensorId) -> &mut SensorPlan {
-        let [query, fallback] = &mut self.sensors;
-        match sensor {
-            SensorId::Query => query,
-            SensorId::Fallback => fallback,
-        }
+        self.sensors.of_mut(sensor)
     }
 
     /// All sensors.
     pub fn sensors(&self) -> impl Iterator<Item = &SensorPlan> {
-        self.sensors.iter()
+        SensorId::ALL
+            .map(|sensor| self.sensors.of(sensor))
+            .into_iter()
     }
 }
 
@@ -225,7 +218,7 @@ pub fn plan(host: &HostSupport, only: Option<Rung>) -> Result<Plan, Refusal> {
     if let Fact::No(why) = &host.btf {
         return Err(Refusal(why.clone()));
     }
-    let sensors = SensorId::ALL.map(|sensor| resolve::sensor(host, sensor, only));
+    let sensors = PerSensor::from_fn(|sensor| resolve::sensor(host, sensor, only));
     let plan = Plan {
         sensors,
         notes: notes(host),

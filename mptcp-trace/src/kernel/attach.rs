@@ -231,21 +231,18 @@ impl Tracer {
             loads.push(Load::asked(alone::PIDNS_LEVEL));
         }
         let mut refused = verify::load(&mut self.ebpf, &loads, &self.functions);
-        let of_query = plan
-            .probes
-            .iter()
-            .map(|probe| (SensorId::Query, plan.rung, probe));
-        let of_fallback = fallback.into_iter().flat_map(|it| {
-            let probes = it.probes.iter();
-            probes.map(|probe| (SensorId::Fallback, it.rung, probe))
-        });
-        for (sensor, rung, probe) in of_query.chain(of_fallback) {
-            if probe.is_optional() {
-                continue;
-            }
-            if let Some(why) = refused.remove(probe.program()) {
-                let why = why.context(format!("cannot attach {}", probe.target));
-                return Err(AttachError { sensor, rung, why });
+        for sensor in SensorId::ALL {
+            let plan = match sensor {
+                SensorId::Query => Some(plan),
+                SensorId::Fallback => fallback,
+            };
+            let probes = plan.into_iter().flat_map(|it| &it.probes);
+            for probe in probes.filter(|probe| !probe.is_optional()) {
+                if let Some(why) = refused.remove(probe.program()) {
+                    let rung = plan.map_or(self.rung, |it| it.rung);
+                    let why = why.context(format!("cannot attach {}", probe.target));
+                    return Err(AttachError { sensor, rung, why });
+                }
             }
         }
         Ok(refused)

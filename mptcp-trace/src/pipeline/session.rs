@@ -271,13 +271,13 @@ fn list_counters(
 }
 
 fn sensors(query: &RungPlan, fallback: Option<&RungPlan>) -> Vec<SensorState> {
-    let running = [
-        (SensorId::Query, Some(query)),
-        (SensorId::Fallback, fallback),
-    ];
-    running
+    let plan_of = |sensor| match sensor {
+        SensorId::Query => Some(query),
+        SensorId::Fallback => fallback,
+    };
+    SensorId::ALL
         .into_iter()
-        .filter_map(|(sensor, plan)| Some((sensor, plan?)))
+        .filter_map(|sensor| Some((sensor, plan_of(sensor)?)))
         .map(|(sensor, plan)| SensorState {
             sensor,
             rung: plan.rung,
