@@ -236,11 +236,11 @@ impl Tracer {
                 SensorId::Query => Some(plan),
                 SensorId::Fallback => fallback,
             };
-            let probes = plan.into_iter().flat_map(|it| &it.probes);
-            for probe in probes.filter(|probe| !probe.is_optional()) {
+            let Some(plan) = plan else { continue };
+            for probe in plan.probes.iter().filter(|it| !it.is_optional()) {
                 if let Some(why) = refused.remove(probe.program()) {
-                    let rung = plan.map_or(self.rung, |it| it.rung);
                     let why = why.context(format!("cannot attach {}", probe.target));
+                    let rung = plan.rung;
                     return Err(AttachError { sensor, rung, why });
                 }
             }
