@@ -367,17 +367,10 @@ mod tests {
     #[test]
     fn a_verdict_decides_how_severe_it_is() {
         for verdict in Verdict::ALL {
-            let want = match verdict {
-                Verdict::Contradicted => ERROR,
-                Verdict::Explained
-                | Verdict::PlainTcp
-                | Verdict::StillMptcp
-                | Verdict::Unsupported => INFO,
-                Verdict::TooEarly
-                | Verdict::Stale
-                | Verdict::NeverAsked
-                | Verdict::Unexplained
-                | Verdict::Misled => WARN,
+            let want = match verdict.severity() {
+                Severity::Error => ERROR,
+                Severity::Warning => WARN,
+                Severity::Info => INFO,
             };
             let row = Row {
                 verdict: Some(verdict),
