@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use mptcp_trace::{
+    aggregation::Sums,
     capture::Reader,
     coalesce::AnswerCoalescer,
     correlate::Limits,
@@ -15,7 +16,6 @@ use mptcp_trace::{
     pipeline::{Played, Stages, Stop, View, play, prefixed},
     redact::Redactor,
     sink::{Format, Source},
-    tally::Sums,
 };
 use mptcp_trace_common::layout::KernelLayout;
 

@@ -4,11 +4,11 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
+    aggregation::Sums,
     model::{By, ConnectionKind, SumTable, fixture::Row},
     observe::Observer as _,
     report::Gathered,
     serve::counters,
-    tally::Sums,
     top::board,
 };
 

@@ -6,6 +6,7 @@
 //! ([`decode`]) into the types of the [`model`], given a wall clock time ([`enrich`]) and printed
 //! ([`sink`]). See `ARCHITECTURE.md` for the rest.
 
+pub mod aggregation;
 pub mod bundle;
 pub mod canary;
 pub mod capture;
@@ -15,6 +16,7 @@ pub mod correlate;
 pub mod decode;
 pub mod enrich;
 pub mod escape;
+pub mod filter;
 pub mod host;
 pub mod kernel;
 pub mod ledger;
@@ -27,6 +29,4 @@ pub mod redact;
 pub mod report;
 pub mod serve;
 pub mod sink;
-pub mod tally;
 pub mod top;
-pub mod wanted;

@@ -65,8 +65,8 @@ const ALLOWED: &[(&str, &[&str], &[&str])] = &[
     ("coalesce", &["model"], &[]),
     ("ledger", &["model"], &[]),
     ("observe", &["model"], &[]),
-    ("tally", &["ledger", "model"], &[]),
-    ("wanted", &["model"], &[]),
+    ("aggregation", &["ledger", "model"], &[]),
+    ("filter", &["model"], &[]),
     ("escape", &[], &[]),
     // Files.
     ("bundle", &[], &["tar", "tempfile", "ruzstd"]),
@@ -97,7 +97,7 @@ const ALLOWED: &[(&str, &[&str], &[&str])] = &[
     ),
     (
         "top",
-        &["ledger", "model", "observe", "sink", "tally"],
+        &["ledger", "model", "observe", "sink", "aggregation"],
         &["ratatui"],
     ),
     // The event loop.
@@ -117,8 +117,8 @@ const ALLOWED: &[(&str, &[&str], &[&str])] = &[
             "plan",
             "redact",
             "sink",
-            "tally",
-            "wanted",
+            "aggregation",
+            "filter",
         ],
         &["libc", "rustix", "tokio"],
     ),
@@ -143,9 +143,9 @@ const ALLOWED: &[(&str, &[&str], &[&str])] = &[
             "report",
             "serve",
             "sink",
-            "tally",
+            "aggregation",
             "top",
-            "wanted",
+            "filter",
         ],
         &[
             "clap",

@@ -18,8 +18,8 @@ use mptcp_trace_common::{
 };
 
 use super::{
+    connection_record,
     fallback::{EEXIST, LISTEN},
-    tell,
 };
 use crate::{
     admit::{in_namespace, is_own_task, is_tracer},
@@ -249,7 +249,7 @@ pub(crate) fn accepted(sk: Sock) {
             conn.state &= !(CONN_UNACCEPTED | CONN_TOLD);
             if told {
                 emit::count_fallback(counter::SEEN);
-                tell::connection(KIND_ACCEPTED, sk.0, 0, 0);
+                connection_record::emit(KIND_ACCEPTED, sk.0, 0, 0);
             }
             return;
         }
@@ -365,7 +365,7 @@ pub(crate) fn was_told_of(sk: Sock) -> bool {
 pub(crate) fn on_destroy(sk: Sock) {
     if was_told_of(sk) {
         emit::count_fallback(counter::SEEN);
-        tell::connection(KIND_CLOSED, sk.0, 0, 0);
+        connection_record::emit(KIND_CLOSED, sk.0, 0, 0);
     }
     forget(sk);
 }

@@ -11,8 +11,8 @@ pub(super) use view::{ConnectionFilterArgs, TaskFilterArgs, ViewArgs};
 
 use super::options::Attaching;
 use crate::{
+    filter::{self},
     model::{Rung, Verdict},
-    wanted::{self},
 };
 
 const EXAMPLES: &str = "\
@@ -249,7 +249,7 @@ pub struct TopArgs {
     #[command(flatten)]
     pub which: ConnectionFilterArgs,
     /// Show only queries and closing verdicts with this verdict (repeatable)
-    #[arg(long, value_name = "NAME", value_parser = wanted::verdict)]
+    #[arg(long, value_name = "NAME", value_parser = filter::verdict)]
     pub verdict: Vec<Verdict>,
     /// Track at most N connections; when full, evict the least recently active one
     #[arg(long, value_name = "N", default_value_t = CONNECTIONS, value_parser = clap::value_parser!(u32).range(1..))]
@@ -368,7 +368,7 @@ pub struct ReportArgs {
     #[command(flatten)]
     pub which: ConnectionFilterArgs,
     /// Show only queries and closing verdicts with this verdict (repeatable)
-    #[arg(long, value_name = "NAME", value_parser = wanted::verdict)]
+    #[arg(long, value_name = "NAME", value_parser = filter::verdict)]
     pub verdict: Vec<Verdict>,
     /// Track at most N connections; when full, evict the least recently active one
     #[arg(long, value_name = "N", default_value_t = CONNECTIONS, value_parser = clap::value_parser!(u32).range(1..))]

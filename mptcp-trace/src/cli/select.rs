@@ -4,14 +4,14 @@ use std::{fs, io::ErrorKind, os::unix::fs::MetadataExt as _, path::Path};
 
 use super::args::{ConnectionFilterArgs, TaskFilterArgs, ViewArgs};
 use crate::{
+    aggregation::Sums,
     coalesce::AnswerCoalescer,
     correlate::Limits,
+    filter::FindingFilter,
     host::system::proc_is_ours,
     kernel::readable,
     model::Verdict,
     pipeline::{View, Watched},
-    tally::Sums,
-    wanted::FindingFilter,
 };
 use anyhow::{Context as _, bail, ensure};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};

@@ -4,9 +4,9 @@
 //! Pure: time comes from the events or from the caller. The fallback of a connection that has not
 //! been accepted yet waits for its acceptance, since its owner is unknown until then.
 
-mod books;
-mod lives;
+mod connections;
 mod missed;
+mod netns_counts;
 mod order;
 mod verdict;
 
@@ -15,10 +15,10 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-pub use books::{FallbackLedger, growth, reconcile};
+pub use netns_counts::{FallbackLedger, growth, reconcile};
 
 use self::{
-    lives::{ConnectionState, ConnectionTable, Fallen, Removed},
+    connections::{ConnectionState, ConnectionTable, Fallen, Removed},
     missed::Missed,
     order::Arriving,
 };

@@ -3,7 +3,7 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use super::lives::{ConnectionState, Fallen};
+use super::connections::{ConnectionState, Fallen};
 use crate::model::{
     Answer, Api, Facts, Judgement, Protocol, Query, Rung, SensorId, TcpState, Verdict, find_cause,
     short,

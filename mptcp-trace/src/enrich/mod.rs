@@ -1,11 +1,11 @@
 //! Observation -> event: adds the wall clock time and the process's control group, which a record
 //! does not contain.
 
-mod places;
+mod cgroups;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-pub use places::CgroupCache;
+pub use cgroups::CgroupCache;
 
 use crate::model::{
     Change, ChangeEvent, Connection, ConnectionEvent, Facts, Place, Query, QueryEvent, Refusal,

@@ -9,12 +9,12 @@ use super::{
 };
 use crate::{
     correlate::{FallbackLedger, reconcile},
+    filter::FindingFilter,
     model::{LossReport, Reconciliation, SensorId},
     observe::State,
     sink::{
         Format, coalesced, evicted, failing, last_words, not_shown, reconciled, summary, unwritten,
     },
-    wanted::FindingFilter,
 };
 
 impl<W: Write> Stages<W> {

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use crate::{
     decode::{Observation, decode},
     enrich::{self, CgroupCache},
+    filter::FindingFilter,
     model::{ConnectionEvent, ConnectionId, ConnectionKind, Facts, Finding, LastAsked},
     sink::Format,
-    wanted::FindingFilter,
 };
 
 /// Sockets that were open when tracing began.

@@ -1,8 +1,8 @@
 //! Whether the absence of a finding that `--fail-on` names is conclusive. Pure.
 
 use crate::{
+    filter::FailOn,
     model::{Facts, LossReport, Reconciliation, SensorId},
-    wanted::FailOn,
 };
 
 /// Why the run may have missed what `--fail-on` names; `None` if its absence is conclusive.

@@ -1,12 +1,12 @@
 //! How findings are shown, and the result of a run.
 
 use crate::{
+    aggregation::Sums,
     coalesce::AnswerCoalescer,
     correlate::Limits,
+    filter::{FailOn, FindingFilter},
     model::{Reconciliation, SensorId},
     observe::Observer,
-    tally::Sums,
-    wanted::{FailOn, FindingFilter},
 };
 
 /// How findings are shown.

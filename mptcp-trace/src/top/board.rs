@@ -4,13 +4,13 @@
 use std::{cell::RefCell, collections::VecDeque, net::SocketAddr, rc::Rc, time::Duration};
 
 use crate::{
+    aggregation::{Aggregation, Marks},
     ledger::{Change, Ledger, State},
     model::{
         By, Connection, ConnectionId, ConnectionKind, Finding, Judgement, Process, Protocol, Side,
         Socket, Subject, SumTable, Verdict, short,
     },
     observe::Observer,
-    tally::{Aggregation, Marks},
 };
 
 /// Limits of the board.

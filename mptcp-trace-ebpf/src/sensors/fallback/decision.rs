@@ -16,7 +16,7 @@ use crate::{
     emit,
     kernel::{Sock, current_cpu, is_mptcp, now_ns},
     maps::{ARGUMENTS, arguments},
-    sensors::tell::{self, where_and_why},
+    sensors::connection_record::{self, where_and_why},
     turns::in_turns,
 };
 
@@ -190,7 +190,7 @@ pub(super) fn blackhole(sk: Sock) {
     if let Some(msk) = msk {
         emit::count_fallback(mptcp_trace_common::counter::SEEN);
         let what = where_and_why(SITE_ACTIVE_DISABLE, NO_MIB, false);
-        tell::connection(KIND_BLACKHOLE, msk.0, what, 0);
+        connection_record::emit(KIND_BLACKHOLE, msk.0, what, 0);
     }
 }
 

@@ -36,12 +36,12 @@ use crate::{
     },
     maps::{CHILDREN_PROBED, conn, syscall},
     sensors::{
+        connection_record::{self, where_and_why},
         counted,
         owner::{
             accepted, cloned, forget, forget_birth, has_another_owner, has_mptcp_listener,
             is_out_of_reach, note_child, note_io, on_create, on_destroy, set_owner, was_told_of,
         },
-        tell::{self, where_and_why},
     },
     turns::in_turns,
 };
@@ -94,7 +94,7 @@ fn life_tp_state(ctx: RawTracePointContext) -> i32 {
         }
         (false, _, _) if is_child => {
             let what = where_and_why(SITE_TCP_CHILD, NO_MIB, false);
-            tell::connection(KIND_TCP_CHILD, sk.0, what, 0);
+            connection_record::emit(KIND_TCP_CHILD, sk.0, what, 0);
         }
         // It stays a subflow, or the reason why not was reported before.
         (false, SYN_RECV, ESTABLISHED) => forget_birth(sk),
@@ -175,7 +175,7 @@ fn connection_changes(msk: Sock, old: u32, new: u32) {
     };
     if kind != 0 {
         emit::count_fallback(counter::SEEN);
-        tell::connection(kind, msk.0, 0, 0);
+        connection_record::emit(kind, msk.0, 0, 0);
     }
     if what & ENDS != 0 {
         forget(msk);
@@ -216,7 +216,7 @@ fn tcp_child(sk: Sock, site: u8) {
     };
     note_child(sk, CONN_TCP | CONN_TOLD | fell);
     emit::count_fallback(counter::SEEN);
-    tell::connection(kind, sk.0, where_and_why(site, NO_MIB, false), 0);
+    connection_record::emit(kind, sk.0, where_and_why(site, NO_MIB, false), 0);
 }
 
 /// `mptcp_subflow_drop_ctx(child)`: the child does not become a subflow. Joining subflows are

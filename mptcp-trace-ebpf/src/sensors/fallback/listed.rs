@@ -19,8 +19,8 @@ use crate::{
     kernel::{is_mptcp, now_ns, put_process_comm, socket_of_file, task_cgroup, task_ids, task_uid},
     maps::{CALIBRATED, FALLEN},
     sensors::{
+        connection_record::{self, where_and_why},
         owner::note_down_new,
-        tell::{self, where_and_why},
     },
 };
 
@@ -80,7 +80,7 @@ pub(crate) fn listed_task_file(ctx: *mut c_void) -> i32 {
     }
     emit::count_fallback(counter::SEEN);
     let what = where_and_why(SITE_LISTED, NO_MIB, false);
-    tell::connection(KIND_EXISTING, sk.0, what, 0);
+    connection_record::emit(KIND_EXISTING, sk.0, what, 0);
     // Userspace reads one byte per socket, so that it can drain the ring before it is full.
     let byte = 0_u8;
     // SAFETY: the pointers come from the kernel; the verifier checks them, and that the byte is

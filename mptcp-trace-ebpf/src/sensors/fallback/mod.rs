@@ -25,7 +25,7 @@ use mptcp_trace_common::{
     },
 };
 
-use super::tell::{self, where_and_why};
+use super::connection_record::{self, where_and_why};
 use crate::{
     emit,
     kernel::{Sock, forgotten, now_ns},
@@ -104,7 +104,7 @@ fn report(msk: u64, site: u32, mib: i32, now: u64) -> u32 {
         }
         None => {}
     }
-    if tell::connection(
+    if connection_record::emit(
         forgotten(kind),
         msk,
         where_and_why(site as u8, mib, false),
@@ -149,7 +149,7 @@ fn forget_fallen(msk: u64) {
 #[inline(always)]
 fn report_refused(msk: Sock, site: u8, mib: i32) {
     emit::count_fallback(counter::SEEN);
-    tell::connection(KIND_FALLBACK, msk.0, where_and_why(site, mib, true), 0);
+    connection_record::emit(KIND_FALLBACK, msk.0, where_and_why(site, mib, true), 0);
 }
 
 /// Reports a pending fallback.
@@ -160,7 +160,7 @@ fn flush_pending(msk: Sock) {
     {
         conn.state &= !CONN_PENDING;
         let what = where_and_why(conn.pending_site as u8, conn.pending_mib, false);
-        tell::connection(KIND_FALLBACK, msk.0, what, conn.waits_since_or_at);
+        connection_record::emit(KIND_FALLBACK, msk.0, what, conn.waits_since_or_at);
     }
 }
 

@@ -3,8 +3,8 @@
 use clap::{Args, ValueEnum};
 
 use crate::{
+    filter::{self, Cgroup, FailOn},
     model::{By, Prefix, Verdict},
-    wanted::{self, Cgroup, FailOn},
 };
 
 /// Which findings to show, and how; shared by `live` and `replay`.
@@ -14,7 +14,7 @@ pub struct ViewArgs {
     #[command(flatten)]
     pub which: ConnectionFilterArgs,
     /// Show only queries and closing verdicts with this verdict (repeatable)
-    #[arg(long, value_name = "NAME", value_parser = wanted::verdict)]
+    #[arg(long, value_name = "NAME", value_parser = filter::verdict)]
     pub verdict: Vec<Verdict>,
     /// Exit with code 4 if a finding has this verdict or cause; `fallback` matches any fallback
     /// (repeatable)
@@ -54,7 +54,7 @@ pub struct ConnectionFilterArgs {
     ///
     /// These are fallbacks, and verdicts that follow from one. `mptcp-trace explain` lists the
     /// causes.
-    #[arg(long, value_name = "NAME", value_parser = wanted::cause)]
+    #[arg(long, value_name = "NAME", value_parser = filter::cause)]
     pub cause: Vec<&'static str>,
     /// Show only connections with this address or network at either end (repeatable)
     ///

@@ -20,12 +20,12 @@ use crate::{
     },
     decode::decode,
     enrich::CgroupCache,
+    filter::FindingFilter,
     host::{Fact, netstat, privileges, sandbox, system::mptcp_sysctls},
     pipeline::{Inventory, Stages, Stop, View, play},
     plan::unprivileged,
     redact::Redactor,
     sink::{Format, Source, Told, escape},
-    wanted::FindingFilter,
 };
 
 /// Files of a bundle, in order.

@@ -14,13 +14,13 @@ use crate::{
     capture::Reader,
     cli::{DONE, Exit, FAILED, USAGE, args::ReportArgs, files, input::with_capture, print, select},
     correlate::Limits,
+    filter::FindingFilter,
     host::sandbox,
     model::LossReport,
     observe::State,
     pipeline::{Stages, Stop, View, play, prefixed},
     report::{Ending, Report, Shared, page},
     sink::{Format, Source, escape},
-    wanted::FindingFilter,
 };
 
 /// `--output` value for stdout.

@@ -33,7 +33,7 @@ pub(crate) fn where_and_why(site: u8, mib: i32, refused: bool) -> u64 {
 ///
 /// Not inlined: many programs call it, and it is larger than most of them.
 #[inline(never)]
-pub(crate) fn connection(kind: u32, sk: u64, where_and_why: u64, happened_ns: u64) -> u32 {
+pub(crate) fn emit(kind: u32, sk: u64, where_and_why: u64, happened_ns: u64) -> u32 {
     if is_of_another_self_test(Sock(sk)) {
         emit::count_fallback(counter::SELF_TEST);
         return 1;
