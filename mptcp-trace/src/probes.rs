@@ -6,12 +6,12 @@
 //! renamed function is one more [`Place`] in its row; a new sensor is a set of rows.
 
 mod fallback;
+mod methods;
 mod names;
 mod query;
-mod rows;
 
+pub use methods::{METHODS, OPTIONAL};
 pub use names::{alone, function, tracepoint};
-pub use rows::{METHODS, OPTIONAL};
 
 use crate::model::{Rung, SensorId};
 

@@ -16,7 +16,7 @@ use crate::{
     matrix::Kept,
     places::Places,
     result::SuiteResult,
-    shapes::RUNNING,
+    series::RUNNING,
     suite::RUNGS,
     suite::{Suite, Task},
     tally::Tally,

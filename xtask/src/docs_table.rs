@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use crate::{
     kernels, markers,
     matrix::{self, Outcome, Report, Verdict},
-    shapes::{Must, OLDEST, RUNNING, SOL_TCP},
+    series::{Must, OLDEST, RUNNING, SOL_TCP},
     signature::Found,
     suite::RUNGS,
     suite::Suite,

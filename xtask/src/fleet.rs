@@ -25,7 +25,7 @@ use crate::{
     places::Places,
     qemu::{Clock, Ended, Machine, Said},
     result::SuiteResult,
-    shapes::{self, SOL_TCP},
+    series::{self, SOL_TCP},
     signature::Registry,
     sol_tcp,
     suite::Task,
@@ -105,7 +105,7 @@ impl Fleet {
     ) {
         let (waiting, busy): (Vec<usize>, Vec<usize>) = longest_first(work)
             .into_iter()
-            .partition(|&index| work.get(index).is_some_and(|(it, _)| shapes::waits(it)));
+            .partition(|&index| work.get(index).is_some_and(|(it, _)| series::waits(it)));
         let visit = |series: &str, work: &Work| {
             let visited = self.visit(series, work);
             visited.results.iter().for_each(SuiteResult::show);
@@ -160,7 +160,7 @@ impl Fleet {
                 return Ok(None);
             }
         };
-        match shapes::why(series) {
+        match series::why(series) {
             Some(why) => say(format_args!("booting {} ({why})", kernel.release)),
             None => say(format_args!("booting {}", kernel.release)),
         }

@@ -15,7 +15,7 @@ use crate::{
     apt::{self, Apt, Package},
     command::{self, say},
     places::{Places, make_empty},
-    shapes::OLDEST,
+    series::OLDEST,
 };
 
 /// Number of releases to try before giving up: the lists may name packages that a mirror no longer

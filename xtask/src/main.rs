@@ -32,7 +32,7 @@ mod result;
 mod run;
 mod rust_src;
 mod rustc_wrapper;
-mod shapes;
+mod series;
 mod signature;
 mod skips;
 mod sol_tcp;

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
-    shapes::{Must, NO_MPTCP_CASE},
+    series::{Must, NO_MPTCP_CASE},
     tally::Tally,
 };
 

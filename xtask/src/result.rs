@@ -6,7 +6,7 @@ use crate::{
     command::say,
     docs_table::{OLDEST_MARK, Outcomes},
     matrix::{PhaseTime, Report},
-    shapes::{self, Must, OLDEST, RUNNING},
+    series::{self, Must, OLDEST, RUNNING},
     skips::Skip,
     suite::Suite,
     tally::Tally,
@@ -148,7 +148,7 @@ impl SuiteResult {
     }
 
     fn must(&self) -> Must {
-        shapes::must(&self.series)
+        series::must(&self.series)
     }
 }
 

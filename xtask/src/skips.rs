@@ -17,7 +17,10 @@ pub(crate) struct Skip {
 const FACTS: [(&str, &str); 14] = [
     ("this kernel", "nothing can be installed into a kernel"),
     ("(CONFIG_", "what a kernel was built with"),
-    ("is no evidence here", "a limit that the sensor reports"),
+    (
+        "are not reported as evidence",
+        "a limit that the sensor reports",
+    ),
     ("others use", "other programs on this host"),
     (
         "MPTCP_TRACE_BTF_DIR",
@@ -32,7 +35,7 @@ const FACTS: [(&str, &str); 14] = [
     ("the clock cannot be set", "a container may not set it"),
     ("questions a second", "a machine that is too slow, or busy"),
     (
-        "is seen, but not whether",
+        "is traced, but not whether",
         "a limit that the sensor reports",
     ),
     (

@@ -12,7 +12,7 @@ use crate::{
     kernels::Found,
     places::Places,
     qemu::Said,
-    shapes::{self, Must},
+    series::{self, Must},
     suite::RUNGS,
     suite::{Suite, Task},
     tally::Tally,
@@ -121,7 +121,7 @@ impl Args {
         .collect();
         let suites = match named.as_slice() {
             // Without MPTCP there are no fallbacks.
-            [] if shapes::must(series) == Must::Refuse => &[Suite::Queries][..],
+            [] if series::must(series) == Must::Refuse => &[Suite::Queries][..],
             [] => &[Suite::Queries, Suite::Fallbacks, Suite::Verdicts],
             named => named,
         };

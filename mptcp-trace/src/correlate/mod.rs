@@ -5,6 +5,7 @@
 //! been accepted yet waits for its acceptance, since its owner is unknown until then.
 
 mod connections;
+mod doubt;
 mod missed;
 mod netns_counts;
 mod order;
@@ -178,7 +179,7 @@ impl Correlator {
     pub fn finish(&mut self, untold: u64, facts: &Facts, ready: &mut Vec<Finding>) {
         self.cut_off(facts, ready);
         for mut gone in self.lives.drain() {
-            gone.1.doubt = (untold > 0).then_some(PERHAPS_UNTOLD);
+            gone.1.doubt = (untold > 0).then_some(doubt::PERHAPS_UNTOLD);
             self.close(gone, ClosedBy::Exit, self.latest, facts, ready);
         }
     }
@@ -271,7 +272,7 @@ impl Correlator {
         event.query.id = Some(life.id(id));
         self.close_both(before, oldest, at, facts, ready);
         if let Some(mut ended) = ended {
-            ended.doubt = event.query.after_untold.then_some(UNTOLD);
+            ended.doubt = event.query.after_untold.then_some(doubt::UNTOLD);
             self.close((id, ended), ClosedBy::Death, at, facts, ready);
         }
         ready.push(Finding::Query(event));
@@ -316,7 +317,7 @@ impl Correlator {
                     // The BPF side records every use; of a process that only sends or receives,
                     // this is the first report.
                     gone.1.was_used_by(event);
-                    gone.1.doubt = change.untold.then_some(UNTOLD);
+                    gone.1.doubt = change.untold.then_some(doubt::UNTOLD);
                     gone.1.connecting = change.connecting;
                     self.close(gone, ClosedBy::Death, change.at, facts, ready);
                 }
@@ -356,7 +357,7 @@ impl Correlator {
         life.connecting = connection.connecting;
         self.close_both(before, oldest, connection.at, facts, ready);
         if let Some(mut ended) = ended {
-            ended.doubt = connection.untold.then_some(UNTOLD);
+            ended.doubt = connection.untold.then_some(doubt::UNTOLD);
             let id = connection.id;
             self.close((id, ended), ClosedBy::Death, connection.at, facts, ready);
         }
@@ -400,12 +401,12 @@ impl Correlator {
         // Another socket is at its address: it ended unobserved. A record of an earlier query may
         // be lost too.
         if let Some(mut gone) = before {
-            gone.1.doubt = Some(UNSEEN_END);
+            gone.1.doubt = Some(doubt::UNSEEN_END);
             self.tell_waiting(gone.0, ready);
             self.close(gone, ClosedBy::Death, at, facts, ready);
         }
         if let Some(mut gone) = oldest {
-            gone.1.doubt = Some(EVICTED);
+            gone.1.doubt = Some(doubt::EVICTED);
             self.tell_waiting(gone.0, ready);
             self.close(gone, ClosedBy::Eviction, at, facts, ready);
         }
@@ -426,7 +427,11 @@ impl Correlator {
             return;
         };
         let born_at = id.born_at;
-        let may_be_missed = || self.missed.is_in_doubt(born_at).then_some(MAY_BE_MISSED);
+        let may_be_missed = || {
+            self.missed
+                .is_in_doubt(born_at)
+                .then_some(doubt::MAY_BE_MISSED)
+        };
         let doubt = life.doubt.or_else(may_be_missed);
         ready.push(Finding::Verdict(Box::new(VerdictEvent {
             judgement,
@@ -513,23 +518,6 @@ impl Correlator {
         }
     }
 }
-
-/// Doubt if the kernel skipped runs of a probe.
-const MAY_BE_MISSED: &str =
-    "the kernel skipped probe runs since, perhaps for queries about this connection";
-
-/// Doubt of a connection of which a query is certainly missing.
-const UNTOLD: &str = "a later query about it was not traced (capped, lost, or through io_uring)";
-
-/// Doubt if queries are missing, and their connections are unknown.
-const PERHAPS_UNTOLD: &str =
-    "queries were not traced (capped or lost), perhaps about this connection";
-
-/// Doubt of a connection whose end was not recorded.
-const UNSEEN_END: &str = "its end was lost, and queries about it may be lost too";
-
-/// Doubt of an evicted connection that may live on.
-const EVICTED: &str = "later queries may be unknown: it was evicted (--max-connections)";
 
 /// True if a query concerns another connection than the tracked one of its socket.
 fn is_of_another_connection(query: &Query, life: &ConnectionState) -> bool {

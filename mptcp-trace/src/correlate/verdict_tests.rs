@@ -669,7 +669,7 @@ fn a_verdict_without_the_record_of_an_end_is_in_doubt() {
     ];
     assert_eq!(
         doubts(displaced, Limits::STATED),
-        [Some(UNSEEN_END.to_owned()), None]
+        [Some(doubt::UNSEEN_END.to_owned()), None]
     );
     // A table for one connection.
     let evicted = vec![
@@ -681,7 +681,10 @@ fn a_verdict_without_the_record_of_an_end_is_in_doubt() {
         connections: 1,
         ..Limits::STATED
     };
-    assert_eq!(doubts(evicted, one), [Some(EVICTED.to_owned()), None]);
+    assert_eq!(
+        doubts(evicted, one),
+        [Some(doubt::EVICTED.to_owned()), None]
+    );
 }
 
 /// A socket that connects again ends its first connection without a record; the next record shows
@@ -704,7 +707,7 @@ fn a_question_that_was_missed_before_a_socket_connects_again_is_a_doubt_of_its_f
                 Finding::Verdict(event) => Some(event.doubt.as_deref()),
                 Finding::Query(_) | Finding::Connection(_) | Finding::Refusal(_) => None,
             });
-            assert_eq!(doubt, Some(is_untold.then_some(UNTOLD)), "{told:?}");
+            assert_eq!(doubt, Some(is_untold.then_some(doubt::UNTOLD)), "{told:?}");
         }
     }
 }
@@ -748,7 +751,7 @@ fn a_verdict_is_in_doubt_if_the_kernel_may_have_skipped_a_question_while_it_live
             Finding::Verdict(event) => Some(event),
             Finding::Query(_) | Finding::Connection(_) | Finding::Refusal(_) => None,
         });
-        verdict.unwrap().doubt.as_deref() == Some(MAY_BE_MISSED)
+        verdict.unwrap().doubt.as_deref() == Some(doubt::MAY_BE_MISSED)
     };
     // If no program takes over missed runs, only their growth is news.
     assert!(!is_in_doubt(false, &[(9, 0, 0)]));

@@ -2,7 +2,7 @@
 
 use super::{
     Missing, Row, When, function,
-    rows::{
+    methods::{
         ANY, FALLBACK, FEXIT, FUNCTIONS, INFERRED, KPROBE, LATE, TRACEPOINT, at, at_any_copy,
         fentry, in_turns, kprobe, kretprobe, raw, row,
     },

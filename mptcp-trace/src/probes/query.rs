@@ -2,7 +2,7 @@
 
 use super::{
     Missing, Row, When, function,
-    rows::{
+    methods::{
         CALLER, FEXIT, FUNCTIONS, KPROBE, QUERY, TRACEPOINT, URING, at, in_turns, kprobe,
         kretprobe, raw, row,
     },

@@ -7,5 +7,5 @@
 pub mod counters;
 pub mod exposition;
 pub mod http;
+pub mod metrics;
 pub mod otlp;
-pub mod page;

@@ -10,7 +10,7 @@ use crate::{
     matrix::Report,
     qemu::{Ended, Said},
     result::SuiteResult,
-    shapes::{self, Must},
+    series::{self, Must},
     signature::{self, Found},
     suite::{Suite, Task},
     times::Time,
@@ -68,8 +68,8 @@ impl Work {
     pub(super) fn weight(&self, series: &str) -> usize {
         let tasks = match self {
             Self::Tasks(tasks) => tasks,
-            Self::ByShape => &shapes::whole(series, 0),
-            Self::Everything => &shapes::everything(series),
+            Self::ByShape => &series::whole(series, 0),
+            Self::Everything => &series::everything(series),
         };
         tasks.iter().map(weight_of).sum()
     }
@@ -124,7 +124,7 @@ impl<'a> Visit<'a> {
 
     /// Records that the archive has no such kernel, and why.
     pub(super) fn gone(&mut self, why: &str) {
-        let is_excused = shapes::may_be_gone(self.series);
+        let is_excused = series::may_be_gone(self.series);
         self.say_of_kernel(|report| {
             if is_excused {
                 report.skipped = Some(why.to_owned());
@@ -190,14 +190,14 @@ impl<'a> Visit<'a> {
         let shape = signature::of_report(&self.doctor_said)
             .with_context(|| format!("cannot determine the shape of {}", self.release))?;
         let tasks = match shape {
-            None => shapes::whole(self.series, 0),
+            None => series::whole(self.series, 0),
             Some(shape) => {
                 let found = self.fleet.shapes.claim(&self.release, shape);
                 let tasks = match self.work {
-                    Work::Everything => shapes::everything(self.series),
+                    Work::Everything => series::everything(self.series),
                     Work::Tasks(tasks) => tasks.clone(),
-                    Work::ByShape if found.is_first => shapes::whole(self.series, found.number),
-                    Work::ByShape => shapes::smoke(&found.rungs, found.number),
+                    Work::ByShape if found.is_first => series::whole(self.series, found.number),
+                    Work::ByShape => series::smoke(&found.rungs, found.number),
                 };
                 self.found = Some(found);
                 tasks
@@ -241,7 +241,7 @@ impl<'a> Visit<'a> {
             Err(error) => self.fail(format!("{error:#}")),
             Ok(None) => {}
             Ok(Some(job)) => {
-                let must = shapes::must(self.series);
+                let must = series::must(self.series);
                 if self.tasks.is_empty()
                     && let Some(why) = job.failure()
                 {
@@ -324,7 +324,7 @@ mod tests {
                 console_tail: "Oops".to_owned(),
             };
             let task = Task::on(Suite::Fallbacks, "fexit");
-            let must = shapes::must("6.12");
+            let must = series::must("6.12");
             close(&mut report, &task, must, code, &job);
             let got = report.tally(must);
             assert_eq!(

@@ -21,7 +21,7 @@ use crate::{
     host_packages, otlp,
     permits::Permits,
     places::Places,
-    report, shapes,
+    report, series,
     skips::Skip,
     step::Step,
     tally::Tally,
@@ -237,7 +237,7 @@ fn machines(
 fn series(args: &Args) -> Vec<String> {
     match (args.no_vm, args.kernel.is_empty()) {
         (true, _) => Vec::new(),
-        (false, true) => shapes::default_series(),
+        (false, true) => series::default_series(),
         (false, false) => args.kernel.clone(),
     }
 }

@@ -17,7 +17,7 @@ use crate::{
     otlp,
     places::Places,
     result::SuiteResult,
-    shapes::RUNNING,
+    series::RUNNING,
     suite::{Suite, Task},
 };
 

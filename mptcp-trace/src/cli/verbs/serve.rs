@@ -36,12 +36,12 @@ use crate::{
         counters::{Shared, Whose},
         exposition::{Family, Flavour},
         http::{self, Answers},
+        metrics::{About, families},
         otlp::{
             Resource,
             export::{Exporter, FLUSH_TIME_MAX, Measures},
             target::Target,
         },
-        page::{About, families},
     },
     sink::{Format, Source},
 };

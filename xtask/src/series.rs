@@ -16,7 +16,7 @@ pub(crate) const RUNNING: &str = "running";
 pub(crate) const OLDEST: &str = "-oldest";
 
 /// One kernel, described by its features.
-pub(crate) struct Shape {
+pub(crate) struct Series {
     /// The argument of `--kernel`.
     pub(crate) series: &'static str,
     /// Why this kernel is in the list.
@@ -53,31 +53,31 @@ enum Presence {
 }
 
 /// The matrix. `cargo xtask test` boots all of them except `sol-tcp`, which takes long to build.
-const SHAPES: [Shape; 12] = [
-    shape("5.10", "no MPTCP in the kernel", &[]).refusing(),
-    shape("6.1", "MPTCP without TCP_IS_MPTCP", &[Verdicts]).waiting(),
-    shape(
+const SERIES: [Series; 12] = [
+    series_of("5.10", "no MPTCP in the kernel", &[]).refusing(),
+    series_of("6.1", "MPTCP without TCP_IS_MPTCP", &[Verdicts]).waiting(),
+    series_of(
         "6.12-oldest",
         "before the counters of fallbacks were backported",
         &[],
     ),
-    shape(
+    series_of(
         "6.12",
         "the option, socket lookups as of Debian 13",
         &[Mix, Floods],
     ),
-    shape("6.16", "between two releases: members moved", &[]),
-    shape("6.17", "first with the new counters", &[]).may_be_gone(),
-    shape("6.18", "long-term series after 6.12", &[]),
-    shape("6.19", "between two long-term series", &[]).may_be_gone(),
-    shape("7.1", "between two long-term series", &[]).may_be_gone(),
-    shape("7.2", "second newest", &[]).may_be_gone(),
-    shape("7.3", "newest in Debian", &[Verdicts, Reuse]),
-    shape(SOL_TCP, "mptcp_getsockopt_sol_tcp is a symbol", &[]),
+    series_of("6.16", "between two releases: members moved", &[]),
+    series_of("6.17", "first with the new counters", &[]).may_be_gone(),
+    series_of("6.18", "long-term series after 6.12", &[]),
+    series_of("6.19", "between two long-term series", &[]).may_be_gone(),
+    series_of("7.1", "between two long-term series", &[]).may_be_gone(),
+    series_of("7.2", "second newest", &[]).may_be_gone(),
+    series_of("7.3", "newest in Debian", &[Verdicts, Reuse]),
+    series_of(SOL_TCP, "mptcp_getsockopt_sol_tcp is a symbol", &[]),
 ];
 
-const fn shape(series: &'static str, why: &'static str, more: &'static [Suite]) -> Shape {
-    Shape {
+const fn series_of(series: &'static str, why: &'static str, more: &'static [Suite]) -> Series {
+    Series {
         series,
         why,
         must: Must::EveryRung,
@@ -87,7 +87,7 @@ const fn shape(series: &'static str, why: &'static str, more: &'static [Suite]) 
     }
 }
 
-impl Shape {
+impl Series {
     const fn refusing(self) -> Self {
         Self {
             must: Must::Refuse,
@@ -112,8 +112,8 @@ impl Shape {
     }
 }
 
-fn find(series: &str) -> Option<&'static Shape> {
-    SHAPES.iter().find(|shape| shape.series == series)
+fn find(series: &str) -> Option<&'static Series> {
+    SERIES.iter().find(|shape| shape.series == series)
 }
 
 /// What must work on a series.
@@ -138,7 +138,7 @@ pub(crate) fn may_be_gone(series: &str) -> bool {
 
 /// The series that `cargo xtask test` boots: all that need no compilation.
 pub(crate) fn default_series() -> Vec<String> {
-    SHAPES
+    SERIES
         .iter()
         .filter(|shape| shape.series != SOL_TCP)
         .map(|shape| shape.series.to_owned())

@@ -34,7 +34,7 @@ macro_rules! in_turns {
     ($hook:ident, $program:literal) => {
         $crate::probes::Attachment {
             turns: &[concat!($program, "_2"), concat!($program, "_3")],
-            ..$crate::probes::rows::alone($crate::probes::Hook::$hook, $program)
+            ..$crate::probes::methods::alone($crate::probes::Hook::$hook, $program)
         }
     };
 }
