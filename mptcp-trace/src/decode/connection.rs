@@ -127,7 +127,12 @@ pub(super) fn connection(bytes: &[u8], facts: &Facts) -> Result<Observation, Dec
         .then(|| fallen(field!(bytes, u64, msk_flags), facts))
         .flatten();
     let sighting = sighting(bytes);
-    let side = sighting.side;
+    let socket = socket(bytes, has(VALID_INODE))?;
+    let side = match (kind, socket.state) {
+        // Nothing has opened a connection: only its socket exists.
+        (ConnectionKind::Existing, TcpState::CLOSE | TcpState::LISTEN) => None,
+        _connected => sighting.side,
+    };
     let (cause, known) = match kind {
         ConnectionKind::Fallback | ConnectionKind::FallbackDenied => conclude(&sighting, facts)?,
         ConnectionKind::Existing if fell_back == Some(true) => conclude(&sighting, facts)?,
@@ -140,7 +145,7 @@ pub(super) fn connection(bytes: &[u8], facts: &Facts) -> Result<Observation, Dec
         kind,
         at,
         id: id(bytes),
-        socket: socket(bytes, has(VALID_INODE))?,
+        socket,
         netns_cookie: field!(bytes, u64, netns_cookie),
         owner: owner(bytes)?,
         unaccepted: is(CONN_UNACCEPTED),

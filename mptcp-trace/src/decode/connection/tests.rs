@@ -351,3 +351,30 @@ fn a_whole_record_says_everything() {
     assert_eq!((older.current.pid, older.current.host_pid), (Some(9), 9));
     assert!(it.admitted && !it.unaccepted && !it.existing && !it.late);
 }
+
+#[test]
+fn a_socket_without_a_connection_has_no_side() {
+    for (state, side) in [
+        (TcpState::LISTEN, None),
+        (TcpState::CLOSE, None),
+        (TcpState::SYN_SENT, Some(Side::Active)),
+        (TcpState(1), Some(Side::Active)),
+    ] {
+        let mut bytes = vec![0; size_of::<ConnRecord>()];
+        let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
+        put(offset_of!(ConnRecord, kind), &KIND_EXISTING.to_ne_bytes());
+        put(
+            offset_of!(ConnRecord, conn_state),
+            &CONN_ACTIVE.to_ne_bytes(),
+        );
+        put(offset_of!(ConnRecord, protocol), &262_u16.to_ne_bytes());
+        put(offset_of!(ConnRecord, family), &2_u16.to_ne_bytes());
+        put(offset_of!(ConnRecord, rung), &[1]);
+        put(offset_of!(ConnRecord, state), &[state.0]);
+        let decoded = decode(&bytes, &facts(NEWER));
+        let Ok(Observation::Connection(it)) = decoded else {
+            panic!("{decoded:?}")
+        };
+        assert_eq!((it.kind, it.side), (ConnectionKind::Existing, side));
+    }
+}
