@@ -161,7 +161,7 @@ fn a_kernel_that_does_not_describe_itself() {
             .output()
             .unwrap()
     };
-    check(&hidden(""), 3, "give its description with --btf FILE");
+    check(&hidden(""), 3, "provide it with --btf FILE");
     // With a description from elsewhere everything but trampolines can work.
     let output = hidden(&format!("--btf {} --attach fexit", copy.display()));
     check(
