@@ -11,6 +11,9 @@ use crate::{
 /// At most this many groups are distinguished.
 pub const GROUPS_MAX: usize = 10_000;
 
+/// Key of fallbacks without a known cause.
+const UNKNOWN: &str = "unknown";
+
 /// Prefix lengths of destination networks, bits.
 const PREFIX_BITS_V4: u8 = 24;
 const PREFIX_BITS_V6: u8 = 48;
@@ -23,6 +26,14 @@ type Group = Option<usize>;
 pub struct Marks(Vec<(By, Group, Counts)>);
 
 impl Marks {
+    /// The group of a cause other than `unknown` that counts the connection's fallback.
+    fn cause(&self, unknown: Option<usize>) -> Option<Group> {
+        let is_it = |(by, group, counts): &&(By, Group, Counts)| {
+            *by == By::Cause && counts.fallen > 0 && (unknown.is_none() || *group != unknown)
+        };
+        self.0.iter().find(is_it).map(|(_, group, _)| *group)
+    }
+
     fn of(&mut self, by: By, group: Group) -> &mut Counts {
         let is_it = |(it, its_group, _): &(By, Group, Counts)| *it == by && *its_group == group;
         let at = match self.0.iter().position(is_it) {
@@ -74,7 +85,22 @@ impl Aggregation {
         let Some(name) = key(self.by, subject, path_of) else {
             return;
         };
-        let group = self.group(name);
+        let group = match &connection {
+            // A later query without a cause (it failed) does not make the known cause unknown.
+            Some((_, marks)) if name == UNKNOWN && self.by == By::Cause => {
+                match marks.cause(self.indices.get(UNKNOWN).copied()) {
+                    Some(known) => known,
+                    None => self.group(name),
+                }
+            }
+            _other => self.group(name),
+        };
+        let connection = connection.map(|(now, marks)| {
+            if self.by == By::Cause && subject.cause.is_some() && subject.has_fallen {
+                self.forget_unknown(marks);
+            }
+            (now, marks)
+        });
         let sum = match group {
             Some(index) => match self.sums.get_mut(index) {
                 Some((_, sum)) => sum,
@@ -112,6 +138,26 @@ impl Aggregation {
         if let Some(verdict) = subject.verdict {
             *sum.verdicts.entry(verdict).or_default() += 1;
         }
+    }
+
+    /// A connection whose cause is known now does not count under `unknown`.
+    fn forget_unknown(&mut self, marks: &mut Marks) {
+        let Some(index) = self.indices.get(UNKNOWN).copied() else {
+            return;
+        };
+        let Some((_, sum)) = self.sums.get_mut(index) else {
+            return;
+        };
+        let mark = marks.of(By::Cause, Some(index));
+        let mut counts = Counts {
+            connections: sum.connections,
+            fallen: sum.fallbacks,
+            deceived: sum.deceived,
+        };
+        counts.replace(*mark, Counts::default());
+        *mark = Counts::default();
+        (sum.connections, sum.fallbacks, sum.deceived) =
+            (counts.connections, counts.fallen, counts.deceived);
     }
 
     fn group(&mut self, name: String) -> Group {
@@ -219,7 +265,7 @@ fn key<'a>(
         },
         By::Cause => match (subject.cause, subject.has_fallen) {
             (Some(cause), _) => cause.to_owned(),
-            (None, true) => "unknown".into(),
+            (None, true) => UNKNOWN.into(),
             (None, false) => "-".into(),
         },
         By::Dest => {

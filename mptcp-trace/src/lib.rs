@@ -6,6 +6,24 @@
 //! ([`decode`]) into the types of the [`model`], given a wall clock time ([`enrich`]) and printed
 //! ([`sink`]). See `ARCHITECTURE.md` for the rest.
 
+#![deny(clippy::print_stderr)]
+
+/// Writes text to stderr. If stderr is closed or its disk is full, the text is lost, and the
+/// program goes on: `eprint!` would panic.
+macro_rules! stderr {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _unwritable = write!(std::io::stderr(), $($text)*);
+    }};
+}
+
+/// Variant of [`stderr`] that ends the line.
+macro_rules! stderr_line {
+    ($($text:tt)*) => {
+        stderr!("{}\n", format_args!($($text)*))
+    };
+}
+
 pub mod aggregation;
 pub mod bundle;
 pub mod canary;

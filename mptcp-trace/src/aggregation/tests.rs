@@ -199,3 +199,29 @@ fn what_has_no_room_is_counted_with_the_others_and_nothing_grows_without_end() {
     assert_eq!((others.connections, others.fallbacks), (8, 8));
     assert_eq!(table.forgotten, 7);
 }
+
+#[test]
+fn a_fallback_counts_once_by_cause_whatever_the_queries_say() {
+    // A failed query says that the connection fell back, and nothing of the cause.
+    let known = Row::default();
+    let failed = Row {
+        verdict: None,
+        ..known
+    };
+    let explained = Row {
+        verdict: Some(Verdict::Explained),
+        ..known
+    };
+    for order in [
+        [known.connection(), failed.query(), explained.query()],
+        [failed.query(), known.connection(), explained.query()],
+        [failed.query(), explained.query(), known.connection()],
+    ] {
+        let mut sums = Sums::new(&[By::Cause]);
+        let rows = summed(&mut sums, &order);
+        let fallbacks: u64 = rows.iter().map(|it| it.2).sum();
+        let connections: u64 = rows.iter().map(|it| it.1).sum();
+        assert_eq!((fallbacks, connections), (1, 1), "{rows:?}");
+        assert_eq!(rows[0].0, known.cause.unwrap(), "{rows:?}");
+    }
+}

@@ -43,20 +43,22 @@ pub(super) fn report_end<W: Write>(
     match ended {
         Ok((losses, stop)) => {
             let reconciliation = &stages.outcome().reconciled;
-            eprint!("{}", prefixed(&stages.account(&losses, reconciliation)));
+            stderr!("{}", prefixed(&stages.account(&losses, reconciliation)));
             Ok((losses, stop))
         }
         Err(stop) => {
             let why = format!("counters: unavailable: {stop}");
-            eprint!("{}", prefixed(&why));
+            stderr!("{}", prefixed(&why));
             Err(stop)
         }
     }
 }
 
-/// Ends the run in order, unless something failed.
+/// Ends the run in order, unless something failed. `cut_short` is a reason why tracing ended before
+/// what it was to trace.
 pub(super) fn conclude<W: Write>(
     ended: Result<Option<i32>, Stop>,
+    cut_short: Option<&str>,
     session: &mut Session,
     stages: &mut Stages<W>,
 ) -> Result<u8, Exit> {
@@ -80,7 +82,7 @@ pub(super) fn conclude<W: Write>(
         Some(Stop::Failed(why)) => return Err(why.into()),
         Some(Stop::ReaderGone) => Some(READER_GONE),
         Some(Stop::Enough) => Some("--stop-after ended the run early"),
-        None => None,
+        None => cut_short,
     };
     if stages.outcome().undecodable > 0 {
         return Err(Exit::Code(FAILED));

@@ -84,7 +84,7 @@ pub fn main() -> ExitCode {
         Err(Exit::Code(code)) => ExitCode::from(code),
         Err(Exit::Because(code, why)) => {
             // The message may contain a file name, or text from a file.
-            eprintln!("mptcp-trace: {}", escape(&why));
+            stderr_line!("mptcp-trace: {}", escape(&why));
             ExitCode::from(code)
         }
     }

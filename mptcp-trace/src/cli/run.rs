@@ -100,32 +100,36 @@ async fn run(mut live: Live, verbose: u8) -> Result<u8, Exit> {
         watches_stdout: live.output.is_none(),
     };
     if let Err(stop) = begun {
-        return conclude(Err(stop), &mut session, &mut stages);
+        return conclude(Err(stop), None, &mut session, &mut stages);
     }
     let ended = match start_command(held)? {
         Started::None => run_pipeline(&mut session, &mut stages, until, None).await,
-        Started::Running(command) => run_beside(&mut session, &mut stages, until, command).await,
+        Started::Running(command) => {
+            return run_beside(&mut session, &mut stages, until, command).await;
+        }
         Started::CannotRun(why) => {
             let ended = finish(&mut session, &mut stages);
             let _reported = report_end(ended, &stages);
             return Err(why);
         }
     };
-    conclude(ended, &mut session, &mut stages)
+    conclude(ended, None, &mut session, &mut stages)
 }
 
-/// Runs until the command ends or something else stops the trace.
+/// Traces until the command ends or something else stops the trace; returns the exit code.
 async fn run_beside<W: Write>(
     session: &mut Session,
     stages: &mut Stages<W>,
     until: Until,
     command: Command,
-) -> Result<Option<i32>, Stop> {
+) -> Result<u8, Exit> {
     let ended = run_pipeline(session, stages, until, Some(command)).await;
-    if let Err(Stop::ReaderGone | Stop::Enough) = &ended {
-        eprintln!("mptcp-trace: note: the command keeps running, but is no longer traced");
+    if let Ok(None) | Err(Stop::ReaderGone | Stop::Enough) = &ended {
+        stderr_line!("mptcp-trace: note: the command keeps running, but is no longer traced");
     }
-    ended
+    let outlived = matches!(ended, Ok(None));
+    let cut_short = outlived.then_some("the command was still running when tracing ended");
+    conclude(ended, cut_short, session, stages)
 }
 
 /// Output format and destination, and how to reopen it.

@@ -162,7 +162,7 @@ pub(super) fn write_ready_file(path: &Path) -> anyhow::Result<()> {
 /// Prints notes that the reader needs before the first line.
 fn say(plan: &Plan, session: &Session, with_invitation: bool) {
     for note in plan.notes.iter().chain(&privileges::costs()) {
-        eprintln!("mptcp-trace: note: {}", escape(note));
+        stderr_line!("mptcp-trace: note: {}", escape(note));
     }
     for (rung, why) in &session.passed_over {
         log::info!("not {rung}: {why}");
@@ -171,7 +171,7 @@ fn say(plan: &Plan, session: &Session, with_invitation: bool) {
         log::info!("fallbacks not on {rung}: {why}");
     }
     if let Some(why) = session.why_no_fallbacks() {
-        eprint!(
+        stderr!(
             "{}",
             prefixed(&format!(
                 "note: the fallback sensor is off, only queries are traced: {why}"
@@ -199,7 +199,7 @@ fn say(plan: &Plan, session: &Session, with_invitation: bool) {
             0 => String::new(),
             n => format!(" ({n} limits: see mptcp-trace doctor)"),
         };
-        eprintln!(
+        stderr_line!(
             "mptcp-trace: tracing with {}{limits}; press Ctrl-C to stop",
             session.tracer.rung()
         );

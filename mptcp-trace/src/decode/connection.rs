@@ -105,6 +105,11 @@ fn sighting(bytes: &[u8]) -> Sighting {
     }
 }
 
+/// True if nothing has opened a connection: only its socket exists.
+fn is_bare(kind: ConnectionKind, state: TcpState) -> bool {
+    kind == ConnectionKind::Existing && matches!(state, TcpState::CLOSE | TcpState::LISTEN)
+}
+
 /// Decodes a [`ConnRecord`].
 pub(super) fn connection(bytes: &[u8], facts: &Facts) -> Result<Observation, DecodeError> {
     let whole = whole_record(bytes)?;
@@ -127,12 +132,6 @@ pub(super) fn connection(bytes: &[u8], facts: &Facts) -> Result<Observation, Dec
         .then(|| fallen(field!(bytes, u64, msk_flags), facts))
         .flatten();
     let sighting = sighting(bytes);
-    let socket = socket(bytes, has(VALID_INODE))?;
-    let side = match (kind, socket.state) {
-        // Nothing has opened a connection: only its socket exists.
-        (ConnectionKind::Existing, TcpState::CLOSE | TcpState::LISTEN) => None,
-        _connected => sighting.side,
-    };
     let (cause, known) = match kind {
         ConnectionKind::Fallback | ConnectionKind::FallbackDenied => conclude(&sighting, facts)?,
         ConnectionKind::Existing if fell_back == Some(true) => conclude(&sighting, facts)?,
@@ -140,11 +139,13 @@ pub(super) fn connection(bytes: &[u8], facts: &Facts) -> Result<Observation, Dec
         ConnectionKind::Existing | ConnectionKind::Blackhole => (None, CauseCertainty::Unknown),
     };
     let at = Duration::from_nanos(field!(bytes, u64, boottime_ns));
+    let socket = socket(bytes, has(VALID_INODE))?;
     let connect_ns = field!(bytes, u64, connect_ns);
     let connection = Connection {
         kind,
         at,
         id: id(bytes),
+        side: sighting.side.filter(|_| !is_bare(kind, socket.state)),
         socket,
         netns_cookie: field!(bytes, u64, netns_cookie),
         owner: owner(bytes)?,
@@ -156,7 +157,6 @@ pub(super) fn connection(bytes: &[u8], facts: &Facts) -> Result<Observation, Dec
             .or_else(|| plain_stage(sighting.site)),
         cause,
         known,
-        side,
         since_connect: (connect_ns != 0)
             .then(|| at.saturating_sub(Duration::from_nanos(connect_ns))),
         bytes: has(CONN_VALID_BYTES).then(|| {

@@ -93,7 +93,7 @@ mod tests {
             let open = File::open(&other).unwrap();
             let status = restrict(&[&named], &[&output]).unwrap();
             if status.ruleset == RulesetStatus::NotEnforced {
-                eprintln!("not tried: this kernel has no Landlock");
+                stderr_line!("not tried: this kernel has no Landlock");
                 return;
             }
             assert_eq!(fs::read(&named).unwrap(), b"x");

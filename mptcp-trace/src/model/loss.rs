@@ -194,7 +194,8 @@ pub struct Reconciliation {
 }
 
 impl Reconciliation {
-    /// True if the counts are equal.
+    /// True if the counts are equal, or their difference cannot be told from other events (TCP
+    /// children of MPTCP listeners, with the attach method tracepoint).
     #[must_use]
     pub fn agrees(&self) -> bool {
         self.why.is_none()
@@ -204,7 +205,17 @@ impl Reconciliation {
     /// impossible.
     #[must_use]
     pub fn missing(&self) -> u64 {
-        if self.agrees() || self.unread {
+        if self.agrees() {
+            return 0;
+        }
+        self.untraced()
+    }
+
+    /// How many fallbacks the kernel counted and no finding reports as such; 0 if the counters could
+    /// not be read.
+    #[must_use]
+    pub fn untraced(&self) -> u64 {
+        if self.unread {
             return 0;
         }
         let of = |(cause, counted): (&String, &u64)| {

@@ -367,7 +367,7 @@ fn tell_state<W: Write>(session: &mut Session, stages: &mut Stages<W>) -> Result
     stages.sum_up();
     stages.flush()?;
     let reconciliation = stages.reconcile(&losses);
-    eprint!("{}", prefixed(&stages.account(&losses, &reconciliation)));
+    stderr!("{}", prefixed(&stages.account(&losses, &reconciliation)));
     Ok(())
 }
 

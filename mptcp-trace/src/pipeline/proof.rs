@@ -20,14 +20,29 @@ pub(super) fn gap(
         return Some(why);
     }
     if fail_on.iter().any(|it| it.rests_on_fallbacks()) {
-        let open = |it: &&Reconciliation| it.unread || it.missing() > 0;
+        let open = |it: &&Reconciliation| it.unread || it.untraced() > 0;
         let concerns = |it: &&Reconciliation| within.is_empty() || within.contains(&it.netns);
         if let Some(it) = account.iter().filter(open).find(concerns) {
-            let why = it
-                .why
-                .as_deref()
-                .unwrap_or("the counters cannot be reconciled");
+            let why = match &it.why {
+                Some(why) => why.clone(),
+                None => format!(
+                    "the kernel counted {} fallbacks more than were traced; TCP children of MPTCP \
+                     listeners (lines `plain`) may be among them",
+                    it.untraced()
+                ),
+            };
             return Some(format!("network namespace {}: {why}", it.netns));
+        }
+        // Without an entry, the owner of a socket is unknown, and the filter does not admit it.
+        if let Some(loss) = losses.of(SensorId::Fallback)
+            && loss.filtered > 0
+            && loss.unfollowed.saturating_add(loss.over_share) > 0
+        {
+            return Some(format!(
+                "{} sockets were not tracked (--sockets, --sockets-per-user): fallbacks of unknown \
+                 owners count as filtered",
+                loss.unfollowed.saturating_add(loss.over_share)
+            ));
         }
     }
     let untold = losses.untold(SensorId::Query);
@@ -160,5 +175,40 @@ mod tests {
             gap(&[], &[], &LossReport::default(), &[], &facts(&[])),
             None
         );
+    }
+
+    #[test]
+    fn a_fallback_that_only_the_kernel_counted_or_that_has_no_owner_proves_nothing() {
+        let facts = facts(&[SensorId::Query, SensorId::Fallback]);
+        let on = [FailOn::Fallback];
+        // The difference is explained, but it is one.
+        let excused = Reconciliation {
+            why: None,
+            ..account(1, 0, false)
+        };
+        let why = gap(&on, &[], &LossReport::default(), &[excused], &facts);
+        assert!(why.unwrap().contains("counted 1 fallbacks more"));
+        for (filtered, unfollowed, over_share, proves) in [
+            (1, 1, 0, false),
+            (1, 0, 1, false),
+            (0, 1, 1, true),
+            (1, 0, 0, true),
+        ] {
+            let losses = LossReport {
+                sensors: vec![Loss {
+                    filtered,
+                    unfollowed,
+                    over_share,
+                    ..Loss::none(SensorId::Fallback)
+                }],
+                counted: Vec::new(),
+            };
+            let why = gap(&on, &[], &losses, &[account(1, 1, false)], &facts);
+            assert_eq!(
+                why.is_none(),
+                proves,
+                "{filtered} {unfollowed} {over_share}: {why:?}"
+            );
+        }
     }
 }

@@ -215,24 +215,35 @@ fn more(report: &Report<'_>) -> String {
     let never = gathered.of(|fate| fate == Awareness::NeverAsked);
     let mut words = Vec::new();
     if gathered.of(Awareness::has_fallen) > 0 {
+        let deceived = gathered.of(Awareness::is_deceived);
+        let unanswered = unaware - never - deceived;
+        let were = |number: u64, what: &str| {
+            (number > 0).then(|| match number {
+                1 => format!("1 was {what}"),
+                _ => format!("{} were {what}", digits(number)),
+            })
+        };
         words.push(match (unaware, unaware - never) {
             (0, _) => "No application is known to be unaware of it.".to_owned(),
             (unaware, 0) => format!(
                 "In {} the application is unaware of the fallback: it never queried.",
                 count(unaware, "connection", "connections")
             ),
-            (unaware, told) => format!(
-                "In {} the application is unaware of the fallback: {} told MPTCP and never corrected, {} never \
-                 queried.",
+            (unaware, _) => format!(
+                "In {} the application is unaware of the fallback: {}.",
                 count(unaware, "connection", "connections"),
-                match told {
-                    1 => "1 was".to_owned(),
-                    _ => format!("{} were", digits(told)),
-                },
-                match never {
-                    1 => "1 was".to_owned(),
-                    _ => format!("{} were", digits(never)),
-                },
+                [
+                    were(deceived, "told MPTCP and never corrected"),
+                    were(
+                        unanswered,
+                        "not answered (this kernel does not support the query)"
+                    ),
+                    were(never, "never queried"),
+                ]
+                .into_iter()
+                .flatten()
+                .collect::<Vec<_>>()
+                .join(", ")
             ),
         });
     }

@@ -53,6 +53,43 @@ fn a_thread_is_not_a_process() {
 }
 
 #[test]
+fn a_stderr_that_cannot_be_written_changes_no_exit_code() {
+    let capture = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../captures/7.3-fexit/verdicts.mpt"
+    );
+    for (args, code) in [
+        (&["explain", "nope"][..], 2),
+        (&["replay", capture], 0),
+        (&["replay", capture, "--fail-on", "stale"], 4),
+        (&["report", capture, "-o", "-"], 0),
+    ] {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let status = tracer()
+            .args(args)
+            .stdout(Stdio::null())
+            .stderr(full)
+            .status()
+            .unwrap();
+        assert_eq!(status.code(), Some(code), "{args:?}");
+    }
+}
+
+#[test]
+fn a_bundle_does_not_overwrite_its_capture() {
+    let (_dir, path) = scratch("run.mpt");
+    let name = path.to_str().unwrap();
+    let capture = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../captures/7.3-fexit/verdicts.mpt"
+    );
+    fs::copy(capture, &path).unwrap();
+    let output = run(["bundle", name, "--from", name]);
+    check(&output, 2, "--from and FILE are the same file");
+    assert_eq!(fs::read(&path).unwrap(), fs::read(capture).unwrap());
+}
+
+#[test]
 fn options_that_make_no_sense() {
     check(&run(["--follow"]), 2, "--follow needs a --pid");
     check(

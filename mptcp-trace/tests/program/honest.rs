@@ -229,6 +229,20 @@ fn what_was_not_shown_can_fail_a_run_and_one_that_ended_early_proves_nothing() {
     let said = stderr(&early);
     assert_eq!(early.status.code(), Some(5), "{said}");
     assert!(said.contains("--stop-after ended the run"), "{said}");
+    let words = [
+        "--duration",
+        "1s",
+        "--fail-on",
+        "fallback",
+        "--",
+        "sleep",
+        "3",
+    ];
+    let outlived = run(words);
+    let said = stderr(&outlived);
+    assert_eq!(outlived.status.code(), Some(5), "{said}");
+    assert!(said.contains("the command keeps running"), "{said}");
+    assert!(said.contains("still running when tracing ended"), "{said}");
     let whole = ended(&["--capture", capture.to_str().unwrap()], "true");
     assert_eq!(whole.status.code(), Some(0), "{}", stderr(&whole));
     // There were no queries for the five connections, so `--fail-on` cannot refer to the first

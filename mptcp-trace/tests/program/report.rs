@@ -110,3 +110,13 @@ fn a_capture_that_is_cut_off_or_damaged_has_a_page_that_says_so() {
     let text = fs::read_to_string(page).unwrap();
     assert!(text.contains("role=\"alert\""), "{}", stderr(&output));
 }
+
+#[test]
+fn an_answer_that_the_kernel_does_not_give_deceives_no_application() {
+    let file = capture("6.1-fexit/queries.mpt");
+    let output = report(file.to_str().unwrap(), "-", &[]);
+    check(&output, 0, "wrote");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("8 were not answered (this kernel does not support the query)"));
+    assert!(!text.contains("told MPTCP and never corrected"));
+}

@@ -15,8 +15,8 @@ use crate::{
     bundle::{self, CAPTURE, Destination, Parts},
     capture::{Frame, Reader, Writer, losses_json},
     cli::{
-        CANNOT_ANSWER, DONE, Exit, FAILED, args::BundleArgs, examine, files, input::with_capture,
-        options, run,
+        CANNOT_ANSWER, DONE, Exit, FAILED, USAGE, args::BundleArgs, examine, files,
+        input::with_capture, options, run,
     },
     decode::decode,
     enrich::CgroupCache,
@@ -46,7 +46,15 @@ const DURATION: Duration = Duration::from_secs(30);
 /// Runs the verb; returns the exit code.
 pub(in crate::cli) fn run(args: &BundleArgs, verbose: u8) -> Result<u8, Exit> {
     // An unwritable destination must fail before the trace, not half a minute later.
-    let destination = Destination::new(&files::place(&args.file)?)?;
+    let place = files::place(&args.file)?;
+    if let Some(capture) = &args.from
+        && let (Ok(from), Ok(to)) = (File::open(capture), File::open(&place))
+        && files::are_same(&from, &to)?
+    {
+        let why = format!("--from and FILE are the same file, {}", capture.display());
+        return Err(Exit::Because(USAGE, why));
+    }
+    let destination = Destination::new(&place)?;
     let mut parts = Parts::default();
     if let Some(capture) = &args.from {
         let temporary = std::env::temp_dir();
@@ -67,7 +75,7 @@ pub(in crate::cli) fn run(args: &BundleArgs, verbose: u8) -> Result<u8, Exit> {
     let packed = bundle::pack(&NAMES, &parts)?;
     deaf()?;
     destination.put(&packed)?;
-    eprintln!("mptcp-trace: {}", escape(&wrote(args, &parts)));
+    stderr_line!("mptcp-trace: {}", escape(&wrote(args, &parts)));
     traced
 }
 
@@ -261,7 +269,7 @@ fn redact(parts: &mut Parts) -> anyhow::Result<()> {
         }
     }
     if dropped > 0 {
-        eprintln!("mptcp-trace: left out {dropped} records that cannot be redacted");
+        stderr_line!("mptcp-trace: left out {dropped} records that cannot be redacted");
     }
     parts.replace(CAPTURE, redacted);
     Ok(())
@@ -285,7 +293,7 @@ fn retell(parts: &mut Parts) -> anyhow::Result<()> {
         }
     };
     if found.beyond() > 0 {
-        eprintln!(
+        stderr_line!(
             "mptcp-trace: list.jsonl contains the first {LISTED_MAX} sockets; {} more are left out",
             found.beyond()
         );

@@ -14,17 +14,17 @@ pub(in crate::cli) fn run(args: &DemoArgs, verbose: u8) -> Result<u8, Exit> {
     if args.scene {
         let counted = mptcp_trace_scene::demo::play()
             .context("cannot run the demo: it needs root, MPTCP and the veth module")?;
-        eprintln!("demo: {counted}");
+        stderr_line!("demo: {counted}");
         return Ok(DONE);
     }
-    eprintln!(
+    stderr_line!(
         "demo: a client and a server in two network namespaces talk over MPTCP. Then the path between them\n\
          demo: starts to strip the MPTCP options from every packet, as middleboxes do. Both ask \
          the kernel\n\
          demo: before and after: is this still MPTCP?"
     );
     let code = trace(traced(args)?, verbose)?;
-    eprintln!("demo: what a cause means: mptcp-trace explain DssFallback");
+    stderr_line!("demo: what a cause means: mptcp-trace explain DssFallback");
     Ok(code)
 }
 

@@ -35,7 +35,7 @@ async fn list(args: &ListArgs, verbose: u8) -> Result<u8, Exit> {
         ));
     }
     if is_in_pid_namespace {
-        eprint!("{}", prefixed(&format!("note: {OTHERS_UNLISTED}")));
+        stderr!("{}", prefixed(&format!("note: {OTHERS_UNLISTED}")));
     }
     session.tracer.stop()?;
     let mut places = CgroupCache::live(proc_is_ours());
@@ -87,6 +87,6 @@ async fn list(args: &ListArgs, verbose: u8) -> Result<u8, Exit> {
             "; {lost} more were lost: the ring is too small, use a larger --ring-size"
         ));
     }
-    eprint!("{}", prefixed(&said));
+    stderr!("{}", prefixed(&said));
     Ok(DONE)
 }

@@ -55,7 +55,7 @@ fn replay(args: &ReplayArgs, view: View, input: &mut dyn io::Read) -> Result<u8,
         }) => {
             let finished = stages.finish(&losses);
             let reconciliation = &stages.outcome().reconciled;
-            eprint!("{}", prefixed(&stages.account(&losses, reconciliation)));
+            stderr!("{}", prefixed(&stages.account(&losses, reconciliation)));
             let has_gone = |stop: &Stop| matches!(stop, Stop::ReaderGone);
             let is_cut_short = stopped
                 .as_ref()

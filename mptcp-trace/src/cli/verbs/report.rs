@@ -84,7 +84,7 @@ fn report(args: &ReportArgs, wanted: FindingFilter, input: &mut dyn io::Read) ->
     let findings = gathered.findings;
     let noun = if findings == 1 { "finding" } else { "findings" };
     let size = text.len().div_ceil(1000);
-    eprint!(
+    stderr!(
         "{}",
         prefixed(&format!(
             "wrote {}: {findings} {noun}, {size} kB",

@@ -141,7 +141,7 @@ async fn serve(args: &ServeArgs, verbose: u8) -> Result<u8, Exit> {
         () = watchdog(&tracer) => Ok(None),
     };
     notify(&[NotifyState::Stopping]);
-    let concluded = conclude(ended, &mut session, &mut stages);
+    let concluded = conclude(ended, None, &mut session, &mut stages);
     *tracer.over.borrow_mut() = session
         .losses()
         .ok()
@@ -154,7 +154,7 @@ async fn serve(args: &ServeArgs, verbose: u8) -> Result<u8, Exit> {
 fn say_lost(findings: u64) {
     if findings > 0 {
         let waited = FLUSH_TIME_MAX.as_secs();
-        eprintln!(
+        stderr_line!(
             "mptcp-trace: lost {findings} findings: the collector did not accept them within \
              {waited} s"
         );
@@ -163,9 +163,9 @@ fn say_lost(findings: u64) {
 
 /// Reports that tracing is live: on stderr, in the ready file, and to systemd.
 fn is_live(args: &ServeArgs, address: std::net::SocketAddr) -> anyhow::Result<()> {
-    eprintln!("mptcp-trace: serving http://{address}/metrics");
+    stderr_line!("mptcp-trace: serving http://{address}/metrics");
     if !address.ip().is_loopback() {
-        eprintln!(
+        stderr_line!(
             "mptcp-trace: note: any client that reaches {address} can read causes and counts, {}",
             match args.label {
                 None => "but no process names or addresses",
@@ -292,7 +292,7 @@ async fn reloads(args: &ServeArgs, tracer: &Tracer) -> anyhow::Error {
             Ok((config, target)) => {
                 tracer.exporter.send_to(target);
                 tracer.counters.tell_apart(config.whose(args));
-                eprintln!("mptcp-trace: settings reloaded; counters are kept");
+                stderr_line!("mptcp-trace: settings reloaded; counters are kept");
             }
             Err(why) => log::error!("settings unchanged: {why:#}"),
         }

@@ -285,7 +285,7 @@ impl Sender {
         match outcome {
             Outcome::Taken { rejected, said } => {
                 if self.is_away {
-                    eprintln!("mptcp-trace: the collector at {target} accepts data again");
+                    stderr_line!("mptcp-trace: the collector at {target} accepts data again");
                 }
                 if *rejected > 0 {
                     log::warn!("the collector at {target} rejects {rejected} records: {said}");

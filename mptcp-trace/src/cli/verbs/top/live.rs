@@ -106,7 +106,7 @@ async fn trace(args: &TopArgs, verbose: u8) -> Result<u8, Exit> {
     };
     // The account is printed once the terminal is restored.
     drop(watcher);
-    conclude(ended, &mut session, &mut stages)
+    conclude(ended, None, &mut session, &mut stages)
 }
 
 struct Watcher {
