@@ -10,6 +10,9 @@ pub const SWEEP: u32 = 1;
 pub const LISTED: u32 = 2;
 /// Index of MPTCP's per-namespace data (`mptcp_pernet_id`); 0 if unknown.
 pub const PERNET_ID: u32 = 3;
+/// Answer of the program that looks for that index: the namespace has no data with the tried one,
+/// nor with a larger one.
+pub const NO_DATA: u64 = u64::MAX;
 /// Nesting level of the tracer's PID namespace; the initial one is 0.
 pub const PIDNS_LEVEL: u32 = 4;
 

@@ -36,15 +36,21 @@ impl Net {
         read_at(generic.wrapping_add(u64::from(id) * 8), 0).ok()
     }
 
+    /// Number of indices of per-namespace data; 0 if it cannot be read.
+    #[inline(always)]
+    pub(crate) fn data_count(self) -> u32 {
+        // `struct net_generic` begins with its length.
+        read_or_zero_at(read!(self.0, net_gen).unwrap_or(0), 0)
+    }
+
     /// The blackhole timeout in seconds, assuming that `id` is the index of MPTCP's data; 0 if
     /// there is no data.
     #[inline(always)]
     pub(crate) fn blackhole_timeout(self, id: u32) -> u32 {
-        let generic: u64 = read!(self.0, net_gen).unwrap_or(0);
-        // `struct net_generic` begins with its length.
-        let length: u32 = read_or_zero_at(generic, 0);
         match self.data(id) {
-            Some(data) if id < length => read!(data, pernet_blackhole_timeout).unwrap_or(0),
+            Some(data) if id < self.data_count() => {
+                read!(data, pernet_blackhole_timeout).unwrap_or(0)
+            }
             Some(_) | None => 0,
         }
     }

@@ -5,8 +5,11 @@
 //! asks. The tracer itself holds no namespace.
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
-use mptcp_trace_common::record::{
-    COUNTERS, KIND_COUNTED, KIND_COUNTED_AT_START, KIND_FALLBACK, KIND_TCP_CHILD, NetCounters,
+use mptcp_trace_common::{
+    calibrated::NO_DATA,
+    record::{
+        COUNTERS, KIND_COUNTED, KIND_COUNTED_AT_START, KIND_FALLBACK, KIND_TCP_CHILD, NetCounters,
+    },
 };
 
 use crate::{
@@ -153,13 +156,16 @@ fn net_of_descriptor(fd: u64) -> Option<Net> {
 
 /// Helps userspace to find the index of MPTCP's per-namespace data: userspace sets the blackhole
 /// timeout in the namespace of one of its sockets to a distinctive number, and runs this program,
-/// which reads the timeout under the assumption that `id` is the index. It is not attached.
+/// which reads the timeout under the assumption that `id` is the index, and answers [`NO_DATA`] if
+/// there is no such index. It is not attached.
 #[raw_tracepoint]
 pub(crate) fn counted_pernet(ctx: RawTracePointContext) -> i32 {
     let (fd, id): (u64, u64) = (ctx.arg(0), ctx.arg(1));
-    let net = net_of_descriptor(fd);
-    let seconds = net.map_or(0, |net| net.blackhole_timeout(id as u32));
-    let _there = ANSWER.set(0, u64::from(seconds), 0);
+    let answer = match net_of_descriptor(fd) {
+        Some(net) if (id as u32) < net.data_count() => u64::from(net.blackhole_timeout(id as u32)),
+        Some(_) | None => NO_DATA,
+    };
+    let _there = ANSWER.set(0, answer, 0);
     0
 }
 

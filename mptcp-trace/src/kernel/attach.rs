@@ -277,8 +277,10 @@ impl Tracer {
         let inside = u64::from(inside.as_raw_fd().cast_unsigned());
         let mut found = Vec::new();
         for id in PERNET_IDS {
-            if self.answer(alone::COUNTED_PERNET, [inside, u64::from(id)])? == u64::from(seconds) {
-                found.push(id);
+            match self.answer(alone::COUNTED_PERNET, [inside, u64::from(id)])? {
+                calibrated::NO_DATA => break,
+                answer if answer == u64::from(seconds) => found.push(id),
+                _other => {}
             }
         }
         let [id] = found[..] else {
