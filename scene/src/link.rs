@@ -26,10 +26,12 @@ pub fn enter_network_namespace() -> io::Result<()> {
 pub fn bring_up(name: &str) -> io::Result<()> {
     let mut request = interface(name);
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
-    ioctl_interface(libc::SIOCSIFFLAGS, &mut request)
+    // SAFETY: this command reads flags from the request, and no pointer.
+    unsafe { ioctl_interface(libc::SIOCSIFFLAGS, &mut request) }
 }
 
-fn interface(name: &str) -> libc::ifreq {
+/// A request about an interface.
+pub(crate) fn interface(name: &str) -> libc::ifreq {
     // SAFETY: an all-zero ifreq is valid.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (slot, byte) in request.ifr_name.iter_mut().zip(name.bytes()) {
@@ -39,14 +41,21 @@ fn interface(name: &str) -> libc::ifreq {
 }
 
 /// Issues a request about an interface on a temporary socket.
-fn ioctl_interface(command: libc::Ioctl, request: &mut libc::ifreq) -> io::Result<()> {
+///
+/// # Safety
+///
+/// If the command follows a pointer in the request, it must point to what the command expects.
+pub(crate) unsafe fn ioctl_interface(
+    command: libc::Ioctl,
+    request: &mut libc::ifreq,
+) -> io::Result<()> {
     let control = socket_with(
         AddressFamily::INET,
         SocketType::DGRAM,
         SocketFlags::CLOEXEC,
         None,
     )?;
-    // SAFETY: the request is a valid ifreq that lives until after the call.
+    // SAFETY: the request is a valid ifreq that outlives the call; the caller ensures its pointer.
     let rc = unsafe { libc::ioctl(control.as_raw_fd(), command, std::ptr::from_mut(request)) };
     if rc == 0 {
         Ok(())

@@ -175,19 +175,20 @@ fn switch_offloads_off() -> io::Result<()> {
     // A struct ethtool_value: command and value. Offloads that depend on checksum offload go off
     // too.
     let mut value = [ETHTOOL_STXCSUM, 0];
-    let mut request = request();
+    let mut request = link::interface(DEVICE);
     request.ifr_ifru.ifru_data = value.as_mut_ptr().cast();
     // SAFETY: the ioctl accesses only the two words behind the pointer, which outlive the call.
-    unsafe { ioctl(libc::SIOCETHTOOL, &mut request) }
+    unsafe { link::ioctl_interface(libc::SIOCETHTOOL, &mut request) }
 }
 
 /// Waits for the carrier: without it the kernel drops packets.
 fn wait_for_carrier() -> anyhow::Result<()> {
     let start = Instant::now();
     loop {
-        let mut request = request();
+        let mut request = link::interface(DEVICE);
         // SAFETY: this ioctl writes only to the request.
-        unsafe { ioctl(libc::SIOCGIFFLAGS, &mut request) }.context("cannot ask for flags")?;
+        unsafe { link::ioctl_interface(libc::SIOCGIFFLAGS, &mut request) }
+            .context("cannot ask for flags")?;
         // SAFETY: the ioctl has just written this member of the union.
         let flags = unsafe { request.ifr_ifru.ifru_flags };
         if i32::from(flags) & libc::IFF_RUNNING != 0 {
@@ -199,35 +200,6 @@ fn wait_for_carrier() -> anyhow::Result<()> {
             CARRIER_DELAY_MAX.as_secs()
         );
         std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
-/// A request about the device.
-fn request() -> libc::ifreq {
-    // SAFETY: an all-zero ifreq is valid.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (slot, byte) in request.ifr_name.iter_mut().zip(DEVICE.bytes()) {
-        *slot = byte.cast_signed();
-    }
-    request
-}
-
-/// # Safety
-///
-/// If the command follows a pointer in the request, it must point to what the command expects.
-unsafe fn ioctl(command: libc::Ioctl, request: &mut libc::ifreq) -> io::Result<()> {
-    let control = socket_with(
-        AddressFamily::INET,
-        SocketType::DGRAM,
-        SocketFlags::CLOEXEC,
-        None,
-    )?;
-    // SAFETY: the request is a valid ifreq that outlives the call; the caller ensures its pointer.
-    let rc = unsafe { libc::ioctl(control.as_raw_fd(), command, std::ptr::from_mut(request)) };
-    if rc == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
     }
 }
 
