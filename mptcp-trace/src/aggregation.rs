@@ -47,6 +47,19 @@ impl Marks {
     }
 }
 
+/// Replaces a connection's contribution to a group, `mark`, by `now`.
+fn replace(sum: &mut Sum, mark: &mut Counts, now: Counts) {
+    let mut counts = Counts {
+        connections: sum.connections,
+        fallen: sum.fallbacks,
+        deceived: sum.deceived,
+    };
+    counts.replace(*mark, now);
+    *mark = now;
+    (sum.connections, sum.fallbacks, sum.deceived) =
+        (counts.connections, counts.fallen, counts.deceived);
+}
+
 /// Sums by one property of findings.
 #[derive(Debug)]
 pub struct Aggregation {
@@ -79,7 +92,7 @@ impl Aggregation {
     pub fn add<'a>(
         &mut self,
         subject: &Subject<'a>,
-        connection: Option<(Counts, &mut Marks)>,
+        mut connection: Option<(Counts, &mut Marks)>,
         path_of: &dyn Fn(u64) -> Option<&'a str>,
     ) {
         let Some(name) = key(self.by, subject, path_of) else {
@@ -95,12 +108,13 @@ impl Aggregation {
             }
             _other => self.group(name),
         };
-        let connection = connection.map(|(now, marks)| {
-            if self.by == By::Cause && subject.cause.is_some() && subject.has_fallen {
-                self.forget_unknown(marks);
-            }
-            (now, marks)
-        });
+        if let Some((_, marks)) = &mut connection
+            && self.by == By::Cause
+            && subject.cause.is_some()
+            && subject.has_fallen
+        {
+            self.forget_unknown(marks);
+        }
         let sum = match group {
             Some(index) => match self.sums.get_mut(index) {
                 Some((_, sum)) => sum,
@@ -123,15 +137,7 @@ impl Aggregation {
                     ..now
                 },
             };
-            let mut counts = Counts {
-                connections: sum.connections,
-                fallen: sum.fallbacks,
-                deceived: sum.deceived,
-            };
-            counts.replace(*mark, now);
-            *mark = now;
-            (sum.connections, sum.fallbacks, sum.deceived) =
-                (counts.connections, counts.fallen, counts.deceived);
+            replace(sum, mark, now);
         }
         sum.questions += u64::from(subject.is_question);
         sum.refusals += u64::from(subject.is_refusal);
@@ -148,16 +154,7 @@ impl Aggregation {
         let Some((_, sum)) = self.sums.get_mut(index) else {
             return;
         };
-        let mark = marks.of(By::Cause, Some(index));
-        let mut counts = Counts {
-            connections: sum.connections,
-            fallen: sum.fallbacks,
-            deceived: sum.deceived,
-        };
-        counts.replace(*mark, Counts::default());
-        *mark = Counts::default();
-        (sum.connections, sum.fallbacks, sum.deceived) =
-            (counts.connections, counts.fallen, counts.deceived);
+        replace(sum, marks.of(By::Cause, Some(index)), Counts::default());
     }
 
     fn group(&mut self, name: String) -> Group {
