@@ -193,9 +193,14 @@ impl HostSupport {
 #[must_use]
 pub fn inspect(btf_file: Option<&PathBuf>, mark: impl Fn(BorrowedFd<'_>)) -> HostSupport {
     let own_btf = system::own_btf();
+    let kprobes = system::kprobes();
     // The two slow ones, in parallel.
     let (symbols, (btf, numbers)) = std::thread::scope(|scope| {
-        let symbols = scope.spawn(symbols::read);
+        let symbols = scope.spawn(|| match kprobes.objection() {
+            None => symbols::read(),
+            // Only kprobes are attached by symbol, and the kernel takes 40 ms to print its table.
+            Some(why) => Symbols::unreadable(why),
+        });
         let btf = btf::read(btf_file.map(PathBuf::as_path));
         let numbers = btf_file.map(|_| btf::function_numbers());
         let symbols = symbols.join().unwrap_or_else(|_panic| {
@@ -209,7 +214,7 @@ pub fn inspect(btf_file: Option<&PathBuf>, mark: impl Fn(BorrowedFd<'_>)) -> Hos
         own_btf,
         mptcp_enabled: system::mptcp_enabled(),
         option: system::option_known(mark),
-        kprobes: system::kprobes(),
+        kprobes,
         pid_namespace: system::pid_namespace(),
         preemptible: preemption::preemptible(),
         cpus: system::cpus(),

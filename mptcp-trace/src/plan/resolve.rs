@@ -203,14 +203,15 @@ impl Resolving<'_> {
 
     /// A copy made by the compiler: its symbol shows that it exists, and only a kprobe reaches it.
     fn look_at_copy(&self, place: &'static Place) -> Had {
-        let Ok(Some(symbol)) = self.host.symbols.find(place.on) else {
-            return Had::IsNotIt;
-        };
-        match &self.host.kprobes {
-            Fact::No(why) => Had::Nothing(format!("only a kprobe could trace {symbol}: {why}")),
-            Fact::Yes | Fact::Unknown(_) => {
+        if let Fact::No(why) = &self.host.kprobes {
+            let copy = format!("only a kprobe could trace a copy of {}", place.on);
+            return Had::Nothing(format!("{copy}: {why}"));
+        }
+        match self.host.symbols.find(place.on) {
+            Ok(Some(symbol)) => {
                 Had::Probes(place.programs.iter().map(|it| probe(it, symbol)).collect())
             }
+            Ok(None) | Err(_) => Had::IsNotIt,
         }
     }
 

@@ -180,7 +180,7 @@ pub(super) const ROWS: &[Row] = &[
             &[kprobe("fallback_kprobe_dss")],
         )],
         Missing::Costs(
-            "DSSCorruptionFallback is detected late: the compiler inlined a copy of the deciding \
+            "DSSCorruptionFallback is detected late if the compiler inlined a copy of the deciding \
              function",
         ),
     ),
