@@ -1,12 +1,17 @@
 //! The wire between the half of mptcp-trace that runs in the kernel and the half that reads it.
 //!
 //! Plain data only: `repr(C)`, sized integers, explicit padding, no `bool`, `enum` or `Option`.
-//! Sizes are asserted here, once, for both sides. This crate imports `core` and nothing else.
+//! Sizes are asserted here, once, for both sides. With the feature `bytes`, which the half in
+//! userspace enables, whole records can be read from bytes and written to bytes.
 
 #![no_std]
+
+mod wire;
 
 pub mod calibrated;
 pub mod counter;
 pub mod filter;
 pub mod layout;
+pub mod numbers;
 pub mod record;
+pub mod state;

@@ -10,8 +10,11 @@ use mptcp_trace_common::{
     record::Owner,
 };
 
-use crate::kernel::{current_task, number_in_pid_namespace, pid_namespace_level, task_leader};
-use crate::maps::{ANSWER, CAP, COMMS, FAMILY, FILTER, NETNS, PIDS, QUOTA_SLOTS, QUOTAS};
+use crate::{
+    entry::{get, set},
+    kernel::{current_task, number_in_pid_namespace, pid_namespace_level, task_leader},
+    maps::{ANSWER, CAP, COMMS, FAMILY, FILTER, NETNS, PIDS, QUOTA_SLOTS, quota},
+};
 
 macro_rules! filter {
     ($field:ident) => {{
@@ -120,20 +123,20 @@ pub(crate) fn is_over_cap(tgid: u32, now_ns: u64) -> bool {
         return false;
     }
     for step in 0..QUOTA_STEPS {
-        let Some(quota) = QUOTAS.get_ptr_mut(tgid.wrapping_add(step) % QUOTA_SLOTS) else {
+        let Some(quota) = quota(tgid.wrapping_add(step) % QUOTA_SLOTS) else {
             return false;
         };
-        // SAFETY: the pointer is to a value in the map, plain data that several CPUs may write to.
-        let quota = unsafe { &mut *quota };
-        let is_over = now_ns.wrapping_sub(quota.since_ns) >= SECOND_NS;
-        if quota.tgid == tgid && !is_over {
-            quota.questions += 1;
-            return quota.questions > cap;
+        let is_over = now_ns.wrapping_sub(get!(quota, since_ns)) >= SECOND_NS;
+        let is_its = get!(quota, tgid) == tgid;
+        if is_its && !is_over {
+            let questions = get!(quota, questions) + 1;
+            set!(quota, questions, questions);
+            return questions > cap;
         }
-        if quota.tgid == tgid || is_over {
-            quota.tgid = tgid;
-            quota.since_ns = now_ns;
-            quota.questions = 1;
+        if is_its || is_over {
+            set!(quota, tgid, tgid);
+            set!(quota, since_ns, now_ns);
+            set!(quota, questions, 1);
             return false;
         }
     }
@@ -156,7 +159,7 @@ pub(crate) fn is_own(thread: u64) -> bool {
 #[inline(always)]
 pub(crate) fn admit_owner(owner: &Owner) -> bool {
     let flags = filter!(flags);
-    if flags & (BY_PID | BY_COMM) == 0 || is_tracer(owner) {
+    if flags & (BY_PID | BY_COMM) == 0 || is_tracer(owner.ns_tgid) {
         return true;
     }
     if flags & BY_PID != 0
@@ -174,8 +177,8 @@ pub(crate) fn admit_socket_netns(inum: u32) -> bool {
     filter!(flags) & BY_NETNS == 0 || NETNS.get_ptr(inum).is_some()
 }
 
-/// True for the tracer's own sockets: its canary.
+/// True for the tracer's own sockets: its canary. `ns_tgid` is that of the owner.
 #[inline(always)]
-pub(crate) fn is_tracer(owner: &Owner) -> bool {
-    owner.ns_tgid != 0 && owner.ns_tgid == filter!(own_tgid)
+pub(crate) fn is_tracer(ns_tgid: u32) -> bool {
+    ns_tgid != 0 && ns_tgid == filter!(own_tgid)
 }

@@ -5,7 +5,7 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use aya_ebpf::{Global, bindings::BPF_RB_AVAIL_DATA, maps::ring_buf::RingBufEntry};
 use mptcp_trace_common::{
     counter,
-    record::{ConnRecord, CountedRecord, KIND_BLACKHOLE, KIND_FALLBACK, QueryRecord},
+    record::{ConnRecord, CountedRecord, Kind, QueryRecord},
 };
 
 use crate::maps::{FALLBACK_COUNTERS, QUERY_COUNTERS, RECORDS, ROOM_FOR_LIVES, ROOM_FOR_QUESTIONS};
@@ -97,8 +97,8 @@ pub(crate) fn count_fallback(slot: u32) {
 /// Fallbacks may use the whole ring; other records may not, because any process that creates
 /// sockets in a loop causes them.
 #[inline(always)]
-pub(crate) fn reserve_connection(kind: u32) -> Option<RingBufEntry<ConnRecord>> {
-    let is_fallback = kind == KIND_FALLBACK || kind == KIND_BLACKHOLE;
+pub(crate) fn reserve_connection(kind: Kind) -> Option<RingBufEntry<ConnRecord>> {
+    let is_fallback = kind == Kind::FALLBACK || kind == Kind::BLACKHOLE;
     let entry = if is_fallback || is_room(&ROOM_FOR_LIVES) {
         RECORDS.reserve::<ConnRecord>(0)
     } else {

@@ -15,12 +15,7 @@ use aya_ebpf::{
 use mptcp_trace_common::{
     calibrated,
     layout::{ABSENT, NO_NUMBER, SYSCALL_OF_32_BITS},
-    record::{
-        SELF_TEST_MAP, SHARE_OF_OTHERS, SUBFLOW_CONN_FINISHED, SUBFLOW_FULLY_ESTABLISHED,
-        SUBFLOW_MP_CAPABLE, SUBFLOW_MP_JOIN, SUBFLOW_MPC_DROP, SUBFLOW_REMOTE_KEY,
-        SUBFLOW_REQUEST_MPTCP, SUBFLOW_SEND_INFINITE, SUBFLOW_SEND_MP_FAIL,
-        SUBFLOW_VALID_CSUM_SEEN,
-    },
+    numbers::{AF_INET, AF_INET6, IPPROTO_MPTCP, IPPROTO_TCP},
 };
 
 use crate::maps::{CALIBRATED, LAYOUT, PER_CPU};
@@ -28,11 +23,6 @@ use crate::maps::{CALIBRATED, LAYOUT, PER_CPU};
 /// A read of kernel or user memory that failed.
 #[derive(Clone, Copy)]
 pub(crate) struct Fault;
-
-const AF_INET: u16 = 2;
-const AF_INET6: u16 = 10;
-const IPPROTO_TCP: u16 = 6;
-const IPPROTO_MPTCP: u16 = 262;
 
 /// Offset of one member, resolved by the loader from the kernel's BTF.
 macro_rules! offset {
@@ -113,7 +103,7 @@ mod task;
 pub(crate) use net::{Net, counter, less_per_cpu, of_cpu};
 pub(crate) use sock::{
     Sock, has_infinite_mapping, msk_of_context, sends_infinite_map, sock_of_skb, sock_of_socket,
-    subflow_flags,
+    subflow_bits,
 };
 pub(crate) use system_call::{AtReturn, Called, is_syscall_of_32_bits, syscall_number};
 pub(crate) use task::{

@@ -13,7 +13,9 @@
 )]
 
 mod admit;
+mod call_args;
 mod emit;
+mod entry;
 mod kernel;
 mod maps;
 mod sensors;

@@ -1,5 +1,6 @@
 //! Every map and every global.
 
+use crate::entry::Entry;
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use aya_ebpf::{
@@ -12,12 +13,13 @@ use mptcp_trace_common::{
     calibrated, counter,
     filter::FilterConfig,
     layout::{CounterNumbers, KernelLayout, KernelNumbers, SyscallNumbers},
-    record::{ABI_VERSION, Conn, InFlight, NetCounters, Quota},
+    record::ABI_VERSION,
+    state::{Conn, InFlight, NetCounters, Quota},
 };
 
 /// Marks the version of the record layouts; the name is `record::ABI_SYMBOL`.
 #[unsafe(no_mangle)]
-static MPTCP_TRACE_ABI_5: Global<u32> = Global::new(ABI_VERSION);
+static MPTCP_TRACE_ABI_6: Global<u32> = Global::new(ABI_VERSION);
 
 /// Offsets in this kernel's structures. Written by the loader, then frozen.
 #[unsafe(no_mangle)]
@@ -36,7 +38,7 @@ pub(crate) static FILTER: FilterConfig = FilterConfig {
 #[unsafe(no_mangle)]
 pub(crate) static OUTERMOST_PROBED: Global<u32> = Global::new(1);
 
-/// The attach method of this object's probes (`RUNG_*`).
+/// The attach method of this object's probes (`RecordRung`).
 #[unsafe(no_mangle)]
 pub(crate) static RUNG: Global<u32> = Global::new(0);
 
@@ -202,17 +204,19 @@ pub(crate) static ARGUMENTS: HashMap<u64, [u64; 2]> =
 #[map]
 pub(crate) static ANSWERED: LruHashMap<u64, u64> = LruHashMap::with_max_entries(8192, 0);
 
-/// The entry of a socket. Several CPUs may write to it; all of it is plain data.
+/// The entry of a socket.
 #[inline(always)]
-pub(crate) fn conn(sk: u64) -> Option<&'static mut Conn> {
-    // SAFETY: the pointer is to a value in the map, which stays mapped while a program runs.
-    CONNS.get_ptr_mut(sk).map(|conn| unsafe { &mut *conn })
+pub(crate) fn conn(sk: u64) -> Option<Entry<Conn>> {
+    // SAFETY: from a lookup of this run.
+    CONNS
+        .get_ptr_mut(sk)
+        .map(|conn| unsafe { Entry::new(conn) })
 }
 
 /// The MPTCP listener noted under `key`: a socket address, or a CPU and thread.
 #[inline(always)]
 pub(crate) fn listener_of(key: u64) -> Option<u64> {
-    // SAFETY: as above.
+    // SAFETY: the pointer is to a value in the map, which stays mapped while a program runs.
     CHILDREN.get_ptr(key).map(|listener| unsafe { *listener })
 }
 
@@ -234,9 +238,28 @@ pub(crate) fn counter_number(slot: usize) -> u8 {
 
 /// A network namespace with a reported event that the kernel counts.
 #[inline(always)]
-pub(crate) fn net_of(cookie: u64) -> Option<&'static mut NetCounters> {
-    // SAFETY: as above.
-    NETS.get_ptr_mut(cookie).map(|net| unsafe { &mut *net })
+pub(crate) fn net_of(cookie: u64) -> Option<Entry<NetCounters>> {
+    // SAFETY: from a lookup of this run.
+    NETS.get_ptr_mut(cookie)
+        .map(|net| unsafe { Entry::new(net) })
+}
+
+/// A slot for a process's queries of the current second.
+#[inline(always)]
+pub(crate) fn quota(slot: u32) -> Option<Entry<Quota>> {
+    // SAFETY: from a lookup of this run.
+    QUOTAS
+        .get_ptr_mut(slot)
+        .map(|quota| unsafe { Entry::new(quota) })
+}
+
+/// The query in flight of a thread.
+#[inline(always)]
+pub(crate) fn in_flight(thread: u64) -> Option<Entry<InFlight>> {
+    // SAFETY: from a lookup of this run.
+    IN_FLIGHT
+        .get_ptr_mut(thread)
+        .map(|open| unsafe { Entry::new(open) })
 }
 
 /// Number of a user's entries in [`CONNS`].

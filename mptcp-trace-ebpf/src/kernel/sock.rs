@@ -1,6 +1,10 @@
 //! Sockets, their connections and subflows.
 
 use super::*;
+use mptcp_trace_common::{
+    record::{SELF_TEST_MAP, SubflowBits},
+    state::SHARE_OF_OTHERS,
+};
 
 /// A `struct sock` of the kernel, by address.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -197,28 +201,25 @@ fn has_mark(storage: u64) -> u32 {
     0
 }
 
-/// The bits of a subflow context that explain a fallback, as `SUBFLOW_*`.
+/// The bits of a subflow context that explain a fallback.
 #[inline(always)]
-pub(crate) fn subflow_flags(context: u64) -> u32 {
+pub(crate) fn subflow_bits(context: u64) -> SubflowBits {
     let mut flags = 0;
     // Without branches: the verifier would walk both sides of each.
     macro_rules! add {
         ($field:ident, $flag:ident) => {
-            flags |= bit_or_zero_at(context, offset!($field)) << $flag.trailing_zeros()
+            flags |= bit_or_zero_at(context, offset!($field))
+                << SubflowBits::$flag.bits().trailing_zeros()
         };
     }
-    add!(subflow_request_mptcp, SUBFLOW_REQUEST_MPTCP);
-    add!(subflow_mp_capable, SUBFLOW_MP_CAPABLE);
-    add!(subflow_mp_join, SUBFLOW_MP_JOIN);
-    add!(subflow_conn_finished, SUBFLOW_CONN_FINISHED);
-    add!(subflow_fully_established, SUBFLOW_FULLY_ESTABLISHED);
-    add!(subflow_valid_csum_seen, SUBFLOW_VALID_CSUM_SEEN);
-    add!(subflow_mpc_drop, SUBFLOW_MPC_DROP);
-    add!(subflow_remote_key_valid, SUBFLOW_REMOTE_KEY);
-    add!(subflow_can_ack, SUBFLOW_REMOTE_KEY);
-    add!(subflow_send_infinite_map, SUBFLOW_SEND_INFINITE);
-    add!(subflow_send_mp_fail, SUBFLOW_SEND_MP_FAIL);
-    flags
+    add!(subflow_request_mptcp, REQUEST_MPTCP);
+    add!(subflow_mp_capable, MP_CAPABLE);
+    add!(subflow_mp_join, MP_JOIN);
+    add!(subflow_valid_csum_seen, VALID_CSUM_SEEN);
+    add!(subflow_mpc_drop, MPC_DROP);
+    add!(subflow_remote_key_valid, REMOTE_KEY);
+    add!(subflow_can_ack, REMOTE_KEY);
+    SubflowBits::from_bits_retain(flags as u16)
 }
 
 /// True if the next data of this subflow goes out with an infinite mapping.

@@ -1,6 +1,8 @@
 //! Tasks: the current one, open files, ids.
 
 use super::*;
+use crate::entry::Entry;
+use mptcp_trace_common::state::Conn;
 
 /// The current task, as an address.
 #[inline(always)]
@@ -23,14 +25,14 @@ pub(crate) fn current_netns() -> Result<u32, Fault> {
     read!(read!(proxy, nsproxy_net)?, net_inum)
 }
 
-/// Writes the name of the task's process in place.
+/// Writes the name of the task's process to the owner of a socket.
 #[inline(always)]
-pub(crate) fn put_process_comm(place: &mut [u8; 16], task: u64) {
+pub(crate) fn put_process_comm(conn: Entry<Conn>, task: u64) {
     let leader = task_leader(task);
     let from = leader.wrapping_add(u64::from(offset!(task_comm)));
-    // SAFETY: the helper writes 16 bytes, zeroes on a fault, to a place of 16 bytes.
+    // SAFETY: the helper writes 16 bytes, zeroes on a fault, to a place of 16 bytes in a map.
     unsafe {
-        let to = place.as_mut_ptr().cast();
+        let to = (&raw mut (*conn.as_ptr()).owner.comm).cast();
         generated::bpf_probe_read_kernel(to, 16, from as *const c_void);
     }
 }

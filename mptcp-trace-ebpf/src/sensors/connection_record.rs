@@ -3,29 +3,24 @@
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use mptcp_trace_common::{
     counter,
-    record::{
-        ADMITTED, BY_TRACER, CONN_OFF_UNREAD, CONN_TOLD, CONN_UNACCEPTED, CONN_UNTOLD,
-        CONN_VALID_BYTES, CONN_VALID_FLAGS, CONN_VALID_OFF, CONN_VALID_SUBFLOW,
-        CONN_VALID_SUBFLOWS, ConnRecord, KIND_BLACKHOLE, REFUSED, SUBFLOW_CHECKSUMS,
-        SUBFLOW_REQUEST_MPTCP, SUBFLOW_SERVER_SIDE, SUBFLOW_SIDE_KNOWN, VALID_INODE,
-    },
+    record::{ConnFlags, ConnRecord, ConnState, Kind, RecordRung, Site, SubflowBits},
 };
 
-use super::counted;
+use super::{counted, owner::put_owner};
 use crate::{
     admit::{admit_owner, admit_socket_netns, in_namespace, is_tracer},
     emit,
+    entry::{get, set},
     kernel::{
-        Fault, Sock, current_task, endpoints, is_mptcp, now_ns, put_address, put_comm,
-        subflow_flags,
+        Fault, Sock, current_task, endpoints, is_mptcp, now_ns, put_address, put_comm, subflow_bits,
     },
     maps::{RUNG, conn, unnoted_since},
 };
 
 /// Site and cause of an event, packed into one word.
 #[inline(always)]
-pub(crate) fn where_and_why(site: u8, mib: i32, refused: bool) -> u64 {
-    u64::from(mib as u32) << 32 | u64::from(refused) << 8 | u64::from(site)
+pub(crate) fn where_and_why(site: Site, mib: i32, refused: bool) -> u64 {
+    u64::from(mib as u32) << 32 | u64::from(refused) << 8 | u64::from(site.0)
 }
 
 /// Emits a record of this kind about a socket, or counts why not and returns 0. `happened_ns` is 0
@@ -33,7 +28,7 @@ pub(crate) fn where_and_why(site: u8, mib: i32, refused: bool) -> u64 {
 ///
 /// Not inlined: many programs call it, and it is larger than most of them.
 #[inline(never)]
-pub(crate) fn emit(kind: u32, sk: u64, where_and_why: u64, happened_ns: u64) -> u32 {
+pub(crate) fn emit(kind: Kind, sk: u64, where_and_why: u64, happened_ns: u64) -> u32 {
     if is_of_another_self_test(Sock(sk)) {
         emit::count_fallback(counter::SELF_TEST);
         return 1;
@@ -42,16 +37,18 @@ pub(crate) fn emit(kind: u32, sk: u64, where_and_why: u64, happened_ns: u64) -> 
         return 0;
     };
     let record = emit::blank(&mut entry);
-    let now = now_ns();
     record.kind = kind;
-    record.noticed_ns = now;
-    record.boottime_ns = if happened_ns == 0 { now } else { happened_ns };
-    record.site = where_and_why as u8;
+    record.boottime_ns = if happened_ns == 0 {
+        now_ns()
+    } else {
+        happened_ns
+    };
+    record.site = Site(where_and_why as u8);
     record.mib = (where_and_why >> 32) as i32;
     if where_and_why & 1 << 8 != 0 {
-        record.valid |= REFUSED;
+        record.flags |= ConnFlags::REFUSED;
     }
-    record.rung = RUNG.load() as u8;
+    record.rung = RecordRung(RUNG.load() as u8);
     let pid_tgid = bpf_get_current_pid_tgid();
     record.current_tgid = (pid_tgid >> 32) as u32;
     record.current_tid = pid_tgid as u32;
@@ -72,7 +69,7 @@ pub(crate) fn emit(kind: u32, sk: u64, where_and_why: u64, happened_ns: u64) -> 
 /// True for a socket of another instance's self-test.
 #[inline(always)]
 fn is_of_another_self_test(sk: Sock) -> bool {
-    sk.is_of_self_test() && !conn(sk.0).is_some_and(|conn| is_tracer(&conn.owner))
+    sk.is_of_self_test() && !conn(sk.0).is_some_and(|conn| is_tracer(get!(conn, owner.ns_tgid)))
 }
 
 /// Writes what only an MPTCP socket has; returns the socket that has the addresses. The connection
@@ -86,31 +83,31 @@ fn describe_connection(record: &mut ConnRecord, sk: Sock) -> Result<Sock, Fault>
             named = subflow;
         }
         if let Some(context) = subflow.subflow_context() {
-            record.subflow_flags = subflow_flags(context);
-            record.valid |= CONN_VALID_SUBFLOW;
+            record.subflow = subflow_bits(context);
+            record.flags |= ConnFlags::SUBFLOW;
         }
     }
     if let Some(server_side) = sk.msk_server_side() {
-        record.subflow_flags |= SUBFLOW_SIDE_KNOWN;
+        record.subflow |= SubflowBits::SIDE_KNOWN;
         if server_side {
-            record.subflow_flags |= SUBFLOW_SERVER_SIDE;
+            record.subflow |= SubflowBits::SERVER_SIDE;
         }
     }
     if sk.msk_has_checksums() {
-        record.subflow_flags |= SUBFLOW_CHECKSUMS;
+        record.subflow |= SubflowBits::CHECKSUMS;
     }
     if let Ok(flags) = sk.msk_flags() {
         record.msk_flags = flags;
-        record.valid |= CONN_VALID_FLAGS;
+        record.flags |= ConnFlags::MSK_FLAGS;
     }
     if let Ok((sent, received)) = sk.msk_bytes() {
         record.bytes_sent = sent;
         record.bytes_received = received;
-        record.valid |= CONN_VALID_BYTES;
+        record.flags |= ConnFlags::BYTES;
     }
     if let Ok(extra) = sk.msk_extra_subflows() {
         record.extra_subflows = extra;
-        record.valid |= CONN_VALID_SUBFLOWS;
+        record.flags |= ConnFlags::SUBFLOWS;
     }
     Ok(named)
 }
@@ -129,14 +126,16 @@ fn describe(record: &mut ConnRecord, sk: Sock) -> Result<(), Fault> {
         false => sk,
     };
     // Explains why a client did not request MPTCP: it was disabled, or there was no token.
-    let asked_for_mptcp = record.valid & CONN_VALID_SUBFLOW == 0
-        || record.subflow_flags & (SUBFLOW_REQUEST_MPTCP | SUBFLOW_SERVER_SIDE) != 0;
-    if record.kind == KIND_BLACKHOLE || !asked_for_mptcp {
+    let asked_for_mptcp = !record.flags.contains(ConnFlags::SUBFLOW)
+        || record
+            .subflow
+            .intersects(SubflowBits::REQUEST_MPTCP.union(SubflowBits::SERVER_SIDE));
+    if record.kind == Kind::BLACKHOLE || !asked_for_mptcp {
         if let Some(off_ms) = sk.mptcp_off_ms() {
             record.off_ms = off_ms;
-            record.valid |= CONN_VALID_OFF;
+            record.flags |= ConnFlags::OFF;
         } else {
-            record.valid |= CONN_OFF_UNREAD;
+            record.flags |= ConnFlags::OFF_UNREAD;
         }
     }
     let ends = endpoints(&named, record.family)?;
@@ -146,28 +145,28 @@ fn describe(record: &mut ConnRecord, sk: Sock) -> Result<(), Fault> {
     record.remote_port_be = ends.remote_port_be;
     if let Ok(inode) = sk.inode() {
         record.inode = inode;
-        record.valid |= VALID_INODE;
+        record.flags |= ConnFlags::INODE;
     }
     if let Some(conn) = conn(sk.0) {
-        record.born_ns = conn.born_ns;
-        record.connect_ns = conn.connect_ns;
-        record.owner = conn.owner;
-        record.evidence = conn.evidence;
-        record.conn_state = conn.state;
-        conn.told_tgid = conn.owner.tgid;
-        if conn.state & CONN_UNACCEPTED != 0 {
-            conn.state |= CONN_TOLD;
+        record.born_ns = get!(conn, born_ns);
+        record.connect_ns = get!(conn, connect_ns);
+        put_owner(&mut record.owner, conn);
+        record.evidence = get!(conn, evidence);
+        record.conn_state = get!(conn, state);
+        set!(conn, told_tgid, record.owner.tgid);
+        if record.conn_state.contains(ConnState::UNACCEPTED) {
+            set!(conn, state, record.conn_state | ConnState::TOLD);
         }
     } else {
         record.born_ns = unnoted_since(sk.0).unwrap_or(0);
         // Whether it was queried is unknown.
-        record.conn_state = CONN_UNTOLD;
+        record.conn_state = ConnState::UNTOLD;
     }
     if admit_socket_netns(record.netns) && admit_owner(&record.owner) {
-        record.valid |= ADMITTED;
+        record.flags |= ConnFlags::ADMITTED;
     }
-    if is_tracer(&record.owner) {
-        record.valid |= BY_TRACER;
+    if is_tracer(record.owner.ns_tgid) {
+        record.flags |= ConnFlags::BY_TRACER;
     }
     counted::changes(record.kind, net.0, record.netns_cookie);
     Ok(())

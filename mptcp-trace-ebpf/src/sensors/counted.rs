@@ -7,13 +7,13 @@
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 use mptcp_trace_common::{
     calibrated::NO_DATA,
-    record::{
-        COUNTERS, KIND_COUNTED, KIND_COUNTED_AT_START, KIND_FALLBACK, KIND_TCP_CHILD, NetCounters,
-    },
+    record::{COUNTERS, Kind},
+    state::NetCounters,
 };
 
 use crate::{
     emit,
+    entry::{get, set},
     kernel::{Net, Sock, counter, current_file, less_per_cpu, now_ns, of_cpu, socket_of_file},
     maps::{ANSWER, CPUS, NETS, counter_number, net_of},
 };
@@ -34,13 +34,13 @@ const COUNTED_WITHIN_NS: u64 = 100_000_000;
 /// Notes that the event just reported is, or is about to be, in the namespace's counters. Not
 /// inlined: its callers have little stack left.
 #[inline(never)]
-pub(crate) fn changes(kind: u32, net: u64, cookie: u64) -> u32 {
-    if cookie == 0 || kind != KIND_FALLBACK && kind != KIND_TCP_CHILD {
+pub(crate) fn changes(kind: Kind, net: u64, cookie: u64) -> u32 {
+    if cookie == 0 || kind != Kind::FALLBACK && kind != Kind::TCP_CHILD {
         return 0;
     }
     let now = now_ns();
     if let Some(known) = net_of(cookie) {
-        known.told_ns = now;
+        set!(known, told_ns, now);
     } else {
         let new = NetCounters {
             net,
@@ -60,16 +60,17 @@ pub(crate) fn at_end(sk: Sock) {
     if let Ok(net) = sk.net()
         && let Ok(cookie) = net.cookie()
         && let Some(known) = net_of(cookie)
-        && known.told_ns != 0
+        && get!(known, told_ns) != 0
     {
         let second = (now_ns() / SECOND_NS) as u32;
-        if known.second != second {
-            known.second = second;
-            known.readings = 0;
-        }
-        known.readings += 1;
-        if known.readings <= READINGS_PER_SECOND && CPUS.load() <= CPUS_AT_END_MAX {
-            read(net.0, cookie, KIND_COUNTED);
+        let before = match get!(known, second) == second {
+            true => get!(known, readings),
+            false => 0,
+        };
+        set!(known, second, second);
+        set!(known, readings, before + 1);
+        if before < READINGS_PER_SECOND && CPUS.load() <= CPUS_AT_END_MAX {
+            read(net.0, cookie, Kind::COUNTED);
         }
     }
 }
@@ -80,18 +81,18 @@ const NO_ROOM: u32 = 2;
 /// Reads the counters of a live namespace and emits them as a record of this kind. Not inlined: it
 /// uses 100 bytes of stack. The verifier walks its loop once per CPU, at each call.
 #[inline(never)]
-fn read(net: u64, cookie: u64, kind: u32) -> u32 {
+fn read(net: u64, cookie: u64, kind: Kind) -> u32 {
     let net = Net(net);
     let at = net.counters().and_then(less_per_cpu);
     let (Ok(at), Ok(netns)) = (at, net.inode()) else {
         return 0;
     };
     // Cleared before the reading: an event counted meanwhile causes another reading.
-    if kind == KIND_COUNTED
+    if kind == Kind::COUNTED
         && let Some(known) = net_of(cookie)
-        && now_ns() - known.told_ns > COUNTED_WITHIN_NS
+        && now_ns() - get!(known, told_ns) > COUNTED_WITHIN_NS
     {
-        known.told_ns = 0;
+        set!(known, told_ns, 0);
     }
     let mut sums = [0; COUNTERS];
     let cpus = CPUS.load();
@@ -101,10 +102,10 @@ fn read(net: u64, cookie: u64, kind: u32) -> u32 {
         cpu += 1;
     }
     let Some(mut entry) = emit::reserve_counted() else {
-        if kind == KIND_COUNTED
+        if kind == Kind::COUNTED
             && let Some(known) = net_of(cookie)
         {
-            known.told_ns = now_ns();
+            set!(known, told_ns, now_ns());
         }
         return NO_ROOM;
     };
@@ -138,11 +139,11 @@ pub(crate) fn counted_now(ctx: RawTracePointContext) -> i32 {
     let Some(known) = net_of(cookie) else {
         return 0;
     };
-    let net = Net(known.net);
+    let net = Net(get!(known, net));
     // A namespace that ends is removed from the list of all first, and freed only after running
     // programs have ended (RCU).
-    if known.told_ns != 0 && net.is_listed() && net.cookie().is_ok_and(|it| it == cookie) {
-        read(net.0, cookie, KIND_COUNTED);
+    if get!(known, told_ns) != 0 && net.is_listed() && net.cookie().is_ok_and(|it| it == cookie) {
+        read(net.0, cookie, Kind::COUNTED);
     }
     0
 }
@@ -180,7 +181,7 @@ pub(crate) fn counted_next(ctx: RawTracePointContext) -> i32 {
         0 => net_of_descriptor(fd).map_or(0, |net| net.0),
         _ => match net.cookie() {
             Ok(cookie)
-                if net.is_listed() && read(address, cookie, KIND_COUNTED_AT_START) != NO_ROOM =>
+                if net.is_listed() && read(address, cookie, Kind::COUNTED_AT_START) != NO_ROOM =>
             {
                 net.next()
             }

@@ -10,11 +10,8 @@ use aya_ebpf::{
 };
 use mptcp_trace_common::{
     calibrated, counter,
-    record::{
-        CONN_ASKED, CONN_EXISTING, CONN_FELL, CONN_TCP, CONN_TOLD, CONN_UNACCEPTED,
-        CONN_UNSEEN_BIRTH, CONN_UNTOLD, CONN_UNWATCHED, Conn, KIND_ACCEPTED, KIND_CLOSED, Owner,
-        SHARE_OF_OTHERS, SHARE_UNSET, VIA_ACCEPT, VIA_LISTENER, VIA_QUERY,
-    },
+    record::{ConnState, Kind, Owner, OwnerVia},
+    state::{Conn, SHARE_OF_OTHERS, SHARE_UNSET},
 };
 
 use super::{
@@ -24,6 +21,7 @@ use super::{
 use crate::{
     admit::{in_namespace, is_own_task, is_tracer},
     emit,
+    entry::{Entry, get, set},
     kernel::{Sock, current_cgroup, current_cpu, current_task, is_mptcp, now_ns, put_process_comm},
     maps::{
         CALIBRATED, CHILDREN, CONNS, FALLEN, FALLEN_UNNOTED, OUTERMOST_PROBED, SHARES, Share, conn,
@@ -33,18 +31,47 @@ use crate::{
 
 /// Makes the current process the owner. Written in place: the stack is small.
 #[inline(always)]
-fn take_over(owner: &mut Owner, via: u8) {
+fn take_over(conn: Entry<Conn>, via: OwnerVia) {
     let pid_tgid = bpf_get_current_pid_tgid();
-    owner.cgroup_id = current_cgroup();
-    owner.tgid = (pid_tgid >> 32) as u32;
-    owner.tid = pid_tgid as u32;
+    set!(conn, owner.cgroup_id, current_cgroup());
+    set!(conn, owner.tgid, (pid_tgid >> 32) as u32);
+    set!(conn, owner.tid, pid_tgid as u32);
     let task = current_task();
     let here = in_namespace(|| task, pid_tgid);
-    owner.ns_tgid = here.tgid;
-    owner.ns_tid = here.tid;
-    owner.uid = bpf_get_current_uid_gid() as u32;
-    owner.via = via;
-    put_process_comm(&mut owner.comm, task);
+    set!(conn, owner.ns_tgid, here.tgid);
+    set!(conn, owner.ns_tid, here.tid);
+    set!(conn, owner.uid, bpf_get_current_uid_gid() as u32);
+    set!(conn, owner.via, via);
+    put_process_comm(conn, task);
+}
+
+/// Writes the owner of a socket to a record.
+#[inline(always)]
+pub(crate) fn put_owner(place: &mut Owner, conn: Entry<Conn>) {
+    copy_owner_to(&raw mut *place, conn);
+}
+
+/// Makes the owner of one socket that of another.
+#[inline(always)]
+fn copy_owner(to: Entry<Conn>, from: Entry<Conn>) {
+    // SAFETY: the address of a field of a value in a map.
+    copy_owner_to(unsafe { &raw mut (*to.as_ptr()).owner }, from);
+}
+
+/// Word by word: the stack is small.
+#[inline(always)]
+fn copy_owner_to(to: *mut Owner, conn: Entry<Conn>) {
+    const {
+        assert!(size_of::<Owner>().is_multiple_of(8) && align_of::<Owner>() == 8);
+    }
+    for word in 0..size_of::<Owner>() / 8 {
+        // SAFETY: both are owners, a whole number of words long; any bits are a valid owner.
+        unsafe {
+            let from = (&raw const (*conn.as_ptr()).owner).cast::<u64>();
+            let word_of = to.cast::<u64>().add(word);
+            word_of.write_volatile(from.add(word).read_volatile());
+        }
+    }
 }
 
 /// Why a socket was not added to the table.
@@ -89,7 +116,7 @@ static BLANK: &Conn = &Conn::BLANK;
 /// Adds a socket that was created now, unless it is tracked already, or its user's share or the
 /// table is full.
 #[inline(always)]
-fn insert(sk: Sock) -> Result<&'static mut Conn, Unnoted> {
+fn insert(sk: Sock) -> Result<Entry<Conn>, Unnoted> {
     let Some((user, share)) = share_of(sk).filter(|(_user, share)| !share.is_full()) else {
         return Err(Unnoted::OverShare);
     };
@@ -99,15 +126,15 @@ fn insert(sk: Sock) -> Result<&'static mut Conn, Unnoted> {
         Err(_full) => return Err(Unnoted::NoRoom),
     }
     let conn = conn(sk.0).ok_or(Unnoted::Known)?;
-    conn.share = user;
-    conn.born_ns = now_ns();
+    set!(conn, share, user);
+    set!(conn, born_ns, now_ns());
     Ok(conn)
 }
 
 /// Removes a socket from the table.
 #[inline(always)]
 pub(crate) fn forget(sk: Sock) {
-    if let Some(user) = conn(sk.0).map(|conn| conn.share)
+    if let Some(user) = conn(sk.0).map(|conn| get!(conn, share))
         // Another CPU is adding it.
         && user != SHARE_UNSET
         && CONNS.remove(sk.0).is_ok()
@@ -127,7 +154,7 @@ pub(crate) fn forget(sk: Sock) {
 /// Adds a socket, replacing any other at its address. A self-test's socket that finds no room is
 /// not counted.
 #[inline(always)]
-fn note_down(sk: Sock, is_self_test: impl FnOnce() -> bool) -> Option<&'static mut Conn> {
+fn note_down(sk: Sock, is_self_test: impl FnOnce() -> bool) -> Option<Entry<Conn>> {
     forget(sk);
     match insert(sk) {
         Ok(new) => Some(new),
@@ -142,7 +169,7 @@ fn note_down(sk: Sock, is_self_test: impl FnOnce() -> bool) -> Option<&'static m
 
 /// Adds a socket unless it is tracked already; `None` if it is, or if there is no room.
 #[inline(always)]
-pub(crate) fn note_down_new(sk: Sock) -> Option<&'static mut Conn> {
+pub(crate) fn note_down_new(sk: Sock) -> Option<Entry<Conn>> {
     if conn(sk.0).is_some() {
         return None;
     }
@@ -154,8 +181,8 @@ pub(crate) fn note_down_new(sk: Sock) -> Option<&'static mut Conn> {
 pub(crate) fn on_create(sk: u64, via: u32) -> u32 {
     let sk = Sock(sk);
     if let Some(new) = note_down(sk, is_own_task) {
-        new.inode = sk.inode().unwrap_or(0);
-        take_over(&mut new.owner, via as u8);
+        set!(new, inode, sk.inode().unwrap_or(0));
+        take_over(new, OwnerVia(via as u8));
     }
     0
 }
@@ -166,10 +193,13 @@ pub(crate) fn set_owner(sk: u64, via: u32) -> u32 {
     let sk = Sock(sk);
     let inode = sk.inode().unwrap_or(0);
     // Another socket may have been created at this address.
-    let known = conn(sk.0).filter(|it| it.inode == 0 || inode == 0 || it.inode == inode);
+    let known = conn(sk.0).filter(|it| {
+        let known = get!(*it, inode);
+        known == 0 || inode == 0 || known == inode
+    });
     if let Some(conn) = known.or_else(|| note_unseen(sk)) {
-        conn.inode = inode;
-        take_over(&mut conn.owner, via as u8);
+        set!(conn, inode, inode);
+        take_over(conn, OwnerVia(via as u8));
     }
     0
 }
@@ -177,47 +207,48 @@ pub(crate) fn set_owner(sk: u64, via: u32) -> u32 {
 /// Adds a socket whose birth was not observed, or found no room. It counts as older than the trace
 /// only if the list of open sockets was still incomplete.
 #[inline(always)]
-fn note_unseen(sk: Sock) -> Option<&'static mut Conn> {
+fn note_unseen(sk: Sock) -> Option<Entry<Conn>> {
     let since = unnoted_since(sk.0);
     if since.is_none() {
         forget(sk);
     }
     // If there is no room, its birth was counted.
     let new = insert(sk).ok()?;
-    new.state = match CALIBRATED
+    let mut state = match CALIBRATED
         .get(calibrated::LISTED)
         .is_some_and(|listed| *listed != 0)
     {
-        true => CONN_UNWATCHED,
-        false => CONN_UNSEEN_BIRTH,
+        true => ConnState::UNWATCHED,
+        false => ConnState::UNSEEN_BIRTH,
     };
     if let Some(since) = since {
         // It fell back, and was reported without the detail recorded now.
-        new.born_ns = since;
-        new.state |= CONN_FELL;
+        set!(new, born_ns, since);
+        state |= ConnState::FELL;
         let _known = FALLEN.insert(sk.0, since, 0);
         let _gone = FALLEN_UNNOTED.remove(sk.0);
     }
+    set!(new, state, state);
     Some(new)
 }
 
 /// Variant for every send and receive: returns early if the owner is unchanged.
 #[inline(always)]
-pub(crate) fn note_io(sk: Sock, via: u8) {
+pub(crate) fn note_io(sk: Sock, via: OwnerVia) {
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
-    if conn(sk.0).is_none_or(|conn| conn.owner.tgid != tgid) {
-        set_owner(sk.0, u32::from(via));
+    if conn(sk.0).is_none_or(|conn| get!(conn, owner.tgid) != tgid) {
+        set_owner(sk.0, u32::from(via.0));
     }
 }
 
 /// Variant that verifies that the tracked socket is the same one: if its creation was not observed,
 /// another may have taken its address. `tgid` is the current process. Returns the entry.
 #[inline(always)]
-pub(crate) fn owner_for_query(sk: Sock, inode: u64, tgid: u32) -> Option<&'static mut Conn> {
+pub(crate) fn owner_for_query(sk: Sock, inode: u64, tgid: u32) -> Option<Entry<Conn>> {
     match conn(sk.0) {
-        Some(conn) if conn.owner.tgid == tgid && conn.inode == inode => Some(conn),
+        Some(conn) if get!(conn, owner.tgid) == tgid && get!(conn, inode) == inode => Some(conn),
         Some(_) | None => {
-            set_owner(sk.0, u32::from(VIA_QUERY));
+            set_owner(sk.0, u32::from(OwnerVia::QUERY.0));
             conn(sk.0)
         }
     }
@@ -233,7 +264,7 @@ pub(crate) fn untold(sk: Sock) {
         known => known,
     };
     if let Some(conn) = known {
-        conn.state |= CONN_UNTOLD;
+        set!(conn, state, get!(conn, state) | ConnState::UNTOLD);
     }
 }
 
@@ -242,23 +273,24 @@ pub(crate) fn untold(sk: Sock) {
 pub(crate) fn accepted(sk: Sock) {
     let Ok(protocol) = sk.protocol() else { return };
     if let Some(conn) = conn(sk.0) {
-        if conn.state & CONN_UNACCEPTED != 0 {
-            take_over(&mut conn.owner, VIA_ACCEPT);
-            conn.inode = sk.inode().unwrap_or(0);
-            let told = conn.state & CONN_TOLD != 0;
-            conn.state &= !(CONN_UNACCEPTED | CONN_TOLD);
-            if told {
+        let state = get!(conn, state);
+        if state.contains(ConnState::UNACCEPTED) {
+            take_over(conn, OwnerVia::ACCEPT);
+            set!(conn, inode, sk.inode().unwrap_or(0));
+            let both = ConnState::UNACCEPTED.union(ConnState::TOLD);
+            set!(conn, state, state.difference(both));
+            if state.contains(ConnState::TOLD) {
                 emit::count_fallback(counter::SEEN);
-                connection_record::emit(KIND_ACCEPTED, sk.0, 0, 0);
+                connection_record::emit(Kind::ACCEPTED, sk.0, 0, 0);
             }
             return;
         }
-        if conn.state & CONN_TCP != 0 {
+        if state.contains(ConnState::TCP) {
             return;
         }
     }
     if is_mptcp(protocol) {
-        note_io(sk, VIA_ACCEPT);
+        note_io(sk, OwnerVia::ACCEPT);
     }
 }
 
@@ -286,10 +318,10 @@ fn this_run() -> u64 {
 /// The listener of this new child: a TCP child has a note of its own; the listener of an MPTCP
 /// child is the last one noted in the same run.
 #[inline(always)]
-fn listener_of_child(sk: Sock, state: u32) -> u64 {
-    let at = match state & CONN_TCP {
-        0 => this_run(),
-        _ => sk.0,
+fn listener_of_child(sk: Sock, state: ConnState) -> u64 {
+    let at = match state.contains(ConnState::TCP) {
+        true => sk.0,
+        false => this_run(),
     };
     let listener = listener_of(at).unwrap_or(0);
     let _none = CHILDREN.remove(at);
@@ -298,17 +330,17 @@ fn listener_of_child(sk: Sock, state: u32) -> u64 {
 
 /// Adds a child of a listener: it belongs to the listener's owner until it is accepted.
 #[inline(always)]
-pub(crate) fn note_child(sk: Sock, state: u32) {
+pub(crate) fn note_child(sk: Sock, state: ConnState) {
     let listener = listener_of_child(sk, state);
     let Some(new) = note_down(sk, || sk.is_of_self_test()) else {
         return;
     };
-    new.connect_ns = new.born_ns;
-    new.waits_since_or_at = listener;
-    new.state = state | CONN_UNACCEPTED;
+    set!(new, connect_ns, get!(new, born_ns));
+    set!(new, waits_since_or_at, listener);
+    set!(new, state, state | ConnState::UNACCEPTED);
     if let Some(known) = conn(listener) {
-        new.owner = known.owner;
-        new.owner.via = VIA_LISTENER;
+        copy_owner(new, known);
+        set!(new, owner.via, OwnerVia::LISTENER);
     }
 }
 
@@ -332,11 +364,11 @@ pub(crate) fn is_out_of_reach(msk: Sock) -> bool {
         return false;
     }
     let Some(conn) = conn(msk.0) else { return true };
-    if conn.state & CONN_UNACCEPTED == 0 {
+    if !get!(conn, state).contains(ConnState::UNACCEPTED) {
         return true;
     }
     // A closing listener drops its waiting children; at that point its subflow no longer listens.
-    let listener = Sock(conn.waits_since_or_at);
+    let listener = Sock(get!(conn, waits_since_or_at));
     let subflow = listener.first_subflow().unwrap_or(Sock(0));
     let listens = |sk: Sock| sk.state().is_ok_and(|state| u32::from(state) == LISTEN);
     !(listens(listener) && listens(subflow))
@@ -348,15 +380,20 @@ pub(crate) fn is_out_of_reach(msk: Sock) -> bool {
 #[inline(always)]
 pub(crate) fn has_another_owner(sk: Sock) -> bool {
     conn(sk.0).is_some_and(|conn| {
-        conn.told_tgid != 0 && conn.told_tgid != conn.owner.tgid && !is_tracer(&conn.owner)
+        let told = get!(conn, told_tgid);
+        told != 0 && told != get!(conn, owner.tgid) && !is_tracer(get!(conn, owner.ns_tgid))
     })
 }
 
 /// True if a record mentioned the connection, so that its end is reported.
 #[inline(always)]
 pub(crate) fn was_told_of(sk: Sock) -> bool {
-    const SPOKEN_OF: u32 = CONN_ASKED | CONN_FELL | CONN_EXISTING;
-    conn(sk.0).is_some_and(|conn| conn.state & SPOKEN_OF != 0 && !is_tracer(&conn.owner))
+    const SPOKEN_OF: ConnState = ConnState::ASKED
+        .union(ConnState::FELL)
+        .union(ConnState::EXISTING);
+    conn(sk.0).is_some_and(|conn| {
+        get!(conn, state).intersects(SPOKEN_OF) && !is_tracer(get!(conn, owner.ns_tgid))
+    })
 }
 
 /// The socket is destroyed: its address may be reused. If a record mentioned it, its end is
@@ -365,7 +402,7 @@ pub(crate) fn was_told_of(sk: Sock) -> bool {
 pub(crate) fn on_destroy(sk: Sock) {
     if was_told_of(sk) {
         emit::count_fallback(counter::SEEN);
-        connection_record::emit(KIND_CLOSED, sk.0, 0, 0);
+        connection_record::emit(Kind::CLOSED, sk.0, 0, 0);
     }
     forget(sk);
 }

@@ -2,20 +2,16 @@
 //! which some compilers inline a copy of it.
 
 use aya_ebpf::{
-    helpers::bpf_get_current_pid_tgid,
     macros::{fentry, fexit, kprobe, kretprobe},
     programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext},
 };
-use mptcp_trace_common::record::{
-    EVIDENCE_MP_FAIL_RECEIVED, KIND_BLACKHOLE, NO_MIB, SITE_ACTIVE_DISABLE, SITE_DSS_CORRUPTION,
-    SITE_TRY_FALLBACK,
-};
+use mptcp_trace_common::record::{EvidenceBits, Kind, NO_MIB, Site};
 
 use super::{add_evidence, enter_fallen, fell_back, forget_fallen, report, report_refused};
 use crate::{
+    call_args::{CallSite, argument, stash_args, take_args},
     emit,
-    kernel::{Sock, current_cpu, is_mptcp, now_ns},
-    maps::{ARGUMENTS, arguments},
+    kernel::{Sock, is_mptcp, now_ns},
     sensors::connection_record::{self, where_and_why},
     turns::in_turns,
 };
@@ -36,9 +32,9 @@ fn try_entered(msk: Sock) {
 #[inline(always)]
 fn try_left(msk: Sock, mib: i32, allowed: bool) {
     if allowed {
-        report(msk.0, u32::from(SITE_TRY_FALLBACK), mib, now_ns());
+        report(msk.0, u32::from(Site::TRY_FALLBACK.0), mib, now_ns());
     } else {
-        report_refused(msk, SITE_TRY_FALLBACK, mib);
+        report_refused(msk, Site::TRY_FALLBACK, mib);
     }
 }
 
@@ -65,53 +61,6 @@ fn fallback_fexit_try(ctx: FExitContext) -> i32 {
     // A C bool: the upper bits of the register are undefined.
     try_left(Sock(ctx.arg(0)), ctx.arg(1), allowed & 0xff != 0);
     0
-}
-
-/// The function whose arguments are kept: a packet may be processed in the middle of another
-/// function's call.
-#[derive(Clone, Copy)]
-pub(crate) enum CallSite {
-    Try = 1,
-    Disable = 2,
-    Edge = 3,
-    Accept = 4,
-    SetOption = 5,
-    GetOption = 6,
-    Socket = 7,
-}
-
-/// Slot for the arguments of a function until it returns. The idle task has the same id on all
-/// CPUs, so its slot contains the CPU. Process ids have at most 22 bits, so the upper bits of the
-/// word are free.
-#[inline(always)]
-fn slot(keeper: CallSite) -> u64 {
-    let thread = bpf_get_current_pid_tgid();
-    let who = if thread == 0 {
-        u64::from(current_cpu())
-    } else {
-        thread
-    };
-    who | (keeper as u64) << 56
-}
-
-/// Keeps two arguments until the function returns.
-#[inline(always)]
-pub(crate) fn stash_args(keeper: CallSite, first: u64, second: u64) {
-    let _full = ARGUMENTS.insert(slot(keeper), [first, second], 0);
-}
-
-/// Takes the kept arguments.
-#[inline(always)]
-pub(crate) fn take_args(keeper: CallSite) -> Option<[u64; 2]> {
-    let slot = slot(keeper);
-    let arguments = arguments(slot)?;
-    let _gone = ARGUMENTS.remove(slot);
-    Some(arguments)
-}
-
-#[inline(always)]
-pub(super) fn argument(ctx: &ProbeContext, n: usize) -> u64 {
-    ctx.arg(n).unwrap_or(0)
 }
 
 /// `__mptcp_try_fallback` is entered.
@@ -146,9 +95,9 @@ pub(crate) fn fallback_kprobe_dss(ctx: ProbeContext) -> u32 {
         return 0;
     }
     if msk.msk_may_fall_back() {
-        report(msk.0, u32::from(SITE_DSS_CORRUPTION), NO_MIB, now_ns());
+        report(msk.0, u32::from(Site::DSS_CORRUPTION.0), NO_MIB, now_ns());
     } else {
-        report_refused(msk, SITE_DSS_CORRUPTION, NO_MIB);
+        report_refused(msk, Site::DSS_CORRUPTION, NO_MIB);
     }
     0
 }
@@ -156,7 +105,7 @@ pub(crate) fn fallback_kprobe_dss(ctx: ProbeContext) -> u32 {
 #[inline(always)]
 fn mp_fail(subflow: Sock) {
     if let Some(msk) = subflow.msk_of_subflow() {
-        add_evidence(msk, EVIDENCE_MP_FAIL_RECEIVED);
+        add_evidence(msk, EvidenceBits::MP_FAIL_RECEIVED);
     }
 }
 
@@ -189,8 +138,8 @@ pub(super) fn blackhole(sk: Sock) {
     };
     if let Some(msk) = msk {
         emit::count_fallback(mptcp_trace_common::counter::SEEN);
-        let what = where_and_why(SITE_ACTIVE_DISABLE, NO_MIB, false);
-        connection_record::emit(KIND_BLACKHOLE, msk.0, what, 0);
+        let what = where_and_why(Site::ACTIVE_DISABLE, NO_MIB, false);
+        connection_record::emit(Kind::BLACKHOLE, msk.0, what, 0);
     }
 }
 

@@ -9,16 +9,17 @@ use aya_ebpf::{
     macros::{fexit, kprobe, kretprobe},
     programs::{FExitContext, ProbeContext, RetProbeContext},
 };
-use mptcp_trace_common::record::{SITE_CONNECT, SITE_DETECT_BLACKHOLE, SITE_SIMULTANEOUS};
+use mptcp_trace_common::record::Site;
 
-use super::{
-    decision::{CallSite, argument, stash_args, take_args},
-    look,
+use super::look;
+use crate::{
+    call_args::{CallSite, argument, stash_args, take_args},
+    kernel::Sock,
+    turns::in_turns,
 };
-use crate::{kernel::Sock, turns::in_turns};
 
 #[inline(always)]
-fn look_at_subflow(subflow: Sock, site: u8) {
+fn look_at_subflow(subflow: Sock, site: Site) {
     if let Some(msk) = subflow.msk_of_subflow() {
         look(msk, site);
     }
@@ -31,7 +32,7 @@ in_turns! {
 /// `mptcp_connect(msk, ...)` returns.
 #[inline(never)]
 fn fallback_fexit_connect(ctx: FExitContext) -> i32 {
-    look(Sock(ctx.arg(0)), SITE_CONNECT);
+    look(Sock(ctx.arg(0)), Site::CONNECT);
     0
 }
 
@@ -42,7 +43,7 @@ in_turns! {
 /// `subflow_state_change(ssk)` returns: some kernels detect a simultaneous open there.
 #[inline(never)]
 fn fallback_fexit_state_change(ctx: FExitContext) -> i32 {
-    look_at_subflow(Sock(ctx.arg(0)), SITE_SIMULTANEOUS);
+    look_at_subflow(Sock(ctx.arg(0)), Site::SIMULTANEOUS);
     0
 }
 
@@ -53,7 +54,7 @@ in_turns! {
 /// `mptcp_syn_options(ssk, ...)` returns: other kernels detect a simultaneous open there.
 #[inline(never)]
 fn fallback_fexit_simultaneous(ctx: FExitContext) -> i32 {
-    look_at_subflow(Sock(ctx.arg(0)), SITE_SIMULTANEOUS);
+    look_at_subflow(Sock(ctx.arg(0)), Site::SIMULTANEOUS);
     0
 }
 
@@ -64,7 +65,7 @@ in_turns! {
 /// `mptcp_active_detect_blackhole(ssk, expired)` returns.
 #[inline(never)]
 fn fallback_fexit_detect(ctx: FExitContext) -> i32 {
-    look_at_subflow(Sock(ctx.arg(0)), SITE_DETECT_BLACKHOLE);
+    look_at_subflow(Sock(ctx.arg(0)), Site::DETECT_BLACKHOLE);
     0
 }
 
@@ -79,7 +80,7 @@ pub(crate) fn fallback_kprobe_edge(ctx: ProbeContext) -> u32 {
 #[kretprobe]
 pub(crate) fn fallback_kretprobe_detect(_ctx: RetProbeContext) -> u32 {
     if let Some([subflow, _none]) = take_args(CallSite::Edge) {
-        look_at_subflow(Sock(subflow), SITE_DETECT_BLACKHOLE);
+        look_at_subflow(Sock(subflow), Site::DETECT_BLACKHOLE);
     }
     0
 }

@@ -13,26 +13,21 @@ use aya_ebpf::{
 };
 use mptcp_trace_common::{
     counter,
-    record::{
-        CONN_ACTIVE, CONN_ASKED, CONN_CONNECTING, CONN_EXISTING, CONN_FELL, CONN_PENDING, CONN_TCP,
-        CONN_TOLD, CONN_UNTOLD, CONN_UNWATCHED, EVIDENCE_SIMULTANEOUS, KIND_ACCEPTED, KIND_CLOSED,
-        KIND_FALLBACK, KIND_TCP_CHILD, NO_MIB, SITE_DROPPED_CONTEXT, SITE_HANDSHAKE, SITE_LATER,
-        SITE_NO_CONTEXT, SITE_TCP_CHILD, SUBFLOW_MP_JOIN, SUBFLOW_MPC_DROP, VIA_CONNECT, VIA_IO,
-        VIA_LISTEN, VIA_SOCKET,
-    },
+    record::{ConnState, EvidenceBits, Kind, NO_MIB, OwnerVia, Site, SubflowBits},
 };
 
 use super::{
     CLOSE, ESTABLISHED, FIN_WAIT1, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT, add_evidence,
-    decision::{CallSite, argument, blackhole, stash_args, take_args},
-    fell_back, flush_pending, forget_fallen, look,
+    decision::blackhole, fell_back, flush_pending, forget_fallen, look,
 };
 use crate::{
     admit::is_tracer,
+    call_args::{CallSite, argument, stash_args, take_args},
     emit,
+    entry::{get, set},
     kernel::{
         AtReturn, Sock, current_file, forgotten, is_mptcp, is_syscall_of_32_bits, msk_of_context,
-        now_ns, sock_of_socket, socket_of_file, subflow_flags, syscall_number,
+        now_ns, sock_of_socket, socket_of_file, subflow_bits, syscall_number,
     },
     maps::{CHILDREN_PROBED, conn, syscall},
     sensors::{
@@ -69,7 +64,10 @@ fn life_tp_state(ctx: RawTracePointContext) -> i32 {
         emit::count_fallback(counter::SEEN);
     }
     if is_child || is_connection && (old, new) == (LISTEN, ESTABLISHED) {
-        let state = if is_child { CONN_TCP | CONN_TOLD } else { 0 };
+        let state = match is_child {
+            true => ConnState::TCP | ConnState::TOLD,
+            false => ConnState::empty(),
+        };
         note_child(sk, state);
     }
     let (mut sk, mut old, mut new) = (sk, old, new);
@@ -89,12 +87,12 @@ fn life_tp_state(ctx: RawTracePointContext) -> i32 {
         (false, SYN_SENT, SYN_RECV) => {
             forget_birth(sk);
             if let Some(msk) = sk.msk_of_subflow() {
-                add_evidence(msk, EVIDENCE_SIMULTANEOUS);
+                add_evidence(msk, EvidenceBits::SIMULTANEOUS);
             }
         }
         (false, _, _) if is_child => {
-            let what = where_and_why(SITE_TCP_CHILD, NO_MIB, false);
-            connection_record::emit(KIND_TCP_CHILD, sk.0, what, 0);
+            let what = where_and_why(Site::TCP_CHILD, NO_MIB, false);
+            connection_record::emit(Kind::TCP_CHILD, sk.0, what, 0);
         }
         // It stays a subflow, or the reason why not was reported before.
         (false, SYN_RECV, ESTABLISHED) => forget_birth(sk),
@@ -107,11 +105,11 @@ fn life_tp_state(ctx: RawTracePointContext) -> i32 {
 #[inline(always)]
 fn begins(msk: Sock, new: u32) {
     let via = if new == LISTEN {
-        VIA_LISTEN
+        OwnerVia::LISTEN
     } else {
-        VIA_CONNECT
+        OwnerVia::CONNECT
     };
-    set_owner(msk.0, u32::from(via));
+    set_owner(msk.0, u32::from(via.0));
     if new == LISTEN {
         return;
     }
@@ -120,11 +118,15 @@ fn begins(msk: Sock, new: u32) {
         forget_fallen(msk.0);
     }
     if let Some(conn) = conn(msk.0) {
-        conn.connect_ns = now_ns();
-        conn.evidence = 0;
-        conn.state = CONN_ACTIVE
-            | CONN_CONNECTING
-            | conn.state & (CONN_EXISTING | CONN_ASKED | CONN_FELL | CONN_UNTOLD | CONN_UNWATCHED);
+        const STAYS: ConnState = ConnState::EXISTING
+            .union(ConnState::ASKED)
+            .union(ConnState::FELL)
+            .union(ConnState::UNTOLD)
+            .union(ConnState::UNWATCHED);
+        set!(conn, connect_ns, now_ns());
+        set!(conn, evidence, EvidenceBits::empty());
+        let begins = ConnState::ACTIVE.union(ConnState::CONNECTING);
+        set!(conn, state, begins | get!(conn, state) & STAYS);
     }
 }
 
@@ -163,17 +165,17 @@ fn connection_changes(msk: Sock, old: u32, new: u32) {
     let what = forgotten(what);
     flush_pending(msk);
     let site = match what & HANDSHAKE {
-        0 => SITE_LATER,
-        _ => SITE_HANDSHAKE,
+        0 => Site::LATER,
+        _ => Site::HANDSHAKE,
     };
     look(msk, site);
     let kind = match () {
-        () if what & TOLD != 0 => KIND_ACCEPTED,
-        () if what & ENDS != 0 && was_told_of(msk) => KIND_CLOSED,
-        () if what & CLOSES != 0 && has_another_owner(msk) => KIND_ACCEPTED,
-        () => 0,
+        () if what & TOLD != 0 => Kind::ACCEPTED,
+        () if what & ENDS != 0 && was_told_of(msk) => Kind::CLOSED,
+        () if what & CLOSES != 0 && has_another_owner(msk) => Kind::ACCEPTED,
+        () => Kind(0),
     };
-    if kind != 0 {
+    if kind != Kind(0) {
         emit::count_fallback(counter::SEEN);
         connection_record::emit(kind, msk.0, 0, 0);
     }
@@ -191,8 +193,10 @@ fn stands(msk: Sock) -> bool {
     let Some(conn) = conn(msk.0) else {
         return false;
     };
-    conn.state &= !CONN_CONNECTING;
-    conn.state & (CONN_FELL | CONN_PENDING) == CONN_FELL && !is_tracer(&conn.owner)
+    let state = get!(conn, state).difference(ConnState::CONNECTING);
+    set!(conn, state, state);
+    let of_fallback = state & ConnState::FELL.union(ConnState::PENDING);
+    of_fallback == ConnState::FELL && !is_tracer(get!(conn, owner.ns_tgid))
 }
 
 /// A SYN without MPTCP was answered after SYNs with MPTCP were not: MPTCP is disabled now (by
@@ -200,7 +204,7 @@ fn stands(msk: Sock) -> bool {
 #[inline(always)]
 fn blackhole_after_handshake(msk: Sock) {
     if let Some(context) = msk.first_subflow().and_then(Sock::subflow_context)
-        && subflow_flags(context) & SUBFLOW_MPC_DROP != 0
+        && subflow_bits(context).contains(SubflowBits::MPC_DROP)
     {
         blackhole(msk);
     }
@@ -208,13 +212,13 @@ fn blackhole_after_handshake(msk: Sock) {
 
 /// An MPTCP listener got a child that is plain TCP.
 #[inline(always)]
-fn tcp_child(sk: Sock, site: u8) {
-    let (kind, fell) = if site == SITE_DROPPED_CONTEXT {
-        (KIND_FALLBACK, CONN_FELL)
+fn tcp_child(sk: Sock, site: Site) {
+    let (kind, fell) = if site == Site::DROPPED_CONTEXT {
+        (Kind::FALLBACK, ConnState::FELL)
     } else {
-        (KIND_TCP_CHILD, 0)
+        (Kind::TCP_CHILD, ConnState::empty())
     };
-    note_child(sk, CONN_TCP | CONN_TOLD | fell);
+    note_child(sk, ConnState::TCP | ConnState::TOLD | fell);
     emit::count_fallback(counter::SEEN);
     connection_record::emit(kind, sk.0, where_and_why(site, NO_MIB, false), 0);
 }
@@ -227,10 +231,12 @@ fn context_dropped(sk: Sock) {
         return;
     }
     match sk.ulp_data() {
-        Ok(0) => tcp_child(sk, SITE_NO_CONTEXT),
+        Ok(0) => tcp_child(sk, Site::NO_CONTEXT),
         Ok(context) => {
-            if msk_of_context(context).is_none() && subflow_flags(context) & SUBFLOW_MP_JOIN == 0 {
-                tcp_child(sk, SITE_DROPPED_CONTEXT);
+            if msk_of_context(context).is_none()
+                && !subflow_bits(context).contains(SubflowBits::MP_JOIN)
+            {
+                tcp_child(sk, Site::DROPPED_CONTEXT);
             }
         }
         Err(_fault) => {
@@ -265,14 +271,14 @@ in_turns! {
 /// `mptcp_init_sock(sk)` is entered, in the process that creates the socket.
 #[inline(never)]
 fn life_fentry_init(ctx: FEntryContext) -> i32 {
-    on_create(ctx.arg(0), u32::from(VIA_SOCKET));
+    on_create(ctx.arg(0), u32::from(OwnerVia::SOCKET.0));
     0
 }
 
 /// kprobe variant.
 #[kprobe]
 pub(crate) fn life_kprobe_init(ctx: ProbeContext) -> u32 {
-    on_create(argument(&ctx, 0), u32::from(VIA_SOCKET));
+    on_create(argument(&ctx, 0), u32::from(OwnerVia::SOCKET.0));
     0
 }
 
@@ -280,7 +286,7 @@ pub(crate) fn life_kprobe_init(ctx: ProbeContext) -> u32 {
 #[inline(always)]
 fn destroyed(msk: Sock) {
     flush_pending(msk);
-    look(msk, SITE_LATER);
+    look(msk, Site::LATER);
     on_destroy(msk);
 }
 
@@ -336,21 +342,21 @@ pub(crate) fn life_kretprobe_accept(_ctx: RetProbeContext) -> u32 {
 /// `mptcp_sendmsg(sk, ...)` is entered.
 #[fentry]
 pub(crate) fn life_fentry_send(ctx: FEntryContext) -> i32 {
-    note_io(Sock(ctx.arg(0)), VIA_IO);
+    note_io(Sock(ctx.arg(0)), OwnerVia::IO);
     0
 }
 
 /// `mptcp_recvmsg(sk, ...)` is entered.
 #[fentry]
 pub(crate) fn life_fentry_receive(ctx: FEntryContext) -> i32 {
-    note_io(Sock(ctx.arg(0)), VIA_IO);
+    note_io(Sock(ctx.arg(0)), OwnerVia::IO);
     0
 }
 
 /// kprobe variant of both.
 #[kprobe]
 pub(crate) fn life_kprobe_io(ctx: ProbeContext) -> u32 {
-    note_io(Sock(argument(&ctx, 0)), VIA_IO);
+    note_io(Sock(argument(&ctx, 0)), OwnerVia::IO);
     0
 }
 
@@ -359,7 +365,7 @@ pub(crate) fn life_kprobe_io(ctx: ProbeContext) -> u32 {
 pub(crate) fn life_tp_io(ctx: RawTracePointContext) -> i32 {
     let sk = Sock(ctx.arg(0));
     if sk.protocol().is_ok_and(is_mptcp) {
-        note_io(sk, VIA_IO);
+        note_io(sk, OwnerVia::IO);
     }
     0
 }
@@ -442,7 +448,7 @@ pub(crate) fn life_returns(ctx: &impl AtReturn, number: u32) {
     let is_ours = sk.protocol().is_ok_and(is_mptcp);
     if is_made {
         if is_ours {
-            on_create(sk.0, u32::from(VIA_SOCKET));
+            on_create(sk.0, u32::from(OwnerVia::SOCKET.0));
         }
     } else if is_ours || conn(sk.0).is_some() {
         accepted(sk);

@@ -6,16 +6,15 @@ use core::ffi::c_void;
 use aya_ebpf::{bindings::seq_file, helpers::generated::bpf_seq_write};
 use mptcp_trace_common::{
     calibrated, counter,
-    record::{
-        CONN_ACTIVE, CONN_EXISTING, KIND_EXISTING, NO_MIB, Owner, SITE_LATER, SITE_LISTED,
-        VIA_EXISTING,
-    },
+    record::{ConnState, Kind, NO_MIB, OwnerVia, Site},
+    state::Conn,
 };
 
 use super::{fell_back, flush_pending, look};
 use crate::{
     admit::in_namespace,
     emit,
+    entry::{Entry, set},
     kernel::{is_mptcp, now_ns, put_process_comm, socket_of_file, task_cgroup, task_ids, task_uid},
     maps::{CALIBRATED, FALLEN},
     sensors::{
@@ -63,24 +62,25 @@ pub(crate) fn listed_task_file(ctx: *mut c_void) -> i32 {
         .is_some_and(|sweep| *sweep != 0)
     {
         flush_pending(sk);
-        look(sk, SITE_LATER);
+        look(sk, Site::LATER);
         return 0;
     }
     let Some(new) = note_down_new(sk) else {
         return 0;
     };
-    new.inode = sk.inode().unwrap_or(0);
-    new.state = CONN_EXISTING;
-    if sk.msk_server_side() == Some(false) {
-        new.state |= CONN_ACTIVE;
-    }
-    holds(task, &mut new.owner);
+    set!(new, inode, sk.inode().unwrap_or(0));
+    let side = match sk.msk_server_side() {
+        Some(false) => ConnState::ACTIVE,
+        Some(true) | None => ConnState::empty(),
+    };
+    set!(new, state, ConnState::EXISTING | side);
+    holds(task, new);
     if fell_back(sk) == Some(true) {
         let _known = FALLEN.insert(sk.0, now_ns(), 0);
     }
     emit::count_fallback(counter::SEEN);
-    let what = where_and_why(SITE_LISTED, NO_MIB, false);
-    connection_record::emit(KIND_EXISTING, sk.0, what, 0);
+    let what = where_and_why(Site::LISTED, NO_MIB, false);
+    connection_record::emit(Kind::EXISTING, sk.0, what, 0);
     // Userspace reads one byte per socket, so that it can drain the ring before it is full.
     let byte = 0_u8;
     // SAFETY: the pointers come from the kernel; the verifier checks them, and that the byte is
@@ -91,15 +91,15 @@ pub(crate) fn listed_task_file(ctx: *mut c_void) -> i32 {
 
 /// The owner is the task that has the file open.
 #[inline(always)]
-fn holds(task: u64, owner: &mut Owner) {
+fn holds(task: u64, conn: Entry<Conn>) {
     let (tgid, tid) = task_ids(task).unwrap_or((0, 0));
-    owner.cgroup_id = task_cgroup(task).unwrap_or(0);
-    owner.tgid = tgid;
-    owner.tid = tid;
+    set!(conn, owner.cgroup_id, task_cgroup(task).unwrap_or(0));
+    set!(conn, owner.tgid, tgid);
+    set!(conn, owner.tid, tid);
     let here = in_namespace(|| task, u64::from(tgid) << 32 | u64::from(tid));
-    owner.ns_tgid = here.tgid;
-    owner.ns_tid = here.tid;
-    owner.uid = task_uid(task).unwrap_or(0);
-    owner.via = VIA_EXISTING;
-    put_process_comm(&mut owner.comm, task);
+    set!(conn, owner.ns_tgid, here.tgid);
+    set!(conn, owner.ns_tid, here.tid);
+    set!(conn, owner.uid, task_uid(task).unwrap_or(0));
+    set!(conn, owner.via, OwnerVia::EXISTING);
+    put_process_comm(conn, task);
 }

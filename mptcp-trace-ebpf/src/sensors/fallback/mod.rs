@@ -13,21 +13,19 @@ mod life;
 mod listed;
 mod path;
 
-pub(crate) use decision::{CallSite, stash_args, take_args};
 pub(crate) use life::life_returns;
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use mptcp_trace_common::{
     calibrated, counter,
-    record::{
-        CONN_FELL, CONN_PENDING, CONN_UNSEEN_BIRTH, Conn, KIND_EXISTING, KIND_FALLBACK, NO_MIB,
-        SITE_HANDSHAKE, SITE_LATER,
-    },
+    record::{ConnState, EvidenceBits, Kind, NO_MIB, Site},
+    state::Conn,
 };
 
 use super::connection_record::{self, where_and_why};
 use crate::{
     emit,
+    entry::{Entry, get, set},
     kernel::{Sock, forgotten, now_ns},
     maps::{CALIBRATED, FALLEN, FALLEN_UNNOTED, conn, unnoted_since},
 };
@@ -73,10 +71,11 @@ fn report(msk: u64, site: u32, mib: i32, now: u64) -> u32 {
     }
     emit::count_fallback(counter::SEEN);
     let sk = Sock(msk);
-    let mut kind = KIND_FALLBACK;
+    let mut kind = Kind::FALLBACK;
     match conn(msk) {
         Some(conn) => {
-            conn.state |= CONN_FELL;
+            let mut state = get!(conn, state) | ConnState::FELL;
+            set!(conn, state, state);
             // In the middle of connect() the connection has no addresses yet: its report waits for
             // them.
             if sk.state().is_ok_and(|state| u32::from(state) == SYN_SENT)
@@ -84,30 +83,31 @@ fn report(msk: u64, site: u32, mib: i32, now: u64) -> u32 {
                     .first_subflow()
                     .is_some_and(|it| it.state().is_ok_and(|state| u32::from(state) == CLOSE))
             {
-                conn.waits_since_or_at = now;
-                conn.pending_site = site;
-                conn.pending_mib = mib;
-                conn.state |= CONN_PENDING;
+                set!(conn, waits_since_or_at, now);
+                set!(conn, pending_site, Site(site as u8));
+                set!(conn, pending_mib, mib);
+                state |= ConnState::PENDING;
+                set!(conn, state, state);
                 return 0;
             }
-            if site == u32::from(SITE_LATER) && conn.state & CONN_UNSEEN_BIRTH != 0 {
-                kind = KIND_EXISTING;
+            if site == u32::from(Site::LATER.0) && state.contains(ConnState::UNSEEN_BIRTH) {
+                kind = Kind::EXISTING;
             }
         }
         // Once all sockets open at the start are listed, an unknown one was created later.
-        None if site == u32::from(SITE_LATER)
+        None if site == u32::from(Site::LATER.0)
             && CALIBRATED
                 .get(calibrated::LISTED)
                 .is_none_or(|listed| *listed == 0) =>
         {
-            kind = KIND_EXISTING;
+            kind = Kind::EXISTING;
         }
         None => {}
     }
     if connection_record::emit(
-        forgotten(kind),
+        Kind(forgotten(kind.0)),
         msk,
-        where_and_why(site as u8, mib, false),
+        where_and_why(Site(site as u8), mib, false),
         now,
     ) == 0
     {
@@ -147,31 +147,33 @@ fn forget_fallen(msk: u64) {
 
 /// Reports a fallback that the kernel did not allow: the subflow is reset.
 #[inline(always)]
-fn report_refused(msk: Sock, site: u8, mib: i32) {
+fn report_refused(msk: Sock, site: Site, mib: i32) {
     emit::count_fallback(counter::SEEN);
-    connection_record::emit(KIND_FALLBACK, msk.0, where_and_why(site, mib, true), 0);
+    connection_record::emit(Kind::FALLBACK, msk.0, where_and_why(site, mib, true), 0);
 }
 
 /// Reports a pending fallback.
 #[inline(always)]
 fn flush_pending(msk: Sock) {
     if let Some(conn) = conn(msk.0)
-        && conn.state & CONN_PENDING != 0
+        && let state = get!(conn, state)
+        && state.contains(ConnState::PENDING)
     {
-        conn.state &= !CONN_PENDING;
-        let what = where_and_why(conn.pending_site as u8, conn.pending_mib, false);
-        connection_record::emit(KIND_FALLBACK, msk.0, what, conn.waits_since_or_at);
+        set!(conn, state, state.difference(ConnState::PENDING));
+        let what = where_and_why(get!(conn, pending_site), get!(conn, pending_mib), false);
+        let since = get!(conn, waits_since_or_at);
+        connection_record::emit(Kind::FALLBACK, msk.0, what, since);
     }
 }
 
 /// Checks whether a connection has fallen back unobserved.
 #[inline(always)]
-pub(crate) fn look(msk: Sock, site: u8) {
+pub(crate) fn look(msk: Sock, site: Site) {
     look_at(msk, site, now_ns());
 }
 
 #[inline(always)]
-fn look_at(msk: Sock, site: u8, now: u64) {
+fn look_at(msk: Sock, site: Site, now: u64) {
     let fallen = fell_back(msk);
     if fallen == Some(false) && is_entered(msk.0) {
         // connect(AF_UNSPEC) cleared the bit: the next fallback is a new one.
@@ -186,28 +188,28 @@ fn look_at(msk: Sock, site: u8, now: u64) {
                 return;
             }
             // At the end of the handshake the time is known, tracked or not.
-            if site != SITE_HANDSHAKE {
-                site = SITE_LATER;
+            if site != Site::HANDSHAKE {
+                site = Site::LATER;
             }
         }
-        report(msk.0, u32::from(site), NO_MIB, now);
+        report(msk.0, u32::from(site.0), NO_MIB, now);
     }
 }
 
 /// Variant for a query at `asked_ns`: a fallback happened before that. A connection that never fell
 /// back is not looked up among those that did.
 #[inline(always)]
-pub(crate) fn look_when_asked(msk: Sock, flags: u64, known: Option<&Conn>, asked_ns: u64) {
-    let is_told = known.is_none_or(|conn| conn.state & CONN_FELL != 0);
+pub(crate) fn look_when_asked(msk: Sock, flags: u64, known: Option<Entry<Conn>>, asked_ns: u64) {
+    let is_told = known.is_none_or(|conn| get!(conn, state).contains(ConnState::FELL));
     if is_told || says_fallen(flags) == Some(true) {
-        look_at(msk, SITE_LATER, asked_ns.saturating_sub(1));
+        look_at(msk, Site::LATER, asked_ns.saturating_sub(1));
     }
 }
 
 /// Adds to the evidence about a connection.
 #[inline(always)]
-fn add_evidence(msk: Sock, evidence: u32) {
+fn add_evidence(msk: Sock, evidence: EvidenceBits) {
     if let Some(conn) = conn(msk.0) {
-        conn.evidence |= evidence;
+        set!(conn, evidence, get!(conn, evidence) | evidence);
     }
 }

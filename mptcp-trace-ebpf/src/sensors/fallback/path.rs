@@ -7,18 +7,14 @@
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 use mptcp_trace_common::{
     layout::NO_NUMBER,
-    record::{
-        EVIDENCE_BAD_CHECKSUM, EVIDENCE_INFINITE_RECEIVED, EVIDENCE_INFINITE_SENT,
-        EVIDENCE_INVALID_MAPPING, EVIDENCE_MP_FAIL_SENT, EVIDENCE_NO_DSS, NO_MIB,
-        SITE_DATA_AVAILABLE, SITE_LATER, SUBFLOW_MP_JOIN, SUBFLOW_VALID_CSUM_SEEN,
-    },
+    record::{EvidenceBits, NO_MIB, Site, SubflowBits},
 };
 
 use super::{add_evidence, fell_back, look, report, report_refused};
 use crate::{
     kernel::{
         Sock, has_infinite_mapping, msk_of_context, now_ns, sends_infinite_map, sock_of_skb,
-        subflow_flags,
+        subflow_bits,
     },
     maps::{DECISION_PROBED, numbers},
     turns::in_turns,
@@ -40,13 +36,13 @@ fn fallback_tp_data(ctx: RawTracePointContext) -> i32 {
     let status = ctx.arg::<u64>(0) as u8;
     let numbers = numbers();
     let evidence = if is(status, numbers.mapping_invalid) {
-        EVIDENCE_INVALID_MAPPING
+        EvidenceBits::INVALID_MAPPING
     } else if is(status, numbers.mapping_nodss) {
-        EVIDENCE_NO_DSS
+        EvidenceBits::NO_DSS
     } else if is(status, numbers.mapping_bad_csum) {
-        EVIDENCE_BAD_CHECKSUM
+        EvidenceBits::BAD_CHECKSUM
     } else if is(status, numbers.mapping_dummy) && DECISION_PROBED.load() == 0 {
-        0
+        EvidenceBits::empty()
     } else {
         return 0;
     };
@@ -59,9 +55,9 @@ fn fallback_tp_data(ctx: RawTracePointContext) -> i32 {
     let Some(msk) = msk_of_context(context) else {
         return 0;
     };
-    if evidence == 0 {
+    if evidence.is_empty() {
         // It fell back, on this packet or an earlier one.
-        look(msk, SITE_LATER);
+        look(msk, Site::LATER);
     } else {
         bad_data(ctx.arg(1), msk, context, evidence);
     }
@@ -69,29 +65,35 @@ fn fallback_tp_data(ctx: RawTracePointContext) -> i32 {
 }
 
 #[inline(always)]
-fn bad_data(skb: u64, msk: Sock, context: u64, mut evidence: u32) {
-    if evidence == EVIDENCE_INVALID_MAPPING && has_infinite_mapping(skb, numbers().skb_ext_mptcp) {
-        evidence |= EVIDENCE_INFINITE_RECEIVED;
+fn bad_data(skb: u64, msk: Sock, context: u64, mut evidence: EvidenceBits) {
+    if evidence == EvidenceBits::INVALID_MAPPING
+        && has_infinite_mapping(skb, numbers().skb_ext_mptcp)
+    {
+        evidence |= EvidenceBits::INFINITE_RECEIVED;
     }
     let fallen = fell_back(msk);
     if fallen == Some(true) {
         return;
     }
     // After a valid checksum, a bad one first causes an MP_FAIL; the fallback follows later.
-    if evidence & EVIDENCE_BAD_CHECKSUM != 0
-        && subflow_flags(context) & (SUBFLOW_MP_JOIN | SUBFLOW_VALID_CSUM_SEEN) != 0
+    if evidence.contains(EvidenceBits::BAD_CHECKSUM)
+        && subflow_bits(context)
+            .intersects(SubflowBits::MP_JOIN.union(SubflowBits::VALID_CSUM_SEEN))
     {
-        note_evidence(msk.0, evidence | EVIDENCE_MP_FAIL_SENT);
+        note_evidence(
+            msk.0,
+            u32::from((evidence | EvidenceBits::MP_FAIL_SENT).bits()),
+        );
         return;
     }
-    note_evidence(msk.0, evidence);
+    note_evidence(msk.0, u32::from(evidence.bits()));
     if DECISION_PROBED.load() != 0 || fallen.is_none() {
         return;
     }
     if msk.msk_may_fall_back() {
-        report(msk.0, u32::from(SITE_DATA_AVAILABLE), NO_MIB, now_ns());
+        report(msk.0, u32::from(Site::DATA_AVAILABLE.0), NO_MIB, now_ns());
     } else {
-        report_refused(msk, SITE_DATA_AVAILABLE, NO_MIB);
+        report_refused(msk, Site::DATA_AVAILABLE, NO_MIB);
     }
 }
 
@@ -99,7 +101,7 @@ fn bad_data(skb: u64, msk: Sock, context: u64, mut evidence: u32) {
 /// once instead of once per kind of evidence.
 #[inline(never)]
 fn note_evidence(msk: u64, evidence: u32) -> u32 {
-    add_evidence(Sock(msk), evidence);
+    add_evidence(Sock(msk), EvidenceBits::from_bits_retain(evidence as u16));
     0
 }
 
@@ -115,7 +117,7 @@ fn fallback_tp_send(ctx: RawTracePointContext) -> i32 {
     if sends_infinite_map(context)
         && let Some(msk) = msk_of_context(context)
     {
-        add_evidence(msk, EVIDENCE_INFINITE_SENT);
+        add_evidence(msk, EvidenceBits::INFINITE_SENT);
     }
     0
 }

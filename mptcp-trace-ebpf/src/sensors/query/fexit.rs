@@ -5,11 +5,13 @@
 //! latency, and an entry trampoline and the memory that it needs would cost more than the rest.
 
 use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::fexit, programs::FExitContext};
-use mptcp_trace_common::record::{PATH_MPTCP, PATH_TCP, PATH_UNSEEN, QueryRecord, RUNG_FEXIT};
+use mptcp_trace_common::{
+    numbers::SOL_TCP,
+    record::{PathBits, QueryRecord, RecordRung},
+};
 
 use super::{
-    Answered, SOL_TCP, answer, found_by_caller, is_protocol_query, is_query, is_wanted, option,
-    put_answer,
+    Answered, answer, found_by_caller, is_protocol_query, is_query, is_wanted, option, put_answer,
     refused::{is_mptcp_socket, is_ordinary, is_refusal, option_refused, outcome, socket_refused},
 };
 use crate::{
@@ -29,7 +31,7 @@ const RETURN_VALUE: usize = 5;
 fn answered(
     ctx: &FExitContext,
     (sk, sock): (Sock, &impl ReadMember),
-    (path, ret): (u8, i32),
+    (path, ret): (PathBits, i32),
     more: impl FnOnce(&mut QueryRecord),
 ) {
     let (now, thread) = (now_ns(), bpf_get_current_pid_tgid());
@@ -39,7 +41,7 @@ fn answered(
             sk,
             protocol: protocol_of(sock).unwrap_or(0),
             socket: socket_of(sock).unwrap_or(0),
-            rung: RUNG_FEXIT,
+            rung: RecordRung::FEXIT,
             at_ns: now,
         };
         let put = |record: &mut QueryRecord| {
@@ -71,12 +73,12 @@ fn query_fexit_mptcp(ctx: FExitContext) -> i32 {
     answered(
         &ctx,
         (Sock(ctx.arg(0)), &sock),
-        (PATH_MPTCP, ret),
+        (PathBits::MPTCP, ret),
         |record| {
             // A connection that has not fallen back is not passed on to the TCP code.
-            if says_fallen(record.msk_flags_exit) != Some(false) {
+            if says_fallen(record.msk_flags) != Some(false) {
                 if answered_by_tcp(bpf_get_current_pid_tgid(), record.socket) {
-                    record.path |= PATH_TCP;
+                    record.path |= PathBits::TCP;
                 } else {
                     unsure(record, &ctx);
                 }
@@ -91,7 +93,7 @@ fn query_fexit_mptcp(ctx: FExitContext) -> i32 {
 /// the caller's buffer show the answer.
 #[inline(always)]
 fn unsure(record: &mut QueryRecord, ctx: &FExitContext) {
-    record.path = PATH_UNSEEN;
+    record.path = PathBits::UNSEEN;
     if record.ret == 0 && record.level == SOL_TCP {
         found_by_caller(record, ctx.arg(3), ctx.arg(4));
     }
@@ -117,7 +119,7 @@ fn query_fexit_tcp(ctx: FExitContext) -> i32 {
     } else {
         let sock = TypedSock(ctx.arg(0));
         let ret = ctx.arg(RETURN_VALUE);
-        answered(&ctx, (sk, &sock), (PATH_TCP, ret), |_record| ());
+        answered(&ctx, (sk, &sock), (PathBits::TCP, ret), |_record| ());
     }
     0
 }
@@ -131,7 +133,7 @@ fn is_refused(ctx: &FExitContext, ret: i32) -> bool {
 #[inline(always)]
 fn refused(ctx: &FExitContext, ret: i32, is_set: bool) {
     let option = option(ctx.arg(1), ctx.arg(2));
-    option_refused(ctx.arg(0), option, outcome(ret, is_set, RUNG_FEXIT));
+    option_refused(ctx.arg(0), option, outcome(ret, is_set, RecordRung::FEXIT));
 }
 
 /// Position of the return value for five arguments of which one takes two words.
@@ -158,7 +160,7 @@ fn query_fexit_set(ctx: FExitContext) -> i32 {
 #[inline(always)]
 fn protocol(ctx: &FExitContext, sk: Sock, ret: i32) {
     if sk.protocol().is_ok_and(is_mptcp) {
-        answered(ctx, (sk, &sk), (PATH_UNSEEN, ret), |_record| ());
+        answered(ctx, (sk, &sk), (PathBits::UNSEEN, ret), |_record| ());
     }
 }
 
@@ -214,6 +216,6 @@ in_turns! {
 fn query_fexit_create(ctx: FExitContext) -> i32 {
     let ret: i32 = ctx.arg(RETURN_VALUE_OF_CREATE);
     let family: i32 = ctx.arg(1);
-    socket_refused(family as u64, outcome(ret, false, RUNG_FEXIT));
+    socket_refused(family as u64, outcome(ret, false, RecordRung::FEXIT));
     0
 }

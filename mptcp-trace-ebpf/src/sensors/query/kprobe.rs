@@ -10,47 +10,39 @@ use aya_ebpf::{
 use aya_log_ebpf::debug;
 use mptcp_trace_common::{
     counter,
-    record::{InFlight, PATH_MPTCP, PATH_TCP, PATH_UNSEEN, QueryRecord, RUNG_KPROBE},
+    numbers::{SO_PROTOCOL, SOL_SOCKET, SOL_TCP},
+    record::{PathBits, QueryRecord, RecordRung},
+    state::InFlight,
 };
 
 use super::{
-    Answered, SO_PROTOCOL, SOL_SOCKET, SOL_TCP, answer, is_mptcp_query, is_protocol_query,
-    is_query, is_wanted, option, put_answer,
+    Answered, answer, is_mptcp_query, is_protocol_query, is_query, is_wanted, option, put_answer,
     refused::{is_mptcp_socket, is_ordinary, is_refusal, option_refused, outcome, socket_refused},
 };
 use crate::{
+    call_args::{CallSite, argument, stash_args, take_args},
     emit,
+    entry::{get, set},
     kernel::{Sock, SockPrefix, is_mptcp, now_ns, sock_of_socket, socket_of},
-    maps::{IN_FLIGHT, OUTERMOST_PROBED},
-    sensors::{
-        fallback::{CallSite, stash_args, take_args},
-        owner::untold,
-    },
+    maps::{IN_FLIGHT, OUTERMOST_PROBED, in_flight},
+    sensors::owner::untold,
 };
-
-/// Argument `n`, or 0 where the architecture has no register for it.
-#[inline(always)]
-fn argument(ctx: &ProbeContext, n: usize) -> u64 {
-    ctx.arg(n).unwrap_or(0)
-}
 
 /// Entry of a function that answers queries; `step` is its kind (`PATH_*`), `option` the option.
 #[inline(always)]
-fn enter(ctx: &ProbeContext, step: u8, sk: Sock, option: u64) {
+fn enter(ctx: &ProbeContext, step: PathBits, sk: Sock, option: u64) {
     let thread = bpf_get_current_pid_tgid();
-    if let Some(open) = IN_FLIGHT.get_ptr_mut(thread) {
-        // SAFETY: the slot belongs to the current thread; no other code uses it now.
-        let open = unsafe { &mut *open };
-        if step == PATH_TCP && open.path == PATH_MPTCP {
-            open.path |= PATH_TCP;
+    if let Some(open) = in_flight(thread) {
+        if step == PathBits::TCP && get!(open, path) == PathBits::MPTCP {
+            set!(open, path, PathBits::MPTCP.union(PathBits::TCP));
             return;
         }
         // The return of the previous query was never observed.
         emit::count(counter::UNFINISHED);
-        untold(Sock(open.socket));
+        untold(Sock(get!(open, socket)));
         let _gone = IN_FLIGHT.remove(thread);
     }
-    if step == PATH_TCP && OUTERMOST_PROBED.load() != 0 && sk.msk_of_subflow().is_some() {
+    if step == PathBits::TCP && OUTERMOST_PROBED.load() != 0 && sk.msk_of_subflow().is_some() {
         // The inner half of a query that was left out (and counted) at its outer half.
         return;
     }
@@ -78,35 +70,35 @@ fn enter(ctx: &ProbeContext, step: u8, sk: Sock, option: u64) {
 #[inline(always)]
 fn enter_protocol(ctx: &ProbeContext, sk: Sock) {
     if sk.protocol().is_ok_and(is_mptcp) {
-        enter(ctx, PATH_UNSEEN, sk, option(SOL_SOCKET, SO_PROTOCOL));
+        enter(ctx, PathBits::UNSEEN, sk, option(SOL_SOCKET, SO_PROTOCOL));
     }
 }
 
 /// Return of a function of kind `step`.
 #[inline(always)]
-fn leave(ctx: &RetProbeContext, step: u8) {
+fn leave(ctx: &RetProbeContext, step: PathBits) {
     let thread = bpf_get_current_pid_tgid();
-    let Some(open) = IN_FLIGHT.get_ptr(thread) else {
+    let Some(open) = in_flight(thread) else {
         return;
     };
-    // SAFETY: the slot belongs to the current thread; no other code uses it now.
-    let open = unsafe { *open };
-    if step == PATH_TCP && open.path & PATH_MPTCP != 0 {
+    // SAFETY: a whole value in a map; the slot belongs to the current thread.
+    let open = unsafe { open.as_ptr().read() };
+    if step == PathBits::TCP && open.path.contains(PathBits::MPTCP) {
         // The outermost function has yet to return.
         return;
     }
-    if (step == PATH_UNSEEN) != (open.path == PATH_UNSEEN) {
+    if (step == PathBits::UNSEEN) != (open.path == PathBits::UNSEEN) {
         // The return of a function that this query did not go through.
         return;
     }
     let _gone = IN_FLIGHT.remove(thread);
     let mut sk = Sock(open.socket);
     let mut path = open.path;
-    if open.path == PATH_TCP
+    if open.path == PathBits::TCP
         && let Some(msk) = sk.msk_of_subflow()
     {
         // Only inner functions are probed: the TCP code answered on behalf of a connection.
-        path |= PATH_MPTCP;
+        path |= PathBits::MPTCP;
         sk = msk;
     }
     let mut sock = SockPrefix::unread();
@@ -120,7 +112,7 @@ fn leave(ctx: &RetProbeContext, step: u8) {
         sk,
         protocol: sk.protocol().unwrap_or(0),
         socket: socket_of(&sk).unwrap_or(0),
-        rung: RUNG_KPROBE,
+        rung: RecordRung::KPROBE,
         at_ns: open.boottime_ns,
     };
     let put = |record: &mut QueryRecord| {
@@ -143,7 +135,7 @@ pub(crate) fn query_kprobe_sol_tcp(ctx: ProbeContext) -> u32 {
     let asked = argument(&ctx, 1) as u32;
     if is_query(SOL_TCP, asked) {
         let option = option(SOL_TCP, asked);
-        enter(&ctx, PATH_MPTCP, Sock(argument(&ctx, 0)), option);
+        enter(&ctx, PathBits::MPTCP, Sock(argument(&ctx, 0)), option);
     }
     0
 }
@@ -155,7 +147,7 @@ pub(crate) fn query_kprobe_mptcp(ctx: ProbeContext) -> u32 {
     if is_query(level, asked) {
         enter(
             &ctx,
-            PATH_MPTCP,
+            PathBits::MPTCP,
             Sock(argument(&ctx, 0)),
             option(level, asked),
         );
@@ -168,7 +160,7 @@ pub(crate) fn query_kprobe_mptcp(ctx: ProbeContext) -> u32 {
 /// Either of the two returns.
 #[kretprobe]
 pub(crate) fn query_kretprobe_mptcp(ctx: RetProbeContext) -> u32 {
-    leave(&ctx, PATH_MPTCP);
+    leave(&ctx, PathBits::MPTCP);
     refused(&ctx, CallSite::GetOption, false);
     0
 }
@@ -181,7 +173,7 @@ fn refused(ctx: &RetProbeContext, keeper: CallSite, is_set: bool) {
     };
     let ret: i32 = ctx.ret();
     if is_refusal(ret) {
-        option_refused(sk, option, outcome(ret, is_set, RUNG_KPROBE));
+        option_refused(sk, option, outcome(ret, is_set, RecordRung::KPROBE));
     }
 }
 
@@ -209,7 +201,7 @@ pub(crate) fn query_kprobe_tcp(ctx: ProbeContext) -> u32 {
     if is_query(level, asked) {
         enter(
             &ctx,
-            PATH_TCP,
+            PathBits::TCP,
             Sock(argument(&ctx, 0)),
             option(level, asked),
         );
@@ -224,7 +216,7 @@ pub(crate) fn query_kprobe_other(ctx: ProbeContext) -> u32 {
     let (level, asked) = level_and_number(&ctx);
     if is_mptcp_query(level, asked) {
         let sk = Sock(argument(&ctx, 0));
-        enter(&ctx, PATH_TCP, sk, option(level, asked));
+        enter(&ctx, PathBits::TCP, sk, option(level, asked));
     }
     0
 }
@@ -232,7 +224,7 @@ pub(crate) fn query_kprobe_other(ctx: ProbeContext) -> u32 {
 /// Either of the two returns.
 #[kretprobe]
 pub(crate) fn query_kretprobe_tcp(ctx: RetProbeContext) -> u32 {
-    leave(&ctx, PATH_TCP);
+    leave(&ctx, PathBits::TCP);
     0
 }
 
@@ -261,7 +253,7 @@ pub(crate) fn query_kprobe_sock(ctx: ProbeContext) -> u32 {
 /// Either of the two returns.
 #[kretprobe]
 pub(crate) fn query_kretprobe_sock(ctx: RetProbeContext) -> u32 {
-    leave(&ctx, PATH_UNSEEN);
+    leave(&ctx, PathBits::UNSEEN);
     0
 }
 
@@ -282,7 +274,7 @@ pub(crate) fn query_kretprobe_create(ctx: RetProbeContext) -> u32 {
     if let Some([family, _none]) = take_args(CallSite::Socket) {
         let ret: i32 = ctx.ret();
         if ret < 0 {
-            socket_refused(family, outcome(ret, false, RUNG_KPROBE));
+            socket_refused(family, outcome(ret, false, RecordRung::KPROBE));
         }
     }
     0

@@ -13,15 +13,17 @@ use aya_ebpf::{EbpfContext, helpers::bpf_get_current_uid_gid};
 use aya_log_ebpf::debug;
 use mptcp_trace_common::{
     counter,
-    record::{
-        AFTER_UNTOLD, BY_TRACER, CONN_ASKED, CONN_UNTOLD, Conn, KIND_QUERY, QueryRecord,
-        VALID_FLAGS_EXIT, VALID_INODE, VALID_USER_VALUE,
+    numbers::{
+        MPTCP_FULL_INFO, MPTCP_INFO, SO_PROTOCOL, SOL_MPTCP, SOL_SOCKET, SOL_TCP, TCP_IS_MPTCP,
     },
+    record::{ConnState, Kind, PathBits, QueryFlags, QueryRecord, RecordRung},
+    state::Conn,
 };
 
 use crate::{
     admit::{admit_netns, admit_task, in_namespace, is_over_cap, is_own},
     emit,
+    entry::{Entry, get, set},
     kernel::{
         Fault, ReadMember, Sock, current_cgroup, current_task, endpoints, family_of,
         inode_of_socket, is_mptcp, netns_of, put_address, read_user_u8, read_user_u32, state_of,
@@ -32,15 +34,6 @@ use crate::{
         owner::{owner_for_query, untold},
     },
 };
-
-const SOL_SOCKET: u32 = 1;
-const SOL_TCP: u32 = 6;
-const SOL_MPTCP: u32 = 284;
-const SO_PROTOCOL: u32 = 38;
-const TCP_IS_MPTCP: u32 = 43;
-/// First and last of MPTCP's own options.
-const MPTCP_INFO: u32 = 1;
-const MPTCP_FULL_INFO: u32 = 4;
 
 /// True for the option made for this query, and for those whose answer, or refusal, shows the same.
 /// Checked first: all other calls must stay fast.
@@ -128,14 +121,14 @@ struct Answered {
     protocol: u16,
     /// Its `struct socket`; 0 if it could not be read.
     socket: u64,
-    rung: u8,
+    rung: RecordRung,
     /// When the query was made; when it was answered, if only that is observed.
     at_ns: u64,
 }
 
 /// Writes the option and the answer.
 #[inline(always)]
-fn put_answer(record: &mut QueryRecord, option: u64, path: u8, ret: i32) {
+fn put_answer(record: &mut QueryRecord, option: u64, path: PathBits, ret: i32) {
     record.level = (option >> 32) as u32;
     record.optname = option as u32;
     record.path = path;
@@ -158,7 +151,7 @@ fn answer(
         return;
     };
     let record = emit::blank(&mut entry);
-    record.kind = KIND_QUERY;
+    record.kind = Kind::QUERY;
     begin(record, answered.thread, answered.rung, answered.at_ns);
     put_inode(record, answered.socket);
     record.protocol = answered.protocol;
@@ -170,7 +163,10 @@ fn answer(
             more(record);
             debug!(
                 ctx,
-                "thread {}: path {} returned {}", record.tid, record.path, record.ret
+                "thread {}: path {} returned {}",
+                record.tid,
+                record.path.bits(),
+                record.ret
             );
             emit::submit_query(entry);
         }
@@ -191,8 +187,10 @@ fn answer(
 /// Writes the thread and the time of a query. In place: two records exceed the stack of a program
 /// that calls functions.
 #[inline(always)]
-fn begin(record: &mut QueryRecord, thread: u64, rung: u8, boottime_ns: u64) {
-    record.valid = if is_own(thread) { BY_TRACER } else { 0 };
+fn begin(record: &mut QueryRecord, thread: u64, rung: RecordRung, boottime_ns: u64) {
+    if is_own(thread) {
+        record.flags |= QueryFlags::BY_TRACER;
+    }
     record.boottime_ns = boottime_ns;
     record.cgroup_id = current_cgroup();
     record.tgid = (thread >> 32) as u32;
@@ -216,8 +214,8 @@ fn describe(record: &mut QueryRecord, sock: &impl ReadMember, sk: Sock) -> Resul
         false => conn(sk.0),
     };
     // The first query on a socket: whose socket it is has not been checked before.
-    if known.as_ref().is_none_or(|it| it.state & CONN_ASKED == 0)
-        && record.valid & BY_TRACER == 0
+    if known.is_none_or(|it| !get!(it, state).contains(ConnState::ASKED))
+        && !record.flags.contains(QueryFlags::BY_TRACER)
         && sk.is_of_self_test()
     {
         return Err(Unwritten::SelfTest);
@@ -225,9 +223,9 @@ fn describe(record: &mut QueryRecord, sock: &impl ReadMember, sk: Sock) -> Resul
     if is_mptcp {
         // Read once: the path has shown the answer, or these bits do.
         if let Ok(flags) = sk.msk_flags() {
-            record.msk_flags_exit = flags;
-            record.valid |= VALID_FLAGS_EXIT;
-            look_when_asked(sk, flags, known.as_deref(), record.boottime_ns);
+            record.msk_flags = flags;
+            record.flags |= QueryFlags::MSK_FLAGS;
+            look_when_asked(sk, flags, known, record.boottime_ns);
         }
     }
     note(record, known);
@@ -239,14 +237,19 @@ fn describe(record: &mut QueryRecord, sock: &impl ReadMember, sk: Sock) -> Resul
 
 /// Writes the socket's birth, and marks it as queried.
 #[inline(always)]
-fn note(record: &mut QueryRecord, known: Option<&'static mut Conn>) {
+fn note(record: &mut QueryRecord, known: Option<Entry<Conn>>) {
     if let Some(conn) = known {
-        if conn.state & CONN_UNTOLD != 0 {
-            record.valid |= AFTER_UNTOLD;
+        let state = get!(conn, state);
+        if state.contains(ConnState::UNTOLD) {
+            record.flags |= QueryFlags::AFTER_UNTOLD;
         }
-        conn.state = conn.state & !CONN_UNTOLD | CONN_ASKED;
-        record.born_ns = conn.born_ns;
-        record.connect_ns = conn.connect_ns;
+        set!(
+            conn,
+            state,
+            state.difference(ConnState::UNTOLD) | ConnState::ASKED
+        );
+        record.born_ns = get!(conn, born_ns);
+        record.connect_ns = get!(conn, connect_ns);
     }
 }
 
@@ -264,8 +267,7 @@ fn found_by_caller(record: &mut QueryRecord, optval: u64, optlen: u64) {
         };
         if let Ok(value) = value {
             record.user_value = value;
-            record.user_len = len as i32;
-            record.valid |= VALID_USER_VALUE;
+            record.flags |= QueryFlags::USER_VALUE;
         }
     }
 }
@@ -294,6 +296,6 @@ fn describe_socket(
 fn put_inode(record: &mut QueryRecord, socket: u64) {
     if let Ok(inode) = inode_of_socket(socket) {
         record.inode = inode;
-        record.valid |= VALID_INODE;
+        record.flags |= QueryFlags::INODE;
     }
 }

@@ -4,21 +4,19 @@
 use aya_ebpf::{helpers::bpf_get_current_pid_tgid, maps::ring_buf::RingBufEntry};
 use mptcp_trace_common::{
     counter,
-    record::{KIND_OPTION_REFUSED, KIND_SOCKET_REFUSED, QueryRecord},
+    numbers::{AF_INET, AF_INET6, IPPROTO_MPTCP, SOL_IP, SOL_IPV6, SOL_TCP},
+    record::{Kind, QueryFlags, QueryRecord, RecordRung},
 };
 
 use super::{begin, describe_socket, put_inode};
 use crate::{
     admit::{admit_netns, admit_task, is_over_cap, is_own_task},
     emit,
+    entry::get,
     kernel::{Fault, Sock, current_netns, is_mptcp, now_ns, put_comm, socket_of},
     maps::conn,
     sensors::fallback::fell_back,
 };
-
-const SOL_IP: u32 = 0;
-const SOL_TCP: u32 = 6;
-const SOL_IPV6: u32 = 41;
 
 const ENOPROTOOPT: i32 = -92;
 const EOPNOTSUPP: i32 = -95;
@@ -26,9 +24,6 @@ const EOPNOTSUPP: i32 = -95;
 const SOCK_STREAM: u64 = 1;
 /// Mask of the socket type without its flags.
 const SOCK_TYPE_MASK: u64 = 0xf;
-const IPPROTO_MPTCP: u64 = 262;
-const AF_INET: u64 = 2;
-const AF_INET6: u64 = 10;
 
 /// True for the levels of options that a TCP socket accepts and an MPTCP socket must handle itself.
 #[inline(always)]
@@ -45,15 +40,15 @@ pub(super) fn is_refusal(ret: i32) -> bool {
 /// True for the arguments of an MPTCP socket.
 #[inline(always)]
 pub(super) fn is_mptcp_socket(family: u64, kind: u64, protocol: u64) -> bool {
-    protocol as u32 as u64 == IPPROTO_MPTCP
+    protocol as u32 == u32::from(IPPROTO_MPTCP)
         && kind & SOCK_TYPE_MASK == SOCK_STREAM
-        && (family == AF_INET || family == AF_INET6)
+        && (family == u64::from(AF_INET) || family == u64::from(AF_INET6))
 }
 
 /// Result of a call, packed into one word.
 #[inline(always)]
-pub(super) fn outcome(ret: i32, is_set: bool, rung: u8) -> u64 {
-    u64::from(ret as u32) << 32 | u64::from(is_set) << 8 | u64::from(rung)
+pub(super) fn outcome(ret: i32, is_set: bool, rung: RecordRung) -> u64 {
+    u64::from(ret as u32) << 32 | u64::from(is_set) << 8 | u64::from(rung.0)
 }
 
 /// Reserves a record of a refusal if the filter admits the current task; else counts why not.
@@ -87,17 +82,19 @@ pub(super) fn option_refused(sk: u64, option: u64, outcome: u64) -> u32 {
         return 0;
     };
     let record = emit::blank(&mut entry);
-    record.kind = KIND_OPTION_REFUSED;
+    record.kind = Kind::OPTION_REFUSED;
     record.protocol = protocol;
-    begin(record, thread, outcome as u8, now_ns());
+    begin(record, thread, RecordRung(outcome as u8), now_ns());
     put_comm(&mut record.comm);
     record.ret = (outcome >> 32) as i32;
-    record.is_set = (outcome >> 8) as u32 & 1;
+    if outcome >> 8 & 1 != 0 {
+        record.flags |= QueryFlags::IS_SET;
+    }
     record.level = (option >> 32) as u32;
     record.optname = option as u32;
     if let Some(conn) = conn(sk.0) {
-        record.born_ns = conn.born_ns;
-        record.connect_ns = conn.connect_ns;
+        record.born_ns = get!(conn, born_ns);
+        record.connect_ns = get!(conn, connect_ns);
     }
     put_inode(record, socket_of(&sk).unwrap_or(0));
     match describe_socket(record, sk, &sk) {
@@ -120,12 +117,12 @@ pub(super) fn socket_refused(family: u64, outcome: u64) -> u32 {
         return 0;
     };
     let record = emit::blank(&mut entry);
-    record.kind = KIND_SOCKET_REFUSED;
-    begin(record, thread, outcome as u8, now_ns());
+    record.kind = Kind::SOCKET_REFUSED;
+    begin(record, thread, RecordRung(outcome as u8), now_ns());
     put_comm(&mut record.comm);
     record.ret = (outcome >> 32) as i32;
     record.family = family as u16;
-    record.protocol = IPPROTO_MPTCP as u16;
+    record.protocol = IPPROTO_MPTCP;
     match current_netns() {
         Ok(netns) => {
             record.netns = netns;

@@ -13,7 +13,7 @@ use aya_ebpf::{
 };
 use mptcp_trace_common::{
     counter,
-    record::{PATH_UNSEEN, QueryRecord, RUNG_TRACEPOINT},
+    record::{PathBits, QueryRecord, RecordRung},
 };
 
 use super::{
@@ -105,7 +105,7 @@ fn no_socket(ctx: &impl AtReturn) {
     if is_mptcp_socket(called.family(), called.kind(), called.protocol())
         && !is_syscall_of_32_bits()
     {
-        let outcome = outcome(ctx.returned(), false, RUNG_TRACEPOINT);
+        let outcome = outcome(ctx.returned(), false, RecordRung::TRACEPOINT);
         socket_refused(called.family(), outcome);
     }
 }
@@ -141,14 +141,14 @@ fn got(ctx: &impl AtReturn) {
         sk,
         protocol,
         socket,
-        rung: RUNG_TRACEPOINT,
+        rung: RecordRung::TRACEPOINT,
         at_ns: now,
     };
     // Registers are read where they are written to the record: the stack is small.
     let answer_of = |record: &mut QueryRecord| {
         record.level = called.level();
         record.optname = called.optname();
-        record.path = PATH_UNSEEN;
+        record.path = PathBits::UNSEEN;
         record.ret = ctx.returned();
     };
     answer(ctx, &sock, &answered, answer_of, |record| {
@@ -172,9 +172,7 @@ fn asked_about(
 /// Adds the answer from the caller's buffer, unless the state bits show that there was no fallback.
 #[inline(always)]
 fn told(record: &mut QueryRecord, called: &Called<'_, impl AtReturn>) {
-    if !is_mptcp(record.protocol)
-        || record.ret != 0
-        || says_fallen(record.msk_flags_exit) == Some(false)
+    if !is_mptcp(record.protocol) || record.ret != 0 || says_fallen(record.msk_flags) == Some(false)
     {
         return;
     }
@@ -192,7 +190,7 @@ fn refused(ctx: &impl AtReturn, is_set: bool) {
     }
     let mut sock = SockPrefix::unread();
     if let Some((_socket, sk, _protocol)) = asked_about(&called, &mut sock) {
-        let outcome = outcome(ret, is_set, RUNG_TRACEPOINT);
+        let outcome = outcome(ret, is_set, RecordRung::TRACEPOINT);
         option_refused(sk.0, option(level, called.optname()), outcome);
     }
 }

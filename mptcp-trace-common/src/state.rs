@@ -1,0 +1,111 @@
+//! What the BPF side keeps in maps. Userspace reads none of it, but counts entries.
+
+use crate::record::{ConnState, EvidenceBits, NO_MIB, Owner, PathBits, Site};
+
+/// A query in flight, between the entry and the return of the function that answers it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct InFlight {
+    /// When the query was made, `CLOCK_BOOTTIME`, nanoseconds.
+    pub boottime_ns: u64,
+    /// The outermost `sk` of the query.
+    pub socket: u64,
+    /// Level of the option.
+    pub level: u32,
+    /// Number of the option.
+    pub optname: u32,
+    /// The functions that it went through so far.
+    pub path: PathBits,
+    /// Keeps the size a multiple of eight.
+    pub reserved: [u8; 7],
+}
+
+/// How many queries of a process were traced in the second that begins at `since_ns`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Quota {
+    /// Beginning of the second, `CLOCK_BOOTTIME`, nanoseconds.
+    pub since_ns: u64,
+    /// Process (`task_struct.tgid`); 0 if the slot is free.
+    pub tgid: u32,
+    /// Its queries in that second.
+    pub questions: u32,
+}
+
+/// The pseudo-user whose share holds the sockets of all users that find the table of shares full.
+pub const SHARE_OF_OTHERS: u32 = u32::MAX;
+/// [`Conn::share`] of a socket that is being entered; no user has this id.
+pub const SHARE_UNSET: u32 = u32::MAX - 1;
+
+/// What is known of a socket during its life.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Conn {
+    /// When it was first observed, `CLOCK_BOOTTIME`, nanoseconds. Together with its address, its
+    /// identity.
+    pub born_ns: u64,
+    /// When it began to connect (active), or was created by a listener (passive); 0 before.
+    pub connect_ns: u64,
+    /// Inode number of the socket; 0 before it is accepted.
+    pub inode: u64,
+    /// Of a client with [`ConnState::PENDING`]: when the pending fallback happened. Of a child with
+    /// [`ConnState::UNACCEPTED`]: its listener (`struct sock`). One field for both, because the BPF
+    /// stack is small.
+    pub waits_since_or_at: u64,
+    /// The process that holds it.
+    pub owner: Owner,
+    /// What is known of it.
+    pub state: ConnState,
+    /// Cause of the pending fallback.
+    pub pending_mib: i32,
+    /// The user whose share of the table it counts against: the owner of the socket.
+    pub share: u32,
+    /// Owner in the last record about it (`task_struct.tgid`); 0 if there was none.
+    pub told_tgid: u32,
+    /// What was observed so far.
+    pub evidence: EvidenceBits,
+    /// Where the pending fallback was observed.
+    pub pending_site: Site,
+    /// Keeps the size a multiple of eight.
+    pub reserved: [u8; 5],
+}
+
+impl Conn {
+    /// A socket of which nothing is known yet.
+    pub const BLANK: Self = Self {
+        born_ns: 0,
+        connect_ns: 0,
+        inode: 0,
+        waits_since_or_at: 0,
+        owner: Owner::NONE,
+        state: ConnState::empty(),
+        pending_mib: NO_MIB,
+        share: SHARE_UNSET,
+        told_tgid: 0,
+        evidence: EvidenceBits::empty(),
+        pending_site: Site(0),
+        reserved: [0; 5],
+    };
+}
+
+/// A network namespace with a reported event that the kernel counts.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct NetCounters {
+    /// Its `struct net`.
+    pub net: u64,
+    /// When such an event was last reported, `CLOCK_BOOTTIME`, nanoseconds; 0 if the counters were
+    /// read since.
+    pub told_ns: u64,
+    /// The second in which `readings` are counted, `CLOCK_BOOTTIME`.
+    pub second: u32,
+    /// How often it was read in that second, including readings that were skipped for the limit.
+    pub readings: u32,
+}
+
+const _: () = {
+    assert!(size_of::<InFlight>() == 32);
+    assert!(size_of::<Quota>() == 16);
+    assert!(size_of::<Conn>() == 104);
+    assert!(size_of::<NetCounters>() == 24);
+};

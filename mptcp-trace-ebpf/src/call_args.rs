@@ -1,0 +1,56 @@
+//! The arguments of a function, kept until it returns: a kretprobe does not have them.
+
+use aya_ebpf::{helpers::bpf_get_current_pid_tgid, programs::ProbeContext};
+
+use crate::{
+    kernel::current_cpu,
+    maps::{ARGUMENTS, arguments},
+};
+
+/// The function whose arguments are kept: a packet may be processed in the middle of another
+/// function's call.
+#[derive(Clone, Copy)]
+pub(crate) enum CallSite {
+    Try = 1,
+    Disable = 2,
+    Edge = 3,
+    Accept = 4,
+    SetOption = 5,
+    GetOption = 6,
+    Socket = 7,
+}
+
+/// Slot for the arguments of a function until it returns. The idle task has the same id on all
+/// CPUs, so its slot contains the CPU. Process ids have at most 22 bits, so the upper bits of the
+/// word are free.
+#[inline(always)]
+fn slot(site: CallSite) -> u64 {
+    let thread = bpf_get_current_pid_tgid();
+    let who = if thread == 0 {
+        u64::from(current_cpu())
+    } else {
+        thread
+    };
+    who | (site as u64) << 56
+}
+
+/// Keeps two arguments until the function returns.
+#[inline(always)]
+pub(crate) fn stash_args(site: CallSite, first: u64, second: u64) {
+    let _full = ARGUMENTS.insert(slot(site), [first, second], 0);
+}
+
+/// Takes the kept arguments.
+#[inline(always)]
+pub(crate) fn take_args(site: CallSite) -> Option<[u64; 2]> {
+    let slot = slot(site);
+    let arguments = arguments(slot)?;
+    let _gone = ARGUMENTS.remove(slot);
+    Some(arguments)
+}
+
+/// Argument `n`, or 0 where the architecture has no register for it.
+#[inline(always)]
+pub(crate) fn argument(ctx: &ProbeContext, n: usize) -> u64 {
+    ctx.arg(n).unwrap_or(0)
+}
