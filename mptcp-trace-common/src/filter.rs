@@ -1,6 +1,8 @@
 //! The filter's configuration: constants that are frozen before the programs are loaded, so that
 //! the verifier removes the code of every disabled check.
 
+use crate::wire::structure;
+
 /// Admit only the processes in the map `PIDS`.
 pub const BY_PID: u32 = 1 << 0;
 /// Admit only the thread names in the map `COMMS`.
@@ -10,29 +12,17 @@ pub const BY_NETNS: u32 = 1 << 2;
 /// Children of an admitted process are admitted too.
 pub const FOLLOW: u32 = 1 << 3;
 
-/// What the filter checks; the admitted values themselves are in maps.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-pub struct FilterConfig {
-    /// `BY_*` and [`FOLLOW`] bits.
-    pub flags: u32,
-    /// The tracer's own process id in its PID namespace. It is always admitted: the canary must be
-    /// observed whatever the filter says.
-    pub own_tgid: u32,
-    /// Inode number of the PID namespace whose process ids are used; 0 for the initial one.
-    pub pidns_inum: u32,
+structure! {
+    /// What the filter checks; the admitted values themselves are in maps.
+    pub struct FilterConfig {
+        /// `BY_*` and [`FOLLOW`] bits.
+        pub flags: u32,
+        /// The tracer's own process id in its PID namespace. It is always admitted: the canary must
+        /// be observed whatever the filter says.
+        pub own_tgid: u32,
+        /// Inode number of the PID namespace whose process ids are used; 0 for the initial one.
+        pub pidns_inum: u32,
+    }
 }
 
 const _: () = assert!(size_of::<FilterConfig>() == 12);
-
-impl FilterConfig {
-    /// The bytes of the global that the BPF side reads.
-    #[must_use]
-    pub fn to_bytes(&self) -> [u8; size_of::<Self>()] {
-        let mut bytes = [0; size_of::<Self>()];
-        bytes[0..4].copy_from_slice(&self.flags.to_ne_bytes());
-        bytes[4..8].copy_from_slice(&self.own_tgid.to_ne_bytes());
-        bytes[8..12].copy_from_slice(&self.pidns_inum.to_ne_bytes());
-        bytes
-    }
-}

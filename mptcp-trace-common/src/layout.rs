@@ -3,6 +3,8 @@
 //! Rust has no CO-RE: userspace resolves each member by name in the kernel's BTF, checks its width,
 //! and passes the offsets to the BPF side as one frozen global. No offset is defined here.
 
+use crate::wire::structure;
+
 /// An offset that the kernel's BTF does not have; whatever needs it is switched off.
 pub const ABSENT: u16 = u16::MAX;
 
@@ -69,11 +71,12 @@ struct Registers {
 
 macro_rules! kernel_layout {
     ($regs:ident; $($(#[$doc:meta])* $field:ident: $path:expr, $width:expr;)*) => {
-        /// Offsets of kernel structure members, in bytes (of single bits: in bits), or [`ABSENT`].
-        #[repr(C)]
-        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-        pub struct KernelLayout {
-            $($(#[$doc])* pub $field: u16,)*
+        structure! {
+            /// Offsets of kernel structure members, in bytes (of single bits: in bits), or
+            /// [`ABSENT`].
+            pub struct KernelLayout {
+                $($(#[$doc])* pub $field: u16,)*
+            }
         }
 
         const MEMBER_COUNT: usize = [$(stringify!($field)),*].len();
@@ -115,16 +118,6 @@ macro_rules! kernel_layout {
             #[must_use]
             pub fn offsets(&self) -> [u16; Self::MEMBERS.len()] {
                 [$(self.$field,)*]
-            }
-
-            /// The bytes of the global that the BPF side reads.
-            #[must_use]
-            pub fn to_bytes(&self) -> [u8; size_of::<Self>()] {
-                let mut bytes = [0; size_of::<Self>()];
-                for (slot, offset) in bytes.chunks_exact_mut(2).zip(self.offsets()) {
-                    slot.copy_from_slice(&offset.to_ne_bytes());
-                }
-                bytes
             }
         }
     };
@@ -212,28 +205,22 @@ kernel_layout! {
     msk_subflows: "mptcp_sock.pm.subflows", 1;
     /// TCP socket of a subflow context.
     subflow_tcp_sock: "mptcp_subflow_context.tcp_sock", 8;
-    /// See `SUBFLOW_REQUEST_MPTCP`.
+    /// See [`SubflowBits::REQUEST_MPTCP`](crate::record::SubflowBits::REQUEST_MPTCP).
     subflow_request_mptcp: "mptcp_subflow_context.request_mptcp", BIT;
-    /// See `SUBFLOW_MP_CAPABLE`.
+    /// See [`SubflowBits::MP_CAPABLE`](crate::record::SubflowBits::MP_CAPABLE).
     subflow_mp_capable: "mptcp_subflow_context.mp_capable", BIT;
-    /// See `SUBFLOW_MP_JOIN`.
+    /// See [`SubflowBits::MP_JOIN`](crate::record::SubflowBits::MP_JOIN).
     subflow_mp_join: "mptcp_subflow_context.mp_join", BIT;
-    /// See `SUBFLOW_CONN_FINISHED`.
-    subflow_conn_finished: "mptcp_subflow_context.conn_finished", BIT;
-    /// See `SUBFLOW_FULLY_ESTABLISHED`.
-    subflow_fully_established: "mptcp_subflow_context.fully_established", BIT;
-    /// See `SUBFLOW_VALID_CSUM_SEEN`.
+    /// See [`SubflowBits::VALID_CSUM_SEEN`](crate::record::SubflowBits::VALID_CSUM_SEEN).
     subflow_valid_csum_seen: "mptcp_subflow_context.valid_csum_seen", BIT;
-    /// See `SUBFLOW_MPC_DROP`.
+    /// See [`SubflowBits::MPC_DROP`](crate::record::SubflowBits::MPC_DROP).
     subflow_mpc_drop: "mptcp_subflow_context.mpc_drop", BIT;
-    /// See `SUBFLOW_REMOTE_KEY`; kernels before 6.12 use the next name.
+    /// See [`SubflowBits::REMOTE_KEY`](crate::record::SubflowBits::REMOTE_KEY); kernels before 6.12 use the next name.
     subflow_remote_key_valid: "mptcp_subflow_context.remote_key_valid", BIT;
     /// Older name of `remote_key_valid`.
     subflow_can_ack: "mptcp_subflow_context.can_ack", BIT;
-    /// See `SUBFLOW_SEND_INFINITE`.
+    /// An infinite mapping is about to be sent.
     subflow_send_infinite_map: "mptcp_subflow_context.send_infinite_map", BIT;
-    /// See `SUBFLOW_SEND_MP_FAIL`.
-    subflow_send_mp_fail: "mptcp_subflow_context.send_mp_fail", BIT;
     /// Socket that a packet belongs to.
     skb_sk: "sk_buff.sk", 8;
     /// Bitmap of a packet's extensions.
@@ -334,20 +321,20 @@ const _: () = assert!(size_of::<KernelLayout>() == KernelLayout::MEMBERS.len() *
 /// A number that this kernel does not have.
 pub const NO_NUMBER: u8 = u8::MAX;
 
-/// Numbers of enumerators in the running kernel's BTF.
-#[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct KernelNumbers {
-    /// `MAPPING_INVALID` of `enum mapping_status`.
-    pub mapping_invalid: u8,
-    /// `MAPPING_DUMMY`: the connection has fallen back.
-    pub mapping_dummy: u8,
-    /// `MAPPING_BAD_CSUM`.
-    pub mapping_bad_csum: u8,
-    /// `MAPPING_NODSS`; older kernels use `MAPPING_INVALID` instead.
-    pub mapping_nodss: u8,
-    /// `SKB_EXT_MPTCP` of `enum skb_ext_id`.
-    pub skb_ext_mptcp: u8,
+structure! {
+    /// Numbers of enumerators in the running kernel's BTF.
+    pub struct KernelNumbers {
+        /// `MAPPING_INVALID` of `enum mapping_status`.
+        pub mapping_invalid: u8,
+        /// `MAPPING_DUMMY`: the connection has fallen back.
+        pub mapping_dummy: u8,
+        /// `MAPPING_BAD_CSUM`.
+        pub mapping_bad_csum: u8,
+        /// `MAPPING_NODSS`; older kernels use `MAPPING_INVALID` instead.
+        pub mapping_nodss: u8,
+        /// `SKB_EXT_MPTCP` of `enum skb_ext_id`.
+        pub skb_ext_mptcp: u8,
+    }
 }
 
 impl KernelNumbers {
@@ -360,55 +347,15 @@ impl KernelNumbers {
         skb_ext_mptcp: NO_NUMBER,
     };
 
-    /// The enumerators, in the order of the fields.
-    pub const NAMES: [&'static str; 5] = [
+    /// The enumerators, in the order of the fields, which are a byte each.
+    pub const NAMES: [&'static str; size_of::<Self>()] = [
         "MAPPING_INVALID",
         "MAPPING_DUMMY",
         "MAPPING_BAD_CSUM",
         "MAPPING_NODSS",
         "SKB_EXT_MPTCP",
     ];
-
-    /// Numbers in the order of [`Self::NAMES`].
-    #[must_use]
-    pub fn from_numbers(numbers: [u8; 5]) -> Self {
-        let [
-            mapping_invalid,
-            mapping_dummy,
-            mapping_bad_csum,
-            mapping_nodss,
-            skb_ext_mptcp,
-        ] = numbers;
-        Self {
-            mapping_invalid,
-            mapping_dummy,
-            mapping_bad_csum,
-            mapping_nodss,
-            skb_ext_mptcp,
-        }
-    }
-
-    /// The bytes of the global that the BPF side reads.
-    #[must_use]
-    pub fn to_bytes(&self) -> [u8; size_of::<Self>()] {
-        let Self {
-            mapping_invalid,
-            mapping_dummy,
-            mapping_bad_csum,
-            mapping_nodss,
-            skb_ext_mptcp,
-        } = *self;
-        [
-            mapping_invalid,
-            mapping_dummy,
-            mapping_bad_csum,
-            mapping_nodss,
-            skb_ext_mptcp,
-        ]
-    }
 }
-
-const _: () = assert!(size_of::<KernelNumbers>() == 5);
 
 /// Indices of the counters that are read, in the running kernel; [`NO_NUMBER`] for a missing
 /// counter.
@@ -424,20 +371,20 @@ impl CounterNumbers {
 /// A system call that an architecture does not have.
 pub const NO_SYSCALL: u32 = u32::MAX;
 
-/// Numbers, on one architecture, of the system calls whose return is probed.
-#[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct SyscallNumbers {
-    /// `getsockopt`.
-    pub getsockopt: u32,
-    /// `setsockopt`.
-    pub setsockopt: u32,
-    /// `socket`.
-    pub socket: u32,
-    /// `accept`.
-    pub accept: u32,
-    /// `accept4`.
-    pub accept4: u32,
+structure! {
+    /// Numbers, on one architecture, of the system calls whose return is probed.
+    pub struct SyscallNumbers {
+        /// `getsockopt`.
+        pub getsockopt: u32,
+        /// `setsockopt`.
+        pub setsockopt: u32,
+        /// `socket`.
+        pub socket: u32,
+        /// `accept`.
+        pub accept: u32,
+        /// `accept4`.
+        pub accept4: u32,
+    }
 }
 
 impl SyscallNumbers {
@@ -449,24 +396,6 @@ impl SyscallNumbers {
         accept: NO_SYSCALL,
         accept4: NO_SYSCALL,
     };
-
-    /// The bytes of the global that the BPF side reads.
-    #[must_use]
-    pub fn to_bytes(&self) -> [u8; size_of::<Self>()] {
-        let Self {
-            getsockopt,
-            setsockopt,
-            socket,
-            accept,
-            accept4,
-        } = *self;
-        let mut bytes = [0; size_of::<Self>()];
-        let numbers = [getsockopt, setsockopt, socket, accept, accept4];
-        for (four, number) in bytes.chunks_exact_mut(4).zip(numbers) {
-            four.copy_from_slice(&number.to_ne_bytes());
-        }
-        bytes
-    }
 }
 
 const _: () = assert!(size_of::<SyscallNumbers>() == 20);

@@ -7,7 +7,7 @@
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a benchmark")]
 #![expect(missing_docs, reason = "criterion's macro makes a public function")]
 
-use std::{fs::File, hint::black_box, io, mem::offset_of, path::Path, time::Duration};
+use std::{fs::File, hint::black_box, io, path::Path, time::Duration};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use mptcp_trace::{
@@ -19,7 +19,8 @@ use mptcp_trace::{
     pipeline::{Stages, View},
     sink::{Format, Source},
 };
-use mptcp_trace_common::record::{KIND_QUERY, QueryRecord};
+use mptcp_trace_common::record::{Kind, QueryRecord};
+use zerocopy::{FromBytes as _, IntoBytes as _};
 
 /// Records in one round.
 const RECORDS: u64 = 100_000;
@@ -33,22 +34,22 @@ fn records() -> (Facts, Vec<Vec<u8>>) {
     let mut questions = Vec::new();
     loop {
         match reader.next_frame().unwrap() {
-            Frame::Record(bytes) if bytes.starts_with(&KIND_QUERY.to_ne_bytes()) => {
-                questions.push(bytes);
+            Frame::Record(bytes) if bytes.starts_with(Kind::QUERY.as_bytes()) => {
+                questions.push(QueryRecord::read_from_bytes(&bytes).unwrap());
             }
             Frame::Record(_) | Frame::Place(..) | Frame::Clock(_) | Frame::Missed(..) => {}
             Frame::End(_) | Frame::CutOff => break,
         }
     }
-    let at = offset_of!(QueryRecord, boottime_ns);
-    let first = u64::from_ne_bytes(questions[0][at..at + 8].try_into().unwrap());
+    let first = questions[0].boottime_ns;
     let later = (0..RECORDS)
         .zip(questions.iter().cycle())
         .map(|(number, question)| {
-            let mut record = question.clone();
-            let time = first + number * PAUSE_NS;
-            record[at..at + 8].copy_from_slice(&time.to_ne_bytes());
-            record
+            let record = QueryRecord {
+                boottime_ns: first + number * PAUSE_NS,
+                ..*question
+            };
+            record.as_bytes().to_vec()
         });
     (facts, later.collect())
 }

@@ -2,39 +2,19 @@
 //! with later timestamps and other sockets:
 //! `cargo run --package mptcp-trace --example many -- CAPTURE TIMES OUTPUT`.
 
-use std::{env, fs::File, io, io::BufReader, io::BufWriter, mem::offset_of, time::Duration};
+use std::{env, fs::File, io, io::BufReader, io::BufWriter, time::Duration};
 
 use mptcp_trace::{
     capture::{Frame, Reader, Writer},
     model::LossReport,
 };
-use mptcp_trace_common::record::{
-    ConnRecord, KIND_OPTION_REFUSED, KIND_QUERY, KIND_SOCKET_REFUSED, QueryRecord,
-};
+use mptcp_trace_common::record::{ConnRecord, QueryRecord};
+use zerocopy::{FromBytes as _, IntoBytes as _};
 
 /// Time between two rounds: longer than any capture of the lab.
 const ROUND_NS: u64 = 60_000_000_000;
 /// Offset between the socket addresses of two rounds, in bytes.
 const SOCKETS_APART: u64 = 1 << 32;
-
-/// Offsets of the timestamps and of the socket address in query and connection records.
-const OF_QUERY: ([usize; 3], usize) = (
-    [
-        offset_of!(QueryRecord, boottime_ns),
-        offset_of!(QueryRecord, born_ns),
-        offset_of!(QueryRecord, connect_ns),
-    ],
-    offset_of!(QueryRecord, socket),
-);
-const OF_CONNECTION: ([usize; 4], usize) = (
-    [
-        offset_of!(ConnRecord, boottime_ns),
-        offset_of!(ConnRecord, noticed_ns),
-        offset_of!(ConnRecord, born_ns),
-        offset_of!(ConnRecord, connect_ns),
-    ],
-    offset_of!(ConnRecord, socket),
-);
 
 fn main() -> io::Result<()> {
     let words: Vec<String> = env::args().skip(1).collect();
@@ -74,28 +54,25 @@ fn main() -> io::Result<()> {
 
 /// Shifts the timestamps and the socket address of a record. Zero means unknown and stays zero.
 fn shift(bytes: &mut [u8], round: u64) {
-    let kind = bytes
-        .first_chunk::<4>()
-        .map(|kind| u32::from_ne_bytes(*kind));
-    let (times, socket): (&[usize], usize) = match kind {
-        Some(KIND_QUERY | KIND_OPTION_REFUSED | KIND_SOCKET_REFUSED) => (&OF_QUERY.0, OF_QUERY.1),
-        _ => (&OF_CONNECTION.0, OF_CONNECTION.1),
-    };
-    for at in times {
-        add(bytes, *at, round * ROUND_NS);
+    let later = |time: &mut u64| add(time, round * ROUND_NS);
+    let elsewhere = |socket: &mut u64| add(socket, round * SOCKETS_APART);
+    if let Ok(mut record) = QueryRecord::read_from_bytes(bytes) {
+        later(&mut record.boottime_ns);
+        later(&mut record.born_ns);
+        later(&mut record.connect_ns);
+        elsewhere(&mut record.socket);
+        bytes.copy_from_slice(record.as_bytes());
+    } else if let Ok(mut record) = ConnRecord::read_from_bytes(bytes) {
+        later(&mut record.boottime_ns);
+        later(&mut record.born_ns);
+        later(&mut record.connect_ns);
+        elsewhere(&mut record.socket);
+        bytes.copy_from_slice(record.as_bytes());
     }
-    add(bytes, socket, round * SOCKETS_APART);
 }
 
-fn add(bytes: &mut [u8], at: usize, more: u64) {
-    let Some(field) = bytes
-        .get_mut(at..)
-        .and_then(|rest| rest.first_chunk_mut::<8>())
-    else {
-        return;
-    };
-    let number = u64::from_ne_bytes(*field);
-    if number != 0 {
-        *field = number.wrapping_add(more).to_ne_bytes();
+fn add(number: &mut u64, more: u64) {
+    if *number != 0 {
+        *number = number.wrapping_add(more);
     }
 }

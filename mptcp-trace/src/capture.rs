@@ -5,6 +5,8 @@
 //! last the losses (JSON): a capture without that last frame is truncated, and its reader reports
 //! that.
 
+mod layout_1;
+
 use std::{
     collections::BTreeMap,
     fmt,
@@ -17,8 +19,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Counted, Facts, Loss, LossReport, Rung, SensorId, SensorState};
 
-/// First bytes of a capture; the last one is the version of this layout.
-const MAGIC: [u8; 8] = *b"MPTCPTR\x01";
+/// First bytes of a capture; the last one is the version of its layout: it increases with changes
+/// of the frames, and of the records in them.
+const MAGIC: [u8; 8] = *b"MPTCPTR\x02";
+/// The older layout that can be read too.
+const LAYOUT_1: u8 = 1;
 
 const FRAME_FACTS: u32 = 1;
 const FRAME_RECORD: u32 = 2;
@@ -140,7 +145,7 @@ pub fn losses_json(losses: &LossReport) -> serde_json::Result<Vec<u8>> {
 /// The next part of a capture.
 #[derive(Debug)]
 pub enum Frame {
-    /// One record.
+    /// One record, in the layout of this version.
     Record(Vec<u8>),
     /// Path of a control group, by its id.
     Place(u64, String),
@@ -197,6 +202,8 @@ impl std::error::Error for OpenError {}
 /// Reads a capture.
 pub struct Reader<R: Read> {
     input: R,
+    /// Layout of the file.
+    layout: u8,
 }
 
 impl<R: Read> Reader<R> {
@@ -217,10 +224,11 @@ impl<R: Read> Reader<R> {
         if magic[..7] != MAGIC[..7] {
             return Err(OpenError::Foreign);
         }
-        if magic[7] != MAGIC[7] {
-            return Err(OpenError::Version(magic[7]));
+        let layout = magic[7];
+        if layout != MAGIC[7] && layout != LAYOUT_1 {
+            return Err(OpenError::Version(layout));
         }
-        let mut reader = Self { input };
+        let mut reader = Self { input, layout };
         let facts = match reader.frame().map_err(OpenError::Facts)? {
             Some((FRAME_FACTS, bytes)) => serde_json::from_slice::<FactsTwin>(&bytes)
                 .context("facts are not what this version writes")
@@ -244,7 +252,10 @@ impl<R: Read> Reader<R> {
     pub fn next_frame(&mut self) -> anyhow::Result<Frame> {
         match self.frame()? {
             None => Ok(Frame::CutOff),
-            Some((FRAME_RECORD, bytes)) => Ok(Frame::Record(bytes)),
+            Some((FRAME_RECORD, bytes)) => Ok(Frame::Record(match self.layout {
+                LAYOUT_1 => layout_1::converted(bytes),
+                _ => bytes,
+            })),
             Some((FRAME_PLACE, bytes)) => {
                 let (id, path) = bytes
                     .split_first_chunk::<8>()

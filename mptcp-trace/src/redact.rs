@@ -4,19 +4,15 @@
 
 use std::{
     collections::HashMap,
-    mem::offset_of,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use mptcp_trace_common::record::{
-    CONN_RECORD_BYTES_V1, CONN_UNACCEPTED, ConnRecord, CountedRecord, KIND_ACCEPTED,
-    KIND_BLACKHOLE, KIND_CLOSED, KIND_COUNTED, KIND_COUNTED_AT_START, KIND_EXISTING, KIND_FALLBACK,
-    KIND_OPTION_REFUSED, KIND_QUERY, KIND_SOCKET_REFUSED, KIND_TCP_CHILD, Owner,
-    QUERY_RECORD_BYTES_V1, QueryRecord,
+use mptcp_trace_common::{
+    numbers::AF_INET,
+    record::{ConnRecord, ConnState, CountedRecord, Kind, Owner, QueryRecord},
 };
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-const AF_INET: u16 = 2;
-const ADDR_BYTES: usize = 16;
 const COMM_BYTES: usize = 16;
 
 /// IPv4 pseudonyms: 198.18.0.0/15, reserved for benchmarks (RFC 2544).
@@ -38,28 +34,29 @@ pub struct Unknown;
 ///
 /// [`Unknown`] if it is not such a record.
 pub fn forget(bytes: &mut [u8]) -> Result<(), Unknown> {
-    if !(CONN_RECORD_BYTES_V1..=size_of::<ConnRecord>()).contains(&bytes.len()) {
-        return Err(Unknown);
-    }
-    if let Some(here) = bytes.get_mut(offset_of!(ConnRecord, current_ns_tgid)..) {
-        here.fill(0);
-    }
-    let mut clear = |at: usize, length: usize| bytes[at..at + length].fill(0);
-    clear(offset_of!(ConnRecord, owner), size_of::<Owner>());
-    clear(offset_of!(ConnRecord, current_tgid), 4);
-    clear(offset_of!(ConnRecord, current_tid), 4);
-    clear(offset_of!(ConnRecord, current_comm), COMM_BYTES);
-    let mut state = [0; 4];
-    let at = offset_of!(ConnRecord, conn_state);
-    state.copy_from_slice(&bytes[at..at + 4]);
-    if u32::from_ne_bytes(state) & CONN_UNACCEPTED == 0 {
-        let mut clear = |at: usize, length: usize| bytes[at..at + length].fill(0);
-        clear(offset_of!(ConnRecord, local_addr), ADDR_BYTES);
-        clear(offset_of!(ConnRecord, remote_addr), ADDR_BYTES);
-        clear(offset_of!(ConnRecord, local_port), 2);
-        clear(offset_of!(ConnRecord, remote_port_be), 2);
-    }
-    Ok(())
+    rewrite(bytes, |record: &mut ConnRecord| {
+        record.owner = Owner::NONE;
+        record.current_tgid = 0;
+        record.current_tid = 0;
+        record.current_ns_tgid = 0;
+        record.current_comm = [0; COMM_BYTES];
+        if !record.conn_state.contains(ConnState::UNACCEPTED) {
+            record.local_addr = [0; 16];
+            record.remote_addr = [0; 16];
+            record.local_port = 0;
+            record.remote_port_be = 0;
+        }
+    })
+}
+
+/// Reads a whole record, and writes it back changed.
+fn rewrite<T: FromBytes + IntoBytes + Immutable>(
+    bytes: &mut [u8],
+    change: impl FnOnce(&mut T),
+) -> Result<(), Unknown> {
+    let mut record = T::read_from_bytes(bytes).map_err(|_length| Unknown)?;
+    change(&mut record);
+    record.write_to(bytes).map_err(|_length| Unknown)
 }
 
 /// Pseudonyms in use.
@@ -71,34 +68,6 @@ pub struct Redactor {
     cgroups: HashMap<String, String>,
 }
 
-/// Offsets of identifying fields.
-struct Places {
-    family: usize,
-    addrs: [usize; 2],
-    comms: &'static [usize],
-}
-
-const QUERY: Places = Places {
-    family: offset_of!(QueryRecord, family),
-    addrs: [
-        offset_of!(QueryRecord, local_addr),
-        offset_of!(QueryRecord, remote_addr),
-    ],
-    comms: &[offset_of!(QueryRecord, comm)],
-};
-
-const CONNECTION: Places = Places {
-    family: offset_of!(ConnRecord, family),
-    addrs: [
-        offset_of!(ConnRecord, local_addr),
-        offset_of!(ConnRecord, remote_addr),
-    ],
-    comms: &[
-        offset_of!(ConnRecord, owner) + offset_of!(Owner, comm),
-        offset_of!(ConnRecord, current_comm),
-    ],
-};
-
 impl Redactor {
     /// Rewrites a record.
     ///
@@ -106,44 +75,44 @@ impl Redactor {
     ///
     /// [`Unknown`] if the layout is unknown: the record must not be kept.
     pub fn record(&mut self, bytes: &mut [u8]) -> Result<(), Unknown> {
-        let kind = bytes.first_chunk::<4>().ok_or(Unknown)?;
-        let (places, lengths) = match u32::from_ne_bytes(*kind) {
-            // Fields added by later versions of the wire follow, and identify no one.
-            KIND_QUERY | KIND_OPTION_REFUSED | KIND_SOCKET_REFUSED => {
-                (QUERY, QUERY_RECORD_BYTES_V1..=size_of::<QueryRecord>())
+        let (kind, _rest) = Kind::read_from_prefix(bytes).map_err(|_length| Unknown)?;
+        match kind {
+            Kind::QUERY | Kind::OPTION_REFUSED | Kind::SOCKET_REFUSED => {
+                rewrite(bytes, |record: &mut QueryRecord| {
+                    record.local_addr = self.addr(record.family, record.local_addr);
+                    record.remote_addr = self.addr(record.family, record.remote_addr);
+                    record.comm = self.comm(record.comm);
+                })
             }
-            KIND_FALLBACK | KIND_TCP_CHILD | KIND_ACCEPTED | KIND_EXISTING | KIND_BLACKHOLE
-            | KIND_CLOSED => (CONNECTION, CONN_RECORD_BYTES_V1..=size_of::<ConnRecord>()),
+            Kind::FALLBACK
+            | Kind::TCP_CHILD
+            | Kind::ACCEPTED
+            | Kind::EXISTING
+            | Kind::BLACKHOLE
+            | Kind::CLOSED => rewrite(bytes, |record: &mut ConnRecord| {
+                record.local_addr = self.addr(record.family, record.local_addr);
+                record.remote_addr = self.addr(record.family, record.remote_addr);
+                record.owner.comm = self.comm(record.owner.comm);
+                record.current_comm = self.comm(record.current_comm);
+            }),
             // Contains no identifying field.
-            KIND_COUNTED | KIND_COUNTED_AT_START if bytes.len() == size_of::<CountedRecord>() => {
-                return Ok(());
+            Kind::COUNTED | Kind::COUNTED_AT_START => {
+                rewrite(bytes, |_record: &mut CountedRecord| ())
             }
-            _unknown => return Err(Unknown),
-        };
-        if !lengths.contains(&bytes.len()) {
-            return Err(Unknown);
+            Kind(_unknown) => Err(Unknown),
         }
-        let family = [bytes[places.family], bytes[places.family + 1]];
-        let is_v4 = u16::from_ne_bytes(family) == AF_INET;
-        for at in places.addrs {
-            let mut addr = [0; ADDR_BYTES];
-            addr.copy_from_slice(&bytes[at..at + ADDR_BYTES]);
-            let redacted = if is_v4 {
-                let [a, b, c, d, ..] = addr;
-                let mut whole = [0; ADDR_BYTES];
-                whole[..4].copy_from_slice(&self.v4(Ipv4Addr::new(a, b, c, d)).octets());
-                whole
-            } else {
-                self.v6(Ipv6Addr::from(addr)).octets()
-            };
-            bytes[at..at + ADDR_BYTES].copy_from_slice(&redacted);
+    }
+
+    /// A pseudonym for the address of a record.
+    fn addr(&mut self, family: u16, addr: [u8; 16]) -> [u8; 16] {
+        if family == AF_INET {
+            let [a, b, c, d, ..] = addr;
+            let mut whole = [0; 16];
+            whole[..4].copy_from_slice(&self.v4(Ipv4Addr::new(a, b, c, d)).octets());
+            whole
+        } else {
+            self.v6(Ipv6Addr::from(addr)).octets()
         }
-        for at in places.comms {
-            let mut comm = [0; COMM_BYTES];
-            comm.copy_from_slice(&bytes[*at..at + COMM_BYTES]);
-            bytes[*at..at + COMM_BYTES].copy_from_slice(&self.comm(comm));
-        }
-        Ok(())
     }
 
     /// A pseudonym for a control group path; the root stays.
@@ -202,93 +171,90 @@ fn stays(addr: IpAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use zerocopy::FromZeros as _;
+
     use super::*;
 
-    fn record(kind: u32, length: usize, places: &Places, family: u16, addr: &[u8]) -> Vec<u8> {
-        let mut bytes = vec![0; length];
-        bytes[..4].copy_from_slice(&kind.to_ne_bytes());
-        bytes[places.family..places.family + 2].copy_from_slice(&family.to_ne_bytes());
-        for at in places.addrs {
-            bytes[at..at + addr.len()].copy_from_slice(addr);
-        }
-        for at in places.comms {
-            bytes[*at..at + 10].copy_from_slice(b"secret\0old");
-        }
-        bytes
+    const COMM: [u8; 16] = *b"secret\0old\0\0\0\0\0\0";
+    const REDACTED: [u8; 16] = *b"p1\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+
+    fn padded(addr: &[u8]) -> [u8; 16] {
+        let mut whole = [0; 16];
+        whole[..addr.len()].copy_from_slice(addr);
+        whole
     }
 
-    fn kinds() -> [(u32, usize, &'static Places); 5] {
-        [
-            (KIND_QUERY, size_of::<QueryRecord>(), &QUERY),
-            (KIND_QUERY, QUERY_RECORD_BYTES_V1, &QUERY),
-            (KIND_OPTION_REFUSED, size_of::<QueryRecord>(), &QUERY),
-            (KIND_SOCKET_REFUSED, size_of::<QueryRecord>(), &QUERY),
-            (KIND_FALLBACK, size_of::<ConnRecord>(), &CONNECTION),
-        ]
+    /// Records of each layout with these addresses and names.
+    fn records(family: u16, addr: &[u8], comm: [u8; 16]) -> Vec<Vec<u8>> {
+        let addr = padded(addr);
+        let mut records = Vec::new();
+        for kind in [Kind::QUERY, Kind::OPTION_REFUSED, Kind::SOCKET_REFUSED] {
+            let mut record = QueryRecord::new_zeroed();
+            record.kind = kind;
+            record.family = family;
+            (record.local_addr, record.remote_addr) = (addr, addr);
+            record.comm = comm;
+            records.push(record.as_bytes().to_vec());
+        }
+        let mut record = ConnRecord::new_zeroed();
+        record.kind = Kind::FALLBACK;
+        record.family = family;
+        (record.local_addr, record.remote_addr) = (addr, addr);
+        (record.owner.comm, record.current_comm) = (comm, comm);
+        records.push(record.as_bytes().to_vec());
+        records
     }
 
     #[test]
     fn addresses_and_names_are_replaced_the_same_by_the_same_and_nothing_else_changes() {
         let v6 = |text: &str| text.parse::<Ipv6Addr>().unwrap().octets().to_vec();
         let mut redactor = Redactor::default();
-        for (kind, length, places) in kinds() {
-            for (family, addr, redacted) in [
-                (2, vec![192, 0, 2, 7], vec![198, 18, 0, 1]),
-                (2, vec![192, 0, 2, 8], vec![198, 18, 0, 2]),
-                (2, vec![127, 0, 0, 9], vec![127, 0, 0, 9]),
-                (2, vec![0; 4], vec![0; 4]),
-                (10, v6("::ffff:192.0.2.7"), v6("::ffff:198.18.0.1")),
-                (10, v6("fe80::7"), v6("2001:db8::1")),
-                (10, v6("2001:db8::1"), v6("2001:db8::2")),
-                (10, v6("::1"), v6("::1")),
-                (10, v6("::"), v6("::")),
-            ] {
-                let before = record(kind, length, places, family, &addr);
-                let mut after = before.clone();
-                redactor.record(&mut after).unwrap();
-                let mut expected = record(kind, length, places, family, &redacted);
-                for at in places.comms {
-                    expected[*at..at + 10].copy_from_slice(b"p1\0\0\0\0\0\0\0\0");
-                }
-                assert_eq!(after, expected, "{kind} {addr:?}");
+        for (family, addr, redacted) in [
+            (2, vec![192, 0, 2, 7], vec![198, 18, 0, 1]),
+            (2, vec![192, 0, 2, 8], vec![198, 18, 0, 2]),
+            (2, vec![127, 0, 0, 9], vec![127, 0, 0, 9]),
+            (2, vec![0; 4], vec![0; 4]),
+            (10, v6("::ffff:192.0.2.7"), v6("::ffff:198.18.0.1")),
+            (10, v6("fe80::7"), v6("2001:db8::1")),
+            (10, v6("2001:db8::1"), v6("2001:db8::2")),
+            (10, v6("::1"), v6("::1")),
+            (10, v6("::"), v6("::")),
+        ] {
+            let expected = records(family, &redacted, REDACTED);
+            for (mut record, expected) in records(family, &addr, COMM).into_iter().zip(expected) {
+                redactor.record(&mut record).unwrap();
+                assert_eq!(record, expected, "{addr:?}");
             }
         }
     }
 
     #[test]
     fn nothing_of_a_record_of_somebody_else_names_anybody() {
-        let named = [
-            offset_of!(ConnRecord, owner)..offset_of!(ConnRecord, owner) + size_of::<Owner>(),
-            offset_of!(ConnRecord, current_tgid)..offset_of!(ConnRecord, netns),
-            offset_of!(ConnRecord, current_ns_tgid)..size_of::<ConnRecord>(),
-            offset_of!(ConnRecord, local_port)..offset_of!(ConnRecord, state),
-            offset_of!(ConnRecord, local_addr)..offset_of!(ConnRecord, netns_cookie),
-        ];
-        for length in [CONN_RECORD_BYTES_V1, size_of::<ConnRecord>()] {
-            let mut bytes = vec![0xff; length];
-            let state = offset_of!(ConnRecord, conn_state);
-            bytes[state..state + 4].fill(0);
-            assert_eq!(forget(&mut bytes), Ok(()));
-            for at in named
-                .iter()
-                .flat_map(Clone::clone)
-                .filter(|at| *at < length)
-            {
-                assert_eq!(bytes[at], 0, "byte {at} of {length}");
-            }
-        }
+        let mut bytes = vec![0xff; size_of::<ConnRecord>()];
+        let mut kept = ConnRecord::read_from_bytes(&bytes).unwrap();
+        kept.conn_state = ConnState::empty();
+        bytes.copy_from_slice(kept.as_bytes());
+        assert_eq!(forget(&mut bytes), Ok(()));
+        kept.owner = Owner::NONE;
+        (kept.current_tgid, kept.current_tid, kept.current_ns_tgid) = (0, 0, 0);
+        kept.current_comm = [0; 16];
+        (kept.local_addr, kept.remote_addr) = ([0; 16], [0; 16]);
+        (kept.local_port, kept.remote_port_be) = (0, 0);
+        assert_eq!(ConnRecord::read_from_bytes(&bytes), Ok(kept));
+        assert_eq!(forget(&mut bytes[..223]), Err(Unknown));
     }
 
     #[test]
     fn what_is_not_known_is_not_kept() {
         let mut redactor = Redactor::default();
         for (kind, length) in [
-            (99, size_of::<QueryRecord>()),
-            (KIND_QUERY, size_of::<QueryRecord>() + 8),
-            (KIND_CLOSED, 8),
+            (Kind(99), size_of::<QueryRecord>()),
+            (Kind::QUERY, size_of::<QueryRecord>() + 8),
+            (Kind::COUNTED, size_of::<QueryRecord>()),
+            (Kind::CLOSED, 8),
         ] {
             let mut bytes = vec![0; length];
-            bytes[..4].copy_from_slice(&kind.to_ne_bytes());
+            bytes[..4].copy_from_slice(kind.as_bytes());
             assert_eq!(redactor.record(&mut bytes), Err(Unknown));
         }
         assert_eq!(redactor.record(&mut []), Err(Unknown));

@@ -32,6 +32,7 @@ const ALLOWED: &[(&str, &[&str], &[&str])] = &[
             "mptcp_trace_common",
             "rustix",
             "socket2",
+            "zerocopy",
         ],
     ),
     (
@@ -52,13 +53,14 @@ const ALLOWED: &[(&str, &[&str], &[&str])] = &[
             "mptcp_trace_common",
             "rustix",
             "tokio",
+            "zerocopy",
         ],
     ),
     // Calls getsockopt as any application does.
     ("canary", &["host", "model"], &["libc", "rustix", "socket2"]),
     // From bytes to findings. Only decode knows the wire; each stage knows the model and no other
     // stage.
-    ("decode", &["model"], &["mptcp_trace_common"]),
+    ("decode", &["model"], &["mptcp_trace_common", "zerocopy"]),
     ("enrich", &["model"], &[]),
     ("correlate", &["model"], &[]),
     // Depends on the model only.
@@ -70,8 +72,12 @@ const ALLOWED: &[(&str, &[&str], &[&str])] = &[
     ("escape", &[], &[]),
     // Files.
     ("bundle", &[], &["tar", "tempfile", "ruzstd"]),
-    ("capture", &["model"], &["serde", "serde_json"]),
-    ("redact", &[], &["mptcp_trace_common"]),
+    (
+        "capture",
+        &["model"],
+        &["mptcp_trace_common", "serde", "serde_json", "zerocopy"],
+    ),
+    ("redact", &[], &["mptcp_trace_common", "zerocopy"]),
     // Views. They do not depend on the source of the findings.
     (
         "sink",
@@ -163,6 +169,7 @@ const ALLOWED: &[(&str, &[&str], &[&str])] = &[
             "tempfile",
             "tokio",
             "toml",
+            "zerocopy",
         ],
     ),
 ];

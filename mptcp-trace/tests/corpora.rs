@@ -13,6 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use mptcp_trace::capture::{Frame, Reader, Writer};
+use mptcp_trace_common::record::{Kind, QueryRecord};
+use zerocopy::{FromBytes as _, IntoBytes as _};
+
 /// Time limit per file in an unoptimised build: a hang is a finding too.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -109,37 +113,31 @@ fn a_capture_that_is_all_out_of_order_takes_no_quadratic_time() {
 /// Queries in one reordering window: early ones, late ones, and then all between them in reverse
 /// order.
 fn out_of_order() -> Vec<u8> {
-    use mptcp_trace_common::record::QueryRecord;
     const THIRD: u64 = 5_000;
     const BEGIN_NS: u64 = 1_000_000_000;
-    let seed = fs::read(root().join("captures/sessions/host.mpt")).unwrap();
-    let facts_bytes = u32::from_le_bytes(seed[12..16].try_into().unwrap()) as usize;
-    let mut file = seed[..16 + facts_bytes].to_vec();
-    let record = first_query(&seed);
-    let at = std::mem::offset_of!(QueryRecord, boottime_ns);
-    let latency = std::mem::offset_of!(QueryRecord, latency_ns);
+    let seed = fs::File::open(root().join("captures/sessions/host.mpt")).unwrap();
+    let (mut reader, facts) = Reader::open(seed).unwrap();
+    let record = first_query(&mut reader);
+    let mut file = Vec::new();
+    let mut writer = Writer::new(&mut file, &facts).unwrap();
     let in_order = (0..THIRD).chain(2 * THIRD..3 * THIRD);
     for number in in_order.chain((THIRD..2 * THIRD).rev()) {
-        let mut record = record.clone();
-        record[at..at + 8].copy_from_slice(&(BEGIN_NS + number).to_ne_bytes());
-        record[latency..latency + 8].fill(0);
-        file.extend(2_u32.to_le_bytes());
-        file.extend(u32::try_from(record.len()).unwrap().to_le_bytes());
-        file.extend(record);
+        let record = QueryRecord {
+            boottime_ns: BEGIN_NS + number,
+            latency_ns: 0,
+            ..record
+        };
+        writer.record(record.as_bytes()).unwrap();
     }
     file
 }
 
-fn first_query(capture: &[u8]) -> Vec<u8> {
-    use mptcp_trace_common::record::KIND_QUERY;
-    let mut rest = &capture[8..];
+fn first_query(reader: &mut Reader<fs::File>) -> QueryRecord {
     loop {
-        let word = |at: usize| u32::from_le_bytes(rest[at..at + 4].try_into().unwrap());
-        let (kind, length) = (word(0), word(4) as usize);
-        let body = &rest[8..8 + length];
-        if kind == 2 && body.starts_with(&KIND_QUERY.to_ne_bytes()) {
-            return body.to_vec();
+        if let Frame::Record(bytes) = reader.next_frame().unwrap()
+            && bytes.starts_with(Kind::QUERY.as_bytes())
+        {
+            return QueryRecord::read_from_bytes(&bytes).unwrap();
         }
-        rest = &rest[8 + length..];
     }
 }

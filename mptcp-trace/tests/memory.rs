@@ -5,7 +5,6 @@
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     fs::File,
-    mem::offset_of,
     path::Path,
     sync::atomic::{AtomicUsize, Ordering},
 };
@@ -17,7 +16,8 @@ use mptcp_trace::{
     enrich::{self, CgroupCache},
     model::{Event, Facts},
 };
-use mptcp_trace_common::record::{ConnRecord, KIND_FALLBACK, KIND_QUERY, QueryRecord};
+use mptcp_trace_common::record::{ConnRecord, Kind, QueryRecord};
+use zerocopy::{FromBytes as _, IntoBytes as _};
 
 /// The system allocator, with a count of the allocated bytes.
 struct Counting;
@@ -59,17 +59,17 @@ const SLACK_BYTES: usize = 1 << 20;
 const CONNECTION_BYTES: usize = 1024;
 
 /// A fallback and a query from a real kernel.
-fn templates() -> (Facts, Vec<u8>, Vec<u8>) {
+fn templates() -> (Facts, ConnRecord, QueryRecord) {
     let capture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../captures/sessions/program.mpt");
     let (mut reader, facts) = Reader::open(File::open(capture).unwrap()).unwrap();
     let (mut fallback, mut question) = (None, None);
     loop {
         match reader.next_frame().unwrap() {
-            Frame::Record(bytes) if bytes.starts_with(&KIND_FALLBACK.to_ne_bytes()) => {
-                fallback = Some(bytes);
+            Frame::Record(bytes) if bytes.starts_with(Kind::FALLBACK.as_bytes()) => {
+                fallback = ConnRecord::read_from_bytes(&bytes).ok();
             }
-            Frame::Record(bytes) if bytes.starts_with(&KIND_QUERY.to_ne_bytes()) => {
-                question = Some(bytes);
+            Frame::Record(bytes) if bytes.starts_with(Kind::QUERY.as_bytes()) => {
+                question = QueryRecord::read_from_bytes(&bytes).ok();
             }
             Frame::Record(_) | Frame::Place(..) | Frame::Clock(_) | Frame::Missed(..) => {}
             Frame::End(_) | Frame::CutOff => break,
@@ -78,15 +78,11 @@ fn templates() -> (Facts, Vec<u8>, Vec<u8>) {
     (facts, fallback.unwrap(), question.unwrap())
 }
 
-fn set(record: &mut [u8], at: usize, value: u64) {
-    record[at..at + 8].copy_from_slice(&value.to_ne_bytes());
-}
-
 /// Connections that are never seen to end: every other one falls back, and the rest are queried.
 struct Source {
     facts: Facts,
-    fallback: Vec<u8>,
-    question: Vec<u8>,
+    fallback: ConnRecord,
+    question: QueryRecord,
     places: CgroupCache,
 }
 
@@ -95,16 +91,13 @@ impl Source {
         let (at, socket) = (1_000_000_000 + number * PAUSE_NS, 0x1000 + number * 64);
         let is_fallback = number.is_multiple_of(2);
         let record = if is_fallback {
-            set(&mut self.fallback, offset_of!(ConnRecord, boottime_ns), at);
-            set(&mut self.fallback, offset_of!(ConnRecord, noticed_ns), at);
-            set(&mut self.fallback, offset_of!(ConnRecord, born_ns), at);
-            set(&mut self.fallback, offset_of!(ConnRecord, socket), socket);
-            &self.fallback
+            (self.fallback.boottime_ns, self.fallback.born_ns) = (at, at);
+            self.fallback.socket = socket;
+            self.fallback.as_bytes()
         } else {
-            set(&mut self.question, offset_of!(QueryRecord, boottime_ns), at);
-            set(&mut self.question, offset_of!(QueryRecord, born_ns), at);
-            set(&mut self.question, offset_of!(QueryRecord, socket), socket);
-            &self.question
+            (self.question.boottime_ns, self.question.born_ns) = (at, at);
+            self.question.socket = socket;
+            self.question.as_bytes()
         };
         match decode(record, &self.facts).unwrap() {
             Observation::Query(query) => Event::Query(enrich::query(&self.facts, query)),

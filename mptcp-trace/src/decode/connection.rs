@@ -1,26 +1,15 @@
 //! Records about connections -> observations, with the cause.
 
-use std::{borrow::Cow, mem::offset_of, time::Duration};
+use std::{borrow::Cow, time::Duration};
 
 use mptcp_trace_common::record::{
-    ADMITTED, BY_TRACER, CONN_ACTIVE, CONN_CONNECTING, CONN_EXISTING, CONN_OFF_UNREAD,
-    CONN_RECORD_BYTES_V1, CONN_RECORD_BYTES_V2, CONN_TCP, CONN_UNACCEPTED, CONN_UNSEEN_BIRTH,
-    CONN_UNTOLD, CONN_UNWATCHED, CONN_VALID_BYTES, CONN_VALID_FLAGS, CONN_VALID_OFF,
-    CONN_VALID_SUBFLOW, CONN_VALID_SUBFLOWS, ConnRecord, EVIDENCE_BAD_CHECKSUM,
-    EVIDENCE_INFINITE_RECEIVED, EVIDENCE_INFINITE_SENT, EVIDENCE_INVALID_MAPPING,
-    EVIDENCE_MP_FAIL_RECEIVED, EVIDENCE_MP_FAIL_SENT, EVIDENCE_NO_DSS, EVIDENCE_SIMULTANEOUS,
-    KIND_ACCEPTED, KIND_BLACKHOLE, KIND_CLOSED, KIND_EXISTING, KIND_FALLBACK, KIND_TCP_CHILD,
-    NO_MIB, Owner as OwnerRecord, REFUSED, SITE_ACTIVE_DISABLE, SITE_CONNECT, SITE_DATA_AVAILABLE,
-    SITE_DETECT_BLACKHOLE, SITE_DROPPED_CONTEXT, SITE_DSS_CORRUPTION, SITE_HANDSHAKE, SITE_LATER,
-    SITE_LISTED, SITE_NO_CONTEXT, SITE_SIMULTANEOUS, SITE_TCP_CHILD, SITE_TRY_FALLBACK,
-    SUBFLOW_CHECKSUMS, SUBFLOW_MP_CAPABLE, SUBFLOW_MPC_DROP, SUBFLOW_REMOTE_KEY,
-    SUBFLOW_REQUEST_MPTCP, SUBFLOW_SERVER_SIDE, SUBFLOW_SIDE_KNOWN, VALID_INODE, VIA_ACCEPT,
-    VIA_CONNECT, VIA_EXISTING, VIA_IO, VIA_LISTEN, VIA_LISTENER, VIA_QUERY, VIA_SOCKET,
+    ConnFlags, ConnRecord, ConnState, EvidenceBits, Kind, NO_MIB, Owner as OwnerRecord, OwnerVia,
+    Site, SubflowBits,
 };
 
 use super::{
-    DecodeError, Observation, address, as_on_host, comm, fallen, family_of, number, protocol_of,
-    rung_of, sixteen,
+    DecodeError, Observation, address, comm, fallen, family_of, known_ns, number, protocol_of,
+    rung_of,
 };
 use crate::model::{
     CauseCertainty, Change, ChangeKind, Connection, ConnectionId, ConnectionKind, Current,
@@ -28,77 +17,23 @@ use crate::model::{
     name_of_enumerator,
 };
 
-macro_rules! field {
-    ($bytes:expr, $ty:ty, $field:ident) => {{
-        let mut value = [0; size_of::<$ty>()];
-        let start = offset_of!(ConnRecord, $field);
-        value.copy_from_slice(&$bytes[start..start + size_of::<$ty>()]);
-        <$ty>::from_ne_bytes(value)
-    }};
-}
-
-macro_rules! owner_field {
-    ($bytes:expr, $ty:ty, $field:ident) => {{
-        let mut value = [0; size_of::<$ty>()];
-        let start = offset_of!(ConnRecord, owner) + offset_of!(OwnerRecord, $field);
-        value.copy_from_slice(&$bytes[start..start + size_of::<$ty>()]);
-        <$ty>::from_ne_bytes(value)
-    }};
-}
-
-/// Converts a record of any version into the current layout.
-fn whole_record(bytes: &[u8]) -> Result<[u8; size_of::<ConnRecord>()], DecodeError> {
-    let mut whole = [0; size_of::<ConnRecord>()];
-    match bytes.len() {
-        length if length == whole.len() => whole.copy_from_slice(bytes),
-        length @ (CONN_RECORD_BYTES_V1 | CONN_RECORD_BYTES_V2) => {
-            whole[..length].copy_from_slice(bytes);
-            // Older records only have ids of the initial PID namespace.
-            let owner = |member| offset_of!(ConnRecord, owner) + member;
-            for (host, here) in [
-                (
-                    owner(offset_of!(OwnerRecord, tgid)),
-                    owner(offset_of!(OwnerRecord, ns_tgid)),
-                ),
-                (
-                    owner(offset_of!(OwnerRecord, tid)),
-                    owner(offset_of!(OwnerRecord, ns_tid)),
-                ),
-                (
-                    offset_of!(ConnRecord, current_tgid),
-                    offset_of!(ConnRecord, current_ns_tgid),
-                ),
-            ] {
-                as_on_host(&mut whole, host, here);
-            }
-        }
-        got => {
-            return Err(DecodeError::Length {
-                got,
-                want: whole.len(),
-            });
-        }
-    }
-    Ok(whole)
-}
-
 /// The observations from which a cause is inferred.
-fn sighting(bytes: &[u8]) -> Sighting {
-    let (valid, state) = (field!(bytes, u32, valid), field!(bytes, u32, conn_state));
-    let (has, is) = (|bit| valid & bit != 0, |bit| state & bit != 0);
-    let flags = has(CONN_VALID_SUBFLOW).then(|| field!(bytes, u32, subflow_flags));
-    let side = side(field!(bytes, u32, subflow_flags), state);
+fn sighting(record: &ConnRecord) -> Sighting {
+    const UNWATCHED: ConnState = ConnState::EXISTING
+        .union(ConnState::UNSEEN_BIRTH)
+        .union(ConnState::UNWATCHED);
+    let has = |flag| record.flags.contains(flag);
     Sighting {
-        site: bytes[offset_of!(ConnRecord, site)],
-        mib: field!(bytes, i32, mib),
-        flags,
-        side,
-        evidence: field!(bytes, u32, evidence),
-        watched: !is(CONN_EXISTING) && !is(CONN_UNSEEN_BIRTH) && !is(CONN_UNWATCHED),
-        // Older records do not have it; they come from kernels on which MPTCP was disabled if the
-        // counter existed.
-        is_off: match (has(CONN_VALID_OFF), has(CONN_OFF_UNREAD)) {
-            (true, _) => Some(field!(bytes, u32, off_ms) != 0),
+        site: record.site,
+        mib: record.mib,
+        subflow: has(ConnFlags::SUBFLOW).then_some(record.subflow),
+        side: side(record),
+        evidence: record.evidence,
+        watched: !record.conn_state.intersects(UNWATCHED),
+        // Older records have neither flag; they come from kernels on which MPTCP was disabled if
+        // the counter existed.
+        is_off: match (has(ConnFlags::OFF), has(ConnFlags::OFF_UNREAD)) {
+            (true, _) => Some(record.off_ms != 0),
             (false, true) => None,
             (false, false) => Some(true),
         },
@@ -111,81 +46,72 @@ fn is_bare(kind: ConnectionKind, state: TcpState) -> bool {
 }
 
 /// Decodes a [`ConnRecord`].
-pub(super) fn connection(bytes: &[u8], facts: &Facts) -> Result<Observation, DecodeError> {
-    let whole = whole_record(bytes)?;
-    let bytes = &whole[..];
-    let valid = field!(bytes, u32, valid);
-    let has = |bit: u32| valid & bit == bit;
-    let conn_state = field!(bytes, u32, conn_state);
-    let is = |bit: u32| conn_state & bit == bit;
-    let kind = match field!(bytes, u32, kind) {
-        KIND_FALLBACK if has(REFUSED) => ConnectionKind::FallbackDenied,
-        KIND_FALLBACK => ConnectionKind::Fallback,
-        KIND_TCP_CHILD => ConnectionKind::Plain,
-        KIND_ACCEPTED => return change(bytes, ChangeKind::Accepted),
-        KIND_EXISTING => ConnectionKind::Existing,
-        KIND_BLACKHOLE => ConnectionKind::Blackhole,
-        KIND_CLOSED => return change(bytes, ChangeKind::Closed),
-        other => return Err(DecodeError::Kind(other)),
+pub(super) fn connection(record: &ConnRecord, facts: &Facts) -> Result<Observation, DecodeError> {
+    let has = |flag| record.flags.contains(flag);
+    let is = |state| record.conn_state.contains(state);
+    let kind = match record.kind {
+        Kind::FALLBACK if has(ConnFlags::REFUSED) => ConnectionKind::FallbackDenied,
+        Kind::FALLBACK => ConnectionKind::Fallback,
+        Kind::TCP_CHILD => ConnectionKind::Plain,
+        Kind::ACCEPTED => return change(record, ChangeKind::Accepted),
+        Kind::EXISTING => ConnectionKind::Existing,
+        Kind::BLACKHOLE => ConnectionKind::Blackhole,
+        Kind::CLOSED => return change(record, ChangeKind::Closed),
+        Kind(other) => return Err(DecodeError::Kind(other)),
     };
-    let fell_back = has(CONN_VALID_FLAGS)
-        .then(|| fallen(field!(bytes, u64, msk_flags), facts))
+    let fell_back = has(ConnFlags::MSK_FLAGS)
+        .then(|| fallen(record.msk_flags, facts))
         .flatten();
-    let sighting = sighting(bytes);
+    let sighting = sighting(record);
     let (cause, known) = match kind {
         ConnectionKind::Fallback | ConnectionKind::FallbackDenied => conclude(&sighting, facts)?,
         ConnectionKind::Existing if fell_back == Some(true) => conclude(&sighting, facts)?,
         ConnectionKind::Plain => (None, plain_known(sighting.site)?),
         ConnectionKind::Existing | ConnectionKind::Blackhole => (None, CauseCertainty::Unknown),
     };
-    let at = Duration::from_nanos(field!(bytes, u64, boottime_ns));
-    let socket = socket(bytes, has(VALID_INODE))?;
-    let connect_ns = field!(bytes, u64, connect_ns);
+    let at = Duration::from_nanos(record.boottime_ns);
+    let socket = socket(record)?;
     let connection = Connection {
         kind,
         at,
-        id: id(bytes),
+        id: id(record),
         side: sighting.side.filter(|_| !is_bare(kind, socket.state)),
         socket,
-        netns_cookie: field!(bytes, u64, netns_cookie),
-        owner: owner(bytes)?,
-        unaccepted: is(CONN_UNACCEPTED),
-        admitted: has(ADMITTED),
+        netns_cookie: record.netns_cookie,
+        owner: owner(&record.owner)?,
+        unaccepted: is(ConnState::UNACCEPTED),
+        admitted: has(ConnFlags::ADMITTED),
         stage: cause
             .as_deref()
             .and_then(stage)
             .or_else(|| plain_stage(sighting.site)),
         cause,
         known,
-        since_connect: (connect_ns != 0)
-            .then(|| at.saturating_sub(Duration::from_nanos(connect_ns))),
-        bytes: has(CONN_VALID_BYTES).then(|| {
-            (
-                field!(bytes, u64, bytes_sent),
-                field!(bytes, u64, bytes_received),
-            )
-        }),
-        subflows: subflows(bytes, valid),
+        since_connect: known_ns(record.connect_ns).map(|connected| at.saturating_sub(connected)),
+        bytes: has(ConnFlags::BYTES).then_some((record.bytes_sent, record.bytes_received)),
+        subflows: subflows(record),
         evidence: evidence(sighting.evidence),
-        untold: is(CONN_UNTOLD),
-        connecting: is(CONN_CONNECTING),
-        existing: kind == ConnectionKind::Existing || is(CONN_EXISTING) || is(CONN_UNSEEN_BIRTH),
+        untold: is(ConnState::UNTOLD),
+        connecting: is(ConnState::CONNECTING),
+        existing: kind == ConnectionKind::Existing
+            || is(ConnState::EXISTING)
+            || is(ConnState::UNSEEN_BIRTH),
         fell_back,
-        late: sighting.site == SITE_LATER,
+        late: sighting.site == Site::LATER,
         current: Current {
-            pid: match field!(bytes, u32, current_tgid) {
+            pid: match record.current_tgid {
                 // The idle task is the same in every namespace.
                 0 => Some(0),
-                _ => number(field!(bytes, u32, current_ns_tgid)),
+                _ => number(record.current_ns_tgid),
             },
-            host_pid: field!(bytes, u32, current_tgid),
-            comm: comm(sixteen(bytes, offset_of!(ConnRecord, current_comm))),
+            host_pid: record.current_tgid,
+            comm: comm(record.current_comm),
         },
-        off_for: (has(CONN_VALID_OFF) && kind == ConnectionKind::Blackhole)
-            .then(|| Duration::from_millis(field!(bytes, u32, off_ms).into())),
-        rung: rung_of(bytes[offset_of!(ConnRecord, rung)])?,
+        off_for: (has(ConnFlags::OFF) && kind == ConnectionKind::Blackhole)
+            .then(|| Duration::from_millis(record.off_ms.into())),
+        rung: rung_of(record.rung)?,
     };
-    Ok(if has(BY_TRACER) {
+    Ok(if has(ConnFlags::BY_TRACER) {
         Observation::CanaryConnection(Box::new(connection))
     } else {
         Observation::Connection(Box::new(connection))
@@ -193,141 +119,133 @@ pub(super) fn connection(bytes: &[u8], facts: &Facts) -> Result<Observation, Dec
 }
 
 /// Owner or end of a connection.
-fn change(bytes: &[u8], kind: ChangeKind) -> Result<Observation, DecodeError> {
-    let valid = field!(bytes, u32, valid);
-    let state = field!(bytes, u32, conn_state);
-    let change = Change {
+fn change(record: &ConnRecord, kind: ChangeKind) -> Result<Observation, DecodeError> {
+    let change = Box::new(Change {
         kind,
-        at: Duration::from_nanos(field!(bytes, u64, boottime_ns)),
-        id: id(bytes),
-        socket: socket(bytes, valid & VALID_INODE != 0)?,
-        owner: owner(bytes)?,
-        admitted: valid & ADMITTED != 0,
-        untold: state & CONN_UNTOLD != 0,
-        connecting: state & CONN_CONNECTING != 0,
-    };
-    Ok(match valid & BY_TRACER {
-        0 => Observation::Change(Box::new(change)),
-        _ => Observation::CanaryChange(Box::new(change)),
+        at: Duration::from_nanos(record.boottime_ns),
+        id: id(record),
+        socket: socket(record)?,
+        owner: owner(&record.owner)?,
+        admitted: record.flags.contains(ConnFlags::ADMITTED),
+        untold: record.conn_state.contains(ConnState::UNTOLD),
+        connecting: record.conn_state.contains(ConnState::CONNECTING),
+    });
+    Ok(match record.flags.contains(ConnFlags::BY_TRACER) {
+        false => Observation::Change(change),
+        true => Observation::CanaryChange(change),
     })
 }
 
-fn id(bytes: &[u8]) -> ConnectionId {
+fn id(record: &ConnRecord) -> ConnectionId {
     ConnectionId {
-        socket: SocketId(field!(bytes, u64, socket)),
-        born_at: Duration::from_nanos(field!(bytes, u64, born_ns)),
+        socket: SocketId(record.socket),
+        born_at: Duration::from_nanos(record.born_ns),
         attempt: 0,
     }
 }
 
 /// The kernel does not count the first subflow among the others.
-fn subflows(bytes: &[u8], valid: u32) -> Option<u16> {
-    if valid & CONN_VALID_SUBFLOWS == 0 {
-        return None;
-    }
-    let extra = u16::from(bytes[offset_of!(ConnRecord, extra_subflows)]);
-    let first = TcpState(bytes[offset_of!(ConnRecord, subflow_state)]);
+fn subflows(record: &ConnRecord) -> Option<u16> {
+    let first = TcpState(record.subflow_state);
     let has_first = first != TcpState(0) && first != TcpState::CLOSE;
-    Some(extra + u16::from(has_first))
+    record
+        .flags
+        .contains(ConnFlags::SUBFLOWS)
+        .then(|| u16::from(record.extra_subflows) + u16::from(has_first))
 }
 
-fn socket(bytes: &[u8], has_inode: bool) -> Result<Socket, DecodeError> {
-    let family = family_of(field!(bytes, u16, family))?;
+fn socket(record: &ConnRecord) -> Result<Socket, DecodeError> {
+    let family = family_of(record.family)?;
+    let has_inode = record.flags.contains(ConnFlags::INODE);
     Ok(Socket {
-        id: SocketId(field!(bytes, u64, socket)),
-        inode: has_inode.then(|| field!(bytes, u64, inode)),
-        netns: field!(bytes, u32, netns),
-        protocol: protocol_of(field!(bytes, u16, protocol))?,
+        id: SocketId(record.socket),
+        inode: has_inode.then_some(record.inode),
+        netns: record.netns,
+        protocol: protocol_of(record.protocol)?,
         family,
-        state: TcpState(bytes[offset_of!(ConnRecord, state)]),
-        local: address(
-            family,
-            sixteen(bytes, offset_of!(ConnRecord, local_addr)),
-            field!(bytes, u16, local_port),
-        ),
+        state: TcpState(record.state),
+        local: address(family, record.local_addr, record.local_port),
         remote: address(
             family,
-            sixteen(bytes, offset_of!(ConnRecord, remote_addr)),
-            u16::from_be(field!(bytes, u16, remote_port_be)),
+            record.remote_addr,
+            u16::from_be(record.remote_port_be),
         ),
     })
 }
 
-fn owner(bytes: &[u8]) -> Result<Option<Owner>, DecodeError> {
-    let host_pid = owner_field!(bytes, u32, tgid);
-    if host_pid == 0 {
+fn owner(owner: &OwnerRecord) -> Result<Option<Owner>, DecodeError> {
+    if owner.tgid == 0 {
         return Ok(None);
     }
-    let owner = offset_of!(ConnRecord, owner);
-    let via = match bytes[owner + offset_of!(OwnerRecord, via)] {
-        VIA_SOCKET => Via::Socket,
-        VIA_CONNECT => Via::Connect,
-        VIA_LISTEN => Via::Listen,
-        VIA_ACCEPT => Via::Accept,
-        VIA_IO => Via::Io,
-        VIA_QUERY => Via::Query,
-        VIA_LISTENER => Via::Listener,
-        VIA_EXISTING => Via::Existing,
-        other => return Err(DecodeError::Field("way to the owner", other.into())),
+    let via = match owner.via {
+        OwnerVia::SOCKET => Via::Socket,
+        OwnerVia::CONNECT => Via::Connect,
+        OwnerVia::LISTEN => Via::Listen,
+        OwnerVia::ACCEPT => Via::Accept,
+        OwnerVia::IO => Via::Io,
+        OwnerVia::QUERY => Via::Query,
+        OwnerVia::LISTENER => Via::Listener,
+        OwnerVia::EXISTING => Via::Existing,
+        OwnerVia(other) => return Err(DecodeError::Field("way to the owner", other.into())),
     };
     Ok(Some(Owner {
         process: Process {
-            pid: number(owner_field!(bytes, u32, ns_tgid)),
-            tid: number(owner_field!(bytes, u32, ns_tid)),
-            host_pid,
-            host_tid: owner_field!(bytes, u32, tid),
-            uid: owner_field!(bytes, u32, uid),
-            cgroup_id: owner_field!(bytes, u64, cgroup_id),
-            comm: comm(sixteen(bytes, owner + offset_of!(OwnerRecord, comm))),
+            pid: number(owner.ns_tgid),
+            tid: number(owner.ns_tid),
+            host_pid: owner.tgid,
+            host_tid: owner.tid,
+            uid: owner.uid,
+            cgroup_id: owner.cgroup_id,
+            comm: comm(owner.comm),
         },
         via,
     }))
 }
 
 /// The connection's own flag, else the observed beginning.
-fn side(flags: u32, conn_state: u32) -> Option<Side> {
-    if flags & SUBFLOW_SIDE_KNOWN != 0 {
-        return Some(if flags & SUBFLOW_SERVER_SIDE != 0 {
-            Side::Passive
-        } else {
-            Side::Active
+fn side(record: &ConnRecord) -> Option<Side> {
+    if record.subflow.contains(SubflowBits::SIDE_KNOWN) {
+        return Some(match record.subflow.contains(SubflowBits::SERVER_SIDE) {
+            true => Side::Passive,
+            false => Side::Active,
         });
     }
-    match (conn_state & CONN_ACTIVE != 0, conn_state & CONN_TCP != 0) {
+    let is = |state| record.conn_state.contains(state);
+    match (is(ConnState::ACTIVE), is(ConnState::TCP)) {
         (true, _) => Some(Side::Active),
         (false, true) => Some(Side::Passive),
         (false, false) => None,
     }
 }
 
-fn evidence(bits: u32) -> Vec<Evidence> {
+fn evidence(bits: EvidenceBits) -> Vec<Evidence> {
     [
-        (EVIDENCE_BAD_CHECKSUM, Evidence::BadChecksum),
-        (EVIDENCE_NO_DSS, Evidence::NoDss),
-        (EVIDENCE_INVALID_MAPPING, Evidence::InvalidMapping),
-        (EVIDENCE_MP_FAIL_RECEIVED, Evidence::MpFailReceived),
-        (EVIDENCE_MP_FAIL_SENT, Evidence::MpFailSent),
+        (EvidenceBits::BAD_CHECKSUM, Evidence::BadChecksum),
+        (EvidenceBits::NO_DSS, Evidence::NoDss),
+        (EvidenceBits::INVALID_MAPPING, Evidence::InvalidMapping),
+        (EvidenceBits::MP_FAIL_RECEIVED, Evidence::MpFailReceived),
+        (EvidenceBits::MP_FAIL_SENT, Evidence::MpFailSent),
         (
-            EVIDENCE_INFINITE_RECEIVED,
+            EvidenceBits::INFINITE_RECEIVED,
             Evidence::InfiniteMappingReceived,
         ),
-        (EVIDENCE_INFINITE_SENT, Evidence::InfiniteMappingSent),
-        (EVIDENCE_SIMULTANEOUS, Evidence::SimultaneousOpen),
+        (EvidenceBits::INFINITE_SENT, Evidence::InfiniteMappingSent),
+        (EvidenceBits::SIMULTANEOUS, Evidence::SimultaneousOpen),
     ]
     .into_iter()
-    .filter(|(bit, _)| bits & bit != 0)
+    .filter(|(bit, _)| bits.contains(*bit))
     .map(|(_, evidence)| evidence)
     .collect()
 }
 
 /// What a record shows about the cause.
 pub(super) struct Sighting {
-    pub(super) site: u8,
+    pub(super) site: Site,
     pub(super) mib: i32,
-    /// `SUBFLOW_*` bits of the first subflow, if there was one.
-    pub(super) flags: Option<u32>,
+    /// Bits of the first subflow, if there was one.
+    pub(super) subflow: Option<SubflowBits>,
     pub(super) side: Option<Side>,
-    pub(super) evidence: u32,
+    pub(super) evidence: EvidenceBits,
     /// The connection was observed since its birth.
     pub(super) watched: bool,
     /// Whether MPTCP is, or recently was, disabled in its network namespace, if readable.
@@ -355,22 +273,22 @@ pub(super) fn conclude(sighting: &Sighting, facts: &Facts) -> Result<Conclusion,
         return Ok(named_by_kernel(sighting.mib, facts));
     }
     match sighting.site {
-        SITE_TRY_FALLBACK | SITE_ACTIVE_DISABLE => Ok((None, CauseCertainty::Unknown)),
-        SITE_DATA_AVAILABLE => inferred(DSS),
-        SITE_DSS_CORRUPTION => inferred(CORRUPTION),
-        SITE_DROPPED_CONTEXT => inferred(THIRD_ACK),
+        Site::TRY_FALLBACK | Site::ACTIVE_DISABLE => Ok((None, CauseCertainty::Unknown)),
+        Site::DATA_AVAILABLE => inferred(DSS),
+        Site::DSS_CORRUPTION => inferred(CORRUPTION),
+        Site::DROPPED_CONTEXT => inferred(THIRD_ACK),
         // The state bit was found set at this site: that shows when, not why. Functions of the
         // handshake run at other times too.
-        SITE_CONNECT
-        | SITE_SIMULTANEOUS
-        | SITE_DETECT_BLACKHOLE
-        | SITE_HANDSHAKE
-        | SITE_LATER
-        | SITE_LISTED => Ok(match from_traces(sighting, facts) {
+        Site::CONNECT
+        | Site::SIMULTANEOUS
+        | Site::DETECT_BLACKHOLE
+        | Site::HANDSHAKE
+        | Site::LATER
+        | Site::LISTED => Ok(match from_traces(sighting, facts) {
             Some(name) => (Some(Cow::Borrowed(name)), CauseCertainty::Inferred),
             None => (None, CauseCertainty::Unknown),
         }),
-        other => Err(DecodeError::Field("site", other.into())),
+        Site(other) => Err(DecodeError::Field("site", other.into())),
     }
 }
 
@@ -405,41 +323,41 @@ fn refused_to_ask(sighting: &Sighting, facts: &Facts) -> Option<&'static str> {
 /// Checked in the order of a connection's life: the first match is the cause, since a fallback
 /// happens once.
 fn from_traces(sighting: &Sighting, facts: &Facts) -> Option<&'static str> {
-    let flags = sighting.flags?;
-    let has = |bit: u32| flags & bit != 0;
-    let seen = |bits: u32| sighting.evidence & bits != 0;
+    let subflow = sighting.subflow?;
+    let has = |bit| subflow.contains(bit);
+    let seen = |bits| sighting.evidence.intersects(bits);
     if sighting.side == Some(Side::Active) {
         // The kernel clears its request in this case, so this comes first.
-        if seen(EVIDENCE_SIMULTANEOUS) {
+        if seen(EvidenceBits::SIMULTANEOUS) {
             return Some(SIMULTANEOUS);
         }
-        if !has(SUBFLOW_REQUEST_MPTCP) {
-            return if has(SUBFLOW_MPC_DROP) {
+        if !has(SubflowBits::REQUEST_MPTCP) {
+            return if has(SubflowBits::MPC_DROP) {
                 Some(SYN_DROP)
             } else {
                 refused_to_ask(sighting, facts)
             };
         }
-        if !has(SUBFLOW_MP_CAPABLE) && !has(SUBFLOW_REMOTE_KEY) {
+        if !has(SubflowBits::MP_CAPABLE) && !has(SubflowBits::REMOTE_KEY) {
             return Some(SYN_ACK);
         }
     }
-    if !has(SUBFLOW_MP_CAPABLE) {
+    if !has(SubflowBits::MP_CAPABLE) {
         return Some(FIRST_DATA);
     }
     // The side that receives the MP_FAIL answers with an infinite mapping
     // (mptcp_pm_mp_fail_received).
-    let complained_to = seen(EVIDENCE_MP_FAIL_RECEIVED) && !seen(EVIDENCE_MP_FAIL_SENT);
-    if seen(EVIDENCE_INFINITE_SENT) || complained_to {
+    let complained_to = seen(EvidenceBits::MP_FAIL_RECEIVED) && !seen(EvidenceBits::MP_FAIL_SENT);
+    if seen(EvidenceBits::INFINITE_SENT) || complained_to {
         return Some(INFINITE);
     }
-    if seen(EVIDENCE_NO_DSS | EVIDENCE_INVALID_MAPPING | EVIDENCE_BAD_CHECKSUM) {
+    if seen(EvidenceBits::NO_DSS | EvidenceBits::INVALID_MAPPING | EvidenceBits::BAD_CHECKSUM) {
         return Some(DSS);
     }
     // Its data was observed, and each packet had a mapping. The remaining cause is a mapping that
     // does not match its data (mptcp_dss_corruption); with checksums, those detect it first, and
     // the remaining cause is an MP_FAIL from the peer.
-    sighting.watched.then_some(if has(SUBFLOW_CHECKSUMS) {
+    sighting.watched.then_some(if has(SubflowBits::CHECKSUMS) {
         INFINITE
     } else {
         CORRUPTION
@@ -452,16 +370,16 @@ fn stage(cause: &str) -> Option<Stage> {
 }
 
 /// Whether it is known that the client did not request MPTCP.
-fn plain_known(site: u8) -> Result<CauseCertainty, DecodeError> {
+fn plain_known(site: Site) -> Result<CauseCertainty, DecodeError> {
     match site {
-        SITE_NO_CONTEXT => Ok(CauseCertainty::Inferred),
-        SITE_TCP_CHILD => Ok(CauseCertainty::Unknown),
-        other => Err(DecodeError::Field("site", other.into())),
+        Site::NO_CONTEXT => Ok(CauseCertainty::Inferred),
+        Site::TCP_CHILD => Ok(CauseCertainty::Unknown),
+        Site(other) => Err(DecodeError::Field("site", other.into())),
     }
 }
 
-fn plain_stage(site: u8) -> Option<Stage> {
-    (site == SITE_NO_CONTEXT).then_some(Stage::Syn)
+fn plain_stage(site: Site) -> Option<Stage> {
+    (site == Site::NO_CONTEXT).then_some(Stage::Syn)
 }
 
 #[cfg(test)]

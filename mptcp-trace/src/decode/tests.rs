@@ -2,15 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::*;
+use zerocopy::{FromZeros as _, IntoBytes as _};
 
-macro_rules! put {
-    ($bytes:expr, $field:ident, $value:expr) => {{
-        let value = $value.to_ne_bytes();
-        let start = offset_of!(QueryRecord, $field);
-        $bytes[start..start + value.len()].copy_from_slice(&value);
-    }};
-}
+use super::*;
 
 fn facts(fallback_bit: Option<u8>) -> Facts {
     Facts {
@@ -27,20 +21,25 @@ fn facts(fallback_bit: Option<u8>) -> Facts {
 }
 
 /// A record from the BPF side: an IPv4 MPTCP socket, answered by the MPTCP code.
-fn record() -> Vec<u8> {
-    let mut bytes = vec![0; size_of::<QueryRecord>()];
-    put!(bytes, kind, KIND_QUERY);
-    put!(bytes, protocol, IPPROTO_MPTCP);
-    put!(bytes, family, AF_INET);
-    bytes[offset_of!(QueryRecord, rung)] = RUNG_FEXIT;
-    bytes[offset_of!(QueryRecord, path)] = PATH_MPTCP;
-    put!(bytes, level, 6_u32);
-    put!(bytes, optname, 43_u32);
-    bytes
+fn record() -> QueryRecord {
+    QueryRecord {
+        kind: Kind::QUERY,
+        protocol: IPPROTO_MPTCP,
+        family: AF_INET,
+        rung: RecordRung::FEXIT,
+        path: PathBits::MPTCP,
+        level: SOL_TCP,
+        optname: TCP_IS_MPTCP,
+        ..QueryRecord::new_zeroed()
+    }
 }
 
-fn decoded(bytes: &[u8], facts: &Facts) -> Query {
-    match decode(bytes, facts) {
+fn decode_record(record: &QueryRecord, facts: &Facts) -> Result<Observation, DecodeError> {
+    decode(record.as_bytes(), facts)
+}
+
+fn decoded(record: &QueryRecord, facts: &Facts) -> Query {
+    match decode_record(record, facts) {
         Ok(Observation::Query(query)) => query,
         other => panic!("{other:?}"),
     }
@@ -48,29 +47,29 @@ fn decoded(bytes: &[u8], facts: &Facts) -> Query {
 
 #[test]
 fn the_path_decides_where_it_was_seen() {
-    const BOTH: u8 = PATH_MPTCP | PATH_TCP;
+    const BOTH: PathBits = THROUGH_BOTH;
     let eopnotsupp = Answer::Unsupported(Errno::EOPNOTSUPP);
     let enoprotoopt = Answer::Unsupported(Errno::ENOPROTOOPT);
     let einval = Answer::Failed(Errno(22));
     for (protocol, path, ret, answer, fell_back) in [
-        (IPPROTO_MPTCP, PATH_MPTCP, 0_i32, Answer::Mptcp, false),
+        (IPPROTO_MPTCP, PathBits::MPTCP, 0_i32, Answer::Mptcp, false),
         (IPPROTO_MPTCP, BOTH, 0, Answer::Tcp, true),
-        (IPPROTO_TCP, PATH_TCP, 0, Answer::Tcp, false),
-        (IPPROTO_MPTCP, PATH_MPTCP, -95, eopnotsupp, false),
+        (IPPROTO_TCP, PathBits::TCP, 0, Answer::Tcp, false),
+        (IPPROTO_MPTCP, PathBits::MPTCP, -95, eopnotsupp, false),
         (IPPROTO_MPTCP, BOTH, -92, enoprotoopt, true),
-        (IPPROTO_TCP, PATH_TCP, -92, enoprotoopt, false),
-        (IPPROTO_MPTCP, PATH_MPTCP, -22, einval, false),
+        (IPPROTO_TCP, PathBits::TCP, -92, enoprotoopt, false),
+        (IPPROTO_MPTCP, PathBits::MPTCP, -22, einval, false),
         (IPPROTO_MPTCP, BOTH, -22, einval, true),
     ] {
-        let mut bytes = record();
-        put!(bytes, protocol, protocol);
-        put!(bytes, ret, ret);
-        bytes[offset_of!(QueryRecord, path)] = path;
-        let query = decoded(&bytes, &facts(None));
+        let mut record = record();
+        record.protocol = protocol;
+        record.ret = ret;
+        record.path = path;
+        let query = decoded(&record, &facts(None));
         assert_eq!(
             (query.answer, query.fell_back),
             (answer, Some(fell_back)),
-            "protocol {protocol} path {path} returned {ret}"
+            "protocol {protocol} path {path:?} returned {ret}"
         );
     }
 }
@@ -78,105 +77,52 @@ fn the_path_decides_where_it_was_seen() {
 #[test]
 fn a_path_that_no_kernel_has_is_an_error() {
     for (protocol, path) in [
-        (IPPROTO_TCP, PATH_MPTCP),
-        (IPPROTO_MPTCP, PATH_TCP),
-        (IPPROTO_MPTCP, 0),
-        (IPPROTO_TCP, 0x80),
+        (IPPROTO_TCP, PathBits::MPTCP),
+        (IPPROTO_MPTCP, PathBits::TCP),
+        (IPPROTO_MPTCP, PathBits::empty()),
+        (IPPROTO_TCP, PathBits::from_bits_retain(0x80)),
     ] {
-        let mut bytes = record();
-        put!(bytes, protocol, protocol);
-        bytes[offset_of!(QueryRecord, path)] = path;
+        let mut record = record();
+        record.protocol = protocol;
+        record.path = path;
         assert_eq!(
-            decode(&bytes, &facts(None)),
-            Err(DecodeError::Field("path", path.into()))
+            decode_record(&record, &facts(None)),
+            Err(DecodeError::Field("path", path.bits().into()))
         );
     }
 }
 
-/// Without the path: (bits before, bits after, caller's buffer, ret) -> (answer, fell back).
+/// Without the path: (bit, bits after the call, caller's buffer, ret) -> (answer, fell back).
 #[test]
-fn the_state_bits_decide_where_they_agree_and_the_callers_buffer_where_not() {
+fn the_state_bits_decide_where_they_are_conclusive_and_the_callers_buffer_where_not() {
     const FELL: u64 = 1 << 2;
     const OTHER: u64 = 1 << 4;
     let known = Some(2);
     let unknown = (Answer::Unknown, None);
-    for (bit, before, after, told, ret, want) in [
-        (
-            known,
-            Some(OTHER),
-            Some(OTHER),
-            Some(1),
-            0_i32,
-            (Answer::Mptcp, Some(false)),
-        ),
-        (
-            known,
-            Some(FELL),
-            Some(FELL | OTHER),
-            Some(0),
-            0,
-            (Answer::Tcp, Some(true)),
-        ),
-        // Nothing was written (optlen 0), or the buffer is gone: the bits are sufficient.
-        (
-            known,
-            Some(FELL),
-            Some(FELL),
-            None,
-            0,
-            (Answer::Tcp, Some(true)),
-        ),
-        (
-            known,
-            Some(0),
-            Some(0),
-            None,
-            0,
-            (Answer::Mptcp, Some(false)),
-        ),
+    let mptcp = (Answer::Mptcp, Some(false));
+    let tcp = (Answer::Tcp, Some(true));
+    for (bit, bits, told, ret, want) in [
+        (known, Some(OTHER), Some(1), 0, mptcp),
+        (known, Some(FELL | OTHER), Some(0), 0, tcp),
+        // Nothing was written (optlen 0), or the buffer is gone: a fallback during the call is
+        // rare.
+        (known, Some(FELL), None, 0, tcp),
+        (known, Some(0), None, 0, mptcp),
+        // Nothing clears the bit during a call, whatever another thread writes to the buffer.
+        (known, Some(0), Some(0), 0, mptcp),
         // It fell back during the call: only the buffer shows which code answered.
-        (
-            known,
-            Some(0),
-            Some(FELL),
-            Some(1),
-            0,
-            (Answer::Mptcp, Some(false)),
-        ),
-        (
-            known,
-            Some(0),
-            Some(FELL),
-            Some(0),
-            0,
-            (Answer::Tcp, Some(true)),
-        ),
-        (known, Some(0), Some(FELL), None, 0, unknown),
+        (known, Some(FELL), Some(1), 0, mptcp),
         // Closed by another thread: no bits after the call.
-        (
-            known,
-            Some(0),
-            None,
-            Some(1),
-            0,
-            (Answer::Mptcp, Some(false)),
-        ),
-        (known, None, None, None, 0, unknown),
+        (known, None, Some(1), 0, mptcp),
+        (known, None, Some(0), 0, tcp),
+        (known, None, None, 0, unknown),
         // Not calibrated: the bits mean nothing.
-        (
-            None,
-            Some(FELL),
-            Some(FELL),
-            Some(0),
-            0,
-            (Answer::Tcp, Some(true)),
-        ),
-        (None, Some(FELL), Some(FELL), None, 0, unknown),
+        (None, Some(FELL), Some(0), 0, tcp),
+        (None, Some(FELL), None, 0, unknown),
         // A buffer with another value was changed by another thread.
-        (None, None, None, Some(7), 0, unknown),
+        (None, None, Some(7), 0, unknown),
         // Errors of a kernel without the option are conclusive.
         (
-            None,
             None,
             None,
             None,
@@ -187,113 +133,93 @@ fn the_state_bits_decide_where_they_agree_and_the_callers_buffer_where_not() {
             None,
             None,
             None,
-            None,
             -92,
             (Answer::Unsupported(Errno::ENOPROTOOPT), Some(true)),
         ),
         (
             known,
             Some(FELL),
-            Some(FELL),
             None,
             -14,
             (Answer::Failed(Errno(14)), Some(true)),
         ),
-        (
-            None,
-            None,
-            None,
-            Some(1),
-            -14,
-            (Answer::Failed(Errno(14)), None),
-        ),
+        (None, None, Some(1), -14, (Answer::Failed(Errno(14)), None)),
     ] {
-        let mut bytes = record();
-        bytes[offset_of!(QueryRecord, rung)] = RUNG_TRACEPOINT;
-        bytes[offset_of!(QueryRecord, path)] = PATH_UNSEEN;
-        let mut valid = 0;
-        if let Some(before) = before {
-            valid |= VALID_FLAGS_ENTER;
-            put!(bytes, msk_flags_enter, before);
-        }
-        if let Some(after) = after {
-            valid |= VALID_FLAGS_EXIT;
-            put!(bytes, msk_flags_exit, after);
+        let mut record = record();
+        record.rung = RecordRung::TRACEPOINT;
+        record.path = PathBits::UNSEEN;
+        if let Some(bits) = bits {
+            record.flags |= QueryFlags::MSK_FLAGS;
+            record.msk_flags = bits;
         }
         if let Some(told) = told {
-            valid |= VALID_USER_VALUE;
-            put!(bytes, user_value, told as u32);
+            record.flags |= QueryFlags::USER_VALUE;
+            record.user_value = told;
         }
-        put!(bytes, valid, valid);
-        put!(bytes, ret, ret);
-        let query = decoded(&bytes, &facts(bit));
+        record.ret = ret;
+        let query = decoded(&record, &facts(bit));
         assert_eq!(
             (query.answer, query.fell_back),
             want,
-            "bit {bit:?} before {before:?} after {after:?} told {told:?} ret {ret}"
+            "bit {bit:?} bits {bits:?} told {told:?} ret {ret}"
         );
     }
 }
 
 #[test]
 fn a_plain_tcp_socket_needs_no_path() {
-    let mut bytes = record();
-    put!(bytes, protocol, IPPROTO_TCP);
-    bytes[offset_of!(QueryRecord, path)] = PATH_UNSEEN;
-    let query = decoded(&bytes, &facts(None));
+    let mut record = record();
+    record.protocol = IPPROTO_TCP;
+    record.path = PathBits::UNSEEN;
+    let query = decoded(&record, &facts(None));
     assert_eq!((query.answer, query.fell_back), (Answer::Tcp, Some(false)));
 }
 
 #[test]
 fn addresses_ports_and_names_come_out_as_they_went_in() {
-    let mut bytes = record();
-    put!(bytes, family, AF_INET6);
-    put!(bytes, local_port, 443_u16);
-    put!(bytes, remote_port_be, 51_324_u16.to_be());
+    let mut record = record();
+    record.family = AF_INET6;
+    record.local_port = 443;
+    record.remote_port_be = 51_324_u16.to_be();
     let mapped: Ipv6Addr = "::ffff:10.0.0.1".parse().unwrap();
-    let start = offset_of!(QueryRecord, local_addr);
-    bytes[start..start + 16].copy_from_slice(&mapped.octets());
-    let start = offset_of!(QueryRecord, comm);
-    bytes[start..start + 6].copy_from_slice(b"a\xffb\x1b[\0");
-    put!(bytes, valid, VALID_INODE);
-    put!(bytes, inode, 4711_u64);
-    let query = decoded(&bytes, &facts(None));
+    record.local_addr = mapped.octets();
+    record.comm[..6].copy_from_slice(b"a\xffb\x1b[\0");
+    record.flags = QueryFlags::INODE;
+    record.inode = 4711;
+    let query = decoded(&record, &facts(None));
     assert_eq!(query.socket.local.to_string(), "[::ffff:10.0.0.1]:443");
     assert_eq!(query.socket.remote.to_string(), "[::]:51324");
     assert_eq!(query.process.comm, "a\u{fffd}b\u{1b}[");
     assert_eq!(query.socket.inode, Some(4711));
-    put!(bytes, valid, 0_u32);
-    assert_eq!(decoded(&bytes, &facts(None)).socket.inode, None);
+    record.flags = QueryFlags::empty();
+    assert_eq!(decoded(&record, &facts(None)).socket.inode, None);
 }
 
 #[test]
 fn a_process_has_the_number_of_the_tracers_pid_namespace_and_that_of_the_initial_one() {
-    let mut bytes = record();
-    put!(bytes, tgid, 70_u32);
-    put!(bytes, tid, 80_u32);
-    let numbers = |bytes: &[u8]| {
-        let process = decoded(bytes, &facts(None)).process;
+    let mut record = record();
+    record.tgid = 70;
+    record.tid = 80;
+    let numbers = |record: &QueryRecord| {
+        let process = decoded(record, &facts(None)).process;
         assert_eq!((process.host_pid, process.host_tid), (70, 80));
         (process.pid, process.tid)
     };
     // The process is not in that namespace.
-    assert_eq!(numbers(&bytes), (None, None));
-    put!(bytes, ns_tgid, 7_u32);
-    put!(bytes, ns_tid, 8_u32);
-    assert_eq!(numbers(&bytes), (Some(7), Some(8)));
-    // An older capture has one id only.
-    let older = &bytes[..QUERY_RECORD_BYTES_V4];
-    assert_eq!(numbers(older), (Some(70), Some(80)));
+    assert_eq!(numbers(&record), (None, None));
+    record.ns_tgid = 7;
+    record.ns_tid = 8;
+    assert_eq!(numbers(&record), (Some(7), Some(8)));
 }
 
 #[test]
 fn a_socket_whose_connection_is_gone_has_no_peer() {
-    let mut bytes = record();
-    put!(bytes, remote_port_be, 443_u16.to_be());
-    bytes[offset_of!(QueryRecord, remote_addr)] = 10;
+    let mut record = record();
+    record.remote_port_be = 443_u16.to_be();
+    record.remote_addr[0] = 10;
     for (state, remote) in [(1, "10.0.0.0:443"), (7, "0.0.0.0:0"), (8, "10.0.0.0:443")] {
-        bytes[offset_of!(QueryRecord, state)] = state;
-        let query = decoded(&bytes, &facts(None));
+        record.state = state;
+        let query = decoded(&record, &facts(None));
         assert_eq!(
             query.socket.remote.to_string(),
             remote,
@@ -305,32 +231,27 @@ fn a_socket_whose_connection_is_gone_has_no_peer() {
 
 #[test]
 fn the_tracers_own_questions_are_no_findings() {
-    let mut bytes = record();
-    put!(bytes, valid, BY_TRACER);
+    let mut record = record();
+    record.flags = QueryFlags::BY_TRACER;
     assert!(matches!(
-        decode(&bytes, &facts(None)),
+        decode_record(&record, &facts(None)),
         Ok(Observation::Canary(_))
     ));
 }
 
 #[test]
 fn no_damaged_record_is_taken_for_a_whole_one() {
-    let bytes = record();
-    let want = size_of::<QueryRecord>();
-    let older = [
-        QUERY_RECORD_BYTES_V1,
-        QUERY_RECORD_BYTES_V2,
-        QUERY_RECORD_BYTES_V4,
-    ];
-    for got in (0..bytes.len()).filter(|length| !older.contains(length)) {
+    let whole = record();
+    let bytes = whole.as_bytes();
+    let want = bytes.len();
+    for got in 0..want {
         assert_eq!(
             decode(&bytes[..got], &facts(None)),
             Err(DecodeError::Length { got, want }),
             "{got} bytes"
         );
     }
-    let mut long = bytes.clone();
-    long.push(0);
+    let long = [bytes, &[0]].concat();
     assert_eq!(
         decode(&long, &facts(None)),
         Err(DecodeError::Length {
@@ -338,17 +259,17 @@ fn no_damaged_record_is_taken_for_a_whole_one() {
             want
         })
     );
-    let mut unknown = bytes.clone();
-    put!(unknown, kind, 99_u32);
-    assert_eq!(decode(&unknown, &facts(None)), Err(DecodeError::Kind(99)));
-    for (name, damage) in [
-        ("protocol", offset_of!(QueryRecord, protocol)),
-        ("address family", offset_of!(QueryRecord, family)),
-        ("rung", offset_of!(QueryRecord, rung)),
+    let damaged = |damage: fn(&mut QueryRecord)| {
+        let mut record = whole;
+        damage(&mut record);
+        decode_record(&record, &facts(None)).unwrap_err()
+    };
+    assert_eq!(damaged(|it| it.kind = Kind(99)), DecodeError::Kind(99));
+    for (name, error) in [
+        ("protocol", damaged(|it| it.protocol = 200)),
+        ("address family", damaged(|it| it.family = 200)),
+        ("rung", damaged(|it| it.rung = RecordRung(200))),
     ] {
-        let mut damaged = bytes.clone();
-        damaged[damage] = 200;
-        let error = decode(&damaged, &facts(None)).unwrap_err();
         assert!(
             matches!(error, DecodeError::Field(field, _) if field == name),
             "{error}"
@@ -357,22 +278,17 @@ fn no_damaged_record_is_taken_for_a_whole_one() {
 }
 
 #[test]
-fn a_record_of_an_older_capture_has_no_identity_and_says_all_else() {
-    let mut bytes = record();
-    put!(bytes, born_ns, 9_u64);
-    put!(bytes, socket, 0xabc_u64);
-    put!(bytes, connect_ns, 11_u64);
-    let newer = decoded(&bytes, &facts(None));
-    assert_eq!(newer.id.unwrap().to_string(), "0x0000000000000abc@9");
-    assert_eq!(newer.connected_at, Some(Duration::from_nanos(11)));
-    let older = decoded(&bytes[..QUERY_RECORD_BYTES_V2], &facts(None));
-    let newer = Query {
-        connected_at: None,
-        ..newer
-    };
-    assert_eq!(newer, older);
-    let oldest = decoded(&bytes[..QUERY_RECORD_BYTES_V1], &facts(None));
-    assert_eq!(Query { id: None, ..newer }, oldest);
+fn a_socket_that_was_never_tracked_has_no_identity() {
+    let mut record = record();
+    record.born_ns = 9;
+    record.socket = 0xabc;
+    record.connect_ns = 11;
+    let tracked = decoded(&record, &facts(None));
+    assert_eq!(tracked.id.unwrap().to_string(), "0x0000000000000abc@9");
+    assert_eq!(tracked.connected_at, Some(Duration::from_nanos(11)));
+    (record.born_ns, record.connect_ns) = (0, 0);
+    let untracked = decoded(&record, &facts(None));
+    assert_eq!((untracked.id, untracked.connected_at), (None, None));
 }
 
 #[test]
@@ -388,10 +304,10 @@ fn level_and_number_name_the_question() {
         (6, 1, None),
         (0, 0, None),
     ] {
-        let mut bytes = record();
-        put!(bytes, level, level);
-        put!(bytes, optname, optname);
-        match (decode(&bytes, &facts(None)), api) {
+        let mut record = record();
+        record.level = level;
+        record.optname = optname;
+        match (decode_record(&record, &facts(None)), api) {
             (Ok(Observation::Query(query)), Some(api)) => assert_eq!(query.api, api),
             (Err(DecodeError::Field("option", _)), None) => {}
             (other, _) => panic!("{level}, {optname}: {other:?}"),
@@ -403,14 +319,14 @@ fn level_and_number_name_the_question() {
 /// option.
 #[test]
 fn details_are_refused_by_tcp_and_by_kernels_that_do_not_know_them() {
-    const BOTH: u8 = PATH_MPTCP | PATH_TCP;
+    const BOTH: PathBits = THROUGH_BOTH;
     const FELL: u64 = 1 << 2;
     let eopnotsupp = Answer::Unsupported(Errno::EOPNOTSUPP);
     let einval = Answer::Failed(Errno(22));
     for (protocol, path, bits, ret, answer, fell_back) in [
         (
             IPPROTO_MPTCP,
-            PATH_MPTCP,
+            PathBits::MPTCP,
             None,
             0_i32,
             Answer::Mptcp,
@@ -418,7 +334,7 @@ fn details_are_refused_by_tcp_and_by_kernels_that_do_not_know_them() {
         ),
         (
             IPPROTO_MPTCP,
-            PATH_MPTCP,
+            PathBits::MPTCP,
             None,
             -95,
             eopnotsupp,
@@ -426,10 +342,17 @@ fn details_are_refused_by_tcp_and_by_kernels_that_do_not_know_them() {
         ),
         (IPPROTO_MPTCP, BOTH, None, -95, Answer::Tcp, Some(true)),
         (IPPROTO_MPTCP, BOTH, None, -92, Answer::Tcp, Some(true)),
-        (IPPROTO_TCP, PATH_TCP, None, -95, Answer::Tcp, Some(false)),
         (
             IPPROTO_TCP,
-            PATH_UNSEEN,
+            PathBits::TCP,
+            None,
+            -95,
+            Answer::Tcp,
+            Some(false),
+        ),
+        (
+            IPPROTO_TCP,
+            PathBits::UNSEEN,
             None,
             -92,
             Answer::Tcp,
@@ -438,70 +361,68 @@ fn details_are_refused_by_tcp_and_by_kernels_that_do_not_know_them() {
         (IPPROTO_MPTCP, BOTH, None, -22, einval, Some(true)),
         (
             IPPROTO_MPTCP,
-            PATH_UNSEEN,
-            Some((0, 0)),
+            PathBits::UNSEEN,
+            Some(0),
             0,
             Answer::Mptcp,
             Some(false),
         ),
         (
             IPPROTO_MPTCP,
-            PATH_UNSEEN,
-            Some((0, 0)),
+            PathBits::UNSEEN,
+            Some(0),
             -95,
             eopnotsupp,
             Some(false),
         ),
         (
             IPPROTO_MPTCP,
-            PATH_UNSEEN,
-            Some((FELL, FELL)),
+            PathBits::UNSEEN,
+            Some(FELL),
             -95,
             Answer::Tcp,
             Some(true),
         ),
         (
             IPPROTO_MPTCP,
-            PATH_UNSEEN,
-            Some((0, FELL)),
+            PathBits::UNSEEN,
+            Some(FELL),
+            0,
+            Answer::Mptcp,
+            Some(false),
+        ),
+        (
+            IPPROTO_MPTCP,
+            PathBits::UNSEEN,
+            None,
             -95,
             Answer::Unknown,
             None,
         ),
         (
             IPPROTO_MPTCP,
-            PATH_UNSEEN,
-            Some((0, FELL)),
-            0,
-            Answer::Mptcp,
-            Some(false),
-        ),
-        (IPPROTO_MPTCP, PATH_UNSEEN, None, -95, Answer::Unknown, None),
-        (
-            IPPROTO_MPTCP,
-            PATH_UNSEEN,
+            PathBits::UNSEEN,
             None,
             0,
             Answer::Mptcp,
             Some(false),
         ),
     ] {
-        let mut bytes = record();
-        put!(bytes, level, 284_u32);
-        put!(bytes, optname, 1_u32);
-        put!(bytes, protocol, protocol);
-        put!(bytes, ret, ret);
-        bytes[offset_of!(QueryRecord, path)] = path;
-        if let Some((before, after)) = bits {
-            put!(bytes, valid, (VALID_FLAGS_ENTER | VALID_FLAGS_EXIT));
-            put!(bytes, msk_flags_enter, before);
-            put!(bytes, msk_flags_exit, after);
+        let mut record = record();
+        record.level = 284;
+        record.optname = 1;
+        record.protocol = protocol;
+        record.ret = ret;
+        record.path = path;
+        if let Some(bits) = bits {
+            record.flags = QueryFlags::MSK_FLAGS;
+            record.msk_flags = bits;
         }
-        let query = decoded(&bytes, &facts(Some(2)));
+        let query = decoded(&record, &facts(Some(2)));
         assert_eq!(
             (query.answer, query.fell_back, query.errno.map(|it| it.0)),
             (answer, fell_back, (ret < 0).then_some(-ret)),
-            "protocol {protocol} path {path} bits {bits:?} returned {ret}"
+            "protocol {protocol} path {path:?} bits {bits:?} returned {ret}"
         );
     }
 }
@@ -513,35 +434,37 @@ fn the_protocol_of_an_mptcp_socket_is_mptcp_for_ever() {
         (Some(2), 1 << 2, Some(true)),
         (None, 1 << 2, None),
     ] {
-        let mut bytes = record();
-        put!(bytes, level, 1_u32);
-        put!(bytes, optname, 38_u32);
-        put!(bytes, valid, (VALID_FLAGS_ENTER | VALID_FLAGS_EXIT));
-        put!(bytes, msk_flags_enter, flags);
-        put!(bytes, msk_flags_exit, flags);
-        bytes[offset_of!(QueryRecord, path)] = PATH_UNSEEN;
-        let query = decoded(&bytes, &facts(bit));
+        let mut record = record();
+        record.level = 1;
+        record.optname = 38;
+        record.flags = QueryFlags::MSK_FLAGS;
+        record.msk_flags = flags;
+        record.path = PathBits::UNSEEN;
+        let query = decoded(&record, &facts(bit));
         assert_eq!((query.answer, query.fell_back), (Answer::Mptcp, fell_back));
-        put!(bytes, protocol, IPPROTO_TCP);
-        assert!(decode(&bytes, &facts(bit)).is_err(), "of TCP it is no news");
+        record.protocol = IPPROTO_TCP;
+        assert!(
+            decode_record(&record, &facts(bit)).is_err(),
+            "of TCP it is no news"
+        );
     }
 }
 
 #[test]
 fn a_refusal_says_who_what_and_with_which_error() {
-    let mut bytes = record();
-    put!(bytes, kind, KIND_OPTION_REFUSED);
-    put!(bytes, level, 6_u32);
-    put!(bytes, optname, 31_u32);
-    put!(bytes, is_set, 1_u32);
-    put!(bytes, ret, -95_i32);
-    put!(bytes, ns_tgid, 7_u32);
-    put!(bytes, netns, 8_u32);
-    let refused = |bytes: &[u8]| match decode(bytes, &facts(None)) {
+    let mut record = record();
+    record.kind = Kind::OPTION_REFUSED;
+    record.level = 6;
+    record.optname = 31;
+    record.flags = QueryFlags::IS_SET;
+    record.ret = -95;
+    record.ns_tgid = 7;
+    record.netns = 8;
+    let refused = |record: &QueryRecord| match decode_record(record, &facts(None)) {
         Ok(Observation::Refusal(refusal)) => *refusal,
         other => panic!("{other:?}"),
     };
-    let refusal = refused(&bytes);
+    let refusal = refused(&record);
     assert_eq!(
         (
             refusal.call(),
@@ -551,17 +474,17 @@ fn a_refusal_says_who_what_and_with_which_error() {
         ),
         ("setsockopt", Some("TCP_ULP"), Errno::EOPNOTSUPP, Some(7))
     );
-    put!(bytes, is_set, 0_u32);
-    assert_eq!(refused(&bytes).call(), "getsockopt");
+    record.flags = QueryFlags::empty();
+    assert_eq!(refused(&record).call(), "getsockopt");
 
-    put!(bytes, kind, KIND_SOCKET_REFUSED);
+    record.kind = Kind::SOCKET_REFUSED;
     for (ret, why) in [
         (-92_i32, "net.mptcp.enabled is 0 in this network namespace"),
         (-93, "this kernel has no MPTCP"),
         (-13, "a security module forbids it"),
     ] {
-        put!(bytes, ret, ret);
-        let refusal = refused(&bytes);
+        record.ret = ret;
+        let refusal = refused(&record);
         assert_eq!((refusal.call(), refusal.why()), ("socket", why));
         assert_eq!(
             refusal.what,
@@ -572,8 +495,8 @@ fn a_refusal_says_who_what_and_with_which_error() {
         );
     }
     // A call that succeeded was not refused.
-    put!(bytes, ret, 0_i32);
-    assert!(decode(&bytes, &facts(None)).is_err());
+    record.ret = 0;
+    assert!(decode_record(&record, &facts(None)).is_err());
 }
 
 #[test]
@@ -583,24 +506,17 @@ fn what_the_kernel_counted_is_told_by_the_names_of_its_counters() {
         (3, "MPTCP_MIB_DSSFALLBACK".to_owned()),
         (4, "MPTCP_MIB_MPCAPABLEACTIVEFALLBACK".to_owned()),
     ];
-    let mut bytes = vec![0; size_of::<CountedRecord>()];
-    let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
-    put(0, &KIND_COUNTED.to_ne_bytes());
-    put(offset_of!(CountedRecord, netns), &4711_u32.to_ne_bytes());
-    put(offset_of!(CountedRecord, cookie), &12_u64.to_ne_bytes());
-    put(
-        offset_of!(CountedRecord, boottime_ns),
-        &13_u64.to_ne_bytes(),
-    );
-    for (cause, slot) in fallback_causes().zip(0..) {
+    let mut record = CountedRecord::new_zeroed();
+    record.kind = Kind::COUNTED;
+    record.netns = 4711;
+    record.cookie = 12;
+    record.boottime_ns = 13;
+    for (cause, count) in fallback_causes().zip(&mut record.counters) {
         // A counter that this kernel does not have is ignored, whatever its value.
-        let count: u64 = if cause == "MPCapableFallbackSYNACK" {
-            0
-        } else {
-            14
+        *count = match cause {
+            "MPCapableFallbackSYNACK" => 0,
+            _ => 14,
         };
-        let at = offset_of!(CountedRecord, counters) + slot * 8;
-        put(at, &count.to_ne_bytes());
     }
     let told = NetnsCounters {
         netns: 4711,
@@ -609,17 +525,17 @@ fn what_the_kernel_counted_is_told_by_the_names_of_its_counters() {
         counters: [("DssFallback".to_owned(), 14)].into(),
     };
     assert_eq!(
-        decode(&bytes, &facts),
+        decode(record.as_bytes(), &facts),
         Ok(Observation::Counters(Box::new(told.clone())))
     );
-    bytes[..4].copy_from_slice(&KIND_COUNTED_AT_START.to_ne_bytes());
+    record.kind = Kind::COUNTED_AT_START;
+    let bytes = record.as_bytes();
     assert_eq!(
-        decode(&bytes, &facts),
+        decode(bytes, &facts),
         Ok(Observation::CountersAtStart(Box::new(told)))
     );
-    bytes.pop();
     assert!(matches!(
-        decode(&bytes, &facts),
+        decode(&bytes[..bytes.len() - 1], &facts),
         Err(DecodeError::Length { .. })
     ));
 }

@@ -404,7 +404,7 @@ fn has_other_name(layout: &KernelLayout, path: &str) -> bool {
 }
 
 fn numbers_among(enumerators: &[(i32, String)]) -> KernelNumbers {
-    KernelNumbers::from_numbers(KernelNumbers::NAMES.map(|name| {
+    zerocopy::transmute!(KernelNumbers::NAMES.map(|name| {
         enumerators
             .iter()
             .find(|(_, known)| known == name)

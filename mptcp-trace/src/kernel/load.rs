@@ -9,12 +9,14 @@ use mptcp_trace_common::{
     layout::{
         ABSENT, CounterNumbers, KernelLayout, KernelNumbers, NO_NUMBER, NO_SYSCALL, SyscallNumbers,
     },
-    record::{ABI_SYMBOL, ABI_VERSION, RUNG_FEXIT, RUNG_KPROBE, RUNG_TRACEPOINT, SHARE_OF_OTHERS},
+    record::{ABI_SYMBOL, ABI_VERSION, RecordRung},
+    state::SHARE_OF_OTHERS,
 };
 use rustix::{
     process::chroot,
     thread::{UnshareFlags, unshare_unsafe},
 };
+use zerocopy::IntoBytes as _;
 
 use crate::{
     host::{HostSupport, PidNamespace, Preemptible},
@@ -114,7 +116,6 @@ pub(super) fn load(
     fallback: Option<&RungPlan>,
 ) -> anyhow::Result<Ebpf> {
     raise_memlock_limit();
-    let layout = config.layout.to_bytes();
     let flag = |on: bool, bit: u32| if on { bit } else { 0 };
     let filter = FilterConfig {
         flags: flag(config.by_pid, BY_PID)
@@ -123,18 +124,17 @@ pub(super) fn load(
             | flag(!config.netns.is_empty(), BY_NETNS),
         own_tgid: std::process::id(),
         pidns_inum: config.pid_namespace.map_or(0, |ns| ns.inum),
-    }
-    .to_bytes();
-    let outermost_probed = u32::from(rung.outermost_probed());
-    let numbers = config.numbers.to_bytes();
-    let rung_number = match fallback.map_or(rung.rung, |plan| plan.rung) {
-        Rung::Fexit => u32::from(RUNG_FEXIT),
-        Rung::Kprobe => u32::from(RUNG_KPROBE),
-        Rung::Tracepoint => u32::from(RUNG_TRACEPOINT),
     };
+    let outermost_probed = u32::from(rung.outermost_probed());
+    let rung_number = match fallback.map_or(rung.rung, |plan| plan.rung) {
+        Rung::Fexit => RecordRung::FEXIT,
+        Rung::Kprobe => RecordRung::KPROBE,
+        Rung::Tracepoint => RecordRung::TRACEPOINT,
+    };
+    let rung_number = u32::from(rung_number.0);
     let decision_probed = u32::from(fallback.is_some_and(RungPlan::decision_probed));
     let children_probed = u32::from(fallback.is_some_and(RungPlan::children_probed));
-    let syscalls = syscall_numbers().to_bytes();
+    let syscalls = syscall_numbers();
     let life_at_return = u32::from(fallback.is_some_and(|it| it.shares_with(rung)));
     let turns_at_functions = u32::from(config.preemptible.functions);
     let turns_at_tracepoints = u32::from(config.preemptible.tracepoints);
@@ -151,17 +151,17 @@ pub(super) fn load(
         // The object has no CO-RE relocations.
         .btf(None)
         .override_global(ABI_SYMBOL, &ABI_VERSION, true)
-        .override_global("LAYOUT", &layout[..], true)
-        .override_global("FILTER", &filter[..], true)
+        .override_global("LAYOUT", config.layout.as_bytes(), true)
+        .override_global("FILTER", filter.as_bytes(), true)
         .override_global("OUTERMOST_PROBED", &outermost_probed, true)
-        .override_global("NUMBERS", &numbers[..], true)
+        .override_global("NUMBERS", config.numbers.as_bytes(), true)
         .override_global("RUNG", &rung_number, true)
         .override_global("DECISION_PROBED", &decision_probed, true)
         .override_global("CHILDREN_PROBED", &children_probed, true)
         .override_global("COUNTER_NUMBERS", &config.counters.numbers.0[..], true)
         .override_global("CPUS", &config.counters.cpus, true)
         .override_global("CAP", &config.cap, true)
-        .override_global("SYSCALLS", &syscalls[..], true)
+        .override_global("SYSCALLS", syscalls.as_bytes(), true)
         .override_global("LIFE_AT_RETURN", &life_at_return, true)
         .override_global("TURNS_AT_FUNCTIONS", &turns_at_functions, true)
         .override_global("TURNS_AT_TRACEPOINTS", &turns_at_tracepoints, true)

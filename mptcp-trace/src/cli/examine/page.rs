@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use mptcp_trace_common::layout::{ABSENT, KernelLayout, KernelNumbers, NO_NUMBER};
 use serde::Serialize;
+use zerocopy::IntoBytes as _;
 
 use super::Examined;
 use crate::{
@@ -87,7 +88,7 @@ impl Shape {
         let members = members.iter().zip(host.layout.offsets());
         let numbers = KernelNumbers::NAMES
             .into_iter()
-            .zip(host.numbers.to_bytes());
+            .zip(host.numbers.as_bytes().iter().copied());
         let counters = host.counters.iter().filter(|(_, enumerator)| {
             let name = name_of_enumerator(enumerator);
             host.cause_is_told || name.is_some_and(|name| fallback_causes().any(|it| it == name))

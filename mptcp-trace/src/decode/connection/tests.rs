@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use mptcp_trace_common::record::RecordRung;
+use zerocopy::{FromZeros as _, IntoBytes as _};
+
 use super::*;
 use crate::decode::decode;
 
@@ -30,13 +33,15 @@ const NEWER: &[(i32, &str)] = &[
 ];
 const OLDER: &[(i32, &str)] = &[(6, "MPCAPABLEACTIVEFALLBACK"), (8, "TOKENFALLBACKINIT")];
 
-fn sighting(site: u8) -> Sighting {
+fn sighting(site: Site) -> Sighting {
     Sighting {
         site,
         mib: NO_MIB,
-        flags: Some(SUBFLOW_REQUEST_MPTCP | SUBFLOW_MP_CAPABLE | SUBFLOW_REMOTE_KEY),
+        subflow: Some(
+            SubflowBits::REQUEST_MPTCP | SubflowBits::MP_CAPABLE | SubflowBits::REMOTE_KEY,
+        ),
         side: Some(Side::Active),
-        evidence: 0,
+        evidence: EvidenceBits::empty(),
         watched: true,
         is_off: Some(true),
     }
@@ -53,9 +58,9 @@ fn a_client_that_did_not_ask_had_no_token_unless_mptcp_was_off() {
         (None, OLDER, Some("MPFallbackTokenInit")),
     ] {
         let sighting = Sighting {
-            flags: Some(0),
+            subflow: Some(SubflowBits::empty()),
             is_off,
-            ..sighting(SITE_HANDSHAKE)
+            ..sighting(Site::HANDSHAKE)
         };
         let known = cause.map_or(CauseCertainty::Unknown, |_| CauseCertainty::Inferred);
         check(&sighting, &self::facts(facts), cause, known);
@@ -67,7 +72,7 @@ fn check(sighting: &Sighting, facts: &Facts, cause: Option<&str>, known: CauseCe
     assert_eq!(
         (concluded.as_deref(), how),
         (cause, known),
-        "site {}",
+        "{:?}",
         sighting.site
     );
 }
@@ -77,7 +82,7 @@ fn what_the_kernel_names_is_the_cause_by_the_number_that_it_has_here() {
     let named = |mib, facts: &[(i32, &str)], cause, known| {
         let sighting = Sighting {
             mib,
-            ..sighting(SITE_TRY_FALLBACK)
+            ..sighting(Site::TRY_FALLBACK)
         };
         check(&sighting, &self::facts(facts), cause, known);
     };
@@ -108,9 +113,9 @@ fn what_the_kernel_names_is_the_cause_by_the_number_that_it_has_here() {
 fn where_the_decision_itself_was_seen_it_is_the_cause() {
     let newer = facts(NEWER);
     for (site, cause) in [
-        (SITE_DATA_AVAILABLE, "DssFallback"),
-        (SITE_DSS_CORRUPTION, "DSSCorruptionFallback"),
-        (SITE_DROPPED_CONTEXT, "MPCapableFallbackACK"),
+        (Site::DATA_AVAILABLE, "DssFallback"),
+        (Site::DSS_CORRUPTION, "DSSCorruptionFallback"),
+        (Site::DROPPED_CONTEXT, "MPCapableFallbackACK"),
     ] {
         check(
             &sighting(site),
@@ -120,92 +125,103 @@ fn where_the_decision_itself_was_seen_it_is_the_cause() {
         );
     }
     assert_eq!(
-        conclude(&sighting(99), &newer),
+        conclude(&sighting(Site(99)), &newer),
         Err(DecodeError::Field("site", 99))
     );
 }
 
 #[test]
 fn where_it_was_not_the_first_thing_that_went_wrong_is_the_cause() {
-    const ASKED: u32 = SUBFLOW_REQUEST_MPTCP;
-    const AGREED: u32 = SUBFLOW_REQUEST_MPTCP | SUBFLOW_MP_CAPABLE | SUBFLOW_REMOTE_KEY;
+    const ASKED: SubflowBits = SubflowBits::REQUEST_MPTCP;
+    const AGREED: SubflowBits = SubflowBits::REQUEST_MPTCP
+        .union(SubflowBits::MP_CAPABLE)
+        .union(SubflowBits::REMOTE_KEY);
+    const UNASKED: SubflowBits = SubflowBits::empty();
+    const NONE: EvidenceBits = EvidenceBits::empty();
     let newer = facts(NEWER);
     for (side, flags, evidence, cause) in [
-        (Side::Active, 0, 0, Some("MPCapableSYNTXDisabled")),
+        (Side::Active, UNASKED, NONE, Some("MPCapableSYNTXDisabled")),
         (
             Side::Active,
-            SUBFLOW_MPC_DROP,
-            0,
+            SubflowBits::MPC_DROP,
+            NONE,
             Some("MPCapableSYNTXDrop"),
         ),
         (
             Side::Active,
-            0,
-            EVIDENCE_SIMULTANEOUS,
+            UNASKED,
+            EvidenceBits::SIMULTANEOUS,
             Some("SimultConnectFallback"),
         ),
-        (Side::Active, ASKED, 0, Some("MPCapableFallbackSYNACK")),
+        (Side::Active, ASKED, NONE, Some("MPCapableFallbackSYNACK")),
         (
             Side::Active,
-            ASKED | SUBFLOW_REMOTE_KEY,
-            0,
+            ASKED | SubflowBits::REMOTE_KEY,
+            NONE,
             Some("MPCapableDataFallback"),
         ),
         (
             Side::Passive,
-            SUBFLOW_REMOTE_KEY,
-            0,
+            SubflowBits::REMOTE_KEY,
+            NONE,
             Some("MPCapableDataFallback"),
         ),
-        (Side::Active, AGREED, EVIDENCE_NO_DSS, Some("DssFallback")),
         (
-            Side::Passive,
+            Side::Active,
             AGREED,
-            EVIDENCE_INVALID_MAPPING,
+            EvidenceBits::NO_DSS,
             Some("DssFallback"),
         ),
         (
             Side::Passive,
             AGREED,
-            EVIDENCE_BAD_CHECKSUM,
+            EvidenceBits::INVALID_MAPPING,
+            Some("DssFallback"),
+        ),
+        (
+            Side::Passive,
+            AGREED,
+            EvidenceBits::BAD_CHECKSUM,
             Some("DssFallback"),
         ),
         (
             Side::Active,
             AGREED,
-            EVIDENCE_INFINITE_SENT | EVIDENCE_BAD_CHECKSUM,
+            EvidenceBits::INFINITE_SENT | EvidenceBits::BAD_CHECKSUM,
             Some("InfiniteMapTx"),
         ),
         (
             Side::Active,
             AGREED,
-            EVIDENCE_MP_FAIL_RECEIVED,
+            EvidenceBits::MP_FAIL_RECEIVED,
             Some("InfiniteMapTx"),
         ),
         (
             Side::Passive,
             AGREED,
-            EVIDENCE_MP_FAIL_RECEIVED | EVIDENCE_MP_FAIL_SENT | EVIDENCE_BAD_CHECKSUM,
+            EvidenceBits::MP_FAIL_RECEIVED
+                | EvidenceBits::MP_FAIL_SENT
+                | EvidenceBits::BAD_CHECKSUM,
             Some("DssFallback"),
         ),
-        (Side::Passive, AGREED, 0, Some("DSSCorruptionFallback")),
+        (Side::Passive, AGREED, NONE, Some("DSSCorruptionFallback")),
         (
             Side::Active,
-            AGREED | SUBFLOW_CHECKSUMS,
-            0,
+            AGREED | SubflowBits::CHECKSUMS,
+            NONE,
             Some("InfiniteMapTx"),
         ),
     ] {
         for site in [
-            SITE_CONNECT,
-            SITE_SIMULTANEOUS,
-            SITE_DETECT_BLACKHOLE,
-            SITE_HANDSHAKE,
-            SITE_LATER,
-            SITE_LISTED,
+            Site::CONNECT,
+            Site::SIMULTANEOUS,
+            Site::DETECT_BLACKHOLE,
+            Site::HANDSHAKE,
+            Site::LATER,
+            Site::LISTED,
         ] {
             let seen = Sighting {
-                flags: Some(flags),
+                subflow: Some(flags),
                 side: Some(side),
                 evidence,
                 ..sighting(site)
@@ -215,8 +231,8 @@ fn where_it_was_not_the_first_thing_that_went_wrong_is_the_cause() {
     }
     // On a kernel without a memory of lost SYNs, only the token can be the reason.
     let unasked = Sighting {
-        flags: Some(0),
-        ..sighting(SITE_CONNECT)
+        subflow: Some(SubflowBits::empty()),
+        ..sighting(Site::CONNECT)
     };
     check(
         &unasked,
@@ -227,12 +243,12 @@ fn where_it_was_not_the_first_thing_that_went_wrong_is_the_cause() {
     // A connection that was not observed since its birth, or is unreadable, is not guessed at.
     let unwatched = Sighting {
         watched: false,
-        ..sighting(SITE_LATER)
+        ..sighting(Site::LATER)
     };
     check(&unwatched, &newer, None, CauseCertainty::Unknown);
     let unread = Sighting {
-        flags: None,
-        ..sighting(SITE_LATER)
+        subflow: None,
+        ..sighting(Site::LATER)
     };
     check(&unread, &newer, None, CauseCertainty::Unknown);
 }
@@ -240,22 +256,20 @@ fn where_it_was_not_the_first_thing_that_went_wrong_is_the_cause() {
 #[test]
 fn a_record_of_another_length_or_with_impossible_fields_is_an_error() {
     let facts = facts(NEWER);
-    let mut bytes = vec![0; size_of::<ConnRecord>()];
-    bytes[..4].copy_from_slice(&KIND_FALLBACK.to_ne_bytes());
-    for length in [4, 8, bytes.len() - 1] {
+    let mut record = ConnRecord::new_zeroed();
+    record.kind = Kind::FALLBACK;
+    let bytes = record.as_bytes();
+    for got in [4, 8, bytes.len() - 1] {
         assert_eq!(
-            decode(&bytes[..length], &facts),
+            decode(&bytes[..got], &facts),
             Err(DecodeError::Length {
-                got: length,
+                got,
                 want: size_of::<ConnRecord>()
             })
         );
     }
     // An all-zero record has site 0.
-    assert!(matches!(
-        decode(&bytes, &facts),
-        Err(DecodeError::Field(..))
-    ));
+    assert!(matches!(decode(bytes, &facts), Err(DecodeError::Field(..))));
 }
 
 #[test]
@@ -263,61 +277,54 @@ fn subflows_are_the_first_one_unless_it_is_closed_and_those_beside_it() {
     const ESTABLISHED: u8 = 1;
     const CLOSE_WAIT: u8 = 8;
     const LISTEN: u8 = TcpState::LISTEN.0;
-    for (valid, state, extra, subflows) in [
-        (CONN_VALID_SUBFLOWS, ESTABLISHED, 0, Some(1)),
-        (CONN_VALID_SUBFLOWS, ESTABLISHED, 2, Some(3)),
-        (CONN_VALID_SUBFLOWS, CLOSE_WAIT, 0, Some(1)),
-        (CONN_VALID_SUBFLOWS, LISTEN, 0, Some(1)),
-        (CONN_VALID_SUBFLOWS, TcpState::CLOSE.0, 0, Some(0)),
-        (CONN_VALID_SUBFLOWS, 0, 0, Some(0)),
-        (CONN_VALID_SUBFLOWS, 0, 1, Some(1)),
-        (CONN_VALID_SUBFLOWS, ESTABLISHED, 255, Some(256)),
+    for (flags, state, extra, subflows) in [
+        (ConnFlags::SUBFLOWS, ESTABLISHED, 0, Some(1)),
+        (ConnFlags::SUBFLOWS, ESTABLISHED, 2, Some(3)),
+        (ConnFlags::SUBFLOWS, CLOSE_WAIT, 0, Some(1)),
+        (ConnFlags::SUBFLOWS, LISTEN, 0, Some(1)),
+        (ConnFlags::SUBFLOWS, TcpState::CLOSE.0, 0, Some(0)),
+        (ConnFlags::SUBFLOWS, 0, 0, Some(0)),
+        (ConnFlags::SUBFLOWS, 0, 1, Some(1)),
+        (ConnFlags::SUBFLOWS, ESTABLISHED, 255, Some(256)),
         // Older captures hold zeroes there.
-        (0, ESTABLISHED, 0, None),
+        (ConnFlags::empty(), ESTABLISHED, 0, None),
     ] {
-        let mut bytes = [0; size_of::<ConnRecord>()];
-        bytes[offset_of!(ConnRecord, subflow_state)] = state;
-        bytes[offset_of!(ConnRecord, extra_subflows)] = extra;
-        assert_eq!(super::subflows(&bytes, valid), subflows, "{state} {extra}");
+        let record = ConnRecord {
+            flags,
+            subflow_state: state,
+            extra_subflows: extra,
+            ..ConnRecord::new_zeroed()
+        };
+        assert_eq!(super::subflows(&record), subflows, "{state} {extra}");
     }
 }
 
 #[test]
 fn a_whole_record_says_everything() {
-    let mut bytes = vec![0; size_of::<ConnRecord>()];
-    let mut put =
-        |offset: usize, value: &[u8]| bytes[offset..offset + value.len()].copy_from_slice(value);
-    put(0, &KIND_FALLBACK.to_ne_bytes());
-    let valid = ADMITTED | CONN_VALID_SUBFLOW | CONN_VALID_BYTES | CONN_VALID_FLAGS;
-    put(offset_of!(ConnRecord, valid), &valid.to_ne_bytes());
-    put(
-        offset_of!(ConnRecord, boottime_ns),
-        &1_000_u64.to_ne_bytes(),
-    );
-    put(offset_of!(ConnRecord, born_ns), &300_u64.to_ne_bytes());
-    put(offset_of!(ConnRecord, connect_ns), &400_u64.to_ne_bytes());
-    put(offset_of!(ConnRecord, socket), &0xabc_u64.to_ne_bytes());
-    put(offset_of!(ConnRecord, msk_flags), &4_u64.to_ne_bytes());
-    put(offset_of!(ConnRecord, bytes_sent), &11_u64.to_ne_bytes());
-    put(offset_of!(ConnRecord, mib), &74_i32.to_ne_bytes());
-    let evidence = EVIDENCE_NO_DSS | EVIDENCE_MP_FAIL_RECEIVED;
-    put(offset_of!(ConnRecord, evidence), &evidence.to_ne_bytes());
-    let flags = SUBFLOW_SIDE_KNOWN | SUBFLOW_SERVER_SIDE;
-    put(offset_of!(ConnRecord, subflow_flags), &flags.to_ne_bytes());
-    put(offset_of!(ConnRecord, protocol), &262_u16.to_ne_bytes());
-    put(offset_of!(ConnRecord, family), &2_u16.to_ne_bytes());
-    put(offset_of!(ConnRecord, rung), &[1]);
-    put(offset_of!(ConnRecord, site), &[SITE_TRY_FALLBACK]);
-    let owner = offset_of!(ConnRecord, owner);
-    put(owner + offset_of!(OwnerRecord, tgid), &42_u32.to_ne_bytes());
-    put(
-        owner + offset_of!(OwnerRecord, ns_tgid),
-        &5_u32.to_ne_bytes(),
-    );
-    put(owner + offset_of!(OwnerRecord, via), &[VIA_ACCEPT]);
-    put(owner + offset_of!(OwnerRecord, comm), b"server");
-    put(offset_of!(ConnRecord, current_tgid), &9_u32.to_ne_bytes());
-    let decoded = decode(&bytes, &facts(NEWER));
+    let mut record = ConnRecord {
+        kind: Kind::FALLBACK,
+        flags: ConnFlags::ADMITTED | ConnFlags::SUBFLOW | ConnFlags::BYTES | ConnFlags::MSK_FLAGS,
+        boottime_ns: 1_000,
+        born_ns: 300,
+        connect_ns: 400,
+        socket: 0xabc,
+        msk_flags: 4,
+        bytes_sent: 11,
+        mib: 74,
+        evidence: EvidenceBits::NO_DSS | EvidenceBits::MP_FAIL_RECEIVED,
+        subflow: SubflowBits::SIDE_KNOWN | SubflowBits::SERVER_SIDE,
+        protocol: 262,
+        family: 2,
+        rung: RecordRung::FEXIT,
+        site: Site::TRY_FALLBACK,
+        current_tgid: 9,
+        ..ConnRecord::new_zeroed()
+    };
+    record.owner.tgid = 42;
+    record.owner.ns_tgid = 5;
+    record.owner.via = OwnerVia::ACCEPT;
+    record.owner.comm[..6].copy_from_slice(b"server");
+    let decoded = decode(record.as_bytes(), &facts(NEWER));
     let Ok(Observation::Connection(it)) = decoded else {
         panic!("{decoded:?}")
     };
@@ -342,13 +349,6 @@ fn a_whole_record_says_everything() {
     assert_eq!(owner.process.host_pid, 42);
     // It is not in the tracer's PID namespace.
     assert_eq!((it.current.pid, it.current.host_pid), (None, 9));
-    // An older capture has one id only.
-    let older = decode(&bytes[..CONN_RECORD_BYTES_V2], &facts(NEWER));
-    let Ok(Observation::Connection(older)) = older else {
-        panic!("{older:?}")
-    };
-    assert_eq!(older.owner.unwrap().process.pid, Some(42));
-    assert_eq!((older.current.pid, older.current.host_pid), (Some(9), 9));
     assert!(it.admitted && !it.unaccepted && !it.existing && !it.late);
 }
 
@@ -360,18 +360,16 @@ fn a_socket_without_a_connection_has_no_side() {
         (TcpState::SYN_SENT, Some(Side::Active)),
         (TcpState(1), Some(Side::Active)),
     ] {
-        let mut bytes = vec![0; size_of::<ConnRecord>()];
-        let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
-        put(offset_of!(ConnRecord, kind), &KIND_EXISTING.to_ne_bytes());
-        put(
-            offset_of!(ConnRecord, conn_state),
-            &CONN_ACTIVE.to_ne_bytes(),
-        );
-        put(offset_of!(ConnRecord, protocol), &262_u16.to_ne_bytes());
-        put(offset_of!(ConnRecord, family), &2_u16.to_ne_bytes());
-        put(offset_of!(ConnRecord, rung), &[1]);
-        put(offset_of!(ConnRecord, state), &[state.0]);
-        let decoded = decode(&bytes, &facts(NEWER));
+        let record = ConnRecord {
+            kind: Kind::EXISTING,
+            conn_state: ConnState::ACTIVE,
+            protocol: 262,
+            family: 2,
+            rung: RecordRung::FEXIT,
+            state: state.0,
+            ..ConnRecord::new_zeroed()
+        };
+        let decoded = decode(record.as_bytes(), &facts(NEWER));
         let Ok(Observation::Connection(it)) = decoded else {
             panic!("{decoded:?}")
         };
