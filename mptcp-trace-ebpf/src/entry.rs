@@ -1,5 +1,7 @@
 //! Values in maps.
 
+use mptcp_trace_common::{record::Owner, state::Conn};
+
 /// A value in a map, as a lookup found it. It stays mapped while the program runs; other CPUs may
 /// write to it at the same time, so there are no references to it: [`get!`] and [`set!`] read and
 /// write one field at a time.
@@ -29,6 +31,37 @@ impl<T> Entry<T> {
     #[inline(always)]
     pub(crate) const fn as_ptr(self) -> *mut T {
         self.0
+    }
+}
+
+impl Entry<Conn> {
+    /// Writes the owner to a record.
+    #[inline(always)]
+    pub(crate) fn put_owner(self, place: &mut Owner) {
+        self.copy_owner(&raw mut *place);
+    }
+
+    /// Makes the owner of another socket that of this one.
+    #[inline(always)]
+    pub(crate) fn set_owner_of(self, other: Self) {
+        // SAFETY: the address of a field of a value in a map.
+        other.copy_owner(unsafe { &raw mut (*self.0).owner });
+    }
+
+    /// Word by word: the stack is small.
+    #[inline(always)]
+    fn copy_owner(self, to: *mut Owner) {
+        const {
+            assert!(size_of::<Owner>().is_multiple_of(8) && align_of::<Owner>() == 8);
+        }
+        for word in 0..size_of::<Owner>() / 8 {
+            // SAFETY: both are owners, a whole number of words long; any bits are a valid owner.
+            unsafe {
+                let from = (&raw const (*self.0).owner).cast::<u64>();
+                let to = to.cast::<u64>().add(word);
+                to.write_volatile(from.add(word).read_volatile());
+            }
+        }
     }
 }
 

@@ -195,6 +195,7 @@ const UNSAFE_ONLY_IN: &[&str] = &[
     "mptcp-trace-ebpf/src/kernel/task.rs",
     "mptcp-trace-ebpf/src/admit.rs",
     "mptcp-trace-ebpf/src/emit.rs",
+    "mptcp-trace-ebpf/src/entry.rs",
     "mptcp-trace-ebpf/src/turns.rs",
     "mptcp-trace-ebpf/src/sensors/query/kprobe.rs",
     "mptcp-trace-ebpf/src/sensors/fallback/listed.rs",

@@ -6,7 +6,7 @@ use mptcp_trace_common::{
     record::{ConnFlags, ConnRecord, ConnState, Kind, RecordRung, Site, SubflowBits},
 };
 
-use super::{counted, owner::put_owner};
+use super::counted;
 use crate::{
     admit::{admit_owner, admit_socket_netns, in_namespace, is_tracer},
     emit,
@@ -150,7 +150,7 @@ fn describe(record: &mut ConnRecord, sk: Sock) -> Result<(), Fault> {
     if let Some(conn) = conn(sk.0) {
         record.born_ns = get!(conn, born_ns);
         record.connect_ns = get!(conn, connect_ns);
-        put_owner(&mut record.owner, conn);
+        conn.put_owner(&mut record.owner);
         record.evidence = get!(conn, evidence);
         record.conn_state = get!(conn, state);
         set!(conn, told_tgid, record.owner.tgid);

@@ -45,35 +45,6 @@ fn take_over(conn: Entry<Conn>, via: OwnerVia) {
     put_process_comm(conn, task);
 }
 
-/// Writes the owner of a socket to a record.
-#[inline(always)]
-pub(crate) fn put_owner(place: &mut Owner, conn: Entry<Conn>) {
-    copy_owner_to(&raw mut *place, conn);
-}
-
-/// Makes the owner of one socket that of another.
-#[inline(always)]
-fn copy_owner(to: Entry<Conn>, from: Entry<Conn>) {
-    // SAFETY: the address of a field of a value in a map.
-    copy_owner_to(unsafe { &raw mut (*to.as_ptr()).owner }, from);
-}
-
-/// Word by word: the stack is small.
-#[inline(always)]
-fn copy_owner_to(to: *mut Owner, conn: Entry<Conn>) {
-    const {
-        assert!(size_of::<Owner>().is_multiple_of(8) && align_of::<Owner>() == 8);
-    }
-    for word in 0..size_of::<Owner>() / 8 {
-        // SAFETY: both are owners, a whole number of words long; any bits are a valid owner.
-        unsafe {
-            let from = (&raw const (*conn.as_ptr()).owner).cast::<u64>();
-            let word_of = to.cast::<u64>().add(word);
-            word_of.write_volatile(from.add(word).read_volatile());
-        }
-    }
-}
-
 /// Why a socket was not added to the table.
 enum Unnoted {
     /// It was in the table already.
@@ -339,7 +310,7 @@ pub(crate) fn note_child(sk: Sock, state: ConnState) {
     set!(new, waits_since_or_at, listener);
     set!(new, state, state | ConnState::UNACCEPTED);
     if let Some(known) = conn(listener) {
-        copy_owner(new, known);
+        new.set_owner_of(known);
         set!(new, owner.via, OwnerVia::LISTENER);
     }
 }
