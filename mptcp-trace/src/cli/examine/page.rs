@@ -260,11 +260,8 @@ impl SensorLine {
                 true => "all correct",
                 false => "WRONG",
             };
-            let what = match self.sensor {
-                SensorId::Query => "queries",
-                SensorId::Fallback => "fallback",
-            };
             let (asked, seen) = (canary.asked, canary.seen);
+            let what = self.sensor.events(asked);
             let text = format!("{asked} {what} by the self-test, {seen} seen, {right}");
             lines.add("  canary", &text);
             for complaint in &canary.complaints {
