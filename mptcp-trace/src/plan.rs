@@ -83,6 +83,9 @@ pub struct RungPlan {
     pub probes: Vec<Probe>,
     /// What it cannot observe, one sentence each.
     pub limits: Vec<String>,
+    /// What it cannot observe in addition if the self-test does not find the number of the fallback
+    /// bit.
+    pub uncalibrated: Option<&'static str>,
 }
 
 impl RungPlan {
