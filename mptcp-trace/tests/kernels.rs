@@ -202,14 +202,12 @@ fn plan_text(kernel: &Kernel, plan: &Plan) -> String {
                 rung.decision_probed(),
                 rung.children_probed(),
             );
-            match planned.sensor {
-                SensorId::Query => writeln!(text, "    outermost function probed: {outermost}"),
-                SensorId::Fallback => writeln!(
-                    text,
-                    "    decision probed: {decision}, children probed: {children}"
-                ),
-            }
-            .unwrap();
+            // What the programs of a sensor are configured with.
+            let configured = match planned.sensor == SensorId::Query {
+                true => format!("    outermost function probed: {outermost}"),
+                false => format!("    decision probed: {decision}, children probed: {children}"),
+            };
+            writeln!(text, "{configured}").unwrap();
         }
         text.push_str(&ruled_out_text(name, &planned.ruled_out));
     }
@@ -250,13 +248,18 @@ fn in_use_text(kernel: &Kernel, plan: &Plan) -> String {
         .iter()
         .find(|it| !is_refused(it.rung))
         .unwrap();
-    let mut fallback = plan.of(SensorId::Fallback).beside(query.rung);
-    let fallback = fallback.find(|it| !is_refused(it.rung));
-    let fallback = fallback.map_or("nothing", |it| it.rung.name());
+    let mut others = Vec::new();
+    for sensor in SensorId::ALL.into_iter().filter(|it| it.is_optional()) {
+        let mut methods = plan.of(sensor).beside(query.rung);
+        let method = methods.find(|it| !is_refused(it.rung));
+        let method = method.map_or("nothing", |it| it.rung.name());
+        others.push(format!("{sensor} by {method}"));
+    }
     writeln!(
         text,
-        "in use: query by {}, fallback by {fallback}",
-        query.rung
+        "in use: query by {}, {}",
+        query.rung,
+        others.join(", ")
     )
     .unwrap();
     text

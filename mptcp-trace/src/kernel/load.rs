@@ -18,8 +18,8 @@ use rustix::{
 
 use crate::{
     host::{HostSupport, PidNamespace, Preemptible},
-    model::{Rung, fallback_causes, name_of_enumerator},
-    plan::RungPlan,
+    model::{Rung, SensorId, fallback_causes, name_of_enumerator},
+    plan::{RungPlan, Selection},
 };
 
 /// Everything that is frozen into the programs before verification.
@@ -108,12 +108,9 @@ fn counter_numbers(counters: &[(i32, String)]) -> CounterNumbers {
 
 /// Loads the object: creates maps and freezes constants; programs are attached by
 /// [`super::attach`].
-pub(super) fn load(
-    config: &TracerConfig,
-    rung: &RungPlan,
-    fallback: Option<&RungPlan>,
-) -> anyhow::Result<Ebpf> {
+pub(super) fn load(config: &TracerConfig, selection: &Selection<'_>) -> anyhow::Result<Ebpf> {
     raise_memlock_limit();
+    let (query, fallback) = (selection.query(), selection.of(SensorId::Fallback));
     let layout = config.layout.to_bytes();
     let flag = |on: bool, bit: u32| if on { bit } else { 0 };
     let filter = FilterConfig {
@@ -125,9 +122,9 @@ pub(super) fn load(
         pidns_inum: config.pid_namespace.map_or(0, |ns| ns.inum),
     }
     .to_bytes();
-    let outermost_probed = u32::from(rung.outermost_probed());
+    let outermost_probed = u32::from(query.outermost_probed());
     let numbers = config.numbers.to_bytes();
-    let rung_number = match fallback.map_or(rung.rung, |plan| plan.rung) {
+    let rung_number = match fallback.map_or(query.rung, |plan| plan.rung) {
         Rung::Fexit => u32::from(RUNG_FEXIT),
         Rung::Kprobe => u32::from(RUNG_KPROBE),
         Rung::Tracepoint => u32::from(RUNG_TRACEPOINT),
@@ -135,7 +132,7 @@ pub(super) fn load(
     let decision_probed = u32::from(fallback.is_some_and(RungPlan::decision_probed));
     let children_probed = u32::from(fallback.is_some_and(RungPlan::children_probed));
     let syscalls = syscall_numbers().to_bytes();
-    let life_at_return = u32::from(fallback.is_some_and(|it| it.shares_with(rung)));
+    let life_at_return = u32::from(selection.is_shared(SensorId::Fallback));
     let turns_at_functions = u32::from(config.preemptible.functions);
     let turns_at_tracepoints = u32::from(config.preemptible.tracepoints);
     let room_for_questions = u64::from(config.ring_bytes) / 4 * 3;
@@ -173,7 +170,7 @@ pub(super) fn load(
         .map_max_entries("CONNS", config.sockets)
         .map_max_entries("FALLEN", config.sockets);
     // Memory only for the attach method in use.
-    if rung.rung == Rung::Tracepoint {
+    if query.rung == Rung::Tracepoint {
         loader.map_max_entries("IN_FLIGHT", 1);
     }
     if config.preemptible == Preemptible::default() {
