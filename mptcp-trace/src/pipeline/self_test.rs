@@ -191,6 +191,7 @@ impl CanaryCollector {
         PerSensor {
             query: self.own.len() as u64,
             fallback: (self.own_connections.len() + self.own_changes) as u64,
+            ..PerSensor::default()
         }
     }
 
