@@ -179,22 +179,14 @@ pub(super) fn disturbed(
 pub(super) struct CanaryCollector {
     pub(super) own: Vec<Vec<u8>>,
     own_connections: Vec<Connection>,
-    own_changes: usize,
+    /// Number of the canary's own records of each sensor.
+    pub(super) own_records: PerSensor<u64>,
     pub(super) backlog: Vec<Vec<u8>>,
     /// The BPF side's readings when tracing began, by the namespace's cookie.
     pub(super) counters_at_start: BTreeMap<u64, BTreeMap<String, u64>>,
 }
 
 impl CanaryCollector {
-    /// Number of the canary's own records of each sensor.
-    pub(super) fn own_records(&self) -> PerSensor<u64> {
-        PerSensor {
-            query: self.own.len() as u64,
-            fallback: (self.own_connections.len() + self.own_changes) as u64,
-            ..PerSensor::default()
-        }
-    }
-
     /// Reads until `enough`, for [`CANARY_WAIT_MAX`], or until the backlog is full.
     pub(super) async fn until(
         &mut self,
@@ -217,9 +209,15 @@ impl CanaryCollector {
 
     pub(super) fn take(&mut self, bytes: &[u8], facts: &Facts) -> Result<(), io::Error> {
         match decode(bytes, facts) {
-            Ok(Observation::Canary(_)) => self.own.push(bytes.to_vec()),
-            Ok(Observation::CanaryConnection(connection)) => self.own_connections.push(*connection),
-            Ok(Observation::CanaryChange(_)) => self.own_changes += 1,
+            Ok(Observation::Canary(_)) => {
+                self.own_records.query += 1;
+                self.own.push(bytes.to_vec());
+            }
+            Ok(Observation::CanaryConnection(connection)) => {
+                self.own_records.fallback += 1;
+                self.own_connections.push(*connection);
+            }
+            Ok(Observation::CanaryChange(_)) => self.own_records.fallback += 1,
             Ok(Observation::CountersAtStart(read)) => {
                 if !read.counters.is_empty() {
                     self.counters_at_start.insert(read.cookie, read.counters);

@@ -155,7 +155,6 @@ pub(super) async fn try_rung(
         .iter()
         .map(|(netns, snapshot)| (*netns, snapshot.at))
         .collect();
-    let own_records = collected.own_records();
     Ok(Session {
         tracer,
         records,
@@ -164,7 +163,7 @@ pub(super) async fn try_rung(
         backlog: collected.backlog,
         canary,
         passed_over: PerSensor::default(),
-        own_records,
+        own_records: collected.own_records,
         baseline,
         counted: Vec::new(),
         reach,
