@@ -238,3 +238,42 @@ impl CanaryCollector {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sensor_that_has_to_run_complains_first_and_only_this_host_can_excuse_it() {
+        let works = SelfTest {
+            made: 1,
+            seen: 1,
+            complaints: Vec::new(),
+        };
+        let fails = |why: &str| SelfTest {
+            complaints: vec![why.to_owned(), "and more".to_owned()],
+            ..works.clone()
+        };
+        let report =
+            |query: SelfTest, fallback: Option<SelfTest>, disturbed: Option<&str>| CanaryReport {
+                sensors: PerSensor::from_fn(|sensor| match sensor.is_optional() {
+                    true => fallback.clone().filter(|_| sensor == SensorId::Fallback),
+                    false => Some(query.clone()),
+                }),
+                skipped: Vec::new(),
+                disturbed: disturbed.map(str::to_owned),
+            };
+        let complaint = |report: &CanaryReport| report.complaint().map(|it| it.1);
+        let quiet = report(works.clone(), None, Some("a flood"));
+        assert_eq!((complaint(&quiet), quiet.passing_complaint()), (None, None));
+        let of_one = report(works.clone(), Some(fails("late")), Some("a flood"));
+        assert_eq!(of_one.complaint().unwrap().0, SensorId::Fallback);
+        assert_eq!(
+            of_one.passing_complaint().unwrap(),
+            "late; and more (a flood)"
+        );
+        let of_both = report(fails("wrong"), Some(fails("late")), None);
+        assert_eq!(complaint(&of_both).unwrap(), "wrong; and more");
+        assert_eq!(of_both.passing_complaint(), None);
+    }
+}
