@@ -109,8 +109,8 @@ fn counter_numbers(counters: &[(i32, String)]) -> CounterNumbers {
 /// Loads the object: creates maps and freezes constants; programs are attached by
 /// [`super::attach`].
 pub(super) fn load(config: &TracerConfig, selection: &Selection<'_>) -> anyhow::Result<Ebpf> {
+    let (rung, fallback) = (selection.query(), selection.of(SensorId::Fallback));
     raise_memlock_limit();
-    let (query, fallback) = (selection.query(), selection.of(SensorId::Fallback));
     let layout = config.layout.to_bytes();
     let flag = |on: bool, bit: u32| if on { bit } else { 0 };
     let filter = FilterConfig {
@@ -122,9 +122,9 @@ pub(super) fn load(config: &TracerConfig, selection: &Selection<'_>) -> anyhow::
         pidns_inum: config.pid_namespace.map_or(0, |ns| ns.inum),
     }
     .to_bytes();
-    let outermost_probed = u32::from(query.outermost_probed());
+    let outermost_probed = u32::from(rung.outermost_probed());
     let numbers = config.numbers.to_bytes();
-    let rung_number = match fallback.map_or(query.rung, |plan| plan.rung) {
+    let rung_number = match fallback.map_or(rung.rung, |plan| plan.rung) {
         Rung::Fexit => u32::from(RUNG_FEXIT),
         Rung::Kprobe => u32::from(RUNG_KPROBE),
         Rung::Tracepoint => u32::from(RUNG_TRACEPOINT),
@@ -170,7 +170,7 @@ pub(super) fn load(config: &TracerConfig, selection: &Selection<'_>) -> anyhow::
         .map_max_entries("CONNS", config.sockets)
         .map_max_entries("FALLEN", config.sockets);
     // Memory only for the attach method in use.
-    if query.rung == Rung::Tracepoint {
+    if rung.rung == Rung::Tracepoint {
         loader.map_max_entries("IN_FLIGHT", 1);
     }
     if config.preemptible == Preemptible::default() {
