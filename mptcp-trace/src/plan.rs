@@ -13,6 +13,9 @@ use crate::{
 };
 
 mod resolve;
+mod selection;
+
+pub use selection::Selection;
 
 /// What is not observed inside a PID namespace (`bpf_iter` of task files only visits tasks of its
 /// own one).
@@ -83,6 +86,9 @@ pub struct RungPlan {
     pub probes: Vec<Probe>,
     /// What it cannot observe, one sentence each.
     pub limits: Vec<String>,
+    /// What it cannot observe in addition if the self-test does not find the number of the fallback
+    /// bit.
+    pub uncalibrated: Option<&'static str>,
 }
 
 impl RungPlan {
@@ -109,21 +115,6 @@ impl RungPlan {
     #[must_use]
     pub fn children_probed(&self) -> bool {
         self.is_on(function::MPTCP_SUBFLOW_DROP_CTX)
-    }
-
-    /// True if `other` has a program at a place that this one needs: that program serves both.
-    #[must_use]
-    pub fn shares_with(&self, other: &Self) -> bool {
-        self.probes_beside(other).len() < self.probes.len()
-    }
-
-    /// The probes that are needed in addition to those of `other`, in the order of attachment.
-    #[must_use]
-    pub fn probes_beside(&self, other: &Self) -> Vec<Probe> {
-        let is_taken = |probe: &Probe| other.probes.iter().any(|it| it.target == probe.target);
-        let mut probes = self.probes.clone();
-        probes.retain(|probe| !is_taken(probe));
-        probes
     }
 }
 

@@ -6,14 +6,30 @@
 //! renamed function is one more [`Place`] in its row; a new sensor is a set of rows.
 
 mod fallback;
-mod methods;
 mod names;
+mod parts;
 mod query;
 
-pub use methods::{METHODS, OPTIONAL};
 pub use names::{alone, function, tracepoint};
 
-use crate::model::{Rung, SensorId};
+use crate::model::{PerSensor, Rung, SensorId};
+
+/// The probes of each sensor.
+static SENSORS: PerSensor<Probes> = PerSensor {
+    query: query::PROBES,
+    fallback: fallback::PROBES,
+};
+
+/// All probes of a sensor.
+#[derive(Clone, Copy, Debug)]
+pub struct Probes {
+    /// What it observes, and where.
+    pub rows: &'static [Row],
+    /// Its attach methods, best first.
+    pub methods: [Method; Rung::LADDER.len()],
+    /// Optional members of its records.
+    pub optional: &'static [Optional],
+}
 
 /// How a program is attached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,6 +74,9 @@ pub struct Attachment {
     pub opens: bool,
     /// The attach method is useful without it: what it observes is not essential.
     pub is_optional: bool,
+    /// A program of another sensor at the same place, which does the work of this one as well. If
+    /// both are planned, this one is not attached.
+    pub served_by: Option<&'static str>,
 }
 
 /// A place in the kernel that can be probed.
@@ -119,8 +138,6 @@ pub enum Missing {
 /// One thing that a sensor has to observe, and the places for it.
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
-    /// The sensor.
-    pub sensor: SensorId,
     /// The attach methods.
     pub rungs: &'static [Rung],
     /// When the row applies.
@@ -136,21 +153,19 @@ pub struct Row {
 /// Requirements and costs of an attach method for a sensor, on any kernel.
 #[derive(Clone, Copy, Debug)]
 pub struct Method {
-    /// The sensor.
-    pub sensor: SensorId,
     /// The attach method.
     pub rung: Rung,
     /// Required members of kernel structures (fields of `KernelLayout`).
     pub needs: &'static [&'static [&'static str]],
     /// What it cannot observe on any kernel, one sentence each.
     pub costs: &'static [&'static str],
+    /// What it cannot observe if the self-test did not find the number of the fallback bit.
+    pub uncalibrated: Option<&'static str>,
 }
 
 /// Optional members of a record.
 #[derive(Clone, Copy, Debug)]
 pub struct Optional {
-    /// The sensor.
-    pub sensor: SensorId,
     /// The attach methods.
     pub rungs: &'static [Rung],
     /// Fields of `KernelLayout`.
@@ -159,13 +174,17 @@ pub struct Optional {
     pub costs: &'static str,
 }
 
-/// All rows.
-pub fn rows() -> impl Iterator<Item = &'static Row> {
-    query::ROWS.iter().chain(fallback::ROWS)
+/// All probes of a sensor.
+#[must_use]
+pub fn of(sensor: SensorId) -> &'static Probes {
+    SENSORS.of(sensor)
 }
 
 fn places() -> impl Iterator<Item = (SensorId, &'static Place)> {
-    rows().flat_map(|row| row.places.iter().map(|place| (row.sensor, place)))
+    SensorId::ALL.into_iter().flat_map(|sensor| {
+        let places = of(sensor).rows.iter().flat_map(|row| row.places);
+        places.map(move |place| (sensor, place))
+    })
 }
 
 fn names(is_of: fn(Hook) -> bool) -> Vec<&'static str> {
@@ -240,14 +259,30 @@ mod tests {
     }
 
     #[test]
-    fn every_sensor_has_every_attach_method_once() {
+    fn every_sensor_has_every_attach_method_once_best_first() {
         for sensor in SensorId::ALL {
+            let Probes { rows, methods, .. } = of(sensor);
+            assert_eq!(methods.map(|it| it.rung), Rung::LADDER, "{sensor}");
             for rung in Rung::LADDER {
-                let of_it = |it: &&Method| it.sensor == sensor && it.rung == rung;
-                assert_eq!(METHODS.iter().filter(of_it).count(), 1, "{sensor} {rung}");
-                let has_rows = |it: &Row| it.sensor == sensor && it.rungs.contains(&rung);
-                assert!(rows().any(has_rows), "{sensor} {rung}");
+                let has_rows = rows.iter().any(|it| it.rungs.contains(&rung));
+                assert!(has_rows, "{sensor} {rung}");
             }
+        }
+    }
+
+    #[test]
+    fn a_program_that_serves_another_sensor_hangs_at_the_same_place() {
+        let all = || {
+            places().flat_map(|(sensor, place)| {
+                place.programs.iter().map(move |it| (sensor, place.on, it))
+            })
+        };
+        for (sensor, on, it) in all() {
+            let Some(server) = it.served_by else { continue };
+            let mut servers = all().filter(|(_, _, other)| other.program == server);
+            let (other, its_place, serves) = servers.next().unwrap();
+            assert!(other < sensor && servers.next().is_none(), "{server}");
+            assert_eq!((its_place, serves.hook), (on, it.hook), "{server}");
         }
     }
 }

@@ -8,6 +8,7 @@ use std::{
     process::{Command, Stdio},
 };
 
+use mptcp_trace::model::{SensorId, Verdict};
 use serde_json::Value;
 
 const PAGE: &str = include_str!("../../docs/output.md");
@@ -130,11 +131,17 @@ fn every_verdict_is_documented_and_no_other() {
         .filter_map(|line| line.split(" |").next())
         .filter(|word| *word != "verdict")
         .collect();
-    let known: BTreeSet<&str> = mptcp_trace::model::Verdict::ALL
-        .iter()
-        .map(|verdict| verdict.name())
-        .collect();
+    let known: BTreeSet<&str> = Verdict::ALL.iter().map(|verdict| verdict.name()).collect();
     assert_eq!(documented, known);
+}
+
+#[test]
+fn every_sensor_is_documented_and_no_other() {
+    let of_name = |line: &str| line.starts_with("| `sensor` | its name:");
+    let line = PAGE.lines().find(|line| of_name(line)).unwrap();
+    let documented: BTreeSet<&str> = line.split('`').skip(1).step_by(2).skip(1).collect();
+    let known = SensorId::ALL.map(SensorId::name);
+    assert_eq!(documented, BTreeSet::from(known));
 }
 
 /// The reader is an independent program, and reaches the same verdicts from the lines alone.

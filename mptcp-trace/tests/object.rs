@@ -10,7 +10,7 @@ use std::{
 };
 
 use aya_obj::{EbpfSectionKind, Object, generated::bpf_insn};
-use mptcp_trace::{kernel, probes};
+use mptcp_trace::{kernel, model::SensorId, probes};
 use mptcp_trace_common::record::ABI_SYMBOL;
 
 fn object() -> Object {
@@ -87,9 +87,9 @@ fn the_object_carries_the_abi_it_was_built_for() {
 #[test]
 fn the_object_has_the_maps_the_loader_fills_and_reads() {
     let object = object();
-    for name in [
+    let counters = SensorId::ALL.map(kernel::counters_of);
+    let others = [
         "RECORDS",
-        "QUERY_COUNTERS",
         "IN_FLIGHT",
         "QUOTAS",
         "PIDS",
@@ -97,13 +97,13 @@ fn the_object_has_the_maps_the_loader_fills_and_reads() {
         "COMMS",
         "NETNS",
         "AYA_LOGS",
-        "FALLBACK_COUNTERS",
         "CALIBRATED",
         "CONNS",
         "FALLEN",
         "FALLEN_UNNOTED",
         "SHARES",
-    ] {
+    ];
+    for name in counters.iter().map(String::as_str).chain(others) {
         let map = object
             .maps
             .get(name)

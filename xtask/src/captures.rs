@@ -12,9 +12,9 @@ use crate::{
     build::{self, StaticPrograms},
     command::{self, say},
     fleet::{Fleet, JOB_TIME_MAX_S, Work},
-    kernels,
     matrix::Kept,
     places::Places,
+    release,
     result::SuiteResult,
     series::RUNNING,
     suite::RUNGS,
@@ -145,7 +145,7 @@ fn write(root: &Path, tracer: &Path, result: &SuiteResult) -> Result<()> {
 
 /// The kernel's name in captures/: its series, and what it lacks.
 fn folder_stem(release: &str, kept: &[Kept]) -> Result<String> {
-    let series = kernels::series_of(release)?;
+    let series = release::series_of(release)?;
     let has_more = kept.iter().any(|kept| kept.rung != RUNGS[2]);
     Ok(if has_more {
         series

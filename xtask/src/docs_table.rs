@@ -7,8 +7,9 @@ use std::{fmt::Write as _, fs, path::Path};
 use anyhow::{Context as _, Result};
 
 use crate::{
-    kernels, markers,
+    markers,
     matrix::{self, Outcome, Report, Verdict},
+    release,
     series::{Must, OLDEST, RUNNING, SOL_TCP},
     signature::Found,
     suite::RUNGS,
@@ -114,7 +115,7 @@ const SHAPES_END: &str = "<!-- shapes:end -->";
 /// Kernels by shape, oldest first.
 fn shapes_table(shapes: &[Found]) -> String {
     let mut sorted: Vec<&Found> = shapes.iter().collect();
-    sorted.sort_by(|a, b| kernels::compare_versions(&a.kernel, &b.kernel));
+    sorted.sort_by(|a, b| release::compare_versions(&a.kernel, &b.kernel));
     let mut rows: Vec<(&Found, Vec<&str>)> = Vec::new();
     for found in sorted {
         match rows
@@ -205,7 +206,7 @@ fn merge(tables: &mut Vec<Table>, label: &str, report: &Report, word: Word) {
         table.columns.sort_by(|a, b| {
             rank(&a.kernel)
                 .cmp(&rank(&b.kernel))
-                .then_with(|| kernels::compare_versions(&a.kernel, &b.kernel))
+                .then_with(|| release::compare_versions(&a.kernel, &b.kernel))
         });
     }
 }
@@ -241,7 +242,7 @@ fn key(kernel: &str) -> String {
     if kernel.contains(SOL_TCP) {
         return SOL_TCP.to_owned();
     }
-    let series = kernels::series_of(kernel).unwrap_or_else(|_| kernel.to_owned());
+    let series = release::series_of(kernel).unwrap_or_else(|_| kernel.to_owned());
     if kernel.ends_with(OLDEST_MARK) {
         series + OLDEST
     } else {

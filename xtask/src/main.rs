@@ -27,6 +27,7 @@ mod places;
 mod play;
 mod provision;
 mod qemu;
+mod release;
 mod report;
 mod result;
 mod run;

@@ -16,8 +16,9 @@ use crate::{
     apt::{self, Apt},
     command::{self, say},
     host_packages::{self, KERNEL_NEEDS},
-    kernels::{self, Kernel},
+    kernels::Kernel,
     places::{Places, make_empty},
+    release,
 };
 
 /// Builds the kernel `sol-tcp`: Debian's source, a tiny configuration, and one compiler option.
@@ -47,7 +48,7 @@ pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
     let places = Places::find()?;
     let apt = Apt::open(&places)?;
     let mut sources = apt.find(&format!("^{SOURCE}$"))?;
-    sources.sort_by(|a, b| kernels::compare_versions(&a.version, &b.version));
+    sources.sort_by(|a, b| release::compare_versions(&a.version, &b.version));
     let source = sources.last().ok_or_else(|| {
         anyhow!("cannot build a kernel: Debian has no package {SOURCE}; choose another in xtask")
     })?;
@@ -76,7 +77,7 @@ pub(crate) fn provide(places: &Places) -> Result<Kernel> {
             let name = path.file_name()?.to_str()?;
             Some((name.strip_suffix(&suffix)?.to_owned(), path))
         })
-        .max_by(|(a, _), (b, _)| kernels::compare_versions(a, b));
+        .max_by(|(a, _), (b, _)| release::compare_versions(a, b));
     let (_, finished) = newest.ok_or_else(|| {
         anyhow!("the kernel sol-tcp is not built; type (it takes long): cargo xtask kernel")
     })?;

@@ -22,6 +22,7 @@ use super::{
 use crate::{
     capture,
     host::privileges::RuntimeNeeds,
+    model::SensorId,
     pipeline::{
         Command, Held, Reopens, Session, Stages, Stop, Until, View, blind, run as run_pipeline,
     },
@@ -241,7 +242,7 @@ fn refuse_if_blind(live: &Live, session: &Session) -> Result<(), Exit> {
     match blind(&live.view.fail_on, &session.facts) {
         None => Ok(()),
         Some(why) => {
-            let because = session.why_no_fallbacks().unwrap_or_default();
+            let because = session.why_off(SensorId::Fallback).unwrap_or_default();
             let why = format!("--fail-on: {why} ({because}); nothing was run or traced");
             Err(Exit::Because(UNPROVEN, why))
         }

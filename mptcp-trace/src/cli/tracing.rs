@@ -17,6 +17,7 @@ use super::{
 use crate::{
     host::{self, HostSupport, privileges},
     kernel::{CountersAt, Mark, TracerConfig},
+    model::SensorId,
     pipeline::{self, Session, Signals, StartError, prefixed},
     plan::{Plan, plan},
     sink::escape,
@@ -164,19 +165,18 @@ fn say(plan: &Plan, session: &Session, with_invitation: bool) {
     for note in plan.notes.iter().chain(&privileges::costs()) {
         stderr_line!("mptcp-trace: note: {}", escape(note));
     }
-    for (rung, why) in &session.passed_over {
-        log::info!("not {rung}: {why}");
-    }
-    for (rung, why) in &session.fallback_passed_over {
-        log::info!("fallbacks not on {rung}: {why}");
-    }
-    if let Some(why) = session.why_no_fallbacks() {
-        stderr!(
-            "{}",
-            prefixed(&format!(
-                "note: the fallback sensor is off, only queries are traced: {why}"
-            ))
-        );
+    for sensor in SensorId::ALL {
+        for (rung, why) in session.passed_over.of(sensor) {
+            match sensor.is_optional() {
+                true => log::info!("{} not on {rung}: {why}", sensor.events(0)),
+                false => log::info!("not {rung}: {why}"),
+            }
+        }
+        if let Some(why) = session.why_off(sensor) {
+            let without_it = sensor.without_it();
+            let note = format!("note: the {sensor} sensor is off, {without_it}: {why}");
+            stderr!("{}", prefixed(&note));
+        }
     }
     for sensor in &session.facts.sensors {
         log::info!(

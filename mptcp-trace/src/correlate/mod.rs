@@ -541,6 +541,10 @@ fn is_unconnected(state: TcpState) -> bool {
 }
 
 #[cfg(test)]
+mod doubt_tests;
+#[cfg(test)]
+mod netns_counts_tests;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod verdict_tests;

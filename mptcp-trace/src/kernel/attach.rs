@@ -29,7 +29,7 @@ use super::{
 use crate::{
     host::Preemptible,
     model::{PerSensor, Rung, SensorId},
-    plan::{Probe, RungPlan, Target},
+    plan::{Probe, RungPlan, Selection, Target},
     probes::{self, Hook, alone, tracepoint},
 };
 
@@ -132,26 +132,24 @@ pub(super) fn sensor_of(program: &str) -> SensorId {
 /// (`MIN_PERNET_OPS_ID`) to more than exist.
 const PERNET_IDS: std::ops::Range<u32> = 2..256;
 impl Tracer {
-    /// Loads and attaches the probes of one attach method.
+    /// Loads and attaches the probes of one attach method of each sensor.
     ///
     /// # Errors
     ///
     /// Reports which probe the kernel refused and why; nothing remains attached in that case.
-    pub fn start(
-        config: &TracerConfig,
-        plan: &RungPlan,
-        fallback: Option<&RungPlan>,
-    ) -> Result<Self, AttachError> {
+    pub fn start(config: &TracerConfig, selection: &Selection<'_>) -> Result<Self, AttachError> {
+        let query = selection.query();
         let wrap = |why| AttachError {
             sensor: SensorId::Query,
-            rung: plan.rung,
+            rung: query.rung,
             why,
         };
-        try_trampoline(plan, &config.functions).map_err(wrap)?;
-        let ebpf = load(config, plan, fallback).map_err(wrap)?;
+        try_trampoline(query, &config.functions).map_err(wrap)?;
+        let ebpf = load(config, selection).map_err(wrap)?;
+        let fallback = selection.of(SensorId::Fallback);
         let mut tracer = Self {
             ebpf,
-            rung: plan.rung,
+            rung: query.rung,
             attached: Vec::new(),
             missed: Runs::default(),
             preemptible: config.preemptible,
@@ -165,7 +163,7 @@ impl Tracer {
             ring_bytes: config.ring_bytes,
         };
         tracer.fill_filters(config).map_err(wrap)?;
-        let refused = tracer.load_all(plan, fallback)?;
+        let refused = tracer.load_all(selection)?;
         if !tracer.sees_all_tasks {
             let level = tracer.answer(alone::PIDNS_LEVEL, [0, 0]).map_err(wrap)?;
             let level = u32::try_from(level).map_err(|why| wrap(why.into()))?;
@@ -184,16 +182,15 @@ impl Tracer {
             tracer.adopt(config).map_err(wrap)?;
         }
         // Connections must be tracked before queries refer to them.
-        if let Some(fallback) = fallback {
-            tracer
-                .attach_all(&fallback.probes_beside(plan), &refused)
-                .map_err(|why| AttachError {
-                    sensor: SensorId::Fallback,
-                    rung: fallback.rung,
-                    why,
-                })?;
+        for (sensor, plan) in selection.sensors().rev() {
+            let probes = selection.probes_of(sensor);
+            let attached = tracer.attach_all(&probes, &refused);
+            attached.map_err(|why| AttachError {
+                sensor,
+                rung: plan.rung,
+                why,
+            })?;
         }
-        tracer.attach_all(&plan.probes, &refused).map_err(wrap)?;
         tracer.taken_before = tracer.taken().map_err(wrap)?;
         let of_query = || tracer.attached_of(SensorId::Query);
         let takes_turns = of_query().any(turns::is_other);
@@ -205,18 +202,17 @@ impl Tracer {
     }
 
     /// Verifies all programs to be attached; returns optional ones that the kernel refused.
-    fn load_all(
-        &mut self,
-        plan: &RungPlan,
-        fallback: Option<&RungPlan>,
-    ) -> Result<Refusals, AttachError> {
+    fn load_all(&mut self, selection: &Selection<'_>) -> Result<Refusals, AttachError> {
         // Those of the query sensor first: without them the attach method fails.
-        let load = |probe| Load::of(probe, self.preemptible);
-        let mut loads: Vec<Load> = plan.probes.iter().flat_map(load).collect();
-        if let Some(fallback) = fallback {
+        let mut probes = selection.query().probes.clone();
+        for sensor in SensorId::ALL.into_iter().filter(|it| it.is_optional()) {
             // The slowest to verify are at the end of the plan, and are started first, so that they
             // do not finish last.
-            loads.extend(fallback.probes_beside(plan).iter().rev().flat_map(load));
+            probes.extend(selection.probes_of(sensor).into_iter().rev());
+        }
+        let load = |probe| Load::of(probe, self.preemptible);
+        let mut loads: Vec<Load> = probes.iter().flat_map(load).collect();
+        if selection.of(SensorId::Fallback).is_some() {
             loads.push(Load::through(alone::LISTER, alone::FILES));
             loads.extend(
                 [
@@ -231,12 +227,7 @@ impl Tracer {
             loads.push(Load::asked(alone::PIDNS_LEVEL));
         }
         let mut refused = verify::load(&mut self.ebpf, &loads, &self.functions);
-        for sensor in SensorId::ALL {
-            let plan = match sensor {
-                SensorId::Query => Some(plan),
-                SensorId::Fallback => fallback,
-            };
-            let Some(plan) = plan else { continue };
+        for (sensor, plan) in selection.sensors() {
             for probe in plan.probes.iter().filter(|it| !it.is_optional()) {
                 if let Some(why) = refused.remove(probe.program()) {
                     let why = why.context(format!("cannot attach {}", probe.target));

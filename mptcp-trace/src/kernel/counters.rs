@@ -20,11 +20,9 @@ use super::syscall::bpf;
 use crate::model::{Loss, SensorId};
 
 /// The map with the counters of a sensor.
-fn map_of(sensor: SensorId) -> &'static str {
-    match sensor {
-        SensorId::Query => "QUERY_COUNTERS",
-        SensorId::Fallback => "FALLBACK_COUNTERS",
-    }
+#[must_use]
+pub fn map_of(sensor: SensorId) -> String {
+    format!("{}_COUNTERS", sensor.name().to_ascii_uppercase())
 }
 
 /// Counters of a sensor, summed over the CPUs.
@@ -38,7 +36,7 @@ pub(super) fn of(ebpf: &Ebpf, sensor: SensorId) -> anyhow::Result<Loss> {
 
 /// Runs of a sensor that another program took over from the one that the kernel skipped.
 pub(super) fn taken(ebpf: &Ebpf, sensor: SensorId) -> anyhow::Result<u64> {
-    sum(ebpf, map_of(sensor), counter::TAKEN)
+    sum(ebpf, &map_of(sensor), counter::TAKEN)
 }
 
 fn sum(ebpf: &Ebpf, name: &str, slot: u32) -> anyhow::Result<u64> {
@@ -52,7 +50,8 @@ fn sum(ebpf: &Ebpf, name: &str, slot: u32) -> anyhow::Result<u64> {
 }
 
 fn sums(ebpf: &Ebpf, sensor: SensorId) -> anyhow::Result<Loss> {
-    let sum = |slot| sum(ebpf, map_of(sensor), slot);
+    let map = map_of(sensor);
+    let sum = |slot| sum(ebpf, &map, slot);
     Ok(Loss {
         sensor,
         // The self-tests of other instances are not reported, and counted under their own name.

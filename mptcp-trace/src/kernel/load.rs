@@ -20,8 +20,8 @@ use zerocopy::IntoBytes as _;
 
 use crate::{
     host::{HostSupport, PidNamespace, Preemptible},
-    model::{Rung, fallback_causes, name_of_enumerator},
-    plan::RungPlan,
+    model::{Rung, SensorId, fallback_causes, name_of_enumerator},
+    plan::{RungPlan, Selection},
 };
 
 /// Everything that is frozen into the programs before verification.
@@ -110,11 +110,8 @@ fn counter_numbers(counters: &[(i32, String)]) -> CounterNumbers {
 
 /// Loads the object: creates maps and freezes constants; programs are attached by
 /// [`super::attach`].
-pub(super) fn load(
-    config: &TracerConfig,
-    rung: &RungPlan,
-    fallback: Option<&RungPlan>,
-) -> anyhow::Result<Ebpf> {
+pub(super) fn load(config: &TracerConfig, selection: &Selection<'_>) -> anyhow::Result<Ebpf> {
+    let (rung, fallback) = (selection.query(), selection.of(SensorId::Fallback));
     raise_memlock_limit();
     let flag = |on: bool, bit: u32| if on { bit } else { 0 };
     let filter = FilterConfig {
@@ -135,7 +132,7 @@ pub(super) fn load(
     let decision_probed = u32::from(fallback.is_some_and(RungPlan::decision_probed));
     let children_probed = u32::from(fallback.is_some_and(RungPlan::children_probed));
     let syscalls = syscall_numbers();
-    let life_at_return = u32::from(fallback.is_some_and(|it| it.shares_with(rung)));
+    let life_at_return = u32::from(selection.is_shared(SensorId::Fallback));
     let turns_at_functions = u32::from(config.preemptible.functions);
     let turns_at_tracepoints = u32::from(config.preemptible.tracepoints);
     let room_for_questions = u64::from(config.ring_bytes) / 4 * 3;

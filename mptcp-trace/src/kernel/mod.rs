@@ -17,6 +17,7 @@ mod types;
 mod verify;
 
 pub use attach::{AttachError, Tracer};
+pub use counters::map_of as counters_of;
 pub use load::{CountersAt, TracerConfig};
 pub use mark::Mark;
 pub use object::Object;

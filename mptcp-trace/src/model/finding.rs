@@ -3,7 +3,8 @@
 use std::time::{Duration, SystemTime};
 
 use super::{
-    ConnectionEvent, ConnectionKind, QueryEvent, RefusalEvent, Refused, Verdict, VerdictEvent,
+    ConnectionEvent, ConnectionKind, QueryEvent, RefusalEvent, Refused, SensorId, Verdict,
+    VerdictEvent,
 };
 
 /// What reaches the reader.
@@ -46,6 +47,16 @@ impl Finding {
                 Refused::Option { .. } => "option_refused",
                 Refused::Socket { .. } => "socket_refused",
             },
+        }
+    }
+
+    /// The sensor that observed it; none for a closing verdict, which concludes.
+    #[must_use]
+    pub fn sensor(&self) -> Option<SensorId> {
+        match self {
+            Self::Query(_) | Self::Refusal(_) => Some(SensorId::Query),
+            Self::Connection(_) => Some(SensorId::Fallback),
+            Self::Verdict(_) => None,
         }
     }
 

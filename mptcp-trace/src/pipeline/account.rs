@@ -1,6 +1,6 @@
 //! The account of a run: losses, reconciliation, and whether the absence of findings is conclusive.
 
-use std::{io::Write, time::Duration};
+use std::{fmt::Write as _, io::Write, time::Duration};
 
 use super::{
     proof::gap,
@@ -82,9 +82,16 @@ impl<W: Write> Stages<W> {
             (Format::Text { .. } | Format::Json, true) => "printed",
             (Format::Text { .. } | Format::Json, false) => "summed up",
         };
-        let mut text = summary(done, |sensor| self.outcome.of(sensor), &losses);
-        if !self.has_fallbacks {
-            text.push_str("fallback: the sensor is off: fallbacks were not traced\n");
+        let mut text = summary(done, |sensor| *self.outcome.by_sensor.of(sensor), &losses);
+        for sensor in SensorId::ALL.into_iter().filter(|it| it.is_optional()) {
+            if !self.facts.has_sensor(sensor) {
+                let events = sensor.events(0);
+                // Writing to memory does not fail.
+                let _infallible = writeln!(
+                    text,
+                    "{sensor}: the sensor is off: {events} were not traced"
+                );
+            }
         }
         text.push_str(&last_words(done, self.outcome.verdicts));
         if self.view.wanted != FindingFilter::default() {

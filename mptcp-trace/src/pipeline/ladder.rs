@@ -7,8 +7,8 @@ use crate::{
     canary,
     host::HostSupport,
     kernel::TracerConfig,
-    model::{Rung, SensorId},
-    plan::{Plan, Refusal, RungPlan, no_rung},
+    model::{PerSensor, Rung, SensorId},
+    plan::{Plan, Refusal, RungPlan, Selection, no_rung},
 };
 
 /// Delay before each retry after a transient failure.
@@ -57,19 +57,18 @@ pub async fn start(
     let mut passed_over = plan.of(SensorId::Query).ruled_out.clone();
     for rung in &plan.of(SensorId::Query).rungs {
         match try_patiently(host, plan, rung, config).await {
-            Ok(mut session) if session.canary.complaints.is_empty() => {
-                passed_over.sort();
-                session.passed_over = passed_over;
-                return Ok(session);
-            }
-            Ok(session) => {
-                let why = format!(
-                    "attached, but it does not work: {}",
-                    session.canary.verdict()
-                );
-                log::info!("{}: {why}", rung.rung);
-                passed_over.push((rung.rung, why));
-            }
+            Ok(mut session) => match session.canary.complaint() {
+                None => {
+                    passed_over.sort();
+                    session.passed_over.query = passed_over;
+                    return Ok(session);
+                }
+                Some((_, why)) => {
+                    let why = format!("attached, but it does not work: {why}");
+                    log::info!("{}: {why}", rung.rung);
+                    passed_over.push((rung.rung, why));
+                }
+            },
             Err(TryError::Attach(why)) => {
                 log::info!("{}: {why}", rung.rung);
                 log::debug!("{}: {:#}", rung.rung, why.why);
@@ -99,7 +98,7 @@ async fn try_patiently(
 ) -> Result<Session, TryError> {
     let mut pauses = RETRY_AFTER.into_iter();
     loop {
-        let why = match try_with_fallbacks(host, plan, query, config).await {
+        let why = match try_with_others(host, plan, query, config).await {
             Ok(session) => return Ok(session),
             Err(why) if why.is_passing() => why,
             Err(why) => return Err(why),
@@ -112,48 +111,49 @@ async fn try_patiently(
     }
 }
 
-/// Attaches one method of the query sensor, with the best working method of the fallback sensor, or
+/// Attaches one method of the query sensor, with the best working method of each other sensor, or
 /// none.
-async fn try_with_fallbacks(
+async fn try_with_others(
     host: &HostSupport,
     plan: &Plan,
     query: &RungPlan,
     config: &TracerConfig,
 ) -> Result<Session, TryError> {
-    let mut passed_over = plan.of(SensorId::Fallback).ruled_out.clone();
-    let candidates = plan
-        .of(SensorId::Fallback)
-        .beside(query.rung)
-        .map(Some)
-        .chain([None]);
-    for fallback in candidates {
-        match try_rung(host, query, fallback, config).await {
-            Ok(session) if session.canary.has_passing_complaint() => {
-                return Err(TryError::Disturbed(session.canary.in_short()));
+    let mut passed_over = PerSensor::from_fn(|sensor| plan.of(sensor).ruled_out.clone());
+    let mut selection = Selection::best(plan, query);
+    loop {
+        let (sensor, why) = match try_rung(host, &selection, config).await {
+            Ok(mut session) => {
+                if let Some(why) = session.canary.passing_complaint() {
+                    return Err(TryError::Disturbed(why));
+                }
+                match session.canary.complaint() {
+                    Some((sensor, why)) if sensor.is_optional() => (sensor, why),
+                    Some(_) | None => {
+                        for sensor in SensorId::ALL {
+                            passed_over.of_mut(sensor).sort();
+                        }
+                        session.passed_over = passed_over;
+                        return Ok(session);
+                    }
+                }
             }
-            Ok(mut session) => match (fallback, session.canary.fallback_complaint.take()) {
-                (Some(fallback), Some(why)) if session.canary.complaints.is_empty() => {
-                    log::info!("fallbacks on {}: {why}", fallback.rung);
-                    passed_over.push((fallback.rung, why));
-                }
-                (Some(_) | None, _) => {
-                    passed_over.sort();
-                    session.fallback_passed_over = passed_over;
-                    return Ok(session);
-                }
-            },
             Err(TryError::Attach(why))
-                if why.sensor == SensorId::Fallback && !canary::is_passing(&why.why) =>
+                if why.sensor.is_optional() && !canary::is_passing(&why.why) =>
             {
-                log::info!("fallbacks on {}: {why}", why.rung);
-                log::debug!("fallbacks on {}: {:#}", why.rung, why.why);
-                passed_over.push((why.rung, why.to_string()));
+                let sensor = why.sensor;
+                log::debug!("{} on {}: {:#}", sensor.events(0), why.rung, why.why);
+                (sensor, why.to_string())
             }
             Err(other) => return Err(other),
-        }
+        };
+        let (Some(failed), Some(next)) = (selection.of(sensor), selection.with_worse(plan, sensor))
+        else {
+            let why = anyhow::anyhow!("the sensor {sensor} failed, which was off: {why}");
+            return Err(TryError::Other(why));
+        };
+        log::info!("{} on {}: {why}", sensor.events(0), failed.rung);
+        passed_over.of_mut(sensor).push((failed.rung, why));
+        selection = next;
     }
-    Err(TryError::Other(anyhow::anyhow!(
-        "the query sensor was not tried on {}",
-        query.rung
-    )))
 }

@@ -6,6 +6,7 @@ mod inventory;
 mod ladder;
 mod play;
 mod proof;
+mod self_test;
 mod session;
 mod stages;
 mod stop;
@@ -28,7 +29,8 @@ pub use self::{
     ladder::{StartError, start},
     play::{Played, play},
     proof::blind,
-    session::{CanaryReport, Session},
+    self_test::{CanaryReport, SelfTest},
+    session::Session,
     stages::Stages,
     stop::Stop,
     view::{Outcome, View},

@@ -2,34 +2,24 @@
 
 use std::{
     collections::BTreeMap,
-    io,
     os::fd::{AsFd as _, BorrowedFd},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::Context as _;
-
+use super::self_test::{
+    BACKLOG_RECORDS_MAX, CanaryCollector, CanaryReport, disturbed, judge, prove_fallback,
+};
 use crate::{
-    canary::{self, Complaint, Questions},
+    canary,
     correlate::growth,
-    decode::{Observation, decode},
     host::{
         HostSupport, netstat,
         privileges::{self, RuntimeNeeds},
     },
     kernel::{LogRing, Mark, RecordRing, Tracer, TracerConfig},
-    model::{
-        Connection, ConnectionKind, Counted, Facts, Loss, LossReport, Query, Rung, SensorId,
-        SensorState,
-    },
-    plan::RungPlan,
+    model::{Counted, Facts, LossReport, PerSensor, Rung, SensorId, SensorState},
+    plan::Selection,
 };
-
-/// Maximum time for the canary's records to arrive from the ring.
-const CANARY_WAIT_MAX: Duration = Duration::from_secs(2);
-
-/// At most this many other records are kept during the self-test; more stay in the ring.
-const BACKLOG_RECORDS_MAX: usize = 65_536;
 
 /// A working tracer.
 pub struct Session {
@@ -45,13 +35,10 @@ pub struct Session {
     pub backlog: Vec<Vec<u8>>,
     /// Result of the self-test.
     pub canary: CanaryReport,
-    /// Better attach methods, and why they are not in use.
-    pub passed_over: Vec<(Rung, String)>,
-    /// Better attach methods of the fallback sensor, and why they are not in use.
-    pub fallback_passed_over: Vec<(Rung, String)>,
+    /// Better attach methods of each sensor, and why they are not in use.
+    pub passed_over: PerSensor<Vec<(Rung, String)>>,
     /// Number of the canary's own records, which are not reported.
-    canary_queries: u64,
-    canary_connections: u64,
+    own_records: PerSensor<u64>,
     /// The kernel's counters when tracing began, by network namespace.
     baseline: BTreeMap<u32, netstat::Snapshot>,
     /// Growth of the counters, once it was read.
@@ -60,56 +47,6 @@ pub struct Session {
     reach: netstat::Reach,
     /// Unneeded privileges were dropped.
     is_lean: bool,
-}
-
-/// Result of the self-test.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct CanaryReport {
-    /// Number of the canary's queries.
-    pub asked: usize,
-    /// Number of those that the probes observed.
-    pub seen: usize,
-    /// What is wrong with them.
-    pub complaints: Vec<Complaint>,
-    /// Impossible queries, with the reason.
-    pub skipped: Vec<String>,
-    /// A connection of the canary fell back, to test the probes.
-    pub fell_back: bool,
-    /// What is wrong with the observation of that fallback.
-    pub fallback_complaint: Option<String>,
-    /// What on this host, rather than in this kernel, may explain the complaints.
-    pub disturbed: Option<String>,
-}
-
-impl CanaryReport {
-    /// True if there are complaints, which may have a transient reason on this host.
-    pub(super) fn has_passing_complaint(&self) -> bool {
-        let has_complaint = !self.complaints.is_empty() || self.fallback_complaint.is_some();
-        has_complaint && self.disturbed.is_some()
-    }
-
-    /// The complaint, and its possible reason.
-    pub(super) fn in_short(&self) -> String {
-        let what = match (&self.fallback_complaint, self.complaints.is_empty()) {
-            (Some(why), true) => why.clone(),
-            (Some(_) | None, _) => self.verdict(),
-        };
-        let why = self.disturbed.as_deref().unwrap_or_default();
-        format!("{what} ({why})")
-    }
-
-    /// The complaints in one sentence.
-    #[must_use]
-    pub fn verdict(&self) -> String {
-        if self.seen == 0 {
-            return format!(
-                "the self-test made {} queries, but no probe saw one",
-                self.asked
-            );
-        }
-        let complaints: Vec<String> = self.complaints.iter().map(ToString::to_string).collect();
-        complaints.join("; ")
-    }
 }
 
 /// Why an attach method is not used.
@@ -156,18 +93,18 @@ impl From<anyhow::Error> for TryError {
 /// Attaches one method of each sensor, and runs the self-test.
 pub(super) async fn try_rung(
     host: &HostSupport,
-    plan: &RungPlan,
-    fallback: Option<&RungPlan>,
+    selection: &Selection<'_>,
     config: &TracerConfig,
 ) -> Result<Session, TryError> {
-    let mut tracer = Tracer::start(config, plan, fallback).map_err(TryError::Attach)?;
+    let mut tracer = Tracer::start(config, selection).map_err(TryError::Attach)?;
     let mut records = tracer.take_records()?;
     let log = if config.debug {
         Some(tracer.take_log()?)
     } else {
         None
     };
-    let mut facts = facts_of(host, plan, fallback);
+    let mut facts = facts_of(host, selection);
+    let has_fallbacks = facts.has_sensor(SensorId::Fallback);
     let marks = match Mark::new() {
         Ok(marks) => Some(marks),
         Err(why) => {
@@ -182,7 +119,7 @@ pub(super) async fn try_rung(
     };
     let (questions, inside) = canary::ask(&mark)?;
     if let Some(inside) = inside
-        && fallback.is_some()
+        && has_fallbacks
         && let Err(why) = tracer.find_pernet(inside.as_fd(), canary::BLACKHOLE_TIMEOUT)
     {
         log::debug!("the blackhole period of MPTCP is unknown: {why:#}");
@@ -193,12 +130,11 @@ pub(super) async fn try_rung(
             collected.own.len() >= questions.asked.len()
         })
         .await?;
-    let mut canary = judge(&mut facts, &questions, &collected.own);
+    let mut canary = judge(&mut facts, selection, &questions, &collected.own);
     tracer.calibrate(facts.fallback_bit)?;
-    if fallback.is_some() && canary.complaints.is_empty() {
+    if has_fallbacks && canary.complaint().is_none() {
         let proof = prove_fallback(&mark, &mut collected, &mut records, &facts).await?;
-        canary.fell_back = proof.is_some();
-        canary.fallback_complaint = proof.flatten();
+        canary.sensors.fallback = Some(proof);
         // There cannot be more than the tables hold, plus concurrent events.
         let limit = BACKLOG_RECORDS_MAX + config.sockets as usize;
         let listed = tracer.list(|| match collected.backlog.len() < limit {
@@ -210,7 +146,7 @@ pub(super) async fn try_rung(
         }
     }
     canary.disturbed = disturbed(&tracer, &collected)?.or(canary.disturbed);
-    if fallback.is_some() {
+    if has_fallbacks {
         list_counters(&tracer, &mut records, &mut collected, &mut facts);
     }
     let mut reach = netstat::Reach::new();
@@ -226,10 +162,8 @@ pub(super) async fn try_rung(
         facts,
         backlog: collected.backlog,
         canary,
-        passed_over: Vec::new(),
-        fallback_passed_over: Vec::new(),
-        canary_queries: collected.own.len() as u64,
-        canary_connections: (collected.own_connections.len() + collected.own_changes) as u64,
+        passed_over: PerSensor::default(),
+        own_records: collected.own_records,
         baseline,
         counted: Vec::new(),
         reach,
@@ -238,7 +172,7 @@ pub(super) async fn try_rung(
 }
 
 /// The facts before the first record.
-fn facts_of(host: &HostSupport, query: &RungPlan, fallback: Option<&RungPlan>) -> Facts {
+fn facts_of(host: &HostSupport, selection: &Selection<'_>) -> Facts {
     Facts {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         kernel: host.kernel.clone(),
@@ -248,7 +182,7 @@ fn facts_of(host: &HostSupport, query: &RungPlan, fallback: Option<&RungPlan>) -
         counters_read_at: BTreeMap::new(),
         counters_listed_at: None,
         counters_at_start: BTreeMap::new(),
-        sensors: sensors(query, fallback),
+        sensors: sensors(selection),
     }
 }
 
@@ -270,14 +204,9 @@ fn list_counters(
     }
 }
 
-fn sensors(query: &RungPlan, fallback: Option<&RungPlan>) -> Vec<SensorState> {
-    let plan_of = |sensor| match sensor {
-        SensorId::Query => Some(query),
-        SensorId::Fallback => fallback,
-    };
-    SensorId::ALL
-        .into_iter()
-        .filter_map(|sensor| Some((sensor, plan_of(sensor)?)))
+fn sensors(selection: &Selection<'_>) -> Vec<SensorState> {
+    selection
+        .sensors()
         .map(|(sensor, plan)| SensorState {
             sensor,
             rung: plan.rung,
@@ -285,167 +214,6 @@ fn sensors(query: &RungPlan, fallback: Option<&RungPlan>) -> Vec<SensorState> {
             limits: plan.limits.clone(),
         })
         .collect()
-}
-
-/// Provokes a fallback, now that the state bit is known; returns what is wrong with its
-/// observation, or nothing if no connection of our own is possible.
-async fn prove_fallback(
-    mark: canary::Mark<'_>,
-    collected: &mut CanaryCollector,
-    records: &mut RecordRing,
-    facts: &Facts,
-) -> anyhow::Result<Option<Option<String>>> {
-    let fallen = match canary::fall_back(mark)? {
-        Ok(fallen) => fallen,
-        Err(why) if canary::is_passing(&why) => return Err(why),
-        // The reason was reported before.
-        Err(_why) => return Ok(None),
-    };
-    let ours = |connection: &Connection| {
-        connection.kind == ConnectionKind::Fallback && connection.socket.local == fallen.local
-    };
-    collected
-        .until(records, facts, |collected| {
-            collected.own_connections.iter().any(ours)
-        })
-        .await?;
-    let seen: Vec<&Connection> = collected
-        .own_connections
-        .iter()
-        .filter(|it| ours(it))
-        .collect();
-    Ok(Some(fallen.complaint(&seen)))
-}
-
-/// What may have kept the canary's records from us.
-fn disturbed(tracer: &Tracer, collected: &CanaryCollector) -> anyhow::Result<Option<String>> {
-    if collected.backlog.len() >= BACKLOG_RECORDS_MAX {
-        let why = format!("{} other records came first", collected.backlog.len());
-        return Ok(Some(why));
-    }
-    let losses = tracer.losses()?;
-    let count = |of: fn(&Loss) -> u64| losses.sensors.iter().map(of).sum::<u64>();
-    let (full, skipped) = (count(|it| it.ring_full), count(|it| it.missed));
-    let why = match (full, skipped) {
-        (0, 0) => None,
-        (0, skipped) => Some(format!(
-            "{skipped} runs of a probe were skipped by the kernel"
-        )),
-        (full, _) => Some(format!("{full} records did not fit into the ring")),
-    };
-    Ok(why)
-}
-
-/// Records that arrive from the ring during the self-test.
-#[derive(Default)]
-struct CanaryCollector {
-    own: Vec<Vec<u8>>,
-    own_connections: Vec<Connection>,
-    own_changes: usize,
-    backlog: Vec<Vec<u8>>,
-    /// The BPF side's readings when tracing began, by the namespace's cookie.
-    counters_at_start: BTreeMap<u64, BTreeMap<String, u64>>,
-}
-
-impl CanaryCollector {
-    /// Reads until `enough`, for [`CANARY_WAIT_MAX`], or until the backlog is full.
-    async fn until(
-        &mut self,
-        records: &mut RecordRing,
-        facts: &Facts,
-        enough: impl Fn(&Self) -> bool,
-    ) -> anyhow::Result<()> {
-        let home = async {
-            while !enough(self) && self.backlog.len() < BACKLOG_RECORDS_MAX {
-                records.next_turn(|bytes| self.take(bytes, facts)).await?;
-            }
-            anyhow::Ok(())
-        };
-        match tokio::time::timeout(CANARY_WAIT_MAX, home).await {
-            Ok(done) => done.context("cannot read our own records back"),
-            // A timeout is a result, not an error: the comparison reports what is missing.
-            Err(_elapsed) => Ok(()),
-        }
-    }
-
-    fn take(&mut self, bytes: &[u8], facts: &Facts) -> Result<(), io::Error> {
-        match decode(bytes, facts) {
-            Ok(Observation::Canary(_)) => self.own.push(bytes.to_vec()),
-            Ok(Observation::CanaryConnection(connection)) => self.own_connections.push(*connection),
-            Ok(Observation::CanaryChange(_)) => self.own_changes += 1,
-            Ok(Observation::CountersAtStart(read)) => {
-                if !read.counters.is_empty() {
-                    self.counters_at_start.insert(read.cookie, read.counters);
-                }
-            }
-            // Undecodable records are reported later, with all others.
-            Ok(
-                Observation::Query(_)
-                | Observation::Connection(_)
-                | Observation::Change(_)
-                | Observation::Refusal(_)
-                | Observation::Counters(_),
-            )
-            | Err(_) => {
-                self.backlog.push(bytes.to_vec());
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Calibrates what no kernel publishes, then compares the observed queries with the facts.
-fn judge(facts: &mut Facts, questions: &Questions, own: &[Vec<u8>]) -> CanaryReport {
-    let read = |facts: &Facts| -> Vec<Query> {
-        own.iter()
-            .filter_map(|bytes| match decode(bytes, facts) {
-                Ok(Observation::Canary(query)) => Some(query),
-                Ok(
-                    Observation::Query(_)
-                    | Observation::Connection(_)
-                    | Observation::Refusal(_)
-                    | Observation::Counters(_)
-                    | Observation::CountersAtStart(_)
-                    | Observation::CanaryConnection(_)
-                    | Observation::Change(_)
-                    | Observation::CanaryChange(_),
-                )
-                | Err(_) => None,
-            })
-            .collect()
-    };
-    let candidates = questions.fallback_bits(&read(facts));
-    facts.fallback_bit = canary::only_bit(candidates);
-    let seen = read(facts);
-    let complaints = questions.compare(&seen);
-    let report = CanaryReport {
-        asked: questions.asked.len(),
-        seen: seen.len(),
-        complaints,
-        skipped: questions.skipped.clone(),
-        fell_back: false,
-        fallback_complaint: None,
-        // Pending work on a socket is also among its state bits, until it is done.
-        disturbed: (candidates.count_ones() > 1)
-            .then(|| "several state bits of our own connection changed at once".to_owned()),
-    };
-    if facts.fallback_bit.is_none() {
-        for sensor in &mut facts.sensors {
-            let limit = match (sensor.sensor, sensor.rung) {
-                (SensorId::Query, Rung::Tracepoint) => {
-                    "the fallback bit could not be calibrated: the answer is read from the caller's \
-                     memory"
-                }
-                (SensorId::Query, Rung::Fexit | Rung::Kprobe) => continue,
-                (SensorId::Fallback, Rung::Fexit | Rung::Kprobe | Rung::Tracepoint) => {
-                    "the fallback bit could not be calibrated: fallbacks are only seen where a \
-                     function reports them"
-                }
-            };
-            sensor.limits.push(limit.to_owned());
-        }
-    }
-    report
 }
 
 impl Session {
@@ -461,12 +229,9 @@ impl Session {
             .sensors
             .retain(|loss| self.facts.has_sensor(loss.sensor));
         for sensor in &mut report.sensors {
-            let own = match sensor.sensor {
-                SensorId::Query => self.canary_queries,
-                SensorId::Fallback => self.canary_connections,
-            };
-            sensor.seen = sensor.seen.saturating_sub(own);
-            sensor.emitted = sensor.emitted.saturating_sub(own);
+            let own = self.own_records.of(sensor.sensor);
+            sensor.seen = sensor.seen.saturating_sub(*own);
+            sensor.emitted = sensor.emitted.saturating_sub(*own);
         }
         report.counted = self.counted.clone();
         Ok(report)
@@ -532,13 +297,13 @@ impl Session {
         self.facts.has_sensor(SensorId::Fallback)
     }
 
-    /// Why fallbacks are not traced; `None` if they are.
+    /// Why a sensor does not run; `None` if it does.
     #[must_use]
-    pub fn why_no_fallbacks(&self) -> Option<String> {
-        if self.has_fallbacks() {
+    pub fn why_off(&self, sensor: SensorId) -> Option<String> {
+        if self.facts.has_sensor(sensor) {
             return None;
         }
-        let last = self.fallback_passed_over.last();
+        let last = self.passed_over.of(sensor).last();
         Some(last.map_or_else(
             || "no attach method works on this kernel; see mptcp-trace doctor".to_owned(),
             |(rung, why)| format!("{rung}: {why}"),

@@ -365,10 +365,9 @@ impl<W: Write> Stages<W> {
             observer.finding(finding, &|id| places.path(id));
         }
         self.outcome.findings += 1;
-        match finding {
-            Finding::Query(_) | Finding::Refusal(_) => self.outcome.queries += 1,
-            Finding::Verdict(_) => self.outcome.verdicts += 1,
-            Finding::Connection(_) => {}
+        match finding.sensor() {
+            Some(sensor) => *self.outcome.by_sensor.of_mut(sensor) += 1,
+            None => self.outcome.verdicts += 1,
         }
         if self.lines.len() >= 64 * 1024 {
             self.write_lines()?;

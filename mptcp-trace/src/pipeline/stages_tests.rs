@@ -1,7 +1,10 @@
 use std::{fs::File, io, path::Path};
 
 use super::*;
-use crate::capture::{Frame, Reader};
+use crate::{
+    capture::{Frame, Reader},
+    model::PerSensor,
+};
 
 /// A full disk.
 struct Full;
@@ -42,8 +45,8 @@ fn the_account_is_drawn_where_the_first_write_of_all_is_that_of_the_end() {
     assert!(matches!(ended, Err(Stop::Failed(_))), "{ended:?}");
     let outcome = stages.outcome();
     assert_eq!(
-        (outcome.findings, outcome.queries, outcome.verdicts),
-        (0, 0, 0)
+        (outcome.findings, outcome.by_sensor, outcome.verdicts),
+        (0, PerSensor::default(), 0)
     );
     assert!(outcome.unwritten > 2, "{outcome:?}");
     assert!(!outcome.reconciled.is_empty(), "{outcome:?}");

@@ -5,7 +5,7 @@ use crate::{
     coalesce::AnswerCoalescer,
     correlate::Limits,
     filter::{FailOn, FindingFilter},
-    model::{Reconciliation, SensorId},
+    model::{PerSensor, Reconciliation},
     observe::Observer,
 };
 
@@ -33,8 +33,8 @@ pub struct View {
 pub struct Outcome {
     /// Findings printed.
     pub findings: u64,
-    /// Of these, queries and refusals.
-    pub queries: u64,
+    /// Of these, the ones that a sensor observed.
+    pub by_sensor: PerSensor<u64>,
     /// Of these, closing verdicts.
     pub verdicts: u64,
     /// Findings that the filter left out.
@@ -57,7 +57,7 @@ pub struct Outcome {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Printed {
     pub(super) findings: u64,
-    pub(super) queries: u64,
+    pub(super) by_sensor: PerSensor<u64>,
     pub(super) verdicts: u64,
 }
 
@@ -65,7 +65,7 @@ impl Outcome {
     pub(super) fn printed(&self) -> Printed {
         Printed {
             findings: self.findings,
-            queries: self.queries,
+            by_sensor: self.by_sensor,
             verdicts: self.verdicts,
         }
     }
@@ -74,16 +74,7 @@ impl Outcome {
     pub(super) fn take_back(&mut self, to: Printed) {
         self.unwritten += self.findings.saturating_sub(to.findings);
         self.findings = to.findings;
-        self.queries = to.queries;
+        self.by_sensor = to.by_sensor;
         self.verdicts = to.verdicts;
-    }
-
-    /// Number of findings of a sensor.
-    #[must_use]
-    pub fn of(&self, sensor: SensorId) -> u64 {
-        match sensor {
-            SensorId::Query => self.queries,
-            SensorId::Fallback => self.findings - self.queries - self.verdicts,
-        }
     }
 }

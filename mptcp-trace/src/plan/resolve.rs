@@ -7,7 +7,7 @@ use super::{OTHERS_UNLISTED, Probe, RungPlan, SensorPlan, Target};
 use crate::{
     host::{Fact, HostSupport},
     model::{Rung, SensorId},
-    probes::{Attachment, Hook, METHODS, Method, Missing, OPTIONAL, Place, Row, Take, When, rows},
+    probes::{self, Attachment, Hook, Method, Missing, Place, Probes, Row, Take, When},
 };
 
 /// The attach methods of a sensor; `only` restricts them to one.
@@ -17,9 +17,9 @@ pub(super) fn sensor(host: &HostSupport, sensor: SensorId, only: Option<Rung>) -
         rungs: Vec::new(),
         ruled_out: Vec::new(),
     };
-    for method in METHODS.iter().filter(|it| it.sensor == sensor) {
+    for method in &probes::of(sensor).methods {
         let rung = method.rung;
-        match resolve(host, method) {
+        match resolve(host, sensor, method) {
             Ok(_) if only.is_some_and(|only| only != rung) => {
                 let why = "another attach method was selected with --attach";
                 plan.ruled_out.push((rung, why.to_owned()));
@@ -32,7 +32,7 @@ pub(super) fn sensor(host: &HostSupport, sensor: SensorId, only: Option<Rung>) -
 }
 
 /// The plan for `method` on this host, or why it is impossible.
-fn resolve(host: &HostSupport, method: &Method) -> Result<RungPlan, String> {
+fn resolve(host: &HostSupport, sensor: SensorId, method: &Method) -> Result<RungPlan, String> {
     let rung = method.rung;
     if let Some(why) = objection(host, rung) {
         return Err(why);
@@ -48,12 +48,11 @@ fn resolve(host: &HostSupport, method: &Method) -> Result<RungPlan, String> {
         limits: method.costs.iter().map(|it| (*it).to_owned()).collect(),
         taken: Vec::new(),
     };
-    for row in rows() {
-        if row.sensor == method.sensor && row.rungs.contains(&rung) {
-            resolving.row(row)?;
-        }
+    let Probes { rows, .. } = probes::of(sensor);
+    for row in rows.iter().filter(|row| row.rungs.contains(&rung)) {
+        resolving.row(row)?;
     }
-    resolving.optional_members(method.sensor);
+    resolving.optional_members(sensor);
     let Resolving {
         mut probes, limits, ..
     } = resolving;
@@ -63,6 +62,7 @@ fn resolve(host: &HostSupport, method: &Method) -> Result<RungPlan, String> {
         rung,
         probes,
         limits,
+        uncalibrated: method.uncalibrated,
     })
 }
 
@@ -262,9 +262,8 @@ impl Resolving<'_> {
         if sensor == SensorId::Fallback && host.pid_namespace.is_some() {
             self.limits.push(OTHERS_UNLISTED.to_owned());
         }
-        for members in OPTIONAL {
-            if members.sensor == sensor
-                && members.rungs.contains(&self.rung)
+        for members in probes::of(sensor).optional {
+            if members.rungs.contains(&self.rung)
                 && let Some((path, why)) =
                     absent(host, members.fields).find_map(|(path, why)| Some((path, why?)))
             {

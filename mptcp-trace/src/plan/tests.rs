@@ -429,17 +429,23 @@ fn where_no_function_can_be_probed_tracepoints_do_and_say_what_they_cannot() {
     assert!(!plan.decision_probed() && !plan.children_probed() && plan.limits.len() == 4);
     // Along with a query sensor of the same method, one program at the return of system calls
     // serves both.
-    let query = |rung| {
-        super::plan(&host, Some(rung))
-            .unwrap()
-            .of(SensorId::Query)
-            .rungs[0]
-            .clone()
+    let both = super::plan(&host, None).unwrap();
+    let along_with = |rung| {
+        let mut queries = both.of(SensorId::Query).rungs.iter();
+        let query = queries.find(|it| it.rung == rung).unwrap();
+        let mut selection = Selection::best(&both, query);
+        while selection.of(SensorId::Fallback).unwrap().rung != Rung::Tracepoint {
+            selection = selection.with_worse(&both, SensorId::Fallback).unwrap();
+        }
+        selection
     };
-    assert!(plan.shares_with(&query(Rung::Tracepoint)));
-    let beside = plan.probes_beside(&query(Rung::Tracepoint));
-    assert_eq!(beside.len(), plan.probes.len() - 1);
-    assert!(!plan.shares_with(&query(Rung::Fexit)));
+    let same = along_with(Rung::Tracepoint);
+    assert!(same.is_shared(SensorId::Fallback) && !same.is_shared(SensorId::Query));
+    let own = same.probes_of(SensorId::Fallback);
+    assert_eq!(own.len(), plan.probes.len() - 1);
+    let other = along_with(Rung::Fexit);
+    assert!(!other.is_shared(SensorId::Fallback));
+    assert_eq!(other.probes_of(SensorId::Fallback), plan.probes);
     let no_returns = HostSupport {
         raw_tracepoints: vec!["inet_sock_set_state".into()],
         ..host.clone()
@@ -485,14 +491,21 @@ fn what_this_kernel_does_not_let_be_read_is_a_sentence() {
 #[test]
 fn beside_a_query_sensor_on_a_lower_rung_no_better_one_is_tried() {
     let function = ["__mptcp_try_fallback"];
-    let ladder = plan(&with_functions(&function, &function), None)
-        .unwrap()
-        .of(SensorId::Fallback)
-        .clone();
-    let beside = |rung| -> Vec<Rung> { ladder.beside(rung).map(|plan| plan.rung).collect() };
-    assert_eq!(beside(Rung::Fexit), Rung::LADDER);
-    assert_eq!(beside(Rung::Kprobe), [Rung::Kprobe, Rung::Tracepoint]);
-    assert_eq!(beside(Rung::Tracepoint), [Rung::Tracepoint]);
+    let plan = plan(&with_functions(&function, &function), None).unwrap();
+    for (number, query) in plan.of(SensorId::Query).rungs.iter().enumerate() {
+        let mut selection = Selection::best(&plan, query);
+        let mut tried = Vec::new();
+        while let Some(fallback) = selection.of(SensorId::Fallback) {
+            tried.push(fallback.rung);
+            selection = selection.with_worse(&plan, SensorId::Fallback).unwrap();
+        }
+        assert_eq!(tried, Rung::LADDER[number..]);
+        // Without a method that works it is off, and the query sensor never is.
+        assert_eq!(selection.query(), query);
+        for sensor in [SensorId::Fallback, SensorId::Query] {
+            assert!(selection.with_worse(&plan, sensor).is_none(), "{sensor}");
+        }
+    }
 }
 
 /// The function that answers for every socket takes a `struct socket` on older kernels, and a

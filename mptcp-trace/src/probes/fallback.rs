@@ -1,19 +1,76 @@
 //! Probes for fallbacks, and for births, owners and ends of connections.
 
 use super::{
-    Missing, Row, When, function,
-    methods::{
-        ANY, FALLBACK, FEXIT, FUNCTIONS, INFERRED, KPROBE, LATE, TRACEPOINT, at, at_any_copy,
-        fentry, in_turns, kprobe, kretprobe, raw, row,
+    Method, Missing, Optional, Probes, Row, When, function,
+    parts::{
+        ANY, FEXIT, FILE, FIRST_SUBFLOW, FUNCTIONS, KPROBE, REGISTERS, SOCKET, STATE, SUBFLOW,
+        TRACEPOINT, at, at_any_copy, fentry, in_turns, kprobe, kretprobe, raw, row,
     },
     tracepoint,
 };
+use crate::model::Rung;
 
-/// The rows of this sensor.
-pub(super) const ROWS: &[Row] = &[
+/// The probes of this sensor.
+pub(super) const PROBES: Probes = Probes {
+    rows: ROWS,
+    methods: [
+        Method {
+            rung: Rung::Fexit,
+            needs: &[SOCKET, SUBFLOW, STATE, FIRST_SUBFLOW],
+            costs: &[],
+            uncalibrated: Some(UNCALIBRATED),
+        },
+        Method {
+            rung: Rung::Kprobe,
+            needs: &[SOCKET, SUBFLOW, STATE, FIRST_SUBFLOW],
+            costs: &[],
+            uncalibrated: Some(UNCALIBRATED),
+        },
+        Method {
+            rung: Rung::Tracepoint,
+            needs: &[SOCKET, SUBFLOW, STATE, FIRST_SUBFLOW, FILE, REGISTERS],
+            costs: &[
+                "the cause is inferred from the state and the data of the connection: no function \
+                 is traced here",
+                LATE,
+                "a TCP child of an MPTCP listener is traced, but not whether its client never \
+                 requested MPTCP or its third handshake packet came without MPTCP \
+                 (MPCapableFallbackACK)",
+                "checksum complaints of the peer are not reported as evidence (mp-fail-received): \
+                 no tracepoint covers them",
+            ],
+            uncalibrated: Some(UNCALIBRATED),
+        },
+    ],
+    optional: &[
+        Optional {
+            rungs: ANY,
+            fields: &["msk_bytes_sent"],
+            costs: "the bytes sent over MPTCP before a fallback are unknown",
+        },
+        Optional {
+            rungs: ANY,
+            fields: &["msk_server_side"],
+            costs: "the side that opened a connection is unknown",
+        },
+        Optional {
+            rungs: ANY,
+            fields: &["msk_extra_subflows"],
+            costs: "the number of subflows of a connection is unknown",
+        },
+    ],
+};
+
+const INFERRED: &str = "the cause is inferred from the function that fell back, or from the \
+                        connection's data: no function of this kernel has the cause as a parameter";
+const LATE: &str = "a fallback without handshake or bad data is detected late, with the next data, \
+                    query or state change";
+const UNCALIBRATED: &str = "the fallback bit could not be calibrated: fallbacks are only seen \
+                            where a function reports them";
+
+const ROWS: &[Row] = &[
     // Births, owners and ends of connections.
     row(
-        FALLBACK,
         FUNCTIONS,
         &[at(
             function::MPTCP_DESTROY,
@@ -25,7 +82,6 @@ pub(super) const ROWS: &[Row] = &[
         Missing::RulesOut,
     ),
     row(
-        FALLBACK,
         FUNCTIONS,
         &[at(
             function::MPTCP_STREAM_ACCEPT,
@@ -38,7 +94,6 @@ pub(super) const ROWS: &[Row] = &[
         Missing::RulesOut,
     ),
     row(
-        FALLBACK,
         FUNCTIONS,
         &[at(
             function::MPTCP_SUBFLOW_DROP_CTX,
@@ -50,7 +105,6 @@ pub(super) const ROWS: &[Row] = &[
         Missing::RulesOut,
     ),
     row(
-        FALLBACK,
         FUNCTIONS,
         &[at(
             function::MPTCP_SENDMSG,
@@ -59,7 +113,6 @@ pub(super) const ROWS: &[Row] = &[
         Missing::RulesOut,
     ),
     row(
-        FALLBACK,
         FUNCTIONS,
         &[at(
             function::MPTCP_RECVMSG,
@@ -68,7 +121,6 @@ pub(super) const ROWS: &[Row] = &[
         Missing::RulesOut,
     ),
     row(
-        FALLBACK,
         FUNCTIONS,
         &[at(
             function::MPTCP_INIT_SOCK,
@@ -81,7 +133,6 @@ pub(super) const ROWS: &[Row] = &[
     ),
     // The peer reports a checksum failure.
     row(
-        FALLBACK,
         FUNCTIONS,
         &[at(
             function::MPTCP_PM_MP_FAIL_RECEIVED,
@@ -94,7 +145,6 @@ pub(super) const ROWS: &[Row] = &[
     ),
     // The kernel disables MPTCP for a while.
     row(
-        FALLBACK,
         FUNCTIONS,
         &[at(
             function::MPTCP_ACTIVE_DISABLE,
@@ -108,7 +158,6 @@ pub(super) const ROWS: &[Row] = &[
     ),
     // The decision to fall back, with its cause.
     row(
-        FALLBACK,
         FUNCTIONS,
         &[at(
             function::MPTCP_TRY_FALLBACK,
@@ -126,7 +175,6 @@ pub(super) const ROWS: &[Row] = &[
     // does subflow_finish_connect: trampolines on them cost a bulk transfer a fifth of its speed.
     // The tracepoints next to them cost almost nothing.
     row(
-        FALLBACK,
         FEXIT,
         &[
             at(
@@ -151,7 +199,6 @@ pub(super) const ROWS: &[Row] = &[
     .every()
     .when(When::Without(function::MPTCP_TRY_FALLBACK)),
     row(
-        FALLBACK,
         KPROBE,
         &[at(
             function::MPTCP_ACTIVE_DETECT_BLACKHOLE,
@@ -163,17 +210,11 @@ pub(super) const ROWS: &[Row] = &[
         Missing::IsFine,
     )
     .when(When::Without(function::MPTCP_TRY_FALLBACK)),
-    row(
-        FALLBACK,
-        FUNCTIONS,
-        &[],
-        Missing::CostsAsSaid(&[INFERRED, LATE]),
-    )
-    .when(When::Without(function::MPTCP_TRY_FALLBACK)),
+    row(FUNCTIONS, &[], Missing::CostsAsSaid(&[INFERRED, LATE]))
+        .when(When::Without(function::MPTCP_TRY_FALLBACK)),
     // The second copy of the decision, if the compiler made one. It has lost its plain name or its
     // BTF, so that only a kprobe reaches it.
     row(
-        FALLBACK,
         FUNCTIONS,
         &[at_any_copy(
             function::MPTCP_DSS_CORRUPTION,
@@ -186,22 +227,20 @@ pub(super) const ROWS: &[Row] = &[
     ),
     // With tracepoints alone.
     row(
-        FALLBACK,
         TRACEPOINT,
         &[
             at(
                 tracepoint::SYS_EXIT,
-                &[in_turns!(TypedTracepoint, "life_tp_return")],
+                &[in_turns!(TypedTracepoint, "life_tp_return").served_by("query_tp_return")],
             ),
             at(
                 tracepoint::SYS_EXIT,
-                &[in_turns!(RawTracepoint, "life_raw_return")],
+                &[in_turns!(RawTracepoint, "life_raw_return").served_by("query_raw_return")],
             ),
         ],
         Missing::RulesOut,
     ),
     row(
-        FALLBACK,
         TRACEPOINT,
         &[
             at(tracepoint::SOCK_SEND_LENGTH, &[raw("life_tp_io")]),
@@ -214,7 +253,6 @@ pub(super) const ROWS: &[Row] = &[
     )
     .every(),
     row(
-        FALLBACK,
         TRACEPOINT,
         &[at(
             tracepoint::MPTCP_SUBFLOW_GET_SEND,
@@ -224,7 +262,6 @@ pub(super) const ROWS: &[Row] = &[
     ),
     // Tracepoints for every attach method: they are cheapest there.
     row(
-        FALLBACK,
         ANY,
         &[at(
             tracepoint::TCP_DESTROY_SOCK,
@@ -236,7 +273,6 @@ pub(super) const ROWS: &[Row] = &[
         ),
     ),
     row(
-        FALLBACK,
         ANY,
         &[at(
             tracepoint::INET_SOCK_SET_STATE,
@@ -245,7 +281,6 @@ pub(super) const ROWS: &[Row] = &[
         Missing::RulesOut,
     ),
     row(
-        FALLBACK,
         ANY,
         &[at(
             tracepoint::SUBFLOW_CHECK_DATA_AVAIL,

@@ -1,19 +1,72 @@
 //! Probes for queries and refusals.
 
 use super::{
-    Missing, Row, When, function,
-    methods::{
-        CALLER, FEXIT, FUNCTIONS, KPROBE, QUERY, TRACEPOINT, URING, at, in_turns, kprobe,
-        kretprobe, raw, row,
+    Method, Missing, Optional, Probes, Row, When, function,
+    parts::{
+        ANY, CALLER, FEXIT, FILE, FUNCTIONS, KPROBE, REGISTERS, SOCKET, STATE, SUBFLOW, TRACEPOINT,
+        URING, at, in_turns, kprobe, kretprobe, raw, row,
     },
     tracepoint,
 };
+use crate::model::Rung;
 
-/// The rows of this sensor.
-pub(super) const ROWS: &[Row] = &[
+/// The probes of this sensor.
+pub(super) const PROBES: Probes = Probes {
+    rows: ROWS,
+    methods: [
+        Method {
+            rung: Rung::Fexit,
+            needs: &[SOCKET, SUBFLOW],
+            costs: &[LATENCY],
+            uncalibrated: None,
+        },
+        Method {
+            rung: Rung::Kprobe,
+            needs: &[SOCKET, SUBFLOW],
+            costs: &[],
+            uncalibrated: None,
+        },
+        Method {
+            rung: Rung::Tracepoint,
+            needs: &[SOCKET, FILE, STATE, REGISTERS],
+            costs: &[
+                "queries of 32-bit programs are not traced: their system calls have other numbers",
+                "the answering function is not traced: the answer is derived from the state bits \
+                 of the connection",
+                LATENCY,
+                "where the kernel preempts tracepoints, a run is missed if three tasks are \
+                 preempted within one on the same CPU: such runs are counted (missed)",
+            ],
+            uncalibrated: Some(
+                "the fallback bit could not be calibrated: the answer is read from the caller's \
+                 memory",
+            ),
+        },
+    ],
+    optional: &[
+        Optional {
+            rungs: ANY,
+            fields: &["sock_socket", "socket_alloc_inode_number"],
+            costs: "the inode of a socket is unknown",
+        },
+        Optional {
+            rungs: ANY,
+            fields: &["sock_v6_daddr", "sock_v6_rcv_saddr"],
+            costs: "queries about IPv6 sockets are lost, and counted (CONFIG_IPV6 is off)",
+        },
+        Optional {
+            rungs: TRACEPOINT,
+            fields: CALLER,
+            costs: "refused MPTCP sockets are not traced",
+        },
+    ],
+};
+
+const LATENCY: &str = "query latency is unknown: only the return is traced";
+
+const ROWS: &[Row] = &[
     // The inner function, which answers.
     row(
-        QUERY,
         FEXIT,
         &[at(
             function::TCP_GETSOCKOPT,
@@ -22,7 +75,6 @@ pub(super) const ROWS: &[Row] = &[
         Missing::RulesOut,
     ),
     row(
-        QUERY,
         KPROBE,
         &[
             at(
@@ -46,7 +98,6 @@ pub(super) const ROWS: &[Row] = &[
     // this one still has to be attached last: the inner one's result is interpreted where the outer
     // one returns.
     row(
-        QUERY,
         FEXIT,
         &[at(
             function::MPTCP_GETSOCKOPT,
@@ -55,7 +106,6 @@ pub(super) const ROWS: &[Row] = &[
         Missing::RulesOut,
     ),
     row(
-        QUERY,
         KPROBE,
         &[
             at(
@@ -82,7 +132,6 @@ pub(super) const ROWS: &[Row] = &[
     // Options that are not TCP's own are answered by the outer of TCP's two functions, and never
     // reach the inner one.
     row(
-        QUERY,
         KPROBE,
         &[at(
             function::TCP_GETSOCKOPT,
@@ -102,7 +151,6 @@ pub(super) const ROWS: &[Row] = &[
     ])),
     // SO_PROTOCOL is answered for all sockets.
     row(
-        QUERY,
         FUNCTIONS,
         &[
             at(
@@ -128,7 +176,6 @@ pub(super) const ROWS: &[Row] = &[
     ),
     // Refusals.
     row(
-        QUERY,
         FUNCTIONS,
         &[at(
             function::MPTCP_SETSOCKOPT,
@@ -141,7 +188,6 @@ pub(super) const ROWS: &[Row] = &[
         Missing::Costs("refused setsockopt calls are not traced"),
     ),
     row(
-        QUERY,
         FUNCTIONS,
         &[at(
             function::SOCK_CREATE,
@@ -156,7 +202,6 @@ pub(super) const ROWS: &[Row] = &[
     ),
     // All of it at the return of system calls.
     row(
-        QUERY,
         TRACEPOINT,
         &[
             at(
@@ -171,7 +216,6 @@ pub(super) const ROWS: &[Row] = &[
         Missing::RulesOut,
     ),
     row(
-        QUERY,
         TRACEPOINT,
         &[at(
             tracepoint::IO_URING_COMPLETE,

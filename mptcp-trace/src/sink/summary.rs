@@ -149,14 +149,7 @@ pub fn summary(done: &str, printed: impl Fn(SensorId) -> u64, losses: &LossRepor
             let _infallible = write!(text, "; {missed} runs of a probe skipped by the kernel");
         }
         if *unfollowed > 0 {
-            let _infallible = write!(
-                text,
-                "; {unfollowed} {}: table full",
-                match sensor {
-                    SensorId::Query => "children not followed",
-                    SensorId::Fallback => "sockets not tracked",
-                }
-            );
+            let _infallible = write!(text, "; {unfollowed} {}: table full", sensor.unfollowed());
         }
         if *over_share > 0 {
             let _infallible = write!(

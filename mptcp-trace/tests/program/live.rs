@@ -1,20 +1,25 @@
 //! The program on the running kernel, with the attach method that it supports.
 
-use std::{fs, io::Write as _, process::Command, process::Stdio, time::Instant};
-
-use crate::common::{
-    Background, asker, assert_orderly, json_lines, may_trace, of_type, run, scratch, spawn_asker,
-    stderr, tracer, until,
+use std::{
+    fs,
+    io::Write as _,
+    process::{Command, Stdio},
+    time::Instant,
 };
+
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::common::{
+    Background, asker, json_lines, may_trace, of_type, run, scratch, spawn_asker, stderr, tracer,
+};
+
 /// Traces an asker. `stdout` holds the findings, without the asker's own output.
-fn traced(options: &[&str], role: &str) -> std::process::Output {
+pub(crate) fn traced(options: &[&str], role: &str) -> std::process::Output {
     traced_by(tracer(), options, role)
 }
 
-fn traced_by(mut tracer: Command, options: &[&str], role: &str) -> std::process::Output {
+pub(crate) fn traced_by(mut tracer: Command, options: &[&str], role: &str) -> std::process::Output {
     let (_dir, findings) = scratch("findings");
     let mut output = tracer
         .args(options)
@@ -28,7 +33,7 @@ fn traced_by(mut tracer: Command, options: &[&str], role: &str) -> std::process:
     output
 }
 
-fn identity_holds(lines: &[Value]) {
+pub(crate) fn identity_holds(lines: &[Value]) {
     let end = of_type(lines, "end").pop().unwrap();
     let mut incomplete = 0;
     for loss in end["losses"].as_array().unwrap() {
@@ -245,51 +250,6 @@ fn thread_names_and_namespaces_are_filtered_in_the_kernel() {
 }
 
 #[test]
-fn it_stops_by_time_by_count_and_by_signal_and_closes_the_books() {
-    if !may_trace("it_stops_by_time_by_count_and_by_signal_and_closes_the_books") {
-        return;
-    }
-    let output = run(["--duration", "0.2s", "--comm", "nobody-at-all"]);
-    assert_eq!(output.status.code(), Some(0));
-    assert!(
-        stderr(&output).contains("query: 0 printed"),
-        "{}",
-        stderr(&output)
-    );
-
-    let mut asking = spawn_asker("forever");
-    let pid = asking.id().to_string();
-    let output = run(["--json", "--pid", &pid, "--stop-after", "3"]);
-    assert_eq!(output.status.code(), Some(0));
-    let lines = json_lines(&output);
-    // The first finding may be the existing socket, if the tracer lists it before the first query.
-    let findings = ["query", "existing"].map(|kind| of_type(&lines, kind).len());
-    assert_eq!(findings[0] + findings[1], 3, "{lines:?}");
-    assert_eq!(of_type(&lines, "end")[0]["findings"], 3);
-
-    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
-        let tracer = Background::start(&["--json", "--pid", &pid]);
-        until("a question is printed", || {
-            tracer.printed().contains("{\"type\":\"query\"")
-        });
-        tracer.signal(signal);
-        let output = tracer.output();
-        assert_eq!(
-            output.status.code(),
-            Some(0),
-            "{signal:?}: {}",
-            stderr(&output)
-        );
-        let lines = json_lines(&output);
-        assert!(!of_type(&lines, "query").is_empty());
-        identity_holds(&lines);
-        assert!(stderr(&output).contains(" lost"), "{}", stderr(&output));
-    }
-    asking.kill().unwrap();
-    asking.wait().unwrap();
-}
-
-#[test]
 fn a_replay_prints_what_the_live_run_printed() {
     if !may_trace("a_replay_prints_what_the_live_run_printed") {
         return;
@@ -412,56 +372,6 @@ fn the_kernel_half_talks_only_when_asked_twice() {
 }
 
 #[test]
-fn a_reader_that_goes_away_ends_it_quietly() {
-    if !may_trace("a_reader_that_goes_away_ends_it_quietly") {
-        return;
-    }
-    let mut asking = spawn_asker("forever");
-    let pid = asking.id().to_string();
-    let mut tracing = tracer()
-        .args(["--pid", &pid])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut head = Command::new("head")
-        .arg("-1")
-        .stdin(tracing.stdout.take().unwrap())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    assert!(head.wait().unwrap().success());
-    let output = tracing.wait_with_output().unwrap();
-    asking.kill().unwrap();
-    asking.wait().unwrap();
-    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    assert_orderly(&output);
-}
-
-#[test]
-fn the_host_is_left_as_found() {
-    if !may_trace("the_host_is_left_as_found") {
-        return;
-    }
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let tracer = Background::start(&["--comm", "nobody-at-all"]);
-    let ids = tracer.program_ids();
-    assert!(!ids.is_empty());
-    assert_eq!(fs::read_to_string("/proc/self/mountinfo").unwrap(), mounts);
-    // Not even SIGKILL leaves anything behind.
-    tracer.signal(Signal::KILL);
-    assert_eq!(tracer.output().status.code(), None);
-    let start = Instant::now();
-    while loaded().any(|info| ids.contains(&info.id())) {
-        assert!(
-            start.elapsed() < crate::common::PATIENCE,
-            "BPF programs stay behind"
-        );
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
-}
-
-#[test]
 fn debug_messages_cost_nothing_when_nobody_wants_them() {
     if !may_trace("debug_messages_cost_nothing_when_nobody_wants_them") {
         return;
@@ -487,7 +397,7 @@ fn debug_messages_cost_nothing_when_nobody_wants_them() {
 }
 
 /// All loaded programs of mptcp-trace, including those of other tests.
-fn loaded() -> impl Iterator<Item = aya::programs::ProgramInfo> {
+pub(crate) fn loaded() -> impl Iterator<Item = aya::programs::ProgramInfo> {
     let ours = |info: &aya::programs::ProgramInfo| {
         info.name_as_str()
             .is_some_and(|name| name.starts_with("query_"))
@@ -495,117 +405,6 @@ fn loaded() -> impl Iterator<Item = aya::programs::ProgramInfo> {
     aya::programs::loaded_programs()
         .filter_map(Result::ok)
         .filter(ours)
-}
-
-/// Runs its arguments in a new PID namespace, with a /proc of its own.
-fn in_a_pid_namespace() -> Command {
-    let mut inside = Command::new("unshare");
-    inside.args(["--pid", "--fork", "--mount-proc"]);
-    inside
-}
-
-#[test]
-fn it_works_from_inside_a_pid_namespace() {
-    if !may_trace("it_works_from_inside_a_pid_namespace") {
-        return;
-    }
-    let trace = |role: &str| {
-        let mut inside = in_a_pid_namespace();
-        inside.arg(env!("CARGO_BIN_EXE_mptcp-trace"));
-        let output = traced_by(inside, &["--json"], role);
-        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-        of_type(&json_lines(&output), "query").len()
-    };
-    assert_eq!(trace("flood 2"), 2);
-    assert_eq!(trace("child"), 1);
-}
-
-/// Process ids are those of the tracer's PID namespace, as in `--pid` and `/proc`, also for a
-/// process in a nested one.
-#[test]
-fn a_process_has_the_number_of_the_pid_namespace_that_the_tracer_stands_in() {
-    if !may_trace("a_process_has_the_number_of_the_pid_namespace_that_the_tracer_stands_in") {
-        return;
-    }
-    for deeper in [false, true] {
-        let mut inside = in_a_pid_namespace();
-        inside.args([
-            env!("CARGO_BIN_EXE_mptcp-trace"),
-            "--json",
-            "--follow",
-            "--",
-        ]);
-        if deeper {
-            // It sees the `/proc` of the tracer's namespace.
-            inside.args(["unshare", "--pid", "--fork"]);
-        }
-        let says_who = "read pid rest </proc/self/stat; echo \"it is $pid\" >&2; exec \"$@\" >&2 <<EOF\n.\nEOF";
-        inside.args(["sh", "-c", says_who, "-"]);
-        inside.args(asker("fallen"));
-        let output = inside.output().unwrap();
-        let said = stderr(&output);
-        assert_eq!(output.status.code(), Some(0), "{said}");
-        let pid = said.lines().find_map(|line| line.strip_prefix("it is "));
-        let pid: u64 = pid.unwrap_or_else(|| panic!("{said}")).parse().unwrap();
-        let lines = json_lines(&output);
-        let queries = of_type(&lines, "query");
-        let fallbacks = of_type(&lines, "fallback");
-        let owners = fallbacks.iter().map(|fallback| &fallback["owner"]);
-        let mut count = 0;
-        for process in queries.iter().chain(owners) {
-            let number = |name: &str| process[name].as_u64().unwrap();
-            assert_eq!(number("pid"), pid);
-            assert!(number("tid") >= pid);
-            assert_ne!(number("host_pid"), pid);
-            assert!(number("host_tid") >= number("host_pid"));
-            count += 1;
-        }
-        assert!(count > queries.len() && !queries.is_empty(), "{lines:?}");
-    }
-}
-
-/// In a PID namespace, the tracer reports that it cannot see processes outside.
-#[test]
-fn in_a_pid_namespace_it_says_that_others_are_not_listed() {
-    if !may_trace("in_a_pid_namespace_it_says_that_others_are_not_listed") {
-        return;
-    }
-    let inside = |word: &str| {
-        let mut inside = in_a_pid_namespace();
-        inside.arg(env!("CARGO_BIN_EXE_mptcp-trace")).arg(word);
-        let output = inside.output().unwrap();
-        String::from_utf8_lossy(&output.stdout).into_owned() + &stderr(&output)
-    };
-    for verb in ["list", "doctor"] {
-        let said = inside(verb);
-        assert!(
-            said.contains("outside of this PID namespace are not listed"),
-            "{said}"
-        );
-    }
-}
-
-/// The same for sockets that already existed.
-#[test]
-fn sockets_are_listed_with_the_numbers_of_the_pid_namespace_that_the_tracer_stands_in() {
-    if !may_trace("sockets_are_listed_with_the_numbers_of_the_pid_namespace") {
-        return;
-    }
-    let script = "tracer=$1; shift; sleep 60 | \"$@\" >&2 & pid=$!; sleep 2; \
-        echo \"it is $pid\" >&2; \"$tracer\" list --json --pid $pid";
-    let mut inside = Command::new("unshare");
-    inside.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
-    inside.args(["sh", "-c", script, "-", env!("CARGO_BIN_EXE_mptcp-trace")]);
-    inside.args(asker("wait"));
-    let output = inside.output().unwrap();
-    let said = stderr(&output);
-    let pid = said.lines().find_map(|line| line.strip_prefix("it is "));
-    let pid: u64 = pid.unwrap_or_else(|| panic!("{said}")).parse().unwrap();
-    let lines = json_lines(&output);
-    let sockets = of_type(&lines, "socket");
-    assert_eq!(sockets.len(), 1, "{said}{lines:?}");
-    assert_eq!(sockets[0]["owner"]["pid"], pid);
-    assert_ne!(sockets[0]["owner"]["host_pid"].as_u64().unwrap(), pid);
 }
 
 #[test]
@@ -633,80 +432,4 @@ fn every_cause_is_a_counter_of_the_kernel_or_of_a_newer_one() {
     }
     let unknown = run(["explain", "NoSuchCause"]);
     assert_eq!(unknown.status.code(), Some(2));
-}
-
-/// As with `logrotate`: the file is moved away, and the tracer gets a signal.
-#[test]
-fn its_output_can_be_moved_away_and_is_opened_anew_when_it_is_told() {
-    if !may_trace("its_output_can_be_moved_away_and_is_opened_anew_when_it_is_told") {
-        return;
-    }
-    let (_dir, output) = scratch("findings");
-    let moved = output.with_extension("1");
-    // A new session has no terminal.
-    let ready = output.with_extension("ready");
-    let mut tracing = Command::new("setsid")
-        .args([
-            "--wait",
-            "env",
-            "--default-signal=HUP",
-            env!("CARGO_BIN_EXE_mptcp-trace"),
-            "--json",
-            "-o",
-        ])
-        .arg(&output)
-        .arg("--ready-file")
-        .arg(&ready)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    crate::common::wait_for(&ready);
-    let pid = fs::read_to_string(&ready).unwrap().trim().parse().unwrap();
-    let pid = rustix::process::Pid::from_raw(pid).unwrap();
-    let lines =
-        |file: &std::path::Path| fs::read_to_string(file).unwrap_or_default().lines().count();
-    for signal in [Signal::USR2, Signal::HUP] {
-        fs::rename(&output, &moved).unwrap();
-        rustix::process::kill_process(pid, signal).unwrap();
-        until("the file is made anew", || output.exists());
-        let before = lines(&moved);
-        until("something is found", || {
-            let words = asker("flood 1");
-            let asked = Command::new(&words[0]).args(&words[1..]).output().unwrap();
-            assert!(asked.status.success(), "{asked:?}");
-            lines(&output) > 0
-        });
-        assert_eq!(lines(&moved), before, "{signal:?}");
-        let ends = fs::read_to_string(&moved).unwrap();
-        assert!(ends.is_empty() || ends.ends_with("\n"), "{ends}");
-    }
-    rustix::process::kill_process(pid, Signal::INT).unwrap();
-    assert_eq!(tracing.wait().unwrap().code(), Some(0));
-}
-
-#[test]
-fn it_outlives_its_terminal_when_told_so() {
-    if !may_trace("it_outlives_its_terminal_when_told_so") {
-        return;
-    }
-    let (_dir, ready) = scratch("ready");
-    let bin = env!("CARGO_BIN_EXE_mptcp-trace");
-    let script = format!(
-        "trap '' HUP; exec {bin} --comm nobody-at-all --ready-file {}",
-        ready.display()
-    );
-    let mut tracing = Command::new("sh")
-        .args(["-c", &script])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    crate::common::wait_for(&ready);
-    let pid = rustix::process::Pid::from_child(&tracing);
-    rustix::process::kill_process(pid, Signal::HUP).unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(300));
-    assert!(tracing.try_wait().unwrap().is_none(), "it took the hangup");
-    rustix::process::kill_process(pid, Signal::INT).unwrap();
-    assert_eq!(tracing.wait().unwrap().code(), Some(0));
 }

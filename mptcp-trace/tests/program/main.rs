@@ -5,10 +5,12 @@
 mod bad_input;
 mod bundle;
 mod common;
+mod ends;
 mod fallbacks;
 mod honest;
 mod kernel_half;
 mod live;
+mod pid_namespace;
 mod privileges;
 mod report;
 mod top;

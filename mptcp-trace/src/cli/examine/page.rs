@@ -162,18 +162,20 @@ struct CanaryLine {
 
 impl Report {
     pub(super) fn new(host: &HostSupport, examined: &Examined) -> Self {
-        let (plan, session, reasons, refusal) = match examined {
+        let (plan, session, refused, refusal) = match examined {
             Examined::Refused {
                 plan,
                 refusal,
                 passed_over,
-            } => (plan.as_ref(), None, passed_over, Some(refusal.to_string())),
-            Examined::Works { plan, session } => (
-                Some(plan),
-                Some(session.as_ref()),
-                &session.passed_over,
+            } => (
+                plan.as_ref(),
                 None,
+                &passed_over[..],
+                Some(refusal.to_string()),
             ),
+            Examined::Works { plan, session } => {
+                (Some(plan), Some(session.as_ref()), &[][..], None)
+            }
         };
         Self {
             works: session.is_some(),
@@ -181,7 +183,11 @@ impl Report {
             facts: facts(host),
             capabilities: capabilities(),
             sensors: plan
-                .map(|plan| vec![query(plan, session, reasons), fallback(plan, session)])
+                .map(|plan| {
+                    SensorId::ALL
+                        .map(|it| sensor(it, plan, session, refused))
+                        .into()
+                })
                 .unwrap_or_default(),
             notes: plan.map(|plan| plan.notes.clone()).unwrap_or_default(),
             refusal,
@@ -261,11 +267,8 @@ impl SensorLine {
                 true => "all correct",
                 false => "WRONG",
             };
-            let what = match self.sensor {
-                SensorId::Query => "queries",
-                SensorId::Fallback => "fallback",
-            };
             let (asked, seen) = (canary.asked, canary.seen);
+            let what = self.sensor.events(asked);
             let text = format!("{asked} {what} by the self-test, {seen} seen, {right}");
             lines.add("  canary", &text);
             for complaint in &canary.complaints {
@@ -370,43 +373,29 @@ fn facts(host: &HostSupport) -> Vec<FactLine> {
     .collect()
 }
 
-/// The query sensor.
-fn query(plan: &Plan, session: Option<&Session>, reasons: &[(Rung, String)]) -> SensorLine {
+/// What is known about a sensor; `refused` has the reasons if the query sensor does not work.
+fn sensor(
+    sensor: SensorId,
+    plan: &Plan,
+    session: Option<&Session>,
+    refused: &[(Rung, String)],
+) -> SensorLine {
     let planned: Vec<(Rung, &[Probe])> = plan
-        .of(SensorId::Query)
-        .rungs
-        .iter()
-        .map(|planned| (planned.rung, &planned.probes[..]))
-        .collect();
-    let in_use = session.map(|session| session.tracer.rung());
-    SensorLine {
-        sensor: SensorId::Query,
-        name: SensorId::Query.name(),
-        rung: in_use.map(Rung::name),
-        rungs: rungs(&planned, in_use, reasons),
-        limits: limits(session, SensorId::Query),
-        canary: session.map(|session| canary(&session.canary)),
-        fallback_bit: session.and_then(|session| session.facts.fallback_bit),
-    }
-}
-
-/// The fallback sensor.
-fn fallback(plan: &Plan, session: Option<&Session>) -> SensorLine {
-    let planned: Vec<(Rung, &[Probe])> = plan
-        .of(SensorId::Fallback)
+        .of(sensor)
         .rungs
         .iter()
         .map(|planned| (planned.rung, &planned.probes[..]))
         .collect();
     let in_use = session
-        .and_then(|session| session.facts.sensor(SensorId::Fallback))
+        .and_then(|session| session.facts.sensor(sensor))
         .map(|sensor| sensor.rung);
     let mut reasons = match session {
-        Some(session) => session.fallback_passed_over.clone(),
-        None => plan.of(SensorId::Fallback).ruled_out.clone(),
+        Some(session) => session.passed_over.of(sensor).clone(),
+        None if sensor.is_optional() => plan.of(sensor).ruled_out.clone(),
+        None => refused.to_vec(),
     };
-    // This sensor never uses a better method than the query sensor: methods that the latter cannot
-    // use were not tried.
+    // No sensor uses a better method than the query sensor: methods that the latter cannot use were
+    // not tried.
     if let Some(session) = session {
         let better = Rung::LADDER
             .into_iter()
@@ -418,14 +407,17 @@ fn fallback(plan: &Plan, session: Option<&Session>) -> SensorLine {
             )
         }));
     }
+    let calibrates = |session: &&Session| !sensor.is_optional() && session.facts.has_sensor(sensor);
     SensorLine {
-        sensor: SensorId::Fallback,
-        name: SensorId::Fallback.name(),
+        sensor,
+        name: sensor.name(),
         rung: in_use.map(Rung::name),
         rungs: rungs(&planned, in_use, &reasons),
-        limits: limits(session, SensorId::Fallback),
-        canary: session.and_then(|session| fallback_canary(&session.canary, in_use)),
-        fallback_bit: None,
+        limits: limits(session, sensor),
+        canary: session.and_then(|session| canary(&session.canary, sensor)),
+        fallback_bit: session
+            .filter(calibrates)
+            .and_then(|session| session.facts.fallback_bit),
     }
 }
 
@@ -468,22 +460,13 @@ fn limits(session: Option<&Session>, sensor: SensorId) -> Vec<String> {
         .unwrap_or_default()
 }
 
-/// The self-test made one connection fall back; a sensor that missed it is not in use.
-fn fallback_canary(report: &CanaryReport, in_use: Option<Rung>) -> Option<CanaryLine> {
-    in_use?;
+/// The result of the self-test, which every sensor in use has passed.
+fn canary(report: &CanaryReport, sensor: SensorId) -> Option<CanaryLine> {
+    let test = report.sensors.of(sensor).as_ref()?;
     Some(CanaryLine {
-        asked: usize::from(report.fell_back),
-        seen: usize::from(report.fell_back),
-        complaints: Vec::new(),
+        asked: test.made,
+        seen: test.seen,
+        complaints: test.complaints.clone(),
         skipped: report.skipped.clone(),
     })
-}
-
-fn canary(report: &CanaryReport) -> CanaryLine {
-    CanaryLine {
-        asked: report.asked,
-        seen: report.seen,
-        complaints: report.complaints.iter().map(ToString::to_string).collect(),
-        skipped: report.skipped.clone(),
-    }
 }
