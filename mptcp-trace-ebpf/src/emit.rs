@@ -2,7 +2,11 @@
 
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
-use aya_ebpf::{Global, bindings::BPF_RB_AVAIL_DATA, maps::ring_buf::RingBufEntry};
+use aya_ebpf::{
+    Global,
+    bindings::BPF_RB_AVAIL_DATA,
+    maps::{PerCpuArray, ring_buf::RingBufEntry},
+};
 use mptcp_trace_common::{
     counter,
     record::{ConnRecord, CountedRecord, Kind, QueryRecord},
@@ -10,14 +14,21 @@ use mptcp_trace_common::{
 
 use crate::maps::{FALLBACK_COUNTERS, QUERY_COUNTERS, RECORDS, ROOM_FOR_LIVES, ROOM_FOR_QUESTIONS};
 
+/// Adds one to a counter of a sensor.
+#[inline(always)]
+pub(crate) fn count_in(counters: &PerCpuArray<u64>, slot: u32) {
+    if let Some(value) = counters.get_ptr_mut(slot) {
+        // SAFETY: the pointer is into this CPU's slot of the array, and aligned. The addition is
+        // atomic because the program can be preempted, or a packet may arrive on this CPU in the
+        // middle of a system call: the other program counts too.
+        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(value, 1) };
+    }
+}
+
 /// Adds one to a counter of the query sensor.
 #[inline(always)]
 pub(crate) fn count(slot: u32) {
-    if let Some(value) = QUERY_COUNTERS.get_ptr_mut(slot) {
-        // SAFETY: the pointer is into this CPU's slot of the array, and aligned. The addition is
-        // atomic because trampolines can be preempted, and the preempting task counts too.
-        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(value, 1) };
-    }
+    count_in(&QUERY_COUNTERS, slot);
 }
 
 /// True while the ring holds less than `limit` bytes.
@@ -85,12 +96,7 @@ pub(crate) fn discard_query(entry: RingBufEntry<QueryRecord>, why_not: u32) {
 /// Adds one to a counter of the fallback sensor.
 #[inline(always)]
 pub(crate) fn count_fallback(slot: u32) {
-    if let Some(value) = FALLBACK_COUNTERS.get_ptr_mut(slot) {
-        // SAFETY: the pointer is into this CPU's slot of the array, and aligned. The addition is
-        // atomic because a packet may arrive on this CPU in the middle of a system call that counts
-        // too.
-        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(value, 1) };
-    }
+    count_in(&FALLBACK_COUNTERS, slot);
 }
 
 /// Reserves room in the ring for a record about a connection, or counts [`counter::RING_FULL`].

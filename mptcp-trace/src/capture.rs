@@ -187,7 +187,7 @@ impl fmt::Display for OpenError {
                 let ours = MAGIC[7];
                 write!(
                     f,
-                    "capture has layout {version}, but this program reads layout {ours}"
+                    "capture has layout {version}, but this program reads up to layout {ours}"
                 )
             }
             Self::CutOff => f.write_str("the file ends before its first record"),

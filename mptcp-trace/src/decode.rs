@@ -320,14 +320,6 @@ struct Evidence {
     told: Option<u32>,
 }
 
-impl Evidence {
-    /// The state bits are conclusive for a connection that has not fallen back: nothing clears the
-    /// bit during a query. One that has may have fallen back during the call.
-    fn by_bits(&self) -> Option<bool> {
-        self.fallen.filter(|fallen| !fallen)
-    }
-}
-
 /// What the kernel answered, and whether the connection of an MPTCP socket has fallen back.
 ///
 /// An observed path decides: the MPTCP code answers 1 itself and passes a fallen connection on to
@@ -352,11 +344,11 @@ fn conclude_asked_for_details(evidence: &Evidence) -> Result<(Answer, Option<boo
         (PathBits::MPTCP, Protocol::Mptcp) => Some(false),
         (PathBits::TCP | PathBits::UNSEEN, Protocol::Tcp) => Some(false),
         (THROUGH_BOTH, Protocol::Mptcp) => Some(true),
-        // If the bits are inconclusive, it fell back in between, or the bit is unknown.
-        (PathBits::UNSEEN, Protocol::Mptcp) => evidence.by_bits().or_else(|| match errno {
-            None => Some(false),
-            Some(_) => evidence.fallen,
-        }),
+        // After an answer the bit may be set: it fell back in between.
+        (PathBits::UNSEEN, Protocol::Mptcp) => match (evidence.fallen, errno) {
+            (Some(false), _) | (_, None) => Some(false),
+            (fallen, Some(_)) => fallen,
+        },
         (path, _) => return Err(impossible(path)),
     };
     let answer = match (errno, evidence.protocol, fell_back) {
@@ -391,7 +383,7 @@ fn conclude_asked_plainly(evidence: &Evidence) -> Result<(Answer, Option<bool>),
         ret,
         path,
         protocol,
-        fallen: _,
+        fallen,
         told,
     } = *evidence;
     let errno = errno_of(ret);
@@ -402,12 +394,16 @@ fn conclude_asked_plainly(evidence: &Evidence) -> Result<(Answer, Option<bool>),
         // On a kernel without the option, the errno shows which code refused.
         (PathBits::UNSEEN, Protocol::Mptcp) if errno == Some(Errno::EOPNOTSUPP) => Some(false),
         (PathBits::UNSEEN, Protocol::Mptcp) if errno == Some(Errno::ENOPROTOOPT) => Some(true),
-        (PathBits::UNSEEN, Protocol::Mptcp) => evidence.by_bits().or_else(|| match (ret, told) {
-            (0, Some(0)) => Some(true),
+        (PathBits::UNSEEN, Protocol::Mptcp) => match (fallen, ret, told) {
+            // Nothing clears the bit during a query: it had not fallen back before either.
+            (Some(false), _, _) => Some(false),
+            // If the bit is set, it may have fallen back in between: the buffer decides.
+            (_, 0, Some(0)) => Some(true),
             // An answer shorter than an int is its first byte, where 1 means MPTCP too.
-            (0, Some(1)) => Some(false),
-            _ => evidence.fallen,
-        }),
+            (_, 0, Some(1)) => Some(false),
+            // A fallback in between is rare.
+            (fallen, _, _) => fallen,
+        },
         (path, _) => return Err(impossible(path)),
     };
     let answer = match (errno, protocol, fell_back) {

@@ -10,7 +10,7 @@ use aya_ebpf::{
 };
 use mptcp_trace_common::{
     calibrated, counter,
-    record::{ConnState, Kind, Owner, OwnerVia},
+    record::{ConnState, Kind, OwnerVia},
     state::{Conn, SHARE_OF_OTHERS, SHARE_UNSET},
 };
 

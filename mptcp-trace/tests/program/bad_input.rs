@@ -241,7 +241,7 @@ fn a_file_that_is_no_capture() {
         (b"#!/bin/sh\n", "this is not an mptcp-trace capture"),
         (
             b"MPTCPTR\x63",
-            "capture has layout 99, but this program reads layout 1",
+            "capture has layout 99, but this program reads up to layout 2",
         ),
     ] {
         fs::write(&file, bytes).unwrap();

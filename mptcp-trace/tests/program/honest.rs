@@ -287,11 +287,13 @@ fn the_account_is_the_kernels_whatever_the_filter_wants() {
     if !may_trace("the_account_is_the_kernels_whatever_the_filter_wants") {
         return;
     }
+    let (_dir, ready) = scratch("ready");
     let mut alone = Command::new("unshare");
-    let script = "ip link set lo up; tracer=$1; shift; \"$@\" >&2 & exec \"$tracer\" --comm nosuchthing --duration 3s";
+    let script = "ip link set lo up; tracer=$1; ready=$2; shift 2
+        { until [ -e \"$ready\" ]; do sleep 0.1; done; exec \"$@\" >&2; } &
+        exec \"$tracer\" --comm nosuchthing --duration 3s --ready-file \"$ready\"";
     alone.args(["--net", "sh", "-c", script, "-"]);
-    alone.arg(env!("CARGO_BIN_EXE_mptcp-trace"));
-    alone.args(["sh", "-c", "sleep 1.5; exec \"$@\"", "-"]);
+    alone.arg(env!("CARGO_BIN_EXE_mptcp-trace")).arg(&ready);
     let output = alone.args(asker("fall 3")).output().unwrap();
     let said = stderr(&output);
     let [printed, counted, traced] = account(&said);
