@@ -97,7 +97,7 @@ pub(crate) static ROOM_FOR_LIVES: Global<u64> = Global::new(0);
 
 /// Records on their way to userspace, in order. The loader sets the size.
 #[map]
-pub(crate) static RECORDS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
+pub(crate) static RECORDS: RingBuf = RingBuf::with_byte_size(2 << 20, 0);
 
 /// Counters of the query sensor, one slot each.
 #[map]

@@ -32,21 +32,19 @@ fn main() -> io::Result<()> {
     for round in 0..times {
         let (mut reader, _) = open()?;
         loop {
-            match reader
+            let mut frame = reader
                 .next_frame()
-                .map_err(|why| io::Error::other(format!("{why:#}")))?
-            {
-                Frame::Record(mut bytes) => {
-                    shift(&mut bytes, round);
-                    writer.record(&bytes)?;
-                }
-                Frame::Place(cgroup_id, path) => writer.place(cgroup_id, &path)?,
-                Frame::Missed(by, count) => {
-                    writer.missed(by + Duration::from_nanos(round * ROUND_NS), count)?;
-                }
-                Frame::Clock(now) => writer.clock(now + Duration::from_nanos(round * ROUND_NS))?,
-                Frame::End(_) | Frame::CutOff => break,
+                .map_err(|why| io::Error::other(format!("{why:#}")))?;
+            if frame.is_last() {
+                break;
             }
+            let later = Duration::from_nanos(round * ROUND_NS);
+            match &mut frame {
+                Frame::Record(bytes) => shift(bytes, round),
+                Frame::Missed(at, _) | Frame::Clock(at) => *at += later,
+                Frame::Place(..) | Frame::End(_) | Frame::CutOff => {}
+            }
+            writer.add(&frame)?;
         }
     }
     writer.finish(&LossReport::default())

@@ -5,19 +5,19 @@
 //! last the losses (JSON): a capture without that last frame is truncated, and its reader reports
 //! that.
 
+mod json;
 mod layout_1;
 
 use std::{
-    collections::BTreeMap,
     fmt,
     io::{self, Read, Write},
     time::Duration,
 };
 
 use anyhow::Context as _;
-use serde::{Deserialize, Serialize};
 
-use crate::model::{Counted, Facts, Loss, LossReport, Rung, SensorId, SensorState};
+use self::json::{FactsTwin, LossesTwin};
+use crate::model::{Facts, LossReport};
 
 /// First bytes of a capture; the last one is the version of its layout: it increases with changes
 /// of the frames, and of the records in them.
@@ -34,11 +34,6 @@ const FRAME_MISSED: u32 = 6;
 
 /// Maximum length of a frame, bytes: a longer one means that the file is damaged.
 const FRAME_BYTES_MAX: u32 = 1 << 20;
-
-/// At most this many MPTCP counters, with names of at most that many bytes; no kernel comes close.
-/// Each record is compared with all of them.
-const CAUSES_MAX: usize = 512;
-const CAUSE_BYTES_MAX: usize = 128;
 
 /// Nearly all frames are shorter than this, bytes.
 const FRAME_BYTES_USUAL: usize = 1024;
@@ -102,6 +97,22 @@ impl<W: Write> Writer<W> {
         self.frame(FRAME_MISSED, &[by, count].concat())
     }
 
+    /// Adds a frame of another capture. The last one ends this capture like that one.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file cannot be written.
+    pub fn add(&mut self, frame: &Frame) -> io::Result<()> {
+        match frame {
+            Frame::Record(record) => self.record(record),
+            Frame::Place(cgroup_id, path) => self.place(*cgroup_id, path),
+            Frame::Clock(now) => self.clock(*now),
+            Frame::Missed(by, count) => self.missed(*by, *count),
+            Frame::End(losses) => self.end(losses),
+            Frame::CutOff => self.flush(),
+        }
+    }
+
     /// Flushes buffered bytes to the file.
     ///
     /// # Errors
@@ -117,6 +128,10 @@ impl<W: Write> Writer<W> {
     ///
     /// Fails if the file cannot be written.
     pub fn finish(mut self, losses: &LossReport) -> io::Result<()> {
+        self.end(losses)
+    }
+
+    fn end(&mut self, losses: &LossReport) -> io::Result<()> {
         let losses = serde_json::to_vec(&LossesTwin::from(losses))?;
         self.frame(FRAME_LOSSES, &losses)?;
         self.out.flush()
@@ -157,6 +172,14 @@ pub enum Frame {
     End(LossReport),
     /// The file ends early: truncated, or still being written.
     CutOff,
+}
+
+impl Frame {
+    /// True if nothing follows.
+    #[must_use]
+    pub const fn is_last(&self) -> bool {
+        matches!(self, Self::End(_) | Self::CutOff)
+    }
 }
 
 /// Why a file cannot be read as a capture.
@@ -330,259 +353,9 @@ fn read_up_to(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(filled)
 }
 
-/// [`Facts`] as stored in a file.
-#[derive(Serialize, Deserialize)]
-struct FactsTwin {
-    version: String,
-    kernel: String,
-    boot_epoch_ns: u64,
-    fallback_bit: Option<u8>,
-    /// Absent in captures older than the fallback sensor.
-    #[serde(default)]
-    causes: Vec<(i32, String)>,
-    #[serde(default)]
-    counters_read_at_ns: BTreeMap<u32, (u64, u64)>,
-    #[serde(default)]
-    counters_listed_at_ns: Option<(u64, u64)>,
-    #[serde(default)]
-    counters_at_start: BTreeMap<u64, BTreeMap<String, u64>>,
-    sensors: Vec<SensorTwin>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct SensorTwin {
-    name: String,
-    rung: String,
-    probes: Vec<String>,
-    limits: Vec<String>,
-}
-
-impl From<&Facts> for FactsTwin {
-    fn from(facts: &Facts) -> Self {
-        let Facts {
-            version,
-            kernel,
-            boot_epoch,
-            fallback_bit,
-            causes,
-            counters_read_at,
-            counters_listed_at,
-            counters_at_start,
-            sensors,
-        } = facts;
-        Self {
-            version: version.clone(),
-            kernel: kernel.clone(),
-            boot_epoch_ns: u64::try_from(boot_epoch.as_nanos()).unwrap_or(u64::MAX),
-            fallback_bit: *fallback_bit,
-            causes: causes.clone(),
-            counters_read_at_ns: counters_read_at
-                .iter()
-                .map(|(netns, (from, to))| (*netns, (ns(*from), ns(*to))))
-                .collect(),
-            counters_listed_at_ns: counters_listed_at.map(|(from, to)| (ns(from), ns(to))),
-            counters_at_start: counters_at_start.clone(),
-            sensors: sensors
-                .iter()
-                .map(
-                    |SensorState {
-                         sensor,
-                         rung,
-                         probes,
-                         limits,
-                     }| SensorTwin {
-                        name: sensor.name().to_owned(),
-                        rung: rung.name().to_owned(),
-                        probes: probes.clone(),
-                        limits: limits.clone(),
-                    },
-                )
-                .collect(),
-        }
-    }
-}
-
-impl TryFrom<FactsTwin> for Facts {
-    type Error = anyhow::Error;
-
-    fn try_from(twin: FactsTwin) -> anyhow::Result<Self> {
-        let FactsTwin {
-            version,
-            kernel,
-            boot_epoch_ns,
-            fallback_bit,
-            causes,
-            counters_read_at_ns,
-            counters_listed_at_ns,
-            counters_at_start,
-            sensors,
-        } = twin;
-        let sensors = sensors
-            .into_iter()
-            .map(
-                |SensorTwin {
-                     name,
-                     rung,
-                     probes,
-                     limits,
-                 }| {
-                    let rung: Rung = rung.parse().map_err(anyhow::Error::msg)?;
-                    Ok(SensorState {
-                        sensor: sensor_named(&name)?,
-                        rung,
-                        probes,
-                        limits,
-                    })
-                },
-            )
-            .collect::<anyhow::Result<Vec<_>>>()?;
-        anyhow::ensure!(
-            fallback_bit.is_none_or(|bit| bit < 64),
-            "fallback bit is not a bit of a 64-bit word"
-        );
-        only_once(sensors.iter().map(|it| it.sensor))?;
-        anyhow::ensure!(
-            causes.len() <= CAUSES_MAX
-                && causes.iter().all(|(_, name)| name.len() <= CAUSE_BYTES_MAX),
-            "more than {CAUSES_MAX} causes, or one with a name of more than {CAUSE_BYTES_MAX} bytes"
-        );
-        let boot_epoch = Duration::from_nanos(boot_epoch_ns);
-        Ok(Self {
-            version,
-            kernel,
-            boot_epoch,
-            fallback_bit,
-            causes,
-            counters_read_at: counters_read_at_ns
-                .into_iter()
-                .map(|(netns, (from, to))| {
-                    (
-                        netns,
-                        (Duration::from_nanos(from), Duration::from_nanos(to)),
-                    )
-                })
-                .collect(),
-            counters_listed_at: counters_listed_at_ns
-                .map(|(from, to)| (Duration::from_nanos(from), Duration::from_nanos(to))),
-            counters_at_start,
-            sensors,
-        })
-    }
-}
-
-/// Parses a sensor's name. A newer version may have more sensors, whose records this one cannot
-/// read.
-fn sensor_named(name: &str) -> anyhow::Result<SensorId> {
-    name.parse().map_err(anyhow::Error::msg)
-}
-
-/// Rejects duplicate sensors.
-fn only_once(sensors: impl Iterator<Item = SensorId>) -> anyhow::Result<()> {
-    let mut known = Vec::new();
-    for sensor in sensors {
-        anyhow::ensure!(!known.contains(&sensor), "sensor {sensor} is listed twice");
-        known.push(sensor);
-    }
-    Ok(())
-}
-
 fn ns(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// [`LossReport`] as stored in a file.
-#[derive(Serialize, Deserialize)]
-struct LossesTwin {
-    sensors: Vec<LossTwin>,
-    #[serde(default)]
-    counted: Vec<CountedTwin>,
-}
-
-/// [`Counted`] as stored in a file.
-#[derive(Serialize, Deserialize)]
-struct CountedTwin {
-    netns: u32,
-    counters: BTreeMap<String, u64>,
-    counters_after: BTreeMap<String, u64>,
-    doubt: Option<String>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct LossTwin {
-    sensor: String,
-    #[serde(flatten)]
-    counters: BTreeMap<String, u64>,
-}
-
-impl From<&LossReport> for LossesTwin {
-    fn from(report: &LossReport) -> Self {
-        let twin = |loss: &Loss| {
-            let counters = loss.counters();
-            LossTwin {
-                sensor: loss.sensor.name().to_owned(),
-                counters: counters
-                    .into_iter()
-                    .map(|(name, value)| (name.to_owned(), value))
-                    .collect(),
-            }
-        };
-        let counted = |it: &Counted| {
-            let Counted {
-                netns,
-                counters,
-                counters_after,
-                doubt,
-            } = it.clone();
-            CountedTwin {
-                netns,
-                counters,
-                counters_after,
-                doubt,
-            }
-        };
-        Self {
-            sensors: report.sensors.iter().map(twin).collect(),
-            counted: report.counted.iter().map(counted).collect(),
-        }
-    }
-}
-
-impl TryFrom<LossesTwin> for LossReport {
-    type Error = anyhow::Error;
-
-    fn try_from(twin: LossesTwin) -> anyhow::Result<Self> {
-        let loss = |LossTwin { sensor, counters }| {
-            // A counter that an older version did not have is 0.
-            let value = |name: &str| counters.get(name).copied().unwrap_or(0);
-            Ok(Loss::from_counters(sensor_named(&sensor)?, value))
-        };
-        let counted = |twin: CountedTwin| {
-            let CountedTwin {
-                netns,
-                counters,
-                counters_after,
-                doubt,
-            } = twin;
-            Counted {
-                netns,
-                counters,
-                counters_after,
-                doubt,
-            }
-        };
-        let sensors: Vec<Loss> = twin
-            .sensors
-            .into_iter()
-            .map(loss)
-            .collect::<anyhow::Result<_>>()?;
-        only_once(sensors.iter().map(|it| it.sensor))?;
-        Ok(Self {
-            sensors,
-            counted: twin.counted.into_iter().map(counted).collect(),
-        })
-    }
-}
-
 #[cfg(test)]
-#[path = "capture_tests.rs"]
 mod tests;

@@ -157,7 +157,7 @@ pub struct AttachArgs {
     #[arg(long, value_name = "FILE")]
     pub btf: Option<PathBuf>,
     /// Size of the ring buffer between kernel and tracer: a power of two from 4K to 1024M
-    #[arg(long, value_name = "BYTES", default_value = "4M", value_parser = parse_ring_size)]
+    #[arg(long, value_name = "BYTES", default_value = "2M", value_parser = parse_ring_size)]
     pub ring_size: u32,
     /// Trace at most N queries per second and process, and only count the others; 0 means no limit
     #[arg(long, value_name = "N", default_value_t = 10_000)]

@@ -40,15 +40,11 @@ pub fn play<W: io::Write, R: io::Read>(
     go_on(stages, begun)?;
     let losses = loop {
         let done = match reader.next_frame().map_err(Stop::Failed)? {
-            Frame::Record(bytes) => stages.take(&bytes),
-            Frame::Place(cgroup_id, path) => {
-                stages.tell_place(cgroup_id, &path);
-                Ok(())
-            }
-            Frame::Clock(now) => stages.clock(now),
-            Frame::Missed(by, count) => stages.doubt_until(by, count),
             Frame::End(losses) => break Some(losses),
             Frame::CutOff => break None,
+            other @ (Frame::Record(_) | Frame::Place(..) | Frame::Clock(_) | Frame::Missed(..)) => {
+                stages.replay(&other)
+            }
         };
         go_on(stages, done)?;
     };

@@ -11,7 +11,7 @@ use super::{
     view::{Outcome, Printed, View},
 };
 use crate::{
-    capture,
+    capture::{self, Frame},
     correlate::{Correlator, reconcile},
     decode::{Observation, decode},
     enrich::{self, CgroupCache},
@@ -262,9 +262,22 @@ impl<W: Write> Stages<W> {
         !is_admitted && !self.correlator.is_wanted(id)
     }
 
-    /// Adds a control group path from a capture.
-    pub fn tell_place(&mut self, cgroup_id: u64, path: &str) {
-        self.places.insert(cgroup_id, path);
+    /// Takes a frame of a capture. Its end is up to the caller.
+    ///
+    /// # Errors
+    ///
+    /// As for what the frame contains.
+    pub fn replay(&mut self, frame: &Frame) -> Result<(), Stop> {
+        match frame {
+            Frame::Record(bytes) => self.take(bytes),
+            Frame::Place(cgroup_id, path) => {
+                self.places.insert(*cgroup_id, path);
+                Ok(())
+            }
+            Frame::Clock(now) => self.clock(*now),
+            Frame::Missed(by, count) => self.doubt_until(*by, *count),
+            Frame::End(_) | Frame::CutOff => Ok(()),
+        }
     }
 
     /// Adds a record to the capture, after the places that it refers to.

@@ -33,10 +33,11 @@ fn the_account_is_drawn_where_the_first_write_of_all_is_that_of_the_end() {
     let mut stages = Stages::new(facts, format, Source::Replay, Full, None, view, None);
     let losses = loop {
         match reader.next_frame().unwrap() {
-            Frame::Record(bytes) => stages.take(&bytes).unwrap(),
-            Frame::Place(..) | Frame::Clock(_) | Frame::Missed(..) => {}
             Frame::End(losses) => break losses,
             Frame::CutOff => panic!("cut off"),
+            frame @ (Frame::Record(_) | Frame::Place(..) | Frame::Clock(_) | Frame::Missed(..)) => {
+                stages.replay(&frame).unwrap()
+            }
         }
     };
     // The buffer is so full that the next line is written at once.

@@ -131,36 +131,29 @@ fn take_over_frames(input: &mut dyn io::Read, out: File) -> anyhow::Result<()> {
     let mut writer = Writer::new(BufWriter::new(out), &facts)?;
     let (mut records, mut bytes) = (0_u64, 0_u64);
     loop {
-        match reader.next_frame()? {
+        let frame = reader.next_frame()?;
+        match &frame {
             Frame::Record(record) => {
                 records += 1;
                 bytes += record.len() as u64;
-                if let Err(why) = decode(&record, &facts) {
+                if let Err(why) = decode(record, &facts) {
                     anyhow::bail!(
                         "record {records} cannot be decoded, it is damaged or of a newer version: \
                          {why}"
                     );
                 }
-                writer.record(&record)?;
             }
-            Frame::Place(id, path) => {
-                bytes += path.len() as u64;
-                writer.place(id, &path)?;
-            }
-            Frame::Clock(now) => {
-                bytes += size_of::<u64>() as u64;
-                writer.clock(now)?;
-            }
-            Frame::Missed(by, count) => {
-                bytes += 2 * size_of::<u64>() as u64;
-                writer.missed(by, count)?;
-            }
-            Frame::End(losses) => {
-                writer.finish(&losses)?;
+            Frame::Place(_, path) => bytes += path.len() as u64,
+            Frame::Clock(_) => bytes += size_of::<u64>() as u64,
+            Frame::Missed(..) => bytes += 2 * size_of::<u64>() as u64,
+            Frame::End(_) => {
                 anyhow::ensure!(!reader.has_more()?, "data follows its end: it is damaged");
-                return Ok(());
             }
-            Frame::CutOff => return Ok(writer.flush()?),
+            Frame::CutOff => {}
+        }
+        writer.add(&frame)?;
+        if frame.is_last() {
+            return Ok(());
         }
         anyhow::ensure!(
             bytes <= CAPTURE_BYTES_MAX,
@@ -248,24 +241,20 @@ fn redact(parts: &mut Parts) -> anyhow::Result<()> {
     let mut redactor = Redactor::default();
     let mut dropped = 0_u64;
     loop {
-        match reader.next_frame()? {
-            Frame::Record(mut bytes) => match redactor.record(&mut bytes) {
-                Ok(()) => writer.record(&bytes).with_context(what)?,
-                Err(_unknown) => dropped += 1,
-            },
-            Frame::Place(id, path) => writer
-                .place(id, &redactor.cgroup(&path))
-                .with_context(what)?,
-            Frame::Clock(now) => writer.clock(now).with_context(what)?,
-            Frame::Missed(by, count) => writer.missed(by, count).with_context(what)?,
-            Frame::End(losses) => {
-                writer.finish(&losses).with_context(what)?;
-                break;
+        let mut frame = reader.next_frame().with_context(what)?;
+        match &mut frame {
+            Frame::Record(bytes) => {
+                if redactor.record(bytes).is_err() {
+                    dropped += 1;
+                    continue;
+                }
             }
-            Frame::CutOff => {
-                writer.flush().with_context(what)?;
-                break;
-            }
+            Frame::Place(_, path) => *path = redactor.cgroup(path),
+            Frame::Clock(_) | Frame::Missed(..) | Frame::End(_) | Frame::CutOff => {}
+        }
+        writer.add(&frame).with_context(what)?;
+        if frame.is_last() {
+            break;
         }
     }
     if dropped > 0 {

@@ -135,12 +135,7 @@ impl<'a> Scene<'a> {
             if self.end.is_some() || self.board.latest() > at {
                 return Ok(true);
             }
-            let frame = self.reader.next_frame().map_err(Exit::from)?;
-            match frame {
-                Frame::Record(bytes) => self.stages.take(&bytes).map_err(failed)?,
-                Frame::Place(cgroup_id, path) => self.stages.tell_place(cgroup_id, &path),
-                Frame::Clock(now) => self.stages.clock(now).map_err(failed)?,
-                Frame::Missed(by, count) => self.stages.doubt_until(by, count).map_err(failed)?,
+            match self.reader.next_frame().map_err(Exit::from)? {
                 Frame::End(losses) => {
                     self.stages.finish(&losses).map_err(failed)?;
                     let state = Some(self.stages.state(&losses, Duration::ZERO));
@@ -150,6 +145,10 @@ impl<'a> Scene<'a> {
                     self.stages.cut_off().map_err(failed)?;
                     self.end = Some(End { state: None });
                 }
+                other @ (Frame::Record(_)
+                | Frame::Place(..)
+                | Frame::Clock(_)
+                | Frame::Missed(..)) => self.stages.replay(&other).map_err(failed)?,
             }
         }
         Ok(false)

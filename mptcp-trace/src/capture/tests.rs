@@ -1,4 +1,10 @@
-use super::*;
+use std::collections::BTreeMap;
+
+use super::{
+    json::{CAUSE_BYTES_MAX, CAUSES_MAX},
+    *,
+};
+use crate::model::{Counted, Loss, Rung, SensorId, SensorState};
 
 fn facts() -> Facts {
     Facts {
