@@ -204,7 +204,8 @@ fn syscall_numbers() -> SyscallNumbers {
 ///
 /// aya reads all of them whenever it creates one, before they can be disabled: 20 ms and 20 MB per
 /// attach method that is tried. So the loader is created on a thread that finds no BTF at the
-/// expected path.
+/// expected path. To be removed with the first aya that reads types when they are needed (decision
+/// 15).
 fn loader() -> anyhow::Result<EbpfLoader<'static>> {
     let making = || {
         if let Err(why) = look_from(NOTHING) {

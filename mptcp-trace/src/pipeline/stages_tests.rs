@@ -36,7 +36,7 @@ fn the_account_is_drawn_where_the_first_write_of_all_is_that_of_the_end() {
             Frame::End(losses) => break losses,
             Frame::CutOff => panic!("cut off"),
             frame @ (Frame::Record(_) | Frame::Place(..) | Frame::Clock(_) | Frame::Missed(..)) => {
-                stages.replay(&frame).unwrap()
+                stages.replay(&frame).unwrap();
             }
         }
     };
