@@ -177,6 +177,10 @@ kernel_layout! {
     socket_file: "socket.file", 8;
     /// The `struct sock` of a `struct socket`.
     socket_sk: "socket.sk", 8;
+    /// Inode of a file.
+    file_inode: "file.f_inode", 8;
+    /// Number of an inode.
+    inode_number: "inode.i_ino", 8;
     /// Whether a TCP socket is a subflow.
     tcp_is_mptcp: "tcp_sock.is_mptcp", 1;
     /// Subflow context of a TCP socket (shared with other upper layer protocols).

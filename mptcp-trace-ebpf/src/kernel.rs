@@ -7,8 +7,9 @@ use core::{ffi::c_void, mem::MaybeUninit};
 use aya_ebpf::{
     EbpfContext,
     helpers::{
-        bpf_get_current_cgroup_id, bpf_get_current_task, bpf_get_smp_processor_id,
-        bpf_ktime_get_boot_ns, bpf_probe_read_kernel, bpf_probe_read_user, generated,
+        bpf_get_current_cgroup_id, bpf_get_current_task, bpf_get_current_uid_gid,
+        bpf_get_smp_processor_id, bpf_ktime_get_boot_ns, bpf_probe_read_kernel,
+        bpf_probe_read_user, generated,
     },
     programs::{BtfTracePointContext, RawTracePointContext},
 };
@@ -202,6 +203,24 @@ pub(crate) trait ReadMember {
     fn deref<T: Copy>(&self, pointer: u16, offset: u16) -> Result<T, Fault> {
         read_at(self.member(pointer)?, offset)
     }
+
+    /// Inode number of a socket, whose `struct socket` is at `socket`.
+    #[inline(always)]
+    fn inode(&self, socket: u64) -> Result<u64, Fault> {
+        inode_of_socket(socket)
+    }
+
+    /// Real user id of the current task, initial user namespace.
+    #[inline(always)]
+    fn caller_uid(&self) -> u32 {
+        bpf_get_current_uid_gid() as u32
+    }
+
+    /// Control group (v2) of the current task.
+    #[inline(always)]
+    fn caller_cgroup(&self) -> u64 {
+        current_cgroup()
+    }
 }
 
 /// A `struct sock` whose type the verifier knows: members are loaded directly, without a helper.
@@ -229,8 +248,10 @@ impl ReadMember for TypedSock {
         // SAFETY: the helper has no precondition. The verifier checks the offset against the type,
         // and that the destination lies in the record, where names are aligned to eight bytes.
         unsafe {
-            let task = generated::bpf_get_current_task_btf() as *const u8;
-            let from = task.byte_add(usize::from(offset)).cast::<u64>();
+            let from = Self::current_task()
+                .0
+                .byte_add(usize::from(offset))
+                .cast::<u64>();
             let to = place.as_mut_ptr().cast::<u64>();
             to.write(core::ptr::read_volatile(from));
             to.add(1).write(core::ptr::read_volatile(from.add(1)));
@@ -240,7 +261,56 @@ impl ReadMember for TypedSock {
     /// The verifier knows the type of the pointer, too.
     #[inline(always)]
     fn deref<T: Copy>(&self, pointer: u16, offset: u16) -> Result<T, Fault> {
-        Self(self.member(pointer)?).member(offset)
+        self.follow(pointer)?.member(offset)
+    }
+
+    /// By way of the file, to which the verifier knows the types; the inode beside the socket lies
+    /// behind the structure that the pointer's type describes.
+    #[inline(always)]
+    fn inode(&self, socket: u64) -> Result<u64, Fault> {
+        let by_file = || {
+            self.follow(offset!(sock_socket))?
+                .follow(offset!(socket_file))?
+                .deref(offset!(file_inode), offset!(inode_number))
+        };
+        match by_file() {
+            Ok(number) if number != 0 => Ok(number),
+            Ok(_) | Err(Fault) => inode_of_socket(socket),
+        }
+    }
+
+    #[inline(always)]
+    fn caller_uid(&self) -> u32 {
+        Self::current_task()
+            .deref(offset!(task_cred), offset!(cred_uid))
+            .unwrap_or_else(|Fault| bpf_get_current_uid_gid() as u32)
+    }
+
+    #[inline(always)]
+    fn caller_cgroup(&self) -> u64 {
+        let id = || {
+            Self::current_task()
+                .follow(offset!(task_cgroups))?
+                .follow(offset!(cgroups_default))?
+                .deref(offset!(cgroup_node), offset!(node_id))
+        };
+        id().unwrap_or_else(|Fault| current_cgroup())
+    }
+}
+
+impl TypedSock {
+    /// What the member at `pointer` points to. The verifier knows its type; a null pointer reads as
+    /// zeroes.
+    #[inline(always)]
+    fn follow(&self, pointer: u16) -> Result<Self, Fault> {
+        self.member(pointer).map(Self)
+    }
+
+    /// The current task, as a structure whose type the verifier knows.
+    #[inline(always)]
+    fn current_task() -> Self {
+        // SAFETY: the helper has no precondition.
+        Self(unsafe { generated::bpf_get_current_task_btf() } as *const u8)
     }
 }
 

@@ -52,6 +52,10 @@ pub(super) const fn fentry(program: &'static str) -> Attachment {
     alone(Hook::Fentry, program)
 }
 
+pub(super) const fn fexit(program: &'static str) -> Attachment {
+    alone(Hook::Fexit, program)
+}
+
 pub(super) const fn kprobe(program: &'static str) -> Attachment {
     alone(Hook::Kprobe, program)
 }

@@ -4,7 +4,7 @@ use super::{
     Method, Missing, Optional, Probes, Row, When, function,
     parts::{
         ANY, CALLER, FEXIT, FILE, FUNCTIONS, KPROBE, REGISTERS, SOCKET, STATE, SUBFLOW, TRACEPOINT,
-        URING, at, in_turns, kprobe, kretprobe, raw, row,
+        URING, at, fexit, in_turns, kprobe, kretprobe, raw, row,
     },
     tracepoint,
 };
@@ -156,7 +156,7 @@ const ROWS: &[Row] = &[
             at(
                 function::SOCK_GETSOCKOPT,
                 &[
-                    in_turns!(Fexit, "query_fexit_socket").optional(),
+                    fexit("query_fexit_socket").optional(),
                     kretprobe("query_kretprobe_sock"),
                     kprobe("query_kprobe_socket").opens(),
                 ],
@@ -165,7 +165,7 @@ const ROWS: &[Row] = &[
             at(
                 function::SK_GETSOCKOPT,
                 &[
-                    in_turns!(Fexit, "query_fexit_sock").optional(),
+                    fexit("query_fexit_sock").optional(),
                     kretprobe("query_kretprobe_sock"),
                     kprobe("query_kprobe_sock").opens(),
                 ],

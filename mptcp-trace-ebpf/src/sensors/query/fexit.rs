@@ -169,27 +169,38 @@ fn is_protocol_question(ctx: &FExitContext) -> bool {
     is_protocol_query(ctx.arg(1), ctx.arg(2))
 }
 
-in_turns! {
-    query: #[fexit]
-    query_fexit_socket(FExitContext), query_fexit_socket_2, query_fexit_socket_3, if is_protocol_question
+/// `sock_getsockopt(sock, level, optname, optval, optlen)` returns. One program: every option of
+/// every socket comes by, and each further program would cost it as much as this one.
+#[fexit]
+pub(crate) fn query_fexit_socket(ctx: FExitContext) -> i32 {
+    if is_protocol_question(&ctx) {
+        return of_socket(ctx);
+    }
+    0
 }
-/// `sock_getsockopt(sock, level, optname, optval, optlen)` returns.
+
+/// Not inlined: the registers that it saves would cost every option.
 #[inline(never)]
-fn query_fexit_socket(ctx: FExitContext) -> i32 {
+fn of_socket(ctx: FExitContext) -> i32 {
     if let Some(sk) = sock_of_socket(ctx.arg(0)) {
         protocol(&ctx, sk, ctx.arg(RETURN_VALUE));
     }
     0
 }
 
-in_turns! {
-    query: #[fexit]
-    query_fexit_sock(FExitContext), query_fexit_sock_2, query_fexit_sock_3, if is_protocol_question
-}
 /// `sk_getsockopt(sk, level, optname, sockptr_t optval, sockptr_t optlen)` returns: two of its
-/// arguments take two words each.
+/// arguments take two words each. One program, as above.
+#[fexit]
+pub(crate) fn query_fexit_sock(ctx: FExitContext) -> i32 {
+    if is_protocol_question(&ctx) {
+        return of_sock(ctx);
+    }
+    0
+}
+
+/// Not inlined, as above.
 #[inline(never)]
-fn query_fexit_sock(ctx: FExitContext) -> i32 {
+fn of_sock(ctx: FExitContext) -> i32 {
     const RETURN_VALUE: usize = 7;
     protocol(&ctx, Sock(ctx.arg(0)), ctx.arg(RETURN_VALUE));
     0

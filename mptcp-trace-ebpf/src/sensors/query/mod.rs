@@ -9,7 +9,7 @@ mod kprobe;
 mod refused;
 mod tracepoint;
 
-use aya_ebpf::{EbpfContext, helpers::bpf_get_current_uid_gid};
+use aya_ebpf::EbpfContext;
 use aya_log_ebpf::debug;
 use mptcp_trace_common::{
     counter,
@@ -25,8 +25,8 @@ use crate::{
     emit,
     entry::{Entry, get, set},
     kernel::{
-        Fault, ReadMember, Sock, current_cgroup, current_task, endpoints, family_of,
-        inode_of_socket, is_mptcp, netns_of, put_address, read_user_u8, read_user_u32, state_of,
+        Fault, ReadMember, Sock, current_task, endpoints, family_of, is_mptcp, netns_of,
+        put_address, read_user_u8, read_user_u32, state_of,
     },
     maps::{OUTERMOST_PROBED, conn, unnoted_since},
     sensors::{
@@ -152,8 +152,8 @@ fn answer(
     };
     let record = emit::blank(&mut entry);
     record.kind = Kind::QUERY;
-    begin(record, answered.thread, answered.rung, answered.at_ns);
-    put_inode(record, answered.socket);
+    begin(record, sock, answered.thread, answered.rung, answered.at_ns);
+    put_inode(record, sock.inode(answered.socket));
     record.protocol = answered.protocol;
     sock.put_comm(&mut record.comm);
     put(record);
@@ -187,18 +187,24 @@ fn answer(
 /// Writes the thread and the time of a query. In place: two records exceed the stack of a program
 /// that calls functions.
 #[inline(always)]
-fn begin(record: &mut QueryRecord, thread: u64, rung: RecordRung, boottime_ns: u64) {
+fn begin(
+    record: &mut QueryRecord,
+    sock: &impl ReadMember,
+    thread: u64,
+    rung: RecordRung,
+    boottime_ns: u64,
+) {
     if is_own(thread) {
         record.flags |= QueryFlags::BY_TRACER;
     }
     record.boottime_ns = boottime_ns;
-    record.cgroup_id = current_cgroup();
+    record.cgroup_id = sock.caller_cgroup();
     record.tgid = (thread >> 32) as u32;
     record.tid = thread as u32;
     let here = in_namespace(current_task, thread);
     record.ns_tgid = here.tgid;
     record.ns_tid = here.tid;
-    record.uid = bpf_get_current_uid_gid() as u32;
+    record.uid = sock.caller_uid();
     record.rung = rung;
 }
 
@@ -293,8 +299,8 @@ fn describe_socket(
 
 /// Writes the inode number that processes see.
 #[inline(always)]
-fn put_inode(record: &mut QueryRecord, socket: u64) {
-    if let Ok(inode) = inode_of_socket(socket) {
+fn put_inode(record: &mut QueryRecord, inode: Result<u64, Fault>) {
+    if let Ok(inode) = inode {
         record.inode = inode;
         record.flags |= QueryFlags::INODE;
     }

@@ -13,7 +13,7 @@ use crate::{
     admit::{admit_netns, admit_task, is_over_cap, is_own_task},
     emit,
     entry::get,
-    kernel::{Fault, Sock, current_netns, is_mptcp, now_ns, put_comm, socket_of},
+    kernel::{Fault, Sock, current_netns, is_mptcp, now_ns, put_comm},
     maps::conn,
     sensors::fallback::fell_back,
 };
@@ -84,7 +84,7 @@ pub(super) fn option_refused(sk: u64, option: u64, outcome: u64) -> u32 {
     let record = emit::blank(&mut entry);
     record.kind = Kind::OPTION_REFUSED;
     record.protocol = protocol;
-    begin(record, thread, RecordRung(outcome as u8), now_ns());
+    begin(record, &sk, thread, RecordRung(outcome as u8), now_ns());
     put_comm(&mut record.comm);
     record.ret = (outcome >> 32) as i32;
     if outcome >> 8 & 1 != 0 {
@@ -96,7 +96,7 @@ pub(super) fn option_refused(sk: u64, option: u64, outcome: u64) -> u32 {
         record.born_ns = get!(conn, born_ns);
         record.connect_ns = get!(conn, connect_ns);
     }
-    put_inode(record, socket_of(&sk).unwrap_or(0));
+    put_inode(record, sk.inode());
     match describe_socket(record, sk, &sk) {
         Ok(()) if !admit_netns(record.netns) => emit::discard_query(entry, counter::FILTERED),
         Ok(()) => emit::submit_query(entry),
@@ -118,7 +118,13 @@ pub(super) fn socket_refused(family: u64, outcome: u64) -> u32 {
     };
     let record = emit::blank(&mut entry);
     record.kind = Kind::SOCKET_REFUSED;
-    begin(record, thread, RecordRung(outcome as u8), now_ns());
+    begin(
+        record,
+        &Sock(0),
+        thread,
+        RecordRung(outcome as u8),
+        now_ns(),
+    );
     put_comm(&mut record.comm);
     record.ret = (outcome >> 32) as i32;
     record.family = family as u16;
