@@ -26,10 +26,6 @@ pub(crate) struct Alone {
 impl Alone {
     /// Announces what this suite does to the rest of the host, and waits until no other such suite
     /// runs.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the lock file cannot be used.
     pub(crate) fn claim(suite: &str, disturbs: &str) -> anyhow::Result<Self> {
         eprintln!("mptcp-lab: {suite} affects other processes on this host: {disturbs}");
         claim(&std::env::temp_dir().join(LOCK), WAIT_MAX)

@@ -13,30 +13,24 @@ use crate::{
     report::AskerLine,
 };
 
-/// Arguments of `mptcp-lab ask`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Only this case, or the cases whose names begin with it (repeatable)
     #[arg(long, value_name = "NAME")]
-    pub case: Vec<String>,
+    pub(crate) case: Vec<String>,
     /// Only this address family, in cases that use one
     #[arg(long, value_name = "v4|v6", value_parser = Family::parse)]
-    pub family: Option<Family>,
+    pub(crate) family: Option<Family>,
     /// Write the lines to FILE instead of stdout
     #[arg(long, value_name = "FILE")]
-    pub out: Option<PathBuf>,
+    pub(crate) out: Option<PathBuf>,
     /// Stay in this network namespace instead of creating a new one
     #[arg(long)]
-    pub here: bool,
+    pub(crate) here: bool,
 }
 
 /// Runs the cases.
-///
-/// # Errors
-///
-/// Fails if the lines cannot be written or no network namespace can be created. A case that cannot
-/// run on this host is a line of its own.
-pub fn run(args: &Args) -> anyhow::Result<()> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let wanted = |case: &Case, name: &str| {
         case.name == name
             || case

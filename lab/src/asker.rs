@@ -15,18 +15,18 @@ use crate::{
 };
 
 /// Makes queries and records the results.
-pub struct Asker {
+pub(crate) struct Asker {
     out: Box<dyn Write + Send>,
     asked: u64,
     /// Whether the kernel has MPTCP.
-    pub has_mptcp: bool,
+    pub(crate) has_mptcp: bool,
     /// Derive from the next answer whether the connection fell back.
     is_told: bool,
 }
 
 impl Asker {
     /// Creates an asker that writes its lines to `out`.
-    pub fn new(out: Box<dyn Write + Send>, has_mptcp: bool) -> Self {
+    pub(crate) fn new(out: Box<dyn Write + Send>, has_mptcp: bool) -> Self {
         Self {
             out,
             asked: 0,
@@ -36,30 +36,18 @@ impl Asker {
     }
 
     /// Writes a line.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the line cannot be written.
-    pub fn write(&mut self, line: &AskerLine) -> anyhow::Result<()> {
+    pub(crate) fn write(&mut self, line: &AskerLine) -> anyhow::Result<()> {
         write_line(&mut self.out, line)
     }
 
     /// Makes a query in the usual form.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the line cannot be written.
-    pub fn ask(&mut self, case: &str, socket: &Socket, holding: Holding) -> anyhow::Result<()> {
+    pub(crate) fn ask(&mut self, case: &str, socket: &Socket, holding: Holding) -> anyhow::Result<()> {
         self.ask_as(case, socket, holding, Form::default())
     }
 
     /// Queries an MPTCP socket for which only the kernel's answer shows whether it fell back:
     /// kernels differ.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the line cannot be written.
-    pub fn ask_either(
+    pub(crate) fn ask_either(
         &mut self,
         case: &str,
         socket: &Socket,
@@ -72,11 +60,7 @@ impl Asker {
     }
 
     /// Makes a query in an unusual form.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the line cannot be written, or if the socket does not match the case.
-    pub fn ask_as(
+    pub(crate) fn ask_as(
         &mut self,
         case: &str,
         socket: &Socket,
@@ -87,11 +71,7 @@ impl Asker {
     }
 
     /// Queries a socket that is connecting to `address`.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the line cannot be written.
-    pub fn ask_connecting(
+    pub(crate) fn ask_connecting(
         &mut self,
         case: &str,
         socket: &Socket,
@@ -103,11 +83,7 @@ impl Asker {
     }
 
     /// Queries any descriptor.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the line cannot be written.
-    pub fn ask_fd(&mut self, case: &str, fd: RawFd, holding: Holding) -> anyhow::Result<()> {
+    pub(crate) fn ask_fd(&mut self, case: &str, fd: RawFd, holding: Holding) -> anyhow::Result<()> {
         self.put(case, Subject::Fd(fd), holding, Form::default(), None)
     }
 
@@ -227,8 +203,7 @@ fn is_tcp(protocol: i32) -> bool {
 }
 
 /// Thread number, as the kernel counts.
-#[must_use]
-pub fn thread_id() -> u32 {
+pub(crate) fn thread_id() -> u32 {
     rustix::thread::gettid()
         .as_raw_nonzero()
         .get()

@@ -23,55 +23,52 @@ use crate::{
     veth::{self, CLIENT_V4, SERVER_V4},
 };
 
-/// Arguments of `mptcp-lab bulk`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Duration in seconds
     #[arg(long, default_value_t = 2.0)]
-    pub seconds: f64,
+    pub(crate) seconds: f64,
     /// Bytes per write
     #[arg(long, default_value_t = 65_536)]
-    pub chunk: usize,
+    pub(crate) chunk: usize,
 }
 
 /// Result of a transfer.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
-pub struct Transfer {
+pub(crate) struct Transfer {
     /// Bytes received.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// Duration in seconds.
-    pub seconds: f64,
+    pub(crate) seconds: f64,
 }
 
 impl Transfer {
     /// Throughput in megabytes (10^6 bytes) per second.
-    #[must_use]
-    pub fn megabytes_per_second(self) -> f64 {
+    pub(crate) fn megabytes_per_second(self) -> f64 {
         self.bytes as f64 / 1e6 / self.seconds
     }
 }
 
-/// Arguments of `mptcp-lab bulk-cost`.
 #[derive(clap::Args)]
-pub struct CostArgs {
+pub(crate) struct CostArgs {
     /// The mptcp-trace to measure
     #[arg(long, value_name = "PATH")]
-    pub tracer: PathBuf,
+    pub(crate) tracer: PathBuf,
     /// Only this attach method (repeatable); default: all three
     #[arg(long, value_name = "METHOD")]
-    pub attach: Vec<String>,
+    pub(crate) attach: Vec<String>,
     /// Rounds: each transfers once without a tracer and once per attach method with one
     #[arg(long, default_value_t = 5)]
-    pub rounds: u32,
+    pub(crate) rounds: u32,
     /// Transfer with iperf3 under `mptcpize run`, over devices with their default offloads
     #[arg(long)]
-    pub iperf: bool,
+    pub(crate) iperf: bool,
     /// Print JSON lines instead of a table
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
     /// Transfer options
     #[command(flatten)]
-    pub transfer: Args,
+    pub(crate) transfer: Args,
 }
 
 /// A line of the report.
@@ -101,11 +98,7 @@ struct Round {
 
 /// Alternates transfers without a tracer and with one for each attach method, and prints the
 /// medians.
-///
-/// # Errors
-///
-/// Names the step that failed.
-pub fn cost(args: &CostArgs) -> anyhow::Result<()> {
+pub(crate) fn cost(args: &CostArgs) -> anyhow::Result<()> {
     let rungs = if args.attach.is_empty() {
         ["fexit", "kprobe", "tracepoint"]
             .map(str::to_owned)
@@ -195,21 +188,13 @@ fn show(json: bool, line: &Line<'_>) -> anyhow::Result<()> {
 }
 
 /// Transfers once and prints the result as a JSON line.
-///
-/// # Errors
-///
-/// Names the step that failed.
-pub fn run(args: &Args) -> anyhow::Result<()> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let transfer = transfer(args)?;
     report::write_line(&mut std::io::stdout(), &transfer)
 }
 
 /// Transfers once.
-///
-/// # Errors
-///
-/// Names the step that failed.
-pub fn transfer(args: &Args) -> anyhow::Result<Transfer> {
+pub(crate) fn transfer(args: &Args) -> anyhow::Result<Transfer> {
     let (near, far) = veth::joined()?;
     let listener = at(far.as_fd(), SERVER_V4)?;
     listener.listen(1).context("cannot listen")?;

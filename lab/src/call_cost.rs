@@ -26,18 +26,17 @@ const SETTLE: Duration = Duration::from_secs(2);
 /// Time for the reader to drain the ring between two batches, including lines it holds back.
 const DRAIN: Duration = Duration::from_millis(300);
 
-/// Arguments of `mptcp-lab call-cost`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The tracer
     #[command(flatten)]
-    pub tried: TracerArgs,
+    pub(crate) tried: TracerArgs,
     /// Calls per batch; the records of one batch must fit into the ring
     #[arg(long, default_value_t = 1000)]
-    pub calls: u32,
+    pub(crate) calls: u32,
     /// Number of batches; the fastest counts
     #[arg(long, default_value_t = 8)]
-    pub batches: u32,
+    pub(crate) batches: u32,
 }
 
 /// A line of the report.
@@ -61,11 +60,7 @@ enum Line<'a> {
 }
 
 /// Measures, and prints one JSON line per call and attach method.
-///
-/// # Errors
-///
-/// Names the step that failed.
-pub fn run(args: &Args) -> anyhow::Result<()> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let kernel = rustix::system::uname()
         .release()
         .to_string_lossy()

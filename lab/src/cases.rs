@@ -34,15 +34,15 @@ const OTHER: Holding = Holding {
 };
 
 /// One case; it may make several queries, each with its own name.
-pub struct Case {
+pub(crate) struct Case {
     /// Its name.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// Whether it needs MPTCP in the kernel.
-    pub needs_mptcp: bool,
+    pub(crate) needs_mptcp: bool,
     /// Address families to run it with.
-    pub families: &'static [Family],
+    pub(crate) families: &'static [Family],
     /// Makes the queries.
-    pub run: fn(&mut Asker, Family) -> anyhow::Result<()>,
+    pub(crate) run: fn(&mut Asker, Family) -> anyhow::Result<()>,
 }
 
 const ALL: &[Family] = &Family::ALL;
@@ -75,7 +75,7 @@ const fn any(
 }
 
 /// Every case, in the order of execution.
-pub const CASES: &[Case] = &[
+pub(crate) const CASES: &[Case] = &[
     mptcp("mptcp-fresh", BOTH, usual::mptcp_fresh),
     mptcp("mptcp-bound", ALL, usual::mptcp_bound),
     mptcp("mptcp-listening", ALL, usual::mptcp_listening),

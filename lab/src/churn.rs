@@ -22,7 +22,7 @@ use crate::{
 };
 
 mod actions;
-pub mod clock;
+pub(crate) mod clock;
 mod connections;
 mod judge;
 mod page;
@@ -56,35 +56,34 @@ const QUIET_EVERY: Duration = Duration::from_millis(1_500);
 /// Pages to fetch before the churn, so that one-time allocations are done.
 const FIRST_PAGES: u32 = 3;
 
-/// Arguments of `mptcp-lab churn`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The mptcp-trace to test
     #[arg(long, value_name = "PATH")]
-    pub tracer: PathBuf,
+    pub(crate) tracer: PathBuf,
     /// Attach method
     #[arg(long, value_name = "METHOD", default_value = "auto")]
-    pub attach: String,
+    pub(crate) attach: String,
     /// Duration in minutes
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
-    pub minutes: u32,
+    pub(crate) minutes: u32,
     /// Run for one minute
     #[arg(long, conflicts_with = "minutes")]
-    pub short: bool,
+    pub(crate) short: bool,
     /// Write the tracer's resource usage to FILE, one JSON line every 10 s
     #[arg(long, value_name = "FILE")]
-    pub samples: Option<PathBuf>,
+    pub(crate) samples: Option<PathBuf>,
     /// Step the clock by this many seconds for 2 s each minute; 0: do not touch it
     #[arg(long, value_name = "N", default_value_t = 90)]
-    pub clock_step_s: u32,
+    pub(crate) clock_step_s: u32,
     /// Leave this actor out (repeatable), to find the culprit
     #[arg(long, value_name = "ACTOR", value_enum)]
-    pub without: Vec<Actor>,
+    pub(crate) without: Vec<Actor>,
 }
 
 /// Sources of churn.
 #[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Actor {
+pub(crate) enum Actor {
     /// Plays every recipe.
     Recipes,
     /// Opens many connections through middleboxes.
@@ -127,11 +126,7 @@ impl Args {
 }
 
 /// Runs the churn; returns true if every check passes.
-///
-/// # Errors
-///
-/// Fails if the tracer cannot be run, or if its output cannot be read.
-pub fn run(args: &Args) -> anyhow::Result<bool> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     let mut cells = Cells::new(std::io::stdout())?;
     let _alone = Alone::claim(
         "churn",

@@ -105,7 +105,6 @@ enum Verb {
 }
 
 /// Runs the command line; as the init process of a machine, runs its job.
-#[must_use]
 pub fn main() -> ExitCode {
     if std::process::id() == 1 {
         init::run(&PathBuf::from("/job.json"));

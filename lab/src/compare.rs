@@ -12,8 +12,7 @@ mod tests;
 
 /// Compares one run of the asker with one run of the tracer: one cell per query, one per line
 /// without a matching query, and one for the loss accounting.
-#[must_use]
-pub fn compare(rung: &str, asked: &[AskerLine], traced: &[TracedLine]) -> Vec<Cell> {
+pub(crate) fn compare(rung: &str, asked: &[AskerLine], traced: &[TracedLine]) -> Vec<Cell> {
     let mut cells = questions(rung, asked, traced);
     let is_verdict = |line: &&TracedLine| matches!(line, TracedLine::Verdict(_));
     let verdicts = traced.iter().filter(is_verdict).count() as u64;
@@ -268,8 +267,7 @@ fn identity(rung: &str, verdicts: u64, ends: &[&End]) -> Cell {
 }
 
 /// The tracer's word for the caller's answer.
-#[must_use]
-pub fn answer_word(truth: Truth) -> &'static str {
+pub(crate) fn answer_word(truth: Truth) -> &'static str {
     match truth {
         Truth::Mptcp => "mptcp",
         Truth::Tcp => "tcp",
@@ -298,8 +296,7 @@ fn line_said(line: &Traced) -> String {
 }
 
 /// A cell in which caller and tracer agree.
-#[must_use]
-pub fn ok(case: &str, rung: &str, caller: &str, traced: &str) -> Cell {
+pub(crate) fn ok(case: &str, rung: &str, caller: &str, traced: &str) -> Cell {
     Cell {
         case: case.into(),
         rung: rung.into(),
@@ -313,8 +310,7 @@ pub fn ok(case: &str, rung: &str, caller: &str, traced: &str) -> Cell {
 }
 
 /// A cell in which caller and tracer differ.
-#[must_use]
-pub fn mismatch(case: &str, rung: &str, caller: &str, traced: &str, why: String) -> Cell {
+pub(crate) fn mismatch(case: &str, rung: &str, caller: &str, traced: &str, why: String) -> Cell {
     Cell {
         outcome: Outcome::Mismatch,
         why,

@@ -45,27 +45,22 @@ const FAILED: &str = "mptcp_trace_otlp_failed_requests_total";
 /// Metric name.
 const DROPPED: &str = "mptcp_trace_otlp_dropped_logs_total";
 
-/// Arguments of `mptcp-lab exported`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The mptcp-trace to test
     #[arg(long, value_name = "PATH")]
-    pub tracer: PathBuf,
+    pub(crate) tracer: PathBuf,
     /// Attach method
     #[arg(long, value_name = "METHOD", default_value = "auto")]
-    pub attach: String,
+    pub(crate) attach: String,
     /// A Python with the package opentelemetry-proto
     #[arg(long, value_name = "PATH", default_value = "python3")]
-    pub python: PathBuf,
+    pub(crate) python: PathBuf,
 }
 
 /// Exports, plays and compares; returns true if everything received matches the kernel and the
 /// page.
-///
-/// # Errors
-///
-/// Fails if the tracer cannot be run, or if its output cannot be read.
-pub fn run(args: &Args) -> anyhow::Result<bool> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     let mut cells = Cells::new(std::io::stdout())?;
     let files = tempfile::tempdir()?;
     let mut receiver = Receiver::new(args, files.path())?;

@@ -24,26 +24,21 @@ pub(crate) const KEPT_BACK: Duration = Duration::from_millis(1_500);
 /// one: `cargo xtask test` counts them and fails when there are many.
 const SECOND_TRIES_MAX: usize = 2;
 
-/// Arguments of `mptcp-lab fallbacks`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The tracer
     #[command(flatten)]
-    pub tried: TracerArgs,
+    pub(crate) tried: TracerArgs,
     /// Recipes to play
     #[command(flatten)]
-    pub choice: Choice,
+    pub(crate) choice: Choice,
     /// Also print the capture and the live lines, as a line of the report
     #[arg(long)]
-    pub keep: bool,
+    pub(crate) keep: bool,
 }
 
 /// Runs everything; returns true if every check passes.
-///
-/// # Errors
-///
-/// Fails if the tracer cannot be run, or if its output cannot be parsed.
-pub fn run(args: &Args) -> anyhow::Result<bool> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     on_rungs(&args.tried, |rung, only| one_rung(args, rung, only))
 }
 

@@ -53,7 +53,6 @@ pub struct Wanted {
 
 impl Wanted {
     /// Applies a row of the table to one connection.
-    #[must_use]
     pub fn new(
         expected: &Expected,
         (client, server): &(Endpoint, Endpoint),
@@ -124,7 +123,6 @@ pub struct Played {
 
 impl Played {
     /// Name of its cell.
-    #[must_use]
     pub fn case(&self) -> String {
         format!("{}-{}", self.recipe, self.family.suffix())
     }
@@ -136,7 +134,6 @@ impl Played {
     }
 
     /// Counters that differ from the table.
-    #[must_use]
     pub fn unlike_the_table(&self) -> Vec<String> {
         let mut unlike = Vec::new();
         for (netns, moved) in &self.moved {
@@ -170,7 +167,6 @@ impl Played {
     }
 
     /// Summary of the expected findings.
-    #[must_use]
     pub fn said(&self) -> String {
         in_short(self.wanted.iter().map(Wanted::said).collect())
     }
@@ -212,8 +208,7 @@ impl Difference {
 
 /// Compares all recipes of one tracer run: one cell per recipe, one for the tracer's own
 /// reconciliation, and one for its loss accounting.
-#[must_use]
-pub fn compare(rung: &str, played: &[Played], traced: &[TracedLine]) -> Vec<Cell> {
+pub(crate) fn compare(rung: &str, played: &[Played], traced: &[TracedLine]) -> Vec<Cell> {
     let lines = lines(traced);
     let blackholes = blackholes(traced);
     let limits: Vec<&String> = traced
@@ -249,8 +244,7 @@ pub fn compare(rung: &str, played: &[Played], traced: &[TracedLine]) -> Vec<Cell
 }
 
 /// The cell for the tracer's loss accounting.
-#[must_use]
-pub fn balanced(rung: &str, traced: &[TracedLine]) -> Cell {
+pub(crate) fn balanced(rung: &str, traced: &[TracedLine]) -> Cell {
     let printed = lines(traced).len() + blackholes(traced).len() + about_answers(traced);
     identity(rung, printed, &ends(traced))
 }

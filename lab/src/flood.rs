@@ -20,38 +20,37 @@ use crate::{
     tracer::TracerArgs,
 };
 
-pub mod asker;
+pub(crate) mod asker;
 mod books;
 
 use asker::Told;
 use books::Books;
 
-/// Arguments of `mptcp-lab flood`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The mptcp-trace to test
     #[arg(long, value_name = "PATH")]
-    pub tracer: PathBuf,
+    pub(crate) tracer: PathBuf,
     /// Attach method
     #[arg(long, value_name = "METHOD", default_value = "auto")]
-    pub attach: String,
+    pub(crate) attach: String,
     /// Size of the flood
     #[command(flatten)]
-    pub size: Size,
+    pub(crate) size: Size,
     /// More arguments for the tracer (repeatable)
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
-    pub tracer_arg: Vec<String>,
+    pub(crate) tracer_arg: Vec<String>,
 }
 
 /// Size of a flood.
 #[derive(clap::Args, Clone, Copy)]
-pub struct Size {
+pub(crate) struct Size {
     /// Querying threads
     #[arg(long, default_value_t = 8)]
-    pub threads: u32,
+    pub(crate) threads: u32,
     /// Queries per thread
     #[arg(long, default_value_t = 50_000)]
-    pub queries: u32,
+    pub(crate) queries: u32,
 }
 
 /// Runs one flood, with the tracer and arguments of another suite.
@@ -65,11 +64,7 @@ pub(crate) fn beside(tried: &TracerArgs, rung: &str, size: Size) -> anyhow::Resu
 }
 
 /// Runs one flood; returns true if every check passes.
-///
-/// # Errors
-///
-/// Fails if the tracer cannot be run, or if its output cannot be parsed.
-pub fn run(args: &Args) -> anyhow::Result<bool> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     let flooded = flood(args)?;
     let right = flooded.outcome == Outcome::Ok;
     write_line(&mut std::io::stdout(), &MatrixLine::Flood(flooded))?;

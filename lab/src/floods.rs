@@ -42,18 +42,17 @@ const SMALL_RING: &str = "64K";
 /// Timeout until the querying program starts.
 const BEGIN_MAX: Duration = Duration::from_secs(20);
 
-/// Arguments of `mptcp-lab floods`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The mptcp-trace to test
     #[arg(long, value_name = "PATH")]
-    pub tracer: PathBuf,
+    pub(crate) tracer: PathBuf,
     /// Only this attach method (repeatable)
     #[arg(long, value_name = "METHOD", default_value = "auto")]
-    pub attach: Vec<String>,
+    pub(crate) attach: Vec<String>,
     /// Smaller floods
     #[arg(long)]
-    pub short: bool,
+    pub(crate) short: bool,
 }
 
 /// How much.
@@ -82,11 +81,7 @@ impl Size {
 }
 
 /// Runs everything with each attach method; returns true if every check passes.
-///
-/// # Errors
-///
-/// Fails if the tracer cannot be run, or if its output cannot be parsed.
-pub fn run(args: &Args) -> anyhow::Result<bool> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     let mut cells = Cells::new(std::io::stdout())?;
     let _alone = Alone::claim(
         "floods",

@@ -15,9 +15,8 @@ const USER: u32 = 65534;
 /// Upper bound of the kernel's capability numbers.
 const NUMBER_MAX: u32 = 63;
 
-/// Arguments of `mptcp-lab lean`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Capability to keep, such as `BPF` (repeatable)
     #[arg(long, value_name = "NAME", default_values = ["BPF", "PERFMON"])]
     cap: Vec<String>,
@@ -27,11 +26,7 @@ pub struct Args {
 }
 
 /// Executes the program; returns only on error.
-///
-/// # Errors
-///
-/// Fails without root, or if the program does not exist.
-pub fn run(args: &Args) -> anyhow::Result<()> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let keep = args
         .cap
         .iter()

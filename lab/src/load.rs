@@ -18,49 +18,43 @@ const BURST: Duration = Duration::from_millis(1);
 /// Queries between two checks of the clock, without a rate.
 const BETWEEN_LOOKS: u64 = 256;
 
-/// Arguments of `mptcp-lab load-asker`.
 #[derive(clap::Args, Clone)]
-pub struct Args {
+pub(crate) struct Args {
     /// Querying threads
     #[arg(long, default_value_t = 2)]
-    pub threads: u32,
+    pub(crate) threads: u32,
     /// Queries per second, all threads together; 0: as fast as possible
     #[arg(long, default_value_t = 0)]
-    pub rate: u64,
+    pub(crate) rate: u64,
     /// Duration in seconds
     #[arg(long, default_value_t = 10.0)]
-    pub seconds: f64,
+    pub(crate) seconds: f64,
     /// Maximum number of queries per thread
     #[arg(long, default_value_t = u64::MAX, hide_default_value = true)]
-    pub queries: u64,
+    pub(crate) queries: u64,
     /// Create FILE when the queries start
     #[arg(long, value_name = "FILE")]
-    pub begun: Option<PathBuf>,
+    pub(crate) begun: Option<PathBuf>,
 }
 
 /// Result of a load.
 #[derive(Clone, Copy, PartialEq, Debug, serde::Serialize, serde::Deserialize)]
-pub struct Asked {
+pub(crate) struct Asked {
     /// Number of queries.
-    pub asked: u64,
+    pub(crate) asked: u64,
     /// Duration in seconds.
-    pub seconds: f64,
+    pub(crate) seconds: f64,
 }
 
 impl Asked {
     /// Queries per second.
-    #[must_use]
-    pub fn rate(self) -> f64 {
+    pub(crate) fn rate(self) -> f64 {
         self.asked as f64 / self.seconds
     }
 }
 
 /// Runs the application, and prints the result as a JSON line.
-///
-/// # Errors
-///
-/// Names the step that failed.
-pub fn run(args: &Args) -> anyhow::Result<()> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(file) = &args.begun {
         std::fs::write(file, "").with_context(|| format!("cannot write {}", file.display()))?;
     }
@@ -68,11 +62,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 /// Makes the queries in threads of this process.
-///
-/// # Errors
-///
-/// Fails if a socket cannot be created.
-pub fn ask(args: &Args) -> anyhow::Result<Asked> {
+pub(crate) fn ask(args: &Args) -> anyhow::Result<Asked> {
     ensure!(args.threads > 0, "no threads to query with");
     let start = Instant::now();
     let asked = std::thread::scope(|scope| {

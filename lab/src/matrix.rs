@@ -28,32 +28,27 @@ const RUN_MAX: Duration = Duration::from_secs(300);
 /// Timeout for the tracer to stop after a signal.
 const END_MAX: Duration = Duration::from_secs(5);
 
-/// Arguments of `mptcp-lab matrix`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The tracer
     #[command(flatten)]
-    pub tried: TracerArgs,
+    pub(crate) tried: TracerArgs,
     /// Only this case of `ask` (repeatable)
     #[arg(long, value_name = "NAME")]
-    pub case: Vec<String>,
+    pub(crate) case: Vec<String>,
     /// Only this address family, in cases that use one
     #[arg(long, value_name = "v4|v6", value_parser = Family::parse)]
-    pub family: Option<Family>,
+    pub(crate) family: Option<Family>,
     /// Also run a flood with each attach method
     #[arg(long)]
-    pub flood: bool,
+    pub(crate) flood: bool,
     /// Size of the flood
     #[command(flatten)]
-    pub size: flood::Size,
+    pub(crate) size: flood::Size,
 }
 
 /// Runs the matrix; returns true if every check passes.
-///
-/// # Errors
-///
-/// Fails if the tracer cannot be run, or if its output cannot be parsed.
-pub fn run(args: &Args) -> anyhow::Result<bool> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     let mut out = std::io::stdout();
     let kernel = rustix::system::uname()
         .release()

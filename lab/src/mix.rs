@@ -23,24 +23,23 @@ use crate::{
     sys,
 };
 
-/// Arguments of `mptcp-lab mix`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The mptcp-trace to test
     #[arg(long, value_name = "PATH")]
-    pub tracer: PathBuf,
+    pub(crate) tracer: PathBuf,
     /// Attach method
     #[arg(long, value_name = "METHOD")]
-    pub attach: String,
+    pub(crate) attach: String,
     /// Number of connections
     #[arg(long, default_value_t = 2_000)]
-    pub connections: u32,
+    pub(crate) connections: u32,
     /// Number of simultaneous connections, each with its own client and server
     #[arg(long, default_value_t = 8)]
-    pub parallel: u32,
+    pub(crate) parallel: u32,
     /// More arguments for the tracer (repeatable)
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
-    pub tracer_arg: Vec<String>,
+    pub(crate) tracer_arg: Vec<String>,
 }
 
 /// A middlebox, and the outcome of the connections through it.
@@ -89,11 +88,7 @@ fn ward_of(lane: u32) -> usize {
 }
 
 /// Runs the mix; returns true if every check passes.
-///
-/// # Errors
-///
-/// Fails if the tracer cannot be run, or if its output cannot be parsed.
-pub fn run(args: &Args) -> anyhow::Result<bool> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     ensure!(args.parallel > 0, "nothing to do");
     let mut cells = Cells::new(std::io::stdout())?;
     let perform = || perform(args);

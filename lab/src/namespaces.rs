@@ -36,21 +36,20 @@ const HELD: u32 = 8;
 /// Maximum number of differences shown.
 const SHOWN_MAX: usize = 5;
 
-/// Arguments of `mptcp-lab namespaces`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The mptcp-trace to test
     #[arg(long, value_name = "PATH")]
-    pub tracer: PathBuf,
+    pub(crate) tracer: PathBuf,
     /// Attach method (repeatable)
     #[arg(long, value_name = "METHOD", required = true)]
-    pub attach: Vec<String>,
+    pub(crate) attach: Vec<String>,
     /// Number of namespaces
     #[arg(long, default_value_t = 500)]
-    pub namespaces: u32,
+    pub(crate) namespaces: u32,
     /// Number of simultaneous namespaces
     #[arg(long, default_value_t = 4)]
-    pub parallel: u32,
+    pub(crate) parallel: u32,
 }
 
 /// A deleted namespace.
@@ -61,11 +60,7 @@ struct Gone {
 }
 
 /// Runs the suite; returns true if every check passes.
-///
-/// # Errors
-///
-/// Fails if the tracer cannot be run, or if its output cannot be parsed.
-pub fn run(args: &Args) -> anyhow::Result<bool> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     ensure!(args.parallel > 0, "nothing to do");
     let mut cells = Cells::new(std::io::stdout())?;
     for rung in &args.attach {

@@ -41,15 +41,14 @@ const DOWNLOAD_MAX_S: &str = "60";
 /// Timeout until nginx answers.
 const START_MAX: Duration = Duration::from_secs(20);
 
-/// Arguments of `mptcp-lab pair`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The mptcp-trace to test
     #[arg(long, value_name = "PATH")]
-    pub tracer: PathBuf,
+    pub(crate) tracer: PathBuf,
     /// Attach method
     #[arg(long, value_name = "METHOD", default_value = "tracepoint")]
-    pub attach: String,
+    pub(crate) attach: String,
 }
 
 /// One download.
@@ -122,11 +121,7 @@ struct Downloaded {
 }
 
 /// Runs everything; returns true if every check passes.
-///
-/// # Errors
-///
-/// Fails if one of the programs cannot be run, or if the tracer's output cannot be parsed.
-pub fn run(args: &Args) -> anyhow::Result<bool> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     let mut cells = Cells::new(std::io::stdout())?;
     for program in ["mptcpize", "curl", "nginx"] {
         if !is_there(program) {

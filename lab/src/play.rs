@@ -5,23 +5,18 @@ use anyhow::bail;
 
 use crate::{net::Family, played::Played, provoke, recipes::RECIPES, verdicts};
 
-/// Arguments of `mptcp-lab play`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Names of recipes and scenarios; without any, list them
     #[arg(value_name = "NAME")]
-    pub names: Vec<String>,
+    pub(crate) names: Vec<String>,
     /// Address family
     #[arg(long, value_name = "v4|v6", value_parser = Family::parse, default_value = "v4")]
-    pub family: Family,
+    pub(crate) family: Family,
 }
 
 /// Plays them in turn; returns true if everything went as the scripts intend.
-///
-/// # Errors
-///
-/// Fails for an unknown name.
-pub fn run(args: &Args) -> anyhow::Result<bool> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     if args.names.is_empty() {
         println!("recipes: {}", recipes().join(", "));
         println!("scenarios: {}", verdicts::names().join(", "));
@@ -67,7 +62,6 @@ fn play(name: &str, family: Family) -> Option<Played> {
 }
 
 /// Names of everything that can be played.
-#[must_use]
 pub fn names() -> Vec<&'static str> {
     recipes().into_iter().chain(verdicts::names()).collect()
 }

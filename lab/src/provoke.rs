@@ -14,38 +14,33 @@ use crate::{
     sys,
 };
 
-/// Arguments of `mptcp-lab provoke`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Recipes to play
     #[command(flatten)]
-    pub choice: Choice,
+    pub(crate) choice: Choice,
     /// Number of repetitions
     #[arg(long, default_value_t = 1)]
-    pub repeat: u32,
+    pub(crate) repeat: u32,
     /// Write the lines to FILE instead of stdout
     #[arg(long, value_name = "FILE")]
-    pub out: Option<PathBuf>,
+    pub(crate) out: Option<PathBuf>,
 }
 
 /// Selection of recipes.
 #[derive(clap::Args)]
-pub struct Choice {
+pub(crate) struct Choice {
     /// Only this recipe (repeatable)
     #[arg(long, value_name = "NAME")]
-    pub recipe: Vec<String>,
+    pub(crate) recipe: Vec<String>,
     /// Address families and parallelism
     #[command(flatten)]
-    pub spread: Spread,
+    pub(crate) spread: Spread,
 }
 
 impl Choice {
     /// The selected recipes, each with its address families for an attach method.
-    ///
-    /// # Errors
-    ///
-    /// Fails for an unknown name.
-    pub fn chosen(&self, rung: &str) -> anyhow::Result<Vec<(&'static Recipe, Family)>> {
+    pub(crate) fn chosen(&self, rung: &str) -> anyhow::Result<Vec<(&'static Recipe, Family)>> {
         for name in &self.recipe {
             let names: Vec<&str> = RECIPES.iter().map(|recipe| recipe.name).collect();
             ensure!(
@@ -70,11 +65,7 @@ impl Choice {
 }
 
 /// Plays the recipes; returns true if everything went as the scripts intend.
-///
-/// # Errors
-///
-/// Fails if the lines cannot be written. A recipe that cannot be played is a line with the reason.
-pub fn run(args: &Args) -> anyhow::Result<bool> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     let mut out: Box<dyn Write> = match &args.out {
         Some(path) => Box::new(
             File::create(path).with_context(|| format!("cannot write to {}", path.display()))?,
@@ -100,8 +91,7 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
 }
 
 /// Plays one recipe. The namespaces live as long as the returned value.
-#[must_use]
-pub fn play(recipe: &Recipe, family: Family) -> (Played, Option<Cleared>) {
+pub(crate) fn play(recipe: &Recipe, family: Family) -> (Played, Option<Cleared>) {
     let start = Instant::now();
     let mut played = Played {
         recipe: recipe.name.into(),
@@ -181,11 +171,7 @@ fn perform(recipe: &Recipe, mut stage: Stage, played: &mut Played) -> anyhow::Re
 }
 
 /// Reads the kernel's counters again.
-///
-/// # Errors
-///
-/// Fails if the counters cannot be read.
-pub fn recount(played: &mut Played, left: &Cleared) -> anyhow::Result<()> {
+pub(crate) fn recount(played: &mut Played, left: &Cleared) -> anyhow::Result<()> {
     let Namespaces { near, far } = played.namespaces;
     let moved = left.moved()?;
     played.moved = [near, far].into_iter().zip(moved).collect();

@@ -44,50 +44,49 @@ const WORKERS_MAX: u32 = 200;
 /// Maximum number of differences shown.
 const SHOWN_MAX: usize = 5;
 
-/// Arguments of `mptcp-lab reuse`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The mptcp-trace to test
     #[arg(long, value_name = "PATH")]
-    pub tracer: PathBuf,
+    pub(crate) tracer: PathBuf,
     /// Attach method (repeatable)
     #[arg(long, value_name = "METHOD", required = true)]
-    pub attach: Vec<String>,
+    pub(crate) attach: Vec<String>,
     /// Minimum number of connections; every second one falls back
     #[arg(long, default_value_t = 100_000)]
-    pub connections: u32,
+    pub(crate) connections: u32,
     /// Number of simultaneous connections, one thread each
     #[arg(long, default_value_t = 4)]
-    pub parallel: u32,
+    pub(crate) parallel: u32,
     /// Number of processes that open them
     #[arg(long, default_value_t = 1)]
-    pub processes: u32,
+    pub(crate) processes: u32,
     /// Query each connection: none may be reported as never queried
     #[arg(long)]
-    pub ask: bool,
+    pub(crate) ask: bool,
     /// More arguments for the tracer (repeatable)
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
-    pub tracer_arg: Vec<String>,
+    pub(crate) tracer_arg: Vec<String>,
 }
 
 /// Arguments of the application.
 #[derive(clap::Args)]
-pub struct MakerArgs {
+pub(crate) struct MakerArgs {
     /// Connections per thread
     #[arg(long)]
-    pub connections: u32,
+    pub(crate) connections: u32,
     /// Number of threads
     #[arg(long)]
-    pub parallel: u8,
+    pub(crate) parallel: u8,
     /// Index of this process, which selects its addresses
     #[arg(long)]
-    pub process: u8,
+    pub(crate) process: u8,
     /// Query each connection
     #[arg(long)]
-    pub ask: bool,
+    pub(crate) ask: bool,
     /// Write the connections that fell back to FILE
     #[arg(long, value_name = "FILE")]
-    pub out: PathBuf,
+    pub(crate) out: PathBuf,
 }
 
 /// A client's connection that fell back.
@@ -117,11 +116,7 @@ impl Made {
 }
 
 /// Runs the suite; returns true if every check passes.
-///
-/// # Errors
-///
-/// Fails if the tracer cannot be run, or if its output cannot be parsed.
-pub fn run(args: &Args) -> anyhow::Result<bool> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     let workers = args.parallel.saturating_mul(args.processes);
     ensure!(workers > 0, "nothing to do");
     ensure!(workers <= WORKERS_MAX, "more than {WORKERS_MAX} at a time");
@@ -199,11 +194,7 @@ fn make(args: &Args, connections: u32) -> anyhow::Result<(Made, TestBed)> {
 }
 
 /// The application: connects and closes as fast as possible.
-///
-/// # Errors
-///
-/// Names the step that failed.
-pub fn make_connections(args: &MakerArgs) -> anyhow::Result<()> {
+pub(crate) fn make_connections(args: &MakerArgs) -> anyhow::Result<()> {
     sys::set_process_name("lab-reuse").context("cannot change the name of the process")?;
     let fallen: Vec<Fallen> = thread::scope(|scope| {
         let threads: Vec<_> = (0..args.parallel)

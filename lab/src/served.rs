@@ -49,18 +49,17 @@ const DRAWN_MAX: Duration = Duration::from_secs(10);
 /// Scrape interval of Prometheus.
 const SCRAPE_EVERY: &str = "1s";
 
-/// Arguments of `mptcp-lab served`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The mptcp-trace to test
     #[arg(long, value_name = "PATH")]
-    pub tracer: PathBuf,
+    pub(crate) tracer: PathBuf,
     /// Attach method
     #[arg(long, value_name = "METHOD", default_value = "auto")]
-    pub attach: String,
+    pub(crate) attach: String,
     /// A Grafana dashboard, whose queries must return data in Prometheus
     #[arg(long, value_name = "FILE")]
-    pub dashboard: Option<PathBuf>,
+    pub(crate) dashboard: Option<PathBuf>,
 }
 
 /// Fallbacks by cause.
@@ -76,11 +75,7 @@ pub(crate) struct Played {
 }
 
 /// Serves, plays and compares; returns true if all metrics match the kernel's counters.
-///
-/// # Errors
-///
-/// Fails if the tracer cannot be run, or if its output cannot be read.
-pub fn run(args: &Args) -> anyhow::Result<bool> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     let mut cells = Cells::new(std::io::stdout())?;
     let served = Served::start(
         &args.tracer,

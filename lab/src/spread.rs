@@ -8,23 +8,22 @@ const RUNGS: [&str; 3] = ["fexit", "kprobe", "tracepoint"];
 
 /// Address families, and number of simultaneous plays.
 #[derive(clap::Args, Clone, Copy, Debug)]
-pub struct Spread {
+pub(crate) struct Spread {
     /// Only this address family
     #[arg(long, value_name = "v4|v6", value_parser = Family::parse, conflicts_with = "alternate")]
-    pub family: Option<Family>,
+    pub(crate) family: Option<Family>,
     /// Play each with one address family: IPv4 and IPv6 alternate from one play to the next and
     /// from one attach method to the next; N shifts the alternation
     #[arg(long, value_name = "N")]
-    pub alternate: Option<usize>,
+    pub(crate) alternate: Option<usize>,
     /// Play at most N at a time
     #[arg(long, value_name = "N", default_value_t = 4)]
-    pub at_once: u32,
+    pub(crate) at_once: u32,
 }
 
 impl Spread {
     /// Address families of the play at this index of its table, for an attach method.
-    #[must_use]
-    pub fn families(&self, number: usize, rung: &str) -> Vec<Family> {
+    pub(crate) fn families(&self, number: usize, rung: &str) -> Vec<Family> {
         let rung = RUNGS.iter().position(|known| *known == rung);
         match (self.family, self.alternate) {
             (Some(family), _) => vec![family],

@@ -18,37 +18,32 @@ use crate::{
     verdicts,
 };
 
-/// Arguments of `mptcp-lab together`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The tracer
     #[command(flatten)]
-    pub tried: TracerArgs,
+    pub(crate) tried: TracerArgs,
     /// Recipes to play
     #[command(flatten)]
-    pub choice: Choice,
+    pub(crate) choice: Choice,
     /// Also play the scenarios of `verdicts`, one at a time: a verdict depends on every query, and
     /// where trampolines and tracepoints are preemptible, a probe misses a query while another
     /// thread is preempted inside it
     #[arg(long)]
-    pub verdicts: bool,
+    pub(crate) verdicts: bool,
     /// The program in Go (lab/go)
     #[arg(long, value_name = "PATH")]
-    pub go: Option<PathBuf>,
+    pub(crate) go: Option<PathBuf>,
     /// Also run a flood with each attach method, under a separate tracer
     #[arg(long)]
-    pub flood: bool,
+    pub(crate) flood: bool,
     /// Size of the flood
     #[command(flatten)]
-    pub size: flood::Size,
+    pub(crate) size: flood::Size,
 }
 
 /// Runs everything; returns true if every check passes.
-///
-/// # Errors
-///
-/// Fails if the tracer cannot be run, or if its output cannot be parsed.
-pub fn run(args: &Args) -> anyhow::Result<bool> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     on_rungs(&args.tried, |rung, only| one_rung(args, rung, only))
 }
 

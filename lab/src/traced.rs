@@ -23,15 +23,14 @@ const KNOWN_TYPES: [&str; 11] = [
 ];
 
 /// Whether [`TracedLine`] has this type.
-#[must_use]
-pub fn is_known(kind: &str) -> bool {
+pub(crate) fn is_known(kind: &str) -> bool {
     KNOWN_TYPES.contains(&kind)
 }
 
 /// A line of `mptcp-trace --json`.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 #[serde(tag = "type", content = "data", rename_all = "snake_case")]
-pub enum TracedLine {
+pub(crate) enum TracedLine {
     /// The first line.
     Start(Start),
     /// An application made a query.
@@ -58,8 +57,7 @@ pub enum TracedLine {
 
 impl TracedLine {
     /// The contents of a first line.
-    #[must_use]
-    pub const fn start(&self) -> Option<&Start> {
+    pub(crate) const fn start(&self) -> Option<&Start> {
         if let Self::Start(start) = self {
             Some(start)
         } else {
@@ -68,8 +66,7 @@ impl TracedLine {
     }
 
     /// The contents of a final line.
-    #[must_use]
-    pub const fn end(&self) -> Option<&End> {
+    pub(crate) const fn end(&self) -> Option<&End> {
         if let Self::End(end) = self {
             Some(end)
         } else {
@@ -78,8 +75,7 @@ impl TracedLine {
     }
 
     /// The contents of a fallback line.
-    #[must_use]
-    pub fn into_fallback(self) -> Option<Found> {
+    pub(crate) fn into_fallback(self) -> Option<Found> {
         if let Self::Fallback(found) = self {
             Some(*found)
         } else {
@@ -88,8 +84,7 @@ impl TracedLine {
     }
 
     /// The contents of a blackhole line.
-    #[must_use]
-    pub fn blackhole(&self) -> Option<&Found> {
+    pub(crate) fn blackhole(&self) -> Option<&Found> {
         if let Self::Blackhole(found) = self {
             Some(found)
         } else {
@@ -99,11 +94,7 @@ impl TracedLine {
 
     /// Parses a line; none for an unknown type, which the output contract requires readers to
     /// ignore.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the line is not JSON, or lacks required fields.
-    pub fn parse(line: &str) -> anyhow::Result<Option<Self>> {
+    pub(crate) fn parse(line: &str) -> anyhow::Result<Option<Self>> {
         #[derive(Deserialize)]
         struct Any {
             r#type: String,
@@ -120,8 +111,7 @@ impl TracedLine {
 }
 
 /// Socket part of a connection's id (`ADDRESS@BORN`, followed by `#2` and so on after a reconnect).
-#[must_use]
-pub fn socket_of(id: &str) -> &str {
+pub(crate) fn socket_of(id: &str) -> &str {
     id.split_once('#').map_or(id, |(socket, _attempt)| socket)
 }
 
@@ -133,271 +123,268 @@ fn born_ns(id: &str) -> Option<u64> {
 
 /// A refusal because of MPTCP.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
-pub struct Denied {
+pub(crate) struct Denied {
     /// Time on `CLOCK_BOOTTIME`, nanoseconds.
     #[serde(default)]
-    pub boottime_ns: u64,
+    pub(crate) boottime_ns: u64,
     /// Refused process.
-    pub pid: u32,
+    pub(crate) pid: u32,
     /// Refused thread.
-    pub tid: u32,
+    pub(crate) tid: u32,
     /// Name of the thread.
-    pub comm: String,
+    pub(crate) comm: String,
     /// Inode number of the network namespace.
-    pub netns: u64,
+    pub(crate) netns: u64,
     /// `ipv4` or `ipv6`.
-    pub family: String,
+    pub(crate) family: String,
     /// Errno of the refusal.
-    pub errno: String,
+    pub(crate) errno: String,
     /// Meaning of the errno.
-    pub why: String,
+    pub(crate) why: String,
     /// Attach method.
-    pub rung: String,
+    pub(crate) rung: String,
     /// The option; none for a socket.
     #[serde(flatten)]
-    pub option: Option<DeniedOption>,
+    pub(crate) option: Option<DeniedOption>,
 }
 
 /// A refused option.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
-pub struct DeniedOption {
+pub(crate) struct DeniedOption {
     /// `setsockopt` or `getsockopt`.
-    pub call: String,
+    pub(crate) call: String,
     /// `level` argument.
-    pub level: i32,
+    pub(crate) level: i32,
     /// `optname` argument.
-    pub optname: i32,
+    pub(crate) optname: i32,
     /// Name of the option, if it is a TCP option.
-    pub option: Option<String>,
+    pub(crate) option: Option<String>,
     /// Local address of the socket.
-    pub local: Endpoint,
+    pub(crate) local: Endpoint,
     /// Remote address.
-    pub remote: Endpoint,
+    pub(crate) remote: Endpoint,
 }
 
 /// What the tracer reports about itself.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
-pub struct Start {
+pub(crate) struct Start {
     /// Its sensors.
-    pub sensors: Vec<Sensor>,
+    pub(crate) sensors: Vec<Sensor>,
     /// Inode numbers of the network namespaces that existed before the tracer was live. The lab
     /// adds them.
     #[serde(skip)]
-    pub namespaces: BTreeSet<u64>,
+    pub(crate) namespaces: BTreeSet<u64>,
 }
 
 /// One sensor.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
-pub struct Sensor {
+pub(crate) struct Sensor {
     /// Attach method in use.
-    pub rung: String,
+    pub(crate) rung: String,
     /// Information that it cannot provide.
-    pub limits: Vec<String>,
+    pub(crate) limits: Vec<String>,
     /// Attached probes.
     #[serde(default)]
-    pub probes: Vec<String>,
+    pub(crate) probes: Vec<String>,
 }
 
 /// One query.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
-pub struct Traced {
+pub(crate) struct Traced {
     /// Time of the query on `CLOCK_BOOTTIME`, nanoseconds.
     #[serde(default)]
-    pub boottime_ns: u64,
+    pub(crate) boottime_ns: u64,
     /// Permanent id of the connection; none if the tracer did not see the socket's creation.
-    pub id: Option<String>,
+    pub(crate) id: Option<String>,
     /// Kernel address of the socket.
-    pub socket: String,
+    pub(crate) socket: String,
     /// Inode number of the network namespace.
-    pub netns: u64,
+    pub(crate) netns: u64,
     /// API of the query.
-    pub api: String,
+    pub(crate) api: String,
     /// Querying process.
-    pub pid: u32,
+    pub(crate) pid: u32,
     /// Querying thread.
-    pub tid: u32,
+    pub(crate) tid: u32,
     /// Inode number of the socket.
-    pub inode: Option<u64>,
+    pub(crate) inode: Option<u64>,
     /// Protocol of the application's socket.
-    pub protocol: String,
+    pub(crate) protocol: String,
     /// `ipv4` or `ipv6`.
-    pub family: String,
+    pub(crate) family: String,
     /// TCP state.
-    pub state: String,
+    pub(crate) state: String,
     /// Local address.
-    pub local: Endpoint,
+    pub(crate) local: Endpoint,
     /// Remote address.
-    pub remote: Endpoint,
+    pub(crate) remote: Endpoint,
     /// Answer of the kernel.
-    pub answer: Option<String>,
+    pub(crate) answer: Option<String>,
     /// Errno returned to the caller.
-    pub errno: Option<String>,
+    pub(crate) errno: Option<String>,
     /// Whether the connection fell back.
-    pub fell_back: Option<bool>,
+    pub(crate) fell_back: Option<bool>,
     /// Verdict on the answer.
-    pub verdict: Option<String>,
+    pub(crate) verdict: Option<String>,
     /// The verdict as a sentence.
-    pub why: Option<String>,
+    pub(crate) why: Option<String>,
     /// MIB counter that names the cause of the fallback.
-    pub cause: Option<String>,
+    pub(crate) cause: Option<String>,
     /// Time from the fallback to the answer, nanoseconds.
-    pub delay_ns: Option<u64>,
+    pub(crate) delay_ns: Option<u64>,
     /// Attach method.
-    pub rung: String,
+    pub(crate) rung: String,
 }
 
 /// Closing verdict of a connection.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
-pub struct Concluded {
+pub(crate) struct Concluded {
     /// Permanent id of the connection.
-    pub id: String,
+    pub(crate) id: String,
     /// The verdict.
-    pub verdict: String,
+    pub(crate) verdict: String,
     /// The verdict as a sentence.
-    pub why: String,
+    pub(crate) why: String,
     /// MIB counter that names the cause of the fallback.
-    pub cause: Option<String>,
+    pub(crate) cause: Option<String>,
     /// Time of the fallback.
-    pub fell_back_at_ns: Option<u64>,
+    pub(crate) fell_back_at_ns: Option<u64>,
     /// Time from the fallback to the last answer, nanoseconds.
-    pub delay_ns: Option<u64>,
+    pub(crate) delay_ns: Option<u64>,
     /// Reason of the closing: `death`, `eviction` or `exit`.
-    pub closed_by: String,
+    pub(crate) closed_by: String,
     /// Why the verdict may be wrong.
     #[serde(default)]
-    pub doubt: Option<String>,
+    pub(crate) doubt: Option<String>,
     /// Number of queries.
-    pub questions: u64,
+    pub(crate) questions: u64,
     /// Time of the last answer.
-    pub answered_at_ns: Option<u64>,
+    pub(crate) answered_at_ns: Option<u64>,
     /// Owner of the connection.
-    pub owner: Option<Owner>,
+    pub(crate) owner: Option<Owner>,
     /// Inode number of the network namespace.
-    pub netns: u64,
+    pub(crate) netns: u64,
     /// Kernel address of the socket.
-    pub socket: String,
+    pub(crate) socket: String,
     /// Local address.
-    pub local: Endpoint,
+    pub(crate) local: Endpoint,
     /// Remote address.
-    pub remote: Endpoint,
+    pub(crate) remote: Endpoint,
 }
 
 /// A finding about a connection.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
-pub struct Found {
+pub(crate) struct Found {
     /// Permanent id of the connection.
-    pub id: String,
+    pub(crate) id: String,
     /// MIB counter that names the cause; none if there is no cause, or if it is unknown.
-    pub cause: Option<String>,
+    pub(crate) cause: Option<String>,
     /// Origin of the cause: `reported`, `inferred` or `unknown`.
-    pub known: String,
+    pub(crate) known: String,
     /// `active` or `passive`.
-    pub side: Option<String>,
+    pub(crate) side: Option<String>,
     /// Supporting observations.
-    pub evidence: Vec<String>,
+    pub(crate) evidence: Vec<String>,
     /// Whether the socket existed before the tracer started.
-    pub existing: bool,
+    pub(crate) existing: bool,
     /// In a blackhole line: how long MPTCP stays disabled, milliseconds.
-    pub off_ms: Option<u64>,
+    pub(crate) off_ms: Option<u64>,
     /// Owner of the connection.
-    pub owner: Option<Owner>,
+    pub(crate) owner: Option<Owner>,
     /// Inode number of the network namespace.
-    pub netns: u64,
+    pub(crate) netns: u64,
     /// `ipv4` or `ipv6`.
-    pub family: String,
+    pub(crate) family: String,
     /// Local address.
-    pub local: Endpoint,
+    pub(crate) local: Endpoint,
     /// Remote address.
-    pub remote: Endpoint,
+    pub(crate) remote: Endpoint,
     /// Attach method.
-    pub rung: String,
+    pub(crate) rung: String,
 }
 
 impl Found {
     /// Whether the connection is older than this time on `CLOCK_BOOTTIME`.
-    #[must_use]
-    pub fn is_before(&self, since_ns: u64) -> bool {
+    pub(crate) fn is_before(&self, since_ns: u64) -> bool {
         born_ns(&self.id).is_some_and(|born| born < since_ns)
     }
 }
 
 impl Concluded {
     /// Whether the connection is older than this time on `CLOCK_BOOTTIME`.
-    #[must_use]
-    pub fn is_before(&self, since_ns: u64) -> bool {
+    pub(crate) fn is_before(&self, since_ns: u64) -> bool {
         born_ns(&self.id).is_some_and(|born| born < since_ns)
     }
 }
 
 /// Owner of a connection.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
-pub struct Owner {
+pub(crate) struct Owner {
     /// Process number.
-    pub pid: u32,
+    pub(crate) pid: u32,
     /// Process name.
-    pub comm: String,
+    pub(crate) comm: String,
     /// Source of this information.
-    pub via: String,
+    pub(crate) via: String,
 }
 
 /// Counters at the end.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
-pub struct End {
+pub(crate) struct End {
     /// Number of lines before this one.
-    pub findings: u64,
+    pub(crate) findings: u64,
     /// One entry per sensor.
-    pub losses: Vec<Losses>,
+    pub(crate) losses: Vec<Losses>,
     /// One entry per network namespace.
     #[serde(default)]
-    pub reconciliation: Vec<Reconciled>,
+    pub(crate) reconciliation: Vec<Reconciled>,
 }
 
 /// The kernel's own counters and the traced ones, in one network namespace.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
-pub struct Reconciled {
+pub(crate) struct Reconciled {
     /// Inode number of the namespace.
-    pub netns: u64,
+    pub(crate) netns: u64,
     /// Counts of the kernel.
-    pub counted: Counters,
+    pub(crate) counted: Counters,
     /// Counts of the tracer.
-    pub traced: Counters,
+    pub(crate) traced: Counters,
     /// Whether both agree.
-    pub agrees: bool,
+    pub(crate) agrees: bool,
     /// Explanation if they differ or cannot be compared.
-    pub why: Option<String>,
+    pub(crate) why: Option<String>,
 }
 
 /// Loss counters of a sensor.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
-pub struct Losses {
+pub(crate) struct Losses {
     /// Name of the sensor.
     #[serde(default)]
-    pub sensor: String,
+    pub(crate) sensor: String,
     /// Events seen by the probes.
-    pub seen: u64,
+    pub(crate) seen: u64,
     /// Events written to the ring.
-    pub emitted: u64,
+    pub(crate) emitted: u64,
     /// Excluded by the filter.
-    pub filtered: u64,
+    pub(crate) filtered: u64,
     /// Dropped by the per-process rate cap; a tracer without a cap omits it.
     #[serde(default)]
-    pub capped: u64,
+    pub(crate) capped: u64,
     /// Lost: the ring was full.
-    pub ring_full: u64,
+    pub(crate) ring_full: u64,
     /// Lost: kernel memory was not readable.
-    pub faulted: u64,
+    pub(crate) faulted: u64,
     /// Lost: too many concurrent calls.
-    pub table_full: u64,
+    pub(crate) table_full: u64,
     /// Lost: the return was not seen.
-    pub unfinished: u64,
+    pub(crate) unfinished: u64,
     /// Probe runs that the kernel skipped.
-    pub missed: u64,
+    pub(crate) missed: u64,
 }
 
 impl Losses {
     /// Number of events seen and admitted, but not printed.
-    #[must_use]
-    pub fn lost(&self) -> u64 {
+    pub(crate) fn lost(&self) -> u64 {
         self.ring_full + self.faulted + self.table_full + self.unfinished
     }
 
@@ -409,8 +396,7 @@ impl Losses {
     /// reconciliation with the kernel's counters proves it. A query, however, is visible only once.
     /// With the attach method `tracepoint` that place is the return of every system call, so a
     /// skipped run is hardly ever a query; there the lines are the proof.
-    #[must_use]
-    pub fn gone(&self, rung: &str) -> u64 {
+    pub(crate) fn gone(&self, rung: &str) -> u64 {
         let missed = if self.sensor == "fallback" || rung == "tracepoint" {
             0
         } else {
@@ -420,8 +406,7 @@ impl Losses {
     }
 
     /// Whether everything seen is accounted for.
-    #[must_use]
-    pub fn balances(&self) -> bool {
+    pub(crate) fn balances(&self) -> bool {
         self.seen == self.emitted + self.filtered + self.capped + self.lost()
     }
 }

@@ -16,16 +16,16 @@ use crate::{netns, scratch::Scratch, traced::TracedLine};
 
 /// Arguments that select the tracer.
 #[derive(clap::Args, Clone, Debug)]
-pub struct TracerArgs {
+pub(crate) struct TracerArgs {
     /// The mptcp-trace to test
     #[arg(long, value_name = "PATH")]
-    pub tracer: PathBuf,
+    pub(crate) tracer: PathBuf,
     /// Only this attach method (repeatable); default: all three
     #[arg(long, value_name = "METHOD")]
-    pub attach: Vec<String>,
+    pub(crate) attach: Vec<String>,
     /// More arguments for the tracer (repeatable)
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
-    pub tracer_arg: Vec<String>,
+    pub(crate) tracer_arg: Vec<String>,
 }
 
 impl TracerArgs {

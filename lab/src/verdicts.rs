@@ -32,35 +32,30 @@ mod scenarios;
 use judge::{Acted, Other, judge};
 use scenarios::{Need, Programs, SCENARIOS, Scenario};
 
-/// Arguments of `mptcp-lab verdicts`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The tracer
     #[command(flatten)]
-    pub tried: TracerArgs,
+    pub(crate) tried: TracerArgs,
     /// Only this scenario (repeatable)
     #[arg(long, value_name = "NAME")]
-    pub scenario: Vec<String>,
+    pub(crate) scenario: Vec<String>,
     /// Skip this scenario (repeatable)
     #[arg(long, value_name = "NAME")]
-    pub without: Vec<String>,
+    pub(crate) without: Vec<String>,
     /// Address families and parallelism
     #[command(flatten)]
-    pub spread: Spread,
+    pub(crate) spread: Spread,
     /// Also print the capture and the live lines, as a line of the report
     #[arg(long)]
-    pub keep: bool,
+    pub(crate) keep: bool,
     /// The program in Go (lab/go)
     #[arg(long, value_name = "PATH")]
-    pub go: Option<PathBuf>,
+    pub(crate) go: Option<PathBuf>,
 }
 
 /// Runs everything; returns true if every check passes.
-///
-/// # Errors
-///
-/// Fails for an unknown scenario, if the tracer cannot be run, or if its output cannot be parsed.
-pub fn run(args: &Args) -> anyhow::Result<bool> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     for name in args.scenario.iter().chain(&args.without) {
         ensure!(
             names().contains(&name.as_str()),

@@ -32,27 +32,22 @@ const SHELL: &str = "bash";
 /// Prompt of the shell.
 const PROMPT: &str = "lab$";
 
-/// Arguments of `mptcp-lab watched`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The mptcp-trace to test
     #[arg(long, value_name = "PATH")]
-    pub tracer: PathBuf,
+    pub(crate) tracer: PathBuf,
     /// Attach method
     #[arg(long, value_name = "METHOD", default_value = "auto")]
-    pub attach: String,
+    pub(crate) attach: String,
     /// Write the screens to FILE
     #[arg(long, value_name = "FILE")]
-    pub screens: Option<PathBuf>,
+    pub(crate) screens: Option<PathBuf>,
 }
 
 /// Starts the tracer, plays recipes, presses keys, and kills it; returns true if every check
 /// passes.
-///
-/// # Errors
-///
-/// Fails if the terminal or the tracer cannot be run.
-pub fn run(args: &Args) -> anyhow::Result<bool> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     let mut cells = Cells::new(std::io::stdout())?;
     if Command::new("tmux").arg("-V").output().is_err() {
         cells.put(Cell {

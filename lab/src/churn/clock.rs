@@ -19,19 +19,15 @@ const SLACK_NS: i128 = 500_000_000;
 
 /// Arguments of the clock step.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Step in seconds; negative steps back
     #[arg(long, allow_hyphen_values = true)]
-    pub by_s: i64,
+    pub(crate) by_s: i64,
 }
 
 /// Steps the wall clock for two seconds. The monotonic clock, which cannot be set, serves to
 /// restore it.
-///
-/// # Errors
-///
-/// Fails without `CAP_SYS_TIME`.
-pub fn run(args: &Args) -> anyhow::Result<()> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     // An interrupted run must wait until the clock is restored.
     sys::ignore_signals(&[libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGPIPE]);
     let right = epoch();

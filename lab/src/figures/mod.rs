@@ -17,36 +17,35 @@ use crate::{
 };
 
 mod beside;
-pub mod rates;
-pub mod resident;
-pub mod start;
+pub(crate) mod rates;
+pub(crate) mod resident;
+pub(crate) mod start;
 
 use beside::{Configuration, Ready, configurations};
 
 /// The measured calls.
 const CALLS: [Call; 4] = [Call::IsMptcp, Call::InBursts, Call::Other, Call::Unrelated];
 
-/// Arguments of `mptcp-lab figures`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The mptcp-trace to measure
     #[arg(long, value_name = "PATH")]
-    pub tracer: PathBuf,
+    pub(crate) tracer: PathBuf,
     /// Number of rounds
     #[arg(long, default_value_t = 7)]
-    pub rounds: u32,
+    pub(crate) rounds: u32,
     /// Calls per batch; a round takes the median of its batches
     #[arg(long, default_value_t = 20_000)]
-    pub queries: u32,
+    pub(crate) queries: u32,
     /// Batches per round
     #[arg(long, default_value_t = 15)]
-    pub batches: u32,
+    pub(crate) batches: u32,
     /// Skip bpftrace
     #[arg(long)]
-    pub no_bpftrace: bool,
+    pub(crate) no_bpftrace: bool,
     /// Print JSON lines instead of a table
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 /// Measurements of one configuration.
@@ -79,11 +78,7 @@ enum Line<'a> {
 }
 
 /// Measures, and prints a Markdown table or JSON lines.
-///
-/// # Errors
-///
-/// Fails if a tracer does not start.
-pub fn run(args: &Args) -> anyhow::Result<()> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let configurations = configurations(args)?;
     let mut figures: Vec<Figures> = configurations.iter().map(|_| Figures::default()).collect();
     for round in 0..args.rounds {

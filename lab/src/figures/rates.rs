@@ -15,21 +15,20 @@ use crate::{
 /// Time for the reader to drain the ring before its CPU time is read.
 const DRAIN: Duration = Duration::from_millis(500);
 
-/// Arguments of `mptcp-lab rates`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The mptcp-trace to measure
     #[arg(long, value_name = "PATH")]
-    pub tracer: PathBuf,
+    pub(crate) tracer: PathBuf,
     /// Queries per second (repeatable); 0: as fast as possible
     #[arg(long, value_name = "RATE", required = true)]
-    pub rate: Vec<u64>,
+    pub(crate) rate: Vec<u64>,
     /// Duration of each rate, seconds
     #[arg(long, default_value_t = 3.0)]
-    pub seconds: f64,
+    pub(crate) seconds: f64,
     /// Querying threads
     #[arg(long, default_value_t = 2)]
-    pub threads: u32,
+    pub(crate) threads: u32,
 }
 
 /// The report.
@@ -57,11 +56,7 @@ enum Line {
 }
 
 /// Measures, and prints one JSON line per rate.
-///
-/// # Errors
-///
-/// Fails if the tracer cannot be run, or if its output cannot be parsed.
-pub fn run(args: &Args) -> anyhow::Result<()> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     for &rate in &args.rate {
         let word = if rate == 0 {
             "as many as possible".to_owned()

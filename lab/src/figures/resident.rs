@@ -29,15 +29,14 @@ const OF_A_HOLDER: u32 = 4_000;
 /// Descriptors besides those of the connections.
 const DESCRIPTORS: u64 = 256;
 
-/// Arguments of `mptcp-lab resident`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The mptcp-trace to measure
     #[arg(long, value_name = "PATH")]
-    pub tracer: PathBuf,
+    pub(crate) tracer: PathBuf,
     /// Number of open connections; the client of each makes one query
     #[arg(long, default_value_t = 10_000)]
-    pub connections: u32,
+    pub(crate) connections: u32,
 }
 
 /// The report.
@@ -55,18 +54,14 @@ enum Line {
 
 /// Arguments of the holder process: a single process cannot open all connections.
 #[derive(clap::Args)]
-pub struct HolderArgs {
+pub(crate) struct HolderArgs {
     /// Number of connections, both ends each
     #[arg(long)]
-    pub connections: u32,
+    pub(crate) connections: u32,
 }
 
 /// Measures, and prints a JSON line.
-///
-/// # Errors
-///
-/// Names the step that failed.
-pub fn run(args: &Args) -> anyhow::Result<()> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let beside = Beside::start(&args.tracer, &[], Lines::Dropped)?
         .map_err(|why| anyhow::anyhow!("this kernel cannot be traced: {why}"))?;
     let idle_kb = beside.memory()?.resident_kb;
@@ -128,11 +123,7 @@ impl Drop for Holder {
 
 /// Connects in a new network namespace, makes one query per connection, and holds the connections
 /// until stdin is closed.
-///
-/// # Errors
-///
-/// Names the step that failed.
-pub fn hold(args: &HolderArgs) -> anyhow::Result<()> {
+pub(crate) fn hold(args: &HolderArgs) -> anyhow::Result<()> {
     let descriptors = u64::from(args.connections) * 2 + DESCRIPTORS;
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {

@@ -10,15 +10,14 @@ use crate::{
     report::write_line,
 };
 
-/// Arguments of `mptcp-lab start-time`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The mptcp-trace to measure
     #[arg(long, value_name = "PATH")]
-    pub tracer: PathBuf,
+    pub(crate) tracer: PathBuf,
     /// Number of starts
     #[arg(long, default_value_t = 10)]
-    pub starts: u32,
+    pub(crate) starts: u32,
 }
 
 /// The report.
@@ -35,11 +34,7 @@ enum Line {
 }
 
 /// Measures, and prints a JSON line.
-///
-/// # Errors
-///
-/// Fails if the tracer does not start.
-pub fn run(args: &Args) -> anyhow::Result<()> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let mut all_ms = Vec::new();
     let mut memory = Memory {
         resident_kb: 0,

@@ -36,45 +36,44 @@ const PORT_COUNT: u16 = 50_000;
 /// socket.
 const ANSWERS_MAX: usize = 16;
 
-/// Arguments of `mptcp-lab flood-asker`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Querying threads
     #[arg(long, default_value_t = 8)]
-    pub threads: u32,
+    pub(crate) threads: u32,
     /// Queries per thread
     #[arg(long, default_value_t = 50_000)]
-    pub queries: u32,
+    pub(crate) queries: u32,
     /// Write the queries and answers to FILE
     #[arg(long, value_name = "FILE")]
-    pub out: Option<PathBuf>,
+    pub(crate) out: Option<PathBuf>,
     /// One socket per thread instead of one per query: the highest rate
     #[arg(long)]
-    pub same_socket: bool,
+    pub(crate) same_socket: bool,
 }
 
 /// Queries made, and the kernel's answers.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Told {
+pub(crate) struct Told {
     /// Querying process.
-    pub pid: u32,
+    pub(crate) pid: u32,
     /// Its threads, in order.
-    pub tids: Vec<u32>,
+    pub(crate) tids: Vec<u32>,
     /// Distinct answers of the kernel.
-    pub answers: Vec<Answer>,
+    pub(crate) answers: Vec<Answer>,
 }
 
 /// How often a kind of socket got an answer.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// Kind of socket.
-    pub kind: Kind,
+    pub(crate) kind: Kind,
     /// Errno, or none if the call succeeded.
-    pub errno: Option<String>,
+    pub(crate) errno: Option<String>,
     /// Value that the kernel wrote.
-    pub value: i32,
+    pub(crate) value: i32,
     /// Number of occurrences.
-    pub count: u64,
+    pub(crate) count: u64,
 }
 
 /// Answers of one thread, by kind of socket, errno and value, with their number.
@@ -117,11 +116,7 @@ pub(super) fn kind(number: u32) -> (Kind, Family) {
 }
 
 /// Runs the application.
-///
-/// # Errors
-///
-/// Fails if a socket cannot be made, or the report cannot be written.
-pub fn run(args: &Args) -> anyhow::Result<()> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     ensure!(
         (1..=THREADS_MAX).contains(&args.threads),
         "cannot query with {} threads: between 1 and {THREADS_MAX} have addresses",
