@@ -60,7 +60,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             .context("cannot make a network namespace; run it as root, or with --here")?;
     }
     let mptcp = net::open(Kind::Mptcp, Family::V4);
-    let mut asker = Asker::new(out, mptcp.is_ok());
+    let mut asker = Asker::new(out);
     for case in CASES {
         if !args.case.is_empty() && !args.case.iter().any(|name| wanted(case, name)) {
             continue;

@@ -18,19 +18,16 @@ use crate::{
 pub(crate) struct Asker {
     out: Box<dyn Write + Send>,
     asked: u64,
-    /// Whether the kernel has MPTCP.
-    pub(crate) has_mptcp: bool,
     /// Derive from the next answer whether the connection fell back.
     is_told: bool,
 }
 
 impl Asker {
     /// Creates an asker that writes its lines to `out`.
-    pub(crate) fn new(out: Box<dyn Write + Send>, has_mptcp: bool) -> Self {
+    pub(crate) fn new(out: Box<dyn Write + Send>) -> Self {
         Self {
             out,
             asked: 0,
-            has_mptcp,
             is_told: false,
         }
     }
@@ -41,7 +38,12 @@ impl Asker {
     }
 
     /// Makes a query in the usual form.
-    pub(crate) fn ask(&mut self, case: &str, socket: &Socket, holding: Holding) -> anyhow::Result<()> {
+    pub(crate) fn ask(
+        &mut self,
+        case: &str,
+        socket: &Socket,
+        holding: Holding,
+    ) -> anyhow::Result<()> {
         self.ask_as(case, socket, holding, Form::default())
     }
 

@@ -13,10 +13,10 @@ use serde::Serialize;
 
 use crate::{
     bench::{Call, Caller},
-    beside::{Beside, Lines},
+    cells::kernel,
     events::Events,
     report::write_line,
-    tracer::TracerArgs,
+    tracer::{Run, Tracer, TracerArgs},
 };
 
 /// Warm-up calls before the measured ones.
@@ -61,21 +61,20 @@ enum Line<'a> {
 
 /// Measures, and prints one JSON line per call and attach method.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let kernel = rustix::system::uname()
-        .release()
-        .to_string_lossy()
-        .into_owned();
-    say(&Line::Host { kernel })?;
+    say(&Line::Host { kernel: kernel() })?;
     std::thread::sleep(SETTLE);
     measure(args, "nothing", None)?;
     let rungs = args.tried.rungs();
     for rung in &rungs {
-        let words = ["--attach".to_owned(), rung.clone()];
-        match Beside::start(&args.tried.tracer, &words, Lines::Dropped)? {
-            Ok(beside) => {
-                measure(args, rung, Some(&beside))
+        match Run::live(&args.tried.tracer, rung)
+            .uncapped()?
+            .start()?
+            .available()?
+        {
+            Ok(tracer) => {
+                measure(args, rung, Some(&tracer))
                     .with_context(|| format!("cannot measure with attach method {rung}"))?;
-                beside.end()?;
+                tracer.stop(Signal::INT)?.in_order()?;
             }
             Err(why) => say(&Line::Absent { beside: rung, why })?,
         }
@@ -90,7 +89,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     }
 }
 
-fn measure(args: &Args, beside: &str, tracer: Option<&Beside>) -> anyhow::Result<()> {
+fn measure(args: &Args, beside: &str, tracer: Option<&Tracer>) -> anyhow::Result<()> {
     for call in Call::ALL {
         let caller = Caller::new(call)?;
         let mut best = f64::INFINITY;
@@ -117,8 +116,8 @@ fn measure(args: &Args, beside: &str, tracer: Option<&Beside>) -> anyhow::Result
     Ok(())
 }
 
-fn reader_ns(tracer: Option<&Beside>) -> anyhow::Result<f64> {
-    let time = tracer.map(Beside::cpu_time).transpose()?;
+fn reader_ns(tracer: Option<&Tracer>) -> anyhow::Result<f64> {
+    let time = tracer.map(Tracer::cpu_time).transpose()?;
     Ok(time.unwrap_or_default().as_nanos() as f64)
 }
 

@@ -1,4 +1,5 @@
-//! Command line of the lab.
+//! Command line of the lab. A subcommand fails if it cannot do its work, and says which step failed;
+//! a check that does not pass is a result.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -6,8 +7,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     actor, ask, bench, bulk, call_cost, churn, exported, fallbacks, figures, flood, floods, init,
-    lean, load, matrix, mix, namespaces, pair, play, provoke, reuse, served, together, verdicts,
-    watched,
+    load, matrix, mix, namespaces, pair, play, provoke, reuse, served, together, verdicts, watched,
 };
 
 /// Programs that query the kernel about MPTCP, and checks of mptcp-trace against the answers they
@@ -53,10 +53,8 @@ enum Verb {
     /// The application of `reuse`
     #[command(hide = true)]
     ReuseMaker(reuse::MakerArgs),
-    /// Many threads that query as fast as possible, under the tracer: no query may be lost,
-    /// duplicated or mixed up
-    Flood(flood::Args),
-    /// The application of `flood`
+    /// The application of the flood of `matrix` and `together`
+    #[command(hide = true)]
     FloodAsker(flood::asker::Args),
     /// Two threads that query as fast as possible, or at a fixed rate, under the tracer: check its
     /// loss accounting
@@ -79,9 +77,6 @@ enum Verb {
     /// The application of `floods` and `rates`
     #[command(hide = true)]
     LoadAsker(load::Args),
-    /// Run a program as an unprivileged user with few capabilities
-    #[command(hide = true)]
-    Lean(lean::Args),
     /// Nanoseconds per getsockopt call
     BenchAsker(bench::Args),
     /// Cost of a system call under the tracer, by attach method: for a machine that counts
@@ -98,8 +93,6 @@ enum Verb {
     /// The application of `resident`
     #[command(hide = true)]
     Holder(figures::resident::HolderArgs),
-    /// Throughput of a bulk transfer over MPTCP
-    Bulk(bulk::Args),
     /// Cost of tracing for a bulk transfer, by attach method
     BulkCost(bulk::CostArgs),
 }
@@ -123,9 +116,7 @@ pub fn main() -> ExitCode {
         Verb::Namespaces(args) => namespaces::run(&args),
         Verb::Pair(args) => pair::run(&args),
         Verb::ReuseMaker(args) => reuse::make_connections(&args).map(|()| true),
-        Verb::Flood(args) => flood::run(&args),
         Verb::FloodAsker(args) => flood::asker::run(&args).map(|()| true),
-        Verb::Lean(args) => lean::run(&args).map(|()| true),
         Verb::BenchAsker(args) => bench::run(&args).map(|()| true),
         Verb::CallCost(args) => call_cost::run(&args).map(|()| true),
         Verb::Figures(args) => figures::run(&args).map(|()| true),
@@ -140,7 +131,6 @@ pub fn main() -> ExitCode {
         Verb::Rates(args) => figures::rates::run(&args).map(|()| true),
         Verb::Holder(args) => figures::resident::hold(&args).map(|()| true),
         Verb::Resident(args) => figures::resident::run(&args).map(|()| true),
-        Verb::Bulk(args) => bulk::run(&args).map(|()| true),
         Verb::BulkCost(args) => bulk::cost(&args).map(|()| true),
     };
     match done {

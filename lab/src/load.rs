@@ -6,11 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, anyhow, ensure};
+use anyhow::{Context as _, ensure};
 
 use crate::{
     bench::{Call, Caller},
     report::write_line,
+    side_by_side,
 };
 
 /// Interval of the bursts.
@@ -65,21 +66,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 pub(crate) fn ask(args: &Args) -> anyhow::Result<Asked> {
     ensure!(args.threads > 0, "no threads to query with");
     let start = Instant::now();
-    let asked = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..args.threads)
-            .map(|_| scope.spawn(|| one_thread(args)))
-            .collect();
-        threads
-            .into_iter()
-            .map(|thread| {
-                thread
-                    .join()
-                    .map_err(|_panic| anyhow!("a querying thread panicked"))?
-            })
-            .sum::<anyhow::Result<u64>>()
-    })?;
+    let asked = side_by_side::all(0..args.threads, |_thread| one_thread(args))?;
     Ok(Asked {
-        asked,
+        asked: asked.into_iter().sum(),
         seconds: start.elapsed().as_secs_f64(),
     })
 }

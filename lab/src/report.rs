@@ -1,7 +1,5 @@
 //! The lines that the lab writes and reads.
 
-use std::io::Write;
-
 use serde::{Deserialize, Serialize};
 
 pub use mptcp_trace_scene::{lines::write_line, net::Endpoint, question::Truth, sys::errno_name};
@@ -192,60 +190,4 @@ pub enum MatrixLine {
         /// Number of cases that cannot run.
         skipped: u64,
     },
-}
-
-/// Writes cells as they arrive, and a summary at the end.
-pub struct Cells<W: Write> {
-    out: W,
-    outcomes: Vec<Outcome>,
-}
-
-impl<W: Write> Cells<W> {
-    /// Starts the report with the host line.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the reader has gone.
-    pub fn new(mut out: W) -> anyhow::Result<Self> {
-        let kernel = rustix::system::uname()
-            .release()
-            .to_string_lossy()
-            .into_owned();
-        write_line(&mut out, &MatrixLine::Host { kernel })?;
-        Ok(Self {
-            out,
-            outcomes: Vec::new(),
-        })
-    }
-
-    /// Writes a cell.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the reader has gone.
-    pub fn put(&mut self, cell: Cell) -> anyhow::Result<()> {
-        self.outcomes.push(cell.outcome);
-        write_line(&mut self.out, &MatrixLine::Cell(cell))
-    }
-
-    /// Writes the summary; returns true if no cell is wrong.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the reader has gone.
-    pub fn close(mut self) -> anyhow::Result<bool> {
-        let count = |wanted: Outcome| {
-            let of_it = self.outcomes.iter().filter(|outcome| **outcome == wanted);
-            of_it.count() as u64
-        };
-        let summary = MatrixLine::Summary {
-            ok: count(Outcome::Ok),
-            mismatch: count(Outcome::Mismatch),
-            unavailable: count(Outcome::Unavailable),
-            skipped: count(Outcome::Skipped),
-        };
-        let right = count(Outcome::Mismatch) == 0;
-        write_line(&mut self.out, &summary)?;
-        Ok(right)
-    }
 }

@@ -37,6 +37,16 @@ pub(crate) fn each<T: Send, R: Send>(
     done.into_iter().map(|(_index, result)| result).collect()
 }
 
+/// Maps all items at the same time; fails with the first error.
+pub(crate) fn all<T: Send, R: Send>(
+    items: impl IntoIterator<Item = T>,
+    act: impl Fn(T) -> anyhow::Result<R> + Sync,
+) -> anyhow::Result<Vec<R>> {
+    let items: Vec<T> = items.into_iter().collect();
+    let count = u32::try_from(items.len()).unwrap_or(u32::MAX);
+    each(items, count, act).into_iter().collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};

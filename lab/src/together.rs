@@ -5,16 +5,17 @@
 use std::path::PathBuf;
 
 use crate::{
-    compare::ok,
-    fallbacks::{self, Only, no_mptcp, on_rungs, under_tracer_as_said},
-    flood,
-    keep::Capture,
-    matrix,
+    cells::ok,
+    fallbacks, flood, matrix,
     provoke::Choice,
     report::{AskerLine, Cell, Outcome, Phase},
     spread::Spread,
     stopwatch::Stopwatch,
-    tracer::{Said, TracerArgs},
+    tracer::{
+        TracerArgs,
+        again::{self, Only},
+        suite::{Said, Suite, no_mptcp},
+    },
     verdicts,
 };
 
@@ -44,7 +45,7 @@ pub(crate) struct Args {
 
 /// Runs everything; returns true if every check passes.
 pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
-    on_rungs(&args.tried, |rung, only| one_rung(args, rung, only))
+    again::on_rungs(&args.tried, |rung, only| one_rung(args, rung, only))
 }
 
 fn one_rung(args: &Args, rung: &str, only: Only<'_>) -> anyhow::Result<Vec<Cell>> {
@@ -54,9 +55,6 @@ fn one_rung(args: &Args, rung: &str, only: Only<'_>) -> anyhow::Result<Vec<Cell>
         None => None,
     };
     let recipes = fallbacks::Waiting::new(&args.choice, rung, only)?;
-    let capture = Capture::new();
-    let mut more = args.tried.tracer_arg.clone();
-    more.extend(capture.arguments()?);
     let perform = |watch: &mut Stopwatch| {
         let scenarios = scenarios.map(verdicts::Waiting::play);
         watch.lap(Phase::Scenarios)?;
@@ -78,15 +76,17 @@ fn one_rung(args: &Args, rung: &str, only: Only<'_>) -> anyhow::Result<Vec<Cell>
         if let Some(asked) = &asked {
             cells.extend(of("queries", matrix::judge_all(rung, asked, &said.lines)));
         }
-        let replayed = capture.replayed(&args.tried.tracer, rung, &said.text);
-        cells.extend(of("verdicts", vec![replayed]));
         cells
     };
-    let tracer = &args.tried.tracer;
-    let mut cells = under_tracer_as_said(tracer, rung, &more, perform, judge)?;
+    let suite = Suite::new(&args.tried, rung).replayed(None);
+    let mut cells = suite.run(perform, judge)?;
+    // The replay prints mostly verdicts.
+    for cell in cells.iter_mut().filter(|cell| cell.case == "replay") {
+        cell.suite = Some("verdicts".to_owned());
+    }
     let is_there = |cell: &Cell| cell.outcome != Outcome::Unavailable;
     if args.flood && only.is_all() && no_mptcp().is_none() && cells.iter().all(is_there) {
-        let flooded = flood::beside(&args.tried, rung, args.size)?;
+        let flooded = flood::flood(&args.tried, rung, args.size)?;
         let flooded = Cell {
             outcome: flooded.outcome,
             why: flooded.why,

@@ -55,41 +55,44 @@ pub(crate) enum TracedLine {
     End(End),
 }
 
+/// Functions that return the contents of a line of one type.
+macro_rules! contents {
+    ($($name:ident -> $type:ident of $contents:ty,)*) => {$(
+        pub(crate) fn $name(&self) -> Option<&$contents> {
+            if let Self::$type(contents) = self {
+                Some(contents)
+            } else {
+                None
+            }
+        }
+    )*};
+}
+
 impl TracedLine {
-    /// The contents of a first line.
-    pub(crate) const fn start(&self) -> Option<&Start> {
-        if let Self::Start(start) = self {
-            Some(start)
+    contents! {
+        start -> Start of Start,
+        end -> End of End,
+        query -> Query of Traced,
+        fallback -> Fallback of Found,
+        blackhole -> Blackhole of Found,
+    }
+
+    /// The contents of a line about a refusal of a socket or an option.
+    pub(crate) fn denied(&self) -> Option<&Denied> {
+        if let Self::OptionRefused(denied) | Self::SocketRefused(denied) = self {
+            Some(denied)
         } else {
             None
         }
     }
 
-    /// The contents of a final line.
-    pub(crate) const fn end(&self) -> Option<&End> {
-        if let Self::End(end) = self {
-            Some(end)
-        } else {
-            None
-        }
-    }
-
-    /// The contents of a fallback line.
-    pub(crate) fn into_fallback(self) -> Option<Found> {
-        if let Self::Fallback(found) = self {
-            Some(*found)
-        } else {
-            None
-        }
-    }
-
-    /// The contents of a blackhole line.
-    pub(crate) fn blackhole(&self) -> Option<&Found> {
-        if let Self::Blackhole(found) = self {
-            Some(found)
-        } else {
-            None
-        }
+    /// Limits that the sensors of this run reported.
+    pub(crate) fn limits(lines: &[Self]) -> impl Iterator<Item = &String> {
+        let sensors = lines
+            .iter()
+            .filter_map(Self::start)
+            .flat_map(|it| &it.sensors);
+        sensors.flat_map(|sensor| &sensor.limits)
     }
 
     /// Parses a line; none for an unknown type, which the output contract requires readers to
@@ -122,7 +125,7 @@ fn born_ns(id: &str) -> Option<u64> {
 }
 
 /// A refusal because of MPTCP.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
 pub(crate) struct Denied {
     /// Time on `CLOCK_BOOTTIME`, nanoseconds.
     #[serde(default)]
@@ -149,7 +152,7 @@ pub(crate) struct Denied {
 }
 
 /// A refused option.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
 pub(crate) struct DeniedOption {
     /// `setsockopt` or `getsockopt`.
     pub(crate) call: String,
@@ -166,7 +169,7 @@ pub(crate) struct DeniedOption {
 }
 
 /// What the tracer reports about itself.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
 pub(crate) struct Start {
     /// Its sensors.
     pub(crate) sensors: Vec<Sensor>,
@@ -177,7 +180,7 @@ pub(crate) struct Start {
 }
 
 /// One sensor.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
 pub(crate) struct Sensor {
     /// Attach method in use.
     pub(crate) rung: String,
@@ -189,7 +192,7 @@ pub(crate) struct Sensor {
 }
 
 /// One query.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
 pub(crate) struct Traced {
     /// Time of the query on `CLOCK_BOOTTIME`, nanoseconds.
     #[serde(default)]
@@ -237,7 +240,7 @@ pub(crate) struct Traced {
 }
 
 /// Closing verdict of a connection.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
 pub(crate) struct Concluded {
     /// Permanent id of the connection.
     pub(crate) id: String,
@@ -273,7 +276,7 @@ pub(crate) struct Concluded {
 }
 
 /// A finding about a connection.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
 pub(crate) struct Found {
     /// Permanent id of the connection.
     pub(crate) id: String,
@@ -318,7 +321,7 @@ impl Concluded {
 }
 
 /// Owner of a connection.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
 pub(crate) struct Owner {
     /// Process number.
     pub(crate) pid: u32,
@@ -329,7 +332,7 @@ pub(crate) struct Owner {
 }
 
 /// Counters at the end.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
 pub(crate) struct End {
     /// Number of lines before this one.
     pub(crate) findings: u64,
@@ -341,7 +344,7 @@ pub(crate) struct End {
 }
 
 /// The kernel's own counters and the traced ones, in one network namespace.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
 pub(crate) struct Reconciled {
     /// Inode number of the namespace.
     pub(crate) netns: u64,
@@ -356,7 +359,7 @@ pub(crate) struct Reconciled {
 }
 
 /// Loss counters of a sensor.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
 pub(crate) struct Losses {
     /// Name of the sensor.
     #[serde(default)]

@@ -1,36 +1,37 @@
 //! `mptcp-lab verdicts`: applications that query at every stage of a connection, or never, and the
 //! tracer's verdicts on each answer and each connection.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{os::fd::AsRawFd as _, path::PathBuf};
 
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
 use crate::{
-    compare::mismatch,
-    fallbacks::{Only, no_mptcp, on_rungs, under_tracer_as_said},
-    findings::{Namespaces, balanced},
-    keep::Capture,
+    findings::balanced,
     net::{self, Family, Kind},
-    netns,
-    played::Played,
-    provoke::is_answer,
+    process::is_in_path,
     question::{Api, ask},
-    recipes::{Cleared, NotHere, Place, Stage, Sysctl, TestBed},
+    recipes::{Cleared, Place, Stage},
     report::Cell,
+    scene::{Scene, case},
     side_by_side,
     spread::Spread,
-    stopwatch::Stopwatch,
     sys,
     traced::is_known,
-    tracer::{Said, TracerArgs},
+    tracer::{
+        TracerArgs,
+        again::{self, Only},
+        suite::{Said, Suite, no_mptcp},
+    },
 };
 
 mod judge;
 mod scenarios;
+mod scripts;
 
 use judge::{Acted, Other, judge};
-use scenarios::{Need, Programs, SCENARIOS, Scenario};
+use scenarios::{Need, SCENARIOS, Scenario};
+use scripts::Programs;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -63,7 +64,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
             names().join(", ")
         );
     }
-    on_rungs(&args.tried, |rung, only| one_rung(args, rung, only))
+    again::on_rungs(&args.tried, |rung, only| {
+        let waiting = Waiting::new(args, rung, only)?;
+        let suite = Suite::new(&args.tried, rung).replayed(args.keep.then_some("verdicts"));
+        let judge = |performed: Performed, said: &Said| performed.judge(rung, said);
+        suite.run(|_watch| Ok(waiting.play()), judge)
+    })
 }
 
 /// Names of all scenarios.
@@ -72,16 +78,11 @@ pub(crate) fn names() -> Vec<&'static str> {
 }
 
 /// Plays the scenario of that name, if it exists, without any checks.
-pub(crate) fn play(name: &str, family: Family) -> Option<Played> {
+pub(crate) fn play(name: &str, family: Family) -> Option<Scene> {
     let scenario = SCENARIOS.iter().find(|scenario| scenario.name == name)?;
     let programs = Programs { go: None };
     let (acted, _left) = Play::new(scenario, family, programs).act(programs);
-    Some(Played {
-        answers: acted.answers,
-        counted: Vec::new(),
-        wrong: acted.wrong,
-        skipped: acted.skipped,
-    })
+    Some(acted.scene)
 }
 
 impl Args {
@@ -89,25 +90,6 @@ impl Args {
         let is_among = |names: &[String]| names.iter().any(|name| name == scenario.name);
         (self.scenario.is_empty() || is_among(&self.scenario)) && !is_among(&self.without)
     }
-}
-
-fn one_rung(args: &Args, rung: &str, only: Only<'_>) -> anyhow::Result<Vec<Cell>> {
-    let capture = Capture::new();
-    let mut more = args.tried.tracer_arg.clone();
-    more.extend(capture.arguments()?);
-    let waiting = Waiting::new(args, rung, only)?;
-    let judge = |performed: Performed, said: &Said| {
-        let mut cells = performed.judge(rung, said);
-        cells.push(capture.replayed(&args.tried.tracer, rung, &said.text));
-        if args.keep
-            && let Err(why) = capture.keep("verdicts", rung, said)
-        {
-            cells.push(mismatch("keep", rung, "kept", "not", format!("{why:#}")));
-        }
-        cells
-    };
-    let perform = |_watch: &mut Stopwatch| Ok(waiting.play());
-    under_tracer_as_said(&args.tried.tracer, rung, &more, perform, judge)
 }
 
 /// Scenarios ready to be played; the preparation before the tracer's start is done.
@@ -141,9 +123,7 @@ impl<'a> Waiting<'a> {
                 let families = args.spread.families(number, rung);
                 families.into_iter().map(move |family| (scenario, family))
             })
-            .filter(|(scenario, family)| {
-                only.has(&format!("{}-{}", scenario.name, family.suffix()))
-            })
+            .filter(|(scenario, family)| only.has(&case(scenario.name, *family)))
             .collect();
         let at_once = args.spread.at_once;
         let plays = side_by_side::each(chosen, at_once, |(scenario, family)| {
@@ -183,7 +163,6 @@ impl Performed {
 
 /// Whether this kernel has `TCP_IS_MPTCP`.
 fn has_option() -> anyhow::Result<bool> {
-    use std::os::fd::AsRawFd as _;
     let socket = net::open(Kind::Mptcp, Family::V4).context("cannot open a socket")?;
     Ok(ask(socket.as_raw_fd(), Api::TcpIsMptcp)? == "1")
 }
@@ -201,88 +180,48 @@ impl Play {
     fn new(scenario: &'static Scenario, family: Family, programs: Programs<'_>) -> Self {
         let mut play = Self {
             scenario,
-            acted: Acted {
-                name: scenario.name.to_owned(),
-                family,
-                namespaces: Namespaces { near: 0, far: 0 },
-                since_ns: 0,
-                cast: Vec::new(),
-                connections: Vec::new(),
-                expected: scenario.expected.to_vec(),
-                tried: Vec::new(),
-                off_ms: scenario.off_ms,
-                answers: Default::default(),
-                wrong: Vec::new(),
-                skipped: scenario
-                    .needs
-                    .iter()
-                    .find_map(|need| missing(*need, programs)),
-            },
+            acted: Acted::new(scenario, family),
             stage: None,
         };
-        if let (Some(before), None) = (scenario.before, &play.acted.skipped)
+        let mut needs = scenario.needs.iter();
+        play.acted.scene.skipped = needs.find_map(|need| missing(*need, programs));
+        if let (Some(before), None) = (scenario.before, &play.acted.scene.skipped)
             && let Some(mut stage) = play.set_up()
         {
-            let done = before(&mut stage, programs);
-            play.note(done);
+            play.acted.scene.note(before(&mut stage, programs));
             play.stage = Some(stage);
         }
         play
     }
 
     fn set_up(&mut self) -> Option<Stage> {
-        self.acted.since_ns = sys::boottime_ns();
-        let made = stage(self.scenario, self.acted.family);
-        made.map_err(|why| self.acted.skipped = Some(format!("{why:#}")))
+        let Scenario { rules, sysctls, .. } = self.scenario;
+        let scene = &mut self.acted.scene;
+        scene.since_ns = sys::boottime_ns();
+        Stage::new(Place::Middlebox, *rules, sysctls, scene.family)
+            .map_err(|why| scene.skipped = Some(format!("{why:#}")))
             .ok()
-    }
-
-    fn note(&mut self, done: anyhow::Result<()>) {
-        if let Err(why) = done {
-            match why.downcast_ref::<NotHere>() {
-                Some(not_here) => self.acted.skipped = Some(not_here.to_string()),
-                None => self.acted.wrong.push(format!("{why:#}")),
-            }
-        }
     }
 
     /// Plays the scenario. The namespaces live as long as the returned value.
     fn act(mut self, programs: Programs<'_>) -> (Acted, Option<Cleared>) {
-        if self.acted.skipped.is_some() {
+        if self.acted.scene.skipped.is_some() {
             return (self.acted, None);
         }
         let Some(mut stage) = self.stage.take().or_else(|| self.set_up()) else {
             return (self.acted, None);
         };
-        if self.acted.wrong.is_empty() {
-            let done = (self.scenario.script)(&mut stage, programs);
-            self.note(done);
-        }
         let mut acted = self.acted;
+        if acted.scene.wrong.is_empty() {
+            let done = (self.scenario.script)(&mut stage, programs);
+            acted.scene.note(done);
+        }
         acted.cast = stage.cast();
         acted.connections = stage.connections.clone();
-        acted.answers = stage.answers.iter().cloned().collect();
         acted.tried = stage.tried.clone();
-        if acted.skipped.is_none() {
-            for (name, right) in self.scenario.answers {
-                let told = acted.answers.get(*name).map(String::as_str);
-                if !is_answer(right, told) {
-                    let what = format!("{name}: the kernel says {told:?}, not {right}");
-                    acted.wrong.push(what);
-                }
-            }
-        }
-        let left = stage.clear().and_then(|left| {
-            acted.namespaces = left.numbers()?;
-            Ok(left)
-        });
-        match left {
-            Ok(left) => (acted, Some(left)),
-            Err(why) => {
-                acted.wrong.push(format!("{why:#}"));
-                (acted, None)
-            }
-        }
+        let left = acted.scene.close(stage, self.scenario.answers);
+        let left = left.map_err(|why| acted.scene.wrong.push(format!("{why:#}")));
+        (acted, left.ok())
     }
 }
 
@@ -295,23 +234,6 @@ fn missing(need: Need, programs: Programs<'_>) -> Option<String> {
         Need::Python | Need::Go => return None,
     };
     Some(why.to_owned())
-}
-
-fn is_in_path(program: &str) -> bool {
-    std::env::var_os("PATH").is_some_and(|path| {
-        std::env::split_paths(&path).any(|directory| directory.join(program).exists())
-    })
-}
-
-fn stage(scenario: &Scenario, family: Family) -> anyhow::Result<Stage> {
-    let bed = TestBed::new(Place::Middlebox, scenario.rules)?;
-    for namespace in [bed.near(), bed.far()] {
-        for Sysctl { name, value, must } in scenario.sysctls {
-            let is_there = netns::set_sysctl(namespace, name, value)?;
-            ensure!(is_there || !must, "this kernel has no {name}");
-        }
-    }
-    Stage::on(Arc::new(bed), family)
 }
 
 /// Lines of types that no other code here parses.

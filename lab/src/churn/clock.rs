@@ -1,16 +1,12 @@
 //! Steps of the wall clock, and their reversal. A separate process makes each step: it restores the
 //! clock even if its parent dies.
 
-use std::{
-    os::unix::process::CommandExt as _,
-    process::{Command, Stdio},
-    time::Duration,
-};
+use std::{os::unix::process::CommandExt as _, process::Stdio, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 
-use crate::sys;
+use crate::{process::own, sys};
 
 /// How long a step lasts.
 const WRONG_FOR: Duration = Duration::from_secs(2);
@@ -39,10 +35,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 /// Makes one step and its reversal, and verifies the result.
 pub(super) fn step(by_s: i64) -> anyhow::Result<()> {
     let right = epoch();
-    let me = std::env::current_exe().context("cannot find the path of this program")?;
-    let stepped = Command::new(me)
-        .args(["clock-step", "--by-s", &by_s.to_string()])
-        .stdin(Stdio::null())
+    let stepped = own("clock-step")?
+        .args(["--by-s", &by_s.to_string()])
         .stdout(Stdio::null())
         // A terminal sends SIGINT to a whole process group.
         .process_group(0)

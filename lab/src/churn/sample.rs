@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::Context as _;
 use serde::Serialize;
 
-use crate::sys;
+use crate::{process::Status, sys};
 
 /// Value for `clear_refs` that resets the peak resident set size (man 5 proc).
 const RESET_PEAK: &str = "5";
@@ -56,24 +56,17 @@ pub(crate) struct Sample {
 impl Sample {
     /// Reads what the kernel reports about a process; the caller fills in the rest.
     pub(crate) fn of(pid: u32) -> anyhow::Result<Self> {
-        let file = format!("/proc/{pid}/status");
-        let status = fs::read_to_string(&file).with_context(|| format!("cannot read {file}"))?;
-        let field = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            let word = line.and_then(|line| line.split_whitespace().next());
-            let number = word.and_then(|word| word.parse().ok());
-            number.with_context(|| format!("{file} does not contain {name}"))
-        };
+        let status = Status::of(pid)?;
         let (fds, bpf_bytes) = descriptors(pid)?;
         // Reset the peak.
         let file = format!("/proc/{pid}/clear_refs");
         fs::write(&file, RESET_PEAK).with_context(|| format!("cannot write to {file}"))?;
         Ok(Self {
-            rss_kb: field("VmRSS:")?,
-            peak_kb: field("VmHWM:")?,
-            anon_kb: field("RssAnon:")?,
-            file_kb: field("RssFile:")?,
-            threads: field("Threads:")?,
+            rss_kb: status.number("VmRSS:")?,
+            peak_kb: status.number("VmHWM:")?,
+            anon_kb: status.number("RssAnon:")?,
+            file_kb: status.number("RssFile:")?,
+            threads: status.number("Threads:")?,
             bpf_kb: bpf_bytes / 1024,
             fds,
             cpu_s: sys::cpu_time(pid)

@@ -4,22 +4,22 @@ use std::{
     io::{Read as _, Write as _},
     os::fd::AsRawFd as _,
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::Stdio,
     time::Duration,
 };
 
 use anyhow::Context as _;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use serde::Serialize;
 use socket2::Socket;
 
 use crate::{
-    beside::{Beside, Lines},
     link,
-    net::{Family, Kind, open},
-    question::{SOL_TCP, TCP_IS_MPTCP},
+    net::{self, Family, Kind},
+    process::{Running, own},
+    question::{Api, ask},
     report::write_line,
-    sys,
+    tracer::Run,
 };
 
 /// Time for the tracer to drain the ring and to judge the lines that it holds back.
@@ -62,8 +62,8 @@ pub(crate) struct HolderArgs {
 
 /// Measures, and prints a JSON line.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let beside = Beside::start(&args.tracer, &[], Lines::Dropped)?
-        .map_err(|why| anyhow::anyhow!("this kernel cannot be traced: {why}"))?;
+    let run = Run::live(&args.tracer, "auto").uncapped()?;
+    let beside = run.start()?.live()?;
     let idle_kb = beside.memory()?.resident_kb;
     let mut holders = Vec::new();
     let mut left = args.connections;
@@ -78,7 +78,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     std::thread::sleep(DRAIN);
     let memory = beside.memory()?;
     drop(holders);
-    beside.end()?;
+    beside.stop(Signal::INT)?.in_order()?;
     write_line(
         &mut std::io::stdout(),
         &Line::Resident {
@@ -91,33 +91,25 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 /// The process exits when its stdin is closed.
-struct Holder(Child);
+struct Holder(Running);
 
 impl Holder {
     fn start(connections: u32) -> anyhow::Result<Self> {
-        let me = std::env::current_exe().context("cannot find the path of this program")?;
-        let child = Command::new(me)
-            .args(["holder", "--connections", &connections.to_string()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("cannot run a holder of connections")?;
-        Ok(Self(child))
+        let mut command = own("holder")?;
+        command.args(["--connections", &connections.to_string()]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        Ok(Self(Running::start(
+            "a holder of connections",
+            &mut command,
+        )?))
     }
 
     fn wait_until_ready(&mut self) -> anyhow::Result<()> {
-        let mut word = [0];
-        let stdout = self.0.stdout.as_mut().context("a holder without stdout")?;
+        let stdout = self.0.0.stdout.as_mut();
+        let stdout = stdout.context("a holder without stdout")?;
         stdout
-            .read_exact(&mut word)
+            .read_exact(&mut [0])
             .context("a holder could not connect")
-    }
-}
-
-impl Drop for Holder {
-    fn drop(&mut self) {
-        drop(self.0.stdin.take());
-        let _ended = self.0.wait();
     }
 }
 
@@ -140,23 +132,12 @@ pub(crate) fn hold(args: &HolderArgs) -> anyhow::Result<()> {
 }
 
 fn connect(connections: u32) -> anyhow::Result<Vec<(Socket, Socket)>> {
-    let listener = open(Kind::Mptcp, Family::V4).context("cannot open a listener")?;
-    listener.bind(&Family::V4.loopback().into())?;
-    listener.listen(128)?;
-    let address = listener.local_addr()?;
+    let listener = net::listen(Kind::Mptcp, Family::V4)?;
     (0..connections)
         .map(|_| {
-            let client = open(Kind::Mptcp, Family::V4).context("cannot open a client")?;
-            client.connect(&address).context("cannot connect")?;
-            let (server, _peer) = listener.accept().context("cannot accept")?;
-            ask(&client);
+            let (client, server) = net::pair(Kind::Mptcp, &listener, Family::V4)?;
+            ask(client.as_raw_fd(), Api::TcpIsMptcp)?;
             Ok((client, server))
         })
         .collect()
-}
-
-fn ask(socket: &Socket) {
-    let (mut value, mut length) = (-1_i32, 4_i32);
-    let (optval, optlen) = (&raw mut value as usize, &raw mut length as usize);
-    let _what_it_says = sys::getsockopt(socket.as_raw_fd(), SOL_TCP, TCP_IS_MPTCP, optval, optlen);
 }

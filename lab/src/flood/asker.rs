@@ -13,7 +13,7 @@ use std::{
     sync::Barrier,
 };
 
-use anyhow::{Context as _, anyhow, ensure};
+use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
     net::{Family, Kind, open},
     question::{SOL_TCP, TCP_IS_MPTCP},
     report::{errno_name, write_line},
-    sys,
+    side_by_side, sys,
 };
 
 /// Maximum number of queries per thread: the addresses available to it.
@@ -46,10 +46,7 @@ pub(crate) struct Args {
     pub(crate) queries: u32,
     /// Write the queries and answers to FILE
     #[arg(long, value_name = "FILE")]
-    pub(crate) out: Option<PathBuf>,
-    /// One socket per thread instead of one per query: the highest rate
-    #[arg(long)]
-    pub(crate) same_socket: bool,
+    pub(crate) out: PathBuf,
 }
 
 /// Queries made, and the kernel's answers.
@@ -123,33 +120,16 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         args.threads
     );
     ensure!(
-        args.same_socket || args.queries <= QUERIES_MAX,
-        "cannot make {} queries per thread: only {QUERIES_MAX} have addresses; make fewer, or use --same-socket",
+        args.queries <= QUERIES_MAX,
+        "cannot make {} queries per thread: only {QUERIES_MAX} have addresses",
         args.queries
     );
     link::enter_network_namespace().context("cannot make a network namespace; run it as root")?;
     let start = Barrier::new(args.threads as usize);
-    let threads: Vec<(u32, Answers)> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..args.threads)
-            .map(|thread| {
-                let start = &start;
-                scope.spawn(move || {
-                    start.wait();
-                    let answers = if args.same_socket {
-                        one_socket(args.queries)
-                    } else {
-                        many_sockets(thread, args.queries)
-                    };
-                    answers.map(|answers| (thread_id(), answers))
-                })
-            })
-            .collect();
-        let answers = threads.into_iter().map(|thread| {
-            thread
-                .join()
-                .map_err(|_panic| anyhow!("a querying thread panicked"))?
-        });
-        answers.collect::<anyhow::Result<_>>()
+    let threads: Vec<(u32, Answers)> = side_by_side::all(0..args.threads, |thread| {
+        start.wait();
+        let answers = many_sockets(thread, args.queries)?;
+        Ok((thread_id(), answers))
     })?;
     let mut all = Answers::new();
     for (_tid, answers) in &threads {
@@ -170,9 +150,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             })
             .collect(),
     };
-    let Some(path) = &args.out else { return Ok(()) };
-    let mut file =
-        File::create(path).with_context(|| format!("cannot write to {}", path.display()))?;
+    let path = args.out.display();
+    let mut file = File::create(&args.out).with_context(|| format!("cannot write to {path}"))?;
     write_line(&mut file, &told)
 }
 
@@ -191,16 +170,6 @@ fn many_sockets(thread: u32, queries: u32) -> anyhow::Result<Answers> {
             .with_context(|| format!("cannot bind a socket to {address}"))?;
         let (errno, value) = query(socket.as_raw_fd());
         count(&mut answers, (kind, errno, value))?;
-    }
-    Ok(answers)
-}
-
-fn one_socket(queries: u32) -> anyhow::Result<Answers> {
-    let socket = open(Kind::Mptcp, Family::V4).context("cannot open a socket")?;
-    let mut answers = Answers::new();
-    for _ in 0..queries {
-        let (errno, value) = query(socket.as_raw_fd());
-        count(&mut answers, (Kind::Mptcp, errno, value))?;
     }
     Ok(answers)
 }

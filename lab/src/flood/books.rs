@@ -60,19 +60,11 @@ impl Books {
 
     /// Records one line of the tracer.
     pub(super) fn take(&mut self, line: TracedLine) {
-        match line {
-            // No connection falls back in a flood of queries; `fallbacks` checks the other types.
-            TracedLine::Start(_)
-            | TracedLine::Fallback(_)
-            | TracedLine::Refused(_)
-            | TracedLine::Plain(_)
-            | TracedLine::Existing(_)
-            | TracedLine::Blackhole(_)
-            | TracedLine::Verdict(_)
-            | TracedLine::OptionRefused(_)
-            | TracedLine::SocketRefused(_) => {}
-            TracedLine::End(end) => self.end = Some(end),
-            TracedLine::Query(query) => self.take_query(*query),
+        // No connection falls back in a flood of queries; `fallbacks` checks the other types.
+        if let TracedLine::Query(query) = line {
+            self.take_query(*query);
+        } else if let TracedLine::End(end) = line {
+            self.end = Some(end);
         }
     }
 

@@ -14,10 +14,9 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 
-use super::{Place, Recipe, Sysctl};
+use super::{Place, Sysctl};
 use crate::{
     actor::{Actor, Done, Order, Reply},
-    link,
     middlebox::{self, Middlebox},
     net::{Endpoint, Family, Kind},
     netns::{self, Counters, Namespaces},
@@ -98,10 +97,7 @@ impl TestBed {
     pub fn new(place: Place, rules: Rules) -> anyhow::Result<Self> {
         match place {
             Place::Loopback => {
-                let near = netns::elsewhere(|| {
-                    link::enter_network_namespace().context("cannot make a network namespace")?;
-                    netns::current()
-                })?;
+                let near = netns::new()?;
                 let far = near.try_clone().context("cannot share the namespace")?;
                 Ok(Self {
                     middlebox: None,
@@ -208,15 +204,20 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Creates everything that a recipe needs.
+    /// Creates everything that a script needs.
     ///
     /// # Errors
     ///
     /// Names what this host lacks.
-    pub fn new(recipe: &Recipe, family: Family) -> anyhow::Result<Self> {
-        let bed = TestBed::new(recipe.place, recipe.rules)?;
+    pub fn new(
+        place: Place,
+        rules: Rules,
+        sysctls: &[Sysctl],
+        family: Family,
+    ) -> anyhow::Result<Self> {
+        let bed = TestBed::new(place, rules)?;
         for namespace in [bed.near(), bed.far()] {
-            for Sysctl { name, value, must } in recipe.sysctls {
+            for Sysctl { name, value, must } in sysctls {
                 let is_there = netns::set_sysctl(namespace, name, value)?;
                 ensure!(is_there || !must, "this kernel has no {name}");
             }
