@@ -70,7 +70,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         for &family in case.families.iter().filter(is_wanted) {
             let made = match &mptcp {
                 Err(why) if case.needs_mptcp => Err(anyhow::anyhow!("no MPTCP socket: {why}")),
-                Ok(_) | Err(_) => (case.run)(&mut asker, family),
+                Ok(_) | Err(_) => case.run(&mut asker, family),
             };
             if let Err(why) = made {
                 let skipped = AskerLine::Skipped {

@@ -66,7 +66,6 @@ impl Call {
         Self::Unrelated,
     ];
 
-    /// Its name on the command line.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::IsMptcp => "is-mptcp",
@@ -82,13 +81,9 @@ impl Call {
 /// Duration of one call, in nanoseconds.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub(crate) struct Measured {
-    /// The call measured.
     pub(crate) opt: Call,
-    /// Median of the batches.
     pub(crate) ns_median: f64,
-    /// Fastest batch.
     pub(crate) ns_min: f64,
-    /// Slowest batch.
     pub(crate) ns_max: f64,
 }
 

@@ -56,10 +56,8 @@ pub(crate) struct Performed {
 impl Waiting {
     /// Selects the recipes for an attach method.
     pub(crate) fn new(choice: &Choice, rung: &str, only: Only<'_>) -> anyhow::Result<Self> {
-        let mut chosen = choice.chosen(rung)?;
-        chosen.retain(|(recipe, family)| only.has(&format!("{}-{}", recipe.name, family.suffix())));
         Ok(Self {
-            chosen,
+            chosen: choice.chosen(rung, only)?,
             at_once: choice.spread.at_once,
         })
     }

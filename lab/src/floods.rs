@@ -19,7 +19,7 @@ use crate::{
     alone::Alone,
     cells::{Cells, judged, skipped, unavailable},
     load,
-    net::{Family, Kind, open},
+    net::{self, Family, Kind},
     netns,
     process::{Running, own},
     report::Cell,
@@ -299,20 +299,15 @@ fn flood(namespace: &File) -> anyhow::Result<Running> {
 
 /// Connects repeatedly to a listener without MPTCP; returns the local addresses.
 fn fall_back(times: u32, pause: Duration) -> anyhow::Result<Vec<SocketAddr>> {
-    let listener = open(Kind::Tcp, Family::V4).context("cannot open a listener")?;
-    listener.bind(&Family::V4.loopback().into())?;
-    listener.listen(128)?;
-    let address = listener.local_addr()?;
+    let listener = net::listen(Kind::Tcp, Family::V4)?;
     let mut fell = Vec::new();
     // No port is reused while all connections are open.
     let mut open_ends = Vec::new();
     for _ in 0..times {
-        let client = open(Kind::Mptcp, Family::V4).context("cannot open a client")?;
-        client.connect(&address).context("cannot connect")?;
-        let (server, _peer) = listener.accept().context("cannot accept")?;
-        let local = client.local_addr()?.as_socket();
+        let ends = net::pair(Kind::Mptcp, &listener, Family::V4)?;
+        let local = ends.0.local_addr()?.as_socket();
         fell.push(local.context("a socket without an address")?);
-        open_ends.push((client, server));
+        open_ends.push(ends);
         std::thread::sleep(pause);
     }
     Ok(fell)

@@ -48,7 +48,6 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    /// Queries per second.
     pub(crate) fn rate(self) -> f64 {
         self.asked as f64 / self.seconds
     }

@@ -5,7 +5,6 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    net::{Ipv4Addr, SocketAddr},
     os::{fd::AsFd as _, unix::fs::MetadataExt as _},
 };
 
@@ -82,18 +81,14 @@ fn make(args: &Args) -> anyhow::Result<Vec<Gone>> {
 
 /// Opens this number of connections that fall back.
 fn fall_back(count: u32) -> anyhow::Result<Vec<(Socket, Socket)>> {
-    let mut open = Vec::new();
-    for _ in 0..count {
-        let listener = net::open(Kind::Tcp, Family::V4)?;
-        listener.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
-        listener.listen(1)?;
+    let one = |_number| {
+        let listener = net::listen(Kind::Tcp, Family::V4)?;
         let client = net::open(Kind::Mptcp, Family::V4)?;
-        client
-            .connect(&listener.local_addr()?)
-            .context("cannot connect")?;
-        open.push((listener, client));
-    }
-    Ok(open)
+        let to = listener.local_addr()?;
+        client.connect(&to).context("cannot connect")?;
+        Ok((listener, client))
+    };
+    (0..count).map(one).collect()
 }
 
 /// Count of the kernel in this namespace.

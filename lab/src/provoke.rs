@@ -3,8 +3,6 @@
 
 use std::{collections::BTreeMap, time::Instant};
 
-use anyhow::ensure;
-
 use crate::{
     findings::{Played, Wanted},
     net::Family,
@@ -12,7 +10,8 @@ use crate::{
     recipes::{Cleared, FALLBACK_COUNTERS, RECIPES, Recipe, Stage},
     report::write_line,
     scene::Scene,
-    spread::Spread,
+    spread::{Selection, Spread},
+    tracer::again::Only,
 };
 
 #[derive(clap::Args)]
@@ -35,34 +34,25 @@ pub(crate) struct Choice {
 
 impl Choice {
     /// The selected recipes, each with its address families for an attach method.
-    pub(crate) fn chosen(&self, rung: &str) -> anyhow::Result<Vec<(&'static Recipe, Family)>> {
-        for name in &self.recipe {
-            let names: Vec<&str> = RECIPES.iter().map(|recipe| recipe.name).collect();
-            ensure!(
-                names.contains(&name.as_str()),
-                "there is no recipe {name}; the recipes are {}",
-                names.join(", ")
-            );
-        }
-        let is_wanted = |recipe: &&Recipe| {
-            self.recipe.is_empty() || self.recipe.iter().any(|name| name == recipe.name)
+    pub(crate) fn chosen(
+        &self,
+        rung: &str,
+        only: Only<'_>,
+    ) -> anyhow::Result<Vec<(&'static Recipe, Family)>> {
+        let selection = Selection {
+            kind: "recipe",
+            names: &self.recipe,
+            without: &[],
+            only,
         };
-        Ok(RECIPES
-            .iter()
-            .enumerate()
-            .filter(|(_, recipe)| is_wanted(recipe))
-            .flat_map(|(number, recipe)| {
-                let families = self.spread.families(number, rung);
-                families.into_iter().map(move |family| (recipe, family))
-            })
-            .collect())
+        selection.of(RECIPES, |recipe| recipe.name, self.spread, rung)
     }
 }
 
 /// Plays the recipes; returns true if everything went as the scripts intend.
 pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     let mut right = true;
-    for (recipe, family) in args.choice.chosen("")? {
+    for (recipe, family) in args.choice.chosen("", Only::ALL)? {
         let (mut played, _left) = play(recipe, family);
         if played.scene.skipped.is_none() {
             let unlike = played.unlike_the_table();

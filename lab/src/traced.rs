@@ -1,4 +1,4 @@
-//! The tracer's JSON lines, with the fields that the lab reads (docs/output.md).
+//! The tracer's JSON lines, with the fields that the lab reads; docs/output.md says what each means.
 
 use std::collections::BTreeSet;
 
@@ -31,9 +31,7 @@ pub(crate) fn is_known(kind: &str) -> bool {
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 #[serde(tag = "type", content = "data", rename_all = "snake_case")]
 pub(crate) enum TracedLine {
-    /// The first line.
     Start(Start),
-    /// An application made a query.
     Query(Box<Traced>),
     /// A connection fell back.
     Fallback(Box<Found>),
@@ -45,13 +43,11 @@ pub(crate) enum TracedLine {
     Existing(Box<Found>),
     /// MPTCP is disabled for a while in a network namespace.
     Blackhole(Box<Found>),
-    /// Closing verdict of a connection.
     Verdict(Box<Concluded>),
     /// The kernel refused a socket option on an MPTCP socket.
     OptionRefused(Denied),
     /// The kernel refused to create an MPTCP socket.
     SocketRefused(Denied),
-    /// The final line.
     End(End),
 }
 
@@ -127,26 +123,16 @@ fn born_ns(id: &str) -> Option<u64> {
 /// A refusal because of MPTCP.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
 pub(crate) struct Denied {
-    /// Time on `CLOCK_BOOTTIME`, nanoseconds.
     #[serde(default)]
     pub(crate) boottime_ns: u64,
-    /// Refused process.
     pub(crate) pid: u32,
-    /// Refused thread.
     pub(crate) tid: u32,
-    /// Name of the thread.
     pub(crate) comm: String,
-    /// Inode number of the network namespace.
     pub(crate) netns: u64,
-    /// `ipv4` or `ipv6`.
     pub(crate) family: String,
-    /// Errno of the refusal.
     pub(crate) errno: String,
-    /// Meaning of the errno.
     pub(crate) why: String,
-    /// Attach method.
     pub(crate) rung: String,
-    /// The option; none for a socket.
     #[serde(flatten)]
     pub(crate) option: Option<DeniedOption>,
 }
@@ -154,24 +140,17 @@ pub(crate) struct Denied {
 /// A refused option.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
 pub(crate) struct DeniedOption {
-    /// `setsockopt` or `getsockopt`.
     pub(crate) call: String,
-    /// `level` argument.
     pub(crate) level: i32,
-    /// `optname` argument.
     pub(crate) optname: i32,
-    /// Name of the option, if it is a TCP option.
     pub(crate) option: Option<String>,
-    /// Local address of the socket.
     pub(crate) local: Endpoint,
-    /// Remote address.
     pub(crate) remote: Endpoint,
 }
 
 /// What the tracer reports about itself.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
 pub(crate) struct Start {
-    /// Its sensors.
     pub(crate) sensors: Vec<Sensor>,
     /// Inode numbers of the network namespaces that existed before the tracer was live. The lab
     /// adds them.
@@ -182,11 +161,8 @@ pub(crate) struct Start {
 /// One sensor.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
 pub(crate) struct Sensor {
-    /// Attach method in use.
     pub(crate) rung: String,
-    /// Information that it cannot provide.
     pub(crate) limits: Vec<String>,
-    /// Attached probes.
     #[serde(default)]
     pub(crate) probes: Vec<String>,
 }
@@ -194,115 +170,69 @@ pub(crate) struct Sensor {
 /// One query.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
 pub(crate) struct Traced {
-    /// Time of the query on `CLOCK_BOOTTIME`, nanoseconds.
     #[serde(default)]
     pub(crate) boottime_ns: u64,
     /// Permanent id of the connection; none if the tracer did not see the socket's creation.
     pub(crate) id: Option<String>,
-    /// Kernel address of the socket.
     pub(crate) socket: String,
-    /// Inode number of the network namespace.
     pub(crate) netns: u64,
-    /// API of the query.
     pub(crate) api: String,
-    /// Querying process.
     pub(crate) pid: u32,
-    /// Querying thread.
     pub(crate) tid: u32,
-    /// Inode number of the socket.
     pub(crate) inode: Option<u64>,
-    /// Protocol of the application's socket.
     pub(crate) protocol: String,
-    /// `ipv4` or `ipv6`.
     pub(crate) family: String,
-    /// TCP state.
     pub(crate) state: String,
-    /// Local address.
     pub(crate) local: Endpoint,
-    /// Remote address.
     pub(crate) remote: Endpoint,
-    /// Answer of the kernel.
     pub(crate) answer: Option<String>,
-    /// Errno returned to the caller.
     pub(crate) errno: Option<String>,
-    /// Whether the connection fell back.
     pub(crate) fell_back: Option<bool>,
-    /// Verdict on the answer.
     pub(crate) verdict: Option<String>,
-    /// The verdict as a sentence.
     pub(crate) why: Option<String>,
-    /// MIB counter that names the cause of the fallback.
     pub(crate) cause: Option<String>,
-    /// Time from the fallback to the answer, nanoseconds.
     pub(crate) delay_ns: Option<u64>,
-    /// Attach method.
     pub(crate) rung: String,
 }
 
 /// Closing verdict of a connection.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
 pub(crate) struct Concluded {
-    /// Permanent id of the connection.
     pub(crate) id: String,
-    /// The verdict.
     pub(crate) verdict: String,
-    /// The verdict as a sentence.
     pub(crate) why: String,
-    /// MIB counter that names the cause of the fallback.
     pub(crate) cause: Option<String>,
-    /// Time of the fallback.
     pub(crate) fell_back_at_ns: Option<u64>,
-    /// Time from the fallback to the last answer, nanoseconds.
     pub(crate) delay_ns: Option<u64>,
-    /// Reason of the closing: `death`, `eviction` or `exit`.
     pub(crate) closed_by: String,
-    /// Why the verdict may be wrong.
     #[serde(default)]
     pub(crate) doubt: Option<String>,
-    /// Number of queries.
     pub(crate) questions: u64,
-    /// Time of the last answer.
     pub(crate) answered_at_ns: Option<u64>,
-    /// Owner of the connection.
     pub(crate) owner: Option<Owner>,
-    /// Inode number of the network namespace.
     pub(crate) netns: u64,
-    /// Kernel address of the socket.
     pub(crate) socket: String,
-    /// Local address.
     pub(crate) local: Endpoint,
-    /// Remote address.
     pub(crate) remote: Endpoint,
 }
 
 /// A finding about a connection.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
 pub(crate) struct Found {
-    /// Permanent id of the connection.
     pub(crate) id: String,
     /// MIB counter that names the cause; none if there is no cause, or if it is unknown.
     pub(crate) cause: Option<String>,
-    /// Origin of the cause: `reported`, `inferred` or `unknown`.
     pub(crate) known: String,
-    /// `active` or `passive`.
     pub(crate) side: Option<String>,
-    /// Supporting observations.
     pub(crate) evidence: Vec<String>,
-    /// Whether the socket existed before the tracer started.
     pub(crate) existing: bool,
     /// In a blackhole line: how long MPTCP stays disabled, milliseconds.
     pub(crate) off_ms: Option<u64>,
-    /// Owner of the connection.
     pub(crate) owner: Option<Owner>,
-    /// Inode number of the network namespace.
     pub(crate) netns: u64,
-    /// `ipv4` or `ipv6`.
     pub(crate) family: String,
-    /// Local address.
     pub(crate) local: Endpoint,
-    /// Remote address.
     pub(crate) remote: Endpoint,
-    /// Attach method.
     pub(crate) rung: String,
 }
 
@@ -323,22 +253,16 @@ impl Concluded {
 /// Owner of a connection.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
 pub(crate) struct Owner {
-    /// Process number.
     pub(crate) pid: u32,
-    /// Process name.
     pub(crate) comm: String,
-    /// Source of this information.
     pub(crate) via: String,
 }
 
 /// Counters at the end.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
 pub(crate) struct End {
-    /// Number of lines before this one.
     pub(crate) findings: u64,
-    /// One entry per sensor.
     pub(crate) losses: Vec<Losses>,
-    /// One entry per network namespace.
     #[serde(default)]
     pub(crate) reconciliation: Vec<Reconciled>,
 }
@@ -346,42 +270,28 @@ pub(crate) struct End {
 /// The kernel's own counters and the traced ones, in one network namespace.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
 pub(crate) struct Reconciled {
-    /// Inode number of the namespace.
     pub(crate) netns: u64,
-    /// Counts of the kernel.
     pub(crate) counted: Counters,
-    /// Counts of the tracer.
     pub(crate) traced: Counters,
-    /// Whether both agree.
     pub(crate) agrees: bool,
-    /// Explanation if they differ or cannot be compared.
     pub(crate) why: Option<String>,
 }
 
 /// Loss counters of a sensor.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
 pub(crate) struct Losses {
-    /// Name of the sensor.
     #[serde(default)]
     pub(crate) sensor: String,
-    /// Events seen by the probes.
     pub(crate) seen: u64,
-    /// Events written to the ring.
     pub(crate) emitted: u64,
-    /// Excluded by the filter.
     pub(crate) filtered: u64,
     /// Dropped by the per-process rate cap; a tracer without a cap omits it.
     #[serde(default)]
     pub(crate) capped: u64,
-    /// Lost: the ring was full.
     pub(crate) ring_full: u64,
-    /// Lost: kernel memory was not readable.
     pub(crate) faulted: u64,
-    /// Lost: too many concurrent calls.
     pub(crate) table_full: u64,
-    /// Lost: the return was not seen.
     pub(crate) unfinished: u64,
-    /// Probe runs that the kernel skipped.
     pub(crate) missed: u64,
 }
 

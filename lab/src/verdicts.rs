@@ -1,9 +1,12 @@
 //! `mptcp-lab verdicts`: applications that query at every stage of a connection, or never, and the
 //! tracer's verdicts on each answer and each connection.
 
-use std::{os::fd::AsRawFd as _, path::PathBuf};
+use std::{
+    os::fd::AsRawFd as _,
+    path::{Path, PathBuf},
+};
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use serde_json::Value;
 
 use crate::{
@@ -13,9 +16,9 @@ use crate::{
     question::{Api, ask},
     recipes::{Cleared, Place, Stage},
     report::Cell,
-    scene::{Scene, case},
+    scene::Scene,
     side_by_side,
-    spread::Spread,
+    spread::{Selection, Spread},
     sys,
     traced::is_known,
     tracer::{
@@ -31,7 +34,6 @@ mod scripts;
 
 use judge::{Acted, Other, judge};
 use scenarios::{Need, SCENARIOS, Scenario};
-use scripts::Programs;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -57,13 +59,6 @@ pub(crate) struct Args {
 
 /// Runs everything; returns true if every check passes.
 pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
-    for name in args.scenario.iter().chain(&args.without) {
-        ensure!(
-            names().contains(&name.as_str()),
-            "there is no scenario {name}; the scenarios are {}",
-            names().join(", ")
-        );
-    }
     again::on_rungs(&args.tried, |rung, only| {
         let waiting = Waiting::new(args, rung, only)?;
         let suite = Suite::new(&args.tried, rung).replayed(args.keep.then_some("verdicts"));
@@ -80,22 +75,13 @@ pub(crate) fn names() -> Vec<&'static str> {
 /// Plays the scenario of that name, if it exists, without any checks.
 pub(crate) fn play(name: &str, family: Family) -> Option<Scene> {
     let scenario = SCENARIOS.iter().find(|scenario| scenario.name == name)?;
-    let programs = Programs { go: None };
-    let (acted, _left) = Play::new(scenario, family, programs).act(programs);
+    let (acted, _left) = Play::new(scenario, family, None).act();
     Some(acted.scene)
 }
 
-impl Args {
-    fn wants(&self, scenario: &Scenario) -> bool {
-        let is_among = |names: &[String]| names.iter().any(|name| name == scenario.name);
-        (self.scenario.is_empty() || is_among(&self.scenario)) && !is_among(&self.without)
-    }
-}
-
 /// Scenarios ready to be played; the preparation before the tracer's start is done.
-pub(crate) struct Waiting<'a> {
+pub(crate) struct Waiting {
     plays: Vec<Play>,
-    programs: Programs<'a>,
     at_once: u32,
     has_option: bool,
 }
@@ -107,31 +93,28 @@ pub(crate) struct Performed {
     has_option: bool,
 }
 
-impl<'a> Waiting<'a> {
+impl Waiting {
     /// Selects the scenarios for an attach method.
-    pub(crate) fn new(args: &'a Args, rung: &str, only: Only<'_>) -> anyhow::Result<Self> {
+    pub(crate) fn new(args: &Args, rung: &str, only: Only<'_>) -> anyhow::Result<Self> {
         let is_possible = no_mptcp().is_none();
         let has_option = is_possible && has_option()?;
-        let programs = Programs {
-            go: args.go.as_deref(),
+        let selection = Selection {
+            kind: "scenario",
+            names: &args.scenario,
+            without: &args.without,
+            only,
         };
-        let chosen: Vec<(&Scenario, Family)> = SCENARIOS
-            .iter()
-            .enumerate()
-            .filter(|(_, scenario)| is_possible && args.wants(scenario))
-            .flat_map(|(number, scenario)| {
-                let families = args.spread.families(number, rung);
-                families.into_iter().map(move |family| (scenario, family))
-            })
-            .filter(|(scenario, family)| only.has(&case(scenario.name, *family)))
-            .collect();
+        let name = |scenario: &Scenario| scenario.name;
+        let mut chosen = selection.of(SCENARIOS, name, args.spread, rung)?;
+        if !is_possible {
+            chosen.clear();
+        }
         let at_once = args.spread.at_once;
         let plays = side_by_side::each(chosen, at_once, |(scenario, family)| {
-            Play::new(scenario, family, programs)
+            Play::new(scenario, family, args.go.as_deref())
         });
         Ok(Self {
             plays,
-            programs,
             at_once,
             has_option,
         })
@@ -139,8 +122,7 @@ impl<'a> Waiting<'a> {
 
     /// Plays the scenarios.
     pub(crate) fn play(self) -> Performed {
-        let programs = self.programs;
-        let (acted, left) = side_by_side::each(self.plays, self.at_once, |play| play.act(programs))
+        let (acted, left) = side_by_side::each(self.plays, self.at_once, Play::act)
             .into_iter()
             .unzip();
         Performed {
@@ -173,22 +155,25 @@ struct Play {
     acted: Acted,
     /// Environment in which the preparation before the tracer's start was done.
     stage: Option<Stage>,
+    /// The program in Go.
+    go: Option<PathBuf>,
 }
 
 impl Play {
     /// Prepares the scenario before the tracer's start.
-    fn new(scenario: &'static Scenario, family: Family, programs: Programs<'_>) -> Self {
+    fn new(scenario: &'static Scenario, family: Family, go: Option<&Path>) -> Self {
         let mut play = Self {
             scenario,
             acted: Acted::new(scenario, family),
             stage: None,
+            go: go.map(Path::to_owned),
         };
         let mut needs = scenario.needs.iter();
-        play.acted.scene.skipped = needs.find_map(|need| missing(*need, programs));
+        play.acted.scene.skipped = needs.find_map(|need| missing(*need, go));
         if let (Some(before), None) = (scenario.before, &play.acted.scene.skipped)
             && let Some(mut stage) = play.set_up()
         {
-            play.acted.scene.note(before(&mut stage, programs));
+            play.acted.scene.note(before(&mut stage));
             play.stage = Some(stage);
         }
         play
@@ -198,13 +183,15 @@ impl Play {
         let Scenario { rules, sysctls, .. } = self.scenario;
         let scene = &mut self.acted.scene;
         scene.since_ns = sys::boottime_ns();
-        Stage::new(Place::Middlebox, *rules, sysctls, scene.family)
-            .map_err(|why| scene.skipped = Some(format!("{why:#}")))
-            .ok()
+        let stage = Stage::new(Place::Middlebox, *rules, sysctls, scene.family);
+        let stage = stage.map_err(|why| scene.skipped = Some(format!("{why:#}")));
+        let mut stage = stage.ok()?;
+        stage.go.clone_from(&self.go);
+        Some(stage)
     }
 
     /// Plays the scenario. The namespaces live as long as the returned value.
-    fn act(mut self, programs: Programs<'_>) -> (Acted, Option<Cleared>) {
+    fn act(mut self) -> (Acted, Option<Cleared>) {
         if self.acted.scene.skipped.is_some() {
             return (self.acted, None);
         }
@@ -213,7 +200,7 @@ impl Play {
         };
         let mut acted = self.acted;
         if acted.scene.wrong.is_empty() {
-            let done = (self.scenario.script)(&mut stage, programs);
+            let done = (self.scenario.script)(&mut stage);
             acted.scene.note(done);
         }
         acted.cast = stage.cast();
@@ -225,10 +212,10 @@ impl Play {
     }
 }
 
-fn missing(need: Need, programs: Programs<'_>) -> Option<String> {
+fn missing(need: Need, go: Option<&Path>) -> Option<String> {
     let why = match need {
         Need::Python if !is_in_path("python3") => "there is no python3 here",
-        Need::Go if programs.go.is_none() => {
+        Need::Go if go.is_none() => {
             "there is no program in Go: --go names one, which cargo xtask test builds"
         }
         Need::Python | Need::Go => return None,

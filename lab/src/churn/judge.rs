@@ -34,28 +34,20 @@ const NAMESPACES: &str = "mptcp_trace_namespaces";
 /// State of the idle tracer.
 #[derive(Clone, Debug, Default)]
 pub(super) struct IdleSnapshot {
-    /// Resource usage.
     pub(super) held: Sample,
-    /// Metrics.
     pub(super) page: Page,
 }
 
 /// All inputs of the checks.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ledger {
-    /// Attach method.
     pub(super) rung: String,
     /// Planned duration of the churn, seconds.
     pub(super) duration_s: f64,
-    /// Sampling interval, seconds.
     pub(super) every_s: f64,
-    /// Samples taken during the churn.
     pub(super) samples: Vec<Sample>,
-    /// State before the churn.
     pub(super) before: IdleSnapshot,
-    /// State after the churn.
     pub(super) after: IdleSnapshot,
-    /// Totals of the actors.
     pub(super) actions: ActionLog,
     /// Whether the clock may be set here.
     pub(super) has_clock: bool,
@@ -150,7 +142,6 @@ impl Ledger {
 
 /// Memory over a part of a run.
 struct Held {
-    /// Median of the samples.
     rule_kb: u64,
     /// Peak of each sampling interval.
     peaks: Peaks,

@@ -15,41 +15,28 @@ const RESET_PEAK: &str = "5";
 pub(crate) struct Sample {
     /// Seconds since the start of the churn.
     pub(crate) at_s: f64,
-    /// Resident memory, KiB.
     pub(crate) rss_kb: u64,
     /// Peak resident memory since the previous sample, KiB.
     pub(crate) peak_kb: u64,
-    /// Resident anonymous memory, KiB.
     pub(crate) anon_kb: u64,
     /// Resident file-backed memory, KiB: code that has run so far.
     pub(crate) file_kb: u64,
     /// Memory of BPF maps and programs as charged by the kernel, KiB.
     pub(crate) bpf_kb: u64,
-    /// Number of open descriptors.
     pub(crate) fds: u64,
-    /// Number of threads.
     pub(crate) threads: u64,
-    /// CPU time, seconds.
     pub(crate) cpu_s: f64,
-    /// Number of series on its page.
     pub(crate) series: u64,
-    /// Queries that it counted.
     pub(crate) questions: u64,
-    /// Fallbacks that it counted.
     pub(crate) fallbacks: u64,
-    /// Connections that it tracks.
     pub(crate) remembered: u64,
     /// Namespaces in which its counts differ from the kernel's.
     pub(crate) differ: u64,
     /// Namespaces that could not be read because they are gone.
     pub(crate) unread: u64,
-    /// Number of page fetches.
     pub(crate) scrapes: u64,
-    /// Number of reloads.
     pub(crate) hangups: u64,
-    /// Network namespaces created and removed.
     pub(crate) namespaces: u64,
-    /// Number of clock steps.
     pub(crate) clock_steps: u64,
 }
 

@@ -52,24 +52,18 @@ pub(crate) struct Args {
 /// Queries made, and the kernel's answers.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Told {
-    /// Querying process.
     pub(crate) pid: u32,
-    /// Its threads, in order.
     pub(crate) tids: Vec<u32>,
-    /// Distinct answers of the kernel.
     pub(crate) answers: Vec<Answer>,
 }
 
 /// How often a kind of socket got an answer.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Answer {
-    /// Kind of socket.
     pub(crate) kind: Kind,
     /// Errno, or none if the call succeeded.
     pub(crate) errno: Option<String>,
-    /// Value that the kernel wrote.
     pub(crate) value: i32,
-    /// Number of occurrences.
     pub(crate) count: u64,
 }
 

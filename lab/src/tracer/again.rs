@@ -32,7 +32,7 @@ pub(crate) fn on_rungs(
 ) -> anyhow::Result<bool> {
     once_on_rungs(tried, |rung| {
         eprintln!("mptcp-lab: attach method {rung}");
-        let first = one_rung(rung, Only(&[]))?;
+        let first = one_rung(rung, Only::ALL)?;
         let is_wrong = |cell: &&Cell| cell.outcome == Outcome::Mismatch;
         let wrong: Vec<String> = first
             .iter()
@@ -57,6 +57,8 @@ pub(crate) fn on_rungs(
 pub(crate) struct Only<'a>(&'a [String]);
 
 impl Only<'_> {
+    pub(crate) const ALL: Self = Self(&[]);
+
     /// Whether it selects every case.
     pub(crate) fn is_all(self) -> bool {
         self.0.is_empty()
@@ -76,7 +78,7 @@ fn once_more(wrong: &[String]) -> Only<'_> {
     };
     match wrong.iter().all(is_case) {
         true => Only(wrong),
-        false => Only(&[]),
+        false => Only::ALL,
     }
 }
 

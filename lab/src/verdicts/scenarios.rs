@@ -26,7 +26,6 @@ pub(super) struct Expected {
     pub(super) connection: usize,
     /// Verdicts on the answers in order, with consecutive repeats collapsed.
     pub(super) told: &'static [&'static str],
-    /// Closing verdict.
     pub(super) at_end: Option<&'static str>,
     /// Accepted causes, wherever a verdict names one.
     pub(super) causes: &'static [&'static str],
@@ -66,7 +65,6 @@ pub(super) enum Need {
 /// Applications, their queries, and the environment.
 pub(super) struct Scenario {
     pub(super) name: &'static str,
-    /// Rules of the middlebox.
     pub(super) rules: Rules,
     /// Sysctls to set in both namespaces.
     pub(super) sysctls: &'static [Sysctl],
@@ -177,297 +175,84 @@ const OFF_FOR_A_MINUTE: &[Sysctl] = &[
 ];
 
 /// Every scenario, in the order of execution.
+#[rustfmt::skip] // a table: about a line each
 pub(super) const SCENARIOS: &[Scenario] = &[
-    Scenario {
-        name: "explained",
-        script: scripts::to_tcp,
-        expected: &[client(EXPLAINED, SYN_ACK), server(PLAIN, &[])],
-        answers: BOTH_TCP,
-        ..EMPTY
-    },
-    Scenario {
-        name: "explained-at-once",
-        script: scripts::asked_at_once,
-        expected: &[client(EXPLAINED, SYN_ACK)],
-        answers: &[("client-after", "0")],
-        ..EMPTY
-    },
-    Scenario {
-        name: "explained-midway",
-        rules: STRIP_BOTH_AFTER_3,
-        script: scripts::asked_after_many,
-        expected: &[client(EXPLAINED, DSS), server(EXPLAINED, DSS)],
-        answers: BOTH_TCP,
-        ..EMPTY
-    },
-    Scenario {
-        name: "explained-handshake",
-        rules: STRIP_SYN_ACK,
-        script: scripts::asked_after_one,
-        expected: &[
-            client(EXPLAINED, SYN_ACK),
-            Expected {
-                limited: Some(("MPCapableFallbackACK", PLAIN)),
-                ..server(EXPLAINED, THIRD_ACK)
-            },
-        ],
-        answers: BOTH_TCP,
-        ..EMPTY
-    },
-    Scenario {
-        name: "plain-tcp",
-        script: scripts::from_tcp,
-        expected: &[client(PLAIN, &[]), server(PLAIN, &[])],
-        answers: BOTH_TCP,
-        ..EMPTY
-    },
-    Scenario {
-        name: "still-mptcp",
-        expected: &[client(STILL, &[]), server(STILL, &[])],
-        answers: BOTH_MPTCP,
-        ..EMPTY
-    },
-    Scenario {
-        name: "too-early-then-tcp",
-        script: scripts::asked_too_early_then_tcp,
-        expected: &[then(client(EARLY, SYN_ACK), "too-early")],
-        answers: &[("client-before", "1")],
-        ..EMPTY
-    },
-    Scenario {
-        name: "too-early-then-mptcp",
-        script: scripts::asked_too_early_then_mptcp,
-        expected: &[client(EARLY, &[])],
-        answers: &[("client-before", "1")],
-        ..EMPTY
-    },
-    Scenario {
-        name: "too-early-then-right",
-        script: scripts::asked_too_early_and_after,
-        expected: &[client(&["too-early", "explained"], SYN_ACK)],
-        answers: &[("client-before", "1"), ("client-after", "0")],
-        ..EMPTY
-    },
-    Scenario {
-        name: "too-early-listener",
-        script: scripts::asked_listener,
-        expected: &[
-            Expected {
-                at: At::Listener,
-                told: EARLY,
-                ..NOTHING
-            },
-            server(PLAIN, &[]),
-        ],
-        answers: &[("listener", "1"), ("server-after", "0")],
-        ..EMPTY
-    },
-    Scenario {
-        name: "stale",
-        rules: STRIP_BOTH_AFTER_3,
-        script: scripts::asked_before_many,
-        expected: &[
-            then(client(STILL, DSS), "stale"),
-            then(server(STILL, DSS), "stale"),
-        ],
-        answers: BOTH_MPTCP_BEFORE,
-        ..EMPTY
-    },
-    Scenario {
-        name: "never-asked",
-        script: scripts::never_asked,
-        expected: &[then(client(&[], SYN_ACK), "never-asked")],
-        ..EMPTY
-    },
-    Scenario {
-        name: "never-asked-midway",
-        rules: STRIP_BOTH_AFTER_3,
-        script: scripts::never_asked_midway,
-        expected: &[
-            then(client(&[], DSS), "never-asked"),
-            then(server(&[], DSS), "never-asked"),
-        ],
-        ..EMPTY
-    },
-    Scenario {
-        name: "poller",
-        rules: STRIP_BOTH_AFTER_3,
-        script: scripts::polled,
-        expected: &[client(FELL, DSS), server(FELL, DSS)],
-        ..EMPTY
-    },
-    Scenario {
-        name: "unexplained",
-        before: Some(scripts::never_asked),
-        script: scripts::asked_client,
-        expected: &[client(UNEXPLAINED, &[])],
-        answers: &[("client-after", "0")],
-        ..EMPTY
-    },
-    Scenario {
-        name: "unexplained-midway",
-        rules: STRIP_BOTH_AFTER_3,
-        before: Some(scripts::never_asked_midway),
-        script: scripts::asked_both,
-        expected: &[client(UNEXPLAINED, &[]), server(UNEXPLAINED, &[])],
-        answers: BOTH_TCP,
-        ..EMPTY
-    },
-    Scenario {
-        name: "stale-of-old",
-        rules: STRIP_BOTH_AFTER_3,
-        before: Some(scripts::begun),
-        script: scripts::asked_before_rest,
-        expected: &[
-            then(client(STILL, DSS), "stale"),
-            then(server(STILL, DSS), "stale"),
-        ],
-        answers: BOTH_MPTCP_BEFORE,
-        ..EMPTY
-    },
-    Scenario {
-        name: "reconnect",
-        script: scripts::reconnected,
-        // The first connection fell back, and ends when the socket connects again.
-        expected: &[Expected {
-            connection: 1,
-            ..then(
-                client(&["too-early", "still-mptcp"], SYN_ACK),
-                "never-asked",
-            )
-        }],
-        answers: &[("client-disconnected", "1"), ("client-second", "1")],
-        ..EMPTY
-    },
-    Scenario {
-        name: "reconnect-asked",
-        script: scripts::reconnected_asked,
-        expected: &[Expected {
-            connection: 1,
-            ..client(
-                &["explained", "too-early", "still-mptcp", "explained"],
-                SYN_ACK,
-            )
-        }],
-        answers: &[
-            ("client-first", "0"),
-            ("client-disconnected", "1"),
-            ("client-second", "1"),
-            ("client-third", "0"),
-        ],
-        ..EMPTY
-    },
-    Scenario {
-        name: "misled",
-        script: scripts::misled_after,
-        expected: &[everywhere(client(&["misled"], SYN_ACK))],
-        answers: &[("client-after", "262")],
-        ..EMPTY
-    },
-    Scenario {
-        name: "misled-before",
-        rules: STRIP_BOTH_AFTER_3,
-        script: scripts::misled_before,
-        expected: &[
-            then(everywhere(client(STILL, DSS)), "misled"),
-            then(everywhere(server(STILL, DSS)), "misled"),
-        ],
-        answers: &[("client-before", "262"), ("server-before", "262")],
-        ..EMPTY
-    },
-    Scenario {
-        name: "asked-otherwise",
-        rules: STRIP_BOTH_AFTER_3,
-        script: scripts::asked_otherwise,
-        expected: &[everywhere(client(FELL, DSS)), everywhere(server(FELL, DSS))],
-        ..EMPTY
-    },
-    Scenario {
-        name: "asked-full-info",
-        rules: STRIP_BOTH_AFTER_3,
-        script: scripts::asked_full_info,
-        expected: &[everywhere(client(FELL, DSS)), everywhere(server(FELL, DSS))],
-        ..EMPTY
-    },
-    Scenario {
-        name: "socket-refused",
-        sysctls: OFF,
-        script: scripts::refused,
-        answers: &[("socket", "ENOPROTOOPT")],
-        ..EMPTY
-    },
-    Scenario {
-        name: "option-refused",
-        script: scripts::options_of_mptcp,
-        answers: &[
-            ("TCP_MD5SIG before", "ENOPROTOOPT"),
-            ("TCP_ULP before", "ENOPROTOOPT"),
-            ("TCP_MD5SIG after", "ENOPROTOOPT"),
-            ("TCP_ULP after", "ENOPROTOOPT"),
-        ],
-        ..EMPTY
-    },
-    Scenario {
-        name: "option-refused-by-tcp",
-        script: scripts::options_of_tcp,
-        expected: &[then(client(&[], SYN_ACK), "never-asked")],
-        ..EMPTY
-    },
-    Scenario {
-        name: "option-refused-midway",
-        rules: STRIP_BOTH_AFTER_3,
-        script: scripts::options_midway,
-        expected: &[
-            then(client(&[], DSS), "never-asked"),
-            then(server(&[], DSS), "never-asked"),
-        ],
-        ..EMPTY
-    },
-    Scenario {
-        name: "switched-off",
-        rules: DROP_CAPABLE_SYNS,
-        sysctls: OFF_FOR_A_MINUTE,
-        script: scripts::switched_off,
-        expected: &[
-            client(EXPLAINED, &["MPCapableSYNTXDrop"]),
-            server(PLAIN, &[]),
-            Expected {
-                connection: 1,
-                ..client(EXPLAINED, &["MPCapableSYNTXDisabled"])
-            },
-            Expected {
-                connection: 1,
-                ..server(PLAIN, &[])
-            },
-        ],
-        answers: BOTH_TCP,
-        off_ms: &[60_000],
-        ..EMPTY
-    },
-    Scenario {
-        name: "python",
-        script: scripts::python,
-        expected: &[client(EXPLAINED, SYN_ACK)],
-        answers: &[("client-after", "0")],
-        needs: &[Need::Python],
-        ..EMPTY
-    },
-    Scenario {
-        name: "go-to-tcp",
-        script: scripts::go_to_tcp,
-        expected: &[everywhere(client(EXPLAINED, SYN_ACK))],
-        answers: &[("client-after", "false")],
-        needs: &[Need::Go],
-        ..EMPTY
-    },
-    Scenario {
-        name: "go-to-mptcp",
-        script: scripts::go_to_mptcp,
-        expected: &[everywhere(client(STILL, &[])), server(STILL, &[])],
-        answers: &[("client-after", "true"), ("server-after", "1")],
-        needs: &[Need::Go],
-        ..EMPTY
-    },
+    Scenario { name: "explained", script: scripts::to_tcp, expected: &[client(EXPLAINED, SYN_ACK), server(PLAIN, &[])],
+               answers: BOTH_TCP, ..EMPTY },
+    Scenario { name: "explained-at-once", script: scripts::asked_at_once, expected: &[client(EXPLAINED, SYN_ACK)],
+               answers: &[("client-after", "0")], ..EMPTY },
+    Scenario { name: "explained-midway", rules: STRIP_BOTH_AFTER_3, script: scripts::asked_after_many,
+               expected: &[client(EXPLAINED, DSS), server(EXPLAINED, DSS)], answers: BOTH_TCP, ..EMPTY },
+    Scenario { name: "explained-handshake", rules: STRIP_SYN_ACK, script: scripts::asked_after_one,
+               expected: &[client(EXPLAINED, SYN_ACK), Expected { limited: Some(("MPCapableFallbackACK", PLAIN)), ..server(EXPLAINED, THIRD_ACK) }],
+               answers: BOTH_TCP, ..EMPTY },
+    Scenario { name: "plain-tcp", script: scripts::from_tcp, expected: &[client(PLAIN, &[]), server(PLAIN, &[])],
+               answers: BOTH_TCP, ..EMPTY },
+    Scenario { name: "still-mptcp", expected: &[client(STILL, &[]), server(STILL, &[])], answers: BOTH_MPTCP, ..EMPTY },
+    Scenario { name: "too-early-then-tcp", script: scripts::asked_too_early_then_tcp,
+               expected: &[then(client(EARLY, SYN_ACK), "too-early")], answers: &[("client-before", "1")], ..EMPTY },
+    Scenario { name: "too-early-then-mptcp", script: scripts::asked_too_early_then_mptcp, expected: &[client(EARLY, &[])],
+               answers: &[("client-before", "1")], ..EMPTY },
+    Scenario { name: "too-early-then-right", script: scripts::asked_too_early_and_after,
+               expected: &[client(&["too-early", "explained"], SYN_ACK)],
+               answers: &[("client-before", "1"), ("client-after", "0")], ..EMPTY },
+    Scenario { name: "too-early-listener", script: scripts::asked_listener,
+               expected: &[Expected { at: At::Listener, told: EARLY, ..NOTHING }, server(PLAIN, &[])],
+               answers: &[("listener", "1"), ("server-after", "0")], ..EMPTY },
+    Scenario { name: "stale", rules: STRIP_BOTH_AFTER_3, script: scripts::asked_before_many,
+               expected: &[then(client(STILL, DSS), "stale"), then(server(STILL, DSS), "stale")],
+               answers: BOTH_MPTCP_BEFORE, ..EMPTY },
+    Scenario { name: "never-asked", script: scripts::never_asked, expected: &[then(client(&[], SYN_ACK), "never-asked")],
+               ..EMPTY },
+    Scenario { name: "never-asked-midway", rules: STRIP_BOTH_AFTER_3, script: scripts::never_asked_midway,
+               expected: &[then(client(&[], DSS), "never-asked"), then(server(&[], DSS), "never-asked")], ..EMPTY },
+    Scenario { name: "poller", rules: STRIP_BOTH_AFTER_3, script: scripts::polled,
+               expected: &[client(FELL, DSS), server(FELL, DSS)], ..EMPTY },
+    Scenario { name: "unexplained", before: Some(scripts::never_asked), script: scripts::asked_client,
+               expected: &[client(UNEXPLAINED, &[])], answers: &[("client-after", "0")], ..EMPTY },
+    Scenario { name: "unexplained-midway", rules: STRIP_BOTH_AFTER_3, before: Some(scripts::never_asked_midway),
+               script: scripts::asked_both, expected: &[client(UNEXPLAINED, &[]), server(UNEXPLAINED, &[])],
+               answers: BOTH_TCP, ..EMPTY },
+    Scenario { name: "stale-of-old", rules: STRIP_BOTH_AFTER_3, before: Some(scripts::begun),
+               script: scripts::asked_before_rest,
+               expected: &[then(client(STILL, DSS), "stale"), then(server(STILL, DSS), "stale")],
+               answers: BOTH_MPTCP_BEFORE, ..EMPTY },
+    // The first connection fell back, and ends when the socket connects again.
+    Scenario { name: "reconnect", script: scripts::reconnected,
+               expected: &[Expected { connection: 1, ..then(client(&["too-early", "still-mptcp"], SYN_ACK), "never-asked") }],
+               answers: &[("client-disconnected", "1"), ("client-second", "1")], ..EMPTY },
+    Scenario { name: "reconnect-asked", script: scripts::reconnected_asked,
+               expected: &[Expected { connection: 1, ..client(&["explained", "too-early", "still-mptcp", "explained"], SYN_ACK) }],
+               answers: &[("client-first", "0"), ("client-disconnected", "1"), ("client-second", "1"), ("client-third", "0")],
+               ..EMPTY },
+    Scenario { name: "misled", script: scripts::misled_after, expected: &[everywhere(client(&["misled"], SYN_ACK))],
+               answers: &[("client-after", "262")], ..EMPTY },
+    Scenario { name: "misled-before", rules: STRIP_BOTH_AFTER_3, script: scripts::misled_before,
+               expected: &[then(everywhere(client(STILL, DSS)), "misled"), then(everywhere(server(STILL, DSS)), "misled")],
+               answers: &[("client-before", "262"), ("server-before", "262")], ..EMPTY },
+    Scenario { name: "asked-otherwise", rules: STRIP_BOTH_AFTER_3, script: scripts::asked_otherwise,
+               expected: &[everywhere(client(FELL, DSS)), everywhere(server(FELL, DSS))], ..EMPTY },
+    Scenario { name: "asked-full-info", rules: STRIP_BOTH_AFTER_3, script: scripts::asked_full_info,
+               expected: &[everywhere(client(FELL, DSS)), everywhere(server(FELL, DSS))], ..EMPTY },
+    Scenario { name: "socket-refused", sysctls: OFF, script: scripts::refused, answers: &[("socket", "ENOPROTOOPT")],
+               ..EMPTY },
+    Scenario { name: "option-refused", script: scripts::options_of_mptcp,
+               answers: &[("TCP_MD5SIG before", "ENOPROTOOPT"), ("TCP_ULP before", "ENOPROTOOPT"), ("TCP_MD5SIG after", "ENOPROTOOPT"), ("TCP_ULP after", "ENOPROTOOPT")],
+               ..EMPTY },
+    Scenario { name: "option-refused-by-tcp", script: scripts::options_of_tcp,
+               expected: &[then(client(&[], SYN_ACK), "never-asked")], ..EMPTY },
+    Scenario { name: "option-refused-midway", rules: STRIP_BOTH_AFTER_3, script: scripts::options_midway,
+               expected: &[then(client(&[], DSS), "never-asked"), then(server(&[], DSS), "never-asked")], ..EMPTY },
+    Scenario { name: "switched-off", rules: DROP_CAPABLE_SYNS, sysctls: OFF_FOR_A_MINUTE, script: scripts::switched_off,
+               expected: &[client(EXPLAINED, &["MPCapableSYNTXDrop"]), server(PLAIN, &[]), Expected { connection: 1, ..client(EXPLAINED, &["MPCapableSYNTXDisabled"]) }, Expected { connection: 1, ..server(PLAIN, &[]) }],
+               answers: BOTH_TCP, off_ms: &[60_000], ..EMPTY },
+    Scenario { name: "python", script: scripts::python, expected: &[client(EXPLAINED, SYN_ACK)],
+               answers: &[("client-after", "0")], needs: &[Need::Python], ..EMPTY },
+    Scenario { name: "go-to-tcp", script: scripts::go_to_tcp, expected: &[everywhere(client(EXPLAINED, SYN_ACK))],
+               answers: &[("client-after", "false")], needs: &[Need::Go], ..EMPTY },
+    Scenario { name: "go-to-mptcp", script: scripts::go_to_mptcp,
+               expected: &[everywhere(client(STILL, &[])), server(STILL, &[])],
+               answers: &[("client-after", "true"), ("server-after", "1")], needs: &[Need::Go], ..EMPTY },
 ];
 
 #[cfg(test)]

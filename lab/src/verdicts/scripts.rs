@@ -1,6 +1,6 @@
 //! What the applications of the scenarios do.
 
-use std::{path::Path, thread::sleep, time::Duration};
+use std::{thread::sleep, time::Duration};
 
 use crate::{
     net::Kind::{Mptcp, Tcp},
@@ -8,14 +8,8 @@ use crate::{
     recipes::{Held, NotHere, Stage, Who},
 };
 
-/// External programs.
-#[derive(Clone, Copy)]
-pub(super) struct Programs<'a> {
-    pub(super) go: Option<&'a Path>,
-}
-
 /// What to do on a stage.
-pub(super) type Script = fn(&mut Stage, Programs<'_>) -> anyhow::Result<()>;
+pub(super) type Script = fn(&mut Stage) -> anyhow::Result<()>;
 
 /// Rounds in which the middlebox passes the options.
 const ROUNDS_BEFORE: u32 = 2;
@@ -26,36 +20,36 @@ const POLLED_EVERY: Duration = Duration::from_millis(3);
 /// How long to poll while nothing else happens.
 const QUIET: Duration = Duration::from_millis(60);
 
-pub(super) fn healthy(stage: &mut Stage, _: Programs<'_>) -> anyhow::Result<()> {
+pub(super) fn healthy(stage: &mut Stage) -> anyhow::Result<()> {
     stage.pair(Mptcp, Mptcp)?;
     stage.talk(Who::Client, Who::Server, 6)?;
     stage.ask_both("after")
 }
 
-pub(super) fn to_tcp(stage: &mut Stage, programs: Programs<'_>) -> anyhow::Result<()> {
-    never_asked(stage, programs)?;
+pub(super) fn to_tcp(stage: &mut Stage) -> anyhow::Result<()> {
+    never_asked(stage)?;
     stage.ask_both("after")
 }
 
-pub(super) fn asked_at_once(stage: &mut Stage, _: Programs<'_>) -> anyhow::Result<()> {
+pub(super) fn asked_at_once(stage: &mut Stage) -> anyhow::Result<()> {
     stage.listen(Tcp)?;
     stage.open(Mptcp)?;
     stage.connect(Who::Client)?;
     stage.ask("client-after", Who::Client)
 }
 
-pub(super) fn asked_after_many(stage: &mut Stage, programs: Programs<'_>) -> anyhow::Result<()> {
-    never_asked_midway(stage, programs)?;
+pub(super) fn asked_after_many(stage: &mut Stage) -> anyhow::Result<()> {
+    never_asked_midway(stage)?;
     stage.ask_both("after")
 }
 
-pub(super) fn asked_after_one(stage: &mut Stage, _: Programs<'_>) -> anyhow::Result<()> {
+pub(super) fn asked_after_one(stage: &mut Stage) -> anyhow::Result<()> {
     stage.pair(Mptcp, Mptcp)?;
     stage.talk(Who::Client, Who::Server, 1)?;
     stage.ask_both("after")
 }
 
-pub(super) fn from_tcp(stage: &mut Stage, _: Programs<'_>) -> anyhow::Result<()> {
+pub(super) fn from_tcp(stage: &mut Stage) -> anyhow::Result<()> {
     stage.pair(Tcp, Mptcp)?;
     stage.talk(Who::Client, Who::Server, 1)?;
     stage.ask_both("after")
@@ -68,60 +62,57 @@ fn asked_too_early(stage: &mut Stage) -> anyhow::Result<()> {
     stage.accept(Who::Server)
 }
 
-pub(super) fn asked_too_early_then_tcp(stage: &mut Stage, _: Programs<'_>) -> anyhow::Result<()> {
+pub(super) fn asked_too_early_then_tcp(stage: &mut Stage) -> anyhow::Result<()> {
     stage.listen(Tcp)?;
     asked_too_early(stage)?;
     stage.talk(Who::Client, Who::Server, 1)
 }
 
-pub(super) fn asked_too_early_then_mptcp(stage: &mut Stage, _: Programs<'_>) -> anyhow::Result<()> {
+pub(super) fn asked_too_early_then_mptcp(stage: &mut Stage) -> anyhow::Result<()> {
     stage.listen(Mptcp)?;
     asked_too_early(stage)?;
     stage.talk(Who::Client, Who::Server, 6)
 }
 
-pub(super) fn asked_too_early_and_after(
-    stage: &mut Stage,
-    programs: Programs<'_>,
-) -> anyhow::Result<()> {
-    asked_too_early_then_tcp(stage, programs)?;
+pub(super) fn asked_too_early_and_after(stage: &mut Stage) -> anyhow::Result<()> {
+    asked_too_early_then_tcp(stage)?;
     stage.ask("client-after", Who::Client)
 }
 
 /// The listener answers MPTCP; the socket that it accepts is not.
-pub(super) fn asked_listener(stage: &mut Stage, _: Programs<'_>) -> anyhow::Result<()> {
+pub(super) fn asked_listener(stage: &mut Stage) -> anyhow::Result<()> {
     stage.pair(Tcp, Mptcp)?;
     stage.talk(Who::Client, Who::Server, 1)?;
     stage.ask_listener("listener")?;
     stage.ask("server-after", Who::Server)
 }
 
-pub(super) fn begun(stage: &mut Stage, _: Programs<'_>) -> anyhow::Result<()> {
+pub(super) fn begun(stage: &mut Stage) -> anyhow::Result<()> {
     stage.pair(Mptcp, Mptcp)?;
     stage.talk(Who::Client, Who::Server, ROUNDS_BEFORE)
 }
 
-pub(super) fn asked_before_rest(stage: &mut Stage, _: Programs<'_>) -> anyhow::Result<()> {
+pub(super) fn asked_before_rest(stage: &mut Stage) -> anyhow::Result<()> {
     stage.ask_both("before")?;
     stage.talk(Who::Client, Who::Server, ROUNDS_AFTER)
 }
 
-pub(super) fn asked_before_many(stage: &mut Stage, programs: Programs<'_>) -> anyhow::Result<()> {
-    begun(stage, programs)?;
-    asked_before_rest(stage, programs)
+pub(super) fn asked_before_many(stage: &mut Stage) -> anyhow::Result<()> {
+    begun(stage)?;
+    asked_before_rest(stage)
 }
 
-pub(super) fn never_asked(stage: &mut Stage, _: Programs<'_>) -> anyhow::Result<()> {
+pub(super) fn never_asked(stage: &mut Stage) -> anyhow::Result<()> {
     stage.pair(Mptcp, Tcp)?;
     stage.talk(Who::Client, Who::Server, 1)
 }
 
-pub(super) fn never_asked_midway(stage: &mut Stage, programs: Programs<'_>) -> anyhow::Result<()> {
-    begun(stage, programs)?;
+pub(super) fn never_asked_midway(stage: &mut Stage) -> anyhow::Result<()> {
+    begun(stage)?;
     stage.talk(Who::Client, Who::Server, ROUNDS_AFTER)
 }
 
-pub(super) fn polled(stage: &mut Stage, _: Programs<'_>) -> anyhow::Result<()> {
+pub(super) fn polled(stage: &mut Stage) -> anyhow::Result<()> {
     stage.pair(Mptcp, Mptcp)?;
     stage.poll_both(POLLED_EVERY)?;
     sleep(QUIET);
@@ -130,11 +121,11 @@ pub(super) fn polled(stage: &mut Stage, _: Programs<'_>) -> anyhow::Result<()> {
     stage.polled_both()
 }
 
-pub(super) fn asked_client(stage: &mut Stage, _: Programs<'_>) -> anyhow::Result<()> {
+pub(super) fn asked_client(stage: &mut Stage) -> anyhow::Result<()> {
     stage.ask("client-after", Who::Client)
 }
 
-pub(super) fn asked_both(stage: &mut Stage, _: Programs<'_>) -> anyhow::Result<()> {
+pub(super) fn asked_both(stage: &mut Stage) -> anyhow::Result<()> {
     stage.ask_both("after")
 }
 
@@ -150,8 +141,8 @@ fn connect_again(stage: &mut Stage) -> anyhow::Result<()> {
     stage.accept(Who::Server)
 }
 
-pub(super) fn reconnected(stage: &mut Stage, programs: Programs<'_>) -> anyhow::Result<()> {
-    never_asked(stage, programs)?;
+pub(super) fn reconnected(stage: &mut Stage) -> anyhow::Result<()> {
+    never_asked(stage)?;
     reconnect(stage)
 }
 
@@ -164,8 +155,8 @@ fn reconnect(stage: &mut Stage) -> anyhow::Result<()> {
     stage.ask("client-second", Who::Client)
 }
 
-pub(super) fn reconnected_asked(stage: &mut Stage, programs: Programs<'_>) -> anyhow::Result<()> {
-    never_asked(stage, programs)?;
+pub(super) fn reconnected_asked(stage: &mut Stage) -> anyhow::Result<()> {
+    never_asked(stage)?;
     stage.ask("client-first", Who::Client)?;
     reconnect(stage)?;
     stage.disconnect()?;
@@ -175,36 +166,31 @@ pub(super) fn reconnected_asked(stage: &mut Stage, programs: Programs<'_>) -> an
     stage.ask("client-third", Who::Client)
 }
 
-pub(super) fn misled_after(stage: &mut Stage, programs: Programs<'_>) -> anyhow::Result<()> {
-    never_asked(stage, programs)?;
+pub(super) fn misled_after(stage: &mut Stage) -> anyhow::Result<()> {
+    never_asked(stage)?;
     stage.ask_by("client-after", Who::Client, Api::SoProtocol)
 }
 
-pub(super) fn misled_before(stage: &mut Stage, programs: Programs<'_>) -> anyhow::Result<()> {
-    begun(stage, programs)?;
+pub(super) fn misled_before(stage: &mut Stage) -> anyhow::Result<()> {
+    begun(stage)?;
     stage.ask_by("client-before", Who::Client, Api::SoProtocol)?;
     stage.ask_by("server-before", Who::Server, Api::SoProtocol)?;
     stage.talk(Who::Client, Who::Server, ROUNDS_AFTER)
 }
 
-pub(super) fn asked_otherwise(stage: &mut Stage, programs: Programs<'_>) -> anyhow::Result<()> {
+pub(super) fn asked_otherwise(stage: &mut Stage) -> anyhow::Result<()> {
     before_and_after(
         stage,
-        programs,
         &[Api::MptcpInfo, Api::MptcpTcpinfo, Api::MptcpSubflowAddrs],
     )
 }
 
-pub(super) fn asked_full_info(stage: &mut Stage, programs: Programs<'_>) -> anyhow::Result<()> {
-    before_and_after(stage, programs, &[Api::MptcpFullInfo])
+pub(super) fn asked_full_info(stage: &mut Stage) -> anyhow::Result<()> {
+    before_and_after(stage, &[Api::MptcpFullInfo])
 }
 
-fn before_and_after(
-    stage: &mut Stage,
-    programs: Programs<'_>,
-    questions: &[Api],
-) -> anyhow::Result<()> {
-    begun(stage, programs)?;
+fn before_and_after(stage: &mut Stage, questions: &[Api]) -> anyhow::Result<()> {
+    begun(stage)?;
     for &api in questions {
         stage.ask_by("client-before", Who::Client, api)?;
         if stage.answers.last().is_some_and(|(_, told)| told != "ok") {
@@ -220,11 +206,11 @@ fn before_and_after(
     Ok(())
 }
 
-pub(super) fn refused(stage: &mut Stage, _: Programs<'_>) -> anyhow::Result<()> {
+pub(super) fn refused(stage: &mut Stage) -> anyhow::Result<()> {
     stage.open_refused(Mptcp)
 }
 
-pub(super) fn options_of_mptcp(stage: &mut Stage, _: Programs<'_>) -> anyhow::Result<()> {
+pub(super) fn options_of_mptcp(stage: &mut Stage) -> anyhow::Result<()> {
     stage.listen(Mptcp)?;
     stage.open(Mptcp)?;
     stage.try_options("before", Who::Client, Held::Mptcp)?;
@@ -237,14 +223,14 @@ pub(super) fn options_of_mptcp(stage: &mut Stage, _: Programs<'_>) -> anyhow::Re
 }
 
 /// TCP refuses some of them with the same errors: on a TCP socket, and on one that fell back.
-pub(super) fn options_of_tcp(stage: &mut Stage, programs: Programs<'_>) -> anyhow::Result<()> {
-    never_asked(stage, programs)?;
+pub(super) fn options_of_tcp(stage: &mut Stage) -> anyhow::Result<()> {
+    never_asked(stage)?;
     stage.try_options("after", Who::Client, Held::Tcp)?;
     stage.try_options("after", Who::Server, Held::Tcp)
 }
 
-pub(super) fn options_midway(stage: &mut Stage, programs: Programs<'_>) -> anyhow::Result<()> {
-    begun(stage, programs)?;
+pub(super) fn options_midway(stage: &mut Stage) -> anyhow::Result<()> {
+    begun(stage)?;
     stage.try_options("before", Who::Client, Held::Mptcp)?;
     stage.try_options("before", Who::Server, Held::Mptcp)?;
     stage.talk(Who::Client, Who::Server, ROUNDS_AFTER)?;
@@ -253,7 +239,7 @@ pub(super) fn options_midway(stage: &mut Stage, programs: Programs<'_>) -> anyho
 }
 
 /// The first connection detects that MPTCP SYNs are lost; it affects the second one.
-pub(super) fn switched_off(stage: &mut Stage, _: Programs<'_>) -> anyhow::Result<()> {
+pub(super) fn switched_off(stage: &mut Stage) -> anyhow::Result<()> {
     if !stage.counts("MPCapableSYNTXDrop") {
         return Err(NotHere("this kernel does not switch MPTCP off for a while").into());
     }
@@ -284,23 +270,24 @@ print(connection.getsockname()[1], told, flush=True)
 sys.stdin.read()
 "#;
 
-pub(super) fn python(stage: &mut Stage, _: Programs<'_>) -> anyhow::Result<()> {
+pub(super) fn python(stage: &mut Stage) -> anyhow::Result<()> {
     stage.listen(Tcp)?;
     stage.run_program("python3".as_ref(), &["-c", PYTHON])
 }
 
-pub(super) fn go(stage: &mut Stage, programs: Programs<'_>) -> anyhow::Result<()> {
-    let program = programs.go.ok_or(NotHere("no program in Go was given"))?;
-    stage.run_program(program, &[])
+pub(super) fn go(stage: &mut Stage) -> anyhow::Result<()> {
+    let program = stage.go.clone();
+    let program = program.ok_or(NotHere("no program in Go was given"))?;
+    stage.run_program(&program, &[])
 }
 
-pub(super) fn go_to_tcp(stage: &mut Stage, programs: Programs<'_>) -> anyhow::Result<()> {
+pub(super) fn go_to_tcp(stage: &mut Stage) -> anyhow::Result<()> {
     stage.listen(Tcp)?;
-    go(stage, programs)
+    go(stage)
 }
 
-pub(super) fn go_to_mptcp(stage: &mut Stage, programs: Programs<'_>) -> anyhow::Result<()> {
+pub(super) fn go_to_mptcp(stage: &mut Stage) -> anyhow::Result<()> {
     stage.listen(Mptcp)?;
-    go(stage, programs)?;
+    go(stage)?;
     stage.ask("server-after", Who::Server)
 }

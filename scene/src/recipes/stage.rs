@@ -6,7 +6,7 @@ use std::{
     io::{BufRead as _, BufReader},
     net::{IpAddr, SocketAddr},
     os::fd::{AsFd as _, BorrowedFd},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Arc,
     time::Duration,
@@ -191,6 +191,8 @@ pub struct Stage {
     server: Actor,
     other: Option<Actor>,
     program: Option<Child>,
+    /// A program in Go that scripts may run.
+    pub go: Option<PathBuf>,
     children: Vec<(Who, u32)>,
     /// Address of the listening socket.
     target: Option<SocketAddr>,
@@ -241,6 +243,7 @@ impl Stage {
             server,
             other: None,
             program: None,
+            go: None,
             children: Vec::new(),
             target: None,
             connections: Vec::new(),
