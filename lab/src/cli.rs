@@ -6,8 +6,9 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 
 use crate::{
-    actor, ask, bench, bulk, call_cost, churn, exported, fallbacks, figures, flood, floods, init,
-    load, matrix, mix, namespaces, pair, play, provoke, reuse, served, together, verdicts, watched,
+    actor, ask, bench, bulk, call_cost, churn, exported, fallbacks, figures, flood_asker, floods,
+    init, load, matrix, mix, namespaces, pair, play, provoke, reuse, served, together, verdicts,
+    watched,
 };
 
 /// Programs that query the kernel about MPTCP, and checks of mptcp-trace against the answers they
@@ -75,7 +76,7 @@ verbs! {
     ReuseMaker(reuse::MakerArgs) does reuse::make_connections,
     /// The application of the flood of `matrix` and `together`
     #[command(hide = true)]
-    FloodAsker(flood::asker::Args) does flood::asker::run,
+    FloodAsker(flood_asker::Args) does flood_asker::run,
     /// Two threads that query as fast as possible, or at a fixed rate, under the tracer: check its
     /// loss accounting
     Floods(floods::Args) judges floods::run,

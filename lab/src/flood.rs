@@ -7,6 +7,7 @@ use anyhow::Context as _;
 
 use crate::{
     alone::Alone,
+    flood_asker::Told,
     lines::read_lines,
     process::own,
     report::Flooded,
@@ -15,10 +16,8 @@ use crate::{
     tracer::{Reads, Run, TracerArgs},
 };
 
-pub(crate) mod asker;
 mod books;
 
-use asker::Told;
 use books::Books;
 
 /// Size of a flood.

@@ -6,16 +6,15 @@
 //! both; `init` is the init process of a virtual machine that runs any of them.
 
 use mptcp_trace_scene::{
-    actor, lines, link, middlebox, net, netns, option, question, recipes, rules, scratch, sys, veth,
+    actor,
+    askers::{ask, bench, flood as flood_asker, load},
+    lines, link, middlebox, net, netns, option, question, recipes, rules, scratch, side_by_side,
+    sys, veth,
 };
 
 mod alone;
-mod ask;
-mod asker;
-mod bench;
 mod bulk;
 mod call_cost;
-mod cases;
 mod cells;
 mod cgroup;
 mod churn;
@@ -30,7 +29,6 @@ mod flood;
 mod floods;
 mod init;
 mod iperf;
-mod load;
 mod matrix;
 mod metrics;
 mod mix;
@@ -45,7 +43,6 @@ mod reuse;
 pub mod scene;
 mod served;
 mod serving;
-mod side_by_side;
 mod spread;
 mod stopwatch;
 mod together;

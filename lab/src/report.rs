@@ -2,66 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-pub use mptcp_trace_scene::{lines::write_line, net::Endpoint, question::Truth, sys::errno_name};
-
-/// Result of one query, from the caller's point of view.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Asked {
-    /// Name of the case.
-    pub case: String,
-    /// Querying process.
-    pub pid: u32,
-    /// Querying thread.
-    pub tid: u32,
-    /// Number of the query in this run, in order of time.
-    pub seq: u64,
-    /// Return value of the call.
-    pub rc: i32,
-    /// Errno, or none if the call succeeded.
-    pub errno: Option<String>,
-    /// Bytes that the kernel wrote as its answer.
-    pub value_bytes: Vec<u8>,
-    /// Length that the caller passed; none for an invalid `optlen` pointer.
-    pub optlen_in: Option<i32>,
-    /// Length that the kernel returned; none for an invalid `optlen` pointer.
-    pub optlen_out: Option<i32>,
-    /// Derived from the buffer if the kernel wrote to it, otherwise from how the socket was
-    /// created.
-    pub truth: Truth,
-    /// `SO_PROTOCOL` of the socket: 6, 262, or another value.
-    pub so_protocol: Option<i32>,
-    /// `ipv4`, `ipv6`, or none for other families.
-    pub family: Option<String>,
-    /// TCP state, with the names of RFC 9293.
-    pub state: Option<String>,
-    /// Whether the case created an MPTCP socket whose connection fell back.
-    pub fell_back: bool,
-    /// `getsockname`.
-    pub local: Option<Endpoint>,
-    /// `getpeername`; the unspecified address and port 0 if the socket has no peer.
-    pub remote: Option<Endpoint>,
-    /// Target of a connecting socket: it has no peer yet, but the kernel knows this address.
-    pub connecting_to: Option<Endpoint>,
-    /// Inode number of the socket.
-    pub inode: Option<u64>,
-    /// Whether the call came through the kernel's 32-bit entry.
-    pub compat: bool,
-}
-
-/// A line of the asker.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(tag = "type", content = "data", rename_all = "snake_case")]
-pub enum AskerLine {
-    /// A query.
-    Asked(Box<Asked>),
-    /// A case that cannot run here.
-    Skipped {
-        /// Its name.
-        case: String,
-        /// Why.
-        why: String,
-    },
-}
+pub use mptcp_trace_scene::{
+    askers::asker::{Asked, AskerLine},
+    lines::write_line,
+    net::Endpoint,
+    question::Truth,
+};
 
 /// Outcome of a cell of the matrix.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]

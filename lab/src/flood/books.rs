@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
-use super::asker::{Told, kind, question};
 use crate::{
+    flood_asker::{Told, kind, question},
     net::{Family, Kind},
     report::{Flooded, Outcome},
     traced::{End, Losses, Traced, TracedLine},

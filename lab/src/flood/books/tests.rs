@@ -1,6 +1,8 @@
-use super::super::asker::{Answer, address};
 use super::*;
-use crate::report::Endpoint;
+use crate::{
+    flood_asker::{Answer, address},
+    report::Endpoint,
+};
 
 fn told(mptcp: (Option<&str>, i32), tcp: (Option<&str>, i32)) -> Told {
     let answer = |kind, (errno, value): (Option<&str>, i32)| Answer {

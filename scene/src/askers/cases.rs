@@ -1,7 +1,7 @@
 //! The cases: queries in every form on sockets of every kind.
 
+use super::asker::Asker;
 use crate::{
-    asker::Asker,
     net::{Family, Kind},
     question::Holding,
 };

@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use socket2::Socket;
 
 use crate::{
+    lines::write_line,
     net::{Family, Kind, open},
     question::{SOL_TCP, TCP_IS_MPTCP},
-    report::write_line,
     sys,
 };
 
@@ -22,17 +22,18 @@ const BURST_PAUSE: Duration = Duration::from_millis(20);
 /// Bursts that replace one batch of back-to-back calls.
 const BURSTS_PER_BATCH: u32 = 4;
 
+/// Arguments of `mptcp-lab bench-asker`.
 #[derive(clap::Args)]
-pub(crate) struct Args {
+pub struct Args {
     /// Calls per batch
     #[arg(long, default_value_t = 20_000)]
-    pub(crate) queries: u32,
+    pub queries: u32,
     /// Number of batches; reports median and minimum
     #[arg(long, default_value_t = 15)]
-    pub(crate) batches: u32,
+    pub batches: u32,
     /// Call to measure (repeatable); one line each
     #[arg(long, value_enum, default_value = "is-mptcp")]
-    pub(crate) opt: Vec<Call>,
+    pub opt: Vec<Call>,
 }
 
 /// A system call to measure.
@@ -40,7 +41,7 @@ pub(crate) struct Args {
     clap::ValueEnum, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize,
 )]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Call {
+pub enum Call {
     /// `TCP_IS_MPTCP` of an MPTCP socket: the traced call
     IsMptcp,
     /// `TCP_IS_MPTCP` in bursts of 500, 20 ms apart: slow enough for every tracer that must not
@@ -58,7 +59,7 @@ pub(crate) enum Call {
 
 impl Call {
     /// All calls that differ for the kernel.
-    pub(crate) const ALL: [Self; 5] = [
+    pub const ALL: [Self; 5] = [
         Self::IsMptcp,
         Self::OtherTcp,
         Self::Other,
@@ -66,7 +67,8 @@ impl Call {
         Self::Unrelated,
     ];
 
-    pub(crate) fn word(self) -> &'static str {
+    /// Its name on the command line.
+    pub fn word(self) -> &'static str {
         match self {
             Self::IsMptcp => "is-mptcp",
             Self::InBursts => "in-bursts",
@@ -80,22 +82,26 @@ impl Call {
 
 /// Duration of one call, in nanoseconds.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
-pub(crate) struct Measured {
-    pub(crate) opt: Call,
-    pub(crate) ns_median: f64,
-    pub(crate) ns_min: f64,
-    pub(crate) ns_max: f64,
+pub struct Measured {
+    /// The call measured.
+    pub opt: Call,
+    /// Median of the batches.
+    pub ns_median: f64,
+    /// Fastest batch.
+    pub ns_min: f64,
+    /// Slowest batch.
+    pub ns_max: f64,
 }
 
 /// Makes the calls, on its own socket.
-pub(crate) struct Caller {
+pub struct Caller {
     call: Call,
     socket: Socket,
 }
 
 impl Caller {
     /// Creates a caller with a new socket.
-    pub(crate) fn new(call: Call) -> anyhow::Result<Self> {
+    pub fn new(call: Call) -> anyhow::Result<Self> {
         let kind = match call {
             Call::IsMptcp | Call::InBursts | Call::Other | Call::OtherTcp | Call::Unrelated => {
                 Kind::Mptcp
@@ -107,7 +113,7 @@ impl Caller {
     }
 
     /// Makes this number of calls; returns their total duration.
-    pub(crate) fn batch(&self, calls: u32) -> Duration {
+    pub fn batch(&self, calls: u32) -> Duration {
         let fd = self.socket.as_raw_fd();
         let (level, option) = match self.call {
             Call::IsMptcp | Call::InBursts => (SOL_TCP, TCP_IS_MPTCP),
@@ -135,7 +141,7 @@ fn unrelated(calls: u32) -> Duration {
 }
 
 /// Measures, and prints one JSON line per call.
-pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+pub fn run(args: &Args) -> anyhow::Result<()> {
     for &call in &args.opt {
         write_line(&mut std::io::stdout(), &measure(call, args)?)?;
     }

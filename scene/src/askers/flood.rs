@@ -16,13 +16,14 @@ use std::{
 use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
 
+use super::asker::thread_id;
 use crate::{
-    asker::thread_id,
+    lines::write_line,
     link,
     net::{Family, Kind, open},
     question::{SOL_TCP, TCP_IS_MPTCP},
-    report::{errno_name, write_line},
-    side_by_side, sys,
+    side_by_side,
+    sys::{self, errno_name},
 };
 
 /// Maximum number of queries per thread: the addresses available to it.
@@ -36,49 +37,56 @@ const PORT_COUNT: u16 = 50_000;
 /// socket.
 const ANSWERS_MAX: usize = 16;
 
+/// Arguments of `mptcp-lab flood-asker`.
 #[derive(clap::Args)]
-pub(crate) struct Args {
+pub struct Args {
     /// Querying threads
     #[arg(long, default_value_t = 8)]
-    pub(crate) threads: u32,
+    pub threads: u32,
     /// Queries per thread
     #[arg(long, default_value_t = 50_000)]
-    pub(crate) queries: u32,
+    pub queries: u32,
     /// Write the queries and answers to FILE
     #[arg(long, value_name = "FILE")]
-    pub(crate) out: PathBuf,
+    pub out: PathBuf,
 }
 
 /// Queries made, and the kernel's answers.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub(crate) struct Told {
-    pub(crate) pid: u32,
-    pub(crate) tids: Vec<u32>,
-    pub(crate) answers: Vec<Answer>,
+pub struct Told {
+    /// Querying process.
+    pub pid: u32,
+    /// Its threads, in order.
+    pub tids: Vec<u32>,
+    /// Distinct answers of the kernel.
+    pub answers: Vec<Answer>,
 }
 
 /// How often a kind of socket got an answer.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub(crate) struct Answer {
-    pub(crate) kind: Kind,
+pub struct Answer {
+    /// Kind of socket.
+    pub kind: Kind,
     /// Errno, or none if the call succeeded.
-    pub(crate) errno: Option<String>,
-    pub(crate) value: i32,
-    pub(crate) count: u64,
+    pub errno: Option<String>,
+    /// Value that the kernel wrote.
+    pub value: i32,
+    /// Number of occurrences.
+    pub count: u64,
 }
 
 /// Answers of one thread, by kind of socket, errno and value, with their number.
 type Answers = BTreeMap<(Kind, i32, i32), u64>;
 
 /// Local address for query `number` of thread `thread`.
-pub(super) fn address(thread: u32, number: u32) -> SocketAddrV4 {
+pub fn address(thread: u32, number: u32) -> SocketAddrV4 {
     let [_, _, high, low] = number.to_be_bytes();
     let port = PORT_FIRST + (number % u32::from(PORT_COUNT)) as u16;
     SocketAddrV4::new(Ipv4Addr::new(127, thread as u8 + 1, high, low), port)
 }
 
 /// Thread and number of the query with this address.
-pub(super) fn question(address: SocketAddr) -> Option<(u32, u32)> {
+pub fn question(address: SocketAddr) -> Option<(u32, u32)> {
     let IpAddr::V4(v4) = address.ip().to_canonical() else {
         return None;
     };
@@ -92,7 +100,7 @@ pub(super) fn question(address: SocketAddr) -> Option<(u32, u32)> {
 }
 
 /// Kind of socket for query `number`.
-pub(super) fn kind(number: u32) -> (Kind, Family) {
+pub fn kind(number: u32) -> (Kind, Family) {
     let kind = if number.is_multiple_of(2) {
         Kind::Mptcp
     } else {
@@ -107,7 +115,7 @@ pub(super) fn kind(number: u32) -> (Kind, Family) {
 }
 
 /// Runs the application.
-pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+pub fn run(args: &Args) -> anyhow::Result<()> {
     ensure!(
         (1..=THREADS_MAX).contains(&args.threads),
         "cannot query with {} threads: between 1 and {THREADS_MAX} have addresses",

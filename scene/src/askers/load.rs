@@ -8,53 +8,52 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 
-use crate::{
-    bench::{Call, Caller},
-    report::write_line,
-    side_by_side,
-};
+use super::bench::{Call, Caller};
+use crate::{lines::write_line, side_by_side};
 
 /// Interval of the bursts.
 const BURST: Duration = Duration::from_millis(1);
 /// Queries between two checks of the clock, without a rate.
 const BETWEEN_LOOKS: u64 = 256;
 
+/// Arguments of `mptcp-lab load-asker`.
 #[derive(clap::Args, Clone)]
-pub(crate) struct Args {
+pub struct Args {
     /// Querying threads
     #[arg(long, default_value_t = 2)]
-    pub(crate) threads: u32,
+    pub threads: u32,
     /// Queries per second, all threads together; 0: as fast as possible
     #[arg(long, default_value_t = 0)]
-    pub(crate) rate: u64,
+    pub rate: u64,
     /// Duration in seconds
     #[arg(long, default_value_t = 10.0)]
-    pub(crate) seconds: f64,
+    pub seconds: f64,
     /// Maximum number of queries per thread
     #[arg(long, default_value_t = u64::MAX, hide_default_value = true)]
-    pub(crate) queries: u64,
+    pub queries: u64,
     /// Create FILE when the queries start
     #[arg(long, value_name = "FILE")]
-    pub(crate) begun: Option<PathBuf>,
+    pub begun: Option<PathBuf>,
 }
 
 /// Result of a load.
 #[derive(Clone, Copy, PartialEq, Debug, serde::Serialize, serde::Deserialize)]
-pub(crate) struct Asked {
+pub struct Asked {
     /// Number of queries.
-    pub(crate) asked: u64,
+    pub asked: u64,
     /// Duration in seconds.
-    pub(crate) seconds: f64,
+    pub seconds: f64,
 }
 
 impl Asked {
-    pub(crate) fn rate(self) -> f64 {
+    /// Queries per second.
+    pub fn rate(self) -> f64 {
         self.asked as f64 / self.seconds
     }
 }
 
 /// Runs the application, and prints the result as a JSON line.
-pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+pub fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(file) = &args.begun {
         std::fs::write(file, "").with_context(|| format!("cannot write {}", file.display()))?;
     }
@@ -62,7 +61,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 /// Makes the queries in threads of this process.
-pub(crate) fn ask(args: &Args) -> anyhow::Result<Asked> {
+pub fn ask(args: &Args) -> anyhow::Result<Asked> {
     ensure!(args.threads > 0, "no threads to query with");
     let start = Instant::now();
     let asked = side_by_side::all(0..args.threads, |_thread| one_thread(args))?;

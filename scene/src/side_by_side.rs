@@ -7,7 +7,7 @@ use std::{
 };
 
 /// Maps each item, at most `at_once_max` at a time. The results keep the order of the items.
-pub(crate) fn each<T: Send, R: Send>(
+pub fn each<T: Send, R: Send>(
     items: Vec<T>,
     at_once_max: u32,
     act: impl Fn(T) -> R + Sync,
@@ -38,7 +38,7 @@ pub(crate) fn each<T: Send, R: Send>(
 }
 
 /// Maps all items at the same time; fails with the first error.
-pub(crate) fn all<T: Send, R: Send>(
+pub fn all<T: Send, R: Send>(
     items: impl IntoIterator<Item = T>,
     act: impl Fn(T) -> anyhow::Result<R> + Sync,
 ) -> anyhow::Result<Vec<R>> {

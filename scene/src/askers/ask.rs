@@ -5,32 +5,34 @@ use std::{fs::File, io::Write, path::PathBuf};
 
 use anyhow::{Context as _, ensure};
 
-use crate::{
-    asker::Asker,
+use super::{
+    asker::{Asker, AskerLine},
     cases::{CASES, Case},
+};
+use crate::{
     link,
     net::{self, Family, Kind},
-    report::AskerLine,
 };
 
+/// Arguments of `mptcp-lab ask`.
 #[derive(clap::Args)]
-pub(crate) struct Args {
+pub struct Args {
     /// Only this case, or the cases whose names begin with it (repeatable)
     #[arg(long, value_name = "NAME")]
-    pub(crate) case: Vec<String>,
+    pub case: Vec<String>,
     /// Only this address family, in cases that use one
     #[arg(long, value_name = "v4|v6", value_parser = Family::parse)]
-    pub(crate) family: Option<Family>,
+    pub family: Option<Family>,
     /// Write the lines to FILE instead of stdout
     #[arg(long, value_name = "FILE")]
-    pub(crate) out: Option<PathBuf>,
+    pub out: Option<PathBuf>,
     /// Stay in this network namespace instead of creating a new one
     #[arg(long)]
-    pub(crate) here: bool,
+    pub here: bool,
 }
 
 /// Runs the cases.
-pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+pub fn run(args: &Args) -> anyhow::Result<()> {
     let wanted = |case: &Case, name: &str| {
         case.name == name
             || case
