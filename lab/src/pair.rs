@@ -6,7 +6,7 @@ use std::{
     fs,
     net::{SocketAddr, TcpStream},
     os::fd::BorrowedFd,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
 };
@@ -28,7 +28,7 @@ use crate::{
     sys,
     traced::{Found, TracedLine},
     tracer::{
-        OneMethodArgs, TracerArgs,
+        TracerArgs,
         suite::{Said, Suite},
     },
     veth::SERVER_V4,
@@ -50,9 +50,12 @@ const NGINX: Patience = Patience::new(Duration::from_secs(20), Duration::from_mi
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The tracer
-    #[command(flatten)]
-    tried: OneMethodArgs,
+    /// The mptcp-trace to test
+    #[arg(long, value_name = "PATH")]
+    tracer: PathBuf,
+    /// Attach method
+    #[arg(long, value_name = "METHOD", default_value = "tracepoint")]
+    attach: String,
 }
 
 /// One download.
@@ -115,10 +118,7 @@ struct Downloaded {
 
 /// Runs everything; returns true if every check passes.
 pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
-    let OneMethodArgs {
-        tracer,
-        attach: rung,
-    } = &args.tried;
+    let rung = &args.attach;
     let mut cells = Cells::new()?;
     for program in ["mptcpize", "curl", "nginx"] {
         if !is_in_path(program) {
@@ -129,7 +129,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
         }
     }
     let tried = TracerArgs {
-        tracer: tracer.clone(),
+        tracer: args.tracer.clone(),
         attach: Vec::new(),
         tracer_arg: Vec::new(),
     };

@@ -367,16 +367,19 @@ impl<R: Reads> Tracer<R> {
             let read = reading.join();
             read.map_err(|_panic| anyhow::anyhow!("the thread that reads the lines panicked"))?
         });
-        let text = self.lines.as_ref().map(|file| {
-            fs::read_to_string(&file.0).with_context(|| format!("cannot read {}", file.0.display()))
-        });
+        let text = match self.lines.as_ref().map(|file| fs::read_to_string(&file.0)) {
+            None => String::new(),
+            Some(Ok(text)) => text,
+            // A tracer that could not start has written nothing.
+            Some(Err(why)) if why.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Some(Err(why)) => return Err(why).context("cannot read the tracer's lines"),
+        };
         let said = self.said()?;
         Ok(Ended {
             how: how(status, limit, &said),
             status,
             said,
-            // A tracer that never started has no file.
-            text: text.transpose().unwrap_or_default().unwrap_or_default(),
+            text,
             reader: reading.transpose()?,
             namespaces: std::mem::take(&mut self.namespaces),
         })
