@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 
 use crate::{
     alone::Alone, cells::Cells, metrics::Page, report::write_line, serving::Served,
@@ -111,7 +111,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     }
     let before = rest(&served)?;
     let churn = Churn::begin();
-    let samples = act(args, &churn, &served, &settings, &before.page)?;
+    let samples = match act(args, &churn, &served, &settings, &before.page) {
+        Ok(samples) => samples,
+        Err(why) => bail!("{why:#}; {:?}", served.end().err()),
+    };
     let after = quiet(&served, &before)?;
     let said = served.tracer.said()?;
     let broken = served.end().err().map(|why| format!("{why:#}"));
