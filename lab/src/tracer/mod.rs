@@ -226,7 +226,9 @@ impl<R: Reads> Run<R> {
         // A file left by an earlier run would be mistaken for this one's.
         let _absent = fs::remove_file(&ready.0);
         let run = self.args([OsStr::new("--ready-file"), ready.0.as_os_str()]);
-        run.start_when(|_said| ready.0.exists().then_some(()))
+        // A file that is not whole yet would be made anew once it is removed here.
+        let is_whole = || fs::read(&ready.0).is_ok_and(|text| text.ends_with(b"\n"));
+        run.start_when(|_said| is_whole().then_some(()))
             .map(|started| started.map(|(tracer, ())| tracer))
     }
 
