@@ -1,77 +1,70 @@
-//! `mptcp-lab bulk`: a bulk transfer over MPTCP between two network namespaces, to measure the cost
-//! of tracing.
+//! `mptcp-lab bulk-cost`: a bulk transfer over MPTCP between two network namespaces, with and without
+//! a tracer.
 
 use std::{
     collections::BTreeMap,
     io::{Read as _, Write as _},
     os::fd::{AsFd as _, BorrowedFd},
-    path::PathBuf,
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
-use serde::{Deserialize, Serialize};
+use rustix::process::Signal;
+use serde::Serialize;
 use socket2::Socket;
 
 use crate::{
-    beside::{Beside, Lines},
-    figures::median,
+    figures::{self, median},
     iperf,
     net::{Family, Kind, open},
-    netns, report,
+    netns,
+    tracer::{Run, TracerArgs},
     veth::{self, CLIENT_V4, SERVER_V4},
 };
 
-/// Arguments of `mptcp-lab bulk`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Duration in seconds
     #[arg(long, default_value_t = 2.0)]
-    pub seconds: f64,
+    pub(crate) seconds: f64,
     /// Bytes per write
     #[arg(long, default_value_t = 65_536)]
-    pub chunk: usize,
+    pub(crate) chunk: usize,
 }
 
 /// Result of a transfer.
-#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
-pub struct Transfer {
+struct Transfer {
     /// Bytes received.
-    pub bytes: u64,
+    bytes: u64,
     /// Duration in seconds.
-    pub seconds: f64,
+    seconds: f64,
 }
 
 impl Transfer {
     /// Throughput in megabytes (10^6 bytes) per second.
-    #[must_use]
-    pub fn megabytes_per_second(self) -> f64 {
+    fn megabytes_per_second(&self) -> f64 {
         self.bytes as f64 / 1e6 / self.seconds
     }
 }
 
-/// Arguments of `mptcp-lab bulk-cost`.
 #[derive(clap::Args)]
-pub struct CostArgs {
-    /// The mptcp-trace to measure
-    #[arg(long, value_name = "PATH")]
-    pub tracer: PathBuf,
-    /// Only this attach method (repeatable); default: all three
-    #[arg(long, value_name = "METHOD")]
-    pub attach: Vec<String>,
+pub(crate) struct CostArgs {
+    /// The tracer
+    #[command(flatten)]
+    tried: TracerArgs,
     /// Rounds: each transfers once without a tracer and once per attach method with one
     #[arg(long, default_value_t = 5)]
-    pub rounds: u32,
+    rounds: u32,
     /// Transfer with iperf3 under `mptcpize run`, over devices with their default offloads
     #[arg(long)]
-    pub iperf: bool,
+    iperf: bool,
     /// Print JSON lines instead of a table
     #[arg(long)]
-    pub json: bool,
+    json: bool,
     /// Transfer options
     #[command(flatten)]
-    pub transfer: Args,
+    transfer: Args,
 }
 
 /// A line of the report.
@@ -101,18 +94,8 @@ struct Round {
 
 /// Alternates transfers without a tracer and with one for each attach method, and prints the
 /// medians.
-///
-/// # Errors
-///
-/// Names the step that failed.
-pub fn cost(args: &CostArgs) -> anyhow::Result<()> {
-    let rungs = if args.attach.is_empty() {
-        ["fexit", "kprobe", "tracepoint"]
-            .map(str::to_owned)
-            .to_vec()
-    } else {
-        args.attach.clone()
-    };
+pub(crate) fn cost(args: &CostArgs) -> anyhow::Result<()> {
+    let rungs = args.tried.rungs();
     let mut rounds: BTreeMap<&str, Vec<Round>> = BTreeMap::new();
     let mut there: Vec<&str> = rungs.iter().map(String::as_str).collect();
     for round in 0..args.rounds {
@@ -129,14 +112,10 @@ pub fn cost(args: &CostArgs) -> anyhow::Result<()> {
         there = still_there;
     }
     let sender = if args.iperf { "iperf3" } else { "lab" };
-    if !args.json {
-        println!("| beside {sender} | alone, MB/s | beside, MB/s | left |");
-        println!("|---|---|---|---|");
-    }
-    for (rung, rounds) in &rounds {
-        show(args.json, &summed_up(sender, rung, rounds))?;
-    }
-    Ok(())
+    let of = rounds
+        .iter()
+        .map(|(rung, rounds)| summed_up(sender, rung, rounds));
+    figures::print(args.json, &of.collect::<Vec<_>>())
 }
 
 /// None if this kernel lacks the attach method.
@@ -149,8 +128,8 @@ fn one_round(args: &CostArgs, rung: &str, alone_first: bool) -> anyhow::Result<O
         }
     };
     let before = alone_first.then(once).transpose()?;
-    let words = ["--attach".to_owned(), rung.to_owned()];
-    let tracer = match Beside::start(&args.tracer, &words, Lines::Dropped)? {
+    let run = Run::live(&args.tried.tracer, rung).args(&args.tried.tracer_arg);
+    let tracer = match run.uncapped()?.start()?.available()? {
         Ok(tracer) => tracer,
         Err(why) => {
             eprintln!("mptcp-lab: no attach method {rung}: {why}");
@@ -158,7 +137,7 @@ fn one_round(args: &CostArgs, rung: &str, alone_first: bool) -> anyhow::Result<O
         }
     };
     let beside = once()?;
-    tracer.end()?;
+    tracer.stop(Signal::INT)?.in_order()?;
     let alone = before.map_or_else(once, Ok)?;
     Ok(Some(Round { alone, beside }))
 }
@@ -175,41 +154,8 @@ fn summed_up<'a>(sender: &'a str, beside: &'a str, rounds: &[Round]) -> Line<'a>
     }
 }
 
-fn show(json: bool, line: &Line<'_>) -> anyhow::Result<()> {
-    if json {
-        return report::write_line(&mut std::io::stdout(), line);
-    }
-    let Line::Bulk {
-        sender: _,
-        beside: rung,
-        rounds: _,
-        alone_mb_s: alone,
-        beside_mb_s: beside,
-        left,
-    } = line;
-    println!(
-        "| {rung} | {alone:.1} | {beside:.1} | {:.1} % |",
-        100.0 * left
-    );
-    Ok(())
-}
-
-/// Transfers once and prints the result as a JSON line.
-///
-/// # Errors
-///
-/// Names the step that failed.
-pub fn run(args: &Args) -> anyhow::Result<()> {
-    let transfer = transfer(args)?;
-    report::write_line(&mut std::io::stdout(), &transfer)
-}
-
 /// Transfers once.
-///
-/// # Errors
-///
-/// Names the step that failed.
-pub fn transfer(args: &Args) -> anyhow::Result<Transfer> {
+fn transfer(args: &Args) -> anyhow::Result<Transfer> {
     let (near, far) = veth::joined()?;
     let listener = at(far.as_fd(), SERVER_V4)?;
     listener.listen(1).context("cannot listen")?;

@@ -13,10 +13,10 @@ use serde::Serialize;
 
 use crate::{
     bench::{Call, Caller},
-    beside::{Beside, Lines},
+    cells::kernel,
     events::Events,
     report::write_line,
-    tracer::TracerArgs,
+    tracer::{Run, Tracer, TracerArgs},
 };
 
 /// Warm-up calls before the measured ones.
@@ -26,18 +26,17 @@ const SETTLE: Duration = Duration::from_secs(2);
 /// Time for the reader to drain the ring between two batches, including lines it holds back.
 const DRAIN: Duration = Duration::from_millis(300);
 
-/// Arguments of `mptcp-lab call-cost`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The tracer
     #[command(flatten)]
-    pub tried: TracerArgs,
+    pub(crate) tried: TracerArgs,
     /// Calls per batch; the records of one batch must fit into the ring
     #[arg(long, default_value_t = 1000)]
-    pub calls: u32,
+    pub(crate) calls: u32,
     /// Number of batches; the fastest counts
     #[arg(long, default_value_t = 8)]
-    pub batches: u32,
+    pub(crate) batches: u32,
 }
 
 /// A line of the report.
@@ -61,26 +60,21 @@ enum Line<'a> {
 }
 
 /// Measures, and prints one JSON line per call and attach method.
-///
-/// # Errors
-///
-/// Names the step that failed.
-pub fn run(args: &Args) -> anyhow::Result<()> {
-    let kernel = rustix::system::uname()
-        .release()
-        .to_string_lossy()
-        .into_owned();
-    say(&Line::Host { kernel })?;
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    say(&Line::Host { kernel: kernel() })?;
     std::thread::sleep(SETTLE);
     measure(args, "nothing", None)?;
     let rungs = args.tried.rungs();
     for rung in &rungs {
-        let words = ["--attach".to_owned(), rung.clone()];
-        match Beside::start(&args.tried.tracer, &words, Lines::Dropped)? {
-            Ok(beside) => {
-                measure(args, rung, Some(&beside))
+        match Run::live(&args.tried.tracer, rung)
+            .uncapped()?
+            .start()?
+            .available()?
+        {
+            Ok(tracer) => {
+                measure(args, rung, Some(&tracer))
                     .with_context(|| format!("cannot measure with attach method {rung}"))?;
-                beside.end()?;
+                tracer.stop(Signal::INT)?.in_order()?;
             }
             Err(why) => say(&Line::Absent { beside: rung, why })?,
         }
@@ -95,7 +89,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
 }
 
-fn measure(args: &Args, beside: &str, tracer: Option<&Beside>) -> anyhow::Result<()> {
+fn measure(args: &Args, beside: &str, tracer: Option<&Tracer>) -> anyhow::Result<()> {
     for call in Call::ALL {
         let caller = Caller::new(call)?;
         let mut best = f64::INFINITY;
@@ -122,8 +116,8 @@ fn measure(args: &Args, beside: &str, tracer: Option<&Beside>) -> anyhow::Result
     Ok(())
 }
 
-fn reader_ns(tracer: Option<&Beside>) -> anyhow::Result<f64> {
-    let time = tracer.map(Beside::cpu_time).transpose()?;
+fn reader_ns(tracer: Option<&Tracer>) -> anyhow::Result<f64> {
+    let time = tracer.map(Tracer::cpu_time).transpose()?;
     Ok(time.unwrap_or_default().as_nanos() as f64)
 }
 

@@ -21,10 +21,6 @@ pub(crate) struct Cgroup {
 
 impl Cgroup {
     /// Creates a group below the current group of this process.
-    ///
-    /// # Errors
-    ///
-    /// Fails without cgroup v2, or without write access to it.
     pub(crate) fn enter() -> anyhow::Result<Self> {
         let mounts = fs::read_to_string("/proc/self/mountinfo")
             .context("cannot read /proc/self/mountinfo")?;

@@ -3,35 +3,28 @@
 //! the kernel and of the querying processes.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    ffi::OsStr,
     fs::{self, File},
-    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, ensure};
-use rustix::process::Signal;
+use anyhow::{Context as _, bail};
 
 use crate::{
-    alone::Alone,
-    netns,
-    report::{Cells, write_line},
-    served::Served,
+    alone::Alone, cells::Cells, metrics::Page, report::write_line, serving::Served,
+    tracer::OneMethodArgs, wait::Patience,
 };
 
 mod actions;
-pub mod clock;
+pub(crate) mod clock;
 mod connections;
 mod judge;
-mod page;
+mod others;
 mod sample;
 mod visitors;
 
 use actions::Churn;
 use judge::{IdleSnapshot, Ledger, judge, warm_up_s};
-use page::Page;
 use sample::Sample;
 
 /// Duration of a short run, minutes.
@@ -44,63 +37,31 @@ const HANGUP_EVERY: Duration = Duration::from_secs(3);
 /// Delay of the first clock step, and the interval after it.
 const FIRST_STEP: Duration = Duration::from_secs(30);
 const STEP_EVERY: Duration = Duration::from_secs(60);
-/// Interval of the checks for other users of this machine.
-const OTHERS_EVERY: Duration = Duration::from_millis(500);
 /// Interval of the progress messages.
 const SAY_EVERY: Duration = Duration::from_secs(60);
-/// Timeout until the tracer is idle again: longer than its timeout for slow clients.
-const QUIET_MAX: Duration = Duration::from_secs(8);
-/// Interval of the idle checks: the tracer scans its sockets once a second and may hold a line back
-/// for longer.
-const QUIET_EVERY: Duration = Duration::from_millis(1_500);
+/// Until the tracer is idle again: longer than its timeout for slow clients. It scans its sockets
+/// once a second, and may hold a line back for longer.
+const QUIET: Patience = Patience::new(Duration::from_secs(8), Duration::from_millis(1_500));
 /// Pages to fetch before the churn, so that one-time allocations are done.
 const FIRST_PAGES: u32 = 3;
 
-/// Arguments of `mptcp-lab churn`.
 #[derive(clap::Args)]
-pub struct Args {
-    /// The mptcp-trace to test
-    #[arg(long, value_name = "PATH")]
-    pub tracer: PathBuf,
-    /// Attach method
-    #[arg(long, value_name = "METHOD", default_value = "auto")]
-    pub attach: String,
+pub(crate) struct Args {
+    /// The tracer
+    #[command(flatten)]
+    tried: OneMethodArgs,
     /// Duration in minutes
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
-    pub minutes: u32,
+    pub(crate) minutes: u32,
     /// Run for one minute
     #[arg(long, conflicts_with = "minutes")]
-    pub short: bool,
+    pub(crate) short: bool,
     /// Write the tracer's resource usage to FILE, one JSON line every 10 s
     #[arg(long, value_name = "FILE")]
-    pub samples: Option<PathBuf>,
+    pub(crate) samples: Option<PathBuf>,
     /// Step the clock by this many seconds for 2 s each minute; 0: do not touch it
     #[arg(long, value_name = "N", default_value_t = 90)]
-    pub clock_step_s: u32,
-    /// Leave this actor out (repeatable), to find the culprit
-    #[arg(long, value_name = "ACTOR", value_enum)]
-    pub without: Vec<Actor>,
-}
-
-/// Sources of churn.
-#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Actor {
-    /// Plays every recipe.
-    Recipes,
-    /// Opens many connections through middleboxes.
-    Lanes,
-    /// Kills processes.
-    Killed,
-    /// Creates short-lived namespaces.
-    Namespaces,
-    /// Floods of queries.
-    Floods,
-    /// Sends hostile clients to the page.
-    Visitors,
-    /// Makes the tracer reload its settings.
-    Hangups,
-    /// Steps the clock.
-    Clock,
+    pub(crate) clock_step_s: u32,
 }
 
 impl Args {
@@ -121,21 +82,17 @@ impl Args {
         }
     }
 
-    fn has(&self, actor: Actor) -> bool {
-        !self.without.contains(&actor)
+    fn has_clock(&self) -> bool {
+        self.clock_step_s > 0
     }
 }
 
 /// Runs the churn; returns true if every check passes.
-///
-/// # Errors
-///
-/// Fails if the tracer cannot be run, or if its output cannot be read.
-pub fn run(args: &Args) -> anyhow::Result<bool> {
-    let mut cells = Cells::new(std::io::stdout())?;
+pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
+    let mut cells = Cells::new()?;
     let _alone = Alone::claim(
         "churn",
-        match args.clock_step_s > 0 && args.has(Actor::Clock) {
+        match args.has_clock() {
             true => {
                 "it steps the clock for moments (--clock-step-s 0 does not), and floods the host"
             }
@@ -145,8 +102,8 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
     let folder = tempfile::tempdir().context("cannot create a directory for settings")?;
     let settings = folder.path().join("serve.toml");
     fs::write(&settings, "").context("cannot write settings")?;
-    let words = [OsStr::new("--config"), settings.as_os_str()];
-    let served = Served::start(&args.tracer, &args.attach, &words)?;
+    let words = [Path::new("--config"), &settings];
+    let served = Served::start(&args.tried, words)?;
     let epoch = clock::epoch();
     for _ in 0..FIRST_PAGES {
         served.page()?;
@@ -154,34 +111,35 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
     }
     let before = rest(&served)?;
     let churn = Churn::begin();
-    let samples = act(args, &churn, &served, &settings, &before.page)?;
+    let samples = match act(args, &churn, &served, &settings, &before.page) {
+        Ok(samples) => samples,
+        Err(why) => bail!("{why:#}; {:?}", served.end().err()),
+    };
     let after = quiet(&served, &before)?;
-    let said = served.said()?;
-    let broken = ended(served, &said);
+    let said = served.tracer.said()?;
+    let broken = served.end().err().map(|why| format!("{why:#}"));
     let ledger = Ledger {
-        rung: args.attach.clone(),
+        rung: args.tried.attach.clone(),
         duration_s: args.duration().as_secs_f64(),
         every_s: args.sample_every().as_secs_f64(),
         samples,
         before,
         after,
         actions: churn.actions().clone(),
-        has_clock: args.clock_step_s > 0 && args.has(Actor::Clock),
+        has_clock: args.has_clock(),
         clock_off_ns: clock::epoch() - epoch,
         said_read: said.matches("settings reloaded").count() as u64,
         said_broken: said.matches("settings unchanged").count() as u64,
         broken,
     };
     summary(&ledger);
-    for cell in judge(&ledger) {
-        cells.put(cell)?;
-    }
+    cells.put_all(judge(&ledger))?;
     cells.close()
 }
 
 /// Resources and metrics of the idle tracer.
 fn rest(served: &Served) -> anyhow::Result<IdleSnapshot> {
-    let page = Page::parse(&served.page()?)?;
+    let page = served.page()?;
     // Wait until the connection of the last page request is closed.
     std::thread::sleep(Duration::from_secs(1));
     let held = sample(served, &Churn::begin(), &page)?;
@@ -191,27 +149,17 @@ fn rest(served: &Served) -> anyhow::Result<IdleSnapshot> {
 /// Resources and metrics once the tracer is idle again: when they match those from before and stay
 /// the same, or at the timeout.
 fn quiet(served: &Served, before: &IdleSnapshot) -> anyhow::Result<IdleSnapshot> {
-    let start = Instant::now();
     let mut last: Option<IdleSnapshot> = None;
-    loop {
-        std::thread::sleep(QUIET_EVERY);
-        let now = rest(served)?;
+    let is_quiet = |now: &IdleSnapshot| {
         let is_as_before =
             (now.held.fds, now.held.threads) == (before.held.fds, before.held.threads);
-        let is_same = last.is_some_and(|last| last.page.counts() == now.page.counts());
-        if is_as_before && is_same || start.elapsed() > QUIET_MAX {
-            return Ok(now);
-        }
-        last = Some(now);
-    }
-}
-
-/// Describes what went wrong at the tracer's end.
-fn ended(served: Served, said: &str) -> Option<String> {
-    if let Some(line) = said.lines().find(|line| line.contains("panicked")) {
-        return Some(line.to_owned());
-    }
-    served.end().err().map(|why| format!("{why:#}"))
+        let counts = now.page.counts();
+        let is_same = last.as_ref().is_some_and(|it| it.page.counts() == counts);
+        last = Some(now.clone());
+        Ok(is_as_before && is_same)
+    };
+    std::thread::sleep(QUIET.every);
+    QUIET.last(|| rest(served), is_quiet)
 }
 
 /// Runs all actors until the time is up.
@@ -225,30 +173,16 @@ fn act(
     let address = served.address.as_str();
     std::thread::scope(|scope| {
         scope.spawn(|| visitors::scrapes(churn, address, first.clone()));
-        scope.spawn(|| others(churn));
-        if args.has(Actor::Recipes) {
-            scope.spawn(|| connections::recipes(churn));
-        }
-        if args.has(Actor::Lanes) {
-            scope.spawn(|| connections::lanes(churn));
-        }
-        if args.has(Actor::Killed) {
-            scope.spawn(|| connections::killed(churn));
-        }
-        if args.has(Actor::Namespaces) {
-            scope.spawn(|| connections::namespaces(churn));
-        }
-        if args.has(Actor::Floods) {
-            scope.spawn(|| connections::floods(churn));
-        }
-        if args.has(Actor::Visitors) {
-            scope.spawn(|| visitors::slow(churn, address));
-            scope.spawn(|| visitors::crowds(churn, address));
-        }
-        if args.has(Actor::Hangups) {
-            scope.spawn(|| hangups(churn, served, settings));
-        }
-        if args.has(Actor::Clock) && args.clock_step_s > 0 {
+        scope.spawn(|| others::watch(churn));
+        scope.spawn(|| connections::recipes(churn));
+        scope.spawn(|| connections::lanes(churn));
+        scope.spawn(|| connections::killed(churn));
+        scope.spawn(|| connections::namespaces(churn));
+        scope.spawn(|| connections::floods(churn));
+        scope.spawn(|| visitors::slow(churn, address));
+        scope.spawn(|| visitors::crowds(churn, address));
+        scope.spawn(|| hangups(churn, served, settings));
+        if args.has_clock() {
             scope.spawn(|| steps(churn, i64::from(args.clock_step_s)));
         }
         let sampled = samples(args, churn, served);
@@ -272,7 +206,7 @@ fn samples(args: &Args, churn: &Churn, served: &Served) -> anyhow::Result<Vec<Sa
     let mut said = Instant::now();
     while churn.elapsed() < args.duration() {
         // The tracer may be at its limit of clients; sample its memory anyway.
-        if let Ok(text) = served.page() {
+        if let Ok(text) = served.text() {
             page = Page::parse(&text)?;
         }
         let sample = sample(served, churn, &page).context("the tracer is gone")?;
@@ -305,7 +239,7 @@ fn sample(served: &Served, churn: &Churn, page: &Page) -> anyhow::Result<Sample>
         hangups: actions.hangups + actions.bad_hangups,
         namespaces: actions.namespaces,
         clock_steps: actions.clock_steps,
-        ..Sample::of(served.pid())?
+        ..Sample::of(served.tracer.pid())?
     })
 }
 
@@ -379,7 +313,7 @@ fn hangups(churn: &Churn, served: &Served, settings: &Path) {
         };
         let done = written
             .context("cannot write settings")
-            .and_then(|()| served.signal(Signal::HUP));
+            .and_then(|()| served.reload());
         if churn.note("hangup", done).is_some() {
             let mut actions = churn.actions();
             if *is_good {
@@ -402,138 +336,5 @@ fn steps(churn: &Churn, by_s: i64) {
         if churn.note("clock", clock::step(by_s)).is_some() {
             churn.actions().clock_steps += 1;
         }
-    }
-}
-
-/// The tracer also counts other tracers, other programs that make queries, and their connections.
-fn others(churn: &Churn) {
-    let mut known = BTreeSet::new();
-    let mut counted = BTreeMap::new();
-    while !churn.rest(OTHERS_EVERY) {
-        let me = std::process::id();
-        let found = processes().map(|all| {
-            let mut found = strangers(&all, me);
-            for (netns, process) in elsewhere(&all, me) {
-                let Ok(counters) = netns::counters_of(process.0) else {
-                    continue;
-                };
-                let before = counted.insert(netns, counters.clone());
-                let has_moved =
-                    before.is_some_and(|before| !netns::moved(&before, &counters).is_empty());
-                if has_moved {
-                    found.insert(format!("{} in network namespace {netns}", process.2));
-                }
-            }
-            found
-        });
-        for stranger in churn.note("others", found).unwrap_or_default() {
-            if known.insert(stranger.clone()) {
-                churn.actions().others.push(stranger);
-            }
-        }
-    }
-}
-
-/// The network namespaces in which our processes open no connections, with one process of each that
-/// does not belong to this project: these are foreign in any case.
-fn elsewhere(all: &[Process], me: u32) -> BTreeMap<u64, &Process> {
-    let number = |pid: u32| {
-        let namespace = fs::metadata(format!("/proc/{pid}/ns/net")).ok()?;
-        Some(namespace.ino())
-    };
-    // In our own namespace we make queries, but no connection that the kernel counts.
-    let own = number(me);
-    let of_ours: BTreeSet<u64> = all
-        .iter()
-        .filter(|process| is_ours(all, me, process))
-        .filter_map(|process| number(process.0))
-        .filter(|netns| Some(*netns) != own)
-        .collect();
-    all.iter()
-        .filter(|process| !NAMES.iter().any(|it| process.2.starts_with(it)))
-        .filter_map(|process| Some((number(process.0)?, process)))
-        .filter(|(netns, _)| !of_ours.contains(netns))
-        .collect()
-}
-
-/// This process, one that it started, or an orphan of a killed one.
-fn is_ours(all: &[Process], me: u32, process: &Process) -> bool {
-    let parent = |pid: u32| all.iter().find(|it| it.0 == pid).map(|it| it.1);
-    let is_left_behind = process.1 <= 1 && process.2.starts_with("lab-");
-    is_left_behind
-        || std::iter::successors(Some(process.0), |pid| parent(*pid))
-            .take(all.len())
-            .any(|pid| pid == me)
-}
-
-/// Name prefixes of this project's processes.
-const NAMES: [&str; 2] = ["mptcp-", "lab-"];
-
-/// A process: its number, its parent's number, its name.
-type Process = (u32, u32, String);
-
-fn processes() -> anyhow::Result<Vec<Process>> {
-    let mut all = Vec::new();
-    for entry in fs::read_dir("/proc")? {
-        let stat = entry?.path().join("stat");
-        // The process has exited, or this is not a process.
-        let Ok(stat) = fs::read_to_string(stat) else {
-            continue;
-        };
-        all.extend(process(&stat));
-    }
-    ensure!(!all.is_empty(), "there are no processes in /proc");
-    Ok(all)
-}
-
-/// `pid (name) state ppid ...`; the name may contain parentheses.
-fn process(stat: &str) -> Option<Process> {
-    let (pid, rest) = stat.split_once(" (")?;
-    let (name, rest) = rest.rsplit_once(") ")?;
-    let parent = rest.split(' ').nth(1)?;
-    Some((pid.parse().ok()?, parent.parse().ok()?, name.to_owned()))
-}
-
-/// Names of this project's processes that are neither `me` nor its ancestors or descendants.
-fn strangers(all: &[Process], me: u32) -> BTreeSet<String> {
-    let parent = |pid: u32| all.iter().find(|it| it.0 == pid).map(|it| it.1);
-    let line = |pid: u32| std::iter::successors(Some(pid), |pid| parent(*pid)).take(all.len());
-    all.iter()
-        .filter(|(_, _, name)| NAMES.iter().any(|ours| name.starts_with(ours)))
-        // Ignore orphans: killed actors leave such children.
-        .filter(|(pid, parent, _)| *parent > 1 && !line(*pid).any(|it| it == me))
-        .filter(|(pid, _, _)| !line(me).any(|it| it == *pid))
-        .map(|(_, _, name)| name.clone())
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn who_is_no_relative_of_mine_is_a_stranger() {
-        assert_eq!(process("7 (a) b) S 3 1 1"), Some((7, 3, "a) b".to_owned())));
-        let all: Vec<Process> = [
-            (1, 0, "init"),
-            (2, 1, "mptcp-lab"),
-            (3, 2, "mptcp-trace"),
-            (4, 3, "lab-client"),
-            (5, 1, "sh"),
-            (6, 5, "mptcp-trace"),
-            (7, 5, "vi"),
-        ]
-        .map(|(pid, parent, name)| (pid, parent, name.to_owned()))
-        .to_vec();
-        let names: Vec<String> = strangers(&all, 2).into_iter().collect();
-        assert_eq!(names, ["mptcp-trace"]);
-        let ours: Vec<u32> = all
-            .iter()
-            .filter(|process| is_ours(&all, 2, process))
-            .map(|process| process.0)
-            .collect();
-        assert_eq!(ours, [2, 3, 4]);
-        let left_behind = (8, 1, "lab-server".to_owned());
-        assert!(is_ours(&all, 2, &left_behind));
     }
 }

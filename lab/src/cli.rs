@@ -1,12 +1,13 @@
-//! Command line of the lab.
+//! Command line of the lab. A subcommand fails if it cannot do its work, and says which step failed;
+//! a check that does not pass is a result.
 
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
 use crate::{
-    actor, ask, bench, bulk, call_cost, churn, exported, fallbacks, figures, flood, floods, init,
-    lean, load, matrix, mix, namespaces, pair, play, provoke, reuse, served, together, verdicts,
+    actor, ask, bench, bulk, call_cost, churn, exported, fallbacks, figures, flood_asker, floods,
+    init, load, matrix, mix, namespaces, pair, play, provoke, reuse, served, together, verdicts,
     watched,
 };
 
@@ -19,132 +20,110 @@ struct Cli {
     verb: Verb,
 }
 
-#[derive(Subcommand)]
-enum Verb {
+/// The subcommands, each with its arguments and its function: one that judges returns whether every
+/// check passed.
+macro_rules! verbs {
+    ($($(#[$about:meta])* $verb:ident($args:ty) $kind:ident $run:path,)*) => {
+        #[derive(Subcommand)]
+        enum Verb {
+            $($(#[$about])* $verb($args),)*
+        }
+
+        impl Verb {
+            fn run(&self) -> anyhow::Result<bool> {
+                match self {
+                    $(Self::$verb(args) => verbs!($kind $run(args)),)*
+                }
+            }
+        }
+    };
+    (judges $judged:expr) => { $judged };
+    (does $done:expr) => { $done.map(|()| true) };
+}
+
+verbs! {
     /// One end of a connection, controlled by `provoke`, `fallbacks`, `verdicts` and `mix`
     #[command(hide = true)]
-    Actor(actor::Args),
+    Actor(actor::Args) does actor::run,
     /// Query sockets of every kind, and record the kernel's answers
-    Ask(ask::Args),
+    Ask(ask::Args) does ask::run,
     /// Run `ask` under the tracer with each attach method, and compare
-    Matrix(matrix::Args),
+    Matrix(matrix::Args) judges matrix::run,
     /// Make connections fall back in every known way, and record the kernel's counters
-    Provoke(provoke::Args),
+    Provoke(provoke::Args) judges provoke::run,
     /// Play one recipe or one scenario of `verdicts` by name, to observe it with another tool
-    Play(play::Args),
+    Play(play::Args) judges play::run,
     /// Run `provoke` under the tracer with each attach method, and compare
-    Fallbacks(fallbacks::Args),
+    Fallbacks(fallbacks::Args) judges fallbacks::run,
     /// Applications that query too early, too late, never or correctly, under the tracer: check its
     /// verdicts
-    Verdicts(verdicts::Args),
+    Verdicts(verdicts::Args) judges verdicts::run,
     /// `matrix`, `fallbacks` and `verdicts` under a single start of the tracer for each attach
     /// method
-    Together(together::Args),
+    Together(together::Args) judges together::run,
     /// Many simultaneous connections under the tracer, half of which fall back: each must be found
     /// once
-    Mix(mix::Args),
+    Mix(mix::Args) judges mix::run,
     /// Very many short connections under the tracer: none may be mistaken for another one
-    Reuse(reuse::Args),
+    Reuse(reuse::Args) judges reuse::run,
     /// Network namespaces created, used and deleted under the tracer: its counts for each must
     /// match the kernel's
-    Namespaces(namespaces::Args),
+    Namespaces(namespaces::Args) judges namespaces::run,
     /// curl and nginx under `mptcpize`, with and without a middlebox, under the tracer
-    Pair(pair::Args),
+    Pair(pair::Args) judges pair::run,
     /// The application of `reuse`
     #[command(hide = true)]
-    ReuseMaker(reuse::MakerArgs),
-    /// Many threads that query as fast as possible, under the tracer: no query may be lost,
-    /// duplicated or mixed up
-    Flood(flood::Args),
-    /// The application of `flood`
-    FloodAsker(flood::asker::Args),
+    ReuseMaker(reuse::MakerArgs) does reuse::make_connections,
+    /// The application of the flood of `matrix` and `together`
+    #[command(hide = true)]
+    FloodAsker(flood_asker::Args) does flood_asker::run,
     /// Two threads that query as fast as possible, or at a fixed rate, under the tracer: check its
     /// loss accounting
-    Floods(floods::Args),
+    Floods(floods::Args) judges floods::run,
     /// `mptcp-trace serve` while connections fall back: its metrics, also in a Prometheus, must
     /// match the kernel's counters
-    Served(served::Args),
+    Served(served::Args) judges served::run,
     /// `mptcp-trace top` in a terminal while connections fall back: it must match the kernel's
     /// counters, and restore the terminal
-    Watched(watched::Args),
+    Watched(watched::Args) judges watched::run,
     /// `mptcp-trace serve --otlp` while connections fall back: the exported data must parse with
     /// OpenTelemetry's schema and match the kernel's counters
-    Exported(exported::Args),
+    Exported(exported::Args) judges exported::run,
     /// `mptcp-trace serve` for a long time while everything around it comes and goes: it must not
     /// grow, and its counters must be right
-    Churn(churn::Args),
+    Churn(churn::Args) judges churn::run,
     /// Step the clock for a moment, for `churn`
     #[command(hide = true)]
-    ClockStep(churn::clock::Args),
+    ClockStep(churn::clock::Args) does churn::clock::run,
     /// The application of `floods` and `rates`
     #[command(hide = true)]
-    LoadAsker(load::Args),
-    /// Run a program as an unprivileged user with few capabilities
-    #[command(hide = true)]
-    Lean(lean::Args),
+    LoadAsker(load::Args) does load::run,
     /// Nanoseconds per getsockopt call
-    BenchAsker(bench::Args),
+    BenchAsker(bench::Args) does bench::run,
     /// Cost of a system call under the tracer, by attach method: for a machine that counts
     /// instructions
-    CallCost(call_cost::Args),
+    CallCost(call_cost::Args) does call_cost::run,
     /// Cost of tracing for a caller, compared with bpftrace
-    Figures(figures::Args),
+    Figures(figures::Args) does figures::run,
     /// Time from exec until the tracer is live
-    StartTime(figures::start::Args),
+    StartTime(figures::start::Args) does figures::start::run,
     /// Number of queries per second until one is lost
-    Rates(figures::rates::Args),
+    Rates(figures::rates::Args) does figures::rates::run,
     /// Memory of the tracer with very many open connections
-    Resident(figures::resident::Args),
+    Resident(figures::resident::Args) does figures::resident::run,
     /// The application of `resident`
     #[command(hide = true)]
-    Holder(figures::resident::HolderArgs),
-    /// Throughput of a bulk transfer over MPTCP
-    Bulk(bulk::Args),
+    Holder(figures::resident::HolderArgs) does figures::resident::hold,
     /// Cost of tracing for a bulk transfer, by attach method
-    BulkCost(bulk::CostArgs),
+    BulkCost(bulk::CostArgs) does bulk::cost,
 }
 
 /// Runs the command line; as the init process of a machine, runs its job.
-#[must_use]
 pub fn main() -> ExitCode {
     if std::process::id() == 1 {
         init::run(&PathBuf::from("/job.json"));
     }
-    let done = match Cli::parse().verb {
-        Verb::Actor(args) => actor::run(&args).map(|()| true),
-        Verb::Ask(args) => ask::run(&args).map(|()| true),
-        Verb::Matrix(args) => matrix::run(&args),
-        Verb::Provoke(args) => provoke::run(&args),
-        Verb::Play(args) => play::run(&args),
-        Verb::Fallbacks(args) => fallbacks::run(&args),
-        Verb::Verdicts(args) => verdicts::run(&args),
-        Verb::Together(args) => together::run(&args),
-        Verb::Mix(args) => mix::run(&args),
-        Verb::Reuse(args) => reuse::run(&args),
-        Verb::Namespaces(args) => namespaces::run(&args),
-        Verb::Pair(args) => pair::run(&args),
-        Verb::ReuseMaker(args) => reuse::make_connections(&args).map(|()| true),
-        Verb::Flood(args) => flood::run(&args),
-        Verb::FloodAsker(args) => flood::asker::run(&args).map(|()| true),
-        Verb::Lean(args) => lean::run(&args).map(|()| true),
-        Verb::BenchAsker(args) => bench::run(&args).map(|()| true),
-        Verb::CallCost(args) => call_cost::run(&args).map(|()| true),
-        Verb::Figures(args) => figures::run(&args).map(|()| true),
-        Verb::Floods(args) => floods::run(&args),
-        Verb::Served(args) => served::run(&args),
-        Verb::Watched(args) => watched::run(&args),
-        Verb::Exported(args) => exported::run(&args),
-        Verb::Churn(args) => churn::run(&args),
-        Verb::ClockStep(args) => churn::clock::run(&args).map(|()| true),
-        Verb::LoadAsker(args) => load::run(&args).map(|()| true),
-        Verb::StartTime(args) => figures::start::run(&args).map(|()| true),
-        Verb::Rates(args) => figures::rates::run(&args).map(|()| true),
-        Verb::Holder(args) => figures::resident::hold(&args).map(|()| true),
-        Verb::Resident(args) => figures::resident::run(&args).map(|()| true),
-        Verb::Bulk(args) => bulk::run(&args).map(|()| true),
-        Verb::BulkCost(args) => bulk::cost(&args).map(|()| true),
-    };
-    match done {
+    match Cli::parse().verb.run() {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(why) => {

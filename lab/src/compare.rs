@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    report::{Asked, AskerLine, Cell, Endpoint, Outcome, Truth},
+    cells::{judged, mismatch, ok, skipped},
+    report::{Asked, AskerLine, Cell, Endpoint, Truth},
     traced::{End, Traced, TracedLine},
 };
 
@@ -12,8 +13,7 @@ mod tests;
 
 /// Compares one run of the asker with one run of the tracer: one cell per query, one per line
 /// without a matching query, and one for the loss accounting.
-#[must_use]
-pub fn compare(rung: &str, asked: &[AskerLine], traced: &[TracedLine]) -> Vec<Cell> {
+pub(crate) fn compare(rung: &str, asked: &[AskerLine], traced: &[TracedLine]) -> Vec<Cell> {
     let mut cells = questions(rung, asked, traced);
     let is_verdict = |line: &&TracedLine| matches!(line, TracedLine::Verdict(_));
     let verdicts = traced.iter().filter(is_verdict).count() as u64;
@@ -25,36 +25,18 @@ pub fn compare(rung: &str, asked: &[AskerLine], traced: &[TracedLine]) -> Vec<Ce
 /// One cell per query, and one per line without a matching query.
 pub(crate) fn questions(rung: &str, asked: &[AskerLine], traced: &[TracedLine]) -> Vec<Cell> {
     let mut threads: BTreeMap<(u32, u32), Vec<&Traced>> = BTreeMap::new();
-    let mut limits = Vec::new();
-    for line in traced {
-        match line {
-            // The asker uses it to identify its socket; not part of the comparison.
-            TracedLine::Query(query) if query.api == "SO_PROTOCOL" => {}
-            TracedLine::Query(query) => {
-                let thread = (query.pid, query.tid);
-                threads.entry(thread).or_default().push(query);
-            }
-            TracedLine::Start(start) => {
-                let of_sensors = start.sensors.iter().flat_map(|sensor| &sensor.limits);
-                limits.extend(of_sensors);
-            }
-            // Lines of the other sensor, which `findings` compares, and lines about the run.
-            TracedLine::End(_)
-            | TracedLine::Verdict(_)
-            | TracedLine::Fallback(_)
-            | TracedLine::Refused(_)
-            | TracedLine::Plain(_)
-            | TracedLine::Existing(_)
-            | TracedLine::Blackhole(_)
-            | TracedLine::OptionRefused(_)
-            | TracedLine::SocketRefused(_) => {}
+    for query in traced.iter().filter_map(TracedLine::query) {
+        // The asker uses it to identify its socket; not part of the comparison.
+        if query.api != "SO_PROTOCOL" {
+            let thread = (query.pid, query.tid);
+            threads.entry(thread).or_default().push(query);
         }
     }
     // In reverse order of time, so that pop returns the oldest.
     for lines in threads.values_mut() {
         lines.reverse();
     }
-    let no_32bit = limits.iter().any(|limit| limit.contains("32-bit"));
+    let no_32bit = TracedLine::limits(traced).any(|limit| limit.contains("32-bit"));
     let mut asked: Vec<&AskerLine> = asked.iter().collect();
     asked.sort_by_key(|line| match line {
         AskerLine::Asked(asked) => asked.seq,
@@ -65,11 +47,7 @@ pub(crate) fn questions(rung: &str, asked: &[AskerLine], traced: &[TracedLine]) 
     let mut cells: Vec<Cell> = Vec::new();
     for line in asked {
         match line {
-            AskerLine::Skipped { case, why } => cells.push(Cell {
-                outcome: Outcome::Skipped,
-                why: why.clone(),
-                ..ok(case, rung, "", "")
-            }),
+            AskerLine::Skipped { case, why } => cells.push(skipped(case, rung, why)),
             AskerLine::Asked(asked) => {
                 let lines = threads.entry((asked.pid, asked.tid)).or_default();
                 while let Some(line) = lines.pop_if(|line| !open.has(line)) {
@@ -147,13 +125,8 @@ fn one(rung: &str, asked: &Asked, lines: &mut Vec<&Traced>, no_32bit: bool) -> C
         let why = format!("the next line of the thread is {:?}", lines.last());
         return mismatch(&asked.case, rung, &caller, "no line", why);
     };
-    let traced = line_said(line);
     let differences = differences(rung, asked, line);
-    if differences.is_empty() {
-        ok(&asked.case, rung, &caller, &traced)
-    } else {
-        mismatch(&asked.case, rung, &caller, &traced, differences.join("; "))
-    }
+    judged(&asked.case, rung, &caller, &line_said(line), differences)
 }
 
 /// Checks that the kernel did what the case meant to provoke; otherwise there is nothing to
@@ -268,8 +241,7 @@ fn identity(rung: &str, verdicts: u64, ends: &[&End]) -> Cell {
 }
 
 /// The tracer's word for the caller's answer.
-#[must_use]
-pub fn answer_word(truth: Truth) -> &'static str {
+pub(crate) fn answer_word(truth: Truth) -> &'static str {
     match truth {
         Truth::Mptcp => "mptcp",
         Truth::Tcp => "tcp",
@@ -294,30 +266,5 @@ fn line_said(line: &Traced) -> String {
         (Some(answer), Some(errno)) => format!("{answer} {errno}"),
         (Some(answer), None) => answer.clone(),
         (None, _) => "?".to_owned(),
-    }
-}
-
-/// A cell in which caller and tracer agree.
-#[must_use]
-pub fn ok(case: &str, rung: &str, caller: &str, traced: &str) -> Cell {
-    Cell {
-        case: case.into(),
-        rung: rung.into(),
-        outcome: Outcome::Ok,
-        caller: caller.into(),
-        traced: traced.into(),
-        why: String::new(),
-        first_try: None,
-        suite: None,
-    }
-}
-
-/// A cell in which caller and tracer differ.
-#[must_use]
-pub fn mismatch(case: &str, rung: &str, caller: &str, traced: &str, why: String) -> Cell {
-    Cell {
-        outcome: Outcome::Mismatch,
-        why,
-        ..ok(case, rung, caller, traced)
     }
 }

@@ -2,37 +2,29 @@
 //! own schema and match the kernel's counters, even if the receiver disappears meanwhile or never
 //! exists.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    ffi::OsStr,
-    fs::{self, File},
-    net::{TcpListener, TcpStream},
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
-};
+use std::{net::TcpListener, path::PathBuf, time::Duration};
 
-use anyhow::{Context as _, bail, ensure};
-use serde_json::Value;
+use anyhow::{Context as _, ensure};
 
 use crate::{
-    compare::ok,
+    cells::{Cells, judged, skipped},
+    metrics::Page,
     net::{self, Family, Kind},
-    report::{Cell, Cells, Outcome},
-    served::{Counts, Played, Served, THIRD_ACK, play, until},
+    netns::Counters,
+    report::{Cell, Outcome},
+    serving::{PATIENCE, Served},
+    tracer::OneMethodArgs,
+    truth::play,
+    wait::Patience,
 };
 
-/// The receiver, in Python because a package there provides the schema.
-const RECEIVER: &str = include_str!("receiver.py");
-/// Its exit code if the package is missing.
-const NO_SCHEMA: i32 = 77;
-/// Timeout until it listens.
-const START_MAX: Duration = Duration::from_secs(20);
-/// Timeout until everything on the page has arrived: on a busy host other programs fill the queue
-/// too, and requests are slow.
-const ARRIVE_MAX: Duration = Duration::from_secs(90);
-/// Interval of the checks.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+mod receiver;
+
+use receiver::{Receiver, START, is_total};
+
+/// Until everything on the page has arrived: on a busy host other programs fill the queue too, and
+/// requests are slow.
+const ARRIVE: Patience = Patience::new(Duration::from_secs(90), Duration::from_millis(100));
 /// Queries without a receiver: more than the queue holds.
 const QUESTIONS: u64 = 9000;
 /// Maximum number of queued ones (`QUESTIONS_MAX` of the queue).
@@ -45,68 +37,58 @@ const FAILED: &str = "mptcp_trace_otlp_failed_requests_total";
 /// Metric name.
 const DROPPED: &str = "mptcp_trace_otlp_dropped_logs_total";
 
-/// Arguments of `mptcp-lab exported`.
 #[derive(clap::Args)]
-pub struct Args {
-    /// The mptcp-trace to test
-    #[arg(long, value_name = "PATH")]
-    pub tracer: PathBuf,
-    /// Attach method
-    #[arg(long, value_name = "METHOD", default_value = "auto")]
-    pub attach: String,
+pub(crate) struct Args {
+    /// The tracer
+    #[command(flatten)]
+    tried: OneMethodArgs,
     /// A Python with the package opentelemetry-proto
     #[arg(long, value_name = "PATH", default_value = "python3")]
-    pub python: PathBuf,
+    python: PathBuf,
 }
 
 /// Exports, plays and compares; returns true if everything received matches the kernel and the
 /// page.
-///
-/// # Errors
-///
-/// Fails if the tracer cannot be run, or if its output cannot be read.
-pub fn run(args: &Args) -> anyhow::Result<bool> {
-    let mut cells = Cells::new(std::io::stdout())?;
+pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
+    let mut cells = Cells::new()?;
     let files = tempfile::tempdir()?;
-    let mut receiver = Receiver::new(args, files.path())?;
+    let mut receiver = Receiver::new(&args.python, files.path())?;
     if receiver.start(0)? {
         received(args, &mut receiver, &mut cells)?;
     } else {
-        cells.put(Cell {
-            outcome: Outcome::Skipped,
-            why: "no python3 with opentelemetry-proto; pip install opentelemetry-proto".into(),
-            ..ok("exported-logs", &args.attach, "", "")
-        })?;
+        let why = "no python3 with opentelemetry-proto; pip install opentelemetry-proto";
+        cells.put(skipped("exported-logs", &args.tried.attach, why))?;
     }
     cells.put(nobody(args)?)?;
     cells.close()
 }
 
 /// The receiver runs, stops in the middle, and starts again.
-fn received(
-    args: &Args,
-    receiver: &mut Receiver,
-    cells: &mut Cells<std::io::Stdout>,
-) -> anyhow::Result<()> {
-    let rung = &args.attach;
-    let served = Served::start(
-        &args.tracer,
-        rung,
-        &receiver.words().each_ref().map(OsStr::new),
-    )?;
+fn received(args: &Args, receiver: &mut Receiver, cells: &mut Cells) -> anyhow::Result<()> {
+    let rung = &args.tried.attach;
+    let served = Served::start(&args.tried, receiver.words())?;
     let first = play()?;
-    receiver.stop()?;
+    receiver.stop();
     let second = play()?;
-    let start = Instant::now();
-    while !sums(&served.page()?, FAILED, "signal").contains_key("logs") {
-        ensure!(start.elapsed() < START_MAX, "no request has failed");
-        std::thread::sleep(LOOK_EVERY);
-    }
+    let has_failed = || Ok(sums(&served.page()?, FAILED, "signal").contains_key("logs"));
+    ensure!(START.holds(has_failed)?, "no request has failed");
     // Its first answer after the restart is "unavailable".
     ensure!(receiver.start(1)?, "the receiver does not start again");
     let played = first.and(second);
-    let got = until(&played.counts, || Ok(receiver.read()?.fallbacks(&played)))?;
-    cells.put(cell("exported-logs", rung, &played.counts, &got))?;
+    let want = &played.counts;
+    let got = || Ok(receiver.read()?.fallbacks(&played));
+    let got = PATIENCE.last(got, |got| Ok(got == want))?;
+    let differ = want
+        .iter()
+        .filter(|(name, value)| got.get(*name) != Some(value));
+    let mut wrong: Vec<String> = differ
+        .map(|it| format!("{it:?} is received otherwise"))
+        .collect();
+    if *want != got && wrong.is_empty() {
+        wrong.push("the received data differs".to_owned());
+    }
+    let (want, got) = (format!("{want:?}"), format!("{got:?}"));
+    cells.put(judged("exported-logs", rung, &want, &got, wrong))?;
     // Other programs of this host are active meanwhile: the exported numbers must be between those
     // of the page before and after.
     for (case, finding, name) in [
@@ -128,34 +110,31 @@ fn received(
         }
         cells.put(between)?;
     }
-    let told = || Ok(counters(&served.page()?));
+    let told = || Ok(counters(&served.text()?));
     let sent = || Ok(receiver.read()?.metrics);
     cells.put(between("exported-metrics", rung, told, sent, || Ok(false))?)?;
     let page = served.page()?;
     let _said = served.end()?;
     let read = receiver.read()?;
-    let exported: u64 = sums(&page, EXPORTED, "").values().sum();
+    let exported = page.sum(EXPORTED, &[]);
     let failed = sums(&page, FAILED, "signal");
-    let mut once = ok(
-        "exported-once",
-        rung,
-        &format!("{exported} taken before the end, failed requests {failed:?}"),
-        &format!(
-            "{} records, {} of them different, {} mistakes",
-            read.logs.len(),
-            read.different.len(),
-            read.wrong.len()
-        ),
+    let want = format!("{exported} taken before the end, failed requests {failed:?}");
+    let (logs, different) = (read.logs.len(), read.different.len());
+    let mut wrong = read.wrong;
+    let got = format!(
+        "{logs} records, {different} of them different, {} mistakes",
+        wrong.len()
     );
-    if !read.wrong.is_empty()
-        || read.logs.len() != read.different.len()
-        || exported > u64::try_from(read.logs.len())?
-        || !failed.contains_key("logs")
-    {
-        once.outcome = Outcome::Mismatch;
-        once.why = read.wrong.join("; ");
+    if logs != different {
+        wrong.push("a record came twice".to_owned());
     }
-    cells.put(once)
+    if exported > u64::try_from(logs)? {
+        wrong.push("not every record arrived".to_owned());
+    }
+    if !failed.contains_key("logs") {
+        wrong.push("no request has failed".to_owned());
+    }
+    cells.put(judged("exported-once", rung, &want, &got, wrong))
 }
 
 /// Without any receiver: records that do not fit into the queue are counted, and the loss is
@@ -163,64 +142,29 @@ fn received(
 fn nobody(args: &Args) -> anyhow::Result<Cell> {
     // The port was free a moment ago, and is unlikely to be taken so soon.
     let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-    let url = format!("http://{address}");
-    let served = Served::start(
-        &args.tracer,
-        &args.attach,
-        &["--otlp", &url].map(OsStr::new),
-    )?;
+    let served = Served::start(&args.tried, ["--otlp", &format!("http://{address}")])?;
     let socket = net::open(Kind::Mptcp, Family::V4).context("cannot open a socket")?;
     for _ in 0..QUESTIONS {
         socket.protocol().context("cannot ask")?;
     }
     drop(socket);
-    let look = |page: &str| {
-        let of = |name, label| sums(page, name, label).into_values().sum::<u64>();
-        (
-            of("mptcp_trace_questions_total", "verdict"),
-            of(DROPPED, "reason"),
-            of("mptcp_trace_otlp_queued_logs", ""),
-        )
-    };
-    let start = Instant::now();
-    let (questions, dropped, queued) = loop {
-        let seen = look(&served.page()?);
-        if seen.0 >= QUESTIONS || start.elapsed() > START_MAX {
-            break seen;
-        }
-        std::thread::sleep(LOOK_EVERY);
-    };
+    let asked = |page: &Page| page.sum("mptcp_trace_questions_total", &[]);
+    let page = START.last(|| served.page(), |page| Ok(asked(page) >= QUESTIONS))?;
+    let (questions, dropped) = (asked(&page), page.sum(DROPPED, &[]));
+    let queued = page.sum("mptcp_trace_otlp_queued_logs", &[]);
     let said = served.end()?;
-    let lost = said
-        .lines()
-        .find(|line| line.contains("did not accept them"));
-    let mut cell = ok(
-        "exported-nobody",
-        &args.attach,
-        &format!("{questions} queries"),
-        &format!("{queued} wait, {dropped} dropped; {}", lost.unwrap_or("")),
-    );
+    let mut lines = said.lines();
+    let lost = lines.find(|line| line.contains("did not accept them"));
     let is_right = dropped > 0
         && dropped + queued >= questions
         && queued >= WAITING_MAX
         && lost.is_some()
         && said.matches("does not accept data").count() == 1;
-    if !is_right {
-        cell.outcome = Outcome::Mismatch;
-        cell.why = format!("not every finding is accounted for: {said}");
-    }
-    Ok(cell)
-}
-
-fn cell(case: &str, rung: &str, want: &Counts, got: &Counts) -> Cell {
-    let mut cell = ok(case, rung, &format!("{want:?}"), &format!("{got:?}"));
-    if want != got {
-        let differ = |(name, value): &(&String, &u64)| got.get(*name) != Some(value);
-        let differ: Vec<_> = want.iter().filter(differ).take(5).collect();
-        cell.outcome = Outcome::Mismatch;
-        cell.why = format!("the received data differs: {differ:?}");
-    }
-    cell
+    let wrong = (!is_right).then(|| format!("not every finding is accounted for: {said}"));
+    let want = format!("{questions} queries");
+    let got = format!("{queued} wait, {dropped} dropped; {}", lost.unwrap_or(""));
+    let (rung, wrong) = (&args.tried.attach, Vec::from_iter(wrong));
+    Ok(judged("exported-nobody", rung, &want, &got, wrong))
 }
 
 /// Checks that the exported counts are at least those read before, and at most those read
@@ -228,224 +172,49 @@ fn cell(case: &str, rung: &str, want: &Counts, got: &Counts) -> Cell {
 fn between(
     case: &str,
     rung: &str,
-    told: impl Fn() -> anyhow::Result<Counts>,
-    sent: impl Fn() -> anyhow::Result<Counts>,
+    told: impl Fn() -> anyhow::Result<Counters>,
+    sent: impl Fn() -> anyhow::Result<Counters>,
     hopeless: impl Fn() -> anyhow::Result<bool>,
 ) -> anyhow::Result<Cell> {
     let before = told()?;
-    let start = Instant::now();
-    let (got, after) = loop {
-        let got = sent()?;
-        if is_within(&before, &got) || hopeless()? || start.elapsed() > ARRIVE_MAX {
-            break (got, told()?);
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    };
-    let total = |counts: &Counts| {
-        format!(
-            "{} sorts, {} in all",
-            counts.len(),
-            counts.values().sum::<u64>()
-        )
+    let got = ARRIVE.last(sent, |got| Ok(is_within(&before, got) || hopeless()?))?;
+    let after = told()?;
+    let total = |counts: &Counters| {
+        let all: u64 = counts.values().sum();
+        format!("{} sorts, {all} in all", counts.len())
     };
     let page = format!("{} before, {} after", total(&before), total(&after));
-    let mut cell = ok(case, rung, &page, &total(&got));
-    if !is_within(&before, &got) || !is_within(&got, &after) {
-        cell.outcome = Outcome::Mismatch;
-        cell.why = format!("{before:?} <= {got:?} <= {after:?} does not hold");
-    }
-    Ok(cell)
+    let is_right = is_within(&before, &got) && is_within(&got, &after);
+    let wrong = (!is_right).then(|| format!("{before:?} <= {got:?} <= {after:?} does not hold"));
+    Ok(judged(
+        case,
+        rung,
+        &page,
+        &total(&got),
+        Vec::from_iter(wrong),
+    ))
 }
 
 /// Whether no count in `less` exceeds the one in `more`.
-fn is_within(less: &Counts, more: &Counts) -> bool {
+fn is_within(less: &Counters, more: &Counters) -> bool {
     less.iter()
         .all(|(name, count)| more.get(name).copied().unwrap_or(0) >= *count)
 }
 
-/// Sums a metric of the page by a label; without one if it is empty.
-fn sums(page: &str, name: &str, label: &str) -> Counts {
-    let mut sums = Counts::new();
-    for (sample, value) in samples(page) {
-        if sample.split('{').next() != Some(name) {
-            continue;
-        }
-        let of = sample
-            .split_once(&format!("{label}=\""))
-            .and_then(|(_, rest)| rest.split_once('"'))
-            .map_or("", |(of, _)| of);
-        if value > 0 {
-            *sums.entry(of.to_owned()).or_default() += value;
-        }
-    }
+/// Sums of a metric of the page by a label, without zeros.
+fn sums(page: &Page, name: &str, label: &str) -> Counters {
+    let mut sums = page.by(name, label);
+    sums.retain(|_label, sum| *sum > 0);
     sums
 }
 
-/// All counters of a page.
-fn counters(page: &str) -> Counts {
-    samples(page)
-        .filter(|(name, _)| {
-            name.split('{')
-                .next()
-                .is_some_and(|it| it.ends_with("_total"))
-        })
-        .map(|(name, value)| (name.to_owned(), value))
-        .collect()
-}
-
-fn samples(page: &str) -> impl Iterator<Item = (&str, u64)> {
-    page.lines().filter_map(|line| {
+/// All counters of a page, with their labels as printed.
+fn counters(page: &str) -> Counters {
+    let samples = page.lines().filter_map(|line| {
         let (name, value) = line.rsplit_once(' ')?;
-        Some((name, value.parse().ok()?))
-    })
-}
-
-/// A receiver that can be stopped and restarted on the same port.
-struct Receiver {
-    python: PathBuf,
-    script: PathBuf,
-    port: u16,
-    file: PathBuf,
-    child: Option<Child>,
-}
-
-/// Everything received so far.
-#[derive(Default)]
-struct Read {
-    /// The complete attributes of each record, including its timestamp.
-    different: BTreeSet<String>,
-    /// Attributes of each record.
-    logs: Vec<BTreeMap<String, Value>>,
-    /// Counters of the latest request.
-    metrics: Counts,
-    wrong: Vec<String>,
-}
-
-impl Receiver {
-    fn new(args: &Args, files: &Path) -> anyhow::Result<Self> {
-        let script = files.join("receiver.py");
-        fs::write(&script, RECEIVER)?;
-        let file = files.join("received.jsonl");
-        File::create(&file)?;
-        Ok(Self {
-            python: args.python.clone(),
-            script,
-            port: TcpListener::bind("127.0.0.1:0")?.local_addr()?.port(),
-            file,
-            child: None,
-        })
-    }
-
-    fn words(&self) -> [String; 4] {
-        let url = format!("http://127.0.0.1:{}", self.port);
-        ["--otlp".into(), url, "--otlp-interval".into(), "1s".into()]
-    }
-
-    /// False if the schema is unavailable.
-    fn start(&mut self, refuse: u32) -> anyhow::Result<bool> {
-        let spawned = Command::new(&self.python)
-            .arg(&self.script)
-            .arg(self.port.to_string())
-            .arg(&self.file)
-            .arg(refuse.to_string())
-            .stdin(Stdio::null())
-            .spawn();
-        let child = match spawned {
-            Ok(child) => self.child.insert(child),
-            Err(why) if why.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-            Err(why) => return Err(why).context("cannot run python3"),
-        };
-        let start = Instant::now();
-        loop {
-            if let Some(status) = child.try_wait()? {
-                ensure!(
-                    status.code() == Some(NO_SCHEMA),
-                    "the receiver ended: {status}"
-                );
-                return Ok(false);
-            }
-            if TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
-                return Ok(true);
-            }
-            if start.elapsed() > START_MAX {
-                bail!("the receiver does not listen");
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-    }
-
-    fn stop(&mut self) -> anyhow::Result<()> {
-        if let Some(mut child) = self.child.take() {
-            child.kill()?;
-            child.wait()?;
-        }
-        Ok(())
-    }
-
-    fn read(&self) -> anyhow::Result<Read> {
-        let text = fs::read_to_string(&self.file)?;
-        let mut read = Read::default();
-        // The last line may be incomplete.
-        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
-        for line in whole.lines() {
-            let line: Value = serde_json::from_str(line).context("the receiver writes no JSON")?;
-            if line["wrong"].is_string() {
-                read.wrong.push(line.to_string());
-            } else if let Value::Object(metrics) = &line["metrics"] {
-                let value = |value: &Value| Some(value.as_f64()?.round() as u64);
-                read.metrics = metrics
-                    .iter()
-                    .filter(|(name, _)| {
-                        name.split('{')
-                            .next()
-                            .is_some_and(|it| it.ends_with("_total"))
-                    })
-                    .filter_map(|(name, it)| Some((name.clone(), value(it)?)))
-                    .collect();
-            } else {
-                let log: BTreeMap<String, Value> = serde_json::from_value(line["log"].clone())?;
-                read.different.insert(format!("{log:?}"));
-                read.logs.push(log);
-            }
-        }
-        Ok(read)
-    }
-}
-
-impl Read {
-    /// Fallbacks of the recipes played, by cause.
-    fn fallbacks(&self, played: &Played) -> Counts {
-        let number = |log: &BTreeMap<String, Value>, name: &str| {
-            log.get(name).and_then(Value::as_u64).unwrap_or(0)
-        };
-        let is_ours = |log: &&BTreeMap<String, Value>| {
-            played.has(number(log, "mptcp.netns"), number(log, "mptcp.boottime_ns"))
-        };
-        let logs = self.logs.iter().filter(is_ours).cloned().collect();
-        Self {
-            logs,
-            ..Self::default()
-        }
-        .by("fallback", "mptcp.cause")
-    }
-
-    /// Number of records of a type, by an attribute.
-    fn by(&self, finding: &str, attribute: &str) -> Counts {
-        let mut counts = Counts::new();
-        for log in &self.logs {
-            let of = log.get(attribute).and_then(Value::as_str).unwrap_or("none");
-            if log["mptcp.finding"] == finding && of != THIRD_ACK {
-                *counts.entry(of.to_owned()).or_default() += 1;
-            }
-        }
-        counts
-    }
-}
-
-impl Drop for Receiver {
-    fn drop(&mut self) {
-        let _ended = self.stop();
-    }
+        Some((name.to_owned(), value.parse().ok()?))
+    });
+    samples.filter(|(name, _)| is_total(name)).collect()
 }
 
 #[cfg(test)]
@@ -456,9 +225,10 @@ mod tests {
     fn a_page_is_summed_by_a_label() {
         let page = "# TYPE x_total counter\nx_total{a=\"1\",b=\"2\"} 3\nx_total{a=\"1\",b=\"4\"} 4\n\
             x_total{a=\"5\"} 0\nxy_total{a=\"1\"} 9\ny_total 6\ng 7\n";
-        let of = |name: &str, count| Counts::from([(name.to_owned(), count)]);
-        assert_eq!(sums(page, "x_total", "a"), of("1", 7));
-        assert_eq!(sums(page, "y_total", ""), of("", 6));
+        let parsed = Page::parse(page).unwrap();
+        let of = |name: &str, count| Counters::from([(name.to_owned(), count)]);
+        assert_eq!(sums(&parsed, "x_total", "a"), of("1", 7));
+        assert_eq!(sums(&parsed, "y_total", ""), of("", 6));
         assert_eq!(counters(page).len(), 5);
         assert_eq!(counters(page)["y_total"], 6);
     }

@@ -8,23 +8,26 @@ use std::{
     net::SocketAddr,
     os::fd::AsFd as _,
     path::PathBuf,
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    process::Stdio,
+    time::Duration,
 };
 
 use anyhow::{Context as _, ensure};
+use rustix::process::Signal;
 
 use crate::{
     alone::Alone,
-    beside::{Beside, Ended, Lines},
-    compare::{mismatch, ok},
-    link, load,
-    net::{Family, Kind, open},
+    cells::{Cells, judged, skipped, unavailable},
+    load,
+    net::{self, Family, Kind},
     netns,
-    report::{Cell, Cells, Outcome},
+    process::{Running, own},
+    report::Cell,
     scratch::Scratch,
     sys,
     traced::{Found, Losses},
+    tracer::{Counted, Counts, Run, Started, Tracer},
+    wait::Patience,
 };
 
 /// Querying threads.
@@ -39,21 +42,20 @@ const OTHERS_SHARE_MAX: f64 = 0.1;
 const FALLBACKS: u32 = 100;
 /// Size of a ring that a flood fills at once.
 const SMALL_RING: &str = "64K";
-/// Timeout until the querying program starts.
-const BEGIN_MAX: Duration = Duration::from_secs(20);
+/// Until the querying program starts.
+const BEGIN: Patience = Patience::new(Duration::from_secs(20), Duration::from_millis(1));
 
-/// Arguments of `mptcp-lab floods`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The mptcp-trace to test
     #[arg(long, value_name = "PATH")]
-    pub tracer: PathBuf,
+    pub(crate) tracer: PathBuf,
     /// Only this attach method (repeatable)
     #[arg(long, value_name = "METHOD", default_value = "auto")]
-    pub attach: Vec<String>,
+    pub(crate) attach: Vec<String>,
     /// Smaller floods
     #[arg(long)]
-    pub short: bool,
+    pub(crate) short: bool,
 }
 
 /// How much.
@@ -82,12 +84,8 @@ impl Size {
 }
 
 /// Runs everything with each attach method; returns true if every check passes.
-///
-/// # Errors
-///
-/// Fails if the tracer cannot be run, or if its output cannot be parsed.
-pub fn run(args: &Args) -> anyhow::Result<bool> {
-    let mut cells = Cells::new(std::io::stdout())?;
+pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
+    let mut cells = Cells::new()?;
     let _alone = Alone::claim(
         "floods",
         "threads that query as fast as possible load all CPUs",
@@ -96,22 +94,18 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
     for rung in &args.attach {
         let place = Place::new(args, rung)?;
         let Some(cell) = place.accounted(size.queries)? else {
-            cells.put(Cell {
-                outcome: Outcome::Unavailable,
-                why: format!("this kernel has no attach method {rung}"),
-                ..ok("flood-accounted", rung, "", "")
-            })?;
+            let why = format!("this kernel has no attach method {rung}");
+            cells.put(unavailable("flood-accounted", rung, why))?;
             continue;
         };
         cells.put(cell)?;
         cells.put(place.steady(size.steady_seconds)?)?;
-        cells.put(place.fallbacks("flood-fallbacks", None, size.between_fallbacks)?)?;
-        let ring = Some(SMALL_RING);
-        cells.put(place.fallbacks(
-            "flood-fallbacks-small-ring",
-            ring,
-            size.between_fallbacks,
-        )?)?;
+        for (case, ring) in [
+            ("flood-fallbacks", None),
+            ("flood-fallbacks-small-ring", Some(SMALL_RING)),
+        ] {
+            cells.put(place.fallbacks(case, ring, size.between_fallbacks)?)?;
+        }
     }
     cells.close()
 }
@@ -126,25 +120,21 @@ struct Place<'a> {
 
 impl<'a> Place<'a> {
     fn new(args: &'a Args, rung: &'a str) -> anyhow::Result<Self> {
-        let namespace = netns::elsewhere(|| {
-            link::enter_network_namespace().context("cannot make a network namespace")?;
-            netns::current()
-        })?;
         Ok(Self {
             args,
             rung,
-            namespace,
+            namespace: netns::new()?,
         })
     }
 
-    fn tracer(&self, more: &[&str]) -> anyhow::Result<Result<Beside, String>> {
+    fn tracer(&self, more: &[&str]) -> anyhow::Result<Started<Tracer<Counted>>> {
         let pid = std::process::id().to_string();
-        let words: Vec<String> = ["--attach", self.rung, "--pid", &pid, "--follow"]
-            .iter()
-            .chain(more)
-            .map(|&word| word.to_owned())
-            .collect();
-        Beside::start(&self.args.tracer, &words, Lines::Counted)
+        Run::live(&self.args.tracer, self.rung)
+            .uncapped()?
+            .args(["--pid", &pid, "--follow"])
+            .args(more)
+            .reading(Counted::default())
+            .start()
     }
 
     /// Queries as fast as possible: each must be printed or counted as lost; none if the attach
@@ -152,18 +142,12 @@ impl<'a> Place<'a> {
     fn accounted(&self, queries: u64) -> anyhow::Result<Option<Cell>> {
         let case = "flood-accounted";
         eprintln!("mptcp-lab: {case} with attach method {}", self.rung);
-        let Ok(tracer) = self.tracer(&[])? else {
+        let Ok(tracer) = self.tracer(&[])?.available()? else {
             return Ok(None);
         };
-        let asked = self.ask(&load::Args {
-            threads: THREADS,
-            rate: 0,
-            seconds: f64::from(u16::MAX),
-            queries: queries / u64::from(THREADS),
-            begun: None,
-        })?;
+        let asked = self.ask(0, f64::from(u16::MAX), queries / u64::from(THREADS))?;
         let ended = ended(tracer)?;
-        let losses = of_queries(&ended)?;
+        let losses = ended.of_queries()?;
         let right = asked.asked == queries
             && losses.seen - losses.filtered == queries
             && losses.balances()
@@ -171,51 +155,37 @@ impl<'a> Place<'a> {
             && losses.emitted == ended.queries;
         let caller = format!("{queries} queries");
         let traced = format!("{} lines + {} lost", ended.queries, losses.lost());
-        Ok(Some(self.cell(
-            case,
-            right,
-            &caller,
-            &traced,
-            &ended.end.losses,
-        )))
+        let losses = &ended.end.losses;
+        Ok(Some(self.cell(case, right, &caller, &traced, losses)))
     }
 
     /// A fixed rate at which no query may be lost.
     fn steady(&self, seconds: f64) -> anyhow::Result<Cell> {
         let case = "flood-steady";
         eprintln!("mptcp-lab: {case} with attach method {}", self.rung);
-        let tracer = self.live(&[])?;
+        let tracer = self.tracer(&[])?.live()?;
         let busy = Busy::now(&tracer)?;
-        let asked = self.ask(&load::Args {
-            threads: THREADS,
-            rate: RATE,
-            seconds,
-            queries: u64::MAX,
-            begun: None,
-        })?;
+        let asked = self.ask(RATE, seconds, u64::MAX)?;
         let of_others = busy.of_others(&Busy::now(&tracer)?);
         let ended = ended(tracer)?;
-        let losses = of_queries(&ended)?;
+        let losses = ended.of_queries()?;
         let caller = format!("{RATE}/s for {seconds} s");
         let traced = format!("{} lines + {} lost", ended.queries, losses.lost());
+        let skipped = |why| Cell {
+            caller: caller.clone(),
+            traced: traced.clone(),
+            ..skipped(case, self.rung, why)
+        };
         if asked.rate() < RATE as f64 * RATE_SHARE_MIN {
-            return Ok(Cell {
-                outcome: Outcome::Skipped,
-                why: format!("this machine asks {:.0} questions a second", asked.rate()),
-                ..ok(case, self.rung, &caller, &traced)
-            });
+            let why = format!("this machine asks {:.0} questions a second", asked.rate());
+            return Ok(skipped(why));
         }
         // A reader that other processes keep off the CPU falls behind, however fast it is.
         if losses.lost() > 0 && of_others > OTHERS_SHARE_MAX {
-            return Ok(Cell {
-                outcome: Outcome::Skipped,
-                why: format!(
-                    "others use {:.0} % of the processors, and {} queries were lost",
-                    of_others * 100.0,
-                    losses.lost()
-                ),
-                ..ok(case, self.rung, &caller, &traced)
-            });
+            let (share, lost) = (of_others * 100.0, losses.lost());
+            return Ok(skipped(format!(
+                "others use {share:.0} % of the processors, and {lost} queries were lost"
+            )));
         }
         let right = losses.lost() == 0 && losses.balances() && ended.queries == asked.asked;
         Ok(self.cell(case, right, &caller, &traced, &ended.end.losses))
@@ -228,12 +198,12 @@ impl<'a> Place<'a> {
             .iter()
             .flat_map(|&ring| ["--ring-size", ring])
             .collect();
-        let tracer = self.live(&more)?;
-        let flood = Flood::begin(&self.namespace)?;
+        let tracer = self.tracer(&more)?.live()?;
+        let flood = flood(&self.namespace)?;
         let fell = netns::within(self.namespace.as_fd(), || fall_back(FALLBACKS, pause))?;
         drop(flood);
         let ended = ended(tracer)?;
-        let losses = of_queries(&ended)?;
+        let losses = ended.of_queries()?;
         let told = told(&ended.fallbacks, std::process::id(), &fell);
         // With a small ring the flood must lose queries; otherwise the test proves nothing.
         let right = told == fell.len() && (ring.is_none() || losses.ring_full > 0);
@@ -242,32 +212,21 @@ impl<'a> Place<'a> {
         Ok(self.cell(case, right, &caller, &traced, &ended.end.losses))
     }
 
-    fn live(&self, more: &[&str]) -> anyhow::Result<Beside> {
-        self.tracer(more)?.map_err(|why| {
-            anyhow::anyhow!(
-                "the attach method {} has become unavailable: {why}",
-                self.rung
-            )
-        })
-    }
-
-    fn ask(&self, args: &load::Args) -> anyhow::Result<load::Asked> {
-        netns::within(self.namespace.as_fd(), || load::ask(args))
+    fn ask(&self, rate: u64, seconds: f64, queries: u64) -> anyhow::Result<load::Asked> {
+        let load = load::Args {
+            threads: THREADS,
+            rate,
+            seconds,
+            queries,
+            begun: None,
+        };
+        netns::within(self.namespace.as_fd(), || load::ask(&load))
     }
 
     fn cell(&self, case: &str, right: bool, caller: &str, traced: &str, losses: &[Losses]) -> Cell {
         eprintln!("mptcp-lab: {case}: {caller}, {traced}; {losses:?}");
-        if right {
-            ok(case, self.rung, caller, traced)
-        } else {
-            mismatch(
-                case,
-                self.rung,
-                caller,
-                traced,
-                format!("counters {losses:?}"),
-            )
-        }
+        let wrong = (!right).then(|| format!("counters {losses:?}"));
+        judged(case, self.rung, caller, traced, Vec::from_iter(wrong))
     }
 }
 
@@ -281,7 +240,7 @@ struct Busy {
 }
 
 impl Busy {
-    fn now(tracer: &Beside) -> anyhow::Result<Self> {
+    fn now(tracer: &Tracer<Counted>) -> anyhow::Result<Self> {
         let own = sys::cpu_time(std::process::id()).context("cannot read the lab's CPU time")?;
         let stat = fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
         let (all, idle) = processors(&stat).context("cannot parse the CPU times in /proc/stat")?;
@@ -320,67 +279,35 @@ fn processors(stat: &str) -> Option<(f64, f64)> {
     Some((seconds(ticks.iter().sum::<u64>() - idle), seconds(idle)))
 }
 
-fn ended(tracer: Beside) -> anyhow::Result<Ended> {
-    tracer.end()?.context("the tracer's lines were not counted")
+fn ended(tracer: Tracer<Counted>) -> anyhow::Result<Counts> {
+    tracer.stop(Signal::INT)?.in_order()?.reader()?.close()
 }
 
-fn of_queries(ended: &Ended) -> anyhow::Result<&Losses> {
-    let mut all = ended.end.losses.iter();
-    all.find(|losses| losses.sensor == "query")
-        .context("the tracer reports no losses of its query sensor")
-}
-
-/// A process that queries as fast as possible until this is dropped.
-struct Flood(Child);
-
-impl Flood {
-    fn begin(namespace: &File) -> anyhow::Result<Self> {
-        let begun = Scratch::new("flood-begun");
-        let me = std::env::current_exe().context("cannot find the path of this program")?;
-        let mut command = Command::new(me);
-        command
-            .args(["load-asker", "--seconds", "3600", "--threads"])
-            .arg(THREADS.to_string())
-            .arg("--begun")
-            .arg(&begun.0)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
-        let child = netns::within(namespace.as_fd(), || {
-            command.spawn().context("cannot run the asker")
-        })?;
-        let flood = Self(child);
-        let start = Instant::now();
-        while !begun.0.exists() {
-            ensure!(start.elapsed() < BEGIN_MAX, "the asker does not start");
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        Ok(flood)
-    }
-}
-
-impl Drop for Flood {
-    fn drop(&mut self) {
-        let _ended = self.0.kill();
-        let _ended = self.0.wait();
-    }
+/// Starts a process that queries as fast as possible until this is dropped.
+fn flood(namespace: &File) -> anyhow::Result<Running> {
+    let begun = Scratch::new("flood-begun");
+    let mut command = own("load-asker")?;
+    command.args(["--seconds", "3600", "--threads", &THREADS.to_string()]);
+    command.arg("--begun").arg(&begun.0).stdout(Stdio::null());
+    let flood = netns::within(namespace.as_fd(), || {
+        Running::start("the asker", &mut command)
+    })?;
+    let has_begun = BEGIN.holds(|| Ok(begun.0.exists()))?;
+    ensure!(has_begun, "the asker does not start");
+    Ok(flood)
 }
 
 /// Connects repeatedly to a listener without MPTCP; returns the local addresses.
 fn fall_back(times: u32, pause: Duration) -> anyhow::Result<Vec<SocketAddr>> {
-    let listener = open(Kind::Tcp, Family::V4).context("cannot open a listener")?;
-    listener.bind(&Family::V4.loopback().into())?;
-    listener.listen(128)?;
-    let address = listener.local_addr()?;
+    let listener = net::listen(Kind::Tcp, Family::V4)?;
     let mut fell = Vec::new();
     // No port is reused while all connections are open.
     let mut open_ends = Vec::new();
     for _ in 0..times {
-        let client = open(Kind::Mptcp, Family::V4).context("cannot open a client")?;
-        client.connect(&address).context("cannot connect")?;
-        let (server, _peer) = listener.accept().context("cannot accept")?;
-        let local = client.local_addr()?.as_socket();
+        let ends = net::pair(Kind::Mptcp, &listener, Family::V4)?;
+        let local = ends.0.local_addr()?.as_socket();
         fell.push(local.context("a socket without an address")?);
-        open_ends.push((client, server));
+        open_ends.push(ends);
         std::thread::sleep(pause);
     }
     Ok(fell)
@@ -407,6 +334,7 @@ fn told(found: &[Found], owner: u32, fell: &[SocketAddr]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{report::Endpoint, traced::Owner};
 
     #[test]
     fn what_others_use_is_what_is_left_of_all() {
@@ -424,14 +352,18 @@ mod tests {
     #[test]
     fn a_fallback_counts_if_it_has_one_line_that_names_its_owner() {
         let found = |port: u16, pid: u32| -> Found {
-            serde_json::from_value(serde_json::json!({
-                "id": "0x1@2", "cause": null, "known": "unknown", "side": "active", "evidence": [],
-                "existing": false, "off_ms": null, "netns": 1, "family": "ipv4", "rung": "fexit",
-                "owner": {"pid": pid, "comm": "x", "via": "connect"},
-                "local": {"addr": "127.0.0.1", "port": port},
-                "remote": {"addr": "127.0.0.1", "port": 80},
-            }))
-            .unwrap()
+            Found {
+                side: Some("active".into()),
+                owner: Some(Owner {
+                    pid,
+                    ..Owner::default()
+                }),
+                local: Endpoint {
+                    addr: "127.0.0.1".into(),
+                    port,
+                },
+                ..Found::default()
+            }
         };
         let fell: Vec<SocketAddr> = ["127.0.0.1:1", "127.0.0.1:2"]
             .map(|at| at.parse().unwrap())

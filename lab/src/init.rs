@@ -38,7 +38,7 @@ struct Job {
 }
 
 /// Runs the job and powers off. Never returns.
-pub fn run(job: &Path) -> ! {
+pub(crate) fn run(job: &Path) -> ! {
     let code = match work(job) {
         Ok(code) => code,
         Err(why) => {

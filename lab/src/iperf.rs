@@ -4,7 +4,7 @@
 use std::{
     io::{BufRead as _, BufReader},
     os::fd::{AsFd as _, BorrowedFd},
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
 };
 
 use anyhow::{Context as _, ensure};
@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use crate::{
     netns,
+    process::Running,
     veth::{self, Offloads, SERVER_V4},
 };
 
@@ -43,7 +44,7 @@ struct Sum {
 /// Transfers for this time; returns the throughput in megabytes (10^6 bytes) per second.
 pub(crate) fn transfer(seconds: f64) -> anyhow::Result<f64> {
     let (near, far) = veth::joined_with(Offloads::Default)?;
-    let _server = Server::start(far.as_fd())?;
+    let _server = server(far.as_fd())?;
     let before = netns::counters(near.as_fd())?;
     let address = SERVER_V4.to_string();
     let duration = format!("{:.0}", seconds.ceil().max(1.0));
@@ -65,35 +66,18 @@ fn rate(report: &[u8]) -> anyhow::Result<f64> {
     Ok(report.end.sum_received.bits_per_second / 8e6)
 }
 
-/// Dropping it ends iperf3's server.
-struct Server(Child);
-
-impl Server {
-    /// Starts the server and waits until it listens.
-    fn start(namespace: BorrowedFd<'_>) -> anyhow::Result<Self> {
-        let child = netns::within(namespace, || {
-            iperf(&["-s", "-1", "--forceflush"])
-                .stdout(Stdio::piped())
-                .spawn()
-                .context("cannot run mptcpize and iperf3")
-        })?;
-        let mut server = Self(child);
-        let stdout = server.0.stdout.as_mut().context("iperf3 has no stdout")?;
-        let mut lines = BufReader::new(stdout).lines();
-        let is_listening = lines
-            .by_ref()
-            .map_while(Result::ok)
-            .any(|line| line.contains("listening"));
-        ensure!(is_listening, "iperf3's server does not listen");
-        Ok(server)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ended = self.0.kill();
-        let _ended = self.0.wait();
-    }
+/// Starts the server and waits until it listens.
+fn server(namespace: BorrowedFd<'_>) -> anyhow::Result<Running> {
+    let mut command = iperf(&["-s", "-1", "--forceflush"]);
+    command.stdout(Stdio::piped());
+    let mut server = netns::within(namespace, || Running::start("iperf3", &mut command))?;
+    let stdout = server.0.stdout.as_mut().context("iperf3 has no stdout")?;
+    let is_listening = BufReader::new(stdout)
+        .lines()
+        .map_while(Result::ok)
+        .any(|line| line.contains("listening"));
+    ensure!(is_listening, "iperf3's server does not listen");
+    Ok(server)
 }
 
 /// Runs the client; returns its output.

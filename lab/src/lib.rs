@@ -6,48 +6,49 @@
 //! both; `init` is the init process of a virtual machine that runs any of them.
 
 use mptcp_trace_scene::{
-    actor, lines, link, middlebox, net, netns, option, question, recipes, rules, scratch, sys, veth,
+    actor,
+    askers::{ask, bench, flood as flood_asker, load},
+    lines, link, middlebox, net, netns, option, question, recipes, rules, scratch, side_by_side,
+    sys, veth,
 };
 
 mod alone;
-pub mod ask;
-pub mod asker;
-pub mod bench;
-mod beside;
-pub mod bulk;
-pub mod call_cost;
-pub mod cases;
+mod bulk;
+mod call_cost;
+mod cells;
 mod cgroup;
-pub mod churn;
+mod churn;
 pub mod cli;
-pub mod compare;
+mod compare;
 mod events;
-pub mod exported;
-pub mod fallbacks;
-pub mod figures;
+mod exported;
+mod fallbacks;
+mod figures;
 pub mod findings;
-pub mod flood;
-pub mod floods;
-pub mod init;
+mod flood;
+mod floods;
+mod init;
 mod iperf;
-mod keep;
-pub mod lean;
-pub mod load;
-pub mod matrix;
-pub mod mix;
-pub mod namespaces;
-pub mod pair;
+mod matrix;
+mod metrics;
+mod mix;
+mod namespaces;
+mod pair;
 pub mod play;
-mod played;
-pub mod provoke;
+mod process;
+mod prometheus;
+mod provoke;
 pub mod report;
-pub mod reuse;
-pub mod served;
-mod side_by_side;
-pub mod spread;
+mod reuse;
+pub mod scene;
+mod served;
+mod serving;
+mod spread;
 mod stopwatch;
-pub mod together;
-pub mod traced;
+mod together;
+mod traced;
 mod tracer;
-pub mod verdicts;
-pub mod watched;
+mod truth;
+mod verdicts;
+mod wait;
+mod watched;

@@ -1,46 +1,42 @@
 //! `mptcp-lab mix`: many simultaneous connections from several clients, half of which fall back for
 //! various causes: each fallback must be found once, with its owner and addresses.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, thread, time::Instant};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
-use anyhow::{anyhow, ensure};
+use anyhow::ensure;
 
 use crate::{
-    compare::ok,
-    fallbacks::under_tracer,
-    findings::{Namespaces, Played, Wanted, compare},
+    cells::skipped,
+    findings::{Played, Wanted, compare},
     net::{
         Family,
         Kind::{Mptcp, Tcp},
     },
-    provoke::recount,
+    provoke::{recount, unplayed},
     recipes::{
-        Cleared, Expected, FALLBACK_COUNTERS, Place, STRIP_BOTH_AFTER_3, STRIP_SYN_ACK, Stage,
-        TestBed, Who, client, server,
+        Cleared, Expected, Place, STRIP_BOTH_AFTER_3, STRIP_SYN_ACK, Stage, TestBed, Who, client,
+        server,
     },
-    report::{Cell, Cells, Outcome},
+    report::Cell,
     rules::Rules,
-    sys,
+    side_by_side, sys,
+    tracer::{
+        TracerArgs, again,
+        suite::{Said, Suite},
+    },
 };
 
-/// Arguments of `mptcp-lab mix`.
 #[derive(clap::Args)]
-pub struct Args {
-    /// The mptcp-trace to test
-    #[arg(long, value_name = "PATH")]
-    pub tracer: PathBuf,
-    /// Attach method
-    #[arg(long, value_name = "METHOD")]
-    pub attach: String,
+pub(crate) struct Args {
+    /// The tracer
+    #[command(flatten)]
+    tried: TracerArgs,
     /// Number of connections
     #[arg(long, default_value_t = 2_000)]
-    pub connections: u32,
+    pub(crate) connections: u32,
     /// Number of simultaneous connections, each with its own client and server
     #[arg(long, default_value_t = 8)]
-    pub parallel: u32,
-    /// More arguments for the tracer (repeatable)
-    #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
-    pub tracer_arg: Vec<String>,
+    pub(crate) parallel: u32,
 }
 
 /// A middlebox, and the outcome of the connections through it.
@@ -89,50 +85,32 @@ fn ward_of(lane: u32) -> usize {
 }
 
 /// Runs the mix; returns true if every check passes.
-///
-/// # Errors
-///
-/// Fails if the tracer cannot be run, or if its output cannot be parsed.
-pub fn run(args: &Args) -> anyhow::Result<bool> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     ensure!(args.parallel > 0, "nothing to do");
-    let mut cells = Cells::new(std::io::stdout())?;
-    let perform = || perform(args);
-    let rung = &args.attach;
-    let found = under_tracer(
-        &args.tracer,
-        rung,
-        &args.tracer_arg,
-        perform,
-        |all, lines| {
+    again::once_on_rungs(&args.tried, |rung| {
+        let judge = |all: Done, said: &Said| {
             let (mut played, left): (Vec<Played>, Vec<Vec<Cleared>>) = match all {
                 Ok(all) => all,
                 // As for recipes, the kernel may lack required modules.
-                Err(why) => {
-                    return vec![Cell {
-                        outcome: Outcome::Skipped,
-                        why: format!("{why:#}"),
-                        ..ok("mix", rung, "", "")
-                    }];
-                }
+                Err(why) => return vec![skipped("mix", rung, format!("{why:#}"))],
             };
             for (played, left) in played.iter_mut().zip(&left) {
                 // A ward's connections share their namespaces, and the first reading precedes them
                 // all.
                 let recounted = left.first().map(|left| recount(played, left));
                 if let Some(Err(why)) = recounted {
-                    played.wrong.push(format!("{why:#}"));
+                    played.scene.wrong.push(format!("{why:#}"));
                 }
             }
-            compare(rung, &played, lines)
-        },
-    )?;
-    for cell in found {
-        cells.put(Cell {
-            case: cell.case.trim_end_matches("-v4").to_owned(),
-            ..cell
-        })?;
-    }
-    cells.close()
+            let cells = compare(rung, &played, &said.lines).into_iter();
+            let named = |cell: Cell| Cell {
+                case: cell.case.trim_end_matches("-v4").to_owned(),
+                ..cell
+            };
+            cells.map(named).collect()
+        };
+        Suite::new(&args.tried, rung).run(|_watch| perform(args), judge)
+    })
 }
 
 /// Results of one lane.
@@ -160,31 +138,20 @@ fn perform(args: &Args) -> anyhow::Result<Done> {
     let stages: Vec<Stage> = (0..args.parallel)
         .map(|lane| Stage::on(Arc::clone(&grounds[ward_of(lane)]), Family::V4))
         .collect::<anyhow::Result<_>>()?;
-    let lanes: Vec<(usize, Lane)> = thread::scope(|scope| {
-        let threads: Vec<_> = (0..)
-            .zip(stages)
-            .map(|(lane, stage)| {
-                let of_this = (lane..args.connections).step_by(args.parallel as usize);
-                let ward = ward_of(lane);
-                scope.spawn(move || {
-                    let done = play_lane(stage, &WARDS[ward], of_this.count() as u32);
-                    done.map(|done| (ward, done))
-                })
-            })
-            .collect();
-        threads
-            .into_iter()
-            .map(|thread| {
-                let done = thread.join();
-                done.map_err(|_panic| anyhow!("a lane panicked"))?
-            })
-            .collect::<anyhow::Result<_>>()
+    let lanes = side_by_side::all((0..).zip(stages), |(lane, stage)| {
+        let of_this = (lane..args.connections).step_by(args.parallel as usize);
+        let ward = ward_of(lane);
+        let done = play_lane(stage, &WARDS[ward], of_this.count() as u32)?;
+        Ok((ward, done))
     })?;
-    let mut all: Vec<(Played, Vec<Cleared>)> = WARDS.iter().map(empty).collect();
+    let mut all: Vec<(Played, Vec<Cleared>)> = WARDS
+        .iter()
+        .map(|ward| (unplayed(ward.name, Family::V4), Vec::new()))
+        .collect();
     for (ward, lane) in lanes {
         let (played, left) = &mut all[ward];
-        played.namespaces = lane.left.numbers()?;
-        played.since_ns = since_ns;
+        played.scene.namespaces = lane.left.numbers()?;
+        played.scene.since_ns = since_ns;
         let names = lane.left.counter_names();
         played.counters.retain(|name| names.contains(name));
         played.cast.extend(lane.cast);
@@ -195,24 +162,6 @@ fn perform(args: &Args) -> anyhow::Result<Done> {
     // Drop wards without a lane.
     all.retain(|(_played, left)| !left.is_empty());
     Ok(Ok(all.into_iter().unzip()))
-}
-
-fn empty(ward: &Ward) -> (Played, Vec<Cleared>) {
-    let played = Played {
-        recipe: ward.name.into(),
-        family: Family::V4,
-        namespaces: Namespaces { near: 0, far: 0 },
-        since_ns: 0,
-        cast: BTreeMap::new(),
-        wanted: Vec::new(),
-        moved: BTreeMap::new(),
-        counters: FALLBACK_COUNTERS.map(str::to_owned).into(),
-        answers: BTreeMap::new(),
-        wrong: Vec::new(),
-        skipped: None,
-        seconds: 0.0,
-    };
-    (played, Vec::new())
 }
 
 fn play_lane(mut stage: Stage, ward: &Ward, connections: u32) -> anyhow::Result<Lane> {

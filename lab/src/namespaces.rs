@@ -5,25 +5,25 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    net::{Ipv4Addr, SocketAddr},
     os::{fd::AsFd as _, unix::fs::MetadataExt as _},
-    path::PathBuf,
-    thread,
 };
 
 use anyhow::{Context as _, ensure};
 use socket2::Socket;
 
 use crate::{
-    compare::{mismatch, ok},
-    fallbacks::under_tracer,
+    cells::judged,
     findings::balanced,
     link::enter_network_namespace,
     net::{self, Family, Kind},
     netns::{self, Counters},
-    report::{Cell, Cells},
-    sys,
+    report::Cell,
+    side_by_side, sys,
     traced::{Found, Reconciled, TracedLine},
+    tracer::{
+        TracerArgs, again,
+        suite::{Said, Suite},
+    },
 };
 
 /// The one cause.
@@ -33,24 +33,17 @@ const FALLBACKS_MAX: u32 = 4;
 /// Namespaces that exist before tracing starts and are held only by a descriptor: `/proc` does not
 /// show their counters.
 const HELD: u32 = 8;
-/// Maximum number of differences shown.
-const SHOWN_MAX: usize = 5;
-
-/// Arguments of `mptcp-lab namespaces`.
 #[derive(clap::Args)]
-pub struct Args {
-    /// The mptcp-trace to test
-    #[arg(long, value_name = "PATH")]
-    pub tracer: PathBuf,
-    /// Attach method (repeatable)
-    #[arg(long, value_name = "METHOD", required = true)]
-    pub attach: Vec<String>,
+pub(crate) struct Args {
+    /// The tracer
+    #[command(flatten)]
+    tried: TracerArgs,
     /// Number of namespaces
     #[arg(long, default_value_t = 500)]
-    pub namespaces: u32,
+    pub(crate) namespaces: u32,
     /// Number of simultaneous namespaces
     #[arg(long, default_value_t = 4)]
-    pub parallel: u32,
+    pub(crate) parallel: u32,
 }
 
 /// A deleted namespace.
@@ -61,65 +54,41 @@ struct Gone {
 }
 
 /// Runs the suite; returns true if every check passes.
-///
-/// # Errors
-///
-/// Fails if the tracer cannot be run, or if its output cannot be parsed.
-pub fn run(args: &Args) -> anyhow::Result<bool> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     ensure!(args.parallel > 0, "nothing to do");
-    let mut cells = Cells::new(std::io::stdout())?;
-    for rung in &args.attach {
+    again::once_on_rungs(&args.tried, |rung| {
         let held: Vec<File> = (0..HELD).map(hold).collect::<anyhow::Result<_>>()?;
         let since_ns = sys::boottime_ns();
-        let found = under_tracer(
-            &args.tracer,
-            rung,
-            &[],
-            || {
-                let mut gone = make(args)?;
-                for (namespace, number) in held.iter().zip(0..) {
-                    gone.push(go_on(namespace, number)?);
-                }
-                Ok(gone)
-            },
-            |gone, lines| vec![compare(rung, since_ns, &gone, lines), balanced(rung, lines)],
-        )?;
-        for cell in found {
-            cells.put(cell)?;
-        }
-    }
-    cells.close()
+        let perform = || {
+            let mut gone = make(args)?;
+            for (namespace, number) in held.iter().zip(0..) {
+                gone.push(go_on(namespace, number)?);
+            }
+            Ok(gone)
+        };
+        let judge = |gone: Vec<Gone>, said: &Said| {
+            let compared = compare(rung, since_ns, &gone, &said.lines);
+            vec![compared, balanced(rung, &said.lines)]
+        };
+        Suite::new(&args.tried, rung).run(|_watch| perform(), judge)
+    })
 }
 
 fn make(args: &Args) -> anyhow::Result<Vec<Gone>> {
-    let workers: Vec<_> = (0..args.parallel)
-        .map(|first| {
-            let numbers = (first..args.namespaces).step_by(args.parallel as usize);
-            thread::spawn(move || numbers.map(one).collect::<anyhow::Result<Vec<_>>>())
-        })
-        .collect();
-    let mut all = Vec::new();
-    for worker in workers {
-        let done = worker.join();
-        all.extend(done.map_err(|_panic| anyhow::anyhow!("a thread panicked"))??);
-    }
-    Ok(all)
+    let all = side_by_side::each((0..args.namespaces).collect(), args.parallel, one);
+    all.into_iter().collect()
 }
 
 /// Opens this number of connections that fall back.
 fn fall_back(count: u32) -> anyhow::Result<Vec<(Socket, Socket)>> {
-    let mut open = Vec::new();
-    for _ in 0..count {
-        let listener = net::open(Kind::Tcp, Family::V4)?;
-        listener.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
-        listener.listen(1)?;
+    let one = |_number| {
+        let listener = net::listen(Kind::Tcp, Family::V4)?;
         let client = net::open(Kind::Mptcp, Family::V4)?;
-        client
-            .connect(&listener.local_addr()?)
-            .context("cannot connect")?;
-        open.push((listener, client));
-    }
-    Ok(open)
+        let to = listener.local_addr()?;
+        client.connect(&to).context("cannot connect")?;
+        Ok((listener, client))
+    };
+    (0..count).map(one).collect()
 }
 
 /// Count of the kernel in this namespace.
@@ -195,12 +164,7 @@ fn compare(rung: &str, since_ns: u64, gone: &[Gone], lines: &[TracedLine]) -> Ce
         }
     }
     let is_ours = |found: &&Found| kernel.contains_key(&found.netns) && !found.is_before(since_ns);
-    let traced = lines.iter().filter_map(|line| {
-        let TracedLine::Fallback(found) = line else {
-            return None;
-        };
-        Some(found.as_ref())
-    });
+    let traced = lines.iter().filter_map(TracedLine::fallback);
     let traced = traced.filter(is_ours).count() as u64;
     let fell: u64 = gone.iter().map(|it| it.counted).sum();
     if traced != fell {
@@ -208,15 +172,7 @@ fn compare(rung: &str, since_ns: u64, gone: &[Gone], lines: &[TracedLine]) -> Ce
     }
     let caller = format!("{all} network namespaces, {fell} fallbacks");
     let got = format!("{right} accounts, {traced} lines");
-    if wrong.is_empty() {
-        return ok("namespaces", rung, &caller, &got);
-    }
-    let more = wrong.len().saturating_sub(SHOWN_MAX);
-    wrong.truncate(SHOWN_MAX);
-    if more > 0 {
-        wrong.push(format!("and {more} more"));
-    }
-    mismatch("namespaces", rung, &caller, &got, wrong.join("; "))
+    judged("namespaces", rung, &caller, &got, wrong)
 }
 
 #[cfg(test)]

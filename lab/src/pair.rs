@@ -7,25 +7,32 @@ use std::{
     net::{SocketAddr, TcpStream},
     os::fd::BorrowedFd,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    process::{Command, Stdio},
+    time::Duration,
 };
 
 use anyhow::{Context as _, ensure};
+use rustix::process::Signal;
+use tempfile::TempDir;
 
 use crate::{
-    compare::{mismatch, ok},
-    fallbacks::under_tracer,
+    cells::{Cells, judged, skipped},
     findings::balanced,
     middlebox::Middlebox,
     netns::{self, Counters},
+    process::{Running, is_in_path},
     recipes::FALLBACK_COUNTERS,
-    report::{Cell, Cells, Outcome},
+    report::Cell,
     rules::{Rules, Treatment},
     scratch::Scratch,
     sys,
     traced::{Found, TracedLine},
+    tracer::{
+        TracerArgs,
+        suite::{Said, Suite},
+    },
     veth::SERVER_V4,
+    wait::Patience,
 };
 
 /// Port of nginx.
@@ -38,18 +45,17 @@ const LARGE_BYTES: usize = 1 << 20;
 const SMALL_BYTES: usize = 32 << 10;
 /// Timeout of a download, seconds.
 const DOWNLOAD_MAX_S: &str = "60";
-/// Timeout until nginx answers.
-const START_MAX: Duration = Duration::from_secs(20);
+/// Until nginx answers, and until it ends.
+const NGINX: Patience = Patience::new(Duration::from_secs(20), Duration::from_millis(20));
 
-/// Arguments of `mptcp-lab pair`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The mptcp-trace to test
     #[arg(long, value_name = "PATH")]
-    pub tracer: PathBuf,
+    tracer: PathBuf,
     /// Attach method
     #[arg(long, value_name = "METHOD", default_value = "tracepoint")]
-    pub attach: String,
+    attach: String,
 }
 
 /// One download.
@@ -64,29 +70,18 @@ struct Try {
 
 const STRIPPED_SYN: Treatment = Treatment {
     strip_syn: true,
-    ..PASSED
+    ..Treatment::NONE
 };
 const STRIPPED_DATA: Treatment = Treatment {
     strip_from: Some(4),
-    ..PASSED
-};
-const PASSED: Treatment = Treatment {
-    strip_syn: false,
-    strip_from: None,
-    drop_capable_syn: false,
-    flip_payload_at: None,
-    shorten_dss_from: None,
-    skew_subflow_seq_from: None,
+    ..Treatment::NONE
 };
 
 const TRIES: [Try; 3] = [
     Try {
         case: "pair-healthy",
         bytes: LARGE_BYTES,
-        rules: Rules {
-            to_server: PASSED,
-            to_client: PASSED,
-        },
+        rules: Rules::NONE,
         falls_back: false,
     },
     Try {
@@ -94,7 +89,7 @@ const TRIES: [Try; 3] = [
         bytes: LARGE_BYTES,
         rules: Rules {
             to_server: STRIPPED_SYN,
-            to_client: PASSED,
+            ..Rules::NONE
         },
         falls_back: true,
     },
@@ -102,8 +97,8 @@ const TRIES: [Try; 3] = [
         case: "pair-strip-data",
         bytes: SMALL_BYTES,
         rules: Rules {
-            to_server: PASSED,
             to_client: STRIPPED_DATA,
+            ..Rules::NONE
         },
         falls_back: true,
     },
@@ -122,48 +117,31 @@ struct Downloaded {
 }
 
 /// Runs everything; returns true if every check passes.
-///
-/// # Errors
-///
-/// Fails if one of the programs cannot be run, or if the tracer's output cannot be parsed.
-pub fn run(args: &Args) -> anyhow::Result<bool> {
-    let mut cells = Cells::new(std::io::stdout())?;
+pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
+    let rung = &args.attach;
+    let mut cells = Cells::new()?;
     for program in ["mptcpize", "curl", "nginx"] {
-        if !is_there(program) {
-            cells.put(Cell {
-                outcome: Outcome::Skipped,
-                why: format!(
-                    "there is no {program} here (Debian packages mptcpize, curl, nginx-light)"
-                ),
-                ..ok("pair", &args.attach, "", "")
-            })?;
+        if !is_in_path(program) {
+            let why =
+                format!("there is no {program} here (Debian packages mptcpize, curl, nginx-light)");
+            cells.put(skipped("pair", rung, why))?;
             return cells.close();
         }
     }
-    let perform = || {
-        TRIES
-            .iter()
-            .map(download)
-            .collect::<anyhow::Result<Vec<_>>>()
+    let tried = TracerArgs {
+        tracer: args.tracer.clone(),
+        attach: Vec::new(),
+        tracer_arg: Vec::new(),
     };
-    let judge = |downloads: Vec<Downloaded>, lines: &[TracedLine]| {
-        let mut cells: Vec<Cell> = downloads
-            .iter()
-            .map(|download| cell(&args.attach, download, lines))
-            .collect();
-        cells.push(balanced(&args.attach, lines));
+    let perform = || TRIES.iter().map(download).collect();
+    let judge = |downloads: Vec<Downloaded>, said: &Said| {
+        let lines = &said.lines;
+        let mut cells: Vec<Cell> = downloads.iter().map(|it| cell(rung, it, lines)).collect();
+        cells.push(balanced(rung, lines));
         cells
     };
-    for cell in under_tracer(&args.tracer, &args.attach, &[], perform, judge)? {
-        cells.put(cell)?;
-    }
+    cells.put_all(Suite::new(&tried, rung).run(|_watch| perform(), judge)?)?;
     cells.close()
-}
-
-fn is_there(program: &str) -> bool {
-    ["/usr/bin", "/usr/sbin", "/bin", "/sbin"]
-        .iter()
-        .any(|directory| Path::new(directory).join(program).exists())
 }
 
 fn download(of: &'static Try) -> anyhow::Result<Downloaded> {
@@ -211,35 +189,29 @@ fn download(of: &'static Try) -> anyhow::Result<Downloaded> {
 
 /// An nginx that uses MPTCP without knowing it. Dropping it stops it.
 struct Nginx {
-    child: Child,
-    home: PathBuf,
+    child: Running,
+    _home: TempDir,
 }
 
 impl Nginx {
     fn start(namespace: BorrowedFd<'_>, bytes: usize) -> anyhow::Result<Self> {
-        let home = std::env::temp_dir().join(format!("mptcp-lab-nginx-{}", std::process::id()));
-        fs::create_dir_all(&home).context("cannot make a directory for nginx")?;
-        fs::write(home.join("file"), vec![b'x'; bytes]).context("cannot write a file")?;
-        let conf = home.join("nginx.conf");
-        fs::write(&conf, configuration(&home)).context("cannot configure nginx")?;
-        let child = netns::within(namespace, || {
-            Command::new("mptcpize")
-                .args(["run", "nginx", "-e", "stderr", "-c"])
-                .arg(&conf)
-                .stdin(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .context("cannot run nginx")
-        })?;
-        let nginx = Self { child, home };
+        let home = tempfile::tempdir().context("cannot make a directory for nginx")?;
+        fs::write(home.path().join("file"), vec![b'x'; bytes]).context("cannot write a file")?;
+        let conf = home.path().join("nginx.conf");
+        fs::write(&conf, configuration(home.path())).context("cannot configure nginx")?;
+        let mut command = Command::new("mptcpize");
+        command
+            .args(["run", "nginx", "-e", "stderr", "-c"])
+            .arg(&conf)
+            .stdin(Stdio::null())
+            .stderr(Stdio::null());
+        let child = netns::within(namespace, || Running::start("nginx", &mut command))?;
+        let nginx = Self { child, _home: home };
         let address = SocketAddr::from((SERVER_V4, PORT));
-        let started = Instant::now();
         // Probe with a plain TCP client in the server's namespace: it is no MPTCP connection, so it
         // cannot fall back.
-        while netns::within(namespace, || Ok(TcpStream::connect(address).is_err()))? {
-            ensure!(started.elapsed() < START_MAX, "nginx does not answer");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let answers = || netns::within(namespace, || Ok(TcpStream::connect(address).is_ok()));
+        ensure!(NGINX.holds(answers)?, "nginx does not answer");
         Ok(nginx)
     }
 }
@@ -247,14 +219,8 @@ impl Nginx {
 impl Drop for Nginx {
     fn drop(&mut self) {
         // A signal to the master stops nginx gracefully; a failure has no consequence.
-        if let Some(pid) = i32::try_from(self.child.id())
-            .ok()
-            .and_then(rustix::process::Pid::from_raw)
-        {
-            let _gone = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        }
-        let _ended = self.child.wait();
-        let _gone = fs::remove_dir_all(&self.home);
+        let _gone = self.child.signal(Signal::TERM);
+        let _ended = self.child.wait(NGINX);
     }
 }
 
@@ -278,7 +244,9 @@ fn cell(rung: &str, download: &Downloaded, lines: &[TracedLine]) -> Cell {
         ("client", "curl", &download.near),
         ("server", "nginx", &download.far),
     ] {
-        let found: Vec<&Found> = fallbacks(lines)
+        let found: Vec<&Found> = lines
+            .iter()
+            .filter_map(TracedLine::fallback)
             .filter(|found| found.netns == *netns && !found.is_before(download.since_ns))
             .collect();
         for found in &found {
@@ -307,30 +275,14 @@ fn cell(rung: &str, download: &Downloaded, lines: &[TracedLine]) -> Cell {
             wrong.push(format!("{} fallbacks of curl's connection", found.len()));
         }
     }
-    let said = if said.is_empty() {
-        "nothing".to_owned()
-    } else {
-        said.join("; ")
-    };
-    if wrong.is_empty() {
-        ok(download.of.case, rung, &said, &said)
-    } else {
-        mismatch(download.of.case, rung, &said, "otherwise", wrong.join("; "))
+    if said.is_empty() {
+        said.push("nothing".to_owned());
     }
-}
-
-fn fallbacks(lines: &[TracedLine]) -> impl Iterator<Item = &Found> {
-    lines.iter().filter_map(|line| match line {
-        TracedLine::Fallback(found) => Some(&**found),
-        TracedLine::Start(_)
-        | TracedLine::Query(_)
-        | TracedLine::Refused(_)
-        | TracedLine::Plain(_)
-        | TracedLine::Existing(_)
-        | TracedLine::Blackhole(_)
-        | TracedLine::Verdict(_)
-        | TracedLine::OptionRefused(_)
-        | TracedLine::SocketRefused(_)
-        | TracedLine::End(_) => None,
-    })
+    let said = said.join("; ");
+    let traced = if wrong.is_empty() {
+        &*said
+    } else {
+        "otherwise"
+    };
+    judged(download.of.case, rung, &said, traced, wrong)
 }

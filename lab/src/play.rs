@@ -3,25 +3,20 @@
 
 use anyhow::bail;
 
-use crate::{net::Family, played::Played, provoke, recipes::RECIPES, verdicts};
+use crate::{net::Family, provoke, recipes::RECIPES, scene::Scene, verdicts};
 
-/// Arguments of `mptcp-lab play`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Names of recipes and scenarios; without any, list them
     #[arg(value_name = "NAME")]
-    pub names: Vec<String>,
+    pub(crate) names: Vec<String>,
     /// Address family
     #[arg(long, value_name = "v4|v6", value_parser = Family::parse, default_value = "v4")]
-    pub family: Family,
+    pub(crate) family: Family,
 }
 
 /// Plays them in turn; returns true if everything went as the scripts intend.
-///
-/// # Errors
-///
-/// Fails for an unknown name.
-pub fn run(args: &Args) -> anyhow::Result<bool> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     if args.names.is_empty() {
         println!("recipes: {}", recipes().join(", "));
         println!("scenarios: {}", verdicts::names().join(", "));
@@ -29,45 +24,52 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
     }
     let mut right = true;
     for name in &args.names {
-        let Some(played) = play(name, args.family) else {
+        let Some((played, counted)) = play(name, args.family) else {
             bail!(
                 "there is neither a recipe nor a scenario {name}; the recipes are {}; the scenarios are {}",
                 recipes().join(", "),
                 verdicts::names().join(", ")
             );
         };
-        right &= played.wrong.is_empty() && played.skipped.is_none();
+        let Scene {
+            answers,
+            wrong,
+            skipped,
+            ..
+        } = played;
+        right &= wrong.is_empty() && skipped.is_none();
         // A surrounding tracer may print to the same output.
-        for line in played.lines(name) {
-            eprintln!("{line}");
+        for (when, answer) in answers {
+            eprintln!("{name}: {when} got {answer}");
+        }
+        for what in counted {
+            eprintln!("{name}: the kernel counted {what}");
+        }
+        for why in wrong {
+            eprintln!("{name}: went wrong: {why}");
+        }
+        if let Some(why) = skipped {
+            eprintln!("{name}: cannot be played here: {why}");
         }
     }
     Ok(right)
 }
 
-fn play(name: &str, family: Family) -> Option<Played> {
+/// Plays one; returns it with the kernel's counters of each namespace of a recipe.
+fn play(name: &str, family: Family) -> Option<(Scene, Vec<String>)> {
     let Some(recipe) = RECIPES.iter().find(|recipe| recipe.name == name) else {
-        return verdicts::play(name, family);
+        return Some((verdicts::play(name, family)?, Vec::new()));
     };
     let (played, _left) = provoke::play(recipe, family);
-    let counted = played.moved.values().map(|moved| {
-        let moved: Vec<String> = moved
-            .iter()
-            .filter(|(_, count)| **count != 0)
-            .map(|(name, count)| format!("{name} +{count}"))
-            .collect();
-        moved.join(", ")
+    let counted = played.moved.values().filter(|moved| !moved.is_empty());
+    let counted = counted.map(|moved| {
+        let moved = moved.iter().map(|(name, count)| format!("{name} +{count}"));
+        moved.collect::<Vec<_>>().join(", ")
     });
-    Some(Played {
-        counted: counted.filter(|it| !it.is_empty()).collect(),
-        answers: played.answers,
-        wrong: played.wrong,
-        skipped: played.skipped,
-    })
+    Some((played.scene, counted.collect()))
 }
 
 /// Names of everything that can be played.
-#[must_use]
 pub fn names() -> Vec<&'static str> {
     recipes().into_iter().chain(verdicts::names()).collect()
 }

@@ -1,69 +1,13 @@
 //! The lines that the lab writes and reads.
 
-use std::io::Write;
-
 use serde::{Deserialize, Serialize};
 
-pub use mptcp_trace_scene::{lines::write_line, net::Endpoint, question::Truth, sys::errno_name};
-
-/// Result of one query, from the caller's point of view.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Asked {
-    /// Name of the case.
-    pub case: String,
-    /// Querying process.
-    pub pid: u32,
-    /// Querying thread.
-    pub tid: u32,
-    /// Number of the query in this run, in order of time.
-    pub seq: u64,
-    /// Return value of the call.
-    pub rc: i32,
-    /// Errno, or none if the call succeeded.
-    pub errno: Option<String>,
-    /// Bytes that the kernel wrote as its answer.
-    pub value_bytes: Vec<u8>,
-    /// Length that the caller passed; none for an invalid `optlen` pointer.
-    pub optlen_in: Option<i32>,
-    /// Length that the kernel returned; none for an invalid `optlen` pointer.
-    pub optlen_out: Option<i32>,
-    /// Derived from the buffer if the kernel wrote to it, otherwise from how the socket was
-    /// created.
-    pub truth: Truth,
-    /// `SO_PROTOCOL` of the socket: 6, 262, or another value.
-    pub so_protocol: Option<i32>,
-    /// `ipv4`, `ipv6`, or none for other families.
-    pub family: Option<String>,
-    /// TCP state, with the names of RFC 9293.
-    pub state: Option<String>,
-    /// Whether the case created an MPTCP socket whose connection fell back.
-    pub fell_back: bool,
-    /// `getsockname`.
-    pub local: Option<Endpoint>,
-    /// `getpeername`; the unspecified address and port 0 if the socket has no peer.
-    pub remote: Option<Endpoint>,
-    /// Target of a connecting socket: it has no peer yet, but the kernel knows this address.
-    pub connecting_to: Option<Endpoint>,
-    /// Inode number of the socket.
-    pub inode: Option<u64>,
-    /// Whether the call came through the kernel's 32-bit entry.
-    pub compat: bool,
-}
-
-/// A line of the asker.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(tag = "type", content = "data", rename_all = "snake_case")]
-pub enum AskerLine {
-    /// A query.
-    Asked(Box<Asked>),
-    /// A case that cannot run here.
-    Skipped {
-        /// Its name.
-        case: String,
-        /// Why.
-        why: String,
-    },
-}
+pub use mptcp_trace_scene::{
+    askers::asker::{Asked, AskerLine},
+    lines::write_line,
+    net::Endpoint,
+    question::Truth,
+};
 
 /// Outcome of a cell of the matrix.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -192,60 +136,4 @@ pub enum MatrixLine {
         /// Number of cases that cannot run.
         skipped: u64,
     },
-}
-
-/// Writes cells as they arrive, and a summary at the end.
-pub struct Cells<W: Write> {
-    out: W,
-    outcomes: Vec<Outcome>,
-}
-
-impl<W: Write> Cells<W> {
-    /// Starts the report with the host line.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the reader has gone.
-    pub fn new(mut out: W) -> anyhow::Result<Self> {
-        let kernel = rustix::system::uname()
-            .release()
-            .to_string_lossy()
-            .into_owned();
-        write_line(&mut out, &MatrixLine::Host { kernel })?;
-        Ok(Self {
-            out,
-            outcomes: Vec::new(),
-        })
-    }
-
-    /// Writes a cell.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the reader has gone.
-    pub fn put(&mut self, cell: Cell) -> anyhow::Result<()> {
-        self.outcomes.push(cell.outcome);
-        write_line(&mut self.out, &MatrixLine::Cell(cell))
-    }
-
-    /// Writes the summary; returns true if no cell is wrong.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the reader has gone.
-    pub fn close(mut self) -> anyhow::Result<bool> {
-        let count = |wanted: Outcome| {
-            let of_it = self.outcomes.iter().filter(|outcome| **outcome == wanted);
-            of_it.count() as u64
-        };
-        let summary = MatrixLine::Summary {
-            ok: count(Outcome::Ok),
-            mismatch: count(Outcome::Mismatch),
-            unavailable: count(Outcome::Unavailable),
-            skipped: count(Outcome::Skipped),
-        };
-        let right = count(Outcome::Mismatch) == 0;
-        write_line(&mut self.out, &summary)?;
-        Ok(right)
-    }
 }

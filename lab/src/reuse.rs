@@ -11,28 +11,30 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     os::fd::AsRawFd as _,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
-    thread,
 };
 
-use anyhow::{Context as _, anyhow, ensure};
+use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     alone::Alone,
-    compare::{mismatch, ok},
-    fallbacks::under_tracer,
+    cells::judged,
     findings::balanced,
     lines::read_lines,
     net::{self, Family, Kind},
     netns::{self, Counters},
+    process::{Running, own, succeeded},
     question::{self, Api},
     recipes::{Place, TestBed},
-    report::{Cell, Cells, Endpoint},
+    report::{Cell, Endpoint},
     rules::Rules,
     scratch::Scratch,
-    sys,
+    side_by_side, sys,
     traced::{Found, TracedLine},
+    tracer::{
+        TracerArgs, again,
+        suite::{Said, Suite},
+    },
 };
 
 /// The one cause.
@@ -41,53 +43,43 @@ const CAUSE: &str = "MPCapableFallbackSYNACK";
 const OF_AN_ADDRESS: u32 = 10_000;
 /// Maximum number of threads in all processes, each with its own address.
 const WORKERS_MAX: u32 = 200;
-/// Maximum number of differences shown.
-const SHOWN_MAX: usize = 5;
-
-/// Arguments of `mptcp-lab reuse`.
 #[derive(clap::Args)]
-pub struct Args {
-    /// The mptcp-trace to test
-    #[arg(long, value_name = "PATH")]
-    pub tracer: PathBuf,
-    /// Attach method (repeatable)
-    #[arg(long, value_name = "METHOD", required = true)]
-    pub attach: Vec<String>,
+pub(crate) struct Args {
+    /// The tracer
+    #[command(flatten)]
+    tried: TracerArgs,
     /// Minimum number of connections; every second one falls back
     #[arg(long, default_value_t = 100_000)]
-    pub connections: u32,
+    pub(crate) connections: u32,
     /// Number of simultaneous connections, one thread each
     #[arg(long, default_value_t = 4)]
-    pub parallel: u32,
+    pub(crate) parallel: u32,
     /// Number of processes that open them
     #[arg(long, default_value_t = 1)]
-    pub processes: u32,
+    pub(crate) processes: u32,
     /// Query each connection: none may be reported as never queried
     #[arg(long)]
-    pub ask: bool,
-    /// More arguments for the tracer (repeatable)
-    #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
-    pub tracer_arg: Vec<String>,
+    pub(crate) ask: bool,
 }
 
 /// Arguments of the application.
 #[derive(clap::Args)]
-pub struct MakerArgs {
+pub(crate) struct MakerArgs {
     /// Connections per thread
     #[arg(long)]
-    pub connections: u32,
+    pub(crate) connections: u32,
     /// Number of threads
     #[arg(long)]
-    pub parallel: u8,
+    pub(crate) parallel: u8,
     /// Index of this process, which selects its addresses
     #[arg(long)]
-    pub process: u8,
+    pub(crate) process: u8,
     /// Query each connection
     #[arg(long)]
-    pub ask: bool,
+    pub(crate) ask: bool,
     /// Write the connections that fell back to FILE
     #[arg(long, value_name = "FILE")]
-    pub out: PathBuf,
+    pub(crate) out: PathBuf,
 }
 
 /// A client's connection that fell back.
@@ -117,40 +109,25 @@ impl Made {
 }
 
 /// Runs the suite; returns true if every check passes.
-///
-/// # Errors
-///
-/// Fails if the tracer cannot be run, or if its output cannot be parsed.
-pub fn run(args: &Args) -> anyhow::Result<bool> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     let workers = args.parallel.saturating_mul(args.processes);
     ensure!(workers > 0, "nothing to do");
     ensure!(workers <= WORKERS_MAX, "more than {WORKERS_MAX} at a time");
-    let mut cells = Cells::new(std::io::stdout())?;
     let _alone = Alone::claim(
         "reuse",
         "very many connections load all CPUs, and every tracer of the host sees their fallbacks",
     )?;
     // In each thread every second connection falls back.
     let each = (args.connections / workers).next_multiple_of(2);
-    let perform = || make(args, each);
-    for rung in &args.attach {
-        let found = under_tracer(
-            &args.tracer,
-            rung,
-            &args.tracer_arg,
-            perform,
-            |(made, _ground), lines| {
-                let told = made.asked.then(|| told(rung, &made, lines));
-                let mut found = vec![compare(rung, &made, lines), balanced(rung, lines)];
-                found.extend(told);
-                found
-            },
-        )?;
-        for cell in found {
-            cells.put(cell)?;
-        }
-    }
-    cells.close()
+    again::once_on_rungs(&args.tried, |rung| {
+        let judge = |(made, _ground): (Made, TestBed), said: &Said| {
+            let lines = &said.lines;
+            let mut found = vec![compare(rung, &made, lines), balanced(rung, lines)];
+            found.extend(made.asked.then(|| told(rung, &made, lines)));
+            found
+        };
+        Suite::new(&args.tried, rung).run(|_watch| make(args, each), judge)
+    })
 }
 
 /// The namespace lives as long as the test bed.
@@ -158,21 +135,15 @@ fn make(args: &Args, connections: u32) -> anyhow::Result<(Made, TestBed)> {
     let since_ns = sys::boottime_ns();
     let bed = TestBed::new(Place::Loopback, Rules::NONE)?;
     let before = netns::counters(bed.near())?;
-    let me = std::env::current_exe().context("cannot find the path of this program")?;
     let start = |process: u32| {
         let out = Scratch::new(&format!("fallen-{process}"));
-        let maker = netns::within(bed.near(), || {
-            Command::new(&me)
-                .args(["reuse-maker", "--connections", &connections.to_string()])
-                .args(["--parallel", &args.parallel.to_string()])
-                .args(["--process", &process.to_string()])
-                .args(args.ask.then_some("--ask"))
-                .arg("--out")
-                .arg(&out.0)
-                .stdin(Stdio::null())
-                .spawn()
-                .context("cannot start the application")
-        })?;
+        let mut maker = own("reuse-maker")?;
+        maker.args(["--connections", &connections.to_string()]);
+        maker.args(["--parallel", &args.parallel.to_string()]);
+        maker.args(["--process", &process.to_string()]);
+        maker.args(args.ask.then_some("--ask"));
+        maker.arg("--out").arg(&out.0);
+        let maker = netns::within(bed.near(), || Running::start("the application", &mut maker))?;
         anyhow::Ok((maker, out))
     };
     let makers: Vec<_> = (0..args.processes)
@@ -181,9 +152,9 @@ fn make(args: &Args, connections: u32) -> anyhow::Result<(Made, TestBed)> {
     let mut pids = BTreeSet::new();
     let mut fallen: Vec<Fallen> = Vec::new();
     for (mut maker, out) in makers {
-        pids.insert(maker.id());
-        let status = maker.wait().context("cannot wait for the application")?;
-        ensure!(status.success(), "the application ended with {status}");
+        pids.insert(maker.pid());
+        let status = maker.0.wait();
+        succeeded("the application", status.context("cannot wait for it")?)?;
         fallen.extend(read_lines::<Fallen>(&out.0)?);
     }
     let after = netns::counters(bed.near())?;
@@ -199,25 +170,12 @@ fn make(args: &Args, connections: u32) -> anyhow::Result<(Made, TestBed)> {
 }
 
 /// The application: connects and closes as fast as possible.
-///
-/// # Errors
-///
-/// Names the step that failed.
-pub fn make_connections(args: &MakerArgs) -> anyhow::Result<()> {
+pub(crate) fn make_connections(args: &MakerArgs) -> anyhow::Result<()> {
     sys::set_process_name("lab-reuse").context("cannot change the name of the process")?;
-    let fallen: Vec<Fallen> = thread::scope(|scope| {
-        let threads: Vec<_> = (0..args.parallel)
-            .map(|number| {
-                let worker = args.process * args.parallel + number;
-                scope.spawn(move || one_thread(worker, args))
-            })
-            .collect();
-        let done = threads.into_iter().map(|thread| {
-            let done = thread.join();
-            done.map_err(|_panic| anyhow!("a thread panicked"))?
-        });
-        anyhow::Ok(done.collect::<anyhow::Result<Vec<_>>>()?.concat())
-    })?;
+    let fallen = side_by_side::all(0..args.parallel, |number| {
+        one_thread(args.process * args.parallel + number, args)
+    })?
+    .concat();
     write_fallen(&args.out, &fallen)
 }
 
@@ -284,26 +242,14 @@ fn compare(rung: &str, made: &Made, lines: &[TracedLine]) -> Cell {
         wrong.entry(what).or_insert((0, example)).0 += 1;
     };
     for line in lines {
-        let found = match line {
-            TracedLine::Fallback(found) => found,
-            TracedLine::Refused(found) | TracedLine::Plain(found) => {
-                if made.has(found) {
-                    note("lines of another type", format!("{line:?}"));
-                }
-                continue;
-            }
-            TracedLine::Start(_)
-            | TracedLine::Query(_)
-            | TracedLine::Existing(_)
-            | TracedLine::Blackhole(_)
-            | TracedLine::Verdict(_)
-            | TracedLine::OptionRefused(_)
-            | TracedLine::SocketRefused(_)
-            | TracedLine::End(_) => continue,
-        };
-        if !made.has(found) {
-            continue;
+        if let TracedLine::Refused(found) | TracedLine::Plain(found) = line
+            && made.has(found)
+        {
+            note("lines of another type", format!("{line:?}"));
         }
+        let Some(found) = line.fallback().filter(|found| made.has(found)) else {
+            continue;
+        };
         count += 1;
         if !ids.insert(found.id.clone()) {
             note("ids that were there before", format!("{found:?}"));
@@ -332,15 +278,10 @@ fn compare(rung: &str, made: &Made, lines: &[TracedLine]) -> Cell {
     }
     let caller = format!("{made_count} x client {CAUSE}, {counted} counted");
     let traced = format!("{count} lines");
-    if wrong.is_empty() {
-        return ok("reuse", rung, &caller, &traced);
-    }
-    let why: Vec<String> = wrong
-        .into_iter()
-        .take(SHOWN_MAX)
-        .map(|(what, (count, example))| format!("{count} {what}, for example {example}"))
-        .collect();
-    mismatch("reuse", rung, &caller, &traced, why.join("; "))
+    let wrong = wrong.into_iter();
+    let wrong =
+        wrong.map(|(what, (count, example))| format!("{count} {what}, for example {example}"));
+    judged("reuse", rung, &caller, &traced, wrong.collect())
 }
 
 /// With a query on each connection, the tracer must report each query once, no connection as never
@@ -350,26 +291,23 @@ fn told(rung: &str, made: &Made, lines: &[TracedLine]) -> Cell {
     let mut wrong: BTreeMap<&str, u64> = BTreeMap::new();
     let mut note = |what| *wrong.entry(what).or_default() += 1;
     for line in lines {
-        match line {
-            TracedLine::Query(query) if made.pids.contains(&query.pid) => questions += 1,
-            TracedLine::Verdict(verdict) if verdict.netns == made.netns => match verdict.doubt {
+        if let TracedLine::Query(query) = line
+            && made.pids.contains(&query.pid)
+        {
+            questions += 1;
+        }
+        if let TracedLine::Verdict(verdict) = line
+            && verdict.netns == made.netns
+        {
+            match verdict.doubt {
                 Some(_) => in_doubt += 1,
                 None => note("connections reported as never queried"),
-            },
-            TracedLine::Existing(found) if found.netns == made.netns => {
-                note("older than the tracer");
             }
-            TracedLine::Start(_)
-            | TracedLine::Query(_)
-            | TracedLine::Fallback(_)
-            | TracedLine::Refused(_)
-            | TracedLine::Plain(_)
-            | TracedLine::Existing(_)
-            | TracedLine::Blackhole(_)
-            | TracedLine::Verdict(_)
-            | TracedLine::OptionRefused(_)
-            | TracedLine::SocketRefused(_)
-            | TracedLine::End(_) => {}
+        }
+        if let TracedLine::Existing(found) = line
+            && found.netns == made.netns
+        {
+            note("older than the tracer");
         }
     }
     let skipped = skipped(lines);
@@ -379,14 +317,9 @@ fn told(rung: &str, made: &Made, lines: &[TracedLine]) -> Cell {
     }
     let caller = format!("{asked} queries");
     let traced = format!("{questions} queries, {in_doubt} in doubt, {skipped} runs skipped");
-    if wrong.is_empty() {
-        return ok("reuse-told", rung, &caller, &traced);
-    }
-    let why: Vec<String> = wrong
-        .into_iter()
-        .map(|(what, count)| format!("{count} {what}"))
-        .collect();
-    mismatch("reuse-told", rung, &caller, &traced, why.join("; "))
+    let wrong = wrong.into_iter();
+    let wrong = wrong.map(|(what, count)| format!("{count} {what}"));
+    judged("reuse-told", rung, &caller, &traced, wrong.collect())
 }
 
 fn is_ours(found: &Found) -> bool {
@@ -403,7 +336,10 @@ fn skipped(lines: &[TracedLine]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{report::Outcome, traced::Owner};
+    use crate::{
+        report::Outcome,
+        traced::{Concluded, End, Losses, Owner, Traced},
+    };
 
     const NETNS: u64 = 7;
     const PID: u32 = 11;
@@ -424,21 +360,16 @@ mod tests {
             .map(|(number, fallen)| Found {
                 id: format!("0x1@{number}"),
                 cause: Some(CAUSE.into()),
-                known: "reported".into(),
                 side: Some("active".into()),
-                evidence: Vec::new(),
-                existing: false,
-                off_ms: None,
                 owner: Some(Owner {
                     pid: PID,
                     comm: "lab-reuse".into(),
                     via: "connect".into(),
                 }),
                 netns: NETNS,
-                family: "ipv4".into(),
                 local: fallen.local.into(),
                 remote: fallen.remote.into(),
-                rung: "fexit".into(),
+                ..Found::default()
             })
             .collect();
         spoil(&mut lines);
@@ -458,11 +389,7 @@ mod tests {
     }
 
     /// Outcome of `told` for two queried connections, of which one fell back.
-    fn outcome_of_told(lines: &[serde_json::Value]) -> Outcome {
-        let lines: Vec<TracedLine> = lines
-            .iter()
-            .map(|line| TracedLine::parse(&line.to_string()).unwrap().unwrap())
-            .collect();
+    fn outcome_of_told(lines: &[TracedLine]) -> Outcome {
         let made = Made {
             pids: BTreeSet::from([PID]),
             asked: true,
@@ -471,34 +398,37 @@ mod tests {
             fallen: vec![fallen(1)],
             moved: Counters::new(),
         };
-        told("fexit", &made, &lines).outcome
+        told("fexit", &made, lines).outcome
     }
 
     #[test]
     fn a_question_that_is_missing_without_a_word_and_a_verdict_without_doubt_are_noticed() {
-        use serde_json::json;
-        let end = json!({"addr": "127.0.0.1", "port": 1});
         let asked = |pid: u32| {
-            json!({"type": "query", "data": {
-                "id": null, "socket": "0x1", "netns": NETNS, "api": "TCP_IS_MPTCP", "pid": pid, "tid": pid, "inode": null,
-                "protocol": "mptcp", "family": "ipv4", "state": "ESTABLISHED", "local": end, "remote": end, "answer": "mptcp",
-                "errno": null, "fell_back": false, "verdict": null, "why": null, "cause": null, "delay_ns": null,
-                "rung": "fexit"}})
+            TracedLine::Query(Box::new(Traced {
+                pid,
+                ..Traced::default()
+            }))
         };
         let verdict = |doubt: Option<&str>| {
-            json!({"type": "verdict", "data": {
-                "id": "0x1@1", "verdict": "never-asked", "why": "", "doubt": doubt, "cause": null, "fell_back_at_ns": null,
-                "delay_ns": null, "closed_by": "death", "questions": 0, "answered_at_ns": null, "owner": null,
-                "netns": NETNS, "socket": "0x1", "local": end, "remote": end}})
+            TracedLine::Verdict(Box::new(Concluded {
+                netns: NETNS,
+                doubt: doubt.map(str::to_owned),
+                ..Concluded::default()
+            }))
         };
         let finished = |missed: u64| {
-            json!({"type": "end", "data": {"findings": 0, "losses": [{
-                "sensor": "query", "seen": 0, "emitted": 0, "filtered": 0, "ring_full": 0, "faulted": 0, "table_full": 0,
-                "unfinished": 0, "missed": missed}]}})
+            let losses = Losses {
+                missed,
+                ..Losses::default()
+            };
+            TracedLine::End(End {
+                losses: vec![losses],
+                ..End::default()
+            })
         };
         let of_other = asked(PID + 1);
         let asked = asked(PID);
-        let check = |lines: &[&serde_json::Value], want: Outcome| {
+        let check = |lines: &[&TracedLine], want: Outcome| {
             let lines: Vec<_> = lines.iter().map(|line| (*line).clone()).collect();
             assert_eq!(outcome_of_told(&lines), want, "{lines:?}");
         };

@@ -1,30 +1,31 @@
 //! Distribution of a table's plays: the address families of each, and the number of simultaneous
 //! plays.
 
-use crate::net::Family;
+use anyhow::ensure;
+
+use crate::{net::Family, scene::case, tracer::again::Only};
 
 /// The attach methods, in the order of alternation.
 const RUNGS: [&str; 3] = ["fexit", "kprobe", "tracepoint"];
 
 /// Address families, and number of simultaneous plays.
 #[derive(clap::Args, Clone, Copy, Debug)]
-pub struct Spread {
+pub(crate) struct Spread {
     /// Only this address family
     #[arg(long, value_name = "v4|v6", value_parser = Family::parse, conflicts_with = "alternate")]
-    pub family: Option<Family>,
+    pub(crate) family: Option<Family>,
     /// Play each with one address family: IPv4 and IPv6 alternate from one play to the next and
     /// from one attach method to the next; N shifts the alternation
     #[arg(long, value_name = "N")]
-    pub alternate: Option<usize>,
+    pub(crate) alternate: Option<usize>,
     /// Play at most N at a time
     #[arg(long, value_name = "N", default_value_t = 4)]
-    pub at_once: u32,
+    pub(crate) at_once: u32,
 }
 
 impl Spread {
     /// Address families of the play at this index of its table, for an attach method.
-    #[must_use]
-    pub fn families(&self, number: usize, rung: &str) -> Vec<Family> {
+    pub(crate) fn families(&self, number: usize, rung: &str) -> Vec<Family> {
         let rung = RUNGS.iter().position(|known| *known == rung);
         match (self.family, self.alternate) {
             (Some(family), _) => vec![family],
@@ -34,6 +35,49 @@ impl Spread {
                 vec![Family::BOTH[turn % Family::BOTH.len()]]
             }
         }
+    }
+}
+
+/// Which rows of a table of plays.
+pub(crate) struct Selection<'a> {
+    /// What a row is called in messages.
+    pub(crate) kind: &'static str,
+    /// Only these; empty: all.
+    pub(crate) names: &'a [String],
+    /// Not these.
+    pub(crate) without: &'a [String],
+    pub(crate) only: Only<'a>,
+}
+
+impl Selection<'_> {
+    /// The selected rows, each with its address families for an attach method.
+    pub(crate) fn of<T>(
+        &self,
+        table: &'static [T],
+        name: fn(&T) -> &'static str,
+        spread: Spread,
+        rung: &str,
+    ) -> anyhow::Result<Vec<(&'static T, Family)>> {
+        let known: Vec<&str> = table.iter().map(name).collect();
+        for named in self.names.iter().chain(self.without) {
+            let kind = self.kind;
+            ensure!(
+                known.contains(&named.as_str()),
+                "there is no {kind} {named}; the {kind}s are {}",
+                known.join(", ")
+            );
+        }
+        let is_among = |names: &[String], row: &T| names.iter().any(|it| it == name(row));
+        let is_wanted = |row: &T| {
+            (self.names.is_empty() || is_among(self.names, row)) && !is_among(self.without, row)
+        };
+        let mut rows = Vec::new();
+        for (number, row) in table.iter().enumerate().filter(|(_, row)| is_wanted(row)) {
+            let families = spread.families(number, rung).into_iter();
+            let families = families.filter(|family| self.only.has(&case(name(row), *family)));
+            rows.extend(families.map(|family| (row, family)));
+        }
+        Ok(rows)
     }
 }
 

@@ -5,51 +5,47 @@
 use std::path::PathBuf;
 
 use crate::{
-    compare::ok,
-    fallbacks::{self, Only, no_mptcp, on_rungs, under_tracer_as_said},
-    flood,
-    keep::Capture,
-    matrix,
+    cells::ok,
+    fallbacks, flood, matrix,
     provoke::Choice,
     report::{AskerLine, Cell, Outcome, Phase},
     spread::Spread,
     stopwatch::Stopwatch,
-    tracer::{Said, TracerArgs},
+    tracer::{
+        TracerArgs,
+        again::{self, Only},
+        suite::{Said, Suite, no_mptcp},
+    },
     verdicts,
 };
 
-/// Arguments of `mptcp-lab together`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The tracer
     #[command(flatten)]
-    pub tried: TracerArgs,
+    pub(crate) tried: TracerArgs,
     /// Recipes to play
     #[command(flatten)]
-    pub choice: Choice,
+    pub(crate) choice: Choice,
     /// Also play the scenarios of `verdicts`, one at a time: a verdict depends on every query, and
     /// where trampolines and tracepoints are preemptible, a probe misses a query while another
     /// thread is preempted inside it
     #[arg(long)]
-    pub verdicts: bool,
+    pub(crate) verdicts: bool,
     /// The program in Go (lab/go)
     #[arg(long, value_name = "PATH")]
-    pub go: Option<PathBuf>,
+    pub(crate) go: Option<PathBuf>,
     /// Also run a flood with each attach method, under a separate tracer
     #[arg(long)]
-    pub flood: bool,
+    pub(crate) flood: bool,
     /// Size of the flood
     #[command(flatten)]
-    pub size: flood::Size,
+    pub(crate) size: flood::Size,
 }
 
 /// Runs everything; returns true if every check passes.
-///
-/// # Errors
-///
-/// Fails if the tracer cannot be run, or if its output cannot be parsed.
-pub fn run(args: &Args) -> anyhow::Result<bool> {
-    on_rungs(&args.tried, |rung, only| one_rung(args, rung, only))
+pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
+    again::on_rungs(&args.tried, |rung, only| one_rung(args, rung, only))
 }
 
 fn one_rung(args: &Args, rung: &str, only: Only<'_>) -> anyhow::Result<Vec<Cell>> {
@@ -59,9 +55,6 @@ fn one_rung(args: &Args, rung: &str, only: Only<'_>) -> anyhow::Result<Vec<Cell>
         None => None,
     };
     let recipes = fallbacks::Waiting::new(&args.choice, rung, only)?;
-    let capture = Capture::new();
-    let mut more = args.tried.tracer_arg.clone();
-    more.extend(capture.arguments()?);
     let perform = |watch: &mut Stopwatch| {
         let scenarios = scenarios.map(verdicts::Waiting::play);
         watch.lap(Phase::Scenarios)?;
@@ -83,15 +76,17 @@ fn one_rung(args: &Args, rung: &str, only: Only<'_>) -> anyhow::Result<Vec<Cell>
         if let Some(asked) = &asked {
             cells.extend(of("queries", matrix::judge_all(rung, asked, &said.lines)));
         }
-        let replayed = capture.replayed(&args.tried.tracer, rung, &said.text);
-        cells.extend(of("verdicts", vec![replayed]));
         cells
     };
-    let tracer = &args.tried.tracer;
-    let mut cells = under_tracer_as_said(tracer, rung, &more, perform, judge)?;
+    let suite = Suite::new(&args.tried, rung).replayed(None);
+    let mut cells = suite.run(perform, judge)?;
+    // The replay prints mostly verdicts.
+    for cell in cells.iter_mut().filter(|cell| cell.case == "replay") {
+        cell.suite = Some("verdicts".to_owned());
+    }
     let is_there = |cell: &Cell| cell.outcome != Outcome::Unavailable;
     if args.flood && only.is_all() && no_mptcp().is_none() && cells.iter().all(is_there) {
-        let flooded = flood::beside(&args.tried, rung, args.size)?;
+        let flooded = flood::flood(&args.tried, rung, args.size)?;
         let flooded = Cell {
             outcome: flooded.outcome,
             why: flooded.why,

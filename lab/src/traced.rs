@@ -1,4 +1,4 @@
-//! The tracer's JSON lines, with the fields that the lab reads (docs/output.md).
+//! The tracer's JSON lines, with the fields that the lab reads; docs/output.md says what each means.
 
 use std::collections::BTreeSet;
 
@@ -23,18 +23,15 @@ const KNOWN_TYPES: [&str; 11] = [
 ];
 
 /// Whether [`TracedLine`] has this type.
-#[must_use]
-pub fn is_known(kind: &str) -> bool {
+pub(crate) fn is_known(kind: &str) -> bool {
     KNOWN_TYPES.contains(&kind)
 }
 
 /// A line of `mptcp-trace --json`.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 #[serde(tag = "type", content = "data", rename_all = "snake_case")]
-pub enum TracedLine {
-    /// The first line.
+pub(crate) enum TracedLine {
     Start(Start),
-    /// An application made a query.
     Query(Box<Traced>),
     /// A connection fell back.
     Fallback(Box<Found>),
@@ -46,64 +43,57 @@ pub enum TracedLine {
     Existing(Box<Found>),
     /// MPTCP is disabled for a while in a network namespace.
     Blackhole(Box<Found>),
-    /// Closing verdict of a connection.
     Verdict(Box<Concluded>),
     /// The kernel refused a socket option on an MPTCP socket.
     OptionRefused(Denied),
     /// The kernel refused to create an MPTCP socket.
     SocketRefused(Denied),
-    /// The final line.
     End(End),
 }
 
+/// Functions that return the contents of a line of one type.
+macro_rules! contents {
+    ($($name:ident -> $type:ident of $contents:ty,)*) => {$(
+        pub(crate) fn $name(&self) -> Option<&$contents> {
+            if let Self::$type(contents) = self {
+                Some(contents)
+            } else {
+                None
+            }
+        }
+    )*};
+}
+
 impl TracedLine {
-    /// The contents of a first line.
-    #[must_use]
-    pub const fn start(&self) -> Option<&Start> {
-        if let Self::Start(start) = self {
-            Some(start)
+    contents! {
+        start -> Start of Start,
+        end -> End of End,
+        query -> Query of Traced,
+        fallback -> Fallback of Found,
+        blackhole -> Blackhole of Found,
+    }
+
+    /// The contents of a line about a refusal of a socket or an option.
+    pub(crate) fn denied(&self) -> Option<&Denied> {
+        if let Self::OptionRefused(denied) | Self::SocketRefused(denied) = self {
+            Some(denied)
         } else {
             None
         }
     }
 
-    /// The contents of a final line.
-    #[must_use]
-    pub const fn end(&self) -> Option<&End> {
-        if let Self::End(end) = self {
-            Some(end)
-        } else {
-            None
-        }
-    }
-
-    /// The contents of a fallback line.
-    #[must_use]
-    pub fn into_fallback(self) -> Option<Found> {
-        if let Self::Fallback(found) = self {
-            Some(*found)
-        } else {
-            None
-        }
-    }
-
-    /// The contents of a blackhole line.
-    #[must_use]
-    pub fn blackhole(&self) -> Option<&Found> {
-        if let Self::Blackhole(found) = self {
-            Some(found)
-        } else {
-            None
-        }
+    /// Limits that the sensors of this run reported.
+    pub(crate) fn limits(lines: &[Self]) -> impl Iterator<Item = &String> {
+        let sensors = lines
+            .iter()
+            .filter_map(Self::start)
+            .flat_map(|it| &it.sensors);
+        sensors.flat_map(|sensor| &sensor.limits)
     }
 
     /// Parses a line; none for an unknown type, which the output contract requires readers to
     /// ignore.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the line is not JSON, or lacks required fields.
-    pub fn parse(line: &str) -> anyhow::Result<Option<Self>> {
+    pub(crate) fn parse(line: &str) -> anyhow::Result<Option<Self>> {
         #[derive(Deserialize)]
         struct Any {
             r#type: String,
@@ -120,8 +110,7 @@ impl TracedLine {
 }
 
 /// Socket part of a connection's id (`ADDRESS@BORN`, followed by `#2` and so on after a reconnect).
-#[must_use]
-pub fn socket_of(id: &str) -> &str {
+pub(crate) fn socket_of(id: &str) -> &str {
     id.split_once('#').map_or(id, |(socket, _attempt)| socket)
 }
 
@@ -132,272 +121,183 @@ fn born_ns(id: &str) -> Option<u64> {
 }
 
 /// A refusal because of MPTCP.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
-pub struct Denied {
-    /// Time on `CLOCK_BOOTTIME`, nanoseconds.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
+pub(crate) struct Denied {
     #[serde(default)]
-    pub boottime_ns: u64,
-    /// Refused process.
-    pub pid: u32,
-    /// Refused thread.
-    pub tid: u32,
-    /// Name of the thread.
-    pub comm: String,
-    /// Inode number of the network namespace.
-    pub netns: u64,
-    /// `ipv4` or `ipv6`.
-    pub family: String,
-    /// Errno of the refusal.
-    pub errno: String,
-    /// Meaning of the errno.
-    pub why: String,
-    /// Attach method.
-    pub rung: String,
-    /// The option; none for a socket.
+    pub(crate) boottime_ns: u64,
+    pub(crate) pid: u32,
+    pub(crate) tid: u32,
+    pub(crate) comm: String,
+    pub(crate) netns: u64,
+    pub(crate) family: String,
+    pub(crate) errno: String,
+    pub(crate) why: String,
+    pub(crate) rung: String,
     #[serde(flatten)]
-    pub option: Option<DeniedOption>,
+    pub(crate) option: Option<DeniedOption>,
 }
 
 /// A refused option.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
-pub struct DeniedOption {
-    /// `setsockopt` or `getsockopt`.
-    pub call: String,
-    /// `level` argument.
-    pub level: i32,
-    /// `optname` argument.
-    pub optname: i32,
-    /// Name of the option, if it is a TCP option.
-    pub option: Option<String>,
-    /// Local address of the socket.
-    pub local: Endpoint,
-    /// Remote address.
-    pub remote: Endpoint,
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
+pub(crate) struct DeniedOption {
+    pub(crate) call: String,
+    pub(crate) level: i32,
+    pub(crate) optname: i32,
+    pub(crate) option: Option<String>,
+    pub(crate) local: Endpoint,
+    pub(crate) remote: Endpoint,
 }
 
 /// What the tracer reports about itself.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
-pub struct Start {
-    /// Its sensors.
-    pub sensors: Vec<Sensor>,
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
+pub(crate) struct Start {
+    pub(crate) sensors: Vec<Sensor>,
     /// Inode numbers of the network namespaces that existed before the tracer was live. The lab
     /// adds them.
     #[serde(skip)]
-    pub namespaces: BTreeSet<u64>,
+    pub(crate) namespaces: BTreeSet<u64>,
 }
 
 /// One sensor.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
-pub struct Sensor {
-    /// Attach method in use.
-    pub rung: String,
-    /// Information that it cannot provide.
-    pub limits: Vec<String>,
-    /// Attached probes.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
+pub(crate) struct Sensor {
+    pub(crate) rung: String,
+    pub(crate) limits: Vec<String>,
     #[serde(default)]
-    pub probes: Vec<String>,
+    pub(crate) probes: Vec<String>,
 }
 
 /// One query.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
-pub struct Traced {
-    /// Time of the query on `CLOCK_BOOTTIME`, nanoseconds.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
+pub(crate) struct Traced {
     #[serde(default)]
-    pub boottime_ns: u64,
+    pub(crate) boottime_ns: u64,
     /// Permanent id of the connection; none if the tracer did not see the socket's creation.
-    pub id: Option<String>,
-    /// Kernel address of the socket.
-    pub socket: String,
-    /// Inode number of the network namespace.
-    pub netns: u64,
-    /// API of the query.
-    pub api: String,
-    /// Querying process.
-    pub pid: u32,
-    /// Querying thread.
-    pub tid: u32,
-    /// Inode number of the socket.
-    pub inode: Option<u64>,
-    /// Protocol of the application's socket.
-    pub protocol: String,
-    /// `ipv4` or `ipv6`.
-    pub family: String,
-    /// TCP state.
-    pub state: String,
-    /// Local address.
-    pub local: Endpoint,
-    /// Remote address.
-    pub remote: Endpoint,
-    /// Answer of the kernel.
-    pub answer: Option<String>,
-    /// Errno returned to the caller.
-    pub errno: Option<String>,
-    /// Whether the connection fell back.
-    pub fell_back: Option<bool>,
-    /// Verdict on the answer.
-    pub verdict: Option<String>,
-    /// The verdict as a sentence.
-    pub why: Option<String>,
-    /// MIB counter that names the cause of the fallback.
-    pub cause: Option<String>,
-    /// Time from the fallback to the answer, nanoseconds.
-    pub delay_ns: Option<u64>,
-    /// Attach method.
-    pub rung: String,
+    pub(crate) id: Option<String>,
+    pub(crate) socket: String,
+    pub(crate) netns: u64,
+    pub(crate) api: String,
+    pub(crate) pid: u32,
+    pub(crate) tid: u32,
+    pub(crate) inode: Option<u64>,
+    pub(crate) protocol: String,
+    pub(crate) family: String,
+    pub(crate) state: String,
+    pub(crate) local: Endpoint,
+    pub(crate) remote: Endpoint,
+    pub(crate) answer: Option<String>,
+    pub(crate) errno: Option<String>,
+    pub(crate) fell_back: Option<bool>,
+    pub(crate) verdict: Option<String>,
+    pub(crate) why: Option<String>,
+    pub(crate) cause: Option<String>,
+    pub(crate) delay_ns: Option<u64>,
+    pub(crate) rung: String,
 }
 
 /// Closing verdict of a connection.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
-pub struct Concluded {
-    /// Permanent id of the connection.
-    pub id: String,
-    /// The verdict.
-    pub verdict: String,
-    /// The verdict as a sentence.
-    pub why: String,
-    /// MIB counter that names the cause of the fallback.
-    pub cause: Option<String>,
-    /// Time of the fallback.
-    pub fell_back_at_ns: Option<u64>,
-    /// Time from the fallback to the last answer, nanoseconds.
-    pub delay_ns: Option<u64>,
-    /// Reason of the closing: `death`, `eviction` or `exit`.
-    pub closed_by: String,
-    /// Why the verdict may be wrong.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
+pub(crate) struct Concluded {
+    pub(crate) id: String,
+    pub(crate) verdict: String,
+    pub(crate) why: String,
+    pub(crate) cause: Option<String>,
+    pub(crate) fell_back_at_ns: Option<u64>,
+    pub(crate) delay_ns: Option<u64>,
+    pub(crate) closed_by: String,
     #[serde(default)]
-    pub doubt: Option<String>,
-    /// Number of queries.
-    pub questions: u64,
-    /// Time of the last answer.
-    pub answered_at_ns: Option<u64>,
-    /// Owner of the connection.
-    pub owner: Option<Owner>,
-    /// Inode number of the network namespace.
-    pub netns: u64,
-    /// Kernel address of the socket.
-    pub socket: String,
-    /// Local address.
-    pub local: Endpoint,
-    /// Remote address.
-    pub remote: Endpoint,
+    pub(crate) doubt: Option<String>,
+    pub(crate) questions: u64,
+    pub(crate) answered_at_ns: Option<u64>,
+    pub(crate) owner: Option<Owner>,
+    pub(crate) netns: u64,
+    pub(crate) socket: String,
+    pub(crate) local: Endpoint,
+    pub(crate) remote: Endpoint,
 }
 
 /// A finding about a connection.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
-pub struct Found {
-    /// Permanent id of the connection.
-    pub id: String,
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
+pub(crate) struct Found {
+    pub(crate) id: String,
     /// MIB counter that names the cause; none if there is no cause, or if it is unknown.
-    pub cause: Option<String>,
-    /// Origin of the cause: `reported`, `inferred` or `unknown`.
-    pub known: String,
-    /// `active` or `passive`.
-    pub side: Option<String>,
-    /// Supporting observations.
-    pub evidence: Vec<String>,
-    /// Whether the socket existed before the tracer started.
-    pub existing: bool,
+    pub(crate) cause: Option<String>,
+    pub(crate) known: String,
+    pub(crate) side: Option<String>,
+    pub(crate) evidence: Vec<String>,
+    pub(crate) existing: bool,
     /// In a blackhole line: how long MPTCP stays disabled, milliseconds.
-    pub off_ms: Option<u64>,
-    /// Owner of the connection.
-    pub owner: Option<Owner>,
-    /// Inode number of the network namespace.
-    pub netns: u64,
-    /// `ipv4` or `ipv6`.
-    pub family: String,
-    /// Local address.
-    pub local: Endpoint,
-    /// Remote address.
-    pub remote: Endpoint,
-    /// Attach method.
-    pub rung: String,
+    pub(crate) off_ms: Option<u64>,
+    pub(crate) owner: Option<Owner>,
+    pub(crate) netns: u64,
+    pub(crate) family: String,
+    pub(crate) local: Endpoint,
+    pub(crate) remote: Endpoint,
+    pub(crate) rung: String,
 }
 
 impl Found {
     /// Whether the connection is older than this time on `CLOCK_BOOTTIME`.
-    #[must_use]
-    pub fn is_before(&self, since_ns: u64) -> bool {
+    pub(crate) fn is_before(&self, since_ns: u64) -> bool {
         born_ns(&self.id).is_some_and(|born| born < since_ns)
     }
 }
 
 impl Concluded {
     /// Whether the connection is older than this time on `CLOCK_BOOTTIME`.
-    #[must_use]
-    pub fn is_before(&self, since_ns: u64) -> bool {
+    pub(crate) fn is_before(&self, since_ns: u64) -> bool {
         born_ns(&self.id).is_some_and(|born| born < since_ns)
     }
 }
 
 /// Owner of a connection.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
-pub struct Owner {
-    /// Process number.
-    pub pid: u32,
-    /// Process name.
-    pub comm: String,
-    /// Source of this information.
-    pub via: String,
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
+pub(crate) struct Owner {
+    pub(crate) pid: u32,
+    pub(crate) comm: String,
+    pub(crate) via: String,
 }
 
 /// Counters at the end.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
-pub struct End {
-    /// Number of lines before this one.
-    pub findings: u64,
-    /// One entry per sensor.
-    pub losses: Vec<Losses>,
-    /// One entry per network namespace.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
+pub(crate) struct End {
+    pub(crate) findings: u64,
+    pub(crate) losses: Vec<Losses>,
     #[serde(default)]
-    pub reconciliation: Vec<Reconciled>,
+    pub(crate) reconciliation: Vec<Reconciled>,
 }
 
 /// The kernel's own counters and the traced ones, in one network namespace.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
-pub struct Reconciled {
-    /// Inode number of the namespace.
-    pub netns: u64,
-    /// Counts of the kernel.
-    pub counted: Counters,
-    /// Counts of the tracer.
-    pub traced: Counters,
-    /// Whether both agree.
-    pub agrees: bool,
-    /// Explanation if they differ or cannot be compared.
-    pub why: Option<String>,
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
+pub(crate) struct Reconciled {
+    pub(crate) netns: u64,
+    pub(crate) counted: Counters,
+    pub(crate) traced: Counters,
+    pub(crate) agrees: bool,
+    pub(crate) why: Option<String>,
 }
 
 /// Loss counters of a sensor.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
-pub struct Losses {
-    /// Name of the sensor.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
+pub(crate) struct Losses {
     #[serde(default)]
-    pub sensor: String,
-    /// Events seen by the probes.
-    pub seen: u64,
-    /// Events written to the ring.
-    pub emitted: u64,
-    /// Excluded by the filter.
-    pub filtered: u64,
+    pub(crate) sensor: String,
+    pub(crate) seen: u64,
+    pub(crate) emitted: u64,
+    pub(crate) filtered: u64,
     /// Dropped by the per-process rate cap; a tracer without a cap omits it.
     #[serde(default)]
-    pub capped: u64,
-    /// Lost: the ring was full.
-    pub ring_full: u64,
-    /// Lost: kernel memory was not readable.
-    pub faulted: u64,
-    /// Lost: too many concurrent calls.
-    pub table_full: u64,
-    /// Lost: the return was not seen.
-    pub unfinished: u64,
-    /// Probe runs that the kernel skipped.
-    pub missed: u64,
+    pub(crate) capped: u64,
+    pub(crate) ring_full: u64,
+    pub(crate) faulted: u64,
+    pub(crate) table_full: u64,
+    pub(crate) unfinished: u64,
+    pub(crate) missed: u64,
 }
 
 impl Losses {
     /// Number of events seen and admitted, but not printed.
-    #[must_use]
-    pub fn lost(&self) -> u64 {
+    pub(crate) fn lost(&self) -> u64 {
         self.ring_full + self.faulted + self.table_full + self.unfinished
     }
 
@@ -409,8 +309,7 @@ impl Losses {
     /// reconciliation with the kernel's counters proves it. A query, however, is visible only once.
     /// With the attach method `tracepoint` that place is the return of every system call, so a
     /// skipped run is hardly ever a query; there the lines are the proof.
-    #[must_use]
-    pub fn gone(&self, rung: &str) -> u64 {
+    pub(crate) fn gone(&self, rung: &str) -> u64 {
         let missed = if self.sensor == "fallback" || rung == "tracepoint" {
             0
         } else {
@@ -420,8 +319,7 @@ impl Losses {
     }
 
     /// Whether everything seen is accounted for.
-    #[must_use]
-    pub fn balances(&self) -> bool {
+    pub(crate) fn balances(&self) -> bool {
         self.seen == self.emitted + self.filtered + self.capped + self.lost()
     }
 }

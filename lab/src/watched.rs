@@ -2,29 +2,24 @@
 //! screen must match the kernel's counters, at every size, and it must restore the terminal,
 //! however it ends.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::PathBuf,
-    process::Command,
-    thread::sleep,
-    time::{Duration, Instant},
-};
+use std::{fs, path::PathBuf, process::Command, thread::sleep, time::Duration};
 
 use anyhow::{Context as _, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
-    compare::{mismatch, ok},
-    report::{Cell, Cells, Outcome},
+    cells::{Cells, judged, skipped},
+    netns::Counters,
+    process::is_in_path,
+    report::Cell,
     scratch::Scratch,
-    served,
+    tracer::{OneMethodArgs, Run},
+    truth,
+    wait::Patience,
 };
 
-/// Timeout until something is on the screen.
-const WAIT_MAX: Duration = Duration::from_secs(30);
-/// Interval of the checks.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Until something is on the screen.
+const PATIENCE: Patience = Patience::new(Duration::from_secs(30), Duration::from_millis(50));
 /// Text that only the screen contains, and no command line: tracing is live.
 const TABS: &str = "1 Connections";
 /// Shell of the terminal.
@@ -32,54 +27,50 @@ const SHELL: &str = "bash";
 /// Prompt of the shell.
 const PROMPT: &str = "lab$";
 
-/// Arguments of `mptcp-lab watched`.
 #[derive(clap::Args)]
-pub struct Args {
-    /// The mptcp-trace to test
-    #[arg(long, value_name = "PATH")]
-    pub tracer: PathBuf,
-    /// Attach method
-    #[arg(long, value_name = "METHOD", default_value = "auto")]
-    pub attach: String,
+pub(crate) struct Args {
+    /// The tracer
+    #[command(flatten)]
+    tried: OneMethodArgs,
     /// Write the screens to FILE
     #[arg(long, value_name = "FILE")]
-    pub screens: Option<PathBuf>,
+    screens: Option<PathBuf>,
+}
+
+impl Args {
+    fn cell(&self, case: &str, want: &str, got: &str, wrong: Option<String>) -> Cell {
+        judged(case, &self.tried.attach, want, got, Vec::from_iter(wrong))
+    }
 }
 
 /// Starts the tracer, plays recipes, presses keys, and kills it; returns true if every check
 /// passes.
-///
-/// # Errors
-///
-/// Fails if the terminal or the tracer cannot be run.
-pub fn run(args: &Args) -> anyhow::Result<bool> {
-    let mut cells = Cells::new(std::io::stdout())?;
-    if Command::new("tmux").arg("-V").output().is_err() {
-        cells.put(Cell {
-            outcome: Outcome::Skipped,
-            why: "there is no tmux; Debian: apt-get install tmux".into(),
-            ..ok("watched", &args.attach, "", "")
-        })?;
+pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
+    let OneMethodArgs { tracer, attach } = &args.tried;
+    let mut cells = Cells::new()?;
+    if !is_in_path("tmux") {
+        let why = "there is no tmux; Debian: apt-get install tmux";
+        cells.put(skipped("watched", attach, why))?;
         return cells.close();
     }
     let mut screens = Screens::default();
     let terminal = Terminal::start(80, 24)?;
     let before = terminal.settings()?;
-    let command = format!("{} top --attach {}", args.tracer.display(), args.attach);
+    let top = || Run::of(tracer).args(["top", "--attach", attach]);
     // Limit it to this process and its children, whatever other programs on this host do.
-    let ours = format!("{command} --pid {} --follow", std::process::id());
-    cells.put(shown(args, &terminal, &ours, &mut screens)?)?;
+    let ours = top().args(["--pid", &std::process::id().to_string(), "--follow"]);
+    cells.put(shown(args, &terminal, &ours.typed(), &mut screens)?)?;
     for size in [(120, 30), (200, 60), (40, 12), (10, 3), (80, 24)] {
         cells.put(resized(args, &terminal, size, &mut screens)?)?;
     }
     cells.put(suspended(args, &terminal)?)?;
     terminal.keys(&["q"])?;
     cells.put(intact(args, "watched-quit", &terminal, &before)?)?;
-    terminal.type_line(&command)?;
+    terminal.type_line(&top().typed())?;
     terminal.until(TABS)?;
     terminal.end_program()?;
     cells.put(intact(args, "watched-killed", &terminal, &before)?)?;
-    terminal.type_line(&format!("{command} --panic"))?;
+    terminal.type_line(&top().args(["--panic"]).typed())?;
     terminal.until("panicked, as --panic requests")?;
     cells.put(intact(args, "watched-panicked", &terminal, &before)?)?;
     if let Some(file) = &args.screens {
@@ -98,17 +89,11 @@ fn shown(
 ) -> anyhow::Result<Cell> {
     terminal.type_line(command)?;
     terminal.until(TABS)?;
-    let truth = served::play()?.counts;
+    let truth = truth::play()?.counts;
     terminal.keys(&["3"])?;
     terminal.until("CAUSE ")?;
-    let start = Instant::now();
-    let got = loop {
-        let got = counted(&terminal.screen()?, &truth);
-        if got == truth || start.elapsed() > WAIT_MAX {
-            break got;
-        }
-        sleep(LOOK_EVERY);
-    };
+    let look = || Ok(counted(&terminal.screen()?, &truth));
+    let got = PATIENCE.last(look, |got| Ok(*got == truth))?;
     screens.keep("Causes", &terminal.screen()?);
     terminal.keys(&["1"])?;
     terminal.until("REMOTE")?;
@@ -125,32 +110,20 @@ fn shown(
     terminal.until("PAUSED")?;
     terminal.keys(&["Space"])?;
     terminal.until("live")?;
-    let (caller, traced) = (format!("{truth:?}"), format!("{got:?}"));
+    let mut wrong = Vec::new();
     if truth != got {
-        let why = format!("the screen:\n{}", terminal.screen()?);
-        return Ok(mismatch(
-            "watched-screen",
-            &args.attach,
-            &caller,
-            &traced,
-            why,
-        ));
+        wrong.push(format!("the screen:\n{}", terminal.screen()?));
     }
     if has_others {
-        let why = "the filter does not exclude other connections".to_owned();
-        return Ok(mismatch(
-            "watched-screen",
-            &args.attach,
-            "filtered",
-            "not",
-            why,
-        ));
+        wrong.push("the filter does not exclude other connections".to_owned());
     }
-    Ok(ok("watched-screen", &args.attach, &caller, &traced))
+    let (truth, got) = (format!("{truth:?}"), format!("{got:?}"));
+    let rung = &args.tried.attach;
+    Ok(judged("watched-screen", rung, &truth, &got, wrong))
 }
 
 /// Fallbacks by cause, from the table of causes.
-fn counted(screen: &str, causes: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+fn counted(screen: &str, causes: &Counters) -> Counters {
     let of = |cause: &String| {
         let line = screen
             .lines()
@@ -175,14 +148,12 @@ fn resized(
         96.. => "VERDICT",
     };
     let case = format!("watched-{width}x{height}");
-    if let Err(why) = terminal.until(wanted) {
-        let why = format!("{why:#}");
-        return Ok(mismatch(&case, &args.attach, wanted, "otherwise", why));
-    }
+    let wrong = terminal.until(wanted).err().map(|why| format!("{why:#}"));
     if (width, height) == (120, 30) {
         screens.keep("The same in 120 columns", &terminal.screen()?);
     }
-    Ok(ok(&case, &args.attach, wanted, wanted))
+    let got = if wrong.is_some() { "otherwise" } else { wanted };
+    Ok(args.cell(&case, wanted, got, wrong))
 }
 
 /// Suspends and resumes it.
@@ -192,22 +163,9 @@ fn suspended(args: &Args, terminal: &Terminal) -> anyhow::Result<Cell> {
     let (is_alternate, _) = terminal.flags()?;
     terminal.type_line("fg")?;
     terminal.until("STATE")?;
-    if is_alternate {
-        let why = "the alternate screen is still shown".to_owned();
-        return Ok(mismatch(
-            "watched-suspended",
-            &args.attach,
-            "given back",
-            "not",
-            why,
-        ));
-    }
-    Ok(ok(
-        "watched-suspended",
-        &args.attach,
-        "back again",
-        "back again",
-    ))
+    let wrong = is_alternate.then(|| "the alternate screen is still shown".to_owned());
+    let got = if is_alternate { "taken" } else { "given back" };
+    Ok(args.cell("watched-suspended", "given back", got, wrong))
 }
 
 /// Checks that the terminal is as it was before.
@@ -221,11 +179,8 @@ fn intact(args: &Args, case: &str, terminal: &Terminal, before: &str) -> anyhow:
         if is_alternate { ", screen taken" } else { "" },
         if has_cursor { ", cursor" } else { "" }
     );
-    if wanted == got {
-        return Ok(ok(case, &args.attach, "as before", "as before"));
-    }
-    let why = "the terminal was not restored".to_owned();
-    Ok(mismatch(case, &args.attach, &wanted, &got, why))
+    let wrong = (wanted != got).then(|| "the terminal was not restored".to_owned());
+    Ok(args.cell(case, &wanted, &got, wrong))
 }
 
 /// Recorded screens, for human readers.
@@ -261,20 +216,8 @@ impl Terminal {
         let shell = format!(
             "PS1='{PROMPT} ' RUST_BACKTRACE=0 LC_ALL=C.UTF-8 exec {SHELL} --norc --noprofile"
         );
-        let words = [
-            "-f",
-            "/dev/null",
-            "-u",
-            "new-session",
-            "-d",
-            "-x",
-            &width,
-            "-y",
-            &height,
-        ];
-        let mut words = words.to_vec();
-        words.push(&shell);
-        terminal.tmux(&words)?;
+        let (conf, size) = (["-f", "/dev/null", "-u"], ["-x", &width, "-y", &height]);
+        terminal.tmux(&[&conf[..], &["new-session", "-d"], &size, &[&shell]].concat())?;
         terminal.tmux(&["set", "-g", "window-size", "manual"])?;
         terminal.until(PROMPT)?;
         Ok(terminal)
@@ -304,7 +247,7 @@ impl Terminal {
         for key in keys {
             self.tmux(&["send-keys", key])?;
             // A letter directly after an escape would be read as another key.
-            sleep(LOOK_EVERY);
+            sleep(PATIENCE.every);
         }
         Ok(())
     }
@@ -321,17 +264,12 @@ impl Terminal {
     }
 
     fn until(&self, wanted: &str) -> anyhow::Result<()> {
-        let start = Instant::now();
-        loop {
-            let screen = self.screen()?;
-            if screen.contains(wanted) {
-                return Ok(());
-            }
-            if start.elapsed() > WAIT_MAX {
-                bail!("{wanted:?} is not on the screen:\n{screen}");
-            }
-            sleep(LOOK_EVERY);
-        }
+        let screen = PATIENCE.last(|| self.screen(), |screen| Ok(screen.contains(wanted)))?;
+        ensure!(
+            screen.contains(wanted),
+            "{wanted:?} is not on the screen:\n{screen}"
+        );
+        Ok(())
     }
 
     /// Terminal modes (`stty -g`), once the shell is in the foreground.
@@ -341,14 +279,8 @@ impl Terminal {
         self.type_line(&format!(
             "clear; stty -g > {file}.new; mv {file}.new {file}"
         ))?;
-        let start = Instant::now();
-        while !self.settings.0.exists() {
-            ensure!(
-                start.elapsed() < WAIT_MAX,
-                "stty does not answer:\n{}",
-                self.screen()?
-            );
-            sleep(LOOK_EVERY);
+        if !PATIENCE.holds(|| Ok(self.settings.0.exists()))? {
+            bail!("stty does not answer:\n{}", self.screen()?);
         }
         Ok(fs::read_to_string(&self.settings.0)?.trim().to_owned())
     }
@@ -356,15 +288,10 @@ impl Terminal {
     /// Waits until the program that the shell started has exited. The prompt is no proof: the
     /// previous one reappears as soon as the alternate screen is left.
     fn until_idle(&self) -> anyhow::Result<()> {
-        let start = Instant::now();
-        loop {
-            let runs = self.tmux(&["display-message", "-p", "#{pane_current_command}"])?;
-            if runs.trim() == SHELL {
-                return self.until(PROMPT);
-            }
-            ensure!(start.elapsed() < WAIT_MAX, "{} does not end", runs.trim());
-            sleep(LOOK_EVERY);
-        }
+        let runs = || self.tmux(&["display-message", "-p", "#{pane_current_command}"]);
+        let runs = PATIENCE.last(runs, |runs| Ok(runs.trim() == SHELL))?;
+        ensure!(runs.trim() == SHELL, "{} does not end", runs.trim());
+        self.until(PROMPT)
     }
 
     /// Terminates the shell's program, as a system shutdown does.
@@ -407,14 +334,14 @@ mod tests {
             CAUSE                              CONNS    FELL SHARE             ASKED DECEIVED\n\
             MPCapableFallbackSYNACK                3       2 ██████▋     67%       0        0\n\
             DssFallback                            1       1 ██████████ 100%       0        0\n";
-        let want = BTreeMap::from([
+        let want = Counters::from([
             ("MPCapableFallbackSYNACK".to_owned(), 2),
             ("Other".to_owned(), 1),
         ]);
         let got = counted(screen, &want);
         assert_eq!(
             got,
-            BTreeMap::from([("MPCapableFallbackSYNACK".to_owned(), 2)])
+            Counters::from([("MPCapableFallbackSYNACK".to_owned(), 2)])
         );
     }
 }

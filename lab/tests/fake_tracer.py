@@ -11,10 +11,12 @@ MODE = os.environ.get("FAKE_TRACER", "right")
 arguments = sys.argv[1:]
 command = arguments[arguments.index("--") + 1 :]
 rung = arguments[arguments.index("--attach") + 1]
+output = arguments[arguments.index("--output") + 1]
 
 
 def say(kind, data):
-    print(json.dumps({"type": kind, "data": data}))
+    with open(output, "a") as lines:
+        print(json.dumps({"type": kind, "data": data}), file=lines)
 
 
 if MODE == "cannot":

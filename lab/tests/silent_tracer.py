@@ -30,8 +30,8 @@ with open(value("--output"), "w") as output:
 
     sensor = {"rung": value("--attach"), "limits": limits}
     say("start", {"sensors": [sensor]})
-    with open(value("--ready-file"), "w"):
-        pass
+    with open(value("--ready-file"), "w") as ready:
+        print(os.getpid(), file=ready)
     signal.sigwait([signal.SIGINT])
     counters = ["seen", "emitted", "filtered", "ring_full", "faulted", "table_full", "unfinished", "missed"]
     losses = {name: 0 for name in counters}

@@ -3,6 +3,8 @@
 //! all and checks the tracer's output.
 
 pub mod actor;
+#[cfg(feature = "askers")]
+pub mod askers;
 pub mod demo;
 pub mod lines;
 pub mod link;
@@ -14,5 +16,6 @@ pub mod question;
 pub mod recipes;
 pub mod rules;
 pub mod scratch;
+pub mod side_by_side;
 pub mod sys;
 pub mod veth;

@@ -10,6 +10,8 @@ use anyhow::{Context as _, anyhow};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde::{Deserialize, Serialize};
 
+use crate::link;
+
 /// `MPTcpExt` counters by name.
 pub type Counters = BTreeMap<String, u64>;
 
@@ -29,6 +31,18 @@ pub struct Namespaces {
 /// Fails without /proc.
 pub fn current() -> anyhow::Result<File> {
     File::open("/proc/thread-self/ns/net").context("cannot open the network namespace")
+}
+
+/// Creates a network namespace with loopback up.
+///
+/// # Errors
+///
+/// Fails without `CAP_SYS_ADMIN`.
+pub fn new() -> anyhow::Result<File> {
+    elsewhere(|| {
+        link::enter_network_namespace().context("cannot make a network namespace")?;
+        current()
+    })
 }
 
 /// Number of a network namespace: the inode number of its nsfs file.

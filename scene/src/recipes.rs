@@ -3,10 +3,16 @@
 
 use crate::rules::{Rules, Treatment};
 
+mod bed;
+mod cast;
+mod cleared;
 mod scripts;
 mod stage;
 
-pub use stage::{Aim, Cleared, Held, Stage, TestBed, Tried, Who};
+pub use bed::{Place, TestBed};
+pub use cast::{Aim, Held, Tried, Who};
+pub use cleared::Cleared;
+pub use stage::Stage;
 
 /// Why a recipe cannot run to its end on this kernel.
 #[derive(Clone, Copy, Debug)]
@@ -19,15 +25,6 @@ impl std::fmt::Display for NotHere {
 }
 
 impl std::error::Error for NotHere {}
-
-/// Environment of a recipe.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Place {
-    /// Loopback, in one namespace.
-    Loopback,
-    /// Through a middlebox, between two namespaces.
-    Middlebox,
-}
 
 /// One end of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,25 +1,26 @@
 //! Temporary files of the lab.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::PathBuf,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
-/// A path unique to this process. Dropping the value removes the file, if it exists.
+/// A path of its own in the temporary directory. Dropping the value removes the file, if it exists.
 pub struct Scratch(
     /// The path.
     pub PathBuf,
 );
 
 impl Scratch {
-    /// Creates a path that contains this name.
+    /// Creates a path that contains this name; no other one of this process is equal.
     #[must_use]
     pub fn new(name: &str) -> Self {
-        Self(scratch(name))
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let file = format!("mptcp-lab-{}-{number}-{name}", std::process::id());
+        Self(std::env::temp_dir().join(file))
     }
-}
-
-/// Returns a unique path in the temporary directory.
-#[must_use]
-pub fn scratch(name: &str) -> PathBuf {
-    std::env::temp_dir().join(format!("mptcp-lab-{}-{name}", std::process::id()))
 }
 
 impl Drop for Scratch {

@@ -26,18 +26,6 @@ pub const DEVICE: &str = "lab0";
 /// Timeout until both ends have a carrier.
 const CARRIER_DELAY_MAX: Duration = Duration::from_secs(10);
 
-/// Creates a network namespace with loopback up.
-///
-/// # Errors
-///
-/// Fails without `CAP_SYS_ADMIN`.
-fn namespace() -> anyhow::Result<File> {
-    netns::elsewhere(|| {
-        link::enter_network_namespace().context("cannot make a network namespace")?;
-        netns::current()
-    })
-}
-
 /// IPv4 address of the lab's client.
 pub const CLIENT_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 /// IPv4 address of the lab's server.
@@ -87,7 +75,7 @@ pub fn joined_apart() -> anyhow::Result<(File, File, [u32; 2])> {
 }
 
 fn joined_as(offloads: Offloads) -> anyhow::Result<(File, File, [u32; 2])> {
-    let (near, far) = (namespace()?, namespace()?);
+    let (near, far) = (netns::new()?, netns::new()?);
     let devices = [next_index(), next_index()];
     let ends = [
         End {

@@ -23,37 +23,26 @@ pub(super) struct ActionLog {
     pub(super) asked: u64,
     /// Queries that were part of floods.
     pub(super) flooded: u64,
-    /// Bursts of queries.
     pub(super) floods: u64,
     /// Fallbacks that the kernel counted, summed over all namespaces.
     pub(super) kernel: Counters,
-    /// TCP clients of MPTCP listeners.
     pub(super) plain: u64,
-    /// Connections opened.
     pub(super) connections: u64,
-    /// Recipes played.
     pub(super) recipes: u64,
-    /// Network namespaces created and removed.
     pub(super) namespaces: u64,
     /// Processes killed in the middle of a connection.
     pub(super) kills: u64,
-    /// Hangups with valid settings.
     pub(super) hangups: u64,
-    /// Hangups with invalid settings.
     pub(super) bad_hangups: u64,
-    /// Clock steps.
     pub(super) clock_steps: u64,
-    /// Pages fetched.
     pub(super) scrapes: u64,
     /// Clients that did not fetch a page.
     pub(super) visitors: u64,
     /// Clients turned away because of the limit.
     pub(super) sent_away: u64,
-    /// Counters that decreased.
     pub(super) went_back: Vec<String>,
     /// Actions that failed, which makes the totals above unreliable.
     pub(super) failures: Vec<String>,
-    /// Number of failed actions.
     pub(super) failed: u64,
     /// Recipes that deviated from their table, for example on a slow machine. The kernel's counts
     /// remain valid.
@@ -97,7 +86,6 @@ impl Churn {
         }
     }
 
-    /// Time since the start.
     pub(super) fn elapsed(&self) -> Duration {
         self.began.elapsed()
     }
@@ -120,7 +108,6 @@ impl Churn {
         self.is_over()
     }
 
-    /// Locks the totals.
     pub(super) fn actions(&self) -> MutexGuard<'_, ActionLog> {
         // A panic of the other thread is reported elsewhere.
         self.actions.lock().unwrap_or_else(PoisonError::into_inner)

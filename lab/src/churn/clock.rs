@@ -1,16 +1,12 @@
 //! Steps of the wall clock, and their reversal. A separate process makes each step: it restores the
 //! clock even if its parent dies.
 
-use std::{
-    os::unix::process::CommandExt as _,
-    process::{Command, Stdio},
-    time::Duration,
-};
+use std::{os::unix::process::CommandExt as _, process::Stdio, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 
-use crate::sys;
+use crate::{process::own, sys};
 
 /// How long a step lasts.
 const WRONG_FOR: Duration = Duration::from_secs(2);
@@ -19,19 +15,15 @@ const SLACK_NS: i128 = 500_000_000;
 
 /// Arguments of the clock step.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Step in seconds; negative steps back
     #[arg(long, allow_hyphen_values = true)]
-    pub by_s: i64,
+    pub(crate) by_s: i64,
 }
 
 /// Steps the wall clock for two seconds. The monotonic clock, which cannot be set, serves to
 /// restore it.
-///
-/// # Errors
-///
-/// Fails without `CAP_SYS_TIME`.
-pub fn run(args: &Args) -> anyhow::Result<()> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     // An interrupted run must wait until the clock is restored.
     sys::ignore_signals(&[libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGPIPE]);
     let right = epoch();
@@ -43,10 +35,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 /// Makes one step and its reversal, and verifies the result.
 pub(super) fn step(by_s: i64) -> anyhow::Result<()> {
     let right = epoch();
-    let me = std::env::current_exe().context("cannot find the path of this program")?;
-    let stepped = Command::new(me)
-        .args(["clock-step", "--by-s", &by_s.to_string()])
-        .stdin(Stdio::null())
+    let stepped = own("clock-step")?
+        .args(["--by-s", &by_s.to_string()])
         .stdout(Stdio::null())
         // A terminal sends SIGINT to a whole process group.
         .process_group(0)

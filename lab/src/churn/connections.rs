@@ -3,12 +3,11 @@
 
 use std::{
     os::fd::{AsFd as _, AsRawFd as _},
-    process::{Command, Stdio},
     sync::Arc,
     time::Duration,
 };
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::actions::{ActionLog, Churn};
@@ -19,6 +18,7 @@ use crate::{
         Kind::{self, Mptcp, Tcp},
     },
     netns::{self, Counters},
+    process::{lines_of, own},
     provoke,
     question::{Api, ask},
     recipes::{Finding, Place, RECIPES, STRIP_BOTH_AFTER_3, STRIP_SYN_ACK, Stage, TestBed, Who},
@@ -48,37 +48,21 @@ struct Ward {
     rounds: u32,
 }
 
+const fn ward(rules: Rules, client: Kind, listener: Kind, rounds: u32) -> Ward {
+    Ward {
+        rules,
+        client,
+        listener,
+        rounds,
+    }
+}
+
 const WARDS: [Ward; 5] = [
-    Ward {
-        rules: Rules::NONE,
-        client: Mptcp,
-        listener: Mptcp,
-        rounds: 2,
-    },
-    Ward {
-        rules: Rules::NONE,
-        client: Mptcp,
-        listener: Tcp,
-        rounds: 1,
-    },
-    Ward {
-        rules: STRIP_SYN_ACK,
-        client: Mptcp,
-        listener: Mptcp,
-        rounds: 1,
-    },
-    Ward {
-        rules: STRIP_BOTH_AFTER_3,
-        client: Mptcp,
-        listener: Mptcp,
-        rounds: 5,
-    },
-    Ward {
-        rules: Rules::NONE,
-        client: Tcp,
-        listener: Mptcp,
-        rounds: 1,
-    },
+    ward(Rules::NONE, Mptcp, Mptcp, 2),
+    ward(Rules::NONE, Mptcp, Tcp, 1),
+    ward(STRIP_SYN_ACK, Mptcp, Mptcp, 1),
+    ward(STRIP_BOTH_AFTER_3, Mptcp, Mptcp, 5),
+    ward(Rules::NONE, Tcp, Mptcp, 1),
 ];
 
 /// Plays every recipe in turn, repeatedly.
@@ -93,8 +77,8 @@ pub(super) fn recipes(churn: &Churn) {
         let (mut played, left) = provoke::play(recipe, family);
         let counted = match &left {
             Some(left) => provoke::recount(&mut played, left),
-            None if played.skipped.is_some() => Ok(()),
-            None => Err(anyhow::anyhow!("{:?}", played.wrong)),
+            None if played.scene.skipped.is_some() => Ok(()),
+            None => Err(anyhow::anyhow!("{:?}", played.scene.wrong)),
         };
         churn.note(recipe.name, counted);
         let mut actions = churn.actions();
@@ -103,8 +87,8 @@ pub(super) fn recipes(churn: &Churn) {
             Place::Loopback => 1,
             Place::Middlebox => 2,
         };
-        actions.unlike += u64::from(!played.wrong.is_empty());
-        actions.asked += played.answers.len() as u64;
+        actions.unlike += u64::from(!played.scene.wrong.is_empty());
+        actions.asked += played.scene.answers.len() as u64;
         for moved in played.moved.values() {
             actions.add_counted(moved);
         }
@@ -252,20 +236,10 @@ pub(super) fn floods(churn: &Churn) {
 
 /// Runs a flood in a separate process; returns its number of queries.
 fn flood() -> anyhow::Result<u64> {
-    let me = std::env::current_exe().context("cannot find the path of this program")?;
-    let output = Command::new(me)
-        .args(["load-asker", "--rate", "0"])
-        .args(["--threads", &FLOOD_THREADS.to_string()])
-        .args(["--seconds", &FLOOD_S.to_string()])
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .context("cannot start the asker")?;
-    ensure!(
-        output.status.success(),
-        "the asker ended with {}",
-        output.status
-    );
-    let asked: load::Asked = serde_json::from_slice(&output.stdout)?;
+    let mut command = own("load-asker")?;
+    command.args(["--rate", "0", "--threads", &FLOOD_THREADS.to_string()]);
+    command.args(["--seconds", &FLOOD_S.to_string()]);
+    let asked: Vec<load::Asked> = lines_of("the asker", &mut command)?;
+    let asked = asked.first().context("the asker wrote no report")?;
     Ok(asked.asked)
 }

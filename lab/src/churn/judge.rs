@@ -1,10 +1,11 @@
 //! Compares actions and measurements with what is expected of the tracer. Pure.
 
-use super::{actions::ActionLog, page::Page, sample::Sample};
+use super::{actions::ActionLog, sample::Sample};
 use crate::{
-    compare::{mismatch, ok},
+    cells::{judged, shown, skipped},
+    metrics::Page,
     report::{Cell, Outcome},
-    served::THIRD_ACK,
+    truth::THIRD_ACK,
 };
 
 #[cfg(test)]
@@ -21,8 +22,6 @@ pub(super) const GROWTH_KB_MAX: u64 = 1024;
 const STANDARD_ERRORS_MAX: f64 = 3.0;
 /// On a shared machine, one connection in this many may fail.
 const CONNECTIONS_PER_FAILURE_MIN: u64 = 50;
-/// Maximum number of differences shown.
-const SHOWN_MAX: usize = 5;
 /// Tolerated clock drift, nanoseconds: the clock may be slewed.
 const CLOCK_NS_MAX: i128 = 500_000_000;
 
@@ -35,28 +34,20 @@ const NAMESPACES: &str = "mptcp_trace_namespaces";
 /// State of the idle tracer.
 #[derive(Clone, Debug, Default)]
 pub(super) struct IdleSnapshot {
-    /// Resource usage.
     pub(super) held: Sample,
-    /// Metrics.
     pub(super) page: Page,
 }
 
 /// All inputs of the checks.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ledger {
-    /// Attach method.
     pub(super) rung: String,
     /// Planned duration of the churn, seconds.
     pub(super) duration_s: f64,
-    /// Sampling interval, seconds.
     pub(super) every_s: f64,
-    /// Samples taken during the churn.
     pub(super) samples: Vec<Sample>,
-    /// State before the churn.
     pub(super) before: IdleSnapshot,
-    /// State after the churn.
     pub(super) after: IdleSnapshot,
-    /// Totals of the actors.
     pub(super) actions: ActionLog,
     /// Whether the clock may be set here.
     pub(super) has_clock: bool,
@@ -106,20 +97,8 @@ pub(super) fn slope(points: &[(f64, f64)]) -> Option<f64> {
 }
 
 impl Ledger {
-    fn cell(&self, case: &str, want: &str, got: &str, wrong: &[String]) -> Cell {
-        if wrong.is_empty() {
-            return ok(case, &self.rung, want, got);
-        }
-        let mut why = wrong
-            .iter()
-            .take(SHOWN_MAX)
-            .cloned()
-            .collect::<Vec<_>>()
-            .join("; ");
-        if wrong.len() > SHOWN_MAX {
-            why.push_str(&format!("; and {} more", wrong.len() - SHOWN_MAX));
-        }
-        mismatch(case, &self.rung, want, got, why)
+    fn cell(&self, case: &str, want: &str, got: &str, wrong: Vec<String>) -> Cell {
+        judged(case, &self.rung, want, got, wrong)
     }
 
     /// Compares two counts that must be equal. An excess may come from other processes on this
@@ -134,9 +113,9 @@ impl Ledger {
             .filter(|(_, want, got)| want != got)
             .map(|(name, want, got)| format!("{name}: {want} happened, {got} traced"))
             .collect();
-        let mut cell = self.cell(case, &say(|row| row.1), &say(|row| row.2), &unequal);
+        let mut cell = self.cell(case, &say(|row| row.1), &say(|row| row.2), unequal);
         let too_many_only = rows.iter().all(|(_, want, got)| got >= want);
-        if !unequal.is_empty() && too_many_only {
+        if too_many_only {
             self.excuse(&mut cell);
         }
         cell
@@ -149,13 +128,8 @@ impl Ledger {
             return;
         }
         cell.outcome = Outcome::Skipped;
-        let some: Vec<&str> = others.iter().take(SHOWN_MAX).map(String::as_str).collect();
         cell.why.push_str("; others on this machine were at it: ");
-        cell.why.push_str(&some.join(", "));
-        if others.len() > SHOWN_MAX {
-            let more = others.len() - SHOWN_MAX;
-            cell.why.push_str(&format!(", and {more} more"));
-        }
+        cell.why.push_str(&shown(others.clone()));
     }
 
     fn grew(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
@@ -168,7 +142,6 @@ impl Ledger {
 
 /// Memory over a part of a run.
 struct Held {
-    /// Median of the samples.
     rule_kb: u64,
     /// Peak of each sampling interval.
     peaks: Peaks,
@@ -245,7 +218,7 @@ fn memory(ledger: &Ledger) -> Cell {
     let ended = Held::between(&ledger.samples, last, f64::INFINITY);
     let (Some(warmed), Some(ended)) = (warmed, ended) else {
         let why = "there are too few samples of the warm-up, or of the last third".to_owned();
-        return ledger.cell(case, "samples", "too few", &[why]);
+        return ledger.cell(case, "samples", "too few", vec![why]);
     };
     let points: Vec<(f64, f64)> = ledger
         .samples
@@ -282,7 +255,7 @@ fn memory(ledger: &Ledger) -> Cell {
             ledger.samples.len()
         ));
     }
-    ledger.cell(case, &want, &got, &wrong)
+    ledger.cell(case, &want, &got, wrong)
 }
 
 fn descriptors(ledger: &Ledger) -> Cell {
@@ -294,7 +267,7 @@ fn descriptors(ledger: &Ledger) -> Cell {
     };
     let (before, after) = (say(&ledger.before), say(&ledger.after));
     let wrong = (before != after).then(|| "the resources differ from those before".to_owned());
-    ledger.cell("churn-descriptors", &before, &after, &Vec::from_iter(wrong))
+    ledger.cell("churn-descriptors", &before, &after, Vec::from_iter(wrong))
 }
 
 /// For each sensor, the records seen must equal the sum of their outcomes.
@@ -319,7 +292,7 @@ fn accounted(ledger: &Ledger) -> Cell {
         "churn-accounted",
         &format!("seen: {seen:?}"),
         &became.join(", "),
-        &wrong,
+        wrong,
     )
 }
 
@@ -385,11 +358,11 @@ fn agreement(ledger: &Ledger) -> Cell {
     let want = "no namespace differs";
     if undecodable > 0 {
         wrong.push("records could not be decoded".to_owned());
-        return ledger.cell(case, want, &got, &wrong);
+        return ledger.cell(case, want, &got, wrong);
     }
     // All of our namespaces are gone at this point: a remaining one is foreign and may have a
     // reused number.
-    let mut cell = ledger.cell(case, want, &got, &wrong);
+    let mut cell = ledger.cell(case, want, &got, wrong);
     ledger.excuse(&mut cell);
     cell
 }
@@ -406,7 +379,7 @@ fn only_grew(ledger: &Ledger) -> Cell {
         "churn-counters-grow",
         &format!("{scrapes} pages, each after the one before"),
         &format!("{} counters went back", went_back.len()),
-        &wrong,
+        wrong,
     )
 }
 
@@ -424,7 +397,7 @@ fn reloads(ledger: &Ledger) -> Cell {
     );
     let right = (hangups, bad_hangups) == (ledger.said_read, ledger.said_broken);
     let wrong = (!right).then(|| "not every hangup had an effect".to_owned());
-    ledger.cell("churn-reloads", &want, &got, &Vec::from_iter(wrong))
+    ledger.cell("churn-reloads", &want, &got, Vec::from_iter(wrong))
 }
 
 fn clock(ledger: &Ledger) -> Cell {
@@ -432,16 +405,12 @@ fn clock(ledger: &Ledger) -> Cell {
     let steps = ledger.actions.clock_steps;
     let got = format!("{steps} steps and back");
     if !ledger.has_clock {
-        return Cell {
-            outcome: Outcome::Skipped,
-            why: "the clock cannot be set here".into(),
-            ..ok(case, &ledger.rung, "", "")
-        };
+        return skipped(case, &ledger.rung, "the clock cannot be set here");
     }
     let off = ledger.clock_off_ns;
     let wrong = (off.abs() > CLOCK_NS_MAX)
         .then(|| format!("the clock is {} ms off at the end", off / 1_000_000));
-    ledger.cell(case, "the clock steps", &got, &Vec::from_iter(wrong))
+    ledger.cell(case, "the clock steps", &got, Vec::from_iter(wrong))
 }
 
 /// Without any actions, all other checks would pass.
@@ -476,7 +445,7 @@ fn actions(ledger: &Ledger) -> Cell {
         .iter()
         .map(|(what, count)| format!("{what} {count}"))
         .collect();
-    let mut cell = ledger.cell("churn-actions", "churn", &got.join(", "), &wrong);
+    let mut cell = ledger.cell("churn-actions", "churn", &got.join(", "), wrong);
     // On a shared machine a connection may time out.
     let is_rare = actions.failed * CONNECTIONS_PER_FAILURE_MIN <= actions.connections;
     if actions.failed > 0 && is_rare && !is_idle {
@@ -487,5 +456,5 @@ fn actions(ledger: &Ledger) -> Cell {
 
 fn end(ledger: &Ledger) -> Cell {
     let wrong = Vec::from_iter(ledger.broken.clone());
-    ledger.cell("churn-end", "ends in order", "ended", &wrong)
+    ledger.cell("churn-end", "ends in order", "ended", wrong)
 }

@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::Context as _;
 use serde::Serialize;
 
-use crate::sys;
+use crate::{process::Status, sys};
 
 /// Value for `clear_refs` that resets the peak resident set size (man 5 proc).
 const RESET_PEAK: &str = "5";
@@ -15,65 +15,45 @@ const RESET_PEAK: &str = "5";
 pub(crate) struct Sample {
     /// Seconds since the start of the churn.
     pub(crate) at_s: f64,
-    /// Resident memory, KiB.
     pub(crate) rss_kb: u64,
     /// Peak resident memory since the previous sample, KiB.
     pub(crate) peak_kb: u64,
-    /// Resident anonymous memory, KiB.
     pub(crate) anon_kb: u64,
     /// Resident file-backed memory, KiB: code that has run so far.
     pub(crate) file_kb: u64,
     /// Memory of BPF maps and programs as charged by the kernel, KiB.
     pub(crate) bpf_kb: u64,
-    /// Number of open descriptors.
     pub(crate) fds: u64,
-    /// Number of threads.
     pub(crate) threads: u64,
-    /// CPU time, seconds.
     pub(crate) cpu_s: f64,
-    /// Number of series on its page.
     pub(crate) series: u64,
-    /// Queries that it counted.
     pub(crate) questions: u64,
-    /// Fallbacks that it counted.
     pub(crate) fallbacks: u64,
-    /// Connections that it tracks.
     pub(crate) remembered: u64,
     /// Namespaces in which its counts differ from the kernel's.
     pub(crate) differ: u64,
     /// Namespaces that could not be read because they are gone.
     pub(crate) unread: u64,
-    /// Number of page fetches.
     pub(crate) scrapes: u64,
-    /// Number of reloads.
     pub(crate) hangups: u64,
-    /// Network namespaces created and removed.
     pub(crate) namespaces: u64,
-    /// Number of clock steps.
     pub(crate) clock_steps: u64,
 }
 
 impl Sample {
     /// Reads what the kernel reports about a process; the caller fills in the rest.
     pub(crate) fn of(pid: u32) -> anyhow::Result<Self> {
-        let file = format!("/proc/{pid}/status");
-        let status = fs::read_to_string(&file).with_context(|| format!("cannot read {file}"))?;
-        let field = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            let word = line.and_then(|line| line.split_whitespace().next());
-            let number = word.and_then(|word| word.parse().ok());
-            number.with_context(|| format!("{file} does not contain {name}"))
-        };
+        let status = Status::of(pid)?;
         let (fds, bpf_bytes) = descriptors(pid)?;
         // Reset the peak.
         let file = format!("/proc/{pid}/clear_refs");
         fs::write(&file, RESET_PEAK).with_context(|| format!("cannot write to {file}"))?;
         Ok(Self {
-            rss_kb: field("VmRSS:")?,
-            peak_kb: field("VmHWM:")?,
-            anon_kb: field("RssAnon:")?,
-            file_kb: field("RssFile:")?,
-            threads: field("Threads:")?,
+            rss_kb: status.number("VmRSS:")?,
+            peak_kb: status.number("VmHWM:")?,
+            anon_kb: status.number("RssAnon:")?,
+            file_kb: status.number("RssFile:")?,
+            threads: status.number("Threads:")?,
             bpf_kb: bpf_bytes / 1024,
             fds,
             cpu_s: sys::cpu_time(pid)

@@ -8,8 +8,8 @@ use std::{
 
 use socket2::SockRef;
 
-use super::{actions::Churn, page::Page};
-use crate::served::get;
+use super::actions::Churn;
+use crate::{metrics::Page, serving::get};
 
 /// Interval of the fetches.
 const SCRAPE_EVERY: Duration = Duration::from_secs(1);

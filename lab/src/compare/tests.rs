@@ -1,20 +1,10 @@
 use super::*;
-use crate::traced::{Losses, Sensor, Start};
-
-const NONE: [&str; 0] = [];
-const ZERO: Losses = Losses {
-    sensor: String::new(),
-    seen: 0,
-    emitted: 0,
-    filtered: 0,
-    capped: 0,
-    ring_full: 0,
-    faulted: 0,
-    table_full: 0,
-    unfinished: 0,
-    missed: 0,
+use crate::{
+    report::Outcome,
+    traced::{Losses, Sensor, Start},
 };
 
+const NONE: [&str; 0] = [];
 fn endpoint(port: u16) -> Endpoint {
     Endpoint {
         addr: "127.0.0.1".into(),
@@ -49,10 +39,6 @@ fn asked(inode: u64, truth: Truth) -> Asked {
 
 fn traced(inode: u64, answer: &str) -> Traced {
     Traced {
-        boottime_ns: 0,
-        id: None,
-        socket: "0x1".into(),
-        netns: 1,
         api: "TCP_IS_MPTCP".into(),
         pid: 1,
         tid: 1,
@@ -63,13 +49,9 @@ fn traced(inode: u64, answer: &str) -> Traced {
         local: endpoint(1),
         remote: endpoint(2),
         answer: Some(answer.into()),
-        errno: None,
         fell_back: Some(answer == "tcp"),
-        verdict: None,
-        why: None,
-        cause: None,
-        delay_ns: None,
         rung: "fexit".into(),
+        ..Traced::default()
     }
 }
 
@@ -91,7 +73,7 @@ fn wrong(asked: Vec<Asked>, traced: Vec<Traced>, limits: &[&str]) -> Vec<String>
     let losses = Losses {
         seen: count,
         emitted: count,
-        ..ZERO
+        ..Losses::default()
     };
     let mut lines = vec![TracedLine::Start(Start {
         sensors,
@@ -159,57 +141,24 @@ fn missing_doubled_swapped_and_foreign_lines_are_found_and_only_they() {
 
 #[test]
 fn every_field_that_differs_is_found() {
-    let wrong_lines = [
-        Traced {
-            answer: Some("tcp".into()),
-            ..first()
-        },
-        Traced {
-            answer: None,
-            ..first()
-        },
-        Traced {
-            errno: Some("EINVAL".into()),
-            ..first()
-        },
-        Traced {
-            local: endpoint(9),
-            ..first()
-        },
-        Traced {
-            remote: endpoint(9),
-            ..first()
-        },
-        Traced {
-            rung: "kprobe".into(),
-            ..first()
-        },
-        Traced {
-            protocol: "tcp".into(),
-            ..first()
-        },
-        Traced {
-            fell_back: None,
-            ..first()
-        },
-        Traced {
-            fell_back: Some(true),
-            ..first()
-        },
-        Traced {
-            family: "ipv6".into(),
-            ..first()
-        },
-        Traced {
-            state: "CLOSE".into(),
-            ..first()
-        },
-        Traced {
-            inode: None,
-            ..first()
-        },
+    type Spoil = fn(&mut Traced);
+    let spoils: [Spoil; 12] = [
+        |line| line.answer = Some("tcp".into()),
+        |line| line.answer = None,
+        |line| line.errno = Some("EINVAL".into()),
+        |line| line.local = endpoint(9),
+        |line| line.remote = endpoint(9),
+        |line| line.rung = "kprobe".into(),
+        |line| line.protocol = "tcp".into(),
+        |line| line.fell_back = None,
+        |line| line.fell_back = Some(true),
+        |line| line.family = "ipv6".into(),
+        |line| line.state = "CLOSE".into(),
+        |line| line.inode = None,
     ];
-    for line in wrong_lines {
+    for spoil in spoils {
+        let mut line = first();
+        spoil(&mut line);
         let shown = format!("{line:?}");
         assert_eq!(wrong(vec![one()], vec![line], &[]), ["case-1"], "{shown}");
     }
@@ -324,37 +273,20 @@ fn counters_that_do_not_add_up_or_tell_of_losses_are_a_mismatch() {
         };
         identity("fexit", 0, &[&end]).outcome
     };
-    for losses in [
-        Losses { seen: 1, ..ZERO },
-        Losses {
-            seen: 1,
-            capped: 0,
-            ring_full: 1,
-            ..ZERO
-        },
-        Losses {
-            seen: 1,
-            faulted: 1,
-            ..ZERO
-        },
-        Losses {
-            seen: 1,
-            table_full: 1,
-            ..ZERO
-        },
-        Losses {
-            seen: 1,
-            unfinished: 1,
-            ..ZERO
-        },
-        Losses { missed: 1, ..ZERO },
+    type Spoil = fn(&mut Losses);
+    let spoils: [Spoil; 7] = [
+        |losses| losses.seen = 1,
+        |losses| (losses.seen, losses.ring_full) = (1, 1),
+        |losses| (losses.seen, losses.faulted) = (1, 1),
+        |losses| (losses.seen, losses.table_full) = (1, 1),
+        |losses| (losses.seen, losses.unfinished) = (1, 1),
+        |losses| losses.missed = 1,
         // A record without a line.
-        Losses {
-            seen: 1,
-            emitted: 1,
-            ..ZERO
-        },
-    ] {
+        |losses| (losses.seen, losses.emitted) = (1, 1),
+    ];
+    for spoil in spoils {
+        let mut losses = Losses::default();
+        spoil(&mut losses);
         let shown = format!("{losses:?}");
         assert_eq!(outcome(vec![losses]), Outcome::Mismatch, "{shown}");
     }
@@ -362,16 +294,16 @@ fn counters_that_do_not_add_up_or_tell_of_losses_are_a_mismatch() {
     let other = Losses {
         sensor: "fallback".to_owned(),
         missed: 1,
-        ..ZERO
+        ..Losses::default()
     };
     assert_eq!(outcome(vec![other]), Outcome::Ok);
     assert_eq!(outcome(vec![]), Outcome::Mismatch);
-    assert_eq!(outcome(vec![ZERO]), Outcome::Ok);
+    assert_eq!(outcome(vec![Losses::default()]), Outcome::Ok);
     assert_eq!(
         outcome(vec![Losses {
             seen: 7,
             filtered: 7,
-            ..ZERO
+            ..Losses::default()
         }]),
         Outcome::Ok
     );

@@ -5,48 +5,49 @@
 //! over the rounds, of the difference from the untraced calls of the same round, and the difference
 //! between the fastest batches.
 
-use std::{collections::BTreeMap, fs, io::Write as _, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use anyhow::Context as _;
+use rustix::process::Signal;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::{
     bench::{Call, Measured},
+    process::{lines_of, own},
     report::write_line,
-    scratch::scratch,
 };
 
 mod beside;
-pub mod rates;
-pub mod resident;
-pub mod start;
+pub(crate) mod rates;
+pub(crate) mod resident;
+pub(crate) mod start;
 
-use beside::{Configuration, Ready, configurations};
+use beside::{Beside, Configuration, configurations};
 
 /// The measured calls.
 const CALLS: [Call; 4] = [Call::IsMptcp, Call::InBursts, Call::Other, Call::Unrelated];
 
-/// Arguments of `mptcp-lab figures`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The mptcp-trace to measure
     #[arg(long, value_name = "PATH")]
-    pub tracer: PathBuf,
+    pub(crate) tracer: PathBuf,
     /// Number of rounds
     #[arg(long, default_value_t = 7)]
-    pub rounds: u32,
+    pub(crate) rounds: u32,
     /// Calls per batch; a round takes the median of its batches
     #[arg(long, default_value_t = 20_000)]
-    pub queries: u32,
+    pub(crate) queries: u32,
     /// Batches per round
     #[arg(long, default_value_t = 15)]
-    pub batches: u32,
+    pub(crate) batches: u32,
     /// Skip bpftrace
     #[arg(long)]
-    pub no_bpftrace: bool,
+    pub(crate) no_bpftrace: bool,
     /// Print JSON lines instead of a table
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 /// Measurements of one configuration.
@@ -78,13 +79,9 @@ enum Line<'a> {
     },
 }
 
-/// Measures, and prints a Markdown table or JSON lines.
-///
-/// # Errors
-///
-/// Fails if a tracer does not start.
-pub fn run(args: &Args) -> anyhow::Result<()> {
-    let configurations = configurations(args)?;
+/// Measures, and prints Markdown tables or JSON lines.
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let configurations = configurations(args);
     let mut figures: Vec<Figures> = configurations.iter().map(|_| Figures::default()).collect();
     for round in 0..args.rounds {
         eprintln!("mptcp-lab: round {} of {}", round + 1, args.rounds);
@@ -99,21 +96,38 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         .zip(&figures)
         .flat_map(|(configuration, figures)| lines(configuration, figures, base))
         .collect();
-    if args.json {
-        for line in &lines {
-            write_line(&mut std::io::stdout(), line)?;
-        }
-    } else {
-        table(&lines)?;
+    print(args.json, &lines)
+}
+
+/// Prints lines as JSON, or each type of line as a Markdown table.
+pub(crate) fn print(json: bool, lines: &[impl Serialize]) -> anyhow::Result<()> {
+    if json {
+        let mut out = std::io::stdout();
+        return lines.iter().try_for_each(|line| write_line(&mut out, line));
     }
-    for file in [
-        "ready",
-        "printing.bt",
-        "counting.bt",
-        "printing.out",
-        "counting.out",
-    ] {
-        let _never_made = fs::remove_file(scratch(file));
+    let lines = lines.iter().map(serde_json::to_value);
+    let lines: Vec<Value> = lines.collect::<Result<_, _>>()?;
+    let mut tables: BTreeMap<String, Vec<&Value>> = BTreeMap::new();
+    for line in &lines {
+        let kind = line["type"].to_string();
+        tables.entry(kind).or_default().push(&line["data"]);
+    }
+    for rows in tables.values() {
+        let columns = rows.iter().find_map(|row| row.as_object());
+        let columns: Vec<&String> = columns.into_iter().flat_map(|row| row.keys()).collect();
+        let row = |cells: &mut dyn Iterator<Item = String>| {
+            println!("| {} |", cells.collect::<Vec<_>>().join(" | "));
+        };
+        row(&mut columns.iter().map(|&name| name.clone()));
+        row(&mut columns.iter().map(|_| "---".to_owned()));
+        for data in rows {
+            let cell = |name: &&String| match data[*name].as_f64() {
+                Some(number) => format!("{number:.1}"),
+                None => data[*name].to_string(),
+            };
+            row(&mut columns.iter().map(cell));
+        }
+        println!();
     }
     Ok(())
 }
@@ -123,30 +137,35 @@ fn measure(
     configuration: &Configuration,
     figures: &mut Figures,
 ) -> anyhow::Result<()> {
-    let tracer = configuration.begin()?;
+    let tracer = configuration.beside.start(&args.tracer)?;
     figures
         .start_ms
-        .extend(tracer.as_ref().map(|it| it.start_ms));
-    if matches!(configuration.ready, Ready::Output(_)) {
-        // bpftrace reports that it is attaching, not that it has attached.
-        std::thread::sleep(Duration::from_millis(1500));
-    }
-    for measured in beside::ask(args, &CALLS)? {
-        figures
-            .calls
-            .entry(measured.opt)
-            .or_default()
-            .push(measured);
+        .extend(tracer.as_ref().map(|it| it.start.as_secs_f64() * 1e3));
+    for measured in ask(args, &CALLS)? {
+        let all = figures.calls.entry(measured.opt).or_default();
+        all.push(measured);
     }
     if let Some(tracer) = tracer {
-        figures.resident_kb.push(tracer.end()? as f64);
+        figures
+            .resident_kb
+            .push(tracer.memory()?.resident_kb as f64);
+        tracer.stop(Signal::INT)?.in_order()?;
     }
     Ok(())
 }
 
+/// Makes the calls in another process; returns the measurements.
+fn ask(args: &Args, calls: &[Call]) -> anyhow::Result<Vec<Measured>> {
+    let mut command = own("bench-asker")?;
+    command.args(["--queries", &args.queries.to_string()]);
+    command.args(["--batches", &args.batches.to_string()]);
+    command.args(calls.iter().flat_map(|call| ["--opt", call.word()]));
+    lines_of("the asker", &mut command)
+}
+
 fn lines<'a>(configuration: &Configuration, figures: &Figures, base: &Figures) -> Vec<Line<'a>> {
     let beside = configuration.name;
-    let is_nothing = configuration.command.is_empty();
+    let is_nothing = matches!(configuration.beside, Beside::Nothing);
     let mut lines: Vec<Line<'a>> = Vec::new();
     for (call, rounds) in &figures.calls {
         let medians: Vec<f64> = rounds.iter().map(|round| round.ns_median).collect();
@@ -170,52 +189,6 @@ fn lines<'a>(configuration: &Configuration, figures: &Figures, base: &Figures) -
         });
     }
     lines
-}
-
-fn table(lines: &[Line<'_>]) -> anyhow::Result<()> {
-    let mut out = std::io::stdout();
-    writeln!(
-        out,
-        "| beside the caller | call | ns | added, median | added, fastest |"
-    )?;
-    writeln!(out, "|---|---|---|---|---|")?;
-    for line in lines {
-        match line {
-            Line::Call {
-                beside,
-                call,
-                ns_median,
-                ns_min: _,
-                added_ns_median,
-                added_ns_min,
-            } => {
-                let added =
-                    |ns: &Option<f64>| ns.map_or_else(|| "-".to_owned(), |ns| format!("{ns:+.0}"));
-                writeln!(
-                    out,
-                    "| {beside} | {call:?} | {ns_median:.0} | {} | {} |",
-                    added(added_ns_median),
-                    added(added_ns_min)
-                )?;
-            }
-            Line::Footprint { .. } => {}
-        }
-    }
-    writeln!(
-        out,
-        "\n| beside the caller | start, ms | resident, KB |\n|---|---|---|"
-    )?;
-    for line in lines {
-        match line {
-            Line::Footprint {
-                beside,
-                start_ms,
-                resident_kb,
-            } => writeln!(out, "| {beside} | {start_ms:.0} | {resident_kb:.0} |")?,
-            Line::Call { .. } => {}
-        }
-    }
-    Ok(())
 }
 
 fn fastest(rounds: &[Measured]) -> f64 {

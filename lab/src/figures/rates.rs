@@ -3,33 +3,32 @@
 
 use std::{os::fd::AsFd as _, path::PathBuf, time::Duration};
 
-use anyhow::Context as _;
+use rustix::process::Signal;
 use serde::Serialize;
 
 use crate::{
-    beside::{Beside, Lines},
-    link, load, netns,
+    load, netns,
     report::write_line,
+    tracer::{Counted, Run},
 };
 
 /// Time for the reader to drain the ring before its CPU time is read.
 const DRAIN: Duration = Duration::from_millis(500);
 
-/// Arguments of `mptcp-lab rates`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The mptcp-trace to measure
     #[arg(long, value_name = "PATH")]
-    pub tracer: PathBuf,
+    pub(crate) tracer: PathBuf,
     /// Queries per second (repeatable); 0: as fast as possible
     #[arg(long, value_name = "RATE", required = true)]
-    pub rate: Vec<u64>,
+    pub(crate) rate: Vec<u64>,
     /// Duration of each rate, seconds
     #[arg(long, default_value_t = 3.0)]
-    pub seconds: f64,
+    pub(crate) seconds: f64,
     /// Querying threads
     #[arg(long, default_value_t = 2)]
-    pub threads: u32,
+    pub(crate) threads: u32,
 }
 
 /// The report.
@@ -57,11 +56,7 @@ enum Line {
 }
 
 /// Measures, and prints one JSON line per rate.
-///
-/// # Errors
-///
-/// Fails if the tracer cannot be run, or if its output cannot be parsed.
-pub fn run(args: &Args) -> anyhow::Result<()> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     for &rate in &args.rate {
         let word = if rate == 0 {
             "as many as possible".to_owned()
@@ -78,15 +73,15 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 fn measure(args: &Args, rate: u64) -> anyhow::Result<Line> {
-    let namespace = netns::elsewhere(|| {
-        link::enter_network_namespace().context("cannot make a network namespace")?;
-        netns::current()
-    })?;
+    let namespace = netns::new()?;
     let number = netns::number(namespace.as_fd())?.to_string();
-    let words = ["--netns".to_owned(), number];
-    let beside = Beside::start(&args.tracer, &words, Lines::Counted)?
-        .map_err(|why| anyhow::anyhow!("this kernel cannot be traced: {why}"))?;
-    let before = beside.cpu_time()?;
+    let tracer = Run::live(&args.tracer, "auto")
+        .uncapped()?
+        .args(["--netns", &number])
+        .reading(Counted::default())
+        .start()?
+        .live()?;
+    let before = tracer.cpu_time()?;
     let load = load::Args {
         threads: args.threads,
         rate,
@@ -96,25 +91,20 @@ fn measure(args: &Args, rate: u64) -> anyhow::Result<Line> {
     };
     let asked = netns::within(namespace.as_fd(), || load::ask(&load))?;
     std::thread::sleep(DRAIN);
-    let cpu = beside.cpu_time()?.saturating_sub(before);
-    let peak_kb = beside.memory()?.peak_kb;
-    let ended = beside.end()?.context("the lines were not counted")?;
-    let losses = ended
-        .end
-        .losses
-        .iter()
-        .find(|losses| losses.sensor == "query");
-    let losses = losses.context("the tracer reports no losses")?;
+    let cpu = tracer.cpu_time()?.saturating_sub(before);
+    let peak_kb = tracer.memory()?.peak_kb;
+    let counts = tracer.stop(Signal::INT)?.in_order()?.reader()?.close()?;
+    let losses = counts.of_queries()?;
     Ok(Line::Rate {
         offered: rate,
         seconds: asked.seconds,
         asked: asked.asked,
-        lines: ended.queries,
+        lines: counts.queries,
         ring_full: losses.ring_full,
         otherwise_lost: losses.lost() - losses.ring_full + losses.capped,
         balances: losses.balances()
             && losses.seen - losses.filtered == asked.asked
-            && losses.emitted == ended.queries,
+            && losses.emitted == counts.queries,
         reader_cpu_s: cpu.as_secs_f64(),
         peak_kb,
     })

@@ -4,22 +4,22 @@ use std::{
     io::{Read as _, Write as _},
     os::fd::AsRawFd as _,
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::Stdio,
     time::Duration,
 };
 
 use anyhow::Context as _;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use serde::Serialize;
 use socket2::Socket;
 
 use crate::{
-    beside::{Beside, Lines},
     link,
-    net::{Family, Kind, open},
-    question::{SOL_TCP, TCP_IS_MPTCP},
+    net::{self, Family, Kind},
+    process::{Running, own},
+    question::{Api, ask},
     report::write_line,
-    sys,
+    tracer::Run,
 };
 
 /// Time for the tracer to drain the ring and to judge the lines that it holds back.
@@ -29,15 +29,14 @@ const OF_A_HOLDER: u32 = 4_000;
 /// Descriptors besides those of the connections.
 const DESCRIPTORS: u64 = 256;
 
-/// Arguments of `mptcp-lab resident`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The mptcp-trace to measure
     #[arg(long, value_name = "PATH")]
-    pub tracer: PathBuf,
+    pub(crate) tracer: PathBuf,
     /// Number of open connections; the client of each makes one query
     #[arg(long, default_value_t = 10_000)]
-    pub connections: u32,
+    pub(crate) connections: u32,
 }
 
 /// The report.
@@ -55,20 +54,16 @@ enum Line {
 
 /// Arguments of the holder process: a single process cannot open all connections.
 #[derive(clap::Args)]
-pub struct HolderArgs {
+pub(crate) struct HolderArgs {
     /// Number of connections, both ends each
     #[arg(long)]
-    pub connections: u32,
+    pub(crate) connections: u32,
 }
 
 /// Measures, and prints a JSON line.
-///
-/// # Errors
-///
-/// Names the step that failed.
-pub fn run(args: &Args) -> anyhow::Result<()> {
-    let beside = Beside::start(&args.tracer, &[], Lines::Dropped)?
-        .map_err(|why| anyhow::anyhow!("this kernel cannot be traced: {why}"))?;
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let run = Run::live(&args.tracer, "auto").uncapped()?;
+    let beside = run.start()?.live()?;
     let idle_kb = beside.memory()?.resident_kb;
     let mut holders = Vec::new();
     let mut left = args.connections;
@@ -83,7 +78,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     std::thread::sleep(DRAIN);
     let memory = beside.memory()?;
     drop(holders);
-    beside.end()?;
+    beside.stop(Signal::INT)?.in_order()?;
     write_line(
         &mut std::io::stdout(),
         &Line::Resident {
@@ -96,43 +91,31 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 /// The process exits when its stdin is closed.
-struct Holder(Child);
+struct Holder(Running);
 
 impl Holder {
     fn start(connections: u32) -> anyhow::Result<Self> {
-        let me = std::env::current_exe().context("cannot find the path of this program")?;
-        let child = Command::new(me)
-            .args(["holder", "--connections", &connections.to_string()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("cannot run a holder of connections")?;
-        Ok(Self(child))
+        let mut command = own("holder")?;
+        command.args(["--connections", &connections.to_string()]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        Ok(Self(Running::start(
+            "a holder of connections",
+            &mut command,
+        )?))
     }
 
     fn wait_until_ready(&mut self) -> anyhow::Result<()> {
-        let mut word = [0];
-        let stdout = self.0.stdout.as_mut().context("a holder without stdout")?;
+        let stdout = self.0.0.stdout.as_mut();
+        let stdout = stdout.context("a holder without stdout")?;
         stdout
-            .read_exact(&mut word)
+            .read_exact(&mut [0])
             .context("a holder could not connect")
-    }
-}
-
-impl Drop for Holder {
-    fn drop(&mut self) {
-        drop(self.0.stdin.take());
-        let _ended = self.0.wait();
     }
 }
 
 /// Connects in a new network namespace, makes one query per connection, and holds the connections
 /// until stdin is closed.
-///
-/// # Errors
-///
-/// Names the step that failed.
-pub fn hold(args: &HolderArgs) -> anyhow::Result<()> {
+pub(crate) fn hold(args: &HolderArgs) -> anyhow::Result<()> {
     let descriptors = u64::from(args.connections) * 2 + DESCRIPTORS;
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -149,23 +132,12 @@ pub fn hold(args: &HolderArgs) -> anyhow::Result<()> {
 }
 
 fn connect(connections: u32) -> anyhow::Result<Vec<(Socket, Socket)>> {
-    let listener = open(Kind::Mptcp, Family::V4).context("cannot open a listener")?;
-    listener.bind(&Family::V4.loopback().into())?;
-    listener.listen(128)?;
-    let address = listener.local_addr()?;
+    let listener = net::listen(Kind::Mptcp, Family::V4)?;
     (0..connections)
         .map(|_| {
-            let client = open(Kind::Mptcp, Family::V4).context("cannot open a client")?;
-            client.connect(&address).context("cannot connect")?;
-            let (server, _peer) = listener.accept().context("cannot accept")?;
-            ask(&client);
+            let (client, server) = net::pair(Kind::Mptcp, &listener, Family::V4)?;
+            ask(client.as_raw_fd(), Api::TcpIsMptcp)?;
             Ok((client, server))
         })
         .collect()
-}
-
-fn ask(socket: &Socket) {
-    let (mut value, mut length) = (-1_i32, 4_i32);
-    let (optval, optlen) = (&raw mut value as usize, &raw mut length as usize);
-    let _what_it_says = sys::getsockopt(socket.as_raw_fd(), SOL_TCP, TCP_IS_MPTCP, optval, optlen);
 }

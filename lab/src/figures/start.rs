@@ -2,23 +2,20 @@
 
 use std::path::PathBuf;
 
+use rustix::process::Signal;
 use serde::Serialize;
 
 use super::median;
-use crate::{
-    beside::{Beside, Lines, Memory},
-    report::write_line,
-};
+use crate::{process::Memory, report::write_line, tracer::Run};
 
-/// Arguments of `mptcp-lab start-time`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The mptcp-trace to measure
     #[arg(long, value_name = "PATH")]
-    pub tracer: PathBuf,
+    pub(crate) tracer: PathBuf,
     /// Number of starts
     #[arg(long, default_value_t = 10)]
-    pub starts: u32,
+    pub(crate) starts: u32,
 }
 
 /// The report.
@@ -35,22 +32,15 @@ enum Line {
 }
 
 /// Measures, and prints a JSON line.
-///
-/// # Errors
-///
-/// Fails if the tracer does not start.
-pub fn run(args: &Args) -> anyhow::Result<()> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let mut all_ms = Vec::new();
-    let mut memory = Memory {
-        resident_kb: 0,
-        peak_kb: 0,
-    };
+    let mut memory = Memory::default();
     for _ in 0..args.starts {
-        let beside = Beside::start(&args.tracer, &[], Lines::Dropped)?
-            .map_err(|why| anyhow::anyhow!("this kernel cannot be traced: {why}"))?;
-        all_ms.push(beside.start.as_secs_f64() * 1e3);
-        memory = beside.memory()?;
-        beside.end()?;
+        let run = Run::live(&args.tracer, "auto").uncapped()?.measured();
+        let tracer = run.start()?.live()?;
+        all_ms.push(tracer.start.as_secs_f64() * 1e3);
+        memory = tracer.memory()?;
+        tracer.stop(Signal::INT)?.in_order()?;
     }
     let line = Line::Start {
         ms_min: all_ms.iter().copied().fold(f64::INFINITY, f64::min),

@@ -1,5 +1,14 @@
+use std::collections::BTreeMap;
+
 use super::*;
-use crate::traced::{Owner, Reconciled, Sensor, Start};
+use crate::{
+    net::Family,
+    netns::Counters,
+    provoke::unplayed,
+    recipes::{self, Expected, Who},
+    report::{Endpoint, Outcome},
+    traced::{Losses, Owner, Reconciled, Sensor, Start},
+};
 
 const NEAR: u64 = 101;
 const FAR: u64 = 102;
@@ -15,7 +24,7 @@ fn endpoint(host: u8, port: u16) -> Endpoint {
 }
 
 fn expected(
-    at: End,
+    at: recipes::End,
     causes: &'static [&'static str],
     evidence: &'static [&'static str],
 ) -> Expected {
@@ -29,8 +38,8 @@ fn expected(
         causes,
         connection: 0,
         owner: match at {
-            End::Client => &[Who::Client],
-            End::Server => &[Who::Server],
+            recipes::End::Client => &[Who::Client],
+            recipes::End::Server => &[Who::Server],
         },
         evidence,
         early: false,
@@ -64,35 +73,29 @@ fn played(rows: &[Expected]) -> Played {
             *moved.entry(cause.clone()).or_default() += 1;
         }
     }
-    Played {
-        recipe: "recipe".into(),
-        family: Family::V4,
-        namespaces,
-        since_ns: SINCE_NS,
+    let mut played = Played {
         cast: cast.map(|(who, pid)| (pid, who.comm().to_owned())).into(),
         wanted,
         moved,
-        counters: FALLBACK_COUNTERS.map(str::to_owned).into(),
-        answers: BTreeMap::new(),
-        wrong: Vec::new(),
-        skipped: None,
-        seconds: 0.0,
-    }
+        ..unplayed("recipe", Family::V4)
+    };
+    (played.scene.namespaces, played.scene.since_ns) = (namespaces, SINCE_NS);
+    played
 }
 
 /// Both ends fall back mid-connection.
 fn both() -> Played {
     played(&[
-        expected(End::Client, &["DssFallback"], &["no-dss"]),
-        expected(End::Server, &["DssFallback"], &["no-dss"]),
+        expected(recipes::End::Client, &["DssFallback"], &["no-dss"]),
+        expected(recipes::End::Server, &["DssFallback"], &["no-dss"]),
     ])
 }
 
 /// A stripped SYN: a fallback at the client, plain TCP at the server.
 fn stripped() -> Played {
     played(&[
-        expected(End::Client, &["MPCapableFallbackSYNACK"], &[]),
-        expected(End::Server, &[], &[]),
+        expected(recipes::End::Client, &["MPCapableFallbackSYNACK"], &[]),
+        expected(recipes::End::Server, &[], &[]),
     ])
 }
 
@@ -105,8 +108,6 @@ fn found(wanted: &Wanted) -> Found {
         known: "reported".into(),
         side: Some(wanted.side.clone()),
         evidence: wanted.evidence.iter().take(1).cloned().collect(),
-        existing: false,
-        off_ms: None,
         owner: Some(Owner {
             pid: *pid,
             comm: comm.clone(),
@@ -117,6 +118,7 @@ fn found(wanted: &Wanted) -> Found {
         local: wanted.local.clone(),
         remote: wanted.remote.clone(),
         rung: "fexit".into(),
+        ..Found::default()
     }
 }
 
@@ -131,29 +133,16 @@ fn right_lines(played: &Played) -> Vec<TracedLine> {
         .collect()
 }
 
-const ZERO: Losses = Losses {
-    sensor: String::new(),
-    seen: 0,
-    emitted: 0,
-    filtered: 0,
-    capped: 0,
-    ring_full: 0,
-    faulted: 0,
-    table_full: 0,
-    unfinished: 0,
-    missed: 0,
-};
-
-fn end(played: &Played, lines: usize) -> traced::End {
+fn end(played: &Played, lines: usize) -> End {
     let findings = lines as u64;
-    traced::End {
+    End {
         findings,
         losses: vec![
-            ZERO,
+            Losses::default(),
             Losses {
                 seen: findings,
                 emitted: findings,
-                ..ZERO
+                ..Losses::default()
             },
         ],
         reconciliation: played
@@ -181,7 +170,7 @@ fn outcomes_beside(
     lines: &[TracedLine],
     limits: &[&str],
     namespaces: &[u64],
-    end: &traced::End,
+    end: &End,
 ) -> Vec<String> {
     let sensors = vec![Sensor {
         rung: "fexit".into(),
@@ -356,7 +345,7 @@ fn lines_of_whoever_had_the_number_before_do_not_matter_and_are_taken_off_the_ac
         near.agrees = agrees;
         end
     };
-    let check = |end: &traced::End, namespaces: &[u64], want: &[&str]| {
+    let check = |end: &End, namespaces: &[u64], want: &[&str]| {
         let got = outcomes_beside(&played, &lines, &[], namespaces, end);
         assert_eq!(got, want, "{end:?}");
     };
@@ -448,7 +437,11 @@ fn a_kernel_without_a_counter_is_compared_by_the_table_alone() {
 
 #[test]
 fn an_early_fallback_may_lack_addresses_but_have_no_wrong_ones() {
-    let mut early = played(&[expected(End::Client, &["MPCapableSYNTXDisabled"], &[])]);
+    let mut early = played(&[expected(
+        recipes::End::Client,
+        &["MPCapableSYNTXDisabled"],
+        &[],
+    )]);
     early.wanted[0].early = true;
     let with = |local: Endpoint, remote: Endpoint| {
         let line = Found {
@@ -472,7 +465,7 @@ fn an_early_fallback_may_lack_addresses_but_have_no_wrong_ones() {
 #[test]
 fn the_tracers_own_reconciliation_is_checked() {
     let played = [both()];
-    let outcome = |spoil: &dyn Fn(&mut traced::End)| {
+    let outcome = |spoil: &dyn Fn(&mut End)| {
         let mut end = end(&played[0], 2);
         spoil(&mut end);
         reconciliation("fexit", &played, &[TracedLine::End(end)]).outcome
@@ -503,7 +496,7 @@ fn the_tracers_own_reconciliation_is_checked() {
 
 #[test]
 fn losses_and_lines_that_nobody_counted_are_noticed() {
-    let outcome = |spoil: &dyn Fn(&mut traced::End)| {
+    let outcome = |spoil: &dyn Fn(&mut End)| {
         let mut end = end(&both(), 2);
         spoil(&mut end);
         identity("fexit", 2, &[&end]).outcome

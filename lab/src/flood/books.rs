@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
-use super::asker::{Told, kind, question};
 use crate::{
+    flood_asker::{Told, kind, question},
     net::{Family, Kind},
     report::{Flooded, Outcome},
     traced::{End, Losses, Traced, TracedLine},
@@ -60,19 +60,11 @@ impl Books {
 
     /// Records one line of the tracer.
     pub(super) fn take(&mut self, line: TracedLine) {
-        match line {
-            // No connection falls back in a flood of queries; `fallbacks` checks the other types.
-            TracedLine::Start(_)
-            | TracedLine::Fallback(_)
-            | TracedLine::Refused(_)
-            | TracedLine::Plain(_)
-            | TracedLine::Existing(_)
-            | TracedLine::Blackhole(_)
-            | TracedLine::Verdict(_)
-            | TracedLine::OptionRefused(_)
-            | TracedLine::SocketRefused(_) => {}
-            TracedLine::End(end) => self.end = Some(end),
-            TracedLine::Query(query) => self.take_query(*query),
+        // No connection falls back in a flood of queries; `fallbacks` checks the other types.
+        if let TracedLine::Query(query) = line {
+            self.take_query(*query);
+        } else if let TracedLine::End(end) = line {
+            self.end = Some(end);
         }
     }
 
@@ -110,39 +102,16 @@ impl Books {
 
     /// Whether all fields match the query, except thread and answer, which only the asker knows.
     fn fits(&self, query: &Traced, kind: Kind, family: Family) -> bool {
-        let Traced {
-            boottime_ns: _,
-            id: _,
-            socket: _,
-            netns: _,
-            api: _,
-            verdict: _,
-            why: _,
-            cause: _,
-            delay_ns: _,
-            pid: _,
-            tid: _,
-            inode: _,
-            protocol,
-            family: traced_family,
-            state,
-            local: _,
-            remote,
-            answer: _,
-            errno: _,
-            fell_back,
-            rung,
-        } = query;
         let (of_family, nowhere) = match family {
             Family::V4 => ("ipv4", "0.0.0.0"),
             Family::V6 | Family::Mapped => ("ipv6", "::"),
         };
-        protocol == protocol_word(kind)
-            && traced_family == of_family
-            && state == "CLOSE"
-            && (remote.addr.as_str(), remote.port) == (nowhere, 0)
-            && *fell_back != Some(true)
-            && (self.rung == "auto" || *rung == self.rung)
+        query.protocol == protocol_word(kind)
+            && query.family == of_family
+            && query.state == "CLOSE"
+            && (query.remote.addr.as_str(), query.remote.port) == (nowhere, 0)
+            && query.fell_back != Some(true)
+            && (self.rung == "auto" || query.rung == self.rung)
     }
 
     fn example(&mut self, query: &Traced) {

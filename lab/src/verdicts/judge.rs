@@ -1,14 +1,13 @@
 //! Compares the expected verdicts with the tracer's. Pure.
 
-use std::collections::BTreeMap;
-
-use super::scenarios::{At, Expected};
+use super::scenarios::{At, Expected, Scenario};
 use crate::{
-    compare::{mismatch, ok},
-    findings::Namespaces,
+    cells::{mismatch, ok, shown, skipped},
     net::Family,
+    netns::Namespaces,
     recipes::{Tried, Who},
-    report::{Cell, Endpoint, Outcome},
+    report::{Cell, Endpoint},
+    scene::Scene,
     traced::{Concluded, Traced, TracedLine, socket_of},
 };
 
@@ -17,18 +16,13 @@ mod refusals;
 #[cfg(test)]
 mod tests;
 
-/// Maximum number of differences shown per cell; further ones are counted.
-const SHOWN_MAX: usize = 8;
+/// Maximum number of sentences shown for one socket.
+const WHYS_MAX: usize = 8;
 
 /// A scenario that was played.
 #[derive(Clone, Debug)]
 pub(super) struct Acted {
-    pub(super) name: String,
-    pub(super) family: Family,
-    pub(super) namespaces: Namespaces,
-    /// A time on `CLOCK_BOOTTIME` before the namespaces were created: earlier namespaces may have
-    /// had their numbers.
-    pub(super) since_ns: u64,
+    pub(super) scene: Scene,
     /// Actors, with their process numbers.
     pub(super) cast: Vec<(Who, u32)>,
     /// The client's and the server's address of each connection.
@@ -38,32 +32,32 @@ pub(super) struct Acted {
     pub(super) tried: Vec<Tried>,
     /// Expected periods in which MPTCP is disabled in the client's namespace, milliseconds.
     pub(super) off_ms: &'static [u64],
-    /// Answers to the applications, by query name.
-    pub(super) answers: BTreeMap<String, String>,
-    /// Deviations from the script.
-    pub(super) wrong: Vec<String>,
-    pub(super) skipped: Option<String>,
 }
 
 impl Acted {
-    /// Name of its cell.
-    pub(super) fn case(&self) -> String {
-        format!("{}-{}", self.name, self.family.suffix())
+    /// One that has not acted yet.
+    pub(super) fn new(scenario: &Scenario, family: Family) -> Self {
+        Self {
+            scene: Scene::new(scenario.name, family),
+            cast: Vec::new(),
+            connections: Vec::new(),
+            expected: scenario.expected.to_vec(),
+            tried: Vec::new(),
+            off_ms: scenario.off_ms,
+        }
     }
 
-    fn has(&self, netns: u64) -> bool {
-        netns == self.namespaces.near || netns == self.namespaces.far
-    }
-
-    /// Whether a time on `CLOCK_BOOTTIME` is within the lifetime of the namespaces.
-    fn is_time(&self, at_ns: u64) -> bool {
-        at_ns >= self.since_ns
+    /// Whether something happened in its namespaces, in their lifetime.
+    fn has(&self, netns: u64, at_ns: u64) -> bool {
+        self.scene.has(netns) && at_ns >= self.scene.since_ns
     }
 
     fn netns_of(&self, who: Who) -> u64 {
         match who {
-            Who::Client | Who::ClientChild | Who::Other | Who::Program => self.namespaces.near,
-            Who::Server | Who::ServerChild => self.namespaces.far,
+            Who::Client | Who::ClientChild | Who::Other | Who::Program => {
+                self.scene.namespaces.near
+            }
+            Who::Server | Who::ServerChild => self.scene.namespaces.far,
         }
     }
 }
@@ -128,13 +122,9 @@ fn cell(
     lines: &[TracedLine],
     others: &[Other],
 ) -> Cell {
-    let case = acted.case();
-    if let Some(why) = &acted.skipped {
-        return Cell {
-            outcome: Outcome::Skipped,
-            why: why.clone(),
-            ..ok(&case, rung, "", "")
-        };
+    let case = acted.scene.case();
+    if let Some(why) = &acted.scene.skipped {
+        return skipped(&case, rung, why);
     }
     let mut left = by_socket(acted, lines);
     let mut differences = Vec::new();
@@ -177,29 +167,25 @@ fn cell(
     }
     differences.extend(refused.differences);
     differences.extend(switched_off(acted, lines));
-    let strange = others.iter().filter(|other| acted.has(other.netns));
+    let strange = others.iter().filter(|other| acted.scene.has(other.netns));
     differences.extend(strange.map(|other| format!("a line of type {}", other.kind)));
     let (caller, traced) = (in_short(&caller), in_short(&traced));
-    if !acted.wrong.is_empty() {
-        let why = format!("deviates from the script: {}", acted.wrong.join("; "));
+    if !acted.scene.wrong.is_empty() {
+        let why = acted.scene.wrong.join("; ");
+        let why = format!("deviates from the script: {why}");
         return mismatch(&case, rung, &caller, &traced, why);
     }
-    if differences.is_empty() {
-        return match excuses.as_slice() {
-            [] => ok(&case, rung, &caller, &traced),
-            excuses => Cell {
-                outcome: Outcome::Skipped,
-                why: excuses.join("; "),
-                ..ok(&case, rung, &caller, &traced)
-            },
-        };
+    if !differences.is_empty() {
+        return mismatch(&case, rung, &caller, &traced, shown(differences));
     }
-    let more = differences.len().saturating_sub(SHOWN_MAX);
-    differences.truncate(SHOWN_MAX);
-    if more > 0 {
-        differences.push(format!("and {more} more"));
+    match excuses.is_empty() {
+        true => ok(&case, rung, &caller, &traced),
+        false => Cell {
+            caller,
+            traced,
+            ..skipped(&case, rung, excuses.join("; "))
+        },
     }
-    mismatch(&case, rung, &caller, &traced, differences.join("; "))
 }
 
 /// The limit of the tracer that explains wrong lines of a socket, if they are exactly what is
@@ -209,11 +195,7 @@ fn excuse<'a>(row: &Expected, about: &About, lines: &'a [TracedLine]) -> Option<
     if about.told() != instead || !about.closing.is_empty() {
         return None;
     }
-    lines
-        .iter()
-        .filter_map(TracedLine::start)
-        .flat_map(|start| &start.sensors)
-        .flat_map(|sensor| &sensor.limits)
+    TracedLine::limits(lines)
         .find(|limit| limit.contains(word))
         .map(String::as_str)
 }
@@ -239,12 +221,12 @@ fn by_socket<'a>(acted: &Acted, lines: &'a [TracedLine]) -> Vec<About<'a>> {
     };
     for line in lines {
         match line {
-            TracedLine::Query(line) if acted.has(line.netns) && acted.is_time(line.boottime_ns) => {
+            TracedLine::Query(line) if acted.has(line.netns, line.boottime_ns) => {
                 let key = line.id.as_deref().map_or(&*line.socket, socket_of);
                 of(key, line.netns, &mut |about| about.queries.push(line));
             }
             TracedLine::Verdict(line)
-                if acted.has(line.netns) && !line.is_before(acted.since_ns) =>
+                if acted.scene.has(line.netns) && !line.is_before(acted.scene.since_ns) =>
             {
                 let key = socket_of(&line.id);
                 of(key, line.netns, &mut |about| about.closing.push(line));
@@ -269,7 +251,7 @@ fn is_about(about: &About, row: &Expected, acted: &Acted) -> bool {
     let Some((client, server)) = acted.connections.get(row.connection) else {
         return false;
     };
-    let Namespaces { near, far } = acted.namespaces;
+    let Namespaces { near, far } = acted.scene.namespaces;
     match row.at {
         At::Client => {
             about.netns == near && about.ends().any(|(local, _)| local.port == client.port)
@@ -403,11 +385,11 @@ fn switched_off(acted: &Acted, lines: &[TracedLine]) -> Option<String> {
     let traced: Vec<(u64, Option<u64>)> = lines
         .iter()
         .filter_map(TracedLine::blackhole)
-        .filter(|line| acted.has(line.netns) && !line.is_before(acted.since_ns))
+        .filter(|line| acted.scene.has(line.netns) && !line.is_before(acted.scene.since_ns))
         .map(|line| (line.netns, line.off_ms))
         .collect();
     let is_right = |(netns, off_ms): (u64, Option<u64>), wanted: u64| {
-        netns == acted.namespaces.near && off_ms.is_none_or(|off_ms| off_ms == wanted)
+        netns == acted.scene.namespaces.near && off_ms.is_none_or(|off_ms| off_ms == wanted)
     };
     let are_right = traced.len() == acted.off_ms.len()
         && traced
@@ -424,7 +406,7 @@ fn whys<'a>(about: &About<'a>) -> Vec<&'a str> {
         .filter_map(|line| line.why.as_deref())
         .collect();
     whys.dedup();
-    whys.truncate(SHOWN_MAX);
+    whys.truncate(WHYS_MAX);
     whys
 }
 

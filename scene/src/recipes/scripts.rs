@@ -2,10 +2,7 @@
 
 use std::{thread::sleep, time::Duration};
 
-use super::{
-    NotHere,
-    stage::{Stage, Who},
-};
+use super::{NotHere, Stage, Who};
 use crate::net::Kind::{Mptcp, Tcp};
 
 /// Rounds before the middlebox starts to interfere.

@@ -1,32 +1,29 @@
-//! Environment of a recipe: two network namespaces with a middlebox between them, or a single one,
-//! and the actors in them.
+//! The actors of a recipe, and what they do.
 
 use std::{
-    fs::File,
-    io::{BufRead as _, BufReader},
-    net::{IpAddr, SocketAddr},
-    os::fd::{AsFd as _, BorrowedFd},
-    path::Path,
-    process::{Child, Command, Stdio},
-    sync::Arc,
+    fs::File, net::SocketAddr, os::fd::BorrowedFd, path::PathBuf, process::Child, sync::Arc,
     time::Duration,
 };
 
 use anyhow::{Context as _, bail, ensure};
 
-use super::{Place, Recipe, Sysctl};
+use super::{
+    Sysctl,
+    bed::{Place, TestBed},
+    cast::{Aim, Tried, Who},
+    cleared::Cleared,
+};
 use crate::{
     actor::{Actor, Done, Order, Reply},
-    link,
-    middlebox::{self, Middlebox},
     net::{Endpoint, Family, Kind},
-    netns::{self, Counters, Namespaces},
-    option::{CHOICES, Choice},
-    question::Api,
+    netns::{self, Counters},
     rules::Rules,
     scratch::Scratch,
     sys::errno_name,
 };
+
+mod ask;
+mod program;
 
 /// Bytes of one message, which fits into one packet.
 const MESSAGE_BYTES: usize = 20;
@@ -50,143 +47,6 @@ const CLIENT: &str = "client";
 const SERVER: &str = "server";
 const LISTENER: &str = "listener";
 
-/// The acting processes.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Who {
-    /// The client.
-    Client,
-    /// A child of the client's process.
-    ClientChild,
-    /// Another process on the client's side.
-    Other,
-    /// The server.
-    Server,
-    /// A child of the server's process.
-    ServerChild,
-    /// An external program on the client's side, not part of the lab.
-    Program,
-}
-
-impl Who {
-    /// Process name.
-    #[must_use]
-    pub fn comm(self) -> &'static str {
-        match self {
-            Self::Client => "lab-client",
-            Self::ClientChild => "lab-c-child",
-            Self::Other => "lab-other",
-            Self::Server => "lab-server",
-            Self::ServerChild => "lab-s-child",
-            Self::Program => "program",
-        }
-    }
-}
-
-/// The network namespaces and the devices between them.
-pub struct TestBed {
-    middlebox: Option<Middlebox>,
-    near: File,
-    far: File,
-}
-
-impl TestBed {
-    /// Creates the namespaces.
-    ///
-    /// # Errors
-    ///
-    /// Fails without root, or if the kernel lacks a feature.
-    pub fn new(place: Place, rules: Rules) -> anyhow::Result<Self> {
-        match place {
-            Place::Loopback => {
-                let near = netns::elsewhere(|| {
-                    link::enter_network_namespace().context("cannot make a network namespace")?;
-                    netns::current()
-                })?;
-                let far = near.try_clone().context("cannot share the namespace")?;
-                Ok(Self {
-                    middlebox: None,
-                    near,
-                    far,
-                })
-            }
-            Place::Middlebox => {
-                let middlebox = Middlebox::new()?;
-                middlebox.set(rules)?;
-                let own = |fd: BorrowedFd<'_>| anyhow::Ok(File::from(fd.try_clone_to_owned()?));
-                Ok(Self {
-                    near: own(middlebox.near())?,
-                    far: own(middlebox.far())?,
-                    middlebox: Some(middlebox),
-                })
-            }
-        }
-    }
-
-    /// The client's network namespace.
-    #[must_use]
-    pub fn near(&self) -> BorrowedFd<'_> {
-        self.near.as_fd()
-    }
-
-    /// The server's network namespace.
-    #[must_use]
-    pub fn far(&self) -> BorrowedFd<'_> {
-        self.far.as_fd()
-    }
-
-    /// Addresses of the client and the server.
-    #[must_use]
-    pub fn addresses(&self, family: Family) -> (IpAddr, IpAddr) {
-        match self.middlebox {
-            None => (family.loopback().ip(), family.loopback().ip()),
-            Some(_) => (
-                middlebox::client_address(family),
-                middlebox::server_address(family),
-            ),
-        }
-    }
-}
-
-/// Kind of the socket at the time of the attempt.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Held {
-    /// A socket that is MPTCP at that time.
-    Mptcp,
-    /// A socket that is TCP, from the beginning or after a fallback.
-    Tcp,
-}
-
-/// An attempt of an application and its result.
-#[derive(Clone, Debug)]
-pub struct Tried {
-    /// Acting process.
-    pub who: Who,
-    /// Process number.
-    pub pid: u32,
-    /// Operation attempted.
-    pub what: Aim,
-    /// Result: `ok`, or the name of the errno.
-    pub told: String,
-}
-
-/// An operation that the kernel may refuse.
-#[derive(Clone, Debug)]
-pub enum Aim {
-    /// Create an MPTCP socket.
-    Socket,
-    /// Set or get a socket option.
-    Option {
-        /// The option and the operation on it.
-        choice: Choice,
-        /// Kind of the socket.
-        held: Held,
-        /// Local address of the socket.
-        local: Endpoint,
-        /// Remote address, if connected.
-        remote: Option<Endpoint>,
-    },
-}
-
 /// Two namespaces and the actors in them.
 pub struct Stage {
     bed: Arc<TestBed>,
@@ -195,6 +55,8 @@ pub struct Stage {
     server: Actor,
     other: Option<Actor>,
     program: Option<Child>,
+    /// A program in Go that scripts may run.
+    pub go: Option<PathBuf>,
     children: Vec<(Who, u32)>,
     /// Address of the listening socket.
     target: Option<SocketAddr>,
@@ -208,15 +70,20 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Creates everything that a recipe needs.
+    /// Creates everything that a script needs.
     ///
     /// # Errors
     ///
     /// Names what this host lacks.
-    pub fn new(recipe: &Recipe, family: Family) -> anyhow::Result<Self> {
-        let bed = TestBed::new(recipe.place, recipe.rules)?;
+    pub fn new(
+        place: Place,
+        rules: Rules,
+        sysctls: &[Sysctl],
+        family: Family,
+    ) -> anyhow::Result<Self> {
+        let bed = TestBed::new(place, rules)?;
         for namespace in [bed.near(), bed.far()] {
-            for Sysctl { name, value, must } in recipe.sysctls {
+            for Sysctl { name, value, must } in sysctls {
                 let is_there = netns::set_sysctl(namespace, name, value)?;
                 ensure!(is_there || !must, "this kernel has no {name}");
             }
@@ -240,6 +107,7 @@ impl Stage {
             server,
             other: None,
             program: None,
+            go: None,
             children: Vec::new(),
             target: None,
             connections: Vec::new(),
@@ -554,172 +422,6 @@ impl Stage {
         Ok(())
     }
 
-    /// Queries `TCP_IS_MPTCP` at one end.
-    ///
-    /// # Errors
-    ///
-    /// Fails if there is no answer at all.
-    pub fn ask(&mut self, name: &str, who: Who) -> anyhow::Result<()> {
-        self.ask_by(name, who, Api::TcpIsMptcp)
-    }
-
-    /// Queries one end with one of the APIs.
-    ///
-    /// # Errors
-    ///
-    /// Fails if there is no answer at all.
-    pub fn ask_by(&mut self, name: &str, who: Who, api: Api) -> anyhow::Result<()> {
-        self.ask_about(name, who, own_socket(who), api)
-    }
-
-    /// Queries `TCP_IS_MPTCP` on the listening socket.
-    ///
-    /// # Errors
-    ///
-    /// Fails if there is no answer at all.
-    pub fn ask_listener(&mut self, name: &str) -> anyhow::Result<()> {
-        self.ask_about(name, Who::Server, LISTENER, Api::TcpIsMptcp)
-    }
-
-    fn ask_about(&mut self, name: &str, who: Who, socket: &str, api: Api) -> anyhow::Result<()> {
-        let socket = socket.into();
-        let done = self.order(who, Order::Ask { socket, api })?;
-        let answer = done.answer.context("no answer")?;
-        self.answers.push((name.to_owned(), answer));
-        Ok(())
-    }
-
-    /// Tries every option at one end; records the results of the named ones as answers.
-    ///
-    /// # Errors
-    ///
-    /// Fails if an end is missing.
-    pub fn try_options(&mut self, when: &str, who: Who, held: Held) -> anyhow::Result<()> {
-        for &choice in CHOICES {
-            let order = Order::Try {
-                socket: own_socket(who).into(),
-                attempt: choice.into(),
-            };
-            let done = self.order(who, order)?;
-            let told = done.answer.context("no answer")?;
-            if let Some(name) = choice.name {
-                self.answers.push((format!("{name} {when}"), told.clone()));
-            }
-            self.tried.push(Tried {
-                who,
-                pid: done.pid,
-                what: Aim::Option {
-                    choice,
-                    held,
-                    local: done.local.context("a socket without an address")?,
-                    remote: done.remote,
-                },
-                told,
-            });
-        }
-        Ok(())
-    }
-
-    /// Makes both ends poll `TCP_IS_MPTCP` from now on.
-    ///
-    /// # Errors
-    ///
-    /// Fails if an end is missing.
-    pub fn poll_both(&mut self, every: Duration) -> anyhow::Result<()> {
-        for who in [Who::Client, Who::Server] {
-            let order = Order::Poll {
-                socket: own_socket(who).into(),
-                every_ms: every.as_millis() as u64,
-            };
-            self.order(who, order)?;
-        }
-        Ok(())
-    }
-
-    /// Stops polling; records its answers, with consecutive repeats collapsed.
-    ///
-    /// # Errors
-    ///
-    /// Fails if no poller is running.
-    pub fn polled_both(&mut self) -> anyhow::Result<()> {
-        for (who, name) in [
-            (Who::Client, "client-polled"),
-            (Who::Server, "server-polled"),
-        ] {
-            let done = self.order(who, Order::Polled)?;
-            let answer = done.answer.context("no answer")?;
-            self.answers.push((name.to_owned(), answer));
-        }
-        Ok(())
-    }
-
-    /// Runs an external program that connects to the listener, sends a message, receives one, and
-    /// prints one line with its port and the answer to its query. It gets the address and the port
-    /// as its last arguments and exits when its stdin is closed.
-    ///
-    /// # Errors
-    ///
-    /// Names the step that failed.
-    pub fn run_program(&mut self, program: &Path, arguments: &[&str]) -> anyhow::Result<()> {
-        let to = self.target.context("the server does not listen")?;
-        let name = program.display();
-        let mut child = netns::within(self.bed.near(), || {
-            Command::new(program)
-                .args(arguments)
-                .args([to.ip().to_string(), to.port().to_string()])
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .spawn()
-                .with_context(|| format!("cannot run {name}"))
-        })?;
-        self.children.push((Who::Program, child.id()));
-        let said = child.stdout.take().context("it has no stdout")?;
-        self.program = Some(child);
-        self.accept(Who::Server)?;
-        let bytes = MESSAGE_BYTES;
-        let socket = || SERVER.to_owned();
-        let heard = self.order(
-            Who::Server,
-            Order::Recv {
-                socket: socket(),
-                bytes,
-                patience_ms: ARRIVE_MS_MAX,
-            },
-        )?;
-        ensure!(
-            heard.bytes == Some(bytes),
-            "{name} sent {:?} bytes",
-            heard.bytes
-        );
-        let socket = socket();
-        self.order(Who::Server, Order::Send { socket, bytes })?;
-        let mut line = String::new();
-        BufReader::new(said)
-            .read_line(&mut line)
-            .with_context(|| format!("cannot read from {name}"))?;
-        let (port, answer) = line
-            .trim()
-            .split_once(' ')
-            .with_context(|| format!("{name} says {line:?}"))?;
-        let port = port
-            .parse()
-            .with_context(|| format!("{name} says {line:?}"))?;
-        let own = SocketAddr::new(self.bed.addresses(self.family).0, port);
-        self.connections.push((own.into(), to.into()));
-        self.answers.push(("client-after".into(), answer.into()));
-        Ok(())
-    }
-
-    /// Queries both ends.
-    ///
-    /// # Errors
-    ///
-    /// Fails if there is no answer at all.
-    pub fn ask_both(&mut self, when: &str) -> anyhow::Result<()> {
-        self.ask(&format!("client-{when}"), Who::Client)?;
-        self.ask(&format!("server-{when}"), Who::Server)
-    }
-
     /// Forks the client or the server.
     ///
     /// # Errors
@@ -791,47 +493,5 @@ impl Stage {
             before: self.before,
             _actors: (self.client, self.server, self.other),
         })
-    }
-}
-
-/// What remains of a stage. The actors stay alive, so that the namespaces can still be found
-/// through their processes.
-pub struct Cleared {
-    near: File,
-    far: File,
-    before: [Counters; 2],
-    _actors: (Actor, Actor, Option<Actor>),
-}
-
-impl Cleared {
-    /// Inode numbers of the client's and the server's namespace.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the namespaces are gone.
-    pub fn numbers(&self) -> anyhow::Result<Namespaces> {
-        Ok(Namespaces {
-            near: netns::number(self.near.as_fd())?,
-            far: netns::number(self.far.as_fd())?,
-        })
-    }
-
-    /// Counter changes in each namespace up to now.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the counters cannot be read.
-    pub fn moved(&self) -> anyhow::Result<[Counters; 2]> {
-        let [near, far] = &self.before;
-        Ok([
-            netns::moved(near, &netns::counters(self.near.as_fd())?),
-            netns::moved(far, &netns::counters(self.far.as_fd())?),
-        ])
-    }
-
-    /// Names of the MPTCP counters of this kernel.
-    #[must_use]
-    pub fn counter_names(&self) -> Vec<String> {
-        self.before[0].keys().cloned().collect()
     }
 }

@@ -100,6 +100,7 @@ fn a_peak_that_a_sample_meets_by_chance_is_no_growth() {
 #[test]
 fn each_fault_is_noticed_where_it_belongs() {
     type Spoil = fn(&mut Ledger);
+    #[rustfmt::skip] // a table: about a line each
     let rows: [(&str, Spoil, &[&str]); 28] = [
         (
             "memory grows by 4 MB an hour",
@@ -110,11 +111,7 @@ fn each_fault_is_noticed_where_it_belongs() {
             },
             &["churn-memory"],
         ),
-        (
-            "memory jumps at the end, and stays",
-            |it| it.after.held.rss_kb += GROWTH_KB_MAX + 700,
-            &["churn-memory"],
-        ),
+        ("memory jumps at the end, and stays", |it| it.after.held.rss_kb += GROWTH_KB_MAX + 700, &["churn-memory"]),
         (
             "peaks grow",
             |it| {
@@ -138,75 +135,18 @@ fn each_fault_is_noticed_where_it_belongs() {
             &["churn-memory"],
         ),
         ("no samples", |it| it.samples.clear(), &["churn-memory"]),
-        (
-            "few samples",
-            |it| {
-                it.samples
-                    .retain(|sample| (sample.at_s as u64).is_multiple_of(50));
-            },
-            &["churn-memory"],
-        ),
-        (
-            "a descriptor leaks",
-            |it| it.after.held.fds += 1,
-            &["churn-descriptors"],
-        ),
-        (
-            "a thread stays",
-            |it| it.after.held.threads += 1,
-            &["churn-descriptors"],
-        ),
-        (
-            "one is not accounted for",
-            |it| page(it, "\"emitted\"} 62", "\"emitted\"} 61"),
-            &["churn-accounted"],
-        ),
-        (
-            "a question too few",
-            |it| {
-                it.actions.asked += 1;
-            },
-            &["churn-questions"],
-        ),
-        (
-            "a question too many",
-            |it| it.actions.asked -= 1,
-            &["churn-questions"],
-        ),
-        (
-            "a fallback too few",
-            |it| page(it, "\"a\"} 6", "\"a\"} 5"),
-            &["churn-fallbacks"],
-        ),
-        (
-            "a fallback too many",
-            |it| page(it, "\"a\"} 6", "\"a\"} 7"),
-            &["churn-fallbacks"],
-        ),
-        (
-            "a cause that nobody traced",
-            |it| {
-                it.actions.kernel.insert("InfiniteMapTx".into(), 1);
-            },
-            &["churn-fallbacks"],
-        ),
-        (
-            "a cause that the kernel did not count",
-            |it| {
-                it.actions.kernel.remove("DssFallback");
-            },
-            &["churn-fallbacks"],
-        ),
-        (
-            "a child too few",
-            |it| page(it, "connections_total 6", "connections_total 5"),
-            &["churn-third-ack"],
-        ),
-        (
-            "a namespace differs",
-            |it| page(it, "\"agree\"} 3", "\"differ\"} 3"),
-            &["churn-agreement"],
-        ),
+        ("few samples", |it| it.samples.retain(|it| (it.at_s as u64).is_multiple_of(50)), &["churn-memory"]),
+        ("a descriptor leaks", |it| it.after.held.fds += 1, &["churn-descriptors"]),
+        ("a thread stays", |it| it.after.held.threads += 1, &["churn-descriptors"]),
+        ("one is not accounted for", |it| page(it, "\"emitted\"} 62", "\"emitted\"} 61"), &["churn-accounted"]),
+        ("a question too few", |it| it.actions.asked += 1, &["churn-questions"]),
+        ("a question too many", |it| it.actions.asked -= 1, &["churn-questions"]),
+        ("a fallback too few", |it| page(it, "\"a\"} 6", "\"a\"} 5"), &["churn-fallbacks"]),
+        ("a fallback too many", |it| page(it, "\"a\"} 6", "\"a\"} 7"), &["churn-fallbacks"]),
+        ("a cause that nobody traced", |it| { it.actions.kernel.insert("InfiniteMapTx".into(), 1); }, &["churn-fallbacks"]),
+        ("a cause that the kernel did not count", |it| { it.actions.kernel.remove("DssFallback"); }, &["churn-fallbacks"]),
+        ("a child too few", |it| page(it, "connections_total 6", "connections_total 5"), &["churn-third-ack"]),
+        ("a namespace differs", |it| page(it, "\"agree\"} 3", "\"differ\"} 3"), &["churn-agreement"]),
         (
             "a record is not understood",
             |it| {
@@ -218,54 +158,15 @@ fn each_fault_is_noticed_where_it_belongs() {
             },
             &["churn-agreement"],
         ),
-        (
-            "a counter goes back",
-            |it| it.actions.went_back.push("x".into()),
-            &["churn-counters-grow"],
-        ),
-        (
-            "nobody can read the page",
-            |it| it.actions.scrapes = 100,
-            &["churn-counters-grow"],
-        ),
-        (
-            "a hangup is lost",
-            |it| it.said_read -= 1,
-            &["churn-reloads"],
-        ),
-        (
-            "broken settings are taken",
-            |it| {
-                it.said_read += 1;
-                it.said_broken -= 1;
-            },
-            &["churn-reloads"],
-        ),
-        (
-            "the clock stays wrong",
-            |it| it.clock_off_ns = -90_000_000_000,
-            &["churn-clock"],
-        ),
-        (
-            "nobody is killed",
-            |it| it.actions.kills = 0,
-            &["churn-actions"],
-        ),
-        (
-            "the clock does not step",
-            |it| it.actions.clock_steps = 0,
-            &["churn-actions"],
-        ),
-        (
-            "something could not be done",
-            |it| it.actions.failed = 1,
-            &["churn-actions"],
-        ),
-        (
-            "it dies",
-            |it| it.broken = Some("it panicked".into()),
-            &["churn-end"],
-        ),
+        ("a counter goes back", |it| it.actions.went_back.push("x".into()), &["churn-counters-grow"]),
+        ("nobody can read the page", |it| it.actions.scrapes = 100, &["churn-counters-grow"]),
+        ("a hangup is lost", |it| it.said_read -= 1, &["churn-reloads"]),
+        ("broken settings are taken", |it| { it.said_read += 1; it.said_broken -= 1; }, &["churn-reloads"]),
+        ("the clock stays wrong", |it| it.clock_off_ns = -90_000_000_000, &["churn-clock"]),
+        ("nobody is killed", |it| it.actions.kills = 0, &["churn-actions"]),
+        ("the clock does not step", |it| it.actions.clock_steps = 0, &["churn-actions"]),
+        ("something could not be done", |it| it.actions.failed = 1, &["churn-actions"]),
+        ("it dies", |it| it.broken = Some("it panicked".into()), &["churn-end"]),
         (
             "the page is empty",
             |it| it.after.page = Page::default(),

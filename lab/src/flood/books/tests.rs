@@ -1,6 +1,8 @@
-use super::super::asker::{Answer, address};
 use super::*;
-use crate::report::Endpoint;
+use crate::{
+    flood_asker::{Answer, address},
+    report::Endpoint,
+};
 
 fn told(mptcp: (Option<&str>, i32), tcp: (Option<&str>, i32)) -> Told {
     let answer = |kind, (errno, value): (Option<&str>, i32)| Answer {
@@ -28,14 +30,8 @@ fn line(thread: u32, number: u32) -> Traced {
         Family::V6 | Family::Mapped => ("ipv6", v4.ip().to_ipv6_mapped().to_string(), "::"),
     };
     Traced {
-        boottime_ns: 0,
-        id: None,
-        socket: "0x1".into(),
-        netns: 1,
-        api: "TCP_IS_MPTCP".into(),
         pid: 1,
         tid: 100 + thread,
-        inode: None,
         protocol: protocol_word(kind).into(),
         family: family.into(),
         state: "CLOSE".into(),
@@ -48,13 +44,9 @@ fn line(thread: u32, number: u32) -> Traced {
             port: 0,
         },
         answer: Some(protocol_word(kind).into()),
-        errno: None,
         fell_back: Some(false),
-        verdict: None,
-        why: None,
-        cause: None,
-        delay_ns: None,
         rung: "fexit".into(),
+        ..Traced::default()
     }
 }
 
@@ -68,13 +60,8 @@ fn flooded(lines: Vec<Traced>, ring_full: u64, told: &Told) -> Flooded {
         sensor: "query".to_owned(),
         seen: emitted + ring_full,
         emitted,
-        filtered: 0,
-        capped: 0,
         ring_full,
-        faulted: 0,
-        table_full: 0,
-        unfinished: 0,
-        missed: 0,
+        ..Losses::default()
     };
     books.take(TracedLine::End(End {
         findings: emitted,
@@ -119,73 +106,40 @@ fn doubled_mixed_up_and_wrong_lines_are_counted() {
         assert_eq!(flooded.outcome, Outcome::Mismatch);
         (flooded.duplicates, flooded.mixed_up, flooded.wrong_answer)
     };
-    let endpoint = |addr: &str, port| Endpoint {
-        addr: addr.into(),
-        port,
-    };
-    let own = || line(0, 4);
     assert_eq!(with(line(0, 3)), (1, 0, 0));
-    let mixed_up = [
-        Traced { tid: 7, ..own() },
+    type Spoil = fn(&mut Traced);
+    let check = |spoils: &[Spoil], want: (u64, u64, u64)| {
+        for spoil in spoils {
+            let mut line = line(0, 4);
+            spoil(&mut line);
+            let shown = format!("{line:?}");
+            assert_eq!(with(line), want, "{shown}");
+        }
+    };
+    let mixed_up: [Spoil; 11] = [
+        |line| line.tid = 7,
         // Another thread of the same flood.
-        Traced { tid: 101, ..own() },
-        Traced { pid: 7, ..own() },
-        Traced {
-            family: "ipv6".into(),
-            ..own()
-        },
-        Traced {
-            protocol: "tcp".into(),
-            ..own()
-        },
-        Traced {
-            state: "LISTEN".into(),
-            ..own()
-        },
-        Traced {
-            rung: "kprobe".into(),
-            ..own()
-        },
-        Traced {
-            fell_back: Some(true),
-            ..own()
-        },
-        Traced {
-            local: endpoint("10.0.0.1", 10_004),
-            ..own()
-        },
-        Traced {
-            local: endpoint(&own().local.addr, 10_005),
-            ..own()
-        },
-        Traced {
-            remote: endpoint("127.1.0.4", 10_004),
-            ..own()
+        |line| line.tid = 101,
+        |line| line.pid = 7,
+        |line| line.family = "ipv6".into(),
+        |line| line.protocol = "tcp".into(),
+        |line| line.state = "LISTEN".into(),
+        |line| line.rung = "kprobe".into(),
+        |line| line.fell_back = Some(true),
+        |line| (line.local.addr, line.local.port) = ("10.0.0.1".into(), 10_004),
+        |line| line.local.port = 10_005,
+        |line| (line.remote.addr, line.remote.port) = ("127.1.0.4".into(), 10_004),
+    ];
+    check(&mixed_up, (0, 1, 0));
+    let wrong: [Spoil; 3] = [
+        |line| line.answer = Some("tcp".into()),
+        |line| line.answer = None,
+        |line| {
+            line.answer = Some("unsupported".into());
+            line.errno = Some("EOPNOTSUPP".into());
         },
     ];
-    for line in mixed_up {
-        let shown = format!("{line:?}");
-        assert_eq!(with(line), (0, 1, 0), "{shown}");
-    }
-    let wrong = [
-        Traced {
-            answer: Some("tcp".into()),
-            ..own()
-        },
-        Traced {
-            answer: None,
-            ..own()
-        },
-        Traced {
-            answer: Some("unsupported".into()),
-            errno: Some("EOPNOTSUPP".into()),
-            ..own()
-        },
-    ];
-    for line in wrong {
-        let shown = format!("{line:?}");
-        assert_eq!(with(line), (0, 0, 1), "{shown}");
-    }
+    check(&wrong, (0, 0, 1));
 }
 
 #[test]

@@ -54,7 +54,7 @@ impl<'a> Expected<'a> {
             && line.tid == *pid
             && line.comm == who.comm()
             && line.netns == acted.netns_of(*who)
-            && line.family == family_word(acted.family)
+            && line.family == family_word(acted.scene.family)
             && line.errno == *told
             && !line.why.is_empty();
         let about_option = match (self.option, &line.option) {
@@ -84,8 +84,8 @@ pub(super) struct Compared {
 /// Compares the attempts of a scenario with the lines in its namespaces.
 pub(super) fn compare(rung: &str, acted: &Acted, lines: &[TracedLine]) -> Compared {
     let expected: Vec<Expected<'_>> = acted.tried.iter().filter_map(Expected::new).collect();
-    let mut left: Vec<&Denied> = lines.iter().filter_map(denied).collect();
-    left.retain(|line| acted.has(line.netns) && acted.is_time(line.boottime_ns));
+    let mut left: Vec<&Denied> = lines.iter().filter_map(TracedLine::denied).collect();
+    left.retain(|line| acted.has(line.netns, line.boottime_ns));
     let traced = left.len();
     let mut differences = Vec::new();
     for row in &expected {
@@ -108,20 +108,5 @@ fn family_word(family: Family) -> &'static str {
     match family {
         Family::V4 => "ipv4",
         Family::V6 | Family::Mapped => "ipv6",
-    }
-}
-
-fn denied(line: &TracedLine) -> Option<&Denied> {
-    match line {
-        TracedLine::OptionRefused(line) | TracedLine::SocketRefused(line) => Some(line),
-        TracedLine::Start(_)
-        | TracedLine::Query(_)
-        | TracedLine::Fallback(_)
-        | TracedLine::Refused(_)
-        | TracedLine::Plain(_)
-        | TracedLine::Existing(_)
-        | TracedLine::Blackhole(_)
-        | TracedLine::Verdict(_)
-        | TracedLine::End(_) => None,
     }
 }

@@ -1,9 +1,10 @@
 use std::collections::BTreeSet;
 
-use super::*;
+use super::{super::scenarios::client, *};
 use crate::{
     option::{CHOICES, Choice},
     recipes::{Aim, Held},
+    report::Outcome,
     traced::{Denied, DeniedOption, Found, Owner, Sensor, Start},
 };
 
@@ -23,33 +24,26 @@ fn endpoint(host: u8, port: u16) -> Endpoint {
 
 fn row(told: &'static [&'static str], at_end: Option<&'static str>) -> Expected {
     Expected {
-        at: At::Client,
-        connection: 0,
         told,
         at_end,
-        causes: &[SYN_ACK],
-        everywhere: false,
-        limited: None,
+        ..client(told, &[SYN_ACK])
     }
 }
 
 fn acted(expected: &[Expected]) -> Acted {
+    let mut scene = Scene::new("scenario", Family::V4);
+    scene.namespaces = Namespaces {
+        near: NEAR,
+        far: FAR,
+    };
+    scene.since_ns = SINCE_NS;
     Acted {
-        name: "scenario".into(),
-        family: Family::V4,
-        namespaces: Namespaces {
-            near: NEAR,
-            far: FAR,
-        },
-        since_ns: SINCE_NS,
+        scene,
         cast: vec![(Who::Client, CLIENT_PID), (Who::Server, SERVER_PID)],
         connections: vec![(endpoint(1, 40_000), endpoint(2, 80))],
         expected: expected.to_vec(),
         tried: Vec::new(),
         off_ms: &[],
-        answers: BTreeMap::new(),
-        wrong: Vec::new(),
-        skipped: None,
     }
 }
 
@@ -60,23 +54,15 @@ fn query(verdict: &str) -> Traced {
         id: Some("client".into()),
         socket: "0x1".into(),
         netns: NEAR,
-        api: "TCP_IS_MPTCP".into(),
         pid: CLIENT_PID,
         tid: CLIENT_PID,
-        inode: Some(1),
-        protocol: "mptcp".into(),
-        family: "ipv4".into(),
-        state: "ESTABLISHED".into(),
         local: endpoint(1, 40_000),
         remote: endpoint(2, 80),
-        answer: None,
-        errno: None,
-        fell_back: None,
         verdict: Some(verdict.into()),
         why: Some("because".into()),
         cause: speaks_of_fallback.then(|| SYN_ACK.into()),
         delay_ns: speaks_of_fallback.then_some(5),
-        rung: "fexit".into(),
+        ..Traced::default()
     }
 }
 
@@ -90,7 +76,6 @@ fn closing(verdict: &str, questions: u64) -> Concluded {
         fell_back_at_ns: Some(100),
         delay_ns: was_asked.then_some(40),
         closed_by: "death".into(),
-        doubt: None,
         questions,
         answered_at_ns: was_asked.then_some(60),
         owner: Some(Owner {
@@ -99,9 +84,9 @@ fn closing(verdict: &str, questions: u64) -> Concluded {
             via: "query".into(),
         }),
         netns: NEAR,
-        socket: "0x1".into(),
         local: endpoint(1, 40_000),
         remote: endpoint(2, 80),
+        ..Concluded::default()
     }
 }
 
@@ -322,10 +307,10 @@ fn a_limit_excuses_the_one_thing_that_may_be_said_instead() {
 fn what_the_kernel_did_not_say_as_it_should_have_and_what_cannot_be_played_is_no_success() {
     let expected = row(&["still-mptcp"], Some("stale"));
     let mut wrong = acted(&[expected]);
-    wrong.wrong.push("the kernel says 0".into());
+    wrong.scene.wrong.push("the kernel says 0".into());
     assert_eq!(outcome(&wrong, &stale()), Outcome::Mismatch);
     let mut skipped = acted(&[expected]);
-    skipped.skipped = Some("no veth".into());
+    skipped.scene.skipped = Some("no veth".into());
     assert_eq!(outcome(&skipped, &[]), Outcome::Skipped);
 }
 
@@ -492,21 +477,11 @@ fn mptcp_is_off_as_often_and_for_as_long_as_it_must_be() {
         ..acted(&[])
     };
     let line = |netns: u64, off_ms: Option<u64>| {
-        let query = query("still-mptcp");
         TracedLine::Blackhole(Box::new(Found {
             id: "client".into(),
-            cause: None,
-            known: "unknown".into(),
-            side: None,
-            evidence: Vec::new(),
-            existing: false,
             off_ms,
-            owner: None,
             netns,
-            family: query.family,
-            local: query.local,
-            remote: query.remote,
-            rung: query.rung,
+            ..Found::default()
         }))
     };
     let check = |lines: &[TracedLine], want: Outcome| {

@@ -1,7 +1,7 @@
 //! The cases: queries in every form on sockets of every kind.
 
+use super::asker::Asker;
 use crate::{
-    asker::Asker,
     net::{Family, Kind},
     question::Holding,
 };
@@ -34,15 +34,21 @@ const OTHER: Holding = Holding {
 };
 
 /// One case; it may make several queries, each with its own name.
-pub struct Case {
-    /// Its name.
-    pub name: &'static str,
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
     /// Whether it needs MPTCP in the kernel.
-    pub needs_mptcp: bool,
-    /// Address families to run it with.
-    pub families: &'static [Family],
-    /// Makes the queries.
-    pub run: fn(&mut Asker, Family) -> anyhow::Result<()>,
+    pub(crate) needs_mptcp: bool,
+    pub(crate) families: &'static [Family],
+    run: Run,
+}
+
+/// Makes the queries.
+#[derive(Clone, Copy)]
+enum Run {
+    /// On sockets that the case creates.
+    Usual(Usual),
+    /// On a socket of this sort.
+    Odd(Odd, Sort),
 }
 
 const ALL: &[Family] = &Family::ALL;
@@ -50,32 +56,46 @@ const BOTH: &[Family] = &Family::BOTH;
 /// For cases that do not depend on the address family.
 const ONE: &[Family] = &[Family::V4];
 
-const fn mptcp(
-    name: &'static str,
-    families: &'static [Family],
-    run: fn(&mut Asker, Family) -> anyhow::Result<()>,
-) -> Case {
+type Usual = fn(&mut Asker, Family) -> anyhow::Result<()>;
+type Odd = fn(&mut Asker, Family, Sort) -> anyhow::Result<()>;
+
+const fn mptcp(name: &'static str, families: &'static [Family], run: Usual) -> Case {
     Case {
         name,
         needs_mptcp: true,
         families,
-        run,
+        run: Run::Usual(run),
     }
 }
 
-const fn any(
-    name: &'static str,
-    families: &'static [Family],
-    run: fn(&mut Asker, Family) -> anyhow::Result<()>,
-) -> Case {
+const fn any(name: &'static str, families: &'static [Family], run: Usual) -> Case {
     Case {
         needs_mptcp: false,
         ..mptcp(name, families, run)
     }
 }
 
+const fn odd(name: &'static str, families: &'static [Family], run: Odd, sort: Sort) -> Case {
+    Case {
+        name,
+        needs_mptcp: !matches!(sort, Sort::Tcp),
+        families,
+        run: Run::Odd(run, sort),
+    }
+}
+
+impl Case {
+    /// Makes the queries.
+    pub(crate) fn run(&self, asker: &mut Asker, family: Family) -> anyhow::Result<()> {
+        match self.run {
+            Run::Usual(run) => run(asker, family),
+            Run::Odd(run, sort) => run(asker, family, sort),
+        }
+    }
+}
+
 /// Every case, in the order of execution.
-pub const CASES: &[Case] = &[
+pub(crate) const CASES: &[Case] = &[
     mptcp("mptcp-fresh", BOTH, usual::mptcp_fresh),
     mptcp("mptcp-bound", ALL, usual::mptcp_bound),
     mptcp("mptcp-listening", ALL, usual::mptcp_listening),
@@ -96,48 +116,20 @@ pub const CASES: &[Case] = &[
         ALL,
         usual::tcp_from_mptcp_listener,
     ),
-    mptcp("optlen-mptcp", ONE, |asker, family| {
-        odd::optlen(asker, family, Sort::Mptcp)
-    }),
-    mptcp("optlen-fallen", ONE, |asker, family| {
-        odd::optlen(asker, family, Sort::Fallen)
-    }),
-    any("optlen-tcp", ONE, |asker, family| {
-        odd::optlen(asker, family, Sort::Tcp)
-    }),
-    mptcp("bad-pointer-mptcp", ONE, |asker, family| {
-        odd::bad_pointer(asker, family, Sort::Mptcp)
-    }),
-    mptcp("bad-pointer-fallen", ONE, |asker, family| {
-        odd::bad_pointer(asker, family, Sort::Fallen)
-    }),
-    any("bad-pointer-tcp", ONE, |asker, family| {
-        odd::bad_pointer(asker, family, Sort::Tcp)
-    }),
-    mptcp("thread-mptcp", ONE, |asker, family| {
-        odd::thread(asker, family, Sort::Mptcp)
-    }),
-    mptcp("thread-fallen", ONE, |asker, family| {
-        odd::thread(asker, family, Sort::Fallen)
-    }),
-    any("thread-tcp", ONE, |asker, family| {
-        odd::thread(asker, family, Sort::Tcp)
-    }),
-    mptcp("32bit-mptcp", BOTH, |asker, family| {
-        odd::compat(asker, family, Sort::Mptcp)
-    }),
-    mptcp("32bit-fallen", BOTH, |asker, family| {
-        odd::compat(asker, family, Sort::Fallen)
-    }),
-    any("32bit-tcp", BOTH, |asker, family| {
-        odd::compat(asker, family, Sort::Tcp)
-    }),
-    mptcp("other-option-mptcp", ONE, |asker, family| {
-        odd::other_option(asker, family, Sort::Mptcp)
-    }),
-    any("other-option-tcp", ONE, |asker, family| {
-        odd::other_option(asker, family, Sort::Tcp)
-    }),
+    odd("optlen-mptcp", ONE, odd::optlen, Sort::Mptcp),
+    odd("optlen-fallen", ONE, odd::optlen, Sort::Fallen),
+    odd("optlen-tcp", ONE, odd::optlen, Sort::Tcp),
+    odd("bad-pointer-mptcp", ONE, odd::bad_pointer, Sort::Mptcp),
+    odd("bad-pointer-fallen", ONE, odd::bad_pointer, Sort::Fallen),
+    odd("bad-pointer-tcp", ONE, odd::bad_pointer, Sort::Tcp),
+    odd("thread-mptcp", ONE, odd::thread, Sort::Mptcp),
+    odd("thread-fallen", ONE, odd::thread, Sort::Fallen),
+    odd("thread-tcp", ONE, odd::thread, Sort::Tcp),
+    odd("32bit-mptcp", BOTH, odd::compat, Sort::Mptcp),
+    odd("32bit-fallen", BOTH, odd::compat, Sort::Fallen),
+    odd("32bit-tcp", BOTH, odd::compat, Sort::Tcp),
+    odd("other-option-mptcp", ONE, odd::other_option, Sort::Mptcp),
+    odd("other-option-tcp", ONE, odd::other_option, Sort::Tcp),
     any("other", ONE, odd::other),
 ];
 

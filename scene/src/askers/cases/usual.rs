@@ -1,7 +1,7 @@
 //! Ordinary queries of an application.
 
 use crate::{
-    asker::Asker,
+    askers::asker::Asker,
     net::{self, Family, Kind},
 };
 

@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use socket2::Socket;
 
 use crate::{
+    lines::write_line,
     net::{Family, Kind, open},
     question::{SOL_TCP, TCP_IS_MPTCP},
-    report::write_line,
     sys,
 };
 
@@ -68,7 +68,6 @@ impl Call {
     ];
 
     /// Its name on the command line.
-    #[must_use]
     pub fn word(self) -> &'static str {
         match self {
             Self::IsMptcp => "is-mptcp",
@@ -102,10 +101,6 @@ pub struct Caller {
 
 impl Caller {
     /// Creates a caller with a new socket.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the socket cannot be created.
     pub fn new(call: Call) -> anyhow::Result<Self> {
         let kind = match call {
             Call::IsMptcp | Call::InBursts | Call::Other | Call::OtherTcp | Call::Unrelated => {
@@ -118,7 +113,6 @@ impl Caller {
     }
 
     /// Makes this number of calls; returns their total duration.
-    #[must_use]
     pub fn batch(&self, calls: u32) -> Duration {
         let fd = self.socket.as_raw_fd();
         let (level, option) = match self.call {
@@ -147,10 +141,6 @@ fn unrelated(calls: u32) -> Duration {
 }
 
 /// Measures, and prints one JSON line per call.
-///
-/// # Errors
-///
-/// Fails if the socket cannot be created.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     for &call in &args.opt {
         write_line(&mut std::io::stdout(), &measure(call, args)?)?;

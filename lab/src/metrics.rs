@@ -1,8 +1,10 @@
-//! A page of metrics as numbers by series. Pure.
+//! A page of metrics (Prometheus' text format) as numbers by series. Pure.
 
 use std::collections::BTreeMap;
 
 use anyhow::Context as _;
+
+use crate::netns::Counters;
 
 /// Labels that a reload may add to a series or remove: counters are compared without them.
 const OF_OWNERS: [&str; 2] = ["process", "cgroup"];
@@ -12,6 +14,16 @@ const OF_OWNERS: [&str; 2] = ["process", "cgroup"];
 struct Series {
     name: String,
     labels: BTreeMap<String, String>,
+}
+
+impl Series {
+    /// Whether it has this name and these labels.
+    fn is(&self, name: &str, labels: &[(&str, &str)]) -> bool {
+        let has = |(label, value): &(&str, &str)| {
+            self.labels.get(*label).map(String::as_str) == Some(*value)
+        };
+        self.name == name && labels.iter().all(has)
+    }
 }
 
 /// Contents of a page.
@@ -41,24 +53,22 @@ impl Page {
 
     /// Sum of all series of a name that have these labels.
     pub(crate) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
-        let is_wanted = |series: &Series| {
-            let has = |(name, value): &(&str, &str)| {
-                series.labels.get(*name).map(String::as_str) == Some(*value)
-            };
-            series.name == name && labels.iter().all(has)
-        };
-        let wanted = self.series.iter().filter(|(series, _)| is_wanted(series));
+        let wanted = self.series.iter().filter(|(it, _)| it.is(name, labels));
         wanted.map(|(_, value)| whole(*value)).sum()
     }
 
-    /// Sums of all series of a name, by one of their labels.
-    pub(crate) fn by(&self, name: &str, label: &str) -> BTreeMap<String, u64> {
-        let mut sums = BTreeMap::new();
+    /// Sums of all series of a name, by one of their labels; those without it are one, too.
+    pub(crate) fn by(&self, name: &str, label: &str) -> Counters {
+        self.by_of(name, label, &[])
+    }
+
+    /// Sums of all series of a name that have these labels, by another one.
+    pub(crate) fn by_of(&self, name: &str, label: &str, only: &[(&str, &str)]) -> Counters {
+        let mut sums = Counters::new();
         for (series, value) in &self.series {
-            if series.name == name
-                && let Some(word) = series.labels.get(label)
-            {
-                *sums.entry(word.clone()).or_default() += whole(*value);
+            if series.is(name, only) {
+                let word = series.labels.get(label).cloned().unwrap_or_default();
+                *sums.entry(word).or_default() += whole(*value);
             }
         }
         sums
@@ -79,7 +89,7 @@ impl Page {
     }
 
     /// Records seen by each sensor, and the sum of their outcomes.
-    pub(crate) fn counts(&self) -> [BTreeMap<String, u64>; 2] {
+    pub(crate) fn counts(&self) -> [Counters; 2] {
         [
             self.by("mptcp_trace_seen_total", "sensor"),
             self.by("mptcp_trace_outcomes_total", "outcome"),
@@ -162,8 +172,16 @@ mod tests {
         assert_eq!(page.sum("a_total", &[("cause", "X")]), 5);
         assert_eq!(page.sum("a_total", &[]), 9);
         assert_eq!(page.sum("b", &[]), 7);
-        let want = BTreeMap::from([("X".to_owned(), 5), ("Y".to_owned(), 4)]);
-        assert_eq!(page.by("a_total", "cause"), want);
+        let want = |counts: &[(&str, u64)]| -> Counters {
+            let counts = counts.iter();
+            counts
+                .map(|(name, count)| ((*name).to_owned(), *count))
+                .collect()
+        };
+        assert_eq!(page.by("a_total", "cause"), want(&[("X", 5), ("Y", 4)]));
+        assert_eq!(page.by("b", ""), want(&[("", 7)]));
+        let of_b = page.by_of("a_total", "cause", &[("process", "b")]);
+        assert_eq!(of_b, want(&[("X", 3)]));
     }
 
     #[test]

@@ -8,58 +8,110 @@ use std::{
 use anyhow::ensure;
 use socket2::{Domain, SockAddr, Socket};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
-    net,
-    question::{Door, Form, Holding, question, truth},
-    report::{Asked, AskerLine, Endpoint, errno_name, write_line},
+    lines::write_line,
+    net::{self, Endpoint},
+    question::{Door, Form, Holding, Truth, question, truth},
+    sys::errno_name,
 };
 
+/// Result of one query, from the caller's point of view.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Asked {
+    /// Name of the case.
+    pub case: String,
+    /// Querying process.
+    pub pid: u32,
+    /// Querying thread.
+    pub tid: u32,
+    /// Number of the query in this run, in order of time.
+    pub seq: u64,
+    /// Return value of the call.
+    pub rc: i32,
+    /// Errno, or none if the call succeeded.
+    pub errno: Option<String>,
+    /// Bytes that the kernel wrote as its answer.
+    pub value_bytes: Vec<u8>,
+    /// Length that the caller passed; none for an invalid `optlen` pointer.
+    pub optlen_in: Option<i32>,
+    /// Length that the kernel returned; none for an invalid `optlen` pointer.
+    pub optlen_out: Option<i32>,
+    /// Derived from the buffer if the kernel wrote to it, otherwise from how the socket was
+    /// created.
+    pub truth: Truth,
+    /// `SO_PROTOCOL` of the socket: 6, 262, or another value.
+    pub so_protocol: Option<i32>,
+    /// `ipv4`, `ipv6`, or none for other families.
+    pub family: Option<String>,
+    /// TCP state, with the names of RFC 9293.
+    pub state: Option<String>,
+    /// Whether the case created an MPTCP socket whose connection fell back.
+    pub fell_back: bool,
+    /// `getsockname`.
+    pub local: Option<Endpoint>,
+    /// `getpeername`; the unspecified address and port 0 if the socket has no peer.
+    pub remote: Option<Endpoint>,
+    /// Target of a connecting socket: it has no peer yet, but the kernel knows this address.
+    pub connecting_to: Option<Endpoint>,
+    /// Inode number of the socket.
+    pub inode: Option<u64>,
+    /// Whether the call came through the kernel's 32-bit entry.
+    pub compat: bool,
+}
+
+/// A line of the asker.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "type", content = "data", rename_all = "snake_case")]
+pub enum AskerLine {
+    /// A query.
+    Asked(Box<Asked>),
+    /// A case that cannot run here.
+    Skipped {
+        /// Its name.
+        case: String,
+        /// Why.
+        why: String,
+    },
+}
+
 /// Makes queries and records the results.
-pub struct Asker {
+pub(crate) struct Asker {
     out: Box<dyn Write + Send>,
     asked: u64,
-    /// Whether the kernel has MPTCP.
-    pub has_mptcp: bool,
     /// Derive from the next answer whether the connection fell back.
     is_told: bool,
 }
 
 impl Asker {
     /// Creates an asker that writes its lines to `out`.
-    pub fn new(out: Box<dyn Write + Send>, has_mptcp: bool) -> Self {
+    pub(crate) fn new(out: Box<dyn Write + Send>) -> Self {
         Self {
             out,
             asked: 0,
-            has_mptcp,
             is_told: false,
         }
     }
 
     /// Writes a line.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the line cannot be written.
-    pub fn write(&mut self, line: &AskerLine) -> anyhow::Result<()> {
+    pub(crate) fn write(&mut self, line: &AskerLine) -> anyhow::Result<()> {
         write_line(&mut self.out, line)
     }
 
     /// Makes a query in the usual form.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the line cannot be written.
-    pub fn ask(&mut self, case: &str, socket: &Socket, holding: Holding) -> anyhow::Result<()> {
+    pub(crate) fn ask(
+        &mut self,
+        case: &str,
+        socket: &Socket,
+        holding: Holding,
+    ) -> anyhow::Result<()> {
         self.ask_as(case, socket, holding, Form::default())
     }
 
     /// Queries an MPTCP socket for which only the kernel's answer shows whether it fell back:
     /// kernels differ.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the line cannot be written.
-    pub fn ask_either(
+    pub(crate) fn ask_either(
         &mut self,
         case: &str,
         socket: &Socket,
@@ -72,11 +124,7 @@ impl Asker {
     }
 
     /// Makes a query in an unusual form.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the line cannot be written, or if the socket does not match the case.
-    pub fn ask_as(
+    pub(crate) fn ask_as(
         &mut self,
         case: &str,
         socket: &Socket,
@@ -87,11 +135,7 @@ impl Asker {
     }
 
     /// Queries a socket that is connecting to `address`.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the line cannot be written.
-    pub fn ask_connecting(
+    pub(crate) fn ask_connecting(
         &mut self,
         case: &str,
         socket: &Socket,
@@ -103,11 +147,7 @@ impl Asker {
     }
 
     /// Queries any descriptor.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the line cannot be written.
-    pub fn ask_fd(&mut self, case: &str, fd: RawFd, holding: Holding) -> anyhow::Result<()> {
+    pub(crate) fn ask_fd(&mut self, case: &str, fd: RawFd, holding: Holding) -> anyhow::Result<()> {
         self.put(case, Subject::Fd(fd), holding, Form::default(), None)
     }
 
@@ -227,8 +267,7 @@ fn is_tcp(protocol: i32) -> bool {
 }
 
 /// Thread number, as the kernel counts.
-#[must_use]
-pub fn thread_id() -> u32 {
+pub(crate) fn thread_id() -> u32 {
     rustix::thread::gettid()
         .as_raw_nonzero()
         .get()

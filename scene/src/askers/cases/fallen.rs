@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd as _;
 use anyhow::Context as _;
 
 use crate::{
-    asker::Asker,
+    askers::asker::Asker,
     middlebox::Middlebox,
     net::{self, Family, Kind, say},
     rules::{Rules, Treatment},

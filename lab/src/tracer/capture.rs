@@ -1,16 +1,16 @@
 //! Artifacts of a run for the repository's captures: the capture and the lines printed live, as a
 //! line of the report. A virtual machine has no other output than its results port.
 
-use std::{fmt::Write as _, fs, path::Path, process::Command};
+use std::{ffi::OsStr, fmt::Write as _, fs, path::Path};
 
 use anyhow::Context as _;
 use serde::Serialize;
 
+use super::Run;
 use crate::{
-    compare::{mismatch, ok},
+    cells::{mismatch, ok},
     report::{Cell, write_line},
     scratch::Scratch,
-    tracer::Said,
 };
 
 /// A capture file in progress.
@@ -43,28 +43,37 @@ impl Capture {
     }
 
     /// Arguments that make the tracer write it.
-    pub(crate) fn arguments(&self) -> anyhow::Result<[String; 2]> {
-        let path = self.path().to_str();
-        let path = path.context("the capture's path is not UTF-8")?;
-        Ok(["--capture".to_owned(), path.to_owned()])
+    pub(crate) fn arguments(&self) -> [&OsStr; 2] {
+        [OsStr::new("--capture"), self.path().as_os_str()]
     }
 
     /// Writes it to the report, with the lines printed live.
-    pub(crate) fn keep(&self, name: &str, rung: &str, said: &Said) -> anyhow::Result<()> {
+    pub(crate) fn keep(&self, name: &str, rung: &str, lines: &str) -> anyhow::Result<()> {
         let path = self.path().display();
         let bytes = fs::read(self.path()).with_context(|| format!("cannot read back {path}"))?;
         let line = Line::Capture {
             name,
             rung,
             capture: hexadecimal(&bytes),
-            lines: &said.text,
+            lines,
         };
         write_line(&mut std::io::stdout(), &line)
     }
 
     /// The cell for its replay, which must print the same lines.
     pub(crate) fn replayed(&self, tracer: &Path, rung: &str, live: &str) -> Cell {
-        replayed(tracer, rung, self.path(), live)
+        let same = "the same lines";
+        match self.replay(tracer).map(|replay| unlike(live, &replay)) {
+            Ok(None) => ok("replay", rung, same, same),
+            Ok(Some(why)) => mismatch("replay", rung, same, "otherwise", why),
+            Err(why) => mismatch("replay", rung, same, "otherwise", format!("{why:#}")),
+        }
+    }
+
+    fn replay(&self, tracer: &Path) -> anyhow::Result<String> {
+        let run = Run::of(tracer).args(["replay"]).args([self.path()]);
+        let lines = run.reading(Vec::new()).finish()?.in_order()?.reader()?;
+        Ok(String::from_utf8_lossy(&lines).into_owned())
     }
 }
 
@@ -74,27 +83,6 @@ fn hexadecimal(bytes: &[u8]) -> String {
         let _infallible = write!(text, "{byte:02x}");
         text
     })
-}
-
-/// Replays a capture; it must print the same lines.
-fn replayed(tracer: &Path, rung: &str, capture: &Path, live: &str) -> Cell {
-    let played = Command::new(tracer)
-        .args(["replay", "--json"])
-        .arg(capture)
-        .output();
-    let wrong = |why: String| mismatch("replay", rung, "the same lines", "otherwise", why);
-    match played {
-        Err(why) => wrong(format!("cannot run it: {why}")),
-        Ok(played) if !played.status.success() => wrong(format!(
-            "{}: {}",
-            played.status,
-            String::from_utf8_lossy(&played.stderr).trim()
-        )),
-        Ok(played) => match unlike(live, &String::from_utf8_lossy(&played.stdout)) {
-            None => ok("replay", rung, "the same lines", "the same lines"),
-            Some(why) => wrong(why),
-        },
-    }
 }
 
 /// The first line in which a replay differs from the live output, ignoring the source.

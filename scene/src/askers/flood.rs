@@ -13,16 +13,17 @@ use std::{
     sync::Barrier,
 };
 
-use anyhow::{Context as _, anyhow, ensure};
+use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
 
+use super::asker::thread_id;
 use crate::{
-    asker::thread_id,
+    lines::write_line,
     link,
     net::{Family, Kind, open},
     question::{SOL_TCP, TCP_IS_MPTCP},
-    report::{errno_name, write_line},
-    sys,
+    side_by_side,
+    sys::{self, errno_name},
 };
 
 /// Maximum number of queries per thread: the addresses available to it.
@@ -47,10 +48,7 @@ pub struct Args {
     pub queries: u32,
     /// Write the queries and answers to FILE
     #[arg(long, value_name = "FILE")]
-    pub out: Option<PathBuf>,
-    /// One socket per thread instead of one per query: the highest rate
-    #[arg(long)]
-    pub same_socket: bool,
+    pub out: PathBuf,
 }
 
 /// Queries made, and the kernel's answers.
@@ -81,14 +79,14 @@ pub struct Answer {
 type Answers = BTreeMap<(Kind, i32, i32), u64>;
 
 /// Local address for query `number` of thread `thread`.
-pub(super) fn address(thread: u32, number: u32) -> SocketAddrV4 {
+pub fn address(thread: u32, number: u32) -> SocketAddrV4 {
     let [_, _, high, low] = number.to_be_bytes();
     let port = PORT_FIRST + (number % u32::from(PORT_COUNT)) as u16;
     SocketAddrV4::new(Ipv4Addr::new(127, thread as u8 + 1, high, low), port)
 }
 
 /// Thread and number of the query with this address.
-pub(super) fn question(address: SocketAddr) -> Option<(u32, u32)> {
+pub fn question(address: SocketAddr) -> Option<(u32, u32)> {
     let IpAddr::V4(v4) = address.ip().to_canonical() else {
         return None;
     };
@@ -102,7 +100,7 @@ pub(super) fn question(address: SocketAddr) -> Option<(u32, u32)> {
 }
 
 /// Kind of socket for query `number`.
-pub(super) fn kind(number: u32) -> (Kind, Family) {
+pub fn kind(number: u32) -> (Kind, Family) {
     let kind = if number.is_multiple_of(2) {
         Kind::Mptcp
     } else {
@@ -117,10 +115,6 @@ pub(super) fn kind(number: u32) -> (Kind, Family) {
 }
 
 /// Runs the application.
-///
-/// # Errors
-///
-/// Fails if a socket cannot be made, or the report cannot be written.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     ensure!(
         (1..=THREADS_MAX).contains(&args.threads),
@@ -128,33 +122,16 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         args.threads
     );
     ensure!(
-        args.same_socket || args.queries <= QUERIES_MAX,
-        "cannot make {} queries per thread: only {QUERIES_MAX} have addresses; make fewer, or use --same-socket",
+        args.queries <= QUERIES_MAX,
+        "cannot make {} queries per thread: only {QUERIES_MAX} have addresses",
         args.queries
     );
     link::enter_network_namespace().context("cannot make a network namespace; run it as root")?;
     let start = Barrier::new(args.threads as usize);
-    let threads: Vec<(u32, Answers)> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..args.threads)
-            .map(|thread| {
-                let start = &start;
-                scope.spawn(move || {
-                    start.wait();
-                    let answers = if args.same_socket {
-                        one_socket(args.queries)
-                    } else {
-                        many_sockets(thread, args.queries)
-                    };
-                    answers.map(|answers| (thread_id(), answers))
-                })
-            })
-            .collect();
-        let answers = threads.into_iter().map(|thread| {
-            thread
-                .join()
-                .map_err(|_panic| anyhow!("a querying thread panicked"))?
-        });
-        answers.collect::<anyhow::Result<_>>()
+    let threads: Vec<(u32, Answers)> = side_by_side::all(0..args.threads, |thread| {
+        start.wait();
+        let answers = many_sockets(thread, args.queries)?;
+        Ok((thread_id(), answers))
     })?;
     let mut all = Answers::new();
     for (_tid, answers) in &threads {
@@ -175,9 +152,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             })
             .collect(),
     };
-    let Some(path) = &args.out else { return Ok(()) };
-    let mut file =
-        File::create(path).with_context(|| format!("cannot write to {}", path.display()))?;
+    let path = args.out.display();
+    let mut file = File::create(&args.out).with_context(|| format!("cannot write to {path}"))?;
     write_line(&mut file, &told)
 }
 
@@ -196,16 +172,6 @@ fn many_sockets(thread: u32, queries: u32) -> anyhow::Result<Answers> {
             .with_context(|| format!("cannot bind a socket to {address}"))?;
         let (errno, value) = query(socket.as_raw_fd());
         count(&mut answers, (kind, errno, value))?;
-    }
-    Ok(answers)
-}
-
-fn one_socket(queries: u32) -> anyhow::Result<Answers> {
-    let socket = open(Kind::Mptcp, Family::V4).context("cannot open a socket")?;
-    let mut answers = Answers::new();
-    for _ in 0..queries {
-        let (errno, value) = query(socket.as_raw_fd());
-        count(&mut answers, (Kind::Mptcp, errno, value))?;
     }
     Ok(answers)
 }

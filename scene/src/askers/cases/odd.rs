@@ -9,7 +9,7 @@ use anyhow::{Context as _, ensure};
 use socket2::{Domain, Socket, Type};
 
 use crate::{
-    asker::Asker,
+    askers::asker::Asker,
     net::{self, Family, Kind},
     question::{Door, Form, Holding},
     sys,

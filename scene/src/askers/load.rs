@@ -6,12 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, anyhow, ensure};
+use anyhow::{Context as _, ensure};
 
-use crate::{
-    bench::{Call, Caller},
-    report::write_line,
-};
+use super::bench::{Call, Caller};
+use crate::{lines::write_line, side_by_side};
 
 /// Interval of the bursts.
 const BURST: Duration = Duration::from_millis(1);
@@ -49,17 +47,12 @@ pub struct Asked {
 
 impl Asked {
     /// Queries per second.
-    #[must_use]
     pub fn rate(self) -> f64 {
         self.asked as f64 / self.seconds
     }
 }
 
 /// Runs the application, and prints the result as a JSON line.
-///
-/// # Errors
-///
-/// Names the step that failed.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(file) = &args.begun {
         std::fs::write(file, "").with_context(|| format!("cannot write {}", file.display()))?;
@@ -68,28 +61,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 /// Makes the queries in threads of this process.
-///
-/// # Errors
-///
-/// Fails if a socket cannot be created.
 pub fn ask(args: &Args) -> anyhow::Result<Asked> {
     ensure!(args.threads > 0, "no threads to query with");
     let start = Instant::now();
-    let asked = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..args.threads)
-            .map(|_| scope.spawn(|| one_thread(args)))
-            .collect();
-        threads
-            .into_iter()
-            .map(|thread| {
-                thread
-                    .join()
-                    .map_err(|_panic| anyhow!("a querying thread panicked"))?
-            })
-            .sum::<anyhow::Result<u64>>()
-    })?;
+    let asked = side_by_side::all(0..args.threads, |_thread| one_thread(args))?;
     Ok(Asked {
-        asked,
+        asked: asked.into_iter().sum(),
         seconds: start.elapsed().as_secs_f64(),
     })
 }

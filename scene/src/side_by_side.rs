@@ -7,7 +7,7 @@ use std::{
 };
 
 /// Maps each item, at most `at_once_max` at a time. The results keep the order of the items.
-pub(crate) fn each<T: Send, R: Send>(
+pub fn each<T: Send, R: Send>(
     items: Vec<T>,
     at_once_max: u32,
     act: impl Fn(T) -> R + Sync,
@@ -35,6 +35,16 @@ pub(crate) fn each<T: Send, R: Send>(
     let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
     done.sort_by_key(|(index, _result)| *index);
     done.into_iter().map(|(_index, result)| result).collect()
+}
+
+/// Maps all items at the same time; fails with the first error.
+pub fn all<T: Send, R: Send>(
+    items: impl IntoIterator<Item = T>,
+    act: impl Fn(T) -> anyhow::Result<R> + Sync,
+) -> anyhow::Result<Vec<R>> {
+    let items: Vec<T> = items.into_iter().collect();
+    let count = u32::try_from(items.len()).unwrap_or(u32::MAX);
+    each(items, count, act).into_iter().collect()
 }
 
 #[cfg(test)]

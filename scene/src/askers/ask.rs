@@ -5,12 +5,13 @@ use std::{fs::File, io::Write, path::PathBuf};
 
 use anyhow::{Context as _, ensure};
 
-use crate::{
-    asker::Asker,
+use super::{
+    asker::{Asker, AskerLine},
     cases::{CASES, Case},
+};
+use crate::{
     link,
     net::{self, Family, Kind},
-    report::AskerLine,
 };
 
 /// Arguments of `mptcp-lab ask`.
@@ -31,11 +32,6 @@ pub struct Args {
 }
 
 /// Runs the cases.
-///
-/// # Errors
-///
-/// Fails if the lines cannot be written or no network namespace can be created. A case that cannot
-/// run on this host is a line of its own.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let wanted = |case: &Case, name: &str| {
         case.name == name
@@ -66,7 +62,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             .context("cannot make a network namespace; run it as root, or with --here")?;
     }
     let mptcp = net::open(Kind::Mptcp, Family::V4);
-    let mut asker = Asker::new(out, mptcp.is_ok());
+    let mut asker = Asker::new(out);
     for case in CASES {
         if !args.case.is_empty() && !args.case.iter().any(|name| wanted(case, name)) {
             continue;
@@ -76,7 +72,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         for &family in case.families.iter().filter(is_wanted) {
             let made = match &mptcp {
                 Err(why) if case.needs_mptcp => Err(anyhow::anyhow!("no MPTCP socket: {why}")),
-                Ok(_) | Err(_) => (case.run)(&mut asker, family),
+                Ok(_) | Err(_) => case.run(&mut asker, family),
             };
             if let Err(why) = made {
                 let skipped = AskerLine::Skipped {

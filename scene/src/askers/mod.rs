@@ -1,0 +1,9 @@
+//! Applications that query: each is a subcommand of the lab, whose judges compare what they were told
+//! with what the tracer saw. The product does without them.
+
+pub mod ask;
+pub mod asker;
+pub mod bench;
+mod cases;
+pub mod flood;
+pub mod load;
