@@ -12,7 +12,10 @@ use mptcp_trace_common::{
 
 use super::{
     Answered, answer, found_by_caller, is_protocol_query, is_query, is_wanted, option, put_answer,
-    refused::{is_mptcp_socket, is_ordinary, is_refusal, option_refused, outcome, socket_refused},
+    refused::{
+        is_mptcp_socket, is_ordinary, is_refusal, may_be_refusal, option_refused, outcome,
+        socket_refused,
+    },
 };
 use crate::{
     kernel::{
@@ -51,10 +54,10 @@ fn answered(
     }
 }
 
-/// A query, or a refused option.
+/// A query, or perhaps a refused option: one comparison is enough for all other calls.
 #[inline(always)]
 fn answers_mptcp(ctx: &FExitContext) -> bool {
-    answers_tcp(ctx) || is_refused(ctx, ctx.arg(RETURN_VALUE))
+    answers_tcp(ctx) || may_be_refusal(ctx.arg(RETURN_VALUE))
 }
 
 in_turns! {
@@ -66,7 +69,9 @@ in_turns! {
 fn query_fexit_mptcp(ctx: FExitContext) -> i32 {
     let ret = ctx.arg(RETURN_VALUE);
     if !is_query(ctx.arg(1), ctx.arg(2)) {
-        refused(&ctx, ret, false);
+        if is_refused(&ctx, ret) {
+            refused(&ctx, ret, false);
+        }
         return 0;
     }
     let sock = TypedSock(ctx.arg(0));

@@ -37,6 +37,12 @@ pub(super) fn is_refusal(ret: i32) -> bool {
     ret == ENOPROTOOPT || ret == EOPNOTSUPP
 }
 
+/// True for those errors, and the two between them.
+#[inline(always)]
+pub(super) fn may_be_refusal(ret: i32) -> bool {
+    (EOPNOTSUPP..=ENOPROTOOPT).contains(&ret)
+}
+
 /// True for the arguments of an MPTCP socket.
 #[inline(always)]
 pub(super) fn is_mptcp_socket(family: u64, kind: u64, protocol: u64) -> bool {
