@@ -171,7 +171,7 @@ fn query(record: &QueryRecord, facts: &Facts) -> Result<Observation, DecodeError
         errno: errno_of(record.ret),
         fell_back,
         rung,
-        after_untold: has(QueryFlags::AFTER_UNTOLD),
+        after_untold: has(QueryFlags::AFTER_UNTRACED),
         state_bits,
     };
     Ok(if has(QueryFlags::BY_TRACER) {

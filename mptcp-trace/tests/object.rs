@@ -100,7 +100,7 @@ fn the_object_has_the_maps_the_loader_fills_and_reads() {
         "CALIBRATED",
         "CONNS",
         "FALLEN",
-        "FALLEN_UNNOTED",
+        "FALLEN_UNTRACKED",
         "SHARES",
     ];
     for name in counters.iter().map(String::as_str).chain(others) {
