@@ -128,8 +128,8 @@ impl Aggregation {
             let mark = marks.of(self.by, group);
             // A group does not count a fallback that none of its findings reported: that belongs to
             // the group of its cause.
-            let is_told = subject.has_fallen || mark.fallen > 0;
-            let now = match is_told {
+            let is_reported = subject.has_fallen || mark.fallen > 0;
+            let now = match is_reported {
                 true => now,
                 false => Counts {
                     fallen: 0,
@@ -139,7 +139,7 @@ impl Aggregation {
             };
             replace(sum, mark, now);
         }
-        sum.questions += u64::from(subject.is_question);
+        sum.queries += u64::from(subject.is_query);
         sum.refusals += u64::from(subject.is_refusal);
         if let Some(verdict) = subject.verdict {
             *sum.verdicts.entry(verdict).or_default() += 1;

@@ -51,7 +51,7 @@ mod tests {
 
     fn asked(pid: u32, answer: Answer) -> QueryEvent {
         let Finding::Query(mut event) = Row::default().query() else {
-            panic!("a question is a question");
+            panic!("expected a query");
         };
         event.query.process.host_pid = pid;
         event.query.answer = answer;

@@ -28,9 +28,9 @@ pub(super) struct Attaching {
 #[derive(Clone, Debug)]
 pub(super) enum Scope {
     /// All tasks.
-    Everybody,
-    /// None but the self-test.
-    Nobody,
+    All,
+    /// Only the self-test's.
+    SelfTestOnly,
     /// Only the named ones; an empty list does not restrict.
     Named(Names),
 }

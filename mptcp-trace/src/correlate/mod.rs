@@ -174,12 +174,12 @@ impl Correlator {
         self.waited_until(Duration::MAX, ready);
     }
 
-    /// The input is complete. `untold` queries were not traced; whether they concern live
+    /// The input is complete. `untraced` queries were not traced; whether they concern live
     /// connections is unknown.
-    pub fn finish(&mut self, untold: u64, facts: &Facts, ready: &mut Vec<Finding>) {
+    pub fn finish(&mut self, untraced: u64, facts: &Facts, ready: &mut Vec<Finding>) {
         self.cut_off(facts, ready);
         for mut gone in self.lives.drain() {
-            gone.1.doubt = (untold > 0).then_some(doubt::PERHAPS_UNTOLD);
+            gone.1.doubt = (untraced > 0).then_some(doubt::PERHAPS_UNTRACED);
             self.close(gone, ClosedBy::Exit, self.latest, facts, ready);
         }
     }
@@ -258,21 +258,21 @@ impl Correlator {
         }
         life.connecting &= is_unconnected(query.socket.state);
         event.judgement = verdict::of_answer(query, Some(life), facts);
-        life.questions += 1;
+        life.queries += 1;
         life.admitted = true;
         life.asked_by(&query.process);
         // Before a fallback, a query through an API that does not see fallbacks does not replace a
         // better answer.
         let is_news = query.api.sees_fallbacks() || !life.knows() || life.fallen.is_some();
         if let Some(judgement) = event.judgement.as_ref().filter(|_| is_news) {
-            life.told = Some(judgement.verdict);
+            life.judged = Some(judgement.verdict);
             life.asked = Some(LastAsked::of(query));
         }
         let at = query.answered_at();
         event.query.id = Some(life.id(id));
         self.close_both(before, oldest, at, facts, ready);
         if let Some(mut ended) = ended {
-            ended.doubt = event.query.after_untold.then_some(doubt::UNTOLD);
+            ended.doubt = event.query.after_untraced.then_some(doubt::UNTRACED);
             self.close((id, ended), ClosedBy::Death, at, facts, ready);
         }
         ready.push(Finding::Query(event));
@@ -291,7 +291,7 @@ impl Correlator {
                 if event.connection.unaccepted =>
             {
                 if self.waiting.len() >= self.limits.waiting {
-                    self.tell_oldest(ready);
+                    self.release_oldest(ready);
                 }
                 let of = self.waiting_of.entry(event.connection.id).or_default();
                 of.push_back(self.waited);
@@ -302,7 +302,7 @@ impl Correlator {
             | ConnectionKind::Plain
             | ConnectionKind::FallbackDenied
             | ConnectionKind::Existing
-            | ConnectionKind::Blackhole => self.tell(event, ready),
+            | ConnectionKind::Blackhole => self.release(event, ready),
         }
     }
 
@@ -312,12 +312,12 @@ impl Correlator {
         match change.kind {
             ChangeKind::Accepted => self.accepted(event, ready),
             ChangeKind::Closed => {
-                self.tell_waiting(change.id, ready);
+                self.release_waiting(change.id, ready);
                 if let Some(mut gone) = self.lives.remove(change.id) {
                     // The BPF side records every use; of a process that only sends or receives,
                     // this is the first report.
                     gone.1.was_used_by(event);
-                    gone.1.doubt = change.untold.then_some(doubt::UNTOLD);
+                    gone.1.doubt = change.query_untraced.then_some(doubt::UNTRACED);
                     gone.1.connecting = change.connecting;
                     self.close(gone, ClosedBy::Death, change.at, facts, ready);
                 }
@@ -349,7 +349,7 @@ impl Correlator {
             life.fallen = Some(Fallen {
                 at: connection.at,
                 cause: connection.cause.clone(),
-                is_foretold: connection.known != CauseCertainty::Reported,
+                is_predicted: connection.known != CauseCertainty::Reported,
             });
         }
         life.seen(&connection.socket);
@@ -357,7 +357,7 @@ impl Correlator {
         life.connecting = connection.connecting;
         self.close_both(before, oldest, connection.at, facts, ready);
         if let Some(mut ended) = ended {
-            ended.doubt = connection.untold.then_some(doubt::UNTOLD);
+            ended.doubt = connection.query_untraced.then_some(doubt::UNTRACED);
             let id = connection.id;
             self.close((id, ended), ClosedBy::Death, connection.at, facts, ready);
         }
@@ -402,12 +402,12 @@ impl Correlator {
         // be lost too.
         if let Some(mut gone) = before {
             gone.1.doubt = Some(doubt::UNSEEN_END);
-            self.tell_waiting(gone.0, ready);
+            self.release_waiting(gone.0, ready);
             self.close(gone, ClosedBy::Death, at, facts, ready);
         }
         if let Some(mut gone) = oldest {
             gone.1.doubt = Some(doubt::EVICTED);
-            self.tell_waiting(gone.0, ready);
+            self.release_waiting(gone.0, ready);
             self.close(gone, ClosedBy::Eviction, at, facts, ready);
         }
     }
@@ -443,7 +443,7 @@ impl Correlator {
             place: life.place,
             socket: life.socket,
             asked: life.asked,
-            questions: life.questions,
+            queries: life.queries,
             doubt: doubt.map(Into::into),
         })));
     }
@@ -457,7 +457,7 @@ impl Correlator {
             waiting.connection.admitted = acceptance.admitted;
             waiting.connection.unaccepted = false;
             waiting.place = event.place.clone();
-            self.tell(waiting, ready);
+            self.release(waiting, ready);
         }
         if let Some(life) = self.lives.get(acceptance.id) {
             life.was_used_by(event);
@@ -466,9 +466,9 @@ impl Correlator {
     }
 
     /// The connection will not be accepted any more.
-    fn tell_waiting(&mut self, id: ConnectionId, ready: &mut Vec<Finding>) {
+    fn release_waiting(&mut self, id: ConnectionId, ready: &mut Vec<Finding>) {
         for event in self.take_waiting(id) {
-            self.tell(event, ready);
+            self.release(event, ready);
         }
     }
 
@@ -489,11 +489,11 @@ impl Correlator {
             if oldest.connection.at.saturating_add(ACCEPT_WAIT) > now {
                 break;
             }
-            self.tell_oldest(ready);
+            self.release_oldest(ready);
         }
     }
 
-    fn tell_oldest(&mut self, ready: &mut Vec<Finding>) {
+    fn release_oldest(&mut self, ready: &mut Vec<Finding>) {
         let Some((_, oldest)) = self.waiting.pop_first() else {
             return;
         };
@@ -503,10 +503,10 @@ impl Correlator {
                 numbers.remove();
             }
         }
-        self.tell(oldest, ready);
+        self.release(oldest, ready);
     }
 
-    fn tell(&mut self, mut event: Box<ConnectionEvent>, ready: &mut Vec<Finding>) {
+    fn release(&mut self, mut event: Box<ConnectionEvent>, ready: &mut Vec<Finding>) {
         if let Some(life) = self.lives.get(event.connection.id) {
             life.belongs(&event);
             event.connection.id = life.id(event.connection.id);

@@ -8,8 +8,8 @@ use crate::model::{
 };
 
 /// At most this many network namespaces have an account. When full, those that have ended with a
-/// matching account are merged into one; if there are none, further namespaces are not recorded,
-/// and the account says so.
+/// matching account are merged into one. If there are none, further namespaces are not recorded,
+/// which the account mentions.
 const NAMESPACES_MAX: usize = 4096;
 
 /// A network namespace: its inode number, which is reused, and its cookie, which is not; the cookie
@@ -130,12 +130,12 @@ impl FallbackLedger {
     /// other namespace has its inode number.
     pub fn forget_gone(&mut self, counted: &[Counted], read_at: Duration) {
         let last = self.last();
-        let is_there = |namespace: &Namespace, counts: &NetnsCounts| {
+        let is_alive = |namespace: &Namespace, counts: &NetnsCounts| {
             let is_read = || counted.iter().any(|it| it.netns == namespace.0);
             last.get(&namespace.0) == Some(&namespace.1) && (counts.counted.is_some() || is_read())
         };
         self.namespaces
-            .retain(|namespace, counts| counts.last_at >= read_at || is_there(namespace, counts));
+            .retain(|namespace, counts| counts.last_at >= read_at || is_alive(namespace, counts));
     }
 
     /// Namespaces with traced events.

@@ -67,13 +67,13 @@ fn a_namespace_that_is_gone_is_forgotten_unless_something_has_happened_in_it_sin
 #[test]
 fn a_namespace_that_the_kernel_half_reads_is_kept_until_another_has_its_number() {
     use Step::{Counted, Fell};
-    let nobody = unseen_by_proc();
+    let unseen = unseen_by_proc();
     let facts = listed_facts();
     let mut books = entered(&[Fell(1, 10), Fell(1, 11), Counted(1, 12, 2)]);
     books.forget_gone(&[], Duration::from_millis(20));
     books.record(&fell_in(1, 30), &facts);
     books.counted(counted_in(1, 31, 3));
-    let accounts = reconcile(&books, &nobody, &facts);
+    let accounts = reconcile(&books, &unseen, &facts);
     assert!(accounts.iter().all(Reconciliation::agrees), "{accounts:?}");
     assert_eq!(accounts[0].traced["DssFallback"], 3);
     books.record(&fell_in(2, 40), &facts);
@@ -141,7 +141,7 @@ fn a_namespace_that_is_gone_has_an_account_of_its_own_although_others_had_its_nu
     const UNREAD: &str =
         "counters could not be read: the namespace is gone, or no process in it is visible";
     let agrees = "agrees";
-    let nobody = unseen_by_proc();
+    let unseen = unseen_by_proc();
     for (steps, reading, at_start, says) in [
         // Read at the end of each of its connections.
         (
@@ -238,7 +238,7 @@ fn a_namespace_that_is_gone_has_an_account_of_its_own_although_others_had_its_nu
         }
         let report = match reading {
             Some(dss) => report(NETNS, &[("DssFallback", dss)]),
-            None => nobody.clone(),
+            None => unseen.clone(),
         };
         let accounts = reconcile(&entered(steps), &report, &facts);
         let said: Vec<&str> = accounts
@@ -265,7 +265,7 @@ fn without_a_list_of_the_start_a_reading_at_the_end_says_nothing() {
 #[test]
 fn what_happened_while_counters_were_first_read_may_be_in_them() {
     let ms = Duration::from_millis;
-    let nobody = unseen_by_proc();
+    let unseen = unseen_by_proc();
     for (at_ms, at_start, later, agrees) in [
         // Before the first reading, which includes it: no account.
         (9, 1, 1, None),
@@ -287,7 +287,7 @@ fn what_happened_while_counters_were_first_read_may_be_in_them() {
         let mut books = FallbackLedger::default();
         books.record(&fell_in(1, at_ms), &facts);
         books.counted(counted_in(1, 30, later));
-        let accounts = reconcile(&books, &nobody, &facts);
+        let accounts = reconcile(&books, &unseen, &facts);
         let said = accounts.first().map(Reconciliation::agrees);
         assert_eq!(said, agrees, "{at_ms} {at_start} {later} {accounts:?}");
     }
@@ -302,8 +302,8 @@ fn more_namespaces_than_there_is_room_for_share_an_account_or_are_said_to_have_n
         all.push(Step::Counted(cookie, 10 + cookie, 1));
     }
     let facts = listed_facts();
-    let nobody = LossReport::default();
-    let accounts = reconcile(&entered(&all), &nobody, &facts);
+    let unseen = LossReport::default();
+    let accounts = reconcile(&entered(&all), &unseen, &facts);
     assert!(accounts.len() < MANY as usize);
     assert!(accounts.iter().all(Reconciliation::agrees), "{accounts:?}");
     let sum = |of: fn(&Reconciliation) -> &BTreeMap<String, u64>| {
@@ -311,7 +311,7 @@ fn more_namespaces_than_there_is_room_for_share_an_account_or_are_said_to_have_n
     };
     assert_eq!((sum(|it| &it.counted), sum(|it| &it.traced)), (MANY, MANY));
     let unread: Vec<Step> = (1..=MANY).map(|it| Step::Fell(it, 10 + it)).collect();
-    let accounts = reconcile(&entered(&unread), &nobody, &facts);
+    let accounts = reconcile(&entered(&unread), &unseen, &facts);
     let last = accounts.last().unwrap();
     assert!(last.unread);
     assert!(

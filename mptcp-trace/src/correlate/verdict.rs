@@ -42,7 +42,7 @@ pub(super) fn of_answer(
                 format!("told TCP; no fallback was seen: {}", unseen(life, facts)),
             ),
         }),
-        Answer::Mptcp => Some(told_mptcp(query, fallen)),
+        Answer::Mptcp => Some(judge_mptcp(query, fallen)),
     }
 }
 
@@ -57,13 +57,13 @@ const CALL_MAX: Duration = Duration::from_secs(10);
 /// after, and the thread may be preempted in between.
 fn is_surely_later(query: &Query, fallen: &Fallen) -> bool {
     let (began, fell) = match query.latency {
-        Some(_) if !fallen.is_foretold => (query.asked_at, fallen.at),
+        Some(_) if !fallen.is_predicted => (query.asked_at, fallen.at),
         Some(_) | None => (query.asked_at, fallen.at.saturating_add(CALL_MAX)),
     };
     fell <= began
 }
 
-fn told_mptcp(query: &Query, fallen: Option<&Fallen>) -> Judgement {
+fn judge_mptcp(query: &Query, fallen: Option<&Fallen>) -> Judgement {
     let state = query.socket.state;
     if !query.api.sees_fallbacks() {
         if let Some(fallen) = fallen {
@@ -123,14 +123,14 @@ pub(super) fn of_life(life: &ConnectionState) -> Option<Judgement> {
             None,
         ));
     };
-    match (life.told?, asked.answer) {
+    match (life.judged?, asked.answer) {
         (Verdict::Unexplained, _) if fallen.at <= asked.at => Some(explained(fallen, asked.at)),
-        (told @ (Verdict::TooEarly | Verdict::StillMptcp), Answer::Mptcp) => {
+        (judged @ (Verdict::TooEarly | Verdict::StillMptcp), Answer::Mptcp) => {
             let delay = fallen.at.saturating_sub(asked.at);
             if !asked.api.sees_fallbacks() {
                 return Some(misled(asked.api, fallen, asked.at));
             }
-            let (verdict, then) = if told == Verdict::TooEarly {
+            let (verdict, then) = if judged == Verdict::TooEarly {
                 (Verdict::TooEarly, "before the handshake could decide")
             } else {
                 (Verdict::Stale, "while it still was MPTCP")

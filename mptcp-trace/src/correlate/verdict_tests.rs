@@ -83,7 +83,7 @@ pub(super) fn make(deed: Deed, at_ms: u64, number: u64) -> Event {
                     errno: answer.errno(),
                     fell_back: Some(answer == Answer::Tcp),
                     rung: Rung::Fexit,
-                    after_untold: false,
+                    after_untraced: false,
                     state_bits: None,
                 },
                 time: SystemTime::UNIX_EPOCH,
@@ -117,7 +117,7 @@ fn verdicts(findings: &[Finding]) -> String {
     words.join(" ")
 }
 
-pub(super) fn told_of(events: Vec<Event>, limits: Limits) -> Vec<Finding> {
+pub(super) fn findings_of(events: Vec<Event>, limits: Limits) -> Vec<Finding> {
     let (mut correlator, mut ready, facts) = (Correlator::new(limits), Vec::new(), traced_facts());
     for event in events {
         correlator.take(event, &facts, &mut ready);
@@ -158,7 +158,7 @@ fn what_never_was_a_connection_has_no_verdict() {
             "[never-asked at death]",
         ),
     ] {
-        assert_eq!(verdicts(&told_of(events, Limits::STATED)), want);
+        assert_eq!(verdicts(&findings_of(events, Limits::STATED)), want);
     }
 }
 
@@ -171,7 +171,7 @@ fn every_verdict_has_a_scene() {
             .map(|(at_ms, deed)| make(*deed, at_ms, 1))
             .collect();
         assert_eq!(
-            verdicts(&told_of(events, Limits::STATED)),
+            verdicts(&findings_of(events, Limits::STATED)),
             want,
             "{deeds:?}"
         );
@@ -226,14 +226,14 @@ fn every_verdict_has_a_scene() {
 }
 
 #[test]
-fn a_fallback_that_is_told_late_still_explains_the_answer() {
+fn a_fallback_that_is_reported_late_still_explains_the_answer() {
     let events = vec![
         make(IS_TCP, 1_000, 1),
         make(IS_MPTCP, 9_000, 2),
         make(Deed::Falls, 500, 1),
     ];
     assert_eq!(
-        verdicts(&told_of(events, Limits::STATED)),
+        verdicts(&findings_of(events, Limits::STATED)),
         "unexplained still-mptcp [explained at exit]"
     );
 }
@@ -242,7 +242,7 @@ fn a_fallback_that_is_told_late_still_explains_the_answer() {
 /// between its answer and the end of the call, and between the prediction of a fallback and the
 /// fallback.
 #[test]
-fn a_contradiction_needs_a_question_that_was_asked_after_the_fallback() {
+fn a_contradiction_needs_a_query_after_the_fallback() {
     use CauseCertainty::{Inferred, Reported};
     for (latency_ms, known, asked_ms, want) in [
         (Some(1), Reported, 1_001, "contradicted"),
@@ -261,8 +261,8 @@ fn a_contradiction_needs_a_question_that_was_asked_after_the_fallback() {
         if let Event::Query(event) = &mut asks {
             event.query.latency = latency_ms.map(Duration::from_millis);
         }
-        let told = verdicts(&told_of(vec![falls, asks], Limits::STATED));
-        assert_eq!(told, want, "{latency_ms:?} {known:?} {asked_ms}");
+        let found = verdicts(&findings_of(vec![falls, asks], Limits::STATED));
+        assert_eq!(found, want, "{latency_ms:?} {known:?} {asked_ms}");
     }
 }
 
@@ -274,7 +274,7 @@ fn a_connection_that_was_made_anew_is_not_contradicted() {
     }
     let events = vec![make(Deed::Falls, 1_000, 1), again];
     assert_eq!(
-        verdicts(&told_of(events, Limits::STATED)),
+        verdicts(&findings_of(events, Limits::STATED)),
         "[never-asked at death] still-mptcp"
     );
 }
@@ -301,8 +301,8 @@ fn a_socket_that_connects_again_is_judged_by_the_answers_of_its_new_connection()
             .iter()
             .map(|(deed, at_ms, connected_ms)| of_connection(*deed, *at_ms, *connected_ms))
             .collect();
-        let told = told_of(events, Limits::STATED);
-        assert_eq!(verdicts(&told), want, "{deeds:?}");
+        let found = findings_of(events, Limits::STATED);
+        assert_eq!(verdicts(&found), want, "{deeds:?}");
     };
     // The application knows that the first connection is TCP; it never asked about the second.
     let twice = [
@@ -360,8 +360,8 @@ fn the_closing_verdict_names_who_used_the_socket_last() {
             by(make(Deed::Falls, 1_000, 1), Some(1)),
             by(make(Deed::Dies, 2_000, 1), closed_by),
         ];
-        let told = told_of(events, Limits::STATED);
-        let verdict = told.iter().find_map(|it| match it {
+        let found = findings_of(events, Limits::STATED);
+        let verdict = found.iter().find_map(|it| match it {
             Finding::Verdict(event) => event.owner.as_ref().map(|owner| owner.process.pid),
             Finding::Query(_) | Finding::Connection(_) | Finding::Refusal(_) => None,
         });
@@ -381,7 +381,7 @@ fn what_was_never_mptcp_is_plain_tcp() {
         event.query.fell_back = Some(false);
     }
     assert_eq!(
-        verdicts(&told_of(vec![asked.clone()], Limits::STATED)),
+        verdicts(&findings_of(vec![asked.clone()], Limits::STATED)),
         "plain-tcp"
     );
     let child = Some(connection(ConnectionKind::Plain, 0, 1).id);
@@ -425,14 +425,14 @@ fn what_was_never_mptcp_is_plain_tcp() {
         event.query.connected_at = None;
     }
     let events = vec![make(Deed::Falls, 500, 1), asked];
-    assert_eq!(verdicts(&told_of(events, Limits::STATED)), "explained");
+    assert_eq!(verdicts(&findings_of(events, Limits::STATED)), "explained");
 }
 
 #[test]
 fn sentences_say_when_and_why_and_who() {
     let sentence = |events: Vec<Event>| -> String {
-        let told = told_of(events, Limits::STATED);
-        let sentences: Vec<String> = told
+        let found = findings_of(events, Limits::STATED);
+        let sentences: Vec<String> = found
             .iter()
             .filter_map(|finding| match finding {
                 Finding::Query(event) => event.judgement.as_ref().map(|it| it.sentence.to_string()),
@@ -507,7 +507,7 @@ fn events_of(happened: &[(u64, u64, Deed)]) -> Vec<Event> {
 proptest! {
     #[test]
     fn no_verdict_is_without_evidence(happened in deeds()) {
-        for finding in told_of(events_of(&happened), Limits::STATED) {
+        for finding in findings_of(events_of(&happened), Limits::STATED) {
             if let Finding::Verdict(event) = finding {
                 prop_assert!(has_evidence(&event, &happened), "{event:?}");
             }
@@ -516,7 +516,7 @@ proptest! {
 
     #[test]
     fn nothing_is_stale_that_was_asked_again(happened in deeds()) {
-        for finding in told_of(events_of(&happened), Limits::STATED) {
+        for finding in findings_of(events_of(&happened), Limits::STATED) {
             let Finding::Verdict(event) = finding else { continue };
             if event.judgement.verdict != Verdict::Stale {
                 continue;
@@ -535,9 +535,9 @@ proptest! {
     }
 
     #[test]
-    fn every_question_and_every_fallback_is_told_once(happened in deeds()) {
-        let told = told_of(events_of(&happened), Limits::STATED);
-        let count = |wanted: fn(&Finding) -> bool| told.iter().filter(|it| wanted(it)).count();
+    fn every_query_and_every_fallback_is_reported_once(happened in deeds()) {
+        let found = findings_of(events_of(&happened), Limits::STATED);
+        let count = |wanted: fn(&Finding) -> bool| found.iter().filter(|it| wanted(it)).count();
         let asked = happened.iter().filter(|it| matches!(it.2, Deed::Asks(..))).count();
         let others = happened.iter().filter(|it| matches!(it.2, Deed::Falls | Deed::Existed)).count();
         prop_assert_eq!(count(|it| matches!(it, Finding::Query(_))), asked);
@@ -549,7 +549,7 @@ proptest! {
         happened in deeds(),
         delays in prop::collection::vec(0_u64..50, 120),
     ) {
-        let in_order = told_of(events_of(&happened), Limits::STATED);
+        let in_order = findings_of(events_of(&happened), Limits::STATED);
         let mut arrivals: Vec<(u64, Event)> = events_of(&happened)
             .into_iter()
             .zip(&happened)
@@ -558,14 +558,14 @@ proptest! {
             .collect();
         arrivals.sort_by_key(|(at, _)| *at);
         let shuffled = arrivals.into_iter().map(|(_, event)| event).collect();
-        prop_assert_eq!(told_of(shuffled, Limits::STATED), in_order);
+        prop_assert_eq!(findings_of(shuffled, Limits::STATED), in_order);
     }
 
     #[test]
     fn memory_is_bounded_whatever_happens(happened in deeds()) {
         // The limits are asserted after each event.
         let limits = Limits { arriving: 6, waiting: 4, connections: 5 };
-        told_of(events_of(&happened), limits);
+        findings_of(events_of(&happened), limits);
     }
 }
 
@@ -587,11 +587,11 @@ fn the_closing_verdict_of_a_socket_that_connected_again_is_about_its_first_conne
         of_connection(Deed::Falls, 3_000, 2_900),
         of_connection(IS_MPTCP, 3_000, 2_900),
     ] {
-        let told = told_of(vec![first.clone(), at(next, 2)], Limits::STATED);
-        let remote = told.iter().find_map(|finding| match finding {
+        let found = findings_of(vec![first.clone(), at(next, 2)], Limits::STATED);
+        let remote = found.iter().find_map(|finding| match finding {
             Finding::Verdict(event) => Some(event.socket.remote.port()),
             Finding::Query(_) | Finding::Connection(_) | Finding::Refusal(_) => None,
         });
-        assert_eq!(remote, Some(1), "{told:?}");
+        assert_eq!(remote, Some(1), "{found:?}");
     }
 }

@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_tells_its_container_and_its_unit() {
+    fn a_path_contains_its_container_and_its_unit() {
         let id = "0123456789abcdef".repeat(4);
         for (path, has_container, unit) in [
             (
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_unified_hierarchy_tells_where_a_process_lives() {
+    fn only_the_unified_hierarchy_gives_the_cgroup_of_a_process() {
         for (text, path) in [
             ("0::/a.service\n", Some("/a.service")),
             // Another process has the same id and is in another group.
@@ -198,8 +198,8 @@ mod tests {
         let me = Some(std::process::id());
         places.resolve(me, 7);
         assert!(places.known.contains_key(&7));
-        for nobody in [Some(u32::MAX), None] {
-            places.resolve(nobody, 8);
+        for unknown in [Some(u32::MAX), None] {
+            places.resolve(unknown, 8);
             assert!(!places.known.contains_key(&8));
         }
     }
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_told_is_known_and_a_replay_asks_nobody() {
+    fn a_replay_uses_the_recorded_cgroup_paths() {
         let mut places = CgroupCache::offline();
         let me = Some(std::process::id());
         assert_eq!(places.of(me, 7), Place::default());

@@ -29,7 +29,7 @@ pub fn map_of(sensor: SensorId) -> String {
 pub(super) fn of(ebpf: &Ebpf, sensor: SensorId) -> anyhow::Result<Loss> {
     let mut loss = sums(ebpf, sensor)?;
     if sensor == SensorId::Query {
-        loss.unfinished += open_questions(ebpf)?;
+        loss.unfinished += open_queries(ebpf)?;
     }
     Ok(loss)
 }
@@ -71,7 +71,7 @@ fn sums(ebpf: &Ebpf, sensor: SensorId) -> anyhow::Result<Loss> {
 }
 
 /// Queries whose return was not observed yet.
-fn open_questions(ebpf: &Ebpf) -> anyhow::Result<u64> {
+fn open_queries(ebpf: &Ebpf) -> anyhow::Result<u64> {
     let map = ebpf
         .map("IN_FLIGHT")
         .context("the BPF object has no map IN_FLIGHT")?;

@@ -13,7 +13,8 @@ use crate::{
     model::{LossReport, Reconciliation, SensorId},
     observe::State,
     sink::{
-        Format, coalesced, evicted, failing, last_words, not_shown, reconciled, summary, unwritten,
+        Format, closing_verdict, coalesced, evicted, failing, not_shown, reconciled, summary,
+        unwritten,
     },
 };
 
@@ -93,7 +94,7 @@ impl<W: Write> Stages<W> {
                 );
             }
         }
-        text.push_str(&last_words(done, self.outcome.verdicts));
+        text.push_str(&closing_verdict(done, self.outcome.verdicts));
         if self.view.wanted != FindingFilter::default() {
             text.push_str(&not_shown(self.outcome.not_shown));
         }

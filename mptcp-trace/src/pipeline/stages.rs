@@ -18,7 +18,7 @@ use crate::{
     host::system::proc_is_ours,
     model::{ConnectionKind, Event, Facts, Finding, LossReport, MissedRuns, SensorId},
     redact::forget,
-    sink::{Format, Source, Told},
+    sink::{FindingCounts, Format, Source},
 };
 
 /// At most this many undecodable records are reported individually.
@@ -467,8 +467,9 @@ impl<W: Write> Stages<W> {
     ///
     /// [`Stop`] with the first error.
     pub fn finish(&mut self, losses: &LossReport) -> Result<(), Stop> {
-        let untold = losses.untold(SensorId::Query);
-        self.correlator.finish(untold, &self.facts, &mut self.ready);
+        let untraced = losses.untraced(SensorId::Query);
+        self.correlator
+            .finish(untraced, &self.facts, &mut self.ready);
         let printed = match self.print_ready() {
             Err(Stop::Enough) => Ok(()),
             other => other,
@@ -484,7 +485,7 @@ impl<W: Write> Stages<W> {
         self.outcome.reconciled = reconcile(self.books(), losses, &self.facts);
         let losses = self.with_filtered(losses);
         self.format.end(
-            Told {
+            FindingCounts {
                 findings: self.outcome.findings,
                 not_shown: self.outcome.not_shown,
                 coalesced: self.outcome.coalesced,

@@ -289,7 +289,7 @@ fn culprits(cause: &Cause) -> String {
 
 fn banners(report: &Report<'_>) -> Markup {
     let state = report.state;
-    let untold: u64 = untold(&state.losses);
+    let untraced: u64 = untraced(&state.losses);
     let disagree = state
         .reconciled
         .iter()
@@ -315,9 +315,9 @@ fn banners(report: &Report<'_>) -> Markup {
                 " Their events are missing."
             }
         }
-        @if untold > 0 {
+        @if untraced > 0 {
             p.banner {
-                strong { (count(untold, "event was", "events were")) " lost or not traced." }
+                strong { (count(untraced, "event was", "events were")) " lost or not traced." }
                 " These may include connections, or queries that would change a verdict; "
                 a href="#losses" { "see the losses" } "."
             }
@@ -332,14 +332,14 @@ fn banners(report: &Report<'_>) -> Markup {
     }
 }
 
-fn untold(losses: &LossReport) -> u64 {
-    let each = losses.sensors.iter().map(crate::model::Loss::untold);
+fn untraced(losses: &LossReport) -> u64 {
+    let each = losses.sensors.iter().map(crate::model::Loss::untraced);
     each.fold(0, u64::saturating_add)
 }
 
 fn figures(report: &Report<'_>) -> Markup {
     let gathered = report.gathered;
-    let questions: u64 = gathered.answers.values().sum();
+    let queries: u64 = gathered.answers.values().sum();
     let refusals: u64 = gathered.refusals.values().sum();
     let figure = |class: &str, number: String, what: &str| {
         html! { div class=(class) { dt { (what) } dd { (number) } } }
@@ -352,12 +352,12 @@ fn figures(report: &Report<'_>) -> Markup {
             (figure("", digits(all), "MPTCP connections observed"))
             (figure(if fallen > 0 { "bad" } else { "good" }, digits(fallen), "fell back to TCP"))
             (figure(if unaware > 0 { "bad" } else { "good" }, digits(unaware), "with unaware application"))
-            (figure("", digits(questions), "queries by applications"))
+            (figure("", digits(queries), "queries by applications"))
             (figure(if refusals > 0 { "warn" } else { "" }, digits(refusals), "sockets and options refused"))
             @match report.ending {
                 Ending::Orderly if !report.state.losses.sensors.is_empty() => (figure(
-                    if untold(&report.state.losses) > 0 { "bad" } else { "good" },
-                    digits(untold(&report.state.losses)),
+                    if untraced(&report.state.losses) > 0 { "bad" } else { "good" },
+                    digits(untraced(&report.state.losses)),
                     "events lost",
                 )),
                 Ending::Orderly | Ending::CutOff | Ending::Damaged(_) => (figure("bad", "?".to_owned(), "events lost")),

@@ -93,13 +93,13 @@ impl Tab {
                 Order::Process,
                 Order::Remote,
                 Order::Cause,
-                Order::Questions,
+                Order::Queries,
             ],
             Self::Sums(_) => &[
                 Order::Fallbacks,
                 Order::Share,
                 Order::Connections,
-                Order::Questions,
+                Order::Queries,
                 Order::Name,
             ],
         }
@@ -120,7 +120,7 @@ pub enum Order {
     /// By cause.
     Cause,
     /// Most queries first.
-    Questions,
+    Queries,
     /// Most fallbacks first.
     Fallbacks,
     /// Largest share of fallbacks first.
@@ -141,7 +141,7 @@ impl Order {
             Self::Process => "process",
             Self::Remote => "remote",
             Self::Cause => "cause",
-            Self::Questions => "asked",
+            Self::Queries => "asked",
             Self::Fallbacks => "fell back",
             Self::Share => "share",
             Self::Connections => "connections",
@@ -483,7 +483,7 @@ fn compare_rows(order: Order, one: &Row, other: &Row) -> Ordering {
             let cause = |row: &Row| (row.cause.is_none(), row.cause.clone());
             cause(one).cmp(&cause(other)).then_with(latest)
         }
-        Order::Questions => other.questions.cmp(&one.questions).then_with(latest),
+        Order::Queries => other.queries.cmp(&one.queries).then_with(latest),
         Order::Worst => {
             let badness = |row: &Row| (row.is_deceived(), row.fell_back == Some(true));
             badness(other).cmp(&badness(one)).then_with(latest)
@@ -504,7 +504,7 @@ fn compare_sums(order: Order, one: &SumRow, other: &SumRow) -> Ordering {
             share(other).total_cmp(&share(one)).then_with(fallbacks)
         }
         Order::Connections => other_sum.connections.cmp(&one_sum.connections),
-        Order::Questions => other_sum.questions.cmp(&one_sum.questions),
+        Order::Queries => other_sum.queries.cmp(&one_sum.queries),
         Order::Name => Ordering::Equal,
         Order::Fallbacks
         | Order::Worst

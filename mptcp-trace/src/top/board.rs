@@ -88,7 +88,7 @@ pub struct Row {
     /// The latest verdict.
     pub verdict: Option<Verdict>,
     /// Number of queries of its application.
-    pub questions: u64,
+    pub queries: u64,
     /// The last answer.
     pub answer: Option<&'static str>,
     /// It has ended.
@@ -128,7 +128,7 @@ pub struct Totals {
     /// Of these, fallen back.
     pub fallbacks: u64,
     /// Number of queries.
-    pub questions: u64,
+    pub queries: u64,
     /// Of these connections, with a deceived application.
     pub deceived: u64,
     /// Refused options and sockets.
@@ -205,7 +205,7 @@ impl Board {
         let at = finding.at();
         self.latest = self.latest.max(at);
         self.totals.findings += 1;
-        self.totals.questions += u64::from(subject.is_question);
+        self.totals.queries += u64::from(subject.is_query);
         self.totals.refusals += u64::from(subject.is_refusal);
         if subject.falls_at.is_some() {
             self.rate.add(at);
@@ -265,7 +265,7 @@ impl Row {
             fell_back: None,
             cause: None,
             verdict: None,
-            questions: 0,
+            queries: 0,
             answer: None,
             is_closed: false,
             heard_at: at,
@@ -307,7 +307,7 @@ impl Row {
         if !socket.local.ip().is_unspecified() || self.local.ip().is_unspecified() {
             self.local = socket.local;
         }
-        self.questions += u64::from(subject.is_question);
+        self.queries += u64::from(subject.is_query);
         if subject.has_fallen {
             self.fell_back = Some(true);
             if let Some(cause) = subject.cause {

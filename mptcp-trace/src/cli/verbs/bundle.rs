@@ -25,7 +25,7 @@ use crate::{
     pipeline::{Inventory, Stages, Stop, View, play},
     plan::unprivileged,
     redact::Redactor,
-    sink::{Format, Source, Told, escape},
+    sink::{FindingCounts, Format, Source, escape},
 };
 
 /// Files of a bundle, in order.
@@ -291,11 +291,11 @@ fn retell(parts: &mut Parts) -> anyhow::Result<()> {
     Format::Json.start(&facts, Source::Replay, &mut lines);
     let printed = found.print(&FindingFilter::default(), &places, Format::Json, &mut lines);
     if let Some(losses) = &losses {
-        let told = Told {
+        let counts = FindingCounts {
             findings: printed,
-            ..Told::default()
+            ..FindingCounts::default()
         };
-        Format::Json.end(told, losses, &[], &mut lines);
+        Format::Json.end(counts, losses, &[], &mut lines);
         let losses = losses_json(losses).context("cannot write JSON")?;
         parts.write("losses.json", &losses)?;
     }
@@ -311,14 +311,14 @@ fn retell(parts: &mut Parts) -> anyhow::Result<()> {
         View::default(),
         None,
     );
-    let told = match play(&mut stages, &mut reader) {
+    let counts = match play(&mut stages, &mut reader) {
         Ok(played) => match played.losses {
             Some(losses) => stages.finish(&losses),
             None => stages.cut_off(),
         },
         Err(stop) => Err(stop),
     };
-    match told {
+    match counts {
         Err(Stop::Failed(why)) => Err(why),
         Ok(()) | Err(Stop::Enough | Stop::ReaderGone) => Ok(()),
     }

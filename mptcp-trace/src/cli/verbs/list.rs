@@ -11,7 +11,7 @@ use crate::{
     model::SensorId,
     pipeline::{Inventory, prefixed},
     plan::OTHERS_UNLISTED,
-    sink::{Format, Source, Told},
+    sink::{FindingCounts, Format, Source},
 };
 
 /// Runs the verb; returns the exit code.
@@ -26,7 +26,7 @@ pub(in crate::cli) fn run(args: &ListArgs, verbose: u8) -> Result<u8, Exit> {
 async fn list(args: &ListArgs, verbose: u8) -> Result<u8, Exit> {
     let wanted = select::wanted(&args.which, &[], &args.whose)?;
     // No task is traced; existing sockets are listed all the same.
-    let started = tracing::start(&args.attach.options(), &Scope::Nobody, verbose).await?;
+    let started = tracing::start(&args.attach.options(), &Scope::SelfTestOnly, verbose).await?;
     let (is_in_pid_namespace, mut session) = (started.is_in_pid_namespace, started.session);
     if !session.has_fallbacks() {
         return Err(Exit::Because(
@@ -63,7 +63,7 @@ async fn list(args: &ListArgs, verbose: u8) -> Result<u8, Exit> {
     }
     let printed = found.print(&wanted, &places, format, &mut out);
     format.end(
-        Told {
+        FindingCounts {
             findings: printed,
             not_shown: found.len() as u64 - printed,
             coalesced: 0,

@@ -158,10 +158,10 @@ impl Observer for Exporter {
         if self.0.target.borrow().is_none() {
             return;
         }
-        let is_question = matches!(finding, Finding::Query(_) | Finding::Refusal(_));
+        let is_query = matches!(finding, Finding::Query(_) | Finding::Refusal(_));
         let mut queue = self.0.queue.borrow_mut();
         // Checked before formatting, so that dropping a flood of findings is cheap.
-        if !queue.has_room(is_question) {
+        if !queue.has_room(is_query) {
             return;
         }
         let mut line = Vec::new();
@@ -182,7 +182,7 @@ impl Observer for Exporter {
                 .and_then(|owner| path_of(owner.process.cgroup_id)),
         };
         let record = record(finding, &line.join(" "), SystemTime::now(), path);
-        queue.push(record.to_string(), is_question);
+        queue.push(record.to_string(), is_query);
         if queue.len() >= BATCH_MAX {
             self.0.enough.notify_one();
         }
