@@ -1,4 +1,5 @@
-//! Packs the compiled BPF object: it is most of a half megabyte, and takes a tenth of that in the program.
+//! Packs the compiled BPF object: it is most of a half megabyte, and takes a tenth of that in the
+//! program.
 
 use std::{env, error::Error, fs, path::PathBuf};
 

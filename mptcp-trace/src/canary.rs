@@ -1,5 +1,5 @@
-//! "Attached" is not "firing": the canary queries sockets of its own, and the probes must observe
-//! that.
+//! Checks that attached probes also fire: the canary queries its own sockets, and the probes must
+//! observe those queries.
 //!
 //! The sockets live in a throwaway network namespace, so that neither the host's counters nor its
 //! sysctls are involved: a namespace of our own, or, without privileges, one in a user namespace.
@@ -222,7 +222,7 @@ fn fall_back_here(mark: Mark<'_>) -> anyhow::Result<Fallen> {
 }
 
 impl Fallen {
-    /// What is wrong with the observation of it; `None` if it is correct.
+    /// Describes the error if the probes observed it incorrectly; `None` if they were right.
     #[must_use]
     pub fn complaint(&self, seen: &[&Connection]) -> Option<String> {
         let [seen] = seen else {
@@ -418,32 +418,32 @@ fn differences(asked: &SelfTestQuery, query: &Query) -> Vec<String> {
 
 /// Source of the canary's sockets, and their mark.
 struct SocketFactory<'a> {
-    whose: Whose,
+    namespace: NamespaceSource,
     mark: Mark<'a>,
 }
 
 /// The network namespace of the sockets.
-enum Whose {
+enum NamespaceSource {
     /// The host's.
-    Hosts,
+    Host,
     /// One of this thread's own.
-    Ours,
+    Own,
     /// One that a child process has created.
-    Lent(Lent),
+    Borrowed(Lent),
 }
 
 impl<'a> SocketFactory<'a> {
     /// The network namespace of this process.
     fn here(mark: Mark<'a>) -> Self {
-        let whose = Whose::Hosts;
-        Self { whose, mark }
+        let namespace = NamespaceSource::Host;
+        Self { namespace, mark }
     }
 
     /// A network namespace of our own; it ends with the thread and its sockets.
     fn of_our_own(mark: Mark<'a>) -> anyhow::Result<Self> {
         if !may_make_namespaces() {
-            let whose = Whose::Lent(Lent::new()?);
-            return Ok(Self { whose, mark });
+            let namespace = NamespaceSource::Borrowed(Lent::new()?);
+            return Ok(Self { namespace, mark });
         }
         // SAFETY: only this thread's network namespace changes; it has opened no socket yet.
         unsafe { unshare_unsafe(UnshareFlags::NEWNET) }
@@ -454,14 +454,14 @@ impl<'a> SocketFactory<'a> {
             "/proc/sys/net/mptcp/blackhole_timeout",
             BLACKHOLE_TIMEOUT_TEXT,
         );
-        let whose = Whose::Ours;
-        Ok(Self { whose, mark })
+        let namespace = NamespaceSource::Own;
+        Ok(Self { namespace, mark })
     }
 
     fn open(&mut self, protocol: Option<SocketProtocol>) -> io::Result<Socket> {
-        let socket = match &mut self.whose {
-            Whose::Hosts | Whose::Ours => open(protocol),
-            Whose::Lent(lent) => lent.open(protocol),
+        let socket = match &mut self.namespace {
+            NamespaceSource::Host | NamespaceSource::Own => open(protocol),
+            NamespaceSource::Borrowed(lent) => lent.open(protocol),
         }?;
         (self.mark)(socket.as_fd());
         Ok(socket)
@@ -469,18 +469,18 @@ impl<'a> SocketFactory<'a> {
 
     /// True if another socket is available.
     fn has_more(&self) -> bool {
-        match &self.whose {
-            Whose::Hosts | Whose::Ours => true,
-            Whose::Lent(lent) => lent.has_spare(),
+        match &self.namespace {
+            NamespaceSource::Host | NamespaceSource::Own => true,
+            NamespaceSource::Borrowed(lent) => lent.has_spare(),
         }
     }
 
     /// The kernel's fallback counters, if the namespace has no other connections.
     fn fallbacks(&mut self) -> Option<Counters> {
-        let text = match &mut self.whose {
-            Whose::Hosts => None,
-            Whose::Ours => fs::read_to_string("/proc/thread-self/net/netstat").ok(),
-            Whose::Lent(lent) => lent.netstat(),
+        let text = match &mut self.namespace {
+            NamespaceSource::Host => None,
+            NamespaceSource::Own => fs::read_to_string("/proc/thread-self/net/netstat").ok(),
+            NamespaceSource::Borrowed(lent) => lent.netstat(),
         }?;
         let mut counters = netstat::parse(&text);
         counters.retain(|name, _| find_cause(name).is_some());

@@ -1,7 +1,7 @@
 //! Replays captures of real kernels without privileges: their output must not change.
 //!
-//! The JSON lines beside `fallbacks.mpt` and `verdicts.mpt` are the output of the live run.
-//! `cargo xtask captures` wrote them, and rejects a capture whose replay prints anything else. A replay
+//! The JSON lines beside `fallbacks.mpt` and `verdicts.mpt` are the output of the live run. `cargo
+//! xtask captures` wrote them, and rejects a capture whose replay prints anything else. A replay
 //! that matches the file therefore matches the live run.
 //!
 //! `UPDATE_GOLDENS=1 cargo test -p mptcp-trace --test goldens` replaces the expected output by that

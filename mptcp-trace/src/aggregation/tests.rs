@@ -180,7 +180,7 @@ fn most_fallbacks_come_first_then_names() {
 fn what_has_no_room_is_counted_with_the_others_and_nothing_grows_without_end() {
     let mut sums = Sums {
         ledger: Ledger::new(3),
-        tallies: vec![Aggregation::with_limit(By::Netns, 2)],
+        aggregations: vec![Aggregation::with_limit(By::Netns, 2)],
     };
     for address in 0..10 {
         let netns = u32::try_from(address).unwrap();

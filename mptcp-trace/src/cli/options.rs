@@ -24,7 +24,7 @@ pub(super) struct Attaching {
     pub(super) hidden: Vec<String>,
 }
 
-/// Which tasks the kernel half traces.
+/// Which tasks the BPF side traces.
 #[derive(Clone, Debug)]
 pub(super) enum Scope {
     /// All tasks.

@@ -85,7 +85,7 @@ pub(super) fn inspect_host(attaching: &Attaching) -> HostSupport {
     host
 }
 
-/// Configuration frozen into the kernel half.
+/// Configuration frozen into the BPF side.
 ///
 /// # Errors
 ///

@@ -38,7 +38,7 @@ pub(super) struct ConnectionState {
     /// It was open before tracing began.
     pub(super) existing: bool,
     pub(super) queries: u64,
-    /// Why its verdict may be wrong, if that is known of this connection.
+    /// Why the verdict on this connection may be wrong, if there is a known reason.
     pub(super) doubt: Option<&'static str>,
     pub(super) asked: Option<LastAsked>,
     /// Verdict on the last answer.
@@ -231,25 +231,25 @@ impl ConnectionTable {
             self.evicted += u64::from(oldest.is_some());
         }
         self.uses += 1;
-        let life = self
+        let state = self
             .by_id
             .entry(id)
             .or_insert_with(|| Box::new(ConnectionState::new(socket.clone())));
-        self.by_use.remove(&life.used);
-        life.used = self.uses;
+        self.by_use.remove(&state.used);
+        state.used = self.uses;
         self.by_use.insert(self.uses, id);
         self.by_socket.insert(id.socket, id);
-        (life, before, oldest)
+        (state, before, oldest)
     }
 
     /// Removes a connection.
     pub(super) fn remove(&mut self, id: ConnectionId) -> Option<Removed> {
-        let life = self.by_id.remove(&id)?;
-        self.by_use.remove(&life.used);
+        let state = self.by_id.remove(&id)?;
+        self.by_use.remove(&state.used);
         if self.by_socket.get(&id.socket) == Some(&id) {
             self.by_socket.remove(&id.socket);
         }
-        Some((id, *life))
+        Some((id, *state))
     }
 
     /// Removes all connections, least recently used first.

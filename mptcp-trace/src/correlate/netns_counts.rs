@@ -298,7 +298,7 @@ fn counted_causes(facts: &Facts) -> impl Iterator<Item = &'static str> {
 /// Reconciles each namespace with known kernel counters or traced events.
 #[must_use]
 pub fn reconcile(
-    books: &FallbackLedger,
+    fallback_ledger: &FallbackLedger,
     report: &LossReport,
     facts: &Facts,
 ) -> Vec<Reconciliation> {
@@ -308,7 +308,7 @@ pub fn reconcile(
         .iter()
         .map(|counted| (counted.netns, Vec::new()))
         .collect();
-    for ((netns, cookie), counts) in &books.namespaces {
+    for ((netns, cookie), counts) in &fallback_ledger.namespaces {
         pages.entry(*netns).or_default().push((*cookie, counts));
     }
     let mut accounts = Vec::new();
@@ -327,7 +327,7 @@ pub fn reconcile(
         counted,
         traced,
         wanted,
-    } = &books.settled;
+    } = &fallback_ledger.settled;
     if *wanted || !(counted.is_empty() && traced.is_empty()) {
         accounts.push(Reconciliation {
             counted: counted.clone(),
@@ -335,12 +335,12 @@ pub fn reconcile(
             ..Reconciliation::default()
         });
     }
-    if books.beyond > 0 {
+    if fallback_ledger.beyond > 0 {
         accounts.push(Reconciliation {
             unread: true,
             why: Some(format!(
                 "{} fallbacks are not reconciled: there are more than {NAMESPACES_MAX} namespaces",
-                books.beyond
+                fallback_ledger.beyond
             )),
             ..Reconciliation::default()
         });

@@ -13,10 +13,10 @@ use crate::model::{
 /// inconclusive: the call failed for another reason, or its result is unknown.
 pub(super) fn of_answer(
     query: &Query,
-    life: Option<&ConnectionState>,
+    state: Option<&ConnectionState>,
     facts: &Facts,
 ) -> Option<Judgement> {
-    let fallen = life.and_then(|life| life.fallen.as_ref());
+    let fallen = state.and_then(|state| state.fallen.as_ref());
     match query.answer {
         Answer::Failed(_) | Answer::Unknown => None,
         Answer::Unsupported(errno) => {
@@ -39,7 +39,7 @@ pub(super) fn of_answer(
             }
             None => bare(
                 Verdict::Unexplained,
-                format!("told TCP; no fallback was seen: {}", unseen(life, facts)),
+                format!("told TCP; no fallback was seen: {}", unseen(state, facts)),
             ),
         }),
         Answer::Mptcp => Some(judge_mptcp(query, fallen)),
@@ -113,9 +113,9 @@ fn judge_mptcp(query: &Query, fallen: Option<&Fallen>) -> Judgement {
 
 /// The closing verdict on a connection that has ended, or is no longer traced. `None` if the last
 /// line about it was final.
-pub(super) fn of_life(life: &ConnectionState) -> Option<Judgement> {
-    let fallen = life.fallen.as_ref()?;
-    let Some(asked) = life.asked else {
+pub(super) fn of_life(state: &ConnectionState) -> Option<Judgement> {
+    let fallen = state.fallen.as_ref()?;
+    let Some(asked) = state.asked else {
         return Some(about(
             Verdict::NeverAsked,
             format!("fell back: {}; the application never asked", named(fallen)),
@@ -123,7 +123,7 @@ pub(super) fn of_life(life: &ConnectionState) -> Option<Judgement> {
             None,
         ));
     };
-    match (life.judged?, asked.answer) {
+    match (state.judged?, asked.answer) {
         (Verdict::Unexplained, _) if fallen.at <= asked.at => Some(explained(fallen, asked.at)),
         (judged @ (Verdict::TooEarly | Verdict::StillMptcp), Answer::Mptcp) => {
             let delay = fallen.at.saturating_sub(asked.at);
@@ -209,12 +209,12 @@ fn never_mptcp(query: &Query, facts: &Facts) -> &'static str {
 }
 
 /// Why a fallback that must have happened was not observed.
-fn unseen(life: Option<&ConnectionState>, facts: &Facts) -> &'static str {
+fn unseen(state: Option<&ConnectionState>, facts: &Facts) -> &'static str {
     if !facts.has_sensor(SensorId::Fallback) {
         return "fallbacks are not traced on this kernel (mptcp-trace doctor reports why)";
     }
-    match life {
-        Some(life) if life.existing => "the connection existed before tracing began",
+    match state {
+        Some(state) if state.existing => "the connection existed before tracing began",
         Some(_) => "its record was lost or is still pending",
         None => "the socket was never recorded",
     }

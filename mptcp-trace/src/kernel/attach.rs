@@ -338,7 +338,7 @@ impl Tracer {
     ///
     /// Fails if the kernel does not detach a probe.
     pub fn stop(&mut self) -> anyhow::Result<()> {
-        // If it is unreadable, programs are detached all the same.
+        // If it is unreadable, programs are still detached.
         self.taken_at_stop = self.taken().ok();
         self.query_breakpoints.clear();
         while let Some(DetachBatch { programs, .. }) = self.attached.pop() {

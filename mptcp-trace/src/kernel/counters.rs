@@ -75,7 +75,7 @@ fn open_queries(ebpf: &Ebpf) -> anyhow::Result<u64> {
     let map = ebpf
         .map("IN_FLIGHT")
         .context("the BPF object has no map IN_FLIGHT")?;
-    // Only the keys are read; the type of the values must match all the same.
+    // Only the keys are read, but the type of the values must match too.
     let map = HashMap::<&MapData, u64, [u8; size_of::<InFlight>()]>::try_from(map)
         .context("map IN_FLIGHT has another type")?;
     Ok(map.keys().filter(Result::is_ok).count() as u64)

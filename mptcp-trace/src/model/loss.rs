@@ -211,8 +211,8 @@ impl Reconciliation {
         self.untraced()
     }
 
-    /// How many fallbacks the kernel counted and no finding reports as such; 0 if the counters could
-    /// not be read.
+    /// How many fallbacks the kernel counted and no finding reports as such; 0 if the counters
+    /// could not be read.
     #[must_use]
     pub fn untraced(&self) -> u64 {
         if self.unread {

@@ -21,8 +21,8 @@ use crate::{
 impl<W: Write> Stages<W> {
     /// Traced fallbacks so far, for the comparison with the kernel's counters.
     #[must_use]
-    pub fn books(&self) -> &FallbackLedger {
-        self.correlator.books()
+    pub fn fallback_ledger(&self) -> &FallbackLedger {
+        self.correlator.fallback_ledger()
     }
 
     /// The current state: losses, and the reconciliation with the kernel's counters, whose reading
@@ -48,7 +48,7 @@ impl<W: Write> Stages<W> {
     /// Compares traced fallbacks so far with the kernel's counters.
     #[must_use]
     pub fn reconcile(&self, losses: &LossReport) -> Vec<Reconciliation> {
-        reconcile(self.books(), losses, &self.facts)
+        reconcile(self.fallback_ledger(), losses, &self.facts)
     }
 
     /// The losses for output: events that userspace left out count as filtered, and records that

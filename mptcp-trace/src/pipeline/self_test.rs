@@ -36,7 +36,7 @@ pub struct SelfTest {
     pub made: usize,
     /// Number of those that the probes observed.
     pub seen: usize,
-    /// What is wrong with them.
+    /// Events that were observed incorrectly, one sentence each.
     pub complaints: Vec<String>,
 }
 

@@ -50,7 +50,7 @@ pub struct Asked {
     pub answer: Answer,
 }
 
-/// What is known of a connection.
+/// A connection, as the findings about it describe it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ReportedConnection {
     /// First observed, on `CLOCK_BOOTTIME`.
@@ -118,7 +118,7 @@ impl ReportedConnection {
     }
 
     /// Applies a finding; `cause` is the name under which its cause is counted.
-    fn learn(&mut self, finding: &Finding, cause: String) {
+    fn update(&mut self, finding: &Finding, cause: String) {
         match finding {
             Finding::Query(event) => {
                 let query = &event.query;
@@ -475,7 +475,7 @@ impl Gathered {
         let (entry, forgotten) = (change.entry, change.forgotten);
         entry.details.number = entry.number;
         entry.details.state = entry.state;
-        entry.details.learn(finding, cause);
+        entry.details.update(finding, cause);
         if let Some(forgotten) = forgotten {
             self.forgotten += 1;
             self.settle(forgotten);

@@ -110,7 +110,10 @@ impl Report<'_> {
 
 impl Gathered {
     fn of(&self, is_wanted: impl Fn(Awareness) -> bool) -> u64 {
-        let wanted = self.awareness.iter().filter(|(fate, _)| is_wanted(**fate));
+        let wanted = self
+            .awareness
+            .iter()
+            .filter(|(awareness, _)| is_wanted(**awareness));
         wanted.map(|(_, count)| count).sum()
     }
 
@@ -181,7 +184,7 @@ pub fn page(report: &Report<'_>) -> String {
 
 /// The headline: how many connections fell back.
 fn verdict(gathered: &Gathered) -> String {
-    let all = gathered.of(|fate| fate != Awareness::Plain);
+    let all = gathered.of(|awareness| awareness != Awareness::Plain);
     let fallen = gathered.of(Awareness::has_fallen);
     if gathered.findings == 0 {
         return "No findings: no connection fell back, and no application asked.".to_owned();
@@ -212,7 +215,7 @@ fn verdict(gathered: &Gathered) -> String {
 fn more(report: &Report<'_>) -> String {
     let gathered = report.gathered;
     let unaware = gathered.of(Awareness::is_unaware);
-    let never = gathered.of(|fate| fate == Awareness::NeverAsked);
+    let never = gathered.of(|awareness| awareness == Awareness::NeverAsked);
     let mut words = Vec::new();
     if gathered.of(Awareness::has_fallen) > 0 {
         let deceived = gathered.of(Awareness::is_deceived);
@@ -345,7 +348,7 @@ fn figures(report: &Report<'_>) -> Markup {
         html! { div class=(class) { dt { (what) } dd { (number) } } }
     };
     let fallen = gathered.of(Awareness::has_fallen);
-    let all = gathered.of(|fate| fate != Awareness::Plain);
+    let all = gathered.of(|awareness| awareness != Awareness::Plain);
     let unaware = gathered.of(Awareness::is_unaware);
     html! {
         dl.figures {

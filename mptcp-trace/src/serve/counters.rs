@@ -101,8 +101,8 @@ impl Shared {
     }
 
     /// Reads the counters.
-    pub fn with<T>(&self, look: impl FnOnce(&Counters) -> T) -> T {
-        look(&self.0.borrow())
+    pub fn with<T>(&self, read: impl FnOnce(&Counters) -> T) -> T {
+        read(&self.0.borrow())
     }
 }
 

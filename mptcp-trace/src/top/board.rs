@@ -62,7 +62,7 @@ pub enum TimelineKind {
     Other,
 }
 
-/// What is known of a connection.
+/// A connection, as the findings about it describe it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Row {
     /// Identity of the connection.
@@ -149,7 +149,7 @@ struct Shown {
 pub struct Board {
     limits: Limits,
     ledger: Ledger<Shown>,
-    tallies: [Aggregation; SUMS.len()],
+    aggregations: [Aggregation; SUMS.len()],
     rate: Rate,
     totals: Totals,
     latest: Duration,
@@ -192,7 +192,7 @@ impl Board {
         Self {
             limits,
             ledger: Ledger::new(limits.connections),
-            tallies: SUMS.map(Aggregation::new),
+            aggregations: SUMS.map(Aggregation::new),
             rate: Rate::default(),
             totals: Totals::default(),
             latest: Duration::ZERO,
@@ -215,15 +215,15 @@ impl Board {
             marks: Marks::default(),
         });
         let now = change.as_ref().map(Change::now);
-        for tally in &mut self.tallies {
+        for aggregation in &mut self.aggregations {
             let marks = change.as_mut().map(|it| &mut it.entry.details.marks);
-            tally.add(&subject, now.zip(marks), path_of);
+            aggregation.add(&subject, now.zip(marks), path_of);
         }
         if let (Some(change), Some(socket)) = (change, subject.socket) {
             let state = change.entry.state;
             let row = Rc::make_mut(&mut change.entry.details.row);
             row.heard_at = row.heard_at.max(at);
-            row.learn(&subject, socket, path_of);
+            row.update(&subject, socket, path_of);
             row.happens(finding, at, self.limits.moments);
             row.state = state;
         }
@@ -237,7 +237,11 @@ impl Board {
         let rows = self.ledger.entries().map(|it| it.details.row.clone());
         Snapshot {
             rows: rows.collect(),
-            sums: self.tallies.iter().map(|it| it.table(forgotten)).collect(),
+            sums: self
+                .aggregations
+                .iter()
+                .map(|it| it.table(forgotten))
+                .collect(),
             totals: Totals {
                 connections: counts.connections,
                 fallbacks: counts.fallen,
@@ -283,7 +287,7 @@ impl Row {
         row
     }
 
-    fn learn<'a>(
+    fn update<'a>(
         &mut self,
         subject: &Subject<'a>,
         socket: &Socket,

@@ -270,12 +270,12 @@ fn retell(parts: &mut Parts) -> anyhow::Result<()> {
         Reader::open(BufReader::new(parts.open(CAPTURE)?)).context("cannot read the capture")
     };
     let (mut reader, facts) = open(parts)?;
-    let mut places = CgroupCache::offline();
+    let mut cgroups = CgroupCache::offline();
     let mut found = Inventory::bounded(LISTED_MAX);
     let losses = loop {
         match reader.next_frame()? {
-            Frame::Record(bytes) => found.take(&bytes, &facts, &mut places),
-            Frame::Place(id, path) => places.insert(id, &path),
+            Frame::Record(bytes) => found.take(&bytes, &facts, &mut cgroups),
+            Frame::Place(id, path) => cgroups.insert(id, &path),
             Frame::Clock(_) | Frame::Missed(..) => {}
             Frame::End(losses) => break Some(losses),
             Frame::CutOff => break None,
@@ -289,7 +289,12 @@ fn retell(parts: &mut Parts) -> anyhow::Result<()> {
     }
     let mut lines = Vec::new();
     Format::Json.start(&facts, Source::Replay, &mut lines);
-    let printed = found.print(&FindingFilter::default(), &places, Format::Json, &mut lines);
+    let printed = found.print(
+        &FindingFilter::default(),
+        &cgroups,
+        Format::Json,
+        &mut lines,
+    );
     if let Some(losses) = &losses {
         let counts = FindingCounts {
             findings: printed,

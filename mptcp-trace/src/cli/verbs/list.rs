@@ -25,7 +25,7 @@ pub(in crate::cli) fn run(args: &ListArgs, verbose: u8) -> Result<u8, Exit> {
 
 async fn list(args: &ListArgs, verbose: u8) -> Result<u8, Exit> {
     let wanted = select::wanted(&args.which, &[], &args.whose)?;
-    // No task is traced; existing sockets are listed all the same.
+    // No task is traced; existing sockets are still listed.
     let started = tracing::start(&args.attach.options(), &Scope::SelfTestOnly, verbose).await?;
     let (is_in_pid_namespace, mut session) = (started.is_in_pid_namespace, started.session);
     if !session.has_fallbacks() {
@@ -38,14 +38,14 @@ async fn list(args: &ListArgs, verbose: u8) -> Result<u8, Exit> {
         stderr!("{}", prefixed(&format!("note: {OTHERS_UNLISTED}")));
     }
     session.tracer.stop()?;
-    let mut places = CgroupCache::live(proc_is_ours());
+    let mut cgroups = CgroupCache::live(proc_is_ours());
     let mut found = Inventory::default();
     let facts = session.facts.clone();
     for bytes in std::mem::take(&mut session.backlog) {
-        found.take(&bytes, &facts, &mut places);
+        found.take(&bytes, &facts, &mut cgroups);
     }
     let Ok(()) = session.records.drain(|bytes| {
-        found.take(bytes, &facts, &mut places);
+        found.take(bytes, &facts, &mut cgroups);
         Ok::<(), Infallible>(())
     });
     let format = match args.json {
@@ -61,7 +61,7 @@ async fn list(args: &ListArgs, verbose: u8) -> Result<u8, Exit> {
     if args.json {
         format.start(&facts, Source::Live, &mut out);
     }
-    let printed = found.print(&wanted, &places, format, &mut out);
+    let printed = found.print(&wanted, &cgroups, format, &mut out);
     format.end(
         FindingCounts {
             findings: printed,
