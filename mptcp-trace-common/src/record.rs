@@ -37,7 +37,7 @@ names! {
         /// A [`ConnRecord`]: a connection fell back, or the kernel did not allow it to
         /// ([`ConnFlags::REFUSED`]).
         FALLBACK = 2,
-        /// A [`ConnRecord`]: an MPTCP listener getsockopt_returned a child that is plain TCP.
+        /// A [`ConnRecord`]: an MPTCP listener got a child that is plain TCP.
         TCP_CHILD = 3,
         /// A [`ConnRecord`]: a connection that was reported before was accepted, became
         /// established, or is being closed by an owner other than that of the last record; its

@@ -19,7 +19,7 @@ use anyhow::Context as _;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
 
-use self::userns_sockets::Lent;
+use self::userns_sockets::UsernsSockets;
 use crate::{
     host::{
         netstat::{self, Counters},
@@ -429,7 +429,7 @@ enum NamespaceSource {
     /// One of this thread's own.
     Own,
     /// One that a child process has created.
-    Borrowed(Lent),
+    Userns(UsernsSockets),
 }
 
 impl<'a> SocketFactory<'a> {
@@ -442,7 +442,7 @@ impl<'a> SocketFactory<'a> {
     /// A network namespace of our own; it ends with the thread and its sockets.
     fn of_our_own(mark: Mark<'a>) -> anyhow::Result<Self> {
         if !may_make_namespaces() {
-            let namespace = NamespaceSource::Borrowed(Lent::new()?);
+            let namespace = NamespaceSource::Userns(UsernsSockets::new()?);
             return Ok(Self { namespace, mark });
         }
         // SAFETY: only this thread's network namespace changes; it has opened no socket yet.
@@ -461,7 +461,7 @@ impl<'a> SocketFactory<'a> {
     fn open(&mut self, protocol: Option<SocketProtocol>) -> io::Result<Socket> {
         let socket = match &mut self.namespace {
             NamespaceSource::Host | NamespaceSource::Own => open(protocol),
-            NamespaceSource::Borrowed(lent) => lent.open(protocol),
+            NamespaceSource::Userns(userns) => userns.open(protocol),
         }?;
         (self.mark)(socket.as_fd());
         Ok(socket)
@@ -471,7 +471,7 @@ impl<'a> SocketFactory<'a> {
     fn has_more(&self) -> bool {
         match &self.namespace {
             NamespaceSource::Host | NamespaceSource::Own => true,
-            NamespaceSource::Borrowed(lent) => lent.has_spare(),
+            NamespaceSource::Userns(userns) => userns.has_spare(),
         }
     }
 
@@ -480,7 +480,7 @@ impl<'a> SocketFactory<'a> {
         let text = match &mut self.namespace {
             NamespaceSource::Host => None,
             NamespaceSource::Own => fs::read_to_string("/proc/thread-self/net/netstat").ok(),
-            NamespaceSource::Borrowed(lent) => lent.netstat(),
+            NamespaceSource::Userns(userns) => userns.netstat(),
         }?;
         let mut counters = netstat::parse(&text);
         counters.retain(|name, _| find_cause(name).is_some());

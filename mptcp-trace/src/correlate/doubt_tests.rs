@@ -2,7 +2,7 @@
 
 use super::{
     tests::*,
-    verdict_tests::{Deed, IS_MPTCP, findings_of, make, of_connection},
+    verdict_tests::{Action, IS_MPTCP, findings_of, make, of_connection},
     *,
 };
 use crate::model::{ChangeKind, Connection};
@@ -13,16 +13,16 @@ fn a_verdict_that_a_missing_query_may_change_is_in_doubt() {
     let doubts = |its_untraced: bool, dies: bool, untraced: u64| {
         let mut correlator = Correlator::default();
         let mut ready = Vec::new();
-        let mut deeds = vec![make(IS_MPTCP, 1, 1), make(Deed::Falls, 2, 1)];
+        let mut actions = vec![make(IS_MPTCP, 1, 1), make(Action::Falls, 2, 1)];
         if dies {
             let of = Connection {
                 query_untraced: its_untraced,
                 ..connection(ConnectionKind::Fallback, 3, 1)
             };
-            deeds.push(change(ChangeKind::Closed, of));
+            actions.push(change(ChangeKind::Closed, of));
         }
-        for deed in deeds {
-            correlator.take(deed, &facts, &mut ready);
+        for action in actions {
+            correlator.take(action, &facts, &mut ready);
         }
         correlator.finish(untraced, &facts, &mut ready);
         let doubts: Vec<_> = ready
@@ -74,9 +74,9 @@ fn a_verdict_without_the_record_of_an_end_is_in_doubt() {
     };
     // Another socket has the first one's address.
     let displaced = vec![
-        make(Deed::Falls, 1, 1),
-        born_later(make(Deed::Falls, 3, 1)),
-        born_later(make(Deed::Dies, 4, 1)),
+        make(Action::Falls, 1, 1),
+        born_later(make(Action::Falls, 3, 1)),
+        born_later(make(Action::Dies, 4, 1)),
     ];
     assert_eq!(
         doubts(displaced, Limits::STATED),
@@ -84,9 +84,9 @@ fn a_verdict_without_the_record_of_an_end_is_in_doubt() {
     );
     // A table for one connection.
     let evicted = vec![
-        make(Deed::Falls, 1, 1),
-        make(Deed::Falls, 2, 2),
-        make(Deed::Dies, 3, 2),
+        make(Action::Falls, 1, 1),
+        make(Action::Falls, 2, 2),
+        make(Action::Dies, 3, 2),
     ];
     let one = Limits {
         connections: 1,
@@ -103,8 +103,8 @@ fn a_verdict_without_the_record_of_an_end_is_in_doubt() {
 #[test]
 fn a_query_missed_before_a_socket_connects_again_casts_doubt_on_its_first_connection() {
     for is_untraced in [false, true] {
-        let first = of_connection(Deed::Falls, 1_000, 900);
-        let mut falls_again = of_connection(Deed::Falls, 3_000, 2_900);
+        let first = of_connection(Action::Falls, 1_000, 900);
+        let mut falls_again = of_connection(Action::Falls, 3_000, 2_900);
         let mut asks_again = of_connection(IS_MPTCP, 3_000, 2_900);
         if let Event::Connection(event) = &mut falls_again {
             event.connection.query_untraced = is_untraced;
@@ -156,10 +156,10 @@ fn a_verdict_is_in_doubt_if_the_kernel_may_have_skipped_a_query_during_the_conne
             }
             event
         };
-        let falls = born(make(Deed::Falls, born_at, 1));
+        let falls = born(make(Action::Falls, born_at, 1));
         correlator.take(falls, &facts, &mut ready);
         read(&mut correlator, last);
-        let dies = born(make(Deed::Dies, born_at + 2, 1));
+        let dies = born(make(Action::Dies, born_at + 2, 1));
         correlator.take(dies, &facts, &mut ready);
         correlator.finish(0, &facts, &mut ready);
         let verdict = ready.iter().find_map(|finding| match finding {

@@ -165,7 +165,7 @@ impl FallbackLedger {
         } = self;
         namespaces.retain(|(netns, cookie), counts| {
             let is_gone = last.get(netns) != Some(cookie);
-            let counted = counts.read_by_kernel_half(*netns, *cookie, facts);
+            let counted = counts.read_by_bpf(*netns, *cookie, facts);
             let Some(counted) = counted.filter(|_| is_gone) else {
                 return true;
             };
@@ -190,7 +190,7 @@ impl FallbackLedger {
 impl NetnsCounts {
     /// What the kernel counted during the trace, if the BPF side read it after the last event, and
     /// knows the initial values.
-    fn read_by_kernel_half(&self, netns: u32, cookie: u64, facts: &Facts) -> Option<Counted> {
+    fn read_by_bpf(&self, netns: u32, cookie: u64, facts: &Facts) -> Option<Counted> {
         let _listed = facts.counters_listed_at?;
         let read = self.counted.as_ref().filter(|_| self.since == 0)?;
         let counters = growth(facts.counters_at_start.get(&cookie), &read.counters);
@@ -211,7 +211,7 @@ impl NetnsCounts {
         reading: Option<&'a Counted>,
         facts: &Facts,
     ) -> Option<Cow<'a, Counted>> {
-        let read = self.read_by_kernel_half(netns, cookie, facts);
+        let read = self.read_by_bpf(netns, cookie, facts);
         let reading = reading.map(|reading| match facts.counters_at_start.get(&cookie) {
             // `/proc` could not show it when tracing began.
             Some(then) if !facts.counters_read_at.contains_key(&netns) => Cow::Owned(Counted {

@@ -69,7 +69,7 @@ fn a_namespace_that_is_gone_is_forgotten_unless_something_has_happened_in_it_sin
 
 /// `/proc` does not show a namespace that only a descriptor holds: its counters continue.
 #[test]
-fn a_namespace_that_the_kernel_half_reads_is_kept_until_another_has_its_number() {
+fn a_namespace_that_the_bpf_side_reads_is_kept_until_its_number_is_reused() {
     use Step::{Counted, Fell};
     let unseen = unseen_by_proc();
     let facts = listed_facts();
@@ -131,10 +131,10 @@ fn entered(steps: &[Step]) -> FallbackLedger {
     for step in steps {
         match *step {
             Step::Fell(cookie, at_ms) => {
-                fallback_ledger.record(&fell_in(cookie, at_ms), &listed_facts())
+                fallback_ledger.record(&fell_in(cookie, at_ms), &listed_facts());
             }
             Step::Counted(cookie, at_ms, dss) => {
-                fallback_ledger.counted(counted_in(cookie, at_ms, dss))
+                fallback_ledger.counted(counted_in(cookie, at_ms, dss));
             }
         }
     }

@@ -85,7 +85,7 @@ fn open_queries(ebpf: &Ebpf) -> anyhow::Result<u64> {
 /// kprobe or kretprobe, because its function was called too often at once.
 pub(super) fn misses(program: &Program) -> anyhow::Result<u64> {
     let mut skipped_calls = 0;
-    for link in breakpoints([program])? {
+    for link in kprobe_links([program])? {
         skipped_calls += missed_by_link(link)?;
     }
     let program = program.fd().context("the program is not loaded")?;
@@ -102,7 +102,7 @@ pub(super) fn recursion_misses(program: BorrowedFd<'_>) -> anyhow::Result<u64> {
 
 /// The links that attach these programs to kprobes. aya does not expose them, so this searches the
 /// links among our own descriptors: listing those of the host would require `CAP_SYS_ADMIN`.
-pub(super) fn breakpoints<'a>(
+pub(super) fn kprobe_links<'a>(
     programs: impl IntoIterator<Item = &'a Program>,
 ) -> anyhow::Result<Vec<RawFd>> {
     let mut ids = Vec::new();

@@ -365,7 +365,7 @@ impl App {
             }
             KeyCode::PageDown => self.change(|table| table.cursor += page),
             KeyCode::PageUp => {
-                self.change(|table| table.cursor = table.cursor.saturating_sub(page))
+                self.change(|table| table.cursor = table.cursor.saturating_sub(page));
             }
             KeyCode::Home | KeyCode::Char('g') => self.change(|table| table.cursor = 0),
             KeyCode::End | KeyCode::Char('G') => self.change(|table| table.cursor = usize::MAX / 2),

@@ -356,8 +356,8 @@ fn the_doctor_proves_a_working_sensor_and_notices_a_silent_one() {
 }
 
 #[test]
-fn the_kernel_half_talks_only_when_asked_twice() {
-    if !may_trace("the_kernel_half_talks_only_when_asked_twice") {
+fn bpf_programs_log_only_at_the_second_verbose() {
+    if !may_trace("bpf_programs_log_only_at_the_second_verbose") {
         return;
     }
     for (options, talks) in [(&["-vv"][..], true), (&["-v"], false), (&[], false)] {

@@ -1,4 +1,4 @@
-//! The state that the BPF side keeps: of which sockets, for which users, and for how long. On the
+//! The sockets that the BPF side tracks: which ones, for which users, and for how long. On the
 //! running kernel, with the attach method that it supports.
 
 use std::{
