@@ -15,7 +15,7 @@ type QueryKey = (u32, SocketId, Option<ConnectionId>, Api);
 /// The parts of an answer that a reader can see.
 type AnswerKey = (Answer, Option<Errno>, Option<bool>, Option<Verdict>);
 
-/// The last answer for each [`QueryKey`], and its number of repetitions.
+/// The last answer for each `QueryKey`, and its number of repetitions.
 #[derive(Debug, Default)]
 pub struct AnswerCoalescer {
     last: HashMap<QueryKey, (AnswerKey, u64)>,
