@@ -1,13 +1,14 @@
-//! Packs the compiled BPF object: it is most of a half megabyte, and takes a tenth of that in the program.
+//! Compresses the compiled BPF object, about 400 kB, to a tenth of its size before it is included in
+//! the program.
 
 use std::{env, error::Error, fs, path::PathBuf};
 
 use miniz_oxide::deflate::compress_to_vec_zlib;
 
-/// Where it is, from here; `cargo xtask bpf` puts it there.
+/// The object, relative to this crate; `cargo xtask bpf` writes it.
 const OBJECT: &str = "bpf/mptcp-trace.o";
 
-/// The smallest that it can be: it is done once.
+/// Highest compression level: the time is spent only once, at build time.
 const LEVEL: u8 = 10;
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -170,7 +170,7 @@ fn replay(bytes: &[u8], format: Format, view: View) {
             String::new()
         }
         Err(Stop::Failed(why)) => prefixed(&format!("{why:#}")),
-        Err(Stop::Enough | Stop::ReaderGone) => unreachable!("nobody said enough"),
+        Err(Stop::Enough | Stop::ReaderGone) => unreachable!("the output has no limit"),
     };
     let findings = bytes.len() / FINDING_BYTES_MIN + 1;
     // Each record produces at most one line of its own and one closing verdict.

@@ -27,7 +27,7 @@ use receiver::{Receiver, START, is_total};
 const ARRIVE: Patience = Patience::new(Duration::from_secs(90), Duration::from_millis(100));
 /// Queries without a receiver: more than the queue holds.
 const QUESTIONS: u64 = 9000;
-/// Maximum number of queued ones (`QUESTIONS_MAX` of the queue).
+/// Maximum number of queued ones (`QUERIES_MAX` of the queue).
 const WAITING_MAX: u64 = 6144;
 
 /// Metric name.

@@ -4,7 +4,7 @@
 //! userspace can check `seen - self-tests = emitted + filtered + capped + ring full + faulted +
 //! table full + unfinished`.
 
-/// Queries seen by the outermost probe; for the fallback sensor, events of connections.
+/// Queries seen by the outermost probe; for the fallback sensor, connection events.
 pub const SEEN: u32 = 0;
 /// Records put into the ring.
 pub const EMITTED: u32 = 1;
@@ -16,7 +16,7 @@ pub const RING_FULL: u32 = 3;
 pub const FAULTED: u32 = 4;
 /// Lost: the table of queries in flight was full.
 pub const TABLE_FULL: u32 = 5;
-/// Lost: the return of the query was never observed; the thread's next query took its slot.
+/// Lost: the return of the query was never observed, and the thread's next query took its slot.
 pub const UNFINISHED: u32 = 6;
 /// Children of wanted processes that could not be followed, so that their queries count as
 /// filtered; for the fallback sensor, sockets that are not tracked because the table was full.

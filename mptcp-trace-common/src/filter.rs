@@ -1,5 +1,5 @@
-//! The filter's configuration: constants that are frozen before the programs are loaded, so that
-//! the verifier removes the code of every disabled check.
+//! Configuration of the filter: constants, frozen before the programs are loaded, so that the
+//! verifier removes the code of every disabled check.
 
 use crate::wire::structure;
 

@@ -1,16 +1,16 @@
-//! Where the running kernel stores what the probes read.
+//! Offsets of the structure members that the probes read from the running kernel.
 //!
 //! Rust has no CO-RE: userspace resolves each member by name in the kernel's BTF, checks its width,
 //! and passes the offsets to the BPF side as one frozen global. No offset is defined here.
 
 use crate::wire::structure;
 
-/// An offset that the kernel's BTF does not have; whatever needs it is switched off.
+/// Offset of a member that the kernel's BTF lacks; features that need it are disabled.
 pub const ABSENT: u16 = u16::MAX;
 
 /// Bit of [`KernelLayout::task_syscall_status`] (`TS_COMPAT`): the task is in a 32-bit system call.
-/// A `#define`, hence absent from BTF; its value has never changed. If it were wrong, 32-bit calls
-/// would be mistaken for 64-bit ones.
+/// A `#define`, and therefore absent from BTF; its value has never changed. With a wrong value,
+/// 32-bit calls would be mistaken for 64-bit ones.
 pub const SYSCALL_OF_32_BITS: u32 = 2;
 
 /// [`MemberSpec::width`] of a one-bit field or a `bool`: its offset is counted in bits.
@@ -88,8 +88,8 @@ macro_rules! kernel_layout {
             pub field: &'static str,
             /// `struct.member.member`, with the kernel's names.
             pub path: &'static str,
-            /// Bytes that the probes read; a member of another width must not be read. [`BIT`]: a
-            /// bit field of one bit, or a `bool`; its offset is in bits.
+            /// Number of bytes that the probes read; a member of another width is rejected.
+            /// [`BIT`]: a bit field of one bit, or a `bool`; its offset is in bits.
             pub width: u8,
         }
 
@@ -219,7 +219,8 @@ kernel_layout! {
     subflow_valid_csum_seen: "mptcp_subflow_context.valid_csum_seen", BIT;
     /// See [`SubflowBits::MPC_DROP`](crate::record::SubflowBits::MPC_DROP).
     subflow_mpc_drop: "mptcp_subflow_context.mpc_drop", BIT;
-    /// See [`SubflowBits::REMOTE_KEY`](crate::record::SubflowBits::REMOTE_KEY); kernels before 6.12 use the next name.
+    /// See [`SubflowBits::REMOTE_KEY`](crate::record::SubflowBits::REMOTE_KEY); kernels before 6.12
+    /// use the next name.
     subflow_remote_key_valid: "mptcp_subflow_context.remote_key_valid", BIT;
     /// Older name of `remote_key_valid`.
     subflow_can_ack: "mptcp_subflow_context.can_ack", BIT;

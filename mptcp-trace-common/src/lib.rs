@@ -1,8 +1,8 @@
-//! The wire between the half of mptcp-trace that runs in the kernel and the half that reads it.
+//! The wire format between the BPF programs of mptcp-trace and its userspace.
 //!
 //! Plain data only: `repr(C)`, sized integers, explicit padding, no `bool`, `enum` or `Option`.
-//! Sizes are asserted here, once, for both sides. With the feature `bytes`, which the half in
-//! userspace enables, whole records can be read from bytes and written to bytes.
+//! Sizes are asserted here, once, for both sides. With the feature `bytes`, which userspace
+//! enables, whole records can be read from bytes and written to bytes.
 
 #![no_std]
 

@@ -1,4 +1,4 @@
-//! Numbers of the kernel's UAPI that both halves use.
+//! Constants of the kernel's UAPI that both sides use.
 
 /// Address family of IPv4.
 pub const AF_INET: u16 = 2;

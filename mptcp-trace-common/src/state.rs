@@ -1,4 +1,4 @@
-//! What the BPF side keeps in maps. Userspace reads none of it, but counts entries.
+//! Values of the BPF maps. Userspace does not read these values; it only counts entries.
 
 use crate::record::{ConnState, EvidenceBits, NO_MIB, Owner, PathBits, Site};
 
@@ -14,13 +14,13 @@ pub struct InFlight {
     pub level: u32,
     /// Number of the option.
     pub optname: u32,
-    /// The functions that it went through so far.
+    /// The functions that it has passed through so far.
     pub path: PathBits,
     /// Keeps the size a multiple of eight.
     pub reserved: [u8; 7],
 }
 
-/// How many queries of a process were traced in the second that begins at `since_ns`.
+/// Number of traced queries of a process in the second that begins at `since_ns`.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Quota {
@@ -29,15 +29,16 @@ pub struct Quota {
     /// Process (`task_struct.tgid`); 0 if the slot is free.
     pub tgid: u32,
     /// Its queries in that second.
-    pub questions: u32,
+    pub queries: u32,
 }
 
-/// The pseudo-user whose share holds the sockets of all users that find the table of shares full.
+/// Pseudo user id whose share counts the sockets of all users for which the table of shares has no
+/// room.
 pub const SHARE_OF_OTHERS: u32 = u32::MAX;
-/// [`Conn::share`] of a socket that is being entered; no user has this id.
+/// [`Conn::share`] of a socket that is being added; no user has this id.
 pub const SHARE_UNSET: u32 = u32::MAX - 1;
 
-/// What is known of a socket during its life.
+/// State of a tracked socket.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Conn {
@@ -54,15 +55,15 @@ pub struct Conn {
     pub waits_since_or_at: u64,
     /// The process that holds it.
     pub owner: Owner,
-    /// What is known of it.
+    /// State bits.
     pub state: ConnState,
     /// Cause of the pending fallback.
     pub pending_mib: i32,
     /// The user whose share of the table it counts against: the owner of the socket.
     pub share: u32,
-    /// Owner in the last record about it (`task_struct.tgid`); 0 if there was none.
-    pub told_tgid: u32,
-    /// What was observed so far.
+    /// Owner in its last record (`task_struct.tgid`); 0 if there was none.
+    pub reported_tgid: u32,
+    /// Evidence of the cause of a fallback, collected so far.
     pub evidence: EvidenceBits,
     /// Where the pending fallback was observed.
     pub pending_site: Site,
@@ -71,7 +72,7 @@ pub struct Conn {
 }
 
 impl Conn {
-    /// A socket of which nothing is known yet.
+    /// A socket about which nothing is known yet.
     pub const BLANK: Self = Self {
         born_ns: 0,
         connect_ns: 0,
@@ -81,7 +82,7 @@ impl Conn {
         state: ConnState::empty(),
         pending_mib: NO_MIB,
         share: SHARE_UNSET,
-        told_tgid: 0,
+        reported_tgid: 0,
         evidence: EvidenceBits::empty(),
         pending_site: Site(0),
         reserved: [0; 5],
@@ -96,7 +97,7 @@ pub struct NetCounters {
     pub net: u64,
     /// When such an event was last reported, `CLOCK_BOOTTIME`, nanoseconds; 0 if the counters were
     /// read since.
-    pub told_ns: u64,
+    pub reported_ns: u64,
     /// The second in which `readings` are counted, `CLOCK_BOOTTIME`.
     pub second: u32,
     /// How often it was read in that second, including readings that were skipped for the limit.

@@ -1,5 +1,5 @@
-//! How the types of the wire are declared: plain data for the half in the kernel, and for the half
-//! in userspace also readable from bytes and writable to bytes (feature `bytes`).
+//! Macros that declare the wire types: plain data on the BPF side. With the feature `bytes`, which
+//! userspace enables, they can also be read from bytes and written to bytes.
 
 /// Declares a number with names for its known values.
 macro_rules! names {
@@ -40,14 +40,14 @@ macro_rules! flags {
         bitflags::bitflags! {
             impl $name: $bits {
                 $($(#[$($doc)*])* const $flag = 1 << $bit;)*
-                // Newer versions may set more: they are kept.
+                // Unknown bits, which a newer version may set, are kept.
                 const _ = !0;
             }
         }
     };
 }
 
-/// Declares a structure of the wire.
+/// Declares a wire structure.
 macro_rules! structure {
     ($(#[$attribute:meta])* pub struct $name:ident { $($fields:tt)* }) => {
         $(#[$attribute])*

@@ -1,4 +1,4 @@
-//! Does the filter admit this task, this thread name, this network namespace?
+//! The filter: decides whether to trace a process, a thread name or a network namespace.
 
 use aya_ebpf::{
     helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid},
@@ -67,7 +67,7 @@ fn pid_in_namespace(thread: u64) -> u32 {
 #[raw_tracepoint]
 pub(crate) fn pidns_level(_ctx: RawTracePointContext) -> i32 {
     let level = pid_namespace_level(current_task());
-    let _there = ANSWER.set(0, u64::from(level), 0);
+    let _set = ANSWER.set(0, u64::from(level), 0);
     0
 }
 
@@ -114,8 +114,8 @@ const SECOND_NS: u64 = 1_000_000_000;
 const QUOTA_STEPS: u32 = 4;
 
 /// Counts a query of process `tgid`; true if it exceeds the cap for this second. Threads on several
-/// CPUs count without a lock, so that a few more may be admitted; the caller counts what is left
-/// out exactly.
+/// CPUs count without a lock, so a few extra queries may be admitted. The caller counts every query
+/// that is left out.
 #[inline(always)]
 pub(crate) fn is_over_cap(tgid: u32, now_ns: u64) -> bool {
     let cap = CAP.load();
@@ -129,14 +129,14 @@ pub(crate) fn is_over_cap(tgid: u32, now_ns: u64) -> bool {
         let is_over = now_ns.wrapping_sub(get!(quota, since_ns)) >= SECOND_NS;
         let is_its = get!(quota, tgid) == tgid;
         if is_its && !is_over {
-            let questions = get!(quota, questions) + 1;
-            set!(quota, questions, questions);
-            return questions > cap;
+            let queries = get!(quota, queries) + 1;
+            set!(quota, queries, queries);
+            return queries > cap;
         }
         if is_its || is_over {
             set!(quota, tgid, tgid);
             set!(quota, since_ns, now_ns);
-            set!(quota, questions, 1);
+            set!(quota, queries, 1);
             return false;
         }
     }

@@ -1,4 +1,4 @@
-//! The arguments of a function, kept until it returns: a kretprobe does not have them.
+//! Stores a function's arguments until it returns: a kretprobe cannot read them.
 
 use aya_ebpf::{helpers::bpf_get_current_pid_tgid, programs::ProbeContext};
 
@@ -7,8 +7,8 @@ use crate::{
     maps::{ARGUMENTS, arguments},
 };
 
-/// The function whose arguments are kept: a packet may be processed in the middle of another
-/// function's call.
+/// The function whose arguments are stored. Several may be in progress on one thread: an interrupt
+/// may process a packet during a call.
 #[derive(Clone, Copy)]
 pub(crate) enum CallSite {
     Try = 1,
@@ -20,9 +20,9 @@ pub(crate) enum CallSite {
     Socket = 7,
 }
 
-/// Slot for the arguments of a function until it returns. The idle task has the same id on all
-/// CPUs, so its slot contains the CPU. Process ids have at most 22 bits, so the upper bits of the
-/// word are free.
+/// Key under which the arguments are stored: function and thread. The idle task has the same id on
+/// all CPUs, so its key contains the CPU. Process ids have at most 22 bits, so the upper bits of
+/// the word are free.
 #[inline(always)]
 fn slot(site: CallSite) -> u64 {
     let thread = bpf_get_current_pid_tgid();
@@ -34,13 +34,13 @@ fn slot(site: CallSite) -> u64 {
     who | (site as u64) << 56
 }
 
-/// Keeps two arguments until the function returns.
+/// Stores two arguments until the function returns.
 #[inline(always)]
 pub(crate) fn stash_args(site: CallSite, first: u64, second: u64) {
     let _full = ARGUMENTS.insert(slot(site), [first, second], 0);
 }
 
-/// Takes the kept arguments.
+/// Returns the stored arguments and removes them.
 #[inline(always)]
 pub(crate) fn take_args(site: CallSite) -> Option<[u64; 2]> {
     let slot = slot(site);

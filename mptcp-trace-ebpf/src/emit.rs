@@ -12,7 +12,9 @@ use mptcp_trace_common::{
     record::{ConnRecord, CountedRecord, Kind, QueryRecord},
 };
 
-use crate::maps::{FALLBACK_COUNTERS, QUERY_COUNTERS, RECORDS, ROOM_FOR_LIVES, ROOM_FOR_QUESTIONS};
+use crate::maps::{
+    FALLBACK_COUNTERS, QUERY_COUNTERS, RECORDS, ROOM_FOR_CONNECTIONS, ROOM_FOR_QUERIES,
+};
 
 /// Adds one to a counter of a sensor.
 #[inline(always)]
@@ -42,7 +44,7 @@ fn is_room(limit: &Global<u64>) -> bool {
 /// room for fallbacks.
 #[inline(always)]
 pub(crate) fn reserve_query() -> Option<RingBufEntry<QueryRecord>> {
-    let entry = if is_room(&ROOM_FOR_QUESTIONS) {
+    let entry = if is_room(&ROOM_FOR_QUERIES) {
         RECORDS.reserve::<QueryRecord>(0)
     } else {
         None
@@ -53,8 +55,8 @@ pub(crate) fn reserve_query() -> Option<RingBufEntry<QueryRecord>> {
     entry
 }
 
-/// A kind of record for which all zeroes is a valid value: integers and arrays of integers, a whole
-/// number of words long.
+/// A record type for which all zeroes is a valid value: integers and arrays of integers. Its size
+/// is a whole number of words.
 pub(crate) trait Record {}
 
 impl Record for QueryRecord {}
@@ -86,7 +88,7 @@ pub(crate) fn submit_query(entry: RingBufEntry<QueryRecord>) {
     count(counter::EMITTED);
 }
 
-/// Discards a reserved record, and counts it in `why_not`.
+/// Discards a reserved record, and counts it in the counter `why_not`.
 #[inline(always)]
 pub(crate) fn discard_query(entry: RingBufEntry<QueryRecord>, why_not: u32) {
     entry.discard(0);
@@ -105,7 +107,7 @@ pub(crate) fn count_fallback(slot: u32) {
 #[inline(always)]
 pub(crate) fn reserve_connection(kind: Kind) -> Option<RingBufEntry<ConnRecord>> {
     let is_fallback = kind == Kind::FALLBACK || kind == Kind::BLACKHOLE;
-    let entry = if is_fallback || is_room(&ROOM_FOR_LIVES) {
+    let entry = if is_fallback || is_room(&ROOM_FOR_CONNECTIONS) {
         RECORDS.reserve::<ConnRecord>(0)
     } else {
         None
@@ -116,11 +118,11 @@ pub(crate) fn reserve_connection(kind: Kind) -> Option<RingBufEntry<ConnRecord>>
     entry
 }
 
-/// Reserves room in the ring for a reading of the kernel's counters. A full ring is not counted,
-/// because they are read again.
+/// Reserves room in the ring for a reading of the kernel's counters. A full ring is not counted as
+/// a loss, because the counters are read again.
 #[inline(always)]
 pub(crate) fn reserve_counted() -> Option<RingBufEntry<CountedRecord>> {
-    match is_room(&ROOM_FOR_LIVES) {
+    match is_room(&ROOM_FOR_CONNECTIONS) {
         true => RECORDS.reserve::<CountedRecord>(0),
         false => None,
     }

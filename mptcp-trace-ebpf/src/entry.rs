@@ -1,10 +1,10 @@
-//! Values in maps.
+//! Access to values in maps, field by field.
 
 use mptcp_trace_common::{record::Owner, state::Conn};
 
-/// A value in a map, as a lookup found it. It stays mapped while the program runs; other CPUs may
-/// write to it at the same time, so there are no references to it: [`get!`] and [`set!`] read and
-/// write one field at a time.
+/// Pointer to a value in a map, returned by a lookup. The value stays valid while the program runs,
+/// but other CPUs may write to it at the same time. So no Rust reference to it exists: [`get!`] and
+/// [`set!`] read and write one field at a time.
 pub(crate) struct Entry<T>(*mut T);
 
 impl<T> Clone for Entry<T> {
@@ -17,7 +17,7 @@ impl<T> Clone for Entry<T> {
 impl<T> Copy for Entry<T> {}
 
 impl<T> Entry<T> {
-    /// The value at this address.
+    /// Wraps the result of a lookup.
     ///
     /// # Safety
     ///
@@ -27,7 +27,7 @@ impl<T> Entry<T> {
         Self(value)
     }
 
-    /// Its address, for a helper or one of the macros of this module.
+    /// The raw pointer, for a helper or one of the macros of this module.
     #[inline(always)]
     pub(crate) const fn as_ptr(self) -> *mut T {
         self.0
@@ -35,20 +35,20 @@ impl<T> Entry<T> {
 }
 
 impl Entry<Conn> {
-    /// Writes the owner to a record.
+    /// Copies the owner to a record.
     #[inline(always)]
     pub(crate) fn put_owner(self, place: &mut Owner) {
         self.copy_owner(&raw mut *place);
     }
 
-    /// Makes the owner of another socket that of this one.
+    /// Copies the owner from the entry of another socket.
     #[inline(always)]
     pub(crate) fn set_owner_of(self, other: Self) {
         // SAFETY: the address of a field of a value in a map.
         other.copy_owner(unsafe { &raw mut (*self.0).owner });
     }
 
-    /// Word by word: the stack is small.
+    /// Copies word by word, because the stack has no room for a whole owner.
     #[inline(always)]
     fn copy_owner(self, to: *mut Owner) {
         const {
@@ -70,7 +70,7 @@ macro_rules! get {
     ($entry:expr, $($field:tt)+) => {{
         let entry = $crate::entry::Entry::as_ptr($entry);
         // SAFETY: the pointer is to a value in a map (`Entry::new`). The read is volatile because
-        // other CPUs write to it: it happens once, and here.
+        // other CPUs may write to the field: the compiler must neither repeat nor move it.
         unsafe { core::ptr::read_volatile(&raw const (*entry).$($field)+) }
     }};
 }

@@ -1,4 +1,5 @@
-//! Typed reads of kernel memory, through the running kernel's layout. The only unsafe reads.
+//! Typed reads of kernel memory, at the member offsets of the running kernel. All unsafe reads of
+//! kernel memory are in this module.
 //!
 //! Every function here reports an unreadable value as [`Fault`]; its caller counts it.
 
@@ -101,16 +102,16 @@ mod sock;
 mod system_call;
 mod task;
 
-pub(crate) use net::{Net, counter, less_per_cpu, of_cpu};
+pub(crate) use net::{Net, counter, per_cpu_address, per_cpu_offset};
 pub(crate) use sock::{
     Sock, has_infinite_mapping, msk_of_context, sends_infinite_map, sock_of_skb, sock_of_socket,
     subflow_bits,
 };
 pub(crate) use system_call::{AtReturn, Called, is_syscall_of_32_bits, syscall_number};
 pub(crate) use task::{
-    asked_by_uring, current_cgroup, current_file, current_netns, current_task,
-    number_in_pid_namespace, open_socket_of_file, pid_namespace_level, put_process_comm,
-    socket_of_file, task_cgroup, task_ids, task_leader, task_uid,
+    current_cgroup, current_file, current_netns, current_task, number_in_pid_namespace,
+    open_socket_of_file, pid_namespace_level, put_process_comm, socket_of_file,
+    socket_queried_by_uring, task_cgroup, task_ids, task_leader, task_uid,
 };
 
 /// The first bytes of a structure, read at once: one read of many members costs the same as a read
@@ -168,8 +169,8 @@ impl<const WORDS: usize> StructPrefix<WORDS> {
     }
 }
 
-/// As much of a `struct sock` as holds its IPv4 addresses and ports. Members beyond are read one by
-/// one, since the stack of a program that calls functions is small.
+/// The first bytes of a `struct sock`, up to its IPv4 addresses and ports. Members beyond are read
+/// one by one, since the stack of a program that calls functions is small.
 pub(crate) type SockPrefix = StructPrefix<7>;
 
 impl<const WORDS: usize> ReadMember for StructPrefix<WORDS> {
@@ -186,8 +187,8 @@ impl ReadMember for Sock {
     }
 }
 
-/// A structure with readable members, read one by one or many at once: the latter is faster, but
-/// needs stack.
+/// A structure whose members can be read: one by one, or many at once, which is faster but needs
+/// stack.
 pub(crate) trait ReadMember {
     /// The member at `offset`.
     fn member<T: Copy>(&self, offset: u16) -> Result<T, Fault>;
@@ -198,7 +199,7 @@ pub(crate) trait ReadMember {
         put_comm(place);
     }
 
-    /// The member at `offset` of what the member at `pointer` points to.
+    /// Follows the pointer in the member at `pointer`, and reads the member at `offset` there.
     #[inline(always)]
     fn deref<T: Copy>(&self, pointer: u16, offset: u16) -> Result<T, Fault> {
         read_at(self.member(pointer)?, offset)
@@ -237,8 +238,8 @@ impl ReadMember for TypedSock {
         Ok(unsafe { core::ptr::read_volatile(self.0.byte_add(usize::from(offset)).cast::<T>()) })
     }
 
-    /// The verifier knows the type of the current task, too: two loads instead of a helper that
-    /// copies a string.
+    /// The verifier also knows the type of the current task: two loads replace a helper that copies
+    /// a string.
     #[inline(always)]
     fn put_comm(&self, place: &mut [u8; 16]) {
         let offset = offset!(task_comm);
@@ -258,7 +259,7 @@ impl ReadMember for TypedSock {
         }
     }
 
-    /// The verifier knows the type of the pointer, too.
+    /// The verifier also knows the type of the pointer's target.
     #[inline(always)]
     fn deref<T: Copy>(&self, pointer: u16, offset: u16) -> Result<T, Fault> {
         self.follow(pointer)?.member(offset)
@@ -338,7 +339,7 @@ pub(crate) fn netns_of(sock: &impl ReadMember) -> Result<u32, Fault> {
     sock.deref(offset!(sock_net), offset!(net_inum))
 }
 
-/// The `struct socket` through which processes use a socket; null before it is accepted.
+/// The `struct socket` of a `struct sock`; null before it is accepted.
 #[inline(always)]
 pub(crate) fn socket_of(sock: &impl ReadMember) -> Result<u64, Fault> {
     sock.member(offset!(sock_socket))
@@ -370,8 +371,8 @@ pub(crate) fn endpoints(sock: &impl ReadMember, family: u16) -> Result<Endpoints
     Ok(ends)
 }
 
-/// Both ends of a connection. Addresses in network byte order, as 32-bit words, aligned as in the
-/// kernel.
+/// Addresses and ports of both ends of a connection. Addresses are in network byte order, as 32-bit
+/// words, aligned as in the kernel.
 pub(crate) struct Endpoints {
     pub(crate) local_addr: [u32; 4],
     pub(crate) remote_addr: [u32; 4],
@@ -379,10 +380,10 @@ pub(crate) struct Endpoints {
     pub(crate) remote_port_be: u16,
 }
 
-/// Returns the same number, but hides its value from the verifier, which then walks the code that
-/// follows once instead of once per path that led here.
+/// Returns the same number, but hides its value from the verifier. The verifier then checks the
+/// code that follows once, instead of once per path that leads here.
 #[inline(always)]
-pub(crate) fn forgotten(value: u32) -> u32 {
+pub(crate) fn opaque(value: u32) -> u32 {
     let held = MaybeUninit::new(value);
     read_or_zero_at(held.as_ptr() as u64, 0)
 }
@@ -404,7 +405,7 @@ pub(crate) fn put_comm(place: &mut [u8; 16]) {
     unsafe { generated::bpf_get_current_comm(place.as_mut_ptr().cast(), 16) };
 }
 
-/// Now, `CLOCK_BOOTTIME`, nanoseconds.
+/// Current time, `CLOCK_BOOTTIME`, nanoseconds.
 #[inline(always)]
 pub(crate) fn now_ns() -> u64 {
     // SAFETY: the helper has no precondition.
@@ -418,7 +419,7 @@ pub(crate) fn current_cpu() -> u32 {
     unsafe { bpf_get_smp_processor_id() }
 }
 
-/// True for the sockets that a query can concern.
+/// True for sockets on which a query is traced.
 #[inline(always)]
 pub(crate) fn is_tcp_or_mptcp(family: u16, protocol: u16) -> bool {
     (family == AF_INET || family == AF_INET6)

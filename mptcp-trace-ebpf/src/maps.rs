@@ -1,4 +1,4 @@
-//! Every map and every global.
+//! All maps and globals.
 
 use crate::entry::Entry;
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
@@ -86,14 +86,14 @@ pub(crate) static TURNS_AT_FUNCTIONS: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub(crate) static TURNS_AT_TRACEPOINTS: Global<u32> = Global::new(0);
 
-/// Queries may fill the ring up to this many bytes; the rest is reserved for connection records.
+/// Queries may fill the ring up to this many bytes. The rest is reserved for connection records.
 #[unsafe(no_mangle)]
-pub(crate) static ROOM_FOR_QUESTIONS: Global<u64> = Global::new(0);
+pub(crate) static ROOM_FOR_QUERIES: Global<u64> = Global::new(0);
 
-/// Records that can be sent later may fill the ring up to this many bytes; the rest is reserved for
-/// fallbacks.
+/// Connection records other than fallbacks, and counter readings, may fill the ring up to this many
+/// bytes. The rest is reserved for fallbacks.
 #[unsafe(no_mangle)]
-pub(crate) static ROOM_FOR_LIVES: Global<u64> = Global::new(0);
+pub(crate) static ROOM_FOR_CONNECTIONS: Global<u64> = Global::new(0);
 
 /// Records on their way to userspace, in order. The loader sets the size.
 #[map]
@@ -107,8 +107,8 @@ pub(crate) static QUERY_COUNTERS: PerCpuArray<u64> =
 /// Pairs of notes in [`RUNS`], as a power of two.
 pub(crate) const RUN_PAIRS_BITS: u32 = 12;
 
-/// Runs that one of several programs at a place has handled, each in one of two slots; see `turns`.
-/// The loader reduces it to one pair if no program takes turns.
+/// Runs that one of the programs at a probe has already handled, in pairs of slots; see `turns`.
+/// The loader reduces it to one pair if no programs take turns.
 #[map]
 pub(crate) static RUNS: Array<[u64; 2]> = Array::with_max_entries(1 << RUN_PAIRS_BITS, 0);
 
@@ -140,7 +140,7 @@ pub(crate) static COMMS: HashMap<[u8; 16], u8> = HashMap::with_max_entries(64, 0
 #[map]
 pub(crate) static NETNS: HashMap<u32, u8> = HashMap::with_max_entries(64, 0);
 
-/// Values that userspace learns only after the probes are attached.
+/// Values that userspace determines only after the probes are attached.
 #[map]
 pub(crate) static CALIBRATED: Array<u32> = Array::with_max_entries(calibrated::COUNT, 0);
 
@@ -149,12 +149,12 @@ pub(crate) static CALIBRATED: Array<u32> = Array::with_max_entries(calibrated::C
 pub(crate) static FALLBACK_COUNTERS: PerCpuArray<u64> =
     PerCpuArray::with_max_entries(counter::COUNT, 0);
 
-/// What is known of each MPTCP socket, and of the TCP children of MPTCP listeners, by address. The
-/// loader sets the size (`--sockets`).
+/// State of each MPTCP socket, and of each TCP child of an MPTCP listener, by address. The loader
+/// sets the size (`--sockets`).
 #[map]
 pub(crate) static CONNS: HashMap<u64, Conn> = HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC);
 
-/// How many entries of [`CONNS`] one user may have (`--sockets-per-user`).
+/// Maximum number of entries of [`CONNS`] per user (`--sockets-per-user`).
 #[unsafe(no_mangle)]
 pub(crate) static SHARE_MAX: Global<u64> = Global::new(65_536);
 
@@ -162,16 +162,17 @@ pub(crate) static SHARE_MAX: Global<u64> = Global::new(65_536);
 #[map]
 pub(crate) static SHARES: HashMap<u32, u64> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
 
-/// Connections of [`CONNS`] that are known to have fallen back. A separate map, because only an
-/// insertion with `BPF_NOEXIST` tests and sets atomically. The loader sets the size.
+/// Connections of [`CONNS`] that have fallen back, with the time of the first observation. A
+/// separate map, because only an insertion with `BPF_NOEXIST` tests and sets atomically. The loader
+/// sets the size.
 #[map]
 pub(crate) static FALLEN: HashMap<u64, u64> = HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC);
 
-/// Fallen connections that have no entry in [`CONNS`] because it is full, with the time of the
-/// first observation: their detail is missing, the fallback is not. When this map is full, the
-/// least recently used entry is evicted, and that connection may be reported again.
+/// Fallen connections without an entry in [`CONNS`] because it is full, with the time of the first
+/// observation. Their fallback is reported, but without details. When this map is full, the least
+/// recently used entry is evicted, and that connection may be reported again.
 #[map]
-pub(crate) static FALLEN_UNNOTED: LruHashMap<u64, u64> = LruHashMap::with_max_entries(8192, 0);
+pub(crate) static FALLEN_UNTRACKED: LruHashMap<u64, u64> = LruHashMap::with_max_entries(8192, 0);
 
 /// The MPTCP listener of a TCP socket that was just cloned from it, by socket address; and the
 /// listener of the last MPTCP child, by CPU and thread (see `owner::this_run`). Written and read
@@ -188,23 +189,23 @@ pub(crate) static NETS: LruHashMap<u64, NetCounters> = LruHashMap::with_max_entr
 #[map]
 pub(crate) static ANSWER: Array<u64> = Array::with_max_entries(1, 0);
 
-/// A per-CPU map whose values' addresses are known on each CPU; per-CPU data of the kernel is
-/// located relative to them. The values are unused.
+/// A per-CPU map used only for its address on each CPU: per-CPU data of the kernel is located
+/// relative to it. The values are unused.
 #[map]
 pub(crate) static PER_CPU: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
-/// Arguments of a function until it returns, by thread (a kretprobe does not have them).
+/// Arguments of a function until it returns, by thread and function; see `call_args`.
 #[map]
 pub(crate) static ARGUMENTS: HashMap<u64, [u64; 2]> =
     HashMap::with_max_entries(8192, BPF_F_NO_PREALLOC);
 
-/// Connections that the TCP code has just answered for, by thread: a note from the inner function
-/// to the outer one. Notes that the outer function does not collect, because the query is not
-/// wanted, are evicted.
+/// Connections for which the TCP code has just answered a query, by thread: the inner function
+/// leaves this note for the outer one. If the query is not wanted, the outer function does not
+/// remove the note, and it is evicted later.
 #[map]
 pub(crate) static ANSWERED: LruHashMap<u64, u64> = LruHashMap::with_max_entries(8192, 0);
 
-/// The entry of a socket.
+/// The entry of a socket in [`CONNS`].
 #[inline(always)]
 pub(crate) fn conn(sk: u64) -> Option<Entry<Conn>> {
     // SAFETY: from a lookup of this run.
@@ -223,9 +224,9 @@ pub(crate) fn listener_of(key: u64) -> Option<u64> {
 /// When a connection without an entry in [`CONNS`] was first observed as fallen back; `None` if it
 /// was not.
 #[inline(always)]
-pub(crate) fn unnoted_since(sk: u64) -> Option<u64> {
+pub(crate) fn untracked_since(sk: u64) -> Option<u64> {
     // SAFETY: as above.
-    FALLEN_UNNOTED.get_ptr(sk).map(|since| unsafe { *since })
+    FALLEN_UNTRACKED.get_ptr(sk).map(|since| unsafe { *since })
 }
 
 /// Index of the counter in a slot; `NO_NUMBER` if the kernel does not have it.
@@ -244,7 +245,7 @@ pub(crate) fn net_of(cookie: u64) -> Option<Entry<NetCounters>> {
         .map(|net| unsafe { Entry::new(net) })
 }
 
-/// A slot for a process's queries of the current second.
+/// A slot of [`QUOTAS`].
 #[inline(always)]
 pub(crate) fn quota(slot: u32) -> Option<Entry<Quota>> {
     // SAFETY: from a lookup of this run.
@@ -296,7 +297,7 @@ impl Share {
     }
 }
 
-/// The arguments kept in a slot.
+/// The arguments stored under a key.
 #[inline(always)]
 pub(crate) fn arguments(slot: u64) -> Option<[u64; 2]> {
     // SAFETY: as above.
@@ -305,8 +306,8 @@ pub(crate) fn arguments(slot: u64) -> Option<[u64; 2]> {
         .map(|arguments| unsafe { *arguments })
 }
 
-/// Consumes the note that the TCP code answered this thread about this connection; true if there
-/// was one.
+/// Removes the note that the TCP code answered this thread's query about this connection; true if
+/// it existed.
 #[inline(always)]
 pub(crate) fn answered_by_tcp(thread: u64, msk: u64) -> bool {
     // SAFETY: as above.

@@ -1,14 +1,14 @@
-//! Several programs that take turns at one place: if the kernel skips one, the next handles the
-//! run.
+//! Backup programs: several programs are attached to one probe, and if the kernel skips one, the
+//! next handles the run.
 //!
 //! The kernel does not start a program on a CPU that is running it already (`bpf_prog.active`), to
 //! prevent recursion. If a thread is preempted inside a program, the program is blocked on that CPU
 //! until the thread runs again: dozens of runs are skipped in a row.
 //!
-//! So up to three programs are attached at such a place, in order, each of which can do the work.
-//! The first leaves a note that it handled the run; the others do nothing if they find it, and the
-//! last removes it. A run is missed only if as many threads as there are turns are preempted at one
-//! place on one CPU.
+//! So up to three programs are attached to such a probe, in order, each of which can do the work.
+//! The first leaves a note that it handled the run; the others do nothing if they find the note,
+//! and the last one removes it. A run is missed only if one thread per program is preempted at the
+//! same probe on the same CPU.
 //!
 //! They are separate programs, not stubs that tail-call a common one: the guard also protects the
 //! program's per-CPU stack (`priv_stack_ptr`, Linux 6.13 and later), and a tail call bypasses it.
@@ -22,7 +22,7 @@ use aya_ebpf::{
 
 use crate::maps::{LAYOUT, RUN_PAIRS_BITS, RUNS, TURNS_AT_FUNCTIONS, TURNS_AT_TRACEPOINTS};
 
-/// A place at which programs may take turns.
+/// The context of a probe at which programs may take turns.
 pub(crate) trait Place: EbpfContext {
     /// True if they do on this kernel.
     fn has_turns() -> bool;
@@ -42,7 +42,7 @@ macro_rules! place {
 place!(FEntryContext, FExitContext: TURNS_AT_FUNCTIONS);
 place!(RawTracePointContext, BtfTracePointContext: TURNS_AT_TRACEPOINTS);
 
-/// Position of a program among those at a place.
+/// Position of a program among those at one probe.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Turn {
     First,
@@ -50,7 +50,7 @@ pub(crate) enum Turn {
     Last,
 }
 
-/// True if this program has to do the work; `count` counts a run that the first one missed.
+/// True if this program has to handle the run; `count` counts a run that the first program missed.
 #[inline(always)]
 pub(crate) fn is_ours<C: Place>(ctx: &C, turn: Turn, count: fn()) -> bool {
     if !C::has_turns() {
@@ -85,8 +85,8 @@ pub(crate) fn is_ours<C: Place>(ctx: &C, turn: Turn, count: fn()) -> bool {
     true
 }
 
-/// Uses a free slot, else replaces the second one: two concurrent runs share a pair once in some
-/// thousands.
+/// Stores the note in a free slot, or replaces the second one: two concurrent runs share a pair
+/// only about once in several thousand.
 #[inline(always)]
 fn leave(one: &mut u64, other: &mut u64, run: u64) {
     if *one == 0 {
@@ -96,9 +96,9 @@ fn leave(one: &mut u64, other: &mut u64, run: u64) {
     }
 }
 
-/// Identifies this run: the address of its context, which all programs of a run share, and no other
-/// run in progress has. Relative to the layout, since the verifier forbids arithmetic on addresses;
-/// their difference is a number.
+/// Identifies this run by the address of its context, which all programs of the run share, and no
+/// other run in progress has. The verifier forbids arithmetic on addresses, but the difference of
+/// two is a number; so the address is taken relative to [`LAYOUT`].
 #[inline(always)]
 fn run(ctx: *mut c_void) -> u64 {
     let mut run = ctx as u64;
@@ -116,10 +116,10 @@ fn pair_of(run: u64) -> u32 {
     (run.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - RUN_PAIRS_BITS)) as u32
 }
 
-/// Declares the programs that take turns at a place: their sensor, where they are attached, the
-/// function that does the work, whose name is also that of the first program, and the names of the
-/// others. If most runs are of no interest, `if` names a function that is checked first; no notes
-/// are left for the others.
+/// Declares the programs that take turns at a probe: their sensor, the attach macro, the function
+/// that does the work (the first program has its name), and the names of the other programs. If
+/// most runs are of no interest, `if` names a function that is checked first; runs that it rejects
+/// leave no notes.
 macro_rules! in_turns {
     (query: $($programs:tt)*) => {
         in_turns!(@all $crate::emit::count, $($programs)*);
@@ -137,7 +137,7 @@ macro_rules! in_turns {
         in_turns!(@three $count, $place, $worker, $context, $second, $third, $is_of_interest);
     };
     (@three $count:path, $place:meta, $worker:ident, $context:ident, $second:ident, $third:ident, $is_of_interest:expr) => {
-        // Inside this block the programs may have names that are taken outside.
+        // A block of its own, because the first program has the same name as the worker function.
         const _: () = {
             in_turns!(@one $count, $place, First, $worker, $context, self::$worker, $is_of_interest);
             in_turns!(@one $count, $place, Middle, $second, $context, self::$worker, $is_of_interest);

@@ -31,23 +31,23 @@ const PAUSE_NS: u64 = 10_000;
 fn records() -> (Facts, Vec<Vec<u8>>) {
     let capture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../captures/sessions/program.mpt");
     let (mut reader, facts) = Reader::open(File::open(capture).unwrap()).unwrap();
-    let mut questions = Vec::new();
+    let mut queries = Vec::new();
     loop {
         match reader.next_frame().unwrap() {
             Frame::Record(bytes) if bytes.starts_with(Kind::QUERY.as_bytes()) => {
-                questions.push(QueryRecord::read_from_bytes(&bytes).unwrap());
+                queries.push(QueryRecord::read_from_bytes(&bytes).unwrap());
             }
             Frame::Record(_) | Frame::Place(..) | Frame::Clock(_) | Frame::Missed(..) => {}
             Frame::End(_) | Frame::CutOff => break,
         }
     }
-    let first = questions[0].boottime_ns;
+    let first = queries[0].boottime_ns;
     let later = (0..RECORDS)
-        .zip(questions.iter().cycle())
-        .map(|(number, question)| {
+        .zip(queries.iter().cycle())
+        .map(|(number, query)| {
             let record = QueryRecord {
                 boottime_ns: first + number * PAUSE_NS,
-                ..*question
+                ..*query
             };
             record.as_bytes().to_vec()
         });
@@ -64,7 +64,7 @@ fn decoded(facts: &Facts, records: &[Vec<u8>]) -> Vec<Event> {
         | Observation::Canary(_)
         | Observation::CanaryConnection(_)
         | Observation::Change(_)
-        | Observation::CanaryChange(_)) => panic!("{other:?} is no question"),
+        | Observation::CanaryChange(_)) => panic!("{other:?} is not a query"),
     };
     records.iter().map(event).collect()
 }

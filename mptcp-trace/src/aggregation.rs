@@ -128,8 +128,8 @@ impl Aggregation {
             let mark = marks.of(self.by, group);
             // A group does not count a fallback that none of its findings reported: that belongs to
             // the group of its cause.
-            let is_told = subject.has_fallen || mark.fallen > 0;
-            let now = match is_told {
+            let is_reported = subject.has_fallen || mark.fallen > 0;
+            let now = match is_reported {
                 true => now,
                 false => Counts {
                     fallen: 0,
@@ -139,7 +139,7 @@ impl Aggregation {
             };
             replace(sum, mark, now);
         }
-        sum.questions += u64::from(subject.is_question);
+        sum.queries += u64::from(subject.is_query);
         sum.refusals += u64::from(subject.is_refusal);
         if let Some(verdict) = subject.verdict {
             *sum.verdicts.entry(verdict).or_default() += 1;
@@ -198,7 +198,7 @@ impl Aggregation {
 #[derive(Debug)]
 pub struct Sums {
     ledger: Ledger<Marks>,
-    tallies: Vec<Aggregation>,
+    aggregations: Vec<Aggregation>,
 }
 
 impl Default for Sums {
@@ -219,14 +219,14 @@ impl Sums {
         }
         Self {
             ledger: Ledger::new(REMEMBERED_MAX),
-            tallies: unique.into_iter().map(Aggregation::new).collect(),
+            aggregations: unique.into_iter().map(Aggregation::new).collect(),
         }
     }
 
     /// True if no sums are requested.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.tallies.is_empty()
+        self.aggregations.is_empty()
     }
 
     /// Adds a finding. `path_of` returns control group paths that the finding does not contain.
@@ -236,16 +236,16 @@ impl Sums {
             .ledger
             .take(finding, &subject, |_key, _socket| Marks::default());
         let now = change.as_ref().map(Change::now);
-        for tally in &mut self.tallies {
+        for aggregation in &mut self.aggregations {
             let marks = change.as_mut().map(|change| &mut change.entry.details);
-            tally.add(&subject, now.zip(marks), path_of);
+            aggregation.add(&subject, now.zip(marks), path_of);
         }
     }
 
     /// The sums so far.
     pub fn tables(&self) -> impl Iterator<Item = SumTable> {
         let forgotten = self.ledger.forgotten();
-        self.tallies.iter().map(move |it| it.table(forgotten))
+        self.aggregations.iter().map(move |it| it.table(forgotten))
     }
 }
 

@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn where_no_bundle_can_be_is_known_before_there_is_one() {
+    fn an_unwritable_bundle_path_is_rejected_before_packing() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("file"), "").unwrap();
         for (path, says) in [

@@ -1,5 +1,5 @@
-//! "Attached" is not "firing": the canary queries sockets of its own, and the probes must observe
-//! that.
+//! Checks that attached probes also fire: the canary queries its own sockets, and the probes must
+//! observe those queries.
 //!
 //! The sockets live in a throwaway network namespace, so that neither the host's counters nor its
 //! sysctls are involved: a namespace of our own, or, without privileges, one in a user namespace.
@@ -19,7 +19,7 @@ use anyhow::Context as _;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
 
-use self::userns_sockets::Lent;
+use self::userns_sockets::UsernsSockets;
 use crate::{
     host::{
         netstat::{self, Counters},
@@ -67,7 +67,7 @@ pub fn is_passing(why: &anyhow::Error) -> bool {
 
 /// One query by the canary, and the known state of its socket.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Asked {
+pub struct SelfTestQuery {
     /// Description of the socket.
     pub what: &'static str,
     /// Protocol that the socket was created with.
@@ -75,7 +75,7 @@ pub struct Asked {
     /// Whether it fell back.
     pub fell_back: bool,
     /// The kernel's answer.
-    pub told: Result<i32, Errno>,
+    pub answer: Result<i32, Errno>,
     /// Inode number of the socket.
     pub inode: u64,
     /// Result of `getsockname`.
@@ -84,9 +84,9 @@ pub struct Asked {
 
 /// The canary's queries.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Questions {
+pub struct SelfTestQueries {
     /// Queries that the probes must observe.
-    pub asked: Vec<Asked>,
+    pub asked: Vec<SelfTestQuery>,
     /// Queries that were impossible, with the reason.
     pub skipped: Vec<String>,
 }
@@ -98,7 +98,7 @@ pub struct Questions {
 /// # Errors
 ///
 /// Fails if not even a TCP socket can be queried.
-pub fn ask(mark: Mark<'_>) -> anyhow::Result<(Questions, Option<Socket>)> {
+pub fn ask(mark: Mark<'_>) -> anyhow::Result<(SelfTestQueries, Option<Socket>)> {
     on_a_thread(|| ask_here(mark))?
 }
 
@@ -114,59 +114,59 @@ fn on_a_thread<T: Send>(act: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
     })
 }
 
-fn ask_here(mark: Mark<'_>) -> anyhow::Result<(Questions, Option<Socket>)> {
-    let mut questions = Questions::default();
-    let mut ground = match Ground::of_our_own(mark) {
-        Ok(ground) => ground,
+fn ask_here(mark: Mark<'_>) -> anyhow::Result<(SelfTestQueries, Option<Socket>)> {
+    let mut queries = SelfTestQueries::default();
+    let mut sockets = match SocketFactory::of_our_own(mark) {
+        Ok(sockets) => sockets,
         Err(why) if is_passing(&why) => return Err(why),
         Err(why) => {
-            questions
+            queries
                 .skipped
                 .push(format!("MPTCP connections of the self-test: {why:#}"));
-            ask_fresh(&mut questions, &mut Ground::here(mark))?;
-            return Ok((questions, None));
+            ask_fresh(&mut queries, &mut SocketFactory::here(mark))?;
+            return Ok((queries, None));
         }
     };
-    let inside = questions.ask_tcp(&mut ground)?;
-    match ask_mptcp(&mut questions, &mut ground) {
+    let inside = queries.ask_tcp(&mut sockets)?;
+    match ask_mptcp(&mut queries, &mut sockets) {
         Ok(()) => {}
         Err(why) if is_passing(&why) => return Err(why),
-        Err(why) => questions
+        Err(why) => queries
             .skipped
             .push(format!("MPTCP connections of the self-test: {why:#}")),
     }
-    Ok((questions, Some(inside)))
+    Ok((queries, Some(inside)))
 }
 
 /// Makes the queries that are possible in the host's namespace.
-fn ask_fresh(questions: &mut Questions, ground: &mut Ground<'_>) -> anyhow::Result<()> {
-    questions.ask_tcp(ground)?;
-    if let Ok(mptcp) = ground.open(Some(SocketProtocol::MPTCP)) {
-        questions.ask("a fresh MPTCP socket", Protocol::Mptcp, false, &mptcp)?;
+fn ask_fresh(queries: &mut SelfTestQueries, sockets: &mut SocketFactory<'_>) -> anyhow::Result<()> {
+    queries.ask_tcp(sockets)?;
+    if let Ok(mptcp) = sockets.open(Some(SocketProtocol::MPTCP)) {
+        queries.ask("a fresh MPTCP socket", Protocol::Mptcp, false, &mptcp)?;
     }
     Ok(())
 }
 
-fn ask_mptcp(questions: &mut Questions, ground: &mut Ground<'_>) -> anyhow::Result<()> {
-    let fresh = ground
+fn ask_mptcp(queries: &mut SelfTestQueries, sockets: &mut SocketFactory<'_>) -> anyhow::Result<()> {
+    let fresh = sockets
         .open(Some(SocketProtocol::MPTCP))
         .context("cannot open an MPTCP socket")?;
-    questions.ask("a fresh MPTCP socket", Protocol::Mptcp, false, &fresh)?;
+    queries.ask("a fresh MPTCP socket", Protocol::Mptcp, false, &fresh)?;
 
-    let listener = listen(Some(SocketProtocol::MPTCP), ground)?;
-    let made = connect_until(&listener, ground, <[String]>::is_empty)?;
+    let listener = listen(Some(SocketProtocol::MPTCP), sockets)?;
+    let made = connect_until(&listener, sockets, <[String]>::is_empty)?;
     let what = "a connected MPTCP socket";
     if made.grown.is_empty() {
-        questions.ask(what, Protocol::Mptcp, false, &made.client)?;
-        questions.ask(
+        queries.ask(what, Protocol::Mptcp, false, &made.client)?;
+        queries.ask(
             "an accepted MPTCP socket",
             Protocol::Mptcp,
             false,
             &made.server,
         )?;
     } else {
-        questions.ask(what, Protocol::Mptcp, true, &made.client)?;
-        questions.skipped.push(format!(
+        queries.ask(what, Protocol::Mptcp, true, &made.client)?;
+        queries.skipped.push(format!(
             "a self-test connection that stays MPTCP: each of {} fell back ({}), as others on this \
              host do now; if the cause is MPFallbackTokenInit, the kernel's MPTCP token table is \
              full",
@@ -176,10 +176,10 @@ fn ask_mptcp(questions: &mut Questions, ground: &mut Ground<'_>) -> anyhow::Resu
     }
 
     // RFC 8684 section 3.7: a peer that answers the SYN without MP_CAPABLE makes it plain TCP.
-    let listener = listen(None, ground)?;
+    let listener = listen(None, sockets)?;
     // Both ends stay open: when the peer closes, the kernel changes more state bits.
-    let made = connect_until(&listener, ground, |_any| true)?;
-    questions.ask(
+    let made = connect_until(&listener, sockets, |_any| true)?;
+    queries.ask(
         "an MPTCP socket that fell back",
         Protocol::Mptcp,
         true,
@@ -208,11 +208,11 @@ pub fn fall_back(mark: Mark<'_>) -> anyhow::Result<anyhow::Result<Fallen>> {
 }
 
 fn fall_back_here(mark: Mark<'_>) -> anyhow::Result<Fallen> {
-    let mut ground = Ground::of_our_own(mark)?;
+    let mut sockets = SocketFactory::of_our_own(mark)?;
     // RFC 8684 section 3.7: a peer that answers the SYN without MP_CAPABLE makes it plain TCP.
-    let listener = listen(None, &mut ground)?;
+    let listener = listen(None, &mut sockets)?;
     let is_usual = |grown: &[String]| grown.is_empty() || grown == [CAUSE];
-    let made = connect_until(&listener, &mut ground, is_usual)?;
+    let made = connect_until(&listener, &mut sockets, is_usual)?;
     let address = |of: io::Result<socket2::SockAddr>| of.ok().and_then(|it| it.as_socket());
     Ok(Fallen {
         local: address(made.client.local_addr()).context("our own socket has no address")?,
@@ -222,7 +222,7 @@ fn fall_back_here(mark: Mark<'_>) -> anyhow::Result<Fallen> {
 }
 
 impl Fallen {
-    /// What is wrong with the observation of it; `None` if it is correct.
+    /// Describes the error if the probes observed it incorrectly; `None` if they were right.
     #[must_use]
     pub fn complaint(&self, seen: &[&Connection]) -> Option<String> {
         let [seen] = seen else {
@@ -260,9 +260,9 @@ impl Fallen {
     }
 }
 
-impl Questions {
-    fn ask_tcp(&mut self, ground: &mut Ground<'_>) -> anyhow::Result<Socket> {
-        let tcp = ground
+impl SelfTestQueries {
+    fn ask_tcp(&mut self, sockets: &mut SocketFactory<'_>) -> anyhow::Result<Socket> {
+        let tcp = sockets
             .open(None)
             .context("cannot open a TCP socket to query")?;
         self.ask("a fresh TCP socket", Protocol::Tcp, false, &tcp)?;
@@ -281,17 +281,17 @@ impl Questions {
         let inode = rustix::fs::fstat(fd)
             .context("cannot inspect our own socket")?
             .st_ino;
-        let told =
+        let answer =
             ask_is_mptcp(socket).map_err(|why| Errno(why.raw_os_error().unwrap_or_default()));
         let local = socket
             .local_addr()
             .ok()
             .and_then(|address| address.as_socket());
-        self.asked.push(Asked {
+        self.asked.push(SelfTestQuery {
             what,
             protocol,
             fell_back,
-            told,
+            answer,
             inode,
             local,
         });
@@ -375,14 +375,14 @@ impl fmt::Display for Complaint {
     }
 }
 
-fn differences(asked: &Asked, query: &Query) -> Vec<String> {
+fn differences(asked: &SelfTestQuery, query: &Query) -> Vec<String> {
     let mut differences = Vec::new();
     let mut expect = |name: &str, seen: String, true_value: String| {
         if seen != true_value {
             differences.push(format!("{name} {seen}, expected {true_value}"));
         }
     };
-    let told = match asked.told {
+    let answer = match asked.answer {
         Ok(1) => Some(Answer::Mptcp),
         Ok(0) => Some(Answer::Tcp),
         Ok(_) => None,
@@ -392,7 +392,7 @@ fn differences(asked: &Asked, query: &Query) -> Vec<String> {
     expect(
         "answer",
         format!("{:?}", Some(query.answer)),
-        format!("{told:?}"),
+        format!("{answer:?}"),
     );
     expect(
         "protocol",
@@ -417,33 +417,33 @@ fn differences(asked: &Asked, query: &Query) -> Vec<String> {
 }
 
 /// Source of the canary's sockets, and their mark.
-struct Ground<'a> {
-    whose: Whose,
+struct SocketFactory<'a> {
+    namespace: NamespaceSource,
     mark: Mark<'a>,
 }
 
 /// The network namespace of the sockets.
-enum Whose {
+enum NamespaceSource {
     /// The host's.
-    Hosts,
+    Host,
     /// One of this thread's own.
-    Ours,
+    Own,
     /// One that a child process has created.
-    Lent(Lent),
+    Userns(UsernsSockets),
 }
 
-impl<'a> Ground<'a> {
+impl<'a> SocketFactory<'a> {
     /// The network namespace of this process.
     fn here(mark: Mark<'a>) -> Self {
-        let whose = Whose::Hosts;
-        Self { whose, mark }
+        let namespace = NamespaceSource::Host;
+        Self { namespace, mark }
     }
 
     /// A network namespace of our own; it ends with the thread and its sockets.
     fn of_our_own(mark: Mark<'a>) -> anyhow::Result<Self> {
         if !may_make_namespaces() {
-            let whose = Whose::Lent(Lent::new()?);
-            return Ok(Self { whose, mark });
+            let namespace = NamespaceSource::Userns(UsernsSockets::new()?);
+            return Ok(Self { namespace, mark });
         }
         // SAFETY: only this thread's network namespace changes; it has opened no socket yet.
         unsafe { unshare_unsafe(UnshareFlags::NEWNET) }
@@ -454,14 +454,14 @@ impl<'a> Ground<'a> {
             "/proc/sys/net/mptcp/blackhole_timeout",
             BLACKHOLE_TIMEOUT_TEXT,
         );
-        let whose = Whose::Ours;
-        Ok(Self { whose, mark })
+        let namespace = NamespaceSource::Own;
+        Ok(Self { namespace, mark })
     }
 
     fn open(&mut self, protocol: Option<SocketProtocol>) -> io::Result<Socket> {
-        let socket = match &mut self.whose {
-            Whose::Hosts | Whose::Ours => open(protocol),
-            Whose::Lent(lent) => lent.open(protocol),
+        let socket = match &mut self.namespace {
+            NamespaceSource::Host | NamespaceSource::Own => open(protocol),
+            NamespaceSource::Userns(userns) => userns.open(protocol),
         }?;
         (self.mark)(socket.as_fd());
         Ok(socket)
@@ -469,18 +469,18 @@ impl<'a> Ground<'a> {
 
     /// True if another socket is available.
     fn has_more(&self) -> bool {
-        match &self.whose {
-            Whose::Hosts | Whose::Ours => true,
-            Whose::Lent(lent) => lent.has_spare(),
+        match &self.namespace {
+            NamespaceSource::Host | NamespaceSource::Own => true,
+            NamespaceSource::Userns(userns) => userns.has_spare(),
         }
     }
 
     /// The kernel's fallback counters, if the namespace has no other connections.
     fn fallbacks(&mut self) -> Option<Counters> {
-        let text = match &mut self.whose {
-            Whose::Hosts => None,
-            Whose::Ours => fs::read_to_string("/proc/thread-self/net/netstat").ok(),
-            Whose::Lent(lent) => lent.netstat(),
+        let text = match &mut self.namespace {
+            NamespaceSource::Host => None,
+            NamespaceSource::Own => fs::read_to_string("/proc/thread-self/net/netstat").ok(),
+            NamespaceSource::Userns(userns) => userns.netstat(),
         }?;
         let mut counters = netstat::parse(&text);
         counters.retain(|name, _| find_cause(name).is_some());
@@ -502,15 +502,15 @@ struct Made {
 /// reached.
 fn connect_until(
     listener: &Socket,
-    ground: &mut Ground<'_>,
+    sockets: &mut SocketFactory<'_>,
     right: impl Fn(&[String]) -> bool,
 ) -> anyhow::Result<Made> {
     let mut tries = 0;
     loop {
         tries += 1;
-        let before = ground.fallbacks();
-        let (client, server) = connect(listener, ground)?;
-        let after = ground.fallbacks();
+        let before = sockets.fallbacks();
+        let (client, server) = connect(listener, sockets)?;
+        let after = sockets.fallbacks();
         let grown: Vec<String> = match (before, after) {
             (Some(before), Some(after)) => after
                 .into_iter()
@@ -519,7 +519,7 @@ fn connect_until(
                 .collect(),
             _ => Vec::new(),
         };
-        if right(&grown) || tries >= CONNECT_TRIES || !ground.has_more() {
+        if right(&grown) || tries >= CONNECT_TRIES || !sockets.has_more() {
             return Ok(Made {
                 client,
                 server,
@@ -551,8 +551,11 @@ fn open(protocol: Option<SocketProtocol>) -> io::Result<Socket> {
     Socket::new(Domain::IPV4, Type::STREAM, protocol)
 }
 
-fn listen(protocol: Option<SocketProtocol>, ground: &mut Ground<'_>) -> anyhow::Result<Socket> {
-    let listener = ground
+fn listen(
+    protocol: Option<SocketProtocol>,
+    sockets: &mut SocketFactory<'_>,
+) -> anyhow::Result<Socket> {
+    let listener = sockets
         .open(protocol)
         .context("cannot open a listening socket")?;
     let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
@@ -564,8 +567,8 @@ fn listen(protocol: Option<SocketProtocol>, ground: &mut Ground<'_>) -> anyhow::
 }
 
 /// An MPTCP client, and the socket that the listener accepted.
-fn connect(listener: &Socket, ground: &mut Ground<'_>) -> anyhow::Result<(Socket, Socket)> {
-    let client = ground
+fn connect(listener: &Socket, sockets: &mut SocketFactory<'_>) -> anyhow::Result<(Socket, Socket)> {
+    let client = sockets
         .open(Some(SocketProtocol::MPTCP))
         .context("cannot open an MPTCP socket")?;
     client

@@ -7,7 +7,7 @@ use crate::model::{Answer, Api, ConnectionId, Errno, QueryEvent, SocketId, Verdi
 
 /// At most this many conversations are tracked. When full, all are dropped, and each answer is
 /// shown once more.
-pub const CONVERSATIONS_MAX: usize = 65_536;
+pub const KEYS_MAX: usize = 65_536;
 
 /// Process, socket, connection and API of a query.
 type QueryKey = (u32, SocketId, Option<ConnectionId>, Api);
@@ -15,7 +15,7 @@ type QueryKey = (u32, SocketId, Option<ConnectionId>, Api);
 /// The parts of an answer that a reader can see.
 type AnswerKey = (Answer, Option<Errno>, Option<bool>, Option<Verdict>);
 
-/// The last answer of each conversation, and its number of repetitions.
+/// The last answer for each `QueryKey`, and its number of repetitions.
 #[derive(Debug, Default)]
 pub struct AnswerCoalescer {
     last: HashMap<QueryKey, (AnswerKey, u64)>,
@@ -25,10 +25,10 @@ impl AnswerCoalescer {
     /// Takes one answer: `None` if it repeats the last one, else how often that one was repeated.
     pub fn take(&mut self, event: &QueryEvent) -> Option<u64> {
         let query = &event.query;
-        let conversation = (query.process.host_pid, query.socket.id, query.id, query.api);
+        let key = (query.process.host_pid, query.socket.id, query.id, query.api);
         let verdict = event.judgement.as_ref().map(|it| it.verdict);
         let said = (query.answer, query.errno, query.fell_back, verdict);
-        if let Some((last, repeats)) = self.last.get_mut(&conversation) {
+        if let Some((last, repeats)) = self.last.get_mut(&key) {
             if *last == said {
                 *repeats += 1;
                 return None;
@@ -36,10 +36,10 @@ impl AnswerCoalescer {
             *last = said;
             return Some(std::mem::take(repeats));
         }
-        if self.last.len() >= CONVERSATIONS_MAX {
+        if self.last.len() >= KEYS_MAX {
             self.last.clear();
         }
-        self.last.insert(conversation, (said, 0));
+        self.last.insert(key, (said, 0));
         Some(0)
     }
 }
@@ -51,7 +51,7 @@ mod tests {
 
     fn asked(pid: u32, answer: Answer) -> QueryEvent {
         let Finding::Query(mut event) = Row::default().query() else {
-            panic!("a question is a question");
+            panic!("expected a query");
         };
         event.query.process.host_pid = pid;
         event.query.answer = answer;
@@ -79,7 +79,7 @@ mod tests {
         let mut repeats = AnswerCoalescer::default();
         for pid in 0..200_000 {
             assert_eq!(repeats.take(&asked(pid, Answer::Mptcp)), Some(0));
-            assert!(repeats.last.len() <= CONVERSATIONS_MAX);
+            assert!(repeats.last.len() <= KEYS_MAX);
         }
     }
 }

@@ -153,7 +153,7 @@ fn query(record: &QueryRecord, facts: &Facts) -> Result<Observation, DecodeError
         path: record.path,
         protocol,
         fallen: state_bits.and_then(|flags| fallen(flags, facts)),
-        told: has(QueryFlags::USER_VALUE).then_some(record.user_value),
+        user_value: has(QueryFlags::USER_VALUE).then_some(record.user_value),
     })?;
     let query = Query {
         asked_at: Duration::from_nanos(record.boottime_ns),
@@ -171,7 +171,7 @@ fn query(record: &QueryRecord, facts: &Facts) -> Result<Observation, DecodeError
         errno: errno_of(record.ret),
         fell_back,
         rung,
-        after_untold: has(QueryFlags::AFTER_UNTOLD),
+        after_untraced: has(QueryFlags::AFTER_UNTRACED),
         state_bits,
     };
     Ok(if has(QueryFlags::BY_TRACER) {
@@ -317,7 +317,7 @@ struct Evidence {
     /// Whether it had fallen back when answered, if known.
     fallen: Option<bool>,
     /// Content of the caller's buffer after the call.
-    told: Option<u32>,
+    user_value: Option<u32>,
 }
 
 /// What the kernel answered, and whether the connection of an MPTCP socket has fallen back.
@@ -384,7 +384,7 @@ fn conclude_asked_plainly(evidence: &Evidence) -> Result<(Answer, Option<bool>),
         path,
         protocol,
         fallen,
-        told,
+        user_value,
     } = *evidence;
     let errno = errno_of(ret);
     let fell_back = match (path, protocol) {
@@ -394,7 +394,7 @@ fn conclude_asked_plainly(evidence: &Evidence) -> Result<(Answer, Option<bool>),
         // On a kernel without the option, the errno shows which code refused.
         (PathBits::UNSEEN, Protocol::Mptcp) if errno == Some(Errno::EOPNOTSUPP) => Some(false),
         (PathBits::UNSEEN, Protocol::Mptcp) if errno == Some(Errno::ENOPROTOOPT) => Some(true),
-        (PathBits::UNSEEN, Protocol::Mptcp) => match (fallen, ret, told) {
+        (PathBits::UNSEEN, Protocol::Mptcp) => match (fallen, ret, user_value) {
             // Nothing clears the bit during a query: it had not fallen back before either.
             (Some(false), _, _) => Some(false),
             // If the bit is set, it may have fallen back in between: the buffer decides.

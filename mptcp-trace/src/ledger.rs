@@ -111,7 +111,7 @@ impl Awareness {
         self < Self::NeverAsked
     }
 
-    /// It fell back, and the application did not learn that.
+    /// It fell back, and the application did not learn of it.
     #[must_use]
     pub fn is_unaware(self) -> bool {
         self < Self::Unexplained
@@ -132,7 +132,7 @@ pub struct State {
 }
 
 impl State {
-    fn learn(&mut self, finding: &Finding, subject: &Subject<'_>, socket: &Socket) {
+    fn update(&mut self, finding: &Finding, subject: &Subject<'_>, socket: &Socket) {
         self.has_fallen |= subject.has_fallen;
         self.is_mptcp |= socket.protocol == Protocol::Mptcp || self.has_fallen;
         self.is_closed |= matches!(finding, Finding::Verdict(_));
@@ -197,9 +197,9 @@ impl Counts {
 /// A connection, with the data of a view.
 #[derive(Clone, Debug)]
 pub struct Entry<D> {
-    /// Which one.
+    /// Identifies the connection.
     pub key: Key,
-    /// What is known of it.
+    /// Its state so far.
     pub state: State,
     /// Data of the view.
     pub details: D,
@@ -294,7 +294,7 @@ impl<D> Ledger<D> {
         entry.is_recent = !is_new;
         let before = entry.state.counts();
         if !subject.is_refusal {
-            entry.state.learn(finding, subject, socket);
+            entry.state.update(finding, subject, socket);
         }
         self.counts.replace(before, entry.state.counts());
         Some(Change {

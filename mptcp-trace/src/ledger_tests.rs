@@ -43,7 +43,7 @@ fn findings() -> impl Strategy<Value = Vec<Finding>> {
             match what {
                 0 => row.connection(),
                 1 => row.query(),
-                _last => row.last_words(),
+                _last => row.closing_verdict(),
             }
         },
     );
@@ -151,7 +151,7 @@ fn what_its_application_knows_of_a_connection_is_the_last_that_was_concluded() {
             vec![
                 early.clone(),
                 falls.clone(),
-                said(Verdict::TooEarly, fell).last_words(),
+                said(Verdict::TooEarly, fell).closing_verdict(),
             ],
             Awareness::TooEarly,
         ),
@@ -172,7 +172,7 @@ fn what_its_application_knows_of_a_connection_is_the_last_that_was_concluded() {
             Awareness::Contradicted,
         ),
         (
-            vec![falls, said(Verdict::NeverAsked, fell).last_words()],
+            vec![falls, said(Verdict::NeverAsked, fell).closing_verdict()],
             Awareness::NeverAsked,
         ),
     ] {

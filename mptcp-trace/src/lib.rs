@@ -1,5 +1,5 @@
-//! mptcp-trace shows which Multipath TCP connections silently became plain TCP, and what their
-//! applications were told.
+//! mptcp-trace shows which Multipath TCP connections silently became plain TCP, and what the kernel
+//! answered their applications.
 //!
 //! The modules follow the flow of the data: facts about the host ([`host`]) become a plan
 //! ([`plan`]), the plan becomes attached probes ([`kernel`]); their records are decoded

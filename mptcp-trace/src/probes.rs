@@ -103,7 +103,7 @@ pub enum When {
     /// On every kernel.
     Always,
     /// If the function that decides fallbacks takes the cause as an argument.
-    CauseIsTold,
+    HasCauseParameter,
     /// If no earlier row has taken this place.
     Without(&'static str),
     /// If earlier rows have taken all of these.

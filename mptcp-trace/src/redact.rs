@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_a_record_of_somebody_else_names_anybody() {
+    fn a_redacted_record_names_no_process() {
         let mut bytes = vec![0xff; size_of::<ConnRecord>()];
         let mut kept = ConnRecord::read_from_bytes(&bytes).unwrap();
         kept.conn_state = ConnState::empty();

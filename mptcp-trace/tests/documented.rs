@@ -54,7 +54,7 @@ fn keys(object: &Value) -> BTreeSet<String> {
 }
 
 #[test]
-fn every_field_is_documented_and_every_documented_field_is_there() {
+fn every_field_is_documented_and_every_documented_field_exists() {
     let lines = [printed("fallbacks.mpt", &[]), printed("verdicts.mpt", &[])].concat();
     let line = |name: &str| lines.iter().find(|line| line["type"] == name).unwrap()["data"].clone();
     let summary = printed("fallbacks.mpt", &["--by", "process"])[1]["data"].clone();

@@ -1,7 +1,7 @@
 //! Replays captures of real kernels without privileges: their output must not change.
 //!
-//! The JSON lines beside `fallbacks.mpt` and `verdicts.mpt` are the output of the live run.
-//! `cargo xtask captures` wrote them, and rejects a capture whose replay prints anything else. A replay
+//! The JSON lines beside `fallbacks.mpt` and `verdicts.mpt` are the output of the live run. `cargo
+//! xtask captures` wrote them, and rejects a capture whose replay prints anything else. A replay
 //! that matches the file therefore matches the live run.
 //!
 //! `UPDATE_GOLDENS=1 cargo test -p mptcp-trace --test goldens` replaces the expected output by that
@@ -102,7 +102,7 @@ fn objects(value: &Value) -> Vec<&serde_json::Map<String, Value>> {
 
 /// A capture contains processes of the lab only, even if others ran on the host.
 #[test]
-fn captures_name_nobody_but_the_lab() {
+fn captures_contain_only_processes_of_the_lab() {
     let is_of_lab = |comm: &str| {
         ["lab-", "mptcp-lab", "python3"]
             .iter()
@@ -149,8 +149,8 @@ fn captures_name_nobody_but_the_lab() {
                     assert!(is_address_of_lab(addr), "{addr} in {file}: {line}");
                 }
                 if let Some(cgroup) = object.get("cgroup").and_then(Value::as_str) {
-                    let is_nobodys = cgroup == "/" || cgroup.starts_with("/lab");
-                    assert!(is_nobodys, "{cgroup} in {}: {line}", capture.display());
+                    let is_anonymous = cgroup == "/" || cgroup.starts_with("/lab");
+                    assert!(is_anonymous, "{cgroup} in {}: {line}", capture.display());
                 }
             }
         }
@@ -160,7 +160,7 @@ fn captures_name_nobody_but_the_lab() {
 /// The attach method does not change the answers that a program received.
 #[test]
 fn the_rungs_of_one_kernel_saw_the_same() {
-    let told = |capture: &Path| -> Vec<String> {
+    let printed = |capture: &Path| -> Vec<String> {
         replay(capture, "--json")
             .lines()
             .map(|line| serde_json::from_str::<Value>(line).unwrap())
@@ -182,7 +182,7 @@ fn the_rungs_of_one_kernel_saw_the_same() {
     for kernel in ["6.1", "6.12"] {
         let of = |rung: &str| {
             let folder = format!("../captures/{kernel}-{rung}/queries.mpt");
-            told(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder))
+            printed(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder))
         };
         let fexit = of("fexit");
         assert_eq!(fexit.len(), 44);
@@ -194,7 +194,7 @@ fn the_rungs_of_one_kernel_saw_the_same() {
 /// The attach method does not change verdicts, closing verdicts and refusals.
 #[test]
 fn the_rungs_of_one_kernel_concluded_the_same() {
-    let told = |kernel: &str, rung: &str| -> Vec<String> {
+    let printed = |kernel: &str, rung: &str| -> Vec<String> {
         let capture = format!("../captures/{kernel}-{rung}/verdicts.mpt");
         let capture = Path::new(env!("CARGO_MANIFEST_DIR")).join(capture);
         let is_conclusion = |line: &Value| {
@@ -202,7 +202,7 @@ fn the_rungs_of_one_kernel_concluded_the_same() {
                 .iter()
                 .any(|it| line["type"] == *it)
         };
-        let mut told: Vec<String> = replay(&capture, "--json")
+        let mut printed: Vec<String> = replay(&capture, "--json")
             .lines()
             .map(|line| serde_json::from_str::<Value>(line).unwrap())
             .filter(is_conclusion)
@@ -215,14 +215,14 @@ fn the_rungs_of_one_kernel_concluded_the_same() {
                 format!("{} {}", line["type"], fields.map(field).join(" "))
             })
             .collect();
-        told.sort();
-        told
+        printed.sort();
+        printed
     };
     for kernel in ["6.1", "6.12", "7.3"] {
-        let fexit = told(kernel, "fexit");
+        let fexit = printed(kernel, "fexit");
         assert!(fexit.len() >= 50, "{fexit:?}");
-        assert_eq!(fexit, told(kernel, "kprobe"), "{kernel}");
-        assert_eq!(fexit, told(kernel, "tracepoint"), "{kernel}");
+        assert_eq!(fexit, printed(kernel, "kprobe"), "{kernel}");
+        assert_eq!(fexit, printed(kernel, "tracepoint"), "{kernel}");
     }
 }
 
@@ -230,9 +230,9 @@ fn the_rungs_of_one_kernel_concluded_the_same() {
 /// read them.
 #[test]
 fn the_rungs_of_one_kernel_saw_the_same_fallbacks() {
-    let told = |kernel: &str, rung: &str| -> Vec<String> {
+    let printed = |kernel: &str, rung: &str| -> Vec<String> {
         let folder = format!("../captures/{kernel}-{rung}/fallbacks.mpt");
-        let mut told: Vec<String> = replay(
+        let mut printed: Vec<String> = replay(
             &Path::new(env!("CARGO_MANIFEST_DIR")).join(folder),
             "--json",
         )
@@ -253,11 +253,11 @@ fn the_rungs_of_one_kernel_saw_the_same_fallbacks() {
             format!("{what} {} {}", data["side"], data["owner"]["comm"])
         })
         .collect();
-        told.sort();
-        told
+        printed.sort();
+        printed
     };
-    let plain = |told: &[String]| -> Vec<String> {
-        let mut told: Vec<String> = told
+    let plain = |printed: &[String]| -> Vec<String> {
+        let mut printed: Vec<String> = printed
             .iter()
             .map(|line| {
                 // Without a tracepoint for send and receive, the process that accepted or connected
@@ -271,16 +271,16 @@ fn the_rungs_of_one_kernel_saw_the_same_fallbacks() {
                     )
             })
             .collect();
-        told.sort();
-        told
+        printed.sort();
+        printed
     };
     for kernel in ["6.1", "6.12", "7.3"] {
-        let fexit = told(kernel, "fexit");
+        let fexit = printed(kernel, "fexit");
         assert!(fexit.len() >= 30, "{fexit:?}");
-        assert_eq!(fexit, told(kernel, "kprobe"), "{kernel}");
+        assert_eq!(fexit, printed(kernel, "kprobe"), "{kernel}");
         assert_eq!(
             plain(&fexit),
-            plain(&told(kernel, "tracepoint")),
+            plain(&printed(kernel, "tracepoint")),
             "{kernel}"
         );
     }

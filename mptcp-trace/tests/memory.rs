@@ -62,27 +62,27 @@ const CONNECTION_BYTES: usize = 1024;
 fn templates() -> (Facts, ConnRecord, QueryRecord) {
     let capture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../captures/sessions/program.mpt");
     let (mut reader, facts) = Reader::open(File::open(capture).unwrap()).unwrap();
-    let (mut fallback, mut question) = (None, None);
+    let (mut fallback, mut query) = (None, None);
     loop {
         match reader.next_frame().unwrap() {
             Frame::Record(bytes) if bytes.starts_with(Kind::FALLBACK.as_bytes()) => {
                 fallback = ConnRecord::read_from_bytes(&bytes).ok();
             }
             Frame::Record(bytes) if bytes.starts_with(Kind::QUERY.as_bytes()) => {
-                question = QueryRecord::read_from_bytes(&bytes).ok();
+                query = QueryRecord::read_from_bytes(&bytes).ok();
             }
             Frame::Record(_) | Frame::Place(..) | Frame::Clock(_) | Frame::Missed(..) => {}
             Frame::End(_) | Frame::CutOff => break,
         }
     }
-    (facts, fallback.unwrap(), question.unwrap())
+    (facts, fallback.unwrap(), query.unwrap())
 }
 
 /// Connections that are never seen to end: every other one falls back, and the rest are queried.
 struct Source {
     facts: Facts,
     fallback: ConnRecord,
-    question: QueryRecord,
+    query: QueryRecord,
     places: CgroupCache,
 }
 
@@ -95,9 +95,9 @@ impl Source {
             self.fallback.socket = socket;
             self.fallback.as_bytes()
         } else {
-            (self.question.boottime_ns, self.question.born_ns) = (at, at);
-            self.question.socket = socket;
-            self.question.as_bytes()
+            (self.query.boottime_ns, self.query.born_ns) = (at, at);
+            self.query.socket = socket;
+            self.query.as_bytes()
         };
         match decode(record, &self.facts).unwrap() {
             Observation::Query(query) => Event::Query(enrich::query(&self.facts, query)),
@@ -118,11 +118,11 @@ impl Source {
 
 #[test]
 fn a_million_connections_need_no_more_than_a_tenth_of_them() {
-    let (facts, fallback, question) = templates();
+    let (facts, fallback, query) = templates();
     let mut source = Source {
         facts: facts.clone(),
         fallback,
-        question,
+        query,
         places: CgroupCache::offline(),
     };
     let before = ALLOCATED_BYTES.load(Ordering::Relaxed);

@@ -39,13 +39,13 @@ fn sources(directory: &Path, found: &mut Vec<(PathBuf, String)>) {
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         // The kernel functions in this file are documentation for users; no code looks them up.
-        let is_told = path.ends_with("model/cause.rs");
+        let names_causes = path.ends_with("model/cause.rs");
         let is_test = path
             .file_name()
             .is_some_and(|name| name.to_string_lossy().ends_with("tests.rs"));
         if path.is_dir() {
             sources(&path, found);
-        } else if path.extension().is_some_and(|it| it == "rs") && !is_test && !is_told {
+        } else if path.extension().is_some_and(|it| it == "rs") && !is_test && !names_causes {
             let text = fs::read_to_string(&path).unwrap();
             let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
             found.push((path, code.to_owned()));
@@ -100,7 +100,7 @@ fn the_object_has_the_maps_the_loader_fills_and_reads() {
         "CALIBRATED",
         "CONNS",
         "FALLEN",
-        "FALLEN_UNNOTED",
+        "FALLEN_UNTRACKED",
         "SHARES",
     ];
     for name in counters.iter().map(String::as_str).chain(others) {

@@ -168,7 +168,7 @@ impl Apt {
             say("continuing with the existing package lists");
             return Ok(());
         }
-        bail!("cannot fetch Debian's package lists: see above; is there a network?")
+        bail!("cannot fetch Debian's package lists: see above, and check the network")
     }
 
     fn stamp(&self) -> PathBuf {

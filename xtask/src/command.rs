@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 /// Most lines of stderr shown for a failed quiet program.
-const LAST_WORDS_LINES_MAX: usize = 30;
+const LAST_LINES_MAX: usize = 30;
 
 /// Prints a progress message on stderr; stdout is for results.
 pub(crate) fn say(what: impl Display) {
@@ -56,7 +56,7 @@ pub(crate) fn output(command: &mut Command, purpose: &str) -> Result<Vec<u8>> {
         "{purpose}: {} {}; it said:\n{}",
         name(command),
         describe(output.status),
-        last_lines(&said, LAST_WORDS_LINES_MAX)
+        last_lines(&said, LAST_LINES_MAX)
     )
 }
 

@@ -176,7 +176,7 @@ const DAEMONS: [(&str, &str); 2] = [("nginx-light", "nginx"), ("iperf3", "iperf3
 pub(crate) fn provide(needs: &[Need], purpose: &str) -> Result<()> {
     let missing: Vec<&str> = needs
         .iter()
-        .filter(|need| !is_there(need.what))
+        .filter(|need| !is_installed(need.what))
         .map(|need| need.package)
         .collect();
     if missing.is_empty() {
@@ -271,7 +271,7 @@ fn disable_daemons(packages: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn is_there(what: &str) -> bool {
+fn is_installed(what: &str) -> bool {
     if what.starts_with('/') {
         Path::new(what).exists() || multiarch(what).exists()
     } else {

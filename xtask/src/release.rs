@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_release_tells_its_series() {
+    fn a_release_belongs_to_its_series() {
         for (release, want) in [
             ("6.12.117+deb13-cloud-amd64", "6.12"),
             ("5.10.0-46-cloud-amd64", "5.10"),

@@ -33,30 +33,30 @@ flags! {
 }
 
 flags! {
-    /// What is known of a socket.
+    /// State of a tracked socket.
     ConnState: u32 {
         /// The socket was open before tracing began.
         EXISTING = 0,
         /// A child of a listener that has not been accepted yet.
         UNACCEPTED = 1,
-        /// Something was reported about it while it was unaccepted: its acceptance is reported too.
-        TOLD = 2,
-        /// A fallback is recorded, and will be reported once the connection has its addresses.
+        /// A record was emitted while it was unaccepted: its acceptance is reported too.
+        REPORTED = 2,
+        /// It fell back, which is reported once the connection has its addresses.
         PENDING = 3,
         /// The connection was opened from this side.
         ACTIVE = 4,
         /// A TCP socket that is the child of an MPTCP listener.
         TCP = 5,
-        /// It began before the probes were attached: an edge may have been missed.
+        /// It was created before the probes were attached: its fallback may have been missed.
         UNSEEN_BIRTH = 6,
         /// It was queried: its end is reported.
         ASKED = 7,
         /// Its fallback was reported: its end is reported.
         FELL = 8,
-        /// It was queried since the last query record, and that query was not traced: capped, or
-        /// lost.
-        UNTOLD = 9,
-        /// Its birth was not observed although the probes were attached: the kernel skipped the
+        /// A query after its last query record was not traced: capped, lost, or made through
+        /// `io_uring`.
+        QUERY_UNTRACED = 9,
+        /// Its creation was not observed although the probes were attached: the kernel skipped the
         /// probe, or the table was full.
         UNWATCHED = 10,
         /// It is connecting, or connecting failed: the connection is not established.
@@ -65,7 +65,7 @@ flags! {
 }
 
 flags! {
-    /// What was observed of the cause of a fallback.
+    /// Observations that point to the cause of a fallback.
     EvidenceBits: u16 {
         /// A data packet with a bad MPTCP checksum (`MAPPING_BAD_CSUM`).
         BAD_CHECKSUM = 0,
@@ -129,13 +129,13 @@ names! {
         DETECT_BLACKHOLE = 9,
         /// A state change of the connection: the handshake has just completed.
         HANDSHAKE = 10,
-        /// Not at the time: the state bit was found set later.
+        /// Not observed when it happened: the state bit was already set.
         LATER = 11,
         /// `mptcp_subflow_drop_ctx` of a child whose request spoke MPTCP.
         DROPPED_CONTEXT = 12,
         /// `mptcp_subflow_drop_ctx` of a child whose request did not.
         NO_CONTEXT = 13,
-        /// A state change of a child: it does not show which of the two cases above it was.
+        /// A state change of a child, which does not distinguish the two cases above.
         TCP_CHILD = 14,
         /// The list of sockets that were open when tracing began.
         LISTED = 15,
@@ -148,13 +148,13 @@ names! {
 pub const NO_MIB: i32 = -1;
 
 structure! {
-    /// An event of a connection: it fell back, was accepted, was open already.
+    /// An event of a connection: it fell back, was accepted, was already open, or ended.
     ///
     /// Addresses are in network byte order; an IPv4 address fills the first four bytes.
     pub struct ConnRecord {
         /// [`Kind::FALLBACK`] or another kind of this record.
         pub kind: Kind,
-        /// Which of the optional fields are set, and more.
+        /// Which of the optional fields are set, and other properties.
         pub flags: ConnFlags,
         /// When it happened, `CLOCK_BOOTTIME`, nanoseconds.
         pub boottime_ns: u64,
@@ -188,7 +188,7 @@ structure! {
         pub netns: u32,
         /// Number of the cause in `enum linux_mptcp_mib_field`, or [`NO_MIB`].
         pub mib: i32,
-        /// What is known of the socket.
+        /// State of the tracked socket.
         pub conn_state: ConnState,
         /// For how long MPTCP is disabled, milliseconds. Of [`Kind::FALLBACK`]: 0 if it never was,
         /// or if a SYN with MPTCP was answered since.
@@ -197,7 +197,7 @@ structure! {
         pub local_addr: [u8; 16],
         /// Remote address.
         pub remote_addr: [u8; 16],
-        /// What was observed of the cause.
+        /// Evidence of the cause.
         pub evidence: EvidenceBits,
         /// Bits of the first subflow.
         pub subflow: SubflowBits,

@@ -7,8 +7,7 @@ use crate::wire::structure;
 pub const COUNTERS: usize = 12;
 
 structure! {
-    /// What the kernel has counted in a network namespace since its creation
-    /// (`net.mib.mptcp_statistics`).
+    /// The MPTCP counters of a network namespace since its creation (`net.mib.mptcp_statistics`).
     pub struct CountedRecord {
         /// [`Kind::COUNTED`] or [`Kind::COUNTED_AT_START`].
         pub kind: Kind,

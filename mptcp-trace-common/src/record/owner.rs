@@ -3,7 +3,7 @@
 use crate::wire::{names, structure};
 
 names! {
-    /// How an owner was learnt.
+    /// The action by which an owner was identified.
     OwnerVia: u8 {
         /// It created the socket.
         SOCKET = 1,
@@ -40,7 +40,7 @@ structure! {
         pub ns_tid: u32,
         /// Real user id, initial user namespace.
         pub uid: u32,
-        /// How it was learnt.
+        /// The action by which it was identified.
         pub via: OwnerVia,
         /// Aligns the next field.
         pub reserved: [u8; 3],

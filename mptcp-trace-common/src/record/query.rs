@@ -16,15 +16,16 @@ flags! {
         USER_VALUE = 3,
         /// The tracer itself made the query: its canary, not a finding.
         BY_TRACER = 4,
-        /// An earlier query on the same socket was not traced ([`super::ConnState::UNTOLD`]).
-        AFTER_UNTOLD = 5,
+        /// An earlier query on the same socket was not traced
+        /// ([`super::ConnState::QUERY_UNTRACED`]).
+        AFTER_UNTRACED = 5,
         /// The call was `setsockopt`, not `getsockopt`.
         IS_SET = 6,
     }
 }
 
 flags! {
-    /// The functions that a query went through.
+    /// The functions that a query passed through.
     PathBits: u8 {
         /// `mptcp_getsockopt` (or it turned out to concern an MPTCP socket).
         MPTCP = 0,
@@ -42,7 +43,7 @@ structure! {
     pub struct QueryRecord {
         /// [`Kind::QUERY`], [`Kind::OPTION_REFUSED`] or [`Kind::SOCKET_REFUSED`].
         pub kind: Kind,
-        /// Which of the optional fields are set, and more.
+        /// Which of the optional fields are set, and other properties.
         pub flags: QueryFlags,
         /// When the query was made (answered, if only the return is observed), `CLOCK_BOOTTIME`,
         /// nanoseconds.
@@ -101,7 +102,7 @@ structure! {
         pub state: u8,
         /// Attach method.
         pub rung: RecordRung,
-        /// The functions that the query went through.
+        /// The functions that the query passed through.
         pub path: PathBits,
         /// Keeps the size a multiple of eight.
         pub reserved: [u8; 5],

@@ -19,8 +19,8 @@ impl Net {
         read!(self.0, net_cookie)
     }
 
-    /// Per-CPU MPTCP counters, as an offset for [`of_cpu`] once passed through [`less_per_cpu`].
-    /// The kernel allocates them with the first MPTCP socket of the namespace.
+    /// The `__percpu` address of the MPTCP counters; [`per_cpu_offset`] converts it. The kernel
+    /// allocates them with the first MPTCP socket of the namespace.
     #[inline(always)]
     pub(crate) fn counters(self) -> Result<u64, Fault> {
         match read!(self.0, net_mptcp_counters) {
@@ -29,7 +29,7 @@ impl Net {
         }
     }
 
-    /// The namespace's data of the module with this index (`net_generic`).
+    /// Per-namespace data of the module with this index (`net_generic`).
     #[inline(always)]
     pub(super) fn data(self, id: u32) -> Option<u64> {
         let generic: u64 = read!(self.0, net_gen).ok()?;
@@ -70,7 +70,7 @@ impl Net {
         }
     }
 
-    /// True if it is in the list of all namespaces: its removal has not begun.
+    /// True if it is in the list of all namespaces, that is, its removal has not begun.
     #[inline(always)]
     pub(crate) fn is_listed(self) -> bool {
         /// What replaces `prev` in an element removed from a list (`LIST_POISON2`), without the
@@ -82,9 +82,9 @@ impl Net {
 }
 
 /// Converts a `__percpu` address of the kernel into an offset from [`PER_CPU`], whose address is
-/// known for each CPU: the address on a CPU is this offset plus [`of_cpu`].
+/// known for each CPU: the address on a CPU is this offset plus [`per_cpu_address`].
 #[inline(always)]
-pub(crate) fn less_per_cpu(address: u64) -> Result<u64, Fault> {
+pub(crate) fn per_cpu_offset(address: u64) -> Result<u64, Fault> {
     let map = address_of(&raw const PER_CPU)?;
     let ours: u64 = read!(map, array_per_cpu)?;
     Ok(address.wrapping_sub(ours))
@@ -92,7 +92,7 @@ pub(crate) fn less_per_cpu(address: u64) -> Result<u64, Fault> {
 
 /// Address of a CPU's value in [`PER_CPU`].
 #[inline(always)]
-pub(crate) fn of_cpu(cpu: u32) -> Result<u64, Fault> {
+pub(crate) fn per_cpu_address(cpu: u32) -> Result<u64, Fault> {
     let key = 0_u32;
     // SAFETY: a per-CPU map, and a key of its type.
     let value = unsafe {

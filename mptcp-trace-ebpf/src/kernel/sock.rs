@@ -44,7 +44,7 @@ impl Sock {
         inode_of_socket(socket_of(&self)?)
     }
 
-    /// The user that owns the socket; a child inherits it from its listener.
+    /// User id of the socket's owner; a child inherits it from its listener.
     #[inline(always)]
     pub(crate) fn user(self) -> u32 {
         match offset!(sock_uid) {

@@ -45,7 +45,7 @@ pub(crate) fn syscall_number(ctx: &impl AtReturn) -> u32 {
     ctx.register(offset!(regs_number)) as u32
 }
 
-/// Arguments of a system call, each read on demand.
+/// Arguments of a system call, read on demand.
 pub(crate) struct Called<'a, C>(pub(crate) &'a C);
 
 impl<C: AtReturn> Called<'_, C> {
@@ -93,8 +93,8 @@ impl<C: AtReturn> Called<'_, C> {
     }
 }
 
-/// True if the current system call uses the numbers of 32-bit programs. If the kernel has no such
-/// word, their registers cannot be mistaken for a query.
+/// True if the current system call uses the numbers of 32-bit programs. On an architecture without
+/// `task_syscall_status`, the registers of a 32-bit call cannot be mistaken for a query.
 #[inline(always)]
 pub(crate) fn is_syscall_of_32_bits() -> bool {
     read!(current_task(), task_syscall_status)

@@ -75,7 +75,7 @@ pub(crate) fn socket_of_file(file: u64) -> Option<Sock> {
     open_socket_of_file(file).map(|(_socket, sk)| sk)
 }
 
-/// Like [`socket_of_file`], plus the `struct socket` in between.
+/// Like [`socket_of_file`], but also returns the address of the `struct socket`.
 #[inline(always)]
 pub(crate) fn open_socket_of_file(file: u64) -> Option<(u64, Sock)> {
     let address: u64 = read!(file, file_private_data).ok()?;
@@ -92,7 +92,7 @@ pub(crate) fn open_socket_of_file(file: u64) -> Option<(u64, Sock)> {
 
 /// The socket that an `io_uring` request (`struct io_kiocb`) queried.
 #[inline(always)]
-pub(crate) fn asked_by_uring(request: u64) -> Option<Sock> {
+pub(crate) fn socket_queried_by_uring(request: u64) -> Option<Sock> {
     /// Kernel UAPI: a command to the file itself, and the socket command that is `getsockopt`.
     const IORING_OP_URING_CMD: u8 = 46;
     const SOCKET_URING_OP_GETSOCKOPT: u32 = 2;
@@ -127,7 +127,7 @@ pub(crate) fn pid_namespace_level(task: u64) -> u32 {
 }
 
 /// A task's id in the PID namespace with this inode number, at the level that userspace determined;
-/// 0 if it is not in there. Not inlined: all ids of a record share it.
+/// 0 if it is not in that namespace. Not inlined, because every id of a record needs it.
 #[inline(never)]
 pub(crate) fn number_in_pid_namespace(task: u64, inum: u32) -> u32 {
     let level = CALIBRATED

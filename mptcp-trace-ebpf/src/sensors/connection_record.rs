@@ -14,21 +14,21 @@ use crate::{
     kernel::{
         Fault, Sock, current_task, endpoints, is_mptcp, now_ns, put_address, put_comm, subflow_bits,
     },
-    maps::{RUNG, conn, unnoted_since},
+    maps::{RUNG, conn, untracked_since},
 };
 
 /// Site and cause of an event, packed into one word.
 #[inline(always)]
-pub(crate) fn where_and_why(site: Site, mib: i32, refused: bool) -> u64 {
+pub(crate) fn site_and_cause(site: Site, mib: i32, refused: bool) -> u64 {
     u64::from(mib as u32) << 32 | u64::from(refused) << 8 | u64::from(site.0)
 }
 
-/// Emits a record of this kind about a socket, or counts why not and returns 0. `happened_ns` is 0
-/// for now.
+/// Emits a record of this kind about a socket. On failure, counts the reason and returns 0.
+/// `happened_ns` 0 means the current time.
 ///
 /// Not inlined: many programs call it, and it is larger than most of them.
 #[inline(never)]
-pub(crate) fn emit(kind: Kind, sk: u64, where_and_why: u64, happened_ns: u64) -> u32 {
+pub(crate) fn emit(kind: Kind, sk: u64, site_and_cause: u64, happened_ns: u64) -> u32 {
     if is_of_another_self_test(Sock(sk)) {
         emit::count_fallback(counter::SELF_TEST);
         return 1;
@@ -43,9 +43,9 @@ pub(crate) fn emit(kind: Kind, sk: u64, where_and_why: u64, happened_ns: u64) ->
     } else {
         happened_ns
     };
-    record.site = Site(where_and_why as u8);
-    record.mib = (where_and_why >> 32) as i32;
-    if where_and_why & 1 << 8 != 0 {
+    record.site = Site(site_and_cause as u8);
+    record.mib = (site_and_cause >> 32) as i32;
+    if site_and_cause & 1 << 8 != 0 {
         record.flags |= ConnFlags::REFUSED;
     }
     record.rung = RecordRung(RUNG.load() as u8);
@@ -72,8 +72,8 @@ fn is_of_another_self_test(sk: Sock) -> bool {
     sk.is_of_self_test() && !conn(sk.0).is_some_and(|conn| is_tracer(get!(conn, owner.ns_tgid)))
 }
 
-/// Writes what only an MPTCP socket has; returns the socket that has the addresses. The connection
-/// itself gets those only after the handshake.
+/// Writes the fields that only an MPTCP socket has, and returns the socket from which to read the
+/// addresses: before the end of the handshake, only the first subflow has them.
 #[inline(always)]
 fn describe_connection(record: &mut ConnRecord, sk: Sock) -> Result<Sock, Fault> {
     let mut named = sk;
@@ -125,12 +125,12 @@ fn describe(record: &mut ConnRecord, sk: Sock) -> Result<(), Fault> {
         true => describe_connection(record, sk)?,
         false => sk,
     };
-    // Explains why a client did not request MPTCP: it was disabled, or there was no token.
-    let asked_for_mptcp = !record.flags.contains(ConnFlags::SUBFLOW)
+    // Explains why a client did not request MPTCP: it was disabled, or no token was available.
+    let requested_mptcp = !record.flags.contains(ConnFlags::SUBFLOW)
         || record
             .subflow
             .intersects(SubflowBits::REQUEST_MPTCP.union(SubflowBits::SERVER_SIDE));
-    if record.kind == Kind::BLACKHOLE || !asked_for_mptcp {
+    if record.kind == Kind::BLACKHOLE || !requested_mptcp {
         if let Some(off_ms) = sk.mptcp_off_ms() {
             record.off_ms = off_ms;
             record.flags |= ConnFlags::OFF;
@@ -153,14 +153,14 @@ fn describe(record: &mut ConnRecord, sk: Sock) -> Result<(), Fault> {
         conn.put_owner(&mut record.owner);
         record.evidence = get!(conn, evidence);
         record.conn_state = get!(conn, state);
-        set!(conn, told_tgid, record.owner.tgid);
+        set!(conn, reported_tgid, record.owner.tgid);
         if record.conn_state.contains(ConnState::UNACCEPTED) {
-            set!(conn, state, record.conn_state | ConnState::TOLD);
+            set!(conn, state, record.conn_state | ConnState::REPORTED);
         }
     } else {
-        record.born_ns = unnoted_since(sk.0).unwrap_or(0);
+        record.born_ns = untracked_since(sk.0).unwrap_or(0);
         // Whether it was queried is unknown.
-        record.conn_state = ConnState::UNTOLD;
+        record.conn_state = ConnState::QUERY_UNTRACED;
     }
     if admit_socket_netns(record.netns) && admit_owner(&record.owner) {
         record.flags |= ConnFlags::ADMITTED;

@@ -1,8 +1,8 @@
 //! The kernel's own MPTCP counters of a network namespace.
 //!
-//! A namespace that ends takes its counters along. So they are read while it is still alive: at the
-//! end of each connection that fell back, whose socket holds the namespace, and whenever userspace
-//! asks. The tracer itself holds no namespace.
+//! The kernel frees the counters together with their namespace, so they are read before that: at
+//! the end of each connection that fell back, while its socket still holds a reference to the
+//! namespace, and on request of userspace. The tracer itself holds no reference to any namespace.
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 use mptcp_trace_common::{
@@ -14,25 +14,28 @@ use mptcp_trace_common::{
 use crate::{
     emit,
     entry::{get, set},
-    kernel::{Net, Sock, counter, current_file, less_per_cpu, now_ns, of_cpu, socket_of_file},
+    kernel::{
+        Net, Sock, counter, current_file, now_ns, per_cpu_address, per_cpu_offset, socket_of_file,
+    },
     maps::{ANSWER, CPUS, NETS, counter_number, net_of},
 };
 
-/// Limit of readings per namespace and second at the end of fallen connections; beyond it, the next
-/// second's readings or userspace catch up.
+/// Maximum number of readings per namespace and second at the end of fallen connections. Beyond it,
+/// the next reading, in a later second or by userspace, includes what was skipped.
 const READINGS_PER_SECOND: u32 = 1000;
 
-/// On machines with more CPUs than this, only userspace triggers readings: see [`read`].
+/// On machines with more CPUs than this, only userspace triggers readings, because the verifier
+/// walks the loop of [`read`] once per CPU.
 const CPUS_AT_END_MAX: u32 = 64;
 
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// The kernel may count an event slightly after it is reported, and the thread may be preempted in
-/// between. So a namespace that is read within this time of an event is read again.
+/// The kernel may count an event slightly after this program reports it, and the thread may be
+/// preempted in between. So a namespace that is read within this time after an event is read again.
 const COUNTED_WITHIN_NS: u64 = 100_000_000;
 
-/// Notes that the event just reported is, or is about to be, in the namespace's counters. Not
-/// inlined: its callers have little stack left.
+/// Marks the namespace as changed: the kernel has counted the event just reported, or is about to.
+/// Not inlined, because its callers have little stack left.
 #[inline(never)]
 pub(crate) fn changes(kind: Kind, net: u64, cookie: u64) -> u32 {
     if cookie == 0 || kind != Kind::FALLBACK && kind != Kind::TCP_CHILD {
@@ -40,11 +43,11 @@ pub(crate) fn changes(kind: Kind, net: u64, cookie: u64) -> u32 {
     }
     let now = now_ns();
     if let Some(known) = net_of(cookie) {
-        set!(known, told_ns, now);
+        set!(known, reported_ns, now);
     } else {
         let new = NetCounters {
             net,
-            told_ns: now,
+            reported_ns: now,
             second: 0,
             readings: 0,
         };
@@ -53,14 +56,14 @@ pub(crate) fn changes(kind: Kind, net: u64, cookie: u64) -> u32 {
     0
 }
 
-/// A subflow or a TCP child ends. While it exists its namespace does too, and the kernel has
-/// already counted its events.
+/// Reads the counters when a subflow or a TCP child ends: its namespace still exists, and the
+/// kernel has already counted its events.
 #[inline(always)]
 pub(crate) fn at_end(sk: Sock) {
     if let Ok(net) = sk.net()
         && let Ok(cookie) = net.cookie()
         && let Some(known) = net_of(cookie)
-        && get!(known, told_ns) != 0
+        && get!(known, reported_ns) != 0
     {
         let second = (now_ns() / SECOND_NS) as u32;
         let before = match get!(known, second) == second {
@@ -78,21 +81,21 @@ pub(crate) fn at_end(sk: Sock) {
 /// Result of [`read`] if the ring is full.
 const NO_ROOM: u32 = 2;
 
-/// Reads the counters of a live namespace and emits them as a record of this kind. Not inlined: it
-/// uses 100 bytes of stack. The verifier walks its loop once per CPU, at each call.
+/// Reads the counters of a live namespace and emits them as a record of this kind. Not inlined,
+/// because it uses 100 bytes of stack. At each call, the verifier walks its loop once per CPU.
 #[inline(never)]
 fn read(net: u64, cookie: u64, kind: Kind) -> u32 {
     let net = Net(net);
-    let at = net.counters().and_then(less_per_cpu);
+    let at = net.counters().and_then(per_cpu_offset);
     let (Ok(at), Ok(netns)) = (at, net.inode()) else {
         return 0;
     };
-    // Cleared before the reading: an event counted meanwhile causes another reading.
+    // Cleared before the reading, so that an event counted meanwhile causes another reading.
     if kind == Kind::COUNTED
         && let Some(known) = net_of(cookie)
-        && now_ns() - get!(known, told_ns) > COUNTED_WITHIN_NS
+        && now_ns() - get!(known, reported_ns) > COUNTED_WITHIN_NS
     {
-        set!(known, told_ns, 0);
+        set!(known, reported_ns, 0);
     }
     let mut sums = [0; COUNTERS];
     let cpus = CPUS.load();
@@ -105,7 +108,7 @@ fn read(net: u64, cookie: u64, kind: Kind) -> u32 {
         if kind == Kind::COUNTED
             && let Some(known) = net_of(cookie)
         {
-            set!(known, told_ns, now_ns());
+            set!(known, reported_ns, now_ns());
         }
         return NO_ROOM;
     };
@@ -124,8 +127,10 @@ fn read(net: u64, cookie: u64, kind: Kind) -> u32 {
 /// Adds the counters of one CPU.
 #[inline(always)]
 fn add_cpu(sums: &mut [u64; COUNTERS], at: u64, cpu: u32) {
-    let Ok(of_cpu) = of_cpu(cpu) else { return };
-    let counters = at.wrapping_add(of_cpu);
+    let Ok(per_cpu_address) = per_cpu_address(cpu) else {
+        return;
+    };
+    let counters = at.wrapping_add(per_cpu_address);
     for (slot, sum) in sums.iter_mut().enumerate() {
         *sum += counter(counters, counter_number(slot));
     }
@@ -140,9 +145,10 @@ pub(crate) fn counted_now(ctx: RawTracePointContext) -> i32 {
         return 0;
     };
     let net = Net(get!(known, net));
-    // A namespace that ends is removed from the list of all first, and freed only after running
+    // The kernel first removes a namespace from the list of all, and frees it only after running
     // programs have ended (RCU).
-    if get!(known, told_ns) != 0 && net.is_listed() && net.cookie().is_ok_and(|it| it == cookie) {
+    if get!(known, reported_ns) != 0 && net.is_listed() && net.cookie().is_ok_and(|it| it == cookie)
+    {
         read(net.0, cookie, Kind::COUNTED);
     }
     0
@@ -155,10 +161,10 @@ fn net_of_descriptor(fd: u64) -> Option<Net> {
     socket.net().ok()
 }
 
-/// Helps userspace to find the index of MPTCP's per-namespace data: userspace sets the blackhole
-/// timeout in the namespace of one of its sockets to a distinctive number, and runs this program,
-/// which reads the timeout under the assumption that `id` is the index, and answers [`NO_DATA`] if
-/// there is no such index. It is not attached.
+/// Helps userspace to find the index of MPTCP's per-namespace data. Userspace sets the blackhole
+/// timeout in the namespace of its socket `fd` to a distinctive number, and runs this program for
+/// one index after another. The program assumes that `id` is the index and returns the timeout that
+/// it reads there, or [`NO_DATA`] if the index does not exist. It is not attached.
 #[raw_tracepoint]
 pub(crate) fn counted_pernet(ctx: RawTracePointContext) -> i32 {
     let (fd, id): (u64, u64) = (ctx.arg(0), ctx.arg(1));
@@ -166,13 +172,14 @@ pub(crate) fn counted_pernet(ctx: RawTracePointContext) -> i32 {
         Some(net) if (id as u32) < net.data_count() => u64::from(net.blackhole_timeout(id as u32)),
         Some(_) | None => NO_DATA,
     };
-    let _there = ANSWER.set(0, answer, 0);
+    let _set = ANSWER.set(0, answer, 0);
     0
 }
 
-/// Walks the namespaces when tracing begins: reads the one at this address, and returns the address
-/// of the next one; 0 if this one is being removed, or the ring was full. For address 0 it returns
-/// the namespace of the socket `fd`. Userspace runs this program; it is not attached.
+/// Walks the namespaces when tracing begins: reads the counters of the one at this address, and
+/// returns the address of the next one, or 0 if this one is being removed or the ring is full. For
+/// address 0 it returns the namespace of the socket `fd`. Userspace runs this program; it is not
+/// attached.
 #[raw_tracepoint]
 pub(crate) fn counted_next(ctx: RawTracePointContext) -> i32 {
     let (fd, address): (u64, u64) = (ctx.arg(0), ctx.arg(1));
@@ -188,6 +195,6 @@ pub(crate) fn counted_next(ctx: RawTracePointContext) -> i32 {
             Ok(_) | Err(_) => 0,
         },
     };
-    let _there = ANSWER.set(0, answer, 0);
+    let _set = ANSWER.set(0, answer, 0);
     0
 }

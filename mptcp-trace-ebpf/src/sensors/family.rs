@@ -1,4 +1,4 @@
-//! Which processes descend from a wanted one (`--follow`)?
+//! Tracks the descendants of the processes that the filter names (`--follow`).
 
 use aya_ebpf::{EbpfContext as _, macros::raw_tracepoint, programs::RawTracePointContext};
 use aya_log_ebpf::debug;

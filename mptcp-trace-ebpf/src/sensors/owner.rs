@@ -1,8 +1,9 @@
-//! Which process holds a socket, and how old is the socket?
+//! Tracks which process owns a socket, and when the socket was created.
 //!
-//! A fallback is decided in the context where the packet is processed: the idle task, a worker, or
-//! the peer's process. So the owner is recorded while it is the current process: when it creates
-//! the socket, connects, listens, accepts, sends or receives, and queries.
+//! The kernel decides a fallback in the context in which it processes the packet: the idle task, a
+//! kernel worker, or the peer's process. So the owner is recorded at another time, while it is the
+//! current process: when it creates the socket, connects, listens, accepts, sends, receives or
+//! queries.
 
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
@@ -24,12 +25,12 @@ use crate::{
     entry::{Entry, get, set},
     kernel::{Sock, current_cgroup, current_cpu, current_task, is_mptcp, now_ns, put_process_comm},
     maps::{
-        CALIBRATED, CHILDREN, CONNS, FALLEN, FALLEN_UNNOTED, OUTERMOST_PROBED, SHARES, Share, conn,
-        listener_of, share, unnoted_since,
+        CALIBRATED, CHILDREN, CONNS, FALLEN, FALLEN_UNTRACKED, OUTERMOST_PROBED, SHARES, Share,
+        conn, listener_of, share, untracked_since,
     },
 };
 
-/// Makes the current process the owner. Written in place: the stack is small.
+/// Makes the current process the owner. Writes in place, because the stack is small.
 #[inline(always)]
 fn take_over(conn: Entry<Conn>, via: OwnerVia) {
     let pid_tgid = bpf_get_current_pid_tgid();
@@ -46,7 +47,7 @@ fn take_over(conn: Entry<Conn>, via: OwnerVia) {
 }
 
 /// Why a socket was not added to the table.
-enum Unnoted {
+enum Untracked {
     /// It was in the table already.
     Known,
     /// The table is full.
@@ -55,7 +56,7 @@ enum Unnoted {
     OverShare,
 }
 
-impl Unnoted {
+impl Untracked {
     /// Counts an untracked socket. Called at its birth only, so that each is counted once.
     #[inline(always)]
     fn count(self) {
@@ -81,22 +82,22 @@ fn share_of(sk: Sock) -> Option<(u32, Share)> {
     }
 }
 
-/// A socket of which nothing is known.
+/// A socket about which nothing is known.
 static BLANK: &Conn = &Conn::BLANK;
 
 /// Adds a socket that was created now, unless it is tracked already, or its user's share or the
 /// table is full.
 #[inline(always)]
-fn insert(sk: Sock) -> Result<Entry<Conn>, Unnoted> {
+fn insert(sk: Sock) -> Result<Entry<Conn>, Untracked> {
     let Some((user, share)) = share_of(sk).filter(|(_user, share)| !share.is_full()) else {
-        return Err(Unnoted::OverShare);
+        return Err(Untracked::OverShare);
     };
     match CONNS.insert(sk.0, BLANK, u64::from(BPF_NOEXIST)) {
         Ok(()) => share.add(1),
-        Err(EEXIST) => return Err(Unnoted::Known),
-        Err(_full) => return Err(Unnoted::NoRoom),
+        Err(EEXIST) => return Err(Untracked::Known),
+        Err(_full) => return Err(Untracked::NoRoom),
     }
-    let conn = conn(sk.0).ok_or(Unnoted::Known)?;
+    let conn = conn(sk.0).ok_or(Untracked::Known)?;
     set!(conn, share, user);
     set!(conn, born_ns, now_ns());
     Ok(conn)
@@ -119,13 +120,13 @@ pub(crate) fn forget(sk: Sock) {
         }
     }
     let _none = FALLEN.remove(sk.0);
-    let _none = FALLEN_UNNOTED.remove(sk.0);
+    let _none = FALLEN_UNTRACKED.remove(sk.0);
 }
 
-/// Adds a socket, replacing any other at its address. A self-test's socket that finds no room is
-/// not counted.
+/// Adds a socket, replacing any other at its address. If there is no room, the socket is counted,
+/// unless it belongs to a self-test.
 #[inline(always)]
-fn note_down(sk: Sock, is_self_test: impl FnOnce() -> bool) -> Option<Entry<Conn>> {
+fn track(sk: Sock, is_self_test: impl FnOnce() -> bool) -> Option<Entry<Conn>> {
     forget(sk);
     match insert(sk) {
         Ok(new) => Some(new),
@@ -140,18 +141,18 @@ fn note_down(sk: Sock, is_self_test: impl FnOnce() -> bool) -> Option<Entry<Conn
 
 /// Adds a socket unless it is tracked already; `None` if it is, or if there is no room.
 #[inline(always)]
-pub(crate) fn note_down_new(sk: Sock) -> Option<Entry<Conn>> {
+pub(crate) fn track_new(sk: Sock) -> Option<Entry<Conn>> {
     if conn(sk.0).is_some() {
         return None;
     }
-    insert(sk).map_err(Unnoted::count).ok()
+    insert(sk).map_err(Untracked::count).ok()
 }
 
 /// The current process created this socket.
 #[inline(never)]
 pub(crate) fn on_create(sk: u64, via: u32) -> u32 {
     let sk = Sock(sk);
-    if let Some(new) = note_down(sk, is_own_task) {
+    if let Some(new) = track(sk, is_own_task) {
         set!(new, inode, sk.inode().unwrap_or(0));
         take_over(new, OwnerVia(via as u8));
     }
@@ -168,22 +169,22 @@ pub(crate) fn set_owner(sk: u64, via: u32) -> u32 {
         let known = get!(*it, inode);
         known == 0 || inode == 0 || known == inode
     });
-    if let Some(conn) = known.or_else(|| note_unseen(sk)) {
+    if let Some(conn) = known.or_else(|| track_unseen(sk)) {
         set!(conn, inode, inode);
         take_over(conn, OwnerVia(via as u8));
     }
     0
 }
 
-/// Adds a socket whose birth was not observed, or found no room. It counts as older than the trace
-/// only if the list of open sockets was still incomplete.
+/// Adds a socket whose creation was not observed, or for which there was no room at that time. It
+/// counts as older than the trace only if the list of open sockets is still incomplete.
 #[inline(always)]
-fn note_unseen(sk: Sock) -> Option<Entry<Conn>> {
-    let since = unnoted_since(sk.0);
+fn track_unseen(sk: Sock) -> Option<Entry<Conn>> {
+    let since = untracked_since(sk.0);
     if since.is_none() {
         forget(sk);
     }
-    // If there is no room, its birth was counted.
+    // If there is no room, the socket was counted when it was created.
     let new = insert(sk).ok()?;
     let mut state = match CALIBRATED
         .get(calibrated::LISTED)
@@ -197,13 +198,13 @@ fn note_unseen(sk: Sock) -> Option<Entry<Conn>> {
         set!(new, born_ns, since);
         state |= ConnState::FELL;
         let _known = FALLEN.insert(sk.0, since, 0);
-        let _gone = FALLEN_UNNOTED.remove(sk.0);
+        let _gone = FALLEN_UNTRACKED.remove(sk.0);
     }
     set!(new, state, state);
     Some(new)
 }
 
-/// Variant for every send and receive: returns early if the owner is unchanged.
+/// [`set_owner`] for every send and receive: returns early if the owner is unchanged.
 #[inline(always)]
 pub(crate) fn note_io(sk: Sock, via: OwnerVia) {
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
@@ -212,8 +213,9 @@ pub(crate) fn note_io(sk: Sock, via: OwnerVia) {
     }
 }
 
-/// Variant that verifies that the tracked socket is the same one: if its creation was not observed,
-/// another may have taken its address. `tgid` is the current process. Returns the entry.
+/// [`set_owner`] for a query: returns the entry, after a check that it belongs to this socket. If
+/// the creation of the socket was not observed, the entry may belong to an earlier socket at the
+/// same address. `tgid` is the current process.
 #[inline(always)]
 pub(crate) fn owner_for_query(sk: Sock, inode: u64, tgid: u32) -> Option<Entry<Conn>> {
     match conn(sk.0) {
@@ -225,17 +227,17 @@ pub(crate) fn owner_for_query(sk: Sock, inode: u64, tgid: u32) -> Option<Entry<C
     }
 }
 
-/// A query on this socket was not traced: the verdict on the connection must take that into
-/// account.
+/// Notes that a query on this socket was not traced, which makes the verdict on the connection
+/// doubtful.
 #[inline(always)]
-pub(crate) fn untold(sk: Sock) {
+pub(crate) fn note_untraced(sk: Sock) {
     // If only inner functions are probed, the queried socket is a subflow.
     let known = match conn(sk.0) {
         None if OUTERMOST_PROBED.load() == 0 => sk.msk_of_subflow().and_then(|msk| conn(msk.0)),
         known => known,
     };
     if let Some(conn) = known {
-        set!(conn, state, get!(conn, state) | ConnState::UNTOLD);
+        set!(conn, state, get!(conn, state) | ConnState::QUERY_UNTRACED);
     }
 }
 
@@ -248,9 +250,9 @@ pub(crate) fn accepted(sk: Sock) {
         if state.contains(ConnState::UNACCEPTED) {
             take_over(conn, OwnerVia::ACCEPT);
             set!(conn, inode, sk.inode().unwrap_or(0));
-            let both = ConnState::UNACCEPTED.union(ConnState::TOLD);
+            let both = ConnState::UNACCEPTED.union(ConnState::REPORTED);
             set!(conn, state, state.difference(both));
-            if state.contains(ConnState::TOLD) {
+            if state.contains(ConnState::REPORTED) {
                 emit::count_fallback(counter::SEEN);
                 connection_record::emit(Kind::ACCEPTED, sk.0, 0, 0);
             }
@@ -265,29 +267,29 @@ pub(crate) fn accepted(sk: Sock) {
     }
 }
 
-/// A TCP socket was just cloned from a listener, and still has the listener's subflow context,
-/// which leads to the listener's MPTCP socket, if any.
+/// A TCP socket was just cloned from a listener. It still has the listener's subflow context, which
+/// points to the listener's MPTCP socket, if any.
 #[inline(always)]
 pub(crate) fn cloned(sk: Sock) {
     if let Some(listener) = sk.msk_of_subflow() {
         let _full = CHILDREN.insert(sk.0, listener.0, 0);
         let _full = CHILDREN.insert(this_run(), listener.0, 0);
     } else {
-        // Another socket had this address before.
+        // A note under this address belongs to an earlier socket.
         forget_birth(sk);
     }
 }
 
-/// Identifies one run of the kernel's packet processing, as a number that is no address: the CPU
-/// and the interrupted thread, or, where packet processing is preemptible, the thread that runs it.
+/// Identifies one run of the kernel's packet processing by the CPU and the interrupted thread or,
+/// where packet processing is preemptible, the thread that runs it. It never equals an address.
 #[inline(always)]
 fn this_run() -> u64 {
     let thread = bpf_get_current_pid_tgid() as u32;
     u64::from(current_cpu()) << 32 | u64::from(thread)
 }
 
-/// The listener of this new child: a TCP child has a note of its own; the listener of an MPTCP
-/// child is the last one noted in the same run.
+/// The listener of this new child. For a TCP child, it is noted under the child's address; for an
+/// MPTCP child, it is the last listener noted in the same run.
 #[inline(always)]
 fn listener_of_child(sk: Sock, state: ConnState) -> u64 {
     let at = match state.contains(ConnState::TCP) {
@@ -301,9 +303,9 @@ fn listener_of_child(sk: Sock, state: ConnState) -> u64 {
 
 /// Adds a child of a listener: it belongs to the listener's owner until it is accepted.
 #[inline(always)]
-pub(crate) fn note_child(sk: Sock, state: ConnState) {
+pub(crate) fn track_child(sk: Sock, state: ConnState) {
     let listener = listener_of_child(sk, state);
-    let Some(new) = note_down(sk, || sk.is_of_self_test()) else {
+    let Some(new) = track(sk, || sk.is_of_self_test()) else {
         return;
     };
     set!(new, connect_ns, get!(new, born_ns));
@@ -321,14 +323,14 @@ pub(crate) fn has_mptcp_listener(sk: Sock) -> bool {
     listener_of(sk.0).is_some()
 }
 
-/// The note about the birth of a TCP socket is no longer needed.
+/// Removes the note about the creation of a TCP socket.
 #[inline(always)]
 pub(crate) fn forget_birth(sk: Sock) {
     let _none = CHILDREN.remove(sk.0);
 }
 
-/// True for a closed MPTCP socket that no process can reach any more: it has no file, and does not
-/// wait for `accept` either.
+/// True for a closed MPTCP socket that no process can reach any more: it has no file, and is not
+/// waiting for `accept`.
 #[inline(always)]
 pub(crate) fn is_out_of_reach(msk: Sock) -> bool {
     if msk.inode().is_ok() {
@@ -346,32 +348,32 @@ pub(crate) fn is_out_of_reach(msk: Sock) -> bool {
 }
 
 /// True if another process has used the connection since its last record. A connection that is
-/// being closed, by `close` or `shutdown`, may live on without a file for a minute, and get its
-/// verdict meanwhile: the new owner is reported before that.
+/// being closed, by `close` or `shutdown`, may exist without a file for another minute, and get its
+/// verdict in that time: the new owner is reported before that.
 #[inline(always)]
 pub(crate) fn has_another_owner(sk: Sock) -> bool {
     conn(sk.0).is_some_and(|conn| {
-        let told = get!(conn, told_tgid);
-        told != 0 && told != get!(conn, owner.tgid) && !is_tracer(get!(conn, owner.ns_tgid))
+        let reported = get!(conn, reported_tgid);
+        reported != 0 && reported != get!(conn, owner.tgid) && !is_tracer(get!(conn, owner.ns_tgid))
     })
 }
 
-/// True if a record mentioned the connection, so that its end is reported.
+/// True if a record mentioned the connection: its end is reported too.
 #[inline(always)]
-pub(crate) fn was_told_of(sk: Sock) -> bool {
-    const SPOKEN_OF: ConnState = ConnState::ASKED
+pub(crate) fn was_reported(sk: Sock) -> bool {
+    const REPORTED: ConnState = ConnState::ASKED
         .union(ConnState::FELL)
         .union(ConnState::EXISTING);
     conn(sk.0).is_some_and(|conn| {
-        get!(conn, state).intersects(SPOKEN_OF) && !is_tracer(get!(conn, owner.ns_tgid))
+        get!(conn, state).intersects(REPORTED) && !is_tracer(get!(conn, owner.ns_tgid))
     })
 }
 
-/// The socket is destroyed: its address may be reused. If a record mentioned it, its end is
-/// reported, so that the reader knows that no more records follow.
+/// The socket is destroyed, and its address may be reused. If a record mentioned it, its end is
+/// reported, so that userspace knows that no more records follow.
 #[inline(always)]
 pub(crate) fn on_destroy(sk: Sock) {
-    if was_told_of(sk) {
+    if was_reported(sk) {
         emit::count_fallback(counter::SEEN);
         connection_record::emit(Kind::CLOSED, sk.0, 0, 0);
     }

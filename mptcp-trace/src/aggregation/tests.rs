@@ -14,12 +14,12 @@ fn summed(sums: &mut Sums, findings: &[Finding]) -> Vec<(String, u64, u64, u64)>
         .unwrap()
         .rows
         .into_iter()
-        .map(|SumRow { key, sum }| (key, sum.connections, sum.fallbacks, sum.questions))
+        .map(|SumRow { key, sum }| (key, sum.connections, sum.fallbacks, sum.queries))
         .collect()
 }
 
-fn row(key: &str, connections: u64, fallbacks: u64, questions: u64) -> (String, u64, u64, u64) {
-    (key.to_owned(), connections, fallbacks, questions)
+fn row(key: &str, connections: u64, fallbacks: u64, queries: u64) -> (String, u64, u64, u64) {
+    (key.to_owned(), connections, fallbacks, queries)
 }
 
 /// Three connections of two programs: one fell back and was queried, one is fine, one was never
@@ -54,7 +54,7 @@ fn scene() -> Vec<Finding> {
         curl.query(),
         fine.query(),
         ssh.connection(),
-        ssh.last_words(),
+        ssh.closing_verdict(),
     ]
 }
 
@@ -133,16 +133,16 @@ fn a_connection_counts_once_and_one_that_connects_anew_counts_again() {
 
 #[test]
 fn a_listener_is_no_connection() {
-    let mut question = Row {
+    let mut query = Row {
         cause: None,
         ..Row::default()
     }
     .query();
-    let Finding::Query(event) = &mut question else {
+    let Finding::Query(event) = &mut query else {
         unreachable!()
     };
     event.query.socket.state = TcpState::LISTEN;
-    let found = summed(&mut Sums::new(&[By::Netns]), &[question]);
+    let found = summed(&mut Sums::new(&[By::Netns]), &[query]);
     assert_eq!(found, [row("9", 0, 0, 1)]);
 }
 
@@ -180,7 +180,7 @@ fn most_fallbacks_come_first_then_names() {
 fn what_has_no_room_is_counted_with_the_others_and_nothing_grows_without_end() {
     let mut sums = Sums {
         ledger: Ledger::new(3),
-        tallies: vec![Aggregation::with_limit(By::Netns, 2)],
+        aggregations: vec![Aggregation::with_limit(By::Netns, 2)],
     };
     for address in 0..10 {
         let netns = u32::try_from(address).unwrap();

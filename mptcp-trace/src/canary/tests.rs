@@ -61,30 +61,30 @@ fn every_socket_is_marked_before_it_is_used() {
     let mark = |_socket: BorrowedFd<'_>| {
         marked.fetch_add(1, Ordering::Relaxed);
     };
-    let Ok((questions, _inside)) = ask(&mark) else {
+    let Ok((queries, _inside)) = ask(&mark) else {
         return;
     };
     // Listeners and additional connections as well as queried sockets; accepted sockets inherit the
     // mark.
-    let accepted = questions
+    let accepted = queries
         .asked
         .iter()
         .filter(|it| it.what.contains("accepted"));
-    let asked = questions.asked.len() - accepted.count();
-    assert!(marked.load(Ordering::Relaxed) >= asked, "{questions:?}");
+    let asked = queries.asked.len() - accepted.count();
+    assert!(marked.load(Ordering::Relaxed) >= asked, "{queries:?}");
 }
 
 #[test]
 fn a_bit_of_what_the_kernel_plans_to_do_is_not_taken_for_the_fallback() {
     let bits_of = |stayed: u64, fell_back: u64| {
-        let mut questions = Questions::default();
+        let mut queries = SelfTestQueries::default();
         let mut seen = Vec::new();
         for (inode, state_bits) in [(1, stayed), (2, fell_back)] {
-            questions.asked.push(Asked {
+            queries.asked.push(SelfTestQuery {
                 what: "a socket",
                 protocol: Protocol::Mptcp,
                 fell_back: inode == 2,
-                told: Ok(1),
+                answer: Ok(1),
                 inode,
                 local: None,
             });
@@ -96,7 +96,7 @@ fn a_bit_of_what_the_kernel_plans_to_do_is_not_taken_for_the_fallback() {
             query.state_bits = Some(state_bits);
             seen.push(query);
         }
-        questions.fallback_bits(&seen)
+        queries.fallback_bits(&seen)
     };
     assert_eq!(only_bit(bits_of(0, 0b100)), Some(2));
     assert_eq!(only_bit(bits_of(0b1010, 0b1110)), Some(2));

@@ -32,14 +32,14 @@ const MPTCP_SOCKETS: usize = 4;
 const SPARE_SOCKETS: usize = 8;
 
 /// Sockets that are not yet used.
-pub(super) struct Lent {
+pub(super) struct UsernsSockets {
     tcp: Vec<Socket>,
     mptcp: Vec<Socket>,
     /// The counters of the namespace (`/proc/self/net/netstat`).
     netstat: File,
 }
 
-impl Lent {
+impl UsernsSockets {
     /// Creates the namespace and its sockets.
     ///
     /// # Errors
@@ -114,11 +114,12 @@ impl Lent {
 
     /// Takes one of the sockets.
     pub(super) fn open(&mut self, protocol: Option<Protocol>) -> io::Result<Socket> {
-        let lent = match protocol {
+        let sockets = match protocol {
             None => &mut self.tcp,
             Some(_) => &mut self.mptcp,
         };
-        lent.pop()
+        sockets
+            .pop()
             .ok_or_else(|| io::Error::other("no more sockets were created for us"))
     }
 }
@@ -200,16 +201,16 @@ mod tests {
     /// Whether unprivileged users may depends on the host: either there are sockets, or a reason.
     #[test]
     fn sockets_are_lent_or_it_is_said_why_not() {
-        match Lent::new() {
-            Ok(mut lent) => {
+        match UsernsSockets::new() {
+            Ok(mut userns) => {
                 for _ in 0..MPTCP_SOCKETS + SPARE_SOCKETS {
-                    let socket = lent.open(Some(Protocol::MPTCP)).unwrap();
+                    let socket = userns.open(Some(Protocol::MPTCP)).unwrap();
                     assert_eq!(socket.protocol().unwrap(), Some(Protocol::MPTCP));
                 }
-                assert!(lent.open(Some(Protocol::MPTCP)).is_err());
-                assert!(lent.netstat().unwrap().contains("MPTcpExt: "));
+                assert!(userns.open(Some(Protocol::MPTCP)).is_err());
+                assert!(userns.netstat().unwrap().contains("MPTcpExt: "));
                 assert_eq!(
-                    lent.open(None).unwrap().protocol().unwrap(),
+                    userns.open(None).unwrap().protocol().unwrap(),
                     Some(Protocol::TCP)
                 );
             }

@@ -72,7 +72,7 @@ fn what_was_written_is_read_back() {
 }
 
 #[test]
-fn a_capture_cut_anywhere_says_so_and_never_invents_an_end() {
+fn a_capture_cut_anywhere_is_reported_as_cut_and_gets_no_invented_end() {
     let file = capture();
     for length in 0..file.len() {
         let (mut reader, _) = match Reader::open(&file[..length]) {

@@ -410,7 +410,7 @@ pub struct BundleArgs {
     pub file: PathBuf,
     /// Stop tracing after this time, e.g. 10s, 5m; default without a COMMAND: 30s
     ///
-    /// Ctrl-C stops it earlier; the bundle is written all the same.
+    /// Ctrl-C stops it earlier; the bundle is still written.
     #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
     pub duration: Option<Duration>,
     /// Replace addresses, process names and control group paths with consistent pseudonyms

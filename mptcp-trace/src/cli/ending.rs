@@ -54,8 +54,8 @@ pub(super) fn report_end<W: Write>(
     }
 }
 
-/// Ends the run in order, unless something failed. `cut_short` is a reason why tracing ended before
-/// what it was to trace.
+/// Ends the run in order, unless something failed. `cut_short` is the reason if tracing ended
+/// early.
 pub(super) fn conclude<W: Write>(
     ended: Result<Option<i32>, Stop>,
     cut_short: Option<&str>,

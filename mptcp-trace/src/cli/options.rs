@@ -24,13 +24,13 @@ pub(super) struct Attaching {
     pub(super) hidden: Vec<String>,
 }
 
-/// Which tasks the kernel half traces.
+/// Which tasks the BPF side traces.
 #[derive(Clone, Debug)]
 pub(super) enum Scope {
     /// All tasks.
-    Everybody,
-    /// None but the self-test.
-    Nobody,
+    All,
+    /// Only the self-test's.
+    SelfTestOnly,
     /// Only the named ones; an empty list does not restrict.
     Named(Names),
 }

@@ -60,7 +60,7 @@ async fn run(mut live: Live, verbose: u8) -> Result<u8, Exit> {
 
     refuse_same_file(&live)?;
     let (format, out, reopens) = output(&live)?;
-    // The kernel half already filtered by task.
+    // The BPF side already filtered by task.
     let view = View {
         within: started.within,
         ..std::mem::take(&mut live.view)

@@ -85,7 +85,7 @@ pub(super) fn inspect_host(attaching: &Attaching) -> HostSupport {
     host
 }
 
-/// Configuration frozen into the kernel half.
+/// Configuration frozen into the BPF side.
 ///
 /// # Errors
 ///
@@ -115,9 +115,9 @@ pub(super) fn config(
         debug: verbose >= 2,
     };
     match scope {
-        Scope::Everybody => {}
+        Scope::All => {}
         // Admits only a process that cannot exist.
-        Scope::Nobody => config.by_pid = true,
+        Scope::SelfTestOnly => config.by_pid = true,
         Scope::Named(names) => {
             config.by_pid = names.awaits_process || !names.pids.is_empty();
             config.pids.clone_from(&names.pids);

@@ -1,4 +1,5 @@
-//! The state of live connections: whether one fell back, and what its application was told.
+//! The state of live connections: whether one fell back, and the last answer that its
+//! application got.
 
 use std::{
     borrow::Cow,
@@ -19,7 +20,7 @@ pub(super) struct Fallen {
     /// The cause, if known.
     pub(super) cause: Option<Cow<'static, str>>,
     /// It was predicted from the decision's inputs, or detected later: `at` is not exact.
-    pub(super) is_foretold: bool,
+    pub(super) is_predicted: bool,
 }
 
 /// One connection.
@@ -36,12 +37,12 @@ pub(super) struct ConnectionState {
     connected_at: Option<Duration>,
     /// It was open before tracing began.
     pub(super) existing: bool,
-    pub(super) questions: u64,
-    /// Why its verdict may be wrong, if that is known of this connection.
+    pub(super) queries: u64,
+    /// Why the verdict on this connection may be wrong, if there is a known reason.
     pub(super) doubt: Option<&'static str>,
     pub(super) asked: Option<LastAsked>,
     /// Verdict on the last answer.
-    pub(super) told: Option<Verdict>,
+    pub(super) judged: Option<Verdict>,
     /// It is connecting, or connecting failed: there is nothing to judge.
     pub(super) connecting: bool,
     /// The filter admits it.
@@ -59,11 +60,11 @@ impl ConnectionState {
             fallen: None,
             connected_at: None,
             existing: false,
-            questions: 0,
+            queries: 0,
             attempt: 0,
             doubt: None,
             asked: None,
-            told: None,
+            judged: None,
             connecting: false,
             admitted: false,
             used: 0,
@@ -124,7 +125,7 @@ impl ConnectionState {
     /// The application asked through an API that sees fallbacks, and that this kernel supports.
     pub(super) fn knows(&self) -> bool {
         self.asked.is_some_and(|it| it.api.sees_fallbacks())
-            && self.told != Some(Verdict::Unsupported)
+            && self.judged != Some(Verdict::Unsupported)
     }
 
     /// True if `connected_at` is not the start of this connection: the socket has connected again.
@@ -157,9 +158,9 @@ impl ConnectionState {
         self.fallen = None;
         self.connected_at = None;
         self.asked = None;
-        self.told = None;
+        self.judged = None;
         self.doubt = None;
-        self.questions = 0;
+        self.queries = 0;
         ended
     }
 }
@@ -230,25 +231,25 @@ impl ConnectionTable {
             self.evicted += u64::from(oldest.is_some());
         }
         self.uses += 1;
-        let life = self
+        let state = self
             .by_id
             .entry(id)
             .or_insert_with(|| Box::new(ConnectionState::new(socket.clone())));
-        self.by_use.remove(&life.used);
-        life.used = self.uses;
+        self.by_use.remove(&state.used);
+        state.used = self.uses;
         self.by_use.insert(self.uses, id);
         self.by_socket.insert(id.socket, id);
-        (life, before, oldest)
+        (state, before, oldest)
     }
 
     /// Removes a connection.
     pub(super) fn remove(&mut self, id: ConnectionId) -> Option<Removed> {
-        let life = self.by_id.remove(&id)?;
-        self.by_use.remove(&life.used);
+        let state = self.by_id.remove(&id)?;
+        self.by_use.remove(&state.used);
         if self.by_socket.get(&id.socket) == Some(&id) {
             self.by_socket.remove(&id.socket);
         }
-        Some((id, *life))
+        Some((id, *state))
     }
 
     /// Removes all connections, least recently used first.

@@ -5,11 +5,11 @@ pub(super) const MAY_BE_MISSED: &str =
     "the kernel skipped probe runs since, perhaps for queries about this connection";
 
 /// Doubt of a connection of which a query is certainly missing.
-pub(super) const UNTOLD: &str =
+pub(super) const UNTRACED: &str =
     "a later query about it was not traced (capped, lost, or through io_uring)";
 
 /// Doubt if queries are missing, and their connections are unknown.
-pub(super) const PERHAPS_UNTOLD: &str =
+pub(super) const PERHAPS_UNTRACED: &str =
     "queries were not traced (capped or lost), perhaps about this connection";
 
 /// Doubt of a connection whose end was not recorded.

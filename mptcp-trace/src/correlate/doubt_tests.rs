@@ -2,29 +2,29 @@
 
 use super::{
     tests::*,
-    verdict_tests::{Deed, IS_MPTCP, make, of_connection, told_of},
+    verdict_tests::{Action, IS_MPTCP, findings_of, make, of_connection},
     *,
 };
 use crate::model::{ChangeKind, Connection};
 
 #[test]
-fn a_verdict_that_a_missing_question_can_have_spoiled_says_so() {
+fn a_verdict_that_a_missing_query_may_change_is_in_doubt() {
     let facts = facts();
-    let doubts = |untold_of_it: bool, dies: bool, untold: u64| {
+    let doubts = |its_untraced: bool, dies: bool, untraced: u64| {
         let mut correlator = Correlator::default();
         let mut ready = Vec::new();
-        let mut deeds = vec![make(IS_MPTCP, 1, 1), make(Deed::Falls, 2, 1)];
+        let mut actions = vec![make(IS_MPTCP, 1, 1), make(Action::Falls, 2, 1)];
         if dies {
             let of = Connection {
-                untold: untold_of_it,
+                query_untraced: its_untraced,
                 ..connection(ConnectionKind::Fallback, 3, 1)
             };
-            deeds.push(change(ChangeKind::Closed, of));
+            actions.push(change(ChangeKind::Closed, of));
         }
-        for deed in deeds {
-            correlator.take(deed, &facts, &mut ready);
+        for action in actions {
+            correlator.take(action, &facts, &mut ready);
         }
-        correlator.finish(untold, &facts, &mut ready);
+        correlator.finish(untraced, &facts, &mut ready);
         let doubts: Vec<_> = ready
             .iter()
             .filter_map(|finding| match finding {
@@ -39,7 +39,7 @@ fn a_verdict_that_a_missing_question_can_have_spoiled_says_so() {
     };
     let of_it = Some("a later query about it was not traced (capped".to_owned());
     let perhaps = Some("queries were not traced (capped or lost)".to_owned());
-    for (untold_of_it, dies, untold, says) in [
+    for (its_untraced, dies, untraced, says) in [
         (false, true, 0, &None),
         // Queries on other sockets do not matter if the BPF side knows which connection they
         // concerned.
@@ -48,7 +48,7 @@ fn a_verdict_that_a_missing_question_can_have_spoiled_says_so() {
         (false, false, 0, &None),
         (false, false, 7, &perhaps),
     ] {
-        assert_eq!(&doubts(untold_of_it, dies, untold), says);
+        assert_eq!(&doubts(its_untraced, dies, untraced), says);
     }
 }
 
@@ -56,8 +56,8 @@ fn a_verdict_that_a_missing_question_can_have_spoiled_says_so() {
 #[test]
 fn a_verdict_without_the_record_of_an_end_is_in_doubt() {
     let doubts = |events: Vec<Event>, limits| -> Vec<Option<String>> {
-        let told = told_of(events, limits);
-        let verdicts = told.into_iter().filter_map(|finding| match finding {
+        let found = findings_of(events, limits);
+        let verdicts = found.into_iter().filter_map(|finding| match finding {
             Finding::Verdict(event) => Some(event.doubt.map(Into::into)),
             Finding::Query(_) | Finding::Connection(_) | Finding::Refusal(_) => None,
         });
@@ -74,9 +74,9 @@ fn a_verdict_without_the_record_of_an_end_is_in_doubt() {
     };
     // Another socket has the first one's address.
     let displaced = vec![
-        make(Deed::Falls, 1, 1),
-        born_later(make(Deed::Falls, 3, 1)),
-        born_later(make(Deed::Dies, 4, 1)),
+        make(Action::Falls, 1, 1),
+        born_later(make(Action::Falls, 3, 1)),
+        born_later(make(Action::Dies, 4, 1)),
     ];
     assert_eq!(
         doubts(displaced, Limits::STATED),
@@ -84,9 +84,9 @@ fn a_verdict_without_the_record_of_an_end_is_in_doubt() {
     );
     // A table for one connection.
     let evicted = vec![
-        make(Deed::Falls, 1, 1),
-        make(Deed::Falls, 2, 2),
-        make(Deed::Dies, 3, 2),
+        make(Action::Falls, 1, 1),
+        make(Action::Falls, 2, 2),
+        make(Action::Dies, 3, 2),
     ];
     let one = Limits {
         connections: 1,
@@ -101,24 +101,28 @@ fn a_verdict_without_the_record_of_an_end_is_in_doubt() {
 /// A socket that connects again ends its first connection without a record; the next record shows
 /// what was missed.
 #[test]
-fn a_question_that_was_missed_before_a_socket_connects_again_is_a_doubt_of_its_first_connection() {
-    for is_untold in [false, true] {
-        let first = of_connection(Deed::Falls, 1_000, 900);
-        let mut falls_again = of_connection(Deed::Falls, 3_000, 2_900);
+fn a_query_missed_before_a_socket_connects_again_casts_doubt_on_its_first_connection() {
+    for is_untraced in [false, true] {
+        let first = of_connection(Action::Falls, 1_000, 900);
+        let mut falls_again = of_connection(Action::Falls, 3_000, 2_900);
         let mut asks_again = of_connection(IS_MPTCP, 3_000, 2_900);
         if let Event::Connection(event) = &mut falls_again {
-            event.connection.untold = is_untold;
+            event.connection.query_untraced = is_untraced;
         }
         if let Event::Query(event) = &mut asks_again {
-            event.query.after_untold = is_untold;
+            event.query.after_untraced = is_untraced;
         }
         for next in [falls_again, asks_again] {
-            let told = told_of(vec![first.clone(), next], Limits::STATED);
-            let doubt = told.iter().find_map(|finding| match finding {
+            let found = findings_of(vec![first.clone(), next], Limits::STATED);
+            let doubt = found.iter().find_map(|finding| match finding {
                 Finding::Verdict(event) => Some(event.doubt.as_deref()),
                 Finding::Query(_) | Finding::Connection(_) | Finding::Refusal(_) => None,
             });
-            assert_eq!(doubt, Some(is_untold.then_some(doubt::UNTOLD)), "{told:?}");
+            assert_eq!(
+                doubt,
+                Some(is_untraced.then_some(doubt::UNTRACED)),
+                "{found:?}"
+            );
         }
     }
 }
@@ -126,7 +130,7 @@ fn a_question_that_was_missed_before_a_socket_connects_again_is_a_doubt_of_its_f
 /// Which connection a skipped query concerned is unknown: all that lived at that time are in doubt,
 /// and no later one is.
 #[test]
-fn a_verdict_is_in_doubt_if_the_kernel_may_have_skipped_a_question_while_it_lived() {
+fn a_verdict_is_in_doubt_if_the_kernel_may_have_skipped_a_query_during_the_connection() {
     let facts = facts();
     // Readings, the last of them while a connection lives: seconds, missed runs, taken runs.
     let is_in_doubt = |takes_turns: bool, readings: &[(u64, u64, u64)]| {
@@ -152,10 +156,10 @@ fn a_verdict_is_in_doubt_if_the_kernel_may_have_skipped_a_question_while_it_live
             }
             event
         };
-        let falls = born(make(Deed::Falls, born_at, 1));
+        let falls = born(make(Action::Falls, born_at, 1));
         correlator.take(falls, &facts, &mut ready);
         read(&mut correlator, last);
-        let dies = born(make(Deed::Dies, born_at + 2, 1));
+        let dies = born(make(Action::Dies, born_at + 2, 1));
         correlator.take(dies, &facts, &mut ready);
         correlator.finish(0, &facts, &mut ready);
         let verdict = ready.iter().find_map(|finding| match finding {

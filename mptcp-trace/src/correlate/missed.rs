@@ -1,5 +1,5 @@
-//! Queries that the kernel kept from the probes: how many are certainly lost, and which connections
-//! may one more concern?
+//! Queries for which the kernel skipped the probes: how many are certainly lost, and which
+//! connections another one may concern.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -22,11 +22,11 @@ pub(super) struct Missed {
 }
 
 impl Missed {
-    /// Takes a reading at `at`; true if more queries may be lost than was known.
+    /// Takes a reading at `at`; true if more queries may be lost than before.
     ///
-    /// A missed run is counted at once, but the program that takes it over counts later. So the
-    /// current difference of the two counters is inconclusive; what was missed some time ago, minus
-    /// all that was taken over so far, is lost.
+    /// The kernel counts a missed run immediately, but the backup program that handles it counts
+    /// later. So the current difference of the two counters is inconclusive. Lost is the number of
+    /// runs missed some time ago, minus those that backup programs have handled so far.
     pub(super) fn read(&mut self, at: Duration, runs: MissedRuns) -> bool {
         let MissedRuns {
             missed,

@@ -85,10 +85,10 @@ pub struct Correlator {
     waiting_of: HashMap<ConnectionId, VecDeque<u64>>,
     /// Number of events that have waited so far.
     waited: u64,
-    lives: ConnectionTable,
+    connections: ConnectionTable,
     /// The last time that MPTCP was disabled, per network namespace.
     switched_off: BTreeMap<u32, SwitchedOff>,
-    books: FallbackLedger,
+    fallback_ledger: FallbackLedger,
     missed: Missed,
     filtered: u64,
     acceptances: u64,
@@ -111,9 +111,9 @@ impl Correlator {
             waiting: BTreeMap::new(),
             waiting_of: HashMap::new(),
             waited: 0,
-            lives: ConnectionTable::new(limits.connections),
+            connections: ConnectionTable::new(limits.connections),
             switched_off: BTreeMap::new(),
-            books: FallbackLedger::default(),
+            fallback_ledger: FallbackLedger::default(),
             missed: Missed::default(),
             filtered: 0,
             acceptances: 0,
@@ -123,7 +123,7 @@ impl Correlator {
     /// Takes one event; adds findings that are ready to `ready`.
     pub fn take(&mut self, event: Event, facts: &Facts, ready: &mut Vec<Finding>) {
         if let Event::Connection(event) = &event {
-            self.books.record(&event.connection, facts);
+            self.fallback_ledger.record(&event.connection, facts);
         }
         let at = event.at();
         self.latest = self.latest.max(at);
@@ -139,7 +139,7 @@ impl Correlator {
 
     /// Takes the BPF side's reading of a namespace's counters.
     pub fn counted(&mut self, counters: NetnsCounters) {
-        self.books.counted(counters);
+        self.fallback_ledger.counted(counters);
     }
 
     /// The clock is at `now`; adds findings that have waited long enough to `ready`.
@@ -174,12 +174,12 @@ impl Correlator {
         self.waited_until(Duration::MAX, ready);
     }
 
-    /// The input is complete. `untold` queries were not traced; whether they concern live
+    /// The input is complete. `untraced` queries were not traced; whether they concern live
     /// connections is unknown.
-    pub fn finish(&mut self, untold: u64, facts: &Facts, ready: &mut Vec<Finding>) {
+    pub fn finish(&mut self, untraced: u64, facts: &Facts, ready: &mut Vec<Finding>) {
         self.cut_off(facts, ready);
-        for mut gone in self.lives.drain() {
-            gone.1.doubt = (untold > 0).then_some(doubt::PERHAPS_UNTOLD);
+        for mut gone in self.connections.drain() {
+            gone.1.doubt = (untraced > 0).then_some(doubt::PERHAPS_UNTRACED);
             self.close(gone, ClosedBy::Exit, self.latest, facts, ready);
         }
     }
@@ -199,29 +199,29 @@ impl Correlator {
     /// Number of connections that got their verdict before their end, because the table was full.
     #[must_use]
     pub fn evicted(&self) -> u64 {
-        self.lives.evicted()
+        self.connections.evicted()
     }
 
     /// True if a process that the filter admits has queried or held this connection.
     pub fn is_wanted(&mut self, id: ConnectionId) -> bool {
-        self.lives.get(id).is_some_and(|life| life.admitted)
+        self.connections.get(id).is_some_and(|state| state.admitted)
     }
 
     /// Number of tracked connections.
     #[must_use]
     pub fn remembered(&self) -> usize {
-        self.lives.len()
+        self.connections.len()
     }
 
     /// Drops the accounts of namespaces that have ended.
     pub fn forget_gone(&mut self, counted: &[Counted], read_at: Duration) {
-        self.books.forget_gone(counted, read_at);
+        self.fallback_ledger.forget_gone(counted, read_at);
     }
 
     /// All traced fallbacks, admitted by the filter or not.
     #[must_use]
-    pub fn books(&self) -> &FallbackLedger {
-        &self.books
+    pub fn fallback_ledger(&self) -> &FallbackLedger {
+        &self.fallback_ledger
     }
 
     /// All events until this time have arrived: processes them in order.
@@ -249,30 +249,30 @@ impl Correlator {
             ready.push(Finding::Query(event));
             return;
         };
-        let (life, before, oldest) = self.lives.touch(id, &query.socket);
-        let ended = is_of_another_connection(query, life).then(|| life.starts_anew());
-        life.seen(&query.socket);
+        let (state, before, oldest) = self.connections.touch(id, &query.socket);
+        let ended = is_of_another_connection(query, state).then(|| state.starts_anew());
+        state.seen(&query.socket);
         // An unconnected socket still carries the time of its previous connection.
         if query.socket.state != TcpState::CLOSE {
-            life.connected(query.connected_at);
+            state.connected(query.connected_at);
         }
-        life.connecting &= is_unconnected(query.socket.state);
-        event.judgement = verdict::of_answer(query, Some(life), facts);
-        life.questions += 1;
-        life.admitted = true;
-        life.asked_by(&query.process);
+        state.connecting &= is_unconnected(query.socket.state);
+        event.judgement = verdict::of_answer(query, Some(state), facts);
+        state.queries += 1;
+        state.admitted = true;
+        state.asked_by(&query.process);
         // Before a fallback, a query through an API that does not see fallbacks does not replace a
         // better answer.
-        let is_news = query.api.sees_fallbacks() || !life.knows() || life.fallen.is_some();
+        let is_news = query.api.sees_fallbacks() || !state.knows() || state.fallen.is_some();
         if let Some(judgement) = event.judgement.as_ref().filter(|_| is_news) {
-            life.told = Some(judgement.verdict);
-            life.asked = Some(LastAsked::of(query));
+            state.judged = Some(judgement.verdict);
+            state.asked = Some(LastAsked::of(query));
         }
         let at = query.answered_at();
-        event.query.id = Some(life.id(id));
+        event.query.id = Some(state.id(id));
         self.close_both(before, oldest, at, facts, ready);
         if let Some(mut ended) = ended {
-            ended.doubt = event.query.after_untold.then_some(doubt::UNTOLD);
+            ended.doubt = event.query.after_untraced.then_some(doubt::UNTRACED);
             self.close((id, ended), ClosedBy::Death, at, facts, ready);
         }
         ready.push(Finding::Query(event));
@@ -291,7 +291,7 @@ impl Correlator {
                 if event.connection.unaccepted =>
             {
                 if self.waiting.len() >= self.limits.waiting {
-                    self.tell_oldest(ready);
+                    self.release_oldest(ready);
                 }
                 let of = self.waiting_of.entry(event.connection.id).or_default();
                 of.push_back(self.waited);
@@ -302,7 +302,7 @@ impl Correlator {
             | ConnectionKind::Plain
             | ConnectionKind::FallbackDenied
             | ConnectionKind::Existing
-            | ConnectionKind::Blackhole => self.tell(event, ready),
+            | ConnectionKind::Blackhole => self.release(event, ready),
         }
     }
 
@@ -312,12 +312,12 @@ impl Correlator {
         match change.kind {
             ChangeKind::Accepted => self.accepted(event, ready),
             ChangeKind::Closed => {
-                self.tell_waiting(change.id, ready);
-                if let Some(mut gone) = self.lives.remove(change.id) {
+                self.release_waiting(change.id, ready);
+                if let Some(mut gone) = self.connections.remove(change.id) {
                     // The BPF side records every use; of a process that only sends or receives,
                     // this is the first report.
                     gone.1.was_used_by(event);
-                    gone.1.doubt = change.untold.then_some(doubt::UNTOLD);
+                    gone.1.doubt = change.query_untraced.then_some(doubt::UNTRACED);
                     gone.1.connecting = change.connecting;
                     self.close(gone, ClosedBy::Death, change.at, facts, ready);
                 }
@@ -335,29 +335,29 @@ impl Correlator {
                 return;
             }
         };
-        let (life, before, oldest) = self.lives.touch(connection.id, &connection.socket);
+        let (state, before, oldest) = self.connections.touch(connection.id, &connection.socket);
         let mut ended = None;
         if is_fallback {
             let connected_at = connection
                 .since_connect
                 .map(|since| connection.at.saturating_sub(since));
             // No query since the socket connected again, so no answer has shown that yet.
-            ended = life
+            ended = state
                 .has_connected_again(connected_at)
-                .then(|| life.starts_anew());
-            life.connected(connected_at);
-            life.fallen = Some(Fallen {
+                .then(|| state.starts_anew());
+            state.connected(connected_at);
+            state.fallen = Some(Fallen {
                 at: connection.at,
                 cause: connection.cause.clone(),
-                is_foretold: connection.known != CauseCertainty::Reported,
+                is_predicted: connection.known != CauseCertainty::Reported,
             });
         }
-        life.seen(&connection.socket);
-        life.existing |= connection.existing;
-        life.connecting = connection.connecting;
+        state.seen(&connection.socket);
+        state.existing |= connection.existing;
+        state.connecting = connection.connecting;
         self.close_both(before, oldest, connection.at, facts, ready);
         if let Some(mut ended) = ended {
-            ended.doubt = connection.untold.then_some(doubt::UNTOLD);
+            ended.doubt = connection.query_untraced.then_some(doubt::UNTRACED);
             let id = connection.id;
             self.close((id, ended), ClosedBy::Death, connection.at, facts, ready);
         }
@@ -376,11 +376,11 @@ impl Correlator {
                 }
             }
             let of_socket = connection.id;
-            let life = self.lives.get(of_socket);
+            let state = self.connections.get(of_socket);
             let switched_off = SwitchedOff {
                 at: connection.at,
                 off_for: connection.off_for,
-                id: life.map_or(of_socket, |life| life.id(of_socket)),
+                id: state.map_or(of_socket, |state| state.id(of_socket)),
                 remote: connection.socket.remote,
                 owner: connection.owner.clone(),
             };
@@ -402,12 +402,12 @@ impl Correlator {
         // be lost too.
         if let Some(mut gone) = before {
             gone.1.doubt = Some(doubt::UNSEEN_END);
-            self.tell_waiting(gone.0, ready);
+            self.release_waiting(gone.0, ready);
             self.close(gone, ClosedBy::Death, at, facts, ready);
         }
         if let Some(mut gone) = oldest {
             gone.1.doubt = Some(doubt::EVICTED);
-            self.tell_waiting(gone.0, ready);
+            self.release_waiting(gone.0, ready);
             self.close(gone, ClosedBy::Eviction, at, facts, ready);
         }
     }
@@ -415,14 +415,14 @@ impl Correlator {
     /// Emits the closing verdict of a connection.
     fn close(
         &mut self,
-        (id, life): Removed,
+        (id, state): Removed,
         closed_by: ClosedBy,
         at: Duration,
         facts: &Facts,
         ready: &mut Vec<Finding>,
     ) {
-        let is_connection = !life.connecting;
-        let Some(judgement) = verdict::of_life(&life).filter(|_| life.admitted && is_connection)
+        let is_connection = !state.connecting;
+        let Some(judgement) = verdict::of_life(&state).filter(|_| state.admitted && is_connection)
         else {
             return;
         };
@@ -432,18 +432,18 @@ impl Correlator {
                 .is_in_doubt(born_at)
                 .then_some(doubt::MAY_BE_MISSED)
         };
-        let doubt = life.doubt.or_else(may_be_missed);
+        let doubt = state.doubt.or_else(may_be_missed);
         ready.push(Finding::Verdict(Box::new(VerdictEvent {
             judgement,
-            id: life.id(id),
+            id: state.id(id),
             at,
             time: UNIX_EPOCH + facts.boot_epoch + at,
             closed_by,
-            owner: life.owner,
-            place: life.place,
-            socket: life.socket,
-            asked: life.asked,
-            questions: life.questions,
+            owner: state.owner,
+            place: state.place,
+            socket: state.socket,
+            asked: state.asked,
+            queries: state.queries,
             doubt: doubt.map(Into::into),
         })));
     }
@@ -457,18 +457,18 @@ impl Correlator {
             waiting.connection.admitted = acceptance.admitted;
             waiting.connection.unaccepted = false;
             waiting.place = event.place.clone();
-            self.tell(waiting, ready);
+            self.release(waiting, ready);
         }
-        if let Some(life) = self.lives.get(acceptance.id) {
-            life.was_used_by(event);
-            life.connecting = acceptance.connecting;
+        if let Some(state) = self.connections.get(acceptance.id) {
+            state.was_used_by(event);
+            state.connecting = acceptance.connecting;
         }
     }
 
     /// The connection will not be accepted any more.
-    fn tell_waiting(&mut self, id: ConnectionId, ready: &mut Vec<Finding>) {
+    fn release_waiting(&mut self, id: ConnectionId, ready: &mut Vec<Finding>) {
         for event in self.take_waiting(id) {
-            self.tell(event, ready);
+            self.release(event, ready);
         }
     }
 
@@ -489,11 +489,11 @@ impl Correlator {
             if oldest.connection.at.saturating_add(ACCEPT_WAIT) > now {
                 break;
             }
-            self.tell_oldest(ready);
+            self.release_oldest(ready);
         }
     }
 
-    fn tell_oldest(&mut self, ready: &mut Vec<Finding>) {
+    fn release_oldest(&mut self, ready: &mut Vec<Finding>) {
         let Some((_, oldest)) = self.waiting.pop_first() else {
             return;
         };
@@ -503,13 +503,13 @@ impl Correlator {
                 numbers.remove();
             }
         }
-        self.tell(oldest, ready);
+        self.release(oldest, ready);
     }
 
-    fn tell(&mut self, mut event: Box<ConnectionEvent>, ready: &mut Vec<Finding>) {
-        if let Some(life) = self.lives.get(event.connection.id) {
-            life.belongs(&event);
-            event.connection.id = life.id(event.connection.id);
+    fn release(&mut self, mut event: Box<ConnectionEvent>, ready: &mut Vec<Finding>) {
+        if let Some(state) = self.connections.get(event.connection.id) {
+            state.belongs(&event);
+            event.connection.id = state.id(event.connection.id);
         }
         if event.connection.admitted {
             ready.push(Finding::Connection(event));
@@ -520,19 +520,19 @@ impl Correlator {
 }
 
 /// True if a query concerns another connection than the tracked one of its socket.
-fn is_of_another_connection(query: &Query, life: &ConnectionState) -> bool {
+fn is_of_another_connection(query: &Query, state: &ConnectionState) -> bool {
     // A connection that became TCP when it was accepted stays TCP.
     if query.protocol() == Protocol::Tcp {
         return false;
     }
     let is_mptcp = query.fell_back == Some(false);
-    match &life.fallen {
+    match &state.fallen {
         // An unconnected socket has left its old connection.
         Some(_) if is_unconnected(query.socket.state) && is_mptcp => true,
         // Without a connect time, the answer decides.
         Some(_) if query.connected_at.is_none() => is_mptcp,
-        None if query.socket.state == TcpState::CLOSE => life.was_connected(),
-        Some(_) | None => life.has_connected_again(query.connected_at),
+        None if query.socket.state == TcpState::CLOSE => state.was_connected(),
+        Some(_) | None => state.has_connected_again(query.connected_at),
     }
 }
 

@@ -8,8 +8,8 @@ use crate::model::{
 };
 
 /// At most this many network namespaces have an account. When full, those that have ended with a
-/// matching account are merged into one; if there are none, further namespaces are not recorded,
-/// and the account says so.
+/// matching account are merged into one. If there are none, further namespaces are not recorded,
+/// which the account mentions.
 const NAMESPACES_MAX: usize = 4096;
 
 /// A network namespace: its inode number, which is reused, and its cookie, which is not; the cookie
@@ -130,12 +130,12 @@ impl FallbackLedger {
     /// other namespace has its inode number.
     pub fn forget_gone(&mut self, counted: &[Counted], read_at: Duration) {
         let last = self.last();
-        let is_there = |namespace: &Namespace, counts: &NetnsCounts| {
+        let is_alive = |namespace: &Namespace, counts: &NetnsCounts| {
             let is_read = || counted.iter().any(|it| it.netns == namespace.0);
             last.get(&namespace.0) == Some(&namespace.1) && (counts.counted.is_some() || is_read())
         };
         self.namespaces
-            .retain(|namespace, counts| counts.last_at >= read_at || is_there(namespace, counts));
+            .retain(|namespace, counts| counts.last_at >= read_at || is_alive(namespace, counts));
     }
 
     /// Namespaces with traced events.
@@ -165,7 +165,7 @@ impl FallbackLedger {
         } = self;
         namespaces.retain(|(netns, cookie), counts| {
             let is_gone = last.get(netns) != Some(cookie);
-            let counted = counts.read_by_kernel_half(*netns, *cookie, facts);
+            let counted = counts.read_by_bpf(*netns, *cookie, facts);
             let Some(counted) = counted.filter(|_| is_gone) else {
                 return true;
             };
@@ -190,7 +190,7 @@ impl FallbackLedger {
 impl NetnsCounts {
     /// What the kernel counted during the trace, if the BPF side read it after the last event, and
     /// knows the initial values.
-    fn read_by_kernel_half(&self, netns: u32, cookie: u64, facts: &Facts) -> Option<Counted> {
+    fn read_by_bpf(&self, netns: u32, cookie: u64, facts: &Facts) -> Option<Counted> {
         let _listed = facts.counters_listed_at?;
         let read = self.counted.as_ref().filter(|_| self.since == 0)?;
         let counters = growth(facts.counters_at_start.get(&cookie), &read.counters);
@@ -211,7 +211,7 @@ impl NetnsCounts {
         reading: Option<&'a Counted>,
         facts: &Facts,
     ) -> Option<Cow<'a, Counted>> {
-        let read = self.read_by_kernel_half(netns, cookie, facts);
+        let read = self.read_by_bpf(netns, cookie, facts);
         let reading = reading.map(|reading| match facts.counters_at_start.get(&cookie) {
             // `/proc` could not show it when tracing began.
             Some(then) if !facts.counters_read_at.contains_key(&netns) => Cow::Owned(Counted {
@@ -298,7 +298,7 @@ fn counted_causes(facts: &Facts) -> impl Iterator<Item = &'static str> {
 /// Reconciles each namespace with known kernel counters or traced events.
 #[must_use]
 pub fn reconcile(
-    books: &FallbackLedger,
+    fallback_ledger: &FallbackLedger,
     report: &LossReport,
     facts: &Facts,
 ) -> Vec<Reconciliation> {
@@ -308,7 +308,7 @@ pub fn reconcile(
         .iter()
         .map(|counted| (counted.netns, Vec::new()))
         .collect();
-    for ((netns, cookie), counts) in &books.namespaces {
+    for ((netns, cookie), counts) in &fallback_ledger.namespaces {
         pages.entry(*netns).or_default().push((*cookie, counts));
     }
     let mut accounts = Vec::new();
@@ -327,7 +327,7 @@ pub fn reconcile(
         counted,
         traced,
         wanted,
-    } = &books.settled;
+    } = &fallback_ledger.settled;
     if *wanted || !(counted.is_empty() && traced.is_empty()) {
         accounts.push(Reconciliation {
             counted: counted.clone(),
@@ -335,12 +335,12 @@ pub fn reconcile(
             ..Reconciliation::default()
         });
     }
-    if books.beyond > 0 {
+    if fallback_ledger.beyond > 0 {
         accounts.push(Reconciliation {
             unread: true,
             why: Some(format!(
                 "{} fallbacks are not reconciled: there are more than {NAMESPACES_MAX} namespaces",
-                books.beyond
+                fallback_ledger.beyond
             )),
             ..Reconciliation::default()
         });

@@ -24,17 +24,17 @@ fn report(netns: u32, counters: &[(&str, u64)]) -> LossReport {
     }
 }
 
-fn books(events: &[Connection]) -> FallbackLedger {
-    let mut books = FallbackLedger::default();
+fn fallback_ledger(events: &[Connection]) -> FallbackLedger {
+    let mut fallback_ledger = FallbackLedger::default();
     for event in events {
-        books.record(event, &facts());
+        fallback_ledger.record(event, &facts());
     }
-    books
+    fallback_ledger
 }
 
 /// The account of the one namespace with events.
 fn said(events: &[Connection], report: &LossReport) -> Option<String> {
-    let all = reconcile(&books(events), report, &facts());
+    let all = reconcile(&fallback_ledger(events), report, &facts());
     match &all[..] {
         [] => None,
         [one] => Some(one.why.clone().unwrap_or_else(|| "agrees".into())),
@@ -57,29 +57,33 @@ fn a_namespace_that_is_gone_is_forgotten_unless_something_has_happened_in_it_sin
         (netns + 1, at + Duration::from_nanos(1), 0),
         (netns + 1, at, 1),
     ] {
-        let mut books = books(std::slice::from_ref(&fell));
-        books.forget_gone(&[counted(there)], read_at);
-        assert_eq!(books.namespaces().count(), left, "{there} {read_at:?}");
+        let mut fallback_ledger = fallback_ledger(std::slice::from_ref(&fell));
+        fallback_ledger.forget_gone(&[counted(there)], read_at);
+        assert_eq!(
+            fallback_ledger.namespaces().count(),
+            left,
+            "{there} {read_at:?}"
+        );
     }
 }
 
 /// `/proc` does not show a namespace that only a descriptor holds: its counters continue.
 #[test]
-fn a_namespace_that_the_kernel_half_reads_is_kept_until_another_has_its_number() {
+fn a_namespace_that_the_bpf_side_reads_is_kept_until_its_number_is_reused() {
     use Step::{Counted, Fell};
-    let nobody = unseen_by_proc();
+    let unseen = unseen_by_proc();
     let facts = listed_facts();
-    let mut books = entered(&[Fell(1, 10), Fell(1, 11), Counted(1, 12, 2)]);
-    books.forget_gone(&[], Duration::from_millis(20));
-    books.record(&fell_in(1, 30), &facts);
-    books.counted(counted_in(1, 31, 3));
-    let accounts = reconcile(&books, &nobody, &facts);
+    let mut fallback_ledger = entered(&[Fell(1, 10), Fell(1, 11), Counted(1, 12, 2)]);
+    fallback_ledger.forget_gone(&[], Duration::from_millis(20));
+    fallback_ledger.record(&fell_in(1, 30), &facts);
+    fallback_ledger.counted(counted_in(1, 31, 3));
+    let accounts = reconcile(&fallback_ledger, &unseen, &facts);
     assert!(accounts.iter().all(Reconciliation::agrees), "{accounts:?}");
     assert_eq!(accounts[0].traced["DssFallback"], 3);
-    books.record(&fell_in(2, 40), &facts);
-    books.forget_gone(&[], Duration::from_millis(50));
-    assert_eq!(books.namespaces().count(), 0);
-    books.counted(counted_in(2, 51, 1));
+    fallback_ledger.record(&fell_in(2, 40), &facts);
+    fallback_ledger.forget_gone(&[], Duration::from_millis(50));
+    assert_eq!(fallback_ledger.namespaces().count(), 0);
+    fallback_ledger.counted(counted_in(2, 51, 1));
 }
 
 /// A fallback in the namespace of this cookie; all of them have the same inode number, one after
@@ -123,14 +127,18 @@ enum Step {
 }
 
 fn entered(steps: &[Step]) -> FallbackLedger {
-    let mut books = FallbackLedger::default();
+    let mut fallback_ledger = FallbackLedger::default();
     for step in steps {
         match *step {
-            Step::Fell(cookie, at_ms) => books.record(&fell_in(cookie, at_ms), &listed_facts()),
-            Step::Counted(cookie, at_ms, dss) => books.counted(counted_in(cookie, at_ms, dss)),
+            Step::Fell(cookie, at_ms) => {
+                fallback_ledger.record(&fell_in(cookie, at_ms), &listed_facts());
+            }
+            Step::Counted(cookie, at_ms, dss) => {
+                fallback_ledger.counted(counted_in(cookie, at_ms, dss));
+            }
         }
     }
-    books
+    fallback_ledger
 }
 
 #[test]
@@ -141,7 +149,7 @@ fn a_namespace_that_is_gone_has_an_account_of_its_own_although_others_had_its_nu
     const UNREAD: &str =
         "counters could not be read: the namespace is gone, or no process in it is visible";
     let agrees = "agrees";
-    let nobody = unseen_by_proc();
+    let unseen = unseen_by_proc();
     for (steps, reading, at_start, says) in [
         // Read at the end of each of its connections.
         (
@@ -238,7 +246,7 @@ fn a_namespace_that_is_gone_has_an_account_of_its_own_although_others_had_its_nu
         }
         let report = match reading {
             Some(dss) => report(NETNS, &[("DssFallback", dss)]),
-            None => nobody.clone(),
+            None => unseen.clone(),
         };
         let accounts = reconcile(&entered(steps), &report, &facts);
         let said: Vec<&str> = accounts
@@ -265,7 +273,7 @@ fn without_a_list_of_the_start_a_reading_at_the_end_says_nothing() {
 #[test]
 fn what_happened_while_counters_were_first_read_may_be_in_them() {
     let ms = Duration::from_millis;
-    let nobody = unseen_by_proc();
+    let unseen = unseen_by_proc();
     for (at_ms, at_start, later, agrees) in [
         // Before the first reading, which includes it: no account.
         (9, 1, 1, None),
@@ -284,10 +292,10 @@ fn what_happened_while_counters_were_first_read_may_be_in_them() {
         };
         let counters = [("DssFallback".to_owned(), at_start)].into();
         facts.counters_at_start.insert(1, counters);
-        let mut books = FallbackLedger::default();
-        books.record(&fell_in(1, at_ms), &facts);
-        books.counted(counted_in(1, 30, later));
-        let accounts = reconcile(&books, &nobody, &facts);
+        let mut fallback_ledger = FallbackLedger::default();
+        fallback_ledger.record(&fell_in(1, at_ms), &facts);
+        fallback_ledger.counted(counted_in(1, 30, later));
+        let accounts = reconcile(&fallback_ledger, &unseen, &facts);
         let said = accounts.first().map(Reconciliation::agrees);
         assert_eq!(said, agrees, "{at_ms} {at_start} {later} {accounts:?}");
     }
@@ -302,8 +310,8 @@ fn more_namespaces_than_there_is_room_for_share_an_account_or_are_said_to_have_n
         all.push(Step::Counted(cookie, 10 + cookie, 1));
     }
     let facts = listed_facts();
-    let nobody = LossReport::default();
-    let accounts = reconcile(&entered(&all), &nobody, &facts);
+    let unseen = LossReport::default();
+    let accounts = reconcile(&entered(&all), &unseen, &facts);
     assert!(accounts.len() < MANY as usize);
     assert!(accounts.iter().all(Reconciliation::agrees), "{accounts:?}");
     let sum = |of: fn(&Reconciliation) -> &BTreeMap<String, u64>| {
@@ -311,7 +319,7 @@ fn more_namespaces_than_there_is_room_for_share_an_account_or_are_said_to_have_n
     };
     assert_eq!((sum(|it| &it.counted), sum(|it| &it.traced)), (MANY, MANY));
     let unread: Vec<Step> = (1..=MANY).map(|it| Step::Fell(it, 10 + it)).collect();
-    let accounts = reconcile(&entered(&unread), &nobody, &facts);
+    let accounts = reconcile(&entered(&unread), &unseen, &facts);
     let last = accounts.last().unwrap();
     assert!(last.unread);
     assert!(

@@ -63,7 +63,7 @@ pub(super) fn connection(kind: ConnectionKind, at_ms: u64, address: u64) -> Conn
         subflows: None,
         evidence: Vec::new(),
         existing: false,
-        untold: false,
+        query_untraced: false,
         connecting: false,
         fell_back: Some(true),
         late: false,
@@ -109,7 +109,7 @@ pub(super) fn event(connection: Connection) -> Event {
 }
 
 /// Address and owner of reported connections; verdicts have tests of their own.
-fn told(ready: &mut Vec<Finding>) -> Vec<(u64, Option<u32>)> {
+fn found(ready: &mut Vec<Finding>) -> Vec<(u64, Option<u32>)> {
     ready
         .drain(..)
         .filter_map(|finding| match finding {
@@ -118,7 +118,7 @@ fn told(ready: &mut Vec<Finding>) -> Vec<(u64, Option<u32>)> {
                 event.connection.owner.and_then(|owner| owner.process.pid),
             )),
             Finding::Verdict(_) | Finding::Refusal(_) => None,
-            Finding::Query(_) => panic!("nobody asked"),
+            Finding::Query(_) => panic!("a query without a caller"),
         })
         .collect()
 }
@@ -133,7 +133,7 @@ pub(super) fn change(kind: ChangeKind, of: Connection) -> Event {
             socket: of.socket,
             owner: of.owner,
             admitted: of.admitted,
-            untold: of.untold,
+            query_untraced: of.query_untraced,
             connecting: of.connecting,
         },
         place: Place::default(),
@@ -157,18 +157,18 @@ fn accepted(at_ms: u64, address: u64, pid: u32, admitted: bool) -> Event {
 }
 
 #[test]
-fn what_is_accepted_in_time_is_told_under_the_name_of_who_accepted_it() {
+fn a_connection_accepted_in_time_is_reported_with_the_accepting_process() {
     let (mut correlator, mut ready, facts) = (Correlator::default(), Vec::new(), facts());
     correlator.take(unaccepted(10, 0xa), &facts, &mut ready);
     correlator.take(unaccepted(11, 0xb), &facts, &mut ready);
-    assert_eq!(told(&mut ready), []);
+    assert_eq!(found(&mut ready), []);
     correlator.take(accepted(900, 0xa, 5, true), &facts, &mut ready);
     correlator.clock(
         ORDER_WINDOW + Duration::from_millis(900),
         &facts,
         &mut ready,
     );
-    assert_eq!(told(&mut ready), [(0xa, Some(5))]);
+    assert_eq!(found(&mut ready), [(0xa, Some(5))]);
     // One second after the fallback, only the listener's owner is known.
     correlator.take(accepted(1_011, 0xb, 6, true), &facts, &mut ready);
     correlator.clock(
@@ -176,7 +176,7 @@ fn what_is_accepted_in_time_is_told_under_the_name_of_who_accepted_it() {
         &facts,
         &mut ready,
     );
-    assert_eq!(told(&mut ready), [(0xb, Some(1))]);
+    assert_eq!(found(&mut ready), [(0xb, Some(1))]);
 }
 
 #[test]
@@ -184,16 +184,16 @@ fn a_clock_ends_the_wait_too_but_leaves_records_time_to_arrive() {
     let (mut correlator, mut ready, facts) = (Correlator::default(), Vec::new(), facts());
     correlator.take(unaccepted(0, 0xa), &facts, &mut ready);
     correlator.clock(Duration::from_millis(1_299), &facts, &mut ready);
-    assert_eq!(told(&mut ready), []);
+    assert_eq!(found(&mut ready), []);
     correlator.clock(Duration::from_millis(1_300), &facts, &mut ready);
-    assert_eq!(told(&mut ready), [(0xa, Some(1))]);
+    assert_eq!(found(&mut ready), [(0xa, Some(1))]);
     correlator.take(unaccepted(2_000, 0xb), &facts, &mut ready);
     correlator.finish(0, &facts, &mut ready);
-    assert_eq!(told(&mut ready), [(0xb, Some(1))]);
+    assert_eq!(found(&mut ready), [(0xb, Some(1))]);
 }
 
 #[test]
-fn whoever_accepts_decides_whether_it_is_wanted() {
+fn the_accepting_process_decides_whether_it_is_wanted() {
     let (mut correlator, mut ready, facts) = (Correlator::default(), Vec::new(), facts());
     let unwanted = |at_ms, address| {
         event(Connection {
@@ -205,27 +205,27 @@ fn whoever_accepts_decides_whether_it_is_wanted() {
     correlator.take(unwanted(10, 0xa), &facts, &mut ready);
     correlator.take(accepted(20, 0xa, 5, true), &facts, &mut ready);
     correlator.clock(ORDER_WINDOW + Duration::from_millis(20), &facts, &mut ready);
-    assert_eq!(told(&mut ready), [(0xa, Some(5))]);
+    assert_eq!(found(&mut ready), [(0xa, Some(5))]);
     correlator.take(unaccepted(30, 0xb), &facts, &mut ready);
     correlator.take(accepted(40, 0xb, 6, false), &facts, &mut ready);
     correlator.take(unwanted(50, 0xc), &facts, &mut ready);
     correlator.finish(0, &facts, &mut ready);
-    assert_eq!(told(&mut ready), []);
+    assert_eq!(found(&mut ready), []);
     assert_eq!(correlator.filtered(), 2);
 }
 
 #[test]
-fn what_waits_is_bounded_and_the_oldest_is_told_first() {
+fn the_waiting_events_are_bounded_and_the_oldest_is_released_first() {
     let (mut correlator, mut ready, facts) = (Correlator::default(), Vec::new(), facts());
     for address in 0..=Limits::STATED.waiting as u64 {
         correlator.take(unaccepted(10, address), &facts, &mut ready);
     }
     correlator.clock(ORDER_WINDOW + Duration::from_millis(10), &facts, &mut ready);
-    assert_eq!(told(&mut ready), [(0, Some(1))]);
+    assert_eq!(found(&mut ready), [(0, Some(1))]);
 }
 
 #[test]
-fn a_connection_that_is_tcp_because_mptcp_is_off_tells_who_had_it_switched_off() {
+fn a_connection_that_is_tcp_because_mptcp_is_off_names_the_connection_that_caused_it() {
     let blackhole = |at_ms: u64, address: u64, netns: u32| {
         let mut connection = connection(ConnectionKind::Blackhole, at_ms, address);
         connection.socket.netns = netns;

@@ -13,10 +13,10 @@ use crate::model::{
 /// inconclusive: the call failed for another reason, or its result is unknown.
 pub(super) fn of_answer(
     query: &Query,
-    life: Option<&ConnectionState>,
+    state: Option<&ConnectionState>,
     facts: &Facts,
 ) -> Option<Judgement> {
-    let fallen = life.and_then(|life| life.fallen.as_ref());
+    let fallen = state.and_then(|state| state.fallen.as_ref());
     match query.answer {
         Answer::Failed(_) | Answer::Unknown => None,
         Answer::Unsupported(errno) => {
@@ -39,10 +39,10 @@ pub(super) fn of_answer(
             }
             None => bare(
                 Verdict::Unexplained,
-                format!("told TCP; no fallback was seen: {}", unseen(life, facts)),
+                format!("told TCP; no fallback was seen: {}", unseen(state, facts)),
             ),
         }),
-        Answer::Mptcp => Some(told_mptcp(query, fallen)),
+        Answer::Mptcp => Some(judge_mptcp(query, fallen)),
     }
 }
 
@@ -57,13 +57,13 @@ const CALL_MAX: Duration = Duration::from_secs(10);
 /// after, and the thread may be preempted in between.
 fn is_surely_later(query: &Query, fallen: &Fallen) -> bool {
     let (began, fell) = match query.latency {
-        Some(_) if !fallen.is_foretold => (query.asked_at, fallen.at),
+        Some(_) if !fallen.is_predicted => (query.asked_at, fallen.at),
         Some(_) | None => (query.asked_at, fallen.at.saturating_add(CALL_MAX)),
     };
     fell <= began
 }
 
-fn told_mptcp(query: &Query, fallen: Option<&Fallen>) -> Judgement {
+fn judge_mptcp(query: &Query, fallen: Option<&Fallen>) -> Judgement {
     let state = query.socket.state;
     if !query.api.sees_fallbacks() {
         if let Some(fallen) = fallen {
@@ -113,9 +113,9 @@ fn told_mptcp(query: &Query, fallen: Option<&Fallen>) -> Judgement {
 
 /// The closing verdict on a connection that has ended, or is no longer traced. `None` if the last
 /// line about it was final.
-pub(super) fn of_life(life: &ConnectionState) -> Option<Judgement> {
-    let fallen = life.fallen.as_ref()?;
-    let Some(asked) = life.asked else {
+pub(super) fn of_life(state: &ConnectionState) -> Option<Judgement> {
+    let fallen = state.fallen.as_ref()?;
+    let Some(asked) = state.asked else {
         return Some(about(
             Verdict::NeverAsked,
             format!("fell back: {}; the application never asked", named(fallen)),
@@ -123,14 +123,14 @@ pub(super) fn of_life(life: &ConnectionState) -> Option<Judgement> {
             None,
         ));
     };
-    match (life.told?, asked.answer) {
+    match (state.judged?, asked.answer) {
         (Verdict::Unexplained, _) if fallen.at <= asked.at => Some(explained(fallen, asked.at)),
-        (told @ (Verdict::TooEarly | Verdict::StillMptcp), Answer::Mptcp) => {
+        (judged @ (Verdict::TooEarly | Verdict::StillMptcp), Answer::Mptcp) => {
             let delay = fallen.at.saturating_sub(asked.at);
             if !asked.api.sees_fallbacks() {
                 return Some(misled(asked.api, fallen, asked.at));
             }
-            let (verdict, then) = if told == Verdict::TooEarly {
+            let (verdict, then) = if judged == Verdict::TooEarly {
                 (Verdict::TooEarly, "before the handshake could decide")
             } else {
                 (Verdict::Stale, "while it still was MPTCP")
@@ -209,12 +209,12 @@ fn never_mptcp(query: &Query, facts: &Facts) -> &'static str {
 }
 
 /// Why a fallback that must have happened was not observed.
-fn unseen(life: Option<&ConnectionState>, facts: &Facts) -> &'static str {
+fn unseen(state: Option<&ConnectionState>, facts: &Facts) -> &'static str {
     if !facts.has_sensor(SensorId::Fallback) {
         return "fallbacks are not traced on this kernel (mptcp-trace doctor reports why)";
     }
-    match life {
-        Some(life) if life.existing => "the connection existed before tracing began",
+    match state {
+        Some(state) if state.existing => "the connection existed before tracing began",
         Some(_) => "its record was lost or is still pending",
         None => "the socket was never recorded",
     }

@@ -14,25 +14,25 @@ const ESTABLISHED: TcpState = TcpState(1);
 
 /// An event of the connection with that number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Deed {
+pub(super) enum Action {
     Falls,
     Asks(Api, Answer, TcpState),
     Dies,
     Existed,
 }
 
-pub(super) const IS_MPTCP: Deed = Deed::Asks(Api::TcpIsMptcp, Answer::Mptcp, ESTABLISHED);
-const IS_TCP: Deed = Deed::Asks(Api::TcpIsMptcp, Answer::Tcp, ESTABLISHED);
-const FRESH: Deed = Deed::Asks(Api::TcpIsMptcp, Answer::Mptcp, TcpState::CLOSE);
-const LISTENS: Deed = Deed::Asks(Api::TcpIsMptcp, Answer::Mptcp, TcpState::LISTEN);
-const PROTOCOL: Deed = Deed::Asks(Api::SoProtocol, Answer::Mptcp, ESTABLISHED);
-const INFO_FAILS: Deed = Deed::Asks(Api::MptcpInfo, Answer::Tcp, ESTABLISHED);
-const UNKNOWN_OPTION: Deed = Deed::Asks(
+pub(super) const IS_MPTCP: Action = Action::Asks(Api::TcpIsMptcp, Answer::Mptcp, ESTABLISHED);
+const IS_TCP: Action = Action::Asks(Api::TcpIsMptcp, Answer::Tcp, ESTABLISHED);
+const FRESH: Action = Action::Asks(Api::TcpIsMptcp, Answer::Mptcp, TcpState::CLOSE);
+const LISTENS: Action = Action::Asks(Api::TcpIsMptcp, Answer::Mptcp, TcpState::LISTEN);
+const PROTOCOL: Action = Action::Asks(Api::SoProtocol, Answer::Mptcp, ESTABLISHED);
+const INFO_FAILS: Action = Action::Asks(Api::MptcpInfo, Answer::Tcp, ESTABLISHED);
+const UNKNOWN_OPTION: Action = Action::Asks(
     Api::TcpIsMptcp,
     Answer::Unsupported(Errno::EOPNOTSUPP),
     ESTABLISHED,
 );
-const BAD_POINTER: Deed = Deed::Asks(Api::TcpIsMptcp, Answer::Failed(Errno(14)), ESTABLISHED);
+const BAD_POINTER: Action = Action::Asks(Api::TcpIsMptcp, Answer::Failed(Errno(14)), ESTABLISHED);
 
 fn traced_facts() -> Facts {
     Facts {
@@ -46,18 +46,18 @@ fn traced_facts() -> Facts {
     }
 }
 
-pub(super) fn make(deed: Deed, at_ms: u64, number: u64) -> Event {
-    match deed {
-        Deed::Falls => event(connection(ConnectionKind::Fallback, at_ms, number)),
-        Deed::Dies => change(
+pub(super) fn make(action: Action, at_ms: u64, number: u64) -> Event {
+    match action {
+        Action::Falls => event(connection(ConnectionKind::Fallback, at_ms, number)),
+        Action::Dies => change(
             ChangeKind::Closed,
             connection(ConnectionKind::Fallback, at_ms, number),
         ),
-        Deed::Existed => event(Connection {
+        Action::Existed => event(Connection {
             existing: true,
             ..connection(ConnectionKind::Existing, at_ms, number)
         }),
-        Deed::Asks(api, answer, state) => {
+        Action::Asks(api, answer, state) => {
             let like = connection(ConnectionKind::Fallback, at_ms, number);
             Event::Query(QueryEvent {
                 query: Query {
@@ -83,7 +83,7 @@ pub(super) fn make(deed: Deed, at_ms: u64, number: u64) -> Event {
                     errno: answer.errno(),
                     fell_back: Some(answer == Answer::Tcp),
                     rung: Rung::Fexit,
-                    after_untold: false,
+                    after_untraced: false,
                     state_bits: None,
                 },
                 time: SystemTime::UNIX_EPOCH,
@@ -117,7 +117,7 @@ fn verdicts(findings: &[Finding]) -> String {
     words.join(" ")
 }
 
-pub(super) fn told_of(events: Vec<Event>, limits: Limits) -> Vec<Finding> {
+pub(super) fn findings_of(events: Vec<Event>, limits: Limits) -> Vec<Finding> {
     let (mut correlator, mut ready, facts) = (Correlator::new(limits), Vec::new(), traced_facts());
     for event in events {
         correlator.take(event, &facts, &mut ready);
@@ -158,82 +158,82 @@ fn what_never_was_a_connection_has_no_verdict() {
             "[never-asked at death]",
         ),
     ] {
-        assert_eq!(verdicts(&told_of(events, Limits::STATED)), want);
+        assert_eq!(verdicts(&findings_of(events, Limits::STATED)), want);
     }
 }
 
 #[test]
 fn every_verdict_has_a_scene() {
-    let check = |deeds: &[Deed], want: &str| {
+    let check = |actions: &[Action], want: &str| {
         let events = (1..)
             .map(|nth| nth * 1_000)
-            .zip(deeds)
-            .map(|(at_ms, deed)| make(*deed, at_ms, 1))
+            .zip(actions)
+            .map(|(at_ms, action)| make(*action, at_ms, 1))
             .collect();
         assert_eq!(
-            verdicts(&told_of(events, Limits::STATED)),
+            verdicts(&findings_of(events, Limits::STATED)),
             want,
-            "{deeds:?}"
+            "{actions:?}"
         );
     };
     check(&[IS_MPTCP], "still-mptcp");
-    check(&[IS_MPTCP, Deed::Dies], "still-mptcp");
-    check(&[Deed::Falls, IS_TCP, Deed::Dies], "explained");
-    check(&[Deed::Falls, INFO_FAILS], "explained");
+    check(&[IS_MPTCP, Action::Dies], "still-mptcp");
+    check(&[Action::Falls, IS_TCP, Action::Dies], "explained");
+    check(&[Action::Falls, INFO_FAILS], "explained");
     check(
-        &[IS_MPTCP, Deed::Falls, Deed::Dies],
+        &[IS_MPTCP, Action::Falls, Action::Dies],
         "still-mptcp [stale at death]",
     );
-    check(&[IS_MPTCP, Deed::Falls], "still-mptcp [stale at exit]");
-    check(&[IS_MPTCP, Deed::Falls, IS_TCP], "still-mptcp explained");
+    check(&[IS_MPTCP, Action::Falls], "still-mptcp [stale at exit]");
+    check(&[IS_MPTCP, Action::Falls, IS_TCP], "still-mptcp explained");
     check(&[FRESH], "too-early");
     check(&[LISTENS], "too-early");
     check(
-        &[FRESH, Deed::Falls, Deed::Dies],
+        &[FRESH, Action::Falls, Action::Dies],
         "too-early [too-early at death]",
     );
     check(
-        &[FRESH, IS_MPTCP, Deed::Falls],
+        &[FRESH, IS_MPTCP, Action::Falls],
         "too-early still-mptcp [stale at exit]",
     );
-    check(&[Deed::Falls, Deed::Dies], "[never-asked at death]");
-    check(&[Deed::Falls], "[never-asked at exit]");
+    check(&[Action::Falls, Action::Dies], "[never-asked at death]");
+    check(&[Action::Falls], "[never-asked at exit]");
     check(&[IS_TCP], "unexplained");
-    check(&[Deed::Existed, IS_TCP], "unexplained");
-    check(&[Deed::Falls, PROTOCOL, Deed::Dies], "misled");
-    check(&[PROTOCOL, Deed::Falls], "still-mptcp [misled at exit]");
+    check(&[Action::Existed, IS_TCP], "unexplained");
+    check(&[Action::Falls, PROTOCOL, Action::Dies], "misled");
+    check(&[PROTOCOL, Action::Falls], "still-mptcp [misled at exit]");
     // An answer from a better API is kept; without kernel support for one, the weaker answer
     // counts.
     check(
-        &[IS_MPTCP, PROTOCOL, Deed::Falls],
+        &[IS_MPTCP, PROTOCOL, Action::Falls],
         "still-mptcp still-mptcp [stale at exit]",
     );
     check(
-        &[UNKNOWN_OPTION, PROTOCOL, Deed::Falls],
+        &[UNKNOWN_OPTION, PROTOCOL, Action::Falls],
         "unsupported still-mptcp [misled at exit]",
     );
-    check(&[IS_MPTCP, Deed::Falls, PROTOCOL], "still-mptcp misled");
-    check(&[UNKNOWN_OPTION, Deed::Falls], "unsupported");
-    check(&[Deed::Falls, IS_MPTCP], "contradicted");
+    check(&[IS_MPTCP, Action::Falls, PROTOCOL], "still-mptcp misled");
+    check(&[UNKNOWN_OPTION, Action::Falls], "unsupported");
+    check(&[Action::Falls, IS_MPTCP], "contradicted");
     // A call that failed for another reason changes nothing.
     check(&[BAD_POINTER], "none");
-    check(&[Deed::Falls, BAD_POINTER], "none [never-asked at exit]");
+    check(&[Action::Falls, BAD_POINTER], "none [never-asked at exit]");
     // Undone by connect(AF_UNSPEC): not a contradiction.
     check(
-        &[Deed::Falls, IS_TCP, FRESH, IS_MPTCP],
+        &[Action::Falls, IS_TCP, FRESH, IS_MPTCP],
         "explained too-early still-mptcp",
     );
 }
 
 #[test]
-fn a_fallback_that_is_told_late_still_explains_the_answer() {
+fn a_fallback_that_is_reported_late_still_explains_the_answer() {
     let events = vec![
         make(IS_TCP, 1_000, 1),
         make(IS_MPTCP, 9_000, 2),
-        make(Deed::Falls, 500, 1),
+        make(Action::Falls, 500, 1),
     ];
     assert_eq!(
-        verdicts(&told_of(events, Limits::STATED)),
+        verdicts(&findings_of(events, Limits::STATED)),
         "unexplained still-mptcp [explained at exit]"
     );
 }
@@ -242,7 +242,7 @@ fn a_fallback_that_is_told_late_still_explains_the_answer() {
 /// between its answer and the end of the call, and between the prediction of a fallback and the
 /// fallback.
 #[test]
-fn a_contradiction_needs_a_question_that_was_asked_after_the_fallback() {
+fn a_contradiction_needs_a_query_after_the_fallback() {
     use CauseCertainty::{Inferred, Reported};
     for (latency_ms, known, asked_ms, want) in [
         (Some(1), Reported, 1_001, "contradicted"),
@@ -253,7 +253,7 @@ fn a_contradiction_needs_a_question_that_was_asked_after_the_fallback() {
         (None, Reported, 11_000, "contradicted"),
         (Some(1), Inferred, 11_000, "contradicted"),
     ] {
-        let mut falls = make(Deed::Falls, 1_000, 1);
+        let mut falls = make(Action::Falls, 1_000, 1);
         if let Event::Connection(event) = &mut falls {
             event.connection.known = known;
         }
@@ -261,8 +261,8 @@ fn a_contradiction_needs_a_question_that_was_asked_after_the_fallback() {
         if let Event::Query(event) = &mut asks {
             event.query.latency = latency_ms.map(Duration::from_millis);
         }
-        let told = verdicts(&told_of(vec![falls, asks], Limits::STATED));
-        assert_eq!(told, want, "{latency_ms:?} {known:?} {asked_ms}");
+        let found = verdicts(&findings_of(vec![falls, asks], Limits::STATED));
+        assert_eq!(found, want, "{latency_ms:?} {known:?} {asked_ms}");
     }
 }
 
@@ -272,16 +272,16 @@ fn a_connection_that_was_made_anew_is_not_contradicted() {
     if let Event::Query(event) = &mut again {
         event.query.connected_at = Some(Duration::from_millis(2_000));
     }
-    let events = vec![make(Deed::Falls, 1_000, 1), again];
+    let events = vec![make(Action::Falls, 1_000, 1), again];
     assert_eq!(
-        verdicts(&told_of(events, Limits::STATED)),
+        verdicts(&findings_of(events, Limits::STATED)),
         "[never-asked at death] still-mptcp"
     );
 }
 
 /// An event of the socket's connection that began at `connected_ms`.
-pub(super) fn of_connection(deed: Deed, at_ms: u64, connected_ms: u64) -> Event {
-    let mut made = make(deed, at_ms, 1);
+pub(super) fn of_connection(action: Action, at_ms: u64, connected_ms: u64) -> Event {
+    let mut made = make(action, at_ms, 1);
     match &mut made {
         Event::Query(event) => {
             event.query.connected_at = Some(Duration::from_millis(connected_ms));
@@ -296,23 +296,23 @@ pub(super) fn of_connection(deed: Deed, at_ms: u64, connected_ms: u64) -> Event 
 
 #[test]
 fn a_socket_that_connects_again_is_judged_by_the_answers_of_its_new_connection() {
-    let check = |deeds: &[(Deed, u64, u64)], want: &str| {
-        let events = deeds
+    let check = |actions: &[(Action, u64, u64)], want: &str| {
+        let events = actions
             .iter()
-            .map(|(deed, at_ms, connected_ms)| of_connection(*deed, *at_ms, *connected_ms))
+            .map(|(action, at_ms, connected_ms)| of_connection(*action, *at_ms, *connected_ms))
             .collect();
-        let told = told_of(events, Limits::STATED);
-        assert_eq!(verdicts(&told), want, "{deeds:?}");
+        let found = findings_of(events, Limits::STATED);
+        assert_eq!(verdicts(&found), want, "{actions:?}");
     };
     // The application knows that the first connection is TCP; it never asked about the second.
     let twice = [
-        (Deed::Falls, 1_000, 900),
+        (Action::Falls, 1_000, 900),
         (IS_TCP, 1_500, 900),
-        (Deed::Falls, 3_000, 2_900),
+        (Action::Falls, 3_000, 2_900),
     ];
     check(&twice, "explained [never-asked at exit]");
     check(
-        &[&twice[..], &[(Deed::Dies, 4_000, 2_900)]].concat(),
+        &[&twice[..], &[(Action::Dies, 4_000, 2_900)]].concat(),
         "explained [never-asked at death]",
     );
     // Two connections that fell back, without a query about either.
@@ -322,7 +322,7 @@ fn a_socket_that_connects_again_is_judged_by_the_answers_of_its_new_connection()
     );
     // The first connection did not fall back: its answer was right, and does not apply to the
     // second.
-    let still = [(IS_MPTCP, 1_000, 900), (Deed::Falls, 3_000, 2_900)];
+    let still = [(IS_MPTCP, 1_000, 900), (Action::Falls, 3_000, 2_900)];
     check(&still, "still-mptcp [never-asked at exit]");
     // An answer between the two connections applies to neither, and is too early for the second.
     check(
@@ -335,11 +335,11 @@ fn a_socket_that_connects_again_is_judged_by_the_answers_of_its_new_connection()
     );
     // A fallback of one connection that is observed twice counts once.
     check(
-        &[(Deed::Falls, 1_000, 900), (Deed::Falls, 1_500, 900)],
+        &[(Action::Falls, 1_000, 900), (Action::Falls, 1_500, 900)],
         "[never-asked at exit]",
     );
     check(
-        &[(FRESH, 800, 0), (Deed::Falls, 1_000, 900)],
+        &[(FRESH, 800, 0), (Action::Falls, 1_000, 900)],
         "too-early [too-early at exit]",
     );
 }
@@ -357,11 +357,11 @@ fn the_closing_verdict_names_who_used_the_socket_last() {
     };
     let last = |closed_by: Option<u32>| {
         let events = vec![
-            by(make(Deed::Falls, 1_000, 1), Some(1)),
-            by(make(Deed::Dies, 2_000, 1), closed_by),
+            by(make(Action::Falls, 1_000, 1), Some(1)),
+            by(make(Action::Dies, 2_000, 1), closed_by),
         ];
-        let told = told_of(events, Limits::STATED);
-        let verdict = told.iter().find_map(|it| match it {
+        let found = findings_of(events, Limits::STATED);
+        let verdict = found.iter().find_map(|it| match it {
             Finding::Verdict(event) => event.owner.as_ref().map(|owner| owner.process.pid),
             Finding::Query(_) | Finding::Connection(_) | Finding::Refusal(_) => None,
         });
@@ -381,7 +381,7 @@ fn what_was_never_mptcp_is_plain_tcp() {
         event.query.fell_back = Some(false);
     }
     assert_eq!(
-        verdicts(&told_of(vec![asked.clone()], Limits::STATED)),
+        verdicts(&findings_of(vec![asked.clone()], Limits::STATED)),
         "plain-tcp"
     );
     let child = Some(connection(ConnectionKind::Plain, 0, 1).id);
@@ -424,15 +424,15 @@ fn what_was_never_mptcp_is_plain_tcp() {
         event.query.id = Some(connection(ConnectionKind::Fallback, 0, 1).id);
         event.query.connected_at = None;
     }
-    let events = vec![make(Deed::Falls, 500, 1), asked];
-    assert_eq!(verdicts(&told_of(events, Limits::STATED)), "explained");
+    let events = vec![make(Action::Falls, 500, 1), asked];
+    assert_eq!(verdicts(&findings_of(events, Limits::STATED)), "explained");
 }
 
 #[test]
 fn sentences_say_when_and_why_and_who() {
     let sentence = |events: Vec<Event>| -> String {
-        let told = told_of(events, Limits::STATED);
-        let sentences: Vec<String> = told
+        let found = findings_of(events, Limits::STATED);
+        let sentences: Vec<String> = found
             .iter()
             .filter_map(|finding| match finding {
                 Finding::Query(event) => event.judgement.as_ref().map(|it| it.sentence.to_string()),
@@ -443,38 +443,41 @@ fn sentences_say_when_and_why_and_who() {
         sentences.join("\n")
     };
     assert_eq!(
-        sentence(vec![make(Deed::Falls, 1_000, 1), make(IS_TCP, 1_029, 1)]),
+        sentence(vec![make(Action::Falls, 1_000, 1), make(IS_TCP, 1_029, 1)]),
         "told TCP; it fell back 29 ms earlier: DssFallback (path)"
     );
     assert_eq!(
-        sentence(vec![make(IS_MPTCP, 1_000, 1), make(Deed::Falls, 3_000, 1)]),
+        sentence(vec![
+            make(IS_MPTCP, 1_000, 1),
+            make(Action::Falls, 3_000, 1)
+        ]),
         "told MPTCP, and it is\ntold MPTCP while it still was MPTCP; it fell back 2000 ms later: DssFallback (path), \
          and was not asked again"
     );
 }
 
 /// The observed fallback and the query that a verdict requires.
-fn has_evidence(event: &VerdictEvent, happened: &[(u64, u64, Deed)]) -> bool {
+fn has_evidence(event: &VerdictEvent, happened: &[(u64, u64, Action)]) -> bool {
     let number = event.id.socket.0;
-    let of = |wanted: fn(Deed) -> bool| {
+    let of = |wanted: fn(Action) -> bool| {
         happened
             .iter()
-            .filter(move |(_, whose, deed)| *whose == number && wanted(*deed))
+            .filter(move |(_, whose, action)| *whose == number && wanted(*action))
             .map(|(at, _, _)| Duration::from_millis(*at))
     };
     let fell = event
         .judgement
         .fell_back_at
-        .is_some_and(|at| of(|deed| deed == Deed::Falls).any(|it| it == at));
-    let asked = event
-        .asked
-        .is_some_and(|asked| of(|deed| matches!(deed, Deed::Asks(..))).any(|at| at == asked.at));
+        .is_some_and(|at| of(|action| action == Action::Falls).any(|it| it == at));
+    let asked = event.asked.is_some_and(|asked| {
+        of(|action| matches!(action, Action::Asks(..))).any(|at| at == asked.at)
+    });
     fell && (asked || event.judgement.verdict == Verdict::NeverAsked)
 }
 
-fn deeds() -> impl Strategy<Value = Vec<(u64, u64, Deed)>> {
-    let deed = prop_oneof![
-        2 => Just(Deed::Falls),
+fn actions() -> impl Strategy<Value = Vec<(u64, u64, Action)>> {
+    let action = prop_oneof![
+        2 => Just(Action::Falls),
         2 => Just(IS_MPTCP),
         2 => Just(IS_TCP),
         1 => Just(FRESH),
@@ -482,32 +485,32 @@ fn deeds() -> impl Strategy<Value = Vec<(u64, u64, Deed)>> {
         1 => Just(INFO_FAILS),
         1 => Just(UNKNOWN_OPTION),
         1 => Just(BAD_POINTER),
-        1 => Just(Deed::Dies),
-        1 => Just(Deed::Existed),
+        1 => Just(Action::Dies),
+        1 => Just(Action::Existed),
     ];
-    prop::collection::vec((1_u64..40, 1_u64..12, deed), 0..120).prop_map(|steps| {
+    prop::collection::vec((1_u64..40, 1_u64..12, action), 0..120).prop_map(|steps| {
         let mut now = 10;
         steps
             .into_iter()
-            .map(|(pause, whose, deed)| {
+            .map(|(pause, whose, action)| {
                 now += pause;
-                (now, whose, deed)
+                (now, whose, action)
             })
             .collect()
     })
 }
 
-fn events_of(happened: &[(u64, u64, Deed)]) -> Vec<Event> {
+fn events_of(happened: &[(u64, u64, Action)]) -> Vec<Event> {
     happened
         .iter()
-        .map(|(at, whose, deed)| make(*deed, *at, *whose))
+        .map(|(at, whose, action)| make(*action, *at, *whose))
         .collect()
 }
 
 proptest! {
     #[test]
-    fn no_verdict_is_without_evidence(happened in deeds()) {
-        for finding in told_of(events_of(&happened), Limits::STATED) {
+    fn no_verdict_is_without_evidence(happened in actions()) {
+        for finding in findings_of(events_of(&happened), Limits::STATED) {
             if let Finding::Verdict(event) = finding {
                 prop_assert!(has_evidence(&event, &happened), "{event:?}");
             }
@@ -515,16 +518,16 @@ proptest! {
     }
 
     #[test]
-    fn nothing_is_stale_that_was_asked_again(happened in deeds()) {
-        for finding in told_of(events_of(&happened), Limits::STATED) {
+    fn nothing_is_stale_that_was_asked_again(happened in actions()) {
+        for finding in findings_of(events_of(&happened), Limits::STATED) {
             let Finding::Verdict(event) = finding else { continue };
             if event.judgement.verdict != Verdict::Stale {
                 continue;
             }
             let fell = event.judgement.fell_back_at.unwrap_or_default();
-            let asked_again = happened.iter().any(|(at, whose, deed)| {
+            let asked_again = happened.iter().any(|(at, whose, action)| {
                 let at = Duration::from_millis(*at);
-                let is_answer = matches!(deed, Deed::Asks(_, Answer::Mptcp | Answer::Tcp, _));
+                let is_answer = matches!(action, Action::Asks(_, Answer::Mptcp | Answer::Tcp, _));
                 // A query when the socket connects again ends the old connection, but does not
                 // concern it.
                 let is_before = at < event.at || event.closed_by == ClosedBy::Exit && at == event.at;
@@ -535,21 +538,21 @@ proptest! {
     }
 
     #[test]
-    fn every_question_and_every_fallback_is_told_once(happened in deeds()) {
-        let told = told_of(events_of(&happened), Limits::STATED);
-        let count = |wanted: fn(&Finding) -> bool| told.iter().filter(|it| wanted(it)).count();
-        let asked = happened.iter().filter(|it| matches!(it.2, Deed::Asks(..))).count();
-        let others = happened.iter().filter(|it| matches!(it.2, Deed::Falls | Deed::Existed)).count();
+    fn every_query_and_every_fallback_is_reported_once(happened in actions()) {
+        let found = findings_of(events_of(&happened), Limits::STATED);
+        let count = |wanted: fn(&Finding) -> bool| found.iter().filter(|it| wanted(it)).count();
+        let asked = happened.iter().filter(|it| matches!(it.2, Action::Asks(..))).count();
+        let others = happened.iter().filter(|it| matches!(it.2, Action::Falls | Action::Existed)).count();
         prop_assert_eq!(count(|it| matches!(it, Finding::Query(_))), asked);
         prop_assert_eq!(count(|it| matches!(it, Finding::Connection(_))), others);
     }
 
     #[test]
     fn the_order_within_the_window_does_not_matter(
-        happened in deeds(),
+        happened in actions(),
         delays in prop::collection::vec(0_u64..50, 120),
     ) {
-        let in_order = told_of(events_of(&happened), Limits::STATED);
+        let in_order = findings_of(events_of(&happened), Limits::STATED);
         let mut arrivals: Vec<(u64, Event)> = events_of(&happened)
             .into_iter()
             .zip(&happened)
@@ -558,14 +561,14 @@ proptest! {
             .collect();
         arrivals.sort_by_key(|(at, _)| *at);
         let shuffled = arrivals.into_iter().map(|(_, event)| event).collect();
-        prop_assert_eq!(told_of(shuffled, Limits::STATED), in_order);
+        prop_assert_eq!(findings_of(shuffled, Limits::STATED), in_order);
     }
 
     #[test]
-    fn memory_is_bounded_whatever_happens(happened in deeds()) {
+    fn memory_is_bounded_whatever_happens(happened in actions()) {
         // The limits are asserted after each event.
         let limits = Limits { arriving: 6, waiting: 4, connections: 5 };
-        told_of(events_of(&happened), limits);
+        findings_of(events_of(&happened), limits);
     }
 }
 
@@ -582,16 +585,16 @@ fn the_closing_verdict_of_a_socket_that_connected_again_is_about_its_first_conne
         }
         event
     };
-    let first = at(of_connection(Deed::Falls, 1_000, 900), 1);
+    let first = at(of_connection(Action::Falls, 1_000, 900), 1);
     for next in [
-        of_connection(Deed::Falls, 3_000, 2_900),
+        of_connection(Action::Falls, 3_000, 2_900),
         of_connection(IS_MPTCP, 3_000, 2_900),
     ] {
-        let told = told_of(vec![first.clone(), at(next, 2)], Limits::STATED);
-        let remote = told.iter().find_map(|finding| match finding {
+        let found = findings_of(vec![first.clone(), at(next, 2)], Limits::STATED);
+        let remote = found.iter().find_map(|finding| match finding {
             Finding::Verdict(event) => Some(event.socket.remote.port()),
             Finding::Query(_) | Finding::Connection(_) | Finding::Refusal(_) => None,
         });
-        assert_eq!(remote, Some(1), "{told:?}");
+        assert_eq!(remote, Some(1), "{found:?}");
     }
 }

@@ -91,7 +91,7 @@ pub(super) fn connection(record: &ConnRecord, facts: &Facts) -> Result<Observati
         bytes: has(ConnFlags::BYTES).then_some((record.bytes_sent, record.bytes_received)),
         subflows: subflows(record),
         evidence: evidence(sighting.evidence),
-        untold: is(ConnState::UNTOLD),
+        query_untraced: is(ConnState::QUERY_UNTRACED),
         connecting: is(ConnState::CONNECTING),
         existing: kind == ConnectionKind::Existing
             || is(ConnState::EXISTING)
@@ -127,7 +127,7 @@ fn change(record: &ConnRecord, kind: ChangeKind) -> Result<Observation, DecodeEr
         socket: socket(record)?,
         owner: owner(&record.owner)?,
         admitted: record.flags.contains(ConnFlags::ADMITTED),
-        untold: record.conn_state.contains(ConnState::UNTOLD),
+        query_untraced: record.conn_state.contains(ConnState::QUERY_UNTRACED),
         connecting: record.conn_state.contains(ConnState::CONNECTING),
     });
     Ok(match record.flags.contains(ConnFlags::BY_TRACER) {

@@ -101,7 +101,7 @@ fn the_state_bits_decide_where_they_are_conclusive_and_the_callers_buffer_where_
     let unknown = (Answer::Unknown, None);
     let mptcp = (Answer::Mptcp, Some(false));
     let tcp = (Answer::Tcp, Some(true));
-    for (bit, bits, told, ret, want) in [
+    for (bit, bits, user_value, ret, want) in [
         (known, Some(OTHER), Some(1), 0, mptcp),
         (known, Some(FELL | OTHER), Some(0), 0, tcp),
         // Nothing was written (optlen 0), or the buffer is gone: a fallback during the call is
@@ -152,16 +152,16 @@ fn the_state_bits_decide_where_they_are_conclusive_and_the_callers_buffer_where_
             record.flags |= QueryFlags::MSK_FLAGS;
             record.msk_flags = bits;
         }
-        if let Some(told) = told {
+        if let Some(user_value) = user_value {
             record.flags |= QueryFlags::USER_VALUE;
-            record.user_value = told;
+            record.user_value = user_value;
         }
         record.ret = ret;
         let query = decoded(&record, &facts(bit));
         assert_eq!(
             (query.answer, query.fell_back),
             want,
-            "bit {bit:?} bits {bits:?} told {told:?} ret {ret}"
+            "bit {bit:?} bits {bits:?} user_value {user_value:?} ret {ret}"
         );
     }
 }
@@ -230,7 +230,7 @@ fn a_socket_whose_connection_is_gone_has_no_peer() {
 }
 
 #[test]
-fn the_tracers_own_questions_are_no_findings() {
+fn the_tracers_own_queries_are_no_findings() {
     let mut record = record();
     record.flags = QueryFlags::BY_TRACER;
     assert!(matches!(
@@ -292,7 +292,7 @@ fn a_socket_that_was_never_tracked_has_no_identity() {
 }
 
 #[test]
-fn level_and_number_name_the_question() {
+fn level_and_number_identify_the_query() {
     for (level, optname, api) in [
         (6_u32, 43_u32, Some(Api::TcpIsMptcp)),
         (284, 1, Some(Api::MptcpInfo)),
@@ -500,7 +500,7 @@ fn a_refusal_says_who_what_and_with_which_error() {
 }
 
 #[test]
-fn what_the_kernel_counted_is_told_by_the_names_of_its_counters() {
+fn kernel_counts_are_decoded_under_the_names_of_their_counters() {
     let mut facts = facts(None);
     facts.causes = vec![
         (3, "MPTCP_MIB_DSSFALLBACK".to_owned()),
@@ -518,7 +518,7 @@ fn what_the_kernel_counted_is_told_by_the_names_of_its_counters() {
             _ => 14,
         };
     }
-    let told = NetnsCounters {
+    let user_value = NetnsCounters {
         netns: 4711,
         cookie: 12,
         at: Duration::from_nanos(13),
@@ -526,13 +526,13 @@ fn what_the_kernel_counted_is_told_by_the_names_of_its_counters() {
     };
     assert_eq!(
         decode(record.as_bytes(), &facts),
-        Ok(Observation::Counters(Box::new(told.clone())))
+        Ok(Observation::Counters(Box::new(user_value.clone())))
     );
     record.kind = Kind::COUNTED_AT_START;
     let bytes = record.as_bytes();
     assert_eq!(
         decode(bytes, &facts),
-        Ok(Observation::CountersAtStart(Box::new(told)))
+        Ok(Observation::CountersAtStart(Box::new(user_value)))
     );
     assert!(matches!(
         decode(&bytes[..bytes.len() - 1], &facts),

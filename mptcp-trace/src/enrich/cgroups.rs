@@ -40,7 +40,7 @@ impl CgroupCache {
         }
     }
 
-    /// Only knows inserted paths.
+    /// A cache that returns only inserted paths.
     #[must_use]
     pub fn offline() -> Self {
         Self::live(false)
@@ -49,10 +49,10 @@ impl CgroupCache {
     /// Adds the path of a control group.
     pub fn insert(&mut self, cgroup_id: u64, path: &str) {
         let end = path.floor_char_boundary(PATH_BYTES_MAX);
-        self.keep(cgroup_id, place(&path[..end]));
+        self.store(cgroup_id, place(&path[..end]));
     }
 
-    fn keep(&mut self, cgroup_id: u64, place: Place) {
+    fn store(&mut self, cgroup_id: u64, place: Place) {
         if self.known.len() >= KNOWN_MAX {
             self.known.clear();
         }
@@ -86,7 +86,7 @@ impl CgroupCache {
                 self.new.push((cgroup_id, path.to_owned()));
             }
             // Cached too: reading a file for each record would be the largest cost of all.
-            None => self.keep(cgroup_id, Place::default()),
+            None => self.store(cgroup_id, Place::default()),
         }
     }
 
@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_tells_its_container_and_its_unit() {
+    fn a_path_contains_its_container_and_its_unit() {
         let id = "0123456789abcdef".repeat(4);
         for (path, has_container, unit) in [
             (
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_unified_hierarchy_tells_where_a_process_lives() {
+    fn only_the_unified_hierarchy_gives_the_cgroup_of_a_process() {
         for (text, path) in [
             ("0::/a.service\n", Some("/a.service")),
             // Another process has the same id and is in another group.
@@ -191,35 +191,35 @@ mod tests {
 
     #[test]
     fn a_control_group_is_asked_for_once_whatever_the_answer() {
-        let mut places = CgroupCache::live(false);
-        places.resolve(Some(std::process::id()), 7);
-        assert!(!places.known.contains_key(&7));
-        let mut places = CgroupCache::live(true);
+        let mut cgroups = CgroupCache::live(false);
+        cgroups.resolve(Some(std::process::id()), 7);
+        assert!(!cgroups.known.contains_key(&7));
+        let mut cgroups = CgroupCache::live(true);
         let me = Some(std::process::id());
-        places.resolve(me, 7);
-        assert!(places.known.contains_key(&7));
-        for nobody in [Some(u32::MAX), None] {
-            places.resolve(nobody, 8);
-            assert!(!places.known.contains_key(&8));
+        cgroups.resolve(me, 7);
+        assert!(cgroups.known.contains_key(&7));
+        for unknown in [Some(u32::MAX), None] {
+            cgroups.resolve(unknown, 8);
+            assert!(!cgroups.known.contains_key(&8));
         }
     }
 
     #[test]
     fn a_path_that_no_kernel_has_is_cut_off() {
-        let mut places = CgroupCache::offline();
-        places.insert(7, &"ż".repeat(PATH_BYTES_MAX));
-        let kept = places.path(7).unwrap();
+        let mut cgroups = CgroupCache::offline();
+        cgroups.insert(7, &"ż".repeat(PATH_BYTES_MAX));
+        let kept = cgroups.path(7).unwrap();
         assert_eq!(kept.len(), PATH_BYTES_MAX);
         assert!(kept.chars().all(|it| it == 'ż'));
     }
 
     #[test]
-    fn what_was_told_is_known_and_a_replay_asks_nobody() {
-        let mut places = CgroupCache::offline();
+    fn a_replay_uses_the_recorded_cgroup_paths() {
+        let mut cgroups = CgroupCache::offline();
         let me = Some(std::process::id());
-        assert_eq!(places.of(me, 7), Place::default());
-        places.insert(7, "/a.service");
-        assert_eq!(places.of(me, 7).unit.as_deref(), Some("a.service"));
-        assert_eq!(places.take_new(), []);
+        assert_eq!(cgroups.of(me, 7), Place::default());
+        cgroups.insert(7, "/a.service");
+        assert_eq!(cgroups.of(me, 7).unit.as_deref(), Some("a.service"));
+        assert_eq!(cgroups.take_new(), []);
     }
 }

@@ -31,12 +31,12 @@ pub fn query(facts: &Facts, query: Query) -> QueryEvent {
 #[must_use]
 pub fn connection(
     facts: &Facts,
-    places: &mut CgroupCache,
+    cgroups: &mut CgroupCache,
     connection: Connection,
 ) -> ConnectionEvent {
     let time: SystemTime = UNIX_EPOCH + facts.boot_epoch + connection.at;
     let place = match &connection.owner {
-        Some(owner) => places.of(owner.process.pid, owner.process.cgroup_id),
+        Some(owner) => cgroups.of(owner.process.pid, owner.process.cgroup_id),
         None => Place::default(),
     };
     ConnectionEvent {
@@ -50,9 +50,9 @@ pub fn connection(
 
 /// Adds the owner's place to a change of a connection.
 #[must_use]
-pub fn change(places: &mut CgroupCache, change: Change) -> ChangeEvent {
+pub fn change(cgroups: &mut CgroupCache, change: Change) -> ChangeEvent {
     let place = match &change.owner {
-        Some(owner) => places.of(owner.process.pid, owner.process.cgroup_id),
+        Some(owner) => cgroups.of(owner.process.pid, owner.process.cgroup_id),
         None => Place::default(),
     };
     ChangeEvent { change, place }

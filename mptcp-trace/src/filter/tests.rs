@@ -44,7 +44,7 @@ fn a_cause_is_carried_by_a_fallback_and_by_every_verdict_that_stands_on_it() {
         verdict: Some(Verdict::Explained),
         ..Row::default()
     };
-    for finding in [row.connection(), row.query(), row.last_words()] {
+    for finding in [row.connection(), row.query(), row.closing_verdict()] {
         check(&of("DssFallback"), &finding, true);
         check(&of("mptcpextdssfallback"), &finding, true);
         check(&of("InfiniteMapTx"), &finding, false);
@@ -70,7 +70,7 @@ fn a_cause_is_carried_by_a_fallback_and_by_every_verdict_that_stands_on_it() {
 }
 
 #[test]
-fn a_verdict_is_carried_by_questions_and_last_words_only() {
+fn only_queries_and_closing_verdicts_carry_a_verdict() {
     let of = |name| FindingFilter {
         verdicts: vec![verdict(name).unwrap()],
         ..everything()
@@ -81,7 +81,7 @@ fn a_verdict_is_carried_by_questions_and_last_words_only() {
     };
     for (name, holds) in [("stale", true), ("STALE", true), ("explained", false)] {
         check(&of(name), &row.query(), holds);
-        check(&of(name), &row.last_words(), holds);
+        check(&of(name), &row.closing_verdict(), holds);
         check(&of(name), &row.connection(), false);
     }
     check(
@@ -123,7 +123,7 @@ fn either_end_may_have_the_address_and_the_port() {
 }
 
 #[test]
-fn processes_namespaces_and_control_groups_are_those_of_the_owner_or_of_whoever_asked() {
+fn processes_namespaces_and_control_groups_are_those_of_the_owner_or_of_the_caller() {
     let row = Row::default();
     let with = |change: fn(&mut FindingFilter)| {
         let mut wanted = everything();
@@ -194,7 +194,7 @@ fn a_run_fails_on_what_was_named_and_on_nothing_else() {
         kind: ConnectionKind::Existing,
         ..row
     };
-    for (word, fallback, question, last_words) in [
+    for (word, fallback, query, closing_verdict) in [
         ("fallback", true, false, false),
         ("Fallback", true, false, false),
         ("stale", false, true, true),
@@ -204,8 +204,12 @@ fn a_run_fails_on_what_was_named_and_on_nothing_else() {
     ] {
         let on = FailOn::parse(word).unwrap();
         assert_eq!(on.matches(&row.connection()), fallback, "{word}");
-        assert_eq!(on.matches(&row.query()), question, "{word}");
-        assert_eq!(on.matches(&row.last_words()), last_words, "{word}");
+        assert_eq!(on.matches(&row.query()), query, "{word}");
+        assert_eq!(
+            on.matches(&row.closing_verdict()),
+            closing_verdict,
+            "{word}"
+        );
     }
     assert!(!FailOn::Fallback.matches(&existing.connection()));
     let why = FailOn::parse("fallbak").unwrap_err();

@@ -51,7 +51,7 @@ pub struct BtfFacts {
     /// Tracepoints of interest that exist.
     pub tracepoints: Vec<String>,
     /// Does `__mptcp_try_fallback` take the cause as an argument?
-    pub cause_is_told: bool,
+    pub has_cause_parameter: bool,
     /// MPTCP counters by index, with the names of their enumerators.
     pub counters: Vec<(i32, String)>,
     /// Values of the kernel's `mapping_status` and `skb_ext_id`.
@@ -69,7 +69,7 @@ impl Default for BtfFacts {
             functions: Vec::new(),
             has_mptcp: false,
             tracepoints: Vec::new(),
-            cause_is_told: false,
+            has_cause_parameter: false,
             counters: Vec::new(),
             numbers: KernelNumbers::NONE,
             function_numbers: BTreeMap::new(),
@@ -166,7 +166,8 @@ pub fn parse_for(architecture: Architecture, bytes: Vec<u8>) -> anyhow::Result<B
             .map(str::to_owned)
             .collect(),
         tracepoints: index.tracepoints.iter().map(|&it| it.to_owned()).collect(),
-        cause_is_told: index.has_parameter(function::MPTCP_TRY_FALLBACK, function::CAUSE_PARAMETER),
+        has_cause_parameter: index
+            .has_parameter(function::MPTCP_TRY_FALLBACK, function::CAUSE_PARAMETER),
         counters: index.counters.clone(),
         numbers: index.numbers,
         has_mptcp: index.structs.contains_key(&b"mptcp_subflow_context"[..]),
@@ -394,13 +395,13 @@ impl WantedTypes {
 
 /// True for a member that this kernel has under its alternative name.
 fn has_other_name(layout: &KernelLayout, path: &str) -> bool {
-    let is_there = |name: &&str| {
+    let is_present = |name: &&str| {
         let mut members = KernelLayout::MEMBERS.iter().zip(layout.offsets());
         members.any(|(member, offset)| member.path == *name && offset != ABSENT)
     };
     RENAMED
         .iter()
-        .any(|names| names.contains(&path) && names.iter().any(is_there))
+        .any(|names| names.contains(&path) && names.iter().any(is_present))
 }
 
 fn numbers_among(enumerators: &[(i32, String)]) -> KernelNumbers {

@@ -18,19 +18,23 @@ use crate::probes::function;
 /// An answer about the host.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Fact {
-    /// It is so.
+    /// The statement holds.
     Yes,
-    /// It is not so; the sentence gives the evidence.
+    /// It does not hold; the sentence gives the evidence.
     No(String),
     /// It could not be determined; the sentence gives the reason. Not the same as no.
     Unknown(String),
 }
 
 impl Fact {
-    /// Yes if `so`, else no because of `why`.
+    /// Yes if `holds`, else no because of `why`.
     #[must_use]
-    pub fn from_bool(so: bool, why: impl Into<String>) -> Self {
-        if so { Self::Yes } else { Self::No(why.into()) }
+    pub fn from_bool(holds: bool, why: impl Into<String>) -> Self {
+        if holds {
+            Self::Yes
+        } else {
+            Self::No(why.into())
+        }
     }
 
     /// The reason, if this fact is a No.
@@ -94,7 +98,7 @@ pub struct HostSupport {
     /// Tracepoints that the kernel's BTF describes.
     pub raw_tracepoints: Vec<String>,
     /// Does the function that decides fallbacks take their cause as an argument?
-    pub cause_is_told: bool,
+    pub has_cause_parameter: bool,
     /// MPTCP counters by index, with the names of their enumerators.
     pub counters: Vec<(i32, String)>,
     /// Values of the kernel's `mapping_status` and `skb_ext_id`.
@@ -169,7 +173,7 @@ impl HostSupport {
             layout: facts.layout,
             missing_members: facts.missing,
             raw_tracepoints: facts.tracepoints,
-            cause_is_told: facts.cause_is_told,
+            has_cause_parameter: facts.has_cause_parameter,
             counters: facts.counters,
             numbers: facts.numbers,
             pid_namespace,

@@ -1,4 +1,4 @@
-//! Can the kernel preempt a thread that runs in the kernel?
+//! Determines whether the kernel can preempt a thread that runs in the kernel.
 
 use std::fs;
 

@@ -229,10 +229,10 @@ pub fn how_to_give() -> String {
 #[must_use]
 pub fn costs() -> Vec<String> {
     /// Costs that also matter to a reader of the findings; `doctor` lists all.
-    const TOLD: CapabilitySet = CapabilitySet::SYS_PTRACE;
+    const AFFECT_FINDINGS: CapabilitySet = CapabilitySet::SYS_PTRACE;
     held()
         .iter()
-        .filter(|it| !it.held && TOLD.contains(it.capability.bit))
+        .filter(|it| !it.held && AFFECT_FINDINGS.contains(it.capability.bit))
         .map(|it| format!("without {}: {}", it.capability.name, it.capability.cost))
         .collect()
 }
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn what_must_be_there_stands_first_and_can_be_given() {
+    fn required_capabilities_come_first_and_can_be_granted() {
         let mandatory: Vec<&str> = TABLE
             .iter()
             .take_while(|it| it.mandatory)
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_that_is_locked_down_says_so() {
+    fn a_locked_down_kernel_is_reported() {
         for (modes, is_locked) in [
             ("none integrity [confidentiality]\n", true),
             ("none [integrity] confidentiality\n", false),

@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn inside_there_is_only_what_was_named() {
+    fn only_the_named_paths_are_accessible_inside() {
         let folder = tempfile::tempdir().unwrap();
         let named = folder.path().join("named");
         let other = folder.path().join("other");

@@ -1,4 +1,4 @@
-//! The kernel's symbol table: which functions exist, and under which names?
+//! The kernel's symbol table: which functions exist, and under which names.
 
 use std::{
     collections::BTreeMap,

@@ -92,7 +92,7 @@ pub struct Tracer {
     /// False in a PID namespace: there the kernel's iterator only visits tasks of that namespace.
     pub(super) sees_all_tasks: bool,
     /// Links of attached kprobe programs for queries.
-    pub(super) query_breakpoints: Vec<RawFd>,
+    pub(super) query_kprobe_links: Vec<RawFd>,
     /// Several programs for queries take turns at one place.
     pub(super) queries_take_turns: bool,
     /// Runs taken over because the first program was not attached yet.
@@ -154,7 +154,7 @@ impl Tracer {
             missed: Runs::default(),
             preemptible: config.preemptible,
             sees_all_tasks: config.pid_namespace.is_none(),
-            query_breakpoints: Vec::new(),
+            query_kprobe_links: Vec::new(),
             queries_take_turns: false,
             taken_before: Runs::default(),
             taken_at_stop: None,
@@ -195,9 +195,9 @@ impl Tracer {
         let of_query = || tracer.attached_of(SensorId::Query);
         let takes_turns = of_query().any(turns::is_other);
         let programs = of_query().filter_map(|name| tracer.ebpf.program(name));
-        let breakpoints = counters::breakpoints(programs).map_err(wrap)?;
+        let kprobe_links = counters::kprobe_links(programs).map_err(wrap)?;
         tracer.queries_take_turns = takes_turns;
-        tracer.query_breakpoints = breakpoints;
+        tracer.query_kprobe_links = kprobe_links;
         Ok(tracer)
     }
 
@@ -338,9 +338,9 @@ impl Tracer {
     ///
     /// Fails if the kernel does not detach a probe.
     pub fn stop(&mut self) -> anyhow::Result<()> {
-        // If it is unreadable, programs are detached all the same.
+        // If it is unreadable, programs are still detached.
         self.taken_at_stop = self.taken().ok();
-        self.query_breakpoints.clear();
+        self.query_kprobe_links.clear();
         while let Some(DetachBatch { programs, .. }) = self.attached.pop() {
             for name in &programs {
                 *self.missed.of_mut(sensor_of(name)) += self.misses(name);

@@ -29,7 +29,7 @@ pub fn map_of(sensor: SensorId) -> String {
 pub(super) fn of(ebpf: &Ebpf, sensor: SensorId) -> anyhow::Result<Loss> {
     let mut loss = sums(ebpf, sensor)?;
     if sensor == SensorId::Query {
-        loss.unfinished += open_questions(ebpf)?;
+        loss.unfinished += open_queries(ebpf)?;
     }
     Ok(loss)
 }
@@ -71,11 +71,11 @@ fn sums(ebpf: &Ebpf, sensor: SensorId) -> anyhow::Result<Loss> {
 }
 
 /// Queries whose return was not observed yet.
-fn open_questions(ebpf: &Ebpf) -> anyhow::Result<u64> {
+fn open_queries(ebpf: &Ebpf) -> anyhow::Result<u64> {
     let map = ebpf
         .map("IN_FLIGHT")
         .context("the BPF object has no map IN_FLIGHT")?;
-    // Only the keys are read; the type of the values must match all the same.
+    // Only the keys are read, but the type of the values must match too.
     let map = HashMap::<&MapData, u64, [u8; size_of::<InFlight>()]>::try_from(map)
         .context("map IN_FLIGHT has another type")?;
     Ok(map.keys().filter(Result::is_ok).count() as u64)
@@ -85,7 +85,7 @@ fn open_questions(ebpf: &Ebpf) -> anyhow::Result<u64> {
 /// kprobe or kretprobe, because its function was called too often at once.
 pub(super) fn misses(program: &Program) -> anyhow::Result<u64> {
     let mut skipped_calls = 0;
-    for link in breakpoints([program])? {
+    for link in kprobe_links([program])? {
         skipped_calls += missed_by_link(link)?;
     }
     let program = program.fd().context("the program is not loaded")?;
@@ -102,7 +102,7 @@ pub(super) fn recursion_misses(program: BorrowedFd<'_>) -> anyhow::Result<u64> {
 
 /// The links that attach these programs to kprobes. aya does not expose them, so this searches the
 /// links among our own descriptors: listing those of the host would require `CAP_SYS_ADMIN`.
-pub(super) fn breakpoints<'a>(
+pub(super) fn kprobe_links<'a>(
     programs: impl IntoIterator<Item = &'a Program>,
 ) -> anyhow::Result<Vec<RawFd>> {
     let mut ids = Vec::new();

@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn children_and_their_children_descend_and_nobody_else_does() {
+    fn only_children_and_their_children_are_descendants() {
         let parents = BTreeMap::from([(1, 0), (10, 1), (11, 10), (9, 11), (12, 1), (13, 12)]);
         assert_eq!(descendants(&parents, &[10]), BTreeSet::from([9, 11]));
         assert_eq!(

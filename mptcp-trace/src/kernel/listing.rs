@@ -79,7 +79,7 @@ impl Tracer {
             .ebpf
             .map("NETS")
             .context("the BPF object has no map NETS")?;
-        // Only the keys are read; the type of the values must match all the same.
+        // Only the keys are read, but the type of the values must match too.
         let nets = HashMap::<&MapData, u64, [u8; size_of::<NetCounters>()]>::try_from(map)
             .context("map NETS has another type")?;
         for cookie in nets.keys().filter_map(Result::ok) {

@@ -135,8 +135,8 @@ pub(super) fn load(config: &TracerConfig, selection: &Selection<'_>) -> anyhow::
     let life_at_return = u32::from(selection.is_shared(SensorId::Fallback));
     let turns_at_functions = u32::from(config.preemptible.functions);
     let turns_at_tracepoints = u32::from(config.preemptible.tracepoints);
-    let room_for_questions = u64::from(config.ring_bytes) / 4 * 3;
-    let room_for_lives = u64::from(config.ring_bytes) / 8 * 7;
+    let room_for_queries = u64::from(config.ring_bytes) / 4 * 3;
+    let room_for_connections = u64::from(config.ring_bytes) / 8 * 7;
     let sockets_per_user = u64::from(config.sockets_per_user);
     let level: u8 = if config.debug {
         aya_log::Level::Debug as u8
@@ -162,8 +162,8 @@ pub(super) fn load(config: &TracerConfig, selection: &Selection<'_>) -> anyhow::
         .override_global("LIFE_AT_RETURN", &life_at_return, true)
         .override_global("TURNS_AT_FUNCTIONS", &turns_at_functions, true)
         .override_global("TURNS_AT_TRACEPOINTS", &turns_at_tracepoints, true)
-        .override_global("ROOM_FOR_QUESTIONS", &room_for_questions, true)
-        .override_global("ROOM_FOR_LIVES", &room_for_lives, true)
+        .override_global("ROOM_FOR_QUERIES", &room_for_queries, true)
+        .override_global("ROOM_FOR_CONNECTIONS", &room_for_connections, true)
         .override_global(aya_log::LEVEL, &level, true)
         .override_global("SHARE_MAX", &sockets_per_user, true)
         .map_max_entries("RECORDS", config.ring_bytes)

@@ -69,7 +69,7 @@ impl Tracer {
                 .filter_map(|name| self.ebpf.program(name)?.fd().ok())
                 .map(|program| counters::recursion_misses(program.as_fd()).unwrap_or(0))
                 .sum();
-            let links = self.query_breakpoints.iter();
+            let links = self.query_kprobe_links.iter();
             let by_links: u64 = links
                 .map(|link| counters::missed_by_link(*link).unwrap_or(0))
                 .sum();

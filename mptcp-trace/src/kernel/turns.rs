@@ -1,5 +1,5 @@
-//! Programs that take turns with another one at the same place, so that hardly any run is missed.
-//! The BPF side documents how (`turns`); the table of probes lists which.
+//! Backup programs at the same probe, so that hardly any run is missed. The module `turns` of the
+//! BPF side explains how they take turns; the table of probes lists them.
 
 use crate::{
     host::Preemptible,

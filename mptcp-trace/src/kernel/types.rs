@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn functions_have_the_numbers_that_were_told() {
+    fn functions_keep_their_given_ids() {
         let numbers = BTreeMap::from([("one", 1), ("seven", 7), ("many", 120_000)]);
         let types = of_functions(&numbers).unwrap();
         for (name, number) in numbers {
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn without_functions_there_is_no_description() {
+    fn without_functions_no_description_is_built() {
         assert!(of_functions(&BTreeMap::new()).is_err());
         assert!(of_functions(&BTreeMap::from([("far", u32::MAX)])).is_err());
     }

@@ -273,7 +273,7 @@ pub struct Connection {
     /// It was open before tracing began.
     pub existing: bool,
     /// It was queried since the last traced query, and that query was not traced: capped, or lost.
-    pub untold: bool,
+    pub query_untraced: bool,
     /// It is connecting, or connecting failed: the connection is not established.
     pub connecting: bool,
     /// Whether it has fallen back, if known.

@@ -60,7 +60,7 @@ pub struct Change {
     /// The filter admits it.
     pub admitted: bool,
     /// It was queried since the last traced query, and that query was not traced: capped, or lost.
-    pub untold: bool,
+    pub query_untraced: bool,
     /// It is connecting, or connecting failed: the connection is not established.
     pub connecting: bool,
 }

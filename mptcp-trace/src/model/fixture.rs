@@ -119,7 +119,7 @@ impl Row {
                 subflows: None,
                 evidence: Vec::new(),
                 existing: false,
-                untold: false,
+                query_untraced: false,
                 connecting: false,
                 fell_back: Some(self.kind == ConnectionKind::Fallback),
                 late: false,
@@ -151,7 +151,7 @@ impl Row {
                 errno: None,
                 fell_back: Some(self.cause.is_some()),
                 rung: Rung::Fexit,
-                after_untold: false,
+                after_untraced: false,
                 state_bits: None,
             },
             time: SystemTime::UNIX_EPOCH,
@@ -161,7 +161,7 @@ impl Row {
     }
 
     /// The closing verdict on it.
-    pub(crate) fn last_words(self) -> Finding {
+    pub(crate) fn closing_verdict(self) -> Finding {
         Finding::Verdict(Box::new(VerdictEvent {
             judgement: self.judgement().unwrap(),
             id: self.id(),
@@ -178,7 +178,7 @@ impl Row {
             },
             socket: self.socket(),
             asked: None,
-            questions: 0,
+            queries: 0,
             doubt: None,
         }))
     }

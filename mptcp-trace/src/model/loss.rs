@@ -124,7 +124,7 @@ impl Loss {
 
     /// Wanted events without a record, for any reason.
     #[must_use]
-    pub fn untold(&self) -> u64 {
+    pub fn untraced(&self) -> u64 {
         sum([self.capped, self.lost(), self.missed])
     }
 
@@ -194,8 +194,8 @@ pub struct Reconciliation {
 }
 
 impl Reconciliation {
-    /// True if the counts are equal, or their difference cannot be told from other events (TCP
-    /// children of MPTCP listeners, with the attach method tracepoint).
+    /// True if the counts are equal, or their difference cannot be distinguished from other events
+    /// (TCP children of MPTCP listeners, with the attach method tracepoint).
     #[must_use]
     pub fn agrees(&self) -> bool {
         self.why.is_none()
@@ -211,8 +211,8 @@ impl Reconciliation {
         self.untraced()
     }
 
-    /// How many fallbacks the kernel counted and no finding reports as such; 0 if the counters could
-    /// not be read.
+    /// How many fallbacks the kernel counted and no finding reports as such; 0 if the counters
+    /// could not be read.
     #[must_use]
     pub fn untraced(&self) -> u64 {
         if self.unread {
@@ -240,7 +240,7 @@ impl LossReport {
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.sensors.iter().all(|loss| {
-            loss.untold() == 0 && loss.unfollowed == 0 && loss.over_share == 0 && loss.balances()
+            loss.untraced() == 0 && loss.unfollowed == 0 && loss.over_share == 0 && loss.balances()
         })
     }
 
@@ -252,9 +252,9 @@ impl LossReport {
 
     /// Wanted events of a sensor without a record.
     #[must_use]
-    pub fn untold(&self, sensor: SensorId) -> u64 {
+    pub fn untraced(&self, sensor: SensorId) -> u64 {
         let of_it = self.sensors.iter().filter(|loss| loss.sensor == sensor);
-        sum(of_it.map(Loss::untold))
+        sum(of_it.map(Loss::untraced))
     }
 }
 

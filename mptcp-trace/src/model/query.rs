@@ -299,7 +299,7 @@ pub struct Query {
     /// Whether the connection of an MPTCP socket fell back; `None` if unknown.
     pub fell_back: Option<bool>,
     /// An earlier query on the same socket was not traced.
-    pub after_untold: bool,
+    pub after_untraced: bool,
     /// The attach method that observed it.
     pub rung: Rung,
     /// State bits of the MPTCP connection when it was answered, if they were read. Their meaning is

@@ -33,7 +33,7 @@ pub struct Subject<'a> {
     /// When the fallback happened, on `CLOCK_BOOTTIME`, if this finding reports it.
     pub falls_at: Option<Duration>,
     /// The finding is a query.
-    pub is_question: bool,
+    pub is_query: bool,
     /// The kernel refused something to an application because it uses MPTCP.
     pub is_refusal: bool,
 }
@@ -57,7 +57,7 @@ impl<'a> Subject<'a> {
                     has_fallen: query.fell_back == Some(true)
                         || judgement.is_some_and(Judgement::is_of_fallen),
                     falls_at: None,
-                    is_question: true,
+                    is_query: true,
                     is_refusal: false,
                 }
             }
@@ -72,7 +72,7 @@ impl<'a> Subject<'a> {
                 verdict: Some(event.judgement.verdict),
                 has_fallen: event.judgement.is_of_fallen(),
                 falls_at: None,
-                is_question: false,
+                is_query: false,
                 is_refusal: false,
             },
             Finding::Refusal(event) => {
@@ -90,7 +90,7 @@ impl<'a> Subject<'a> {
                     verdict: None,
                     has_fallen: false,
                     falls_at: None,
-                    is_question: false,
+                    is_query: false,
                     is_refusal: true,
                 }
             }
@@ -129,7 +129,7 @@ impl<'a> Subject<'a> {
             has_fallen: is_fallback
                 || *kind == ConnectionKind::Existing && *fell_back == Some(true),
             falls_at: is_fallback.then_some(*at),
-            is_question: false,
+            is_query: false,
             is_refusal: false,
         }
     }

@@ -49,7 +49,7 @@ pub struct Sum {
     /// Of these, the ones whose application believes in MPTCP.
     pub deceived: u64,
     /// Queries of applications.
-    pub questions: u64,
+    pub queries: u64,
     /// Options and sockets that were refused because of MPTCP.
     pub refusals: u64,
     /// Verdicts on answers, and closing verdicts.

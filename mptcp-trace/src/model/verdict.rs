@@ -274,7 +274,7 @@ pub struct VerdictEvent {
     /// The last query, if any.
     pub asked: Option<LastAsked>,
     /// Number of queries.
-    pub questions: u64,
+    pub queries: u64,
     /// Why the verdict may be wrong, if queries are known to be missing.
     pub doubt: Option<Cow<'static, str>>,
 }

@@ -13,15 +13,16 @@ use crate::{
     model::{LossReport, Reconciliation, SensorId},
     observe::State,
     sink::{
-        Format, coalesced, evicted, failing, last_words, not_shown, reconciled, summary, unwritten,
+        Format, closing_verdict, coalesced, evicted, failing, not_shown, reconciled, summary,
+        unwritten,
     },
 };
 
 impl<W: Write> Stages<W> {
     /// Traced fallbacks so far, for the comparison with the kernel's counters.
     #[must_use]
-    pub fn books(&self) -> &FallbackLedger {
-        self.correlator.books()
+    pub fn fallback_ledger(&self) -> &FallbackLedger {
+        self.correlator.fallback_ledger()
     }
 
     /// The current state: losses, and the reconciliation with the kernel's counters, whose reading
@@ -47,7 +48,7 @@ impl<W: Write> Stages<W> {
     /// Compares traced fallbacks so far with the kernel's counters.
     #[must_use]
     pub fn reconcile(&self, losses: &LossReport) -> Vec<Reconciliation> {
-        reconcile(self.books(), losses, &self.facts)
+        reconcile(self.fallback_ledger(), losses, &self.facts)
     }
 
     /// The losses for output: events that userspace left out count as filtered, and records that
@@ -93,7 +94,7 @@ impl<W: Write> Stages<W> {
                 );
             }
         }
-        text.push_str(&last_words(done, self.outcome.verdicts));
+        text.push_str(&closing_verdict(done, self.outcome.verdicts));
         if self.view.wanted != FindingFilter::default() {
             text.push_str(&not_shown(self.outcome.not_shown));
         }

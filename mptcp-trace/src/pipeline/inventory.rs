@@ -44,7 +44,7 @@ impl Inventory {
     }
 
     /// Takes one record.
-    pub fn take(&mut self, bytes: &[u8], facts: &Facts, places: &mut CgroupCache) {
+    pub fn take(&mut self, bytes: &[u8], facts: &Facts, cgroups: &mut CgroupCache) {
         // The stages report undecodable records.
         match decode(bytes, facts) {
             Ok(Observation::Connection(connection))
@@ -55,7 +55,7 @@ impl Inventory {
                     return;
                 }
                 self.asked.entry(connection.id).or_default();
-                let event = enrich::connection(facts, places, *connection);
+                let event = enrich::connection(facts, cgroups, *connection);
                 self.found.push(Finding::Connection(Box::new(event)));
             }
             Ok(Observation::Query(query)) => {
@@ -86,7 +86,7 @@ impl Inventory {
     pub fn print(
         &self,
         wanted: &FindingFilter,
-        places: &CgroupCache,
+        cgroups: &CgroupCache,
         format: Format,
         out: &mut Vec<u8>,
     ) -> u64 {
@@ -94,7 +94,7 @@ impl Inventory {
         format.sockets(out);
         for finding in &self.found {
             if let Finding::Connection(event) = finding
-                && wanted.matches(finding, |id| places.path(id))
+                && wanted.matches(finding, |id| cgroups.path(id))
             {
                 format.socket(event, self.asked(event), out);
                 printed += 1;

@@ -45,10 +45,10 @@ pub(super) fn gap(
             ));
         }
     }
-    let untold = losses.untold(SensorId::Query);
-    if untold > 0 && fail_on.iter().any(|it| it.rests_on_queries()) {
+    let untraced = losses.untraced(SensorId::Query);
+    if untraced > 0 && fail_on.iter().any(|it| it.rests_on_queries()) {
         return Some(format!(
-            "{untold} queries were not traced (capped, lost, or skipped by the kernel)"
+            "{untraced} queries were not traced (capped, lost, or skipped by the kernel)"
         ));
     }
     None

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, io, time::Duration};
 use anyhow::Context as _;
 
 use crate::{
-    canary::{self, Questions},
+    canary::{self, SelfTestQueries},
     decode::{Observation, decode},
     kernel::{RecordRing, Tracer},
     model::{Connection, ConnectionKind, Facts, Loss, PerSensor, Query, SensorId},
@@ -36,7 +36,7 @@ pub struct SelfTest {
     pub made: usize,
     /// Number of those that the probes observed.
     pub seen: usize,
-    /// What is wrong with them.
+    /// Events that were observed incorrectly, one sentence each.
     pub complaints: Vec<String>,
 }
 
@@ -61,7 +61,7 @@ impl CanaryReport {
 pub(super) fn judge(
     facts: &mut Facts,
     selection: &Selection<'_>,
-    questions: &Questions,
+    queries: &SelfTestQueries,
     own: &[Vec<u8>],
 ) -> CanaryReport {
     let read = |facts: &Facts| -> Vec<Query> {
@@ -82,11 +82,11 @@ pub(super) fn judge(
             })
             .collect()
     };
-    let candidates = questions.fallback_bits(&read(facts));
+    let candidates = queries.fallback_bits(&read(facts));
     facts.fallback_bit = canary::only_bit(candidates);
     let seen = read(facts);
-    let complaints = questions.compare(&seen);
-    let asked = questions.asked.len();
+    let complaints = queries.compare(&seen);
+    let asked = queries.asked.len();
     let complaints = match seen.is_empty() {
         true => vec![format!(
             "the self-test made {asked} queries, but no probe saw one"
@@ -102,7 +102,7 @@ pub(super) fn judge(
             }),
             ..PerSensor::default()
         },
-        skipped: questions.skipped.clone(),
+        skipped: queries.skipped.clone(),
         // Pending work on a socket is also among its state bits, until it is done.
         disturbed: (candidates.count_ones() > 1)
             .then(|| "several state bits of our own connection changed at once".to_owned()),

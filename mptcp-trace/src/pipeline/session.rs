@@ -117,7 +117,7 @@ pub(super) async fn try_rung(
             log::debug!("cannot mark a socket of the self-test: {why}");
         }
     };
-    let (questions, inside) = canary::ask(&mark)?;
+    let (queries, inside) = canary::ask(&mark)?;
     if let Some(inside) = inside
         && has_fallbacks
         && let Err(why) = tracer.find_pernet(inside.as_fd(), canary::BLACKHOLE_TIMEOUT)
@@ -127,10 +127,10 @@ pub(super) async fn try_rung(
     let mut collected = CanaryCollector::default();
     collected
         .until(&mut records, &facts, |collected| {
-            collected.own.len() >= questions.asked.len()
+            collected.own.len() >= queries.asked.len()
         })
         .await?;
-    let mut canary = judge(&mut facts, selection, &questions, &collected.own);
+    let mut canary = judge(&mut facts, selection, &queries, &collected.own);
     tracer.calibrate(facts.fallback_bit)?;
     if has_fallbacks && canary.complaint().is_none() {
         let proof = prove_fallback(&mark, &mut collected, &mut records, &facts).await?;

@@ -18,7 +18,7 @@ use crate::{
     host::system::proc_is_ours,
     model::{ConnectionKind, Event, Facts, Finding, LossReport, MissedRuns, SensorId},
     redact::forget,
-    sink::{Format, Source, Told},
+    sink::{FindingCounts, Format, Source},
 };
 
 /// At most this many undecodable records are reported individually.
@@ -36,7 +36,7 @@ pub struct Stages<W: Write> {
     /// Lines that were not written to `out` yet.
     pub(super) lines: Vec<u8>,
     pub(super) capture: Option<capture::Writer<BufWriter<File>>>,
-    pub(super) places: CgroupCache,
+    pub(super) cgroups: CgroupCache,
     pub(super) correlator: Correlator,
     /// Findings that are ready for output.
     pub(super) ready: Vec<Finding>,
@@ -75,7 +75,7 @@ impl<W: Write> Stages<W> {
         stop_after: Option<u64>,
     ) -> Self {
         let lines = Vec::with_capacity(64 * 1024);
-        let places = match source {
+        let cgroups = match source {
             Source::Live => CgroupCache::live(proc_is_ours()),
             Source::Replay => CgroupCache::offline(),
         };
@@ -89,7 +89,7 @@ impl<W: Write> Stages<W> {
             out,
             lines,
             capture,
-            places,
+            cgroups,
             correlator: Correlator::new(view.limits),
             ready: Vec::new(),
             outcome: Outcome::default(),
@@ -138,7 +138,7 @@ impl<W: Write> Stages<W> {
         }
         let event = match observation {
             Ok(Observation::Query(query)) => {
-                self.places
+                self.cgroups
                     .resolve(query.process.pid, query.process.cgroup_id);
                 Some(Event::Query(enrich::query(&self.facts, query)))
             }
@@ -146,15 +146,15 @@ impl<W: Write> Stages<W> {
             // sensor's report would be taken for the state before tracing began.
             Ok(Observation::Connection(_) | Observation::Change(_)) if !self.has_fallbacks => None,
             Ok(Observation::Connection(connection)) => {
-                let event = enrich::connection(&self.facts, &mut self.places, *connection);
+                let event = enrich::connection(&self.facts, &mut self.cgroups, *connection);
                 Some(Event::Connection(Box::new(event)))
             }
             Ok(Observation::Change(change)) => {
-                let event = enrich::change(&mut self.places, *change);
+                let event = enrich::change(&mut self.cgroups, *change);
                 Some(Event::Change(Box::new(event)))
             }
             Ok(Observation::Refusal(refusal)) => {
-                self.places
+                self.cgroups
                     .resolve(refusal.process.pid, refusal.process.cgroup_id);
                 let event = enrich::refusal(&self.facts, *refusal);
                 Some(Event::Refusal(Box::new(event)))
@@ -271,7 +271,7 @@ impl<W: Write> Stages<W> {
         match frame {
             Frame::Record(bytes) => self.take(bytes),
             Frame::Place(cgroup_id, path) => {
-                self.places.insert(*cgroup_id, path);
+                self.cgroups.insert(*cgroup_id, path);
                 Ok(())
             }
             Frame::Clock(now) => self.clock(*now),
@@ -280,14 +280,14 @@ impl<W: Write> Stages<W> {
         }
     }
 
-    /// Adds a record to the capture, after the places that it refers to.
+    /// Adds a record to the capture, after the cgroup paths that it refers to.
     fn keep(&mut self, bytes: &[u8]) -> Result<(), Stop> {
-        let places = self.places.take_new();
+        let cgroups = self.cgroups.take_new();
         let Some(capture) = &mut self.capture else {
             return Ok(());
         };
         let mut keep = || {
-            for (cgroup_id, path) in &places {
+            for (cgroup_id, path) in &cgroups {
                 capture.place(*cgroup_id, path)?;
             }
             capture.record(bytes)
@@ -349,8 +349,8 @@ impl<W: Write> Stages<W> {
             Shows::NoMore => return Ok(()),
             Shows::All | Shows::Mute => {}
         }
-        let places = &self.places;
-        if !self.view.wanted.matches(finding, |id| places.path(id)) {
+        let cgroups = &self.cgroups;
+        if !self.view.wanted.matches(finding, |id| cgroups.path(id)) {
             self.outcome.not_shown += 1;
             return Ok(());
         }
@@ -372,10 +372,10 @@ impl<W: Write> Stages<W> {
             self.format.finding(finding, &mut self.lines);
         }
         if !self.view.summary.is_empty() {
-            self.view.summary.add(finding, &|id| places.path(id));
+            self.view.summary.add(finding, &|id| cgroups.path(id));
         }
         for observer in &mut self.view.observers {
-            observer.finding(finding, &|id| places.path(id));
+            observer.finding(finding, &|id| cgroups.path(id));
         }
         self.outcome.findings += 1;
         match finding.sensor() {
@@ -467,8 +467,9 @@ impl<W: Write> Stages<W> {
     ///
     /// [`Stop`] with the first error.
     pub fn finish(&mut self, losses: &LossReport) -> Result<(), Stop> {
-        let untold = losses.untold(SensorId::Query);
-        self.correlator.finish(untold, &self.facts, &mut self.ready);
+        let untraced = losses.untraced(SensorId::Query);
+        self.correlator
+            .finish(untraced, &self.facts, &mut self.ready);
         let printed = match self.print_ready() {
             Err(Stop::Enough) => Ok(()),
             other => other,
@@ -481,10 +482,10 @@ impl<W: Write> Stages<W> {
             None => Ok(()),
         };
         self.sum_up();
-        self.outcome.reconciled = reconcile(self.books(), losses, &self.facts);
+        self.outcome.reconciled = reconcile(self.fallback_ledger(), losses, &self.facts);
         let losses = self.with_filtered(losses);
         self.format.end(
-            Told {
+            FindingCounts {
                 findings: self.outcome.findings,
                 not_shown: self.outcome.not_shown,
                 coalesced: self.outcome.coalesced,

@@ -40,7 +40,7 @@ fn the_account_is_drawn_where_the_first_write_of_all_is_that_of_the_end() {
             }
         }
     };
-    // The buffer is so full that the next line is written at once.
+    // With a full buffer, the next line is written immediately.
     stages.lines.resize(64 * 1024, b'\n');
     let ended = stages.finish(&losses);
     assert!(matches!(ended, Err(Stop::Failed(_))), "{ended:?}");

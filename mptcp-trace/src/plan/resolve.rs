@@ -133,7 +133,7 @@ impl Resolving<'_> {
     fn row(&mut self, row: &'static Row) -> Result<(), String> {
         let is_of_use = match row.when {
             When::Always => true,
-            When::CauseIsTold => self.host.cause_is_told,
+            When::HasCauseParameter => self.host.has_cause_parameter,
             When::Without(place) => !self.taken.contains(&place),
             When::With(places) => places.iter().all(|it| self.taken.contains(it)),
         };

@@ -49,7 +49,7 @@ fn whole() -> HostSupport {
         ]
         .map(str::to_owned)
         .to_vec(),
-        cause_is_told: true,
+        has_cause_parameter: true,
         counters: Vec::new(),
         numbers: KernelNumbers::NONE,
         pid_namespace: None,
@@ -68,12 +68,13 @@ fn without(mut host: HostSupport, path: &str) -> HostSupport {
         }
     }
     host.layout = KernelLayout::from_offsets(&offsets);
-    host.missing_members.push((path.into(), "not there".into()));
+    host.missing_members
+        .push((path.into(), "no such member".into()));
     host
 }
 
 /// The plan as `doctor` would print it, or the refusal.
-fn told(host: &HostSupport, only: Option<Rung>) -> String {
+fn printed_plan(host: &HostSupport, only: Option<Rung>) -> String {
     match plan(host, only) {
         Err(refusal) => format!("refused: {refusal}"),
         Ok(plan) => {
@@ -111,15 +112,15 @@ const TRACEPOINT: &str = "tracepoint: typed tracepoint sys_exit";
 #[test]
 fn a_stock_kernel_gets_the_whole_ladder() {
     assert_eq!(
-        told(&whole(), None),
+        printed_plan(&whole(), None),
         format!("{FEXIT}\n{KPROBE}\n{TRACEPOINT}")
     );
 }
 
 #[test]
-fn an_asked_for_rung_stands_alone() {
+fn a_requested_rung_is_the_only_one() {
     assert_eq!(
-        told(&whole(), Some(Rung::Kprobe)),
+        printed_plan(&whole(), Some(Rung::Kprobe)),
         format!(
             "{KPROBE}\nnot fexit: another attach method was selected with --attach\n\
              not tracepoint: another attach method was selected with --attach"
@@ -157,7 +158,7 @@ fn a_variant_of_the_compiler_is_never_trusted_with_its_arguments() {
     ]);
     let host = HostSupport { symbols, ..whole() };
     assert_eq!(
-        told(&host, Some(Rung::Kprobe)).lines().next(),
+        printed_plan(&host, Some(Rung::Kprobe)).lines().next(),
         Some(
             "kprobe: kretprobe tcp_getsockopt, kretprobe mptcp_getsockopt, kprobe tcp_getsockopt, \
              kprobe mptcp_getsockopt"
@@ -173,7 +174,7 @@ fn a_kernel_without_kprobes_and_types_of_its_own_keeps_the_tracepoints() {
         ..whole()
     };
     assert_eq!(
-        told(&host, None),
+        printed_plan(&host, None),
         format!(
             "tracepoint: raw tracepoint sys_exit\nnot fexit: trampolines need the kernel's own type information: \
              CONFIG_DEBUG_INFO_BTF\nnot kprobe: this kernel has no kprobes: CONFIG_KPROBE_EVENTS"
@@ -192,7 +193,7 @@ fn what_cannot_be_found_out_does_not_rule_a_rung_out() {
         ..whole()
     };
     assert_eq!(
-        told(&host, None),
+        printed_plan(&host, None),
         format!("{FEXIT}\n{KPROBE}\n{TRACEPOINT}")
     );
 }
@@ -201,26 +202,28 @@ fn what_cannot_be_found_out_does_not_rule_a_rung_out() {
 fn a_missing_member_disables_what_reads_it_and_nothing_else() {
     let host = without(whole(), "task_struct.files");
     assert_eq!(
-        told(&host, None),
-        format!("{FEXIT}\n{KPROBE}\nnot tracepoint: task_struct.files cannot be read: not there")
+        printed_plan(&host, None),
+        format!(
+            "{FEXIT}\n{KPROBE}\nnot tracepoint: task_struct.files cannot be read: no such member"
+        )
     );
     let host = without(whole(), "mptcp_subflow_context.conn");
-    assert!(told(&host, None).starts_with(TRACEPOINT));
+    assert!(printed_plan(&host, None).starts_with(TRACEPOINT));
     let host = without(whole(), "sock_common.skc_num");
-    assert!(told(&host, None).starts_with("refused: queries cannot be traced"));
+    assert!(printed_plan(&host, None).starts_with("refused: queries cannot be traced"));
     let host = without(whole(), "socket_alloc.vfs_inode.i_ino");
     let plan = plan(&host, Some(Rung::Fexit)).unwrap();
     assert_eq!(
         plan.of(SensorId::Query).rungs[0].limits,
         [
             "query latency is unknown: only the return is traced",
-            "the inode of a socket is unknown: socket_alloc.vfs_inode.i_ino cannot be read: not there"
+            "the inode of a socket is unknown: socket_alloc.vfs_inode.i_ino cannot be read: no such member"
         ]
     );
 }
 
 #[test]
-fn a_host_that_cannot_answer_is_told_why_and_what_to_do() {
+fn a_host_that_cannot_be_traced_gets_the_reason_and_advice() {
     for (host, says) in [
         (
             HostSupport {
@@ -244,10 +247,10 @@ fn a_host_that_cannot_answer_is_told_why_and_what_to_do() {
             "give --btf FILE",
         ),
     ] {
-        let told = told(&host, None);
+        let printed_plan = printed_plan(&host, None);
         assert!(
-            told.starts_with("refused: ") && told.contains(says),
-            "{told}"
+            printed_plan.starts_with("refused: ") && printed_plan.contains(says),
+            "{printed_plan}"
         );
     }
 }
@@ -258,14 +261,14 @@ fn a_kernel_without_the_option_is_traced_with_a_note() {
         option: no("this kernel does not support TCP_IS_MPTCP"),
         ..whole()
     };
-    let told = told(&host, None);
-    assert!(told.ends_with(
+    let printed_plan = printed_plan(&host, None);
+    assert!(printed_plan.ends_with(
         "note: this kernel does not support TCP_IS_MPTCP: every answer will be `unsupported`"
     ));
 }
 
 #[test]
-fn what_closes_a_question_is_attached_before_what_opens_one() {
+fn return_probes_are_attached_before_entry_probes() {
     let plan = plan(&whole(), None).unwrap();
     for rung in &plan.of(SensorId::Query).rungs {
         let closes = |probe: &Probe| !probe.opens();
@@ -310,7 +313,7 @@ fn with_functions(typed: &[&str], symbols: &[&str]) -> HostSupport {
 }
 
 /// The fallback sensor with one attach method, as `doctor` would print it.
-fn fallback_told(host: &HostSupport, rung: Rung) -> String {
+fn printed_fallback(host: &HostSupport, rung: Rung) -> String {
     let ladder = plan(host, None).unwrap().of(SensorId::Fallback).clone();
     let planned = ladder.rungs.iter().find(|plan| plan.rung == rung);
     let Some(planned) = planned else {
@@ -326,15 +329,15 @@ fn fallback_told(host: &HostSupport, rung: Rung) -> String {
 }
 
 #[test]
-fn where_a_function_is_told_the_cause_it_is_probed_and_nothing_is_guessed() {
+fn a_function_that_takes_the_cause_is_probed_and_nothing_is_predicted() {
     let function = ["__mptcp_try_fallback"];
     let host = with_functions(&function, &function);
     assert_eq!(
-        fallback_told(&host, Rung::Fexit),
+        printed_fallback(&host, Rung::Fexit),
         format!("{LIFE_FEXIT}, fexit __mptcp_try_fallback, fentry __mptcp_try_fallback, {SHARED}")
     );
     assert_eq!(
-        fallback_told(&host, Rung::Kprobe),
+        printed_fallback(&host, Rung::Kprobe),
         format!(
             "{LIFE_KPROBE}, kretprobe __mptcp_try_fallback, kprobe __mptcp_try_fallback, {SHARED}"
         )
@@ -354,10 +357,10 @@ fn the_copy_that_the_compiler_made_of_the_decision_gets_a_breakpoint() {
         &["__mptcp_try_fallback", "mptcp_dss_corruption.isra.0"],
     );
     for rung in [Rung::Fexit, Rung::Kprobe] {
-        let told = fallback_told(&host, rung);
+        let printed_plan = printed_fallback(&host, rung);
         assert!(
-            told.contains("kprobe mptcp_dss_corruption.isra.0"),
-            "{told}"
+            printed_plan.contains("kprobe mptcp_dss_corruption.isra.0"),
+            "{printed_plan}"
         );
     }
     let host = HostSupport {
@@ -375,10 +378,10 @@ fn the_copy_that_the_compiler_made_of_the_decision_gets_a_breakpoint() {
 }
 
 #[test]
-fn where_no_function_is_told_the_cause_the_edge_is_looked_for_where_it_can_be() {
+fn without_a_function_that_takes_the_cause_the_edge_is_probed_where_possible() {
     let edges = ["mptcp_connect", "mptcp_active_detect_blackhole"];
     let host = HostSupport {
-        cause_is_told: false,
+        has_cause_parameter: false,
         ..with_functions(
             &edges,
             &[
@@ -388,14 +391,14 @@ fn where_no_function_is_told_the_cause_the_edge_is_looked_for_where_it_can_be() 
         )
     };
     assert_eq!(
-        fallback_told(&host, Rung::Fexit),
+        printed_fallback(&host, Rung::Fexit),
         format!(
             "{LIFE_FEXIT}, fexit mptcp_connect, fexit mptcp_active_detect_blackhole, \
              kprobe mptcp_dss_corruption.constprop.0, {SHARED}"
         )
     );
     assert_eq!(
-        fallback_told(&host, Rung::Kprobe),
+        printed_fallback(&host, Rung::Kprobe),
         format!(
             "{LIFE_KPROBE}, kretprobe mptcp_active_detect_blackhole, \
              kprobe mptcp_active_detect_blackhole, \
@@ -405,11 +408,11 @@ fn where_no_function_is_told_the_cause_the_edge_is_looked_for_where_it_can_be() 
     // The function alone is not sufficient: an older one of the same name does not take the cause.
     let function = ["__mptcp_try_fallback"];
     let host = HostSupport {
-        cause_is_told: false,
+        has_cause_parameter: false,
         ..with_functions(&function, &function)
     };
     assert_eq!(
-        fallback_told(&host, Rung::Fexit),
+        printed_fallback(&host, Rung::Fexit),
         "no: the kernel's type information has no function that can fall back"
     );
 }
@@ -417,8 +420,11 @@ fn where_no_function_is_told_the_cause_the_edge_is_looked_for_where_it_can_be() 
 #[test]
 fn where_no_function_can_be_probed_tracepoints_do_and_say_what_they_cannot() {
     let host = with_functions(&[], &[]);
-    let told = fallback_told(&host, Rung::Tracepoint);
-    assert!(told.starts_with("typed tracepoint sys_exit, "), "{told}");
+    let printed_plan = printed_fallback(&host, Rung::Tracepoint);
+    assert!(
+        printed_plan.starts_with("typed tracepoint sys_exit, "),
+        "{printed_plan}"
+    );
     let ladder = plan(&host, Some(Rung::Tracepoint))
         .unwrap()
         .of(SensorId::Fallback)
@@ -451,7 +457,7 @@ fn where_no_function_can_be_probed_tracepoints_do_and_say_what_they_cannot() {
         ..host.clone()
     };
     assert_eq!(
-        fallback_told(&no_returns, Rung::Tracepoint),
+        printed_fallback(&no_returns, Rung::Tracepoint),
         "no: this kernel has no tracepoint sys_exit"
     );
     let host = HostSupport {
@@ -459,7 +465,7 @@ fn where_no_function_can_be_probed_tracepoints_do_and_say_what_they_cannot() {
         ..host
     };
     assert_eq!(
-        fallback_told(&host, Rung::Tracepoint),
+        printed_fallback(&host, Rung::Tracepoint),
         "no: this kernel has no tracepoint inet_sock_set_state"
     );
 }
@@ -511,7 +517,7 @@ fn beside_a_query_sensor_on_a_lower_rung_no_better_one_is_tried() {
 /// The function that answers for every socket takes a `struct socket` on older kernels, and a
 /// `struct sock` on newer ones, which trampolines of older kernels did not support.
 #[test]
-fn the_protocol_question_is_seen_where_a_function_answers_it() {
+fn the_protocol_query_is_seen_where_a_function_answers_it() {
     let names = |more: &[&str]| -> Vec<String> {
         ["mptcp_getsockopt", "tcp_getsockopt", "do_tcp_getsockopt"]
             .iter()

@@ -170,7 +170,7 @@ const ROWS: &[Row] = &[
         )],
         Missing::IsFine,
     )
-    .when(When::CauseIsTold),
+    .when(When::HasCauseParameter),
     // Otherwise, the functions that fall back. Those in the data path run for every packet, and so
     // does subflow_finish_connect: trampolines on them cost a bulk transfer a fifth of its speed.
     // The tracepoints next to them cost almost nothing.

@@ -50,7 +50,7 @@ pub struct Asked {
     pub answer: Answer,
 }
 
-/// What is known of a connection.
+/// A connection, as the findings about it describe it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ReportedConnection {
     /// First observed, on `CLOCK_BOOTTIME`.
@@ -78,7 +78,7 @@ pub struct ReportedConnection {
     /// The first answers, and the last one.
     pub asked: Vec<Asked>,
     /// Number of answers.
-    pub questions: u64,
+    pub queries: u64,
     /// State from the ledger.
     pub state: State,
     /// The verdict may be wrong, since queries are known to be missing.
@@ -103,7 +103,7 @@ impl ReportedConnection {
             local: socket.local,
             remote: socket.remote,
             asked: Vec::new(),
-            questions: 0,
+            queries: 0,
             state: State::default(),
             is_doubtful: false,
             fell_before: false,
@@ -118,7 +118,7 @@ impl ReportedConnection {
     }
 
     /// Applies a finding; `cause` is the name under which its cause is counted.
-    fn learn(&mut self, finding: &Finding, cause: String) {
+    fn update(&mut self, finding: &Finding, cause: String) {
         match finding {
             Finding::Query(event) => {
                 let query = &event.query;
@@ -128,7 +128,7 @@ impl ReportedConnection {
                 }
                 self.connected_at = query.connected_at.or(self.connected_at);
                 self.fell_before |= query.fell_back == Some(true) && self.fell_at.is_none();
-                self.questions += 1 + event.repeats;
+                self.queries += 1 + event.repeats;
                 if self.asked.len() >= ANSWERS_MAX {
                     self.asked.pop();
                 }
@@ -374,9 +374,9 @@ impl Gathered {
         let (first, last) = self.range.unwrap_or((time, time));
         self.range = Some((first.min(time), last.max(time)));
         match finding {
-            Finding::Query(event) => self.question(event),
+            Finding::Query(event) => self.query(event),
             Finding::Connection(event) => self.connection(event),
-            Finding::Verdict(event) => self.last_words(event),
+            Finding::Verdict(event) => self.closing_verdict(event),
             Finding::Refusal(event) => self.refusal(event),
         }
         self.remember(finding);
@@ -391,7 +391,7 @@ impl Gathered {
         self.worst.sort_by_key(ReportedConnection::order);
     }
 
-    fn question(&mut self, event: &QueryEvent) {
+    fn query(&mut self, event: &QueryEvent) {
         let QueryEvent {
             query,
             judgement,
@@ -437,7 +437,7 @@ impl Gathered {
         }
     }
 
-    fn last_words(&mut self, event: &VerdictEvent) {
+    fn closing_verdict(&mut self, event: &VerdictEvent) {
         self.bins.add(event.at, None);
         self.verdicts.entry(event.judgement.verdict).or_default().1 += 1;
         self.doubtful += u64::from(event.doubt.is_some());
@@ -475,7 +475,7 @@ impl Gathered {
         let (entry, forgotten) = (change.entry, change.forgotten);
         entry.details.number = entry.number;
         entry.details.state = entry.state;
-        entry.details.learn(finding, cause);
+        entry.details.update(finding, cause);
         if let Some(forgotten) = forgotten {
             self.forgotten += 1;
             self.settle(forgotten);

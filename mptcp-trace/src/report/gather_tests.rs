@@ -23,7 +23,7 @@ fn ended(row: Row, verdict: Verdict) -> Finding {
         verdict: Some(verdict),
         ..row
     }
-    .last_words()
+    .closing_verdict()
 }
 
 #[test]

@@ -110,7 +110,10 @@ impl Report<'_> {
 
 impl Gathered {
     fn of(&self, is_wanted: impl Fn(Awareness) -> bool) -> u64 {
-        let wanted = self.awareness.iter().filter(|(fate, _)| is_wanted(**fate));
+        let wanted = self
+            .awareness
+            .iter()
+            .filter(|(awareness, _)| is_wanted(**awareness));
         wanted.map(|(_, count)| count).sum()
     }
 
@@ -181,7 +184,7 @@ pub fn page(report: &Report<'_>) -> String {
 
 /// The headline: how many connections fell back.
 fn verdict(gathered: &Gathered) -> String {
-    let all = gathered.of(|fate| fate != Awareness::Plain);
+    let all = gathered.of(|awareness| awareness != Awareness::Plain);
     let fallen = gathered.of(Awareness::has_fallen);
     if gathered.findings == 0 {
         return "No findings: no connection fell back, and no application asked.".to_owned();
@@ -212,7 +215,7 @@ fn verdict(gathered: &Gathered) -> String {
 fn more(report: &Report<'_>) -> String {
     let gathered = report.gathered;
     let unaware = gathered.of(Awareness::is_unaware);
-    let never = gathered.of(|fate| fate == Awareness::NeverAsked);
+    let never = gathered.of(|awareness| awareness == Awareness::NeverAsked);
     let mut words = Vec::new();
     if gathered.of(Awareness::has_fallen) > 0 {
         let deceived = gathered.of(Awareness::is_deceived);
@@ -289,7 +292,7 @@ fn culprits(cause: &Cause) -> String {
 
 fn banners(report: &Report<'_>) -> Markup {
     let state = report.state;
-    let untold: u64 = untold(&state.losses);
+    let untraced: u64 = untraced(&state.losses);
     let disagree = state
         .reconciled
         .iter()
@@ -315,9 +318,9 @@ fn banners(report: &Report<'_>) -> Markup {
                 " Their events are missing."
             }
         }
-        @if untold > 0 {
+        @if untraced > 0 {
             p.banner {
-                strong { (count(untold, "event was", "events were")) " lost or not traced." }
+                strong { (count(untraced, "event was", "events were")) " lost or not traced." }
                 " These may include connections, or queries that would change a verdict; "
                 a href="#losses" { "see the losses" } "."
             }
@@ -332,32 +335,32 @@ fn banners(report: &Report<'_>) -> Markup {
     }
 }
 
-fn untold(losses: &LossReport) -> u64 {
-    let each = losses.sensors.iter().map(crate::model::Loss::untold);
+fn untraced(losses: &LossReport) -> u64 {
+    let each = losses.sensors.iter().map(crate::model::Loss::untraced);
     each.fold(0, u64::saturating_add)
 }
 
 fn figures(report: &Report<'_>) -> Markup {
     let gathered = report.gathered;
-    let questions: u64 = gathered.answers.values().sum();
+    let queries: u64 = gathered.answers.values().sum();
     let refusals: u64 = gathered.refusals.values().sum();
     let figure = |class: &str, number: String, what: &str| {
         html! { div class=(class) { dt { (what) } dd { (number) } } }
     };
     let fallen = gathered.of(Awareness::has_fallen);
-    let all = gathered.of(|fate| fate != Awareness::Plain);
+    let all = gathered.of(|awareness| awareness != Awareness::Plain);
     let unaware = gathered.of(Awareness::is_unaware);
     html! {
         dl.figures {
             (figure("", digits(all), "MPTCP connections observed"))
             (figure(if fallen > 0 { "bad" } else { "good" }, digits(fallen), "fell back to TCP"))
             (figure(if unaware > 0 { "bad" } else { "good" }, digits(unaware), "with unaware application"))
-            (figure("", digits(questions), "queries by applications"))
+            (figure("", digits(queries), "queries by applications"))
             (figure(if refusals > 0 { "warn" } else { "" }, digits(refusals), "sockets and options refused"))
             @match report.ending {
                 Ending::Orderly if !report.state.losses.sensors.is_empty() => (figure(
-                    if untold(&report.state.losses) > 0 { "bad" } else { "good" },
-                    digits(untold(&report.state.losses)),
+                    if untraced(&report.state.losses) > 0 { "bad" } else { "good" },
+                    digits(untraced(&report.state.losses)),
                     "events lost",
                 )),
                 Ending::Orderly | Ending::CutOff | Ending::Damaged(_) => (figure("bad", "?".to_owned(), "events lost")),

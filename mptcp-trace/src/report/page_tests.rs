@@ -92,7 +92,7 @@ fn hostile() -> Vec<Finding> {
         verdict: Some(V::Stale),
         ..row
     };
-    vec![row.connection(), asked.query(), asked.last_words()]
+    vec![row.connection(), asked.query(), asked.closing_verdict()]
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn names_are_cut_and_invisible_letters_are_spelled_out() {
 }
 
 #[test]
-fn an_empty_capture_makes_a_page_that_says_so() {
+fn the_page_of_an_empty_capture_says_that_it_is_empty() {
     let page = draw(&[], &State::default(), &Ending::Orderly);
     assert!(page.contains("No findings: no connection fell back"));
     assert!(!page.contains("id=\"worst\"") && !page.contains("id=\"causes\""));
@@ -138,7 +138,7 @@ fn an_empty_capture_makes_a_page_that_says_so() {
 }
 
 #[test]
-fn an_end_in_the_middle_of_things_is_told_at_the_top_and_no_loss_is_denied() {
+fn a_report_of_a_truncated_capture_begins_with_that_and_denies_no_loss() {
     for (ending, says) in [
         (Ending::CutOff, "The capture is cut off."),
         (Ending::Damaged("frame".into()), "The capture is damaged."),
@@ -153,7 +153,7 @@ fn an_end_in_the_middle_of_things_is_told_at_the_top_and_no_loss_is_denied() {
 }
 
 #[test]
-fn what_was_lost_is_told_with_its_numbers() {
+fn losses_are_shown_with_their_numbers() {
     let loss = Loss {
         seen: 1234,
         emitted: 1200,
@@ -211,7 +211,7 @@ fn the_headline_counts_and_says_who_does_not_know() {
         ..Row::default()
     };
     let mut findings = stale;
-    findings.extend(never.flat_map(|row| [row.connection(), row.last_words()]));
+    findings.extend(never.flat_map(|row| [row.connection(), row.closing_verdict()]));
     findings.push(healthy.query());
     let page = draw(&findings, &State::default(), &Ending::Orderly);
     assert!(page.contains("11 of 12 connections fell back to TCP."));

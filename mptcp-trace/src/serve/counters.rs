@@ -17,7 +17,7 @@ pub const NAMES_MAX: usize = 1000;
 /// Label value of names beyond the limit.
 pub const OTHERS: &str = "(others)";
 /// Label value of unknown names.
-const NOBODY: &str = "(unknown)";
+const UNKNOWN_NAME: &str = "(unknown)";
 /// Longest label value, bytes: paths of control groups may have any length.
 const NAME_BYTES_MAX: usize = 256;
 /// Label value for "not applicable".
@@ -57,7 +57,7 @@ pub struct Fallback {
 }
 
 /// Labels of a query: API, answer, verdict; `none` where not applicable.
-pub type Question = (&'static str, &'static str, &'static str);
+pub type QueryLabels = (&'static str, &'static str, &'static str);
 
 /// Counts since the start.
 #[derive(Debug, Default)]
@@ -75,7 +75,7 @@ pub struct Counters {
     /// Connections that existed before tracing, and those of them that had fallen back.
     pub existing: (u64, u64),
     /// Queries.
-    pub questions: BTreeMap<Question, u64>,
+    pub queries: BTreeMap<QueryLabels, u64>,
     /// Closing verdicts.
     pub verdicts: BTreeMap<&'static str, u64>,
     /// Refused options, and refused sockets.
@@ -91,18 +91,18 @@ impl Shared {
     #[must_use]
     pub fn new(whose: Option<Whose>) -> Self {
         let shared = Self::default();
-        shared.tell_apart(whose);
+        shared.set_whose(whose);
         shared
     }
 
     /// Labels further fallbacks by `whose`; existing counts stay unchanged.
-    pub fn tell_apart(&self, whose: Option<Whose>) {
+    pub fn set_whose(&self, whose: Option<Whose>) {
         self.0.borrow_mut().whose = whose;
     }
 
     /// Reads the counters.
-    pub fn with<T>(&self, look: impl FnOnce(&Counters) -> T) -> T {
-        look(&self.0.borrow())
+    pub fn with<T>(&self, read: impl FnOnce(&Counters) -> T) -> T {
+        read(&self.0.borrow())
     }
 }
 
@@ -127,7 +127,7 @@ impl Counters {
 
     fn count<'a>(&mut self, finding: &'a Finding, path_of: &dyn Fn(u64) -> Option<&'a str>) {
         match finding {
-            Finding::Query(event) => self.question(event),
+            Finding::Query(event) => self.query(event),
             Finding::Connection(event) => self.connection(event, path_of),
             Finding::Verdict(event) => {
                 *self
@@ -142,14 +142,14 @@ impl Counters {
         }
     }
 
-    fn question(&mut self, event: &QueryEvent) {
+    fn query(&mut self, event: &QueryEvent) {
         let verdict = event.judgement.as_ref().map(|it| it.verdict.name());
         let key = (
             event.query.api.name(),
             event.query.answer.word().unwrap_or(NONE),
             verdict.unwrap_or(NONE),
         );
-        *self.questions.entry(key).or_default() += 1;
+        *self.queries.entry(key).or_default() += 1;
     }
 
     fn connection<'a>(
@@ -204,7 +204,7 @@ impl Counters {
                 .as_deref()
                 .or_else(|| process.and_then(|it| path_of(it.cgroup_id))),
         };
-        let name = name.unwrap_or(NOBODY);
+        let name = name.unwrap_or(UNKNOWN_NAME);
         // Names must not pass control characters to readers of metrics.
         let name = escape(&name[..name.floor_char_boundary(NAME_BYTES_MAX)]);
         let known = self.names.entry(whose).or_default();

@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn idle_clients_starve_nobody() {
+    fn idle_clients_do_not_starve_others() {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()

@@ -44,7 +44,7 @@ pub fn families(
     let mut families = found(counters, whose);
     families.extend(lost(state));
     families.extend(compared(state));
-    families.extend(told(state, about));
+    families.extend(about_process(state, about));
     families.extend(exported(sent));
     families
 }
@@ -111,7 +111,7 @@ fn found(counters: &Counters, whose: Option<Whose>) -> Vec<Family> {
         .refused
         .iter()
         .map(|(cause, count)| (vec![label("cause", cause)], number(*count)));
-    let questions = counters.questions.iter().map(|(key, count)| {
+    let queries = counters.queries.iter().map(|(key, count)| {
         let (api, answer, verdict) = key;
         let labels = vec![
             label("api", api),
@@ -159,7 +159,7 @@ fn found(counters: &Counters, whose: Option<Whose>) -> Vec<Family> {
         counter(
             "mptcp_trace_questions",
             "Queries by applications, by API, answer and verdict.",
-            questions.collect(),
+            queries.collect(),
         ),
         counter(
             "mptcp_trace_closed_verdicts",
@@ -260,7 +260,7 @@ fn compared(state: &State) -> Vec<Family> {
     ]
 }
 
-fn told(state: &State, about: &About) -> Vec<Family> {
+fn about_process(state: &State, about: &About) -> Vec<Family> {
     let remembered = u64::try_from(state.remembered).unwrap_or(u64::MAX);
     let since = about.since.duration_since(UNIX_EPOCH).unwrap_or_default();
     let sensor = |sensor: &SensorState| {
@@ -392,7 +392,7 @@ mod tests {
                     sensor: SensorId::Query,
                     rung: Rung::Fexit,
                     probes: Vec::new(),
-                    limits: vec!["cannot tell".into()],
+                    limits: vec!["latency is unknown".into()],
                 }],
             },
             since: UNIX_EPOCH + std::time::Duration::from_millis(1500),

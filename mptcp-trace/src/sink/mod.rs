@@ -8,7 +8,7 @@ mod text;
 
 pub use crate::escape::escape;
 pub use summary::{
-    coalesced, evicted, failing, last_words, not_shown, reconciled, summary, unwritten,
+    closing_verdict, coalesced, evicted, failing, not_shown, reconciled, summary, unwritten,
 };
 
 use crate::model::{
@@ -44,7 +44,7 @@ pub enum Format {
 
 /// Number of findings by outcome.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Told {
+pub struct FindingCounts {
     /// Printed findings.
     pub findings: u64,
     /// Findings left out by filters.
@@ -107,14 +107,14 @@ impl Format {
     /// Output after the last finding.
     pub fn end(
         self,
-        told: Told,
+        counts: FindingCounts,
         losses: &LossReport,
         reconciled: &[Reconciliation],
         out: &mut Vec<u8>,
     ) {
         match self {
             Self::Text { .. } | Self::Nothing => {}
-            Self::Json => jsonl::end(told, losses, reconciled, out),
+            Self::Json => jsonl::end(counts, losses, reconciled, out),
         }
     }
 }

@@ -59,7 +59,7 @@ mod tests {
         let Finding::Connection(fallen) = Row::default().connection() else {
             panic!("not a connection")
         };
-        let told = LastAsked {
+        let last = LastAsked {
             at: Duration::ZERO,
             api: Api::TcpIsMptcp,
             answer: Answer::Tcp,
@@ -68,7 +68,7 @@ mod tests {
             (
                 Some(true),
                 Some(1),
-                Some(told),
+                Some(last),
                 "ESTABLISHED FELL BACK        1       7 curl ",
                 "192.0.2.7:443  DssFallback, told tcp (TCP_IS_MPTCP)\n",
             ),

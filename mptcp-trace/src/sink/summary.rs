@@ -25,17 +25,17 @@ pub fn reconciled(all: &[Reconciliation]) -> String {
         text.push('\n');
     }
     // Tests create many short-lived namespaces, all unread for the same reason.
-    let mut told: Vec<(&str, Vec<u32>)> = Vec::new();
+    let mut counts: Vec<(&str, Vec<u32>)> = Vec::new();
     for it in all {
         let Some(why) = it.why.as_deref() else {
             continue;
         };
-        match told.iter_mut().find(|(known, _)| *known == why) {
+        match counts.iter_mut().find(|(known, _)| *known == why) {
             Some((_, namespaces)) => namespaces.push(it.netns),
-            None => told.push((why, vec![it.netns])),
+            None => counts.push((why, vec![it.netns])),
         }
     }
-    for (why, namespaces) in told {
+    for (why, namespaces) in counts {
         // The text may come from a capture.
         let why = escape(why);
         let _infallible = match namespaces[..] {
@@ -85,7 +85,7 @@ pub fn evicted(connections: u64) -> String {
 
 /// Number of closing verdicts, which no sensor counts; empty if zero.
 #[must_use]
-pub fn last_words(done: &str, verdicts: u64) -> String {
+pub fn closing_verdict(done: &str, verdicts: u64) -> String {
     match verdicts {
         0 => String::new(),
         _ => format!("closing verdicts: {verdicts} {done}\n"),
@@ -176,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_loss_line_is_there_when_nothing_was_lost_and_says_what_was() {
+    fn the_loss_line_is_printed_even_without_losses_and_names_each_loss() {
         let clean = Loss {
             seen: 3,
             emitted: 2,

@@ -75,7 +75,7 @@ fn columns(sum: &Sum) -> [String; COLUMNS.len()] {
         sum.connections.to_string(),
         sum.fallbacks.to_string(),
         share.map_or_else(|| "-".to_owned(), |share| format!("{:.0}%", share * 100.0)),
-        sum.questions.to_string(),
+        sum.queries.to_string(),
         sum.refusals.to_string(),
         verdicts.join(", "),
     ]
@@ -94,7 +94,7 @@ mod tests {
                 connections,
                 fallbacks,
                 deceived: 0,
-                questions: 3,
+                queries: 3,
                 refusals: 12,
                 verdicts: [(Verdict::Stale, 2), (Verdict::Explained, 1)].into(),
             },
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_without_rows_says_so() {
+    fn a_table_without_rows_is_marked_as_empty() {
         let mut out = Vec::new();
         let table = SumTable {
             by: By::Dest,

@@ -93,13 +93,13 @@ impl Tab {
                 Order::Process,
                 Order::Remote,
                 Order::Cause,
-                Order::Questions,
+                Order::Queries,
             ],
             Self::Sums(_) => &[
                 Order::Fallbacks,
                 Order::Share,
                 Order::Connections,
-                Order::Questions,
+                Order::Queries,
                 Order::Name,
             ],
         }
@@ -120,7 +120,7 @@ pub enum Order {
     /// By cause.
     Cause,
     /// Most queries first.
-    Questions,
+    Queries,
     /// Most fallbacks first.
     Fallbacks,
     /// Largest share of fallbacks first.
@@ -141,7 +141,7 @@ impl Order {
             Self::Process => "process",
             Self::Remote => "remote",
             Self::Cause => "cause",
-            Self::Questions => "asked",
+            Self::Queries => "asked",
             Self::Fallbacks => "fell back",
             Self::Share => "share",
             Self::Connections => "connections",
@@ -177,7 +177,7 @@ struct TableState {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct App {
     tab: Tab,
-    looks: [TableState; Tab::ALL.len()],
+    tables: [TableState; Tab::ALL.len()],
     filter: String,
     is_typing: bool,
     is_paused: bool,
@@ -193,7 +193,7 @@ impl App {
     pub fn new(is_replay: bool) -> Self {
         Self {
             tab: Tab::Connections,
-            looks: [TableState::default(); Tab::ALL.len()],
+            tables: [TableState::default(); Tab::ALL.len()],
             filter: String::new(),
             is_typing: false,
             is_paused: false,
@@ -236,21 +236,21 @@ impl App {
     /// The sort order, and whether it is reversed.
     #[must_use]
     pub fn order(&self) -> (Order, bool) {
-        let look = self.look();
-        let order = self.tab.orders().get(look.order).copied();
-        (order.unwrap_or(Order::Name), look.is_reversed)
+        let table = self.table();
+        let order = self.tab.orders().get(table.order).copied();
+        (order.unwrap_or(Order::Name), table.is_reversed)
     }
 
-    fn look(&self) -> TableState {
-        self.looks
+    fn table(&self) -> TableState {
+        self.tables
             .get(self.tab.number())
             .copied()
             .unwrap_or_default()
     }
 
     fn change(&mut self, change: impl FnOnce(&mut TableState)) {
-        if let Some(look) = self.looks.get_mut(self.tab.number()) {
-            change(look);
+        if let Some(table) = self.tables.get_mut(self.tab.number()) {
+            change(table);
         }
     }
 
@@ -259,16 +259,16 @@ impl App {
     pub fn scroll(&mut self, lines: usize, height: usize) -> (usize, usize) {
         self.height = height.max(1);
         let height = self.height;
-        self.change(|look| {
-            look.cursor = look.cursor.min(lines.saturating_sub(1));
-            look.top = look.top.min(look.cursor);
-            if look.cursor >= look.top + height {
-                look.top = look.cursor + 1 - height;
+        self.change(|table| {
+            table.cursor = table.cursor.min(lines.saturating_sub(1));
+            table.top = table.top.min(table.cursor);
+            if table.cursor >= table.top + height {
+                table.top = table.cursor + 1 - height;
             }
-            look.top = look.top.min(lines.saturating_sub(height));
+            table.top = table.top.min(lines.saturating_sub(height));
         });
-        let look = self.look();
-        (look.top, look.cursor)
+        let table = self.table();
+        (table.top, table.cursor)
     }
 
     /// Adjusts the scroll position to this many lines and this much room; returns the first visible
@@ -324,7 +324,7 @@ impl App {
             }
             _ => {}
         }
-        self.change(|look| look.cursor = 0);
+        self.change(|table| table.cursor = 0);
     }
 
     /// Handles keys that work both in a table and in a connection.
@@ -353,20 +353,22 @@ impl App {
             KeyCode::Char('/' | 'f') => self.is_typing = true,
             KeyCode::Char('s') => {
                 let orders = self.tab.orders().len();
-                self.change(|look| look.order = (look.order + 1) % orders);
+                self.change(|table| table.order = (table.order + 1) % orders);
             }
-            KeyCode::Char('r') => self.change(|look| look.is_reversed = !look.is_reversed),
+            KeyCode::Char('r') => self.change(|table| table.is_reversed = !table.is_reversed),
             KeyCode::Tab => self.turn_to(self.tab.number() + 1),
             KeyCode::BackTab => self.turn_to(self.tab.number() + Tab::ALL.len() - 1),
             KeyCode::Char(digit @ '1'..='4') => self.turn_to(digit as usize - '1' as usize),
-            KeyCode::Down | KeyCode::Char('j') => self.change(|look| look.cursor += 1),
+            KeyCode::Down | KeyCode::Char('j') => self.change(|table| table.cursor += 1),
             KeyCode::Up | KeyCode::Char('k') => {
-                self.change(|look| look.cursor = look.cursor.saturating_sub(1));
+                self.change(|table| table.cursor = table.cursor.saturating_sub(1));
             }
-            KeyCode::PageDown => self.change(|look| look.cursor += page),
-            KeyCode::PageUp => self.change(|look| look.cursor = look.cursor.saturating_sub(page)),
-            KeyCode::Home | KeyCode::Char('g') => self.change(|look| look.cursor = 0),
-            KeyCode::End | KeyCode::Char('G') => self.change(|look| look.cursor = usize::MAX / 2),
+            KeyCode::PageDown => self.change(|table| table.cursor += page),
+            KeyCode::PageUp => {
+                self.change(|table| table.cursor = table.cursor.saturating_sub(page));
+            }
+            KeyCode::Home | KeyCode::Char('g') => self.change(|table| table.cursor = 0),
+            KeyCode::End | KeyCode::Char('G') => self.change(|table| table.cursor = usize::MAX / 2),
             KeyCode::Enter => self.drill_down(snapshot),
             other => return self.anywhere(other),
         }
@@ -381,7 +383,7 @@ impl App {
 
     /// Opens the connections of a summary line, or the life of a connection.
     fn drill_down(&mut self, snapshot: &Snapshot) {
-        let cursor = self.look().cursor;
+        let cursor = self.table().cursor;
         match self.tab {
             Tab::Connections => {
                 let rows = self.connections(snapshot);
@@ -395,7 +397,7 @@ impl App {
                 if let Some(row) = rows.get(cursor).or_else(|| rows.last()) {
                     self.filter = row.key.chars().take(FILTER_MAX).collect();
                     self.tab = Tab::Connections;
-                    self.change(|look| look.cursor = 0);
+                    self.change(|table| table.cursor = 0);
                 }
             }
         }
@@ -483,7 +485,7 @@ fn compare_rows(order: Order, one: &Row, other: &Row) -> Ordering {
             let cause = |row: &Row| (row.cause.is_none(), row.cause.clone());
             cause(one).cmp(&cause(other)).then_with(latest)
         }
-        Order::Questions => other.questions.cmp(&one.questions).then_with(latest),
+        Order::Queries => other.queries.cmp(&one.queries).then_with(latest),
         Order::Worst => {
             let badness = |row: &Row| (row.is_deceived(), row.fell_back == Some(true));
             badness(other).cmp(&badness(one)).then_with(latest)
@@ -504,7 +506,7 @@ fn compare_sums(order: Order, one: &SumRow, other: &SumRow) -> Ordering {
             share(other).total_cmp(&share(one)).then_with(fallbacks)
         }
         Order::Connections => other_sum.connections.cmp(&one_sum.connections),
-        Order::Questions => other_sum.questions.cmp(&one_sum.questions),
+        Order::Queries => other_sum.queries.cmp(&one_sum.queries),
         Order::Name => Ordering::Equal,
         Order::Fallbacks
         | Order::Worst

@@ -42,7 +42,7 @@ fn snapshot() -> Snapshot {
 }
 
 fn press(app: &mut App, snapshot: &Snapshot, keys: &str) -> Action {
-    let mut wish = Action::Nothing;
+    let mut action = Action::Nothing;
     for key in keys.chars() {
         let code = match key {
             '\n' => KeyCode::Enter,
@@ -55,9 +55,9 @@ fn press(app: &mut App, snapshot: &Snapshot, keys: &str) -> Action {
             '>' => KeyCode::Right,
             other => KeyCode::Char(other),
         };
-        wish = app.key(KeyEvent::from(code), snapshot);
+        action = app.key(KeyEvent::from(code), snapshot);
     }
-    wish
+    action
 }
 
 fn shown(app: &App, snapshot: &Snapshot) -> Vec<String> {

@@ -62,7 +62,7 @@ pub enum TimelineKind {
     Other,
 }
 
-/// What is known of a connection.
+/// A connection, as the findings about it describe it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Row {
     /// Identity of the connection.
@@ -88,7 +88,7 @@ pub struct Row {
     /// The latest verdict.
     pub verdict: Option<Verdict>,
     /// Number of queries of its application.
-    pub questions: u64,
+    pub queries: u64,
     /// The last answer.
     pub answer: Option<&'static str>,
     /// It has ended.
@@ -128,7 +128,7 @@ pub struct Totals {
     /// Of these, fallen back.
     pub fallbacks: u64,
     /// Number of queries.
-    pub questions: u64,
+    pub queries: u64,
     /// Of these connections, with a deceived application.
     pub deceived: u64,
     /// Refused options and sockets.
@@ -149,7 +149,7 @@ struct Shown {
 pub struct Board {
     limits: Limits,
     ledger: Ledger<Shown>,
-    tallies: [Aggregation; SUMS.len()],
+    aggregations: [Aggregation; SUMS.len()],
     rate: Rate,
     totals: Totals,
     latest: Duration,
@@ -192,7 +192,7 @@ impl Board {
         Self {
             limits,
             ledger: Ledger::new(limits.connections),
-            tallies: SUMS.map(Aggregation::new),
+            aggregations: SUMS.map(Aggregation::new),
             rate: Rate::default(),
             totals: Totals::default(),
             latest: Duration::ZERO,
@@ -205,7 +205,7 @@ impl Board {
         let at = finding.at();
         self.latest = self.latest.max(at);
         self.totals.findings += 1;
-        self.totals.questions += u64::from(subject.is_question);
+        self.totals.queries += u64::from(subject.is_query);
         self.totals.refusals += u64::from(subject.is_refusal);
         if subject.falls_at.is_some() {
             self.rate.add(at);
@@ -215,15 +215,15 @@ impl Board {
             marks: Marks::default(),
         });
         let now = change.as_ref().map(Change::now);
-        for tally in &mut self.tallies {
+        for aggregation in &mut self.aggregations {
             let marks = change.as_mut().map(|it| &mut it.entry.details.marks);
-            tally.add(&subject, now.zip(marks), path_of);
+            aggregation.add(&subject, now.zip(marks), path_of);
         }
         if let (Some(change), Some(socket)) = (change, subject.socket) {
             let state = change.entry.state;
             let row = Rc::make_mut(&mut change.entry.details.row);
             row.heard_at = row.heard_at.max(at);
-            row.learn(&subject, socket, path_of);
+            row.update(&subject, socket, path_of);
             row.happens(finding, at, self.limits.moments);
             row.state = state;
         }
@@ -237,7 +237,11 @@ impl Board {
         let rows = self.ledger.entries().map(|it| it.details.row.clone());
         Snapshot {
             rows: rows.collect(),
-            sums: self.tallies.iter().map(|it| it.table(forgotten)).collect(),
+            sums: self
+                .aggregations
+                .iter()
+                .map(|it| it.table(forgotten))
+                .collect(),
             totals: Totals {
                 connections: counts.connections,
                 fallbacks: counts.fallen,
@@ -265,7 +269,7 @@ impl Row {
             fell_back: None,
             cause: None,
             verdict: None,
-            questions: 0,
+            queries: 0,
             answer: None,
             is_closed: false,
             heard_at: at,
@@ -283,7 +287,7 @@ impl Row {
         row
     }
 
-    fn learn<'a>(
+    fn update<'a>(
         &mut self,
         subject: &Subject<'a>,
         socket: &Socket,
@@ -307,7 +311,7 @@ impl Row {
         if !socket.local.ip().is_unspecified() || self.local.ip().is_unspecified() {
             self.local = socket.local;
         }
-        self.questions += u64::from(subject.is_question);
+        self.queries += u64::from(subject.is_query);
         if subject.has_fallen {
             self.fell_back = Some(true);
             if let Some(cause) = subject.cause {

@@ -29,7 +29,7 @@ fn asked(at_ms: u64, address: u64, verdict: Verdict) -> Finding {
 }
 
 #[test]
-fn a_connection_tells_its_life_in_the_order_of_time() {
+fn the_events_of_a_connection_are_listed_in_order_of_time() {
     let ended = Fixture {
         at_ms: 90,
         verdict: Some(Verdict::Misled),
@@ -41,7 +41,7 @@ fn a_connection_tells_its_life_in_the_order_of_time() {
             fallback(50, 1),
             asked(20, 1, Verdict::TooEarly),
             asked(70, 1, Verdict::Explained),
-            ended.last_words(),
+            ended.closing_verdict(),
         ],
     );
     let snapshot = board.snapshot(Duration::from_millis(100));
@@ -58,13 +58,13 @@ fn a_connection_tells_its_life_in_the_order_of_time() {
     assert_eq!(row.state(), "fell back");
     assert_eq!(row.verdict, Some(Verdict::Misled));
     assert!(row.is_closed && row.is_deceived());
-    assert_eq!(row.questions, 2);
+    assert_eq!(row.queries, 2);
     let totals = snapshot.totals;
     assert_eq!(
         (
             totals.connections,
             totals.fallbacks,
-            totals.questions,
+            totals.queries,
             totals.deceived
         ),
         (1, 1, 2, 1)
@@ -139,5 +139,5 @@ fn what_was_refused_makes_no_connection() {
     }
     board.take(&listener, &|_id| None);
     assert_eq!(board.ledger.counts().connections, 1);
-    assert_eq!(board.totals.questions, 1);
+    assert_eq!(board.totals.queries, 1);
 }

@@ -183,7 +183,7 @@ fn draw_head(
             format!("{} fell back{share}", totals.fallbacks),
             style_if(totals.fallbacks > 0, paint.colour(Color::Red)),
         ),
-        Span::raw(format!(", asked {}, ", totals.questions)),
+        Span::raw(format!(", asked {}, ", totals.queries)),
         Span::styled(
             format!("deceived {}", totals.deceived),
             style_if(totals.deceived > 0, paint.bad()),
@@ -263,8 +263,8 @@ fn disagreement(state: &State) -> Option<String> {
     }
 }
 
-fn style_if(is_so: bool, style: Style) -> Style {
-    match is_so {
+fn style_if(is_on: bool, style: Style) -> Style {
+    match is_on {
         true => style,
         false => Style::new(),
     }
@@ -497,7 +497,7 @@ fn draw_sums(
             Line::raw(format!("{:>7}", sum.connections)),
             Line::raw(format!("{:>7}", sum.fallbacks)),
             Line::styled(bar(share), style_if(share > 0.0, paint.colour(Color::Red))),
-            Line::raw(format!("{:>7}", sum.questions)),
+            Line::raw(format!("{:>7}", sum.queries)),
             Line::styled(
                 format!("{deceived:>8}"),
                 style_if(deceived > 0, paint.bad()),

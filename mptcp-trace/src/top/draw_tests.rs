@@ -119,7 +119,7 @@ fn any_size_is_drawn_and_help_is_over_it() {
 }
 
 #[test]
-fn a_replay_tells_where_it_is_and_losses_are_told() {
+fn a_replay_shows_its_position_and_losses() {
     let mut around = around();
     around.playing = Some(Playing {
         at: Duration::from_secs(61),

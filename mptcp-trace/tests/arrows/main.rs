@@ -260,7 +260,7 @@ fn libraries() -> BTreeSet<String> {
 }
 
 #[test]
-fn nobody_knows_whom_he_must_not_know() {
+fn no_folder_imports_what_it_must_not() {
     let libraries = libraries();
     assert!(libraries.contains("aya") && libraries.contains("clap"));
     let mut faults = Vec::new();
@@ -431,7 +431,7 @@ fn no_verb_knows_another() {
 }
 
 #[test]
-fn the_kernel_half_and_the_wire_know_nobody() {
+fn the_bpf_side_and_the_wire_import_neither_std_nor_userspace() {
     for (of, forbidden) in [
         (
             "mptcp-trace-common",

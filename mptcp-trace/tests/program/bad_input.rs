@@ -124,8 +124,8 @@ fn options_that_make_no_sense() {
 }
 
 #[test]
-fn an_ordinary_user_is_told_what_is_missing() {
-    if !may_trace("an_ordinary_user_is_told_what_is_missing (becomes one from root)") {
+fn an_ordinary_user_gets_the_list_of_missing_privileges() {
+    if !may_trace("an_ordinary_user_gets_the_list_of_missing_privileges (becomes one from root)") {
         return;
     }
     // Other users may not be able to read the build directory: run a copy.

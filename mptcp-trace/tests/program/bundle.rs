@@ -132,12 +132,12 @@ fn nothing_of_what_was_redacted_is_left_anywhere_and_what_was_concluded_stays() 
         }
         let strip =
             |lines: &[Value]| -> Vec<Value> { lines.iter().cloned().map(without_names).collect() };
-        let told = parse_lines(&files["findings.jsonl"]);
-        assert_eq!(strip(&told), strip(&original), "{from}");
+        let printed = parse_lines(&files["findings.jsonl"]);
+        assert_eq!(strip(&printed), strip(&original), "{from}");
         // A replay of the bundle prints the findings in it.
         let replayed = run(["replay", "--json", to]);
         assert_eq!(replayed.status.code(), Some(0), "{}", stderr(&replayed));
-        assert_eq!(json_lines(&replayed), told);
+        assert_eq!(json_lines(&replayed), printed);
     }
     assert!(addresses_seen > 10, "{addresses_seen}");
 }
@@ -221,7 +221,7 @@ fn a_bundle_of_a_live_run_holds_what_is_asked_for_first() {
 }
 
 #[test]
-fn a_bundle_that_cannot_be_written_says_so_before_anything_is_traced() {
+fn a_bundle_that_cannot_be_written_fails_before_anything_is_traced() {
     let output = run(["bundle", "/no/such/dir/b.tar.zst"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("cannot write the bundle"));
@@ -236,8 +236,8 @@ fn a_bundle_that_cannot_be_written_says_so_before_anything_is_traced() {
 }
 
 #[test]
-fn what_is_there_is_listed_and_said_to_have_fallen_back_or_not() {
-    if !may_trace("what_is_there_is_listed_and_said_to_have_fallen_back_or_not") {
+fn open_sockets_are_listed_with_whether_they_fell_back() {
+    if !may_trace("open_sockets_are_listed_with_whether_they_fell_back") {
         return;
     }
     let mut fresh = spawn_ready_asker("wait");
@@ -381,7 +381,7 @@ fn names(directory: &Path) -> Vec<String> {
 }
 
 #[test]
-fn a_bundle_that_fails_leaves_nothing_and_what_was_there_as_it_was() {
+fn a_bundle_that_fails_creates_nothing_and_leaves_an_existing_file_unchanged() {
     let (dir, bundle) = scratch("b.tar.zst");
     let to = bundle.to_str().unwrap();
     let garbage = dir.path().join("garbage");
@@ -391,16 +391,18 @@ fn a_bundle_that_fails_leaves_nothing_and_what_was_there_as_it_was() {
         (vec!["--from", "/no/such/capture"], 1),
         (vec!["--no-such-option"], 2),
     ];
-    if may_trace("half of a_bundle_that_fails_leaves_nothing_and_what_was_there_as_it_was") {
+    if may_trace(
+        "half of a_bundle_that_fails_creates_nothing_and_leaves_an_existing_file_unchanged",
+    ) {
         rows.push((vec!["--", "/no/such/command"], 127));
         rows.push((
             vec!["--btf", garbage.to_str().unwrap(), "--", "/bin/true"],
             3,
         ));
     }
-    for is_there in [false, true] {
+    for exists in [false, true] {
         for (words, code) in &rows {
-            if is_there {
+            if exists {
                 std::fs::write(&bundle, "of before").unwrap();
             }
             let output = run([&["bundle", to], &words[..]].concat());
@@ -416,7 +418,7 @@ fn a_bundle_that_fails_leaves_nothing_and_what_was_there_as_it_was() {
                 continue;
             }
             let there = std::fs::read(&bundle).ok();
-            assert_eq!(there, is_there.then(|| b"of before".to_vec()), "{words:?}");
+            assert_eq!(there, exists.then(|| b"of before".to_vec()), "{words:?}");
             let others = names(dir.path());
             assert!(others.iter().all(|it| it == "garbage" || it == "b.tar.zst"));
         }
@@ -424,8 +426,8 @@ fn a_bundle_that_fails_leaves_nothing_and_what_was_there_as_it_was() {
 }
 
 #[test]
-fn whoever_ends_it_whenever_finds_a_whole_bundle_or_none() {
-    if !may_trace("whoever_ends_it_whenever_finds_a_whole_bundle_or_none") {
+fn a_signal_at_any_time_leaves_a_whole_bundle_or_none() {
+    if !may_trace("a_signal_at_any_time_leaves_a_whole_bundle_or_none") {
         return;
     }
     use rustix::process::{Pid, Signal, kill_process};
@@ -477,9 +479,9 @@ fn for_everyone() -> (tempfile::TempDir, PathBuf) {
 }
 
 #[test]
-fn who_may_not_trace_is_told_so_and_packs_what_was_traced_before() {
+fn an_unprivileged_user_gets_the_reason_and_packs_an_existing_capture() {
     use std::os::unix::process::CommandExt as _;
-    if !may_trace("who_may_not_trace_is_told_so_and_packs_what_was_traced_before") {
+    if !may_trace("an_unprivileged_user_gets_the_reason_and_packs_an_existing_capture") {
         return;
     }
     let (dir, program) = for_everyone();
@@ -500,8 +502,8 @@ fn who_may_not_trace_is_told_so_and_packs_what_was_traced_before() {
             .unwrap();
         assert_eq!(output.status.code(), Some(code), "{}", stderr(&output));
         assert!(stderr(&output).contains(says), "{}", stderr(&output));
-        let is_there = names(dir.path()).contains(&"b.tar.zst".to_owned());
-        assert_eq!(is_there, code == 0, "{words:?}");
+        let exists = names(dir.path()).contains(&"b.tar.zst".to_owned());
+        assert_eq!(exists, code == 0, "{words:?}");
     }
 }
 

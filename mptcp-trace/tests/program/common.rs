@@ -309,8 +309,8 @@ fn ask(socket: &Socket) {
 
 /// Waits until a file exists and is not empty.
 pub(crate) fn wait_for(path: &Path) {
-    let is_there = || std::fs::read(path).is_ok_and(|bytes| !bytes.is_empty());
-    until(&format!("{} appears", path.display()), is_there);
+    let exists = || std::fs::read(path).is_ok_and(|bytes| !bytes.is_empty());
+    until(&format!("{} appears", path.display()), exists);
 }
 
 /// Waits until a condition holds.

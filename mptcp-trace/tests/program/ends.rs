@@ -21,7 +21,7 @@ fn it_stops_by_time_by_count_and_by_signal_and_closes_the_books() {
     if !may_trace("it_stops_by_time_by_count_and_by_signal_and_closes_the_books") {
         return;
     }
-    let output = run(["--duration", "0.2s", "--comm", "nobody-at-all"]);
+    let output = run(["--duration", "0.2s", "--comm", "no-such-name"]);
     assert_eq!(output.status.code(), Some(0));
     assert!(
         stderr(&output).contains("query: 0 printed"),
@@ -41,7 +41,7 @@ fn it_stops_by_time_by_count_and_by_signal_and_closes_the_books() {
 
     for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
         let tracer = Background::start(&["--json", "--pid", &pid]);
-        until("a question is printed", || {
+        until("a query is printed", || {
             tracer.printed().contains("{\"type\":\"query\"")
         });
         tracer.signal(signal);
@@ -94,7 +94,7 @@ fn the_host_is_left_as_found() {
         return;
     }
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let tracer = Background::start(&["--comm", "nobody-at-all"]);
+    let tracer = Background::start(&["--comm", "no-such-name"]);
     let ids = tracer.program_ids();
     assert!(!ids.is_empty());
     assert_eq!(fs::read_to_string("/proc/self/mountinfo").unwrap(), mounts);
@@ -113,8 +113,8 @@ fn the_host_is_left_as_found() {
 
 /// As with `logrotate`: the file is moved away, and the tracer gets a signal.
 #[test]
-fn its_output_can_be_moved_away_and_is_opened_anew_when_it_is_told() {
-    if !may_trace("its_output_can_be_moved_away_and_is_opened_anew_when_it_is_told") {
+fn its_output_can_be_moved_away_and_is_reopened_on_a_signal() {
+    if !may_trace("its_output_can_be_moved_away_and_is_reopened_on_a_signal") {
         return;
     }
     let (_dir, output) = scratch("findings");
@@ -162,14 +162,14 @@ fn its_output_can_be_moved_away_and_is_opened_anew_when_it_is_told() {
 }
 
 #[test]
-fn it_outlives_its_terminal_when_told_so() {
-    if !may_trace("it_outlives_its_terminal_when_told_so") {
+fn it_outlives_its_terminal_when_sighup_is_ignored() {
+    if !may_trace("it_outlives_its_terminal_when_sighup_is_ignored") {
         return;
     }
     let (_dir, ready) = scratch("ready");
     let bin = env!("CARGO_BIN_EXE_mptcp-trace");
     let script = format!(
-        "trap '' HUP; exec {bin} --comm nobody-at-all --ready-file {}",
+        "trap '' HUP; exec {bin} --comm no-such-name --ready-file {}",
         ready.display()
     );
     let mut tracing = Command::new("sh")

@@ -26,8 +26,8 @@ fn owned_by(lines: &[Value], name: &str, pid: u32) -> Vec<Value> {
 }
 
 #[test]
-fn a_fallback_is_told_with_its_cause_before_the_answer_that_it_explains() {
-    if !may_trace("a_fallback_is_told_with_its_cause_before_the_answer_that_it_explains") {
+fn a_fallback_is_printed_with_its_cause_before_the_answer_that_it_explains() {
+    if !may_trace("a_fallback_is_printed_with_its_cause_before_the_answer_that_it_explains") {
         return;
     }
     let (_dir, findings) = scratch("findings");
@@ -97,8 +97,8 @@ fn a_process_is_picked_by_what_belongs_to_it() {
 }
 
 #[test]
-fn sockets_that_were_there_before_are_told_once_and_marked() {
-    if !may_trace("sockets_that_were_there_before_are_told_once_and_marked") {
+fn sockets_open_before_tracing_are_printed_once_and_marked() {
+    if !may_trace("sockets_open_before_tracing_are_printed_once_and_marked") {
         return;
     }
     let mut fresh = spawn_ready_asker("wait");
@@ -112,20 +112,20 @@ fn sockets_that_were_there_before_are_told_once_and_marked() {
     }
     let lines = json_lines(&tracer.output());
     for (pid, fell_back, cause) in [(pids[0], false, Value::Null), (pids[1], true, CAUSE.into())] {
-        let told = owned_by(&lines, "existing", pid);
-        let [told] = &told[..] else {
-            panic!("{told:?}")
+        let printed = owned_by(&lines, "existing", pid);
+        let [printed] = &printed[..] else {
+            panic!("{printed:?}")
         };
-        assert_eq!(told["fell_back"], fell_back);
-        assert_eq!(told["cause"], cause);
+        assert_eq!(printed["fell_back"], fell_back);
+        assert_eq!(printed["cause"], cause);
         assert_eq!(
-            (&told["existing"], &told["owner"]["via"]),
+            (&printed["existing"], &printed["owner"]["via"]),
             (&true.into(), &"existing".into())
         );
         // A later query refers to the same socket.
         let queries = of_type(&lines, "query");
         let query = queries.iter().find(|query| query["pid"] == pid).unwrap();
-        assert_eq!(query["id"], told["id"]);
+        assert_eq!(query["id"], printed["id"]);
     }
     // It fell back before the tracer started, so it is neither reported as a fallback nor counted.
     assert_eq!(of_type(&lines, "fallback"), [] as [Value; 0]);
@@ -165,8 +165,8 @@ fn a_signal_asks_for_the_account_so_far_and_nothing_ends() {
 }
 
 #[test]
-fn a_replay_tells_fallbacks_as_the_live_run_did() {
-    if !may_trace("a_replay_tells_fallbacks_as_the_live_run_did") {
+fn a_replay_prints_the_fallbacks_of_the_live_run() {
+    if !may_trace("a_replay_prints_the_fallbacks_of_the_live_run") {
         return;
     }
     let (_dir, capture) = scratch("run.mpt");

@@ -59,7 +59,7 @@ pub(crate) fn with_facts(name: &str, change: impl Fn(&mut Value)) -> (tempfile::
 }
 
 #[test]
-fn without_the_fallback_sensor_nothing_is_green_and_nothing_was_there_before() {
+fn without_the_fallback_sensor_nothing_is_green_and_nothing_counts_as_existing() {
     let (_dir, capture) = with_facts("6.12-fexit/fallbacks.mpt", |facts| {
         let sensors = facts["sensors"].as_array_mut().unwrap();
         sensors.retain(|sensor| sensor["name"] != "fallback");
@@ -176,13 +176,13 @@ fn the_account_holds_when_the_reader_has_gone_and_when_the_disk_is_full() {
 }
 
 #[test]
-fn a_filtered_capture_names_nobody_else_and_its_replay_is_the_live_run() {
-    if !may_trace("a_filtered_capture_names_nobody_else_and_its_replay_is_the_live_run") {
+fn a_filtered_capture_names_no_other_process_and_its_replay_equals_the_live_run() {
+    if !may_trace("a_filtered_capture_names_no_other_process_and_its_replay_equals_the_live_run") {
         return;
     }
     let (_dir, capture) = scratch("run.mpt");
     let path = capture.to_str().unwrap();
-    let tracer = Background::start(&["--json", "--comm", "nobody-at-all", "--capture", path]);
+    let tracer = Background::start(&["--json", "--comm", "no-such-name", "--capture", path]);
     let mut asking = Command::new("bash")
         .args(["-c", "exec -a stranger-here \"$@\"", "-"])
         .args(asker("fall 5"))
@@ -263,8 +263,8 @@ fn what_was_not_shown_can_fail_a_run_and_one_that_ended_early_proves_nothing() {
 }
 
 #[test]
-fn a_replay_draws_the_account_for_nobody_too() {
-    if !may_trace("a_replay_draws_the_account_for_nobody_too") {
+fn a_replay_whose_stdout_is_closed_still_prints_the_account() {
+    if !may_trace("a_replay_whose_stdout_is_closed_still_prints_the_account") {
         return;
     }
     let (_dir, capture) = scratch("run.mpt");
@@ -339,7 +339,7 @@ fn it_ends_when_the_reader_has_gone_although_nothing_is_found() {
         return;
     }
     let mut tracing = tracer()
-        .args(["--comm", "nobody-at-all"])
+        .args(["--comm", "no-such-name"])
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
@@ -349,7 +349,7 @@ fn it_ends_when_the_reader_has_gone_although_nothing_is_found() {
     while tracing.try_wait().unwrap().is_none() {
         assert!(
             start.elapsed() < 3 * PATIENCE,
-            "it waits for a finding that nobody would read"
+            "it waits for a finding although its reader has gone"
         );
         std::thread::sleep(std::time::Duration::from_millis(50));
     }

@@ -61,7 +61,7 @@ fn a_program_is_traced_from_its_first_instruction() {
     let lines = json_lines(&output);
     assert_eq!(lines[0]["type"], "start");
     let queries = of_type(&lines, "query");
-    let told: Vec<(&str, &str, bool, &str)> = queries
+    let printed: Vec<(&str, &str, bool, &str)> = queries
         .iter()
         .map(|query| {
             (
@@ -74,7 +74,7 @@ fn a_program_is_traced_from_its_first_instruction() {
         .collect();
     let knows = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     assert_eq!(
-        told,
+        printed,
         [
             ("mptcp", "mptcp", false, "CLOSE"),
             ("mptcp", "tcp", true, "ESTABLISHED"),
@@ -116,7 +116,7 @@ fn a_program_not_written_here_is_seen_right() {
     assert_eq!(
         String::from_utf8_lossy(&output.stdout),
         "1 3\n0 4\n",
-        "what python3 was told"
+        "the answers to python3"
     );
     let lines = crate::common::parse_lines(&fs::read(&file).unwrap());
     let queries = of_type(&lines, "query");
@@ -237,15 +237,15 @@ fn thread_names_and_namespaces_are_filtered_in_the_kernel() {
         printed(&["--json", "--comm", "alice", "--comm", "bob"], "name bob"),
         1
     );
-    let (told, filtered) = count(&["--json", "--comm", "alice"], "name bob");
-    assert_eq!(told, 0);
+    let (queries, filtered) = count(&["--json", "--comm", "alice"], "name bob");
+    assert_eq!(queries, 0);
     assert!(filtered >= 1);
     assert_eq!(
         printed(&["--json", "--netns", "/proc/self/ns/net"], "flood 3"),
         3
     );
-    let (told, filtered) = count(&["--json", "--netns", "1"], "flood 3");
-    assert_eq!(told, 0);
+    let (queries, filtered) = count(&["--json", "--netns", "1"], "flood 3");
+    assert_eq!(queries, 0);
     assert!(filtered >= 3);
 }
 
@@ -356,8 +356,8 @@ fn the_doctor_proves_a_working_sensor_and_notices_a_silent_one() {
 }
 
 #[test]
-fn the_kernel_half_talks_only_when_asked_twice() {
-    if !may_trace("the_kernel_half_talks_only_when_asked_twice") {
+fn bpf_programs_log_only_at_the_second_verbose() {
+    if !may_trace("bpf_programs_log_only_at_the_second_verbose") {
         return;
     }
     for (options, talks) in [(&["-vv"][..], true), (&["-v"], false), (&[], false)] {
@@ -372,13 +372,13 @@ fn the_kernel_half_talks_only_when_asked_twice() {
 }
 
 #[test]
-fn debug_messages_cost_nothing_when_nobody_wants_them() {
-    if !may_trace("debug_messages_cost_nothing_when_nobody_wants_them") {
+fn debug_messages_cost_nothing_unless_requested() {
+    if !may_trace("debug_messages_cost_nothing_unless_requested") {
         return;
     }
     // Size of the largest program after verification, in bytes.
     let sizes = |option: &[&str]| -> u32 {
-        let tracer = Background::start(&[option, &["--comm", "nobody-at-all"]].concat());
+        let tracer = Background::start(&[option, &["--comm", "no-such-name"]].concat());
         let ids = tracer.program_ids();
         let mine = loaded().filter(|info| ids.contains(&info.id()));
         let size = mine

@@ -3,12 +3,12 @@
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a test")]
 
 mod bad_input;
+mod bpf_side;
 mod bundle;
 mod common;
 mod ends;
 mod fallbacks;
 mod honest;
-mod kernel_half;
 mod live;
 mod pid_namespace;
 mod privileges;

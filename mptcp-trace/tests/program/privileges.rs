@@ -23,7 +23,7 @@ const STATED: [&str; 2] = ["bpf", "perfmon"];
 const SYS_PTRACE: u64 = 1 << 19;
 const KILL: u64 = 1 << 5;
 /// User id of an ordinary user.
-const NOBODY: &str = "65534";
+const UNPRIVILEGED: &str = "65534";
 
 /// A directory with the program that an ordinary user may read and write.
 struct Place(tempfile::TempDir);
@@ -53,7 +53,13 @@ impl Place {
         }
         let mut command = Command::new("setpriv");
         command
-            .args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"])
+            .args([
+                "--reuid",
+                UNPRIVILEGED,
+                "--regid",
+                UNPRIVILEGED,
+                "--clear-groups",
+            ])
             .arg(format!("--inh-caps={set}"))
             .arg(format!("--ambient-caps={set}"))
             .arg(format!("--bounding-set={set}"))
@@ -212,8 +218,8 @@ fn with_one_of_the_stated_capabilities_less_it_says_which() {
 }
 
 #[test]
-fn doctor_tells_an_ordinary_user_what_is_there_and_what_the_rest_would_be_good_for() {
-    let name = "doctor_tells_an_ordinary_user_what_is_there_and_what_the_rest_would_be_good_for";
+fn doctor_shows_an_ordinary_user_what_works_and_what_the_missing_privileges_are_for() {
+    let name = "doctor_shows_an_ordinary_user_what_works_and_what_the_missing_privileges_are_for";
     if !may_trace(name) {
         return;
     }
@@ -306,7 +312,7 @@ fn root_keeps_what_it_needs_later_and_its_command_keeps_everything() {
         return;
     }
     let own = PathBuf::from("/proc/self");
-    let tracer = Background::start(&["--json", "--comm", "nobody-has-it"]);
+    let tracer = Background::start(&["--json", "--comm", "no-such-name"]);
     assert_lean(tracer.pid(), SYS_PTRACE);
     let process = PathBuf::from(format!("/proc/{}", tracer.pid()));
     assert_eq!(set_of(&process, "CapBnd"), 0);
@@ -330,15 +336,15 @@ fn root_keeps_what_it_needs_later_and_its_command_keeps_everything() {
 }
 
 #[test]
-fn a_command_that_became_another_user_is_still_told_to_end() {
-    if !may_trace("a_command_that_became_another_user_is_still_told_to_end") {
+fn a_command_that_changed_its_user_still_gets_the_signal_to_end() {
+    if !may_trace("a_command_that_changed_its_user_still_gets_the_signal_to_end") {
         return;
     }
     let place = Place::new();
     let ready = place.path("ready");
     let mut command = Command::new(env!("CARGO_BIN_EXE_mptcp-trace"));
     command.args(["--ready-file", ready.to_str().unwrap(), "--"]);
-    command.args(["setpriv", "--reuid", NOBODY, "--regid", NOBODY]);
+    command.args(["setpriv", "--reuid", UNPRIVILEGED, "--regid", UNPRIVILEGED]);
     command.args(["--clear-groups", "sleep", "60"]);
     let tracer = command
         .stderr(Stdio::null())
@@ -350,7 +356,7 @@ fn a_command_that_became_another_user_is_still_told_to_end() {
     until("the command is another user", || {
         let is_it = |status: String| {
             status.contains(&format!("\nPPid:\t{}\n", tracer.id()))
-                && status.contains(&format!("\nUid:\t{NOBODY}\t"))
+                && status.contains(&format!("\nUid:\t{UNPRIVILEGED}\t"))
         };
         fs::read_dir("/proc").unwrap().any(|process| {
             fs::read_to_string(process.unwrap().path().join("status")).is_ok_and(is_it)

@@ -22,11 +22,11 @@ fn report(capture: &str, page: &str, more: &[&str]) -> Output {
 }
 
 #[test]
-fn a_page_is_written_whole_and_one_line_says_so() {
+fn a_page_is_written_whole_and_one_line_reports_it() {
     let (dir, page) = scratch("page.html");
     let page = page.to_str().unwrap();
     let file = capture("7.3-fexit/verdicts.mpt");
-    fs::write(page, "what was there before").unwrap();
+    fs::write(page, "the previous content").unwrap();
     let output = report(file.to_str().unwrap(), page, &["--title", "A & B"]);
     check(&output, 0, &format!("wrote {page}: 90 findings, "));
     assert_eq!(stderr(&output).lines().count(), 1);
@@ -91,7 +91,7 @@ fn what_is_wrong_is_said() {
 }
 
 #[test]
-fn a_capture_that_is_cut_off_or_damaged_has_a_page_that_says_so() {
+fn the_page_of_a_truncated_or_damaged_capture_has_a_warning() {
     let (dir, page) = scratch("page.html");
     let page = page.to_str().unwrap();
     let whole = fs::read(capture("7.3-fexit/verdicts.mpt")).unwrap();

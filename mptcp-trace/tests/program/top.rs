@@ -87,7 +87,7 @@ fn back_is_from_the_beginning_and_a_signal_gives_the_terminal_back() {
 }
 
 #[test]
-fn whoever_falls_over_gives_the_terminal_back_first() {
+fn a_panic_restores_the_terminal_first() {
     let capture = capture();
     let arguments = format!("--replay {} --panic", capture.display());
     let Some(output) = on_terminal(&arguments, &[]) else {

@@ -132,7 +132,7 @@ fn a_filter_shows_what_it_says_and_counts_the_rest() {
 }
 
 #[test]
-fn a_name_that_nobody_knows_is_wrong_usage_and_answered_with_the_list() {
+fn an_unknown_name_is_wrong_usage_and_answered_with_the_list() {
     for (words, says) in [
         (["--cause", "DssFallbak"], "MPCapableFallbackSYNACK"),
         (["--verdict", "fine"], "never-asked"),
@@ -232,7 +232,7 @@ fn a_run_fails_on_what_was_named_shown_or_not() {
     let count =
         |is_it: &dyn Fn(&Value) -> bool| findings(&all).iter().filter(|it| is_it(it)).count();
     let of = |field: &'static str, word: &'static str| count(&|it| it["data"][field] == word);
-    let last_words = format!("closing verdicts: {} printed", of("verdict", "never-asked"));
+    let closing_verdict = format!("closing verdicts: {} printed", of("verdict", "never-asked"));
     for (words, fails, first) in [
         (
             &["--fail-on", "fallback"][..],
@@ -247,7 +247,7 @@ fn a_run_fails_on_what_was_named_shown_or_not() {
         (
             &["--fail-on", "never-asked", "--verdict", "never-asked"],
             of("verdict", "never-asked"),
-            &last_words,
+            &closing_verdict,
         ),
         (
             &["--fail-on", "InfiniteMapTx", "--summary"],

@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_a_release_only_the_version_is_told() {
+    fn only_the_version_of_a_release_is_shown() {
         for (release, short, long) in [
             ("6.18.44-cloud-x1\n", "6.18", "6.18.44"),
             ("6.12.118+deb13-cloud-amd64", "6.12", "6.12.118"),

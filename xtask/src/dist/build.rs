@@ -108,10 +108,10 @@ mod tests {
     fn a_program_that_names_its_birthplace_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let program = folder.path().join("program");
-        let names = [(PathBuf::from("/home/somebody"), "/x")];
+        let names = [(PathBuf::from("/home/user"), "/x")];
         fs::write(&program, "\u{7f}ELF at /cargo/registry/x.rs").unwrap();
         assert!(look_at(&program, &names).is_ok());
-        fs::write(&program, "\u{7f}ELF at /home/somebody/x.rs").unwrap();
+        fs::write(&program, "\u{7f}ELF at /home/user/x.rs").unwrap();
         assert!(look_at(&program, &names).is_err());
     }
 }

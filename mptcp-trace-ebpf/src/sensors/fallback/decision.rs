@@ -1,5 +1,5 @@
-//! The functions that decide: `__mptcp_try_fallback(msk, fb_mib)`, and `mptcp_dss_corruption`, into
-//! which some compilers inline a copy of it.
+//! The kernel functions that decide on a fallback: `__mptcp_try_fallback(msk, fb_mib)`, and
+//! `mptcp_dss_corruption`, into which some compilers inline a copy of it.
 
 use aya_ebpf::{
     macros::{fentry, fexit, kprobe, kretprobe},
@@ -7,21 +7,22 @@ use aya_ebpf::{
 };
 use mptcp_trace_common::record::{EvidenceBits, Kind, NO_MIB, Site};
 
-use super::{add_evidence, enter_fallen, fell_back, forget_fallen, report, report_refused};
+use super::{add_evidence, fell_back, forget_fallen, insert_fallen, report, report_refused};
 use crate::{
     call_args::{CallSite, argument, stash_args, take_args},
     emit,
     kernel::{Sock, is_mptcp, now_ns},
-    sensors::connection_record::{self, where_and_why},
+    sensors::connection_record::{self, site_and_cause},
     turns::in_turns,
 };
 
-/// It also succeeds for a connection that fell back before: only the transition is reported.
+/// `__mptcp_try_fallback` also succeeds for a connection that fell back before. Marking that
+/// connection now ensures that only the transition is reported.
 #[inline(always)]
 fn try_entered(msk: Sock) {
     match fell_back(msk) {
         Some(true) => {
-            let _known = enter_fallen(msk.0, now_ns());
+            let _known = insert_fallen(msk.0, now_ns());
         }
         // The kernel clears the bit if connect() fails at once, and in connect(AF_UNSPEC).
         Some(false) => forget_fallen(msk.0),
@@ -82,8 +83,9 @@ pub(crate) fn fallback_kretprobe_try(ctx: RetProbeContext) -> u32 {
     0
 }
 
-/// `mptcp_dss_corruption(msk, ssk)` is entered, or a copy of it that lost an argument: the subflow
-/// is recognised by its structure. It takes the same decision as `__mptcp_try_fallback`.
+/// `mptcp_dss_corruption(msk, ssk)` is entered, or a compiler's copy of it without the first
+/// argument: the subflow is recognised by its structure. The function decides as
+/// `__mptcp_try_fallback` does.
 #[kprobe]
 pub(crate) fn fallback_kprobe_dss(ctx: ProbeContext) -> u32 {
     let (first, second) = (Sock(argument(&ctx, 0)), Sock(argument(&ctx, 1)));
@@ -127,7 +129,7 @@ pub(crate) fn fallback_kprobe_mp_fail(ctx: ProbeContext) -> u32 {
     0
 }
 
-/// The kernel disables MPTCP for a while, because a SYN without it was answered.
+/// The kernel disables MPTCP for a while, because the peer answered only a SYN without MPTCP.
 #[inline(always)]
 pub(super) fn blackhole(sk: Sock) {
     let Ok(protocol) = sk.protocol() else { return };
@@ -138,7 +140,7 @@ pub(super) fn blackhole(sk: Sock) {
     };
     if let Some(msk) = msk {
         emit::count_fallback(mptcp_trace_common::counter::SEEN);
-        let what = where_and_why(Site::ACTIVE_DISABLE, NO_MIB, false);
+        let what = site_and_cause(Site::ACTIVE_DISABLE, NO_MIB, false);
         connection_record::emit(Kind::BLACKHOLE, msk.0, what, 0);
     }
 }

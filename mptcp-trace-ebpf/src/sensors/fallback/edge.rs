@@ -1,6 +1,5 @@
-//! For kernels without a function that takes the cause: reads the fallback bit when a function that
-//! can set it returns. Among nested functions the innermost returns first, and reports the
-//! fallback.
+//! For kernels without `__mptcp_try_fallback`: reads the fallback bit when a function that can set
+//! it returns. If such functions are nested, the innermost returns first, and reports the fallback.
 //!
 //! Only functions of the handshake are probed: those of the data path run for every packet (see
 //! `path`).

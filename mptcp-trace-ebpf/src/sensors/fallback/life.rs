@@ -1,8 +1,8 @@
 //! Birth, handshake, acceptance and death of connections.
 //!
-//! The state tracepoint exists in every kernel and serves every attach method. What it does not
-//! show (who creates or accepts a socket, when it is freed) comes from probed functions, or else
-//! from system calls.
+//! The tracepoint for socket states exists in every kernel and serves every attach method. It does
+//! not show which process creates or accepts a socket, or when the socket is freed: probed
+//! functions or, without those, system calls do.
 
 use aya_ebpf::{
     macros::{btf_tracepoint, fentry, fexit, kprobe, kretprobe, raw_tracepoint},
@@ -26,16 +26,16 @@ use crate::{
     emit,
     entry::{get, set},
     kernel::{
-        AtReturn, Sock, current_file, forgotten, is_mptcp, is_syscall_of_32_bits, msk_of_context,
-        now_ns, sock_of_socket, socket_of_file, subflow_bits, syscall_number,
+        AtReturn, Sock, current_file, is_mptcp, is_syscall_of_32_bits, msk_of_context, now_ns,
+        opaque, sock_of_socket, socket_of_file, subflow_bits, syscall_number,
     },
     maps::{CHILDREN_PROBED, conn, syscall},
     sensors::{
-        connection_record::{self, where_and_why},
+        connection_record::{self, site_and_cause},
         counted,
         owner::{
             accepted, cloned, forget, forget_birth, has_another_owner, has_mptcp_listener,
-            is_out_of_reach, note_child, note_io, on_create, on_destroy, set_owner, was_told_of,
+            is_out_of_reach, note_io, on_create, on_destroy, set_owner, track_child, was_reported,
         },
     },
     turns::in_turns,
@@ -65,10 +65,10 @@ fn life_tp_state(ctx: RawTracePointContext) -> i32 {
     }
     if is_child || is_connection && (old, new) == (LISTEN, ESTABLISHED) {
         let state = match is_child {
-            true => ConnState::TCP | ConnState::TOLD,
+            true => ConnState::TCP | ConnState::REPORTED,
             false => ConnState::empty(),
         };
-        note_child(sk, state);
+        track_child(sk, state);
     }
     let (mut sk, mut old, mut new) = (sk, old, new);
     // A connection closed with unread data ends before its subflow does.
@@ -91,10 +91,10 @@ fn life_tp_state(ctx: RawTracePointContext) -> i32 {
             }
         }
         (false, _, _) if is_child => {
-            let what = where_and_why(Site::TCP_CHILD, NO_MIB, false);
+            let what = site_and_cause(Site::TCP_CHILD, NO_MIB, false);
             connection_record::emit(Kind::TCP_CHILD, sk.0, what, 0);
         }
-        // It stays a subflow, or the reason why not was reported before.
+        // It remains a subflow, or was reported when the kernel dropped its context.
         (false, SYN_RECV, ESTABLISHED) => forget_birth(sk),
         (false, _, _) => {}
     }
@@ -113,7 +113,7 @@ fn begins(msk: Sock, new: u32) {
     if new == LISTEN {
         return;
     }
-    // One kernel lets a socket that fell back connect again without clearing the bit.
+    // On some kernels, a socket that fell back can connect again with the bit still set.
     if fell_back(msk) != Some(true) {
         forget_fallen(msk.0);
     }
@@ -121,7 +121,7 @@ fn begins(msk: Sock, new: u32) {
         const STAYS: ConnState = ConnState::EXISTING
             .union(ConnState::ASKED)
             .union(ConnState::FELL)
-            .union(ConnState::UNTOLD)
+            .union(ConnState::QUERY_UNTRACED)
             .union(ConnState::UNWATCHED);
         set!(conn, connect_ns, now_ns());
         set!(conn, evidence, EvidenceBits::empty());
@@ -130,13 +130,14 @@ fn begins(msk: Sock, new: u32) {
     }
 }
 
-/// Actions at a state change of a connection. The handshake completed.
+// Bits that describe a state change of a connection.
+/// The handshake completed.
 const HANDSHAKE: u32 = 1 << 0;
-/// Its fallback was reported before.
-const TOLD: u32 = 1 << 1;
+/// Its fallback was reported before the handshake completed.
+const REPORTED: u32 = 1 << 1;
 /// It is being closed.
 const CLOSES: u32 = 1 << 2;
-/// It ends here, and no other probe will report that.
+/// It ends, and no other probe will report that.
 const ENDS: u32 = 1 << 3;
 
 /// Any other state change of a connection.
@@ -145,24 +146,24 @@ fn connection_changes(msk: Sock, old: u32, new: u32) {
     let mut what = 0;
     if (old, new) == (SYN_SENT, ESTABLISHED) {
         what |= HANDSHAKE;
-        if stands(msk) {
-            what |= TOLD;
+        if mark_established(msk) {
+            what |= REPORTED;
         }
     }
     // A connection with unread data is closed without a FIN (`mptcp_do_fastclose`).
     if new == FIN_WAIT1 || new == LAST_ACK || new == CLOSE && old != CLOSE {
         what |= CLOSES;
     }
-    // The tracepoint fires before the change. If ends are not probed, this is the only sign of the
-    // end of a socket that is closed unused, that waits for `accept` at a listener being closed, or
-    // that has no file any more.
+    // The tracepoint fires before the change. If no probe observes how sockets end, this is the
+    // only sign of the end of a socket that is closed unused, that waits for `accept` at a listener
+    // being closed, or that no longer has a file.
     if new == CLOSE
         && CHILDREN_PROBED.load() == 0
         && (old == CLOSE && msk.first_subflow().is_none() || is_out_of_reach(msk))
     {
         what |= ENDS;
     }
-    let what = forgotten(what);
+    let what = opaque(what);
     flush_pending(msk);
     let site = match what & HANDSHAKE {
         0 => Site::LATER,
@@ -170,8 +171,8 @@ fn connection_changes(msk: Sock, old: u32, new: u32) {
     };
     look(msk, site);
     let kind = match () {
-        () if what & TOLD != 0 => Kind::ACCEPTED,
-        () if what & ENDS != 0 && was_told_of(msk) => Kind::CLOSED,
+        () if what & REPORTED != 0 => Kind::ACCEPTED,
+        () if what & ENDS != 0 && was_reported(msk) => Kind::CLOSED,
         () if what & CLOSES != 0 && has_another_owner(msk) => Kind::ACCEPTED,
         () => Kind(0),
     };
@@ -187,9 +188,9 @@ fn connection_changes(msk: Sock, old: u32, new: u32) {
     }
 }
 
-/// The connection is established; true if its fallback was reported before.
+/// Marks the connection as established; true if its fallback was reported before.
 #[inline(always)]
-fn stands(msk: Sock) -> bool {
+fn mark_established(msk: Sock) -> bool {
     let Some(conn) = conn(msk.0) else {
         return false;
     };
@@ -218,13 +219,14 @@ fn tcp_child(sk: Sock, site: Site) {
     } else {
         (Kind::TCP_CHILD, ConnState::empty())
     };
-    note_child(sk, ConnState::TCP | ConnState::TOLD | fell);
+    track_child(sk, ConnState::TCP | ConnState::REPORTED | fell);
     emit::count_fallback(counter::SEEN);
-    connection_record::emit(kind, sk.0, where_and_why(site, NO_MIB, false), 0);
+    connection_record::emit(kind, sk.0, site_and_cause(site, NO_MIB, false), 0);
 }
 
-/// `mptcp_subflow_drop_ctx(child)`: the child does not become a subflow. Joining subflows are
-/// rejected elsewhere, and children that belong to a connection already are being closed.
+/// `mptcp_subflow_drop_ctx(child)`: the child does not become a subflow. Not reported are joining
+/// subflows, which are rejected elsewhere, and children that already belong to a connection, which
+/// are being closed.
 #[inline(always)]
 fn context_dropped(sk: Sock) {
     if sk.0 == 0 {
@@ -397,8 +399,8 @@ fn subflow_ends(sk: Sock) {
     }
 }
 
-/// Where the end of connections is not probed, the end of their first subflow replaces it: a closed
-/// connection without a file cannot come back (`mptcp_destroy_common`).
+/// The connection that ends together with this first subflow, where the end of connections itself
+/// is not probed: a closed connection without a file cannot be reopened (`mptcp_destroy_common`).
 #[inline(always)]
 fn ended_with(sk: Sock) -> Option<Sock> {
     if CHILDREN_PROBED.load() != 0 {

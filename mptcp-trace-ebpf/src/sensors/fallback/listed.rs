@@ -1,5 +1,5 @@
-//! Sockets that were open before tracing began: one pass over every file of every task, in all
-//! network namespaces.
+//! Lists the sockets that were open before tracing began: one pass over every file of every task,
+//! in all network namespaces.
 
 use core::ffi::c_void;
 
@@ -18,8 +18,8 @@ use crate::{
     kernel::{is_mptcp, now_ns, put_process_comm, socket_of_file, task_cgroup, task_ids, task_uid},
     maps::{CALIBRATED, FALLEN},
     sensors::{
-        connection_record::{self, where_and_why},
-        owner::note_down_new,
+        connection_record::{self, site_and_cause},
+        owner::track_new,
     },
 };
 
@@ -65,7 +65,7 @@ pub(crate) fn listed_task_file(ctx: *mut c_void) -> i32 {
         look(sk, Site::LATER);
         return 0;
     }
-    let Some(new) = note_down_new(sk) else {
+    let Some(new) = track_new(sk) else {
         return 0;
     };
     set!(new, inode, sk.inode().unwrap_or(0));
@@ -74,12 +74,12 @@ pub(crate) fn listed_task_file(ctx: *mut c_void) -> i32 {
         Some(true) | None => ConnState::empty(),
     };
     set!(new, state, ConnState::EXISTING | side);
-    holds(task, new);
+    set_owner_to(task, new);
     if fell_back(sk) == Some(true) {
         let _known = FALLEN.insert(sk.0, now_ns(), 0);
     }
     emit::count_fallback(counter::SEEN);
-    let what = where_and_why(Site::LISTED, NO_MIB, false);
+    let what = site_and_cause(Site::LISTED, NO_MIB, false);
     connection_record::emit(Kind::EXISTING, sk.0, what, 0);
     // Userspace reads one byte per socket, so that it can drain the ring before it is full.
     let byte = 0_u8;
@@ -89,9 +89,9 @@ pub(crate) fn listed_task_file(ctx: *mut c_void) -> i32 {
     0
 }
 
-/// The owner is the task that has the file open.
+/// Makes the task that has the file open the owner.
 #[inline(always)]
-fn holds(task: u64, conn: Entry<Conn>) {
+fn set_owner_to(task: u64, conn: Entry<Conn>) {
     let (tgid, tid) = task_ids(task).unwrap_or((0, 0));
     set!(conn, owner.cgroup_id, task_cgroup(task).unwrap_or(0));
     set!(conn, owner.tgid, tgid);

@@ -1,11 +1,11 @@
-//! Which connection fell back to TCP, when, and what was observed of the cause?
+//! Reports which connection fell back to TCP, when, and the evidence of its cause.
 //!
 //! If the kernel has `__mptcp_try_fallback`, that function's argument is the cause. Otherwise the
-//! edge of the fallback bit is detected at the functions that can set it; the innermost of them
-//! reports it. If no function can be probed, tracepoints next to the decisions predict or detect
-//! it.
+//! functions that can set the fallback bit are probed; the innermost one that finds the bit newly
+//! set reports the fallback. If no function can be probed, tracepoints next to the decisions
+//! predict or detect it.
 //!
-//! Each connection is reported once: by the probe that enters it into `FALLEN`.
+//! Each connection is reported once, by the probe that inserts it into `FALLEN`.
 
 mod decision;
 mod edge;
@@ -22,12 +22,12 @@ use mptcp_trace_common::{
     state::Conn,
 };
 
-use super::connection_record::{self, where_and_why};
+use super::connection_record::{self, site_and_cause};
 use crate::{
     emit,
     entry::{Entry, get, set},
-    kernel::{Sock, forgotten, now_ns},
-    maps::{CALIBRATED, FALLEN, FALLEN_UNNOTED, conn, unnoted_since},
+    kernel::{Sock, now_ns, opaque},
+    maps::{CALIBRATED, FALLEN, FALLEN_UNTRACKED, conn, untracked_since},
 };
 
 /// `TCP_*` of `include/net/tcp_states.h`, part of the kernel's UAPI.
@@ -41,7 +41,7 @@ pub(crate) const LISTEN: u32 = 10;
 
 pub(crate) const EEXIST: i32 = -17;
 
-/// Whether the state bit of a connection is set; `None` if its number is not known (yet).
+/// Whether the fallback bit of a connection is set; `None` while the number of the bit is unknown.
 #[inline(always)]
 pub(crate) fn fell_back(msk: Sock) -> Option<bool> {
     says_fallen(msk.msk_flags().ok()?)
@@ -60,7 +60,7 @@ pub(crate) fn says_fallen(flags: u64) -> Option<bool> {
 /// Reports a fallback observed at `now`, unless it was reported before.
 #[inline(never)]
 fn report(msk: u64, site: u32, mib: i32, now: u64) -> u32 {
-    match enter_fallen(msk, now) {
+    match insert_fallen(msk, now) {
         Ok(()) => {}
         Err(EEXIST) => return 0,
         Err(_errno) => {
@@ -76,8 +76,7 @@ fn report(msk: u64, site: u32, mib: i32, now: u64) -> u32 {
         Some(conn) => {
             let mut state = get!(conn, state) | ConnState::FELL;
             set!(conn, state, state);
-            // In the middle of connect() the connection has no addresses yet: its report waits for
-            // them.
+            // During connect() the connection has no addresses yet: the report waits for them.
             if sk.state().is_ok_and(|state| u32::from(state) == SYN_SENT)
                 && sk
                     .first_subflow()
@@ -105,9 +104,9 @@ fn report(msk: u64, site: u32, mib: i32, now: u64) -> u32 {
         None => {}
     }
     if connection_record::emit(
-        Kind(forgotten(kind.0)),
+        Kind(opaque(kind.0)),
         msk,
-        where_and_why(Site(site as u8), mib, false),
+        site_and_cause(Site(site as u8), mib, false),
         now,
     ) == 0
     {
@@ -117,39 +116,39 @@ fn report(msk: u64, site: u32, mib: i32, now: u64) -> u32 {
     0
 }
 
-/// Adds a connection to those that fell back; [`EEXIST`] if it is among them already.
+/// Marks a connection as fallen back; [`EEXIST`] if it was marked before.
 #[inline(always)]
-fn enter_fallen(msk: u64, now: u64) -> Result<(), i32> {
+fn insert_fallen(msk: u64, now: u64) -> Result<(), i32> {
     let once = u64::from(BPF_NOEXIST);
     if conn(msk).is_some() {
         match FALLEN.insert(msk, now, once) {
             Ok(()) => return Ok(()),
             Err(EEXIST) => return Err(EEXIST),
-            // That table is full: the other one evicts an entry.
+            // This table is full; the other one evicts an entry to make room.
             Err(_full) => {}
         }
     }
-    FALLEN_UNNOTED.insert(msk, now, once)
+    FALLEN_UNTRACKED.insert(msk, now, once)
 }
 
-/// True if the connection is among those that fell back.
+/// True if the connection is marked as fallen back.
 #[inline(always)]
-fn is_entered(msk: u64) -> bool {
-    FALLEN.get_ptr(msk).is_some() || unnoted_since(msk).is_some()
+fn is_in_fallen(msk: u64) -> bool {
+    FALLEN.get_ptr(msk).is_some() || untracked_since(msk).is_some()
 }
 
-/// Removes a connection from those that fell back.
+/// Removes the mark that a connection fell back.
 #[inline(always)]
 fn forget_fallen(msk: u64) {
     let _none = FALLEN.remove(msk);
-    let _none = FALLEN_UNNOTED.remove(msk);
+    let _none = FALLEN_UNTRACKED.remove(msk);
 }
 
 /// Reports a fallback that the kernel did not allow: the subflow is reset.
 #[inline(always)]
 fn report_refused(msk: Sock, site: Site, mib: i32) {
     emit::count_fallback(counter::SEEN);
-    connection_record::emit(Kind::FALLBACK, msk.0, where_and_why(site, mib, true), 0);
+    connection_record::emit(Kind::FALLBACK, msk.0, site_and_cause(site, mib, true), 0);
 }
 
 /// Reports a pending fallback.
@@ -160,13 +159,13 @@ fn flush_pending(msk: Sock) {
         && state.contains(ConnState::PENDING)
     {
         set!(conn, state, state.difference(ConnState::PENDING));
-        let what = where_and_why(get!(conn, pending_site), get!(conn, pending_mib), false);
+        let what = site_and_cause(get!(conn, pending_site), get!(conn, pending_mib), false);
         let since = get!(conn, waits_since_or_at);
         connection_record::emit(Kind::FALLBACK, msk.0, what, since);
     }
 }
 
-/// Checks whether a connection has fallen back unobserved.
+/// Reports the connection if it has fallen back unobserved.
 #[inline(always)]
 pub(crate) fn look(msk: Sock, site: Site) {
     look_at(msk, site, now_ns());
@@ -175,11 +174,11 @@ pub(crate) fn look(msk: Sock, site: Site) {
 #[inline(always)]
 fn look_at(msk: Sock, site: Site, now: u64) {
     let fallen = fell_back(msk);
-    if fallen == Some(false) && is_entered(msk.0) {
+    if fallen == Some(false) && is_in_fallen(msk.0) {
         // connect(AF_UNSPEC) cleared the bit: the next fallback is a new one.
         forget_fallen(msk.0);
     }
-    if fallen == Some(true) && !is_entered(msk.0) {
+    if fallen == Some(true) && !is_in_fallen(msk.0) {
         let mut site = site;
         if conn(msk.0).is_none() {
             // The connection is not tracked, so the time of its fallback is unknown. Without an
@@ -196,13 +195,13 @@ fn look_at(msk: Sock, site: Site, now: u64) {
     }
 }
 
-/// Variant for a query at `asked_ns`: a fallback happened before that. A connection that never fell
-/// back is not looked up among those that did.
+/// [`look`] for a query at `queried_ns`: a fallback that is found happened before the query. For a
+/// connection that never fell back, the lookup in `FALLEN` is skipped.
 #[inline(always)]
-pub(crate) fn look_when_asked(msk: Sock, flags: u64, known: Option<Entry<Conn>>, asked_ns: u64) {
-    let is_told = known.is_none_or(|conn| get!(conn, state).contains(ConnState::FELL));
-    if is_told || says_fallen(flags) == Some(true) {
-        look_at(msk, Site::LATER, asked_ns.saturating_sub(1));
+pub(crate) fn look_at_query(msk: Sock, flags: u64, known: Option<Entry<Conn>>, queried_ns: u64) {
+    let may_be_known = known.is_none_or(|conn| get!(conn, state).contains(ConnState::FELL));
+    if may_be_known || says_fallen(flags) == Some(true) {
+        look_at(msk, Site::LATER, queried_ns.saturating_sub(1));
     }
 }
 

@@ -1,8 +1,8 @@
 //! The data path, through the MPTCP tracepoints that every kernel has.
 //!
 //! `subflow_check_data_avail` fires with the status of a mapping right before the kernel decides on
-//! it, in the same context and under the same lock. Where the decision itself cannot be probed, the
-//! program predicts it from the same facts that the kernel checks next.
+//! a fallback, in the same context and under the same lock. Where the decision itself cannot be
+//! probed, the program predicts it from the same state that the kernel checks next.
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 use mptcp_trace_common::{
@@ -20,7 +20,7 @@ use crate::{
     turns::in_turns,
 };
 
-/// True if `status` is this kernel's value `number`, which it must have.
+/// True if this kernel has the value `number`, and `status` equals it.
 #[inline(always)]
 fn is(status: u8, number: u8) -> bool {
     number != NO_NUMBER && status == number

@@ -11,7 +11,7 @@ use mptcp_trace_common::{
 };
 
 use super::{
-    Answered, answer, found_by_caller, is_protocol_query, is_query, is_wanted, option, put_answer,
+    Answered, answer, is_protocol_query, is_query, is_wanted, option, put_answer, put_user_value,
     refused::{
         is_mptcp_socket, is_ordinary, is_refusal, may_be_refusal, option_refused, outcome,
         socket_refused,
@@ -93,14 +93,14 @@ fn query_fexit_mptcp(ctx: FExitContext) -> i32 {
     0
 }
 
-/// It fell back during the call, or no program ran when the TCP code returned: the kernel skips a
-/// program that a preempted thread is running on this CPU (and counts the miss). The state bits and
-/// the caller's buffer show the answer.
+/// The path is unknown: the connection fell back during the call, or no program ran when the TCP
+/// code returned, because the kernel skips (and counts) a program that a preempted thread is
+/// running on this CPU. The state bits and the caller's buffer show the answer.
 #[inline(always)]
 fn unsure(record: &mut QueryRecord, ctx: &FExitContext) {
     record.path = PathBits::UNSEEN;
     if record.ret == 0 && record.level == SOL_TCP {
-        found_by_caller(record, ctx.arg(3), ctx.arg(4));
+        put_user_value(record, ctx.arg(3), ctx.arg(4));
     }
 }
 
@@ -145,13 +145,13 @@ fn refused(ctx: &FExitContext, ret: i32, is_set: bool) {
 const RETURN_VALUE_OF_SET: usize = 6;
 
 #[inline(always)]
-fn sets(ctx: &FExitContext) -> bool {
+fn is_set_refused(ctx: &FExitContext) -> bool {
     is_refused(ctx, ctx.arg(RETURN_VALUE_OF_SET))
 }
 
 in_turns! {
     query: #[fexit]
-    query_fexit_set(FExitContext), query_fexit_set_2, query_fexit_set_3, if sets
+    query_fexit_set(FExitContext), query_fexit_set_2, query_fexit_set_3, if is_set_refused
 }
 /// `mptcp_setsockopt(sk, level, optname, sockptr_t optval, optlen)` returns: one of its arguments
 /// takes two words.
@@ -161,7 +161,7 @@ fn query_fexit_set(ctx: FExitContext) -> i32 {
     0
 }
 
-/// A query of the protocol, on any socket: the answer of a socket other than MPTCP is not reported.
+/// Handles a query of the protocol, on any socket: only the answer of an MPTCP socket is reported.
 #[inline(always)]
 fn protocol(ctx: &FExitContext, sk: Sock, ret: i32) {
     if sk.protocol().is_ok_and(is_mptcp) {
@@ -170,7 +170,7 @@ fn protocol(ctx: &FExitContext, sk: Sock, ret: i32) {
 }
 
 #[inline(always)]
-fn is_protocol_question(ctx: &FExitContext) -> bool {
+fn reads_protocol(ctx: &FExitContext) -> bool {
     is_protocol_query(ctx.arg(1), ctx.arg(2))
 }
 
@@ -178,7 +178,7 @@ fn is_protocol_question(ctx: &FExitContext) -> bool {
 /// every socket comes by, and each further program would cost it as much as this one.
 #[fexit]
 pub(crate) fn query_fexit_socket(ctx: FExitContext) -> i32 {
-    if is_protocol_question(&ctx) {
+    if reads_protocol(&ctx) {
         return of_socket(ctx);
     }
     0
@@ -197,7 +197,7 @@ fn of_socket(ctx: FExitContext) -> i32 {
 /// arguments take two words each. One program, as above.
 #[fexit]
 pub(crate) fn query_fexit_sock(ctx: FExitContext) -> i32 {
-    if is_protocol_question(&ctx) {
+    if reads_protocol(&ctx) {
         return of_sock(ctx);
     }
     0

@@ -1,5 +1,5 @@
-//! Attach method kprobe: breakpoints on `mptcp_getsockopt_sol_tcp` if the kernel has that symbol,
-//! else on `mptcp_getsockopt`, and on `do_tcp_getsockopt`.
+//! Attach method kprobe: kprobes on `mptcp_getsockopt_sol_tcp` if the kernel has that symbol, else
+//! on `mptcp_getsockopt`, and on `do_tcp_getsockopt`.
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -25,10 +25,10 @@ use crate::{
     entry::{get, set},
     kernel::{Sock, SockPrefix, is_mptcp, now_ns, sock_of_socket, socket_of},
     maps::{IN_FLIGHT, OUTERMOST_PROBED, in_flight},
-    sensors::owner::untold,
+    sensors::owner::note_untraced,
 };
 
-/// Entry of a function that answers queries; `step` is its kind (`PATH_*`), `option` the option.
+/// Entry of a function that answers queries; `step` is its kind, `option` the option.
 #[inline(always)]
 fn enter(ctx: &ProbeContext, step: PathBits, sk: Sock, option: u64) {
     let thread = bpf_get_current_pid_tgid();
@@ -39,11 +39,11 @@ fn enter(ctx: &ProbeContext, step: PathBits, sk: Sock, option: u64) {
         }
         // The return of the previous query was never observed.
         emit::count(counter::UNFINISHED);
-        untold(Sock(get!(open, socket)));
+        note_untraced(Sock(get!(open, socket)));
         let _gone = IN_FLIGHT.remove(thread);
     }
     if step == PathBits::TCP && OUTERMOST_PROBED.load() != 0 && sk.msk_of_subflow().is_some() {
-        // The inner half of a query that was left out (and counted) at its outer half.
+        // The outer function has already left this query out, and counted it.
         return;
     }
     let now = now_ns();
@@ -60,13 +60,12 @@ fn enter(ctx: &ProbeContext, step: PathBits, sk: Sock, option: u64) {
     };
     if IN_FLIGHT.insert(thread, open, 0).is_err() {
         emit::count(counter::TABLE_FULL);
-        untold(sk);
-        debug!(ctx, "thread {}: no room for its question", ctx.pid());
+        note_untraced(sk);
+        debug!(ctx, "thread {}: no room for its query", ctx.pid());
     }
 }
 
-/// Entry of a function that serves all sockets: the answer of a socket other than MPTCP is not
-/// reported.
+/// Entry of a function that serves all sockets: only the answer of an MPTCP socket is reported.
 #[inline(always)]
 fn enter_protocol(ctx: &ProbeContext, sk: Sock) {
     if sk.protocol().is_ok_and(is_mptcp) {
@@ -88,7 +87,7 @@ fn leave(ctx: &RetProbeContext, step: PathBits) {
         return;
     }
     if (step == PathBits::UNSEEN) != (open.path == PathBits::UNSEEN) {
-        // The return of a function that this query did not go through.
+        // This query did not pass through the returning function.
         return;
     }
     let _gone = IN_FLIGHT.remove(thread);
@@ -104,7 +103,7 @@ fn leave(ctx: &RetProbeContext, step: PathBits) {
     let mut sock = SockPrefix::unread();
     if sock.read(sk.0).is_err() {
         emit::count(counter::FAULTED);
-        untold(sk);
+        note_untraced(sk);
         return;
     }
     let answered = Answered {
@@ -128,13 +127,13 @@ fn level_and_number(ctx: &ProbeContext) -> (u32, u32) {
     (argument(ctx, 1) as u32, argument(ctx, 2) as u32)
 }
 
-/// `mptcp_getsockopt_sol_tcp(msk, optname, optval, optlen)` is entered: the connection has not
-/// fallen back, or the kernel would not have come here.
+/// `mptcp_getsockopt_sol_tcp(msk, optname, optval, optlen)` is entered. The kernel calls it only
+/// for a connection that has not fallen back.
 #[kprobe]
 pub(crate) fn query_kprobe_sol_tcp(ctx: ProbeContext) -> u32 {
-    let asked = argument(&ctx, 1) as u32;
-    if is_query(SOL_TCP, asked) {
-        let option = option(SOL_TCP, asked);
+    let number = argument(&ctx, 1) as u32;
+    if is_query(SOL_TCP, number) {
+        let option = option(SOL_TCP, number);
         enter(&ctx, PathBits::MPTCP, Sock(argument(&ctx, 0)), option);
     }
     0
@@ -143,16 +142,20 @@ pub(crate) fn query_kprobe_sol_tcp(ctx: ProbeContext) -> u32 {
 /// `mptcp_getsockopt(sk, level, optname, optval, option)` is entered.
 #[kprobe]
 pub(crate) fn query_kprobe_mptcp(ctx: ProbeContext) -> u32 {
-    let (level, asked) = level_and_number(&ctx);
-    if is_query(level, asked) {
+    let (level, number) = level_and_number(&ctx);
+    if is_query(level, number) {
         enter(
             &ctx,
             PathBits::MPTCP,
             Sock(argument(&ctx, 0)),
-            option(level, asked),
+            option(level, number),
         );
     } else if is_ordinary(level) {
-        stash_args(CallSite::GetOption, argument(&ctx, 0), option(level, asked));
+        stash_args(
+            CallSite::GetOption,
+            argument(&ctx, 0),
+            option(level, number),
+        );
     }
     0
 }
@@ -167,8 +170,8 @@ pub(crate) fn query_kretprobe_mptcp(ctx: RetProbeContext) -> u32 {
 
 /// An option was set or read, and perhaps refused.
 #[inline(always)]
-fn refused(ctx: &RetProbeContext, keeper: CallSite, is_set: bool) {
-    let Some([sk, option]) = take_args(keeper) else {
+fn refused(ctx: &RetProbeContext, site: CallSite, is_set: bool) {
+    let Some([sk, option]) = take_args(site) else {
         return;
     };
     let ret: i32 = ctx.ret();
@@ -180,9 +183,13 @@ fn refused(ctx: &RetProbeContext, keeper: CallSite, is_set: bool) {
 /// `mptcp_setsockopt(sk, level, optname, ...)` is entered.
 #[kprobe]
 pub(crate) fn query_kprobe_set(ctx: ProbeContext) -> u32 {
-    let (level, asked) = level_and_number(&ctx);
+    let (level, number) = level_and_number(&ctx);
     if is_ordinary(level) {
-        stash_args(CallSite::SetOption, argument(&ctx, 0), option(level, asked));
+        stash_args(
+            CallSite::SetOption,
+            argument(&ctx, 0),
+            option(level, number),
+        );
     }
     0
 }
@@ -197,13 +204,13 @@ pub(crate) fn query_kretprobe_set(ctx: RetProbeContext) -> u32 {
 /// `do_tcp_getsockopt(sk, level, optname, ...)` is entered.
 #[kprobe]
 pub(crate) fn query_kprobe_tcp(ctx: ProbeContext) -> u32 {
-    let (level, asked) = level_and_number(&ctx);
-    if is_query(level, asked) {
+    let (level, number) = level_and_number(&ctx);
+    if is_query(level, number) {
         enter(
             &ctx,
             PathBits::TCP,
             Sock(argument(&ctx, 0)),
-            option(level, asked),
+            option(level, number),
         );
     }
     0
@@ -213,10 +220,10 @@ pub(crate) fn query_kprobe_tcp(ctx: ProbeContext) -> u32 {
 /// that function handles only options of level TCP.
 #[kprobe]
 pub(crate) fn query_kprobe_other(ctx: ProbeContext) -> u32 {
-    let (level, asked) = level_and_number(&ctx);
-    if is_mptcp_query(level, asked) {
+    let (level, number) = level_and_number(&ctx);
+    if is_mptcp_query(level, number) {
         let sk = Sock(argument(&ctx, 0));
-        enter(&ctx, PathBits::TCP, sk, option(level, asked));
+        enter(&ctx, PathBits::TCP, sk, option(level, number));
     }
     0
 }
@@ -231,8 +238,8 @@ pub(crate) fn query_kretprobe_tcp(ctx: RetProbeContext) -> u32 {
 /// `sock_getsockopt(sock, level, optname, ...)` is entered.
 #[kprobe]
 pub(crate) fn query_kprobe_socket(ctx: ProbeContext) -> u32 {
-    let (level, asked) = level_and_number(&ctx);
-    if is_protocol_query(level, asked)
+    let (level, number) = level_and_number(&ctx);
+    if is_protocol_query(level, number)
         && let Some(sk) = sock_of_socket(argument(&ctx, 0))
     {
         enter_protocol(&ctx, sk);
@@ -243,8 +250,8 @@ pub(crate) fn query_kprobe_socket(ctx: ProbeContext) -> u32 {
 /// `sk_getsockopt(sk, level, optname, ...)` is entered.
 #[kprobe]
 pub(crate) fn query_kprobe_sock(ctx: ProbeContext) -> u32 {
-    let (level, asked) = level_and_number(&ctx);
-    if is_protocol_query(level, asked) {
+    let (level, number) = level_and_number(&ctx);
+    if is_protocol_query(level, number) {
         enter_protocol(&ctx, Sock(argument(&ctx, 0)));
     }
     0

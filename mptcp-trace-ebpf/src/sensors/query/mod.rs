@@ -1,8 +1,9 @@
-//! Who asks the kernel "is this still MPTCP?", about which connection, and what was the answer?
+//! Records each query of an application whether its connection is still MPTCP, and the answer of
+//! the kernel.
 //!
-//! One query is one record, although three functions with two sockets answer for a connection that
-//! fell back: the return of the outermost one is the answer; inner ones only add to the path. They
-//! determine the answer; the caller's buffer is read only if the path was not observed.
+//! One query is one record, although a connection that fell back passes it through three functions
+//! and two sockets: the outermost function returns the answer; the inner ones only add to the path.
+//! The path determines the answer; the caller's buffer is read only if the path was not observed.
 
 mod fexit;
 mod kprobe;
@@ -28,15 +29,15 @@ use crate::{
         Fault, ReadMember, Sock, current_task, endpoints, family_of, is_mptcp, netns_of,
         put_address, read_user_u8, read_user_u32, state_of,
     },
-    maps::{OUTERMOST_PROBED, conn, unnoted_since},
+    maps::{OUTERMOST_PROBED, conn, untracked_since},
     sensors::{
-        fallback::look_when_asked,
-        owner::{owner_for_query, untold},
+        fallback::look_at_query,
+        owner::{note_untraced, owner_for_query},
     },
 };
 
-/// True for the option made for this query, and for those whose answer, or refusal, shows the same.
-/// Checked first: all other calls must stay fast.
+/// True for `TCP_IS_MPTCP`, and for the options of MPTCP, whose answer or refusal shows the same.
+/// Checked first, because all other calls must stay fast.
 #[inline(always)]
 fn is_query(level: u32, option: u32) -> bool {
     level == SOL_TCP && option == TCP_IS_MPTCP || is_mptcp_query(level, option)
@@ -60,8 +61,8 @@ fn option(level: u32, number: u32) -> u64 {
     u64::from(level) << 32 | u64::from(number)
 }
 
-/// Counts a query of `thread` (`pid_tgid`); true if it is to be traced, unless it turns out to be
-/// from the self-test of another instance.
+/// Counts a query of `thread` (`pid_tgid`); true if it is to be traced. A query of another
+/// instance's self-test may still be rejected later.
 #[inline(always)]
 fn is_wanted(sk: Sock, thread: u64, now_ns: u64) -> bool {
     emit::count(counter::SEEN);
@@ -72,7 +73,7 @@ fn is_wanted(sk: Sock, thread: u64, now_ns: u64) -> bool {
     // The tracer's self-test is exempt from the cap.
     if !is_own(thread) && is_over_cap((thread >> 32) as u32, now_ns) {
         emit::count(unless_self_test(sk, thread, counter::CAPPED));
-        untold(sk);
+        note_untraced(sk);
         return false;
     }
     true
@@ -91,11 +92,11 @@ fn unless_self_test(sk: Sock, thread: u64, counter: u32) -> u32 {
 #[inline(always)]
 fn is_of_another_self_test(sk: Sock, thread: u64) -> bool {
     // If only inner functions are probed, the queried socket is a subflow.
-    let asked = match OUTERMOST_PROBED.load() {
+    let queried = match OUTERMOST_PROBED.load() {
         0 => sk.msk_of_subflow().unwrap_or(sk),
         _ => sk,
     };
-    asked.is_of_self_test() && !is_own(thread)
+    queried.is_of_self_test() && !is_own(thread)
 }
 
 /// Why a query is not written.
@@ -136,7 +137,7 @@ fn put_answer(record: &mut QueryRecord, option: u64, path: PathBits, ret: i32) {
 }
 
 /// Emits the record of a wanted query; `sock` reads its socket, `put` writes the option and the
-/// answer, `more` adds what only the caller knows.
+/// answer, `more` adds details that only the caller knows.
 #[inline(always)]
 fn answer(
     ctx: &impl EbpfContext,
@@ -147,7 +148,7 @@ fn answer(
 ) {
     let sk = answered.sk;
     let Some(mut entry) = emit::reserve_query() else {
-        untold(sk);
+        note_untraced(sk);
         return;
     };
     let record = emit::blank(&mut entry);
@@ -173,7 +174,7 @@ fn answer(
         Err(Unwritten::SelfTest) => emit::discard_query(entry, counter::SELF_TEST),
         Err(Unwritten::Fault) => {
             emit::discard_query(entry, counter::FAULTED);
-            untold(sk);
+            note_untraced(sk);
             debug!(
                 ctx,
                 "thread {}: socket 0x{:x} could not be read",
@@ -219,7 +220,7 @@ fn describe(record: &mut QueryRecord, sock: &impl ReadMember, sk: Sock) -> Resul
         true => owner_for_query(sk, record.inode, record.tgid),
         false => conn(sk.0),
     };
-    // The first query on a socket: whose socket it is has not been checked before.
+    // On the first query of a socket, check whether it belongs to a self-test.
     if known.is_none_or(|it| !get!(it, state).contains(ConnState::ASKED))
         && !record.flags.contains(QueryFlags::BY_TRACER)
         && sk.is_of_self_test()
@@ -227,16 +228,16 @@ fn describe(record: &mut QueryRecord, sock: &impl ReadMember, sk: Sock) -> Resul
         return Err(Unwritten::SelfTest);
     }
     if is_mptcp {
-        // Read once: the path has shown the answer, or these bits do.
+        // Read once: either the path or these bits show the answer.
         if let Ok(flags) = sk.msk_flags() {
             record.msk_flags = flags;
             record.flags |= QueryFlags::MSK_FLAGS;
-            look_when_asked(sk, flags, known, record.boottime_ns);
+            look_at_query(sk, flags, known, record.boottime_ns);
         }
     }
     note(record, known);
     if record.born_ns == 0 {
-        record.born_ns = unnoted_since(sk.0).unwrap_or(0);
+        record.born_ns = untracked_since(sk.0).unwrap_or(0);
     }
     Ok(describe_socket(record, sk, sock)?)
 }
@@ -246,13 +247,13 @@ fn describe(record: &mut QueryRecord, sock: &impl ReadMember, sk: Sock) -> Resul
 fn note(record: &mut QueryRecord, known: Option<Entry<Conn>>) {
     if let Some(conn) = known {
         let state = get!(conn, state);
-        if state.contains(ConnState::UNTOLD) {
-            record.flags |= QueryFlags::AFTER_UNTOLD;
+        if state.contains(ConnState::QUERY_UNTRACED) {
+            record.flags |= QueryFlags::AFTER_UNTRACED;
         }
         set!(
             conn,
             state,
-            state.difference(ConnState::UNTOLD) | ConnState::ASKED
+            state.difference(ConnState::QUERY_UNTRACED) | ConnState::ASKED
         );
         record.born_ns = get!(conn, born_ns);
         record.connect_ns = get!(conn, connect_ns);
@@ -261,7 +262,7 @@ fn note(record: &mut QueryRecord, known: Option<Entry<Conn>>) {
 
 /// Adds the content of the caller's buffer: `optval` and `optlen` are addresses in its memory.
 #[inline(always)]
-fn found_by_caller(record: &mut QueryRecord, optval: u64, optlen: u64) {
+fn put_user_value(record: &mut QueryRecord, optval: u64, optlen: u64) {
     if let Ok(len) = read_user_u32(optlen)
         && len > 0
     {

@@ -1,5 +1,5 @@
-//! Refusals to applications because they use MPTCP: options that a TCP socket would have accepted,
-//! and the socket itself.
+//! Records what the kernel refuses to applications because they use MPTCP: socket options that a
+//! TCP socket would accept, and the creation of the socket itself.
 
 use aya_ebpf::{helpers::bpf_get_current_pid_tgid, maps::ring_buf::RingBufEntry};
 use mptcp_trace_common::{
@@ -57,9 +57,10 @@ pub(super) fn outcome(ret: i32, is_set: bool, rung: RecordRung) -> u64 {
     u64::from(ret as u32) << 32 | u64::from(is_set) << 8 | u64::from(rung.0)
 }
 
-/// Reserves a record of a refusal if the filter admits the current task; else counts why not.
+/// Reserves a record of a refusal if the filter admits the current task; otherwise counts the
+/// reason.
 #[inline(always)]
-fn room_if_wanted(thread: u64) -> Option<RingBufEntry<QueryRecord>> {
+fn reserve_if_wanted(thread: u64) -> Option<RingBufEntry<QueryRecord>> {
     emit::count(counter::SEEN);
     if !admit_task() {
         emit::count(counter::FILTERED);
@@ -73,7 +74,7 @@ fn room_if_wanted(thread: u64) -> Option<RingBufEntry<QueryRecord>> {
 }
 
 /// The kernel refused an option. Reported only for a connection that is still MPTCP: after a
-/// fallback it is TCP that refuses.
+/// fallback, the refusal comes from TCP.
 #[inline(never)]
 pub(super) fn option_refused(sk: u64, option: u64, outcome: u64) -> u32 {
     let sk = Sock(sk);
@@ -84,7 +85,7 @@ pub(super) fn option_refused(sk: u64, option: u64, outcome: u64) -> u32 {
         return 0;
     }
     let thread = bpf_get_current_pid_tgid();
-    let Some(mut entry) = room_if_wanted(thread) else {
+    let Some(mut entry) = reserve_if_wanted(thread) else {
         return 0;
     };
     let record = emit::blank(&mut entry);
@@ -111,15 +112,14 @@ pub(super) fn option_refused(sk: u64, option: u64, outcome: u64) -> u32 {
     0
 }
 
-/// The kernel refused to create a socket. It would have belonged to the current task's network
-/// namespace.
+/// The kernel refused to create a socket in the current task's network namespace.
 #[inline(never)]
 pub(super) fn socket_refused(family: u64, outcome: u64) -> u32 {
     if is_own_task() {
         return 0;
     }
     let thread = bpf_get_current_pid_tgid();
-    let Some(mut entry) = room_if_wanted(thread) else {
+    let Some(mut entry) = reserve_if_wanted(thread) else {
         return 0;
     };
     let record = emit::blank(&mut entry);

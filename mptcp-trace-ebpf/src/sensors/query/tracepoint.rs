@@ -1,10 +1,11 @@
-//! Attach method tracepoint: the system call itself, for kernels where no function can be probed.
+//! Attach method tracepoint: observes the system call itself, on kernels where no function can be
+//! probed.
 //!
-//! One program at the return of all system calls. For calls of no interest it costs one comparison;
-//! a pair of tracepoints on `getsockopt` alone costs each `getsockopt` three times as much. It does
-//! not see the path of the answer. It records instead the state bits of the connection, and the
-//! caller's buffer if the bits leave a doubt. It cannot follow a descriptor that another thread
-//! closes during the call.
+//! One program runs at the return of all system calls. For a call of no interest it costs one
+//! comparison; a pair of tracepoints on `getsockopt` alone would cost each `getsockopt` three times
+//! as much. The program cannot observe the path of the answer. Instead it records the state bits of
+//! the connection, and the caller's buffer if the bits are inconclusive. It misses a query on a
+//! descriptor that another thread closes during the call.
 
 use aya_ebpf::{
     helpers::bpf_get_current_pid_tgid,
@@ -17,19 +18,20 @@ use mptcp_trace_common::{
 };
 
 use super::{
-    Answered, answer, found_by_caller, is_protocol_query, is_query, is_wanted, option,
+    Answered, answer, is_protocol_query, is_query, is_wanted, option, put_user_value,
     refused::{is_mptcp_socket, is_ordinary, is_refusal, option_refused, outcome, socket_refused},
 };
 use crate::{
     emit,
     kernel::{
-        AtReturn, Called, Sock, SockPrefix, asked_by_uring, current_file, family_of, is_mptcp,
-        is_syscall_of_32_bits, is_tcp_or_mptcp, now_ns, open_socket_of_file, syscall_number,
+        AtReturn, Called, Sock, SockPrefix, current_file, family_of, is_mptcp,
+        is_syscall_of_32_bits, is_tcp_or_mptcp, now_ns, open_socket_of_file,
+        socket_queried_by_uring, syscall_number,
     },
     maps::{LIFE_AT_RETURN, syscall},
     sensors::{
         fallback::{life_returns, says_fallen},
-        owner::untold,
+        owner::note_untraced,
     },
     turns::in_turns,
 };
@@ -41,7 +43,7 @@ fn is_of_interest(ctx: &impl AtReturn) -> bool {
     let is_get = number == syscall!(getsockopt);
     if is_get || number == syscall!(setsockopt) {
         let called = Called(ctx);
-        return is_get && is_question(called.level(), called.optname())
+        return is_get && is_any_query(called.level(), called.optname())
             || is_refusal(ctx.returned());
     }
     if number == syscall!(socket) {
@@ -76,15 +78,15 @@ fn system_call(ctx: &impl AtReturn) -> i32 {
     let is_get = number == syscall!(getsockopt);
     if is_get || number == syscall!(setsockopt) {
         let called = Called(ctx);
-        if is_get && is_question(called.level(), called.optname()) {
-            got(ctx);
+        if is_get && is_any_query(called.level(), called.optname()) {
+            getsockopt_returned(ctx);
         } else {
             refused(ctx, !is_get);
         }
         return 0;
     }
     if number == syscall!(socket) && ctx.returned() < 0 {
-        no_socket(ctx);
+        socket_failed(ctx);
         return 0;
     }
     if LIFE_AT_RETURN.load() != 0 {
@@ -94,13 +96,13 @@ fn system_call(ctx: &impl AtReturn) -> i32 {
 }
 
 #[inline(always)]
-fn is_question(level: u32, number: u32) -> bool {
+fn is_any_query(level: u32, number: u32) -> bool {
     is_query(level, number) || is_protocol_query(level, number)
 }
 
 /// `socket(family, type, protocol)` failed.
 #[inline(always)]
-fn no_socket(ctx: &impl AtReturn) {
+fn socket_failed(ctx: &impl AtReturn) {
     let called = Called(ctx);
     if is_mptcp_socket(called.family(), called.kind(), called.protocol())
         && !is_syscall_of_32_bits()
@@ -112,7 +114,7 @@ fn no_socket(ctx: &impl AtReturn) {
 
 /// `getsockopt(fd, level, optname, optval, optlen)` returns, and it was a query.
 #[inline(always)]
-fn got(ctx: &impl AtReturn) {
+fn getsockopt_returned(ctx: &impl AtReturn) {
     let called = Called(ctx);
     let (level, number) = (called.level(), called.optname());
     if is_syscall_of_32_bits() {
@@ -121,7 +123,7 @@ fn got(ctx: &impl AtReturn) {
     let ret = ctx.returned();
     // A bad descriptor or another kind of socket never reaches the TCP code: not a query.
     let mut sock = SockPrefix::unread();
-    let Some((socket, sk, protocol)) = asked_about(&called, &mut sock) else {
+    let Some((socket, sk, protocol)) = queried_socket(&called, &mut sock) else {
         if ret == 0 && is_query(level, number) {
             // It was answered: the descriptor has been closed since.
             emit::count(counter::SEEN);
@@ -152,14 +154,14 @@ fn got(ctx: &impl AtReturn) {
         record.ret = ctx.returned();
     };
     answer(ctx, &sock, &answered, answer_of, |record| {
-        told(record, &called);
+        put_answer_if_unsure(record, &called);
     });
 }
 
 /// The TCP or MPTCP socket of a system call's descriptor: its `struct socket`, its `struct sock`,
 /// and its protocol; the beginning of the `struct sock` is read into `sock`.
 #[inline(always)]
-fn asked_about(
+fn queried_socket(
     called: &Called<'_, impl AtReturn>,
     sock: &mut SockPrefix,
 ) -> Option<(u64, Sock, u16)> {
@@ -171,12 +173,12 @@ fn asked_about(
 
 /// Adds the answer from the caller's buffer, unless the state bits show that there was no fallback.
 #[inline(always)]
-fn told(record: &mut QueryRecord, called: &Called<'_, impl AtReturn>) {
+fn put_answer_if_unsure(record: &mut QueryRecord, called: &Called<'_, impl AtReturn>) {
     if !is_mptcp(record.protocol) || record.ret != 0 || says_fallen(record.msk_flags) == Some(false)
     {
         return;
     }
-    found_by_caller(record, called.optval(), called.optlen());
+    put_user_value(record, called.optval(), called.optlen());
 }
 
 /// An option was set or read, and perhaps refused.
@@ -189,7 +191,7 @@ fn refused(ctx: &impl AtReturn, is_set: bool) {
         return;
     }
     let mut sock = SockPrefix::unread();
-    if let Some((_socket, sk, _protocol)) = asked_about(&called, &mut sock) {
+    if let Some((_socket, sk, _protocol)) = queried_socket(&called, &mut sock) {
         let outcome = outcome(ret, is_set, RecordRung::TRACEPOINT);
         option_refused(sk.0, option(level, called.optname()), outcome);
     }
@@ -199,8 +201,8 @@ fn refused(ctx: &impl AtReturn, is_set: bool) {
 /// is only marked as untraced.
 #[raw_tracepoint]
 pub(crate) fn query_tp_uring(ctx: RawTracePointContext) -> i32 {
-    if let Some(sk) = asked_by_uring(ctx.arg(1)) {
-        untold(sk);
+    if let Some(sk) = socket_queried_by_uring(ctx.arg(1)) {
+        note_untraced(sk);
     }
     0
 }

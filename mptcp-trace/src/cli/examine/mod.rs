@@ -71,7 +71,7 @@ async fn examine(
     match pipeline::start(
         host,
         &plan,
-        &tracing::config(host, attaching, &Scope::Nobody, verbose)?,
+        &tracing::config(host, attaching, &Scope::SelfTestOnly, verbose)?,
         attaching.only,
     )
     .await

@@ -91,7 +91,8 @@ impl Shape {
             .zip(host.numbers.as_bytes().iter().copied());
         let counters = host.counters.iter().filter(|(_, enumerator)| {
             let name = name_of_enumerator(enumerator);
-            host.cause_is_told || name.is_some_and(|name| fallback_causes().any(|it| it == name))
+            host.has_cause_parameter
+                || name.is_some_and(|name| fallback_causes().any(|it| it == name))
         });
         Self {
             probes,
@@ -322,15 +323,15 @@ fn facts(host: &HostSupport) -> Vec<FactLine> {
         layout: _,
         missing_members,
         raw_tracepoints: _,
-        cause_is_told,
+        has_cause_parameter,
         counters: _,
         numbers: _,
         pid_namespace,
         preemptible: _,
         cpus: _,
     } = host;
-    let told = Fact::from_bool(
-        *cause_is_told,
+    let names_causes = Fact::from_bool(
+        *has_cause_parameter,
         "this kernel has no function __mptcp_try_fallback with a parameter fb_mib",
     );
     let members = match missing_members.first() {
@@ -354,7 +355,7 @@ fn facts(host: &HostSupport) -> Vec<FactLine> {
         ("kernel's own", own_btf),
         ("members", &members),
         ("kprobes", kprobes),
-        ("cause told", &told),
+        ("names causes", &names_causes),
         ("initial pidns", &initial),
     ]
     .into_iter()

@@ -25,7 +25,7 @@ use crate::{
     pipeline::{Inventory, Stages, Stop, View, play},
     plan::unprivileged,
     redact::Redactor,
-    sink::{Format, Source, Told, escape},
+    sink::{FindingCounts, Format, Source, escape},
 };
 
 /// Files of a bundle, in order.
@@ -270,12 +270,12 @@ fn retell(parts: &mut Parts) -> anyhow::Result<()> {
         Reader::open(BufReader::new(parts.open(CAPTURE)?)).context("cannot read the capture")
     };
     let (mut reader, facts) = open(parts)?;
-    let mut places = CgroupCache::offline();
+    let mut cgroups = CgroupCache::offline();
     let mut found = Inventory::bounded(LISTED_MAX);
     let losses = loop {
         match reader.next_frame()? {
-            Frame::Record(bytes) => found.take(&bytes, &facts, &mut places),
-            Frame::Place(id, path) => places.insert(id, &path),
+            Frame::Record(bytes) => found.take(&bytes, &facts, &mut cgroups),
+            Frame::Place(id, path) => cgroups.insert(id, &path),
             Frame::Clock(_) | Frame::Missed(..) => {}
             Frame::End(losses) => break Some(losses),
             Frame::CutOff => break None,
@@ -289,13 +289,18 @@ fn retell(parts: &mut Parts) -> anyhow::Result<()> {
     }
     let mut lines = Vec::new();
     Format::Json.start(&facts, Source::Replay, &mut lines);
-    let printed = found.print(&FindingFilter::default(), &places, Format::Json, &mut lines);
+    let printed = found.print(
+        &FindingFilter::default(),
+        &cgroups,
+        Format::Json,
+        &mut lines,
+    );
     if let Some(losses) = &losses {
-        let told = Told {
+        let counts = FindingCounts {
             findings: printed,
-            ..Told::default()
+            ..FindingCounts::default()
         };
-        Format::Json.end(told, losses, &[], &mut lines);
+        Format::Json.end(counts, losses, &[], &mut lines);
         let losses = losses_json(losses).context("cannot write JSON")?;
         parts.write("losses.json", &losses)?;
     }
@@ -311,14 +316,14 @@ fn retell(parts: &mut Parts) -> anyhow::Result<()> {
         View::default(),
         None,
     );
-    let told = match play(&mut stages, &mut reader) {
+    let counts = match play(&mut stages, &mut reader) {
         Ok(played) => match played.losses {
             Some(losses) => stages.finish(&losses),
             None => stages.cut_off(),
         },
         Err(stop) => Err(stop),
     };
-    match told {
+    match counts {
         Err(Stop::Failed(why)) => Err(why),
         Ok(()) | Err(Stop::Enough | Stop::ReaderGone) => Ok(()),
     }

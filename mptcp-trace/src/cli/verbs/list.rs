@@ -11,7 +11,7 @@ use crate::{
     model::SensorId,
     pipeline::{Inventory, prefixed},
     plan::OTHERS_UNLISTED,
-    sink::{Format, Source, Told},
+    sink::{FindingCounts, Format, Source},
 };
 
 /// Runs the verb; returns the exit code.
@@ -25,8 +25,8 @@ pub(in crate::cli) fn run(args: &ListArgs, verbose: u8) -> Result<u8, Exit> {
 
 async fn list(args: &ListArgs, verbose: u8) -> Result<u8, Exit> {
     let wanted = select::wanted(&args.which, &[], &args.whose)?;
-    // No task is traced; existing sockets are listed all the same.
-    let started = tracing::start(&args.attach.options(), &Scope::Nobody, verbose).await?;
+    // No task is traced; existing sockets are still listed.
+    let started = tracing::start(&args.attach.options(), &Scope::SelfTestOnly, verbose).await?;
     let (is_in_pid_namespace, mut session) = (started.is_in_pid_namespace, started.session);
     if !session.has_fallbacks() {
         return Err(Exit::Because(
@@ -38,14 +38,14 @@ async fn list(args: &ListArgs, verbose: u8) -> Result<u8, Exit> {
         stderr!("{}", prefixed(&format!("note: {OTHERS_UNLISTED}")));
     }
     session.tracer.stop()?;
-    let mut places = CgroupCache::live(proc_is_ours());
+    let mut cgroups = CgroupCache::live(proc_is_ours());
     let mut found = Inventory::default();
     let facts = session.facts.clone();
     for bytes in std::mem::take(&mut session.backlog) {
-        found.take(&bytes, &facts, &mut places);
+        found.take(&bytes, &facts, &mut cgroups);
     }
     let Ok(()) = session.records.drain(|bytes| {
-        found.take(bytes, &facts, &mut places);
+        found.take(bytes, &facts, &mut cgroups);
         Ok::<(), Infallible>(())
     });
     let format = match args.json {
@@ -61,9 +61,9 @@ async fn list(args: &ListArgs, verbose: u8) -> Result<u8, Exit> {
     if args.json {
         format.start(&facts, Source::Live, &mut out);
     }
-    let printed = found.print(&wanted, &places, format, &mut out);
+    let printed = found.print(&wanted, &cgroups, format, &mut out);
     format.end(
-        Told {
+        FindingCounts {
             findings: printed,
             not_shown: found.len() as u64 - printed,
             coalesced: 0,

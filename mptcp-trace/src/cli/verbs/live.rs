@@ -28,7 +28,7 @@ fn wanted(args: LiveArgs) -> Result<Live, Exit> {
     }
     Ok(Live {
         attaching: args.attach.options(),
-        // The kernel half filters by task.
+        // The BPF side filters by task.
         view: select::view(&args.view, &TaskFilterArgs::default())?,
         names: Names {
             pids: args.pid,

@@ -83,7 +83,7 @@ async fn serve(args: &ServeArgs, verbose: u8) -> Result<u8, Exit> {
         .await
         .with_context(|| format!("cannot listen on {}; see --listen", args.listen))?;
     let address = listener.local_addr().context("cannot determine the port")?;
-    let started = tracing::start(&args.attach.options(), &Scope::Everybody, verbose).await?;
+    let started = tracing::start(&args.attach.options(), &Scope::All, verbose).await?;
     started.say(false);
     let (mut session, signals) = (started.session, started.signals);
     let counters = Shared::new(config.whose(args));
@@ -291,7 +291,7 @@ async fn reloads(args: &ServeArgs, tracer: &Tracer) -> anyhow::Error {
         match read {
             Ok((config, target)) => {
                 tracer.exporter.send_to(target);
-                tracer.counters.tell_apart(config.whose(args));
+                tracer.counters.set_whose(config.whose(args));
                 stderr_line!("mptcp-trace: settings reloaded; counters are kept");
             }
             Err(why) => log::error!("settings unchanged: {why:#}"),

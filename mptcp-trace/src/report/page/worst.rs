@@ -73,7 +73,7 @@ fn since(life: &ReportedConnection, at: Duration) -> String {
     }
 }
 
-fn told(life: &ReportedConnection) -> String {
+fn last_answer(life: &ReportedConnection) -> String {
     match life.asked.last() {
         Some(asked) => {
             let word = asked.answer.word().unwrap_or("unknown");
@@ -102,8 +102,8 @@ fn spoken(life: &ReportedConnection) -> String {
     format!(
         "{}, asked {} times, last told: {}, {}",
         fell,
-        life.questions,
-        told(life),
+        life.queries,
+        last_answer(life),
         ended(life)
     )
 }
@@ -172,8 +172,8 @@ pub(super) fn timeline(report: &Report<'_>) -> Markup {
                                 td { (report.moment(life.time)) }
                                 td.n { @match life.fell_at { Some(at) => (since(life, at)), None => "before" } }
                                 td { (why(life)) }
-                                td.n { (digits(life.questions)) }
-                                td { (told(life)) }
+                                td.n { (digits(life.queries)) }
+                                td { (last_answer(life)) }
                                 td { (ended(life)) }
                             }
                         }

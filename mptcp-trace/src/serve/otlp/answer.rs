@@ -24,7 +24,7 @@ pub enum Outcome {
         said: String,
     },
     /// It may be taken later, the collector says when or not.
-    Later {
+    RetryLater {
         /// As the collector wants it.
         after: Option<Duration>,
         /// Reason of the failure.
@@ -94,7 +94,7 @@ impl Outcome {
                     said: shown(&partial.error_message),
                 }
             }
-            429 | 502 | 503 | 504 => Self::Later {
+            429 | 502 | 503 | 504 => Self::RetryLater {
                 // Seconds; a date is answered with our own pause.
                 after: retry_after
                     .and_then(|text| text.trim().parse().ok())
@@ -185,7 +185,7 @@ mod tests {
             (504, None, None),
         ] {
             let got = Outcome::of(status, header, b"");
-            let Outcome::Later { after: got, .. } = got else {
+            let Outcome::RetryLater { after: got, .. } = got else {
                 panic!("{status}: {got:?}");
             };
             assert_eq!(got, after.map(Duration::from_secs));

@@ -158,10 +158,10 @@ impl Observer for Exporter {
         if self.0.target.borrow().is_none() {
             return;
         }
-        let is_question = matches!(finding, Finding::Query(_) | Finding::Refusal(_));
+        let is_query = matches!(finding, Finding::Query(_) | Finding::Refusal(_));
         let mut queue = self.0.queue.borrow_mut();
         // Checked before formatting, so that dropping a flood of findings is cheap.
-        if !queue.has_room(is_question) {
+        if !queue.has_room(is_query) {
             return;
         }
         let mut line = Vec::new();
@@ -182,7 +182,7 @@ impl Observer for Exporter {
                 .and_then(|owner| path_of(owner.process.cgroup_id)),
         };
         let record = record(finding, &line.join(" "), SystemTime::now(), path);
-        queue.push(record.to_string(), is_question);
+        queue.push(record.to_string(), is_query);
         if queue.len() >= BATCH_MAX {
             self.0.enough.notify_one();
         }
@@ -237,7 +237,7 @@ impl Sender {
         match outcome {
             Outcome::Taken { rejected, .. } => queue.taken(rejected),
             Outcome::Never { .. } => queue.refused(),
-            Outcome::Later { .. } => queue.failed(),
+            Outcome::RetryLater { .. } => queue.failed(),
         }
     }
 
@@ -254,7 +254,7 @@ impl Sender {
         self.learn(&target, &outcome);
         match outcome {
             Outcome::Taken { .. } => {}
-            Outcome::Later { .. } | Outcome::Never { .. } => {
+            Outcome::RetryLater { .. } | Outcome::Never { .. } => {
                 self.exporter.0.queue.borrow_mut().failed_metrics();
             }
         }
@@ -267,7 +267,7 @@ impl Sender {
                 self.failures = 0;
                 self.not_before = Instant::now();
             }
-            Outcome::Later { after, .. } => {
+            Outcome::RetryLater { after, .. } => {
                 self.failures = self.failures.saturating_add(1);
                 let random = RandomState::new().build_hasher().finish();
                 self.not_before = Instant::now() + pause(self.failures, *after, random);
@@ -294,7 +294,7 @@ impl Sender {
                 }
                 self.is_away = false;
             }
-            Outcome::Later { why, .. } if !self.is_away => {
+            Outcome::RetryLater { why, .. } if !self.is_away => {
                 log::warn!(
                     "the collector at {target} does not accept data: {why}; retrying, records are \
                      queued"
@@ -305,7 +305,7 @@ impl Sender {
                 log::error!("the collector at {target} refuses data: {why}; the data is lost");
                 self.is_away = true;
             }
-            Outcome::Later { why, .. } | Outcome::Never { why } => {
+            Outcome::RetryLater { why, .. } | Outcome::Never { why } => {
                 log::debug!("the collector at {target}: {why}");
             }
         }
@@ -318,11 +318,11 @@ async fn post(target: &Target, path: &str, body: String) -> Outcome {
     let tried = tokio::time::timeout(REQUEST_TIME_MAX, try_post(target, path, body)).await;
     match tried {
         Ok(Ok(outcome)) => outcome,
-        Ok(Err(why)) => Outcome::Later {
+        Ok(Err(why)) => Outcome::RetryLater {
             after: None,
             why: format!("{why:#}"),
         },
-        Err(_elapsed) => Outcome::Later {
+        Err(_elapsed) => Outcome::RetryLater {
             after: None,
             why: format!("no response within {} s", REQUEST_TIME_MAX.as_secs()),
         },

@@ -1,4 +1,5 @@
-//! Findings as logs and counters as metrics, sent to an OpenTelemetry collector over OTLP/HTTP in JSON.
+//! Findings as logs and counters as metrics, sent to an OpenTelemetry collector over OTLP/HTTP in
+//! JSON.
 //!
 //! The messages are written by hand, field by field according to the protocol's schema: the
 //! OpenTelemetry crates would add a second HTTP client, gRPC and protobuf, and double the size of

@@ -9,9 +9,9 @@ pub const BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Most records per request.
 pub const BATCH_MAX: usize = 512;
 /// Most queued queries: as in the ring, a flood of queries must not displace fallbacks.
-pub const QUESTIONS_MAX: usize = RECORDS_MAX / 4 * 3;
+pub const QUERIES_MAX: usize = RECORDS_MAX / 4 * 3;
 /// Most bytes of queued queries.
-const QUESTION_BYTES_MAX: usize = BYTES_MAX / 4 * 3;
+const QUERY_BYTES_MAX: usize = BYTES_MAX / 4 * 3;
 
 /// Counts of records and requests since the start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -38,7 +38,7 @@ pub struct Sums {
 #[derive(Debug, Default)]
 pub struct Queue {
     first: VecDeque<String>,
-    questions: VecDeque<String>,
+    queries: VecDeque<String>,
     bytes: usize,
     /// The current request contains this many of the oldest records of both kinds.
     on_their_way: (usize, usize),
@@ -47,9 +47,9 @@ pub struct Queue {
 
 impl Queue {
     /// True if there is room for a record, before it is formatted; counts it otherwise.
-    pub fn has_room(&mut self, is_question: bool) -> bool {
-        let (records, bytes) = if is_question {
-            (QUESTIONS_MAX, QUESTION_BYTES_MAX)
+    pub fn has_room(&mut self, is_query: bool) -> bool {
+        let (records, bytes) = if is_query {
+            (QUERIES_MAX, QUERY_BYTES_MAX)
         } else {
             (RECORDS_MAX, BYTES_MAX)
         };
@@ -59,14 +59,14 @@ impl Queue {
     }
 
     /// Adds a record, or counts it as dropped.
-    pub fn push(&mut self, record: String, is_question: bool) {
+    pub fn push(&mut self, record: String, is_query: bool) {
         if self.len() >= RECORDS_MAX || self.bytes.saturating_add(record.len()) > BYTES_MAX {
             self.sums.full += 1;
             return;
         }
         self.bytes += record.len();
-        match is_question {
-            true => self.questions.push_back(record),
+        match is_query {
+            true => self.queries.push_back(record),
             false => self.first.push_back(record),
         }
     }
@@ -74,7 +74,7 @@ impl Queue {
     /// Number of queued records.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.first.len() + self.questions.len()
+        self.first.len() + self.queries.len()
     }
 
     /// True if the queue is empty.
@@ -86,12 +86,12 @@ impl Queue {
     /// The next request: the oldest records, which stay queued until [`Self::leave`].
     pub fn batch(&mut self) -> Vec<&str> {
         let first = self.first.len().min(BATCH_MAX);
-        let questions = self.questions.len().min(BATCH_MAX - first);
-        self.on_their_way = (first, questions);
+        let queries = self.queries.len().min(BATCH_MAX - first);
+        self.on_their_way = (first, queries);
         self.first
             .iter()
             .take(first)
-            .chain(self.questions.iter().take(questions))
+            .chain(self.queries.iter().take(queries))
             .map(String::as_str)
             .collect()
     }
@@ -140,12 +140,12 @@ impl Queue {
 
     /// Removes the last batch; returns its size.
     fn leave(&mut self) -> u64 {
-        let (first, questions) = std::mem::take(&mut self.on_their_way);
+        let (first, queries) = std::mem::take(&mut self.on_their_way);
         let gone = self.first.drain(..first);
-        for record in gone.chain(self.questions.drain(..questions)) {
+        for record in gone.chain(self.queries.drain(..queries)) {
             self.bytes -= record.len();
         }
-        u64::try_from(first + questions).unwrap_or(u64::MAX)
+        u64::try_from(first + queries).unwrap_or(u64::MAX)
     }
 }
 
@@ -153,19 +153,19 @@ impl Queue {
 mod tests {
     use super::*;
 
-    fn fill(queue: &mut Queue, is_question: bool, count: usize, size: usize) {
+    fn fill(queue: &mut Queue, is_query: bool, count: usize, size: usize) {
         for _ in 0..count {
-            if queue.has_room(is_question) {
-                queue.push("x".repeat(size), is_question);
+            if queue.has_room(is_query) {
+                queue.push("x".repeat(size), is_query);
             }
         }
     }
 
     #[test]
-    fn what_finds_no_room_is_counted_and_questions_leave_some() {
+    fn records_without_room_are_counted_and_queries_leave_room_for_others() {
         let mut queue = Queue::default();
         fill(&mut queue, true, RECORDS_MAX, 1);
-        assert_eq!(queue.len(), QUESTIONS_MAX);
+        assert_eq!(queue.len(), QUERIES_MAX);
         assert_eq!(queue.sums().full, 2048);
         fill(&mut queue, false, RECORDS_MAX, 1);
         assert_eq!(queue.len(), RECORDS_MAX);
@@ -178,14 +178,14 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_questions_lets_everything_else_pass() {
+    fn a_flood_of_queries_does_not_displace_other_records() {
         let mut queue = Queue::default();
         fill(&mut queue, true, RECORDS_MAX, 1);
         queue.push("fallback".into(), false);
         let batch = queue.batch();
         assert_eq!((batch.len(), batch[0]), (BATCH_MAX, "fallback"));
         queue.taken(0);
-        assert_eq!(queue.len(), QUESTIONS_MAX + 1 - BATCH_MAX);
+        assert_eq!(queue.len(), QUERIES_MAX + 1 - BATCH_MAX);
         assert_eq!(queue.batch()[0], "x");
     }
 

@@ -70,7 +70,7 @@ fn query(event: &QueryEvent, path: Option<&str>, to: &mut Vec<Value>) {
         errno,
         fell_back,
         rung,
-        after_untold: _,
+        after_untraced: _,
         state_bits: _,
     } = query;
     process(asker, path, to);
@@ -113,7 +113,7 @@ fn connection(event: &ConnectionEvent, path: Option<&str>, to: &mut Vec<Value>) 
         subflows: _,
         evidence: _,
         existing: _,
-        untold: _,
+        query_untraced: _,
         connecting: _,
         fell_back,
         late: _,
@@ -152,7 +152,7 @@ fn verdict(event: &VerdictEvent, path: Option<&str>, to: &mut Vec<Value>) {
         place: lives,
         socket: about,
         asked,
-        questions,
+        queries,
         doubt,
     } = event;
     if let Some(owner) = owner {
@@ -166,7 +166,7 @@ fn verdict(event: &VerdictEvent, path: Option<&str>, to: &mut Vec<Value>) {
         to.push(string("mptcp.api", asked.api.name()));
         to.extend(asked.answer.word().map(|word| string("mptcp.answer", word)));
     }
-    to.push(int("mptcp.questions", *questions));
+    to.push(int("mptcp.questions", *queries));
     to.push(string("mptcp.closed_by", closed_by.name()));
     to.extend(doubt.as_deref().map(|doubt| string("mptcp.doubt", doubt)));
     to.push(boottime(*at));
@@ -313,7 +313,7 @@ mod tests {
 
     fn written(finding: &Finding) -> Value {
         let observed = SystemTime::UNIX_EPOCH + Duration::from_nanos(5);
-        record(finding, "line", observed, Some("/told"))
+        record(finding, "line", observed, Some("/about_process"))
     }
 
     fn attribute(record: &Value, key: &str) -> Option<Value> {
@@ -376,7 +376,7 @@ mod tests {
                 verdict: Some(verdict),
                 ..Row::default()
             };
-            for finding in [row.query(), row.last_words()] {
+            for finding in [row.query(), row.closing_verdict()] {
                 let record = written(&finding);
                 assert_eq!(record["severityNumber"], want.0, "{record}");
                 assert_eq!(record["severityText"], want.1);
@@ -385,9 +385,9 @@ mod tests {
                 assert!(attribute(&record, "mptcp.cause").is_some());
             }
         }
-        let told = written(&Row::default().query());
-        let cgroup = attribute(&told, "process.linux.cgroup").unwrap();
-        assert_eq!(cgroup["stringValue"], "/told");
+        let about_process = written(&Row::default().query());
+        let cgroup = attribute(&about_process, "process.linux.cgroup").unwrap();
+        assert_eq!(cgroup["stringValue"], "/about_process");
     }
 
     #[test]

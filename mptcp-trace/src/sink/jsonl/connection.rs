@@ -32,7 +32,7 @@ pub(super) fn connection(event: &ConnectionEvent, data: &mut Object<'_>) {
         subflows: _,
         evidence,
         existing,
-        untold: _,
+        query_untraced: _,
         fell_back,
         late,
         current,

@@ -16,7 +16,7 @@ use self::{
     object::{Object, Word},
     sums::SummaryData,
 };
-use super::{Source, Told};
+use super::{FindingCounts, Source};
 use crate::model::{
     ConnectionEvent, Facts, Finding, LastAsked, Loss, LossReport, Reconciliation, SensorState,
     SumTable,
@@ -152,17 +152,17 @@ pub(super) fn sums(table: &SumTable, out: &mut Vec<u8>) {
 }
 
 pub(super) fn end(
-    told: Told,
+    counts: FindingCounts,
     losses: &LossReport,
     reconciled: &[Reconciliation],
     out: &mut Vec<u8>,
 ) {
-    let Told {
+    let FindingCounts {
         findings,
         not_shown,
         coalesced,
         evicted,
-    } = told;
+    } = counts;
     // An evicted connection may have become stale without a line.
     let complete = losses.is_complete() && evicted == 0;
     let losses = losses
@@ -219,12 +219,12 @@ mod tests {
     #[test]
     fn a_run_that_forgot_a_connection_is_not_complete() {
         for (evicted, complete) in [(0, true), (1, false)] {
-            let told = Told {
+            let counts = FindingCounts {
                 evicted,
-                ..Told::default()
+                ..FindingCounts::default()
             };
             let mut out = Vec::new();
-            end(told, &LossReport::default(), &[], &mut out);
+            end(counts, &LossReport::default(), &[], &mut out);
             let line: serde_json::Value = serde_json::from_slice(&out).unwrap();
             assert_eq!(line["data"]["evicted"], evicted);
             assert_eq!(line["data"]["complete"], complete);

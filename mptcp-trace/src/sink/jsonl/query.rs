@@ -25,7 +25,7 @@ pub(super) fn query(event: &QueryEvent, data: &mut Object<'_>) {
         errno,
         fell_back,
         rung,
-        after_untold: _,
+        after_untraced: _,
         state_bits: _,
     } = query;
     let judgement = judgement.as_ref();

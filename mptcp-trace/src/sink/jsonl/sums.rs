@@ -25,7 +25,8 @@ struct SumRowData<'a> {
 struct SumData {
     connections: u64,
     fallbacks: u64,
-    questions: u64,
+    #[serde(rename = "questions")]
+    queries: u64,
     refusals: u64,
     verdicts: BTreeMap<&'static str, u64>,
     share: Option<f64>,
@@ -60,14 +61,14 @@ impl SumData {
             connections,
             fallbacks,
             deceived: _,
-            questions,
+            queries,
             refusals,
             verdicts,
         } = sum;
         Self {
             connections: *connections,
             fallbacks: *fallbacks,
-            questions: *questions,
+            queries: *queries,
             refusals: *refusals,
             verdicts: verdicts
                 .iter()

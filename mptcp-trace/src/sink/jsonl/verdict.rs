@@ -24,7 +24,7 @@ pub(super) fn verdict(event: &VerdictEvent, data: &mut Object<'_>) {
         place,
         socket: about,
         asked,
-        questions,
+        queries,
         doubt,
     } = event;
     data.field("time", Moment(*time));
@@ -36,7 +36,7 @@ pub(super) fn verdict(event: &VerdictEvent, data: &mut Object<'_>) {
     data.field("fell_back_at_ns", fell_back_at.map(ns));
     data.field("delay_ns", delay.map(ns));
     data.field("closed_by", Word(closed_by.name()));
-    data.field("questions", *questions);
+    data.field("questions", *queries);
     data.field("doubt", doubt.as_deref());
     data.field("api", asked.map(|it| Word(it.api.name())));
     data.field("answer", asked.and_then(|it| it.answer.word()).map(Word));

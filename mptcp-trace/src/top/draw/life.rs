@@ -138,9 +138,9 @@ fn about(row: &Row, now: Duration, paint: Paint, escape: Escape) -> Vec<Line<'st
             Some(verdict) => format!(
                 "{}; its application asked {} times",
                 verdict.name(),
-                row.questions
+                row.queries
             ),
-            None => format!("none yet; its application asked {} times", row.questions),
+            None => format!("none yet; its application asked {} times", row.queries),
         },
     ));
     lines.push(pair("active", format!("{} ago", ago(now, row.heard_at))));

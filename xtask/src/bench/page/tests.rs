@@ -69,7 +69,7 @@ fn the_machine_is_described_in_one_line() {
 }
 
 #[test]
-fn a_call_is_told_in_full_beside_nothing_and_as_what_is_added_elsewhere() {
+fn a_call_is_shown_in_full_without_a_tracer_and_as_the_added_cost_with_one() {
     let table = calls(&native());
     assert!(
         table.contains("| nothing | 279 (270) | - | - | - |"),
@@ -149,7 +149,7 @@ fn a_limit_that_is_missed_is_said_aloud() {
 }
 
 #[test]
-fn thousands_are_told_apart() {
+fn thousands_are_separated() {
     for (number, want) in [(0.0, "0"), (999.6, "1,000"), (28_500_000.0, "28,500,000")] {
         assert_eq!(grouped(number), want);
     }

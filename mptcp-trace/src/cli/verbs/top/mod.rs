@@ -49,7 +49,7 @@ pub(in crate::cli) fn run(args: &TopArgs, verbose: u8) -> Result<u8, Exit> {
 fn view(args: &TopArgs, board: &Shared, is_replay: bool) -> anyhow::Result<View> {
     let mut whose = args.whose.clone();
     if !is_replay {
-        // The kernel half already filtered by task.
+        // The BPF side already filtered by task.
         whose = Default::default();
     }
     Ok(View {

@@ -53,9 +53,9 @@ pub(super) fn run(args: &TopArgs, capture: &Path) -> Result<u8, Exit> {
     // A file that is not a capture is reported before the terminal changes.
     let extent = with_capture(capture, |input| measure(args, capture, input))?;
     let name = capture.file_name().unwrap_or(capture.as_os_str());
-    let is_told_to_end = Arc::new(AtomicBool::new(false));
+    let is_stop_requested = Arc::new(AtomicBool::new(false));
     for signal in [SIGHUP, SIGINT, SIGTERM] {
-        signal_hook::flag::register(signal, is_told_to_end.clone())
+        signal_hook::flag::register(signal, is_stop_requested.clone())
             .context("cannot take signals")?;
     }
     let screen = Screen::open(args.panic)?;
@@ -65,7 +65,7 @@ pub(super) fn run(args: &TopArgs, capture: &Path) -> Result<u8, Exit> {
         heard.send(event).is_ok() && !is_last
     })?;
     let mut player = Player {
-        is_told_to_end,
+        is_stop_requested,
         keys,
         screen,
         app: App::new(true),
@@ -198,7 +198,7 @@ enum Next {
 
 struct Player {
     /// Set by a signal; the terminal is then restored in order.
-    is_told_to_end: Arc<AtomicBool>,
+    is_stop_requested: Arc<AtomicBool>,
     /// Receives `None` once the terminal is closed.
     keys: mpsc::Receiver<Option<Event>>,
     screen: Screen,
@@ -216,27 +216,27 @@ impl Player {
     fn play(&mut self, args: &TopArgs, capture: &Path, input: &mut dyn Read) -> Result<Next, Exit> {
         let mut scene = Scene::open(args, capture, input)?;
         loop {
-            let is_there = scene.go_to(self.at)?;
+            let has_arrived = scene.go_to(self.at)?;
             self.draw(&scene)?;
-            let wait = match is_there {
+            let wait = match has_arrived {
                 true => REFRESH,
                 false => Duration::ZERO,
             };
             if let Some(next) = self.keys(wait, &scene)? {
                 return Ok(next);
             }
-            if self.is_told_to_end.load(Ordering::Relaxed) {
+            if self.is_stop_requested.load(Ordering::Relaxed) {
                 return Ok(Next::Quit);
             }
-            self.tick(is_there);
+            self.tick(has_arrived);
         }
     }
 
     /// Advances time, but not while records up to the shown time are still being read.
-    fn tick(&mut self, is_there: bool) {
+    fn tick(&mut self, has_arrived: bool) {
         let passed = self.ticked.elapsed();
         self.ticked = Instant::now();
-        if is_there && !self.app.is_paused() {
+        if has_arrived && !self.app.is_paused() {
             let passed = passed.as_secs_f64() * self.speed;
             let passed = Duration::try_from_secs_f64(passed).unwrap_or_default();
             self.at = self.at.saturating_add(passed).min(self.extent.last);

@@ -125,7 +125,7 @@ fn members_are_where_the_type_says() {
 }
 
 #[test]
-fn what_is_not_there_is_said() {
+fn a_path_that_does_not_resolve_is_an_error_with_its_reason() {
     let types = made().types();
     for (structure, path, why) in [
         (5, "c", "it has no member c"),

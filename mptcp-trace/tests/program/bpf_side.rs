@@ -1,4 +1,4 @@
-//! The state that the BPF side keeps: of which sockets, for which users, and for how long. On the
+//! The sockets that the BPF side tracks: which ones, for which users, and for how long. On the
 //! running kernel, with the attach method that it supports.
 
 use std::{
@@ -18,7 +18,7 @@ use crate::common::{
 };
 
 /// Command prefix that runs as an ordinary user.
-const NOBODY: &[&str] = &["setpriv", "--reuid", "65534", "--clear-groups"];
+const UNPRIVILEGED: &[&str] = &["setpriv", "--reuid", "65534", "--clear-groups"];
 
 /// Stops a tracer with SIGINT and returns its lines.
 fn ended(watching: Background) -> Vec<Value> {
@@ -119,7 +119,7 @@ fn one_user_cannot_take_the_room_of_another_and_loses_no_fallback_either() {
         return;
     }
     let watching = Background::start(&["--json", "--sockets", "65536", "--sockets-per-user", "64"]);
-    let mut greedy = spawn_ready_asker_in(NOBODY, "idle 200");
+    let mut greedy = spawn_ready_asker_in(UNPRIVILEGED, "idle 200");
     let mut other =
         spawn_ready_asker_in(&["setpriv", "--reuid", "65533", "--clear-groups"], "idle 1");
     for child in [&mut greedy, &mut other] {
@@ -132,9 +132,9 @@ fn one_user_cannot_take_the_room_of_another_and_loses_no_fallback_either() {
     assert!(counted(&lines, "over_share") >= 136, "{lines:?}");
     // Its own fallbacks have no owner, and are still fallbacks.
     assert_eq!(owned_by(&lines, "fallback", greedy), 0);
-    let nobodys = of_type(&lines, "fallback");
-    let nobodys = nobodys.iter().filter(|line| line["owner"].is_null());
-    assert_eq!(nobodys.count(), 3, "{lines:?}");
+    let ownerless = of_type(&lines, "fallback");
+    let ownerless = ownerless.iter().filter(|line| line["owner"].is_null());
+    assert_eq!(ownerless.count(), 3, "{lines:?}");
     assert_eq!(of_type(&lines, "existing"), [] as [Value; 0]);
 }
 
@@ -157,8 +157,8 @@ fn its_own_sockets_are_not_counted_as_without_room() {
 }
 
 #[test]
-fn connections_that_nobody_accepts_leave_their_places_when_the_listener_goes() {
-    if !may_trace("connections_that_nobody_accepts_leave_their_places_when_the_listener_goes") {
+fn unaccepted_connections_free_their_entries_when_the_listener_closes() {
+    if !may_trace("unaccepted_connections_free_their_entries_when_the_listener_closes") {
         return;
     }
     // As a user with a separate share, make ten times as many connections as fit into it.
