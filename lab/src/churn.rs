@@ -230,7 +230,7 @@ fn sample(served: &Served, churn: &Churn, page: &Page) -> anyhow::Result<Sample>
     Ok(Sample {
         at_s: churn.elapsed().as_secs_f64(),
         series: page.len() as u64,
-        questions: page.sum("mptcp_trace_seen_total", &[("sensor", "query")]),
+        queries: page.sum("mptcp_trace_seen_total", &[("sensor", "query")]),
         fallbacks: page.sum("mptcp_trace_fallbacks_total", &[]),
         remembered: page.sum("mptcp_trace_remembered_connections", &[]),
         differ: namespaces("differ"),
@@ -251,7 +251,7 @@ fn progress(sample: &Sample, churn: &Churn) {
         sample.at_s,
         sample.rss_kb,
         sample.fds,
-        sample.questions,
+        sample.queries,
         sample.fallbacks,
         sample.namespaces,
         sample.scrapes,

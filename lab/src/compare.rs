@@ -14,7 +14,7 @@ mod tests;
 /// Compares one run of the asker with one run of the tracer: one cell per query, one per line
 /// without a matching query, and one for the loss accounting.
 pub(crate) fn compare(rung: &str, asked: &[AskerLine], traced: &[TracedLine]) -> Vec<Cell> {
-    let mut cells = questions(rung, asked, traced);
+    let mut cells = queries(rung, asked, traced);
     let is_verdict = |line: &&TracedLine| matches!(line, TracedLine::Verdict(_));
     let verdicts = traced.iter().filter(is_verdict).count() as u64;
     let ends: Vec<&End> = traced.iter().filter_map(TracedLine::end).collect();
@@ -23,7 +23,7 @@ pub(crate) fn compare(rung: &str, asked: &[AskerLine], traced: &[TracedLine]) ->
 }
 
 /// One cell per query, and one per line without a matching query.
-pub(crate) fn questions(rung: &str, asked: &[AskerLine], traced: &[TracedLine]) -> Vec<Cell> {
+pub(crate) fn queries(rung: &str, asked: &[AskerLine], traced: &[TracedLine]) -> Vec<Cell> {
     let mut threads: BTreeMap<(u32, u32), Vec<&Traced>> = BTreeMap::new();
     for query in traced.iter().filter_map(TracedLine::query) {
         // The asker uses it to identify its socket; not part of the comparison.

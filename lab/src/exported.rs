@@ -26,7 +26,7 @@ use receiver::{Receiver, START, is_total};
 /// requests are slow.
 const ARRIVE: Patience = Patience::new(Duration::from_secs(90), Duration::from_millis(100));
 /// Queries without a receiver: more than the queue holds.
-const QUESTIONS: u64 = 9000;
+const QUERIES: u64 = 9000;
 /// Maximum number of queued ones (`QUERIES_MAX` of the queue).
 const WAITING_MAX: u64 = 6144;
 
@@ -59,7 +59,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
         let why = "no python3 with opentelemetry-proto; pip install opentelemetry-proto";
         cells.put(skipped("exported-logs", &args.tried.attach, why))?;
     }
-    cells.put(nobody(args)?)?;
+    cells.put(no_receiver(args)?)?;
     cells.close()
 }
 
@@ -139,32 +139,32 @@ fn received(args: &Args, receiver: &mut Receiver, cells: &mut Cells) -> anyhow::
 
 /// Without any receiver: records that do not fit into the queue are counted, and the loss is
 /// reported.
-fn nobody(args: &Args) -> anyhow::Result<Cell> {
+fn no_receiver(args: &Args) -> anyhow::Result<Cell> {
     // The port was free a moment ago, and is unlikely to be taken so soon.
     let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     let served = Served::start(&args.tried, ["--otlp", &format!("http://{address}")])?;
     let socket = net::open(Kind::Mptcp, Family::V4).context("cannot open a socket")?;
-    for _ in 0..QUESTIONS {
+    for _ in 0..QUERIES {
         socket.protocol().context("cannot ask")?;
     }
     drop(socket);
     let asked = |page: &Page| page.sum("mptcp_trace_questions_total", &[]);
-    let page = START.last(|| served.page(), |page| Ok(asked(page) >= QUESTIONS))?;
-    let (questions, dropped) = (asked(&page), page.sum(DROPPED, &[]));
+    let page = START.last(|| served.page(), |page| Ok(asked(page) >= QUERIES))?;
+    let (queries, dropped) = (asked(&page), page.sum(DROPPED, &[]));
     let queued = page.sum("mptcp_trace_otlp_queued_logs", &[]);
     let said = served.end()?;
     let mut lines = said.lines();
     let lost = lines.find(|line| line.contains("did not accept them"));
     let is_right = dropped > 0
-        && dropped + queued >= questions
+        && dropped + queued >= queries
         && queued >= WAITING_MAX
         && lost.is_some()
         && said.matches("does not accept data").count() == 1;
     let wrong = (!is_right).then(|| format!("not every finding is accounted for: {said}"));
-    let want = format!("{questions} queries");
+    let want = format!("{queries} queries");
     let got = format!("{queued} wait, {dropped} dropped; {}", lost.unwrap_or(""));
     let (rung, wrong) = (&args.tried.attach, Vec::from_iter(wrong));
-    Ok(judged("exported-nobody", rung, &want, &got, wrong))
+    Ok(judged("exported-no-receiver", rung, &want, &got, wrong))
 }
 
 /// Checks that the exported counts are at least those read before, and at most those read

@@ -177,7 +177,7 @@ impl<'a> Place<'a> {
             ..skipped(case, self.rung, why)
         };
         if asked.rate() < RATE as f64 * RATE_SHARE_MIN {
-            let why = format!("this machine asks {:.0} questions a second", asked.rate());
+            let why = format!("this machine asks {:.0} queries a second", asked.rate());
             return Ok(skipped(why));
         }
         // A reader that other processes keep off the CPU falls behind, however fast it is.

@@ -8,8 +8,8 @@
 use mptcp_trace_scene::{
     actor,
     askers::{ask, bench, flood as flood_asker, load},
-    lines, link, middlebox, net, netns, option, question, recipes, rules, scratch, side_by_side,
-    sys, veth,
+    lines, link, middlebox, net, netns, option, query, recipes, rules, scratch, side_by_side, sys,
+    veth,
 };
 
 mod alone;

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 
 use crate::{
     cells::{Cells, judged, mismatch, ok, unavailable},
-    compare::{compare, questions},
+    compare::{compare, queries},
     flood,
     lines::read_lines,
     net::{self, Family, Kind},
@@ -137,7 +137,7 @@ pub(crate) fn judge_all(rung: &str, asked: &[AskerLine], traced: &[TracedLine]) 
         .cloned()
         .collect();
     // The loss accounting includes other processes: `findings` checks it as a whole.
-    let mut cells = questions(rung, asked, &theirs);
+    let mut cells = queries(rung, asked, &theirs);
     match named_function(rung, traced) {
         Ok(cell) => cells.extend(cell),
         Err(why) => {

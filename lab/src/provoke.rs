@@ -67,7 +67,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     Ok(right)
 }
 
-/// Something that nobody has played yet.
+/// A scene that was not played yet.
 pub(crate) fn unplayed(name: &str, family: Family) -> Played {
     Played {
         scene: Scene::new(name, family),

@@ -6,7 +6,7 @@ pub use mptcp_trace_scene::{
     askers::asker::{Asked, AskerLine},
     lines::write_line,
     net::Endpoint,
-    question::Truth,
+    query::Truth,
 };
 
 /// Outcome of a cell of the matrix.

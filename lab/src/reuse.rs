@@ -24,7 +24,7 @@ use crate::{
     net::{self, Family, Kind},
     netns::{self, Counters},
     process::{Running, own, succeeded},
-    question::{self, Api},
+    query::{self, Api},
     recipes::{Place, TestBed},
     report::{Cell, Endpoint},
     rules::Rules,
@@ -213,7 +213,7 @@ fn one_thread(worker: u8, args: &MakerArgs) -> anyhow::Result<Vec<Fallen>> {
             .with_context(|| format!("cannot connect to {to}"))?;
         let (server, _peer) = net::accept(listener)?;
         if args.ask {
-            let _whatever_the_kernel_says = question::ask(client.as_raw_fd(), Api::TcpIsMptcp)?;
+            let _whatever_the_kernel_says = query::ask(client.as_raw_fd(), Api::TcpIsMptcp)?;
         }
         if is_to_tcp {
             let local = client.local_addr()?.as_socket();
@@ -287,14 +287,14 @@ fn compare(rung: &str, made: &Made, lines: &[TracedLine]) -> Cell {
 /// With a query on each connection, the tracer must report each query once, no connection as never
 /// queried unless the line expresses doubt, and none as older than the tracer.
 fn told(rung: &str, made: &Made, lines: &[TracedLine]) -> Cell {
-    let (mut questions, mut in_doubt) = (0_u64, 0_u64);
+    let (mut queries, mut in_doubt) = (0_u64, 0_u64);
     let mut wrong: BTreeMap<&str, u64> = BTreeMap::new();
     let mut note = |what| *wrong.entry(what).or_default() += 1;
     for line in lines {
         if let TracedLine::Query(query) = line
             && made.pids.contains(&query.pid)
         {
-            questions += 1;
+            queries += 1;
         }
         if let TracedLine::Verdict(verdict) = line
             && verdict.netns == made.netns
@@ -312,11 +312,11 @@ fn told(rung: &str, made: &Made, lines: &[TracedLine]) -> Cell {
     }
     let skipped = skipped(lines);
     let asked = made.fallen.len() as u64 * 2;
-    if questions > asked || questions + skipped < asked {
+    if queries > asked || queries + skipped < asked {
         note("too many or too few queries");
     }
     let caller = format!("{asked} queries");
-    let traced = format!("{questions} queries, {in_doubt} in doubt, {skipped} runs skipped");
+    let traced = format!("{queries} queries, {in_doubt} in doubt, {skipped} runs skipped");
     let wrong = wrong.into_iter();
     let wrong = wrong.map(|(what, count)| format!("{count} {what}"));
     judged("reuse-told", rung, &caller, &traced, wrong.collect())

@@ -207,7 +207,8 @@ pub(crate) struct Concluded {
     pub(crate) closed_by: String,
     #[serde(default)]
     pub(crate) doubt: Option<String>,
-    pub(crate) questions: u64,
+    #[serde(rename = "questions")]
+    pub(crate) queries: u64,
     pub(crate) answered_at_ns: Option<u64>,
     pub(crate) owner: Option<Owner>,
     pub(crate) netns: u64,

@@ -13,7 +13,7 @@ use crate::{
     findings::balanced,
     net::{self, Family, Kind},
     process::is_in_path,
-    question::{Api, ask},
+    query::{Api, ask},
     recipes::{Cleared, Place, Stage},
     report::Cell,
     scene::Scene,

@@ -35,7 +35,7 @@ fn ask() -> Option<(BTreeMap<String, Asked>, BTreeMap<String, String>)> {
         match serde_json::from_str(line).unwrap() {
             AskerLine::Asked(line) => {
                 let before = asked.insert(line.case.clone(), *line);
-                assert!(before.is_none(), "two questions of one name: {before:?}");
+                assert!(before.is_none(), "two queries of one name: {before:?}");
             }
             AskerLine::Skipped { case, why } => {
                 println!("line {number}: the case {case} is skipped: {why}");

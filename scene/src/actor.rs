@@ -28,7 +28,7 @@ use crate::{
     lines::write_line,
     net::{self, Endpoint, Family, Kind},
     option::Attempt,
-    question::{Api, ask},
+    query::{Api, ask},
     sys,
 };
 

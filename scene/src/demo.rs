@@ -23,7 +23,7 @@ use crate::{
 /// Maximum duration of one step.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Payload that the client sends.
-const QUESTION: &[u8] = b"how are you?";
+const REQUEST: &[u8] = b"how are you?";
 /// Payload that the server sends.
 const ANSWER: &[u8] = b"fine, thank you";
 
@@ -102,7 +102,7 @@ impl Scene {
     }
 
     fn talk(&self) -> anyhow::Result<()> {
-        say(&self.client, &self.server, QUESTION)?;
+        say(&self.client, &self.server, REQUEST)?;
         say(&self.server, &self.client, ANSWER)
     }
 

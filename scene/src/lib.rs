@@ -12,7 +12,7 @@ pub mod middlebox;
 pub mod net;
 pub mod netns;
 pub mod option;
-pub mod question;
+pub mod query;
 pub mod recipes;
 pub mod rules;
 pub mod scratch;

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    question::SOL_TCP,
+    query::SOL_TCP,
     sys::{self, LowBuffer, errno_name},
 };
 

@@ -33,7 +33,7 @@ const FACTS: [(&str, &str); 14] = [
     ),
     ("32-bit", "32-bit programs need an entry of the kernel"),
     ("the clock cannot be set", "a container may not set it"),
-    ("questions a second", "a machine that is too slow, or busy"),
+    ("queries a second", "a machine that is too slow, or busy"),
     (
         "is traced, but not whether",
         "a limit that the sensor reports",

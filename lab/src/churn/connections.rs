@@ -20,7 +20,7 @@ use crate::{
     netns::{self, Counters},
     process::{lines_of, own},
     provoke,
-    question::{Api, ask},
+    query::{Api, ask},
     recipes::{Finding, Place, RECIPES, STRIP_BOTH_AFTER_3, STRIP_SYN_ACK, Stage, TestBed, Who},
     rules::Rules,
     veth::SERVER_V4,

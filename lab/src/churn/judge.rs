@@ -66,7 +66,7 @@ pub(super) fn judge(ledger: &Ledger) -> Vec<Cell> {
         memory(ledger),
         descriptors(ledger),
         accounted(ledger),
-        questions(ledger),
+        queries(ledger),
         fallbacks(ledger),
         third_acks(ledger),
         agreement(ledger),
@@ -296,11 +296,11 @@ fn accounted(ledger: &Ledger) -> Cell {
     )
 }
 
-fn questions(ledger: &Ledger) -> Cell {
+fn queries(ledger: &Ledger) -> Cell {
     let seen = ledger.grew(SEEN, &[("sensor", "query")]);
     ledger.equal(
-        "churn-questions",
-        &[("questions".into(), ledger.actions.asked, seen)],
+        "churn-queries",
+        &[("queries".into(), ledger.actions.asked, seen)],
     )
 }
 

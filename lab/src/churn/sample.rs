@@ -27,7 +27,7 @@ pub(crate) struct Sample {
     pub(crate) threads: u64,
     pub(crate) cpu_s: f64,
     pub(crate) series: u64,
-    pub(crate) questions: u64,
+    pub(crate) queries: u64,
     pub(crate) fallbacks: u64,
     pub(crate) remembered: u64,
     /// Namespaces in which its counts differ from the kernel's.

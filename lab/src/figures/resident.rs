@@ -17,7 +17,7 @@ use crate::{
     link,
     net::{self, Family, Kind},
     process::{Running, own},
-    question::{Api, ask},
+    query::{Api, ask},
     report::write_line,
     tracer::Run,
 };

@@ -235,7 +235,7 @@ fn every_field_that_is_wrong_is_noticed() {
         ("netns of the other end", |found| {
             found.netns = NEAR + FAR - found.netns;
         }),
-        ("netns of nobody", |found| found.netns = 999),
+        ("an unknown netns", |found| found.netns = 999),
         ("owner", |found| found.owner.as_mut().unwrap().pid = 99),
         ("no owner", |found| found.owner = None),
         ("name of the owner", |found| {

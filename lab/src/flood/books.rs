@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use crate::{
-    flood_asker::{Told, kind, question},
+    flood_asker::{Told, kind, number_of},
     net::{Family, Kind},
     report::{Flooded, Outcome},
     traced::{End, Losses, Traced, TracedLine},
@@ -71,7 +71,7 @@ impl Books {
     fn take_query(&mut self, query: Traced) {
         self.lines += 1;
         let about = query.local.addr.parse().ok().and_then(|address| {
-            question(SocketAddr::new(address, query.local.port))
+            number_of(SocketAddr::new(address, query.local.port))
                 .filter(|(thread, number)| *thread < self.threads && *number < self.queries)
         });
         let Some((thread, number)) = about else {

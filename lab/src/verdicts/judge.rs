@@ -343,8 +343,8 @@ fn of_closing(
         "never-asked" => 0,
         _ => about.queries.len() as u64,
     };
-    if line.questions != asked {
-        wrong(format!("{} queries of {asked}", line.questions));
+    if line.queries != asked {
+        wrong(format!("{} queries of {asked}", line.queries));
     }
     let Some(fell_back_at) = line.fell_back_at_ns else {
         wrong("the time of the fallback is missing".to_owned());

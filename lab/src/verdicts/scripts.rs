@@ -4,7 +4,7 @@ use std::{thread::sleep, time::Duration};
 
 use crate::{
     net::Kind::{Mptcp, Tcp},
-    question::Api,
+    query::Api,
     recipes::{Held, NotHere, Stage, Who},
 };
 
@@ -189,17 +189,17 @@ pub(super) fn asked_full_info(stage: &mut Stage) -> anyhow::Result<()> {
     before_and_after(stage, &[Api::MptcpFullInfo])
 }
 
-fn before_and_after(stage: &mut Stage, questions: &[Api]) -> anyhow::Result<()> {
+fn before_and_after(stage: &mut Stage, queries: &[Api]) -> anyhow::Result<()> {
     begun(stage)?;
-    for &api in questions {
+    for &api in queries {
         stage.ask_by("client-before", Who::Client, api)?;
         if stage.answers.last().is_some_and(|(_, told)| told != "ok") {
-            return Err(NotHere("this kernel does not know the question").into());
+            return Err(NotHere("this kernel does not support the query").into());
         }
         stage.ask_by("server-before", Who::Server, api)?;
     }
     stage.talk(Who::Client, Who::Server, ROUNDS_AFTER)?;
-    for &api in questions {
+    for &api in queries {
         stage.ask_by("client-after", Who::Client, api)?;
         stage.ask_by("server-after", Who::Server, api)?;
     }

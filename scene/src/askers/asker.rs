@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     lines::write_line,
     net::{self, Endpoint},
-    question::{Door, Form, Holding, Truth, question, truth},
+    query::{Door, Form, Holding, Truth, query, truth},
     sys::errno_name,
 };
 
@@ -166,7 +166,7 @@ impl Asker {
         // Read the names directly before and after the query: any other system call in between
         // is another source of error.
         let before = Names::of(subject);
-        let reply = question(fd, form)?;
+        let reply = query(fd, form)?;
         let says_tcp = match reply.returned.errno {
             0 => reply.value.first() == Some(&0),
             errno => errno == libc::ENOPROTOOPT,

@@ -12,7 +12,7 @@ use socket2::Socket;
 use crate::{
     lines::write_line,
     net::{Family, Kind, open},
-    question::{SOL_TCP, TCP_IS_MPTCP},
+    query::{SOL_TCP, TCP_IS_MPTCP},
     sys,
 };
 

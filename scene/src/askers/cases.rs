@@ -3,7 +3,7 @@
 use super::asker::Asker;
 use crate::{
     net::{Family, Kind},
-    question::Holding,
+    query::Holding,
 };
 
 mod fallen;

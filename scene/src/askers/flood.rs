@@ -21,7 +21,7 @@ use crate::{
     lines::write_line,
     link,
     net::{Family, Kind, open},
-    question::{SOL_TCP, TCP_IS_MPTCP},
+    query::{SOL_TCP, TCP_IS_MPTCP},
     side_by_side,
     sys::{self, errno_name},
 };
@@ -86,7 +86,7 @@ pub fn address(thread: u32, number: u32) -> SocketAddrV4 {
 }
 
 /// Thread and number of the query with this address.
-pub fn question(address: SocketAddr) -> Option<(u32, u32)> {
+pub fn number_of(address: SocketAddr) -> Option<(u32, u32)> {
     let IpAddr::V4(v4) = address.ip().to_canonical() else {
         return None;
     };
@@ -203,13 +203,13 @@ mod tests {
             let v4 = address(thread, number);
             let mapped = SocketAddr::from((v4.ip().to_ipv6_mapped(), v4.port()));
             for address in [SocketAddr::V4(v4), mapped] {
-                assert_eq!(question(address), Some((thread, number)));
+                assert_eq!(number_of(address), Some((thread, number)));
                 let other = SocketAddr::new(address.ip(), address.port() + 1);
-                assert_eq!(question(other), None);
+                assert_eq!(number_of(other), None);
             }
         }
         for foreign in ["127.0.0.1:10000", "10.1.0.0:10000", "[::1]:10000"] {
-            assert_eq!(question(foreign.parse().unwrap()), None, "{foreign}");
+            assert_eq!(number_of(foreign.parse().unwrap()), None, "{foreign}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Applications that query: each is a subcommand of the lab, whose judges compare what they were told
+//! Applications that query: each is a subcommand of the lab, whose judges compare the answers
 //! with what the tracer saw. The product does without them.
 
 pub mod ask;

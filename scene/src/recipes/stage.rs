@@ -470,8 +470,8 @@ impl Stage {
     ///
     /// Fails if an actor has exited.
     pub fn clear(mut self) -> anyhow::Result<Cleared> {
-        let everybody: Vec<Who> = self.cast().into_iter().map(|(who, _pid)| who).collect();
-        for who in everybody {
+        let all: Vec<Who> = self.cast().into_iter().map(|(who, _pid)| who).collect();
+        for who in all {
             match who {
                 Who::Client | Who::Server | Who::Other => self.order(who, Order::CloseAll)?,
                 // The parents forward the order to their children.

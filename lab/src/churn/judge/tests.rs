@@ -139,11 +139,11 @@ fn each_fault_is_noticed_where_it_belongs() {
         ("a descriptor leaks", |it| it.after.held.fds += 1, &["churn-descriptors"]),
         ("a thread stays", |it| it.after.held.threads += 1, &["churn-descriptors"]),
         ("one is not accounted for", |it| page(it, "\"emitted\"} 62", "\"emitted\"} 61"), &["churn-accounted"]),
-        ("a question too few", |it| it.actions.asked += 1, &["churn-questions"]),
-        ("a question too many", |it| it.actions.asked -= 1, &["churn-questions"]),
+        ("a query too few", |it| it.actions.asked += 1, &["churn-queries"]),
+        ("a query too many", |it| it.actions.asked -= 1, &["churn-queries"]),
         ("a fallback too few", |it| page(it, "\"a\"} 6", "\"a\"} 5"), &["churn-fallbacks"]),
         ("a fallback too many", |it| page(it, "\"a\"} 6", "\"a\"} 7"), &["churn-fallbacks"]),
-        ("a cause that nobody traced", |it| { it.actions.kernel.insert("InfiniteMapTx".into(), 1); }, &["churn-fallbacks"]),
+        ("a cause that was not traced", |it| { it.actions.kernel.insert("InfiniteMapTx".into(), 1); }, &["churn-fallbacks"]),
         ("a cause that the kernel did not count", |it| { it.actions.kernel.remove("DssFallback"); }, &["churn-fallbacks"]),
         ("a child too few", |it| page(it, "connections_total 6", "connections_total 5"), &["churn-third-ack"]),
         ("a namespace differs", |it| page(it, "\"agree\"} 3", "\"differ\"} 3"), &["churn-agreement"]),
@@ -159,11 +159,11 @@ fn each_fault_is_noticed_where_it_belongs() {
             &["churn-agreement"],
         ),
         ("a counter goes back", |it| it.actions.went_back.push("x".into()), &["churn-counters-grow"]),
-        ("nobody can read the page", |it| it.actions.scrapes = 100, &["churn-counters-grow"]),
+        ("the page cannot be read", |it| it.actions.scrapes = 100, &["churn-counters-grow"]),
         ("a hangup is lost", |it| it.said_read -= 1, &["churn-reloads"]),
         ("broken settings are taken", |it| { it.said_read += 1; it.said_broken -= 1; }, &["churn-reloads"]),
         ("the clock stays wrong", |it| it.clock_off_ns = -90_000_000_000, &["churn-clock"]),
-        ("nobody is killed", |it| it.actions.kills = 0, &["churn-actions"]),
+        ("no process is killed", |it| it.actions.kills = 0, &["churn-actions"]),
         ("the clock does not step", |it| it.actions.clock_steps = 0, &["churn-actions"]),
         ("something could not be done", |it| it.actions.failed = 1, &["churn-actions"]),
         ("it dies", |it| it.broken = Some("it panicked".into()), &["churn-end"]),
@@ -172,7 +172,7 @@ fn each_fault_is_noticed_where_it_belongs() {
             |it| it.after.page = Page::default(),
             &[
                 "churn-accounted",
-                "churn-questions",
+                "churn-queries",
                 "churn-fallbacks",
                 "churn-third-ack",
                 "churn-actions",
@@ -190,7 +190,7 @@ fn others_excuse_what_is_too_many_and_nothing_that_is_missing() {
         let mut ledger = right();
         ledger.actions.others = vec!["mptcp-trace (7)".into()];
         ledger.actions.asked = asked;
-        questions(&ledger).outcome
+        queries(&ledger).outcome
     };
     assert_eq!(outcome(100), Outcome::Ok);
     assert_eq!(outcome(99), Outcome::Skipped);

@@ -66,8 +66,8 @@ fn query(verdict: &str) -> Traced {
     }
 }
 
-fn closing(verdict: &str, questions: u64) -> Concluded {
-    let was_asked = questions > 0;
+fn closing(verdict: &str, queries: u64) -> Concluded {
+    let was_asked = queries > 0;
     Concluded {
         id: "client".into(),
         verdict: verdict.into(),
@@ -76,7 +76,7 @@ fn closing(verdict: &str, questions: u64) -> Concluded {
         fell_back_at_ns: Some(100),
         delay_ns: was_asked.then_some(40),
         closed_by: "death".into(),
-        questions,
+        queries,
         answered_at_ns: was_asked.then_some(60),
         owner: Some(Owner {
             pid: CLIENT_PID,
@@ -219,7 +219,7 @@ fn what_stands_beside_the_word_is_compared_too() {
     check(&|line| line.cause = None);
     check(&|line| line.cause = Some("DssFallback".into()));
     check(&|line| line.why.clear());
-    check(&|line| line.questions = 1);
+    check(&|line| line.queries = 1);
     check(&|line| line.delay_ns = Some(41));
     check(&|line| line.delay_ns = None);
     check(&|line| line.fell_back_at_ns = None);

@@ -11,7 +11,7 @@ use socket2::{Domain, Socket, Type};
 use crate::{
     askers::asker::Asker,
     net::{self, Family, Kind},
-    question::{Door, Form, Holding},
+    query::{Door, Form, Holding},
     sys,
 };
 

@@ -8,7 +8,7 @@ use super::{LISTENER, Stage, own_socket};
 use crate::{
     actor::Order,
     option::CHOICES,
-    question::Api,
+    query::Api,
     recipes::cast::{Aim, Held, Tried, Who},
 };
 

@@ -183,7 +183,7 @@ const UNTOUCHED: u8 = 0xaa;
 const NOWHERE: u32 = 1;
 
 /// Makes the raw call.
-pub fn question(fd: RawFd, form: Form) -> anyhow::Result<Reply> {
+pub fn query(fd: RawFd, form: Form) -> anyhow::Result<Reply> {
     // Every entry point gets the same buffers, so that only the entry point differs.
     let buffer = LowBuffer::new().context("cannot map memory below 4 GiB")?;
     const VALUE: [u32; 2] = [0, 1];
