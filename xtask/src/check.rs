@@ -1,7 +1,7 @@
 //! `cargo xtask check`: all checks of the source that do not run it.
 
 use std::{
-    process::{Command, ExitCode},
+    process::{Command, ExitCode, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -16,7 +16,8 @@ use crate::{
     tally::Tally,
 };
 
-/// Checks the source: formatting, clippy on host and BPF crates, the arrows, dependencies.
+/// Checks the source: formatting, clippy on host and BPF crates, the arrows, lock files,
+/// dependencies.
 #[derive(clap::Args)]
 #[command(
     after_help = "Example:\n  cargo xtask check\n\nEvery step runs, also after one that failed; the exit code is 1 if any failed."
@@ -34,6 +35,7 @@ const LANES: [&[(&str, Step)]; 2] = [
         ("arrows between the modules", arrows),
     ],
     &[
+        ("lock files", locks),
         ("licences, bans and sources of dependencies", dependencies),
         ("clippy on the BPF crates", bpf::clippy),
     ],
@@ -110,6 +112,23 @@ fn conflicts(places: &Places) -> Result<()> {
             String::from_utf8_lossy(&output.stderr).trim_end()
         ),
     }
+}
+
+/// The fuzz targets have a lock file of their own, which nothing else reads.
+fn locks(places: &Places) -> Result<()> {
+    for manifest in ["Cargo.toml", "fuzz/Cargo.toml"] {
+        let mut cargo = command::cargo(&places.root);
+        cargo.args(["metadata", "--locked", "--format-version", "1"]);
+        cargo
+            .args(["--manifest-path", manifest])
+            .stdout(Stdio::null());
+        let advice = format!(
+            "the lock file of {manifest} is stale; type: cargo metadata --manifest-path {manifest} \
+             > /dev/null"
+        );
+        command::run(&mut cargo, &advice)?;
+    }
+    Ok(())
 }
 
 fn clippy(places: &Places) -> Result<()> {
