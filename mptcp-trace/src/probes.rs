@@ -224,12 +224,19 @@ pub fn sensor_of(program: &str) -> Option<SensorId> {
         .map(|(sensor, _)| sensor)
 }
 
+/// The sensor that is incomplete if the kernel skips a run of this program.
+#[must_use]
+pub fn sensor_affected_by(program: &str) -> Option<SensorId> {
+    let alone = || alone::ALL.iter().find(|(name, _)| *name == program);
+    sensor_of(program).or_else(|| alone().map(|(_, sensor)| *sensor))
+}
+
 /// Every program that the BPF object must have.
 #[must_use]
 pub fn programs() -> Vec<&'static str> {
     let mut programs: Vec<_> = attachments()
         .flat_map(|it| [it.program].into_iter().chain(it.turns.iter().copied()))
-        .chain(alone::ALL)
+        .chain(alone::ALL.iter().map(|(program, _)| *program))
         .collect();
     programs.sort_unstable();
     programs.dedup();
@@ -255,7 +262,10 @@ mod tests {
                 assert!(all.iter().all(|(_, other)| other.program != *turn));
             }
         }
-        assert!(alone::ALL.iter().all(|it| sensor_of(it).is_none()));
+        assert!(alone::ALL.iter().all(|(it, _)| sensor_of(it).is_none()));
+        for program in programs() {
+            assert!(sensor_affected_by(program).is_some(), "{program}");
+        }
     }
 
     #[test]

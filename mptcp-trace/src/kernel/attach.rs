@@ -118,16 +118,6 @@ struct DetachBatch {
 /// Runs that the kernel skipped, or that another program took over.
 pub(super) type Runs = PerSensor<u64>;
 
-/// The sensor whose loss it is if the kernel skips a run of this program.
-pub(super) fn sensor_of(program: &str) -> SensorId {
-    // The programs that follow children of wanted processes determine which queries are traced.
-    let beside = match program {
-        alone::FAMILY_FORK | alone::FAMILY_FREE => SensorId::Query,
-        _lists_or_counts => SensorId::Fallback,
-    };
-    probes::sensor_of(program).unwrap_or(beside)
-}
-
 /// Possible indices of MPTCP's per-namespace data: from the first one that the kernel assigns
 /// (`MIN_PERNET_OPS_ID`) to more than exist.
 const PERNET_IDS: std::ops::Range<u32> = 2..256;
@@ -343,7 +333,9 @@ impl Tracer {
         self.query_kprobe_links.clear();
         while let Some(DetachBatch { programs, .. }) = self.attached.pop() {
             for name in &programs {
-                *self.missed.of_mut(sensor_of(name)) += self.misses(name);
+                if let Some(sensor) = probes::sensor_affected_by(name) {
+                    *self.missed.of_mut(sensor) += self.misses(name);
+                }
             }
             let attached = self.ebpf.programs_mut();
             let attached = attached.filter(|(name, _)| programs.contains(name));

@@ -4,10 +4,13 @@
 use std::os::fd::AsFd as _;
 
 use super::{
-    attach::{Runs, Tracer, sensor_of},
+    attach::{Runs, Tracer},
     counters, turns,
 };
-use crate::model::{LossReport, MissedRuns, SensorId};
+use crate::{
+    model::{LossReport, MissedRuns, SensorId},
+    probes,
+};
 
 impl Tracer {
     /// Observed and lost events so far.
@@ -18,7 +21,9 @@ impl Tracer {
     pub fn losses(&self) -> anyhow::Result<LossReport> {
         let mut missed = self.missed;
         for name in self.attached() {
-            *missed.of_mut(sensor_of(name)) += self.misses(name);
+            if let Some(sensor) = probes::sensor_affected_by(name) {
+                *missed.of_mut(sensor) += self.misses(name);
+            }
         }
         let taken = self.taken()?;
         let sensors = SensorId::ALL.into_iter().map(|sensor| {

@@ -98,6 +98,8 @@ pub mod tracepoint {
 
 /// Programs that are not attached, or belong to no sensor.
 pub mod alone {
+    use crate::model::SensorId;
+
     /// Iterates over the files of all tasks ([`FILES`]), and lists MPTCP sockets.
     pub const LISTER: &str = "listed_task_file";
     /// The target of that iterator (`bpf_iter`).
@@ -116,14 +118,15 @@ pub mod alone {
     pub const FAMILY_FORK: &str = "family_fork";
     /// Removes them when they end.
     pub const FAMILY_FREE: &str = "family_free";
-    /// All of these programs.
-    pub const ALL: [&str; 7] = [
-        LISTER,
-        COUNTED_NOW,
-        COUNTED_NEXT,
-        COUNTED_PERNET,
-        PIDNS_LEVEL,
-        FAMILY_FORK,
-        FAMILY_FREE,
+    /// All of these programs, each with the sensor that is incomplete if the kernel skips a run of
+    /// it: the family decides which queries are traced.
+    pub const ALL: [(&str, SensorId); 7] = [
+        (LISTER, SensorId::Fallback),
+        (COUNTED_NOW, SensorId::Fallback),
+        (COUNTED_NEXT, SensorId::Fallback),
+        (COUNTED_PERNET, SensorId::Fallback),
+        (PIDNS_LEVEL, SensorId::Query),
+        (FAMILY_FORK, SensorId::Query),
+        (FAMILY_FREE, SensorId::Query),
     ];
 }
