@@ -522,7 +522,7 @@ mod tests {
             .start_when(|said| said.contains("here").then_some(7));
         let (tracer, seven) = started.unwrap().live().unwrap();
         assert_eq!(seven, 7);
-        let ended = tracer.stop(Signal::INT).unwrap();
+        let ended = tracer.stop(Signal::TERM).unwrap();
         assert!(ended.broken().is_some() && ended.last_words() == "here I am");
         let started = run("echo no probes; exit 3").start_when(|_said| None::<()>);
         let why = started.unwrap().available().unwrap().err();
