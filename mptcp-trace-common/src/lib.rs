@@ -12,6 +12,6 @@ pub mod calibrated;
 pub mod counter;
 pub mod filter;
 pub mod layout;
+pub mod map_values;
 pub mod numbers;
 pub mod record;
-pub mod state;

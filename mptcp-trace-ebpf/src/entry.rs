@@ -1,6 +1,6 @@
 //! Access to values in maps, field by field.
 
-use mptcp_trace_common::{record::Owner, state::Conn};
+use mptcp_trace_common::{map_values::Conn, record::Owner};
 
 /// Pointer to a value in a map, returned by a lookup. The value stays valid while the program runs,
 /// but other CPUs may write to it at the same time. So no Rust reference to it exists: [`get!`] and

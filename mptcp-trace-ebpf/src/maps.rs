@@ -13,8 +13,8 @@ use mptcp_trace_common::{
     calibrated, counter,
     filter::FilterConfig,
     layout::{CounterNumbers, KernelLayout, KernelNumbers, SyscallNumbers},
+    map_values::{Conn, InFlight, NetCounters, Quota},
     record::ABI_VERSION,
-    state::{Conn, InFlight, NetCounters, Quota},
 };
 
 /// Marks the version of the record layouts; the name is `record::ABI_SYMBOL`.

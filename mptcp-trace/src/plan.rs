@@ -9,7 +9,7 @@ use std::fmt;
 use crate::{
     host::{Fact, HostSupport, privileges::how_to_give},
     model::{PerSensor, Rung, SensorId},
-    probes::{Attachment, Hook, function},
+    probes::{Attachment, Hook, Role},
 };
 
 mod resolve;
@@ -92,29 +92,29 @@ pub struct RungPlan {
 }
 
 impl RungPlan {
-    /// True if a probe is attached to this function.
-    fn is_on(&self, function: &str) -> bool {
-        let is_it = |target: &Target| target.hook.is_on_function() && target.name == function;
-        self.probes.iter().any(|probe| is_it(&probe.target))
+    fn has(&self, role: Role) -> bool {
+        self.probes
+            .iter()
+            .any(|probe| probe.attachment.role == role)
     }
 
     /// True if the outermost function that answers queries is probed, not only an inner one.
     #[must_use]
     pub fn outermost_probed(&self) -> bool {
-        !self.is_on(function::MPTCP_GETSOCKOPT_SOL_TCP)
+        !self.has(Role::AnswersInside)
     }
 
     /// True if the function that decides fallbacks is probed, so that no fallback has to be
     /// predicted.
     #[must_use]
     pub fn decision_probed(&self) -> bool {
-        self.is_on(function::MPTCP_TRY_FALLBACK)
+        self.has(Role::Decision)
     }
 
     /// True if births and ends of connections are observed at the responsible functions.
     #[must_use]
     pub fn children_probed(&self) -> bool {
-        self.is_on(function::MPTCP_SUBFLOW_DROP_CTX)
+        self.has(Role::Children)
     }
 }
 

@@ -59,6 +59,19 @@ impl Hook {
     }
 }
 
+/// What the rest of the plan has to know about a program that is attached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// Nothing.
+    Other,
+    /// It observes an inner function that answers queries; the outermost one is not probed.
+    AnswersInside,
+    /// It observes the decision to fall back, so that no fallback has to be predicted.
+    Decision,
+    /// It observes children that are removed from MPTCP, with the births and ends of connections.
+    Children,
+}
+
 /// A program of the BPF object, and its hook.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Attachment {
@@ -77,6 +90,8 @@ pub struct Attachment {
     /// A program of another sensor at the same place, which does the work of this one as well. If
     /// both are planned, this one is not attached.
     pub served_by: Option<&'static str>,
+    /// What else follows from it.
+    pub role: Role,
 }
 
 /// A place in the kernel that can be probed.

@@ -61,7 +61,7 @@ structure! {
         /// When the socket was first observed, `CLOCK_BOOTTIME`, nanoseconds; 0 if it was never
         /// tracked.
         pub born_ns: u64,
-        /// When its connection began, as in [`crate::state::Conn::connect_ns`]; 0 if it was never
+        /// When its connection began, as in [`crate::map_values::Conn::connect_ns`]; 0 if it was never
         /// tracked.
         pub connect_ns: u64,
         /// Process that made the query (`task_struct.tgid`, initial PID namespace).

@@ -2,8 +2,8 @@
 
 use super::*;
 use mptcp_trace_common::{
+    map_values::SHARE_OF_OTHERS,
     record::{SELF_TEST_MAP, SubflowBits},
-    state::SHARE_OF_OTHERS,
 };
 
 /// A `struct sock` of the kernel, by address.

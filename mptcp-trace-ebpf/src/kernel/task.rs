@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::entry::Entry;
-use mptcp_trace_common::state::Conn;
+use mptcp_trace_common::map_values::Conn;
 
 /// The current task, as an address.
 #[inline(always)]

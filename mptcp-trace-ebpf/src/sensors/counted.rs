@@ -7,8 +7,8 @@
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 use mptcp_trace_common::{
     calibrated::NO_DATA,
+    map_values::NetCounters,
     record::{COUNTERS, Kind},
-    state::NetCounters,
 };
 
 use crate::{

@@ -11,8 +11,8 @@ use aya_ebpf::{
 };
 use mptcp_trace_common::{
     calibrated, counter,
+    map_values::{Conn, SHARE_OF_OTHERS, SHARE_UNSET},
     record::{ConnState, Kind, OwnerVia},
-    state::{Conn, SHARE_OF_OTHERS, SHARE_UNSET},
 };
 
 use super::{

@@ -14,7 +14,7 @@ use aya::{
 use aya_obj::generated::{
     bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type, bpf_perf_event_type, bpf_prog_info,
 };
-use mptcp_trace_common::{counter, state::InFlight};
+use mptcp_trace_common::{counter, map_values::InFlight};
 
 use super::syscall::bpf;
 use crate::model::{Loss, SensorId};

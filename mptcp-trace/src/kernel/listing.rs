@@ -11,7 +11,7 @@ use aya::{
     maps::{HashMap, MapData},
     programs::{Iter, Program, RawTracePointRunOptions, TestRun as _},
 };
-use mptcp_trace_common::{calibrated, state::NetCounters};
+use mptcp_trace_common::{calibrated, map_values::NetCounters};
 
 use super::{attach::Tracer, counters, types};
 use crate::{model::SensorId, probes::alone};

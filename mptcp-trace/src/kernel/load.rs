@@ -9,8 +9,8 @@ use mptcp_trace_common::{
     layout::{
         ABSENT, CounterNumbers, KernelLayout, KernelNumbers, NO_NUMBER, NO_SYSCALL, SyscallNumbers,
     },
+    map_values::SHARE_OF_OTHERS,
     record::{ABI_SYMBOL, ABI_VERSION, RecordRung},
-    state::SHARE_OF_OTHERS,
 };
 use rustix::{
     process::chroot,

@@ -1,7 +1,7 @@
 //! Probes for fallbacks, and for births, owners and ends of connections.
 
 use super::{
-    Method, Missing, Optional, Probes, Row, When, function,
+    Method, Missing, Optional, Probes, Role, Row, When, function,
     parts::{
         ANY, FEXIT, FILE, FIRST_SUBFLOW, FUNCTIONS, KPROBE, REGISTERS, SOCKET, STATE, SUBFLOW,
         TRACEPOINT, at, at_any_copy, fentry, in_turns, kprobe, kretprobe, raw, row,
@@ -98,8 +98,8 @@ const ROWS: &[Row] = &[
         &[at(
             function::MPTCP_SUBFLOW_DROP_CTX,
             &[
-                in_turns!(Fentry, "life_fentry_drop"),
-                kprobe("life_kprobe_drop"),
+                in_turns!(Fentry, "life_fentry_drop").with_role(Role::Children),
+                kprobe("life_kprobe_drop").with_role(Role::Children),
             ],
         )],
         Missing::RulesOut,
@@ -162,9 +162,9 @@ const ROWS: &[Row] = &[
         &[at(
             function::MPTCP_TRY_FALLBACK,
             &[
-                in_turns!(Fexit, "fallback_fexit_try"),
+                in_turns!(Fexit, "fallback_fexit_try").with_role(Role::Decision),
                 in_turns!(Fentry, "fallback_fentry_try"),
-                kretprobe("fallback_kretprobe_try"),
+                kretprobe("fallback_kretprobe_try").with_role(Role::Decision),
                 kprobe("fallback_kprobe_try"),
             ],
         )],

@@ -1,6 +1,6 @@
 //! Building blocks of the rows of all sensors.
 
-use super::{Attachment, Hook, Missing, Place, Row, Take, When};
+use super::{Attachment, Hook, Missing, Place, Role, Row, Take, When};
 use crate::model::Rung;
 
 impl Attachment {
@@ -16,6 +16,10 @@ impl Attachment {
             is_optional: true,
             ..self
         }
+    }
+
+    pub(super) const fn with_role(self, role: Role) -> Self {
+        Self { role, ..self }
     }
 
     pub(super) const fn served_by(self, program: &'static str) -> Self {
@@ -34,6 +38,7 @@ pub(super) const fn alone(hook: Hook, program: &'static str) -> Attachment {
         opens: false,
         is_optional: false,
         served_by: None,
+        role: Role::Other,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Probes for queries and refusals.
 
 use super::{
-    Method, Missing, Optional, Probes, Row, When, function,
+    Method, Missing, Optional, Probes, Role, Row, When, function,
     parts::{
         ANY, CALLER, FEXIT, FILE, FUNCTIONS, KPROBE, REGISTERS, SOCKET, STATE, SUBFLOW, TRACEPOINT,
         URING, at, fexit, in_turns, kprobe, kretprobe, raw, row,
@@ -112,7 +112,9 @@ const ROWS: &[Row] = &[
                 function::MPTCP_GETSOCKOPT_SOL_TCP,
                 &[
                     kretprobe("query_kretprobe_mptcp"),
-                    kprobe("query_kprobe_sol_tcp").opens(),
+                    kprobe("query_kprobe_sol_tcp")
+                        .opens()
+                        .with_role(Role::AnswersInside),
                 ],
             )
             .costing(&[

@@ -6,8 +6,8 @@ use core::ffi::c_void;
 use aya_ebpf::{bindings::seq_file, helpers::generated::bpf_seq_write};
 use mptcp_trace_common::{
     calibrated, counter,
+    map_values::Conn,
     record::{ConnState, Kind, NO_MIB, OwnerVia, Site},
-    state::Conn,
 };
 
 use super::{fell_back, flush_pending, look};

@@ -18,8 +18,8 @@ pub(crate) use life::life_returns;
 use aya_ebpf::bindings::BPF_NOEXIST;
 use mptcp_trace_common::{
     calibrated, counter,
+    map_values::Conn,
     record::{ConnState, EvidenceBits, Kind, NO_MIB, Site},
-    state::Conn,
 };
 
 use super::connection_record::{self, site_and_cause};

@@ -10,9 +10,9 @@ use aya_ebpf::{
 use aya_log_ebpf::debug;
 use mptcp_trace_common::{
     counter,
+    map_values::InFlight,
     numbers::{SO_PROTOCOL, SOL_SOCKET, SOL_TCP},
     record::{PathBits, QueryRecord, RecordRung},
-    state::InFlight,
 };
 
 use super::{

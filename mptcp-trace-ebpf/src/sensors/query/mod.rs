@@ -14,11 +14,11 @@ use aya_ebpf::EbpfContext;
 use aya_log_ebpf::debug;
 use mptcp_trace_common::{
     counter,
+    map_values::Conn,
     numbers::{
         MPTCP_FULL_INFO, MPTCP_INFO, SO_PROTOCOL, SOL_MPTCP, SOL_SOCKET, SOL_TCP, TCP_IS_MPTCP,
     },
     record::{ConnState, Kind, PathBits, QueryFlags, QueryRecord, RecordRung},
-    state::Conn,
 };
 
 use crate::{
