@@ -245,9 +245,9 @@ fn start(native: &Native) -> Option<Limit> {
 }
 
 fn resident(native: &Native) -> Option<Limit> {
-    let mb = native.start.as_ref()?.resident_kb as f64 / 1e3;
+    let mb = native.resident.as_ref()?.idle_kb as f64 / 1e3;
     Some(Limit {
-        what: "resident when live",
+        what: "resident, idle",
         wanted: format!("< {IDLE_MB_MAX:.0} MB"),
         measured: format!("{mb:.1} MB"),
         kept: mb < IDLE_MB_MAX,
