@@ -63,6 +63,15 @@ enum Shows {
     Mute,
 }
 
+impl Stages<io::Sink> {
+    /// Creates stages for a capture that print nothing: observers of the view receive the findings.
+    #[must_use]
+    pub fn silent(facts: Facts, view: View) -> Self {
+        let (format, source) = (Format::Nothing, Source::Replay);
+        Self::new(facts, format, source, io::sink(), None, view, None)
+    }
+}
+
 impl<W: Write> Stages<W> {
     /// Creates stages that print to `out` and keep raw records in `capture`.
     pub fn new(

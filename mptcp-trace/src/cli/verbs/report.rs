@@ -20,7 +20,7 @@ use crate::{
     observe::State,
     pipeline::{Stages, Stop, View, play, prefixed},
     report::{Ending, Report, Shared, page},
-    sink::{Format, Source, escape},
+    sink::escape,
 };
 
 /// `--output` value for stdout.
@@ -53,15 +53,7 @@ fn report(args: &ReportArgs, wanted: FindingFilter, input: &mut dyn io::Read) ->
         },
         ..View::default()
     };
-    let mut stages = Stages::new(
-        facts.clone(),
-        Format::Nothing,
-        Source::Replay,
-        io::sink(),
-        None,
-        view,
-        None,
-    );
+    let mut stages = Stages::silent(facts.clone(), view);
     let (ending, state) = play_to_end(&mut stages, &mut reader)?;
     let gathered = gathering.finish();
     let title = match &args.title {

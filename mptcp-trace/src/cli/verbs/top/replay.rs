@@ -24,7 +24,6 @@ use crate::{
     model::Facts,
     observe::State,
     pipeline::{Stages, Stop},
-    sink::{Format, Source},
     top::{
         app::{Action, App, Edge, Faster},
         board::{Shared, Snapshot},
@@ -109,15 +108,7 @@ impl<'a> Scene<'a> {
         let (reader, facts) = Reader::open(BufReader::new(input))
             .map_err(|why| Exit::Because(FAILED, format!("cannot replay {name}: {why}")))?;
         let board = board();
-        let mut stages = Stages::new(
-            facts.clone(),
-            Format::Nothing,
-            Source::Replay,
-            io::sink(),
-            None,
-            view(args, &board, true)?,
-            None,
-        );
+        let mut stages = Stages::silent(facts.clone(), view(args, &board, true)?);
         stages.begin().map_err(failed)?;
         Ok(Self {
             board,
