@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use view::CONNECTIONS;
 pub(super) use view::{ConnectionFilterArgs, TaskFilterArgs, ViewArgs};
 
-use super::options::Attaching;
+use super::{built::LONG_VERSION, options::Attaching};
 use crate::{
     filter::{self},
     model::{Rung, Verdict},
@@ -51,6 +51,7 @@ its exit code, unless that is 0.";
 #[command(
     name = "mptcp-trace",
     version,
+    long_version = LONG_VERSION.as_str(),
     after_help = EXAMPLES,
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true

@@ -1,6 +1,7 @@
 //! Command line: parses arguments, dispatches verbs, and owns the exit code.
 
 mod args;
+mod built;
 mod ending;
 mod examine;
 mod files;

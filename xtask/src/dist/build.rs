@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -19,6 +20,9 @@ const PROGRAM_BYTES_MAX: u64 = 6_000_000;
 /// Inlining threshold of LLVM: with its default of 250 the program is 5 % larger, and executes 1 %
 /// fewer instructions per record.
 const INLINE: &str = "-Cllvm-args=-inline-threshold=120";
+
+/// Names the commit to mptcp-trace/build.rs. Without git, a value from outside is passed on.
+const COMMIT: &str = "MPTCP_TRACE_COMMIT";
 
 /// Builds the program as a static executable without local paths in it, and `more`: other packages
 /// with their programs. Returns the program's path.
@@ -42,6 +46,9 @@ pub(super) fn programs(places: &Places, target: &Path, more: &[(&str, &str)]) ->
         .args(["--target", STATIC_TARGET, "--target-dir"])
         .arg(target)
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
+    if let Some(commit) = commit(&places.root) {
+        cargo.env(COMMIT, commit);
+    }
     for (package, program) in more {
         cargo.args(["--package", package, "--bin", program]);
     }
@@ -49,6 +56,27 @@ pub(super) fn programs(places: &Places, target: &Path, more: &[(&str, &str)]) ->
     let program = target.join(STATIC_TARGET).join("release/mptcp-trace");
     look_at(&program, &names)?;
     Ok(program)
+}
+
+/// The commit that is checked out, and whether files differ from it. `None` without git.
+fn commit(root: &Path) -> Option<String> {
+    let git = |arguments: &[&str]| {
+        let mut git = Command::new("git");
+        git.args(arguments).current_dir(root);
+        command::text(&mut git, "cannot ask git for the commit").ok()
+    };
+    let changes = git(&["status", "--porcelain", "--untracked-files=no"])?;
+    Some(described(&git(&["rev-parse", "HEAD"])?, &changes))
+}
+
+/// A commit with uncommitted changes is not the source of the program, so it says so.
+fn described(commit: &str, changes: &str) -> String {
+    let mark = if changes.trim().is_empty() {
+        ""
+    } else {
+        ", with uncommitted changes"
+    };
+    format!("{}{mark}", commit.trim())
 }
 
 /// Fails if the program is too large or contains a local path.
@@ -102,6 +130,15 @@ mod tests {
         assert_eq!(date(0).unwrap(), "1970-01-01");
         assert_eq!(date(1_795_731_504).unwrap(), "2026-11-26");
         assert!(date(i64::MAX).is_err());
+    }
+
+    #[test]
+    fn a_commit_with_changes_is_marked() {
+        assert_eq!(described("56a36f8\n", ""), "56a36f8");
+        assert_eq!(
+            described("56a36f8\n", " M README.md\n"),
+            "56a36f8, with uncommitted changes"
+        );
     }
 
     #[test]

@@ -1,11 +1,15 @@
 //! The tarball.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result, bail};
 
 use super::Looked;
-use crate::command;
+use crate::{command, places::STATIC_TARGET};
 
 /// Checks that the program in the tarball runs without libraries and equals the released one.
 pub(super) fn step(looked: &Looked<'_>) -> Result<()> {
@@ -23,16 +27,12 @@ pub(super) fn step(looked: &Looked<'_>) -> Result<()> {
     if read(program.clone())? != read(looked.release.out.join(looked.release.program_name()))? {
         bail!("the tarball holds another program than the release");
     }
-    // An otherwise empty tree has no loader, no library, and no file to read.
-    let mut alone = Command::new("chroot");
-    alone
-        .arg(top.join("bin"))
-        .args(["/mptcp-trace", "--version"]);
-    let said = command::text(&mut alone, "the program does not run alone")?;
-    let want = format!("mptcp-trace {}\n", looked.release.version);
-    if said != want {
-        bail!("the program says that it is {said:?}, not {want:?}");
+    let version = &looked.release.version;
+    let short = alone(&top, "-V")?;
+    if short != format!("mptcp-trace {version}\n") {
+        bail!("the program says that it is {short:?}, not version {version}");
     }
+    look_at_version(&alone(&top, "--version")?, version)?;
     for file in [
         "README.md",
         "LICENSE-MIT",
@@ -44,4 +44,45 @@ pub(super) fn step(looked: &Looked<'_>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Runs the program in an otherwise empty tree, which has no loader, no library, and no file to read.
+fn alone(top: &Path, option: &str) -> Result<String> {
+    let mut alone = Command::new("chroot");
+    alone.arg(top.join("bin")).args(["/mptcp-trace", option]);
+    command::text(&mut alone, "the program does not run alone")
+}
+
+/// The long version must name version, commit, target and layout of the records, a line for each.
+fn look_at_version(said: &str, version: &str) -> Result<()> {
+    let lines: Vec<&str> = said.lines().collect();
+    let wanted = [
+        format!("mptcp-trace {version}"),
+        "commit: ".to_owned(),
+        format!("target: {STATIC_TARGET}"),
+        "BPF ABI: ".to_owned(),
+    ];
+    let is_right = lines.len() == wanted.len()
+        && lines
+            .iter()
+            .zip(&wanted)
+            .all(|(line, start)| line.starts_with(start));
+    if !is_right {
+        bail!("--version prints {said:?}, not a line for each of {wanted:?}");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_without_commit_or_with_another_target_is_refused() {
+        let good = "mptcp-trace 1.2.3\ncommit: abc\ntarget: x86_64-unknown-linux-gnu\nBPF ABI: 6\n";
+        look_at_version(good, "1.2.3").unwrap();
+        assert!(look_at_version(good, "1.2.4").is_err());
+        assert!(look_at_version(&good.replace("commit: abc\n", ""), "1.2.3").is_err());
+        assert!(look_at_version(&good.replace("x86_64", "arm64"), "1.2.3").is_err());
+    }
 }
