@@ -2,7 +2,9 @@
 //! install, run and uninstall cleanly.
 
 mod build;
+mod changelog;
 mod check;
+mod licences;
 mod packages;
 mod sbom;
 mod stage;
@@ -45,6 +47,9 @@ pub(crate) struct Args {
     #[arg(long, requires = "check")]
     rebuild: bool,
 }
+
+/// Maintainer of the packages, as in contrib/debian/control.
+const MAINTAINER: &str = "the mptcp-trace authors <mptcp-trace@mptcp-trace.invalid>";
 
 /// A release that is being built.
 pub(crate) struct Release {
@@ -153,15 +158,20 @@ fn make(places: &Places, base: &Path) -> Result<Release> {
 fn pack(places: &Places, release: &Release) -> Result<()> {
     places::make_empty(&release.out)?;
     places::make_empty(&release.stage)?;
-    let sbom = sbom::of(places, release)?;
-    fs::write(release.sbom(), &sbom).context("cannot write the bill of materials")?;
+    let (bill, notices) = sbom::of(places, release)?;
+    fs::write(release.sbom(), format!("{bill:#}\n"))
+        .context("cannot write the bill of materials")?;
     stage::fill(places, release)?;
+    let by_hand = fs::read_to_string(places.root.join("contrib/debian/copyright"))
+        .context("cannot read contrib/debian/copyright")?;
+    let copyright = licences::for_debian(&by_hand, &bill, &notices)?;
+    fs::write(release.stage.join("copyright"), copyright).context("cannot write copyright")?;
     let program = release.out.join(release.program_name());
     fs::copy(&release.program, &program)
         .with_context(|| format!("cannot copy the program to {}", program.display()))?;
     tarball::make(release)?;
     packages::deb(places, release)?;
-    packages::rpm(places, release)?;
+    packages::rpm(places, release, &licences::for_rpm(&bill)?)?;
     sums::write(release)
 }
 

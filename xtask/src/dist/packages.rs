@@ -5,9 +5,8 @@
 use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context as _, Result};
-use jiff::Timestamp;
 
-use super::{Release, stage};
+use super::{MAINTAINER, Release, changelog, stage};
 use crate::{
     command::{self, say},
     host_packages::{self, Need},
@@ -27,7 +26,7 @@ pub(crate) const NEEDS: [Need; 2] = [
 ];
 
 /// Files of the stage, and their directories in the .deb.
-const DEB_FILES: [(&str, &str); 10] = [
+const DEB_FILES: [(&str, &str); 11] = [
     ("bin/mptcp-trace", "usr/bin/mptcp-trace"),
     (
         "completions/mptcp-trace.bash",
@@ -46,20 +45,44 @@ const DEB_FILES: [(&str, &str); 10] = [
         "compressed/CHANGELOG.md.gz",
         "usr/share/doc/mptcp-trace/changelog.gz",
     ),
-    ("contrib/copyright", "usr/share/doc/mptcp-trace/copyright"),
-    ("LICENSE-MIT", "usr/share/doc/mptcp-trace/LICENSE-MIT"),
+    (
+        "compressed/changelog.Debian.gz",
+        "usr/share/doc/mptcp-trace/changelog.Debian.gz",
+    ),
+    ("README.md", "usr/share/doc/mptcp-trace/README.md"),
+    ("copyright", "usr/share/doc/mptcp-trace/copyright"),
     ("LICENSE-APACHE", "usr/share/doc/mptcp-trace/LICENSE-APACHE"),
     ("sbom.cdx.json", "usr/share/doc/mptcp-trace/sbom.cdx.json"),
 ];
-/// Directories of the stage, and where the .deb installs their content.
-const DEB_FOLDERS: [(&str, &str); 3] = [
+/// Directories of the stage, and where the .deb installs everything below them. The documents lie
+/// as in the source, so that the links between them work.
+const DEB_FOLDERS: [(&str, &str); 6] = [
     ("compressed/man", "usr/share/man/man1"),
-    ("docs", "usr/share/doc/mptcp-trace"),
-    ("contrib/kubernetes", "usr/share/doc/mptcp-trace/examples"),
+    ("docs", "usr/share/doc/mptcp-trace/docs"),
+    ("captures", "usr/share/doc/mptcp-trace/captures"),
+    (
+        "contrib/grafana",
+        "usr/share/doc/mptcp-trace/examples/grafana",
+    ),
+    (
+        "contrib/kubernetes",
+        "usr/share/doc/mptcp-trace/examples/kubernetes",
+    ),
+    (
+        "contrib/prometheus",
+        "usr/share/doc/mptcp-trace/examples/prometheus",
+    ),
+];
+/// Files in contrib/ that debhelper reads.
+const DEBHELPER_FILES: [&str; 3] = [
+    "debian/control",
+    "debian/mptcp-trace.lintian-overrides",
+    "systemd/mptcp-trace.service",
 ];
 /// The debhelper steps. They neither enable nor start the service: that is the administrator's
 /// decision.
-const DEB_STEPS: [&[&str]; 6] = [
+const DEB_STEPS: [&[&str]; 7] = [
+    &["dh_lintian"],
     &[
         "dh_installsystemd",
         "--no-enable",
@@ -80,22 +103,23 @@ pub(super) fn deb(places: &Places, release: &Release) -> Result<()> {
     let work = release.target.join("debian");
     places::make_empty(&work)?;
     let debian = work.join("debian");
-    let contrib = places.root.join("contrib");
-    stage::copy(&contrib.join("debian/control"), &debian.join("control"))?;
-    stage::copy(
-        &contrib.join("systemd/mptcp-trace.service"),
-        &debian.join("mptcp-trace.service"),
-    )?;
-    fs::write(debian.join("changelog"), changelog(release)?)
+    for file in DEBHELPER_FILES {
+        let from = places.root.join("contrib").join(file);
+        let name = from.file_name().unwrap_or_default().to_owned();
+        stage::copy(&from, &debian.join(name))?;
+    }
+    let log = debian.join("changelog");
+    fs::write(&log, changelog::for_dpkg(places, release)?)
         .context("cannot write debian/changelog")?;
+    stage::compress(&log, &release.stage.join("compressed/changelog.Debian.gz"))?;
     let tree = debian.join("mptcp-trace");
     for (from, to) in DEB_FILES {
         stage::copy(&release.stage.join(from), &tree.join(to))?;
     }
     for (from, to) in DEB_FOLDERS {
-        for file in stage::files_in(&release.stage.join(from))? {
-            let name = file.file_name().unwrap_or_default();
-            stage::copy(&file, &tree.join(to).join(name))?;
+        let from = release.stage.join(from);
+        for file in stage::below(&from)? {
+            stage::copy(&file, &tree.join(to).join(file.strip_prefix(&from)?))?;
         }
     }
     for step in DEB_STEPS {
@@ -121,31 +145,23 @@ fn debhelper(program: &str, options: &[&str], work: &Path, release: &Release) ->
     command::output(&mut tool, "cannot pack the .deb").map(drop)
 }
 
-/// The source of version and date for debhelper. The real changelog is part of the package.
-fn changelog(release: &Release) -> Result<String> {
-    let epoch = release.epoch;
-    let date = Timestamp::from_second(epoch)
-        .with_context(|| format!("SOURCE_DATE_EPOCH={epoch} is no time"))?
-        .strftime("%a, %d %b %Y %H:%M:%S +0000");
-    Ok(format!(
-        "mptcp-trace ({}-1) unstable; urgency=medium\n\n  \
-         * See /usr/share/doc/mptcp-trace/changelog.gz.\n\n \
-         -- the mptcp-trace authors <mptcp-trace@localhost>  {date}\n",
-        release.version
-    ))
-}
-
-/// Builds the .rpm.
-pub(super) fn rpm(places: &Places, release: &Release) -> Result<()> {
+/// Builds the .rpm; `licence` is the expression for everything in it.
+pub(super) fn rpm(places: &Places, release: &Release, licence: &str) -> Result<()> {
     say("packing the .rpm");
     host_packages::provide(&NEEDS, "packing the .rpm")?;
     let work = release.target.join("rpmbuild");
     places::make_empty(&work)?;
+    let log = work.join("changelog");
+    fs::write(&log, changelog::for_rpm(places, release)?)
+        .context("cannot write the changelog of the .rpm")?;
     let defines = [
         format!("_topdir {}", work.display()),
         format!("_rpmdir {}", release.out.display()),
         "_build_name_fmt %%{NAME}-%%{VERSION}-%%{RELEASE}.%%{ARCH}.rpm".to_owned(),
         format!("dist_version {}", release.version),
+        format!("dist_licence {licence}"),
+        format!("dist_maintainer {MAINTAINER}"),
+        format!("dist_changelog {}", log.display()),
         format!("dist_stage {}", release.stage.display()),
         // Every version of rpm reads gzip.
         "_binary_payload w9.gzdio".to_owned(),
@@ -169,4 +185,29 @@ pub(super) fn rpm(places: &Places, release: &Release) -> Result<()> {
         .env("SOURCE_DATE_EPOCH", release.epoch.to_string());
     command::output(&mut tool, "cannot pack the .rpm")?;
     fs::remove_dir_all(&work).with_context(|| format!("cannot remove {}", work.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_changelogs_and_the_control_file_name_the_same_maintainer() {
+        let control = include_str!("../../../contrib/debian/control");
+        assert!(control.contains(&format!("\nMaintainer: {MAINTAINER}\n")));
+    }
+
+    #[test]
+    fn every_override_has_a_reason_above_it() {
+        let lintian = include_str!("../../../contrib/debian/mptcp-trace.lintian-overrides");
+        let rpmlint = include_str!("../../../contrib/rpm/mptcp-trace.rpmlintrc");
+        for text in [lintian, rpmlint] {
+            let mut is_explained = false;
+            for line in text.lines() {
+                let is_reason = line.starts_with('#');
+                assert!(is_reason || line.is_empty() || is_explained, "{line}");
+                is_explained = is_reason;
+            }
+        }
+    }
 }

@@ -8,6 +8,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    path::{Path, PathBuf},
     process::Command,
 };
 
@@ -16,7 +17,11 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Release, sums};
+use super::{
+    Release,
+    licences::{self, Notices},
+    sums,
+};
 use crate::{
     command,
     places::{Places, STATIC_TARGET},
@@ -39,6 +44,11 @@ struct Package {
     repository: Option<String>,
     /// `None` for the workspace's own crates.
     source: Option<String>,
+    #[serde(default)]
+    authors: Vec<String>,
+    /// Path of its Cargo.toml on this machine.
+    #[serde(default)]
+    manifest_path: PathBuf,
 }
 
 #[derive(Deserialize)]
@@ -64,8 +74,8 @@ struct Kind {
     kind: Option<String>,
 }
 
-/// Returns the bill of materials as JSON.
-pub(super) fn of(places: &Places, release: &Release) -> Result<String> {
+/// Returns the bill of materials, and the copyright notices of the crates in it.
+pub(super) fn of(places: &Places, release: &Release) -> Result<(Value, Notices)> {
     let mut cargo = command::cargo(&places.root);
     cargo
         .args(["metadata", "--format-version", "1", "--locked"])
@@ -81,7 +91,22 @@ pub(super) fn of(places: &Places, release: &Release) -> Result<String> {
     bill["metadata"]["timestamp"] = json!(at.to_string());
     bill["metadata"]["component"]["hashes"] =
         json!([{ "alg": "SHA-256", "content": sums::of_file(&release.program)? }]);
-    Ok(format!("{bill:#}\n"))
+    Ok((bill, notices(&metadata)?))
+}
+
+/// The copyright notices of all crates from a registry.
+fn notices(metadata: &Metadata) -> Result<Notices> {
+    metadata
+        .packages
+        .iter()
+        .filter(|package| package.source.is_some())
+        .map(|package| {
+            let folder = package.manifest_path.parent().unwrap_or(Path::new(""));
+            let key = (package.name.clone(), package.version.clone());
+            let notices = licences::notices(folder, &package.name, &package.authors)?;
+            Ok((key, notices))
+        })
+        .collect()
 }
 
 /// Everything except the date and the program's own hash.

@@ -13,21 +13,13 @@ use super::{Release, build};
 use crate::places::Places;
 
 /// Source path in the workspace, and destination in the stage.
-const FILES: [(&str, &str); 19] = [
-    ("README.md", "README.md"),
+const FILES: [(&str, &str); 9] = [
+    // The one in the workspace is for people who build.
+    ("contrib/package/README.md", "README.md"),
     ("CHANGELOG.md", "CHANGELOG.md"),
     ("LICENSE-MIT", "LICENSE-MIT"),
     ("LICENSE-APACHE", "LICENSE-APACHE"),
-    ("docs/install.md", "docs/install.md"),
-    ("docs/output.md", "docs/output.md"),
-    ("docs/report.md", "docs/report.md"),
-    ("docs/debugging.md", "docs/debugging.md"),
-    ("docs/kernels.md", "docs/kernels.md"),
-    ("docs/top.md", "docs/top.md"),
-    ("docs/metrics.md", "docs/metrics.md"),
-    ("docs/security.md", "docs/security.md"),
-    ("docs/comparison.md", "docs/comparison.md"),
-    ("docs/faq.md", "docs/faq.md"),
+    ("contrib/licences/LGPL-2.1", "LGPL-2.1"),
     (
         "contrib/systemd/mptcp-trace.service",
         "contrib/systemd/mptcp-trace.service",
@@ -38,7 +30,14 @@ const FILES: [(&str, &str); 19] = [
         "contrib/kubernetes/daemonset.yaml",
         "contrib/kubernetes/daemonset.yaml",
     ),
-    ("contrib/debian/copyright", "contrib/copyright"),
+];
+/// Directories of the workspace that have the same name in the stage, and the endings of the files
+/// that are copied.
+const FOLDERS: [(&str, &[&str]); 4] = [
+    ("docs", &["md", "png", "svg"]),
+    ("captures/sessions", &["mpt"]),
+    ("contrib/grafana", &["json"]),
+    ("contrib/prometheus", &["rules.yml"]),
 ];
 
 /// Fills the stage: program, pages, completions, documents, and the unit and container files.
@@ -49,13 +48,48 @@ pub(super) fn fill(places: &Places, release: &Release) -> Result<()> {
     for (from, to) in FILES {
         copy(&places.root.join(from), &stage.join(to))?;
     }
+    for (folder, endings) in FOLDERS {
+        for file in below(&places.root.join(folder))? {
+            let name = file.display().to_string();
+            if endings
+                .iter()
+                .any(|ending| name.ends_with(&format!(".{ending}")))
+            {
+                let to = file
+                    .strip_prefix(&places.root)
+                    .context("a file elsewhere")?;
+                copy(&file, &stage.join(to))?;
+            }
+        }
+    }
     build::pages(places, release)?;
     // Debian and Fedora both require compressed copies; the tarball also has the readable ones.
     let compressed = stage.join("compressed");
     for page in files_in(&stage.join("man"))? {
-        compress(&page, &compressed.join("man"))?;
+        let name = page.file_name().unwrap_or_default().to_string_lossy();
+        compress(&page, &compressed.join(format!("man/{name}.gz")))?;
     }
-    compress(&stage.join("CHANGELOG.md"), &compressed)
+    compress(
+        &stage.join("CHANGELOG.md"),
+        &compressed.join("CHANGELOG.md.gz"),
+    )
+}
+
+/// All files below a directory, sorted by name.
+pub(super) fn below(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for path in files_in(&folder)? {
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 /// The files of a directory, sorted by name.
@@ -80,16 +114,49 @@ pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Compresses a file without name and time in the header, so that equal input gives equal bytes.
-fn compress(file: &Path, folder: &Path) -> Result<()> {
-    let name = file.file_name().unwrap_or_default().to_string_lossy();
-    let to = folder.join(format!("{name}.gz"));
+/// Compresses a file as `gzip -9n` does: without name and time in the header, so that equal input
+/// gives equal bytes.
+pub(super) fn compress(file: &Path, to: &Path) -> Result<()> {
     let text = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
     let write = || -> std::io::Result<()> {
-        fs::create_dir_all(folder)?;
-        let mut gz = GzBuilder::new().write(fs::File::create(&to)?, Compression::best());
+        if let Some(folder) = to.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        let mut gz = GzBuilder::new().write(fs::File::create(to)?, Compression::best());
         gz.write_all(&text)?;
         gz.finish()?.flush()
     };
     write().with_context(|| format!("cannot write {}", to.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_compressed_file_has_neither_name_nor_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (
+            folder.path().join("page.1"),
+            folder.path().join("gz/page.1.gz"),
+        );
+        fs::write(&from, "text").unwrap();
+        compress(&from, &to).unwrap();
+        let bytes = fs::read(to).unwrap();
+        // Flags and time; extra flags say that it is compressed as far as possible.
+        assert_eq!(bytes[3..8], [0; 5]);
+        assert_eq!(bytes[8], 2);
+    }
+
+    #[test]
+    fn files_of_all_depths_are_found_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("a"), "text").unwrap();
+        copy(&folder.path().join("a"), &folder.path().join("b/c/d")).unwrap();
+        let found = below(folder.path()).unwrap();
+        assert_eq!(
+            found,
+            [folder.path().join("a"), folder.path().join("b/c/d")]
+        );
+    }
 }

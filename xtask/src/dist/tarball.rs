@@ -20,33 +20,16 @@ pub(super) fn make(release: &Release) -> Result<()> {
         let gz = GzBuilder::new().write(fs::File::create(&path)?, Compression::best());
         let mut tar = tar::Builder::new(gz);
         let top = PathBuf::from(release.program_name());
-        for file in files(&release.stage)? {
+        for file in stage::below(&release.stage)? {
+            if file.starts_with(release.stage.join(NOT_PACKED)) {
+                continue;
+            }
             append(&mut tar, release, &top, &file)?;
         }
         tar.into_inner()?.finish()?;
         Ok(())
     };
     write().with_context(|| format!("cannot write {}", path.display()))
-}
-
-/// All files of the stage that are packed, in order.
-fn files(stage: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    let mut folders = vec![stage.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for path in stage::files_in(&folder)? {
-            if path == stage.join(NOT_PACKED) {
-                continue;
-            }
-            if path.is_dir() {
-                folders.push(path);
-            } else {
-                files.push(path);
-            }
-        }
-    }
-    files.sort();
-    Ok(files)
 }
 
 fn append(

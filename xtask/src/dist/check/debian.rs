@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{Looked, unit};
+use super::{DOCUMENTS, Looked, documents, unit};
 use crate::{apt, command, places};
 
 /// The oldest supported Debian.
@@ -53,13 +53,16 @@ fn works(looked: &Looked<'_>, tree: &Tree) -> Result<()> {
         "usr/bin/mptcp-trace",
         "usr/share/man/man1/mptcp-trace-doctor.1.gz",
         "usr/share/bash-completion/completions/mptcp-trace",
+        "usr/share/doc/mptcp-trace/changelog.Debian.gz",
         "usr/share/doc/mptcp-trace/copyright",
+        "usr/share/lintian/overrides/mptcp-trace",
         "etc/mptcp-trace/serve.toml",
     ] {
         if !tree.root.join(file).is_file() {
             bail!("the .deb does not contain /{file}");
         }
     }
+    documents::check(&tree.root.join(DOCUMENTS))?;
     let said = tree.run(
         &["mptcp-trace", "doctor"],
         "doctor does not work in a fresh Debian",

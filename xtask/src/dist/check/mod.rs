@@ -2,6 +2,8 @@
 
 mod container;
 mod debian;
+mod documents;
+mod lint;
 mod pages;
 mod rpm;
 mod same;
@@ -60,6 +62,9 @@ pub(crate) const NEEDS: [Need; 9] = [
     },
 ];
 
+/// Where both packages install their documents.
+const DOCUMENTS: &str = "usr/share/doc/mptcp-trace";
+
 /// Input of a check.
 struct Looked<'a> {
     places: &'a Places,
@@ -102,20 +107,33 @@ pub(super) fn verb(places: &Places, release: &Release, rebuild: bool) -> Result<
     let mut tally = Tally::default();
     let mut lines = Vec::new();
     for (name, step) in STEPS {
-        say(format_args!("dist: {name}"));
-        let outcome = step(&looked);
-        tally.add(Tally::of(outcome.is_ok()));
-        lines.push(match outcome {
-            Ok(()) => format!("ok      {name}"),
-            Err(error) => {
-                command::report(&error);
-                format!("FAILED  {name}")
-            }
-        });
+        lines.push(run(&looked, name, step, &mut tally));
+    }
+    for (name, program, step) in lint::STEPS {
+        if command::find_program(program).is_some() {
+            lines.push(run(&looked, name, step, &mut tally));
+        } else {
+            tally.add(Tally::one_skipped());
+            lines.push(format!("skipped: {program} is not installed ({name})"));
+        }
     }
     debian::clean(&looked)?;
     println!("{}", lines.join("\n"));
     Ok(tally)
+}
+
+/// Runs a step, and returns its line.
+fn run(looked: &Looked<'_>, name: &str, step: Step, tally: &mut Tally) -> String {
+    say(format_args!("dist: {name}"));
+    let outcome = step(looked);
+    tally.add(Tally::of(outcome.is_ok()));
+    match outcome {
+        Ok(()) => format!("ok      {name}"),
+        Err(error) => {
+            command::report(&error);
+            format!("FAILED  {name}")
+        }
+    }
 }
 
 fn sums(looked: &Looked<'_>) -> Result<()> {

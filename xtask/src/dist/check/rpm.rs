@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
-use super::{Looked, debian::Tree};
+use super::{DOCUMENTS, Looked, debian::Tree, documents};
 use crate::command;
 
 /// Reads the package, checks its digests, installs it into a tree, removes it, and compares the
@@ -18,7 +18,8 @@ pub(super) fn step(looked: &Looked<'_>) -> Result<()> {
     for line in [
         "Name        : mptcp-trace",
         &format!("Version     : {}", looked.release.version),
-        "License     : MIT OR Apache-2.0",
+        // The rest is what is linked into the program.
+        "License     : (MIT OR Apache-2.0) AND ",
     ] {
         if !about.contains(line) {
             bail!("the .rpm does not say {line:?}:\n{about}");
@@ -58,6 +59,7 @@ pub(super) fn step(looked: &Looked<'_>) -> Result<()> {
         &["--verify", "--nodeps", "mptcp-trace"],
         "rpm --verify finds other files",
     )?;
+    documents::check(&tree.root().join(DOCUMENTS))?;
     tree.run(
         &["mptcp-trace", "doctor"],
         "doctor does not work from the .rpm",

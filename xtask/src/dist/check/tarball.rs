@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use super::Looked;
+use super::{Looked, documents};
 use crate::{command, places::STATIC_TARGET};
 
 /// Checks that the program in the tarball runs without libraries and equals the released one.
@@ -43,7 +43,7 @@ pub(super) fn step(looked: &Looked<'_>) -> Result<()> {
             bail!("the tarball has no {file}");
         }
     }
-    Ok(())
+    documents::check(&top)
 }
 
 /// Runs the program in an otherwise empty tree, which has no loader, no library, and no file to read.
