@@ -154,8 +154,8 @@ fn conjuncts(expression: &str) -> Vec<String> {
 /// The alternatives of a term in one order, so that equal terms are equal text.
 fn sorted(term: &str) -> String {
     let mut alternatives: Vec<&str> = term.split(" OR ").collect();
-    // MIT OR Apache-2.0, as most crates write it. rpmlint cannot read an exception before a bracket.
-    alternatives.sort_by_key(|name| (!name.contains(" WITH "), *name != "MIT", *name));
+    // MIT OR Apache-2.0, as most crates write it. rpmlint cannot read an exception beside a bracket.
+    alternatives.sort_by_key(|name| (*name != "MIT", !name.contains(" WITH "), *name));
     alternatives.join(" OR ")
 }
 
@@ -264,8 +264,9 @@ mod tests {
             "(MIT OR Apache-2.0) AND LGPL-2.1-or-later AND Unicode-3.0"
         );
         assert_eq!(
-            for_rpm(&bill("MIT OR Apache-2.0 WITH LLVM-exception")).unwrap(),
-            "(MIT OR Apache-2.0) AND (Apache-2.0 WITH LLVM-exception OR MIT) AND LGPL-2.1-or-later"
+            for_rpm(&bill("Apache-2.0 WITH LLVM-exception OR Apache-2.0 OR MIT")).unwrap(),
+            "(MIT OR Apache-2.0) AND LGPL-2.1-or-later AND \
+             (MIT OR Apache-2.0 WITH LLVM-exception OR Apache-2.0)"
         );
         assert!(for_rpm(&json!({ "components": [{ "name": "bare" }] })).is_err());
     }
