@@ -1,7 +1,7 @@
 //! Builds the static program of a release, its man pages and its completions.
 
 use std::{
-    fs,
+    env, fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -21,7 +21,7 @@ const PROGRAM_BYTES_MAX: u64 = 6_000_000;
 /// fewer instructions per record.
 const INLINE: &str = "-Cllvm-args=-inline-threshold=120";
 
-/// Names the commit to mptcp-trace/build.rs. Without git, a value from outside is passed on.
+/// Names the commit to mptcp-trace/build.rs. A value from outside is passed on.
 const COMMIT: &str = "MPTCP_TRACE_COMMIT";
 
 /// Builds the program as a static executable without local paths in it, and `more`: other packages
@@ -46,7 +46,9 @@ pub(super) fn programs(places: &Places, target: &Path, more: &[(&str, &str)]) ->
         .args(["--target", STATIC_TARGET, "--target-dir"])
         .arg(target)
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
-    if let Some(commit) = commit(&places.root) {
+    if env::var_os(COMMIT).is_none()
+        && let Some(commit) = commit(&places.root)
+    {
         cargo.env(COMMIT, commit);
     }
     for (package, program) in more {
@@ -58,13 +60,17 @@ pub(super) fn programs(places: &Places, target: &Path, more: &[(&str, &str)]) ->
     Ok(program)
 }
 
-/// The commit that is checked out, and whether files differ from it. `None` without git.
+/// The commit that is checked out, and whether files differ from it. `None` without git, and if the
+/// source lies in the repository of another project.
 fn commit(root: &Path) -> Option<String> {
     let git = |arguments: &[&str]| {
         let mut git = Command::new("git");
         git.args(arguments).current_dir(root);
         command::text(&mut git, "cannot ask git for the commit").ok()
     };
+    if !git(&["rev-parse", "--show-prefix"])?.trim().is_empty() {
+        return None;
+    }
     let changes = git(&["status", "--porcelain", "--untracked-files=no"])?;
     Some(described(&git(&["rev-parse", "HEAD"])?, &changes))
 }

@@ -23,6 +23,14 @@ pub(super) const STEPS: [(&str, &str, Step); 2] = [
     ),
 ];
 
+/// The line of a step whose checker is missing. It is not installed for the check: lintian alone
+/// brings more than a hundred other packages.
+pub(super) fn skipped(name: &str, program: &str) -> Option<String> {
+    command::find_program(program)
+        .is_none()
+        .then(|| format!("skipped: {program} is not installed ({name})"))
+}
+
 fn lintian(looked: &Looked<'_>) -> Result<()> {
     let mut lintian = Command::new("lintian");
     lintian
@@ -67,6 +75,15 @@ fn passes(checker: &mut Command, purpose: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_missing_checker_is_named() {
+        assert_eq!(skipped("a step", "sh"), None);
+        assert_eq!(
+            skipped("a step", "no-such-checker").unwrap(),
+            "skipped: no-such-checker is not installed (a step)"
+        );
+    }
 
     #[test]
     fn a_checker_that_fails_is_quoted() {

@@ -110,12 +110,13 @@ pub(super) fn verb(places: &Places, release: &Release, rebuild: bool) -> Result<
         lines.push(run(&looked, name, step, &mut tally));
     }
     for (name, program, step) in lint::STEPS {
-        if command::find_program(program).is_some() {
-            lines.push(run(&looked, name, step, &mut tally));
-        } else {
-            tally.add(Tally::one_skipped());
-            lines.push(format!("skipped: {program} is not installed ({name})"));
-        }
+        lines.push(match lint::skipped(name, program) {
+            None => run(&looked, name, step, &mut tally),
+            Some(line) => {
+                tally.add(Tally::one_skipped());
+                line
+            }
+        });
     }
     debian::clean(&looked)?;
     println!("{}", lines.join("\n"));
