@@ -7,13 +7,10 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use view::CONNECTIONS;
-pub(super) use view::{ConnectionFilterArgs, TaskFilterArgs, ViewArgs};
+pub(super) use view::{ConnectionFilterArgs, FindingFilterArgs, TaskFilterArgs, ViewArgs};
 
 use super::options::Attaching;
-use crate::{
-    filter::{self},
-    model::{Rung, Verdict},
-};
+use crate::{filter, model::Rung};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -97,7 +94,7 @@ pub enum Verb {
 #[derive(Args, Debug)]
 pub struct LiveArgs {
     /// Trace only this process: its connections and the queries of all its threads (repeatable)
-    #[arg(short, long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(short, long, value_name = "PID", value_delimiter = ',', value_parser = filter::pid)]
     pub pid: Vec<u32>,
     /// With --pid: also trace its descendants
     #[arg(short, long)]
@@ -245,12 +242,12 @@ pub struct TopArgs {
     /// With --pid: also trace its descendants
     #[arg(short, long, conflicts_with = "replay")]
     pub follow: bool,
+    /// Filter by what a finding says.
+    #[command(flatten)]
+    pub what: FindingFilterArgs,
     /// Filter by connection.
     #[command(flatten)]
     pub which: ConnectionFilterArgs,
-    /// Show only queries and closing verdicts with this verdict (repeatable)
-    #[arg(long, value_name = "NAME", value_parser = filter::verdict)]
-    pub verdict: Vec<Verdict>,
     /// Track at most N connections; when full, evict the least recently active one
     #[arg(long, value_name = "N", default_value_t = CONNECTIONS, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_connections: u32,
@@ -364,12 +361,12 @@ pub struct ReportArgs {
     /// Filter by task.
     #[command(flatten)]
     pub whose: TaskFilterArgs,
+    /// Filter by what a finding says.
+    #[command(flatten)]
+    pub what: FindingFilterArgs,
     /// Filter by connection.
     #[command(flatten)]
     pub which: ConnectionFilterArgs,
-    /// Show only queries and closing verdicts with this verdict (repeatable)
-    #[arg(long, value_name = "NAME", value_parser = filter::verdict)]
-    pub verdict: Vec<Verdict>,
     /// Track at most N connections; when full, evict the least recently active one
     #[arg(long, value_name = "N", default_value_t = CONNECTIONS, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_connections: u32,

@@ -66,7 +66,7 @@ const ALLOWED: &[(&str, &[&str], &[&str])] = &[
     ("ledger", &["model"], &[]),
     ("observe", &["model"], &[]),
     ("aggregation", &["ledger", "model"], &[]),
-    ("filter", &["model"], &[]),
+    ("filter", &["model"], &["strsim"]),
     ("escape", &[], &[]),
     // Files.
     ("bundle", &[], &["tar", "tempfile", "ruzstd"]),

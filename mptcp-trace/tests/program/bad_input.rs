@@ -19,7 +19,8 @@ fn check(output: &Output, code: i32, says: &str) {
 
 #[test]
 fn a_process_that_is_not_there() {
-    check(&run(["--pid", "0"]), 2, "0 is not in 1..");
+    check(&run(["--pid", "0"]), 2, "process ids start at 1");
+    check(&run(["--pid", "nginx"]), 2, "--comm nginx");
     check(&run(["--pid", "-1"]), 2, "");
     check(&run(["--pid", "curl"]), 2, "invalid value 'curl'");
     check(&run(["--pid", "4294967295"]), 1, "no process 4294967295");

@@ -132,12 +132,20 @@ fn a_filter_shows_what_it_says_and_counts_the_rest() {
 }
 
 #[test]
-fn an_unknown_name_is_wrong_usage_and_answered_with_the_list() {
+fn an_unknown_name_is_wrong_usage_and_answered_with_what_to_type() {
     for (words, says) in [
-        (["--cause", "DssFallbak"], "MPCapableFallbackSYNACK"),
+        (["--cause", "DssFallbak"], "did you mean DssFallback?"),
+        (["--cause", "!DssFallbak"], "did you mean DssFallback?"),
+        (
+            ["--cause", "DssFallback,nonsense"],
+            "MPCapableFallbackSYNACK",
+        ),
+        (["--kind", "fallbacks"], "did you mean fallback?"),
         (["--verdict", "fine"], "never-asked"),
         (["--addr", "localhost"], "is not an address"),
-        (["--port", "0"], "0 is not in 1.."),
+        (["--addr", "[::1]:443"], "--port 443"),
+        (["--port", "0"], "from 1 to 65535"),
+        (["--port", "90-80"], "80-90"),
         (["--cgroup", "nginx"], "write a path"),
     ] {
         let (_, said, code) = {
@@ -279,7 +287,7 @@ fn a_run_fails_on_what_was_named_shown_or_not() {
     }
     let output = run(["--fail-on", "fallbak"]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).contains("never-asked"));
+    assert!(stderr(&output).contains("did you mean fallback?"));
 }
 
 #[test]

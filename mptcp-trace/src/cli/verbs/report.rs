@@ -29,7 +29,7 @@ const STDOUT: &str = "-";
 /// Runs the verb; returns the exit code.
 pub(in crate::cli) fn run(args: &ReportArgs) -> Result<u8, Exit> {
     refuse_to_overwrite(&args.file, &args.output)?;
-    let wanted = select::wanted(&args.which, &args.verdict, &args.whose)?;
+    let wanted = select::wanted(&args.what, &args.which, &args.whose)?;
     let output = match args.output == Path::new(STDOUT) {
         true => args.output.clone(),
         false => files::place(&args.output)?,
