@@ -7,7 +7,7 @@ mod choice;
 
 use std::net::SocketAddr;
 
-pub use self::choice::{Choice, Ports, addr, choice, kind, pid};
+pub use self::choice::{Choice, Ports, addr, choice, closest, kind, pid};
 use self::choice::{admits, unknown};
 use crate::model::{CAUSES, Finding, Prefix, Subject, Verdict, find_cause};
 

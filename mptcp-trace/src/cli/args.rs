@@ -2,7 +2,12 @@
 
 mod view;
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{
+    ffi::OsString,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -193,8 +198,10 @@ impl AttachArgs {
 #[command(after_help = SERVE_EXAMPLES)]
 pub struct ServeArgs {
     /// Listen on this address; port 0 picks a free port
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9944")]
-    pub listen: std::net::SocketAddr,
+    ///
+    /// Examples: 127.0.0.1:9944, `[::1]:9944`, localhost:9944; :9944 listens on all addresses.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9944", value_parser = parse_listen)]
+    pub listen: SocketAddr,
     /// Label fallback metrics with their owner; the first 1,000 names get their own time series
     #[arg(long, value_enum)]
     pub label: Option<LabelBy>,
@@ -498,6 +505,22 @@ fn parse_speed(text: &str) -> Result<f64, String> {
 }
 
 /// Parses a size like `64K` or `4M` that the kernel accepts for a ring buffer.
+/// An address and a port, as people write them. No name but `localhost` is looked up.
+fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+    let (addr, port) = text.rsplit_once(':').unwrap_or((text, ""));
+    let addr: IpAddr = match addr {
+        "" => Ipv6Addr::UNSPECIFIED.into(),
+        "localhost" => Ipv4Addr::LOCALHOST.into(),
+        _ => return text.parse().map_err(|_syntax| LISTEN_SYNTAX.to_owned()),
+    };
+    port.parse()
+        .map(|port| SocketAddr::new(addr, port))
+        .map_err(|_no_number| LISTEN_SYNTAX.to_owned())
+}
+
+const LISTEN_SYNTAX: &str =
+    "write 127.0.0.1:9944, [::1]:9944, localhost:9944, or :9944 for all addresses";
+
 fn parse_ring_size(text: &str) -> Result<u32, String> {
     let (digits, shift) = match text.as_bytes().last() {
         Some(b'k' | b'K') => (&text[..text.len() - 1], 10),
@@ -516,6 +539,23 @@ fn parse_ring_size(text: &str) -> Result<u32, String> {
 mod tests {
     use super::*;
     use clap::CommandFactory as _;
+
+    #[test]
+    fn an_address_to_listen_on_is_taken_as_people_write_it() {
+        for (text, addr) in [
+            ("127.0.0.1:9944", Some("127.0.0.1:9944")),
+            ("[::1]:0", Some("[::1]:0")),
+            ("localhost:9944", Some("127.0.0.1:9944")),
+            (":9944", Some("[::]:9944")),
+            ("9944", None),
+            ("example.com:80", None),
+            (":x", None),
+            ("", None),
+        ] {
+            let addr = addr.map(|addr| addr.parse().unwrap());
+            assert_eq!(parse_listen(text).ok(), addr, "{text}");
+        }
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -9,6 +9,7 @@ mod options;
 mod run;
 mod select;
 mod tracing;
+mod usage;
 mod verbs;
 
 use std::process::ExitCode;
@@ -57,7 +58,11 @@ impl From<anyhow::Error> for Exit {
 /// Parses the command line and runs the verb.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| {
+        let words = std::env::args_os().skip(1);
+        let words: Vec<String> = words.map(|it| it.to_string_lossy().into_owned()).collect();
+        usage::refuse(&error, &words)
+    });
     let Cli {
         verb,
         live,

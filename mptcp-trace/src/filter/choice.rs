@@ -126,19 +126,27 @@ pub fn pid(text: &str) -> Result<u32, String> {
     }
 }
 
-/// How similar two words must be for one to be offered for the other (Jaro-Winkler).
-const SIMILAR: f64 = 0.8;
+/// How similar two words must be for one to be offered for the other: one of three letters may be
+/// wrong, missing, or swapped with its neighbour (normalized Damerau-Levenshtein distance).
+const SIMILAR: f64 = 0.65;
+
+/// The known name that is most similar to this one, if any is similar.
+#[must_use]
+pub fn closest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    let name = name.to_lowercase();
+    let likeness =
+        |known: &str| strsim::normalized_damerau_levenshtein(&name, &known.to_lowercase());
+    known
+        .iter()
+        .copied()
+        .max_by(|one, other| likeness(one).total_cmp(&likeness(other)))
+        .filter(|it| likeness(it) > SIMILAR)
+}
 
 /// What to type instead of an unknown name: the most similar one, or one of the list; `more` says
 /// where to read about them.
 pub(super) fn unknown(name: &str, known: &[&str], more: &str) -> String {
-    let name = name.to_lowercase();
-    let likeness = |known: &&str| strsim::jaro_winkler(&name, &known.to_lowercase());
-    let closest = known
-        .iter()
-        .max_by(|one, other| likeness(one).total_cmp(&likeness(other)))
-        .filter(|it| likeness(it) > SIMILAR);
-    match closest {
+    match closest(name, known) {
         Some(closest) => format!("did you mean {closest}?{more}"),
         None => format!("known are {}{more}", known.join(", ")),
     }

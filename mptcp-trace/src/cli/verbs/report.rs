@@ -11,6 +11,7 @@ use std::{
 use anyhow::Context as _;
 
 use crate::{
+    bundle::unnamed,
     capture::Reader,
     cli::{DONE, Exit, FAILED, USAGE, args::ReportArgs, files, input::with_capture, print, select},
     correlate::Limits,
@@ -179,6 +180,8 @@ fn write(output: &Path, text: &str) -> anyhow::Result<String> {
         file.persist(&target).map_err(|why| why.error)?;
         Ok(())
     };
-    write().with_context(|| format!("cannot write {name}"))?;
+    write()
+        .map_err(|why| unnamed(&why))
+        .with_context(|| format!("cannot write {name}"))?;
     Ok(name)
 }
