@@ -1,6 +1,7 @@
 //! Command line: parses arguments, dispatches verbs, and owns the exit code.
 
 mod args;
+mod colour;
 mod ending;
 mod examine;
 mod files;
@@ -67,7 +68,9 @@ pub fn main() -> ExitCode {
         verb,
         live,
         verbose,
+        color,
     } = cli;
+    colour::choose(color);
     start_log(verbose);
     keep_little_free_memory();
     survive_requests();
@@ -114,13 +117,6 @@ fn escape_message(level: log::Level, text: &str) -> String {
     }
     let lines: Vec<String> = text.lines().map(escape).collect();
     lines.join("\n    ")
-}
-
-/// True if stdout is a terminal and `NO_COLOR` is unset or empty.
-fn wants_colour() -> bool {
-    use std::io::IsTerminal as _;
-    std::io::stdout().is_terminal()
-        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Logs to stderr: warnings always, decisions with `-v`, messages of the BPF programs with `-vv`.

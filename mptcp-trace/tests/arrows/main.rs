@@ -152,6 +152,7 @@ const ALLOWED: &[(&str, &[&str], &[&str])] = &[
             "filter",
         ],
         &[
+            "anstyle_query",
             "clap",
             "env_logger",
             "jiff",

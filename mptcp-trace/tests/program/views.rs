@@ -417,3 +417,25 @@ fn a_signal_asks_for_the_sums_so_far() {
         "{lines:?}"
     );
 }
+
+#[test]
+fn colours_are_where_they_are_wanted() {
+    let capture = concat!(env!("CARGO_MANIFEST_DIR"), "/../captures/sessions/path.mpt");
+    let is_coloured = |words: &[&str], set: &[(&str, &str)]| {
+        let mut tracer = crate::common::tracer();
+        tracer.args(["replay", capture]).args(words);
+        tracer.envs(set.iter().copied());
+        tracer.output().unwrap().stdout.contains(&0x1b)
+    };
+    // Not on a terminal.
+    for (words, set, colours) in [
+        (&[][..], &[][..], false),
+        (&["--color", "always"], &[], true),
+        (&["--color", "never"], &[("CLICOLOR_FORCE", "1")], false),
+        (&[], &[("CLICOLOR_FORCE", "1")], true),
+        (&[], &[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")], false),
+        (&["--color", "always"], &[("NO_COLOR", "1")], true),
+    ] {
+        assert_eq!(is_coloured(words, set), colours, "{words:?} {set:?}");
+    }
+}
