@@ -67,7 +67,7 @@ pub(super) fn parse_ring_size(text: &str) -> Result<u32, String> {
 mod tests {
     use super::*;
     use crate::cli::args::{Cli, Verb};
-    use clap::CommandFactory as _;
+    use clap::{CommandFactory as _, Parser as _};
 
     #[test]
     fn an_address_to_listen_on_is_taken_as_people_write_it() {
