@@ -103,6 +103,14 @@ fn beside(path: &Path) -> io::Result<NamedTempFile> {
     tempfile::Builder::new()
         .prefix(".mptcp-trace-bundle-")
         .tempfile_in(folder(path))
+        .map_err(|why| unnamed(&why))
+}
+
+/// An error about a temporary file, without its name, which says nothing to the user.
+pub fn unnamed(error: &io::Error) -> io::Error {
+    let text = error.to_string();
+    let (reason, _name) = text.split_once(" at path ").unwrap_or((&text, ""));
+    io::Error::new(error.kind(), reason.to_owned())
 }
 
 /// The directory of a file.

@@ -1,10 +1,14 @@
 //! Which findings are shown, and which ones fail the run. Pure: between correlate and sink, the
 //! same for a live run and for a replay.
 //!
-//! Values of one option are alternatives; all options must match.
+//! Values of one option are alternatives, and those after `!` are left out; all options must match.
+
+mod choice;
 
 use std::net::SocketAddr;
 
+pub use self::choice::{Choice, Ports, addr, choice, closest, kind, pid};
+use self::choice::{admits, unknown};
 use crate::model::{CAUSES, Finding, Prefix, Subject, Verdict, find_cause};
 
 /// A control group as given by the user.
@@ -52,46 +56,43 @@ impl Cgroup {
 ///
 /// # Errors
 ///
-/// Lists all causes.
+/// Names the closest cause, or lists all.
 pub fn cause(name: &str) -> Result<&'static str, String> {
-    find_cause(name).map(|cause| cause.name).ok_or_else(|| {
-        format!(
-            "unknown cause; known are {}; mptcp-trace explain describes them",
-            cause_names()
-        )
-    })
+    find_cause(name)
+        .map(|cause| cause.name)
+        .ok_or_else(|| unknown(name, &cause_names(), EXPLAINED))
 }
+
+/// Where to read about causes.
+const EXPLAINED: &str = " (mptcp-trace explain describes all)";
 
 /// A verdict by its name.
 ///
 /// # Errors
 ///
-/// Lists all verdicts.
+/// Names the closest verdict, or lists all.
 pub fn verdict(name: &str) -> Result<Verdict, String> {
-    Verdict::find(name).ok_or_else(|| format!("unknown verdict; known are {}", verdict_names()))
+    Verdict::find(name).ok_or_else(|| unknown(name, &Verdict::ALL.map(Verdict::name), ""))
 }
 
-fn cause_names() -> String {
-    let mut names: Vec<&str> = CAUSES.iter().map(|cause| cause.name).collect();
-    names.push("plain");
-    names.join(", ")
-}
-
-fn verdict_names() -> String {
-    Verdict::ALL.map(Verdict::name).join(", ")
+fn cause_names() -> Vec<&'static str> {
+    let names = CAUSES.iter().map(|cause| cause.name);
+    names.chain(["plain"]).collect()
 }
 
 /// Conditions on findings; an empty filter admits all.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct FindingFilter {
+    /// Kinds of findings, with the names of [`Finding::KINDS`].
+    pub kinds: Vec<Choice<&'static str>>,
     /// Causes, with the catalogue's names.
-    pub causes: Vec<&'static str>,
+    pub causes: Vec<Choice<&'static str>>,
     /// Verdicts.
-    pub verdicts: Vec<Verdict>,
+    pub verdicts: Vec<Choice<Verdict>>,
     /// Addresses, local or remote.
-    pub addrs: Vec<Prefix>,
+    pub addrs: Vec<Choice<Prefix>>,
     /// Ports, local or remote.
-    pub ports: Vec<u16>,
+    pub ports: Vec<Choice<Ports>>,
     /// Processes that made the query or hold the connection.
     pub pids: Vec<u32>,
     /// Names of threads that made the query, or of processes that hold the connection.
@@ -111,6 +112,7 @@ impl FindingFilter {
         path_of: impl Fn(u64) -> Option<&'a str>,
     ) -> bool {
         let Self {
+            kinds,
             causes,
             verdicts,
             addrs,
@@ -124,10 +126,11 @@ impl FindingFilter {
         let ends = subject.socket.map(|it| [it.local, it.remote]);
         let an_end =
             |holds: &dyn Fn(&SocketAddr) -> bool| ends.is_some_and(|ends| ends.iter().any(holds));
-        any(causes, |cause| subject.cause == Some(*cause))
-            && any(verdicts, |verdict| subject.verdict == Some(*verdict))
-            && any(addrs, |prefix| an_end(&|end| prefix.contains(*end)))
-            && any(ports, |port| an_end(&|end| end.port() == *port))
+        admits(kinds, |kind| finding.kind() == *kind)
+            && admits(causes, |cause| subject.cause == Some(*cause))
+            && admits(verdicts, |verdict| subject.verdict == Some(*verdict))
+            && admits(addrs, |prefix| an_end(&|end| prefix.contains(*end)))
+            && admits(ports, |ports| an_end(&|end| ports.contains(end.port())))
             && any(pids, |pid| {
                 subject.process.is_some_and(|it| it.pid == Some(*pid))
             })
@@ -164,7 +167,7 @@ impl FailOn {
     ///
     /// # Errors
     ///
-    /// Lists the valid values.
+    /// Names the closest valid value, or lists all.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text.eq_ignore_ascii_case("fallback") {
             return Ok(Self::Fallback);
@@ -175,11 +178,9 @@ impl FailOn {
         find_cause(text)
             .map(|cause| Self::Cause(cause.name))
             .ok_or_else(|| {
-                format!(
-                    "neither fallback nor a verdict ({}) nor a cause ({})",
-                    verdict_names(),
-                    cause_names()
-                )
+                let verdicts = Verdict::ALL.map(Verdict::name);
+                let all = [&["fallback"], &verdicts[..], &cause_names()].concat();
+                unknown(text, &all, EXPLAINED)
             })
     }
 

@@ -10,7 +10,7 @@ for kind, data in ((m["type"], m["data"]) for m in messages):
         continue
     key, verdict = data["id"], data["verdict"]
     if kind == "query":
-        at = data["boottime_ns"] + data["latency_ns"]
+        at = data["boottime_ns"] + (data["latency_ns"] or 0)
         asked.setdefault(key, []).append((at, data["answer"]))
     at, answer = (asked.get(key) or [(0, None)])[-1]
     before = max((it for it in fell.get(key, ()) if it <= at), default=None)

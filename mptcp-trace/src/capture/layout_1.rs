@@ -141,9 +141,9 @@ const STAYED: SubflowBits = SubflowBits::REQUEST_MPTCP
     .union(SubflowBits::MPC_DROP)
     .union(SubflowBits::REMOTE_KEY);
 
-/// The record in the current layout; as it is, if it is none of that time: the decoder says what is
-/// wrong with it.
-pub(super) fn converted(bytes: Vec<u8>) -> Vec<u8> {
+/// The record in the current layout. If it is none of that time, it gets a kind that no record has,
+/// so that the decoder refuses it: by chance it may look like a current one.
+pub(super) fn converted(mut bytes: Vec<u8>) -> Vec<u8> {
     let Ok((kind, _rest)) = Kind::read_from_prefix(&bytes) else {
         return bytes;
     };
@@ -156,9 +156,13 @@ pub(super) fn converted(bytes: Vec<u8>) -> Vec<u8> {
         | Kind::BLACKHOLE
         | Kind::CLOSED => connection(&bytes),
         // The kernel's counters have not changed.
-        _ => None,
+        Kind::COUNTED | Kind::COUNTED_AT_START => return bytes,
+        Kind(_unknown) => None,
     };
-    converted.unwrap_or(bytes)
+    converted.unwrap_or_else(|| {
+        bytes[..size_of::<Kind>()].fill(0);
+        bytes
+    })
 }
 
 /// A record of one of these lengths, with zeroes for what it does not have.
@@ -396,20 +400,28 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_record_of_that_time_stays_as_it_is() {
+    fn what_is_no_record_of_that_time_gets_a_kind_that_no_record_has() {
         let query = old_query();
         let refusal = Query {
             kind: Kind::OPTION_REFUSED,
             ..old_query()
         };
+        let current = QueryRecord {
+            kind: Kind::QUERY,
+            ..QueryRecord::new_zeroed()
+        };
         for bytes in [
-            &[][..],
-            &[1, 0, 0],
             &query.as_bytes()[..191],
             // There were no refusals yet.
             &refusal.as_bytes()[..160],
-            &[10, 0, 0, 0, 1],
+            current.as_bytes(),
+            &[99, 0, 0, 0, 1],
         ] {
+            let refused = converted(bytes.to_vec());
+            assert_eq!(refused[..4], [0; 4]);
+            assert_eq!(refused[4..], bytes[4..]);
+        }
+        for bytes in [&[][..], &[1, 0, 0], &[10, 0, 0, 0, 1]] {
             assert_eq!(converted(bytes.to_vec()), bytes);
         }
     }

@@ -1,19 +1,18 @@
 //! Command-line arguments as clap parses them.
 
+mod values;
 mod view;
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use values::{parse_duration, parse_listen, parse_ring_size, parse_speed};
 use view::CONNECTIONS;
-pub(super) use view::{ConnectionFilterArgs, TaskFilterArgs, ViewArgs};
+pub(super) use view::{ConnectionFilterArgs, FindingFilterArgs, TaskFilterArgs, ViewArgs};
 
 use super::{built::LONG_VERSION, options::Attaching};
-use crate::{
-    filter::{self},
-    model::{Rung, Verdict},
-};
+use crate::{filter, model::Rung};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -66,6 +65,12 @@ pub struct Cli {
     /// Log decisions and their reasons to stderr; -vv also logs messages of the BPF programs
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     pub verbose: u8,
+    /// When to use colours
+    ///
+    /// `auto` uses them on a terminal, unless `NO_COLOR` is set, CLICOLOR is 0 or TERM is dumb;
+    /// and elsewhere if `CLICOLOR_FORCE` is set.
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = clap::ColorChoice::Auto, global = true)]
+    pub color: clap::ColorChoice,
 }
 
 /// Subcommands.
@@ -98,7 +103,7 @@ pub enum Verb {
 #[derive(Args, Debug)]
 pub struct LiveArgs {
     /// Trace only this process: its connections and the queries of all its threads (repeatable)
-    #[arg(short, long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(short, long, value_name = "PID", value_delimiter = ',', value_parser = filter::pid)]
     pub pid: Vec<u32>,
     /// With --pid: also trace its descendants
     #[arg(short, long)]
@@ -197,8 +202,10 @@ impl AttachArgs {
 #[command(after_help = SERVE_EXAMPLES)]
 pub struct ServeArgs {
     /// Listen on this address; port 0 picks a free port
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9944")]
-    pub listen: std::net::SocketAddr,
+    ///
+    /// Examples: 127.0.0.1:9944, `[::1]:9944`, localhost:9944; :9944 listens on all addresses.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9944", value_parser = parse_listen)]
+    pub listen: SocketAddr,
     /// Label fallback metrics with their owner; the first 1,000 names get their own time series
     #[arg(long, value_enum)]
     pub label: Option<LabelBy>,
@@ -246,12 +253,12 @@ pub struct TopArgs {
     /// With --pid: also trace its descendants
     #[arg(short, long, conflicts_with = "replay")]
     pub follow: bool,
+    /// Filter by what a finding says.
+    #[command(flatten)]
+    pub what: FindingFilterArgs,
     /// Filter by connection.
     #[command(flatten)]
     pub which: ConnectionFilterArgs,
-    /// Show only queries and closing verdicts with this verdict (repeatable)
-    #[arg(long, value_name = "NAME", value_parser = filter::verdict)]
-    pub verdict: Vec<Verdict>,
     /// Track at most N connections; when full, evict the least recently active one
     #[arg(long, value_name = "N", default_value_t = CONNECTIONS, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_connections: u32,
@@ -365,12 +372,12 @@ pub struct ReportArgs {
     /// Filter by task.
     #[command(flatten)]
     pub whose: TaskFilterArgs,
+    /// Filter by what a finding says.
+    #[command(flatten)]
+    pub what: FindingFilterArgs,
     /// Filter by connection.
     #[command(flatten)]
     pub which: ConnectionFilterArgs,
-    /// Show only queries and closing verdicts with this verdict (repeatable)
-    #[arg(long, value_name = "NAME", value_parser = filter::verdict)]
-    pub verdict: Vec<Verdict>,
     /// Track at most N connections; when full, evict the least recently active one
     #[arg(long, value_name = "N", default_value_t = CONNECTIONS, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_connections: u32,
@@ -472,88 +479,4 @@ pub struct ExplainArgs {
     ///
     /// Without a name, all causes are listed.
     pub cause: Option<String>,
-}
-
-/// Parses a duration like `10s` or `1h30m`; a bare number is in seconds.
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    let bare = text
-        .parse::<u32>()
-        .map(|seconds| Duration::from_secs(seconds.into()));
-    let duration = match bare {
-        Ok(duration) => duration,
-        Err(_not_a_number) => text
-            .parse::<jiff::SignedDuration>()
-            .ok()
-            .and_then(|duration| Duration::try_from(duration).ok())
-            .ok_or("write it like 10s, 5m or 1h30m")?,
-    };
-    if duration.is_zero() {
-        return Err("it must be longer than zero".into());
-    }
-    Ok(duration)
-}
-
-/// Parses a replay speed, a factor.
-fn parse_speed(text: &str) -> Result<f64, String> {
-    text.parse::<f64>()
-        .ok()
-        .filter(|speed| (0.0625..=4096.0).contains(speed))
-        .ok_or_else(|| "write a number from 0.0625 to 4096".to_owned())
-}
-
-/// Parses a size like `64K` or `4M` that the kernel accepts for a ring buffer.
-fn parse_ring_size(text: &str) -> Result<u32, String> {
-    let (digits, shift) = match text.as_bytes().last() {
-        Some(b'k' | b'K') => (&text[..text.len() - 1], 10),
-        Some(b'm' | b'M') => (&text[..text.len() - 1], 20),
-        _ => (text, 0),
-    };
-    digits
-        .parse::<u32>()
-        .ok()
-        .and_then(|number| number.checked_mul(1 << shift))
-        .filter(|bytes| bytes.is_power_of_two() && (4096..=1 << 30).contains(bytes))
-        .ok_or_else(|| "write a power of two from 4K to 1024M, like 4M".to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::CommandFactory as _;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn times_and_sizes_are_read_as_people_write_them() {
-        for (text, seconds) in [("10s", 10), ("5m", 300), ("1h30m", 5400), ("7", 7)] {
-            assert_eq!(
-                parse_duration(text),
-                Ok(Duration::from_secs(seconds)),
-                "{text}"
-            );
-        }
-        for text in ["", "0", "0s", "-5s", "soon", "10x"] {
-            assert!(parse_duration(text).is_err(), "{text}");
-        }
-        for (text, bytes) in [("4K", 4096), ("4096", 4096), ("4M", 4 << 20)] {
-            assert_eq!(parse_ring_size(text), Ok(bytes), "{text}");
-        }
-        for text in ["", "K", "3K", "4G", "5M", "99999999999M"] {
-            assert!(parse_ring_size(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn the_headline_works_as_typed() {
-        let cli = Cli::try_parse_from(["mptcp-trace", "--pid", "4312"]).unwrap();
-        assert!(cli.verb.is_none());
-        assert_eq!(cli.live.pid, [4312]);
-        let cli = Cli::try_parse_from(["mptcp-trace", "live", "--", "curl", "-s", "x"]).unwrap();
-        assert!(matches!(cli.verb, Some(Verb::Live(args)) if args.command.len() == 3));
-        assert!(Cli::try_parse_from(["mptcp-trace", "--pid", "0"]).is_err());
-        assert!(Cli::try_parse_from(["mptcp-trace", "curl"]).is_err());
-    }
 }

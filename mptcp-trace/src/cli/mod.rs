@@ -2,6 +2,7 @@
 
 mod args;
 mod built;
+mod colour;
 mod ending;
 mod examine;
 mod files;
@@ -10,6 +11,7 @@ mod options;
 mod run;
 mod select;
 mod tracing;
+mod usage;
 mod verbs;
 
 use std::process::ExitCode;
@@ -58,12 +60,18 @@ impl From<anyhow::Error> for Exit {
 /// Parses the command line and runs the verb.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| {
+        let words = std::env::args_os().skip(1);
+        let words: Vec<String> = words.map(|it| it.to_string_lossy().into_owned()).collect();
+        usage::refuse(&error, &words)
+    });
     let Cli {
         verb,
         live,
         verbose,
+        color,
     } = cli;
+    colour::choose(color);
     start_log(verbose);
     keep_little_free_memory();
     survive_requests();
@@ -110,13 +118,6 @@ fn escape_message(level: log::Level, text: &str) -> String {
     }
     let lines: Vec<String> = text.lines().map(escape).collect();
     lines.join("\n    ")
-}
-
-/// True if stdout is a terminal and `NO_COLOR` is unset or empty.
-fn wants_colour() -> bool {
-    use std::io::IsTerminal as _;
-    std::io::stdout().is_terminal()
-        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Logs to stderr: warnings always, decisions with `-v`, messages of the BPF programs with `-vv`.

@@ -11,13 +11,12 @@ use std::{
 use anyhow::Context as _;
 
 use super::{
-    Exit, UNPROVEN, USAGE,
+    Exit, UNPROVEN, USAGE, colour,
     ending::{conclude, finish, report_end},
     files::{self, How},
     options::{Live, Names, Scope},
     select, tracing,
     tracing::write_ready_file,
-    wants_colour,
 };
 use crate::{
     capture,
@@ -141,7 +140,7 @@ fn output(live: &Live) -> anyhow::Result<(Format, Box<dyn Write>, Option<Reopens
     } else {
         Format::Text {
             header: terminal || live.header,
-            colour: terminal && wants_colour(),
+            colour: colour::is_wanted(terminal),
             utc: false,
         }
     };

@@ -2,7 +2,7 @@
 
 use std::{fs, io::ErrorKind, os::unix::fs::MetadataExt as _, path::Path};
 
-use super::args::{ConnectionFilterArgs, TaskFilterArgs, ViewArgs};
+use super::args::{ConnectionFilterArgs, FindingFilterArgs, TaskFilterArgs, ViewArgs};
 use crate::{
     aggregation::Sums,
     coalesce::AnswerCoalescer,
@@ -10,7 +10,6 @@ use crate::{
     filter::FindingFilter,
     host::system::proc_is_ours,
     kernel::readable,
-    model::Verdict,
     pipeline::{View, Watched},
 };
 use anyhow::{Context as _, bail, ensure};
@@ -65,7 +64,7 @@ pub(super) fn watch(pid: u32) -> anyhow::Result<Watched> {
 ///
 /// Reports an impossible process name or a missing namespace.
 pub(super) fn view(view: &ViewArgs, whose: &TaskFilterArgs) -> anyhow::Result<View> {
-    let wanted = wanted(&view.which, &view.verdict, whose)?;
+    let wanted = wanted(&view.what, &view.which, whose)?;
     Ok(View {
         within: wanted.netns.clone(),
         wanted,
@@ -86,16 +85,17 @@ pub(super) fn view(view: &ViewArgs, whose: &TaskFilterArgs) -> anyhow::Result<Vi
 ///
 /// Reports an impossible process name or a missing namespace.
 pub(super) fn wanted(
+    what: &FindingFilterArgs,
     which: &ConnectionFilterArgs,
-    verdicts: &[Verdict],
     whose: &TaskFilterArgs,
 ) -> anyhow::Result<FindingFilter> {
     for name in &whose.comm {
         let _bytes = comm(name)?;
     }
     Ok(FindingFilter {
+        kinds: what.kind.clone(),
         causes: which.cause.clone(),
-        verdicts: verdicts.to_vec(),
+        verdicts: what.verdict.clone(),
         addrs: which.addr.clone(),
         ports: which.port.clone(),
         pids: whose.pid.clone(),

@@ -36,7 +36,20 @@ pub enum Severity {
 }
 
 impl Finding {
-    /// The kind: the `type` of its JSON line.
+    /// Every kind.
+    pub const KINDS: [&'static str; 9] = [
+        "query",
+        "fallback",
+        "refused",
+        "plain",
+        "existing",
+        "blackhole",
+        "verdict",
+        "option_refused",
+        "socket_refused",
+    ];
+
+    /// The kind: the `type` of its JSON line, one of [`Self::KINDS`].
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {

@@ -66,7 +66,7 @@ const ALLOWED: &[(&str, &[&str], &[&str])] = &[
     ("ledger", &["model"], &[]),
     ("observe", &["model"], &[]),
     ("aggregation", &["ledger", "model"], &[]),
-    ("filter", &["model"], &[]),
+    ("filter", &["model"], &["strsim"]),
     ("escape", &[], &[]),
     // Files.
     ("bundle", &[], &["tar", "tempfile", "ruzstd"]),
@@ -152,6 +152,7 @@ const ALLOWED: &[(&str, &[&str], &[&str])] = &[
             "filter",
         ],
         &[
+            "anstyle_query",
             "clap",
             "env_logger",
             "jiff",

@@ -19,7 +19,8 @@ fn check(output: &Output, code: i32, says: &str) {
 
 #[test]
 fn a_process_that_is_not_there() {
-    check(&run(["--pid", "0"]), 2, "0 is not in 1..");
+    check(&run(["--pid", "0"]), 2, "process ids start at 1");
+    check(&run(["--pid", "nginx"]), 2, "--comm nginx");
     check(&run(["--pid", "-1"]), 2, "");
     check(&run(["--pid", "curl"]), 2, "invalid value 'curl'");
     check(&run(["--pid", "4294967295"]), 1, "no process 4294967295");
@@ -228,6 +229,52 @@ fn mptcp_switched_off_is_said_and_traced_all_the_same() {
         0,
         "MPTCP is switched off here: net.mptcp.enabled is 0",
     );
+}
+
+/// Twenty mistakes in the command line, and what is printed: one sentence, and what to type.
+#[test]
+fn a_typing_mistake_is_answered_with_what_to_type() {
+    for (typed, says) in [
+        (
+            "reply x",
+            "did you mean replay? Type:\n\n  mptcp-trace replay x",
+        ),
+        ("exlpain DssFallback", "mptcp-trace explain DssFallback"),
+        ("tpo", "did you mean top?"),
+        (
+            "curl https://a.example",
+            "mptcp-trace -- curl https://a.example",
+        ),
+        (
+            "--json curl https://a.example",
+            "mptcp-trace --json -- curl https://a.example",
+        ),
+        ("--json replay run.mpt", "mptcp-trace replay --json run.mpt"),
+        ("--utc replay run.mpt", "mptcp-trace replay --utc run.mpt"),
+        ("replay", "<FILE>"),
+        ("replay --jsn run.mpt", "'--json'"),
+        ("--cause DssFalback", "did you mean DssFallback?"),
+        ("--verdict neverasked", "did you mean never-asked?"),
+        ("--kind fallbacks", "did you mean fallback?"),
+        ("--fail-on fallbak", "did you mean fallback?"),
+        ("explain DssFalback", "did you mean DssFallback?"),
+        ("--pid nginx", "--comm nginx"),
+        ("--port http", "8000-8080"),
+        ("--port 90-80", "80-90"),
+        ("--addr [::1]:443", "--port 443"),
+        ("--addr localhost", "write 192.0.2.7"),
+        ("--duration 5x", "10s, 5m or 1h30m"),
+        ("--attach kprobes", "kprobe"),
+        ("serve --listen 9944", ":9944 for all addresses"),
+        ("--by destination", "dest"),
+    ] {
+        let output = run(typed.split(' '));
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{typed}: {said}");
+        assert!(said.contains(says), "{typed}: {said}");
+        assert!(output.stdout.is_empty(), "{typed}");
+        assert!(!said.contains("Some(") && !said.contains("Os {"), "{said}");
+    }
 }
 
 #[test]

@@ -132,12 +132,20 @@ fn a_filter_shows_what_it_says_and_counts_the_rest() {
 }
 
 #[test]
-fn an_unknown_name_is_wrong_usage_and_answered_with_the_list() {
+fn an_unknown_name_is_wrong_usage_and_answered_with_what_to_type() {
     for (words, says) in [
-        (["--cause", "DssFallbak"], "MPCapableFallbackSYNACK"),
+        (["--cause", "DssFallbak"], "did you mean DssFallback?"),
+        (["--cause", "!DssFallbak"], "did you mean DssFallback?"),
+        (
+            ["--cause", "DssFallback,nonsense"],
+            "MPCapableFallbackSYNACK",
+        ),
+        (["--kind", "fallbacks"], "did you mean fallback?"),
         (["--verdict", "fine"], "never-asked"),
         (["--addr", "localhost"], "is not an address"),
-        (["--port", "0"], "0 is not in 1.."),
+        (["--addr", "[::1]:443"], "--port 443"),
+        (["--port", "0"], "from 1 to 65535"),
+        (["--port", "90-80"], "80-90"),
         (["--cgroup", "nginx"], "write a path"),
     ] {
         let (_, said, code) = {
@@ -279,7 +287,7 @@ fn a_run_fails_on_what_was_named_shown_or_not() {
     }
     let output = run(["--fail-on", "fallbak"]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).contains("never-asked"));
+    assert!(stderr(&output).contains("did you mean fallback?"));
 }
 
 #[test]
@@ -408,4 +416,26 @@ fn a_signal_asks_for_the_sums_so_far() {
         [&[0, 1, 2][..], &[1, 2]].contains(&&counts[..]),
         "{lines:?}"
     );
+}
+
+#[test]
+fn colours_are_where_they_are_wanted() {
+    let capture = concat!(env!("CARGO_MANIFEST_DIR"), "/../captures/sessions/path.mpt");
+    let is_coloured = |words: &[&str], set: &[(&str, &str)]| {
+        let mut tracer = crate::common::tracer();
+        tracer.args(["replay", capture]).args(words);
+        tracer.envs(set.iter().copied());
+        tracer.output().unwrap().stdout.contains(&0x1b)
+    };
+    // Not on a terminal.
+    for (words, set, colours) in [
+        (&[][..], &[][..], false),
+        (&["--color", "always"], &[], true),
+        (&["--color", "never"], &[("CLICOLOR_FORCE", "1")], false),
+        (&[], &[("CLICOLOR_FORCE", "1")], true),
+        (&[], &[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")], false),
+        (&["--color", "always"], &[("NO_COLOR", "1")], true),
+    ] {
+        assert_eq!(is_coloured(words, set), colours, "{words:?} {set:?}");
+    }
 }

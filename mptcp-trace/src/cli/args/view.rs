@@ -3,19 +3,19 @@
 use clap::{Args, ValueEnum};
 
 use crate::{
-    filter::{self, Cgroup, FailOn},
+    filter::{self, Cgroup, Choice, FailOn, Ports},
     model::{By, Prefix, Verdict},
 };
 
 /// Which findings to show, and how; shared by `live` and `replay`.
 #[derive(Args, Clone, Debug)]
 pub struct ViewArgs {
+    /// Filter by what a finding says.
+    #[command(flatten)]
+    pub what: FindingFilterArgs,
     /// Filter by connection.
     #[command(flatten)]
     pub which: ConnectionFilterArgs,
-    /// Show only queries and closing verdicts with this verdict (repeatable)
-    #[arg(long, value_name = "NAME", value_parser = filter::verdict)]
-    pub verdict: Vec<Verdict>,
     /// Exit with code 4 if a finding has this verdict or cause; `fallback` matches any fallback
     /// (repeatable)
     ///
@@ -47,23 +47,39 @@ pub struct ViewArgs {
 /// See [`Limits::STATED`](crate::correlate::Limits::STATED).
 pub(super) const CONNECTIONS: u32 = 65_536;
 
+/// Filters by what a finding says.
+#[derive(Args, Clone, Debug, Default)]
+pub struct FindingFilterArgs {
+    /// Show only this kind of finding, or leave it out with `!`
+    ///
+    /// Kinds are query, fallback, refused, plain, existing, blackhole, verdict, option-refused,
+    /// socket-refused. Example: --kind fallback,blackhole.
+    #[arg(long, value_name = "[!]KIND,...", value_delimiter = ',', value_parser = filter::choice(filter::kind))]
+    pub kind: Vec<Choice<&'static str>>,
+    /// Show only queries and closing verdicts with this verdict, or leave it out with `!`
+    #[arg(long, value_name = "[!]NAME,...", value_delimiter = ',', value_parser = filter::choice(filter::verdict))]
+    pub verdict: Vec<Choice<Verdict>>,
+}
+
 /// Filters by connection.
 #[derive(Args, Clone, Debug, Default)]
 pub struct ConnectionFilterArgs {
-    /// Show only findings with this cause (repeatable)
+    /// Show only findings with this cause, or leave it out with `!`
     ///
     /// These are fallbacks, and verdicts that follow from one. `mptcp-trace explain` lists the
     /// causes.
-    #[arg(long, value_name = "NAME", value_parser = filter::cause)]
-    pub cause: Vec<&'static str>,
-    /// Show only connections with this address or network at either end (repeatable)
+    #[arg(long, value_name = "[!]NAME,...", value_delimiter = ',', value_parser = filter::choice(filter::cause))]
+    pub cause: Vec<Choice<&'static str>>,
+    /// Show only connections with this address or network at either end, or leave it out with `!`
     ///
-    /// Examples: 192.0.2.7, `2001:db8::/32`.
-    #[arg(long, value_name = "ADDR", value_parser = <Prefix as std::str::FromStr>::from_str)]
-    pub addr: Vec<Prefix>,
-    /// Show only connections with this port at either end (repeatable)
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
-    pub port: Vec<u16>,
+    /// Examples: 192.0.2.7, `2001:db8::/32`, `fe80::5%eth0` (the interface is not compared).
+    #[arg(long, value_name = "[!]ADDR,...", value_delimiter = ',', value_parser = filter::choice(filter::addr))]
+    pub addr: Vec<Choice<Prefix>>,
+    /// Show only connections with this port at either end, or leave it out with `!`
+    ///
+    /// Examples: 443, 8000-8080, !22.
+    #[arg(long, value_name = "[!]PORT,...", value_delimiter = ',', value_parser = filter::choice(Ports::parse))]
+    pub port: Vec<Choice<Ports>>,
     /// Show only findings of this control group or its descendants (repeatable)
     ///
     /// A path as in /proc/PID/cgroup, or an inode number.
@@ -111,7 +127,7 @@ impl ViewArgs {
 #[derive(Args, Clone, Debug, Default)]
 pub struct TaskFilterArgs {
     /// Show only connections and queries of this process (repeatable)
-    #[arg(short, long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(short, long, value_name = "PID", value_delimiter = ',', value_parser = filter::pid)]
     pub pid: Vec<u32>,
     /// Show only connections of processes, and queries of threads, with this name (repeatable)
     #[arg(long, value_name = "NAME")]

@@ -3,7 +3,10 @@
 use std::{fmt::Write as _, fs};
 
 use crate::cli::{DONE, Exit, USAGE, args::ExplainArgs, print};
-use crate::model::{CAUSES, Cause, find_cause};
+use crate::{
+    filter::closest,
+    model::{CAUSES, Cause, find_cause},
+};
 
 /// Width of a paragraph, columns.
 const WIDTH: usize = 88;
@@ -15,7 +18,12 @@ pub(in crate::cli) fn run(args: &ExplainArgs) -> Result<u8, Exit> {
         Some(name) => match find_cause(name) {
             Some(cause) => page(cause),
             None => {
-                let why = format!("no cause {name:?}; mptcp-trace explain lists them");
+                let known: Vec<&str> = CAUSES.iter().map(|it| it.name).collect();
+                let advice = match closest(name, &known) {
+                    Some(closest) => format!("did you mean {closest}?"),
+                    None => "mptcp-trace explain lists all".to_owned(),
+                };
+                let why = format!("no cause {name:?}: {advice}");
                 return Err(Exit::Because(USAGE, why));
             }
         },

@@ -5,7 +5,12 @@ use std::{convert::Infallible, io::IsTerminal as _};
 use anyhow::Context as _;
 
 use crate::{
-    cli::{CANNOT_ANSWER, DONE, Exit, args::ListArgs, options::Scope, print, select, tracing},
+    cli::{
+        CANNOT_ANSWER, DONE, Exit,
+        args::{FindingFilterArgs, ListArgs},
+        options::Scope,
+        print, select, tracing,
+    },
     enrich::CgroupCache,
     host::system::proc_is_ours,
     model::SensorId,
@@ -24,7 +29,7 @@ pub(in crate::cli) fn run(args: &ListArgs, verbose: u8) -> Result<u8, Exit> {
 }
 
 async fn list(args: &ListArgs, verbose: u8) -> Result<u8, Exit> {
-    let wanted = select::wanted(&args.which, &[], &args.whose)?;
+    let wanted = select::wanted(&FindingFilterArgs::default(), &args.which, &args.whose)?;
     // No task is traced; existing sockets are still listed.
     let started = tracing::start(&args.attach.options(), &Scope::SelfTestOnly, verbose).await?;
     let (is_in_pid_namespace, mut session) = (started.is_in_pid_namespace, started.session);

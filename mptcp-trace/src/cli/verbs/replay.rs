@@ -7,9 +7,10 @@ use crate::{
     cli::{
         DONE, Exit, FAILED, FOUND,
         args::ReplayArgs,
+        colour,
         ending::{READER_GONE, proven},
         input::with_capture,
-        select, wants_colour,
+        select,
     },
     host::sandbox,
     pipeline::{Played, Stages, Stop, View, play, prefixed},
@@ -33,7 +34,7 @@ fn replay(args: &ReplayArgs, view: View, input: &mut dyn io::Read) -> Result<u8,
     } else {
         Format::Text {
             header: terminal,
-            colour: wants_colour(),
+            colour: colour::on_stdout(),
             utc: args.utc,
         }
     };

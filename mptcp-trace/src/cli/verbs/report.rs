@@ -11,6 +11,7 @@ use std::{
 use anyhow::Context as _;
 
 use crate::{
+    bundle::unnamed,
     capture::Reader,
     cli::{DONE, Exit, FAILED, USAGE, args::ReportArgs, files, input::with_capture, print, select},
     correlate::Limits,
@@ -29,7 +30,7 @@ const STDOUT: &str = "-";
 /// Runs the verb; returns the exit code.
 pub(in crate::cli) fn run(args: &ReportArgs) -> Result<u8, Exit> {
     refuse_to_overwrite(&args.file, &args.output)?;
-    let wanted = select::wanted(&args.which, &args.verdict, &args.whose)?;
+    let wanted = select::wanted(&args.what, &args.which, &args.whose)?;
     let output = match args.output == Path::new(STDOUT) {
         true => args.output.clone(),
         false => files::place(&args.output)?,
@@ -179,6 +180,8 @@ fn write(output: &Path, text: &str) -> anyhow::Result<String> {
         file.persist(&target).map_err(|why| why.error)?;
         Ok(())
     };
-    write().with_context(|| format!("cannot write {name}"))?;
+    write()
+        .map_err(|why| unnamed(&why))
+        .with_context(|| format!("cannot write {name}"))?;
     Ok(name)
 }

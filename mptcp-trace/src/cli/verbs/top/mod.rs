@@ -53,7 +53,7 @@ fn view(args: &TopArgs, board: &Shared, is_replay: bool) -> anyhow::Result<View>
         whose = Default::default();
     }
     Ok(View {
-        wanted: select::wanted(&args.which, &args.verdict, &whose)?,
+        wanted: select::wanted(&args.what, &args.which, &whose)?,
         limits: correlate::Limits {
             connections: usize::try_from(args.max_connections)?,
             ..correlate::Limits::STATED

@@ -42,6 +42,8 @@ struct Extent {
     first: Duration,
     last: Duration,
     findings: u64,
+    /// Number of records that could not be decoded.
+    undecodable: u64,
     /// The capture is cut off.
     is_cut_off: bool,
 }
@@ -82,6 +84,10 @@ pub(super) fn run(args: &TopArgs, capture: &Path) -> Result<u8, Exit> {
             capture.display(),
             extent.findings
         );
+        return Err(Exit::Because(FAILED, why));
+    }
+    if extent.undecodable > 0 {
+        let why = format!("{} records cannot be decoded", extent.undecodable);
         return Err(Exit::Because(FAILED, why));
     }
     Ok(DONE)
@@ -175,6 +181,7 @@ fn measure(args: &TopArgs, capture: &Path, input: &mut dyn Read) -> Result<Exten
         first: first.unwrap_or(last).min(last),
         last,
         findings: scene.stages.outcome().findings,
+        undecodable: scene.stages.outcome().undecodable,
         is_cut_off: scene.end.is_some_and(|end| end.state.is_none()),
     })
 }

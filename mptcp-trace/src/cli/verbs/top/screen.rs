@@ -30,6 +30,7 @@ use rustix::{
 };
 
 use crate::{
+    cli::colour,
     sink::escape,
     top::{
         app::App,
@@ -148,7 +149,7 @@ impl Screen {
         Ok(Self {
             terminal: terminal.context("cannot draw on the terminal")?,
             falls_over,
-            has_colour: std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+            has_colour: colour::on_stdout(),
         })
     }
 

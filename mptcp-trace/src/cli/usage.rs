@@ -1,0 +1,167 @@
+//! Command lines that clap refuses: what to type instead.
+
+use clap::{
+    CommandFactory as _, Parser as _,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
+
+use super::args::Cli;
+use crate::{filter::closest, sink::escape};
+
+/// Ends with a usage error, or prints the help that was asked for.
+pub(super) fn refuse(error: &clap::Error, words: &[String]) -> ! {
+    if let Some(advice) = advice(error, words) {
+        stderr_line!("error: {advice}\n\nFor more information, try '--help'.");
+        std::process::exit(super::USAGE.into());
+    }
+    error.exit()
+}
+
+/// One sentence and a command line, for mistakes that clap answers with its own terms. `words` are
+/// the arguments as typed.
+fn advice(error: &clap::Error, words: &[String]) -> Option<String> {
+    let (ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand) = error.kind() else {
+        return None;
+    };
+    let invalid = error
+        .get(ContextKind::InvalidArg)
+        .or_else(|| error.get(ContextKind::InvalidSubcommand))?;
+    let ContextValue::String(invalid) = invalid else {
+        return None;
+    };
+    let verbs = verbs();
+    let ours: Vec<&String> = words.iter().take_while(|word| *word != "--").collect();
+    let is_verb = |word: &str| verbs.iter().any(|verb| verb == word);
+    if let Some(at) = ours.iter().position(|word| is_verb(word))
+        && at > 0
+    {
+        let mut moved = words.to_vec();
+        let verb = moved.remove(at);
+        moved.insert(0, verb.clone());
+        return parses(&moved)
+            .then(|| {
+                format!(
+                    "options stand after the subcommand; type:\n\n  {}",
+                    line(&moved)
+                )
+            })
+            .or_else(|| Some(format!("options stand after the subcommand {verb}")));
+    }
+    // A word where no word can stand: what follows a verb is up to clap.
+    let first = ours.iter().position(|word| *word == invalid)?;
+    if invalid.starts_with('-') || ours.iter().any(|word| is_verb(word)) {
+        return None;
+    }
+    let names: Vec<&str> = verbs.iter().map(String::as_str).collect();
+    if let Some(verb) = closest(invalid, &names) {
+        let mut mended = words.to_vec();
+        mended[first] = verb.to_owned();
+        let sentence = format!("no subcommand {}: did you mean {verb}?", quoted(invalid));
+        return Some(match parses(&mended) {
+            true => format!("{sentence} Type:\n\n  {}", line(&mended)),
+            false => sentence,
+        });
+    }
+    let mut with_dashes = words.to_vec();
+    with_dashes.insert(first, "--".to_owned());
+    parses(&with_dashes).then(|| {
+        format!(
+            "no subcommand {}; to run a program and trace it, type:\n\n  {}",
+            quoted(invalid),
+            line(&with_dashes)
+        )
+    })
+}
+
+/// Names of the subcommands.
+fn verbs() -> Vec<String> {
+    let names = Cli::command();
+    let names = names.get_subcommands().map(|it| it.get_name().to_owned());
+    names.chain(["help".to_owned()]).collect()
+}
+
+/// True if this command line is understood.
+fn parses(words: &[String]) -> bool {
+    let program = "mptcp-trace".to_owned();
+    Cli::try_parse_from(std::iter::once(&program).chain(words)).is_ok()
+}
+
+/// A command line that can be copied into a shell.
+fn line(words: &[String]) -> String {
+    let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
+    format!("mptcp-trace {}", words.join(" "))
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
+    match !word.is_empty() && word.chars().all(is_plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", escape(word).replace('\'', "'\\''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(typed: &str) -> Option<String> {
+        let words: Vec<String> = typed.split(' ').map(str::to_owned).collect();
+        let program = "mptcp-trace".to_owned();
+        let error = Cli::try_parse_from(std::iter::once(&program).chain(&words)).unwrap_err();
+        advice(&error, &words)
+    }
+
+    #[test]
+    fn a_mistake_is_answered_with_what_to_type() {
+        for (typed, says) in [
+            (
+                "reply x",
+                "did you mean replay? Type:\n\n  mptcp-trace replay x",
+            ),
+            ("exlpain DssFallback", "mptcp-trace explain DssFallback"),
+            ("tpo", "did you mean top?"),
+            (
+                "curl https://example.com",
+                "type:\n\n  mptcp-trace -- curl https://example.com",
+            ),
+            (
+                "--json curl https://example.com",
+                "mptcp-trace --json -- curl https://example.com",
+            ),
+            ("--json replay run.mpt", "mptcp-trace replay --json run.mpt"),
+            ("--utc replay run.mpt", "mptcp-trace replay --utc run.mpt"),
+            (
+                "--pid 7 --json replay run.mpt",
+                "mptcp-trace replay --pid 7 --json run.mpt",
+            ),
+            (
+                "--follow replay run.mpt",
+                "options stand after the subcommand replay",
+            ),
+            ("my program", "type:\n\n  mptcp-trace -- my program"),
+        ] {
+            let answer = answer(typed).unwrap_or_default();
+            assert!(answer.contains(says), "{typed}: {answer}");
+        }
+    }
+
+    #[test]
+    fn what_clap_explains_well_is_left_to_it() {
+        for typed in [
+            "doctor --jsn",
+            "--jsno",
+            "replay",
+            "--duration x",
+            "replay a b",
+        ] {
+            assert_eq!(answer(typed), None, "{typed}");
+        }
+    }
+
+    #[test]
+    fn a_word_with_spaces_or_control_characters_is_one_word_on_one_line() {
+        let words = ["a b".to_owned(), "it's".to_owned(), "x\ny".to_owned()];
+        assert_eq!(line(&words), "mptcp-trace 'a b' 'it'\\''s' 'x\\ny'");
+    }
+}
