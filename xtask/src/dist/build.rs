@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -74,16 +75,37 @@ fn look_at(program: &Path, names: &[(PathBuf, &str)]) -> Result<()> {
     Ok(())
 }
 
-/// Writes man pages and completions, generated from the source, into the stage.
+/// Writes man pages, generated from the source, into the stage.
 pub(super) fn pages(places: &Places, release: &Release) -> Result<()> {
-    say("writing man pages and completions");
+    say("writing man pages");
     let mut cargo = command::cargo(&places.root);
     cargo
         .args(["run", "--quiet", "--locked", "--package", "mptcp-trace"])
         .args(["--example", "pages", "--"])
         .arg(&release.stage)
         .arg(date(release.epoch)?);
-    command::run(&mut cargo, "cannot write the man pages and completions")
+    command::run(&mut cargo, "cannot write the man pages")
+}
+
+/// Shells with completions, and the file of each script in the stage.
+pub(super) const COMPLETIONS: [(&str, &str); 3] = [
+    ("bash", "mptcp-trace.bash"),
+    ("zsh", "_mptcp-trace"),
+    ("fish", "mptcp-trace.fish"),
+];
+
+/// Writes the completion scripts, as the program prints them, into the stage.
+pub(super) fn completions(release: &Release) -> Result<()> {
+    let folder = release.stage.join("completions");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    for (shell, file) in COMPLETIONS {
+        let mut program = Command::new(&release.program);
+        program.args(["completions", shell]);
+        let script = command::output(&mut program, "the program prints no completions")?;
+        let path = folder.join(file);
+        fs::write(&path, script).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
 }
 
 /// The UTC date of a Unix time.
