@@ -139,9 +139,9 @@ fn fish_completes_every_verb_with_its_flags_and_values() {
     typed_into("fish");
 }
 
-/// The program answers while the user waits, and leaves the terminal alone.
+/// The user is typing: nothing but candidates may appear.
 #[test]
-fn candidates_come_without_privileges_and_without_noise() {
+fn candidates_come_without_noise() {
     for words in [
         &["--pid", ""][..],
         &["--netns", ""],
