@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 
 pub use self::choice::{Choice, Ports, addr, choice, closest, kind, pid};
 use self::choice::{admits, unknown};
-use crate::model::{CAUSES, Finding, Prefix, Subject, Verdict, find_cause};
+use crate::model::{Finding, Prefix, Subject, Verdict, all_causes, find_cause};
 
 /// A control group as given by the user.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -76,8 +76,7 @@ pub fn verdict(name: &str) -> Result<Verdict, String> {
 }
 
 fn cause_names() -> Vec<&'static str> {
-    let names = CAUSES.iter().map(|cause| cause.name);
-    names.chain(["plain"]).collect()
+    all_causes().map(|cause| cause.name).collect()
 }
 
 /// Conditions on findings; an empty filter admits all.

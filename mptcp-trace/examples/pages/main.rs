@@ -1,5 +1,5 @@
-//! Writes the man page of every verb and the completions for three shells, generated from clap's
-//! definitions: `cargo run --package mptcp-trace --example pages -- DIRECTORY [DATE]`.
+//! Writes the man page of every verb, generated from clap's definitions:
+//! `cargo run --package mptcp-trace --example pages -- DIRECTORY [DATE]`.
 //!
 //! This is an example so that the program does not depend on the crates for it; `cargo xtask dist`
 //! runs it.
@@ -12,11 +12,7 @@ use std::{
 };
 
 use clap::CommandFactory as _;
-use clap_complete::Shell;
 use mptcp_trace::cli::Cli;
-
-/// Shells with completions.
-const SHELLS: [Shell; 3] = [Shell::Bash, Shell::Zsh, Shell::Fish];
 
 fn main() -> io::Result<()> {
     let mut arguments = env::args_os().skip(1);
@@ -29,13 +25,7 @@ fn main() -> io::Result<()> {
         .next()
         .and_then(|date| date.into_string().ok())
         .unwrap_or_default();
-    write_pages(&directory.join("man"), &date)?;
-    let completions = directory.join("completions");
-    fs::create_dir_all(&completions)?;
-    for shell in SHELLS {
-        clap_complete::generate_to(shell, &mut Cli::command(), man::PROGRAM, &completions)?;
-    }
-    Ok(())
+    write_pages(&directory.join("man"), &date)
 }
 
 fn write_pages(directory: &Path, date: &str) -> io::Result<()> {

@@ -1,5 +1,6 @@
 //! Command-line arguments as clap parses them.
 
+mod completions;
 mod values;
 mod view;
 
@@ -7,6 +8,7 @@ use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(super) use completions::{CompletionsArgs, Shell};
 use values::{parse_duration, parse_listen, parse_ring_size, parse_speed};
 use view::CONNECTIONS;
 pub(super) use view::{ConnectionFilterArgs, FindingFilterArgs, TaskFilterArgs, ViewArgs};
@@ -97,6 +99,8 @@ pub enum Verb {
     Demo(DemoArgs),
     /// Explain a fallback cause: its meaning, the likely culprit, and the commands to run next
     Explain(ExplainArgs),
+    /// Print the completion script of a shell
+    Completions(CompletionsArgs),
 }
 
 /// Options of `live`.

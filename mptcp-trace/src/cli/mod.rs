@@ -21,7 +21,7 @@ use clap::Parser as _;
 
 pub use args::Cli;
 use args::Verb;
-use verbs::{bundle, demo, doctor, explain, list, live, replay, report, serve, top};
+use verbs::{bundle, completions, demo, doctor, explain, list, live, replay, report, serve, top};
 
 use crate::{
     host::system::{keep_little_free_memory, survive_requests},
@@ -87,6 +87,7 @@ pub fn main() -> ExitCode {
         Some(Verb::Bundle(args)) => bundle::run(&args, verbose),
         Some(Verb::Demo(args)) => demo::run(&args, verbose),
         Some(Verb::Explain(args)) => explain::run(&args),
+        Some(Verb::Completions(args)) => completions::run(&args),
     };
     match done {
         Ok(code) => ExitCode::from(code),

@@ -71,10 +71,12 @@ pub fn find(name: &str) -> Option<&'static Cause> {
         Some(prefix) if prefix.eq_ignore_ascii_case("MPTcpExt") => &name[8..],
         Some(_) | None => name,
     };
-    CAUSES
-        .iter()
-        .chain([&PLAIN])
-        .find(|cause| cause.name.eq_ignore_ascii_case(bare))
+    all().find(|cause| cause.name.eq_ignore_ascii_case(bare))
+}
+
+/// All names that options accept: the counters, and `plain`.
+pub fn all() -> impl Iterator<Item = &'static Cause> {
+    CAUSES.iter().chain([&PLAIN])
 }
 
 /// The explanation of a `plain` line: no kernel counter counts it.

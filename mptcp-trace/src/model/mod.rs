@@ -20,7 +20,10 @@ mod sum;
 mod verdict;
 mod words;
 
-pub use cause::{CAUSES, Cause, Culprit, fallback_causes, find as find_cause, name_of_enumerator};
+pub use cause::{
+    CAUSES, Cause, Culprit, all as all_causes, fallback_causes, find as find_cause,
+    name_of_enumerator,
+};
 pub use connection::{
     CauseCertainty, Connection, ConnectionEvent, ConnectionId, ConnectionKind, Current, Evidence,
     Owner, Place, Side, Stage, SwitchedOff, Via,

@@ -154,6 +154,7 @@ const ALLOWED: &[(&str, &[&str], &[&str])] = &[
         &[
             "anstyle_query",
             "clap",
+            "clap_complete",
             "env_logger",
             "jiff",
             "libc",

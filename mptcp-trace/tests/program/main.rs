@@ -6,6 +6,7 @@ mod bad_input;
 mod bpf_side;
 mod bundle;
 mod common;
+mod completions;
 mod ends;
 mod fallbacks;
 mod honest;

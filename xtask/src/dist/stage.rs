@@ -63,6 +63,7 @@ pub(super) fn fill(places: &Places, release: &Release) -> Result<()> {
         }
     }
     build::pages(places, release)?;
+    build::completions(release)?;
     // Debian and Fedora both require compressed copies; the tarball also has the readable ones.
     let compressed = stage.join("compressed");
     for page in files_in(&stage.join("man"))? {

@@ -2,6 +2,7 @@
 //! other.
 
 pub(super) mod bundle;
+pub(super) mod completions;
 pub(super) mod demo;
 pub(super) mod doctor;
 pub(super) mod explain;

@@ -80,7 +80,7 @@ const STEPS: [(&str, Step); 8] = [
     ("SHA256SUMS", sums),
     ("the same bytes a second time", same::step),
     ("man pages without a warning", pages::manual),
-    ("completions that shells can read", pages::completions),
+    ("completions, typed into real shells", pages::completions),
     ("Dockerfile and DaemonSet", container::step),
     ("the tarball runs where it is unpacked", tarball::step),
     (
