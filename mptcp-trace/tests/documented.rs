@@ -8,7 +8,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use mptcp_trace::model::{SensorId, Verdict};
+use mptcp_trace::model::{Finding, SensorId, Verdict};
 use serde_json::Value;
 
 const PAGE: &str = include_str!("../../docs/output.md");
@@ -116,6 +116,14 @@ fn every_field_is_documented_and_every_documented_field_exists() {
             "socket_refused",
             "end"
         ])
+    );
+    // `--kind` knows every type of a finding: these, and the one that no capture has.
+    let found = kinds
+        .into_iter()
+        .filter(|it| !["start", "end"].contains(it));
+    assert_eq!(
+        found.chain(["refused"]).collect::<BTreeSet<_>>(),
+        BTreeSet::from(Finding::KINDS)
     );
     assert_eq!(lines.first().unwrap()["type"], "start");
     assert_eq!(lines.last().unwrap()["type"], "end");

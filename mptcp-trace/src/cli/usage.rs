@@ -38,14 +38,13 @@ fn advice(error: &clap::Error, words: &[String]) -> Option<String> {
         let mut moved = words.to_vec();
         let verb = moved.remove(at);
         moved.insert(0, verb.clone());
-        return parses(&moved)
-            .then(|| {
-                format!(
-                    "options stand after the subcommand; type:\n\n  {}",
-                    line(&moved)
-                )
-            })
-            .or_else(|| Some(format!("options stand after the subcommand {verb}")));
+        return Some(match parses(&moved) {
+            true => format!(
+                "options stand after the subcommand; type:\n\n  {}",
+                line(&moved)
+            ),
+            false => format!("options stand after the subcommand {verb}"),
+        });
     }
     // A word where no word can stand: what follows a verb is up to clap.
     let first = ours.iter().position(|word| *word == invalid)?;
