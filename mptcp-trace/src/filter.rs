@@ -7,8 +7,8 @@ mod choice;
 
 use std::net::SocketAddr;
 
-pub use self::choice::{Choice, Ports, addr, choice, closest, kind, pid};
-use self::choice::{admits, unknown};
+use self::choice::admits;
+pub use self::choice::{Choice, Ports, addr, choice, closest, kind, pid, unknown};
 use crate::model::{Finding, Prefix, Subject, Verdict, all_causes, find_cause};
 
 /// A control group as given by the user.

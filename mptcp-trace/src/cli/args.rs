@@ -64,9 +64,13 @@ pub struct Cli {
     /// Options of `live`, accepted without a verb too.
     #[command(flatten)]
     pub live: LiveArgs,
-    /// Log decisions and their reasons to stderr; -vv also logs messages of the BPF programs
+    /// Log decisions and their reasons to stderr, and print the full account at the end; -vv also
+    /// logs messages of the BPF programs
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     pub verbose: u8,
+    /// Print no notes, and at the end nothing unless something was lost or does not agree
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
     /// When to use colours
     ///
     /// `auto` uses them on a terminal, unless `NO_COLOR` is set, CLICOLOR is 0 or TERM is dumb;
@@ -342,8 +346,8 @@ pub struct ReplayArgs {
     /// Stop after this many findings
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub stop_after: Option<u64>,
-    /// Print times in UTC instead of local time
-    #[arg(long)]
+    /// The same as `--time utc`
+    #[arg(long, conflicts_with_all = ["json", "time"])]
     pub utc: bool,
     /// Filter by task.
     #[command(flatten)]
@@ -398,6 +402,9 @@ pub struct ListArgs {
     /// Print JSON lines (docs/output.md) instead of text
     #[arg(long)]
     pub json: bool,
+    /// Do not truncate lines to the width of the terminal
+    #[arg(long, short = 'w', conflicts_with = "json")]
+    pub wide: bool,
     /// Filter by task.
     #[command(flatten)]
     pub whose: TaskFilterArgs,

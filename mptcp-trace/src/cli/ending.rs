@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, io::Write};
 
-use super::{DONE, Exit, FAILED, FOUND, UNPROVEN};
+use super::{DONE, Exit, FAILED, FOUND, UNPROVEN, talk};
 use crate::{
     model::LossReport,
     pipeline::{Session, Stages, Stop, note_missed, prefixed},
@@ -43,7 +43,10 @@ pub(super) fn report_end<W: Write>(
     match ended {
         Ok((losses, stop)) => {
             let reconciliation = &stages.outcome().reconciled;
-            stderr!("{}", prefixed(&stages.account(&losses, reconciliation)));
+            stderr!(
+                "{}",
+                prefixed(&stages.account(&losses, reconciliation, talk::detail()))
+            );
             Ok((losses, stop))
         }
         Err(stop) => {

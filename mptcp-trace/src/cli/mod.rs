@@ -10,6 +10,8 @@ mod input;
 mod options;
 mod run;
 mod select;
+mod talk;
+mod terminal;
 mod tracing;
 mod usage;
 mod verbs;
@@ -69,9 +71,11 @@ pub fn main() -> ExitCode {
         verb,
         live,
         verbose,
+        quiet,
         color,
     } = cli;
     colour::choose(color);
+    talk::choose(quiet, verbose);
     start_log(verbose);
     keep_little_free_memory();
     survive_requests();

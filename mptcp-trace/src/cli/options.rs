@@ -3,7 +3,7 @@
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use crate::{model::Rung, pipeline::View};
+use crate::{model::Rung, pipeline::View, sink::TextOptions};
 
 /// Attach method and memory limits.
 #[derive(Clone, Debug)]
@@ -59,10 +59,8 @@ pub(super) struct Live {
     pub(super) names: Names,
     /// Filters and presentation.
     pub(super) view: View,
-    /// Print JSON lines instead of text.
-    pub(super) json: bool,
-    /// Print the column header even if stdout is not a terminal.
-    pub(super) header: bool,
+    /// How lines of text are presented; none for JSON lines.
+    pub(super) text: Option<TextOptions>,
     /// Output file; none means stdout.
     pub(super) output: Option<PathBuf>,
     /// Capture file for raw records.
@@ -80,14 +78,13 @@ pub(super) struct Live {
 }
 
 impl Live {
-    /// Traces all tasks, as text on stdout, until a signal arrives.
+    /// Traces all tasks, as plain text on stdout, until a signal arrives.
     pub(super) fn new(attaching: Attaching) -> Self {
         Self {
             attaching,
             names: Names::default(),
             view: View::default(),
-            json: false,
-            header: false,
+            text: Some(TextOptions::default()),
             output: None,
             capture: None,
             ready_file: None,

@@ -3,7 +3,7 @@
 use std::{
     cell::RefCell,
     fs::{self, File},
-    io::{self, BufWriter, IsTerminal as _, Write},
+    io::{self, BufWriter, Write},
     path::Path,
     rc::Rc,
 };
@@ -11,11 +11,11 @@ use std::{
 use anyhow::Context as _;
 
 use super::{
-    Exit, UNPROVEN, USAGE, colour,
+    Exit, UNPROVEN, USAGE,
     ending::{conclude, finish, report_end},
     files::{self, How},
     options::{Live, Names, Scope},
-    select, tracing,
+    select, talk, tracing,
     tracing::write_ready_file,
 };
 use crate::{
@@ -124,7 +124,9 @@ async fn run_beside<W: Write>(
     command: Command,
 ) -> Result<u8, Exit> {
     let ended = run_pipeline(session, stages, until, Some(command)).await;
-    if let Ok(None) | Err(Stop::ReaderGone | Stop::Enough) = &ended {
+    if let Ok(None) | Err(Stop::ReaderGone | Stop::Enough) = &ended
+        && talk::has_notes()
+    {
         stderr_line!("mptcp-trace: note: the command keeps running, but is no longer traced");
     }
     let outlived = matches!(ended, Ok(None));
@@ -134,15 +136,9 @@ async fn run_beside<W: Write>(
 
 /// Output format and destination, and how to reopen it.
 fn output(live: &Live) -> anyhow::Result<(Format, Box<dyn Write>, Option<Reopens>)> {
-    let terminal = live.output.is_none() && io::stdout().is_terminal();
-    let format = if live.json {
-        Format::Json
-    } else {
-        Format::Text {
-            header: terminal || live.header,
-            colour: colour::is_wanted(terminal),
-            utc: false,
-        }
+    let format = match &live.text {
+        Some(text) => Format::text(text.clone()),
+        None => Format::Json,
     };
     let mut reopens = None;
     let out: Box<dyn Write> = match &live.output {

@@ -1,8 +1,16 @@
 //! Validates processes, thread names and network namespaces named by the user.
 
-use std::{fs, io::ErrorKind, os::unix::fs::MetadataExt as _, path::Path};
+use std::{
+    fs,
+    io::{self, ErrorKind, IsTerminal as _},
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+};
 
-use super::args::{ConnectionFilterArgs, FindingFilterArgs, TaskFilterArgs, ViewArgs};
+use super::{
+    args::{ConnectionFilterArgs, FindingFilterArgs, TaskFilterArgs, ViewArgs},
+    colour, terminal,
+};
 use crate::{
     aggregation::Sums,
     coalesce::AnswerCoalescer,
@@ -10,7 +18,9 @@ use crate::{
     filter::FindingFilter,
     host::system::proc_is_ours,
     kernel::readable,
+    model::Verdict,
     pipeline::{View, Watched},
+    sink::{TextOptions, Width},
 };
 use anyhow::{Context as _, bail, ensure};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -77,6 +87,31 @@ pub(super) fn view(view: &ViewArgs, whose: &TaskFilterArgs) -> anyhow::Result<Vi
         },
         observers: Vec::new(),
     })
+}
+
+/// How lines are presented on stdout, or elsewhere.
+pub(super) fn lines(view: &ViewArgs, is_stdout: bool) -> TextOptions {
+    let ViewArgs { what, lines, .. } = view;
+    let is_terminal = is_stdout && io::stdout().is_terminal();
+    let width = match is_stdout {
+        true => terminal::stdout_width(lines.wide, is_terminal),
+        false => Width::Unlimited,
+    };
+    let lists = |kind: &str| {
+        let mut named = what.kind.iter().filter(|it| !it.is_excluded);
+        named.any(|it| it.value == kind)
+    };
+    let mut verdicts = what.verdict.iter().filter(|it| !it.is_excluded);
+    TextOptions {
+        header: is_terminal,
+        colour: colour::is_wanted(is_terminal),
+        time: lines.time.style(),
+        columns: lines.columns.clone(),
+        width,
+        why: lines.why,
+        lists_existing: lists("existing"),
+        lists_never_asked: lists("verdict") || verdicts.any(|it| it.value == Verdict::NeverAsked),
+    }
 }
 
 /// Builds the filter of shown findings.

@@ -12,7 +12,7 @@ use super::{
     CANNOT_ANSWER, Exit, FAILED, files,
     files::How,
     options::{Attaching, Scope},
-    select,
+    select, talk,
 };
 use crate::{
     host::{self, HostSupport, privileges},
@@ -162,7 +162,13 @@ pub(super) fn write_ready_file(path: &Path) -> anyhow::Result<()> {
 
 /// Prints notes that the reader needs before the first line.
 fn say(plan: &Plan, session: &Session, with_invitation: bool) {
-    for note in plan.notes.iter().chain(&privileges::costs()) {
+    let has_notes = talk::has_notes();
+    for note in plan
+        .notes
+        .iter()
+        .chain(&privileges::costs())
+        .filter(|_| has_notes)
+    {
         stderr_line!("mptcp-trace: note: {}", escape(note));
     }
     for sensor in SensorId::ALL {
@@ -188,7 +194,7 @@ fn say(plan: &Plan, session: &Session, with_invitation: bool) {
             log::info!("{}: {limit}", sensor.rung);
         }
     }
-    if with_invitation && io::stderr().is_terminal() {
+    if with_invitation && has_notes && io::stderr().is_terminal() {
         let limits: usize = session
             .facts
             .sensors

@@ -145,7 +145,7 @@ pub fn closest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
 
 /// What to type instead of an unknown name: the most similar one, or one of the list; `more` says
 /// where to read about them.
-pub(super) fn unknown(name: &str, known: &[&str], more: &str) -> String {
+pub fn unknown(name: &str, known: &[&str], more: &str) -> String {
     match closest(name, known) {
         Some(closest) => format!("did you mean {closest}?{more}"),
         None => format!("known are {}{more}", known.join(", ")),

@@ -40,4 +40,4 @@ pub use sensor::{PerSensor, SensorId};
 pub use subject::{Prefix, Subject};
 pub use sum::{By, Sum, SumRow, SumTable};
 pub use verdict::{ClosedBy, Judgement, LastAsked, Verdict, VerdictEvent};
-pub use words::short;
+pub use words::{parts, short};

@@ -2,14 +2,63 @@
 
 use std::time::Duration;
 
-/// Formats a duration in at most eight characters.
+/// A duration with three digits: its number, at most four characters, and its unit.
+#[must_use]
+pub fn parts(duration: Duration) -> (String, &'static str) {
+    const UNITS: [(u128, &str); 4] = [
+        (3_600_000_000_000, "h"),
+        (1_000_000_000, "s"),
+        (1_000_000, "ms"),
+        (1_000, "µs"),
+    ];
+    /// Seconds are more familiar than fractions of an hour.
+    const HOURS_NS_MIN: u128 = 10_000 * 1_000_000_000;
+    let ns = duration.as_nanos();
+    let found = UNITS
+        .into_iter()
+        .find(|(unit, name)| ns >= *unit && (*name != "h" || ns >= HOURS_NS_MIN));
+    let Some((unit, name)) = found else {
+        return (ns.to_string(), "ns");
+    };
+    let (whole, hundredths) = (ns / unit, ns * 100 / unit % 100);
+    let number = match whole {
+        0..10 => format!("{whole}.{hundredths:02}"),
+        10..100 => format!("{whole}.{}", hundredths / 10),
+        _ => whole.to_string(),
+    };
+    (number, name)
+}
+
+/// A duration with three digits: `986 µs`, `1.02 s`.
 #[must_use]
 pub fn short(duration: Duration) -> String {
-    let ns = duration.as_nanos();
-    match ns {
-        0..10_000 => format!("{ns} ns"),
-        10_000..10_000_000 => format!("{} us", ns / 1000),
-        10_000_000..10_000_000_000 => format!("{} ms", ns / 1_000_000),
-        _ => format!("{} s", ns / 1_000_000_000),
+    let (number, unit) = parts(duration);
+    format!("{number} {unit}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_has_three_digits_and_a_unit() {
+        for (ns, text) in [
+            (0, "0 ns"),
+            (999, "999 ns"),
+            (1_000, "1.00 µs"),
+            (9_999, "9.99 µs"),
+            (986_400, "986 µs"),
+            (1_750_000, "1.75 ms"),
+            (12_345_678, "12.3 ms"),
+            (999_999_999, "999 ms"),
+            (1_020_000_000, "1.02 s"),
+            (61_200_000_000, "61.2 s"),
+            (3_600_000_000_000, "3600 s"),
+            (9_999_900_000_000, "9999 s"),
+            (10_000_000_000_000, "2.77 h"),
+            (360_000_000_000_000, "100 h"),
+        ] {
+            assert_eq!(short(Duration::from_nanos(ns)), text);
+        }
     }
 }

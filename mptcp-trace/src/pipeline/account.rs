@@ -5,16 +5,16 @@ use std::{fmt::Write as _, io::Write, time::Duration};
 use super::{
     proof::gap,
     stages::Stages,
-    view::{Outcome, View},
+    view::{Detail, Outcome, View},
 };
 use crate::{
     correlate::{FallbackLedger, reconcile},
     filter::FindingFilter,
-    model::{LossReport, Reconciliation, SensorId},
+    model::{Loss, LossReport, Reconciliation, SensorId},
     observe::State,
     sink::{
-        Format, closing_verdict, coalesced, evicted, failing, not_shown, reconciled, summary,
-        unwritten,
+        Format, agreement, brief, closing_verdict, coalesced, evicted, failing, folded, not_shown,
+        reconciled, summary, unwritten,
     },
 };
 
@@ -74,14 +74,76 @@ impl<W: Write> Stages<W> {
     }
 
     /// The final report on stderr: how much was observed and shown, what was lost, and whether the
-    /// kernel's counters agree.
+    /// kernel's counters agree. One line if nothing was lost and they agree, unless all of it is
+    /// wanted.
     #[must_use]
-    pub fn account(&self, losses: &LossReport, reconciliation: &[Reconciliation]) -> String {
+    pub fn account(
+        &self,
+        losses: &LossReport,
+        reconciliation: &[Reconciliation],
+        detail: Detail,
+    ) -> String {
+        let is_well = self.is_well(losses, reconciliation);
+        match (detail, is_well) {
+            (Detail::Full, _) | (Detail::Brief | Detail::Trouble, false) => {
+                self.full_account(losses, reconciliation)
+            }
+            (Detail::Brief, true) => self.brief_account(reconciliation),
+            (Detail::Trouble, true) => String::new(),
+        }
+    }
+
+    /// True if nothing was lost or left out against the user's wish, and the kernel agrees.
+    fn is_well(&self, losses: &LossReport, reconciliation: &[Reconciliation]) -> bool {
+        let Outcome {
+            findings: _,
+            by_sensor: _,
+            verdicts: _,
+            folded: _,
+            not_shown: _,
+            coalesced: _,
+            failing,
+            first_failing: _,
+            undecodable,
+            reconciled: _,
+            unwritten,
+        } = &self.outcome;
+        let is_complete = |loss: &Loss| {
+            loss.balances() && loss.untraced() == 0 && loss.unfollowed == 0 && loss.over_share == 0
+        };
+        let mut optional = SensorId::ALL.into_iter().filter(|it| it.is_optional());
+        *failing == 0
+            && *undecodable == 0
+            && *unwritten == 0
+            && self.correlator.evicted() == 0
+            && losses.sensors.iter().all(is_complete)
+            && optional.all(|sensor| self.facts.has_sensor(sensor))
+            && reconciliation.iter().all(|it| it.why.is_none())
+    }
+
+    fn brief_account(&self, reconciliation: &[Reconciliation]) -> String {
+        let counted = reconciliation
+            .iter()
+            .flat_map(|it| it.counted.values())
+            .fold(0, |sum: u64, count| sum.saturating_add(*count));
+        let outcome = &self.outcome;
+        let mut text = brief(outcome.findings, outcome.folded);
+        if self.view.wanted != FindingFilter::default() {
+            text.push_str(&format!(", {} not shown", outcome.not_shown));
+        }
+        if self.view.repeats.is_some() {
+            text.push_str(&format!(", {} coalesced", outcome.coalesced));
+        }
+        text.push_str(&agreement(counted));
+        text
+    }
+
+    fn full_account(&self, losses: &LossReport, reconciliation: &[Reconciliation]) -> String {
         let losses = self.with_filtered(losses);
-        let done = match (self.format, self.view.summary.is_empty()) {
+        let done = match (&self.format, self.view.summary.is_empty()) {
             (Format::Nothing, _) => "counted",
-            (Format::Text { .. } | Format::Json, true) => "printed",
-            (Format::Text { .. } | Format::Json, false) => "summed up",
+            (Format::Text(_) | Format::Json, true) => "printed",
+            (Format::Text(_) | Format::Json, false) => "summed up",
         };
         let mut text = summary(done, |sensor| *self.outcome.by_sensor.of(sensor), &losses);
         for sensor in SensorId::ALL.into_iter().filter(|it| it.is_optional()) {
@@ -95,6 +157,7 @@ impl<W: Write> Stages<W> {
             }
         }
         text.push_str(&closing_verdict(done, self.outcome.verdicts));
+        text.push_str(&folded(self.outcome.folded));
         if self.view.wanted != FindingFilter::default() {
             text.push_str(&not_shown(self.outcome.not_shown));
         }

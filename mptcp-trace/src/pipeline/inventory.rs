@@ -87,7 +87,7 @@ impl Inventory {
         &self,
         wanted: &FindingFilter,
         cgroups: &CgroupCache,
-        format: Format,
+        format: &Format,
         out: &mut Vec<u8>,
     ) -> u64 {
         let mut printed = 0;

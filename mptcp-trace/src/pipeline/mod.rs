@@ -33,7 +33,7 @@ pub use self::{
     session::Session,
     stages::Stages,
     stop::Stop,
-    view::{Outcome, View},
+    view::{Detail, Outcome, View},
 };
 use crate::{
     correlate::ORDER_WINDOW,
@@ -369,7 +369,10 @@ fn tell_state<W: Write>(session: &mut Session, stages: &mut Stages<W>) -> Result
     stages.sum_up();
     stages.flush()?;
     let reconciliation = stages.reconcile(&losses);
-    stderr!("{}", prefixed(&stages.account(&losses, &reconciliation)));
+    stderr!(
+        "{}",
+        prefixed(&stages.account(&losses, &reconciliation, Detail::Full))
+    );
     Ok(())
 }
 

@@ -18,7 +18,7 @@ use crate::{
     host::system::proc_is_ours,
     model::{ConnectionKind, Event, Facts, Finding, LossReport, MissedRuns, SensorId},
     redact::forget,
-    sink::{FindingCounts, Format, Source},
+    sink::{self, FindingCounts, Format, Source, one_line},
 };
 
 /// At most this many undecodable records are reported individually.
@@ -115,15 +115,12 @@ impl<W: Write> Stages<W> {
     /// [`Stop`] if it cannot be written.
     pub fn begin(&mut self) -> Result<(), Stop> {
         // Sums have column names of their own.
-        let format = match (self.format, self.view.summary.is_empty()) {
-            (Format::Text { colour, utc, .. }, false) => Format::Text {
-                header: false,
-                colour,
-                utc,
-            },
-            (format, _) => format,
-        };
-        format.start(&self.facts, self.source, &mut self.lines);
+        if let Format::Text(lines) = &mut self.format
+            && !self.view.summary.is_empty()
+        {
+            lines.without_header();
+        }
+        self.format.start(&self.facts, self.source, &mut self.lines);
         self.flush()
     }
 
@@ -377,14 +374,26 @@ impl<W: Write> Stages<W> {
             }
         }
         let finding = &*finding;
-        if self.view.summary.is_empty() {
-            self.format.finding(finding, &mut self.lines);
-        }
-        if !self.view.summary.is_empty() {
-            self.view.summary.add(finding, &|id| cgroups.path(id));
-        }
+        let printed = match self.view.summary.is_empty() {
+            true => self.format.finding(finding, &mut self.lines),
+            false => {
+                self.view.summary.add(finding, &|id| cgroups.path(id));
+                sink::Printed::Line
+            }
+        };
         for observer in &mut self.view.observers {
             observer.finding(finding, &|id| cgroups.path(id));
+        }
+        match printed {
+            sink::Printed::Line => {}
+            sink::Printed::WithExisting => {
+                self.outcome.folded.existing += 1;
+                return Ok(());
+            }
+            sink::Printed::WithFallback => {
+                self.outcome.folded.never_asked += 1;
+                return Ok(());
+            }
         }
         self.outcome.findings += 1;
         match finding.sensor() {
@@ -403,21 +412,7 @@ impl<W: Write> Stages<W> {
         }
         self.outcome.failing += 1;
         if self.outcome.first_failing.is_none() {
-            let format = Format::Text {
-                header: false,
-                colour: false,
-                utc: matches!(
-                    self.format,
-                    Format::Text { utc: true, .. } | Format::Json | Format::Nothing
-                ),
-            };
-            let mut line = Vec::new();
-            format.finding(finding, &mut line);
-            let words: Vec<String> = String::from_utf8_lossy(&line)
-                .split_whitespace()
-                .map(str::to_owned)
-                .collect();
-            self.outcome.first_failing = Some(words.join(" "));
+            self.outcome.first_failing = Some(one_line(finding));
         }
     }
 
@@ -509,6 +504,7 @@ impl<W: Write> Stages<W> {
     }
 
     fn write_lines(&mut self) -> Result<(), Stop> {
+        self.format.flush(&mut self.lines);
         if self.shows == Shows::Mute {
             self.lines.clear();
             return Ok(());

@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     capture::{Frame, Reader},
     model::PerSensor,
+    sink::TextOptions,
 };
 
 /// A full disk.
@@ -24,11 +25,7 @@ fn the_account_is_drawn_where_the_first_write_of_all_is_that_of_the_end() {
     let captures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../captures");
     let file = File::open(captures.join("6.12-fexit/verdicts.mpt")).unwrap();
     let (mut reader, facts) = Reader::open(file).unwrap();
-    let format = Format::Text {
-        header: false,
-        colour: false,
-        utc: true,
-    };
+    let format = Format::text(TextOptions::default());
     let view = View::default();
     let mut stages = Stages::new(facts, format, Source::Replay, Full, None, view, None);
     let losses = loop {

@@ -7,6 +7,7 @@ use crate::{
     filter::{FailOn, FindingFilter},
     model::{PerSensor, Reconciliation},
     observe::Observer,
+    sink::Folded,
 };
 
 /// How findings are shown.
@@ -28,6 +29,18 @@ pub struct View {
     pub limits: Limits,
 }
 
+/// How much of the account is printed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Detail {
+    /// Nothing, unless something was lost or does not agree.
+    Trouble,
+    /// One line, unless something was lost or does not agree.
+    #[default]
+    Brief,
+    /// All of it.
+    Full,
+}
+
 /// Result of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
@@ -37,6 +50,8 @@ pub struct Outcome {
     pub by_sensor: PerSensor<u64>,
     /// Of these, closing verdicts.
     pub verdicts: u64,
+    /// Findings without a line of their own.
+    pub folded: Folded,
     /// Findings that the filter left out.
     pub not_shown: u64,
     /// Repeated answers that were suppressed.

@@ -1,14 +1,22 @@
 //! Formats findings as bytes; the caller writes them.
 
+mod columns;
 mod jsonl;
-mod sockets;
+mod row;
 mod summary;
 mod sums;
 mod text;
+mod times;
 
+pub use self::{
+    columns::Column,
+    text::{TextLines, TextOptions, Width, one_line},
+    times::TimeStyle,
+};
 pub use crate::escape::escape;
 pub use summary::{
-    closing_verdict, coalesced, evicted, failing, not_shown, reconciled, summary, unwritten,
+    agreement, brief, closing_verdict, coalesced, evicted, failing, folded, not_shown, reconciled,
+    summary, unwritten,
 };
 
 use crate::model::{
@@ -25,21 +33,34 @@ pub enum Source {
 }
 
 /// Output format.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Debug)]
 pub enum Format {
-    /// Text in fixed columns.
-    Text {
-        /// Print the column header.
-        header: bool,
-        /// Use colours.
-        colour: bool,
-        /// Print times in UTC instead of local time.
-        utc: bool,
-    },
+    /// Text in columns.
+    Text(Box<TextLines>),
     /// JSON lines (`docs/output.md`).
     Json,
     /// No output; an observer receives the findings.
     Nothing,
+}
+
+/// Where a finding was printed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Printed {
+    /// In a line of its own.
+    Line,
+    /// In the line that counts the sockets that were open before tracing began.
+    WithExisting,
+    /// In the line of the fallback: the closing verdict is `never-asked`.
+    WithFallback,
+}
+
+/// Findings without a line of their own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Folded {
+    /// Sockets that were open before tracing began.
+    pub existing: u64,
+    /// Closing verdicts `never-asked` of connections whose fallback has a line.
+    pub never_asked: u64,
 }
 
 /// Number of findings by outcome.
@@ -56,49 +77,62 @@ pub struct FindingCounts {
 }
 
 impl Format {
+    /// Text with these options.
+    #[must_use]
+    pub fn text(options: TextOptions) -> Self {
+        Self::Text(Box::new(TextLines::new(options)))
+    }
+
     /// Output before the first finding.
-    pub fn start(self, facts: &Facts, source: Source, out: &mut Vec<u8>) {
+    pub fn start(&self, facts: &Facts, source: Source, out: &mut Vec<u8>) {
         match self {
-            Self::Text { header: true, .. } => text::header(out),
-            Self::Text { header: false, .. } | Self::Nothing => {}
+            Self::Text(lines) => lines.header(out),
+            Self::Nothing => {}
             Self::Json => jsonl::start(facts, source, out),
         }
     }
 
-    /// One line per finding.
-    pub fn finding(self, finding: &Finding, out: &mut Vec<u8>) {
+    /// One line per finding, unless it is part of another one.
+    pub fn finding(&mut self, finding: &Finding, out: &mut Vec<u8>) -> Printed {
         match self {
-            Self::Text {
-                header: _,
-                colour,
-                utc,
-            } => text::finding(finding, colour, utc, out),
-            Self::Json => jsonl::finding(finding, out),
-            Self::Nothing => {}
+            Self::Text(lines) => lines.finding(finding, out),
+            Self::Json => {
+                jsonl::finding(finding, out);
+                Printed::Line
+            }
+            Self::Nothing => Printed::Line,
+        }
+    }
+
+    /// Output before the lines are written: what was only counted so far.
+    pub fn flush(&mut self, out: &mut Vec<u8>) {
+        match self {
+            Self::Text(lines) => lines.existing(out),
+            Self::Json | Self::Nothing => {}
         }
     }
 
     /// Column header of [`Self::socket`].
-    pub fn sockets(self, out: &mut Vec<u8>) {
+    pub fn sockets(&self, out: &mut Vec<u8>) {
         match self {
-            Self::Text { header: true, .. } => sockets::header(out),
-            Self::Text { header: false, .. } | Self::Json | Self::Nothing => {}
+            Self::Text(lines) => lines.header(out),
+            Self::Json | Self::Nothing => {}
         }
     }
 
     /// An open socket, and the last answer about it.
-    pub fn socket(self, event: &ConnectionEvent, asked: Option<LastAsked>, out: &mut Vec<u8>) {
+    pub fn socket(&self, event: &ConnectionEvent, asked: Option<LastAsked>, out: &mut Vec<u8>) {
         match self {
-            Self::Text { .. } => sockets::socket(event, asked, out),
+            Self::Text(lines) => lines.socket(event, asked, out),
             Self::Json => jsonl::socket(event, asked, out),
             Self::Nothing => {}
         }
     }
 
     /// Summary tables.
-    pub fn sums(self, table: &SumTable, out: &mut Vec<u8>) {
+    pub fn sums(&self, table: &SumTable, out: &mut Vec<u8>) {
         match self {
-            Self::Text { .. } => sums::text(table, out),
+            Self::Text(_) => sums::text(table, out),
             Self::Json => jsonl::sums(table, out),
             Self::Nothing => {}
         }
@@ -106,14 +140,14 @@ impl Format {
 
     /// Output after the last finding.
     pub fn end(
-        self,
+        &self,
         counts: FindingCounts,
         losses: &LossReport,
         reconciled: &[Reconciliation],
         out: &mut Vec<u8>,
     ) {
         match self {
-            Self::Text { .. } | Self::Nothing => {}
+            Self::Text(_) | Self::Nothing => {}
             Self::Json => jsonl::end(counts, losses, reconciled, out),
         }
     }

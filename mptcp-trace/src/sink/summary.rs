@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::escape;
+use super::{Folded, escape};
 use crate::model::{Loss, LossReport, Reconciliation, SensorId};
 
 /// Compares the kernel's counters with the traced fallbacks: one line in total, and one for each
@@ -49,6 +49,61 @@ pub fn reconciled(all: &[Reconciliation]) -> String {
         };
     }
     text
+}
+
+/// Number of findings that have no line of their own.
+#[must_use]
+pub fn folded(folded: Folded) -> String {
+    match without_lines(folded) {
+        None => String::new(),
+        Some(words) => format!("without a line of their own: {words}\n"),
+    }
+}
+
+fn without_lines(folded: Folded) -> Option<String> {
+    let Folded {
+        existing,
+        never_asked,
+    } = folded;
+    let sockets = if existing == 1 { "socket" } else { "sockets" };
+    let fallbacks = if never_asked == 1 {
+        "fallback"
+    } else {
+        "fallbacks"
+    };
+    let words = [
+        (existing, format!("{existing} {sockets} opened earlier")),
+        (
+            never_asked,
+            format!("{never_asked} {fallbacks} never asked about"),
+        ),
+    ];
+    let words: Vec<String> = words
+        .into_iter()
+        .filter_map(|(count, words)| (count > 0).then_some(words))
+        .collect();
+    (!words.is_empty()).then(|| words.join(", "))
+}
+
+/// Begins the account of a run in which nothing was lost.
+#[must_use]
+pub fn brief(findings: u64, folded: Folded) -> String {
+    let word = if findings == 1 { "finding" } else { "findings" };
+    match without_lines(folded) {
+        None => format!("{findings} {word}"),
+        Some(words) => format!("{findings} {word} ({words})"),
+    }
+}
+
+/// Ends the account of a run in which nothing was lost.
+#[must_use]
+pub fn agreement(counted: u64) -> String {
+    let word = if counted == 1 {
+        "fallback"
+    } else {
+        "fallbacks"
+    };
+    format!("; 0 lost, kernel agrees ({counted} {word})\n")
 }
 
 /// Number of findings left out by filters, also if it is zero.

@@ -1,343 +1,376 @@
-//! Text output: fixed columns, one line per finding.
+//! Text output: one line per finding, in columns that fit the terminal.
 
-use std::io::Write as _;
-
-use jiff::{Timestamp, tz::TimeZone};
-
-use super::escape;
-use crate::model::{
-    Answer, Api, CauseCertainty, Connection, ConnectionEvent, ConnectionKind, Errno, Family,
-    Finding, Judgement, Owner, Protocol, QueryEvent, RefusalEvent, Refused, Severity, Side,
-    SwitchedOff, Verdict, VerdictEvent, short,
+use std::{
+    collections::{HashSet, VecDeque},
+    fmt::Write as _,
+    time::{Duration, SystemTime},
 };
 
-/// Sysctl that determines for how long MPTCP is off.
-const OFF_SYSCTL: &str = "net.mptcp.blackhole_timeout";
+use super::{
+    Printed,
+    columns::{Cell, Column, FINDINGS, Layout, Preset, SOCKETS, clipped, family_width, wrapped},
+    row::{self, DIM, Row},
+    times::{TimeStyle, Times},
+};
+use crate::model::{
+    ConnectionEvent, ConnectionId, ConnectionKind, Finding, LastAsked, Verdict, parts,
+};
 
-const GREEN: &str = "\x1b[32m";
-const YELLOW: &str = "\x1b[33m";
-const RED: &str = "\x1b[31m";
-const DIM: &str = "\x1b[2m";
 const PLAIN: &str = "\x1b[0m";
 
-/// Column header.
-pub(super) fn header(out: &mut Vec<u8>) {
-    push(
-        out,
-        &format!(
-            "{:<15} {:>7} {:<15} {:<11} {:>8} {:<11} {}\n",
-            "TIME", "PID", "COMM", "WHAT", "AFTER", "STATE", "LOCAL -> REMOTE"
-        ),
-    );
+/// Of at most this many connections it is known that the line of their fallback was printed.
+const FALLEN_MAX: usize = 16_384;
+
+/// Columns by which lines below a finding are indented.
+const INDENT: usize = 4;
+
+/// Width of the lines.
+#[derive(Clone, Copy, Debug)]
+pub enum Width {
+    /// Lines are as wide as needed.
+    Unlimited,
+    /// This many columns.
+    Fixed(usize),
+    /// As wide as the terminal, which may change; unlimited if its width is unknown.
+    Terminal(fn() -> Option<usize>),
 }
 
-/// One finding.
-pub(super) fn finding(finding: &Finding, colour: bool, utc: bool, out: &mut Vec<u8>) {
-    match finding {
-        Finding::Query(event) => query(event, colour, utc, out),
-        Finding::Connection(event) => connection(event, colour, utc, out),
-        Finding::Verdict(event) => verdict(event, colour, utc, out),
-        Finding::Refusal(event) => refusal(event, colour, utc, out),
+/// How lines are presented.
+#[derive(Clone, Debug)]
+pub struct TextOptions {
+    /// Print the header.
+    pub header: bool,
+    /// Use colours.
+    pub colour: bool,
+    /// How times are shown.
+    pub time: TimeStyle,
+    /// The columns; empty for the usual ones.
+    pub columns: Vec<Column>,
+    /// Width of the lines.
+    pub width: Width,
+    /// Print the sentence of each finding below it.
+    pub why: bool,
+    /// Print a line for each socket that was open before tracing began, instead of their number.
+    pub lists_existing: bool,
+    /// Print closing verdicts `never-asked` even if the line of the fallback was printed.
+    pub lists_never_asked: bool,
+}
+
+impl Default for TextOptions {
+    fn default() -> Self {
+        Self {
+            header: false,
+            colour: false,
+            time: TimeStyle::Local,
+            columns: Vec::new(),
+            width: Width::Unlimited,
+            why: false,
+            lists_existing: false,
+            lists_never_asked: false,
+        }
     }
 }
 
-fn connection(event: &ConnectionEvent, colour: bool, utc: bool, out: &mut Vec<u8>) {
-    let ConnectionEvent {
-        connection,
-        time,
-        place: _,
-        switched_off,
-    } = event;
-    let (word, paint) = match connection.kind {
-        ConnectionKind::Fallback => ("FALLBACK", RED),
-        ConnectionKind::FallbackDenied => ("REFUSED", RED),
-        ConnectionKind::Plain => ("plain", DIM),
-        ConnectionKind::Existing => ("existing", DIM),
-        ConnectionKind::Blackhole => ("BLACKHOLE", RED),
-    };
-    let (paint, plain) = if colour { (paint, PLAIN) } else { ("", "") };
-    let (pid, comm) = who(connection.owner.as_ref());
-    let socket = &connection.socket;
-    let after = connection.since_connect.map(short).unwrap_or_default();
-    let line = format!(
-        "{:<15} {pid:>7} {comm:<15} {paint}{word:<11}{plain} {after:>8} {:<11} {} -> {}  {}\n",
-        clock(*time, utc),
-        socket.state,
-        socket.local,
-        socket.remote,
-        story(connection, switched_off.as_ref()),
-    );
-    push(out, &line);
+/// Formats findings as lines.
+#[derive(Debug)]
+pub struct TextLines {
+    options: TextOptions,
+    preset: &'static Preset,
+    layout: Layout,
+    times: Times,
+    existing: Existing,
+    fallen: Fallen,
 }
 
-/// Short description of the event.
-fn story(connection: &Connection, switched_off: Option<&SwitchedOff>) -> String {
-    let mut words: Vec<String> = Vec::new();
-    match connection.kind {
-        ConnectionKind::Fallback | ConnectionKind::FallbackDenied => words.push(cause(connection)),
-        ConnectionKind::Plain => words.push(
-            match connection.known {
-                CauseCertainty::Inferred | CauseCertainty::Reported => {
-                    "the client did not request MPTCP, or no token was available"
+/// Sockets that were open before tracing began, since the last line about them.
+#[derive(Debug, Default)]
+struct Existing {
+    /// When the first of them was listed.
+    time: Option<SystemTime>,
+    mptcp: u64,
+    fell_back: u64,
+    unknown: u64,
+}
+
+/// Connections whose fallback has a line.
+#[derive(Debug, Default)]
+struct Fallen {
+    known: HashSet<ConnectionId>,
+    order: VecDeque<ConnectionId>,
+}
+
+impl Fallen {
+    fn insert(&mut self, id: ConnectionId) {
+        if !self.known.insert(id) {
+            return;
+        }
+        self.order.push_back(id);
+        if self.order.len() > FALLEN_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+    }
+
+    fn contains(&self, id: ConnectionId) -> bool {
+        self.known.contains(&id)
+    }
+}
+
+impl TextLines {
+    /// Lines of findings.
+    #[must_use]
+    pub fn new(options: TextOptions) -> Self {
+        Self::of(&FINDINGS, options)
+    }
+
+    /// Lines of open sockets.
+    #[must_use]
+    pub fn of_sockets(options: TextOptions) -> Self {
+        Self::of(&SOCKETS, options)
+    }
+
+    fn of(preset: &'static Preset, options: TextOptions) -> Self {
+        Self {
+            preset,
+            layout: Layout::new(preset, &options.columns, asked(options.width)),
+            times: Times::new(options.time),
+            existing: Existing::default(),
+            fallen: Fallen::default(),
+            options,
+        }
+    }
+
+    /// Prints no header: another one follows.
+    pub fn without_header(&mut self) {
+        self.options.header = false;
+    }
+
+    /// The header.
+    pub(super) fn header(&self, out: &mut Vec<u8>) {
+        if !self.options.header {
+            return;
+        }
+        push(out, &self.layout.line(Cell::header));
+    }
+
+    /// One finding.
+    pub(super) fn finding(&mut self, finding: &Finding, out: &mut Vec<u8>) -> Printed {
+        match finding {
+            Finding::Connection(event)
+                if event.connection.kind == ConnectionKind::Existing
+                    && !self.options.lists_existing =>
+            {
+                let connection = &event.connection;
+                self.existing.time.get_or_insert(event.time);
+                match connection.fell_back {
+                    Some(true) => {
+                        self.existing.fell_back += 1;
+                        self.fallen.insert(connection.id);
+                    }
+                    Some(false) => self.existing.mptcp += 1,
+                    None => self.existing.unknown += 1,
                 }
-                CauseCertainty::Unknown => {
-                    "the client did not request MPTCP, no token was available, or its third packet \
-                     came without MPTCP"
-                }
+                return Printed::WithExisting;
             }
-            .to_owned(),
-        ),
-        ConnectionKind::Existing => words.push(match connection.fell_back {
-            Some(true) => format!("fell back before tracing began: {}", cause(connection)),
-            Some(false) => "MPTCP".to_owned(),
-            None => "unknown whether it fell back".to_owned(),
-        }),
-        ConnectionKind::Blackhole => words.push(match connection.off_for {
-            Some(off) => format!(
-                "MPTCP is off in this network namespace for {} ({OFF_SYSCTL})",
-                short(off)
+            Finding::Verdict(event)
+                if event.judgement.verdict == Verdict::NeverAsked
+                    && !self.options.lists_never_asked
+                    && self.fallen.contains(event.id) =>
+            {
+                return Printed::WithFallback;
+            }
+            Finding::Connection(event) if event.connection.kind == ConnectionKind::Fallback => {
+                self.fallen.insert(event.connection.id);
+            }
+            Finding::Connection(_)
+            | Finding::Query(_)
+            | Finding::Verdict(_)
+            | Finding::Refusal(_) => {}
+        }
+        self.existing(out);
+        self.row(&Row::of(finding), out);
+        Printed::Line
+    }
+
+    /// The line of the sockets that were open before tracing began, if there are new ones.
+    pub(super) fn existing(&mut self, out: &mut Vec<u8>) {
+        let Existing {
+            time,
+            mptcp,
+            fell_back,
+            unknown,
+        } = std::mem::take(&mut self.existing);
+        let Some(time) = time else {
+            return;
+        };
+        let all = mptcp + fell_back + unknown;
+        let mut text = format!("{all} opened earlier: {mptcp} MPTCP, {fell_back} fell back");
+        // Writing to memory does not fail.
+        if unknown > 0 {
+            let _infallible = write!(text, ", {unknown} unknown");
+        }
+        text.push_str(" (--kind existing)");
+        self.fit(time, out);
+        let when = self.times.shown(time, self.time_width());
+        let before = self.layout.before(Column::Result);
+        let (dim, plain) = self.paints(DIM);
+        let start = format!("{when:<width$} existing", width = self.time_width());
+        let line = match self.layout.width() {
+            Some(width) => clipped(&format!("{start:<before$}{text}"), width),
+            None => format!("{start:<before$}{text}"),
+        };
+        push(out, &format!("{dim}{line}{plain}"));
+    }
+
+    /// Adapts to a terminal whose width has changed, and reports a new date.
+    fn fit(&mut self, time: SystemTime, out: &mut Vec<u8>) {
+        if let Width::Terminal(_) = self.options.width {
+            let layout = Layout::new(
+                self.preset,
+                &self.options.columns,
+                asked(self.options.width),
+            );
+            if layout != self.layout {
+                self.layout = layout;
+                self.header(out);
+            }
+        }
+        if let Some((date, is_after_another)) = self.times.new_date(time)
+            && (is_after_another || self.options.header)
+        {
+            let (dim, plain) = self.paints(DIM);
+            push(out, &format!("{dim}-- {date}{plain}"));
+        }
+    }
+
+    fn row(&mut self, row: &Row, out: &mut Vec<u8>) {
+        self.fit(row.time, out);
+        let when = self.times.shown(row.time, self.time_width());
+        let paint = if self.options.colour { row.paint } else { "" };
+        let natural = Some(family_width(row.local.or(row.remote)));
+        let line = self.layout.line(|column| match column {
+            Column::Time => Cell::plain(&when),
+            Column::Kind => Cell::painted(&row.kind, paint),
+            Column::Result => Cell::painted(&row.result, paint),
+            Column::Process => Cell::process(&row.comm, &row.pid),
+            Column::Pid => Cell::plain(&row.pid),
+            Column::Comm => Cell::plain(&row.comm),
+            Column::Local => Cell::address(row.local, natural),
+            Column::Remote => Cell::address(row.remote, natural),
+            Column::State => Cell::plain(&row.state),
+            Column::Netns => Cell::plain(row.netns.to_string()),
+            Column::Id => Cell::plain(&row.id),
+            Column::After => Cell::plain(row.after.map(lined_up).unwrap_or_default()),
+            Column::Details => Cell::plain(row.details.join(", ")),
+            // Columns of open sockets.
+            Column::Is | Column::Subflows => Cell::plain(""),
+        });
+        push(out, &line);
+        if self.options.why && !row.why.is_empty() {
+            let width = self.layout.width().unwrap_or(usize::MAX);
+            for line in wrapped(&row.why, width.saturating_sub(INDENT).max(1)) {
+                let (dim, plain) = self.paints(DIM);
+                push(out, &format!("{:INDENT$}{dim}{line}{plain}", ""));
+            }
+        }
+    }
+
+    /// An open socket, and the last answer about it.
+    pub(super) fn socket(
+        &self,
+        event: &ConnectionEvent,
+        asked: Option<LastAsked>,
+        out: &mut Vec<u8>,
+    ) {
+        let connection = &event.connection;
+        let socket = &connection.socket;
+        let (pid, comm) = row::who(connection.owner.as_ref());
+        let mut details = Vec::new();
+        let (is, paint) = match connection.fell_back {
+            Some(true) => {
+                details.push(row::cause(connection));
+                ("FELL BACK", row::RED)
+            }
+            Some(false) => ("MPTCP", row::GREEN),
+            None => ("?", DIM),
+        };
+        let paint = if self.options.colour { paint } else { "" };
+        if let Some(LastAsked { at: _, api, answer }) = asked {
+            let word = answer.word().unwrap_or("?");
+            details.push(format!("told {word} ({})", api.name()));
+        }
+        let (local, remote) = (row::endpoint(socket.local), row::endpoint(socket.remote));
+        let natural = Some(family_width(local.or(remote)));
+        let line = self.layout.line(|column| match column {
+            Column::State => Cell::plain(socket.state.to_string()),
+            Column::Is => Cell::painted(is, paint),
+            Column::Subflows => Cell::plain(
+                connection
+                    .subflows
+                    .map_or_else(|| "?".to_owned(), |count| count.to_string()),
             ),
-            None => {
-                format!("MPTCP is off in this network namespace for an unknown time ({OFF_SYSCTL})")
-            }
-        }),
+            Column::Process => Cell::process(&comm, &pid),
+            Column::Pid => Cell::plain(&pid),
+            Column::Comm => Cell::plain(&comm),
+            Column::Netns => Cell::plain(socket.netns.to_string()),
+            Column::Local => Cell::address(local, natural),
+            Column::Remote => Cell::address(remote, natural),
+            Column::Id => Cell::plain(connection.id.to_string()),
+            Column::Details => Cell::plain(details.join(", ")),
+            // Columns of findings.
+            Column::Time | Column::Kind | Column::Result | Column::After => Cell::plain(""),
+        });
+        push(out, &line);
     }
-    if connection.kind == ConnectionKind::FallbackDenied {
-        words.push("fallback not allowed: the subflow is reset".into());
-    }
-    if let ConnectionKind::Fallback | ConnectionKind::FallbackDenied = connection.kind {
-        words.extend(connection.side.map(|side| {
-            match side {
-                Side::Active => "client",
-                Side::Passive => "server",
-            }
-            .to_owned()
-        }));
-        words.extend(connection.evidence.iter().map(|it| it.name().to_owned()));
-        if let Some((sent, received)) = connection.bytes.filter(|both| *both != (0, 0)) {
-            words.push(format!("{sent} B sent and {received} B received before"));
+
+    fn time_width(&self) -> usize {
+        match (self.layout.truncates(), self.options.time) {
+            (true, _) => self.layout.width_of(Column::Time),
+            (false, TimeStyle::Epoch) => 17,
+            (false, TimeStyle::Local | TimeStyle::Utc | TimeStyle::Relative) => 15,
         }
-        if connection.late {
-            words.push("noticed late".into());
+    }
+
+    fn paints(&self, paint: &'static str) -> (&'static str, &'static str) {
+        match self.options.colour {
+            true => (paint, PLAIN),
+            false => ("", ""),
         }
-        words.extend(switched_off.map(|it| blame(it, connection)));
-    }
-    words.join(", ")
-}
-
-/// Since when and for how long MPTCP is off, and which connection caused it.
-fn blame(switched_off: &SwitchedOff, connection: &Connection) -> String {
-    let SwitchedOff {
-        at,
-        off_for,
-        id: _,
-        remote,
-        owner,
-    } = switched_off;
-    let since = short(connection.at.saturating_sub(*at));
-    let off_for = off_for.map_or_else(|| "an unknown time".to_owned(), short);
-    let (pid, comm) = who(owner.as_ref());
-    format!(
-        "off for {off_for} ({OFF_SYSCTL}) since {since} before, when {comm} {pid} reached {remote} \
-         only without MPTCP"
-    )
-}
-
-pub(super) fn cause(connection: &Connection) -> String {
-    match (&connection.cause, connection.known) {
-        (Some(cause), CauseCertainty::Reported) => escape(cause),
-        (Some(cause), CauseCertainty::Inferred | CauseCertainty::Unknown) => {
-            format!("{} (inferred)", escape(cause))
-        }
-        (None, _) => "cause unknown".to_owned(),
     }
 }
 
-fn query(event: &QueryEvent, colour: bool, utc: bool, out: &mut Vec<u8>) {
-    let QueryEvent {
-        query,
-        time,
-        judgement,
-        repeats,
-    } = event;
-    let (word, paint) = match query.answer {
-        Answer::Mptcp => ("mptcp", GREEN),
-        Answer::Tcp => ("tcp", YELLOW),
-        Answer::Unsupported(_) => ("unsupported", DIM),
-        Answer::Failed(_) => ("failed", RED),
-        Answer::Unknown => ("?", RED),
-    };
-    let paint = match judgement.as_ref().map(|it| it.verdict) {
-        // The answer may be correct and still mislead the application.
-        Some(verdict) if verdict.deceives() => RED,
-        Some(Verdict::TooEarly) => YELLOW,
-        Some(_) | None => paint,
-    };
-    let (paint, plain) = if colour { (paint, PLAIN) } else { ("", "") };
-    let socket = &query.socket;
-    let mut line = format!(
-        "{:<15} {:>7} {:<15} {paint}{word:<11}{plain} {:>8} {:<11} {} -> {}",
-        clock(*time, utc),
-        query.process.number(),
-        escape(&query.process.comm),
-        query.latency.map_or_else(|| "-".into(), short),
-        socket.state,
-        socket.local,
-        socket.remote,
-    );
-    let how = match query.api {
-        Api::TcpIsMptcp => None,
-        Api::MptcpInfo
-        | Api::MptcpTcpinfo
-        | Api::MptcpSubflowAddrs
-        | Api::MptcpFullInfo
-        | Api::SoProtocol => Some(query.api.name().to_owned()),
-    };
-    let notes: Vec<String> = [
-        how,
-        note(query.errno, socket.protocol, query.fell_back),
-        judgement.as_ref().map(in_short),
-        (*repeats > 0).then(|| format!("previous answer repeated {repeats} times")),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
-    if !notes.is_empty() {
-        line.push_str("  ");
-        line.push_str(&notes.join("; "));
-    }
-    line.push('\n');
-    push(out, &line);
-}
-
-/// Short form of a verdict.
-fn in_short(judgement: &Judgement) -> String {
-    let word = judgement.verdict.name();
-    match (&judgement.cause, judgement.delay, judgement.verdict) {
-        (
-            Some(cause),
-            Some(delay),
-            Verdict::Explained | Verdict::Misled | Verdict::Contradicted,
-        ) => {
-            format!("{word}: {} {} before", escape(cause), short(delay))
-        }
-        _ => word.to_owned(),
+fn asked(width: Width) -> Option<usize> {
+    match width {
+        Width::Unlimited => None,
+        Width::Fixed(width) => Some(width),
+        Width::Terminal(ask) => ask(),
     }
 }
 
-fn verdict(event: &VerdictEvent, colour: bool, utc: bool, out: &mut Vec<u8>) {
-    let judgement = &event.judgement;
-    let word = judgement.verdict.name();
-    let paint = match judgement.verdict.severity() {
-        Severity::Info => DIM,
-        Severity::Warning | Severity::Error if judgement.verdict.deceives() => RED,
-        Severity::Warning | Severity::Error => YELLOW,
-    };
-    let (paint, plain) = if colour { (paint, PLAIN) } else { ("", "") };
-    let (pid, comm) = who(event.owner.as_ref());
-    let after = judgement.delay.map(short).unwrap_or_default();
-    let socket = &event.socket;
-    let doubt = event
-        .doubt
-        .as_ref()
-        .map(|doubt| format!("; in doubt: {doubt}"));
-    let line = format!(
-        "{:<15} {pid:>7} {comm:<15} {paint}{word:<11}{plain} {after:>8} {:<11} {} -> {}  {}{}\n",
-        clock(event.time, utc),
-        // The socket state was last seen at another time, so how the connection ended is shown
-        // instead.
-        event.closed_by.name(),
-        socket.local,
-        socket.remote,
-        escape(&judgement.sentence),
-        doubt.unwrap_or_default(),
-    );
-    push(out, &line);
+/// A duration whose unit is at the same place in all lines: in seven characters.
+fn lined_up(duration: Duration) -> String {
+    let (number, unit) = parts(duration);
+    format!("{number:>4} {unit:<2}")
 }
 
-fn refusal(event: &RefusalEvent, colour: bool, utc: bool, out: &mut Vec<u8>) {
-    let refusal = &event.refusal;
-    let (word, state, ends, what) = match &refusal.what {
-        Refused::Option {
-            socket,
-            level,
-            optname,
-            is_set: _,
-        } => (
-            "NO OPTION",
-            socket.state.to_string(),
-            format!("{} -> {}", socket.local, socket.remote),
-            refusal.option().map_or_else(
-                || format!("{} level {level} option {optname}", refusal.call()),
-                |name| format!("{} {name}", refusal.call()),
-            ),
-        ),
-        Refused::Socket { family, netns: _ } => (
-            "NO SOCKET",
-            String::new(),
-            "-".to_owned(),
-            match family {
-                Family::Ipv4 => "socket, IPv4".to_owned(),
-                Family::Ipv6 => "socket, IPv6".to_owned(),
-            },
-        ),
+/// A finding as one line without truncation, in UTC: for logs and messages.
+#[must_use]
+pub fn one_line(finding: &Finding) -> String {
+    let options = TextOptions {
+        time: TimeStyle::Utc,
+        lists_existing: true,
+        lists_never_asked: true,
+        ..TextOptions::default()
     };
-    let (paint, plain) = if colour { (YELLOW, PLAIN) } else { ("", "") };
-    let line = format!(
-        "{:<15} {:>7} {:<15} {paint}{word:<11}{plain} {:>8} {state:<11} {ends}  {what}: {}, {}\n",
-        clock(event.time, utc),
-        refusal.process.number(),
-        escape(&refusal.process.comm),
-        "",
-        refusal.errno,
-        refusal.why(),
-    );
-    push(out, &line);
+    let mut line = Vec::new();
+    TextLines::new(options).finding(finding, &mut line);
+    let line = String::from_utf8_lossy(&line);
+    let words: Vec<&str> = line.split_whitespace().collect();
+    words.join(" ")
 }
 
-/// PID and COMM of an owner.
-pub(super) fn who(owner: Option<&Owner>) -> (String, String) {
-    owner.map_or_else(
-        || ("?".to_owned(), "?".to_owned()),
-        |owner| (owner.process.number(), escape(&owner.process.comm)),
-    )
-}
-
-/// Details that have no column.
-fn note(errno: Option<Errno>, protocol: Protocol, fell_back: Option<bool>) -> Option<String> {
-    let connection = match (protocol, fell_back) {
-        (Protocol::Mptcp, Some(true)) => Some("fell back"),
-        (Protocol::Tcp, _) => Some("TCP socket"),
-        (Protocol::Mptcp, Some(false) | None) => None,
-    };
-    match (errno, connection) {
-        (Some(errno), Some(connection)) => Some(format!("{errno}, {connection}")),
-        (Some(errno), None) => Some(errno.to_string()),
-        (None, connection) => connection.map(str::to_owned),
-    }
-}
-
-/// Time of day with microseconds.
-fn clock(time: std::time::SystemTime, utc: bool) -> String {
-    let Ok(timestamp) = Timestamp::try_from(time) else {
-        return "?".to_owned();
-    };
-    let zone = if utc {
-        TimeZone::UTC
-    } else {
-        TimeZone::system()
-    };
-    let zoned = timestamp.to_zoned_datetime(zone);
-    format!(
-        "{:02}:{:02}:{:02}.{:06}",
-        zoned.hour(),
-        zoned.minute(),
-        zoned.second(),
-        zoned.subsec_nanosecond() / 1000
-    )
-}
-
-fn push(out: &mut Vec<u8>, text: &str) {
-    // Writing to memory does not fail.
-    let _infallible = out.write_all(text.as_bytes());
+fn push(out: &mut Vec<u8>, line: &str) {
+    out.extend(line.trim_end().as_bytes());
+    out.push(b'\n');
 }

@@ -80,7 +80,7 @@ const ALLOWED: &[(&str, &[&str], &[&str])] = &[
     (
         "sink",
         &["escape", "model"],
-        &["itoa", "jiff", "serde", "serde_json"],
+        &["itoa", "jiff", "serde", "serde_json", "unicode_width"],
     ),
     (
         "report",

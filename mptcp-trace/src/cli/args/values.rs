@@ -5,6 +5,8 @@ use std::{
     time::Duration,
 };
 
+use crate::{filter::unknown, sink::Column};
+
 /// Parses a duration like `10s` or `1h30m`; a bare number is in seconds.
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     let bare = text
@@ -30,6 +32,12 @@ pub(super) fn parse_speed(text: &str) -> Result<f64, String> {
         .ok()
         .filter(|speed| (0.0625..=4096.0).contains(speed))
         .ok_or_else(|| "write a number from 0.0625 to 4096".to_owned())
+}
+
+/// A column of the lines.
+pub(super) fn parse_column(name: &str) -> Result<Column, String> {
+    let all = Column::FOR_FINDINGS.map(Column::name);
+    Column::find(name).ok_or_else(|| unknown(name, &all, ""))
 }
 
 /// An address and a port, as people write them. No name but `localhost` is looked up.

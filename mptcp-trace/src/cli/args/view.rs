@@ -2,9 +2,11 @@
 
 use clap::{Args, ValueEnum};
 
+use super::values::parse_column;
 use crate::{
     filter::{self, Cgroup, Choice, FailOn, Ports},
     model::{By, Prefix, Verdict},
+    sink::{Column, TimeStyle},
 };
 
 /// Which findings to show, and how; shared by `live` and `replay`.
@@ -16,6 +18,9 @@ pub struct ViewArgs {
     /// Filter by connection.
     #[command(flatten)]
     pub which: ConnectionFilterArgs,
+    /// Presentation of lines.
+    #[command(flatten)]
+    pub lines: LineArgs,
     /// Exit with code 4 if a finding has this verdict or cause; `fallback` matches any fallback
     /// (repeatable)
     ///
@@ -42,6 +47,55 @@ pub struct ViewArgs {
     /// is counted. A replay with another limit may print different verdicts.
     #[arg(long, value_name = "N", default_value_t = CONNECTIONS, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_connections: u32,
+}
+
+/// How lines of text are presented.
+#[derive(Args, Clone, Debug, Default)]
+pub struct LineArgs {
+    /// Print these columns, in this order
+    ///
+    /// Columns are time, kind, result, process, pid, comm, local, remote, state, netns, id, after,
+    /// details. Example: --columns time,result,pid,remote.
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',', value_parser = parse_column, conflicts_with = "json")]
+    pub columns: Vec<Column>,
+    /// Do not truncate lines to the width of the terminal
+    ///
+    /// Output that does not go to a terminal is not truncated, unless COLUMNS is set.
+    #[arg(long, short = 'w', conflicts_with = "json")]
+    pub wide: bool,
+    /// How to print times
+    #[arg(long, value_enum, value_name = "STYLE", default_value_t = TimeArg::Local, conflicts_with = "json")]
+    pub time: TimeArg,
+    /// Print the meaning of each finding below it, in a sentence
+    #[arg(long, conflicts_with = "json")]
+    pub why: bool,
+}
+
+/// Choices of `--time`.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum TimeArg {
+    /// Time of day in the local time zone
+    #[default]
+    Local,
+    /// Time of day in UTC
+    Utc,
+    /// Seconds since the first line
+    Relative,
+    /// Seconds since 1970-01-01 UTC
+    Epoch,
+}
+
+impl TimeArg {
+    /// Converts it.
+    #[must_use]
+    pub fn style(self) -> TimeStyle {
+        match self {
+            Self::Local => TimeStyle::Local,
+            Self::Utc => TimeStyle::Utc,
+            Self::Relative => TimeStyle::Relative,
+            Self::Epoch => TimeStyle::Epoch,
+        }
+    }
 }
 
 /// See [`Limits::STATED`](crate::correlate::Limits::STATED).

@@ -220,7 +220,7 @@ fn traced(args: &BundleArgs, capture: &Path) -> options::Live {
         .duration
         .or_else(|| args.command.is_empty().then_some(DURATION));
     options::Live {
-        json: true,
+        text: None,
         output: Some("/dev/null".into()),
         capture: Some(capture.to_owned()),
         duration: until,
@@ -292,7 +292,7 @@ fn retell(parts: &mut Parts) -> anyhow::Result<()> {
     let printed = found.print(
         &FindingFilter::default(),
         &cgroups,
-        Format::Json,
+        &Format::Json,
         &mut lines,
     );
     if let Some(losses) = &losses {

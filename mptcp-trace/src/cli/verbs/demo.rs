@@ -7,7 +7,10 @@ use std::{ffi::OsString, io::IsTerminal as _};
 
 use anyhow::Context as _;
 
-use crate::cli::{DONE, Exit, args::DemoArgs, options, run::trace};
+use crate::{
+    cli::{DONE, Exit, args::DemoArgs, colour, options, run::trace, terminal},
+    sink::TextOptions,
+};
 
 /// Runs the verb; returns the exit code.
 pub(in crate::cli) fn run(args: &DemoArgs, verbose: u8) -> Result<u8, Exit> {
@@ -28,13 +31,23 @@ pub(in crate::cli) fn run(args: &DemoArgs, verbose: u8) -> Result<u8, Exit> {
     Ok(code)
 }
 
+/// The lines: a demo has a header also where it does not go to a terminal.
+fn text() -> TextOptions {
+    let is_terminal = std::io::stdout().is_terminal();
+    TextOptions {
+        header: true,
+        colour: colour::is_wanted(is_terminal),
+        width: terminal::stdout_width(false, is_terminal),
+        ..TextOptions::default()
+    }
+}
+
 /// Options for tracing the scene.
 fn traced(args: &DemoArgs) -> anyhow::Result<options::Live> {
     let me = std::env::current_exe().context("cannot find the program's own file")?;
     let command = [me.into_os_string(), "demo".into(), "--scene".into()];
     Ok(options::Live {
-        json: args.json,
-        header: !args.json && !std::io::stdout().is_terminal(),
+        text: (!args.json).then(text),
         command: command.map(OsString::from).to_vec(),
         ..options::Live::new(args.attach.options())
     })

@@ -8,15 +8,16 @@ use crate::{
     cli::{
         CANNOT_ANSWER, DONE, Exit,
         args::{FindingFilterArgs, ListArgs},
+        colour,
         options::Scope,
-        print, select, tracing,
+        print, select, talk, terminal, tracing,
     },
     enrich::CgroupCache,
     host::system::proc_is_ours,
     model::SensorId,
     pipeline::{Inventory, prefixed},
     plan::OTHERS_UNLISTED,
-    sink::{FindingCounts, Format, Source},
+    sink::{FindingCounts, Format, Source, TextLines, TextOptions},
 };
 
 /// Runs the verb; returns the exit code.
@@ -40,7 +41,9 @@ async fn list(args: &ListArgs, verbose: u8) -> Result<u8, Exit> {
         ));
     }
     if is_in_pid_namespace {
-        stderr!("{}", prefixed(&format!("note: {OTHERS_UNLISTED}")));
+        if talk::has_notes() {
+            stderr!("{}", prefixed(&format!("note: {OTHERS_UNLISTED}")));
+        }
     }
     session.tracer.stop()?;
     let mut cgroups = CgroupCache::live(proc_is_ours());
@@ -55,18 +58,23 @@ async fn list(args: &ListArgs, verbose: u8) -> Result<u8, Exit> {
     });
     let format = match args.json {
         true => Format::Json,
-        false => Format::Text {
-            header: std::io::stdout().is_terminal(),
-            colour: false,
-            utc: false,
-        },
+        false => {
+            let is_terminal = std::io::stdout().is_terminal();
+            let options = TextOptions {
+                header: is_terminal,
+                colour: colour::is_wanted(is_terminal),
+                width: terminal::stdout_width(args.wide, is_terminal),
+                ..TextOptions::default()
+            };
+            Format::Text(Box::new(TextLines::of_sockets(options)))
+        }
     };
     let losses = session.losses()?;
     let mut out = Vec::new();
     if args.json {
         format.start(&facts, Source::Live, &mut out);
     }
-    let printed = found.print(&wanted, &cgroups, format, &mut out);
+    let printed = found.print(&wanted, &cgroups, &format, &mut out);
     format.end(
         FindingCounts {
             findings: printed,

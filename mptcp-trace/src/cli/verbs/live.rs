@@ -1,10 +1,13 @@
 //! `mptcp-trace live`: trace the running kernel.
 
-use crate::cli::{
-    Exit, USAGE,
-    args::{LiveArgs, TaskFilterArgs},
-    options::{Live, Names},
-    run, select,
+use crate::{
+    cli::{
+        Exit, USAGE,
+        args::{LiveArgs, TaskFilterArgs},
+        options::{Live, Names},
+        run, select,
+    },
+    sink::TextOptions,
 };
 
 /// Runs the verb; returns the exit code.
@@ -37,8 +40,13 @@ fn wanted(args: LiveArgs) -> Result<Live, Exit> {
             follow: args.follow,
             awaits_process: false,
         },
-        json: args.json,
-        header: args.header,
+        text: (!args.json).then(|| {
+            let text = select::lines(&args.view, args.output.is_none());
+            TextOptions {
+                header: text.header || args.header,
+                ..text
+            }
+        }),
         output: args.output,
         capture: args.capture,
         ready_file: args.ready_file,

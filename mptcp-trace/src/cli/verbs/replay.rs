@@ -1,20 +1,19 @@
 //! `mptcp-trace replay`: runs the stages after the ring on a capture.
 
-use std::io::{self, BufReader, IsTerminal as _};
+use std::io::{self, BufReader};
 
 use crate::{
     capture::Reader,
     cli::{
         DONE, Exit, FAILED, FOUND,
         args::ReplayArgs,
-        colour,
         ending::{READER_GONE, proven},
         input::with_capture,
-        select,
+        select, talk,
     },
     host::sandbox,
     pipeline::{Played, Stages, Stop, View, play, prefixed},
-    sink::{Format, Source},
+    sink::{Format, Source, TimeStyle},
 };
 
 /// Runs the verb; returns the exit code.
@@ -28,14 +27,14 @@ fn replay(args: &ReplayArgs, view: View, input: &mut dyn io::Read) -> Result<u8,
     let name = args.file.display().to_string();
     let (mut reader, facts) = Reader::open(BufReader::new(input))
         .map_err(|why| Exit::Because(FAILED, format!("cannot replay {name}: {why}")))?;
-    let terminal = io::stdout().is_terminal();
-    let format = if args.json {
-        Format::Json
-    } else {
-        Format::Text {
-            header: terminal,
-            colour: colour::on_stdout(),
-            utc: args.utc,
+    let format = match args.json {
+        true => Format::Json,
+        false => {
+            let mut text = select::lines(&args.view, true);
+            if args.utc {
+                text.time = TimeStyle::Utc;
+            }
+            Format::text(text)
         }
     };
     let out = io::stdout().lock();
@@ -56,7 +55,10 @@ fn replay(args: &ReplayArgs, view: View, input: &mut dyn io::Read) -> Result<u8,
         }) => {
             let finished = stages.finish(&losses);
             let reconciliation = &stages.outcome().reconciled;
-            stderr!("{}", prefixed(&stages.account(&losses, reconciliation)));
+            stderr!(
+                "{}",
+                prefixed(&stages.account(&losses, reconciliation, talk::detail()))
+            );
             let has_gone = |stop: &Stop| matches!(stop, Stop::ReaderGone);
             let is_cut_short = stopped
                 .as_ref()

@@ -31,7 +31,7 @@ use super::{
     record::record,
     target::Target,
 };
-use crate::{model::Finding, observe::Observer, serve::exposition::Family, sink::Format};
+use crate::{model::Finding, observe::Observer, serve::exposition::Family, sink::one_line};
 
 /// Maximum time that a record waits for a full batch.
 const BATCH_EVERY: Duration = Duration::from_secs(1);
@@ -45,13 +45,6 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 pub const FLUSH_TIME_MAX: Duration = Duration::from_secs(5);
 /// Maximum backoff during the final flush.
 const LAST_PAUSE_MAX: Duration = Duration::from_millis(500);
-
-/// Text of a finding: one line, in UTC since readers may be in any time zone.
-const LINE: Format = Format::Text {
-    header: false,
-    colour: false,
-    utc: true,
-};
 
 /// Source of the metrics.
 pub trait Measures: 'static {
@@ -164,10 +157,8 @@ impl Observer for Exporter {
         if !queue.has_room(is_query) {
             return;
         }
-        let mut line = Vec::new();
-        LINE.finding(finding, &mut line);
-        let line = String::from_utf8_lossy(&line);
-        let line: Vec<&str> = line.split_whitespace().collect();
+        // In UTC, since readers may be in any time zone.
+        let line = one_line(finding);
         let path = match finding {
             Finding::Query(event) => path_of(event.query.process.cgroup_id),
             Finding::Refusal(event) => path_of(event.refusal.process.cgroup_id),
@@ -181,7 +172,7 @@ impl Observer for Exporter {
                 .as_ref()
                 .and_then(|owner| path_of(owner.process.cgroup_id)),
         };
-        let record = record(finding, &line.join(" "), SystemTime::now(), path);
+        let record = record(finding, &line, SystemTime::now(), path);
         queue.push(record.to_string(), is_query);
         if queue.len() >= BATCH_MAX {
             self.0.enough.notify_one();

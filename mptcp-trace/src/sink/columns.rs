@@ -1,0 +1,507 @@
+//! Columns of text output: which ones, in which order, and how wide. Pure.
+
+use std::net::SocketAddr;
+
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+
+/// Replaces what does not fit.
+pub(super) const ELLIPSIS: char = '…';
+
+/// Spaces between two columns.
+const GAP: usize = 1;
+
+/// Longest IPv4 address with port: `255.255.255.255:65535`.
+const IPV4_WIDTH: usize = 21;
+
+/// Longest IPv6 address with port, without a zone.
+const IPV6_WIDTH: usize = 47;
+
+/// Longest name of a cause, and the mark of an inferred one.
+const RESULT_WIDTH: usize = 24;
+
+/// Defines the columns, each with its name and header.
+macro_rules! columns {
+    ($($(#[$doc:meta])* $column:ident $name:literal $header:literal,)*) => {
+        /// A column of the lines.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum Column {
+            $($(#[$doc])* $column,)*
+        }
+
+        impl Column {
+            /// All columns.
+            pub const ALL: [Self; [$(Self::$column),*].len()] = [$(Self::$column),*];
+
+            /// The name as typed.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$column => $name,)*
+                }
+            }
+
+            /// The name in the header.
+            pub(super) fn header(self) -> &'static str {
+                match self {
+                    $(Self::$column => $header,)*
+                }
+            }
+        }
+    };
+}
+
+columns! {
+    /// When it happened.
+    Time "time" "TIME",
+    /// The kind of the finding.
+    Kind "kind" "KIND",
+    /// The cause, the answer and its verdict, or the closing verdict.
+    Result "result" "CAUSE OR VERDICT",
+    /// Name and id of the process.
+    Process "process" "PROCESS",
+    /// Id of the process.
+    Pid "pid" "PID",
+    /// Name of the process.
+    Comm "comm" "COMM",
+    /// Local address and port.
+    Local "local" "LOCAL",
+    /// Remote address and port.
+    Remote "remote" "REMOTE",
+    /// State of the socket.
+    State "state" "STATE",
+    /// Whether the connection is MPTCP.
+    Is "is" "IS",
+    /// Number of subflows.
+    Subflows "subflows" "SUBFLOWS",
+    /// Inode number of the network namespace.
+    Netns "netns" "NETNS",
+    /// Identity of the connection.
+    Id "id" "ID",
+    /// A fallback: since the connect. A query: since the fallback. A closing verdict: from the last
+    /// answer to the fallback.
+    After "after" "AFTER",
+    /// What has no column of its own.
+    Details "details" "DETAILS",
+}
+
+impl Column {
+    /// The columns that lines of findings can have.
+    pub const FOR_FINDINGS: [Self; 13] = [
+        Self::Time,
+        Self::Kind,
+        Self::Result,
+        Self::Process,
+        Self::Pid,
+        Self::Comm,
+        Self::Local,
+        Self::Remote,
+        Self::State,
+        Self::Netns,
+        Self::Id,
+        Self::After,
+        Self::Details,
+    ];
+
+    /// The column of findings with this name.
+    #[must_use]
+    pub fn find(name: &str) -> Option<Self> {
+        Self::FOR_FINDINGS
+            .into_iter()
+            .find(|column| column.name().eq_ignore_ascii_case(name))
+    }
+
+    /// Width that shows nearly everything.
+    fn full(self) -> usize {
+        match self {
+            Self::Time => 15,
+            Self::Kind => 14,
+            Self::Result => RESULT_WIDTH,
+            Self::Process => 23,
+            Self::Pid => 7,
+            Self::Comm => 15,
+            Self::Local | Self::Remote => IPV6_WIDTH,
+            Self::State => 11,
+            Self::Is => 9,
+            Self::Subflows => 8,
+            Self::Netns => 10,
+            Self::Id => 40,
+            Self::After => 7,
+            Self::Details => 40,
+        }
+    }
+
+    /// Least width that is of use.
+    fn least(self) -> usize {
+        match self {
+            Self::Time => 8,
+            Self::Kind => 9,
+            Self::Result => 12,
+            Self::Process => 10,
+            Self::Comm => 8,
+            Self::Local | Self::Remote => IPV4_WIDTH,
+            Self::Details => 13,
+            Self::Pid
+            | Self::State
+            | Self::Is
+            | Self::Subflows
+            | Self::Netns
+            | Self::Id
+            | Self::After => self.full(),
+        }
+    }
+
+    /// Numbers are right-aligned.
+    fn is_number(self) -> bool {
+        match self {
+            Self::Pid | Self::Subflows | Self::Netns | Self::After => true,
+            Self::Time
+            | Self::Kind
+            | Self::Result
+            | Self::Process
+            | Self::Comm
+            | Self::Local
+            | Self::Remote
+            | Self::State
+            | Self::Is
+            | Self::Id
+            | Self::Details => false,
+        }
+    }
+}
+
+/// The columns of one kind of line.
+#[derive(Debug)]
+pub(super) struct Preset {
+    /// From left to right.
+    usual: &'static [Column],
+    /// What a line of limited width shows, the most important first: a column, and its width. Each
+    /// is granted if it fits beside those before it.
+    wishes: &'static [(Column, usize)],
+}
+
+/// A line per finding.
+pub(super) static FINDINGS: Preset = Preset {
+    usual: &[
+        Column::Time,
+        Column::Kind,
+        Column::Result,
+        Column::Process,
+        Column::Local,
+        Column::Remote,
+        Column::After,
+        Column::Details,
+    ],
+    wishes: &[
+        (Column::Result, 12),
+        (Column::Kind, 9),
+        (Column::Remote, IPV4_WIDTH),
+        (Column::Time, 8),
+        (Column::Process, 10),
+        (Column::Result, RESULT_WIDTH),
+        (Column::Process, 14),
+        // With milliseconds.
+        (Column::Time, 12),
+        (Column::Local, IPV4_WIDTH),
+        (Column::Details, 13),
+        (Column::After, 7),
+        (Column::Process, 18),
+        (Column::Details, 28),
+        (Column::Kind, 14),
+        (Column::Process, 23),
+        // With microseconds.
+        (Column::Time, 15),
+        (Column::Remote, IPV6_WIDTH),
+        (Column::Local, IPV6_WIDTH),
+    ],
+};
+
+/// A line per open socket.
+pub(super) static SOCKETS: Preset = Preset {
+    usual: &[
+        Column::State,
+        Column::Is,
+        Column::Subflows,
+        Column::Process,
+        Column::Netns,
+        Column::Local,
+        Column::Remote,
+        Column::Details,
+    ],
+    wishes: &[
+        (Column::Is, 9),
+        (Column::Remote, IPV4_WIDTH),
+        (Column::Process, 10),
+        (Column::State, 11),
+        (Column::Subflows, 8),
+        (Column::Local, IPV4_WIDTH),
+        (Column::Details, 24),
+        (Column::Netns, 10),
+        (Column::Process, 23),
+        (Column::Details, 40),
+        (Column::Remote, IPV6_WIDTH),
+        (Column::Local, IPV6_WIDTH),
+    ],
+};
+
+/// The columns of a line, from left to right, with their widths.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Layout {
+    columns: Vec<(Column, usize)>,
+    /// Width of the line; without one, nothing is truncated.
+    width: Option<usize>,
+}
+
+impl Layout {
+    /// The chosen columns, or else the usual ones, for lines of this width.
+    pub(super) fn new(preset: &'static Preset, chosen: &[Column], width: Option<usize>) -> Self {
+        let columns = match (chosen, width) {
+            ([], Some(width)) => granted(preset, width),
+            ([], None) => preset.usual.iter().map(|it| (*it, it.full())).collect(),
+            (chosen, None) => chosen.iter().map(|it| (*it, it.full())).collect(),
+            (chosen, Some(width)) => shrunk(chosen, width),
+        };
+        Self { columns, width }
+    }
+
+    /// Width of a column; 0 if it is absent.
+    pub(super) fn width_of(&self, column: Column) -> usize {
+        let found = self.columns.iter().find(|(it, _)| *it == column);
+        found.map_or(0, |(_, width)| *width)
+    }
+
+    /// Width of the line.
+    pub(super) fn width(&self) -> Option<usize> {
+        self.width
+    }
+
+    /// True if cells are truncated.
+    pub(super) fn truncates(&self) -> bool {
+        self.width.is_some()
+    }
+
+    /// Width of all that precedes a column.
+    pub(super) fn before(&self, column: Column) -> usize {
+        let before = self.columns.iter().take_while(|(it, _)| *it != column);
+        before.map(|(_, width)| width + GAP).sum()
+    }
+
+    /// Puts the cells together; `cell` returns the text of a column, and how it is painted.
+    pub(super) fn line(&self, mut cell: impl FnMut(Column) -> Cell) -> String {
+        let mut line = String::new();
+        let mut used = 0;
+        for (at, (column, width)) in self.columns.iter().enumerate() {
+            let Cell {
+                text,
+                paint,
+                natural,
+            } = cell(*column);
+            let is_last = at + 1 == self.columns.len();
+            let (text, width) = match self.width {
+                Some(all) => {
+                    // The last column has the rest of the line.
+                    let width = if is_last {
+                        all.saturating_sub(used)
+                    } else {
+                        *width
+                    };
+                    (text.fitted(width), width)
+                }
+                None => (text.whole(), natural.unwrap_or(*width)),
+            };
+            let space = " ".repeat(width.saturating_sub(text.width()));
+            used += width + GAP;
+            let painted = match paint {
+                "" => text,
+                paint => format!("{paint}{text}\x1b[0m"),
+            };
+            match column.is_number() {
+                true => line.extend([space.as_str(), &painted]),
+                false => line.extend([painted.as_str(), &space]),
+            }
+            line.push_str(&" ".repeat(GAP));
+        }
+        line.truncate(line.trim_end().len());
+        line
+    }
+}
+
+/// Grants wishes until the width is used up; the rest goes to the details.
+fn granted(preset: &Preset, width: usize) -> Vec<(Column, usize)> {
+    let mut granted: Vec<(Column, usize)> = Vec::new();
+    let mut used = 0;
+    for (column, wanted) in preset.wishes {
+        let known = granted.iter_mut().find(|(it, _)| it == column);
+        let more = match &known {
+            Some((_, has)) => wanted.saturating_sub(*has),
+            // The first column has no gap before it.
+            None if used == 0 => *wanted,
+            None => wanted + GAP,
+        };
+        if used + more > width {
+            continue;
+        }
+        used += more;
+        match known {
+            Some((_, has)) => *has += more,
+            None => granted.push((*column, *wanted)),
+        }
+    }
+    let order = |column: &Column| preset.usual.iter().position(|it| it == column);
+    granted.sort_by_key(|(column, _)| order(column));
+    granted
+}
+
+/// The chosen columns at their full width, or at their least if that does not fit; between them,
+/// those on the left get what is left over.
+fn shrunk(chosen: &[Column], width: usize) -> Vec<(Column, usize)> {
+    let mut columns: Vec<(Column, usize)> = chosen.iter().map(|it| (*it, it.least())).collect();
+    let gaps = chosen.len().saturating_sub(1) * GAP;
+    let used: usize = columns.iter().map(|(_, width)| width).sum();
+    let mut left = width.saturating_sub(used + gaps);
+    for (column, width) in &mut columns {
+        let more = column.full().saturating_sub(*width).min(left);
+        *width += more;
+        left -= more;
+    }
+    columns
+}
+
+/// One cell.
+pub(super) struct Cell {
+    pub(super) text: Text,
+    /// Escape sequence of the colour, or empty.
+    pub(super) paint: &'static str,
+    /// Width where nothing is truncated, if it depends on the content.
+    pub(super) natural: Option<usize>,
+}
+
+impl Cell {
+    pub(super) fn plain(text: impl Into<String>) -> Self {
+        Self::painted(text, "")
+    }
+
+    pub(super) fn process(comm: &str, pid: &str) -> Self {
+        Self {
+            text: Text::Process(comm.to_owned(), pid.to_owned()),
+            ..Self::plain("")
+        }
+    }
+
+    /// One end of a connection. `natural` is its width where nothing is truncated.
+    pub(super) fn address(addr: Option<SocketAddr>, natural: Option<usize>) -> Self {
+        Self {
+            text: Text::Address(addr.map_or_else(|| "-".to_owned(), |it| it.to_string())),
+            natural,
+            ..Self::plain("")
+        }
+    }
+
+    pub(super) fn header(column: Column) -> Self {
+        Self {
+            natural: match column {
+                Column::Local | Column::Remote => Some(IPV4_WIDTH),
+                _ => None,
+            },
+            ..Self::plain(column.header())
+        }
+    }
+
+    pub(super) fn painted(text: impl Into<String>, paint: &'static str) -> Self {
+        Self {
+            text: Text::Plain(text.into()),
+            paint,
+            natural: None,
+        }
+    }
+}
+
+/// What a cell contains: each kind has its own way to become shorter.
+pub(super) enum Text {
+    /// Loses its end.
+    Plain(String),
+    /// Loses the end of the name, never the number.
+    Process(String, String),
+    /// An address with a port: loses the middle of the address, never the port.
+    Address(String),
+}
+
+impl Text {
+    fn whole(self) -> String {
+        match self {
+            Self::Plain(text) | Self::Address(text) => text,
+            Self::Process(comm, pid) => format!("{comm} {pid}"),
+        }
+    }
+
+    fn fitted(self, width: usize) -> String {
+        match self {
+            Self::Process(comm, pid) => {
+                let room = width.saturating_sub(pid.width() + 1);
+                match room {
+                    0 => clipped(&pid, width),
+                    room => format!("{} {pid}", clipped(&comm, room)),
+                }
+            }
+            Self::Address(text) => without_middle(&text, width),
+            Self::Plain(text) => clipped(&text, width),
+        }
+    }
+}
+
+/// The address without its middle, if it is wider than this. Its end is what distinguishes the hosts
+/// of a network.
+fn without_middle(text: &str, width: usize) -> String {
+    let count = text.chars().count();
+    if text.width() <= width || width == 0 {
+        return clipped(text, width);
+    }
+    let port = text.rsplit_once(':').map_or(0, |(_, port)| port.len());
+    let tail = (width / 2).max(port + 4).min(width - 1).min(count);
+    let ends: String = text.chars().skip(count - tail).collect();
+    let begins: String = text.chars().take(width - 1 - tail).collect();
+    format!("{begins}{ELLIPSIS}{ends}")
+}
+
+/// Width where nothing is truncated: addresses of one family are aligned.
+pub(super) fn family_width(addr: Option<SocketAddr>) -> usize {
+    match addr {
+        Some(SocketAddr::V6(_)) => IPV6_WIDTH,
+        Some(SocketAddr::V4(_)) | None => IPV4_WIDTH,
+    }
+}
+
+/// The text, with an ellipsis if it is wider than this.
+pub(super) fn clipped(text: &str, width: usize) -> String {
+    if text.width() <= width {
+        return text.to_owned();
+    }
+    let mut short = String::new();
+    let mut used = 0;
+    for character in text.chars() {
+        let wide = character.width().unwrap_or(0);
+        if used + wide + 1 > width {
+            break;
+        }
+        used += wide;
+        short.push(character);
+    }
+    if width > 0 {
+        short.push(ELLIPSIS);
+    }
+    short
+}
+
+/// Wraps text at this width; longer words stay whole.
+pub(super) fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.width() + 1 + word.width() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            Some(_) | None => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
