@@ -141,6 +141,8 @@ kernel_layout! {
     sock_v6_daddr: "sock_common.skc_v6_daddr", 16;
     /// Local IPv6 address.
     sock_v6_rcv_saddr: "sock_common.skc_v6_rcv_saddr", 16;
+    /// Interface that a socket is bound to: of a link-local address, its zone.
+    sock_bound_dev_if: "sock_common.skc_bound_dev_if", 4;
     /// Network namespace of a socket.
     sock_net: "sock_common.skc_net.net", 8;
     /// Protocol of a socket.

@@ -15,14 +15,36 @@ pub use query::{PathBits, QueryFlags, QueryRecord};
 
 use crate::wire::names;
 
+/// Where the address of a record has the index of its interface, if it is link-local: the bits
+/// after its prefix are zero (RFC 4291 section 2.5.6), so BSD's kernels put it there too.
+pub mod zone {
+    use core::ops::Range;
+
+    /// Bytes of the address that have the index, in the host's byte order; 0 is none.
+    pub const BYTES: Range<usize> = 4..8;
+
+    /// Separates an IPv6 address from the index of its interface.
+    #[must_use]
+    pub fn split(mut address: [u8; 16]) -> ([u8; 16], u32) {
+        let is_link_local = address[0] == 0xfe && address[1] & 0xc0 == 0x80;
+        if !is_link_local {
+            return (address, 0);
+        }
+        let mut index = [0; 4];
+        index.copy_from_slice(&address[BYTES]);
+        address[BYTES].fill(0);
+        (address, u32::from_ne_bytes(index))
+    }
+}
+
 /// Version of the layouts in this crate; incremented with any change of one.
 ///
 /// The BPF object carries a global named [`ABI_SYMBOL`], which holds the version: a loader built
 /// for another version does not find it and refuses the object.
-pub const ABI_VERSION: u32 = 6;
+pub const ABI_VERSION: u32 = 7;
 
 /// Name of the global by which the loader recognises an object of its [`ABI_VERSION`].
-pub const ABI_SYMBOL: &str = "MPTCP_TRACE_ABI_6";
+pub const ABI_SYMBOL: &str = "MPTCP_TRACE_ABI_7";
 
 /// Name of the map whose entries mark the sockets of a self-test for every instance on this host.
 /// Creating a map of this kind (socket storage) requires `CAP_BPF`; adding an entry requires its

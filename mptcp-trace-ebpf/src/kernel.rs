@@ -380,6 +380,31 @@ pub(crate) struct Endpoints {
     pub(crate) remote_port_be: u16,
 }
 
+impl Endpoints {
+    /// Adds the interface to link-local addresses, where the record has room for it
+    /// ([`mptcp_trace_common::record::zone`]).
+    #[inline(always)]
+    pub(crate) fn put_zone(&mut self, device: impl FnOnce() -> u32) {
+        let is_local = is_link_local(self.local_addr);
+        let is_remote = is_link_local(self.remote_addr);
+        if is_local || is_remote {
+            let device = device();
+            if is_local {
+                self.local_addr[1] = device;
+            }
+            if is_remote {
+                self.remote_addr[1] = device;
+            }
+        }
+    }
+}
+
+/// True for an address of `fe80::/10` (RFC 4291 section 2.4).
+#[inline(always)]
+fn is_link_local(addr: [u32; 4]) -> bool {
+    u32::from_be(addr[0]) >> 22 == 0xfe80 >> 6
+}
+
 /// Returns the same number, but hides its value from the verifier. The verifier then checks the
 /// code that follows once, instead of once per path that leads here.
 #[inline(always)]

@@ -19,7 +19,7 @@ use mptcp_trace_common::{
 
 /// Marks the version of the record layouts; the name is `record::ABI_SYMBOL`.
 #[unsafe(no_mangle)]
-static MPTCP_TRACE_ABI_6: Global<u32> = Global::new(ABI_VERSION);
+static MPTCP_TRACE_ABI_7: Global<u32> = Global::new(ABI_VERSION);
 
 /// Offsets in this kernel's structures. Written by the loader, then frozen.
 #[unsafe(no_mangle)]

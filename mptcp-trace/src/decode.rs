@@ -5,7 +5,7 @@
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV6},
     time::Duration,
 };
 
@@ -15,7 +15,7 @@ use mptcp_trace_common::{
         MPTCP_SUBFLOW_ADDRS, MPTCP_TCPINFO, SO_PROTOCOL, SOL_MPTCP, SOL_SOCKET, SOL_TCP,
         TCP_IS_MPTCP,
     },
-    record::{CountedRecord, Kind, PathBits, QueryFlags, QueryRecord, RecordRung},
+    record::{CountedRecord, Kind, PathBits, QueryFlags, QueryRecord, RecordRung, zone},
 };
 use zerocopy::FromBytes;
 
@@ -424,11 +424,16 @@ fn fallen(flags: u64, facts: &Facts) -> Option<bool> {
 }
 
 fn address(family: Family, bytes: [u8; 16], port: u16) -> SocketAddr {
-    let ip = match family {
-        Family::Ipv4 => IpAddr::V4(Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3])),
-        Family::Ipv6 => IpAddr::V6(Ipv6Addr::from(bytes)),
-    };
-    SocketAddr::new(ip, port)
+    match family {
+        Family::Ipv4 => {
+            let ip = Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]);
+            SocketAddr::new(ip.into(), port)
+        }
+        Family::Ipv6 => {
+            let (bytes, zone) = zone::split(bytes);
+            SocketAddrV6::new(bytes.into(), port, 0, zone).into()
+        }
+    }
 }
 
 fn comm(bytes: [u8; 16]) -> String {

@@ -9,7 +9,7 @@ use std::{
 
 use mptcp_trace_common::{
     numbers::AF_INET,
-    record::{ConnRecord, ConnState, CountedRecord, Kind, Owner, QueryRecord},
+    record::{ConnRecord, ConnState, CountedRecord, Kind, Owner, QueryRecord, zone},
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -111,7 +111,8 @@ impl Redactor {
             whole[..4].copy_from_slice(&self.v4(Ipv4Addr::new(a, b, c, d)).octets());
             whole
         } else {
-            self.v6(Ipv6Addr::from(addr)).octets()
+            let (addr, _zone) = zone::split(addr);
+            self.v6(addr.into()).octets()
         }
     }
 

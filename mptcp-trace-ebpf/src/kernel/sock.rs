@@ -32,6 +32,20 @@ impl Sock {
         read!(self.0, sock_num)
     }
 
+    /// Index of the interface that the socket is bound to, of an MPTCP connection that of its first
+    /// subflow; 0 without one.
+    #[inline(always)]
+    pub(crate) fn device(self, is_mptcp: bool) -> u32 {
+        if offset!(sock_bound_dev_if) == ABSENT {
+            return 0;
+        }
+        let bound = match is_mptcp {
+            true => self.first_subflow().unwrap_or(self),
+            false => self,
+        };
+        read_or_zero!(bound.0, sock_bound_dev_if)
+    }
+
     /// The network namespace.
     #[inline(always)]
     pub(crate) fn net(self) -> Result<Net, Fault> {

@@ -3,6 +3,7 @@
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use mptcp_trace_common::{
     counter,
+    numbers::AF_INET6,
     record::{ConnFlags, ConnRecord, ConnState, Kind, RecordRung, Site, SubflowBits},
 };
 
@@ -138,7 +139,10 @@ fn describe(record: &mut ConnRecord, sk: Sock) -> Result<(), Fault> {
             record.flags |= ConnFlags::OFF_UNREAD;
         }
     }
-    let ends = endpoints(&named, record.family)?;
+    let mut ends = endpoints(&named, record.family)?;
+    if record.family == AF_INET6 {
+        ends.put_zone(|| sk.device(is_mptcp(record.protocol)));
+    }
     put_address(&mut record.local_addr, ends.local_addr);
     put_address(&mut record.remote_addr, ends.remote_addr);
     record.local_port = ends.local_port;

@@ -7,6 +7,7 @@ mod ending;
 mod examine;
 mod files;
 mod input;
+mod interfaces;
 mod options;
 mod run;
 mod select;

@@ -109,6 +109,7 @@ pub(super) fn lines(view: &ViewArgs, is_stdout: bool) -> TextOptions {
         columns: lines.columns.clone(),
         width,
         why: lines.why,
+        interface: |_netns, _index| None,
         lists_existing: lists("existing"),
         lists_never_asked: lists("verdict") || verdicts.any(|it| it.value == Verdict::NeverAsked),
     }

@@ -1,6 +1,6 @@
 //! Meaning of the raw numbers: one row per case.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::Ipv6Addr};
 
 use zerocopy::{FromZeros as _, IntoBytes as _};
 
@@ -193,6 +193,30 @@ fn addresses_ports_and_names_come_out_as_they_went_in() {
     assert_eq!(query.socket.inode, Some(4711));
     record.flags = QueryFlags::empty();
     assert_eq!(decoded(&record, &facts(None)).socket.inode, None);
+}
+
+#[test]
+fn only_a_link_local_address_has_a_zone() {
+    for (address, zone, shown) in [
+        ("fe80::5", 3, "[fe80::5%3]:443"),
+        ("fe80::5", 70_000, "[fe80::5%70000]:443"),
+        ("fe80::5", 0, "[fe80::5]:443"),
+        ("febf::5", 3, "[febf::5%3]:443"),
+        // Bytes 4 to 7 of other addresses are theirs.
+        ("2001:db8:7:8::5", 0, "[2001:db8:7:8::5]:443"),
+        ("fec0:0:7:8::5", 0, "[fec0:0:7:8::5]:443"),
+    ] {
+        let mut record = record();
+        record.family = AF_INET6;
+        record.local_port = 443;
+        let address: Ipv6Addr = address.parse().unwrap();
+        record.local_addr = address.octets();
+        if zone > 0 {
+            record.local_addr[zone::BYTES].copy_from_slice(&u32::to_ne_bytes(zone));
+        }
+        let query = decoded(&record, &facts(None));
+        assert_eq!(query.socket.local.to_string(), shown);
+    }
 }
 
 #[test]

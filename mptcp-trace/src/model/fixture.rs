@@ -58,7 +58,10 @@ impl Row {
             } else {
                 Protocol::Mptcp
             },
-            family: Family::Ipv4,
+            family: match addr(self.remote) {
+                SocketAddr::V4(_) => Family::Ipv4,
+                SocketAddr::V6(_) => Family::Ipv6,
+            },
             state: TcpState(1),
             local: addr(self.local),
             remote: addr(self.remote),

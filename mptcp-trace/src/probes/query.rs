@@ -51,6 +51,11 @@ pub(super) const PROBES: Probes = Probes {
         },
         Optional {
             rungs: ANY,
+            fields: &["sock_bound_dev_if"],
+            costs: "the interface of a link-local address is unknown",
+        },
+        Optional {
+            rungs: ANY,
             fields: &["sock_v6_daddr", "sock_v6_rcv_saddr"],
             costs: "queries about IPv6 sockets are lost, and counted (CONFIG_IPV6 is off)",
         },

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use super::escape;
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 /// Replaces what does not fit.
@@ -174,8 +175,7 @@ impl Column {
 pub(super) struct Preset {
     /// From left to right.
     usual: &'static [Column],
-    /// What a line of limited width shows, the most important first: a column, and its width. Each
-    /// is granted if it fits beside those before it.
+    /// What a line of limited width shows, the most important first: a column, and its width.
     wishes: &'static [(Column, usize)],
 }
 
@@ -331,19 +331,22 @@ fn granted(preset: &Preset, width: usize) -> Vec<(Column, usize)> {
     let mut used = 0;
     for (column, wanted) in preset.wishes {
         let known = granted.iter_mut().find(|(it, _)| it == column);
-        let more = match &known {
-            Some((_, has)) => wanted.saturating_sub(*has),
-            // The first column has no gap before it.
-            None if used == 0 => *wanted,
-            None => wanted + GAP,
-        };
-        if used + more > width {
-            continue;
-        }
-        used += more;
+        let left = width.saturating_sub(used);
         match known {
-            Some((_, has)) => *has += more,
-            None => granted.push((*column, *wanted)),
+            // A column may grow by less than wanted, but not begin with less.
+            Some((_, has)) => {
+                let more = wanted.saturating_sub(*has).min(left);
+                *has += more;
+                used += more;
+            }
+            None => {
+                // The first column has no gap before it.
+                let more = if used == 0 { *wanted } else { wanted + GAP };
+                if more <= left {
+                    granted.push((*column, *wanted));
+                    used += more;
+                }
+            }
         }
     }
     let order = |column: &Column| preset.usual.iter().position(|it| it == column);
@@ -387,10 +390,25 @@ impl Cell {
         }
     }
 
-    /// One end of a connection. `natural` is its width where nothing is truncated.
-    pub(super) fn address(addr: Option<SocketAddr>, natural: Option<usize>) -> Self {
+    /// One end of a connection. `natural` is its width where nothing is truncated; `interface`
+    /// returns the name of the zone of a link-local address.
+    pub(super) fn address(
+        addr: Option<SocketAddr>,
+        natural: Option<usize>,
+        interface: impl Fn(u32) -> Option<String>,
+    ) -> Self {
+        let text = match addr {
+            None => "-".to_owned(),
+            Some(SocketAddr::V6(v6))
+                if v6.scope_id() != 0
+                    && let Some(name) = interface(v6.scope_id()) =>
+            {
+                format!("[{}%{}]:{}", v6.ip(), escape(&name), v6.port())
+            }
+            Some(addr) => addr.to_string(),
+        };
         Self {
-            text: Text::Address(addr.map_or_else(|| "-".to_owned(), |it| it.to_string())),
+            text: Text::Address(text),
             natural,
             ..Self::plain("")
         }
@@ -429,12 +447,15 @@ impl Text {
     fn whole(self) -> String {
         match self {
             Self::Plain(text) | Self::Address(text) => text,
+            Self::Process(comm, pid) if comm == pid => comm,
             Self::Process(comm, pid) => format!("{comm} {pid}"),
         }
     }
 
     fn fitted(self, width: usize) -> String {
         match self {
+            // Both are unknown.
+            Self::Process(comm, pid) if comm == pid => clipped(&comm, width),
             Self::Process(comm, pid) => {
                 let room = width.saturating_sub(pid.width() + 1);
                 match room {

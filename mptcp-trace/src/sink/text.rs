@@ -52,6 +52,9 @@ pub struct TextOptions {
     pub why: bool,
     /// Print a line for each socket that was open before tracing began, instead of their number.
     pub lists_existing: bool,
+    /// Name of the interface with this index in the network namespace with this inode number, for
+    /// link-local addresses; without one, the index is printed.
+    pub interface: fn(u32, u32) -> Option<String>,
     /// Print closing verdicts `never-asked` even if the line of the fallback was printed.
     pub lists_never_asked: bool,
 }
@@ -66,6 +69,7 @@ impl Default for TextOptions {
             width: Width::Unlimited,
             why: false,
             lists_existing: false,
+            interface: |_netns, _index| None,
             lists_never_asked: false,
         }
     }
@@ -249,6 +253,7 @@ impl TextLines {
         let when = self.times.shown(row.time, self.time_width());
         let paint = if self.options.colour { row.paint } else { "" };
         let natural = Some(family_width(row.local.or(row.remote)));
+        let interface = |index| (self.options.interface)(row.netns, index);
         let line = self.layout.line(|column| match column {
             Column::Time => Cell::plain(&when),
             Column::Kind => Cell::painted(&row.kind, paint),
@@ -256,8 +261,8 @@ impl TextLines {
             Column::Process => Cell::process(&row.comm, &row.pid),
             Column::Pid => Cell::plain(&row.pid),
             Column::Comm => Cell::plain(&row.comm),
-            Column::Local => Cell::address(row.local, natural),
-            Column::Remote => Cell::address(row.remote, natural),
+            Column::Local => Cell::address(row.local, natural, interface),
+            Column::Remote => Cell::address(row.remote, natural, interface),
             Column::State => Cell::plain(&row.state),
             Column::Netns => Cell::plain(row.netns.to_string()),
             Column::Id => Cell::plain(&row.id),
@@ -302,6 +307,7 @@ impl TextLines {
         }
         let (local, remote) = (row::endpoint(socket.local), row::endpoint(socket.remote));
         let natural = Some(family_width(local.or(remote)));
+        let interface = |index| (self.options.interface)(socket.netns, index);
         let line = self.layout.line(|column| match column {
             Column::State => Cell::plain(socket.state.to_string()),
             Column::Is => Cell::painted(is, paint),
@@ -314,8 +320,8 @@ impl TextLines {
             Column::Pid => Cell::plain(&pid),
             Column::Comm => Cell::plain(&comm),
             Column::Netns => Cell::plain(socket.netns.to_string()),
-            Column::Local => Cell::address(local, natural),
-            Column::Remote => Cell::address(remote, natural),
+            Column::Local => Cell::address(local, natural, interface),
+            Column::Remote => Cell::address(remote, natural, interface),
             Column::Id => Cell::plain(connection.id.to_string()),
             Column::Details => Cell::plain(details.join(", ")),
             // Columns of findings.
@@ -374,3 +380,7 @@ fn push(out: &mut Vec<u8>, line: &str) {
     out.extend(line.trim_end().as_bytes());
     out.push(b'\n');
 }
+
+#[cfg(test)]
+#[path = "text_tests.rs"]
+mod tests;

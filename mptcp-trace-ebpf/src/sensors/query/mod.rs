@@ -16,7 +16,8 @@ use mptcp_trace_common::{
     counter,
     map_values::Conn,
     numbers::{
-        MPTCP_FULL_INFO, MPTCP_INFO, SO_PROTOCOL, SOL_MPTCP, SOL_SOCKET, SOL_TCP, TCP_IS_MPTCP,
+        AF_INET6, MPTCP_FULL_INFO, MPTCP_INFO, SO_PROTOCOL, SOL_MPTCP, SOL_SOCKET, SOL_TCP,
+        TCP_IS_MPTCP,
     },
     record::{ConnState, Kind, PathBits, QueryFlags, QueryRecord, RecordRung},
 };
@@ -290,7 +291,10 @@ fn describe_socket(
     record.family = family_of(sock)?;
     record.state = state_of(sock)?;
     record.netns = netns_of(sock)?;
-    let ends = endpoints(sock, record.family)?;
+    let mut ends = endpoints(sock, record.family)?;
+    if record.family == AF_INET6 {
+        ends.put_zone(|| sk.device(is_mptcp(record.protocol)));
+    }
     put_address(&mut record.local_addr, ends.local_addr);
     put_address(&mut record.remote_addr, ends.remote_addr);
     record.local_port = ends.local_port;

@@ -8,7 +8,7 @@ use crate::{
     cli::{
         CANNOT_ANSWER, DONE, Exit,
         args::{FindingFilterArgs, ListArgs},
-        colour,
+        colour, interfaces,
         options::Scope,
         print, select, talk, terminal, tracing,
     },
@@ -64,6 +64,7 @@ async fn list(args: &ListArgs, verbose: u8) -> Result<u8, Exit> {
                 header: is_terminal,
                 colour: colour::is_wanted(is_terminal),
                 width: terminal::stdout_width(args.wide, is_terminal),
+                interface: interfaces::name,
                 ..TextOptions::default()
             };
             Format::Text(Box::new(TextLines::of_sockets(options)))

@@ -4,6 +4,7 @@ use crate::{
     cli::{
         Exit, USAGE,
         args::{LiveArgs, TaskFilterArgs},
+        interfaces,
         options::{Live, Names},
         run, select,
     },
@@ -44,6 +45,7 @@ fn wanted(args: LiveArgs) -> Result<Live, Exit> {
             let text = select::lines(&args.view, args.output.is_none());
             TextOptions {
                 header: text.header || args.header,
+                interface: interfaces::name,
                 ..text
             }
         }),

@@ -76,6 +76,11 @@ pub(super) fn owner(owner: Option<&Owner>, place: &Place, data: &mut Object<'_>)
 pub(super) fn endpoint(address: SocketAddr, data: &mut Object<'_>) {
     data.field("addr", address.ip());
     data.field("port", address.port());
+    if let SocketAddr::V6(v6) = address
+        && v6.scope_id() != 0
+    {
+        data.field("zone", v6.scope_id());
+    }
 }
 
 pub(super) fn family_name(family: Family) -> Word {

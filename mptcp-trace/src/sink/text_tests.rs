@@ -1,0 +1,520 @@
+use std::{fs, path::Path, time::Duration};
+
+use unicode_width::UnicodeWidthStr as _;
+
+use super::{super::columns::ELLIPSIS, *};
+use crate::model::{
+    Answer, Api, CauseCertainty, ClosedBy, Errno, Evidence, Refusal, RefusalEvent, Refused, Rung,
+    Side, fixture::Row as Fixture,
+};
+
+const DOCUMENT: &str = "../docs/lines.md";
+
+/// Columns of the terminals in the document.
+const WIDTHS: [usize; 3] = [80, 120, 200];
+
+/// Ends of connections: IPv4, short and long IPv6, link-local with a zone, IPv4-mapped.
+const ENDS: [(&str, &str); 8] = [
+    ("10.77.0.1:45545", "10.77.0.2:443"),
+    ("192.168.100.200:54321", "203.0.113.250:65535"),
+    ("[2001:db8::5]:40402", "[2001:db8:7::20]:443"),
+    (
+        "[2001:db8:85a3:8d3:1319:8a2e:370:7348]:51234",
+        "[2001:db8:1111:2222:3333:4444:5555:6666]:8443",
+    ),
+    ("[fe80::9c42:6eff:fe79:e8fd%2]:38914", "[fe80::5%2]:4455"),
+    ("[::1]:40002", "[::1]:8080"),
+    ("[::ffff:10.77.0.1]:45546", "[::ffff:198.51.100.7]:443"),
+    ("10.77.0.2:443", "10.77.0.1:45545"),
+];
+
+/// Processes: usual, long, with the largest PID, with wide characters.
+const PROCESSES: [(&str, u32); 5] = [
+    ("curl", 4312),
+    ("nginx", 812),
+    ("a-15-byte-name!", 4_194_303),
+    ("サーバー", 77),
+    ("envoy", 23_144),
+];
+
+/// Forty findings of all kinds, one every 333 ms, across midnight.
+fn findings() -> Vec<Finding> {
+    let mut all = Vec::new();
+    for round in 0..5_u32 {
+        let (comm, pid) = PROCESSES[round as usize];
+        for (step, (local, remote)) in (0..).zip(ENDS) {
+            let number = round * 8 + step;
+            let fixture = Fixture {
+                address: number.into(),
+                local,
+                remote,
+                pid,
+                comm,
+                ..Fixture::default()
+            };
+            let mut finding = finding(number, fixture);
+            let time = SystemTime::UNIX_EPOCH
+                + Duration::from_millis(1_709_251_190_000)
+                + Duration::from_millis(333) * number;
+            *time_of(&mut finding) = time;
+            all.push(finding);
+        }
+    }
+    all
+}
+
+fn finding(number: u32, fixture: Fixture) -> Finding {
+    let cause = |name| Fixture {
+        cause: Some(name),
+        ..fixture
+    };
+    let fallback = |name: &'static str, change: &dyn Fn(&mut ConnectionEvent)| {
+        let mut finding = cause(name).connection();
+        if let Finding::Connection(event) = &mut finding {
+            change(event);
+        }
+        finding
+    };
+    let query = |answer, verdict, api| {
+        let name = match verdict {
+            Verdict::Explained => Some("MPCapableFallbackSYNACK"),
+            _ => None,
+        };
+        let mut finding = Fixture {
+            verdict: Some(verdict),
+            cause: name,
+            ..fixture
+        }
+        .query();
+        if let Finding::Query(event) = &mut finding {
+            event.query.answer = answer;
+            event.query.errno = answer.errno();
+            event.query.api = api;
+            if let Some(judgement) = &mut event.judgement {
+                judgement.delay = name.map(|_| Duration::from_micros(34_100));
+            }
+        }
+        finding
+    };
+    let closing = |verdict, closed_by, doubt: Option<&'static str>| {
+        let mut finding = Fixture {
+            verdict: Some(verdict),
+            cause: Some("DssFallback"),
+            ..fixture
+        }
+        .closing_verdict();
+        if let Finding::Verdict(event) = &mut finding {
+            event.closed_by = closed_by;
+            event.doubt = doubt.map(Into::into);
+            event.judgement.delay = Some(Duration::from_nanos(4_533_000));
+        }
+        finding
+    };
+    match number % 20 {
+        0 => fallback("MPCapableFallbackSYNACK", &|event| {
+            event.connection.since_connect = Some(Duration::from_micros(1_749));
+        }),
+        1 => query(Answer::Tcp, Verdict::Explained, Api::TcpIsMptcp),
+        2 => fallback("DssFallback", &|event| {
+            event.connection.since_connect = Some(Duration::from_millis(1_020));
+            event.connection.evidence = vec![Evidence::NoDss];
+            event.connection.bytes = Some((80, 1_048_576));
+        }),
+        3 => closing(Verdict::Stale, ClosedBy::Death, None),
+        4 => query(Answer::Mptcp, Verdict::StillMptcp, Api::TcpIsMptcp),
+        5 => fallback("MPCapableFallbackSYNACK", &|event| {
+            event.connection.known = CauseCertainty::Inferred;
+            event.connection.side = Some(Side::Passive);
+            event.connection.late = true;
+        }),
+        6 => Fixture {
+            kind: ConnectionKind::Plain,
+            cause: None,
+            ..fixture
+        }
+        .connection(),
+        7 => query(Answer::Tcp, Verdict::PlainTcp, Api::TcpIsMptcp),
+        8 => fallback("MPCapableDataFallback", &|event| {
+            event.connection.kind = ConnectionKind::FallbackDenied;
+        }),
+        9 => query(
+            Answer::Unsupported(Errno::EOPNOTSUPP),
+            Verdict::Unsupported,
+            Api::TcpIsMptcp,
+        ),
+        10 => fallback("MPCapableSYNTXDrop", &|event| {
+            event.connection.since_connect = Some(Duration::from_secs(61));
+        }),
+        11 => Fixture {
+            kind: ConnectionKind::Blackhole,
+            cause: None,
+            ..fixture
+        }
+        .connection(),
+        12 => query(Answer::Mptcp, Verdict::Misled, Api::SoProtocol),
+        13 => closing(
+            Verdict::NeverAsked,
+            ClosedBy::Exit,
+            Some("queries were capped"),
+        ),
+        14 => refused(&fixture),
+        15 => query(Answer::Tcp, Verdict::Unexplained, Api::MptcpFullInfo),
+        16 => fallback("MPCapableFallbackACK", &|event| {
+            event.connection.cause = None;
+            event.connection.owner = None;
+        }),
+        17 => query(Answer::Mptcp, Verdict::TooEarly, Api::TcpIsMptcp),
+        18 => closing(Verdict::Contradicted, ClosedBy::Eviction, None),
+        _ => Fixture {
+            kind: ConnectionKind::Existing,
+            ..fixture
+        }
+        .connection(),
+    }
+}
+
+fn refused(fixture: &Fixture) -> Finding {
+    let Finding::Query(event) = fixture.query() else {
+        panic!("not a query")
+    };
+    Finding::Refusal(Box::new(RefusalEvent {
+        refusal: Refusal {
+            at: Duration::ZERO,
+            process: event.query.process,
+            what: Refused::Option {
+                socket: event.query.socket,
+                level: 6,
+                optname: 30,
+                is_set: true,
+            },
+            errno: Errno::EOPNOTSUPP,
+            rung: Rung::Fexit,
+        },
+        time: SystemTime::UNIX_EPOCH,
+    }))
+}
+
+fn time_of(finding: &mut Finding) -> &mut SystemTime {
+    match finding {
+        Finding::Query(event) => &mut event.time,
+        Finding::Connection(event) => &mut event.time,
+        Finding::Verdict(event) => &mut event.time,
+        Finding::Refusal(event) => &mut event.time,
+    }
+}
+
+fn printed(options: TextOptions) -> String {
+    let mut lines = TextLines::new(options);
+    let mut out = Vec::new();
+    lines.header(&mut out);
+    for finding in findings() {
+        lines.finding(&finding, &mut out);
+    }
+    lines.existing(&mut out);
+    String::from_utf8(out).unwrap()
+}
+
+fn options(width: Width) -> TextOptions {
+    TextOptions {
+        header: true,
+        time: TimeStyle::Utc,
+        width,
+        lists_existing: true,
+        lists_never_asked: true,
+        ..TextOptions::default()
+    }
+}
+
+/// The columns at which cells begin: those of the header's words after two spaces, or one.
+fn begins(header: &str, layout: &Layout) -> Vec<(Column, usize, usize)> {
+    let mut all = Vec::new();
+    for column in Column::FOR_FINDINGS {
+        let width = layout.width_of(column);
+        if width > 0 {
+            let start = layout.before(column);
+            let cell = between(header, start, start + width).unwrap();
+            let cell = cell.trim().trim_end_matches(ELLIPSIS);
+            assert!(
+                !cell.is_empty() && column.header().starts_with(cell),
+                "{header:?} has no {column:?} at {start}"
+            );
+            all.push((column, start, width));
+        }
+    }
+    all
+}
+
+/// The part of a line between two display columns.
+fn between(line: &str, start: usize, end: usize) -> Option<String> {
+    let (mut at, mut cell) = (0, String::new());
+    for character in line.chars() {
+        if at >= end {
+            break;
+        }
+        if at >= start {
+            cell.push(character);
+        }
+        let wide = character.to_string().width();
+        // A wide character across a border would shift what follows.
+        if at < start && at + wide > start {
+            return None;
+        }
+        at += wide;
+    }
+    Some(cell)
+}
+
+#[test]
+fn no_line_is_wider_than_the_terminal_and_every_column_is_aligned() {
+    for width in 40..=250 {
+        let text = printed(options(Width::Fixed(width)));
+        let layout = Layout::new(&FINDINGS, &[], Some(width));
+        let mut lines = text.lines();
+        let header = lines.next().unwrap();
+        let columns = begins(header, &layout);
+        let lines: Vec<&str> = lines.filter(|line| !line.starts_with("-- ")).collect();
+        assert_eq!(lines.len(), 40, "{text}");
+        for (line, finding) in lines.into_iter().zip(findings()) {
+            assert!(line.width() <= width, "{width}: {line}");
+            let row = Row::of(&finding);
+            for (column, start, cell_width) in &columns {
+                let last = columns.last().is_some_and(|(it, ..)| it == column);
+                let end = if last { width } else { start + cell_width };
+                let cell = between(line, *start, end).unwrap_or_else(|| panic!("{line}"));
+                if !last {
+                    let gap = between(line, end, end + 1).unwrap();
+                    assert!(gap.trim().is_empty(), "{width}, {column:?}: {line}");
+                }
+                let whole = match column {
+                    Column::Kind => &row.kind,
+                    Column::Result => &row.result,
+                    Column::Process => &row.pid,
+                    Column::Time
+                    | Column::Pid
+                    | Column::Comm
+                    | Column::Local
+                    | Column::Remote
+                    | Column::State
+                    | Column::Is
+                    | Column::Subflows
+                    | Column::Netns
+                    | Column::Id
+                    | Column::After
+                    | Column::Details => continue,
+                };
+                let shown = cell.trim_end().trim_end_matches(ELLIPSIS);
+                let is_shown = match column {
+                    // The PID is never truncated.
+                    Column::Process => shown.ends_with(whole.as_str()),
+                    _ => whole.starts_with(shown) && !shown.is_empty(),
+                };
+                assert!(is_shown, "{width}, {column:?} {whole}: {line}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_address_keeps_its_port_at_any_width() {
+    for width in 60..=200 {
+        let layout = Layout::new(&FINDINGS, &[], Some(width));
+        let (start, cell) = (
+            layout.before(Column::Remote),
+            layout.width_of(Column::Remote),
+        );
+        for (line, finding) in printed(options(Width::Fixed(width)))
+            .lines()
+            .skip(1)
+            .filter(|line| !line.starts_with("-- "))
+            .zip(findings())
+        {
+            let shown = between(line, start, start + cell).unwrap();
+            let port = Row::of(&finding).remote.unwrap().port();
+            assert!(
+                shown.trim_end().ends_with(&format!(":{port}")),
+                "{width}: {line}"
+            );
+        }
+    }
+}
+
+#[test]
+fn without_a_width_nothing_is_truncated_and_each_family_is_aligned() {
+    let text = printed(options(Width::Unlimited));
+    assert!(!text.contains(ELLIPSIS), "{text}");
+    let mut ends: [Vec<usize>; 2] = [Vec::new(), Vec::new()];
+    for (line, finding) in text
+        .lines()
+        .skip(1)
+        .filter(|line| !line.starts_with("-- "))
+        .zip(findings())
+    {
+        let remote = Row::of(&finding).remote.unwrap();
+        let found = line.find(&remote.to_string()).unwrap();
+        ends[usize::from(remote.is_ipv6())].push(line[..found].width());
+    }
+    for mut of_family in ends {
+        of_family.dedup();
+        assert_eq!(of_family.len(), 1, "{text}");
+    }
+}
+
+#[test]
+fn the_document_shows_the_same_findings_at_three_widths() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(DOCUMENT);
+    let document = fs::read_to_string(&path).unwrap();
+    let mut expected = String::new();
+    let mut rest = document.as_str();
+    for width in WIDTHS {
+        let mark = format!("<!-- {width} columns -->\n```text\n");
+        let (before, after) = rest.split_once(&mark).unwrap();
+        let (_old, after) = after.split_once("```\n").unwrap();
+        let table = printed(options(Width::Fixed(width)));
+        expected.extend([before, &mark, &table, "```\n"]);
+        rest = after;
+    }
+    expected.push_str(rest);
+    if std::env::var_os("UPDATE_GOLDENS").is_some() {
+        fs::write(&path, &expected).unwrap();
+    }
+    assert!(document == expected, "run with UPDATE_GOLDENS=1");
+}
+
+#[test]
+fn chosen_columns_are_printed_in_their_order() {
+    let columns = vec![Column::Remote, Column::Pid, Column::State, Column::Netns];
+    let text = printed(TextOptions {
+        columns,
+        header: false,
+        ..options(Width::Unlimited)
+    });
+    let first: Vec<&str> = text.lines().next().unwrap().split_whitespace().collect();
+    assert_eq!(first, ["10.77.0.2:443", "4312", "ESTABLISHED", "9"]);
+}
+
+#[test]
+fn a_fallback_and_never_asked_are_one_line_and_open_sockets_are_counted() {
+    let connection = |kind, address, fell_back| {
+        let mut finding = Fixture {
+            kind,
+            address,
+            ..Fixture::default()
+        }
+        .connection();
+        if let Finding::Connection(event) = &mut finding {
+            event.connection.fell_back = fell_back;
+        }
+        finding
+    };
+    let never_asked = |address| {
+        Fixture {
+            address,
+            verdict: Some(Verdict::NeverAsked),
+            ..Fixture::default()
+        }
+        .closing_verdict()
+    };
+    let findings = [
+        connection(ConnectionKind::Existing, 1, Some(true)),
+        connection(ConnectionKind::Existing, 2, Some(false)),
+        connection(ConnectionKind::Existing, 3, None),
+        connection(ConnectionKind::Fallback, 4, Some(true)),
+        never_asked(4),
+        // The line of its fallback was not printed: another process held it, for example.
+        never_asked(5),
+        never_asked(1),
+    ];
+    let print = |lists_existing, lists_never_asked| {
+        let mut lines = TextLines::new(TextOptions {
+            lists_existing,
+            lists_never_asked,
+            columns: vec![Column::Kind, Column::Result],
+            ..TextOptions::default()
+        });
+        let mut out = Vec::new();
+        let printed: Vec<Printed> = findings
+            .iter()
+            .map(|finding| lines.finding(finding, &mut out))
+            .collect();
+        (String::from_utf8(out).unwrap(), printed)
+    };
+    let (text, printed) = print(false, false);
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(
+        lines[0].ends_with("3 opened earlier: 1 MPTCP, 1 fell back, 1 unknown (--kind existing)"),
+        "{text}"
+    );
+    assert_eq!(
+        lines[1..],
+        ["fallback       DssFallback", "verdict        never-asked"]
+    );
+    assert_eq!(
+        printed,
+        [
+            Printed::WithExisting,
+            Printed::WithExisting,
+            Printed::WithExisting,
+            Printed::Line,
+            Printed::WithFallback,
+            Printed::Line,
+            Printed::WithFallback,
+        ]
+    );
+    let (text, printed) = print(true, true);
+    assert_eq!(text.lines().count(), findings.len());
+    assert!(printed.iter().all(|it| *it == Printed::Line));
+}
+
+#[test]
+fn a_terminal_that_becomes_wider_gets_a_new_header() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    static WIDTH: AtomicUsize = AtomicUsize::new(80);
+    let mut lines = TextLines::new(TextOptions {
+        header: true,
+        ..options(Width::Terminal(|| Some(WIDTH.load(Ordering::Relaxed))))
+    });
+    let mut out = Vec::new();
+    lines.header(&mut out);
+    let findings = findings();
+    lines.finding(&findings[0], &mut out);
+    lines.finding(&findings[1], &mut out);
+    WIDTH.store(120, Ordering::Relaxed);
+    lines.finding(&findings[2], &mut out);
+    let text = String::from_utf8(out).unwrap();
+    let headers: Vec<usize> = text
+        .lines()
+        .filter(|line| line.starts_with("TIME"))
+        .map(|line| line.split_whitespace().count())
+        .collect();
+    assert_eq!(headers.len(), 2, "{text}");
+    assert!(headers[0] < headers[1], "{text}");
+}
+
+#[test]
+fn why_prints_the_sentence_within_the_width() {
+    let text = printed(TextOptions {
+        why: true,
+        ..options(Width::Fixed(60))
+    });
+    assert!(text.lines().all(|line| line.width() <= 60), "{text}");
+    assert!(text.contains("\n    because\n"), "{text}");
+    assert!(
+        text.contains("\n    was open before tracing began"),
+        "{text}"
+    );
+}
+
+#[test]
+fn text_from_outside_cannot_drive_the_terminal() {
+    let hostile = Fixture {
+        comm: "\u{1b}[31mred\nx",
+        ..Fixture::default()
+    };
+    for width in [Width::Unlimited, Width::Fixed(80)] {
+        let mut out = Vec::new();
+        TextLines::new(options(width)).finding(&hostile.connection(), &mut out);
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!(text.lines().count(), 2, "{text}");
+        assert!(!text.contains('\u{1b}'), "{text}");
+    }
+}
