@@ -13,9 +13,9 @@ use mptcp_trace::{
     enrich::{self, CgroupCache},
     host::btf as types,
     model::{By, Facts, Finding, Rung, SensorId, SensorState},
-    pipeline::{Played, Stages, Stop, View, play, prefixed},
+    pipeline::{Detail, Played, Stages, Stop, View, play, prefixed},
     redact::Redactor,
-    sink::{Format, Source},
+    sink::{Format, Source, TextOptions, TimeStyle, Width},
 };
 use mptcp_trace_common::layout::KernelLayout;
 
@@ -37,11 +37,20 @@ const ENUMERATORS: [&str; 6] = [
     "\u{1b}[31m\n\u{202e}",
 ];
 
-const TEXT: Format = Format::Text {
-    header: true,
-    colour: false,
-    utc: true,
-};
+/// Text of any width, a line for each finding.
+fn text(width: Width) -> Format {
+    Format::text(TextOptions {
+        time: TimeStyle::Utc,
+        width,
+        why: matches!(width, Width::Fixed(_)),
+        lists_existing: true,
+        lists_never_asked: true,
+        ..TextOptions::default()
+    })
+}
+
+/// Width of a terminal, columns.
+const NARROW: usize = 60;
 
 /// Parses facts from the first bytes: the fallback bit, the number of causes, and each cause's
 /// number and name. Returns the rest.
@@ -109,15 +118,20 @@ pub fn decode(bytes: &[u8]) {
             return;
         }
     };
-    for format in [TEXT, Format::Json] {
+    for mut format in [text(Width::Unlimited), Format::Json] {
         let mut line = Vec::new();
         format.finding(&finding, &mut line);
-        assert_line(format, &line);
+        assert_line(&format, &line);
         if let Finding::Connection(event) = &finding {
             let mut line = Vec::new();
             format.socket(event, None, &mut line);
-            assert_line(format, &line);
+            assert_line(&format, &line);
         }
+    }
+    let mut lines = Vec::new();
+    text(Width::Fixed(NARROW)).finding(&finding, &mut lines);
+    for line in lines.split(|byte| *byte == b'\n') {
+        assert_fit_for_a_terminal(line);
     }
 }
 
@@ -141,7 +155,8 @@ pub fn capture(bytes: &[u8]) {
         ..View::default()
     };
     replay(bytes, Format::Json, View::default());
-    replay(bytes, TEXT, View::default());
+    replay(bytes, text(Width::Unlimited), View::default());
+    replay(bytes, text(Width::Fixed(NARROW)), View::default());
     replay(bytes, Format::Json, narrow);
 }
 
@@ -153,6 +168,7 @@ fn replay(bytes: &[u8], format: Format, view: View) {
             return;
         }
     };
+    let is_json = matches!(format, Format::Json);
     let mut out = Vec::new();
     let mut stages = Stages::new(facts, format, Source::Replay, &mut out, None, view, None);
     let played = play(&mut stages, &mut reader);
@@ -163,7 +179,7 @@ fn replay(bytes: &[u8], format: Format, view: View) {
         }) => {
             let finished = stages.finish(&losses);
             assert!(finished.is_ok(), "memory is always there");
-            prefixed(&stages.account(&losses, &stages.outcome().reconciled))
+            prefixed(&stages.account(&losses, &stages.outcome().reconciled, Detail::Full))
         }
         Ok(Played { losses: None, .. }) => {
             assert!(stages.cut_off().is_ok(), "memory is always there");
@@ -179,7 +195,7 @@ fn replay(bytes: &[u8], format: Format, view: View) {
     assert_fit_for_a_terminal(said.as_bytes());
     for line in out.split_inclusive(|byte| *byte == b'\n') {
         assert_fit_for_a_terminal(line);
-        if format == Format::Json {
+        if is_json {
             let value: Result<serde_json::Value, _> = serde_json::from_slice(line);
             assert!(value.is_ok(), "{}", String::from_utf8_lossy(line));
         }
@@ -201,12 +217,12 @@ pub fn btf(bytes: &[u8]) {
     assert!(names <= bytes.len() / 8 * 512, "{names} of {}", bytes.len());
 }
 
-fn assert_line(format: Format, line: &[u8]) {
+fn assert_line(format: &Format, line: &[u8]) {
     assert!(line.len() <= LINE_BYTES_MAX, "{} bytes", line.len());
     assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
     assert_eq!(line.last(), Some(&b'\n'));
     assert_fit_for_a_terminal(line);
-    if format == Format::Json {
+    if matches!(format, Format::Json) {
         let value: Result<serde_json::Value, _> = serde_json::from_slice(line);
         assert!(value.is_ok(), "{}", String::from_utf8_lossy(line));
     }

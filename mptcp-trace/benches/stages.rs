@@ -17,7 +17,7 @@ use mptcp_trace::{
     enrich,
     model::{Event, Facts},
     pipeline::{Stages, View},
-    sink::{Format, Source},
+    sink::{Format, Source, TextOptions, TimeStyle},
 };
 use mptcp_trace_common::record::{Kind, QueryRecord};
 use zerocopy::{FromBytes as _, IntoBytes as _};
@@ -96,22 +96,19 @@ fn stages(criterion: &mut Criterion) {
             criterion::BatchSize::LargeInput,
         );
     });
-    for (name, format) in [
-        ("all, JSON", Format::Json),
-        (
-            "all, text",
-            Format::Text {
-                header: false,
-                colour: false,
-                utc: true,
-            },
-        ),
-    ] {
+    let text = || {
+        Format::text(TextOptions {
+            time: TimeStyle::Utc,
+            ..TextOptions::default()
+        })
+    };
+    let json: (&str, &dyn Fn() -> Format) = ("all, JSON", &|| Format::Json);
+    for (name, format) in [json, ("all, text", &text)] {
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
                 let (source, view) = (Source::Replay, View::default());
                 let facts = facts.clone();
-                let mut stages = Stages::new(facts, format, source, io::sink(), None, view, None);
+                let mut stages = Stages::new(facts, format(), source, io::sink(), None, view, None);
                 for record in &records {
                     assert!(stages.take(record).is_ok(), "it cannot be written");
                 }

@@ -444,14 +444,14 @@ fn sentences_say_when_and_why_and_who() {
     };
     assert_eq!(
         sentence(vec![make(Action::Falls, 1_000, 1), make(IS_TCP, 1_029, 1)]),
-        "told TCP; it fell back 29 ms earlier: DssFallback (path)"
+        "told TCP; it fell back 29.0 ms earlier: DssFallback (path)"
     );
     assert_eq!(
         sentence(vec![
             make(IS_MPTCP, 1_000, 1),
             make(Action::Falls, 3_000, 1)
         ]),
-        "told MPTCP, and it is\ntold MPTCP while it still was MPTCP; it fell back 2000 ms later: DssFallback (path), \
+        "told MPTCP, and it is\ntold MPTCP while it still was MPTCP; it fell back 2.00 s later: DssFallback (path), \
          and was not asked again"
     );
 }
