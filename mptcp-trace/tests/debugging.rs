@@ -1,15 +1,22 @@
-//! Compares the sessions in docs/debugging.md with replays, and checks the names of what can be
-//! played.
+//! Compares the sessions in the documents with replays, and checks the names of what can be played.
 //!
-//! A block of the page that follows `<!-- replay FILE WORDS... -->` must equal the output of that
-//! replay; `UPDATE_GOLDENS=1` updates the blocks.
+//! A block that follows `<!-- replay FILE WORDS... -->` must equal the output of that replay on a
+//! terminal of [`COLUMNS`] columns, after the command if the block begins with one;
+//! `UPDATE_GOLDENS=1` updates the blocks.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 use std::{fs, path::PathBuf, process::Command};
 
-const HEADER: &str =
-    "TIME                PID COMM            WHAT           AFTER STATE       LOCAL -> REMOTE\n";
+/// The narrowest terminal that shows the column AFTER beside both ends and the details.
+const COLUMNS: &str = "128";
+
+/// The pages, and how many sessions each has at least.
+const PAGES: [(&str, usize); 3] = [
+    ("docs/debugging.md", 6),
+    ("README.md", 1),
+    ("contrib/package/README.md", 1),
+];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -21,7 +28,8 @@ fn replayed(words: &str) -> String {
     let capture = root().join("captures/sessions").join(words.next().unwrap());
     let words: Vec<&str> = words.collect();
     let output = Command::new(env!("CARGO_BIN_EXE_mptcp-trace"))
-        .args(["replay", "--utc"])
+        .args(["replay", "--utc", "--header"])
+        .env("COLUMNS", COLUMNS)
         .arg(&capture)
         .args(&words)
         .output()
@@ -29,38 +37,40 @@ fn replayed(words: &str) -> String {
     assert!(output.status.success(), "{words:?}");
     let printed = String::from_utf8(output.stdout).unwrap();
     assert!(!printed.is_empty(), "{words:?} prints nothing");
-    if words.contains(&"--by") {
-        printed.trim_end().to_owned() + "\n"
-    } else {
-        HEADER.to_owned() + &printed
-    }
+    printed.trim_end().to_owned() + "\n"
 }
 
 #[test]
-fn the_sessions_print_what_the_page_shows() {
+fn the_sessions_print_what_the_pages_show() {
     const MARK: &str = "<!-- replay ";
-    let path = root().join("docs/debugging.md");
-    let page = fs::read_to_string(&path).unwrap();
-    let mut parts = page.split(MARK);
-    let mut anew = parts.next().unwrap().to_owned();
-    let mut sessions = 0;
-    for part in parts {
-        let (words, rest) = part.split_once(" -->\n```\n").unwrap();
-        let (_, after) = rest
-            .split_once("```\n")
-            .unwrap_or_else(|| panic!("the block of {words} has no end"));
-        anew.push_str(&format!(
-            "{MARK}{words} -->\n```\n{}```\n{after}",
-            replayed(words)
-        ));
-        sessions += 1;
+    for (page, sessions_min) in PAGES {
+        let path = root().join(page);
+        let page = fs::read_to_string(&path).unwrap();
+        let mut parts = page.split(MARK);
+        let mut anew = parts.next().unwrap().to_owned();
+        let mut sessions = 0;
+        for part in parts {
+            let (words, rest) = part.split_once(" -->\n```\n").unwrap();
+            let (block, after) = rest
+                .split_once("```\n")
+                .unwrap_or_else(|| panic!("the block of {words} has no end"));
+            let command = match block.split_once('\n') {
+                Some((command, _)) if command.starts_with("$ ") => format!("{command}\n"),
+                Some(_) | None => String::new(),
+            };
+            anew.push_str(&format!(
+                "{MARK}{words} -->\n```\n{command}{}```\n{after}",
+                replayed(words)
+            ));
+            sessions += 1;
+        }
+        assert!(sessions >= sessions_min, "where are the sessions?");
+        if std::env::var_os("UPDATE_GOLDENS").is_some() {
+            fs::write(&path, &anew).unwrap();
+            continue;
+        }
+        assert_eq!(page, anew);
     }
-    assert!(sessions >= 6, "where are the sessions?");
-    if std::env::var_os("UPDATE_GOLDENS").is_some() {
-        fs::write(&path, &anew).unwrap();
-        return;
-    }
-    assert_eq!(page, anew);
 }
 
 #[test]

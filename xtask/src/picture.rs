@@ -12,7 +12,7 @@ use crate::{build, command::say, places::Places};
 
 const PICTURE: &str = "docs/demo.svg";
 /// Words that the output must contain: a run without a fallback does not show the tool.
-const MUST_SHOW: [&str; 3] = ["still-mptcp", "FALLBACK", "explained"];
+const MUST_SHOW: [&str; 3] = ["still-mptcp", "fallback", "explained"];
 
 /// Runs the demo in a terminal, and draws its output into docs/demo.svg.
 ///

@@ -147,9 +147,6 @@ pub struct LiveArgs {
     /// Create FILE, containing the process ID, once tracing has started; for scripts
     #[arg(long, value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
-    /// Print the column header even if stdout is not a terminal
-    #[arg(long, hide = true)]
-    pub header: bool,
     /// Which findings to show, and how.
     #[command(flatten)]
     pub view: ViewArgs,

@@ -103,7 +103,7 @@ pub(super) fn lines(view: &ViewArgs, is_stdout: bool) -> TextOptions {
     };
     let mut verdicts = what.verdict.iter().filter(|it| !it.is_excluded);
     TextOptions {
-        header: is_terminal,
+        header: is_terminal || lines.header,
         colour: colour::is_wanted(is_terminal),
         time: lines.time.style(),
         columns: lines.columns.clone(),

@@ -103,7 +103,7 @@ pub fn agreement(counted: u64) -> String {
     } else {
         "fallbacks"
     };
-    format!("; 0 lost, kernel agrees ({counted} {word})\n")
+    format!("; 0 lost, kernel agrees ({counted} {word} on the host)\n")
 }
 
 /// Number of findings left out by filters, also if it is zero.

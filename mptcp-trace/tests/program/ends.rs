@@ -21,7 +21,7 @@ fn it_stops_by_time_by_count_and_by_signal_and_closes_the_books() {
     if !may_trace("it_stops_by_time_by_count_and_by_signal_and_closes_the_books") {
         return;
     }
-    let output = run(["--duration", "0.2s", "--comm", "no-such-name"]);
+    let output = run(["-v", "--duration", "0.2s", "--comm", "no-such-name"]);
     assert_eq!(output.status.code(), Some(0));
     assert!(
         stderr(&output).contains("query: 0 printed"),

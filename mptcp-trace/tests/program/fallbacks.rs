@@ -32,7 +32,7 @@ fn a_fallback_is_printed_with_its_cause_before_the_answer_that_it_explains() {
     }
     let (_dir, findings) = scratch("findings");
     let mut command = tracer();
-    command.args(["--json", "--output"]).arg(&findings);
+    command.args(["-v", "--json", "--output"]).arg(&findings);
     let output = command.arg("--").args(asker("basic")).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let lines = crate::common::parse_lines(&fs::read(&findings).unwrap());
@@ -138,7 +138,7 @@ fn a_signal_asks_for_the_account_so_far_and_nothing_ends() {
     }
     let mut child = spawn_asker("falls");
     let pid = child.id();
-    let tracer = Background::start(&["--json", "--pid", &pid.to_string()]);
+    let tracer = Background::start(&["-v", "--json", "--pid", &pid.to_string()]);
     let mut stdin = child.stdin.take().unwrap();
     stdin.write_all(b".").unwrap();
     until("the first fallback is printed", || {
@@ -176,7 +176,7 @@ fn a_replay_prints_the_fallbacks_of_the_live_run() {
     child.stdin.take().unwrap().write_all(b"..").unwrap();
     child.wait().unwrap();
     let live = String::from_utf8(tracer.output().stdout).unwrap();
-    let replayed = run(["replay", "--json", capture.to_str().unwrap()]);
+    let replayed = run(["replay", "-v", "--json", capture.to_str().unwrap()]);
     assert_eq!(replayed.status.code(), Some(0));
     assert_eq!(
         String::from_utf8_lossy(&replayed.stdout),

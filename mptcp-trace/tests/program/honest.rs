@@ -162,7 +162,7 @@ fn the_account_holds_when_the_reader_has_gone_and_when_the_disk_is_full() {
         "{said}"
     );
     // The capture is still closed properly: its replay has the same account.
-    let replayed = run(["replay".as_ref(), capture.as_os_str()]);
+    let replayed = run(["replay".as_ref(), "-v".as_ref(), capture.as_os_str()]);
     assert_eq!(replayed.status.code(), Some(0), "{}", stderr(&replayed));
     assert_eq!(account(&stderr(&replayed))[1..], [counted, traced]);
 
@@ -243,7 +243,7 @@ fn what_was_not_shown_can_fail_a_run_and_one_that_ended_early_proves_nothing() {
     assert_eq!(outlived.status.code(), Some(5), "{said}");
     assert!(said.contains("the command keeps running"), "{said}");
     assert!(said.contains("still running when tracing ended"), "{said}");
-    let whole = ended(&["--capture", capture.to_str().unwrap()], "true");
+    let whole = ended(&["-v", "--capture", capture.to_str().unwrap()], "true");
     assert_eq!(whole.status.code(), Some(0), "{}", stderr(&whole));
     // There were no queries for the five connections, so `--fail-on` cannot refer to the first
     // line.
@@ -268,7 +268,8 @@ fn a_replay_whose_stdout_is_closed_still_prints_the_account() {
         return;
     }
     let (_dir, capture) = scratch("run.mpt");
-    let mut words: Vec<OsString> = vec!["--capture".into(), capture.clone().into(), "--".into()];
+    let mut words: Vec<OsString> = vec!["-v".into(), "--capture".into(), capture.clone().into()];
+    words.push("--".into());
     words.extend(asker("fall 2000").into_iter().map(Into::into));
     let live = run(words);
     let script = "\"$0\" replay \"$1\" | head -1 >/dev/null";
@@ -291,7 +292,7 @@ fn the_account_is_the_kernels_whatever_the_filter_wants() {
     let mut alone = Command::new("unshare");
     let script = "ip link set lo up; tracer=$1; ready=$2; shift 2
         { until [ -e \"$ready\" ]; do sleep 0.1; done; exec \"$@\" >&2; } &
-        exec \"$tracer\" --comm nosuchthing --duration 3s --ready-file \"$ready\"";
+        exec \"$tracer\" -v --comm nosuchthing --duration 3s --ready-file \"$ready\"";
     alone.args(["--net", "sh", "-c", script, "-"]);
     alone.arg(env!("CARGO_BIN_EXE_mptcp-trace")).arg(&ready);
     let output = alone.args(asker("fall 3")).output().unwrap();

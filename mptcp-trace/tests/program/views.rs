@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::common::{PATIENCE, asker, json_lines, may_trace, run, stderr};
+use crate::common::{PATIENCE, asker, json_lines, may_trace, run, stderr, tracer};
 
 /// A capture in the repository.
 fn fixture(kernel: &str) -> PathBuf {
@@ -21,7 +21,12 @@ fn fixture(kernel: &str) -> PathBuf {
 /// Replays a capture of Linux 6.12; returns its lines, its stderr and its exit code.
 fn replay(words: &[&str]) -> (Vec<Value>, String, Option<i32>) {
     let capture = fixture("6.12-fexit");
-    let output = run([&["replay", "--json"], words, &[capture.to_str().unwrap()]].concat());
+    let output = run([
+        &["replay", "-v", "--json"],
+        words,
+        &[capture.to_str().unwrap()],
+    ]
+    .concat());
     (json_lines(&output), stderr(&output), output.status.code())
 }
 
@@ -245,12 +250,12 @@ fn a_run_fails_on_what_was_named_shown_or_not() {
         (
             &["--fail-on", "fallback"][..],
             count(&|it| it["type"] == "fallback"),
-            "lab-client FALLBACK",
+            "fallback MPCapable",
         ),
         (
             &["--fail-on", "never-asked", "--cause", "plain"],
             of("verdict", "never-asked"),
-            "lab-client never-asked",
+            "verdict never-asked lab-client",
         ),
         (
             &["--fail-on", "never-asked", "--verdict", "never-asked"],
@@ -260,12 +265,12 @@ fn a_run_fails_on_what_was_named_shown_or_not() {
         (
             &["--fail-on", "InfiniteMapTx", "--summary"],
             of("cause", "InfiniteMapTx"),
-            "lab-client FALLBACK",
+            "fallback InfiniteMapTx",
         ),
         (
             &["--fail-on", "Blackhole"],
             count(&|it| it["type"] == "blackhole"),
-            "lab-client BLACKHOLE",
+            "blackhole MPTCP off",
         ),
         (
             &["--fail-on", "contradicted", "--fail-on", "MD5SigFallback"],
@@ -309,6 +314,69 @@ fn a_command_that_fails_says_so_itself_and_one_that_does_not_is_failed_by_what_w
         let said = stderr(&output);
         assert_eq!(output.status.code(), Some(code), "{role} {on}: {said}");
     }
+}
+
+#[test]
+fn the_end_is_one_line_if_all_is_well_and_quiet_prints_none() {
+    let well = fixture("6.12-fexit");
+    let well = well.to_str().unwrap();
+    // A namespace that was gone at the end: nothing says that the kernel agrees.
+    let doubtful = "../captures/sessions/host.mpt";
+    let said = |words: &[&str]| stderr(&run([&["replay"], words].concat()));
+    let brief = said(&[well]);
+    assert!(
+        brief.lines().count() == 1
+            && brief.starts_with("mptcp-trace: 103 findings (11 fallbacks never asked about")
+            && brief.ends_with("; 0 lost, kernel agrees (38 fallbacks on the host)\n"),
+        "{brief}"
+    );
+    let filtered = said(&["--cause", "DssFallback", well]);
+    assert!(filtered.contains(" not shown; 0 lost"), "{filtered}");
+    let full = said(&["-v", well]);
+    assert!(full.contains("query: 59 printed; 59 seen"), "{full}");
+    assert_eq!(said(&["-q", well]), "");
+    let doubt = said(&[doubtful]);
+    assert!(doubt.contains("counters could not be read"), "{doubt}");
+    assert_eq!(said(&["-q", doubtful]), doubt);
+    assert_eq!(run(["-q", "-v", "replay", well]).status.code(), Some(2));
+}
+
+#[test]
+fn lines_fit_the_terminal_and_are_whole_elsewhere() {
+    let capture = fixture("6.12-fexit");
+    let capture = capture.to_str().unwrap();
+    let print = |columns: Option<&str>, words: &[&str]| {
+        let mut command = tracer();
+        command.args([&["replay", "--utc"], words, &[capture]].concat());
+        match columns {
+            Some(columns) => command.env("COLUMNS", columns),
+            None => command.env_remove("COLUMNS"),
+        };
+        String::from_utf8(command.output().unwrap().stdout).unwrap()
+    };
+    for columns in ["60", "80", "132"] {
+        let width: usize = columns.parse().unwrap();
+        let text = print(Some(columns), &[]);
+        assert!(text.lines().count() > 50, "{text}");
+        assert!(
+            text.lines().all(|line| line.chars().count() <= width),
+            "{text}"
+        );
+    }
+    let whole = print(None, &[]);
+    assert_eq!(print(Some("80"), &["--wide"]), whole);
+    assert!(!whole.contains('…'), "{whole}");
+    let chosen = print(None, &["--columns", "result,pid", "--kind", "fallback"]);
+    let first: Vec<&str> = chosen.lines().next().unwrap().split_whitespace().collect();
+    assert!(
+        first.len() == 2 && first[1].parse::<u32>().is_ok(),
+        "{chosen}"
+    );
+    let why = print(Some("80"), &["--why", "--kind", "fallback"]);
+    assert!(why.lines().any(|line| line.starts_with("    ")), "{why}");
+    let listed = print(None, &["--kind", "verdict"]);
+    assert!(listed.contains("never-asked"), "{listed}");
+    assert!(!whole.contains("never-asked"), "{whole}");
 }
 
 #[test]

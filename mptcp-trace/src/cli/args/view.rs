@@ -66,6 +66,9 @@ pub struct LineArgs {
     /// How to print times
     #[arg(long, value_enum, value_name = "STYLE", default_value_t = TimeArg::Local, conflicts_with = "json")]
     pub time: TimeArg,
+    /// Print the column header even if stdout is not a terminal
+    #[arg(long, conflicts_with = "json")]
+    pub header: bool,
     /// Print the meaning of each finding below it, in a sentence
     #[arg(long, conflicts_with = "json")]
     pub why: bool,

@@ -44,7 +44,6 @@ fn wanted(args: LiveArgs) -> Result<Live, Exit> {
         text: (!args.json).then(|| {
             let text = select::lines(&args.view, args.output.is_none());
             TextOptions {
-                header: text.header || args.header,
                 interface: interfaces::name,
                 ..text
             }
