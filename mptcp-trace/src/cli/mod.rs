@@ -9,8 +9,10 @@ mod files;
 mod input;
 mod interfaces;
 mod options;
+mod permission;
 mod run;
 mod select;
+mod shell;
 mod talk;
 mod terminal;
 mod tracing;
@@ -50,6 +52,8 @@ const UNPROVEN: u8 = 5;
 enum Exit {
     /// With a message and an exit code.
     Because(u8, String),
+    /// With an exit code and a message of several lines.
+    Lines(u8, Vec<String>),
     /// With an exit code only.
     Code(u8),
 }
@@ -97,6 +101,12 @@ pub fn main() -> ExitCode {
     match done {
         Ok(code) => ExitCode::from(code),
         Err(Exit::Code(code)) => ExitCode::from(code),
+        Err(Exit::Lines(code, lines)) => {
+            for line in lines {
+                stderr_line!("mptcp-trace: {}", escape(&line));
+            }
+            ExitCode::from(code)
+        }
         Err(Exit::Because(code, why)) => {
             // The message may contain a file name, or text from a file.
             stderr_line!("mptcp-trace: {}", escape(&why));

@@ -12,7 +12,7 @@ use super::{
     CANNOT_ANSWER, Exit, FAILED, files,
     files::How,
     options::{Attaching, Scope},
-    select, talk,
+    permission, select, talk,
 };
 use crate::{
     host::{self, HostSupport, privileges},
@@ -44,6 +44,9 @@ pub(super) async fn start(
     scope: &Scope,
     verbose: u8,
 ) -> Result<Started, Exit> {
+    if let Some(exit) = permission::refusal() {
+        return Err(exit);
+    }
     let host = inspect_host(attaching);
     let config = config(&host, attaching, scope, verbose)?;
     let plan = plan(&host, attaching.only)

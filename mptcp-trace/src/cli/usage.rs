@@ -5,8 +5,11 @@ use clap::{
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
-use super::args::Cli;
-use crate::{filter::closest, sink::escape};
+use super::{
+    args::Cli,
+    shell::{self, quoted},
+};
+use crate::filter::closest;
 
 /// Ends with a usage error, or prints the help that was asked for.
 pub(super) fn refuse(error: &clap::Error, words: &[String]) -> ! {
@@ -87,17 +90,8 @@ fn parses(words: &[String]) -> bool {
 
 /// A command line that can be copied into a shell.
 fn line(words: &[String]) -> String {
-    let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
-    format!("mptcp-trace {}", words.join(" "))
-}
-
-/// A word as a shell takes it.
-fn quoted(word: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
-    match !word.is_empty() && word.chars().all(is_plain) {
-        true => word.to_owned(),
-        false => format!("'{}'", escape(word).replace('\'', "'\\''")),
-    }
+    let words = words.iter().map(String::as_str);
+    shell::line(std::iter::once("mptcp-trace").chain(words))
 }
 
 #[cfg(test)]
@@ -156,11 +150,5 @@ mod tests {
         ] {
             assert_eq!(answer(typed), None, "{typed}");
         }
-    }
-
-    #[test]
-    fn a_word_with_spaces_or_control_characters_is_one_word_on_one_line() {
-        let words = ["a b".to_owned(), "it's".to_owned(), "x\ny".to_owned()];
-        assert_eq!(line(&words), "mptcp-trace 'a b' 'it'\\''s' 'x\\ny'");
     }
 }

@@ -206,7 +206,7 @@ fn with_one_of_the_stated_capabilities_less_it_says_which() {
             assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
             let said = stderr(&output) + &String::from_utf8_lossy(&output.stdout);
             assert!(
-                said.contains(&format!("this process lacks {missing};")),
+                said.contains(&format!("this process lacks {missing}")),
                 "{said}"
             );
             assert!(

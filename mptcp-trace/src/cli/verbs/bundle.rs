@@ -16,14 +16,13 @@ use crate::{
     capture::{Frame, Reader, Writer, losses_json},
     cli::{
         CANNOT_ANSWER, DONE, Exit, FAILED, USAGE, args::BundleArgs, examine, files,
-        input::with_capture, options, run,
+        input::with_capture, options, permission, run,
     },
     decode::decode,
     enrich::CgroupCache,
     filter::FindingFilter,
-    host::{Fact, netstat, privileges, sandbox, system::mptcp_sysctls},
+    host::{netstat, sandbox, system::mptcp_sysctls},
     pipeline::{Inventory, Stages, Stop, View, play},
-    plan::unprivileged,
     redact::Redactor,
     sink::{FindingCounts, Format, Source, escape},
 };
@@ -169,15 +168,16 @@ fn take_over_frames(input: &mut dyn io::Read, out: File) -> anyhow::Result<()> {
 fn trace(args: &BundleArgs, parts: &mut Parts, verbose: u8) -> Result<Result<u8, Exit>, Exit> {
     // A bundle of a host that cannot be traced is useful, since it states why; one after a
     // forgotten sudo is not.
-    if let Fact::No(why) = privileges::may_trace() {
-        return Err(Exit::Because(
-            CANNOT_ANSWER,
-            format!(
-                "{}; nothing was written; an existing capture needs none: mptcp-trace bundle FILE \
-                 --from CAPTURE",
-                unprivileged(&why)
-            ),
-        ));
+    if let Some(exit) = permission::refusal() {
+        let needs_none = "nothing was written; an existing capture needs no privileges: \
+                          mptcp-trace bundle FILE --from CAPTURE";
+        return Err(match exit {
+            Exit::Lines(code, mut lines) => {
+                lines.push(needs_none.to_owned());
+                Exit::Lines(code, lines)
+            }
+            exit @ (Exit::Because(..) | Exit::Code(_)) => exit,
+        });
     }
     let mut host = examine::json(&args.attach.options(), verbose)?;
     if let (true, Some(btf)) = (args.redact, &args.attach.btf) {

@@ -1,0 +1,212 @@
+//! What to type if this user may not trace: for this user, on this machine.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+use super::{CANNOT_ANSWER, Exit, shell::line};
+use crate::host::{Fact, privileges};
+
+/// Where sudo and similar programs search, whatever the caller's PATH.
+const ROOT_PATH: [&str; 6] = [
+    "/usr/local/sbin",
+    "/usr/local/bin",
+    "/usr/sbin",
+    "/usr/bin",
+    "/sbin",
+    "/bin",
+];
+
+/// Programs that run a command as root, the most common first.
+const ELEVATORS: [&str; 4] = ["sudo", "doas", "run0", "pkexec"];
+
+/// Files that container engines create.
+const CONTAINER_MARKS: [&str; 2] = ["/.dockerenv", "/run/.containerenv"];
+
+/// What decides the advice.
+#[derive(Clone, Debug)]
+struct Situation {
+    /// Why this process may not trace.
+    why: String,
+    /// The effective user is root.
+    is_root: bool,
+    /// The process runs in a container.
+    is_in_container: bool,
+    /// The first of [`ELEVATORS`] that is installed.
+    elevator: Option<&'static str>,
+    /// The program: its name if root finds it by that, else its path.
+    program: String,
+    /// The program's path.
+    path: String,
+    /// Arguments as typed.
+    words: Vec<String>,
+}
+
+/// The exit of a process that may not trace; `None` if it may.
+pub(super) fn refusal() -> Option<Exit> {
+    let Fact::No(why) = privileges::may_trace() else {
+        return None;
+    };
+    Some(Exit::Lines(CANNOT_ANSWER, advice(&situation(why))))
+}
+
+fn situation(why: String) -> Situation {
+    let path = env::current_exe().unwrap_or_else(|_unknown| PathBuf::from("mptcp-trace"));
+    let name = path.file_name().map(PathBuf::from).unwrap_or_default();
+    let is_found = ROOT_PATH.iter().any(|folder| {
+        let known = Path::new(folder).join(&name).canonicalize();
+        known.is_ok_and(|known| known == path)
+    });
+    let words = env::args_os().skip(1);
+    Situation {
+        why,
+        is_root: rustix::process::geteuid().is_root(),
+        is_in_container: CONTAINER_MARKS.iter().any(|mark| Path::new(mark).exists())
+            || env::var_os("KUBERNETES_SERVICE_HOST").is_some(),
+        elevator: ELEVATORS.into_iter().find(|it| is_installed(it)),
+        program: if is_found { name } else { path.clone() }
+            .to_string_lossy()
+            .into_owned(),
+        path: path.to_string_lossy().into_owned(),
+        words: words.map(|it| it.to_string_lossy().into_owned()).collect(),
+    }
+}
+
+fn is_installed(program: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let mut folders = env::split_paths(&path).chain(ROOT_PATH.map(PathBuf::from));
+    folders.any(|folder| folder.join(program).is_file())
+}
+
+/// Three lines: the reason, what to type, and how to need it no more.
+fn advice(situation: &Situation) -> Vec<String> {
+    let Situation {
+        why,
+        is_root,
+        is_in_container,
+        elevator,
+        program,
+        path,
+        words,
+    } = situation;
+    let reason = format!("not enough privileges to load BPF programs: {why}");
+    // No privilege of this process helps.
+    if why.contains("lockdown=") {
+        return vec![why.clone()];
+    }
+    let typed = line(
+        [program.as_str()]
+            .into_iter()
+            .chain(words.iter().map(String::as_str)),
+    );
+    if why.contains("user namespace") {
+        return vec![
+            reason,
+            format!("type, on the host: sudo {typed}"),
+            "or start the container as root of the host, without a user namespace of its own"
+                .into(),
+        ];
+    }
+    if *is_in_container {
+        return vec![
+            reason,
+            "type, to start the container: docker run --cap-add BPF --cap-add PERFMON ... (podman \
+             as root: the same)"
+                .into(),
+            "or, in Kubernetes: securityContext: {capabilities: {add: [BPF, PERFMON]}}".into(),
+        ];
+    }
+    if *is_root {
+        return vec![
+            reason,
+            "root lacks them too: what started this process dropped them (capsh --print shows \
+             them; a systemd unit sets CapabilityBoundingSet=)"
+                .into(),
+            "type, in a login shell of root or over ssh: the same command".into(),
+        ];
+    }
+    let as_root = |command: &str| match elevator {
+        Some(elevator) => format!("{elevator} {command}"),
+        None => line(["su", "-c", command]),
+    };
+    let grant = as_root(&line(["setcap", "cap_bpf,cap_perfmon+ep", path]));
+    vec![
+        reason,
+        format!("type: {}", as_root(&typed)),
+        format!("or, to let every user of this machine trace without that: {grant}"),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_advice_is_for_this_user_on_this_machine() {
+        let usual = Situation {
+            why: "this process lacks CAP_BPF".into(),
+            is_root: false,
+            is_in_container: false,
+            elevator: Some("sudo"),
+            program: "mptcp-trace".into(),
+            path: "/usr/bin/mptcp-trace".into(),
+            words: vec!["--pid".into(), "7".into(), "--output".into(), "a b".into()],
+        };
+        for (situation, second, third) in [
+            (
+                usual.clone(),
+                "type: sudo mptcp-trace --pid 7 --output 'a b'",
+                "sudo setcap cap_bpf,cap_perfmon+ep /usr/bin/mptcp-trace",
+            ),
+            (
+                Situation {
+                    elevator: None,
+                    words: Vec::new(),
+                    program: "/home/me/mptcp-trace".into(),
+                    ..usual.clone()
+                },
+                "type: su -c /home/me/mptcp-trace",
+                "su -c 'setcap cap_bpf,cap_perfmon+ep /usr/bin/mptcp-trace'",
+            ),
+            (
+                Situation {
+                    is_in_container: true,
+                    is_root: true,
+                    ..usual.clone()
+                },
+                "docker run --cap-add BPF --cap-add PERFMON",
+                "add: [BPF, PERFMON]",
+            ),
+            (
+                Situation {
+                    is_root: true,
+                    ..usual.clone()
+                },
+                "CapabilityBoundingSet=",
+                "the same command",
+            ),
+            (
+                Situation {
+                    why: "only in a user namespace".into(),
+                    ..usual.clone()
+                },
+                "on the host: sudo mptcp-trace",
+                "without a user namespace",
+            ),
+        ] {
+            let lines = advice(&situation);
+            let [reason, first, other] = &lines[..] else {
+                panic!("{lines:?}")
+            };
+            assert!(reason.ends_with(&situation.why), "{lines:?}");
+            assert!(first.contains(second), "{lines:?}");
+            assert!(other.contains(third), "{lines:?}");
+        }
+        let locked = Situation {
+            why: "the kernel is locked down (lockdown=confidentiality)".into(),
+            ..usual
+        };
+        assert_eq!(advice(&locked), [locked.why.as_str()]);
+    }
+}
