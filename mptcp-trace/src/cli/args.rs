@@ -4,7 +4,7 @@ mod completions;
 mod values;
 mod view;
 
-use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -14,7 +14,7 @@ use view::CONNECTIONS;
 pub(super) use view::{ConnectionFilterArgs, FindingFilterArgs, TaskFilterArgs, ViewArgs};
 
 use super::{built::LONG_VERSION, options::Attaching};
-use crate::{filter, model::Rung};
+use crate::{filter, model::Rung, serve::listen::Address};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -205,11 +205,13 @@ impl AttachArgs {
 #[derive(Args, Debug)]
 #[command(after_help = SERVE_EXAMPLES)]
 pub struct ServeArgs {
-    /// Listen on this address; port 0 picks a free port
+    /// Listen on this address, or on the Unix socket unix:PATH; port 0 picks a free port
     ///
     /// Examples: 127.0.0.1:9944, `[::1]:9944`, localhost:9944; :9944 listens on all addresses.
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9944", value_parser = parse_listen)]
-    pub listen: SocketAddr,
+    /// `unix:/run/m.sock`, or /run/m.sock, is a socket that its owner and its group may use. It
+    /// replaces a socket of the same user that nobody listens on, and is removed at exit.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9944", value_parser = parse_listen)]
+    pub listen: Address,
     /// Label fallback metrics with their owner; the first 1,000 names get their own time series
     #[arg(long, value_enum)]
     pub label: Option<LabelBy>,
