@@ -376,8 +376,8 @@ mod tests {
     use crate::{
         model::{LossReport, Reconciliation, Rung},
         serve::{
-            counters::{Fallback, Whose},
             exposition::Flavour,
+            labels::{Fallback, Whose},
         },
     };
 

@@ -7,6 +7,7 @@
 pub mod counters;
 pub mod exposition;
 pub mod http;
+pub mod labels;
 pub mod listen;
 pub mod metrics;
 pub mod otlp;

@@ -4,7 +4,7 @@
 //! Only combinations that can occur on this kernel exist at zero: about a hundred series. Owners are
 //! unknown beforehand, so a series with an owner begins with its first event.
 
-use super::counters::{Fallback, NONE, QueryLabels, UNKNOWN};
+use super::labels::{Fallback, NONE, QueryLabels, UNKNOWN};
 use crate::model::{
     Answer, Api, CAUSES, Cause, CauseCertainty, Errno, Facts, Rung, SensorId, Side, Stage, Verdict,
 };

@@ -32,9 +32,10 @@ use crate::{
     observe::State,
     pipeline::{Ask, Stages, Stop, Until, View, run as run_pipeline},
     serve::{
-        counters::{Shared, Whose},
+        counters::Shared,
         exposition::{Family, Flavour},
         http::{self, Answers},
+        labels::Whose,
         listen::{Address, Listener},
         metrics::{About, families},
         otlp::{
