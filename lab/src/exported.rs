@@ -212,7 +212,9 @@ fn sums(page: &Page, name: &str, label: &str) -> Counters {
 fn counters(page: &str) -> Counters {
     let samples = page.lines().filter_map(|line| {
         let (name, value) = line.rsplit_once(' ')?;
-        Some((name.to_owned(), value.parse().ok()?))
+        // Processor time has fractions.
+        let value: f64 = value.parse().ok()?;
+        Some((name.to_owned(), value.round() as u64))
     });
     samples.filter(|(name, _)| is_total(name)).collect()
 }
@@ -224,7 +226,7 @@ mod tests {
     #[test]
     fn a_page_is_summed_by_a_label() {
         let page = "# TYPE x_total counter\nx_total{a=\"1\",b=\"2\"} 3\nx_total{a=\"1\",b=\"4\"} 4\n\
-            x_total{a=\"5\"} 0\nxy_total{a=\"1\"} 9\ny_total 6\ng 7\n";
+            x_total{a=\"5\"} 0\nxy_total{a=\"1\"} 9\ny_total 6.25\ng 7\n";
         let parsed = Page::parse(page).unwrap();
         let of = |name: &str, count| Counters::from([(name.to_owned(), count)]);
         assert_eq!(sums(&parsed, "x_total", "a"), of("1", 7));

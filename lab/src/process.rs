@@ -126,8 +126,17 @@ impl Status {
 
     /// The number in a line that begins like this; KiB, if it is a size.
     pub(crate) fn number(&self, name: &str) -> anyhow::Result<u64> {
+        Ok(self.word(name)?.parse()?)
+    }
+
+    /// The bits in a line that begins like this.
+    pub(crate) fn hexadecimal(&self, name: &str) -> anyhow::Result<u64> {
+        Ok(u64::from_str_radix(self.word(name)?, 16)?)
+    }
+
+    fn word(&self, name: &str) -> anyhow::Result<&str> {
         let line = self.0.lines().find_map(|line| line.strip_prefix(name));
-        line.and_then(|line| line.split_whitespace().next()?.parse().ok())
+        line.and_then(|line| line.split_whitespace().next())
             .with_context(|| format!("the status of a process does not contain {name}"))
     }
 }
@@ -138,7 +147,9 @@ mod tests {
 
     #[test]
     fn memory_is_read_in_kilobytes() {
-        let status = Status("Name:\tx\nVmHWM:\t   52932 kB\nVmRSS:\t   50352 kB\n".into());
+        let status =
+            Status("Name:\tx\nVmHWM:\t   52932 kB\nVmRSS:\t   50352 kB\nCapEff:\t00000a\n".into());
+        assert_eq!(status.hexadecimal("CapEff:").unwrap(), 10);
         assert_eq!(status.number("VmRSS:").unwrap(), 50_352);
         assert_eq!(status.number("VmHWM:").unwrap(), 52_932);
         assert!(status.number("Threads:").is_err());

@@ -84,7 +84,7 @@ impl Prometheus {
             .unwrap_or_default())
     }
 
-    /// The values of a query that returns one for each cause.
+    /// The values of a query that returns one for each cause, without zeros.
     pub(crate) fn by_cause(&self, query: &str) -> anyhow::Result<Counters> {
         let samples = self.query(query)?;
         let count = |sample: &Value| {
@@ -93,7 +93,8 @@ impl Prometheus {
                 return None;
             }
             let value: f64 = sample["value"][1].as_str()?.parse().ok()?;
-            Some((cause.to_owned(), value.round() as u64))
+            let value = value.round() as u64;
+            (value > 0).then(|| (cause.to_owned(), value))
         };
         Ok(samples.iter().filter_map(count).collect())
     }
@@ -133,7 +134,10 @@ fn queries(dashboard: &Value) -> Vec<(String, String)> {
                 let expr = target["expr"].as_str()?;
                 let query = expr
                     .replace("$__rate_interval", "1m")
-                    .replace("$instance", ".*");
+                    .replace("$__range", "5m")
+                    .replace("$__interval", SCRAPE_EVERY)
+                    .replace("$instance", "127.*")
+                    .replace("$job", "mptcp-trace");
                 Some((panel["title"].to_string(), query))
             })
         })

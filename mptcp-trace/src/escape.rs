@@ -1,5 +1,7 @@
 //! Escapes untrusted text for a terminal.
 
+use std::borrow::Cow;
+
 /// Shows control characters (escape sequences, line breaks) instead of passing them on.
 #[must_use]
 pub fn escape(text: &str) -> String {
@@ -12,6 +14,26 @@ pub fn escape(text: &str) -> String {
         }
     }
     out
+}
+
+/// Without the number that the standard library adds to the message of a system error: the message
+/// says it in words.
+#[must_use]
+pub fn without_error_numbers(text: &str) -> Cow<'_, str> {
+    const BEFORE: &str = " (os error ";
+    if !text.contains(BEFORE) {
+        return text.into();
+    }
+    let mut parts = text.split(BEFORE);
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let digits = part.bytes().take_while(u8::is_ascii_digit).count();
+        match part[digits..].strip_prefix(')') {
+            Some(rest) if digits > 0 => plain.push_str(rest),
+            Some(_) | None => plain.extend([BEFORE, part]),
+        }
+    }
+    plain.into()
 }
 
 /// Characters that a terminal interprets instead of showing.
@@ -35,6 +57,20 @@ fn ends_a_line(character: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_system_error_has_no_number() {
+        for (text, plain) in [
+            ("x: No such file (os error 2)", "x: No such file"),
+            ("a (os error 13); b (os error 1)", "a; b"),
+            ("a (os error ) b", "a (os error ) b"),
+            ("a (os error 2", "a (os error 2"),
+            ("żółw (os error 2)ż", "żółwż"),
+            ("nothing", "nothing"),
+        ] {
+            assert_eq!(without_error_numbers(text), plain);
+        }
+    }
 
     #[test]
     fn a_name_cannot_drive_the_terminal() {

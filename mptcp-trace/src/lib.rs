@@ -13,7 +13,9 @@
 macro_rules! stderr {
     ($($text:tt)*) => {{
         use std::io::Write as _;
-        let _unwritable = write!(std::io::stderr(), $($text)*);
+        let text = format!($($text)*);
+        let text = $crate::escape::without_error_numbers(&text);
+        let _unwritable = std::io::stderr().write_all(text.as_bytes());
     }};
 }
 

@@ -4,6 +4,7 @@
 
 use std::{
     collections::BTreeSet,
+    fs,
     path::Path,
     process::{Command, Stdio},
 };
@@ -194,4 +195,47 @@ fn a_reader_in_another_language_understands_the_lines() {
         read(&captures.join("sessions/program.mpt")),
         "stale=2 still-mptcp=2\n"
     );
+}
+
+/// The table of exit codes is made from the one that the help prints; `UPDATE_GOLDENS=1` updates it.
+#[test]
+fn exit_codes_are_complete_in_the_help_and_on_the_page() {
+    use clap::CommandFactory as _;
+    use mptcp_trace::cli::{Cli, exit_codes};
+    let mut program = Cli::command();
+    program.build();
+    let mut rows = String::from("| subcommand | code | meaning |\n|---|---|---|\n");
+    for verb in program.get_subcommands_mut() {
+        let name = verb.get_name().to_owned();
+        let known = exit_codes::ALL.iter().find(|it| it.verb == name);
+        let known = known.unwrap_or_else(|| panic!("{name} has no exit codes"));
+        for (code, meaning) in known.codes {
+            rows.push_str(&format!("| `{name}` | {code} | {meaning} |\n"));
+            if name != "help" {
+                let help = verb.render_long_help().to_string();
+                let line = format!("  {code}  {meaning}");
+                // Long lines are wrapped.
+                let words = |text: &str| -> Vec<String> {
+                    text.split_whitespace().map(str::to_owned).collect()
+                };
+                let (help, line) = (words(&help), words(&line));
+                assert!(
+                    help.windows(line.len()).any(|it| it == line),
+                    "{name}: {line:?}"
+                );
+            }
+        }
+    }
+    assert_eq!(program.get_subcommands().count(), exit_codes::ALL.len());
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/output.md");
+    let page = fs::read_to_string(&path).unwrap();
+    const MARK: &str = "<!-- exit codes -->\n";
+    let (before, rest) = page.split_once(MARK).unwrap();
+    let (_old, after) = rest.split_once("\n\n").unwrap();
+    let anew = format!("{before}{MARK}{rows}\n{after}");
+    if std::env::var_os("UPDATE_GOLDENS").is_some() {
+        fs::write(&path, &anew).unwrap();
+    } else {
+        assert_eq!(page, anew);
+    }
 }

@@ -4,7 +4,7 @@ mod completions;
 mod values;
 mod view;
 
-use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -13,8 +13,8 @@ use values::{parse_duration, parse_listen, parse_ring_size, parse_speed};
 use view::CONNECTIONS;
 pub(super) use view::{ConnectionFilterArgs, FindingFilterArgs, TaskFilterArgs, ViewArgs};
 
-use super::{built::LONG_VERSION, options::Attaching};
-use crate::{filter, model::Rung};
+use super::{built::LONG_VERSION, exit_codes, options::Attaching};
+use crate::{filter, model::Rung, serve::listen::Address};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -38,11 +38,7 @@ Examples:
   Check what works on this kernel:
       mptcp-trace doctor
 
-Findings go to stdout, everything else to stderr.
-
-Exit codes: 0 success; 1 failure; 2 usage error; 3 this kernel or these privileges cannot answer;
-4 a finding matched --fail-on; 5 no finding matched, but one may have been missed. With a COMMAND:
-its exit code, unless that is 0.";
+Findings go to stdout, everything else to stderr.";
 
 /// Trace Multipath TCP connections that fall back to plain TCP: which, when, why and whose.
 ///
@@ -53,7 +49,8 @@ its exit code, unless that is 0.";
     name = "mptcp-trace",
     version,
     long_version = LONG_VERSION.as_str(),
-    after_help = EXAMPLES,
+    after_help = exit_codes::program(EXAMPLES),
+    mut_subcommands(exit_codes::add),
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true
 )]
@@ -206,11 +203,13 @@ impl AttachArgs {
 #[derive(Args, Debug)]
 #[command(after_help = SERVE_EXAMPLES)]
 pub struct ServeArgs {
-    /// Listen on this address; port 0 picks a free port
+    /// Listen on this address, or on the Unix socket unix:PATH; port 0 picks a free port
     ///
     /// Examples: 127.0.0.1:9944, `[::1]:9944`, localhost:9944; :9944 listens on all addresses.
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9944", value_parser = parse_listen)]
-    pub listen: SocketAddr,
+    /// `unix:/run/m.sock`, or /run/m.sock, is a socket that its owner and its group may use. It
+    /// replaces a socket of the same user that nobody listens on, and is removed at exit.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9944", value_parser = parse_listen)]
+    pub listen: Address,
     /// Label fallback metrics with their owner; the first 1,000 names get their own time series
     #[arg(long, value_enum)]
     pub label: Option<LabelBy>,

@@ -5,6 +5,7 @@ mod built;
 mod colour;
 mod ending;
 mod examine;
+pub mod exit_codes;
 mod files;
 mod input;
 mod interfaces;
@@ -29,6 +30,7 @@ use args::Verb;
 use verbs::{bundle, completions, demo, doctor, explain, list, live, replay, report, serve, top};
 
 use crate::{
+    escape::without_error_numbers,
     host::system::{keep_little_free_memory, survive_requests},
     sink::escape,
 };
@@ -154,7 +156,7 @@ fn start_log(verbose: u8) {
                 out,
                 "mptcp-trace: {}: {}",
                 record.level().as_str().to_lowercase(),
-                escape_message(record.level(), &record.args().to_string())
+                without_error_numbers(&escape_message(record.level(), &record.args().to_string()))
             )
         })
         .init();

@@ -108,7 +108,8 @@ fn advice(situation: &Situation) -> Vec<String> {
                 .into(),
         ];
     }
-    if *is_in_container {
+    // Root in a container may lack them; an ordinary user becomes root first, if that is possible.
+    if *is_in_container && (*is_root || elevator.is_none()) {
         return vec![
             reason,
             "type, to start the container: docker run --cap-add BPF --cap-add PERFMON ... (podman \

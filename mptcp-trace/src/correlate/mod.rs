@@ -545,6 +545,8 @@ mod doubt_tests;
 #[cfg(test)]
 mod netns_counts_tests;
 #[cfg(test)]
+mod possible_tests;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod verdict_tests;

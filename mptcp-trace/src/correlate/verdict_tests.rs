@@ -475,7 +475,7 @@ fn has_evidence(event: &VerdictEvent, happened: &[(u64, u64, Action)]) -> bool {
     fell && (asked || event.judgement.verdict == Verdict::NeverAsked)
 }
 
-fn actions() -> impl Strategy<Value = Vec<(u64, u64, Action)>> {
+pub(super) fn actions() -> impl Strategy<Value = Vec<(u64, u64, Action)>> {
     let action = prop_oneof![
         2 => Just(Action::Falls),
         2 => Just(IS_MPTCP),
@@ -500,7 +500,7 @@ fn actions() -> impl Strategy<Value = Vec<(u64, u64, Action)>> {
     })
 }
 
-fn events_of(happened: &[(u64, u64, Action)]) -> Vec<Event> {
+pub(super) fn events_of(happened: &[(u64, u64, Action)]) -> Vec<Event> {
     happened
         .iter()
         .map(|(at, whose, action)| make(*action, *at, *whose))

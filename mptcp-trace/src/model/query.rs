@@ -161,6 +161,16 @@ pub enum Api {
 }
 
 impl Api {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::TcpIsMptcp,
+        Self::MptcpInfo,
+        Self::MptcpTcpinfo,
+        Self::MptcpSubflowAddrs,
+        Self::MptcpFullInfo,
+        Self::SoProtocol,
+    ];
+
     /// The name of the socket option.
     #[must_use]
     pub fn name(self) -> &'static str {

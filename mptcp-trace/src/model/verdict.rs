@@ -17,6 +17,8 @@ struct Row {
     is_of_fallen: bool,
     /// It requires the fallback sensor.
     rests_on_fallbacks: bool,
+    /// It may be a closing verdict.
+    closes: bool,
     meaning: &'static str,
 }
 
@@ -50,6 +52,7 @@ verdicts! {
         deceives: false,
         is_of_fallen: true,
         rests_on_fallbacks: true,
+        closes: true,
         meaning: "told TCP, and the fallback was seen",
     }
     /// Told TCP, and the socket never was MPTCP.
@@ -59,6 +62,7 @@ verdicts! {
         deceives: false,
         is_of_fallen: false,
         rests_on_fallbacks: true,
+        closes: false,
         meaning: "told TCP; the socket never was MPTCP",
     }
     /// Told MPTCP, and it is.
@@ -68,6 +72,7 @@ verdicts! {
         deceives: false,
         is_of_fallen: false,
         rests_on_fallbacks: false,
+        closes: false,
         meaning: "told MPTCP, and it is",
     }
     /// Told MPTCP before the handshake could decide.
@@ -77,6 +82,7 @@ verdicts! {
         deceives: false,
         is_of_fallen: false,
         rests_on_fallbacks: false,
+        closes: true,
         meaning: "told MPTCP before the handshake could decide, or on a listening socket",
     }
     /// Told MPTCP, fell back later, and was not asked again.
@@ -86,6 +92,7 @@ verdicts! {
         deceives: true,
         is_of_fallen: true,
         rests_on_fallbacks: true,
+        closes: true,
         meaning: "told MPTCP, fell back later, and was not asked again",
     }
     /// Fell back, and was never queried.
@@ -95,6 +102,7 @@ verdicts! {
         deceives: false,
         is_of_fallen: true,
         rests_on_fallbacks: true,
+        closes: true,
         meaning: "fell back, and the application never asked",
     }
     /// Told TCP, and no fallback was observed.
@@ -104,6 +112,7 @@ verdicts! {
         deceives: false,
         is_of_fallen: true,
         rests_on_fallbacks: true,
+        closes: false,
         meaning: "told TCP, and no fallback was seen",
     }
     /// Queried through an API that does not see a fallback.
@@ -113,6 +122,7 @@ verdicts! {
         deceives: true,
         is_of_fallen: true,
         rests_on_fallbacks: true,
+        closes: true,
         meaning: "asked in a way that cannot detect a fallback",
     }
     /// This kernel does not support the query.
@@ -122,6 +132,7 @@ verdicts! {
         deceives: false,
         is_of_fallen: false,
         rests_on_fallbacks: false,
+        closes: false,
         meaning: "this kernel does not support the query: the error does not mean a fallback",
     }
     /// Told MPTCP although a fallback was observed before.
@@ -131,6 +142,7 @@ verdicts! {
         deceives: true,
         is_of_fallen: true,
         rests_on_fallbacks: true,
+        closes: false,
         meaning: "told MPTCP although a fallback was seen before: a bug in this program or in the \
                   kernel",
     }
@@ -165,6 +177,26 @@ impl Verdict {
     #[must_use]
     pub fn rests_on_fallbacks(self) -> bool {
         self.row().rests_on_fallbacks
+    }
+
+    /// True if it may be the closing verdict on a connection.
+    #[must_use]
+    pub fn closes(self) -> bool {
+        self.row().closes
+    }
+
+    /// The verdicts that an answer may get; none if the answer is inconclusive.
+    #[must_use]
+    pub fn possible(api: Api, answer: Answer) -> &'static [Self] {
+        match answer {
+            Answer::Failed(_) | Answer::Unknown => &[],
+            Answer::Unsupported(_) => &[Self::Unsupported],
+            Answer::Tcp => &[Self::Explained, Self::PlainTcp, Self::Unexplained],
+            Answer::Mptcp if api.sees_fallbacks() => {
+                &[Self::StillMptcp, Self::TooEarly, Self::Contradicted]
+            }
+            Answer::Mptcp => &[Self::StillMptcp, Self::TooEarly, Self::Misled],
+        }
     }
 
     /// Its meaning, in one sentence.

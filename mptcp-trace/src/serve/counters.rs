@@ -6,8 +6,14 @@ use std::{
     rc::Rc,
 };
 
+use super::{
+    labels::{Fallback, NONE, QueryLabels, UNKNOWN, Whose},
+    zeros,
+};
 use crate::{
-    model::{Connection, ConnectionEvent, ConnectionKind, Finding, QueryEvent, Refused, Side},
+    model::{
+        Connection, ConnectionEvent, ConnectionKind, Facts, Finding, QueryEvent, Refused, Side,
+    },
     observe::Observer,
     sink::escape,
 };
@@ -20,44 +26,17 @@ pub const OTHERS: &str = "(others)";
 const UNKNOWN_NAME: &str = "(unknown)";
 /// Longest label value, bytes: paths of control groups may have any length.
 const NAME_BYTES_MAX: usize = 256;
-/// Label value for "not applicable".
-const NONE: &str = "none";
 
-/// Label of fallbacks beside their cause.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Whose {
-    /// Name of the owner's process.
-    Process,
-    /// Path of the owner's control group.
-    Cgroup,
+/// Connections that existed before tracing, by whether they had fallen back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Existing {
+    /// They had.
+    pub fallen: u64,
+    /// They had not.
+    pub sound: u64,
+    /// The fallback bit of this kernel is not calibrated.
+    pub unknown: u64,
 }
-
-impl Whose {
-    /// Name of the label.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Process => "process",
-            Self::Cgroup => "cgroup",
-        }
-    }
-}
-
-/// Labels of a fallback: cause, side, certainty of the cause, owner.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct Fallback {
-    /// Name of the kernel's counter, or `unknown`.
-    pub cause: String,
-    /// `client`, `server`, or `unknown`.
-    pub side: &'static str,
-    /// `reported`, `inferred`, or `unknown`.
-    pub known: &'static str,
-    /// Kind of label and name at the time of counting; none without `--label`.
-    pub whose: Option<(Whose, String)>,
-}
-
-/// Labels of a query: API, answer, verdict; `none` where not applicable.
-pub type QueryLabels = (&'static str, &'static str, &'static str);
 
 /// Counts since the start.
 #[derive(Debug, Default)]
@@ -72,8 +51,8 @@ pub struct Counters {
     pub plain: u64,
     /// Times that MPTCP was temporarily switched off.
     pub blackholes: u64,
-    /// Connections that existed before tracing, and those of them that had fallen back.
-    pub existing: (u64, u64),
+    /// Connections that existed before tracing.
+    pub existing: Existing,
     /// Queries.
     pub queries: BTreeMap<QueryLabels, u64>,
     /// Closing verdicts.
@@ -87,15 +66,16 @@ pub struct Counters {
 pub struct Shared(Rc<RefCell<Counters>>);
 
 impl Shared {
-    /// Empty counters; fallbacks are labelled by `whose`.
+    /// Counters at zero, with the series that can occur here; fallbacks are labelled by `whose`.
     #[must_use]
-    pub fn new(whose: Option<Whose>) -> Self {
-        let shared = Self::default();
+    pub fn new(whose: Option<Whose>, facts: &Facts) -> Self {
+        let shared = Self(Rc::new(RefCell::new(Counters::new(facts))));
         shared.set_whose(whose);
         shared
     }
 
-    /// Labels further fallbacks by `whose`; existing counts stay unchanged.
+    /// Labels further fallbacks by `whose`. Existing counts keep their labels: a count that moved to
+    /// another series would look like new fallbacks there.
     pub fn set_whose(&self, whose: Option<Whose>) {
         self.0.borrow_mut().whose = whose;
     }
@@ -113,16 +93,25 @@ impl Observer for Shared {
 }
 
 impl Counters {
+    /// Zeros for all series that can occur on this kernel.
+    #[must_use]
+    pub fn new(facts: &Facts) -> Self {
+        fn at_zero<K: Ord>(keys: Vec<K>) -> BTreeMap<K, u64> {
+            keys.into_iter().map(|key| (key, 0)).collect()
+        }
+        Self {
+            fallbacks: at_zero(zeros::fallbacks(facts)),
+            refused: at_zero(zeros::refused(facts)),
+            queries: at_zero(zeros::queries(facts)),
+            verdicts: at_zero(zeros::verdicts(facts)),
+            ..Self::default()
+        }
+    }
+
     /// All fallbacks.
     #[must_use]
     pub fn fallbacks(&self) -> u64 {
         self.fallbacks.values().sum()
-    }
-
-    /// The current label of fallbacks.
-    #[must_use]
-    pub fn whose(&self) -> Option<Whose> {
-        self.whose
     }
 
     fn count<'a>(&mut self, finding: &'a Finding, path_of: &dyn Fn(u64) -> Option<&'a str>) {
@@ -165,7 +154,7 @@ impl Counters {
             fell_back,
             ..
         } = &event.connection;
-        let cause = || cause.as_deref().unwrap_or("unknown").to_owned();
+        let cause = || cause.as_deref().unwrap_or(UNKNOWN).to_owned();
         match kind {
             ConnectionKind::Fallback => {
                 let whose = self
@@ -173,7 +162,7 @@ impl Counters {
                     .map(|whose| (whose, self.name(whose, event, path_of)));
                 let fallback = Fallback {
                     cause: cause(),
-                    side: side.map_or("unknown", Side::name),
+                    side: side.map_or(UNKNOWN, Side::name),
                     known: known.name(),
                     whose,
                 };
@@ -182,10 +171,11 @@ impl Counters {
             ConnectionKind::FallbackDenied => *self.refused.entry(cause()).or_default() += 1,
             ConnectionKind::Plain => self.plain += 1,
             ConnectionKind::Blackhole => self.blackholes += 1,
-            ConnectionKind::Existing => {
-                self.existing.0 += 1;
-                self.existing.1 += u64::from(*fell_back == Some(true));
-            }
+            ConnectionKind::Existing => match fell_back {
+                Some(true) => self.existing.fallen += 1,
+                Some(false) => self.existing.sound += 1,
+                None => self.existing.unknown += 1,
+            },
         }
     }
 

@@ -19,6 +19,8 @@ pub enum Flavour {
 pub enum Kind {
     /// Monotonic from zero. Samples have the suffix `_total`.
     Counter,
+    /// A counter of seconds, with fractions.
+    TimeCounter,
     /// May increase and decrease.
     Gauge,
     /// Always 1, with information in its labels. Samples have the suffix `_info`.
@@ -82,7 +84,7 @@ impl Flavour {
             samples,
         } = family;
         let (suffix, kind) = match (kind, self) {
-            (Kind::Counter, _) => ("_total", "counter"),
+            (Kind::Counter | Kind::TimeCounter, _) => ("_total", "counter"),
             (Kind::Gauge, _) => ("", "gauge"),
             (Kind::Info, Self::OpenMetrics) => ("_info", "info"),
             (Kind::Info, Self::Prometheus) => ("_info", "gauge"),

@@ -5,7 +5,6 @@ use std::{
     cell::Cell,
     convert::Infallible,
     future::Future,
-    net::SocketAddr,
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -19,9 +18,12 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::task::JoinHandle;
 
-use super::exposition::Flavour;
+use super::{
+    exposition::Flavour,
+    listen::{Listener, Stream},
+};
 
 /// Most clients at a time; when full, the one idle for longest is disconnected.
 pub const CLIENTS_MAX: usize = 64;
@@ -45,7 +47,7 @@ pub trait Answers: Clone + 'static {
 }
 
 /// Serves until the future is dropped.
-pub async fn serve(listener: TcpListener, answers: impl Answers) -> Infallible {
+pub async fn serve(listener: Listener, answers: impl Answers) -> Infallible {
     let mut clients = Clients::default();
     loop {
         let (stream, peer) = match listener.accept().await {
@@ -57,7 +59,7 @@ pub async fn serve(listener: TcpListener, answers: impl Answers) -> Infallible {
             }
         };
         if !clients.has_room() {
-            clients.complain(peer);
+            clients.complain(&peer);
             continue;
         }
         let doing = Rc::new(Doing::default());
@@ -113,7 +115,7 @@ impl Clients {
     }
 
     /// Reports rejected clients, at a limited rate.
-    fn complain(&mut self, peer: SocketAddr) {
+    fn complain(&mut self, peer: &str) {
         self.sent_away += 1;
         if self
             .complained
@@ -130,12 +132,7 @@ impl Clients {
     }
 }
 
-async fn client(
-    stream: tokio::net::TcpStream,
-    peer: SocketAddr,
-    answers: impl Answers,
-    doing: Rc<Doing>,
-) {
+async fn client(stream: Box<dyn Stream>, peer: String, answers: impl Answers, doing: Rc<Doing>) {
     let service = service_fn(move |request| {
         let (answers, doing) = (answers.clone(), doing.clone());
         async move {
@@ -222,11 +219,12 @@ fn typed(status: StatusCode, content_type: &'static str, body: String) -> Respon
 mod tests {
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
-        net::TcpStream,
+        net::{TcpStream, UnixStream},
         task::LocalSet,
     };
 
     use super::*;
+    use crate::serve::listen::Address;
 
     #[derive(Clone)]
     struct Alive;
@@ -241,7 +239,7 @@ mod tests {
         }
     }
 
-    async fn ask(stream: &mut TcpStream) -> String {
+    async fn ask(stream: &mut dyn Stream) -> String {
         stream
             .write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
             .await
@@ -251,29 +249,44 @@ mod tests {
         String::from_utf8_lossy(&answer).into_owned()
     }
 
+    async fn connect(address: &Address) -> Box<dyn Stream> {
+        match address {
+            Address::Tcp(address) => Box::new(TcpStream::connect(address).await.unwrap()),
+            Address::Unix(path) => Box::new(UnixStream::connect(path).await.unwrap()),
+        }
+    }
+
+    /// Connects more clients than are served at a time.
+    async fn crowd(address: Address) {
+        let listener = Listener::bind(&address).await.unwrap();
+        let address = listener.address().unwrap();
+        let served = tokio::task::spawn_local(serve(listener, Alive));
+        let mut idle = Vec::new();
+        for number in 0..CLIENTS_MAX + 10 {
+            let mut stream = connect(&address).await;
+            // Half of them got a response and stay connected, the others never send a request.
+            if number % 2 == 0 {
+                assert_eq!(ask(&mut *stream).await, "HTTP/1.1 200 OK");
+            }
+            idle.push(stream);
+        }
+        let mut probe = connect(&address).await;
+        assert_eq!(ask(&mut *probe).await, "HTTP/1.1 200 OK");
+        served.abort();
+    }
+
     #[test]
     fn idle_clients_do_not_starve_others() {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        let check = async {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let address = listener.local_addr().unwrap();
-            let served = tokio::task::spawn_local(serve(listener, Alive));
-            let mut idle = Vec::new();
-            for number in 0..CLIENTS_MAX + 10 {
-                let mut stream = TcpStream::connect(address).await.unwrap();
-                // Half of them got a response and stay connected, the others never send a request.
-                if number % 2 == 0 {
-                    assert_eq!(ask(&mut stream).await, "HTTP/1.1 200 OK");
-                }
-                idle.push(stream);
-            }
-            let mut probe = TcpStream::connect(address).await.unwrap();
-            assert_eq!(ask(&mut probe).await, "HTTP/1.1 200 OK");
-            served.abort();
-        };
-        LocalSet::new().block_on(&runtime, check);
+        let folder = tempfile::tempdir().unwrap();
+        for address in [
+            Address::Tcp("127.0.0.1:0".parse().unwrap()),
+            Address::Unix(folder.path().join("s")),
+        ] {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            LocalSet::new().block_on(&runtime, crowd(address));
+        }
     }
 }

@@ -3,9 +3,10 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{
-    counters::{Counters, Whose},
+    counters::{Counters, Existing},
     exposition::{Family, Kind, Labels},
     otlp::queue::Sums,
+    process::{self, Usage},
 };
 use crate::{
     model::{Facts, Loss, Reconciliation, SensorId, SensorState},
@@ -32,20 +33,21 @@ const OUTCOMES: [&str; 7] = [
     "unfinished",
 ];
 
-/// All metrics. `whose` is the label of owners, if any.
+/// All metrics.
 #[must_use]
 pub fn families(
     counters: &Counters,
     state: &State,
     about: &About,
-    whose: Option<Whose>,
     sent: Sums,
+    usage: Usage,
 ) -> Vec<Family> {
-    let mut families = found(counters, whose);
+    let mut families = found(counters);
     families.extend(lost(state));
     families.extend(compared(state));
-    families.extend(about_process(state, about));
+    families.extend(about_run(state, about));
     families.extend(exported(sent));
+    families.extend(process::families(usage));
     families
 }
 
@@ -82,31 +84,24 @@ fn label(name: &'static str, value: &str) -> (&'static str, String) {
     (name, value.to_owned())
 }
 
-/// Fallbacks by cause, side, certainty of the cause, and owner label.
-fn fallbacks(counters: &Counters, whose: Option<Whose>) -> Vec<(Labels, f64)> {
-    let mut summed: Vec<(Labels, f64)> = Vec::new();
-    for (key, count) in &counters.fallbacks {
+/// Fallbacks by cause, side, certainty of the cause, and the owner that was a label when they were
+/// counted.
+fn fallbacks(counters: &Counters) -> Vec<(Labels, f64)> {
+    let samples = counters.fallbacks.iter().map(|(key, count)| {
         let mut labels = vec![
             label("cause", &key.cause),
             label("side", key.side),
             label("known", key.known),
         ];
-        // Fallbacks counted without a label, or with another kind of label (before a reload), have
-        // none.
-        if let Some((of, name)) = &key.whose
-            && Some(*of) == whose
-        {
+        if let Some((of, name)) = &key.whose {
             labels.push(label(of.label(), name));
         }
-        match summed.iter_mut().find(|(known, _)| *known == labels) {
-            Some((_, sum)) => *sum += number(*count),
-            None => summed.push((labels, number(*count))),
-        }
-    }
-    summed
+        (labels, number(*count))
+    });
+    samples.collect()
 }
 
-fn found(counters: &Counters, whose: Option<Whose>) -> Vec<Family> {
+fn found(counters: &Counters) -> Vec<Family> {
     let refused = counters
         .refused
         .iter()
@@ -124,14 +119,19 @@ fn found(counters: &Counters, whose: Option<Whose>) -> Vec<Family> {
         .verdicts
         .iter()
         .map(|(verdict, count)| (vec![label("verdict", verdict)], number(*count)));
-    let (existing, fallen) = counters.existing;
+    let Existing {
+        fallen,
+        sound,
+        unknown,
+    } = counters.existing;
+    let existing = |word, count| (vec![label("fell_back", word)], number(count));
     let (options, sockets) = counters.refusals;
     let kind = |kind, count| (vec![label("kind", kind)], number(count));
     vec![
         counter(
             "mptcp_trace_fallbacks",
             "Connections that fell back to TCP.",
-            fallbacks(counters, whose),
+            fallbacks(counters),
         ),
         counter(
             "mptcp_trace_refused_fallbacks",
@@ -152,8 +152,9 @@ fn found(counters: &Counters, whose: Option<Whose>) -> Vec<Family> {
             "mptcp_trace_existing_connections",
             "MPTCP sockets that existed when tracing began.",
             vec![
-                (vec![label("fell_back", "false")], number(existing - fallen)),
-                (vec![label("fell_back", "true")], number(fallen)),
+                existing("false", sound),
+                existing("true", fallen),
+                existing("unknown", unknown),
             ],
         ),
         counter(
@@ -260,7 +261,7 @@ fn compared(state: &State) -> Vec<Family> {
     ]
 }
 
-fn about_process(state: &State, about: &About) -> Vec<Family> {
+fn about_run(state: &State, about: &About) -> Vec<Family> {
     let remembered = u64::try_from(state.remembered).unwrap_or(u64::MAX);
     let since = about.since.duration_since(UNIX_EPOCH).unwrap_or_default();
     let sensor = |sensor: &SensorState| {
@@ -374,7 +375,10 @@ mod tests {
     use super::*;
     use crate::{
         model::{LossReport, Reconciliation, Rung},
-        serve::{counters::Fallback, exposition::Flavour},
+        serve::{
+            exposition::Flavour,
+            labels::{Fallback, Whose},
+        },
     };
 
     fn about() -> About {
@@ -399,24 +403,22 @@ mod tests {
         }
     }
 
-    fn text(counters: &Counters, state: &State, whose: Option<Whose>) -> String {
-        Flavour::Prometheus.render(&families(counters, state, &about(), whose, Sums::default()))
+    fn all(counters: &Counters, state: &State) -> Vec<Family> {
+        families(counters, state, &about(), Sums::default(), Usage::default())
+    }
+
+    fn text(counters: &Counters, state: &State) -> String {
+        Flavour::Prometheus.render(&all(counters, state))
     }
 
     #[test]
     fn every_metric_is_documented_with_its_type_and_no_other_is() {
-        let families = families(
-            &Counters::default(),
-            &State::default(),
-            &about(),
-            None,
-            Sums::default(),
-        );
+        let families = all(&Counters::default(), &State::default());
         let exported: Vec<String> = families
             .iter()
             .map(|family| {
                 let (suffix, kind) = match family.kind {
-                    Kind::Counter => ("_total", "counter"),
+                    Kind::Counter | Kind::TimeCounter => ("_total", "counter"),
                     Kind::Gauge => ("", "gauge"),
                     Kind::Info => ("_info", "info"),
                 };
@@ -426,7 +428,7 @@ mod tests {
         let page = include_str!("../../../docs/metrics.md");
         let documented: Vec<&str> = page
             .lines()
-            .filter(|line| line.starts_with("| `mptcp_trace_"))
+            .filter(|line| line.starts_with("| `mptcp_trace_") || line.starts_with("| `process_"))
             .collect();
         assert_eq!(documented.len(), exported.len());
         for (line, start) in documented.iter().zip(&exported) {
@@ -459,7 +461,7 @@ mod tests {
             },
             ..State::default()
         };
-        let text = text(&Counters::default(), &state, None);
+        let text = text(&Counters::default(), &state);
         let sum: f64 = text
             .lines()
             .filter(|line| line.starts_with("mptcp_trace_outcomes_total{"))
@@ -470,25 +472,27 @@ mod tests {
         assert!(text.contains("mptcp_trace_missed_runs_total{sensor=\"query\"} 8\n"));
     }
 
+    /// A count that moved from one series to another would look like new fallbacks there.
     #[test]
-    fn fallbacks_have_an_owner_only_where_that_is_asked_for() {
-        let of = |whose: &str| Fallback {
+    fn fallbacks_keep_the_owner_with_which_they_were_counted() {
+        let of = |whose: Option<(Whose, &str)>| Fallback {
             cause: "DssFallback".into(),
             side: "client",
             known: "reported",
-            whose: Some((Whose::Process, whose.into())),
+            whose: whose.map(|(whose, name)| (whose, name.to_owned())),
         };
         let mut counters = Counters::default();
-        counters.fallbacks = BTreeMap::from([(of("nginx"), 2), (of("curl"), 3)]);
+        counters.fallbacks = BTreeMap::from([
+            (of(None), 0),
+            (of(Some((Whose::Process, "nginx"))), 2),
+            (of(Some((Whose::Cgroup, "/a"))), 3),
+        ]);
         let line =
             "mptcp_trace_fallbacks_total{cause=\"DssFallback\",side=\"client\",known=\"reported\"";
-        let with = text(&counters, &State::default(), Some(Whose::Process));
-        assert!(with.contains(&format!("{line},process=\"nginx\"}} 2\n")));
-        let without = text(&counters, &State::default(), None);
-        assert!(without.contains(&format!("{line}}} 5\n")), "{without}");
-        // After a reload, process names must not appear as control groups.
-        let other = text(&counters, &State::default(), Some(Whose::Cgroup));
-        assert!(other.contains(&format!("{line}}} 5\n")), "{other}");
+        let text = text(&counters, &State::default());
+        for rest in ["} 0", ",process=\"nginx\"} 2", ",cgroup=\"/a\"} 3"] {
+            assert!(text.contains(&format!("{line}{rest}\n")), "{text}");
+        }
     }
 
     #[test]
@@ -510,7 +514,7 @@ mod tests {
             ],
             ..State::default()
         };
-        let text = text(&Counters::default(), &state, None);
+        let text = text(&Counters::default(), &state);
         assert!(text.contains("mptcp_trace_missing_fallbacks 2\n"), "{text}");
         assert!(text.contains("mptcp_trace_sensor_runs{sensor=\"query\"} 1\n"));
         assert!(text.contains("mptcp_trace_sensor_runs{sensor=\"fallback\"} 0\n"));

@@ -7,5 +7,9 @@
 pub mod counters;
 pub mod exposition;
 pub mod http;
+pub mod labels;
+pub mod listen;
 pub mod metrics;
 pub mod otlp;
+pub mod process;
+pub mod zeros;

@@ -94,6 +94,7 @@ const ALLOWED: &[(&str, &[&str], &[&str])] = &[
             "http_body_util",
             "hyper",
             "hyper_util",
+            "rustix",
             "serde",
             "serde_json",
             "tokio",
@@ -183,6 +184,7 @@ const TOKIO_ONLY_IN: &[&str] = &[
     "mptcp-trace/src/pipeline",
     "mptcp-trace/src/cli",
     "mptcp-trace/src/serve/http.rs",
+    "mptcp-trace/src/serve/listen.rs",
     "mptcp-trace/src/serve/otlp/export.rs",
 ];
 

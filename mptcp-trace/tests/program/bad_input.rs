@@ -266,6 +266,8 @@ fn a_typing_mistake_is_answered_with_what_to_type() {
         ("--duration 5x", "10s, 5m or 1h30m"),
         ("--attach kprobes", "kprobe"),
         ("serve --listen 9944", ":9944 for all addresses"),
+        ("serve --listen unix:@metrics", "abstract"),
+        ("serve --listen unix:", "unix:/run/"),
         ("--by destination", "dest"),
     ] {
         let output = run(typed.split(' '));

@@ -14,6 +14,7 @@ mod live;
 mod pid_namespace;
 mod privileges;
 mod report;
+mod serve;
 mod top;
 mod views;
 

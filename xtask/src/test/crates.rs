@@ -46,22 +46,33 @@ pub(super) fn run(places: &Places) -> Result<Step> {
     Ok(step)
 }
 
-/// Checks with promtool whether the alerts in contrib/ fire and clear.
+/// Checks with promtool that the alerts in contrib/ are valid, fire and clear.
 pub(super) fn alert_rules(places: &Places) -> Result<Step> {
     let folder = places.root.join("contrib/prometheus");
-    let rules = Command::new("promtool")
-        .args(["test", "rules", "mptcp-trace.rules.test.yml"])
-        .current_dir(folder)
-        .status();
-    match rules {
-        Ok(status) if !status.success() => bail!("promtool {}", command::describe(status)),
-        Ok(_) => Ok(Tally::of(true).into()),
-        Err(why) if why.kind() == std::io::ErrorKind::NotFound => Ok(Step::skipped(
-            "alert rules",
-            "there is no promtool; Debian: apt-get install prometheus",
-        )),
-        Err(why) => Err(why).context("cannot run promtool"),
+    let mut tally = Tally::default();
+    for (verb, file) in [
+        ("check", "mptcp-trace.rules.yml"),
+        ("test", "mptcp-trace.rules.test.yml"),
+    ] {
+        let ended = Command::new("promtool")
+            .args([verb, "rules", file])
+            .current_dir(&folder)
+            .status();
+        match ended {
+            Ok(status) if !status.success() => {
+                bail!("promtool {verb} rules {}", command::describe(status))
+            }
+            Ok(_) => tally.add(Tally::of(true)),
+            Err(why) if why.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Step::skipped(
+                    "alert rules",
+                    "there is no promtool; Debian: apt-get install prometheus",
+                ));
+            }
+            Err(why) => return Err(why).context("cannot run promtool"),
+        }
     }
+    Ok(tally.into())
 }
 
 fn is_worth_showing(line: &str) -> bool {

@@ -2,10 +2,15 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
     time::Duration,
 };
 
-use crate::{filter::unknown, sink::Column};
+use crate::{
+    filter::unknown,
+    serve::listen::{Address, PATH_BYTES_MAX},
+    sink::Column,
+};
 
 /// Parses a duration like `10s` or `1h30m`; a bare number is in seconds.
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
@@ -40,8 +45,34 @@ pub(super) fn parse_column(name: &str) -> Result<Column, String> {
     Column::find(name).ok_or_else(|| unknown(name, &all, ""))
 }
 
-/// An address and a port, as people write them. No name but `localhost` is looked up.
-pub(super) fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+/// An address and a port, or the path of a Unix socket, as people write them. No name but `localhost`
+/// is looked up.
+pub(super) fn parse_listen(text: &str) -> Result<Address, String> {
+    match text.strip_prefix("unix:") {
+        Some(path) => parse_socket(path),
+        None if text.starts_with('/') => parse_socket(text),
+        None => parse_port(text).map(Address::Tcp),
+    }
+}
+
+fn parse_socket(path: &str) -> Result<Address, String> {
+    if path.is_empty() || path.ends_with('/') {
+        return Err("write the path of a socket, like unix:/run/mptcp-trace/metrics.sock".into());
+    }
+    if path.starts_with('@') {
+        return Err("abstract sockets have no permissions: write a path".into());
+    }
+    // Also accepts unix:///run/..., as other programs write it.
+    let path: PathBuf = PathBuf::from(path).components().collect();
+    match path.as_os_str().len() {
+        0..=PATH_BYTES_MAX => Ok(Address::Unix(path)),
+        bytes => Err(format!(
+            "the path of a socket has at most {PATH_BYTES_MAX} bytes, this one has {bytes}"
+        )),
+    }
+}
+
+fn parse_port(text: &str) -> Result<SocketAddr, String> {
     let (addr, port) = text.rsplit_once(':').unwrap_or((text, ""));
     let addr: IpAddr = match addr {
         "" => Ipv6Addr::UNSPECIFIED.into(),
@@ -53,8 +84,8 @@ pub(super) fn parse_listen(text: &str) -> Result<SocketAddr, String> {
         .map_err(|_no_number| LISTEN_SYNTAX.to_owned())
 }
 
-const LISTEN_SYNTAX: &str =
-    "write 127.0.0.1:9944, [::1]:9944, localhost:9944, or :9944 for all addresses";
+const LISTEN_SYNTAX: &str = "write 127.0.0.1:9944, [::1]:9944, localhost:9944, :9944 for all \
+                             addresses, or unix:/PATH for a Unix socket";
 
 /// Parses a size like `64K` or `4M` that the kernel accepts for a ring buffer.
 pub(super) fn parse_ring_size(text: &str) -> Result<u32, String> {
@@ -89,8 +120,33 @@ mod tests {
             (":x", None),
             ("", None),
         ] {
-            let addr = addr.map(|addr| addr.parse().unwrap());
+            let addr = addr.map(|addr| Address::Tcp(addr.parse().unwrap()));
             assert_eq!(parse_listen(text).ok(), addr, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_socket_to_listen_on_is_a_path_that_fits() {
+        let longest = format!("/{}", "x".repeat(PATH_BYTES_MAX - 1));
+        for (text, path) in [
+            ("unix:/run/m.sock", "/run/m.sock"),
+            ("/run/m.sock", "/run/m.sock"),
+            ("unix:///run/m.sock", "/run/m.sock"),
+            ("unix:m.sock", "m.sock"),
+            (&longest, &longest),
+        ] {
+            assert_eq!(parse_listen(text), Ok(Address::Unix(path.into())), "{text}");
+        }
+        let too_long = format!("unix:{longest}x");
+        for (text, why) in [
+            ("unix:", "write the path"),
+            ("unix:/run/", "write the path"),
+            ("/", "write the path"),
+            ("unix:@m", "abstract"),
+            (&too_long, "at most 107 bytes, this one has 108"),
+        ] {
+            let said = parse_listen(text).unwrap_err();
+            assert!(said.contains(why), "{text}: {said}");
         }
     }
 

@@ -14,7 +14,6 @@ use anyhow::Context as _;
 use sd_notify::NotifyState;
 use serde::Deserialize;
 use tokio::{
-    net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::{Mutex, mpsc, oneshot},
     task::LocalSet,
@@ -33,17 +32,20 @@ use crate::{
     observe::State,
     pipeline::{Ask, Stages, Stop, Until, View, run as run_pipeline},
     serve::{
-        counters::{Shared, Whose},
+        counters::Shared,
         exposition::{Family, Flavour},
         http::{self, Answers},
+        labels::Whose,
+        listen::{Address, Listener},
         metrics::{About, families},
         otlp::{
             Resource,
             export::{Exporter, FLUSH_TIME_MAX, Measures},
             target::Target,
         },
+        process::Usage,
     },
-    sink::{Format, Source},
+    sink::{Format, Source, escape},
 };
 
 /// Most pending requests to the loop.
@@ -79,14 +81,13 @@ async fn serve(args: &ServeArgs, verbose: u8) -> Result<u8, Exit> {
     let usage = |why: anyhow::Error| Exit::Because(USAGE, format!("{why:#}"));
     let config = read_config(args, false).map_err(usage)?;
     let exporter = Exporter::new(config.target(args).map_err(usage)?);
-    let listener = TcpListener::bind(args.listen)
-        .await
-        .with_context(|| format!("cannot listen on {}; see --listen", args.listen))?;
-    let address = listener.local_addr().context("cannot determine the port")?;
+    let listener = Listener::bind(&args.listen).await?;
+    let address = listener.address().context("cannot determine the port")?;
     let started = tracing::start(&args.attach.options(), &Scope::All, verbose).await?;
     started.say(false);
     let (mut session, signals) = (started.session, started.signals);
-    let counters = Shared::new(config.whose(args));
+    let facts = session.facts.clone();
+    let counters = Shared::new(config.whose(args), &facts);
     let view = View {
         observers: vec![Box::new(counters.clone()), Box::new(exporter.clone())],
         limits: Limits {
@@ -95,7 +96,6 @@ async fn serve(args: &ServeArgs, verbose: u8) -> Result<u8, Exit> {
         },
         ..View::default()
     };
-    let facts = session.facts.clone();
     let mut stages = Stages::new(
         facts.clone(),
         Format::Nothing,
@@ -128,7 +128,7 @@ async fn serve(args: &ServeArgs, verbose: u8) -> Result<u8, Exit> {
     };
     // A reload opens the settings again, with the privileges left at that point.
     session.drop_privileges(RuntimeNeeds::default())?;
-    is_live(args, address)?;
+    is_live(args, &address)?;
     // A task of its own: it continues after the loop has ended, with the loop's last findings.
     let sends = exporter
         .clone()
@@ -162,17 +162,26 @@ fn say_lost(findings: u64) {
 }
 
 /// Reports that tracing is live: on stderr, in the ready file, and to systemd.
-fn is_live(args: &ServeArgs, address: std::net::SocketAddr) -> anyhow::Result<()> {
-    stderr_line!("mptcp-trace: serving http://{address}/metrics");
-    if !address.ip().is_loopback() {
-        stderr_line!(
-            "mptcp-trace: note: any client that reaches {address} can read causes and counts, {}",
-            match args.label {
-                None => "but no process names or addresses",
-                Some(LabelBy::Process) => "and process names",
-                Some(LabelBy::Cgroup) => "and control group paths",
+fn is_live(args: &ServeArgs, address: &Address) -> anyhow::Result<()> {
+    match address {
+        Address::Tcp(address) => {
+            stderr_line!("mptcp-trace: serving http://{address}/metrics");
+            if !address.ip().is_loopback() {
+                stderr_line!(
+                    "mptcp-trace: note: any client that reaches {address} can read causes and \
+                     counts, {}",
+                    match args.label {
+                        None => "but no process names or addresses",
+                        Some(LabelBy::Process) => "and process names",
+                        Some(LabelBy::Cgroup) => "and control group paths",
+                    }
+                );
             }
-        );
+        }
+        Address::Unix(path) => {
+            let path = escape(&path.display().to_string());
+            stderr_line!("mptcp-trace: serving /metrics on unix:{path}");
+        }
     }
     if let Some(path) = &args.ready_file {
         write_ready_file(path)?;
@@ -356,9 +365,10 @@ impl Measures for Tracer {
     async fn families(&self) -> Option<Vec<Family>> {
         let state = self.state().await?;
         let sent = self.exporter.sums();
+        let usage = Usage::of_self(self.about.facts.boot_epoch);
         Some(
             self.counters
-                .with(|counters| families(counters, &state, &self.about, counters.whose(), sent)),
+                .with(|counters| families(counters, &state, &self.about, sent, usage)),
         )
     }
 }

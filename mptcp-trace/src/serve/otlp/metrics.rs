@@ -35,7 +35,7 @@ fn metric(family: &Family, since: &str, now: &str) -> Value {
         .map(|(labels, value)| point(*kind, labels, *value, since, now))
         .collect();
     let (name, field, data) = match kind {
-        Kind::Counter => (
+        Kind::Counter | Kind::TimeCounter => (
             (*name).to_owned(),
             "sum",
             json!({"aggregationTemporality": CUMULATIVE, "isMonotonic": true, "dataPoints": points}),
@@ -60,12 +60,18 @@ fn point(kind: Kind, labels: &Labels, value: f64, since: &str, now: &str) -> Val
         .map(|(name, value)| string(name, value))
         .collect();
     match kind {
-        // The values are whole numbers; JSON has 64-bit numbers as strings.
+        // The value is a whole number; JSON has 64-bit numbers as strings.
         Kind::Counter => json!({
             "attributes": attributes,
             "startTimeUnixNano": since,
             "timeUnixNano": now,
             "asInt": format!("{value:.0}"),
+        }),
+        Kind::TimeCounter => json!({
+            "attributes": attributes,
+            "startTimeUnixNano": since,
+            "timeUnixNano": now,
+            "asDouble": value,
         }),
         Kind::Gauge | Kind::Info => {
             json!({"attributes": attributes, "timeUnixNano": now, "asDouble": value})
@@ -94,6 +100,7 @@ mod tests {
                 Kind::Counter,
                 vec![(labels.clone(), 3.0), (Vec::new(), 1e15)],
             ),
+            family("t_seconds", Kind::TimeCounter, vec![(Vec::new(), 0.25)]),
             family("none", Kind::Counter, Vec::new()),
             family("g", Kind::Gauge, vec![(Vec::new(), 0.5)]),
             family("i", Kind::Info, vec![(labels, 1.0)]),
@@ -110,6 +117,13 @@ mod tests {
                     "dataPoints": [
                         {"attributes": attributes, "startTimeUnixNano": since, "timeUnixNano": now, "asInt": "3"},
                         {"attributes": [], "startTimeUnixNano": since, "timeUnixNano": now, "asInt": "1000000000000000"},
+                    ],
+                }},
+                {"name": "t_seconds", "description": "Why.", "sum": {
+                    "aggregationTemporality": 2,
+                    "isMonotonic": true,
+                    "dataPoints": [
+                        {"attributes": [], "startTimeUnixNano": since, "timeUnixNano": now, "asDouble": 0.25},
                     ],
                 }},
                 {"name": "g", "description": "Why.", "gauge": {

@@ -11,7 +11,7 @@ use clap_complete::{ArgValueCompleter, CompletionCandidate};
 use crate::{
     host::system::proc_is_ours,
     model::{Finding, Verdict, all_causes},
-    sink::escape,
+    sink::{Column, escape},
 };
 
 /// Asks the script to complete a path: the shell knows how to quote it.
@@ -50,6 +50,7 @@ fn values_of(arg: &Arg) -> Option<Values> {
         "cause" => Some(|typed| chosen(typed, causes())),
         "verdict" => Some(|typed| chosen(typed, verdicts())),
         "kind" => Some(|typed| chosen(typed, kinds())),
+        "columns" => Some(|typed| matching(typed, columns())),
         "fail_on" => Some(|typed| matching(typed, failures())),
         _ => (arg.get_value_hint() == ValueHint::AnyPath).then_some(files),
     }
@@ -117,6 +118,12 @@ fn verdicts() -> impl Iterator<Item = Offer> {
 fn kinds() -> impl Iterator<Item = Offer> {
     let all = Finding::KINDS.into_iter();
     all.map(|kind| (kind.replace('_', "-"), String::new()))
+}
+
+fn columns() -> impl Iterator<Item = Offer> {
+    Column::FOR_FINDINGS
+        .map(|it| (it.name().to_owned(), String::new()))
+        .into_iter()
 }
 
 fn failures() -> impl Iterator<Item = Offer> {
