@@ -1,4 +1,5 @@
-//! Man pages: the part that clap generates for a verb, followed by the text in `src/cli/VERB.man`.
+//! Man pages: the part that clap generates for a verb, its exit codes, and the text in
+//! `src/cli/VERB.man`.
 
 use std::{fs, io, path::Path};
 
@@ -7,6 +8,7 @@ use clap_mangen::{
     Man,
     roff::{Roff, bold, roman},
 };
+use mptcp_trace::cli::exit_codes;
 
 /// Name of the program and of its own page.
 pub(crate) const PROGRAM: &str = "mptcp-trace";
@@ -63,12 +65,27 @@ fn page(verb: Option<String>, command: Command, date: &str) -> io::Result<Page> 
         man.render_subcommands_section(&mut roff)?;
     }
     man.render_options_section(&mut roff)?;
+    exit_status(verb.as_deref()).to_writer(&mut roff)?;
     roff.extend(by_hand);
     Ok(Page {
         verb,
         file: man.get_filename(),
         roff,
     })
+}
+
+/// The exit codes of a verb; without one, those of `live`, which runs then.
+fn exit_status(verb: Option<&str>) -> Roff {
+    let verb = verb.unwrap_or("live");
+    let known = exit_codes::ALL.iter().find(|it| it.verb == verb);
+    let mut roff = Roff::new();
+    roff.control("SH", ["EXIT STATUS"]);
+    for (code, meaning) in known.map_or(&[][..], |it| it.codes) {
+        roff.control("TP", []);
+        roff.text([bold(*code)]);
+        roff.text([roman(format!("{meaning}."))]);
+    }
+    roff
 }
 
 /// The synopsis as `--help` prints it; clap's own page would list all options a second time.
