@@ -15,16 +15,11 @@ pub struct ExitCodes {
     pub codes: &'static [(&'static str, &'static str)],
 }
 
+/// The code as text: all have one digit.
 const fn digit(code: u8) -> &'static str {
-    match code {
-        DONE => "0",
-        FAILED => "1",
-        USAGE => "2",
-        CANNOT_ANSWER => "3",
-        FOUND => "4",
-        UNPROVEN => "5",
-        _ => panic!("no exit code"),
-    }
+    const DIGITS: &str = "0123456789";
+    let (_, rest) = DIGITS.split_at(code as usize);
+    rest.split_at(1).0
 }
 
 const FAILS: (&str, &str) = (digit(FAILED), "failure");

@@ -30,9 +30,8 @@ use args::Verb;
 use verbs::{bundle, completions, demo, doctor, explain, list, live, replay, report, serve, top};
 
 use crate::{
-    escape::without_error_numbers,
     host::system::{keep_little_free_memory, survive_requests},
-    sink::escape,
+    sink::{escape, without_error_numbers},
 };
 
 /// Success.

@@ -416,10 +416,8 @@ impl Cell {
 
     pub(super) fn header(column: Column) -> Self {
         Self {
-            natural: match column {
-                Column::Local | Column::Remote => Some(IPV4_WIDTH),
-                _ => None,
-            },
+            // In the header the addresses have the width of IPv4.
+            natural: matches!(column, Column::Local | Column::Remote).then_some(IPV4_WIDTH),
             ..Self::plain(column.header())
         }
     }

@@ -13,7 +13,7 @@ pub use self::{
     text::{TextLines, TextOptions, Width, one_line},
     times::TimeStyle,
 };
-pub use crate::escape::escape;
+pub use crate::escape::{escape, without_error_numbers};
 pub use summary::{
     agreement, brief, closing_verdict, coalesced, evicted, failing, folded, not_shown, reconciled,
     summary, unwritten,

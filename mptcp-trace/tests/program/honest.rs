@@ -135,7 +135,8 @@ fn the_account_holds_when_the_reader_has_gone_and_when_the_disk_is_full() {
     // A network namespace of its own, so that no other connections fall back.
     command.args(["--net", "sh", "-c", "ip link set lo up && exec \"$@\"", "-"]);
     let mut words = vec![tracer().get_program().to_owned()];
-    words.extend(["--capture".into(), capture.clone().into(), "--".into()]);
+    words.extend(["-v".into(), "--capture".into(), capture.clone().into()]);
+    words.push("--".into());
     // The command also prints, so send its output to stderr, not to the reader that goes away.
     words.extend(["sh", "-c", "exec \"$@\" >&2", "-"].map(Into::into));
     words.extend(asker("fall 400").map(Into::into));

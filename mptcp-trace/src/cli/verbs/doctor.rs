@@ -4,7 +4,7 @@ use anyhow::Context as _;
 
 use crate::{
     cli::{CANNOT_ANSWER, DONE, Exit, args::DoctorArgs, examine::report, print},
-    escape::without_error_numbers,
+    sink::without_error_numbers,
 };
 
 /// Runs the verb; returns the exit code.

@@ -40,10 +40,8 @@ async fn list(args: &ListArgs, verbose: u8) -> Result<u8, Exit> {
             "sockets cannot be listed on this kernel; mptcp-trace doctor reports why".into(),
         ));
     }
-    if is_in_pid_namespace {
-        if talk::has_notes() {
-            stderr!("{}", prefixed(&format!("note: {OTHERS_UNLISTED}")));
-        }
+    if is_in_pid_namespace && talk::has_notes() {
+        stderr!("{}", prefixed(&format!("note: {OTHERS_UNLISTED}")));
     }
     session.tracer.stop()?;
     let mut cgroups = CgroupCache::live(proc_is_ours());
