@@ -76,10 +76,7 @@ fn finding(number: u32, fixture: Fixture) -> Finding {
         finding
     };
     let query = |answer, verdict, api| {
-        let name = match verdict {
-            Verdict::Explained => Some("MPCapableFallbackSYNACK"),
-            _ => None,
-        };
+        let name = (verdict == Verdict::Explained).then_some("MPCapableFallbackSYNACK");
         let mut finding = Fixture {
             verdict: Some(verdict),
             cause: name,
@@ -303,10 +300,10 @@ fn no_line_is_wider_than_the_terminal_and_every_column_is_aligned() {
                     | Column::Details => continue,
                 };
                 let shown = cell.trim_end().trim_end_matches(ELLIPSIS);
-                let is_shown = match column {
-                    // The PID is never truncated.
-                    Column::Process => shown.ends_with(whole.as_str()),
-                    _ => whole.starts_with(shown) && !shown.is_empty(),
+                // The PID is never truncated.
+                let is_shown = match *column == Column::Process {
+                    true => shown.ends_with(whole.as_str()),
+                    false => whole.starts_with(shown) && !shown.is_empty(),
                 };
                 assert!(is_shown, "{width}, {column:?} {whole}: {line}");
             }

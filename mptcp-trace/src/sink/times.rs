@@ -58,8 +58,10 @@ impl Times {
         let before = self.date.replace(zoned.date());
         let is_new = before != Some(zoned.date());
         let shown = match self.style {
-            TimeStyle::Local => format!("{} UTC{}", zoned.date(), zoned.offset()),
-            TimeStyle::Utc | TimeStyle::Relative | TimeStyle::Epoch => {
+            TimeStyle::Local if zoned.offset().seconds() != 0 => {
+                format!("{} UTC{}", zoned.date(), zoned.offset())
+            }
+            TimeStyle::Local | TimeStyle::Utc | TimeStyle::Relative | TimeStyle::Epoch => {
                 format!("{} UTC", zoned.date())
             }
         };

@@ -490,7 +490,7 @@ fn a_signal_asks_for_the_sums_so_far() {
 fn colours_are_where_they_are_wanted() {
     let capture = concat!(env!("CARGO_MANIFEST_DIR"), "/../captures/sessions/path.mpt");
     let is_coloured = |words: &[&str], set: &[(&str, &str)]| {
-        let mut tracer = crate::common::tracer();
+        let mut tracer = tracer();
         tracer.args(["replay", capture]).args(words);
         tracer.envs(set.iter().copied());
         tracer.output().unwrap().stdout.contains(&0x1b)
