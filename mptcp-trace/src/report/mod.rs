@@ -3,11 +3,12 @@
 
 mod chart;
 mod gather;
+mod lanes;
 mod page;
 mod words;
 
 pub use gather::{
     Asked, BINS_MAX, Bins, CAUSES_MAX, CONNECTIONS_MAX, GROUPS_MAX, Gathered, Group, LANES_MAX,
-    OfCause, ReportedConnection, Shared,
+    LISTED_MAX, OfCause, ReportedConnection, Shared,
 };
 pub use page::{Ending, Report, page};
