@@ -136,7 +136,7 @@ fn a_connection_is_a_track_with_phases_in_order() {
         phases,
         [
             (1, "MPTCP", 0.0, 399_999.999),
-            (2, "MPTCP", 299_999.999, 200_000.0),
+            (2, "MPTCP", 299_999.999, 199_999.999),
             (2, "TCP after fallback", 499_999.999, 400_000.0),
         ]
     );

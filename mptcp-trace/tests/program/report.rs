@@ -226,7 +226,7 @@ fn check_trace(trace: &Value, findings: &[Value], file: &str) {
     }
     for (tid, spans) in &phases {
         assert!(
-            spans.windows(2).all(|it| it[0].1 == it[1].0),
+            spans.windows(2).all(|it| it[0].1 + 1 == it[1].0),
             "{file}: {tid} has {spans:?}"
         );
     }

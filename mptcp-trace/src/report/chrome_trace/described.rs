@@ -229,7 +229,8 @@ pub(super) struct Phase {
     pub(super) colour: &'static str,
 }
 
-/// The phases of a connection until `end`, in order and without gaps.
+/// The phases of a connection until `end`, in order. Each ends a nanosecond before the next one
+/// begins: readers that add binary fractions would see an overlap else.
 pub(super) fn phases(life: &ReportedConnection, end: Duration) -> Vec<Phase> {
     let first = life.asked.first().map(|asked| asked.at);
     let from = [begin(life), first, life.fell_at, Some(end)];
@@ -240,15 +241,14 @@ pub(super) fn phases(life: &ReportedConnection, end: Duration) -> Vec<Phase> {
         to,
         colour,
     };
-    let fell_at = life.fell_at.map(|at| at.clamp(from, end));
-    match fell_at {
-        Some(fell_at) => vec![
-            phase("MPTCP", from, fell_at, "good"),
-            phase("TCP after fallback", fell_at, end, "bad"),
-        ],
-        None if life.state.has_fallen => {
-            vec![phase("fell back unseen", from, end, "bad")]
+    match life.fell_at.map(|at| at.clamp(from, end)) {
+        Some(fell_at) => {
+            let before = fell_at.saturating_sub(Duration::from_nanos(1));
+            let mptcp = (from < fell_at).then(|| phase("MPTCP", from, before, "good"));
+            let tcp = phase("TCP after fallback", fell_at, end, "bad");
+            mptcp.into_iter().chain([tcp]).collect()
         }
+        None if life.state.has_fallen => vec![phase("fell back unseen", from, end, "bad")],
         None if life.state.is_mptcp => vec![phase("MPTCP", from, end, "good")],
         None => vec![phase("TCP, never MPTCP", from, end, "grey")],
     }
