@@ -358,7 +358,7 @@ pub struct ReplayArgs {
 pub enum ReportFormat {
     /// A page without scripts or external resources
     Html,
-    /// Trace Event Format (JSON) for Perfetto and chrome://tracing: a track per connection
+    /// Trace Event Format (JSON), which Perfetto opens: a track per connection
     ChromeTrace,
 }
 

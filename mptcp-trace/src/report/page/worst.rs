@@ -180,9 +180,9 @@ fn lanes(report: &Report<'_>) -> Markup {
                     @for (life, number) in report.gathered.drawn().zip(1..) {
                         tr id={ "c" (number) } {
                             td {
-                                p { (tag(life.awareness())) strong { (who(life)) } @if life.is_doubtful { " (in doubt)" } }
+                                p { (tag(life.awareness())) strong { (who(life)) } @if life.is_doubtful { " (in doubt)" } " " span.sub { (why(life)) } }
                                 p.sub { (addresses(life)) }
-                                p.sub { (why(life)) "; " (times(report, life)) }
+                                p.sub { (times(report, life)) }
                             }
                             td role="img" aria-label=(spoken(report, life)) {
                                 @for (axis, ticks) in axes.iter().zip(&ticks) { (lane(life, *axis, ticks)) }
