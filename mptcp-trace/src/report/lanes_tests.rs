@@ -76,10 +76,10 @@ fn what_is_too_close_to_separate_is_counted_and_named_with_its_time() {
     assert_eq!(drawn_at(&clock), [50.0]);
     assert!(clock.contains("y=\"24\">4</text>"), "{clock}");
     assert!(clock.contains(
-        "<title>began +0 ns, told mptcp by TCP_IS_MPTCP +1.000 ms, fell back +2.000 ms, closed \
-         +3.000 ms</title>"
+        "<title>began +0\u{a0}ns, told mptcp by TCP_IS_MPTCP +1.000\u{a0}ms, fell back \
+         +2.000\u{a0}ms, closed +3.000\u{a0}ms</title>"
     ));
-    assert!(clock.contains(">+2.000 ms</text>"));
+    assert!(clock.contains(">+2.000\u{a0}ms</text>"));
     assert!(drawn_at(&age).len() > 1, "{age}");
     assert_eq!(drawn_at(&spread).len(), 4);
     assert!(!spread.contains("class=\"number"));

@@ -40,15 +40,15 @@ pub(super) fn name(text: &str) -> String {
     shown(text, NAME_MAX)
 }
 
-/// A time with at least four significant digits, where the clock has them.
+/// A time with at least four significant digits, where the clock has them; it breaks over no line.
 pub(super) fn fine(duration: Duration) -> String {
     let (seconds, nanos) = (duration.as_secs(), duration.subsec_nanos());
     let micros = nanos / 1000;
     match (seconds, micros) {
-        (0, 0) => format!("{nanos} ns"),
-        (0, ..1000) => format!("{micros} µs"),
-        (0, _) => format!("{}.{:03} ms", micros / 1000, micros % 1000),
-        (seconds, _) => format!("{seconds}.{:03} s", micros / 1000),
+        (0, 0) => format!("{nanos}\u{a0}ns"),
+        (0, ..1000) => format!("{micros}\u{a0}µs"),
+        (0, _) => format!("{}.{:03}\u{a0}ms", micros / 1000, micros % 1000),
+        (seconds, _) => format!("{seconds}.{:03}\u{a0}s", micros / 1000),
     }
 }
 
