@@ -85,7 +85,7 @@ fn axis_words(report: &Report<'_>, axis: Axis) -> (&'static str, String) {
             let day = report.wall(begin);
             let day = day.get(..10).unwrap_or("?");
             let caption = format!(
-                "Time of day ({}), from {day}, to scale: {} in all",
+                "Time of day ({}), from {day}, to scale: {}",
                 report.zone(),
                 fine(length)
             );
