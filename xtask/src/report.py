@@ -7,6 +7,7 @@ PICTURES = sys.argv[3] if len(sys.argv) > 3 else None
 PAINT_MS_MAX = 3000
 PICTURE_BYTES_MAX = 300_000
 WIDE, HIGH = 1200, 1400
+PICTURE_WIDE = 850
 PATIENCE_S = 30
 
 
@@ -67,14 +68,76 @@ class Tab:
         return wrong
 
 
-def background(tab):
-    return tab.value("getComputedStyle(document.body).backgroundColor")
+def background(tab, of="body"):
+    return tab.value(f"getComputedStyle(document.querySelector({of!r})).backgroundColor")
+
+
+def shown(tab, of):
+    """How many elements a selector finds that are displayed."""
+    return tab.value(f"[...document.querySelectorAll({of!r})].filter(it => it.checkVisibility()).length")
+
+
+def drawn(tab):
+    """The displayed drawings, by axis, and whether they have the width of their column."""
+    return tab.value("[...new Set([...document.querySelectorAll('.v')].filter(it => it.checkVisibility())"
+                     ".map(it => it.classList[it.classList.length - 1] + (it.clientWidth > 200)))].join()")
+
+
+def choose(tab):
+    """The switch of the axis by keyboard, and a link from an address to its lane."""
+    wrong = []
+    tab.value("document.getElementById('axis-clock').focus()")
+    for axis in ("age", "spread", "clock"):
+        for kind in ("rawKeyDown", "keyUp"):
+            tab.call("Input.dispatchKeyEvent", type=kind, key="ArrowRight", code="ArrowRight", windowsVirtualKeyCode=39)
+        if (found := drawn(tab)) != axis + "true":
+            wrong.append(f"axis {axis}: {found} is drawn")
+    before = background(tab, "#c3 td")
+    tab.value("document.querySelector('.index a[href=\"#c3\"]').click()")
+    if background(tab, "#c3 td") == before:
+        wrong.append("a link to a connection does not highlight it")
+    top = tab.value("document.getElementById('c3').getBoundingClientRect().top")
+    if not 0 < top < HIGH:
+        wrong.append(f"a link to a connection does not lead there: {top}")
+    return wrong
+
+
+def print_it(tab):
+    """On paper: white, without what cannot be used there, everything unfolded."""
+    wrong = []
+    tab.value("document.getElementById('axis-spread').click()")
+    tab.call("Emulation.setEmulatedMedia", media="print",
+             features=[{"name": "prefers-color-scheme", "value": "dark"}])
+    if (found := drawn(tab)) != "clocktrue":
+        wrong.append(f"on paper {found} is drawn")
+    if (paper := background(tab)) != "rgb(255, 255, 255)":
+        wrong.append(f"paper is {paper}")
+    if (idle := shown(tab, "nav, input, label")) != 0:
+        wrong.append(f"{idle} controls are on paper")
+    folded = shown(tab, "details:not(.screen) ul") - shown(tab, "details:not(.screen)")
+    if folded != 0:
+        wrong.append(f"details are folded on paper: {folded}")
+    tab.call("Emulation.setEmulatedMedia", media="", features=[])
+    pdf = base64.b64decode(tab.call("Page.printToPDF", preferCSSPageSize=True)["data"])
+    if not pdf.startswith(b"%PDF"):
+        wrong.append("it cannot be printed")
+    return wrong
+
+
+def draw(tab, scheme):
+    picture = base64.b64decode(tab.call("Page.captureScreenshot", format="png")["data"])
+    with open(os.path.join(PICTURES, f"report-{scheme}.png"), "wb") as file:
+        file.write(picture)
+    if len(picture) > PICTURE_BYTES_MAX:
+        return [f"the picture has {len(picture)} bytes, more than {PICTURE_BYTES_MAX}"]
+    return []
 
 
 def look(tab):
     failed = False
     papers = set()
-    cases = [("short", "light", WIDE), ("short", "dark", WIDE), ("short", "light", 360), ("long", "light", WIDE)]
+    cases = [("short", "light", PICTURE_WIDE), ("short", "dark", PICTURE_WIDE), ("short", "light", WIDE),
+             ("short", "light", 360), ("long", "light", WIDE)]
     for name, scheme, width in cases:
         path = os.path.join(PAGES, name + ".html")
         url = "file://" + path
@@ -85,15 +148,12 @@ def look(tab):
         wider = tab.value("document.documentElement.scrollWidth") - width
         if wider > 0:
             wrong.append(f"{wider} px wider than the window")
-        if width == WIDE and name == "short":
+        if width == PICTURE_WIDE:
             papers.add(background(tab))
             if PICTURES:
-                data = tab.call("Page.captureScreenshot", format="png")["data"]
-                picture = base64.b64decode(data)
-                if len(picture) > PICTURE_BYTES_MAX:
-                    wrong.append(f"the picture has {len(picture)} bytes, more than {PICTURE_BYTES_MAX}")
-                with open(os.path.join(PICTURES, f"report-{scheme}.png"), "wb") as file:
-                    file.write(picture)
+                wrong += draw(tab, scheme)
+        wrong += choose(tab)
+        wrong += print_it(tab)
         findings = "51,300 findings" if name == "long" else "a capture of the lab"
         took = "never" if painted is None else f"{painted:.0f} ms"
         print(f"{name}, {scheme}, {width} px: first paint {took}, {os.path.getsize(path) // 1000} kB, {findings}")

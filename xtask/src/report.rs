@@ -30,7 +30,8 @@ const BROWSERS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 const PYTHONS: [&str; 2] = ["python3", "/usr/bin/python3"];
 
 /// Writes reports and opens them in headless Chromium. Checks that the page fetches nothing else,
-/// logs no errors, and paints within 3 s, also with 50,000 findings. Draws docs/report-light.png
+/// logs no errors, and paints within 3 s, also with 50,000 findings; that the switch of the axis and
+/// the links to connections work without scripts; and what is printed. Draws docs/report-light.png
 /// and docs/report-dark.png.
 ///
 /// Needs Chromium, and Python with websocket-client (Debian: chromium, python3-websocket).

@@ -353,24 +353,34 @@ pub struct ReplayArgs {
     pub view: ViewArgs,
 }
 
+/// Choices of `report --format`.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReportFormat {
+    /// A page without scripts or external resources
+    Html,
+    /// Trace Event Format (JSON), which Perfetto opens: a track per connection
+    ChromeTrace,
+}
+
 /// Options of `report`.
 #[derive(Args, Debug)]
-#[command(
-    after_help = "The report is a single HTML file without scripts or external resources.\n\n\
-                  Examples:\n  mptcp-trace report run.mpt -o run.html\n  \
+#[command(after_help = "Examples:\n  mptcp-trace report run.mpt -o run.html\n  \
                   mptcp-trace report run.mpt --addr 192.0.2.0/24 --title 'Shop, Monday' -o shop.html\n  \
-                  mptcp-trace report problem.tar.zst --utc -o - | gzip > run.html.gz"
-)]
+                  mptcp-trace report problem.tar.zst --utc -o - | gzip > run.html.gz\n  \
+                  mptcp-trace report run.mpt --format chrome-trace -o run.json   # open it in https://ui.perfetto.dev")]
 pub struct ReportArgs {
     /// Capture (written with --capture) or bundle
     pub file: PathBuf,
     /// Write the report to FILE; - means stdout
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
+    /// What to write
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = ReportFormat::Html)]
+    pub format: ReportFormat,
     /// Title of the report; default: the name of the capture
     #[arg(long, value_name = "TEXT")]
     pub title: Option<String>,
-    /// Show times in UTC instead of local time
+    /// Show times of the page in UTC instead of local time; a trace has UTC
     #[arg(long)]
     pub utc: bool,
     /// Filter by task.

@@ -22,6 +22,8 @@ use crate::{
 pub const CONNECTIONS_MAX: usize = 16_384;
 /// Most connections that are drawn.
 pub const LANES_MAX: usize = 30;
+/// Most connections in the list by address; the drawn ones are among them.
+pub const LISTED_MAX: usize = 500;
 /// Most distinct destinations, and most distinct process names.
 pub const GROUPS_MAX: usize = 4096;
 /// Most distinct causes; no kernel has as many.
@@ -85,11 +87,12 @@ pub struct ReportedConnection {
     pub is_doubtful: bool,
     /// It fell back before tracing began.
     pub fell_before: bool,
-    number: u64,
+    /// Identifies it among all connections of the capture.
+    pub(super) number: u64,
 }
 
 impl ReportedConnection {
-    fn new(socket: &Socket, born_at: Option<Duration>, time: SystemTime) -> Self {
+    pub(super) fn new(socket: &Socket, born_at: Option<Duration>, time: SystemTime) -> Self {
         Self {
             born_at,
             connected_at: None,
@@ -118,7 +121,7 @@ impl ReportedConnection {
     }
 
     /// Applies a finding; `cause` is the name under which its cause is counted.
-    fn update(&mut self, finding: &Finding, cause: String) {
+    pub(super) fn update(&mut self, finding: &Finding, cause: String) {
         match finding {
             Finding::Query(event) => {
                 let query = &event.query;
@@ -327,10 +330,10 @@ pub struct Gathered {
     pub destinations: HashMap<Option<IpAddr>, Group>,
     /// Connections by process name; [`OTHERS`] groups those beyond the limit.
     pub processes: HashMap<String, Group>,
-    /// The worst connections, worst first.
-    pub worst: Vec<ReportedConnection>,
-    /// Connections that fell back but are not among the worst.
-    pub not_drawn: u64,
+    /// The worst connections by [`ReportedConnection::order`], at most [`LISTED_MAX`].
+    listed: BTreeMap<(Awareness, Duration, u64), ReportedConnection>,
+    /// Connections that are not among these.
+    pub not_listed: u64,
     /// Connections counted early because the table was full; they may be counted twice.
     pub forgotten: u64,
     ledger: Connections,
@@ -387,8 +390,17 @@ impl Gathered {
         for entry in self.ledger.0.drain() {
             self.settle(entry);
         }
-        // All verdicts are known; order the drawing from the worst.
-        self.worst.sort_by_key(ReportedConnection::order);
+    }
+
+    /// The worst connections, worst first; those that fell back precede all others.
+    pub fn listed(&self) -> impl Iterator<Item = &ReportedConnection> {
+        self.listed.values()
+    }
+
+    /// Those of them that are drawn.
+    pub fn drawn(&self) -> impl Iterator<Item = &ReportedConnection> {
+        let fallen = self.listed().filter(|it| it.awareness().has_fallen());
+        fallen.take(LANES_MAX)
     }
 
     fn query(&mut self, event: &QueryEvent) {
@@ -493,16 +505,10 @@ impl Gathered {
         let (state, life) = (entry.state, entry.details);
         *self.awareness.entry(state.awareness()).or_default() += 1;
         self.group(&life);
-        if !state.has_fallen {
-            return;
-        }
-        let at = self
-            .worst
-            .partition_point(|other| other.order() < life.order());
-        self.worst.insert(at, life);
-        if self.worst.len() > LANES_MAX {
-            self.worst.pop();
-            self.not_drawn += 1;
+        self.listed.insert(life.order(), life);
+        if self.listed.len() > LISTED_MAX {
+            self.listed.pop_last();
+            self.not_listed += 1;
         }
     }
 

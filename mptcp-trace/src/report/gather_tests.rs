@@ -83,8 +83,7 @@ fn the_worst_come_first_and_of_those_the_earliest() {
         ]
     }));
     let order: Vec<(Awareness, u128)> = gathered
-        .worst
-        .iter()
+        .listed()
         .map(|life| {
             (
                 life.awareness(),
@@ -127,7 +126,7 @@ fn a_socket_that_connects_anew_is_another_connection() {
     ]);
     assert_eq!(gathered.causes["DssFallback"].fallbacks, 2);
     let fallen: u64 = gathered.awareness.values().sum();
-    assert_eq!((fallen, gathered.worst.len()), (2, 2));
+    assert_eq!((fallen, gathered.drawn().count()), (2, 2));
 }
 
 #[test]
@@ -151,8 +150,9 @@ fn whatever_comes_has_a_limit_and_what_is_beyond_is_counted() {
     gathered.finish();
     assert_eq!(gathered.forgotten, 100);
     assert_eq!(gathered.awareness[&Awareness::Open], many);
-    assert_eq!(gathered.worst.len(), LANES_MAX);
-    assert_eq!(gathered.not_drawn, many - LANES_MAX as u64);
+    assert_eq!(gathered.drawn().count(), LANES_MAX);
+    assert_eq!(gathered.listed().count(), LISTED_MAX);
+    assert_eq!(gathered.not_listed, many - LISTED_MAX as u64);
     assert_eq!(gathered.causes.len(), CAUSES_MAX + 1);
     assert_eq!(gathered.processes.len(), GROUPS_MAX + 1);
     assert_eq!(gathered.destinations.len(), GROUPS_MAX + 1);

@@ -16,12 +16,15 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use self::{
     origin::{losses, origin},
     sums::{answers, causes, destinations, processes, refusals},
-    worst::timeline,
+    worst::{addressed, timeline},
 };
 use super::{
     chart::{self, COLOURS},
-    gather::{CONNECTIONS_MAX, Gathered, Group, LANES_MAX, OTHERS, OfCause, ReportedConnection},
-    words::{after, count, digits, name, percent, shown},
+    gather::{
+        CONNECTIONS_MAX, Gathered, Group, LANES_MAX, LISTED_MAX, OTHERS, OfCause,
+        ReportedConnection,
+    },
+    words::{count, digits, fine, name, outcome, percent, shown},
 };
 use crate::{
     ledger::Awareness,
@@ -73,11 +76,15 @@ pub struct Report<'a> {
 }
 
 impl Report<'_> {
-    fn moment(&self, time: SystemTime) -> String {
-        let zone = match self.utc {
+    fn time_zone(&self) -> TimeZone {
+        match self.utc {
             true => TimeZone::UTC,
             false => TimeZone::system(),
-        };
+        }
+    }
+
+    fn moment(&self, time: SystemTime) -> String {
+        let zone = self.time_zone();
         let Ok(timestamp) = Timestamp::try_from(time) else {
             return "?".to_owned();
         };
@@ -98,6 +105,26 @@ impl Report<'_> {
         let since = self.facts.boot_epoch.checked_add(at);
         let time = since.and_then(|since| SystemTime::UNIX_EPOCH.checked_add(since));
         time.map_or_else(|| "?".to_owned(), |time| self.moment(time))
+    }
+
+    /// The same with milliseconds, without the date.
+    fn wall_ms(&self, at: Duration) -> String {
+        let millis = self.facts.boot_epoch.saturating_add(at).subsec_millis();
+        let moment = self.wall(at);
+        format!("{}.{millis:03}", moment.get(11..).unwrap_or(&moment))
+    }
+
+    /// Local time, since 1970, at zero of `CLOCK_BOOTTIME`; with the offset at the first finding.
+    fn local_epoch(&self) -> Duration {
+        let epoch = self.facts.boot_epoch;
+        let first = self.gathered.range.map(|(first, _)| first);
+        let stamp = first.and_then(|first| Timestamp::try_from(first).ok());
+        let offset = stamp.map_or(0, |stamp| self.time_zone().to_offset(stamp).seconds());
+        let ahead = Duration::from_secs(u64::from(offset.unsigned_abs()));
+        match offset {
+            0.. => epoch.saturating_add(ahead),
+            _ => epoch.saturating_sub(ahead),
+        }
     }
 
     fn zone(&self) -> &'static str {
@@ -149,7 +176,7 @@ pub fn page(report: &Report<'_>) -> String {
             body {
                 header {
                     h1 { (title) }
-                    p.verdict { (verdict(gathered)) }
+                    p.verdict { (verdict(report)) }
                     p.more { (more(report)) }
                     (banners(report))
                     (figures(report))
@@ -157,6 +184,7 @@ pub fn page(report: &Report<'_>) -> String {
                 }
                 main {
                     (timeline(report))
+                    (addressed(report))
                     (causes(report))
                     (destinations(gathered))
                     (processes(gathered))
@@ -182,31 +210,34 @@ pub fn page(report: &Report<'_>) -> String {
     text
 }
 
-/// The headline: how many connections fell back.
-fn verdict(gathered: &Gathered) -> String {
+/// The headline: how many of which connections fell back.
+fn verdict(report: &Report<'_>) -> String {
+    let gathered = report.gathered;
+    let which = match report.is_selection {
+        true => "in this selection",
+        false => "observed",
+    };
     let all = gathered.of(|awareness| awareness != Awareness::Plain);
     let fallen = gathered.of(Awareness::has_fallen);
-    if gathered.findings == 0 {
-        return "No findings: no connection fell back, and no application asked.".to_owned();
-    }
     match (fallen, all) {
-        (_, 0) => "No MPTCP connection was observed.".to_owned(),
-        (0, 1) => "The only connection observed did not fall back.".to_owned(),
-        (0, all) => format!(
-            "None of {} fell back to TCP.",
-            count(all, "connection", "connections")
-        ),
-        (1, 1) => "The only connection observed fell back to TCP.".to_owned(),
-        (fallen, all) if fallen == all => {
-            format!(
-                "All {} fell back to TCP.",
-                count(all, "connection", "connections")
-            )
+        (_, 0) if gathered.findings == 0 => {
+            format!("No findings: no MPTCP connection and no query {which}.")
         }
+        (_, 0) => format!("No MPTCP connection {which}."),
+        (0, 1) => format!("The only MPTCP connection {which} did not fall back to TCP."),
+        (1, 1) => format!("The only MPTCP connection {which} fell back to TCP."),
+        (0, all) => format!(
+            "None of the {} MPTCP connections {which} fell back to TCP.",
+            digits(all)
+        ),
+        (fallen, all) if fallen == all => format!(
+            "All {} MPTCP connections {which} fell back to TCP.",
+            digits(all)
+        ),
         (fallen, all) => format!(
-            "{} of {} fell back to TCP.",
+            "{} of the {} MPTCP connections {which} fell back to TCP.",
             digits(fallen),
-            count(all, "connection", "connections")
+            digits(all)
         ),
     }
 }
@@ -268,6 +299,16 @@ fn more(report: &Report<'_>) -> String {
             report.moment(first),
             span(took),
             name(&report.facts.kernel)
+        ));
+    }
+    if report.is_selection {
+        words.push(format!(
+            "{} left out by the selection.",
+            count(
+                report.state.not_shown,
+                "more finding was",
+                "more findings were"
+            )
         ));
     }
     words.join(" ")
@@ -373,7 +414,8 @@ fn contents(gathered: &Gathered) -> Markup {
     html! {
         nav aria-label="Sections" {
             ul {
-                @if !gathered.worst.is_empty() { li { a href="#worst" { "Worst connections" } } }
+                @if gathered.drawn().next().is_some() { li { a href="#worst" { "Worst connections" } } }
+                @if gathered.listed().next().is_some() { li { a href="#addresses" { "Find an address" } } }
                 @if !gathered.causes.is_empty() { li { a href="#causes" { "Causes" } } }
                 @if !gathered.destinations.is_empty() { li { a href="#destinations" { "Destinations" } } }
                 @if !gathered.processes.is_empty() { li { a href="#processes" { "Processes" } } }

@@ -25,6 +25,10 @@ fn facts(sensor: SensorId) -> Facts {
 }
 
 fn draw(findings: &[Finding], state: &State, ending: &Ending) -> String {
+    draw_of(findings, state, ending, false)
+}
+
+fn draw_of(findings: &[Finding], state: &State, ending: &Ending, is_selection: bool) -> String {
     let mut gathered = Gathered::default();
     for finding in findings {
         gathered.add(finding);
@@ -36,7 +40,7 @@ fn draw(findings: &[Finding], state: &State, ending: &Ending) -> String {
         gathered: &gathered,
         state,
         ending,
-        is_selection: true,
+        is_selection,
         utc: true,
     });
     check_form(&text);
@@ -45,7 +49,7 @@ fn draw(findings: &[Finding], state: &State, ending: &Ending) -> String {
 
 /// What is opened is closed, in order, and nothing is fetched or run.
 fn check_form(page: &str) {
-    const VOID: [&str; 2] = ["meta", "br"];
+    const VOID: [&str; 3] = ["meta", "br", "input"];
     let lower = page.to_lowercase();
     for word in [
         "<script",
@@ -132,7 +136,7 @@ fn names_are_cut_and_invisible_letters_are_spelled_out() {
 #[test]
 fn the_page_of_an_empty_capture_says_that_it_is_empty() {
     let page = draw(&[], &State::default(), &Ending::Orderly);
-    assert!(page.contains("No findings: no connection fell back"));
+    assert!(page.contains("No findings: no MPTCP connection and no query observed."));
     assert!(!page.contains("id=\"worst\"") && !page.contains("id=\"causes\""));
     assert!(page.contains("id=\"losses\"") && page.contains("id=\"origin\""));
 }
@@ -198,7 +202,7 @@ fn losses_are_shown_with_their_numbers() {
 fn the_headline_counts_and_says_who_does_not_know() {
     let stale = hostile();
     let page = draw(&stale, &State::default(), &Ending::Orderly);
-    assert!(page.contains("The only connection observed fell back to TCP."));
+    assert!(page.contains("The only MPTCP connection observed fell back to TCP."));
     let never = (2..12).map(|address| Row {
         address,
         verdict: Some(V::NeverAsked),
@@ -214,7 +218,7 @@ fn the_headline_counts_and_says_who_does_not_know() {
     findings.extend(never.flat_map(|row| [row.connection(), row.closing_verdict()]));
     findings.push(healthy.query());
     let page = draw(&findings, &State::default(), &Ending::Orderly);
-    assert!(page.contains("11 of 12 connections fell back to TCP."));
+    assert!(page.contains("11 of the 12 MPTCP connections observed fell back to TCP."));
     assert!(page.contains(
         "In 11 connections the application is unaware of the fallback: 1 was told MPTCP"
     ));
@@ -239,7 +243,153 @@ fn long_lists_end_and_say_how_much_is_left_out() {
         })
         .collect();
     let page = draw(&findings, &State::default(), &Ending::Orderly);
-    assert_eq!(page.matches("<svg class=\"lane\"").count(), LANES_MAX);
+    assert_eq!(page.matches("<tr id=\"c").count(), LANES_MAX);
     assert!(page.contains("30 more connections that fell back are not drawn"));
+    let index = page.split_once("id=\"addresses\"").unwrap().1;
+    let index = index.split_once("</section>").unwrap().0;
+    assert_eq!(
+        index.matches("<a class=\"mono\" href=\"#c").count(),
+        LANES_MAX
+    );
+    assert_eq!(
+        index.matches("<li><span class=\"mono\">10.0.0.").count(),
+        30
+    );
     assert!(page.contains("40 more rows, with 40 fallbacks, are omitted"));
+}
+
+#[test]
+fn the_headline_says_what_it_counts() {
+    let fallen = |address| Row {
+        address,
+        ..Row::default()
+    };
+    let healthy = |address| Row {
+        address,
+        cause: None,
+        verdict: Some(V::StillMptcp),
+        ..Row::default()
+    };
+    let plain = |address| Row {
+        address,
+        cause: None,
+        kind: crate::model::ConnectionKind::Plain,
+        ..Row::default()
+    };
+    let some = |fallen_max: u64, all: u64| -> Vec<Finding> {
+        let fallen = (1..=fallen_max).map(|it| fallen(it).connection());
+        let healthy = (fallen_max + 1..=all).map(|it| healthy(it).query());
+        fallen.chain(healthy).collect()
+    };
+    for (findings, is_selection, says) in [
+        (
+            some(0, 0),
+            false,
+            "No findings: no MPTCP connection and no query observed.",
+        ),
+        (
+            some(0, 0),
+            true,
+            "No findings: no MPTCP connection and no query in this selection.",
+        ),
+        (
+            vec![plain(1).connection()],
+            false,
+            "No MPTCP connection observed.",
+        ),
+        (
+            some(0, 1),
+            false,
+            "The only MPTCP connection observed did not fall back to TCP.",
+        ),
+        (
+            some(1, 1),
+            true,
+            "The only MPTCP connection in this selection fell back to TCP.",
+        ),
+        (
+            some(0, 2),
+            false,
+            "None of the 2 MPTCP connections observed fell back to TCP.",
+        ),
+        (
+            some(2, 2),
+            false,
+            "All 2 MPTCP connections observed fell back to TCP.",
+        ),
+        (
+            some(15, 17),
+            false,
+            "15 of the 17 MPTCP connections observed fell back to TCP.",
+        ),
+        (
+            some(1, 3),
+            true,
+            "1 of the 3 MPTCP connections in this selection fell back to TCP.",
+        ),
+    ] {
+        let state = State {
+            not_shown: 7,
+            ..State::default()
+        };
+        let page = draw_of(&findings, &state, &Ending::Orderly, is_selection);
+        let headline = page.split_once("<p class=\"verdict\">").unwrap().1;
+        assert_eq!(headline.split_once('<').unwrap().0, says);
+        let left_out = page.contains("7 more findings were left out by the selection.");
+        assert_eq!(left_out, is_selection, "{says}");
+    }
+}
+
+#[test]
+fn an_address_leads_to_its_connection() {
+    let remotes = [
+        "192.0.2.9:443",
+        "[2001:db8::1]:443",
+        "192.0.2.10:80",
+        "192.0.2.9:80",
+    ];
+    let findings: Vec<Finding> = remotes
+        .iter()
+        .zip(1..)
+        .flat_map(|(remote, address)| {
+            let row = Row {
+                address,
+                remote,
+                at_ms: 100 - address,
+                verdict: Some(V::Stale),
+                ..Row::default()
+            };
+            [row.connection(), row.closing_verdict()]
+        })
+        .collect();
+    let page = draw(&findings, &State::default(), &Ending::Orderly);
+    let index = page.split_once("<ul class=\"index\">").unwrap().1;
+    let index = index.split_once("</ul>").unwrap().0;
+    let mut shown = Vec::new();
+    for entry in index.split("href=\"#").skip(1) {
+        let (id, rest) = entry.split_once("\">").unwrap();
+        let (remote, _) = rest.split_once('<').unwrap();
+        let lane = page.split_once(&format!("<tr id=\"{id}\">")).unwrap().1;
+        let lane = lane.split_once("</tr>").unwrap().0;
+        assert!(
+            lane.contains(&format!(">{remote}</span>")),
+            "{id}: {remote}"
+        );
+        // One drawing for each axis, each of which has a switch.
+        for axis in ["clock", "age", "spread"] {
+            assert_eq!(lane.matches(&format!("<svg class=\"v {axis}\"")).count(), 1);
+            assert_eq!(page.matches(&format!("id=\"axis-{axis}\"")).count(), 1);
+            assert_eq!(page.matches(&format!("for=\"axis-{axis}\"")).count(), 1);
+        }
+        shown.push(remote);
+    }
+    assert_eq!(
+        shown,
+        [
+            "192.0.2.9:80",
+            "192.0.2.9:443",
+            "192.0.2.10:80",
+            "[2001:db8::1]:443"
+        ]
+    );
 }

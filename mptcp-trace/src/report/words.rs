@@ -1,8 +1,8 @@
-//! Formats numbers, times and external text for the page.
+//! Formats numbers, times, outcomes and external text.
 
 use std::time::Duration;
 
-use crate::{model::short, sink::escape};
+use crate::{ledger::Awareness, sink::escape};
 
 /// Longest external name that is shown, characters.
 const NAME_MAX: usize = 80;
@@ -40,9 +40,16 @@ pub(super) fn name(text: &str) -> String {
     shown(text, NAME_MAX)
 }
 
-/// A time relative to another one.
-pub(super) fn after(duration: Duration) -> String {
-    format!("+{}", short(duration).replace("us", "µs"))
+/// A time with at least four significant digits, where the clock has them; it breaks over no line.
+pub(super) fn fine(duration: Duration) -> String {
+    let (seconds, nanos) = (duration.as_secs(), duration.subsec_nanos());
+    let micros = nanos / 1000;
+    match (seconds, micros) {
+        (0, 0) => format!("{nanos}\u{a0}ns"),
+        (0, ..1000) => format!("{micros}\u{a0}µs"),
+        (0, _) => format!("{}.{:03}\u{a0}ms", micros / 1000, micros % 1000),
+        (seconds, _) => format!("{seconds}.{:03}\u{a0}s", micros / 1000),
+    }
 }
 
 /// A count with its noun.
@@ -85,4 +92,45 @@ pub(super) fn share(part: u64, whole: u64) -> f64 {
         return 0.0;
     }
     part as f64 / whole as f64
+}
+
+/// What became of a connection: name, CSS class and meaning.
+pub(super) fn outcome(awareness: Awareness) -> (&'static str, &'static str, &'static str) {
+    match awareness {
+        Awareness::Contradicted => (
+            "contradicted",
+            "bad",
+            "told MPTCP although it had fallen back: a bug",
+        ),
+        Awareness::Misled => ("misled", "bad", "asked in a way that always reports MPTCP"),
+        Awareness::Stale => (
+            "stale",
+            "bad",
+            "told MPTCP, fell back later, not asked again",
+        ),
+        Awareness::TooEarly => (
+            "too-early",
+            "bad",
+            "told MPTCP before the handshake could decide, not asked again",
+        ),
+        Awareness::NeverAsked => (
+            "never-asked",
+            "warn",
+            "fell back, and the application never asked",
+        ),
+        Awareness::Unsupported => (
+            "unsupported",
+            "warn",
+            "fell back, and this kernel does not support the query",
+        ),
+        Awareness::Unexplained => ("unexplained", "warn", "told TCP, and no fallback was seen"),
+        Awareness::Open => (
+            "no verdict",
+            "dim",
+            "fell back; unknown whether the application is aware",
+        ),
+        Awareness::Explained => ("explained", "good", "told TCP, and the fallback was seen"),
+        Awareness::Healthy => ("mptcp", "good", "did not fall back while traced"),
+        Awareness::Plain => ("plain-tcp", "dim", "never was MPTCP"),
+    }
 }

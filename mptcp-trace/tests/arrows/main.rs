@@ -85,7 +85,7 @@ const ALLOWED: &[(&str, &[&str], &[&str])] = &[
     (
         "report",
         &["ledger", "model", "observe", "sink"],
-        &["jiff", "maud"],
+        &["jiff", "maud", "serde_json"],
     ),
     (
         "serve",

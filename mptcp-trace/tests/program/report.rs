@@ -1,6 +1,13 @@
 //! `mptcp-trace report`: writes a complete page or none, and reports errors.
 
-use std::{fs, path::PathBuf, process::Output};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::PathBuf,
+    process::Output,
+};
+
+use serde_json::Value;
 
 use crate::common::{assert_orderly, run, scratch, stderr};
 
@@ -119,4 +126,149 @@ fn an_answer_that_the_kernel_does_not_give_deceives_no_application() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("8 were not answered (this kernel does not support the query)"));
     assert!(!text.contains("told MPTCP and never corrected"));
+}
+
+/// Every committed capture.
+fn captures() -> Vec<PathBuf> {
+    let folders = fs::read_dir(capture(""))
+        .unwrap()
+        .map(|it| it.unwrap().path());
+    let folders = folders.filter(|it| it.is_dir());
+    let files = folders.flat_map(|it| fs::read_dir(it).unwrap().map(|it| it.unwrap().path()));
+    files
+        .filter(|it| it.extension().is_some_and(|it| it == "mpt"))
+        .collect()
+}
+
+/// Nanoseconds, from a time of a trace.
+fn ns(event: &Value, name: &str) -> u64 {
+    let micros = event[name].as_f64().unwrap();
+    assert!(micros >= 0.0, "{event}");
+    format!("{:.0}", micros * 1000.0).parse().unwrap()
+}
+
+#[test]
+fn a_trace_has_every_finding_at_its_time_and_every_connection_on_a_track_of_its_own() {
+    let captures = captures();
+    assert!(captures.len() >= 20, "{captures:?}");
+    for capture in captures {
+        let file = capture.to_str().unwrap();
+        let replayed = run(["replay", "--json", file]);
+        let lines = String::from_utf8(replayed.stdout).unwrap();
+        let lines = lines.lines().map(|it| serde_json::from_str(it).unwrap());
+        let findings: Vec<Value> = lines
+            .filter(|it: &Value| it["type"] != "start" && it["type"] != "end")
+            .collect();
+        let output = report(file, "-", &["--format", "chrome-trace"]);
+        check(&output, 0, "wrote standard output");
+        let trace: Value = serde_json::from_slice(&output.stdout).unwrap();
+        check_trace(&trace, &findings, file);
+    }
+}
+
+fn check_trace(trace: &Value, findings: &[Value], file: &str) {
+    let zero = trace["otherData"]["ts_zero_boottime_ns"].as_u64().unwrap();
+    let events = trace["traceEvents"].as_array().unwrap();
+    let (mut processes, mut tracks) = (BTreeSet::new(), BTreeSet::new());
+    let (mut named, mut at, mut ids) = (BTreeSet::new(), Vec::new(), BTreeMap::new());
+    let mut phases: BTreeMap<u64, Vec<(u64, u64)>> = BTreeMap::new();
+    for event in events {
+        let [pid, tid] = ["pid", "tid"].map(|name| event[name].as_u64().unwrap());
+        match (
+            event["ph"].as_str().unwrap(),
+            event["name"].as_str().unwrap(),
+        ) {
+            ("M", "process_name") => assert!(processes.insert(pid), "{file}: {event}"),
+            ("M", "thread_name") => assert!(named.insert((pid, tid)), "{file}: {event}"),
+            ("M", _) => {}
+            ("i", _) if event["cat"] == "account" => {}
+            ("i", _) => {
+                tracks.insert((pid, tid));
+                let id = event["args"]["id"].as_str();
+                let kind = event["cat"].as_str().unwrap();
+                at.push((ns(event, "ts") + zero, kind, id.map(str::to_owned)));
+                if let Some(id) = id.filter(|_| event["args"]["remote"] != "0.0.0.0:0") {
+                    ids.entry(id.to_owned())
+                        .or_insert_with(BTreeSet::new)
+                        .insert(tid);
+                }
+            }
+            ("X", _) => {
+                let begin = ns(event, "ts");
+                let spans = phases.entry(tid).or_default();
+                spans.push((begin, begin + ns(event, "dur")));
+                assert!(tracks.contains(&(pid, tid)), "{file}: {event}");
+            }
+            (other, _) => panic!("{file}: {other}"),
+        }
+    }
+    let mut expected: Vec<_> = findings
+        .iter()
+        .map(|finding| {
+            let data = &finding["data"];
+            let latency = data["latency_ns"].as_u64().unwrap_or(0);
+            let time = data["boottime_ns"].as_u64().unwrap() + latency;
+            let id = data["id"].as_str().map(str::to_owned);
+            (time, finding["type"].as_str().unwrap(), id)
+        })
+        .collect();
+    at.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(at, expected, "{file}");
+    for (id, tracks) in &ids {
+        assert_eq!(tracks.len(), 1, "{file}: {id} is on several tracks");
+    }
+    for (pid, tid) in &tracks {
+        assert!(
+            named.contains(&(*pid, *tid)) && processes.contains(pid),
+            "{file}: {tid}"
+        );
+    }
+    for (tid, spans) in &phases {
+        assert!(
+            spans.windows(2).all(|it| it[0].1 + 1 == it[1].0),
+            "{file}: {tid} has {spans:?}"
+        );
+    }
+    assert!(phases.len() >= ids.len(), "{file}");
+}
+
+#[test]
+fn a_trace_is_written_whole_and_says_what_its_capture_lacks() {
+    let (dir, page) = scratch("trace.json");
+    let page = page.to_str().unwrap();
+    let trace = ["--format", "chrome-trace"];
+    let file = capture("7.3-fexit/verdicts.mpt");
+    fs::write(page, "the previous content").unwrap();
+    let more = [&trace[..], &["--cause", "DssFallback"]].concat();
+    let output = report(file.to_str().unwrap(), page, &more);
+    check(&output, 0, &format!("wrote {page}: "));
+    let text: Value = serde_json::from_str(&fs::read_to_string(page).unwrap()).unwrap();
+    assert_eq!(text["otherData"]["is_selection"], true);
+    assert!(text["otherData"]["not_shown"].as_u64().unwrap() > 0);
+    let whole = fs::read(&file).unwrap();
+    let half = dir.path().join("half.mpt");
+    fs::write(&half, &whole[..whole.len() / 2]).unwrap();
+    let half = half.to_str().unwrap();
+    check(&report(half, page, &trace), 1, "is cut off after");
+    let text: Value = serde_json::from_str(&fs::read_to_string(page).unwrap()).unwrap();
+    assert_eq!(text["otherData"]["losses"]["capture_end"], "cut off");
+    assert_eq!(
+        fs::read_dir(dir.path()).unwrap().count(),
+        2,
+        "a file is left over"
+    );
+    // Nothing is replaced if the capture is none.
+    let before = fs::read(page).unwrap();
+    let output = report("/etc/passwd", page, &trace);
+    check(&output, 1, "this is not an mptcp-trace capture");
+    assert_eq!(fs::read(page).unwrap(), before);
+    let output = report(half, "/no/such/folder/trace.json", &trace);
+    check(&output, 1, "cannot write /no/such/folder");
+    check(
+        &report(half, "/dev/full", &trace),
+        1,
+        "cannot write /dev/full",
+    );
+    check(&report(half, page, &["--format", "svg"]), 2, "chrome-trace");
 }

@@ -1,31 +1,36 @@
-//! `mptcp-trace report`: turns a capture into an HTML page.
+//! `mptcp-trace report`: turns a capture into an HTML page, or into a trace for a viewer.
+
+mod output;
 
 use std::{
     fs,
-    io::{self, BufReader, Write as _},
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    io::{self, BufReader, BufWriter, Write as _},
+    os::unix::fs::MetadataExt as _,
     path::Path,
     time::Duration,
 };
 
 use anyhow::Context as _;
+use output::{Output, STDOUT, folder};
 
 use crate::{
-    bundle::unnamed,
     capture::Reader,
-    cli::{DONE, Exit, FAILED, USAGE, args::ReportArgs, files, input::with_capture, print, select},
+    cli::{
+        DONE, Exit, FAILED, USAGE,
+        args::{ReportArgs, ReportFormat},
+        files,
+        input::with_capture,
+        select,
+    },
     correlate::Limits,
     filter::FindingFilter,
     host::sandbox,
-    model::LossReport,
-    observe::State,
+    model::{Facts, LossReport},
+    observe::{Observer, State},
     pipeline::{Stages, Stop, View, play, prefixed},
-    report::{Ending, Report, Shared, page},
+    report::{Account, ChromeTrace, Ending, Report, Shared, page},
     sink::escape,
 };
-
-/// `--output` value for stdout.
-const STDOUT: &str = "-";
 
 /// Runs the verb; returns the exit code.
 pub(in crate::cli) fn run(args: &ReportArgs) -> Result<u8, Exit> {
@@ -39,24 +44,19 @@ pub(in crate::cli) fn run(args: &ReportArgs) -> Result<u8, Exit> {
     with_capture(&args.file, |input| report(args, wanted, input))
 }
 
+/// A capture that was played.
+struct Played {
+    ending: Ending,
+    state: State,
+    findings: u64,
+    /// Name of the destination, and the size of what was written there.
+    written: (String, u64),
+}
+
 fn report(args: &ReportArgs, wanted: FindingFilter, input: &mut dyn io::Read) -> Result<u8, Exit> {
     let file = args.file.display().to_string();
     let (mut reader, facts) = Reader::open(BufReader::new(input))
         .map_err(|why| Exit::Because(FAILED, format!("cannot report on {file}: {why}")))?;
-    let is_selection = wanted != FindingFilter::default();
-    let gathering = Shared::default();
-    let view = View {
-        wanted,
-        observers: vec![Box::new(gathering.clone())],
-        limits: Limits {
-            connections: usize::try_from(args.max_connections).unwrap_or(usize::MAX),
-            ..Limits::STATED
-        },
-        ..View::default()
-    };
-    let mut stages = Stages::silent(facts.clone(), view);
-    let (ending, state) = play_to_end(&mut stages, &mut reader)?;
-    let gathered = gathering.finish();
     let title = match &args.title {
         Some(title) => title.clone(),
         None => {
@@ -64,24 +64,23 @@ fn report(args: &ReportArgs, wanted: FindingFilter, input: &mut dyn io::Read) ->
             format!("MPTCP fallbacks in {name}")
         }
     };
-    let text = page(&Report {
-        title: &title,
-        facts: &facts,
-        gathered: &gathered,
-        state: &state,
-        ending: &ending,
-        is_selection,
-        utc: args.utc,
-    });
-    let name = write(&args.output, &text)?;
-    let findings = gathered.findings;
+    let write = match args.format {
+        ReportFormat::Html => html,
+        ReportFormat::ChromeTrace => chrome_trace,
+    };
+    let Played {
+        ending,
+        state,
+        findings,
+        written: (name, size),
+    } = write(args, wanted, &title, &facts, &mut reader)?;
     let noun = if findings == 1 { "finding" } else { "findings" };
-    let size = text.len().div_ceil(1000);
     stderr!(
         "{}",
         prefixed(&format!(
-            "wrote {}: {findings} {noun}, {size} kB",
-            escape(&name)
+            "wrote {}: {findings} {noun}, {} kB",
+            escape(&name),
+            size.div_ceil(1000)
         ))
     );
     match ending {
@@ -101,12 +100,93 @@ fn report(args: &ReportArgs, wanted: FindingFilter, input: &mut dyn io::Read) ->
     }
 }
 
+/// Writes the page.
+fn html(
+    args: &ReportArgs,
+    wanted: FindingFilter,
+    title: &str,
+    facts: &Facts,
+    reader: &mut Reader<impl io::Read>,
+) -> Result<Played, Exit> {
+    let is_selection = wanted != FindingFilter::default();
+    let gathering = Shared::default();
+    let observer = Box::new(gathering.clone());
+    let (ending, state) = play_to_end(args, wanted, observer, facts, reader)?;
+    let gathered = gathering.finish();
+    let text = page(&Report {
+        title,
+        facts,
+        gathered: &gathered,
+        state: &state,
+        ending: &ending,
+        is_selection,
+        utc: args.utc,
+    });
+    let mut output = Output::create(&args.output)?;
+    output
+        .write_all(text.as_bytes())
+        .with_context(|| format!("cannot write {}", args.output.display()))?;
+    Ok(Played {
+        ending,
+        state,
+        findings: gathered.findings,
+        written: output.commit()?,
+    })
+}
+
+/// Writes the trace, while the capture is played.
+fn chrome_trace(
+    args: &ReportArgs,
+    wanted: FindingFilter,
+    title: &str,
+    facts: &Facts,
+    reader: &mut Reader<impl io::Read>,
+) -> Result<Played, Exit> {
+    let is_selection = wanted != FindingFilter::default();
+    let output = BufWriter::new(Output::create(&args.output)?);
+    let trace = ChromeTrace::new(output);
+    let observer = Box::new(trace.clone());
+    let (ending, state) = play_to_end(args, wanted, observer, facts, reader)?;
+    let account = Account {
+        title,
+        facts,
+        state: &state,
+        ending: &ending,
+        is_selection,
+    };
+    let cannot = || format!("cannot write {}", args.output.display());
+    let (findings, output) = trace.finish(&account).with_context(cannot)?;
+    let output = output
+        .into_inner()
+        .map_err(io::IntoInnerError::into_error)
+        .with_context(cannot)?;
+    Ok(Played {
+        ending,
+        state,
+        findings,
+        written: output.commit()?,
+    })
+}
+
 /// Plays a capture to its end or to the first damaged frame.
-fn play_to_end<R: io::Read>(
-    stages: &mut Stages<io::Sink>,
-    reader: &mut Reader<R>,
+fn play_to_end(
+    args: &ReportArgs,
+    wanted: FindingFilter,
+    observer: Box<dyn Observer>,
+    facts: &Facts,
+    reader: &mut Reader<impl io::Read>,
 ) -> Result<(Ending, State), Exit> {
-    let played = play(stages, reader);
+    let view = View {
+        wanted,
+        observers: vec![observer],
+        limits: Limits {
+            connections: usize::try_from(args.max_connections).unwrap_or(usize::MAX),
+            ..Limits::STATED
+        },
+        ..View::default()
+    };
+    let mut stages = Stages::silent(facts.clone(), view);
+    let played = play(&mut stages, reader);
     let (ending, losses) = match played {
         // Printed lines are discarded, and there is no `--stop-after`.
         Ok(played) => match played.losses {
@@ -143,45 +223,4 @@ fn refuse_to_overwrite(capture: &Path, output: &Path) -> Result<(), Exit> {
         output.display()
     );
     Err(Exit::Because(USAGE, why))
-}
-
-/// Directory of a file.
-fn folder(file: &Path) -> &Path {
-    match file.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        Some(_) | None => Path::new("."),
-    }
-}
-
-/// Writes the page completely or not at all; returns the name of the destination.
-fn write(output: &Path, text: &str) -> anyhow::Result<String> {
-    if output == Path::new(STDOUT) {
-        print(text)?;
-        return Ok("standard output".to_owned());
-    }
-    let name = output.display().to_string();
-    let target = files::place(output)?;
-    let is_special = fs::metadata(&target).is_ok_and(|it| !it.is_file() && !it.is_dir());
-    if is_special {
-        // Devices and pipes are written to, not replaced.
-        fs::write(&target, text).with_context(|| format!("cannot write {name}"))?;
-        return Ok(name);
-    }
-    // The page names processes and addresses: a new file is readable by its owner only; an existing
-    // one keeps its mode.
-    let mode = fs::metadata(&target).map_or(0o600, |there| there.mode() & 0o777);
-    let write = || -> io::Result<()> {
-        let mut file = tempfile::Builder::new()
-            .prefix(".mptcp-trace-report-")
-            .permissions(fs::Permissions::from_mode(mode))
-            .tempfile_in(folder(&target))?;
-        file.write_all(text.as_bytes())?;
-        file.as_file().sync_all()?;
-        file.persist(&target).map_err(|why| why.error)?;
-        Ok(())
-    };
-    write()
-        .map_err(|why| unnamed(&why))
-        .with_context(|| format!("cannot write {name}"))?;
-    Ok(name)
 }

@@ -1,50 +1,13 @@
-//! Section on the worst connections, one lane each.
+//! Sections on single connections: the worst ones, a lane each, and a list by address.
 
 use super::*;
+use crate::report::lanes::{Axis, Tick, begin, ended, lane, scale, since};
 
-/// Name, severity class and meaning.
-pub(super) fn words(awareness: Awareness) -> (&'static str, &'static str, &'static str) {
-    match awareness {
-        Awareness::Contradicted => (
-            "contradicted",
-            "bad",
-            "told MPTCP although it had fallen back: a bug",
-        ),
-        Awareness::Misled => ("misled", "bad", "asked in a way that always reports MPTCP"),
-        Awareness::Stale => (
-            "stale",
-            "bad",
-            "told MPTCP, fell back later, not asked again",
-        ),
-        Awareness::TooEarly => (
-            "too-early",
-            "bad",
-            "told MPTCP before the handshake could decide, not asked again",
-        ),
-        Awareness::NeverAsked => (
-            "never-asked",
-            "warn",
-            "fell back, and the application never asked",
-        ),
-        Awareness::Unsupported => (
-            "unsupported",
-            "warn",
-            "fell back, and this kernel does not support the query",
-        ),
-        Awareness::Unexplained => ("unexplained", "warn", "told TCP, and no fallback was seen"),
-        Awareness::Open => (
-            "no verdict",
-            "dim",
-            "fell back; unknown whether the application is aware",
-        ),
-        Awareness::Explained => ("explained", "good", "told TCP, and the fallback was seen"),
-        Awareness::Healthy => ("mptcp", "good", "did not fall back while traced"),
-        Awareness::Plain => ("plain-tcp", "dim", "never was MPTCP"),
-    }
-}
+/// A longer list of addresses is folded.
+const OPEN_MAX: usize = 60;
 
 fn tag(awareness: Awareness) -> Markup {
-    let (word, class, meaning) = words(awareness);
+    let (word, class, meaning) = outcome(awareness);
     html! { span class={ "tag " (class) } title=(meaning) { (word) } }
 }
 
@@ -65,14 +28,6 @@ fn why(life: &ReportedConnection) -> String {
     }
 }
 
-/// Time from the start of a connection to an event.
-fn since(life: &ReportedConnection, at: Duration) -> String {
-    match life.connected_at.or(life.born_at) {
-        Some(begin) => after(at.saturating_sub(begin)),
-        None => "-".to_owned(),
-    }
-}
-
 fn last_answer(life: &ReportedConnection) -> String {
     match life.asked.last() {
         Some(asked) => {
@@ -83,112 +38,245 @@ fn last_answer(life: &ReportedConnection) -> String {
     }
 }
 
-fn ended(life: &ReportedConnection) -> &'static str {
-    use crate::model::ClosedBy;
-    match life.closed {
-        Some((_, ClosedBy::Death)) => "closed",
-        Some((_, ClosedBy::Eviction)) => "forgotten",
-        Some((_, ClosedBy::Exit)) => "open at the end",
-        None => "-",
-    }
+fn end(life: &ReportedConnection) -> &'static str {
+    life.closed.map_or("-", |(_, by)| ended(by))
+}
+
+/// The exact times of a lane, which its drawing cannot show.
+fn times(report: &Report<'_>, life: &ReportedConnection) -> String {
+    let mut words = Vec::new();
+    words.extend(begin(life).map(|at| format!("began {}", report.wall_ms(at))));
+    words.push(match life.fell_at {
+        Some(at) => format!("fell back {}", since(life, at)),
+        None if life.fell_before => "fell back before tracing began".to_owned(),
+        None => "fell back unseen".to_owned(),
+    });
+    words.extend(
+        life.closed
+            .map(|(at, by)| format!("{} {}", ended(by), since(life, at))),
+    );
+    words.join(", ")
 }
 
 /// Description of a lane for screen readers.
-fn spoken(life: &ReportedConnection) -> String {
-    let fell = match life.fell_at {
-        Some(at) => format!("fell back {} after its beginning", since(life, at)),
-        None => "fell back before tracing began, or unseen".to_owned(),
-    };
+fn spoken(report: &Report<'_>, life: &ReportedConnection) -> String {
     format!(
-        "{}, asked {} times, last told: {}, {}",
-        fell,
-        life.queries,
+        "{}; {}, last told: {}",
+        times(report, life),
+        count(life.queries, "query", "queries"),
         last_answer(life),
-        ended(life)
     )
+}
+
+/// Both addresses; the arrow leads from the client to the server.
+fn addresses(life: &ReportedConnection) -> Markup {
+    let arrow = match life.side {
+        Some(Side::Active) => "→",
+        Some(Side::Passive) => "←",
+        None => "–",
+    };
+    html! { span.mono { (life.local) } " " (arrow) " " span.mono { (life.remote) } }
+}
+
+/// Words for each axis: of the switch, and above the lanes.
+fn axis_words(report: &Report<'_>, axis: Axis) -> (&'static str, String) {
+    match axis {
+        Axis::Clock { begin, length } => {
+            let day = report.wall(begin);
+            let day = day.get(..10).unwrap_or("?");
+            let caption = format!(
+                "Time of day ({}), from {day}, to scale: {}",
+                report.zone(),
+                fine(length)
+            );
+            ("Time of day", caption)
+        }
+        Axis::Age { .. } => (
+            "Time since its first event",
+            "Time since each connection's first event, logarithmic".to_owned(),
+        ),
+        Axis::Spread => (
+            "Spread out",
+            "Order of events: not to scale, so that each is visible".to_owned(),
+        ),
+    }
 }
 
 pub(super) fn timeline(report: &Report<'_>) -> Markup {
     let gathered = report.gathered;
-    if gathered.worst.is_empty() {
+    let drawn = gathered.drawn().count() as u64;
+    if drawn == 0 {
         return html! {};
     }
-    let mark = |shape: Markup, words: &str| {
-        html! { li { svg width="20" height="20" viewBox="-10 16 20 20" aria-hidden="true" { (shape) } (words) } }
-    };
+    let not_drawn = gathered.of(Awareness::has_fallen).saturating_sub(drawn);
     html! {
         section aria-labelledby="worst" {
             h2 id="worst" { "The worst connections" }
             p.note {
                 "Connections whose applications hold a wrong belief come first, then those never \
-                 queried, then the rest, each in order of time. Lanes are not to scale: marks are \
-                 spaced so that each is visible."
+                 queried, then the rest, each in order of time. All lanes have the same axis. Times \
+                 with + or - are relative to the beginning of the connection."
             }
-            ul.key {
-                (mark(html! { circle.begin cy="26" r="4" {} }, "began to connect, or was accepted"))
-                (mark(html! { path.told-mptcp d="M0 18l8 8-8 8-8-8z" {} }, "told MPTCP"))
-                (mark(html! { path.told-tcp d="M0 18l8 8-8 8-8-8z" {} }, "told TCP"))
-                (mark(html! { path.told-nothing d="M0 18l8 8-8 8-8-8z" {} }, "asked, told neither"))
-                (mark(html! { path.fell d="M-8 17h16L0 33z" {} }, "fell back, how long after the first mark"))
-                (mark(html! { path.end d="M0 18v16" {} }, "closed"))
-                (mark(html! { path.open d="M0 18v16" {} }, "still open when last seen"))
-            }
-            ol.lanes {
-                @for life in &gathered.worst {
-                    li {
-                        div {
-                            p { (tag(life.awareness())) strong { (who(life)) } }
-                            p.sub { (arrow(life)) " " span.mono { (life.remote) } ", " (why(life)) }
-                        }
-                        (chart::lane(life, &spoken(life)))
-                    }
-                }
-            }
-            @if gathered.not_drawn > 0 {
+            (key())
+            (lanes(report))
+            @if not_drawn > 0 {
                 p.note {
-                    (count(gathered.not_drawn, "more connection that fell back is", "more connections that fell back are"))
+                    (count(not_drawn, "more connection that fell back is", "more connections that fell back are"))
                     " not drawn: the limit is " (LANES_MAX) "."
                 }
             }
-            details {
-                summary { "Show as a table" }
-                div.scroll { table {
-                    caption {
-                        "Times are in " (report.zone())
-                        "; fell back: time since it began to connect or was accepted."
-                    }
-                    thead { tr {
-                        th scope="col" { "Verdict" } th scope="col" { "Process" } th scope="col" { "Local" } th scope="col" { "Remote" }
-                        th scope="col" { "First seen" } th.n scope="col" { "Fell back" } th scope="col" { "Cause" }
-                        th.n scope="col" { "Asked" } th scope="col" { "Last told" } th scope="col" { "End" }
-                    } }
-                    tbody {
-                        @for life in &gathered.worst {
-                            tr {
-                                td { (tag(life.awareness())) @if life.is_doubtful { " in doubt" } }
-                                th.name scope="row" { (who(life)) }
-                                td.mono { (life.local) }
-                                td.mono { (life.remote) }
-                                td { (report.moment(life.time)) }
-                                td.n { @match life.fell_at { Some(at) => (since(life, at)), None => "before" } }
-                                td { (why(life)) }
-                                td.n { (digits(life.queries)) }
-                                td { (last_answer(life)) }
-                                td { (ended(life)) }
-                            }
+            (table(report))
+        }
+    }
+}
+
+fn key() -> Markup {
+    let mark = |shape: Markup, words: &str| {
+        html! { li { svg width="22" height="22" viewBox="-11 15 22 22" aria-hidden="true" { (shape) } (words) } }
+    };
+    html! {
+        ul.key {
+            (mark(html! { circle.begin cy="26" r="4" {} }, "began to connect, or was accepted"))
+            (mark(html! { path.told-mptcp d="M0 18l8 8-8 8-8-8z" {} }, "told MPTCP"))
+            (mark(html! { path.told-tcp d="M0 18l8 8-8 8-8-8z" {} }, "told TCP"))
+            (mark(html! { path.told-nothing d="M0 18l8 8-8 8-8-8z" {} }, "asked, told neither"))
+            (mark(html! { path.fell d="M-8 17h16L0 33z" {} }, "fell back"))
+            (mark(html! { path.end d="M0 18v16" {} }, "closed"))
+            (mark(html! { path.open d="M0 18v16" {} }, "still open when last seen"))
+            (mark(html! { circle.many cy="26" r="9" {} text.number text-anchor="middle" y="30" { "3" } }, "3 events, too close to separate"))
+            (mark(html! { path.fell d="M-11 15h22L0 37z" {} text class="number on" text-anchor="middle" y="25" { "3" } }, "3 events, one is the fallback"))
+        }
+    }
+}
+
+fn lanes(report: &Report<'_>) -> Markup {
+    let axes = Axis::all(report.gathered.drawn());
+    let local = report.local_epoch();
+    let ticks = axes.map(|axis| axis.ticks(local));
+    let label = |axis: Axis, tick: Tick| match axis {
+        Axis::Clock { .. } => tick
+            .clock(local)
+            .unwrap_or_else(|| report.wall(tick.at).get(5..10).unwrap_or("?").to_owned()),
+        Axis::Age { .. } | Axis::Spread => tick.age(),
+    };
+    html! {
+        div.lanes {
+            span.switch id="axis" { "Axis:" }
+            @for (axis, is_default) in axes.iter().zip([true, false, false]) {
+                input type="radio" name="axis" id={ "axis-" (axis.name()) } checked[is_default] aria-describedby="axis";
+                label.switch for={ "axis-" (axis.name()) } { (axis_words(report, *axis).0) }
+            }
+            table {
+                thead { tr {
+                    th scope="col" { "Connection" }
+                    th scope="col" {
+                        @for (axis, ticks) in axes.iter().zip(&ticks) {
+                            @let labelled: Vec<_> = ticks.iter().map(|tick| (*tick, label(*axis, *tick))).collect();
+                            (scale(*axis, &labelled, &axis_words(report, *axis).1))
                         }
                     }
                 } }
+                tbody {
+                    @for (life, number) in report.gathered.drawn().zip(1..) {
+                        tr id={ "c" (number) } {
+                            td {
+                                p { (tag(life.awareness())) strong { (who(life)) } @if life.is_doubtful { " (in doubt)" } " " span.sub { (why(life)) } }
+                                p.sub { (addresses(life)) }
+                                p.sub { (times(report, life)) }
+                            }
+                            td role="img" aria-label=(spoken(report, life)) {
+                                @for (axis, ticks) in axes.iter().zip(&ticks) { (lane(life, *axis, ticks)) }
+                            }
+                        }
+                    }
+                }
             }
         }
     }
 }
 
-/// Direction of the connection.
-fn arrow(life: &ReportedConnection) -> &'static str {
-    match life.side {
-        Some(Side::Active) => "client to",
-        Some(Side::Passive) => "server of",
-        None => "with",
+fn table(report: &Report<'_>) -> Markup {
+    html! {
+        details.screen {
+            summary { "Show as a table" }
+            div.scroll { table {
+                caption {
+                    "Times are in " (report.zone())
+                    "; fell back: time since it began to connect or was accepted."
+                }
+                thead { tr {
+                    th scope="col" { "Verdict" } th scope="col" { "Process" } th scope="col" { "Local" } th scope="col" { "Remote" }
+                    th scope="col" { "First seen" } th.n scope="col" { "Fell back" } th scope="col" { "Cause" }
+                    th.n scope="col" { "Asked" } th scope="col" { "Last told" } th scope="col" { "End" }
+                } }
+                tbody {
+                    @for life in report.gathered.drawn() {
+                        tr {
+                            td { (tag(life.awareness())) @if life.is_doubtful { " in doubt" } }
+                            th.name scope="row" { (who(life)) }
+                            td.mono { (life.local) }
+                            td.mono { (life.remote) }
+                            td { (report.moment(life.time)) }
+                            td.n { @match life.fell_at { Some(at) => (since(life, at)), None => "before" } }
+                            td { (why(life)) }
+                            td.n { (digits(life.queries)) }
+                            td { (last_answer(life)) }
+                            td { (end(life)) }
+                        }
+                    }
+                }
+            } }
+        }
+    }
+}
+
+/// The connections by remote address, with a link to those that are drawn.
+pub(super) fn addressed(report: &Report<'_>) -> Markup {
+    let gathered = report.gathered;
+    // Its number, if it is drawn: the drawn ones come first.
+    let numbers = (1..=gathered.drawn().count()).map(Some);
+    let numbers = numbers.chain(std::iter::repeat(None));
+    let mut rows: Vec<(&ReportedConnection, Option<usize>)> =
+        gathered.listed().zip(numbers).collect();
+    if rows.is_empty() {
+        return html! {};
+    }
+    rows.sort_by_key(|(life, _)| {
+        let ip = life.remote.ip().to_canonical();
+        (ip.is_unspecified(), ip, life.remote.port(), life.number)
+    });
+    html! {
+        section aria-labelledby="addresses" {
+            h2 id="addresses" { "Find a connection by address" }
+            p.note {
+                (count(rows.len() as u64, "connection", "connections"))
+                " by remote address, with outcome and process; a link leads to the drawing. Your \
+                 browser's search finds local addresses above."
+                @if gathered.not_listed > 0 {
+                    " " (count(gathered.not_listed, "more connection is", "more connections are"))
+                    " not listed: the limit is " (LISTED_MAX) ", worst first. Option --addr of \
+                     mptcp-trace report selects addresses."
+                }
+            }
+            details open[rows.len() <= OPEN_MAX] {
+                summary { "Remote addresses" }
+                ul.index {
+                    @for (life, number) in &rows {
+                        li {
+                            @if let Some(number) = number { a.mono href={ "#c" (number) } { (remote(life)) } }
+                            @else { span.mono { (remote(life)) } }
+                            " " (tag(life.awareness())) (who(life))
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn remote(life: &ReportedConnection) -> String {
+    match life.remote.ip().is_unspecified() {
+        true => "(address unknown)".to_owned(),
+        false => life.remote.to_string(),
     }
 }
