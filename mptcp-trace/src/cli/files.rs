@@ -3,13 +3,16 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::ErrorKind,
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    io::{self, ErrorKind},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, bail, ensure};
 use rustix::process::geteuid;
+
+use super::{Exit, USAGE};
+use crate::bundle::unnamed;
 
 /// Most symbolic links that are followed, as in the kernel.
 const LINKS_MAX: usize = 40;
@@ -117,10 +120,78 @@ pub(super) fn empty(file: &File) -> anyhow::Result<()> {
     if there.is_file() {
         file.set_len(0)?;
         if there.uid() == geteuid().as_raw() {
-            file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+            file.set_permissions(fs::Permissions::from_mode(0o600))?;
         }
     }
     Ok(())
+}
+
+/// Directory of a file.
+pub(super) fn folder(file: &Path) -> &Path {
+    match file.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        Some(_) | None => Path::new("."),
+    }
+}
+
+/// Refuses to overwrite an input, e.g. when the arguments are swapped.
+///
+/// # Errors
+///
+/// Names the file; `what` says what it is.
+pub(super) fn refuse_to_overwrite(input: &Path, what: &str, output: &Path) -> Result<(), Exit> {
+    let (Ok(one), Ok(other)) = (fs::metadata(input), fs::metadata(output)) else {
+        return Ok(());
+    };
+    if (one.dev(), one.ino()) != (other.dev(), other.ino()) {
+        return Ok(());
+    }
+    let why = format!(
+        "{} is the {what} itself: choose another --output",
+        output.display()
+    );
+    Err(Exit::Because(USAGE, why))
+}
+
+/// Writes a file completely or not at all. What it holds may name processes and addresses: a new
+/// file is readable by its owner only; an existing one keeps its mode.
+///
+/// # Errors
+///
+/// Names the file and the failure; the outer error is that of the file, the inner one that of
+/// `fill`, which leaves nothing behind either.
+pub(super) fn write_whole<T, E>(
+    output: &Path,
+    fill: impl FnOnce(&mut File) -> Result<io::Result<T>, E>,
+) -> anyhow::Result<Result<T, E>> {
+    let what = || format!("cannot write {}", output.display());
+    let target = place(output)?;
+    let there = fs::metadata(&target);
+    let is_special = (there.as_ref()).is_ok_and(|it| !it.is_file() && !it.is_dir());
+    if is_special {
+        // Devices and pipes are written to, not replaced.
+        let mut file = (OpenOptions::new().write(true).open(&target)).with_context(what)?;
+        return match fill(&mut file) {
+            Ok(written) => written.map(Ok).with_context(what),
+            Err(why) => Ok(Err(why)),
+        };
+    }
+    let mode = there.map_or(0o600, |there| there.mode() & 0o777);
+    let mut file = tempfile::Builder::new()
+        .prefix(".mptcp-trace-")
+        .permissions(fs::Permissions::from_mode(mode))
+        .tempfile_in(folder(&target))
+        .map_err(|why| unnamed(&why))
+        .with_context(what)?;
+    let written = match fill(file.as_file_mut()) {
+        Ok(written) => written.with_context(what)?,
+        Err(why) => return Ok(Err(why)),
+    };
+    file.as_file().sync_all().with_context(what)?;
+    file.persist(&target)
+        .map_err(|why| unnamed(&why.error))
+        .with_context(what)?;
+    Ok(Ok(written))
 }
 
 /// True if both are the same regular file, by any name.
@@ -135,7 +206,7 @@ pub(super) fn are_same(one: &File, other: &File) -> anyhow::Result<bool> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
+    use std::os::unix::fs::{chown, symlink};
 
     use super::*;
 

@@ -1,4 +1,4 @@
-//! Opens captures, which are files of their own or part of a bundle.
+//! Opens captures, which are files of their own or part of a bundle, and plays them without output.
 
 use std::{
     fs::File,
@@ -9,7 +9,38 @@ use std::{
 use anyhow::Context as _;
 
 use super::Exit;
-use crate::bundle;
+use crate::{
+    bundle,
+    capture::Reader,
+    model::LossReport,
+    pipeline::{Stages, Stop, play},
+    report::Ending,
+};
+
+/// Plays a capture to its end or to the first damaged frame.
+pub(super) fn play_silently<R: io::Read>(
+    stages: &mut Stages<io::Sink>,
+    reader: &mut Reader<R>,
+) -> Result<(Ending, LossReport), Exit> {
+    let played = play(stages, reader);
+    let (ending, losses) = match played {
+        // Printed lines are discarded, and there is no `--stop-after`.
+        Ok(played) => match played.losses {
+            Some(losses) => (Ending::Orderly, losses),
+            None => (Ending::CutOff, LossReport::default()),
+        },
+        Err(Stop::Failed(why)) => (Ending::Damaged(format!("{why:#}")), LossReport::default()),
+        Err(Stop::Enough | Stop::ReaderGone) => (Ending::CutOff, LossReport::default()),
+    };
+    let ended = match ending {
+        Ending::Orderly => stages.finish(&losses),
+        Ending::CutOff | Ending::Damaged(_) => stages.cut_off(),
+    };
+    match ended {
+        Err(Stop::Failed(why)) => Err(why.into()),
+        Ok(()) | Err(Stop::Enough | Stop::ReaderGone) => Ok((ending, losses)),
+    }
+}
 
 /// Runs `play` on a capture, or on the capture inside a bundle.
 pub(super) fn with_capture<T>(

@@ -21,7 +21,9 @@ use clap::Parser as _;
 
 pub use args::Cli;
 use args::Verb;
-use verbs::{bundle, completions, demo, doctor, explain, list, live, replay, report, serve, top};
+use verbs::{
+    annotate, bundle, completions, demo, doctor, explain, list, live, replay, report, serve, top,
+};
 
 use crate::{
     host::system::{keep_little_free_memory, survive_requests},
@@ -80,6 +82,7 @@ pub fn main() -> ExitCode {
         Some(Verb::Live(args)) => live::run(args, verbose),
         Some(Verb::Replay(args)) => replay::run(&args),
         Some(Verb::Report(args)) => report::run(&args),
+        Some(Verb::Annotate(args)) => annotate::run(&args),
         Some(Verb::Serve(args)) => serve::run(&args, verbose),
         Some(Verb::Top(args)) => top::run(&args, verbose),
         Some(Verb::Doctor(args)) => doctor::run(&args, verbose),

@@ -88,6 +88,11 @@ const ALLOWED: &[(&str, &[&str], &[&str])] = &[
         &["jiff", "maud"],
     ),
     (
+        "annotate",
+        &["escape", "filter", "ledger", "model", "observe"],
+        &["etherparse"],
+    ),
+    (
         "serve",
         &["escape", "model", "observe", "sink"],
         &[
@@ -130,6 +135,7 @@ const ALLOWED: &[(&str, &[&str], &[&str])] = &[
     (
         "cli",
         &[
+            "annotate",
             "bundle",
             "capture",
             "coalesce",

@@ -1,6 +1,7 @@
 //! One file per verb: converts its arguments to options and runs it. Verbs do not depend on each
 //! other.
 
+pub(super) mod annotate;
 pub(super) mod bundle;
 pub(super) mod completions;
 pub(super) mod demo;
