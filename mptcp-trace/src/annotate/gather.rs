@@ -2,7 +2,7 @@
 
 use std::{
     cell::RefCell,
-    collections::BTreeMap,
+    fmt,
     net::SocketAddr,
     rc::Rc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -11,7 +11,7 @@ use std::{
 use super::words;
 use crate::{
     filter::FindingFilter,
-    ledger::{Entry, Ledger, REMEMBERED_MAX, State},
+    ledger::{Ledger, REMEMBERED_MAX, State},
     model::{
         CauseCertainty, ClosedBy, ConnectionKind, Finding, Owner, Side, Socket, Stage, Subject,
         Verdict,
@@ -23,7 +23,6 @@ use crate::{
 pub const FINDINGS_MAX: usize = 200_000;
 
 /// What is said about a connection at one moment.
-#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Note {
     /// When, since the Unix epoch.
     pub(super) at: Duration,
@@ -32,8 +31,18 @@ pub(super) struct Note {
     pub(super) text: String,
 }
 
+impl Note {
+    fn of(finding: &Finding, at: Duration) -> Self {
+        let stage = match finding {
+            Finding::Connection(event) => event.connection.stage,
+            Finding::Query(_) | Finding::Verdict(_) | Finding::Refusal(_) => None,
+        };
+        let text = words::note(finding);
+        Self { at, stage, text }
+    }
+}
+
 /// One end of a connection, as the findings describe it.
-#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Traced {
     pub(super) netns: u32,
     /// Its address; IPv4-mapped ones as IPv4.
@@ -50,7 +59,8 @@ pub(super) struct Traced {
     pub(super) process: Option<String>,
     pub(super) cause: Option<String>,
     pub(super) known: CauseCertainty,
-    pub(super) verdicts: BTreeMap<Verdict, u64>,
+    /// How often each verdict was reached.
+    pub(super) verdicts: Vec<(Verdict, u64)>,
     pub(super) state: State,
     /// The findings that are wanted, in order.
     pub(super) notes: Vec<Note>,
@@ -69,7 +79,7 @@ impl Traced {
             process: None,
             cause: None,
             known: CauseCertainty::Unknown,
-            verdicts: BTreeMap::new(),
+            verdicts: Vec::new(),
             state: State::default(),
             notes: Vec::new(),
         }
@@ -84,7 +94,14 @@ impl Traced {
     fn update(&mut self, finding: &Finding, epoch: Duration) {
         let subject = Subject::of(finding);
         if let Some(verdict) = subject.verdict {
-            *self.verdicts.entry(verdict).or_default() += 1;
+            match self
+                .verdicts
+                .iter_mut()
+                .find(|(known, _)| *known == verdict)
+            {
+                Some((_, count)) => *count += 1,
+                None => self.verdicts.push((verdict, 1)),
+            }
         }
         if let Some(socket) = subject.socket
             && !socket.remote.ip().is_unspecified()
@@ -139,14 +156,15 @@ fn since_epoch(time: SystemTime) -> Duration {
 }
 
 /// The connections that findings are about.
-#[derive(Debug)]
 pub struct Gathered {
     wanted: FindingFilter,
     /// Wall clock minus `CLOCK_BOOTTIME`.
     epoch: Duration,
-    ledger: Ledger<Traced>,
-    /// Connections that the ledger has evicted.
-    evicted: Vec<Traced>,
+    /// Holds the number of each connection in `connections`.
+    ledger: Ledger<usize>,
+    pub(super) connections: Vec<Traced>,
+    /// Numbers of connections that the ledger has evicted, and that have no note.
+    free: Vec<usize>,
     notes: usize,
     /// Findings that a filter left out.
     pub not_shown: u64,
@@ -162,7 +180,8 @@ impl Gathered {
             wanted,
             epoch,
             ledger: Ledger::new(REMEMBERED_MAX),
-            evicted: Vec::new(),
+            connections: Vec::new(),
+            free: Vec::new(),
             notes: 0,
             not_shown: 0,
             addressless: 0,
@@ -173,47 +192,53 @@ impl Gathered {
     fn add(&mut self, finding: &Finding, is_wanted: bool) {
         let subject = Subject::of(finding);
         let at = since_epoch(finding.time());
-        let change = (self.ledger).take(finding, &subject, |_, socket| Traced::new(socket, at));
+        let next = self.free.last().copied().unwrap_or(self.connections.len());
+        let change = self.ledger.take(finding, &subject, |_, _| next);
         self.not_shown += u64::from(!is_wanted);
-        let Some(change) = change else {
+        let (Some(change), Some(socket)) = (change, subject.socket) else {
             self.addressless += u64::from(is_wanted);
             return;
         };
-        let traced = &mut change.entry.details;
-        // Those that are not wanted are known too: a packet of theirs belongs to no other one.
-        traced.update(finding, self.epoch);
-        if is_wanted && self.notes >= FINDINGS_MAX {
-            self.beyond += 1;
-        } else if is_wanted {
-            self.notes += 1;
-            let stage = match finding {
-                Finding::Connection(event) => event.connection.stage,
-                Finding::Query(_) | Finding::Verdict(_) | Finding::Refusal(_) => None,
-            };
-            let text = words::note(finding);
-            traced.notes.push(Note { at, stage, text });
+        let number = change.entry.details;
+        if change.is_new {
+            let new = Traced::new(socket, at);
+            match self.connections.get_mut(number) {
+                Some(reused) => {
+                    *reused = new;
+                    self.free.pop();
+                }
+                None => self.connections.push(new),
+            }
         }
-        self.evicted.extend(change.forgotten.map(settled));
-    }
-
-    /// Takes the connections.
-    pub(super) fn connections(&mut self) -> Vec<Traced> {
-        let mut all = std::mem::take(&mut self.evicted);
-        all.extend(self.ledger.drain().into_iter().map(settled));
-        all
-    }
-}
-
-fn settled(entry: Entry<Traced>) -> Traced {
-    Traced {
-        state: entry.state,
-        ..entry.details
+        let (state, forgotten) = (change.entry.state, change.forgotten);
+        if let Some(traced) = self.connections.get_mut(number) {
+            traced.state = state;
+            // Those that are not wanted are known too: a packet of theirs belongs to no other one.
+            traced.update(finding, self.epoch);
+            if is_wanted && self.notes >= FINDINGS_MAX {
+                self.beyond += 1;
+            } else if is_wanted {
+                self.notes += 1;
+                traced.notes.push(Note::of(finding, at));
+            }
+        }
+        if let Some(forgotten) = forgotten {
+            let number = forgotten.details;
+            let is_unused = (self.connections.get(number)).is_some_and(|it| it.notes.is_empty());
+            self.free.extend(is_unused.then_some(number));
+        }
     }
 }
 
 /// A gatherer that the stages and the annotation share.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Shared(Rc<RefCell<Gathered>>);
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Shared")
+    }
+}
 
 impl Shared {
     /// Gathers the findings that a filter admits; `epoch` is the wall clock minus

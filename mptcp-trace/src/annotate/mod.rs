@@ -11,10 +11,7 @@ mod place;
 mod segment;
 mod words;
 
-use std::{
-    collections::BTreeMap,
-    io::{self, Read, Write},
-};
+use std::io::{self, Read, Write};
 
 pub use self::{
     blocks::{BLOCK_BYTES_MAX, Damage},
@@ -28,10 +25,10 @@ use self::{
 };
 
 /// Which packet gets which comments, and what could not be placed.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Default)]
 pub struct Plan {
-    /// The comments by number of the packet's block, the first block being 0.
-    comments: BTreeMap<u64, Vec<String>>,
+    /// The comments: the number of the packet's block, in ascending order from 0, and the texts.
+    comments: Vec<(u64, Vec<String>)>,
     /// Number of blocks that were read.
     blocks: u64,
     /// What was counted.
@@ -117,15 +114,17 @@ pub fn plan(input: impl Read, gathered: Gathered) -> Result<Plan, Damage> {
 pub fn write(
     input: impl Read,
     plan: &Plan,
-    out: &mut impl Write,
+    out: &mut dyn Write,
 ) -> Result<Result<Written, io::Error>, Damage> {
     let mut blocks = Blocks::open(input)?;
     let mut written = Written::default();
+    let mut comments_of = plan.comments.iter().peekable();
     for number in 0..plan.blocks {
         let Some(block) = blocks.next()? else {
             break;
         };
-        let comments = plan.comments.get(&number).map_or(&[][..], Vec::as_slice);
+        let comments = comments_of.next_if(|(block, _)| *block == number);
+        let comments = comments.map_or(&[][..], |(_, texts)| texts);
         let copied = match commented(&block, comments) {
             Some(bytes) => {
                 let count = u64::try_from(comments.len()).unwrap_or(u64::MAX);

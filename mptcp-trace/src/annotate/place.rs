@@ -5,11 +5,7 @@
 //! the life that began when it did: a client's SYN follows its `connect()`, a server's child socket
 //! follows the SYN. Where only one end of a life is recorded, the times decide.
 
-use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    net::SocketAddr,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use super::{
     Counts, Plan,
@@ -35,14 +31,26 @@ const HANDSHAKE_MAX: Duration = Duration::from_secs(130);
 const NEIGHBOURS: usize = 4;
 
 /// A packet: the number of its block, and its time.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy)]
 struct Place {
     time: Duration,
     block: u64,
 }
 
+/// What is sorted, by its first number. There is one such type, so that there is one copy of the
+/// sorting code.
+type Ranked = (u64, usize);
+
+/// A time, or a difference of times, as a number.
+fn ns(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn sort(ranked: &mut [Ranked]) {
+    ranked.sort_unstable();
+}
+
 /// One connection in the packets.
-#[derive(Clone, Debug)]
 struct Life {
     first: Place,
     last: Place,
@@ -55,6 +63,9 @@ struct Life {
     syn: Option<Place>,
     syn_ack: Option<Place>,
     third: Option<Place>,
+    /// The traced ends that it is, each with its network namespace: one end has one connection at
+    /// a time in one network namespace.
+    seats: Vec<(u32, SocketAddr)>,
 }
 
 impl Life {
@@ -73,6 +84,7 @@ impl Life {
             syn: None,
             syn_ack: None,
             third: None,
+            seats: Vec::new(),
         };
         life.add(at, segment);
         life
@@ -95,7 +107,9 @@ impl Life {
     }
 
     fn add(&mut self, at: Place, segment: &Segment) {
-        self.last = self.last.max(at);
+        if self.last.time <= at.time {
+            self.last = at;
+        }
         match segment.kind {
             Kind::Syn(sequence) => {
                 self.syn = Some(at);
@@ -124,6 +138,16 @@ impl Life {
             Stage::ThirdAck => self.third,
             Stage::Data => None,
         }
+    }
+
+    /// Number of traced connections with the address of this one that it is: one per network
+    /// namespace.
+    fn twins(&self, traced: &Traced) -> usize {
+        let twins = self
+            .seats
+            .iter()
+            .filter(|(_, local)| *local == traced.local);
+        twins.count()
     }
 
     /// How well a traced connection fits: the time between the beginnings of both. `None` if it is
@@ -164,20 +188,14 @@ impl Life {
     }
 }
 
-/// A note that waits for its packet.
-#[derive(Clone, Copy, Debug)]
-struct Waiting {
-    at: Duration,
-    connection: usize,
-    note: usize,
-}
-
 /// All that is known about a pair of addresses.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Flow {
-    connections: Vec<usize>,
-    /// In order of time.
-    notes: Vec<Waiting>,
+    /// Numbers of the traced connections, each with the life that it is.
+    connections: Vec<(usize, Option<usize>)>,
+    /// The notes, in order of time: each with the place of its connection in `connections`, and its
+    /// own in the connection.
+    notes: Vec<(Duration, usize, usize)>,
     /// For each of the first notes: the last packet at or before it, and the life of that.
     before: Vec<Option<(usize, Place)>>,
     latest: Option<(usize, Place)>,
@@ -185,6 +203,23 @@ struct Flow {
 }
 
 impl Flow {
+    /// Adds a connection with its notes.
+    fn expect(&mut self, connection: usize, traced: &Traced) {
+        let of = self.connections.len();
+        self.connections.push((connection, None));
+        let notes = traced.notes.iter().enumerate();
+        self.notes
+            .extend(notes.map(|(number, note)| (note.at, of, number)));
+    }
+
+    fn sort_notes(&mut self) {
+        let notes = self.notes.iter().enumerate();
+        let mut order: Vec<Ranked> = notes.map(|(index, note)| (ns(note.0), index)).collect();
+        sort(&mut order);
+        let sorted = order.iter().filter_map(|(_, index)| self.notes.get(*index));
+        self.notes = sorted.copied().collect();
+    }
+
     fn packet(&mut self, at: Place, segment: &Segment) {
         let life = match self.lives.last_mut() {
             Some(life) if life.has(segment) => {
@@ -198,7 +233,7 @@ impl Flow {
         };
         // These precede the packet.
         let passed = self.notes.iter().skip(self.before.len());
-        let passed = passed.take_while(|note| note.at < at.time).count();
+        let passed = passed.take_while(|note| note.0 < at.time).count();
         self.before.extend(std::iter::repeat_n(self.latest, passed));
         // Packets of several processors are not in order of time.
         let is_latest = self.latest.is_none_or(|(_, latest)| latest.time <= at.time);
@@ -207,34 +242,37 @@ impl Flow {
         }
     }
 
-    /// Which life each connection is: the closest pairs first. One end has one connection at a
-    /// time in one network namespace.
-    fn assign(&self, traced: &[Traced]) -> BTreeMap<usize, usize> {
-        let mut pairs = Vec::new();
-        for connection in &self.connections {
+    /// Decides which life each connection is: the closest pairs first.
+    fn assign(&mut self, traced: &[Traced]) {
+        let mut pairs: Vec<Ranked> = Vec::new();
+        let mut candidates = Vec::new();
+        for (of, (connection, _)) in self.connections.iter().enumerate() {
             let Some(one) = traced.get(*connection) else {
                 continue;
             };
             let begin = one.begin.unwrap_or(one.first);
             let middle = self.lives.partition_point(|life| life.first.time <= begin);
             for life in middle.saturating_sub(NEIGHBOURS)..middle + NEIGHBOURS {
-                let distance = self.lives.get(life).and_then(|it| it.distance(one));
-                pairs.extend(distance.map(|distance| (distance, *connection, life)));
+                if let Some(distance) = self.lives.get(life).and_then(|it| it.distance(one)) {
+                    pairs.push((ns(distance), candidates.len()));
+                    candidates.push((of, life));
+                }
             }
         }
-        pairs.sort_unstable();
-        let mut taken = HashSet::new();
-        let mut assigned = BTreeMap::new();
-        for (_, connection, life) in pairs {
-            let Some(one) = traced.get(connection) else {
+        sort(&mut pairs);
+        for (_, candidate) in pairs {
+            let Some((of, number)) = candidates.get(candidate) else {
                 continue;
             };
-            let seat = (life, one.netns, one.local);
-            if !assigned.contains_key(&connection) && taken.insert(seat) {
-                assigned.insert(connection, life);
+            let (connection, life) = (self.connections.get_mut(*of), self.lives.get_mut(*number));
+            if let (Some((connection, assigned @ None)), Some(life)) = (connection, life)
+                && let Some(one) = traced.get(*connection)
+                && !life.seats.contains(&(one.netns, one.local))
+            {
+                life.seats.push((one.netns, one.local));
+                *assigned = Some(*number);
             }
         }
-        assigned
     }
 
     /// The packet for a note of a connection that is this life, and how far apart they are: the
@@ -262,7 +300,7 @@ impl Flow {
 /// The first pass over the packets.
 pub(super) struct Placing {
     traced: Vec<Traced>,
-    flows: HashMap<[SocketAddr; 2], Flow>,
+    flows: BTreeMap<[SocketAddr; 2], Flow>,
     lives: u64,
     counts: Counts,
 }
@@ -273,31 +311,25 @@ fn pair(one: SocketAddr, other: SocketAddr) -> [SocketAddr; 2] {
 }
 
 impl Placing {
-    pub(super) fn new(mut gathered: Gathered) -> Self {
+    pub(super) fn new(gathered: Gathered) -> Self {
         let mut counts = Counts {
             addressless: gathered.addressless,
             beyond: gathered.beyond,
             ..Counts::default()
         };
-        let traced = gathered.connections();
-        let mut flows: HashMap<_, Flow> = HashMap::new();
+        let traced = gathered.connections;
+        let mut flows: BTreeMap<_, Flow> = BTreeMap::new();
         for (connection, one) in traced.iter().enumerate() {
-            if !one.has_addresses() {
+            if one.has_addresses() {
+                counts.connections += u64::from(!one.notes.is_empty());
+                let flow = flows.entry(pair(one.local, one.remote)).or_default();
+                flow.expect(connection, one);
+            } else {
                 counts.addressless += u64::try_from(one.notes.len()).unwrap_or_default();
-                continue;
             }
-            counts.connections += u64::from(!one.notes.is_empty());
-            let flow = flows.entry(pair(one.local, one.remote)).or_default();
-            flow.connections.push(connection);
-            let notes = one.notes.iter().enumerate();
-            flow.notes.extend(notes.map(|(note, it)| Waiting {
-                at: it.at,
-                connection,
-                note,
-            }));
         }
         for flow in flows.values_mut() {
-            flow.notes.sort_by_key(|note| note.at);
+            flow.sort_notes();
         }
         Self {
             traced,
@@ -334,15 +366,14 @@ impl Placing {
 
     /// Decides, after all packets.
     pub(super) fn finish(mut self) -> Plan {
-        let mut plan = Decided::default();
-        for flow in self.flows.values() {
-            plan.decide(flow, &self.traced, &mut self.counts);
+        let mut decided = Decided::default();
+        for flow in self.flows.values_mut() {
+            flow.assign(&self.traced);
+            decided.decide(flow, &self.traced, &mut self.counts);
         }
-        plan.left.sort();
-        let comments = plan.comments.into_iter();
         Plan {
-            comments: comments.map(|(at, all)| (at, bounded(all))).collect(),
-            left: plan.left,
+            comments: decided.by_packet(),
+            left: decided.left,
             counts: self.counts,
             ..Plan::default()
         }
@@ -352,39 +383,36 @@ impl Placing {
 /// What was decided so far.
 #[derive(Default)]
 struct Decided {
-    /// Comments with their times, by the packet's block.
-    comments: HashMap<u64, Vec<(Duration, String)>>,
+    /// Comments: the packet's block, the time, the text.
+    comments: Vec<(u64, u64, String)>,
     left: Vec<String>,
 }
 
 impl Decided {
     fn decide(&mut self, flow: &Flow, traced: &[Traced], counts: &mut Counts) {
-        let assigned = flow.assign(traced);
-        let mut seats: HashMap<_, usize> = HashMap::new();
-        for (connection, life) in &assigned {
-            let seat = traced.get(*connection).map(|one| (*life, one.local));
-            *seats.entry(seat).or_default() += 1;
-        }
-        let twins = |one: &Traced, life| seats.get(&Some((life, one.local))).copied().unwrap_or(1);
-        for (connection, life) in &assigned {
-            let (Some(one), Some(span)) = (traced.get(*connection), flow.lives.get(*life)) else {
+        for (connection, life) in &flow.connections {
+            let life = life.and_then(|life| flow.lives.get(life));
+            let (Some(one), Some(life)) = (traced.get(*connection), life) else {
                 continue;
             };
             if !one.notes.is_empty() {
                 counts.found += 1;
-                let text = words::summary(one, twins(one, *life));
-                self.put(span.first, Duration::ZERO, text);
+                let text = words::summary(one, life.twins(one));
+                self.comments.push((life.first.block, 0, text));
             }
         }
-        for (number, waiting) in flow.notes.iter().enumerate() {
-            let one = traced.get(waiting.connection);
-            let note = one.and_then(|one| one.notes.get(waiting.note));
+        for (number, (at, of, note)) in flow.notes.iter().enumerate() {
+            let Some((connection, assigned)) = flow.connections.get(*of) else {
+                continue;
+            };
+            let one = traced.get(*connection);
+            let note = one.and_then(|one| one.notes.get(*note));
             let (Some(one), Some(note)) = (one, note) else {
                 continue;
             };
-            let life = assigned.get(&waiting.connection).copied();
-            let found = life.and_then(|life| flow.packet_for(number, note, life));
-            let (Some(life), Some((place, gap))) = (life, found) else {
+            let life = assigned.and_then(|life| flow.lives.get(life));
+            let place = assigned.and_then(|life| flow.packet_for(number, note, life));
+            let (Some(life), Some((place, gap))) = (life, place) else {
                 counts.elsewhere += 1;
                 let (local, remote) = (one.local, one.remote);
                 self.left
@@ -392,29 +420,50 @@ impl Decided {
                 continue;
             };
             counts.placed += 1;
-            let text = words::comment(one, twins(one, life), &note.text, &gap);
-            self.put(place, waiting.at, text);
+            let text = words::comment(one, life.twins(one), &note.text, &gap);
+            // The summary comes first.
+            self.comments.push((place.block, ns(*at).max(1), text));
         }
     }
 
-    fn put(&mut self, place: Place, at: Duration, text: String) {
-        self.comments
-            .entry(place.block)
-            .or_default()
-            .push((at, text));
+    /// The comments of each packet in order of time, and not too many.
+    fn by_packet(&mut self) -> Vec<(u64, Vec<String>)> {
+        // In the order of time first: sorting by packet keeps it, as the second number.
+        let mut by_time: Vec<Ranked> = Vec::new();
+        let rank = |of: &(u64, u64, String)| of.1;
+        by_time.extend(
+            self.comments
+                .iter()
+                .enumerate()
+                .map(|(index, it)| (rank(it), index)),
+        );
+        sort(&mut by_time);
+        let mut by_block: Vec<Ranked> = Vec::new();
+        for (nth, (_, index)) in by_time.iter().enumerate() {
+            by_block.extend(self.comments.get(*index).map(|it| (it.0, nth)));
+        }
+        sort(&mut by_block);
+        let mut packets: Vec<(u64, Vec<String>)> = Vec::new();
+        let mut hidden = 0;
+        for (nth, (block, at)) in by_block.iter().enumerate() {
+            let index = by_time.get(*at).map(|(_, index)| *index);
+            let text = index.and_then(|index| self.comments.get_mut(index));
+            let text = text.map(|it| std::mem::take(&mut it.2)).unwrap_or_default();
+            match packets.last_mut() {
+                Some((last, texts)) if last == block && texts.len() >= COMMENTS_MAX => hidden += 1,
+                Some((last, texts)) if last == block => texts.push(text),
+                _ => packets.push((*block, vec![text])),
+            }
+            let is_last = by_block.get(nth + 1).is_none_or(|(next, _)| next != block);
+            if is_last && hidden > 0 {
+                if let Some(end) = packets.last_mut().and_then(|(_, texts)| texts.last_mut()) {
+                    *end = words::more(hidden + 1);
+                }
+                hidden = 0;
+            }
+        }
+        packets
     }
-}
-
-/// In order of time, and not too many.
-fn bounded(mut all: Vec<(Duration, String)>) -> Vec<String> {
-    all.sort();
-    let mut texts: Vec<String> = all.into_iter().map(|(_, text)| text).collect();
-    if texts.len() > COMMENTS_MAX {
-        let rest = texts.len() - (COMMENTS_MAX - 1);
-        texts.truncate(COMMENTS_MAX - 1);
-        texts.push(words::more(rest));
-    }
-    texts
 }
 
 #[cfg(test)]

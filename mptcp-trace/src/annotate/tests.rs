@@ -75,8 +75,13 @@ fn names_from_outside_are_escaped() {
         ..Row::default()
     };
     let plan = plan(&pcap()[..], gathered(evil)).unwrap();
-    for comment in plan.comments.values().flatten() {
+    for comment in plan.comments.iter().flat_map(|(_, texts)| texts) {
         assert!(!comment.contains(char::is_control), "{comment:?}");
         assert!(comment.contains("\\u{1b}[31m\\n (7)"), "{comment:?}");
     }
+}
+
+#[test]
+fn the_limits_are_those_that_stderr_names() {
+    assert_eq!((FINDINGS_MAX, LIVES_MAX), (200_000, 1_000_000));
 }

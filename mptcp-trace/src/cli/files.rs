@@ -158,12 +158,12 @@ pub(super) fn refuse_to_overwrite(input: &Path, what: &str, output: &Path) -> Re
 ///
 /// # Errors
 ///
-/// Names the file and the failure; the outer error is that of the file, the inner one that of
-/// `fill`, which leaves nothing behind either.
-pub(super) fn write_whole<T, E>(
+/// Names the file and the failure, unless `fill` failed for another reason than writing, which it
+/// explains itself.
+pub(super) fn write_whole(
     output: &Path,
-    fill: impl FnOnce(&mut File) -> Result<io::Result<T>, E>,
-) -> anyhow::Result<Result<T, E>> {
+    fill: &mut dyn FnMut(&mut File) -> anyhow::Result<io::Result<()>>,
+) -> anyhow::Result<()> {
     let what = || format!("cannot write {}", output.display());
     let target = place(output)?;
     let there = fs::metadata(&target);
@@ -171,10 +171,7 @@ pub(super) fn write_whole<T, E>(
     if is_special {
         // Devices and pipes are written to, not replaced.
         let mut file = (OpenOptions::new().write(true).open(&target)).with_context(what)?;
-        return match fill(&mut file) {
-            Ok(written) => written.map(Ok).with_context(what),
-            Err(why) => Ok(Err(why)),
-        };
+        return fill(&mut file)?.with_context(what);
     }
     let mode = there.map_or(0o600, |there| there.mode() & 0o777);
     let mut file = tempfile::Builder::new()
@@ -183,15 +180,12 @@ pub(super) fn write_whole<T, E>(
         .tempfile_in(folder(&target))
         .map_err(|why| unnamed(&why))
         .with_context(what)?;
-    let written = match fill(file.as_file_mut()) {
-        Ok(written) => written.with_context(what)?,
-        Err(why) => return Ok(Err(why)),
-    };
+    fill(file.as_file_mut())?.with_context(what)?;
     file.as_file().sync_all().with_context(what)?;
     file.persist(&target)
         .map_err(|why| unnamed(&why.error))
         .with_context(what)?;
-    Ok(Ok(written))
+    Ok(())
 }
 
 /// True if both are the same regular file, by any name.

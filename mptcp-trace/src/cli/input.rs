@@ -47,6 +47,15 @@ pub(super) fn with_capture<T>(
     path: &Path,
     play: impl FnOnce(&mut dyn io::Read) -> Result<T, Exit>,
 ) -> Result<T, Exit> {
+    let (mut play, mut played) = (Some(play), None);
+    open(path, &mut |input| {
+        played = play.take().map(|play| play(input));
+    })?;
+    played.unwrap_or_else(|| Err(anyhow::anyhow!("{} was not read", path.display()).into()))
+}
+
+/// Not generic: each caller would have its own copy of the decompressor.
+fn open(path: &Path, play: &mut dyn FnMut(&mut dyn io::Read)) -> anyhow::Result<()> {
     let name = path.display();
     let mut file = File::open(path).with_context(|| format!("cannot open the capture {name}"))?;
     let mut head = [0; bundle::MAGIC.len()];
@@ -54,8 +63,8 @@ pub(super) fn with_capture<T>(
     let got = file.read(&mut head).unwrap_or(0);
     let mut whole = io::Cursor::new(head).take(got as u64).chain(file);
     if head[..got] == bundle::MAGIC {
-        return bundle::with_capture(whole, play)
-            .with_context(|| format!("cannot replay {name}"))?;
+        return bundle::with_capture(whole, play).with_context(|| format!("cannot replay {name}"));
     }
-    play(&mut whole)
+    play(&mut whole);
+    Ok(())
 }

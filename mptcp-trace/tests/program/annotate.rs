@@ -286,7 +286,7 @@ fn the_session_of_the_page_is_annotated_as_the_page_shows() {
     let output = annotate(&packets, &out, &[]);
     check(&output, 0, "wrote ");
     let found = comments(&fs::read(&out).unwrap());
-    assert_eq!(page_block("frame.comment"), shown(&found));
+    assert_eq!(page_block("-Y frame.comment"), shown(&found));
     let said = stderr(&output)
         .replace(text(&out), "out.pcapng")
         .replace(text(&packets), "in.pcap");
@@ -300,6 +300,25 @@ fn the_session_of_the_page_is_annotated_as_the_page_shows() {
     check(&annotate(&packets, &out, &[]), 0, "wrote ");
     assert_eq!(piped.stdout, fs::read(&out).unwrap());
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn tshark_prints_what_the_page_shows() {
+    if !has("tshark_prints_what_the_page_shows", &["tshark"]) {
+        return;
+    }
+    let (_dir, out) = scratch("out.pcapng");
+    check(&annotate(&session("packets.pcap"), &out, &[]), 0, "wrote ");
+    for (filter, fields) in [
+        ("frame.comment", ["frame.number", "frame.comment"]),
+        (
+            "tcp.len > 0 && !(tcp.option_kind == 30)",
+            ["frame.number", "ip.dst"],
+        ),
+    ] {
+        let lines = tshark(&out, filter, &fields).join("\n") + "\n";
+        assert_eq!(page_block(filter), lines);
+    }
 }
 
 /// Lines of the page's output after a command that contains these words.
@@ -337,7 +356,8 @@ fn a_selection_is_one() {
     };
     let all = count(&[]);
     assert_eq!(count(&["--cause", "DssFallback,!DssFallback"]), 0);
-    assert_eq!(count(&["--kind", "fallback"]), 2);
+    // Both ends fell back, and each has a summary.
+    assert_eq!(count(&["--kind", "fallback"]), 4);
     assert_eq!(count(&["--addr", "203.0.113.1"]), 0);
     assert!(all > 2);
     let output = annotate(&packets, &out, &["--kind", "fallback"]);
@@ -361,7 +381,7 @@ fn what_does_not_match_is_counted_and_listed() {
     for says in [
         "0 of 2 connections with findings found",
         "no packet for 4 findings",
-        "no connection matches",
+        "without a match: were both recorded at the same time",
         "10.77.0.1:45545 -> 10.77.0.2:33157: fell back to TCP here",
     ] {
         check(&output, 0, says);

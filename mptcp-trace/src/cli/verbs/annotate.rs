@@ -6,10 +6,10 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, anyhow, ensure};
 
 use crate::{
-    annotate::{self, Damage, Gathered, Plan, Shared, Written},
+    annotate::{self, Gathered, Plan, Shared, Written},
     capture::Reader,
     cli::{
         DONE, Exit, FAILED,
@@ -109,28 +109,29 @@ fn gather(
 /// Reads the packets twice, and writes them with the comments.
 fn annotated(args: &AnnotateArgs, packets: &mut File, gathered: Gathered) -> Result<(), Exit> {
     let name = args.packets.display().to_string();
-    let failed = |why: Damage| Exit::Because(FAILED, format!("cannot annotate {name}: {why}"));
     let not_shown = gathered.not_shown;
-    let plan = annotate::plan(BufReader::new(&*packets), gathered).map_err(failed)?;
+    let plan = annotate::plan(BufReader::new(&*packets), gathered)
+        .map_err(|why| anyhow!("cannot annotate {name}: {why}"))?;
     packets
         .rewind()
         .with_context(|| format!("cannot read {name} again"))?;
-    let input = BufReader::new(&*packets);
-    let (written, output) = if args.output == Path::new(STDOUT) {
-        let mut out = BufWriter::new(io::stdout().lock());
-        let written = annotate::write(input, &plan, &mut out).map_err(failed)?;
-        match written {
-            // Whoever reads has seen enough.
+    let mut written = Written::default();
+    let mut copy = |out: &mut dyn io::Write| {
+        let input = BufReader::new(&*packets);
+        annotate::write(input, &plan, out)
+            .map(|copied| copied.map(|copied| written = copied))
+            .map_err(|why| anyhow!("cannot annotate {name}: {why}"))
+    };
+    let output = if args.output == Path::new(STDOUT) {
+        match copy(&mut BufWriter::new(io::stdout().lock()))? {
+            // The reader has seen enough.
             Err(why) if why.kind() == ErrorKind::BrokenPipe => return Ok(()),
-            other => (
-                other.context("cannot write to stdout")?,
-                "standard output".to_owned(),
-            ),
+            copied => copied.context("cannot write to stdout")?,
         }
+        "standard output".to_owned()
     } else {
-        let fill = |file: &mut File| annotate::write(input, &plan, &mut BufWriter::new(file));
-        let written = files::write_whole(&args.output, fill)?.map_err(failed)?;
-        (written, args.output.display().to_string())
+        files::write_whole(&args.output, &mut |file| copy(&mut BufWriter::new(file)))?;
+        args.output.display().to_string()
     };
     for line in account(&plan, written, &name, &output, not_shown) {
         stderr!("{}", prefixed(&escape(&line)));
@@ -167,65 +168,51 @@ fn account(plan: &Plan, written: Written, name: &str, output: &str, not_shown: u
             counts.packets - counts.of_findings,
         ),
     ];
-    let mut more = |number: u64, what: String| {
-        if number > 0 {
-            lines.push(what);
-        }
-    };
-    more(
-        counts.elsewhere,
-        format!(
-            "no packet for {}: {name} does not have the connection (-v lists them)",
-            count(counts.elsewhere, "finding")
-        ),
-    );
-    more(
-        counts.addressless,
-        format!(
-            "no packet for {}: a listener, or a socket that was never connected",
-            count(counts.addressless, "finding")
-        ),
-    );
-    more(
-        counts.beyond,
-        format!(
-            "left out: {} after the first {} (select some, e.g. with --addr)",
-            count(counts.beyond, "finding"),
-            annotate::FINDINGS_MAX
-        ),
-    );
-    more(
-        not_shown,
-        format!("filtered out: {}", count(not_shown, "finding")),
-    );
-    more(
-        counts.bare,
-        format!(
-            "{} without a time, which cannot have comments (simple packet blocks)",
-            count(counts.bare, "packet")
-        ),
-    );
-    more(
-        counts.unfollowed,
-        format!(
-            "{} of more than {} connections on the same addresses not followed",
-            count(counts.unfollowed, "packet"),
-            annotate::LIVES_MAX
-        ),
-    );
-    more(
-        written.full,
-        format!(
-            "no room for the comments of {}",
-            count(written.full, "packet")
-        ),
-    );
     let is_stranger = counts.connections > 0 && counts.found == 0;
-    more(
-        u64::from(is_stranger),
-        "no connection matches: were both recorded at the same time, on the same host, without --redact?"
-            .to_owned(),
-    );
+    for (number, noun, before, after) in [
+        (
+            counts.elsewhere,
+            "finding",
+            "no packet for ",
+            ": the packets do not have the connection (-v lists them)",
+        ),
+        (
+            counts.addressless,
+            "finding",
+            "no packet for ",
+            ": a listener, or a socket that was never connected",
+        ),
+        (
+            counts.beyond,
+            "finding",
+            "left out: ",
+            ", of more than 200000 (select some, e.g. with --addr)",
+        ),
+        (not_shown, "finding", "filtered out: ", ""),
+        (
+            counts.bare,
+            "packet",
+            "",
+            " without a time, which cannot have comments (simple packet blocks)",
+        ),
+        (
+            counts.unfollowed,
+            "packet",
+            "not followed: ",
+            " of more than 1000000 connections on the same addresses",
+        ),
+        (written.full, "packet", "no room for the comments of ", ""),
+        (
+            u64::from(is_stranger),
+            "trace",
+            "",
+            " without a match: were both recorded at the same time, on the same host, without --redact?",
+        ),
+    ] {
+        if number > 0 {
+            lines.push(format!("{before}{}{after}", count(number, noun)));
+        }
+    }
     lines
 }
 

@@ -1,8 +1,6 @@
 //! `mptcp-trace report`: turns a capture into an HTML page.
 
 use std::{
-    convert::Infallible,
-    fs,
     io::{self, BufReader, Write as _},
     path::Path,
     time::Duration,
@@ -123,9 +121,6 @@ fn write(output: &Path, text: &str) -> anyhow::Result<String> {
         print(text)?;
         return Ok("standard output".to_owned());
     }
-    let fill = |file: &mut fs::File| Ok::<_, Infallible>(file.write_all(text.as_bytes()));
-    match files::write_whole(output, fill)? {
-        Ok(()) => Ok(output.display().to_string()),
-        Err(never) => match never {},
-    }
+    files::write_whole(output, &mut |file| Ok(file.write_all(text.as_bytes())))?;
+    Ok(output.display().to_string())
 }
