@@ -6,6 +6,7 @@
 //! ([`write`]).
 
 mod blocks;
+mod comments;
 mod gather;
 mod place;
 mod segment;

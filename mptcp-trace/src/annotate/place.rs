@@ -9,9 +9,9 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use super::{
     Counts, Plan,
+    comments::{self, Gap},
     gather::{Gathered, Note, Traced},
     segment::{Kind, Segment},
-    words::{self, Gap},
 };
 use crate::model::{Side, Stage};
 
@@ -397,7 +397,7 @@ impl Decided {
             };
             if !one.notes.is_empty() {
                 counts.found += 1;
-                let text = words::summary(one, life.twins(one));
+                let text = comments::summary(one, life.twins(one));
                 self.comments.push((life.first.block, 0, text));
             }
         }
@@ -420,7 +420,7 @@ impl Decided {
                 continue;
             };
             counts.placed += 1;
-            let text = words::comment(one, life.twins(one), &note.text, &gap);
+            let text = comments::comment(one, life.twins(one), &note.text, &gap);
             // The summary comes first.
             self.comments.push((place.block, ns(*at).max(1), text));
         }
@@ -457,7 +457,7 @@ impl Decided {
             let is_last = by_block.get(nth + 1).is_none_or(|(next, _)| next != block);
             if is_last && hidden > 0 {
                 if let Some(end) = packets.last_mut().and_then(|(_, texts)| texts.last_mut()) {
-                    *end = words::more(hidden + 1);
+                    *end = comments::more(hidden + 1);
                 }
                 hidden = 0;
             }

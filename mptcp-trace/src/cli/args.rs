@@ -101,6 +101,8 @@ pub enum Verb {
     Demo(DemoArgs),
     /// Explain a fallback cause: its meaning, the likely culprit, and the commands to run next
     Explain(ExplainArgs),
+    /// Print the JSON Schema of the JSON lines
+    Schema,
     /// Print the completion script of a shell
     Completions(CompletionsArgs),
 }

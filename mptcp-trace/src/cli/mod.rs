@@ -22,7 +22,8 @@ use clap::Parser as _;
 pub use args::Cli;
 use args::Verb;
 use verbs::{
-    annotate, bundle, completions, demo, doctor, explain, list, live, replay, report, serve, top,
+    annotate, bundle, completions, demo, doctor, explain, list, live, replay, report, schema,
+    serve, top,
 };
 
 use crate::{
@@ -90,6 +91,7 @@ pub fn main() -> ExitCode {
         Some(Verb::Bundle(args)) => bundle::run(&args, verbose),
         Some(Verb::Demo(args)) => demo::run(&args, verbose),
         Some(Verb::Explain(args)) => explain::run(&args),
+        Some(Verb::Schema) => schema::run(),
         Some(Verb::Completions(args)) => completions::run(&args),
     };
     match done {

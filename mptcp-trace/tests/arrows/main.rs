@@ -164,6 +164,7 @@ const ALLOWED: &[(&str, &[&str], &[&str])] = &[
             "env_logger",
             "jiff",
             "libc",
+            "miniz_oxide",
             "mptcp_trace_common",
             "mptcp_trace_scene",
             "ratatui",

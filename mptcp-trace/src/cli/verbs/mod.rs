@@ -11,5 +11,6 @@ pub(super) mod list;
 pub(super) mod live;
 pub(super) mod replay;
 pub(super) mod report;
+pub(super) mod schema;
 pub(super) mod serve;
 pub(super) mod top;
