@@ -1,5 +1,5 @@
 //! Compresses the compiled BPF object, about 400 kB, to a tenth of its size before it is included in
-//! the program, and tells the program which commit and target it is built from.
+//! the program, and the JSON Schema too, and tells the program which commit and target it is built from.
 //!
 //! No time and no path of the machine is recorded: the same source gives the same program.
 
@@ -9,6 +9,9 @@ use miniz_oxide::deflate::compress_to_vec_zlib;
 
 /// The object, relative to this crate; `cargo xtask bpf` writes it.
 const OBJECT: &str = "bpf/mptcp-trace.o";
+
+/// The JSON Schema of the lines; `tests/schema` writes it.
+const SCHEMA: &str = "../docs/schema.json";
 
 /// Highest compression level: the time is spent only once, at build time.
 const LEVEL: u8 = 10;
@@ -21,14 +24,15 @@ const COMMIT: &str = "MPTCP_TRACE_COMMIT";
 const IN_REPOSITORY: &str = "mptcp-trace/";
 
 fn main() -> Result<(), Box<dyn Error>> {
-    println!("cargo::rerun-if-changed={OBJECT}");
     println!("cargo::rerun-if-changed=build.rs");
-    let object = fs::read(OBJECT).map_err(|why| format!("cannot read {OBJECT}: {why}"))?;
-    let packed = compress_to_vec_zlib(&object, LEVEL);
     let out: PathBuf = env::var_os("OUT_DIR")
         .ok_or("cargo names no OUT_DIR")?
         .into();
-    fs::write(out.join("mptcp-trace.o.z"), packed)?;
+    for (file, packed) in [(OBJECT, "mptcp-trace.o.z"), (SCHEMA, "schema.json.z")] {
+        println!("cargo::rerun-if-changed={file}");
+        let content = fs::read(file).map_err(|why| format!("cannot read {file}: {why}"))?;
+        fs::write(out.join(packed), compress_to_vec_zlib(&content, LEVEL))?;
+    }
     println!("cargo::rerun-if-env-changed={COMMIT}");
     let commit = env::var(COMMIT)
         .ok()

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use mptcp_trace::{
     aggregation::Sums,
+    annotate::{self, Shared},
     capture::Reader,
     coalesce::AnswerCoalescer,
     correlate::Limits,
     decode::{Observation, decode as decode_record},
     enrich::{self, CgroupCache},
+    filter::FindingFilter,
     host::btf as types,
     model::{By, Facts, Finding, Rung, SensorId, SensorState},
     pipeline::{Detail, Played, Stages, Stop, View, play, prefixed},
@@ -215,6 +217,61 @@ pub fn btf(bytes: &[u8]) {
     // The parsed names stay bounded, however often the input refers to them.
     let names: usize = facts.counters.iter().map(|(_, name)| name.len()).sum();
     assert!(names <= bytes.len() / 8 * 512, "{names} of {}", bytes.len());
+}
+
+/// The capture whose findings [`packets`] puts on packets, and packets of the same connections.
+const SESSION: &[u8] = include_bytes!("../../captures/sessions/packets.mpt");
+
+/// Annotates a packet capture: the result has the same packets, and can be annotated again.
+pub fn packets(bytes: &[u8]) {
+    let Some((plan, annotated)) = annotated(bytes) else {
+        return;
+    };
+    // A pcap becomes a pcapng: each packet gets at most as many bytes of headers, and the file has
+    // two more blocks. Comments are bounded.
+    let comments = usize::try_from(plan.counts.placed + plan.counts.found).unwrap_or(usize::MAX);
+    let most = 256 + bytes.len() * 4 + comments * LINE_BYTES_MAX;
+    assert!(
+        annotated.len() <= most,
+        "{} of {}",
+        annotated.len(),
+        bytes.len()
+    );
+    let Some((again, twice)) = self::annotated(&annotated) else {
+        unreachable!("the result is no packet capture");
+    };
+    assert!(again.damage.is_none(), "{:?}", again.damage);
+    assert_eq!(again.counts, plan.counts);
+    assert!(twice.len() >= annotated.len());
+}
+
+/// The plan for a packet capture, and the result; none if it is not one.
+fn annotated(bytes: &[u8]) -> Option<(annotate::Plan, Vec<u8>)> {
+    let (mut reader, facts) = Reader::open(SESSION).ok()?;
+    let gathering = Shared::new(FindingFilter::default(), facts.boot_epoch);
+    let view = View {
+        observers: vec![Box::new(gathering.clone())],
+        ..View::default()
+    };
+    let mut stages = Stages::silent(facts, view);
+    if let Ok(Played {
+        losses: Some(losses),
+        ..
+    }) = play(&mut stages, &mut reader)
+    {
+        assert!(stages.finish(&losses).is_ok(), "memory is always there");
+    }
+    let plan = match annotate::plan(bytes, gathering.finish()) {
+        Ok(plan) => plan,
+        Err(why) => {
+            assert_fit_for_a_terminal(why.to_string().as_bytes());
+            return None;
+        }
+    };
+    let mut out = Vec::new();
+    let written = annotate::write(bytes, &plan, &mut out);
+    assert!(matches!(written, Ok(Ok(_))), "{written:?}");
+    Some((plan, out))
 }
 
 fn assert_line(format: &Format, line: &[u8]) {

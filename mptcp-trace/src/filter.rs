@@ -108,7 +108,7 @@ impl FindingFilter {
     pub fn matches<'a>(
         &self,
         finding: &'a Finding,
-        path_of: impl Fn(u64) -> Option<&'a str>,
+        path_of: &dyn Fn(u64) -> Option<&'a str>,
     ) -> bool {
         let Self {
             kinds,
@@ -139,7 +139,7 @@ impl FindingFilter {
             && any(netns, |netns| subject.netns == *netns)
             && any(cgroups, |cgroup| {
                 let id = subject.process.map(|it| it.cgroup_id);
-                let path = subject.cgroup.or_else(|| id.and_then(&path_of));
+                let path = subject.cgroup.or_else(|| id.and_then(path_of));
                 cgroup.is_or_holds(id, path)
             })
     }

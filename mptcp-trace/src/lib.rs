@@ -27,6 +27,7 @@ macro_rules! stderr_line {
 }
 
 pub mod aggregation;
+pub mod annotate;
 pub mod bundle;
 pub mod canary;
 pub mod capture;

@@ -92,6 +92,17 @@ fn captures_of_any_bytes_are_replayed_or_refused() {
 }
 
 #[test]
+fn packets_of_any_bytes_are_annotated_or_refused() {
+    for seed in seeds("packets") {
+        check_variants(&seed, checks::packets);
+    }
+    check_variants(
+        &root().join("captures/sessions/packets.pcap"),
+        checks::packets,
+    );
+}
+
+#[test]
 fn every_capture_of_a_real_kernel_is_replayed_in_every_way() {
     let mut found = Vec::new();
     files(&root().join("captures"), &mut found);

@@ -17,7 +17,7 @@ use crate::{
     provision::CARGO_FUZZ,
 };
 
-/// Fuzzes the parsers of external input: records, captures, type information.
+/// Fuzzes the parsers of external input: records, captures, packets, type information.
 ///
 /// Starts from fuzz/seeds and captures/, keeps new inputs below the target directory, and ends with
 /// a line of figures for each target. To turn a crash into a regression test, copy its file to
@@ -41,17 +41,20 @@ pub(crate) enum Target {
     Decode,
     /// A capture, from the file to lines
     Capture,
+    /// A packet capture, as `annotate` reads and writes it
+    Packets,
     /// Type information, as --btf FILE reads it
     Btf,
 }
 
 impl Target {
-    const ALL: [Self; 3] = [Self::Decode, Self::Capture, Self::Btf];
+    const ALL: [Self; 4] = [Self::Decode, Self::Capture, Self::Packets, Self::Btf];
 
     fn name(self) -> &'static str {
         match self {
             Self::Decode => "decode",
             Self::Capture => "capture",
+            Self::Packets => "packets",
             Self::Btf => "btf",
         }
     }
@@ -61,7 +64,7 @@ impl Target {
         match self {
             Self::Decode => 512,
             Self::Capture => 32 * 1024,
-            Self::Btf => 16 * 1024,
+            Self::Packets | Self::Btf => 16 * 1024,
         }
     }
 }
@@ -226,7 +229,7 @@ fn grow_from_captures(places: &Places, target: Target, grown: &Path) -> Result<(
             Target::Capture if bytes.len() <= target.input_bytes_max() as usize => {
                 put(name, &bytes)?;
             }
-            Target::Capture | Target::Btf => {}
+            Target::Capture | Target::Packets | Target::Btf => {}
             Target::Decode => {
                 for (number, record) in records(&bytes)?
                     .iter()

@@ -129,6 +129,18 @@ pub(crate) const PAIR_NEEDS: [Need; 5] = [
     },
 ];
 
+/// Wireshark on a terminal, and tcpdump: they read and write the packets of `annotate`.
+pub(crate) const PACKET_NEEDS: [Need; 2] = [
+    Need {
+        what: "tshark",
+        package: "tshark",
+    },
+    Need {
+        what: "tcpdump",
+        package: "tcpdump",
+    },
+];
+
 /// A browser, and the Python module that drives it.
 pub(crate) const BROWSER_NEEDS: [Need; 2] = [
     Need {
@@ -143,8 +155,9 @@ pub(crate) const BROWSER_NEEDS: [Need; 2] = [
 
 /// Everything that `cargo xtask test` starts, so that one run of apt-get installs it.
 pub(crate) fn test_needs() -> Vec<Need> {
-    let needs: [&[Need]; 5] = [
+    let needs: [&[Need]; 6] = [
         &PAIR_NEEDS,
+        &PACKET_NEEDS,
         &BROWSER_NEEDS,
         &VM_NEEDS,
         &dist::PACK_NEEDS,

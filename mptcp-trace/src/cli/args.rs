@@ -86,6 +86,8 @@ pub enum Verb {
     Replay(ReplayArgs),
     /// Turn a capture into a self-contained HTML report; needs no privileges
     Report(ReportArgs),
+    /// Add the findings of a capture to the packets of a packet capture, as comments for Wireshark
+    Annotate(AnnotateArgs),
     /// Trace the whole host and export metrics over HTTP for Prometheus, until stopped by a signal
     Serve(ServeArgs),
     /// Watch connections, processes, causes and destinations interactively, live or from a capture
@@ -100,6 +102,8 @@ pub enum Verb {
     Demo(DemoArgs),
     /// Explain a fallback cause: its meaning, the likely culprit, and the commands to run next
     Explain(ExplainArgs),
+    /// Print the JSON Schema of the JSON lines
+    Schema,
     /// Print the completion script of a shell
     Completions(CompletionsArgs),
 }
@@ -383,6 +387,37 @@ pub struct ReportArgs {
     /// Show times of the page in UTC instead of local time; a trace has UTC
     #[arg(long)]
     pub utc: bool,
+    /// Filter by task.
+    #[command(flatten)]
+    pub whose: TaskFilterArgs,
+    /// Filter by what a finding says.
+    #[command(flatten)]
+    pub what: FindingFilterArgs,
+    /// Filter by connection.
+    #[command(flatten)]
+    pub which: ConnectionFilterArgs,
+    /// Track at most N connections; when full, evict the least recently active one
+    #[arg(long, value_name = "N", default_value_t = CONNECTIONS, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_connections: u32,
+}
+
+/// Options of `annotate`.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "The first packet of each connection gets a summary, and each finding becomes a comment on the\n\
+                  packet that precedes it. In Wireshark, the display filter frame.comment shows these packets.\n\n\
+                  Examples:\n  tcpdump -i any -w in.pcapng tcp &\n  mptcp-trace --capture run.mpt --duration 30s\n  \
+                  mptcp-trace annotate in.pcapng run.mpt -o out.pcapng\n  \
+                  mptcp-trace annotate in.pcapng run.mpt -o - | tshark -r - -Y frame.comment -T fields -e frame.comment"
+)]
+pub struct AnnotateArgs {
+    /// Packets that tcpdump, dumpcap or Wireshark captured: pcapng, or pcap, which is converted
+    pub packets: PathBuf,
+    /// Capture (written with --capture) or bundle of the same time on the same host
+    pub file: PathBuf,
+    /// Write the annotated packets to FILE (pcapng); - means stdout
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
     /// Filter by task.
     #[command(flatten)]
     pub whose: TaskFilterArgs,

@@ -44,7 +44,7 @@ const DAMAGED: (&str, &str) = (
 );
 
 /// Exit codes of all subcommands, in the order of the help.
-pub const ALL: [ExitCodes; 12] = [
+pub const ALL: [ExitCodes; 14] = [
     ExitCodes {
         verb: "live",
         codes: &[
@@ -70,6 +70,20 @@ pub const ALL: [ExitCodes; 12] = [
     ExitCodes {
         verb: "report",
         codes: &[(digit(DONE), "the report is written"), DAMAGED, USAGE_ERROR],
+    },
+    ExitCodes {
+        verb: "annotate",
+        codes: &[
+            (
+                digit(DONE),
+                "the packets are written, also if no finding belongs to one",
+            ),
+            (
+                digit(FAILED),
+                "failure, also if the packets or the capture are truncated or damaged",
+            ),
+            USAGE_ERROR,
+        ],
     },
     ExitCodes {
         verb: "serve",
@@ -136,6 +150,10 @@ pub const ALL: [ExitCodes; 12] = [
     },
     ExitCodes {
         verb: "completions",
+        codes: &[(digit(DONE), "success"), FAILS, USAGE_ERROR],
+    },
+    ExitCodes {
+        verb: "schema",
         codes: &[(digit(DONE), "success"), FAILS, USAGE_ERROR],
     },
     ExitCodes {

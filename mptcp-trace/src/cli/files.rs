@@ -4,12 +4,14 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::ErrorKind,
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, bail, ensure};
 use rustix::process::geteuid;
+
+use super::{Exit, USAGE};
 
 /// Most symbolic links that are followed, as in the kernel.
 const LINKS_MAX: usize = 40;
@@ -117,10 +119,37 @@ pub(super) fn empty(file: &File) -> anyhow::Result<()> {
     if there.is_file() {
         file.set_len(0)?;
         if there.uid() == geteuid().as_raw() {
-            file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+            file.set_permissions(fs::Permissions::from_mode(0o600))?;
         }
     }
     Ok(())
+}
+
+/// Directory of a file.
+pub(super) fn folder(file: &Path) -> &Path {
+    match file.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        Some(_) | None => Path::new("."),
+    }
+}
+
+/// Refuses to overwrite an input, e.g. when the arguments are swapped.
+///
+/// # Errors
+///
+/// Names the file; `what` says what it is.
+pub(super) fn refuse_to_overwrite(input: &Path, what: &str, output: &Path) -> Result<(), Exit> {
+    let (Ok(one), Ok(other)) = (fs::metadata(input), fs::metadata(output)) else {
+        return Ok(());
+    };
+    if (one.dev(), one.ino()) != (other.dev(), other.ino()) {
+        return Ok(());
+    }
+    let why = format!(
+        "{} is the {what} itself: choose another --output",
+        output.display()
+    );
+    Err(Exit::Because(USAGE, why))
 }
 
 /// True if both are the same regular file, by any name.
@@ -135,7 +164,7 @@ pub(super) fn are_same(one: &File, other: &File) -> anyhow::Result<bool> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
+    use std::os::unix::fs::{chown, symlink};
 
     use super::*;
 

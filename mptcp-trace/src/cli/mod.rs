@@ -10,6 +10,7 @@ mod files;
 mod input;
 mod interfaces;
 mod options;
+mod output;
 mod permission;
 mod run;
 mod select;
@@ -27,7 +28,10 @@ use clap::Parser as _;
 
 pub use args::Cli;
 use args::Verb;
-use verbs::{bundle, completions, demo, doctor, explain, list, live, replay, report, serve, top};
+use verbs::{
+    annotate, bundle, completions, demo, doctor, explain, list, live, replay, report, schema,
+    serve, top,
+};
 
 use crate::{
     host::system::{keep_little_free_memory, survive_requests},
@@ -90,6 +94,7 @@ pub fn main() -> ExitCode {
         Some(Verb::Live(args)) => live::run(args, verbose),
         Some(Verb::Replay(args)) => replay::run(&args),
         Some(Verb::Report(args)) => report::run(&args),
+        Some(Verb::Annotate(args)) => annotate::run(&args),
         Some(Verb::Serve(args)) => serve::run(&args, verbose),
         Some(Verb::Top(args)) => top::run(&args, verbose),
         Some(Verb::Doctor(args)) => doctor::run(&args, verbose),
@@ -97,6 +102,7 @@ pub fn main() -> ExitCode {
         Some(Verb::Bundle(args)) => bundle::run(&args, verbose),
         Some(Verb::Demo(args)) => demo::run(&args, verbose),
         Some(Verb::Explain(args)) => explain::run(&args),
+        Some(Verb::Schema) => schema::run(),
         Some(Verb::Completions(args)) => completions::run(&args),
     };
     match done {

@@ -14,7 +14,7 @@ fn everything() -> FindingFilter {
 fn check(wanted: &FindingFilter, finding: &Finding, is_wanted: bool) {
     let path_of = |id| (id == 5).then_some("/a/b.service");
     assert_eq!(
-        wanted.matches(finding, path_of),
+        wanted.matches(finding, &path_of),
         is_wanted,
         "{wanted:?} {finding:?}"
     );

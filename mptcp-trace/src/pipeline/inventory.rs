@@ -94,7 +94,7 @@ impl Inventory {
         format.sockets(out);
         for finding in &self.found {
             if let Finding::Connection(event) = finding
-                && wanted.matches(finding, |id| cgroups.path(id))
+                && wanted.matches(finding, &|id| cgroups.path(id))
             {
                 format.socket(event, self.asked(event), out);
                 printed += 1;

@@ -356,7 +356,7 @@ impl<W: Write> Stages<W> {
             Shows::All | Shows::Mute => {}
         }
         let cgroups = &self.cgroups;
-        if !self.view.wanted.matches(finding, |id| cgroups.path(id)) {
+        if !self.view.wanted.matches(finding, &|id| cgroups.path(id)) {
             self.outcome.not_shown += 1;
             return Ok(());
         }

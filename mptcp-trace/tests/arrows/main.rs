@@ -88,6 +88,11 @@ const ALLOWED: &[(&str, &[&str], &[&str])] = &[
         &["jiff", "maud", "serde_json"],
     ),
     (
+        "annotate",
+        &["escape", "filter", "ledger", "model", "observe"],
+        &["etherparse"],
+    ),
+    (
         "serve",
         &["escape", "model", "observe", "sink"],
         &[
@@ -131,6 +136,7 @@ const ALLOWED: &[(&str, &[&str], &[&str])] = &[
     (
         "cli",
         &[
+            "annotate",
             "bundle",
             "capture",
             "coalesce",
@@ -159,6 +165,7 @@ const ALLOWED: &[(&str, &[&str], &[&str])] = &[
             "env_logger",
             "jiff",
             "libc",
+            "miniz_oxide",
             "mptcp_trace_common",
             "mptcp_trace_scene",
             "ratatui",

@@ -2,6 +2,7 @@
 
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a test")]
 
+mod annotate;
 mod bad_input;
 mod bpf_side;
 mod bundle;

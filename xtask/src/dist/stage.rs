@@ -35,7 +35,7 @@ const FILES: [(&str, &str); 9] = [
 /// that are copied.
 const FOLDERS: [(&str, &[&str]); 4] = [
     ("docs", &["md", "png", "svg"]),
-    ("captures/sessions", &["mpt"]),
+    ("captures/sessions", &["mpt", "pcap"]),
     ("contrib/grafana", &["json"]),
     ("contrib/prometheus", &["rules.yml"]),
 ];

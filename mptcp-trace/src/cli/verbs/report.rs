@@ -1,46 +1,41 @@
 //! `mptcp-trace report`: turns a capture into an HTML page, or into a trace for a viewer.
 
-mod output;
-
 use std::{
-    fs,
     io::{self, BufReader, BufWriter, Write as _},
-    os::unix::fs::MetadataExt as _,
-    path::Path,
     time::Duration,
 };
 
 use anyhow::Context as _;
-use output::{Output, STDOUT, folder};
 
 use crate::{
     capture::Reader,
     cli::{
-        DONE, Exit, FAILED, USAGE,
+        DONE, Exit, FAILED,
         args::{ReportArgs, ReportFormat},
         files,
-        input::with_capture,
+        input::{play_silently, with_capture},
+        output::Output,
         select,
     },
     correlate::Limits,
     filter::FindingFilter,
     host::sandbox,
-    model::{Facts, LossReport},
+    model::Facts,
     observe::{Observer, State},
-    pipeline::{Stages, Stop, View, play, prefixed},
+    pipeline::{Stages, View, prefixed},
     report::{Account, ChromeTrace, Ending, Report, Shared, page},
     sink::escape,
 };
 
 /// Runs the verb; returns the exit code.
 pub(in crate::cli) fn run(args: &ReportArgs) -> Result<u8, Exit> {
-    refuse_to_overwrite(&args.file, &args.output)?;
+    files::refuse_to_overwrite(&args.file, "capture", &args.output)?;
     let wanted = select::wanted(&args.what, &args.which, &args.whose)?;
-    let output = match args.output == Path::new(STDOUT) {
-        true => args.output.clone(),
-        false => files::place(&args.output)?,
-    };
-    sandbox::enter(&[args.file.as_path()], &[folder(&output), output.as_path()]);
+    let output = Output::place(&args.output)?;
+    sandbox::enter(
+        &[args.file.as_path()],
+        &[files::folder(&output), output.as_path()],
+    );
     with_capture(&args.file, |input| report(args, wanted, input))
 }
 
@@ -186,41 +181,10 @@ fn play_to_end(
         ..View::default()
     };
     let mut stages = Stages::silent(facts.clone(), view);
-    let played = play(&mut stages, reader);
-    let (ending, losses) = match played {
-        // Printed lines are discarded, and there is no `--stop-after`.
-        Ok(played) => match played.losses {
-            Some(losses) => (Ending::Orderly, losses),
-            None => (Ending::CutOff, LossReport::default()),
-        },
-        Err(Stop::Failed(why)) => (Ending::Damaged(format!("{why:#}")), LossReport::default()),
-        Err(Stop::Enough | Stop::ReaderGone) => (Ending::CutOff, LossReport::default()),
-    };
-    let ended = match ending {
-        Ending::Orderly => stages.finish(&losses),
-        Ending::CutOff | Ending::Damaged(_) => stages.cut_off(),
-    };
-    if let Err(Stop::Failed(why)) = ended {
-        return Err(why.into());
-    }
+    let (ending, losses) = play_silently(&mut stages, reader)?;
     let mut state = stages.state(&losses, Duration::ZERO);
     state.losses = stages.with_filtered(&losses);
     state.reconciled = stages.outcome().reconciled.clone();
     state.undecodable = stages.outcome().undecodable;
     Ok((ending, state))
-}
-
-/// Refuses to overwrite the capture, e.g. when the arguments are swapped.
-fn refuse_to_overwrite(capture: &Path, output: &Path) -> Result<(), Exit> {
-    let (Ok(one), Ok(other)) = (fs::metadata(capture), fs::metadata(output)) else {
-        return Ok(());
-    };
-    if (one.dev(), one.ino()) != (other.dev(), other.ino()) {
-        return Ok(());
-    }
-    let why = format!(
-        "{} is the capture itself: choose another --output",
-        output.display()
-    );
-    Err(Exit::Because(USAGE, why))
 }

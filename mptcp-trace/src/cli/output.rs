@@ -1,4 +1,4 @@
-//! The file that a report becomes: complete, or not at all.
+//! An output file that is complete, or does not exist.
 
 use std::{
     fs::{self, File},
@@ -9,12 +9,13 @@ use std::{
 
 use anyhow::Context as _;
 
-use crate::{bundle::unnamed, cli::files};
+use super::files::{self, folder};
+use crate::bundle::unnamed;
 
 /// `--output` value for stdout.
-pub(super) const STDOUT: &str = "-";
+const STDOUT: &str = "-";
 
-/// Takes the content of a report.
+/// Takes the content of a file, or of stdout.
 pub(super) struct Output {
     to: To,
     /// Name of the destination, for messages.
@@ -35,6 +36,18 @@ enum To {
 }
 
 impl Output {
+    /// The path of the file that will be written, before the sandbox makes others inaccessible.
+    ///
+    /// # Errors
+    ///
+    /// Reports why it cannot be written.
+    pub(super) fn place(output: &Path) -> anyhow::Result<PathBuf> {
+        match output == Path::new(STDOUT) {
+            true => Ok(output.to_owned()),
+            false => files::place(output),
+        }
+    }
+
     /// Prepares the destination; existing content stays until [`Self::commit`].
     ///
     /// # Errors
@@ -109,11 +122,11 @@ impl Write for Output {
 
 /// Gives the target this content, in one step.
 fn replace(target: &Path, content: &mut File) -> io::Result<()> {
-    // A report names processes and addresses: a new file is readable by its owner only; an existing
-    // one keeps its mode.
+    // What it holds may name processes and addresses: a new file is readable by its owner only; an
+    // existing one keeps its mode.
     let mode = fs::metadata(target).map_or(0o600, |there| there.mode() & 0o777);
     let mut file = tempfile::Builder::new()
-        .prefix(".mptcp-trace-report-")
+        .prefix(".mptcp-trace-")
         .permissions(fs::Permissions::from_mode(mode))
         .tempfile_in(folder(target))?;
     content.rewind()?;
@@ -121,12 +134,4 @@ fn replace(target: &Path, content: &mut File) -> io::Result<()> {
     file.as_file().sync_all()?;
     file.persist(target).map_err(|why| why.error)?;
     Ok(())
-}
-
-/// Directory of a file.
-pub(super) fn folder(file: &Path) -> &Path {
-    match file.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        Some(_) | None => Path::new("."),
-    }
 }
