@@ -174,7 +174,7 @@ fn tshark_shows_the_cause_at_the_packet_without_the_option() {
     });
     tcpdump.finish();
     tracer.signal(Signal::INT);
-    check(&tracer.output(), 0, "fallback: ");
+    check(&tracer.output(), 0, "1 finding");
     let words = [
         "annotate",
         text(&packets),
@@ -241,7 +241,7 @@ fn tshark_shows_the_comments_of_a_pcapng_that_wireshark_captured() {
         .arg(&capture)
         .arg("--")
         .args(asker("fall 3"));
-    check(&command.output().unwrap(), 0, "fallback: 3 printed");
+    check(&command.output().unwrap(), 0, "3 findings");
     // Packets reach the file late, and a block may be there in part.
     let words = [
         "annotate",
