@@ -1,7 +1,6 @@
 //! docs/output.md names every verdict and every sensor, and another program understands the lines.
 //! `tests/schema` compares its fields with the lines.
 
-
 use std::{
     collections::BTreeSet,
     fs,

@@ -118,5 +118,5 @@ pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
 /// Writes the page and the plot.
 fn show(docs: &Path, all: &Benchmarks) -> Result<()> {
     page::update(&docs.join("benchmarks.md"), all)?;
-    plot::draw(&docs.join("benchmarks.svg"), all)
+    plot::draw(docs, all)
 }

@@ -1,4 +1,4 @@
-//! docs/benchmarks.svg: bars for the cost that tracing adds to a call. The upper panel shows time
+//! docs/benchmarks-light.svg and -dark.svg: bars for the cost that tracing adds to a call. The upper panel shows time
 //! on the running kernel, the lower one instructions in virtual machines.
 
 use std::{fs, path::Path};
@@ -12,11 +12,12 @@ use plotters::{
 
 use super::figures::{Benchmarks, Guest, Native};
 
-const WIDTH: u32 = 900;
+/// What a page on the web shows at full size, in pixels.
+const WIDTH: u32 = 850;
 /// Height of a bar and the gap above it, in pixels.
-const BAR_HEIGHT: u32 = 22;
+const BAR_HEIGHT: u32 = 24;
 /// Height of a panel without its bars, in pixels.
-const PANEL_HEIGHT: u32 = 90;
+const PANEL_HEIGHT: u32 = 100;
 /// Width of the column with the bars' labels, in pixels.
 const NAMES_WIDTH: u32 = 330;
 /// Scale factor that leaves space for the number after the longest bar.
@@ -41,14 +42,27 @@ struct Panel {
     bars: Vec<Bar>,
 }
 
-/// Draws every panel for which there are figures.
-pub(crate) fn draw(path: &Path, all: &Benchmarks) -> Result<()> {
+/// Draws every panel for which there are figures, light and dark, into a folder.
+pub(crate) fn draw(docs: &Path, all: &Benchmarks) -> Result<()> {
     let panels = panels(all);
     if panels.is_empty() {
         return Ok(());
     }
     let svg = render(&panels).context("cannot draw the figures")?;
-    fs::write(path, svg).with_context(|| format!("cannot write {}", path.display()))
+    for (name, svg) in [
+        ("benchmarks-light.svg", &svg),
+        ("benchmarks-dark.svg", &dark(&svg)),
+    ] {
+        let path = docs.join(name);
+        fs::write(&path, svg).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// The picture for a dark page. The colours of the bars suit both.
+fn dark(svg: &str) -> String {
+    svg.replace("#FFFFFF", "#0D1117")
+        .replace("#000000", "#E6EDF3")
 }
 
 fn panels(all: &Benchmarks) -> Vec<Panel> {
@@ -140,9 +154,9 @@ fn draw_panel(area: &DrawingArea<SVGBackend<'_>, Shift>, panel: &Panel) -> Resul
     let longest = panel.bars.iter().map(|bar| bar.added).fold(1.0, f64::max);
     let last = panel.bars.len() as f64;
     let mut chart = ChartBuilder::on(area)
-        .caption(panel.title, (FONT, 18))
+        .caption(panel.title, (FONT, 20))
         .margin(8)
-        .x_label_area_size(34)
+        .x_label_area_size(42)
         .y_label_area_size(NAMES_WIDTH)
         // The first bar is at the top.
         .build_cartesian_2d(0.0..longest * ROOM, last..0.0)
@@ -155,10 +169,10 @@ fn draw_panel(area: &DrawingArea<SVGBackend<'_>, Shift>, panel: &Panel) -> Resul
         .max_light_lines(0)
         .x_label_formatter(&|ns| format!("{ns:.0}"))
         .x_desc(panel.unit)
-        .label_style((FONT, 12))
+        .label_style((FONT, 16))
         .draw()
         .map_err(failed)?;
-    let at = |h, v| (FONT, 13).into_text_style(area).pos(Pos::new(h, v));
+    let at = |h, v| (FONT, 16).into_text_style(area).pos(Pos::new(h, v));
     for (row, bar) in (0..).map(f64::from).zip(&panel.bars) {
         let middle = row + 0.5;
         let end = bar.added.max(0.0);
@@ -210,6 +224,9 @@ mod tests {
         ] {
             assert!(svg.contains(word), "{word} is not in {svg}");
         }
+        let dark = dark(&svg);
+        assert!(svg.contains("#FFFFFF") && svg.contains("#000000"));
+        assert!(!dark.contains("#FFFFFF") && !dark.contains("#000000"));
     }
 
     #[test]
