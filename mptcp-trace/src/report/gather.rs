@@ -361,7 +361,7 @@ pub struct Gathered {
     /// Connections by process name; [`OTHERS`] groups those beyond the limit.
     pub processes: HashMap<String, Group>,
     /// The worst connections in the order of [`ReportedConnection::order`], at most [`LISTED_MAX`].
-    listed: Vec<Box<ReportedConnection>>,
+    listed: Vec<ReportedConnection>,
     /// Connections that are not among these.
     pub not_listed: u64,
     /// Connections counted early because the table was full; they may be counted twice.
@@ -424,7 +424,7 @@ impl Gathered {
 
     /// The worst connections, worst first; those that fell back precede all others.
     pub fn listed(&self) -> impl Iterator<Item = &ReportedConnection> {
-        self.listed.iter().map(|life| &**life)
+        self.listed.iter()
     }
 
     /// Those of them that are drawn.
@@ -530,7 +530,7 @@ impl Gathered {
         if at < LISTED_MAX {
             self.not_listed += u64::from(self.listed.len() == LISTED_MAX);
             self.listed.truncate(LISTED_MAX - 1);
-            self.listed.insert(at, Box::new(life));
+            self.listed.insert(at, life);
         } else {
             self.not_listed += 1;
         }
