@@ -83,7 +83,7 @@ pub enum Verb {
     Live(LiveArgs),
     /// Print the findings of a capture, as `live` would; needs no privileges
     Replay(ReplayArgs),
-    /// Turn a capture into a self-contained HTML report; needs no privileges
+    /// Turn a capture into a self-contained HTML page, or a trace for Perfetto; needs no privileges
     Report(ReportArgs),
     /// Trace the whole host and export metrics over HTTP for Prometheus, until stopped by a signal
     Serve(ServeArgs),

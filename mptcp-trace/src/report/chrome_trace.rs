@@ -153,7 +153,7 @@ impl<W: Write> Trace<W> {
         let host_pid = u64::from(host_pid);
         let pid =
             match self.processes.len() < PROCESSES_MAX || self.processes.contains_key(&host_pid) {
-                _ if host_pid == 0 => UNKNOWN_OWNER,
+                _ if host_pid == 0 || host_pid >= PIDS_MAX => UNKNOWN_OWNER,
                 true => host_pid,
                 false => OTHER_PROCESSES,
             };

@@ -82,11 +82,13 @@ fn processes_with_the_same_pid_in_different_namespaces_are_different() {
         with_owner(row(2, 2), Some(7), 1007),
         with_owner(row(3, 3), None, 1008),
         with_owner(row(4, 4), None, 0),
+        // No kernel has such a process.
+        with_owner(row(5, 5), None, u32::MAX),
     ]);
     let pids: Vec<_> = of(&trace, "i")
         .map(|it| it["pid"].as_u64().unwrap())
         .collect();
-    assert_eq!(pids, [7, 1007, 1008, UNKNOWN_OWNER, ACCOUNT]);
+    assert_eq!(pids, [7, 1007, 1008, UNKNOWN_OWNER, UNKNOWN_OWNER, ACCOUNT]);
     let processes = names(&trace, "process_name", "pid");
     assert_eq!(processes[&1007], "curl");
     assert_eq!(processes[&UNKNOWN_OWNER], "unknown owner");
