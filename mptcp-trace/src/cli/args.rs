@@ -84,7 +84,7 @@ pub enum Verb {
     Live(LiveArgs),
     /// Print the findings of a capture, as `live` would; needs no privileges
     Replay(ReplayArgs),
-    /// Turn a capture into a self-contained HTML report; needs no privileges
+    /// Turn a capture into a self-contained HTML page, or a trace for Perfetto; needs no privileges
     Report(ReportArgs),
     /// Add the findings of a capture to the packets of a packet capture, as comments for Wireshark
     Annotate(AnnotateArgs),

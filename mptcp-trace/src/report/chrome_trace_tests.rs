@@ -82,11 +82,13 @@ fn processes_with_the_same_pid_in_different_namespaces_are_different() {
         with_owner(row(2, 2), Some(7), 1007),
         with_owner(row(3, 3), None, 1008),
         with_owner(row(4, 4), None, 0),
+        // No kernel has such a process.
+        with_owner(row(5, 5), None, u32::MAX),
     ]);
     let pids: Vec<_> = of(&trace, "i")
         .map(|it| it["pid"].as_u64().unwrap())
         .collect();
-    assert_eq!(pids, [7, 1007, 1008, UNKNOWN_OWNER, ACCOUNT]);
+    assert_eq!(pids, [7, 1007, 1008, UNKNOWN_OWNER, UNKNOWN_OWNER, ACCOUNT]);
     let processes = names(&trace, "process_name", "pid");
     assert_eq!(processes[&1007], "curl");
     assert_eq!(processes[&UNKNOWN_OWNER], "unknown owner");
@@ -162,7 +164,7 @@ fn a_beginning_that_becomes_known_later_does_not_precede_the_trace() {
     if let Finding::Connection(event) = &mut first {
         event.connection.id.born_at = Duration::from_millis(500);
     }
-    for (before, begin) in [(0, 0.0), (HELD_MAX, 0.0)] {
+    for (before, begin) in [(0, 0.0), (events::HELD_MAX, 0.0)] {
         let filler = (0..before).map(|_| first.clone());
         let trace = trace(filler.chain([first.clone(), late.clone()]));
         let second = of(&trace, "X")
@@ -205,13 +207,16 @@ fn a_refusal_on_another_socket_at_the_same_address_extends_no_connection() {
             time: event.time,
         }))
     };
-    for (local, track, length) in [("10.0.0.1:1000", 1, 8_999_000.0), ("10.0.0.1:2000", 2, 0.0)] {
+    for (local, track, length) in [
+        ("10.0.0.1:1000", TRACKS_FROM + 1, 8_999_000.0),
+        ("10.0.0.1:2000", TRACKS_OF_PROCESSES + 7, 0.0),
+    ] {
         let trace = trace([row(1, 1).connection(), refused(local)]);
         let refusal = of(&trace, "i")
             .find(|it| it["cat"] == "option_refused")
             .unwrap();
         assert_eq!(refusal["name"], "refused: setsockopt TCP_ULP, ENOPROTOOPT");
-        assert_eq!(refusal["tid"], TRACKS_FROM + track, "{local}");
+        assert_eq!(refusal["tid"], track, "{local}");
         let phase = of(&trace, "X").last().unwrap();
         assert_eq!(phase["dur"].as_f64().unwrap(), length, "{local}");
     }
@@ -234,17 +239,14 @@ fn names_from_outside_are_only_names() {
 
 #[test]
 fn numbers_that_a_reader_would_round_are_text() {
-    let Value::Object(args) = Args::default()
-        .number("exact", 1 << 53)
-        .number("rounded", (1 << 53) + 1)
-        .into()
-    else {
-        panic!("no object");
-    };
+    let mut args = Args::default();
+    args.number("exact", 1 << 53);
+    args.number("rounded", (1 << 53) + 1);
+    let args: Value = serde_json::from_str(&args.json()).unwrap();
     assert_eq!(args["exact"], 1_u64 << 53);
     assert_eq!(args["rounded"], "9007199254740993");
-    assert_eq!(events::micros(1_234_567), "1234.567");
-    assert_eq!(events::micros(5), "0.005");
+    assert_eq!(events::micros(Duration::from_nanos(1_234_567)), "1234.567");
+    assert_eq!(events::micros(Duration::from_nanos(5)), "0.005");
 }
 
 #[test]
@@ -302,7 +304,10 @@ fn any_number_of_connections_has_its_tracks_in_bounded_memory() {
         shared.finding(&finding, &|_id| None);
         let inner = shared.0.borrow();
         let inner = inner.as_ref().unwrap();
-        assert!(inner.connections.entries().count() <= TRACKS_MAX && inner.held.len() < HELD_MAX);
+        assert!(
+            inner.connections.entries().count() <= TRACKS_MAX
+                && inner.events.held_count() <= events::HELD_MAX
+        );
     }
     let state = State::default();
     let account = Account {

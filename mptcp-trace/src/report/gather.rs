@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    ledger::{Awareness, Entry, Ledger, State},
+    ledger::{Awareness, Change, Entry, Key, Ledger, State},
     model::{
         Answer, Api, CauseCertainty, ClosedBy, Connection, ConnectionEvent, ConnectionKind,
         Finding, Owner, QueryEvent, RefusalEvent, Side, Socket, Subject, Verdict, VerdictEvent,
@@ -87,14 +87,18 @@ pub struct ReportedConnection {
     pub is_doubtful: bool,
     /// It fell back before tracing began.
     pub fell_before: bool,
+    /// Time of the latest finding about it, on `CLOCK_BOOTTIME`.
+    pub last_at: Duration,
+    /// Process ID of the first owner or asker, in the initial PID namespace; 0 if unknown.
+    pub host_pid: u32,
     /// Identifies it among all connections of the capture.
     pub(super) number: u64,
 }
 
 impl ReportedConnection {
-    pub(super) fn new(socket: &Socket, born_at: Option<Duration>, time: SystemTime) -> Self {
+    fn new(subject: &Subject<'_>, socket: &Socket, key: Key, time: SystemTime) -> Self {
         Self {
-            born_at,
+            born_at: key.born_at,
             connected_at: None,
             fell_at: None,
             closed: None,
@@ -110,6 +114,8 @@ impl ReportedConnection {
             state: State::default(),
             is_doubtful: false,
             fell_before: false,
+            last_at: Duration::ZERO,
+            host_pid: subject.process.map_or(0, |process| process.host_pid),
             number: 0,
         }
     }
@@ -121,7 +127,8 @@ impl ReportedConnection {
     }
 
     /// Applies a finding; `cause` is the name under which its cause is counted.
-    pub(super) fn update(&mut self, finding: &Finding, cause: String) {
+    fn update(&mut self, finding: &Finding, cause: String) {
+        self.last_at = self.last_at.max(finding.at());
         match finding {
             Finding::Query(event) => {
                 let query = &event.query;
@@ -189,6 +196,29 @@ impl ReportedConnection {
             self.process = Some((process.number(), process.comm.clone()));
         }
     }
+}
+
+/// Applies a finding to its connection; `cause` is the name under which its cause is counted. `None`
+/// if it concerns no connection.
+pub(super) fn note<'l>(
+    ledger: &'l mut Ledger<ReportedConnection>,
+    finding: &Finding,
+    subject: &Subject<'_>,
+    cause: String,
+) -> Option<Change<'l, ReportedConnection>> {
+    let change = ledger.take(finding, subject, |key, socket| {
+        ReportedConnection::new(subject, socket, key, finding.time())
+    })?;
+    let life = &mut change.entry.details;
+    let ends = subject.socket.map(|socket| (socket.local, socket.remote));
+    if subject.is_refusal && ends != Some((life.local, life.remote)) {
+        // The kernel reuses the addresses of sockets: this is another one.
+        return None;
+    }
+    life.number = change.entry.number;
+    life.state = change.entry.state;
+    life.update(finding, cause);
+    Some(change)
 }
 
 /// Connections of one destination, or of one process name.
@@ -330,8 +360,8 @@ pub struct Gathered {
     pub destinations: HashMap<Option<IpAddr>, Group>,
     /// Connections by process name; [`OTHERS`] groups those beyond the limit.
     pub processes: HashMap<String, Group>,
-    /// The worst connections by [`ReportedConnection::order`], at most [`LISTED_MAX`].
-    listed: BTreeMap<(Awareness, Duration, u64), ReportedConnection>,
+    /// The worst connections in the order of [`ReportedConnection::order`], at most [`LISTED_MAX`].
+    listed: Vec<ReportedConnection>,
     /// Connections that are not among these.
     pub not_listed: u64,
     /// Connections counted early because the table was full; they may be counted twice.
@@ -394,7 +424,7 @@ impl Gathered {
 
     /// The worst connections, worst first; those that fell back precede all others.
     pub fn listed(&self) -> impl Iterator<Item = &ReportedConnection> {
-        self.listed.values()
+        self.listed.iter()
     }
 
     /// Those of them that are drawn.
@@ -477,18 +507,8 @@ impl Gathered {
             return;
         }
         let cause = self.cause_name(subject.cause);
-        let time = finding.time();
-        let change = self.ledger.0.take(finding, &subject, |key, socket| {
-            ReportedConnection::new(socket, key.born_at, time)
-        });
-        let Some(change) = change else {
-            return;
-        };
-        let (entry, forgotten) = (change.entry, change.forgotten);
-        entry.details.number = entry.number;
-        entry.details.state = entry.state;
-        entry.details.update(finding, cause);
-        if let Some(forgotten) = forgotten {
+        let change = note(&mut self.ledger.0, finding, &subject, cause);
+        if let Some(forgotten) = change.and_then(|change| change.forgotten) {
             self.forgotten += 1;
             self.settle(forgotten);
         }
@@ -505,9 +525,13 @@ impl Gathered {
         let (state, life) = (entry.state, entry.details);
         *self.awareness.entry(state.awareness()).or_default() += 1;
         self.group(&life);
-        self.listed.insert(life.order(), life);
-        if self.listed.len() > LISTED_MAX {
-            self.listed.pop_last();
+        let order = life.order();
+        let at = self.listed.partition_point(|it| it.order() < order);
+        if at < LISTED_MAX {
+            self.not_listed += u64::from(self.listed.len() == LISTED_MAX);
+            self.listed.truncate(LISTED_MAX - 1);
+            self.listed.insert(at, life);
+        } else {
             self.not_listed += 1;
         }
     }

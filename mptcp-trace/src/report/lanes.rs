@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use maud::{Markup, html};
+use maud::{Markup, PreEscaped, html};
 
 use super::{
     chart::percent,
@@ -92,7 +92,7 @@ impl Axis {
             Self::Age { from, to } => match nanos_of(at.saturating_sub(first)) {
                 0 => 0.0,
                 age => {
-                    let decades = digits(age) - f64::from(from);
+                    let decades = decades(age) - f64::from(from);
                     ZERO + decades / f64::from((to - from).max(1)) * (1.0 - ZERO)
                 }
             },
@@ -212,25 +212,58 @@ fn nanos_of(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// The logarithm to base 10.
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "15 digits are more than a screen has"
-)]
-fn digits(ns: u64) -> f64 {
-    (ns as f64).log10()
+/// The logarithm to base 10, with more digits than a screen has. (That of the library is a large
+/// table.)
+fn decades(ns: u64) -> f64 {
+    let whole = ns.max(1).ilog2();
+    let mut rest = share(ns.max(1), 1 << whole);
+    let (mut log, mut bit) = (f64::from(whole), 0.5);
+    for _digit in 0..16 {
+        rest *= rest;
+        if rest >= 2.0 {
+            rest /= 2.0;
+            log += bit;
+        }
+        bit /= 2.0;
+    }
+    log * std::f64::consts::LOG10_2
 }
 
 /// A mark in a lane.
 #[derive(Clone, Copy)]
-enum Mark {
+pub(super) enum Mark {
+    /// It began to connect, or was accepted.
     Begin,
+    /// An answer to a query through this API.
     Asked(Answer, &'static str),
+    /// The fallback.
     Fell,
+    /// Its end.
     End(ClosedBy),
 }
 
 impl Mark {
+    /// Its drawing, around y = 26.
+    pub(super) fn shape(self) -> &'static str {
+        match self {
+            Self::Begin => r#"<circle class="begin" cy="26" r="4"></circle>"#,
+            Self::Asked(Answer::Mptcp, _) => {
+                r#"<path class="told-mptcp" d="M0 18l8 8-8 8-8-8z"></path>"#
+            }
+            Self::Asked(Answer::Tcp, _) => {
+                r#"<path class="told-tcp" d="M0 18l8 8-8 8-8-8z"></path>"#
+            }
+            Self::Asked(Answer::Unsupported(_) | Answer::Failed(_) | Answer::Unknown, _) => {
+                r#"<path class="told-nothing" d="M0 18l8 8-8 8-8-8z"></path>"#
+            }
+            Self::Fell => r#"<path class="fell" d="M-8 17h16L0 33z"></path>"#,
+            Self::End(ClosedBy::Death) => r#"<path class="end" d="M0 18v16"></path>"#,
+            Self::End(ClosedBy::Eviction | ClosedBy::Exit) => {
+                r#"<path class="open" d="M0 18v16"></path>"#
+            }
+        }
+    }
+
     fn words(self) -> String {
         match self {
             Self::Begin => "began".to_owned(),
@@ -356,53 +389,66 @@ pub(super) fn lane(life: &ReportedConnection, axis: Axis, ticks: &[Tick]) -> Mar
     let fell_at = fell.and_then(|index| places.get(index)).copied();
     let tcp_from = fell_at.or(life.fell_before.then_some(begin));
     let mptcp_to = tcp_from.unwrap_or(end);
-    html! {
-        svg class={ "v " (axis.name()) } width="100%" height="40" aria-hidden="true" {
-            @for tick in ticks { line.grid x1=(percent(tick.place)) x2=(percent(tick.place)) y1="0" y2="40" {} }
-            line.mptcp x1=(percent(begin)) x2=(percent(mptcp_to)) y1="26" y2="26" {}
-            @if let Some(from) = tcp_from {
-                line.tcp x1=(percent(from)) x2=(percent(end.max(from))) y1="26" y2="26" {}
-            }
-            @for together in distinguished(&marks, &places, axis) {
-                svg.at x=(percent(together.place)) overflow="visible" { (glyph(&together, life)) }
-            }
-        }
+    // Nothing in it comes from outside: numbers, and words of this program.
+    let name = axis.name();
+    let mut svg = format!(r#"<svg class="v {name}" width="100%" height="40" aria-hidden="true">"#);
+    for tick in ticks {
+        line(&mut svg, "grid", tick.place, tick.place, (0, 40));
     }
+    line(&mut svg, "mptcp", begin, mptcp_to, (26, 26));
+    if let Some(from) = tcp_from {
+        line(&mut svg, "tcp", from, end.max(from), (26, 26));
+    }
+    for together in distinguished(&marks, &places, axis) {
+        glyph(&mut svg, &together, life);
+    }
+    svg.push_str("</svg>");
+    PreEscaped(svg)
 }
 
-fn glyph(together: &Together<'_>, life: &ReportedConnection) -> Markup {
+fn line(svg: &mut String, class: &str, from: f64, to: f64, (top, bottom): (u32, u32)) {
+    let (from, to) = (percent(from), percent(to));
+    svg.push_str(&format!(
+        r#"<line class="{class}" x1="{from}" x2="{to}" y1="{top}" y2="{bottom}"></line>"#
+    ));
+}
+
+fn glyph(svg: &mut String, together: &Together<'_>, life: &ReportedConnection) {
     let fell = together.marks.iter().find(|it| matches!(it.1, Mark::Fell));
     let words: Vec<String> = together
         .marks
         .iter()
         .map(|(at, mark)| format!("{} {}", mark.words(), since(life, *at)))
         .collect();
-    let x = together.place;
-    html! {
-        title { (words.join(", ")) }
-        @match together.marks {
-            [(_, mark)] => (single(*mark)),
-            many => {
-                @if fell.is_some() { path.fell d="M-11 14h22L0 36z" {} } @else { circle.many cy="26" r="9" {} }
-                text class={ "number" @if fell.is_some() { " on" } } text-anchor="middle" y=(if fell.is_some() { "24" } else { "30" }) { (many.len()) }
-            }
-        }
-        @if let Some((at, _)) = fell {
-            text.when text-anchor=(anchor(x)) x=(shift(x)) y="11" { (since(life, *at)) }
-        }
-    }
+    let (place, words) = (percent(together.place), words.join(", "));
+    let shape = match (together.marks, fell) {
+        ([(_, mark)], _) => mark.shape().to_owned(),
+        (many, None) => several(many.len()),
+        (many, Some(_)) => several_with_fallback(many.len()),
+    };
+    let when = fell.map(|(at, _)| {
+        let (anchor, x) = anchor(together.place);
+        let since = since(life, *at);
+        format!(r#"<text class="when" text-anchor="{anchor}" x="{x}" y="11">{since}</text>"#)
+    });
+    svg.push_str(&format!(
+        r#"<svg class="at" x="{place}" overflow="visible"><title>{words}</title>{shape}{}</svg>"#,
+        when.unwrap_or_default()
+    ));
 }
 
-fn single(mark: Mark) -> Markup {
-    html! {
-        @match mark {
-            Mark::Begin => circle.begin cy="26" r="4" {},
-            Mark::Asked(answer, _) => path class=(answer_class(answer)) d="M0 18l8 8-8 8-8-8z" {},
-            Mark::Fell => path.fell d="M-8 17h16L0 33z" {},
-            Mark::End(ClosedBy::Death) => path.end d="M0 18v16" {},
-            Mark::End(ClosedBy::Eviction | ClosedBy::Exit) => path.open d="M0 18v16" {},
-        }
-    }
+/// The mark of events that are too close to separate.
+pub(super) fn several(count: usize) -> String {
+    format!(
+        r#"<circle class="many" cy="26" r="9"></circle><text class="number" text-anchor="middle" y="30">{count}</text>"#
+    )
+}
+
+/// The same, if one of them is the fallback.
+pub(super) fn several_with_fallback(count: usize) -> String {
+    format!(
+        r#"<path class="fell" d="M-11 14h22L0 36z"></path><text class="number on" text-anchor="middle" y="24">{count}</text>"#
+    )
 }
 
 /// The axis above the lanes, with the label of each tick.
@@ -412,36 +458,19 @@ pub(super) fn scale(axis: Axis, ticks: &[(Tick, String)], caption: &str) -> Mark
             text.caption x="0" y="12" { (caption) }
             @for (tick, label) in ticks {
                 line.axis x1=(percent(tick.place)) x2=(percent(tick.place)) y1="31" y2="36" {}
-                text.tick text-anchor=(anchor(tick.place)) x=(percent(tick.place)) y="28" { (label) }
+                text.tick text-anchor=(anchor(tick.place).0) x=(percent(tick.place)) y="28" { (label) }
             }
             line.axis x1=(percent(MARGIN)) x2=(percent(1.0 - MARGIN)) y1="35.5" y2="35.5" {}
         }
     }
 }
 
-/// Labels near an end extend towards the middle.
-fn anchor(x: f64) -> &'static str {
+/// Labels near an end extend towards the middle: their anchor, and their distance from the mark.
+fn anchor(x: f64) -> (&'static str, i32) {
     match x {
-        ..0.1 => "start",
-        0.9.. => "end",
-        _ => "middle",
-    }
-}
-
-fn shift(x: f64) -> &'static str {
-    match x {
-        ..0.1 => "-8",
-        0.9.. => "8",
-        _ => "0",
-    }
-}
-
-/// CSS class of an answer.
-fn answer_class(answer: Answer) -> &'static str {
-    match answer {
-        Answer::Mptcp => "told-mptcp",
-        Answer::Tcp => "told-tcp",
-        Answer::Unsupported(_) | Answer::Failed(_) | Answer::Unknown => "told-nothing",
+        ..0.1 => ("start", -8),
+        0.9.. => ("end", 8),
+        _ => ("middle", 0),
     }
 }
 

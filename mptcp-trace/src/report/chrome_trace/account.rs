@@ -92,39 +92,41 @@ impl Account<'_> {
             Ending::Damaged(why) => Some(why),
             Ending::Orderly | Ending::CutOff => None,
         };
-        let sensors = state
-            .losses
-            .sensors
-            .iter()
-            .fold(Args::default(), |args, loss| {
-                let counters = loss.counters().into_iter();
-                let counters = counters.fold(Args::default(), |args, (name, number)| {
-                    args.number(name, number)
-                });
-                let counters = counters.flag("adds_up", loss.balances());
-                args.object(loss.sensor.name(), counters)
-            });
+        let mut sensors = Args::default();
+        for loss in &state.losses.sensors {
+            let mut counters = Args::default();
+            for (name, number) in loss.counters() {
+                counters.number(name, number);
+            }
+            counters.flag("adds_up", loss.balances());
+            sensors.object(loss.sensor.name(), &counters);
+        }
         let unread = state.reconciled.iter().filter(|it| it.unread).count() as u64;
         let agree = state.reconciled.len() as u64 - unread - self.differ();
         let complaints = state.reconciled.iter().filter(|it| !it.agrees());
-        let complaints = complaints.take(NAMESPACES_MAX).map(|it| {
-            Args::default()
-                .number("netns", u64::from(it.netns))
-                .text("why", it.why.as_deref().unwrap_or_default())
-        });
-        let counters = Args::default()
-            .number("namespaces_agree", agree)
-            .number("namespaces_differ", self.differ())
-            .number("namespaces_unread", unread)
-            .list("complaints", complaints);
-        Args::default()
-            .text("capture_end", ending)
-            .maybe(damage, |args, why| args.text("damage", why))
-            .number("untraced", self.untraced())
-            .number("undecodable", state.undecodable)
-            .number("evicted", state.evicted)
-            .object("sensors", sensors)
-            .object("kernel_counters", counters)
+        let complaints: Vec<Args> = complaints
+            .take(NAMESPACES_MAX)
+            .map(|it| {
+                let mut args = Args::default();
+                args.number("netns", u64::from(it.netns));
+                args.maybe_text("why", it.why.as_deref());
+                args
+            })
+            .collect();
+        let mut counters = Args::default();
+        counters.number("namespaces_agree", agree);
+        counters.number("namespaces_differ", self.differ());
+        counters.number("namespaces_unread", unread);
+        counters.list("complaints", &complaints);
+        let mut args = Args::default();
+        args.text("capture_end", ending);
+        args.maybe_text("damage", damage.map(String::as_str));
+        args.number("untraced", self.untraced());
+        args.number("undecodable", state.undecodable);
+        args.number("evicted", state.evicted);
+        args.object("sensors", &sensors);
+        args.object("kernel_counters", &counters);
+        args
     }
 
     /// Origin of the trace, with the losses. `origin` is its zero on `CLOCK_BOOTTIME`.
@@ -133,24 +135,33 @@ impl Account<'_> {
         let start = epoch.and_then(|epoch| SystemTime::UNIX_EPOCH.checked_add(epoch));
         let start = start.and_then(|start| Timestamp::try_from(start).ok());
         let origin = u64::try_from(origin.as_nanos()).unwrap_or(u64::MAX);
-        let sensors = self.facts.sensors.iter().map(|it| {
-            Args::default()
-                .text("sensor", it.sensor.name())
-                .text("attach_method", it.rung.name())
-                .number("limits", it.limits.len() as u64)
-        });
-        Args::default()
-            .text("title", self.title)
-            .text("writer", concat!("mptcp-trace ", env!("CARGO_PKG_VERSION")))
-            .text("captured_by", format!("mptcp-trace {}", self.facts.version))
-            .text("kernel", &self.facts.kernel)
-            .maybe(start, |args, start| {
-                args.text("ts_zero_time", format!("{start:.9}"))
+        let sensors: Vec<Args> = self
+            .facts
+            .sensors
+            .iter()
+            .map(|it| {
+                let mut args = Args::default();
+                args.text("sensor", it.sensor.name());
+                args.text("attach_method", it.rung.name());
+                args.number("limits", it.limits.len() as u64);
+                args
             })
-            .number("ts_zero_boottime_ns", origin)
-            .flag("is_selection", self.is_selection)
-            .number("not_shown", self.state.not_shown)
-            .list("sensors", sensors)
-            .object("losses", self.losses())
+            .collect();
+        let start = start.map(|start| format!("{start:.9}"));
+        let mut args = Args::default();
+        args.text("title", self.title);
+        args.text("writer", concat!("mptcp-trace ", env!("CARGO_PKG_VERSION")));
+        args.text(
+            "captured_by",
+            &format!("mptcp-trace {}", self.facts.version),
+        );
+        args.text("kernel", &self.facts.kernel);
+        args.maybe_text("ts_zero_time", start.as_deref());
+        args.number("ts_zero_boottime_ns", origin);
+        args.flag("is_selection", self.is_selection);
+        args.number("not_shown", self.state.not_shown);
+        args.list("sensors", &sensors);
+        args.object("losses", &self.losses());
+        args
     }
 }

@@ -8,7 +8,7 @@ use super::events::Args;
 use crate::{
     model::{
         ConnectionEvent, ConnectionId, ConnectionKind, Finding, Judgement, Owner, Process,
-        QueryEvent, RefusalEvent, Refused, Side, Socket, VerdictEvent,
+        QueryEvent, RefusalEvent, Refused, Rung, Side, Socket, Stage, VerdictEvent,
     },
     report::{
         gather::ReportedConnection,
@@ -54,29 +54,30 @@ fn query(event: &QueryEvent) -> (String, Args) {
         query.api.name(),
         verdict.unwrap_or_default()
     );
-    let args = Args::default()
-        .text("time", moment(event.time))
-        .text("api", query.api.name())
-        .text("answer", answer)
-        .maybe(query.errno, |args, it| args.text("errno", it.to_string()))
-        .maybe(query.fell_back, |args, it| args.flag("fell_back", it))
-        .maybe(query.latency, |args, it| args.number("latency_ns", ns(it)))
-        .maybe(Some(event.repeats).filter(|it| *it > 0), |args, it| {
-            args.number("repeats", it)
-        })
-        .maybe(query.id, with_id)
-        .maybe(judgement, with_judgement)
-        .text("attach_method", query.rung.name());
-    (named, socket(caller(args, &query.process), &query.socket))
+    let mut args = begun(event.time, query.id, Some(query.rung));
+    args.text("api", query.api.name());
+    args.text("answer", answer);
+    args.maybe_text("errno", query.errno.map(|it| it.to_string()).as_deref());
+    if let Some(fell_back) = query.fell_back {
+        args.flag("fell_back", fell_back);
+    }
+    args.maybe_number("latency_ns", query.latency.map(ns));
+    args.maybe_number("repeats", Some(event.repeats).filter(|it| *it > 0));
+    if let Some(judgement) = judgement {
+        judged(&mut args, judgement);
+    }
+    caller(&mut args, &query.process);
+    socket(&mut args, &query.socket);
+    (named, args)
 }
 
 fn connection(event: &ConnectionEvent) -> (String, Args) {
     let connection = &event.connection;
     let cause = connection.cause.as_deref();
-    let because = || cause.map_or(String::new(), |cause| format!(": {}", name(cause)));
+    let because = cause.map_or(String::new(), |cause| format!(": {}", name(cause)));
     let named = match connection.kind {
-        ConnectionKind::Fallback => format!("fallback{}", because()),
-        ConnectionKind::FallbackDenied => format!("fallback refused{}", because()),
+        ConnectionKind::Fallback => format!("fallback{because}"),
+        ConnectionKind::FallbackDenied => format!("fallback refused{because}"),
         ConnectionKind::Plain => "TCP client of an MPTCP listener".to_owned(),
         ConnectionKind::Existing => match connection.fell_back {
             Some(true) => "open before, fallen back".to_owned(),
@@ -85,42 +86,35 @@ fn connection(event: &ConnectionEvent) -> (String, Args) {
         ConnectionKind::Blackhole => "blackhole: MPTCP switched off".to_owned(),
     };
     let evidence: Vec<&str> = connection.evidence.iter().map(|it| it.name()).collect();
-    let switched_off = event.switched_off.as_ref();
-    let args = with_id(Args::default(), connection.id)
-        .text("time", moment(event.time))
-        .maybe(cause, |args, it| args.text("cause", it))
-        .text("known", connection.known.name())
-        .maybe(connection.side, |args, it| args.text("side", it.name()))
-        .maybe(connection.stage, |args, it| args.text("stage", it.name()))
-        .maybe(connection.since_connect, |args, it| {
-            args.number("since_connect_ns", ns(it))
-        })
-        .maybe(connection.bytes, |args, (sent, received)| {
-            args.number("bytes_sent", sent)
-                .number("bytes_received", received)
-        })
-        .maybe((!evidence.is_empty()).then_some(evidence), |args, it| {
-            args.text("evidence", it.join(" "))
-        })
-        .maybe(connection.off_for, |args, it| args.number("off_ns", ns(it)))
-        .maybe(switched_off, |args, it| {
-            args.text("switched_off_by", it.id.to_string())
-        })
-        .flag("late", connection.late)
-        .maybe(connection.owner.as_ref(), owner)
-        .text("attach_method", connection.rung.name());
-    (named, socket(args, &connection.socket))
+    let evidence = Some(evidence.join(" ")).filter(|it| !it.is_empty());
+    let switched_off = event.switched_off.as_ref().map(|it| it.id.to_string());
+    let mut args = begun(event.time, Some(connection.id), Some(connection.rung));
+    args.maybe_text("cause", cause);
+    args.text("known", connection.known.name());
+    args.maybe_text("side", connection.side.map(Side::name));
+    args.maybe_text("stage", connection.stage.map(Stage::name));
+    args.maybe_number("since_connect_ns", connection.since_connect.map(ns));
+    args.maybe_number("bytes_sent", connection.bytes.map(|it| it.0));
+    args.maybe_number("bytes_received", connection.bytes.map(|it| it.1));
+    args.maybe_text("evidence", evidence.as_deref());
+    args.maybe_number("off_ns", connection.off_for.map(ns));
+    args.maybe_text("switched_off_by", switched_off.as_deref());
+    args.flag("late", connection.late);
+    owner(&mut args, connection.owner.as_ref());
+    socket(&mut args, &connection.socket);
+    (named, args)
 }
 
 fn verdict(event: &VerdictEvent) -> (String, Args) {
     let named = format!("closing verdict: {}", event.judgement.verdict.name());
-    let args = with_judgement(with_id(Args::default(), event.id), &event.judgement)
-        .text("time", moment(event.time))
-        .text("closed_by", event.closed_by.name())
-        .number("queries", event.queries)
-        .maybe(event.doubt.as_deref(), |args, it| args.text("doubt", it))
-        .maybe(event.owner.as_ref(), owner);
-    (named, socket(args, &event.socket))
+    let mut args = begun(event.time, Some(event.id), None);
+    judged(&mut args, &event.judgement);
+    args.text("closed_by", event.closed_by.name());
+    args.number("queries", event.queries);
+    args.maybe_text("doubt", event.doubt.as_deref());
+    owner(&mut args, event.owner.as_ref());
+    socket(&mut args, &event.socket);
+    (named, args)
 }
 
 fn refusal(event: &RefusalEvent) -> (String, Args) {
@@ -132,54 +126,60 @@ fn refusal(event: &RefusalEvent) -> (String, Args) {
         option.unwrap_or_default(),
         refusal.errno
     );
-    let args = Args::default()
-        .text("time", moment(event.time))
-        .text("errno", refusal.errno.to_string())
-        .text("why", refusal.why())
-        .text("attach_method", refusal.rung.name());
-    let args = caller(args, &refusal.process);
-    let args = match &refusal.what {
+    let mut args = begun(event.time, None, Some(refusal.rung));
+    args.text("errno", &refusal.errno.to_string());
+    args.text("why", refusal.why());
+    caller(&mut args, &refusal.process);
+    match &refusal.what {
         Refused::Option {
             socket: about,
             level,
             optname,
             is_set: _,
-        } => socket(args, about)
-            .number("level", u64::from(*level))
-            .number("optname", u64::from(*optname)),
+        } => {
+            socket(&mut args, about);
+            args.number("level", u64::from(*level));
+            args.number("optname", u64::from(*optname));
+        }
         Refused::Socket { family: _, netns } => args.number("netns", u64::from(*netns)),
-    };
+    }
     (named, args)
 }
 
-fn with_id(args: Args, id: ConnectionId) -> Args {
-    args.text("id", id.to_string())
+/// The arguments that all findings have.
+fn begun(time: SystemTime, id: Option<ConnectionId>, rung: Option<Rung>) -> Args {
+    let mut args = Args::default();
+    args.text("time", &moment(time));
+    args.maybe_text("id", id.map(|id| id.to_string()).as_deref());
+    args.maybe_text("attach_method", rung.map(Rung::name));
+    args
 }
 
-fn with_judgement(args: Args, judgement: &Judgement) -> Args {
-    args.text("verdict", judgement.verdict.name())
-        .text("why", &judgement.sentence)
-        .maybe(judgement.cause.as_deref(), |args, it| {
-            args.text("cause", it)
-        })
-        .maybe(judgement.delay, |args, it| args.number("delay_ns", ns(it)))
+fn judged(args: &mut Args, judgement: &Judgement) {
+    args.text("verdict", judgement.verdict.name());
+    args.text("why", &judgement.sentence);
+    args.maybe_text("cause", judgement.cause.as_deref());
+    args.maybe_number("delay_ns", judgement.delay.map(ns));
 }
 
-fn caller(args: Args, process: &Process) -> Args {
-    args.text("comm", &process.comm)
-        .text("pid", process.number())
-        .number("host_pid", u64::from(process.host_pid))
+fn caller(args: &mut Args, process: &Process) {
+    args.text("comm", &process.comm);
+    args.text("pid", &process.number());
+    args.number("host_pid", u64::from(process.host_pid));
 }
 
-fn owner(args: Args, owner: &Owner) -> Args {
-    caller(args, &owner.process).text("owner_via", owner.via.name())
+fn owner(args: &mut Args, owner: Option<&Owner>) {
+    if let Some(Owner { process, via }) = owner {
+        caller(args, process);
+        args.text("owner_via", via.name());
+    }
 }
 
-fn socket(args: Args, socket: &Socket) -> Args {
-    args.text("local", socket.local.to_string())
-        .text("remote", socket.remote.to_string())
-        .number("netns", u64::from(socket.netns))
-        .maybe(socket.inode, |args, it| args.number("inode", it))
+fn socket(args: &mut Args, socket: &Socket) {
+    args.text("local", &socket.local.to_string());
+    args.text("remote", &socket.remote.to_string());
+    args.number("netns", u64::from(socket.netns));
+    args.maybe_number("inode", socket.inode);
 }
 
 /// Name of a connection's track.
@@ -202,21 +202,22 @@ pub(super) fn title(life: &ReportedConnection, names_process: bool) -> String {
 /// Arguments of each phase of a connection.
 pub(super) fn phase_args(life: &ReportedConnection, id: Option<ConnectionId>) -> Args {
     let (word, _, meaning) = outcome(life.awareness());
-    Args::default()
-        .maybe(id, with_id)
-        .text("outcome", word)
-        .text("meaning", meaning)
-        .flag("in_doubt", life.is_doubtful)
-        .number("queries", life.queries)
-        .maybe(life.cause.as_ref(), |args, cause| {
-            args.text("cause", cause).text("known", life.known.name())
-        })
-        .maybe(life.side, |args, it| args.text("side", it.name()))
-        .maybe(life.process.as_ref(), |args, (pid, comm)| {
-            args.text("comm", comm).text("pid", pid)
-        })
-        .text("local", life.local.to_string())
-        .text("remote", life.remote.to_string())
+    let mut args = Args::default();
+    args.maybe_text("id", id.map(|id| id.to_string()).as_deref());
+    args.text("outcome", word);
+    args.text("meaning", meaning);
+    args.flag("in_doubt", life.is_doubtful);
+    args.number("queries", life.queries);
+    args.maybe_text("cause", life.cause.as_deref());
+    args.maybe_text("known", life.cause.as_ref().map(|_| life.known.name()));
+    args.maybe_text("side", life.side.map(Side::name));
+    if let Some((pid, comm)) = &life.process {
+        args.text("comm", comm);
+        args.text("pid", pid);
+    }
+    args.text("local", &life.local.to_string());
+    args.text("remote", &life.remote.to_string());
+    args
 }
 
 /// A span in which a connection was one thing.

@@ -1,8 +1,10 @@
 //! Writes events in the Trace Event Format, one line each. An error is kept until the end.
 
-use std::io::{self, Write};
-
-use serde_json::{Map, Value};
+use std::{
+    fmt::Write as _,
+    io::{self, Write},
+    time::Duration,
+};
 
 use crate::report::words::shown;
 
@@ -10,6 +12,8 @@ use crate::report::words::shown;
 const TEXT_MAX: usize = 400;
 /// Largest integer that every reader of JSON reads exactly.
 const INTEGER_MAX: u64 = 1 << 53;
+/// Most events that wait until the zero of the trace is fixed.
+pub(super) const HELD_MAX: usize = 1024;
 
 /// Where an event is drawn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,124 +22,180 @@ pub(super) struct Track {
     pub(super) tid: u64,
 }
 
-/// Kind of an event, with its times in nanoseconds since the origin of the trace.
+/// Kind of an event, with its times on `CLOCK_BOOTTIME`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
     /// A name of a process or a track.
     Metadata,
     /// A moment.
-    Instant { at: u64 },
+    Instant { at: Duration },
     /// A span, in one of the format's own colours.
     Complete {
-        at: u64,
-        length: u64,
+        from: Duration,
+        to: Duration,
         colour: &'static str,
     },
 }
 
-/// Named details of an event.
+/// Named details of an event: the fields of a JSON object.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Args(Map<String, Value>);
+pub(super) struct Args(String);
 
 impl Args {
     /// Adds a text, which may come from outside.
-    pub(super) fn text(mut self, name: &str, text: impl AsRef<str>) -> Self {
-        let text = shown(text.as_ref(), TEXT_MAX);
-        self.0.insert(name.to_owned(), text.into());
-        self
+    pub(super) fn text(&mut self, name: &str, text: &str) {
+        self.field(name, &quoted(&shown(text, TEXT_MAX)));
+    }
+
+    /// Adds a text, if there is one.
+    pub(super) fn maybe_text(&mut self, name: &str, text: Option<&str>) {
+        if let Some(text) = text {
+            self.text(name, text);
+        }
     }
 
     /// Adds a number; as a string, if a reader might round it.
-    pub(super) fn number(mut self, name: &str, number: u64) -> Self {
+    pub(super) fn number(&mut self, name: &str, number: u64) {
         let value = match number {
-            ..=INTEGER_MAX => number.into(),
-            _ => number.to_string().into(),
+            ..=INTEGER_MAX => number.to_string(),
+            _ => format!("\"{number}\""),
         };
-        self.0.insert(name.to_owned(), value);
-        self
+        self.field(name, &value);
     }
 
-    pub(super) fn flag(mut self, name: &str, is: bool) -> Self {
-        self.0.insert(name.to_owned(), is.into());
-        self
-    }
-
-    pub(super) fn object(mut self, name: &str, fields: Self) -> Self {
-        self.0.insert(name.to_owned(), fields.into());
-        self
-    }
-
-    pub(super) fn list(mut self, name: &str, rows: impl Iterator<Item = Self>) -> Self {
-        let rows: Vec<Value> = rows.map(Value::from).collect();
-        self.0.insert(name.to_owned(), rows.into());
-        self
-    }
-
-    /// Adds details of something that may be missing.
-    pub(super) fn maybe<T>(self, of: Option<T>, add: impl FnOnce(Self, T) -> Self) -> Self {
-        match of {
-            Some(of) => add(self, of),
-            None => self,
+    /// Adds a number, if there is one.
+    pub(super) fn maybe_number(&mut self, name: &str, number: Option<u64>) {
+        if let Some(number) = number {
+            self.number(name, number);
         }
+    }
+
+    pub(super) fn flag(&mut self, name: &str, is: bool) {
+        self.field(name, if is { "true" } else { "false" });
+    }
+
+    pub(super) fn object(&mut self, name: &str, fields: &Self) {
+        self.field(name, &fields.json());
+    }
+
+    pub(super) fn list(&mut self, name: &str, rows: &[Self]) {
+        let rows: Vec<String> = rows.iter().map(Self::json).collect();
+        self.field(name, &format!("[{}]", rows.join(",")));
+    }
+
+    /// The object.
+    pub(super) fn json(&self) -> String {
+        format!("{{{}}}", self.0)
+    }
+
+    fn field(&mut self, name: &str, value: &str) {
+        let comma = if self.0.is_empty() { "" } else { "," };
+        let _infallible = write!(self.0, "{comma}\"{name}\":{value}");
     }
 }
 
-impl From<Args> for Value {
-    fn from(args: Args) -> Self {
-        args.0.into()
-    }
+/// A JSON string.
+fn quoted(text: &str) -> String {
+    let mut out = Vec::new();
+    let _infallible = serde_json::to_writer(&mut out, text);
+    String::from_utf8(out).unwrap_or_default()
+}
+
+/// An event without its times.
+struct Event {
+    kind: Kind,
+    head: String,
+    tail: String,
 }
 
 /// Where events are written.
 pub(super) struct Events<W> {
     out: W,
-    is_empty: bool,
+    /// Between two events.
+    comma: &'static str,
     failed: Option<io::Error>,
+    /// The zero of the trace, on `CLOCK_BOOTTIME`: the earliest time so far, until it is fixed.
+    zero: Option<Duration>,
+    is_fixed: bool,
+    held: Vec<Event>,
 }
 
 impl<W: Write> Events<W> {
     pub(super) fn new(out: W) -> Self {
         let mut events = Self {
             out,
-            is_empty: true,
+            comma: "",
             failed: None,
+            zero: None,
+            is_fixed: false,
+            held: Vec::new(),
         };
-        events.write(b"{\"displayTimeUnit\":\"ns\",\"traceEvents\":[");
+        events.write("{\"displayTimeUnit\":\"ns\",\"traceEvents\":[");
         events
     }
 
-    /// Writes an event.
-    pub(super) fn add(&mut self, track: Track, kind: Kind, cat: &str, name: &str, args: Args) {
-        let (ph, times) = match kind {
-            Kind::Metadata => ("M", String::new()),
-            Kind::Instant { at } => ("i", format!(",\"ts\":{},\"s\":\"t\"", micros(at))),
-            Kind::Complete { at, length, colour } => (
-                "X",
-                format!(
-                    ",\"ts\":{},\"dur\":{},\"cname\":\"{colour}\"",
-                    micros(at),
-                    micros(length)
-                ),
-            ),
+    /// A time that the next events contain: the trace begins no later, unless its zero is fixed.
+    pub(super) fn contain(&mut self, earliest: Duration) {
+        if !self.is_fixed {
+            self.zero = Some(self.zero.map_or(earliest, |zero| zero.min(earliest)));
+        }
+    }
+
+    /// The zero of the trace. It is fixed once a few events were added.
+    pub(super) fn zero(&self) -> Duration {
+        self.zero.unwrap_or_default()
+    }
+
+    /// Adds an event.
+    pub(super) fn add(&mut self, track: Track, kind: Kind, cat: &str, name: &str, args: &Args) {
+        let ph = match kind {
+            Kind::Metadata => 'M',
+            Kind::Instant { .. } => 'i',
+            Kind::Complete { .. } => 'X',
         };
-        let Track { pid, tid } = track;
-        let comma = if self.is_empty { "" } else { "," };
-        self.is_empty = false;
-        let line = format!(
-            "{comma}\n{{\"name\":{},\"cat\":\"{cat}\",\"ph\":\"{ph}\"{times},\"pid\":{pid},\"tid\":{tid},\"args\":{}}}",
-            Value::from(name),
-            Value::from(args)
-        );
-        self.write(line.as_bytes());
+        let (name, Track { pid, tid }, args) = (quoted(name), track, args.json());
+        self.held.push(Event {
+            kind,
+            head: format!("\n{{\"name\":{name},\"cat\":\"{cat}\",\"ph\":\"{ph}\""),
+            tail: format!(",\"pid\":{pid},\"tid\":{tid},\"args\":{args}}}"),
+        });
+        if self.is_fixed || self.held.len() >= HELD_MAX {
+            self.release();
+        }
     }
 
     /// Names a process or a track, and says where it stands.
     pub(super) fn name(&mut self, track: Track, of: &str, name: &str, place: u64) {
-        let [what, sort] = ["_name", "_sort_index"].map(|what| format!("{of}{what}"));
-        let named = Args::default().text("name", name);
-        self.add(track, Kind::Metadata, "__metadata", &what, named);
-        let placed = Args::default().number("sort_index", place);
-        self.add(track, Kind::Metadata, "__metadata", &sort, placed);
+        let mut named = Args::default();
+        named.text("name", name);
+        let mut placed = Args::default();
+        placed.number("sort_index", place);
+        for (what, args) in [("_name", named), ("_sort_index", placed)] {
+            let what = format!("{of}{what}");
+            self.add(track, Kind::Metadata, "__metadata", &what, &args);
+        }
+    }
+
+    /// Fixes the zero of the trace, and writes what waits for it.
+    pub(super) fn release(&mut self) {
+        self.is_fixed = true;
+        let mut held = std::mem::take(&mut self.held);
+        for Event { kind, head, tail } in held.drain(..) {
+            let times = match kind {
+                Kind::Metadata => String::new(),
+                Kind::Instant { at } => format!(",\"ts\":{},\"s\":\"t\"", micros(self.since(at))),
+                Kind::Complete { from, to, colour } => {
+                    let (from, to) = (self.since(from), self.since(to));
+                    let (ts, dur) = (micros(from), micros(to.saturating_sub(from)));
+                    format!(",\"ts\":{ts},\"dur\":{dur},\"cname\":\"{colour}\"")
+                }
+            };
+            self.write(&format!("{}{head}{times}{tail}", self.comma));
+            self.comma = ",";
+        }
+        // Its memory is reused.
+        self.held = held;
+        self.held.shrink_to(1);
     }
 
     /// Ends the file.
@@ -143,9 +203,8 @@ impl<W: Write> Events<W> {
     /// # Errors
     ///
     /// The first one of all events.
-    pub(super) fn finish(mut self, other: Args) -> io::Result<W> {
-        let end = format!("\n],\"otherData\":{}}}\n", Value::from(other));
-        self.write(end.as_bytes());
+    pub(super) fn finish(mut self, other: &Args) -> io::Result<W> {
+        self.write(&format!("\n],\"otherData\":{}}}\n", other.json()));
         if self.failed.is_none() {
             self.failed = self.out.flush().err();
         }
@@ -155,14 +214,25 @@ impl<W: Write> Events<W> {
         }
     }
 
-    fn write(&mut self, bytes: &[u8]) {
+    #[cfg(test)]
+    pub(super) fn held_count(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Since the zero of the trace.
+    fn since(&self, at: Duration) -> Duration {
+        at.saturating_sub(self.zero())
+    }
+
+    fn write(&mut self, text: &str) {
         if self.failed.is_none() {
-            self.failed = self.out.write_all(bytes).err();
+            self.failed = self.out.write_all(text.as_bytes()).err();
         }
     }
 }
 
 /// Microseconds with all nanoseconds, as text: a binary fraction would round them.
-pub(super) fn micros(ns: u64) -> String {
+pub(super) fn micros(duration: Duration) -> String {
+    let ns = duration.as_nanos();
     format!("{}.{:03}", ns / 1000, ns % 1000)
 }

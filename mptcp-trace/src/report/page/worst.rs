@@ -1,7 +1,12 @@
 //! Sections on single connections: the worst ones, a lane each, and a list by address.
 
 use super::*;
-use crate::report::lanes::{Axis, Tick, begin, ended, lane, scale, since};
+use crate::{
+    model::{Answer, ClosedBy},
+    report::lanes::{
+        Axis, Mark, Tick, begin, ended, lane, scale, several, several_with_fallback, since,
+    },
+};
 
 /// A longer list of addresses is folded.
 const OPEN_MAX: usize = 60;
@@ -131,20 +136,30 @@ pub(super) fn timeline(report: &Report<'_>) -> Markup {
 }
 
 fn key() -> Markup {
-    let mark = |shape: Markup, words: &str| {
-        html! { li { svg width="22" height="22" viewBox="-11 15 22 22" aria-hidden="true" { (shape) } (words) } }
-    };
+    let answers = [Answer::Mptcp, Answer::Tcp, Answer::Unknown];
+    let [mptcp, tcp, neither] = answers.map(|answer| Mark::Asked(answer, "").shape().to_owned());
+    let marks = [
+        (
+            Mark::Begin.shape().to_owned(),
+            "began to connect, or was accepted",
+        ),
+        (mptcp, "told MPTCP"),
+        (tcp, "told TCP"),
+        (neither, "asked, told neither"),
+        (Mark::Fell.shape().to_owned(), "fell back"),
+        (Mark::End(ClosedBy::Death).shape().to_owned(), "closed"),
+        (
+            Mark::End(ClosedBy::Exit).shape().to_owned(),
+            "still open when last seen",
+        ),
+        (several(3), "3 events, too close to separate"),
+        (several_with_fallback(3), "3 events, one is the fallback"),
+    ];
     html! {
         ul.key {
-            (mark(html! { circle.begin cy="26" r="4" {} }, "began to connect, or was accepted"))
-            (mark(html! { path.told-mptcp d="M0 18l8 8-8 8-8-8z" {} }, "told MPTCP"))
-            (mark(html! { path.told-tcp d="M0 18l8 8-8 8-8-8z" {} }, "told TCP"))
-            (mark(html! { path.told-nothing d="M0 18l8 8-8 8-8-8z" {} }, "asked, told neither"))
-            (mark(html! { path.fell d="M-8 17h16L0 33z" {} }, "fell back"))
-            (mark(html! { path.end d="M0 18v16" {} }, "closed"))
-            (mark(html! { path.open d="M0 18v16" {} }, "still open when last seen"))
-            (mark(html! { circle.many cy="26" r="9" {} text.number text-anchor="middle" y="30" { "3" } }, "3 events, too close to separate"))
-            (mark(html! { path.fell d="M-11 15h22L0 37z" {} text class="number on" text-anchor="middle" y="25" { "3" } }, "3 events, one is the fallback"))
+            @for (shape, words) in marks {
+                li { svg width="22" height="22" viewBox="-12 13 24 24" aria-hidden="true" { (PreEscaped(shape)) } (words) }
+            }
         }
     }
 }
@@ -196,6 +211,32 @@ fn lanes(report: &Report<'_>) -> Markup {
 }
 
 fn table(report: &Report<'_>) -> Markup {
+    let columns = [
+        ("", "Local"),
+        ("", "Remote"),
+        ("", "First seen"),
+        ("n", "Fell back"),
+        ("", "Cause"),
+        ("n", "Asked"),
+        ("", "Last told"),
+        ("", "End"),
+    ];
+    let cells = |life: &ReportedConnection| {
+        [
+            ("mono", life.local.to_string()),
+            ("mono", life.remote.to_string()),
+            ("", report.moment(life.time)),
+            (
+                "n",
+                life.fell_at
+                    .map_or("before".to_owned(), |at| since(life, at)),
+            ),
+            ("", why(life)),
+            ("n", digits(life.queries)),
+            ("", last_answer(life)),
+            ("", end(life).to_owned()),
+        ]
+    };
     html! {
         details.screen {
             summary { "Show as a table" }
@@ -205,23 +246,15 @@ fn table(report: &Report<'_>) -> Markup {
                     "; fell back: time since it began to connect or was accepted."
                 }
                 thead { tr {
-                    th scope="col" { "Verdict" } th scope="col" { "Process" } th scope="col" { "Local" } th scope="col" { "Remote" }
-                    th scope="col" { "First seen" } th.n scope="col" { "Fell back" } th scope="col" { "Cause" }
-                    th.n scope="col" { "Asked" } th scope="col" { "Last told" } th scope="col" { "End" }
+                    th scope="col" { "Verdict" } th scope="col" { "Process" }
+                    @for (class, name) in columns { th class=(class) scope="col" { (name) } }
                 } }
                 tbody {
                     @for life in report.gathered.drawn() {
                         tr {
                             td { (tag(life.awareness())) @if life.is_doubtful { " in doubt" } }
                             th.name scope="row" { (who(life)) }
-                            td.mono { (life.local) }
-                            td.mono { (life.remote) }
-                            td { (report.moment(life.time)) }
-                            td.n { @match life.fell_at { Some(at) => (since(life, at)), None => "before" } }
-                            td { (why(life)) }
-                            td.n { (digits(life.queries)) }
-                            td { (last_answer(life)) }
-                            td { (end(life)) }
+                            @for (class, text) in cells(life) { td class=(class) { (text) } }
                         }
                     }
                 }
