@@ -1,8 +1,6 @@
 //! docs/output.md names every verdict and every sensor, and another program understands the lines.
 //! `tests/schema` compares its fields with the lines.
 
-#![expect(clippy::unwrap_used, reason = "a test")]
-
 use std::{
     collections::BTreeSet,
     path::Path,

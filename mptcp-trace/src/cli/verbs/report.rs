@@ -1,21 +1,19 @@
 //! `mptcp-trace report`: turns a capture into an HTML page.
 
 use std::{
-    io::{self, BufReader, Write as _},
+    io::{self, Write as _},
     path::Path,
     time::Duration,
 };
 
 use crate::{
-    capture::Reader,
     cli::{
         DONE, Exit, FAILED,
         args::ReportArgs,
         files,
-        input::{play_silently, with_capture},
+        input::{Observed, observe, with_capture},
         print, select,
     },
-    correlate::Limits,
     filter::FindingFilter,
     host::sandbox,
     model::LossReport,
@@ -45,21 +43,20 @@ pub(in crate::cli) fn run(args: &ReportArgs) -> Result<u8, Exit> {
 
 fn report(args: &ReportArgs, wanted: FindingFilter, input: &mut dyn io::Read) -> Result<u8, Exit> {
     let file = args.file.display().to_string();
-    let (mut reader, facts) = Reader::open(BufReader::new(input))
-        .map_err(|why| Exit::Because(FAILED, format!("cannot report on {file}: {why}")))?;
     let is_selection = wanted != FindingFilter::default();
     let gathering = Shared::default();
     let view = View {
         wanted,
         observers: vec![Box::new(gathering.clone())],
-        limits: Limits {
-            connections: usize::try_from(args.max_connections).unwrap_or(usize::MAX),
-            ..Limits::STATED
-        },
         ..View::default()
     };
-    let mut stages = Stages::silent(facts.clone(), view);
-    let (ending, losses) = play_silently(&mut stages, &mut reader)?;
+    let what = format!("cannot report on {file}");
+    let Observed {
+        facts,
+        mut stages,
+        losses,
+        ending,
+    } = observe(input, view, args.max_connections, &what)?;
     let state = state_of(&mut stages, &losses);
     let gathered = gathering.finish();
     let title = match &args.title {
