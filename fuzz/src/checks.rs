@@ -248,7 +248,7 @@ pub fn packets(bytes: &[u8]) {
 /// The plan for a packet capture, and the result; none if it is not one.
 fn annotated(bytes: &[u8]) -> Option<(annotate::Plan, Vec<u8>)> {
     let (mut reader, facts) = Reader::open(SESSION).ok()?;
-    let gathering = Shared::new(FindingFilter::default(), facts.boot_epoch);
+    let gathering = Shared::new(FindingFilter::default());
     let view = View {
         observers: vec![Box::new(gathering.clone())],
         ..View::default()

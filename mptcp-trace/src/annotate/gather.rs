@@ -91,7 +91,7 @@ impl Traced {
         is_known(self.local) && is_known(self.remote)
     }
 
-    fn update(&mut self, finding: &Finding, epoch: Duration) {
+    fn update(&mut self, finding: &Finding) {
         let subject = Subject::of(finding);
         if let Some(verdict) = subject.verdict {
             match self
@@ -115,7 +115,9 @@ impl Traced {
             Finding::Query(event) => {
                 let asker = || words::process(&event.query.process);
                 self.process.get_or_insert_with(asker);
-                let begin = event.query.connected_at.map(|at| epoch + at);
+                let (time, asked_at) = (since_epoch(event.time), event.query.asked_at);
+                let since = |at| time.saturating_sub(asked_at.saturating_sub(at));
+                let begin = event.query.connected_at.map(since);
                 self.begin = begin.or(self.begin);
             }
             Finding::Connection(event) => {
@@ -123,7 +125,7 @@ impl Traced {
                 self.process = holder(&connection.owner).or(self.process.take());
                 self.side = connection.side.or(self.side);
                 let since = connection.since_connect;
-                let begin = since.map(|since| epoch + connection.at.saturating_sub(since));
+                let begin = since.map(|since| since_epoch(event.time).saturating_sub(since));
                 self.begin = begin.or(self.begin);
                 let fell = connection.kind == ConnectionKind::Fallback
                     || connection.kind == ConnectionKind::Existing;
@@ -138,7 +140,7 @@ impl Traced {
                     self.cause = event.judgement.cause.as_deref().map(str::to_owned);
                 }
                 if event.closed_by == ClosedBy::Death {
-                    self.end = Some(epoch + event.at);
+                    self.end = Some(since_epoch(event.time));
                 }
             }
             Finding::Refusal(_) => {}
@@ -158,8 +160,6 @@ fn since_epoch(time: SystemTime) -> Duration {
 /// The connections that findings are about.
 pub struct Gathered {
     wanted: FindingFilter,
-    /// Wall clock minus `CLOCK_BOOTTIME`.
-    epoch: Duration,
     /// Holds the number of each connection in `connections`.
     ledger: Ledger<usize>,
     pub(super) connections: Vec<Traced>,
@@ -175,10 +175,9 @@ pub struct Gathered {
 }
 
 impl Gathered {
-    fn new(wanted: FindingFilter, epoch: Duration) -> Self {
+    fn new(wanted: FindingFilter) -> Self {
         Self {
             wanted,
-            epoch,
             ledger: Ledger::new(REMEMBERED_MAX),
             connections: Vec::new(),
             free: Vec::new(),
@@ -214,7 +213,7 @@ impl Gathered {
         if let Some(traced) = self.connections.get_mut(number) {
             traced.state = state;
             // Those that are not wanted are known too: a packet of theirs belongs to no other one.
-            traced.update(finding, self.epoch);
+            traced.update(finding);
             if is_wanted && self.notes >= FINDINGS_MAX {
                 self.beyond += 1;
             } else if is_wanted {
@@ -241,18 +240,16 @@ impl fmt::Debug for Shared {
 }
 
 impl Shared {
-    /// Gathers the findings that a filter admits; `epoch` is the wall clock minus
-    /// `CLOCK_BOOTTIME`.
+    /// Gathers the findings that a filter admits.
     #[must_use]
-    pub fn new(wanted: FindingFilter, epoch: Duration) -> Self {
-        Self(Rc::new(RefCell::new(Gathered::new(wanted, epoch))))
+    pub fn new(wanted: FindingFilter) -> Self {
+        Self(Rc::new(RefCell::new(Gathered::new(wanted))))
     }
 
     /// Returns what was gathered, after all findings.
     #[must_use]
     pub fn finish(&self) -> Gathered {
-        let empty = Gathered::new(FindingFilter::default(), Duration::ZERO);
-        self.0.replace(empty)
+        self.0.replace(Gathered::new(FindingFilter::default()))
     }
 }
 

@@ -156,13 +156,17 @@ impl Life {
         let first = self.first.time;
         let apart = |time: Duration| first.abs_diff(time);
         // The connection must not have ended before.
-        if traced.end.is_some_and(|end| end + CLOCKS < first) {
+        if traced
+            .end
+            .is_some_and(|end| end.saturating_add(CLOCKS) < first)
+        {
             return None;
         }
         let Some(opened_by) = self.opened_by else {
             // Its beginning was not recorded.
             let begin = traced.begin.unwrap_or(Duration::ZERO);
-            return (begin <= first + CLOCKS).then(|| apart(traced.begin.unwrap_or(traced.first)));
+            return (begin <= first.saturating_add(CLOCKS))
+                .then(|| apart(traced.begin.unwrap_or(traced.first)));
         };
         let is_client = opened_by == traced.local;
         let contradicts = match traced.side {
@@ -183,7 +187,7 @@ impl Life {
                 (apart(begin) <= CLOCKS).then(|| HANDSHAKE_MAX + apart(begin))
             }
             Some(begin) => (apart(begin) <= HANDSHAKE_MAX).then(|| apart(begin)),
-            None => (first <= traced.first + CLOCKS).then(|| apart(traced.first)),
+            None => (first <= traced.first.saturating_add(CLOCKS)).then(|| apart(traced.first)),
         }
     }
 }
@@ -281,7 +285,7 @@ impl Flow {
         let span = self.lives.get(life)?;
         // Where no function is traced, a fallback is noticed when the system call returns.
         let of_stage = note.stage.and_then(|stage| span.of_stage(stage));
-        let of_stage = of_stage.filter(|place| place.time <= note.at + CLOCKS);
+        let of_stage = of_stage.filter(|place| place.time <= note.at.saturating_add(CLOCKS));
         let before = self.before.get(number).copied().unwrap_or(self.latest);
         let place = match (of_stage, before) {
             (Some(place), _) => place,

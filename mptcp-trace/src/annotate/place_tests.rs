@@ -60,7 +60,7 @@ fn sent(what: &str) -> Segment {
 
 /// Places findings on packets; returns the packets' numbers with the comments, shortened.
 fn placed(findings: &[Finding], packets: &[(u64, &str)]) -> (Vec<(u64, Vec<String>)>, Plan) {
-    let mut shared = Shared::new(FindingFilter::default(), Duration::ZERO);
+    let mut shared = Shared::new(FindingFilter::default());
     for finding in findings {
         shared.finding(finding, &|_| None);
     }
@@ -324,11 +324,24 @@ fn packets_out_of_order_and_without_a_time_do_no_harm() {
     let packets = [(100, ">S1"), (103, ">."), (102, "<A"), (104, ">.")];
     let (comments, _) = placed(&[finding(fallback(103, 4), Some(Side::Active))], &packets);
     assert_eq!(with(HERE, &comments), [1]);
-    let mut placing = Placing::new(Shared::new(FindingFilter::default(), ms(0)).finish());
+    let mut placing = Placing::new(Shared::new(FindingFilter::default()).finish());
     placing.packet(0, None, Some(&sent(">S1")));
     placing.packet(1, Some(ms(1)), None);
     let counts = placing.finish().counts;
     assert_eq!((counts.packets, counts.bare, counts.of_findings), (2, 1, 0));
+}
+
+#[test]
+fn the_end_of_time_is_a_time() {
+    for time in [Duration::MAX, Duration::ZERO] {
+        for word in [">S1", ">."] {
+            let mut shared = Shared::new(FindingFilter::default());
+            shared.finding(&finding(fallback(101, 2), Some(Side::Active)), &|_| None);
+            let mut placing = Placing::new(shared.finish());
+            placing.packet(0, Some(time), Some(&sent(word)));
+            assert_eq!(placing.finish().counts.of_findings, 1);
+        }
+    }
 }
 
 #[test]

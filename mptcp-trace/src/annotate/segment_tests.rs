@@ -25,7 +25,7 @@ fn ipv4(protocol: u8, fragment: u16, options: usize, payload: &[u8]) -> Vec<u8> 
     packet
 }
 
-/// An IPv6 packet from 2001:db8::1 to 2001:db8::2.
+/// An IPv6 packet from `2001:db8::1` to `2001:db8::2`.
 fn ipv6(next: u8, payload: &[u8]) -> Vec<u8> {
     let mut packet = vec![0x60, 0, 0, 0];
     packet.extend(u16::try_from(payload.len()).unwrap().to_be_bytes());

@@ -23,7 +23,7 @@ fn pcap() -> Vec<u8> {
 }
 
 fn gathered(row: Row) -> Gathered {
-    let mut shared = Shared::new(FindingFilter::default(), Duration::ZERO);
+    let mut shared = Shared::new(FindingFilter::default());
     let mut finding = row.connection();
     if let crate::model::Finding::Connection(event) = &mut finding {
         event.time = std::time::UNIX_EPOCH + Duration::from_millis(1);

@@ -2,27 +2,50 @@
 
 use std::{
     fs::File,
-    io::{self, Read as _},
+    io::{self, BufReader, Read as _},
     path::Path,
 };
 
 use anyhow::Context as _;
 
-use super::Exit;
+use super::{Exit, FAILED};
 use crate::{
     bundle,
     capture::Reader,
-    model::LossReport,
-    pipeline::{Stages, Stop, play},
+    correlate::Limits,
+    model::{Facts, LossReport},
+    pipeline::{Stages, Stop, View, play},
     report::Ending,
 };
 
-/// Plays a capture to its end or to the first damaged frame.
-pub(super) fn play_silently<R: io::Read>(
-    stages: &mut Stages<io::Sink>,
-    reader: &mut Reader<R>,
-) -> Result<(Ending, LossReport), Exit> {
-    let played = play(stages, reader);
+/// A capture that was played without output.
+pub(super) struct Observed {
+    /// Its facts.
+    pub(super) facts: Facts,
+    /// The stages, after the last record.
+    pub(super) stages: Stages<io::Sink>,
+    /// Losses during recording; empty unless it ends in order.
+    pub(super) losses: LossReport,
+    /// How it ends.
+    pub(super) ending: Ending,
+}
+
+/// Plays a capture to its end or to the first damaged frame, for the observers of a view; `what` is
+/// what cannot be done if it is not a capture.
+pub(super) fn observe(
+    input: &mut dyn io::Read,
+    view: View,
+    connections: u32,
+    what: &str,
+) -> Result<Observed, Exit> {
+    let (mut reader, facts) = Reader::open(BufReader::new(input))
+        .map_err(|why| Exit::Because(FAILED, format!("{what}: {why}")))?;
+    let limits = Limits {
+        connections: usize::try_from(connections).unwrap_or(usize::MAX),
+        ..Limits::STATED
+    };
+    let mut stages = Stages::silent(facts.clone(), View { limits, ..view });
+    let played = play(&mut stages, &mut reader);
     let (ending, losses) = match played {
         // Printed lines are discarded, and there is no `--stop-after`.
         Ok(played) => match played.losses {
@@ -38,7 +61,12 @@ pub(super) fn play_silently<R: io::Read>(
     };
     match ended {
         Err(Stop::Failed(why)) => Err(why.into()),
-        Ok(()) | Err(Stop::Enough | Stop::ReaderGone) => Ok((ending, losses)),
+        Ok(()) | Err(Stop::Enough | Stop::ReaderGone) => Ok(Observed {
+            facts,
+            stages,
+            losses,
+            ending,
+        }),
     }
 }
 

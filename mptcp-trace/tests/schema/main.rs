@@ -223,7 +223,7 @@ fn leaves(value: &Value, at: &str, found: &mut Vec<String>) {
             }
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
-            found.push(at.to_owned())
+            found.push(at.to_owned());
         }
     }
 }

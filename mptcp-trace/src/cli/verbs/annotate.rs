@@ -10,20 +10,18 @@ use anyhow::{Context as _, anyhow, ensure};
 
 use crate::{
     annotate::{self, Gathered, Plan, Shared, Written},
-    capture::Reader,
     cli::{
         DONE, Exit, FAILED,
         args::AnnotateArgs,
         files,
-        input::{play_silently, with_capture},
+        input::{observe, with_capture},
         output::Output,
         select,
     },
     coalesce::AnswerCoalescer,
-    correlate::Limits,
     filter::FindingFilter,
     host::sandbox,
-    pipeline::{Stages, View, prefixed},
+    pipeline::{View, prefixed},
     report::Ending,
     sink::escape,
 };
@@ -76,27 +74,20 @@ fn gather(
     wanted: FindingFilter,
     input: &mut dyn io::Read,
 ) -> Result<(Gathered, Ending), Exit> {
-    let file = args.file.display();
-    let (mut reader, facts) = Reader::open(BufReader::new(input))
-        .map_err(|why| Exit::Because(FAILED, format!("cannot read {file}: {why}")))?;
-    let gathering = Shared::new(wanted, facts.boot_epoch);
+    let gathering = Shared::new(wanted);
     let view = View {
         repeats: Some(AnswerCoalescer::default()),
         observers: vec![Box::new(gathering.clone())],
-        limits: Limits {
-            connections: usize::try_from(args.max_connections).unwrap_or(usize::MAX),
-            ..Limits::STATED
-        },
         ..View::default()
     };
-    let mut stages = Stages::silent(facts, view);
-    let (ending, _losses) = play_silently(&mut stages, &mut reader)?;
-    let undecodable = stages.outcome().undecodable;
-    let ending = match ending {
+    let what = format!("cannot read {}", args.file.display());
+    let observed = observe(input, view, args.max_connections, &what)?;
+    let undecodable = observed.stages.outcome().undecodable;
+    let ending = match observed.ending {
         Ending::Orderly if undecodable > 0 => {
             Ending::Damaged(format!("{undecodable} records cannot be decoded"))
         }
-        other => other,
+        ending @ (Ending::Orderly | Ending::CutOff | Ending::Damaged(_)) => ending,
     };
     Ok((gathering.finish(), ending))
 }

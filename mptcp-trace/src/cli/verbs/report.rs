@@ -1,28 +1,26 @@
 //! `mptcp-trace report`: turns a capture into an HTML page, or into a trace for a viewer.
 
 use std::{
-    io::{self, BufReader, BufWriter, Write as _},
+    io::{self, BufWriter, Write as _},
     time::Duration,
 };
 
 use anyhow::Context as _;
 
 use crate::{
-    capture::Reader,
     cli::{
         DONE, Exit, FAILED,
         args::{ReportArgs, ReportFormat},
         files,
-        input::{play_silently, with_capture},
+        input::{Observed, observe, with_capture},
         output::Output,
         select,
     },
-    correlate::Limits,
     filter::FindingFilter,
     host::sandbox,
     model::Facts,
     observe::{Observer, State},
-    pipeline::{Stages, View, prefixed},
+    pipeline::{View, prefixed},
     report::{Account, ChromeTrace, Ending, Report, Shared, page},
     sink::escape,
 };
@@ -50,8 +48,6 @@ struct Played {
 
 fn report(args: &ReportArgs, wanted: FindingFilter, input: &mut dyn io::Read) -> Result<u8, Exit> {
     let file = args.file.display().to_string();
-    let (mut reader, facts) = Reader::open(BufReader::new(input))
-        .map_err(|why| Exit::Because(FAILED, format!("cannot report on {file}: {why}")))?;
     let title = match &args.title {
         Some(title) => title.clone(),
         None => {
@@ -68,7 +64,7 @@ fn report(args: &ReportArgs, wanted: FindingFilter, input: &mut dyn io::Read) ->
         state,
         findings,
         written: (name, size),
-    } = write(args, wanted, &title, &facts, &mut reader)?;
+    } = write(args, wanted, &title, input)?;
     let noun = if findings == 1 { "finding" } else { "findings" };
     stderr!(
         "{}",
@@ -100,17 +96,16 @@ fn html(
     args: &ReportArgs,
     wanted: FindingFilter,
     title: &str,
-    facts: &Facts,
-    reader: &mut Reader<impl io::Read>,
+    input: &mut dyn io::Read,
 ) -> Result<Played, Exit> {
     let is_selection = wanted != FindingFilter::default();
     let gathering = Shared::default();
     let observer = Box::new(gathering.clone());
-    let (ending, state) = play_to_end(args, wanted, observer, facts, reader)?;
+    let (facts, ending, state) = play_to_end(args, wanted, observer, input)?;
     let gathered = gathering.finish();
     let text = page(&Report {
         title,
-        facts,
+        facts: &facts,
         gathered: &gathered,
         state: &state,
         ending: &ending,
@@ -134,17 +129,16 @@ fn chrome_trace(
     args: &ReportArgs,
     wanted: FindingFilter,
     title: &str,
-    facts: &Facts,
-    reader: &mut Reader<impl io::Read>,
+    input: &mut dyn io::Read,
 ) -> Result<Played, Exit> {
     let is_selection = wanted != FindingFilter::default();
     let output = BufWriter::new(Output::create(&args.output)?);
     let trace = ChromeTrace::new(output);
     let observer = Box::new(trace.clone());
-    let (ending, state) = play_to_end(args, wanted, observer, facts, reader)?;
+    let (facts, ending, state) = play_to_end(args, wanted, observer, input)?;
     let account = Account {
         title,
-        facts,
+        facts: &facts,
         state: &state,
         ending: &ending,
         is_selection,
@@ -168,23 +162,23 @@ fn play_to_end(
     args: &ReportArgs,
     wanted: FindingFilter,
     observer: Box<dyn Observer>,
-    facts: &Facts,
-    reader: &mut Reader<impl io::Read>,
-) -> Result<(Ending, State), Exit> {
+    input: &mut dyn io::Read,
+) -> Result<(Facts, Ending, State), Exit> {
     let view = View {
         wanted,
         observers: vec![observer],
-        limits: Limits {
-            connections: usize::try_from(args.max_connections).unwrap_or(usize::MAX),
-            ..Limits::STATED
-        },
         ..View::default()
     };
-    let mut stages = Stages::silent(facts.clone(), view);
-    let (ending, losses) = play_silently(&mut stages, reader)?;
+    let what = format!("cannot report on {}", args.file.display());
+    let Observed {
+        facts,
+        mut stages,
+        losses,
+        ending,
+    } = observe(input, view, args.max_connections, &what)?;
     let mut state = stages.state(&losses, Duration::ZERO);
     state.losses = stages.with_filtered(&losses);
     state.reconciled = stages.outcome().reconciled.clone();
     state.undecodable = stages.outcome().undecodable;
-    Ok((ending, state))
+    Ok((facts, ending, state))
 }
