@@ -1,11 +1,11 @@
 //! Findings -> sums: connections, fallbacks and queries per process, cause, destination. Pure, and
 //! bounded: beyond [`GROUPS_MAX`] groups everything goes into a common one, the others.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, net::SocketAddr};
 
 use crate::{
     ledger::{Change, Counts, Ledger, REMEMBERED_MAX},
-    model::{By, Finding, Prefix, Subject, Sum, SumRow, SumTable},
+    model::{By, Finding, Prefix, Process, Subject, Sum, SumRow, SumTable},
 };
 
 /// At most this many groups are distinguished.
@@ -249,6 +249,28 @@ impl Sums {
     }
 }
 
+/// The group of a process.
+#[must_use]
+pub fn process(process: Option<&Process>) -> String {
+    match process {
+        Some(process) => format!("{} {}", process.comm, process.number()),
+        None => "?".into(),
+    }
+}
+
+/// The group of a remote address: its network.
+#[must_use]
+pub fn destination(remote: SocketAddr) -> String {
+    if remote.ip().is_unspecified() {
+        return "-".into();
+    }
+    let bits = match remote.ip().to_canonical().is_ipv4() {
+        true => PREFIX_BITS_V4,
+        false => PREFIX_BITS_V6,
+    };
+    Prefix::around(remote.ip(), bits).to_string()
+}
+
 /// Name of the group that a finding belongs to; `None` if the property does not apply to it.
 fn key<'a>(
     by: By,
@@ -256,10 +278,7 @@ fn key<'a>(
     path_of: &dyn Fn(u64) -> Option<&'a str>,
 ) -> Option<String> {
     Some(match by {
-        By::Process => match subject.process {
-            Some(process) => format!("{} {}", process.comm, process.number()),
-            None => "?".into(),
-        },
+        By::Process => process(subject.process),
         By::Cause => match (subject.cause, subject.has_fallen) {
             (Some(cause), _) => cause.to_owned(),
             (None, true) => UNKNOWN.into(),
@@ -267,16 +286,7 @@ fn key<'a>(
         },
         By::Dest => {
             let remote = subject.socket.map(|it| it.remote);
-            if let Some(remote) = remote.filter(|it| !it.ip().is_unspecified()) {
-                let bits = if remote.ip().to_canonical().is_ipv4() {
-                    PREFIX_BITS_V4
-                } else {
-                    PREFIX_BITS_V6
-                };
-                Prefix::around(remote.ip(), bits).to_string()
-            } else {
-                "-".into()
-            }
+            remote.map_or_else(|| "-".into(), destination)
         }
         By::Netns => subject.netns.to_string(),
         By::Cgroup => match subject.process {

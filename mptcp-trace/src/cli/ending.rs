@@ -27,6 +27,10 @@ pub(super) fn finish<W: Write>(
         log.drain();
     }
     let losses = session.losses().map_err(Stop::Failed)?;
+    if let Some(recorded) = session.take_recording().map_err(Stop::Failed)? {
+        // Its progress says so if that fails, and whoever began it reports that.
+        let _reported = stages.end_recording(&recorded);
+    }
     if let Err(stop) = stages.finish(&losses) {
         stages.close(&stop);
         ends.get_or_insert(stop);

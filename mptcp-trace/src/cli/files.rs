@@ -3,13 +3,15 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::ErrorKind,
+    io::{self, ErrorKind},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, bail, ensure};
-use rustix::process::geteuid;
+use rustix::{process::geteuid, thread::CapabilitySet};
+
+use crate::host::privileges;
 
 use super::{Exit, USAGE};
 
@@ -33,6 +35,36 @@ pub(super) enum How {
 pub(super) fn open(path: &Path, how: How) -> anyhow::Result<File> {
     let what = || format!("cannot write to {}", path.display());
     open_end(&end_of_links(path).with_context(what)?, how).with_context(what)
+}
+
+/// Creates a file (mode 0600) that does not exist yet. In the working directory, this works also if
+/// another user owns it and this process kept the capability for that.
+///
+/// # Errors
+///
+/// Reports why it cannot be created; a file that exists is left alone.
+pub(super) fn create(path: &Path) -> anyhow::Result<File> {
+    let create = || {
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(0o600).open(path)
+    };
+    let mut created = create();
+    // A name without a directory.
+    let is_here = path.components().count() == 1 && path.file_name().is_some();
+    let is_refused = |it: &io::Result<File>| {
+        it.as_ref()
+            .is_err_and(|why| why.kind() == ErrorKind::PermissionDenied)
+    };
+    if is_here && is_refused(&created) {
+        created = privileges::raised(CapabilitySet::DAC_OVERRIDE, create);
+    }
+    match created {
+        Ok(file) => Ok(file),
+        Err(why) if why.kind() == ErrorKind::AlreadyExists => {
+            bail!("the file exists, and is not overwritten: choose another name")
+        }
+        Err(why) => Err(why.into()),
+    }
 }
 
 fn open_end(end: &End, how: How) -> anyhow::Result<File> {
@@ -167,6 +199,22 @@ mod tests {
     use std::os::unix::fs::{chown, symlink};
 
     use super::*;
+
+    #[test]
+    fn a_new_file_is_for_its_owner_and_replaces_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let file = create(&at("new")).unwrap();
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        symlink("nowhere", at("link")).unwrap();
+        for name in ["new", "link"] {
+            let why = format!("{:#}", create(&at(name)).unwrap_err());
+            assert!(why.contains("the file exists"), "{why}");
+        }
+        assert!(!at("nowhere").exists());
+        let why = format!("{:#}", create(&at("missing/new")).unwrap_err());
+        assert!(why.contains("No such file"), "{why}");
+    }
 
     #[test]
     fn files_are_for_their_owner_and_links_of_others_lead_nowhere() {

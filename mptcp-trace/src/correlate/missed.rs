@@ -59,6 +59,11 @@ impl Missed {
         self.by = self.by.max(Some(by));
     }
 
+    /// Time until which a query may have been lost.
+    pub(super) fn until(&self) -> Option<Duration> {
+        self.by
+    }
+
     /// True if a lost query may concern a connection born at this time.
     pub(super) fn is_in_doubt(&self, born_at: Duration) -> bool {
         self.by.is_some_and(|by| by >= born_at)

@@ -162,6 +162,19 @@ impl Correlator {
         self.missed.doubt_until(by);
     }
 
+    /// Time of the latest event.
+    #[cfg(test)]
+    #[must_use]
+    pub fn latest(&self) -> Duration {
+        self.latest
+    }
+
+    /// Until when the probes may have missed a query, if they may.
+    #[must_use]
+    pub fn doubted_until(&self) -> Option<Duration> {
+        self.missed.until()
+    }
+
     /// True if an event waits for the clock.
     #[must_use]
     pub fn waits(&self) -> bool {

@@ -59,6 +59,12 @@ impl CgroupCache {
         self.known.insert(cgroup_id, place);
     }
 
+    /// All known paths, by the id of the control group.
+    pub fn paths(&self) -> impl Iterator<Item = (u64, &str)> {
+        let known = self.known.iter();
+        known.filter_map(|(id, place)| Some((*id, place.cgroup.as_deref()?)))
+    }
+
     /// Paths added since the last call, for the capture.
     pub fn take_new(&mut self) -> Vec<(u64, String)> {
         std::mem::take(&mut self.new)

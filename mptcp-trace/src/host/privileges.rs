@@ -3,7 +3,7 @@
 
 mod drop;
 
-pub use drop::{GivenUp, RuntimeNeeds, drop_effective, drop_permanently, with};
+pub use drop::{GivenUp, RuntimeNeeds, drop_effective, drop_permanently, raised, with};
 
 use std::{fs, os::unix::fs::MetadataExt as _};
 

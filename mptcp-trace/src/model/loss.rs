@@ -122,6 +122,25 @@ impl Loss {
         }
     }
 
+    /// What was counted since an earlier reading, while tracing went on at both. A reading takes a
+    /// while, and events in between are in some of its counters only: `seen` is the sum of the
+    /// others, so that the counters add up as those of a whole run.
+    #[must_use]
+    pub fn since(&self, then: &Self) -> Self {
+        let now = self.counters();
+        let then = then.counters();
+        let since = |name: &str| {
+            let of = |counters: &[(&str, u64)]| {
+                let found = counters.iter().find(|(known, _)| *known == name);
+                found.map_or(0, |(_, count)| *count)
+            };
+            of(&now).saturating_sub(of(&then))
+        };
+        let mut loss = Self::from_counters(self.sensor, since);
+        loss.seen = sum([loss.emitted, loss.filtered, loss.capped, loss.lost()]);
+        loss
+    }
+
     /// Wanted events without a record, for any reason.
     #[must_use]
     pub fn untraced(&self) -> u64 {
@@ -279,5 +298,26 @@ mod tests {
         };
         let loss = Loss::from_counters(SensorId::Query, of);
         assert_eq!(loss.counters().to_vec(), names);
+    }
+
+    #[test]
+    fn an_interval_counts_what_came_in_it_and_adds_up() {
+        let loss = |seen, emitted, capped, unfinished| Loss {
+            seen,
+            emitted,
+            capped,
+            unfinished,
+            ..Loss::none(SensorId::Query)
+        };
+        for (then, now, expected) in [
+            (loss(5, 3, 2, 0), loss(9, 6, 3, 0), loss(4, 3, 1, 0)),
+            // A query was in flight at the first reading, and another one is at the second.
+            (loss(5, 4, 0, 1), loss(7, 6, 0, 0), loss(2, 2, 0, 0)),
+            (loss(5, 5, 0, 0), loss(7, 6, 0, 1), loss(2, 1, 0, 1)),
+        ] {
+            let got = now.since(&then);
+            assert_eq!(got, expected);
+            assert!(got.balances());
+        }
     }
 }

@@ -2,10 +2,12 @@
 
 mod account;
 mod command;
+mod history;
 mod inventory;
 mod ladder;
 mod play;
 mod proof;
+mod recording;
 mod self_test;
 mod session;
 mod stages;
@@ -13,7 +15,9 @@ mod stop;
 mod view;
 
 use std::{
+    fs::File,
     io::Write,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -25,10 +29,12 @@ use tokio::{
 
 pub use self::{
     command::{CannotRun, Command, Held},
+    history::HistoryLimits,
     inventory::Inventory,
     ladder::{StartError, start},
     play::{Played, play},
     proof::blind,
+    recording::Progress,
     self_test::{CanaryReport, SelfTest},
     session::Session,
     stages::Stages,
@@ -111,7 +117,7 @@ impl Reopens {
     pub fn take(reopen: Box<dyn FnMut()>) -> std::io::Result<Self> {
         Ok(Self {
             asked: signal(SignalKind::user_defined2())?,
-            by_hangup: std::fs::File::open("/dev/tty").is_err(),
+            by_hangup: File::open("/dev/tty").is_err(),
             reopen,
         })
     }
@@ -130,6 +136,10 @@ impl std::fmt::Debug for Reopens {
 pub enum Ask {
     /// Return the current state.
     State(oneshot::Sender<State>),
+    /// Begin a capture in this file; returns the number of connections whose history is not in it.
+    Record(File, Arc<Progress>, oneshot::Sender<anyhow::Result<u64>>),
+    /// End that capture; returns the number of its records, if there was one.
+    EndRecord(oneshot::Sender<anyhow::Result<Option<u64>>>),
     /// End in order.
     End,
 }
@@ -346,10 +356,18 @@ fn is_last(ended: usize, tracer: &mut Tracer, until: &mut Until) -> Result<bool,
 fn is_end<W: Write>(ask: Ask, session: &mut Session, stages: &mut Stages<W>) -> Result<bool, Stop> {
     match ask {
         Ask::End => Ok(true),
+        // A requester may have gone.
+        Ask::Record(file, progress, to) => {
+            let _gone = to.send(recording::begin(file, progress, session, stages)?);
+            Ok(false)
+        }
+        Ask::EndRecord(to) => {
+            let _gone = to.send(recording::end(session, stages)?);
+            Ok(false)
+        }
         Ask::State(to) => {
             let read_at = boottime();
             let losses = losses_now(session, stages)?;
-            // The requester may have gone.
             let _gone = to.send(stages.state(&losses, read_at));
             Ok(false)
         }

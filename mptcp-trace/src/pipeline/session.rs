@@ -45,8 +45,19 @@ pub struct Session {
     counted: Vec<Counted>,
     /// Namespaces whose counters can be read.
     reach: netstat::Reach,
+    /// The state when the current recording began.
+    recording: Option<Begun>,
     /// Unneeded privileges were dropped.
     is_lean: bool,
+}
+
+/// The state when a recording began.
+struct Begun {
+    /// The kernel's counters, by network namespace.
+    baseline: BTreeMap<u32, netstat::Snapshot>,
+    losses: LossReport,
+    /// Growth of the counters, once it was read at the end.
+    counted: Vec<Counted>,
 }
 
 /// Why an attach method is not used.
@@ -151,10 +162,7 @@ pub(super) async fn try_rung(
     }
     let mut reach = netstat::Reach::new();
     let baseline = reach.all();
-    facts.counters_read_at = baseline
-        .iter()
-        .map(|(netns, snapshot)| (*netns, snapshot.at))
-        .collect();
+    facts.counters_read_at = read_at(&baseline);
     Ok(Session {
         tracer,
         records,
@@ -167,8 +175,16 @@ pub(super) async fn try_rung(
         baseline,
         counted: Vec::new(),
         reach,
+        recording: None,
         is_lean: false,
     })
+}
+
+/// When the kernel's counters were read, by network namespace.
+fn read_at(baseline: &BTreeMap<u32, netstat::Snapshot>) -> BTreeMap<u32, (Duration, Duration)> {
+    let read = baseline.iter();
+    read.map(|(netns, snapshot)| (*netns, snapshot.at))
+        .collect()
 }
 
 /// The facts before the first record.
@@ -248,8 +264,82 @@ impl Session {
             self.tracer.read_counters();
         }
         let now = self.reach.all();
-        self.counted = self.growth(&now, &now);
+        self.counted = growths(&self.baseline, &now, &now);
         self.losses()
+    }
+
+    /// Begins a recording: returns the facts of this moment, and the records that arrived while
+    /// they were collected.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the counters cannot be read.
+    pub(super) fn begin_recording(&mut self) -> anyhow::Result<(Facts, Vec<Vec<u8>>)> {
+        let losses = self.losses()?;
+        let mut facts = self.facts.clone();
+        facts.counters_listed_at = None;
+        facts.counters_at_start = BTreeMap::new();
+        let mut collected = CanaryCollector::default();
+        if self.has_fallbacks() {
+            let Self {
+                tracer, records, ..
+            } = self;
+            list_counters(tracer, records, &mut collected, &mut facts);
+        }
+        let baseline = self.reach.all();
+        facts.counters_read_at = read_at(&baseline);
+        self.recording = Some(Begun {
+            baseline,
+            losses,
+            counted: Vec::new(),
+        });
+        Ok((facts, collected.backlog))
+    }
+
+    /// The recording has failed.
+    pub(super) fn drop_recording(&mut self) {
+        self.recording = None;
+    }
+
+    /// Searches for unobserved fallbacks, and reads the kernel's counters.
+    pub(super) fn counters_now(&mut self) -> anyhow::Result<BTreeMap<u32, netstat::Snapshot>> {
+        if self.has_fallbacks() {
+            self.tracer.sweep()?;
+            self.tracer.read_counters();
+        }
+        Ok(self.reach.all())
+    }
+
+    /// Ends the recording, after all records were taken that arrived since the counters had the
+    /// values `before`: returns the losses since it began.
+    pub(super) fn end_recording(
+        &mut self,
+        before: &BTreeMap<u32, netstat::Snapshot>,
+    ) -> anyhow::Result<Option<LossReport>> {
+        let after = self.reach.all();
+        if let Some(begun) = &mut self.recording {
+            begun.counted = growths(&begun.baseline, before, &after);
+        }
+        self.take_recording()
+    }
+
+    /// The losses since the recording began, which ends here; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the counters cannot be read.
+    pub fn take_recording(&mut self) -> anyhow::Result<Option<LossReport>> {
+        let Some(begun) = self.recording.take() else {
+            return Ok(None);
+        };
+        let mut losses = self.losses()?;
+        for loss in &mut losses.sensors {
+            if let Some(then) = begun.losses.of(loss.sensor) {
+                *loss = loss.since(then);
+            }
+        }
+        losses.counted = begun.counted;
+        Ok(Some(losses))
     }
 
     /// Drops the privileges that are not needed once everything is attached and outputs are open:
@@ -262,11 +352,11 @@ impl Session {
         if self.is_lean {
             return Ok(());
         }
-        let needs = RuntimeNeeds {
+        let later = RuntimeNeeds {
             reads_counters: true,
             ..later
-        }
-        .needs();
+        };
+        let needs = later.needs();
         privileges::drop_effective(needs)?;
         // A trial shows whether this kernel requires privileges for access to maps.
         let looked = match self.has_fallbacks() {
@@ -274,7 +364,7 @@ impl Session {
             false => self.tracer.losses(),
         };
         let keep = privileges::with(needs, looked.is_err());
-        let given_up = privileges::drop_permanently(keep)?;
+        let given_up = privileges::drop_permanently(keep, later.dormant())?;
         let list = |names: &[String]| match names {
             [] => "nothing".to_owned(),
             _ => names.join(", "),
@@ -327,31 +417,34 @@ impl Session {
         let before = self.reach.all();
         self.tracer.stop()?;
         let after = self.reach.all();
-        self.counted = self.growth(&before, &after);
+        self.counted = growths(&self.baseline, &before, &after);
+        if let Some(begun) = &mut self.recording {
+            begun.counted = growths(&begun.baseline, &before, &after);
+        }
         Ok(())
     }
+}
 
-    /// Growth of each namespace's counters until the probes were detached, and after. A namespace
-    /// that did not exist when tracing began started at zero.
-    fn growth(
-        &self,
-        before: &BTreeMap<u32, netstat::Snapshot>,
-        after: &BTreeMap<u32, netstat::Snapshot>,
-    ) -> Vec<Counted> {
-        let one = |(netns, snapshot): (&u32, &netstat::Snapshot)| {
-            let begin = self.baseline.get(netns).map(|it| &it.counters);
-            let last = after.get(netns).unwrap_or(snapshot);
-            Counted {
-                netns: *netns,
-                counters: growth(begin, &snapshot.counters),
-                counters_after: growth(begin, &last.counters),
-                doubt: begin.is_none().then(|| {
-                    "this namespace is new, or was inaccessible when tracing began".to_owned()
-                }),
-            }
-        };
-        before.iter().map(one).collect()
-    }
+/// Growth of each namespace's counters since they had the values `baseline`: until the probes were
+/// detached, and after. A namespace that did not exist when tracing began started at zero.
+fn growths(
+    baseline: &BTreeMap<u32, netstat::Snapshot>,
+    before: &BTreeMap<u32, netstat::Snapshot>,
+    after: &BTreeMap<u32, netstat::Snapshot>,
+) -> Vec<Counted> {
+    let one = |(netns, snapshot): (&u32, &netstat::Snapshot)| {
+        let begin = baseline.get(netns).map(|it| &it.counters);
+        let last = after.get(netns).unwrap_or(snapshot);
+        Counted {
+            netns: *netns,
+            counters: growth(begin, &snapshot.counters),
+            counters_after: growth(begin, &last.counters),
+            doubt: begin.is_none().then(|| {
+                "this namespace is new, or was inaccessible when tracing began".to_owned()
+            }),
+        }
+    };
+    before.iter().map(one).collect()
 }
 
 /// Wall clock minus `CLOCK_BOOTTIME`, to a microsecond: the times of packets are compared with it.

@@ -8,6 +8,8 @@ use std::{
 
 use super::{
     Stop,
+    history::History,
+    recording::Recording,
     view::{Outcome, Printed, View},
 };
 use crate::{
@@ -36,6 +38,9 @@ pub struct Stages<W: Write> {
     /// Lines that were not written to `out` yet.
     pub(super) lines: Vec<u8>,
     pub(super) capture: Option<capture::Writer<BufWriter<File>>>,
+    /// A capture that began later, and what one that begins later needs.
+    pub(super) recording: Option<Recording>,
+    pub(super) history: Option<History>,
     pub(super) cgroups: CgroupCache,
     pub(super) correlator: Correlator,
     /// Findings that are ready for output.
@@ -98,6 +103,8 @@ impl<W: Write> Stages<W> {
             out,
             lines,
             capture,
+            recording: None,
+            history: None,
             cgroups,
             correlator: Correlator::new(view.limits),
             ready: Vec::new(),
@@ -141,6 +148,9 @@ impl<W: Write> Stages<W> {
                 bytes = &others;
                 observation = decode(bytes, &self.facts);
             }
+        }
+        if let (Some(history), Ok(observation)) = (&mut self.history, &observation) {
+            history.note(observation, bytes);
         }
         let event = match observation {
             Ok(Observation::Query(query)) => {
@@ -206,6 +216,9 @@ impl<W: Write> Stages<W> {
             return Ok(());
         }
         // A replay has no clock: the capture records this one.
+        if let Some(recording) = &mut self.recording {
+            recording.add(Frame::Clock(now));
+        }
         if let Some(capture) = &mut self.capture {
             let kept = capture.clock(now);
             self.captured(kept)?;
@@ -234,6 +247,9 @@ impl<W: Write> Stages<W> {
     /// [`Stop`] if the capture cannot be written.
     pub fn doubt_until(&mut self, by: Duration, count: u64) -> Result<(), Stop> {
         self.correlator.doubt_until(by);
+        if let Some(recording) = &mut self.recording {
+            recording.add(Frame::Missed(by, count));
+        }
         match &mut self.capture {
             Some(capture) => {
                 let kept = capture.missed(by, count);
@@ -289,6 +305,12 @@ impl<W: Write> Stages<W> {
     /// Adds a record to the capture, after the cgroup paths that it refers to.
     fn keep(&mut self, bytes: &[u8]) -> Result<(), Stop> {
         let cgroups = self.cgroups.take_new();
+        if let Some(recording) = &mut self.recording {
+            for (cgroup_id, path) in &cgroups {
+                recording.add(Frame::Place(*cgroup_id, path.clone()));
+            }
+            recording.add(Frame::Record(bytes.to_vec()));
+        }
         let Some(capture) = &mut self.capture else {
             return Ok(());
         };
@@ -454,6 +476,9 @@ impl<W: Write> Stages<W> {
             let flushed = self.out.flush();
             self.wrote(flushed)?;
             self.written = self.outcome.printed();
+        }
+        if let Some(recording) = &mut self.recording {
+            recording.flush();
         }
         match &mut self.capture {
             Some(capture) => {

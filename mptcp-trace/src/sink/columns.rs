@@ -255,7 +255,7 @@ impl Layout {
     /// The chosen columns, or else the usual ones, for lines of this width.
     pub(super) fn new(preset: &'static Preset, chosen: &[Column], width: Option<usize>) -> Self {
         let columns = match (chosen, width) {
-            ([], Some(width)) => granted(preset, width),
+            ([], Some(width)) => granted(preset.usual, preset.wishes, width),
             ([], None) => preset.usual.iter().map(|it| (*it, it.full())).collect(),
             (chosen, None) => chosen.iter().map(|it| (*it, it.full())).collect(),
             (chosen, Some(width)) => shrunk(chosen, width),
@@ -325,11 +325,17 @@ impl Layout {
     }
 }
 
-/// Grants wishes until the width is used up; the rest goes to the details.
-fn granted(preset: &Preset, width: usize) -> Vec<(Column, usize)> {
-    let mut granted: Vec<(Column, usize)> = Vec::new();
+/// Grants wishes for columns, the most important first, until the width is used up. Returns the
+/// columns in their usual order, each with its width.
+#[must_use]
+pub fn granted<C: Copy + PartialEq>(
+    usual: &[C],
+    wishes: &[(C, usize)],
+    width: usize,
+) -> Vec<(C, usize)> {
+    let mut granted: Vec<(C, usize)> = Vec::new();
     let mut used = 0;
-    for (column, wanted) in preset.wishes {
+    for (column, wanted) in wishes {
         let known = granted.iter_mut().find(|(it, _)| it == column);
         let left = width.saturating_sub(used);
         match known {
@@ -349,7 +355,7 @@ fn granted(preset: &Preset, width: usize) -> Vec<(Column, usize)> {
             }
         }
     }
-    let order = |column: &Column| preset.usual.iter().position(|it| it == column);
+    let order = |column: &C| usual.iter().position(|it| it == column);
     granted.sort_by_key(|(column, _)| order(column));
     granted
 }
@@ -432,7 +438,8 @@ impl Cell {
 }
 
 /// What a cell contains: each kind has its own way to become shorter.
-pub(super) enum Text {
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Text {
     /// Loses its end.
     Plain(String),
     /// Loses the end of the name, never the number.
@@ -450,7 +457,9 @@ impl Text {
         }
     }
 
-    fn fitted(self, width: usize) -> String {
+    /// The text in a cell of this width, with an ellipsis in place of what does not fit.
+    #[must_use]
+    pub fn fitted(self, width: usize) -> String {
         match self {
             // Both are unknown.
             Self::Process(comm, pid) if comm == pid => clipped(&comm, width),
@@ -490,7 +499,8 @@ pub(super) fn family_width(addr: Option<SocketAddr>) -> usize {
 }
 
 /// The text, with an ellipsis if it is wider than this.
-pub(super) fn clipped(text: &str, width: usize) -> String {
+#[must_use]
+pub fn clipped(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.to_owned();
     }
@@ -511,7 +521,8 @@ pub(super) fn clipped(text: &str, width: usize) -> String {
 }
 
 /// Wraps text at this width; longer words stay whole.
-pub(super) fn wrapped(text: &str, width: usize) -> Vec<String> {
+#[must_use]
+pub fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
         match lines.last_mut() {

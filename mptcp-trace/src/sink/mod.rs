@@ -1,6 +1,7 @@
 //! Formats findings as bytes; the caller writes them.
 
 mod columns;
+mod explanation;
 mod jsonl;
 mod row;
 mod summary;
@@ -9,7 +10,8 @@ mod text;
 mod times;
 
 pub use self::{
-    columns::Column,
+    columns::{Column, Text, clipped, granted, wrapped},
+    explanation::{culprits, explanation},
     text::{TextLines, TextOptions, Width, one_line},
     times::TimeStyle,
 };

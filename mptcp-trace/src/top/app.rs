@@ -1,20 +1,27 @@
-//! State of the user interface: table, sort order, filter. Pure: it turns keys into actions; the
-//! screen is a function of this state and a [`Snapshot`].
+//! State of the user interface. Pure: it turns keys and clicks into actions; the screen is a
+//! function of this state and a [`Snapshot`].
 
-#![expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "keys are the terminal's: those that mean nothing here mean nothing"
-)]
+use std::rc::Rc;
 
-use std::{cmp::Ordering, rc::Rc, str::FromStr as _};
+use ratatui::crossterm::event::{
+    KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseButton, MouseEvent, MouseEventKind,
+};
 
-use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
-
-use super::board::{Row, SUMS, Snapshot};
-use crate::model::{ConnectionId, Prefix, SumRow};
+use super::{
+    board::{Row, Snapshot},
+    explain::{self, Explanation},
+    hits::{Hit, Hits},
+    keys::{self, Command},
+    table::{self, Order, Tab},
+};
+use crate::model::{ConnectionId, SumRow};
 
 /// Longest filter, characters.
 const FILTER_MAX: usize = 64;
+/// Longest file name that can be typed, characters.
+const FILE_MAX: usize = 1024;
+/// Lines by which a turn of the wheel moves.
+const WHEEL: usize = 3;
 
 /// What a key requests from the caller.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,6 +32,12 @@ pub enum Action {
     Quit,
     /// Suspend, as Ctrl-Z does in every program.
     Suspend,
+    /// Stop the capture, or ask for the name of a new one (live).
+    Capture,
+    /// Start a capture in the file [`App::file`] (live).
+    Begin,
+    /// Report clicks and the wheel, or stop that.
+    Mouse(bool),
     /// Seek by this many seconds (replay).
     Seek(i64),
     /// Seek to the start or the end (replay).
@@ -51,114 +64,28 @@ pub enum Faster {
     Half,
 }
 
-/// Tables.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Tab {
-    /// Connections.
-    Connections,
-    /// A table of [`SUMS`].
-    Sums(usize),
-}
-
-impl Tab {
-    /// All tabs, in the order of their digits.
-    pub const ALL: [Self; 1 + SUMS.len()] = [
-        Self::Connections,
-        Self::Sums(0),
-        Self::Sums(1),
-        Self::Sums(2),
-    ];
-
-    /// Title.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Connections => "Connections",
-            Self::Sums(0) => "Processes",
-            Self::Sums(1) => "Causes",
-            Self::Sums(_) => "Destinations",
-        }
-    }
-
-    fn number(self) -> usize {
-        Self::ALL.iter().position(|tab| *tab == self).unwrap_or(0)
-    }
-
-    /// Available sort orders.
-    fn orders(self) -> &'static [Order] {
-        match self {
-            Self::Connections => &[
-                Order::Worst,
-                Order::Latest,
-                Order::Process,
-                Order::Remote,
-                Order::Cause,
-                Order::Queries,
-            ],
-            Self::Sums(_) => &[
-                Order::Fallbacks,
-                Order::Share,
-                Order::Connections,
-                Order::Queries,
-                Order::Name,
-            ],
-        }
-    }
-}
-
-/// Sort orders.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Order {
-    /// Deceived applications first, then fallbacks; latest first.
-    Worst,
-    /// Last active first.
-    Latest,
-    /// By process name.
-    Process,
-    /// By remote address.
-    Remote,
-    /// By cause.
-    Cause,
-    /// Most queries first.
-    Queries,
-    /// Most fallbacks first.
-    Fallbacks,
-    /// Largest share of fallbacks first.
-    Share,
-    /// Most connections first.
-    Connections,
-    /// By name.
-    Name,
-}
-
-impl Order {
-    /// Name shown in the title.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Worst => "worst",
-            Self::Latest => "latest",
-            Self::Process => "process",
-            Self::Remote => "remote",
-            Self::Cause => "cause",
-            Self::Queries => "asked",
-            Self::Fallbacks => "fell back",
-            Self::Share => "share",
-            Self::Connections => "connections",
-            Self::Name => "name",
-        }
-    }
-}
-
 /// What covers the tables.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Overlay {
     /// Nothing.
     Nothing,
     /// The list of keys.
     Help,
-    /// A connection, and the scroll position of its life.
-    Connection(ConnectionId, usize),
+    /// The life of a connection.
+    Connection(ConnectionId),
+    /// An explanation.
+    Explanation(Rc<Explanation>),
+}
+
+/// What letters are for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Typing {
+    /// Commands.
+    Nothing,
+    /// The filter.
+    Filter,
+    /// The name of a file.
+    File,
 }
 
 /// View of one table.
@@ -179,12 +106,19 @@ pub struct App {
     tab: Tab,
     tables: [TableState; Tab::ALL.len()],
     filter: String,
-    is_typing: bool,
+    file: String,
+    typing: Typing,
     is_paused: bool,
-    over: Overlay,
+    /// What is open over the tables, each with its first visible line; the last one is shown.
+    over: Vec<(Overlay, usize)>,
     is_replay: bool,
-    /// Number of lines when the table was last drawn.
+    has_mouse: bool,
+    /// A message, until the next key.
+    notice: Option<String>,
+    /// Number of lines when the table or overlay was last drawn.
     height: usize,
+    /// Where clicks lead.
+    hits: Hits,
 }
 
 impl App {
@@ -195,11 +129,15 @@ impl App {
             tab: Tab::Connections,
             tables: [TableState::default(); Tab::ALL.len()],
             filter: String::new(),
-            is_typing: false,
+            file: String::new(),
+            typing: Typing::Nothing,
             is_paused: false,
-            over: Overlay::Nothing,
+            over: Vec::new(),
             is_replay,
+            has_mouse: false,
+            notice: None,
             height: 1,
+            hits: Hits::default(),
         }
     }
 
@@ -211,14 +149,26 @@ impl App {
 
     /// The overlay on top of it.
     #[must_use]
-    pub fn over(&self) -> Overlay {
-        self.over
+    pub fn over(&self) -> &Overlay {
+        self.over.last().map_or(&Overlay::Nothing, |(over, _)| over)
     }
 
-    /// The filter, and whether it is being edited.
+    /// The filter.
     #[must_use]
-    pub fn filter(&self) -> (&str, bool) {
-        (&self.filter, self.is_typing)
+    pub fn filter(&self) -> &str {
+        &self.filter
+    }
+
+    /// The name of the file for a capture.
+    #[must_use]
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
+    /// What is being typed.
+    #[must_use]
+    pub fn typing(&self) -> Typing {
+        self.typing
     }
 
     /// True if the display is paused.
@@ -231,6 +181,23 @@ impl App {
     #[must_use]
     pub fn is_replay(&self) -> bool {
         self.is_replay
+    }
+
+    /// The message for the last line, if any.
+    #[must_use]
+    pub fn notice(&self) -> Option<&str> {
+        self.notice.as_deref()
+    }
+
+    /// Shows a message until the next key.
+    pub fn notify(&mut self, message: impl Into<String>) {
+        self.notice = Some(message.into());
+    }
+
+    /// Asks for a file name, and proposes this one.
+    pub fn ask_file(&mut self, proposal: String) {
+        self.file = proposal;
+        self.typing = Typing::File;
     }
 
     /// The sort order, and whether it is reversed.
@@ -271,17 +238,22 @@ impl App {
         (table.top, table.cursor)
     }
 
-    /// Adjusts the scroll position to this many lines and this much room; returns the first visible
-    /// line.
-    pub fn scroll_moments(&mut self, lines: usize, height: usize) -> usize {
+    /// Adjusts the overlay to this many lines and this much room; returns the first visible line.
+    pub fn scroll_over(&mut self, lines: usize, height: usize) -> usize {
         self.height = height.max(1);
-        match &mut self.over {
-            Overlay::Connection(_, top) => {
+        let height = self.height;
+        match self.over.last_mut() {
+            Some((_, top)) => {
                 *top = (*top).min(lines.saturating_sub(height));
                 *top
             }
-            Overlay::Nothing | Overlay::Help => 0,
+            None => 0,
         }
+    }
+
+    /// Sets where clicks lead, when a frame is drawn.
+    pub fn hits(&mut self) -> &mut Hits {
+        &mut self.hits
     }
 
     /// Handles a key.
@@ -289,300 +261,254 @@ impl App {
         if key.kind == KeyEventKind::Release {
             return Action::Nothing;
         }
-        let with_control = key.modifiers.contains(KeyModifiers::CONTROL);
-        match key.code {
-            KeyCode::Char('c') if with_control => Action::Quit,
-            KeyCode::Char('z') if with_control => Action::Suspend,
-            KeyCode::Char(_) if with_control => Action::Nothing,
-            code if self.is_typing => {
-                self.type_filter(code);
+        self.notice = None;
+        let is_typing = self.typing != Typing::Nothing;
+        match keys::command(&key, is_typing, self.is_replay) {
+            Some(command) => self.run(command, snapshot),
+            None => {
+                let with_control = key.modifiers.contains(KeyModifiers::CONTROL);
+                if let KeyCode::Char(character) = key.code
+                    && is_typing
+                    && !with_control
+                {
+                    self.type_character(character);
+                }
                 Action::Nothing
             }
-            code => match self.over {
-                Overlay::Nothing => self.command(code, snapshot),
-                Overlay::Help => {
-                    self.over = Overlay::Nothing;
-                    Action::Nothing
+        }
+    }
+
+    /// Handles a click or a turn of the wheel.
+    pub fn mouse(&mut self, event: MouseEvent, snapshot: &Snapshot) -> Action {
+        let is_click = event.kind == MouseEventKind::Down(MouseButton::Left);
+        if event.kind == MouseEventKind::ScrollDown {
+            self.step(|line| line.saturating_add(WHEEL));
+        } else if event.kind == MouseEventKind::ScrollUp {
+            self.step(|line| line.saturating_sub(WHEEL));
+        } else if is_click && self.typing == Typing::Nothing && *self.over() != Overlay::Help {
+            self.notice = None;
+            self.click(event.column, event.row, snapshot);
+        }
+        Action::Nothing
+    }
+
+    fn click(&mut self, x: u16, y: u16, snapshot: &Snapshot) {
+        match self.hits.at(x, y) {
+            Some(Hit::Tab(tab)) => {
+                self.over.clear();
+                self.tab = tab;
+            }
+            Some(Hit::Column(order)) => {
+                let wanted = self.tab.orders().iter().position(|it| *it == order);
+                if let Some(wanted) = wanted {
+                    self.change(|table| {
+                        table.is_reversed = table.order == wanted && !table.is_reversed;
+                        table.order = wanted;
+                    });
                 }
-                Overlay::Connection(id, top) => self.look_closer(code, id, top),
-            },
+            }
+            // A click on the selected row opens it.
+            Some(Hit::Row(row)) if row == self.table().cursor => self.open(snapshot),
+            Some(Hit::Row(row)) => self.change(|table| table.cursor = row),
+            None => {}
         }
     }
 
-    fn type_filter(&mut self, code: KeyCode) {
-        match code {
-            KeyCode::Enter => self.is_typing = false,
-            KeyCode::Esc => {
-                self.is_typing = false;
-                self.filter.clear();
-            }
-            KeyCode::Backspace => {
-                self.filter.pop();
-            }
-            KeyCode::Char(character) if self.filter.chars().count() < FILTER_MAX => {
-                self.filter.push(character);
-            }
-            _ => {}
+    fn type_character(&mut self, character: char) {
+        let length_max = match self.typing {
+            Typing::File => FILE_MAX,
+            Typing::Nothing | Typing::Filter => FILTER_MAX,
+        };
+        let text = self.text();
+        if text.chars().count() < length_max {
+            text.push(character);
         }
-        self.change(|table| table.cursor = 0);
     }
 
-    /// Handles keys that work both in a table and in a connection.
-    fn anywhere(&mut self, code: KeyCode) -> Action {
-        match code {
-            KeyCode::Char(' ' | 'p') => self.is_paused = !self.is_paused,
-            KeyCode::Char('?' | 'h') | KeyCode::F(1) => self.over = Overlay::Help,
-            KeyCode::Right if self.is_replay => return Action::Seek(10),
-            KeyCode::Left if self.is_replay => return Action::Seek(-10),
-            KeyCode::Char(']') if self.is_replay => return Action::Seek(60),
-            KeyCode::Char('[') if self.is_replay => return Action::Seek(-60),
-            KeyCode::Char('0') if self.is_replay => return Action::SeekTo(Edge::Begin),
-            KeyCode::Char('$') if self.is_replay => return Action::SeekTo(Edge::End),
-            KeyCode::Char('+' | '=') if self.is_replay => return Action::Speed(Faster::Twice),
-            KeyCode::Char('-') if self.is_replay => return Action::Speed(Faster::Half),
-            _ => {}
+    /// The text that is typed. The rows that match another filter are others.
+    fn text(&mut self) -> &mut String {
+        match self.typing {
+            Typing::File => &mut self.file,
+            Typing::Nothing | Typing::Filter => {
+                self.change(|table| table.cursor = 0);
+                &mut self.filter
+            }
         }
-        Action::Nothing
     }
 
-    fn command(&mut self, code: KeyCode, snapshot: &Snapshot) -> Action {
+    fn run(&mut self, command: Command, snapshot: &Snapshot) -> Action {
         let page = self.height;
-        match code {
-            KeyCode::Char('q') => return Action::Quit,
-            KeyCode::Esc if !self.filter.is_empty() => self.filter.clear(),
-            KeyCode::Char('/' | 'f') => self.is_typing = true,
-            KeyCode::Char('s') => {
-                let orders = self.tab.orders().len();
-                self.change(|table| table.order = (table.order + 1) % orders);
+        let orders = self.tab.orders().len();
+        match command {
+            Command::Tab(number) => self.turn_to(number),
+            Command::NextTab => self.turn_to(self.tab.number() + 1),
+            Command::PreviousTab => self.turn_to(self.tab.number() + Tab::ALL.len() - 1),
+            Command::Up => self.step(|line| line.saturating_sub(1)),
+            Command::Down => self.step(|line| line.saturating_add(1)),
+            Command::PageUp => self.step(|line| line.saturating_sub(page)),
+            Command::PageDown => self.step(|line| line.saturating_add(page)),
+            Command::First => self.step(|_line| 0),
+            Command::Last => self.step(|_line| usize::MAX / 2),
+            Command::Open => self.open(snapshot),
+            Command::Explain => self.explain(snapshot),
+            Command::Back => {
+                if self.over.pop().is_none() {
+                    self.filter.clear();
+                }
             }
-            KeyCode::Char('r') => self.change(|table| table.is_reversed = !table.is_reversed),
-            KeyCode::Tab => self.turn_to(self.tab.number() + 1),
-            KeyCode::BackTab => self.turn_to(self.tab.number() + Tab::ALL.len() - 1),
-            KeyCode::Char(digit @ '1'..='4') => self.turn_to(digit as usize - '1' as usize),
-            KeyCode::Down | KeyCode::Char('j') => self.change(|table| table.cursor += 1),
-            KeyCode::Up | KeyCode::Char('k') => {
-                self.change(|table| table.cursor = table.cursor.saturating_sub(1));
+            Command::Filter => {
+                self.over.clear();
+                self.typing = Typing::Filter;
             }
-            KeyCode::PageDown => self.change(|table| table.cursor += page),
-            KeyCode::PageUp => {
-                self.change(|table| table.cursor = table.cursor.saturating_sub(page));
+            Command::Sort => self.change(|table| table.order = (table.order + 1) % orders),
+            Command::Reverse => self.change(|table| table.is_reversed = !table.is_reversed),
+            Command::Pause => self.is_paused = !self.is_paused,
+            Command::Help => self.help(),
+            Command::Enter | Command::Drop | Command::Erase => return self.typed(command),
+            Command::Leave => {
+                if self.over.pop().is_none() {
+                    return Action::Quit;
+                }
             }
-            KeyCode::Home | KeyCode::Char('g') => self.change(|table| table.cursor = 0),
-            KeyCode::End | KeyCode::Char('G') => self.change(|table| table.cursor = usize::MAX / 2),
-            KeyCode::Enter => self.drill_down(snapshot),
-            other => return self.anywhere(other),
+            Command::Quit => return Action::Quit,
+            Command::Suspend => return Action::Suspend,
+            Command::Mouse => {
+                self.has_mouse = !self.has_mouse;
+                return Action::Mouse(self.has_mouse);
+            }
+            Command::Capture if self.is_replay => {
+                self.notify("nothing to record: this is a capture already");
+            }
+            Command::Capture => return Action::Capture,
+            Command::Behind => return Action::Seek(-10),
+            Command::Ahead => return Action::Seek(10),
+            Command::MinuteBehind => return Action::Seek(-60),
+            Command::MinuteAhead => return Action::Seek(60),
+            Command::Begin => return Action::SeekTo(Edge::Begin),
+            Command::End => return Action::SeekTo(Edge::End),
+            Command::Faster => return Action::Speed(Faster::Twice),
+            Command::Slower => return Action::Speed(Faster::Half),
         }
         Action::Nothing
+    }
+
+    /// Moves the cursor, or scrolls what is open.
+    fn step(&mut self, to: impl FnOnce(usize) -> usize) {
+        match self.over.last_mut() {
+            Some((_, top)) => *top = to(*top),
+            None => self.change(|table| table.cursor = to(table.cursor)),
+        }
+    }
+
+    fn help(&mut self) {
+        match self.over() {
+            Overlay::Help => {
+                self.over.pop();
+            }
+            Overlay::Nothing | Overlay::Connection(_) | Overlay::Explanation(_) => {
+                self.over.push((Overlay::Help, 0));
+            }
+        }
+    }
+
+    fn typed(&mut self, command: Command) -> Action {
+        if command == Command::Erase {
+            self.text().pop();
+            return Action::Nothing;
+        }
+        if command == Command::Drop {
+            self.text().clear();
+        }
+        let typing = std::mem::replace(&mut self.typing, Typing::Nothing);
+        let is_named = typing == Typing::File && !self.file.is_empty();
+        match is_named {
+            true => Action::Begin,
+            false => Action::Nothing,
+        }
     }
 
     fn turn_to(&mut self, number: usize) {
         if let Some(tab) = Tab::ALL.get(number % Tab::ALL.len()) {
+            self.over.clear();
             self.tab = *tab;
         }
     }
 
-    /// Opens the connections of a summary line, or the life of a connection.
-    fn drill_down(&mut self, snapshot: &Snapshot) {
+    /// Opens the connections of a summary line, or the life of a connection; closes what is open.
+    fn open(&mut self, snapshot: &Snapshot) {
+        if self.over.pop().is_some() {
+            return;
+        }
+        match self.selected(snapshot) {
+            Some(Selected::Connection(row)) => {
+                self.over.push((Overlay::Connection(row.id), 0));
+            }
+            Some(Selected::Sum(_, row)) => {
+                self.filter = row.key.chars().take(FILTER_MAX).collect();
+                self.tab = Tab::Connections;
+                self.change(|table| table.cursor = 0);
+            }
+            None => {}
+        }
+    }
+
+    /// Explains the connection that is open, or the selected row.
+    fn explain(&mut self, snapshot: &Snapshot) {
+        let explanation = match self.over() {
+            Overlay::Help | Overlay::Explanation(_) => return,
+            Overlay::Connection(id) => {
+                let row = snapshot.rows.iter().find(|row| row.id == *id);
+                row.map(|row| explain::connection(row))
+            }
+            Overlay::Nothing => self.selected(snapshot).map(|selected| match selected {
+                Selected::Connection(row) => explain::connection(&row),
+                Selected::Sum(table, row) => explain::group(table, &row, snapshot),
+            }),
+        };
+        match explanation {
+            Some(explanation) => {
+                let over = Overlay::Explanation(Rc::new(explanation));
+                self.over.push((over, 0));
+            }
+            None => self.notify("nothing to explain: no row is selected"),
+        }
+    }
+
+    /// The row under the cursor. The table may have become shorter since the cursor was drawn.
+    fn selected(&self, snapshot: &Snapshot) -> Option<Selected> {
         let cursor = self.table().cursor;
         match self.tab {
             Tab::Connections => {
                 let rows = self.connections(snapshot);
-                // The table may have become shorter since the cursor was drawn.
-                if let Some(row) = rows.get(cursor).or_else(|| rows.last()) {
-                    self.over = Overlay::Connection(row.id, 0);
-                }
+                let row = rows.get(cursor).or_else(|| rows.last())?;
+                Some(Selected::Connection(row.clone()))
             }
             Tab::Sums(table) => {
                 let rows = self.sums(table, snapshot);
-                if let Some(row) = rows.get(cursor).or_else(|| rows.last()) {
-                    self.filter = row.key.chars().take(FILTER_MAX).collect();
-                    self.tab = Tab::Connections;
-                    self.change(|table| table.cursor = 0);
-                }
+                let row = rows.get(cursor).or_else(|| rows.last())?;
+                Some(Selected::Sum(table, row.clone()))
             }
         }
-    }
-
-    fn look_closer(&mut self, code: KeyCode, id: ConnectionId, top: usize) -> Action {
-        let page = self.height;
-        let top = match code {
-            KeyCode::Char('q') | KeyCode::Esc | KeyCode::Backspace | KeyCode::Enter => {
-                self.over = Overlay::Nothing;
-                return Action::Nothing;
-            }
-            KeyCode::Down | KeyCode::Char('j') => top + 1,
-            KeyCode::Up | KeyCode::Char('k') => top.saturating_sub(1),
-            KeyCode::PageDown => top + page,
-            KeyCode::PageUp => top.saturating_sub(page),
-            KeyCode::Home | KeyCode::Char('g') => 0,
-            KeyCode::End | KeyCode::Char('G') => usize::MAX / 2,
-            other => return self.anywhere(other),
-        };
-        self.over = Overlay::Connection(id, top);
-        Action::Nothing
     }
 
     /// Filtered and sorted connections.
     #[must_use]
     pub fn connections(&self, snapshot: &Snapshot) -> Vec<Rc<Row>> {
-        let words = Words::of(&self.filter);
-        let mut rows: Vec<Rc<Row>> = snapshot
-            .rows
-            .iter()
-            .filter(|row| words.match_row(row))
-            .cloned()
-            .collect();
-        let (order, is_reversed) = self.order();
-        rows.sort_by(|one, other| {
-            let ordered = compare_rows(order, one, other);
-            // Ties keep a stable order, so that lines do not jump.
-            turned(ordered, is_reversed).then_with(|| key_of(one).cmp(&key_of(other)))
-        });
-        rows
+        table::connections(snapshot, &self.filter, self.order())
     }
 
     /// Filtered and sorted lines of a summary table.
     #[must_use]
     pub fn sums(&self, table: usize, snapshot: &Snapshot) -> Vec<SumRow> {
-        let words = Words::of(&self.filter);
-        let Some(sums) = snapshot.sums.get(table) else {
-            return Vec::new();
-        };
-        let mut rows: Vec<SumRow> = sums
-            .rows
-            .iter()
-            .filter(|row| words.match_text(&row.key.to_lowercase()))
-            .cloned()
-            .collect();
-        let (order, is_reversed) = self.order();
-        rows.sort_by(|one, other| {
-            let ordered = compare_sums(order, one, other);
-            turned(ordered, is_reversed).then_with(|| one.key.cmp(&other.key))
-        });
-        rows
+        table::sums(table, snapshot, &self.filter, self.order())
     }
 }
 
-fn turned(ordered: Ordering, is_reversed: bool) -> Ordering {
-    match is_reversed {
-        true => ordered.reverse(),
-        false => ordered,
-    }
-}
-
-fn key_of(row: &Row) -> (u64, u128) {
-    (row.id.socket.0, row.id.born_at.as_nanos())
-}
-
-fn compare_rows(order: Order, one: &Row, other: &Row) -> Ordering {
-    let latest = || other.heard_at.cmp(&one.heard_at);
-    let comm = |row: &Row| row.process.as_ref().map(|it| (it.comm.clone(), it.pid));
-    match order {
-        Order::Process => comm(one).cmp(&comm(other)).then_with(latest),
-        Order::Remote => one.remote.cmp(&other.remote).then_with(latest),
-        Order::Cause => {
-            // Connections without a cause come last.
-            let cause = |row: &Row| (row.cause.is_none(), row.cause.clone());
-            cause(one).cmp(&cause(other)).then_with(latest)
-        }
-        Order::Queries => other.queries.cmp(&one.queries).then_with(latest),
-        Order::Worst => {
-            let badness = |row: &Row| (row.is_deceived(), row.fell_back == Some(true));
-            badness(other).cmp(&badness(one)).then_with(latest)
-        }
-        Order::Latest | Order::Fallbacks | Order::Share | Order::Connections | Order::Name => {
-            latest()
-        }
-    }
-}
-
-fn compare_sums(order: Order, one: &SumRow, other: &SumRow) -> Ordering {
-    let (one_sum, other_sum) = (&one.sum, &other.sum);
-    let fallbacks = || other_sum.fallbacks.cmp(&one_sum.fallbacks);
-    match order {
-        Order::Share => {
-            // Of equal shares the one with more connections comes first, since it is more reliable.
-            let share = |row: &SumRow| row.sum.share().unwrap_or(-1.0);
-            share(other).total_cmp(&share(one)).then_with(fallbacks)
-        }
-        Order::Connections => other_sum.connections.cmp(&one_sum.connections),
-        Order::Queries => other_sum.queries.cmp(&one_sum.queries),
-        Order::Name => Ordering::Equal,
-        Order::Fallbacks
-        | Order::Worst
-        | Order::Latest
-        | Order::Process
-        | Order::Remote
-        | Order::Cause => fallbacks(),
-    }
-}
-
-/// The words of a filter: all must match, except those after `!`, which must not.
-#[derive(Debug)]
-struct Words {
-    words: Vec<(bool, String, Option<Prefix>)>,
-}
-
-impl Words {
-    fn of(filter: &str) -> Self {
-        let word = |word: &str| {
-            let (is_wanted, word) = match word.strip_prefix('!') {
-                Some(word) => (false, word),
-                None => (true, word),
-            };
-            // An address matches as text; a network needs a comparison.
-            let network = word
-                .contains('/')
-                .then(|| Prefix::from_str(word).ok())
-                .flatten();
-            (is_wanted, word.to_lowercase(), network)
-        };
-        Self {
-            words: filter
-                .split_whitespace()
-                .map(word)
-                .filter(|(_, word, _)| !word.is_empty())
-                .collect(),
-        }
-    }
-
-    fn match_text(&self, text: &str) -> bool {
-        self.words
-            .iter()
-            .all(|(is_wanted, word, _)| text.contains(word.as_str()) == *is_wanted)
-    }
-
-    fn match_row(&self, row: &Row) -> bool {
-        if self.words.is_empty() {
-            return true;
-        }
-        let text = haystack(row);
-        self.words.iter().all(|(is_wanted, word, network)| {
-            let is_in =
-                |network: &Prefix| network.contains(row.remote) || network.contains(row.local);
-            let matches = network.as_ref().is_some_and(is_in) || text.contains(word.as_str());
-            matches == *is_wanted
-        })
-    }
-}
-
-/// All text of a connection that is shown, in lower case.
-fn haystack(row: &Row) -> String {
-    let (comm, pid) = row.process.as_ref().map_or_else(
-        || ("?", "?".to_owned()),
-        |process| (process.comm.as_str(), process.number()),
-    );
-    format!(
-        "{} {comm} {pid} {} {} {} {} {} {}",
-        row.state(),
-        row.local,
-        row.remote,
-        row.cause.as_deref().unwrap_or_default(),
-        row.verdict.map_or("", |verdict| verdict.name()),
-        row.cgroup.as_deref().unwrap_or_default(),
-        row.netns,
-    )
-    .to_lowercase()
+/// The selected row.
+enum Selected {
+    Connection(Rc<Row>),
+    /// A line of this summary table.
+    Sum(usize, SumRow),
 }
 
 #[cfg(test)]

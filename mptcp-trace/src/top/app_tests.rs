@@ -114,17 +114,14 @@ fn enter_leads_from_sums_to_connections_to_one_life_and_back() {
     assert_eq!(app.tab(), Tab::Sums(0));
     assert_eq!(app.sums(0, &snapshot)[0].key, "Nginx 8");
     press(&mut app, &snapshot, "\n");
-    assert_eq!(
-        (app.tab(), app.filter()),
-        (Tab::Connections, ("Nginx 8", false))
-    );
+    assert_eq!((app.tab(), app.filter()), (Tab::Connections, "Nginx 8"));
     assert_eq!(shown(&app, &snapshot), ["Nginx"]);
     press(&mut app, &snapshot, "\n");
-    assert!(matches!(app.over(), Overlay::Connection(id, 0) if id.socket.0 == 2));
+    assert!(matches!(app.over(), Overlay::Connection(id) if id.socket.0 == 2));
     assert_eq!(press(&mut app, &snapshot, "vvq"), Action::Nothing);
-    assert_eq!(app.over(), Overlay::Nothing);
+    assert_eq!(*app.over(), Overlay::Nothing);
     assert_eq!(press(&mut app, &snapshot, "\u{1b}4\n"), Action::Nothing);
-    assert_eq!(app.filter().0, "192.0.2.0/24");
+    assert_eq!(app.filter(), "192.0.2.0/24");
     assert_eq!(shown(&app, &snapshot), ["mail", "curl"]);
 }
 
@@ -175,5 +172,116 @@ fn control_keys_work_even_while_something_is_typed() {
     assert_eq!(app.key(control('z'), &snapshot), Action::Suspend);
     assert_eq!(app.key(control('c'), &snapshot), Action::Quit);
     assert_eq!(app.key(control('x'), &snapshot), Action::Nothing);
-    assert_eq!(app.filter(), ("", true));
+    assert_eq!((app.filter(), app.typing()), ("", Typing::Filter));
+}
+
+#[test]
+fn an_explanation_lies_over_what_it_explains() {
+    let snapshot = snapshot();
+    let mut app = App::new(false);
+    let title = |app: &App| match app.over() {
+        Overlay::Explanation(it) => it.title.clone(),
+        other @ (Overlay::Nothing | Overlay::Help | Overlay::Connection(_)) => {
+            format!("{other:?}")
+        }
+    };
+    press(&mut app, &snapshot, "v\ne");
+    assert!(
+        title(&app).starts_with("Nginx 8: 10.0.0.1:1000"),
+        "{}",
+        title(&app)
+    );
+    // Help lies over it, and each goes by itself.
+    press(&mut app, &snapshot, "?");
+    assert_eq!(*app.over(), Overlay::Help);
+    press(&mut app, &snapshot, "\u{1b}");
+    assert!(title(&app).starts_with("Nginx 8"), "{}", title(&app));
+    press(&mut app, &snapshot, "q");
+    assert!(matches!(app.over(), Overlay::Connection(_)));
+    assert_eq!(press(&mut app, &snapshot, "\u{1b}"), Action::Nothing);
+    assert_eq!(*app.over(), Overlay::Nothing);
+    for (keys, wanted) in [
+        ("2e", "Nginx 8"),
+        ("3e", "DssFallback"),
+        ("4e", "192.0.2.0/24"),
+    ] {
+        let mut app = App::new(false);
+        press(&mut app, &snapshot, keys);
+        assert_eq!(title(&app), wanted, "{keys}");
+    }
+    let mut app = App::new(false);
+    press(&mut app, &Snapshot::default(), "e");
+    assert!(app.notice().unwrap().contains("no row is selected"));
+}
+
+#[test]
+fn a_capture_gets_a_name_first_and_a_replay_records_nothing() {
+    let snapshot = snapshot();
+    let mut app = App::new(false);
+    assert_eq!(press(&mut app, &snapshot, "vw"), Action::Capture);
+    app.ask_file("a.mpt".to_owned());
+    // Letters are part of the name.
+    assert_eq!(press(&mut app, &snapshot, "\u{8}qw/"), Action::Nothing);
+    assert_eq!((app.file(), app.typing()), ("a.mpqw/", Typing::File));
+    assert_eq!(press(&mut app, &snapshot, "\n"), Action::Begin);
+    assert_eq!((app.file(), app.typing()), ("a.mpqw/", Typing::Nothing));
+    // The selection stays where it was.
+    assert_eq!(app.scroll(3, 3), (0, 1));
+    for keys in ["\u{1b}", "\u{8}\n"] {
+        app.ask_file("a".to_owned());
+        assert_eq!(
+            press(&mut app, &snapshot, keys),
+            Action::Nothing,
+            "{keys:?}"
+        );
+        assert_eq!(app.typing(), Typing::Nothing);
+    }
+    let mut replay = App::new(true);
+    assert_eq!(press(&mut replay, &snapshot, "w"), Action::Nothing);
+    assert!(replay.notice().unwrap().contains("nothing to record"));
+    // A message stays until the next key.
+    press(&mut replay, &snapshot, "v");
+    assert_eq!(replay.notice(), None);
+}
+
+#[test]
+fn the_mouse_selects_opens_sorts_and_scrolls() {
+    let snapshot = snapshot();
+    let mut app = App::new(false);
+    assert_eq!(press(&mut app, &snapshot, "m"), Action::Mouse(true));
+    let event = |kind, column, row| MouseEvent {
+        kind,
+        column,
+        row,
+        modifiers: KeyModifiers::NONE,
+    };
+    let click = |column, row| event(MouseEventKind::Down(MouseButton::Left), column, row);
+    app.hits().add(0, 0..10, Hit::Tab(Tab::Sums(1)));
+    app.hits().add(1, 5..9, Hit::Column(Order::Share));
+    app.hits().add(2, 0..80, Hit::Row(0));
+    app.hits().add(3, 0..80, Hit::Row(1));
+    app.mouse(click(3, 0), &snapshot);
+    assert_eq!(app.tab(), Tab::Sums(1));
+    app.mouse(click(5, 1), &snapshot);
+    assert_eq!(app.order(), (Order::Share, false));
+    app.mouse(click(5, 1), &snapshot);
+    assert_eq!(app.order(), (Order::Share, true));
+    app.mouse(click(9, 1), &snapshot);
+    assert_eq!(app.order(), (Order::Share, true));
+    app.mouse(click(0, 3), &snapshot);
+    assert_eq!(app.scroll(9, 9), (0, 1));
+    app.mouse(event(MouseEventKind::ScrollDown, 0, 0), &snapshot);
+    assert_eq!(app.scroll(9, 9), (0, 4));
+    app.mouse(event(MouseEventKind::ScrollUp, 0, 0), &snapshot);
+    assert_eq!(app.scroll(9, 9), (0, 1));
+    app.mouse(click(0, 3), &snapshot);
+    assert_eq!(
+        (app.tab(), app.filter().is_empty()),
+        (Tab::Connections, false)
+    );
+    // While something is typed, and over the help, a click selects nothing.
+    press(&mut app, &snapshot, "\u{1b}?");
+    app.mouse(click(3, 0), &snapshot);
+    assert_eq!((app.tab(), app.over()), (Tab::Connections, &Overlay::Help));
+    assert_eq!(press(&mut app, &snapshot, "m"), Action::Mouse(false));
 }

@@ -3,13 +3,16 @@
 use std::{
     fs,
     io::Write as _,
+    os::unix::fs::{PermissionsExt as _, chown},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     thread::sleep,
     time::Duration,
 };
 
-use crate::common::{run, stderr};
+use rustix::process::geteuid;
+
+use crate::common::{may_trace, run, stderr, until};
 
 /// Sequences that must come last: leave the alternate screen, show the cursor.
 const GIVEN_BACK: [&str; 2] = ["\u{1b}[?1049l", "\u{1b}[?25h"];
@@ -70,6 +73,92 @@ fn a_capture_is_played_to_its_end_and_the_terminal_given_back() {
     for wanted in GIVEN_BACK {
         assert!(text.contains(wanted), "{text}");
     }
+}
+
+#[test]
+fn a_replay_explains_rows_lists_its_keys_and_records_nothing() {
+    let capture = capture();
+    let arguments = format!("--replay {}", capture.display());
+    let Some(output) = on_terminal(&arguments, &["$", "w", "e", "q", "?", "q", "q"]) else {
+        return;
+    };
+    let text = text(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    for wanted in ["nothing to record", "Explanation of", "Down, PgDn"] {
+        assert!(text.contains(wanted), "{wanted}: {text}");
+    }
+    // The mouse is in use only on request.
+    assert!(!text.contains("\u{1b}[?1000h"), "{text}");
+}
+
+#[test]
+fn a_capture_of_top_gets_a_file_where_root_may_not_write_and_no_more_privileges() {
+    const DAC_OVERRIDE: u64 = 1 << 1;
+    if !may_trace("a capture of top") || !geteuid().is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("theirs");
+    fs::create_dir(&place).unwrap();
+    chown(&place, Some(65_534), Some(65_534)).unwrap();
+    let pid_file = folder.path().join("pid");
+    let pid = || -> Option<u32> { fs::read_to_string(&pid_file).ok()?.trim().parse().ok() };
+    let tracer = env!("CARGO_BIN_EXE_mptcp-trace");
+    let command = format!(
+        "stty rows 24 cols 80; cd {}; echo $$ > {}; exec {tracer} top",
+        place.display(),
+        pid_file.display()
+    );
+    let child = Command::new("script")
+        .args(["-qec", &command, "/dev/null"])
+        .env("TERM", "xterm-256color")
+        .env("SHELL", "/bin/sh")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn();
+    let Ok(mut child) = child else {
+        println!("skipped: top: there is no script; Debian: apt-get install bsdutils");
+        return;
+    };
+    let mut stdin = child.stdin.take().unwrap();
+    let caps = |name: &str| -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", pid()?)).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        u64::from_str_radix(line.trim_start_matches(':').trim(), 16).ok()
+    };
+    // Everything else is dropped before the first frame.
+    until("top drops its privileges", || {
+        caps("CapPrm").is_some_and(|it| it < 1 << 20)
+    });
+    assert_eq!(caps("CapPrm").unwrap() & DAC_OVERRIDE, DAC_OVERRIDE);
+    assert_eq!(caps("CapEff").unwrap() & DAC_OVERRIDE, 0);
+    for key in ["w", "\r", "w", "q"] {
+        sleep(Duration::from_millis(1500));
+        assert_eq!(caps("CapEff").unwrap() & DAC_OVERRIDE, 0);
+        stdin.write_all(key.as_bytes()).unwrap();
+    }
+    let output = child.wait_with_output().unwrap();
+    drop(stdin);
+    let text = text(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    let files: Vec<PathBuf> = fs::read_dir(&place)
+        .unwrap()
+        .map(|it| it.unwrap().path())
+        .collect();
+    let [file] = &files[..] else {
+        panic!("{files:?}: {text}");
+    };
+    assert_eq!(
+        fs::metadata(file).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    let replayed = run(["replay", file.to_str().unwrap()]);
+    assert_eq!(replayed.status.code(), Some(0), "{}", stderr(&replayed));
+    assert!(
+        stderr(&replayed).contains("0 lost"),
+        "{}",
+        stderr(&replayed)
+    );
 }
 
 #[test]

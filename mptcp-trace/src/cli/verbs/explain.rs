@@ -5,7 +5,8 @@ use std::{fmt::Write as _, fs};
 use crate::cli::{DONE, Exit, USAGE, args::ExplainArgs, print};
 use crate::{
     filter::closest,
-    model::{CAUSES, Cause, find_cause},
+    model::{CAUSES, find_cause},
+    sink::{culprits, explanation},
 };
 
 /// Width of a paragraph, columns.
@@ -16,7 +17,7 @@ pub(in crate::cli) fn run(args: &ExplainArgs) -> Result<u8, Exit> {
     let text = match &args.cause {
         None => list(&counters()),
         Some(name) => match find_cause(name) {
-            Some(cause) => page(cause),
+            Some(cause) => explanation(cause, WIDTH),
             None => {
                 let known: Vec<&str> = CAUSES.iter().map(|it| it.name).collect();
                 let advice = match closest(name, &known) {
@@ -60,35 +61,6 @@ fn list(counters: &[(String, u64)]) -> String {
     text
 }
 
-fn page(cause: &Cause) -> String {
-    let kind = if cause.is_fallback {
-        "a connection fell back to TCP"
-    } else {
-        "not a fallback itself"
-    };
-    let mut text = format!("{}: {kind}\n\n{}\n\n", cause.name, wrap(cause.meaning, ""));
-    let mut line = |label: &str, value: &str| {
-        let _infallible = writeln!(text, "{label:<10} {value}");
-    };
-    line("when", cause.when);
-    line("decided by", cause.function);
-    line("RFC 8684", &format!("section {}", cause.rfc_section));
-    line("culprits", &culprits(cause));
-    for (index, next) in cause.next.iter().enumerate() {
-        line(if index == 0 { "next" } else { "" }, next);
-    }
-    text
-}
-
-fn culprits(cause: &Cause) -> String {
-    let names: Vec<&str> = cause
-        .culprits
-        .iter()
-        .map(|culprit| culprit.name())
-        .collect();
-    names.join(", ")
-}
-
 /// The `MPTcpExt` counters of this network namespace; empty where the kernel has none.
 fn counters() -> Vec<(String, u64)> {
     fs::read_to_string("/proc/net/netstat").map_or_else(|_| Vec::new(), |text| parse(&text))
@@ -109,25 +81,6 @@ fn parse(netstat: &str) -> Vec<(String, u64)> {
         .collect()
 }
 
-/// Wraps a paragraph.
-fn wrap(text: &str, indent: &str) -> String {
-    let mut lines = vec![indent.to_owned()];
-    for word in text.split_whitespace() {
-        let line = lines
-            .last_mut()
-            .filter(|line| line.len() + 1 + word.len() <= WIDTH);
-        match line {
-            Some(line) if line.len() > indent.len() => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            Some(line) => line.push_str(word),
-            None => lines.push(format!("{indent}{word}")),
-        }
-    }
-    lines.join("\n")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,21 +98,6 @@ mod tests {
         );
         assert_eq!(parse("TcpExt: A\nTcpExt: 1\n"), []);
         assert_eq!(parse("MPTcpExt: A\n"), []);
-    }
-
-    #[test]
-    fn paragraphs_are_broken_and_nothing_is_lost() {
-        for cause in CAUSES {
-            let wrapped = wrap(cause.meaning, "");
-            assert!(wrapped.lines().all(|line| line.len() <= WIDTH), "{wrapped}");
-            let words = |text: &str| {
-                text.split_whitespace()
-                    .map(str::to_owned)
-                    .collect::<Vec<_>>()
-            };
-            assert_eq!(words(&wrapped), words(cause.meaning));
-            assert!(page(cause).contains(cause.function));
-        }
     }
 
     #[test]

@@ -24,6 +24,9 @@ pub struct RuntimeNeeds {
     pub signals_a_command: bool,
     /// Creating files in directories that the user may have no access to.
     pub writes_files: bool,
+    /// Creating a file in the working directory when the user asks for it. The capability is not
+    /// effective before ([`raised`]).
+    pub creates_files: bool,
 }
 
 impl RuntimeNeeds {
@@ -34,15 +37,25 @@ impl RuntimeNeeds {
             reads_counters,
             signals_a_command,
             writes_files,
+            creates_files,
         } = self;
         [
             (reads_counters, CapabilitySet::SYS_PTRACE),
             (signals_a_command, CapabilitySet::KILL),
-            (writes_files, CapabilitySet::DAC_OVERRIDE),
+            (writes_files || creates_files, CapabilitySet::DAC_OVERRIDE),
         ]
         .into_iter()
         .filter_map(|(is_needed, capability)| is_needed.then_some(capability))
         .collect()
+    }
+
+    /// Those of them that are raised only for a moment, see [`raised`].
+    #[must_use]
+    pub fn dormant(self) -> CapabilitySet {
+        match self.creates_files && !self.writes_files {
+            true => CapabilitySet::DAC_OVERRIDE,
+            false => CapabilitySet::empty(),
+        }
     }
 }
 
@@ -93,12 +106,13 @@ pub fn drop_effective(keep: CapabilitySet) -> anyhow::Result<()> {
 }
 
 /// Permanently drops all others: from the effective, permitted, inheritable and ambient sets and,
-/// if allowed, from the bounding set. No program started from here on gains any.
+/// if allowed, from the bounding set. No program started from here on gains any. Those in `dormant`
+/// are not effective until they are [`raised`].
 ///
 /// # Errors
 ///
 /// Fails if one remains afterwards.
-pub fn drop_permanently(keep: CapabilitySet) -> anyhow::Result<GivenUp> {
+pub fn drop_permanently(keep: CapabilitySet, dormant: CapabilitySet) -> anyhow::Result<GivenUp> {
     let before = capabilities(None).context("cannot read the capabilities of this process")?;
     let kept = before.permitted & keep;
     // The trial may have removed `CAP_SETPCAP`, which changing the bounding set requires.
@@ -116,7 +130,7 @@ pub fn drop_permanently(keep: CapabilitySet) -> anyhow::Result<GivenUp> {
         log::debug!("the ambient set is unchanged: {why}");
     }
     let sets = CapabilitySets {
-        effective: kept,
+        effective: kept - dormant,
         permitted: kept,
         inheritable: CapabilitySet::empty(),
     };
@@ -133,6 +147,21 @@ pub fn drop_permanently(keep: CapabilitySet) -> anyhow::Result<GivenUp> {
         dropped: names(before.permitted - kept),
         bounded,
     })
+}
+
+/// Raises dormant capabilities of this thread, if it holds them, while `act` runs.
+pub fn raised<T>(wanted: CapabilitySet, act: impl FnOnce() -> T) -> T {
+    let Ok(sets) = capabilities(None) else {
+        return act();
+    };
+    let effective = sets.effective | sets.permitted & wanted;
+    let is_raised = set_capabilities(None, CapabilitySets { effective, ..sets }).is_ok();
+    let done = act();
+    // Lowering is always allowed.
+    if is_raised && let Err(why) = set_capabilities(None, sets) {
+        log::warn!("capabilities remain raised: {why}");
+    }
+    done
 }
 
 /// Empties the bounding set; true if nothing remains in it.
@@ -161,11 +190,34 @@ mod tests {
             reads_counters: true,
             signals_a_command: true,
             writes_files: true,
+            creates_files: true,
         };
         assert_eq!(
             all.needs(),
             CapabilitySet::SYS_PTRACE | CapabilitySet::KILL | CapabilitySet::DAC_OVERRIDE
         );
+        assert_eq!(all.dormant(), CapabilitySet::empty());
+        let later = RuntimeNeeds {
+            creates_files: true,
+            ..RuntimeNeeds::default()
+        };
+        assert_eq!(later.needs(), CapabilitySet::DAC_OVERRIDE);
+        assert_eq!(later.dormant(), CapabilitySet::DAC_OVERRIDE);
+    }
+
+    #[test]
+    fn a_dormant_capability_is_effective_only_while_it_is_raised() {
+        let thread = std::thread::spawn(|| {
+            const ONE: CapabilitySet = CapabilitySet::DAC_OVERRIDE;
+            drop_permanently(ONE, ONE).unwrap();
+            let effective = || capabilities(None).unwrap().effective;
+            let held = capabilities(None).unwrap().permitted;
+            assert_eq!(effective(), CapabilitySet::empty());
+            let (of_act, inside) = raised(ONE | CapabilitySet::KILL, || (7, effective()));
+            assert_eq!((of_act, inside), (7, held & ONE));
+            assert_eq!(effective(), CapabilitySet::empty());
+        });
+        thread.join().unwrap();
     }
 
     /// Capabilities are per thread, and this one ends right after.
@@ -178,7 +230,7 @@ mod tests {
                 capabilities(None).unwrap().effective,
                 CapabilitySet::empty()
             );
-            let given = drop_permanently(CapabilitySet::KILL).unwrap();
+            let given = drop_permanently(CapabilitySet::KILL, CapabilitySet::empty()).unwrap();
             let after = capabilities(None).unwrap();
             assert_eq!(after.permitted, before.permitted & CapabilitySet::KILL);
             assert_eq!(after.effective, after.permitted);

@@ -1,6 +1,6 @@
-//! Overlays: the life of a connection, and the list of keys.
+//! The life of a connection.
 
-use super::*;
+use super::{tables::side, *};
 
 pub(super) fn draw_life(
     frame: &mut Frame<'_>,
@@ -29,7 +29,7 @@ pub(super) fn draw_life(
     for (index, moment) in row.moments.iter().enumerate() {
         if index == 1 && row.forgotten > 0 {
             let words = format!("           ... {} moments omitted", row.forgotten);
-            lines.push(Line::styled(words, paint.dim()));
+            lines.push(Line::styled(words, Style::new()));
         }
         lines.extend(moment_lines(moment, begin, width, paint, escape));
     }
@@ -39,14 +39,22 @@ pub(super) fn draw_life(
             format!("What {} means", cause.name),
             paint.title(),
         ));
-        lines.extend(wrapped(cause.meaning, usize::from(body.width)).map(Line::raw));
+        lines.extend(
+            wrapped(cause.meaning, usize::from(body.width))
+                .into_iter()
+                .map(Line::raw),
+        );
         if let Some(next) = cause.next.first() {
             let next = format!("next: {next}");
-            lines.extend(wrapped(&next, usize::from(body.width)).map(Line::raw));
+            lines.extend(
+                wrapped(&next, usize::from(body.width))
+                    .into_iter()
+                    .map(Line::raw),
+            );
         }
     }
     let room = usize::from(body.height.saturating_sub(1));
-    let top = app.scroll_moments(lines.len(), room);
+    let top = app.scroll_over(lines.len(), room);
     let more = lines.len().saturating_sub(top + room);
     let title = match more {
         0 => "Life".to_owned(),
@@ -69,7 +77,7 @@ fn moment_lines(
 ) -> Vec<Line<'static>> {
     let style = match moment.kind {
         TimelineKind::Fallback => paint.bad(),
-        TimelineKind::Begin | TimelineKind::End => paint.dim(),
+        TimelineKind::Begin | TimelineKind::End => Style::new(),
         TimelineKind::Asked | TimelineKind::Other => Style::new(),
     };
     let since = format!(
@@ -78,32 +86,17 @@ fn moment_lines(
     );
     let words = escape(&moment.words);
     let mut lines = Vec::new();
-    for (index, part) in wrapped(&words, width).enumerate() {
+    for (index, part) in wrapped(&words, width).into_iter().enumerate() {
         let before = match index {
             0 => since.clone(),
             _ => " ".repeat(MOMENT_INDENT),
         };
         lines.push(Line::from(vec![
-            Span::styled(before, paint.dim()),
+            Span::styled(before, Style::new()),
             Span::styled(part, style),
         ]));
     }
     lines
-}
-
-/// Wraps text at this width; longer words stay whole.
-pub(super) fn wrapped(text: &str, width: usize) -> impl Iterator<Item = String> + use<> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split(' ') {
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            Some(_) | None => lines.push(word.to_owned()),
-        }
-    }
-    lines.into_iter()
 }
 
 /// Details of a connection, above its life.
@@ -119,7 +112,7 @@ fn about(row: &Row, now: Duration, paint: Paint, escape: Escape) -> Vec<Line<'st
     ])];
     let pair = |name: &'static str, value: String| {
         Line::from(vec![
-            Span::styled(format!("{name:<9}"), paint.dim()),
+            Span::styled(format!("{name:<9}"), Style::new()),
             Span::raw(value),
         ])
     };
@@ -127,11 +120,11 @@ fn about(row: &Row, now: Duration, paint: Paint, escape: Escape) -> Vec<Line<'st
     if let Some(cgroup) = &row.cgroup {
         lines.push(pair("cgroup", escape(cgroup)));
     }
-    let side = row.side.map_or("", |side| match side {
-        crate::model::Side::Active => ", client",
-        crate::model::Side::Passive => ", server",
-    });
-    lines.push(pair("netns", format!("{}{side}", row.netns)));
+    let netns = match side(row) {
+        "" => row.netns.to_string(),
+        side => format!("{}, {side}", row.netns),
+    };
+    lines.push(pair("netns", netns));
     lines.push(pair(
         "verdict",
         match row.verdict {
@@ -146,62 +139,4 @@ fn about(row: &Row, now: Duration, paint: Paint, escape: Escape) -> Vec<Line<'st
     lines.push(pair("active", format!("{} ago", ago(now, row.heard_at))));
     lines.push(Line::raw(""));
     lines
-}
-
-pub(super) fn draw_help(frame: &mut Frame<'_>, app: &App, paint: Paint) {
-    const KEYS: &[(&str, &str)] = &[
-        (
-            "1 2 3 4, Tab",
-            "connections, processes, causes, destinations",
-        ),
-        (
-            "Up Down PgUp PgDn Home End",
-            "move the selection (also k j g G)",
-        ),
-        (
-            "Enter",
-            "one connection's life; the connections of a process, cause, destination",
-        ),
-        ("Esc", "back; drop the filter"),
-        (
-            "/",
-            "filter as you type: every word must match, !word must not",
-        ),
-        ("s, r", "sort by the next column, reverse the order"),
-        ("Space", "pause the display; tracing continues"),
-        ("AGO", "time since it was last active; a dot: it has ended"),
-        ("Ctrl-Z", "suspend (fg resumes)"),
-        ("q, Ctrl-C", "quit"),
-    ];
-    const REPLAY: &[(&str, &str)] = &[
-        ("Left Right", "back, ahead by 10 seconds"),
-        ("[ ]", "back, ahead by a minute"),
-        ("0 $", "to the beginning, to the end"),
-        ("+ -", "twice as fast, half as fast"),
-    ];
-    let replay = if app.is_replay() { REPLAY } else { &[] };
-    let lines: Vec<Line<'_>> = KEYS
-        .iter()
-        .chain(replay)
-        .map(|(keys, what)| {
-            Line::from(vec![
-                Span::styled(format!("{keys:<28}"), paint.title()),
-                Span::raw(*what),
-            ])
-        })
-        .collect();
-    let area = frame.area();
-    let height = u16::try_from(lines.len() + 2)
-        .unwrap_or(u16::MAX)
-        .min(area.height);
-    let width = 108.min(area.width);
-    let place = Rect {
-        x: area.x + (area.width - width) / 2,
-        y: area.y + (area.height - height) / 2,
-        width,
-        height,
-    };
-    frame.render_widget(Clear, place);
-    let text = Paragraph::new(lines).wrap(Wrap { trim: false });
-    frame.render_widget(text.block(Block::bordered().title(" keys ")), place);
 }

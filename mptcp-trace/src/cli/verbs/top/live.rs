@@ -10,18 +10,24 @@ use anyhow::Context as _;
 use ratatui::crossterm::event::Event;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{REFRESH, board, clock, keys, screen::Screen, view};
+use super::{
+    REFRESH, board, clock, keys,
+    record::{self, Recorder},
+    screen::Screen,
+    view,
+};
 use crate::{
     cli::{
-        Exit,
+        Exit, FAILED,
         args::TopArgs,
         ending::conclude,
         options::{Names, Scope},
         select, tracing,
     },
     host::{netstat::boottime, privileges::RuntimeNeeds},
+    model::SensorId,
     observe::State,
-    pipeline::{Ask, Stages, Stop, Until, run as run_pipeline},
+    pipeline::{Ask, HistoryLimits, Stages, Stop, Until, prefixed, run as run_pipeline},
     sink::{Format, Source},
     top::{
         app::{Action, App},
@@ -78,11 +84,15 @@ async fn trace(args: &TopArgs, verbose: u8) -> Result<u8, Exit> {
         signals: Some(signals),
         ..Until::default()
     };
-    session.drop_privileges(RuntimeNeeds::default())?;
-    let mut source = format!("{}  {}", session.facts.kernel, session.tracer.rung());
-    if !session.has_fallbacks() {
-        source.push_str("  FALLBACKS NOT TRACED");
-    }
+    // `w` writes a capture later.
+    stages.keep_history(HistoryLimits::STATED);
+    session.drop_privileges(RuntimeNeeds {
+        creates_files: true,
+        ..RuntimeNeeds::default()
+    })?;
+    let source = format!("{}  {}", session.facts.kernel, session.tracer.rung());
+    let off = SensorId::ALL.into_iter();
+    let off = off.filter(|sensor| !session.facts.has_sensor(*sensor));
     let screen = Screen::open(args.panic)?;
     let mut watcher = Watcher {
         screen,
@@ -90,6 +100,8 @@ async fn trace(args: &TopArgs, verbose: u8) -> Result<u8, Exit> {
         board,
         asks,
         source,
+        off: off.collect(),
+        recorder: Recorder::default(),
         snapshot: Snapshot::default(),
         state: None,
         answer: None,
@@ -105,8 +117,19 @@ async fn trace(args: &TopArgs, verbose: u8) -> Result<u8, Exit> {
         failed = watcher.watch(keys) => Err(Stop::Failed(failed)),
     };
     // The account is printed once the terminal is restored.
-    drop(watcher);
-    conclude(ended, None, &mut session, &mut stages)
+    let Watcher {
+        screen, recorder, ..
+    } = watcher;
+    drop(screen);
+    let done = conclude(ended, None, &mut session, &mut stages)?;
+    let (captures, last) = recorder.finish();
+    for capture in captures {
+        stderr!("{}", prefixed(&capture));
+    }
+    match last {
+        Ok(()) => Ok(done),
+        Err(why) => Err(Exit::Because(FAILED, why)),
+    }
 }
 
 struct Watcher {
@@ -115,6 +138,9 @@ struct Watcher {
     board: Shared,
     asks: mpsc::Sender<Ask>,
     source: String,
+    /// Sensors that are off.
+    off: Vec<SensorId>,
+    recorder: Recorder,
     /// The state shown.
     snapshot: Snapshot,
     state: Option<State>,
@@ -154,10 +180,15 @@ impl Watcher {
             if !self.app.is_paused() {
                 self.snapshot = self.board.snapshot(boottime());
             }
+            if self.recorder.has_failed() {
+                self.end_capture().await;
+            }
             let around = Around {
                 source: self.source.clone(),
                 clock: clock(SystemTime::now()),
                 state: self.state.clone(),
+                off: self.off.clone(),
+                recording: self.recorder.shown(),
                 ..Around::default()
             };
             self.screen.draw(&mut self.app, &self.snapshot, around)?;
@@ -166,18 +197,36 @@ impl Watcher {
 
     /// Handles a key; true if it quits.
     async fn take(&mut self, event: &Event) -> anyhow::Result<bool> {
-        let Event::Key(key) = event else {
-            return Ok(false);
+        let action = match event {
+            Event::Key(key) => self.app.key(*key, &self.snapshot),
+            Event::Mouse(mouse) => self.app.mouse(*mouse, &self.snapshot),
+            Event::FocusGained | Event::FocusLost | Event::Paste(_) | Event::Resize(..) => {
+                return Ok(false);
+            }
         };
-        match self.app.key(*key, &self.snapshot) {
+        match action {
             Action::Quit => {
                 self.asks.send(Ask::End).await.ok();
                 return Ok(true);
             }
             Action::Suspend => self.screen.suspend()?,
+            Action::Mouse(is_on) => self.screen.use_mouse(is_on)?,
+            Action::Capture if self.recorder.is_on() => self.end_capture().await,
+            Action::Capture => self.app.ask_file(record::name(SystemTime::now())),
+            Action::Begin => {
+                let name = self.app.file().to_owned();
+                let message = self.recorder.start(&name, &self.asks).await;
+                self.app.notify(message);
+            }
             Action::Nothing | Action::Seek(_) | Action::SeekTo(_) | Action::Speed(_) => {}
         }
         Ok(false)
+    }
+
+    async fn end_capture(&mut self) {
+        if let Some(message) = self.recorder.stop(&self.asks).await {
+            self.app.notify(message);
+        }
     }
 
     /// Requests the state from the loop periodically and stores its answer.

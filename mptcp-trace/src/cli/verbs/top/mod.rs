@@ -2,6 +2,7 @@
 
 mod keys;
 mod live;
+mod record;
 mod replay;
 mod screen;
 

@@ -21,7 +21,7 @@ use crate::{
     capture::{Frame, Reader},
     cli::{DONE, Exit, FAILED, args::TopArgs, input::with_capture},
     host::sandbox,
-    model::Facts,
+    model::{Facts, SensorId},
     observe::State,
     pipeline::{Stages, Stop},
     top::{
@@ -249,6 +249,10 @@ impl Player {
             source: format!("{}  {}", self.name, scene.facts.kernel),
             clock: clock(std::time::UNIX_EPOCH + scene.facts.boot_epoch + self.at),
             state: scene.end.as_ref().and_then(|end| end.state.clone()),
+            off: SensorId::ALL
+                .into_iter()
+                .filter(|sensor| !scene.facts.has_sensor(*sensor))
+                .collect(),
             playing: Some(Playing {
                 at: self.at.saturating_sub(self.extent.first),
                 length: self.extent.last.saturating_sub(self.extent.first),
@@ -276,14 +280,20 @@ impl Player {
                 Err(RecvTimeoutError::Timeout) => break,
             };
             wait = Duration::ZERO;
-            let Event::Key(key) = event else {
-                continue;
-            };
             let snapshot = self.snapshot(scene);
+            let action = match event {
+                Event::Key(key) => self.app.key(key, &snapshot),
+                Event::Mouse(mouse) => self.app.mouse(mouse, &snapshot),
+                Event::FocusGained | Event::FocusLost | Event::Paste(_) | Event::Resize(..) => {
+                    continue;
+                }
+            };
             let Extent { first, last, .. } = self.extent;
             let before = self.at;
-            match self.app.key(key, &snapshot) {
-                Action::Nothing => {}
+            match action {
+                // A replay asks for no file.
+                Action::Nothing | Action::Capture | Action::Begin => {}
+                Action::Mouse(is_on) => self.screen.use_mouse(is_on)?,
                 Action::Quit => return Ok(Some(Next::Quit)),
                 Action::Suspend => {
                     self.screen.suspend()?;

@@ -18,6 +18,7 @@ use ratatui::{
     crossterm::{
         cursor::Show,
         execute,
+        style::Print,
         terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode},
     },
     layout::{Position, Size},
@@ -48,6 +49,11 @@ const SIZE_MAX: Size = Size {
     width: 1000,
     height: 500,
 };
+
+/// Report presses of buttons and the wheel, in the encoding without a limit of columns (xterm's
+/// modes 1000 and 1006). The library's own command would also report every movement.
+const MOUSE_ON: &str = "\x1b[?1000h\x1b[?1006h";
+const MOUSE_OFF: &str = "\x1b[?1006l\x1b[?1000l";
 
 /// A terminal of at most [`SIZE_MAX`].
 struct Bounded(CrosstermBackend<Stdout>);
@@ -119,12 +125,15 @@ struct Taken {
     stderr: OwnedFd,
     /// Where stderr goes meanwhile.
     said: File,
+    /// The terminal reports the mouse.
+    has_mouse: bool,
 }
 
 /// The terminal, until it is restored.
 pub(super) struct Screen {
     terminal: Terminal<Bounded>,
     has_colour: bool,
+    has_mouse: bool,
     falls_over: bool,
 }
 
@@ -149,6 +158,7 @@ impl Screen {
         Ok(Self {
             terminal: terminal.context("cannot draw on the terminal")?,
             falls_over,
+            has_mouse: false,
             has_colour: colour::on_stdout(),
         })
     }
@@ -189,7 +199,28 @@ impl Screen {
         // and the thread that reads keys would receive the answer.
         let terminal = Terminal::new(Bounded::new());
         self.terminal = terminal.context("cannot draw on the terminal")?;
-        Ok(())
+        self.use_mouse(self.has_mouse)
+    }
+
+    /// Lets the terminal report clicks and the wheel, or stops that.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the terminal was closed.
+    pub(super) fn use_mouse(&mut self, is_on: bool) -> anyhow::Result<()> {
+        let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_on = taken.as_ref().is_some_and(|it| it.has_mouse);
+        if let Some(taken) = &mut *taken {
+            taken.has_mouse = is_on;
+        }
+        drop(taken);
+        self.has_mouse = is_on;
+        let sequence = match (was_on, is_on) {
+            (false, true) => MOUSE_ON,
+            (true, false) => MOUSE_OFF,
+            (false, false) | (true, true) => return Ok(()),
+        };
+        execute!(io::stdout(), Print(sequence)).context("cannot set up the terminal")
     }
 }
 
@@ -211,6 +242,7 @@ fn take() -> anyhow::Result<()> {
         *taken = Some(Taken {
             stderr,
             said: said.into(),
+            has_mouse: false,
         });
     }
     drop(taken);
@@ -223,9 +255,17 @@ fn take() -> anyhow::Result<()> {
 /// closed.
 pub(super) fn give_back() {
     let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let Some(Taken { stderr, mut said }) = taken else {
+    let Some(Taken {
+        stderr,
+        mut said,
+        has_mouse,
+    }) = taken
+    else {
         return;
     };
+    if has_mouse {
+        let _gone = execute!(io::stdout(), Print(MOUSE_OFF));
+    }
     let _gone = execute!(io::stdout(), LeaveAlternateScreen, Show);
     let _gone = disable_raw_mode();
     let _gone = dup2_stderr(&stderr);
