@@ -365,6 +365,24 @@ fn a_selection_is_one() {
 }
 
 #[test]
+fn a_bundle_is_as_good_as_its_capture_unless_it_is_redacted() {
+    let (dir, out) = scratch("out.pcapng");
+    let (packets, capture) = (session("packets.pcap"), session("packets.mpt"));
+    let bundle = dir.path().join("b.tar.zst");
+    let annotated = |more: &[&str], says: &str| {
+        let words = ["bundle", text(&bundle), "--from", text(&capture)];
+        check(&run([&words, more].concat()), 0, "");
+        let words = ["annotate", text(&packets), text(&bundle), "-o", text(&out)];
+        check(&run(words), 0, says);
+        comments(&fs::read(&out).unwrap())
+    };
+    let found = annotated(&[], "2 of 2 connections");
+    check(&annotate(&packets, &out, &[]), 0, "wrote ");
+    assert_eq!(found, comments(&fs::read(&out).unwrap()));
+    assert_eq!(annotated(&["--redact"], "without --redact?"), []);
+}
+
+#[test]
 fn what_does_not_match_is_counted_and_listed() {
     let (_dir, out) = scratch("out.pcapng");
     let other = Path::new(env!("CARGO_MANIFEST_DIR")).join("../captures/sessions/path.mpt");
