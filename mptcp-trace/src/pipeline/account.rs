@@ -88,8 +88,8 @@ impl<W: Write> Stages<W> {
             (Detail::Full, _) | (Detail::Brief | Detail::Trouble, false) => {
                 self.full_account(losses, reconciliation)
             }
-            (Detail::Brief, true) => self.brief_account(reconciliation),
-            (Detail::Trouble, true) => String::new(),
+            (Detail::Brief, true) => self.brief_account(reconciliation) + &self.failing(),
+            (Detail::Trouble, true) => self.failing(),
         }
     }
 
@@ -102,7 +102,7 @@ impl<W: Write> Stages<W> {
             folded: _,
             not_shown: _,
             coalesced: _,
-            failing,
+            failing: _,
             first_failing: _,
             undecodable,
             reconciled: _,
@@ -112,13 +112,18 @@ impl<W: Write> Stages<W> {
             loss.balances() && loss.untraced() == 0 && loss.unfollowed == 0 && loss.over_share == 0
         };
         let mut optional = SensorId::ALL.into_iter().filter(|it| it.is_optional());
-        *failing == 0
-            && *undecodable == 0
+        *undecodable == 0
             && *unwritten == 0
             && self.correlator.evicted() == 0
             && losses.sensors.iter().all(is_complete)
             && optional.all(|sensor| self.facts.has_sensor(sensor))
             && reconciliation.iter().all(|it| it.why.is_none())
+    }
+
+    /// The line of `--fail-on`, if a finding matched.
+    fn failing(&self) -> String {
+        let first = self.outcome.first_failing.as_ref();
+        first.map_or_else(String::new, |first| failing(self.outcome.failing, first))
     }
 
     fn brief_account(&self, reconciliation: &[Reconciliation]) -> String {
@@ -167,9 +172,7 @@ impl<W: Write> Stages<W> {
         if self.correlator.evicted() > 0 {
             text.push_str(&evicted(self.correlator.evicted()));
         }
-        if let Some(first) = &self.outcome.first_failing {
-            text.push_str(&failing(self.outcome.failing, first));
-        }
+        text.push_str(&self.failing());
         if self.outcome.unwritten > 0 {
             text.push_str(&unwritten(self.outcome.unwritten));
         }

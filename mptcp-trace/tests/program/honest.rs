@@ -251,6 +251,7 @@ fn what_was_not_shown_can_fail_a_run_and_one_that_ended_early_proves_nothing() {
     let path = capture.to_str().unwrap();
     let replayed = run([
         "replay",
+        "-v",
         path,
         "--stop-after",
         "1",

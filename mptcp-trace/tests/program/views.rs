@@ -335,6 +335,15 @@ fn the_end_is_one_line_if_all_is_well_and_quiet_prints_none() {
     let full = said(&["-v", well]);
     assert!(full.contains("query: 59 printed; 59 seen"), "{full}");
     assert_eq!(said(&["-q", well]), "");
+    let failing = said(&["--fail-on", "fallback", well]);
+    assert!(
+        failing.lines().count() == 2 && failing.contains("--fail-on: 38 findings fail the run"),
+        "{failing}"
+    );
+    assert_eq!(
+        said(&["-q", "--fail-on", "fallback", well]).lines().count(),
+        1
+    );
     let doubt = said(&[doubtful]);
     assert!(doubt.contains("counters could not be read"), "{doubt}");
     assert_eq!(said(&["-q", doubtful]), doubt);
