@@ -23,11 +23,18 @@ pub mod zone {
     /// Bytes of the address that have the index, in the host's byte order; 0 is none.
     pub const BYTES: Range<usize> = 4..8;
 
+    /// True for an address of `fe80::/10` (RFC 4291 section 2.4), by its first four bytes.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_link_local(first: [u8; 4]) -> bool {
+        u32::from_be_bytes(first) >> 22 == 0xfe80 >> 6
+    }
+
     /// Separates an IPv6 address from the index of its interface.
     #[must_use]
     pub fn split(mut address: [u8; 16]) -> ([u8; 16], u32) {
-        let is_link_local = address[0] == 0xfe && address[1] & 0xc0 == 0x80;
-        if !is_link_local {
+        let [a, b, c, d, ..] = address;
+        if !is_link_local([a, b, c, d]) {
             return (address, 0);
         }
         let mut index = [0; 4];

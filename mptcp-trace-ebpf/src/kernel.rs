@@ -18,6 +18,7 @@ use mptcp_trace_common::{
     calibrated,
     layout::{ABSENT, NO_NUMBER, SYSCALL_OF_32_BITS},
     numbers::{AF_INET, AF_INET6, IPPROTO_MPTCP, IPPROTO_TCP},
+    record::zone,
 };
 
 use crate::maps::{CALIBRATED, LAYOUT, PER_CPU};
@@ -382,9 +383,10 @@ pub(crate) struct Endpoints {
 
 impl Endpoints {
     /// Adds the interface to link-local addresses, where the record has room for it
-    /// ([`mptcp_trace_common::record::zone`]).
+    /// ([`zone`]).
     #[inline(always)]
     pub(crate) fn put_zone(&mut self, device: impl FnOnce() -> u32) {
+        let is_link_local = |addr: [u32; 4]| zone::is_link_local(addr[0].to_ne_bytes());
         let is_local = is_link_local(self.local_addr);
         let is_remote = is_link_local(self.remote_addr);
         if is_local || is_remote {
@@ -397,12 +399,6 @@ impl Endpoints {
             }
         }
     }
-}
-
-/// True for an address of `fe80::/10` (RFC 4291 section 2.4).
-#[inline(always)]
-fn is_link_local(addr: [u32; 4]) -> bool {
-    u32::from_be(addr[0]) >> 22 == 0xfe80 >> 6
 }
 
 /// Returns the same number, but hides its value from the verifier. The verifier then checks the

@@ -208,7 +208,7 @@ struct Flow {
 
 impl Flow {
     /// Adds a connection with its notes.
-    fn expect(&mut self, connection: usize, traced: &Traced) {
+    fn add(&mut self, connection: usize, traced: &Traced) {
         let of = self.connections.len();
         self.connections.push((connection, None));
         let notes = traced.notes.iter().enumerate();
@@ -327,7 +327,7 @@ impl Placing {
             if one.has_addresses() {
                 counts.connections += u64::from(!one.notes.is_empty());
                 let flow = flows.entry(pair(one.local, one.remote)).or_default();
-                flow.expect(connection, one);
+                flow.add(connection, one);
             } else {
                 counts.addressless += u64::try_from(one.notes.len()).unwrap_or_default();
             }

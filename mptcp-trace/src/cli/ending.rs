@@ -28,7 +28,7 @@ pub(super) fn finish<W: Write>(
     }
     let losses = session.losses().map_err(Stop::Failed)?;
     if let Some(recorded) = session.take_recording().map_err(Stop::Failed)? {
-        // Its progress says so if that fails, and whoever began it reports that.
+        // A failure is in its progress, which `top` reports.
         let _reported = stages.end_recording(&recorded);
     }
     if let Err(stop) = stages.finish(&losses) {

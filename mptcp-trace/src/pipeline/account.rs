@@ -127,10 +127,6 @@ impl<W: Write> Stages<W> {
     }
 
     fn brief_account(&self, reconciliation: &[Reconciliation]) -> String {
-        let counted = reconciliation
-            .iter()
-            .flat_map(|it| it.counted.values())
-            .fold(0, |sum: u64, count| sum.saturating_add(*count));
         let outcome = &self.outcome;
         let mut text = brief(outcome.findings, outcome.folded);
         if self.view.wanted != FindingFilter::default() {
@@ -139,7 +135,7 @@ impl<W: Write> Stages<W> {
         if self.view.repeats.is_some() {
             text.push_str(&format!(", {} coalesced", outcome.coalesced));
         }
-        text.push_str(&agreement(counted));
+        text.push_str(&agreement(reconciliation));
         text
     }
 

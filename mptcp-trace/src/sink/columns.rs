@@ -30,9 +30,6 @@ macro_rules! columns {
         }
 
         impl Column {
-            /// All columns.
-            pub const ALL: [Self; [$(Self::$column),*].len()] = [$(Self::$column),*];
-
             /// The name as typed.
             #[must_use]
             pub fn name(self) -> &'static str {

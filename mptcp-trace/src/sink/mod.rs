@@ -8,6 +8,7 @@ mod summary;
 mod sums;
 mod text;
 mod times;
+mod why;
 
 pub use self::{
     columns::{Column, Text, clipped, granted, wrapped},

@@ -7,13 +7,13 @@ use std::{
 
 use super::escape;
 use crate::model::{
-    Answer, Api, CauseCertainty, ClosedBy, Connection, ConnectionEvent, ConnectionKind, Family,
-    Finding, Judgement, Owner, Protocol, QueryEvent, RefusalEvent, Refused, Severity, Side,
-    Subject, SwitchedOff, Verdict, VerdictEvent, find_cause, short,
+    Answer, Api, CauseCertainty, ClosedBy, Connection, ConnectionEvent, ConnectionId,
+    ConnectionKind, Family, Finding, Judgement, Owner, Protocol, QueryEvent, RefusalEvent, Refused,
+    Severity, Side, Subject, SwitchedOff, Verdict, VerdictEvent, short,
 };
 
 /// Sysctl that determines for how long MPTCP is off.
-const OFF_SYSCTL: &str = "net.mptcp.blackhole_timeout";
+pub(super) const OFF_SYSCTL: &str = "net.mptcp.blackhole_timeout";
 
 pub(super) const GREEN: &str = "\x1b[32m";
 const YELLOW: &str = "\x1b[33m";
@@ -33,11 +33,9 @@ pub(super) struct Row {
     pub(super) remote: Option<SocketAddr>,
     pub(super) state: String,
     pub(super) netns: u32,
-    pub(super) id: String,
+    pub(super) id: Option<ConnectionId>,
     pub(super) after: Option<Duration>,
     pub(super) details: Vec<String>,
-    /// The finding in one sentence.
-    pub(super) why: String,
 }
 
 impl Row {
@@ -65,12 +63,9 @@ impl Row {
                 .socket
                 .map_or_else(|| "-".to_owned(), |it| it.state.to_string()),
             netns: subject.netns,
-            id: subject
-                .id
-                .map_or_else(|| "-".to_owned(), |id| id.to_string()),
+            id: subject.id,
             after: about.after,
             details: about.details,
-            why: about.why,
         }
     }
 }
@@ -81,7 +76,6 @@ struct About {
     paint: &'static str,
     after: Option<Duration>,
     details: Vec<String>,
-    why: String,
 }
 
 /// An end of a connection; `None` if it is unspecified. An IPv4-mapped address is shown as IPv4.
@@ -115,15 +109,6 @@ pub(super) fn who(owner: Option<&Owner>) -> (String, String) {
     )
 }
 
-/// What the catalogue says of a cause.
-fn explained(connection: &Connection) -> String {
-    let found = connection.cause.as_deref().and_then(find_cause);
-    found.map_or_else(
-        || "the cause could not be determined".to_owned(),
-        |it| it.meaning.to_owned(),
-    )
-}
-
 fn of_connection(event: &ConnectionEvent) -> About {
     let ConnectionEvent {
         connection,
@@ -138,7 +123,6 @@ fn of_connection(event: &ConnectionEvent) -> About {
             paint: RED,
             after,
             details: of_fallback(connection, switched_off.as_ref()),
-            why: explained(connection) + &blame(switched_off.as_ref(), connection),
         },
         ConnectionKind::FallbackDenied => About {
             result: cause(connection),
@@ -147,82 +131,53 @@ fn of_connection(event: &ConnectionEvent) -> About {
             details: std::iter::once("subflow reset".to_owned())
                 .chain(of_fallback(connection, switched_off.as_ref()))
                 .collect(),
-            why: format!(
-                "the kernel had to fall back, was not allowed to, and reset the subflow: {}",
-                explained(connection)
-            ),
         },
         ConnectionKind::Plain => of_plain(connection),
         ConnectionKind::Existing => of_existing(connection),
-        ConnectionKind::Blackhole => {
-            let off_for = connection
-                .off_for
-                .map_or_else(|| "an unknown time".to_owned(), short);
-            About {
-                result: match connection.off_for {
-                    Some(_) => format!("MPTCP off for {off_for}"),
-                    None => "MPTCP off".to_owned(),
-                },
-                paint: RED,
-                after,
-                details: vec![format!("in this network namespace ({OFF_SYSCTL})")],
-                why: format!(
-                    "SYNs with MPTCP were not answered, one without was: the kernel requests no \
-                     MPTCP in this network namespace for {off_for} ({OFF_SYSCTL})"
-                ),
-            }
-        }
+        ConnectionKind::Blackhole => About {
+            result: match connection.off_for {
+                Some(off_for) => format!("MPTCP off for {}", short(off_for)),
+                None => "MPTCP off".to_owned(),
+            },
+            paint: RED,
+            after,
+            details: vec![format!("in this network namespace ({OFF_SYSCTL})")],
+        },
     }
 }
 
 fn of_plain(connection: &Connection) -> About {
-    let (result, why) = match connection.known {
-        CauseCertainty::Inferred | CauseCertainty::Reported => (
-            "client without MPTCP",
-            "the client did not request MPTCP, or no token was available",
-        ),
+    let (result, details) = match connection.known {
+        CauseCertainty::Inferred | CauseCertainty::Reported => {
+            ("client without MPTCP", "or no token")
+        }
         CauseCertainty::Unknown => (
             "client without MPTCP?",
-            "the client did not request MPTCP, no token was available, or its third packet came \
-             without MPTCP",
+            "or no token, or third ACK without MPTCP",
         ),
     };
     About {
         result: result.to_owned(),
         paint: DIM,
         after: connection.since_connect,
-        details: vec![match connection.known {
-            CauseCertainty::Inferred | CauseCertainty::Reported => "or no token".to_owned(),
-            CauseCertainty::Unknown => "or no token, or third ACK without MPTCP".to_owned(),
-        }],
-        why: why.to_owned(),
+        details: vec![details.to_owned()],
     }
 }
 
 fn of_existing(connection: &Connection) -> About {
-    let (result, details, why) = match connection.fell_back {
+    let (result, details) = match connection.fell_back {
         Some(true) => (
             cause(connection),
             vec!["fell back before tracing began".to_owned()],
-            format!("fell back before tracing began: {}", explained(connection)),
         ),
-        Some(false) => (
-            "MPTCP".to_owned(),
-            Vec::new(),
-            "was open before tracing began, and is MPTCP".to_owned(),
-        ),
-        None => (
-            "unknown".to_owned(),
-            Vec::new(),
-            "was open before tracing began; whether it fell back is unknown".to_owned(),
-        ),
+        Some(false) => ("MPTCP".to_owned(), Vec::new()),
+        None => ("unknown".to_owned(), Vec::new()),
     };
     About {
         result,
         paint: DIM,
         after: None,
         details,
-        why,
     }
 }
 
@@ -247,27 +202,6 @@ fn of_fallback(connection: &Connection, switched_off: Option<&SwitchedOff>) -> V
         format!("MPTCP off since {comm} {pid} to {}", it.remote)
     }));
     details
-}
-
-/// Since when and for how long MPTCP is off, and which connection caused it.
-fn blame(switched_off: Option<&SwitchedOff>, connection: &Connection) -> String {
-    let Some(SwitchedOff {
-        at,
-        off_for,
-        id: _,
-        remote,
-        owner,
-    }) = switched_off
-    else {
-        return String::new();
-    };
-    let since = short(connection.at.saturating_sub(*at));
-    let off_for = off_for.map_or_else(|| "an unknown time".to_owned(), short);
-    let (pid, comm) = who(owner.as_ref());
-    format!(
-        "; off for {off_for} ({OFF_SYSCTL}) since {since} before, when {comm} {pid} reached \
-         {remote} only without MPTCP"
-    )
 }
 
 fn of_query(event: &QueryEvent) -> About {
@@ -328,20 +262,18 @@ fn of_query(event: &QueryEvent) -> About {
     if *repeats > 0 {
         details.push(format!("previous answer repeated {repeats} times"));
     }
-    let sentence = judgement.as_ref().map(|it| escape(&it.sentence));
     About {
         result,
         paint,
         after: judgement.as_ref().and_then(|it| it.delay),
         details,
-        why: sentence.unwrap_or_default(),
     }
 }
 
 fn of_verdict(event: &VerdictEvent) -> About {
     let Judgement {
         verdict,
-        sentence,
+        sentence: _,
         fell_back_at: _,
         cause,
         delay,
@@ -361,10 +293,6 @@ fn of_verdict(event: &VerdictEvent) -> About {
         ClosedBy::Eviction => details.push("evicted".to_owned()),
         ClosedBy::Exit => details.push("still open".to_owned()),
     }
-    let doubt = event
-        .doubt
-        .as_ref()
-        .map(|doubt| format!("; in doubt: {}", escape(doubt)));
     About {
         result: match event.doubt {
             Some(_) => format!("{}?", verdict.name()),
@@ -373,36 +301,30 @@ fn of_verdict(event: &VerdictEvent) -> About {
         paint,
         after: *delay,
         details,
-        why: escape(sentence) + &doubt.unwrap_or_default(),
     }
 }
 
 fn of_refusal(event: &RefusalEvent) -> About {
     let refusal = &event.refusal;
-    let (result, what) = match &refusal.what {
+    let (result, details) = match &refusal.what {
         Refused::Option { level, optname, .. } => (
             refusal
                 .option()
                 .map_or_else(|| format!("level {level} option {optname}"), str::to_owned),
-            refusal.call().to_owned(),
+            format!("{}: {}", refusal.call(), refusal.errno),
         ),
         Refused::Socket { family, netns: _ } => (
             match family {
                 Family::Ipv4 => "socket, IPv4".to_owned(),
                 Family::Ipv6 => "socket, IPv6".to_owned(),
             },
-            String::new(),
+            refusal.errno.to_string(),
         ),
     };
-    let errno = refusal.errno.to_string();
     About {
         result,
         paint: YELLOW,
         after: None,
-        details: vec![match what.as_str() {
-            "" => errno,
-            call => format!("{call}: {errno}"),
-        }],
-        why: refusal.why().to_owned(),
+        details: vec![details],
     }
 }

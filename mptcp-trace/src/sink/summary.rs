@@ -1,6 +1,6 @@
 //! The account printed on stderr at exit: how many events were seen, and how many were lost.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use super::{Folded, escape};
 use crate::model::{Loss, LossReport, Reconciliation, SensorId};
@@ -10,10 +10,8 @@ use crate::model::{Loss, LossReport, Reconciliation, SensorId};
 #[must_use]
 pub fn reconciled(all: &[Reconciliation]) -> String {
     let read = || all.iter().filter(|it| !it.unread);
-    // Numbers from a capture may have any value.
-    let add = |sum: u64, count: &u64| sum.saturating_add(*count);
-    let counted = read().flat_map(|it| it.counted.values()).fold(0, add);
-    let traced = read().flat_map(|it| it.traced.values()).fold(0, add);
+    let counted = total(read(), |it| &it.counted);
+    let traced = total(read(), |it| &it.traced);
     let mut text = String::new();
     // Without anything to compare, the lines below give the reason.
     if all.is_empty() || read().count() > 0 {
@@ -95,15 +93,25 @@ pub fn brief(findings: u64, folded: Folded) -> String {
     }
 }
 
-/// Ends the account of a run in which nothing was lost.
+/// Ends the account of a run in which nothing was lost and the kernel agrees.
 #[must_use]
-pub fn agreement(counted: u64) -> String {
+pub fn agreement(all: &[Reconciliation]) -> String {
+    let counted = total(all.iter(), |it| &it.counted);
     let word = if counted == 1 {
         "fallback"
     } else {
         "fallbacks"
     };
     format!("; 0 lost, kernel agrees ({counted} {word} on the host)\n")
+}
+
+/// Sum over all causes and namespaces. Numbers from a capture may have any value.
+fn total<'a>(
+    all: impl Iterator<Item = &'a Reconciliation>,
+    of: impl Fn(&'a Reconciliation) -> &'a BTreeMap<String, u64>,
+) -> u64 {
+    all.flat_map(|it| of(it).values())
+        .fold(0, |sum: u64, count| sum.saturating_add(*count))
 }
 
 /// Number of findings left out by filters, also if it is zero.

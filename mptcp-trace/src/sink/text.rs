@@ -11,6 +11,7 @@ use super::{
     columns::{Cell, Column, FINDINGS, Layout, Preset, SOCKETS, clipped, family_width, wrapped},
     row::{self, DIM, Row},
     times::{TimeStyle, Times},
+    why::why,
 };
 use crate::model::{
     ConnectionEvent, ConnectionId, ConnectionKind, Finding, LastAsked, Verdict, parts,
@@ -194,6 +195,9 @@ impl TextLines {
         }
         self.existing(out);
         self.row(&Row::of(finding), out);
+        if self.options.why {
+            self.why(&why(finding), out);
+        }
         Printed::Line
     }
 
@@ -230,13 +234,9 @@ impl TextLines {
     /// Adapts to a terminal whose width has changed, and reports a new date.
     fn fit(&mut self, time: SystemTime, out: &mut Vec<u8>) {
         if let Width::Terminal(_) = self.options.width {
-            let layout = Layout::new(
-                self.preset,
-                &self.options.columns,
-                asked(self.options.width),
-            );
-            if layout != self.layout {
-                self.layout = layout;
+            let width = asked(self.options.width);
+            if width != self.layout.width() {
+                self.layout = Layout::new(self.preset, &self.options.columns, width);
                 self.header(out);
             }
         }
@@ -265,19 +265,21 @@ impl TextLines {
             Column::Remote => Cell::address(row.remote, natural, interface),
             Column::State => Cell::plain(&row.state),
             Column::Netns => Cell::plain(row.netns.to_string()),
-            Column::Id => Cell::plain(&row.id),
+            Column::Id => Cell::plain(row.id.map_or_else(|| "-".to_owned(), |id| id.to_string())),
             Column::After => Cell::plain(row.after.map(lined_up).unwrap_or_default()),
             Column::Details => Cell::plain(row.details.join(", ")),
             // Columns of open sockets.
             Column::Is | Column::Subflows => Cell::plain(""),
         });
         push(out, &line);
-        if self.options.why && !row.why.is_empty() {
-            let width = self.layout.width().unwrap_or(usize::MAX);
-            for line in wrapped(&row.why, width.saturating_sub(INDENT).max(1)) {
-                let (dim, plain) = self.paints(DIM);
-                push(out, &format!("{:INDENT$}{dim}{line}{plain}", ""));
-            }
+    }
+
+    /// What the finding means, below its line.
+    fn why(&self, sentence: &str, out: &mut Vec<u8>) {
+        let width = self.layout.width().unwrap_or(usize::MAX);
+        let (dim, plain) = self.paints(DIM);
+        for line in wrapped(sentence, width.saturating_sub(INDENT).max(1)) {
+            push(out, &format!("{:INDENT$}{dim}{line}{plain}", ""));
         }
     }
 

@@ -212,19 +212,12 @@ pub(super) fn draw_connections(
         )),
     };
     let table = Grid {
-        header: columns
-            .iter()
-            .map(|(it, _)| (it.header(), it.order()))
-            .collect(),
-        widths: columns.iter().map(|(_, width)| *width).collect(),
+        columns: &columns,
+        named: |it: Column| (it.header(), it.order()),
         paint,
     };
-    table.draw(frame, area, app, rows.len(), |index| {
-        let row = rows.get(index);
-        let cells = columns.iter().map(|(column, width)| {
-            row.map_or_else(Line::default, |row| cell(row, *column, *width))
-        });
-        cells.collect()
+    table.draw(frame, area, app, &rows, |row, column, width| {
+        cell(row, column, width)
     });
 }
 
@@ -268,31 +261,39 @@ pub(super) fn side(row: &Row) -> &'static str {
     })
 }
 
-/// A table that is drawn: names of the columns, what a click on one sorts by, and widths.
-struct Grid {
-    header: Vec<(&'static str, Option<Order>)>,
-    widths: Vec<usize>,
+/// A table that is drawn.
+struct Grid<'a, C, N> {
+    /// Its columns with their widths.
+    columns: &'a [(C, usize)],
+    /// The name of a column, and what a click on it sorts by.
+    named: N,
     paint: Paint,
 }
 
-impl Grid {
-    /// Draws the visible part of `count` lines, and notes where clicks lead.
-    fn draw(
+impl<C: Copy, N: Fn(C) -> (&'static str, Option<Order>)> Grid<'_, C, N> {
+    /// Draws the visible part of the rows, and notes where clicks lead.
+    fn draw<R>(
         &self,
         frame: &mut Frame<'_>,
         area: Rect,
         app: &mut App,
-        count: usize,
-        cells: impl Fn(usize) -> Vec<Line<'static>>,
+        rows: &[R],
+        cell: impl Fn(&R, C, usize) -> Line<'static>,
     ) {
+        let Self {
+            columns,
+            named,
+            paint,
+        } = self;
+        let count = rows.len();
         let height = usize::from(area.height.saturating_sub(1));
         let (top, cursor) = app.scroll(count, height);
         let narrow = |width: usize| u16::try_from(width).unwrap_or(u16::MAX);
         let mut x = area.x;
-        for ((_, order), width) in self.header.iter().zip(&self.widths) {
+        for (column, width) in *columns {
             let end = x.saturating_add(narrow(*width));
-            if let Some(order) = order {
-                app.hits().add(area.y, x..end, Hit::Column(*order));
+            if let (_, Some(order)) = named(*column) {
+                app.hits().add(area.y, x..end, Hit::Column(order));
             }
             x = end.saturating_add(1);
         }
@@ -301,19 +302,20 @@ impl Grid {
             let across = area.x..area.right();
             app.hits().add(line, across, Hit::Row(index));
         }
-        let paint = self.paint;
-        let names = self
-            .header
+        let names = columns
             .iter()
-            .map(|(name, _)| Line::styled(*name, paint.title()));
-        let lines = shown.map(|index| {
+            .map(|(column, _)| Line::styled(named(*column).0, paint.title()));
+        let lines = rows.iter().enumerate().take(shown.end).skip(shown.start);
+        let lines = lines.map(|(index, row)| {
+            let cells = columns
+                .iter()
+                .map(|(column, width)| cell(row, *column, *width));
             let style = style_if(index == cursor, paint.cursor());
-            Cells::new(cells(index)).style(style)
+            Cells::new(cells).style(style)
         });
-        let widths = self
-            .widths
+        let widths = columns
             .iter()
-            .map(|width| Constraint::Length(narrow(*width)));
+            .map(|(_, width)| Constraint::Length(narrow(*width)));
         let table = Table::new(lines, widths)
             .header(Cells::new(names))
             .column_spacing(1);
@@ -360,20 +362,11 @@ pub(super) fn draw_sums(
         }
     };
     let table = Grid {
-        header: columns
-            .iter()
-            .map(|(it, _)| (it.header(tab), it.order()))
-            .collect(),
-        widths: columns.iter().map(|(_, width)| *width).collect(),
+        columns: &columns,
+        named: |it: SumColumn| (it.header(tab), it.order()),
         paint,
     };
-    table.draw(frame, area, app, rows.len(), |index| {
-        let row = rows.get(index);
-        let cells = columns.iter().map(|(column, width)| {
-            row.map_or_else(Line::default, |row| cell(row, *column, *width))
-        });
-        cells.collect()
-    });
+    table.draw(frame, area, app, &rows, cell);
 }
 
 /// The name of a line: a process keeps its number.
