@@ -135,6 +135,8 @@ struct Interface {
     resolution: u8,
     /// Seconds to add.
     offset: i64,
+    /// Most bytes of a packet that are captured; 0 means no limit.
+    snaplen: u32,
 }
 
 impl Interface {
@@ -182,6 +184,12 @@ impl<'a> Block<'a> {
         self.bytes.get(HEAD..end).unwrap_or_default()
     }
 
+    /// True if the block is one of a packet. Its packet may still not fit into it, or its interface
+    /// may not be described: then [`Self::packet`] has none.
+    pub(super) fn is_of_packet(&self) -> bool {
+        [ENHANCED_PACKET, PACKET, SIMPLE_PACKET].contains(&self.kind)
+    }
+
     /// The packet, if the block contains one that can be read.
     pub(super) fn packet(&self) -> Option<Packet<'a>> {
         let (body, order) = (self.body(), self.order);
@@ -189,11 +197,17 @@ impl<'a> Block<'a> {
             ENHANCED_PACKET => order.u32(body, 0)?,
             PACKET => u32::from(order.u16(body, 0)?),
             SIMPLE_PACKET => {
-                // The captured length is in no field; it ends with the block at the latest.
+                // The captured length is in no field: it is the original one, up to the limit.
+                let interface = self.interfaces.first()?;
+                let original = order.u32(body, 0)?;
+                let captured = match interface.snaplen {
+                    0 => original,
+                    most => original.min(most),
+                };
                 return Some(Packet {
                     time: None,
-                    link: self.interfaces.first()?.link,
-                    data: body.get(4..)?,
+                    link: interface.link,
+                    data: body.get(4..)?.get(..usize::try_from(captured).ok()?)?,
                     takes_comments: false,
                 });
             }
@@ -354,6 +368,15 @@ impl<R: Read> Blocks<R> {
         Ok(blocks)
     }
 
+    /// Where the next block begins in the input.
+    pub(super) fn position(&self) -> u64 {
+        // The first bytes of a pcapng are read when the format is recognised.
+        match (self.format, self.number) {
+            (Format::Pcapng, 0) => 0,
+            (Format::Pcapng | Format::Pcap { .. }, _) => self.at,
+        }
+    }
+
     /// The next block; `None` at the end.
     pub(super) fn next(&mut self) -> Result<Option<Block<'_>>, Damage> {
         let kind = match self.format {
@@ -449,6 +472,7 @@ impl<R: Read> Blocks<R> {
             link: order.u16(&self.bytes, HEAD).unwrap_or_default(),
             resolution: 6,
             offset: 0,
+            snaplen: order.u32(&self.bytes, HEAD + 4).unwrap_or_default(),
         };
         let end = self.bytes.len().saturating_sub(TAIL);
         let (known, _end) = options(order, self.bytes.get(HEAD + 8..end).unwrap_or_default());

@@ -38,6 +38,9 @@ pub struct Plan {
     pub left: Vec<String>,
     /// Why reading ended early.
     pub damage: Option<Damage>,
+    /// Where the first block begins whose packet does not fit into it, or whose interface is not
+    /// described (a byte of the input). Such blocks are copied.
+    pub unreadable_at: Option<u64>,
 }
 
 /// What the first pass counted.
@@ -63,6 +66,8 @@ pub struct Counts {
     pub beyond: u64,
     /// Packets that would begin a connection beyond [`LIVES_MAX`].
     pub unfollowed: u64,
+    /// Blocks of packets that cannot be read.
+    pub unreadable: u64,
 }
 
 /// What the second pass wrote.
@@ -86,7 +91,9 @@ pub fn plan(input: impl Read, gathered: Gathered) -> Result<Plan, Damage> {
     let mut blocks = Blocks::open(input)?;
     let mut placing = Placing::new(gathered);
     let mut number = 0;
+    let (mut unreadable, mut unreadable_at) = (0, None);
     let damage = loop {
+        let begin = blocks.position();
         let block = match blocks.next() {
             Ok(Some(block)) => block,
             Ok(None) => break None,
@@ -96,13 +103,22 @@ pub fn plan(input: impl Read, gathered: Gathered) -> Result<Plan, Damage> {
         if let Some(packet) = block.packet() {
             let time = packet.time.filter(|_| packet.takes_comments);
             placing.packet(number, time, segment(packet.link, packet.data).as_ref());
+        } else if block.is_of_packet() {
+            unreadable += 1;
+            unreadable_at.get_or_insert(begin);
         }
         number += 1;
     };
+    let placed = placing.finish();
     Ok(Plan {
         blocks: number,
         damage,
-        ..placing.finish()
+        unreadable_at,
+        counts: Counts {
+            unreadable,
+            ..placed.counts
+        },
+        ..placed
     })
 }
 

@@ -69,6 +69,38 @@ fn what_precedes_the_damage_is_written() {
 }
 
 #[test]
+fn a_damaged_packet_is_copied_and_its_place_is_named() {
+    let mut file = Vec::new();
+    write(
+        &pcap()[..],
+        &plan(&pcap()[..], gathered(Row::default())).unwrap(),
+        &mut file,
+    )
+    .unwrap()
+    .unwrap();
+    let at = u64::try_from(file.len()).unwrap();
+    let block =
+        |words: &[u32]| -> Vec<u8> { words.iter().flat_map(|it| it.to_le_bytes()).collect() };
+    // An enhanced packet whose captured length exceeds the block, one of an interface that nobody
+    // described, and a simple packet that is shorter than it says.
+    for damaged in [
+        block(&[6, 32, 0, 0, 0, 500, 500, 32]),
+        block(&[6, 32, 99, 0, 0, 0, 0, 32]),
+        block(&[3, 16, 60, 16]),
+    ] {
+        let whole = [&file[..], &damaged].concat();
+        let plan = plan(&whole[..], gathered(Row::default())).unwrap();
+        assert_eq!(plan.damage, None);
+        assert_eq!((plan.unreadable_at, plan.counts.unreadable), (Some(at), 1));
+        let mut out = Vec::new();
+        write(&whole[..], &plan, &mut out).unwrap().unwrap();
+        assert!(out.ends_with(&damaged));
+    }
+    let plan = plan(&file[..], gathered(Row::default())).unwrap();
+    assert_eq!((plan.unreadable_at, plan.counts.unreadable), (None, 0));
+}
+
+#[test]
 fn names_from_outside_are_escaped() {
     let evil = Row {
         comm: "\u{1b}[31m\n",

@@ -3,13 +3,16 @@
 use std::{
     fmt, fs, io,
     net::SocketAddr,
-    os::unix::fs::{FileTypeExt as _, MetadataExt as _},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{FileTypeExt as _, MetadataExt as _},
+    },
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, anyhow, bail};
 use rustix::{
-    fs::Mode,
+    fs::{FlockOperation, Mode, OFlags, flock},
     process::{geteuid, umask},
 };
 use tokio::{
@@ -141,6 +144,8 @@ async fn bind_unix(path: &Path) -> anyhow::Result<Listener> {
             folder.display()
         );
     }
+    // Of two instances that start at once, the second one must find the first one listening.
+    let _lock = lock_folder(path)?;
     remove_stale(path).await?;
     // The file must never exist with more permissions. No other thread creates files meanwhile: there
     // is none yet.
@@ -154,6 +159,21 @@ async fn bind_unix(path: &Path) -> anyhow::Result<Listener> {
         identity: (file.dev(), file.ino()),
     };
     Ok(Listener::Unix(listener, file))
+}
+
+/// Locks the folder of a socket until the result is dropped, against other instances.
+fn lock_folder(path: &Path) -> anyhow::Result<OwnedFd> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        Some(_) | None => Path::new("."),
+    };
+    let lock = || {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = rustix::fs::open(folder, flags, Mode::empty())?;
+        flock(&folder, FlockOperation::LockExclusive)?;
+        Ok::<_, rustix::io::Errno>(folder)
+    };
+    lock().with_context(|| format!("cannot lock the directory {}", folder.display()))
 }
 
 /// Removes a socket that nobody listens on, left by an instance that was killed. Anything else stays,

@@ -138,13 +138,29 @@ impl Column {
             Self::Comm => 8,
             Self::Local | Self::Remote => IPV4_WIDTH,
             Self::Details => 13,
-            Self::Pid
+            Self::Id => 20,
+            Self::Pid | Self::State | Self::Is | Self::Subflows | Self::Netns | Self::After => {
+                self.full()
+            }
+        }
+    }
+
+    /// Width below which a column shows nothing of use.
+    fn floor(self) -> usize {
+        match self {
+            Self::Local | Self::Remote => 12,
+            Self::Details | Self::Id => 8,
+            Self::Time
+            | Self::Kind
+            | Self::Result
+            | Self::Process
+            | Self::Comm
+            | Self::Pid
             | Self::State
             | Self::Is
             | Self::Subflows
             | Self::Netns
-            | Self::Id
-            | Self::After => self.full(),
+            | Self::After => self.least(),
         }
     }
 
@@ -249,14 +265,24 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// The chosen columns, or else the usual ones, for lines of this width.
-    pub(super) fn new(preset: &'static Preset, chosen: &[Column], width: Option<usize>) -> Self {
-        let columns = match (chosen, width) {
+    /// The chosen columns, or else the usual ones, for lines of this width. Times are `time_extra`
+    /// characters longer than a time of day.
+    pub(super) fn new(
+        preset: &'static Preset,
+        chosen: &[Column],
+        width: Option<usize>,
+        time_extra: usize,
+    ) -> Self {
+        let room = width.map(|width| width.saturating_sub(time_extra));
+        let mut columns = match (chosen, room) {
             ([], Some(width)) => granted(preset.usual, preset.wishes, width),
             ([], None) => preset.usual.iter().map(|it| (*it, it.full())).collect(),
             (chosen, None) => chosen.iter().map(|it| (*it, it.full())).collect(),
             (chosen, Some(width)) => shrunk(chosen, width),
         };
+        if let Some((_, time)) = columns.iter_mut().find(|(it, _)| *it == Column::Time) {
+            *time += time_extra;
+        }
         Self { columns, width }
     }
 
@@ -269,11 +295,6 @@ impl Layout {
     /// Width of the line.
     pub(super) fn width(&self) -> Option<usize> {
         self.width
-    }
-
-    /// True if cells are truncated.
-    pub(super) fn truncates(&self) -> bool {
-        self.width.is_some()
     }
 
     /// Width of all that precedes a column.
@@ -295,13 +316,15 @@ impl Layout {
             let is_last = at + 1 == self.columns.len();
             let (text, width) = match self.width {
                 Some(all) => {
-                    // The last column has the rest of the line.
-                    let width = if is_last {
-                        all.saturating_sub(used)
-                    } else {
-                        *width
-                    };
-                    (text.fitted(width), width)
+                    let rest = all.saturating_sub(used);
+                    match column.is_number() {
+                        // No part of a number is shown.
+                        true if *width > rest => (clipped(&ELLIPSIS.to_string(), rest), rest),
+                        true => (text.fitted(*width), *width),
+                        // The last column has the rest of the line.
+                        false if is_last => (text.fitted(rest), rest),
+                        false => (text.fitted(rest.min(*width)), rest.min(*width)),
+                    }
                 }
                 None => (text.whole(), natural.unwrap_or(*width)),
             };
@@ -358,11 +381,17 @@ pub fn granted<C: Copy + PartialEq>(
 }
 
 /// The chosen columns at their full width, or at their least if that does not fit; between them,
-/// those on the left get what is left over.
+/// those on the left get what is left over. Where not even that fits, those on the right lose more.
 fn shrunk(chosen: &[Column], width: usize) -> Vec<(Column, usize)> {
     let mut columns: Vec<(Column, usize)> = chosen.iter().map(|it| (*it, it.least())).collect();
     let gaps = chosen.len().saturating_sub(1) * GAP;
     let used: usize = columns.iter().map(|(_, width)| width).sum();
+    let mut over = (used + gaps).saturating_sub(width);
+    for (column, width) in columns.iter_mut().rev() {
+        let less = width.saturating_sub(column.floor()).min(over);
+        *width -= less;
+        over -= less;
+    }
     let mut left = width.saturating_sub(used + gaps);
     for (column, width) in &mut columns {
         let more = column.full().saturating_sub(*width).min(left);

@@ -140,10 +140,11 @@ pub fn coalesced(answers: u64) -> String {
 /// Number of evicted connections.
 #[must_use]
 pub fn evicted(connections: u64) -> String {
-    format!(
-        "verdicts: {connections} connections were evicted before their end: more than \
-         --max-connections\n"
-    )
+    let words = match connections {
+        1 => "1 connection was".to_owned(),
+        _ => format!("{connections} connections were"),
+    };
+    format!("verdicts: {words} evicted before the end: more than --max-connections\n")
 }
 
 /// Number of closing verdicts, which no sensor counts; empty if zero.

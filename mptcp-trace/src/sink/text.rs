@@ -138,7 +138,12 @@ impl TextLines {
     fn of(preset: &'static Preset, options: TextOptions) -> Self {
         Self {
             preset,
-            layout: Layout::new(preset, &options.columns, asked(options.width)),
+            layout: Layout::new(
+                preset,
+                &options.columns,
+                asked(options.width),
+                options.time.extra(),
+            ),
             times: Times::new(options.time),
             existing: Existing::default(),
             fallen: Fallen::default(),
@@ -236,7 +241,12 @@ impl TextLines {
         if let Width::Terminal(_) = self.options.width {
             let width = asked(self.options.width);
             if width != self.layout.width() {
-                self.layout = Layout::new(self.preset, &self.options.columns, width);
+                self.layout = Layout::new(
+                    self.preset,
+                    &self.options.columns,
+                    width,
+                    self.options.time.extra(),
+                );
                 self.header(out);
             }
         }
@@ -333,11 +343,7 @@ impl TextLines {
     }
 
     fn time_width(&self) -> usize {
-        match (self.layout.truncates(), self.options.time) {
-            (true, _) => self.layout.width_of(Column::Time),
-            (false, TimeStyle::Epoch) => 17,
-            (false, TimeStyle::Local | TimeStyle::Utc | TimeStyle::Relative) => 15,
-        }
+        self.layout.width_of(Column::Time)
     }
 
     fn paints(&self, paint: &'static str) -> (&'static str, &'static str) {

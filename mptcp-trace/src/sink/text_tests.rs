@@ -265,7 +265,7 @@ fn between(line: &str, start: usize, end: usize) -> Option<String> {
 fn no_line_is_wider_than_the_terminal_and_every_column_is_aligned() {
     for width in 40..=250 {
         let text = printed(options(Width::Fixed(width)));
-        let layout = Layout::new(&FINDINGS, &[], Some(width));
+        let layout = Layout::new(&FINDINGS, &[], Some(width), 0);
         let mut lines = text.lines();
         let header = lines.next().unwrap();
         let columns = begins(header, &layout);
@@ -314,7 +314,7 @@ fn no_line_is_wider_than_the_terminal_and_every_column_is_aligned() {
 #[test]
 fn an_address_keeps_its_port_at_any_width() {
     for width in 60..=200 {
-        let layout = Layout::new(&FINDINGS, &[], Some(width));
+        let layout = Layout::new(&FINDINGS, &[], Some(width), 0);
         let (start, cell) = (
             layout.before(Column::Remote),
             layout.width_of(Column::Remote),
@@ -375,6 +375,62 @@ fn the_document_shows_the_same_findings_at_three_widths() {
         fs::write(&path, &expected).unwrap();
     }
     assert!(document == expected, "run with UPDATE_GOLDENS=1");
+}
+
+#[test]
+fn chosen_columns_never_exceed_the_width_and_no_number_is_cut() {
+    let all = Column::FOR_FINDINGS.to_vec();
+    let pids_last = vec![Column::Local, Column::Remote, Column::Pid];
+    let others = vec![
+        Column::Id,
+        Column::Local,
+        Column::Remote,
+        Column::Details,
+        Column::Netns,
+    ];
+    for columns in [all, pids_last, others] {
+        let names: Vec<&str> = columns.iter().map(|it| it.name()).collect();
+        for width in 1..=250 {
+            let text = printed(TextOptions {
+                columns: columns.clone(),
+                ..options(Width::Fixed(width))
+            });
+            for line in text.lines().filter(|line| !line.starts_with("-- ")) {
+                assert!(line.width() <= width, "{names:?}, {width}: {line}");
+            }
+        }
+    }
+    let text = printed(TextOptions {
+        header: false,
+        columns: vec![Column::Local, Column::Remote, Column::Pid],
+        ..options(Width::Fixed(46))
+    });
+    for (line, finding) in text
+        .lines()
+        .filter(|line| !line.starts_with("-- "))
+        .zip(findings())
+    {
+        let pid = Row::of(&finding).pid;
+        assert!(line.ends_with(&format!(" {pid}")), "{line}");
+    }
+}
+
+#[test]
+fn seconds_since_the_epoch_are_whole_at_any_width() {
+    for (width, seconds) in [
+        (Width::Fixed(80), "1709251190"),
+        (Width::Unlimited, "1709251190.000000"),
+    ] {
+        let text = printed(TextOptions {
+            time: TimeStyle::Epoch,
+            ..options(width)
+        });
+        let mut lines = text.lines();
+        let header = lines.next().unwrap();
+        let first = lines.next().unwrap();
+        assert_eq!(first.split(' ').next(), Some(seconds));
+        assert_eq!(header.find("KIND"), first.find("fallback"), "{text}");
+    }
 }
 
 #[test]

@@ -18,6 +18,16 @@ pub enum TimeStyle {
     Epoch,
 }
 
+impl TimeStyle {
+    /// How many characters a time is longer than a time of day, without fractions.
+    pub(super) fn extra(self) -> usize {
+        match self {
+            Self::Local | Self::Utc | Self::Relative => 0,
+            Self::Epoch => 2,
+        }
+    }
+}
+
 /// Formats times of lines in their order.
 #[derive(Debug)]
 pub(super) struct Times {

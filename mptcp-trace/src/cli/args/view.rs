@@ -22,12 +22,11 @@ pub struct ViewArgs {
     #[command(flatten)]
     pub lines: LineArgs,
     /// Exit with code 4 if a finding has this verdict or cause; `fallback` matches any fallback
-    /// (repeatable)
     ///
     /// Findings that are not shown count too. The exit code is 5 if none matches but one may have
     /// been missed: the fallback sensor is off, the kernel counted more fallbacks than were traced,
     /// or queries were lost.
-    #[arg(long, value_name = "VERDICT|CAUSE", value_parser = FailOn::parse)]
+    #[arg(long, value_name = "VERDICT|CAUSE,...", value_delimiter = ',', value_parser = FailOn::parse)]
     pub fail_on: Vec<FailOn>,
     /// Collapse identical consecutive answers; print a repeat count when the answer changes
     #[arg(long, conflicts_with_all = ["summary", "by"])]

@@ -118,7 +118,13 @@ fn annotated(args: &AnnotateArgs, packets: &mut File, gathered: Gathered) -> Res
         log::info!("not in {name}: {finding}");
     }
     match plan.damage {
-        None => Ok(()),
+        None => match plan.unreadable_at {
+            None => Ok(()),
+            Some(at) => Err(Exit::Because(
+                FAILED,
+                format!("{name}: the block at byte {at} is damaged, and copied as it is"),
+            )),
+        },
         Some(why) => Err(Exit::Because(
             FAILED,
             format!(
@@ -180,6 +186,12 @@ fn account(plan: &Plan, written: Written, name: &str, output: &str, not_shown: u
             " of more than 1000000 connections on the same addresses",
         ),
         (written.full, "packet", "no room for the comments of ", ""),
+        (
+            counts.unreadable,
+            "block",
+            "copied without a look at the packet: ",
+            " whose packet does not fit, or whose interface is not described",
+        ),
         (
             u64::from(is_stranger),
             "trace",

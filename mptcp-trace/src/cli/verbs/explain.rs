@@ -16,7 +16,8 @@ const WIDTH: usize = 88;
 pub(in crate::cli) fn run(args: &ExplainArgs) -> Result<u8, Exit> {
     let text = match &args.cause {
         None => list(&counters()),
-        Some(name) => match find_cause(name) {
+        // Lines mark an inferred cause with `?`.
+        Some(name) => match find_cause(name.trim_end_matches('?')) {
             Some(cause) => explanation(cause, WIDTH),
             None => {
                 let known: Vec<&str> = CAUSES.iter().map(|it| it.name).collect();

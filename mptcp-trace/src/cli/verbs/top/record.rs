@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     cli::files,
     pipeline::{Ask, Progress},
+    sink::without_error_numbers,
     top::draw,
 };
 
@@ -53,7 +54,7 @@ impl Recorder {
                 "recording to {name}; w ends it; what happened earlier to {omitted} connections is \
                  not in it"
             ),
-            Err(why) => format!("cannot write the capture {name}: {why:#}"),
+            Err(why) => plain(&format!("cannot write the capture {name}: {why:#}")),
         }
     }
 
@@ -114,8 +115,13 @@ fn message(file: &str, result: &anyhow::Result<u64>) -> String {
             let word = if *records == 1 { "record" } else { "records" };
             format!("capture {file}: {records} {word}; mptcp-trace replay {file}")
         }
-        Err(why) => format!("capture {file}: {why:#}"),
+        Err(why) => plain(&format!("capture {file}: {why:#}")),
     }
+}
+
+/// A message for the screen, without the number of a system error.
+fn plain(message: &str) -> String {
+    without_error_numbers(message).into_owned()
 }
 
 /// A name for a capture that begins now: `mptcp-20260131-235959.mpt`, in local time.
