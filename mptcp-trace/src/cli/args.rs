@@ -524,10 +524,10 @@ pub struct DoctorArgs {
 /// Options of `explain`.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  mptcp-trace explain\n  mptcp-trace explain MPCapableFallbackSYNACK"
+    after_help = "Examples:\n  mptcp-trace explain\n  mptcp-trace explain MPCapableFallbackSYNACK\n  mptcp-trace explain stale"
 )]
 pub struct ExplainArgs {
-    /// Counter name as printed by nstat, with or without the prefix `MPTcpExt`, or `plain`
+    /// Counter name as printed by nstat, with or without the prefix `MPTcpExt`, `plain`, or a verdict
     ///
     /// Without a name, all causes are listed.
     pub cause: Option<String>,

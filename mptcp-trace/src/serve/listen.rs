@@ -8,6 +8,7 @@ use std::{
         unix::fs::{FileTypeExt as _, MetadataExt as _},
     },
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context as _, anyhow, bail};
@@ -22,6 +23,11 @@ use tokio::{
 
 /// Most bytes in the path of a socket: `sun_path` holds 108, with the byte that ends the path.
 pub const PATH_BYTES_MAX: usize = 107;
+
+/// How often an instance tries to lock a folder that another one has locked for its start.
+const LOCK_TRIES: u32 = 100;
+/// Pause between two of these tries.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// What a socket of ours grants to others: nothing. Its owner and its group may connect.
 const OTHERS: Mode = Mode::RWXO.union(Mode::XUSR).union(Mode::XGRP);
@@ -145,7 +151,7 @@ async fn bind_unix(path: &Path) -> anyhow::Result<Listener> {
         );
     }
     // Of two instances that start at once, the second one must find the first one listening.
-    let _lock = lock_folder(path)?;
+    let _lock = lock_folder(path).await?;
     remove_stale(path).await?;
     // The file must never exist with more permissions. No other thread creates files meanwhile: there
     // is none yet.
@@ -162,18 +168,22 @@ async fn bind_unix(path: &Path) -> anyhow::Result<Listener> {
 }
 
 /// Locks the folder of a socket until the result is dropped, against other instances.
-fn lock_folder(path: &Path) -> anyhow::Result<OwnedFd> {
+async fn lock_folder(path: &Path) -> anyhow::Result<OwnedFd> {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         Some(_) | None => Path::new("."),
     };
-    let lock = || {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = rustix::fs::open(folder, flags, Mode::empty())?;
-        flock(&folder, FlockOperation::LockExclusive)?;
-        Ok::<_, rustix::io::Errno>(folder)
-    };
-    lock().with_context(|| format!("cannot lock the directory {}", folder.display()))
+    let what = || format!("cannot lock the directory {}", folder.display());
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(folder, flags, Mode::empty()).with_context(what)?;
+    for _try in 0..LOCK_TRIES {
+        match flock(&opened, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(opened),
+            Err(rustix::io::Errno::WOULDBLOCK) => tokio::time::sleep(LOCK_PAUSE).await,
+            Err(why) => return Err(why).with_context(what),
+        }
+    }
+    bail!("{}: another program has locked it", what())
 }
 
 /// Removes a socket that nobody listens on, left by an instance that was killed. Anything else stays,
@@ -261,6 +271,29 @@ mod tests {
             geteuid().as_raw()
         );
         assert_eq!(bound.unwrap(), me);
+    }
+
+    #[test]
+    fn a_stale_socket_is_left_alone_while_another_instance_starts() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        drop(net::UnixListener::bind(&path).unwrap());
+        let address = Address::Unix(path.clone());
+        block_on(async {
+            // The other instance has examined the socket, and is about to replace it.
+            let lock = lock_folder(&path).await.unwrap();
+            let second = Listener::bind(&address);
+            tokio::pin!(second);
+            let early = tokio::time::timeout(LOCK_PAUSE * 3, &mut second).await;
+            assert!(early.is_err(), "{early:?}");
+            fs::remove_file(&path).unwrap();
+            let first = UnixListener::bind(&path).unwrap();
+            drop(lock);
+            let why = format!("{:#}", second.await.unwrap_err());
+            assert!(why.contains("another program listens"), "{why}");
+            UnixStream::connect(&path).await.unwrap();
+            first.accept().await.unwrap();
+        });
     }
 
     #[test]

@@ -392,3 +392,20 @@ fn a_closed_stdout() {
         stderr(&output)
     );
 }
+
+#[test]
+fn what_a_line_prints_can_be_explained_as_it_is() {
+    for (name, says) in [
+        ("MPCapableFallbackSYNACK?", "SYN/ACK"),
+        ("stale", "told MPTCP, fell back later"),
+        ("never-asked?", "the application never asked"),
+    ] {
+        let output = run(["explain", name]);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.contains(says), "{text}");
+    }
+    let output = run(["explain", "stall"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("did you mean stale?"));
+}

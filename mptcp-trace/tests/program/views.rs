@@ -303,6 +303,7 @@ fn a_command_that_fails_says_so_itself_and_one_that_does_not_is_failed_by_what_w
         return;
     }
     for (role, on, code) in [
+        ("basic", "stale,fallback", 4),
         ("basic", "fallback", 4),
         ("basic", "contradicted", 0),
         ("exit 7", "too-early", 7),

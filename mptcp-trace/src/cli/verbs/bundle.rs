@@ -107,7 +107,11 @@ fn wrote(args: &BundleArgs, parts: &Parts) -> String {
         [] => String::new(),
         _ => format!(" without {}", missing.join(", ")),
     };
-    format!("wrote {file}{without}; inspect it with: mptcp-trace replay {file}")
+    let content = match args.redact {
+        true => "redacted: it still has ports, process IDs and times",
+        false => "not redacted: it has addresses and names of processes",
+    };
+    format!("wrote {file}{without} ({content}); inspect it with: mptcp-trace replay {file}")
 }
 
 /// Uses an existing capture instead of tracing.

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, fs};
 use crate::cli::{DONE, Exit, USAGE, args::ExplainArgs, print};
 use crate::{
     filter::closest,
-    model::{CAUSES, find_cause},
+    model::{CAUSES, Verdict, find_cause},
     sink::{culprits, explanation},
 };
 
@@ -19,8 +19,16 @@ pub(in crate::cli) fn run(args: &ExplainArgs) -> Result<u8, Exit> {
         // Lines mark an inferred cause with `?`.
         Some(name) => match find_cause(name.trim_end_matches('?')) {
             Some(cause) => explanation(cause, WIDTH),
+            None if let Some(verdict) = Verdict::find(name.trim_end_matches('?')) => format!(
+                "{}, a verdict: {}.\n\nmptcp-trace --verdict {} shows the queries and connections \
+                 with it.\n",
+                verdict.name(),
+                verdict.meaning(),
+                verdict.name()
+            ),
             None => {
-                let known: Vec<&str> = CAUSES.iter().map(|it| it.name).collect();
+                let causes = CAUSES.iter().map(|it| it.name);
+                let known: Vec<&str> = causes.chain(Verdict::ALL.map(Verdict::name)).collect();
                 let advice = match closest(name, &known) {
                     Some(closest) => format!("did you mean {closest}?"),
                     None => "mptcp-trace explain lists all".to_owned(),
