@@ -31,7 +31,11 @@ pub(super) fn gap(
                     it.untraced()
                 ),
             };
-            return Some(format!("network namespace {}: {why}", it.netns));
+            let advice = match within {
+                [] => " (--netns limits the run to the namespaces that matter)",
+                _ => "",
+            };
+            return Some(format!("network namespace {}: {why}{advice}", it.netns));
         }
         // Without an entry, the owner of a socket is unknown, and the filter does not admit it.
         if let Some(loss) = losses.of(SensorId::Fallback)

@@ -21,7 +21,9 @@ pub(in crate::cli) fn run(args: &ExplainArgs) -> Result<u8, Exit> {
             Some(cause) => explanation(cause, WIDTH),
             None if let Some(verdict) = Verdict::find(name.trim_end_matches('?')) => format!(
                 "{}, a verdict: {}.\n\nmptcp-trace --verdict {} shows the queries and connections \
-                 with it.\n",
+                 with it.\nA program that has to know queries after connect() or accept(), and again \
+                 whenever the answer matters:\ngetsockopt(fd, SOL_TCP, TCP_IS_MPTCP) returns 1 as \
+                 long as the connection is MPTCP.\n",
                 verdict.name(),
                 verdict.meaning(),
                 verdict.name()
