@@ -7,7 +7,7 @@
 use std::fmt;
 
 use crate::{
-    host::{Fact, HostSupport, privileges::how_to_give},
+    host::{Fact, HostSupport},
     model::{PerSensor, Rung, SensorId},
     probes::{Attachment, Hook, Role},
 };
@@ -184,10 +184,7 @@ pub fn unprivileged(why: &str) -> String {
     if why.contains("lockdown=") {
         return why.to_owned();
     }
-    format!(
-        "not enough privileges to load BPF programs: {why}; {}",
-        how_to_give()
-    )
+    format!("not enough privileges to load BPF programs: {why}")
 }
 
 /// Decides from the facts; `only` restricts the plan to one attach method.

@@ -61,8 +61,8 @@ pub struct Cli {
     /// Options of `live`, accepted without a verb too.
     #[command(flatten)]
     pub live: LiveArgs,
-    /// Log decisions and their reasons to stderr, and print the full account at the end; -vv also
-    /// logs messages of the BPF programs
+    /// Log decisions and their reasons to stderr, and print the full account at the end; -vv, while
+    /// tracing, also logs messages of the BPF programs
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     pub verbose: u8,
     /// Print no notes, and at the end nothing unless something was lost or does not agree
@@ -155,6 +155,8 @@ pub struct LiveArgs {
     #[command(flatten)]
     pub attach: AttachArgs,
     /// Run this program, trace it and its children from their start, and exit with its exit code
+    ///
+    /// Its output and the findings both go to stdout; --output FILE separates them.
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
 }
@@ -446,6 +448,9 @@ pub struct ListArgs {
     /// Do not truncate lines to the width of the terminal
     #[arg(long, short = 'w', conflicts_with = "json")]
     pub wide: bool,
+    /// Print the column header even if stdout is not a terminal
+    #[arg(long, conflicts_with = "json")]
+    pub header: bool,
     /// Filter by task.
     #[command(flatten)]
     pub whose: TaskFilterArgs,

@@ -24,6 +24,9 @@ const ELEVATORS: [&str; 4] = ["sudo", "doas", "run0", "pkexec"];
 /// Files that container engines create.
 const CONTAINER_MARKS: [&str; 2] = ["/.dockerenv", "/run/.containerenv"];
 
+/// Variables that Kubernetes, or podman and systemd-nspawn, set.
+const CONTAINER_VARIABLES: [&str; 2] = ["KUBERNETES_SERVICE_HOST", "container"];
+
 /// What decides the advice.
 #[derive(Clone, Debug)]
 struct Situation {
@@ -35,6 +38,10 @@ struct Situation {
     is_in_container: bool,
     /// The first of [`ELEVATORS`] that is installed.
     elevator: Option<&'static str>,
+    /// The program `su` is installed.
+    has_su: bool,
+    /// The program `setcap` is installed.
+    has_setcap: bool,
     /// The program: its name if root finds it by that, else its path.
     program: String,
     /// The program's path.
@@ -48,7 +55,12 @@ pub(super) fn refusal() -> Option<Exit> {
     let Fact::No(why) = privileges::may_trace() else {
         return None;
     };
-    Some(Exit::Lines(CANNOT_ANSWER, advice(&situation(why))))
+    Some(Exit::Lines(CANNOT_ANSWER, lines(why)))
+}
+
+/// The reason why this process may not trace, and what to type.
+pub(super) fn lines(why: String) -> Vec<String> {
+    advice(&situation(why))
 }
 
 fn situation(why: String) -> Situation {
@@ -63,8 +75,12 @@ fn situation(why: String) -> Situation {
         why,
         is_root: rustix::process::geteuid().is_root(),
         is_in_container: CONTAINER_MARKS.iter().any(|mark| Path::new(mark).exists())
-            || env::var_os("KUBERNETES_SERVICE_HOST").is_some(),
+            || CONTAINER_VARIABLES
+                .iter()
+                .any(|name| env::var_os(name).is_some()),
         elevator: ELEVATORS.into_iter().find(|it| is_installed(it)),
+        has_su: is_installed("su"),
+        has_setcap: is_installed("setcap"),
         program: if is_found { name } else { path.clone() }
             .to_string_lossy()
             .into_owned(),
@@ -86,6 +102,8 @@ fn advice(situation: &Situation) -> Vec<String> {
         is_root,
         is_in_container,
         elevator,
+        has_su,
+        has_setcap,
         program,
         path,
         words,
@@ -112,8 +130,8 @@ fn advice(situation: &Situation) -> Vec<String> {
     if *is_in_container && (*is_root || elevator.is_none()) {
         return vec![
             reason,
-            "type, to start the container: docker run --cap-add BPF --cap-add PERFMON ... (podman \
-             as root: the same)"
+            "no program inside of the container can add them: start it with docker run --cap-add BPF \
+             --cap-add PERFMON ..., or --privileged (podman as root: the same)"
                 .into(),
             "or, in Kubernetes: securityContext: {capabilities: {add: [BPF, PERFMON]}}".into(),
         ];
@@ -121,22 +139,28 @@ fn advice(situation: &Situation) -> Vec<String> {
     if *is_root {
         return vec![
             reason,
-            "root lacks them too: what started this process dropped them (capsh --print shows \
-             them; a systemd unit sets CapabilityBoundingSet=)"
+            "root lacks them too: what started this process dropped them (CapBnd in \
+             /proc/self/status; a systemd unit sets CapabilityBoundingSet=)"
                 .into(),
             "type, in a login shell of root or over ssh: the same command".into(),
         ];
     }
     let as_root = |command: &str| match elevator {
-        Some(elevator) => format!("{elevator} {command}"),
-        None => line(["su", "-c", command]),
+        Some(elevator) => format!("type: {elevator} {command}"),
+        None if *has_su => format!("type: {}", line(["su", "-c", command])),
+        None => format!("type, as root: {command}"),
     };
-    let grant = as_root(&line(["setcap", "cap_bpf,cap_perfmon+ep", path]));
-    vec![
-        reason,
-        format!("type: {}", as_root(&typed)),
-        format!("or, to let every user of this machine trace without that: {grant}"),
-    ]
+    let grant = line(["setcap", "cap_bpf,cap_perfmon+ep", path]);
+    let other = match has_setcap {
+        true => format!(
+            "or, to let every user of this machine trace without that, {}",
+            as_root(&grant)
+        ),
+        false => "or give this process CAP_BPF and CAP_PERFMON in another way: docs/install.md, \
+                  Capabilities"
+            .to_owned(),
+    };
+    vec![reason, as_root(&typed), other]
 }
 
 #[cfg(test)]
@@ -150,6 +174,8 @@ mod tests {
             is_root: false,
             is_in_container: false,
             elevator: Some("sudo"),
+            has_su: true,
+            has_setcap: true,
             program: "mptcp-trace".into(),
             path: "/usr/bin/mptcp-trace".into(),
             words: vec!["--pid".into(), "7".into(), "--output".into(), "a b".into()],
@@ -169,6 +195,27 @@ mod tests {
                 },
                 "type: su -c /home/me/mptcp-trace",
                 "su -c 'setcap cap_bpf,cap_perfmon+ep /usr/bin/mptcp-trace'",
+            ),
+            (
+                Situation {
+                    elevator: None,
+                    has_su: false,
+                    has_setcap: false,
+                    words: Vec::new(),
+                    ..usual.clone()
+                },
+                "type, as root: mptcp-trace",
+                "docs/install.md",
+            ),
+            (
+                Situation {
+                    is_in_container: true,
+                    elevator: None,
+                    has_setcap: false,
+                    ..usual.clone()
+                },
+                "docker run --cap-add BPF --cap-add PERFMON",
+                "securityContext",
             ),
             (
                 Situation {
@@ -203,6 +250,16 @@ mod tests {
             assert!(reason.ends_with(&situation.why), "{lines:?}");
             assert!(first.contains(second), "{lines:?}");
             assert!(other.contains(third), "{lines:?}");
+            for (program, is_installed) in [
+                ("sudo", situation.elevator == Some("sudo")),
+                ("setcap ", situation.has_setcap),
+                ("su -c", situation.has_su),
+            ] {
+                // What to type on the host is not about this machine.
+                let is_named = lines.iter().any(|it| it.contains(program));
+                let is_of_the_host = first.contains("on the host");
+                assert!(is_installed || is_of_the_host || !is_named, "{lines:?}");
+            }
         }
         let locked = Situation {
             why: "the kernel is locked down (lockdown=confidentiality)".into(),

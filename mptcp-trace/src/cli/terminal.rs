@@ -1,6 +1,9 @@
 //! Width of the output.
 
-use std::{env, io};
+use std::{
+    env,
+    io::{self, IsTerminal as _},
+};
 
 use crate::sink::Width;
 
@@ -8,6 +11,15 @@ use crate::sink::Width;
 pub(super) fn stdout_width(is_wide: bool, is_terminal: bool) -> Width {
     let columns = env::var("COLUMNS").ok();
     decide(is_wide, is_terminal, columns.as_deref())
+}
+
+/// Number of columns of stdout, for text that is wrapped; none without a terminal or COLUMNS.
+pub(super) fn columns() -> Option<usize> {
+    match stdout_width(false, io::stdout().is_terminal()) {
+        Width::Unlimited => None,
+        Width::Fixed(columns) => Some(columns),
+        Width::Terminal(ask) => ask(),
+    }
 }
 
 fn decide(is_wide: bool, is_terminal: bool, columns: Option<&str>) -> Width {

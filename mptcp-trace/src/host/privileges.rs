@@ -11,6 +11,9 @@ use rustix::thread::{CapabilitySet, capabilities};
 
 use super::Fact;
 
+/// The capability that only kernels need that charge maps to `RLIMIT_MEMLOCK`.
+pub const CREATES_LARGE_MAPS: &str = "CAP_SYS_RESOURCE";
+
 /// The kernel's lockdown mode.
 const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 /// Number of the last capability that the kernel knows.
@@ -75,10 +78,10 @@ pub const TABLE: [Capability; 8] = [
         purpose: "with CAP_SYS_ADMIN: creates the network namespace of the self-test where \
                   ordinary users may not create one (user.max_user_namespaces, AppArmor)",
         cost: "where ordinary users may not create namespaces, the fallback bit is not calibrated, \
-               see canary",
+               see self-test",
     },
     Capability {
-        name: "CAP_SYS_RESOURCE",
+        name: CREATES_LARGE_MAPS,
         bit: CapabilitySet::SYS_RESOURCE,
         mandatory: false,
         purpose: "raises RLIMIT_MEMLOCK, to which kernels before 5.11 charge maps",
@@ -206,25 +209,6 @@ fn is_of_the_host() -> bool {
     fs::metadata("/proc/self/ns/user").map_or(true, |ours| ours.ino() == INITIAL_INO)
 }
 
-/// How to grant a process its missing capabilities.
-#[must_use]
-pub fn how_to_give() -> String {
-    let names: Vec<String> = TABLE
-        .iter()
-        .filter(|it| it.mandatory)
-        .map(|it| it.name.to_lowercase())
-        .collect();
-    format!(
-        "run it as root (sudo mptcp-trace ...), or give it both of {} and nothing else: sudo setcap {}+ep FILE, \
-         AmbientCapabilities={} in a systemd unit, or sudo setpriv --reuid USER --regid GROUP --init-groups \
-         --inh-caps {caps} --ambient-caps {caps} mptcp-trace ...",
-        names.join(" and ").to_uppercase(),
-        names.join(","),
-        names.join(" ").to_uppercase(),
-        caps = "+bpf,+perfmon",
-    )
-}
-
 /// What missing capabilities cost, one sentence each.
 #[must_use]
 pub fn costs() -> Vec<String> {
@@ -302,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn required_capabilities_come_first_and_can_be_granted() {
+    fn required_capabilities_come_first() {
         let mandatory: Vec<&str> = TABLE
             .iter()
             .take_while(|it| it.mandatory)
@@ -313,14 +297,6 @@ mod tests {
             TABLE.iter().filter(|it| it.mandatory).count(),
             mandatory.len()
         );
-        let how = how_to_give();
-        for words in [
-            "setcap cap_bpf,cap_perfmon+ep",
-            "AmbientCapabilities=CAP_BPF CAP_PERFMON",
-            "--ambient-caps +bpf,+perfmon",
-        ] {
-            assert!(how.contains(words), "{how}");
-        }
     }
 
     #[test]

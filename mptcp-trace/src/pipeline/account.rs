@@ -84,16 +84,20 @@ impl<W: Write> Stages<W> {
         detail: Detail,
     ) -> String {
         let is_well = self.is_well(losses, reconciliation);
+        let is_unread = reconciliation.iter().any(|it| it.unread);
         match (detail, is_well) {
             (Detail::Full, _) | (Detail::Brief | Detail::Trouble, false) => {
                 self.full_account(losses, reconciliation)
             }
-            (Detail::Brief, true) => self.brief_account(reconciliation) + &self.failing(),
-            (Detail::Trouble, true) => self.failing(),
+            (Detail::Trouble, true) if !is_unread => self.failing(),
+            (Detail::Brief | Detail::Trouble, true) => {
+                self.brief_account(reconciliation) + &self.failing()
+            }
         }
     }
 
-    /// True if nothing was lost or left out against the user's wish, and the kernel agrees.
+    /// True if nothing was lost or left out against the user's wish, and the kernel agrees where its
+    /// counters could be read.
     fn is_well(&self, losses: &LossReport, reconciliation: &[Reconciliation]) -> bool {
         let Outcome {
             findings: _,
@@ -117,7 +121,7 @@ impl<W: Write> Stages<W> {
             && self.correlator.evicted() == 0
             && losses.sensors.iter().all(is_complete)
             && optional.all(|sensor| self.facts.has_sensor(sensor))
-            && reconciliation.iter().all(|it| it.why.is_none())
+            && reconciliation.iter().all(|it| it.unread || it.agrees())
     }
 
     /// The line of `--fail-on`, if a finding matched.

@@ -237,7 +237,7 @@ fn a_host_that_cannot_be_traced_gets_the_reason_and_advice() {
                 privileges: no("this process lacks CAP_BPF"),
                 ..whole()
             },
-            "not enough privileges to load BPF programs: this process lacks CAP_BPF; run it as root",
+            "not enough privileges to load BPF programs: this process lacks CAP_BPF",
         ),
         (
             HostSupport {

@@ -211,12 +211,13 @@ pub(super) static FINDINGS: Preset = Preset {
         (Column::Time, 8),
         (Column::Process, 10),
         (Column::Result, RESULT_WIDTH),
+        (Column::Local, IPV4_WIDTH),
+        (Column::After, 7),
+        // From 120 columns on, every column is shown.
+        (Column::Details, 13),
         (Column::Process, 14),
         // With milliseconds.
         (Column::Time, 12),
-        (Column::Local, IPV4_WIDTH),
-        (Column::Details, 13),
-        (Column::After, 7),
         (Column::Process, 18),
         (Column::Details, 28),
         (Column::Kind, 14),
@@ -245,9 +246,10 @@ pub(super) static SOCKETS: Preset = Preset {
         (Column::Remote, IPV4_WIDTH),
         (Column::Process, 10),
         (Column::State, 11),
+        // The cause, in a terminal of 80 columns.
+        (Column::Details, RESULT_WIDTH),
         (Column::Subflows, 8),
         (Column::Local, IPV4_WIDTH),
-        (Column::Details, 24),
         (Column::Netns, 10),
         (Column::Process, 23),
         (Column::Details, 40),

@@ -93,16 +93,27 @@ pub fn brief(findings: u64, folded: Folded) -> String {
     }
 }
 
-/// Ends the account of a run in which nothing was lost and the kernel agrees.
+/// Ends the account of a run in which nothing was lost and the kernel agrees, where its counters
+/// could be read.
 #[must_use]
 pub fn agreement(all: &[Reconciliation]) -> String {
-    let counted = total(all.iter(), |it| &it.counted);
+    let unread = all.iter().filter(|it| it.unread).count();
+    let counted = total(all.iter().filter(|it| !it.unread), |it| &it.counted);
     let word = if counted == 1 {
         "fallback"
     } else {
         "fallbacks"
     };
-    format!("; 0 lost, kernel agrees ({counted} {word} on the host)\n")
+    let agrees = match unread < all.len() || all.is_empty() {
+        true => format!(", kernel agrees ({counted} {word} on the host)"),
+        false => String::new(),
+    };
+    let unread = match unread {
+        0 => String::new(),
+        1 => "; kernel counters could not be read in 1 network namespace (-v)".to_owned(),
+        _ => format!("; kernel counters could not be read in {unread} network namespaces (-v)"),
+    };
+    format!("; 0 lost{agrees}{unread}\n")
 }
 
 /// Sum over all causes and namespaces. Numbers from a capture may have any value.
@@ -305,6 +316,36 @@ mod tests {
             ),
         ] {
             assert_eq!(reconciled(&all), text);
+        }
+    }
+
+    #[test]
+    fn one_line_says_where_the_kernel_agrees_and_where_it_could_not_be_asked() {
+        let of = |unread| Reconciliation {
+            counted: [("A".to_owned(), 2)].into(),
+            unread,
+            ..Reconciliation::default()
+        };
+        for (all, text) in [
+            (
+                vec![],
+                "; 0 lost, kernel agrees (0 fallbacks on the host)\n",
+            ),
+            (
+                vec![of(false)],
+                "; 0 lost, kernel agrees (2 fallbacks on the host)\n",
+            ),
+            (
+                vec![of(false), of(true)],
+                "; 0 lost, kernel agrees (2 fallbacks on the host); kernel counters could not be \
+                 read in 1 network namespace (-v)\n",
+            ),
+            (
+                vec![of(true), of(true)],
+                "; 0 lost; kernel counters could not be read in 2 network namespaces (-v)\n",
+            ),
+        ] {
+            assert_eq!(agreement(&all), text);
         }
     }
 

@@ -7,7 +7,7 @@ const COLUMNS: [&str; 6] = [
     "CONNECTIONS",
     "FALLBACKS",
     "SHARE",
-    "QUESTIONS",
+    "QUERIES",
     "REFUSALS",
     "VERDICTS",
 ];
@@ -109,10 +109,10 @@ mod tests {
         text(&table, &mut out);
         assert_eq!(
             String::from_utf8(out).unwrap(),
-            "PROCESS       CONNECTIONS  FALLBACKS  SHARE  QUESTIONS  REFUSALS  VERDICTS\n\
-             curl 7               1000        500    50%          3        12  1 explained, 2 stale\n\
-             \\u{1b}[31m 8            0          0      -          3        12  1 explained, 2 stale\n\
-             (others)                0          0      -          0         0\n\
+            "PROCESS       CONNECTIONS  FALLBACKS  SHARE  QUERIES  REFUSALS  VERDICTS\n\
+             curl 7               1000        500    50%        3        12  1 explained, 2 stale\n\
+             \\u{1b}[31m 8            0          0      -        3        12  1 explained, 2 stale\n\
+             (others)                0          0      -        0         0\n\
              (2 connections were evicted: some may count twice)\n\n"
         );
     }
@@ -129,7 +129,7 @@ mod tests {
         text(&table, &mut out);
         assert_eq!(
             String::from_utf8(out).unwrap(),
-            "DEST  CONNECTIONS  FALLBACKS  SHARE  QUESTIONS  REFUSALS  VERDICTS\n(nothing)\n\n"
+            "DEST  CONNECTIONS  FALLBACKS  SHARE  QUERIES  REFUSALS  VERDICTS\n(nothing)\n\n"
         );
     }
 }

@@ -346,7 +346,13 @@ fn the_end_is_one_line_if_all_is_well_and_quiet_prints_none() {
         1
     );
     let doubt = said(&[doubtful]);
-    assert!(doubt.contains("counters could not be read"), "{doubt}");
+    assert_eq!(
+        doubt,
+        "mptcp-trace: 9 findings; 0 lost; kernel counters could not be read in 2 network \
+         namespaces (-v)\n"
+    );
+    let why = said(&["-v", doubtful]);
+    assert!(why.contains("the namespace is gone"), "{why}");
     assert_eq!(said(&["-q", doubtful]), doubt);
     assert_eq!(run(["-q", "-v", "replay", well]).status.code(), Some(2));
 }

@@ -8,6 +8,7 @@ use zerocopy::IntoBytes as _;
 
 use super::Examined;
 use crate::{
+    cli::permission,
     host::{
         Fact, HostSupport,
         privileges::{self, Capability, Held},
@@ -16,6 +17,7 @@ use crate::{
     model::{Rung, SensorId, fallback_causes, name_of_enumerator},
     pipeline::{CanaryReport, Session},
     plan::{Plan, Probe},
+    sink::wrapped,
 };
 
 /// Serialised by `doctor --json`.
@@ -119,6 +121,9 @@ impl Shape {
 struct FactLine {
     fact: &'static str,
     value: &'static str,
+    /// What the fact means, printed if it holds.
+    #[serde(skip)]
+    means: &'static str,
     why: Option<String>,
 }
 
@@ -172,7 +177,10 @@ impl Report {
                 plan.as_ref(),
                 None,
                 &passed_over[..],
-                Some(refusal.to_string()),
+                Some(match &host.privileges {
+                    Fact::No(why) => permission::lines(why.clone()).join("; "),
+                    Fact::Yes | Fact::Unknown(_) => refusal.to_string(),
+                }),
             ),
             Examined::Works { plan, session } => {
                 (Some(plan), Some(session.as_ref()), &[][..], None)
@@ -199,23 +207,32 @@ impl Report {
         }
     }
 
-    pub(in crate::cli) fn text(&self) -> String {
-        let mut lines = Lines::default();
+    /// Text of at most this many columns.
+    pub(in crate::cli) fn text(&self, width: Option<usize>) -> String {
+        let mut lines = Lines::new(width);
         lines.add("kernel", &self.kernel);
-        for FactLine { fact, value, why } in &self.facts {
-            match why {
-                Some(why) => lines.add(fact, &format!("{value}: {why}")),
-                None => lines.add(fact, value),
-            }
+        for FactLine {
+            fact,
+            value,
+            means,
+            why,
+        } in &self.facts
+        {
+            let why = why.as_deref().unwrap_or(means);
+            lines.add(fact, &format!("{value}: {why}"));
         }
         for it in &self.capabilities {
             let name = it.name;
+            // The maps were created without it.
+            if self.works && !it.held && name == privileges::CREATES_LARGE_MAPS {
+                continue;
+            }
             let detail = match (it.held, it.mandatory) {
                 (true, _) => format!("held: {}", it.purpose),
                 (false, true) => format!("MISSING: {}", it.purpose),
                 (false, false) => format!("not held: {}", it.cost),
             };
-            lines.add("capability", &format!("{name:<16} {detail}"));
+            lines.add_below("capability", &format!("{name:<16}"), &detail);
         }
         for note in &self.notes {
             lines.add("note", note);
@@ -233,19 +250,48 @@ impl Report {
             ),
             Some(why) => lines.add("verdict", &format!("DOES NOT WORK: {why}")),
         }
-        lines.0
+        lines.text
     }
 }
 
-/// Lines of a label and a value.
-#[derive(Default)]
-struct Lines(String);
+/// Lines of a label and a value, which is wrapped beside its label.
+struct Lines {
+    text: String,
+    width: usize,
+}
 
 impl Lines {
+    /// Width of a label.
+    const LABEL: usize = 15;
+    /// Values are not wrapped more narrowly than this.
+    const VALUE_MIN: usize = 20;
+
+    fn new(width: Option<usize>) -> Self {
+        Self {
+            text: String::new(),
+            width: width.unwrap_or(usize::MAX),
+        }
+    }
+
     fn add(&mut self, label: &str, value: &str) {
-        let line = format!("{label:<14} {value}");
-        self.0.push_str(line.trim_end());
-        self.0.push('\n');
+        self.add_below(label, "", value);
+    }
+
+    /// A value whose lines are indented by the width of a name at its beginning.
+    fn add_below(&mut self, label: &str, name: &str, value: &str) {
+        let mut begin = format!("{label:<width$} ", width = Self::LABEL);
+        if !name.is_empty() {
+            begin.push_str(name);
+            begin.push(' ');
+        }
+        let indent = " ".repeat(begin.len());
+        let width = self.width.saturating_sub(indent.len()).max(Self::VALUE_MIN);
+        let mut rest = wrapped(value, width).into_iter();
+        let first = begin + &rest.next().unwrap_or_default();
+        for line in std::iter::once(first).chain(rest.map(|it| format!("{indent}{it}"))) {
+            self.text.push_str(line.trim_end());
+            self.text.push('\n');
+        }
     }
 }
 
@@ -261,7 +307,7 @@ impl SensorLine {
             lines.add(&format!("  {}", it.rung), &detail);
         }
         for limit in &self.limits {
-            lines.add("  costs", limit);
+            lines.add("  limit", limit);
         }
         if let Some(canary) = &self.canary {
             let right = match canary.complaints.is_empty() {
@@ -270,18 +316,14 @@ impl SensorLine {
             };
             let (asked, seen) = (canary.asked, canary.seen);
             let what = self.sensor.events(asked);
-            let text = format!("{asked} {what} by the self-test, {seen} seen, {right}");
-            lines.add("  canary", &text);
+            let text = format!("{asked} {what} made, {seen} seen, {right}");
+            lines.add("  self-test", &text);
             for complaint in &canary.complaints {
                 lines.add("", complaint);
             }
             for skip in &canary.skipped {
-                lines.add("  not asked", skip);
+                lines.add("  not tested", skip);
             }
-        }
-        if let Some(bit) = self.fallback_bit {
-            let text = format!("{bit}, calibrated by the self-test");
-            lines.add("  fallback bit", &text);
         }
     }
 }
@@ -347,19 +389,55 @@ fn facts(host: &HostSupport) -> Vec<FactLine> {
         "PIDs are those of this PID namespace; processes outside of it cannot be identified",
     );
     [
-        ("MPTCP", mptcp),
-        ("MPTCP on", mptcp_enabled),
-        ("TCP_IS_MPTCP", option),
-        ("privileges", privileges),
-        ("type info", btf),
-        ("kernel's own", own_btf),
-        ("members", &members),
-        ("kprobes", kprobes),
-        ("names causes", &names_causes),
-        ("initial pidns", &initial),
+        ("MPTCP", mptcp, "the kernel is built with it"),
+        (
+            "MPTCP enabled",
+            mptcp_enabled,
+            "net.mptcp.enabled is 1 in this network namespace",
+        ),
+        (
+            "TCP_IS_MPTCP",
+            option,
+            "applications can query the kernel with this option",
+        ),
+        (
+            "privileges",
+            privileges,
+            "this process may load BPF programs",
+        ),
+        (
+            "BTF",
+            btf,
+            "the kernel's type information is available; it says where the kernel keeps what is read",
+        ),
+        (
+            "BTF of kernel",
+            own_btf,
+            "the running kernel provides it itself; the attach method fexit needs that",
+        ),
+        (
+            "BTF complete",
+            &members,
+            "it has every structure member that the tracer reads",
+        ),
+        (
+            "kprobes",
+            kprobes,
+            "the kernel has them; the attach method kprobe needs them",
+        ),
+        (
+            "names causes",
+            &names_causes,
+            "a function of this kernel gets the cause of a fallback as a parameter",
+        ),
+        (
+            "host's PIDs",
+            &initial,
+            "this process is in the PID namespace of the host",
+        ),
     ]
     .into_iter()
-    .map(|(name, fact)| {
+    .map(|(name, fact, means)| {
         let (value, why) = match fact {
             Fact::Yes => ("yes", None),
             Fact::No(why) => ("no", Some(why.clone())),
@@ -368,6 +446,7 @@ fn facts(host: &HostSupport) -> Vec<FactLine> {
         FactLine {
             fact: name,
             value,
+            means,
             why,
         }
     })
@@ -470,4 +549,33 @@ fn canary(report: &CanaryReport, sensor: SensorId) -> Option<CanaryLine> {
         complaints: test.complaints.clone(),
         skipped: report.skipped.clone(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_value_is_wrapped_beside_its_label_and_nothing_is_lost() {
+        const VALUE: &str = "a sentence that is longer than the line of a narrow terminal can be";
+        for width in [40, 60, 80, 1000] {
+            let mut lines = Lines::new(Some(width));
+            lines.add("  self-test", VALUE);
+            lines.add_below("capability", "CAP_BPF", VALUE);
+            let Lines { text, .. } = lines;
+            assert!(text.lines().all(|line| line.len() <= width), "{text}");
+            let words = |text: &str| -> Vec<String> {
+                text.split_whitespace().map(str::to_owned).collect()
+            };
+            let all = format!("self-test {VALUE} capability CAP_BPF {VALUE}");
+            assert_eq!(words(&text), words(&all));
+            for line in text.lines() {
+                let is_labelled = line.starts_with("  self") || line.starts_with("capa");
+                assert!(is_labelled || line.starts_with(&" ".repeat(16)), "{text}");
+            }
+        }
+        let mut whole = Lines::new(None);
+        whole.add("kernel", VALUE);
+        assert_eq!(whole.text, format!("{:<15} {VALUE}\n", "kernel"));
+    }
 }

@@ -59,12 +59,44 @@ fn candidates(shell: Shell, mut words: Vec<OsString>, at: usize) -> anyhow::Resu
         });
     }
     let is_empty = words[at].is_empty();
+    let listed = Listed::in_word(&text_of(&words[at]));
     let mut found = engine::complete(&mut command, words, at, None)?;
     // Flags are offered once a dash is typed, or if nothing else can follow.
     if is_empty && !found.iter().all(is_flag) {
         found.retain(|candidate| !is_flag(candidate));
     }
+    found.retain(|candidate| !listed.repeats(&text_of(candidate.get_value())));
     Ok(lines(&found, &joined))
+}
+
+/// The values before the last comma of a word.
+struct Listed {
+    /// The word up to its last comma, with which each candidate begins.
+    head: String,
+    values: Vec<String>,
+}
+
+impl Listed {
+    fn in_word(word: &str) -> Self {
+        let (head, _typed) = word.rsplit_once(',').unwrap_or_default();
+        let list = head.split_once('=').map_or(head, |(_flag, list)| list);
+        Self {
+            head: head.to_owned(),
+            values: list.split(',').map(value_in_list).collect(),
+        }
+    }
+
+    /// True if the last value of this candidate is in the list already.
+    fn repeats(&self, candidate: &str) -> bool {
+        let last = candidate.strip_prefix(self.head.as_str());
+        let last = last.and_then(|it| it.strip_prefix(','));
+        last.is_some_and(|it| self.values.contains(&value_in_list(it)))
+    }
+}
+
+/// A value, in lower case, without the `!` that leaves it out.
+fn value_in_list(text: &str) -> String {
+    text.strip_prefix('!').unwrap_or(text).to_ascii_lowercase()
 }
 
 fn is_flag(candidate: &CompletionCandidate) -> bool {

@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 
 use crate::{
-    cli::{CANNOT_ANSWER, DONE, Exit, args::DoctorArgs, examine::report, print},
+    cli::{CANNOT_ANSWER, DONE, Exit, args::DoctorArgs, examine::report, print, terminal},
     sink::without_error_numbers,
 };
 
@@ -14,7 +14,7 @@ pub(in crate::cli) fn run(args: &DoctorArgs, verbose: u8) -> Result<u8, Exit> {
         let json = serde_json::to_string(&report).context("cannot write the report")?;
         print(&format!("{}\n", without_error_numbers(&json)))?;
     } else {
-        print(&without_error_numbers(&report.text()))?;
+        print(&without_error_numbers(&report.text(terminal::columns())))?;
     }
     Ok(if report.works { DONE } else { CANNOT_ANSWER })
 }

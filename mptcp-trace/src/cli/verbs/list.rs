@@ -59,7 +59,7 @@ async fn list(args: &ListArgs, verbose: u8) -> Result<u8, Exit> {
         false => {
             let is_terminal = std::io::stdout().is_terminal();
             let options = TextOptions {
-                header: is_terminal,
+                header: is_terminal || args.header,
                 colour: colour::is_wanted(is_terminal),
                 width: terminal::stdout_width(args.wide, is_terminal),
                 interface: interfaces::name,

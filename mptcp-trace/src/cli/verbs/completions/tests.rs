@@ -63,6 +63,24 @@ fn what_bash_splits_at_an_equals_sign_is_one_word() {
 }
 
 #[test]
+fn a_value_that_is_in_the_list_is_not_offered_again() {
+    for (line, given, other) in [
+        ("mptcp-trace --kind fallback,", "fallback", "query"),
+        ("mptcp-trace --kind=fallback,", "fallback", "query"),
+        ("mptcp-trace --kind FALLBACK,f", "fallback", ""),
+        ("mptcp-trace --verdict !stale,!", "!stale", "!misled"),
+        ("mptcp-trace --columns time,pid,", "pid", "comm"),
+        ("mptcp-trace --fail-on stale,", "stale", "fallback"),
+    ] {
+        let found = offers(Shell::Zsh, line);
+        let ends = |value: &str| found.iter().any(|it| it.ends_with(&format!(",{value}")));
+        assert!(!ends(given), "{line}: {found:?}");
+        assert!(other.is_empty() || ends(other), "{line}: {found:?}");
+    }
+    assert_eq!(offers(Shell::Zsh, "mptcp-trace --kind fall"), ["fallback"]);
+}
+
+#[test]
 fn nothing_is_completed_without_words() {
     assert!(candidates(Shell::Bash, Vec::new(), 0).is_err());
     assert!(candidates(Shell::Fish, Vec::new(), 7).is_err());
