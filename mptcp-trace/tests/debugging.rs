@@ -8,7 +8,7 @@
 
 use std::{fs, path::PathBuf, process::Command};
 
-/// The narrowest terminal that shows the column AFTER beside both ends and the details.
+/// The narrowest terminal that shows every column, and milliseconds.
 const COLUMNS: &str = "128";
 
 /// The pages, and how many sessions each has at least.
@@ -78,7 +78,7 @@ fn what_the_page_says_to_play_can_be_played() {
     const VERB: &str = "cargo xtask play ";
     let known = mptcp_trace_lab::play::names();
     let mut named = 0;
-    for page in ["docs/debugging.md", "README.md"] {
+    for page in ["CONTRIBUTING.md", "README.md"] {
         let page = fs::read_to_string(root().join(page)).unwrap();
         for part in page.split(VERB).skip(1) {
             let end = part.find(['`', '\n']).unwrap();

@@ -6,7 +6,7 @@ mod view;
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Arg, ArgAction, Args, Command, Parser, Subcommand, ValueEnum, value_parser};
 
 pub(super) use completions::{CompletionsArgs, Shell};
 use values::{parse_duration, parse_listen, parse_ring_size, parse_speed};
@@ -51,6 +51,7 @@ Findings go to stdout, everything else to stderr.";
     long_version = LONG_VERSION.as_str(),
     after_help = exit_codes::program(EXAMPLES),
     mut_subcommands(exit_codes::add),
+    mut_subcommands(without_idle_options),
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true
 )]
@@ -74,6 +75,40 @@ pub struct Cli {
     /// and elsewhere if `CLICOLOR_FORCE` is set.
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = clap::ColorChoice::Auto, global = true)]
     pub color: clap::ColorChoice,
+}
+
+/// Verbs that print no colours.
+const COLOURLESS: [&str; 8] = [
+    "report",
+    "annotate",
+    "serve",
+    "doctor",
+    "bundle",
+    "explain",
+    "schema",
+    "completions",
+];
+
+/// Verbs that neither log nor print notes.
+const SILENT: [&str; 3] = ["explain", "schema", "completions"];
+
+/// Hides options of the whole program that have no effect on this verb; they are still accepted.
+fn without_idle_options(mut verb: Command) -> Command {
+    let is_in = |verbs: &[&str]| verbs.contains(&verb.get_name());
+    let (is_colourless, is_silent) = (is_in(&COLOURLESS), is_in(&SILENT));
+    let hidden = |id: &'static str| Arg::new(id).long(id).global(true).hide(true);
+    if is_colourless {
+        let colour = hidden("color")
+            .value_parser(value_parser!(clap::ColorChoice))
+            .default_value("auto");
+        verb = verb.arg(colour);
+    }
+    if is_silent {
+        let verbose = hidden("verbose").short('v').action(ArgAction::Count);
+        let quiet = hidden("quiet").short('q').action(ArgAction::SetTrue);
+        verb = verb.args([verbose, quiet.conflicts_with("verbose")]);
+    }
+    verb
 }
 
 /// Subcommands.

@@ -156,6 +156,42 @@ mod tests {
     }
 
     #[test]
+    fn options_without_an_effect_are_hidden_and_still_accepted() {
+        use clap::Parser as _;
+        for (words, is_hidden) in [
+            (
+                &["annotate", "a", "b", "-o", "c", "--color", "never"][..],
+                true,
+            ),
+            (&["doctor", "--color", "never"], true),
+            (&["doctor", "--quiet"], false),
+            (&["explain", "--color", "never"], true),
+            (&["explain", "--quiet"], true),
+            (&["schema", "--verbose"], true),
+            (&["replay", "a", "--color", "never"], false),
+            (&["list", "--color", "never"], false),
+        ] {
+            let line = [&["mptcp-trace"], words].concat();
+            let cli = Cli::try_parse_from(&line).unwrap();
+            let flag = words.iter().find(|it| it.starts_with("--")).unwrap();
+            let has = match *flag {
+                "--color" => cli.color == clap::ColorChoice::Never,
+                "--quiet" => cli.quiet,
+                _ => cli.verbose == 1,
+            };
+            assert!(has, "{words:?} has no effect");
+            let mut program = Cli::command();
+            program.build();
+            let help = program
+                .find_subcommand_mut(words[0])
+                .unwrap()
+                .render_long_help()
+                .to_string();
+            assert_eq!(!help.contains(flag), is_hidden, "{words:?}");
+        }
+    }
+
+    #[test]
     fn times_and_sizes_are_read_as_people_write_them() {
         for (text, seconds) in [("10s", 10), ("5m", 300), ("1h30m", 5400), ("7", 7)] {
             assert_eq!(

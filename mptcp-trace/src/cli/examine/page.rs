@@ -558,7 +558,7 @@ mod tests {
     #[test]
     fn a_long_value_is_wrapped_beside_its_label_and_nothing_is_lost() {
         const VALUE: &str = "a sentence that is longer than the line of a narrow terminal can be";
-        for width in [40, 60, 80, 1000] {
+        for width in [48, 60, 80, 1000] {
             let mut lines = Lines::new(Some(width));
             lines.add("  self-test", VALUE);
             lines.add_below("capability", "CAP_BPF", VALUE);

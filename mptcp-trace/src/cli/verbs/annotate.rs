@@ -16,7 +16,7 @@ use crate::{
         files,
         input::{observe, with_capture},
         output::Output,
-        select,
+        select, talk,
     },
     coalesce::AnswerCoalescer,
     filter::FindingFilter,
@@ -111,7 +111,11 @@ fn annotated(args: &AnnotateArgs, packets: &mut File, gathered: Gathered) -> Res
         .map_err(io::IntoInnerError::into_error)
         .with_context(cannot)?;
     let (output, _size) = out.commit()?;
-    for line in account(&plan, written, &name, &output, not_shown) {
+    let mut lines = account(&plan, written, &name, &output, not_shown);
+    if !talk::has_notes() {
+        lines.drain(..NOTES);
+    }
+    for line in lines {
         stderr!("{}", prefixed(&escape(&line)));
     }
     for finding in &plan.left {
@@ -134,6 +138,9 @@ fn annotated(args: &AnnotateArgs, packets: &mut File, gathered: Gathered) -> Res
         )),
     }
 }
+
+/// The first lines of [`account`] say what was done.
+const NOTES: usize = 2;
 
 /// What was done, and what could not be placed, in lines.
 fn account(plan: &Plan, written: Written, name: &str, output: &str, not_shown: u64) -> Vec<String> {

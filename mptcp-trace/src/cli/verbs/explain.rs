@@ -20,12 +20,13 @@ pub(in crate::cli) fn run(args: &ExplainArgs) -> Result<u8, Exit> {
         Some(name) => match find_cause(name.trim_end_matches('?')) {
             Some(cause) => explanation(cause, WIDTH),
             None if let Some(verdict) = Verdict::find(name.trim_end_matches('?')) => format!(
-                "{}, a verdict: {}.\n\nmptcp-trace --verdict {} shows the queries and connections \
+                "{}, a verdict: {}.\n{}\nmptcp-trace --verdict {} shows the queries and connections \
                  with it.\nA program that has to know queries after connect() or accept(), and again \
                  whenever the answer matters:\ngetsockopt(fd, SOL_TCP, TCP_IS_MPTCP) returns 1 as \
                  long as the connection is MPTCP.\n",
                 verdict.name(),
                 verdict.meaning(),
+                more(verdict),
                 verdict.name()
             ),
             None => {
@@ -42,6 +43,27 @@ pub(in crate::cli) fn run(args: &ExplainArgs) -> Result<u8, Exit> {
     };
     print(&text)?;
     Ok(DONE)
+}
+
+/// What else a reader of such a line has to know, in lines.
+fn more(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::TooEarly => {
+            "\nA line without a remote address: the query came before connect(), so the socket had no \
+             peer yet, or\nit is of a listening socket. --columns adds the column id: lines with the \
+             same id are about the same\nsocket, also once it is connected. If the connection \
+             falls back and the program never\nqueries again, a closing verdict follows.\n"
+        }
+        Verdict::Explained
+        | Verdict::PlainTcp
+        | Verdict::StillMptcp
+        | Verdict::Stale
+        | Verdict::NeverAsked
+        | Verdict::Unexplained
+        | Verdict::Misled
+        | Verdict::Unsupported
+        | Verdict::Contradicted => "",
+    }
 }
 
 /// One line per cause, with its count in this network namespace.
