@@ -73,6 +73,22 @@ fn the_sessions_print_what_the_pages_show() {
     }
 }
 
+/// Both pages for new users show the line on stderr too.
+#[test]
+fn the_last_line_is_that_of_the_pages() {
+    let output = Command::new(env!("CARGO_BIN_EXE_mptcp-trace"))
+        .args(["replay", "--utc"])
+        .arg(root().join("captures/sessions/path.mpt"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(said.lines().count(), 1, "{said}");
+    for page in ["README.md", "contrib/package/README.md"] {
+        let text = fs::read_to_string(root().join(page)).unwrap();
+        assert!(text.contains(&said), "{page} lacks {said}");
+    }
+}
+
 #[test]
 fn what_the_page_says_to_play_can_be_played() {
     const VERB: &str = "cargo xtask play ";

@@ -348,8 +348,8 @@ fn the_end_is_one_line_if_all_is_well_and_quiet_prints_none() {
     let doubt = said(&[doubtful]);
     assert_eq!(
         doubt,
-        "mptcp-trace: 9 findings; 0 lost; kernel counters could not be read in 2 network \
-         namespaces (-v)\n"
+        "mptcp-trace: 9 findings; 0 lost; kernel counters could not be read in 1 network \
+         namespace (-v)\n"
     );
     let why = said(&["-v", doubtful]);
     assert!(why.contains("the namespace is gone"), "{why}");

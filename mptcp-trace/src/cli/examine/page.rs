@@ -16,7 +16,7 @@ use crate::{
     kernel::CountersAt,
     model::{Rung, SensorId, fallback_causes, name_of_enumerator},
     pipeline::{CanaryReport, Session},
-    plan::{Plan, Probe},
+    plan::{Plan, Probe, unprivileged},
     sink::wrapped,
 };
 
@@ -178,8 +178,10 @@ impl Report {
                 None,
                 &passed_over[..],
                 Some(match &host.privileges {
-                    Fact::No(why) => permission::lines(why.clone()).join("; "),
-                    Fact::Yes | Fact::Unknown(_) => refusal.to_string(),
+                    Fact::No(why) if refusal.0 == unprivileged(why) => {
+                        permission::lines(why.clone()).join("; ")
+                    }
+                    Fact::No(_) | Fact::Yes | Fact::Unknown(_) => refusal.to_string(),
                 }),
             ),
             Examined::Works { plan, session } => {
@@ -348,6 +350,44 @@ fn capabilities() -> Vec<CapabilityLine> {
     privileges::held().into_iter().map(line).collect()
 }
 
+/// Names of the facts, and what each means if it holds.
+const FACTS: [(&str, &str); 10] = [
+    ("MPTCP", "the kernel is built with it"),
+    (
+        "MPTCP enabled",
+        "net.mptcp.enabled is 1 in this network namespace",
+    ),
+    (
+        "TCP_IS_MPTCP",
+        "applications can query the kernel with this option",
+    ),
+    ("privileges", "this process may load BPF programs"),
+    (
+        "BTF",
+        "the kernel's type information is available; it says where the kernel keeps what is read",
+    ),
+    (
+        "BTF of kernel",
+        "the running kernel provides it itself; the attach method fexit needs that",
+    ),
+    (
+        "BTF complete",
+        "it has every structure member that the tracer reads",
+    ),
+    (
+        "kprobes",
+        "the kernel has them; the attach method kprobe needs them",
+    ),
+    (
+        "names causes",
+        "a function of this kernel gets the cause of a fallback as a parameter",
+    ),
+    (
+        "host's PIDs",
+        "this process is in the PID namespace of the host",
+    ),
+];
+
 fn facts(host: &HostSupport) -> Vec<FactLine> {
     let HostSupport {
         kernel: _,
@@ -388,69 +428,35 @@ fn facts(host: &HostSupport) -> Vec<FactLine> {
         pid_namespace.is_none(),
         "PIDs are those of this PID namespace; processes outside of it cannot be identified",
     );
-    [
-        ("MPTCP", mptcp, "the kernel is built with it"),
-        (
-            "MPTCP enabled",
-            mptcp_enabled,
-            "net.mptcp.enabled is 1 in this network namespace",
-        ),
-        (
-            "TCP_IS_MPTCP",
-            option,
-            "applications can query the kernel with this option",
-        ),
-        (
-            "privileges",
-            privileges,
-            "this process may load BPF programs",
-        ),
-        (
-            "BTF",
-            btf,
-            "the kernel's type information is available; it says where the kernel keeps what is read",
-        ),
-        (
-            "BTF of kernel",
-            own_btf,
-            "the running kernel provides it itself; the attach method fexit needs that",
-        ),
-        (
-            "BTF complete",
-            &members,
-            "it has every structure member that the tracer reads",
-        ),
-        (
-            "kprobes",
-            kprobes,
-            "the kernel has them; the attach method kprobe needs them",
-        ),
-        (
-            "names causes",
-            &names_causes,
-            "a function of this kernel gets the cause of a fallback as a parameter",
-        ),
-        (
-            "host's PIDs",
-            &initial,
-            "this process is in the PID namespace of the host",
-        ),
-    ]
-    .into_iter()
-    .map(|(name, fact, means)| {
-        let (value, why) = match fact {
-            Fact::Yes => ("yes", None),
-            Fact::No(why) => ("no", Some(why.clone())),
-            Fact::Unknown(why) => ("unknown", Some(why.clone())),
-        };
-        FactLine {
-            fact: name,
-            value,
-            means,
-            why,
-        }
-    })
-    .collect()
+    let facts = [
+        mptcp,
+        mptcp_enabled,
+        option,
+        privileges,
+        btf,
+        own_btf,
+        &members,
+        kprobes,
+        &names_causes,
+        &initial,
+    ];
+    FACTS
+        .into_iter()
+        .zip(facts)
+        .map(|((name, means), fact)| {
+            let (value, why) = match fact {
+                Fact::Yes => ("yes", None),
+                Fact::No(why) => ("no", Some(why.clone())),
+                Fact::Unknown(why) => ("unknown", Some(why.clone())),
+            };
+            FactLine {
+                fact: name,
+                value,
+                means,
+                why,
+            }
+        })
+        .collect()
 }
 
 /// What is known about a sensor; `refused` has the reasons if the query sensor does not work.
