@@ -130,8 +130,8 @@ fn advice(situation: &Situation) -> Vec<String> {
     if *is_in_container && (*is_root || elevator.is_none()) {
         return vec![
             reason,
-            "no program inside of the container can add them: start it with docker run --cap-add BPF \
-             --cap-add PERFMON ..., or --privileged (podman as root: the same)"
+            "no program in this container can grant them: start it, as root, by docker run --cap-add \
+             BPF --cap-add PERFMON ..., or with --privileged (podman as root: the same)"
                 .into(),
             "or, in Kubernetes: securityContext: {capabilities: {add: [BPF, PERFMON]}}".into(),
         ];

@@ -211,8 +211,8 @@ pub(super) static FINDINGS: Preset = Preset {
         (Column::Time, 8),
         (Column::Process, 10),
         (Column::Result, RESULT_WIDTH),
-        (Column::Local, IPV4_WIDTH),
         (Column::After, 7),
+        (Column::Local, IPV4_WIDTH),
         // From 120 columns on, every column is shown.
         (Column::Details, 13),
         (Column::Process, 14),

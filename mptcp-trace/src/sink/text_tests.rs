@@ -312,6 +312,18 @@ fn no_line_is_wider_than_the_terminal_and_every_column_is_aligned() {
 }
 
 #[test]
+fn the_page_says_from_which_width_on_a_column_is_shown() {
+    for width in 80..=200 {
+        let has = |column| Layout::new(&FINDINGS, &[], Some(width), 0).width_of(column) > 0;
+        assert_eq!(has(Column::After), width >= 84, "{width}");
+        let both = has(Column::Local) && has(Column::Details);
+        assert_eq!(both, width >= 120, "{width}");
+    }
+    let list = Layout::new(&SOCKETS, &[], Some(80), 0);
+    assert_eq!(list.width_of(Column::Details), 24);
+}
+
+#[test]
 fn an_address_keeps_its_port_at_any_width() {
     for width in 60..=200 {
         let layout = Layout::new(&FINDINGS, &[], Some(width), 0);
