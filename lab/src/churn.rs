@@ -262,7 +262,7 @@ fn progress(sample: &Sample, churn: &Churn) {
     );
 }
 
-/// The figures of docs/metrics.md.
+/// The figures of CONTRIBUTING.md.
 fn summary(ledger: &Ledger) {
     let warm = warm_up_s(ledger.duration_s);
     let warmed = ledger.samples.iter().rev().find(|it| it.at_s < warm);
