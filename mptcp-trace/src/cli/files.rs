@@ -91,7 +91,7 @@ fn open_end(end: &End, how: How) -> anyhow::Result<File> {
 }
 
 /// Target of a path.
-enum End {
+pub(super) enum End {
     /// Not a link.
     Path(PathBuf),
     /// A descriptor of a process (`/dev/stdout`, `/proc/self/fd/3`), a link that no user can forge.
@@ -111,7 +111,11 @@ pub(super) fn place(path: &Path) -> anyhow::Result<PathBuf> {
 }
 
 /// Follows links that belong to this user or to root.
-fn end_of_links(path: &Path) -> anyhow::Result<End> {
+///
+/// # Errors
+///
+/// Reports who owns another link.
+pub(super) fn end_of_links(path: &Path) -> anyhow::Result<End> {
     let mut path = path.to_owned();
     for _link in 0..LINKS_MAX {
         let there = match fs::symlink_metadata(&path) {
@@ -122,8 +126,13 @@ fn end_of_links(path: &Path) -> anyhow::Result<End> {
         if !there.is_symlink() {
             return Ok(End::Path(path));
         }
+        // `/dev/fd` is a link to a directory there.
+        let folder = folder(&path).canonicalize()?;
         if path.starts_with("/proc") {
             return Ok(End::OfProcess(path));
+        }
+        if let (true, Some(name)) = (folder.starts_with("/proc"), path.file_name()) {
+            return Ok(End::OfProcess(folder.join(name)));
         }
         let maker = there.uid();
         if maker != geteuid().as_raw() && maker != 0 {

@@ -15,7 +15,7 @@ use super::{
     ending::{conclude, finish, report_end},
     files::{self, How},
     options::{Live, Names, Scope},
-    select, talk, tracing,
+    select, stdout, talk, tracing,
     tracing::write_ready_file,
 };
 use crate::{
@@ -99,8 +99,17 @@ async fn run(mut live: Live, verbose: u8) -> Result<u8, Exit> {
         signals: Some(signals),
         watches_stdout: live.output.is_none(),
     };
-    if let Err(stop) = begun {
-        return conclude(Err(stop), None, &mut session, &mut stages);
+    match begun {
+        Ok(()) => {}
+        // Nothing was traced, so there is no account: the capture ends in order, and that is all.
+        Err(Stop::Failed(why)) => {
+            stages.close(&Stop::ReaderGone);
+            let _closed = finish(&mut session, &mut stages);
+            return Err(why.into());
+        }
+        Err(stop @ (Stop::Enough | Stop::ReaderGone)) => {
+            return conclude(Err(stop), None, &mut session, &mut stages);
+        }
     }
     let ended = match start_command(held)? {
         Started::None => run_pipeline(&mut session, &mut stages, until, None).await,
@@ -157,6 +166,7 @@ fn output(live: &Live) -> anyhow::Result<(Format, Box<dyn Write>, Option<Reopens
         }
         // The pipeline buffers and flushes lines; a second buffer would only delay them.
         None => {
+            stdout::check()?;
             let stdout = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)
                 .context("stdout is closed")?;
             // Only pipes have a size, and any size works.
@@ -229,7 +239,13 @@ fn begin_capture(
     let what = || format!("cannot write the capture {}", path.display());
     let file = files::open(path, How::Anew).with_context(what)?;
     files::empty(&file).with_context(what)?;
-    capture::Writer::new(BufWriter::new(file), &session.facts).with_context(what)
+    let begin = || {
+        let mut writer = capture::Writer::new(BufWriter::new(file), &session.facts)?;
+        // A full disk is noticed before anything is traced.
+        writer.flush()?;
+        io::Result::Ok(writer)
+    };
+    begin().with_context(what)
 }
 
 /// Refuses to start if `--fail-on` could never match.

@@ -5,6 +5,7 @@ use std::{
     io::ErrorKind,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
     os::unix::fs::MetadataExt as _,
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use socket2::{Domain, Socket, Type};
@@ -151,11 +152,35 @@ pub fn hangup_is_ignored() -> bool {
     ignored >> (libc::SIGHUP - 1) & 1 == 1
 }
 
-/// Prevents SIGUSR1 and SIGUSR2 from ending this process, also before handlers are installed. A
-/// started command gets the default actions back.
-pub fn survive_requests() {
+/// True if this process was started without a stdout. The standard library opens `/dev/null` in its
+/// place before `main`, so that it cannot be noticed later.
+#[must_use]
+pub fn stdout_was_closed() -> bool {
+    STDOUT_WAS_CLOSED.load(Ordering::Relaxed)
+}
+
+static STDOUT_WAS_CLOSED: AtomicBool = AtomicBool::new(false);
+
+/// The C library calls this before `main`, and before the standard library starts.
+// SAFETY: the section holds pointers to functions with the C calling convention; arguments that the
+// C library passes are ignored. The function uses nothing of the standard library that needs its
+// start.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static AT_START: extern "C" fn() = look_at_stdout;
+
+extern "C" fn look_at_stdout() {
+    // SAFETY: the call only inspects a descriptor, which may be closed.
+    let flags = unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_GETFD) };
+    STDOUT_WAS_CLOSED.store(flags == -1, Ordering::Relaxed);
+}
+
+/// Prevents SIGUSR1 and SIGUSR2 from ending this process, also before handlers are installed, and
+/// SIGXFSZ: a write beyond the limit of a file's size then fails. A started command gets the default
+/// actions back.
+pub fn survive_signals() {
     extern "C" fn nothing(_signal: libc::c_int) {}
-    for signal in [libc::SIGUSR1, libc::SIGUSR2] {
+    for signal in [libc::SIGUSR1, libc::SIGUSR2, libc::SIGXFSZ] {
         let handler = nothing as extern "C" fn(libc::c_int);
         // SAFETY: the handler does nothing, which is async-signal-safe.
         unsafe {

@@ -9,7 +9,7 @@ use crate::{
         args::ReplayArgs,
         ending::{READER_GONE, proven},
         input::with_capture,
-        select, talk,
+        select, stdout, talk,
     },
     host::sandbox,
     pipeline::{Played, Stages, Stop, View, play, prefixed},
@@ -19,6 +19,7 @@ use crate::{
 /// Runs the verb; returns the exit code.
 pub(in crate::cli) fn run(args: &ReplayArgs) -> Result<u8, Exit> {
     let view = select::view(&args.view, &args.whose)?;
+    stdout::check()?;
     sandbox::enter(&[args.file.as_path()], &[]);
     with_capture(&args.file, |input| replay(args, view, input))
 }
