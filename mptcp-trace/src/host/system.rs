@@ -143,13 +143,19 @@ pub fn option_known(mark: impl Fn(BorrowedFd<'_>)) -> Fact {
 /// Does this process ignore SIGHUP (`nohup`, `trap '' HUP`)?
 #[must_use]
 pub fn hangup_is_ignored() -> bool {
+    is_ignored(libc::SIGHUP)
+}
+
+/// Does this process ignore a signal, because its parent did?
+#[must_use]
+pub fn is_ignored(signal: i32) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status
         .lines()
         .find_map(|line| line.strip_prefix("SigIgn:"))
         .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
         .unwrap_or(0);
-    ignored >> (libc::SIGHUP - 1) & 1 == 1
+    ignored >> (signal - 1) & 1 == 1
 }
 
 /// True if this process was started without a stdout. The standard library opens `/dev/null` in its
