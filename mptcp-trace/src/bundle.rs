@@ -271,8 +271,7 @@ pub fn with_capture<T>(
             let played = play(&mut entry);
             // Reads the rest, so that damage after the capture is noticed; limited, because it may
             // have any length.
-            io::copy(&mut entry.take(LEFT_BYTES_MAX), &mut io::sink())
-                .map_err(wrong)?;
+            io::copy(&mut entry.take(LEFT_BYTES_MAX), &mut io::sink()).map_err(wrong)?;
             return Ok(played);
         }
     }

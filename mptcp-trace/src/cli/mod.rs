@@ -27,8 +27,8 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 pub use args::Cli;
-use stdout::print;
 use args::Verb;
+use stdout::print;
 use verbs::{
     annotate, bundle, completions, demo, doctor, explain, list, live, replay, report, schema,
     serve, top,

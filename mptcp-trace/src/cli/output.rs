@@ -69,14 +69,13 @@ impl Output {
             });
         }
         let name = output.display().to_string();
-        let (target, is_descriptor) = match files::end_of_links(output)
-            .with_context(|| format!("cannot write to {name}"))?
-        {
-            End::Path(path) => (path, false),
-            End::OfProcess(path) => (path, true),
-        };
+        let (target, is_descriptor) =
+            match files::end_of_links(output).with_context(|| format!("cannot write to {name}"))? {
+                End::Path(path) => (path, false),
+                End::OfProcess(path) => (path, true),
+            };
         let create = || -> io::Result<To> {
-            if is_descriptor && leads_to_stdout(&target) {
+            if is_descriptor && files::leads_to_stdout(&target) {
                 return Ok(To::Stdout);
             }
             let is_special = |it: fs::Metadata| !it.is_file() && !it.is_dir();
@@ -146,13 +145,6 @@ impl Delivered {
             false => self.name.clone(),
         }
     }
-}
-
-/// True for the stdout of this process, whose offset others may share.
-fn leads_to_stdout(descriptor: &Path) -> bool {
-    let own = ["/proc/self/fd/1", "/proc/thread-self/fd/1"];
-    own.iter().any(|it| descriptor == Path::new(it))
-        || descriptor == Path::new(&format!("/proc/{}/fd/1", std::process::id()))
 }
 
 impl Write for Output {

@@ -211,7 +211,9 @@ pub(super) fn note<'l>(
         ReportedConnection::new(subject, socket, key, finding.time())
     })?;
     let life = &mut change.entry.details;
-    let ends = subject.socket.map(|socket| (displayed(socket.local), displayed(socket.remote)));
+    let ends = subject
+        .socket
+        .map(|socket| (displayed(socket.local), displayed(socket.remote)));
     if subject.is_refusal && ends != Some((life.local, life.remote)) {
         // The kernel reuses the addresses of sockets: this is another one.
         return None;

@@ -183,7 +183,13 @@ fn back_is_from_the_beginning_and_a_signal_gives_the_terminal_back() {
 #[test]
 fn a_deadly_signal_restores_the_terminal_and_ends_it() {
     let capture = capture();
-    for (signal, number) in [("QUIT", 3), ("ABRT", 6), ("ALRM", 14), ("PWR", 30), ("40", 40)] {
+    for (signal, number) in [
+        ("QUIT", 3),
+        ("ABRT", 6),
+        ("ALRM", 14),
+        ("PWR", 30),
+        ("40", 40),
+    ] {
         // The background process of the shell becomes its parent's end.
         let arguments = format!(
             "--replay {0} & pid=$!; sleep 1; kill -{signal} $pid; wait $pid; echo \"ended: $?\"",

@@ -8,7 +8,7 @@ use crate::{
         DONE, Exit, FAILED, FOUND,
         args::ReplayArgs,
         ending::{READER_GONE, proven},
-        input::with_capture,
+        input::{cut_off, with_capture},
         select, stdout, talk,
     },
     host::sandbox,
@@ -70,14 +70,8 @@ fn replay(args: &ReplayArgs, view: View, input: &mut dyn io::Read) -> Result<u8,
         }
         Ok(Played { losses: None, .. }) => {
             stop_to_exit(stages.cut_off().err())?;
-            let findings = stages.outcome().findings;
-            return Err(Exit::Because(
-                FAILED,
-                format!(
-                    "{name} is cut off after {findings} findings: losses during recording are \
-                     unknown"
-                ),
-            ));
+            let findings = stages.outcome().with_folded();
+            return Err(Exit::Because(FAILED, cut_off(&args.file, findings)));
         }
         Err(stop) => {
             let flushed = stages.flush();

@@ -12,7 +12,7 @@ use crate::{
         DONE, Exit, FAILED,
         args::{ReportArgs, ReportFormat},
         files,
-        input::{Observed, observe, with_capture},
+        input::{Observed, cut_off, observe, with_capture},
         output::{Delivered, Output},
         select,
     },
@@ -78,10 +78,7 @@ fn report(args: &ReportArgs, wanted: FindingFilter, input: &mut dyn io::Read) ->
         Ending::Orderly => Ok(DONE),
         Ending::CutOff => Err(Exit::Because(
             FAILED,
-            format!(
-                "{file} is cut off after {findings} {noun}: losses during recording are unknown, \
-                 as the report states"
-            ),
+            cut_off(&args.file, findings) + ", as the report states",
         )),
         Ending::Damaged(why) => Err(Exit::Because(
             FAILED,

@@ -155,7 +155,10 @@ mod tests {
     #[test]
     fn a_name_in_a_command_line_is_quoted() {
         let said = message("-my run", &Ok(2));
-        assert!(said.ends_with("2 records; mptcp-trace replay './-my run'"), "{said}");
+        assert!(
+            said.ends_with("2 records; mptcp-trace replay './-my run'"),
+            "{said}"
+        );
     }
 
     #[test]

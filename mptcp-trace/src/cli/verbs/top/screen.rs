@@ -253,7 +253,9 @@ const DEADLY: [i32; 11] = [
 
 /// On such a signal, restores the terminal and ends as the signal would. Ignored signals stay so.
 fn restore_on_deadly_signals() -> anyhow::Result<()> {
-    let deadly = DEADLY.into_iter().chain(libc::SIGRTMIN()..=libc::SIGRTMAX());
+    let deadly = DEADLY
+        .into_iter()
+        .chain(libc::SIGRTMIN()..=libc::SIGRTMAX());
     let deadly = deadly.filter(|signal| !is_ignored(*signal));
     let mut signals = Signals::new(deadly).context("cannot take signals")?;
     thread::spawn(move || {
