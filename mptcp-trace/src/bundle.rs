@@ -255,10 +255,10 @@ pub fn with_capture<T>(
         anyhow::anyhow!("this is not an mptcp-trace bundle, or it is cut off at its begin")
     })?;
     let mut tar = tar::Archive::new(Unpacked(decoder));
-    let wrong = |why: io::Error| match why.kind() {
+    let wrong = |why: io::Error| match why.kind() == ErrorKind::InvalidData {
         // From the decompressor: what is inside is unknown.
-        ErrorKind::InvalidData => why.into(),
-        _ => anyhow::Error::new(why).context("this is not an mptcp-trace bundle"),
+        true => why.into(),
+        false => anyhow::Error::new(why).context("this is not an mptcp-trace bundle"),
     };
     // Raw entries: an extension for long names may have any length and would be kept in memory. Our
     // names are short.

@@ -18,12 +18,15 @@ pub(super) fn refuse(error: &clap::Error, words: &[String]) -> ! {
         stderr_line!("error: {advice}\n\nFor more information, try '--help'.");
         std::process::exit(super::USAGE.into());
     }
-    let printed = match error.use_stderr() {
-        // An unwritable stderr is not an error: the exit code says enough.
-        true => Ok(drop(error.print())),
+    // An unwritable stderr is not an error: the exit code says enough.
+    let print = || match error.use_stderr() {
+        true => {
+            let _unwritable = error.print();
+            Ok(())
+        }
         false => stdout::check().and_then(|()| stdout::done(error.print())),
     };
-    let code = match printed {
+    let code = match print() {
         Ok(()) => error.exit_code(),
         Err(why) => {
             stderr_line!("mptcp-trace: {why:#}");

@@ -259,7 +259,7 @@ fn restore_on_deadly_signals() -> anyhow::Result<()> {
     let deadly = deadly.filter(|signal| !is_ignored(*signal));
     let mut signals = Signals::new(deadly).context("cannot take signals")?;
     thread::spawn(move || {
-        for signal in signals.forever() {
+        if let Some(signal) = signals.forever().next() {
             give_back();
             // Returns for signals that the library does not know.
             let _unknown = emulate_default_handler(signal);
