@@ -99,17 +99,8 @@ async fn run(mut live: Live, verbose: u8) -> Result<u8, Exit> {
         signals: Some(signals),
         watches_stdout: live.output.is_none(),
     };
-    match begun {
-        Ok(()) => {}
-        // Nothing was traced, so there is no account: the capture ends in order, and that is all.
-        Err(Stop::Failed(why)) => {
-            stages.close(&Stop::ReaderGone);
-            let _closed = finish(&mut session, &mut stages);
-            return Err(why.into());
-        }
-        Err(stop @ (Stop::Enough | Stop::ReaderGone)) => {
-            return conclude(Err(stop), None, &mut session, &mut stages);
-        }
+    if let Err(stop) = begun {
+        return end_at_start(stop, &mut session, &mut stages);
     }
     let ended = match start_command(held)? {
         Started::None => run_pipeline(&mut session, &mut stages, until, None).await,
@@ -123,6 +114,23 @@ async fn run(mut live: Live, verbose: u8) -> Result<u8, Exit> {
         }
     };
     conclude(ended, None, &mut session, &mut stages)
+}
+
+/// Ends a run whose output could not begin.
+fn end_at_start<W: Write>(
+    stop: Stop,
+    session: &mut Session,
+    stages: &mut Stages<W>,
+) -> Result<u8, Exit> {
+    match stop {
+        // Nothing was traced, so there is no account; only the capture ends in order.
+        Stop::Failed(why) => {
+            stages.close(&Stop::ReaderGone);
+            let _closed = finish(session, stages);
+            Err(why.into())
+        }
+        Stop::Enough | Stop::ReaderGone => conclude(Err(stop), None, session, stages),
+    }
 }
 
 /// Traces until the command ends or something else stops the trace; returns the exit code.
