@@ -182,7 +182,7 @@ fn back_is_from_the_beginning_and_a_signal_gives_the_terminal_back() {
 
 #[test]
 fn a_deadly_signal_restores_the_terminal_and_ends_it() {
-    let capture = capture();
+    let arguments = format!("--replay {}", capture().display());
     for (signal, number) in [
         ("QUIT", 3),
         ("ABRT", 6),
@@ -190,19 +190,18 @@ fn a_deadly_signal_restores_the_terminal_and_ends_it() {
         ("PWR", 30),
         ("40", 40),
     ] {
-        // The background process of the shell becomes its parent's end.
-        let arguments = format!(
-            "--replay {0} & pid=$!; sleep 1; kill -{signal} $pid; wait $pid; echo \"ended: $?\"",
-            capture.display()
-        );
-        let Some(output) = on_terminal_by(&arguments, "", &[]) else {
+        let before = format!("(sleep 1; kill -{signal} $$) & exec ");
+        let Some(output) = on_terminal_by(&arguments, &before, &[]) else {
             return;
         };
         let text = text(&output);
-        let back = text.rfind(GIVEN_BACK[0]);
-        let ended = text.find(&format!("ended: {}", 128 + number));
-        assert!(back.is_some() && back < ended, "{signal}: {text}");
+        assert_eq!(output.status.code(), Some(128 + number), "{signal}: {text}");
+        assert!(text.contains(GIVEN_BACK[0]), "{signal}: {text}");
     }
+    // An ignored signal stays so.
+    let before = "trap '' QUIT; (sleep 1; kill -QUIT $$) & exec ";
+    let output = on_terminal_by(&arguments, before, &[" ", " ", " ", "q"]).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
 }
 
 #[test]
