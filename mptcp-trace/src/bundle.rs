@@ -223,6 +223,24 @@ pub fn pack(names: &[&str], parts: &Parts) -> anyhow::Result<Vec<u8>> {
     ))
 }
 
+/// A decompressed bundle. Errors of the decompressor are in terms of its code: they are replaced.
+struct Unpacked<R>(R);
+
+impl<R: Read> Read for Unpacked<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer).map_err(|why| {
+            if why.raw_os_error().is_some() || why.kind() == ErrorKind::Interrupted {
+                return why;
+            }
+            log::info!("the decompressor reports: {why}");
+            io::Error::new(
+                ErrorKind::InvalidData,
+                "the bundle is cut off or damaged: copy it again",
+            )
+        })
+    }
+}
+
 /// Runs `play` on the capture in a bundle.
 ///
 /// # Errors
@@ -232,14 +250,20 @@ pub fn with_capture<T>(
     bundle: impl Read,
     play: impl FnOnce(&mut dyn Read) -> T,
 ) -> anyhow::Result<T> {
-    let unpacked = StreamingDecoder::new(BufReader::new(bundle))
-        .map_err(|why| anyhow::anyhow!("this is not an mptcp-trace bundle: {why}"))?;
-    let mut tar = tar::Archive::new(unpacked);
-    let wrong = "this is not an mptcp-trace bundle";
+    let decoder = StreamingDecoder::new(BufReader::new(bundle)).map_err(|why| {
+        log::info!("the decompressor reports: {why}");
+        anyhow::anyhow!("this is not an mptcp-trace bundle, or it is cut off at its begin")
+    })?;
+    let mut tar = tar::Archive::new(Unpacked(decoder));
+    let wrong = |why: io::Error| match why.kind() == ErrorKind::InvalidData {
+        // From the decompressor: what is inside is unknown.
+        true => why.into(),
+        false => anyhow::Error::new(why).context("this is not an mptcp-trace bundle"),
+    };
     // Raw entries: an extension for long names may have any length and would be kept in memory. Our
     // names are short.
-    for entry in tar.entries().context(wrong)?.raw(true) {
-        let mut entry = entry.context(wrong)?;
+    for entry in tar.entries().map_err(wrong)?.raw(true) {
+        let mut entry = entry.map_err(wrong)?;
         let is_capture = entry
             .path()
             .is_ok_and(|path| path.file_name().is_some_and(|name| name == CAPTURE));
@@ -247,8 +271,7 @@ pub fn with_capture<T>(
             let played = play(&mut entry);
             // Reads the rest, so that damage after the capture is noticed; limited, because it may
             // have any length.
-            io::copy(&mut entry.take(LEFT_BYTES_MAX), &mut io::sink())
-                .context("the bundle is damaged")?;
+            io::copy(&mut entry.take(LEFT_BYTES_MAX), &mut io::sink()).map_err(wrong)?;
             return Ok(played);
         }
     }

@@ -2,12 +2,15 @@
 
 use std::borrow::Cow;
 
-/// Shows control characters (escape sequences, line breaks) instead of passing them on.
+use unicode_width::UnicodeWidthChar as _;
+
+/// Shows control characters (escape sequences, line breaks) and invisible ones instead of passing
+/// them on. So is a mark at the begin, which would combine with the character before the text.
 #[must_use]
 pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    for character in text.chars() {
-        if drives_a_terminal(character) {
+    for (at, character) in text.char_indices() {
+        if drives_a_terminal(character) || at == 0 && character.width() == Some(0) {
             out.extend(character.escape_default());
         } else {
             out.push(character);
@@ -36,22 +39,57 @@ pub fn without_error_numbers(text: &str) -> Cow<'_, str> {
     plain.into()
 }
 
-/// Characters that a terminal interprets instead of showing.
+/// Characters that a terminal interprets instead of showing, or that are invisible: with one of
+/// them, a name would look like another one.
 pub(crate) fn drives_a_terminal(character: char) -> bool {
-    character.is_control() || is_bidi_control(character) || ends_a_line(character)
+    character.is_control() || is_format(character) || is_ignorable(character)
 }
 
-/// Characters that reorder the rest of the line.
-fn is_bidi_control(character: char) -> bool {
+/// Format characters (general category Cf of Unicode 16), some of which reorder the rest of the
+/// line, and its line and paragraph separators (Zl, Zp), where some viewers begin a new line.
+fn is_format(character: char) -> bool {
     matches!(
         character,
-        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+        '\u{ad}'
+            | '\u{600}'..='\u{605}'
+            | '\u{61c}'
+            | '\u{6dd}'
+            | '\u{70f}'
+            | '\u{890}'..='\u{891}'
+            | '\u{8e2}'
+            | '\u{180e}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{2064}'
+            | '\u{2066}'..='\u{206f}'
+            | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}'
+            | '\u{110bd}'
+            | '\u{110cd}'
+            | '\u{13430}'..='\u{1343f}'
+            | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0001}'
+            | '\u{e0020}'..='\u{e007f}'
     )
 }
 
-/// Unicode's own line and paragraph separators: some viewers begin a new line there.
-fn ends_a_line(character: char) -> bool {
-    matches!(character, '\u{2028}' | '\u{2029}')
+/// Other characters that are not displayed (`Default_Ignorable_Code_Point`): fillers, variation
+/// selectors, and code points that are reserved for such ones.
+fn is_ignorable(character: char) -> bool {
+    matches!(
+        character,
+        '\u{34f}'
+            | '\u{115f}'..='\u{1160}'
+            | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}'
+            | '\u{2065}'
+            | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}'
+            | '\u{ffa0}'
+            | '\u{fff0}'..='\u{fff8}'
+            | '\u{e0000}'..='\u{e0fff}'
+    )
 }
 
 #[cfg(test)]
@@ -82,6 +120,12 @@ mod tests {
             ("\u{202e}evil", "\\u{202e}evil"),
             ("\u{61c}evil", "\\u{61c}evil"),
             ("two\u{2028}lines\u{2029}", "two\\u{2028}lines\\u{2029}"),
+            ("cu\u{200b}rl\u{200d}", "cu\\u{200b}rl\\u{200d}"),
+            ("\u{feff}curl\u{ad}", "\\u{feff}curl\\u{ad}"),
+            ("curl\u{fe0f}\u{e0041}", "curl\\u{fe0f}\\u{e0041}"),
+            ("\u{3164}", "\\u{3164}"),
+            // A mark belongs to the letter before it.
+            ("\u{301}e\u{301}", "\\u{301}e\u{301}"),
             ("żółw", "żółw"),
             ("\u{9b}1m", "\\u{9b}1m"),
         ] {

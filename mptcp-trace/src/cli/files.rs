@@ -13,7 +13,7 @@ use rustix::{process::geteuid, thread::CapabilitySet};
 
 use crate::host::privileges;
 
-use super::{Exit, USAGE};
+use super::{Exit, USAGE, stdout};
 
 /// Most symbolic links that are followed, as in the kernel.
 const LINKS_MAX: usize = 40;
@@ -91,7 +91,7 @@ fn open_end(end: &End, how: How) -> anyhow::Result<File> {
 }
 
 /// Target of a path.
-enum End {
+pub(super) enum End {
     /// Not a link.
     Path(PathBuf),
     /// A descriptor of a process (`/dev/stdout`, `/proc/self/fd/3`), a link that no user can forge.
@@ -111,7 +111,11 @@ pub(super) fn place(path: &Path) -> anyhow::Result<PathBuf> {
 }
 
 /// Follows links that belong to this user or to root.
-fn end_of_links(path: &Path) -> anyhow::Result<End> {
+///
+/// # Errors
+///
+/// Reports who owns another link.
+pub(super) fn end_of_links(path: &Path) -> anyhow::Result<End> {
     let mut path = path.to_owned();
     for _link in 0..LINKS_MAX {
         let there = match fs::symlink_metadata(&path) {
@@ -122,8 +126,13 @@ fn end_of_links(path: &Path) -> anyhow::Result<End> {
         if !there.is_symlink() {
             return Ok(End::Path(path));
         }
+        // `/dev/fd` is a link to a directory there.
+        let folder = folder(&path).canonicalize()?;
         if path.starts_with("/proc") {
-            return Ok(End::OfProcess(path));
+            return of_process(path);
+        }
+        if let (true, Some(name)) = (folder.starts_with("/proc"), path.file_name()) {
+            return of_process(folder.join(name));
         }
         let maker = there.uid();
         if maker != geteuid().as_raw() && maker != 0 {
@@ -139,6 +148,21 @@ fn end_of_links(path: &Path) -> anyhow::Result<End> {
         };
     }
     bail!("more than {LINKS_MAX} symbolic links");
+}
+
+/// A descriptor of a process, but not our stdout if that is closed.
+fn of_process(path: PathBuf) -> anyhow::Result<End> {
+    if leads_to_stdout(&path) {
+        stdout::check()?;
+    }
+    Ok(End::OfProcess(path))
+}
+
+/// True for the stdout of this process, whose offset others may share.
+pub(super) fn leads_to_stdout(descriptor: &Path) -> bool {
+    let own = ["/proc/self/fd/1", "/proc/thread-self/fd/1"];
+    own.iter().any(|it| descriptor == Path::new(it))
+        || descriptor == Path::new(&format!("/proc/{}/fd/1", std::process::id()))
 }
 
 /// Truncates a regular file and restricts it to its owner; leaves pipes and devices alone.

@@ -70,6 +70,15 @@ pub(super) fn observe(
     }
 }
 
+/// Message about a capture that is cut off after this many findings.
+pub(super) fn cut_off(file: &Path, findings: u64) -> String {
+    let noun = if findings == 1 { "finding" } else { "findings" };
+    format!(
+        "{} is cut off after {findings} {noun}: losses during recording are unknown",
+        file.display()
+    )
+}
+
 /// Runs `play` on a capture, or on the capture inside a bundle.
 pub(super) fn with_capture<T>(
     path: &Path,

@@ -15,6 +15,7 @@ mod permission;
 mod run;
 mod select;
 mod shell;
+mod stdout;
 mod talk;
 mod terminal;
 mod tracing;
@@ -23,18 +24,18 @@ mod verbs;
 
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::Parser as _;
 
 pub use args::Cli;
 use args::Verb;
+use stdout::print;
 use verbs::{
     annotate, bundle, completions, demo, doctor, explain, list, live, replay, report, schema,
     serve, top,
 };
 
 use crate::{
-    host::system::{keep_little_free_memory, survive_requests},
+    host::system::{keep_little_free_memory, survive_signals},
     sink::{escape, without_error_numbers},
 };
 
@@ -88,7 +89,7 @@ pub fn main() -> ExitCode {
     talk::choose(quiet, verbose);
     start_log(verbose);
     keep_little_free_memory();
-    survive_requests();
+    survive_signals();
     let done = match verb {
         None => live::run(live, verbose),
         Some(Verb::Live(args)) => live::run(args, verbose),
@@ -119,17 +120,6 @@ pub fn main() -> ExitCode {
             stderr_line!("mptcp-trace: {}", escape(&why));
             ExitCode::from(code)
         }
-    }
-}
-
-/// Prints text to stdout; a reader that closed it is not an error.
-fn print(text: &str) -> anyhow::Result<()> {
-    use std::io::Write as _;
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Err(why) if why.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(why).context("cannot write to stdout")
-        }
-        Ok(()) | Err(_) => Ok(()),
     }
 }
 

@@ -9,7 +9,11 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::files::{self, folder};
+use super::{
+    ending::READER_GONE,
+    files::{self, End, folder},
+    stdout,
+};
 use crate::bundle::unnamed;
 
 /// `--output` value for stdout.
@@ -26,8 +30,10 @@ pub(super) struct Output {
 
 enum To {
     Stdout,
-    /// Devices and pipes are written to, not replaced.
+    /// Devices, pipes and descriptors of processes are written to, not replaced.
     Special(File),
+    /// The reader closed the pipe: it has seen enough.
+    Nobody,
     /// A file without a name: if the program is killed, nothing is left.
     Regular {
         content: File,
@@ -36,7 +42,7 @@ enum To {
 }
 
 impl Output {
-    /// The path of the file that will be written, before the sandbox makes others inaccessible.
+    /// The path of what will be written, before the sandbox makes others inaccessible.
     ///
     /// # Errors
     ///
@@ -55,6 +61,7 @@ impl Output {
     /// Reports why it cannot be written.
     pub(super) fn create(output: &Path) -> anyhow::Result<Self> {
         if output == Path::new(STDOUT) {
+            stdout::check()?;
             return Ok(Self {
                 to: To::Stdout,
                 name: "standard output".to_owned(),
@@ -62,10 +69,20 @@ impl Output {
             });
         }
         let name = output.display().to_string();
-        let target = files::place(output)?;
+        let (target, is_descriptor) =
+            match files::end_of_links(output).with_context(|| format!("cannot write to {name}"))? {
+                End::Path(path) => (path, false),
+                End::OfProcess(path) => (path, true),
+            };
         let create = || -> io::Result<To> {
-            if fs::metadata(&target).is_ok_and(|it| !it.is_file() && !it.is_dir()) {
-                return Ok(To::Special(File::options().write(true).open(&target)?));
+            if is_descriptor && files::leads_to_stdout(&target) {
+                return Ok(To::Stdout);
+            }
+            let is_special = |it: fs::Metadata| !it.is_file() && !it.is_dir();
+            if is_descriptor || fs::metadata(&target).is_ok_and(is_special) {
+                // What is in a file that somebody else has opened stays.
+                let mut options = File::options();
+                return Ok(To::Special(options.append(true).open(&target)?));
             }
             let content = tempfile::tempfile_in(folder(&target))?;
             Ok(To::Regular {
@@ -79,44 +96,77 @@ impl Output {
         Ok(Self { to, name, size: 0 })
     }
 
-    /// Completes the file; returns the name of the destination and the size in bytes.
+    /// Completes the file; returns what was written.
     ///
     /// # Errors
     ///
     /// Reports why it cannot be written.
-    pub(super) fn commit(mut self) -> anyhow::Result<(String, u64)> {
+    pub(super) fn commit(mut self) -> anyhow::Result<Delivered> {
         self.flush().context("cannot write")?;
         if let To::Regular { content, target } = &mut self.to {
             replace(target, content)
                 .map_err(|why| unnamed(&why))
                 .with_context(|| format!("cannot write {}", self.name))?;
         }
-        Ok((self.name, self.size))
+        Ok(Delivered {
+            name: self.name,
+            size: self.size,
+            reader_has_gone: matches!(self.to, To::Nobody),
+        })
+    }
+
+    /// A closed pipe is not a failure: the rest is discarded.
+    fn unless_closed<T>(&mut self, done: io::Result<T>, discarded: T) -> io::Result<T> {
+        match done {
+            Err(why) if why.kind() == io::ErrorKind::BrokenPipe => {
+                self.to = To::Nobody;
+                Ok(discarded)
+            }
+            other => other,
+        }
+    }
+}
+
+/// What was written.
+pub(super) struct Delivered {
+    /// Name of the destination.
+    pub(super) name: String,
+    /// Number of bytes.
+    pub(super) size: u64,
+    /// The reader closed the pipe before the end.
+    pub(super) reader_has_gone: bool,
+}
+
+impl Delivered {
+    /// For messages: how much of which destination was written.
+    pub(super) fn described(&self) -> String {
+        match self.reader_has_gone {
+            true => format!("a part of {} ({READER_GONE})", self.name),
+            false => self.name.clone(),
+        }
     }
 }
 
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = match &mut self.to {
-            To::Stdout => match io::stdout().lock().write(bytes) {
-                // The reader has seen enough: this is not a failure.
-                Err(why) if why.kind() == io::ErrorKind::BrokenPipe => bytes.len(),
-                other => other?,
-            },
-            To::Special(file) | To::Regular { content: file, .. } => file.write(bytes)?,
+            To::Nobody => return Ok(bytes.len()),
+            To::Stdout => io::stdout().lock().write(bytes),
+            To::Special(file) | To::Regular { content: file, .. } => file.write(bytes),
         };
-        self.size += written as u64;
-        Ok(written)
+        if let Ok(written) = &written {
+            self.size += *written as u64;
+        }
+        self.unless_closed(written, bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        match &mut self.to {
-            To::Stdout => match io::stdout().lock().flush() {
-                Err(why) if why.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-                other => other,
-            },
+        let flushed = match &mut self.to {
+            To::Nobody => return Ok(()),
+            To::Stdout => io::stdout().lock().flush(),
             To::Special(file) | To::Regular { content: file, .. } => file.flush(),
-        }
+        };
+        self.unless_closed(flushed, ())
     }
 }
 

@@ -15,7 +15,7 @@ use super::{
     ending::{conclude, finish, report_end},
     files::{self, How},
     options::{Live, Names, Scope},
-    select, talk, tracing,
+    select, stdout, talk, tracing,
     tracing::write_ready_file,
 };
 use crate::{
@@ -100,7 +100,7 @@ async fn run(mut live: Live, verbose: u8) -> Result<u8, Exit> {
         watches_stdout: live.output.is_none(),
     };
     if let Err(stop) = begun {
-        return conclude(Err(stop), None, &mut session, &mut stages);
+        return end_at_start(stop, &mut session, &mut stages);
     }
     let ended = match start_command(held)? {
         Started::None => run_pipeline(&mut session, &mut stages, until, None).await,
@@ -114,6 +114,23 @@ async fn run(mut live: Live, verbose: u8) -> Result<u8, Exit> {
         }
     };
     conclude(ended, None, &mut session, &mut stages)
+}
+
+/// Ends a run whose output could not begin.
+fn end_at_start<W: Write>(
+    stop: Stop,
+    session: &mut Session,
+    stages: &mut Stages<W>,
+) -> Result<u8, Exit> {
+    match stop {
+        // Nothing was traced, so there is no account; only the capture ends in order.
+        Stop::Failed(why) => {
+            stages.close(&Stop::ReaderGone);
+            let _closed = finish(session, stages);
+            Err(why.into())
+        }
+        Stop::Enough | Stop::ReaderGone => conclude(Err(stop), None, session, stages),
+    }
 }
 
 /// Traces until the command ends or something else stops the trace; returns the exit code.
@@ -157,6 +174,7 @@ fn output(live: &Live) -> anyhow::Result<(Format, Box<dyn Write>, Option<Reopens
         }
         // The pipeline buffers and flushes lines; a second buffer would only delay them.
         None => {
+            stdout::check()?;
             let stdout = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)
                 .context("stdout is closed")?;
             // Only pipes have a size, and any size works.
@@ -229,7 +247,13 @@ fn begin_capture(
     let what = || format!("cannot write the capture {}", path.display());
     let file = files::open(path, How::Anew).with_context(what)?;
     files::empty(&file).with_context(what)?;
-    capture::Writer::new(BufWriter::new(file), &session.facts).with_context(what)
+    let begin = || {
+        let mut writer = capture::Writer::new(BufWriter::new(file), &session.facts)?;
+        // A full disk is noticed before anything is traced.
+        writer.flush()?;
+        io::Result::Ok(writer)
+    };
+    begin().with_context(what)
 }
 
 /// Refuses to start if `--fail-on` could never match.

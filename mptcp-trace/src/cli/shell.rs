@@ -1,5 +1,7 @@
 //! Command lines to be copied into a shell.
 
+use std::path::Path;
+
 use crate::sink::escape;
 
 /// A command line.
@@ -17,6 +19,15 @@ pub(super) fn quoted(word: &str) -> String {
     }
 }
 
+/// The name of a file as a shell and a program take it: a leading dash would make it an option.
+pub(super) fn file(path: &Path) -> String {
+    let name = path.to_string_lossy();
+    match name.starts_with('-') {
+        true => quoted(&format!("./{name}")),
+        false => quoted(&name),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -25,5 +36,17 @@ mod tests {
     fn a_word_with_spaces_or_control_characters_is_one_word_on_one_line() {
         let words = ["mptcp-trace", "a b", "it's", "x\ny", ""];
         assert_eq!(line(words), "mptcp-trace 'a b' 'it'\\''s' 'x\\ny' ''");
+    }
+
+    #[test]
+    fn a_file_is_never_an_option() {
+        for (name, shown) in [
+            ("run.mpt", "run.mpt"),
+            ("/tmp/a b.mpt", "'/tmp/a b.mpt'"),
+            ("-x", "./-x"),
+            ("-x y", "'./-x y'"),
+        ] {
+            assert_eq!(file(Path::new(name)), shown);
+        }
     }
 }

@@ -8,6 +8,7 @@ use clap::{
 use super::{
     args::Cli,
     shell::{self, quoted},
+    stdout,
 };
 use crate::filter::closest;
 
@@ -17,7 +18,22 @@ pub(super) fn refuse(error: &clap::Error, words: &[String]) -> ! {
         stderr_line!("error: {advice}\n\nFor more information, try '--help'.");
         std::process::exit(super::USAGE.into());
     }
-    error.exit()
+    // An unwritable stderr is not an error: the exit code says enough.
+    let print = || match error.use_stderr() {
+        true => {
+            let _unwritable = error.print();
+            Ok(())
+        }
+        false => stdout::check().and_then(|()| stdout::done(error.print())),
+    };
+    let code = match print() {
+        Ok(()) => error.exit_code(),
+        Err(why) => {
+            stderr_line!("mptcp-trace: {why:#}");
+            i32::from(super::FAILED)
+        }
+    };
+    std::process::exit(code)
 }
 
 /// One sentence and a command line, for mistakes that clap answers with its own terms. `words` are

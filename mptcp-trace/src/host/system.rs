@@ -5,6 +5,7 @@ use std::{
     io::ErrorKind,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
     os::unix::fs::MetadataExt as _,
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use socket2::{Domain, Socket, Type};
@@ -142,20 +143,48 @@ pub fn option_known(mark: impl Fn(BorrowedFd<'_>)) -> Fact {
 /// Does this process ignore SIGHUP (`nohup`, `trap '' HUP`)?
 #[must_use]
 pub fn hangup_is_ignored() -> bool {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let ignored = status
-        .lines()
-        .find_map(|line| line.strip_prefix("SigIgn:"))
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .unwrap_or(0);
-    ignored >> (libc::SIGHUP - 1) & 1 == 1
+    is_ignored(libc::SIGHUP)
 }
 
-/// Prevents SIGUSR1 and SIGUSR2 from ending this process, also before handlers are installed. A
-/// started command gets the default actions back.
-pub fn survive_requests() {
+/// Does this process ignore a signal? Also right in a sandbox without `/proc`.
+#[must_use]
+pub fn is_ignored(signal: i32) -> bool {
+    // SAFETY: all fields of the struct may be zero.
+    let mut now: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: the call changes no action, and writes to a live variable.
+    let failed = unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut now) };
+    failed == 0 && now.sa_sigaction == libc::SIG_IGN
+}
+
+/// True if this process was started without a stdout. The standard library opens `/dev/null` in its
+/// place before `main`, so that it cannot be noticed later.
+#[must_use]
+pub fn stdout_was_closed() -> bool {
+    STDOUT_WAS_CLOSED.load(Ordering::Relaxed)
+}
+
+static STDOUT_WAS_CLOSED: AtomicBool = AtomicBool::new(false);
+
+/// The C library calls this before `main`, and before the standard library starts.
+// SAFETY: the section holds pointers to functions with the C calling convention; arguments that the
+// C library passes are ignored. The function uses nothing of the standard library that needs its
+// start.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static AT_START: extern "C" fn() = look_at_stdout;
+
+extern "C" fn look_at_stdout() {
+    // SAFETY: the call only inspects a descriptor, which may be closed.
+    let flags = unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_GETFD) };
+    STDOUT_WAS_CLOSED.store(flags == -1, Ordering::Relaxed);
+}
+
+/// Prevents SIGUSR1 and SIGUSR2 from ending this process, also before handlers are installed, and
+/// SIGXFSZ: a write beyond the limit of a file's size then fails. A started command gets the default
+/// actions back.
+pub fn survive_signals() {
     extern "C" fn nothing(_signal: libc::c_int) {}
-    for signal in [libc::SIGUSR1, libc::SIGUSR2] {
+    for signal in [libc::SIGUSR1, libc::SIGUSR2, libc::SIGXFSZ] {
         let handler = nothing as extern "C" fn(libc::c_int);
         // SAFETY: the handler does nothing, which is async-signal-safe.
         unsafe {

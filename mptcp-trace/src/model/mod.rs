@@ -34,6 +34,7 @@ pub use finding::{Finding, Severity};
 pub use loss::{Counted, Loss, LossReport, MissedRuns, NetnsCounters, Reconciliation};
 pub use query::{
     Answer, Api, Errno, Family, Process, Protocol, Query, QueryEvent, Socket, SocketId, TcpState,
+    displayed,
 };
 pub use refusal::{Refusal, RefusalEvent, Refused};
 pub use sensor::{PerSensor, SensorId};

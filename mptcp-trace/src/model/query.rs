@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, SystemTime},
 };
 
@@ -283,6 +283,17 @@ pub struct Socket {
     pub local: SocketAddr,
     /// Remote address and port; unspecified and 0 if it has none yet.
     pub remote: SocketAddr,
+}
+
+/// An address as it is displayed: an IPv4-mapped IPv6 address (`::ffff:192.0.2.1`) is that of an
+/// IPv4 peer on an IPv6 socket.
+#[must_use]
+pub fn displayed(addr: SocketAddr) -> SocketAddr {
+    match addr.ip().to_canonical() {
+        IpAddr::V4(v4) => (v4, addr.port()).into(),
+        // Unchanged: it may have a zone.
+        IpAddr::V6(_) => addr,
+    }
 }
 
 /// One observed query with its answer.

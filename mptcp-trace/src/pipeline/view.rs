@@ -85,6 +85,16 @@ impl Outcome {
         }
     }
 
+    /// Findings that were printed, in lines of their own or in others: as many in each format.
+    #[must_use]
+    pub fn with_folded(&self) -> u64 {
+        let Folded {
+            existing,
+            never_asked,
+        } = self.folded;
+        self.findings + existing + never_asked
+    }
+
     /// Subtracts what was printed since then, because it was not written.
     pub(super) fn take_back(&mut self, to: Printed) {
         self.unwritten += self.findings.saturating_sub(to.findings);

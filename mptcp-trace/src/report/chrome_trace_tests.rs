@@ -356,3 +356,15 @@ fn an_error_in_writing_is_reported() {
         assert_eq!(trace.finish(&account).is_ok(), fits, "{room}");
     }
 }
+
+#[test]
+fn an_ipv4_peer_of_an_ipv6_socket_has_an_ipv4_address() {
+    let mapped = Row {
+        local: "[::ffff:10.0.0.1]:40000",
+        remote: "[::ffff:10.0.0.2]:443",
+        ..row(1, 500)
+    };
+    let text = trace([mapped.connection()]).to_string();
+    assert!(text.contains("\"10.0.0.2:443\""), "{text}");
+    assert!(!text.contains("::ffff:"), "{text}");
+}

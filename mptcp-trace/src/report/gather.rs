@@ -14,6 +14,7 @@ use crate::{
     model::{
         Answer, Api, CauseCertainty, ClosedBy, Connection, ConnectionEvent, ConnectionKind,
         Finding, Owner, QueryEvent, RefusalEvent, Side, Socket, Subject, Verdict, VerdictEvent,
+        displayed,
     },
     observe::Observer,
 };
@@ -107,8 +108,8 @@ impl ReportedConnection {
             known: CauseCertainty::Unknown,
             side: None,
             process: None,
-            local: socket.local,
-            remote: socket.remote,
+            local: displayed(socket.local),
+            remote: displayed(socket.remote),
             asked: Vec::new(),
             queries: 0,
             state: State::default(),
@@ -189,8 +190,8 @@ impl ReportedConnection {
     fn hear(&mut self, socket: &Socket, process: Option<&Owner>) {
         // The remote address is unknown before connect(), and may be unknown after close().
         if !socket.remote.ip().is_unspecified() {
-            self.local = socket.local;
-            self.remote = socket.remote;
+            self.local = displayed(socket.local);
+            self.remote = displayed(socket.remote);
         }
         if let Some(Owner { process, via: _ }) = process {
             self.process = Some((process.number(), process.comm.clone()));
@@ -210,7 +211,9 @@ pub(super) fn note<'l>(
         ReportedConnection::new(subject, socket, key, finding.time())
     })?;
     let life = &mut change.entry.details;
-    let ends = subject.socket.map(|socket| (socket.local, socket.remote));
+    let ends = subject
+        .socket
+        .map(|socket| (displayed(socket.local), displayed(socket.remote)));
     if subject.is_refusal && ends != Some((life.local, life.remote)) {
         // The kernel reuses the addresses of sockets: this is another one.
         return None;

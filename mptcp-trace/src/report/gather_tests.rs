@@ -183,3 +183,16 @@ fn bins_widen_until_all_fits_and_lose_nothing() {
         assert_eq!(used.last().map(BTreeMap::len), Some(1), "{times:?}");
     }
 }
+
+#[test]
+fn an_ipv4_peer_of_an_ipv6_socket_has_an_ipv4_address() {
+    let mapped = Row {
+        local: "[::ffff:10.0.0.1]:40000",
+        remote: "[::ffff:10.0.0.2]:443",
+        ..Row::default()
+    };
+    let gathered = gather([mapped.connection(), mapped.query()]);
+    let life = gathered.drawn().next().unwrap();
+    let shown = (life.local.to_string(), life.remote.to_string());
+    assert_eq!(shown, ("10.0.0.1:40000".into(), "10.0.0.2:443".into()));
+}

@@ -1,7 +1,7 @@
 //! A finding as the cells of a line, before any of them is shortened.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     time::{Duration, SystemTime},
 };
 
@@ -9,7 +9,7 @@ use super::escape;
 use crate::model::{
     Answer, Api, CauseCertainty, ClosedBy, Connection, ConnectionEvent, ConnectionId,
     ConnectionKind, Family, Finding, Judgement, Owner, Protocol, QueryEvent, RefusalEvent, Refused,
-    Severity, Side, Subject, SwitchedOff, Verdict, VerdictEvent, short,
+    Severity, Side, Subject, SwitchedOff, Verdict, VerdictEvent, displayed, short,
 };
 
 /// Sysctl that determines for how long MPTCP is off.
@@ -80,13 +80,7 @@ struct About {
 
 /// An end of a connection; `None` if it is unspecified. An IPv4-mapped address is shown as IPv4.
 pub(super) fn endpoint(addr: SocketAddr) -> Option<SocketAddr> {
-    let shown = match addr {
-        SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
-            Some(v4) => SocketAddr::new(IpAddr::V4(v4), addr.port()),
-            None => addr,
-        },
-        SocketAddr::V4(_) => addr,
-    };
+    let shown = displayed(addr);
     (!shown.ip().is_unspecified() || shown.port() != 0).then_some(shown)
 }
 
@@ -199,7 +193,7 @@ fn of_fallback(connection: &Connection, switched_off: Option<&SwitchedOff>) -> V
     }
     details.extend(switched_off.map(|it| {
         let (pid, comm) = who(it.owner.as_ref());
-        format!("MPTCP off since {comm} {pid} to {}", it.remote)
+        format!("MPTCP off since {comm} {pid} to {}", displayed(it.remote))
     }));
     details
 }

@@ -5,8 +5,8 @@ use super::{
     row::{OFF_SYSCTL, who},
 };
 use crate::model::{
-    CauseCertainty, Connection, ConnectionEvent, ConnectionKind, Finding, SwitchedOff, find_cause,
-    short,
+    CauseCertainty, Connection, ConnectionEvent, ConnectionKind, Finding, SwitchedOff, displayed,
+    find_cause, short,
 };
 
 /// The meaning of a finding; empty if there is nothing to add. Text from outside is escaped.
@@ -92,6 +92,7 @@ fn blame(switched_off: Option<&SwitchedOff>, connection: &Connection) -> String 
     let (pid, comm) = who(owner.as_ref());
     format!(
         "; off for {off_for} ({OFF_SYSCTL}) since {since} before, when {comm} {pid} reached \
-         {remote} only without MPTCP"
+         {} only without MPTCP",
+        displayed(*remote)
     )
 }

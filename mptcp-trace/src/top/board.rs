@@ -8,7 +8,7 @@ use crate::{
     ledger::{Change, Ledger, State},
     model::{
         By, Connection, ConnectionId, ConnectionKind, Finding, Judgement, Process, Protocol, Side,
-        Socket, Subject, SumTable, Verdict, short,
+        Socket, Subject, SumTable, Verdict, displayed, short,
     },
     observe::Observer,
 };
@@ -263,8 +263,8 @@ impl Row {
             cgroup: None,
             netns: socket.netns,
             is_mptcp: socket.protocol == Protocol::Mptcp,
-            local: socket.local,
-            remote: socket.remote,
+            local: displayed(socket.local),
+            remote: displayed(socket.remote),
             side: None,
             fell_back: None,
             cause: None,
@@ -306,10 +306,10 @@ impl Row {
         }
         // A closed or unconnected socket has no remote address.
         if !socket.remote.ip().is_unspecified() {
-            self.remote = socket.remote;
+            self.remote = displayed(socket.remote);
         }
         if !socket.local.ip().is_unspecified() || self.local.ip().is_unspecified() {
-            self.local = socket.local;
+            self.local = displayed(socket.local);
         }
         self.queries += u64::from(subject.is_query);
         if subject.has_fallen {

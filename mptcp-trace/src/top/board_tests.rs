@@ -141,3 +141,16 @@ fn what_was_refused_makes_no_connection() {
     assert_eq!(board.ledger.counts().connections, 1);
     assert_eq!(board.totals.queries, 1);
 }
+
+#[test]
+fn an_ipv4_peer_of_an_ipv6_socket_has_an_ipv4_address() {
+    let mapped = Fixture {
+        local: "[::ffff:10.0.0.1]:40000",
+        remote: "[::ffff:10.0.0.2]:443",
+        ..Fixture::default()
+    };
+    let board = board(Limits::STATED, &[mapped.connection(), mapped.query()]);
+    let rows = board.snapshot(Duration::from_secs(1)).rows;
+    let shown = (rows[0].local.to_string(), rows[0].remote.to_string());
+    assert_eq!(shown, ("10.0.0.1:40000".into(), "10.0.0.2:443".into()));
+}

@@ -67,7 +67,7 @@ const ALLOWED: &[(&str, &[&str], &[&str])] = &[
     ("observe", &["model"], &[]),
     ("aggregation", &["ledger", "model"], &[]),
     ("filter", &["model"], &["strsim"]),
-    ("escape", &[], &[]),
+    ("escape", &[], &["unicode_width"]),
     // Files.
     ("bundle", &[], &["tar", "tempfile", "ruzstd"]),
     (

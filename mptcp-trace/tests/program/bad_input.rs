@@ -340,6 +340,12 @@ fn a_full_disk_ends_the_run_with_the_reason() {
     let pid = asking.id().to_string();
     let output = run(["--pid", &pid, "--capture", "/dev/full", "--duration", "5s"]);
     check(&output, 1, "cannot write the capture");
+    // What was never traced has no account.
+    assert!(!stderr(&output).contains("lost"), "{}", stderr(&output));
+    let output = run(["--json", "-o", "/dev/full", "--", "echo", "RAN"]);
+    check(&output, 1, "cannot write the findings");
+    assert!(!stderr(&output).contains("lost"), "{}", stderr(&output));
+    assert!(output.stdout.is_empty());
     assert!(
         stderr(&output).contains("No space left on device"),
         "{}",
@@ -374,23 +380,95 @@ fn a_full_disk_ends_the_run_with_the_reason() {
     asking.wait().unwrap();
 }
 
+/// Runs the program as a shell does with these words.
+fn by_shell(before: &str, words: &str) -> Output {
+    let bin = env!("CARGO_BIN_EXE_mptcp-trace");
+    let capture = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../captures/7.3-fexit/verdicts.mpt"
+    );
+    std::process::Command::new("bash")
+        .args(["-c", &format!("{before} exec {bin} {words}")])
+        .env("C", capture)
+        .output()
+        .unwrap()
+}
+
 #[test]
-fn a_closed_stdout() {
-    if !may_trace("a_closed_stdout") {
+fn a_stdout_that_cannot_be_written_is_an_error() {
+    for words in [
+        "replay $C",
+        "replay --json $C",
+        "report $C -o -",
+        "report $C -o /dev/stdout",
+        "explain",
+        "schema",
+        "completions bash",
+        "--help",
+        "help",
+        "replay -h",
+        "--version",
+    ] {
+        let output = by_shell("", &format!("{words} >&-"));
+        check(&output, 1, "cannot write");
+        assert_eq!(stderr(&output).lines().count(), 1, "{words}");
+        check(
+            &by_shell("", &format!("{words} >/dev/full")),
+            1,
+            "cannot write",
+        );
+        check(&by_shell("", &format!("{words} >/dev/null")), 0, "");
+    }
+    if may_trace("a_stdout_that_cannot_be_written_is_an_error") {
+        for words in ["--duration 200ms", "--duration 200ms -o /dev/stdout"] {
+            check(&by_shell("", &format!("{words} >&-")), 1, "it is closed");
+        }
+        check(&by_shell("", "--duration 200ms -o /dev/null >&-"), 0, "");
+    }
+}
+
+#[test]
+fn a_file_size_limit_ends_the_run_with_the_reason() {
+    if !may_trace("a_file_size_limit_ends_the_run_with_the_reason") {
         return;
     }
-    let bin = env!("CARGO_BIN_EXE_mptcp-trace");
-    let output = std::process::Command::new("sh")
-        .args(["-c", &format!("exec {bin} --duration 200ms >&-")])
-        .output()
-        .unwrap();
-    assert_orderly(&output);
-    let code = output.status.code();
-    assert!(
-        code == Some(0) || code == Some(1),
-        "{code:?}: {}",
-        stderr(&output)
+    let (_dir, file) = scratch("capture");
+    let words = crate::common::asker("flood 50").join("' '");
+    // Some units of 1024 bytes: enough for the begin of the capture.
+    let options = format!("--capture {} -- '{words}'", file.display());
+    for limit in [1, 8] {
+        let output = by_shell(&format!("ulimit -f {limit};"), &options);
+        check(&output, 1, "cannot write the capture");
+        check(&output, 1, "File too large");
+    }
+    // A command has the default action.
+    let output = run(["--", "sh", "-c", "kill -XFSZ $$; echo survived"]);
+    check(&output, 128 + 25, "");
+}
+
+#[test]
+fn a_bundle_that_is_cut_off_is_reported_in_words() {
+    let (dir, file) = scratch("bundle");
+    let path = file.to_str().unwrap();
+    check(
+        &by_shell("", &format!("bundle --from $C {path}")),
+        0,
+        "wrote",
     );
+    let whole = fs::read(&file).unwrap();
+    for length in [8, 20, 1000, whole.len() / 2, whole.len() - 5] {
+        fs::write(&file, &whole[..length]).unwrap();
+        for words in [
+            format!("replay {path}"),
+            format!("report {path} -o {}/page.html", dir.path().display()),
+        ] {
+            let output = by_shell("", &words);
+            check(&output, 1, "cut off");
+            for internal in ["Failed", "Error", "{", "reading", "buffer"] {
+                assert!(!stderr(&output).contains(internal), "{}", stderr(&output));
+            }
+        }
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::PathBuf,
-    process::Output,
+    process::{Command, Output},
 };
 
 use serde_json::Value;
@@ -48,6 +48,73 @@ fn a_page_is_written_whole_and_one_line_reports_it() {
     let output = report(file.to_str().unwrap(), "-", &["--title", "A & B"]);
     check(&output, 0, "wrote standard output");
     assert_eq!(String::from_utf8(output.stdout).unwrap(), text);
+}
+
+/// Runs a shell command in a directory; `$M` is the program, `$C` a capture.
+fn sh(command: &str, folder: &std::path::Path) -> Output {
+    Command::new("bash")
+        .args(["-c", command])
+        .current_dir(folder)
+        .env("M", env!("CARGO_BIN_EXE_mptcp-trace"))
+        .env(
+            "C",
+            capture("7.3-fexit/verdicts.mpt").canonicalize().unwrap(),
+        )
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn a_reader_that_goes_away_has_only_a_part() {
+    let (dir, _page) = scratch("page.html");
+    for output in ["-", "/dev/stdout", "/dev/fd/1"] {
+        for format in ["html", "chrome-trace"] {
+            // The reader is gone before the first byte.
+            let command = format!(
+                "$M report $C --format {format} -o {output} | (exec <&-; sleep 1); \
+                 exit ${{PIPESTATUS[0]}}"
+            );
+            let ended = sh(&command, dir.path());
+            check(&ended, 0, "wrote a part of ");
+            check(&ended, 0, "the reader closed the output early");
+        }
+    }
+}
+
+#[test]
+fn an_open_descriptor_is_written_to_and_not_replaced() {
+    let (dir, page) = scratch("page.html");
+    for (output, to) in [
+        ("/dev/stdout", ""),
+        ("/dev/fd/1", ""),
+        ("/proc/self/fd/1", ""),
+        ("/dev/fd/3", "3"),
+    ] {
+        fs::write(&page, "what was there\n").unwrap();
+        let command = format!("$M report $C -o {output} {to}>> page.html");
+        check(&sh(&command, dir.path()), 0, &format!("wrote {output}: 90"));
+        let text = fs::read_to_string(&page).unwrap();
+        assert!(
+            text.starts_with("what was there\n<!DOCTYPE html>"),
+            "{output}"
+        );
+        assert!(text.ends_with("</html>\n"), "{output}");
+    }
+}
+
+#[test]
+fn a_capture_that_is_cut_off_has_one_number_of_findings() {
+    let (dir, _page) = scratch("page.html");
+    let whole = fs::read(capture("7.3-fexit/verdicts.mpt")).unwrap();
+    fs::write(dir.path().join("cut.mpt"), &whole[..whole.len() - 2000]).unwrap();
+    for command in [
+        "$M replay cut.mpt",
+        "$M replay --json cut.mpt",
+        "$M report cut.mpt -o page.html",
+    ] {
+        let ended = sh(command, dir.path());
+        check(&ended, 1, "cut.mpt is cut off after 90 findings");
+    }
 }
 
 #[test]

@@ -23,8 +23,13 @@ fn capture() -> PathBuf {
 
 /// Runs it on a terminal of 80 columns and sends keys; `None` if `script` is not installed.
 fn on_terminal(arguments: &str, keys: &[&str]) -> Option<Output> {
+    on_terminal_by(arguments, "exec ", keys)
+}
+
+/// Variant of [`on_terminal`] with a word of the shell before the program.
+fn on_terminal_by(arguments: &str, before: &str, keys: &[&str]) -> Option<Output> {
     let tracer = env!("CARGO_BIN_EXE_mptcp-trace");
-    let command = format!("stty rows 24 cols 80; exec {tracer} top {arguments}");
+    let command = format!("stty rows 24 cols 80; {before}{tracer} top {arguments}");
     let child = Command::new("script")
         .args(["-qec", &command, "/dev/null"])
         .env("TERM", "xterm-256color")
@@ -173,6 +178,30 @@ fn back_is_from_the_beginning_and_a_signal_gives_the_terminal_back() {
     assert!(text.contains("PAUSED"), "{text}");
     assert!(text.contains("[0:00 of 0:"), "{text}");
     assert!(text.contains(GIVEN_BACK[0]), "{text}");
+}
+
+#[test]
+fn a_deadly_signal_restores_the_terminal_and_ends_it() {
+    let arguments = format!("--replay {}", capture().display());
+    for (signal, number) in [
+        ("QUIT", 3),
+        ("ABRT", 6),
+        ("ALRM", 14),
+        ("PWR", 30),
+        ("40", 40),
+    ] {
+        let before = format!("(sleep 1; kill -{signal} $$) & exec ");
+        let Some(output) = on_terminal_by(&arguments, &before, &[]) else {
+            return;
+        };
+        let text = text(&output);
+        assert_eq!(output.status.code(), Some(128 + number), "{signal}: {text}");
+        assert!(text.contains(GIVEN_BACK[0]), "{signal}: {text}");
+    }
+    // An ignored signal stays so.
+    let before = "trap '' QUIT; (sleep 1; kill -QUIT $$) & exec ";
+    let output = on_terminal_by(&arguments, before, &[" ", " ", " ", "q"]).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
 }
 
 #[test]

@@ -110,7 +110,7 @@ fn annotated(args: &AnnotateArgs, packets: &mut File, gathered: Gathered) -> Res
         .into_inner()
         .map_err(io::IntoInnerError::into_error)
         .with_context(cannot)?;
-    let (output, _size) = out.commit()?;
+    let output = out.commit()?.described();
     let mut lines = account(&plan, written, &name, &output, not_shown);
     if !talk::has_notes() {
         lines.drain(..NOTES);

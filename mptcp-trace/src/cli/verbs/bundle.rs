@@ -16,7 +16,7 @@ use crate::{
     capture::{Frame, Reader, Writer, losses_json},
     cli::{
         CANNOT_ANSWER, DONE, Exit, FAILED, USAGE, args::BundleArgs, examine, files,
-        input::with_capture, options, permission, run,
+        input::with_capture, options, permission, run, shell,
     },
     decode::decode,
     enrich::CgroupCache,
@@ -111,7 +111,10 @@ fn wrote(args: &BundleArgs, parts: &Parts) -> String {
         true => "redacted: it still has ports, process IDs and times",
         false => "not redacted: it has addresses and names of processes",
     };
-    format!("wrote {file}{without} ({content}); inspect it with: mptcp-trace replay {file}")
+    format!(
+        "wrote {file}{without} ({content}); inspect it with: mptcp-trace replay {}",
+        shell::file(&args.file)
+    )
 }
 
 /// Uses an existing capture instead of tracing.

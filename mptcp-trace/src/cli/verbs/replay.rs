@@ -8,8 +8,8 @@ use crate::{
         DONE, Exit, FAILED, FOUND,
         args::ReplayArgs,
         ending::{READER_GONE, proven},
-        input::with_capture,
-        select, talk,
+        input::{cut_off, with_capture},
+        select, stdout, talk,
     },
     host::sandbox,
     pipeline::{Played, Stages, Stop, View, play, prefixed},
@@ -19,6 +19,7 @@ use crate::{
 /// Runs the verb; returns the exit code.
 pub(in crate::cli) fn run(args: &ReplayArgs) -> Result<u8, Exit> {
     let view = select::view(&args.view, &args.whose)?;
+    stdout::check()?;
     sandbox::enter(&[args.file.as_path()], &[]);
     with_capture(&args.file, |input| replay(args, view, input))
 }
@@ -69,14 +70,8 @@ fn replay(args: &ReplayArgs, view: View, input: &mut dyn io::Read) -> Result<u8,
         }
         Ok(Played { losses: None, .. }) => {
             stop_to_exit(stages.cut_off().err())?;
-            let findings = stages.outcome().findings;
-            return Err(Exit::Because(
-                FAILED,
-                format!(
-                    "{name} is cut off after {findings} findings: losses during recording are \
-                     unknown"
-                ),
-            ));
+            let findings = stages.outcome().with_folded();
+            return Err(Exit::Because(FAILED, cut_off(&args.file, findings)));
         }
         Err(stop) => {
             let flushed = stages.flush();

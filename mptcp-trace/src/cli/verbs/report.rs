@@ -12,8 +12,8 @@ use crate::{
         DONE, Exit, FAILED,
         args::{ReportArgs, ReportFormat},
         files,
-        input::{Observed, observe, with_capture},
-        output::Output,
+        input::{Observed, cut_off, observe, with_capture},
+        output::{Delivered, Output},
         select,
     },
     filter::FindingFilter,
@@ -42,8 +42,7 @@ struct Played {
     ending: Ending,
     state: State,
     findings: u64,
-    /// Name of the destination, and the size of what was written there.
-    written: (String, u64),
+    written: Delivered,
 }
 
 fn report(args: &ReportArgs, wanted: FindingFilter, input: &mut dyn io::Read) -> Result<u8, Exit> {
@@ -63,15 +62,15 @@ fn report(args: &ReportArgs, wanted: FindingFilter, input: &mut dyn io::Read) ->
         ending,
         state,
         findings,
-        written: (name, size),
+        written,
     } = write(args, wanted, &title, input)?;
     let noun = if findings == 1 { "finding" } else { "findings" };
     stderr!(
         "{}",
         prefixed(&format!(
             "wrote {}: {findings} {noun}, {} kB",
-            escape(&name),
-            size.div_ceil(1000)
+            escape(&written.described()),
+            written.size.div_ceil(1000)
         ))
     );
     match ending {
@@ -79,10 +78,7 @@ fn report(args: &ReportArgs, wanted: FindingFilter, input: &mut dyn io::Read) ->
         Ending::Orderly => Ok(DONE),
         Ending::CutOff => Err(Exit::Because(
             FAILED,
-            format!(
-                "{file} is cut off after {findings} {noun}: losses during recording are unknown, \
-                 as the report states"
-            ),
+            cut_off(&args.file, findings) + ", as the report states",
         )),
         Ending::Damaged(why) => Err(Exit::Because(
             FAILED,

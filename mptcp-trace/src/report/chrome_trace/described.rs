@@ -8,7 +8,7 @@ use super::events::Args;
 use crate::{
     model::{
         ConnectionEvent, ConnectionId, ConnectionKind, Finding, Judgement, Owner, Process,
-        QueryEvent, RefusalEvent, Refused, Rung, Side, Socket, Stage, VerdictEvent,
+        QueryEvent, RefusalEvent, Refused, Rung, Side, Socket, Stage, VerdictEvent, displayed,
     },
     report::{
         gather::ReportedConnection,
@@ -176,8 +176,8 @@ fn owner(args: &mut Args, owner: Option<&Owner>) {
 }
 
 fn socket(args: &mut Args, socket: &Socket) {
-    args.text("local", &socket.local.to_string());
-    args.text("remote", &socket.remote.to_string());
+    args.text("local", &displayed(socket.local).to_string());
+    args.text("remote", &displayed(socket.remote).to_string());
     args.number("netns", u64::from(socket.netns));
     args.maybe_number("inode", socket.inode);
 }

@@ -20,8 +20,11 @@ impl Formatter for Fit {
         let mut rest = fragment;
         while let Some((at, found)) = rest.char_indices().find(|(_, it)| drives_a_terminal(*it)) {
             let (before, from) = rest.split_at(at);
-            // Each of them has at most four hexadecimal digits.
-            write!(writer, "{before}\\u{:04x}", u32::from(found))?;
+            writer.write_all(before.as_bytes())?;
+            // JSON writes a character beyond U+FFFF as two.
+            for unit in found.encode_utf16(&mut [0; 2]) {
+                write!(writer, "\\u{unit:04x}")?;
+            }
             rest = &from[found.len_utf8()..];
         }
         writer.write_all(rest.as_bytes())
@@ -45,6 +48,8 @@ mod tests {
             ("a\u{7f}b", r#""a\u007fb""#),
             ("\u{9b}31m", r#""\u009b31m""#),
             ("\u{202e}\u{202e}evil", r#""\u202e\u202eevil""#),
+            ("a\u{200b}b", r#""a\u200bb""#),
+            ("a\u{e0041}b", r#""a\udb40\udc41b""#),
             ("\u{1b}[", r#""\u001b[""#),
         ] {
             let mut out = Vec::new();

@@ -7,7 +7,7 @@ use jiff::{Timestamp, tz::TimeZone};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    cli::files,
+    cli::{files, shell},
     pipeline::{Ask, Progress},
     sink::without_error_numbers,
     top::draw,
@@ -113,7 +113,8 @@ fn message(file: &str, result: &anyhow::Result<u64>) -> String {
     match result {
         Ok(records) => {
             let word = if *records == 1 { "record" } else { "records" };
-            format!("capture {file}: {records} {word}; mptcp-trace replay {file}")
+            let typed = shell::file(Path::new(file));
+            format!("capture {file}: {records} {word}; mptcp-trace replay {typed}")
         }
         Err(why) => plain(&format!("capture {file}: {why:#}")),
     }
@@ -150,6 +151,15 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
+
+    #[test]
+    fn a_name_in_a_command_line_is_quoted() {
+        let said = message("-my run", &Ok(2));
+        assert!(
+            said.ends_with("2 records; mptcp-trace replay './-my run'"),
+            "{said}"
+        );
+    }
 
     #[test]
     fn the_proposed_name_has_date_and_time() {

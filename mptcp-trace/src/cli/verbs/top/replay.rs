@@ -19,7 +19,11 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use super::{REFRESH, board, clock, keys, screen::Screen, view};
 use crate::{
     capture::{Frame, Reader},
-    cli::{DONE, Exit, FAILED, args::TopArgs, input::with_capture},
+    cli::{
+        DONE, Exit, FAILED,
+        args::TopArgs,
+        input::{cut_off, with_capture},
+    },
     host::sandbox,
     model::{Facts, SensorId},
     observe::State,
@@ -79,11 +83,7 @@ pub(super) fn run(args: &TopArgs, capture: &Path) -> Result<u8, Exit> {
     while let Next::Again = with_capture(capture, |input| player.play(args, capture, input))? {}
     drop(player);
     if extent.is_cut_off {
-        let why = format!(
-            "{} is cut off after {} findings: losses during recording are unknown",
-            capture.display(),
-            extent.findings
-        );
+        let why = cut_off(capture, extent.findings);
         return Err(Exit::Because(FAILED, why));
     }
     if extent.undecodable > 0 {
@@ -180,7 +180,7 @@ fn measure(args: &TopArgs, capture: &Path, input: &mut dyn Read) -> Result<Exten
     Ok(Extent {
         first: first.unwrap_or(last).min(last),
         last,
-        findings: scene.stages.outcome().findings,
+        findings: scene.stages.outcome().with_folded(),
         undecodable: scene.stages.outcome().undecodable,
         is_cut_off: scene.end.is_some_and(|end| end.state.is_none()),
     })

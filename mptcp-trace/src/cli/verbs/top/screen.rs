@@ -6,8 +6,9 @@
 use std::{
     fs::File,
     io::{self, Read as _, Seek as _, SeekFrom, Stdout, Write as _},
-    panic,
+    panic, process,
     sync::{Mutex, Once, PoisonError},
+    thread,
 };
 
 use anyhow::Context as _;
@@ -30,8 +31,11 @@ use rustix::{
     stdio::dup2_stderr,
 };
 
+use signal_hook::{iterator::Signals, low_level::emulate_default_handler};
+
 use crate::{
     cli::colour,
+    host::system::is_ignored,
     sink::escape,
     top::{
         app::App,
@@ -152,6 +156,7 @@ impl Screen {
                 usual(why);
             }));
         });
+        restore_on_deadly_signals()?;
         take()?;
         let terminal = Terminal::new(Bounded::new());
         let terminal = terminal.inspect_err(|_why| give_back());
@@ -228,6 +233,40 @@ impl Drop for Screen {
     fn drop(&mut self) {
         give_back();
     }
+}
+
+/// Signals that end a process if nothing handles them, except those that the verb handles in order,
+/// and those of faults of the program itself.
+const DEADLY: [i32; 11] = [
+    libc::SIGQUIT,
+    libc::SIGTRAP,
+    libc::SIGABRT,
+    libc::SIGALRM,
+    libc::SIGSTKFLT,
+    libc::SIGXCPU,
+    libc::SIGVTALRM,
+    libc::SIGPROF,
+    libc::SIGIO,
+    libc::SIGPWR,
+    libc::SIGSYS,
+];
+
+/// On such a signal, restores the terminal and ends as the signal would. Ignored signals stay so.
+fn restore_on_deadly_signals() -> anyhow::Result<()> {
+    let deadly = DEADLY
+        .into_iter()
+        .chain(libc::SIGRTMIN()..=libc::SIGRTMAX());
+    let deadly = deadly.filter(|signal| !is_ignored(*signal));
+    let mut signals = Signals::new(deadly).context("cannot take signals")?;
+    thread::spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            give_back();
+            // Returns for signals that the library does not know.
+            let _unknown = emulate_default_handler(signal);
+            process::exit(128 + signal);
+        }
+    });
+    Ok(())
 }
 
 fn take() -> anyhow::Result<()> {
