@@ -13,6 +13,11 @@ use mptcp_trace_common::{
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+/// What a redacted bundle still has that may identify a host or a user. Every text about redaction
+/// says it in these words.
+pub const KEPT: &str = "ports, process and user IDs, inode numbers, kernel addresses of sockets, \
+                        loopback addresses and times";
+
 const COMM_BYTES: usize = 16;
 
 /// IPv4 pseudonyms: 198.18.0.0/15, reserved for benchmarks (RFC 2544).

@@ -225,3 +225,104 @@ fn a_fallback_counts_once_by_cause_whatever_the_queries_say() {
         assert_eq!(rows[0].0, known.cause.unwrap(), "{rows:?}");
     }
 }
+
+/// A query before the connect, the fallback, and the closing verdict: one connection, one answer.
+#[test]
+fn a_closing_verdict_replaces_that_of_the_last_answer_and_the_connection_has_one_row() {
+    let fallback = Row {
+        verdict: Some(Verdict::TooEarly),
+        ..Row::default()
+    };
+    let early = Row {
+        cause: None,
+        remote: "0.0.0.0:0",
+        ..fallback
+    };
+    let findings = [
+        early.query(),
+        fallback.connection(),
+        fallback.closing_verdict(),
+    ];
+    for (by, key) in [
+        (By::Process, "curl 7"),
+        (By::Cause, "DssFallback"),
+        (By::Dest, "192.0.2.0/24"),
+        (By::Netns, "9"),
+        (By::Cgroup, "/a/b.service"),
+        (By::Verdict, "too-early"),
+    ] {
+        let mut sums = Sums::new(&[by]);
+        assert_eq!(summed(&mut sums, &findings), [row(key, 1, 1, 1)], "{by:?}");
+        let verdicts = &sums.tables().next().unwrap().rows[0].sum.verdicts;
+        assert_eq!(
+            *verdicts,
+            BTreeMap::from([(Verdict::TooEarly, 1)]),
+            "{by:?}"
+        );
+    }
+}
+
+#[test]
+fn an_answer_counts_under_the_verdict_that_is_final() {
+    let fine = Row {
+        cause: None,
+        verdict: Some(Verdict::StillMptcp),
+        ..Row::default()
+    };
+    let fallback = Row {
+        verdict: None,
+        ..Row::default()
+    };
+    let stale = Row {
+        verdict: Some(Verdict::Stale),
+        ..fallback
+    };
+    let mut sums = Sums::new(&[By::Process, By::Verdict]);
+    let findings = [fine.query(), fallback.connection(), stale.closing_verdict()];
+    summed(&mut sums, &findings);
+    let tables: Vec<SumTable> = sums.tables().collect();
+    assert_eq!(
+        tables[0].rows[0].sum.verdicts,
+        BTreeMap::from([(Verdict::Stale, 1)])
+    );
+    let rows: Vec<(&str, u64, u64)> = tables[1]
+        .rows
+        .iter()
+        .map(|it| (&*it.key, it.sum.connections, it.sum.queries))
+        .collect();
+    assert_eq!(rows, [("stale", 1, 1)]);
+
+    // Earlier answers keep their verdicts, and each connection has its own last answer.
+    let mut sums = Sums::new(&[By::Verdict]);
+    let other = Row { address: 2, ..fine };
+    let mut rows = summed(
+        &mut sums,
+        &[
+            fine.query(),
+            fine.query(),
+            other.query(),
+            fallback.connection(),
+            stale.closing_verdict(),
+        ],
+    );
+    rows.sort();
+    assert_eq!(
+        rows,
+        [row("stale", 1, 1, 1), row("still-mptcp", 2, 0, 2)],
+        "one of the two answers became stale"
+    );
+}
+
+#[test]
+fn a_closed_socket_does_not_make_a_known_destination_unknown() {
+    let known = Row::default();
+    let closed = Row {
+        remote: "[::]:0",
+        ..known
+    };
+    let found = summed(
+        &mut Sums::new(&[By::Dest]),
+        &[known.connection(), closed.query()],
+    );
+    assert_eq!(found, [row("192.0.2.0/24", 1, 1, 1)]);
+}

@@ -9,7 +9,8 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{Arg, ArgAction, Args, Command, Parser, Subcommand, ValueEnum, value_parser};
 
 pub(super) use completions::{CompletionsArgs, Shell};
-use values::{parse_duration, parse_listen, parse_ring_size, parse_speed};
+pub(in crate::cli) use values::parse_listen;
+use values::{parse_duration, parse_ring_size, parse_speed};
 use view::CONNECTIONS;
 pub(super) use view::{ConnectionFilterArgs, FindingFilterArgs, TaskFilterArgs, ViewArgs};
 
@@ -244,13 +245,14 @@ impl AttachArgs {
 #[derive(Args, Debug)]
 #[command(after_help = SERVE_EXAMPLES)]
 pub struct ServeArgs {
-    /// Listen on this address, or on the Unix socket unix:PATH; port 0 picks a free port
+    /// Listen on this address, or on the Unix socket unix:PATH; port 0 picks a free port; default:
+    /// 127.0.0.1:9944, or `listen` of --config
     ///
     /// Examples: 127.0.0.1:9944, `[::1]:9944`, localhost:9944; :9944 listens on all addresses.
     /// `unix:/run/m.sock`, or /run/m.sock, is a socket that its owner and its group may use. It
     /// replaces a socket of the same user that nobody listens on, and is removed at exit.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9944", value_parser = parse_listen)]
-    pub listen: Address,
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_listen)]
+    pub listen: Option<Address>,
     /// Label fallback metrics with their owner; the first 1,000 names get their own time series
     #[arg(long, value_enum)]
     pub label: Option<LabelBy>,
@@ -268,7 +270,8 @@ pub struct ServeArgs {
     /// Interval between metric exports to the collector, e.g. 15s
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "15s")]
     pub otlp_interval: Duration,
-    /// Read settings from FILE at start and on SIGHUP (docs/metrics.md); they override the options
+    /// Read settings from FILE at start and on SIGHUP (docs/metrics.md); they override the
+    /// options, except --listen
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Create FILE, containing the process ID, once tracing has started; for scripts
@@ -503,7 +506,10 @@ pub struct ListArgs {
     after_help = "Examples:\n  mptcp-trace bundle problem.tar.zst --duration 1m\n  \
                   mptcp-trace bundle problem.tar.zst --redact -- curl https://multipath-tcp.org\n  \
                   mptcp-trace bundle problem.tar.zst --redact --from run.mpt\n  \
-                  mptcp-trace replay problem.tar.zst"
+                  mptcp-trace replay problem.tar.zst\n\n\
+                  Send a bundle to where you got mptcp-trace from, e.g. the bug tracker of your distribution. If the\n\
+                  kernel is at fault, write to the MPTCP community: mptcp@lists.linux.dev (a public list) or\n\
+                  https://github.com/multipath-tcp/mptcp_net-next/issues"
 )]
 pub struct BundleArgs {
     /// Bundle to write; readable by its owner only
@@ -515,7 +521,8 @@ pub struct BundleArgs {
     pub duration: Option<Duration>,
     /// Replace addresses, process names and control group paths with consistent pseudonyms
     ///
-    /// Raw records are rewritten too. Ports, process IDs and times stay.
+    /// Raw records are rewritten too. What stays: ports, process and user IDs, inode numbers, kernel
+    /// addresses of sockets, loopback addresses and times.
     #[arg(long)]
     pub redact: bool,
     /// Pack this capture instead of tracing

@@ -32,6 +32,23 @@ impl Culprit {
     }
 }
 
+/// Next step: capture the SYNs. `tcp[...]` matches IPv4 only, so IPv6 has a term of its own: next
+/// header TCP, and the flags behind a header without extensions.
+const CAPTURE_SYNS: &str = "on both ends: tcpdump -ni any -v '(tcp[tcpflags] & tcp-syn != 0) or \
+                            (ip6[6] == 6 and ip6[53] & 2 != 0)' (does `mptcp capable` arrive as it \
+                            was sent?)";
+
+/// Next step: capture a connection, of IPv4 or IPv6, to answer a question.
+macro_rules! capture_port {
+    ($question:literal) => {
+        concat!(
+            "on both ends: tcpdump -ni any -v tcp port PORT (",
+            $question,
+            ")"
+        )
+    };
+}
+
 /// A counter of the kernel, explained.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Cause {
@@ -96,7 +113,7 @@ const PLAIN: Cause = Cause {
     culprits: &[Culprit::Peer, Culprit::Path],
     next: &[
         "on the client: does the program open its socket with IPPROTO_MPTCP? (mptcpize run PROGRAM)",
-        "on both ends: tcpdump -v 'tcp[tcpflags] & tcp-syn != 0' (does `mptcp capable` arrive as it was sent?)",
+        CAPTURE_SYNS,
     ],
 };
 
@@ -123,7 +140,7 @@ pub const CAUSES: &[Cause] = &[
         culprits: &[Culprit::Peer, Culprit::Path],
         next: &[
             "on the server: ss -M -l (is the listener in the list?), sysctl net.mptcp.enabled",
-            "on both ends: tcpdump -v 'tcp[tcpflags] & tcp-syn != 0' (does `mptcp capable` arrive as it was sent?)",
+            CAPTURE_SYNS,
         ],
     },
     Cause {
@@ -139,7 +156,7 @@ pub const CAUSES: &[Cause] = &[
         function: "subflow_syn_recv_sock",
         rfc_section: "3.1, 3.7",
         culprits: &[Culprit::Path, Culprit::Peer],
-        next: &["on both ends: tcpdump -v tcp port PORT (is `mptcp` in the third packet?)"],
+        next: &[capture_port!("is `mptcp` in the third packet?")],
     },
     Cause {
         name: "MPCapableSYNTXDrop",
@@ -243,7 +260,7 @@ pub const CAUSES: &[Cause] = &[
         function: "mptcp_incoming_options (check_fully_established)",
         rfc_section: "3.7",
         culprits: &[Culprit::Path],
-        next: &["on both ends: tcpdump -v tcp port PORT (where does `mptcp dss` end?)"],
+        next: &[capture_port!("where does `mptcp dss` end?")],
     },
     Cause {
         name: "DssFallback",
@@ -260,7 +277,7 @@ pub const CAUSES: &[Cause] = &[
         culprits: &[Culprit::Path],
         next: &[
             "nstat -asz 'MPTcpExtDSS*' 'MPTcpExtDataCsum*' 'MPTcpExtInfiniteMap*'",
-            "on both ends: tcpdump -v tcp port PORT (who changes or splits segments?)",
+            capture_port!("who changes or splits segments?"),
         ],
     },
     Cause {
@@ -274,9 +291,9 @@ pub const CAUSES: &[Cause] = &[
         function: "mptcp_dss_corruption",
         rfc_section: "3.3.1, 3.7",
         culprits: &[Culprit::Path, Culprit::Peer],
-        next: &[
-            "on both ends: tcpdump -v tcp port PORT (compare the lengths in `dss` with those of the data)",
-        ],
+        next: &[capture_port!(
+            "compare the lengths in `dss` with those of the data"
+        )],
     },
     Cause {
         name: "InfiniteMapTx",
@@ -372,6 +389,65 @@ mod tests {
                 CAUSES[..index].iter().all(|other| other.name != *name),
                 "{name} stands there twice"
             );
+        }
+    }
+
+    /// The filters of tcpdump commands in a text, without their quotes.
+    fn filters(text: &str) -> Vec<String> {
+        let commands = text.split("tcpdump ").skip(1);
+        commands
+            .map(|command| {
+                let options = "-ni any -v ";
+                let filter = command.strip_prefix(options);
+                let filter = filter.unwrap_or_else(|| panic!("not tcpdump {options}: {command}"));
+                match filter.strip_prefix('\'') {
+                    Some(quoted) => quoted.split('\'').next().unwrap_or_default(),
+                    None => filter.split(" (").next().unwrap_or_default(),
+                }
+                .to_owned()
+            })
+            .collect()
+    }
+
+    fn tcpdump_filters() -> Vec<(&'static str, String)> {
+        let steps = all().flat_map(|cause| cause.next.iter().map(|next| (cause.name, *next)));
+        steps
+            .flat_map(|(name, next)| filters(next).into_iter().map(move |filter| (name, filter)))
+            .collect()
+    }
+
+    #[test]
+    fn each_tcpdump_filter_matches_ipv4_and_ipv6() {
+        let filters = tcpdump_filters();
+        assert!(filters.len() >= 6, "{filters:?}");
+        for (name, filter) in filters {
+            // libpcap's `tcp[...]`, `udp[...]`, ... compile to a test for IPv4.
+            if filter.contains("tcp[") {
+                assert!(filter.contains(" or (ip6["), "{name}: {filter}");
+            }
+        }
+    }
+
+    #[test]
+    fn tcpdump_compiles_each_filter_for_both_families() {
+        for (name, filter) in tcpdump_filters() {
+            let filter = filter.replace("PORT", "443");
+            let ran = std::process::Command::new("tcpdump")
+                .args(["-y", "LINUX_SLL2", "-d", &filter])
+                .output();
+            let ran = match ran {
+                Ok(ran) => ran,
+                Err(why) => {
+                    println!("skipped: cannot run tcpdump: {why}; Debian: apt-get install tcpdump");
+                    return;
+                }
+            };
+            let program = String::from_utf8_lossy(&ran.stdout);
+            assert!(ran.status.success(), "{name}: {filter}: {ran:?}");
+            // EtherTypes of IPv4 and IPv6.
+            for family in ["#0x800 ", "#0x86dd "] {
+                assert!(program.contains(family), "{name}: {filter}: {program}");
+            }
         }
     }
 }

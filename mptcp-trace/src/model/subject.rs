@@ -36,6 +36,8 @@ pub struct Subject<'a> {
     pub is_query: bool,
     /// The kernel refused something to an application because it uses MPTCP.
     pub is_refusal: bool,
+    /// The finding is the closing verdict on a connection.
+    pub is_closing: bool,
 }
 
 impl<'a> Subject<'a> {
@@ -59,6 +61,7 @@ impl<'a> Subject<'a> {
                     falls_at: None,
                     is_query: true,
                     is_refusal: false,
+                    is_closing: false,
                 }
             }
             Finding::Connection(event) => Self::of_connection(event),
@@ -74,6 +77,7 @@ impl<'a> Subject<'a> {
                 falls_at: None,
                 is_query: false,
                 is_refusal: false,
+                is_closing: true,
             },
             Finding::Refusal(event) => {
                 let (socket, netns) = match &event.refusal.what {
@@ -92,6 +96,7 @@ impl<'a> Subject<'a> {
                     falls_at: None,
                     is_query: false,
                     is_refusal: true,
+                    is_closing: false,
                 }
             }
         }
@@ -131,6 +136,7 @@ impl<'a> Subject<'a> {
             falls_at: is_fallback.then_some(*at),
             is_query: false,
             is_refusal: false,
+            is_closing: false,
         }
     }
 

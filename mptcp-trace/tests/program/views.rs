@@ -463,6 +463,42 @@ fn sums_stand_in_place_of_lines_and_add_up() {
     assert_eq!(shown.unwrap(), expected, "{text}");
 }
 
+/// In each table, the verdicts are the answers, and the connections that nobody asked about.
+#[test]
+fn sums_count_each_answer_once_and_a_connection_that_was_never_asked_once() {
+    for kernel in ["6.1-kprobe", "6.12-fexit", "7.3-tracepoint"] {
+        let capture = fixture(kernel).with_file_name("verdicts.mpt");
+        let capture = capture.to_str().unwrap();
+        let lines = json_lines(&run(["replay", "--json", capture]));
+        let mut asked = BTreeSet::new();
+        let (mut expected, mut closed) = (0, 0);
+        for line in findings(&lines) {
+            let id = line["data"]["id"].to_string();
+            match line["type"].as_str().unwrap() {
+                "query" if !line["data"]["verdict"].is_null() => {
+                    asked.insert(id);
+                    expected += 1;
+                }
+                "verdict" => {
+                    closed += 1;
+                    expected += u64::from(!asked.contains(&id));
+                }
+                _other => {}
+            }
+        }
+        assert!(closed >= 4, "{kernel}: {closed}");
+        for by in ["process", "cause", "dest", "netns", "cgroup", "verdict"] {
+            let lines = json_lines(&run(["replay", "--json", "--by", by, capture]));
+            let rows = findings(&lines)[0]["data"]["rows"].as_array().unwrap();
+            let verdicts = rows.iter().flat_map(|row| {
+                let verdicts = row["verdicts"].as_object().unwrap();
+                verdicts.values().map(|count| count.as_u64().unwrap())
+            });
+            assert_eq!(verdicts.sum::<u64>(), expected, "{kernel}, by {by}");
+        }
+    }
+}
+
 #[test]
 fn a_signal_asks_for_the_sums_so_far() {
     if !may_trace("a_signal_asks_for_the_sums_so_far") {

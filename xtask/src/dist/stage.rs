@@ -37,7 +37,7 @@ const FOLDERS: [(&str, &[&str]); 4] = [
     ("docs", &["md", "png", "svg"]),
     ("captures/sessions", &["mpt", "pcap"]),
     ("contrib/grafana", &["json"]),
-    ("contrib/prometheus", &["rules.yml"]),
+    ("contrib/prometheus", &["rules.yml", "rules.test.yml"]),
 ];
 
 /// Fills the stage: program, pages, completions, documents, and the unit and container files.

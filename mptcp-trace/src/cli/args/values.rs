@@ -47,7 +47,7 @@ pub(super) fn parse_column(name: &str) -> Result<Column, String> {
 
 /// An address and a port, or the path of a Unix socket, as people write them. No name but `localhost`
 /// is looked up.
-pub(super) fn parse_listen(text: &str) -> Result<Address, String> {
+pub(in crate::cli) fn parse_listen(text: &str) -> Result<Address, String> {
     match text.strip_prefix("unix:") {
         Some(path) => parse_socket(path),
         None if text.starts_with('/') => parse_socket(text),

@@ -23,7 +23,7 @@ use crate::{
     filter::FindingFilter,
     host::{netstat, sandbox, system::mptcp_sysctls},
     pipeline::{Inventory, Stages, Stop, View, play},
-    redact::Redactor,
+    redact::{KEPT, Redactor},
     sink::{FindingCounts, Format, Source, escape},
 };
 
@@ -108,8 +108,8 @@ fn wrote(args: &BundleArgs, parts: &Parts) -> String {
         _ => format!(" without {}", missing.join(", ")),
     };
     let content = match args.redact {
-        true => "redacted: it still has ports, process IDs and times",
-        false => "not redacted: it has addresses and names of processes",
+        true => format!("redacted: it still has {KEPT}"),
+        false => "not redacted: it has addresses and names of processes".to_owned(),
     };
     format!(
         "wrote {file}{without} ({content}); inspect it with: mptcp-trace replay {}",
@@ -333,5 +333,50 @@ fn retell(parts: &mut Parts) -> anyhow::Result<()> {
     match counts {
         Err(Stop::Failed(why)) => Err(why),
         Ok(()) | Err(Stop::Enough | Stop::ReaderGone) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::KEPT;
+    use crate::cli::Cli;
+
+    #[test]
+    fn every_text_about_redaction_says_what_stays() {
+        let mut command = Cli::command();
+        let bundle = command.find_subcommand_mut("bundle").unwrap();
+        for (name, text) in [
+            ("bundle --help", bundle.render_long_help().to_string()),
+            ("README.md", include_str!("../../../../README.md").into()),
+            (
+                "the packages' README.md",
+                include_str!("../../../../contrib/package/README.md").into(),
+            ),
+            (
+                "docs/output.md",
+                include_str!("../../../../docs/output.md").into(),
+            ),
+            (
+                "docs/security.md",
+                include_str!("../../../../docs/security.md").into(),
+            ),
+            (
+                "docs/faq.md",
+                include_str!("../../../../docs/faq.md").into(),
+            ),
+            (
+                "docs/report.md",
+                include_str!("../../../../docs/report.md").into(),
+            ),
+            ("bundle.man", include_str!("../bundle.man").into()),
+        ] {
+            let words: Vec<&str> = text.split_whitespace().collect();
+            assert!(
+                words.join(" ").contains(KEPT),
+                "{name} must contain: {KEPT}"
+            );
+        }
     }
 }

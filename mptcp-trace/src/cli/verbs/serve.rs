@@ -4,6 +4,7 @@ use std::{
     cell::RefCell,
     collections::BTreeMap,
     fs, io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
     rc::Rc,
@@ -22,7 +23,7 @@ use tokio::{
 use crate::{
     cli::{
         Exit, USAGE,
-        args::{LabelBy, ServeArgs},
+        args::{LabelBy, ServeArgs, parse_listen},
         ending::conclude,
         options::Scope,
         tracing::{self, write_ready_file},
@@ -55,10 +56,16 @@ const STATE_AGE_MAX: Duration = Duration::from_secs(1);
 /// Maximum time that the loop may take to answer.
 const STATE_WAIT_MAX: Duration = Duration::from_secs(5);
 
+/// Address without `--listen` and `listen`.
+const LISTEN_DEFAULT: Address =
+    Address::Tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9944));
+
 /// Settings of `--config`; missing ones come from the options.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 struct Config {
+    /// Overridden by `--listen`; read at the start only.
+    listen: Option<String>,
     /// Overrides `--label`.
     label: Option<LabelBy>,
     /// Overrides `--otlp`.
@@ -81,7 +88,8 @@ async fn serve(args: &ServeArgs, verbose: u8) -> Result<u8, Exit> {
     let usage = |why: anyhow::Error| Exit::Because(USAGE, format!("{why:#}"));
     let config = read_config(args, false).map_err(usage)?;
     let exporter = Exporter::new(config.target(args).map_err(usage)?);
-    let listener = Listener::bind(&args.listen).await?;
+    let listens_on = config.address(args).map_err(usage)?;
+    let listener = Listener::bind(&listens_on).await?;
     let address = listener.address().context("cannot determine the port")?;
     let started = tracing::start(&args.attach.options(), &Scope::All, verbose).await?;
     started.say(false);
@@ -137,7 +145,7 @@ async fn serve(args: &ServeArgs, verbose: u8) -> Result<u8, Exit> {
     let ended = tokio::select! {
         ended = run_pipeline(&mut session, &mut stages, until, None) => ended,
         never = http::serve(listener, tracer.clone()) => match never {},
-        failed = reloads(args, &tracer) => Err(Stop::Failed(failed)),
+        failed = reloads(args, &listens_on, &tracer) => Err(Stop::Failed(failed)),
         () = watchdog(&tracer) => Ok(None),
     };
     notify(&[NotifyState::Stopping]);
@@ -198,6 +206,17 @@ fn notify(state: &[NotifyState<'_>]) {
 }
 
 impl Config {
+    /// Where to listen.
+    fn address(&self, args: &ServeArgs) -> anyhow::Result<Address> {
+        match (&args.listen, &self.listen) {
+            (Some(typed), _) => Ok(typed.clone()),
+            (None, Some(read)) => parse_listen(read)
+                .map_err(anyhow::Error::msg)
+                .context("`listen` in --config is invalid"),
+            (None, None) => Ok(LISTEN_DEFAULT),
+        }
+    }
+
     fn whose(&self, args: &ServeArgs) -> Option<Whose> {
         self.label.or(args.label).map(|label| match label {
             LabelBy::Process => Whose::Process,
@@ -251,8 +270,8 @@ fn understand(text: &str) -> anyhow::Result<Config> {
             None => "the file as a whole".to_owned(),
         };
         anyhow::anyhow!(
-            "{place} is not valid TOML or not a known setting (label, otlp, [otlp-headers] with a \
-             text for each name); its text is not shown because it may be a secret"
+            "{place} is not valid TOML or not a known setting (listen, label, otlp, \
+             [otlp-headers] with a text for each name); its text is not shown because it may be a secret"
         )
     })
 }
@@ -283,7 +302,7 @@ fn read(path: &Path, again: bool) -> anyhow::Result<String> {
 
 /// Reloads the settings on each SIGHUP; invalid ones change nothing. Returns only if SIGHUP cannot
 /// be received.
-async fn reloads(args: &ServeArgs, tracer: &Tracer) -> anyhow::Error {
+async fn reloads(args: &ServeArgs, listens_on: &Address, tracer: &Tracer) -> anyhow::Error {
     let mut hangups = match signal(SignalKind::hangup()) {
         Ok(hangups) => hangups,
         Err(why) => return anyhow::Error::new(why).context("cannot take SIGHUP"),
@@ -295,13 +314,16 @@ async fn reloads(args: &ServeArgs, tracer: &Tracer) -> anyhow::Error {
         notify(&states);
         let read = read_config(args, true).and_then(|config| {
             let target = config.target(args)?;
-            Ok((config, target))
+            Ok((config.address(args)?, config, target))
         });
         match read {
-            Ok((config, target)) => {
+            Ok((address, config, target)) => {
                 tracer.exporter.send_to(target);
                 tracer.counters.set_whose(config.whose(args));
                 stderr_line!("mptcp-trace: settings reloaded; counters are kept");
+                if address != *listens_on {
+                    log::warn!("`listen` changed: that takes effect at the next start");
+                }
             }
             Err(why) => log::error!("settings unchanged: {why:#}"),
         }
@@ -386,6 +408,7 @@ impl Answers for Tracer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::{Cli, Verb};
 
     #[test]
     fn settings_that_cannot_be_understood_are_complained_about_without_their_text() {
@@ -409,6 +432,36 @@ mod tests {
             );
         }
         assert!(understand("label = \"cgroup\"").is_ok());
+    }
+
+    #[test]
+    fn the_command_line_wins_over_the_settings_and_both_over_the_default() {
+        use clap::Parser as _;
+        let address = |typed: &[&str], text: &str| {
+            let line = [&["mptcp-trace", "serve"], typed].concat();
+            let Some(Verb::Serve(args)) = Cli::parse_from(line).verb else {
+                unreachable!()
+            };
+            understand(text).unwrap().address(&args)
+        };
+        for (typed, text, want) in [
+            (&[][..], "", "127.0.0.1:9944"),
+            (&[], "listen = ':9945'", "[::]:9945"),
+            (&[], "listen = 'unix:/run/m.sock'", "unix:/run/m.sock"),
+            (
+                &["--listen", "127.0.0.1:9944"],
+                "listen = ':9945'",
+                "127.0.0.1:9944",
+            ),
+        ] {
+            let got = address(typed, text).unwrap().to_string();
+            assert_eq!(got, want, "{typed:?} {text}");
+        }
+        let why = address(&[], "listen = 'unix:'").unwrap_err();
+        assert!(
+            format!("{why:#}").contains("`listen` in --config"),
+            "{why:#}"
+        );
     }
 
     #[test]
