@@ -86,3 +86,29 @@ fn a_path_that_is_no_socket_stays() {
     assert!(said.contains("exists and is not a socket"), "{said}");
     assert_eq!(fs::read(&file).unwrap(), b"x");
 }
+
+/// The address of the settings is that which is bound, unless the command line has another.
+#[test]
+fn the_settings_say_where_to_listen_and_the_command_line_wins() {
+    let (folder, file) = scratch("file");
+    let other = folder.path().join("other");
+    for file in [&file, &other] {
+        fs::write(file, "x").unwrap();
+    }
+    let settings = folder.path().join("serve.toml");
+    fs::write(&settings, format!("listen = \"unix:{}\"\n", file.display())).unwrap();
+    let words = ["serve", "--config", settings.to_str().unwrap()];
+    let listen = ["--listen", other.to_str().unwrap()];
+    for (more, bound) in [(&[][..], &file), (&listen, &other)] {
+        let output = run([&words, more].concat());
+        assert_eq!(output.status.code(), Some(1));
+        let said = stderr(&output);
+        let at = format!("cannot listen on unix:{}; see --listen", bound.display());
+        assert!(said.contains(&at), "{said}");
+    }
+    fs::write(&settings, "listen = \"nowhere\"\n").unwrap();
+    let output = run(words);
+    assert_eq!(output.status.code(), Some(2));
+    let said = stderr(&output);
+    assert!(said.contains("`listen` in --config is invalid"), "{said}");
+}
