@@ -190,7 +190,8 @@ fn a_deadly_signal_restores_the_terminal_and_ends_it() {
         ("PWR", 30),
         ("40", 40),
     ] {
-        let before = format!("(sleep 1; kill -{signal} $$) & exec ");
+        // A test that runs in the background of a script inherits that QUIT is ignored.
+        let before = format!("(sleep 1; kill -{signal} $$) & exec env --default-signal={signal} ");
         let Some(output) = on_terminal_by(&arguments, &before, &[]) else {
             return;
         };
